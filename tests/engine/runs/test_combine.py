@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from engine.config import Config
-from engine.data.dataset import Dataset, load_dataset
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.dataset import load_dataset
+from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError, InvalidInputError
-from engine.models.base import LanguageModel, forward_sequence
+from engine.models.base import forward_sequence
 from engine.models.cache import THETA_GRID, WEIGHT_GRID, CacheSettings, NeuralCache, tune_cache
 from engine.models.dynamic_evaluation import LR_GRID, DynamicEvaluation, tune_dynamic_lr
 from engine.models.mixture import Mixture
@@ -24,7 +24,7 @@ from engine.runs.loading import LoadedModel
 from tests.support.files import sentences, write_csv
 
 
-def shuffled_sentences(count: int) -> list[str]:
+def shuffled_sentences(count):
     """Return sentences of random words, for which Kneser-Ney is no better than word frequencies."""
     rng = random.Random(3)
     words = " ".join(sentences(60)).split()
@@ -35,16 +35,16 @@ TEXTS = sentences(40) + shuffled_sentences(60)
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(tmp_path_factory):
     return write_csv(tmp_path_factory.mktemp("corpus") / "small.csv", TEXTS)
 
 
 @pytest.fixture(scope="module")
-def dataset(corpus: Path) -> Dataset:
+def dataset(corpus):
     return load_dataset(Config("tiny").with_values(corpus=str(corpus)).data)
 
 
-def make_run(dataset: Dataset, name: str, seed: int, tokenizer: Tokenizer | None = None) -> LoadedModel:
+def make_run(dataset, name, seed, tokenizer=None):
     """Return an untrained run whose output bias is the word frequencies, so that it deserves some weight."""
     config = Config("tiny").with_values(corpus=dataset.corpus.source, embedding_size=6, hidden_size=6)
     tokenizer = tokenizer or dataset.tokenizer
@@ -57,21 +57,21 @@ def make_run(dataset: Dataset, name: str, seed: int, tokenizer: Tokenizer | None
 
 
 @pytest.fixture(scope="module")
-def runs(dataset: Dataset) -> list[LoadedModel]:
+def runs(dataset):
     return [make_run(dataset, name, seed) for seed, name in enumerate(("first", "second", "third"))]
 
 
 @pytest.fixture(scope="module")
-def combiner(runs: list[LoadedModel]) -> ModelCombiner:
+def combiner(runs):
     return ModelCombiner(runs)
 
 
 @pytest.fixture(scope="module")
-def alone(runs: list[LoadedModel]) -> ModelCombiner:
+def alone(runs):
     return ModelCombiner(runs[:1])
 
 
-def assert_same(actual: LanguageModel, expected: LanguageModel, dataset: Dataset) -> None:
+def assert_same(actual, expected, dataset):
     """Check that two models score a whole text and single tokens alike."""
     ids = dataset.test[:40]
     assert forward_sequence(actual, ids).log_probs == pytest.approx(forward_sequence(expected, ids).log_probs, abs=1e-5)
@@ -85,11 +85,11 @@ def assert_same(actual: LanguageModel, expected: LanguageModel, dataset: Dataset
 # Ensembles
 
 
-def test_a_single_run_is_its_decoder(alone: ModelCombiner, runs: list[LoadedModel]) -> None:
+def test_a_single_run_is_its_decoder(alone, runs):
     assert alone.combine(CombinationOptions()) == CombinedModel(runs[0].decoder, (), None, ())
 
 
-def test_several_runs_are_averaged(combiner: ModelCombiner, runs: list[LoadedModel], dataset: Dataset) -> None:
+def test_several_runs_are_averaged(combiner, runs, dataset):
     combined = combiner.combine(CombinationOptions())
     assert dict(combined.weights) == pytest.approx({"first": 1 / 3, "second": 1 / 3, "third": 1 / 3})
     assert (combined.cache_settings, combined.learning_rates) == (None, ())
@@ -98,15 +98,13 @@ def test_several_runs_are_averaged(combiner: ModelCombiner, runs: list[LoadedMod
     assert forward_sequence(combined.model, dataset.test).log_probs == pytest.approx(mean, abs=1e-5)
 
 
-def test_weights_of_an_ensemble_are_in_the_order_of_its_runs(
-    combiner: ModelCombiner, runs: list[LoadedModel], dataset: Dataset
-) -> None:
+def test_weights_of_an_ensemble_are_in_the_order_of_its_runs(combiner, runs, dataset):
     combined = combiner.combine(CombinationOptions(weights=(0.5, 0.3, 0.2)))
     assert dict(combined.weights) == {"first": 0.5, "second": 0.3, "third": 0.2}
     assert_same(combined.model, Mixture([run.decoder for run in runs], [0.5, 0.3, 0.2]), dataset)
 
 
-def test_a_combination_without_tuning_needs_no_corpus(runs: list[LoadedModel], tmp_path: Path) -> None:
+def test_a_combination_without_tuning_needs_no_corpus(runs, tmp_path):
     runs_without_corpus = [
         replace(run, config=run.config.with_values(corpus=str(tmp_path / "gone.csv")), corpus_sha256="") for run in runs
     ]
@@ -123,9 +121,7 @@ def test_a_combination_without_tuning_needs_no_corpus(runs: list[LoadedModel], t
 # Mixtures with Kneser-Ney
 
 
-def test_the_weight_of_kneser_ney_is_tuned_on_validation(
-    alone: ModelCombiner, runs: list[LoadedModel], dataset: Dataset
-) -> None:
+def test_the_weight_of_kneser_ney_is_tuned_on_validation(alone, runs, dataset):
     combined = alone.combine(CombinationOptions(mixture=True))
     models = [runs[0].decoder, KneserNey(dataset.train, dataset.tokenizer)]
     lstm, counts = (np.exp(forward_sequence(model, dataset.valid).log_probs) for model in models)
@@ -135,9 +131,7 @@ def test_the_weight_of_kneser_ney_is_tuned_on_validation(
     assert_same(combined.model, Mixture(models, [weight for _, weight in combined.weights]), dataset)
 
 
-def test_no_part_of_a_tuned_mixture_deserves_more_weight(
-    combiner: ModelCombiner, runs: list[LoadedModel], dataset: Dataset
-) -> None:
+def test_no_part_of_a_tuned_mixture_deserves_more_weight(combiner, runs, dataset):
     combined = combiner.combine(CombinationOptions(mixture=True))
     models = [*(run.decoder for run in runs), combiner.kneser_ney]
     probs = np.exp(np.stack([forward_sequence(model, dataset.valid).log_probs for model in models]))
@@ -149,9 +143,7 @@ def test_no_part_of_a_tuned_mixture_deserves_more_weight(
     assert_same(combined.model, Mixture(models, weights.tolist()), dataset)
 
 
-def test_given_weights_are_used_with_kneser_ney_last(
-    combiner: ModelCombiner, runs: list[LoadedModel], dataset: Dataset
-) -> None:
+def test_given_weights_are_used_with_kneser_ney_last(combiner, runs, dataset):
     combined = combiner.combine(CombinationOptions(mixture=True, weights=(0.4, 0.3, 0.2, 0.1)))
     assert dict(combined.weights) == {"first": 0.4, "second": 0.3, "third": 0.2, "Kneser-Ney": 0.1}
     counts = KneserNey(dataset.train, dataset.tokenizer)
@@ -159,7 +151,7 @@ def test_given_weights_are_used_with_kneser_ney_last(
     assert_same(combined.model, expected, dataset)
 
 
-def test_runs_with_the_same_name_keep_their_own_weights(runs: list[LoadedModel]) -> None:
+def test_runs_with_the_same_name_keep_their_own_weights(runs):
     combiner = ModelCombiner([runs[0], replace(runs[1], name="first")])  # as with --run a/first --run b/first
     combined = combiner.combine(CombinationOptions(weights=(0.25, 0.75)))
     assert combined.weights == (("first", 0.25), ("first", 0.75))
@@ -170,9 +162,7 @@ def test_runs_with_the_same_name_keep_their_own_weights(runs: list[LoadedModel])
 
 
 @pytest.mark.parametrize("window", [7, 300])
-def test_the_cache_parameters_are_the_best_of_the_grid_on_validation(
-    alone: ModelCombiner, runs: list[LoadedModel], dataset: Dataset, window: int
-) -> None:
+def test_the_cache_parameters_are_the_best_of_the_grid_on_validation(alone, runs, dataset, window):
     combined = alone.combine(CombinationOptions(cache=True, cache_window=window))
     grid = [CacheSettings(window, theta, weight) for theta in THETA_GRID for weight in WEIGHT_GRID]
     best = max(
@@ -184,7 +174,7 @@ def test_the_cache_parameters_are_the_best_of_the_grid_on_validation(
 
 
 @pytest.mark.parametrize("mixture", [False, True])
-def test_the_cache_is_added_to_the_whole_mixture(combiner: ModelCombiner, dataset: Dataset, mixture: bool) -> None:
+def test_the_cache_is_added_to_the_whole_mixture(combiner, dataset, mixture):
     without_cache = combiner.combine(CombinationOptions(mixture=mixture))
     combined = combiner.combine(CombinationOptions(mixture=mixture, cache=True))
     assert combined.weights == without_cache.weights
@@ -196,7 +186,7 @@ def test_the_cache_is_added_to_the_whole_mixture(combiner: ModelCombiner, datase
 # Dynamic evaluation
 
 
-def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs: list[LoadedModel], dataset: Dataset) -> None:
+def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs, dataset):
     combiner = ModelCombiner(runs[:2])
     combined = combiner.combine(CombinationOptions(dynamic=True))
     dynamic_models = [DynamicEvaluation(run.decoder, dataset.train) for run in runs[:2]]
@@ -217,7 +207,7 @@ def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs: list[LoadedM
 @pytest.mark.parametrize(
     "options", [CombinationOptions(weights=(1.0,)), CombinationOptions(weights=(0.5, 0.5), cache=True)]
 )
-def test_weights_for_a_single_model_are_refused(alone: ModelCombiner, options: CombinationOptions) -> None:
+def test_weights_for_a_single_model_are_refused(alone, options):
     with pytest.raises(InvalidInputError, match="--weights") as error:
         alone.combine(options)
     assert "--mixture" in str(error.value)
@@ -233,13 +223,13 @@ def test_weights_for_a_single_model_are_refused(alone: ModelCombiner, options: C
         (CombinationOptions(weights=(-1.0, 1.0, 1.0)), "-1,1,1"),
     ],
 )
-def test_invalid_weights_are_refused(combiner: ModelCombiner, options: CombinationOptions, message: str) -> None:
+def test_invalid_weights_are_refused(combiner, options, message):
     with pytest.raises(InvalidInputError, match=message) as error:
         combiner.combine(options)
     assert str(error.value).isprintable()
 
 
-def test_dynamic_evaluation_of_int8_weights_is_refused(runs: list[LoadedModel]) -> None:
+def test_dynamic_evaluation_of_int8_weights_is_refused(runs):
     exact = runs[1].decoder
     quantized = replace(runs[1], decoder=NumpyLSTM(exact.config, exact.tokenizer, exact.weights, int8=True))
     with pytest.raises(InvalidInputError, match="leave out --dynamic or --precision"):
@@ -247,12 +237,12 @@ def test_dynamic_evaluation_of_int8_weights_is_refused(runs: list[LoadedModel]) 
 
 
 @pytest.mark.parametrize("window", [0, -1])
-def test_a_cache_window_below_1_is_refused_at_once(window: int) -> None:
+def test_a_cache_window_below_1_is_refused_at_once(window):
     with pytest.raises(InvalidInputError, match=f"window {window} "):
         CombinationOptions(cache_window=window)
 
 
-def test_runs_with_different_vocabularies_are_refused_by_name(runs: list[LoadedModel], dataset: Dataset) -> None:
+def test_runs_with_different_vocabularies_are_refused_by_name(runs, dataset):
     words = dataset.tokenizer.tokens
     other = make_run(dataset, "other", 5, WordTokenizer((*words[:-1], "mordor")))
     for order in ([runs[0], other], [runs[0], runs[1], other]):
@@ -262,7 +252,7 @@ def test_runs_with_different_vocabularies_are_refused_by_name(runs: list[LoadedM
         assert str(error.value).isprintable()
 
 
-def test_a_changed_corpus_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_changed_corpus_is_refused(dataset, tmp_path):
     path = write_csv(tmp_path / "changing.csv", TEXTS)
     run = make_run(load_dataset(Config("tiny").with_values(corpus=str(path)).data), "mine", 0)
     assert np.array_equal(load_run_dataset(run).valid, dataset.valid)
@@ -275,7 +265,7 @@ def test_a_changed_corpus_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     assert load_run_dataset(run).corpus.sha256 == run.corpus_sha256  # a restored corpus is accepted
 
 
-def test_a_run_without_a_corpus_hash_is_checked_by_its_vocabulary(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_run_without_a_corpus_hash_is_checked_by_its_vocabulary(dataset, tmp_path):
     unhashed = replace(make_run(dataset, "unhashed", 0), corpus_sha256="")
     assert np.array_equal(load_run_dataset(unhashed).train, dataset.train)
     other = write_csv(tmp_path / "other.csv", sentences(90, seed=8)[::-1] + ["beorn eats honey all day long"] * 9)
@@ -286,7 +276,7 @@ def test_a_run_without_a_corpus_hash_is_checked_by_its_vocabulary(dataset: Datas
 # Descriptions
 
 
-def test_the_description_names_every_part(runs: list[LoadedModel]) -> None:
+def test_the_description_names_every_part(runs):
     model = runs[0].decoder
     weights = (("first", 0.75), ("Kneser-Ney", 0.25))
     description = CombinedModel(model, weights, CacheSettings(300, 0.4, 0.06), (2e-5, 1e-5)).describe()
@@ -303,7 +293,7 @@ def test_the_description_names_every_part(runs: list[LoadedModel]) -> None:
     )
 
 
-def test_a_real_combination_is_described_with_all_its_parts(combiner: ModelCombiner) -> None:
+def test_a_real_combination_is_described_with_all_its_parts(combiner):
     combined = combiner.combine(CombinationOptions(mixture=True, cache=True, cache_window=50))
     description = combined.describe()
     for name in ("first", "second", "third", "Kneser-Ney"):

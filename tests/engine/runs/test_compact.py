@@ -4,21 +4,15 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from engine.data.dataset import Dataset
-from engine.data.tokenizers.base import Tokenizer
 from engine.errors import RunError
-from engine.events import TrainingEvent
 from engine.models.numpy_lstm import weight_shapes
 from engine.runs import compact
-from engine.runs.compact import CompactPrecision, write_compact_copy
+from engine.runs.compact import write_compact_copy
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE, read_config
 from engine.runs.loading import load_model, load_model_by_name
 from engine.runs.locked_run import create_run
@@ -36,11 +30,11 @@ pytest.importorskip("numkong")
 
 MATRICES = {"embedding.weight", "layers.0.weight_ih_l0", "layers.0.weight_hh_l0"}
 """Matrices of `random_run`, without the small ones of its punctuation softmax."""
-PRECISIONS: tuple[CompactPrecision, ...] = ("fp16", "int8")
+PRECISIONS = ("fp16", "int8")
 
 
 @pytest.fixture
-def trained_run(tmp_path: Path, dataset: Dataset, default_events: list[TrainingEvent]) -> Path:
+def trained_run(tmp_path, dataset, default_events):
     """Return a run of the small training."""
     run = create_run(make_config(), dataset.tokenizer, "trained", tmp_path)
     list(record_events(run, iter(default_events)))
@@ -48,16 +42,14 @@ def trained_run(tmp_path: Path, dataset: Dataset, default_events: list[TrainingE
 
 
 @pytest.fixture
-def random_run(tmp_path: Path) -> Path:
+def random_run(tmp_path):
     return write_run(tmp_path / "random")
 
 
 # Weights
 
 
-def test_the_perplexity_of_a_trained_model_changes_by_less_than_half_a_percent(
-    trained_run: Path, dataset: Dataset
-) -> None:
+def test_the_perplexity_of_a_trained_model_changes_by_less_than_half_a_percent(trained_run, dataset):
     for precision in PRECISIONS:
         write_compact_copy(trained_run, trained_run.parent / precision, precision)
     models = [load_model(path).decoder for path in (trained_run, *map(trained_run.with_name, PRECISIONS))]
@@ -67,7 +59,7 @@ def test_the_perplexity_of_a_trained_model_changes_by_less_than_half_a_percent(
     assert exact not in rounded
 
 
-def test_matrices_are_stored_in_half_precision_and_vectors_in_single_precision(random_run: Path) -> None:
+def test_matrices_are_stored_in_half_precision_and_vectors_in_single_precision(random_run):
     write_compact_copy(random_run, random_run.parent / "small", "fp16")
     stored, exact = load_file(random_run.parent / "small" / MODEL_FILE), load_model(random_run).decoder.weights
     loaded = load_model(random_run.parent / "small").decoder.weights
@@ -79,7 +71,7 @@ def test_matrices_are_stored_in_half_precision_and_vectors_in_single_precision(r
         assert np.array_equal(loaded[name], expected)
 
 
-def test_matrices_are_stored_in_8_bits_with_a_scale_per_row(random_run: Path) -> None:
+def test_matrices_are_stored_in_8_bits_with_a_scale_per_row(random_run):
     write_compact_copy(random_run, random_run.parent / "small", "int8")
     stored, exact = load_file(random_run.parent / "small" / MODEL_FILE), load_model(random_run).decoder.weights
     assert stored.keys() == exact.keys() | {f"{name}.scale" for name in MATRICES}
@@ -92,7 +84,7 @@ def test_matrices_are_stored_in_8_bits_with_a_scale_per_row(random_run: Path) ->
             assert (np.abs(restored - weight) <= 1.001 * half_steps).all()
 
 
-def test_a_copy_of_a_copy_has_the_same_integers(random_run: Path) -> None:
+def test_a_copy_of_a_copy_has_the_same_integers(random_run):
     first, second = random_run.parent / "first", random_run.parent / "second"
     write_compact_copy(random_run, first, "int8")
     write_compact_copy(first, second, "int8")
@@ -102,7 +94,7 @@ def test_a_copy_of_a_copy_has_the_same_integers(random_run: Path) -> None:
         np.testing.assert_allclose(again[name], tensor, rtol=3e-7)
 
 
-def test_the_precision_of_products_can_be_chosen(random_run: Path) -> None:
+def test_the_precision_of_products_can_be_chosen(random_run):
     small = random_run.parent / "small"
     write_compact_copy(random_run, small, "int8")
     auto, fp32, int8 = (load_model_by_name(str(small), precision=name).decoder for name in ("auto", "fp32", "int8"))
@@ -113,7 +105,7 @@ def test_the_precision_of_products_can_be_chosen(random_run: Path) -> None:
     assert log_probs[1] == pytest.approx(log_probs[0], abs=0.05)
 
 
-def test_a_weight_too_large_for_half_precision_is_refused(random_run: Path) -> None:
+def test_a_weight_too_large_for_half_precision_is_refused(random_run):
     tensors = load_file(random_run / MODEL_FILE)
     tensors["embedding.weight"][3, 2] = -70_000
     save_file(tensors, random_run / MODEL_FILE)
@@ -127,7 +119,7 @@ def test_a_weight_too_large_for_half_precision_is_refused(random_run: Path) -> N
 # Other files
 
 
-def test_the_copy_is_described_like_the_run(tmp_path: Path) -> None:
+def test_the_copy_is_described_like_the_run(tmp_path):
     path = record_run(tmp_path, "r", make_events())
     os.utime(path / "config.json", (1_700_000_000, 1_700_000_000))
     copy = write_compact_copy(path, tmp_path / "small", "int8")
@@ -142,17 +134,15 @@ def test_the_copy_is_described_like_the_run(tmp_path: Path) -> None:
     assert copy.total_bytes == after.size_bytes
 
 
-def test_a_stopped_run_keeps_the_perplexity_of_its_model(tmp_path: Path) -> None:
+def test_a_stopped_run_keeps_the_perplexity_of_its_model(tmp_path):
     path = record_run(tmp_path, "r", make_events(finish=None))
     write_compact_copy(path, tmp_path / "small", "fp16")
     assert load_model(tmp_path / "small").valid_perplexity == load_model(path).valid_perplexity == 90.0
 
 
-def test_steps_samples_and_checkpoints_are_thinned_and_all_evaluations_kept(
-    random_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_samples_and_checkpoints_are_thinned_and_all_evaluations_kept(random_run, monkeypatch):
     monkeypatch.setattr(compact, "MAX_ROWS", {"step": 5, "sampled": 2})
-    rows: list[dict[str, Any]] = [{"event": "started", "run": "é"}]
+    rows = [{"event": "started", "run": "é"}]
     for step in range(100):
         rows.append({"event": "step", "step": step, "epoch": step / 10})
         if step % 10 == 0:
@@ -177,7 +167,7 @@ def test_steps_samples_and_checkpoints_are_thinned_and_all_evaluations_kept(
 
 
 @pytest.mark.parametrize("make_tokenizer", [bpe_tokenizer, character_tokenizer])
-def test_an_open_vocabulary_is_copied(tmp_path: Path, make_tokenizer: Callable[[], Tokenizer]) -> None:
+def test_an_open_vocabulary_is_copied(tmp_path, make_tokenizer):
     path = write_open_run(tmp_path / "r", make_tokenizer())
     write_compact_copy(path, tmp_path / "small", "int8")
     before, after = (load_model(run).decoder.tokenizer for run in (path, tmp_path / "small"))
@@ -186,7 +176,7 @@ def test_an_open_vocabulary_is_copied(tmp_path: Path, make_tokenizer: Callable[[
     assert after.encode(text).tolist() == before.encode(text).tolist()
 
 
-def test_only_files_that_are_read_are_copied(tmp_path: Path) -> None:
+def test_only_files_that_are_read_are_copied(tmp_path):
     path = record_run(tmp_path, "r", make_events())
     (path / "resume.safetensors").write_bytes(b"x")
     write_compact_copy(path, tmp_path / "small", "int8")
@@ -199,7 +189,7 @@ def test_only_files_that_are_read_are_copied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "dangling link"])
-def test_nothing_is_overwritten(random_run: Path, kind: str) -> None:
+def test_nothing_is_overwritten(random_run, kind):
     target = random_run.parent / "small"
     if "folder" in kind:
         target.mkdir()
@@ -215,8 +205,8 @@ def test_nothing_is_overwritten(random_run: Path, kind: str) -> None:
     assert kind != "folder" or (target / "mine").read_text() == "precious"
 
 
-def test_a_failed_write_leaves_nothing(random_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
+def test_a_failed_write_leaves_nothing(random_run, monkeypatch):
+    def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copystat", fail)
@@ -225,7 +215,7 @@ def test_a_failed_write_leaves_nothing(random_run: Path, monkeypatch: pytest.Mon
     assert [path.name for path in random_run.parent.iterdir()] == ["random"]
 
 
-def test_a_damaged_run_is_not_copied(random_run: Path) -> None:
+def test_a_damaged_run_is_not_copied(random_run):
     (random_run / MODEL_FILE).write_bytes(b"nothing")
     with pytest.raises(RunError, match=MODEL_FILE):
         write_compact_copy(random_run, random_run.parent / "small", "int8")
@@ -237,14 +227,14 @@ def test_a_damaged_run_is_not_copied(random_run: Path) -> None:
 NAME = "layers.0.weight_hh_l0"
 
 
-def make_tensors(run: Path) -> dict[str, Any]:
+def make_tensors(run):
     """Return tensors of a run with one matrix in 8 bits."""
     tensors = load_file(run / MODEL_FILE)
     tensors[NAME], tensors[f"{NAME}.scale"] = quantize_rows(tensors[NAME])
     return tensors
 
 
-def test_a_scale_in_half_precision_is_read(random_run: Path) -> None:
+def test_a_scale_in_half_precision_is_read(random_run):
     tensors = make_tensors(random_run)
     tensors[f"{NAME}.scale"] = tensors[f"{NAME}.scale"].astype(np.float16)
     save_file(tensors, random_run / MODEL_FILE)
@@ -255,7 +245,7 @@ def test_a_scale_in_half_precision_is_read(random_run: Path) -> None:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
-def test_a_damaged_scale_is_refused(random_run: Path, dtype: Any, value: float) -> None:
+def test_a_damaged_scale_is_refused(random_run, dtype, value):
     tensors = make_tensors(random_run)
     tensors[f"{NAME}.scale"][5] = value
     tensors[f"{NAME}.scale"] = tensors[f"{NAME}.scale"].astype(dtype)
@@ -270,7 +260,7 @@ def test_a_damaged_scale_is_refused(random_run: Path, dtype: Any, value: float) 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
-def test_half_precision_that_is_not_finite_is_refused(random_run: Path, value: float) -> None:
+def test_half_precision_that_is_not_finite_is_refused(random_run, value):
     tensors = load_file(random_run / MODEL_FILE)
     tensors[NAME] = tensors[NAME].astype(np.float16)
     tensors[NAME][1, 1] = value
@@ -279,7 +269,7 @@ def test_half_precision_that_is_not_finite_is_refused(random_run: Path, value: f
         load_model(random_run)
 
 
-def damage(tensors: dict[str, Any], kind: str) -> None:
+def damage(tensors, kind):
     scale = tensors[f"{NAME}.scale"]
     match kind:
         case "no scale":
@@ -322,9 +312,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_file_with_wrong_tensors_is_refused_before_it_is_loaded(
-    random_run: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_with_wrong_tensors_is_refused_before_it_is_loaded(random_run, kind, monkeypatch):
     tensors = make_tensors(random_run)
     damage(tensors, kind)
     save_file(tensors, random_run / MODEL_FILE)
@@ -335,7 +323,7 @@ def test_a_file_with_wrong_tensors_is_refused_before_it_is_loaded(
     assert str(caught.value).isprintable()
 
 
-def test_the_memory_of_a_model_in_8_bits_is_checked_before_it_is_loaded(tmp_path: Path) -> None:
+def test_the_memory_of_a_model_in_8_bits_is_checked_before_it_is_loaded(tmp_path):
     """Every byte of the sparse file would become 4 bytes."""
     run = write_run(tmp_path / "r")
     config = read_config(run).with_values(embedding_size=16_384, hidden_size=16_384, num_layers=16)

@@ -3,9 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +21,7 @@ from tests.support.runs import CONFIG, VOCABULARY, make_events, record_run
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, -1])
-def test_truncated_weights_are_refused(tmp_path: Path, keep: int) -> None:
+def test_truncated_weights_are_refused(tmp_path, keep):
     path = record_run(tmp_path, "r", make_events())
     content = (path / MODEL_FILE).read_bytes()
     (path / MODEL_FILE).write_bytes(content[:keep])
@@ -32,7 +29,7 @@ def test_truncated_weights_are_refused(tmp_path: Path, keep: int) -> None:
         load_model(path)
 
 
-def test_weights_of_noise_or_with_an_impossible_header_are_refused(tmp_path: Path) -> None:
+def test_weights_of_noise_or_with_an_impossible_header_are_refused(tmp_path):
     path = record_run(tmp_path, "r", make_events())
     header = b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,9999]}}'
     for content in (
@@ -47,7 +44,7 @@ def test_weights_of_noise_or_with_an_impossible_header_are_refused(tmp_path: Pat
             load_model(path)
 
 
-def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_refused(tmp_path):
     path = record_run(tmp_path, "r", make_events())
     save_file({"transformer.wte.weight": np.zeros((5, 6), np.float32)}, path / MODEL_FILE)
     with pytest.raises(RunError, match="lacks"):
@@ -55,7 +52,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F64", "I32"])
-def test_weights_of_another_dtype_are_refused(tmp_path: Path, dtype: str) -> None:
+def test_weights_of_another_dtype_are_refused(tmp_path, dtype):
     torch_dtype = {"BF16": torch.bfloat16, "F64": torch.float64, "I32": torch.int32}[dtype]
     path = record_run(tmp_path, "r", make_events())
     tensors = {name: torch.from_numpy(value).to(torch_dtype) for name, value in load_file(path / MODEL_FILE).items()}
@@ -67,7 +64,7 @@ def test_weights_of_another_dtype_are_refused(tmp_path: Path, dtype: str) -> Non
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("value", [math.nan, -math.inf, 3e38])
 @pytest.mark.parametrize("name", ["output.bias", "embedding.weight"])
-def test_weights_that_are_not_finite_or_huge_are_refused(tmp_path: Path, name: str, value: float) -> None:
+def test_weights_that_are_not_finite_or_huge_are_refused(tmp_path, name, value):
     path = record_run(tmp_path, "r", make_events())
     tensors = load_file(path / MODEL_FILE)
     tensors[name].flat[2] = value
@@ -80,7 +77,7 @@ def test_weights_that_are_not_finite_or_huge_are_refused(tmp_path: Path, name: s
     )
 
 
-def test_a_vocabulary_of_another_size_is_refused(tmp_path: Path) -> None:
+def test_a_vocabulary_of_another_size_is_refused(tmp_path):
     path = record_run(tmp_path, "r", make_events())
     (path / VOCABULARY_FILE).write_text(json.dumps([*VOCABULARY.tokens, "more"]))
     with pytest.raises(RunError, match=r"embedding\.weight"):
@@ -88,7 +85,7 @@ def test_a_vocabulary_of_another_size_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [CONFIG_FILE, VOCABULARY_FILE, MODEL_FILE])
-def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_named(tmp_path, name):
     path = record_run(tmp_path, "r", make_events())
     (path / name).unlink()
     with pytest.raises(RunError, match=name):
@@ -99,7 +96,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     "content", ["", "{", "[]", "null", '{"preset": 3}', "[" * 100_000, "\udcff", '{"preset": "x", "data": []}']
 )
 @pytest.mark.parametrize("name", [CONFIG_FILE, VOCABULARY_FILE])
-def test_damaged_json_is_named(tmp_path: Path, name: str, content: str) -> None:
+def test_damaged_json_is_named(tmp_path, name, content):
     path = record_run(tmp_path, "r", make_events())
     (path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises((RunError, ConfigError), match=name):
@@ -107,7 +104,7 @@ def test_damaged_json_is_named(tmp_path: Path, name: str, content: str) -> None:
 
 
 @pytest.mark.parametrize("value", [-7, 1e308, math.nan, None, [], {}, "\x00junk", ""])
-def test_a_damaged_setting_is_named_with_its_file_and_value(tmp_path: Path, value: Any) -> None:
+def test_a_damaged_setting_is_named_with_its_file_and_value(tmp_path, value):
     path = record_run(tmp_path, "r", make_events())
     config = json.loads((path / CONFIG_FILE).read_text())
     settings = [(section, name) for section in ("model", "training") for name in config[section]]
@@ -122,7 +119,7 @@ def test_a_damaged_setting_is_named_with_its_file_and_value(tmp_path: Path, valu
             assert not isinstance(value, (float, int)) or f"{name}={value}" in str(caught.value)
 
 
-def test_a_damaged_training_text_is_named_with_the_configuration(tmp_path: Path) -> None:
+def test_a_damaged_training_text_is_named_with_the_configuration(tmp_path):
     path = record_run(tmp_path, "r", make_events())
     for change in ({"corpus": "/nowhere.csv"}, {"valid_corpus": "/nowhere.csv"}):
         (path / CONFIG_FILE).write_text(CONFIG.with_values(**change).to_json())
@@ -131,7 +128,7 @@ def test_a_damaged_training_text_is_named_with_the_configuration(tmp_path: Path)
 
 
 @pytest.mark.parametrize("words", [["<unk>", "<eos>"], ["a", "b", "c"], ["<unk>", "<eos>", "a", "a", "b"]])
-def test_a_list_that_is_not_a_vocabulary_is_refused(tmp_path: Path, words: list[str]) -> None:
+def test_a_list_that_is_not_a_vocabulary_is_refused(tmp_path, words):
     path = record_run(tmp_path, "r", make_events())
     (path / VOCABULARY_FILE).write_text(json.dumps(words))
     with pytest.raises(RunError, match=VOCABULARY_FILE):
@@ -141,14 +138,14 @@ def test_a_list_that_is_not_a_vocabulary_is_refused(tmp_path: Path, words: list[
 @pytest.mark.parametrize(
     "word", ["\x1b[31m", "two words", "<b>", "[red]", "", 3, None, pytest.param("a" * 5_000_000, id="endless")]
 )
-def test_entries_that_are_not_words_never_reach_a_terminal(tmp_path: Path, word: Any) -> None:
+def test_entries_that_are_not_words_never_reach_a_terminal(tmp_path, word):
     path = record_run(tmp_path, "r", make_events())
     (path / VOCABULARY_FILE).write_text(json.dumps(["<unk>", "<eos>", "bilbo", "is", word]))
     with pytest.raises(RunError, match="not words"):
         load_model(path)
 
 
-def test_a_run_without_metrics_is_loaded(tmp_path: Path) -> None:
+def test_a_run_without_metrics_is_loaded(tmp_path):
     path = record_run(tmp_path, "r", make_events())
     (path / METRICS_FILE).unlink()
     loaded = load_model(path)
@@ -161,7 +158,7 @@ def test_a_run_without_metrics_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def old_run(tmp_path: Path) -> Path:
+def old_run(tmp_path):
     """A run directory whose configuration and metrics have the field names of an earlier version."""
     path = record_run(tmp_path, "old", make_events("stopped"))
     config = json.loads((path / CONFIG_FILE).read_text())
@@ -181,9 +178,7 @@ def old_run(tmp_path: Path) -> Path:
         lambda path: load_model_by_name("old@1", path.parent),
     ],
 )
-def test_a_configuration_with_old_field_names_is_refused_with_file_and_remedy(
-    old_run: Path, use: Callable[[Path], object]
-) -> None:
+def test_a_configuration_with_old_field_names_is_refused_with_file_and_remedy(old_run, use):
     before = {path.name: path.read_bytes() for path in old_run.iterdir()}
     with pytest.raises(ConfigError) as error:
         use(old_run)
@@ -195,7 +190,7 @@ def test_a_configuration_with_old_field_names_is_refused_with_file_and_remedy(
     assert {path.name: path.read_bytes() for path in old_run.iterdir()} == before
 
 
-def test_a_run_with_old_field_names_is_not_overwritten_and_not_the_latest(old_run: Path, tmp_path: Path) -> None:
+def test_a_run_with_old_field_names_is_not_overwritten_and_not_the_latest(old_run, tmp_path):
     before = {path.name: path.read_bytes() for path in old_run.iterdir()}
     with pytest.raises(RunError, match="'old' exists"):
         create_run(CONFIG, VOCABULARY, "old", tmp_path)

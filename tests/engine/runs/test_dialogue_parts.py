@@ -1,9 +1,6 @@
 """Files of a dialogue run besides the network: what a played model has, copies of them, and damage in one line."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,21 +10,21 @@ from engine.models.cache import NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.runs.compact import write_compact_copy
 from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
-from engine.runs.loading import LoadedModel, load_model
+from engine.runs.loading import load_model
 from tests.support.dialogue_runs import CAST, write_dialogue_run
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def run(tmp_path):
     return write_dialogue_run(tmp_path / "run")
 
 
-def played_model(loaded: LoadedModel) -> DialogueModel:
+def played_model(loaded):
     assert isinstance(loaded.model, DialogueModel)
     return loaded.model
 
 
-def test_a_played_model_has_all_parts(run: Path) -> None:
+def test_a_played_model_has_all_parts(run):
     loaded = load_model(run)
     model = played_model(loaded)
     assert model.tokenizer.cast == CAST
@@ -38,7 +35,7 @@ def test_a_played_model_has_all_parts(run: Path) -> None:
     assert model.text_model is not None
 
 
-def test_a_compact_copy_has_the_same_parts(run: Path, tmp_path: Path) -> None:
+def test_a_compact_copy_has_the_same_parts(run, tmp_path):
     write_compact_copy(run, tmp_path / "copy", "int8")
     original, copy = (played_model(load_model(path)) for path in (run, tmp_path / "copy"))
     assert copy.turn_model == original.turn_model
@@ -47,10 +44,10 @@ def test_a_compact_copy_has_the_same_parts(run: Path, tmp_path: Path) -> None:
     assert copy.tokenizer == original.tokenizer
 
 
-def _change(name: str, value: Any) -> Callable[[bytes], bytes]:
+def _change(name, value):
     """Return a function that replaces a value, given by its dotted path, in the JSON of a file."""
 
-    def apply(content: bytes) -> bytes:
+    def apply(content):
         record = json.loads(content)
         *path, last = name.split(".")
         target = record
@@ -90,7 +87,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("file", "damage"), DAMAGE, ids=[" ".join(key) for key in DAMAGE])
-def test_damaged_files_are_refused_in_one_line(run: Path, file: str, damage: str) -> None:
+def test_damaged_files_are_refused_in_one_line(run, file, damage):
     content = (run / file).read_bytes()
     (run / file).write_bytes(DAMAGE[file, damage](content))
     with pytest.raises(InvalidInputError) as caught:
@@ -102,7 +99,7 @@ def test_damaged_files_are_refused_in_one_line(run: Path, file: str, damage: str
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"words": 1}', b"\x00" * 50])
-def test_a_damaged_model_of_who_speaks_is_refused_when_it_is_used(run: Path, damage: bytes) -> None:
+def test_a_damaged_model_of_who_speaks_is_refused_when_it_is_used(run, damage):
     (run / WHO_FILE).write_bytes(damage)
     model = played_model(load_model(run))
     with pytest.raises(RunError, match=r"who\.json is damaged: .*; train a new run$"):
@@ -110,7 +107,7 @@ def test_a_damaged_model_of_who_speaks_is_refused_when_it_is_used(run: Path, dam
 
 
 @pytest.mark.parametrize("file", [CAST_FILE, DIALOGUE_FILE])
-def test_a_missing_file_is_named(run: Path, file: str) -> None:
+def test_a_missing_file_is_named(run, file):
     (run / file).unlink()
     with pytest.raises(RunError, match=rf"{file} is missing; the run is not complete$"):
         load_model(run)

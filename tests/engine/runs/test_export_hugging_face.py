@@ -1,22 +1,20 @@
 """Transformer runs as folders for the library transformers: the same ids, logits and texts."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from engine.config import Config
-from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import RunError
 from engine.generation.turns import Turn, encode_turns
-from engine.models.base import LanguageModel, iter_log_probs, score_sequence
+from engine.models.base import iter_log_probs, score_sequence
 from engine.models.transformer_layout import TRANSFORMER_VALUES, transformer_weight_shapes
 from engine.runs.directory import MODEL_FILE
 from engine.runs.export_hugging_face import export_hugging_face
@@ -36,7 +34,7 @@ TOKENIZERS = {
     "whitespace": WordTokenizer(("<unk>", "<eos>", "Where", "old", "lamp"), "whitespace"),
     "dialogue": bpe_tokenizer().with_cast(["FRODO", "SOMEONE"]),
 }
-VALUES: dict[str, Any] = {
+VALUES = {
     **TRANSFORMER_VALUES,
     "architecture": "transformer",
     "embedding_size": 32,
@@ -47,7 +45,7 @@ VALUES: dict[str, Any] = {
 """Settings of the model."""
 
 
-def write_transformer_run(path: Path, tokenizer: Tokenizer) -> Path:
+def write_transformer_run(path, tokenizer):
     """Write a run of a Transformer with random weights, and return its directory."""
     mode = "dialogue" if tokenizer.cast else "line"
     config = Config("gpt-tiny").with_values(**VALUES, tokenizer=tokenizer.name, mode=mode)
@@ -64,30 +62,30 @@ def write_transformer_run(path: Path, tokenizer: Tokenizer) -> Path:
 
 
 @pytest.fixture(params=TOKENIZERS)
-def run_and_folder(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+def run_and_folder(request, tmp_path):
     """Return a run directory and its export, for each tokenizer."""
     run = write_transformer_run(tmp_path / "run", TOKENIZERS[request.param])
     export_hugging_face(run, tmp_path / "exported")
     return run, tmp_path / "exported"
 
 
-def load_exported(folder: Path) -> tuple[Any, Any]:
+def load_exported(folder):
     """Return the model and the tokenizer as transformers loads them."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
     return model, transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
-def exported_log_probs(model: Any, ids: list[int]) -> Float32Array:
+def exported_log_probs(model, ids):
     """Return the log-probabilities `[time + 1, vocabulary]` after `<eos>` and after each of `ids`."""
     import torch
 
     with torch.no_grad():
         logits = model(torch.tensor([[EOS_ID, *ids]])).logits[0]
-    log_probs: Float32Array = torch.log_softmax(logits, dim=-1).numpy()
+    log_probs = torch.log_softmax(logits, dim=-1).numpy()
     return log_probs
 
 
-def test_logits_are_those_of_the_run_over_500_tokens(run_and_folder: tuple[Path, Path]) -> None:
+def test_logits_are_those_of_the_run_over_500_tokens(run_and_folder):
     run, folder = run_and_folder
     decoder = load_model(run).decoder
     ids = np.random.default_rng(1).integers(0, len(decoder.tokenizer), 500, np.int32)
@@ -98,7 +96,7 @@ def test_logits_are_those_of_the_run_over_500_tokens(run_and_folder: tuple[Path,
     assert expected.std() > 0.1  # not a uniform distribution
 
 
-def test_ids_are_those_of_the_run_after_the_token_that_starts_a_text(run_and_folder: tuple[Path, Path]) -> None:
+def test_ids_are_those_of_the_run_after_the_token_that_starts_a_text(run_and_folder):
     run, folder = run_and_folder
     tokenizer = load_model(run).decoder.tokenizer
     _, exported = load_exported(folder)
@@ -111,9 +109,9 @@ def test_ids_are_those_of_the_run_after_the_token_that_starts_a_text(run_and_fol
         assert exported(text)["input_ids"] == [EOS_ID, *ids], ascii(text)
 
 
-def test_generate_of_transformers_continues_a_text_as_the_run_does(run_and_folder: tuple[Path, Path]) -> None:
+def test_generate_of_transformers_continues_a_text_as_the_run_does(run_and_folder):
     run, folder = run_and_folder
-    decoder: LanguageModel = load_model(run).decoder
+    decoder = load_model(run).decoder
     model, exported = load_exported(folder)
     batch = exported("He knows it is old", return_tensors="pt")
     generated = model.generate(**batch, do_sample=False, max_new_tokens=20)[0].tolist()
@@ -128,7 +126,7 @@ def test_generate_of_transformers_continues_a_text_as_the_run_does(run_and_folde
             assert generated[index + 1] == int(log_probs.argmax())
 
 
-def test_tokens_of_speakers_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+def test_tokens_of_speakers_are_read_where_they_are_asked_for(tmp_path):
     tokenizer = TOKENIZERS["dialogue"]
     export_hugging_face(write_transformer_run(tmp_path / "run", tokenizer), tmp_path / "exported")
     _, exported = load_exported(tmp_path / "exported")
@@ -137,7 +135,7 @@ def test_tokens_of_speakers_are_read_where_they_are_asked_for(tmp_path: Path) ->
     assert ids == [EOS_ID, *turn, tokenizer.speaker_id("SOMEONE")]
 
 
-def test_the_files_state_sizes_and_types(run_and_folder: tuple[Path, Path]) -> None:
+def test_the_files_state_sizes_and_types(run_and_folder):
     run, folder = run_and_folder
     names = {file.name for file in folder.iterdir()}
     assert names == {
@@ -157,7 +155,7 @@ def test_the_files_state_sizes_and_types(run_and_folder: tuple[Path, Path]) -> N
     assert str(run) not in card
 
 
-def test_a_lstm_and_an_existing_folder_are_refused(tmp_path: Path) -> None:
+def test_a_lstm_and_an_existing_folder_are_refused(tmp_path):
     lstm, folder = write_run(tmp_path / "lstm"), tmp_path / "exported"
     with pytest.raises(RunError, match="'lstm' has architecture=lstm, which transformers does not have"):
         export_hugging_face(lstm, folder)
@@ -172,7 +170,7 @@ def test_a_lstm_and_an_existing_folder_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bpe", "characters"])
-def test_an_exported_model_is_played_as_a_model_by_others(name: str, tmp_path: Path) -> None:
+def test_an_exported_model_is_played_as_a_model_by_others(name, tmp_path):
     run = write_transformer_run(tmp_path / "run", TOKENIZERS[name])
     export_hugging_face(run, tmp_path / "exported")
     own, other = load_model(run).decoder, load_model_by_name(f"hf:{tmp_path / 'exported'}").decoder

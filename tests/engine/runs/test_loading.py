@@ -4,8 +4,6 @@ import os
 import pickle
 import zipfile
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +19,7 @@ from tests.support.files import write_run
 from tests.support.runs import make_decoder, make_events, record_run, record_three_runs
 
 
-def test_a_run_is_resolved_from_its_name_or_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_resolved_from_its_name_or_path(tmp_path, monkeypatch):
     paths = record_three_runs(tmp_path)
     assert resolve_run("alpha", tmp_path) == paths[1]
     assert resolve_run("latest", tmp_path) == paths[2]
@@ -32,7 +30,7 @@ def test_a_run_is_resolved_from_its_name_or_path(tmp_path: Path, monkeypatch: py
         assert resolve_run(bundled, tmp_path) == files.assets_dir() / "model"
 
 
-def test_base_is_the_bundled_pre_trained_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_is_the_bundled_pre_trained_model(tmp_path, monkeypatch):
     assets, runs = tmp_path / "assets", tmp_path / "runs"
     monkeypatch.setattr(directory, "assets_dir", lambda: assets)
     write_run(runs / "base")  # the name is reserved, so this run is only found by its path
@@ -48,7 +46,7 @@ def test_base_is_the_bundled_pre_trained_model(tmp_path: Path, monkeypatch: pyte
     assert [load_model(path).name for path in (assets / "base", assets / "model")] == ["base", "bundled"]
 
 
-def test_an_unknown_run_suggests_the_nearest_name(tmp_path: Path) -> None:
+def test_an_unknown_run_suggests_the_nearest_name(tmp_path):
     record_three_runs(tmp_path)
     with pytest.raises(RunError, match="did you mean alpha"):
         resolve_run("alhpa", tmp_path)
@@ -57,7 +55,7 @@ def test_an_unknown_run_suggests_the_nearest_name(tmp_path: Path) -> None:
     assert "did you mean" not in str(error.value)
 
 
-def test_latest_skips_a_damaged_run(tmp_path: Path) -> None:
+def test_latest_skips_a_damaged_run(tmp_path):
     record_three_runs(tmp_path)
     newest = resolve_run("latest", tmp_path)
     (newest / CONFIG_FILE).write_text("{")
@@ -65,34 +63,34 @@ def test_latest_skips_a_damaged_run(tmp_path: Path) -> None:
     assert resolve_run("latest", tmp_path).name == "alpha"
 
 
-def test_latest_without_runs_is_refused(tmp_path: Path) -> None:
+def test_latest_without_runs_is_refused(tmp_path):
     with pytest.raises(RunError, match="no run in"):
         resolve_run("latest", tmp_path / "none")
 
 
-def test_a_folder_without_configuration_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_configuration_is_refused(tmp_path):
     with pytest.raises(RunError, match=CONFIG_FILE):
         resolve_run(str(tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["x" * 3000, "~no-such-user-here/run", "a\0b", "", "..", "\x1b[31mred"], ids=range(6))
-def test_the_error_for_an_odd_name_is_one_printable_line(tmp_path: Path, name: str) -> None:
+def test_the_error_for_an_odd_name_is_one_printable_line(tmp_path, name):
     with pytest.raises(RunError) as error:
         resolve_run(name, tmp_path / "runs")
     assert str(error.value).isprintable()
 
 
-def write_pickle(path: Path) -> None:
+def write_pickle(path):
     path.write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
 
 
-def write_torch_checkpoint(path: Path) -> None:
+def write_torch_checkpoint(path):
     with zipfile.ZipFile(path, "w") as archive:  # the format of torch.save
         archive.writestr("archive/data.pkl", pickle.dumps([1]))
 
 
 @pytest.mark.parametrize("write_file", [write_pickle, write_torch_checkpoint])
-def test_a_pickle_is_refused_as_a_run_and_as_weights(tmp_path: Path, write_file: Any) -> None:
+def test_a_pickle_is_refused_as_a_run_and_as_weights(tmp_path, write_file):
     write_file(tmp_path / "model.pt")
     with pytest.raises(RunError, match="pickle"):
         resolve_run(str(tmp_path / "model.pt"), tmp_path)
@@ -103,7 +101,7 @@ def test_a_pickle_is_refused_as_a_run_and_as_weights(tmp_path: Path, write_file:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_a_header_length_that_looks_like_a_pickle_is_loaded(tmp_path: Path, protocol: int) -> None:
+def test_a_header_length_that_looks_like_a_pickle_is_loaded(tmp_path, protocol):
     """A safetensors file starts with the length of its header; 640 and 896 are also the start of a pickle."""
     path, target_length = tmp_path / "model.safetensors", protocol * 256 + 0x80
     values = {"a": np.arange(3, dtype=np.float32)}
@@ -114,9 +112,9 @@ def test_a_header_length_that_looks_like_a_pickle_is_loaded(tmp_path: Path, prot
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_of_any_protocol_is_never_executed(tmp_path: Path, protocol: int) -> None:
+def test_a_pickle_of_any_protocol_is_never_executed(tmp_path, protocol):
     class Evil:
-        def __reduce__(self) -> tuple[Any, ...]:
+        def __reduce__(self):
             return os.mkdir, (str(tmp_path / "pwned"),)
 
     path = record_run(tmp_path, "r", make_events())
@@ -126,7 +124,7 @@ def test_a_pickle_of_any_protocol_is_never_executed(tmp_path: Path, protocol: in
     assert not (tmp_path / "pwned").exists()
 
 
-def test_int8_quantizes_the_weights_on_request(tmp_path: Path) -> None:
+def test_int8_quantizes_the_weights_on_request(tmp_path):
     pytest.importorskip("numkong")
     record_run(tmp_path, "r", make_events())
     exact, quantized = (load_model_by_name("r", tmp_path, precision) for precision in ("fp32", "int8"))
@@ -138,7 +136,7 @@ def test_int8_quantizes_the_weights_on_request(tmp_path: Path) -> None:
     )
 
 
-def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_precision_is_refused(tmp_path):
     with pytest.raises(InvalidInputError) as error:
         load_model_by_name("r", tmp_path, "fp16")
     assert str(error.value) == "--precision fp16 is unknown for inference; choose one of auto, fp32, int8"

@@ -2,17 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine.analysis.perplexity import evaluate
-from engine.config import Config
 from engine.errors import RunError
-from engine.events import Checkpointed, Evaluated, TrainingEvent
-from engine.models.base import LanguageModel
+from engine.events import Checkpointed, Evaluated
 from engine.models.ngram import Unigram
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.presets import get_preset
@@ -30,21 +26,19 @@ from tests.support.files import sentences, write_csv
 from tests.support.runs import CONFIG, CONFIG_WITH_EPOCHS, VOCABULARY, make_decoder, read_strict_rows
 
 
-def evaluated(epoch: float, best: bool = False) -> Evaluated:
+def evaluated(epoch, best=False):
     """Return an evaluation with a model and a perplexity that no other epoch has."""
     return Evaluated(int(10 * epoch), epoch, 100 - epoch, best, epoch, make_decoder(int(100 * epoch)))
 
 
-def record_epochs(
-    runs_dir: Path, epochs: list[float], config: Config = CONFIG_WITH_EPOCHS, name: str = "r"
-) -> tuple[Path, list[TrainingEvent]]:
+def record_epochs(runs_dir, epochs, config=CONFIG_WITH_EPOCHS, name="r"):
     """Record a run with evaluations at `epochs`, the first one the best. Return the run directory and the events."""
     run = create_run(config, VOCABULARY, name, runs_dir)
-    events: list[TrainingEvent] = [evaluated(epoch, best=i == 0) for i, epoch in enumerate(epochs)]
+    events = [evaluated(epoch, best=i == 0) for i, epoch in enumerate(epochs)]
     return run.path, list(record_events(run, iter(events)))
 
 
-def same_weights(model: LanguageModel | None, other: LanguageModel | None) -> bool:
+def same_weights(model, other):
     assert isinstance(model, NumpyLSTM)
     assert isinstance(other, NumpyLSTM)
     return model.weights.keys() == other.weights.keys() and all(
@@ -65,9 +59,7 @@ def same_weights(model: LanguageModel | None, other: LanguageModel | None) -> bo
         ([1024.0, 65536.0, 65537.0], [1024, 65536]),
     ],
 )
-def test_weights_are_kept_after_epochs_that_are_powers_of_two(
-    tmp_path: Path, epochs: list[float], kept: list[int]
-) -> None:
+def test_weights_are_kept_after_epochs_that_are_powers_of_two(tmp_path, epochs, kept):
     path, _ = record_epochs(tmp_path, epochs)
     assert {file.name for file in (path / EPOCHS_DIR).iterdir()} == {f"{epoch}.safetensors" for epoch in kept}
     assert list_epoch_checkpoints(path) == [EpochCheckpoint(epoch, 100.0 - epoch) for epoch in kept]
@@ -76,7 +68,7 @@ def test_weights_are_kept_after_epochs_that_are_powers_of_two(
     assert same_weights(load_model(path).decoder, make_decoder(int(100 * epochs[0])))
 
 
-def test_each_file_is_reported_and_recorded_after_it_is_written(tmp_path: Path) -> None:
+def test_each_file_is_reported_and_recorded_after_it_is_written(tmp_path):
     run = create_run(CONFIG_WITH_EPOCHS, VOCABULARY, "r", tmp_path)
     events = record_events(run, iter([evaluated(0.0, best=True), evaluated(1.0, best=True), evaluated(2.0)]))
     checkpoints = []
@@ -92,17 +84,17 @@ def test_each_file_is_reported_and_recorded_after_it_is_written(tmp_path: Path) 
     assert [(row["step"], row["file"]) for row in recorded] == checkpoints
 
 
-def test_a_model_without_lstm_weights_is_not_saved(tmp_path: Path) -> None:
+def test_a_model_without_lstm_weights_is_not_saved(tmp_path):
     """A run is loaded from the weights of an LSTM only."""
     run = create_run(CONFIG_WITH_EPOCHS, VOCABULARY, "r", tmp_path)
     counts = Unigram(np.array([2, 3, 4], np.int32), VOCABULARY)
-    events: list[TrainingEvent] = [Evaluated(9, 1.0, 50.0, True, 1.0, counts)]
+    events = [Evaluated(9, 1.0, 50.0, True, 1.0, counts)]
     assert list(record_events(run, iter(events))) == events
     assert not (run.path / MODEL_FILE).exists()
     assert list_epoch_checkpoints(run.path) == []
 
 
-def test_without_the_setting_only_the_best_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_setting_only_the_best_weights_are_kept(tmp_path, monkeypatch):
     path, events = record_epochs(tmp_path, [0.0, 1.0, 2.0], CONFIG)
     assert not (path / EPOCHS_DIR).exists()
     assert [event.file for event in events if isinstance(event, Checkpointed)] == [MODEL_FILE]
@@ -112,7 +104,7 @@ def test_without_the_setting_only_the_best_weights_are_kept(tmp_path: Path, monk
     assert list_epoch_checkpoints(path) == []
 
 
-def test_only_the_preset_with_large_weights_keeps_no_epochs() -> None:
+def test_only_the_preset_with_large_weights_keeps_no_epochs():
     assert get_preset("default").training.keep_epoch_checkpoints
     assert get_preset("tiny").training.keep_epoch_checkpoints
     assert not get_preset("paper").training.keep_epoch_checkpoints
@@ -127,9 +119,7 @@ def test_only_the_preset_with_large_weights_keeps_no_epochs() -> None:
         ({"keep_epoch_checkpoints": False}, []),
     ],
 )
-def test_a_training_keeps_the_models_of_its_evaluations(
-    tmp_path: Path, one_thread: None, changes: dict[str, object], kept: list[int]
-) -> None:
+def test_a_training_keeps_the_models_of_its_evaluations(tmp_path, one_thread, changes, kept):
     corpus = write_csv(tmp_path / "small.csv", sentences(120))
     config = get_preset("tiny").with_values(corpus=str(corpus), embedding_size=8, epochs=5, threads=1, **changes)
     job = prepare_job(config, "mine", tmp_path / "runs")
@@ -148,7 +138,7 @@ def test_a_training_keeps_the_models_of_its_evaluations(
 # Names
 
 
-def test_run_at_epoch_loads_the_weights_of_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_at_epoch_loads_the_weights_of_the_epoch(tmp_path, monkeypatch):
     path, _ = record_epochs(tmp_path, [0.0, 1.0, 2.0, 3.0, 4.0])
     monkeypatch.chdir(tmp_path)
     for name in ("r@2", "latest@2", f"{path}@2", "./r@2", "r@02"):
@@ -162,13 +152,13 @@ def test_run_at_epoch_loads_the_weights_of_the_epoch(tmp_path: Path, monkeypatch
     assert load_model_by_name(None).path == files.assets_dir() / "model"
 
 
-def test_several_epochs_can_be_combined(tmp_path: Path) -> None:
+def test_several_epochs_can_be_combined(tmp_path):
     record_epochs(tmp_path, [0.0, 1.0, 2.0])
     combiner = ModelCombiner([load_model_by_name(name, tmp_path) for name in ("r@1", "r@2", "r")])
     assert [run.name for run in combiner.runs] == ["r@1", "r@2", "r"]
 
 
-def test_an_epoch_that_was_not_kept_is_an_error_that_names_the_kept_ones(tmp_path: Path) -> None:
+def test_an_epoch_that_was_not_kept_is_an_error_that_names_the_kept_ones(tmp_path):
     record_epochs(tmp_path, [0.0, 1.0, 2.0, 3.0, 4.0])
     for epoch in (0, 3, 8, 999_999_999):
         with pytest.raises(RunError) as error:
@@ -176,7 +166,7 @@ def test_an_epoch_that_was_not_kept_is_an_error_that_names_the_kept_ones(tmp_pat
         assert str(error.value) == f"run 'r' did not keep epoch {epoch}; it kept 1, 2, 4, and the best model"
 
 
-def test_a_run_without_kept_epochs_says_so(tmp_path: Path) -> None:
+def test_a_run_without_kept_epochs_says_so(tmp_path):
     record_epochs(tmp_path, [0.0, 3.0])
     old, _ = record_epochs(tmp_path, [0.0, 1.0], CONFIG, "old")
     values = json.loads((old / CONFIG_FILE).read_text())
@@ -191,20 +181,20 @@ def test_a_run_without_kept_epochs_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["r@", "r@four", "r@-1", "r@1.0", "r@1@2", "@1", "r@ 1", "r@٣", "r@" + "9" * 5000])
-def test_the_error_for_an_invalid_epoch_is_one_printable_line(tmp_path: Path, name: str) -> None:
+def test_the_error_for_an_invalid_epoch_is_one_printable_line(tmp_path, name):
     record_epochs(tmp_path, [0.0, 1.0])
     with pytest.raises(RunError, match="is neither in") as error:
         load_model_by_name(name, tmp_path)
     assert str(error.value).isprintable()
 
 
-def test_an_unknown_run_with_an_epoch_suggests_the_nearest_name(tmp_path: Path) -> None:
+def test_an_unknown_run_with_an_epoch_suggests_the_nearest_name(tmp_path):
     record_epochs(tmp_path, [0.0, 1.0], name="alpha")
     with pytest.raises(RunError, match=r"'alhpa' is neither in .* did you mean alpha"):
         load_model_by_name("alhpa@1", tmp_path)
 
 
-def test_a_run_name_cannot_look_like_an_epoch(tmp_path: Path) -> None:
+def test_a_run_name_cannot_look_like_an_epoch(tmp_path):
     with pytest.raises(RunError, match="is not allowed; start with a letter or digit"):
         create_run(CONFIG_WITH_EPOCHS, VOCABULARY, "r@4", tmp_path)
 
@@ -213,7 +203,7 @@ def test_a_run_name_cannot_look_like_an_epoch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 8, 100, -1])
-def test_a_damaged_epoch_is_refused_by_name_and_the_others_are_loaded(tmp_path: Path, keep: int) -> None:
+def test_a_damaged_epoch_is_refused_by_name_and_the_others_are_loaded(tmp_path, keep):
     path, _ = record_epochs(tmp_path, [0.0, 1.0, 2.0])
     file = epoch_weights_path(path, 2)
     file.write_bytes(file.read_bytes()[:keep])
@@ -223,14 +213,14 @@ def test_a_damaged_epoch_is_refused_by_name_and_the_others_are_loaded(tmp_path: 
     load_model(path, 1)
 
 
-def test_an_epoch_of_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_epoch_of_another_architecture_is_refused_by_name(tmp_path):
     path, _ = record_epochs(tmp_path, [0.0, 1.0])
     shutil.copy(files.assets_dir() / "model" / MODEL_FILE, epoch_weights_path(path, 1))
     with pytest.raises(RunError, match=r"epochs/1\.safetensors: embedding\.weight is int8 \[2094, 768\], not"):
         load_model(path, 1)
 
 
-def test_other_files_in_the_epochs_folder_are_ignored(tmp_path: Path) -> None:
+def test_other_files_in_the_epochs_folder_are_ignored(tmp_path):
     path, _ = record_epochs(tmp_path, [0.0, 1.0])
     epoch_weights_path(path, 1).rename(epoch_weights_path(path, 4))  # an epoch that the metrics do not contain
     for name in ("04.safetensors", "0.safetensors", "x.safetensors", ".2.safetensors.half", "٣.safetensors", "7.txt"):
@@ -240,16 +230,14 @@ def test_other_files_in_the_epochs_folder_are_ignored(tmp_path: Path) -> None:
     assert list_epoch_checkpoints(tmp_path / "nowhere") == []
 
 
-def test_a_full_disk_fails_the_training_and_keeps_earlier_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def events() -> Iterator[TrainingEvent]:
+def test_a_full_disk_fails_the_training_and_keeps_earlier_weights(tmp_path, monkeypatch):
+    def events():
         yield evaluated(0.0, best=True)
         yield evaluated(1.0)
         monkeypatch.setattr("os.fsync", fail)
         yield evaluated(2.0)
 
-    def fail(fd: int) -> None:
+    def fail(fd):
         raise OSError(28, "No space left on device")
 
     run = create_run(CONFIG_WITH_EPOCHS, VOCABULARY, "r", tmp_path)
@@ -262,7 +250,7 @@ def test_a_full_disk_fails_the_training_and_keeps_earlier_weights(
 # Size and deletion
 
 
-def test_a_temporary_file_of_a_killed_process_is_removed(tmp_path: Path) -> None:
+def test_a_temporary_file_of_a_killed_process_is_removed(tmp_path):
     path, _ = record_epochs(tmp_path, [1.0, 2.0])
     epochs = path / EPOCHS_DIR
     (epochs / ".2.safetensors.x7").write_bytes(b"hal")
@@ -270,7 +258,7 @@ def test_a_temporary_file_of_a_killed_process_is_removed(tmp_path: Path) -> None
     assert sorted(file.name for file in epochs.iterdir()) == ["1.safetensors", "2.safetensors"]
 
 
-def test_kept_epochs_count_in_the_size_of_the_run_and_are_deleted_with_it(tmp_path: Path) -> None:
+def test_kept_epochs_count_in_the_size_of_the_run_and_are_deleted_with_it(tmp_path):
     path, _ = record_epochs(tmp_path, [0.0, 1.0, 2.0])
     other, _ = record_epochs(tmp_path, [0.0, 1.0, 2.0], CONFIG, "other")
     size = epoch_weights_path(path, 1).stat().st_size

@@ -2,8 +2,6 @@
 
 import json
 import os
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,7 +26,7 @@ ESCAPES = "\x1b]0;title\x07\x9b2J\u202e"
 # Size limits
 
 
-def test_a_file_larger_than_its_limit_is_refused(tmp_path: Path) -> None:
+def test_a_file_larger_than_its_limit_is_refused(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"12345")
     assert read_limited(path, 5) == b"12345"
@@ -40,20 +38,20 @@ def test_a_file_larger_than_its_limit_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [CONFIG_FILE, VOCABULARY_FILE])
-def test_a_run_with_a_file_of_50_gigabytes_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_run_with_a_file_of_50_gigabytes_is_refused(tmp_path, name):
     path = write_run(tmp_path / "r")
     write_sparse_file(path / name, b"{")
     with pytest.raises(RunError, match=rf"{name} cannot be read: larger than the limit of [0-9,]+ bytes"):
         load_model(path)
 
 
-def test_metrics_of_gigabytes_are_not_read(tmp_path: Path) -> None:
+def test_metrics_of_gigabytes_are_not_read(tmp_path):
     follower = RecordFollower(write_sparse_file(tmp_path / "metrics.jsonl"))
     assert follower.read_batch(9).rows == []
     assert (follower.at_end, "larger than the limit of 4,000,000,000 bytes" in follower.problem) == (True, True)
 
 
-def test_the_number_of_lines_that_are_not_steps_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_lines_that_are_not_steps_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "MAX_NON_STEP_LINES", 10)
     monkeypatch.setattr(metrics, "READ_CHUNK_BYTES", 100)
     path = tmp_path / "metrics.jsonl"
@@ -73,20 +71,20 @@ def test_the_number_of_lines_that_are_not_steps_is_limited(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("value", ["[]", "{}", '{"a": [1]}', "[" + "[]," * 1000 + "[]]"])
-def test_rows_with_nested_values_are_skipped(tmp_path: Path, value: str) -> None:
+def test_rows_with_nested_values_are_skipped(tmp_path, value):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"event": "evaluated", "a": %s}\n{"event": "evaluated"}\n' % value)  # noqa: UP031
     assert read_current_rows(path) == [{"event": "evaluated"}]
 
 
-def test_rows_with_nested_objects_are_skipped_between_invalid_lines(tmp_path: Path) -> None:
+def test_rows_with_nested_objects_are_skipped_between_invalid_lines(tmp_path):
     """As many lines have no object as objects are nested, so that their number equals the number of lines."""
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"event": "evaluated", "a": {}}\n\n\nnothing\n{"event": "evaluated"}\n')
     assert read_current_rows(path) == [{"event": "evaluated"}]
 
 
-def test_rows_with_too_many_fields_are_skipped(tmp_path: Path) -> None:
+def test_rows_with_too_many_fields_are_skipped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"event": "evaluated"} | {str(n): 1 for n in range(63)}) + "\n")
     assert len(read_current_rows(path)) == 1
@@ -95,7 +93,7 @@ def test_rows_with_too_many_fields_are_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\0b", "~\0", "~\ud800/x", "\ud800"])
-def test_a_run_with_an_invalid_path_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_run_with_an_invalid_path_is_refused(tmp_path, name):
     with pytest.raises(RunError, match="nor a path"):
         resolve_run(name, tmp_path)
 
@@ -103,7 +101,7 @@ def test_a_run_with_an_invalid_path_is_refused(tmp_path: Path, name: str) -> Non
 # Outside the run
 
 
-def test_a_run_whose_epochs_folder_is_a_link_is_not_resumed(tmp_path: Path) -> None:
+def test_a_run_whose_epochs_folder_is_a_link_is_not_resumed(tmp_path):
     """Otherwise files outside the run that look temporary would be deleted, and weights written there."""
     path = create_run(CONFIG, VOCABULARY, "r", tmp_path).path
     outside = tmp_path / "outside"
@@ -129,7 +127,7 @@ def test_a_run_whose_epochs_folder_is_a_link_is_not_resumed(tmp_path: Path) -> N
         ("prompt", ESCAPES),
     ],
 )
-def test_a_command_with_control_characters_is_refused_and_ignored(tmp_path: Path, kind: Any, value: str) -> None:
+def test_a_command_with_control_characters_is_refused_and_ignored(tmp_path, kind, value):
     """Commands are printed and recorded."""
     with pytest.raises(InvalidInputError):
         ControlCommand(kind, value)
@@ -137,13 +135,13 @@ def test_a_command_with_control_characters_is_refused_and_ignored(tmp_path: Path
     assert CommandFileReader(tmp_path)() == []
 
 
-def test_a_traceback_is_logged_without_control_characters(tmp_path: Path) -> None:
-    def fail() -> Any:
+def test_a_traceback_is_logged_without_control_characters(tmp_path):
+    def fail():
         raise ValueError(f"over\n  there: {ESCAPES}")
         yield  # makes the function a generator
 
     run = create_run(CONFIG, VOCABULARY, "r", tmp_path)
-    events: Any = fail()
+    events = fail()
     with pytest.raises(ValueError, match="over"):
         list[TrainingEvent](record_events(run, events))
     log = (run.path / LOG_FILE).read_text()

@@ -1,41 +1,84 @@
-"""Recording of a training: weights and rows are complete after every event, and are read back unchanged."""
+"""Recording of a training: rows and weights are complete after every event, also after a resume and on a full disk."""
 
+import math
 import os
-from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import RunError
-from engine.events import Checkpointed, Evaluated, Sampled, Step, event_from_dict
-from engine.models.numpy_lstm import NumpyLSTM
-from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE, read_config_and_tokenizer
+from engine.events import (
+    Checkpointed,
+    Evaluated,
+    Failed,
+    Finished,
+    Resume,
+    Sampled,
+    Snapshot,
+    Step,
+    Warned,
+    event_from_dict,
+)
+from engine.models.ngram import Unigram
+from engine.runs.directory import (
+    LOG_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    PREVIOUS_RESUME_FILE,
+    RESUME_FILE,
+    SAMPLES_FILE,
+    is_locked,
+    read_config_and_tokenizer,
+)
 from engine.runs.loading import load_model
-from engine.runs.locked_run import create_run
-from engine.runs.metrics import read_rows
-from engine.runs.summary import summarize_run
+from engine.runs.locked_run import create_run, reopen_run
+from engine.runs.metrics import read_current_rows, read_rows
+from engine.runs.summary import is_finished, summarize_run
 from engine.runs.writer import record_events
-from engine.storage import files
-from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, read_strict_rows, record_run
+from tests.support.metrics import make_step
+from tests.support.runs import (
+    CONFIG,
+    VOCABULARY,
+    make_decoder,
+    make_events,
+    raise_disk_full,
+    read_strict_rows,
+    record_run,
+)
 
 
-def test_a_recorded_run_is_loaded_unchanged(tmp_path: Path) -> None:
+@pytest.fixture
+def run(tmp_path):
+    return create_run(CONFIG, VOCABULARY, "r", tmp_path)
+
+
+def has_weights_of(path, seed):
+    weights = load_model(path).decoder.weights
+    return all(np.array_equal(weights[name], value) for name, value in make_decoder(seed).weights.items())
+
+
+def files_written(events):
+    return [(event.step, event.file) for event in events if isinstance(event, Checkpointed)]
+
+
+def recorded_files(path):
+    return [(row["step"], row["file"]) for row in read_rows(path / METRICS_FILE) if row["event"] == "checkpointed"]
+
+
+def test_a_recorded_run_is_loaded_unchanged(tmp_path):
     path = record_run(tmp_path / "deep" / "runs", "first", make_events())
     loaded = load_model(path)
     assert (loaded.name, loaded.path, loaded.config) == ("first", path, CONFIG)
     assert loaded.decoder.tokenizer == VOCABULARY
     assert (loaded.valid_perplexity, loaded.kneser_ney_perplexity) == (90.0, 94.0)
     assert loaded.corpus_sha256 == "ab" * 32
-    best = make_decoder(1)
-    assert all(np.array_equal(loaded.decoder.weights[name], best.weights[name]) for name in best.weights)
-    expected, actual = (model.advance(model.start(), EOS_ID)[0] for model in (best, loaded.decoder))
-    assert np.array_equal(expected, actual)
+    assert has_weights_of(path, 1)
 
 
-def test_a_loaded_run_uses_the_tokenizer_of_its_training(tmp_path: Path) -> None:
+def test_a_loaded_run_uses_the_tokenizer_of_its_training(tmp_path):
     config = CONFIG.with_values(tokenizer="whitespace")
     run = create_run(config, VOCABULARY, "r", tmp_path)
     list(record_events(run, iter(make_events())))
@@ -43,91 +86,255 @@ def test_a_loaded_run_uses_the_tokenizer_of_its_training(tmp_path: Path) -> None
     assert load_model(run.path).decoder.tokenizer.name == "whitespace"
 
 
-def test_events_pass_through_and_checkpoints_follow_the_best_evaluations(tmp_path: Path) -> None:
-    events = make_events()
-    run = create_run(CONFIG, VOCABULARY, "r", tmp_path)
-    recorded = list(record_events(run, iter(events)))
-    assert [event for event in recorded if not isinstance(event, Checkpointed)] == events
-    checkpoints = [(recorded[i - 1], event) for i, event in enumerate(recorded) if isinstance(event, Checkpointed)]
-    assert [(before, event.step) for before, event in checkpoints] == [(events[2], 0), (events[6], 9)]
-
-
-def test_the_weights_are_complete_at_every_event_after_the_first_evaluation(tmp_path: Path) -> None:
-    run = create_run(CONFIG, VOCABULARY, "r", tmp_path)
-    best: NumpyLSTM | None = None
+def test_rows_and_weights_are_written_before_their_event_is_yielded(run):
+    """A viewer in another terminal sees everything that the screen shows."""
+    recorded, best, num_rows = [], None, 0
     for event in record_events(run, iter(make_events())):
+        recorded.append(event)
+        num_rows += not isinstance(event, Sampled)
+        written = len((run.path / METRICS_FILE).read_text().splitlines())
+        assert num_rows <= written <= num_rows + 1  # the row of a checkpoint may be written already
         if isinstance(event, Evaluated) and event.is_best:
-            assert isinstance(event.model, NumpyLSTM)
             best = event.model
         if best is not None:
             weights = load_file(run.path / MODEL_FILE)
             assert all(np.array_equal(weights[name], best.weights[name]) for name in best.weights)
+    assert [event for event in recorded if not isinstance(event, Checkpointed)] == make_events()
+    before = [recorded[i - 1] for i, event in enumerate(recorded) if isinstance(event, Checkpointed)]
+    assert before == [make_events()[2], make_events()[6]]
+    assert files_written(recorded) == [(0, MODEL_FILE), (9, MODEL_FILE)]
 
 
-def test_every_event_is_recorded_as_a_row(tmp_path: Path) -> None:
-    path = record_run(tmp_path, "r", make_events())
-    metrics, samples = read_strict_rows(path / METRICS_FILE), read_strict_rows(path / SAMPLES_FILE)
-    kinds = [row["event"] for row in metrics]
-    start = ["preparing", "started", "evaluated", "checkpointed"]
-    assert kinds == [*start, "step", "step", "evaluated", "checkpointed", "evaluated", "finished"]
-    assert [row["text"] for row in samples] == ['here "é"', "here"]
-    read = [event_from_dict(row) for row in metrics if row["event"] != "checkpointed"]
-    expected = [event for event in make_events() if not isinstance(event, Sampled)]
-    assert [event for event in read if not isinstance(event, Step)] == [e for e in expected if not isinstance(e, Step)]
-    assert [event_from_dict(row) for row in samples] == [e for e in make_events() if isinstance(e, Sampled)]
-
-
-def test_numbers_that_are_not_finite_are_recorded_as_null(tmp_path: Path) -> None:
+def test_every_event_is_recorded_as_a_row_without_nan(tmp_path):
     path = record_run(tmp_path, "r", make_events("stopped"))
-    metrics = read_strict_rows(path / METRICS_FILE)
-    step = next(row for row in metrics if row["event"] == "step")
-    assert step["gradient_norm"] is None
-    assert step["eta_seconds"] is None
-    assert metrics[-1]["test_perplexity"] is None
+    metrics, samples = read_strict_rows(path / METRICS_FILE), read_strict_rows(path / SAMPLES_FILE)
+    start = ["preparing", "started", "evaluated", "checkpointed"]
+    expected = [*start, "step", "step", "evaluated", "checkpointed", "evaluated", "finished"]
+    assert [row["event"] for row in metrics] == expected
+    assert [event_from_dict(row) for row in samples] == [e for e in make_events() if isinstance(e, Sampled)]
+    read = [event_from_dict(row) for row in metrics if row["event"] not in ("checkpointed", "step", "finished")]
+    assert read == [event for event in make_events() if not isinstance(event, (Sampled, Step, Finished))]
+    assert (metrics[4]["gradient_norm"], metrics[4]["eta_seconds"], metrics[-1]["test_perplexity"]) == (None,) * 3
     assert summarize_run(path).test_perplexity is None
 
 
-def test_a_row_is_written_before_its_event_is_yielded(tmp_path: Path) -> None:
-    """A viewer in another terminal sees everything that the screen shows."""
-    run = create_run(CONFIG, VOCABULARY, "r", tmp_path)
-    seen = 0
-    for event in record_events(run, iter(make_events())):
-        seen += not isinstance(event, Sampled)
-        with (run.path / METRICS_FILE).open() as file:
-            written = len(file.readlines())
-        assert seen <= written <= seen + 1  # the row of a checkpoint may be written already
+def test_a_model_without_weights_is_not_saved(run):
+    events = [Evaluated(9, 1.0, 50.0, True, 1.0, Unigram(np.array([2, 3, 4], np.int32), VOCABULARY))]
+    assert list(record_events(run, iter(events))) == events
+    assert not (run.path / MODEL_FILE).exists()
 
 
-def test_a_torn_last_line_is_ignored_and_damaged_lines_are_skipped(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(
-        b'{"event": "a"}\nnot json\n[1, 2]\n{"event": 3}\n{"step": 1}\n\xff\xfe\n{"event": "b"}\n{"event": "c"'
-    )
-    assert [row["event"] for row in read_rows(path)] == ["a", "b"]
-    path.write_bytes(path.read_bytes() + b"}")  # complete JSON, but without a newline
-    assert [row["event"] for row in read_rows(path)] == ["a", "b"]
-    path.write_bytes(path.read_bytes() + b"\n")
-    assert [row["event"] for row in read_rows(path)] == ["a", "b", "c"]
-    assert list(read_rows(tmp_path / "none")) == []
+@pytest.mark.parametrize("finish", ["done", "stopped"])
+def test_the_two_latest_checkpoints_are_kept_until_the_training_is_done(run, finish):
+    contents = []
+    snapshots = [Snapshot(18 + n, f"{n}".encode()) for n in range(3)]
+    for event in record_events(run, iter([*make_events(None), *snapshots, make_events(finish)[-1]])):
+        assert not isinstance(event, Snapshot)
+        if isinstance(event, Checkpointed) and event.file == RESUME_FILE:
+            paths = [run.path / RESUME_FILE, run.path / PREVIOUS_RESUME_FILE]
+            contents.append((event.step, [path.read_bytes() for path in paths if path.exists()]))
+    assert contents == [(18, [b"0"]), (19, [b"1", b"0"]), (20, [b"2", b"1"])]
+    assert len(list(run.path.glob("resume*"))) == (2 if finish == "stopped" else 0)
 
 
-def test_deeply_nested_rows_are_skipped(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("[" * 200_000 + "\n" + '{"event": "a"}\n')
-    assert [row["event"] for row in read_rows(path)] == ["a"]
+def step(number, train=100.0):
+    return Step(number, number / 10, train, 0.01, 1.0, 1000.0, float(number), 9.0)
 
 
-def test_write_atomically_leaves_the_old_or_the_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    files.write_atomically(path, b"old")
-    files.write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
+def test_superseded_rows_are_left_out_after_a_resume(tmp_path):
+    path = record_run(tmp_path, "r", [step(1), step(2), step(3, 70.0), Finished("stopped", "r", 1.0, 9.0, 9.0, 1.0)])
+    list(record_events(reopen_run(path), iter([Resume(3), step(3, 80.0), Sampled(3, 0.3, "a", "b", 0, 0.7), step(4)])))
+    rows = read_current_rows(path / METRICS_FILE)
+    assert [(row["step"], row.get("train_perplexity")) for row in rows] == [
+        (1, 100.0), (2, 100.0), (3, None), (3, 80.0), (4, 100.0),
+    ]  # fmt: skip
+    assert len(list(read_rows(path / METRICS_FILE))) == 7  # nothing is removed from the file
+    assert [row["event"] for row in read_rows(path / SAMPLES_FILE)] == ["resume", "sampled"]
+    assert summarize_run(path).state == "crashed"
 
-    def fail(fd: int) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(RunError, match="No space left"):
-        files.write_atomically(path, b"newest")
-    assert path.read_bytes() == b"new"
-    assert [item.name for item in tmp_path.iterdir()] == ["file"]  # no temporary file is left
+def evaluated(number):
+    return Evaluated(number, number / 10, 100.0 - number, True, 1.0, make_decoder(number))
+
+
+def test_a_resumed_training_does_not_take_back_the_saved_model(run):
+    list(record_events(run, iter([evaluated(1), Snapshot(2, b"two"), evaluated(3)])))
+    events = record_events(reopen_run(run.path), iter([Resume(3), make_step(4)]))
+    next(events)
+    assert summarize_run(run.path).valid_perplexity == load_model(run.path).valid_perplexity == 97.0
+    list(events)
+
+
+def test_an_exception_is_recorded_and_logged_without_control_characters_and_raised(run):
+    def broken():
+        yield from make_events(None)
+        raise ZeroDivisionError("broken\n  there: \x1b]0;title\x07\x9b2J\u202e")
+
+    recorded = []
+    with pytest.raises(ZeroDivisionError, match="broken"):
+        recorded.extend(record_events(run, broken()))
+    assert len(recorded) == len(make_events(None)) + 2  # all earlier events, and two checkpoints
+    last = event_from_dict(read_strict_rows(run.path / METRICS_FILE)[-1])
+    assert isinstance(last, Failed)
+    assert last.message.startswith("ZeroDivisionError: broken")
+    log = (run.path / LOG_FILE).read_text()
+    assert "Traceback" in log
+    assert "\n    raise ZeroDivisionError(" in log  # indented as in a traceback
+    assert "]0;title" in log
+    assert all(line.isprintable() for line in log.split("\n"))
+    assert summarize_run(run.path).state == "failed"
+    assert summarize_run(run.path).valid_perplexity == load_model(run.path).valid_perplexity == 90.0
+
+
+def test_a_consumer_that_stops_early_releases_the_lock(run):
+    events = record_events(run, iter(make_events()))
+    next(events)
+    assert is_locked(run.path)
+    events.close()
+    assert not is_locked(run.path)
+
+
+class Disk:
+    """Simulated disk; if it is full, whole files cannot be written, nor rows that contain `refused`."""
+
+    def __init__(self, monkeypatch):
+        self.full, self.refused, self._write = False, None, os.write
+        monkeypatch.setattr(os, "fsync", lambda file: raise_disk_full() if self.full else None)
+        monkeypatch.setattr(os, "write", self.write)
+
+    def write(self, file, content):
+        is_refused = self.refused is not None and self.refused in bytes(content)
+        return raise_disk_full() if is_refused else self._write(file, content)
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    return Disk(monkeypatch)
+
+
+def test_on_a_full_disk_training_continues_and_data_is_written_later(run, disk):
+    def events():
+        yield step(1)
+        disk.full, disk.refused = True, b""
+        yield step(2)
+        yield evaluated(3)
+        yield Snapshot(3, b"three")
+        yield step(4)
+        assert not (run.path / MODEL_FILE).exists()
+        disk.full, disk.refused = False, None
+        yield step(5)
+        yield Snapshot(5, b"five")
+
+    recorded = list(record_events(run, events()))
+    warned = [event.message for event in recorded if isinstance(event, Warned)]
+    assert all("No space left on device" in message and str(run.path) in message for message in warned)
+    assert 1 <= len(warned) <= 3
+    assert [row["step"] for row in read_rows(run.path / METRICS_FILE) if row["event"] == "step"] == [1, 2, 4, 5]
+    assert files_written(recorded) == recorded_files(run.path) == [(3, MODEL_FILE), (5, RESUME_FILE)]
+    assert (run.path / RESUME_FILE).read_bytes() == b"five"
+    assert has_weights_of(run.path, 3)
+
+
+def test_space_at_the_end_is_used_before_the_end_is_reported(run, disk):
+    def events():
+        disk.full = True
+        yield evaluated(3)
+        disk.full = False
+        yield Finished("done", "r", 1.0, 97.0, 96.0, 5.0)
+
+    seen = list(record_events(run, events()))
+    assert [type(event) for event in seen] == [Warned, Evaluated, Checkpointed, Finished]
+    assert recorded_files(run.path) == [(3, MODEL_FILE)]
+    assert summarize_run(run.path).state == "finished"
+
+
+def test_a_summary_has_the_perplexity_of_the_saved_model(run, disk):
+    def events():
+        yield evaluated(1)
+        disk.full = True
+        yield evaluated(3)
+        yield make_step(4)
+        disk.full = False
+        yield Snapshot(5, b"five")
+        disk.full = True
+        yield evaluated(6)
+
+    seen = []
+
+    def observe():
+        for event in record_events(run, events()):
+            if isinstance(event, (Evaluated, Checkpointed)):
+                seen.append((event.step, summarize_run(run.path).valid_perplexity))
+
+    with pytest.raises(RunError, match="not saved"):
+        observe()
+    assert seen == [(1, 99.0), (1, 99.0), (3, 99.0), (3, 97.0), (5, 97.0), (6, 97.0)]
+    assert load_model(run.path).valid_perplexity == summarize_run(run.path).valid_perplexity == 97.0
+    assert has_weights_of(run.path, 3)
+
+
+@pytest.mark.parametrize("refused", [None, b'"failed"'])
+def test_a_training_without_its_model_is_not_finished_and_can_be_resumed(run, disk, refused):
+    """The row of the end would fit on the disk, and the row of the failure perhaps would not."""
+
+    def events():
+        yield Snapshot(2, b"two")
+        disk.full, disk.refused = True, refused
+        yield evaluated(3)
+        yield Finished("done", "r", 1.0, 97.0, 96.0, 5.0)
+
+    with pytest.raises(RunError, match=r"No space left on device.*the end of the training is not saved"):
+        list(record_events(run, events()))
+    assert not is_finished(run.path)
+    assert (run.path / RESUME_FILE).read_bytes() == b"two"
+    reopen_run(run.path).lock.release()
+
+
+def test_a_failed_training_writes_pending_weights(run, disk):
+    def events():
+        disk.full = True
+        yield evaluated(3)
+        disk.full = False
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError):
+        list(record_events(run, events()))
+    assert has_weights_of(run.path, 3)
+    assert summarize_run(run.path).state == "failed"
+
+
+@pytest.mark.parametrize("deleted", ["r", "r/metrics.jsonl"])
+def test_a_run_that_is_deleted_during_training_is_reported_and_not_saved(tmp_path, run, deleted):
+    def events():
+        yield evaluated(1)
+        path = tmp_path / deleted
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield make_step(2)
+        yield make_step(3)
+        yield Finished("done", "r", 1.0, 99.0, math.nan, 5.0)
+
+    seen = []
+    with pytest.raises(RunError, match=r"metrics\.jsonl was deleted; the end of the training is not saved"):
+        seen.extend(record_events(run, events()))
+    (message,) = [event.message for event in seen if isinstance(event, Warned)]
+    assert "metrics.jsonl was deleted; the training continues" in message
+    assert sum(isinstance(event, Step) for event in seen) == 2  # the training continued
+    assert (tmp_path / "r").exists() == (deleted != "r")
+
+
+def test_a_run_that_is_moved_away_is_reported_by_path_and_written_when_it_is_back(tmp_path, run):
+    def events():
+        yield Snapshot(1, b"one")
+        run.path.rename(tmp_path / "away")
+        yield Snapshot(2, b"two")
+        yield make_step(3)
+        (tmp_path / "away").rename(run.path)
+        yield Snapshot(4, b"four")
+
+    seen = list(record_events(run, events()))
+    (message,) = [event.message for event in seen if isinstance(event, Warned)]
+    assert message.startswith(f"cannot write {run.path / RESUME_FILE}: No such file or directory")
+    assert recorded_files(run.path) == [(1, RESUME_FILE), (4, RESUME_FILE)]
+    assert (run.path / RESUME_FILE).read_bytes() == b"four"
+    assert (run.path / PREVIOUS_RESUME_FILE).read_bytes() == b"one"
+    assert 3 in [row.get("step") for row in read_rows(run.path / METRICS_FILE)]

@@ -1,0 +1,272 @@
+"""Run directories: names, the list of runs and their states, locks, commands, deletion, and files in the way."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from engine.data.tokenizers.loading import VOCABULARY_FILE
+from engine.errors import RunError
+from engine.events import Checkpointed, Evaluated, Finished, Step
+from engine.runs import directory, metrics
+from engine.runs.directory import (
+    CONFIG_FILE,
+    INITIAL_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    bundled_run_names,
+    read_config,
+    resolve_run,
+)
+from engine.runs.imported import ImportSource, write_imported_run
+from engine.runs.loading import load_model
+from engine.runs.locked_run import create_run
+from engine.runs.manage import delete_run
+from engine.runs.summary import is_finished, list_runs, summarize_run
+from engine.runs.writer import record_events
+from engine.storage.files import assets_dir
+from tests.support.files import write_run
+from tests.support.runs import (
+    CONFIG,
+    CONFIG_WITH_EPOCHS,
+    VOCABULARY,
+    make_decoder,
+    make_events,
+    record_run,
+    record_three_runs,
+)
+
+
+def new_run(folder, name="r", config=CONFIG):
+    return create_run(config, VOCABULARY, name, folder)
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    return record_run(tmp_path, "r", make_events("stopped"))
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../up", "a/b", "/abs", "-rf", ".hidden", "a b", "é", "a\n", "r@4", "x" * 101]
+)
+def test_names_that_are_not_plain_are_refused(tmp_path, name):
+    with pytest.raises(RunError, match="is not allowed; start with a letter or digit"):
+        new_run(tmp_path / "runs", name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["latest", "bundled", "base"])
+def test_reserved_names_are_refused(tmp_path, name):
+    with pytest.raises(RunError, match=f"'{name}' is reserved"):
+        new_run(tmp_path, name)
+
+
+def test_a_taken_name_is_refused_and_what_is_there_unchanged(tmp_path):
+    path = record_run(tmp_path, "mine", make_events())
+    before = content(path)
+    (tmp_path / "file").write_text("mine")
+    for name in ("mine", "file"):
+        with pytest.raises(RunError, match=f"'{name}' exists"):
+            new_run(tmp_path, name)
+    assert content(path) == before
+    assert (tmp_path / "file").read_text() == "mine"
+    for folder in (tmp_path / "file", tmp_path / "file" / "runs"):
+        with pytest.raises(RunError, match="cannot be written"):
+            new_run(folder)
+
+
+def test_default_names_never_collide(tmp_path, monkeypatch):
+    runs = [new_run(tmp_path, None) for _ in range(4)]
+    assert len({run.name for run in runs}) == 4
+    assert all(run.name.startswith("tiny-") for run in runs)
+    tried = []
+    monkeypatch.setattr(Path, "mkdir", lambda path, **_: tried.append(path.name))
+    with pytest.raises(RunError, match=r"too many runs tiny-.*; choose a --run name"):
+        new_run(tmp_path / "none", None)
+    assert len(set(tried)) == len(tried) > 900
+
+
+def test_the_default_runs_folder_is_in_the_home(home):
+    assert new_run(None).path == home / "runs" / "r"
+    assert resolve_run("r") == home / "runs" / "r"
+
+
+def test_an_abandoned_directory_is_reused_and_its_temporary_files_are_removed(tmp_path):
+    for name in ("r/epochs", "s"):
+        (tmp_path / name).mkdir(parents=True)
+    temporary = [f"r/.{name}.x7" for name in (CONFIG_FILE, VOCABULARY_FILE, INITIAL_FILE)]
+    for name in ("r/lock", "r/vocabulary.json", "r/initial.safetensors", *temporary, "s/notes.txt"):
+        (tmp_path / name).touch()
+    assert new_run(tmp_path).path == tmp_path / "r"
+    assert not list((tmp_path / "r").glob(".*"))
+    for name in ("r", "s"):  # "r" is a run now, and "s" contains a file of the user
+        with pytest.raises(RunError, match="exists"):
+            new_run(tmp_path, name)
+    assert [item.name for item in (tmp_path / "s").iterdir()] == ["notes.txt"]
+
+
+def test_a_run_is_resolved_from_its_name_or_path(tmp_path, monkeypatch):
+    paths = record_three_runs(tmp_path)
+    assert resolve_run("alpha", tmp_path) == paths[1]
+    assert resolve_run("latest", tmp_path) == paths[2]
+    assert resolve_run(str(paths[0]), tmp_path / "elsewhere") == paths[0]
+    monkeypatch.chdir(tmp_path)
+    assert resolve_run("./beta", tmp_path / "elsewhere").resolve() == paths[0].resolve()
+    for bundled in (None, "bundled"):
+        assert resolve_run(bundled, tmp_path) == assets_dir() / "model"
+
+
+def test_a_folder_with_an_odd_name_is_found_as_it_is_printed_and_two_that_look_alike_are_refused(tmp_path):
+    names = ["my run", unicodedata.normalize("NFD", "café"), "a\x1bb"]
+    paths = [write_run(tmp_path / name) for name in names]
+    for shown, path in zip(["my run", "café", "a\N{REPLACEMENT CHARACTER}b"], paths, strict=True):
+        assert resolve_run(shown, tmp_path) == path
+    write_run(tmp_path / "a\x07b")
+    with pytest.raises(RunError, match=r"2 runs in .* are called .*; rename their folders"):
+        resolve_run("a\N{REPLACEMENT CHARACTER}b", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("alhpa", r"run 'alhpa' is neither in .* nor a path; did you mean alpha\?"),
+        ("zzz", "run 'zzz' is neither in .* nor a path. See `lotr-tui runs`$"),
+        ("", "the name of the run is empty; see `lotr-tui runs`"),
+        ("hf:some/model", "is a model by others, not a run"),
+        ("PATH", f"is a folder without {CONFIG_FILE}, so it is not a run"),
+        ("..", f"is a folder without {CONFIG_FILE}"),
+        ("x" * 3000, "nor a path"),
+        ("~no-such-user-here/run", "nor a path"),
+        ("a\0b", "nor a path"),
+        ("~\ud800/x", "nor a path"),
+        ("\x1b[31mred", "nor a path"),
+    ],
+    ids=range(11),
+)
+def test_the_error_for_an_unknown_run_is_one_printable_line(tmp_path, name, message):
+    record_three_runs(tmp_path)
+    with pytest.raises(RunError, match=message) as error:
+        resolve_run(str(tmp_path) if name == "PATH" else name, tmp_path)
+    assert str(error.value).isprintable()
+
+
+def test_base_is_the_bundled_pre_trained_model(tmp_path, monkeypatch):
+    assets, runs = tmp_path / "assets", tmp_path / "runs"
+    monkeypatch.setattr(directory, "assets_dir", lambda: assets)
+    write_run(runs / "base")  # the name is reserved, so this run is only found by its path
+    with pytest.raises(RunError) as error:
+        resolve_run("base", runs)
+    missing = f"this installation has no model 'base': {assets / 'base'} is missing; use another run"
+    assert str(error.value) == missing
+    assert bundled_run_names() == []
+    for folder in ("base", "model"):
+        write_run(assets / folder)
+    assert resolve_run("base", runs) == assets / "base"
+    assert bundled_run_names() == ["bundled", "base"]
+    for folder, name in (("base", "base"), ("model", "bundled")):
+        assert load_model(assets / folder).name == name
+        with pytest.raises(RunError, match=f"the bundled model '{name}' is part of lotr-tui"):
+            delete_run(assets / folder, assets)
+        assert (assets / folder / MODEL_FILE).is_file()
+
+
+def test_the_list_is_latest_first_and_skips_folders_that_are_not_readable_runs(tmp_path, monkeypatch):
+    _, alpha, _ = record_three_runs(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    for name in ("empty", "damaged", "theirs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "damaged" / CONFIG_FILE).write_text("{")
+    (tmp_path / "alphb" / CONFIG_FILE).mkdir(parents=True)  # neither listed nor suggested
+    plain_stat = Path.stat
+
+    def deny(path, **options):
+        if path.parent.name == "theirs":
+            raise PermissionError(13, "Permission denied")
+        return plain_stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", deny)
+    assert [run.name for run in list_runs(tmp_path)] == ["gamma", "alpha", "beta"]
+    assert resolve_run("latest", tmp_path).name == "gamma"
+    os.utime(alpha / CONFIG_FILE, (2_000_000_000, 2_000_000_000))
+    assert [run.name for run in list_runs(tmp_path)] == ["alpha", "gamma", "beta"]
+    assert resolve_run("latest", tmp_path) == alpha
+    (alpha / CONFIG_FILE).write_text("{")
+    os.utime(alpha / CONFIG_FILE, (2_000_000_000, 2_000_000_000))
+    assert resolve_run("latest", tmp_path).name == "gamma"
+    with pytest.raises(RunError, match=r"nor a path\. See"):
+        resolve_run("alphbb", tmp_path / "alphb")
+    assert list_runs(tmp_path / "none") == []
+    with pytest.raises(RunError, match="there is no run in"):
+        resolve_run("latest", tmp_path / "none")
+
+
+def test_a_summary_contains_settings_and_results(tmp_path, monkeypatch):
+    path = record_run(tmp_path, "r", make_events())
+    summary = summarize_run(path)
+    assert (summary.name, summary.preset, summary.corpus, summary.mode) == ("r", "tiny", "bundled", "line")
+    assert (summary.epochs, summary.valid_perplexity, summary.test_perplexity) == (2.0, 90.0, 88.0)
+    assert (summary.path, summary.started_at) == (path, (path / CONFIG_FILE).stat().st_mtime)
+    assert (summary.state, summary.architecture) == ("finished", "lstm")
+    (path / "epochs").mkdir()
+    (path / "epochs" / "1.safetensors").write_bytes(bytes(1000))
+    assert summarize_run(path).size_bytes == summary.size_bytes + 1000
+    assert summary.size_bytes == sum(item.stat().st_size for item in path.iterdir() if item.is_file())
+    with (path / METRICS_FILE).open("a") as file:  # damaged rows are skipped
+        file.write('{"event": "step", "epoch": "many"}\n{"event": "evaluated", "valid_perplexity": "low"}\n')
+        file.write('{"event": "step", "epoch": null}\n')
+    assert (summarize_run(path).epochs, summarize_run(path).valid_perplexity) == (2.0, 90.0)
+    plain_lstat, config_size = Path.lstat, (path / CONFIG_FILE).stat().st_size
+
+    def lstat(path):
+        if path.name == CONFIG_FILE:  # deleted while sizes are added
+            raise FileNotFoundError(2, "No such file or directory")
+        return plain_lstat(path)
+
+    size = summarize_run(path).size_bytes
+    monkeypatch.setattr(Path, "lstat", lstat)
+    assert summarize_run(path).size_bytes == size - config_size
+
+
+def test_the_epochs_of_a_summary_are_the_completed_ones(tmp_path):
+    run, events = new_run(tmp_path), make_events(None)
+    epochs = [
+        summarize_run(run.path).epochs
+        for event in record_events(run, iter(events))
+        if not isinstance(event, Checkpointed)
+    ]
+    assert epochs == [0.0, 0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0, 2.0]
+    stopped = summarize_run(record_run(tmp_path, "s", [*events, Finished("stopped", "s", 2.25, 89.0, 88.0, 5.0)]))
+    assert (stopped.epochs, stopped.valid_perplexity) == (2.25, 89.0)
+
+
+def test_an_imported_run_is_listed_with_its_curves_and_has_no_model(tmp_path):
+    source = ImportSource("TensorBoard", "/logs", "loss")
+    events = [Evaluated(5, 2.5, 70.0, True, 1.0), Checkpointed(5, MODEL_FILE), Evaluated(9, 1.5, 60.0, True, 2.0)]
+    path = write_imported_run(tmp_path, "curves", source, events, 1_700_000_000.0)
+    summary = summarize_run(path)
+    assert (summary.name, summary.path, summary.state) == ("curves", path, "imported")
+    assert (summary.preset, summary.corpus, summary.mode, summary.architecture) == ("TensorBoard", "/logs", "?", "?")
+    assert (summary.epochs, summary.valid_perplexity, summary.test_perplexity) == (2.5, 70.0, None)
+    assert summary.started_at == 1_700_000_000
+    assert summary.size_bytes == sum(item.stat().st_size for item in path.iterdir())
+    assert [run.name for run in list_runs(tmp_path)] == ["curves"]
+    assert resolve_run("curves", tmp_path) == path
+    with pytest.raises(RunError, match="run 'curves' was imported: it has curves, but neither"):
+        read_config(path)
+
+
+@pytest.mark.parametrize("read", [summarize_run, load_model, is_finished, lambda path: load_model(path, 1)])
+def test_few_rows_of_long_metrics_are_parsed(tmp_path, monkeypatch, read):
+    """Only the last of consecutive steps is parsed, so that a list of long runs appears at once."""
+    run = new_run(tmp_path, config=CONFIG_WITH_EPOCHS)
+    steps = [Step(n, n / 500, 120.0, 0.003, 1.0, 1000.0, 1.0, 1.0) for n in range(500)]
+    list(record_events(run, iter([*make_events()[:3], *steps, Evaluated(500, 1.0, 90.0, True, 2.1, make_decoder(1))])))
+    parsed, decode_line = [], metrics.decode_line
+    monkeypatch.setattr(metrics, "decode_line", lambda line: parsed.append(line) or decode_line(line))
+    read(run.path)
+    assert 5 <= len(parsed) < 30
