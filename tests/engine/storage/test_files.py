@@ -1,4 +1,4 @@
-"""Folders of the application, and files that are written completely or not at all."""
+"""Folders of the application, files that are written completely or not at all, and text files of the user."""
 
 import contextlib
 import errno
@@ -9,171 +9,157 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import RunError
-from engine.storage.files import absolute_path, app_home, assets_dir, atomic_replace, default_runs_dir, write_atomically
+from engine.errors import CorpusError, RunError
+from engine.storage.files import absolute_path, app_home, atomic_replace, default_runs_dir, write_atomically
+from engine.storage.text_files import MAX_TEXT_FILE_BYTES, read_text_file
 from tests.support.file_limits import no_file_longer_than
 
 
-def test_the_home_is_set_by_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "here"))
-    assert app_home() == tmp_path / "here"
-    assert default_runs_dir() == tmp_path / "here" / "runs"
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_tilde_in_the_home_is_expanded(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("LOTR_TUI_HOME", "~/there")
-    assert app_home() == tmp_path / "there"
+class TestHome:
+    def test_the_home_is_set_by_the_environment(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for value, path in ((tmp_path / "here", tmp_path / "here"), ("~/there", tmp_path / "there")):
+            monkeypatch.setenv("LOTR_TUI_HOME", str(value))
+            assert (app_home(), default_runs_dir()) == (path, path / "runs")
+
+    def test_a_home_of_an_unknown_user_is_refused(self, monkeypatch):
+        monkeypatch.setenv("LOTR_TUI_HOME", "~nobody-there/x")
+        with pytest.raises(RunError, match="LOTR_TUI_HOME=~nobody-there/x names an unknown user"):
+            app_home()
+
+    def test_the_default_home_is_the_data_folder_of_the_platform(self, monkeypatch):
+        monkeypatch.delenv("LOTR_TUI_HOME", raising=False)
+        default = app_home()
+        assert (default.name, default.is_absolute()) == ("lotr-tui", True)
+        monkeypatch.setenv("LOTR_TUI_HOME", "")
+        assert app_home() == default
+
+    def test_a_path_becomes_absolute(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "loop").symlink_to("loop")
+        (tmp_path / "link").symlink_to("there")
+        there = {"~/a": "a", "a/../b": "b", "link": "there"}
+        there |= {name: name for name in ("loop", "~nobody-there/x", "\0")}  # these cannot be resolved
+        for name, where in there.items():
+            assert str(absolute_path(Path(name))) == str(tmp_path / where)
 
 
-def test_a_home_of_an_unknown_user_is_refused(monkeypatch):
-    monkeypatch.setenv("LOTR_TUI_HOME", "~nobody-there/x")
-    with pytest.raises(RunError, match="LOTR_TUI_HOME=~nobody-there/x names an unknown user"):
-        app_home()
+class TestAtomicWrite:
+    def test_a_file_is_replaced_and_readable_by_others_and_no_temporary_file_left(self, tmp_path):
+        for content in (b"a long first content", b"short"):
+            write_atomically(tmp_path / "a.json", content)
+            assert contents(tmp_path) == {"a.json": content}
+        assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o644
+
+    def test_a_missing_folder_or_a_folder_in_the_place_of_the_file_is_an_error_that_names_it(self, tmp_path):
+        (tmp_path / "taken").mkdir()
+        for path in (tmp_path / "gone" / "a.json", tmp_path / "taken"):
+            with pytest.raises(RunError, match=f"cannot write {path}"):
+                write_atomically(path, b"x")
+        assert [path.name for path in tmp_path.rglob("*")] == ["taken"]
+
+    def test_a_reader_sees_the_old_file_or_the_new_one(self, tmp_path):
+        path, versions = tmp_path / "model", [letter * 300_000 for letter in (b"a", b"b")]
+        write_atomically(path, versions[0])
+        seen, done = [], threading.Event()
+
+        def read():
+            while not done.is_set():
+                seen.append(path.read_bytes() in versions)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        for number in range(30):
+            write_atomically(path, versions[number % 2])
+        done.set()
+        reader.join()
+        assert seen
+        assert all(seen)
+
+    def test_the_content_is_synced_before_the_rename_and_the_folder_after_it(self, tmp_path, monkeypatch):
+        calls = []
+        plain_replace = Path.replace
+
+        def fsync(file):
+            is_folder = stat.S_ISDIR(os.fstat(file).st_mode)
+            calls.append("folder" if is_folder else f"{os.fstat(file).st_size} bytes")
+            if is_folder:
+                raise OSError(errno.EINVAL, "this file system cannot, which is no error")
+
+        def replace(self, target):
+            calls.append(f"rename to {target.name}")
+            return plain_replace(self, target)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(Path, "replace", replace)
+        write_atomically(tmp_path / "model", b"12345")
+        assert calls == ["5 bytes", "rename to model", "folder"]
+        assert contents(tmp_path) == {"model": b"12345"}
+
+    def test_the_backup_is_the_renamed_old_file_and_a_full_disk_changes_neither(self, tmp_path):
+        path, previous = tmp_path / "a", tmp_path / "b"
+        for content, before in ((b"one", {}), (b"two", {"b": b"one"}), (b"three", {"b": b"two"})):
+            inode = path.stat().st_ino if before else None
+            write_atomically(path, content, previous)
+            assert contents(tmp_path) == {"a": content, **before}
+            assert not before or previous.stat().st_ino == inode
+        with no_file_longer_than(2), pytest.raises(RunError, match=r"cannot write .*/a: File too large"):
+            write_atomically(path, b"four", previous)
+        assert contents(tmp_path) == {"a": b"three", "b": b"two"}
+
+    @pytest.mark.parametrize("has_hard_links", [True, False])
+    def test_an_exclusive_write_never_overwrites(self, tmp_path, monkeypatch, has_hard_links):
+        if not has_hard_links:  # as on a FAT file system
+
+            def refuse(*_):
+                raise OSError(errno.EPERM, "Operation not permitted")
+
+            monkeypatch.setattr(Path, "hardlink_to", refuse)
+        for content in (b"one", b"two"):
+            with contextlib.suppress(FileExistsError), atomic_replace(tmp_path / "a", exclusive=True) as file:
+                file.write(content)
+        assert contents(tmp_path) == {"a": b"one"}
+        assert (tmp_path / "a").stat().st_nlink == 1
+
+    def test_an_exception_while_writing_changes_nothing(self, tmp_path):
+        write_atomically(tmp_path / "a", b"one")
+        with contextlib.suppress(ZeroDivisionError), atomic_replace(tmp_path / "a") as file:
+            file.write(b"two")
+            raise ZeroDivisionError
+        assert contents(tmp_path) == {"a": b"one"}
 
 
-def test_a_path_becomes_absolute(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "link").symlink_to("there")
-    there = {"~/a": "a", "a/../b": "b", "link": "there"}
-    there |= {name: name for name in ("loop", "~nobody-there/x", "\0")}  # these cannot be resolved
-    assert {name: str(absolute_path(Path(name))) for name in there} == {
-        name: str(tmp_path / where) for name, where in there.items()
-    }
+class TestTextFiles:
+    def test_a_byte_order_mark_is_not_part_of_the_text(self, tmp_path):
+        for content, text in (("Frodo, œuvre\r\n".encode("utf-8-sig"), "Frodo, œuvre\r\n"), (b"", "")):
+            (tmp_path / "a.txt").write_bytes(content)
+            assert read_text_file(tmp_path / "a.txt") == text
 
-
-@pytest.mark.parametrize("value", [None, ""])
-def test_the_default_home_is_the_data_folder_of_the_platform(monkeypatch, value):
-    monkeypatch.delenv("LOTR_TUI_HOME", raising=False)
-    if value is not None:
-        monkeypatch.setenv("LOTR_TUI_HOME", value)
-    assert app_home().name == "lotr-tui"
-    assert app_home().is_absolute()
-    assert app_home() != Path.home()
-
-
-def test_the_assets_contain_the_dialogues():
-    assert (assets_dir() / "dialogues.csv").is_file()
-
-
-def test_a_written_file_is_readable_by_others(tmp_path):
-    write_atomically(tmp_path / "a.json", b"one")
-    assert (tmp_path / "a.json").read_bytes() == b"one"
-    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o644
-
-
-def test_a_file_is_replaced_and_no_temporary_file_left(tmp_path):
-    write_atomically(tmp_path / "a.json", b"a long first content")
-    write_atomically(tmp_path / "a.json", b"short")
-    assert (tmp_path / "a.json").read_bytes() == b"short"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
-    with pytest.raises(RunError, match=r"cannot write .*gone/a\.json"):
-        write_atomically(tmp_path / "gone" / "a.json", b"x")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_is_not_replaced_and_no_temporary_file_left(tmp_path):
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "inside").write_text("kept")
-    with pytest.raises(RunError, match="taken"):
-        write_atomically(tmp_path / "taken", b"x")
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-    assert (tmp_path / "taken" / "inside").read_text() == "kept"
-
-
-def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path):
-    path, contents = tmp_path / "model", [letter * 300_000 for letter in (b"a", b"b")]
-    write_atomically(path, contents[0])
-    seen, done = [], threading.Event()
-
-    def read():
-        while not done.is_set():
-            content = path.read_bytes()
-            seen.append(content if content in contents else b"torn")
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for number in range(40):
-        write_atomically(path, contents[number % 2])
-    done.set()
-    reader.join()
-    assert seen
-    assert b"torn" not in seen
-
-
-def test_the_content_is_synced_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
-    path, calls = tmp_path / "model", []
-    plain_fsync, plain_replace = os.fsync, Path.replace
-
-    def fsync(file):
-        calls.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else f"{os.fstat(file).st_size} bytes")
-        plain_fsync(file)
-
-    def replace(self, target):
-        calls.append(f"rename to {target.name}")
-        return plain_replace(self, target)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(Path, "replace", replace)
-    write_atomically(path, b"12345")
-    assert calls == ["5 bytes", "rename to model", "folder"]
-
-
-def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path, monkeypatch):
-    plain_fsync = os.fsync
-
-    def fsync(file):
-        if stat.S_ISDIR(os.fstat(file).st_mode):
-            raise OSError(errno.EINVAL, "this file system cannot")
-        plain_fsync(file)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    write_atomically(tmp_path / "a", b"x")
-    assert (tmp_path / "a").read_bytes() == b"x"
-
-
-def test_the_backup_is_the_renamed_old_file(tmp_path):
-    path, previous = tmp_path / "a", tmp_path / "b"
-    for content, before in ((b"one", None), (b"two", b"one"), (b"three", b"two")):
-        file = path.stat().st_ino if path.exists() else None
-        write_atomically(path, content, previous)
-        assert path.read_bytes() == content
-        assert (previous.read_bytes() if previous.exists() else None) == before
-        assert file is None or previous.stat().st_ino == file
-
-
-def test_a_full_disk_leaves_the_file_and_its_backup_unchanged(tmp_path):
-    path, previous = tmp_path / "a", tmp_path / "b"
-    for content in (b"one", b"two"):
-        write_atomically(path, content, previous)
-    with no_file_longer_than(2), pytest.raises(RunError, match=r"cannot write .*/a: File too large"):
-        write_atomically(path, b"three", previous)
-    assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == {"a": b"two", "b": b"one"}
-
-
-@pytest.mark.parametrize("has_hard_links", [True, False])
-def test_an_exclusive_write_never_overwrites(tmp_path, monkeypatch, has_hard_links):
-    if not has_hard_links:  # as on a FAT file system
-
-        def refuse(*_):
-            raise OSError(errno.EPERM, "Operation not permitted")
-
-        monkeypatch.setattr(Path, "hardlink_to", refuse)
-    for content in (b"one", b"two"):
-        with contextlib.suppress(FileExistsError), atomic_replace(tmp_path / "a", exclusive=True) as file:
-            file.write(content)
-    assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == {"a": b"one"}
-    assert (tmp_path / "a").stat().st_nlink == 1
-
-
-def test_an_exception_while_writing_changes_nothing(tmp_path):
-    write_atomically(tmp_path / "a", b"one")
-    with contextlib.suppress(ZeroDivisionError), atomic_replace(tmp_path / "a") as file:
-        file.write(b"two")
-        raise ZeroDivisionError
-    assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == {"a": b"one"}
+    @pytest.mark.parametrize(
+        ("name", "content", "reason"),
+        [
+            ("absent.txt", None, "does not exist"),
+            ("nul\0.txt", None, "does not exist"),
+            ("", None, "is a folder"),
+            ("x" * 300, None, "cannot be read"),
+            ("/dev/null", None, "not a regular file"),
+            ("binary", b"a\0b", "NUL bytes"),
+            ("latin.txt", "Königin".encode("latin-1"), "not UTF-8 (byte 1)"),
+            ("long.txt", b"a" * (MAX_TEXT_FILE_BYTES + 1), "the limit is 4 MB"),
+        ],
+        ids=lambda value: ascii(value)[:30],
+    )
+    def test_files_that_are_not_text_are_refused_in_one_line(self, tmp_path, name, content, reason):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(CorpusError) as error:
+            read_text_file(tmp_path / name)
+        assert reason in str(error.value)
+        assert "\n" not in str(error.value)
+        with pytest.raises(CorpusError, match="cannot be read"):
+            read_text_file(Path("~nobody-of-that-name/x.txt"))

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -20,34 +19,25 @@ input()
 """
 
 
-def test_a_second_lock_on_the_same_file_is_refused_until_the_first_is_released(tmp_path: Path) -> None:
-    first, second = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
-    assert first.acquire()
-    assert is_locked(tmp_path / "lock")
-    assert not second.acquire()
-    first.release()
-    assert not is_locked(tmp_path / "lock")
-    assert second.acquire()
-    second.release()
-
-
-def test_a_timeout_waits_for_the_holder(tmp_path: Path) -> None:
-    holder = FileLock(tmp_path / "lock")
-    assert holder.acquire()
-    with pytest.raises(BlockingIOError), FileLock(tmp_path / "lock", timeout=0.05):
-        pass
-    holder.release()
-    with FileLock(tmp_path / "lock", timeout=0.05):
-        assert is_locked(tmp_path / "lock")
-    assert not is_locked(tmp_path / "lock")
-
-
-def test_the_kernel_releases_the_lock_of_a_killed_process(tmp_path: Path) -> None:
+def test_a_second_lock_on_the_same_file_is_refused_until_the_first_is_released(tmp_path):
     path = tmp_path / "lock"
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
+    first, second = FileLock(path), FileLock(path)
+    assert first.acquire()
+    assert is_locked(path)
+    assert not second.acquire()
+    with pytest.raises(BlockingIOError), FileLock(path, timeout=0.05):
+        pass
+    first.release()
+    assert not is_locked(path)
+    with FileLock(path, timeout=0.05):
+        assert is_locked(path)
+    assert not is_locked(path)
+
+
+def test_the_kernel_releases_the_lock_of_a_killed_process(tmp_path):
+    path = tmp_path / "lock"
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         assert is_locked(path)
         assert not FileLock(path).acquire()
@@ -56,7 +46,7 @@ def test_the_kernel_releases_the_lock_of_a_killed_process(tmp_path: Path) -> Non
     assert not is_locked(path)
 
 
-def test_the_owner_is_written_over_a_longer_one(tmp_path: Path) -> None:
+def test_the_owner_is_written_over_a_longer_one(tmp_path):
     lock = FileLock(tmp_path / "lock")
     assert lock.acquire()
     lock.write_owner("process 12345 on a host with a long name\n")
@@ -65,7 +55,7 @@ def test_the_owner_is_written_over_a_longer_one(tmp_path: Path) -> None:
     lock.release()
 
 
-def test_a_pipe_or_a_link_is_no_lock_file(tmp_path: Path) -> None:
+def test_a_pipe_or_a_link_is_no_lock_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for name in ("pipe", "link"):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidInputError
@@ -31,7 +31,7 @@ class Settings:
     more: tuple[Sampler, ...] = ()
 
 
-def test_a_valid_file_becomes_nested_dataclasses() -> None:
+def test_a_valid_file_becomes_nested_dataclasses():
     content = '{"name": "x", "temperature": 1, "sampler": {"top_k": 3}, "second": null, "more": [{"mode": "stream"}]}'
     assert decode_json(Settings, content) == Settings("x", 1.0, Sampler(3), None, (Sampler(mode="stream"),))
 
@@ -52,7 +52,7 @@ def test_a_valid_file_becomes_nested_dataclasses() -> None:
         ('["x"]', "expected object, got array"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_field(content: str, message: str) -> None:
+def test_a_wrong_value_is_named_with_its_field(content, message):
     with pytest.raises(InvalidInputError) as error:
         decode_json(Settings, content)
     assert str(error.value) == message
@@ -60,34 +60,24 @@ def test_a_wrong_value_is_named_with_its_field(content: str, message: str) -> No
 
 @pytest.mark.parametrize(
     "content",
-    [
-        "",
-        "{",
-        "{'a': 1}",
-        '{"name": NaN}',
-        "1e999",
-        b"\xff",
-        "[" * 100_000,
-        '{"name": "\ud800"}'.encode("utf-8", "surrogatepass"),
-    ],
+    ["", "{", "{'a': 1}", '{"name": NaN}', "1e999", b"\xff", "[" * 100_000, b'{"name": "\xed\xa0\x80"}'],
+    ids=lambda content: ascii(content[:20]),
 )
-def test_what_is_not_json_is_refused(content: str | bytes) -> None:
+def test_what_is_not_json_is_refused(content):
     with pytest.raises(InvalidInputError, match="not valid JSON"):
         parse_json(content)
 
 
+@settings(max_examples=40)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_any_data_is_built_or_refused_in_one_line(data: object) -> None:
+def test_any_data_is_built_or_refused_in_one_line(data):
     try:
         built = decode(Settings, data)
     except InvalidInputError as error:
-        message = str(error)
-    else:
-        message = ""
-        assert isinstance(built, Settings)
-    assert len(message.splitlines()) <= 1
+        built = str(error)
+    assert isinstance(built, Settings) or len(built.splitlines()) == 1

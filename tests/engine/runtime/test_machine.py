@@ -1,0 +1,154 @@
+"""The allocator, imports in a thread, and readings of the machine."""
+
+import gc
+import platform
+import subprocess
+import sys
+import time
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from engine.runtime.allocator import disable_heap_trimming, trim_heap
+from engine.runtime.background_import import SWITCH_INTERVAL, pause_garbage_collection, preload_torch, share_interpreter
+from engine.runtime.hardware import GpuStats, MachineMonitor, poll_machine_stats
+from engine.runtime.worker import GeneratorThread
+
+MEMORY_PROGRAM = """
+import resource, threading
+import numpy as np
+from pathlib import Path
+from engine.runtime.allocator import disable_heap_trimming, trim_heap
+megabytes = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def window():
+    arrays = [np.full(size, 1, np.uint8) for size in (26_000_000, 3_000_000, 70_000_000, 40_000_000)]
+def work():
+    window()
+    before = faults()
+    window()
+    print(faults() - before)
+for prepare in (lambda: None, disable_heap_trimming):
+    prepare()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+trim_heap()
+before = megabytes()
+arrays = [np.full(3_000_000 + 1000 * number, 1, np.uint8) for number in range(60)]
+del arrays[::2]  # leaves holes between blocks in use
+print(megabytes() - before)
+trim_heap()
+print(megabytes() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this system's C library is not glibc")
+def test_without_heap_trimming_freed_memory_is_reused_and_trim_heap_returns_it():
+    completed = subprocess.run([sys.executable, "-c", MEMORY_PROGRAM], capture_output=True, check=True, text=True)
+    faults_before, faults, full, trimmed = map(float, completed.stdout.split())
+    assert faults < 500
+    assert faults_before > 1_000  # otherwise the assertion above proves nothing
+    assert full > 170
+    assert trimmed < 110
+
+
+class Musl:
+    """Fake C library without mallopt."""
+
+    def __init__(self, name):
+        pass
+
+
+def no_library(name):
+    raise OSError("no C library")
+
+
+@pytest.mark.parametrize("library", [Musl, no_library])
+def test_other_c_libraries_are_left_unchanged(monkeypatch, library):
+    monkeypatch.setattr("ctypes.CDLL", library)
+    assert disable_heap_trimming() is False
+    trim_heap()
+
+
+def test_objects_created_during_an_import_are_never_searched_for_garbage():
+    assert gc.isenabled()
+    try:
+        with pause_garbage_collection():
+            assert not gc.isenabled()
+            created = [[number] for number in range(1000)]
+        assert gc.isenabled()
+        tracked = {id(item) for item in gc.get_objects()}
+        assert not any(id(item) in tracked for item in created)
+    finally:
+        gc.unfreeze()
+
+
+def test_threads_change_places_often_during_an_import():
+    before = sys.getswitchinterval()
+    try:
+        share_interpreter()
+        assert sys.getswitchinterval() == SWITCH_INTERVAL
+        preload_torch()
+        assert "torch" in sys.modules
+    finally:
+        sys.setswitchinterval(before)
+
+
+def fake_pynvml(power=1, error=None):
+    """Return a fake of pynvml with two GPUs, which have no sensor of power if `power` is None."""
+
+    def initialize():
+        if error:
+            raise error
+
+    def watts(gpu):
+        if power is None:
+            raise RuntimeError("Not Supported")
+        return power
+
+    module = ModuleType("pynvml")
+    vars(module).update(
+        NVML_TEMPERATURE_GPU=0,
+        nvmlInit=initialize,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=lambda number: number,
+        nvmlDeviceGetMemoryInfo=lambda gpu: SimpleNamespace(used=3 * 2**30, total=80 * 2**30),
+        nvmlDeviceGetUtilizationRates=lambda gpu: SimpleNamespace(gpu=97 - gpu),
+        nvmlDeviceGetTemperature=lambda gpu, sensor: 67,
+        nvmlDeviceGetPowerUsage=watts,
+    )
+    return module
+
+
+@pytest.mark.parametrize("driver", [None, fake_pynvml(error=OSError("driver not loaded"))])  # None: no extra "gpu"
+def test_memory_and_cpu_usage_of_this_process_are_read_without_a_gpu(monkeypatch, driver):
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monitor = MachineMonitor()
+    buffer = bytearray(b"x") * 80_000_000
+    end = time.process_time() + 0.1
+    while time.process_time() < end:
+        pass
+    reading = monitor.read()
+    assert reading.memory_used > len(buffer)
+    assert 0 < reading.cpu_cores_used <= reading.cpu_cores * 1.1
+    assert reading.gpus == ()
+    monitor.close()
+
+
+@pytest.mark.parametrize(("power", "watts"), [(312_000, 312.0), (None, None)])
+def test_a_gpu_without_power_sensor_reports_the_other_values(monkeypatch, power, watts):
+    monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(power))
+    monitor = MachineMonitor()
+    gpus = monitor.read().gpus
+    assert gpus[0] == GpuStats(0.97, 3 * 2**30, 80 * 2**30, 67.0, watts)
+    assert gpus[1].utilization == 0.96
+    monitor.close()
+
+
+def test_polling_ends_when_cancelled():
+    worker = GeneratorThread("machine", poll_machine_stats).start()
+    worker.cancel()
+    assert worker.join(5)
+    assert worker.exception is None

@@ -1,0 +1,152 @@
+"""Records and log lines stay whole, whatever happened to the file before and however full the disk is."""
+
+import json
+import logging
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.storage.json_lines import JsonLinesAppender
+from engine.storage.log_file import MAX_LOG_BYTES, LogFileHandler
+from tests.support.file_limits import no_file_longer_than
+from tests.support.files import write_sparse_file
+
+
+def read_records(path):
+    """Return the records of all lines that end in a newline."""
+    content = path.read_bytes()
+    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+
+
+class TestRecords:
+    @settings(max_examples=60)
+    @given(torn=st.integers(0, 40), exclusive=st.booleans(), more=st.lists(st.text(), min_size=1, max_size=3))
+    def test_a_file_torn_at_any_byte_keeps_its_whole_lines(self, tmp_path_factory, torn, exclusive, more):
+        path = tmp_path_factory.mktemp("torn") / "rows.jsonl"
+        whole = b"".join(json.dumps({"row": row}).encode() + b"\n" for row in range(4))[: 40 - torn]
+        path.write_bytes(whole)
+        appender = JsonLinesAppender(path, exclusive=exclusive)
+        for text in more:
+            appender.append({"text": text})
+        appender.close()
+        after = path.read_bytes()
+        if exclusive:
+            assert after.startswith(whole[: whole.rfind(b"\n") + 1])
+            complete = [json.loads(line) for line in whole.splitlines() if line.endswith(b"}")]
+            assert read_records(path) == complete + [{"text": text} for text in more]
+        else:
+            assert after.startswith(whole)
+            assert [json.loads(line) for line in after.splitlines()[-len(more) :]] == [{"text": text} for text in more]
+
+    def test_a_long_torn_line_is_removed(self, tmp_path):
+        path = tmp_path / "rows.jsonl"
+        path.write_bytes(b'{"row": 1}\n' + b"x" * 200_000)
+        JsonLinesAppender(path).close()
+        assert path.read_bytes() == b'{"row": 1}\n'
+
+    def test_a_torn_line_of_gigabytes_is_ended_without_a_search_for_its_start(self, tmp_path):
+        path = write_sparse_file(tmp_path / "rows.jsonl")
+        size = path.stat().st_size
+        JsonLinesAppender(path).close()
+        assert path.stat().st_size == size + 1
+
+    def test_records_wait_while_the_disk_is_full_and_no_part_of_a_line_stays(self, tmp_path):
+        path = tmp_path / "rows.jsonl"
+        appender = JsonLinesAppender(path)
+        appender.append("first")
+        with no_file_longer_than(path.stat().st_size + 3):
+            appender.append("second")
+            assert "cannot write" in appender.problem
+            assert path.read_bytes() == b'"first"\n'
+        appender.append("third")
+        assert not appender.problem
+        appender.close()
+        assert read_records(path) == ["first", "second", "third"]
+
+    def test_records_beyond_the_buffer_are_lost_while_the_disk_is_full(self, tmp_path):
+        path = tmp_path / "rows.jsonl"
+        appender = JsonLinesAppender(path, max_buffered_bytes=20)
+        with no_file_longer_than(0):
+            for row in range(10):
+                appender.append({"row": row})
+        appender.close()
+        assert read_records(path) == [{"row": 0}]
+
+    def test_a_deleted_file_is_reported(self, tmp_path):
+        appender = JsonLinesAppender(tmp_path / "rows.jsonl")
+        (tmp_path / "rows.jsonl").unlink()
+        appender.append(1)
+        assert "was deleted" in appender.problem
+        appender.close()
+
+    def test_a_record_is_complete_although_the_system_writes_three_bytes_at_a_time(self, tmp_path, monkeypatch):
+        write = os.write
+        monkeypatch.setattr(os, "write", lambda fd, content: write(fd, bytes(content)[:3]))
+        appender = JsonLinesAppender(tmp_path / "rows.jsonl")
+        appender.append("a whole line")
+        appender.close()
+        assert (tmp_path / "rows.jsonl").read_text() == '"a whole line"\n'
+
+
+def make_logger(path, max_bytes=10_000):
+    logger = logging.Logger("test")
+    logger.addHandler(LogFileHandler(path, max_bytes))
+    return logger
+
+
+class TestLog:
+    def test_a_long_log_has_two_bounded_files_without_a_gap(self, tmp_path):
+        logger = make_logger(tmp_path / "log.txt", MAX_LOG_BYTES)
+        for number in range(6000):
+            logger.info("%05d %s", number, "x" * 1000)
+        lines = [line for name in ("log.1.txt", "log.txt") for line in (tmp_path / name).read_text().splitlines()]
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2 * MAX_LOG_BYTES + 2000
+        assert [int(line[:5]) for line in lines] == list(range(6000 - len(lines), 6000))
+
+    def test_a_log_whose_folder_was_deleted_raises_nothing(self, tmp_path):
+        (tmp_path / "run").mkdir()
+        logger = make_logger(tmp_path / "run" / "log.txt", max_bytes=10)
+        for _ in range(2):
+            logger.info("one line that is longer than the limit")
+            for path in (tmp_path / "run").iterdir():
+                path.unlink()
+        (tmp_path / "run").rmdir()
+        logger.info("two")
+        logger.info("three")
+        logger.handlers[0].close()
+
+    def test_lines_wait_while_the_disk_is_full_and_nothing_is_printed(self, tmp_path, capfd):
+        path = tmp_path / "log.txt"
+        logger = make_logger(path)
+        logger.info("first")
+        with no_file_longer_than(9):
+            logger.info("second")
+            logger.info("third")
+        assert path.read_text() == "first\nsec"
+        logger.info("fourth")
+        assert path.read_text() == "first\nsecond\nthird\nfourth\n"
+        assert capfd.readouterr() == ("", "")
+
+    def test_a_torn_last_line_is_ended_before_the_next_line(self, tmp_path):
+        path = tmp_path / "log.txt"
+        path.write_text("whole\ntor")
+        make_logger(path).info("next")
+        assert path.read_text() == "whole\ntor\nnext\n"
+
+    def test_a_log_that_cannot_be_rotated_grows(self, tmp_path):
+        path = tmp_path / "log.txt"
+        (tmp_path / "log.1.txt").mkdir()
+        logger = make_logger(path, max_bytes=10)
+        for number in range(5):
+            logger.info("a line of text %d", number)
+        assert path.read_text().splitlines() == [f"a line of text {number}" for number in range(5)]
+
+    @pytest.mark.parametrize("kind", ["pipe", "link"])
+    def test_only_a_regular_file_is_opened(self, tmp_path, kind):
+        path = tmp_path / "log.txt"
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("other.txt")
+        with pytest.raises(OSError, match=r"not a regular file|symbolic links|log\.txt"):
+            LogFileHandler(path)
+        assert not (tmp_path / "other.txt").exists()
