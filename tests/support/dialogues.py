@@ -4,13 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import pytest
 
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.generation.prompt import prefill
 from engine.generation.turns import generate_turn
-from engine.models.base import LogProbs, ModelState
 from engine.models.dialogue import DialogueModel
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.models.turn_features import SpokenLine
@@ -110,24 +108,3 @@ def generated_text(reply: Reply, seed: int | None = None) -> str:
     seed = reply.seed if seed is None else seed
     events = generate_turn(model, prefill(model, ids), reply.speaker, reply.settings, seed, history=ids)
     return "".join(event[0].piece for event in events if isinstance(event, tuple))
-
-
-def count_tokens(session_model: SessionModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that gets each token that the model reads from now on."""
-    tokens: list[int] = []
-    model = session_model.model
-    assert isinstance(model, DialogueModel)
-    record_read_tokens(model, tokens, monkeypatch)
-    return tokens
-
-
-def record_read_tokens(model: DialogueModel, tokens: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Append each token that the model reads from now on to `tokens`, except those of batches."""
-    advance_tokens = model.advance_tokens
-
-    def recorded_advance(state: ModelState, read: Sequence[int]) -> tuple[LogProbs, ModelState]:
-        tokens.extend(read)
-        return advance_tokens(state, read)
-
-    monkeypatch.setattr(model, "advance_tokens", recorded_advance)
-    monkeypatch.setattr(model, "advance", lambda state, token: recorded_advance(state, [token]))

@@ -109,19 +109,6 @@ def test_features_match_a_computation_by_hand():
     assert feature(counts, state, "addressed_before") == [0, 0, 1, 0]
 
 
-@pytest.mark.parametrize("speakers", [(), (A,), (A, A), (A, B), (B, B, B), (A, B, C), (B, A, A)])
-def test_features_that_need_more_lines_are_zero(speakers):
-    counts, state = TurnCounts.of(4, TRAIN_SCENES), state_after(TURN_MODEL, spoken(*speakers))
-    assert not any(feature(counts, state, "alternation"))
-    if len(speakers) < 3:
-        assert not any(feature(counts, state, "third_last"))
-    if len(speakers) < 2:
-        assert not any(feature(counts, state, "second_succession"))
-    if not speakers:
-        assert not any(feature(counts, state, "succession") + feature(counts, state, "company"))
-        assert not any(feature(counts, state, "frequency_seen") + feature(counts, state, "new"))
-
-
 def test_the_state_is_bounded_and_a_long_scene_counts_like_one_of_twenty_lines():
     state = TurnState()
     for number in range(200):
