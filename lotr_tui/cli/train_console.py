@@ -15,7 +15,7 @@ from engine.runs.directory import run_word
 from engine.runtime.process import get_process_info, limit_openmp_spinning
 from engine.runtime.worker import Cancellation
 from lotr_tui.cli.console import discard_output, to_json
-from lotr_tui.formatting import format_duration, format_perplexity
+from lotr_tui.formatting import displayable, format_duration, format_perplexity
 from lotr_tui.monitor.background import (
     detach_from_terminal,
     install_signal_handlers,
@@ -188,7 +188,7 @@ class ProgressFormatter:
                 valid = f"valid {event.valid_perplexity:7.1f}{_format_notebook_perplexity(event)}"
                 return self._format_progress(self._last_step, f"epoch {event.epoch:5.1f}/{epochs}  {valid}{mark:6}")
             case events.Sampled():
-                return f'    "{printable(event.prompt)}" {event.text}'
+                return f'    "{printable(event.prompt)}" {displayable(event.text)}'
             case events.Finished():
                 test = "" if math.isnan(event.test_perplexity) else f", test {event.test_perplexity:.1f}"
                 bits = math.nan if self._started is None else self._started.bits_per_character(event.valid_perplexity)

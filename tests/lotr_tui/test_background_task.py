@@ -2,140 +2,116 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 
 import pytest
 from textual.app import App
 from textual.screen import Screen
 
-from engine.runtime.worker import Cancellation
-from lotr_tui.background_task import BackgroundTask, is_closed, run_in_thread
+from lotr_tui.background_task import BackgroundTask, Debounce, is_closed, run_in_thread
+from tests.support.pilot import until
 
 
 class Recorder(App[None]):
     """App that records what a task delivers."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.delivered: list[object] = []
-        self.background: BackgroundTask[int] = BackgroundTask(
-            self,
-            "test",
-            self.delivered.extend,
-            self.delivered.append,
-            lambda: self.delivered.append("finished"),
-            interval=0.01,
-        )
+        self.delivered = []
+        self.background = self.make_task(self)
 
-    async def wait(self, count: int) -> list[object]:
-        """Wait until `count` entries were recorded."""
-        for _ in range(500):
-            if len(self.delivered) >= count:
-                break
-            await asyncio.sleep(0.01)
-        return self.delivered
-
-
-async def test_items_arrive_in_order_and_the_end_comes_last() -> None:
-    app = Recorder()
-    async with app.run_test():
-        app.background.start(lambda _: iter(range(5)))
-        assert app.background.is_running
-        assert await app.wait(6) == [0, 1, 2, 3, 4, "finished"]
-        assert not app.background.is_running
-
-
-async def test_a_failure_is_delivered_after_the_items_before_it() -> None:
-    def source(_: Cancellation) -> Iterator[int]:
-        yield 1
-        raise ValueError("broken")
-
-    app = Recorder()
-    async with app.run_test():
-        app.background.start(source)
-        first, error = await app.wait(2)
-        assert first == 1
-        assert str(error) == "broken"
-        assert not app.background.is_running
+    def make_task(self, owner):
+        finish = lambda: self.delivered.append("finished")  # noqa: E731
+        return BackgroundTask(owner, "test", self.delivered.extend, self.delivered.append, finish, interval=0.01)
 
 
 class PausedSource:
     """Source that yields 1, waits for its cancellation and yields 2."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.resumed = threading.Event()
 
-    def __call__(self, cancelled: Cancellation) -> Iterator[int]:
+    def __call__(self, cancelled):
         yield 1
         cancelled.wait(10)
         self.resumed.set()
         yield 2
 
 
-async def test_a_cancelled_task_stops_its_thread_and_delivers_nothing_more() -> None:
-    app, source = Recorder(), PausedSource()
-    async with app.run_test():
-        app.background.start(source)
-        await app.wait(1)
+def failing_source(cancelled):
+    yield 1
+    raise ValueError("broken")
+
+
+async def test_items_arrive_in_order_and_the_end_or_the_failure_comes_last():
+    app = Recorder()
+    async with app.run_test() as pilot:
+        app.background.start(lambda _: iter(range(5)))
+        assert app.background.is_running
+        await until(pilot, lambda: not app.background.is_running)
+        assert app.delivered == [0, 1, 2, 3, 4, "finished"]
+        app.delivered.clear()
+        app.background.start(failing_source)
+        await until(pilot, lambda: not app.background.is_running)
+        first, error = app.delivered
+        assert (first, str(error)) == (1, "broken")
+
+
+async def test_a_stopped_task_delivers_its_last_items_and_a_cancelled_one_nothing_more():
+    app = Recorder()
+    async with app.run_test() as pilot:
+        app.background.start(PausedSource())
+        await until(pilot, lambda: app.delivered)
+        app.background.stop()
+        await until(pilot, lambda: app.delivered == [1, 2, "finished"])
+        cancelled, restarted = PausedSource(), PausedSource()
+        for source in (cancelled, restarted):
+            app.delivered.clear()
+            app.background.start(source)  # the second start cancels the first source
+            await until(pilot, lambda: app.delivered)
+        assert await asyncio.to_thread(cancelled.resumed.wait, 5)
         app.background.cancel()
-        assert await asyncio.to_thread(source.resumed.wait, 5)
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(restarted.resumed.wait, 5)
+        await pilot.pause(0.05)
         assert app.delivered == [1]
 
 
-async def test_a_stopped_task_delivers_its_last_items_and_its_end() -> None:
-    app = Recorder()
-    async with app.run_test():
-        app.background.start(PausedSource())
-        await app.wait(1)
-        app.background.stop()
-        assert await app.wait(3) == [1, 2, "finished"]
-
-
-async def test_a_restart_cancels_the_generator_before_it() -> None:
-    def endless(cancelled: Cancellation) -> Iterator[int]:
-        while not cancelled.wait(0.001):
-            yield 0
-
-    app = Recorder()
-    async with app.run_test():
-        app.background.start(endless)
-        await app.wait(1)
-        app.delivered.clear()
-        app.background.start(lambda _: iter([7]))
-        assert await app.wait(2) == [7, "finished"]
-
-
-async def test_a_function_in_a_thread_returns_or_raises_to_its_caller() -> None:
-    assert await run_in_thread(lambda number: number + 1, 41) == 42
-    with pytest.raises(ZeroDivisionError):
-        await run_in_thread(lambda: 1 / 0)
-
-
-async def test_nothing_is_delivered_to_a_screen_that_was_closed() -> None:
-    delivered: list[int] = []
-    app = App[None]()
-    async with app.run_test():
-        screen = Screen[None]()
-        await app.push_screen(screen)
-        task: BackgroundTask[int] = BackgroundTask(screen, "test", delivered.extend, lambda _: None, interval=10)
-        task.start(lambda _: iter([1]))
-        await app.pop_screen()
-        await asyncio.sleep(0.05)
-        task.poll()
-        assert delivered == []
-        assert not task.is_running
-
-
-async def test_the_screens_of_an_app_that_exits_are_closed_before_their_parts_are_gone() -> None:
-    seen: list[bool] = []
+async def test_nothing_is_delivered_to_a_screen_that_was_closed():
+    seen = []
 
     class Watcher(Screen[None]):
-        def on_unmount(self) -> None:
+        def on_unmount(self):
             seen.append(is_closed(self))
 
     app = Recorder()
-    async with app.run_test():
+    async with app.run_test() as pilot:
+        await app.push_screen(Screen())
+        task = app.make_task(app.screen)
+        task.start(PausedSource())
+        await app.pop_screen()
+        await pilot.pause(0.05)
+        task.poll()
+        assert not task.is_running
         await app.push_screen(Watcher())
         assert not is_closed(app.screen)
-    assert seen == [True]
+    assert app.delivered == []
+    assert seen == [True]  # at the exit, screens are closed before their parts are gone
+
+
+async def test_a_debounced_call_is_made_once_after_the_last_request_unless_it_is_cancelled():
+    calls = []
+    async with App().run_test() as pilot:
+        debounce = Debounce(pilot.app.screen, 0.03, lambda: calls.append(1))
+        debounce.request()
+        debounce.request()
+        await until(pilot, lambda: calls)
+        debounce.request()
+        assert debounce.is_waiting
+        debounce.cancel()
+        await pilot.pause(0.08)
+    assert calls == [1]
+
+
+async def test_a_function_in_a_thread_returns_or_raises_to_its_caller():
+    assert await run_in_thread(lambda number: number + 1, 41) == 42
+    with pytest.raises(ZeroDivisionError):
+        await run_in_thread(lambda: 1 / 0)

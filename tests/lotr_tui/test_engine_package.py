@@ -1,4 +1,4 @@
-"""Tests of the start beside another package named `engine`, and on Windows: one line in place of a traceback."""
+"""Start beside another package named `engine`, and on Windows: one line in place of a traceback."""
 
 import base64
 import hashlib
@@ -6,33 +6,23 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from lotr_tui.monitor.background import resume_in_background
 from tests.support.files import CHECKOUT, write_run
 
-FAKE_PACKAGES = {
-    "an empty package": {"engine/__init__.py": ""},
-    "a package with a module of the same name": {"engine/__init__.py": "", "engine/errors.py": "class Error: pass"},
-    "a module": {"engine.py": "power = 1"},
-    "a package that shares our modules but one": {
-        "engine/__init__.py": f"__path__.append({str(CHECKOUT / 'engine')!r})",
-        "engine/config.py": "",
-    },
-}
 INSTALLED_FILES = ("lotr_tui/__init__.py", "lotr_tui/engine_package.py", "engine/__init__.py", "engine/errors.py")
 DESCRIBE = "from lotr_tui.engine_package import describe_engine_problem; print(describe_engine_problem())"
 
 
-def run_python(*arguments: str, folder: Path, path: str) -> subprocess.CompletedProcess[str]:
+def run_python(*arguments, folder, path):
     """Run Python in `folder`, with `path` as PYTHONPATH."""
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**environment, "PYTHONPATH": path, "LOTR_TUI_HOME": str(folder / "home")},
+        env={**environment, "PYTHONPATH": str(path), "LOTR_TUI_HOME": str(folder / "home")},
         capture_output=True,
         text=True,
         timeout=60,
@@ -40,14 +30,13 @@ def run_python(*arguments: str, folder: Path, path: str) -> subprocess.Completed
     )
 
 
-def write_files(folder: Path, files: dict[str, str]) -> None:
+def write_files(folder, files):
     for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
 
 
-def write_distribution(site: Path, name: str, files: list[str]) -> None:
+def write_distribution(site, name, files):
     """Write the metadata of an installed distribution with the digests of its files."""
     rows = []
     for file in files:
@@ -68,64 +57,68 @@ def site(tmp_path):
     return site
 
 
-def describe(site: Path, folder: Path, path: str = "") -> str:
-    process = run_python("-c", DESCRIBE, folder=folder, path=f"{path}{os.pathsep}{site}" if path else str(site))
-    assert process.returncode == 0, process.stderr
-    return process.stdout.strip()
+def overwrite(site):
+    write_files(site, {"engine/errors.py": "class Error: pass", "engine/pistons.py": ""})
+    write_distribution(site, "v8", ["engine/errors.py", "engine/pistons.py"])
 
 
-@pytest.mark.parametrize("files", FAKE_PACKAGES.values(), ids=FAKE_PACKAGES)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda site: None, ""),
+        (overwrite, "v8 and lotr-tui both install a package engine in {site}/engine"),
+        (
+            lambda site: (site / "engine" / "errors.py").write_text("class Error: pass"),
+            "{site}/engine/errors.py is missing or was changed after the installation of lotr-tui; pip install --force",
+        ),
+        (
+            lambda site: shutil.rmtree(site / "engine"),
+            "the package engine of lotr-tui is missing in {site}/engine; pip",
+        ),
+    ],
+    ids=["intact", "overwritten", "changed", "removed"],
+)
+def test_an_installation_whose_engine_is_damaged_says_what_to_do(site, tmp_path, change, message):
+    change(site)
+    process = run_python("-c", DESCRIBE, folder=tmp_path, path=site)
+    assert process.stdout.startswith(message.format(site=site)), process.stderr
+    assert bool(process.stdout.strip()) == bool(message)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"engine/__init__.py": "", "engine/errors.py": "class Error: pass"},
+        {"engine.py": "power = 1"},
+        {"engine/__init__.py": f"__path__.append({str(CHECKOUT / 'engine')!r})", "engine/config.py": ""},
+    ],
+    ids=["package", "module", "package that shares our modules but one"],
+)
 def test_another_engine_in_the_working_directory_is_named(tmp_path, files):
     write_files(tmp_path, files)
-    process = run_python("-m", "lotr_tui", "train", "--list-settings", folder=tmp_path, path=str(CHECKOUT))
+    process = run_python("-m", "lotr_tui", "train", "--list-settings", folder=tmp_path, path=CHECKOUT)
     assert process.returncode == 1
     (line,) = process.stderr.splitlines()
     found = tmp_path / ("engine.py" if "engine.py" in files else "engine")
     assert line.startswith(f"lotr-tui: {found} is imported as engine instead of {CHECKOUT / 'engine'}; run lotr-tui in")
 
 
-def test_an_installation_without_a_conflict_has_no_problem(site, tmp_path):
-    assert describe(site, tmp_path) == ""
-
-
 def test_an_engine_on_pythonpath_is_named_with_its_folder(site, tmp_path):
-    write_files(tmp_path / "other", FAKE_PACKAGES["an empty package"])
-    assert describe(site, tmp_path, str(tmp_path / "other")).endswith(f"; remove {tmp_path / 'other'} from PYTHONPATH")
-
-
-def test_a_distribution_that_installs_into_the_same_folder_is_named(site, tmp_path):
-    write_files(site, {"engine/errors.py": "class Error: pass", "engine/pistons.py": ""})
-    write_distribution(site, "v8", ["engine/errors.py", "engine/pistons.py"])
-    assert describe(site, tmp_path).startswith(f"v8 and lotr-tui both install a package engine in {site / 'engine'}")
-
-
-@pytest.mark.parametrize("change", ["missing", "changed"])
-def test_a_file_that_another_distribution_left_damaged_is_named(site, tmp_path, change):
-    file = site / "engine" / "errors.py"
-    file.unlink()
-    if change == "changed":
-        file.write_text("class Error: pass")
-    message = f"{file} is missing or was changed after the installation of lotr-tui; pip install --force-reinstall"
-    assert describe(site, tmp_path).startswith(message)
-
-
-def test_a_removed_package_is_named(site, tmp_path):
-    shutil.rmtree(site / "engine")
-    assert describe(site, tmp_path).startswith(f"the package engine of lotr-tui is missing in {site / 'engine'}; pip")
+    write_files(tmp_path / "other", {"engine/__init__.py": ""})
+    process = run_python("-c", DESCRIBE, folder=tmp_path, path=f"{tmp_path / 'other'}{os.pathsep}{site}")
+    assert process.stdout.endswith(f"; remove {tmp_path / 'other'} from PYTHONPATH\n"), process.stderr
 
 
 def test_windows_is_refused_in_one_line_before_any_import(tmp_path):
     code = "import sys; sys.platform = 'win32'; sys.modules['engine'] = None; import lotr_tui.__main__"
-    process = run_python("-c", code, folder=tmp_path, path=str(CHECKOUT))
+    process = run_python("-c", code, folder=tmp_path, path=CHECKOUT)
     assert process.returncode == 1
     (line,) = process.stderr.splitlines()
     assert line.startswith("lotr-tui: Windows is not supported")
-    assert "WSL" in line
 
 
 def test_a_training_in_the_background_ignores_an_engine_in_the_working_directory(tmp_path, monkeypatch):
-    write_files(tmp_path, FAKE_PACKAGES["an empty package"])
-    run = write_run(tmp_path / "run")
+    write_files(tmp_path, {"engine/__init__.py": ""})
     started = []
 
     def start(command, **options):
@@ -135,7 +128,7 @@ def test_a_training_in_the_background_ignores_an_engine_in_the_working_directory
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "Popen", start)
     with pytest.raises(FileNotFoundError):
-        resume_in_background(run)
+        resume_in_background(write_run(tmp_path / "run"))
     monkeypatch.undo()
     ((command, options),) = started
     command = [*command[: command.index("lotr_tui")], "lotr_tui", "locate"]

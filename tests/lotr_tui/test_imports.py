@@ -1,0 +1,228 @@
+"""Commands import no heavy package that they do not need, and say in one line which one is missing."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from engine.errors import InvalidInputError, describe_error
+from engine.runtime.packages import install_command, require_package
+from tests.support.dialogue_runs import write_dialogue_run
+from tests.support.files import CHECKOUT, sentences, write_csv, write_run
+from tests.support.pilot import notices
+
+HEAVY_PACKAGES = ("torch", "pandas", "transformers", "tokenizers", "huggingface_hub", "numpy.ma")
+"""Packages that take long to import: torch 2 s, pandas 0.4 s, numpy.ma, which some functions of numpy need, 50 ms."""
+LIGHT_COMMANDS = (
+    "--help",
+    "train --help",
+    "train --list-settings",
+    "generate road",
+    "generate road --run plain --json --repetition-penalty 1.5",
+    "generate road --run scenes --as FRODO --best-of 2",
+    "generate --scene --turns 2 --run scenes",
+    "who road --run scenes",
+    "tokenize road --run plain",
+    "eval plain --text own.txt",
+    "data info small.csv",
+    "runs",
+    "runs compare plain base",
+    "status plain",
+    "learn --list",
+)
+REFUSED_COMMANDS = {
+    "train --preset tiny --no-tui": "training needs PyTorch",
+    "train --preset tiny --detach": "training needs PyTorch",
+    "train --resume scenes": "training needs PyTorch",
+    "ablate --preset tiny": "ablation needs PyTorch",
+    "search --trials 2 --set lr=0.002..0.02": "search needs PyTorch",
+    "eval --dynamic": "--dynamic needs PyTorch",
+    "runs export scenes --csv out": "export to CSV needs pandas",
+    "generate hi --run hf:owner/name": "hf:owner/name needs torch",
+}
+RUN_COMMANDS = """
+import json, os, sys
+missing, watched, commands = json.load(sys.stdin)
+sys.modules.update(dict.fromkeys(missing))
+import lotr_tui.cli.main
+from lotr_tui.__main__ import main
+for command in commands:
+    child = os.fork()
+    if child == 0:
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.argv = ["lotr-tui", *command.split()]
+        try:
+            main()
+        finally:
+            with open("imported", "w") as file:
+                json.dump([name for name in watched if sys.modules.get(name)], file)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps([command, code, open("out").read(), open("err").read(), json.load(open("imported"))]), flush=True)
+"""
+"""Program that runs each command in a fork, without the missing packages, and prints what it has imported."""
+
+
+@pytest.fixture
+def run_python(tmp_path, environment):
+    """Return a function that runs Python code in a new process, and returns what it prints as JSON lines."""
+
+    def run(code, *arguments, stdin=None):
+        process = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            input=json.dumps(stdin),
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment(tmp_path / "home", PYTHONPATH=str(CHECKOUT)),
+            timeout=120,
+            check=False,
+        )
+        assert process.returncode == 0, process.stderr
+        return [json.loads(line) for line in process.stdout.splitlines()]
+
+    return run
+
+
+def test_commands_that_need_no_heavy_package_import_none(run_python, tmp_path):
+    write_dialogue_run(tmp_path / "home" / "runs" / "scenes")
+    write_run(tmp_path / "home" / "runs" / "plain")
+    write_csv(tmp_path / "small.csv", sentences(60))
+    (tmp_path / "own.txt").write_text("the road and the river")
+    results = run_python(RUN_COMMANDS, stdin=[[], HEAVY_PACKAGES, LIGHT_COMMANDS])
+    for command, code, output, errors, imported in results:
+        assert code == 0, (command, errors)
+        assert output.strip(), command
+        # The bundled model has an open vocabulary.
+        needed = {"generate road": ["tokenizers"], "data info small.csv": ["numpy.ma"]}.get(command, [])
+        assert imported == needed, command
+
+
+def test_a_command_that_needs_a_missing_package_says_so_in_one_line(run_python, tmp_path):
+    write_dialogue_run(tmp_path / "home" / "runs" / "scenes")
+    results = run_python(RUN_COMMANDS, stdin=[["torch", "pandas"], [], [*REFUSED_COMMANDS, "generate road"]])
+    *refused, (_, code, output, errors, _) = results
+    assert code == 0, errors
+    assert output.strip()
+    for command, code, output, errors, _ in refused:
+        assert code == 2, (command, errors)
+        assert re.fullmatch(f"lotr-tui: {REFUSED_COMMANDS[command]}.*; pip install .*\n", errors), (command, errors)
+        assert not output
+    assert [path.name for path in (tmp_path / "home" / "runs").iterdir()] == ["scenes"]  # nothing was begun
+
+
+FIRST_PAINT = """
+import asyncio, json, pathlib, sys
+from textual.screen import Screen
+from lotr_tui.cli.launch import LotrApp
+
+watched = json.load(sys.stdin)
+reports = []
+def report_imports(screen=None, work=None, **_):
+    reports.append([name for name in watched if name in sys.modules])
+Screen.run_worker = report_imports  # with the work that follows the first paint
+
+async def paint(app, selector):
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("x")
+        assert app.screen.query(selector)
+    report_imports()
+    print(json.dumps(reports[0]))
+"""
+SESSION_WITHOUT_MODEL = 'asyncio.run(paint(LotrApp(load_session_model=lambda: None), "#prompt"))'
+SESSION_WITH_MODEL = """
+from engine.runs.loading import load_model
+from lotr_tui.session.session_model import SessionModel
+model = SessionModel.from_loaded(load_model(pathlib.Path(sys.argv[1])))
+asyncio.run(paint(LotrApp(session_model=model), "#prompt"))
+"""
+CLASS = """
+from lotr_tui.screens.learn.screen import ChapterScreen
+asyncio.run(paint(LotrApp(make_class_screen=lambda: ChapterScreen(lambda: None, exit_on_close=True)), "#task"))
+"""
+SCREENS = """
+import lotr_tui.screens.dashboard.screen, lotr_tui.screens.runs.screen
+report_imports()
+print(json.dumps(reports[0]))
+"""
+NOT_BEFORE_THE_MODEL = (
+    "torch", "pandas", "transformers", "numpy", "safetensors", "tokenizers", "psutil", "pygments", "engine.config",
+    "engine.runs.directory", "lotr_tui.monitor.training_view", "lotr_tui.learn.material",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("program", "watched"),
+    [
+        (SESSION_WITHOUT_MODEL, NOT_BEFORE_THE_MODEL),
+        (CLASS, NOT_BEFORE_THE_MODEL),
+        (SESSION_WITH_MODEL, HEAVY_PACKAGES),
+        (SCREENS, HEAVY_PACKAGES),
+    ],
+    ids=["session", "class", "session with a model", "dashboard and runs"],
+)
+def test_first_paint_imports_no_heavy_package(run_python, tmp_path, program, watched):
+    run = write_run(tmp_path / "run")
+    assert run_python(FIRST_PAINT + program, run, stdin=watched) == [[]]
+
+
+DRAW_CHARTS = """
+import json, sys
+import numpy as np
+from lotr_tui.monitor.hardware_history import MetricTile
+from lotr_tui.widgets.charts.plotting import braille_curve, decimate
+x = np.linspace(0, 10, 5000)
+braille_curve(*decimate(x, np.sin(x), (0, 10), 80), (0, 10), (-1, 1), 5, 40)
+MetricTile("", "tokens/s", "1", 8, x, x).resample(10)
+print(json.dumps("numpy.ma" in sys.modules))
+"""
+
+
+def test_drawing_charts_does_not_import_numpy_ma(run_python):
+    assert run_python(DRAW_CHARTS) == [False]
+
+
+async def test_new_training_without_torch_is_refused_before_the_dialog(monkeypatch, make_app):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.press("ctrl+t")
+        await pilot.pause()
+        assert notices(app) == "training needs PyTorch; pip install torch"
+        assert len(app.screen_stack) == 1
+
+
+@pytest.mark.parametrize(
+    ("marker", "command"),
+    [
+        ("", "pip install torch"),
+        ("uv-receipt.toml", "uv tool install --reinstall lotr-tui"),
+        ("pipx_metadata.json", "pipx inject lotr-tui torch"),
+    ],
+)
+def test_the_remedy_fits_the_tool_that_installed_the_program(monkeypatch, tmp_path, marker, command):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    if marker:
+        (tmp_path / marker).touch()
+    assert install_command("torch") == command
+
+
+def test_a_package_that_nothing_checks_for_is_named_in_one_line():
+    with pytest.raises(InvalidInputError, match="plotting needs no_such_package; pip install"):
+        require_package("no_such_package", "plotting")
+    missing = ModuleNotFoundError("No module named 'numkong'", name="numkong")
+    assert describe_error(missing) == "the package numkong is not installed; pip install numkong"
+    # Other names of modules may be those of other packages.
+    other = ModuleNotFoundError("No module named 'yaml'", name="yaml")
+    assert describe_error(other) == "ModuleNotFoundError: No module named 'yaml'"
+
+
+def test_install_guide_lists_the_dependencies_of_a_light_installation():
+    metadata = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    required = {re.match(r"[\w-]+", dependency)[0] for dependency in metadata["project"]["dependencies"]}
+    guide = (CHECKOUT / "assets" / "docs" / "install.md").read_text()
+    command = re.search(r"pip install (numpy .*?)(?<!\\\\)\n", guide)[1]
+    assert {re.match(r"[\w-]+", word.strip("'"))[0] for word in command.split()} == required - {"torch", "pandas"}
