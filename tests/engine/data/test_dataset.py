@@ -8,7 +8,7 @@ from engine.data.build import read_corpus
 from engine.data.dataset import load_dataset, summarize_dataset
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer, split_words
-from engine.errors import CorpusError
+from engine.errors import ConfigError, CorpusError
 
 
 def load(path, **values):
@@ -81,6 +81,9 @@ class TestGivenSplit:
         assert after.sha256 != before.sha256
 
     def test_a_missing_file_is_named(self, small_csv, tmp_path):
+        for name in ("valid_corpus", "test_corpus"):
+            with pytest.raises(ConfigError, match="valid_corpus and test_corpus belong together"):
+                load(small_csv, **{name: str(small_csv)})
         with pytest.raises(CorpusError, match=r"nowhere\.csv does not exist"):
             load(small_csv, valid_corpus=str(small_csv), test_corpus=str(tmp_path / "nowhere.csv"))
 
