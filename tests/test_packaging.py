@@ -1,10 +1,12 @@
-"""Tests of the package: one version, a changelog, and a wheel with all that the program reads."""
+"""The package: one version, a changelog, a wheel with all that the program reads, and modules without cycles."""
 
 import re
 import shutil
 import subprocess
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 
+import grimp
 import pytest
 
 from tests.support.files import CHECKOUT
@@ -38,33 +40,19 @@ def test_the_wheel_has_every_asset_but_pictures():
     assert needed - {"assets/Containerfile"} == set(included)
 
 
-def containerfile_instructions():
-    """Return the instructions of the Containerfile as pairs of name and arguments."""
+def test_the_container_runs_as_a_user_who_may_write_its_volume():
     text = (CHECKOUT / "assets" / "Containerfile").read_text()
     lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
-    return [(name, arguments.strip()) for name, _, arguments in (line.partition(" ") for line in lines if line)]
-
-
-def test_the_container_runs_as_a_user_who_may_write_its_volume():
-    instructions = containerfile_instructions()
+    instructions = [(name, arguments.strip()) for name, _, arguments in (line.partition(" ") for line in lines if line)]
     assert ("ENTRYPOINT", '["lotr-tui"]') in instructions  # without a shell, which would not pass signals on
-    assert [arguments for name, arguments in instructions if name == "USER"] == [
-        "1000"
-    ]  # a number that Kubernetes can check
-    assert instructions.index(("USER", "1000")) > max(i for i, (name, _) in enumerate(instructions) if name == "RUN")
-    runs = " ".join(arguments for name, arguments in instructions if name == "RUN")
-    assert re.search(r"install --directory --owner lotr .*/data\b", runs)
-    environment = " ".join(arguments for name, arguments in instructions if name == "ENV")
-    assert {"LOTR_TUI_HOME=/data", "LC_ALL=C.UTF-8", "TERM=xterm-256color"} <= set(environment.split())
     assert ("VOLUME", '["/data"]') in instructions
-
-
-def test_the_container_copies_what_the_wheel_is_built_from():
-    copied = {
-        word for name, arguments in containerfile_instructions() if name == "COPY" for word in arguments.split()[:-1]
-    }
-    assert all((CHECKOUT / path).exists() for path in copied)
-    assert copied == {"pyproject.toml", "README.md", "LICENSE", "engine", "lotr_tui", "assets"}
+    users = [index for index, (name, _) in enumerate(instructions) if name == "USER"]
+    runs = [index for index, (name, _) in enumerate(instructions) if name == "RUN"]
+    assert [instructions[index][1] for index in users] == ["1000"]  # a number that Kubernetes can check
+    assert users[0] > runs[-1]
+    assert re.search(r"install --directory --owner lotr .*/data\b", " ".join(instructions[index][1] for index in runs))
+    copied = [word for name, arguments in instructions if name == "COPY" for word in arguments.split()[:-1]]
+    assert sorted(copied) == ["LICENSE", "README.md", "assets", "engine", "lotr_tui", "pyproject.toml"]
 
 
 def test_hadolint_finds_nothing_in_the_containerfile():
@@ -74,3 +62,13 @@ def test_hadolint_finds_nothing_in_the_containerfile():
     path = CHECKOUT / "assets" / "Containerfile"
     process = subprocess.run([hadolint, str(path)], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stdout
+
+
+def test_no_module_imports_itself_through_others():
+    """Lazy and type-checking imports count."""
+    graph = grimp.build_graph("engine", "lotr_tui", exclude_type_checking_imports=False)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(error.args[1]))
