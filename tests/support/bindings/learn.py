@@ -1,85 +1,170 @@
-"""Rows for the keys of the class that all chapters have."""
+"""Keys of the chapters of the class."""
 
-from typing import Any
+from dataclasses import replace
 
-from textual.pilot import Pilot
+from textual.widgets import Input
 
 from lotr_tui.learn.progress import ProgressStore
-from lotr_tui.screens.learn.source_screen import SourceScreen
+from lotr_tui.screens.learn.figures.attention.figure import AttentionFigure
+from lotr_tui.screens.learn.figures.attention.head_rows import HeadRows
+from lotr_tui.screens.learn.figures.attention.model_list import ModelList
+from lotr_tui.screens.learn.figures.attention.models_view import ModelsView
+from lotr_tui.screens.learn.figures.counting.figure import CountingFigure
+from lotr_tui.screens.learn.figures.memory.figure import MemoryFigure
+from lotr_tui.screens.learn.figures.overfitting import OverfittingFigure
+from lotr_tui.screens.learn.figures.perplexity.word_bits import WordBits
+from lotr_tui.screens.learn.figures.sampling.figure import SamplingFigure
+from lotr_tui.widgets.choice_bar import ChoiceBar
 from lotr_tui.widgets.slider import Slider
-from tests.support.bindings.expectations import becomes, moves
-from tests.support.bindings.observations import of, of_screen, screen_name
-from tests.support.bindings.rows import Row, Stage
-from tests.support.learn import open_chapter
+from tests.support.bindings import (
+    LIST,
+    Row,
+    Stage,
+    becomes,
+    changes,
+    closes,
+    decreases,
+    increases,
+    keys,
+    moves,
+    of,
+    of_screen,
+    opens,
+)
+from tests.support.learn import chapter_screen, open_chapter
+from tests.support.learn_attention import open_attention_chapter
+from tests.support.learn_scenes.training import live_training
+from tests.support.pilot import until
 
 LAST_CUTOFF = 49
 """Index of the highest cut-off of the first chapter."""
 
 
-def hint_is_shown(app: Any) -> bool:
+def hint_is_shown(app):
     return "Hint" in str(app.screen.query_one("#sentences").render())
 
 
-def figure_is_visible(app: Any) -> bool:
+def figure_is_visible(app):
     return bool(app.screen.query_one("#figure-place").region)
 
 
-async def first_chapter(pilot: Pilot[None], *, done: bool = False) -> None:
-    """Open the first chapter, whose task is done or not."""
-    if done:
-        store = ProgressStore()
-        store.add(done="tokens")
-        store.save()
+def chapter(name, focus=None, *first_keys):
+    """Return a function that opens a chapter, focuses a widget, and presses keys."""
+
+    async def set_up(pilot):
+        await open_chapter(pilot, name)
+        if focus is not None:
+            pilot.app.screen.query_one(focus).focus()
+        await pilot.press(*first_keys)
+
+    return set_up
+
+
+async def contents(pilot):
+    """Show the contents of the class, whose first task is done."""
+    store = ProgressStore()
+    store.add(done="tokens")
+    store.save()
     await open_chapter(pilot, "tokens")
-
-
-async def slider(pilot: Pilot[None]) -> None:
-    await first_chapter(pilot)
-    pilot.app.screen.query_one(Slider).focus()
-
-
-async def code(pilot: Pilot[None]) -> None:
-    await first_chapter(pilot)
-    await pilot.press("f4")
-    assert isinstance(pilot.app.screen, SourceScreen)
-
-
-async def contents(pilot: Pilot[None]) -> None:
-    await first_chapter(pilot, done=True)
     await pilot.press("f6")
 
 
-LEARN: dict[str, Stage] = {
-    "chapter": Stage(
-        first_chapter,
-        [
-            Row("learn.next", of_screen("index"), becomes(1)),
-            Row("learn.previous", of_screen("index"), becomes(0)),
-            Row("learn.hint", hint_is_shown, becomes(True)),
-            Row("learn.source", screen_name, becomes("SourceScreen")),
-            Row("learn.contents", screen_name, becomes("ContentsDialog")),
-            Row("learn.close", screen_name, becomes("SessionScreen")),
-        ],
-    ),
-    "chapter in a small terminal": Stage(
-        first_chapter, [Row("learn.part", figure_is_visible, becomes(True))], size=(60, 20)
-    ),
-    "slider of a chapter": Stage(
-        slider,
-        [
-            Row("slider.higher", of(Slider, "index"), moves(1)),
-            Row("slider.lower", of(Slider, "index"), moves(-1)),
-            Row("slider.highest", of(Slider, "index"), becomes(LAST_CUTOFF)),
-            Row("slider.lowest", of(Slider, "index"), becomes(0)),
-        ],
-    ),
-    "code of a chapter": Stage(code, [Row("learn-source.close", screen_name, becomes("ChapterScreen"))]),
-    "contents of the class": Stage(
-        contents,
-        [
-            Row("learn-contents.reset", screen_name, becomes("ConfirmDialog")),
-            Row("confirm.enter", screen_name, becomes("ContentsDialog"), ("r",)),
-            Row("learn-contents.close", screen_name, becomes("ChapterScreen")),
-        ],
-    ),
+async def heads(pilot):
+    await open_attention_chapter(pilot)
+    pilot.app.screen.query_one(HeadRows).focus()
+
+
+async def words(pilot):
+    """Open the chapter with a line of several rows of words, and focus them."""
+    screen = await open_chapter(pilot, "perplexity")
+    screen.query_one(Input).value = "where is the ring " * 10
+    await pilot.pause()
+    await until(pilot, lambda: chapter_screen(pilot).is_idle)
+    screen.query_one(WordBits).focus()
+    screen.query_one(WordBits).move_cursor(0)
+
+
+def add_large_model(app):
+    """Add a model that the student has to ask for."""
+    comparison = app.screen.query_one(AttentionFigure).data.comparison
+    comparison.models += (replace(comparison.models[0], name="large", is_on_request=True),)
+    app.screen.query_one(ModelsView).continue_line("the ring")
+
+
+def requested_models(app):
+    return app.screen.query_one(AttentionFigure).data.comparison.requested
+
+
+slider, head, position = of(Slider, "index"), of(HeadRows, "head"), of(HeadRows, "position")
+CHAPTER = Stage(
+    chapter("tokens"),
+    [
+        *keys("learn", of_screen("index"), next=becomes(1), previous=becomes(0)),
+        *keys("learn", hint_is_shown, hint=becomes(True)),
+        *opens("learn", source="SourceScreen", contents="ContentsDialog"),
+        closes("learn-source.close", "ChapterScreen", "f4"),
+        closes("learn.close", "SessionScreen"),
+    ],
+)
+SMALL_CHAPTER = Stage(chapter("tokens"), keys("learn", figure_is_visible, part=becomes(True)), size=(60, 20))
+SLIDER = Stage(
+    chapter("tokens", Slider),
+    keys("slider", slider, higher=moves(1), lower=moves(-1), highest=becomes(LAST_CUTOFF), lowest=becomes(0)),
+)
+CONTENTS = Stage(
+    contents,
+    [
+        *opens("learn-contents", reset="ConfirmDialog"),
+        closes("confirm.enter", "ContentsDialog", "r"),
+        closes("learn-contents.close", "ChapterScreen"),
+    ],
+)
+HEADS = Stage(
+    heads,
+    [
+        *keys("learn-attention", position, first=becomes(1), right=moves(1), left=moves(-1), last=increases),
+        *keys("learn-attention", head, down=moves(1), up=moves(-1), layer_down=increases, layer_up=decreases),
+        *keys(
+            "learn-attention",
+            lambda app: app.screen.query_one(AttentionFigure).has_class("-models"),
+            view=becomes(True),
+        ),
+        *keys("learn-models", of(ModelList, "cursor"), **LIST),
+        Row("learn-models.load", requested_models, becomes(frozenset({5})), ("end",), add_large_model),
+    ],
+)
+WORDS = Stage(
+    words,
+    [
+        *keys("learn-perplexity", of(WordBits, "cursor"), right=moves(1), left=moves(-1), down=increases, up=decreases),
+        *keys("learn-perplexity", of(WordBits, "cursor"), last=becomes(39), first=becomes(0)),
+    ],
+)
+COUNTING = Stage(
+    chapter("counting"),
+    [
+        *keys("learn-counting", of(CountingFigure, "order"), lower=moves(-1), higher=moves(1)),
+        *keys("learn-counting", of(CountingFigure, "seed"), seed=moves(5)),
+    ],
+)
+SAMPLING = Stage(chapter("sampling"), keys("learn-sampling", of(SamplingFigure, "seed"), seed=moves(1)))
+MEMORY = Stage(
+    chapter("memory"),
+    [
+        *keys("learn-memory", of(MemoryFigure, "is_reset"), reset=becomes(True)),
+        *keys("learn-memory", slider, next_unit=moves(1), previous_unit=moves(-1)),
+        Row("learn-memory.liveliest", of(MemoryFigure, "unit"), changes, ("up",)),
+    ],
+)
+CHOICE = Stage(
+    chapter("memory", ChoiceBar), keys("choice-bar", of(ChoiceBar, "index"), next=moves(1), previous=moves(-1))
+)
+TRAINING = Stage(live_training, keys("learn-live", of(OverfittingFigure, "is_training"), train=becomes(True)))
+
+LEARN_APPS = {
+    "first chapter": [CHAPTER, SLIDER, CONTENTS, SMALL_CHAPTER],
+    "chapters on counts, sampling and memory": [COUNTING, SAMPLING, MEMORY, CHOICE],
+    "chapter on perplexity": [WORDS],
+    "chapter on attention": [HEADS],
+    "chapter on overfitting": [TRAINING],
 }

@@ -1,122 +1,225 @@
-"""Rows for the keys of the list of runs."""
+"""Keys of the list of runs, and of the dashboard: samples, chart, log and control commands."""
 
 import json
 from pathlib import Path
-from typing import Any
 
-from textual.pilot import Pilot
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import OptionList
 
-from engine.events import Checkpointed, Evaluated, Step, event_to_dict
+from engine.events import Checkpointed, Diagnosed, Evaluated, Step, event_to_dict
 from engine.runs.directory import METRICS_FILE, MODEL_FILE
-from lotr_tui.app import LotrApp
 from lotr_tui.monitor.run_list import RUN_COLUMNS
+from lotr_tui.screens.dashboard.chart import TrainingChart
+from lotr_tui.screens.dashboard.diagnosis_banner import DiagnosisBanner
+from lotr_tui.screens.dashboard.log_pane import LogPane
+from lotr_tui.screens.dashboard.sample_timeline import SampleTimeline
 from lotr_tui.screens.runs.overlay_chart import BASELINE_MARK, CURVE_MARKS
 from lotr_tui.screens.runs.screen import RunsScreen
+from lotr_tui.widgets.pane_tabs import PaneTabs
 from tests.support import scenes
 from tests.support.app import training_events
-from tests.support.bindings.expectations import becomes, decreases, increases, moves
-from tests.support.bindings.observations import focused, screen_name
-from tests.support.bindings.rows import Row, Stage
+from tests.support.bindings import (
+    Row,
+    Stage,
+    becomes,
+    closes,
+    decreases,
+    focused,
+    has_quit,
+    increases,
+    input_value,
+    keys,
+    moves,
+    of,
+    opens,
+    scroll_y,
+)
 from tests.support.files import write_run
-from tests.support.pilot import text_of, until
+from tests.support.pilot import screen_name, text_of, until
 
-# Observations
+# The list of runs
 
 
-def rows(app: LotrApp) -> list[str]:
+def rows(app):
     """Return the rows of the list, which may be below a dialog."""
     screen = next(screen for screen in reversed(app.screen_stack) if isinstance(screen, RunsScreen))
     return [str(option.prompt) for option in screen.query_one("#runs", OptionList).options]
 
 
-def listed(app: LotrApp) -> int:
+def listed(app):
     return len(rows(app))
 
 
-def marks(app: LotrApp) -> int:
-    """Return the number of marked rows."""
-    return sum(row[1] in CURVE_MARKS for row in rows(app))
+def sorted_by(app):
+    """Return the name of the column with an arrow."""
+    words = text_of(app.screen.query_one("#columns")).split()
+    return " ".join(word for word in words if word[:-1] in [column.name for column in RUN_COLUMNS])
 
 
-def baseline(app: LotrApp) -> int:
-    """Return the number of rows with the mark of the baseline."""
-    return sum(row[1] == BASELINE_MARK for row in rows(app))
+def shows_differences(app):
+    pane = app.screen.query_one("#differences")
+    return bool(pane.region.area) and "hidden" in text_of(app.screen.query_one("#settings"))
 
 
-def first_line(app: LotrApp) -> int:
+def first_line(app):
     """Return the number of lines above the visible part of the comparison."""
     return round(app.screen.query_one("#differences").scroll_y)
 
 
-def sorted_by(app: LotrApp) -> str:
-    """Return the name of the column with an arrow."""
-    words = text_of(app.screen.query_one("#columns", Static)).split()
-    return " ".join(word for word in words if word[:-1] in [column.name for column in RUN_COLUMNS])
-
-
-def differences(app: LotrApp) -> str:
-    """Return the differing settings if they are visible."""
-    return text_of(app.screen.query_one("#settings")) if app.screen.query_one("#differences").region.area else ""
-
-
-def suggested_folder(app: LotrApp) -> str:
+def suggested_folder(app):
     """Return the name of the folder that the export dialog suggests, or "" without the dialog."""
-    return Path(app.screen.query_one(Input).value).name if screen_name(app) == "ExportDialog" else ""
+    return Path(input_value(app)).name if screen_name(app) == "ExportDialog" else ""
 
 
-def model(app: Any) -> str:
+def model(app):
     """Return the name of the session's model."""
     return app.screen.session_model.name if screen_name(app) == "SessionScreen" else ""
 
 
-def add_run() -> None:
-    write_run(Path("runs/new"))
-
-
-def is_reversed(before: list[str], after: list[str]) -> bool:
-    return bool(before != after and after == before[::-1])
-
-
-# Stages
-
-
-async def runs(pilot: Pilot[None]) -> None:
+async def runs(pilot):
     """Open the list of two runs and the bundled models, and select the run `first`."""
-    app: Any = pilot.app
+    app = pilot.app
     scenes.write_runs(app)
-    rows = [json.dumps(event_to_dict(event)) for event in training_events(1) if isinstance(event, (Step, Evaluated))]
-    rows.append(json.dumps(event_to_dict(Checkpointed(0, MODEL_FILE))))
-    (app.runs_dir / "first" / METRICS_FILE).write_text("\n".join([*rows, ""]))
+    events = [event for event in training_events(1) if isinstance(event, (Step, Evaluated))]
+    lines = [json.dumps(event_to_dict(event)) for event in (*events, Checkpointed(0, MODEL_FILE))]
+    (app.runs_dir / "first" / METRICS_FILE).write_text("\n".join([*lines, ""]))
     await scenes.session(pilot)
     await pilot.press("ctrl+o")
     await until(pilot, lambda: screen_name(app) == "RunsScreen" and listed(app) == 4)
     await pilot.press("down", "down")
-    await until(pilot, lambda: app.screen._selected_run().name == "first")
+    await until(pilot, lambda: "first" in rows(app)[app.screen.query_one("#runs", OptionList).highlighted])
 
 
-RUNS: dict[str, Stage] = {
-    "runs": Stage(
-        runs,
-        [
-            Row("runs.mark", marks, moves(1)),
-            Row("runs.differences", lambda app: "hidden" in differences(app), becomes(True), ("up", "space")),
-            Row("runs.scroll-down", first_line, increases),
-            Row("runs.scroll-up", first_line, decreases),
-            Row("runs.baseline", baseline, moves(1)),
-            Row("runs.reverse", rows, is_reversed, ("down",)),
-            Row("runs.sort", sorted_by, becomes("size↓")),
-            Row("runs.csv", suggested_folder, becomes("first-csv")),
-            Row("runs.tensorboard", suggested_folder, becomes("first-tensorboard")),
-            Row("runs.rename", screen_name, becomes("RenameDialog")),
-            Row("runs.delete", screen_name, becomes("ConfirmDialog")),
-            Row("runs.refresh", listed, moves(1), prepare=add_run),
-            Row("runs.filter", focused, becomes("LineInput")),
-            Row("runs.back", focused, becomes("RobustOptionList"), ("f", "i", "r", "s", "t")),
-            Row("confirm.yes", listed, moves(-1), ("x",)),
-            Row("runs.back", screen_name, becomes("SessionScreen")),
-        ],
-        size=(100, 24),  # all columns
-    ),
-    "selected run": Stage(runs, [Row("runs.select", model, becomes("first"))]),
+RUNS = Stage(
+    runs,
+    [
+        Row("runs.mark", lambda app: sum(row[1] in CURVE_MARKS for row in rows(app)), moves(1)),
+        Row("runs.differences", shows_differences, becomes(True), ("up", "space")),
+        *keys("runs", first_line, scroll_down=increases, scroll_up=decreases),
+        *keys("runs", lambda app: sum(row[1] == BASELINE_MARK for row in rows(app)), baseline=moves(1)),
+        Row("runs.reverse", rows, lambda before, after: before != after == before[::-1], ("down",)),
+        *keys("runs", sorted_by, sort=becomes("size↓")),
+        *keys("runs", suggested_folder, csv=becomes("first-csv"), tensorboard=becomes("first-tensorboard")),
+        *opens("runs", rename="RenameDialog", delete="ConfirmDialog"),
+        Row("runs.refresh", listed, moves(1), prepare=lambda app: write_run(Path("runs/new"))),
+        *keys("runs", focused, filter=becomes("LineInput")),
+        Row("runs.back", focused, becomes("RobustOptionList"), ("f", "i", "r", "s", "t")),
+        Row("confirm.yes", listed, moves(-1), ("x",)),
+        closes("runs.back", "SessionScreen"),
+    ],
+    size=(100, 24),  # all columns
+)
+SELECTED_RUN = Stage(runs, [Row("runs.select", model, becomes("first"))])
+
+# The dashboard
+
+
+def chart(app):
+    return app.screen.query_one(TrainingChart)
+
+
+def visible_range(app):
+    """Return the epochs that the chart shows."""
+    return chart(app).x_range
+
+
+def sample_epoch(app):
+    """Return the epoch of the sample that is shown."""
+    return float(text_of(app.screen.query_one(SampleTimeline)).split()[1])
+
+
+def of_view(name):
+    """Return a function that reads an attribute of the training view."""
+    return lambda app: getattr(app.training_view, name)
+
+
+def commands(app):
+    """Return the commands that were sent if all of them are reported as applied."""
+    applied = [(event.kind, event.value) for event in app.training_view.applied_commands]
+    return applied if applied == [(command.kind, command.value) for command in app.job.commands] else []
+
+
+def sends(kind, value=""):
+    return lambda before, after: after == [*before, (kind, value)]
+
+
+async def train(pilot):
+    app = pilot.app
+    await until(pilot, lambda: app.training_view is not None and len(app.training_view.samples) == 13)
+    await until(pilot, lambda: visible_range(app) == (0, 12) and sample_epoch(app) == 12)
+
+
+async def log(pilot):
+    """Show the log, which is longer than the screen."""
+    await pilot.press("f2", "f2", "f2")
+    await until(pilot, lambda: scroll_y(LogPane)(pilot.app) > 0)
+
+
+async def show_samples(pilot):
+    await pilot.press("f2")
+    await train(pilot)
+
+
+async def diagnosis(pilot):
+    """Show a problem of the training in the banner."""
+    await train(pilot)
+    app = pilot.app
+    app.training_view.apply(Diagnosed(123, 12.0, "idle_gpu", "the GPU was idle", "--set batch_size=40"))
+    app.screen.show_view(app.training_view)
+
+
+PROBLEM = Stage(diagnosis, keys("dashboard", of(DiagnosisBanner, "display"), dismiss=becomes(False)))
+LOG = Stage(
+    log,
+    [
+        *keys("dashboard", scroll_y(LogPane), log_up=moves(-1), log_down=moves(1)),
+        *keys("dashboard", scroll_y(LogPane), log_page_up=decreases, log_page_down=increases),
+    ],
+    size=(80, 14),
+)
+DASHBOARD = Stage(
+    show_samples,
+    [
+        *keys("dashboard", sample_epoch, previous_sample=moves(-1), next_sample=moves(1)),
+        *keys("dashboard", sample_epoch, first=becomes(0.0), latest=becomes(12.0)),
+        *keys("dashboard", of(TrainingChart, "cursor_step"), cursor_left=becomes(122), cursor_right=becomes(123)),
+        Row("dashboard.zoom-in", visible_range, becomes((6, 12)), ("end",)),
+        *keys(
+            "dashboard", visible_range, pan_left=becomes((3, 9)), pan_right=becomes((6, 12)), zoom_out=becomes((0, 12))
+        ),
+        Row("dashboard.show-all", visible_range, becomes((0, 12)), ("plus", "plus")),
+        *keys("dashboard", lambda app: chart(app).axes.log_scale, log_scale=becomes(False)),
+        *keys("dashboard", lambda app: chart(app).axes.x_axis, x_axis=becomes("step")),
+        *keys("dashboard", of(TrainingChart, "smoothing"), smoothing=becomes(0.97)),
+        *keys("dashboard", of(PaneTabs, "pane"), pane=becomes("samples")),
+        *opens("dashboard", runs="RunsScreen", play="SessionScreen", prompt="SamplePromptDialog"),
+        closes("sample-prompt.cancel", "DashboardScreen", "e"),
+        *opens("dashboard", interrupt="ConfirmDialog", close="QuitDialog", stop="ConfirmDialog"),
+        closes("confirm.no", "DashboardScreen", "s"),
+        Row("confirm.yes", lambda app: app.is_training, becomes(False), ("s",)),
+    ],
+)
+CONTROL_COMMANDS = Stage(
+    train,
+    [
+        Row("dashboard.pause", commands, sends("pause")),
+        Row("dashboard.pause", of_view("paused"), becomes(False)),
+        Row("dashboard.pause", commands, sends("pause")),
+        Row("dashboard.halve-lr", commands, sends("lr", "0.5")),
+        Row("dashboard.halve-lr", of_view("lr_scale"), becomes(0.25)),
+        Row("dashboard.reset-lr", of_view("lr_scale"), becomes(1.0)),
+        Row("dashboard.save", of_view("checkpoint_step"), becomes(7)),
+        Row("dashboard.detach", commands, sends("detach")),
+    ],
+)
+DETACH = Stage(
+    train, [closes("quit.cancel", "DashboardScreen", "q"), Row("quit.detach", commands, sends("detach"), ("q",))]
+)
+STOP = Stage(train, [Row("quit.stop", has_quit, becomes(True), ("q",))])
+
+RUN_APPS = {"runs": [RUNS], "selected run": [SELECTED_RUN]}
+TRAINING_APPS = {
+    "dashboard": [PROBLEM, LOG, DASHBOARD],
+    "control commands": [CONTROL_COMMANDS],
+    "quitting with detach": [DETACH],
+    "quitting with stop": [STOP],
 }

@@ -1,12 +1,5 @@
-"""Rows for the keys of the session: prompt, conversation and sampling controls."""
+"""Keys of the session: prompt, conversation and sampling controls."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
-from textual.pilot import Pilot
-from textual.widgets import Input
-
-from lotr_tui.app import LotrApp
 from lotr_tui.screens.dialogs.cast import CastDialog
 from lotr_tui.screens.dialogs.system_prompt import SystemPromptDialog
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
@@ -20,230 +13,222 @@ from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 from tests.support import dialogue_scenes, scenes
-from tests.support.bindings.expectations import becomes, changes, decreases, increases, moves
-from tests.support.bindings.observations import (
-    branch_count,
-    cursor,
+from tests.support.bindings import (
+    Row,
+    Stage,
+    becomes,
+    changes,
+    closes,
+    decreases,
     focused,
+    has_quit,
+    increases,
+    input_value,
+    keys,
+    moves,
     of,
     of_screen,
-    prompt_column,
-    reply,
-    screen_name,
+    opens,
     scroll_y,
-    view,
 )
-from tests.support.bindings.rows import Row, Stage, cursor_rows
 from tests.support.open_models import bpe_tokenizer, open_model
 from tests.support.pilot import send, text_of, until
 
-
-def chosen(app: LotrApp) -> str:
-    """Return the speaker who is chosen in the dialog of the cast."""
-    active: str = app.screen.active_list.chosen  # type: ignore[attr-defined]
-    return active
-
-
 value, selected = of(PromptInput, "value"), of(PromptInput, "selected_text")
+temperature, preset = of(TemperatureSlider, "value"), of(SamplerPanel, "preset")
 
 
-def current_match(app: LotrApp) -> int:
+def view(app):
+    return app.screen_stack[0].query_one(ConversationView)
+
+
+def reply(app):
+    return view(app).target_reply
+
+
+def branch_count(app):
+    return len(reply(app).turn.replies)
+
+
+def cursor(app):
+    """Return the entry and the token under the cursor of the transcript."""
+    return app.screen.query_one(Transcript).cursor or (-1, -1)
+
+
+def current_match(app):
     """Return the number of the current match of the search."""
     return int(text_of(app.screen.query_one("#matches")).split()[0])
 
 
-async def type_prompt(pilot: Pilot[None]) -> None:
+async def type_prompt(pilot):
     """Type an incomplete prompt, and copy a word."""
     await until(pilot, lambda: pilot.app.screen.query("#training"))
     pilot.app.screen.query_one(PromptInput).value = "the lamp"
     pilot.app.copy_to_clipboard("pony")
 
 
-async def long_session(pilot: Pilot[None]) -> None:
+async def long_session(pilot):
     """Open a session of more lines than fit on the screen."""
     await scenes.session(pilot)
     for number in range(10):
-        view(pilot.app).add_note(f"note {number}")  # type: ignore[arg-type]
+        view(pilot.app).add_note(f"note {number}")
 
 
-async def start_slow_reply(pilot: Pilot[None]) -> None:
-    """Start a slow reply."""
+async def start_slow_reply(pilot):
     await type_prompt(pilot)
+    view(pilot.app).conversation.pace = 5
     await send(pilot, "the lamp")
-    await until(pilot, lambda: view(pilot.app).conversation.active_reply)  # type: ignore[arg-type]
+    await until(pilot, lambda: view(pilot.app).conversation.active_reply)
 
 
-async def use_open_model(pilot: Pilot[None]) -> None:
+async def use_open_model(pilot):
     """Use a model whose tokens are parts of words."""
     await scenes.session(pilot)
-    pilot.app.screen.set_session_model(SessionModel("open", "", open_model(bpe_tokenizer())))  # type: ignore[attr-defined]
+    pilot.app.screen.set_session_model(SessionModel("open", "", open_model(bpe_tokenizer())))
 
 
-async def open_system_prompt(pilot: Pilot[None]) -> None:
-    """Open the dialog of the system prompt."""
+async def open_system_prompt(pilot):
     await pilot.app.push_screen(SystemPromptDialog("", "You help."))
 
 
-async def open_cast_dialog(pilot: Pilot[None]) -> None:
-    """Open the dialog of the cast of a small model."""
+async def open_cast_dialog(pilot):
     await dialogue_scenes.use_speakers(pilot)
     await pilot.press("ctrl+d")
     await until(pilot, lambda: isinstance(pilot.app.screen, CastDialog))
 
 
-def focus_on(widget_type: type[Any]) -> Callable[[Pilot[None]], Awaitable[None]]:
-    async def set_up(pilot: Pilot[None]) -> None:
+def focus_on(widget_type):
+    async def set_up(pilot):
         await scenes.session(pilot)
         pilot.app.screen.query_one(widget_type).focus()
 
     return set_up
 
 
-async def enter_cursor_mode(pilot: Pilot[None]) -> None:
+async def enter_cursor_mode(pilot):
     await scenes.session(pilot)
     await pilot.press("ctrl+g")
 
 
-SESSION: dict[str, Stage] = {
-    "prompt": Stage(
-        type_prompt,
-        [
-            *cursor_rows("prompt", prompt_column, {"left": moves(-1), "right": moves(1), "word-left": becomes(4)}),
-            *cursor_rows("prompt", prompt_column, {"word-right": becomes(8), "home": becomes(0), "end": becomes(8)}),
-            Row("prompt.select-left", selected, becomes("p")),
-            Row("prompt.select-right", selected, becomes("")),
-            Row("prompt.select-home", selected, becomes("the lamp")),
-            Row("prompt.select-end", selected, becomes("the lamp"), ("home",)),
-            Row("prompt.backspace", value, becomes("the lam"), ("end",)),
-            Row("prompt.delete", value, becomes("he lam"), ("home",)),
-            Row("prompt.undo", value, becomes("the lam")),
-            Row("prompt.redo", value, becomes("he lam")),
-            Row("prompt.delete-word", value, becomes("he "), ("end",)),
-            Row("prompt.delete-to-start", value, becomes("")),
-            Row("prompt.delete-to-end", value, becomes("t"), ("t", "h", "left")),
-            Row("prompt.new-line", value, becomes("t\n")),
-            Row("prompt.paste", value, becomes("t\npony")),
-            Row("prompt.send", lambda app: len(view(app).conversation.replies_by_exchange), moves(1)),
-            Row("prompt.older", value, becomes("t\npony")),
-            Row("prompt.newer", value, becomes("")),
-            Row("prompt.complete", value, becomes("winter"), ("w", "i", "n")),
-            Row("app.quit", lambda app: app._exit, becomes(True)),
-        ],
-    ),
-    "session": Stage(
-        long_session,
-        [
-            Row("session.lower-temperature", of(TemperatureSlider, "value"), becomes(0.75)),
-            Row("session.raise-temperature", of(TemperatureSlider, "value"), becomes(0.8)),
-            Row("session.preset", of(SamplerPanel, "preset"), changes),
-            Row("session.controls", lambda app: app.screen.query_one(SamplerPanel).has_class("-all"), becomes(True)),
-            Row("session.pane", of(PaneTabs, "pane"), becomes("next")),
-            Row("session.page-up", scroll_y(Transcript), decreases, ("f2", "f2")),
-            Row("session.page-down", scroll_y(Transcript), increases),
-            Row("session.inspect-words", focused, becomes("Transcript")),
-            Row("session.stop", focused, becomes("PromptInput")),
-            Row("session.reply-mode", of_screen("reply_mode"), becomes("reply")),
-            Row("session.pace", lambda app: view(app).conversation.pace, becomes(5.0)),
-            Row("session.edit", value, becomes("Where is the wizard"), ("f5",) * 4),
-            Row("session.regenerate", branch_count, becomes(2)),
-            Row("session.continue", lambda app: len(reply(app).tokens), increases),
-            Row("session.hold-seed", lambda app: app.screen.query_one(SamplerPanel).seed() is None, becomes(False)),
-            Row("session.copy", lambda app: app.clipboard, changes),
-            Row("session.find", of(SearchBar, "is_open"), becomes(True)),
-            Row("session.train", screen_name, becomes("NewTrainingDialog")),
-            Row("session.runs", screen_name, becomes("RunsScreen")),
-            Row("session.learn", screen_name, becomes("ChapterScreen")),
-            Row("session.sessions", screen_name, becomes("SessionsScreen")),
-            Row("session.ladder", screen_name, becomes("LadderScreen")),
-            Row("session.compare", screen_name, becomes("SideBySideScreen")),
-            Row("session.lens", screen_name, becomes("LensScreen")),
-            Row("session.memorization", screen_name, becomes("MemorizationScreen")),
-            Row("session.activations", screen_name, becomes("ActivationsScreen")),
-            Row("app.help", screen_name, becomes("HelpScreen")),
-            Row("app.palette", screen_name, becomes("AppCommandPalette")),
-            Row("new-training.cancel", screen_name, becomes("SessionScreen"), ("ctrl+t",)),
-            Row("runs.back", screen_name, becomes("SessionScreen"), ("ctrl+o",)),
-            Row("sessions.back", screen_name, becomes("SessionScreen"), ("ctrl+s",)),
-            Row("help.close", screen_name, becomes("SessionScreen"), ("f1",)),
-            Row("lens.close", screen_name, becomes("SessionScreen"), ("ctrl+e",)),
-            Row("memorization.close", screen_name, becomes("SessionScreen"), ("f9",)),
-            Row("activations.close", screen_name, becomes("SessionScreen"), ("f10",)),
-            Row("model-choice.cancel", screen_name, becomes("SideBySideScreen"), ("ctrl+y", "f3")),
-        ],
-    ),
-    "open vocabulary": Stage(
-        use_open_model,
-        [Row("session.tokens", lambda app: app.settings_store.current.preview_unit, becomes("token"))],
-    ),
-    "conversation": Stage(
-        dialogue_scenes.conversation,
-        [
-            Row("session.cast", screen_name, becomes("CastDialog")),
-            Row("cast.cancel", screen_name, becomes("SessionScreen"), ("ctrl+d",)),
-            Row("cast.again", branch_count, increases, ("ctrl+d",)),
-        ],
-    ),
-    "cast": Stage(
-        open_cast_dialog,
-        [
-            Row("cast.down", chosen, becomes("GANDALF")),
-            Row("cast.up", chosen, becomes("")),
-            Row("cast.page-down", chosen, becomes("SOMEONE")),
-            Row("cast.page-up", chosen, becomes("")),
-            Row("cast.column", lambda app: app.screen.active_list.id, becomes("speaking-as")),
-        ],
-    ),
-    "system prompt": Stage(
-        open_system_prompt,
-        [
-            Row("system-prompt.example", lambda app: app.screen.query_one(Input).value, becomes(EXAMPLE_SYSTEM_PROMPT)),
-            Row("system-prompt.cancel", screen_name, becomes("SessionScreen")),
-        ],
-    ),
-    "slow reply": Stage(
-        start_slow_reply,
-        [Row("session.interrupt", lambda app: view(app).conversation.active_reply, becomes(None))],
-        pace=5,
-    ),
-    "cursor mode": Stage(
-        enter_cursor_mode,
-        [
-            Row("transcript.left", cursor, decreases),
-            Row("transcript.right", cursor, increases),
-            Row("transcript.home", lambda app: cursor(app)[1], becomes(0)),
-            Row("transcript.end", lambda app: cursor(app)[1], becomes(13)),
-            Row("transcript.up", lambda app: cursor(app)[0], moves(-1)),
-            Row("transcript.down", lambda app: cursor(app)[0], moves(1)),
-            Row("conversation.next-alternative", of(ConversationView, "highlighted"), becomes(2)),
-            Row("conversation.previous-alternative", of(ConversationView, "highlighted"), becomes(1)),
-            *(Row(f"conversation.branch-{number}", branch_count, moves(1)) for number in range(1, 9)),
-            Row("conversation.branch", branch_count, moves(1)),
-            Row("conversation.previous-branch", lambda app: reply(app).id, decreases),
-            Row("conversation.next-branch", lambda app: reply(app).id, increases),
-            Row("conversation.parent-branch", lambda app: reply(app).id, decreases),
-            Row("conversation.compare", lambda app: bool(reply(app).exchange.other_branches), becomes(True)),
-            Row("conversation.copy", lambda app: app.clipboard, changes),
-            Row("conversation.name", screen_name, becomes("NameDialog")),
-            Row("name.cancel", screen_name, becomes("SessionScreen"), ("n",)),
-        ],
-    ),
-    "search": Stage(
-        scenes.search, [Row("search.up", current_match, moves(-1)), Row("search.down", current_match, moves(1))]
-    ),
-    "slider": Stage(
-        focus_on(TemperatureSlider),
-        [
-            Row("temperature.down", of(TemperatureSlider, "value"), becomes(0.75)),
-            Row("temperature.up", of(TemperatureSlider, "value"), becomes(0.8)),
-            Row("temperature.greedy", of(TemperatureSlider, "value"), becomes(0.0)),
-            Row("temperature.highest", of(TemperatureSlider, "value"), becomes(2.0)),
-        ],
-    ),
-    "presets": Stage(
-        focus_on(PresetPicker),
-        [
-            Row("preset.next", of(SamplerPanel, "preset"), changes),
-            Row("preset.previous", of(SamplerPanel, "preset"), becomes("notebook 0.8")),
-        ],
-    ),
+column = lambda app: app.screen.query_one(PromptInput).cursor_location[1]  # noqa: E731
+chosen = lambda app: app.screen.active_list.chosen  # noqa: E731
+
+PROMPT = Stage(
+    type_prompt,
+    [
+        *keys("prompt", column, left=moves(-1), right=moves(1), word_left=becomes(4), word_right=becomes(8)),
+        *keys("prompt", column, home=becomes(0), end=becomes(8)),
+        *keys("prompt", selected, select_left=becomes("p"), select_right=becomes(""), select_home=becomes("the lamp")),
+        Row("prompt.select-end", selected, becomes("the lamp"), ("home",)),
+        Row("prompt.backspace", value, becomes("the lam"), ("end",)),
+        Row("prompt.delete", value, becomes("he lam"), ("home",)),
+        *keys("prompt", value, undo=becomes("the lam"), redo=becomes("he lam")),
+        Row("prompt.delete-word", value, becomes("he "), ("end",)),
+        Row("prompt.delete-to-start", value, becomes("")),
+        Row("prompt.delete-to-end", value, becomes("t"), ("t", "h", "left")),
+        *keys("prompt", value, new_line=becomes("t\n"), paste=becomes("t\npony")),
+        Row("prompt.send", lambda app: len(view(app).conversation.replies_by_exchange), moves(1)),
+        *keys("prompt", value, older=becomes("t\npony"), newer=becomes("")),
+        Row("prompt.complete", value, becomes("winter"), ("w", "i", "n")),
+    ],
+)
+SEARCH = Stage(scenes.search, keys("search", current_match, up=moves(-1), down=moves(1)))
+SLIDER = Stage(
+    focus_on(TemperatureSlider),
+    keys("temperature", temperature, down=becomes(0.75), up=becomes(0.8), greedy=becomes(0.0), highest=becomes(2.0)),
+)
+PRESETS = Stage(focus_on(PresetPicker), keys("preset", preset, next=changes, previous=becomes("notebook 0.8")))
+OPEN_VOCABULARY = Stage(
+    use_open_model, keys("session", lambda app: app.settings_store.current.preview_unit, tokens=becomes("token"))
+)
+SYSTEM_PROMPT = Stage(
+    open_system_prompt,
+    [
+        Row("system-prompt.example", input_value, becomes(EXAMPLE_SYSTEM_PROMPT)),
+        closes("system-prompt.cancel", "SessionScreen"),
+    ],
+)
+SLOW_REPLY = Stage(
+    start_slow_reply,
+    [
+        Row("session.interrupt", lambda app: view(app).conversation.active_reply, becomes(None)),
+        Row("app.quit", has_quit, becomes(True)),
+    ],
+    is_slow=True,
+)
+SESSION = Stage(
+    long_session,
+    [
+        *keys("session", temperature, lower_temperature=becomes(0.75), raise_temperature=becomes(0.8)),
+        *keys("session", preset, preset=changes),
+        *keys("session", lambda app: app.screen.query_one(SamplerPanel).has_class("-all"), controls=becomes(True)),
+        *keys("session", of(PaneTabs, "pane"), pane=becomes("next")),
+        Row("session.page-up", scroll_y(Transcript), decreases, ("f2", "f2")),
+        *keys("session", scroll_y(Transcript), page_down=increases),
+        *keys("session", focused, inspect_words=becomes("Transcript"), stop=becomes("PromptInput")),
+        *keys("session", of_screen("reply_mode"), reply_mode=becomes("reply")),
+        *keys("session", lambda app: view(app).conversation.pace, pace=becomes(5.0)),
+        Row("session.edit", value, becomes("Where is the wizard"), ("f5",) * 4),
+        *keys("session", branch_count, regenerate=becomes(2)),
+        *keys("session", lambda app: len(reply(app).tokens), **{"continue": increases}),
+        *keys("session", lambda app: app.screen.query_one(SamplerPanel).seed() is None, hold_seed=becomes(False)),
+        *keys("session", lambda app: app.clipboard, copy=changes),
+        *keys("session", of(SearchBar, "is_open"), find=becomes(True)),
+        *opens("session", train="NewTrainingDialog", runs="RunsScreen", learn="ChapterScreen"),
+        *opens("session", sessions="SessionsScreen", ladder="LadderScreen", compare="SideBySideScreen"),
+        *opens("session", lens="LensScreen", memorization="MemorizationScreen", activations="ActivationsScreen"),
+        *opens("app", help="HelpScreen", palette="AppCommandPalette"),
+        closes("new-training.cancel", "SessionScreen", "ctrl+t"),
+        closes("runs.back", "SessionScreen", "ctrl+o"),
+        closes("sessions.back", "SessionScreen", "ctrl+s"),
+        closes("help.close", "SessionScreen", "f1"),
+        closes("lens.close", "SessionScreen", "ctrl+e"),
+        closes("memorization.close", "SessionScreen", "f9"),
+        closes("activations.close", "SessionScreen", "f10"),
+        closes("model-choice.cancel", "SideBySideScreen", "ctrl+y", "f3"),
+    ],
+)
+CONVERSATION = Stage(
+    dialogue_scenes.conversation,
+    [
+        *opens("session", cast="CastDialog"),
+        closes("cast.cancel", "SessionScreen", "ctrl+d"),
+        Row("cast.again", branch_count, increases, ("ctrl+d",)),
+    ],
+)
+CAST = Stage(
+    open_cast_dialog,
+    [
+        *keys(
+            "cast", chosen, down=becomes("GANDALF"), up=becomes(""), page_down=becomes("SOMEONE"), page_up=becomes("")
+        ),
+        *keys("cast", lambda app: app.screen.active_list.id, column=becomes("speaking-as")),
+    ],
+)
+CURSOR_MODE = Stage(
+    enter_cursor_mode,
+    [
+        *keys("transcript", cursor, left=decreases, right=increases),
+        *keys("transcript", lambda app: cursor(app)[1], home=becomes(0), end=becomes(13)),
+        *keys("transcript", lambda app: cursor(app)[0], up=moves(-1), down=moves(1)),
+        *keys("conversation", of(ConversationView, "highlighted"), next_alternative=becomes(2)),
+        *keys("conversation", of(ConversationView, "highlighted"), previous_alternative=becomes(1)),
+        *(Row(f"conversation.branch-{number}", branch_count, moves(1)) for number in range(1, 9)),
+        Row("conversation.branch", branch_count, moves(1)),
+        *keys("conversation", lambda app: reply(app).id, previous_branch=decreases, next_branch=increases),
+        *keys("conversation", lambda app: reply(app).id, parent_branch=decreases),
+        *keys("conversation", lambda app: bool(reply(app).exchange.other_branches), compare=becomes(True)),
+        *keys("conversation", lambda app: app.clipboard, copy=changes),
+        *opens("conversation", name="NameDialog"),
+        closes("name.cancel", "SessionScreen", "n"),
+    ],
+)
+
+SESSION_APPS = {
+    "prompt, search and controls": [PROMPT, PRESETS, SLIDER, SYSTEM_PROMPT, SEARCH],
+    "session": [SESSION],
+    "words of a reply": [CURSOR_MODE],
+    "conversation": [CONVERSATION],
+    "cast": [CAST],
+    "subwords and a slow reply": [OPEN_VOCABULARY, SLOW_REPLY],
 }

@@ -1,14 +1,18 @@
-"""Rows for the keys of the ladder, the saved sessions, the lens and the memorization screen."""
+"""Keys of the screens that analyse or generate texts, and of the saved sessions."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
-from textual.pilot import Pilot
 from textual.widgets import OptionList
 
 from engine.generation.settings import SamplerSettings
-from lotr_tui.app import LotrApp
+from lotr_tui.screens.activations.gate_strips import GateStrips
+from lotr_tui.screens.activations.screen import ActivationsScreen
+from lotr_tui.screens.activations.top_activations import UnitTopActivations
+from lotr_tui.screens.activations.unit_activations import UnitActivations
+from lotr_tui.screens.attention.attended_list import AttendedList
+from lotr_tui.screens.attention.head_along_text import HeadAlongText
+from lotr_tui.screens.attention.layer_predictions import LayerPredictions
+from lotr_tui.screens.attention.strips import AttentionStrips
 from lotr_tui.screens.comparison.columns import GenerationColumns
 from lotr_tui.screens.comparison.ladder import LadderScreen
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
@@ -22,49 +26,127 @@ from lotr_tui.screens.lens.who_screen import WhoLensScreen
 from lotr_tui.screens.memorization.occurrences import PassageOccurrences
 from lotr_tui.screens.memorization.passage_text import PassageTextView
 from lotr_tui.screens.memorization.screen import MemorizationScreen
+from lotr_tui.screens.text.view import TokenTextView
 from lotr_tui.session.column_output import PromptContext
 from lotr_tui.session.session_file import sessions_folder
 from tests.support import scenes
 from tests.support.analysis import is_idle
-from tests.support.bindings.expectations import becomes, changes, decreases, increases, moves
-from tests.support.bindings.observations import focused, of, of_screen, screen_name, scroll_y
-from tests.support.bindings.rows import LIST, LONG_TEXT, PAGES, Row, Stage, cursor_rows
+from tests.support.app import VOCABULARY
+from tests.support.attention import attention_session_model, open_attention
+from tests.support.bindings import (
+    LINE_OF_WORDS,
+    LIST,
+    LONG_TEXT,
+    PAGES,
+    Row,
+    Stage,
+    becomes,
+    changes,
+    closes,
+    decreases,
+    focused,
+    highlighted,
+    increases,
+    keys,
+    moves,
+    of,
+    of_screen,
+    opens,
+    scroll_y,
+    with_focus,
+)
 from tests.support.dialogues import dialogue_session_model
 from tests.support.pilot import until
 
-
-def selected_temperature(app: LotrApp) -> float:
-    screen: Any = app.screen
-    return float(screen.slots[screen.selected_index].temperature)
+# Columns
 
 
-def delete_session() -> None:
-    (sessions_folder() / "broken.jsonl").unlink()
+def selected_temperature(app):
+    return float(app.screen.slots[app.screen.selected_index].temperature)
 
 
-def painted(app: LotrApp) -> list[str]:
+def num_columns(app):
+    return len(app.screen.slots)
+
+
+def is_writing(app):
+    return app.screen.writers.is_writing
+
+
+def painted(app):
     """Return the painted lines of the columns."""
     columns = app.screen.query_one(GenerationColumns)
     return [columns.render_line(y).text for y in range(columns.size.height)]
 
 
-def sessions_listed(app: LotrApp) -> int:
-    return app.screen.query_one(OptionList).option_count
+def ladder(pace):
+    """Return a function that opens a ladder of long texts."""
+
+    async def set_up(pilot):
+        settings = SamplerSettings(top_k=20, max_tokens=200)
+        screen = LadderScreen(scenes.session_model_of(pilot.app), "the tower", settings, 3, pace)
+        await pilot.app.push_screen(screen)
+
+    return set_up
 
 
-def suggested_suffix(app: LotrApp) -> str:
+async def speaker_columns(pilot):
+    context, settings = PromptContext("conversation"), SamplerSettings(max_tokens=5)
+    runs_dir = pilot.app.runs_dir
+    screen = SideBySideScreen(dialogue_session_model(), runs_dir, "the tower", settings, 3, 0, context)
+    await pilot.app.push_screen(screen)
+    await until(pilot, lambda: len(screen.slots) == 3)
+
+
+async def column_choice(pilot):
+    await speaker_columns(pilot)
+    await pilot.press("f3")
+    await until(pilot, lambda: pilot.app.screen.query("#models"))
+
+
+LADDER = Stage(
+    ladder(0),
+    [
+        *keys("ladder", selected_temperature, preset=becomes(0.5)),
+        *keys("columns", num_columns, add=moves(1), remove=moves(-1)),
+        *keys("columns", of_screen("selected_index"), previous=moves(-1), next=moves(1)),
+        *keys("columns", selected_temperature, lower_temperature=decreases, raise_temperature=increases),
+        Row("columns.generate", of_screen("prompt_and_seed"), becomes(("the towerx", 3)), ("x",)),
+        *keys("columns", painted, up=changes, down=changes),
+        *keys("columns", of_screen("prompt_and_seed"), seed=changes),
+    ],
+)
+SLOW_COLUMNS = Stage(
+    ladder(2),
+    [
+        Row("columns.stop", is_writing, becomes(False)),
+        Row("columns.interrupt", is_writing, becomes(False), ("enter",)),
+        closes("columns.close", "SessionScreen"),
+    ],
+    is_slow=True,
+)
+SPEAKER_COLUMNS = Stage(speaker_columns, [closes("side-by-side.change", "ModelChoiceDialog", "right")])
+COLUMN_CHOICE = Stage(
+    column_choice,
+    [Row("model-choice.down", highlighted, moves(1), ("g",)), Row("model-choice.up", highlighted, moves(-1))],
+)
+
+# Sessions and paths
+
+
+def suggested_suffix(app):
     """Return the suffix of the path that the export dialog suggests, or "" without the dialog."""
     inputs = app.screen.query(CompletingInput)
     return Path(inputs.first().value).suffix if inputs else ""
 
 
-def completion(app: LotrApp) -> str:
+def completion(app):
     """Return the completion that is shown."""
     completing_input = app.screen.query_one(CompletingInput)
     return completing_input.completions[completing_input.completion_index]
 
 
-async def path_completion(pilot: Pilot[None]) -> None:
+async def path_completion(pilot):
     """Show a dialog for a path that has two completions."""
     for name in ("lamp.txt", "pony.txt"):
         Path("texts", name).parent.mkdir(exist_ok=True)
@@ -74,177 +156,182 @@ async def path_completion(pilot: Pilot[None]) -> None:
     await until(pilot, lambda: len(pilot.app.screen.query_one(CompletingInput).completions) == 2)
 
 
-def ladder(pace: float) -> Callable[[Pilot[None]], Awaitable[None]]:
-    """Return a function that opens a ladder of long texts."""
+SESSIONS = Stage(
+    scenes.sessions,
+    [
+        *keys("sessions", suggested_suffix, markdown=becomes(".md"), json=becomes(".json"), svg=becomes(".svg")),
+        closes("export.cancel", "SessionsScreen", "m"),
+        *opens("sessions", rename="RenameDialog", delete="ConfirmDialog"),
+        Row(
+            "sessions.refresh",
+            lambda app: app.screen.query_one(OptionList).option_count,
+            moves(-1),
+            prepare=lambda app: (sessions_folder() / "broken.jsonl").unlink(),
+        ),
+        closes("sessions.open", "SessionScreen"),
+    ],
+)
+NEW_SESSION = Stage(scenes.sessions, [closes("sessions.new", "SessionScreen")])
+COMPLETION = Stage(
+    path_completion,
+    [
+        *keys("completion", completion, next=becomes("texts/pony.txt"), previous=becomes("texts/lamp.txt")),
+        *keys("completion", of(CompletingInput, "value"), accept=becomes("texts/lamp.txt")),
+    ],
+)
 
-    async def set_up(pilot: Pilot[None]) -> None:
-        app: Any = pilot.app
-        settings = SamplerSettings(top_k=20, max_tokens=200)
-        await app.push_screen(LadderScreen(scenes.session_model_of(app), "the tower", settings, 3, pace))
-
-    return set_up
+# The lens and copied passages
 
 
-async def lens(pilot: Pilot[None]) -> None:
-    app: Any = pilot.app
-    await app.push_screen(LensScreen(scenes.confident_model(app), LONG_TEXT))
-    await until(pilot, lambda: is_idle(app))
-    app.screen.query_one(LensTextView).focus()
+async def lens(pilot):
+    await pilot.app.push_screen(LensScreen(scenes.confident_model(pilot.app), LONG_TEXT))
+    await until(pilot, lambda: is_idle(pilot.app))
+    pilot.app.screen.query_one(LensTextView).focus()
 
 
-async def who_lens(pilot: Pilot[None]) -> None:
-    app: Any = pilot.app
+async def who_lens(pilot):
     screen = WhoLensScreen(dialogue_session_model(), "GANDALF: where is frodo\nwe walked all night")
-    await app.push_screen(screen)
-    await until(pilot, lambda: is_idle(app))
+    await pilot.app.push_screen(screen)
+    await until(pilot, lambda: is_idle(pilot.app))
 
 
-def pair_of(number: int) -> Callable[[LotrApp], str]:
+def pair_of(number):
     """Return a function that returns one of the two speakers that the lens compares."""
     return lambda app: app.screen.query_one(WhoPane).default_pair()[number]
 
 
-async def speaker_columns(pilot: Pilot[None]) -> None:
-    app: Any = pilot.app
-    context = PromptContext("conversation")
-    model = dialogue_session_model()
-    screen = SideBySideScreen(model, app.runs_dir, "the tower", SamplerSettings(max_tokens=5), 3, 0, context)
-    await app.push_screen(screen)
-    await until(pilot, lambda: len(screen.slots) == 3)
+async def memorization(pilot):
+    await pilot.app.push_screen(MemorizationScreen(scenes.session_model_of(pilot.app), LONG_TEXT))
+    await until(pilot, lambda: is_idle(pilot.app))
 
 
-async def column_choice(pilot: Pilot[None]) -> None:
-    await speaker_columns(pilot)
-    await pilot.press("f3")
-    await until(pilot, lambda: pilot.app.screen.query("#models"))
+lens_cursor, passage = of(LensTextView, "cursor"), of(PassageTextView, "highlighted")
+LENS = Stage(
+    lens,
+    [
+        Row("lens-text-view.last", lens_cursor, increases, ("home",)),
+        *keys("lens-text-view", lens_cursor, page_up=decreases, first=becomes(0), page_down=increases),
+        *keys("lens-text-view", lens_cursor, left=moves(-1), right=moves(1), up=decreases, down=increases),
+        Row("lens-text-view.next", lens_cursor, increases, ("home",)),
+        Row("lens-text-view.previous", lens_cursor, decreases, ("end",)),
+        *keys("lens", of(LensTextView, "view"), view=changes),
+        *keys("lens", of_screen("eos_per_line"), line_ends=changes),
+        *opens("lens", open="OpenTextDialog"),
+        closes("open-text.cancel", "LensScreen", "ctrl+o"),
+        *keys("lens", focused, sentences=becomes("LensSentences")),
+        *keys("lens-sentences", of(LensSentences, "cursor"), **{"first": decreases, **LIST}),
+        *keys("lens-sentences", of(LensSentences, "hardest_first"), order=becomes(True)),
+    ],
+    size=(60, 14),
+)
+WHO_LENS = Stage(
+    who_lens,
+    [
+        *keys("lens", of_screen("who_view"), who=becomes("who")),
+        *keys("lens", pair_of(0), first=changes),
+        *keys("lens", pair_of(1), second=changes),
+        *opens("lens", pair="SpeakerPairDialog"),
+        closes("speaker-pair.cancel", "WhoLensScreen", "f8"),
+    ],
+)
+MEMORIZATION = Stage(
+    memorization,
+    [
+        *keys("passage-text-view", passage, next=moves(1), previous=moves(-1), tab=moves(1), back=moves(-1)),
+        *keys("passage-text-view", passage, last=increases, first=becomes(0)),
+        *keys("passage-text-view", scroll_y(PassageTextView), page_down=increases, page_up=decreases),
+        *keys("memorization", focused, edit=becomes("LineInput")),
+    ],
+    size=(60, 14),
+)
+OCCURRENCES = Stage(
+    with_focus(memorization, PassageOccurrences),
+    keys("passage-occurrences", scroll_y(PassageOccurrences), down=increases, up=decreases, **PAGES),
+    size=(60, 14),
+)
+
+# Activations and attention
 
 
-async def memorization(pilot: Pilot[None]) -> None:
-    app: Any = pilot.app
-    await app.push_screen(MemorizationScreen(scenes.session_model_of(app), LONG_TEXT))
-    await until(pilot, lambda: is_idle(app))
+async def activations(pilot):
+    await pilot.app.push_screen(ActivationsScreen(scenes.large_model(pilot.app), LONG_TEXT))
+    await until(pilot, lambda: is_idle(pilot.app))
 
 
-async def occurrences(pilot: Pilot[None]) -> None:
-    await memorization(pilot)
-    pilot.app.screen.query_one(PassageOccurrences).focus()
+async def attention(pilot):
+    await open_attention(pilot, attention_session_model(VOCABULARY, num_layers=24), LONG_TEXT)
 
 
-TEXTS: dict[str, Stage] = {
-    "ladder": Stage(
-        ladder(0),
-        [
-            Row("ladder.preset", selected_temperature, becomes(0.5)),
-            Row("columns.add", lambda app: len(app.screen.slots), moves(1)),  # type: ignore[attr-defined]
-            Row("columns.remove", lambda app: len(app.screen.slots), moves(-1)),  # type: ignore[attr-defined]
-            Row("columns.previous", of_screen("selected_index"), moves(-1)),
-            Row("columns.next", of_screen("selected_index"), moves(1)),
-            Row("columns.lower-temperature", selected_temperature, decreases),
-            Row("columns.raise-temperature", selected_temperature, increases),
-            Row("columns.generate", of_screen("prompt_and_seed"), becomes(("the towerx", 3)), ("x",)),
-            Row("columns.up", painted, changes),
-            Row("columns.down", painted, changes),
-            Row("columns.seed", of_screen("prompt_and_seed"), changes),
-        ],
-    ),
-    "slow columns": Stage(
-        ladder(2),
-        [
-            Row("columns.stop", lambda app: app.screen.writers.is_writing, becomes(False)),  # type: ignore[attr-defined]
-            Row("columns.interrupt", lambda app: app.screen.writers.is_writing, becomes(False), ("enter",)),  # type: ignore[attr-defined]
-            Row("columns.close", screen_name, becomes("SessionScreen")),
-        ],
-        pace=2,
-    ),
-    "sessions": Stage(
-        scenes.sessions,
-        [
-            Row("sessions.markdown", suggested_suffix, becomes(".md")),
-            Row("sessions.json", suggested_suffix, becomes(".json")),
-            Row("sessions.svg", suggested_suffix, becomes(".svg")),
-            Row("export.cancel", screen_name, becomes("SessionsScreen"), ("m",)),
-            Row("sessions.rename", screen_name, becomes("RenameDialog")),
-            Row("sessions.delete", screen_name, becomes("ConfirmDialog")),
-            Row("sessions.refresh", sessions_listed, moves(-1), prepare=delete_session),
-            Row("sessions.open", screen_name, becomes("SessionScreen")),
-        ],
-    ),
-    "new session": Stage(scenes.sessions, [Row("sessions.new", screen_name, becomes("SessionScreen"))]),
-    "completion": Stage(
-        path_completion,
-        [
-            Row("completion.next", completion, becomes("texts/pony.txt")),
-            Row("completion.previous", completion, becomes("texts/lamp.txt")),
-            Row(
-                "completion.accept", lambda app: app.screen.query_one(CompletingInput).value, becomes("texts/lamp.txt")
-            ),
-        ],
-    ),
-    "lens": Stage(
-        lens,
-        [
-            Row("lens-text-view.last", of(LensTextView, "cursor"), increases, ("home",)),
-            Row("lens-text-view.page-up", of(LensTextView, "cursor"), decreases),
-            Row("lens-text-view.first", of(LensTextView, "cursor"), becomes(0)),
-            Row("lens-text-view.page-down", of(LensTextView, "cursor"), increases),
-            Row("lens-text-view.left", of(LensTextView, "cursor"), moves(-1)),
-            Row("lens-text-view.right", of(LensTextView, "cursor"), moves(1)),
-            Row("lens-text-view.up", of(LensTextView, "cursor"), decreases),
-            Row("lens-text-view.down", of(LensTextView, "cursor"), increases),
-            Row("lens-text-view.next", of(LensTextView, "cursor"), increases, ("home",)),
-            Row("lens-text-view.previous", of(LensTextView, "cursor"), decreases, ("end",)),
-            Row("lens.view", of(LensTextView, "view"), changes),
-            Row("lens.line-ends", of_screen("eos_per_line"), changes),
-            Row("lens.open", screen_name, becomes("OpenTextDialog")),
-            Row("open-text.cancel", screen_name, becomes("LensScreen"), ("ctrl+o",)),
-            Row("lens.sentences", focused, becomes("LensSentences")),
-            *cursor_rows("lens-sentences", of(LensSentences, "cursor"), {"first": decreases, **LIST}),
-            Row("lens-sentences.order", of(LensSentences, "hardest_first"), becomes(True)),
-        ],
-        size=(60, 14),
-    ),
-    "who lens": Stage(
-        who_lens,
-        [
-            Row("lens.who", lambda app: app.screen.who_view, becomes("who")),  # type: ignore[attr-defined]
-            Row("lens.first", pair_of(0), changes),
-            Row("lens.second", pair_of(1), changes),
-            Row("lens.pair", screen_name, becomes("SpeakerPairDialog")),
-            Row("speaker-pair.cancel", screen_name, becomes("WhoLensScreen"), ("f8",)),
-        ],
-    ),
-    "speaker columns": Stage(
-        speaker_columns, [Row("side-by-side.change", screen_name, becomes("ModelChoiceDialog"), ("right",))]
-    ),
-    "column choice": Stage(
-        column_choice,
-        [
-            Row("model-choice.down", lambda app: app.screen.query_one(OptionList).highlighted, moves(1), ("g",)),
-            Row("model-choice.up", lambda app: app.screen.query_one(OptionList).highlighted, moves(-1)),
-        ],
-    ),
-    "memorization": Stage(
-        memorization,
-        [
-            Row("passage-text-view.next", of(PassageTextView, "highlighted"), moves(1)),
-            Row("passage-text-view.previous", of(PassageTextView, "highlighted"), moves(-1)),
-            Row("passage-text-view.tab", of(PassageTextView, "highlighted"), moves(1)),
-            Row("passage-text-view.back", of(PassageTextView, "highlighted"), moves(-1)),
-            Row("passage-text-view.last", of(PassageTextView, "highlighted"), increases),
-            Row("passage-text-view.first", of(PassageTextView, "highlighted"), becomes(0)),
-            Row("passage-text-view.page-down", scroll_y(PassageTextView), increases),
-            Row("passage-text-view.page-up", scroll_y(PassageTextView), decreases),
-            Row("memorization.edit", focused, becomes("LineInput")),
-        ],
-        size=(60, 14),
-    ),
-    "occurrences": Stage(
-        occurrences,
-        [
-            Row("passage-occurrences.down", scroll_y(PassageOccurrences), increases),
-            Row("passage-occurrences.up", scroll_y(PassageOccurrences), decreases),
-            *cursor_rows("passage-occurrences", scroll_y(PassageOccurrences), PAGES),
-        ],
-        size=(60, 14),
-    ),
+unit, gate, text_cursor = of(GateStrips, "unit"), of(GateStrips, "gate"), of(TokenTextView, "cursor")
+position, head_row = of(AttentionStrips, "position"), of(AttentionStrips, "row")
+ACTIVATIONS = Stage(
+    activations,
+    [
+        *keys("activations", text_cursor, previous=moves(-1), next=moves(1)),
+        *keys("gate-strips", unit, first=becomes(0), right=moves(1), left=moves(-1), page_down=moves(20)),
+        *keys("gate-strips", unit, page_up=moves(-20), last=becomes(199)),
+        *keys("gate-strips", gate, up=becomes("candidate"), down=becomes("cell")),
+        *keys("gate-strips", unit, largest=changes),
+        *keys("gate-strips", of(GateStrips, "units_per_cell"), zoom=becomes(1)),
+        *keys("activations", lambda app: app.screen.pinned_unit is None, pin=becomes(False)),
+        *keys("activations", focused, edit=becomes("LineInput")),
+        *keys("activations", lambda app: app.screen.has_class("-search-results"), other=becomes(True)),
+        *keys("activations", of(UnitTopActivations, "examples"), find=changes),
+        *keys("activations", of_screen("layer_index"), layer=becomes(1)),
+    ],
+)
+ACTIVATION_TEXT = Stage(
+    with_focus(activations, TokenTextView),
+    [Row("token-text-view.first", text_cursor, becomes(0)), *keys("token-text-view", text_cursor, **LINE_OF_WORDS)],
+    size=(60, 14),
+)
+ACTIVATION_LIST = Stage(
+    with_focus(activations, UnitActivations),
+    keys("unit-activations", of(UnitActivations, "cursor"), **{"first": decreases, **LIST}),
+)
+TOP_ACTIVATIONS = Stage(
+    with_focus(activations, UnitTopActivations, "f4"),
+    [
+        *keys("unit-top-activations", of(UnitTopActivations, "cursor"), **LIST),
+        Row("unit-top-activations.select", of_screen("text"), changes),
+    ],
+)
+ATTENTION = Stage(
+    attention,
+    [
+        *keys("attention", text_cursor, previous=moves(-1), next=moves(1)),
+        *keys("attention-strips", position, first=becomes(0), right=moves(1), left=moves(-1), page_down=increases),
+        *keys("attention-strips", position, page_up=decreases, last=increases),
+        *keys("attention-strips", head_row, up=moves(-1), down=moves(1)),
+        *keys("attention-strips", position, largest=changes),
+        *keys(
+            "attention-strips", lambda app: len(app.screen.query_one(AttentionStrips).columns().names), zoom=increases
+        ),
+        *keys("attention", of_screen("layer_index"), layer=becomes(0), previous_layer=becomes(23)),
+        *keys("attention", lambda app: app.screen.pinned_head is None, pin=becomes(False)),
+        *keys("attention", of_screen("is_without_start"), start=becomes(True)),
+        *keys("attention", focused, other=becomes("AttendedList"), edit=becomes("LineInput")),
+        closes("attention.close", "SessionScreen"),
+    ],
+)
+STRONGEST_ATTENTION = Stage(
+    with_focus(attention, AttendedList, "f5"),
+    keys("attended-list", of(AttendedList, "cursor_line"), **{"first": becomes(0), **LIST}),
+)
+HEAD_ALONG_TEXT = Stage(
+    with_focus(attention, HeadAlongText, "f5", "f5"),
+    keys("head-along-text", of(HeadAlongText, "cursor"), **{"first": decreases, **LIST}),
+)
+LOGIT_LENS = Stage(
+    with_focus(attention, LayerPredictions, "f5", "f5", "f5"),
+    keys("layer-predictions", of(LayerPredictions, "cursor"), **{"first": becomes(0), **LIST}),
+)
+
+TEXT_APPS = {
+    "columns": [LADDER, SPEAKER_COLUMNS, COLUMN_CHOICE, SLOW_COLUMNS],
+    "saved sessions": [COMPLETION, SESSIONS],
+    "new session": [NEW_SESSION],
+    "lens and copied passages": [WHO_LENS, LENS, MEMORIZATION, OCCURRENCES],
+    "activations": [ACTIVATIONS, ACTIVATION_TEXT, ACTIVATION_LIST, TOP_ACTIVATIONS],
+    "attention": [ATTENTION, STRONGEST_ATTENTION, HEAD_ALONG_TEXT, LOGIT_LENS],
 }
