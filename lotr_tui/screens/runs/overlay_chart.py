@@ -77,7 +77,7 @@ class OverlayChart(StripWidget):
             curve = decimate(epochs, log_perplexities, x_range, 2 * columns)
             canvas.draw_curves({style: y_axis.plot(curve, x_range, columns)})
             row = y_axis.row_at(10.0 ** float(log_perplexities[-1]))
-            if 0 <= row < rows:
+            if 0 <= row < rows and epochs[-1] >= x_range[0]:  # damaged metrics have negative epochs
                 canvas.draw_text(row, column_at(float(epochs[-1]), x_range, columns), self._marks[index], style)
         x_axis = format_x_axis(x_range, columns, "epochs")
         return [self._legend(width), *frame_lines(canvas, y_axis, x_axis, styles, axis_style)]

@@ -133,17 +133,6 @@ class TestInfo:
         assert re.search(r"^Sam +60 +1,800", shown, re.MULTILINE)
         assert not set("\x1b\u202e") & set(shown)
 
-    def test_what_dialogue_mode_cannot_use_is_refused(self, refused, lotr, tmp_path):
-        write_csv(tmp_path / "a.csv", ["the old mill is the old mill"] * 120, columns=("who", "dialog"))
-        message = refused("data", "info", "a.csv", *DIALOGUE)
-        assert "no column 'char' of speakers" in message
-        assert "--speaker-column, or use --mode line" in message
-        assert lotr("data", "info", "a.csv", *DIALOGUE, "--speaker-column", "who").returncode == 0
-        (tmp_path / "b.csv").write_text("char,dialog,char\n" + "SAM,the old mill is old,SAM\n" * 60)
-        assert "has 2 columns 'char'" in refused("data", "info", "b.csv", *DIALOGUE)
-        (tmp_path / "a.txt").write_text("the old mill\n" * 60)
-        assert "'NAME: text'" in refused("data", "info", "a.txt", *DIALOGUE)
-
     def test_vocabulary_of_a_tokenizer_and_held_out_scenes(self, info, tmp_path):
         path = write_csv(tmp_path / "corpus.csv", sentences(200))
         row = info(path, "--tokenizer", "bpe", "--vocabulary-size", "350")
@@ -171,11 +160,6 @@ class TestTokenize:
         assert all(text[token["start"] :].startswith(token["text"]) for token in report["tokens"])
         piped = json_output(lotr("tokenize", "-", "--tokenizer", tokenizer, "--json", stdin=text.encode()))
         assert piped["tokens"] == report["tokens"]
-
-    def test_the_bundled_tokenizer_is_the_default_and_the_size_of_another_can_be_chosen(self, lotr):
-        assert json_output(lotr("tokenize", "Where is Xyzzy?", "--json"))["vocabulary_size"] == 2048
-        report = json_output(lotr("tokenize", "a", "--tokenizer", "bpe", "--vocabulary-size", "400", "--json"))
-        assert report["vocabulary_size"] == 400
 
     def test_a_closed_vocabulary_names_what_it_does_not_know(self, lotr):
         marked, tokens, summary = lotr("tokenize", "Where is Xyzzy?", "--tokenizer", "words").stdout.splitlines()
@@ -219,13 +203,6 @@ class TestFetch:
         assert "pg3.txt is an HTML page, not the plain text of 'The Ferry, part 3'" in done.stderr
         assert done.returncode != 0
         assert (tmp_path / "tales.txt").read_text() == "old"
-
-    def test_books_of_a_folder_need_no_network(self, lotr, mirror, home, tmp_path):
-        for book, content in BOOKS.items():
-            (tmp_path / book.file_name).write_bytes(content)
-        assert lotr("data", "fetch", "tales", "--from", tmp_path).returncode == 0
-        assert (home / "tales" / "tales.txt").is_file()
-        assert mirror.requests == []
 
     @pytest.mark.slow
     def test_an_interrupt_leaves_no_text_and_a_download_to_continue(self, tmp_path, environment):

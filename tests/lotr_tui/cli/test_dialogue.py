@@ -9,13 +9,11 @@ import pytest
 
 from engine.analysis.speaker_posterior import SpeakerPosterior
 from engine.generation.generate import Done
-from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import (
     Turn,
     TurnEnd,
     TurnStart,
-    encode_turn,
     encode_turns,
     generate_scene,
     generate_turn,
@@ -157,15 +155,6 @@ class TestAnswers:
         assert "".join(row["piece"] for row in rows[:-1]).strip() == talk(*arguments)["text"]
         assert (rows[-1]["speaker"], len(rows[-1]["candidates"])) == ("FRODO", 2)
 
-    def test_a_prompt_alone_is_continued_under_its_name(self, talk, model):
-        for prompt, speaker in (("the road", "SOMEONE"), ("SAM: the road", "SAM")):
-            ids = encode_turn(model.tokenizer, Turn(speaker, "the road"))[:-1]
-            log_probs = prefill(model, ids, read_turns(model, [])).log_probs
-            record = talk("generate", prompt, "--seed", "7")
-            assert "speaker" not in record
-            first = record["tokens"][0]
-            assert first["logprob"] == pytest.approx(float(log_probs[first["id"]]), abs=1e-4)
-
 
 class TestScenes:
     def test_a_scene_is_a_script_on_stdout(self, lotr, run, model):
@@ -301,15 +290,3 @@ class TestBySpeaker:
             figures = (f"{scores['perplexity']:.2f}", f"{scores['bits_per_character']:.3f}")
             assert line.split() == [scores["speaker"], *figures, str(scores["tokens"]), str(scores["lines"])]
         assert re.search(r"\nwho speaks next: \d\.\d\d bits per turn, top-1 accuracy \d+ % of 40 turns\n", shown)
-
-    def test_a_script_is_scored(self, distinct):
-        script = b"SAM: supper now\nGOLLUM: nasty\n\nSAM: supper here\n"
-        arguments = ("eval", "distinct", "--by-speaker", "--text", "-", "--json")
-        record = json_output(distinct(*arguments, stdin=script))
-        counts = {scores["speaker"]: (scores["lines"], scores["tokens"]) for scores in record["speakers"]}
-        assert counts == {"SAM": (2, 6), "GOLLUM": (1, 2)}
-        characters = {scores["speaker"]: scores["characters"] for scores in record["speakers"]}
-        assert characters == {"SAM": len("supper now\nsupper here\n"), "GOLLUM": len("nasty\n")}
-        assert record["next_speaker"]["turns"] == 3
-        cached = json_output(distinct(*arguments, "--cache", stdin=script))
-        assert cached["next_speaker"] == pytest.approx(record["next_speaker"], abs=0.1)

@@ -103,12 +103,6 @@ class TestOneModel:
         assert from_file["unk_rate"] == 1 / 8
         assert from_file["perplexity"] == piped["perplexity"]
 
-    def test_a_short_text_has_no_confidence_interval(self, lotr, score):
-        assert score("one", "--text", "-", stdin=b"the miller sells\n")["confidence_interval"] is None
-        shown = lotr("eval", "one", "--text", "-", stdin=b"the miller sells\n").stdout
-        assert "a confidence interval (95 % CI) needs at least 200 tokens" in shown
-        assert shown.splitlines()[1].split()[2] == "-"
-
 
 class TestCombinations:
     def test_json_has_the_perplexity_of_each_combination_and_of_the_complete_one_at_the_top(self, score):
@@ -130,12 +124,6 @@ class TestCombinations:
         alone = [score(name)["perplexity"] for name in ("one", "two")]
         assert ensemble["perplexity"] < sum(alone) / 2
         assert score("one", "--run", "one")["perplexity"] == pytest.approx(alone[0], rel=1e-5)
-
-    def test_weights_option_sets_the_mixture_weights(self, score):
-        row = score("one", "--run", "two", "--weights", "1,0")
-        assert row["mixture"] == pytest.approx(score("one")["perplexity"], rel=1e-5)
-        row = score("one", "--mixture", "--weights", "0,1", "--baselines")
-        assert row["mixture"] == pytest.approx(row["baselines"]["kneser_ney_5"], rel=1e-5)
 
     @pytest.mark.usefixtures("trained")
     def test_table_has_all_combinations_and_descriptions(self, lotr):
@@ -199,18 +187,6 @@ class TestSeveralModels:
         assert score("bpe", "words", "--text", folder / "own.txt") == score(
             "words", "bpe", "--text", folder / "own.txt"
         )
-
-    def test_each_model_has_the_figures_that_it_has_alone(self, score, folder):
-        path = folder / "own.txt"
-        report = score("words", "bpe", "characters", "--text", path)
-        for form, names in (("words", ["words"]), ("original", ["bpe", "characters"])):
-            text = next(text for text in report["texts"] if text["text_form"] == form)
-            for name in names:
-                alone = score(name, "--text", path)
-                row = next(row for row in text["models"] if row["run"] == name)
-                assert (alone["text_form"], alone["characters"]) == (form, text["characters"])
-                for key in ("bits_per_character", "bits_per_character_interval", "perplexity", "tokens", "unk_rate"):
-                    assert alone[key] == row[key]
 
     def test_splits_of_the_same_corpus_are_compared(self, score, refused):
         report = score("words", "bpe", "--split", "test")

@@ -140,13 +140,6 @@ def test_json_has_the_exact_text_and_the_pieces(tokenizer, capsys):
     assert [row["piece"] for row in rows[:-1]] == [token["piece"] for token in result["tokens"]]
 
 
-def test_each_write_is_of_whole_characters(monkeypatch):
-    written = []
-    monkeypatch.setattr("builtins.print", lambda *texts, **_: written.extend(texts))
-    recite(RecitingModel(character_tokenizer(), "The 日本"), "The")
-    assert written[:7] == ["", "", "", "日", "", "", "本"]
-
-
 class Recorder(RecitingModel):
     """A model that records which tokens it reads."""
 

@@ -10,8 +10,6 @@ from engine.analysis.written_speakers import guess_written_speaker, read_script
 from engine.data.tokenizers.base import EOS_ID
 from engine.models.base import score_sequence
 from engine.models.pretrained.chat import ChatMessage
-from lotr_tui.cli.model_names import report_names
-from tests.support.commands import refusal
 
 pytest.importorskip("transformers")
 
@@ -67,9 +65,7 @@ def printed(lotr):
 class TestGenerate:
     def test_a_prompt_is_continued(self, printed, name, model):
         record = json.loads(printed(*GENERATE, "--run", name, "--temperature", "0", "--json"))
-        assert record["run"] == name
-        assert record["prompt"] == "Where is the Ring?"
-        assert len(record["tokens"]) == 6
+        assert (record["run"], record["prompt"], len(record["tokens"])) == (name, "Where is the Ring?", 6)
         state, ids = model.start(), [EOS_ID, *model.tokenizer.encode("Where is the Ring?").tolist()]
         log_probs, state = model.advance_tokens(state, ids)
         for token in record["tokens"]:
@@ -85,13 +81,6 @@ class TestGenerate:
         assert first["id"] == int(log_probs.argmax())
         assert done["event"] == "done"
 
-    def test_a_model_without_template_continues_on_the_next_line(self, lotr, plain_folder):
-        arguments = (*GENERATE, "--run", f"hf:{plain_folder}", "--reply", "--temperature", "0")
-        done = lotr(*arguments)
-        assert done.returncode == 0
-        assert "note: this model has no chat template, so it continues the text on the next line" in done.stderr
-        assert done.stdout.endswith("\n")
-
     def test_a_full_context_is_said_once_and_slides(self, lotr, name, model):
         note = f"note: the context of {model.context_size} tokens was full, so the model forgot the beginning"
         assert note not in lotr(*GENERATE, "--run", name).stderr
@@ -99,59 +88,26 @@ class TestGenerate:
         assert (done.returncode, done.stderr.count(note)) == (0, 1)
 
 
-class TestEval:
-    TEXT = "Where is the Ring?\n\nIt is safe, for tonight.\nOne"
-
-    @pytest.fixture
-    def text(self, tmp_path):
-        path = tmp_path / "text.txt"
-        path.write_text(self.TEXT)
-        return path
-
-    def test_bits_per_character_are_those_of_the_whole_text(self, printed, name, model, text):
-        record = json.loads(printed("eval", name, "--text", text, "--json"))
-        ids = [*model.tokenizer.encode(f"{self.TEXT}\n").tolist(), EOS_ID]
-        log_probs = score_sequence(model, np.array(ids, np.int32))
-        assert record["run"] == name
-        assert record["tokens"] == len(ids)
-        assert record["characters"] == len(self.TEXT) + 1
-        bits = -log_probs.sum() / np.log(2) / (len(self.TEXT) + 1)
-        assert record["bits_per_character"] == pytest.approx(bits, rel=1e-4)
-        tokens = [json.loads(line) for line in printed("eval", name, "--text", text, "--jsonl").splitlines()]
-        assert [token["logprob"] for token in tokens] == pytest.approx(log_probs.tolist(), abs=1e-3)
-
-    def test_a_comparison_scores_the_split_of_the_other_run(self, printed, name, small_csv, home):
-        options = ("--preset", "tiny", "--epochs", "1", "--threads", "1", "--no-tui")
-        printed("train", "--csv", small_csv, *options, "--run", "lines")
-        for order in ((name, "lines"), ("lines", name)):
-            record = json.loads(printed("eval", *order, "--split", "test", "--json"))
-            (words,) = record["texts"]  # the lines are lower-case words
-            assert {item["run"] for item in words["models"]} == {name, "lines"}
-            assert words["characters"] > 0
-        shown = printed("eval", name, "lines", "--split", "test")
-        assert "hf:llama needs" in shown or "less than hf:llama" in shown
+def test_bits_per_character_are_those_of_the_whole_text(printed, name, model, tmp_path):
+    text = "Where is the Ring?\n\nIt is safe, for tonight.\nOne"
+    (tmp_path / "text.txt").write_text(text)
+    record = json.loads(printed("eval", name, "--text", "text.txt", "--json"))
+    ids = [*model.tokenizer.encode(f"{text}\n").tolist(), EOS_ID]
+    log_probs = score_sequence(model, np.array(ids, np.int32))
+    assert (record["run"], record["tokens"], record["characters"]) == (name, len(ids), len(text) + 1)
+    assert record["bits_per_character"] == pytest.approx(-log_probs.sum() / np.log(2) / (len(text) + 1), rel=1e-4)
+    tokens = [json.loads(line) for line in printed("eval", name, "--text", "text.txt", "--jsonl").splitlines()]
+    assert [token["logprob"] for token in tokens] == pytest.approx(log_probs.tolist(), abs=1e-3)
 
 
-class TestWho:
-    def test_the_posterior_is_over_the_named_speakers(self, printed, name, model, tmp_path):
-        script = "Frodo: Where is the Ring?\nGANDALF: It is safe.\nFrodo: For tonight?\n"
-        (tmp_path / "scene.txt").write_text(script)
-        arguments = ("who", "We  wants it!", "--run", name, "--json")
-        alone = json.loads(printed(*arguments, "--cast", "GOLLUM, Sam"))
-        after = json.loads(printed(*arguments, "--context", tmp_path / "scene.txt"))
-        for record, context, names in ((alone, "", ["GOLLUM", "Sam"]), (after, script, None)):
-            turns, cast = read_script(context, names, "")
-            guess = guess_written_speaker(model, cast, turns, "We wants it!", eos_per_line=False)
-            assert record["run"] == name
-            assert {item["speaker"] for item in record["speakers"]} == set(cast)
-            assert record["speaker"] == guess.ranking()[0].name
-            assert [item["probability"] for item in record["speakers"]] == pytest.approx(
-                [item.prob for item in guess.ranking()], abs=1e-4
-            )
-            assert [word["word"] for word in record["words"]] == ["We", "wants", "it!"]
-        assert {item["speaker"]: item["prior"] for item in after["speakers"]} == pytest.approx(
-            {"Frodo": 3 / 5, "GANDALF": 2 / 5}
-        )
+def test_the_likeliest_of_the_named_speakers_is_found(printed, name, model):
+    record = json.loads(printed("who", "We  wants it!", "--run", name, "--json", "--cast", "GOLLUM, Sam"))
+    turns, cast = read_script("", ["GOLLUM", "Sam"], "")
+    guess = guess_written_speaker(model, cast, turns, "We wants it!", eos_per_line=False)
+    assert record["speaker"] == guess.ranking()[0].name
+    assert [item["probability"] for item in record["speakers"]] == pytest.approx(
+        [item.prob for item in guess.ranking()], abs=1e-4
+    )
 
 
 def test_tokens_are_those_of_the_model(printed, name, model):
@@ -196,18 +152,6 @@ def test_what_a_model_by_others_cannot_do_is_refused(refused, name, plain_folder
     assert message in line
 
 
-def test_an_id_that_is_neither_cached_nor_reachable_is_refused(command, tmp_path):
-    line = refusal(command(*GENERATE, "--run", "hf:a/b", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "cache")))
-    assert "hf:a/b" in line
-
-
 def test_a_missing_extra_is_named(refused, name, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'lotr-tui[hf]'" in refused(*GENERATE, "--run", name)
-
-
-def test_names_of_equal_models_are_not_shortened(model_folder, tmp_path):
-    shutil.copytree(model_folder, tmp_path / "llama")
-    first, second = f"hf:{model_folder}", f"hf:{tmp_path / 'llama'}"
-    assert report_names([first, "my-run", "hf:owner/name"]) == ["hf:llama", "my-run", "hf:owner/name"]
-    assert report_names([first, second]) == [first, second]

@@ -247,10 +247,6 @@ class TestWidth:
         assert max(map(len, lines)) <= 60
         assert "".join(line.split()[0] for line in lines[1:]) == LONG_NAME
 
-    def test_a_terminal_without_a_size_shows_all(self, home, environment):
-        write_run(home / "runs" / "r")
-        assert "crashed" in run_in_terminal(["runs"], 0, environment(home, COLUMNS="0", TERM="dumb"))
-
 
 def test_lone_surrogates_and_infinite_numbers_are_replaced_in_json():
     value = {"a\udcff": ["\ud83d\ude00", float("nan"), (float("inf"), 1.5)], "b": None}

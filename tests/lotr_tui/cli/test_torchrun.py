@@ -9,15 +9,10 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from engine.analysis.perplexity import evaluate
-from engine.data.dataset import load_dataset
-from engine.runs.directory import LOCK_FILE, LOG_FILE, METRICS_FILE, is_locked, read_config
-from engine.runs.loading import load_model
+from engine.runs.directory import LOCK_FILE, LOG_FILE, METRICS_FILE, is_locked
 from engine.runs.metrics import read_current_rows
 from engine.runtime.process import launch_command
 from tests.support.files import CHECKOUT
-from tests.support.initial_runs import write_initial_run
-from tests.support.open_models import bpe_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -97,31 +92,6 @@ def test_run_of_two_processes_is_stopped_and_resumed(home, small_csv, command, e
     assert not is_locked(path)
 
 
-def test_two_processes_fine_tune_with_the_tokenizer_and_the_weights_of_a_run(home, small_csv, environment):
-    """The other process reads both from the new run; a tokenizer of its own would not fit the model."""
-    (home / "runs").mkdir(parents=True)
-    write_initial_run(home / "runs" / "pieces", bpe_tokenizer())
-    arguments = ("--init", "pieces", "--csv", small_csv, "--run", "both", "--epochs", "1", "--set", "bptt=50")
-    with two_processes(home, environment, *arguments) as processes:
-        output = processes.communicate(timeout=TIMEOUT)[0]
-    assert processes.returncode == 0, output
-    rows = read_current_rows(home / "runs" / "both" / METRICS_FILE)
-    (started,) = (row for row in rows if row["event"] == "started")
-    assert (started["world_size"], started["vocabulary_size"]) == (2, 340)
-    initial = load_model(home / "runs" / "pieces").decoder
-    first = next(row["valid_perplexity"] for row in rows if row["event"] == "evaluated")
-    dataset = load_dataset(read_config(home / "runs" / "both").data, initial.tokenizer)
-    assert first == pytest.approx(evaluate(initial, dataset.valid).perplexity, rel=1e-4)
-    assert rows[-1]["reason"] == "done"
-
-
-@pytest.mark.parametrize(("batch_size", "suggestion"), [(20, "18 or 21"), (2, "3")])
-def test_batch_size_that_is_not_a_multiple_of_the_processes_is_refused(command, small_csv, batch_size, suggestion):
-    process = command("train", "--csv", small_csv, "--set", f"batch_size={batch_size}", **main_process_environment(3))
-    assert process.returncode == 2
-    assert process.stderr == (
-        f"lotr-tui: batch_size={batch_size} is not a multiple of 3 processes; use --set batch_size={suggestion}\n"
-    )
 
 
 def test_other_processes_end_when_one_is_killed(home, small_csv, environment):

@@ -174,15 +174,3 @@ def test_trials_are_runs_and_the_best_settings_become_a_command_for_train(lotr, 
 def test_the_command_repeats_any_configuration(settings_of, options, values):
     printed = format_train_command(parse_training(**values).configure())
     assert settings_of(*shlex.split(printed)[2:]) == settings_of(*options)
-
-
-@pytest.mark.slow
-def test_a_budget_shorter_than_a_trial_is_one_line_and_can_be_continued(lotr, home, small_csv):
-    options = ("--csv", small_csv, "--set", "lr=0.01..0.1", "--name", "s", "--jobs", "1", "--set", "embedding_size=8")
-    process = lotr("search", "--minutes", "0.02", *options, "--epochs", 90_000, "--set", "eval_every_epochs=90000")
-    assert process.returncode == 1
-    assert process.stderr.splitlines()[-1] == (
-        "lotr-tui: no trial reached its first validation; give it more time: lotr-tui search --resume s --minutes 0.02"
-    )
-    (run,) = list_runs(home / "runs")
-    assert run.state == "stopped"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from engine.runs.directory import resolve_run
 from lotr_tui.cli.completion.tree_file import describe_program
-from lotr_tui.completion.answer import answer_shell, complete_in_bash, complete_in_fish, complete_in_zsh
-from lotr_tui.completion.bash_line import parse_line, quote_text, replaced_start
+from lotr_tui.completion.answer import complete_in_bash, complete_in_fish, complete_in_zsh
+from lotr_tui.completion.bash_line import parse_line, quote_text
 from lotr_tui.completion.command_tree import TREE_FILE, read_command_tree
 from lotr_tui.completion.runs import MAX_RUNS, open_run_folder
 from tests.support.files import CHECKOUT
@@ -34,22 +34,6 @@ def test_a_quoted_text_has_its_value(quote, text):
     typed = parse_line("x " + quote + quote_text(text, quote, at_start=True) + quote)
     assert typed.current.value == text
     assert typed.current.quote == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "replaced"),
-    [
-        ("lotr-tui attach run", "run"),
-        ("lotr-tui attach ", ""),
-        ("lotr-tui train --set optimizer=ad", "ad"),
-        ('lotr-tui train --set "optimizer=ad', "optimizer=ad"),
-        ("lotr-tui eval gguf:dir/f", "dir/f"),
-        ("lotr-tui eval a\\:b", "a\\:b"),
-        ("lotr-tui eval 'a b'c", "'a b'c"),
-    ],
-)
-def test_readline_replaces_the_text_behind_the_last_break(text, replaced):
-    assert text[replaced_start(parse_line(text), WORD_BREAKS) :] == replaced
 
 
 WORD_BREAKS = " \t\n\"'@><=;|&(:"
@@ -176,14 +160,6 @@ class TestPaths:
         assert complete_in_bash("lotr-tui train --csv $HOME/", WORD_BREAKS) == ([], 3)
         assert complete_in_zsh(1, ["eval", "gguf:m"]) == ["f5 -g *.(gguf)(-.)"]
         assert complete_in_zsh(1, ["train", "--csv=m"]) == ["f6 -g *.(csv|tsv)(-.)"]
-
-
-@pytest.mark.parametrize(
-    "arguments", [[], ["bash"], ["fish", "x"], ["zsh", "1"], ["zsh", "-5", "a"], ["bash", "\0", "\0"]]
-)
-def test_wrong_arguments_are_silent(arguments, capfd):
-    answer_shell(arguments)
-    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 @given(st.text(max_size=30))

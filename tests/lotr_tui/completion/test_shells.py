@@ -77,14 +77,6 @@ def test_one_tab_completes_the_word(shell):
     assert [shell.complete_and_run(f"{line}\t") for line, _ in LINES] == [arguments for _, arguments in LINES]
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
-def test_fish_shows_descriptions(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", path_with(write_program(tmp_path / "bin")))
-    script = completion_script("fish") + "\ncomplete -C 'lotr-tui at'"
-    done = subprocess.run(["fish", "--no-config", "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "attach\tShow the dashboard of a running or finished run\n"
-
-
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_without_the_program_completes_nothing_and_says_nothing(tmp_path):
     done = subprocess.run(

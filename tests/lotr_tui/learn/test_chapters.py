@@ -3,8 +3,6 @@
 import inspect
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given
@@ -17,16 +15,7 @@ from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
 from lotr_tui.learn.source_code import SourceExcerpt, SourceLink, read_source
 
-MAX_TEXT_LENGTH, MAX_TASK_LENGTH = 400, 170
-"""Characters that leave room for the figure in a terminal of 80 x 24."""
-MAX_SOURCE_LINES = 150
-
 chapters = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: str(chapter.name))
-
-
-def count_sentences(text):
-    """Return the number of sentences; a colon or a decimal point ends none."""
-    return len(re.findall(r"[.!?](?=\s+[\"A-Z0-9<]|\s*$)", text))
 
 
 def test_chapter_is_found_by_name_or_number():
@@ -41,19 +30,11 @@ def test_unknown_chapter_is_refused_with_the_names(name):
 
 
 @chapters
-def test_text_has_three_to_six_sentences_and_fits(chapter):
-    assert 3 <= count_sentences(chapter.text) <= 6, count_sentences(chapter.text)
-    assert len(chapter.text) <= MAX_TEXT_LENGTH, len(chapter.text)
-    assert sum(map(len, chapter.task)) <= MAX_TASK_LENGTH, sum(map(len, chapter.task))
-    assert 1 <= count_sentences(chapter.conclusion) <= 2
-
-
-@chapters
 def test_source_link_leads_to_a_definition_of_readable_length(chapter):
     excerpt = read_source(chapter.source)
     name = chapter.source.symbol.rpartition(".")[2]
     assert re.search(rf"^\s*(async )?(def|class) {name}\b", excerpt.text, re.MULTILINE)
-    assert len(excerpt.text.splitlines()) <= MAX_SOURCE_LINES
+    assert len(excerpt.text.splitlines()) <= 150
 
 
 @pytest.mark.parametrize(("symbol", "definition"), [("KneserNey", KneserNey), ("KneserNey.advance", KneserNey.advance)])
@@ -90,19 +71,6 @@ NAMES = [chapter.name for chapter in CHAPTERS]
 names = st.sampled_from(NAMES)
 progresses = st.builds(Progress, st.lists(names, unique=True).map(tuple), st.just("") | names)
 
-ADD_CHAPTERS = """
-import sys
-from pathlib import Path
-from lotr_tui.learn.progress import ProgressStore
-
-store = ProgressStore(Path(sys.argv[1]))
-print("ready", flush=True)
-sys.stdin.readline()
-for name in sys.argv[2:]:
-    store.add(done=name)
-    assert store.save() == ""
-"""
-
 
 def record(**changes):
     return json.dumps({"version": 1, "done": [], "last": "", **changes})
@@ -133,26 +101,6 @@ def test_two_sessions_keep_the_chapters_of_both(home):
     assert second.current == Progress(("perplexity",))
     assert second.save() == ""
     assert second.current == ProgressStore().current == Progress(("tokens", "perplexity"), "counting")
-
-
-def test_two_processes_that_write_at_once_keep_the_chapters_of_both(tmp_path):
-    path = tmp_path / "learn.json"
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", ADD_CHAPTERS, str(path), *half],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for half in (NAMES[:4], NAMES[4:])
-    ]
-    for writer in writers:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:
-        writer.communicate("go\n", timeout=30)
-        assert writer.returncode == 0
-    assert sorted(ProgressStore(path).current.done) == sorted(NAMES)
 
 
 def test_reset_begins_the_class_again_for_all_sessions(home):

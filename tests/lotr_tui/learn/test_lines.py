@@ -32,11 +32,6 @@ def test_line_that_the_chapter_can_use_is_preferred():
     assert find_example("The ring", LINES, TOKENIZER, lambda line: False) == LINES[2]
 
 
-def test_line_of_the_corpus_with_unknown_words_is_better_than_the_default():
-    assert find_example("The ring", LINES[:2], TOKENIZER) == LINES[1]
-    assert find_example("The ring", LINES[:1], TOKENIZER) == "The ring"
-
-
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "ring"))
 
 
@@ -55,18 +50,9 @@ def test_place_is_the_word_on_the_cursor_or_the_next_one(cursor, place):
     assert find_place(WORDS, "The old, ring!", cursor) == place
 
 
-def test_empty_line_has_one_place():
-    assert find_place(WORDS, "", 0) == LinePlace((), None, "")
-
-
 def test_start_and_the_word_itself_do_not_count():
     weights = np.array([0.5, 0.03, 0.07, 0.4], np.float32)
     assert strongest_earlier(weights) == (2, pytest.approx(0.07))
-
-
-@pytest.mark.parametrize("num_positions", [1, 2])
-def test_first_word_has_no_earlier_word(num_positions):
-    assert strongest_earlier(np.ones(num_positions, np.float32)) is None
 
 
 @pytest.mark.parametrize("line", ["Frodo has the Ring, and Sam has the", ""])
@@ -90,9 +76,3 @@ def test_continuation_takes_the_most_likely_word_each_time(line):
     first = continuation.next_tokens
     names = {"<unk>": "rare word", "<eos>": "end of line"}
     assert [name for name, _ in first] == [names.get(tokenizer.tokens[id], tokenizer.tokens[id]) for id in likely]
-
-
-def test_model_of_a_dialogue_finishes_a_word():
-    model = load_model(assets_dir() / "model").model
-    continuation = continue_line(model, "You are a wiz", 4)
-    assert continuation.text.startswith("ard")

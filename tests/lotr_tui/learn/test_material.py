@@ -230,15 +230,3 @@ def test_run_with_an_lstm_is_used_with_its_corpus():
     other, _ = run_to_end(material.transformer(never))
     assert other.note == "bundled has no attention, so this is the class's small Transformer"
     assert other.name == "small Transformer"
-
-
-def test_run_with_a_transformer_gets_a_note_where_gates_are_needed():
-    own = session_model_of("class/transformer")
-    material = Material(session_model=own)
-    used, _ = run_to_end(material.transformer(never))
-    assert (used.model, used.note) == (own.model, "")
-    other, _ = run_to_end(material.lstm(never))
-    assert other.note == "transformer has no gates, so this is the class's small LSTM"
-    assert isinstance(other.model, NumpyLSTM)
-    # The model is kept without the note, which belongs to this chapter alone.
-    assert run_to_end(material.class_model("lstm", never))[0].note == ""

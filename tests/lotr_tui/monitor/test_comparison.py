@@ -15,7 +15,7 @@ from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
 from lotr_tui.monitor.compared_run import ComparedRun, ScoredText, read_compared_run
 from lotr_tui.monitor.comparison_layout import layout_comparison
-from lotr_tui.monitor.run_comparison import METRICS, compare_runs, differing_settings
+from lotr_tui.monitor.run_comparison import METRICS, compare_runs
 from tests.support.files import write_run
 from tests.support.metrics import append_events
 from tests.support.runs import CONFIG, VOCABULARY
@@ -88,14 +88,6 @@ def test_perplexities_of_other_texts_are_neither_compared_nor_marked(part, value
     assert row_of(comparison, "tokens_per_second").best == {1}
 
 
-def test_time_of_an_unfinished_run_is_never_the_best():
-    runs = [make_run("a", seconds=50.0), make_run("b", seconds=60.0), make_run("c", seconds=5.0)]
-    runs[2] = replace(runs[2], state="running")
-    comparison = compare_runs(runs)
-    assert row_of(comparison, "seconds").best == {0}
-    assert "Still training, with figures so far: c." in comparison.notes
-
-
 figures = st.dictionaries(st.sampled_from([metric.name for metric in METRICS]), st.floats(1e-3, 1e9))
 texts = st.builds(ScoredText, *[st.sampled_from(["x", "y", None])] * 5)
 values = st.one_of(st.integers(0, 2), st.booleans(), st.sampled_from(["", "1"]))
@@ -125,17 +117,6 @@ def test_baseline_does_not_differ_from_itself_and_best_is_an_extreme_of_comparab
             assert row.values[index] == extreme
             parts = [[getattr(runs[other].text, part) for part in row.metric.parts] for other in known]
             assert all(part == parts[0] and None not in part for part in parts)
-
-
-@given(compared_runs)
-def test_settings_are_exactly_those_that_differ(runs):
-    known = [run.settings for run in runs if run.settings is not None]
-    rows = {row.name: row.values for row in differing_settings(runs)}
-    for name in "abcd":
-        shown = {str(item.get(name)) if name in item else "absent" for item in known}
-        assert (name in rows) == (len(shown) > 1)
-        if name in rows:
-            assert rows[name] == tuple((run.settings or {}).get(name) for run in runs)
 
 
 # Reading
@@ -274,17 +255,6 @@ def test_every_line_fits_and_every_run_is_named(width, count):
         assert f"-{number}.csv" in squeezed
     has_columns = lines[0] != "different settings"  # which is a line of its own above rows
     assert has_columns == (count <= {60: 2, 80: 4}.get(width, 6))
-
-
-def test_many_runs_are_rows():
-    lines = lines_of(layout([full_run(number, lr=number / 3) for number in range(8)], 80))
-    assert lines[:4] == ["different settings", "             lr", "run-0         0", "run-1  0.333333"]
-    start = lines.index("results")
-    assert lines[start + 1 : start + 4] == [
-        "       valid ↓    difference  valid bits/char ↓      difference  epochs",
-        "run-0     80.0*                           2.000*                   20.0",
-        "run-1     81.0   +1.0 +1.2 %              2.010   +0.010 +0.5 %    20.0",
-    ]
 
 
 def test_names_and_values_are_printable_and_values_keep_their_end():

@@ -38,19 +38,11 @@ def to_lines(*rows):
 
 
 def rows_of_any_type():
-    event_types: tuple[type[events.TrainingEvent], ...] = (
-        events.Started,
-        events.Step,
-        events.Evaluated,
-        events.Sampled,
-        events.CommandApplied,
-        events.Finished,
-        events.Failed,
-    )
+    event_types = (events.Started, events.Step, events.Evaluated, events.Sampled, events.CommandApplied)
     return to_lines(
         *(
             {"event": events.event_name(event_type)} | {item.name: value for item in fields(event_type)}
-            for event_type in event_types
+            for event_type in (*event_types, events.Finished, events.Failed)
             for value in VALUES
         )
     )
@@ -60,9 +52,7 @@ VALID = to_lines(events.event_to_dict(STARTED), step_row(1), evaluation_row(1), 
 HUGE = {"epoch": 1e308, "seconds": 1e308, "train_perplexity": 1e308, "valid_perplexity": 1e308, "lr": 1e308}
 RECORDS = {
     "binary": bytes(range(256)) * 2000,
-    "beyond floats": VALID + b'{"event": "evaluated", "valid_perplexity": 1e400}\n{"event": "step", "lr": NaN}\n',
     "huge numbers": VALID + to_lines(step_row(10**18, **HUGE), evaluation_row(10**18, **HUGE)),
-    "a huge end": VALID + to_lines(events.event_to_dict(events.Finished("done", "r", 1e308, 1e308, 1e308, 1e308))),
     "beyond 64 bits": VALID
     + to_lines(
         step_row(2**64 - 1), evaluation_row(2**64 - 1), step_row(3, step=10**30), evaluation_row(3, step=10**400)
@@ -70,7 +60,6 @@ RECORDS = {
     "below nothing": to_lines(
         events.event_to_dict(STARTED), step_row(-5, epoch=-1, seconds=-5, lr=-1), evaluation_row(-3, epoch=-2.0)
     ),
-    "no perplexities": VALID + to_lines(step_row(3, train_perplexity=0.0), evaluation_row(3, valid_perplexity=-1.0)),
     "other types": rows_of_any_type(),
     "backwards": to_lines(
         events.event_to_dict(STARTED),
@@ -88,8 +77,6 @@ RECORDS = {
     "not utf-8": VALID
     + b'{"event": "failed", "message": "\xff\xfe"}\n\xff\n{"event": "failed", "message": "\xc2\x9b"}\n',
     "deep": VALID + b"[" * 200_000 + b"\n" + b'{"event": "a", "x": ' + b'{"y":' * 1000 + b"1" + b"}" * 1001 + b"\n",
-    "a line without end": VALID + b'{"event": "failed", "message": "' + b"x" * 20_000_000,
-    "torn": VALID + to_lines(step_row(3))[:40],
     "holes": VALID + b"\x00" * 50_000 + b"\n" + to_lines(step_row(3)) + b"\x00" * 4096,
 }
 

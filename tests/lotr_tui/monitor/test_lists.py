@@ -15,7 +15,7 @@ from engine.runs import directory
 from engine.runs.summary import RunSummary
 from engine.runtime.hardware import GpuStats, MachineStats
 from engine.training.run import train
-from lotr_tui.monitor.hardware_history import WINDOW_SECONDS, MachineHistory, MetricTile, training_tiles
+from lotr_tui.monitor.hardware_history import WINDOW_SECONDS, MachineHistory, MetricTile
 from lotr_tui.monitor.run_list import (
     RUN_COLUMNS,
     filter_and_sort_runs,
@@ -24,7 +24,7 @@ from lotr_tui.monitor.run_list import (
 )
 from tests.support.commands import run_here
 from tests.support.files import write_run
-from tests.support.metrics import append_events, view_of
+from tests.support.metrics import append_events
 from tests.support.training import events_of, make_config, make_dataset
 
 
@@ -42,14 +42,6 @@ def test_bundled_models_follow_the_runs_if_they_are_present(tmp_path, monkeypatc
     assert [run.name for run in list_selectable_runs(tmp_path / "runs")] == ["mine", "bundled", "base"]
     (tmp_path / "assets" / "model" / "config.json").write_text("{")
     assert [run.name for run in list_selectable_runs(tmp_path / "runs")] == ["mine", "base"]
-
-
-@pytest.mark.parametrize(
-    ("query", "names"), [("IR", ["shire"]), ("crash SHA", ["shadow"]), ("paper stream", ["ring"]), ("[", [])]
-)
-def test_filter_requires_all_words(query, names):
-    runs = [summary("shire"), summary("ring", preset="paper", mode="stream"), summary("shadow", state="crashed")]
-    assert [run.name for run in filter_and_sort_runs(runs, query, 0, False)] == names
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(1, 500)), max_size=8), st.booleans())
@@ -93,14 +85,6 @@ def test_history_is_resampled_to_equal_parts_of_the_last_minute():
     tile = make_tile(times, np.array([9.0, 9.0, 4.0, 1.0, 3.0, 7.0]))
     assert tile.resample(4) == [4.0, 4.0, 2.0, 7.0]  # older values are left out, and a part without values is flat
     assert tile.resample(1) == [7.0]
-
-
-def test_training_tiles_show_the_last_step_and_one_minute():
-    steps = [Step(n, n / 400, 80.0, 0.003, 0.25, 9_800.4, n * 0.5, 200 - n * 0.5) for n in range(1, 400)]
-    tiles = {tile.name: tile for tile in training_tiles(view_of(steps))}
-    values = [tiles[name].value for name in ("lr", "gradient", "tokens/s", "time left")]
-    assert values == ["0.003", "0.25", "9,800", "0:00"]
-    assert tiles["lr"].times[0] == pytest.approx(199.5 - WINDOW_SECONDS)
 
 
 def test_machine_tiles_show_only_what_can_be_read():

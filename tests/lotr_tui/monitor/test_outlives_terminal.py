@@ -2,33 +2,29 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from engine.control import ControlCommand
 from engine.events import Finished, Resume, Sampled, Started, event_to_dict
 from engine.presets import get_preset
-from engine.runs.control_files import send_command
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, RESUME_FILE, is_locked
 from engine.runs.metrics import read_current_rows
 from engine.runs.summary import summarize_run
 from engine.storage.files import default_runs_dir
 from engine.training.job import prepare_job
-from lotr_tui.app import LotrApp
 from lotr_tui.monitor.background import attach_hint, dies_with_terminal
 from tests.support.app import FakeJob, finished, make_decoder, training_events
 from tests.support.commands import refusal, run_here
 from tests.support.files import sentences, write_csv
 from tests.support.pilot import until
 
-MakeApp = Callable[..., LotrApp]
 SETTINGS = ("embedding_size=8", "hidden_size=8", "batch_size=10", "bptt=20", "threads=1")
 SMALL = ["--preset", "tiny", *(part for setting in SETTINGS for part in ("--set", setting))]
 
@@ -84,20 +80,6 @@ def test_signals_save_and_stop_and_the_run_is_resumed(start, small_csv, tmp_path
             break
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
-
-
-@pytest.mark.slow
-def test_a_detach_command_moves_the_training_into_the_background(start, small_csv, tmp_path):
-    run = tmp_path / "home" / "runs" / "r"
-    process = start("train", *SMALL, "--csv", small_csv, "--epochs", "60", "--run", "r", "--no-tui")
-    wait_for(lambda: (run / MODEL_FILE).exists())
-    send_command(run, ControlCommand("detach"))
-    assert process.wait(60) == 0
-    assert "run r continues in the background" in process.stderr.read()
-    wait_for(lambda: not is_locked(run))
-    rows = [row for row in read_current_rows(run / METRICS_FILE) if row["event"] == "step"]
-    assert summarize_run(run).state == "finished", (run / "console.txt").read_text()
-    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
 
 
 @pytest.mark.slow
@@ -163,14 +145,19 @@ for name in ("another", "link", "none"):
     assert (tmp_path / "output.txt").read_text() == "a line longer than the limit\n"
 
 
-def test_a_run_is_resumed_with_its_own_configuration_and_corpus_only(home, small_csv):
+def test_a_stopped_run_is_resumed_to_its_end_with_its_own_configuration_and_corpus_only(home, small_csv):
     run = home / "runs" / "r"
-    config = get_preset("tiny").with_overrides(["epochs=400", *SETTINGS]).with_values(corpus=str(small_csv))
+    config = get_preset("tiny").with_overrides(["epochs=3", *SETTINGS]).with_values(corpus=str(small_csv))
     events = prepare_job(config, "r", run.parent).events(
         lambda: (run / RESUME_FILE).exists() or (run / MODEL_FILE).exists()
     )
     assert list(events)
     assert summarize_run(run).state == "stopped"
+    shutil.copytree(run, run.with_name("copy"))
+    resumed = [json.loads(line) for line in run_here(["train", "--resume", "copy", "--json"]).stdout.splitlines()]
+    steps = [event["step"] for event in resumed if event["event"] in ("resume", "step")]
+    assert steps == sorted(steps)
+    assert (resumed[-1]["event"], summarize_run(run.with_name("copy")).state) == ("finished", "finished")
 
     def refused(*arguments):
         before = (run / METRICS_FILE).read_bytes()

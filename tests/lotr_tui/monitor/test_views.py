@@ -2,7 +2,6 @@
 
 import math
 import time
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from engine.runs.locked_run import create_run
 from engine.runs.metrics import read_current_rows
-from lotr_tui.monitor import run_follower, step_columns
+from lotr_tui.monitor import run_follower
 from lotr_tui.monitor.metrics_reader import decode_rows
 from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.smoothing import (
@@ -33,7 +32,7 @@ from lotr_tui.monitor.smoothing import (
     exponential_moving_average,
     log10_or_nan,
 )
-from lotr_tui.monitor.step_columns import STEP_FIELDS, StepColumns
+from lotr_tui.monitor.step_columns import StepColumns
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.app import finished, make_decoder, training_events
 from tests.support.metrics import append_events, make_step, view_of
@@ -179,20 +178,6 @@ def test_steps_with_values_of_other_types_are_skipped(changes):
     np.testing.assert_array_equal(view.steps.column("lr"), [event.lr for event in plain])  # equal NaN
 
 
-def test_a_replaced_run_is_read_from_its_start(tmp_path):
-    append_events(tmp_path, make_training([12]))
-    followed = RunFollower(tmp_path)
-    follow_until(followed, lambda: len(followed.view.steps) == 12)
-    (tmp_path / METRICS_FILE).unlink()
-    (tmp_path / SAMPLES_FILE).unlink()
-    follow_until(followed, lambda: "no metrics.jsonl" in followed.view.notice)
-    assert len(followed.view.steps) == 12  # deleted rows stay visible
-    append_events(tmp_path, make_training([5]))
-    follow_until(followed, lambda: len(followed.view.steps) == 5)
-    follow_until(followed, lambda: len(followed.view.samples) == 1)
-    followed.stop()
-
-
 def test_the_notice_describes_the_followed_run(tmp_path):
     run = create_run(CONFIG, VOCABULARY, "r", tmp_path)
     followed = RunFollower(run.path)
@@ -219,30 +204,6 @@ def test_commands_are_sent_to_the_process_that_trains_the_run(tmp_path):
     with pytest.raises(RunError, match="not being trained"):
         followed.send_command(ControlCommand("pause"))
     followed.stop()
-
-
-@patch.object(step_columns, "INITIAL_CAPACITY", 8)  # a few dozen steps then grow the columns several times
-@given(st.lists(st.tuples(st.sampled_from(["add", "resume"]), st.integers(0, 40)), max_size=12))
-def test_columns_equal_a_list_of_steps(operations):
-    columns, plain = StepColumns(), list[Step]()
-    for kind, number in operations:
-        if kind == "add":
-            first = plain[-1].step + 1 if plain else 1
-            new = [make_step(step) for step in range(first, first + number)]
-            plain += new
-            for step in new:
-                columns.append(step)
-        else:
-            columns.rewind(number)
-            plain = [step for step in plain if step.step < number]
-    assert len(columns) == len(plain)
-    for name in STEP_FIELDS:
-        actual, expected = columns.column(name).tolist(), [float(getattr(step, name)) for step in plain]
-        assert all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(actual, expected, strict=True))
-    if plain:
-        assert repr(columns.last) == repr(plain[-1])
-    else:
-        assert columns.last is None
 
 
 log_perplexities = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math.inf])
