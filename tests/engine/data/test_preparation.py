@@ -53,17 +53,6 @@ def test_a_cached_dataset_equals_one_in_memory_and_is_reused(small_csv, mode, to
     assert [each.stat().st_ino for each in cache_entries()] == [inode]
 
 
-@pytest.mark.usefixtures("small_limits")
-def test_a_script_and_its_marks_are_cached(tmp_path):
-    path = tmp_path / "script.txt"
-    path.write_text("SAM: the old mill\nFRODO (V.O.): the old road\nSAM: more\nOF IT: all\n\n" * 50)
-    config = DataConfig(str(path), "text", mode="dialogue", min_characters=-1, split="scenes")
-    built = load_dataset(config)
-    assert dataset_content(load_dataset(config)) == dataset_content(built)
-    assert dict(built.corpus.marks) == {"VOICE OVER": 50}
-    assert built.tokenizer.cast == ("SAM", "FRODO", "OF IT", "SOMEONE")
-
-
 @pytest.mark.parametrize("tokenizer", ["words", "characters"])
 def test_another_cast_has_its_own_cache_entry(corpus, tokenizer):
     config = DataConfig(str(corpus), mode="dialogue", tokenizer=tokenizer)
@@ -138,18 +127,6 @@ def test_an_unusable_corpus_leaves_no_entry(tmp_path):
     assert cache_entries() == []
 
 
-def edit_metadata(change):
-    """Return a function that changes the metadata of a cache entry."""
-
-    def damage(folder):
-        path = folder / "metadata.json"
-        metadata = json.loads(path.read_text())
-        change(metadata)
-        path.write_text(json.dumps(metadata))
-
-    return damage
-
-
 def set_element(name, dtype, value, index=-1):
     """Return a function that changes one element of an array of a cache entry."""
 
@@ -161,23 +138,43 @@ def set_element(name, dtype, value, index=-1):
     return damage
 
 
+def set_metadata(key, value):
+    """Return a function that changes one value of the metadata of a cache entry."""
+
+    def damage(folder):
+        metadata = json.loads((folder / "metadata.json").read_text())
+        (metadata["stats"] if key in metadata["stats"] else metadata)[key] = value
+        (folder / "metadata.json").write_text(json.dumps(metadata))
+
+    return damage
+
+
+def write(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+DAMAGED_METADATA = {
+    "file_sizes": [[]],
+    "split_ends": [[], [float("inf"), 1], [10, 10**9]],
+    "speaker_names": [[1, 2, 3, 4]],
+    "split_sizes": [[0, 0, 0]],
+    "num_tokens": ["many"],
+    "longest_line_index": [10**6],
+    "num_rows": ["\x1b"],
+    "marks": [["VOICE OVER"]],
+    "cast": [[], ["SOMEONE"], ["SPEAKER0"], ["SPEAKER0", "SPEAKER0", "SOMEONE"], ["\x1b[2J", "SPEAKER0", "SOMEONE"]],
+}
 DAMAGES = {
+    **{f"{key} {value}": set_metadata(key, value) for key, values in DAMAGED_METADATA.items() for value in values},
     "truncated": lambda folder: os.truncate(folder / "punctuation", 5),
     "missing file": lambda folder: (folder / "text").unlink(),
-    "no JSON": lambda folder: (folder / "metadata.json").write_text("{"),
-    "deep nesting": lambda folder: (folder / "metadata.json").write_text("[" * 100_000),
-    "a list": lambda folder: (folder / "metadata.json").write_text("[]"),
+    "no JSON": write("metadata.json", b"{"),
+    "deep nesting": write("metadata.json", b"[" * 100_000),
+    "a list": write("metadata.json", b"[]"),
     "gigabytes": lambda folder: write_sparse_file(folder / "metadata.json"),
-    "file sizes in a list": edit_metadata(lambda metadata: metadata.update(file_sizes=[])),
-    "no split ends": edit_metadata(lambda metadata: metadata.update(split_ends=[])),
-    "infinite split ends": edit_metadata(lambda metadata: metadata.update(split_ends=[float("inf"), 1])),
-    "split ends outside": edit_metadata(lambda metadata: metadata.update(split_ends=[10, 10**9])),
-    "no vocabulary": lambda folder: (folder / "vocabulary.json").write_text('["\\u001b"]'),
-    "speakers": edit_metadata(lambda metadata: metadata.update(speaker_names=[1, 2, 3, 4])),
-    "split sizes": edit_metadata(lambda metadata: metadata.update(split_sizes=[0, 0, 0])),
-    "statistics": edit_metadata(lambda metadata: metadata["stats"].update(num_tokens="many")),
-    "longest line": edit_metadata(lambda metadata: metadata["stats"].update(longest_line_index=10**6)),
-    "number of rows": edit_metadata(lambda metadata: metadata.update(num_rows="\x1b")),
+    "no vocabulary": write("vocabulary.json", b'["\\u001b"]'),
+    "millions of values": write("metadata.json", b"[" + b"[]," * 4_000_001 + b"[]]"),
+    "millions of words": write("vocabulary.json", b"[" + b"[]," * 4_000_001 + b"[]]"),
     "id": set_element("ids", np.int32, 1_000_000, 3),
     "line index": set_element("split_indices", np.int32, 10**6),
     "line index of a training line": set_element("train_line_indices", np.int32, -5),
@@ -187,18 +184,10 @@ DAMAGES = {
     "speaker": set_element("speaker_ids", np.int32, 99),
     "scene": set_element("scene_ids", np.int32, 99),
     "scene before the first": set_element("scene_ids", np.int32, -1, 0),
-    "marks": edit_metadata(lambda metadata: metadata.update(marks=["VOICE OVER"])),
-    "no cast": edit_metadata(lambda metadata: metadata.update(cast=[])),
-    "one speaker": edit_metadata(lambda metadata: metadata.update(cast=["SOMEONE"])),
-    "cast without someone": edit_metadata(lambda metadata: metadata["cast"].pop()),
-    "speaker twice": edit_metadata(lambda metadata: metadata["cast"].__setitem__(0, metadata["cast"][1])),
-    "speaker with a control character": edit_metadata(lambda metadata: metadata["cast"].__setitem__(0, "\x1b[2J")),
     "scene offset": set_element("train_scene_offsets", np.int64, 3, 1),
     "last scene offset": set_element("train_scene_offsets", np.int64, 2**40),
     "first scene offset": set_element("train_scene_offsets", np.int64, 1, 0),
-    "no scenes": lambda folder: (folder / "train_scene_offsets").write_bytes(b""),
-    "millions of values": lambda folder: (folder / "metadata.json").write_bytes(b"[" + b"[]," * 4_000_001 + b"[]]"),
-    "millions of words": lambda folder: (folder / "vocabulary.json").write_bytes(b"[" + b"[]," * 4_000_001 + b"[]]"),
+    "no scenes": write("train_scene_offsets", b""),
 }
 
 

@@ -18,7 +18,6 @@ from engine.events import Evaluated
 from engine.models.lstm import LSTMModel
 from engine.models.punctuation_softmax import PunctuationSoftmax
 from engine.training.loss import punctuation_loss
-from engine.training.trainer import Trainer
 from tests.support.training import events_of, make_config, run_training, weights_equal, weights_of
 
 SIZE = 30
@@ -52,20 +51,6 @@ def test_each_word_has_the_punctuation_after_it(dataset, mode):
     assert set(after["night"]) == set(after["day"]) == {SENTENCE_END}
     assert set(after["here"]) == set(after["<eos>"]) == {LINE_END}
     assert set(after["the"]) == {NONE}
-
-
-def test_shuffling_lines_keeps_words_and_punctuation_together(dataset):
-    def pairs(ids, punctuation):
-        return Counter(zip(ids.tolist(), punctuation.tolist(), strict=True))
-
-    expected = pairs(dataset.train, dataset.train_punctuation)
-    for shuffle in (True, False):
-        loop = Trainer(make_config(punctuation=True, shuffle_lines=shuffle), dataset, torch.device("cpu"))
-        first, second = loop.state.windows.draw_epoch(), loop.state.windows.draw_epoch()
-        assert pairs(*first) == pairs(*second) == expected
-        assert np.array_equal(first[0], second[0]) != shuffle
-        assert np.array_equal(first[0], dataset.train) != shuffle
-    assert Trainer(make_config(), dataset, torch.device("cpu")).state.windows.draw_epoch()[1] is None
 
 
 # --- mixture softmax ------------------------------------------------------------------------------------------

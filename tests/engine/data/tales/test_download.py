@@ -7,7 +7,7 @@ import pytest
 from engine.data.tales import download
 from engine.data.tales.download import DownloadError, book_url, download_book, download_books
 from engine.data.tales.source import MAX_BOOK_BYTES
-from engine.errors import CorpusError, InvalidInputError
+from engine.errors import CorpusError, InvalidInputError, LotrError
 from engine.storage.lock import FileLock
 from tests.support.book_server import serve_books
 from tests.support.tales import make_books
@@ -129,23 +129,17 @@ def test_an_endless_file_is_refused(mirror, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_missing_book_is_not_requested_again(mirror, tmp_path):
-    mirror.files.clear()
-    with pytest.raises(InvalidInputError, match="does not exist \\(404\\); try another --mirror"):
-        fetch(mirror, tmp_path)
-    assert len(mirror.requests) == 1
-
-
 def test_a_busy_server_is_asked_again_when_it_says(mirror, tmp_path, waits):
     mirror.statuses = [(503, {"Retry-After": "7"}), (429, {"Retry-After": "9999"}), (500, {})]
     fetch(mirror, tmp_path)
     assert waits == [7.0, download.MAX_BACKOFF, 4.0]
 
 
-@pytest.mark.parametrize(("status", "requests"), [(503, download.ATTEMPTS), (403, 1)])
+@pytest.mark.parametrize(("status", "requests"), [(503, download.ATTEMPTS), (403, 1), (404, 1)])
 def test_a_failing_server_is_reported(mirror, tmp_path, status, requests):
     mirror.statuses = [(status, {})] * 10
-    with pytest.raises(DownloadError, match=f"the server answered {status}"):
+    message = r"does not exist \(404\); try another --mirror" if status == 404 else f"the server answered {status}"
+    with pytest.raises(LotrError, match=message):
         fetch(mirror, tmp_path)
     assert len(mirror.requests) == requests
 
