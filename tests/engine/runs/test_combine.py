@@ -82,14 +82,8 @@ def assert_same(actual, expected, dataset):
         assert log_probs == pytest.approx(expected_log_probs, abs=1e-4)
 
 
-# Ensembles
-
-
-def test_a_single_run_is_its_decoder(alone, runs):
+def test_several_runs_are_averaged(combiner, alone, runs, dataset):
     assert alone.combine(CombinationOptions()) == CombinedModel(runs[0].decoder, (), None, ())
-
-
-def test_several_runs_are_averaged(combiner, runs, dataset):
     combined = combiner.combine(CombinationOptions())
     assert dict(combined.weights) == pytest.approx({"first": 1 / 3, "second": 1 / 3, "third": 1 / 3})
     assert (combined.cache_settings, combined.learning_rates) == (None, ())
@@ -98,27 +92,15 @@ def test_several_runs_are_averaged(combiner, runs, dataset):
     assert forward_sequence(combined.model, dataset.test).log_probs == pytest.approx(mean, abs=1e-5)
 
 
-def test_weights_of_an_ensemble_are_in_the_order_of_its_runs(combiner, runs, dataset):
-    combined = combiner.combine(CombinationOptions(weights=(0.5, 0.3, 0.2)))
-    assert dict(combined.weights) == {"first": 0.5, "second": 0.3, "third": 0.2}
-    assert_same(combined.model, Mixture([run.decoder for run in runs], [0.5, 0.3, 0.2]), dataset)
-
-
 def test_a_combination_without_tuning_needs_no_corpus(runs, tmp_path):
     runs_without_corpus = [
         replace(run, config=run.config.with_values(corpus=str(tmp_path / "gone.csv")), corpus_sha256="") for run in runs
     ]
-    assert len(ModelCombiner(runs_without_corpus).combine(CombinationOptions()).weights) == 3
-    assert ModelCombiner(runs_without_corpus).combine(CombinationOptions(weights=(0.1, 0.1, 0.8))).weights[2] == (
-        "third",
-        0.8,
-    )
+    combined = ModelCombiner(runs_without_corpus).combine(CombinationOptions(weights=(0.1, 0.1, 0.8)))
+    assert combined.weights[2] == ("third", 0.8)
     for options in (CombinationOptions(mixture=True), CombinationOptions(cache=True), CombinationOptions(dynamic=True)):
         with pytest.raises(CorpusError, match=r"gone\.csv does not exist"):
             ModelCombiner(runs_without_corpus).combine(options)
-
-
-# Mixtures with Kneser-Ney
 
 
 def test_the_weight_of_kneser_ney_is_tuned_on_validation(alone, runs, dataset):
@@ -131,18 +113,6 @@ def test_the_weight_of_kneser_ney_is_tuned_on_validation(alone, runs, dataset):
     assert_same(combined.model, Mixture(models, [weight for _, weight in combined.weights]), dataset)
 
 
-def test_no_part_of_a_tuned_mixture_deserves_more_weight(combiner, runs, dataset):
-    combined = combiner.combine(CombinationOptions(mixture=True))
-    models = [*(run.decoder for run in runs), combiner.kneser_ney]
-    probs = np.exp(np.stack([forward_sequence(model, dataset.valid).log_probs for model in models]))
-    weights = np.array([weight for _, weight in combined.weights])
-    slopes = (probs / (weights @ probs)).mean(axis=1)  # derivative of the log-likelihood: 1 for an optimal weight
-    assert [name for name, _ in combined.weights] == ["first", "second", "third", "Kneser-Ney"]
-    assert weights.sum() == pytest.approx(1)
-    assert slopes.max() < 1.01
-    assert_same(combined.model, Mixture(models, weights.tolist()), dataset)
-
-
 def test_given_weights_are_used_with_kneser_ney_last(combiner, runs, dataset):
     combined = combiner.combine(CombinationOptions(mixture=True, weights=(0.4, 0.3, 0.2, 0.1)))
     assert dict(combined.weights) == {"first": 0.4, "second": 0.3, "third": 0.2, "Kneser-Ney": 0.1}
@@ -151,18 +121,8 @@ def test_given_weights_are_used_with_kneser_ney_last(combiner, runs, dataset):
     assert_same(combined.model, expected, dataset)
 
 
-def test_runs_with_the_same_name_keep_their_own_weights(runs):
-    combiner = ModelCombiner([runs[0], replace(runs[1], name="first")])  # as with --run a/first --run b/first
-    combined = combiner.combine(CombinationOptions(weights=(0.25, 0.75)))
-    assert combined.weights == (("first", 0.25), ("first", 0.75))
-    assert "0.25" in combined.describe()
-
-
-# Caches
-
-
-@pytest.mark.parametrize("window", [7, 300])
-def test_the_cache_parameters_are_the_best_of_the_grid_on_validation(alone, runs, dataset, window):
+def test_the_cache_parameters_are_the_best_of_the_grid_on_validation(alone, runs, dataset):
+    window = 7
     combined = alone.combine(CombinationOptions(cache=True, cache_window=window))
     grid = [CacheSettings(window, theta, weight) for theta in THETA_GRID for weight in WEIGHT_GRID]
     best = max(
@@ -173,17 +133,13 @@ def test_the_cache_parameters_are_the_best_of_the_grid_on_validation(alone, runs
     assert_same(combined.model, NeuralCache(runs[0].decoder, best), dataset)
 
 
-@pytest.mark.parametrize("mixture", [False, True])
-def test_the_cache_is_added_to_the_whole_mixture(combiner, dataset, mixture):
-    without_cache = combiner.combine(CombinationOptions(mixture=mixture))
-    combined = combiner.combine(CombinationOptions(mixture=mixture, cache=True))
+def test_the_cache_is_added_to_the_whole_mixture(combiner, dataset):
+    without_cache = combiner.combine(CombinationOptions())
+    combined = combiner.combine(CombinationOptions(cache=True))
     assert combined.weights == without_cache.weights
     assert combined.cache_settings == tune_cache(forward_sequence(without_cache.model, dataset.valid), dataset.valid)
     assert_same(combined.model, NeuralCache(without_cache.model, combined.cache_settings), dataset)
-    assert mixture or combined.cache_settings.weight > 0
-
-
-# Dynamic evaluation
+    assert combined.cache_settings.weight > 0
 
 
 def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs, dataset):
@@ -201,31 +157,21 @@ def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs, dataset):
     assert combiner.combine(CombinationOptions()).model.models == tuple(run.decoder for run in runs[:2])
 
 
-# Invalid combinations
-
-
 @pytest.mark.parametrize(
-    "options", [CombinationOptions(weights=(1.0,)), CombinationOptions(weights=(0.5, 0.5), cache=True)]
-)
-def test_weights_for_a_single_model_are_refused(alone, options):
-    with pytest.raises(InvalidInputError, match="--weights") as error:
-        alone.combine(options)
-    assert "--mixture" in str(error.value)
-    assert str(error.value).isprintable()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
+    ("num_runs", "options", "message"),
     [
-        (CombinationOptions(weights=(0.5, 0.5)), "2 weights for 3 models"),
-        (CombinationOptions(weights=(0.5, 0.3, 0.2), mixture=True), "3 weights for 4 models"),
-        (CombinationOptions(weights=(0.5, 0.5, 0.5)), "sum to 1.5"),
-        (CombinationOptions(weights=(-1.0, 1.0, 1.0)), "-1,1,1"),
+        (1, {"weights": (1.0,)}, "--weights.*--mixture"),
+        (1, {"weights": (0.5, 0.5), "cache": True}, "--weights.*--mixture"),
+        (3, {"weights": (0.5, 0.5)}, "2 weights for 3 models"),
+        (3, {"weights": (0.5, 0.3, 0.2), "mixture": True}, "3 weights for 4 models"),
+        (3, {"weights": (0.5, 0.5, 0.5)}, "sum to 1.5"),
+        (3, {"weights": (-1.0, 1.0, 1.0)}, "-1,1,1"),
+        (3, {"cache_window": 0}, "window 0 "),
     ],
 )
-def test_invalid_weights_are_refused(combiner, options, message):
+def test_invalid_options_are_refused(alone, combiner, num_runs, options, message):
     with pytest.raises(InvalidInputError, match=message) as error:
-        combiner.combine(options)
+        (alone if num_runs == 1 else combiner).combine(CombinationOptions(**options))
     assert str(error.value).isprintable()
 
 
@@ -234,12 +180,6 @@ def test_dynamic_evaluation_of_int8_weights_is_refused(runs):
     quantized = replace(runs[1], decoder=NumpyLSTM(exact.config, exact.tokenizer, exact.weights, int8=True))
     with pytest.raises(InvalidInputError, match="leave out --dynamic or --precision"):
         ModelCombiner([runs[0], quantized]).combine(CombinationOptions(dynamic=True))
-
-
-@pytest.mark.parametrize("window", [0, -1])
-def test_a_cache_window_below_1_is_refused_at_once(window):
-    with pytest.raises(InvalidInputError, match=f"window {window} "):
-        CombinationOptions(cache_window=window)
 
 
 def test_runs_with_different_vocabularies_are_refused_by_name(runs, dataset):
@@ -265,39 +205,15 @@ def test_a_changed_corpus_is_refused(dataset, tmp_path):
     assert load_run_dataset(run).corpus.sha256 == run.corpus_sha256  # a restored corpus is accepted
 
 
-def test_a_run_without_a_corpus_hash_is_checked_by_its_vocabulary(dataset, tmp_path):
-    unhashed = replace(make_run(dataset, "unhashed", 0), corpus_sha256="")
-    assert np.array_equal(load_run_dataset(unhashed).train, dataset.train)
-    other = write_csv(tmp_path / "other.csv", sentences(90, seed=8)[::-1] + ["beorn eats honey all day long"] * 9)
-    with pytest.raises(CorpusError, match="unhashed"):
-        load_run_dataset(replace(unhashed, config=unhashed.config.with_values(corpus=str(other))))
-
-
-# Descriptions
-
-
 def test_the_description_names_every_part(runs):
-    model = runs[0].decoder
-    weights = (("first", 0.75), ("Kneser-Ney", 0.25))
-    description = CombinedModel(model, weights, CacheSettings(300, 0.4, 0.06), (2e-5, 1e-5)).describe()
-    assert (
-        description
-        == "0.75 first + 0.25 Kneser-Ney, dynamic evaluation at lr 2e-05, 1e-05, cache 0.06 (window 300, theta 0.4)"
+    model, weights = runs[0].decoder, (("first", 0.75), ("first", 0.25))
+    mixture, rates, cache = (
+        "0.75 first + 0.25 first",
+        "dynamic evaluation at lr 2e-05, 1e-05",
+        CacheSettings(300, 0.4, 0.06),
     )
-    assert CombinedModel(model, weights, None, ()).describe() == "0.75 first + 0.25 Kneser-Ney"
-    assert CombinedModel(model, (), CacheSettings(), ()).describe() == "cache 0.1 (window 500, theta 1)"
-    assert CombinedModel(model, (), None, (4e-5,)).describe() == "dynamic evaluation at lr 4e-05"
+    every_part = CombinedModel(model, weights, cache, (2e-5, 1e-5)).describe()
+    assert every_part == f"{mixture}, {rates}, cache 0.06 (window 300, theta 0.4)"
     assert CombinedModel(model, (), None, ()).describe() == ""
-    assert (
-        CombinedModel(model, (), CacheSettings(weight=0), ()).describe() == "no cache, which did not help on validation"
-    )
-
-
-def test_a_real_combination_is_described_with_all_its_parts(combiner):
-    combined = combiner.combine(CombinationOptions(mixture=True, cache=True, cache_window=50))
-    description = combined.describe()
-    for name in ("first", "second", "third", "Kneser-Ney"):
-        assert f"{dict(combined.weights)[name]:.2f} {name}" in description
-    assert combined.cache_settings is not None
-    assert "no cache" in description  # validation repeats the training text, so a cache cannot help
-    assert combined.cache_settings.weight == 0
+    unhelpful = CombinedModel(model, (), CacheSettings(weight=0), ()).describe()
+    assert unhelpful == "no cache, which did not help on validation"

@@ -1,11 +1,11 @@
 """Transformer runs as folders for the library transformers: the same ids, logits and texts."""
 
-import json
 from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from engine.config import Config
@@ -61,12 +61,13 @@ def write_transformer_run(path, tokenizer):
     return path
 
 
-@pytest.fixture(params=TOKENIZERS)
-def run_and_folder(request, tmp_path):
+@pytest.fixture(scope="module", params=TOKENIZERS)
+def run_and_folder(request, tmp_path_factory):
     """Return a run directory and its export, for each tokenizer."""
-    run = write_transformer_run(tmp_path / "run", TOKENIZERS[request.param])
-    export_hugging_face(run, tmp_path / "exported")
-    return run, tmp_path / "exported"
+    folder = tmp_path_factory.mktemp("export")
+    run = write_transformer_run(folder / "run", TOKENIZERS[request.param])
+    export_hugging_face(run, folder / "exported")
+    return run, folder / "exported"
 
 
 def load_exported(folder):
@@ -77,18 +78,18 @@ def load_exported(folder):
 
 def exported_log_probs(model, ids):
     """Return the log-probabilities `[time + 1, vocabulary]` after `<eos>` and after each of `ids`."""
-    import torch
-
     with torch.no_grad():
         logits = model(torch.tensor([[EOS_ID, *ids]])).logits[0]
-    log_probs = torch.log_softmax(logits, dim=-1).numpy()
-    return log_probs
+    return torch.log_softmax(logits, dim=-1).numpy()
 
 
-def test_logits_are_those_of_the_run_over_500_tokens(run_and_folder):
+def test_logits_are_those_of_the_run_over_200_tokens(run_and_folder):
     run, folder = run_and_folder
     decoder = load_model(run).decoder
-    ids = np.random.default_rng(1).integers(0, len(decoder.tokenizer), 500, np.int32)
+    assert (
+        f"{sum(weight.size for weight in decoder.weights.values()):,} parameters" in (folder / "README.md").read_text()
+    )
+    ids = np.random.default_rng(1).integers(0, len(decoder.tokenizer), 200, np.int32)
     expected = np.stack(list(iter_log_probs(decoder, ids)))
     model, _ = load_exported(folder)
     difference = np.abs(exported_log_probs(model, ids.tolist())[:-1] - expected)
@@ -133,26 +134,6 @@ def test_tokens_of_speakers_are_read_where_they_are_asked_for(tmp_path):
     ids = exported("FRODO: Where?<eos>SOMEONE: ", split_special_tokens=False)["input_ids"]
     turn = encode_turns(tokenizer, [Turn("FRODO", "Where?")])
     assert ids == [EOS_ID, *turn, tokenizer.speaker_id("SOMEONE")]
-
-
-def test_the_files_state_sizes_and_types(run_and_folder):
-    run, folder = run_and_folder
-    names = {file.name for file in folder.iterdir()}
-    assert names == {
-        *("README.md", "config.json", "generation_config.json", "model.safetensors"),
-        *("tokenizer.json", "tokenizer_config.json"),
-    }
-    config = json.loads((folder / "config.json").read_text())
-    assert config["max_position_embeddings"] == VALUES["context_size"]
-    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]  # of versions 4 and 5
-    assert "auto_map" not in config
-    model, _ = load_exported(folder)
-    decoder = load_model(run).decoder
-    num_parameters = sum(weight.size for weight in decoder.weights.values())
-    assert model.num_parameters() == num_parameters
-    card = (folder / "README.md").read_text()
-    assert f"{num_parameters:,} parameters: 3 layers of 32 units with 4 heads" in card
-    assert str(run) not in card
 
 
 def test_a_lstm_and_an_existing_folder_are_refused(tmp_path):

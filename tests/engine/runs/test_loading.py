@@ -1,83 +1,35 @@
-"""Runs are found by name or path and loaded in each precision; pickles are never loaded."""
+"""Loading of runs; damaged and hostile files are refused by name, and pickles are never loaded."""
 
+import json
+import math
 import os
 import pickle
+import re
 import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
+import torch
+from safetensors.numpy import load_file, save, save_file
+from safetensors.torch import save_file as save_torch
 
-from engine.errors import InvalidInputError, RunError
-from engine.runs import directory
-from engine.runs.directory import CONFIG_FILE, MODEL_FILE, bundled_run_names, resolve_run
+from engine.data.tokenizers.loading import VOCABULARY_FILE
+from engine.errors import ConfigError, CorpusError, InvalidInputError, RunError
+from engine.runs.combine import load_run_dataset
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, resolve_run
 from engine.runs.loading import load_model, load_model_by_name
-from engine.storage import files
+from engine.runs.locked_run import create_run, reopen_run
+from engine.runs.summary import list_runs, summarize_run
+from engine.storage.files import read_limited
 from engine.storage.tensor_file import read_weights
-from tests.support.files import write_run
-from tests.support.runs import make_decoder, make_events, record_run, record_three_runs
+from tests.support.files import write_run, write_sparse_file
+from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, record_run
 
 
-def test_a_run_is_resolved_from_its_name_or_path(tmp_path, monkeypatch):
-    paths = record_three_runs(tmp_path)
-    assert resolve_run("alpha", tmp_path) == paths[1]
-    assert resolve_run("latest", tmp_path) == paths[2]
-    assert resolve_run(str(paths[0]), tmp_path / "elsewhere") == paths[0]
-    monkeypatch.chdir(tmp_path)
-    assert resolve_run("./beta", tmp_path / "elsewhere").resolve() == paths[0].resolve()
-    for bundled in (None, "bundled"):
-        assert resolve_run(bundled, tmp_path) == files.assets_dir() / "model"
-
-
-def test_base_is_the_bundled_pre_trained_model(tmp_path, monkeypatch):
-    assets, runs = tmp_path / "assets", tmp_path / "runs"
-    monkeypatch.setattr(directory, "assets_dir", lambda: assets)
-    write_run(runs / "base")  # the name is reserved, so this run is only found by its path
-    with pytest.raises(RunError) as error:
-        resolve_run("base", runs)
-    missing = f"this installation has no model 'base': {assets / 'base'} is missing; use another run"
-    assert str(error.value) == missing
-    assert bundled_run_names() == []
-    write_run(assets / "base")
-    write_run(assets / "model")
-    assert resolve_run("base", runs) == assets / "base"
-    assert bundled_run_names() == ["bundled", "base"]
-    assert [load_model(path).name for path in (assets / "base", assets / "model")] == ["base", "bundled"]
-
-
-def test_an_unknown_run_suggests_the_nearest_name(tmp_path):
-    record_three_runs(tmp_path)
-    with pytest.raises(RunError, match="did you mean alpha"):
-        resolve_run("alhpa", tmp_path)
-    with pytest.raises(RunError, match="'zzz' is neither") as error:
-        resolve_run("zzz", tmp_path)
-    assert "did you mean" not in str(error.value)
-
-
-def test_latest_skips_a_damaged_run(tmp_path):
-    record_three_runs(tmp_path)
-    newest = resolve_run("latest", tmp_path)
-    (newest / CONFIG_FILE).write_text("{")
-    assert newest.name == "gamma"
-    assert resolve_run("latest", tmp_path).name == "alpha"
-
-
-def test_latest_without_runs_is_refused(tmp_path):
-    with pytest.raises(RunError, match="no run in"):
-        resolve_run("latest", tmp_path / "none")
-
-
-def test_a_folder_without_configuration_is_refused(tmp_path):
-    with pytest.raises(RunError, match=CONFIG_FILE):
-        resolve_run(str(tmp_path), tmp_path)
-
-
-@pytest.mark.parametrize("name", ["x" * 3000, "~no-such-user-here/run", "a\0b", "", "..", "\x1b[31mred"], ids=range(6))
-def test_the_error_for_an_odd_name_is_one_printable_line(tmp_path, name):
-    with pytest.raises(RunError) as error:
-        resolve_run(name, tmp_path / "runs")
-    assert str(error.value).isprintable()
+@pytest.fixture
+def path(tmp_path):
+    return record_run(tmp_path, "r", make_events())
 
 
 def write_pickle(path):
@@ -90,11 +42,10 @@ def write_torch_checkpoint(path):
 
 
 @pytest.mark.parametrize("write_file", [write_pickle, write_torch_checkpoint])
-def test_a_pickle_is_refused_as_a_run_and_as_weights(tmp_path, write_file):
+def test_a_pickle_is_refused_as_a_run_and_as_weights(tmp_path, path, write_file):
     write_file(tmp_path / "model.pt")
-    with pytest.raises(RunError, match="pickle"):
+    with pytest.raises(RunError, match=r"model\.pt is a pickle.*; a run is a folder with config\.json"):
         resolve_run(str(tmp_path / "model.pt"), tmp_path)
-    path = record_run(tmp_path, "r", make_events())
     write_file(path / MODEL_FILE)
     with pytest.raises(RunError, match="pickle"):
         load_model(path)
@@ -112,31 +63,182 @@ def test_a_header_length_that_looks_like_a_pickle_is_loaded(tmp_path, protocol):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_of_any_protocol_is_never_executed(tmp_path, protocol):
+def test_a_pickle_of_any_protocol_is_never_executed(tmp_path, path, protocol):
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "pwned"),)
 
-    path = record_run(tmp_path, "r", make_events())
     (path / MODEL_FILE).write_bytes(pickle.dumps(Evil(), protocol=protocol))
     with pytest.raises(RunError):
         load_model(path)
     assert not (tmp_path / "pwned").exists()
 
 
-def test_int8_quantizes_the_weights_on_request(tmp_path):
+def test_int8_quantizes_the_weights_on_request(tmp_path, path):
     pytest.importorskip("numkong")
-    record_run(tmp_path, "r", make_events())
     exact, quantized = (load_model_by_name("r", tmp_path, precision) for precision in ("fp32", "int8"))
     assert (exact.decoder.int8, quantized.decoder.int8) == (False, True)
     assert quantized == replace(exact, decoder=quantized.decoder)
     assert (quantized.decoder.config, quantized.decoder.tokenizer) == (exact.decoder.config, exact.decoder.tokenizer)
-    assert all(
-        np.array_equal(quantized.decoder.weights[name], exact.decoder.weights[name]) for name in make_decoder(1).weights
-    )
+    for name in make_decoder(1).weights:
+        assert np.array_equal(quantized.decoder.weights[name], exact.decoder.weights[name])
 
 
 def test_an_unknown_precision_is_refused(tmp_path):
     with pytest.raises(InvalidInputError) as error:
         load_model_by_name("r", tmp_path, "fp16")
     assert str(error.value) == "--precision fp16 is unknown for inference; choose one of auto, fp32, int8"
+    with pytest.raises(InvalidInputError) as error:
+        load_model_by_name("hf:a/b", tmp_path, "int8")
+    assert str(error.value) == "--precision int8 is for runs, but hf:a/b is a model by others; leave it out"
+
+
+HEADER = b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,9999]}}'
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"",
+        lambda content: content[:100],
+        lambda content: content[:-1],
+        lambda content: np.random.default_rng(0).bytes(5000),
+        lambda content: (2**62).to_bytes(8, "little") + b"{}",
+        lambda content: len(HEADER).to_bytes(8, "little") + HEADER,
+        lambda content: b"just text",
+    ],
+)
+def test_damaged_weights_are_refused(path, change):
+    (path / MODEL_FILE).write_bytes(change((path / MODEL_FILE).read_bytes()))
+    with pytest.raises(RunError, match=MODEL_FILE):
+        load_model(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int32, None])
+def test_weights_of_another_type_or_architecture_are_refused(path, dtype):
+    if dtype is None:
+        save_file({"transformer.wte.weight": np.zeros((5, 6), np.float32)}, path / MODEL_FILE)
+    else:
+        tensors = {name: torch.from_numpy(value).to(dtype) for name, value in load_file(path / MODEL_FILE).items()}
+        save_torch(tensors, path / MODEL_FILE)
+    with pytest.raises(
+        RunError, match=r"model\.safetensors: .*lacks" if dtype is None else r"model\.safetensors: .* is "
+    ):
+        load_model(path)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("name", "value"), [("output.bias", math.nan), ("embedding.weight", -math.inf), ("output.bias", 3e38)]
+)
+def test_weights_that_are_not_finite_or_huge_are_refused(path, name, value):
+    tensors = load_file(path / MODEL_FILE)
+    tensors[name].flat[2] = value
+    save_file(tensors, path / MODEL_FILE)
+    with pytest.raises(RunError) as caught:
+        load_model(path)
+    assert str(caught.value) == (
+        f"{path / MODEL_FILE}: {name} holds values that are not finite or beyond 1e+15, such as {value:g}; "
+        "the run is damaged"
+    )
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, VOCABULARY_FILE, MODEL_FILE])
+def test_a_missing_file_is_named(path, name):
+    (path / name).unlink()
+    with pytest.raises(RunError, match=rf"{name} is missing; the run (is not complete|has not saved a model yet)"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"preset": 3}', "[" * 100_000, "\udcff"], ids=range(7))
+@pytest.mark.parametrize("name", [CONFIG_FILE, VOCABULARY_FILE])
+def test_damaged_json_is_named(path, name, content):
+    (path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+    message = "cannot be read: not UTF-8; the run is damaged" if content == "\udcff" else ""
+    with pytest.raises((RunError, ConfigError), match=f"{name}.*{message}"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, VOCABULARY_FILE])
+def test_a_run_with_a_file_of_50_gigabytes_is_refused(path, name):
+    write_sparse_file(path / name, b"{")
+    with pytest.raises(RunError, match=rf"{name} cannot be read: larger than the limit of [0-9,]+ bytes"):
+        load_model(path)
+
+
+def test_a_file_larger_than_its_limit_is_refused(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert read_limited(path, 5) == b"12345"
+    with pytest.raises(OSError, match="larger than the limit of 4 bytes"):
+        read_limited(path, 4)
+
+
+@pytest.mark.parametrize("value", [-7, 1e308, math.nan, None, [], "\x00junk"], ids=range(6))
+def test_a_damaged_setting_is_named_with_its_file_and_value(path, value):
+    config = json.loads((path / CONFIG_FILE).read_text())
+    for section, name in (("model", "embedding_dropout"), ("training", "lr")):
+        damaged = config | {section: config[section] | {name: value}}
+        (path / CONFIG_FILE).write_text(json.dumps(damaged))
+        with pytest.raises(ConfigError) as caught:
+            load_model(path)
+        assert f"{path / CONFIG_FILE} is not a valid configuration" in str(caught.value)
+        assert name in str(caught.value)
+        assert not isinstance(value, (float, int)) or f"{name}={value}" in str(caught.value)
+
+
+def test_a_damaged_training_text_is_named_with_the_configuration(path):
+    for change in ({"corpus": "/nowhere.csv"}, {"valid_corpus": "/nowhere.csv"}):
+        (path / CONFIG_FILE).write_text(CONFIG.with_values(**change).to_json())
+        with pytest.raises(CorpusError, match=re.escape(f"which {path / CONFIG_FILE} names, cannot be used: ")):
+            load_run_dataset(load_model(path))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["<unk>", "<eos>"], VOCABULARY_FILE),
+        (["a", "b", "c"], VOCABULARY_FILE),
+        (["<unk>", "<eos>", "a", "a", "b"], VOCABULARY_FILE),
+        ([*VOCABULARY.tokens, "more"], r"embedding\.weight"),
+        *((["<unk>", "<eos>", "a", "b", word], "not words") for word in ("\x1b[31m", "two words", "<b>", "[red]", "")),
+        *((["<unk>", "<eos>", "a", "b", word], "not words") for word in (3, None, "a" * 5_000_000)),
+    ],
+    ids=range(12),
+)
+def test_a_list_that_is_not_the_vocabulary_never_reaches_a_terminal(path, words, message):
+    (path / VOCABULARY_FILE).write_text(json.dumps(words))
+    with pytest.raises(RunError, match=message):
+        load_model(path)
+
+
+def test_a_run_without_metrics_is_loaded(path):
+    assert load_model(path).bits_per_character is None  # the metrics do not count the characters
+    (path / METRICS_FILE).unlink()
+    loaded = load_model(path)
+    assert (loaded.valid_perplexity, loaded.kneser_ney_perplexity, loaded.bits_per_character) == (None, None, None)
+    assert loaded.corpus_sha256 == ""
+
+
+def test_a_configuration_of_another_version_is_refused_with_file_and_remedy_and_not_overwritten(tmp_path):
+    path = write_run(tmp_path / "old")
+    config = json.loads((path / CONFIG_FILE).read_text())
+    config["model"]["locked"] = config["model"].pop("variational_dropout")
+    (path / CONFIG_FILE).write_text(json.dumps(config))
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    uses = (load_model, summarize_run, reopen_run, lambda path: load_model_by_name("old@1", path.parent))
+    for use in uses:
+        with pytest.raises(ConfigError) as error:
+            use(path)
+        message = str(error.value)
+        assert message.isprintable()
+        assert message.startswith("run 'old' is damaged, or was written by another version of lotr-tui (")
+        assert str(path / CONFIG_FILE) in message
+        assert "unknown field 'model.locked'" in message
+        assert message.endswith("); train a new run")
+    with pytest.raises(RunError, match="'old' exists"):
+        create_run(CONFIG, VOCABULARY, "old", tmp_path)
+    with pytest.raises(RunError, match="there is no run"):
+        resolve_run("latest", tmp_path)
+    assert list_runs(tmp_path) == []
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before

@@ -14,7 +14,7 @@ import pytest
 from engine.control import CommandQueue, ControlCommand
 from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.errors import InvalidInputError, RunError
-from engine.runs import locked_run, manage
+from engine.runs import manage
 from engine.runs.control_files import CommandFileReader, send_command
 from engine.runs.directory import (
     COMMANDS_FILE,
@@ -166,18 +166,6 @@ def test_one_of_many_simultaneous_processes_gets_the_lock(tmp_path, how):
         assert is_locked(tmp_path / "r")
         race.stdin.close()
     assert not is_locked(tmp_path / "r")
-
-
-def test_a_directory_that_another_process_is_creating_is_refused(tmp_path, monkeypatch):
-    """The directory and the lock exist already, the configuration does not."""
-    (tmp_path / "r").mkdir()
-    other = FileLock(tmp_path / "r" / LOCK_FILE)
-    assert other.acquire()
-    other.write_owner("another process")
-    monkeypatch.setattr(locked_run, "LOCK_RETRY_INTERVAL", 0)
-    with pytest.raises(RunError, match="'r' exists"):
-        new_run(tmp_path)
-    assert content(tmp_path / "r") == {LOCK_FILE: b"another process"}
 
 
 def test_a_run_that_finishes_before_the_lock_is_acquired_is_refused(stopped, monkeypatch):

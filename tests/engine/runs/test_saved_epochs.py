@@ -1,24 +1,17 @@
 """Weights that a run keeps after selected epochs: selection, names, loading and damage."""
 
 import json
-import shutil
 
-import numpy as np
 import pytest
 
 from engine.analysis.perplexity import evaluate
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated
-from engine.models.ngram import Unigram
-from engine.models.numpy_lstm import NumpyLSTM
 from engine.presets import get_preset
 from engine.runs import loading
-from engine.runs.combine import ModelCombiner
 from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, METRICS_FILE, MODEL_FILE, epoch_weights_path
 from engine.runs.loading import EpochCheckpoint, list_epoch_checkpoints, load_model, load_model_by_name
-from engine.runs.locked_run import create_run, reopen_run
-from engine.runs.manage import delete_run
-from engine.runs.summary import summarize_run
+from engine.runs.locked_run import create_run
 from engine.runs.writer import record_events
 from engine.storage import files
 from engine.training.job import prepare_job
@@ -39,20 +32,15 @@ def record_epochs(runs_dir, epochs, config=CONFIG_WITH_EPOCHS, name="r"):
 
 
 def same_weights(model, other):
-    assert isinstance(model, NumpyLSTM)
-    assert isinstance(other, NumpyLSTM)
     return model.weights.keys() == other.weights.keys() and all(
         model.weights[name].tobytes() == other.weights[name].tobytes() for name in model.weights
     )
 
 
-# Selection of epochs
-
-
 @pytest.mark.parametrize(
     ("epochs", "kept"),
     [
-        ([float(epoch) for epoch in range(36)], [1, 2, 4, 8, 16, 32]),
+        ([float(epoch) for epoch in range(10)], [1, 2, 4, 8]),
         ([0.0, 0.5, 1.0, 1.5, 2.25, 4.0001, 7.9999, 8.0], [1, 8]),
         ([0.0, 2.0, 4.0, 6.0, 8.0], [2, 4, 8]),
         ([0.0, 3.0, 6.0], []),
@@ -84,16 +72,6 @@ def test_each_file_is_reported_and_recorded_after_it_is_written(tmp_path):
     assert [(row["step"], row["file"]) for row in recorded] == checkpoints
 
 
-def test_a_model_without_lstm_weights_is_not_saved(tmp_path):
-    """A run is loaded from the weights of an LSTM only."""
-    run = create_run(CONFIG_WITH_EPOCHS, VOCABULARY, "r", tmp_path)
-    counts = Unigram(np.array([2, 3, 4], np.int32), VOCABULARY)
-    events = [Evaluated(9, 1.0, 50.0, True, 1.0, counts)]
-    assert list(record_events(run, iter(events))) == events
-    assert not (run.path / MODEL_FILE).exists()
-    assert list_epoch_checkpoints(run.path) == []
-
-
 def test_without_the_setting_only_the_best_weights_are_kept(tmp_path, monkeypatch):
     path, events = record_epochs(tmp_path, [0.0, 1.0, 2.0], CONFIG)
     assert not (path / EPOCHS_DIR).exists()
@@ -104,38 +82,21 @@ def test_without_the_setting_only_the_best_weights_are_kept(tmp_path, monkeypatc
     assert list_epoch_checkpoints(path) == []
 
 
-def test_only_the_preset_with_large_weights_keeps_no_epochs():
-    assert get_preset("default").training.keep_epoch_checkpoints
-    assert get_preset("tiny").training.keep_epoch_checkpoints
-    assert not get_preset("paper").training.keep_epoch_checkpoints
-
-
-@pytest.mark.parametrize(
-    ("changes", "kept"),
-    [
-        ({}, [1, 2, 4]),
-        ({"averaging": "ema"}, [1, 2, 4]),
-        ({"eval_every_epochs": 2}, [2, 4]),
-        ({"keep_epoch_checkpoints": False}, []),
-    ],
-)
-def test_a_training_keeps_the_models_of_its_evaluations(tmp_path, one_thread, changes, kept):
+def test_a_training_keeps_the_models_of_its_evaluations(tmp_path, one_thread):
     corpus = write_csv(tmp_path / "small.csv", sentences(120))
-    config = get_preset("tiny").with_values(corpus=str(corpus), embedding_size=8, epochs=5, threads=1, **changes)
-    job = prepare_job(config, "mine", tmp_path / "runs")
+    config = get_preset("tiny").with_values(corpus=str(corpus), embedding_size=8, epochs=5, threads=1)
+    job = prepare_job(config.with_values(eval_every_epochs=2), "mine", tmp_path / "runs")
     evaluations = [event for event in job.events(lambda: False) if isinstance(event, Evaluated)]
-    path = job.run.path
-    assert [item.epoch for item in list_epoch_checkpoints(path)] == kept
-    for item in list_epoch_checkpoints(path):
+    kept = list_epoch_checkpoints(job.run.path)
+    assert [item.epoch for item in kept] == [2, 4]
+    for item in kept:
         event = next(event for event in evaluations if event.epoch == item.epoch)
-        loaded = load_model(path, item.epoch)
+        loaded = load_model(job.run.path, item.epoch)
         assert same_weights(loaded.decoder, event.model)
         assert loaded.valid_perplexity == item.valid_perplexity == event.valid_perplexity
+        assert loaded.bits_per_character > 0
         measured = evaluate(loaded.decoder, job.dataset.valid).perplexity
         assert measured == pytest.approx(event.valid_perplexity, rel=1e-4)
-
-
-# Names
 
 
 def test_run_at_epoch_loads_the_weights_of_the_epoch(tmp_path, monkeypatch):
@@ -150,12 +111,6 @@ def test_run_at_epoch_loads_the_weights_of_the_epoch(tmp_path, monkeypatch):
     assert (best.name, best.epoch, best.valid_perplexity) == ("r", None, 100.0)
     assert same_weights(best.decoder, make_decoder(0))
     assert load_model_by_name(None).path == files.assets_dir() / "model"
-
-
-def test_several_epochs_can_be_combined(tmp_path):
-    record_epochs(tmp_path, [0.0, 1.0, 2.0])
-    combiner = ModelCombiner([load_model_by_name(name, tmp_path) for name in ("r@1", "r@2", "r")])
-    assert [run.name for run in combiner.runs] == ["r@1", "r@2", "r"]
 
 
 def test_an_epoch_that_was_not_kept_is_an_error_that_names_the_kept_ones(tmp_path):
@@ -188,36 +143,14 @@ def test_the_error_for_an_invalid_epoch_is_one_printable_line(tmp_path, name):
     assert str(error.value).isprintable()
 
 
-def test_an_unknown_run_with_an_epoch_suggests_the_nearest_name(tmp_path):
-    record_epochs(tmp_path, [0.0, 1.0], name="alpha")
-    with pytest.raises(RunError, match=r"'alhpa' is neither in .* did you mean alpha"):
-        load_model_by_name("alhpa@1", tmp_path)
-
-
-def test_a_run_name_cannot_look_like_an_epoch(tmp_path):
-    with pytest.raises(RunError, match="is not allowed; start with a letter or digit"):
-        create_run(CONFIG_WITH_EPOCHS, VOCABULARY, "r@4", tmp_path)
-
-
-# Damage
-
-
-@pytest.mark.parametrize("keep", [0, 8, 100, -1])
-def test_a_damaged_epoch_is_refused_by_name_and_the_others_are_loaded(tmp_path, keep):
+def test_a_damaged_epoch_is_refused_by_name_and_the_others_are_loaded(tmp_path):
     path, _ = record_epochs(tmp_path, [0.0, 1.0, 2.0])
     file = epoch_weights_path(path, 2)
-    file.write_bytes(file.read_bytes()[:keep])
+    file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(RunError, match=r"epochs/2\.safetensors"):
         load_model(path, 2)
     load_model(path)
     load_model(path, 1)
-
-
-def test_an_epoch_of_another_architecture_is_refused_by_name(tmp_path):
-    path, _ = record_epochs(tmp_path, [0.0, 1.0])
-    shutil.copy(files.assets_dir() / "model" / MODEL_FILE, epoch_weights_path(path, 1))
-    with pytest.raises(RunError, match=r"epochs/1\.safetensors: embedding\.weight is int8 \[2094, 768\], not"):
-        load_model(path, 1)
 
 
 def test_other_files_in_the_epochs_folder_are_ignored(tmp_path):
@@ -228,44 +161,3 @@ def test_other_files_in_the_epochs_folder_are_ignored(tmp_path):
     assert list_epoch_checkpoints(path) == [EpochCheckpoint(4, None)]
     assert load_model(path, 4).valid_perplexity is None
     assert list_epoch_checkpoints(tmp_path / "nowhere") == []
-
-
-def test_a_full_disk_fails_the_training_and_keeps_earlier_weights(tmp_path, monkeypatch):
-    def events():
-        yield evaluated(0.0, best=True)
-        yield evaluated(1.0)
-        monkeypatch.setattr("os.fsync", fail)
-        yield evaluated(2.0)
-
-    def fail(fd):
-        raise OSError(28, "No space left on device")
-
-    run = create_run(CONFIG_WITH_EPOCHS, VOCABULARY, "r", tmp_path)
-    with pytest.raises(RunError, match="No space left"):
-        list(record_events(run, events()))
-    assert [file.name for file in (run.path / EPOCHS_DIR).iterdir()] == ["1.safetensors"]
-    assert summarize_run(run.path).state == "failed"
-
-
-# Size and deletion
-
-
-def test_a_temporary_file_of_a_killed_process_is_removed(tmp_path):
-    path, _ = record_epochs(tmp_path, [1.0, 2.0])
-    epochs = path / EPOCHS_DIR
-    (epochs / ".2.safetensors.x7").write_bytes(b"hal")
-    reopen_run(path).lock.release()
-    assert sorted(file.name for file in epochs.iterdir()) == ["1.safetensors", "2.safetensors"]
-
-
-def test_kept_epochs_count_in_the_size_of_the_run_and_are_deleted_with_it(tmp_path):
-    path, _ = record_epochs(tmp_path, [0.0, 1.0, 2.0])
-    other, _ = record_epochs(tmp_path, [0.0, 1.0, 2.0], CONFIG, "other")
-    size = epoch_weights_path(path, 1).stat().st_size
-    assert size > 1000
-    assert (
-        abs(summarize_run(path).size_bytes - summarize_run(other).size_bytes - 2 * size) < 500
-    )  # rows and log lines of the epochs
-    delete_run(path, tmp_path)
-    assert not path.exists()
-    assert other.exists()

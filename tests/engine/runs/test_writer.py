@@ -235,19 +235,6 @@ def test_on_a_full_disk_training_continues_and_data_is_written_later(run, disk):
     assert has_weights_of(run.path, 3)
 
 
-def test_space_at_the_end_is_used_before_the_end_is_reported(run, disk):
-    def events():
-        disk.full = True
-        yield evaluated(3)
-        disk.full = False
-        yield Finished("done", "r", 1.0, 97.0, 96.0, 5.0)
-
-    seen = list(record_events(run, events()))
-    assert [type(event) for event in seen] == [Warned, Evaluated, Checkpointed, Finished]
-    assert recorded_files(run.path) == [(3, MODEL_FILE)]
-    assert summarize_run(run.path).state == "finished"
-
-
 def test_a_summary_has_the_perplexity_of_the_saved_model(run, disk):
     def events():
         yield evaluated(1)

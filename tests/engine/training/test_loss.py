@@ -9,7 +9,7 @@ import torch
 from engine.config import ModelConfig, TrainingConfig
 from engine.models.lstm import LSTMModel
 from engine.training.distillation.predictions import Predictions, SoftTargets
-from engine.training.loss import Objective, correct_sampled_logits
+from engine.training.loss import Objective
 from tests.support.training import NO_DROPOUT
 
 VOCABULARY_SIZE = 12
@@ -122,17 +122,6 @@ def test_sampled_classes_are_the_targets_and_a_random_sample():
     assert objective_of().sample_softmax_classes(torch.zeros(1, 1, dtype=torch.int64), generator) is None
 
 
-def test_sampled_classes_are_corrected_except_the_target_of_a_position():
-    classes = torch.tensor([2, 5, 7, 9])
-    log_inclusion_probs = torch.log(torch.tensor([0.5, 0.25, 1.0, 0.1]))
-    logits = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, -1.0, 5.0, 2.0]])
-    weighted, indices = correct_sampled_logits(logits, torch.tensor([5, 9]), classes, log_inclusion_probs)
-    assert indices.tolist() == [1, 3]
-    expected = [[math.exp(1) / 0.5, math.exp(2), math.exp(3), math.exp(4) / 0.1], [1 / 0.5, math.exp(-1) / 0.25]]
-    assert weighted[0].exp().tolist() == pytest.approx(expected[0], rel=1e-5)
-    assert weighted[1].exp().tolist() == pytest.approx([*expected[1], math.exp(5), math.exp(2)], rel=1e-5)
-
-
 @pytest.mark.parametrize("target", [3, 11])
 def test_the_sampled_softmax_estimates_the_full_sum_without_bias(target):
     """The other targets of a window are drawn by frequency, and the sampled classes by the objective."""
@@ -176,14 +165,3 @@ def test_with_as_many_samples_as_tokens_the_softmax_is_full(samples, tied):
         assert gradient is not None
         assert gradient.abs().max() > 0
         torch.testing.assert_close(others[name], gradient, atol=1e-5, rtol=1e-4)
-
-
-def test_logits_of_sampled_classes_equal_the_same_columns_of_all_logits():
-    network = LSTMModel(ModelConfig(embedding_size=4, hidden_size=4, **NO_DROPOUT), VOCABULARY_SIZE, seeded(0))
-    with torch.no_grad():
-        network.output.bias.copy_(torch.randn(VOCABULARY_SIZE, generator=seeded(1)))
-    ids, classes = torch.arange(6).reshape(3, 2), torch.tensor([1, 4, 5, 11])
-    torch.testing.assert_close(
-        network(ids, network.initial_state(2), None, classes)[0],
-        network(ids, network.initial_state(2))[0][..., classes],
-    )

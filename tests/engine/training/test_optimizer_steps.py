@@ -262,24 +262,14 @@ def test_lstm_state_is_carried_from_window_to_window(dataset):
 def test_validation_scores_the_moving_average_of_the_weights(dataset):
     """One step an epoch, so that each evaluation shows one more value of the average."""
     values = ONE_STEP | {"epochs": 5}
-    plain = [weights_of(event) for event in events_of(Evaluated, run_training(dataset, **values, averaging="none"))]
-    events = events_of(Evaluated, run_training(dataset, **values, averaging="ema", ema_decay=0.12))
-    averaged = [weights_of(event) for event in events]
-    mean = plain[0]
-    assert weights_equal(averaged[0], plain[0])
-    for update, weights in enumerate(plain[1:]):
+    plain = events_of(Evaluated, run_training(dataset, **values, averaging="none"))
+    averaged = events_of(Evaluated, run_training(dataset, **values, averaging="ema", ema_decay=0.12))
+    mean = weights_of(plain[0])
+    for update, event in enumerate(plain[1:]):
         decay = min(0.12, update / (update + 10))  # a running mean at first, then the configured decay
-        mean = {name: decay * mean[name] + (1 - decay) * weights[name] for name in mean}
-        for name in mean:
-            assert averaged[update + 1][name] == pytest.approx(mean[name], abs=1e-6)
-    assert not weights_equal(averaged[-1], plain[-1])
-    for event in events:
-        assert event.valid_perplexity == pytest.approx(evaluate(event.model, dataset.valid).perplexity, rel=1e-4)
-
-
-@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.03), ("adam", 0.03), ("sgd", 2.0)])
-def test_every_optimizer_learns(dataset, optimizer, lr):
-    values = {"optimizer": optimizer, "lr": lr, "clip": 0.0, "schedule": "constant", "unigram_bias": False}
-    first, last = (event.valid_perplexity for event in events_of(Evaluated, run_training(dataset, epochs=1, **values)))
-    assert first == pytest.approx(len(dataset.tokenizer), rel=0.05)  # the untrained model is almost uniform
-    assert last < 0.9 * first
+        mean = {name: decay * mean[name] + (1 - decay) * value for name, value in weights_of(event).items()}
+        for name, value in weights_of(averaged[update + 1]).items():
+            assert value == pytest.approx(mean[name], abs=1e-6)
+        perplexity = evaluate(averaged[update + 1].model, dataset.valid).perplexity
+        assert averaged[update + 1].valid_perplexity == pytest.approx(perplexity, rel=1e-4)
+    assert not weights_equal(weights_of(averaged[-1]), weights_of(plain[-1]))

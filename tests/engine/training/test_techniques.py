@@ -1,4 +1,4 @@
-"""The size of the paper's model, and the effect of each technique on the network and on the optimizer steps."""
+"""The effect of each technique on the network and on the optimizer steps of a training."""
 
 import math
 
@@ -8,8 +8,6 @@ import torch
 from engine.config import ModelConfig
 from engine.events import Evaluated, Finished, Step
 from engine.models.lstm import LSTMModel
-from engine.models.numpy_lstm import weight_shapes
-from engine.presets import get_preset
 from tests.support.training import (
     NO_DROPOUT,
     REPORT_EACH_STEP,
@@ -20,14 +18,7 @@ from tests.support.training import (
 )
 
 SIZE = 40
-LAYERED = {
-    "embedding_size": 24,
-    "hidden_size": 24,
-    "num_layers": 3,
-    "subword_embeddings": False,
-    **NO_DROPOUT,
-}
-
+LAYERED = {"embedding_size": 24, "hidden_size": 24, "num_layers": 3, "subword_embeddings": False, **NO_DROPOUT}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,32 +33,6 @@ def make_network(size=SIZE, **values):
 
 def make_window(time=6, batch=4, size=SIZE):
     return torch.randint(size, (time, batch), generator=seeded(9))
-
-
-def approx_count(probability, number):
-    """Return an expected count of `number` independent events, within four standard deviations."""
-    return pytest.approx(probability * number, abs=4 * math.sqrt(number * probability * (1 - probability)))
-
-
-def test_the_paper_preset_has_24_million_parameters():
-    """Merity et al. 2017, table 1; the tied output layer is counted once."""
-    shapes = weight_shapes(get_preset("paper").model, 10_000)
-    assert sum(math.prod(shape) for shape in shapes.values()) == 24_221_600
-    lstm = sum(4 * hidden * (inputs + hidden + 2) for inputs, hidden in [(400, 1150), (1150, 1150), (1150, 400)])
-    assert 10_000 * 400 + lstm + 10_000 == 24_221_600
-
-
-@pytest.mark.parametrize("variational_dropout", [True, False])
-def test_zero_dropout_changes_nothing_and_draws_no_mask(variational_dropout):
-    network, masks = make_network(variational_dropout=variational_dropout), seeded(1)
-    before = masks.get_state()
-    plain, states, raw, dropped = network(make_window(), network.initial_state(4))
-    again, other_states, _, other = network(make_window(), network.initial_state(4), masks)
-    assert torch.equal(plain, again)
-    assert torch.equal(dropped, other)
-    assert torch.equal(dropped, raw)
-    assert all(torch.equal(a, b) for x, y in zip(states, other_states, strict=True) for a, b in zip(x, y, strict=True))
-    assert torch.equal(masks.get_state(), before)
 
 
 def changed_by(name, time):
@@ -100,65 +65,6 @@ def test_embedding_dropout_drops_inputs_but_not_the_tied_output():
     network = make_network(embedding_dropout=0.9)
     logits, _, _, dropped = network(make_window(), network.initial_state(4), seeded(1))
     torch.testing.assert_close(logits, dropped @ network.embedding.weight.T + network.output.bias)
-
-
-@pytest.fixture
-def lstm_calls(monkeypatch):
-    """Return a list to which every call of an LSTM layer is appended: input, weights and output."""
-    calls = []
-    original = torch.lstm
-
-    def spy(inputs, state, weights, *rest):
-        result = original(inputs, state, weights, *rest)
-        calls.append((inputs.detach(), [weight.detach() for weight in weights], result[0].detach()))
-        return result
-
-    monkeypatch.setattr(torch, "lstm", spy)
-    return calls
-
-
-@pytest.mark.parametrize("variational_dropout", [True, False])
-def test_input_hidden_and_output_dropout_have_separate_masks_and_rates(variational_dropout, lstm_calls):
-    network = make_network(
-        variational_dropout=variational_dropout, input_dropout=0.2, hidden_dropout=0.3, output_dropout=0.6, num_layers=2
-    )
-    ids = make_window(time=20, batch=30)
-    _, _, raw, dropped = network(ids, network.initial_state(30), seeded(2))
-    (first, _, out), (second, _, _) = lstm_calls
-    pairs = [(first, network.embedding.weight[ids], 0.2), (second, out, 0.3), (dropped, raw, 0.6)]
-    masks = [(after / before).detach() for after, before, _ in pairs]
-    for mask, (_, _, probability) in zip(masks, pairs, strict=True):
-        assert {round(value, 2) for value in mask.flatten().tolist()} == {0.0, round(1 / (1 - probability), 2)}
-        drawn = (mask[:1] if variational_dropout else mask) == 0
-        assert int(drawn.sum()) == approx_count(probability, drawn.numel())
-        same_in_time = torch.equal(mask == 0, (mask[:1] == 0).expand_as(mask))
-        assert same_in_time == variational_dropout
-        columns = {tuple(column.flatten().tolist()) for column in (mask == 0).unbind(dim=1)}
-        assert len(columns) == 30
-    assert not torch.equal(masks[0] == 0, masks[1] == 0)
-
-
-def test_weight_drop_draws_a_new_mask_for_each_window(lstm_calls):
-    network = make_network(weight_drop=0.3, num_layers=1)
-    stored, masks = network.get_parameter("layers.0.weight_hh_l0").detach(), seeded(3)
-    zeros = []
-    for _ in range(30):
-        network(make_window(), network.initial_state(4), masks)
-        zeros.append(lstm_calls[-1][1][1] == 0)
-        assert int(zeros[-1].sum()) == approx_count(0.3, stored.numel())
-    assert len(lstm_calls) == 30, "a window must be one call, so that all time steps have the same weights"
-    assert int(sum(mask.sum() for mask in zeros)) == approx_count(0.3, 30 * stored.numel())
-    both = int((zeros[0] & zeros[1]).sum())
-    assert both == approx_count(0.09, stored.numel())  # the masks are independent
-
-
-def test_embedding_dropout_drops_whole_tokens_and_scales_the_others(lstm_calls):
-    network, probability = make_network(size=3000, embedding_dropout=0.15, num_layers=1), 0.15
-    network(torch.arange(3000)[None], network.initial_state(3000), seeded(4))
-    ratio = lstm_calls[0][0][0] / network.embedding.weight.detach()
-    dropped = (ratio == 0).all(dim=1)
-    assert int(dropped.sum()) == approx_count(probability, 3000)
-    torch.testing.assert_close(ratio[~dropped], torch.full_like(ratio[~dropped], 1 / (1 - probability)))
 
 
 def test_the_gradient_of_a_tied_matrix_is_the_sum_of_the_untied_gradients():

@@ -57,16 +57,6 @@ def test_words_and_pieces_train_and_the_run_can_be_played(corpus, tmp_path):
         assert any(isinstance(event, TokenEvent) for event in events)
 
 
-def test_dialogue_mode_reads_speakers_as_tokens(tmp_path):
-    rows = [("SAM" if i % 2 else "FRODO", text) for i, text in enumerate(sentences(300))]
-    path = tmp_path / "dialogue.csv"
-    path.write_text("char,dialog\n" + "".join(f'{name},"{text}"\n' for name, text in rows))
-    config = small_preset(corpus=str(path), mode="dialogue", split="scenes", min_characters=-1)
-    job = prepare_job(config, "talk", tmp_path / "runs")
-    list(job.events(lambda: False))
-    assert load_model(job.run.path).model.tokenizer.cast[:2] == ("FRODO", "SAM")
-
-
 def test_another_corpus_fine_tunes_it_and_words_of_both_keep_their_vectors(corpus, tmp_path):
     runs_dir = tmp_path / "runs"
     first = prepare_job(small_preset(corpus=str(corpus)), "first", runs_dir)

@@ -73,11 +73,6 @@ def test_resume_before_a_diagnosis_reports_it_again_with_what_was_known_before(t
     assert third == first
 
 
-def test_resume_of_a_run_whose_record_is_missing_starts_again(tmp_path):
-    stream = list(diagnose(iter([STARTED, Resume(601), *RISING]), CONFIG, tmp_path / "missing"))
-    assert [event.kind for event in stream if isinstance(event, Diagnosed)] == ["rising_validation"]
-
-
 # --- disk -------------------------------------------------------------------------------------------------------
 
 Usage = namedtuple("Usage", "total used free")

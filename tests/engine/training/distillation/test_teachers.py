@@ -117,13 +117,6 @@ def test_student_that_equals_its_only_teacher_has_nothing_to_learn(tmp_path, dat
     assert float(trainer.train_step().gradient_norm) < 1e-6
 
 
-def test_students_learn_in_bfloat16(tmp_path, dataset):
-    name = write_teacher(tmp_path / "teacher", dataset.tokenizer, punctuation=True)
-    trainer = make_trainer(dataset, teachers=name, teacher_columns=2, punctuation=True, precision="bf16")
-    losses = [float(trainer.train_step().loss) for _ in range(20)]
-    assert np.mean(losses[-5:]) < losses[0]
-
-
 def test_resume_with_teachers_is_bit_exact(tmp_path, dataset):
     values = {"punctuation": True, "bptt": 24}
     names = [write_teacher(tmp_path / f"teacher-{seed}", dataset.tokenizer, seed, **values) for seed in range(2)]

@@ -29,11 +29,6 @@ def test_ranges_choices_and_single_values_are_told_apart():
     assert space.size == math.inf
 
 
-def test_the_last_value_of_a_setting_counts():
-    fixed, space = parse_space(["lr=0.1", "clip=1..2", "lr=0.01..0.02", "clip=3"])
-    assert (fixed, [dimension.name for dimension in space.dimensions]) == (["clip=3"], ["lr"])
-
-
 @pytest.mark.parametrize(
     ("assignment", "is_logarithmic"),
     [
@@ -63,16 +58,6 @@ def test_a_range_survives_its_text_and_rounding_stays_inside(first, last, is_log
         rounded = dimension.round(value)
         assert rounded in dimension
         assert rounded == pytest.approx(value, rel=1e-3)
-
-
-def test_combinations_of_a_finite_space():
-    _, space = parse_space(["optimizer=adamw,sgd", "num_layers=1..3"])
-    combinations = list(space.combinations())
-    assert len(combinations) == space.size == 6
-    assert {"optimizer": "sgd", "num_layers": 3} in combinations
-    assert all(combination in space for combination in combinations)
-    assert {"optimizer": "sgd", "num_layers": 4} not in space
-    assert {"optimizer": "sgd"} not in space
 
 
 @pytest.mark.parametrize(

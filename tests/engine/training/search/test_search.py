@@ -15,7 +15,6 @@ from engine.training.search.records import SEARCH_FILE, TRAINING_FILE, TRIALS_FI
 from engine.training.search.runner import Budget, SearchEnded, TrialEnded, run_search
 from engine.training.search.space import parse_space
 from engine.training.search.worker import Assignment, TrialEnd, TrialProgress, TrialTrainer
-from tests.support.file_limits import no_file_longer_than
 from tests.support.files import sentences, write_run
 from tests.support.training import make_config
 
@@ -56,16 +55,6 @@ def test_damaged_lines_lose_their_trials_only(tmp_path):
     opened.write(record(5))
     opened.close()
     assert list(SearchFolder.open("s", tmp_path).records) == [0, 5]
-
-
-def test_a_full_disk_keeps_the_records_until_there_is_room(tmp_path):
-    folder = SearchFolder.create("s", tmp_path, SEARCH_PLAN)
-    folder.write(record(0))
-    with no_file_longer_than((tmp_path / "s" / TRIALS_FILE).stat().st_size + 10):
-        assert "File too large" in folder.write(record(1))
-    assert folder.write(record(2)) == ""
-    folder.close()
-    assert list(SearchFolder.open("s", tmp_path).records) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -48,16 +48,6 @@ def test_each_lower_layer_moves_by_the_learning_rate_divided_once_more(dataset):
     assert plain.lr == decayed.lr == 0.5  # the reported rate is that of the top
 
 
-def test_adamw_decays_a_lower_layer_by_its_own_rate(dataset):
-    """Decoupled weight decay is the learning rate times the decay times the weight."""
-    values = {**THREE_LAYERS, "lr": 0.01, "schedule": "constant", "variable_bptt": False, "layer_lr_decay": 2.0}
-    plain, decayed = (take_step(make_trainer(dataset, **values, weight_decay=decay)) for decay in (0.0, 0.5))
-    for name, depth in {"output.weight": 0, "layers.1.weight_hh_l0": 2, "embedding.weight": 4}.items():
-        expected = plain.after[name] - 0.01 / 2**depth * 0.5 * plain.before[name]
-        assert decayed.after[name] == pytest.approx(expected, abs=1e-6)
-    assert np.array_equal(plain.after["layers.0.bias_ih_l0"], decayed.after["layers.0.bias_ih_l0"])
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_one_more_group_moves_after_every_unfreeze_epochs(dataset, optimizer):
     """Weight decay does not move a frozen group either."""
