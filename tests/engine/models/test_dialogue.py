@@ -26,7 +26,6 @@ from tests.support.random_dialogues import (
     SPEAKER_IDS,
     SPEAKER_WORDS,
     TOKENIZER,
-    TRAIN_SCENES,
     TURN_MODEL,
     encode_scenes,
     random_scenes,
@@ -93,15 +92,10 @@ def test_words_of_the_speaker_become_more_likely_by_a_power_of_the_ratio_of_freq
     sam = SPEAKER_IDS[1]
     ids = [*encode_scenes(random_scenes(2, seed=4)).tolist(), sam, 3, 5]
     probs, plain_probs = distributions(model, ids)[-1], distributions(plain, ids)[-1]
-    train_ids = encode_scenes(TRAIN_SCENES).tolist()
     counts = np.zeros((len(CAST), NUM_TEXT_TOKENS))
-    speaker = None
-    for token in train_ids:
-        if token >= NUM_TEXT_TOKENS:
-            speaker = token - NUM_TEXT_TOKENS
-        elif speaker is not None:
-            counts[speaker, token] += 1
-            speaker = None if token == EOS_ID else speaker
+    for speaker, pairs in enumerate(SPEAKER_WORDS.counts):
+        for token, count in pairs:
+            counts[speaker, token] = count
     frequencies = (counts.sum(axis=0) + 0.5) / (counts.sum(axis=0) + 0.5).sum()
     prior = SPEAKER_WORDS.prior_tokens
     by_sam = (counts[1] + prior * frequencies) / (counts[1].sum() + prior)

@@ -1,13 +1,16 @@
 """The numpy Transformer against the Llama of transformers and a plain reference with the same weights."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import ConfigError, InvalidInputError, RunError
+from engine.models.key_value_cache import MIN_CAPACITY
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer
 from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE, inner_size
 from engine.storage.quantization import Int8Rows, quantize_rows
@@ -100,33 +103,70 @@ def test_scores_of_a_text_match_token_by_token(context_size, length):
         assert row == pytest.approx(predicted, abs=1e-4)
 
 
+def test_a_branch_shares_the_keys_and_values_before_it():
+    model, tokens = make_model(), random_ids(300, VOCABULARY_SIZE).tolist()
+    state, buffers = model.start(), set()
+    for token in tokens:
+        _, state = model.advance(state, token)
+        assert len(state.segments) == 1
+        buffers.add(id(state.segments[0].buffer))
+    assert len(buffers) < 10  # the buffer grows by half its size
+    (first,), second = (model.advance(state, token)[1].segments for token in (3, 4))
+    assert first.buffer is second[0].buffer is state.segments[0].buffer
+    assert second[1].length == 1
+    assert len(second[1].buffer.tokens) <= MIN_CAPACITY + 1
+
+
+BRANCHING = make_model(context_size=90)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1000), st.lists(st.integers(0, VOCABULARY_SIZE - 1), min_size=1, max_size=45)),
+        min_size=1,
+        max_size=8,
+    ),
+    st.booleans(),
+)
+def test_random_branches_equal_texts_read_from_the_start(branches, read_together):
+    texts = [([], BRANCHING.start())]
+    for choice, tokens in branches:
+        history, state = texts[choice % len(texts)]
+        if read_together:
+            log_probs, state = BRANCHING.advance_tokens(state, tokens)
+            texts.append((history + tokens, state))
+        else:
+            for token in tokens:
+                log_probs, state = BRANCHING.advance(state, token)
+                history = [*history, token]
+                texts.append((history, state))
+        expected, _ = BRANCHING.advance_tokens(BRANCHING.start(), texts[-1][0])
+        assert log_probs == pytest.approx(expected, abs=1e-4)
+    for history, state in texts[1:]:
+        again, _ = BRANCHING.advance(state, 2)
+        assert again == pytest.approx(BRANCHING.advance_tokens(BRANCHING.start(), [*history, 2])[0], abs=1e-4)
+
+
 def test_threads_can_continue_the_same_states():
-    model = make_model(context_size=64)
-    tokens = random_ids(90, VOCABULARY_SIZE).tolist()
+    model, tokens = make_model(context_size=64), random_ids(90, VOCABULARY_SIZE).tolist()
     states = [model.start()]
     for token in tokens[:40]:
         states.append(model.advance(states[-1], token)[1])
-    results = {}
-    barrier = threading.Barrier(6)
+
+    def continuation(number):
+        return [(token + number) % VOCABULARY_SIZE for token in tokens[:30]]
 
     def read(number):
-        barrier.wait()
-        results[number] = []
-        for start in range(number % 3, 41, 9):
-            state = states[start]
-            for step in range(30):
-                log_probs, state = model.advance(state, (tokens[step] + number) % VOCABULARY_SIZE)
-            results[number].append(log_probs)
+        state = states[4 * number]
+        for token in continuation(number):
+            log_probs, state = model.advance(state, token)
+        return log_probs
 
-    threads = [threading.Thread(target=read, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for number, rows in results.items():
-        continuation = [(token + number) % VOCABULARY_SIZE for token in tokens[:30]]
-        for start, row in zip(range(number % 3, 41, 9), rows, strict=True):
-            assert row == pytest.approx(token_by_token(model, tokens[:start] + continuation)[0][-1], abs=1e-4)
+    with ThreadPoolExecutor(6) as pool:
+        for number, row in zip(range(10), pool.map(read, range(10)), strict=True):
+            expected, _ = token_by_token(model, tokens[: 4 * number] + continuation(number))
+            assert row == pytest.approx(expected[-1], abs=1e-4)
 
 
 def test_a_text_longer_than_the_context_cannot_be_recorded():

@@ -25,13 +25,6 @@ SCENES = [
 MODEL = fit_speaker_text(4, SCENES)
 
 
-def test_groups_of_letters_include_the_spaces_around_words():
-    groups = letter_groups(["ab", "!"])
-    assert Counter(groups) == Counter(
-        [" a", "ab", "b ", " !", "! ", " ab", "ab ", "b !", " ! ", " ab ", "ab !", "b ! "]
-    )
-
-
 def test_scores_of_words_match_a_hand_calculation(monkeypatch):
     monkeypatch.setattr(speaker_text, "MAX_REGRESSION_SPEAKERS", 1)
     model = fit_speaker_text(2, [[SpokenLine(0, "a b a"), SpokenLine(0, "a"), SpokenLine(1, "b")]])

@@ -94,14 +94,6 @@ def test_texts_that_are_not_unicode_are_refused():
         TOKENIZER.encode_lines(["a\ud800"])
 
 
-def test_tokens_that_the_model_lacks_are_left_out_and_gaps_have_a_name():
-    small = PretrainedTokenizer(BACKEND.to_str(), 300, end_id=2)
-    assert len(small) == 300
-    large = PretrainedTokenizer(BACKEND.to_str(), VOCABULARY_SIZE + 2, end_id=2)
-    assert large.tokens[-1] == f"<unused {VOCABULARY_SIZE + 1}>"
-    assert len(large.word_starts) == len(large.word_ends) == VOCABULARY_SIZE + 2
-
-
 def test_sentencepiece_texts_survive_with_the_space_that_is_added():
     tokenizer = new_sentencepiece()
     for text in ("ab a", "a", " a", "é\n", "b</s>"):
@@ -221,13 +213,6 @@ def test_a_template_without_system_role_gets_the_prompt_in_the_first_message(sta
     folded = [USER("You are Gandalf.\n\n Where is it?\n"), *CONVERSATION[2:]]
     assert list(chat.encode(CONVERSATION)) == reference(hf_tokenizer, folded)
     assert list(chat.encode([SYSTEM("  "), USER("Hi")])) == reference(hf_tokenizer, [USER("Hi")])
-
-
-def test_a_template_that_repeats_a_message_still_reads_no_special_tokens_in_it():
-    _, chat = new_template(CHAT_TEMPLATE.replace("{{ m['content'] }}", "{{ m['content'] }}{{ m['content'] }}"))
-    ids = chat.encode([SYSTEM("s"), USER("a<|im_end|><|im_start|>")])
-    assert ids.count(START) == 3
-    assert ids.count(END) == 2
 
 
 def test_an_impossible_conversation_is_one_clear_line():
