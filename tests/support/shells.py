@@ -60,19 +60,6 @@ class Shell:
         self._terminal.read_until_quiet(0.1, 5)
         return re.findall(r"<(.*?)>", match[1].decode())
 
-    def show(self, line: str, tabs: int = 1) -> str:
-        """Type a line and press tab, return what appears, and leave the line."""
-        self._terminal.write(line.encode())
-        self._terminal.read_until_quiet(0.2, 5)
-        output = b""
-        for _ in range(tabs):
-            self._terminal.write(b"\t")
-            while chunk := self._terminal.read(1):
-                output += chunk
-        self._terminal.write(b"\x03")
-        self._terminal.read_until_quiet(0.3, 5)
-        return output.decode("utf-8", "replace")
-
 
 @contextmanager
 def open_shell(name: str, home: Path, folder: Path) -> Iterator[Shell]:

@@ -2,13 +2,8 @@
 
 import csv
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -22,15 +17,6 @@ from tests.support.tales import make_books
 SCRIPT = "SAM: the old mill\nFRODO (V.O.): the old road, Sam\nSAM: the old mill\nMerry: on\n\n" * 40
 DIALOGUE = ("--mode", "dialogue")
 BOOKS = make_books()
-FETCH_SMALL_BOOKS = """
-import sys
-from engine.data.tales import books
-from lotr_tui.__main__ import main
-from tests.support.tales import make_books
-books.BOOKS = tuple(make_books())
-sys.argv = ["lotr-tui", "data", "fetch", "tales", *sys.argv[1:]]
-main()
-"""
 
 
 @pytest.fixture
@@ -203,30 +189,6 @@ class TestFetch:
         assert "pg3.txt is an HTML page, not the plain text of 'The Ferry, part 3'" in done.stderr
         assert done.returncode != 0
         assert (tmp_path / "tales.txt").read_text() == "old"
-
-    @pytest.mark.slow
-    def test_an_interrupt_leaves_no_text_and_a_download_to_continue(self, tmp_path, environment):
-        output = tmp_path / "tales.txt"
-        output.write_text("old")
-        with serve_books({"/1.txt": next(iter(BOOKS.values()))}) as mirror:
-            mirror.statuses = [(503, {"Retry-After": "50"})] * 9
-            process = subprocess.Popen(
-                [sys.executable, "-c", FETCH_SMALL_BOOKS, "--mirror", f"{mirror.url}/{{id}}.txt", "--output", output],
-                env={**environment(tmp_path / "home"), "PYTHONPATH": str(Path.cwd()), "no_proxy": "127.0.0.1"},
-                stderr=subprocess.PIPE,
-                text=True,
-                # A job in the background of a shell ignores interrupts, and its children inherit that.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
-            deadline = time.monotonic() + 30
-            while not mirror.requests and time.monotonic() < deadline:
-                time.sleep(0.01)
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=30)
-        assert process.returncode == 130
-        assert "Traceback" not in errors
-        assert output.read_text() == "old"
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "tales.txt"]
 
     @pytest.mark.parametrize(
         ("module_source", "exit_code", "message"),

@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from engine.data.tokenizers.base import EOS_ID
 from engine.generation.prompt import encode_prompt
 from engine.generation.settings import SamplerSettings
 from lotr_tui.cli.generate_console import generate_on_console
@@ -138,36 +137,6 @@ def test_json_has_the_exact_text_and_the_pieces(tokenizer, capsys):
     recite(RecitingModel(tokenizer, LINE), "The", jsonl=True)
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["piece"] for row in rows[:-1]] == [token["piece"] for token in result["tokens"]]
-
-
-class Recorder(RecitingModel):
-    """A model that records which tokens it reads."""
-
-    def __init__(self, tokenizer):
-        super().__init__(tokenizer, "")
-        self.read = []
-
-    def advance(self, state, token):
-        self.read.append(token)
-        return super().advance(state, token)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "predicts_eos", "reply", "expected"),
-    [
-        ("a b", True, False, "^a b"),
-        ("a\nb\n", True, False, "^a^b"),  # a line feed is <eos> where each line ends in <eos>
-        ("a\r\nb\r\n", True, True, "^a^b^"),
-        ("a\nb\n", False, False, "^a\nb"),
-        ("a\n\nb", False, True, "^a\n\nb^"),
-    ],
-)
-@pytest.mark.usefixtures("capsys")
-def test_line_feeds_of_a_prompt_are_read_as_in_training(prompt, predicts_eos, reply, expected):
-    model = Recorder(character_tokenizer())
-    recite(model, prompt, predicts_eos=predicts_eos, reply=reply)
-    read = "".join("^" if id == EOS_ID else model.tokenizer.tokens[id] for id in model.read)
-    assert read.replace("<0x0A>", "\n").startswith(expected)
 
 
 def test_a_terminal_gets_no_control_characters(monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -153,5 +154,5 @@ def test_what_a_model_by_others_cannot_do_is_refused(refused, name, plain_folder
 
 
 def test_a_missing_extra_is_named(refused, name, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     assert "pip install 'lotr-tui[hf]'" in refused(*GENERATE, "--run", name)

@@ -199,12 +199,6 @@ def test_training_above_the_unigram_model_after_two_of_five_epochs_is_too_slow(l
     assert verdict_of(live_events([*early, last])) == Verdict(is_too_slow=is_slow, is_hopeless=is_slow)
 
 
-def test_network_that_learns_a_short_text_by_heart_is_not_too_slow():
-    valid = [2247.0, 250.0, *[290.0] * 8]  # better than the unigram model, and then worse
-    assert verdict_of(live_events(valid)) == Verdict()
-    valid = [2247.0, *[290.0 + number for number in range(9)]]  # never better, while the training text is learned
-    train = [280.0 - number for number in range(9)]
-    assert verdict_of(live_events(valid, train)) == Verdict()
 
 
 @pytest.mark.parametrize(

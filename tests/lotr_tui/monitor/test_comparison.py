@@ -16,7 +16,6 @@ from engine.runs.locked_run import create_run
 from lotr_tui.monitor.compared_run import ComparedRun, ScoredText, read_compared_run
 from lotr_tui.monitor.comparison_layout import layout_comparison
 from lotr_tui.monitor.run_comparison import METRICS, compare_runs
-from tests.support.files import write_run
 from tests.support.metrics import append_events
 from tests.support.runs import CONFIG, VOCABULARY
 
@@ -164,28 +163,6 @@ def test_runs_with_the_same_text_and_tokenizer_are_comparable(tmp_path):
     assert read_compared_run(tmp_path / "b").text.vocabulary not in (None, plain.vocabulary)
     (tmp_path / "b" / "vocabulary.json").unlink()
     assert read_compared_run(tmp_path / "b").text.vocabulary is None
-
-
-@pytest.mark.parametrize("content", [None, "{", '{"preset": "tiny"}'])
-def test_a_run_of_metrics_alone_has_figures_and_unknown_settings(tmp_path, content):
-    imported = tmp_path / "imported"
-    imported.mkdir()
-    if content is not None:
-        (imported / "config.json").write_text(content)
-    append_events(imported, [Evaluated(n, n / 2, 90.0 - n, True, float(n)) for n in range(5)])
-    append_events(imported, [Evaluated(9, 4.5, float("nan"), False, 9.0), Step(9, 4.6, 80.0, 0.1, 1.0, 7.0, 9.5, 1.0)])
-    compared = read_compared_run(imported)
-    assert compared.settings is None
-    assert compared.text == ScoredText()
-    assert compared.figures["valid_perplexity"] == 86
-    assert compared.figures["epochs"] == 4.6
-    assert "parameters" not in compared.figures
-    write_run(tmp_path / "own")
-    write_metrics(tmp_path / "own", 64.0, 1.0)
-    comparison = compare_runs([read_compared_run(tmp_path / "own"), compared])
-    assert comparison.settings == ()
-    assert "Settings unknown, because config.json is missing or damaged: imported." in comparison.notes
-    assert row_of(comparison, "valid_perplexity").best == frozenset()
 
 
 TEXT = ScoredText("corpus", "split", "line", "vocabulary", "words 100")

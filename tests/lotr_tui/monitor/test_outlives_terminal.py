@@ -82,15 +82,6 @@ def test_signals_save_and_stop_and_the_run_is_resumed(start, small_csv, tmp_path
     process.communicate(timeout=30)
 
 
-@pytest.mark.slow
-def test_a_broken_pipe_saves_and_stops_the_training(start, small_csv, tmp_path):
-    process = start("train", *SMALL, "--csv", small_csv, "--epochs", "400", "--run", "r", "--no-tui")
-    process.stdout.readline()
-    process.stdout.close()
-    process.stdout = None
-    assert process.wait(30) == 0
-    assert summarize_run(tmp_path / "home" / "runs" / "r").state == "stopped"
-    assert (tmp_path / "home" / "runs" / "r" / RESUME_FILE).exists()
 
 
 @pytest.mark.slow

@@ -24,7 +24,6 @@ from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from engine.runs.locked_run import create_run
 from engine.runs.metrics import read_current_rows
 from lotr_tui.monitor import run_follower
-from lotr_tui.monitor.metrics_reader import decode_rows
 from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.smoothing import (
     BLOCK_SIZE,
@@ -156,26 +155,6 @@ def test_a_growing_run_has_the_view_of_its_live_events(tmp_path, ends):
     follow_until(followed, lambda: have_same_content(followed.view, TrainingView.from_run(path)))
     assert have_same_content(followed.view, view_of(training))
     followed.stop()
-
-
-ODD = st.one_of(
-    st.none(), st.booleans(), st.integers(-5, 10**18), st.floats(allow_nan=False), st.text(max_size=3), st.just([1])
-)
-
-
-@given(
-    st.lists(st.dictionaries(st.sampled_from([*events.event_to_dict(make_varied_step(1)), "more"]), ODD), max_size=20)
-)
-def test_steps_with_values_of_other_types_are_skipped(changes):
-    rows = [
-        events.event_to_dict(make_varied_step(number)) | change | {"event": "step"}
-        for number, change in enumerate(changes, 1)
-    ]
-    view = TrainingView()
-    view.apply_metrics(decode_rows(rows))
-    plain = [event for row in rows if isinstance(event := events.event_from_dict(row), events.Step)]
-    assert view.steps.column("step").tolist() == [float(event.step) for event in plain]
-    np.testing.assert_array_equal(view.steps.column("lr"), [event.lr for event in plain])  # equal NaN
 
 
 def test_the_notice_describes_the_followed_run(tmp_path):
