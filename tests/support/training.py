@@ -2,7 +2,6 @@
 
 import random
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -16,16 +15,11 @@ from engine.training.run import train
 from engine.training.trainer import Trainer
 from tests.support.files import sentences
 
-Event = TypeVar("Event")
 Weights = dict[str, np.ndarray]
 
-NO_DROPOUT = {
-    "embedding_dropout": 0.0,
-    "input_dropout": 0.0,
-    "hidden_dropout": 0.0,
-    "output_dropout": 0.0,
-    "weight_drop": 0.0,
-}
+NO_DROPOUT = dict.fromkeys(
+    ("embedding_dropout", "input_dropout", "hidden_dropout", "output_dropout", "weight_drop"), 0.0
+)
 SMALL = {
     "embedding_size": 16,
     "hidden_size": 16,

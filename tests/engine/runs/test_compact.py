@@ -20,7 +20,6 @@ from engine.runs.summary import summarize_run
 from engine.runs.writer import record_events
 from engine.storage.quantization import quantize_rows
 from tests.support.files import write_run
-from tests.support.open_models import bpe_tokenizer, write_open_run
 from tests.support.runs import make_events, record_run
 from tests.support.training import make_config
 
@@ -162,13 +161,6 @@ def test_nothing_is_overwritten(random_run, kind):
         write_compact_copy(random_run, target, "int8")
     assert {path.name for path in random_run.parent.iterdir()} == {"random", "small"}
     assert kind != "folder" or (target / "mine").read_text() == "precious"
-
-
-def test_an_open_vocabulary_is_copied(tmp_path):
-    path = write_open_run(tmp_path / "r", bpe_tokenizer())
-    write_compact_copy(path, tmp_path / "small", "int8")
-    before, after = (load_model(run).decoder.tokenizer for run in (path, tmp_path / "small"))
-    assert after == before
 
 
 def test_a_failed_write_leaves_nothing(random_run, monkeypatch):

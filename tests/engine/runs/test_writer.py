@@ -277,19 +277,6 @@ def test_a_training_without_its_model_is_not_finished_and_can_be_resumed(run, di
     reopen_run(run.path).lock.release()
 
 
-def test_a_failed_training_writes_pending_weights(run, disk):
-    def events():
-        disk.full = True
-        yield evaluated(3)
-        disk.full = False
-        raise RuntimeError("out of luck")
-
-    with pytest.raises(RuntimeError):
-        list(record_events(run, events()))
-    assert has_weights_of(run.path, 3)
-    assert summarize_run(run.path).state == "failed"
-
-
 @pytest.mark.parametrize("deleted", ["r", "r/metrics.jsonl"])
 def test_a_run_that_is_deleted_during_training_is_reported_and_not_saved(tmp_path, run, deleted):
     def events():

@@ -47,21 +47,6 @@ def test_without_decay_the_average_is_the_mean_since_its_creation(tied):
     assert (average.network.output.weight is average.network.embedding.weight) == tied
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.4, 0.98])
-def test_with_decay_the_average_is_a_running_mean_at_first_and_then_moves(decay):
-    rng = np.random.default_rng(0)
-    network = make_network(7.0)
-    average, expected = WeightAverage(network, decay), 7.0
-    for n in range(20):
-        weight = float(rng.normal())
-        fill(network, weight)
-        average.update(network)
-        weight_of_new = 1 - min(decay, n / (n + 10))
-        expected += weight_of_new * (weight - expected)
-        for parameter in average.network.parameters():
-            assert parameter.detach().numpy() == pytest.approx(expected, abs=1e-5)
-
-
 def test_the_average_of_a_pretrained_network_starts_at_its_weights():
     network = make_network(10.0)
     average = WeightAverage(network, 0.9, is_pretrained=True)

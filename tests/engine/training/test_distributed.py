@@ -11,8 +11,7 @@ import pytest
 
 from engine.data.dataset import load_dataset
 from engine.presets import get_preset
-from engine.runtime import distributed
-from engine.runtime.distributed import SINGLE_PROCESS, PeerLostError, distributed_context
+from engine.runtime.distributed import SINGLE_PROCESS
 from tests.support.distributed_worker import train_and_summarize
 from tests.support.transformer import TRANSFORMER
 
@@ -58,40 +57,6 @@ def make_config(dataset, settings):
     small = {"embedding_size": 16, "hidden_size": 16, "epochs": 1, "batch_size": 4, "bptt": 12, "threads": 1}
     corpus = {"corpus": dataset.corpus.source, "corpus_format": "text", "device": "cpu", "precision": "fp32"}
     return get_preset("default").with_values(**(small | corpus | SETTINGS[settings]))
-
-
-class FakeContext:
-    """Fake `MultiProcessContext` that does not wait for other processes."""
-
-    num_destroyed = 0
-
-    def __init__(self, process):
-        self.process = process
-
-    def destroy(self):
-        FakeContext.num_destroyed += 1
-
-
-@pytest.mark.parametrize(
-    ("message", "error_type"),
-    [
-        ("[gloo] Connection closed by peer [127.0.0.1]:4242", PeerLostError),
-        ("[gloo] Read error: Connection reset by peer", PeerLostError),
-        ("mat1 and mat2 shapes cannot be multiplied", RuntimeError),
-    ],
-)
-def test_only_connection_errors_are_reported_as_a_lost_peer(monkeypatch, message, error_type):
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "MultiProcessContext", FakeContext)
-    before = FakeContext.num_destroyed
-    with (
-        pytest.raises(Exception, match="has ended" if error_type is PeerLostError else message) as raised,
-        distributed_context(),
-    ):
-        raise RuntimeError(message)
-    assert type(raised.value) is error_type
-    assert FakeContext.num_destroyed == before + 1
 
 
 @pytest.fixture(scope="module")

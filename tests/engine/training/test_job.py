@@ -74,13 +74,6 @@ def test_what_cannot_be_trained_is_refused_before_a_run_is_created(small_csv, tm
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_largest_batch_in_the_error_is_accepted(small_csv, tmp_path):
-    tokens = len(prepare_job(small_config(small_csv), None, tmp_path / "runs").dataset.train)
-    prepare_job(small_config(small_csv, batch_size=tokens // 2), None, tmp_path / "runs")
-    with pytest.raises(ConfigError):
-        prepare_job(small_config(small_csv, batch_size=tokens // 2 + 1), None, tmp_path / "runs")
-
-
 def test_all_events_are_yielded_and_recorded(small_csv, tmp_path):
     job = prepare_job(small_config(small_csv), "mine", tmp_path)
     events = list(job.events(lambda: False))

@@ -14,7 +14,6 @@ from tests.support.training import (
     events_of,
     make_sentence_dataset,
     run_training,
-    weights_of,
 )
 
 SIZE = 40
@@ -170,9 +169,3 @@ def test_evaluations_come_every_n_steps_and_at_the_end_of_each_phase(dataset, ev
     assert events_of(Step, events)[-1].step == ends[-1]
     (finished,) = events_of(Finished, events)
     assert (finished.reason, finished.epochs) == ("done", 2 + fine_tune_epochs)
-
-
-def test_unigram_bias_changes_only_the_initial_output_bias(dataset):
-    first, other = (weights_of(run(dataset, unigram_bias=switch, epochs=1)[2]) for switch in (True, False))
-    assert {name for name in first if not (first[name] == other[name]).all()} == {"output.bias"}
-    assert not other["output.bias"].any()

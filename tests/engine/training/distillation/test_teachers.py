@@ -84,15 +84,6 @@ def test_written_text_has_the_mean_of_what_each_teacher_predicts_after_it(datase
         np.testing.assert_allclose(tokens[step], mean, atol=1e-5)
 
 
-def test_written_tokens_are_sampled_from_the_predictions(dataset):
-    (decoder,), columns = make_decoders(dataset.tokenizer, 1), 4000
-    window, predictions = TeacherWriter([decoder], columns, CPU).write(1, torch.Generator().manual_seed(1))
-    counts = np.bincount(window.targets[0].numpy(), minlength=len(dataset.tokenizer))
-    probs = predictions.tokens[0, 0].numpy().astype(np.float64)
-    expected, spread = columns * probs, np.sqrt(columns * probs * (1 - probs))
-    assert (np.abs(counts - expected) <= 5 * spread + 1).all()
-
-
 def test_written_text_has_speakers_and_continues_after_a_resume(dataset):
     tokenizer = dataset.tokenizer.with_cast(("FRODO", "SAM"))
     decoders = make_decoders(tokenizer, 2, speaker_input="embedding")
