@@ -1,9 +1,6 @@
 """`data info`, `data speech`, `data fetch` and `tokenize`: speakers, scenes, splits, vocabularies and downloads."""
 
-import csv
 import re
-from collections import Counter
-from itertools import pairwise
 
 import pytest
 
@@ -60,23 +57,6 @@ class TestInfo:
         assert re.search(r"Gandalf +168 +3,311 +Gandalf 24, Pippin 10", shown)
         assert re.search(r"valid +164 +2,226 +18\.2 %", shown)
 
-    def test_pairs_of_the_film_dialogues_equal_those_of_a_naive_reader(self, info, lotr_csv):
-        row = info(lotr_csv, *DIALOGUE, "--set", "scene_lines=1000000", "--split", "lines")
-
-        def name(raw):
-            plain = re.sub(r"[()\u00a0 -]+", "", raw).upper()
-            return plain.removesuffix("VOICE").removesuffix("VOICEOVER") or plain
-
-        with lotr_csv.open(encoding="utf-8", newline="") as file:
-            rows = [line for line in csv.DictReader(file) if line["dialog"].strip()]
-        pairs = Counter(
-            (name(first["char"]), name(second["char"]))
-            for first, second in pairwise(rows)
-            if first["movie"] == second["movie"]
-        )
-        found = row["speaker_pairs"]
-        assert [pair["count"] for pair in found] == [count for _, count in pairs.most_common(len(found))]
-        assert all(pairs[pair["speaker"], pair["next_speaker"]] == pair["count"] for pair in found)
 
     def test_table_of_the_cast_and_who_speaks_next(self, lotr, script):
         shown = lotr("data", "info", script, *DIALOGUE).stdout

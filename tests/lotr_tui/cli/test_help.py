@@ -51,11 +51,6 @@ def test_all_commands_are_listed(lotr):
     assert sorted(listed) == sorted([*registered, *(group.name for group in cli.registered_groups)])
 
 
-@pytest.mark.parametrize("columns", ["0", "1", "-5", "many", ""])
-def test_unusable_columns_are_ignored(command, columns):
-    assert "--repetition-penalty X" in command("generate", "--help", COLUMNS=columns).stdout
-
-
 def test_a_group_without_a_command_shows_its_help(lotr):
     done = lotr("data")
     assert (done.returncode, done.stderr) == (0, "")

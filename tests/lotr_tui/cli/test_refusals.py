@@ -272,7 +272,12 @@ def test_a_changed_or_missing_corpus_is_refused_by_eval(refused, untrained_run):
     assert f"run 'untrained', which {config} names, cannot be used: /nowhere/gone.csv does not exist" in line
 
 
-def test_a_folder_without_a_run_is_not_removed(refused, untrained_run):
-    (untrained_run / "config.json").unlink()
-    refused("runs", "rm", untrained_run, "--yes")
+def test_only_runs_of_the_runs_folder_are_removed(refused, home, untrained_run):
+    assert "only runs of that folder can be deleted" in refused("runs", "rm", untrained_run, "--yes")
+    (home / "runs").mkdir(parents=True)
+    (home / "runs" / "link").symlink_to(untrained_run)
+    (home / "runs" / "precious").mkdir()
+    for name in ("link", "precious", "link/../../untrained"):
+        refused("runs", "rm", name, "--yes")
     assert (untrained_run / "model.safetensors").is_file()
+    assert (home / "runs" / "precious").is_dir()

@@ -6,13 +6,11 @@ from dataclasses import replace
 import pytest
 
 from engine.errors import InvalidInputError, RunError
-from engine.events import Step
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.directory import read_config
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
-from engine.storage.lock import FileLock
 from lotr_tui.learn import class_models
 from lotr_tui.learn.class_models import (
     LABELS,
@@ -20,8 +18,6 @@ from lotr_tui.learn.class_models import (
     bundled_data_config,
     class_model_config,
     class_models_dir,
-    describe_seconds_left,
-    estimate_seconds_left,
     fit_to_corpus,
     train_class_model,
 )
@@ -61,11 +57,6 @@ def test_model_of_a_corpus_is_trained_once(home, tmp_path, name):
     assert folders(home) == {class_models_dir(data, "abc").name}
 
 
-def test_remaining_time_is_that_of_the_remaining_epochs():
-    step = Step(10, 2.0, 100.0, 0.01, 1.0, 1000.0, 8.0, 0.0)
-    assert estimate_seconds_left(step, 10) == pytest.approx(32)
-    assert describe_seconds_left(32) == "about 35 s left"
-    assert estimate_seconds_left(step, 2) == 0
 
 
 def test_cancelled_training_leaves_nothing_behind(home, tmp_path):
@@ -80,12 +71,6 @@ def test_cancelled_training_leaves_nothing_behind(home, tmp_path):
     run_to_end(train_class_model("lstm", data, "abc", 1000, never))
 
 
-def test_training_that_is_closed_leaves_nothing_behind(home, tmp_path):
-    loading = train_class_model("lstm", write_corpus(tmp_path / "own.csv"), "abc", 1000, never)
-    next(loading)
-    loading.close()
-    assert not folders(home)
-    assert FileLock(home / "class" / LOCK_FILE).acquire()
 
 
 def test_two_sessions_train_a_model_once(tmp_path, monkeypatch):
@@ -121,15 +106,6 @@ def waiting_job(name, can_end):
     return run
 
 
-def test_second_job_waits_for_its_turn_and_shows_the_progress_of_the_first():
-    jobs, can_end = SharedJobs(), threading.Event()
-    first, second = (jobs.wait_for(name, waiting_job(name, can_end), never) for name in ("one", "two"))
-    assert next(first) == "one runs"
-    assert next(second) == "one runs"
-    can_end.set()
-    assert run_to_end(second) == ("two", ["two runs"])
-    assert run_to_end(first)[0] == "one"
-    assert not jobs.is_running
 
 
 def test_two_waiters_share_a_job():

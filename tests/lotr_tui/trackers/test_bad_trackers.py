@@ -15,7 +15,6 @@ from lotr_tui.trackers.send_state import choose_trackers, read_state
 from tests.support.commands import refusal, run_here
 from tests.support.runs import make_events, read_strict_rows, record_run
 from tests.support.small_corpora import write_corpus
-from tests.support.tracker_readers import read_tensorboard
 
 HANGING = {
     "waits": "import time; time.sleep(1000)",
@@ -93,23 +92,6 @@ def test_failing_tracker_is_reported_once_and_detached(home, tmp_path, install, 
     check_reported_once(tmp_path, reason)
 
 
-@pytest.mark.slow
-def test_missing_part_is_sent_later(home, command):
-    pytest.importorskip("tensorboard")
-    run_dir = record_run(home / "runs", "r", make_events())
-    (run_dir / "tensorboard").write_text("in the way")
-    choose_trackers(run_dir, ["tensorboard"])
-    processes = supervisor.TrackerSupervisor(run_dir)
-    processes.end_training()
-    assert processes.wait(60)
-    (problem,) = processes.take_problems()
-    assert "tensorboard is detached: " in problem
-    refused = command("runs", "export", "r", "--log", "tensorboard")
-    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
-    assert "try again with: lotr-tui runs export r --log tensorboard" in refused.stderr
-    (run_dir / "tensorboard").unlink()
-    assert command("runs", "export", "r", "--log", "tensorboard").returncode == 0
-    assert read_tensorboard(run_dir).metrics["valid_perplexity"] == {0: 150.0, 9: 90.0, 18: 95.0}
 
 
 @pytest.mark.parametrize("name", TRACKER_NAMES)
