@@ -42,8 +42,6 @@ def main():
     options = parser.parse_args()
     if unknown := [name for name in options.groups if name not in GROUPS]:
         parser.error(f"there is no group {unknown[0]!r}; the groups are {', '.join(GROUPS)}")
-    if options.repeat < 1:
-        parser.error("--repeat must be at least 1")
     if options.list or not options.groups:
         for name in GROUPS:
             print(f"{name:21} {find_group(name).__doc__.splitlines()[0]}")

@@ -8,7 +8,6 @@ import math
 import shutil
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,15 +17,14 @@ from engine.analysis.perplexity import evaluate
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.models.base import score_sequence
-from engine.models.ngram import KneserNey
 from engine.presets import get_preset
-from engine.runs.loading import load_model
 from engine.runs.metrics import read_current_rows
 from engine.training.device import set_num_threads
 from engine.training.job import prepare_job
 from engine.training.trainer import Trainer
 from engine.training.transfer.initial_run import configure, load_dataset_and_weights
 from tests.bench.measuring import Skip, call
+from tests.bench.speeds import load_playable
 
 BLOCK_TOKENS = 16_384
 """Tokens that stay together where a part of a text is chosen."""
@@ -60,8 +58,12 @@ def train_within(preset, values, name, options, seconds):
     """
     runs_dir = options.runs_dir
     shutil.rmtree(runs_dir / name, ignore_errors=True)
-    settings = values | COMMON | dict(setting.split("=", 1) for setting in options.set)
-    config = configure(get_preset(preset), lambda config: config.with_values(**settings), runs_dir)
+    values = values | COMMON
+
+    def apply(config):
+        return config.with_values(**values).with_overrides(options.set)
+
+    config = configure(get_preset(preset), apply, runs_dir)
     set_num_threads(config.training)
     dataset, weights = load_dataset_and_weights(config, runs_dir)
     trainer = Trainer(config, dataset, torch.device("cpu"), initial_weights=weights)
@@ -92,14 +94,6 @@ def train_within(preset, values, name, options, seconds):
     return {"seconds": seconds, "size": f"{start['parameters'] / 1e6:.1f} M"}
 
 
-def load_playable(path, data, order):
-    """Return the model of a run, or n-grams of the training text that `data` describes."""
-    if not order:
-        return load_model(Path(path)).model
-    dataset = load_dataset(DataConfig(**data))
-    return KneserNey(dataset.train, dataset.tokenizer, order)
-
-
 def measure_comparison(options):
     """The table of n-grams, LSTMs and Transformers by tokens (--csv, --tales, --seconds, --only)."""
     if not options.csv or not options.tales:
@@ -115,7 +109,6 @@ def measure_comparison(options):
     corpus |= {"corpus_format": "text", "split": "lines", "min_characters": 1}
 
     def cell(kind, tokenizer, pretrained, name):
-        seconds = options.seconds
         values, order = corpus | {"tokenizer": tokenizer} | FROM_SCRATCH.get((kind, tokenizer), {}), 0
         if kind == "n-gram":
             values |= {"vocabulary_size": 500} if tokenizer == "bpe" else {}
@@ -125,13 +118,13 @@ def measure_comparison(options):
             result = {"size": f"order {order}"}
         elif not pretrained:
             preset = "gpt-tiny" if kind == "Transformer" else "default"
-            result = train_within(preset, values, name, options, seconds)
+            result = train_within(preset, values, name, options, options.seconds)
         else:
             preset, values = "gpt" if kind == "Transformer" else "base", ON_TALES.get((kind, tokenizer), {})
             tales = {"corpus": str(options.tales.resolve()), "corpus_format": "text"}
-            first = train_within(preset, tales | values, f"{name}-base", options, 0.8 * seconds)
+            first = train_within(preset, tales | values, f"{name}-base", options, 0.8 * options.seconds)
             values = corpus | {"init": f"{name}-base"} | ({"lr": 0.0005} if kind == "Transformer" else {})
-            result = train_within("finetune", values, name, options, 0.2 * seconds)
+            result = train_within("finetune", values, name, options, 0.2 * options.seconds)
             result["seconds"] += first["seconds"]
         model = str(options.runs_dir.resolve() / name), values, order
         result |= call("speeds", "model_speed", *model)[0]

@@ -48,10 +48,10 @@ def first_output_seconds(command):
     return seconds
 
 
-def _first_paints(options, command=SESSION_COMMAND, name="first paint of the session", at_most=1.5):
+def _first_paints(options, command=SESSION_COMMAND, name="first paint of the session"):
     starts = partial(paint_seconds, command, INPUT_READY_TEXT), partial(paint_seconds, BARE_COMMAND, BARE_READY_TEXT)
     runs = alternate(options.repeat, *starts, warm_up=True)
-    yield from compare(name, "a bare Textual app", "s", *runs, at_most=at_most)
+    yield from compare(name, "a bare Textual app", "s", *runs)
 
 
 def measure_start(options):
@@ -65,7 +65,7 @@ def measure_start(options):
         for name, words in prompts.items():
             starts = partial(first_output_seconds, [*generate, *words]), import_torch
             runs = alternate(options.repeat, *starts, warm_up=True)
-            yield from compare(f"{name}, to the first word", "import torch", "s", *runs, at_most=1 / 3)
+            yield from compare(f"{name}, to the first word", "import torch", "s", *runs)
     yield from _first_paints(options)
 
 
@@ -81,7 +81,7 @@ def measure_memory(options):
 
     session = partial(megabytes, SESSION_COMMAND, MODEL_READY_TEXT, b"Bilbo Baggins is\r")
     runs = alternate(options.repeat, session, partial(megabytes, BARE_COMMAND, BARE_READY_TEXT))
-    yield from compare("memory of the session", "a bare Textual app", "MB", *runs, at_most=2.5)
+    yield from compare("memory of the session", "a bare Textual app", "MB", *runs)
 
 
 def type_keys(terminal, count):
@@ -116,7 +116,7 @@ def measure_keys(options):
         for _ in range(options.repeat):
             with run_in_terminal(command, ready_text=ready_text) as terminal:
                 seconds += type_keys(terminal, 40)
-        yield milliseconds(f"key press to its echo, {name}", seconds, 15 if command is SESSION_COMMAND else None, 95)
+        yield milliseconds(f"key press to its echo, {name}", seconds, 95)
 
 
 def measure_pretrained_session(options):
@@ -130,8 +130,8 @@ def measure_pretrained_session(options):
             terminal.write(b"\r")
             terminal.read_until_quiet(0.03, 0.3)
             keys += type_keys(terminal, 20)
-    yield milliseconds("slider step to the new bars", slider, 50, 95)
-    yield milliseconds("key press to its echo while the model computes", keys, 60, 95)
+    yield milliseconds("slider step to the new bars", slider, 95)
+    yield milliseconds("key press to its echo while the model computes", keys, 95)
 
 
 def find_smollm2():
@@ -163,7 +163,7 @@ def measure_completion(options):
         lines = {"a preset": "train --preset noteb", "a run": "attach run-0123", "any of the runs": "attach "}
         for what, line in lines.items():
             complete = [program, COMPLETE, "bash", f"lotr-tui {line}", " \t\n\"'@><=;|&(:"]
-            yield milliseconds(f"completion of {what}", [run(complete, home).seconds for _ in range(count)], 100)
+            yield milliseconds(f"completion of {what}", [run(complete, home).seconds for _ in range(count)])
         for shell in filter(shutil.which, SHELLS):
             script = home / f"lotr-tui.{shell}"
             script.write_text(completion_script(shell, program))
@@ -180,7 +180,7 @@ def measure_completion(options):
                     seconds.append(terminal.press(b"\t", "ngle"))
                     terminal.write(b"\x15")  # empties the line
             for percent in (50, 95):
-                yield milliseconds(f"tab in {shell} to a run", seconds, 100, percent)
+                yield milliseconds(f"tab in {shell} to a run", seconds, percent)
 
 
 def measure_serve(options, num_keys=200):
@@ -217,6 +217,6 @@ def measure_serve(options, num_keys=200):
                         page.page.keyboard.press("Backspace")
                     time.sleep(rng.uniform(0.2, 0.3))
         for percent in (50, 95):
-            yield milliseconds(f"key press to its frame, browsers: {name}", seconds, 100, percent)
+            yield milliseconds(f"key press to its frame, browsers: {name}", seconds, percent)
     for name, values in memory.items():
         yield Figure(f"memory (PSS) per {name}", "MB", tuple(values))

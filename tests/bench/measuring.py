@@ -24,13 +24,11 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value, the runs that it is computed from, and its optional limits."""
+    """A measured value, and the runs that it is computed from."""
 
     name: str
     unit: str
     runs: tuple[float, ...]
-    at_most: float | None = None
-    at_least: float | None = None
     percent: int = 50
 
     @property
@@ -41,16 +39,13 @@ class Figure:
         return sorted(self.runs)[max(1, -(-self.percent * len(self.runs) // 100)) - 1]
 
     def __str__(self):
-        limits = [("≤", self.at_most, self.value <= (self.at_most or 0))]
-        limits += [("≥", self.at_least, self.value >= (self.at_least or 0))]
-        text = " ".join(f"{'✓' if met else '✗'} {sign} {limit:,g}" for sign, limit, met in limits if limit is not None)
         spread = f"({min(self.runs):,.4g} to {max(self.runs):,.4g})"
         name = self.name if self.percent == 50 else f"{self.name}, p{self.percent}"
-        return f"{self.value:10,.4g} {self.unit:8} {spread:22} {text:9} {name}"
+        return f"{self.value:10,.4g} {self.unit:8} {spread:22} {name}"
 
 
-def milliseconds(name, seconds, at_most=None, percent=50):
-    return Figure(name, "ms", tuple(1000 * value for value in seconds), at_most, percent=percent)
+def milliseconds(name, seconds, percent=50):
+    return Figure(name, "ms", tuple(1000 * value for value in seconds), percent)
 
 
 def alternate(repeat, *functions, warm_up=False):
@@ -66,12 +61,12 @@ def alternate(repeat, *functions, warm_up=False):
     return [values[warm_up:] for values in results]
 
 
-def compare(name, peer_name, unit, runs, peer_runs, at_most=None, at_least=None):
+def compare(name, peer_name, unit, runs, peer_runs):
     """Yield the figures of a candidate and of a peer, and that of their ratio within each round."""
     yield Figure(name, unit, tuple(runs))
     yield Figure(peer_name, unit, tuple(peer_runs))
     ratios = tuple(ours / peer for ours, peer in zip(runs, peer_runs, strict=True))
-    yield Figure(f"ratio of {name} to {peer_name}", "", ratios, at_most, at_least)
+    yield Figure(f"ratio of {name} to {peer_name}", "", ratios)
 
 
 def seconds_of(function):

@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 
 from engine.analysis.token_scores import score_chunks
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.config import ModelConfig
+from engine.config import DataConfig, ModelConfig
+from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.batch import GenerationRequest, generate_batch
@@ -25,6 +26,7 @@ from engine.generation.preview import next_token_probs
 from engine.generation.prompt import encode_prompt, prefill, prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.decoders import weight_shapes
+from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.presets import get_preset
@@ -33,9 +35,7 @@ from engine.runs.export_hugging_face import export_hugging_face
 from engine.runs.loading import load_model
 from tests.bench.measuring import alternate, seconds_of, tokens_per_second
 
-NUM_WORDS = 879
-"""Words of the film dialogues with at least three occurrences."""
-BATCH_SIZE = 16
+BATCH_SIZE, NUM_WORDS = 16, 879  # as many words of the film dialogues are seen three times
 
 
 def play(model, ids, num_texts, max_tokens, *, first_seed=0, in_batch=False):
@@ -227,10 +227,16 @@ def pretrained_speeds(name, repeat, num_tokens=64, num_lens_tokens=500, num_back
     return runs
 
 
+def load_playable(path, data, order):
+    """Return the model of a run, or n-grams of the training text that `data` describes."""
+    if not order:
+        return load_model(Path(path)).model
+    dataset = load_dataset(DataConfig(**data))
+    return KneserNey(dataset.train, dataset.tokenizer, order)
+
+
 def model_speed(path, data, order):
     """Return words per second of a run on one core, and the memory of the process that plays it."""
-    from tests.bench.comparison import load_playable
-
     model, seeds = load_playable(path, data, order), itertools.count()
     ids = encode_prompt("Where is the Ring", model.tokenizer).ids
     speed = tokens_per_second(lambda: play(model, ids, 1, 100, first_seed=next(seeds)), 2)

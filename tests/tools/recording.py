@@ -24,8 +24,6 @@ FRAME_INTERVAL = 0.1
 """Minimum seconds between two frames."""
 FOREGROUND, BACKGROUND = "d8d4cc", "121212"
 PADDING, FONT_SIZE, NUM_COLORS = 12, 16, 128
-FONT_STYLES = {(False, False): "", (True, False): "-Bold", (False, True): "-Oblique", (True, True): "-BoldOblique"}
-"""Suffix of the font's file for bold and italic text."""
 FIRST_BRAILLE, FIRST_EIGHTH, LAST_EIGHTH = 0x2800, 0x2588, 0x258F
 BRAILLE_DOTS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))
 """Column and row of the dot of each bit of a braille character."""
@@ -92,14 +90,14 @@ class Recorder:
 
 
 @cache
-def _font(bold, italic):
-    return ImageFont.truetype(f"DejaVuSansMono{FONT_STYLES[bold, italic]}.ttf", FONT_SIZE)
+def _font(bold):
+    return ImageFont.truetype(f"DejaVuSansMono{'-Bold' if bold else ''}.ttf", FONT_SIZE)
 
 
 @cache
 def cell_size():
     """Return width and height of a cell in pixels."""
-    font = _font(False, False)
+    font = _font(False)
     return round(font.getlength("█")), sum(font.getmetrics())
 
 
@@ -128,7 +126,7 @@ def _draw_char(char):
                 x, y = round((column + 0.5) * width / 2), round((row + 0.5) * height / 4)
                 draw.rectangle((x - 1, y - 1, x + 1, y + 1), fill=color)
     else:
-        draw.text((0, 0), char.data, font=_font(char.bold, char.italics), fill=color)
+        draw.text((0, 0), char.data, font=_font(char.bold), fill=color)
     if char.underscore:
         draw.line((0, height - 2, width, height - 2), fill=color)
     return picture
