@@ -184,14 +184,7 @@ def test_bits_and_characters_of_scored_tokens_are_those_of_the_whole_text(tokeni
     assert counted.num_characters == encoded.num_characters
     assert counted.bits == pytest.approx(encoded.token_bits(log_probs).sum())
     assert counted.bits_per_character == pytest.approx(encoded.bits_per_character(log_probs))
-
-
-def test_pieces_of_generated_tokens_are_counted():
-    ids = np.array([2, 0, 3, EOS_ID], np.int32)
-    counted = count_character_bits(WORDS, WORDS.pieces(ids), ids, np.full(4, -math.log(4)))
-    assert counted.bits == pytest.approx(8)
-    assert counted.num_characters == len("the <unk> king\n")
-    assert math.isnan(count_character_bits(WORDS, [], ids[:0], np.empty(0)).bits_per_character)
+    assert math.isnan(count_character_bits(tokenizer, [], tokens.ids[:0], np.empty(0)).bits_per_character)
 
 
 TRAIN = ["The road goes on.", "Where is the road, then?", "The lamp is lit."]
@@ -214,15 +207,6 @@ def test_model_of_words_pays_for_spelling_and_writing():
     # `lotr-tui eval` states the bits of the words per character of the lower-case words.
     (comparison,) = compare_models([Candidate("words", model, "line", "\n".join(LINES))])
     assert result.token_bits / comparison.num_characters == pytest.approx(comparison.scores[0].bits_per_character)
-
-
-def test_open_vocabulary_pays_for_its_tokens_only():
-    tokenizer = CharacterTokenizer.from_lines(TRAIN, 1)
-    ids = np.array([id for line in TRAIN for id in [*tokenizer.encode(line), EOS_ID]], np.int32)
-    model = KneserNey(ids, tokenizer, 3)
-    result = measure_written_bits(model, "line", LINES, None)
-    assert result.orthography_bits == 0
-    assert result.bits_per_character == pytest.approx(text_bits_per_character(model, "\n".join(LINES), "line"))
 
 
 def test_speaker_of_a_dialogue_is_given():

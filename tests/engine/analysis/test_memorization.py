@@ -13,8 +13,6 @@ from engine.analysis import memorization
 from engine.analysis.memorization import (
     MAX_OCCURRENCES,
     MIN_PASSAGE_LENGTH,
-    Occurrence,
-    Passage,
     TrainingIndex,
     occurrence_span,
 )
@@ -113,17 +111,25 @@ ROWS = [
 ]
 
 
+@pytest.mark.parametrize("tokenizer", ["words", "bpe", "characters"])
 @pytest.mark.parametrize("mode", ["line", "stream"])
-def test_passages_match_a_hand_calculation(tmp_path, mode):
-    data = load_rows(tmp_path, ROWS, mode=mode)
-    ids = data.tokenizer.encode("my friend the gate is shut and the river is high again tonight")
-    report = TrainingIndex.from_dataset(data).find_passages(ids)
-    ferryman = Occurrence(1, 1, "Tonight the gate is shut and the river is high!", "FERRYMAN")
-    miller = Occurrence(3, 1, "So the river is high again", "MILLER")
-    assert report.passages == (Passage(2, 9, 9, 1, (ferryman,)), Passage(7, 5, 5, 1, (miller,)))
+def test_passages_match_a_hand_calculation(tmp_path, mode, tokenizer):
+    data = load_rows(tmp_path, ROWS, mode=mode, tokenizer=tokenizer, vocabulary_size=300)
+    text = "my friend the gate is shut and the river is high again tonight"
+    tokens = tokenize_with_offsets(text, data.tokenizer, eos_per_line=mode == "line")
+    report = TrainingIndex.from_dataset(data).find_copied(tokens)
+    assert [(passage.start, passage.length) for passage in report.passages] == [(2, 9), (7, 5)]
+    shown = []
+    for passage in report.passages:
+        (occurrence,) = passage.occurrences
+        start, end = occurrence_span(occurrence, passage, data.tokenizer)
+        shown.append(f"{occurrence.speaker}: {occurrence.text[:start]}[{occurrence.text[start:end]}]")
+    assert shown == [
+        "FERRYMAN: Tonight [the gate is shut and the river is high]",
+        "MILLER: So [the river is high again]",
+    ]
     assert report.memorized_mask.tolist() == [False] * 2 + [True] * 10 + [False]
-    assert report.num_words == 13
-    assert report.novel_fraction == pytest.approx(3 / 13)
+    assert (report.num_words, report.novel_fraction) == (13, pytest.approx(3 / 13))
 
 
 def test_tokens_outside_the_training_text_are_not_matched():
@@ -202,36 +208,6 @@ def test_passages_of_written_words_match_an_exhaustive_search(tokenizer, lines, 
     words = [match.span() for match in re.finditer("[A-Za-z]+", text)]
     num_novel = sum(not any(a <= start and end <= b for a, b in expected) for start, end in words)
     assert (report.num_words, report.num_novel_words) == (len(words), num_novel)
-
-
-@pytest.mark.parametrize("tokenizer", ["bpe", "characters"])
-@pytest.mark.parametrize("mode", ["line", "stream"])
-def test_passages_of_an_open_vocabulary_match_a_hand_calculation(tmp_path, tokenizer, mode):
-    rows = [
-        ("MILLER", "The gates are shut! , What?"),  # the corpus reader repairs the comma
-        ("FERRYMAN", "Tonight the gates are shut, and the river is high!"),
-    ]
-    data = load_rows(tmp_path, rows, mode=mode, tokenizer=tokenizer, vocabulary_size=300)
-    index = TrainingIndex.from_dataset(data)
-
-    def copied(text):
-        tokens = tokenize_with_offsets(text, data.tokenizer, eos_per_line=mode == "line")
-        starts, ends = tokens.word_spans
-        found = []
-        for passage in index.find_copied(tokens).passages:
-            spans = [(o, occurrence_span(o, passage, data.tokenizer)) for o in passage.occurrences]
-            shown = [f"{o.speaker}: {o.text[:start]}[{o.text[start:end]}]{o.text[end:]}" for o, (start, end) in spans]
-            copy = text[starts[passage.start] : ends[passage.start + passage.length - 1]]
-            found.append((copy, passage.num_words, shown))
-        return found
-
-    the_gates = "FERRYMAN: Tonight the gates [are shut, and the] river is high!"
-    # "ates" ends like "gates", and "riverside" begins like "river", but neither is the same word.
-    assert copied("ates are shut, and the riverside is high") == [("are shut, and the", 4, [the_gates])]
-    assert copied("are shut, and the\nriver is high!") == [("are shut, and the", 4, [the_gates])]
-    miller = "MILLER: [The gates are shut! What?]"
-    assert copied("The gates are shut! What?") == [("The gates are shut! What?", 5, [miller])]
-    assert copied("gates are shut,") == []
 
 
 def test_the_limit_of_an_open_vocabulary_counts_words(tmp_path, monkeypatch):

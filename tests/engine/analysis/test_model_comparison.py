@@ -57,17 +57,6 @@ def test_words_are_compared_with_all_models_and_the_original_text_with_those_tha
         assert high >= scores.bits_per_character - 1e-9
 
 
-def test_the_order_of_the_models_does_not_matter():
-    def figures(order):
-        models = candidates()
-        return [
-            (item.form, item.best_two, [(scores.candidate.name, scores.bits_per_character) for scores in item.scores])
-            for item in compare_models([models[index] for index in order])
-        ]
-
-    assert figures([0, 1, 2]) == figures([2, 1, 0])
-
-
 def test_models_of_one_form_are_compared_on_it_alone():
     assert [item.form for item in compare_models(candidates()[1:])] == ["original"]
     assert [item.form for item in compare_models(candidates()[:1])] == ["words"]

@@ -17,7 +17,7 @@ from engine.generation.turns import Turn, encode_turns, next_speaker_probs, read
 from engine.models.base import score_sequence
 from engine.models.dialogue import DialogueModel
 from engine.training.speaker_text import fit_speaker_text
-from tests.support.models import ParallelReader, UniformModel, random_lstm
+from tests.support.models import ParallelReader, TokenByTokenModel, UniformModel, random_lstm
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, SPEAKER_IDS, TOKENIZER, TRAIN_SCENES, TURN_MODEL
 
@@ -71,19 +71,6 @@ def test_a_complete_line_has_the_evidence_of_its_end(model):
     assert guess.posterior == pytest.approx(brute_force(model, (), "w1 w4", is_complete=True), rel=1e-3)
     assert guess.words[0].posterior == pytest.approx(brute_force(model, (), "w1"), rel=1e-3)
     assert SpeakerPosterior(model).update("", is_complete=True).posterior == pytest.approx(brute_force(model, (), ""))
-
-
-@by_model
-@settings(max_examples=10, deadline=None)
-@given(texts=st.lists(WORDS, min_size=1, max_size=5))
-def test_an_edited_text_has_the_same_posterior_as_a_new_one(model, texts):
-    posterior = SpeakerPosterior(model, read_turns(model, CONTEXT))
-    for text in map(" ".join, texts):
-        edited, new = posterior.update(text), SpeakerPosterior(model, read_turns(model, CONTEXT)).update(text)
-        assert [evidence.word for evidence in edited.words] == [evidence.word for evidence in new.words]
-        for first, second in zip(edited.words, new.words, strict=True):
-            assert first.posterior == pytest.approx(second.posterior, rel=1e-9)
-            assert first.gain == pytest.approx(second.gain, rel=1e-9)
 
 
 class CountingModel(DialogueModel):
@@ -180,9 +167,9 @@ def log_prob_after(model, before, ids):
 
 @pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=lambda each: each.name)
 @pytest.mark.parametrize("eos_per_line", [True, False])
-@pytest.mark.parametrize("turns", [[], TURNS])
-def test_the_posterior_is_the_prior_times_the_probability_of_the_line(tokenizer, eos_per_line, turns):
-    model = open_model(tokenizer, seed=3)
+@pytest.mark.parametrize(("turns", "reader"), [([], TokenByTokenModel), (TURNS, ParallelReader)])
+def test_the_posterior_is_the_prior_times_the_probability_of_the_line(tokenizer, eos_per_line, turns, reader):
+    model = reader(open_model(tokenizer, seed=3))
     text = "Where  is my pony, “friend of \n mine”?"
     guess = guess_written_speaker(model, WRITTEN_CAST, turns, text, eos_per_line=eos_per_line)
 
@@ -213,18 +200,6 @@ def test_the_evidence_of_a_word_is_the_log_probability_of_its_tokens():
         line = [*tokenizer.encode(" Where is the Ring?").tolist(), EOS_ID]
         total = sum(word.evidence[index] for word in guess.words)
         assert total == pytest.approx(log_prob_after(model, label, line), abs=1e-3)
-
-
-def test_reading_many_tokens_at_once_changes_nothing():
-    model = open_model(character_tokenizer(), seed=2)
-    text = "We walked all night with our pony. " * 5
-    arguments = (WRITTEN_CAST, TURNS, text)
-    one_by_one = guess_written_speaker(model, *arguments, eos_per_line=False)
-    parallel = ParallelReader(model)
-    at_once = guess_written_speaker(parallel, *arguments, eos_per_line=False)
-    assert 0 < parallel.num_passes < len(text)  # each token is a character
-    for expected, word in zip(one_by_one.words, at_once.words, strict=True):
-        assert word.evidence == pytest.approx(expected.evidence, abs=1e-3)
 
 
 def test_a_script_names_its_speakers_as_they_are_written():
