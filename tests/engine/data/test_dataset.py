@@ -106,12 +106,6 @@ def test_vocabulary_is_built_from_the_training_split_only(small_csv):
     assert UNK_ID not in dataset.train
 
 
-def test_the_split_seed_changes_the_split_not_the_corpus(small_csv):
-    one, other = load(small_csv, split_seed=1), load(small_csv, split_seed=2)
-    assert one.corpus == other.corpus
-    assert one.splits != other.splits
-
-
 def test_the_bundled_corpus_ignores_column_names():
     assert read_corpus(DataConfig(text_column="other")).lines == read_corpus(DataConfig()).lines
 

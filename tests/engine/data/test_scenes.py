@@ -77,20 +77,6 @@ def test_every_file_starts_a_scene(tmp_path):
     assert [part.scene_ids.tolist() for part in (splits.train, splits.valid, splits.test)] == [[0, 0], [1, 1], [2, 2]]
 
 
-@pytest.mark.parametrize("scene_lines", [7, 20, 50])
-def test_no_scene_of_the_film_dialogues_spans_two_blocks(lotr_csv, scene_lines):
-    config = DataConfig(str(lotr_csv), split="scenes", min_characters=-1, scene_lines=scene_lines)
-    lines = read_corpus(config).lines
-    assert len(lines) == 2390
-    blocks_of_scene: dict[int, set[int]] = {}
-    for index, scene in enumerate(lines.scene_ids.tolist()):
-        blocks_of_scene.setdefault(scene, set()).add(index // 20)
-    assert all(len(blocks) == 1 for blocks in blocks_of_scene.values())
-    parts = split_indices(len(lines), 1234, "scenes")
-    scenes = [set(lines.scene_ids[part].tolist()) for part in parts]
-    assert sum(map(len, scenes)) == len(set.union(*scenes)) == len(blocks_of_scene)
-
-
 def test_the_scene_files_are_the_split_of_the_film_dialogues(lotr_csv):
     folder = lotr_csv.parent / "scenes"
     if not folder.is_dir():

@@ -169,16 +169,3 @@ class TestRealScripts:
         corpus = read_corpus(config)
         assert len(corpus.lines) > 7000
         assert corpus.lines == expected
-
-    @pytest.mark.parametrize("name", ["train", "valid", "test"])
-    def test_the_scenes_of_the_films(self, lotr_csv, name):
-        path = lotr_csv.parent / "scenes" / f"{name}.txt"
-        if not path.is_file():
-            pytest.skip("needs the scene files beside the dialogues")
-        blocks = [block.split("\n") for block in path.read_text().rstrip("\n").split("\n\n")]
-        corpus = read_corpus(DataConfig(str(path), "text", mode="dialogue", min_characters=-1))
-        assert [line.text for line in corpus.lines] == [line.split(": ", 1)[1] for block in blocks for line in block]
-        assert corpus.lines.scene_ids.tolist() == [index for index, block in enumerate(blocks) for _ in block]
-        marked = sum(bool(re.match(r"[^:]* Voice.?[Oo]ver:", line)) for block in blocks for line in block)
-        assert dict(corpus.marks).get("VOICE OVER", 0) == marked
-        assert not any("(" in line.speaker or "VOICE-OVER" in line.speaker for line in corpus.lines)

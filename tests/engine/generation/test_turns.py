@@ -1,7 +1,6 @@
 """Turns: their token ids, the next speaker, and scenes that a model generates."""
 
 import itertools
-import math
 from collections import Counter
 
 import numpy as np
@@ -37,10 +36,6 @@ SETTINGS = SamplerSettings(temperature=1.0, max_tokens=6)
 TURNS = (Turn("FRODO", "w1 w2"), Turn("SAM", "w3"))
 
 
-def scene_end_prob(state):
-    return float(np.exp(state.log_probs[EOS_ID]))
-
-
 def scene(seed=1, num_turns=5, **arguments):
     defaults: dict[str, object] = {"cast": None, "settings": SETTINGS}
     return list(generate_scene(MODEL, num_turns=num_turns, seed=seed, **(defaults | arguments)))
@@ -74,7 +69,7 @@ def test_next_speakers_have_the_models_probabilities_if_the_scene_goes_on():
     for name, id in zip(CAST, SPEAKER_IDS, strict=True):
         assert by_name[name].id == id
         assert by_name[name].prob == pytest.approx(probs[id] / probs[SPEAKER_IDS].sum())
-    assert scene_end_prob(state) == pytest.approx(1 - probs[SPEAKER_IDS].sum(), abs=1e-5)
+    assert probs[EOS_ID] == pytest.approx(1 - probs[SPEAKER_IDS].sum(), abs=1e-5), "else the scene ends"
 
 
 @pytest.mark.parametrize("cast", [("SAM",), ("GOLLUM", "sam", "GOLLUM"), CAST])
@@ -231,5 +226,5 @@ def test_a_line_of_the_maximum_length_still_ends():
     events = scene(settings=SamplerSettings(max_tokens=1))
     turns = script(events)
     assert [len(turn.text.split()) for turn in turns] == [1] * 5
-    last = events[-1]
-    assert math.isclose(np.exp(last.state.log_probs[SPEAKER_IDS]).sum() + scene_end_prob(last.state), 1, abs_tol=1e-5)
+    probs = np.exp(events[-1].state.log_probs)
+    assert probs[[*SPEAKER_IDS, EOS_ID]].sum() == pytest.approx(1, abs=1e-5)

@@ -10,6 +10,7 @@ from engine.data.tales.source import MAX_BOOK_BYTES
 from engine.errors import CorpusError, InvalidInputError, LotrError
 from engine.storage.lock import FileLock
 from tests.support.book_server import serve_books
+from tests.support.file_limits import no_file_longer_than
 from tests.support.tales import make_books
 
 BOOKS = make_books()
@@ -196,3 +197,9 @@ NO_WEB_ADDRESSES = [
 def test_what_is_no_web_address_is_refused(mirror):
     with pytest.raises(InvalidInputError, match="is not the address of a web server"):
         book_url(mirror, FIRST)
+
+
+def test_a_full_disk_is_reported(mirror, tmp_path):
+    with no_file_longer_than(1000), pytest.raises(DownloadError, match="cannot be written: File too large; free some"):
+        download_books([FIRST], mirror.url, tmp_path, lambda num_bytes: None)
+    assert "1.txt" not in names(tmp_path)
