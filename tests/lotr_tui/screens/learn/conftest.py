@@ -1,23 +1,36 @@
 """Fixtures of the class."""
 
 import tempfile
-from pathlib import Path
 
 import pytest
 
+from lotr_tui.learn import compared_models
+from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn import figures
 from tests.support.learn_figure import SliderFigure
 
 
 @pytest.fixture
-def slider_figure(monkeypatch: pytest.MonkeyPatch) -> type[SliderFigure]:
+def slider_figure(monkeypatch):
     """Use `SliderFigure` in all chapters."""
     monkeypatch.setattr(figures, "import_figure", lambda chapter: SliderFigure)
     return SliderFigure
 
 
 @pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temporary(tmp_path, monkeypatch):
     """Return the folder for temporary files of live trainings."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def no_installed_model(monkeypatch):
+    """Compare only models that are always there."""
+    monkeypatch.setattr(compared_models, "find_installed_model", lambda: None)
+
+
+@pytest.fixture(scope="session")
+def bundled_material():
+    """Bundled dialogues and models, which are loaded and scored once."""
+    return Material()

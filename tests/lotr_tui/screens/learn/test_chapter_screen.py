@@ -2,308 +2,218 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from textual.widgets import OptionList
 
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.material import Material
-from lotr_tui.learn.progress import Progress, ProgressStore
+from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
+from lotr_tui.learn.source_code import SourceExcerpt, SourceLink, read_source
 from lotr_tui.screens.dialogs.confirm import ConfirmDialog
 from lotr_tui.screens.learn import figures
 from lotr_tui.screens.learn.contents import ContentsDialog
 from lotr_tui.screens.learn.screen import TOO_SMALL, ChapterScreen
-from lotr_tui.screens.learn.source_screen import SourceScreen
-from lotr_tui.screens.session.screen import SessionScreen
+from lotr_tui.screens.learn.source_screen import SourceScreen, number_lines
 from lotr_tui.widgets.help_line import HelpLine
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import chapter_screen, footer, open_chapter, sentences, task_text, until_chapter, until_done
 from tests.support.learn_figure import FailingFigure, SliderFigure
-from tests.support.pilot import MakeApp, conversation_of, lines_of, send, text_of, until, until_reply_ended
+from tests.support.pilot import lines_of, notices, text_of, until
 
 pytestmark = pytest.mark.usefixtures("slider_figure")
 
 TRAINING = find_chapter("training")
-NUM_PARTS = len(CHAPTERS[TRAINING].task)
+CHAPTER = CHAPTERS[TRAINING]
+NUM_PARTS = len(CHAPTER.task)
 
 
-# Layout
-
-
-@pytest.mark.parametrize(("size", "side"), [((80, 24), "above"), ((120, 35), "beside"), ((200, 50), "beside")])
-async def test_text_and_figure_are_both_visible_where_they_fit(
-    make_host: MakeApp, size: tuple[int, int], side: str
-) -> None:
-    async with make_host().run_test(size=size) as pilot:
-        screen = await open_chapter(pilot, "training")
-        text, figure = screen.query_one("#text").region, screen.query_one("#figure-place").region
-        if side == "above":
-            assert text.bottom < figure.y
-            assert text.width == figure.width == size[0]
-            assert figure.height >= 9
-        else:
-            assert text.right <= figure.x
-            assert text.height == figure.height == size[1] - 4
-        assert isinstance(pilot.app.focused, Slider)
-        assert "f5" not in footer(screen)
-        await pilot.press("f5")
-        assert not screen.has_class("-figure")
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: str(chapter.name))
-async def test_figure_has_room_below_the_text(make_host: MakeApp, chapter: Any) -> None:
-    """Text and task of every chapter are visible in full at 80 x 24."""
-    async with make_host().run_test(size=(80, 24)) as pilot:
-        screen = await open_chapter(pilot, chapter.name)
-        assert screen.query_one("#text").max_scroll_y == 0
-        assert screen.query_one("#figure-place").size.height >= 9
-
-
-async def test_text_and_figure_take_turns_in_a_small_terminal(make_host: MakeApp) -> None:
-    async with make_host().run_test(size=(60, 20)) as pilot:
+async def test_text_and_figure_are_beside_or_above_each_other_or_take_turns(make_host):
+    async with make_host().run_test(size=(120, 35)) as pilot:
         screen = await open_chapter(pilot, "training")
         text, figure = screen.query_one("#text"), screen.query_one("#figure-place")
-        assert text.region
-        assert not figure.region
-        assert pilot.app.focused is None
+        assert text.region.right <= figure.region.x
+        assert text.region.height == figure.region.height == 31
+        assert isinstance(pilot.app.focused, Slider)
+        assert "f5" not in footer(screen)
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: text.region.bottom < figure.region.y)
+        assert text.region.width == figure.region.width == 80
+        await pilot.resize_terminal(60, 20)
+        await until(pilot, lambda: text.region and not figure.region)
+        await until(pilot, lambda: pilot.app.focused is None)
         assert text_of(screen.query_one(HelpLine)) == "f5 shows the figure"
-        assert footer(screen).split()[:2] == ["f5", "figure"]
         await pilot.press("right", "f5")
         await until(pilot, lambda: isinstance(pilot.app.focused, Slider))
         assert figure.region
         assert not text.region
         assert screen.query_one(Slider).index == 0  # a key that was pressed beside the text
         assert text_of(screen.query_one(HelpLine)) == "A value of the test"
-        assert footer(screen).split()[:2] == ["f5", "text"]
-        await pilot.press("f5")
-        assert text.region
-        assert not figure.region
-        assert pilot.app.focused is None
-        assert text_of(screen.query_one(HelpLine)) == "f5 shows the figure"
-
-
-async def test_layout_follows_the_size_of_the_terminal(make_host: MakeApp) -> None:
-    async with make_host().run_test(size=(60, 20)) as pilot:
-        screen = await open_chapter(pilot, "training")
-        await pilot.resize_terminal(120, 35)
-        await until(pilot, lambda: isinstance(pilot.app.focused, Slider))
-        await pilot.press("right")
-        assert screen.query_one(Slider).index == 1
-        await pilot.resize_terminal(60, 20)
-        await until(pilot, lambda: pilot.app.focused is None)
-        assert screen.query_one("#text").region
-        await pilot.press("f5")
-        await until(pilot, lambda: isinstance(pilot.app.focused, Slider))
-        await pilot.resize_terminal(80, 24)
-        await until(pilot, lambda: screen.query_one("#text").region)
-        assert screen.query_one("#figure-place").region
-
-
-@pytest.mark.parametrize("size", [(39, 20), (60, 11), (20, 5)])
-async def test_terminal_that_is_too_small_shows_one_line(make_host: MakeApp, size: tuple[int, int]) -> None:
-    async with make_host().run_test(size=size) as pilot:
-        screen = await open_chapter(pilot, "training")
-        assert screen.query_one("#too-small").region
-        assert text_of(screen.query_one("#too-small")).startswith(TOO_SMALL)
-        assert not screen.query_one("#body").region
-        await pilot.press("right")
+        await pilot.press("f7")
+        await until(pilot, lambda: text.region)
+        assert CHAPTER.hint in sentences(screen)
+        for size in ((39, 20), (60, 11), (20, 5)):
+            await pilot.resize_terminal(*size)
+            await until(pilot, lambda: screen.query_one("#too-small").region)
+            assert text_of(screen.query_one("#too-small")).startswith(TOO_SMALL)
+            assert not screen.query_one("#body").region
         await pilot.resize_terminal(40, 12)
         await until(pilot, lambda: screen.query_one("#body").region)
-        assert not screen.query_one("#too-small").region
-        assert screen.query_one(Slider).index == 0
-        await pilot.press("f5")
-        await until(pilot, lambda: screen.query_one("#figure-place").region and pilot.app.focused is not None)
 
 
-# Keys
-
-
-async def test_f2_and_f3_open_the_chapters_in_their_order(make_host: MakeApp) -> None:
-    async with make_host().run_test(size=(120, 35)) as pilot:
+async def test_chapters_open_in_their_order_and_text_and_figure_fit_80_columns(make_host):
+    async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "tokens")
-        assert "f2" not in footer(screen)
         await pilot.press("f2")
-        assert screen.index == 0
-        for index in range(1, len(CHAPTERS)):
-            await pilot.press("f3")
-            await until_chapter(pilot, index)
-            assert CHAPTERS[index].title in lines_of(screen.query_one("#status"))
+        for index, chapter in enumerate(CHAPTERS):
+            if index:
+                await pilot.press("f3")
+                await until_chapter(pilot, index)
             assert f"{index + 1} of 8" in lines_of(screen.query_one("#status"))
-            assert text_of(screen.query_one("#sentences")) == CHAPTERS[index].text
-            assert ProgressStore().current.last == CHAPTERS[index].name
+            assert sentences(screen) == chapter.text
+            assert ProgressStore().current.last == chapter.name
             assert isinstance(pilot.app.focused, Slider)
-        assert "f3" not in footer(screen)
+            assert screen.query_one("#text").max_scroll_y == 0
+            assert screen.query_one("#figure-place").size.height >= 9
         await pilot.press("f3")
         assert screen.index == len(CHAPTERS) - 1
+        await pilot.press(*["right"] * len(CHAPTERS[-1].task))
+        await until_done(pilot)
+        assert task_text(screen).strip() == f"✓ Done  {CHAPTERS[-1].conclusion}"
         await pilot.press("f2")
         await until_chapter(pilot, len(CHAPTERS) - 2)
 
 
-async def test_chapters_that_are_passed_quickly_leave_one_figure(make_host: MakeApp) -> None:
-    async with make_host().run_test(size=(120, 35)) as pilot:
-        screen = await open_chapter(pilot, "tokens")
-        for _ in range(5):
-            screen.action_step_chapter(1)
-        await until_chapter(pilot, 5)
-        assert len(screen.query(SliderFigure)) == 1
-
-
-async def test_keys_work_while_a_figure_is_prepared(make_host: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    def import_slowly(chapter: str) -> type[SliderFigure]:
-        time.sleep(0.3)
+async def test_chapters_that_are_passed_quickly_leave_one_figure_and_keys_work_meanwhile(make_host, monkeypatch):
+    def import_slowly(chapter):
+        time.sleep(0.2)
         return SliderFigure
 
     async with make_host().run_test(size=(120, 35)) as pilot:
         screen = await open_chapter(pilot, "tokens")
+        old = screen.query_one(SliderFigure)
+        for _ in range(5):
+            screen.action_step_chapter(1)
+        old.finish_part(0)
+        await until_chapter(pilot, 5)
+        assert len(screen.query(SliderFigure)) == 1
+        assert "✓" not in task_text(screen)
         monkeypatch.setattr(figures, "import_figure", import_slowly)
         await pilot.press("f3")
         assert not screen.is_idle
         await pilot.press("f6")
         assert isinstance(pilot.app.screen, ContentsDialog)
         await pilot.press("escape")
-        await until_chapter(pilot, 1)
+        await until_chapter(pilot, 6)
 
 
-async def test_contents_dialog_opens_a_chapter(make_host: MakeApp) -> None:
+async def test_contents_open_a_chapter_and_begin_again_asks_first(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
         ProgressStore().path.write_text(Progress(("tokens", "memory")).to_json())
-        await open_chapter(pilot, "counting")
+        await pilot.app.push_screen(ChapterScreen(Material))
+        screen = await until_chapter(pilot, 1)  # the first one that is not done
         await pilot.press("f6")
         chapters = pilot.app.screen.query_one(OptionList)
         assert chapters.highlighted == 1
-        marks = [str(chapters.get_option_at_index(index).prompt) for index in range(len(CHAPTERS))]
-        assert [line for line in marks if line.startswith("✓")] == [
-            f"✓ 1  {CHAPTERS[0].title}",
-            f"✓ 4  {CHAPTERS[3].title}",
-        ]
-        await pilot.press("down", "down", "down", "enter")
-        await until_chapter(pilot, 4)
-        await pilot.press("f6", "enter")
+        done = [str(option.prompt) for option in chapters.options if str(option.prompt).startswith("✓")]
+        assert done == [f"✓ 1  {CHAPTERS[0].title}", f"✓ 4  {CHAPTERS[3].title}"]
+        await pilot.press("enter")
         assert chapter_screen(pilot).is_idle  # the open chapter stays as it is
-        await pilot.press("f6", "up", "escape")
-        assert chapter_screen(pilot).index == 4
-
-
-async def test_begin_again_asks_first(make_host: MakeApp) -> None:
-    async with make_host().run_test(size=(80, 24)) as pilot:
-        ProgressStore().path.write_text(Progress(("tokens", "training")).to_json())
-        screen = await open_chapter(pilot, "training")
-        await pilot.press("right", "f6", "r")
+        await pilot.press("f6", "up", "enter")
+        await until_chapter(pilot, 0)
+        assert screen.is_done
+        await pilot.press("right", "f6", "r", "enter")
+        assert isinstance(pilot.app.screen, ContentsDialog)
+        await pilot.press("r")
         assert isinstance(pilot.app.screen, ConfirmDialog)
-        await pilot.press("n")
-        await pilot.press("escape")
+        await pilot.press("n", "escape")
         assert screen.is_done
         await pilot.press("f6", "r", "y")
         await until_chapter(pilot, 0)
-        assert not screen.is_done
-        await until(pilot, lambda: ProgressStore().current == Progress((), "tokens"))
-        await pilot.press("f6")
-        assert not pilot.app.screen.query("KeysLine #reset")
-        await pilot.press("r")
-        assert isinstance(pilot.app.screen, ContentsDialog)
-
-
-async def test_begin_again_in_the_first_chapter_forgets_its_parts(make_host: MakeApp) -> None:
-    async with make_host().run_test(size=(80, 24)) as pilot:
-        screen = await open_chapter(pilot, "tokens")
-        await pilot.press("right", "right")
-        await until_done(pilot)
-        await pilot.press("f6", "r", "y")
-        await until_chapter(pilot, 0)
         assert "✓" not in task_text(screen)
-        await pilot.press("right", "right")
+        await until(pilot, lambda: ProgressStore().current == Progress((), "tokens"))
+        await pilot.press("f6", "r")
+        assert isinstance(pilot.app.screen, ContentsDialog)  # nothing to forget
+        await pilot.press("escape", *["right"] * 2)
         await until_done(pilot)
 
 
-async def test_f7_shows_the_hint_in_place_of_the_sentences(make_host: MakeApp) -> None:
+async def test_parts_of_the_task_get_a_mark_and_the_last_one_ends_the_chapter(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "training")
-        assert sentences(screen) == CHAPTERS[TRAINING].text
         place = screen.query_one("#figure-place").region
-        await pilot.press("f7")
-        assert sentences(screen) == f"Hint  {CHAPTERS[TRAINING].hint}"
-        assert screen.query_one("#figure-place").region == place
-        await pilot.press("f7")
-        assert sentences(screen) == CHAPTERS[TRAINING].text
-        assert screen.query_one("#figure-place").region == place
-
-
-async def test_f7_shows_the_task_again_once_it_is_done(make_host: MakeApp) -> None:
-    async with make_host().run_test(size=(80, 24)) as pilot:
-        screen = await open_chapter(pilot, "training")
+        for text in (f"Hint  {CHAPTER.hint}", CHAPTER.text):
+            await pilot.press("f7")
+            assert sentences(screen) == text
+            assert screen.query_one("#figure-place").region == place
+        assert "✓" not in task_text(screen)
+        for part in range(NUM_PARTS - 1):
+            await pilot.press("right")
+            await until(pilot, lambda: f"{CHAPTER.task[part]} ✓" in task_text(screen))  # noqa: B023
+            assert task_text(screen).count("✓") == part + 1
+        await pilot.press("f3")
+        await until_chapter(pilot, TRAINING + 1)
+        assert not screen.finished_parts
+        await pilot.press("f2")
+        await until_chapter(pilot, TRAINING)
+        assert f"{CHAPTER.task[0]} ✓" in task_text(screen)  # finished parts are kept
+        assert not ProgressStore().current.done
         await pilot.press(*["right"] * NUM_PARTS)
         await until_done(pilot)
+        assert task_text(screen) == f"✓ Done  {CHAPTER.conclusion} f3 goes on."
+        parts = {"training": tuple(range(NUM_PARTS))}
+        await until(pilot, lambda: ProgressStore().current == Progress(("training",), "training", parts))
+        assert lines_of(screen.query_one("#status")).count("●") == 1
+        assert not notices(pilot.app)
         await pilot.press("f7")
-        assert sentences(screen).startswith(f"▸ Task  {CHAPTERS[TRAINING].task[0]} ✓")
-        assert sentences(screen).endswith(CHAPTERS[TRAINING].hint)
+        assert sentences(screen).startswith(f"▸ Task  {CHAPTER.task[0]} ✓")
 
 
-async def test_hint_replaces_the_figure_where_they_take_turns(make_host: MakeApp) -> None:
+async def test_work_in_progress_is_asked_for_and_a_hidden_end_is_notified(make_host, monkeypatch):
     async with make_host().run_test(size=(60, 20)) as pilot:
         screen = await open_chapter(pilot, "training")
-        await pilot.press("f5")
-        await pilot.press("f7")
-        await until(pilot, lambda: screen.query_one("#text").region)
-        assert CHAPTERS[TRAINING].hint in sentences(screen)
+        await pilot.press("f5", *["right"] * NUM_PARTS)
+        await until_done(pilot)
+        assert notices(pilot.app) == f"Done. {CHAPTER.conclusion}"
+        monkeypatch.setattr(SliderFigure, "work_in_progress", "training")
+        await pilot.press("escape")
+        assert isinstance(pilot.app.screen, ConfirmDialog)
+        await pilot.press("n")
+        assert pilot.app.screen is screen
+        await pilot.press("f3")
+        await until_chapter(pilot, TRAINING + 1)
+        assert "The training was stopped, because you left its chapter." in notices(pilot.app)
+        await pilot.press("escape", "y")
+        await until(pilot, lambda: pilot.app.screen is not screen)
 
 
-async def test_f4_shows_the_code_with_the_numbers_of_its_lines(make_host: MakeApp) -> None:
-    async with make_host().run_test(size=(140, 35)) as pilot:
-        await open_chapter(pilot, "counting")
-        link = CHAPTERS[1].source
-        await pilot.press("f4")
-        source = pilot.app.screen
-        assert isinstance(source, SourceScreen)
-        path = Path(__file__).parents[4] / link.path
-        name = link.symbol.rpartition(".")[2]
-        painted = lines_of(source.query_one("#source"))
-        number, definition = next(
-            (int(number), text)
-            for number, text in (
-                line.strip().split(maxsplit=1) for line in painted.splitlines() if len(line.split()) > 1
-            )
-            if f"def {name}(" in text
-        )
-        assert definition.strip() == path.read_text().splitlines()[number - 1].strip()
-        assert link.path in lines_of(source.query_one("#status"))
-        for key in ("escape", "q", "f4"):
-            await pilot.press(key)
-            assert isinstance(pilot.app.screen, ChapterScreen)
-            await pilot.press("f4")
-
-
-async def test_code_that_is_missing_is_reported_in_one_line(
-    make_host: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("lotr_tui.learn.source_code.ROOT", tmp_path)
+async def test_damaged_progress_begins_again_and_progress_that_cannot_be_saved_is_kept(
+    make_host, monkeypatch, tmp_path
+):
     async with make_host().run_test(size=(80, 24)) as pilot:
-        await open_chapter(pilot, "counting")
-        await pilot.press("f4")
-        assert "cannot be read: No such file or directory" in text_of(pilot.app.screen.query_one("#source"))
-
-
-# Failures
-
-
-async def test_failure_of_a_figure_is_one_line(make_host: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with make_host().run_test(size=(80, 24)) as pilot:
+        progress_file().write_text("{")
+        await pilot.app.push_screen(ChapterScreen(Material))
+        await until_chapter(pilot, 0)
+        assert "set aside as learn.json.damaged-1; the class begins again" in notices(pilot.app)
+        await pilot.press("escape")
+        monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "file"))
+        (tmp_path / "file").write_text("")
         screen = await open_chapter(pilot, "tokens")
-        monkeypatch.setattr(figures, "import_figure", lambda chapter: FailingFigure)
+        await pilot.press("right", "right")
+        await until_done(pilot)
+        await until(pilot, lambda: "progress is not saved" in notices(pilot.app))
         await pilot.press("f3")
-        await until(pilot, lambda: "broken" in text_of(screen.query_one("#figure-message")))
-        assert "\n" not in text_of(screen.query_one("#figure-message"))
-        assert not screen.query_one(Slider).region
-        monkeypatch.setattr(figures, "import_figure", lambda chapter: SliderFigure)
-        await pilot.press("f3")
-        await until_chapter(pilot, 2)
+        await until_chapter(pilot, 1)
+        await pilot.press("f2")
+        await until_chapter(pilot, 0)
+        assert notices(pilot.app).count("progress is not saved") == 1
+        assert screen.is_done
 
 
-async def test_material_that_cannot_be_made_is_reported_and_tried_again(make_host: MakeApp) -> None:
+async def test_failures_of_figure_and_material_are_one_line_and_tried_again(make_host, monkeypatch):
     failures = [OSError("no\nspace")]
 
-    def make_material() -> Material:
+    def make_material():
         if failures:
             raise failures.pop()
         return Material()
@@ -312,50 +222,60 @@ async def test_material_that_cannot_be_made_is_reported_and_tried_again(make_hos
         await pilot.app.push_screen(ChapterScreen(make_material, 0))
         screen = chapter_screen(pilot)
         await until(pilot, lambda: screen.query("#figure-failure"))
-        failure = text_of(screen.query_one("#figure-failure"))
-        assert "no" in failure
-        assert "\n" not in failure
+        assert "no space" in text_of(screen.query_one("#figure-failure"))
+        monkeypatch.setattr(figures, "import_figure", lambda chapter: FailingFigure)
         await pilot.press("f3")
-        await until_chapter(pilot, 1)
+        await until(pilot, lambda: screen.query("#figure-message"))
+        await until(pilot, lambda: "broken" in text_of(screen.query_one("#figure-message")))
+        assert "\n" not in text_of(screen.query_one("#figure-message"))
         assert not screen.query("#figure-failure")
+        monkeypatch.setattr(figures, "import_figure", lambda chapter: SliderFigure)
+        await pilot.press("f3")
+        await until_chapter(pilot, 2)
 
 
-# Leaving
-
-
-async def test_escape_returns_to_the_session(make_app: MakeApp) -> None:
-    app = make_app()
-    async with app.run_test(size=(120, 35)) as pilot:
-        await until(pilot, lambda: app.screen.query("#training"))
-        await send(pilot, "bilbo is")
-        await until_reply_ended(pilot)
-        reply = conversation_of(app).current_reply
-        app.screen.query_one("#prompt", PromptInput).value = "half a"
-        await open_chapter(pilot, "tokens")
-        await pilot.press("escape")
-        assert isinstance(app.screen, SessionScreen)
-        assert conversation_of(app).current_reply is reply
-        assert app.screen.query_one("#prompt", PromptInput).value == "half a"
-        assert isinstance(app.focused, PromptInput)
-
-
-async def test_escape_ends_the_class_that_was_started_by_its_command(make_app: MakeApp) -> None:
+async def test_class_that_was_started_by_its_command_ends_with_escape_and_its_progress_is_saved(make_app):
     app = make_app(make_class_screen=lambda: ChapterScreen(Material, 0, exit_on_close=True))
     async with app.run_test(size=(80, 24)) as pilot:
         await until_chapter(pilot, 0)
-        await pilot.press("escape")
-        await until(pilot, lambda: not app.is_running or app._exit)
-
-
-async def test_progress_is_written_when_the_app_ends_at_once(
-    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = make_app(make_class_screen=lambda: ChapterScreen(Material, 0, exit_on_close=True))
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await until_chapter(pilot, 0)
-        monkeypatch.setattr(screen, "_save_progress", lambda: None)
-        await pilot.press("right", "right")
-        await until_done(pilot)
-        assert not ProgressStore().current.done
-        await pilot.press("escape")
+        await pilot.press("right", "right", "escape")
+        await until(pilot, lambda: not app.is_running or app.return_code is not None)
     assert ProgressStore().current == Progress(("tokens",), "tokens", {"tokens": (0, 1)})
+
+
+# Code of a chapter
+
+
+async def test_f4_shows_the_code_with_the_numbers_of_its_lines(make_host):
+    async with make_host().run_test(size=(140, 35)) as pilot:
+        await open_chapter(pilot, "counting")
+        link = CHAPTERS[1].source
+        await pilot.press("f4")
+        assert isinstance(pilot.app.screen, SourceScreen)
+        painted = lines_of(pilot.app.screen.query_one("#source")).splitlines()
+        numbered = [line.strip().split(maxsplit=1) for line in painted if len(line.split()) > 1]
+        name = link.symbol.rpartition(".")[2]
+        number, definition = next(row for row in numbered if f"def {name}(" in row[1])
+        source = (Path(__file__).parents[4] / link.path).read_text().splitlines()
+        assert definition.strip() == source[int(number) - 1].strip()
+        assert link.path in lines_of(pilot.app.screen.query_one("#status"))
+
+
+@pytest.mark.parametrize("width", [56, 116])
+def test_folded_lines_of_code_keep_their_text_and_their_numbers(width):
+    excerpt = read_source(SourceLink("engine/models/ngram.py", "KneserNey"))
+    rows = number_lines(excerpt, width).plain.split("\n")
+    assert all(len(row) <= width for row in rows)
+    lines = []
+    for row in rows:
+        number, text = row[:4].strip(), row[5:]
+        if number:
+            lines.append((int(number), text))
+        else:
+            lines[-1] = lines[-1][0], f"{lines[-1][1]} {text.strip()}"
+    source = excerpt.text.splitlines()
+    assert [number for number, _ in lines] == [*range(excerpt.first_line, excerpt.first_line + len(source))]
+    assert ["".join(text.split()) for _, text in lines] == ["".join(line.split()) for line in source]
+    rows = number_lines(SourceExcerpt(f"    x = {'a' * 150}", 9), width).plain.split("\n")
+    assert rows[0].startswith(" 9      x =")
+    assert "".join("".join(row[4:].split()) for row in rows) == "x=" + "a" * 150
