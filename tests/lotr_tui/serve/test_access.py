@@ -1,7 +1,6 @@
 """Requests that are refused: without the token, with a wrong one, of other sites, and of too many browsers."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -9,22 +8,19 @@ pytest.importorskip("textual_serve", reason="needs textual-serve; pip install 'l
 
 from aiohttp import WSServerHandshakeError
 
-from lotr_tui.serve.access import AccessGuard
 from lotr_tui.serve.address import AllowedHosts
 from tests.support.serving import connect, echo_command, read_until, run_server
 
-ROUTES = ("/", "/ws", "/static/textual.js", "/static/../access.py", "/download/key", "/other")
+ROUTES = ("/", "/ws", "/static/textual.js", "/static/../access.py", "/download/key")
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Path:
+def record(tmp_path):
     return tmp_path / "record"
 
 
 @pytest.mark.parametrize("query", [{}, {"token": ""}, {"token": "wrong"}, {"token": "\x00é" * 9}])
-async def test_without_the_token_every_route_is_refused_and_nothing_is_started(
-    query: dict[str, str], record: Path
-) -> None:
+async def test_without_the_token_every_route_is_refused_and_nothing_is_started(query, record):
     async with run_server(echo_command(record)) as (client, _, lines):
         for route in ROUTES:
             headers = {"Origin": str(client.make_url("/")).rstrip("/"), "Cookie": "lotr-tui-00000000=wrong"}
@@ -38,25 +34,20 @@ async def test_without_the_token_every_route_is_refused_and_nothing_is_started(
     assert not record.exists()
 
 
-async def test_a_wrong_token_is_refused_also_with_the_cookie(record: Path) -> None:
-    async with run_server(echo_command(record)) as (client, guard, _):
-        assert (await client.get("/", params={"token": guard.token})).status == 200
-        assert (await client.get("/")).status == 200
-        assert (await client.get("/", params={"token": guard.token[:-1]})).status == 403
-
-
-async def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_the_page_from_caches(record: Path) -> None:
+async def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_the_page_from_caches(record):
     async with run_server(echo_command(record)) as (client, guard, _):
         response = await client.get("/", params={"token": guard.token})
         cookie = response.headers["Set-Cookie"]
         assert "HttpOnly" in cookie
         assert "SameSite=Strict" in cookie
-        assert guard.token not in cookie
-        assert guard.token not in await response.text()
+        assert len(guard.token) >= 43  # 256 bits in base64
+        assert guard.token not in cookie + await response.text()
         assert response.headers["Referrer-Policy"] == "no-referrer"
         assert response.headers["Cache-Control"] == "no-store"
         assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
         assert "a &lt;title&gt;" in await response.text()
+        assert (await client.get("/")).status == 200
+        assert (await client.get("/", params={"token": guard.token[:-1]})).status == 403  # also with the cookie
         missing = await client.get("/static/secret")
         assert missing.status == 404
         assert missing.headers["Referrer-Policy"] == "no-referrer"
@@ -66,7 +57,7 @@ async def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_the_page_fr
 
 
 @pytest.mark.parametrize("origin", ["", "null", "http://evil.example", "http://localhost:1", "file://127.0.0.1"])
-async def test_a_websocket_of_another_site_is_refused_with_the_cookie(origin: str, record: Path) -> None:
+async def test_a_websocket_of_another_site_is_refused_with_the_cookie(origin, record):
     async with run_server(echo_command(record)) as (client, guard, lines):
         assert (await client.get("/", params={"token": guard.token})).status == 200
         with pytest.raises(WSServerHandshakeError) as refused:
@@ -76,7 +67,7 @@ async def test_a_websocket_of_another_site_is_refused_with_the_cookie(origin: st
     assert not record.exists()
 
 
-async def test_a_name_that_is_not_of_this_server_is_refused_with_the_token(record: Path) -> None:
+async def test_a_name_that_is_not_of_this_server_is_refused_with_the_token(record):
     """A page of an attacker can let its own name point to 127.0.0.1, and then read what this server answers."""
     async with run_server(echo_command(record)) as (client, guard, _):
         for host, status in (("evil.example", 403), ("127.0.0.1.evil.example:80", 403), ("localhost:9000", 200)):
@@ -87,32 +78,20 @@ async def test_a_name_that_is_not_of_this_server_is_refused_with_the_token(recor
 @pytest.mark.parametrize(
     ("netloc", "loopback", "public"),
     [
-        ("localhost", True, True),
         ("LOCALHOST.:1", True, True),
         ("[::1]:8000", True, True),
         ("proxy.example", True, True),
         ("192.0.2.7:8000", False, True),
         ("[2001:db8::1]", False, True),
-        ("evil.example", False, False),
-        ("localhost@evil.example", False, False),
-        ("evil.example/localhost", False, False),
-        ("localhost:x", False, False),
-        ("[::1", False, False),
-        ("", False, False),
+        *((netloc, False, False) for netloc in ("evil.example", "localhost@evil.example", "localhost:x", "[::1", "")),
     ],
 )
-def test_allowed_hosts(netloc: str, loopback: bool, public: bool) -> None:
+def test_allowed_hosts(netloc, loopback, public):
     assert AllowedHosts(["proxy.example"]).allows(netloc) is loopback
     assert AllowedHosts(["proxy.example"], public=True).allows(netloc) is public
 
 
-def test_tokens_have_256_random_bits() -> None:
-    tokens = {AccessGuard(AllowedHosts()).token for _ in range(20)}
-    assert len(tokens) == 20
-    assert min(map(len, tokens)) >= 43  # characters of base64
-
-
-async def test_more_browsers_than_allowed_are_refused_until_one_is_closed(record: Path) -> None:
+async def test_more_browsers_than_allowed_are_refused_until_one_is_closed(record):
     async with run_server(echo_command(record), max_browsers=1) as (client, guard, _):
         first = await connect(client, guard)
         await read_until(first, "size 100x30")
@@ -123,10 +102,8 @@ async def test_more_browsers_than_allowed_are_refused_until_one_is_closed(record
         message = await second.receive(10)
         assert "--max-browsers" in message.extra
         await first.close()
-        for _ in range(100):
-            if (await client.get("/")).status == 200:
-                break
-            await asyncio.sleep(0.05)
+        while (await client.get("/")).status != 200:
+            await asyncio.sleep(0.02)
         third = await connect(client, guard)
         await read_until(third, "size 100x30")
         await third.close()

@@ -4,8 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,13 +19,13 @@ START = "import os, signal, struct, sys, time; os.write(1, b'__GANGLION__\\n');"
 WRITE = "write = lambda data: os.write(1, b'D' + struct.pack('>I', len(data)) + data);"
 
 
-async def start(program: str, **replaced: Any) -> tuple[AppProcess, list[bytes]]:
-    output: list[bytes] = []
+async def start(program, **replaced):
+    output = []
 
-    async def collect(data: bytes) -> None:
+    async def collect(data):
         output.append(data)
 
-    async def ignore(*_: object) -> None:
+    async def ignore(*_):
         pass
 
     functions = {"write_bytes": collect, "write_str": ignore, "close": ignore} | replaced
@@ -36,10 +34,10 @@ async def start(program: str, **replaced: Any) -> tuple[AppProcess, list[bytes]]
     return process, output
 
 
-async def test_output_is_read_after_the_browser_has_left(tmp_path: Path) -> None:
+async def test_output_is_read_after_the_browser_has_left(tmp_path):
     """Otherwise the app is blocked in a write, and never sees that its tab was closed."""
 
-    async def fail(_: bytes) -> None:
+    async def fail(_):
         raise ConnectionResetError("closing")
 
     done = tmp_path / "done"
@@ -50,7 +48,7 @@ async def test_output_is_read_after_the_browser_has_left(tmp_path: Path) -> None
     assert done.exists()
 
 
-async def test_an_app_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_app_that_hangs_is_killed(monkeypatch):
     monkeypatch.setattr(app_process, "EXIT_TIMEOUT", 0.3)
     monkeypatch.setattr(app_process, "TERMINATE_TIMEOUT", 0.3)
     process, output = await start(f"{START}signal.signal(15, signal.SIG_IGN); {WRITE}write(b'up'); time.sleep(600)")
@@ -63,7 +61,7 @@ async def test_an_app_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> N
         os.kill(process.pid, 0)
 
 
-async def test_a_process_that_lets_go_of_its_streams_survives_the_tab(tmp_path: Path) -> None:
+async def test_a_process_that_lets_go_of_its_streams_survives_the_tab(tmp_path):
     """A training does so when its terminal is closed."""
     detach = "null = os.open(os.devnull, os.O_RDWR); [os.dup2(null, number) for number in (0, 1, 2)]; time.sleep(600)"
     process, _ = await start(f"{START}sys.stdin.buffer.read(); {detach}")
@@ -72,7 +70,7 @@ async def test_a_process_that_lets_go_of_its_streams_survives_the_tab(tmp_path: 
     os.kill(process.pid, signal.SIGKILL)
 
 
-async def test_what_an_app_prints_at_its_end_is_one_printable_line_each() -> None:
+async def test_what_an_app_prints_at_its_end_is_one_printable_line_each():
     process, _ = await start(f"{START}sys.stderr.write('bad \\x1b[2J name\\n' + 'x' * 99999 + '\\nlast\\n')")
     await asyncio.wait_for(process.stop(), 20)
     assert "\x1b" not in process.error_text
@@ -80,28 +78,10 @@ async def test_what_an_app_prints_at_its_end_is_one_printable_line_each() -> Non
     assert process.error_text.endswith("\nlast")
 
 
-async def test_output_that_waits_is_sent_at_once_and_in_order() -> None:
-    started = asyncio.Event()
-    output: list[bytes] = []
-
-    async def slow(data: bytes) -> None:
-        output.append(data)
-        await started.wait()
-
-    process, _ = await start(
-        f"{START}{WRITE}[write(b'%d,' % n) for n in range(500)]; time.sleep(0.5)", write_bytes=slow
-    )
-    await asyncio.sleep(1.0)
-    started.set()
-    await asyncio.wait_for(process.stop(), 20)
-    assert b"".join(output) == b"".join(b"%d," % n for n in range(500))
-    assert len(output) < 20
-
-
-async def test_a_stream_that_is_no_packets_closes_the_browser() -> None:
+async def test_a_stream_that_is_no_packets_closes_the_browser():
     closed = asyncio.Event()
 
-    async def close() -> None:
+    async def close():
         closed.set()
 
     process, _ = await start(f"{START}os.write(1, b'garbage in place of packets'); time.sleep(600)", close=close)
@@ -110,19 +90,7 @@ async def test_a_stream_that_is_no_packets_closes_the_browser() -> None:
     await asyncio.wait_for(process.stop(), 20)
 
 
-async def test_variables_of_the_servers_terminal_do_not_reach_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TMUX", "STY", "CI", "NO_COLOR", "LINES"):
-        monkeypatch.setenv(name, "1")
-    monkeypatch.setenv("TERM", "dumb")
-    names = "('TMUX', 'STY', 'CI', 'NO_COLOR', 'LINES', 'TERM', 'COLUMNS', 'ROWS')"
-    process, output = await start(f"{START}{WRITE}write(' '.join(os.environ.get(n, '-') for n in {names}).encode())")
-    while not output:
-        await asyncio.sleep(0.02)
-    await asyncio.wait_for(process.stop(), 20)
-    assert output == [b"- - - - - xterm-256color 80 24"]
-
-
-async def test_the_app_is_closed_with_its_tab_and_with_the_server(tmp_path: Path) -> None:
+async def test_the_app_is_closed_with_its_tab_and_with_the_server(tmp_path):
     record = tmp_path / "record"
     async with run_server(echo_command(record)) as (client, guard, lines):
         first = await connect(client, guard)
