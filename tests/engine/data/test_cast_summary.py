@@ -6,10 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import DataConfig
-from engine.data.build import read_corpus
 from engine.data.cast_summary import summarize_cast
-from engine.data.dataset import load_dataset, summarize_dataset
 from engine.data.lines import LineStore
 from engine.data.tokenizers.words import split_words
 
@@ -61,11 +58,3 @@ def test_words_beyond_ascii_are_counted_in_any_order_of_lines():
     assert lines.count_words().tolist() == [3, 2, 0, 1]
     assert lines.take(np.array([1, 0])).count_words().tolist() == [2, 3]
     assert lines[:0].count_words().tolist() == []
-
-
-def test_words_of_the_film_dialogues_are_those_of_the_tokenizer(lotr_csv):
-    lines = read_corpus(DataConfig(str(lotr_csv), min_characters=-1)).lines
-    assert lines.count_words().tolist() == [len(split_words(line.text)) for line in lines]
-    summary = summarize_dataset(load_dataset(DataConfig(str(lotr_csv), min_characters=-1, split="scenes")))
-    assert sum(each.num_words for each in summary.speakers) == summary.num_tokens
-    assert (summary.speaker_pairs[0].speaker, summary.speaker_pairs[0].next_speaker) == ("SAM", "FRODO")

@@ -71,10 +71,6 @@ def test_separators_and_index_columns_are_detected(file, separator, name, index)
     assert corpus.lines == (Line(f"{LONG}, she said; twice", "SAM"), Line(f'"{LONG}"', "ROSA"))
 
 
-def test_the_text_column_decides_between_separators(file):
-    assert read(write(file, f"a,b;dialog\nx,y;{LONG}\n")).separator == "semicolon"
-
-
 @pytest.mark.parametrize("speaker_column", ["char", "dialog"])
 def test_without_a_column_of_its_own_the_speaker_is_empty(file, speaker_column):
     assert read(write(file, f"dialog\n{LONG}\n"), speaker_column=speaker_column).lines == (Line(LONG, ""),)
@@ -135,9 +131,6 @@ class TestRefusals:
     def test_a_plain_text_without_text_is_refused(self, file):
         with pytest.raises(CorpusError, match="is empty"):
             read_text(write(file, "\ufeff\n"), 20)
-
-    def test_an_unnamed_column_cannot_be_the_text(self, file):
-        assert "has no column ''" in refusal(write(file, f",char\n{LONG},SAM\n"), text_column="")
 
     @pytest.mark.parametrize(
         ("rows", "problem"),
@@ -272,10 +265,6 @@ class TestDialectsOfOtherPrograms:
     def test_tables_of_r_are_read(self, file, separator, row_names, end):
         corpus = read(write(file, self.r_table(separator, row_names, end)))
         assert (tuple(corpus.lines), corpus.num_rows) == (self.LINES, 3)
-
-    def test_row_names_without_quotes_are_read_from_a_table_with_tabs(self, file):
-        rows = "".join(f"{number}\t{line.speaker}\t{line.text}\n" for number, line in enumerate(self.LINES[::2]))
-        assert tuple(read(write(file, "char\tdialog\n" + rows)).lines) == self.LINES[::2]
 
     def test_an_escaped_quote_far_down_in_the_file_is_found(self, file):
         many = '"1" "LUKE" "a line without any quotes in it"\n' * 30_000

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from engine.config import DataConfig
 from engine.data import cast
 from engine.data.dataset import load_dataset, summarize_dataset
-from engine.data.punctuation import LINE_END, NONE
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import CorpusError
@@ -65,12 +64,6 @@ class TestSequence:
         assert dataset.train_lines.offsets.tolist() == [0, 5, 8, 13, 16]
         assert [words.decode(line) for line in dataset.train_lines] == ["go on now", "no", "go on", "on"]
         assert dataset.valid.tolist() == [6, 2, 3, 1, 7, 5, 1]
-
-    def test_the_punctuation_after_each_token(self, tmp_path):
-        punctuation = load(tmp_path, SCENES).train_punctuation.tolist()
-        none, end, comma = NONE, LINE_END, 1
-        assert punctuation[:9] == [none, none, comma, end, end, none, end, end, end]
-        assert punctuation[9:] == [none, none, end, end, none, end, end]
 
     @pytest.mark.parametrize("tokenizer", TOKENIZERS)
     def test_the_decoded_split_is_the_script(self, tmp_path, tokenizer):
@@ -151,15 +144,6 @@ class TestRealDialogues:
         for name, lines in {"train": dataset.splits.train, "valid": dataset.splits.valid}.items():
             assert dataset.tokenizer.decode(dataset.get_split(name)) == cast.script_text(lines, dataset.tokenizer.cast)
 
-    def test_a_split_by_lines_has_the_notebooks_lines_in_file_order(self, lotr_csv):
-        line = load_dataset(DataConfig(str(lotr_csv)))
-        dialogue = load_dataset(DataConfig(str(lotr_csv), mode="dialogue"))
-        for name in ("train", "valid", "test"):
-            lines, others = getattr(line.splits, name), getattr(dialogue.splits, name)
-            assert Counter(each.text for each in lines) == Counter(each.text for each in others)
-            assert others.scene_ids.tolist() == sorted(others.scene_ids.tolist())
-        assert dialogue.tokenizer.with_cast(()) == line.tokenizer
-
     def test_summary_counts_texts_only(self, config):
         summary = summarize_dataset(load_dataset(config))
         assert sum(part.num_tokens for part in summary.splits.values()) == summary.num_tokens == 25_242
@@ -204,20 +188,6 @@ class TestCast:
         message = "has 10,001 speakers .* a model has 10,000 at most; raise --set min_speaker_lines=N"
         with pytest.raises(CorpusError, match=message):
             load(tmp_path, rows)
-
-    @pytest.mark.parametrize(
-        ("name", "canonical"),
-        [
-            ("[red]Sam[/red]", "SAM"),
-            ("\x1b[2JSam", "SAM"),
-            ("<b>Sam</b>", "SAM"),
-            ("x" * 10_000, SOMEONE),
-            (":", SOMEONE),
-        ],
-    )
-    def test_hostile_names(self, tmp_path, name, canonical):
-        dataset = load(tmp_path, [("FRODO", "go", "One")] * 19 + [(name, "on", "One")])
-        assert decode(dataset, dataset.train).endswith(f" FRODO: go / {canonical}: on /")
 
 
 REMEDY = "with --speaker-column, or use --mode line"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.data.arrays import CHUNK_SIZE, AppendableArray, line_positions, permute_lines
+from engine.data.arrays import CHUNK_SIZE, AppendableArray, permute_lines
 from engine.data.lines import Line, LineStore
 
 TEXTS, SPEAKERS = ["the green barrels", "", "seven lanterns, é", "his wet boots"], ["", "SAM", "FRODO", "SAM"]
@@ -23,13 +23,6 @@ def test_slices_equal_those_of_a_list(lines, part):
     order = [3, 0, 2]
     assert list(lines[part]) == PLAIN[part]
     assert list(lines.take(np.array(order))[part]) == [PLAIN[number] for number in order][part]
-
-
-def test_indices_work_like_those_of_a_list(lines):
-    assert [lines[index] for index in range(-4, 4)] == PLAIN + PLAIN
-    for index in (4, -5):
-        with pytest.raises(IndexError):
-            lines[index]
 
 
 def test_sequences_of_the_same_lines_are_equal(lines):
@@ -58,12 +51,6 @@ def test_appended_chunks_are_one_array(tmp_path, on_disk, chunks):
     assert result.dtype == np.int32
     assert result.tolist() == [number for chunk in chunks for number in chunk]
     assert array.size == len(result)
-
-
-def test_line_positions_follow_the_order_of_the_lines():
-    offsets = np.array([0, 2, 5, 5, 6])  # lines of 2, 3, 0 and 1 tokens
-    assert line_positions(offsets, np.array([3, 0, 2, 1])).tolist() == [5, 0, 1, 2, 3, 4]
-    assert line_positions(offsets, np.array([2])).tolist() == []
 
 
 @pytest.mark.parametrize("shift", [0, 7, 1_500_000, -1])

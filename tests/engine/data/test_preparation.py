@@ -65,18 +65,6 @@ def test_another_cast_has_its_own_cache_entry(corpus, tokenizer):
     assert len(cache_entries()) == 4
 
 
-@pytest.mark.usefixtures("small_limits")
-def test_a_corpus_of_three_files_is_cached(tmp_path):
-    paths = [tmp_path / name for name in ("train", "valid", "test")]
-    for number, path in enumerate(paths):
-        path.write_text("".join(f"mr. N said <unk> {number} , éh\n" for _ in range(9 + number)))
-    names = dict(zip(("corpus", "valid_corpus", "test_corpus"), map(str, paths), strict=True))
-    config = DataConfig(**names, corpus_format="text", tokenizer="whitespace", min_characters=0, min_count=1)
-    built, loaded = load_dataset(config), load_dataset(config)
-    assert dataset_content(built) == dataset_content(loaded)
-    assert (len(built.splits.train), len(built.splits.valid), len(built.splits.test)) == (9, 10, 11)
-
-
 def test_a_change_that_keeps_size_and_modification_time_is_noticed(corpus):
     before, times = load_dataset(DataConfig(str(corpus))), corpus.stat()
     word = before.corpus.lines[0].text.split()[0]

@@ -151,18 +151,6 @@ def test_numpy_model_equals_torch_token_by_token_and_for_a_whole_text(tie_weight
     assert model.float().forward_sequence(ids).log_probs == pytest.approx(scores, abs=1e-4)
 
 
-def test_impossible_tokens_have_finite_log_probabilities():
-    model = make_model(punctuation=True)
-    weights = model.export_weights() | {
-        "punctuation_softmax.bias": np.full((len(PUNCTUATION_CLASSES), SIZE), -1e4, np.float32)
-    }
-    weights["punctuation_softmax.bias"][:, 5] = 1e4
-    numpy_model = type(model.to_decoder(VOCABULARY))(model.config, VOCABULARY, weights)
-    log_probs, _ = numpy_model.advance(numpy_model.start(), 3)
-    assert log_probs[5] == 0
-    assert np.isfinite(log_probs).all()
-
-
 # --- training -------------------------------------------------------------------------------------------------
 
 

@@ -66,22 +66,3 @@ def test_words_in_the_same_hash_slot_have_different_ids():
     assert num_words**2 / 2 > 20 * HASH_SLOTS, "pairs of words share a slot"
     for _ in range(2):
         check([" ".join(f"w{number}" for number in range(num_words))], "words", indexer)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("the road goes on", [NONE, NONE, NONE, LINE_END]),
-        ("Well, well. Go on!", [COMMA, SENTENCE_END, NONE, LINE_END]),
-        ("Sam?Sam", [SENTENCE_END, LINE_END]),
-        ("is it , Frodo ... ,no", [NONE, COMMA, SENTENCE_END, LINE_END]),
-        ("don't - stop waiting", [COMMA, NONE, LINE_END]),
-        ("wait… what", [SENTENCE_END, LINE_END]),
-        ("Éowyn", [LINE_END]),
-        ("one", [LINE_END]),
-        ("...", []),
-        ("", []),
-    ],
-)
-def test_punctuation_examples(text, expected):
-    assert TokenIndexer().index_block(text + "\n").punctuation.tolist() == expected

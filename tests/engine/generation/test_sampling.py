@@ -145,11 +145,6 @@ class TestChain:
         actual = sampling_probs(even, [SamplerSettings(temperature=0.002), NO_FILTERS], [[], []], suppress_eos=True)
         assert actual[:, 2:] == pytest.approx(np.full((2, 38), 1 / 38))
 
-    def test_missing_histories_are_an_error(self):
-        log_probs = np.stack([random_logits(seed) for seed in (0, 1)]).astype(np.float32)
-        with pytest.raises(ValueError, match="shorter"):
-            sampling_probs(log_probs, [NO_FILTERS, NO_FILTERS], [[]], suppress_eos=True)
-
     @given(st.lists(st.floats(1e-9, 1), min_size=3, max_size=12), st.data(), SAMPLERS, st.integers(0, 2**63 - 1))
     def test_any_text_of_any_model_has_the_probabilities_of_the_chain(self, probs, data, sampler, seed):
         model = FixedModel(probs)
@@ -242,13 +237,6 @@ class TestNoise:
         cells = [(counts[i], p * number) for i, p in enumerate(expected) if p * number > 5]
         chi_square = sum((actual - mean) ** 2 / mean for actual, mean in cells)
         assert chi_square < 40  # at most 9 degrees of freedom: exceeded once in 100,000
-
-    def test_first_tokens_over_many_seeds_follow_the_distribution(self):
-        model, sampler = FixedModel([0.3, 0.2, 0.25, 0.15, 0.1]), replace(NO_FILTERS, max_tokens=1)
-        counts = Counter(generate_tokens(model, sampler, seed)[0][0].id for seed in range(3000))
-        expected = {2: 0.5, 3: 0.3, 4: 0.2}
-        assert set(counts) == set(expected)
-        assert all(counts[i] / 3000 == pytest.approx(p, abs=0.04) for i, p in expected.items())
 
     def test_noise_of_a_seed_does_not_depend_on_the_temperature(self):
         cold = zipf_text(3, temperature=0.7)

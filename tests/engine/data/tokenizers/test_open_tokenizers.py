@@ -44,13 +44,6 @@ def test_any_text_is_encoded_as_written(tokenizer, text):
     assert [line.tolist() for line in tokenizer.encode_lines(lines)] == [tokenizer.encode(x).tolist() for x in lines]
 
 
-@given(TOKENIZERS, st.binary(max_size=20))
-def test_every_byte_is_a_token(tokenizer, content):
-    single_bytes = {token: id for id, token in enumerate(tokenizer.token_bytes) if id != EOS_ID}
-    ids = [single_bytes[bytes([byte])] for byte in content]
-    assert tokenizer.decode(ids) == content.decode(errors="replace")
-
-
 @given(TOKENIZERS, st.lists(st.integers(0, 10**6), max_size=30))
 def test_pieces_join_to_the_text_and_hold_whole_characters(tokenizer, numbers):
     ids = [number % len(tokenizer) for number in numbers]
@@ -73,11 +66,6 @@ def test_line_ends_are_decoded_as_line_feeds():
         assert tokenizer.unk_id is None
 
 
-def test_each_span_holds_the_characters_that_begin_in_its_token():
-    spans = CHARACTERS.spans("a☺é")
-    assert [span[:2] for span in spans] == [(0, 1), (1, 2), (2, 2), (2, 2), (2, 3)]
-
-
 @pytest.mark.parametrize("tokenizer", [BPE, CHARACTERS])
 def test_a_lone_surrogate_is_refused_with_its_place(tokenizer):
     for encode in (tokenizer.encode, tokenizer.spans, lambda text: tokenizer.encode_lines(["fine", text])):
@@ -92,16 +80,6 @@ def test_words_start_at_spaces_and_punctuation_but_not_inside_words():
     starts = {token: bool(start) for token, start in zip(tokenizer.tokens, tokenizer.word_starts, strict=True)}
     assert all(starts[token] for token in (" ", ",", ".", '"', "-", EOS))
     assert not any(starts[token] for token in ("a", "Z", "0", "'", "é", "<0xC3>"))
-
-
-@given(TOKENIZERS, st.binary(max_size=3))
-def test_ids_with_a_prefix_are_the_longer_tokens_that_begin_with_it(tokenizer, prefix):
-    longer = [
-        id
-        for id, token in enumerate(tokenizer.token_bytes)
-        if token.startswith(prefix) and token != prefix and id != EOS_ID
-    ]
-    assert sorted(tokenizer.ids_with_prefix(prefix).tolist()) == longer
 
 
 class TestBPE:
