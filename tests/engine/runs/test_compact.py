@@ -13,7 +13,7 @@ from engine.errors import RunError
 from engine.runs import compact
 from engine.runs.compact import write_compact_copy
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE, read_config
-from engine.runs.loading import load_model, load_model_by_name
+from engine.runs.loading import load_model
 from engine.runs.locked_run import create_run
 from engine.runs.metrics import read_rows
 from engine.runs.summary import summarize_run
@@ -76,17 +76,6 @@ def test_matrices_are_stored_in_8_bits_with_a_scale_per_row(random_run):
             restored = stored[name].astype(np.float64) * stored[f"{name}.scale"][:, None]
             half_steps = np.abs(weight).max(axis=1, keepdims=True) / 254
             assert (np.abs(restored - weight) <= 1.001 * half_steps).all()
-
-
-def test_the_precision_of_products_can_be_chosen(random_run):
-    small = random_run.parent / "small"
-    write_compact_copy(random_run, small, "int8")
-    auto, fp32, int8 = (load_model_by_name(str(small), precision=name).decoder for name in ("auto", "fp32", "int8"))
-    assert [model.has_int8_weights for model in (auto, fp32, int8)] == [True, False, True]
-    log_probs = [model.advance(model.start(), 3)[0] for model in (auto, fp32, int8)]
-    assert np.array_equal(log_probs[0], log_probs[2])
-    assert not np.array_equal(log_probs[0], log_probs[1])
-    assert log_probs[1] == pytest.approx(log_probs[0], abs=0.05)
 
 
 def test_a_weight_too_large_for_half_precision_is_refused(random_run):

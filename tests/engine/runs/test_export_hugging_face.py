@@ -127,15 +127,6 @@ def test_generate_of_transformers_continues_a_text_as_the_run_does(run_and_folde
             assert generated[index + 1] == int(log_probs.argmax())
 
 
-def test_tokens_of_speakers_are_read_where_they_are_asked_for(tmp_path):
-    tokenizer = TOKENIZERS["dialogue"]
-    export_hugging_face(write_transformer_run(tmp_path / "run", tokenizer), tmp_path / "exported")
-    _, exported = load_exported(tmp_path / "exported")
-    ids = exported("FRODO: Where?<eos>SOMEONE: ", split_special_tokens=False)["input_ids"]
-    turn = encode_turns(tokenizer, [Turn("FRODO", "Where?")])
-    assert ids == [EOS_ID, *turn, tokenizer.speaker_id("SOMEONE")]
-
-
 def test_a_lstm_and_an_existing_folder_are_refused(tmp_path):
     lstm, folder = write_run(tmp_path / "lstm"), tmp_path / "exported"
     with pytest.raises(RunError, match="'lstm' has architecture=lstm, which transformers does not have"):

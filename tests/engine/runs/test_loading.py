@@ -17,14 +17,14 @@ from safetensors.torch import save_file as save_torch
 from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.errors import ConfigError, CorpusError, InvalidInputError, RunError
 from engine.runs.combine import load_run_dataset
+from engine.runs.compact import write_compact_copy
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, resolve_run
 from engine.runs.loading import load_model, load_model_by_name
 from engine.runs.locked_run import create_run, reopen_run
 from engine.runs.summary import list_runs, summarize_run
-from engine.storage.files import read_limited
 from engine.storage.tensor_file import read_weights
 from tests.support.files import write_run, write_sparse_file
-from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, record_run
+from tests.support.runs import CONFIG, VOCABULARY, make_events, record_run
 
 
 @pytest.fixture
@@ -74,14 +74,21 @@ def test_a_pickle_of_any_protocol_is_never_executed(tmp_path, path, protocol):
     assert not (tmp_path / "pwned").exists()
 
 
-def test_int8_quantizes_the_weights_on_request(tmp_path, path):
+def test_the_precision_of_products_can_be_chosen(tmp_path, path):
     pytest.importorskip("numkong")
-    exact, quantized = (load_model_by_name("r", tmp_path, precision) for precision in ("fp32", "int8"))
-    assert (exact.decoder.int8, quantized.decoder.int8) == (False, True)
-    assert quantized == replace(exact, decoder=quantized.decoder)
-    assert (quantized.decoder.config, quantized.decoder.tokenizer) == (exact.decoder.config, exact.decoder.tokenizer)
-    for name in make_decoder(1).weights:
-        assert np.array_equal(quantized.decoder.weights[name], exact.decoder.weights[name])
+    exact, int8 = (load_model_by_name("r", tmp_path, precision) for precision in ("auto", "int8"))
+    assert (exact.decoder.int8, int8.decoder.int8) == (False, True)
+    assert int8 == replace(exact, decoder=int8.decoder)
+    assert all(np.array_equal(int8.decoder.weights[name], value) for name, value in exact.decoder.weights.items())
+    write_compact_copy(path, tmp_path / "small", "int8")
+    auto, fp32, int8 = (load_model_by_name("small", tmp_path, precision) for precision in ("auto", "fp32", "int8"))
+    assert fp32 == replace(auto, decoder=fp32.decoder)
+    models = [each.decoder for each in (auto, fp32, int8)]
+    assert [model.has_int8_weights for model in models] == [True, False, True]
+    log_probs = [model.advance(model.start(), 3)[0] for model in models]
+    assert np.array_equal(log_probs[0], log_probs[2])
+    assert not np.array_equal(log_probs[0], log_probs[1])
+    assert log_probs[1] == pytest.approx(log_probs[0], abs=0.2)
 
 
 def test_an_unknown_precision_is_refused(tmp_path):
@@ -164,14 +171,6 @@ def test_a_run_with_a_file_of_50_gigabytes_is_refused(path, name):
     write_sparse_file(path / name, b"{")
     with pytest.raises(RunError, match=rf"{name} cannot be read: larger than the limit of [0-9,]+ bytes"):
         load_model(path)
-
-
-def test_a_file_larger_than_its_limit_is_refused(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"12345")
-    assert read_limited(path, 5) == b"12345"
-    with pytest.raises(OSError, match="larger than the limit of 4 bytes"):
-        read_limited(path, 4)
 
 
 @pytest.mark.parametrize("value", [-7, 1e308, math.nan, None, [], "\x00junk"], ids=range(6))

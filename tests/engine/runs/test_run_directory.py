@@ -23,7 +23,7 @@ from engine.runs.imported import ImportSource, write_imported_run
 from engine.runs.loading import load_model
 from engine.runs.locked_run import create_run
 from engine.runs.manage import delete_run
-from engine.runs.summary import is_finished, list_runs, summarize_run
+from engine.runs.summary import is_finished, list_runs, run_state, summarize_run
 from engine.runs.writer import record_events
 from engine.storage.files import assets_dir
 from tests.support.files import write_run
@@ -254,7 +254,9 @@ def test_an_imported_run_is_listed_with_its_curves_and_has_no_model(tmp_path):
     assert (summary.epochs, summary.valid_perplexity, summary.test_perplexity) == (2.5, 70.0, None)
     assert summary.started_at == 1_700_000_000
     assert summary.size_bytes == sum(item.stat().st_size for item in path.iterdir())
-    assert [run.name for run in list_runs(tmp_path)] == ["curves"]
+    assert run_state(path, []) == "imported"
+    assert summarize_run(write_imported_run(tmp_path, "empty", source, [], 0.0)).epochs == 0.0
+    assert [run.name for run in list_runs(tmp_path)] == ["curves", "empty"]
     assert resolve_run("curves", tmp_path) == path
     with pytest.raises(RunError, match="run 'curves' was imported: it has curves, but neither"):
         read_config(path)

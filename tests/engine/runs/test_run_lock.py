@@ -1,6 +1,5 @@
 """The lock of a run, commands to the process that holds it, deletion, and files in the way of a writer."""
 
-import errno
 import json
 import os
 import signal
@@ -27,7 +26,6 @@ from engine.runs.directory import (
     is_locked,
     lock_owner,
 )
-from engine.runs.loading import load_model
 from engine.runs.locked_run import create_run, reopen_run
 from engine.runs.manage import delete_run, rename_run
 from engine.runs.summary import is_finished, summarize_run
@@ -36,14 +34,7 @@ from engine.storage import lock
 from engine.storage.lock import FileLock
 from tests.support.file_limits import no_file_longer_than
 from tests.support.metrics import make_step
-from tests.support.runs import (
-    CONFIG,
-    CONFIG_WITH_EPOCHS,
-    VOCABULARY,
-    make_events,
-    record_run,
-    record_three_runs,
-)
+from tests.support.runs import CONFIG, CONFIG_WITH_EPOCHS, VOCABULARY, make_events, record_run, record_three_runs
 
 
 def new_run(folder, name="r", config=CONFIG):
@@ -376,20 +367,3 @@ def test_nothing_is_written_through_a_link(tmp_path, stopped, name):
         with pytest.raises(RunError, match="cannot"):
             list(record_events(reopen_run(stopped), iter([make_step(1)])))
     assert target.read_text() == "not part of a run\n"
-
-
-def test_a_read_only_run_can_be_loaded_and_not_resumed(tmp_path, stopped, monkeypatch):
-    plain_open = os.open
-
-    def read_only(file, flags, *more, **named):
-        if flags & (os.O_WRONLY | os.O_RDWR) and str(file).startswith(str(tmp_path)):
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        return plain_open(file, flags, *more, **named)
-
-    monkeypatch.setattr(os, "open", read_only)
-    assert summarize_run(stopped).state == "stopped"
-    assert load_model(stopped).valid_perplexity == 90.0
-    with pytest.raises(RunError, match="cannot be written: Read-only file system"):
-        reopen_run(stopped)
-    with pytest.raises(RunError, match="Read-only file system"):
-        new_run(tmp_path, "new")

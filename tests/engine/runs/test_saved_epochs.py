@@ -8,15 +8,14 @@ from engine.analysis.perplexity import evaluate
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated
 from engine.presets import get_preset
-from engine.runs import loading
-from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, METRICS_FILE, MODEL_FILE, epoch_weights_path
+from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, MODEL_FILE, epoch_weights_path
 from engine.runs.loading import EpochCheckpoint, list_epoch_checkpoints, load_model, load_model_by_name
 from engine.runs.locked_run import create_run
 from engine.runs.writer import record_events
 from engine.storage import files
 from engine.training.job import prepare_job
-from tests.support.files import sentences, write_csv
-from tests.support.runs import CONFIG, CONFIG_WITH_EPOCHS, VOCABULARY, make_decoder, read_strict_rows
+from tests.support.files import sentences, write_csv, write_run
+from tests.support.runs import CONFIG, CONFIG_WITH_EPOCHS, VOCABULARY, make_decoder
 
 
 def evaluated(epoch, best=False):
@@ -56,29 +55,10 @@ def test_weights_are_kept_after_epochs_that_are_powers_of_two(tmp_path, epochs, 
     assert same_weights(load_model(path).decoder, make_decoder(int(100 * epochs[0])))
 
 
-def test_each_file_is_reported_and_recorded_after_it_is_written(tmp_path):
-    run = create_run(CONFIG_WITH_EPOCHS, VOCABULARY, "r", tmp_path)
-    events = record_events(run, iter([evaluated(0.0, best=True), evaluated(1.0, best=True), evaluated(2.0)]))
-    checkpoints = []
-    for event in events:
-        if isinstance(event, Evaluated) and event.epoch:
-            assert same_weights(load_model(run.path, int(event.epoch)).decoder, event.model)
-        if isinstance(event, Checkpointed):
-            assert (run.path / event.file).is_file()
-            checkpoints.append((event.step, event.file))
-    best, one, two = "model.safetensors", "epochs/1.safetensors", "epochs/2.safetensors"
-    assert checkpoints == [(0, best), (10, best), (10, one), (20, two)]
-    recorded = [row for row in read_strict_rows(run.path / METRICS_FILE) if row["event"] == "checkpointed"]
-    assert [(row["step"], row["file"]) for row in recorded] == checkpoints
-
-
-def test_without_the_setting_only_the_best_weights_are_kept(tmp_path, monkeypatch):
+def test_without_the_setting_only_the_best_weights_are_kept(tmp_path):
     path, events = record_epochs(tmp_path, [0.0, 1.0, 2.0], CONFIG)
     assert not (path / EPOCHS_DIR).exists()
     assert [event.file for event in events if isinstance(event, Checkpointed)] == [MODEL_FILE]
-    monkeypatch.setattr(
-        loading, "read_current_rows", lambda *_, **__: pytest.fail("read the metrics, which may be long, for nothing")
-    )
     assert list_epoch_checkpoints(path) == []
 
 
@@ -107,6 +87,8 @@ def test_run_at_epoch_loads_the_weights_of_the_epoch(tmp_path, monkeypatch):
         assert (loaded.name, loaded.path.resolve(), loaded.epoch) == ("r@2", path, 2)
         assert loaded.valid_perplexity == 98.0
         assert same_weights(loaded.decoder, make_decoder(200))
+    write_run(tmp_path / "odd@2")
+    assert load_model_by_name("odd@2", tmp_path).epoch is None  # the name of a folder
     best = load_model_by_name("r", tmp_path)
     assert (best.name, best.epoch, best.valid_perplexity) == ("r", None, 100.0)
     assert same_weights(best.decoder, make_decoder(0))

@@ -294,21 +294,3 @@ def test_a_run_that_is_deleted_during_training_is_reported_and_not_saved(tmp_pat
     assert "metrics.jsonl was deleted; the training continues" in message
     assert sum(isinstance(event, Step) for event in seen) == 2  # the training continued
     assert (tmp_path / "r").exists() == (deleted != "r")
-
-
-def test_a_run_that_is_moved_away_is_reported_by_path_and_written_when_it_is_back(tmp_path, run):
-    def events():
-        yield Snapshot(1, b"one")
-        run.path.rename(tmp_path / "away")
-        yield Snapshot(2, b"two")
-        yield make_step(3)
-        (tmp_path / "away").rename(run.path)
-        yield Snapshot(4, b"four")
-
-    seen = list(record_events(run, events()))
-    (message,) = [event.message for event in seen if isinstance(event, Warned)]
-    assert message.startswith(f"cannot write {run.path / RESUME_FILE}: No such file or directory")
-    assert recorded_files(run.path) == [(1, RESUME_FILE), (4, RESUME_FILE)]
-    assert (run.path / RESUME_FILE).read_bytes() == b"four"
-    assert (run.path / PREVIOUS_RESUME_FILE).read_bytes() == b"one"
-    assert 3 in [row.get("step") for row in read_rows(run.path / METRICS_FILE)]

@@ -47,16 +47,6 @@ def test_without_decay_the_average_is_the_mean_since_its_creation(tied):
     assert (average.network.output.weight is average.network.embedding.weight) == tied
 
 
-def test_the_average_of_a_pretrained_network_starts_at_its_weights():
-    network = make_network(10.0)
-    average = WeightAverage(network, 0.9, is_pretrained=True)
-    assert values_of(average) == {10.0}
-    for weight, mean in [(0.0, 9.0), (0.0, 8.1), (108.1, 18.1)]:
-        fill(network, weight)
-        average.update(network)
-        assert values_of(average) == {mean}
-
-
 @given(st.lists(st.integers(0, 9), max_size=15), st.integers(0, 9), st.integers(1, 6))
 def test_the_trigger_follows_the_paper(history, perplexity, interval):
     """T > n and v_t > min of v_0 .. v_(T-n-1), in a plain loop."""

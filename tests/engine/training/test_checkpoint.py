@@ -343,17 +343,6 @@ def test_resume_of_a_run_from_its_latest_undamaged_checkpoint_is_bit_exact(runs,
     assert not list(stopped_run.glob("resume*"))
 
 
-def test_a_damaged_checkpoint_does_not_replace_the_previous_one(stopped_run):
-    """Otherwise only the damaged file would exist between the two renames of the next save."""
-    good = (stopped_run / PREVIOUS_RESUME_FILE).read_bytes()
-    truncate(stopped_run / RESUME_FILE)
-    for event in resume_job("stopped", stopped_run.parent).events(lambda: False):
-        if isinstance(event, Started):
-            assert (stopped_run / RESUME_FILE).read_bytes() == good
-            assert not (stopped_run / PREVIOUS_RESUME_FILE).exists()
-            break
-
-
 def test_with_two_damaged_checkpoints_both_stay_and_the_latest_is_named(stopped_run):
     for name in (RESUME_FILE, PREVIOUS_RESUME_FILE):
         truncate(stopped_run / name)

@@ -29,12 +29,7 @@ SETTINGS = {
         "epochs": 2,
         "eval_every_steps": 7,
     },
-    "a transformer": {
-        **TRANSFORMER,
-        "variational_dropout": False,
-        "hidden_dropout": 0.3,
-        "lr": 0.03,
-    },
+    "a transformer": {**TRANSFORMER, "variational_dropout": False, "hidden_dropout": 0.3, "lr": 0.03},
     "AR and TAR, variable BPTT, NT-ASGD, fine-tuning": {
         "ar": 2.0,
         "tar": 1.0,

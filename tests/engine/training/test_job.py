@@ -1,7 +1,6 @@
 """Training jobs: checks of the input, the run directory, and recorded events."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -106,13 +105,6 @@ def test_a_failure_is_recorded_and_raised(small_csv, tmp_path):
     assert "lr=" in last["message"]
     assert "Traceback" in (job.run.path / "log.txt").read_text()
     assert summarize_run(job.run.path).state == "failed"
-
-
-def test_a_deleted_run_directory_is_an_error(small_csv, tmp_path):
-    job = prepare_job(small_config(small_csv), "mine", tmp_path)
-    shutil.rmtree(job.run.path)
-    with pytest.raises(RunError, match="mine cannot be written"):
-        list(job.events(lambda: False))
 
 
 def test_problems_of_other_readers_are_recorded_as_warnings(small_csv, tmp_path):

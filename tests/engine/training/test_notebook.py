@@ -53,10 +53,7 @@ def notebook_formula(model, text, batch, bptt):
     return math.exp(total / trimmed)
 
 
-@pytest.mark.parametrize(
-    ("length", "batch", "bptt"),
-    [(63, 3, 5), (41, 1, 8), (22, 2, 10), (200, 3, 7), (120, 5, 1)],
-)
+@pytest.mark.parametrize(("length", "batch", "bptt"), [(63, 3, 5), (41, 1, 8), (22, 2, 10), (200, 3, 7), (120, 5, 1)])
 def test_with_whole_windows_the_formula_divides_their_sum_by_the_trimmed_width(length, batch, bptt):
     text = np.random.default_rng(length).integers(0, 10, length).astype(np.int32)
     network = make_network()

@@ -10,13 +10,12 @@ import torch
 
 from engine.analysis.perplexity import evaluate
 from engine.config import TrainingConfig
-from engine.data.dataset import batchify, load_dataset
+from engine.data.dataset import batchify
 from engine.data.tokenizers.base import EOS_ID
 from engine.events import Evaluated, Step
 from engine.models.lstm import LSTMModel
 from engine.training.batches import sample_bptt_length
 from engine.training.optim import scheduled_lr
-from engine.training.run import train
 from tests.support.training import (
     NO_DROPOUT,
     REPORT_EACH_STEP,
@@ -89,12 +88,6 @@ def test_shuffling_changes_only_the_order_of_the_lines(dataset):
     assert not np.array_equal(*texts)
     assert np.array_equal(make_trainer(dataset, shuffle_lines=True).state.windows.draw_epoch()[0], texts[0])
     assert np.array_equal(dataset.train, before)
-
-
-def test_stream_mode_trains(dataset):
-    config = make_config(corpus=dataset.corpus.source, corpus_format="text", mode="stream", epochs=1)
-    first, last = events_of(Evaluated, list(train(config, load_dataset(config.data), "r", lambda: False)))
-    assert last.valid_perplexity < first.valid_perplexity
 
 
 def test_one_cycle_warms_up_and_decays_to_almost_zero():

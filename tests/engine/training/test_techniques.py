@@ -8,13 +8,7 @@ import torch
 from engine.config import ModelConfig
 from engine.events import Evaluated, Finished, Step
 from engine.models.lstm import LSTMModel
-from tests.support.training import (
-    NO_DROPOUT,
-    REPORT_EACH_STEP,
-    events_of,
-    make_sentence_dataset,
-    run_training,
-)
+from tests.support.training import NO_DROPOUT, REPORT_EACH_STEP, events_of, make_sentence_dataset, run_training
 
 SIZE = 40
 LAYERED = {"embedding_size": 24, "hidden_size": 24, "num_layers": 3, "subword_embeddings": False, **NO_DROPOUT}
@@ -64,19 +58,6 @@ def test_embedding_dropout_drops_inputs_but_not_the_tied_output():
     network = make_network(embedding_dropout=0.9)
     logits, _, _, dropped = network(make_window(), network.initial_state(4), seeded(1))
     torch.testing.assert_close(logits, dropped @ network.embedding.weight.T + network.output.bias)
-
-
-def test_the_gradient_of_a_tied_matrix_is_the_sum_of_the_untied_gradients():
-    tied, untied = make_network(tie_weights=True), make_network(tie_weights=False)
-    untied.load_state_dict(tied.state_dict())
-    for network in (tied, untied):
-        logits = network(make_window(), network.initial_state(4))[0]
-        torch.nn.functional.cross_entropy(logits.flatten(0, 1), make_window().flatten()).backward()
-    assert torch.equal(logits, tied(make_window(), tied.initial_state(4))[0])
-    gradients = {name: parameter.grad for name, parameter in untied.named_parameters()}
-    expected = gradients.pop("output.weight") + gradients["embedding.weight"]
-    for name, gradient in (gradients | {"embedding.weight": expected}).items():
-        torch.testing.assert_close(tied.get_parameter(name).grad, gradient)
 
 
 @pytest.fixture(scope="module")

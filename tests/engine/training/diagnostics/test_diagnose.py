@@ -22,14 +22,7 @@ from engine.training.run import train
 from tests.support.diagnoses import STARTED, diagnoses, evaluations, norms, step, steps
 from tests.support.files import sentences, write_csv
 from tests.support.metrics import append_events
-from tests.support.training import (
-    NO_DROPOUT,
-    events_of,
-    make_config,
-    run_training,
-    weights_equal,
-    weights_of,
-)
+from tests.support.training import NO_DROPOUT, events_of, make_config, run_training, weights_equal, weights_of
 
 RISING = evaluations(200, 80, 60, 70, 80, 90, 100, 110)
 CONFIG = Config().with_values(epochs=100)

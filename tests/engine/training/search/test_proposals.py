@@ -128,12 +128,6 @@ def test_trials_are_compared_late_where_the_learning_rate_falls(schedule, assign
     assert plan.rungs == rungs
 
 
-def test_a_diverged_trial_is_worse_than_all_others():
-    study = SearchStudy(SPACE, 0, RUNGS)
-    study.finish(study.propose(), "diverged")
-    assert not study.propose().report(0.25, 1e9)
-
-
 def test_every_combination_of_a_finite_space_is_proposed_once():
     _, space = parse_space(["optimizer=adamw,sgd", "num_layers=1..3"])
     study = SearchStudy(space, 0, RUNGS)

@@ -186,13 +186,6 @@ def test_resume_needs_no_initial_run(runs_dir, corpus, init, steps_before):
     assert weights_equal(weights_of(resumed[-1]), weights_of(whole[-1]))
 
 
-def test_missing_initial_weights_are_an_error(runs_dir, corpus):
-    job = prepare(runs_dir, corpus, "letters")
-    (job.run.path / INITIAL_FILE).unlink()
-    with pytest.raises(RunError, match=r"initial\.safetensors is missing"):
-        list(job.events(lambda: False))
-
-
 @pytest.mark.parametrize(("lr", "is_reported"), [(1.0, True), (0.03, False)])
 def test_a_fine_tuning_that_never_gets_better_is_reported_at_the_end(dataset, lr, is_reported):
     weights = weights_of(run_training(dataset, epochs=2)[-1])
