@@ -1,37 +1,34 @@
 """Hand-made observations of a training, and what the detectors say about them."""
 
-from collections.abc import Iterable
-from typing import Any
-
 from engine.config import Config
-from engine.events import Diagnosed, Evaluated, Started, Step
-from engine.training.diagnostics.detector import Detector, Finding, Observation, TrainingSetup
+from engine.events import Evaluated, Started, Step
+from engine.training.diagnostics.detector import Finding, TrainingSetup
 from engine.training.diagnostics.diagnose import Diagnostician
 
 STARTED = Started("r", "tiny", 1_000_000, 879, 19_022, 2_227, 10, "cpu", "", 150.0, 90.0)
 
 
-def setup(**values: Any) -> TrainingSetup:
+def setup(**values):
     """Return the setup of a run called "r" with some settings."""
     return TrainingSetup(Config().with_values(epochs=100, **values), "r")
 
 
-def step(number: int, train_perplexity: float = 80.0, gradient_norm: float = 0.3, lr: float = 0.01) -> Step:
+def step(number, train_perplexity=80.0, gradient_norm=0.3, lr=0.01):
     """Return the report of a step; a hundred steps are an epoch."""
     return Step(number, number / 100, train_perplexity, lr, gradient_norm, 900.0, number / 4, 5.0)
 
 
-def steps(*perplexities: float) -> list[Step]:
+def steps(*perplexities):
     """Return reports with these training perplexities."""
     return [step(number, perplexity) for number, perplexity in enumerate(perplexities, 1)]
 
 
-def norms(*gradient_norms: float) -> list[Step]:
+def norms(*gradient_norms):
     """Return reports with these gradient norms."""
     return [step(number, gradient_norm=norm) for number, norm in enumerate(gradient_norms, 1)]
 
 
-def evaluations(*perplexities: float) -> list[Evaluated]:
+def evaluations(*perplexities):
     """Return evaluations before the first step and after each epoch."""
     return [
         Evaluated(epoch * 100, float(epoch), perplexity, perplexity <= min(perplexities[: epoch + 1]), epoch * 2.0)
@@ -39,7 +36,7 @@ def evaluations(*perplexities: float) -> list[Evaluated]:
     ]
 
 
-def first_finding(detector: Detector, observations: Iterable[Observation], **values: Any) -> tuple[int, Finding] | None:
+def first_finding(detector, observations, **values):
     """Return the index of the first observation with a finding, and the finding; None if there is none."""
     training = setup(**values)
     for index, observation in enumerate(observations):
@@ -49,7 +46,7 @@ def first_finding(detector: Detector, observations: Iterable[Observation], **val
     return None
 
 
-def diagnoses(observations: Iterable[Observation], **values: Any) -> list[Diagnosed]:
+def diagnoses(observations, **values):
     """Return what all detectors report."""
     diagnostician = Diagnostician(setup(**values))
     return [diagnosis for observation in observations for diagnosis in diagnostician.observe(observation)]

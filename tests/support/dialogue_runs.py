@@ -2,7 +2,6 @@
 
 import csv
 import random
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -34,7 +33,7 @@ WORDS = {
 COMMON_WORDS = ("the", "it", "now", "here", "go")
 
 
-def write_dialogue_run(path: Path, seed: int = 0) -> Path:
+def write_dialogue_run(path, seed=0):
     """Write a run in dialogue mode with random weights and the vocabulary `KNOWN_WORDS`, and return its path."""
     config = Config("tiny").with_values(embedding_size=8, hidden_size=8, mode="dialogue")
     tokenizer = WordTokenizer(("<unk>", "<eos>", *KNOWN_WORDS)).with_cast(CAST)
@@ -47,7 +46,7 @@ def write_dialogue_run(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def write_distinct_dialogues(path: Path, num_lines: int = 400) -> Path:
+def write_distinct_dialogues(path, num_lines=400):
     """Write a CSV in which the speakers of `WORDS` take turns in a fixed order, and return its path."""
     rng = random.Random(1)
     speakers = list(WORDS)

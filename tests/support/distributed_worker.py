@@ -13,9 +13,9 @@ from typing import Any
 from unittest.mock import patch
 
 from engine.config import Config
-from engine.data.dataset import Dataset, load_dataset
+from engine.data.dataset import load_dataset
 from engine.events import Evaluated, Finished, Snapshot, Step
-from engine.runtime.distributed import DistributedContext, distributed_context
+from engine.runtime.distributed import distributed_context
 from engine.training import reporting
 from engine.training.checkpoint import ResumeCheckpoint
 from engine.training.run import train
@@ -25,18 +25,12 @@ Result = dict[str, Any]
 
 
 @patch.object(reporting, "REPORT_INTERVAL", 0.0)
-def train_and_summarize(
-    config: Config,
-    dataset: Dataset,
-    distributed: DistributedContext,
-    stop_after: float = float("inf"),
-    checkpoint: Path | None = None,
-) -> Result:
+def train_and_summarize(config, dataset, distributed, stop_after=float("inf"), checkpoint=None):
     """Train, at most until step `stop_after`; the checkpoint of that step is `result["snapshot"]`."""
-    result: Result = {"steps": [], "evaluated": []}
+    result = {"steps": [], "evaluated": []}
     step = 0
 
-    def cancelled() -> bool:
+    def cancelled():
         return step >= stop_after
 
     saved = None if checkpoint is None else ResumeCheckpoint(checkpoint)
@@ -50,12 +44,12 @@ def train_and_summarize(
             result["snapshot"] = event.content
         elif isinstance(event, Finished):
             result["test"] = event.test_perplexity
-            weights = sorted(event.model.weights.items())  # type: ignore[union-attr]
+            weights = sorted(event.model.weights.items())
             result["sha256"] = hashlib.sha256(b"".join(value.tobytes() for _, value in weights)).hexdigest()
     return result
 
 
-def main(folder: Path) -> None:
+def main(folder):
     """Train each configuration whole, then interrupted in the middle and resumed."""
     configs = [Config.from_json(text, "") for text in json.loads((folder / "configurations.json").read_text())]
     dataset = load_dataset(configs[0].data)
@@ -63,7 +57,7 @@ def main(folder: Path) -> None:
     with distributed_context() as distributed:
         for config in configs:
             whole = train_and_summarize(config, dataset, distributed)
-            middle = distributed.broadcast_object(lambda whole=whole: len(whole["steps"]) // 2)  # type: ignore[misc]
+            middle = distributed.broadcast_object(lambda whole=whole: len(whole["steps"]) // 2)
             first = train_and_summarize(config, dataset, distributed, stop_after=middle)
             if distributed.process.is_main_process:
                 (folder / "resume").write_bytes(first.pop("snapshot"))

@@ -1,28 +1,24 @@
 """Small runs that other trainings start from."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from engine.config import Config
-from engine.data.tokenizers.base import Tokenizer
 from engine.models.decoders import weight_shapes
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
-from tests.support.training import Weights, make_config
+from tests.support.training import make_config
 
 
-def random_weights(config: Config, tokenizer: Tokenizer, seed: int = 0) -> Weights:
+def random_weights(config, tokenizer, seed=0):
     """Return random weights of the model that `config` describes."""
     rng = np.random.default_rng(seed)
     shapes = weight_shapes(config.model, len(tokenizer))
     return {name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def write_initial_run(path: Path, tokenizer: Tokenizer, weights: Weights | None = None, **values: Any) -> Config:
+def write_initial_run(path, tokenizer, weights=None, **values):
     """Write a run of the small configuration, with random weights unless others are given; return its configuration."""
     config = make_config(**values)
     config = replace(config, data=replace(config.data, tokenizer=tokenizer.name))
@@ -32,7 +28,7 @@ def write_initial_run(path: Path, tokenizer: Tokenizer, weights: Weights | None 
     return config
 
 
-def write_teacher(path: Path, tokenizer: Tokenizer, seed: int = 0, **values: Any) -> str:
+def write_teacher(path, tokenizer, seed=0, **values):
     """Write a run with random weights drawn from `seed`, and return its path as `teachers` takes it."""
     write_initial_run(path, tokenizer, random_weights(make_config(**values), tokenizer, seed), **values)
     return str(path)

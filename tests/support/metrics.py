@@ -2,15 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable
-from pathlib import Path
 
-from engine.events import Resume, Sampled, Step, TrainingEvent, event_to_dict
+from engine.events import Resume, Sampled, Step, event_to_dict
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from lotr_tui.monitor.training_view import TrainingView
 
 
-def make_step(number: int) -> Step:
+def make_step(number):
     """Return the event of one update; four of five gradient norms are NaN, as in a real record."""
     return Step(
         step=number,
@@ -24,7 +22,7 @@ def make_step(number: int) -> Step:
     )
 
 
-def append_events(run_dir: Path, events: Iterable[TrainingEvent]) -> None:
+def append_events(run_dir, events):
     """Append events to the metrics and samples of a run, as the writer of a run does."""
     for event in events:
         line = json.dumps(event_to_dict(event)) + "\n"
@@ -36,7 +34,7 @@ def append_events(run_dir: Path, events: Iterable[TrainingEvent]) -> None:
                 file.write(line)
 
 
-def view_of(events: Iterable[TrainingEvent]) -> TrainingView:
+def view_of(events):
     """Return the view after the events."""
     view = TrainingView()
     for event in events:

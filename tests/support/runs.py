@@ -4,15 +4,12 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from engine.config import Config, ModelConfig, TrainingConfig
 from engine.data.tokenizers.words import WordTokenizer
-from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step, TrainingEvent
+from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.directory import CONFIG_FILE
 from engine.runs.locked_run import create_run
@@ -26,7 +23,7 @@ CONFIG_WITH_EPOCHS = CONFIG.with_values(keep_epoch_checkpoints=True)
 """Configuration of a run that keeps the weights of selected epochs."""
 
 
-def make_decoder(seed: int) -> NumpyLSTM:
+def make_decoder(seed):
     """Return a model of `CONFIG` with random weights."""
     rng = np.random.default_rng(seed)
     shapes = weight_shapes(CONFIG.model, len(VOCABULARY))
@@ -34,9 +31,9 @@ def make_decoder(seed: int) -> NumpyLSTM:
     return NumpyLSTM(CONFIG.model, VOCABULARY, weights)
 
 
-def make_events(finish: str | None = "done") -> list[TrainingEvent]:
+def make_events(finish="done"):
     """Return the events of a training whose second of three evaluations is the best; `finish` is how it ends."""
-    events: list[TrainingEvent] = [
+    events = [
         Preparing("counting"),
         Started("r", "tiny", 99, 5, 100, 10, 40, "cpu", "ab" * 32, 151.0, 94.0),
         Evaluated(0, 0.0, 150.0, True, 0.1, make_decoder(0)),
@@ -54,14 +51,14 @@ def make_events(finish: str | None = "done") -> list[TrainingEvent]:
     return events
 
 
-def record_run(runs_dir: Path, name: str | None, events: Iterable[TrainingEvent]) -> Path:
+def record_run(runs_dir, name, events):
     """Record events in a new run, and return the run directory."""
     run = create_run(CONFIG, VOCABULARY, name, runs_dir)
     list(record_events(run, iter(events)))
     return run.path
 
 
-def record_three_runs(runs_dir: Path) -> list[Path]:
+def record_three_runs(runs_dir):
     """Record runs that were started an hour apart, not in the order of their names."""
     paths = [record_run(runs_dir, name, make_events()) for name in ("beta", "alpha", "gamma")]
     for age, path in zip((3, 2, 1), paths, strict=True):
@@ -70,10 +67,10 @@ def record_three_runs(runs_dir: Path) -> list[Path]:
     return paths
 
 
-def read_strict_rows(path: Path) -> list[dict[str, Any]]:
+def read_strict_rows(path):
     """Parse a JSON-lines file, refusing NaN and infinity."""
 
-    def reject_constant(constant: str) -> None:
+    def reject_constant(constant):
         raise AssertionError(f"{constant} is not JSON")
 
     text = path.read_text(encoding="utf-8")
@@ -81,6 +78,6 @@ def read_strict_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line, parse_constant=reject_constant) for line in text.splitlines()]
 
 
-def raise_disk_full(*_: Any, **__: Any) -> int:
+def raise_disk_full(*_, **__):
     """Replace a system call such as `os.write` on a full disk."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
