@@ -65,15 +65,16 @@ def lstm(name):
     if name == "bundled":
         decoder = load_model(resolve_run(None)).decoder
         config, tokenizer, tensors = decoder.config, decoder.tokenizer, dict(decoder.tensors)
+        ids = encode_prompt("Bilbo Baggins is", tokenizer).ids
     else:
         large = ModelConfig(embedding_size=512, hidden_size=512, num_layers=2, tie_weights=False)
         configs = {"large": large, "words": ModelConfig(punctuation=True), "default": get_preset("default").model}
-        config, tokenizer, rng = configs[name], _word_tokenizer(NUM_WORDS), np.random.default_rng(0)
+        config, tokenizer, rng, ids = configs[name], _word_tokenizer(NUM_WORDS), np.random.default_rng(0), (2, 3, 4)
         shapes = weight_shapes(config, NUM_WORDS)
         tensors = {name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes.items()}
     tensors["output.bias"] = np.array(tensors["output.bias"])
     tensors["output.bias"][EOS_ID] = -100
-    return NumpyLSTM(config, tokenizer, tensors), encode_prompt("bilbo baggins is", tokenizer).ids
+    return NumpyLSTM(config, tokenizer, tensors), ids
 
 
 def _word_tokenizer(size):

@@ -107,12 +107,12 @@ def measure_dashboard(options):
     yield from compare("training with the dashboard", "--no-tui", "tokens/s", *speeds)
 
 
-def measure_trackers(options):
+def measure_trackers(options, epochs=12):
     """Training speed with each tracker, and with one that hangs, relative to none."""
     from lotr_tui.trackers.registry import TRACKER_NAMES
 
     names = [name for name in TRACKER_NAMES if importlib.util.find_spec(name)]
-    tiny = ("--preset", "tiny", "--epochs", 12)
+    tiny = ("--preset", "tiny", "--epochs", epochs)
     with tempfile.TemporaryDirectory() as folder:
         local = {"TRACKIO_DIR": f"{folder}/trackio", "WANDB_MODE": "offline"}
         Path(folder, "trackio.py").write_text("import time\ntime.sleep(1e6)\n")
