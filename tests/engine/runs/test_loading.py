@@ -18,13 +18,13 @@ from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.errors import ConfigError, CorpusError, InvalidInputError, RunError
 from engine.runs.combine import load_run_dataset
 from engine.runs.compact import write_compact_copy
-from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, resolve_run
-from engine.runs.loading import load_model, load_model_by_name
+from engine.runs.directory import CONFIG_FILE, INITIAL_FILE, METRICS_FILE, MODEL_FILE, resolve_run
+from engine.runs.loading import load_model, load_model_by_name, read_initial_weights
 from engine.runs.locked_run import create_run, reopen_run
 from engine.runs.summary import list_runs, summarize_run
 from engine.storage.tensor_file import read_weights
 from tests.support.files import write_run, write_sparse_file
-from tests.support.runs import CONFIG, VOCABULARY, make_events, record_run
+from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, record_run
 
 
 @pytest.fixture
@@ -209,6 +209,17 @@ def test_a_list_that_is_not_the_vocabulary_never_reaches_a_terminal(path, words,
     (path / VOCABULARY_FILE).write_text(json.dumps(words))
     with pytest.raises(RunError, match=message):
         load_model(path)
+
+
+def test_initial_weights_are_read_back_and_missing_ones_named(tmp_path):
+    weights, config = make_decoder(3).weights, CONFIG.with_values(init="base")
+    path = create_run(config, VOCABULARY, "tuned", tmp_path, weights).path
+    read = read_initial_weights(path, config, VOCABULARY)
+    assert all(np.array_equal(read[name], value) for name, value in weights.items())
+    assert read_initial_weights(path, CONFIG, VOCABULARY) is None
+    (path / INITIAL_FILE).unlink()
+    with pytest.raises(RunError, match=r"initial\.safetensors is missing"):
+        read_initial_weights(path, config, VOCABULARY)
 
 
 def test_a_run_without_metrics_is_loaded(path):

@@ -16,6 +16,7 @@ from engine.runs.directory import (
     METRICS_FILE,
     MODEL_FILE,
     bundled_run_names,
+    find_run,
     read_config,
     resolve_run,
 )
@@ -126,6 +127,8 @@ def test_a_folder_with_an_odd_name_is_found_as_it_is_printed_and_two_that_look_a
     paths = [write_run(tmp_path / name) for name in names]
     for shown, path in zip(["my run", "café", "a\N{REPLACEMENT CHARACTER}b"], paths, strict=True):
         assert resolve_run(shown, tmp_path) == path
+    (tmp_path / "my run" / "runs").mkdir()
+    assert find_run("..", tmp_path / "my run" / "runs") is None  # although the folder above is a run
     write_run(tmp_path / "a\x07b")
     with pytest.raises(RunError, match=r"2 runs in .* are called .*; rename their folders"):
         resolve_run("a\N{REPLACEMENT CHARACTER}b", tmp_path)
@@ -181,7 +184,7 @@ def test_the_list_is_latest_first_and_skips_folders_that_are_not_readable_runs(t
     for name in ("empty", "damaged", "theirs"):
         (tmp_path / name).mkdir()
     (tmp_path / "damaged" / CONFIG_FILE).write_text("{")
-    (tmp_path / "alphb" / CONFIG_FILE).mkdir(parents=True)  # neither listed nor suggested
+    (tmp_path / "zebra" / CONFIG_FILE).mkdir(parents=True)  # neither listed nor suggested
     plain_stat = Path.stat
 
     def deny(path, **options):
@@ -199,7 +202,7 @@ def test_the_list_is_latest_first_and_skips_folders_that_are_not_readable_runs(t
     os.utime(alpha / CONFIG_FILE, (2_000_000_000, 2_000_000_000))
     assert resolve_run("latest", tmp_path).name == "gamma"
     with pytest.raises(RunError, match=r"nor a path\. See"):
-        resolve_run("alphbb", tmp_path / "alphb")
+        resolve_run("zebro", tmp_path)
     assert list_runs(tmp_path / "none") == []
     with pytest.raises(RunError, match="there is no run in"):
         resolve_run("latest", tmp_path / "none")
