@@ -1,4 +1,4 @@
-"""Tests of the workarounds that concern the terminal: closed output, invalid input, and stopped processes."""
+"""Workarounds that concern the terminal: closed output, invalid input, and stopped processes."""
 
 import os
 import signal
@@ -6,128 +6,23 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
-from textual.drivers import linux_driver
-from textual.drivers._writer_thread import MAX_QUEUED_WRITES, WriterThread
 
-from lotr_tui.cli.launch import run_app
-from lotr_tui.textual_fixes.app import TextualFixesApp
 from lotr_tui.textual_fixes.terminal.closed_terminal_output import ResilientWriterThread
-from lotr_tui.textual_fixes.terminal.invalid_utf8_input import replace_undecodable_input
-from lotr_tui.textual_fixes.terminal.stop_and_continue import ContinuableLinuxDriver
-from tests.support.terminal import Terminal, TerminalError
-from tests.support.textual_defects import expect_defect
+from tests.support.terminal import MODEL_READY_TEXT, SESSION_COMMAND, Terminal, TerminalError
 
-
-@pytest.fixture
-def terminal() -> Iterator[tuple[int, IO[str]]]:
-    """Pseudo-terminal: file descriptor of the terminal's side, and file that the program writes to."""
-    descriptor, program_side = os.openpty()
-    file = os.fdopen(program_side, "w", encoding="utf-8")
-    yield descriptor, file
-    with suppress(OSError):  # unwritten text
-        file.close()
-
-
-def write_and_stop(writer: WriterThread) -> threading.Thread:
-    """Write more than the queue holds and stop the writer, in a thread because both may block."""
-
-    def run() -> None:
-        for _ in range(2 * MAX_QUEUED_WRITES):
-            writer.write("words ")
-        writer.stop()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread
-
-
-@pytest.mark.parametrize(("writer_type", "timeout"), [(ResilientWriterThread, 20)])
-def test_exit_does_not_wait_for_a_closed_terminal(
-    terminal: tuple[int, IO[str]], writer_type: type[WriterThread], timeout: float
-) -> None:
-    descriptor, file = terminal
-    os.close(descriptor)
-    writer = writer_type(file)
-    writer.start()
-    thread = write_and_stop(writer)
-    thread.join(timeout)
-    assert not thread.is_alive()
-    assert not writer.is_alive()
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_workaround_for_a_closed_terminal_is_still_needed(terminal: tuple[int, IO[str]]) -> None:
-    with expect_defect(AssertionError):
-        test_exit_does_not_wait_for_a_closed_terminal(terminal, WriterThread, timeout=1)
-
-
-def test_open_terminal_gets_all_output(terminal: tuple[int, IO[str]]) -> None:
-    descriptor, file = terminal
-    writer = ResilientWriterThread(file)
-    writer.start()
-    write_and_stop(writer).join(20)
-    expected, shown = "words " * 2 * MAX_QUEUED_WRITES, ""
-    while len(shown) < len(expected):
-        shown += os.read(descriptor, 10_000).decode()
-    assert shown == expected
-    os.close(descriptor)
-
-
-def test_run_app_installs_the_writer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linux_driver, "WriterThread", WriterThread)
-    monkeypatch.setattr(linux_driver, "getincrementaldecoder", linux_driver.getincrementaldecoder)  # type: ignore[attr-defined]
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    used: list[Any] = []
-
-    class FakeApp:
-        terminal_closed, detached_run, exit_message, exit_code = False, None, "", 0
-        job, is_training = None, False
-
-        def run(self, *, mouse: bool) -> None:
-            used.append(linux_driver.WriterThread)
-
-        def finish_training(self) -> None:
-            pass
-
-        def tracker_lines(self) -> list[str]:
-            return []
-
-    run_app(FakeApp(), mouse=False)  # type: ignore[arg-type]
-    assert used == [ResilientWriterThread]
-
-
-@pytest.mark.parametrize("install", [replace_undecodable_input])
-def test_invalid_utf8_is_read_as_replacement_characters(
-    monkeypatch: pytest.MonkeyPatch, install: Callable[[], None]
-) -> None:
-    monkeypatch.setattr(linux_driver, "getincrementaldecoder", linux_driver.getincrementaldecoder)  # type: ignore[attr-defined]
-    install()
-    decode = linux_driver.getincrementaldecoder("utf-8")().decode  # type: ignore[attr-defined]
-    assert decode(b"a\xffb") == "a\N{REPLACEMENT CHARACTER}b"
-
-
-def test_workaround_for_invalid_utf8_is_still_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with expect_defect(UnicodeDecodeError):
-        test_invalid_utf8_is_read_as_replacement_characters(monkeypatch, install=lambda: None)
-
-
-# Stopped and continued processes
-
+MANY_WRITES = 100
+"""More than the queue of the writer holds."""
 APP_SOURCE = """
 import signal
-import sys
 import threading
-from importlib import import_module
-from textual.app import App
+from lotr_tui.textual_fixes.app import TextualFixesApp
 from textual.widgets import Label
 
-class SmallApp(App):
+class SmallApp(TextualFixesApp):
     BINDINGS = [("ctrl+q", "quit", "quit"), ("ctrl+t", "continue_in_thread", "continue")]
 
     def compose(self):
@@ -139,130 +34,120 @@ class SmallApp(App):
 
         threading.Timer(0.3, receive_signal).start()
 
-module, _, name = sys.argv[1].rpartition(".")
-SmallApp(driver_class=getattr(import_module(module), name)).run()
+SmallApp().run()
 """
-SCREEN_TEXT = "the whole screen"
+SCREEN_TEXT = b"the whole screen"
 CTRL_Q, CTRL_T = b"\x11", b"\x14"
-PLAIN_DRIVER = "textual.drivers.linux_driver.LinuxDriver"
-FIXED_DRIVER = "lotr_tui.textual_fixes.terminal.stop_and_continue.ContinuableLinuxDriver"
 ALTERNATE_SCREEN_ON, ALTERNATE_SCREEN_OFF = b"\x1b[?1049h", b"\x1b[?1049l"
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_exit_does_not_wait_for_a_closed_terminal_and_an_open_one_gets_all_output(is_closed):
+    descriptor, program_side = os.openpty()
+    file = os.fdopen(program_side, "w", encoding="utf-8")
+    if is_closed:
+        os.close(descriptor)
+    writer = ResilientWriterThread(file)
+    writer.start()
+
+    def write_and_stop():
+        for _ in range(MANY_WRITES):
+            writer.write("words ")
+        writer.stop()
+
+    thread = threading.Thread(target=write_and_stop, daemon=True)  # both may block
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert not writer.is_alive()
+    if not is_closed:
+        output = b""
+        while len(output) < len(b"words ") * MANY_WRITES:
+            output += os.read(descriptor, 10_000)
+        assert output == b"words " * MANY_WRITES
+        os.close(descriptor)
+    with suppress(OSError):  # unwritten text
+        file.close()
+
+
+def test_session_survives_bytes_that_are_not_utf8_and_ends_with_its_terminal(tmp_path):
+    with Terminal(SESSION_COMMAND, 100, 30, tmp_path).spawn() as terminal:
+        terminal.read_until(MODEL_READY_TEXT)
+        terminal.press(b"\xff\xfe\x80 the lamp", "lamp")
+        terminal.hang_up()
+        end = time.monotonic() + 20
+        while not terminal.has_exited() and time.monotonic() < end:
+            time.sleep(0.02)
+        assert terminal.exit_status == 129
+
+
+# Stopped and continued processes
+
+
 @pytest.fixture
-def start_app(tmp_path: Path) -> Iterator[Callable[[str], Terminal]]:
-    """Function that starts a small app with a driver in a pseudo-terminal."""
-    with ExitStack() as stack:
-
-        def start(driver: str) -> Terminal:
-            command = [sys.executable, "-c", APP_SOURCE, driver]
-            return stack.enter_context(Terminal(command, 60, 10, tmp_path).spawn())
-
-        yield start
+def terminal(tmp_path):
+    """Return the terminal of a small app that has painted its screen."""
+    with Terminal([sys.executable, "-c", APP_SOURCE], 60, 10, tmp_path).spawn() as terminal:
+        terminal.shell_modes = terminal.modes()
+        read_until(terminal, lambda output: SCREEN_TEXT in output)
+        terminal.read_until_quiet(0.2, 3)
+        yield terminal
 
 
-def stop_process(terminal: Terminal, number: signal.Signals) -> bytes:
+def read_until(terminal, condition):
+    """Return the output until it meets a condition."""
+    output, deadline = b"", time.monotonic() + 10
+    while not condition(output):
+        assert time.monotonic() < deadline, output
+        with suppress(TerminalError):  # the process has ended
+            output += terminal.read(0.02)
+    return output
+
+
+def stop_process(terminal, number):
     """Send a signal that stops the process, and return the output until then."""
     os.kill(terminal.pid, number)
-    output, deadline = b"", time.monotonic() + 10
-    while "State:\tT" not in Path(f"/proc/{terminal.pid}/status").read_text():
-        assert time.monotonic() < deadline, "the process is not stopped"
-        output += terminal.read(0.02)
-    return output + terminal.read(0.05)
+    status = Path(f"/proc/{terminal.pid}/status")
+    return read_until(terminal, lambda _: "State:\tT" in status.read_text()) + terminal.read(0.05)
 
 
-def read_to_text(terminal: Terminal, seconds: float = 10) -> bytes:
-    """Return the output until the screen is painted."""
-    output, deadline = b"", time.monotonic() + seconds
-    while SCREEN_TEXT.encode() not in output:
-        assert time.monotonic() < deadline, "the app does not repaint"
-        output += terminal.read(0.05)
-    return output
-
-
-def read_to_exit(terminal: Terminal, seconds: float = 10) -> bytes:
-    """Return the output until the process ends."""
-    output, deadline = b"", time.monotonic() + seconds
-    while not terminal.has_exited():
-        assert time.monotonic() < deadline, "the process does not end"
-        with suppress(TerminalError):
-            output += terminal.read(0.02)
-    with suppress(TerminalError):
-        output += terminal.read(0.02)
-    return output
-
-
-def in_raw_mode(terminal: Terminal) -> bool:
-    return not terminal.modes()[3] & (termios.ECHO | termios.ICANON)
-
-
-@pytest.mark.parametrize(("driver", "timeout"), [(FIXED_DRIVER, 10)])
-def test_an_app_that_was_stopped_and_continued_quits_and_restores_the_modes(
-    start_app: Callable[[str], Terminal], driver: str, timeout: float
-) -> None:
-    terminal = start_app(driver)
-    shell_modes = terminal.modes()
-    terminal.read_until(SCREEN_TEXT)
-    terminal.read_until_quiet(0.2, 3)
-    stop_process(terminal, signal.SIGSTOP)
-    terminal.set_modes(shell_modes)  # as a shell with job control does
+def continue_process(terminal):
+    """Continue the process, and return the output until the screen is painted, with the terminal in raw mode."""
     os.kill(terminal.pid, signal.SIGCONT)
-    read_to_text(terminal, timeout)
-    assert in_raw_mode(terminal)
+    output = read_until(terminal, lambda output: SCREEN_TEXT in output)
+    assert not terminal.modes()[3] & (termios.ECHO | termios.ICANON)
+    return output
+
+
+def quit_app(terminal):
     terminal.write(CTRL_Q)
-    assert ALTERNATE_SCREEN_OFF in read_to_exit(terminal, timeout)
+    assert ALTERNATE_SCREEN_OFF in read_until(terminal, lambda _: terminal.has_exited())
     assert terminal.exit_status == 0
-    assert terminal.modes() == shell_modes
+    assert terminal.modes() == terminal.shell_modes
 
 
-def test_workaround_for_stopped_processes_is_still_needed(start_app: Callable[[str], Terminal]) -> None:
-    with expect_defect(AssertionError):
-        test_an_app_that_was_stopped_and_continued_quits_and_restores_the_modes(start_app, PLAIN_DRIVER, timeout=1)
-
-
-def test_a_continued_app_turns_on_what_a_shell_may_have_turned_off(start_app: Callable[[str], Terminal]) -> None:
-    terminal = start_app(FIXED_DRIVER)
-    terminal.read_until(SCREEN_TEXT)
-    terminal.read_until_quiet(0.2, 3)
+def test_an_app_that_was_stopped_and_continued_turns_on_what_a_shell_has_turned_off_and_quits(terminal):
     stop_process(terminal, signal.SIGSTOP)
-    os.kill(terminal.pid, signal.SIGCONT)
-    output = read_to_text(terminal)
+    terminal.set_modes(terminal.shell_modes)  # as a shell with job control does
+    output = continue_process(terminal)
     for sequence in (ALTERNATE_SCREEN_ON, b"\x1b[?2004h", b"\x1b[?1006h", b"\x1b[?25l"):
         assert sequence in output
     # The keyboard protocol is popped and pushed, so that one pop at the exit still removes it.
     assert output.count(b"\x1b[<u") == output.count(b"\x1b[>") == 1
+    quit_app(terminal)
 
 
-def test_a_continue_signal_that_another_thread_receives_wakes_the_app(start_app: Callable[[str], Terminal]) -> None:
-    terminal = start_app(FIXED_DRIVER)
-    terminal.read_until(SCREEN_TEXT)
-    terminal.read_until_quiet(0.2, 3)
-    terminal.write(CTRL_T)
-    read_to_text(terminal)
-
-
-def test_a_suspended_app_restores_the_terminal_meanwhile_and_resumes(start_app: Callable[[str], Terminal]) -> None:
-    terminal = start_app(FIXED_DRIVER)
-    shell_modes = terminal.modes()
-    terminal.read_until(SCREEN_TEXT)
-    terminal.read_until_quiet(0.2, 3)
+def test_a_suspended_app_restores_the_terminal_meanwhile_and_resumes(terminal):
     for _ in range(2):
         assert ALTERNATE_SCREEN_OFF in stop_process(terminal, signal.SIGTSTP)
-        assert terminal.modes() == shell_modes
-        os.kill(terminal.pid, signal.SIGCONT)
-        terminal.read_until(SCREEN_TEXT)
-        assert in_raw_mode(terminal)
-    terminal.write(CTRL_Q)
-    read_to_exit(terminal)
-    assert terminal.exit_status == 0
-    assert terminal.modes() == shell_modes
+        assert terminal.modes() == terminal.shell_modes
+        continue_process(terminal)
+    quit_app(terminal)
 
 
-def test_a_continue_signal_during_the_exit_changes_nothing(start_app: Callable[[str], Terminal]) -> None:
-    terminal = start_app(FIXED_DRIVER)
-    shell_modes = terminal.modes()
-    terminal.read_until(SCREEN_TEXT)
-    terminal.read_until_quiet(0.2, 3)
+def test_a_continue_signal_wakes_the_app_through_another_thread_and_changes_nothing_during_the_exit(terminal):
+    terminal.write(CTRL_T)
+    read_until(terminal, lambda output: SCREEN_TEXT in output)
     terminal.write(CTRL_Q)
     output = b""
     while not terminal.has_exited():
@@ -271,8 +156,4 @@ def test_a_continue_signal_during_the_exit_changes_nothing(start_app: Callable[[
             output += terminal.read(0.005)
     assert b"Traceback" not in output
     assert terminal.exit_status == 0
-    assert terminal.modes() == shell_modes
-
-
-def test_the_app_uses_the_driver() -> None:
-    assert TextualFixesApp().get_driver_class() is ContinuableLinuxDriver
+    assert terminal.modes() == terminal.shell_modes
