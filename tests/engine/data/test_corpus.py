@@ -214,7 +214,7 @@ def tables(draw):
     return rows, file.getvalue().encode(encoding), name
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(tables())
 def test_csv_of_any_dialect_is_read_back(file, table):
     rows, content, name = table

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import DataConfig
@@ -129,6 +129,7 @@ WORDS = st.lists(st.sampled_from(["go", "now", "Sam", "and", "no.", "why?", "it,
 )
 
 
+@settings(max_examples=40)
 @given(
     scenes=st.lists(
         st.lists(st.tuples(st.sampled_from(["SAM", "FRODO", "KING OF MEN"]), WORDS), min_size=2, max_size=6),

@@ -9,7 +9,15 @@ import pytest
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.errors import InvalidInputError, RunError
-from engine.generation.generate import Done, force_token, generate, generate_from, tokens_per_second
+from engine.generation.generate import (
+    NUM_KEY_TOKENS,
+    Done,
+    force_token,
+    generate,
+    generate_from,
+    noise_key,
+    tokens_per_second,
+)
 from engine.generation.preview import next_token_probs
 from engine.generation.prompt import prefill
 from engine.generation.sampling import process_log_probs, sampling_probs
@@ -84,6 +92,17 @@ class TestInputs:
             next(generate(FixedModel([1, 1, 1]), [2], SETTINGS, seed))
         with pytest.raises(InvalidInputError, match=f"seed {seed}"):
             next(generate_from(MODEL, prefill(MODEL, []), [], SETTINGS, seed))
+
+    def test_noise_depends_on_the_seed_and_at_the_start_of_a_line_on_what_was_said(self):
+        tokenizer = id_vocabulary(6).with_cast(("SAM", "SOMEONE"))
+        for speaker in map(tokenizer.speaker_id, tokenizer.cast):
+            keys = [
+                noise_key(tokenizer, (*said, speaker), 7) for said in ((2,), (3,), (2, 3), (2, *(3,) * NUM_KEY_TOKENS))
+            ]
+            assert len({*keys}) == 4
+            assert keys[3] == noise_key(tokenizer, (4, *(3,) * NUM_KEY_TOKENS, speaker), 7)
+        for other, ids in ((tokenizer, (2, 5)), (tokenizer, ()), (id_vocabulary(6), (5,))):
+            assert noise_key(other, ids, 7) == (7,)
 
 
 class TestEnd:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import ModelConfig
@@ -75,6 +75,7 @@ def continuation_log_prob(ids, last_ids):
     return total + float(np.log(np.exp(log_probs[last_ids].astype(np.float64)).sum()))
 
 
+@settings(max_examples=40)
 @given(PROMPTS, st.integers(0, 1000))
 def test_the_prompt_and_the_pieces_are_the_text_of_all_tokens(prompt, seed):
     ids = encode_prompt(prompt, BPE).ids
@@ -117,15 +118,15 @@ def test_the_most_probable_end_of_the_prompt_is_chosen():
         assert prefill_prompt(MODEL, ids).num_reread_tokens == best
 
 
-def test_a_probable_longer_word_continues_the_prompt_inside_the_word():
-    (wizard,) = BPE.encode(" wizard").tolist()
-    weights = dict(MODEL.weights)
+@pytest.mark.parametrize(("likely", "piece", "num_reread"), [([" wizard"], "ard", 2), ([" wi", "zar"], "ar", 1)])
+def test_a_probable_longer_token_continues_the_prompt_inside_the_word(likely, piece, num_reread):
     bias = np.zeros(len(BPE), np.float32)
-    bias[wizard] = 30
-    model = type(MODEL)(CONFIG, BPE, weights | {"output.bias": bias})
-    first = next(iter(generate(model, encode_prompt("The wiz", BPE).ids, SETTINGS, 0)))
-    assert isinstance(first, TokenEvent)
-    assert (first.text, first.piece) == (" wizard", "ard")
+    bias[[BPE.tokens.index(token) for token in likely]] = 30
+    model = type(MODEL)(CONFIG, BPE, dict(MODEL.weights) | {"output.bias": bias})
+    ids = encode_prompt("The wiz", BPE).ids
+    assert prefill_prompt(model, ids).num_reread_tokens == num_reread
+    first = next(generate(model, ids, SETTINGS, 0))
+    assert (first.text, first.piece) == (likely[-1], piece)
 
 
 def test_a_forced_token_adds_the_text_after_the_prompt():
@@ -134,6 +135,7 @@ def test_a_forced_token_adds_the_text_after_the_prompt():
     assert event.piece == BPE.tokens[event.id]
 
 
+@settings(max_examples=10)
 @given(st.integers(0, 100))
 def test_every_token_of_an_open_vocabulary_can_be_sampled(seed):
     model = random_lstm(CONFIG, CHARACTERS, seed=2, scale=0.1)

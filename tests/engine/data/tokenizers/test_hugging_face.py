@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
@@ -36,6 +36,7 @@ def encode(name, text):
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=40)
 @given(text=texts)
 def test_ids_equal_ours_for_any_text(name, text):
     assert encode(name, text) == TOKENIZERS[name].encode(text).tolist()
@@ -79,6 +80,7 @@ def test_special_tokens_are_read_in_a_text_where_they_are_asked_for(name):
 
 
 @pytest.mark.parametrize("name", ["bpe", "characters", "bpe, dialogue", "characters, dialogue"])
+@settings(max_examples=40)
 @given(text=texts)
 def test_the_ids_of_an_open_vocabulary_are_decoded_to_the_text(name, text):
     assert CONVERTED[name].decode(TOKENIZERS[name].encode(text).tolist()) == text

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID
@@ -53,6 +53,7 @@ class TestWhitespaceTokenizer:
             WordTokenizer.from_json(json.dumps([UNK, EOS, word]), "here", "whitespace")
 
 
+@settings(max_examples=40)
 @given(st.lists(WORDS, max_size=60), st.integers(1, 4))
 def test_frequent_words_are_in_order_of_first_appearance(words, min_count):
     tokenizer = WordTokenizer.from_words(words, min_count)
@@ -99,6 +100,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(JSON | st.lists(JSON, max_size=4).map(lambda rest: [UNK, EOS, *rest]))
 def test_any_json_is_a_vocabulary_or_refused(value):
     try:
@@ -109,6 +111,7 @@ def test_any_json_is_a_vocabulary_or_refused(value):
     assert len(tokenizer.token_to_id) == len(tokenizer) > 2
 
 
+@settings(max_examples=40)
 @given(st.lists(WORDS | st.sampled_from([UNK, EOS, "Two words", "\x1b"]), max_size=20), st.lists(WORDS, min_size=1))
 def test_unknown_words_decode_to_unk_and_all_others_are_unchanged(words, known):
     tokenizer = WordTokenizer.from_words(known, 1)
