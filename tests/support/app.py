@@ -1,7 +1,7 @@
 """A small model with random weights, a host app for screens, and a fake training job."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ asked for bread that ranger kept his promise""")
 VOCABULARY = WordTokenizer((UNK, EOS, *dict.fromkeys(WORDS)))
 
 
-def make_decoder(seed: int = 0) -> NumpyLSTM:
+def make_decoder(seed=0):
     """Return a small model with random weights."""
     config = ModelConfig(embedding_size=12, hidden_size=12)
     rng = np.random.default_rng(seed)
@@ -49,7 +49,7 @@ def make_decoder(seed: int = 0) -> NumpyLSTM:
 class ThemedApp(App[None]):
     """App for single widgets, whose styles use the variables of this theme."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.register_theme(SHIRE)
         self.theme = SHIRE.name
@@ -58,11 +58,11 @@ class ThemedApp(App[None]):
 class Host(LotrApp):
     """App with an empty default screen, which starts in a third of the time."""
 
-    def get_default_screen(self) -> Screen[None]:
+    def get_default_screen(self):
         return Screen()
 
 
-def training_events(epochs: int = 12, models: bool = True) -> list[TrainingEvent]:
+def training_events(epochs=12, models=True):
     """Return the events of a complete training with fixed figures."""
     events: list[TrainingEvent] = [
         Preparing("computing the unigram and 5-gram baselines"),
@@ -83,7 +83,7 @@ def training_events(epochs: int = 12, models: bool = True) -> list[TrainingEvent
     return events
 
 
-def finished(model: NumpyLSTM) -> Finished:
+def finished(model):
     """Return the last event of a training."""
     return Finished("done", "tiny-test", 12.0, 72.5, 74.1, 24.0, model)
 
@@ -98,7 +98,7 @@ class FakeJob:
         name = "tiny-test"
         path = Path("runs/tiny-test")
 
-    def __init__(self, events: list[TrainingEvent], failure: Exception | None = None) -> None:
+    def __init__(self, events, failure=None):
         self._events = events
         self._failure = failure
         self.released = threading.Semaphore(0)
@@ -109,13 +109,11 @@ class FakeJob:
         """True to end after the last event; otherwise the job waits to be stopped."""
         self.commands: list[ControlCommand] = []
 
-    def release(self, number: int | None = None) -> "FakeJob":
+    def release(self, number=None):
         self.released.release(number or len(self._events) + 1)
         return self
 
-    def events(
-        self, cancelled: Callable[[], bool], take_problems: Callable[[], Sequence[str]] = lambda: ()
-    ) -> Iterator[TrainingEvent]:
+    def events(self, cancelled, take_problems=lambda: ()):
         for event in self._events:
             while not self.released.acquire(timeout=0.01):
                 yield from self._apply_commands()
@@ -128,7 +126,7 @@ class FakeJob:
             yield from self._apply_commands()
             self.stopped.wait(0.01)
 
-    def _apply_commands(self) -> Iterator[TrainingEvent]:
+    def _apply_commands(self):
         for command in self.command_queue.drain():
             self.commands.append(command)
             yield CommandApplied(7, 1.0, command.kind, command.value)
@@ -137,7 +135,7 @@ class FakeJob:
             elif command.kind in ("stop", "detach"):
                 yield Finished("stopped" if command.kind == "stop" else "detached", "tiny-test", 1.0, 9.0, 9.0, 1.0)
 
-    def _ended(self, cancelled: Callable[[], bool]) -> bool:
+    def _ended(self, cancelled):
         if cancelled() or any(command.kind in ("stop", "detach") for command in self.commands):
             self.stopped.set()
         return self.stopped.is_set()

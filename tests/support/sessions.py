@@ -93,12 +93,6 @@ def saved_reply(id=0, parent_id=None, parent_offset=0, prompt="bilbo is", text="
     )
 
 
-def path_to(session, id):
-    """Return the ancestors of a reply, from the beginning of its text on, and the reply itself."""
-    reply = session.replies_by_id[id]
-    return [*([] if reply.parent_id is None else path_to(session, reply.parent_id)), reply]
-
-
 def session_bytes(*replies):
     """The content of a session file."""
     return encode_session(SavedSession("x", "m", 1.0, replies, replies[-1].id if replies else None))

@@ -37,10 +37,6 @@ async def run(pilot, command):
     await pilot.pause()
 
 
-def screen_of(app):
-    return app.screen
-
-
 def labels(app):
     """Return the texts of the visible labels above the prompt."""
     return [text_of(label) for label in app.screen.query_one(RoleLabels).query(Label) if label.display]

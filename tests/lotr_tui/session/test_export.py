@@ -14,7 +14,6 @@ from engine.errors import InvalidInputError, printable
 from lotr_tui.session.answer_score import AnswerScore
 from lotr_tui.session.conversation.restore import selected_replies
 from lotr_tui.session.export import (
-    EXPORTERS,
     SVG_CHAR_WIDTH,
     check_session_target,
     export_session,
@@ -95,13 +94,6 @@ def test_tokens_with_markup_are_text_in_markdown(text):
     tokens = tuple(saved_token(word) for word in text.split())
     blocks = markdown_blocks(to_markdown(session(replace(saved_reply(), tokens=tokens))))
     assert ("paragraph", printable(text)) in blocks
-
-
-def test_no_text_becomes_a_link_on_github():
-    parser = MarkdownIt("gfm-like")
-    text = to_markdown(session(saved_reply(prompt="https://a.example http://b.example www.c.example d@e.example")))
-    kinds = {child.type for token in parser.parse(text) for child in token.children or ()}
-    assert "link_open" not in kinds
 
 
 def test_branches_name_their_parent():
@@ -209,11 +201,6 @@ def test_svg_is_well_formed_and_complete_for_any_text(prompt, name, columns):
     assert "".join(printable(name).split()) in visible
 
 
-def test_session_without_replies_can_be_exported():
-    for extension, export in EXPORTERS.items():
-        assert ("20260727-140305" in export(session())) == (extension != "txt")  # a script has no heading
-
-
 # Scripts of conversations
 
 
@@ -241,13 +228,6 @@ def test_text_is_the_script_of_the_visible_lines():
     )
     branch = to_text(session(*CONVERSATION, current_id=3))
     assert branch.startswith("STRANGER: where is frodo\nFRODO: right here\n\nSTRANGER: good morning")
-
-
-def test_line_that_was_continued_is_there_once():
-    continued = replace(turn(1, 0, None, "GANDALF", "and warm"), parent_offset=2)
-    (scene,) = read_scenes(session(CONVERSATION[0], continued))
-    assert list(map(str, scene.lines)) == ["STRANGER: where is frodo", "GANDALF: quite safe and warm"]
-    assert not scene.other_answers
 
 
 def test_answers_that_were_never_shown_are_left_out():

@@ -17,7 +17,7 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.text_reader import CHUNK_TOKENS, MAX_STATES, TextReader
 from lotr_tui.session.word_completion import WordCompleter, complete_slowly
 from tests.support.app import VOCABULARY, make_decoder
-from tests.support.conversations import SETTINGS, finish_reply
+from tests.support.conversations import SETTINGS
 from tests.support.dialogues import ANSWERING, dialogue_session_model, finish_scene, say, text_of
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 from tests.support.slow_models import FakeSlowModel
@@ -131,17 +131,6 @@ def test_columns_read_the_line_as_different_characters(conversation, session_mod
     assert list(context.token_ids("bilbo is", tokenizer, "GOLLUM")) == [*before, tokenizer.speaker_id("GOLLUM")]
     without_roles = PromptContext("conversation", previous)
     assert without_roles.token_ids("bilbo is", tokenizer)[-1] == tokenizer.speaker_id("SOMEONE")
-
-
-def test_columns_of_a_model_without_speakers_read_the_lines(conversation):
-    session_model, plain = dialogue_session_model(), make_decoder()
-    previous = say(conversation, session_model, "where is frodo")
-    ids = PromptContext("conversation", previous, Roles("", "GOLLUM")).token_ids("bilbo is", plain.tokenizer)
-    assert plain.tokenizer.decode(ids) == f"where is frodo\n{text_of(previous)}\nbilbo is\n"
-    conversation.submit_prompt(session_model, "bilbo", "continue", SETTINGS, 1, None)
-    continued = finish_reply(conversation)
-    ids = PromptContext("reply", continued).token_ids("bilbo is", plain.tokenizer)
-    assert plain.tokenizer.decode(ids) == f"bilbo{text_of(continued)}\nbilbo is\n"
 
 
 # The rest of a word

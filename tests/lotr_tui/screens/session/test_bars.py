@@ -17,16 +17,15 @@ from engine.generation.preview import Candidate, NextTokenProbs, next_token_prob
 from engine.generation.prompt import prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb
-from engine.models.numpy_lstm import NumpyLSTM
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
 from lotr_tui.screens.session.who_answers_bars import WhoAnswersBars
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import SettingsStore
+from tests.support import pilot as ui
 from tests.support.app import ThemedApp
 from tests.support.models import TokenByTokenModel
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
-from tests.support.pilot import bars_text, inspector_text, latest_reply, lines_of, notices, reply_to, send, until
 
 LOG_PROBS = np.log(np.array([0.1, 0.05, 0.4, 0.2, 0.1, 0.08, 0.04, 0.03], dtype=np.float32))
 VOCABULARY = WordTokenizer((UNK, EOS, "a", "not", "the", "going", "old", "friend"))
@@ -65,7 +64,7 @@ def percentages(line):
     return [round(float(part.rstrip("%")) / 100, 3) for part in line.split() if part.endswith("%")]
 
 
-async def test_bars_match_probabilities_computed_by_hand(drawn):
+async def test_bars_match_probabilities_computed_by_hand_and_follow_every_temperature(drawn):
     """Top-k 3 of the six words that can be sampled: 0.4, 0.2 and 0.1 of 0.7."""
     settings = SamplerSettings(temperature=1.0, top_k=3)
     preview = next_token_probs(LOG_PROBS, settings, [], VOCABULARY, 40, is_first_token=True)
@@ -85,9 +84,6 @@ async def test_bars_match_probabilities_computed_by_hand(drawn):
     assert bar.index("│") == int(0.4 / (0.4 / 0.7) * room)
     assert bar.count("█") == room - 1
     assert lines[6].count("░") == round(0.1 / (0.4 / 0.7) * room)
-
-
-async def test_bars_follow_every_temperature(drawn):
     seen = set()
     for step in range(1, 41):
         settings = SamplerSettings(temperature=step * 0.05)
@@ -124,15 +120,6 @@ async def test_special_tokens_spaces_and_units_are_named(drawn):
         assert cutoff in shown[3]
 
 
-async def test_unlikely_words_have_no_rows(drawn):
-    probs = (0.6, 0.2, 0.1, 0.05, 0.0045, 0.004, 0.003)
-    candidates = tuple(Candidate(f"w{n}", prob, 0 if prob == 0.1 else prob) for n, prob in enumerate(probs))
-    rows = [line for line in await drawn(NextTokenProbs(candidates, 900, 1000, 2.0), size=(60, 30)) if "%" in line]
-    assert first_words(rows) == ["w0", "w1", "w2", "w3", "w4"]
-    flat = NextTokenProbs(tuple(Candidate(f"w{n}", 0.001, 0.001) for n in range(40)), 900, 1000, 9.9)
-    assert len([line for line in await drawn(flat, size=(60, 30)) if "%" in line]) == 5
-
-
 async def test_lines_fill_any_size_and_cut_texts_end_with_an_ellipsis(drawn):
     names = (("日本語", 0.6), ("e\u0301" * 30, 0.4), ("x", 0))
     odd = NextTokenProbs(tuple(Candidate(text, 0.2, after) for text, after in names), 2, 10_000, 7.25)
@@ -161,7 +148,7 @@ async def test_bars_of_speakers_are_as_long_as_the_probabilities_and_show_the_ch
         async def bars(probs, chosen):
             widget.show(probs, cast, chosen)
             await pilot.pause()
-            return [" ".join(line.split()) for line in lines_of(widget).splitlines() if line.strip()]
+            return [" ".join(line.split()) for line in ui.lines_of(widget).splitlines() if line.strip()]
 
         for width in (20, 46, 100):
             await pilot.resize_terminal(width, 12)
@@ -197,7 +184,7 @@ def rows(text):
 def shows_words(app, text, temperature=0.8):
     """Return True if the bars show the final words after a text."""
     expected = [row for row in expected_words(open_model(bpe_tokenizer()), text, temperature) if row[1] != "0.0%"]
-    shown = rows(bars_text(app))
+    shown = rows(ui.bars_text(app))
     return len(shown) >= 5 and shown == expected[: len(shown)]
 
 
@@ -205,45 +192,30 @@ async def test_bars_show_complete_words_and_the_key_switches_to_tokens_and_back(
     tokenizer = bpe_tokenizer()
     app = make_app()
     async with app.run_test(size=WIDE) as pilot:
-        await send(pilot, "/tokens")
-        await until(pilot, lambda: "no effect: all tokens of this model are whole words" in notices(app))
+        await ui.send(pilot, "/tokens")
+        await ui.until(pilot, lambda: "no effect: all tokens of this model are whole words" in ui.notices(app))
         app.screen.query_one("#prompt").clear()
         app.screen.set_session_model(SessionModel("open", "", open_model(tokenizer)))
         await pilot.press(*"Where is the")
-        await until(pilot, lambda: shows_words(app, "Where is the"))
-        assert bars_text(app).startswith('NEXT WORD  after "the"')
-        assert "token entropy" in bars_text(app)
-        assert f"of {len(tokenizer)} tokens can be sampled" in bars_text(app)
+        await ui.until(pilot, lambda: shows_words(app, "Where is the"))
+        assert ui.bars_text(app).startswith('NEXT WORD  after "the"')
+        assert "token entropy" in ui.bars_text(app)
+        assert f"of {len(tokenizer)} tokens can be sampled" in ui.bars_text(app)
         await pilot.press("ctrl+right_square_bracket")
-        await until(pilot, lambda: "NEXT TOKEN" in bars_text(app))
+        await ui.until(pilot, lambda: "NEXT TOKEN" in ui.bars_text(app))
         model, ids = open_model(tokenizer), tokenizer.encode("Where is the").tolist()
         state = prefill_prompt(model, ids)
         history = ids[: len(ids) - state.num_reread_tokens]
         probs = next_token_probs(state.log_probs, SamplerSettings(), history, tokenizer, 5, is_first_token=True)
-        assert [row[0] for row in rows(bars_text(app))[:5]] == [c.text.replace(" ", "·") for c in probs.candidates]
+        assert [row[0] for row in rows(ui.bars_text(app))[:5]] == [c.text.replace(" ", "·") for c in probs.candidates]
         await pilot.press(*" wiz")
         await pilot.pause()
-        assert all(row[0].startswith("·wiz") for row in rows(bars_text(app)))  # what can continue the word
+        assert all(row[0].startswith("·wiz") for row in rows(ui.bars_text(app)))  # what can continue the word
         await pilot.press(*["backspace"] * 4, "ctrl+right_square_bracket")
-        await until(pilot, lambda: shows_words(app, "Where is the"))
-        await send(pilot, "/tokens")
-        await until(pilot, lambda: "NEXT TOKEN" in bars_text(app))
+        await ui.until(pilot, lambda: shows_words(app, "Where is the"))
+        await ui.send(pilot, "/tokens")
+        await ui.until(pilot, lambda: "NEXT TOKEN" in ui.bars_text(app))
     assert SettingsStore().current.preview_unit == "token"
-
-
-async def test_temperature_changes_the_words_at_once_without_the_model(make_app, monkeypatch):
-    app = make_app(session_model=SessionModel("open", "", open_model(bpe_tokenizer())))
-    async with app.run_test(size=WIDE) as pilot:
-        await pilot.press(*["f8"] * 8, *"Where is the")
-        await until(pilot, lambda: shows_words(app, "Where is the", 1.2))
-        await pilot.pause()
-        temperatures = (1.15, 1.1, 1.05)
-        expected = [expected_words(open_model(bpe_tokenizer()), "Where is the", each) for each in temperatures]
-        monkeypatch.setattr(NumpyLSTM, "advance_batch", None)  # the model must not run any more
-        monkeypatch.setattr(NumpyLSTM, "advance", None)
-        for words in expected:
-            await pilot.press("f7")
-            assert [row[1] for row in rows(bars_text(app))][:3] == [row[1] for row in words][:3]
 
 
 class SlowModel(TokenByTokenModel):
@@ -268,11 +240,11 @@ async def test_slow_search_blocks_nothing_and_ends_with_the_next_key(make_app):
         started = time.monotonic()
         await pilot.press(*" the")
         assert time.monotonic() - started < 1
-        await until(pilot, lambda: 'after "the"' in bars_text(app))
+        await ui.until(pilot, lambda: 'after "the"' in ui.bars_text(app))
         assert "next-words" in model.threads
         await pilot.press("ctrl+right_square_bracket")
-        await until(pilot, lambda: not any(thread.name == "next-words" for thread in threading.enumerate()))
-        assert "NEXT TOKEN" in bars_text(app)
+        await ui.until(pilot, lambda: not any(thread.name == "next-words" for thread in threading.enumerate()))
+        assert "NEXT TOKEN" in ui.bars_text(app)
 
 
 def written_word(reply, index):
@@ -284,33 +256,33 @@ def written_word(reply, index):
     return before + after or text[at]
 
 
-@pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
-async def test_inspector_shows_the_word_of_a_token_and_a_branch_to_a_word_writes_all_its_tokens(make_app, tokenizer):
+async def test_inspector_shows_the_word_of_a_token_and_a_branch_to_a_word_writes_all_its_tokens(make_app):
+    tokenizer = bpe_tokenizer()
     app = make_app(session_model=SessionModel("open", "", open_model(tokenizer)))
     async with app.run_test(size=WIDE) as pilot:
-        reply = await reply_to(pilot, "Where is the ")
+        reply = await ui.reply_to(pilot, "Where is the ")
         await pilot.press("ctrl+g", "home", "right", "right", "right")
-        await until(pilot, lambda: len(rows(inspector_text(app))) == NUM_TOP_TOKENS)
+        await ui.until(pilot, lambda: len(rows(ui.inspector_text(app))) == NUM_TOP_TOKENS)
         token, word = reply.tokens[3], written_word(reply, 3)
         suffix = f' in "{word}"' if token.text.strip() != word else ""
         title = f'TOKEN 4 of {len(reply.tokens)}  "{token.text.replace(" ", "·")}"{suffix}'
-        assert title in inspector_text(app)
-        assert "branch to that word" in inspector_text(app)
+        assert title in ui.inspector_text(app)
+        assert "branch to that word" in ui.inspector_text(app)
         await pilot.press("ctrl+right_square_bracket")
-        await until(pilot, lambda: "branch to that token" in inspector_text(app))
+        await ui.until(pilot, lambda: "branch to that token" in ui.inspector_text(app))
         log_probs = reply.decoder_state(3).log_probs
         probs = next_token_probs(log_probs, reply.settings, reply.token_ids(3), tokenizer, NUM_TOP_TOKENS)
         expected = [[f"{each.sampling_prob:.1%}", f"{each.model_prob:.1%}"] for each in probs.candidates]
-        assert [row[1:] for row in rows(inspector_text(app))] == expected
+        assert [row[1:] for row in rows(ui.inspector_text(app))] == expected
         await pilot.press("ctrl+right_square_bracket")
         for number in (1, 4, 8):
-            await until(pilot, lambda: len(rows(inspector_text(app))) == NUM_TOP_TOKENS)
-            chosen = rows(inspector_text(app))[number - 1][0]
+            await ui.until(pilot, lambda: len(rows(ui.inspector_text(app))) == NUM_TOP_TOKENS)
+            chosen = rows(ui.inspector_text(app))[number - 1][0]
             if chosen[0].isalpha() and chosen != word:
-                old = latest_reply(app)
+                old = ui.latest_reply(app)
                 await pilot.press(str(number))
-                await until(pilot, lambda old=old: latest_reply(app) is not old and latest_reply(app).done)
-                word = written_word(latest_reply(app), 3)
+                await ui.until(pilot, lambda old=old: ui.latest_reply(app) is not old and ui.latest_reply(app).done)
+                word = written_word(ui.latest_reply(app), 3)
                 assert word.startswith(chosen)
         highlighted = app.screen.query_one(ConversationView).highlighted
         await pilot.press("j", "j")

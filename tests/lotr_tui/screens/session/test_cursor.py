@@ -2,7 +2,6 @@
 
 import re
 
-import pytest
 from textual.widgets import Input
 
 from engine.data.tokenizers.base import EOS_ID
@@ -21,33 +20,18 @@ from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from tests.support import pilot as ui
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import ids_of, only_session
-from tests.support.pilot import (
-    alternative_to,
-    bars_text,
-    conversation_of,
-    entries,
-    exchange_text,
-    inspector_text,
-    latest_reply,
-    notices,
-    reply_to,
-    set_field,
-    text_of,
-    transcript_text,
-    until,
-    until_reply_ended,
-)
 
 WIDE = (160, 45)
 
 
 async def inspect_third_word(pilot):
     """Generate a reply, and put the cursor on its third word."""
-    reply = await reply_to(pilot)
+    reply = await ui.reply_to(pilot)
     await pilot.press("ctrl+g", "home", "right", "right")
-    await until(pilot, lambda: "WORD 3 of" in inspector_text(pilot.app))
+    await ui.until(pilot, lambda: "WORD 3 of" in ui.inspector_text(pilot.app))
     return reply
 
 
@@ -58,15 +42,14 @@ def segments_of(app, style):
     return [segment.text for line in lines for segment in line if segment.style and getattr(segment.style, style)]
 
 
-@pytest.mark.parametrize("size", [(60, 20), WIDE])
-async def test_inspector_shows_why_a_word_was_picked(make_app, size):
-    async with make_app().run_test(size=size) as pilot:
+async def test_inspector_shows_why_a_word_was_picked(make_app):
+    async with make_app().run_test(size=(60, 20)) as pilot:
         app = pilot.app
-        reply = await reply_to(pilot)
+        reply = await ui.reply_to(pilot)
         await pilot.press("ctrl+g", "left", "left")
         number = len(reply.tokens) - 3
-        await until(pilot, lambda: f"WORD {number + 1} of" in inspector_text(app))
-        shown = inspector_text(app)
+        await ui.until(pilot, lambda: f"WORD {number + 1} of" in ui.inspector_text(app))
+        shown = ui.inspector_text(app)
         assert segments_of(app, "reverse") == [reply.tokens[number].text]
         for widget_type, is_visible in ((TokenInspector, True), (Transcript, True), (NextTokenBars, False)):
             assert bool(app.screen.query_one(widget_type).region.area) == is_visible
@@ -83,34 +66,13 @@ async def test_inspector_shows_why_a_word_was_picked(make_app, size):
         assert re.search(bar, shown), candidate
 
 
-async def test_cursor_moves_by_word_and_by_reply(make_app):
-    async with make_app().run_test(size=WIDE) as pilot:
-        app = pilot.app
-        first, second = await reply_to(pilot), await reply_to(pilot, "the lamp", "8")
-        transcript = app.screen.query_one(Transcript)
-        one, two = (transcript.entries.index(reply.exchange) for reply in (first, second))
-        places = []
-        for key in ("ctrl+g", "home", "left", "right", "right", "up", "up", "end", "right", "down", "end", "right"):
-            await pilot.press(key)
-            places.append(transcript.cursor)
-        ends = len(first.tokens) - 1, len(second.tokens) - 1
-        assert places == [
-            (two, ends[1]), (two, 0), (one, ends[0]), (two, 0), (two, 1), (one, 0), (one, 0), (one, ends[0]),
-            (two, 0), (two, 0), (two, ends[1]), (two, ends[1]),
-        ]  # fmt: skip
-        await pilot.press("escape")
-        await until(pilot, lambda: app.screen.focused is app.screen.query_one("#prompt"))
-        assert transcript.cursor is None
-        assert app.screen.query_one(NextTokenBars).region.area
-
-
 async def test_choosing_an_alternative_by_digit_enter_or_click_creates_a_branch(make_app):
     async with make_app().run_test(size=WIDE) as pilot:
         app = pilot.app
         reply = await inspect_third_word(pilot)
         for number_of_branches, method in enumerate(("digit", "enter", "click"), 2):
-            old = latest_reply(app)
-            number, word = alternative_to(app, old.tokens[2].text)
+            old = ui.latest_reply(app)
+            number, word = ui.alternative_to(app, old.tokens[2].text)
             if method == "digit":
                 await pilot.press(str(number))
             elif method == "enter":
@@ -118,17 +80,17 @@ async def test_choosing_an_alternative_by_digit_enter_or_click_creates_a_branch(
                     await pilot.press("j")
                 await pilot.press("enter")
             else:
-                lines = inspector_text(app).splitlines()
+                lines = ui.inspector_text(app).splitlines()
                 line = next(row for row, text in enumerate(lines) if text.startswith(f"{number} "))
                 padding = app.screen.query_one(TokenInspector).styles.padding
                 await pilot.click(TokenInspector, offset=(padding.left + 3, padding.top + line))
-            await until(pilot, lambda old=old: latest_reply(app) is not old)
-            await until_reply_ended(pilot)
-            branch = latest_reply(app)
+            await ui.until(pilot, lambda old=old: ui.latest_reply(app) is not old)
+            await ui.until_reply_ended(pilot)
+            branch = ui.latest_reply(app)
             assert [w.text for w in branch.tokens[:3]] == [*(w.text for w in reply.tokens[:2]), word]
-            assert len(entries(app, Exchange)) == 1
-            assert f"branch {number_of_branches} of {number_of_branches}" in exchange_text(app)
-            assert f'WORD 3 of {len(branch.tokens)}  "{word}"' in inspector_text(app)
+            assert len(ui.entries(app, Exchange)) == 1
+            assert f"branch {number_of_branches} of {number_of_branches}" in ui.exchange_text(app)
+            assert f'WORD 3 of {len(branch.tokens)}  "{word}"' in ui.inspector_text(app)
 
 
 async def test_current_word_end_of_line_and_rare_word_are_no_branches(make_app):
@@ -136,44 +98,44 @@ async def test_current_word_end_of_line_and_rare_word_are_no_branches(make_app):
     decoder.weights["output.bias"][:2] = 6, 3
     async with make_app(session_model=SessionModel("test", "", decoder)).run_test(size=WIDE) as pilot:
         app = pilot.app
-        set_field(app, "top_k", "4")  # the removed words follow, likeliest first
-        reply = await reply_to(pilot)
+        ui.set_field(app, "top_k", "4")  # the removed words follow, likeliest first
+        reply = await ui.reply_to(pilot)
         await pilot.press("ctrl+g")
         await pilot.pause()
-        shown = inspector_text(app).splitlines()
+        shown = ui.inspector_text(app).splitlines()
         for name in ("end of line", "rare word"):
             await pilot.press(next(line[0] for line in shown if line[2:].startswith(name)))
-            await until(pilot, lambda name=name: f"{name!r} is not a word" in notices(app))
+            await ui.until(pilot, lambda name=name: f"{name!r} is not a word" in ui.notices(app))
         await pilot.press(next(line[0] for line in shown if line[1:].startswith(f"●{reply.tokens[-1].text}")))
-        await until(pilot, lambda: "already the word here" in notices(app))
-        assert len(conversation_of(app).replies_by_exchange) == 1
-        assert not {"<eos>", "<unk>"} & set(inspector_text(app).split())
+        await ui.until(pilot, lambda: "already the word here" in ui.notices(app))
+        assert len(ui.conversation_of(app).replies_by_exchange) == 1
+        assert not {"<eos>", "<unk>"} & set(ui.inspector_text(app).split())
 
 
 async def test_branches_are_selected_compared_named_and_saved(make_app, tmp_path):
     async with make_app().run_test(size=WIDE) as pilot:
         app = pilot.app
         reply = await inspect_third_word(pilot)
-        await pilot.press(str(alternative_to(app, reply.tokens[2].text)[0]))
-        await until_reply_ended(pilot)
-        branch = latest_reply(app)
+        await pilot.press(str(ui.alternative_to(app, reply.tokens[2].text)[0]))
+        await ui.until_reply_ended(pilot)
+        branch = ui.latest_reply(app)
         await pilot.press("left_square_bracket")
-        await until(pilot, lambda: "branch 1 of 2" in exchange_text(app))
-        assert " ".join(w.text for w in reply.tokens) in exchange_text(app)
+        await ui.until(pilot, lambda: "branch 1 of 2" in ui.exchange_text(app))
+        assert " ".join(w.text for w in reply.tokens) in ui.exchange_text(app)
         await pilot.press("right_square_bracket", "c")
-        await until(pilot, lambda: "branch 1 of 2: " in exchange_text(app))
-        assert reply.tokens[2].text in exchange_text(app).splitlines()[-1]
+        await ui.until(pilot, lambda: "branch 1 of 2: " in ui.exchange_text(app))
+        assert reply.tokens[2].text in ui.exchange_text(app).splitlines()[-1]
         await pilot.press("u")
-        await until(pilot, lambda: latest_reply(app) is reply)
-        assert exchange_text(app).splitlines()[-1].startswith("branch 2 of 2: ")  # the comparison stays
+        await ui.until(pilot, lambda: ui.latest_reply(app) is reply)
+        assert ui.exchange_text(app).splitlines()[-1].startswith("branch 2 of 2: ")  # the comparison stays
         await pilot.press("c")
-        await until(pilot, lambda: "branch 2 of 2" not in exchange_text(app))
+        await ui.until(pilot, lambda: "branch 2 of 2" not in ui.exchange_text(app))
         await pilot.press("n")
-        await until(pilot, lambda: isinstance(app.screen, NameDialog))
+        await ui.until(pilot, lambda: isinstance(app.screen, NameDialog))
         app.screen.query_one(Input).value = "the long [path]"
         await pilot.press("enter")
-        await until(pilot, lambda: not isinstance(app.screen, NameDialog))
-        assert "branch 1 of 2 'the long [path]'" in exchange_text(app)
+        await ui.until(pilot, lambda: not isinstance(app.screen, NameDialog))
+        assert "branch 1 of 2 'the long [path]'" in ui.exchange_text(app)
         await pilot.press("n", "x", "escape")
         assert reply.name == "the long [path]"
     saved = load_session(only_session(tmp_path)).replies
@@ -186,53 +148,53 @@ async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_
     async with make_app().run_test(size=WIDE) as pilot:
         app = pilot.app
         prompt = app.screen.query_one("#prompt", PromptInput)
-        await reply_to(pilot)
-        set_field(app, "seed", "8")
+        await ui.reply_to(pilot)
+        ui.set_field(app, "seed", "8")
         await pilot.press("ctrl+r")
-        await until_reply_ended(pilot)
-        shown = exchange_text(app)
+        await ui.until_reply_ended(pilot)
+        shown = ui.exchange_text(app)
         assert re.search("^branch 2 of 2 · .* · seed 8 · ", shown, re.MULTILINE)
         events = generate(make_decoder(), ids_of("bilbo is"), SamplerSettings(), 8)
         assert " ".join(event.text for event in events if isinstance(event, TokenEvent)) in shown
-        set_field(app, "max_tokens", "4")
-        reply = await reply_to(pilot)
+        ui.set_field(app, "max_tokens", "4")
+        reply = await ui.reply_to(pilot)
         await pilot.press("ctrl+n")
-        await until_reply_ended(pilot)
-        assert latest_reply(app).tokens[: len(reply.tokens)] == reply.tokens
-        assert len(reply.tokens) < len(latest_reply(app).tokens) <= 8
-        assert "branch" not in exchange_text(app)
+        await ui.until_reply_ended(pilot)
+        assert ui.latest_reply(app).tokens[: len(reply.tokens)] == reply.tokens
+        assert len(reply.tokens) < len(ui.latest_reply(app).tokens) <= 8
+        assert "branch" not in ui.exchange_text(app)
         await pilot.press("ctrl+x")
-        await until(pilot, lambda: prompt.value == "bilbo is")
+        await ui.until(pilot, lambda: prompt.value == "bilbo is")
         await pilot.press("escape")
-        await until(pilot, lambda: prompt.value == "")
+        await ui.until(pilot, lambda: prompt.value == "")
         await pilot.press("ctrl+x", *" old", "enter")
-        await until_reply_ended(pilot)
-        assert latest_reply(app).prompt == "bilbo is old"
-        assert len(entries(app, Exchange)) == 3
+        await ui.until_reply_ended(pilot)
+        assert ui.latest_reply(app).prompt == "bilbo is old"
+        assert len(ui.entries(app, Exchange)) == 3
 
 
 async def test_reply_mode_conditions_on_the_previous_turns(make_app):
     async with make_app().run_test(size=WIDE) as pilot:
         app = pilot.app
         await pilot.click("#reply-mode")
-        await until(pilot, lambda: text_of(app.screen.query_one("#prompt-mark")) == "reply ❯")
-        first, second = await reply_to(pilot), await reply_to(pilot, "the lamp", "8")
-        third = await reply_to(pilot, "and knows", "3")
+        await ui.until(pilot, lambda: ui.text_of(app.screen.query_one("#prompt-mark")) == "reply ❯")
+        first, second = await ui.reply_to(pilot), await ui.reply_to(pilot, "the lamp", "8")
+        third = await ui.reply_to(pilot, "and knows", "3")
         # Editing an earlier prompt branches the conversation there.
         await pilot.press("ctrl+g", "up", "ctrl+x")
-        other = await reply_to(pilot, "frodo is", "9")
+        other = await ui.reply_to(pilot, "frodo is", "9")
         assert other.turn is second.turn
         assert [second.exchange.branch_label, other.exchange.branch_label] == ["branch 1 of 2", "branch 2 of 2"]
         # The reply to the second prompt does not follow the edited one.
-        assert [e.splitlines()[0] for e in entries(app, Exchange)] == ["❯ bilbo is", "❯ frodo is"]
+        assert [e.splitlines()[0] for e in ui.entries(app, Exchange)] == ["❯ bilbo is", "❯ frodo is"]
         await pilot.press("ctrl+g", "left_square_bracket")
         await pilot.pause()
-        assert [e.splitlines()[0] for e in entries(app, Exchange)] == ["❯ bilbo is", "❯ the lamp", "❯ and knows"]
+        assert [e.splitlines()[0] for e in ui.entries(app, Exchange)] == ["❯ bilbo is", "❯ the lamp", "❯ and knows"]
         # The bars show the distribution of the answer.
         await pilot.press("escape", *"he knows")
-        await until(pilot, lambda: "after end of line" in bars_text(app))
+        await ui.until(pilot, lambda: "after end of line" in ui.bars_text(app))
         await pilot.pause()
-        bars = bars_text(app)
+        bars = ui.bars_text(app)
     assert list(second.context_ids) == [*first.token_ids(), EOS_ID, *ids_of("the lamp"), EOS_ID]
     ids = [*third.token_ids(), EOS_ID, *ids_of("he knows"), EOS_ID]
     state = prefill(make_decoder(), ids)
@@ -243,22 +205,22 @@ async def test_reply_mode_conditions_on_the_previous_turns(make_app):
 async def test_another_branch_can_be_shown_while_words_are_written_and_escape_stops_a_branch(make_app):
     async with make_app().run_test(size=WIDE) as pilot:
         app = pilot.app
-        reply = await reply_to(pilot)
-        conversation_of(app).pace = 20
+        reply = await ui.reply_to(pilot)
+        ui.conversation_of(app).pace = 20
         await pilot.press("ctrl+g", "home", "ctrl+r")
-        await until(pilot, lambda: latest_reply(app) is not reply and latest_reply(app).tokens)
-        branch = latest_reply(app)
+        await ui.until(pilot, lambda: ui.latest_reply(app) is not reply and ui.latest_reply(app).tokens)
+        branch = ui.latest_reply(app)
         await pilot.press("left_square_bracket")
-        await until(pilot, lambda: " ".join(word.text for word in reply.tokens) in exchange_text(app))
+        await ui.until(pilot, lambda: " ".join(word.text for word in reply.tokens) in ui.exchange_text(app))
         await pilot.press("escape")
-        await until(pilot, lambda: conversation_of(app).active_reply is None)
+        await ui.until(pilot, lambda: ui.conversation_of(app).active_reply is None)
         assert app.screen.query_one(Transcript).cursor is not None
         await pilot.press("right_square_bracket")
-        await until(pilot, lambda: latest_reply(app) is branch)
-        assert " ".join(word.text for word in branch.tokens) in exchange_text(app)
-        assert "stopped by you" in exchange_text(app)
+        await ui.until(pilot, lambda: ui.latest_reply(app) is branch)
+        assert " ".join(word.text for word in branch.tokens) in ui.exchange_text(app)
+        assert "stopped by you" in ui.exchange_text(app)
         await pilot.press("escape")
-        await until(pilot, lambda: app.screen.query_one(Transcript).cursor is None)
+        await ui.until(pilot, lambda: app.screen.query_one(Transcript).cursor is None)
 
 
 # The mouse
@@ -266,7 +228,7 @@ async def test_another_branch_can_be_shown_while_words_are_written_and_escape_st
 
 def position_of(app, text):
     """Return the offset of the first character of a painted text in the transcript, with its padding."""
-    lines = transcript_text(app).splitlines()
+    lines = ui.transcript_text(app).splitlines()
     y = next(y for y, line in enumerate(lines) if text in line)
     padding = app.screen.query_one(Transcript).styles.padding
     return padding.left + lines[y].index(text), padding.top + y
@@ -274,13 +236,12 @@ def position_of(app, text):
 
 async def short_reply_to(pilot, prompt="bilbo is"):
     """Generate a reply of five words, and return them."""
-    set_field(pilot.app, "max_tokens", "5")
-    return [token.text for token in (await reply_to(pilot, prompt)).tokens]
+    ui.set_field(pilot.app, "max_tokens", "5")
+    return [token.text for token in (await ui.reply_to(pilot, prompt)).tokens]
 
 
-@pytest.mark.parametrize("size", [(60, 20), WIDE])
-async def test_click_inspects_a_word_and_double_click_branches_to_the_likeliest_other_one(make_app, size):
-    async with make_app().run_test(size=size) as pilot:
+async def test_click_inspects_a_word_and_double_click_branches_to_the_likeliest_other_one(make_app):
+    async with make_app().run_test(size=(60, 20)) as pilot:
         app = pilot.app
         for _ in range(4):  # the transcript scrolls when the inspector appears below it
             words = await short_reply_to(pilot)
@@ -289,18 +250,18 @@ async def test_click_inspects_a_word_and_double_click_branches_to_the_likeliest_
             x, y = position_of(app, text)
             offset = sum(len(before) + 1 for before in words[:index]) + len(word) - 1
             await pilot.click(Transcript, offset=(x + offset, y))
-            await until(pilot, lambda i=index, w=word: f'WORD {i + 1} of 5  "{w}"' in inspector_text(app))
+            await ui.until(pilot, lambda i=index, w=word: f'WORD {i + 1} of 5  "{w}"' in ui.inspector_text(app))
         await pilot.click(Transcript, offset=(x + len(text) + 3, y))  # behind the last word
-        assert "WORD 5 of 5" in inspector_text(app)
+        assert "WORD 5 of 5" in ui.inspector_text(app)
         await pilot.press("escape")
         x, y = position_of(app, text)
         await pilot.click(Transcript, offset=(x + len(words[0]) + 1, y), times=2)
-        await until(pilot, lambda: len(latest_reply(app).turn.replies) == 2)
-        await until_reply_ended(pilot)
-        branch = [token.text for token in latest_reply(app).tokens]
+        await ui.until(pilot, lambda: len(ui.latest_reply(app).turn.replies) == 2)
+        await ui.until_reply_ended(pilot)
+        branch = [token.text for token in ui.latest_reply(app).tokens]
         assert branch[0] == words[0]
         assert branch[1] != words[1]
-        assert f'WORD 2 of {len(branch)}  "{branch[1]}"' in inspector_text(app)
+        assert f'WORD 2 of {len(branch)}  "{branch[1]}"' in ui.inspector_text(app)
 
 
 async def test_word_under_the_mouse_is_underlined_and_a_click_on_a_prompt_is_on_its_reply(make_app):
@@ -312,10 +273,10 @@ async def test_word_under_the_mouse_is_underlined_and_a_click_on_a_prompt_is_on_
         for offset, expected in ((len(words[0]) + 1, [words[1]]), (50, []), (0, [words[0]])):
             await pilot.hover(Transcript, offset=(x + offset, y))
             assert segments_of(app, "underline") == expected
-        assert text_of(app.screen.query_one(HelpLine)) == MOUSE_HELP
+        assert ui.text_of(app.screen.query_one(HelpLine)) == MOUSE_HELP
         await pilot.hover("#prompt")
-        await until(pilot, lambda: segments_of(app, "underline") == [])
+        await ui.until(pilot, lambda: segments_of(app, "underline") == [])
         await pilot.click(Transcript, offset=position_of(app, "bilbo is"))
         assert app.screen.query_one(Transcript).cursor == (1, 0)
         await pilot.press("ctrl+x")
-        await until(pilot, lambda: app.screen.query_one("#prompt", PromptInput).value == "bilbo is")
+        await ui.until(pilot, lambda: app.screen.query_one("#prompt", PromptInput).value == "bilbo is")

@@ -12,22 +12,11 @@ from lotr_tui.screens.comparison import side_by_side
 from lotr_tui.screens.lens import screen as lens
 from lotr_tui.session.conversation.reply_tree import spoken_lines
 from lotr_tui.session.session_model import SessionModel
+from tests.support import pilot as ui
 from tests.support.analysis import is_idle, open_activations, painted
 from tests.support.app import make_decoder
 from tests.support.columns import generated_words, until_columns_ended
 from tests.support.dialogues import dialogue_session_model
-from tests.support.pilot import (
-    alternative_to,
-    inspector_text,
-    latest_reply,
-    reply_to,
-    screen_name,
-    send,
-    set_field,
-    text_of,
-    until,
-    until_reply_ended,
-)
 
 PROMPTS = ("Bilbo Baggins is", "the wizard ☺ was lit, in\nwinter!", "where is frodo")
 """Prompts with an unknown word, a character that is in no word, and a line break that the session does not read."""
@@ -39,20 +28,20 @@ async def converse(pilot, mode, num_turns=3):
     if mode == "reply":
         await pilot.press("f6")
     for number, prompt in enumerate(PROMPTS[:num_turns]):
-        await reply_to(pilot, prompt, seed=str(number + 1))
-    return latest_reply(pilot.app)
+        await ui.reply_to(pilot, prompt, seed=str(number + 1))
+    return ui.latest_reply(pilot.app)
 
 
 async def open_with(pilot, key, name):
     await pilot.press(key)
-    await until(pilot, lambda: screen_name(pilot.app) == name)
+    await ui.until(pilot, lambda: ui.screen_name(pilot.app) == name)
     return pilot.app.screen
 
 
 async def assert_lens_equals_session(pilot, reply, name="LensScreen"):
     """Compare each word of a reply in the lens with its figures in the session, and close the lens."""
     screen = await open_with(pilot, "ctrl+e", name)
-    await until(pilot, lambda: is_idle(pilot.app))
+    await ui.until(pilot, lambda: is_idle(pilot.app))
     scores, num_text_tokens = screen.scorer.network_scores, len(reply.session_model.model.tokenizer)
     if name == "WhoLensScreen":
         num_text_tokens = reply.session_model.model.tokenizer.num_text_tokens
@@ -66,59 +55,41 @@ async def assert_lens_equals_session(pilot, reply, name="LensScreen"):
     return screen
 
 
-@pytest.mark.parametrize(("mode", "is_line_mode"), [("continue", True), ("reply", True), ("reply", False)])
-async def test_the_lens_has_the_rank_and_bits_of_the_session(make_app, monkeypatch, mode, is_line_mode):
+@pytest.mark.parametrize(("mode", "is_line_mode"), [("continue", True), ("reply", False)])
+async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_its_ranks_and_bits(
+    make_app, monkeypatch, mode, is_line_mode
+):
     monkeypatch.setattr(lens, "is_line_mode", lambda run: is_line_mode)
     async with make_app().run_test(size=SIZE) as pilot:
         app = pilot.app
         reply = await converse(pilot, mode)
         assert (EOS_ID in reply.token_ids()) == (mode == "reply")
         await pilot.press("ctrl+g", "left")
-        figures = inspector_text(app)
+        figures = ui.inspector_text(app)
         app.screen.set_session_model(SessionModel("newer", "", make_decoder(5)))  # the reply keeps its model
         screen = await assert_lens_equals_session(pilot, reply)
         score = screen.scorer.network_scores.token_score(len(reply.token_ids()) - 2)
         assert f"rank {score.rank:,}" in figures
         assert f"{score.bits:.1f} bits" in figures
         await pilot.press("escape", "ctrl+g", "left", "left", "left")
-        number, _ = alternative_to(app, reply.tokens[-4].text)
+        number, _ = ui.alternative_to(app, reply.tokens[-4].text)
         await pilot.press(str(number))
-        await until(pilot, lambda: latest_reply(app) is not reply)
-        await until_reply_ended(pilot)
-        await assert_lens_equals_session(pilot, latest_reply(app))
-
-
-async def test_the_lens_reads_a_reply_that_was_continued_after_the_end_of_a_line(make_app):
-    model = make_decoder()
-    model.weights["output.bias"][EOS_ID] = 6.0
-    async with make_app(session_model=SessionModel("short lines", "", model)).run_test(size=SIZE) as pilot:
-        reply = await converse(pilot, "continue", num_turns=1)
-        assert reply.has_ended_line
-        await pilot.press("ctrl+n")
-        await until(pilot, lambda: latest_reply(pilot.app) is not reply)
-        await until_reply_ended(pilot)
-        assert EOS_ID in [token.id for token in latest_reply(pilot.app).tokens]
-        await assert_lens_equals_session(pilot, latest_reply(pilot.app))
-
-
-async def test_copied_passages_and_activations_are_of_the_tokens_of_the_session(make_app):
-    async with make_app().run_test(size=SIZE) as pilot:
-        reply = await converse(pilot, "reply")
+        await ui.until(pilot, lambda: ui.latest_reply(app) is not reply)
+        await ui.until_reply_ended(pilot)
+        reply = ui.latest_reply(app)
+        await assert_lens_equals_session(pilot, reply)
+        await pilot.press("escape")
         screen = await open_with(pilot, "f9", "MemorizationScreen")
-        await until(pilot, lambda: is_idle(pilot.app))
+        await ui.until(pilot, lambda: is_idle(app))
         assert screen.page.tokens.ids.tolist() == reply.token_ids()
         await pilot.press("escape")
         screen = await open_with(pilot, "f10", "ActivationsScreen")
-        await until(pilot, lambda: is_idle(pilot.app))
+        await ui.until(pilot, lambda: is_idle(app))
         (expected,) = record_activations(make_decoder(), reply.token_ids())
         assert (screen.layer_activations[0].cell == expected.cell).all()
 
 
 # Ladder and side by side
-
-KEYS = pytest.mark.parametrize(
-    ("key", "name"), [("ctrl+l", "LadderScreen"), ("ctrl+y", "SideBySideScreen")], ids=["ladder", "side by side"]
-)
 
 
 @pytest.fixture(autouse=True)
@@ -143,24 +114,25 @@ def assert_column_is_reply(screen, reply):
     assert output.done_event.reason == reply.done.reason
 
 
-@KEYS
-@pytest.mark.parametrize("mode", ["continue", "reply"])
+@pytest.mark.parametrize(
+    ("key", "name", "mode"), [("ctrl+l", "LadderScreen", "continue"), ("ctrl+y", "SideBySideScreen", "reply")]
+)
 async def test_a_column_repeats_the_reply_and_is_the_next_one(make_app, mode, key, name):
     app = make_app()
     app.update_settings(sampler=SamplerSettings(repetition_penalty=1.3, top_k=20))
     async with app.run_test(size=SIZE) as pilot:
         reply = await converse(pilot, mode, num_turns=2)
-        set_field(app, "seed", "")  # the columns take the seed of the reply
+        ui.set_field(app, "seed", "")  # the columns take the seed of the reply
         screen = await open_columns(pilot, key, name)
         assert screen.prompt_and_seed == (reply.prompt, reply.seed)
         assert_column_is_reply(screen, reply)
         await pilot.press("escape")
         app.screen.query_one("#prompt").value = PROMPTS[2]
         screen = await open_columns(pilot, key, name)
-        status = text_of(screen.query_one("#status"))
+        status = ui.text_of(screen.query_one("#status"))
         assert ("answers" in status) == ("after 2 earlier replies" in status) == (mode == "reply")
         await pilot.press("escape")
-        reply = await reply_to(pilot, PROMPTS[2], seed=str(screen.prompt_and_seed[1]))
+        reply = await ui.reply_to(pilot, PROMPTS[2], seed=str(screen.prompt_and_seed[1]))
         assert_column_is_reply(screen, reply)
 
 
@@ -172,46 +144,37 @@ async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(make
     async with make_app(session_model=session_model).run_test(size=SIZE) as pilot:
         app, tokenizer = pilot.app, session_model.model.tokenizer
         for prompt in ("Where is the ranger?", "we walked all night"):
-            await send(pilot, prompt)
-            await until_reply_ended(pilot)
-        reply = latest_reply(app)
+            await ui.send(pilot, prompt)
+            await ui.until_reply_ended(pilot)
+        reply = ui.latest_reply(app)
         assert len(spoken_lines(reply)) == 4
         text_ids = [id for id in reply.token_ids() if id < tokenizer.num_text_tokens]
         screen = await assert_lens_equals_session(pilot, reply, "WhoLensScreen")
         await pilot.press("f5")
-        await until(pilot, lambda: screen.is_idle)
+        await ui.until(pilot, lambda: screen.is_idle)
         assert "after 3 lines" in str(screen.query_one("#who").evidence.summary())
         await pilot.press("escape")
         screen = await open_with(pilot, "f10", "ActivationsScreen")
-        await until(pilot, lambda: screen.is_idle and screen.layer_activations)
+        await ui.until(pilot, lambda: screen.is_idle and screen.layer_activations)
         ids = np.array(reply.token_ids(), np.int32)
         [whole] = record_activations(find_lstm(session_model.model), ids)
         expected = whole.cell[ids < tokenizer.num_text_tokens]
         np.testing.assert_array_equal(screen.layer_activations[0].cell, expected)
         await pilot.press("escape")
         screen = await open_with(pilot, "f9", "MemorizationScreen")
-        await until(pilot, lambda: screen.page is not None)
+        await ui.until(pilot, lambda: screen.page is not None)
         assert screen.page.tokens.ids.tolist() == text_ids
         assert painted(screen.query_one("#text")).startswith("STRANGER: Where is the ")
+        await pilot.press("escape")
+        screen = await open_with(pilot, "ctrl+y", "SideBySideScreen")
+        await ui.until(pilot, lambda: screen.prompt_and_seed and all(slot.model for slot in screen.slots))
+        await until_columns_ended(pilot, screen)
+        read = screen.prompt_context.token_ids("we walked all night", tokenizer, reply.speaker)
+        assert list(read) == reply.context_ids
+        assert screen.slots[0].speaker == reply.speaker
         await pilot.press("escape")
         lines = [f"FRODO: {'the tower ' * 20}", f"GANDALF: {'we walked ' * 20}"] * 15
         screen = await open_activations(pilot, session_model, "\n".join([*lines, "GOLLUM: lit"]))
         assert len(screen.layer_activations[0].cell) <= MAX_TOKENS  # a long script keeps its last lines
         assert screen.text.startswith(("FRODO: ", "GANDALF: "))
         assert screen.text.endswith("GOLLUM: lit")
-
-
-@KEYS
-async def test_columns_repeat_the_answer_of_a_conversation(make_app, key, name):
-    session_model = dialogue_session_model()
-    async with make_app(session_model=session_model).run_test(size=SIZE) as pilot:
-        for prompt in PROMPTS[::2]:
-            await send(pilot, prompt)
-            await until_reply_ended(pilot)
-        reply = latest_reply(pilot.app)
-        screen = await open_with(pilot, key, name)
-        await until(pilot, lambda: screen.prompt_and_seed and all(slot.model for slot in screen.slots))
-        await until_columns_ended(pilot, screen)
-        assert screen.slots[0].speaker == reply.speaker
-        read = screen.prompt_context.token_ids(PROMPTS[2], session_model.model.tokenizer, reply.speaker)
-        assert list(read) == reply.context_ids

@@ -6,7 +6,7 @@ from textual.widgets import Input
 
 from lotr_tui.commands import iter_binding_tables
 from lotr_tui.screens.session.conversation.transcript import Transcript
-from lotr_tui.screens.session.first_steps import CONVERSATION_HINTS, FirstSteps
+from lotr_tui.screens.session.first_steps import FirstSteps
 from lotr_tui.screens.session.footer import FOOTER_KEYS
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
 from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
@@ -17,14 +17,12 @@ from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.pane_tabs import PaneTabs
 from lotr_tui.widgets.preset_picker import PresetPicker
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
-from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
+from tests.support import pilot as ui
 from tests.support.learn import open_class_before
-from tests.support.pilot import notices, reply_to, send, set_field, text_of, transcript_text, until, until_reply_ended
 from tests.support.prompt import paste, type_text
-from tests.support.speaking import make_speaking_app, say
 
-SIZES = [(120, 35), (80, 24), (60, 20)]
+SIZES = [(120, 35), (60, 20)]
 
 
 def footer(app):
@@ -33,12 +31,12 @@ def footer(app):
 
 
 def help_text(app):
-    return text_of(app.screen.query_one(HelpLine))
+    return ui.text_of(app.screen.query_one(HelpLine))
 
 
 async def until_help(pilot, text):
     """Run the app until the help line contains a text, or with "" until it is empty."""
-    await until(pilot, lambda: text in help_text(pilot.app) if text else not help_text(pilot.app))
+    await ui.until(pilot, lambda: text in help_text(pilot.app) if text else not help_text(pilot.app))
 
 
 # Layout
@@ -49,7 +47,7 @@ async def test_all_panes_or_one_at_a_time_are_visible_and_notifications_cover_no
     panes = (Transcript, NextTokenBars, PerplexityChart)
     async with make_app().run_test(size=size, notifications=True) as pilot:
         screen = pilot.app.screen
-        await until(pilot, lambda: screen.query("#training"))
+        await ui.until(pilot, lambda: screen.query("#training"))
         await pilot.pause()
         for pane in panes:
             shown = [each for each in panes if screen.query_one(each).region.area]
@@ -60,32 +58,16 @@ async def test_all_panes_or_one_at_a_time_are_visible_and_notifications_cover_no
             await pilot.press("f2")
             await pilot.pause()
         await pilot.press("f5", "f5", "f5")
-        await until(pilot, lambda: notices(pilot.app) == "pace: 25 words per second")  # the others are replaced
+        await ui.until(pilot, lambda: ui.notices(pilot.app) == "pace: 25 words per second")  # the others are replaced
         for number in (1, 2):
             screen.notify(f"message {number} is so long that it takes more than one line", timeout=60)
-        await until(pilot, lambda: len([toast for toast in screen.query("Toast") if toast.size.area]) >= 3)
+        await ui.until(pilot, lambda: len([toast for toast in screen.query("Toast") if toast.size.area]) >= 3)
         toasts = [toast.region for toast in screen.query("Toast")]
         fixed = ["#status", "#controls", "#prompt", "HelpLine", "KeyFooter"]
         for selector in (*fixed, "#next") if size[0] >= 100 else fixed:
             region = screen.query_one(selector).region
             assert region.area
             assert not any(toast.overlaps(region) for toast in toasts), selector
-
-
-async def test_filters_appear_on_a_wide_terminal_only_while_they_are_needed(make_app):
-    async with make_app().run_test(size=(120, 35)) as pilot:
-        app = pilot.app
-        await pilot.pause()
-        panel, filters = app.screen.query_one(SamplerPanel), app.screen.query_one("#filters")
-        height = panel.size.height
-        assert not filters.region.area
-        set_field(app, "top_k", "5")
-        await until(pilot, lambda: filters.region.area)
-        set_field(app, "top_k", "")
-        await until(pilot, lambda: not filters.region.area)
-        await pilot.press("f4")
-        await until(pilot, lambda: filters.region.area)
-        assert panel.size.height == height
 
 
 # Footer and help line
@@ -112,35 +94,35 @@ async def test_footer_shows_the_keys_of_each_state(make_app, size):
     async with make_app(pace=5).run_test(size=size) as pilot:
         app = pilot.app
         wide, narrow = {"^s sessions", "f6 reply", "^o runs", "^t train"}, {"f2 pane"}
-        await until(pilot, lambda: (wide if size[0] >= 100 else narrow) <= set(footer(app)))
+        await ui.until(pilot, lambda: (wide if size[0] >= 100 else narrow) <= set(footer(app)))
         assert footer(app)[0] == "⏎ send"
         assert footer(app)[-3:] == ["^p palette", "^q quit", "f1 help"]
-        set_field(app, "max_tokens", "20")
-        await send(pilot, "bilbo is")
-        await until(pilot, lambda: footer(app)[:2] == ["esc stop", "f5 pace"])
+        ui.set_field(app, "max_tokens", "20")
+        await ui.send(pilot, "bilbo is")
+        await ui.until(pilot, lambda: footer(app)[:2] == ["esc stop", "f5 pace"])
         await pilot.press("escape")
-        await until_reply_ended(pilot)
-        await until(pilot, lambda: [key for key in footer(app) if key != "f2 pane"][:2] == ["^g words", "^r again"])
+        await ui.until_reply_ended(pilot)
+        await ui.until(pilot, lambda: [key for key in footer(app) if key != "f2 pane"][:2] == ["^g words", "^r again"])
         assert footer(app)[-3:] == ["^p palette", "^q quit", "f1 help"]
         await pilot.press("ctrl+g")
-        await until(pilot, lambda: footer(app)[:3] == ["←→ word", "esc back", "1-8 pick"])
+        await ui.until(pilot, lambda: footer(app)[:3] == ["←→ word", "esc back", "1-8 pick"])
         await pilot.press("escape", "ctrl+f")
-        await until(pilot, lambda: footer(app)[0] == "esc close" and "earlier match" in help_text(app))
+        await ui.until(pilot, lambda: footer(app)[0] == "esc close" and "earlier match" in help_text(app))
         await pilot.press("escape", "tab")
-        await until(pilot, lambda: footer(app)[:2] == ["←→ change", "esc prompt"])
+        await ui.until(pilot, lambda: footer(app)[:2] == ["←→ change", "esc prompt"])
 
 
 async def test_hints_follow_what_was_tried_and_do_not_return(make_app):
     app = make_app()
     open_class_before()
     async with app.run_test(size=(120, 35)) as pilot:
-        await until(pilot, lambda: help_text(app) == "You are talking to the bundled model (51 words)")
-        assert transcript_text(app).strip() == 'Type "Bilbo Baggins is" and press enter.'
+        await ui.until(pilot, lambda: help_text(app) == "You are talking to the bundled model (51 words)")
+        assert ui.transcript_text(app).strip() == 'Type "Bilbo Baggins is" and press enter.'
         for pane, text in ((NextTokenBars, "after sampling, and raw"), ("#training", "lower is better")):
             await pilot.hover(pane)
             await until_help(pilot, text)
         await pilot.hover("#prompt")
-        await reply_to(pilot)
+        await ui.reply_to(pilot)
         for keys, text in (
             ((), "F7 and F8 change the temperature"), (("f7",), "ctrl+g shows the alternatives"),
             (("ctrl+g",), "1-8 replace it"), (("escape",), "ctrl+r replies again"), (("tab",), "Low temperatures"),
@@ -149,27 +131,16 @@ async def test_hints_follow_what_was_tried_and_do_not_return(make_app):
             await pilot.press(*keys)
             await until_help(pilot, text)
         for text in ("The bars: ", "The chart: ", "ctrl+t trains a model", ""):
-            await reply_to(pilot)
+            await ui.reply_to(pilot)
             await until_help(pilot, text)
     for number in range(6):
         PromptHistory().add(f"the pony {number}")
     async with make_app().run_test(size=(80, 24)) as pilot:
-        await reply_to(pilot)
+        await ui.reply_to(pilot)
         await until_help(pilot, "")
         for text in ("after sampling, and raw", "lower is better"):
             await pilot.press("f2")
             await until_help(pilot, text)
-
-
-async def test_hints_of_a_model_with_speakers_are_about_the_conversation(make_app):
-    app = make_speaking_app(make_app)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await say(pilot)
-        await until(pilot, lambda: help_text(app) == CONVERSATION_HINTS["cast"])
-        await pilot.press("ctrl+d", "down", "enter")  # done, so that its hint makes room for the next one
-        await until(pilot, lambda: help_text(app) == CONVERSATION_HINTS["again"])
-        await say(pilot)
-        await until(pilot, lambda: help_text(app) == CONVERSATION_HINTS["words"])
 
 
 # Typing anywhere
@@ -190,8 +161,8 @@ async def test_typed_and_pasted_text_reaches_the_prompt_from_any_focused_widget(
         assert focusable - {app.screen.query_one(each) for each in FOCUSABLE} - hidden == {prompt}
         for selector in FOCUSABLE:
             app.screen.query_one(selector).focus()
-            await type_text(pilot, "bilbo is")
-            assert prompt.value == "bilbo is"
+            await pilot.press("i", "s")
+            assert prompt.value == "is"
             assert app.screen.focused is prompt
             prompt.clear()
         for selector in (TemperatureSlider, "#seed Input"):
@@ -204,7 +175,7 @@ async def test_typed_and_pasted_text_reaches_the_prompt_from_any_focused_widget(
         await pilot.pause()
         for character in "the lamp was lit":  # keys that arrive together
             app.post_message(events.Key("space" if character == " " else character, character))
-        await until(pilot, lambda: prompt.value == "the lamp was lit")
+        await ui.until(pilot, lambda: prompt.value == "the lamp was lit")
         await pilot.click(TemperatureSlider, offset=(30, 0))
         await pilot.press("backspace")
         assert prompt.value == "the lamp was li"
@@ -215,7 +186,7 @@ async def test_typed_and_pasted_text_reaches_the_prompt_from_any_focused_widget(
         await pilot.press("enter")
         assert app.screen.focused is prompt
         await pilot.press("enter")
-        await until_reply_ended(pilot)
+        await ui.until_reply_ended(pilot)
 
 
 async def test_numbers_stay_in_the_control_that_takes_them_and_clicks_keep_no_key_from_the_prompt(make_app):
@@ -242,7 +213,7 @@ async def test_numbers_stay_in_the_control_that_takes_them_and_clicks_keep_no_ke
         await type_text(pilot, "lamp")
         assert prompt.value == "the lamp"
         await pilot.press("enter")
-        await until_reply_ended(pilot)
+        await ui.until_reply_ended(pilot)
         await pilot.press("ctrl+g", "j")
         assert prompt.value == ""
         await type_text(pilot, "the jar")

@@ -1,7 +1,5 @@
 """Saved sessions opened from the list of sessions, and sessions of models with open vocabularies."""
 
-import pytest
-
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.entries import Exchange
@@ -10,74 +8,57 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from tests.support import pilot as ui
 from tests.support.app import make_decoder
 from tests.support.conversations import finish_reply, only_session
 from tests.support.learn import open_class_before
 from tests.support.open_models import RecitingModel, bpe_tokenizer, character_tokenizer, open_model
-from tests.support.pilot import (
-    conversation_of,
-    entries,
-    exchange_text,
-    inspector_text,
-    latest_reply,
-    lines_of,
-    notices,
-    reply_to,
-    screen_name,
-    send,
-    set_field,
-    text_of,
-    transcript_text,
-    until,
-    until_reply_ended,
-)
 
-TOKENIZERS = pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
 LINE = "The wizard’s staff is old; Éowyn smiled — “Where is the Ring?” 日本…"
 
 
 async def open_latest_session(pilot):
     await pilot.press("ctrl+s")
-    await until(pilot, lambda: screen_name(pilot.app) == "SessionsScreen")
+    await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "SessionsScreen")
     await pilot.press("enter")
-    await until(pilot, lambda: screen_name(pilot.app) != "SessionsScreen")
+    await ui.until(pilot, lambda: ui.screen_name(pilot.app) != "SessionsScreen")
     await pilot.pause()
 
 
 async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_saved_in_its_file(make_app, tmp_path):
     app = make_app()
     async with app.run_test(size=(160, 45)) as pilot:
-        set_field(app, "max_tokens", "12")
+        ui.set_field(app, "max_tokens", "12")
         await pilot.press("f6")
-        await reply_to(pilot, "bilbo is", "1")
-        await reply_to(pilot, "the lamp", "2")
+        await ui.reply_to(pilot, "bilbo is", "1")
+        await ui.reply_to(pilot, "the lamp", "2")
         await pilot.press("ctrl+g", "left", "left", "left", "enter")
-        await until(pilot, lambda: len(conversation_of(app).replies_by_exchange) == 3)
-        await until_reply_ended(pilot)
-        branch = latest_reply(app)
-        conversation_of(app).rename_branch(branch, "the better one")
-        before = entries(app, Exchange)
+        await ui.until(pilot, lambda: len(ui.conversation_of(app).replies_by_exchange) == 3)
+        await ui.until_reply_ended(pilot)
+        branch = ui.latest_reply(app)
+        ui.conversation_of(app).rename_branch(branch, "the better one")
+        before = ui.entries(app, Exchange)
         await pilot.press("escape", "ctrl+g", "left")
-        await until(pilot, lambda: f"WORD {len(branch.tokens) - 1} of" in inspector_text(app))
-        inspected = inspector_text(app)
+        await ui.until(pilot, lambda: f"WORD {len(branch.tokens) - 1} of" in ui.inspector_text(app))
+        inspected = ui.inspector_text(app)
     never_closed, path = Conversation(0), only_session(tmp_path)
     never_closed.replies_by_exchange = {reply.exchange: reply for reply in branch.turn.replies}
 
     app = make_app()
     async with app.run_test(size=(160, 45)) as pilot:
-        set_field(app, "max_tokens", "12")
+        ui.set_field(app, "max_tokens", "12")
         await open_latest_session(pilot)
-        assert entries(app, Exchange) == before
-        assert "branch 2 of 2 'the better one'" in exchange_text(app)
+        assert ui.entries(app, Exchange) == before
+        assert "branch 2 of 2 'the better one'" in ui.exchange_text(app)
         assert app.screen.focused is app.screen.query_one("#prompt", PromptInput)
         await pilot.press("ctrl+g", "left")
-        await until(pilot, lambda: f"WORD {len(branch.tokens) - 1} of" in inspector_text(app))
-        assert inspector_text(app) == inspected
-        set_field(app, "seed", "9")
+        await ui.until(pilot, lambda: f"WORD {len(branch.tokens) - 1} of" in ui.inspector_text(app))
+        assert ui.inspector_text(app) == inspected
+        ui.set_field(app, "seed", "9")
         await pilot.press("enter")
-        await until(pilot, lambda: len(conversation_of(app).replies_by_exchange) == 4)
-        await until_reply_ended(pilot)
-        new = latest_reply(app)
+        await ui.until(pilot, lambda: len(ui.conversation_of(app).replies_by_exchange) == 4)
+        await ui.until_reply_ended(pilot)
+        new = ui.latest_reply(app)
     assert only_session(tmp_path) == path
     session = load_session(path)
     assert [reply.parent_id for reply in session.replies] == [None, 0, 1, 2]
@@ -93,17 +74,17 @@ async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_save
 
 async def test_opening_another_session_stops_and_saves_a_reply_and_a_damaged_one_changes_nothing(make_app, tmp_path):
     async with make_app().run_test(size=(100, 30)) as pilot:
-        await reply_to(pilot, "bilbo is", "1")
-        saved = entries(pilot.app, Exchange)
+        await ui.reply_to(pilot, "bilbo is", "1")
+        saved = ui.entries(pilot.app, Exchange)
     path = only_session(tmp_path)
     async with make_app(pace=20).run_test(size=(100, 30)) as pilot:
         app = pilot.app
-        set_field(app, "max_tokens", "900")
-        await send(pilot, "the lamp")
-        await until(pilot, lambda: len(exchange_text(app).split()) > 6)
-        generating = conversation_of(app)
+        ui.set_field(app, "max_tokens", "900")
+        await ui.send(pilot, "the lamp")
+        await ui.until(pilot, lambda: len(ui.exchange_text(app).split()) > 6)
+        generating = ui.conversation_of(app)
         await open_latest_session(pilot)
-        assert entries(app, Exchange) == saved
+        assert ui.entries(app, Exchange) == saved
         assert generating.active_reply is None
         (stopped,) = load_session(tmp_path / "sessions" / f"{generating.name}.jsonl").replies
         assert stopped.reason == "cancelled"
@@ -111,12 +92,12 @@ async def test_opening_another_session_stops_and_saves_a_reply_and_a_damaged_one
     with path.open("a") as file:
         file.write('{"reply": {"id": "[red]"}}\n')
     async with make_app().run_test(size=(100, 30)) as pilot:
-        app, opened = pilot.app, conversation_of(pilot.app)
+        app, opened = pilot.app, ui.conversation_of(pilot.app)
         await open_latest_session(pilot)
-        assert "damaged" in notices(app)
-        assert "\n" not in notices(app)  # one notice of one line
-        assert conversation_of(app) is opened
-        assert (await reply_to(pilot, "the lamp")).tokens
+        assert "damaged" in ui.notices(app)
+        assert "\n" not in ui.notices(app)  # one notice of one line
+        assert ui.conversation_of(app) is opened
+        assert (await ui.reply_to(pilot, "the lamp")).tokens
 
 
 # Models of open vocabularies
@@ -128,7 +109,7 @@ def make_open_app(make_app, model, **options):
 
 def reply_lines(app):
     """Return the painted reply, with its lines joined by spaces."""
-    lines = [line.strip() for line in transcript_text(app).splitlines()]
+    lines = [line.strip() for line in ui.transcript_text(app).splitlines()]
     start = next(index for index, line in enumerate(lines) if line.startswith("❯"))
     end = next(index for index, line in enumerate(lines) if "seed " in line)
     return " ".join(lines[start + 1 : end])
@@ -141,52 +122,50 @@ def cursor_text(app):
     return "".join(segment.text for segment in segments if segment.style is not None and segment.style.reverse)
 
 
-@TOKENIZERS
-async def test_reply_is_prose_that_continues_the_word_of_the_prompt_and_no_word_is_unknown(make_app, tokenizer):
+async def test_reply_is_prose_that_continues_the_word_of_the_prompt_and_no_word_is_unknown(make_app):
+    tokenizer = bpe_tokenizer()
     open_class_before()
     async with make_open_app(make_app, RecitingModel(tokenizer, LINE)).run_test(size=(120, 35)) as pilot:
         app = pilot.app
-        noun = {"bpe": "word pieces", "characters": "characters"}[tokenizer.name]
-        assert f"to open ({len(tokenizer)} {noun}, any text)" in lines_of(app.screen.query_one(HelpLine))
-        assert text_of(app.screen.query_one("#max_tokens Label")) == "tokens"
-        set_field(app, "max_tokens", "90")
-        reply = await reply_to(pilot, "The wiz")
+        assert f"to open ({len(tokenizer)} word pieces, any text)" in ui.lines_of(app.screen.query_one(HelpLine))
+        assert ui.text_of(app.screen.query_one("#max_tokens Label")) == "tokens"
+        ui.set_field(app, "max_tokens", "90")
+        reply = await ui.reply_to(pilot, "The wiz")
         assert reply.full_text() == LINE
         assert reply_lines(app) == LINE.removeprefix("The ")
-        assert "end of line · " in exchange_text(app)
+        assert "end of line · " in ui.exchange_text(app)
         await pilot.press("f5")
-        await until(pilot, lambda: "pace: 5 tokens per second" in notices(app))
+        await ui.until(pilot, lambda: "pace: 5 tokens per second" in ui.notices(app))
         app.screen.query_one(PromptInput).value = "Xylophone 日本 ☺"
         await pilot.pause()
         assert app.screen.query_one(PromptInput).unknown_words == ()
         await pilot.resize_terminal(60, 20)
-        await until(pilot, lambda: reply_lines(app) == LINE.removeprefix("The "))
+        await ui.until(pilot, lambda: reply_lines(app) == LINE.removeprefix("The "))
 
 
-@TOKENIZERS
-async def test_no_part_of_a_character_is_painted_while_text_is_streaming(make_app, tokenizer):
+async def test_no_part_of_a_character_is_painted_while_text_is_streaming(make_app):
     characters = "日本…—é”" * 4
-    model = RecitingModel(tokenizer, f"The {characters}")
+    model = RecitingModel(character_tokenizer(), f"The {characters}")
     async with make_open_app(make_app, model, pace=80).run_test(size=(120, 35)) as pilot:
         app, seen = pilot.app, set()
-        set_field(app, "max_tokens", "90")
-        await send(pilot, "The")
-        await until(pilot, lambda: conversation_of(app).active_reply)
-        while conversation_of(app).active_reply is not None:
-            seen.add(transcript_text(app))
+        ui.set_field(app, "max_tokens", "90")
+        await ui.send(pilot, "The")
+        await ui.until(pilot, lambda: ui.conversation_of(app).active_reply)
+        while ui.conversation_of(app).active_reply is not None:
+            seen.add(ui.transcript_text(app))
             await pilot.pause(0.01)
         assert len(seen) > 1
         assert not any("�" in text for text in seen)
-        await until_reply_ended(pilot)
+        await ui.until_reply_ended(pilot)
         assert reply_lines(app) == characters
 
 
 async def test_cursor_is_on_parts_of_words_and_on_whole_characters(make_app):
     app = make_open_app(make_app, RecitingModel(character_tokenizer(), "The wizard日é."))
     async with app.run_test(size=(120, 35)) as pilot:
-        reply = await reply_to(pilot, "The wiz")
+        reply = await ui.reply_to(pilot, "The wiz")
         await pilot.press("ctrl+g")
-        await until(pilot, lambda: "choose a token" in text_of(app.screen.query_one(HelpLine)))
+        await ui.until(pilot, lambda: "choose a token" in ui.text_of(app.screen.query_one(HelpLine)))
         assert "token" in [hint.description for hint in app.screen.query_one(KeyFooter).visible_keys()]
         shown = []
         for _ in reply.tokens:
@@ -195,7 +174,7 @@ async def test_cursor_is_on_parts_of_words_and_on_whole_characters(make_app):
         assert shown == [*".éé日日日dra"]
         await pilot.press("escape")
         app.screen.set_session_model(SessionModel("pairs", "", RecitingModel(bpe_tokenizer(), "The wizard. I")))
-        reply = await reply_to(pilot, "The wiz")
+        reply = await ui.reply_to(pilot, "The wiz")
         assert [token.piece for token in reply.tokens] == ["ard", ".", " I"]
         await pilot.press("ctrl+g", "home")
         assert cursor_text(app) == "ard"
@@ -207,26 +186,25 @@ async def test_cursor_is_on_parts_of_words_and_on_whole_characters(make_app):
             assert transcript.cursor == (transcript.entries.index(reply.exchange), index)
 
 
-@TOKENIZERS
-async def test_session_of_an_open_vocabulary_is_resumed_branched_and_shown_by_a_model_of_words(make_app, tokenizer):
-    model = open_model(tokenizer)
+async def test_session_of_an_open_vocabulary_is_resumed_branched_and_shown_by_a_model_of_words(make_app):
+    model = open_model(bpe_tokenizer())
     async with make_open_app(make_app, model).run_test(size=(120, 35)) as pilot:
-        text = (await reply_to(pilot, "The wiz")).full_text()
-        shown = exchange_text(pilot.app)
+        text = (await ui.reply_to(pilot, "The wiz")).full_text()
+        shown = ui.exchange_text(pilot.app)
     assert len(list_sessions()) == 1
     async with make_open_app(make_app, model).run_test(size=(120, 35)) as pilot:
         app = pilot.app
         await open_latest_session(pilot)
-        assert exchange_text(app) == shown
-        old = latest_reply(app)
+        assert ui.exchange_text(app) == shown
+        old = ui.latest_reply(app)
         assert old.full_text() == text
         await pilot.press("ctrl+g", "home", "right", "enter")
-        await until(pilot, lambda: latest_reply(app) is not old)
-        await until_reply_ended(pilot)
-        assert not notices(app)
-        assert latest_reply(app).full_text(1) == old.full_text(1)
-        assert latest_reply(app).full_text() != text
+        await ui.until(pilot, lambda: ui.latest_reply(app) is not old)
+        await ui.until_reply_ended(pilot)
+        assert not ui.notices(app)
+        assert ui.latest_reply(app).full_text(1) == old.full_text(1)
+        assert ui.latest_reply(app).full_text() != text
         shown = reply_lines(app)
     async with make_app(session_model=SessionModel("words", "", make_decoder())).run_test(size=(120, 35)) as pilot:
         await open_latest_session(pilot)
-        assert shown.split()[0] in transcript_text(pilot.app)
+        assert shown.split()[0] in ui.transcript_text(pilot.app)

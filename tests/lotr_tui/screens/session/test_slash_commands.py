@@ -11,8 +11,8 @@ from lotr_tui.theme import SHIRE_LIGHT
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
+from tests.support import pilot as ui
 from tests.support.files import write_run
-from tests.support.pilot import conversation_of, entries, notices, reply_to, screen_name, send, text_of, until
 from tests.support.prompt import type_text, visible_lines
 
 SIZE = (120, 35)
@@ -25,7 +25,7 @@ def prompt_of(pilot):
 async def run(pilot, command):
     """Type a command and send it."""
     prompt_of(pilot).clear()
-    await send(pilot, command)
+    await ui.send(pilot, command)
     await pilot.pause()
 
 
@@ -54,9 +54,9 @@ async def test_commands_open_the_screens_of_their_keys(make_app):
             ("/theme", "AppCommandPalette"),
         ]:  # fmt: skip
             await run(pilot, command)
-            await until(pilot, lambda screen=screen: screen_name(app) == screen)
+            await ui.until(pilot, lambda screen=screen: ui.screen_name(app) == screen)
             app.pop_screen()
-            await until(pilot, lambda: screen_name(app) == "SessionScreen")
+            await ui.until(pilot, lambda: ui.screen_name(app) == "SessionScreen")
             assert prompt_of(pilot).value == ""
         await run(pilot, "/quit")
         assert app.return_code == 0
@@ -78,11 +78,11 @@ async def test_mistakes_are_explained_and_stay_in_the_prompt(make_app):
         ]:
             pilot.app.clear_notifications()
             await run(pilot, command)
-            await until(pilot, lambda message=message: message in notices(pilot.app))
+            await ui.until(pilot, lambda message=message: message in ui.notices(pilot.app))
             assert prompt_of(pilot).value in (command, "")
         await run(pilot, "/model nothing")
-        await until(pilot, lambda: "nothing" in notices(pilot.app))
-        assert not entries(pilot.app, Exchange)
+        await ui.until(pilot, lambda: "nothing" in ui.notices(pilot.app))
+        assert not ui.entries(pilot.app, Exchange)
 
 
 async def test_numbers_set_the_controls(make_app):
@@ -109,30 +109,30 @@ async def test_numbers_set_the_controls(make_app):
 async def test_commands_act_on_the_conversation_and_are_no_prompts(make_app, tmp_path):
     async with make_app().run_test(size=SIZE) as pilot:
         app = pilot.app
-        await reply_to(pilot, "bilbo is")
-        name = conversation_of(app).name
+        await ui.reply_to(pilot, "bilbo is")
+        name = ui.conversation_of(app).name
         await run(pilot, "/mode")
-        assert text_of(app.screen.query_one("#reply-mode")) == "reply"
+        assert ui.text_of(app.screen.query_one("#reply-mode")) == "reply"
         await run(pilot, "/edit")
         assert prompt_of(pilot).value == "bilbo is"
         prompt_of(pilot).clear()
         await pilot.press("up", "up")
         assert prompt_of(pilot).value == "/mode"
-        assert len(entries(app, Exchange)) == 1
+        assert len(ui.entries(app, Exchange)) == 1
         path = tmp_path / "told.md"
         for target, message in ((path, "Exported to"), (path, "exists already"), (tmp_path / "far/a.md", "not exist")):
             await run(pilot, f"/export {target}")
-            await until(pilot, lambda message=message: message in notices(app))
+            await ui.until(pilot, lambda message=message: message in ui.notices(app))
         assert "> bilbo is" in path.read_text()
         await run(pilot, "/export")
-        await until(pilot, lambda: screen_name(app) == "ExportDialog")
+        await ui.until(pilot, lambda: ui.screen_name(app) == "ExportDialog")
         await pilot.press("escape")
         await run(pilot, "/new")
-        assert not entries(app, Exchange)
+        assert not ui.entries(app, Exchange)
         assert [summary.name for summary in list_sessions()] == [name]
-        await reply_to(pilot, "//help is")  # a prompt that begins with a slash
-        assert "❯ /help is" in entries(app, Exchange)[0]
-        assert conversation_of(app).name != name
+        await ui.reply_to(pilot, "//help is")  # a prompt that begins with a slash
+        assert "❯ /help is" in ui.entries(app, Exchange)[0]
+        assert ui.conversation_of(app).name != name
 
 
 async def test_typed_slash_lists_the_commands_and_completes_them_by_tab_and_click(make_app, tmp_path):
@@ -143,22 +143,22 @@ async def test_typed_slash_lists_the_commands_and_completes_them_by_tab_and_clic
         commands, body = app.screen.query_one(SlashCommandList), app.screen.query_one("#body").region
         assert not commands.display
         await pilot.press("slash")
-        assert text_of(commands).startswith("/help")
-        assert text_of(commands).endswith("/quit")
+        assert ui.text_of(commands).startswith("/help")
+        assert ui.text_of(commands).endswith("/quit")
         await type_text(pilot, "m")
-        assert text_of(commands).splitlines()[0].startswith("/model [RUN]")
+        assert ui.text_of(commands).splitlines()[0].startswith("/model [RUN]")
         assert commands.region.bottom == prompt.region.y
         assert app.screen.query_one("#body").region == body  # nothing moves
         assert visible_lines(prompt)[0].startswith("/model")
         await pilot.press("tab")
         assert prompt.value == "/model "
-        await until(pilot, lambda: "/model [RUN]" in text_of(app.screen.query_one(HelpLine)))
+        await ui.until(pilot, lambda: "/model [RUN]" in ui.text_of(app.screen.query_one(HelpLine)))
         await type_text(pilot, "mor")
         assert "\x1b" not in prompt.suggestion
         await type_text(pilot, "i")
         assert prompt.suggestion == "a"
         await pilot.press("escape")
-        await until(pilot, lambda: prompt.value == "" and not commands.display)
+        await ui.until(pilot, lambda: prompt.value == "" and not commands.display)
         await type_text(pilot, "/m")
         await pilot.click(SlashCommandList, offset=(5, 0))
         assert prompt.value == "/model "
@@ -167,4 +167,4 @@ async def test_typed_slash_lists_the_commands_and_completes_them_by_tab_and_clic
         await type_text(pilot, f"/theme {SHIRE_LIGHT.name[:-2]}")
         assert prompt.suggestion == SHIRE_LIGHT.name[-2:]
         await pilot.press("tab", "enter")
-        await until(pilot, lambda: app.theme == SHIRE_LIGHT.name)
+        await ui.until(pilot, lambda: app.theme == SHIRE_LIGHT.name)

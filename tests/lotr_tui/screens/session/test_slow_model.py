@@ -17,23 +17,8 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
+from tests.support import pilot as ui
 from tests.support.app import make_decoder
-from tests.support.pilot import (
-    bars_text,
-    conversation_of,
-    entries,
-    exchange_text,
-    inspector_text,
-    latest_reply,
-    notices,
-    reply_to,
-    send,
-    set_field,
-    text_of,
-    transcript_text,
-    until,
-    until_reply_ended,
-)
 from tests.support.slow_models import REFUSED_TEXT, FakeSlowModel, slow_session_model
 
 
@@ -59,7 +44,7 @@ def prompt_of(app):
 
 def first_bar(app):
     """Return the line of the likeliest token; "" without bars."""
-    lines = [line for line in bars_text(app).splitlines() if "%" in line]
+    lines = [line for line in ui.bars_text(app).splitlines() if "%" in line]
     return lines[0] if lines else ""
 
 
@@ -67,7 +52,7 @@ async def test_keys_are_handled_while_the_model_reads_the_draft(make_app, model)
     async with open_session(make_app, model) as pilot:
         app = pilot.app
         await pilot.press("f6")  # continue
-        await until(pilot, lambda: first_bar(app))
+        await ui.until(pilot, lambda: first_bar(app))
         num_passes = model.num_passes
         model.hold()
         await pilot.press(*"the wiz", "f8", "a")
@@ -81,65 +66,52 @@ async def test_keys_are_handled_while_the_model_reads_the_draft(make_app, model)
         probs = next_token_probs(state.log_probs, settings, history, model.tokenizer, 1, is_first_token=True)
         (expected,) = probs.candidates
         text = expected.text.replace(" ", "·")
-        await until(
+        await ui.until(
             pilot, lambda: first_bar(app).startswith(text) and f"{expected.sampling_prob:.1%}" in first_bar(app)
         )
-
-
-async def test_completion_of_a_word_comes_from_a_thread(make_app, model):
-    model.prefer(" wizard", 20)
-    async with open_session(make_app, model) as pilot:
-        await pilot.press("f6")  # continue
-        model.hold()
-        await pilot.press(*"the wiz")
-        assert prompt_of(pilot.app).suggestion == ""
-        model.release()
-        await until(pilot, lambda: prompt_of(pilot.app).suggestion == "ard")
-        await pilot.press("tab")
-        assert prompt_of(pilot.app).value == "the wizard"
 
 
 async def test_keys_are_handled_while_the_model_writes_and_a_stopped_reply_keeps_its_words(make_app, model):
     async with open_session(make_app, model) as pilot:
         app = pilot.app
         await pilot.press(*"Hello there")
-        await until(pilot, lambda: first_bar(app))
+        await ui.until(pilot, lambda: first_bar(app))
         model.prefer("the is", 6)  # instead of an end
         model.holds_at_pass = model.num_passes + 10
-        set_field(app, "max_tokens", "10000")
+        ui.set_field(app, "max_tokens", "10000")
         await pilot.press("enter")
-        await until(pilot, lambda: len(latest_reply(app).tokens) > 3)
-        assert "Slowpoke-1B" in transcript_text(app)
+        await ui.until(pilot, lambda: len(ui.latest_reply(app).tokens) > 3)
+        assert "Slowpoke-1B" in ui.transcript_text(app)
         await pilot.press(*"and then", "escape")
         assert prompt_of(app).value == "and then"
-        assert conversation_of(app).active_reply is not None
+        assert ui.conversation_of(app).active_reply is not None
         model.release()
-        await until_reply_ended(pilot)
-        assert "stopped by you" in exchange_text(app)
-        assert len(latest_reply(app).tokens) > 3
+        await ui.until_reply_ended(pilot)
+        assert "stopped by you" in ui.exchange_text(app)
+        assert len(ui.latest_reply(app).tokens) > 3
 
 
 async def test_a_reply_starts_from_what_was_read_and_the_bars_follow_it_without_the_model(make_app, model):
     async with open_session(make_app, model) as pilot:
         app = pilot.app
         prompt_of(app).value = "Hello there, where is the Ring?"
-        await until(pilot, lambda: first_bar(app))
+        await ui.until(pilot, lambda: first_bar(app))
         model.num_read = 0
-        set_field(app, "max_tokens", "5")
+        ui.set_field(app, "max_tokens", "5")
         await pilot.press("enter")
-        await until_reply_ended(pilot)
+        await ui.until_reply_ended(pilot)
         assert model.num_read <= 5 + 20  # without the messages; the completion of the draft may have been read
-        num_read, reply = model.num_read, latest_reply(app)
+        num_read, reply = model.num_read, ui.latest_reply(app)
         likeliest = model.tokenizer.tokens[int(np.argmax(reply.decoder_state(len(reply.tokens)).log_probs))]
-        await until(pilot, lambda: first_bar(app).startswith(likeliest.replace(" ", "·")))
+        await ui.until(pilot, lambda: first_bar(app).startswith(likeliest.replace(" ", "·")))
         for key in ("f7", "f7", "f8"):
             before = first_bar(app)
             await pilot.press(key)
             assert first_bar(app) != before
         assert model.num_read == num_read
-        assert "NEXT TOKEN" in bars_text(app)
+        assert "NEXT TOKEN" in ui.bars_text(app)
         await pilot.press("ctrl+right_square_bracket")
-        await until(pilot, lambda: "NEXT WORD" in bars_text(app))
+        await ui.until(pilot, lambda: "NEXT WORD" in ui.bars_text(app))
 
 
 async def test_alternatives_are_read_in_a_thread_where_they_were_evicted(make_app, model, monkeypatch):
@@ -148,37 +120,41 @@ async def test_alternatives_are_read_in_a_thread_where_they_were_evicted(make_ap
         app = pilot.app
 
         def alternatives():
-            return [line for line in inspector_text(app).splitlines() if line[:1] in "12345678" and "%" in line]
+            return [line for line in ui.inspector_text(app).splitlines() if line[:1] in "12345678" and "%" in line]
 
-        reply = await reply_to(pilot, "Hello there")
+        reply = await ui.reply_to(pilot, "Hello there")
         await pilot.press("ctrl+g")
-        await until(pilot, alternatives)
+        await ui.until(pilot, alternatives)
         model.hold()
         await pilot.press("home")
-        await until(pilot, lambda: "TOKEN 1 of" in inspector_text(app))
-        assert "surprise" in inspector_text(app)
+        await ui.until(pilot, lambda: "TOKEN 1 of" in ui.inspector_text(app))
+        assert "surprise" in ui.inspector_text(app)
         assert not alternatives()
         model.release()
-        await until(pilot, alternatives)
+        await ui.until(pilot, alternatives)
         number = next(line[0] for line in alternatives() if line[1] != "●")
         await pilot.press(number)
-        await until(pilot, lambda: latest_reply(app) is not reply)
-        await until_reply_ended(pilot)
-        assert latest_reply(app).turn is reply.turn
-        assert latest_reply(app).tokens[0].id != reply.tokens[0].id
+        await ui.until(pilot, lambda: ui.latest_reply(app) is not reply)
+        await ui.until_reply_ended(pilot)
+        assert ui.latest_reply(app).turn is reply.turn
+        assert ui.latest_reply(app).tokens[0].id != reply.tokens[0].id
 
 
 async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_continues(make_app, model):
     async with open_session(make_app, model) as pilot:
         app = pilot.app
-        assert "You help." in text_of(app.screen.query_one("#system"))
-        await send(pilot, "/system You are Gandalf.")
-        assert "You are Gandalf." in text_of(app.screen.query_one("#system"))
-        await reply_to(pilot, "Who are you?")
+        sampler = app.screen.query_one(SamplerPanel)
+        for keys, length in (((), 200), (("f6",), 30), (("f6",), 200)):  # answers have a length of their own
+            await pilot.press(*keys)
+            await ui.until(pilot, lambda length=length: sampler.settings().max_tokens == length)
+        assert "You help." in ui.text_of(app.screen.query_one("#system"))
+        await ui.send(pilot, "/system You are Gandalf.")
+        assert "You are Gandalf." in ui.text_of(app.screen.query_one("#system"))
+        await ui.reply_to(pilot, "Who are you?")
         assert [message.text for message in model.chat.encoded[-1]][:1] == ["You are Gandalf."]
-        await send(pilot, REFUSED_TEXT)
-        await until(pilot, lambda: "chat template cannot write" in notices(app))
-        assert "\n" not in notices(app)
+        await ui.send(pilot, REFUSED_TEXT)
+        await ui.until(pilot, lambda: "chat template cannot write" in ui.notices(app))
+        assert "\n" not in ui.notices(app)
         await pilot.press("ctrl+d")
         line = app.screen.query_one(Input)
         assert line.value == "You are Gandalf."
@@ -190,47 +166,30 @@ async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_
     assert '"system_prompt": "You are Gandalf."' in session.path.read_text()
     async with open_session(make_app, model) as pilot:
         await pilot.press("ctrl+s", "enter")
-        await until(pilot, lambda: "Who are you?" in transcript_text(pilot.app))
-        await reply_to(pilot, "Where is the Ring?")
+        await ui.until(pilot, lambda: "Who are you?" in ui.transcript_text(pilot.app))
+        await ui.reply_to(pilot, "Where is the Ring?")
         assert [message.role for message in model.chat.encoded[-1]] == ["system", "user", "assistant", "user"]
-
-
-async def test_answers_have_a_length_of_their_own(make_app, model):
-    async with open_session(make_app, model) as pilot:
-        sampler, store = pilot.app.screen.query_one(SamplerPanel), pilot.app.settings_store
-        for keys, command, length in (
-            ((), "", 200),
-            ((), "50", 50),
-            (("f6",), "", 30),
-            ((), "20", 20),
-            (("f6",), "", 50),
-        ):
-            await pilot.press(*keys)
-            if command:
-                await send(pilot, f"/length {command}")
-            await until(pilot, lambda length=length: sampler.settings().max_tokens == length)
-        assert (store.current.chat_max_tokens, store.current.sampler.max_tokens) == (50, 20)
 
 
 async def test_model_without_a_template_continues_texts_and_says_so(make_app, model):
     async with open_session(make_app, FakeSlowModel(has_chat=False, context_size=60), (60, 20)) as pilot:
         app = pilot.app
         mode = app.screen.query_one("#reply-mode")
-        assert text_of(mode) == "continue"
-        assert "without a chat template" in "".join(entries(app, Note))
-        await send(pilot, "/system You are Gandalf.")
-        assert "needs a model with a chat template" in notices(app)
+        assert ui.text_of(mode) == "continue"
+        assert "without a chat template" in "".join(ui.entries(app, Note))
+        await ui.send(pilot, "/system You are Gandalf.")
+        assert "needs a model with a chat template" in ui.notices(app)
         prompt_of(app).clear()
         await pilot.press("f6")
-        set_field(app, "max_tokens", "30")
+        ui.set_field(app, "max_tokens", "30")
         for _ in range(3):
-            await reply_to(pilot, "Hello there")
-        assert "has no chat template; it continues your text after a line break" in "".join(entries(app, Note))
+            await ui.reply_to(pilot, "Hello there")
+        assert "has no chat template; it continues your text after a line break" in "".join(ui.entries(app, Note))
         text = "The context of 60 tokens is full; the model now forgets the oldest half."
-        assert [note for note in entries(app, Note) if "context" in note] == [text]  # once
+        assert [note for note in ui.entries(app, Note) if "context" in note] == [text]  # once
         app.screen.set_session_model(slow_session_model(model))
-        await until(pilot, lambda: text_of(mode) == "conversation")
-        await reply_to(pilot, "Hello there")
-        assert "Slowp" in transcript_text(app)
+        await ui.until(pilot, lambda: ui.text_of(mode) == "conversation")
+        await ui.reply_to(pilot, "Hello there")
+        assert "Slowp" in ui.transcript_text(app)
         app.screen.set_session_model(SessionModel("mine", "", make_decoder()))
-        await until(pilot, lambda: text_of(mode) == "reply")
+        await ui.until(pilot, lambda: ui.text_of(mode) == "reply")

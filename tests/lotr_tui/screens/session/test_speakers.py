@@ -9,63 +9,44 @@ from lotr_tui.screens.session.roles_screen import parse_scene
 from lotr_tui.screens.session.who_answers_bars import WhoAnswersBars
 from lotr_tui.session.conversation.entries import Exchange, Note
 from lotr_tui.session.conversation.speaker_labels import (
-    SPEAKER_STYLES,
-    UNCAST_STYLE,
     exchange_speakers,
     name_column_width,
-    speaker_style,
 )
-from lotr_tui.theme import SHIRE, SHIRE_LIGHT
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from tests.support import pilot as ui
 from tests.support.app import ThemedApp
-from tests.support.dialogue_scenes import conversation as open_conversation
 from tests.support.dialogues import CAST, dialogue_session_model
-from tests.support.pilot import (
-    bars_text,
-    conversation_of,
-    entries,
-    exchange_text,
-    latest_reply,
-    lines_of,
-    notices,
-    screen_name,
-    send,
-    set_field,
-    transcript_text,
-    until,
-    until_reply_ended,
-)
 from tests.support.speaking import labels, make_speaking_app, num_turns, run, say, who_answers
 
 SIZE = (120, 35)
 
 
 async def until_turns(pilot, number):
-    await until(pilot, lambda: num_turns(pilot.app) == number)
-    await until_reply_ended(pilot)
+    await ui.until(pilot, lambda: num_turns(pilot.app) == number)
+    await ui.until_reply_ended(pilot)
 
 
 async def test_an_answer_stands_below_the_line_under_the_name_of_its_speaker(make_app):
     app = make_speaking_app(make_app)
     async with app.run_test(size=SIZE) as pilot:
-        await until(pilot, lambda: labels(app) == ["as a stranger", "to anyone", "conversation", "best of auto"])
-        assert "Say hello to Gandalf." in entries(app, Note)[0]
+        await ui.until(pilot, lambda: labels(app) == ["as a stranger", "to anyone", "conversation", "best of auto"])
+        assert "Say hello to Gandalf." in ui.entries(app, Note)[0]
         assert app.screen.query_one(PromptInput).placeholder == "say something; / lists commands"
         reply = await say(pilot)
         assert reply.speaker in CAST[:3]
-        lines = transcript_text(app).splitlines()
+        lines = ui.transcript_text(app).splitlines()
         said = next(index for index, line in enumerate(lines) if "the lamp was lit" in line)
         assert lines[said].split()[:2] == ["❯", "You"]
         assert lines[said + 1].split()[0] == reply.speaker.capitalize()
         column = lines[said].index("the lamp")
         assert lines[said + 1][column - 1] == " " != lines[said + 1][column]
-        assert f"{reply.speaker.capitalize()} by the model" in exchange_text(app)
-        assert "best of 8" in exchange_text(app)
+        assert f"{reply.speaker.capitalize()} by the model" in ui.exchange_text(app)
+        assert "best of 8" in ui.exchange_text(app)
         for number, key in enumerate(("ctrl+n", "enter"), 2):
             await pilot.press(key)
             await until_turns(pilot, number)
-            assert latest_reply(app).prompt == ""
-            assert exchange_text(app).count("\n") == 1  # the answer and its figures
+            assert ui.latest_reply(app).prompt == ""
+            assert ui.exchange_text(app).count("\n") == 1  # the answer and its figures
 
 
 async def test_roles_that_are_chosen_speak_and_answer(make_app):
@@ -77,16 +58,16 @@ async def test_roles_that_are_chosen_speak_and_answer(make_app):
         assert labels(app)[:2] == ["as Frodo", "to Gollum"]
         reply = await say(pilot)
         assert (reply.speaking_as, reply.speaker) == ("FRODO", "GOLLUM")
-        line = next(line for line in transcript_text(app).splitlines() if "the lamp was lit" in line)
+        line = next(line for line in ui.transcript_text(app).splitlines() if "the lamp was lit" in line)
         assert line.split()[:2] == ["❯", "Frodo"]
-        assert "Gollum by your choice" in exchange_text(app)
+        assert "Gollum by your choice" in ui.exchange_text(app)
         for name, key in zip(CAST[:3], ("ctrl+n", "enter", "ctrl+n"), strict=True):
             await run(pilot, f"/to {name}")
             number = num_turns(app)
             await pilot.press(key)
             await until_turns(pilot, number + 1)
-            assert latest_reply(app).speaker == name
-            assert f"{name.capitalize()} by your choice" in exchange_text(app)
+            assert ui.latest_reply(app).speaker == name
+            assert f"{name.capitalize()} by your choice" in ui.exchange_text(app)
         await run(pilot, "/as stranger")
         await run(pilot, "/to anyone")
         assert labels(app)[:2] == ["as a stranger", "to anyone"]
@@ -94,13 +75,13 @@ async def test_roles_that_are_chosen_speak_and_answer(make_app):
         await pilot.press("ctrl+x")
         assert app.screen.query_one(PromptInput).value == "where is frodo"
         await say(pilot, "where is bilbo")
-        assert latest_reply(app).turn is second.turn
+        assert ui.latest_reply(app).turn is second.turn
 
 
 async def test_bad_arguments_are_explained_and_change_nothing_and_names_are_completed(make_app):
     app = make_speaking_app(make_app)
     async with app.run_test(size=SIZE) as pilot:
-        await until(pilot, lambda: labels(app))
+        await ui.until(pilot, lambda: labels(app))
         before, prompt = labels(app), app.screen.query_one(PromptInput)
         for command, message in [
             ("/as Golum", "gollum"), ("/to Nobody of the cast", "not in the cast"), ("/again xyz", "not in the cast"),
@@ -109,9 +90,9 @@ async def test_bad_arguments_are_explained_and_change_nothing_and_names_are_comp
         ]:  # fmt: skip
             app.clear_notifications()
             await run(pilot, command)
-            assert message in notices(app).casefold()
+            assert message in ui.notices(app).casefold()
         assert labels(app) == before
-        assert conversation_of(app).current_reply is None
+        assert ui.conversation_of(app).current_reply is None
         for typed, completed in [
             ("/to Go", "/to Gollum"),
             ("/as ga", "/as gandalf"),
@@ -127,18 +108,18 @@ async def test_a_scene_goes_on_for_its_turns_with_its_speakers_and_a_reader_stay
     async with app.run_test(size=(80, 16)) as pilot:
         await run(pilot, "/scene 6 Frodo, gollum")
         await until_turns(pilot, 6)
-        assert {reply.speaker for reply in conversation_of(app).replies_by_exchange.values()} <= {"FRODO", "GOLLUM"}
+        assert {reply.speaker for reply in ui.conversation_of(app).replies_by_exchange.values()} <= {"FRODO", "GOLLUM"}
         transcript = app.screen.query_one(Transcript)
-        conversation_of(app).pace = 60
-        await send(pilot, "/scene 3")
-        await until(pilot, lambda: num_turns(app) == 7)
+        ui.conversation_of(app).pace = 60
+        await ui.send(pilot, "/scene 3")
+        await ui.until(pilot, lambda: num_turns(app) == 7)
         transcript.scroll_to(y=0, animate=False)
         await until_turns(pilot, 9)
         assert transcript.scroll_offset.y == 0
-        await send(pilot, "/scene 50")
-        await until(pilot, lambda: num_turns(app) == 11 and latest_reply(app).tokens)
+        await ui.send(pilot, "/scene 50")
+        await ui.until(pilot, lambda: num_turns(app) == 11 and ui.latest_reply(app).tokens)
         await pilot.press("escape")
-        await until(pilot, lambda: conversation_of(app).active_reply is None)
+        await ui.until(pilot, lambda: ui.conversation_of(app).active_reply is None)
         number = num_turns(app)
         await pilot.pause(0.3)
         assert num_turns(app) == number < 60
@@ -149,27 +130,27 @@ async def test_again_answers_as_the_same_speaker_or_as_another_one(make_app):
     async with app.run_test(size=SIZE) as pilot:
         await run(pilot, "/best 1")
         first = await say(pilot)
-        set_field(app, "seed", "8")
+        ui.set_field(app, "seed", "8")
         await pilot.press("ctrl+r")
-        await until(pilot, lambda: len(first.turn.replies) == 2)
-        await until_reply_ended(pilot)
-        assert latest_reply(app).speaker == first.speaker
+        await ui.until(pilot, lambda: len(first.turn.replies) == 2)
+        await ui.until_reply_ended(pilot)
+        assert ui.latest_reply(app).speaker == first.speaker
         other = next(name for name in CAST[:3] if name != first.speaker)
         await run(pilot, f"/again {other.lower()}")
-        assert latest_reply(app).speaker == other
-        assert other.capitalize() in transcript_text(app)
+        assert ui.latest_reply(app).speaker == other
+        assert other.capitalize() in ui.transcript_text(app)
         await pilot.press("ctrl+d", *first.speaker.lower(), "ctrl+r")
-        await until(pilot, lambda: len(first.turn.replies) == 4)
-        await until_reply_ended(pilot)
-        assert latest_reply(app).speaker == first.speaker
+        await ui.until(pilot, lambda: len(first.turn.replies) == 4)
+        await ui.until_reply_ended(pilot)
+        assert ui.latest_reply(app).speaker == first.speaker
         assert labels(app)[1] == "to anyone"
         await pilot.press("ctrl+g", "c")
-        await until(pilot, lambda: f"branch 1 of 4, {first.speaker.capitalize()}:" in transcript_text(app))
+        await ui.until(pilot, lambda: f"branch 1 of 4, {first.speaker.capitalize()}:" in ui.transcript_text(app))
         await pilot.press("escape")
         await run(pilot, "/best 3")
         assert labels(app)[-1] == "best of 3"
         assert len((await say(pilot)).turn.replies) == 3
-        assert "best of 3" in exchange_text(app)
+        assert "best of 3" in ui.exchange_text(app)
         await pilot.click("#best-of")
         assert labels(app)[-1] == "best of 8"
         assert app.settings_store.current.best_of == 8
@@ -178,17 +159,17 @@ async def test_again_answers_as_the_same_speaker_or_as_another_one(make_app):
 async def test_the_bars_follow_the_typed_line_and_a_click_chooses_who_answers(make_app):
     app = make_speaking_app(make_app)
     async with app.run_test(size=SIZE) as pilot:
-        await until(pilot, lambda: who_answers(app)[:1] == ["WHO ANSWERS  the model chooses"])
+        await ui.until(pilot, lambda: who_answers(app)[:1] == ["WHO ANSWERS  the model chooses"])
         before = who_answers(app)
         assert {line.split()[0] for line in before[1:]} == {"Gandalf", "Frodo", "Gollum"}
-        assert f"NEXT WORD  if {before[1].split()[0]} answers" in bars_text(app)
+        assert f"NEXT WORD  if {before[1].split()[0]} answers" in ui.bars_text(app)
         await pilot.press(*"frodo is a friend")
-        await until(pilot, lambda: who_answers(app) != before)
+        await ui.until(pilot, lambda: who_answers(app) != before)
         await pilot.click(WhoAnswersBars, offset=(5, 3))
         chosen = app.settings_store.current.answering
         assert who_answers(app)[0] == f"WHO ANSWERS  {chosen.capitalize()} by your choice"
         assert f"● {chosen.capitalize()}" in "\n".join(who_answers(app))
-        assert f"if {chosen.capitalize()} answers" in bars_text(app)
+        assert f"if {chosen.capitalize()} answers" in ui.bars_text(app)
         row = next(row for row, line in enumerate(who_answers(app)) if "●" in line)
         await pilot.click(WhoAnswersBars, offset=(5, row + 1))
         assert app.settings_store.current.answering == ""
@@ -203,11 +184,11 @@ async def test_labels_open_the_dialog_and_switch_the_mode(make_app):
         ):
             await pilot.pause()
             await pilot.click(selector)
-            await until(pilot, lambda: screen_name(app) == "CastDialog")
+            await ui.until(pilot, lambda: ui.screen_name(app) == "CastDialog")
             await pilot.press(*keys)
-            await until(pilot, lambda index=index, label=label: labels(app)[index] == label)
+            await ui.until(pilot, lambda index=index, label=label: labels(app)[index] == label)
         await pilot.click("#reply-mode")
-        await until(pilot, lambda: labels(app) == ["a line of Frodo", "continue"])
+        await ui.until(pilot, lambda: labels(app) == ["a line of Frodo", "continue"])
         assert not app.screen.query_one(WhoAnswersBars).display
         reply = await say(pilot, "the lamp")
         assert (reply.reply_mode, reply.speaker) == ("continue", "FRODO")
@@ -216,50 +197,20 @@ async def test_labels_open_the_dialog_and_switch_the_mode(make_app):
 async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_conversation(make_app):
     app = make_app()
     async with app.run_test(size=SIZE) as pilot:
-        await until(pilot, lambda: labels(app) == ["continue"])
+        await ui.until(pilot, lambda: labels(app) == ["continue"])
         await pilot.press("ctrl+d")
-        assert screen_name(app) == "SessionScreen"
+        assert ui.screen_name(app) == "SessionScreen"
         await pilot.press("f6", "f6")
         app.screen.set_session_model(dialogue_session_model())
-        await until(pilot, lambda: "conversation" in labels(app))  # plain models do not end conversations
-        assert "Say hello to Gandalf." in entries(app, Note)[0]
+        await ui.until(pilot, lambda: "conversation" in labels(app))  # plain models do not end conversations
+        assert "Say hello to Gandalf." in ui.entries(app, Note)[0]
         await run(pilot, "/to Gollum")
         app.screen.set_session_model(dialogue_session_model(("FRODO", "SAM", "SOMEONE")))
-        await until(pilot, lambda: labels(app)[1] == "to anyone")
+        await ui.until(pilot, lambda: labels(app)[1] == "to anyone")
         app.screen.set_session_model(dialogue_session_model())
-        await until(pilot, lambda: labels(app)[1] == "to Gollum")
+        await ui.until(pilot, lambda: labels(app)[1] == "to Gollum")
         await pilot.press("f6")
         assert app.settings_store.current.reply_mode == "continue"
-
-
-async def test_no_line_moves_while_an_answer_is_drawn_and_written(make_app):
-    app = make_speaking_app(make_app, pace=100)
-    async with app.run_test(size=SIZE) as pilot:
-        await say(pilot)
-        parts = ("#conversation", "#who", "#next", "#training", "#controls", "#roles", "#prompt")
-
-        def places():
-            return [app.screen.query_one(part).region for part in parts], transcript_text(app).splitlines()[:4]
-
-        before = places()
-        await send(pilot, "where is frodo")
-        while conversation_of(app).active_reply is not None:
-            assert places() == before
-            await pilot.pause(0.01)
-        assert places() == before
-
-
-async def test_a_saved_conversation_is_shown_with_names_and_continues(make_app):
-    app = make_app()
-    async with app.run_test(size=SIZE) as pilot:
-        await open_conversation(pilot)
-        shown = transcript_text(app)
-        assert [line.split()[:2] for line in shown.splitlines() if "❯" in line] == [["❯", "You"], ["❯", "Frodo"]]
-        assert "the model does not know: wizard" in shown
-        app.screen.query_one(PromptInput).value = ""
-        await say(pilot)
-        assert num_turns(app) == 4
-        assert latest_reply(app).speaker == "GOLLUM"
 
 
 @pytest.mark.parametrize(
@@ -312,12 +263,12 @@ async def test_all_lines_of_text_begin_in_one_column_and_a_long_name_is_cut():
         transcript = await show(pilot, *(exchange("", "", name, f"{TEXT} {TEXT}") for name in NAMES))
         for width in (30, 50, 60, 120):
             await pilot.resize_terminal(width, 100)
-            await until(pilot, lambda width=width: transcript.size.width >= width - 4)
+            await ui.until(pilot, lambda width=width: transcript.size.width >= width - 4)
             await pilot.pause()
-            lines = [line.rstrip() for line in lines_of(transcript).splitlines()[2:]]
+            lines = [line.rstrip() for line in ui.lines_of(transcript).splitlines()[2:]]
             assert len({text_column(line) for line in lines if line and "seed" not in line}) == 1
             assert all(cell_len(line) <= width for line in lines)
-        assert "King of the…  it is" in lines_of(transcript)
+        assert "King of the…  it is" in ui.lines_of(transcript)
 
 
 async def test_figures_name_the_choice_and_a_click_finds_the_word_beside_a_name():
@@ -326,7 +277,7 @@ async def test_figures_name_the_choice_and_a_click_finds_the_word_beside_a_name(
         turn = exchange("hello", "FRODO", "GANDALF", "no one is here")
         turn.branch_label, turn.best_of = "branch 1 of 8", "best of 8 (+4.0)"
         transcript = await show(pilot, turn)
-        lines = lines_of(transcript).splitlines()
+        lines = ui.lines_of(transcript).splitlines()
         row = next(row for row, line in enumerate(lines) if "seed 7" in line)
         figures = "seed 7 · T 0.80 · best of 8 (+4.0) · Gandalf by your choice · branch 1 of 8 · 900 words/s"
         assert lines[row].strip() == figures
@@ -337,21 +288,3 @@ async def test_figures_name_the_choice_and_a_click_finds_the_word_beside_a_name(
             assert transcript.cursor == cursor
         await pilot.click(Transcript, offset=(padding.left + lines[row - 2].index("hello"), padding.top + row - 2))
         assert transcript.cursor == (1, 0)
-
-
-async def test_speakers_have_colours_and_bold_names_in_every_theme(make_host):
-    assert speaker_style("FRODO", NAMES) == SPEAKER_STYLES[1]
-    assert speaker_style("SAURON", NAMES) == UNCAST_STYLE
-    app = make_host()
-    async with app.run_test(size=(80, 20)) as pilot:
-        transcript = await show(pilot, *(exchange("", "", name, "hello") for name in NAMES[:2]))
-        for theme in (SHIRE.name, SHIRE_LIGHT.name, "nord", "solarized-light", "ansi-dark", "ansi-light"):
-            app.theme = theme
-            await pilot.pause()
-            lines = [transcript.render_line(y) for y in range(transcript.size.height)]
-            styles = {segment.text.strip(): segment.style for line in lines for segment in line}
-            one, other = styles["Gandalf"], styles["Frodo"]
-            assert one.bold
-            assert other.bold
-            assert one != other
-            assert one.color != transcript.rich_style.color

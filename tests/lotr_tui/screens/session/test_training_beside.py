@@ -25,31 +25,31 @@ from lotr_tui.session.baselines import ModelChoice, load_model_choice
 from lotr_tui.session.conversation.entries import Note
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from tests.support import pilot as ui
 from tests.support.app import VOCABULARY, FakeJob, finished, make_decoder, training_events
-from tests.support.columns import column_lines, columns_text, generated_words, note_text, until_columns_ended
+from tests.support.columns import note_text, until_columns_ended
 from tests.support.files import write_run
 from tests.support.long_run import write_long_run
-from tests.support.pilot import entries, notices, reply_to, screen_name, set_field, text_of, until
 
 
 def status(app):
-    return text_of(app.screen.query_one("#status"))
+    return ui.text_of(app.screen.query_one("#status"))
 
 
 def noted(app, text):
-    return any(text in note for note in entries(app, Note))
+    return any(text in note for note in ui.entries(app, Note))
 
 
 async def choose_run(pilot, name):
     """Open the list of runs, and choose the only one with a name."""
     await pilot.press("ctrl+o")
-    await until(pilot, lambda: screen_name(pilot.app) == "RunsScreen" and pilot.app.screen.query(OptionList))
+    await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "RunsScreen" and pilot.app.screen.query(OptionList))
     runs = pilot.app.screen.query_one(OptionList)
-    await until(pilot, lambda: runs.option_count)
+    await ui.until(pilot, lambda: runs.option_count)
     await pilot.press("slash", *name, "enter")
-    await until(pilot, lambda: runs.has_focus and runs.option_count == 1)
+    await ui.until(pilot, lambda: runs.has_focus and runs.option_count == 1)
     await pilot.press("enter")
-    await until(pilot, lambda: screen_name(pilot.app) == "SessionScreen")
+    await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "SessionScreen")
 
 
 async def test_session_uses_each_model_of_a_training_and_its_dashboard_leads_back(make_app, use_job):
@@ -59,25 +59,25 @@ async def test_session_uses_each_model_of_a_training_and_its_dashboard_leads_bac
         app = pilot.app
         session = app.screen
         await pilot.press("ctrl+t")
-        await until(pilot, lambda: screen_name(app) == "NewTrainingDialog")
+        await ui.until(pilot, lambda: ui.screen_name(app) == "NewTrainingDialog")
         await pilot.press("enter")
-        await until(pilot, lambda: "learning · epoch 0.0" in status(app))
+        await ui.until(pilot, lambda: "learning · epoch 0.0" in status(app))
         first = next(event for event in events if isinstance(event, Evaluated)).model
         assert session.session_model.model is first
-        set_field(app, "max_tokens", "5")
-        assert (await reply_to(pilot)).session_model.model is first
+        ui.set_field(app, "max_tokens", "5")
+        assert (await ui.reply_to(pilot)).session_model.model is first
         await pilot.press("ctrl+t")
-        await until(pilot, lambda: screen_name(app) == "DashboardScreen")
+        await ui.until(pilot, lambda: ui.screen_name(app) == "DashboardScreen")
         await pilot.press("escape")
-        await until(pilot, lambda: app.screen is session)
+        await ui.until(pilot, lambda: app.screen is session)
         job.release(100)
-        await until(pilot, lambda: "valid 72.5" in status(app) and noted(app, "training finished"))
+        await ui.until(pilot, lambda: "valid 72.5" in status(app) and noted(app, "training finished"))
         assert session.session_model.name == "tiny-test"
         await pilot.press("ctrl+t")
-        await until(pilot, lambda: screen_name(app) == "DashboardScreen")
+        await ui.until(pilot, lambda: ui.screen_name(app) == "DashboardScreen")
         await choose_run(pilot, "bundled")
         assert app.screen_stack == [session]  # a second session would be one more to leave
-        await until(pilot, lambda: noted(app, "now using bundled"))
+        await ui.until(pilot, lambda: noted(app, "now using bundled"))
 
 
 async def test_failed_training_is_reported_and_the_session_and_its_chart_stay(make_app, use_job):
@@ -86,13 +86,13 @@ async def test_failed_training_is_reported_and_the_session_and_its_chart_stay(ma
         app, view = pilot.app, TrainingView()
         for event in training_events():
             view.apply(event)
-        await until(pilot, lambda: app.screen.query(RunPerplexityChart))
+        await ui.until(pilot, lambda: app.screen.query(RunPerplexityChart))
         app.screen.query_one(RunPerplexityChart).show(view)
         app.screen.start_training(PRESETS["tiny"])
-        await until(pilot, lambda: noted(app, "out of [memory]"))
+        await ui.until(pilot, lambda: noted(app, "out of [memory]"))
         assert not app.is_training
         assert "valid 72.5" in app.screen.query_one(RunPerplexityChart).render_line(0).text
-        assert (await reply_to(pilot)).tokens
+        assert (await ui.reply_to(pilot)).tokens
 
 
 # The chart of a run, which is read in a thread
@@ -136,15 +136,15 @@ async def test_typing_works_while_a_long_run_is_read_and_the_last_requested_char
             return app.screen.query_one(RunPerplexityChart).render_line(0).text
 
         await choose_run(pilot, "long")
-        await until(pilot, lambda: "long" in status(app))
+        await ui.until(pilot, lambda: "long" in status(app))
         gate.release(2)  # the first chunk
-        await until(pilot, lambda: "reading the run" in legend() and "valid" in legend())
+        await ui.until(pilot, lambda: "reading the run" in legend() and "valid" in legend())
         await pilot.press(*"the")  # the metrics are not read yet
         assert app.screen.query_one("#prompt", PromptInput).value == "the"
         chart, complete = app.screen.query_one(RunPerplexityChart), TrainingView.from_run(long_run)
         assert 0 < len(chart.view.steps) < NUM_UPDATES / 2
         gate.release(1000)
-        await until(pilot, lambda: "reading" not in legend())
+        await ui.until(pilot, lambda: "reading" not in legend())
         assert (chart.view.steps, chart.view.evaluations) == (complete.steps, complete.evaluations)
         assert "valid 70.0" in legend()
         chart.load_run(long_run)
@@ -154,7 +154,7 @@ async def test_typing_works_while_a_long_run_is_read_and_the_last_requested_char
         assert "reading" not in legend()
         (long_run / "model.safetensors").write_bytes(b"no")
         await choose_run(pilot, "long")
-        await until(pilot, lambda: "model.safetensors" in notices(app))
+        await ui.until(pilot, lambda: "model.safetensors" in ui.notices(app))
 
 
 # Saved epochs
@@ -194,7 +194,7 @@ async def open_side_by_side(pilot):
     await pilot.press(*"the tower", "ctrl+y")
     screen = pilot.app.screen
     assert isinstance(screen, SideBySideScreen)
-    await until(pilot, lambda: "away.csv" in note_text(screen))
+    await ui.until(pilot, lambda: "away.csv" in note_text(screen))
     await until_columns_ended(pilot, screen)
     return screen
 
@@ -202,7 +202,7 @@ async def open_side_by_side(pilot):
 async def offered_models(pilot):
     """Open the list of models for a column, and return its rows."""
     await pilot.press("f3")
-    assert screen_name(pilot.app) == "ModelChoiceDialog"
+    assert ui.screen_name(pilot.app) == "ModelChoiceDialog"
     return [" ".join(str(option.prompt).split()) for option in pilot.app.screen.query_one(OptionList).options]
 
 
@@ -212,43 +212,24 @@ def generate_alone(model, screen):
     return [event.text for event in events if isinstance(event, TokenEvent)]
 
 
-async def test_two_epochs_beside_the_best_model(make_app, folder, trained):
-    async with make_app(session_model=load_session_model([RUN], folder)).run_test(size=(80, 24)) as pilot:
-        screen = await open_side_by_side(pilot)
-        rows = await offered_models(pilot)
-        assert rows[2:5] == [
-            "tiny-test@1 epoch 1 valid 130.0", "tiny-test@2 epoch 2 valid 115.0", "tiny-test@4 epoch 4 valid 95.3",
-        ]  # fmt: skip
-        await pilot.press("down", "down", "enter")
-        await until_columns_ended(pilot, screen)
-        await offered_models(pilot)
-        await pilot.press("down", "down", "down", "down", "enter")
-        await until_columns_ended(pilot, screen)
-        assert column_lines(screen)[0].split() == ["tiny-test", "tiny-test@1", "tiny-test@4"]
-        assert "valid 95.3" in columns_text(screen)
-        assert screen.slots[2].output.description == "epoch 4 · valid 95.3 (Kneser-Ney 90.8)"
-        for slot, seed in zip(screen.slots, (5, 1, 4), strict=True):
-            assert generated_words(slot.output) == generate_alone(make_decoder(seed), screen)
-
-
 async def test_epochs_of_a_running_training_are_offered_as_they_are_saved(make_app, folder, use_job):
     job = use_job(RecordedJob(folder, 5))
     async with make_app().run_test(size=(80, 24)) as pilot:
         session = pilot.app.screen
         session.start_training(PRESETS["tiny"])
         job.release(EVENTS_BEFORE + EVENTS_OF_EPOCH)
-        await until(pilot, lambda: "epoch 1.0" in session.session_model.description)
+        await ui.until(pilot, lambda: "epoch 1.0" in session.session_model.description)
         screen = await open_side_by_side(pilot)
         assert screen.slots[0].output.title == RUN
         assert [row for row in await offered_models(pilot) if "@" in row] == ["tiny-test@1 epoch 1 valid 130.0"]
         await pilot.press("escape")
         job.release(3 * EVENTS_OF_EPOCH)
-        await until(pilot, lambda: len(list_epoch_checkpoints(job.recorded.path)) == 3)
+        await ui.until(pilot, lambda: len(list_epoch_checkpoints(job.recorded.path)) == 3)
         rows = await offered_models(pilot)
         assert [row.split()[0] for row in rows if "@" in row] == ["tiny-test@1", "tiny-test@2", "tiny-test@4"]
         epoch_weights_path(job.recorded.path, 1).unlink()
         await pilot.press("down", "down", "enter")
-        await until(pilot, lambda: "did not keep epoch 1; it kept 2, 4" in note_text(screen))
+        await ui.until(pilot, lambda: "did not keep epoch 1; it kept 2, 4" in note_text(screen))
         assert len(screen.slots) == 1
         assert pilot.app.is_training
 

@@ -3,45 +3,23 @@
 import threading
 import time
 
-import numpy as np
-import pytest
-
-from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.preview import next_token_probs
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
 from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.mixture import Mixture
-from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.session.conversation import saved_replies
 from lotr_tui.session.conversation.entries import Exchange, Note
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.settings import REPLY_MODE_NOTE
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.status_bar import StatusBar
+from tests.support import pilot as ui
 from tests.support.app import VOCABULARY, FakeJob, make_decoder, training_events
-from tests.support.pilot import (
-    bars_text,
-    conversation_of,
-    entries,
-    exchange_text,
-    inspector_text,
-    latest_reply,
-    notices,
-    reply_to,
-    send,
-    set_field,
-    text_of,
-    transcript_text,
-    until,
-    until_reply_ended,
-)
 
 WIDE = (160, 45)
 
@@ -50,27 +28,22 @@ def prompt_of(app):
     return app.screen.query_one("#prompt", PromptInput)
 
 
-def mixture():
-    return NeuralCache(Mixture([make_decoder(1), make_decoder(2)], [0.7, 0.3]), CacheSettings(weight=0.2))
-
-
 def generated(model, prompt, settings, seed):
     ids = VOCABULARY.encode(prompt).tolist()
     return " ".join(event.text for event in generate(model, ids, settings, seed) if isinstance(event, TokenEvent))
 
 
-@pytest.mark.parametrize("make_model", [make_decoder, mixture], ids=["LSTM", "mixture with cache"])
-async def test_typed_prompt_is_continued_with_the_seed_and_the_controls(make_app, make_model):
-    model = make_model()
+async def test_typed_prompt_is_continued_with_the_seed_and_the_controls_by_a_mixture_with_cache(make_app):
+    model = NeuralCache(Mixture([make_decoder(1), make_decoder(2)], [0.7, 0.3]), CacheSettings(weight=0.2))
     app = make_app(session_model=SessionModel("mine", "0.70 one + 0.30 two", model))
     async with app.run_test(size=WIDE) as pilot:
-        set_field(app, "seed", "7")
-        set_field(app, "top_k", "5")
+        ui.set_field(app, "seed", "7")
+        ui.set_field(app, "top_k", "5")
         await pilot.press("f8", *"Bilbo", "space", *"is", "enter")
-        await until_reply_ended(pilot)
-        shown = exchange_text(app)
-        assert f"top-k 5: 5 of {len(VOCABULARY)} words can be sampled" in bars_text(app)
-        assert "mine · 0.70 one + 0.30 two" in text_of(app.screen.query_one(StatusBar))
+        await ui.until_reply_ended(pilot)
+        shown = ui.exchange_text(app)
+        assert f"top-k 5: 5 of {len(VOCABULARY)} words can be sampled" in ui.bars_text(app)
+        assert "mine · 0.70 one + 0.30 two" in ui.text_of(app.screen.query_one(StatusBar))
     assert generated(model, "bilbo is", SamplerSettings(temperature=0.85, top_k=5), 7) in shown
     for text in ("❯ Bilbo is", "seed 7", "temperature 0.85", "top-k 5", "words/s"):
         assert text in shown
@@ -83,7 +56,7 @@ async def test_bars_follow_the_typed_words_and_the_slider_which_consumes_no_rand
         ids = VOCABULARY.encode("the lamp").tolist()
         for temperature, key in ((0.9, "f7"), (0.85, "f7"), (0.8, "f7")):
             await pilot.pause()
-            lines = bars_text(app).splitlines()
+            lines = ui.bars_text(app).splitlines()
             assert lines[0].startswith('NEXT WORD  after "lamp"')
             state, settings = prefill(loaded.decoder, ids), SamplerSettings(temperature=temperature)
             expected = next_token_probs(state.log_probs, settings, ids, VOCABULARY, 40, is_first_token=True)
@@ -93,9 +66,9 @@ async def test_bars_follow_the_typed_words_and_the_slider_which_consumes_no_rand
                 assert f"{candidate.model_prob:.1%}" in line
             await pilot.press(key)
         prompt_of(app).clear()
-        first = await reply_to(pilot, seed="3")
+        first = await ui.reply_to(pilot, seed="3")
         await pilot.press(*["f8", "f7"] * 3)
-        second = await reply_to(pilot, seed="3")
+        second = await ui.reply_to(pilot, seed="3")
         assert [token.id for token in second.tokens] == [token.id for token in first.tokens]
 
 
@@ -106,60 +79,45 @@ async def test_unusual_prompts_are_plain_text_and_unreadable_ones_are_refused_an
         assert app.screen.focused is prompt_of(app)
         for prompt in ("", "   ", "xylophone"):
             app.clear_notifications()
-            await send(pilot, prompt)
-            await until(pilot, lambda: notices(app))
+            await ui.send(pilot, prompt)
+            await ui.until(pilot, lambda: ui.notices(app))
             assert prompt_of(app).value == prompt
         for field, value in [("top_p", "0"), ("top_p", "1.5"), ("max_tokens", "0")]:
             app.clear_notifications()
-            set_field(app, field, value)
-            await send(pilot, "bilbo is")
-            await until(pilot, lambda: "out of range" in notices(app))
-            set_field(app, field, "")
-        assert not entries(app, Exchange)
+            ui.set_field(app, field, value)
+            await ui.send(pilot, "bilbo is")
+            await ui.until(pilot, lambda: "out of range" in ui.notices(app))
+            ui.set_field(app, field, "")
+        assert not ui.entries(app, Exchange)
         for prompt, text in [
             ("bilbo xylophone ☺", "the model does not know: xylophone, ☺"),
             ("[red]bilbo[/red] is [/", "[red]bilbo[/red] is [/"),
             ("bilbo \x1b]0;owned\x07 is", "❯ bilbo is\n"),
         ]:
-            await reply_to(pilot, prompt)
-            assert text in exchange_text(app)
-            assert not {"\x1b", "\x07"} & set(exchange_text(app))
-        assert "the model does not know: xylophone, ☺" in transcript_text(app)  # of an older prompt
-        assert "<unk>" not in transcript_text(app)
+            await ui.reply_to(pilot, prompt)
+            assert text in ui.exchange_text(app)
+            assert not {"\x1b", "\x07"} & set(ui.exchange_text(app))
+        assert "the model does not know: xylophone, ☺" in ui.transcript_text(app)  # of an older prompt
+        assert "<unk>" not in ui.transcript_text(app)
 
 
 async def test_escape_and_ctrl_c_stop_a_reply_and_keep_its_words(make_app):
     async with make_app(pace=40).run_test(size=(80, 24)) as pilot:
         app = pilot.app
-        set_field(app, "max_tokens", "900")
+        ui.set_field(app, "max_tokens", "900")
         for key in ("escape", "ctrl+c"):
-            await send(pilot, "bilbo is")
-            await until(pilot, lambda: len(exchange_text(app).split()) > 6)
-            await send(pilot, "frodo is")  # is refused while a reply is written
+            await ui.send(pilot, "bilbo is")
+            await ui.until(pilot, lambda: len(ui.exchange_text(app).split()) > 6)
+            await ui.send(pilot, "frodo is")  # is refused while a reply is written
             assert prompt_of(app).value == "frodo is"
             await pilot.press(key)
-            await until(pilot, lambda: "stopped by you" in exchange_text(app))
-            assert len(exchange_text(app).split()) > 6
-        assert len(entries(app, Exchange)) == 2
+            await ui.until(pilot, lambda: "stopped by you" in ui.exchange_text(app))
+            assert len(ui.exchange_text(app).split()) > 6
+        assert len(ui.entries(app, Exchange)) == 2
         app.clear_notifications()
         await pilot.press("ctrl+c", "ctrl+c")
-        assert notices(app) == "ctrl+q quits"
+        assert ui.notices(app) == "ctrl+q quits"
         assert app.return_code is None
-
-
-async def test_model_with_another_vocabulary_replaces_a_generating_one(make_app):
-    words, config = WordTokenizer((UNK, EOS, "ring", "is")), ModelConfig(embedding_size=4, hidden_size=4)
-    weights = {name: np.zeros(shape, np.float32) for name, shape in weight_shapes(config, 4).items()}
-    async with make_app(pace=40).run_test(size=WIDE) as pilot:
-        app = pilot.app
-        await send(pilot, "bilbo baggins is")
-        await until(pilot, lambda: len(exchange_text(app).split()) > 6)
-        app.screen.set_session_model(SessionModel("other", "", NumpyLSTM(config, words, weights)), "")
-        await until_reply_ended(pilot)
-        await until(
-            pilot, lambda: "2 of 4 words can be sampled" in bars_text(app)
-        )  # not <unk>, and no end at the start
-        assert "at the start" in bars_text(app)
 
 
 class FailingModel:
@@ -186,20 +144,20 @@ async def test_error_during_generation_is_shown_and_the_session_continues(make_a
     async with make_app().run_test() as pilot:
         app = pilot.app
         app.screen.set_session_model(SessionModel("broken", "", FailingModel()))
-        await send(pilot, "bilbo is")
-        await until(pilot, lambda: "failed: " in exchange_text(app))
-        assert "ValueError: the weights [broke]" in exchange_text(app)
+        await ui.send(pilot, "bilbo is")
+        await ui.until(pilot, lambda: "failed: " in ui.exchange_text(app))
+        assert "ValueError: the weights [broke]" in ui.exchange_text(app)
         app.screen.set_session_model(SessionModel("whole", "", make_decoder()))
-        assert (await reply_to(pilot, "frodo is")).tokens
+        assert (await ui.reply_to(pilot, "frodo is")).tokens
 
 
 async def test_quitting_while_a_reply_is_written_and_a_model_is_trained_leaves_no_thread_behind(make_app, use_job):
     job = use_job(FakeJob(training_events()).release(5))
     async with make_app(pace=2).run_test() as pilot:
         await pilot.press("ctrl+t", "enter")
-        await until(pilot, lambda: pilot.app.is_training)
-        await send(pilot, "bilbo is")
-        await until(pilot, lambda: conversation_of(pilot.app).active_reply)
+        await ui.until(pilot, lambda: pilot.app.is_training)
+        await ui.send(pilot, "bilbo is")
+        await ui.until(pilot, lambda: ui.conversation_of(pilot.app).active_reply)
         await pilot.press("ctrl+q", "s")
     assert job.stopped.wait(1)
     end = time.monotonic() + 1
@@ -212,20 +170,20 @@ async def test_full_conversation_is_saved_and_a_new_one_begins(make_app, monkeyp
     monkeypatch.setattr(saved_replies, "MAX_TOKENS", 50)
     async with make_app().run_test(size=(120, 40)) as pilot:
         app = pilot.app
-        first = conversation_of(app)
-        await reply_to(pilot)
+        first = ui.conversation_of(app)
+        await ui.reply_to(pilot)
         await pilot.press("ctrl+x")  # an edit is in progress when the session becomes full
-        while conversation_of(app) is first:
-            await send(pilot, "the lamp")
-            await until(pilot, lambda: first.active_reply is None)
+        while ui.conversation_of(app) is first:
+            await ui.send(pilot, "the lamp")
+            await ui.until(pilot, lambda: first.active_reply is None)
             await pilot.pause()
-        assert first.name in entries(app, Note)[-1]
+        assert first.name in ui.entries(app, Note)[-1]
         saved = load_session(tmp_path / "sessions" / f"{first.name}.jsonl").replies
         assert len(saved) == len(first.replies_by_exchange)
         assert sum(len(reply.tokens) for reply in saved) > 50
-        new = await reply_to(pilot, "bilbo")
+        new = await ui.reply_to(pilot, "bilbo")
         assert new.parent is None
-        assert list(conversation_of(app).replies_by_exchange.values()) == [new]
+        assert list(ui.conversation_of(app).replies_by_exchange.values()) == [new]
         assert len(list((tmp_path / "sessions").glob("*.jsonl"))) == 2
 
 
@@ -233,7 +191,7 @@ async def test_full_conversation_is_saved_and_a_new_one_begins(make_app, monkeyp
 
 
 def painted_lines(app):
-    return [line.strip() for line in transcript_text(app).splitlines()]
+    return [line.strip() for line in ui.transcript_text(app).splitlines()]
 
 
 def lines_with_figures(app):
@@ -249,7 +207,7 @@ async def test_figures_are_shown_of_the_newest_reply_and_of_the_one_under_the_cu
     async with make_app().run_test(size=WIDE) as pilot:
         app, prompts = pilot.app, ("bilbo is", "the lamp", "frodo")
         for seed, prompt in enumerate(prompts, 1):
-            await reply_to(pilot, prompt, str(seed))
+            await ui.reply_to(pilot, prompt, str(seed))
             assert [f"seed {seed} " in line for line in lines_with_figures(app)] == [True]
         rows = [screen_line(app, f"❯ {prompt}") for prompt in prompts]
         for keys, seeds in ((("ctrl+g", "up"), "23"), (("up",), "13"), (("down", "down"), "3"), (("escape",), "3")):
@@ -258,9 +216,9 @@ async def test_figures_are_shown_of_the_newest_reply_and_of_the_one_under_the_cu
             assert [line.split("seed ")[1][0] for line in lines_with_figures(app)] == list(seeds)
             assert [screen_line(app, f"❯ {prompt}") for prompt in prompts] == rows
         await pilot.resize_terminal(60, 20)
-        set_field(app, "max_tokens", "3")
-        set_field(app, "top_p", "0.95")
-        await reply_to(pilot)
+        ui.set_field(app, "max_tokens", "3")
+        ui.set_field(app, "top_p", "0.95")
+        await ui.reply_to(pilot)
         (figures,) = lines_with_figures(app)
         assert figures.startswith("stopped at 3 words · seed 7 · ")
         assert figures.endswith("…")  # one line
@@ -269,18 +227,18 @@ async def test_figures_are_shown_of_the_newest_reply_and_of_the_one_under_the_cu
 async def test_nothing_moves_while_a_reply_is_written_or_a_reader_has_scrolled_away(make_app):
     async with make_app(pace=100).run_test(size=(100, 20)) as pilot:
         app = pilot.app
-        set_field(app, "max_tokens", "6")
+        ui.set_field(app, "max_tokens", "6")
         for seed in range(6):  # more than fit
-            await reply_to(pilot, seed=str(seed))
+            await ui.reply_to(pilot, seed=str(seed))
         transcript = app.screen.query_one(Transcript)
         assert transcript.is_vertical_scroll_end
-        conversation_of(app).pace = 20
+        ui.conversation_of(app).pace = 20
         for keys in ((*"frodo", "enter"), ("ctrl+r",)):  # a regenerated reply is short at first
             await pilot.press(*keys)
-            await until(pilot, lambda: conversation_of(app).active_reply and "❯ frodo" in transcript_text(app))
+            await ui.until(pilot, lambda: ui.conversation_of(app).active_reply and "❯ frodo" in ui.transcript_text(app))
             await pilot.pause()
             rows = {screen_line(app, "❯ frodo")}
-            while conversation_of(app).active_reply is not None:
+            while ui.conversation_of(app).active_reply is not None:
                 await pilot.pause(0.005)
                 rows.add(screen_line(app, "❯ frodo"))
             assert len(rows) == 1
@@ -291,25 +249,10 @@ async def test_nothing_moves_while_a_reply_is_written_or_a_reader_has_scrolled_a
         await pilot.pause()
         assert transcript.scroll_offset.y == before
         await pilot.press("pagedown", "pagedown", "pagedown")
-        await until(pilot, lambda: "training finished" in transcript_text(app))
+        await ui.until(pilot, lambda: "training finished" in ui.transcript_text(app))
         await pilot.resize_terminal(60, 16)
         await pilot.pause()
         assert transcript.is_vertical_scroll_end
-
-
-async def test_only_visible_replies_of_5000_are_painted(make_app, monkeypatch):
-    async with make_app().run_test(size=(80, 24)) as pilot:
-        transcript = pilot.app.screen.query_one(Transcript)
-        many = [Exchange(f"prompt {number}", (), number, "greedy") for number in range(5000)]
-        for exchange in many:
-            exchange.pieces, exchange.is_generating = [" word"] * 30, False
-        transcript.replace_entries(1, many)
-        painted, blocks = set(), Exchange.blocks
-        monkeypatch.setattr(Exchange, "blocks", lambda self: painted.add(id(self)) or blocks(self))
-        await reply_to(pilot)
-        await pilot.press("pageup", "pageup", "pageup", "ctrl+g", "left", "left", "up", "up")
-        await pilot.pause()
-        assert len(painted) < 40
 
 
 async def test_search_finds_and_cycles_through_matches_and_keeps_what_is_typed(make_app):
@@ -323,62 +266,41 @@ async def test_search_finds_and_cycles_through_matches_and_keeps_what_is_typed(m
         matches = app.screen.query_one("#matches")
         for key, number, note in (("", 2, "note 20"), ("enter", 1, "note 3 "), ("down", 2, "note 20")):
             await pilot.press(*[key] * bool(key))
-            await until(pilot, lambda number=number: text_of(matches) == f"{number} of 2")
-            assert note in transcript_text(app)
+            await ui.until(pilot, lambda number=number: ui.text_of(matches) == f"{number} of 2")
+            assert note in ui.transcript_text(app)
             lines = [transcript.render_line(y) for y in range(transcript.size.height)]
             assert [s.text for line in lines for s in line if s.style and s.style.reverse] == ["Needle"]
         await pilot.press("x")
-        await until(pilot, lambda: text_of(matches) == "no match")
+        await ui.until(pilot, lambda: ui.text_of(matches) == "no match")
         await pilot.press("escape")
-        await until(pilot, lambda: app.screen.focused is prompt_of(app) and not app.screen.query_one(SearchBar).is_open)
+        await ui.until(
+            pilot, lambda: app.screen.focused is prompt_of(app) and not app.screen.query_one(SearchBar).is_open
+        )
 
 
 # Ends of lines
 
 
-def make_line_model():
-    """Return a model that often ends a line."""
+async def test_keep_going_after_the_end_of_a_line_shows_the_next_line(make_app):
     decoder = make_decoder()
     decoder.weights["output.bias"][EOS_ID] = 4
-    return SessionModel("lines", "", decoder)
-
-
-@pytest.mark.parametrize("size", [(60, 20), WIDE])
-async def test_keep_going_after_the_end_of_a_line_shows_the_next_line(make_app, size):
-    async with make_app(session_model=make_line_model()).run_test(size=size) as pilot:
+    async with make_app(session_model=SessionModel("lines", "", decoder)).run_test(size=(60, 20)) as pilot:
         app = pilot.app
-        set_field(app, "max_tokens", "40")
-        reply = await reply_to(pilot)
+        ui.set_field(app, "max_tokens", "40")
+        reply = await ui.reply_to(pilot)
         assert reply.has_ended_line
         first = " ".join(token.text for token in reply.tokens)
         await pilot.press("ctrl+n")
-        await until_reply_ended(pilot)
-        tokens = [token.text for token in latest_reply(app).tokens]
+        await ui.until_reply_ended(pilot)
+        tokens = [token.text for token in ui.latest_reply(app).tokens]
         second = " ".join(tokens[tokens.index(EOS) + 1 :])
         assert second
         row = screen_line(app, f"{first}\N{NO-BREAK SPACE}¶")
         assert painted_lines(app)[row + 1] == second
-        assert latest_reply(app).text() == f"bilbo is {first}\n{second}"
-        assert "end of line" in exchange_text(app)
+        assert ui.latest_reply(app).text() == f"bilbo is {first}\n{second}"
+        assert "end of line" in ui.exchange_text(app)
         await pilot.press("ctrl+g", "home", *["right"] * tokens.index(EOS))
-        await until(pilot, lambda: f"{tokens.index(EOS) + 1} of {len(tokens)}  end of line" in inspector_text(app))
-        assert EOS not in inspector_text(app)
-
-
-async def test_reply_mode_explains_its_limits_once_for_each_session_and_model(make_app):
-    async with make_app(session_model=make_line_model()).run_test(size=(100, 30)) as pilot:
-        app, note = pilot.app, f"Reply mode: {REPLY_MODE_NOTE}."
-        await pilot.press("f6", "f6", "f6")
-        await reply_to(pilot)
-        assert entries(app, Note)[1:] == [note]
-        notebook = SessionModel("notebook", "", make_decoder(), predicts_eos=False)
-        for session_model in (SessionModel("other", "", make_decoder()), notebook):
-            app.screen.set_session_model(session_model)
-            await reply_to(pilot)
-            await reply_to(pilot)
-        assert entries(app, Note)[1:] == [
-            note, note, "Reply mode: notebook was trained without line ends, so it rarely answers, or stops."
-        ]  # fmt: skip
-        await send(pilot, "/new")
-        await reply_to(pilot)
-        assert len(entries(app, Note)) == 2
+        await ui.until(
+            pilot, lambda: f"{tokens.index(EOS) + 1} of {len(tokens)}  end of line" in ui.inspector_text(app)
+        )
+        assert EOS not in ui.inspector_text(app)

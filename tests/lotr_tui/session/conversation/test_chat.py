@@ -13,7 +13,7 @@ from lotr_tui.session.conversation.restore import rebuild_conversation
 from lotr_tui.session.export import to_json, to_text
 from lotr_tui.session.saved_session import SavedSession, encode_session, parse_session
 from tests.support.conversations import branch_off, finish_reply, only_session
-from tests.support.slow_models import REFUSED_TEXT, FakeSlowModel, slow_session_model
+from tests.support.slow_models import FakeSlowModel, slow_session_model
 
 SETTINGS = SamplerSettings(max_tokens=30)
 
@@ -70,13 +70,6 @@ def test_ended_answer_is_not_continued_and_a_cut_one_is(conversation, session_mo
     longer.done = type(longer.done)("eos", 1, 3, 1.0)
     with pytest.raises(InvalidInputError, match="the answer has ended"):
         conversation.continue_reply(longer, SETTINGS, 4)
-
-
-def test_conversation_that_the_template_refuses_is_one_line(conversation, session_model):
-    with pytest.raises(InvalidInputError, match="chat template cannot write"):
-        say(conversation, session_model, REFUSED_TEXT)
-    assert conversation.current_reply is None
-    assert say(conversation, session_model, "Hello there").tokens
 
 
 def test_model_states_stay_where_log_probs_were_evicted(conversation, session_model, model, monkeypatch):

@@ -16,8 +16,6 @@ from lotr_tui.session.session_model import SessionModel
 from tests.support.app import make_decoder
 from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session
 from tests.support.dialogues import dialogue_model, finish_scene
-from tests.support.models import make_tokenizer
-from tests.support.numpy_transformer import random_transformer
 
 
 class CountingModel:
@@ -209,15 +207,3 @@ def test_arrays_that_states_share_count_once(conversation, monkeypatch):
     num_shared_chunks = 200 // CHUNK_ROWS + 1  # arrays of evicted states that later states still use
     assert limit // 2 < num_bytes < limit + num_shared_chunks * chunk_bytes
     assert sum(map(count_array_bytes, states)) > 2 * limit
-
-
-def test_following_states_share_their_arrays():
-    model = random_transformer(make_tokenizer(11), context_size=90)
-    _, state = model.advance_tokens(model.start(), [1] * 60)
-    _, following = model.advance(state, 3)
-    _, branch = model.advance(state, 4)
-    arrays = {id(array): array.nbytes for array in state_arrays(state)}
-    own = [array for array in state_arrays(following) if id(array) not in arrays]
-    assert [array.shape for array in own] == [(8,)]  # the hidden vector
-    added = sum(array.nbytes for array in state_arrays(branch) if id(array) not in arrays)
-    assert 0 < added < sum(arrays.values())

@@ -11,7 +11,6 @@ from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.conversation.encoding import encode_lines
-from lotr_tui.session.conversation.generation import context_ids
 from lotr_tui.session.conversation.restore import rebuild_conversation
 from lotr_tui.session.saved_session import SavedSession, encode_session, parse_session
 from lotr_tui.session.session_model import SessionModel
@@ -83,13 +82,6 @@ def test_context_of_an_answer_has_no_second_line_end_after_a_reply_without_words
     restored.close()
     assert list(answer.context_ids) == [*ids_of("bilbo is"), EOS_ID, *ids_of("frodo"), EOS_ID]
     assert answer.full_text().startswith("bilbo is\n\nfrodo\n")
-
-
-def test_another_vocabulary_reads_the_words_that_were_unknown_before(ask):
-    reply = ask("bilbo xylophone", "reply", settings=SamplerSettings(max_tokens=1))
-    other = WordTokenizer((UNK, EOS, "xylophone", "frodo", reply.tokens[0].text))
-    assert context_ids(other, "frodo", "reply", reply) == [0, 2, 1, 4, 1, 3, 1]
-    assert context_ids(other, "frodo", "continue", None) == [3]
 
 
 # Open vocabularies

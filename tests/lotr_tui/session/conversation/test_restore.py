@@ -3,7 +3,6 @@
 import random
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +13,12 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
-from lotr_tui.session.conversation.restore import rebuild_conversation, resume_conversation, selected_replies
+from lotr_tui.session.conversation.restore import rebuild_conversation, resume_conversation
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session
-from tests.support.dialogues import dialogue_session_model, finish_scene, say, text_of
+from tests.support.dialogues import dialogue_session_model, finish_scene, say
 
 
 @pytest.fixture
@@ -32,13 +31,6 @@ def copy_session(conversation, home):
     copy = home / "copy.jsonl"
     shutil.copy(home / "sessions" / f"{conversation.name}.jsonl", copy)
     return copy
-
-
-def restore_selected_ids(conversation, session_model, home):
-    """Return the ids of the visible replies after a restart."""
-    restored = resume_conversation(copy_session(conversation, home), session_model, 0)
-    restored.close()
-    return [reply.id for reply in selected_replies(restored)]
 
 
 def describe(reply):
@@ -116,19 +108,6 @@ def test_any_tree_of_replies_is_restored_and_continued_as_if_never_closed(conver
     assert load_session(tmp_path / "copy.jsonl").replies_by_id.keys() == {
         reply.id for reply in conversation.replies_by_exchange.values()
     }
-
-
-def test_selected_branches_of_later_turns_are_restored(conversation, session_model, tmp_path, ask):
-    first = ask("bilbo is", "reply")
-    second = ask("the lamp", "reply", seed=2, previous=first)
-    branch_off(conversation, second, 0, None, SETTINGS, 3)
-    for action in (
-        lambda: conversation.select_reply(second),
-        lambda: conversation.rename_branch(first, "a name"),
-        lambda: conversation.select_reply(first),
-    ):
-        action()
-        assert restore_selected_ids(conversation, session_model, tmp_path) == [0, 1]
 
 
 def test_session_that_another_window_has_open_continues_in_a_new_file(conversation, session_model, tmp_path, ask):
@@ -256,22 +235,6 @@ def test_any_conversation_is_restored_and_continued_as_if_never_closed(conversat
     restored.close()
 
 
-def test_scene_that_was_killed_is_restored_with_its_finished_turns(conversation, tmp_path):
-    speaking_model = dialogue_session_model()
-    conversation.go_on(speaking_model, None, 5, SETTINGS, 5, None, best_of=3)
-    copies: list[Path] = []
-
-    def copy_third_turn(reply):
-        if not copies and len(conversation.replies_by_exchange) > 6:
-            copies.append(copy_session(conversation, tmp_path))
-        return False
-
-    turns = finish_scene(conversation, copy_third_turn)
-    restored = resume_conversation(copies[0], speaking_model, 0)
-    restored.close()
-    assert [text_of(reply) for reply in selected_replies(restored)] == [text_of(turn) for turn in turns[:2]]
-
-
 def test_model_with_another_cast_reads_what_its_cast_knows(restored, speaking_model, tmp_path):
     is_open = speaking_model.model.tokenizer.is_open
     other = dialogue_session_model(("FRODO", "GANDALF", "SAM", "STRANGER", "SOMEONE"), is_open=is_open)
@@ -316,22 +279,3 @@ def test_model_without_speakers_shows_a_conversation_and_goes_on_in_its_own_way(
     assert "bilbo is" in lines
     assert not any("gandalf" in line.lower() for line in lines)
     shown.close()
-
-
-def test_model_with_speakers_opens_a_session_without_them(conversation, tmp_path):
-    plain, speaking_model = SessionModel("plain", "", make_decoder()), dialogue_session_model()
-    first = conversation.submit_prompt(plain, "bilbo is", "reply", SETTINGS, 1, None)
-    finish_reply(conversation)
-    restored = resume_conversation(copy_session(conversation, tmp_path), speaking_model, 0)
-    (shown,) = restored.replies_by_exchange.values()
-    assert shown.exchange.blocks() == first.exchange.blocks()
-    assert not shown.read_only_reason
-    reply = say(restored, speaking_model, "where is frodo", "GOLLUM", previous=shown)
-    tokenizer = speaking_model.model.tokenizer
-    someone, stranger = tokenizer.speaker_id("SOMEONE"), tokenizer.speaker_id("STRANGER")
-    assert list(reply.context_ids) == [
-        stranger, *tokenizer.encode("bilbo is").tolist(), EOS_ID,
-        someone, *(token.id for token in first.tokens), EOS_ID,
-        stranger, *tokenizer.encode("where is frodo").tolist(), EOS_ID, tokenizer.speaker_id("GOLLUM"),
-    ]  # fmt: skip
-    restored.close()

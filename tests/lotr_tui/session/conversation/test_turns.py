@@ -1,29 +1,23 @@
 """Turns of conversations with speakers: who answers, scenes without the user, other answers and the best of several."""
 
-import threading
-import time
-
 import pytest
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, PromptError
-from engine.generation.best_of import NUM_ANSWERS, generate_answers
+from engine.generation.best_of import generate_answers
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import (
     Turn,
     TurnEnd,
     TurnStart,
-    encode_turns,
     generate_scene,
     next_speaker_probs,
     read_turns,
     sample_speaker,
 )
-from engine.models.dialogue import DialogueModel
 from lotr_tui.session.conversation.cast import Roles, answering_cast
 from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.conversation.turn_generation import AUTOMATIC, automatic_num_answers
 from lotr_tui.session.session_model import SessionModel
 from tests.support.conversations import SETTINGS, finish_reply
 from tests.support.dialogues import (
@@ -139,28 +133,6 @@ def test_scene_stops_at_any_token(conversation, session_model, num_turns, num_to
     texts = [event.turn.text for event in expected if isinstance(event, TurnEnd)]
     assert [text_of(turn).strip() for turn in turns[:-1]] == texts[: len(turns) - 1]
     assert texts[len(turns) - 1].startswith(text_of(turns[-1]).strip())
-
-
-def test_answer_stopped_before_its_first_word_is_left_out_of_the_context(conversation, session_model, monkeypatch):
-    model, stopped = session_model.model, threading.Event()
-    assert isinstance(model, DialogueModel)
-    advance_tokens = model.advance_tokens
-
-    def advance_after_stop(state, tokens):
-        assert stopped.wait(10)
-        return advance_tokens(state, tokens)
-
-    monkeypatch.setattr(model, "advance_tokens", advance_after_stop)
-    first = conversation.say(session_model, "where is frodo", "", None, SETTINGS, 1, None)
-    conversation.stop()
-    stopped.set()
-    finish_reply(conversation)
-    assert not first.tokens
-    second = say(conversation, session_model, "bilbo is", previous=first)
-    assert second.text().startswith("STRANGER: bilbo is\nGANDALF: ")
-    turns = [Turn("STRANGER", "where is frodo"), Turn("STRANGER", "bilbo is")]
-    tokenizer = model.tokenizer
-    assert list(second.context_ids) == [*encode_turns(tokenizer, turns), tokenizer.speaker_id("GANDALF")]
 
 
 def test_unknown_names_are_refused_with_the_nearest_one(conversation, session_model):
@@ -292,22 +264,3 @@ def test_other_answers_of_a_regenerated_turn_join_its_branches(conversation):
     assert replies[3] is again
     assert first.turn.selected_reply is again
     assert [each.exchange.branch_label for each in replies] == [f"branch {number} of 6" for number in range(1, 7)]
-
-
-class SlowModel(DialogueModel):
-    """Dialogue model that takes 20 ms to advance several texts, so that 25 tokens take half a second."""
-
-    def advance_batch(self, states, tokens):
-        time.sleep(0.02)
-        return super().advance_batch(states, tokens)
-
-
-@pytest.mark.parametrize(("is_slow", "expected"), [(False, NUM_ANSWERS), (True, 1)])
-def test_several_answers_are_drawn_where_that_is_fast(conversation, is_slow, expected):
-    model = dialogue_model()
-    if is_slow:
-        model = SlowModel(model.model, model.turn_model)
-    assert automatic_num_answers(model) == expected
-    reply = say(conversation, SessionModel("timed", "", model), "where is frodo", best_of=AUTOMATIC)
-    assert len(reply.turn.replies) == expected
-    assert (reply.score is None) == is_slow
