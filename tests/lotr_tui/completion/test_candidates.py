@@ -36,9 +36,6 @@ def test_a_quoted_text_has_its_value(quote, text):
     assert typed.current.quote == ""
 
 
-WORD_BREAKS = " \t\n\"'@><=;|&(:"
-
-
 def complete(line, word_breaks=" \t\n"):
     """Return the texts that bash inserts after `lotr-tui LINE`."""
     return [text.rstrip() for text in complete_in_bash(f"lotr-tui {line}", word_breaks)[0]]
