@@ -16,7 +16,6 @@ class BookServer:
         resumable: Whether ranges are served and an ETag is sent.
         etag: The ETag of every file.
         break_after: Numbers of bytes after which the next responses end; the server then serves whole files again.
-        extra_length: Bytes by which the announced length of every file is too long.
         statuses: Statuses of the next responses, with headers; the server then serves files again.
         requests: Path and headers of each request.
     """
@@ -25,7 +24,6 @@ class BookServer:
     resumable: bool = True
     etag: str = '"1"'
     break_after: list[int] = field(default_factory=list)
-    extra_length: int = 0
     statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
@@ -61,13 +59,13 @@ def serve_books(files: dict[str, bytes]) -> Iterator[BookServer]:
             headers = {"ETag": state.etag} if state.resumable else {}
             if start:
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self.answer(206 if start else 200, headers, content[start:], state.extra_length)
+            self.answer(206 if start else 200, headers, content[start:])
 
-        def answer(self, status: int, headers: dict[str, str], content: bytes, extra_length: int = 0) -> None:
+        def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content) + extra_length))
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             broken = bool(content and state.break_after)
             self.wfile.write(content[: state.break_after.pop(0)] if broken else content)
