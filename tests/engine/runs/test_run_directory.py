@@ -19,6 +19,7 @@ from engine.runs.directory import (
     find_run,
     read_config,
     resolve_run,
+    run_word,
 )
 from engine.runs.imported import ImportSource, write_imported_run
 from engine.runs.loading import load_model
@@ -95,6 +96,9 @@ def test_default_names_never_collide(tmp_path, monkeypatch):
 def test_the_default_runs_folder_is_in_the_home(home):
     assert new_run(None).path == home / "runs" / "r"
     assert resolve_run("r") == home / "runs" / "r"
+    assert run_word(home / "runs" / "r") == "r"  # as commands that are printed name it
+    for path in (home / "runs" / "latest", home / "runs" / "-r", home / "r"):
+        assert run_word(path) == str(path)
 
 
 def test_an_abandoned_directory_is_reused_and_its_temporary_files_are_removed(tmp_path):
