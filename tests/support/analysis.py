@@ -1,7 +1,5 @@
 """Helpers for tests of the screens that analyse a text: lens, memorization and activations."""
 
-from collections.abc import Callable
-
 import numpy as np
 from textual.widgets import Static
 
@@ -14,11 +12,9 @@ from lotr_tui.screens.lens.text_view import LensTextView
 from lotr_tui.screens.memorization.screen import MemorizationScreen
 from lotr_tui.screens.text.screen import TextAnalysisScreen
 from lotr_tui.widgets.status_bar import StatusBar
-from tests.support.app import VOCABULARY, Host
+from tests.support.app import VOCABULARY
 from tests.support.models import random_lstm
 from tests.support.pilot import lines_of, text_of, until
-
-MakeHost = Callable[..., Host]
 
 LENS_TEXT = "Bilbo Baggins is a friend. The wizard was lit!\nWe walked all night with our pony.\n\nBread"
 """17 words on four lines, one of them unknown and one line empty."""

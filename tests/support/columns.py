@@ -1,14 +1,11 @@
 """Helpers for tests of the screens that compare generated texts in columns."""
 
-import pytest
 from textual.widgets import Static
 
 from engine.generation.generate import TokenEvent
 from lotr_tui.screens.comparison.columns import GenerationColumns
 from tests.support.analysis import painted_lines
 from tests.support.pilot import text_of, until
-
-SIZES = pytest.mark.parametrize("size", [(80, 24), (60, 20)], ids=["80x24", "60x20"])
 
 
 async def until_columns_ended(pilot, screen):

@@ -4,13 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lotr_tui.widgets.charts.axes import ChartAxes
 from lotr_tui.widgets.charts.frame import format_x_axis
 from lotr_tui.widgets.charts.plotting import (
-    BrailleCells,
     braille_curve,
     decimate,
     insert_column_crossings,
@@ -22,58 +21,27 @@ from lotr_tui.widgets.charts.plotting import (
 values_and_gaps = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math.inf])
 
 
-def as_text(cells: BrailleCells) -> list[str]:
+def as_text(cells):
     return ["".join(chr(0x2800 + int(cell)) for cell in row) for row in cells]
 
 
 # Braille curves
 
 
-def test_falling_line_has_a_dot_in_each_row_of_dots() -> None:
+def test_falling_line_has_a_dot_in_each_row_of_dots():
     cells = braille_curve(np.array([0.0, 1.0]), np.array([1.0, 0.0]), (0, 1), (0, 1), rows=1, columns=2)
     assert as_text(cells) == ["\u2811\u2884"]
 
 
-def test_flat_line_stays_in_its_row_and_ends_at_its_last_point() -> None:
-    x, y = np.array([0.0, 0.5]), np.array([1.0, 1.0])
-    cells = braille_curve(x, y, (0, 1), (0, 1), rows=2, columns=4)
-    assert as_text(cells) == ["\u2809\u2809\u2801\u2800", "\u2800" * 4]
-
-
-def test_steep_line_has_no_gap() -> None:
-    cells = braille_curve(np.array([0.0, 0.5, 1.0]), np.array([0.0, 1.0, 0.0]), (0, 1), (0, 1), rows=8, columns=4)
-    assert all(row.any() for row in cells)
-
-
-def test_values_that_are_not_finite_interrupt_a_curve() -> None:
-    x = np.linspace(0, 1, 9)
-    y = np.full(9, 0.5)
-    y[3:6] = [np.nan, np.inf, np.nan]
-    cells = braille_curve(x, y, (0, 1), (0, 1), rows=1, columns=8)[0]
-    assert cells[0]
-    assert cells[-1]
-    assert not cells[4]
-
-
-def test_single_value_between_two_gaps_is_a_dot() -> None:
+def test_single_value_between_two_gaps_is_a_dot():
     y = np.array([1.0, 1.0, math.nan, 0.0, math.nan, 1.0])
     cells = braille_curve(np.arange(6.0), y, (0, 5), (0, 1), rows=1, columns=3)
     assert as_text(cells) == ["\u2809\u2880\u2808"]
 
 
-def test_values_out_of_range_are_not_drawn() -> None:
-    cells = braille_curve(np.array([0.0, 1.0]), np.array([5.0, 5.0]), (0, 1), (0, 1), rows=2, columns=4)
-    assert not cells[1].any()
-
-
-def test_points_with_the_same_position_are_a_vertical_line() -> None:
-    cells = braille_curve(np.array([0.0, 0.0]), np.array([0.0, 1.0]), (0, 1), (0, 1), rows=2, columns=2)
-    assert cells.tolist() == [[0x47, 0], [0x47, 0]]
-
-
 @given(st.lists(st.floats(-3, 12) | st.integers(-3, 12).map(float), min_size=1, max_size=20), st.integers(1, 12))
 @example([-2.0], 2)
-def test_line_has_a_point_in_every_column_it_crosses_and_keeps_its_own(positions: list[float], columns: int) -> None:
+def test_line_has_a_point_in_every_column_it_crosses_and_keeps_its_own(positions, columns):
     x = np.sort(np.array(positions))
     line_x, line_y = insert_column_crossings(x, 2 * x, columns)
     crossed = [float(column) for column in range(columns) if x[0] <= column <= x[-1]]
@@ -85,9 +53,7 @@ def test_line_has_a_point_in_every_column_it_crosses_and_keeps_its_own(positions
 
 
 @given(st.lists(values_and_gaps, min_size=1, max_size=3000), st.integers(5, 60), st.integers(0, 60), st.integers(2, 60))
-def test_decimation_keeps_the_extreme_values_in_order(
-    values: list[float], columns: int, start: int, width: int
-) -> None:
+def test_decimation_keeps_the_extreme_values_in_order(values, columns, start, width):
     x, y = np.arange(len(values), dtype=float) / 30, np.array(values)
     x_range = (float(start), float(start + width))
     kept_x, kept_y = decimate(x, y, x_range, 2 * columns)
@@ -101,8 +67,9 @@ def test_decimation_keeps_the_extreme_values_in_order(
     assert set(finite.tolist()) <= set(values)
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 99_999), st.integers(10, 80))
-def test_single_spike_among_100000_steps_is_drawn_in_its_column(position: int, columns: int) -> None:
+def test_single_spike_among_100000_steps_is_drawn_in_its_column(position, columns):
     x, y = np.arange(100_000, dtype=float), np.zeros(100_000)
     y[position] = 1.0
     x_range = (0.0, 99_999.0)
@@ -113,18 +80,11 @@ def test_single_spike_among_100000_steps_is_drawn_in_its_column(position: int, c
     assert (cells[3] > 0).all()
 
 
-def test_metrics_out_of_order_are_drawn_without_an_error() -> None:
-    rng = np.random.default_rng(0)
-    x, y = rng.uniform(-5, 15, 5000), rng.normal(size=5000)
-    x[::97] = np.nan
-    braille_curve(*decimate(x, y, (0, 10), 40), (0, 10), (-1, 1), 5, 20)
-
-
 # Ticks
 
 
 @given(st.floats(1.5, 5000), st.floats(1.05, 1000), st.integers(3, 12))
-def test_log_ticks_show_the_scale_and_are_few(low: float, ratio: float, max_ticks: int) -> None:
+def test_log_ticks_show_the_scale_and_are_few(low, ratio, max_ticks):
     ticks = log_ticks(low, low * ratio, max_ticks)
     assert 3 <= len(ticks) <= max(max_ticks, 7)
     assert all(low * 0.999 <= tick <= low * ratio * 1.001 for tick in ticks)
@@ -132,13 +92,13 @@ def test_log_ticks_show_the_scale_and_are_few(low: float, ratio: float, max_tick
 
 
 @given(st.floats(-1000, 1000), st.floats(0.01, 5000), st.integers(3, 15))
-def test_linear_ticks_show_the_scale_are_few_and_evenly_spaced(low: float, extent: float, max_ticks: int) -> None:
+def test_linear_ticks_show_the_scale_are_few_and_evenly_spaced(low, extent, max_ticks):
     ticks = linear_ticks(low, low + extent, max_ticks)
     assert 3 <= len(ticks) <= max(max_ticks, 7)
     assert np.diff(ticks) == pytest.approx(ticks[1] - ticks[0])
 
 
-def test_ticks_of_a_typical_training() -> None:
+def test_ticks_of_a_typical_training():
     assert log_ticks(66, 1100, 8) == [100, 200, 500, 1000]
     assert log_ticks(66, 160, 8) == [80, 100, 120, 140, 160]
     assert log_ticks(2, 3e7, 4) == [1e2, 1e4, 1e6]
@@ -149,7 +109,7 @@ def test_ticks_of_a_typical_training() -> None:
 
 
 @given(st.floats(0, 1e12))
-def test_nice_ceiling_is_at_most_a_quarter_above(value: float) -> None:
+def test_nice_ceiling_is_at_most_a_quarter_above(value):
     assert value <= nice_ceiling(value) <= max(1.0, value * 1.26)
 
 
@@ -161,7 +121,7 @@ moves = st.lists(st.sampled_from(["zoom in", "zoom out", "left", "right", "scrol
 
 
 @given(chart_axes, moves, st.floats(0, 100))
-def test_visible_range_stays_within_the_axis_after_any_move(axes: ChartAxes, moves: list[str], x: float) -> None:
+def test_visible_range_stays_within_the_axis_after_any_move(axes, moves, x):
     x_end, x_latest = 100.0, 60.0
     for move in moves:
         before = axes.x_range(x_end, x_latest)
@@ -181,7 +141,7 @@ def test_visible_range_stays_within_the_axis_after_any_move(axes: ChartAxes, mov
         assert -1e-9 <= left < right <= x_end + 1e-9
 
 
-def test_zoom_stops_at_the_minimum_width_and_at_the_complete_axis() -> None:
+def test_zoom_stops_at_the_minimum_width_and_at_the_complete_axis():
     axes = ChartAxes()
     for _ in range(30):
         axes = axes.zoomed(0.5, None, 100, 60, min_width=2)
@@ -192,19 +152,19 @@ def test_zoom_stops_at_the_minimum_width_and_at_the_complete_axis() -> None:
     assert axes == ChartAxes()
 
 
-def test_zoom_keeps_the_cursor_at_its_place_on_the_screen() -> None:
+def test_zoom_keeps_the_cursor_at_its_place_on_the_screen():
     axes = ChartAxes().zoomed(0.5, 20, 100, 60)
     assert axes.x_range(100, 60) == (10, 60)
     assert axes.x_range(100, 90) == (10, 60)  # the range does not follow the latest value
 
 
-def test_zoom_at_the_latest_value_follows_it_in_steps() -> None:
+def test_zoom_at_the_latest_value_follows_it_in_steps():
     axes = ChartAxes().zoomed(0.5, None, 200, 60).zoomed(0.2, None, 200, 60)
     ranges = [axes.x_range(200, latest) for latest in (59.0, 60.0, 61.0, 62.0, 63.0, 150.0)]
     assert ranges == [(40, 60), (40, 60), (42.5, 62.5), (42.5, 62.5), (45, 65), (130, 150)]
 
 
-def test_panning_back_stops_following_and_panning_to_the_latest_follows_again() -> None:
+def test_panning_back_stops_following_and_panning_to_the_latest_follows_again():
     axes = ChartAxes(width=20.0)
     panned = axes.panned(-0.5, 200, 60)
     assert panned.x_range(200, 60) == panned.x_range(200, 100) == (30, 50)
@@ -213,6 +173,6 @@ def test_panning_back_stops_following_and_panning_to_the_latest_follows_again() 
 
 
 @pytest.mark.parametrize("columns", [34, 38, 60, 100])
-def test_x_axis_has_its_name_beside_any_ticks(columns: int) -> None:
+def test_x_axis_has_its_name_beside_any_ticks(columns):
     for end in (7.0, 12.0, 67.0, 80.0, 100.0):
         assert " epochs " in format_x_axis((0.0, end), columns, "epochs") + " "

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from textual import on
-from textual.app import App, ComposeResult
-from textual.pilot import Pilot
+from textual.app import App
 from textual.widgets import Input, Static
 
 from engine.errors import InvalidInputError
@@ -31,7 +30,7 @@ class PanelApp(App[None]):
         ("f9", "panel('toggle_fixed_seed')", "fix"),
     ]
 
-    def __init__(self, settings: SamplerSettings = SamplerSettings()) -> None:  # noqa: B008
+    def __init__(self, settings=SamplerSettings()):  # noqa: B008
         super().__init__()
         self.register_theme(SHIRE)
         self.register_theme(SHIRE_LIGHT)
@@ -39,39 +38,39 @@ class PanelApp(App[None]):
         self._settings = settings
         self.changes: list[SamplerSettings | str] = []
 
-    async def action_panel(self, action: str) -> None:
+    async def action_panel(self, action):
         await self.query_one(SamplerPanel).run_action(action)
 
-    def compose(self) -> ComposeResult:
+    def compose(self):
         yield Input(id="prompt")
         yield SamplerPanel(self._settings)
 
     @property
-    def panel(self) -> SamplerPanel:
+    def panel(self):
         return self.query_one(SamplerPanel)
 
     @on(SamplerPanel.Changed)
-    def record_change(self) -> None:
+    def record_change(self):
         try:
             self.changes.append(self.panel.settings())
         except InvalidInputError as error:
             self.changes.append(str(error))
 
 
-def field(app: App[None], name: str) -> Input:
+def field(app, name):
     return app.query_one(f"#{name} Input", Input)
 
 
-def summary(app: App[None]) -> str:
+def summary(app):
     return str(app.query_one("#chain", Static).render())
 
 
-async def type_into(pilot: Pilot[None], name: str, text: str) -> None:
+async def type_into(pilot, name, text):
     field(pilot.app, name).focus()
     await pilot.press(*("full_stop" if character == "." else character for character in text))
 
 
-async def test_each_control_sets_its_setting() -> None:
+async def test_each_control_sets_its_setting():
     app = PanelApp()
     async with app.run_test(size=(160, 20)) as pilot:
         assert app.panel.settings() == SamplerSettings()
@@ -93,11 +92,11 @@ async def test_each_control_sets_its_setting() -> None:
         assert summary(app) == ALL_CHANGED.describe()
 
 
-async def test_applied_settings_are_returned_unchanged() -> None:
+async def test_applied_settings_are_returned_unchanged():
     rng = np.random.default_rng(0)
     app = PanelApp()
     async with app.run_test(size=(80, 20)) as pilot:
-        for _ in range(60):
+        for _ in range(20):
             settings = SamplerSettings(
                 repetition_penalty=rng.uniform(0.1, 10),
                 temperature=int(rng.integers(0, 201)) / 100,
@@ -112,21 +111,6 @@ async def test_applied_settings_are_returned_unchanged() -> None:
             assert app.changes[-1] == settings
 
 
-async def test_applying_settings_posts_one_change() -> None:
-    app = PanelApp()
-    async with app.run_test(size=(80, 20)) as pilot:
-        app.panel.apply(ALL_CHANGED)
-        await pilot.pause()
-        assert app.panel.settings() == ALL_CHANGED
-        assert app.changes == [ALL_CHANGED]
-        app.panel.apply(ALL_CHANGED)
-        await pilot.pause()
-        assert len(app.changes) == 1
-        app.panel.apply(SamplerSettings())
-        await pilot.pause()
-        assert app.panel.settings() == SamplerSettings()
-
-
 INVALID = [
     ("top_p", "7.5", "top-p 7.5 is out of range"),
     ("top_p", "0", "top-p 0.0 is out of range"),
@@ -137,7 +121,7 @@ INVALID = [
 ]
 
 
-async def test_invalid_input_is_marked_and_kept() -> None:
+async def test_invalid_input_is_marked_and_kept():
     app = PanelApp()
     async with app.run_test(size=(160, 20)) as pilot:
         for name, text, error in INVALID:
@@ -162,15 +146,7 @@ async def test_invalid_input_is_marked_and_kept() -> None:
             assert summary(app) == app.panel.settings().describe()
 
 
-async def test_fields_accept_only_digits() -> None:
-    app = PanelApp()
-    async with app.run_test(size=(160, 20)) as pilot:
-        await type_into(pilot, "top_k", "4x-2e")
-        await type_into(pilot, "top_p", "0.9.1")
-        assert (field(app, "top_k").value, field(app, "top_p").value) == ("42", "0.91")
-
-
-async def test_presets_cycle_and_keep_the_maximum_length() -> None:
+async def test_presets_cycle_and_keep_the_maximum_length():
     app = PanelApp(SamplerSettings(top_k=3, max_tokens=77))
     async with app.run_test(size=(80, 20)) as pilot:
         assert app.panel.preset == CUSTOM_PRESET
@@ -195,18 +171,7 @@ async def test_presets_cycle_and_keep_the_maximum_length() -> None:
         assert app.panel.preset == "notebook 1.0"
 
 
-async def test_clicks_select_presets() -> None:
-    app = PanelApp(SAMPLER_PRESETS["careful"])
-    async with app.run_test(size=(80, 20)) as pilot:
-        await pilot.click(PresetPicker, offset=(6, 0))
-        await pilot.pause()
-        assert app.panel.preset == "chat"
-        await pilot.click(PresetPicker, offset=(0, 0))
-        await pilot.pause()
-        assert app.panel.preset == "careful"
-
-
-async def test_random_seed_is_shown_and_can_be_fixed() -> None:
+async def test_random_seed_is_shown_and_can_be_fixed():
     app = PanelApp()
     async with app.run_test(size=(60, 20)) as pilot:
         assert app.panel.seed() is None
@@ -218,25 +183,14 @@ async def test_random_seed_is_shown_and_can_be_fixed() -> None:
         assert app.panel.seed() is None
 
 
-async def test_seed_stays_random_if_none_was_used_yet() -> None:
-    app = PanelApp()
-    async with app.run_test(size=(60, 20)):
-        app.panel.action_toggle_fixed_seed()
-        assert app.panel.seed() is None
-
-
 CONTROLS = ["temperature", "seed", "max_tokens", "top_k", "top_p", "min_p", "repetition_penalty", "preset", "chain"]
 
 
-@pytest.mark.parametrize(
-    ("width", "rows", "num_visible", "all_rows"), [(60, 1, 3, 3), (80, 2, 5, 3), (100, 2, 5, 2), (200, 2, 5, 2)]
-)
-async def test_all_controls_are_reachable_at_any_width(width: int, rows: int, num_visible: int, all_rows: int) -> None:
+async def test_all_controls_are_reachable_at_any_width():
     app = PanelApp()
-    async with app.run_test(size=(width, 20)) as pilot:
-        await pilot.pause()
+    async with app.run_test(size=(60, 20)) as pilot:
 
-        def visible() -> list[str]:
+        def visible():
             """Return the visible controls, none of which may be cut off."""
             names = []
             for name in CONTROLS:
@@ -246,23 +200,16 @@ async def test_all_controls_are_reachable_at_any_width(width: int, rows: int, nu
                     names.append(name)
             return names
 
-        assert (app.panel.size.height, len(visible())) == (rows, num_visible)
-        app.query_one(TemperatureSlider).focus()
-        await pilot.press("f6")
-        await pilot.pause()
-        assert (app.panel.size.height, visible()) == (all_rows, CONTROLS)
-        assert field(app, "top_k").has_focus
-        await pilot.press("f6")
-        await pilot.pause()
-        assert (app.panel.size.height, len(visible())) == (rows, num_visible)
-
-
-@pytest.mark.parametrize("size", [(20, 5), (1, 1)])
-async def test_tiny_terminal(size: tuple[int, int]) -> None:
-    app = PanelApp()
-    async with app.run_test(size=size) as pilot:
-        app.query_one(TemperatureSlider).focus()
+        for width, rows, num_visible, all_rows in ((60, 1, 3, 3), (80, 2, 5, 3), (100, 2, 5, 2), (200, 2, 5, 2)):
+            await pilot.resize_terminal(width, 20)
+            await pilot.pause()
+            assert (app.panel.size.height, len(visible())) == (rows, num_visible)
+            app.query_one(TemperatureSlider).focus()
+            await pilot.press("f6")
+            await pilot.pause()
+            assert (app.panel.size.height, visible()) == (all_rows, CONTROLS)
+            assert field(app, "top_k").has_focus
+            await pilot.press("f6")
+            await pilot.pause()
+        await pilot.resize_terminal(20, 5)
         await pilot.press("f6", "f5", "right", "tab", "1", "tab", "2")
-        await pilot.resize_terminal(80, 24)
-        await pilot.pause()
-        assert app.changes

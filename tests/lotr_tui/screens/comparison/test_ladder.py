@@ -14,12 +14,10 @@ from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.comparison.columns import DIFFERENCE_MARK, GenerationColumns
 from lotr_tui.screens.comparison.ladder import MAX_COLUMNS, NOTEBOOK_TEMPERATURES, WIDE_TEMPERATURES, LadderScreen
 from lotr_tui.screens.comparison.temperatures import format_temperature, parse_temperatures, step_temperature
-from lotr_tui.session.column_output import ColumnOutput
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.columns import column_lines, columns_text, generated_words, note_text, until_columns_ended
 from tests.support.pilot import text_of, until
-from tests.support.sampling import make_token_event
 
 TOP_K = SamplerSettings(top_k=20)
 PROMPT = "the tower"
@@ -188,23 +186,6 @@ async def test_invalid_controls_and_odd_prompts_are_reported_on_one_line(make_ho
             assert all(generated_words(slot.output) for slot in screen.slots)
             assert "\x1b" not in columns_text(screen) + note_text(screen)
         assert note_text(screen) == "the model does not know: red, zebra"
-
-
-async def test_columns_keep_their_width_at_any_size_and_split_long_words(make_host):
-    async with make_host().run_test(size=(200, 50)) as pilot:
-        screen = await open_ladder(pilot, pace=200, settings=SamplerSettings(max_tokens=60))
-        for size in ((60, 20), (20, 5), (1, 1), (200, 50), (80, 24)):
-            await pilot.resize_terminal(*size)
-            await pilot.pause()
-            assert all(len(line) <= max(1, size[0]) for line in column_lines(screen))
-        texts = [ColumnOutput("0.5"), ColumnOutput("木" * 40, description="a " * 90)]
-        for text, word in zip(texts, ("x" * 40, "高い塔" * 9), strict=True):
-            text.events = [make_token_event(index=i, piece=f" {word}") for i in range(3)]
-        columns = screen.query_one(GenerationColumns)
-        columns.show(texts, 1)
-        await pilot.pause()
-        assert all(columns.render_line(y).cell_length == columns.size.width for y in range(columns.size.height))
-        assert columns_text(screen).count("x") == 120
 
 
 def test_temperatures_are_parsed_as_they_are_formatted():

@@ -1,6 +1,5 @@
 """Screen of a chapter: layouts, keys, task, progress and failures, with a small figure in place of the real one."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -82,29 +81,6 @@ async def test_chapters_open_in_their_order_and_text_and_figure_fit_80_columns(m
         assert task_text(screen).strip() == f"✓ Done  {CHAPTERS[-1].conclusion}"
         await pilot.press("f2")
         await until_chapter(pilot, len(CHAPTERS) - 2)
-
-
-async def test_chapters_that_are_passed_quickly_leave_one_figure_and_keys_work_meanwhile(make_host, monkeypatch):
-    def import_slowly(chapter):
-        time.sleep(0.2)
-        return SliderFigure
-
-    async with make_host().run_test(size=(120, 35)) as pilot:
-        screen = await open_chapter(pilot, "tokens")
-        old = screen.query_one(SliderFigure)
-        for _ in range(5):
-            screen.action_step_chapter(1)
-        old.finish_part(0)
-        await until_chapter(pilot, 5)
-        assert len(screen.query(SliderFigure)) == 1
-        assert "✓" not in task_text(screen)
-        monkeypatch.setattr(figures, "import_figure", import_slowly)
-        await pilot.press("f3")
-        assert not screen.is_idle
-        await pilot.press("f6")
-        assert isinstance(pilot.app.screen, ContentsDialog)
-        await pilot.press("escape")
-        await until_chapter(pilot, 6)
 
 
 async def test_contents_open_a_chapter_and_begin_again_asks_first(make_host):

@@ -1,25 +1,19 @@
 """The class above a session: key, slash command, material of the session, and the hint for a new user."""
 
 import threading
-from dataclasses import replace
 
 import pytest
-from textual.widgets import Static
 
-from engine.models.mixture import Mixture
-from lotr_tui.learn.chapters import CHAPTERS, find_chapter
-from lotr_tui.learn.material import Material
+from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.screens.session.frame import CLASS_HINT
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.session.history import PromptHistory
-from lotr_tui.session.session_model import load_session_model
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
-from tests.support.learn import chapter_screen, open_chapter
+from tests.support.learn import chapter_screen
 from tests.support.pilot import conversation_of, notices, reply_to, send, text_of, until
-from tests.support.slow_models import FakeSlowModel, slow_session_model
 
 
 def help_text(pilot):
@@ -108,21 +102,3 @@ async def test_class_opens_before_the_model_is_loaded(make_app):
             released.set()
     finally:
         released.set()
-
-
-async def test_class_opens_on_every_kind_of_model_and_a_missing_run_is_one_line(make_host, untrained_run, tmp_path):
-    own = load_session_model([str(untrained_run)], None)
-    async with make_host().run_test(size=(120, 35)) as pilot:
-        for session_model in (
-            slow_session_model(FakeSlowModel()),
-            replace(own, model=Mixture([own.model, own.model], [0.5, 0.5])),
-            replace(own, run=None),
-        ):
-            screen = await open_chapter(pilot, "tokens", lambda model=session_model: Material(session_model=model))
-            assert "words" in text_of(screen.query_one("#tokens", Static))
-        gone = Material(session_model=replace(own, run=tmp_path / "gone"))
-        await pilot.app.push_screen(ChapterScreen(lambda: gone, find_chapter("tokens")))
-        await until(pilot, lambda: pilot.app.screen.query("#figure-message"))
-        message = pilot.app.screen.query_one("#figure-message", Static)
-        await until(pilot, lambda: "gone" in text_of(message))
-        assert "\n" not in text_of(message)

@@ -5,25 +5,23 @@ from collections import Counter
 from functools import cache
 from itertools import pairwise
 
-from rich.cells import cell_len
-from textual.app import App
 from textual.widgets import Input, Static
 
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
-from engine.models.ngram import Backoff, BackoffLevel, KneserNey
+from engine.models.ngram import KneserNey
 from lotr_tui.formatting import format_percent
 from lotr_tui.learn.class_models import bundled_data_config, class_data_config
 from lotr_tui.learn.material import Material
-from lotr_tui.screens.learn.figures.counting.backoff_table import BackoffTable, ExplainedWord
+from lotr_tui.screens.learn.figures.counting.backoff_table import BackoffTable
 from lotr_tui.screens.learn.figures.counting.figure import SAMPLE_TOKENS
-from lotr_tui.screens.learn.sample_rows import Sample, SampleRows
+from lotr_tui.screens.learn.sample_rows import SampleRows
 from lotr_tui.screens.learn.word_bars import WordBars
 from tests.support.kneser_ney import ReferenceKneserNey
 from tests.support.learn import open_chapter, until_done
-from tests.support.pilot import lines_of, text_of, until
+from tests.support.pilot import text_of, until
 
 DATASET = cache(lambda: load_dataset(bundled_data_config()))
 
@@ -139,25 +137,3 @@ async def test_another_corpus_has_its_own_line_and_counts(make_host, tmp_path):
         await pilot.press(*"the small red")
         assert "▸house " in text_of(screen.query_one(WordBars))
         assert f"{len(load_dataset(class_data_config(data)).splits.train)}×" in rows(screen)[1]  # "start the small red"
-
-
-async def test_texts_of_wide_characters_fit_their_width():
-    words = "霍比特人 在 很久 以前 住在 一个 洞里 然后 他们 走了"
-    context = words.rpartition(" ")[0]
-    samples, table = SampleRows(id="samples"), BackoffTable(id="backoff")
-    samples.styles.height = 7
-    async with App().run_test(size=(40, 20)) as pilot:
-        await pilot.app.screen.mount(samples, table)
-        samples.show("heading", [Sample(f"order {order}", words, order == 2) for order in (1, 2, 3)])
-        level = BackoffLevel((1, 2), 1, 1, False, 0.5, 0.5)
-        table.show(ExplainedWord("走了", (context,), Backoff((level,), 0.1), 1))
-        await pilot.pause()
-        painted = lines_of(samples).splitlines()
-        assert [line[1:8] for line in painted[1::2]] == ["order 1", "order 2", "order 3"]
-        for number in (1, 3, 5):
-            assert " ".join(painted[number][8:].split() + painted[number + 1].split()) == words
-        row = next(line for line in lines_of(table).splitlines() if "1×" in line)
-        shown = row.strip().split("  ")[0].strip()
-        assert shown.startswith("…")
-        assert context.endswith(shown.removeprefix("…"))
-        assert cell_len(shown) < cell_len(context)

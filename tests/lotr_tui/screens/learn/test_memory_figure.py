@@ -10,7 +10,6 @@ from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.storage.files import assets_dir
-from lotr_tui.learn.lstm_line import agrees_after_reset
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figures.memory.figure import EXAMPLE, MAX_CHARACTERS, MemoryFigure
 from lotr_tui.screens.learn.figures.memory.next_tokens import NextTokens
@@ -129,16 +128,6 @@ async def test_next_words_are_those_of_a_plain_lstm_with_and_without_reset(make_
         await pilot.pause()
         assert equation_numbers(pilot) == pytest.approx(expected_numbers(row, 3), abs=6e-4)
         assert equation_numbers(pilot)[2] == 0
-
-
-def test_example_agrees_with_a_plain_lstm_after_a_reset():
-    lstm, agreements = small_lstm(), set()
-    for line in ("the ring is mine", "where is sam", "is sam mine", "go frodo go", "sam is the ring"):
-        ids = [EOS_ID, *WORDS.encode(line).tolist()]
-        agrees = plain_next_probs(lstm, ids).argmax() == plain_next_probs(lstm, ids[-1:]).argmax()
-        assert agrees_after_reset(lstm, line) == agrees
-        agreements.add(bool(agrees))
-    assert agreements == {True, False}
 
 
 async def test_bundled_model_shows_its_weights_and_the_task_is_done(make_host):

@@ -12,12 +12,10 @@ from engine.generation.settings import SamplerSettings
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from lotr_tui.formatting import format_percent
-from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figures.sampling.figure import EXAMPLE, SamplingFigure
 from lotr_tui.screens.learn.figures.sampling.sliders import MIN_PS, SAMPLE_TOKENS, TEMPERATURES, TOP_KS, TOP_PS
 from lotr_tui.screens.learn.sample_rows import SampleRows
 from lotr_tui.screens.learn.word_bars import WordBars
-from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter, until_done
 from tests.support.pilot import text_of, until
@@ -144,16 +142,3 @@ async def test_texts_are_those_of_the_engine_and_the_task_is_done_by_keyboard(ma
         log_probs, _ = MODEL.advance(MODEL.start(), EOS_ID)
         likeliest = MODEL.tokenizer.tokens[int(np.argmax(np.where(np.arange(len(log_probs)) > 0, log_probs, -99)))]
         assert f"▸{likeliest} " in text_of(screen.query_one(WordBars))  # an empty line is the start of a text
-
-
-async def test_runs_of_other_kinds_are_sampled(make_host):
-    async with make_host().run_test(size=(60, 20)) as pilot:
-        for run in ("model", "class/transformer"):
-            own = SessionModel.from_loaded(load_model(assets_dir() / run))
-            screen = await open_chapter(pilot, "sampling", lambda: Material(session_model=own))  # noqa: B023
-            await press_until_idle(pilot, screen, "f5", *" the wiz")
-            await press_until_idle(pilot, screen, "tab", *["left"] * 10)
-            assert all(len(sample.text) > 5 for sample in screen.query_one(SampleRows).samples)
-            if own.model.tokenizer.is_open:  # the last word is continued
-                assert text_of(screen.query_one(WordBars)).splitlines()[1].startswith("▸ard ")
-            assert 0 < int(shown(screen, "kept").split()[1].replace(",", "")) <= len(own.model.tokenizer)

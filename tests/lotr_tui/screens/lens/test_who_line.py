@@ -20,11 +20,11 @@ SCRIPT = "FRODO: hello\n\nGANDALF: where is it\nno name\nGOLLUM: we wants it"
 PAIR = SpeakerPair("GANDALF", "GOLLUM")
 
 
-def place(part: str) -> int:
+def place(part):
     return SCRIPT.index(part)
 
 
-def test_the_line_at_the_cursor_has_the_lines_of_its_scene_as_context() -> None:
+def test_the_line_at_the_cursor_has_the_lines_of_its_scene_as_context():
     context = (Turn("GANDALF", "where is it"), Turn("SOMEONE", "no name"))
     assert line_at(SCRIPT, CAST, len(SCRIPT)) == UnknownLine("we wants it", "GOLLUM", context)
     assert line_at(SCRIPT, CAST, place("no")) == UnknownLine("no name", "", context[:1], is_complete=True)
@@ -33,12 +33,12 @@ def test_the_line_at_the_cursor_has_the_lines_of_its_scene_as_context() -> None:
     assert line_at(SCRIPT, CAST, place("GANDALF") - 1).speaker == "FRODO"  # on the empty line
 
 
-def test_a_text_without_names_is_one_line() -> None:
+def test_a_text_without_names_is_one_line():
     assert line_at("we wants it,\n my  precious\n", CAST, 3) == UnknownLine("we wants it, my precious")
     assert line_at("", CAST, 0) == UnknownLine()
 
 
-def test_long_lines_and_scenes_are_cut() -> None:
+def test_long_lines_and_scenes_are_cut():
     words = " ".join(f"w{number}" for number in range(MAX_WORDS + 5))
     assert cut_words(words).split() == words.split()[:MAX_WORDS]
     lines = [f"FRODO: line {number}" for number in range(MAX_CONTEXT_LINES + 5)]
@@ -46,13 +46,13 @@ def test_long_lines_and_scenes_are_cut() -> None:
     assert [turn.text for turn in context] == [f"line {number}" for number in range(5, MAX_CONTEXT_LINES + 5)]
 
 
-def make_guess(evidence: list[list[float]], prior: tuple[float, ...] = (0.2,) * 5) -> SpeakerGuess:
+def make_guess(evidence, prior=(0.2,) * 5):
     """Return the guess for the words "w0", "w1" and so on with the natural-log evidence of each for each speaker."""
     joint = np.log(np.array(prior))
     rows = [joint := joint + np.array(row) for row in evidence]
     leader = int(np.argmax(rows[-1])) if rows else 0
 
-    def odds(row: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> float:
+    def odds(row):
         return float(row[leader] - np.log(np.exp(np.delete(row, leader)).sum()))
 
     before = [np.log(np.array(prior)), *rows]
@@ -63,11 +63,11 @@ def make_guess(evidence: list[list[float]], prior: tuple[float, ...] = (0.2,) * 
     return SpeakerGuess(CAST, np.array(prior), tuple(words))
 
 
-def summary_text(evidence: LineEvidence) -> str:
+def summary_text(evidence):
     return " | ".join("".join(text for text, _ in metric) for metric in evidence.summary())
 
 
-def test_the_word_with_the_highest_gain_gave_the_speaker_away() -> None:
+def test_the_word_with_the_highest_gain_gave_the_speaker_away():
     # GANDALF, FRODO, GOLLUM, STRANGER, SOMEONE
     guess = make_guess([[0, 0, math.log(2), 0, 0], [0, 0, math.log(8), 0, 0], [math.log(2), 0, 0, 0, 0]])
     evidence = LineEvidence(UnknownLine("w0 w1 w2", "FRODO", (Turn("FRODO", "x"),)), guess, None)
@@ -82,7 +82,7 @@ def test_the_word_with_the_highest_gain_gave_the_speaker_away() -> None:
     assert evidence.ranking(1)[0].prob == pytest.approx(2 / 6)
 
 
-def test_bits_of_a_pair_do_not_depend_on_the_others() -> None:
+def test_bits_of_a_pair_do_not_depend_on_the_others():
     guess = make_guess([[math.log(4), 5.0, 0, 0, 0], [0, 0, math.log(2), 9.0, 0]], prior=(0.1, 0.1, 0.6, 0.1, 0.1))
     evidence = LineEvidence(UnknownLine("w0 w1"), guess, PAIR)
     np.testing.assert_allclose(evidence.word_bits, [2, -1])
@@ -91,7 +91,7 @@ def test_bits_of_a_pair_do_not_depend_on_the_others() -> None:
     )
 
 
-def test_a_line_without_words_or_evidence() -> None:
+def test_a_line_without_words_or_evidence():
     assert summary_text(LineEvidence(UnknownLine(), make_guess([]), None)) == "type a line below | uniform prior"
     even = LineEvidence(UnknownLine("w0"), make_guess([[0.0] * 5]), None)
     assert "no word gives a speaker away" in summary_text(even)
@@ -99,7 +99,7 @@ def test_a_line_without_words_or_evidence() -> None:
     assert "type a line below" in summary_text(LineEvidence(UnknownLine(), make_guess([]), PAIR))
 
 
-def test_bits_have_a_sign() -> None:
+def test_bits_have_a_sign():
     assert [format_bits(bits) for bits in (2.06, -0.34, 0.04, -0.04)] == ["+2.1", "−0.3", "±0.0", "±0.0"]
     assert strongest_word([]) is None
     assert strongest_word([-1.0, 0.0]) is None
@@ -107,7 +107,7 @@ def test_bits_have_a_sign() -> None:
 
 
 @given(st.integers(0, 8), st.sets(st.integers(0, 9), max_size=3))
-def test_needed_speakers_are_always_among_the_shown_ones(count: int, needed: set[int]) -> None:
+def test_needed_speakers_are_always_among_the_shown_ones(count, needed):
     ranking = [SpeakerProb(str(number), number, 0.1) for number in range(10)]
     shown = shown_speakers(ranking, [str(number) for number in needed], count)
     assert len(shown) == min(count, 10)
@@ -128,7 +128,7 @@ def test_needed_speakers_are_always_among_the_shown_ones(count: int, needed: set
         ("", "0 names"),
     ],
 )
-def test_a_pair_has_two_different_members_of_the_cast(line: str, problem: str) -> None:
+def test_a_pair_has_two_different_members_of_the_cast(line, problem):
     dialog = SpeakerPairDialog(CAST, PAIR)
     assert dialog.parse(" gandalf , GOLLUM") == PAIR
     with pytest.raises(InvalidInputError, match=problem):

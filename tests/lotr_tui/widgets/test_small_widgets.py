@@ -1,0 +1,109 @@
+"""Sparklines and bars, status bar, temperature slider and text inputs."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.events import Paste
+
+from lotr_tui.widgets.bars import bar, sparkline
+from lotr_tui.widgets.line_input import LineInput
+from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.temperature_slider import TemperatureSlider, parse_temperature
+from tests.support.app import ThemedApp
+from tests.support.pilot import notices, text_of, until
+
+
+class WidgetsApp(ThemedApp):
+    def compose(self) -> ComposeResult:
+        yield StatusBar()
+        yield TemperatureSlider(0.8)
+
+
+@pytest.mark.parametrize(
+    ("values", "max_value", "line"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6, 7], 8, "▁▂▃▄▅▆▇█"),
+        ([0, 5, 10], None, "▁▅█"),
+        ([math.nan, 3, math.inf], 3, " █ "),
+        ([math.nan, 522, 522.1], None, " ──"),
+        ([-5, 50], 10, "▁█"),
+        ([], None, ""),
+    ],
+)
+def test_sparkline(values, max_value, line):
+    assert sparkline(values, max_value) == line
+
+
+@given(st.floats(0, 2), st.integers(1, 30))
+def test_a_bar_is_as_long_as_its_value(value, width):
+    drawn = bar(value, width)
+    eighths = sum(8 if char == "█" else " ▏▎▍▌▋▊▉".index(char) for char in drawn)
+    assert eighths == pytest.approx(min(value, 1) * width * 8, abs=0.51)
+    assert len(drawn) <= width
+
+
+@given(st.text("0123456789.", min_size=1, max_size=4).filter(lambda text: text.count(".") <= 1))
+def test_any_typed_digits_are_a_temperature(digits):
+    assert parse_temperature(digits) >= 0
+
+
+async def test_status_line_loses_whole_items_before_letters_and_says_so():
+    async with WidgetsApp().run_test(size=(60, 5)) as pilot:
+        bar = pilot.app.query_one(StatusBar)
+        for width, right, line in [
+            (56, "", "lotr-tui  a-long-name · 1 layer · valid 6.5 (counts 9)"),
+            (55, "", "lotr-tui  a-long-name · 1 layer · valid 6.5 …"),
+            (40, "", "lotr-tui  a-long-name · 1 layer …"),
+            (24, "", "lotr-tui  a-long-name"),
+            (20, "", "lotr-tui  a-long-…"),
+            (40, "epoch 3/9", "lotr-tui  a-long-name …      epoch 3/9"),
+            (20, "training epoch 3/9 · 1:02 left", "training epoch 3/…"),
+        ]:
+            await pilot.resize_terminal(width, 5)
+            bar.show(Content("lotr-tui  a-long-name · 1 layer · valid 6.5 (counts 9)"), Content(right))
+            await pilot.pause()
+            assert text_of(bar).rstrip() == line
+
+
+async def test_keys_digits_clicks_and_drags_set_the_temperature():
+    async with WidgetsApp().run_test(size=(120, 30)) as pilot:
+        slider = pilot.app.query_one(TemperatureSlider)
+        slider.focus()
+        for keys, value in [
+            (["right"], 0.85),
+            (["left", "left"], 0.75),
+            (["home", "left"], 0.0),
+            (["end", "right"], 2.0),
+            (["7"], 0.7),
+            (["home", "1", ".", "2", "5"], 1.25),
+            (["home", "8", "5"], 0.85),
+        ]:
+            await pilot.press(*keys)
+            assert slider.value == pytest.approx(value), keys
+        line = str(slider.render())
+        left, right = line.index("├") + 1, line.index("┤") - 1
+        await pilot.click(slider, offset=(left, 0))
+        assert slider.value == 0.0
+        await pilot.mouse_down(slider, offset=(right, 0))
+        assert slider.value == 2.0
+        await pilot.hover(slider, offset=((left + right) // 2, 0))
+        await pilot.mouse_up(slider, offset=((left + right) // 2, 0))
+        assert slider.value == pytest.approx(1.0, abs=0.05)
+
+
+async def test_text_that_is_too_long_for_an_input_is_refused_with_a_notice(make_host):
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        field = LineInput("the lamp", max_length=20)
+        await pilot.app.screen.mount(field)
+        assert not field.cursor_blink  # which would send bytes over SSH all the time
+        field.focus()
+        await pilot.pause()
+        field.post_message(Paste("x" * 10_000))
+        await until(pilot, lambda: "room for 20 characters, not 10,000" in notices(pilot.app))
+        assert field.value == "the lamp"
+        field.post_message(Paste(" was lit"))
+        await until(pilot, lambda: "was lit" in field.value)
