@@ -245,28 +245,6 @@ def test_answers_that_were_never_shown_are_left_out():
     assert list(map(str, scene.other_answers)) == ["GANDALF: quite safe"]
 
 
-def test_markdown_reads_like_a_script():
-    tokens = MarkdownIt().parse(to_markdown(session(*CONVERSATION, saved_reply(9), current_id=2)))
-    lines = [token.content for token in tokens if token.type == "inline"]
-    assert lines[2:] == [
-        "Scene 1",
-        "**STRANGER:** where is frodo",
-        "**GANDALF:** quite safe",
-        "**FRODO:** bilbo is here",
-        "**GOLLUM:** nasty hobbit",
-        "**FRODO:** be quiet",
-        "Other answers",
-        "**FRODO:** right here",
-        "Scene 2",
-        "**STRANGER:** good morning",
-        "**GANDALF:** my friend",
-        "1",
-        "bilbo is",
-        "a friend",
-        lines[-1],
-    ]
-
-
 def test_markup_in_a_name_and_in_a_line_stays_text():
     reply = turn(0, None, "*no* `markup`", "<B>*X*</B>", "safe")
     (paragraph,) = [token for token in MarkdownIt().parse(to_markdown(session(reply))) if "safe" in token.content]

@@ -12,9 +12,9 @@ from lotr_tui.session.conversation.cast import Roles
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import ReplyContext
 from lotr_tui.session.conversation.read_text import UnreadText
-from lotr_tui.session.next_tokens import NextTokenContext, NextTokenPreview
+from lotr_tui.session.next_tokens import NextTokenPreview
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.text_reader import CHUNK_TOKENS, MAX_STATES, TextReader
+from lotr_tui.session.text_reader import TextReader
 from lotr_tui.session.word_completion import WordCompleter, complete_slowly
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import SETTINGS
@@ -42,16 +42,6 @@ def test_growing_draft_has_the_distribution_of_its_reply(tokenizer):
         assert context.state.num_reread_tokens == expected.num_reread_tokens, draft
         assert np.allclose(context.state.log_probs, expected.log_probs, atol=1e-4), draft
         assert tokenizer.decode(context.ids) == draft
-
-
-@OPEN_TOKENIZERS
-def test_end_of_the_text_is_named_by_its_last_word(tokenizer):
-    model = open_model(tokenizer)
-    for text, word in [("the wizard", "wizard"), ("the wizard ", "wizard"), ("Ring?", "?"), ("“No", "No"), (" ", "")]:
-        ids = tokenizer.encode(text).tolist()
-        context = NextTokenContext(model, prefill(model, ids), ids, is_first_token=True)
-        assert context.last_text("word") == word
-        assert context.last_text("token") == tokenizer.tokens[ids[-1]]
 
 
 @OPEN_TOKENIZERS
@@ -180,20 +170,6 @@ def test_word_of_an_open_vocabulary_is_completed_token_by_token(text, rest):
     assert complete(open_model(character_tokenizer()), "the w") == ""
 
 
-def test_completion_of_an_open_vocabulary_is_the_likeliest_continuation():
-    """Compare with the greedy continuation of a character model, which has one token for each character."""
-    tokenizer = character_tokenizer()
-    model = open_model(tokenizer, 3)
-    for word in ("wizard", "tower", "winter", "pony"):
-        ids, expected = tokenizer.encode(f"the {word}").tolist(), ""
-        while len(expected) < 24:
-            ids.append(int(np.argmax(prefill(model, ids).log_probs)))
-            if not tokenizer.tokens[ids[-1]].isalnum():
-                break
-            expected += tokenizer.tokens[ids[-1]]
-        assert complete(model, f"the {word}") == (expected if len(expected) < 24 else "")
-
-
 # Texts of slow models
 
 
@@ -227,15 +203,6 @@ def test_only_what_follows_the_common_beginning_is_read(model):
     assert model.num_read <= 3
     reader.read(unread(model, f"X{TEXT}"))
     assert model.num_read > num_tokens
-
-
-def test_long_text_is_read_in_few_passes_and_keeps_few_large_states(model):
-    reader = TextReader()
-    item = unread(model, TEXT * 40)
-    reader.read(item)
-    assert model.num_passes <= len(item.ids) // CHUNK_TOKENS + 2
-    assert len(reader.latest.states) <= MAX_STATES
-    assert sum(len(state.log_probs) > 0 for state in reader.latest.states.values()) == 1
 
 
 def test_cancelled_text_is_continued_where_it_was_left(model):

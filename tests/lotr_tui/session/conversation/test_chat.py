@@ -83,20 +83,6 @@ def test_model_states_stay_where_log_probs_were_evicted(conversation, session_mo
     assert len(branch.tokens) == 12
 
 
-def test_states_of_the_oldest_texts_are_evicted_together(conversation, session_model, model, monkeypatch):
-    monkeypatch.setattr(state_cache, "MAX_TEXT_BYTES", 250)
-    texts = iter(range(100))
-    replies = []
-    for _ in range(4):
-        number = next(texts)
-        monkeypatch.setattr(model, "state_memory", lambda state, number=number: (number, 100))
-        replies.append(say(conversation, session_model, "Hello there"))
-    assert [any(state is not None for state in reply.decoder_states) for reply in replies] == [False, False, True, True]
-    branch = branch_off(conversation, replies[0], 10, None, SETTINGS, 8)
-    expected = branch_off(conversation, replies[3], 10, None, SETTINGS, 8)
-    assert [token.id for token in branch.tokens] == [token.id for token in expected.tokens]
-
-
 def test_session_file_keeps_the_system_prompt(conversation, session_model, tmp_path):
     first = say(conversation, session_model, "Hello there", system="You are Gandalf.")
     second = say(conversation, session_model, "Where is the Ring?", first, "You are Frodo.")

@@ -16,7 +16,7 @@ from engine.generation.turns import (
     read_turns,
     sample_speaker,
 )
-from lotr_tui.session.conversation.cast import Roles, answering_cast
+from lotr_tui.session.conversation.cast import answering_cast
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.session_model import SessionModel
 from tests.support.conversations import SETTINGS, finish_reply
@@ -150,20 +150,6 @@ def test_unknown_names_are_refused_with_the_nearest_one(conversation, session_mo
     assert conversation.active_reply is None
     assert list(conversation.replies_by_exchange.values()) == [reply]
     assert reply.next_turn is None
-
-
-def test_model_with_speakers_continues_a_text_as_one_of_them(conversation, session_model):
-    tokenizer = session_model.model.tokenizer
-    for speaker, expected in (("GOLLUM", "GOLLUM"), ("", "SOMEONE")):
-        reply = conversation.submit_prompt(
-            session_model, "the lamp ", "continue", SETTINGS, 1, None, Roles(speaker=speaker)
-        )
-        finish_reply(conversation)
-        assert reply.speaker == expected
-        assert reply.token_ids(0)[0] == tokenizer.speaker_id(expected)
-        assert tokenizer.decode(reply.token_ids(0)[1:]).strip() == "the lamp"
-        assert tokenizer.decode(reply.token_ids()) == reply.full_text()
-        assert reply.text().startswith(f"{expected}: the lamp ")
 
 
 # Other answers in a turn
