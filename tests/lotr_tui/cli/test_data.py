@@ -57,7 +57,6 @@ class TestInfo:
         assert re.search(r"Gandalf +168 +3,311 +Gandalf 24, Pippin 10", shown)
         assert re.search(r"valid +164 +2,226 +18\.2 %", shown)
 
-
     def test_table_of_the_cast_and_who_speaks_next(self, lotr, script):
         shown = lotr("data", "info", script, *DIALOGUE).stdout
         for row in (

@@ -92,8 +92,6 @@ def test_run_of_two_processes_is_stopped_and_resumed(home, small_csv, command, e
     assert not is_locked(path)
 
 
-
-
 def test_other_processes_end_when_one_is_killed(home, small_csv, environment):
     home.mkdir()
     path = home / "runs" / "both"

@@ -199,8 +199,6 @@ def test_training_above_the_unigram_model_after_two_of_five_epochs_is_too_slow(l
     assert verdict_of(live_events([*early, last])) == Verdict(is_too_slow=is_slow, is_hopeless=is_slow)
 
 
-
-
 @pytest.mark.parametrize(
     ("train", "has_jumped"),
     [

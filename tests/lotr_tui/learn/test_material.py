@@ -57,8 +57,6 @@ def test_model_of_a_corpus_is_trained_once(home, tmp_path, name):
     assert folders(home) == {class_models_dir(data, "abc").name}
 
 
-
-
 def test_cancelled_training_leaves_nothing_behind(home, tmp_path):
     data = write_corpus(tmp_path / "own.csv")
     is_cancelled = False
@@ -69,8 +67,6 @@ def test_cancelled_training_leaves_nothing_behind(home, tmp_path):
         run_to_end(loading)
     assert not folders(home)
     run_to_end(train_class_model("lstm", data, "abc", 1000, never))
-
-
 
 
 def test_two_sessions_train_a_model_once(tmp_path, monkeypatch):
@@ -104,8 +100,6 @@ def waiting_job(name, can_end):
         return name
 
     return run
-
-
 
 
 def test_two_waiters_share_a_job():

@@ -82,8 +82,6 @@ def test_signals_save_and_stop_and_the_run_is_resumed(start, small_csv, tmp_path
     process.communicate(timeout=30)
 
 
-
-
 @pytest.mark.slow
 def test_detach_starts_the_training_in_the_background(command, small_csv, tmp_path):
     result = command("train", *SMALL, "--csv", small_csv, "--epochs", "2", "--run", "r", "--detach")

@@ -92,8 +92,6 @@ def test_failing_tracker_is_reported_once_and_detached(home, tmp_path, install, 
     check_reported_once(tmp_path, reason)
 
 
-
-
 @pytest.mark.parametrize("name", TRACKER_NAMES)
 def test_missing_package_is_named_before_anything_is_written(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
