@@ -70,7 +70,7 @@ def ignore_case(monkeypatch):
 def test_commands_need_nothing_that_only_linux_has_and_use_the_folders_of_macos(tmp_path, mac_environment):
     runs = tmp_path / "Library" / "Application Support" / "lotr-tui" / "runs"
     write_dialogue_run(runs / "scenes")
-    for arguments in (["locate"], ["generate", "the road", "--run", "scenes"], ["status", "scenes"]):
+    for arguments in (["locate"], ["generate", "the road", "--run", "scenes"]):
         process = run_process([sys.executable, "-c", PROGRAM, *arguments], tmp_path, mac_environment)
         assert process.stdout.strip()
         if arguments == ["locate"]:

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -34,11 +33,11 @@ MOUNT_COMMAND = ("mount", "-t", "tmpfs", "-o", "size=16m", "none")
 
 
 class SmallDisk:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         self.path = path
         self._filler = path / "filler"
 
-    def fill(self, free_bytes: int) -> None:
+    def fill(self, free_bytes):
         with self._filler.open("wb") as file:
             while True:
                 file_system = os.statvfs(self.path)
@@ -53,12 +52,12 @@ class SmallDisk:
                 else:
                     return
 
-    def free(self) -> None:
+    def free(self):
         self._filler.unlink(missing_ok=True)
 
 
 @contextmanager
-def small_disk(path: Path) -> Iterator[SmallDisk]:
+def small_disk(path):
     """Mount a small disk at the new folder `path`, in a process with a mount namespace of its own."""
     path.mkdir()
     subprocess.run([*MOUNT_COMMAND, str(path)], check=True, capture_output=True)
@@ -68,7 +67,7 @@ def small_disk(path: Path) -> Iterator[SmallDisk]:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
-def find_unshare_command() -> list[str] | None:
+def find_unshare_command():
     for command in UNSHARE_COMMANDS:
         with tempfile.TemporaryDirectory() as folder, suppress(FileNotFoundError, subprocess.CalledProcessError):
             subprocess.run([*command, *MOUNT_COMMAND, folder], check=True, capture_output=True)
@@ -77,13 +76,13 @@ def find_unshare_command() -> list[str] | None:
 
 
 class FullDiskTrainings(ReferenceTraining):
-    def __init__(self, folder: Path, disk: SmallDisk, seed: int) -> None:
+    def __init__(self, folder, disk, seed):
         super().__init__(folder, disk.path)
         self.disk = disk
         self.rng = random.Random(seed)
         self.max_file_size = max(file.stat().st_size for file in self.run_dir(REFERENCE).iterdir())
 
-    def train_on_full_disk(self, name: str, max_warnings: int) -> int:
+    def train_on_full_disk(self, name, max_warnings):
         """Train a run and fill the disk until the training has reported it `max_warnings` times; return how often."""
         num_warnings, run_dir, is_end_unsaved = 0, self.run_dir(name), False
         for attempt in count():
@@ -111,7 +110,7 @@ class FullDiskTrainings(ReferenceTraining):
         self.check_equals_reference(name)
         return num_warnings
 
-    def _fill_once(self, name: str, process: "subprocess.Popen[bytes]") -> bool:
+    def _fill_once(self, name, process):
         """Fill the disk, wait for a warning, read the files of the run, and free the disk. Return True if warned."""
         num_earlier = len(self._warnings(name))
         self.disk.fill(self.rng.randrange(self.max_file_size))
@@ -128,11 +127,11 @@ class FullDiskTrainings(ReferenceTraining):
         assert new or process.poll() is not None, "the training did not report the full disk"
         return bool(new)
 
-    def _warnings(self, name: str) -> list[str]:
+    def _warnings(self, name):
         return [row["message"] for row in self.printed_events(name) if row.get("event") == "warned"]
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fills", type=int, default=50, help="times to fill the disk during trainings")
     parser.add_argument("--seed", type=int, default=0)

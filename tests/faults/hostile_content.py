@@ -10,7 +10,6 @@ from contextlib import chdir
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from engine.config import Config
 from engine.data.dataset import load_dataset
@@ -38,16 +37,16 @@ class HostileFile:
     create: Callable[[Path], object]
 
 
-def file_with(name: str, content: bytes | Callable[[], bytes]) -> HostileFile:
+def file_with(name, content):
     """Return the recipe for a regular file; a function gives a content that takes long to make."""
     return HostileFile(name, lambda path: path.write_bytes(content() if callable(content) else content))
 
 
-def _link_to(target: str) -> HostileFile:
+def _link_to(target):
     return HostileFile(f"a link to {target}", lambda path: path.symlink_to(target))
 
 
-def _create_socket(path: Path) -> None:
+def _create_socket(path):
     with socket.socket(socket.AF_UNIX) as server, chdir(path.parent):  # the path of a socket has 108 bytes at most
         server.bind(path.name)
 
@@ -72,7 +71,7 @@ FOR_ANY_READER = (
 )
 
 
-def _json_lines(*records: dict[str, Any]) -> bytes:
+def _json_lines(*records):
     return b"".join(json.dumps(record).encode() + b"\n" for record in records)
 
 
@@ -94,17 +93,17 @@ PROGRESS_FILES = (
 # Safetensors files
 
 
-def _safetensors(header: object, data: bytes = b"", length: int | None = None) -> bytes:
+def _safetensors(header, data=b"", length=None):
     """Return the content of a safetensors file; `length` is the length of the header that the file claims."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
 
-def _trainer_state(text: str) -> bytes:
+def _trainer_state(text):
     return _safetensors({"__metadata__": {"config": "{}", "trainer_state": text}})
 
 
-def _tensor(shape: list[int], num_bytes: int) -> dict[str, Any]:
+def _tensor(shape, num_bytes):
     return {"dtype": "F32", "shape": shape, "data_offsets": [0, num_bytes]}
 
 
@@ -134,7 +133,7 @@ TENSORS = (
 # Texts
 
 
-def _vocabulary(*words: object) -> bytes:
+def _vocabulary(*words):
     return json.dumps(["<unk>", "<eos>", *words]).encode()
 
 
@@ -179,13 +178,13 @@ TEXT_FILES = {
 }
 
 
-def small_config(home: Path) -> Config:
+def small_config(home):
     sizes = {"embedding_size": 8, "hidden_size": 8, "epochs": 2, "batch_size": 8, "threads": 1}
     saving = {"averaging": "ema", "checkpoint_seconds": 0.001}
     return Config("tiny").with_values(corpus=str(home / "corpus.csv"), min_count=1, **sizes, **saving)
 
 
-def make_home(home: Path) -> None:
+def make_home(home):
     """Fill `home`, which must be the value of `LOTR_TUI_HOME`. The run in it is stopped in its second epoch."""
     (home / "texts").mkdir()
     for name, content in TEXT_FILES.items():

@@ -18,7 +18,6 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -33,9 +32,9 @@ import lotr_tui.cli.main  # noqa: F401
 from engine.errors import MAX_MESSAGE_LENGTH, LotrError
 from lotr_tui.__main__ import main as lotr_tui_main
 from tests.faults import hostile_content as made
-from tests.faults.hostile_content import RUN, HostileFile, file_with
+from tests.faults.hostile_content import RUN, file_with
 from tests.faults.mutations import Mutator
-from tests.faults.readers import READERS, VALID_HOME_VARIABLE, Reader, run_dir, use_home
+from tests.faults.readers import READERS, VALID_HOME_VARIABLE, run_dir, use_home
 
 CPU_SECONDS = 5
 LONG_CPU_SECONDS = 60
@@ -64,7 +63,7 @@ SOMETIMES = (
 class HostileTrials:
     """Trials with copies of a valid home in which files are replaced. Each yields a line about its problem, or ""."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder, seed):
         self._folder, self._valid, self._copy = folder, folder / "valid", folder / "copy"
         self._seed, self._rng = seed, random.Random(seed)
         self._valid.mkdir()
@@ -78,14 +77,14 @@ class HostileTrials:
         self._files = {path: path.read_bytes() for path in sorted(self._valid.rglob("*")) if path.is_file()}
         self._mutator = Mutator(list(self._files.values()))
 
-    def read_valid_files(self) -> Iterator[str]:
+    def read_valid_files(self):
         """Read the valid files. Mutations of a file that is refused would not reach the code that parses the fields."""
         for name, reader in READERS.items():
             path = self._replace(self._valid_files(reader)[0])
             problem, _ = self._fork(partial(self._read, reader, path, refuses=False), LONG_CPU_SECONDS)
             yield problem and f"{name}, a valid file: {problem}"
 
-    def read_files_made_by_hand(self, number: int) -> Iterator[str]:
+    def read_files_made_by_hand(self, number):
         trials = []
         for name, reader in READERS.items():
             files = [*made.FOR_ANY_READER, *reader.hostile_files]
@@ -95,7 +94,7 @@ class HostileTrials:
             problem, _ = self._fork(partial(self._read, READERS[name], path))
             yield problem and f"{name}, {hostile_file.name}: {problem}"
 
-    def read_mutated_files(self, number: int) -> Iterator[str]:
+    def read_mutated_files(self, number):
         num_batches = -(-number // MUTATIONS_PER_FORK)
         for index in range(max(num_batches, len(READERS))):
             name, reader = list(READERS.items())[index % len(READERS)]
@@ -115,7 +114,7 @@ class HostileTrials:
                 yield problem
                 problem = ""
 
-    def run_commands(self, number: int) -> Iterator[str]:
+    def run_commands(self, number):
         """Damage `number` run directories, and run some commands on each."""
         for index in range(number):
             rng = random.Random(f"{self._seed} {index}")
@@ -125,14 +124,14 @@ class HostileTrials:
                 problem = self._run_command(command)
                 yield problem and f"directory {index} ({damage}), {' '.join(command)}: {problem}"
 
-    def _copy_home(self) -> None:
+    def _copy_home(self):
         shutil.rmtree(self._copy, ignore_errors=True)
         shutil.copytree(self._valid, self._copy)
 
-    def _valid_files(self, reader: Reader) -> list[Path]:
+    def _valid_files(self, reader):
         return [path for path in self._files if path.match(str(self._valid / reader.file))]
 
-    def _replace(self, valid_path: Path, hostile_file: HostileFile | None = None) -> Path:
+    def _replace(self, valid_path, hostile_file=None):
         """Copy the valid home, replace a file of the copy, and return its path."""
         self._copy_home()
         path = self._copy / valid_path.relative_to(self._valid)
@@ -141,7 +140,7 @@ class HostileTrials:
             hostile_file.create(path)
         return path
 
-    def _read(self, reader: Reader, path: Path, *, refuses: bool = True) -> None:
+    def _read(self, reader, path, *, refuses=True):
         """Read a file, and check that it is refused in one line, if at all, and not overwritten."""
         use_home(self._copy)
         before, message = _identity(path) if os.path.lexists(path) else None, ""
@@ -155,7 +154,7 @@ class HostileTrials:
         is_kept = before is None or before in map(_identity, path.parent.iterdir())
         assert is_kept or not message or reader.rewrites_file, f"{path} is overwritten; {message}"
 
-    def _read_batch(self, reader: Reader, path: Path, content: bytes, seed: str, size: int) -> None:
+    def _read_batch(self, reader, path, content, seed, size):
         rng = random.Random(seed)
         for _ in range(size):
             mutated = self._mutator.mutate(content, rng)
@@ -164,7 +163,7 @@ class HostileTrials:
             path.write_bytes(mutated)
             self._read(reader, path)
 
-    def _damage_run(self, rng: random.Random) -> str:
+    def _damage_run(self, rng):
         run, damage = run_dir(self._copy), []
         if rng.random() < 0.1:
             name, target = rng.choice((("epochs", "outside"), ("log.txt", "outside/file"), ("lock", "outside/file")))
@@ -185,7 +184,7 @@ class HostileTrials:
             damage.append(f"{file.name}: {hostile_file.name}")
         return ", ".join(damage)
 
-    def _run_command(self, command: Sequence[str]) -> str:
+    def _run_command(self, command):
         export = self._folder / "export"
         shutil.rmtree(export, ignore_errors=True)
         arguments = ["lotr-tui", *(str(export) if argument == EXPORT else argument for argument in command)]
@@ -196,7 +195,7 @@ class HostileTrials:
         changed = sorted({str(path) for path, _ in before.items() ^ _snapshot(self._folder, may_change).items()})
         return f"changes {', '.join(changed)}" if changed else problem
 
-    def _main(self, arguments: list[str]) -> int:
+    def _main(self, arguments):
         use_home(self._copy)
         os.environ.pop("LOTR_TUI_DEBUG", None)
         sys.argv = arguments
@@ -205,7 +204,7 @@ class HostileTrials:
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else int(end.code is not None)
 
-    def _fork(self, function: Callable[[], int | None], cpu_seconds: int = CPU_SECONDS) -> tuple[str, float]:
+    def _fork(self, function, cpu_seconds=CPU_SECONDS):
         """Run a function in a fork, and return the rule that it violated or "", and the memory that it took in MB."""
         output, errors = self._folder / "stdout", self._folder / "stderr"
         child = os.fork()
@@ -234,7 +233,7 @@ class HostileTrials:
         return next((rule for rule, is_violated in violations.items() if is_violated), ""), megabytes
 
 
-def _limit_and_redirect(output: Path, errors: Path, cpu_seconds: int) -> None:
+def _limit_and_redirect(output, errors, cpu_seconds):
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))  # works in extension modules too
     signal.alarm(MAX_WAIT_FACTOR * cpu_seconds)
@@ -248,15 +247,15 @@ def _limit_and_redirect(output: Path, errors: Path, cpu_seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _identity(path: Path) -> tuple[int, int, int]:
+def _identity(path):
     """Return the inode, size and modification time, which a renamed file keeps."""
     status = path.lstat()
     return status.st_ino, status.st_size, 0 if path.is_dir() else status.st_mtime_ns
 
 
-def _snapshot(folder: Path, excluded: Sequence[Path]) -> dict[Path, object]:
+def _snapshot(folder, excluded):
     """Return the mode and content of everything in the folders of a folder, but not in the `excluded` ones."""
-    snapshot: dict[Path, object] = {}
+    snapshot = {}
     for path in folder.rglob("*"):
         if path.parent == folder or any(path.is_relative_to(other) for other in excluded):
             continue
@@ -266,7 +265,7 @@ def _snapshot(folder: Path, excluded: Sequence[Path]) -> dict[Path, object]:
     return snapshot
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--made", type=int, default=1000, help="number of files made by hand")
     parser.add_argument("--mutated", type=int, default=100_000, help="number of mutated files")

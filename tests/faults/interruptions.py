@@ -29,11 +29,11 @@ MAX_WRITE_SECONDS = 0.002
 
 
 class InterruptedTrainings(ReferenceTraining):
-    def __init__(self, home: Path, seed: int = 0) -> None:
+    def __init__(self, home, seed=0):
         super().__init__(home, home)
         self.rng = random.Random(seed)
 
-    def kill(self, name: str) -> int:
+    def kill(self, name):
         """Kill and resume a training at random moments until it reaches its end, and return the number of kills."""
         num_kills, run_dir, process = 0, self.run_dir(name), self.start(name)
         while True:
@@ -59,7 +59,7 @@ class InterruptedTrainings(ReferenceTraining):
                 return num_kills
             process = self.start(name, resume=is_created)
 
-    def _wait_for_random_moment(self, process: "subprocess.Popen[bytes]", run_dir: Path, *, aimed: bool) -> bool:
+    def _wait_for_random_moment(self, process, run_dir, *, aimed):
         """Wait for a random time and, if `aimed`, until a file is being written. Return True if the training ended."""
         with suppress(subprocess.TimeoutExpired):
             process.wait(self.rng.uniform(0, self.duration))
@@ -68,7 +68,7 @@ class InterruptedTrainings(ReferenceTraining):
         time.sleep(self.rng.uniform(0, MAX_WRITE_SECONDS))
         return process.poll() is not None
 
-    def close_terminal(self, name: str) -> None:
+    def close_terminal(self, name):
         """Close the terminal of a dashboard at a random moment. The training must reach its end without a terminal."""
         run_dir = self.run_dir(name)
         with Terminal(self.command(name), 80, 24, self.home).spawn() as terminal:
@@ -87,7 +87,7 @@ class InterruptedTrainings(ReferenceTraining):
         self.check_equals_reference(name)
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="minimum number of kills")
     parser.add_argument("--closes", type=int, default=20, help="number of closed terminals")

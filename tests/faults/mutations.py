@@ -1,10 +1,8 @@
 """Mutations of valid files: changed bytes, moved lines, and exchanged JSON values."""
 
 import json
-import random
 import re
 import struct
-from collections.abc import Sequence
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202eevil\u2066\x00\r\b\x7f"
 """Escape sequences, control characters and marks that reverse the direction of text."""
@@ -28,12 +26,12 @@ FLOAT_BITS = (0x7FC00000, 0x7F800000, 0xFF800000, 0x7F7FFFFF, 1)
 class Mutator:
     """Source of mutated files; `seeds` are valid files, from which values and parts are taken."""
 
-    def __init__(self, seeds: Sequence[bytes]) -> None:
+    def __init__(self, seeds):
         self._seeds = list(seeds)
         values = sorted({value for seed in seeds for value in VALUE.findall(seed)})
         self._value_sources = [values, values, HOSTILE_VALUES, HOSTILE_VALUES, RAW_VALUES]
 
-    def mutate(self, content: bytes, rng: random.Random) -> bytes:
+    def mutate(self, content, rng):
         # Blind changes of a safetensors file hardly ever leave a header of the length that the file claims.
         if content[8:9] == b"{" and rng.random() < 0.7:
             return self._mutate_safetensors(content, rng)
@@ -43,7 +41,7 @@ class Mutator:
             content = change(content, rng)
         return content
 
-    def _change_bytes(self, content: bytes, rng: random.Random) -> bytes:
+    def _change_bytes(self, content, rng):
         """Flip, cut or repeat some bytes, or insert a part of another file."""
         start, end = _random_span(content, rng)
         match rng.choice(("flip", "cut", "truncate", "repeat", "insert")):
@@ -60,20 +58,20 @@ class Mutator:
         part = slice(*_random_span(other, rng))
         return content[:start] + other[part] + content[start if rng.random() < 0.5 else end :]
 
-    def _move_line(self, content: bytes, rng: random.Random) -> bytes:
+    def _move_line(self, content, rng):
         lines = content.splitlines(keepends=True) or [content]
         line = lines.pop(rng.randrange(len(lines)))
         for _ in range(rng.randrange(3)):
             lines.insert(rng.randrange(len(lines) + 1), line)
         return b"".join(lines)
 
-    def _replace_value(self, content: bytes, rng: random.Random) -> bytes:
+    def _replace_value(self, content, rng):
         """Replace a JSON value or name, or in other files a word, by another one."""
         spans = [match.span() for match in (VALUE if rng.random() < 0.8 else WORD).finditer(content)]
         start, end = rng.choice(spans or [(0, 0)])
         return content[:start] + rng.choice(rng.choice(self._value_sources)) + content[end:]
 
-    def _mutate_safetensors(self, content: bytes, rng: random.Random) -> bytes:
+    def _mutate_safetensors(self, content, rng):
         """Mutate the numbers, the header or the trainer state of a safetensors file, with a header length that fits."""
         length = int.from_bytes(content[:8], "little")
         header, data = content[8 : 8 + length], bytearray(content[8 + length :])
@@ -96,7 +94,7 @@ class Mutator:
         return struct.pack("<Q", len(header)) + header + data
 
 
-def _random_span(content: bytes, rng: random.Random) -> tuple[int, int]:
+def _random_span(content, rng):
     """Return the start and end of a part, which is usually short."""
     start = rng.randrange(len(content) + 1)
     return start, min(len(content), start + rng.choice((1, 2, 4, 16, 64, len(content))))

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from itertools import count
@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import Config
 from engine.data import preparation
-from engine.data.corpus import Corpus, read_csv, read_text
+from engine.data.corpus import read_csv, read_text
 from engine.data.dataset import concatenate_lines, load_dataset, summarize_dataset
 from engine.data.file_scan import BOM, CODECS
 from engine.data.speakers import normalize_speaker
@@ -49,38 +49,38 @@ from lotr_tui.session.session_file import list_sessions, load_session
 from lotr_tui.session.settings import Settings, SettingsStore
 from lotr_tui.widgets.prompt.text import sanitize_prompt
 from tests.faults import hostile_content as made
-from tests.faults.hostile_content import RUN, SEARCH, HostileFile, small_config
+from tests.faults.hostile_content import RUN, SEARCH, small_config
 from tests.support.datasets import encode_lines
 
 VALID_HOME_VARIABLE = "LOTR_TUI_TESTS_VALID_HOME"
 VOCABULARY = WordTokenizer((UNK, EOS, "the", "road", "is"))
 
 
-def use_home(home: Path) -> None:
+def use_home(home):
     """Make `home` the home of this process, in which every prepared corpus is cached, however small."""
     os.environ |= {"LOTR_TUI_HOME": str(home), "COLUMNS": "120", "NO_COLOR": "1"}
     preparation.CACHE_THRESHOLD_BYTES = 0
 
 
-def run_dir(home: Path) -> Path:
+def run_dir(home):
     return home / "runs" / RUN
 
 
-def _assert_printable(lines: Iterable[str]) -> None:
+def _assert_printable(lines):
     assert [line for line in lines if not line.isprintable()] == []
 
 
 # Texts
 
 
-def _text_of(corpus: Corpus, path: Path) -> str | None:
+def _text_of(corpus, path):
     """Return the text of a file; None if it is too large to be read again."""
     if corpus.num_rows > 10_000 or path.stat().st_size > 1_000_000:
         return None
     return path.read_bytes().removeprefix(BOM).decode(CODECS[corpus.encoding])
 
 
-def _read_csv(home: Path, path: Path) -> None:
+def _read_csv(home, path):
     corpus = read_csv(path, text_column="dialog", speaker_column="char", min_characters=0)
     assert all(normalize_speaker(line.speaker) == (line.speaker, ()) for line in corpus.lines)
     text = _text_of(corpus, path)
@@ -96,7 +96,7 @@ def _read_csv(home: Path, path: Path) -> None:
         print_data_summary(replace(small_config(home).data, corpus=str(path), corpus_format="csv"), as_json=False)
 
 
-def _read_text(home: Path, path: Path) -> None:
+def _read_text(home, path):
     corpus = read_text(path, min_characters=0)
     config = replace(small_config(home).data, corpus=str(path), corpus_format="text", min_characters=0)
     if (text := _text_of(corpus, path)) is None:
@@ -112,7 +112,7 @@ def _read_text(home: Path, path: Path) -> None:
             assert ids.tolist() == concatenate_lines(encode_lines(part, dataset.tokenizer), mode).tolist()
 
 
-def _read_lens_text(home: Path, path: Path) -> None:
+def _read_lens_text(home, path):
     text = read_text_file(path)
     tokens = tokenize_with_offsets(text, VOCABULARY)
     assert tokens.ids.tolist() == VOCABULARY.encode(text).tolist()
@@ -122,7 +122,7 @@ def _read_lens_text(home: Path, path: Path) -> None:
     _assert_printable([line, printable(text)])
 
 
-def _read_prompt(home: Path, path: Path) -> None:
+def _read_prompt(home, path):
     text, _ = sanitize_prompt(read_text_file(path)[:10_000])
     _assert_printable(text.replace("\u200c", "").replace("\u200d", "").replace("\u3000", " ").split("\n"))
     for width in (1, 7, 40):
@@ -131,12 +131,12 @@ def _read_prompt(home: Path, path: Path) -> None:
         assert all(cell_len(line) <= width or len(line) == 1 for line in lines), (lines, width)
 
 
-def _read_overrides(home: Path, path: Path) -> None:
+def _read_overrides(home, path):
     config = Config().with_overrides(read_text_file(path).split("\n"))
     assert Config.from_json(config.to_json(), "round trip") == config
 
 
-def _read_run_name(home: Path, path: Path) -> None:
+def _read_run_name(home, path):
     name = read_text_file(path)
     check_run_name(name)
     load_model_by_name(name)
@@ -145,7 +145,7 @@ def _read_run_name(home: Path, path: Path) -> None:
 # Files of a run
 
 
-def _list_runs(home: Path, path: Path) -> None:
+def _list_runs(home, path):
     runs = [*list_runs(), *list_selectable_runs(None)]
     comparison = compare_runs([read_compared_run(run.path) for run in runs] + [read_compared_run(run_dir(home))])
     layout_comparison(comparison, [run.name for run in comparison.runs], 80)
@@ -155,7 +155,7 @@ def _list_runs(home: Path, path: Path) -> None:
     summarize_run(run_dir(home))
 
 
-def _read_config(home: Path, path: Path) -> None:
+def _read_config(home, path):
     load_model(run_dir(home))
     config, tokenizer = read_config_and_tokenizer(run_dir(home))
     assert Config.from_json(config.to_json(), "round trip") == config
@@ -163,7 +163,7 @@ def _read_config(home: Path, path: Path) -> None:
     _list_runs(home, path)
 
 
-def _resume(home: Path, path: Path) -> None:
+def _resume(home, path):
     config, _ = read_config_and_tokenizer(run_dir(home))
     num_checks = count()
     checkpoint = ResumeCheckpoint(run_dir(home) / RESUME_FILE)
@@ -171,12 +171,12 @@ def _resume(home: Path, path: Path) -> None:
         pass
 
 
-def _read_initial_weights(home: Path, path: Path) -> None:
+def _read_initial_weights(home, path):
     config, tokenizer = read_config_and_tokenizer(run_dir(home))
     read_initial_weights(run_dir(home), config.with_values(init="base"), tokenizer)
 
 
-def _read_metrics(home: Path, path: Path) -> None:
+def _read_metrics(home, path):
     rows = list(read_rows(path))
     subsampled = [row for row in read_rows(path, subsample=True) if row["event"] != "step"]
     assert subsampled == [row for row in rows if row["event"] != "step"]
@@ -189,12 +189,12 @@ def _read_metrics(home: Path, path: Path) -> None:
     json.dumps(status_to_dict(read_status(run_dir(home))), allow_nan=False)
 
 
-def _read_commands(home: Path, path: Path) -> None:
+def _read_commands(home, path):
     commands = CommandFileReader(run_dir(home))()
     _assert_printable(command.value for command in commands)
 
 
-def _read_search(home: Path, path: Path) -> None:
+def _read_search(home, path):
     folder = SearchFolder.open(SEARCH, None)
     study = SearchStudy(folder.plan.space, 0, folder.plan.rungs)
     for record in folder.records.values():
@@ -202,7 +202,7 @@ def _read_search(home: Path, path: Path) -> None:
     folder.close()
 
 
-def _read_cache(home: Path, path: Path) -> None:
+def _read_cache(home, path):
     """Load the valid corpus with the cache of `home`. A damaged cache must be rebuilt."""
     dataset = load_dataset(small_config(Path(os.environ[VALID_HOME_VARIABLE])).data)
     summarize_dataset(dataset)
@@ -214,7 +214,7 @@ def _read_cache(home: Path, path: Path) -> None:
 # Files of the session
 
 
-def _read_settings(home: Path, path: Path) -> None:
+def _read_settings(home, path):
     store = SettingsStore()
     assert len(store.notice.splitlines()) <= 1, store.notice
     assert Settings.from_json(store.current.to_json()) == store.current
@@ -223,7 +223,7 @@ def _read_settings(home: Path, path: Path) -> None:
         print(store.update(pace=3.0))
 
 
-def _read_progress(home: Path, path: Path) -> None:
+def _read_progress(home, path):
     store = ProgressStore()
     assert len(store.notice.splitlines()) <= 1, store.notice
     if store.notice:  # otherwise the file is valid, and is replaced
@@ -232,12 +232,12 @@ def _read_progress(home: Path, path: Path) -> None:
         print(store.save())
 
 
-def _read_history(home: Path, path: Path) -> None:
+def _read_history(home, path):
     PromptHistory().add("more")
     assert PromptHistory().entries[-1] == "more"
 
 
-def _read_sessions(home: Path, path: Path) -> None:
+def _read_sessions(home, path):
     for summary in list_sessions():
         _assert_printable([summary.model, summary.first_prompt, summary.error])
         session = load_session(summary.path)
@@ -253,7 +253,7 @@ class Reader:
     """Pattern of the paths of the file, relative to the home."""
     read: Callable[[Path, Path], object]
     """Function of the home and the file; a file that is not valid may raise a `LotrError`."""
-    hostile_files: Sequence[HostileFile] = ()
+    hostile_files: tuple = ()
     rewrites_file: bool = False
     """True if the reader may replace a damaged file; otherwise the file must be kept, in place or set aside."""
 

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,10 +32,10 @@ EXIT_TIMEOUT = 30.0
 
 
 class Program:
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal):
         self.terminal, self.output, self.shell_modes = terminal, b"", terminal.modes()
 
-    def read(self, seconds: float) -> None:
+    def read(self, seconds):
         """Read the output for `seconds`, or until the program has ended."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self.terminal.has_exited():
@@ -45,7 +44,7 @@ class Program:
             except TerminalError:  # the program has ended
                 time.sleep(0.01)
 
-    def read_until(self, condition: Callable[[], bool]) -> None:
+    def read_until(self, condition):
         """Read until `condition` holds. Fail if the program ends or hangs before."""
         deadline = time.monotonic() + EXIT_TIMEOUT
         while not condition():
@@ -53,10 +52,10 @@ class Program:
             assert is_active, f"status {self.terminal.exit_status}: {strip_control_sequences(self.output)[-3000:]}"
             self.read(0.02)
 
-    def is_stopped(self) -> bool:
+    def is_stopped(self):
         return b"State:\tT" in Path(f"/proc/{self.terminal.pid}/status").read_bytes()
 
-    def check_end(self, statuses: set[int]) -> None:
+    def check_end(self, statuses):
         """Wait for the exit, and compare the terminal with its state before the start."""
         deadline = time.monotonic() + EXIT_TIMEOUT
         while not self.terminal.has_exited():
@@ -73,7 +72,7 @@ class Program:
             assert self.output.rfind(b"\x1b[?1049l") > self.output.rfind(b"\x1b[?1049h"), "alternate screen left"
 
 
-def signal_at_startup(name: str, home: Path, number: signal.Signals, delay: float) -> None:
+def signal_at_startup(name, home, number, delay):
     """Send a signal `delay` seconds after the start. Another training stops first, or goes on after SIGHUP."""
     with Terminal([*SESSION_COMMAND, *PROGRAMS[name]], 80, 24, home).spawn() as terminal:
         program = Program(terminal)
@@ -89,7 +88,7 @@ def signal_at_startup(name: str, home: Path, number: signal.Signals, delay: floa
         program.check_end({128 + number, -number, *([0] if name == "train" else [])})
 
 
-def stop_and_continue(name: str, home: Path, number: signal.Signals, delay: float, *, with_shell: bool) -> None:
+def stop_and_continue(name, home, number, delay, *, with_shell):
     """Stop a program, continue it and quit. With `with_shell`, the modes of the terminal change meanwhile."""
     with Terminal([*SESSION_COMMAND, *PROGRAMS[name]], 80, 24, home).spawn() as terminal:
         program = Program(terminal)
@@ -112,7 +111,7 @@ def stop_and_continue(name: str, home: Path, number: signal.Signals, delay: floa
         program.check_end({0})
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=40, help="number of trials for each program and signal")
     options = parser.parse_args()

@@ -5,9 +5,6 @@ import os
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from engine.control import ControlCommand
 from engine.runs.control_files import send_command
@@ -29,7 +26,7 @@ REFERENCE = "reference"
 class ReferenceTraining:
     """Undisturbed training, and the means to start disturbed ones beside it and to compare them with it."""
 
-    def __init__(self, folder: Path, home: Path) -> None:
+    def __init__(self, folder, home):
         """Train the reference; `folder` is for the corpus and the output of trainings, `home` for their runs."""
         self.folder, self.home = folder, home
         lines = (assets_dir() / "dialogues.csv").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -39,40 +36,40 @@ class ReferenceTraining:
         self.duration = time.monotonic() - start_time
         self.result = self._read_result(REFERENCE)
 
-    def run_dir(self, name: str) -> Path:
+    def run_dir(self, name):
         return self.home / "runs" / name
 
-    def command(self, name: str, *, resume: bool = False) -> list[str]:
+    def command(self, name, *, resume=False):
         if resume:
             return [*SESSION_COMMAND, "train", "--resume", name]
         settings = [f"--set={setting}" for setting in SETTINGS]
         corpus = str(self.folder / "lines.csv")
         return [*SESSION_COMMAND, "train", "--preset", "tiny", "--csv", corpus, "--run", name, *settings]
 
-    def start(self, name: str, *, resume: bool = False) -> "subprocess.Popen[bytes]":
+    def start(self, name, *, resume=False):
         """Start to train or resume a run. The output is appended to a file, which `output` reads."""
         environment = {**os.environ, "LOTR_TUI_HOME": str(self.home), "LOTR_TUI_DEBUG": "1"}
         with (self.folder / f"{name}.txt").open("ab") as file:
             command = [*self.command(name, resume=resume), "--json"]
             return subprocess.Popen(command, stdout=file, stderr=file, env=environment)
 
-    def output(self, name: str) -> str:
+    def output(self, name):
         return (self.folder / f"{name}.txt").read_text(encoding="utf-8")
 
-    def printed_events(self, name: str) -> Iterator[dict[str, Any]]:
+    def printed_events(self, name):
         """Yield the events that the trainings of a run have printed. A line cut by a kill is skipped."""
         for line in self.output(name).splitlines():
             if line.startswith('{"') and line.endswith("}"):
                 yield json.loads(line)
 
-    def check_no_event_is_lost(self, name: str) -> None:
+    def check_no_event_is_lost(self, name):
         run_dir = self.run_dir(name)
         samples = [row for row in read_rows(run_dir / SAMPLES_FILE) if row["event"] == "sampled"]
         recorded = Counter(map(_comparable_text, [*read_rows(run_dir / METRICS_FILE), *samples]))
         lost = Counter(map(_comparable_text, self.printed_events(name))) - recorded
         assert not lost, f"{name}: {lost.total()} events are lost, such as {next(iter(lost))}"
 
-    def check_equals_reference(self, name: str) -> None:
+    def check_equals_reference(self, name):
         """Fail unless a run has ended with the weights and evaluations of the reference, bit for bit."""
         (weights, evaluations), (expected_weights, expected_evaluations) = self._read_result(name), self.result
         assert evaluations == expected_evaluations, f"{name}: evaluations differ from the undisturbed training"
@@ -80,7 +77,7 @@ class ReferenceTraining:
         leftovers = [item.name for item in (*self.run_dir(name).rglob(".*"), *self.run_dir(name).glob("resume*"))]
         assert not leftovers, f"{name}: {leftovers} are left behind"
 
-    def _read_result(self, name: str) -> tuple[bytes, list[tuple[int, float]]]:
+    def _read_result(self, name):
         rows = read_current_rows(self.run_dir(name) / METRICS_FILE)
         last = next(row for row in reversed(rows) if row["event"] not in ("checkpointed", "warned"))
         assert (last["event"], last["reason"]) == ("finished", "done"), last
@@ -88,12 +85,12 @@ class ReferenceTraining:
         return (self.run_dir(name) / MODEL_FILE).read_bytes(), evaluations
 
 
-def _comparable_text(row: dict[str, Any]) -> str:
+def _comparable_text(row):
     """Return a row as text without the run: the output has its path where the record has its name."""
     return json.dumps(row | ({"run": ""} if "run" in row else {}), sort_keys=True)
 
 
-def stop_all_trainings(home: Path) -> None:
+def stop_all_trainings(home):
     for run_dir in (home / "runs").glob("*/"):
         if is_locked(run_dir):
             send_command(run_dir, ControlCommand("stop"))

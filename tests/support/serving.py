@@ -1,11 +1,9 @@
 """A small program in place of the app, which speaks the protocol of Textual's web driver, and a server for it."""
 
 import sys
-from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-from aiohttp import ClientWebSocketResponse, WSMsgType
+from aiohttp import WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
 
 from lotr_tui.serve.access import AccessGuard
@@ -41,15 +39,13 @@ while True:
 """Program that answers every input with its length, and notes its start and its end in the file of its argument."""
 
 
-def echo_command(record: Path) -> list[str]:
+def echo_command(record):
     """Return the command of `ECHO_PROGRAM`."""
     return [sys.executable, "-c", ECHO_PROGRAM, str(record)]
 
 
 @asynccontextmanager
-async def run_server(
-    command: Sequence[str], *, max_browsers: int = 8, hosts: AllowedHosts | None = None
-) -> "AsyncIterator[tuple[TestClient, AccessGuard, list[str]]]":
+async def run_server(command, *, max_browsers=8, hosts=None):
     """Run a server of `command`, with a client, its guard, and the lines that it has reported."""
     guard, lines = AccessGuard(hosts or AllowedHosts()), list[str]()
     server = BrowserServer(ServedProgram(command, "a <title>", "#14150f"), guard, max_browsers, lines.append)
@@ -58,7 +54,7 @@ async def run_server(
         await server.close()  # ends the apps, as a signal does
 
 
-async def connect(client: TestClient, guard: AccessGuard, **options: object) -> ClientWebSocketResponse:
+async def connect(client, guard, **options):
     """Open the page and then its websocket, as a browser does."""
     page = await client.get("/", params={"token": guard.token})
     assert page.status == 200, await page.text()
@@ -67,7 +63,7 @@ async def connect(client: TestClient, guard: AccessGuard, **options: object) -> 
     )
 
 
-async def read_until(websocket: ClientWebSocketResponse, text: str, timeout: float = 20) -> str:
+async def read_until(websocket, text, timeout=20):
     """Return the output of the app up to the message that completes `text`."""
     output = ""
     while text not in output:

@@ -55,8 +55,9 @@ class ServedApp:
 
     def end(self):
         """Read the rest of the output, and return the exit code and the standard error."""
-        _, errors = self.process.communicate(timeout=20)
-        return self.process.returncode, errors
+        while self.process.stdout.read(65536):
+            pass
+        return self.process.wait(20), self.process.stderr.read()
 
 
 @pytest.fixture
@@ -103,6 +104,7 @@ def test_the_app_ends_when_its_server_dies(start):
     assert b"Traceback" not in app.process.stderr.read()
 
 
+@pytest.mark.slow
 def test_what_a_library_prints_does_not_break_the_stream(start):
     app = start("-c", PRINTING_APP)
     app.read_until(MODEL_READY_TEXT)
