@@ -21,22 +21,30 @@ from tests.support.prompt import (
 )
 
 
-async def test_enter_sends_the_prompt_and_undo_restores_it():
+async def test_prompts_are_edited_sent_and_restored_by_keys():
     async with PromptPilot() as (pilot, app, prompt):
         await type_text(pilot, "Bilbo is")
-        assert prompt.value == "Bilbo is"
         await pilot.press("enter")
         assert app.sent == ["Bilbo is"]
         assert prompt.value == ""
         await pilot.press("ctrl+z")
         assert prompt.value == "Bilbo is"
-
-
-async def test_ctrl_j_inserts_a_newline_at_the_cursor():
-    async with PromptPilot() as (pilot, app, _):
+        await pilot.press("ctrl+u")
         await type_text(pilot, "one\ntwo")
         await pilot.press("left", "left", "ctrl+j", "enter")
-        assert app.sent == ["one\nt\nwo"]
+        assert app.sent.pop() == "one\nt\nwo"
+        await type_text(pilot, "one two three")
+        for keys, value in [
+            (["ctrl+w"], "one two "),
+            (["ctrl+left", "ctrl+k"], "one "),
+            (["ctrl+z"], "one two "),
+            (["home", "delete"], "ne two "),
+            (["end", "ctrl+u"], ""),
+            (["ctrl+z", "home", "shift+right", "shift+right", "x"], "x two "),
+            (["end", "shift+home", "backspace"], ""),
+        ]:
+            await pilot.press(*keys)
+            assert prompt.value == value, keys
 
 
 async def test_keys_that_arrive_together_act_in_order():
@@ -82,22 +90,6 @@ async def test_keys_of_the_session_reach_the_app():
         assert not {"ctrl+c", "ctrl+p", "ctrl+x"} & prompt_keys
 
 
-async def test_editing_keys():
-    async with PromptPilot() as (pilot, _, prompt):
-        await type_text(pilot, "one two three")
-        for keys, value in [
-            (["ctrl+w"], "one two "),
-            (["ctrl+left", "ctrl+k"], "one "),
-            (["ctrl+z"], "one two "),
-            (["home", "delete"], "ne two "),
-            (["end", "ctrl+u"], ""),
-            (["ctrl+z", "home", "shift+right", "shift+right", "x"], "x two "),
-            (["end", "shift+home", "backspace"], ""),
-        ]:
-            await pilot.press(*keys)
-            assert prompt.value == value, keys
-
-
 async def test_cursor_is_visible_and_does_not_blink():
     async with PromptPilot() as (pilot, app, prompt):
         assert count_cursor_cells(prompt) == 1  # on the placeholder
@@ -116,12 +108,26 @@ async def test_cursor_is_visible_and_does_not_blink():
 # Words outside the vocabulary
 
 
-async def test_only_unknown_words_are_marked():
+async def test_only_words_and_characters_that_the_model_does_not_know_are_marked():
     async with PromptPilot() as (pilot, _, prompt):
         await type_text(pilot, "Bilbo smiled, don't smile a bilbos")
         await pilot.press("space")
         assert underlined(prompt) == ["smiled", "smile", "bilbos"]
         assert prompt.unknown_words == ("smiled", "smile", "bilbos")
+        await pilot.press("ctrl+u")
+        await paste(pilot, "bilbo ☺ мир, is ")
+        assert underlined(prompt) == ["☺", "мир"]
+        await pilot.press("ctrl+u")
+        await type_text(pilot, "/ladder zzz ")
+        assert underlined(prompt) == []
+        prompt.value = "//zzz"
+        assert underlined(prompt) == ["zzz"]
+        prompt.value = "中文 e\u0301 bilbo zzz שלום " + "a " * 20 + "yyy is"  # wide and combining, on wrapped lines
+        await pilot.pause()
+        assert underlined(prompt) == ["中文", "e", "zzz", "שלום", "yyy"]
+        prompt.tokenizer = WHITESPACE_VOCABULARY
+        prompt.value = "Bilbo ☺ is"
+        assert underlined(prompt) == ["☺"]
 
 
 async def test_word_is_not_marked_while_it_is_typed(monkeypatch):
@@ -143,31 +149,6 @@ async def test_word_is_marked_after_a_pause(monkeypatch, keys):
     async with PromptPilot() as (pilot, _, prompt):
         await pilot.press(*keys)
         await until(pilot, lambda: underlined(prompt) == ["bilbx"])
-
-
-async def test_characters_outside_the_tokenizer_are_marked_like_unknown_words():
-    async with PromptPilot() as (pilot, _, prompt):
-        await paste(pilot, "bilbo ☺ мир, is ")
-        assert underlined(prompt) == ["☺", "мир"]
-        assert prompt.unknown_words == ("☺", "мир")
-        prompt.tokenizer = WHITESPACE_VOCABULARY
-        prompt.value = "Bilbo ☺ is"
-        assert underlined(prompt) == ["☺"]
-
-
-async def test_slash_command_is_not_marked():
-    async with PromptPilot() as (pilot, _, prompt):
-        await type_text(pilot, "/ladder zzz ")
-        assert underlined(prompt) == []
-        prompt.value = "//zzz"
-        assert underlined(prompt) == ["zzz"]
-
-
-async def test_marks_are_correct_on_wrapped_lines_and_after_wide_and_combining_characters():
-    async with PromptPilot() as (pilot, _, prompt):
-        prompt.value = "中文 e\u0301 bilbo zzz שלום " + "a " * 20 + "yyy is"
-        await pilot.pause()
-        assert underlined(prompt) == ["中文", "e", "zzz", "שלום", "yyy"]
 
 
 @given(st.text(st.characters() | st.sampled_from("abcABC'İKßΣ9 -\n\t\x00"), max_size=60))
