@@ -119,14 +119,6 @@ def test_examples_have_the_tokens_around_them():
         assert (nothing.highest, nothing.lowest, nothing.num_tokens) == ((), (), 0)
 
 
-def test_recording_a_found_line_gives_the_same_value():
-    lstm = make_lstm("two layers of 10 and 6")
-    lines = make_lines(30, seed=3)
-    for example in find_top_activations(lstm, lines, 1, 2, "output").highest:
-        values = unit_activations(record_activations(lstm, lines[example.line_index]), 1, 2, "output")
-        assert values[example.position] == pytest.approx(example.value, abs=1e-5)
-
-
 def test_a_cancelled_search_returns_the_tokens_read_so_far():
     lstm = make_lstm("one layer, tied")
     lines = [make_ids(10, seed) for seed in range(activations.BATCH_SIZE + 5)]

@@ -11,14 +11,12 @@ from engine.analysis.bits_per_character import (
     TEXT_FORMS,
     EncodedText,
     convert_text,
-    count_character_bits,
     native_form,
     spelling_bits,
     text_bits_per_character,
     written_text,
 )
 from engine.analysis.model_comparison import Candidate, compare_models
-from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.analysis.written_bits import lines_with_words, measure_written_bits
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
@@ -170,21 +168,6 @@ def test_unk_in_the_text_itself_needs_no_spelling():
     assert spelling_bits(tokenizer, ["<unk>", "king", "<unk>"]).tolist() == [0, king, 0]
     assert spelling_bits(tokenizer, []).tolist() == []
     assert EncodedText("<unk> the\n", tokenizer, "line").untokenized_bits.tolist() == [0, 0, 0]
-
-
-@pytest.mark.parametrize("tokenizer", [WORDS, *open_tokenizers()])
-def test_bits_and_characters_of_scored_tokens_are_those_of_the_whole_text(tokenizer):
-    text = "The king -- the FOOL!\nThe fool, the King.\n"
-    encoded = EncodedText(convert_text(text, native_form(tokenizer)), tokenizer, "line")
-    log_probs = -np.arange(1.0, len(encoded.ids) + 1)
-    tokens = tokenize_with_offsets(text, tokenizer, eos_per_line=True)
-    assert tokens.ids.tolist() == encoded.ids.tolist()
-    texts = [tokens[index] for index in range(len(tokens))]
-    counted = count_character_bits(tokenizer, texts, tokens.ids, log_probs)
-    assert counted.num_characters == encoded.num_characters
-    assert counted.bits == pytest.approx(encoded.token_bits(log_probs).sum())
-    assert counted.bits_per_character == pytest.approx(encoded.bits_per_character(log_probs))
-    assert math.isnan(count_character_bits(tokenizer, [], tokens.ids[:0], np.empty(0)).bits_per_character)
 
 
 TRAIN = ["The road goes on.", "Where is the road, then?", "The lamp is lit."]

@@ -17,8 +17,6 @@ from engine.analysis.memorization import (
     occurrence_span,
 )
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.config import DataConfig
-from engine.data.dataset import load_dataset
 from engine.data.lines import Line
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.errors import CorpusError
@@ -94,14 +92,6 @@ def test_passages_match_an_exhaustive_search(case):
     assert report.novel_fraction == pytest.approx(expected_fraction)
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 70))
-def test_suffixes_are_sorted_to_the_requested_depth(ids, depth):
-    order = memorization.build_suffix_array(np.array(ids, np.int32), depth).tolist()
-    assert sorted(order) == list(range(len(ids)))
-    prefixes = [ids[start : start + depth] for start in order]
-    assert prefixes == sorted(prefixes)
-
-
 ROWS = [
     ("MILLER", "The gate is shut."),
     ("", "..."),  # no word, so the line is dropped
@@ -136,36 +126,6 @@ def test_tokens_outside_the_training_text_are_not_matched():
     index = make_index([[2, 3, 4, 5]])
     (passage,) = index.find_passages([900_000, 2, 3, 4, 5, 900_000]).passages
     assert (passage.start, passage.length) == (1, 4)
-
-
-def test_lines_of_the_bundled_dialogues_are_found():
-    data = load_dataset(DataConfig())
-    index = TrainingIndex.from_dataset(data)
-    sources = [line for line in data.splits.train if len(data.tokenizer.encode(line.text))]
-    for line_index in range(0, len(data.train_lines), 40):
-        ids = data.train_lines[line_index]
-        if UNK_ID in ids or len(ids) < MIN_PASSAGE_LENGTH:
-            continue
-        (passage,) = index.find_passages(ids).passages
-        assert passage.length == len(ids)
-        first = passage.occurrences[0]
-        assert first.offset + len(ids) <= len(data.train_lines[first.line_index])
-        if passage.num_occurrences <= MAX_OCCURRENCES:
-            assert line_index in {occurrence.line_index for occurrence in passage.occurrences}
-        for occurrence in passage.occurrences:
-            source = sources[occurrence.line_index]
-            assert (occurrence.text, occurrence.speaker) == (source.text, source.speaker)
-            start, end = occurrence_span(occurrence, passage, data.tokenizer)
-            assert data.tokenizer.encode(occurrence.text[start:end]).tolist() == ids.tolist()
-
-
-@pytest.mark.slow
-def test_a_line_is_found_among_a_million_tokens():
-    ids = np.minimum(np.random.default_rng(0).zipf(1.3, 1_000_000), 9_000).astype(np.int32) + 1
-    lines = np.split(ids, np.arange(22, len(ids), 22))
-    report = TrainingIndex(lines, [ANONYMOUS_LINE] * len(lines)).find_passages(lines[500])
-    assert report.novel_fraction == 0
-    assert any(occurrence.line_index == 500 for passage in report.passages for occurrence in passage.occurrences)
 
 
 # --- written words of models whose tokens are parts of words ---

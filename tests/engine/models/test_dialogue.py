@@ -51,25 +51,14 @@ def read(model, ids):
 @pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=12, deadline=None)
 @given(ids=TEXTS)
-def test_only_speakers_follow_a_line_and_only_text_follows_a_speaker(name, ids):
-    probs = distributions(DialogueModel(MODELS[name], TURN_MODEL), ids)
-    is_text = np.arange(len(TOKENIZER)) < NUM_TEXT_TOKENS
-    is_eos = np.arange(len(TOKENIZER)) == EOS_ID
-    for row, previous in zip(probs, [EOS_ID, *ids], strict=True):
-        assert row.sum() == pytest.approx(1, abs=1e-5)
-        possible = ~is_text | is_eos if previous == EOS_ID else is_text
-        assert (row[~possible] == 0).all()
-        assert (row[possible] > 0).all()
-
-
-@pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=12, deadline=None)
-@given(ids=TEXTS)
-def test_possible_tokens_keep_their_proportions_without_a_turn_model(name, ids):
+def test_speakers_follow_a_line_and_text_a_speaker_in_the_proportions_of_the_model(name, ids):
     rows, inner_rows = distributions(DialogueModel(MODELS[name]), ids), distributions(MODELS[name], ids)
-    for row, inner, previous in zip(rows, inner_rows, [EOS_ID, *ids], strict=True):
+    with_turns = distributions(DialogueModel(MODELS[name], TURN_MODEL), ids)
+    for row, inner, turns, previous in zip(rows, inner_rows, with_turns, [EOS_ID, *ids], strict=True):
         possible = [EOS_ID, *SPEAKER_IDS] if previous == EOS_ID else list(range(NUM_TEXT_TOKENS))
         assert row[possible] == pytest.approx(inner[possible] / inner[possible].sum(), rel=1e-4)
+        assert turns.sum() == pytest.approx(1, abs=1e-5)
+        assert np.flatnonzero(row).tolist() == np.flatnonzero(turns).tolist() == sorted(possible)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
@@ -159,21 +148,19 @@ def test_a_state_does_not_grow_with_the_scene_or_the_line():
     assert len(state.line) == MAX_LINE_TOKENS
 
 
-def test_models_without_a_cast_or_with_another_one_are_refused():
-    with pytest.raises(InvalidInputError, match="knows no speakers"):
-        DialogueModel(Unigram(np.array([2, 3], np.int32), make_tokenizer(5)))
-    other = TurnModel.fit((*CAST[:-1], "NOBODY"), random_scenes(3))
-    with pytest.raises(InvalidInputError, match="another cast"):
-        DialogueModel(LSTM, other)
-    words = SpeakerWords(0.3, 100, ((), ()))
-    with pytest.raises(InvalidInputError, match="another cast"):
-        DialogueModel(LSTM, speaker_words=words)
-    words = SpeakerWords(0.3, 100, ((), (), (), ((NUM_TEXT_TOKENS, 1),)))
-    with pytest.raises(InvalidInputError, match="outside a vocabulary"):
-        DialogueModel(LSTM, speaker_words=words)
-    for weight in (-0.1, 1.5, math.nan):
-        with pytest.raises(InvalidInputError, match="turn weight"):
-            DialogueModel(LSTM, TURN_MODEL, weight)
+@pytest.mark.parametrize(
+    ("message", "values"),
+    [
+        ("knows no speakers", {"model": Unigram(np.array([2, 3], np.int32), make_tokenizer(5))}),
+        ("another cast", {"turn_model": TurnModel.fit((*CAST[:-1], "NOBODY"), random_scenes(3))}),
+        ("another cast", {"speaker_words": SpeakerWords(0.3, 100, ((), ()))}),
+        ("outside a vocabulary", {"speaker_words": SpeakerWords(0.3, 100, ((), (), (), ((NUM_TEXT_TOKENS, 1),)))}),
+        *(("turn weight", {"turn_weight": weight}) for weight in (-0.1, 1.5, math.nan)),
+    ],
+)
+def test_models_without_a_cast_or_with_another_one_are_refused(message, values):
+    with pytest.raises(InvalidInputError, match=message):
+        DialogueModel(**{"model": LSTM, "turn_model": TURN_MODEL} | values)
 
 
 # --- words of the speakers ---

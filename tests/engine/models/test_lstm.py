@@ -89,17 +89,6 @@ def test_uniform_initialization_has_the_ranges_of_the_paper():
     assert not model.output.bias.any()
 
 
-def test_tied_weights_share_storage():
-    model = make_model(tie_weights=True)
-    assert model.output.weight is model.embedding.weight
-    assert "output.weight" not in model.export_weights()
-    with torch.no_grad():
-        model.embedding.weight.fill_(0.5)
-    assert (model.output.weight == 0.5).all()
-    untied = make_model(tie_weights=False)
-    assert untied.output.weight.data_ptr() != untied.embedding.weight.data_ptr()
-
-
 def test_output_bias_starts_at_smoothed_log_frequencies():
     model = make_model()
     ids = np.array([2, 2, 2, 3, 1], dtype=np.int32)

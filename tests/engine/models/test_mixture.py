@@ -100,11 +100,6 @@ def test_weights_may_miss_one_by_rounding():
     assert distributions(thirds, make_ids(5)).sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
-def test_models_that_predict_different_tokens_are_weighted_by_frequency():
-    log_probs = np.array([[0.0, 0.0, 0.0, -np.inf], [-np.inf, -np.inf, -np.inf, 0.0]])
-    assert tune_mixture_weights(log_probs) == pytest.approx((0.75, 0.25))
-
-
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 4), st.integers(1, 30), st.floats(-2000, 0))
 def test_tuned_weights_satisfy_the_conditions_of_a_maximum(seed, num_models, time, offset):

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import ConfigError, InvalidInputError, RunError
-from engine.models.key_value_cache import MIN_CAPACITY
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer
 from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE, inner_size
 from engine.storage.quantization import Int8Rows, quantize_rows
@@ -103,20 +102,6 @@ def test_scores_of_a_text_match_token_by_token(context_size, length):
         assert row == pytest.approx(predicted, abs=1e-4)
 
 
-def test_a_branch_shares_the_keys_and_values_before_it():
-    model, tokens = make_model(), random_ids(300, VOCABULARY_SIZE).tolist()
-    state, buffers = model.start(), set()
-    for token in tokens:
-        _, state = model.advance(state, token)
-        assert len(state.segments) == 1
-        buffers.add(id(state.segments[0].buffer))
-    assert len(buffers) < 10  # the buffer grows by half its size
-    (first,), second = (model.advance(state, token)[1].segments for token in (3, 4))
-    assert first.buffer is second[0].buffer is state.segments[0].buffer
-    assert second[1].length == 1
-    assert len(second[1].buffer.tokens) <= MIN_CAPACITY + 1
-
-
 BRANCHING = make_model(context_size=90)
 
 
@@ -198,19 +183,6 @@ def test_8_bits_are_close_to_single_precision(is_stored):
             assert np.array_equal(tensor.scales, expected.scales)
         else:
             assert np.array_equal(tensor, expected)
-
-
-def test_matrices_of_one_layer_can_be_stored_in_different_precisions():
-    config = make_config()
-    weights = dict(random_weights(config, scale=0.1))
-    name = "model.layers.0.self_attn.k_proj.weight"
-    exact = NumpyTransformer(config, VOCABULARY, weights)
-    ids = random_ids(30, VOCABULARY_SIZE)
-    for int8 in (False, True):
-        model = NumpyTransformer(config, VOCABULARY, weights | {name: quantize_rows(weights[name])}, int8=int8)
-        assert isinstance(model.tensors[name], Int8Rows)
-        assert model.score_sequence(ids) == pytest.approx(exact.score_sequence(ids), abs=0.1)
-        assert all(other == name or np.array_equal(model.tensors[other], weights[other]) for other in weights)
 
 
 def test_damaged_missing_and_unknown_tensors_are_refused():

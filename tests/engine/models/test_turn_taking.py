@@ -69,14 +69,6 @@ def test_counts_of_a_small_scene_match_a_count_by_hand():
     assert far.company[A][C] == far.company[C][A] == 1  # company reaches four lines
 
 
-def test_subtracting_a_scene_gives_the_counts_of_the_others():
-    counts = TurnCounts.of(4, TRAIN_SCENES)
-    counts.add(TRAIN_SCENES[5], -1)
-    others = TurnCounts.of(4, TRAIN_SCENES[:5] + TRAIN_SCENES[6:])
-    for state in (TurnState(), state_after(TURN_MODEL, TRAIN_SCENES[5])):
-        assert counts.features(state) == pytest.approx(others.features(state))
-
-
 def test_features_match_a_computation_by_hand():
     counts = TurnCounts.of(4, [spoken(A, B, A, C), spoken(B, C, B)])
     mentions = Mentions(frozenset({B, A}), frozenset()), Mentions(frozenset({C}), frozenset({C, A}))
@@ -121,7 +113,7 @@ def test_the_state_is_bounded_and_a_long_scene_counts_like_one_of_twenty_lines()
 
 # --- names in lines ---
 
-NAMED = ("FRODO", "SAM", "PIPPIN", "THEODEN", "KING OF THE DEAD", "O'NEIL", "ED", "SOMEONE")
+NAMED = ("FRODO", "SAM", "PIPPIN", "THEODEN", "KING OF THE DEAD", "O'NEIL", "ED", "MERRY", "MERRYDOWN", "SOMEONE")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +137,8 @@ NAMED = ("FRODO", "SAM", "PIPPIN", "THEODEN", "KING OF THE DEAD", "O'NEIL", "ED"
         ("Someone said it", "", ""),
         ("Frodo-like", "FRODO", ""),
         ("[bold]Sam[/bold]", "SAM", ""),
+        ("Merry said", "MERRY", ""),
+        ("Merryd said", "MERRY MERRYDOWN", ""),
         ("", "", ""),
     ],
 )
@@ -152,12 +146,6 @@ def test_names_in_a_line_are_found_and_those_who_are_addressed(text, named, addr
     mentions = find_mentions(text, NAMED)
     assert " ".join(NAMED[speaker] for speaker in sorted(mentions.named)) == named
     assert " ".join(NAMED[speaker] for speaker in sorted(mentions.addressed)) == addressed
-
-
-def test_a_name_that_two_of_the_cast_share_names_both():
-    cast = ("MERRY", "MERRYDOWN", "SOMEONE")
-    assert find_mentions("Merry!", cast).named == {0}
-    assert find_mentions("Merryd!", cast).named == {0, 1}
 
 
 # --- the conditional logit ---

@@ -9,7 +9,6 @@ import torch
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
-from engine.models.attention import AttentionModel
 from engine.models.base import advance_tokens
 from engine.models.pretrained.contexts import CopyReader, RereadReader
 from engine.models.pretrained.forward import CausalForward
@@ -87,32 +86,12 @@ def test_log_probs_of_200_tokens_equal_those_of_transformers(tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_kept_state_can_be_continued_in_several_ways(family, pretrained):
     model = pretrained(family)
-    first, second = random_ids(10, 1), random_ids(10, 2)
     _, state = advance_tokens(model, model.start(), [EOS_ID, *random_ids(8)])
-    results = []
-    for tokens in (first, second, first):
-        log_probs, branch = model.advance_tokens(state, tokens)
-        results.append((log_probs, branch))
-    np.testing.assert_allclose(results[0][0], results[2][0], atol=1e-5)
-    assert np.abs(results[0][0] - results[1][0]).max() > 0.01
-    # The branches can be continued too, each after the other.
-    fresh = [
-        advance_tokens(model, model.start(), [EOS_ID, *random_ids(8), *tokens, 9])[0] for tokens in (first, second)
-    ]
-    for (_, branch), expected in zip(results, fresh, strict=False):
+    continuations = [random_ids(10, seed) for seed in (1, 2, 1)]
+    branches = [model.advance_tokens(state, tokens)[1] for tokens in continuations]
+    for branch, tokens in zip(branches, continuations, strict=True):
+        expected, _ = advance_tokens(model, model.start(), [EOS_ID, *random_ids(8), *tokens, 9])
         np.testing.assert_allclose(model.advance(branch, 9)[0], expected, atol=1e-4)
-
-
-def test_following_states_share_a_buffer_and_a_branch_copies_it(pretrained):
-    model = pretrained("llama")
-    _, state = model.advance(model.start(), EOS_ID)
-    _, second = model.advance(state, 5)
-    _, third = model.advance(second, 6)
-    _, branch = model.advance(second, 7)
-    assert second.context.buffer is third.context.buffer
-    assert branch.context.buffer is not third.context.buffer
-    assert third.context.tokens == [START, 5, 6]
-    assert branch.context.tokens == [START, 5, 7]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -230,10 +209,6 @@ def test_recording_leaves_later_predictions_alone(pretrained):
     expected, _ = model.advance(state, 5)
     model.record_attention(IDS)
     np.testing.assert_array_equal(model.advance(state, 5)[0], expected)
-
-
-def test_a_model_without_attention_does_not_offer_it(pretrained):
-    assert not isinstance(pretrained("mamba"), AttentionModel)
 
 
 def test_a_text_beyond_the_context_is_refused(pretrained):
