@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from engine.config import DataConfig
-from engine.data.build import read_corpus
 from engine.data.dataset import load_dataset, summarize_dataset
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer, split_words
@@ -21,14 +20,6 @@ def text_file(path, lines):
 
 
 class TestRealDialogues:
-    @pytest.mark.parametrize("mode", ["line", "stream"])
-    def test_words_and_vocabulary(self, lotr_csv, mode):
-        dataset = load(lotr_csv, mode=mode)
-        words = [int(np.sum(ids != EOS_ID)) for ids in (dataset.train, dataset.valid, dataset.test)]
-        assert words == [19_021, 2_226, 2_368]
-        assert len(dataset.tokenizer) == 879
-        assert dataset.tokenizer.tokens[:2] == ("<unk>", "<eos>")
-
     def test_line_mode_has_an_eos_after_every_line_and_stream_mode_one_at_the_end(self, lotr_csv):
         line, stream = load(lotr_csv, mode="line"), load(lotr_csv, mode="stream")
         assert [int(np.sum(ids == EOS_ID)) for ids in (line.train, line.valid, line.test)] == [1315, 164, 165]
@@ -41,7 +32,11 @@ class TestRealDialogues:
         assert line.train[line.train != EOS_ID].tolist() == stream.train[:-1].tolist()
 
     def test_summary_counts_the_real_dialogues(self, lotr_csv):
-        summary = summarize_dataset(load(lotr_csv))
+        dataset = load(lotr_csv)
+        words = [int(np.sum(ids != EOS_ID)) for ids in (dataset.train, dataset.valid, dataset.test)]
+        assert words == [19_021, 2_226, 2_368]
+        assert len(dataset.tokenizer) == 879
+        summary = summarize_dataset(dataset)
         assert (summary.num_rows, summary.num_lines, summary.num_tokens) == (2390, 1644, 23_615)
         assert summary.speaker_line_counts[0] == ("GANDALF", 168)
         assert summary.longest_line_tokens == 142
@@ -67,13 +62,6 @@ class TestGivenSplit:
         assert words.decode(dataset.valid) == "b a <unk>\n"
         assert words.decode(dataset.test) == "a\nc b\n"
         assert set(words.tokens) == {"<unk>", "<eos>", "a", "b", "c", "mr.", "sold", "$", "N"}
-
-    def test_eos_in_the_text_is_the_special_token(self, tmp_path):
-        train = text_file(tmp_path / "train.txt", ["a b <eos> c", "b <eos>"])
-        files = {"valid_corpus": str(train), "test_corpus": str(train), "corpus_format": "text"}
-        dataset = load(train, **files, tokenizer="whitespace", min_characters=0, min_count=1, mode="stream")
-        assert dataset.tokenizer.tokens == ("<unk>", "<eos>", "a", "b", "c")
-        assert dataset.train.tolist() == [2, 3, EOS_ID, 4, 3, EOS_ID, EOS_ID]
 
     def test_a_change_of_any_file_changes_the_hash(self, tmp_path):
         before, after = (self.load_three_files(tmp_path, last).corpus for last in ("c b", "c a"))
@@ -106,18 +94,13 @@ def test_vocabulary_is_built_from_the_training_split_only(small_csv):
     assert UNK_ID not in dataset.train
 
 
-def test_the_bundled_corpus_ignores_column_names():
-    assert read_corpus(DataConfig(text_column="other")).lines == read_corpus(DataConfig()).lines
-
-
-@pytest.mark.parametrize("mode", ["line", "stream"])
-def test_a_split_without_words_is_an_error(tmp_path, mode):
+def test_a_split_without_words_is_an_error(tmp_path):
     lines = ["the old mill is the old mill is the old mill"] * 14 + ["... ... ... ... ... ... ..."] * 6
     path = text_file(tmp_path / "a.txt", lines)
     refused = []
     for seed in range(30):
         try:
-            dataset = load(path, corpus_format="text", mode=mode, split_seed=seed)
+            dataset = load(path, corpus_format="text", split_seed=seed)
         except CorpusError as error:
             refused.append(str(error))
         else:

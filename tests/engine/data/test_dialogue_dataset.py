@@ -2,15 +2,12 @@
 
 import csv
 from collections import Counter
-from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import DataConfig
-from engine.data import cast
 from engine.data.dataset import load_dataset, summarize_dataset
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import EOS_ID
@@ -83,8 +80,6 @@ class TestSequence:
         assert decode(dataset, dataset.train) == "SAM: go / / SAM: on /"
         assert [line.text for line in dataset.splits.train] == ["go", "on"]
         assert dataset.tokenizer.cast == ("SAM", SOMEONE)
-        with_characters = load(tmp_path, rows, tokenizer="characters")
-        assert decode(with_characters, with_characters.train) == "SAM: g o / / MERRY: . . . / SAM: o n /"
 
 
 NAMES = ["SAM", "FRODO", "Merry (V.O.)", ""]
@@ -133,23 +128,13 @@ def test_any_dialogue_is_encoded_as_a_naive_writer_does(tmp_path_factory, rows, 
     assert texts == [line.text for line in dataset.train_source_lines] == [text for _, text, _ in rows if text]
 
 
-class TestRealDialogues:
-    @pytest.fixture(scope="class")
-    def config(self, lotr_csv):
-        return DataConfig(str(lotr_csv), mode="dialogue", split="scenes", min_characters=-1)
-
-    @pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
-    def test_every_split_decodes_to_its_script(self, config, tokenizer):
-        dataset = load_dataset(replace(config, tokenizer=tokenizer))
-        for name, lines in {"train": dataset.splits.train, "valid": dataset.splits.valid}.items():
-            assert dataset.tokenizer.decode(dataset.get_split(name)) == cast.script_text(lines, dataset.tokenizer.cast)
-
-    def test_summary_counts_texts_only(self, config):
-        summary = summarize_dataset(load_dataset(config))
-        assert sum(part.num_tokens for part in summary.splits.values()) == summary.num_tokens == 25_242
-        assert [part.num_lines for part in summary.splits.values()] == [1903, 240, 240]
-        assert len(summary.cast) == 28
-        assert load_dataset(config).tokenizer.cast[:3] == ("FRODO", "GANDALF", "SAM")
+def test_the_film_dialogues_have_their_lines_words_and_cast(lotr_csv):
+    dataset = load_dataset(DataConfig(str(lotr_csv), mode="dialogue", split="scenes", min_characters=-1))
+    summary = summarize_dataset(dataset)
+    assert sum(part.num_tokens for part in summary.splits.values()) == summary.num_tokens == 25_242
+    assert [part.num_lines for part in summary.splits.values()] == [1903, 240, 240]
+    assert len(summary.cast) == 28
+    assert dataset.tokenizer.cast[:3] == ("FRODO", "GANDALF", "SAM")
 
 
 class TestCast:
@@ -173,15 +158,6 @@ class TestCast:
         assert again.tokenizer.speaker_id("GOLLUM") not in again.train
         with pytest.raises(CorpusError, match="no speaker has 50 lines"):
             load(tmp_path, SCENES, earlier=first.with_cast(()), min_speaker_lines=50, **values)
-
-    def test_other_modes_have_no_cast(self, tmp_path):
-        dataset = load(tmp_path, SCENES, tokenizer="characters")
-        config = DataConfig(str(tmp_path / "corpus.csv"), tokenizer="characters", mode="line", min_characters=0)
-        config = replace(config, valid_corpus=config.corpus, test_corpus=config.corpus)
-        line = load_dataset(config, dataset.tokenizer)
-        assert line.tokenizer.cast == ()
-        assert line.tokenizer == dataset.tokenizer.with_cast(())
-        assert len(line.train_scene_offsets) == 0
 
     def test_too_large_a_cast_is_refused_with_the_remedy(self, tmp_path):
         rows = [(f"SOLDIER {number}", "go on", "One") for number in range(10_000)]
@@ -216,11 +192,3 @@ def test_a_table_without_speakers_is_refused_with_the_remedy(tmp_path, columns, 
     with pytest.raises(CorpusError, match=message):
         load_dataset(DataConfig(path, mode="dialogue", **values))
     load_dataset(DataConfig(path, mode="line", min_count=1, **values))
-
-
-def test_the_bundled_dialogues_have_a_cast():
-    dataset = load_dataset(DataConfig(mode="dialogue", split="scenes"))
-    assert len(dataset.tokenizer.cast) > 3
-    lengths = np.diff(dataset.train_scene_offsets)
-    assert len(lengths) > 10
-    assert lengths.sum() == len(dataset.train)

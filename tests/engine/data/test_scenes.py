@@ -7,10 +7,8 @@ from hypothesis import strategies as st
 
 from engine.config import DataConfig
 from engine.data.build import read_corpus
-from engine.data.corpus import split_indices
 from engine.data.dataset import load_dataset
 from engine.data.scenes import SceneDivider, SceneRules
-from engine.data.speakers import merge_key, normalize_speaker
 
 
 def number_scenes_naively(sections, max_lines, block_lines):
@@ -49,7 +47,6 @@ LONG = "dialog\n" + "abc\n" * 45
         (ROWS, {}, [0, 0, 1, 1, 2]),
         (ROWS, {"scene_column": "act"}, [0, 0, 0, 1, 1]),
         (ROWS, {"scene_column": ""}, [0] * 5),
-        (ROWS, {"scene_column": "chapter"}, [0] * 5),
         (ROWS, {"scene_lines": 1}, [0, 1, 2, 3, 4]),
         ("dialog,movie\n" + "abc,One\n" * 3 + "abc,Two\n" * 5, {"scene_lines": 2}, [0, 0, 1, 2, 2, 3, 3, 4]),
         ("dialog,movie\nabc,One\n,Two\nabc,One\n", {}, [0, 1]),  # a change on a line that is left out
@@ -75,19 +72,3 @@ def test_every_file_starts_a_scene(tmp_path):
     )
     splits = load_dataset(config).splits
     assert [part.scene_ids.tolist() for part in (splits.train, splits.valid, splits.test)] == [[0, 0], [1, 1], [2, 2]]
-
-
-def test_the_scene_files_are_the_split_of_the_film_dialogues(lotr_csv):
-    folder = lotr_csv.parent / "scenes"
-    if not folder.is_dir():
-        pytest.skip("needs the scene files beside the dialogues")
-    config = DataConfig(str(lotr_csv), split="scenes", mode="dialogue", min_characters=-1)
-    lines = read_corpus(config).lines
-    for name, part in zip(("train", "valid", "test"), split_indices(len(lines), 1234, "scenes"), strict=True):
-        rows = (folder / f"{name}.txt").read_text(encoding="utf-8").split("\n")
-        expected = [line.partition(": ") for line in rows if line]
-        assert [lines[int(index)].text for index in part] == [text for _, _, text in expected]
-        speakers = [lines[int(index)].speaker for index in part]
-        assert [merge_key(name) for name in speakers] == [
-            merge_key(normalize_speaker(name).name) for name, _, _ in expected
-        ]

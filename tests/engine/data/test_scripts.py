@@ -59,49 +59,49 @@ class TestNames:
             ("SAM", "yes", 0),
         ]
 
-    def test_a_colon_later_in_the_line_belongs_to_the_text(self, tmp_path):
-        script = "SAM: Listen: FRODO: go\nFRODO: Sam: no\n"
-        assert read_lines(tmp_path / "a.txt", script) == [("SAM", "Listen: FRODO: go", 0), ("FRODO", "Sam: no", 0)]
 
-
-class TestStyles:
-    def test_names_before_their_text(self, tmp_path):
-        script = "a preface\nSAM: One\nand more\n\nFRODO:\nTwo\n\nwho speaks\nFRODO (V.O.): Three\n"
-        assert read_lines(tmp_path / "a.txt", script) == [
+STYLES = {
+    "names before their text": (
+        "a preface\nSAM: One\nand more\n\nFRODO:\nTwo\n\nwho speaks\nFRODO (V.O.): Three\n",
+        [
             ("", "a preface", 0),
             ("SAM", "One and more", 0),
             ("FRODO", "Two", 1),
             ("FRODO", "who speaks", 2),
             ("FRODO", "Three", 2),
-        ]
-
-    def test_names_on_lines_of_their_own(self, tmp_path):
-        script = (
-            "Sam:\nI say\nNote: this is no name,\nnor is\nThis:\n\nFrodo:\nWell.\n\nThat is another paragraph.\n\n\n"
-            "Sam:\nA new scene.\n\n" + "Frodo:\nYes.\n\n" * 40
-        )
-        assert read_lines(tmp_path / "a.txt", script)[:4] == [
+        ],
+    ),
+    "names on lines of their own": (
+        "Sam:\nI say\nNote: this is no name,\nnor is\nThis:\n\nFrodo:\nWell.\n\nThat is another paragraph.\n\n\n"
+        "Sam:\nA new scene.\n\n" + "Frodo:\nYes.\n\n" * 40,
+        [
             ("SAM", "I say Note: this is no name, nor is This:", 0),
             ("FRODO", "Well.", 0),
             ("FRODO", "That is another paragraph.", 0),
             ("SAM", "A new scene.", 1),
-        ]
+        ],
+    ),
+    "an empty line after every speech": (
+        "SAM: One\n\nFRODO: Two\n\n\nSAM: Three\n\nFRODO: Four\n",
+        [("SAM", "One", 0), ("FRODO", "Two", 0), ("SAM", "Three", 1), ("FRODO", "Four", 1)],
+    ),
+    "names in capitals": (
+        "SAM: One\nFrodo: not a speaker\nFRODO: Two\n" + "SAM: More\nFRODO: More\n" * 6,
+        [("SAM", "One Frodo: not a speaker", 0), ("FRODO", "Two", 0)],
+    ),
+    "a chat in small letters": ("sam: hello\nfrodo b: hi\n", [("SAM", "hello", 0), ("FRODO B", "hi", 0)]),
+    "more colons": (
+        "SAM: Listen: FRODO: go\nFRODO: Sam: no\n",
+        [("SAM", "Listen: FRODO: go", 0), ("FRODO", "Sam: no", 0)],
+    ),
+}
 
-    def test_empty_lines_between_all_speeches_end_no_scene(self, tmp_path):
-        script = "SAM: One\n\nFRODO: Two\n\n\nSAM: Three\n\nFRODO: Four\n"
-        assert [scene for _, _, scene in read_lines(tmp_path / "a.txt", script)] == [0, 0, 1, 1]
 
-    def test_names_in_capitals_leave_other_names_to_the_text(self, tmp_path):
-        script = "SAM: One\nFrodo: not a speaker\nFRODO: Two\n" + "SAM: More\nFRODO: More\n" * 6
-        lines = read_lines(tmp_path / "a.txt", script)
-        assert lines[:2] == [("SAM", "One Frodo: not a speaker", 0), ("FRODO", "Two", 0)]
-
-    def test_a_chat_can_have_small_letters(self, tmp_path):
-        assert read_lines(tmp_path / "a.txt", "sam: hello\nfrodo b: hi\nsam: bye\n") == [
-            ("SAM", "hello", 0),
-            ("FRODO B", "hi", 0),
-            ("SAM", "bye", 0),
-        ]
+class TestStyles:
+    @pytest.mark.parametrize("style", STYLES)
+    def test_a_script_is_read_in_the_style_of_its_writer(self, tmp_path, style):
+        script, expected = STYLES[style]
+        assert read_lines(tmp_path / "a.txt", script)[: len(expected)] == expected
 
     @pytest.mark.parametrize(
         "text",

@@ -22,21 +22,12 @@ SPELLINGS = {
     "OLD MAN": ["  Old\t\n man "],
     "GOLLUM": ["(GOLLUM", "GOLLUM)", "(Gollum)", "[gollum]"],
     "MERRY AND PIPPIN": ["MERRY and PIPPIN"],
-    "EOWYN/MERRY": ["EOWYN/MERRY"],
-    "MERRY & PIPPIN": ["Merry & Pippin"],
     "MRS BRACEGIRDLE": ["Mrs. Bracegirdle"],
     "O'BRIEN": ["O’Brien"],
     "ÉOMER": ["Éomer", "E\u0301omer"],
     "SOLDIER 1": ["SOLDIER #1:"],
     "SAM FRODO": ["SAM, FRODO"],
-    "SAM": [
-        "\x1b[31mSAM\x1b[0m",
-        "[bold red]Sam[/bold red]",
-        "[b]Sam[/]",
-        "<i>Sam</i>",
-        "S\u200bam",
-        "\u202eSam\x07\0",
-    ],
+    "SAM": ["\x1b[31mSAM\x1b[0m", "[bold red]Sam[/bold red]", "<i>Sam</i>", "\u202eS\u200bam\x07\0"],
     "": ["", " \u00a0\t", "((()", "..."],
 }
 RESEMBLE_A_MARK = ["VOICE", "VOICE OVER", "OFF", "THE VOICE", "MAN'S VOICE", "OFFICER", "VOLDEMORT"]
@@ -60,7 +51,6 @@ def test_a_voice_over_is_separated_from_the_name_in_any_spelling(form):
         ("OFF SCREEN", ["SAM (O.S.)", "SAM OFF", "SAM OFF-SCREEN"]),
         ("CONTINUED", ["SAM (CONT'D)", "SAM CONT’D", "SAM (contd.)"]),
         ("VOICE OVER, CONTINUED", ["SAM (V.O.) (CONT'D)", "SAM V.O. CONT'D"]),
-        ("VOICE", ["SAM VOICE"]),
         ("WHISPERING", ["SAM (whispering)"]),
     ],
 )
@@ -100,10 +90,7 @@ def test_open_brackets_hide_no_name(raw):
 
 @pytest.mark.parametrize(
     "shown",
-    [
-        *("Gandalf", "King of the Dead", "The King", "Merry and Pippin", "Uruk-Hai", "Eowyn/Merry", "O'Brien"),
-        *("Man's Voice", "King Richard III", "Éomer", ""),
-    ],
+    ["King of the Dead", "The King", "Uruk-Hai", "Eowyn/Merry", "O'Brien", "Man's Voice", "King Richard III", ""],
 )
 def test_a_name_is_displayed_with_capitals(shown):
     assert display_name(shown.upper()) == shown
@@ -129,7 +116,6 @@ def test_a_speaker_is_found_whatever_case_marks_spaces_and_hyphens_are_typed(nam
     [
         ("gandolf", r"speaker 'gandolf' is not in the cast .*; did you mean GANDALF\?$"),
         ("Žižek", r"use one of GANDALF, FRODO, URUK-HAI, KING OF THE DEAD, SOMEONE$"),
-        ("", "is not a name; use one of GANDALF"),
         ("\x1b", "is not a name; use one of GANDALF"),
         ("x" * 10_000, "is not a name; use one of GANDALF"),
     ],
@@ -139,8 +125,3 @@ def test_an_unknown_speaker_is_refused_with_the_nearest_names(name, message):
     with pytest.raises(InvalidInputError, match=message) as caught:
         find_speaker(name, CAST)
     assert len(str(caught.value)) < 200
-
-
-def test_a_long_cast_is_not_listed_whole():
-    with pytest.raises(InvalidInputError, match=r"SOLDIER 11, …$"):
-        find_speaker("x", [f"SOLDIER {number}" for number in range(5000)])
