@@ -12,13 +12,12 @@ from engine.generation.settings import SamplerSettings
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.dialogs.line_dialog import NameDialog
 from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
-from lotr_tui.screens.session.conversation.transcript import MOUSE_HELP, Transcript
+from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
 from lotr_tui.session.conversation.entries import Exchange
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support import pilot as ui
 from tests.support.app import VOCABULARY, make_decoder
@@ -262,21 +261,3 @@ async def test_click_inspects_a_word_and_double_click_branches_to_the_likeliest_
         assert branch[0] == words[0]
         assert branch[1] != words[1]
         assert f'WORD 2 of {len(branch)}  "{branch[1]}"' in ui.inspector_text(app)
-
-
-async def test_word_under_the_mouse_is_underlined_and_a_click_on_a_prompt_is_on_its_reply(make_app):
-    async with make_app().run_test(size=(100, 30)) as pilot:
-        app = pilot.app
-        words = await short_reply_to(pilot)
-        await short_reply_to(pilot, "the lamp")
-        x, y = position_of(app, " ".join(words))
-        for offset, expected in ((len(words[0]) + 1, [words[1]]), (50, []), (0, [words[0]])):
-            await pilot.hover(Transcript, offset=(x + offset, y))
-            assert segments_of(app, "underline") == expected
-        assert ui.text_of(app.screen.query_one(HelpLine)) == MOUSE_HELP
-        await pilot.hover("#prompt")
-        await ui.until(pilot, lambda: segments_of(app, "underline") == [])
-        await pilot.click(Transcript, offset=position_of(app, "bilbo is"))
-        assert app.screen.query_one(Transcript).cursor == (1, 0)
-        await pilot.press("ctrl+x")
-        await ui.until(pilot, lambda: app.screen.query_one("#prompt", PromptInput).value == "bilbo is")

@@ -269,22 +269,3 @@ async def test_all_lines_of_text_begin_in_one_column_and_a_long_name_is_cut():
             assert len({text_column(line) for line in lines if line and "seed" not in line}) == 1
             assert all(cell_len(line) <= width for line in lines)
         assert "King of the…  it is" in ui.lines_of(transcript)
-
-
-async def test_figures_name_the_choice_and_a_click_finds_the_word_beside_a_name():
-    app = ThemedApp()
-    async with app.run_test(size=(120, 20)) as pilot:
-        turn = exchange("hello", "FRODO", "GANDALF", "no one is here")
-        turn.branch_label, turn.best_of = "branch 1 of 8", "best of 8 (+4.0)"
-        transcript = await show(pilot, turn)
-        lines = ui.lines_of(transcript).splitlines()
-        row = next(row for row, line in enumerate(lines) if "seed 7" in line)
-        figures = "seed 7 · T 0.80 · best of 8 (+4.0) · Gandalf by your choice · branch 1 of 8 · 900 words/s"
-        assert lines[row].strip() == figures
-        assert lines[row].index("seed") == lines[row - 1].index("no one")
-        padding = transcript.styles.padding
-        for x, cursor in ((lines[row - 1].index("one"), (1, 1)), (1, (1, 1))):  # a name is no word
-            await pilot.click(Transcript, offset=(padding.left + x, padding.top + row - 1))
-            assert transcript.cursor == cursor
-        await pilot.click(Transcript, offset=(padding.left + lines[row - 2].index("hello"), padding.top + row - 2))
-        assert transcript.cursor == (1, 0)
