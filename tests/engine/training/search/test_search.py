@@ -1,24 +1,81 @@
-"""A search: records that survive damage, trials within a budget, and trials as ordinary runs."""
+"""Hyperparameter search: ranges, pruning, records that survive damage, and trials as ordinary runs."""
 
 import math
-from collections.abc import Callable
 from threading import Event
 
 import pytest
 
-from engine.errors import RunError
+from engine.errors import ConfigError, RunError
 from engine.runs.directory import read_config
 from engine.runs.summary import summarize_run
 from engine.training.search import runner
 from engine.training.search.plan import SearchPlan
-from engine.training.search.records import SEARCH_FILE, TRAINING_FILE, TRIALS_FILE, SearchFolder, TrialRecord
+from engine.training.search.records import TRIALS_FILE, SearchFolder, TrialRecord
 from engine.training.search.runner import Budget, SearchEnded, TrialEnded, run_search
-from engine.training.search.space import parse_space
+from engine.training.search.space import Choice, Range, parse_space
+from engine.training.search.study import SearchStudy
 from engine.training.search.worker import Assignment, TrialEnd, TrialProgress, TrialTrainer
-from tests.support.files import sentences, write_run
+from tests.support.files import sentences
 from tests.support.training import make_config
 
-SEARCH_PLAN = SearchPlan(make_config(), parse_space(["lr=0.01..0.1", "optimizer=adamw,sgd"])[1], (1234, 0), "ab" * 32)
+
+def test_ranges_choices_and_single_values_are_told_apart():
+    fixed, space = parse_space(
+        ["lr=0.002..0.02", "hidden_size=200..500", "optimizer=adamw,sgd", "tie_weights=yes,no", "epochs=40",
+         "teachers=a,b", "corpus=../a..b.txt", "weight_decay=0..1", "input_dropout=0.1..0.9:log"]
+    )  # fmt: skip
+    assert fixed == ["epochs=40", "teachers=a,b", "corpus=../a..b.txt"]
+    assert space.dimensions == (
+        Range("lr", 0.002, 0.02, is_integer=False, is_logarithmic=True),
+        Range("hidden_size", 200, 500, is_integer=True, is_logarithmic=False),
+        Choice("optimizer", ("adamw", "sgd")),
+        Choice("tie_weights", (True, False)),
+        Range("weight_decay", 0.0, 1.0, is_integer=False, is_logarithmic=False),
+        Range("input_dropout", 0.1, 0.9, is_integer=False, is_logarithmic=True),
+    )
+    assert parse_space(space.to_texts()) == ([], space)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("lr=0.02..0.002", "is reversed; use lr=0.002..0.02"),
+        ("lr=1..1", "has one value; use lr=1"),
+        ("lrr=1..2", "unknown setting 'lrr'; did you mean lr?"),
+        ("hidden_size=1..99999", "hidden_size=99999 is not a whole number from 1 to 16384"),
+        ("lr=nan..1", "lr=nan is not a number"),
+        ("optimizer=adamw..sgd", "use optimizer=adamw,adam,sgd"),
+        ("optimizer=adamw,adm", "did you mean adam?"),
+        ("lr=0.1,0.1", "has a value twice"),
+        ("weight_decay=0..1:log", "which has no logarithm"),
+        ("lr=0.1..1:lg", "use log or linear"),
+        ("min_count=1..5", "such perplexities do not compare"),
+        ("seed=0..9", "no value makes a better model"),
+    ],
+)
+def test_invalid_ranges_are_refused_in_one_line(assignment, message):
+    with pytest.raises(ConfigError) as refused:
+        parse_space([assignment])
+    assert message in str(refused.value)
+
+
+def test_the_worse_half_is_pruned_and_the_setting_that_matters_is_named():
+    study = SearchStudy(parse_space(["lr=0.001..0.1", "num_layers=1..3"])[1], 1, (0.25, 0.5, 1.0))
+    for _ in range(30):
+        proposal = study.propose()
+        study.finish(proposal, "complete", abs(math.log(float(proposal.settings["lr"]) / 0.01)))
+    assert next(iter(study.importances())) == "lr"
+    study = SearchStudy(parse_space(["lr=0.001..0.1"])[1], 0, (0.25, 0.5, 1.0))
+    proposals = [study.propose() for _ in range(4)]
+    assert not any(proposal.report(0.24, 1000.0) for proposal in proposals)  # before the first rung
+    # Each is compared with those that came before: 12 is worse than 10, and 11 not among the best 2 of 4.
+    reports = [proposal.report(0.25, value) for proposal, value in zip(proposals, (10, 12, 9, 11), strict=True)]
+    assert reports == [False, True, False, True]
+    assert not proposals[0].report(0.5, 8.0)
+    assert proposals[2].report(0.55, 8.5)  # the first evaluation after half of the run
+
+
+PLAN = SearchPlan(make_config(), parse_space(["lr=0.01..0.1", "optimizer=adamw,sgd"])[1], (1234, 0), "ab" * 32)
 
 
 def record(number, lr=0.02):
@@ -27,22 +84,8 @@ def record(number, lr=0.02):
     return TrialRecord(number, "complete", settings, runs, [9.5, 9.5], [(0.25, 11.25), (2.0, 9.5)], 3.5)
 
 
-def test_an_opened_search_has_the_plan_and_the_records(tmp_path):
-    folder = SearchFolder.create("s", tmp_path, SEARCH_PLAN)
-    assert folder.run_names(7) == ["s-007-split1234", "s-007-split0"]
-    folder.write(record(0))
-    folder.write(record(1, 0.03))
-    folder.write(record(0, 0.04))  # the latest one counts
-    folder.close()
-    opened = SearchFolder.open("s", tmp_path)
-    assert opened.plan == SEARCH_PLAN
-    assert (opened.records, opened.num_damaged) == ({0: record(0, 0.04), 1: record(1, 0.03)}, 0)
-    with pytest.raises(RunError, match="another process runs the search"):
-        SearchFolder.open("s", tmp_path)
-
-
-def test_damaged_lines_lose_their_trials_only(tmp_path):
-    folder = SearchFolder.create("s", tmp_path, SEARCH_PLAN)
+def test_a_damaged_or_torn_line_loses_its_trial_only_and_the_name_of_a_search_is_taken(tmp_path):
+    folder = SearchFolder.create("s", tmp_path, PLAN)
     for number in range(3):
         folder.write(record(number))
     folder.close()
@@ -51,86 +94,41 @@ def test_damaged_lines_lose_their_trials_only(tmp_path):
     foreign = lines[1].replace(b"0.02", b"0.7")  # outside of the range
     file.write_bytes(lines[0] + b"\0{\n" + foreign + lines[2][:-20])
     opened = SearchFolder.open("s", tmp_path)
-    assert (list(opened.records), opened.num_damaged) == ([0], 3)
-    opened.write(record(5))
+    assert (opened.plan, opened.records, opened.num_damaged) == (PLAN, {0: record(0)}, 3)
+    with pytest.raises(RunError, match="another process runs the search"):
+        SearchFolder.open("s", tmp_path)
+    opened.write(record(5, 0.03))
     opened.close()
-    assert list(SearchFolder.open("s", tmp_path).records) == [0, 5]
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [(SEARCH_FILE, "{"), (SEARCH_FILE, '{"space": ["lr=1"], "split_seeds": [1], "corpus_sha256": ""}'),
-     (TRAINING_FILE, "[]"), (TRAINING_FILE, None)],
-)  # fmt: skip
-def test_a_damaged_search_is_refused_in_one_line(tmp_path, file, content):
-    SearchFolder.create("s", tmp_path, SEARCH_PLAN).close()
-    path = tmp_path / "s" / file
-    path.unlink() if content is None else path.write_text(content)
+    assert SearchFolder.open("s", tmp_path).records == {0: record(0), 5: record(5, 0.03)}
+    with pytest.raises(RunError, match="continue it with --resume"):
+        SearchFolder.create("s", tmp_path, PLAN)
+    (tmp_path / "s" / "search.json").write_text("{")
     with pytest.raises(RunError, match="search 's' in"):
         SearchFolder.open("s", tmp_path)
 
 
-def test_taken_and_unknown_names_are_refused(tmp_path):
-    SearchFolder.create("lantern", tmp_path, SEARCH_PLAN).close()
-    with pytest.raises(RunError, match="continue it with --resume"):
-        SearchFolder.create("lantern", tmp_path, SEARCH_PLAN)
-    write_run(tmp_path / "barrel-003")
-    with pytest.raises(RunError, match="has a run"):
-        SearchFolder.create("barrel", tmp_path, SEARCH_PLAN)
-    with pytest.raises(RunError, match="did you mean lantern"):
-        SearchFolder.open("lanterm", tmp_path)
-
-
-TRIAL_SECONDS = 10.0
-
-
-class Clock:
-    """Stand-in for the module `time`."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def monotonic(self):
-        return self.now
-
-
 class ScriptedPool:
-    """Pool whose workers report after three quarters and at the end of a run, and take `TRIAL_SECONDS` for a run."""
-
-    clock: Clock
-    result: Callable[[Assignment, int], float | TrialEnd]
-    """Perplexity of a run of a trial, or the end of the trial in its place."""
+    """Pool whose trials have the perplexity 100 * lr after three quarters and at the end, and diverge above lr=0.09."""
 
     def __init__(self, size, runs_dir):
         self.size = size
-        self.assignments = []
-        self._trials = {}
-        self._answers = {}
-        self._is_stopped = False
+        self._trials, self._answers = {}, {}
 
     @property
     def num_busy(self):
         return len(self._trials)
 
     def start(self, assignment):
-        self.assignments.append(assignment)
         self._trials[assignment.number] = self._train(assignment)
 
     def _train(self, assignment):
-        for index in range(assignment.num_done, len(assignment.run_names)):
-            result = type(self).result(assignment, index)
-            if isinstance(result, TrialEnd):
-                yield result
-                return
-            for fraction in (0.75, 1.0):
-                self.clock.now += TRIAL_SECONDS / 2
-                if self._is_stopped:
-                    yield TrialEnd("stopped")
-                    return
-                yield TrialProgress(index, fraction, result)
-                if not self._answers.pop(assignment.number):
-                    yield TrialEnd("pruned")
-                    return
+        lr = float(assignment.settings["lr"])
+        if lr > 0.09:
+            yield TrialEnd("diverged", "the loss is nan")
+        for fraction in (0.75, 1.0):
+            yield TrialProgress(0, fraction, 100 * lr)
+            if not self._answers.pop(assignment.number):
+                yield TrialEnd("pruned")
         yield TrialEnd("complete")
 
     def messages(self, timeout):
@@ -144,87 +142,26 @@ class ScriptedPool:
         self._answers[number] = may_continue
 
     def stop(self):
-        self._is_stopped = True
+        self._trials.clear()
 
     def close(self):
         self._trials.clear()
 
 
-def perplexity_is_lr(assignment, index):
-    return 100 * float(assignment.settings["lr"]) * (index + 1)
-
-
-@pytest.fixture(autouse=True)
-def pools(monkeypatch):
-    """Replace pool and clock, and return the list of all pools."""
-    created = []
-
-    def create(size, runs_dir):
-        created.append(ScriptedPool(size, runs_dir))
-        return created[-1]
-
-    ScriptedPool.clock, ScriptedPool.result = Clock(), staticmethod(perplexity_is_lr)
-    monkeypatch.setattr(runner, "WorkerPool", create)
-    monkeypatch.setattr(runner, "time", ScriptedPool.clock)
-    return created
-
-
-def create_folder(folder, split_seeds=(1234,)):
-    space = parse_space(["lr=0.01..0.1"])[1]
-    return SearchFolder.create("s", folder, SearchPlan(make_config(), space, split_seeds, ""))
-
-
-def search(folder, budget, jobs=1, cancelled=lambda: False):
-    events = list(run_search(folder, budget, jobs, cancelled))
-    ended = events[-1]
-    assert isinstance(ended, SearchEnded)
-    return [event.record for event in events if isinstance(event, TrialEnded)], ended
-
-
-def test_no_trial_starts_when_a_typical_one_does_not_fit_any_more(tmp_path):
-    records, ended = search(create_folder(tmp_path), Budget(seconds=34))
-    # A complete trial takes 10 s, a pruned one 5 s. A trial of the median length still fits, and is not stopped.
-    assert ended.reason == "budget"
-    assert all(record.state in ("complete", "pruned") for record in records)
-    assert 24 < ScriptedPool.clock.now <= 34
-
-
-def test_trials_are_stopped_at_the_end_and_trained_further_by_the_next_search(tmp_path, pools):
-    records, ended = search(create_folder(tmp_path, (1, 2)), Budget(seconds=14))
-    assert [(record.state, record.perplexities) for record in records] == [("stopped", [records[0].reports[0][1]])]
-    assert ended.reason == "budget"
-    records, ended = search(SearchFolder.open("s", tmp_path), Budget(num_trials=1))
-    assert [record.number for record in records] == [0, 1]
-    assert (records[0].state, len(records[0].perplexities)) == ("complete", 2)
-    assert pools[1].assignments[0].num_done == 1
-    assert ended.reason == "trials"
-
-
-def test_the_value_of_a_trial_is_the_geometric_mean_over_its_splits(tmp_path):
-    (record,), _ = search(create_folder(tmp_path, (1, 2)), Budget(num_trials=1))
-    first, second = record.perplexities
-    assert record.value == pytest.approx(math.sqrt(first * second))
-    assert [num_runs for num_runs, _ in record.reports] == [0.75, 1, 1.75, 2]
-
-
-def test_a_search_in_which_all_trials_fail_ends_and_a_single_failure_does_not_end_it(tmp_path):
-    def fail_often(assignment, index):
-        return TrialEnd("diverged", "the loss is nan") if assignment.number != 3 else 7.0
-
-    ScriptedPool.result = staticmethod(fail_often)
-    records, ended = search(create_folder(tmp_path), Budget(num_trials=100))
-    assert ended.reason == "failures"
-    assert [record.state for record in records] == 3 * ["diverged"] + ["complete"] + 5 * ["diverged"]
-    assert records[0].message == "the loss is nan"
-
-
-def test_a_cancelled_search_keeps_its_results(tmp_path):
-    records, ended = search(create_folder(tmp_path), Budget(), 2, lambda: ScriptedPool.clock.now > 35)
-    assert ended.reason == "interrupted"
-    assert [record.state for record in records].count("stopped") <= 2
-    folder = SearchFolder.open("s", tmp_path)
-    assert tuple(folder.records.values()) == ended.records
-    assert any(record.state == "complete" for record in ended.records)
+def test_a_search_ends_after_its_trials_and_a_resumed_one_goes_on_and_knows_the_best_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "WorkerPool", ScriptedPool)
+    plan = SearchPlan(make_config(), parse_space(["lr=0.01..0.1"])[1], (1234,), "")
+    first = list(run_search(SearchFolder.create("s", tmp_path, plan), Budget(num_trials=12), 2, lambda: False))
+    second = list(run_search(SearchFolder.open("s", tmp_path), Budget(num_trials=8), 2, lambda: False))
+    ended = [event.record for event in first + second if isinstance(event, TrialEnded)]
+    assert sorted(trial.number for trial in ended) == list(range(20))
+    assert {trial.state for trial in ended} == {"complete", "pruned", "diverged"}
+    complete = [trial for trial in ended if trial.state == "complete"]
+    assert second[-2].best == min(complete, key=lambda trial: trial.settings["lr"])
+    assert isinstance(second[-1], SearchEnded)
+    assert (second[-1].reason, len(second[-1].records)) == ("trials", 20)
+    *_, interrupted = run_search(SearchFolder.open("s", tmp_path), Budget(), 1, lambda: True)
+    assert (interrupted.reason, len(interrupted.records)) == ("interrupted", 20)
 
 
 class FakeConnection:
@@ -268,16 +205,12 @@ def test_a_trial_is_a_run_for_each_split_without_a_score_of_the_test_split(tmp_p
         assert (saved.training.lr, saved.data.split_seed, saved.training.score_test) == (0.02, index + 1, False)
 
 
-def test_a_pruned_trial_is_a_pruned_run_without_a_checkpoint(tmp_path, config):
+def test_a_trial_that_is_pruned_diverges_or_cannot_be_trained_ends_with_its_reason(tmp_path, config):
     connection = FakeConnection(lambda progress: progress.fraction < 0.5)
     assert train_trial(config, tmp_path, connection) == TrialEnd("pruned")
     summary = summarize_run(tmp_path / "s-000-split1")
     assert (summary.state, summary.epochs) == ("pruned", 2)
     assert not list(tmp_path.glob("s-*/resume*"))
-    assert not (tmp_path / "s-000-split2").exists()
-
-
-def test_a_trial_that_diverges_or_cannot_be_trained_ends_with_one_line(tmp_path, config):
     diverging = config.with_values(optimizer="sgd", lr=1000.0, clip=0.0)
     end = train_trial(diverging, tmp_path / "first", FakeConnection())
     assert (end.state, end.message.startswith("the loss is")) == ("diverged", True)
@@ -289,11 +222,9 @@ def test_a_trial_whose_search_is_gone_is_stopped_and_goes_on_where_it_was(tmp_pa
     def fail(progress):
         raise EOFError
 
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    expected = FakeConnection()
-    train_trial(config, whole, expected)
-    assert train_trial(config, parts, FakeConnection(fail)) == TrialEnd("stopped")
-    assert summarize_run(parts / "s-000-split1").state == "stopped"
-    actual = FakeConnection()
-    assert train_trial(config, parts, actual) == TrialEnd("complete")
+    expected, actual = FakeConnection(), FakeConnection()
+    train_trial(config, tmp_path / "whole", expected)
+    assert train_trial(config, tmp_path / "parts", FakeConnection(fail)) == TrialEnd("stopped")
+    assert summarize_run(tmp_path / "parts" / "s-000-split1").state == "stopped"
+    assert train_trial(config, tmp_path / "parts", actual) == TrialEnd("complete")
     assert actual.reports == expected.reports[1:]
