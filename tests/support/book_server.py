@@ -13,7 +13,6 @@ class BookServer:
 
     Attributes:
         files: Content by path.
-        resumable: Whether ranges are served and an ETag is sent.
         etag: The ETag of every file.
         break_after: Numbers of bytes after which the next responses end; the server then serves whole files again.
         statuses: Statuses of the next responses, with headers; the server then serves files again.
@@ -21,7 +20,6 @@ class BookServer:
     """
 
     files: dict[str, bytes]
-    resumable: bool = True
     etag: str = '"1"'
     break_after: list[int] = field(default_factory=list)
     statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -51,12 +49,9 @@ def serve_books(files: dict[str, bytes]) -> Iterator[BookServer]:
                 return
             start = 0
             wanted = self.headers.get("Range")
-            if state.resumable and wanted and self.headers.get("If-Range") == state.etag:
+            if wanted and self.headers.get("If-Range") == state.etag:
                 start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-                if start >= len(content):
-                    self.answer(416, {}, b"")
-                    return
-            headers = {"ETag": state.etag} if state.resumable else {}
+            headers = {"ETag": state.etag}
             if start:
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             self.answer(206 if start else 200, headers, content[start:])

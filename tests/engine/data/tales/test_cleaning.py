@@ -32,11 +32,8 @@ class TestParagraph:
             ("He said—and _meant_ it – so.", "He said--and meant it--so."),
             ("It was -- well -- late.", "It was--well--late."),
             ("Stop----", "Stop--"),
-            ("Mr. ---- was late.", "Mr. ---- was late."),
-            ("one\u00a0two  three\u2003four", "one two three four"),
             ("Wait . . . what? And … so", "Wait ... what? And ... so"),
             ("A coracle [simple boat] came[12], and sank.[Footnote 3: Not at once.]", "A coracle came, and sank."),
-            ("They lived happily.(3)", "They lived happily."),
             ("They lived “happily.”(3)", 'They lived "happily."'),
             ("Do (1) this and (2) that.", "Do (1) this and (2) that."),
             ("*THE* INTERIOR* of it", "THE INTERIOR of it"),
@@ -52,13 +49,8 @@ class TestParagraph:
         assert not re.search(r"[_*|\[\]“”‘’—–…\u00a0\u00ad]|\s\s|[^\S ]|^ | $", paragraph)
         assert clean_paragraph(paragraph) == paragraph
 
-    @given(st.lists(st.sampled_from(["old", "king", "I", "won't", '"Stop!"', "he", "said,", "Well--yes."]), min_size=1))
-    def test_plain_text_stays_as_it_is(self, words):
-        assert clean_paragraph(" ".join(words)) == " ".join(words)
-
 
 VERSE = "    The moon is high,\n    And the water low;\n      And who will row?\n      --Old Song"
-LETTER = "  My dear brother, I have sent\n  the boat. See that it is mended\n  before he comes."
 CONTENTS = "CONTENTS\n\n  I. The Ferry      11\n  II. The Net . . . 17\n\n  Afterword"
 SPLIT_BY_A_PAGE = [
     "They went down to the water, and there they saw that the old boat of the\nferryman had",
@@ -75,20 +67,13 @@ class TestLayout:
             (["a two-\nor three-year-old horse came."], ["a two- or three-year-old horse came."]),
             (["“Yes.”", "“No?” said he.", "“NO!”"], ['"Yes."', '"No?" said he.', '"NO!"']),
             ([VERSE], ["The moon is high,", "And the water low;", "And who will row?"]),
-            ([LETTER], ["My dear brother, I have sent the boat. See that it is mended before he comes."]),
             ([PROSE.replace("nobody", "Nobody")], [CLEANED_PROSE.replace("nobody", "Nobody")]),  # full lines, no verse
             (SPLIT_BY_A_PAGE, [f"{' '.join(SPLIT_BY_A_PAGE[0].split())} been stolen, with the oars."]),
         ],
-        ids=["wrapped", "hanging hyphen", "dialogue", "verse", "letter", "capitals", "page number"],
+        ids=["wrapped", "hanging hyphen", "dialogue", "verse", "capitals", "page number"],
     )
     def test_lines_become_paragraphs(self, blocks, expected):
         assert cleaned(*blocks) == expected
-
-    @given(st.lists(st.text(alphabet="ab .,\"'-_\n", max_size=200), max_size=8))
-    def test_no_paragraph_is_empty_or_contains_a_line_break(self, blocks):
-        for paragraph in clean_body("\n\n".join([PROSE, *blocks])):
-            assert paragraph.strip() == paragraph != ""
-            assert "\n" not in paragraph
 
     @pytest.mark.parametrize("filler", ["a\n\n", "[", "(1)", "A'", "- ", '"', "x--\n", ". "])
     def test_hostile_text_is_cleaned_in_linear_time(self, filler):
@@ -103,23 +88,13 @@ class TestFurniture:
         [
             *("* * * * *", "------", "[Illustration: The ferry by night]", "[1] Vulture.", "(3) Grimm.", "12", "IV."),
             *("[Footnote 2: In the old tongue,\na boat.]", "* Newly rough-cast.", "CHAPTER IV", "BOOK TWO", "THE END"),
-            "[Transcriber's note: the macron has been left out.]",
-            "Produced by A. Volunteer and the Online Distributed\nProofreading Team",
-            *("This e-text was made from the 1907 edition.", "Chapter 4. The Ferry Comes Back"),
-            *(
-                "THE FERRY COMES BACK",
-                "ἐν ἀρχῇ ἦν ὁ λόγος",
-                "(From the Portuguese.)",
-                "CHAPTER 2\n\nWhat Did He?",
-            ),
+            *("Produced by A. Volunteer and the Online Distributed\nProofreading Team", "Chapter 4. The Ferry"),
+            *("[Transcriber's note: the macron has been left out.]", "This e-text was made from the 1907 edition."),
+            *("THE FERRY COMES BACK", "ἐν ἀρχῇ ἦν ὁ λόγος", "(From the Portuguese.)", "CHAPTER 2\n\nWhat Did He?"),
         ],
     )
     def test_headings_notes_and_separators_go(self, block):
         assert cleaned(block, "“Yes,” said he.") == ['"Yes," said he.']
-
-    def test_a_title_after_blank_lines_goes_and_a_sentence_stays(self):
-        assert cleaned("The Ferry by Night", "They came.", between="\n\n\n\n") == ["They came."]
-        assert cleaned("They came.", "Nobody spoke.", between="\n\n\n\n") == ["They came.", "Nobody spoke."]
 
     def test_title_page_and_contents_go_and_a_preface_stays(self):
         title = "THE FERRY\n\nby\n\nA. Nobody\n\nAuthor of “The Net,” etc."
@@ -132,21 +107,15 @@ class TestFurniture:
         for last in ("So it is.", "It is.", "“Grimm.”", "Oh Grimm!"):
             assert len(cleaned("They lived long.", last, *end)) == 3
 
-    def test_the_notes_at_the_end_go(self):
-        tale = [f"He rowed over for the {number}th time." for number in range(110)]
-        assert cleaned(*tale, "NOTES AND REFERENCES", "_Source_.--Campbell, p. 158.") == tale
-
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("ONCE upon a time", "Once upon a time"),
-        ("THE LITTLE man came", "The little man came"),
         ("SQUIRE TRELAWNEY, Dr. Livesey, and the rest", "Squire Trelawney, Dr. Livesey, and the rest"),
         ("I HAVE been asked", "I have been asked"),
         ('"STOP! he cried', '"Stop! he cried'),
         ("I saw A. B. Smith", "I saw A. B. Smith"),
-        ("A boat came", "A boat came"),
         ("STOP!", "STOP!"),
     ],
 )
