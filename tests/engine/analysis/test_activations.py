@@ -1,11 +1,11 @@
-"""Activations and steps of the LSTM against a plain cell in double precision, and the LSTM inside other models."""
+"""Activations, attention and the logit lens against plain computations, and the models inside other models."""
 
 import numpy as np
 import pytest
 
 from engine.analysis import activations
 from engine.analysis.activations import find_lstm, find_top_activations, record_activations, unit_activations
-from engine.analysis.attention import find_attention_model
+from engine.analysis.attention import attention_rollout, attention_rollouts, find_attention_model, logit_lens
 from engine.analysis.lstm_steps import UnitStep, liveliest_unit, read_steps
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
@@ -42,17 +42,13 @@ def lstm(request):
     return make_lstm(request.param)
 
 
-def make_ids(length, seed=0):
-    return random_ids(length, SIZE, seed)
-
-
 def plain_activation(lstm, ids, layer, name):
     """Return the values `[time, hidden]` after each token of a text."""
     return np.array([row[layer][name] for row in plain_cells(lstm, [EOS_ID, *ids])[1:]])
 
 
 def test_activations_match_a_plain_cell(lstm):
-    ids = make_ids(30)
+    ids = random_ids(30, SIZE)
     layers = record_activations(lstm, ids)
     assert len(layers) == lstm.config.num_layers
     for index, layer in enumerate(layers):
@@ -69,7 +65,7 @@ def test_activations_match_a_plain_cell(lstm):
 
 def make_lines(num_lines, seed):
     rng = np.random.default_rng(seed)
-    return [make_ids(int(rng.integers(1, 15)), 100 * seed + i) for i in range(num_lines)]
+    return [random_ids(int(rng.integers(1, 15)), SIZE, 100 * seed + i) for i in range(num_lines)]
 
 
 def values_by_prefix(lstm, lines, layer, unit, activation):
@@ -114,14 +110,14 @@ def test_examples_have_the_tokens_around_them():
     assert contexts[0, 3] == ((" w1", " w2"), " w3", (" w4", " w5"))
     assert contexts[0, 5] == ((" w3", " w4"), " w5", ())
     assert contexts[1, 0] == ((), "w6", ())
-    for empty in ([], [make_ids(0)]):
+    for empty in ([], [random_ids(0, SIZE)]):
         nothing = find_top_activations(lstm, empty, 0, 0)
         assert (nothing.highest, nothing.lowest, nothing.num_tokens) == ((), (), 0)
 
 
 def test_a_cancelled_search_returns_the_tokens_read_so_far():
     lstm = make_lstm("one layer, tied")
-    lines = [make_ids(10, seed) for seed in range(activations.BATCH_SIZE + 5)]
+    lines = [random_ids(10, SIZE, seed) for seed in range(activations.BATCH_SIZE + 5)]
     calls = iter([False, False, False])
     result = find_top_activations(lstm, lines, 0, 0, cancelled=lambda: next(calls, True))
     assert 0 < result.num_tokens < activations.BATCH_SIZE * 10
@@ -135,7 +131,6 @@ def test_a_cancelled_search_returns_the_tokens_read_so_far():
     ("values", "message"),
     [
         ({"layer": 2}, "layer 2 is out of range; use a whole number from 0 to 1"),
-        ({"layer": -1}, "layer -1"),
         ({"layer": 0, "unit": 10}, "unit 10 is out of range; use a whole number from 0 to 9"),
         ({"layer": 1, "unit": 6}, "unit 6 is out of range; use a whole number from 0 to 5"),
         ({"activation": "memory"}, "unknown activation 'memory'; use one of input, forget, output, candidate, cell"),
@@ -146,9 +141,9 @@ def test_invalid_arguments_are_named(values, message):
     lstm = make_lstm("two layers of 10 and 6")
     arguments = {"layer": 0, "unit": 0, "activation": "cell"} | values
     with pytest.raises(InvalidInputError, match=message):
-        find_top_activations(lstm, [make_ids(3)], **arguments)
+        find_top_activations(lstm, [random_ids(3, SIZE)], **arguments)
     with pytest.raises(InvalidInputError, match=message):
-        unit_activations(record_activations(lstm, make_ids(3)), **arguments)
+        unit_activations(record_activations(lstm, random_ids(3, SIZE)), **arguments)
 
 
 # --- steps of single units ---
@@ -179,21 +174,22 @@ def test_known_steps_are_reused_up_to_the_first_other_token():
 
 
 def test_the_liveliest_unit_has_the_longest_way():
-    lstm, tokens = make_lstm("two layers of 10 and 6", 3), [EOS_ID, *make_ids(8, 2).tolist()]
-    ways = {}
-    for row in plain_cells(lstm, tokens):
-        for layer, values in enumerate(row):
-            for unit, way in enumerate(np.abs(values["cell"] - values["cell_before"])):
-                ways[layer, unit] = ways.get((layer, unit), 0) + way
-    assert liveliest_unit(read_steps(lstm, tokens)) == max(ways, key=ways.get)
+    lstm, tokens = make_lstm("two layers of 10 and 6", 3), [EOS_ID, *random_ids(8, SIZE, 2).tolist()]
+    rows = plain_cells(lstm, tokens)
+    ways = [sum(np.abs(row[layer]["cell"] - row[layer]["cell_before"]) for row in rows) for layer in (0, 1)]
+    longest = max(
+        ((layer, unit) for layer in (0, 1) for unit in range(len(ways[layer]))), key=lambda at: ways[at[0]][at[1]]
+    )
+    assert liveliest_unit(read_steps(lstm, tokens)) == longest
 
 
 # --- the LSTM and the Transformer inside other models ---
 
 LSTM, OTHER = make_lstm("one layer, tied"), make_lstm("two layers of 10 and 6", 1)
-TRANSFORMER, SPEAKING = random_transformer(VOCABULARY), random_transformer(VOCABULARY.with_cast(["Sam", "Frodo"]))
-KNESER_NEY = KneserNey(make_ids(200), VOCABULARY, order=3)
-DYNAMIC = DynamicEvaluation(LSTM, make_ids(200))
+TRANSFORMER = random_transformer(VOCABULARY, num_layers=3, context_size=16)
+SPEAKING = random_transformer(VOCABULARY.with_cast(["Sam", "Frodo"]))
+KNESER_NEY = KneserNey(random_ids(200, SIZE), VOCABULARY, order=3)
+DYNAMIC = DynamicEvaluation(LSTM, random_ids(200, SIZE))
 
 
 @pytest.mark.parametrize(
@@ -211,3 +207,51 @@ DYNAMIC = DynamicEvaluation(LSTM, make_ids(200))
 )
 def test_the_lstm_and_the_transformer_are_found_inside_other_models(model, lstm, transformer):
     assert (find_lstm(model), find_attention_model(model)) == (lstm, transformer)
+
+
+# --- attention and the logit lens ---
+
+
+VOCABULARY = make_tokenizer(23)
+
+
+@pytest.mark.parametrize("position", [0, 1, 6, 9])
+def test_rollout_multiplies_the_layers_with_half_of_the_identity(position):
+    weights = TRANSFORMER.record_attention(random_ids(9, len(VOCABULARY))).weights
+    expected = np.eye(10)
+    for layer in weights.astype(np.float64):
+        mixed = np.mean(layer, axis=0) + np.eye(10)
+        expected = (mixed / mixed.sum(axis=1, keepdims=True)) @ expected
+    rollout = attention_rollout(weights, position)
+    assert rollout == pytest.approx(expected[position], abs=1e-6)
+    assert rollout.sum() == pytest.approx(1, abs=1e-5)
+    assert not rollout[position + 1 :].any()
+    assert attention_rollouts(weights) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_last_layer_predicts_what_the_model_predicts():
+    ids = random_ids(12, len(VOCABULARY))
+    record = TRANSFORMER.record_attention(ids)
+    log_probs, state = TRANSFORMER.advance(TRANSFORMER.start(), EOS_ID)
+    for position, target in enumerate(ids.tolist()):
+        predictions = logit_lens(TRANSFORMER, record, position, target, top_n=5)
+        assert [prediction.layer for prediction in predictions] == [0, 1, 2, 3]
+        last, probs = predictions[-1], np.exp(log_probs.astype(np.float64))
+        order = np.argsort(-probs)[:5]
+        assert [text for text, _ in last.top_tokens] == [VOCABULARY.tokens[id] for id in order]
+        assert [prob for _, prob in last.top_tokens] == pytest.approx(probs[order], abs=1e-4)
+        assert last.target_prob == pytest.approx(probs[target], abs=1e-4)
+        assert last.target_rank == 1 + np.count_nonzero(probs > probs[target])
+        assert last.entropy_bits == pytest.approx(-(probs * np.log2(probs)).sum(), abs=1e-3)
+        log_probs, state = TRANSFORMER.advance(state, target)
+
+
+def test_positions_and_tokens_that_do_not_exist_are_refused():
+    record = TRANSFORMER.record_attention(random_ids(4, len(VOCABULARY)))
+    for position in (-1, 5):
+        with pytest.raises(InvalidInputError, match=f"position {position} .*0 to 4"):
+            attention_rollout(record.weights, position)
+        with pytest.raises(InvalidInputError, match=f"position {position} .*0 to 4"):
+            logit_lens(TRANSFORMER, record, position, 2, 3)
+    with pytest.raises(InvalidInputError, match=r"token 23 .*0 to 22"):
+        logit_lens(TRANSFORMER, record, 0, 23, 3)

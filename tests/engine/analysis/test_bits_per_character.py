@@ -1,6 +1,7 @@
-"""Bits per character by hand, under different tokenizers, of every character of a text, and of written lines."""
+"""Bits per character and comparisons of models by hand, under different tokenizers, with intervals of a bootstrap."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from engine.analysis.bits_per_character import (
     text_bits_per_character,
     written_text,
 )
+from engine.analysis.bootstrap import MIN_BLOCKS, compare_paired, rate_confidence_interval
 from engine.analysis.model_comparison import Candidate, compare_models
+from engine.analysis.next_token_comparison import compare_next_tokens, kl_divergence_bits
 from engine.analysis.written_bits import lines_with_words, measure_written_bits
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
@@ -46,11 +49,6 @@ def open_tokenizers():
     ]
 
 
-def uniform_byte_log_probs(tokenizer, encoded):
-    """Return the scores of a model for which each byte has the probability 1/256, however bytes form tokens."""
-    return np.array([-len(tokenizer.token_bytes[id]) * math.log(256) for id in encoded.ids])
-
-
 def test_uniform_word_model_spells_its_unknown_words():
     """The king, the <unk> <eos>: five tokens of two bits, and the letters of `fool`."""
     spelled = -SpellingModel(["the", "king"]).unknown_log_probs(["fool"])[0] / math.log(2)
@@ -73,14 +71,13 @@ def test_stream_mode_of_words_also_counts_the_line_ends():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_uniform_bytes_give_the_same_figure_under_every_segmentation(mode):
-    """In stream mode, the end of the text is one token more."""
+    """Each byte has the probability 1/256, however bytes form tokens; a stream has one token more, its end."""
     expected = (len(TEXT.encode()) + (mode == "stream")) * 8 / len(TEXT)
     num_tokens = set()
     for tokenizer in open_tokenizers():
         encoded = EncodedText(TEXT, tokenizer, mode)
-        log_probs = uniform_byte_log_probs(tokenizer, encoded)
+        log_probs = np.array([-len(tokenizer.token_bytes[id]) * math.log(256) for id in encoded.ids])
         assert encoded.bits_per_character(log_probs) == pytest.approx(expected)
-        assert encoded.block_bits(log_probs).sum() == pytest.approx(expected * len(TEXT))
         num_tokens.add(len(encoded.ids))
     assert len(num_tokens) == 5
 
@@ -155,10 +152,9 @@ def test_any_text_has_finite_bits_and_the_blocks_have_all_of_them(text, mode):
 
 
 def test_an_empty_text_is_an_error():
-    for text in ("", "... !\n\n"):
-        for mode in MODES:
-            with pytest.raises(CorpusError, match=r"^the text has no words to score; use a longer text$"):
-                text_bits_per_character(UniformModel(WORDS), text, mode)
+    for text, mode in (("", "line"), ("... !\n\n", "line"), ("... !\n\n", "stream")):
+        with pytest.raises(CorpusError, match=r"^the text has no words to score; use a longer text$"):
+            text_bits_per_character(UniformModel(WORDS), text, mode)
 
 
 def test_unk_in_the_text_itself_needs_no_spelling():
@@ -203,7 +199,166 @@ def test_speaker_of_a_dialogue_is_given():
     assert result.num_characters == sum(map(len, LINES)) + 2  # a colon in a line is not the end of a name
 
 
-def test_lines_without_a_word_are_left_out():
+def test_lines_without_a_word_are_left_out_of_written_bits():
     lines = ["", "...", "a", "¿?", "No."]
     assert list(lines_with_words(lines, "words")) == ["a", "No."]
     assert list(lines_with_words(lines, "whitespace")) == lines[1:]
+
+
+# --- comparison of models ---
+
+
+SEA_LINES = ["The king rides to the sea.", "", "A king, a ship; and the sea!", "They sail: the ship rides."]
+SEA_TEXT = "".join(f"{line}\n" for line in SEA_LINES * 12)
+SEA_WORDS = WordTokenizer(("<unk>", "<eos>", "the", "king", "rides", "to", "sea", "a", "ship", "and"))
+
+
+def candidate(name, model, text=SEA_TEXT):
+    return Candidate(name, model, "line", text)
+
+
+def candidates():
+    bpe, words = BPETokenizer.train(SEA_LINES * 3, 280), convert_text(SEA_TEXT, "words")
+    return [
+        candidate("words", Unigram(EncodedText(words, SEA_WORDS, "line").ids, SEA_WORDS)),
+        candidate("bpe", KneserNey(EncodedText(SEA_TEXT, bpe, "line").ids, bpe, 3)),
+        candidate("characters", UniformModel(CharacterTokenizer([]))),
+    ]
+
+
+def test_words_are_compared_with_all_models_and_the_original_text_with_those_that_read_it():
+    words, original = compare_models(candidates())
+    assert (words.form, original.form) == ("words", "original")
+    assert {scores.candidate.name for scores in words.scores} == {"words", "bpe", "characters"}
+    assert [scores.candidate.name for scores in original.scores] == ["bpe", "characters"]  # best first
+    assert original.num_characters == len(SEA_TEXT)
+    assert words.num_characters == len(convert_text(SEA_TEXT, "words"))
+    assert original.scores[1].bits_per_character == pytest.approx(np.log2(257))
+    best, second = (scores.bits_per_character for scores in original.scores)
+    assert (original.best_two.difference, original.best_two.better_fraction) == (pytest.approx(best - second), 1)
+    for scores in original.scores:
+        assert scores.bits_per_character == text_bits_per_character(scores.candidate.model, SEA_TEXT, "line")
+        assert scores.evaluation.unk_rate == 0
+        low, high = scores.confidence_interval
+        assert low <= scores.bits_per_character + 1e-9 <= high + 2e-9
+
+
+def test_models_are_compared_on_each_form_that_two_of_them_read():
+    assert [item.form for item in compare_models(candidates()[1:])] == ["original"]
+    assert [item.form for item in compare_models(candidates()[:1])] == ["words"]
+    (comparison,) = compare_models(candidates()[1:], only_words=True)
+    assert (comparison.form, comparison.num_characters) == ("words", len(convert_text(SEA_TEXT, "words")))
+    in_words = [candidate(item.name, item.model, "the king rides\nto the sea\n" * 20) for item in candidates()]
+    (comparison,) = compare_models(in_words)
+    assert (comparison.form, len(comparison.scores)) == ("original", 3)
+    # Tokenizers of white space read words too, but no empty lines.
+    whitespace = WordTokenizer(("<unk>", "<eos>", "The", "king"), "whitespace")
+    words, single_spaces, original = compare_models([*candidates(), candidate("white", UniformModel(whitespace))])
+    assert [len(item.scores) for item in (words, single_spaces, original)] == [4, 3, 2]
+    assert single_spaces.num_characters == len(SEA_TEXT) - 12  # an empty line in each of 12 copies
+
+
+def test_different_texts_are_refused():
+    words, bpe, _ = candidates()
+    other = candidate("other", bpe.model, SEA_TEXT.replace("sea", "lake"))
+    with pytest.raises(CorpusError, match=r"^the splits of words and other are not the same text; choose runs of the"):
+        compare_models([words, other])
+    other = candidate("other", bpe.model, SEA_TEXT.replace(".", " ."))
+    assert [item.form for item in compare_models([words, other])] == ["words", "original"]
+    with pytest.raises(CorpusError, match="bpe and other are not the same text"):
+        compare_models([bpe, other])
+
+
+WEIGHTS = st.lists(st.floats(0.01, 10), min_size=6, max_size=6)
+
+
+def log_probs(weights):
+    return np.log(np.array(weights) / sum(weights)).astype(np.float32)
+
+
+@given(WEIGHTS, WEIGHTS)
+def test_divergence_is_the_expected_difference_of_bits(first, second):
+    p, q = ([weight / sum(each) for weight in each] for each in (first, second))
+    expected = math.fsum(a * (math.log2(a) - math.log2(b)) for a, b in zip(p, q, strict=True))
+    assert kl_divergence_bits(log_probs(first), log_probs(second)) == pytest.approx(expected, abs=1e-5)
+
+
+@given(WEIGHTS, WEIGHTS, st.integers(1, 6))
+def test_comparison_lists_what_is_likely_in_either(first, second, count):
+    p, q = log_probs(first), log_probs(second)
+    comparison = compare_next_tokens(p, q, count)
+    larger = [max(a, b) for a, b in zip(p.tolist(), q.tolist(), strict=True)]
+    assert sorted((larger[id] for id in comparison.ids.tolist()), reverse=True) == sorted(larger, reverse=True)[:count]
+    assert comparison.probs[0] == pytest.approx(np.exp(p[comparison.ids]), abs=1e-6)
+    assert comparison.probs[1] == pytest.approx(np.exp(q[comparison.ids]), abs=1e-6)
+    assert comparison.best == (int(np.argmax(p)), int(np.argmax(q)))
+    assert comparison.agrees == (np.argmax(p) == np.argmax(q))
+
+
+def test_excluded_token_adds_nothing_to_the_divergence():
+    with np.errstate(divide="ignore"):
+        first, second = np.log(np.array([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]], np.float32))
+    assert kl_divergence_bits(first, second) == pytest.approx(1)
+    assert kl_divergence_bits(first, first) == 0
+    assert kl_divergence_bits(second, first) == math.inf
+
+
+# --- block bootstrap ---
+
+
+SIZES = np.full(400, 100.0)
+
+
+def random_bits(num_blocks, seed, mean=200.0, spread=30.0):
+    return np.random.default_rng(seed).normal(mean, spread, num_blocks)
+
+
+def test_the_interval_has_the_width_of_a_normal_distribution():
+    bits = random_bits(400, seed=0)
+    low, high = rate_confidence_interval(bits, SIZES[: len(bits)])
+    standard_error = bits.std() / math.sqrt(400) / 100
+    assert (low + high) / 2 == pytest.approx(bits.mean() / 100, abs=standard_error / 5)
+    assert high - low == pytest.approx(2 * 1.96 * standard_error, rel=0.08)
+    assert rate_confidence_interval(bits, SIZES[: len(bits)]) == (low, high)
+
+
+def test_blocks_of_different_size_are_weighted_by_size():
+    """All blocks have the same rate, so any resample has it, too."""
+    sizes = np.random.default_rng(1).uniform(1, 100, 50)
+    assert rate_confidence_interval(1.7 * sizes, sizes) == pytest.approx((1.7, 1.7))
+
+
+def test_short_texts_and_impossible_tokens_have_no_interval():
+    bits = random_bits(MIN_BLOCKS, seed=3)
+    assert rate_confidence_interval(bits, SIZES[: len(bits)]) is not None
+    short = bits[1:]
+    assert rate_confidence_interval(short, SIZES[: len(short)]) is None
+    comparison = compare_paired(short, short + 5, SIZES[: len(short)])
+    assert comparison.difference == pytest.approx(-0.05)
+    assert (comparison.confidence_interval, comparison.better_fraction) == (None, None)
+    bits[4] = math.inf
+    assert rate_confidence_interval(bits, SIZES[: len(bits)]) is None
+
+
+def test_a_small_difference_on_every_block_is_certain_and_none_is_even():
+    bits = random_bits(50, seed=1)
+    comparison = compare_paired(bits, bits + 1, SIZES[: len(bits)])
+    assert comparison.difference == pytest.approx(-0.01)
+    assert comparison.confidence_interval == pytest.approx((-0.01, -0.01))
+    assert comparison.better_fraction == 1
+    same = compare_paired(bits, bits, SIZES[: len(bits)])
+    assert (same.difference, same.confidence_interval, same.better_fraction) == (0, (0, 0), 0.5)
+
+
+@pytest.mark.parametrize("mean", [-3.0, 0.0, 1.5])
+def test_the_chance_of_being_better_is_that_of_a_normal_distribution(mean):
+    common, differences = random_bits(400, seed=2), random_bits(400, 3, mean, 30)
+    comparison = compare_paired(common + differences, common, SIZES[:400])
+    standard_error = differences.std() / math.sqrt(400)
+    expected = NormalDist(differences.mean(), standard_error)
+    assert comparison.difference == pytest.approx(differences.mean() / 100)
+    assert comparison.better_fraction == pytest.approx(expected.cdf(0), abs=0.04)
+    low, high = comparison.confidence_interval
+    assert (100 * low, 100 * high) == pytest.approx(
+        (expected.inv_cdf(0.025), expected.inv_cdf(0.975)), abs=standard_error / 4
+    )

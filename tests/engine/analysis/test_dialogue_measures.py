@@ -1,10 +1,13 @@
-"""Measures of dialogue models against probabilities of whole texts, line by line, and models with known answers."""
+"""Measures of dialogue models and the posterior over the cast against probabilities of whole texts."""
 
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from engine.analysis import speaker_posterior
 from engine.analysis.bits_per_character import EncodedText, convert_text, spelling_bits
 from engine.analysis.dialogue_measures import (
     ContextReader,
@@ -15,19 +18,33 @@ from engine.analysis.dialogue_measures import (
     read_scenes,
 )
 from engine.analysis.speaker_evaluation import evaluate_by_speaker
+from engine.analysis.speaker_posterior import MODEL_WEIGHT, MODEL_WEIGHT_WITH_TEXT, SpeakerPosterior
+from engine.analysis.written_speakers import guess_written_speaker, read_script
 from engine.config import ModelConfig
 from engine.data.lines import LineStore
 from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
-from engine.errors import CorpusError
+from engine.errors import CorpusError, InvalidInputError
 from engine.generation.prompt import prefill
-from engine.generation.turns import Turn, encode_turns
+from engine.generation.turns import Turn, encode_turns, next_speaker_probs, read_turns
 from engine.models.base import score_sequence
 from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey
-from tests.support.models import random_lstm
-from tests.support.open_models import bpe_tokenizer
-from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, TOKENIZER, TURN_MODEL, encode_scenes, random_scenes
+from engine.training.speaker_text import fit_speaker_text
+from tests.support.models import ParallelReader, TokenByTokenModel, UniformModel, random_lstm
+from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
+from tests.support.random_dialogues import (
+    CAST,
+    KNESER_NEY,
+    LSTM,
+    SPEAKER_IDS,
+    TOKENIZER,
+    TRAIN_SCENES,
+    TURN_MODEL,
+    encode_scenes,
+    random_scenes,
+)
 
 MODEL = DialogueModel(KNESER_NEY, TURN_MODEL)
 SCENES = [[Turn(CAST[line.speaker], line.text) for line in scene] for scene in random_scenes(8, seed=5)]
@@ -66,13 +83,9 @@ def test_identification_counts_only_the_chosen_speakers_and_long_lines():
     def prefer_sam(context, text, *, expect_context):
         return np.eye(len(CAST))[CAST.index("SAM")]
 
-    chosen = [
-        turn for scene in SCENES for turn in scene if turn.speaker in ("SAM", "FRODO") and len(turn.text.split()) >= 2
-    ]
-    expected = np.mean([turn.speaker == "SAM" for turn in chosen])
-    reader = ContextReader(MODEL, SCENES)
-    names = ["FRODO", "SAM"]
-    found = identification_accuracy(reader, names, prefer_sam, with_context=False, min_words=2)
+    names, turns = ["FRODO", "SAM"], [turn for scene in SCENES for turn in scene]
+    expected = np.mean([turn.speaker == "SAM" for turn in turns if turn.speaker in names and " " in turn.text])
+    found = identification_accuracy(ContextReader(MODEL, SCENES), names, prefer_sam, with_context=False, min_words=2)
     assert found == pytest.approx(expected)
     assert 0 < expected < 1
 
@@ -99,8 +112,7 @@ def test_a_model_of_the_held_out_scenes_finds_their_next_lines(speakers_shown):
 
 def test_scenes_are_read_from_lines():
     store = LineStore()
-    starts = np.array([True, False, False, True])
-    store.add(["one", "two", "three", "four"], ["SAM", "GOLLUM", "HAMA", "SAM"], starts)
+    store.add(["one", "two", "three", "four"], ["SAM", "GOLLUM", "HAMA", "SAM"], np.array([True, False, False, True]))
     assert read_scenes(store.lines(), ("SAM", "GOLLUM", "SOMEONE")) == [
         [Turn("SAM", "one"), Turn("GOLLUM", "two"), Turn("SOMEONE", "three")],
         [Turn("SAM", "four")],
@@ -113,14 +125,14 @@ SCRIPT_SCENES = (
     (("GOLLUM", "supper"), ("SAM", "the lamp")),
 )
 SCRIPT = "\n".join("".join(f"{name}: {text}\n" for name, text in scene) for scene in SCRIPT_SCENES)
-WORDS = WordTokenizer(("<unk>", "<eos>", "the", "road", "goes", "on", "supper", "is", "here", "lamp"))
+SCRIPT_WORDS = WordTokenizer(("<unk>", "<eos>", "the", "road", "goes", "on", "supper", "is", "here", "lamp"))
 
 
 def model_of(tokenizer):
     return DialogueModel(random_lstm(ModelConfig(embedding_size=6, hidden_size=6), tokenizer.with_cast(SCRIPT_CAST)))
 
 
-@pytest.mark.parametrize("tokenizer", [WORDS, bpe_tokenizer()], ids=["words", "bpe"])
+@pytest.mark.parametrize("tokenizer", [SCRIPT_WORDS, bpe_tokenizer()], ids=["words", "bpe"])
 def test_scores_are_those_of_each_line(tokenizer):
     model = model_of(tokenizer)
     tokenizer = model.tokenizer
@@ -160,6 +172,184 @@ def test_scores_are_those_of_each_line(tokenizer):
 
 
 def test_a_text_without_lines_is_refused():
-    model = model_of(WORDS)
+    model = model_of(SCRIPT_WORDS)
     with pytest.raises(CorpusError, match="no line to score"):
         evaluate_by_speaker(model, EncodedText("\n", model.tokenizer, "dialogue"))
+
+
+# --- the posterior over the cast ---
+
+
+TEXT_MODEL = fit_speaker_text(len(CAST), TRAIN_SCENES)
+MODELS = [DialogueModel(LSTM, TURN_MODEL), DialogueModel(KNESER_NEY, TURN_MODEL, load_text_model=lambda: TEXT_MODEL)]
+WEIGHTS = (MODEL_WEIGHT, MODEL_WEIGHT_WITH_TEXT)
+CONTEXT = (Turn("FRODO", "w1 w2"), Turn("GOLLUM", "w3 w5"))
+WORDS = st.lists(st.sampled_from(["w0", "w1", "w2", "w3", "w4", "w5", "unknown"]), max_size=6)
+by_model = pytest.mark.parametrize("model", MODELS, ids=["lstm", "kneser-ney and text"])
+
+
+def brute_force(model, context, text, *, expect_context=True, is_complete=False):
+    """Return the posterior by scoring the whole dialogue once for each speaker."""
+    before = encode_turns(TOKENIZER, context)
+    prior = dict.fromkeys(CAST, 1.0)
+    if expect_context:
+        prior = {speaker.name: speaker.prob for speaker in next_speaker_probs(model, prefill(model, before))}
+    ids = [*TOKENIZER.encode(text).tolist(), *([EOS_ID] if is_complete else [])]
+    weight = WEIGHTS[MODELS.index(model)]
+    joint = np.array(
+        [
+            np.log(prior[name])
+            + weight * score_sequence(model, np.array([*before, speaker, *ids], np.int32))[len(before) + 1 :].sum()
+            for name, speaker in zip(CAST, SPEAKER_IDS, strict=True)
+        ]
+    )
+    if model is MODELS[1]:
+        joint += TEXT_MODEL.scores(text)
+    joint = np.exp(joint - max(joint))
+    return joint / joint.sum()
+
+
+@by_model
+@pytest.mark.parametrize("expect_context", [True, False])
+@settings(max_examples=8, deadline=None)
+@given(words=WORDS, is_complete=st.booleans())
+def test_posteriors_follow_from_bayes_rule(model, expect_context, words, is_complete):
+    posterior = SpeakerPosterior(model, read_turns(model, CONTEXT), expect_context=expect_context)
+    guess = posterior.update("  ".join(words), is_complete=is_complete)
+    assert guess.prior == pytest.approx(brute_force(model, CONTEXT, "", expect_context=expect_context), rel=1e-4)
+    assert [evidence.word for evidence in guess.words] == words
+    for number, evidence in enumerate(guess.words, start=1):
+        is_ended = is_complete and number == len(words)
+        expected = brute_force(
+            model, CONTEXT, " ".join(words[:number]), expect_context=expect_context, is_complete=is_ended
+        )
+        assert evidence.posterior == pytest.approx(expected, rel=1e-3)
+    assert guess.posterior.tolist() == (guess.words[-1].posterior if words else guess.prior).tolist()
+
+
+class CountingModel(DialogueModel):
+    """A dialogue model that counts its batches."""
+
+    num_batches = 0
+
+    def advance_batch(self, states, tokens):
+        self.num_batches += 1
+        return super().advance_batch(states, tokens)
+
+
+def test_the_text_model_alone_recognizes_the_speakers_of_a_large_cast(monkeypatch):
+    monkeypatch.setattr(speaker_posterior, "MAX_READERS", len(CAST) - 1)
+    model = CountingModel(LSTM, TURN_MODEL, load_text_model=lambda: TEXT_MODEL)
+    guess = SpeakerPosterior(model).update("w1 w4", is_complete=True)
+    expected = guess.prior * np.exp(TEXT_MODEL.scores("w1 w4"))
+    assert guess.posterior == pytest.approx(expected / expected.sum())
+    assert model.num_batches == 0
+
+
+def test_one_more_word_costs_one_batch_and_the_states_of_a_long_text_are_bounded(monkeypatch):
+    monkeypatch.setattr(speaker_posterior, "MAX_STEPS", 4)
+    model = CountingModel(LSTM, TURN_MODEL)
+    posterior = SpeakerPosterior(model)
+    words = ["w1", "w2", "w3", "w4", "w5"] * 4
+
+    def num_batches(words):
+        before = model.num_batches
+        text = " ".join(words)
+        assert posterior.update(text).posterior == pytest.approx(brute_force(MODELS[0], (), text), rel=1e-3)
+        return model.num_batches - before
+
+    num_batches(words)
+    assert num_batches([*words, "w1"]) == 1
+    assert num_batches([*words, "w1"]) == num_batches(words) == 0
+    assert num_batches([*words, "w0", "w0"]) == 2
+    assert num_batches([*words[:10], "w0", *words[11:]]) == 20  # the states before the edited word are not kept
+
+
+@by_model
+def test_gains_and_explanations_are_changes_of_the_log_odds(model):
+    guess = SpeakerPosterior(model, read_turns(model, CONTEXT)).update("w5 w1 w3")
+    leader = int(guess.posterior.argmax())
+    before = guess.prior
+    for evidence in guess.words:
+        odds = [probs[leader] / (1 - probs[leader]) for probs in (before, evidence.posterior)]
+        assert evidence.gain == pytest.approx(np.log(odds[1] / odds[0]), rel=1e-6)
+        before = evidence.posterior
+    odds = [np.log(row[1] / row[2]) for row in (guess.prior, *(evidence.posterior for evidence in guess.words))]
+    explanation = dict(guess.explain("SAM", "GOLLUM"))
+    assert explanation == pytest.approx(dict(zip(["w5", "w1", "w3"], np.diff(odds), strict=True)))
+    ranking = guess.ranking()
+    assert (ranking[0].name, ranking[0].id) == (CAST[leader], SPEAKER_IDS[leader])
+    assert [speaker.prob for speaker in ranking] == sorted(guess.posterior.tolist(), reverse=True)
+
+
+def test_tokens_inside_a_word_belong_to_the_word():
+    tokenizer = CharacterTokenizer("abc .").with_cast(CAST)
+    model = DialogueModel(random_lstm(ModelConfig(embedding_size=5, hidden_size=5), tokenizer))
+    guess = SpeakerPosterior(model, model_weight=1.0).update("ab ca. b")
+    assert [evidence.word for evidence in guess.words] == ["ab", "ca.", "b"]
+    for evidence, text in zip(guess.words, ("ab", "ab ca.", "ab ca. b"), strict=True):
+        scores = [
+            score_sequence(model, np.array([id, *tokenizer.encode(text)], np.int32)).sum()
+            for id in range(tokenizer.num_text_tokens, len(tokenizer))
+        ]
+        assert np.log(evidence.posterior) - np.log(evidence.posterior[0]) == pytest.approx(
+            np.array(scores) - scores[0], abs=1e-3
+        )
+
+
+def test_a_cast_of_one_is_certain():
+    guess = SpeakerPosterior(DialogueModel(UniformModel(TOKENIZER.with_cast(["SOMEONE"])))).update("w1 w2")
+    assert guess.posterior.tolist() == [1.0]
+    assert [evidence.gain for evidence in guess.words] == [0.0, 0.0]
+
+
+WRITTEN_CAST = ("GANDALF", "Bilbo", "the wizard")
+TURNS = [Turn("Bilbo", "Where is the Ring?"), Turn("GANDALF", "Safe."), Turn("Bilbo", "Oh.")]
+
+
+def log_prob_after(model, before, ids):
+    """Return the log-probability of `ids` after `before`, token by token."""
+    log_probs, state = model.advance(model.start(), EOS_ID)
+    total = 0.0
+    for index, id in enumerate([*before, *ids]):
+        total += float(log_probs[id]) if index >= len(before) else 0.0
+        log_probs, state = model.advance(state, id)
+    return total
+
+
+@pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=lambda each: each.name)
+@pytest.mark.parametrize("eos_per_line", [True, False])
+@pytest.mark.parametrize(("turns", "reader"), [([], TokenByTokenModel), (TURNS, ParallelReader)])
+def test_the_posterior_is_the_prior_times_the_probability_of_the_line(tokenizer, eos_per_line, turns, reader):
+    model = reader(open_model(tokenizer, seed=3))
+    text = "Where  is my pony, “friend of \n mine”?"
+    guess = guess_written_speaker(model, WRITTEN_CAST, turns, text, eos_per_line=eos_per_line)
+
+    def encode(line):
+        return [*tokenizer.encode(line).tolist(), EOS_ID] if eos_per_line else tokenizer.encode(f"{line}\n").tolist()
+
+    before = [id for turn in turns for id in encode(f"{turn.speaker}: {turn.text}")]
+    scores = []
+    for name in WRITTEN_CAST:
+        label = tokenizer.encode(f"{name}:").tolist()
+        line = encode(f"{name}: Where is my pony, “friend of mine”?")
+        assert line[: len(label)] == label
+        scores.append(log_prob_after(model, [*before, *label], line[len(label) :]))
+    prior = np.array([2, 3, 1]) / 6 if turns else np.full(3, 1 / 3)
+    expected = prior * np.exp(np.array(scores) - max(scores))
+    assert guess.posterior == pytest.approx(expected / expected.sum(), rel=1e-4)
+    assert guess.prior == pytest.approx(prior)
+    assert [word.word for word in guess.words] == text.split()
+    assert guess.ranking()[0].name == WRITTEN_CAST[int(np.argmax(expected))]
+
+
+def test_a_script_names_its_speakers_as_it_or_the_cast_writes_them():
+    script = "Mr. Frodo: the road\nSAM: a friend\n  of mine\n\nMR. FRODO: Note: this\n"
+    turns, cast = read_script(script, None, "the context")
+    assert cast == ("Mr. Frodo", "SAM")
+    assert turns == [Turn("Mr. Frodo", "the road"), Turn("SAM", "a friend of mine"), Turn("Mr. Frodo", "Note: this")]
+    turns, cast = read_script("FRODO: the road\nPIPPIN: it is long\n", ["Frodo", " Sam  Gamgee"], "the context")
+    assert cast == ("Frodo", "Sam Gamgee")
+    assert turns == [Turn("Frodo", "the road"), Turn("PIPPIN", "it is long")]
+    with pytest.raises(InvalidInputError, match="the context names no speakers"):
+        read_script("It was a dark night.\n", ["A", "B"], "the context")

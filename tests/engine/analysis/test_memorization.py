@@ -1,7 +1,7 @@
 """Copied passages found by the index against exhaustive searches, of tokens and of written words."""
 
 import re
-from itertools import chain
+from itertools import chain, combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,35 +23,20 @@ from engine.errors import CorpusError
 from tests.support.datasets import load_rows
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
-ANONYMOUS_LINE = Line("")
 
-
-def make_index(lines):
-    return TrainingIndex([np.array(line, np.int32) for line in lines], [ANONYMOUS_LINE] * len(lines))
-
-
-def search_exhaustively(lines, text, can_be_copied):
+def search_exhaustively(lines, text, is_copy):
     """Return the places (line, offset) of every run of `text` that is not part of a longer run, by start and stop."""
     runs = {}
-    for start in range(len(text)):
-        for stop in range(start + 1, len(text) + 1):
-            run = text[start:stop]
-            places = [(i, offset) for i, line in enumerate(lines) for offset in find_run(line, run)]
-            if places and can_be_copied(run):
-                runs[start, stop] = places
+    for start, stop in combinations(range(len(text) + 1), 2):
+        run = text[start:stop]
+        places = [(i, at) for i, line in enumerate(lines) for at in range(len(line)) if line[at:][: len(run)] == run]
+        if places and is_copy(run):
+            runs[start, stop] = places
     return {
-        run: places
-        for run, places in runs.items()
-        if not any(is_inside(run, longer) for longer in runs if longer != run)
+        (start, stop): places
+        for (start, stop), places in runs.items()
+        if not any(first <= start and stop <= last for first, last in runs.keys() - {(start, stop)})
     }
-
-
-def find_run(line, run):
-    return [offset for offset in range(len(line)) if line[offset : offset + len(run)] == run]
-
-
-def is_inside(run, longer):
-    return longer[0] <= run[0] and run[1] <= longer[1]
 
 
 # --- tokens ---
@@ -68,15 +53,16 @@ def lines_and_reply(draw):
     token = st.sampled_from([*range(2, num_words + 2)] * 5 * (6 - num_words) + [UNK_ID, EOS_ID])
     lines = draw(st.lists(st.lists(token, min_size=1, max_size=14), min_size=1, max_size=6))
     copied = st.lists(st.sampled_from(lines), max_size=4).map(lambda copied: list(chain(*copied)))
-    # Concatenated lines, because long matches are rare in random tokens.
-    return lines, draw(st.one_of(st.lists(token, min_size=8, max_size=25), copied))
+    # Concatenated lines, because long matches are rare in random tokens; 900,000 is in no line.
+    return lines, draw(st.one_of(st.lists(st.one_of(token, st.just(900_000)), min_size=8, max_size=25), copied))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(lines_and_reply())
 def test_passages_match_an_exhaustive_search(case):
     lines, ids = case
-    report, expected = make_index(lines).find_passages(ids), search_exhaustively(lines, ids, are_known_words)
+    index = TrainingIndex([np.array(line, np.int32) for line in lines], [Line("")] * len(lines))
+    report, expected = index.find_passages(ids), search_exhaustively(lines, ids, are_known_words)
     assert {
         (passage.start, passage.start + passage.length): [
             (each.line_index, each.offset) for each in passage.occurrences
@@ -122,12 +108,6 @@ def test_passages_match_a_hand_calculation(tmp_path, mode, tokenizer):
     assert (report.num_words, report.novel_fraction) == (13, pytest.approx(3 / 13))
 
 
-def test_tokens_outside_the_training_text_are_not_matched():
-    index = make_index([[2, 3, 4, 5]])
-    (passage,) = index.find_passages([900_000, 2, 3, 4, 5, 900_000]).passages
-    assert (passage.start, passage.length) == (1, 4)
-
-
 # --- written words of models whose tokens are parts of words ---
 
 SPLIT = re.compile(r"[A-Za-z]+|\n|[^A-Za-z \n]+")
@@ -143,7 +123,7 @@ OPEN_TEXTS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.sampled_from([bpe_tokenizer(), character_tokenizer()]),
     st.lists(OPEN_TEXTS, min_size=1, max_size=4),
