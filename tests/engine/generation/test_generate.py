@@ -199,13 +199,6 @@ class TestFigures:
         with pytest.raises(RunError, match="the model's probabilities are not numbers"):
             next_token_probs(prefill(model, [2]).log_probs, settings, [2], id_vocabulary(5), top_n=4)
 
-    def test_figures_of_a_dropped_distribution_are_an_error(self):
-        (event, *_), _ = generate_tokens(FixedModel(zipf_probs(20)), SamplerSettings(max_tokens=1), 0)
-        dropped = event.without_distribution()
-        assert (dropped.id, dropped.logprob) == (event.id, event.logprob)
-        with pytest.raises(AssertionError, match="distribution of this token was dropped"):
-            _ = dropped.rank
-
 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_forced_token_has_the_figures_of_its_position(first):

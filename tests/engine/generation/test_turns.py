@@ -26,7 +26,6 @@ from engine.generation.turns import (
     next_speaker_probs,
     read_turns,
     sample_speaker,
-    turn_seed,
 )
 from engine.models.dialogue import DialogueModel
 from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, NUM_TEXT_TOKENS, SPEAKER_IDS, TOKENIZER, TURN_MODEL
@@ -70,14 +69,11 @@ def test_next_speakers_have_the_models_probabilities_if_the_scene_goes_on():
         assert by_name[name].id == id
         assert by_name[name].prob == pytest.approx(probs[id] / probs[SPEAKER_IDS].sum())
     assert probs[EOS_ID] == pytest.approx(1 - probs[SPEAKER_IDS].sum(), abs=1e-5), "else the scene ends"
-
-
-@pytest.mark.parametrize("cast", [("SAM",), ("GOLLUM", "sam", "GOLLUM"), CAST])
-def test_next_speakers_of_a_smaller_cast_sum_to_one_and_are_sorted(cast):
-    speakers = next_speaker_probs(MODEL, read_turns(MODEL, TURNS), cast)
-    assert {speaker.name for speaker in speakers} == {name.upper() for name in cast}
-    assert sum(speaker.prob for speaker in speakers) == pytest.approx(1)
-    assert list(speakers) == sorted(speakers, key=lambda speaker: -speaker.prob)
+    for cast in (("GOLLUM", "sam", "GOLLUM"), CAST):
+        speakers = next_speaker_probs(MODEL, state, cast)
+        assert {speaker.name for speaker in speakers} == {name.upper() for name in cast}
+        assert sum(speaker.prob for speaker in speakers) == pytest.approx(1)
+        assert list(speakers) == sorted(speakers, key=lambda speaker: -speaker.prob)
 
 
 def test_states_of_a_turn_equal_those_of_its_tokens():
@@ -101,12 +97,6 @@ def test_the_likeliest_speaker_is_chosen_at_temperature_zero():
     probs = [SpeakerProb("FRODO", 8, 0.3), SpeakerProb("SAM", 9, 0.7)]
     assert {sample_speaker(probs, 0, seed).name for seed in range(20)} == {"SAM"}
     assert sample_speaker([SpeakerProb("FRODO", 8, 0.0), SpeakerProb("SAM", 9, 1.0)], 1, 3).name == "SAM"
-
-
-def test_seeds_of_turns_can_be_typed_again_and_differ():
-    seeds = [turn_seed(seed, number) for seed in (*range(10), MAX_SEED) for number in range(20)]
-    assert all(0 <= seed < 1_000_000 for seed in seeds)
-    assert len(set(seeds)) > 215
 
 
 def test_a_scene_has_its_turns_in_the_form_of_its_events():
@@ -151,6 +141,9 @@ def test_nobody_speaks_twice_in_a_row_unless_alone():
 
 def test_a_seed_gives_the_same_scene_of_any_length_and_another_seed_another():
     assert script(scene(num_turns=7))[:3] == script(scene(num_turns=3))
+    starts = [event for event in scene(num_turns=20, seed=MAX_SEED) if isinstance(event, TurnStart)]
+    assert len({start.seed for start in starts}) == 20
+    assert all(0 <= start.seed < 1_000_000 for start in starts), "short enough to be typed"
     assert script(scene(seed=4)) == script(scene(seed=4)) != script(scene(seed=5))
 
 
@@ -187,7 +180,7 @@ def test_only_the_given_cast_speaks_and_state_continues_a_scene():
     assert np.array_equal(events[0].state.log_probs, state.log_probs)
 
 
-@pytest.mark.parametrize("num_calls", [0, 1, 4, 7])
+@pytest.mark.parametrize("num_calls", [0, 4])
 def test_a_scene_ends_at_any_token(num_calls):
     remaining = iter([False] * num_calls)
     events = scene(cancelled=lambda: next(remaining, True))
@@ -220,11 +213,3 @@ def test_seeds_out_of_range_are_refused(seed):
         scene(seed=seed)
     with pytest.raises(InvalidInputError, match="seed"):
         next(generate_turn(MODEL, prefill(MODEL, []), "SAM", SETTINGS, seed))
-
-
-def test_a_line_of_the_maximum_length_still_ends():
-    events = scene(settings=SamplerSettings(max_tokens=1))
-    turns = script(events)
-    assert [len(turn.text.split()) for turn in turns] == [1] * 5
-    probs = np.exp(events[-1].state.log_probs)
-    assert probs[[*SPEAKER_IDS, EOS_ID]].sum() == pytest.approx(1, abs=1e-5)
