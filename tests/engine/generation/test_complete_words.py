@@ -44,8 +44,6 @@ SPACED = TinyTokenizer([b"a", b"b", b"ab", b" a", b" b", b" ba", b","])
 UNAMBIGUOUS = TinyTokenizer([b"a", b"b", b",", b";", b"."])
 """Tokenizer in which each word has one token sequence."""
 MIN_PROB = 0.04
-LONE_SPACE = TinyTokenizer([b"a", b" ", b"b", b" ab", b","])
-"""Tokenizer with a space of its own, which another token always follows."""
 
 
 class TableModel:
@@ -138,16 +136,6 @@ def test_probabilities_match_the_enumeration(sampler):
         totals = np.sum(list(actual.values()), axis=0)
         assert (totals < 1 + 1e-6).all()
         assert (totals > 0.99 - np.array(unfinished)).all()
-
-
-def test_spaces_before_a_word_are_part_of_it():
-    model = TableModel(LONE_SPACE, 5)
-    expected, unfinished = enumerate_words(model, PLAIN, [5])
-    actual = probs_of(last(new_search(model, [5]).search(PLAIN, 10**6, 1e-5)))
-    assert not any(" " in text or not text for text in actual)
-    for text, (model_prob, _) in expected.items():
-        if model_prob > 1e-3:
-            assert model_prob * 0.99 < actual[text][0] < model_prob + unfinished[0], text
 
 
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.1, 2), temperature=st.floats(0.3, 2), count=st.integers(1, 12))

@@ -79,13 +79,6 @@ class TestInputs:
                 assert np.array_equal(event[1].log_probs, prefill(MODEL, ids).log_probs)
         assert len(ids) > 10
 
-    def test_an_empty_prompt_is_continued_from_the_start_of_a_line(self):
-        greedy = SamplerSettings(temperature=0, max_tokens=1)
-        words, _ = generate_tokens(FixedModel(history_dependent_probs), greedy, 0, ids=())
-        probs = history_dependent_probs((EOS_ID,))
-        probs[:2] = 0
-        assert words[0].id == int(np.argmax(probs))
-
     @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
     def test_a_seed_out_of_range_is_refused(self, seed):
         with pytest.raises(InvalidInputError, match=f"seed {seed}"):
@@ -173,12 +166,6 @@ class TestFigures:
     def test_top_tokens_of_a_tiny_vocabulary_are_all_tokens(self):
         words, _ = generate_tokens(FixedModel([0.1, 1e-9, 0.6, 0.3]), SamplerSettings(max_tokens=3), 0)
         assert [name for name, _ in words[0].top_tokens] == ["w2", "w3", "<unk>", "<eos>"]
-
-    def test_repetition_penalty_applies_to_the_prompt_and_to_generated_tokens(self):
-        settings = SamplerSettings(temperature=0, repetition_penalty=3, max_tokens=3)
-        words, _ = generate_tokens(FixedModel([1e-9, 1e-9, 0.4, 0.35, 0.25]), settings, 0, ids=(2,))
-        # Token 2 is in the prompt, and 0.4**3 < 0.35. Then 0.35**3 < 0.25, and then 0.4**3 is the maximum again.
-        assert [word.id for word in words] == [3, 4, 2]
 
     def test_repetition_penalty_ignores_the_line_ends_of_the_prompt(self):
         log_probs = np.log(np.array([0.1, 0.3, 0.4, 0.2], np.float32))

@@ -10,7 +10,7 @@ from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
-from engine.errors import InvalidInputError, PromptError
+from engine.errors import PromptError
 from engine.generation.generate import TokenEvent, force_token, generate
 from engine.generation.prompt import encode_prompt, prefill, prefill_prompt
 from engine.generation.settings import SamplerSettings
@@ -129,12 +129,6 @@ def test_a_probable_longer_token_continues_the_prompt_inside_the_word(likely, pi
     assert (first.text, first.piece) == (likely[-1], piece)
 
 
-def test_a_forced_token_adds_the_text_after_the_prompt():
-    ids = encode_prompt("The wizard", BPE).ids
-    event, _ = force_token(MODEL, prefill(MODEL, ids), ids, SETTINGS, BPE.encode(" wine").tolist()[0])
-    assert event.piece == BPE.tokens[event.id]
-
-
 @settings(max_examples=10)
 @given(st.integers(0, 100))
 def test_every_token_of_an_open_vocabulary_can_be_sampled(seed):
@@ -147,11 +141,6 @@ def test_every_token_of_an_open_vocabulary_can_be_sampled(seed):
     events = list(generate(likely, CHARACTERS.encode("a").tolist(), SETTINGS, seed))
     assert len(events) == SETTINGS.max_tokens + 1
     assert all(event.id == 0 for event in events if isinstance(event, TokenEvent))
-
-
-def test_a_prompt_with_bytes_that_are_no_text_is_refused():
-    with pytest.raises(InvalidInputError, match="lone surrogate"):
-        encode_prompt("The \udcff", BPE)
 
 
 def test_pieces_show_whole_characters_only():

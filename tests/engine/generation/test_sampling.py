@@ -44,19 +44,19 @@ SEEDS = range(8)
 
 
 class TestProcessors:
-    @pytest.mark.parametrize("k", [1, 2, 7, 39, 40, 1000])
-    def test_top_k_keeps_the_k_likeliest_tokens(self, k):
-        for logits in map(random_logits, SEEDS):
-            actual = apply_top_k(logits, k)
-            assert kept_ids(actual) == set(naive_order(logits)[:k])
-            assert all(actual[i] == logits[i] for i in kept_ids(actual))
-
-    @pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.9, 0.999999])
-    def test_top_p_keeps_the_smallest_nucleus(self, p):
-        for logits in map(random_logits, SEEDS):
-            actual = apply_top_p(logits, p)
-            assert kept_ids(actual) == naive_top_p(logits, p)
-            assert all(actual[i] == logits[i] for i in kept_ids(actual))
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_filters_keep_the_tokens_of_naive_filters_unchanged(self, seed):
+        logits = random_logits(seed)
+        ranked, ratios = naive_order(logits), np.exp(logits - logits.max())
+        filtered = [(apply_top_k(logits, k), set(ranked[:k])) for k in (1, 2, 7, 39, 40, 1000)]
+        filtered += [(apply_top_p(logits, p), naive_top_p(logits, p)) for p in (1e-6, 0.1, 0.5, 0.9, 0.999999)]
+        filtered += [
+            (apply_min_p(logits, p), {*np.flatnonzero(ratios >= p * (1 - 1e-12)).tolist()})
+            for p in (1e-6, 0.05, 0.3, 1)
+        ]
+        for actual, expected in filtered:
+            assert kept_ids(actual) == expected
+            assert all(actual[i] == logits[i] for i in expected)
 
     def test_top_p_keeps_the_token_that_reaches_the_threshold(self):
         logits = np.log([0.05, 0.5, 0.15, 0.3])
@@ -73,27 +73,12 @@ class TestProcessors:
         number = int(0.2 / probs[0]) + 1
         assert kept_ids(apply_top_p(logits, 0.2)) == set(range(0, 3 * number, 3))
 
-    @pytest.mark.parametrize("min_p", [1e-6, 0.05, 0.3, 1.0])
-    def test_min_p_keeps_tokens_close_to_the_likeliest(self, min_p):
-        for logits in map(random_logits, SEEDS):
-            highest = max(math.exp(s) for s in logits)
-            actual = apply_min_p(logits, min_p)
-            assert kept_ids(actual) == {i for i, s in enumerate(logits) if math.exp(s) >= min_p * highest * (1 - 1e-12)}
-            assert all(actual[i] == logits[i] for i in kept_ids(actual))
-
     def test_repetition_penalty_makes_seen_tokens_less_likely(self):
         logits = np.array([-1.0, 2.0, -0.5, 3.0, -np.inf, 0.0, 0.5])
         actual = apply_repetition_penalty(logits, [1, 2, 2, 4, 1, 5, 6], 2.0)
         assert actual.tolist() == [-1.0, 1.0, -1.0, 3.0, -np.inf, 0.0, 0.25]
         assert logits.tolist() == [-1.0, 2.0, -0.5, 3.0, -np.inf, 0.0, 0.5]
         assert apply_repetition_penalty(logits, [], 2.0).tolist() == logits.tolist()
-
-    @pytest.mark.parametrize("temperature", [0.01, 0.5, 1.0, 2.0])
-    def test_temperature_is_a_power_of_the_probabilities(self, temperature):
-        logits = random_logits(3)
-        powers = np.exp(logits - logits.max()) ** (1 / temperature)
-        probs = np.exp(log_softmax(apply_temperature(logits, temperature)))
-        assert probs == pytest.approx(powers / powers.sum(), abs=1e-12)
 
     def test_temperatures_below_0_001_keep_only_the_likeliest_token(self):
         logits = random_logits(4)
@@ -194,11 +179,6 @@ class TestPreview:
         assert [each.sampling_prob for each in actual.candidates] == pytest.approx([after[i] for i in order], abs=1e-9)
         assert [each.model_prob for each in actual.candidates] == pytest.approx([own[i] for i in order], rel=1e-5)
 
-    def test_preview_has_at_most_the_whole_vocabulary(self):
-        actual = next_token_probs(random_logits(5, 6).astype(np.float32), NO_FILTERS, [], id_vocabulary(6), 50)
-        assert len(actual.candidates) == 6
-        assert actual.candidates[-1].text == UNK
-
 
 def zipf_text(seed, number=600, **values):
     sampler = SamplerSettings(max_tokens=number, **values)
@@ -238,15 +218,6 @@ class TestNoise:
         chi_square = sum((actual - mean) ** 2 / mean for actual, mean in cells)
         assert chi_square < 40  # at most 9 degrees of freedom: exceeded once in 100,000
 
-    def test_noise_of_a_seed_does_not_depend_on_the_temperature(self):
-        cold = zipf_text(3, temperature=0.7)
-        shared, *independent = (
-            float(np.mean([a == b for a, b in zip(cold, zipf_text(seed, temperature=1.0), strict=True)]))
-            for seed in (3, 4, 5, 6)
-        )
-        assert shared > 0.5
-        assert shared > 2.5 * max(independent)
-
     def test_noise_of_a_seed_does_not_depend_on_the_filters(self):
         """Removed tokens are masked, so two texts agree wherever both can take the token."""
         whole, filtered = (zipf_text(3, 400, temperature=1, top_p=p) for p in (1.0, 0.9))
@@ -277,11 +248,3 @@ class TestSettings:
     def test_numbers_out_of_range_are_refused_by_name_and_value(self, name, value):
         with pytest.raises(InvalidInputError, match=f"{name.replace('_', '-')} {value} "):
             SamplerSettings(**{name: value})
-
-    def test_description_lists_the_stages_in_the_order_they_apply(self):
-        sampler = SamplerSettings(temperature=0.7, top_k=40, top_p=0.9, min_p=0.05, repetition_penalty=1.2)
-        stages = ("repetition penalty", "temperature", "top-k", "top-p", "min-p")
-        positions = [sampler.describe().index(stage) for stage in stages]
-        assert positions == sorted(positions)
-        assert "greedy" in SamplerSettings(temperature=0).describe()
-        assert "top" not in SamplerSettings().describe()

@@ -12,7 +12,6 @@ from engine.generation.generate import Done, TokenEvent
 from engine.generation.prompt import prefill
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.generation.turns import (
-    MAX_HISTORY_TOKENS,
     SpeakerProb,
     Turn,
     TurnEnd,
@@ -192,19 +191,6 @@ def test_a_scene_ends_at_any_token(num_calls):
     for end in ends:
         assert len(end.turn.text.split()) == end.done.tokens
         assert end.done.reason != "cancelled" or end is ends[-1]
-
-
-def test_the_repetition_penalty_sees_a_bounded_part_of_the_scene():
-    """The penalty on a word ends when the word was said long ago."""
-    settings = SamplerSettings(temperature=0.0, repetition_penalty=10.0, max_tokens=4)
-    greedy = scene(settings=settings, num_turns=1)
-    first_word = next(event.id for event in greedy if isinstance(event, TokenEvent))
-    recent, long_ago = (
-        script(scene(settings=settings, num_turns=1, history=[first_word] * num_words + [EOS_ID] * MAX_HISTORY_TOKENS))
-        for num_words in (0, 10)
-    )
-    assert recent == long_ago == script(greedy)
-    assert script(scene(settings=settings, num_turns=1, history=[first_word])) != recent
 
 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
