@@ -24,11 +24,11 @@ from tests.support.pilot import notices, until
 
 
 def use_random_training_text(monkeypatch, times=1):
-    """Make 150 random lines, `times` times, the training text of every run, and return them."""
+    """Make 150 random lines, `times` times, the training text of every run, and return the 150."""
     rng = np.random.default_rng(1)
-    train = tuple(rng.integers(2, len(VOCABULARY), rng.integers(2, 9)).astype(np.int32) for _ in range(150)) * times
+    train = tuple(rng.integers(2, len(VOCABULARY), rng.integers(2, 9)).astype(np.int32) for _ in range(150))
     texts = [Line(VOCABULARY.decode(ids).capitalize().replace(" ", "\n", 1)) for ids in train]
-    data = SimpleNamespace(tokenizer=VOCABULARY, train_lines=train, train_source_lines=texts)
+    data = SimpleNamespace(tokenizer=VOCABULARY, train_lines=train * times, train_source_lines=texts * times)
     monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
     return train
 
@@ -107,7 +107,7 @@ async def test_results_of_a_model_of_byte_pairs_show_their_context_as_text(make_
 
 
 async def test_a_search_shows_its_progress_and_is_stopped_by_f4_or_escape(make_host, session_model, monkeypatch):
-    use_random_training_text(monkeypatch, times=300)
+    use_random_training_text(monkeypatch, times=700)
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
         await analysis.open_activations(pilot, session_model)
