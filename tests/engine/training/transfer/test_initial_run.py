@@ -199,8 +199,6 @@ def test_a_fine_tuning_that_never_gets_better_is_reported_at_the_end(dataset, lr
     assert all(message.startswith(start) for message in messages)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 THREE_LAYERS = {**NO_DROPOUT, "num_layers": 3, "tie_weights": False}
 ONE_STEP = {"optimizer": "sgd", "lr": 0.5, "schedule": "constant", "clip": 0.0, "variable_bptt": False}
 
@@ -211,12 +209,6 @@ def names(dataset, **values):
 
 def lstm_parameters(layer):
     return {f"layers.{layer}.{kind}_l0" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
-
-
-def test_groups_of_an_untied_model_end_with_the_embedding(dataset):
-    output = {"output.weight", "output.bias"}
-    expected = [output, lstm_parameters(1), lstm_parameters(0), {"embedding.weight", "subword_embedding"}]
-    assert names(dataset, num_layers=2, tie_weights=False, subword_embeddings=True) == expected
 
 
 def test_a_tied_embedding_belongs_to_the_output_layer(dataset):
