@@ -12,7 +12,6 @@ from rich.cells import cell_len
 
 from engine.errors import InvalidInputError, printable
 from lotr_tui.session.answer_score import AnswerScore
-from lotr_tui.session.conversation.restore import selected_replies
 from lotr_tui.session.export import (
     SVG_CHAR_WIDTH,
     check_session_target,
@@ -23,9 +22,6 @@ from lotr_tui.session.export import (
 )
 from lotr_tui.session.saved_session import SavedSession, SavedToken
 from lotr_tui.session.script import read_scenes, to_text
-from lotr_tui.session.session_file import load_session
-from tests.support.conversations import SETTINGS, finish_reply
-from tests.support.dialogues import dialogue_session_model, finish_scene, say, text_of
 from tests.support.file_limits import no_file_longer_than
 from tests.support.sessions import reply_trees, saved_reply, saved_token
 
@@ -87,13 +83,6 @@ def test_markdown_shows_exactly_the_text(prompt, name):
     ]
     del blocks[1]  # model and time, which depends on the time zone
     assert blocks == [(kind, text) for kind, text in expected if text]
-
-
-@pytest.mark.parametrize("text", MARKUP)
-def test_tokens_with_markup_are_text_in_markdown(text):
-    tokens = tuple(saved_token(word) for word in text.split())
-    blocks = markdown_blocks(to_markdown(session(replace(saved_reply(), tokens=tokens))))
-    assert ("paragraph", printable(text)) in blocks
 
 
 def test_branches_name_their_parent():
@@ -162,31 +151,13 @@ def test_replies_of_an_open_vocabulary_are_exported_as_prose():
         open_reply(["ard", ",", " said", "\n", "He", ":"], prompt="The old wiz"),
         open_reply(["isp", "ered", "."], 1, 0, 3, prompt=None),
         open_reply(["ened"], 2, 0, 0, prompt=None),
-        open_reply([" So", "."], 3, 0, 6, prompt=None),
     )
     lines = [line.strip() for line in svg_lines(to_svg(saved, 200))]
-    assert "wizard, said He:" in lines
-    assert "wizard, saidispered." in lines  # a branch in the middle of a word
-    assert "wizened" in lines
-    assert "So." in lines
-    assert "2 · branches off 1 after 3 tokens" in lines
-    assert "bundled · seed 7 · temperature 0.80 · 9,000 tokens/s · stopped at 6 tokens" in lines
+    for line in ("wizard, said He:", "wizard, saidispered.", "wizened", "2 · branches off 1 after 3 tokens"):
+        assert line in lines
     markdown = to_markdown(saved)
-    for line in ("wizard, said He:", "*wizard,* saidispered.", "wizened", "So."):
+    for line in ("wizard, said He:", "*wizard,* saidispered.", "wizened"):
         assert f"\n\n{line}\n\n" in markdown
-    (first, *_) = json.loads(to_json(saved))["replies"]
-    assert first["text"] == "ard, said\nHe:"
-    assert [token["piece"] for token in first["tokens"]] == ["ard", ",", " said", "\n", "He", ":"]
-
-
-def test_export_has_the_words_of_the_interface():
-    first = saved_reply(text="a <eos> friend", unknown_tokens=("мир",), tokens_per_second=0.0)
-    lines = svg_lines(to_svg(session(first, saved_reply(1, 0, 2, prompt=None, text="pony")), 120))
-    assert "  a friend" in lines  # the end of a line is a space here
-    assert "  a pony" in lines
-    assert not [line for line in lines if "<eos>" in line or "<unk>" in line]
-    (figures,) = [line for line in lines if "the model does not know: мир" in line]
-    assert "words/s" not in figures  # the speed of no measured word
 
 
 @given(hostile_texts | st.sampled_from(MARKUP), hostile_texts, st.integers(10, 100))
@@ -264,20 +235,6 @@ def test_any_session_is_a_script_of_printable_lines(replies):
     assert sorted(id for scene in scenes for id in scene.reply_ids) == sorted(reply.id for reply in replies)
     for export in (to_markdown, to_svg):
         assert "lotr-tui session 20260727-140305" in export(session(*replies)).replace("\\", "")
-
-
-def test_script_of_a_conversation_is_what_was_shown(conversation, tmp_path):
-    session_model = dialogue_session_model()
-    first = say(conversation, session_model, "where is frodo", best_of=4)
-    conversation.answer_as(first, "GOLLUM", SETTINGS, 3, 2)
-    conversation.go_on(session_model, None, 3, SETTINGS, 5, finish_reply(conversation), 3)
-    finish_scene(conversation)
-    session = load_session(tmp_path / "sessions" / f"{conversation.name}.jsonl")
-    replies = selected_replies(conversation)
-    assert to_text(session) == "STRANGER: where is frodo\n" + "".join(
-        f"{reply.speaker}: {text_of(reply)}\n" for reply in replies
-    )
-    assert to_text(session) == f"{replies[-1].full_text()}\n"
 
 
 # Files

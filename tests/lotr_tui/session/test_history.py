@@ -40,18 +40,6 @@ def test_only_the_latest_prompts_are_kept_and_the_file_stays_short(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "history.lock"]
 
 
-def test_only_the_end_of_a_huge_file_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAX_BYTES", 1000)
-    path = tmp_path / "history.jsonl"
-    texts = [f"{number:03} {'x' * 93}" for number in range(100)]  # 100 bytes a line
-    path.write_text("".join(json.dumps(text) + "\n" for text in texts))
-    history = PromptHistory(path)
-    assert history.entries == texts[-9:]
-    history.add("one more")
-    history.add("and another")
-    assert path.stat().st_size < 10_100
-
-
 def test_damaged_lines_are_skipped_and_an_incomplete_last_line_is_removed(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_bytes(b'"one"\n{"a": 1}\n\xff\xfe\n\n[[[\n' + b"[" * 100_000 + b'\n17\n"two"\n"two"\n"thr')

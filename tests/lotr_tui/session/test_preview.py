@@ -7,7 +7,6 @@ from engine.data.tokenizers.base import EOS, EOS_ID, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.prompt import prefill, prefill_prompt
 from engine.generation.turns import Turn, begin_turn, next_speaker_probs, read_turns
-from lotr_tui.session.column_output import PromptContext
 from lotr_tui.session.conversation.cast import Roles
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import ReplyContext
@@ -111,18 +110,6 @@ def test_without_a_draft_the_next_token_after_an_ended_line_is_that_of_the_next_
     assert list(context.ids) == [*reply.token_ids(), EOS_ID, session_model.model.tokenizer.speaker_id("GOLLUM")]
 
 
-def test_columns_read_the_line_as_different_characters(conversation, session_model):
-    tokenizer = session_model.model.tokenizer
-    previous = say(conversation, session_model, "where is frodo")
-    context = PromptContext("conversation", previous, Roles("FRODO", "GANDALF"))
-    line = [tokenizer.speaker_id("FRODO"), *tokenizer.encode("bilbo is").tolist(), EOS_ID]
-    before = [*previous.token_ids(), EOS_ID, *line]
-    assert list(context.token_ids("bilbo is", tokenizer)) == [*before, tokenizer.speaker_id("GANDALF")]
-    assert list(context.token_ids("bilbo is", tokenizer, "GOLLUM")) == [*before, tokenizer.speaker_id("GOLLUM")]
-    without_roles = PromptContext("conversation", previous)
-    assert without_roles.token_ids("bilbo is", tokenizer)[-1] == tokenizer.speaker_id("SOMEONE")
-
-
 # The rest of a word
 
 
@@ -180,15 +167,6 @@ def model():
 
 def unread(model, text, *, is_chat=False, reopens=False):
     return UnreadText(model, model.tokenizer.encode(text).tolist(), None, 0, is_chat, reopens, True)
-
-
-@pytest.mark.parametrize("text", ["", "B", TEXT, f"{TEXT} ", f"{TEXT}\n"])
-def test_state_is_the_one_that_a_reply_continues_from(model, text):
-    item = unread(model, text, reopens=True)
-    state, expected = TextReader().read(item), prefill_prompt(model, item.ids)
-    assert np.allclose(state.log_probs, expected.log_probs, atol=1e-5)
-    assert state.num_reread_tokens == expected.num_reread_tokens
-    assert state.num_reread_characters == expected.num_reread_characters
 
 
 def test_only_what_follows_the_common_beginning_is_read(model):

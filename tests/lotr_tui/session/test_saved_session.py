@@ -1,18 +1,13 @@
 """Format of a saved session: encoding, decoding, and refusal of damaged lines."""
 
 import json
-import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 
 from engine.errors import InvalidInputError
-from engine.generation.generate import TokenEvent, generate
-from engine.generation.settings import SamplerSettings
-from lotr_tui.session.reply_token import ReplyToken
-from lotr_tui.session.saved_session import SavedSession, SavedToken, encode_session, parse_session, reply_record
-from tests.support.sessions import changed_reply_lines, header_line, reply_trees, saved_reply, session_bytes
+from lotr_tui.session.saved_session import SavedSession, encode_session, parse_session, reply_record
+from tests.support.sessions import changed_reply_lines, header_line, reply_trees, saved_reply
 
 SCORE = {"rank": 1, "num_answers": 8, "log_prob": -20.0, "log_prob_alone": -25.0, "num_tokens": 9}
 
@@ -24,25 +19,6 @@ def test_encoded_session_is_decoded_unchanged(replies):
     assert parse_session("x", encode_session(session)) == session
 
 
-def test_figures_of_generated_tokens_are_saved(decoder):
-    events = [e for e in generate(decoder, [5, 6], SamplerSettings(max_tokens=6), 3) if isinstance(e, TokenEvent)]
-    tokens = map(ReplyToken.from_event, events)
-    reply = replace(saved_reply(), tokens=tuple(map(SavedToken.from_token, tokens)))
-    (decoded,) = parse_session("x", session_bytes(reply)).replies
-    for event, token in zip(events, decoded.tokens, strict=True):
-        expected = (event.id, event.text, event.logprob, event.sampling_prob, event.rank, event.entropy)
-        assert tuple(token) == (*expected, event.piece)
-
-
-def test_figure_that_is_not_finite_is_null():
-    saved = ReplyToken(5, "a", logprob=-math.inf, sampling_prob=1.0, rank=1, entropy=math.nan, piece=" a")
-    content = session_bytes(replace(saved_reply(), tokens=(SavedToken.from_token(saved),)))
-    ((token,),) = (reply.tokens for reply in parse_session("x", content).replies)
-    assert (token.logprob, token.prob, token.entropy) == (None, 1.0, None)
-    assert b"NaN" not in content
-    assert b"Infinity" not in content
-
-
 # Damage
 
 
@@ -51,32 +27,24 @@ def test_figure_that_is_not_finite_is_null():
     [
         (b"", "the first line does not describe a session"),
         (b"\xff\xfe\n", "not valid JSON"),
-        (b"nonsense\n", "not valid JSON"),
         (b"[" * 100_000 + b"\n", "not valid JSON"),
         (b'{"song": {}}\n', "neither"),
-        (header_line() + b"\n", "not valid JSON"),
         (header_line(version=5), "newer"),
         (header_line(version=None), "version"),
         (header_line(started=1e17), "started 1e+17 is not a time"),
         (header_line(model="\x1b[31m"), "model is not a printable name"),
         (changed_reply_lines(id=...), "id"),
-        (changed_reply_lines(id=-1), "id: expected int >= 0"),
         (changed_reply_lines(seed=2**63), "seed: expected int <= "),
         (changed_reply_lines(parent_offset=1), "parent_offset 1 of reply 0 is out of range"),
         (changed_reply_lines(parent_id=0), "continues reply 0"),
-        (changed_reply_lines(parent_id=3), "continues reply 3"),
         (changed_reply_lines(reply_mode="sing"), "reply_mode: invalid enum value 'sing'"),
         (changed_reply_lines(settings={"temperature": -1}), "temperature -1"),
         (changed_reply_lines(tokens=[[1, "a", -1.0, 0.5, 1]]), "tokens[0]: expected array of length 6"),
         (changed_reply_lines(tokens=[[1, "a\x1b[0m", -1.0, 0.5, 1, 2.0]]), "tokens of reply 0: control characters"),
         (changed_reply_lines(tokens=[[1, "a", -1.0, 1e300, 1, 2.0]]), "tokens[0][3]: expected float < "),
-        (changed_reply_lines(unknown_tokens=["\x00"]), "unknown_tokens of reply 0: control characters"),
         (changed_reply_lines(speaker="\x1b[31m"), "speaker of reply 0: control characters"),
-        (changed_reply_lines(speaker="A" * 41), "speaker: expected str of length <= 40"),
         (changed_reply_lines(speaker_prob=1.5), "speaker_prob: expected float <= 1"),
         (changed_reply_lines(score=SCORE | {"rank": 0}), "score.rank: expected int >= 1"),
-        (changed_reply_lines(score=SCORE | {"log_prob": 1e300}), "score.log_prob: expected float < "),
-        (changed_reply_lines(colour="red"), "unknown field 'colour'"),
         (changed_reply_lines(token=[]), "unknown field 'token'; did you mean tokens?"),
     ],
 )

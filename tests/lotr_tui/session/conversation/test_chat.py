@@ -50,16 +50,6 @@ def test_earlier_turns_are_messages(conversation, session_model, model):
     assert (speakers.user.text, speakers.answerer.text) == ("You", "Slowpoke-1B")
 
 
-def test_seed_gives_the_same_answer_again_and_branches_share_tokens(conversation, session_model):
-    reply = say(conversation, session_model, "Hello there")
-    again = branch_off(conversation, reply, 0, None, SETTINGS, 3)
-    assert [token.id for token in again.tokens] == [token.id for token in reply.tokens]
-    branch = branch_off(conversation, reply, 4, reply.tokens[6].id, SETTINGS, 5)
-    assert [token.id for token in branch.tokens[:5]] == [*(t.id for t in reply.tokens[:4]), reply.tokens[6].id]
-    assert branch.is_chat
-    assert branch.turn is reply.turn
-
-
 def test_ended_answer_is_not_continued_and_a_cut_one_is(conversation, session_model):
     reply = say(conversation, session_model, "Hello there")
     assert reply.done is not None

@@ -3,7 +3,6 @@
 import pytest
 
 from engine.data.tokenizers.base import EOS_ID
-from engine.errors import InvalidInputError, PromptError
 from engine.generation.generate import generate_from
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
@@ -125,36 +124,6 @@ def test_branch_is_the_same_where_decoder_states_were_evicted(conversation, mode
     conversation.branch(branch, 8, (), SETTINGS, 9)
     assert finish_reply(conversation).num_shared_tokens == 8
     assert model.num_read == 12
-
-
-def test_conversation_that_is_renamed_while_a_reply_is_generated_is_saved_under_the_new_name(
-    conversation, session_model, ask, tmp_path
-):
-    ask("bilbo is")
-    conversation.submit_prompt(session_model, "the lamp", "continue", SETTINGS, 7, None)
-    conversation.rename("party")
-    finish_reply(conversation)
-    conversation.close()
-    assert conversation.name == "party"
-    assert only_session(tmp_path).name == "party.jsonl"
-    assert len(load_session(only_session(tmp_path)).replies) == 2
-
-
-def test_second_reply_is_refused_while_one_is_generated(conversation, session_model):
-    conversation.pace = 5
-    reply = conversation.submit_prompt(session_model, "bilbo is", "continue", SETTINGS, 1, None)
-    with pytest.raises(InvalidInputError, match="still generating"):
-        conversation.branch(reply, 0, (), SETTINGS, 2)
-    assert len(conversation.replies_by_exchange) == len(reply.turn.replies) == 1
-    conversation.stop()
-    assert finish_reply(conversation).done is not None
-
-
-def test_unreadable_prompt_changes_nothing(conversation, session_model):
-    with pytest.raises(PromptError):
-        conversation.submit_prompt(session_model, "xylophone", "reply", SETTINGS, 1, None)
-    assert conversation.current_reply is None
-    assert not conversation.replies_by_exchange
 
 
 def test_failure_to_save_is_reported_once(conversation, tmp_path, ask):

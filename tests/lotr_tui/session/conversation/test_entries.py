@@ -1,7 +1,5 @@
 """Line breaking of paragraphs, and comparison of branches."""
 
-from itertools import pairwise
-
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -21,15 +19,6 @@ def test_wrapped_lines_fit_and_contain_all_characters(words, width):
     lines = wrap(text, width)
     assert all(cell_len(text[start:end]) <= width for start, end in lines)
     assert "".join(text[start:end] for start, end in lines).replace(" ", "") == "".join(words)
-
-
-@given(WORDS, st.integers(12, 40))
-def test_lines_are_filled_and_break_between_words(words, width):
-    words = [word.replace("漢", "x").replace("字", "y") for word in words]
-    lines = [" ".join(words)[start:end] for start, end in wrap(" ".join(words), width)]
-    assert " ".join(lines).split() == words  # no word is wider than a line
-    for line, following in pairwise(lines):
-        assert len(f"{line} {following.split()[0]}") > width
 
 
 @given(WORDS)
@@ -52,14 +41,6 @@ def finished_exchange(*words):
     exchange.add_pieces(pieces)
     exchange.mark_done(Done("eos", 3, len(words), 100.0))
     return exchange
-
-
-@given(st.integers(5, 12))
-def test_mark_of_a_line_end_is_on_the_line_of_the_word_before_it(width):
-    (block,) = [block for block in finished_exchange("a", "bc", EOS, "def", EOS, "g").blocks() if block.is_reply]
-    lines = [block.text[start:end] for start, end in wrap(block.text, width)]
-    assert [line.split()[-2:] for line in lines if "¶" in line] == [["bc", "¶"], ["def", "¶"]]
-    assert lines[-1] == "g"
 
 
 def test_compared_branches_are_shown_from_shortly_before_the_difference():

@@ -13,12 +13,20 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from lotr_tui.session.conversation.encoding import encode_lines
 from lotr_tui.session.conversation.restore import rebuild_conversation, resume_conversation
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session
 from tests.support.dialogues import dialogue_session_model, finish_scene, say
+
+PROMPTS = (
+    "bilbo Xylophone is",
+    "Bilbo's\n\npony,\r\n  the LAMP!",
+    "the xylophone of \x07frodo\x0b☺ it\x1bs where\u2028frodo\ttower",
+    "a <eos> old <unk> friend",
+)
 
 
 @pytest.fixture
@@ -69,8 +77,7 @@ def act_randomly(conversation, session_model, rng, seed):
         current = conversation.current_reply
         previous = current if action == "reply" and current and current.reply_mode == "reply" else None
         reply_mode = "reply" if action == "reply" else "continue"
-        prompt = rng.choice(["the lamp", "bilbo Xylophone is"])
-        conversation.submit_prompt(session_model, prompt, reply_mode, settings, seed, previous)
+        conversation.submit_prompt(session_model, rng.choice(PROMPTS), reply_mode, settings, seed, previous)
     elif action == "edit":
         conversation.submit_prompt(session_model, "frodo", reply.reply_mode, settings, seed, reply.turn.previous_reply)
     elif action == "branch" and reply.tokens:
@@ -93,6 +100,8 @@ def test_any_tree_of_replies_is_restored_and_continued_as_if_never_closed(conver
     for number in range(25):
         act_randomly(conversation, session_model, rng, number)
     assert any(token.text == EOS for reply in conversation.replies_by_exchange.values() for token in reply.tokens)
+    for reply in conversation.replies_by_exchange.values():  # the text is exactly what the model has read and written
+        assert encode_lines(VOCABULARY, reply.full_text()) == reply.token_ids()
     restored = resume_conversation(copy_session(conversation, tmp_path), session_model, 0)
     assert not restored.notice
     assert describe_all(restored) == describe_all(conversation)
@@ -251,31 +260,9 @@ def test_model_with_another_cast_reads_what_its_cast_knows(restored, speaking_mo
     gollum = next(reply for reply in changed.replies_by_exchange.values() if reply.speaker == "GOLLUM")
     assert gollum.read_only_reason == "scenes does not know Gollum and cannot continue from here"
     with pytest.raises(InvalidInputError, match="does not know Gollum"):
-        changed.answer_as(gollum, "SAM", SETTINGS, 1)
-    with pytest.raises(InvalidInputError, match="does not know Gollum"):
         changed.branch(gollum, 0, (), SETTINGS, 1)
     # The conversation goes on with the speakers of the new cast; Gollum's lines are someone's.
     reply = say(changed, other, "where is frodo", "SAM", previous=gollum)
     text = tokenizer.decode([id for id in reply.context_ids if id >= tokenizer.num_text_tokens])
     assert text.replace(" ", "").endswith("SOMEONE:STRANGER:SAM:")
     changed.close()
-
-
-def test_model_without_speakers_shows_a_conversation_and_goes_on_in_its_own_way(restored, tmp_path):
-    plain = SessionModel("plain", "", make_decoder())
-    shown = rebuild_conversation(load_session(tmp_path / "copy.jsonl"), plain, 0)
-    assert [reply.full_text() for reply in shown.replies_by_exchange.values()] == [
-        reply.full_text() for reply in restored.replies_by_exchange.values()
-    ]
-    last = shown.current_reply
-    assert last is not None
-    assert last.read_only_reason
-    assert last.exchange.speakers is not None
-    assert last.exchange.speakers.answerer.text
-    reply = shown.submit_prompt(plain, "the lamp", "reply", SETTINGS, 1, last)
-    finish_reply(shown)
-    lines = plain.model.tokenizer.decode(reply.context_ids).split("\n")
-    assert lines[-2:] == ["the lamp", ""]
-    assert "bilbo is" in lines
-    assert not any("gandalf" in line.lower() for line in lines)
-    shown.close()

@@ -17,7 +17,6 @@ from engine.generation.turns import (
     sample_speaker,
 )
 from lotr_tui.session.conversation.cast import answering_cast
-from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.session_model import SessionModel
 from tests.support.conversations import SETTINGS, finish_reply
 from tests.support.dialogues import (
@@ -113,28 +112,6 @@ def test_scene_is_the_one_that_the_engine_generates(conversation, session_model)
     assert conversation.current_reply is turns[-1]
 
 
-@pytest.mark.parametrize(("num_turns", "num_tokens"), [(1, 0), (2, 1)])
-def test_scene_stops_at_any_token(conversation, session_model, num_turns, num_tokens):
-    conversation.pace = 400.0
-    settings = SamplerSettings(max_tokens=30)
-    conversation.go_on(session_model, None, 20, settings, 7, None)
-    started: list[Reply] = []
-
-    def interrupt(reply):
-        if reply not in started:
-            started.append(reply)
-        return len(started) >= num_turns and len(started[num_turns - 1].tokens) >= num_tokens
-
-    turns = finish_scene(conversation, interrupt)
-    assert len(turns) in (num_turns, num_turns + 1)  # a turn of few tokens may have ended meanwhile
-    assert turns[-1].done is not None
-    assert turns[-1].done.reason == "cancelled"
-    expected = list(generate_scene(session_model.model, ANSWERING, 20, settings, 7))
-    texts = [event.turn.text for event in expected if isinstance(event, TurnEnd)]
-    assert [text_of(turn).strip() for turn in turns[:-1]] == texts[: len(turns) - 1]
-    assert texts[len(turns) - 1].startswith(text_of(turns[-1]).strip())
-
-
 def test_unknown_names_are_refused_with_the_nearest_one(conversation, session_model):
     with pytest.raises(InvalidInputError, match="did you mean GANDALF"):
         conversation.say(session_model, "bilbo is", "", "Gandalv", SETTINGS, 1, None)
@@ -170,24 +147,6 @@ def test_turn_is_answered_again_as_another_speaker(conversation, session_model):
     assert third.speaker in ANSWERING
     assert third.speaker_prob is not None
     assert text_of(third) == generated_text(third)
-
-
-def test_branches_of_an_answer_keep_its_speaker(conversation, session_model):
-    first = say(conversation, session_model, "where is frodo")
-    other = conversation.answer_as(first, "GOLLUM", SETTINGS, 5)
-    finish_reply(conversation)
-    again = conversation.branch(other, 0, (), SETTINGS, 9)
-    finish_reply(conversation)
-    assert again.speaker == "GOLLUM"
-    assert text_of(again) == generated_text(again, 9)
-    forced = conversation.branch(other, 2, [other.tokens[2].id + 1], SETTINGS, 9)
-    finish_reply(conversation)
-    assert forced.speaker == "GOLLUM"
-    assert [token.id for token in forced.tokens[:3]] == [
-        *(token.id for token in other.tokens[:2]),
-        other.tokens[2].id + 1,
-    ]
-    assert list(forced.context_ids) == list(other.context_ids)
 
 
 def test_line_that_was_stopped_is_continued_and_an_ended_one_is_not(conversation):
@@ -238,15 +197,3 @@ def test_no_answer_is_shown_if_the_choice_is_stopped(conversation):
     assert reply.done.reason == "cancelled"
     assert not reply.tokens
     assert reply.turn.replies == [reply]
-
-
-def test_other_answers_of_a_regenerated_turn_join_its_branches(conversation):
-    session_model = dialogue_session_model()
-    first = say(conversation, session_model, "bilbo is", best_of=3)
-    again = conversation.answer_as(first, "FRODO", SETTINGS, 10, best_of=3)
-    finish_reply(conversation)
-    replies = first.turn.replies
-    assert [each.speaker for each in replies] == ["GANDALF"] * 3 + ["FRODO"] * 3
-    assert replies[3] is again
-    assert first.turn.selected_reply is again
-    assert [each.exchange.branch_label for each in replies] == [f"branch {number} of 6" for number in range(1, 7)]
