@@ -1,5 +1,7 @@
 """The search for the top activations of a unit, and its list of results."""
 
+import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.widgets import Input
 
-from engine.analysis.activations import BATCH_SIZE, find_top_activations
+from engine.analysis.activations import BATCH_SIZE, TopActivations, find_top_activations
 from engine.data.lines import Line
 from lotr_tui.screens.activations.screen import ActivationsScreen
 from lotr_tui.screens.activations.top_activations import UnitTopActivations
 from lotr_tui.screens.text.view import TokenTextView
-from lotr_tui.session import training_text
+from lotr_tui.session import training_text, unit_search
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.unit_search import count_search_steps
 from tests.support import analysis
@@ -23,12 +25,12 @@ from tests.support.open_models import LINES, bpe_tokenizer
 from tests.support.pilot import notices, until
 
 
-def use_random_training_text(monkeypatch, times=1):
-    """Make 150 random lines, `times` times, the training text of every run, and return the 150."""
+def use_random_training_text(monkeypatch):
+    """Make 150 random lines the training text of every run, and return them."""
     rng = np.random.default_rng(1)
     train = tuple(rng.integers(2, len(VOCABULARY), rng.integers(2, 9)).astype(np.int32) for _ in range(150))
     texts = [Line(VOCABULARY.decode(ids).capitalize().replace(" ", "\n", 1)) for ids in train]
-    data = SimpleNamespace(tokenizer=VOCABULARY, train_lines=train * times, train_source_lines=texts * times)
+    data = SimpleNamespace(tokenizer=VOCABULARY, train_lines=train, train_source_lines=texts)
     monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
     return train
 
@@ -106,19 +108,38 @@ async def test_results_of_a_model_of_byte_pairs_show_their_context_as_text(make_
             assert f"{(before + space)[-20:].lstrip()}[{token.strip(' ') or '·'}]{after[:20]}".rstrip() in row
 
 
+class EndlessSearch:
+    """Substitute for `find_top_activations` that searches half of the text and then waits until it is stopped."""
+
+    def __init__(self, lines):
+        self.num_steps = count_search_steps(lines) // 2
+        self.half_done = threading.Event()
+
+    def __call__(self, *args, cancelled, **options):
+        for _ in range(self.num_steps):
+            cancelled()
+        self.half_done.set()
+        while not cancelled():
+            time.sleep(0.01)
+        return TopActivations((), (), 123)
+
+
 async def test_a_search_shows_its_progress_and_is_stopped_by_f4_or_escape(make_host, session_model, monkeypatch):
-    use_random_training_text(monkeypatch, times=700)
+    search = EndlessSearch(use_random_training_text(monkeypatch))
+    monkeypatch.setattr(unit_search, "find_top_activations", search)
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
         await analysis.open_activations(pilot, session_model)
         for key in ("f4", "escape"):
+            search.half_done.clear()
             await pilot.press("home", "f4")
-            await until(pilot, lambda: "%" in heading(app))
+            await until(pilot, lambda: search.half_done.is_set() and "%" in heading(app))
             assert "searching for layer 1 unit 0 cell … " in heading(app)
+            assert 45 <= int(heading(app).split("%")[0].split()[-1]) <= 100
             assert "f4 stops" in heading(app)
             await pilot.press(key)
             await until(pilot, lambda: analysis.is_idle(app))
-            assert "words, stopped early" in heading(app)
+            assert "highest ▲ and lowest ▼ of 123 words, stopped early" in heading(app)
             assert isinstance(app.screen, ActivationsScreen)
 
 
