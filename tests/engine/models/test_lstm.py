@@ -1,4 +1,4 @@
-"""The PyTorch LSTM against torch.nn.LSTM: outputs, initialization, output layer, and each kind of dropout."""
+"""The PyTorch LSTM against torch.nn.LSTM and plain computations: outputs, weights, dropout, layers and subwords."""
 
 import math
 from itertools import pairwise
@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from engine.config import ModelConfig
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.data.tokenizers.words import WordTokenizer
+from engine.models.bf16_lstm import MIN_HIDDEN_SIZE, lstm_bf16
 from engine.models.dropout import dropout_mask
+from engine.models.linear import linear
 from engine.models.lstm import LSTMModel
+from engine.models.mogrifier import Mogrifier
+from engine.models.mogrifier_lstm import mogrifier_lstm
+from engine.models.subword_embeddings import build_subword_matrix
 from engine.presets import get_preset
 from tests.support.lstm import VOCABULARY_SIZE, make_model, make_window, seeded
+from tests.support.training import NO_DROPOUT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -111,28 +119,18 @@ DROPOUT = {
 }
 
 
-class LSTMSpy:
-    """Records inputs, weights and outputs of every call of `torch.lstm`."""
-
-    def __init__(self, monkeypatch):
-        self.inputs = []
-        self.weights = []
-        self.outputs = []
-        original = torch.lstm
-
-        def spy(inputs, state, weights, *options):
-            result = original(inputs, state, weights, *options)
-            self.inputs.append(inputs.detach().clone())
-            self.weights.append([weight.detach().clone() for weight in weights])
-            self.outputs.append(result[0].detach().clone())
-            return result
-
-        monkeypatch.setattr(torch, "lstm", spy)
-
-
 @pytest.fixture
-def lstm_spy(monkeypatch):
-    return LSTMSpy(monkeypatch)
+def lstm_calls(monkeypatch):
+    """The inputs, weights and outputs of every call of `torch.lstm`."""
+    calls, original = [], torch.lstm
+
+    def spy(inputs, state, weights, *options):
+        result = original(inputs, state, weights, *options)
+        calls.append(tuple(each.detach().clone() for each in (inputs, *weights, result[0])))
+        return result
+
+    monkeypatch.setattr(torch, "lstm", spy)
+    return calls
 
 
 def test_the_generator_determines_the_masks_and_without_one_nothing_is_dropped():
@@ -155,14 +153,14 @@ def test_the_generator_determines_the_masks_and_without_one_nothing_is_dropped()
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_weight_drop_draws_one_mask_per_layer_and_forward(lstm_spy, num_layers):
+def test_weight_drop_draws_one_mask_per_layer_and_forward(lstm_calls, num_layers):
     model = make_model(num_layers=num_layers, embedding_size=16, hidden_size=16, weight_drop=0.25)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     ids = make_window()
     _, _, raw, _ = model(ids, model.initial_state(3), seeded(1))
-    assert len(lstm_spy.weights) == num_layers  # one call per layer, so one set of weights for the whole window
+    assert len(lstm_calls) == num_layers  # one call per layer, so one set of weights for the whole window
     masks = []
-    for layer, weights in zip(model.layers, lstm_spy.weights, strict=True):
+    for layer, (_, *weights, _) in zip(model.layers, lstm_calls, strict=True):
         mask = weights[1] / layer.weight_hh_l0
         masks.append(mask)
         kept = mask != 0
@@ -202,7 +200,7 @@ def test_masks_have_the_requested_rate_and_independent_elements(p, seed):
 
 
 @pytest.mark.parametrize("variational_dropout", [True, False])
-def test_a_variational_mask_is_one_for_all_time_steps_and_a_plain_one_new_for_each(lstm_spy, variational_dropout):
+def test_a_variational_mask_is_one_for_all_time_steps_and_a_plain_one_new_for_each(lstm_calls, variational_dropout):
     model = make_model(
         variational_dropout=variational_dropout,
         embedding_size=12,
@@ -214,8 +212,8 @@ def test_a_variational_mask_is_one_for_all_time_steps_and_a_plain_one_new_for_ea
     ids = make_window(time=6)
     _, _, raw, dropped = model(ids, model.initial_state(3), seeded(3))
     masks = (
-        lstm_spy.inputs[0] / model.embedding.weight[ids].detach(),
-        lstm_spy.inputs[1] / lstm_spy.outputs[0],
+        lstm_calls[0][0] / model.embedding.weight[ids].detach(),
+        lstm_calls[1][0] / lstm_calls[0][-1],
         (dropped / raw).detach(),
     )
     for mask, keep in zip(masks, (0.75, 0.5, 0.4), strict=True):
@@ -224,13 +222,222 @@ def test_a_variational_mask_is_one_for_all_time_steps_and_a_plain_one_new_for_ea
         assert not torch.allclose(mask[:, 0], mask[:, 1])  # the columns of the batch have different masks
 
 
-def test_embedding_dropout_drops_whole_tokens_for_the_whole_window(lstm_spy):
+def test_embedding_dropout_drops_whole_tokens_for_the_whole_window(lstm_calls):
     model = make_model(embedding_dropout=0.4, num_layers=1)
     ids = torch.arange(VOCABULARY_SIZE).repeat(3, 2).t().contiguous()  # every token twice in each of three columns
     model(ids, model.initial_state(3), seeded(4))
     factors = {token: set() for token in range(VOCABULARY_SIZE)}
-    mask = lstm_spy.inputs[0] / model.embedding.weight[ids].detach()
+    mask = lstm_calls[0][0] / model.embedding.weight[ids].detach()
     for token, row in zip(ids.flatten().tolist(), mask.flatten(0, 1), strict=True):
         factors[token] |= {round(value, 3) for value in row.tolist()}
     assert all(len(values) == 1 for values in factors.values())
     assert {value for values in factors.values() for value in values} == {0.0, round(1 / 0.6, 3)}
+
+
+# --- layers in bfloat16, with a mogrifier and by oneDNN ---
+
+
+def relative_errors(actual, exact):
+    """Return the norm of each difference, relative to the norm of the whole tensor."""
+    return [
+        float((a.detach().double() - b.detach()).norm() / b.detach().norm()) for a, b in zip(actual, exact, strict=True)
+    ]
+
+
+def run_layer(layer, is_bf16, arguments):
+    """Return the outputs, the states, and the gradients of inputs and weights."""
+    inputs, hidden, cell, gradient = (value.detach().clone() for value in arguments)
+    weights = [weight.detach().clone().requires_grad_() for weight in layer.parameters()]
+    inputs.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+        if is_bf16:
+            outputs, hidden, cell = lstm_bf16(inputs, (hidden, cell), weights)
+        else:
+            outputs, hidden, cell = torch.lstm(inputs, (hidden, cell), weights, True, 1, 0.0, True, False, False)
+    outputs.to(gradient.dtype).backward(gradient)
+    return [value.detach() for value in (outputs, hidden, cell)] + [leaf.grad for leaf in (inputs, *weights)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(8, 40), st.integers(8, 40), st.integers(0, 2**31))
+def test_bf16_outputs_and_gradients_match_double_precision(time, batch, input_size, hidden_size, seed):
+    torch.manual_seed(seed)
+    layer = nn.LSTM(input_size, hidden_size)
+    state_shape = (1, batch, hidden_size)
+    shapes = [(time, batch, input_size), state_shape, state_shape, (time, batch, hidden_size)]
+    arguments = [torch.randn(shape) for shape in shapes]
+    exact = run_layer(layer.double(), False, [value.double() for value in arguments])
+    assert max(relative_errors(run_layer(layer.float(), True, arguments), exact)) < 0.05
+
+
+VALUES = {"mogrifier_rounds": 5, "mogrifier_rank": 3, "tie_weights": False}
+
+
+def differentiable_outputs(mogrifier, vectors, *weights):
+    """Return the outputs `[time, batch, hidden]` of one layer, by operations that PyTorch differentiates."""
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    h = c = torch.full((vectors.shape[1], weight_hh.shape[1]), 0.1, dtype=vectors.dtype)
+    outputs = []
+    for x in vectors:
+        for index, (down, up) in enumerate(zip(mogrifier.down, mogrifier.up, strict=True)):
+            if index % 2 == 0:
+                x = 2 * torch.sigmoid(h @ down.T @ up.T) * x
+            else:
+                h = 2 * torch.sigmoid(x @ down.T @ up.T) * h
+        i, f, g, o = (x @ weight_ih.T + bias_ih + h @ weight_hh.T + bias_hh).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        outputs.append(h)
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_gradients_of_a_mogrifier_are_those_of_automatic_differentiation(rounds):
+    time, batch, input_size, hidden_size = 4, 3, 5, 6
+    generator = torch.Generator().manual_seed(rounds)
+    mogrifier = Mogrifier(input_size, hidden_size, rounds, rank=2).double()
+    lstm = torch.nn.LSTM(input_size, hidden_size).double()
+    vectors = torch.randn(time, batch, input_size, dtype=torch.float64, generator=generator, requires_grad=True)
+    parameters = [vectors, *lstm.parameters(), *mogrifier.parameters()]
+    with torch.no_grad():
+        for parameter in parameters[1:]:
+            parameter.uniform_(-1, 1, generator=generator)
+    state = torch.full((1, batch, hidden_size), 0.1, dtype=torch.float64)
+    coefficients = torch.randn(time, batch, hidden_size, dtype=torch.float64, generator=generator)
+    outputs, _, _ = mogrifier_lstm(mogrifier, vectors, (state, state), list(lstm.parameters()))
+    expected = differentiable_outputs(mogrifier, vectors, *lstm.parameters())
+    torch.testing.assert_close(outputs, expected)
+    gradients = torch.autograd.grad((outputs * coefficients).sum(), parameters)
+    torch.testing.assert_close(gradients, torch.autograd.grad((expected * coefficients).sum(), parameters))
+
+
+LARGE = ModelConfig(embedding_size=16, hidden_size=MIN_HIDDEN_SIZE, num_layers=2, **NO_DROPOUT)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [LSTMModel(LARGE, VOCABULARY_SIZE, torch.Generator().manual_seed(0)), make_model(5, **VALUES)],
+    ids=["large layers", "mogrifier"],
+)
+def test_outputs_and_gradients_in_bfloat16_stay_near_float32(model):
+    ids, parameters = make_window(), list(model.parameters())
+    exact = model(ids, model.initial_state(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(ids, model.initial_state(3))
+        model(ids, rounded.state)  # the returned states are valid inputs
+    assert rounded.raw.dtype == torch.bfloat16
+    if model.mogrifiers:
+        assert all(cell.dtype == torch.float32 for _, cell in rounded.state)
+    gradients = [torch.autograd.grad(each.logits.float().square().sum(), parameters) for each in (rounded, exact)]
+    assert max(relative_errors([rounded.logits, *gradients[0]], [exact.logits.double(), *gradients[1]])) < 0.05
+
+
+def test_mogrifier_matrices_are_in_the_group_of_their_layer():
+    groups = make_model(**VALUES).layer_groups()
+    for layer, group in ((1, groups[1]), (0, groups[2])):
+        assert {name.split(".")[1] for name in group} == {str(layer)}
+        assert sum(name.startswith("mogrifiers.") for name in group) == 10
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=2), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31)
+)
+def test_values_and_gradients_of_onednn_match_double_precision(positions, inputs, outputs, seed):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ([*positions, inputs], [outputs, inputs], [outputs])
+    arguments = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+    doubles = [value.detach().double().requires_grad_() for value in arguments]
+    gradient = torch.randn([*positions, outputs], generator=generator)
+    actual, expected = linear(*arguments), torch.nn.functional.linear(*doubles)
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
+    actual.backward(gradient)
+    expected.backward(gradient.double())
+    for value, reference in zip(arguments, doubles, strict=True):
+        torch.testing.assert_close(value.grad.double(), reference.grad, rtol=1e-5, atol=1e-5)
+
+
+# --- subword embeddings ---
+
+
+SUBWORD_WORDS = ("<unk>", "<eos>", "abc", "abd", "xyz", "frodo's", "frodo", "aaa", "a", "baggins", "bagginses")
+VOCABULARY = WordTokenizer(SUBWORD_WORDS)
+
+
+def to_dense(subwords, vocabulary_size):
+    """Return the matrix `[vocabulary, subwords]`."""
+    matrix = np.zeros((vocabulary_size, subwords.num_subwords))
+    for row, column, value in zip(subwords.token_ids, subwords.subword_ids, subwords.values, strict=True):
+        assert matrix[row, column] == 0, "duplicate entry"
+        matrix[row, column] = value
+    return matrix
+
+
+def subwords_of(word):
+    """Return every run of 2 to 5 characters of ^word$."""
+    subwords, marked = set(), "^" + word + "$"
+    for first in range(len(marked)):
+        for last in range(first + 1, min(first + 5, len(marked))):
+            subwords.add(marked[first : last + 1])
+    return subwords
+
+
+def test_the_matrix_matches_subwords_collected_character_by_character():
+    subwords = build_subword_matrix(VOCABULARY)
+    words_with = {}
+    for token, word in enumerate(SUBWORD_WORDS[2:], 2):
+        for subword in subwords_of(word):
+            words_with.setdefault(subword, set()).add(token)
+    shared = sorted(sorted(tokens) for tokens in words_with.values() if len(tokens) >= 2)
+    matrix = to_dense(subwords, len(SUBWORD_WORDS))
+    assert sorted(np.flatnonzero(column).tolist() for column in matrix.T) == shared
+    norms = np.sqrt((matrix**2).sum(axis=1))  # 1 for words with subwords, since values are 1 / sqrt(count)
+    assert norms == pytest.approx([0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1], abs=1e-6)
+    for row in matrix:
+        assert len(set(row[row > 0].tolist())) <= 1
+
+
+def test_unk_and_eos_have_no_subwords():
+    subwords = build_subword_matrix(
+        WordTokenizer(("<unk>", "<eos>", "unk", "unknown", "eos", "<unk>s", "<eos>s"), "whitespace")
+    )
+    assert subwords.num_subwords > 0
+    assert not {UNK_ID, EOS_ID} & set(subwords.token_ids.tolist())
+    assert to_dense(subwords, 7)[[UNK_ID, EOS_ID]].sum() == 0
+
+
+def make_subword_model(tie_weights=True, seed=0):
+    config = ModelConfig(embedding_size=6, hidden_size=6, tie_weights=tie_weights, **NO_DROPOUT)
+    return LSTMModel(config, len(SUBWORD_WORDS), torch.Generator().manual_seed(seed), build_subword_matrix(VOCABULARY))
+
+
+@pytest.mark.parametrize("tie_weights", [True, False])
+def test_exported_embeddings_are_sums_of_word_and_subword_embeddings(tie_weights):
+    model = make_subword_model(tie_weights)
+    word_embeddings = model.embedding.weight.detach().numpy()
+    subword_embeddings = model.subword_embedding.detach().numpy()
+    assert np.abs(subword_embeddings).max() > 0.05, "initialized with zeros"
+    expected = word_embeddings + to_dense(build_subword_matrix(VOCABULARY), len(SUBWORD_WORDS)) @ subword_embeddings
+    weights = model.export_weights()
+    assert weights["embedding.weight"] == pytest.approx(expected, abs=1e-6)
+    assert "subword_embedding" not in weights
+    assert weights.keys() == {name for name, _ in model.named_parameters()} - {"subword_embedding"}
+    # The input embeddings are these sums, and with tied weights the output layer as well.
+    ids = torch.arange(len(SUBWORD_WORDS))[:, None]
+    without_subwords = LSTMModel(
+        ModelConfig(embedding_size=6, hidden_size=6, tie_weights=tie_weights), len(SUBWORD_WORDS), torch.Generator()
+    )
+    without_subwords.load_weights(weights)
+    expected_logits = without_subwords(ids, without_subwords.initial_state(1))[0]
+    torch.testing.assert_close(model(ids, model.initial_state(1))[0], expected_logits)
+
+
+def test_a_subword_gets_the_weighted_sum_of_the_gradients_of_its_words():
+    model = make_subword_model(tie_weights=False)
+    ids = torch.tensor([6, 6, 9, 6, 9])[:, None]
+    logits, _, _, _ = model(ids, model.initial_state(1))
+    logits.pow(2).sum().backward()
+    word_gradients = model.embedding.weight.grad
+    expected = to_dense(build_subword_matrix(VOCABULARY), len(SUBWORD_WORDS)).T @ word_gradients.numpy()
+    assert model.subword_embedding.grad.numpy() == pytest.approx(expected, abs=1e-5)

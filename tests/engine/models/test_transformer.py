@@ -1,17 +1,219 @@
-"""The PyTorch Transformer: its output against transformers and by hand, dropout, initialization and scoring."""
+"""The Transformer in numpy and in PyTorch against the Llama of transformers and a plain reference."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS_ID
-from engine.errors import ConfigError
-from tests.support.lstm import VOCABULARY_SIZE, make_window, seeded
-from tests.support.models import make_tokenizer
+from engine.errors import ConfigError, InvalidInputError, RunError
+from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer
+from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE, inner_size
+from engine.storage.quantization import quantize_rows
+from tests.support.lstm import VOCABULARY_SIZE as LSTM_VOCABULARY_SIZE
+from tests.support.lstm import make_window, seeded
+from tests.support.models import make_tokenizer, random_ids
+from tests.support.numpy_transformer import (
+    CONFIGS,
+    VOCABULARY,
+    VOCABULARY_SIZE,
+    make_config,
+    make_model,
+    random_weights,
+    token_by_token,
+)
 from tests.support.transformer import make_transformer
-from tests.support.transformer_reference import reference_layers, reference_logits
+from tests.support.transformer_reference import reference_layers, reference_log_probs, reference_logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_log_probs_match_the_llama_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    model = make_model()
+    llama = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=VOCABULARY_SIZE,
+            hidden_size=model.config.embedding_size,
+            intermediate_size=inner_size(model.config),
+            num_hidden_layers=model.config.num_layers,
+            num_attention_heads=model.config.num_heads,
+            rms_norm_eps=RMS_NORM_EPS,
+            rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
+            tie_word_embeddings=True,
+        )
+    )
+    missing, unexpected = llama.load_state_dict(
+        {name: torch.from_numpy(weight) for name, weight in model.weights.items()}, strict=False
+    )
+    assert set(missing) <= {"lm_head.weight"}
+    assert not unexpected
+    llama.tie_weights()
+    tokens = [EOS_ID, *random_ids(199, VOCABULARY_SIZE).tolist()]
+    with torch.no_grad():
+        expected = torch.log_softmax(llama(torch.tensor([tokens])).logits[0], dim=-1).numpy()
+    log_probs, _ = token_by_token(model, tokens)
+    assert log_probs.dtype == np.float32
+    assert log_probs == pytest.approx(expected, abs=1e-4)
+    assert model.predict_tokens(model.start(), tokens)[0] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_log_probs_attention_and_layers_match_the_definition(name):
+    model, ids = make_model(name), random_ids(20, VOCABULARY_SIZE)
+    tokens = np.append(np.int32(EOS_ID), ids)
+    outputs, attention = reference_layers(model, tokens)
+    expected = reference_log_probs(model, outputs[-1])
+    log_probs, _ = token_by_token(model, tokens)
+    assert log_probs == pytest.approx(expected, abs=1e-4)
+    assert np.exp(log_probs.astype(np.float64)).sum(axis=1) == pytest.approx(1, abs=1e-5)
+    record = model.record_attention(ids)
+    assert record.weights == pytest.approx(attention, abs=1e-5)
+    assert record.layer_outputs == pytest.approx(outputs, abs=1e-4)
+    for layer_outputs, exact in zip(record.layer_outputs, outputs, strict=True):
+        lens = model.layer_log_probs(layer_outputs)
+        assert lens == pytest.approx(reference_log_probs(model, exact), abs=2e-4)
+
+
+@pytest.mark.parametrize("context_size", [2, 3, 8])
+def test_a_full_window_starts_again_with_its_last_half(context_size):
+    model, tokens = make_model(context_size=context_size), [EOS_ID, *random_ids(39, VOCABULARY_SIZE).tolist()]
+    log_probs, state = token_by_token(model, tokens)
+    window = []
+    for row, token in zip(log_probs, tokens, strict=True):
+        if len(window) == context_size:
+            window = window[-(context_size // 2) :]
+        window.append(token)
+        outputs, _ = reference_layers(model, np.array(window))
+        assert row == pytest.approx(reference_log_probs(model, outputs[-1, -1:])[0], abs=1e-4)
+    assert model.num_positions(state) == len(window)
+    assert model.has_slid(state)
+    assert not model.has_slid(token_by_token(model, tokens[:context_size])[1])
+
+
+@pytest.mark.parametrize(("context_size", "length"), [(2, 17), (16, 0), (16, 16), (16, 700), (300, 700), (600, 700)])
+def test_scores_of_a_text_match_token_by_token(context_size, length):
+    model, ids = make_model(context_size=context_size), random_ids(length, VOCABULARY_SIZE)
+    rows, _ = token_by_token(model, [EOS_ID, *ids])
+    expected = rows[np.arange(length), ids]
+    output = model.forward_sequence(ids)
+    assert output.log_probs == pytest.approx(expected, abs=1e-4)
+    assert output.hidden_states.shape == (length, model.config.embedding_size)
+    assert model.score_sequence(ids) == pytest.approx(expected, abs=1e-4)
+    for row, predicted in zip(model.iter_log_probs(ids), rows, strict=False):
+        assert row == pytest.approx(predicted, abs=1e-4)
+
+
+BRANCHING = make_model(context_size=90)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1000), st.lists(st.integers(0, VOCABULARY_SIZE - 1), min_size=1, max_size=45)),
+        min_size=1,
+        max_size=8,
+    ),
+    st.booleans(),
+)
+def test_random_branches_equal_texts_read_from_the_start(branches, read_together):
+    texts = [([], BRANCHING.start())]
+    for choice, tokens in branches:
+        history, state = texts[choice % len(texts)]
+        if read_together:
+            log_probs, state = BRANCHING.advance_tokens(state, tokens)
+            texts.append((history + tokens, state))
+        else:
+            for token in tokens:
+                log_probs, state = BRANCHING.advance(state, token)
+                history = [*history, token]
+                texts.append((history, state))
+        expected, _ = BRANCHING.advance_tokens(BRANCHING.start(), texts[-1][0])
+        assert log_probs == pytest.approx(expected, abs=1e-4)
+    for history, state in texts[1:]:
+        again, _ = BRANCHING.advance(state, 2)
+        assert again == pytest.approx(BRANCHING.advance_tokens(BRANCHING.start(), [*history, 2])[0], abs=1e-4)
+
+
+def test_threads_can_continue_the_same_states():
+    model, tokens = make_model(context_size=64), random_ids(40, VOCABULARY_SIZE).tolist()
+    _, state = token_by_token(model, tokens)
+    texts = [random_ids(30, VOCABULARY_SIZE, seed).tolist() for seed in range(10)]
+
+    def read(text):
+        after = state
+        for token in text:
+            log_probs, after = model.advance(after, token)
+        return log_probs
+
+    with ThreadPoolExecutor(6) as pool:
+        for text, row in zip(texts, pool.map(read, texts), strict=True):
+            assert row == pytest.approx(token_by_token(model, tokens + text)[0][-1], abs=1e-4)
+
+
+def test_a_text_longer_than_the_context_cannot_be_recorded():
+    model = make_model(context_size=8)
+    assert model.record_attention(random_ids(7, VOCABULARY_SIZE)).weights.shape == (2, 3, 8, 8)
+    with pytest.raises(InvalidInputError, match=r"8 tokens .* context of 8"):
+        model.record_attention(random_ids(8, VOCABULARY_SIZE))
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_8_bits_are_close_to_single_precision(is_stored):
+    config = make_config(embedding_size=48, num_heads=4)
+    weights = random_weights(config, scale=0.1)
+    exact = NumpyTransformer(config, VOCABULARY, weights)
+    tensors = {
+        name: quantize_rows(value) if is_stored and value.ndim == 2 else value for name, value in weights.items()
+    }
+    int8 = NumpyTransformer(config, VOCABULARY, tensors, int8=not is_stored)
+    assert int8.has_int8_weights == is_stored
+    assert int8.int8 != is_stored
+    ids = random_ids(100, VOCABULARY_SIZE)
+    difference = int8.score_sequence(ids) - exact.score_sequence(ids)
+    assert 0 < np.abs(difference).max() < 0.1
+    assert token_by_token(int8, ids)[0] == pytest.approx(int8.predict_tokens(int8.start(), ids.tolist())[0], abs=0.02)
+    for name, tensor in int8.tensors.items():
+        assert type(tensor) is type(tensors[name])
+        assert all(map(np.array_equal, tensor, tensors[name])), name
+
+
+def test_damaged_missing_and_unknown_tensors_are_refused():
+    config, weights = make_config(), random_weights(make_config())
+    norm = weights["model.norm.weight"]
+    for name in ("model.norm.weight", "model.layers.1.mlp.up_proj.weight"):
+        for value in (np.nan, -np.inf, 2 * MAX_TRANSFORMER_WEIGHT):
+            damaged = weights[name].copy()
+            damaged.flat[3] = value
+            with pytest.raises(RunError, match=f"{name} .*the run is damaged"):
+                NumpyTransformer(config, VOCABULARY, weights | {name: damaged})
+    with pytest.raises(RunError, match=r"lm_head\.weight"):
+        NumpyTransformer(config, VOCABULARY, weights | {"lm_head.weight": norm})
+    del weights["model.norm.weight"]
+    with pytest.raises(RunError, match=r"lacks model\.norm\.weight"):
+        NumpyTransformer(config, VOCABULARY, weights)
+    with pytest.raises(ConfigError, match="num_heads=5"):
+        NumpyTransformer(make_config(num_heads=5), VOCABULARY, weights)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_largest_weights_that_are_accepted_give_finite_log_probs(name):
+    config, rng = make_config(name, context_size=8), np.random.default_rng(0)
+    weights = {
+        name: np.copysign(np.float32(MAX_TRANSFORMER_WEIGHT), rng.standard_normal(weight.shape, np.float32))
+        for name, weight in random_weights(config).items()
+    }
+    model = NumpyTransformer(config, VOCABULARY, weights)
+    ids = random_ids(20, VOCABULARY_SIZE)
+    assert np.isfinite(token_by_token(model, ids)[0]).all()
+    assert np.isfinite(model.score_sequence(ids)).all()
+
+
+# --- in PyTorch ---
 
 
 def with_large_weights(model):
@@ -25,7 +227,7 @@ def with_large_weights(model):
 
 def test_logits_equal_the_definition_of_each_part():
     model = with_large_weights(make_transformer())
-    decoder = model.to_decoder(make_tokenizer(VOCABULARY_SIZE))
+    decoder = model.to_decoder(make_tokenizer(LSTM_VOCABULARY_SIZE))
     ids = make_window(9, 2)
     logits = model(ids, []).logits
     for column in range(2):
@@ -52,24 +254,13 @@ def test_logits_of_some_classes_are_those_of_the_vocabulary():
     torch.testing.assert_close(model(ids, [], class_ids=classes).logits, model(ids, []).logits[..., classes])
 
 
-def score_by_definition(model, ids):
-    """Score each token after the window that the rule of the context gives it, one at a time."""
-    context, window, scores = model.config.context_size, [EOS_ID], []
-    for id in ids.tolist():
-        log_probs = model(torch.tensor(window)[:, None], []).logits[-1, 0].log_softmax(-1)
-        scores.append(log_probs[id].item())
-        if len(window) == context:
-            window = window[-(context // 2) :]
-        window.append(id)
-    return scores
-
-
 @pytest.mark.parametrize("context_size", [2, 5, 12])
 @pytest.mark.parametrize("time", [1, 5, 7, 12, 13, 40])
-def test_scores_of_a_text_equal_reading_token_by_token(context_size, time):
+def test_scores_of_a_text_equal_those_of_the_decoder_token_by_token(context_size, time):
     model = with_large_weights(make_transformer(context_size=context_size))
-    ids = np.random.default_rng(time).integers(0, VOCABULARY_SIZE, time).astype(np.int32)
-    expected = score_by_definition(model, ids)
+    ids = np.random.default_rng(time).integers(0, LSTM_VOCABULARY_SIZE, time).astype(np.int32)
+    rows, _ = token_by_token(model.to_decoder(make_tokenizer(LSTM_VOCABULARY_SIZE)), [EOS_ID, *ids])
+    expected = rows[np.arange(time), ids]
     np.testing.assert_allclose(model.score_sequence(ids), expected, atol=1e-4)
     output = model.forward_sequence(ids)
     np.testing.assert_allclose(output.log_probs, expected, atol=1e-4)

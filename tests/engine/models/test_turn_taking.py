@@ -1,7 +1,9 @@
-"""The turn model: names in lines, features by hand, the fit against the conditions of a maximum, and its file."""
+"""Who speaks next, and whose words a text has: models against hand calculations, their fits and their files."""
 
+import base64
 import json
 import math
+from collections import Counter
 from dataclasses import asdict
 
 import numpy as np
@@ -13,6 +15,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.conditional_logit import fit_conditional_logit
 from engine.models.name_mentions import Mentions, find_mentions
+from engine.models.speaker_text import LETTER_WEIGHT, PRIOR_WORDS, WORD_WEIGHT, SpeakerTextModel, letter_groups
 from engine.models.turn_features import (
     COMPANY_DECAY,
     FEATURES,
@@ -24,6 +27,8 @@ from engine.models.turn_features import (
 )
 from engine.models.turn_taking import L2, TurnModel, decode_scenes
 from engine.storage.schema import decode_json
+from engine.training import speaker_text
+from engine.training.speaker_text import fit_speaker_text
 from tests.support.random_dialogues import (
     CAST,
     NUM_TEXT_TOKENS,
@@ -52,7 +57,7 @@ def feature(counts, state, name):
     return counts.features(state)[:, FEATURES.index(name)].tolist()
 
 
-# --- features ---------------------------------------------------------------------------------------------------
+# --- features ---
 
 
 def test_counts_of_a_small_scene_match_a_count_by_hand():
@@ -148,9 +153,6 @@ def test_names_in_a_line_are_found_and_those_who_are_addressed(text, named, addr
     assert " ".join(NAMED[speaker] for speaker in sorted(mentions.addressed)) == addressed
 
 
-# --- the conditional logit ---
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 30), st.integers(2, 5), st.floats(0.01, 20))
 def test_the_gradient_is_zero(seed, num_events, num_alternatives, l2):
@@ -173,7 +175,7 @@ def test_separable_choices_have_finite_coefficients():
     assert weights[0] > 0
 
 
-# --- the model --------------------------------------------------------------------------------------------------
+# --- the model, its fit and its file ---
 
 
 @settings(max_examples=50, deadline=None)
@@ -208,9 +210,6 @@ def test_a_text_without_successions_still_gives_a_model(scenes):
     assert np.exp(model.log_probs(state_after(model, spoken(A, B)))).sum() == pytest.approx(1)
 
 
-# --- scenes of an encoded split ---------------------------------------------------------------------------------
-
-
 def test_scenes_of_an_encoded_split_are_read_back():
     scenes = random_scenes(20, seed=8)
     assert decode_scenes(encode_scenes(scenes), TOKENIZER) == scenes
@@ -221,9 +220,6 @@ def test_scenes_of_a_text_that_breaks_the_form_hold_what_has_a_speaker():
     ids = np.array([EOS_ID, EOS_ID, 3, EOS_ID, sam, 3, 4, EOS_ID, EOS_ID, EOS_ID, frodo, EOS_ID, 5, EOS_ID, sam, 2])
     assert decode_scenes(ids.astype(np.int32), TOKENIZER) == [[SpokenLine(1, "w1 w2")], [SpokenLine(0, "")]]
     assert decode_scenes(np.empty(0, np.int32), TOKENIZER) == []
-
-
-# --- the file ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -246,4 +242,87 @@ def test_scenes_of_a_text_that_breaks_the_form_hold_what_has_a_speaker():
 def test_a_damaged_file_is_refused_in_one_line(changes, message):
     with pytest.raises(InvalidInputError, match=message) as caught:
         decode_json(TurnModel, json.dumps(asdict(TURN_MODEL) | changes))
+    assert str(caught.value).isprintable()
+
+
+# --- words of the speakers ---
+
+
+SCENES = [
+    [SpokenLine(0, "My precious, we wants it!"), SpokenLine(1, "Mister Frodo, the potatoes.")],
+    [SpokenLine(0, "We needs it, precious."), SpokenLine(1, "Potatoes, Mister Frodo?"), SpokenLine(2, "...")],
+] * 4
+MODEL = fit_speaker_text(4, SCENES)
+
+
+def test_scores_of_words_match_a_hand_calculation(monkeypatch):
+    monkeypatch.setattr(speaker_text, "MAX_REGRESSION_SPEAKERS", 1)
+    model = fit_speaker_text(2, [[SpokenLine(0, "a b a"), SpokenLine(0, "a"), SpokenLine(1, "b")]])
+    assert model.groups == ()
+    # Lines with each word: a 2 and 0, b 1 and 1; frequencies (2 + 0.5) / 5 each.
+    expected = [
+        math.log((count + PRIOR_WORDS * 0.5) / (total + PRIOR_WORDS) / 0.5) for count, total in ((2, 3), (0, 1))
+    ]
+    assert model.scores("A! a, what?") == pytest.approx([WORD_WEIGHT * ratio for ratio in expected], rel=1e-3)
+    assert model.scores("what").tolist() == [0, 0]
+
+
+def test_scores_of_groups_are_the_products_of_features_and_weights():
+    text, words_only = "the precious potatoes", np.zeros(4)
+    counts = np.zeros((len(MODEL.words), 4))
+    for speaker, pairs in enumerate(MODEL.word_counts):
+        for word, count in pairs:
+            counts[word, speaker] = count
+    frequencies = (counts.sum(axis=1) + 0.5) / (counts.sum(axis=1) + 0.5).sum()
+    for word in text.split():
+        row = MODEL.words.index(word)
+        words_only += np.log(
+            (counts[row] + PRIOR_WORDS * frequencies[row]) / (counts.sum(axis=0) + PRIOR_WORDS) / frequencies[row]
+        )
+    weights = np.frombuffer(base64.b64decode(MODEL.weights), np.float16).reshape(-1, 4).astype(np.float64)
+    features = {
+        group: math.log1p(count) * math.log((MODEL.num_lines + 1) / (MODEL.group_lines[MODEL.groups.index(group)] + 1))
+        for group, count in Counter(letter_groups(text.split())).items()
+        if group in MODEL.groups
+    }
+    norm = math.sqrt(math.sqrt(sum(value**2 for value in features.values())))
+    by_groups = sum(value / norm * weights[MODEL.groups.index(group)] for group, value in features.items())
+    assert MODEL.scores(text) == pytest.approx(WORD_WEIGHT * words_only + LETTER_WEIGHT * by_groups, abs=1e-3)
+
+
+@given(st.text(max_size=50))
+def test_any_text_has_finite_scores(text):
+    scores = MODEL.scores(text)
+    assert scores.shape == (4,)
+    assert np.isfinite(scores).all()
+
+
+def test_the_end_of_a_long_text_is_used():
+    assert MODEL.scores("potatoes " * 100_000 + "precious " * 300) == pytest.approx(MODEL.scores("precious " * 300))
+
+
+@pytest.mark.parametrize("scenes", [[], [[]], [[SpokenLine(0, "")]], [[SpokenLine(0, "one")]]], ids=str)
+def test_a_text_with_hardly_a_line_gives_no_evidence(scenes):
+    assert fit_speaker_text(2, scenes).scores("something else").tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": "not base64"}, "the weights are not"),
+        ({"weights": base64.b64encode(bytes(6)).decode()}, "the weights are not"),
+        ({"weights": base64.b64encode(bytes(3)).decode()}, "the weights are not"),
+        ({"weights": MODEL.weights[:-8] + base64.b64encode(b"\0\0\0\x7c\0\x7e").decode()}, "the weights are not"),
+        ({"group_lines": [1]}, "a count of lines each"),
+        ({"num_lines": 0}, "a count of lines each"),
+        ({"words": []}, "not listed"),
+        ({"word_counts": [[[0, -1]]]}, "negative"),
+        ({"word_counts": []}, "the weights are not"),
+        ({"groups": 3}, "groups"),
+    ],
+    ids=str,
+)
+def test_a_damaged_model_is_refused_in_one_line(changes, message):
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        decode_json(SpeakerTextModel, json.dumps(asdict(MODEL) | changes))
     assert str(caught.value).isprintable()

@@ -21,13 +21,6 @@ def test_folders_come_before_the_hub(tmp_path, monkeypatch):
     assert parse_pretrained_name("hf:gpt2").kind == "hub"
 
 
-def test_a_gguf_file_is_found_and_named(tmp_path):
-    path = tmp_path / "SmolLM2-135M.Q4_1.gguf"
-    path.touch()
-    source = parse_pretrained_name(f"gguf:{path}")
-    assert (source.kind, source.path, source.short_name) == ("gguf", path, "SmolLM2-135M.Q4_1")
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -51,9 +44,11 @@ def test_impossible_names_are_refused(name, message, tmp_path, monkeypatch):
     assert message in str(error.value)
 
 
-def test_a_file_for_a_folder_and_a_folder_for_a_file_are_explained(tmp_path):
-    file = tmp_path / "model.gguf"
+def test_a_gguf_file_is_named_and_a_file_for_a_folder_and_a_folder_for_a_file_are_explained(tmp_path):
+    file = tmp_path / "SmolLM2-135M.Q4_1.gguf"
     file.touch()
+    source = parse_pretrained_name(f"gguf:{file}")
+    assert (source.kind, source.path, source.short_name) == ("gguf", file, "SmolLM2-135M.Q4_1")
     with pytest.raises(InvalidInputError, match=r"is a file, not a folder; write gguf:"):
         parse_pretrained_name(f"hf:{file}")
     with pytest.raises(InvalidInputError, match="is a folder; give the path of a GGUF file"):
