@@ -14,7 +14,7 @@ from lotr_tui.session.session_file import SessionError, rename_session
 from tests.support.commands import run_process
 from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import CHECKOUT
-from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, Terminal
+from tests.support.terminal import MODEL_READY_TEXT, Terminal
 
 PROGRAM = """
 import os, select, signal, sys, sysconfig
@@ -80,11 +80,11 @@ def test_commands_need_nothing_that_only_linux_has_and_use_the_folders_of_macos(
 @pytest.mark.slow
 def test_a_session_needs_nothing_that_only_linux_has(tmp_path):
     with Terminal([sys.executable, "-c", PROGRAM], 100, 30, tmp_path).spawn() as terminal:
-        terminal.read_until(INPUT_READY_TEXT)
         terminal.read_until(MODEL_READY_TEXT)
         terminal.press(b"Hello, Gandalf.\r", "seed")
         terminal.write(b"\x11")
         terminal.read_until_exit()
+        assert terminal.exit_status == 0
 
 
 @pytest.mark.parametrize("is_supported", [True, False])

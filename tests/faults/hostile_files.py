@@ -25,7 +25,7 @@ from pathlib import Path
 import optuna  # noqa: F401
 import rich.table  # noqa: F401
 import safetensors.numpy  # noqa: F401
-import torch  # noqa: F401
+import torch._dynamo  # noqa: F401 - the first optimizer imports it, which takes a second
 
 import lotr_tui.cli.generate_console
 import lotr_tui.cli.main  # noqa: F401

@@ -79,10 +79,7 @@ class InterruptedTrainings(ReferenceTraining):
                 while time.monotonic() < close_time and is_locked(run_dir):
                     terminal.read(0.02)
             terminal.hang_up()
-            deadline = time.monotonic() + TIMEOUT
-            while not terminal.has_exited():
-                assert time.monotonic() < deadline, f"{name} does not end after its terminal was closed"
-                time.sleep(0.05)
+            terminal.read_until_exit(TIMEOUT)
         assert terminal.exit_status == 0, f"{name} ended with {terminal.exit_status}"
         self.check_equals_reference(name)
 

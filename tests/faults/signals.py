@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.faults.trainings import stop_all_trainings
-from tests.support.terminal import SESSION_COMMAND, Terminal, TerminalError, strip_control_sequences
+from tests.support.terminal import SESSION_COMMAND, Terminal, strip_control_sequences
 
 RUN = "finished-run"
 TRAIN = ["train", "--preset", "tiny", "--set", "threads=1", "--set"]
@@ -38,32 +38,20 @@ class Program:
     def read(self, seconds):
         """Read the output for `seconds`, or until the program has ended."""
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not self.terminal.has_exited():
-            try:
-                self.output += self.terminal.read(min(left, 0.02))
-            except TerminalError:  # the program has ended
-                time.sleep(0.01)
+        self.read_until(lambda: time.monotonic() >= end or self.terminal.has_exited())
 
     def read_until(self, condition):
-        """Read until `condition` holds. Fail if the program ends or hangs before."""
-        deadline = time.monotonic() + EXIT_TIMEOUT
-        while not condition():
-            is_active = not self.terminal.has_exited() and time.monotonic() < deadline
-            assert is_active, f"status {self.terminal.exit_status}: {strip_control_sequences(self.output)[-3000:]}"
-            self.read(0.02)
+        self.output += self.terminal.output_until(lambda _: condition(), EXIT_TIMEOUT)
+
+    def read_until_ready(self):
+        self.output += self.terminal.output_until(lambda output: READY_TEXT in output, EXIT_TIMEOUT)
 
     def is_stopped(self):
         return b"State:\tT" in Path(f"/proc/{self.terminal.pid}/status").read_bytes()
 
     def check_end(self, statuses):
         """Wait for the exit, and compare the terminal with its state before the start."""
-        deadline = time.monotonic() + EXIT_TIMEOUT
-        while not self.terminal.has_exited():
-            assert time.monotonic() < deadline, f"hangs: {strip_control_sequences(self.output)[-3000:]}"
-            self.read(0.05)
-        with suppress(TerminalError):
-            while output := self.terminal.read(0.05):
-                self.output += output
+        self.output += self.terminal.read_until_exit(EXIT_TIMEOUT)
         shown = strip_control_sequences(self.output)[-3000:]
         assert self.terminal.exit_status in statuses, f"status {self.terminal.exit_status}: {shown}"
         assert b"Traceback" not in self.output or shown.rstrip().endswith("KeyboardInterrupt"), shown
@@ -92,7 +80,7 @@ def stop_and_continue(name, home, number, delay, *, with_shell):
     """Stop a program, continue it and quit. With `with_shell`, the modes of the terminal change meanwhile."""
     with Terminal([*SESSION_COMMAND, *PROGRAMS[name]], 80, 24, home).spawn() as terminal:
         program = Program(terminal)
-        program.read_until(lambda: READY_TEXT in program.output)
+        program.read_until_ready()
         program.read(delay)
         os.kill(terminal.pid, number)
         program.read_until(program.is_stopped)
@@ -103,7 +91,7 @@ def stop_and_continue(name, home, number, delay, *, with_shell):
             terminal.set_modes(program.shell_modes)
         program.output = b"\x1b[?1049h"
         os.kill(terminal.pid, signal.SIGCONT)
-        program.read_until(lambda: READY_TEXT in program.output)
+        program.read_until_ready()
         assert number == signal.SIGTSTP or terminal.modes() == program_modes, "not in raw mode after continuing"
         for key in QUIT_KEYS[name]:
             terminal.write(bytes([key]))

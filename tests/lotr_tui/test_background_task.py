@@ -3,11 +3,10 @@
 import asyncio
 import threading
 
-import pytest
 from textual.app import App
 from textual.screen import Screen
 
-from lotr_tui.background_task import BackgroundTask, Debounce, is_closed, run_in_thread
+from lotr_tui.background_task import BackgroundTask, Debounce, is_closed
 from tests.support.pilot import until
 
 
@@ -109,9 +108,3 @@ async def test_a_debounced_call_is_made_once_after_the_last_request_unless_it_is
         debounce.cancel()
         await pilot.pause(0.08)
     assert calls == [1]
-
-
-async def test_a_function_in_a_thread_returns_or_raises_to_its_caller():
-    assert await run_in_thread(lambda number: number + 1, 41) == 42
-    with pytest.raises(ZeroDivisionError):
-        await run_in_thread(lambda: 1 / 0)

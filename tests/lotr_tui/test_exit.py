@@ -3,43 +3,28 @@
 import os
 import signal
 import sys
-import time
-from contextlib import suppress
 
 import pytest
 
-from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, SESSION_COMMAND, Terminal, TerminalError
+from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, SESSION_COMMAND, Terminal
 
-SLOW_SECONDS = 60.0
-"""Seconds that a slow function takes, so that waiting for it is noticed."""
 MAX_EXIT_SECONDS = 20.0
-"""Seconds in which the app must have ended on a busy machine."""
+"""Seconds in which the app must have ended on a busy machine; a busy thread takes 60."""
 CTRL_O, CTRL_T, CTRL_Q = b"\x0f", b"\x14", b"\x11"
 PROGRAM = """
 import importlib, sys, time
 from pathlib import Path
 module, _, name = sys.argv.pop(1).rpartition(".")
 started = Path(sys.argv.pop(1))
-seconds = float(sys.argv.pop(1))
 def slow(*_, **__):
     started.touch()
-    time.sleep(seconds)
+    time.sleep(60)
 target = importlib.import_module(module)
 assert hasattr(target, name)
 setattr(target, name, slow)
 from lotr_tui.__main__ import main
 main()
 """
-
-
-def exit_status(terminal):
-    """Wait until the program has ended, and return its exit status."""
-    end = time.monotonic() + MAX_EXIT_SECONDS
-    while not terminal.has_exited():
-        assert time.monotonic() < end, "the app does not end"
-        with suppress(TerminalError):
-            terminal.read(0.02)
-    return terminal.exit_status
 
 
 @pytest.mark.parametrize(
@@ -53,20 +38,18 @@ def exit_status(terminal):
 )
 def test_exit_does_not_wait_for_a_busy_thread(function, keys, tmp_path):
     started, is_training = tmp_path / "started", function.endswith("prepare_job")
-    command = [sys.executable, "-c", PROGRAM, function, str(started), str(SLOW_SECONDS)]
+    command = [sys.executable, "-c", PROGRAM, function, str(started)]
     with Terminal(command, 100, 30, tmp_path).spawn() as terminal:
         terminal.read_until(MODEL_READY_TEXT if keys else INPUT_READY_TEXT)
         for key in keys:
             terminal.write(key)
             terminal.read_until_quiet(0.2, 1)
-        deadline = time.monotonic() + MAX_EXIT_SECONDS
-        while not started.exists():
-            assert time.monotonic() < deadline, f"{function} was not called"
-            terminal.read_until_quiet(0.02, 0.02)
+        terminal.output_until(lambda _: started.exists())
         if is_training:
             terminal.press(CTRL_Q, "stop the training")
         terminal.write(b"s" if is_training else CTRL_Q)
-        assert exit_status(terminal) == 0
+        terminal.read_until_exit(MAX_EXIT_SECONDS)
+        assert terminal.exit_status == 0
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
@@ -75,5 +58,6 @@ def test_a_signal_ends_the_session_with_its_exit_code_and_restores_the_terminal(
         modes = terminal.modes()
         terminal.read_until(INPUT_READY_TEXT)
         os.kill(terminal.pid, number)
-        assert exit_status(terminal) == status
+        terminal.read_until_exit(MAX_EXIT_SECONDS)
+        assert terminal.exit_status == status
         assert terminal.modes() == modes

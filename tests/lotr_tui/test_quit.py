@@ -1,6 +1,7 @@
 """Quitting while this process trains: the question, the choices, and what is printed afterwards."""
 
 import signal
+import threading
 from functools import partial
 
 import pytest
@@ -21,6 +22,10 @@ async def ask_to_quit(pilot, key="ctrl+q"):
     await until(pilot, lambda: isinstance(pilot.app.screen, QuitDialog))
 
 
+async def until_ended(pilot):
+    await until(pilot, lambda: pilot.app.return_code is not None)
+
+
 @pytest.fixture
 def make_training_app(make_app, use_job):
     """Return a function that makes an app whose next training is a fake job."""
@@ -33,28 +38,15 @@ def make_training_app(make_app, use_job):
     return make
 
 
-async def test_quitting_a_session_that_trains_asks_and_a_cancel_changes_nothing(make_training_app):
+async def test_quitting_asks_on_every_screen_and_a_cancel_changes_nothing(make_training_app):
     app = make_training_app()
     async with app.run_test(size=(80, 24)) as pilot:
         app.screen.start_training(PRESETS["tiny"])
-        for key in ("escape", "n"):
+        for cancel in ("escape", "n"):
             await ask_to_quit(pilot)
             await pilot.press("ctrl+q")  # a second one changes nothing
-            await pilot.press(key)
+            await pilot.press(cancel)
             await until(pilot, lambda: isinstance(app.screen, SessionScreen))
-        assert app.is_training
-        assert not app.fake_job.stopped.is_set()
-        assert app.return_code is None
-        await ask_to_quit(pilot)
-        await pilot.press("s")
-        await until(pilot, lambda: app.return_code is not None)
-    assert app.fake_job.stopped.wait(1)
-
-
-async def test_quitting_asks_on_every_screen(make_training_app):
-    app = make_training_app()
-    async with app.run_test(size=(80, 24)) as pilot:
-        app.screen.start_training(PRESETS["tiny"])
         for key in ("ctrl+e", "ctrl+p", "ctrl+t"):
             await pilot.press(key)
             await pilot.pause()
@@ -64,10 +56,12 @@ async def test_quitting_asks_on_every_screen(make_training_app):
             if key != "ctrl+t":
                 await pilot.press("escape")
                 await until(pilot, lambda: isinstance(app.screen, SessionScreen))
+        assert app.is_training
+        assert not app.fake_job.stopped.is_set()
         await pilot.press("space")  # pauses the training on its dashboard
         await ask_to_quit(pilot)
         await pilot.press("enter")  # the first choice: stop
-        await until(pilot, lambda: app.return_code is not None)
+        await until_ended(pilot)
     assert app.fake_job.stopped.wait(1)
 
 
@@ -78,8 +72,8 @@ async def test_quitting_the_dashboard_of_a_training_asks_the_same(make_app):
         await ask_to_quit(pilot, "q")
         await pilot.press("n")
         await ask_to_quit(pilot)
-        await pilot.press("s")
-        await until(pilot, lambda: app.return_code is not None)
+        await pilot.click(app.screen.query_one(OptionList), offset=(3, 0))
+        await until_ended(pilot)
     assert app.return_code == 0
     assert job.stopped.wait(1)
 
@@ -95,18 +89,7 @@ async def test_no_question_without_a_training(make_training_app):
         await pilot.press(*"bilbo", "enter")
         await until(pilot, lambda: conversation_of(app).current_reply is not None)
         await pilot.press("ctrl+q")
-        await until(pilot, lambda: app.return_code is not None)
-
-
-async def test_a_click_detaches_the_training_which_saves_first(make_training_app):
-    app = make_training_app()
-    async with app.run_test(size=(60, 20)) as pilot:
-        app.screen.start_training(PRESETS["tiny"])
-        await ask_to_quit(pilot)
-        await pilot.click(app.screen.query_one(OptionList), offset=(3, 1))
-        await until(pilot, lambda: app.return_code is not None)
-    assert [command.kind for command in app.fake_job.commands] == ["detach"]
-    assert app.detached_run == app.fake_job.run.path
+        await until_ended(pilot)
 
 
 class FailingJob(FakeJob):
@@ -126,22 +109,20 @@ async def test_a_training_that_fails_before_it_is_detached_ends_the_app(make_tra
         await pilot.press("d")
         await until(pilot, lambda: "then lotr-tui quits" in notices(app))
         app.fake_job.release()
-        await until(pilot, lambda: app.return_code is not None)
+        await until_ended(pilot)
     assert app.detached_run is None
 
 
 def test_a_command_during_the_preparation_is_applied_after_it():
-    job = FakeJob(training_events())
-    is_sent = False
+    job, sent = FakeJob(training_events()), threading.Event()
 
     def prepare():
-        while not is_sent:
-            pass
+        sent.wait(10)
         return job
 
     training = LocalTraining(prepare)
     training.send_command(ControlCommand("detach"))
-    is_sent = True
+    sent.set()
     assert training.join(10)
     training.poll()
     assert training.view.finished.reason == "detached"
@@ -167,15 +148,15 @@ def run_headless(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("num_events", "key", "expected"),
+    ("num_events", "key", "commands", "expected"),
     [
-        (5, "s", ["run tiny-test is in", "open a session with it", "resume it"]),
-        (2, "s", ["run tiny-test is in", "resume it"]),  # without a model
-        (5, "d", ["run tiny-test continues in the background"]),
+        (5, "s", [], ["run tiny-test is in", "open a session with it", "resume it"]),
+        (2, "s", [], ["run tiny-test is in", "resume it"]),  # without a model
+        (5, "d", ["detach"], ["run tiny-test continues in the background"]),
     ],
 )
 def test_quitting_a_session_prints_how_the_training_goes_on(
-    make_training_app, run_headless, capsys, num_events, key, expected
+    make_training_app, run_headless, capsys, num_events, key, commands, expected
 ):
     app = make_training_app(num_events=num_events)
 
@@ -189,6 +170,7 @@ def test_quitting_a_session_prints_how_the_training_goes_on(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(expected)
     assert all(line.startswith(text) for line, text in zip(lines, expected, strict=True))
+    assert [command.kind for command in app.fake_job.commands] == commands
 
 
 async def test_a_training_that_outlives_its_terminal_ends_with_exit_code_0(make_app):

@@ -1,4 +1,4 @@
-"""Hostile, huge and outdated files of sessions and runs, and control characters in them."""
+"""Hostile and huge files of sessions and runs, and control characters in them."""
 
 import json
 import os
@@ -9,8 +9,7 @@ from textual.widgets import OptionList
 
 from engine.errors import InvalidInputError, TrainingError
 from engine.events import Diagnosed, Sampled, Started, Warned, event_to_dict
-from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
-from engine.runs.loading import load_model
+from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from lotr_tui.cli.train_console import ProgressFormatter
 from lotr_tui.monitor.background import resume_in_background
 from lotr_tui.monitor.export import export_csv
@@ -20,7 +19,6 @@ from lotr_tui.session.history import HistoryError, PromptHistory
 from lotr_tui.session.saved_session import parse_session
 from lotr_tui.session.session_file import SessionError, SessionWriter, load_session
 from lotr_tui.session.settings import SettingsStore
-from tests.faults.hostile_content import CONFIGS, SESSIONS, SETTINGS_FILES
 from tests.support.files import write_run, write_sparse_file
 from tests.support.pilot import lines_of, until
 from tests.support.sessions import saved_reply
@@ -103,27 +101,6 @@ def test_long_text_is_cut_between_words():
             assert set(marks_to_newlines(text)[len(first_line) :]) <= {"\n", "a"}
 
 
-def test_files_of_an_older_release_are_refused_in_one_line_and_kept(folder):
-    def create(old_file, path):
-        path.unlink(missing_ok=True)
-        old_file.create(path)
-        return path.read_bytes()
-
-    config, session = write_run(folder / "r") / CONFIG_FILE, folder / "sessions" / "s.jsonl"
-    settings_content = create(SETTINGS_FILES[0], folder / "settings.json")
-    config_content, session_content = create(CONFIGS[0], config), create(SESSIONS[0], session)
-    store = SettingsStore()
-    assert "older lotr-tui" in store.notice
-    assert store.update(pace=5.0) == ""
-    with pytest.raises(InvalidInputError, match=r"^.*written by another version of lotr-tui.*$"):
-        load_model(config.parent)
-    with pytest.raises(SessionError, match=r"^.*older lotr-tui.*$"):
-        load_session(session)
-    assert config.read_bytes() == config_content
-    assert (folder / "settings.json.damaged-1").read_bytes() == settings_content
-    assert (folder / "sessions" / "s.jsonl.damaged-1").read_bytes() == session_content
-
-
 # Control characters
 
 
@@ -154,9 +131,7 @@ async def test_list_of_runs_shows_no_control_characters(make_app, tmp_path):
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("ctrl+o")
-        await until(
-            pilot, lambda: app.screen.query("#runs") and app.screen.query_one("#runs", OptionList).option_count > 1
-        )
+        await until(pilot, lambda: any(runs.option_count > 1 for runs in app.screen.query(OptionList)))
         await pilot.press("space", "down", "space", "d")
         await pilot.pause()
         lines = [line for widget in app.screen.query("*") for line in lines_of(widget).split("\n")]

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -55,43 +54,29 @@ window.lotrExpect = (text) => {
 """
 
 
+CHROMIUM = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+
+
 def missing_for_browser():
     """Return what a browser needs and this machine does not have, or None."""
     for package in ("textual_serve", "playwright"):
         if find_spec(package) is None:
             return f"no {package.replace('_', '-')}; pip install {package.replace('_', '-')}"
-    return None if find_chromium() else "no Chromium; install chromium or google-chrome"
-
-
-def find_chromium():
-    return next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
+    return None if CHROMIUM else "no Chromium; install chromium or google-chrome"
 
 
 class ServeProcess:
     """A running `lotr-tui serve` on a free port."""
 
-    def __init__(self, home, *arguments, environment=None):
+    def __init__(self, home, *arguments):
         """Start the server with `home` as `LOTR_TUI_HOME`, and wait for its URL, which has the token."""
         inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "TEXTUAL_DRIVER")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "lotr_tui", "serve", "--port", "0", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=inherited | {"LOTR_TUI_HOME": str(home)} | (environment or {}),
-        )
-        self._lines = []
-        self._reader = threading.Thread(
-            target=lambda: self._lines.extend(line.rstrip("\n") for line in self._process.stdout), daemon=True
-        )
-        self._reader.start()
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        while not self._lines and self._process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        self.url = self._lines[0] if self._lines else ""
+        command = [sys.executable, "-m", "lotr_tui", "serve", "--port", "0", *arguments]
+        environment, pipe = inherited | {"LOTR_TUI_HOME": str(home)}, subprocess.PIPE
+        self._process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=environment)
+        self.url = self._process.stdout.readline().rstrip("\n")
         if not self.url.startswith("http://"):
-            raise TerminalError(f"lotr-tui serve has not started: {self.output()}")
+            raise TerminalError(f"lotr-tui serve has not started: {self.url} {self.stop()}")
 
     @property
     def pid(self):
@@ -103,28 +88,10 @@ class ServeProcess:
 
         return [child.pid for child in psutil.Process(self.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
 
-    def wait_for_apps(self, count, timeout=TIMEOUT_SECONDS):
-        """Wait until `count` apps run, and return their process ids."""
-        deadline = time.monotonic() + timeout
-        while len(pids := self.app_pids()) != count:
-            if time.monotonic() > deadline:
-                raise TerminalError(f"{len(pids)} apps run in place of {count}")
-            time.sleep(0.05)
-        return pids
-
     def stop(self, number=signal.SIGTERM):
-        """Send a signal, and return the exit code and the lines that the server has printed."""
+        """Send a signal, and return the exit code and what the server has printed since its URL."""
         self._process.send_signal(number)
-        try:
-            self._process.wait(TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            self._process.kill()
-            raise TerminalError(f"lotr-tui serve has not ended after {number.name}") from error
-        self._reader.join(TIMEOUT_SECONDS)
-        return self._process.returncode, self.output()
-
-    def output(self):
-        return "\n".join(self._lines)
+        return self._process.wait(TIMEOUT_SECONDS), self._process.stdout.read()
 
     def __enter__(self):
         return self
@@ -141,23 +108,17 @@ class BrowserTab:
         self.page = page
         page.add_init_script(_HOOKS.replace("TIMEOUT", str(1000 * TIMEOUT_SECONDS)))
 
-    def open(self, url, ready_text=""):
-        """Open a URL, and wait until the terminal shows `ready_text`."""
-        self.page.goto(url)
-        self.wait_for(ready_text)
-
     def screen(self):
         """Return the rows of the terminal, as xterm.js has read them."""
         return self.page.evaluate("() => window.lotrScreen()")
 
-    def wait_for(self, text, timeout=TIMEOUT_SECONDS):
-        """Wait until the terminal shows `text`, and return the screen."""
-        deadline = time.monotonic() + timeout
+    def wait_for(self, text):
+        """Wait until the terminal shows `text`."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while text not in (screen := self.screen()) or not screen.strip():
             if time.monotonic() > deadline:
                 raise TerminalError(f"the browser does not show {text!r} but:\n{screen}")
             time.sleep(0.05)
-        return screen
 
     def cell_position(self, text, column=0):
         """Return the middle of a cell in pixels: the one `column` cells after the start of `text` on the screen."""
@@ -183,16 +144,13 @@ def run_chromium():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_OPTIONS)
-        try:
-            yield browser
-        finally:
-            browser.close()
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
 
 
 def open_tab(browser, url, ready_text, size=(1280, 720)):
     """Open a URL in a separate browser window, without the cookies of others, and wait for `ready_text`."""
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
     tab = BrowserTab(context.new_page())
-    tab.open(url, ready_text)
+    tab.page.goto(url)
+    tab.wait_for(ready_text)
     return tab

@@ -1,58 +1,21 @@
-"""A finished run with as many steps as wanted."""
+"""A record of a finished run with as many steps as wanted."""
 
 import json
 
 from engine import events
-from engine.config import Config
-from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
-
-NUM_EVALUATIONS = 1000
-TEST_PERPLEXITY = 72.3
-SECONDS_PER_STEP = 0.0371
+from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 
 
 def write_long_run(path, num_steps):
-    """Write a finished run with `num_steps` steps and evenly spaced evaluations and samples."""
+    """Write the metrics and samples of a run with `num_steps` steps, an evaluation at every third, and a sample."""
     path.mkdir(parents=True)
-    (path / CONFIG_FILE).write_text(Config("tiny").to_json())
-    eval_interval = max(1, num_steps // NUM_EVALUATIONS)
-    with (path / METRICS_FILE).open("w") as metrics, (path / SAMPLES_FILE).open("w") as samples:
-        started = events.Started(
-            run=path.name,
-            preset="tiny",
-            parameters=752_239,
-            vocabulary_size=879,
-            train_tokens=19_022,
-            valid_tokens=2_227,
-            epochs=NUM_EVALUATIONS,
-            device="cpu",
-            corpus_sha256="",
-            unigram_perplexity=150.9,
-            kneser_ney_perplexity=90.8,
-        )
-        _write_event(metrics, started)
-        for number in range(1, num_steps + 1):
-            fraction = number / num_steps
-            epoch, seconds = NUM_EVALUATIONS * fraction, number * SECONDS_PER_STEP
-            step = events.Step(
-                step=number,
-                epoch=epoch,
-                train_perplexity=60 + 90 * (1 - fraction) ** 2 + number * 7919 % 1009 / 100,
-                lr=0.006 * (1 - fraction),
-                gradient_norm=0.2 + number * 31 % 97 / 1000,
-                tokens_per_second=9000 + number % 997 / 7,
-                seconds=seconds,
-                eta_seconds=(num_steps - number) * SECONDS_PER_STEP,
-            )
-            _write_event(metrics, step)
-            if number % eval_interval == 0:
-                perplexity = 70 + 80 * (1 - fraction) ** 2
-                _write_event(metrics, events.Evaluated(number, epoch, perplexity, is_best=True, seconds=seconds))
-                texts = ("bilbo baggins is", "a friend of mine")
-                _write_event(samples, events.Sampled(number, epoch, *texts, seed=0, temperature=0.7))
-        end = (float(NUM_EVALUATIONS), 70.0, TEST_PERPLEXITY, num_steps * SECONDS_PER_STEP)
-        _write_event(metrics, events.Finished("done", path.name, *end))
-
-
-def _write_event(file, event):
-    file.write(json.dumps(events.event_to_dict(event)) + "\n")
+    rows = [events.Started(path.name, "tiny", 752_239, 879, 19_022, 2_227, num_steps, "cpu", "", 150.9, 90.8)]
+    for number in range(1, num_steps + 1):
+        rows.append(events.Step(number, number, 60 + number * 7919 % 1009 / 100, 0.006, 0.2, 9000.0, number, 0.0))
+        if number % 3 == 0:
+            valid = 70 + 80 * (1 - number / num_steps) ** 2
+            rows.append(events.Evaluated(number, number, valid, is_best=True, seconds=number))
+    rows.append(events.Finished("done", path.name, num_steps, 70.0, 72.3, num_steps))
+    sample = events.Sampled(num_steps, num_steps, "bilbo baggins is", "a friend of mine", seed=0, temperature=0.7)
+    for name, written in ((METRICS_FILE, rows), (SAMPLES_FILE, [sample])):
+        (path / name).write_text("".join(json.dumps(events.event_to_dict(event)) + "\n" for event in written))

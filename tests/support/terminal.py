@@ -11,7 +11,6 @@ import termios
 import time
 from contextlib import contextmanager, suppress
 from fcntl import ioctl
-from pathlib import Path
 from signal import SIGKILL
 
 SESSION_COMMAND = [sys.executable, "-m", "lotr_tui"]
@@ -36,27 +35,21 @@ class Terminal:
 
     def __init__(self, command, width, height, home):
         """Prepare a terminal with `home` as `LOTR_TUI_HOME`; `spawn` starts the program."""
-        self._command = [str(argument) for argument in command]
+        self._command, self._home = [str(argument) for argument in command], home
         self.size = width, height
-        self._home = home
-        self._fd = None
-        self.pid = 0
-        self._recent_output = self._unread = b""
+        self.pid, self._fd, self._recent_output, self._unread = 0, None, b"", b""
         self.exit_status = None
         """Exit status, or the negative number of the signal that ended the program; None before `has_exited`."""
 
     @contextmanager
     def spawn(self):
         """Start the program, and kill it when the context exits."""
-        self.exit_status, self._recent_output, self._unread = None, b"", b""
-        program, command = self._command[0], self._command
         inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "CI")}
         terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LOTR_TUI_HOME": str(self._home)}
-        environment = inherited | terminal
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             try:  # only execve: other threads of the parent may have held locks at the fork
-                os.execve(program, command, environment)
+                os.execve(self._command[0], self._command, inherited | terminal)
             finally:  # if execve fails, the copy of the parent must not continue
                 os._exit(127)
         os.set_blocking(self._fd, False)
@@ -100,12 +93,13 @@ class Terminal:
         if self._unread:
             output, self._unread = self._unread, b""
             return output
+        if self._fd is None:
+            raise TerminalError("the terminal is closed")
         ready, _, _ = select.select([self._fd], [], [], timeout)
         try:
             output = os.read(self._fd, 1 << 16) if ready else b""
         except OSError as error:
-            last_output = " ".join(strip_control_sequences(self._recent_output).split())[-500:]
-            raise TerminalError(f"{self} has ended; its last output: {last_output!r}") from error
+            raise self._error("has ended") from error
         self._recent_output = (self._recent_output + output)[-2000:]
         return output
 
@@ -117,7 +111,8 @@ class Terminal:
                 keys = keys[os.write(self._fd, keys) :]
                 continue
             unread += self.read(0.01)  # a program that is blocked on its output reads no keys
-            self._check_time(deadline, "read the keys")
+            if time.perf_counter() >= deadline:
+                raise self._error("did not read the keys in time")
         self._unread += unread
 
     def read_until(self, text):
@@ -129,7 +124,8 @@ class Terminal:
             recent = (recent + output)[-200_000:]
             if output and text in strip_control_sequences(recent):
                 return read_at
-            self._check_time(deadline, f"show {text or 'anything'!r}")
+            if read_at >= deadline:
+                raise self._error(f"did not show {text or 'anything'!r} in time")
 
     def press(self, keys, expected=""):
         """Press keys, and return the seconds until `expected` appears in the output (by default, until any output)."""
@@ -137,12 +133,25 @@ class Terminal:
         self.write(keys)
         return self.read_until(expected) - started
 
-    def read_until_exit(self):
-        deadline = time.perf_counter() + TIMEOUT_SECONDS
+    def output_until(self, condition, timeout=TIMEOUT_SECONDS):
+        """Return the output until `condition` holds of it. The program may end, or the terminal be closed, before."""
+        output, deadline = b"", time.perf_counter() + timeout
+        while not condition(output):
+            if time.perf_counter() >= deadline:
+                raise self._error(f"did not do what was expected within {timeout:.0f} s")
+            try:
+                output += self.read(0.02)
+            except TerminalError:
+                time.sleep(0.01)
+        return output
+
+    def read_until_exit(self, timeout=TIMEOUT_SECONDS):
+        """Wait until the program has ended, and return its output until then."""
+        output = self.output_until(lambda _: self.has_exited(), timeout)
         with suppress(TerminalError):
-            while time.perf_counter() < deadline:
-                self.read()
-        self._check_time(deadline, "end")
+            while rest := self.read(0.02):
+                output += rest
+        return output
 
     def read_until_quiet(self, quiet_seconds, timeout):
         """Read until there is no output for `quiet_seconds`, at most for `timeout` seconds."""
@@ -150,32 +159,18 @@ class Terminal:
         while time.perf_counter() < end and self.read(quiet_seconds):
             pass
 
-    def __str__(self):
-        return " ".join(self._command[1:3])
-
-    def _check_time(self, deadline, action):
-        if time.perf_counter() >= deadline:
-            raise TerminalError(f"{self} did not {action} within {TIMEOUT_SECONDS:.0f} s")
+    def _error(self, problem):
+        last_output = " ".join(strip_control_sequences(self._recent_output).split())[-500:]
+        return TerminalError(f"{' '.join(self._command[1:3])} {problem}; its last output: {last_output!r}")
 
 
 @contextmanager
-def run_in_terminal(command, width=80, height=24, ready_text=MODEL_READY_TEXT, home=None):
-    """Run a program in a terminal, and enter the context once `ready_text` is shown and the output is quiet.
-
-    `LOTR_TUI_HOME` is `home`, or an empty temporary folder.
-    """
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Terminal(command, width, height, home or Path(folder)).spawn() as terminal,
-    ):
+def run_in_terminal(command, width=80, height=24, ready_text=MODEL_READY_TEXT):
+    """Run a program in a terminal, and enter the context once `ready_text` is shown and the output is quiet."""
+    with tempfile.TemporaryDirectory() as home, Terminal(command, width, height, home).spawn() as terminal:
         terminal.read_until(ready_text)
         terminal.read_until_quiet(0.5, 3)
         yield terminal
-
-
-def epoch_marker(epochs):
-    """Return the text after the current epoch on the dashboard of a running training."""
-    return f"/{epochs} ·"
 
 
 def strip_control_sequences(output):

@@ -73,25 +73,15 @@ class Counter(Static, can_focus=True):
         assert self.screen
 
 
-class TextScreen(Screen[None]):
-    def compose(self):
-        yield Static(id="text")
-
-    def action_use_text(self):
-        self.query_one("#text")
-
-
-async def test_key_of_a_widget_or_screen_that_is_not_there_does_nothing():
+async def test_key_of_a_widget_that_is_not_there_does_nothing():
     app = TextualFixesApp()
     async with app.run_test() as pilot:
-        counter, screen = Counter(), TextScreen()
+        counter = Counter()
         await app.mount(counter)
         assert await app.run_action("use_screen", counter)
         await counter.remove()
         await until(pilot, lambda: not counter.is_attached)
         assert not await app.run_action("use_screen", counter)
-        app.push_screen(screen)  # not mounted yet
-        assert not await app.run_action("use_text", screen)
 
 
 # Screens
@@ -241,15 +231,3 @@ async def test_click_outside_a_smaller_terminal():
             palette.post_message(Click(palette, x, y, 0, 0, 1, False, False, False, screen_x=x, screen_y=y))
             await pilot.pause()
         await until(pilot, lambda: app.screen is base)
-
-
-async def test_palette_follows_the_theme():
-    app = PaletteApp()
-    async with app.run_test() as pilot:
-        palette = await open_palette(pilot)
-        await until(pilot, lambda: palette.has_class("-ready"))  # a new class restyles the palette
-        background, below = palette.styles.background, app.screen_stack[0].styles.background
-        app.theme = "textual-light"
-        await until(pilot, lambda: app.screen_stack[0].styles.background != below)
-        await pilot.pause()
-        assert palette.styles.background != background

@@ -5,14 +5,13 @@ import signal
 import sys
 import termios
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from lotr_tui.textual_fixes.terminal.closed_terminal_output import ResilientWriterThread
-from tests.support.terminal import MODEL_READY_TEXT, SESSION_COMMAND, Terminal, TerminalError
+from tests.support.terminal import MODEL_READY_TEXT, SESSION_COMMAND, Terminal
 
 MANY_WRITES = 100
 """More than the queue of the writer holds."""
@@ -36,7 +35,7 @@ class SmallApp(TextualFixesApp):
 
 SmallApp().run()
 """
-SCREEN_TEXT = b"the whole screen"
+SCREEN_TEXT = "the whole screen"
 CTRL_Q, CTRL_T = b"\x11", b"\x14"
 ALTERNATE_SCREEN_ON, ALTERNATE_SCREEN_OFF = b"\x1b[?1049h", b"\x1b[?1049l"
 
@@ -75,9 +74,7 @@ def test_session_survives_bytes_that_are_not_utf8_and_ends_with_its_terminal(tmp
         terminal.read_until(MODEL_READY_TEXT)
         terminal.press(b"\xff\xfe\x80 the lamp", "lamp")
         terminal.hang_up()
-        end = time.monotonic() + 20
-        while not terminal.has_exited() and time.monotonic() < end:
-            time.sleep(0.02)
+        terminal.read_until_exit(20)
         assert terminal.exit_status == 129
 
 
@@ -89,41 +86,36 @@ def terminal(tmp_path):
     """Return the terminal of a small app that has painted its screen."""
     with Terminal([sys.executable, "-c", APP_SOURCE], 60, 10, tmp_path).spawn() as terminal:
         terminal.shell_modes = terminal.modes()
-        read_until(terminal, lambda output: SCREEN_TEXT in output)
+        terminal.read_until(SCREEN_TEXT)
         terminal.read_until_quiet(0.2, 3)
         yield terminal
-
-
-def read_until(terminal, condition):
-    """Return the output until it meets a condition."""
-    output, deadline = b"", time.monotonic() + 10
-    while not condition(output):
-        assert time.monotonic() < deadline, output
-        with suppress(TerminalError):  # the process has ended
-            output += terminal.read(0.02)
-    return output
 
 
 def stop_process(terminal, number):
     """Send a signal that stops the process, and return the output until then."""
     os.kill(terminal.pid, number)
     status = Path(f"/proc/{terminal.pid}/status")
-    return read_until(terminal, lambda _: "State:\tT" in status.read_text()) + terminal.read(0.05)
+    return terminal.output_until(lambda _: "State:\tT" in status.read_text()) + terminal.read(0.05)
 
 
 def continue_process(terminal):
     """Continue the process, and return the output until the screen is painted, with the terminal in raw mode."""
     os.kill(terminal.pid, signal.SIGCONT)
-    output = read_until(terminal, lambda output: SCREEN_TEXT in output)
+    output = terminal.output_until(lambda output: SCREEN_TEXT.encode() in output)
     assert not terminal.modes()[3] & (termios.ECHO | termios.ICANON)
     return output
 
 
-def quit_app(terminal):
-    terminal.write(CTRL_Q)
-    assert ALTERNATE_SCREEN_OFF in read_until(terminal, lambda _: terminal.has_exited())
+def check_exit(terminal, output):
+    assert ALTERNATE_SCREEN_OFF in output
+    assert b"Traceback" not in output
     assert terminal.exit_status == 0
     assert terminal.modes() == terminal.shell_modes
+
+
+def quit_app(terminal):
+    terminal.write(CTRL_Q)
+    check_exit(terminal, terminal.read_until_exit())
 
 
 def test_an_app_that_was_stopped_and_continued_turns_on_what_a_shell_has_turned_off_and_quits(terminal):
@@ -146,14 +138,12 @@ def test_a_suspended_app_restores_the_terminal_meanwhile_and_resumes(terminal):
 
 
 def test_a_continue_signal_wakes_the_app_through_another_thread_and_changes_nothing_during_the_exit(terminal):
-    terminal.write(CTRL_T)
-    read_until(terminal, lambda output: SCREEN_TEXT in output)
+    terminal.press(CTRL_T, SCREEN_TEXT)
     terminal.write(CTRL_Q)
-    output = b""
-    while not terminal.has_exited():
-        os.kill(terminal.pid, signal.SIGCONT)
-        with suppress(TerminalError):
-            output += terminal.read(0.005)
-    assert b"Traceback" not in output
-    assert terminal.exit_status == 0
-    assert terminal.modes() == terminal.shell_modes
+
+    def has_ended(output):
+        if not terminal.has_exited():
+            os.kill(terminal.pid, signal.SIGCONT)
+        return terminal.has_exited()
+
+    check_exit(terminal, terminal.output_until(has_ended) + terminal.read_until_exit())
