@@ -8,7 +8,6 @@ from importlib.machinery import ModuleSpec
 
 import pytest
 
-from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS_ID
 from engine.models.ngram import KneserNey
@@ -96,16 +95,6 @@ def test_pre_training_needs_fewer_bits_than_the_twin_from_scratch(scored):
     assert scored.models[scored.best].name == "LSTM, pre-trained"
 
 
-def test_own_corpus_has_no_twin_from_scratch(tmp_path):
-    corpus = tmp_path / "mine.csv"
-    corpus.write_text("dialog\n" + "".join(f"the {word} is number {word}\n" * 3 for word in map(str, range(100))))
-    comparison = comparison_of(Material(DataConfig(corpus=str(corpus), min_characters=1)))
-    assert [model.name for model in comparison.models] == [
-        "5-gram of words", "LSTM of words", "Transformer of words", "LSTM, pre-trained",
-    ]  # fmt: skip
-    assert "not this corpus" in comparison.models[-1].description
-
-
 def test_other_split_of_the_dialogues_scores_lines_that_both_hold_out():
     bundled = bundled_data_config()
     other = replace(bundled, split="lines")
@@ -133,18 +122,6 @@ def test_model_that_fails_does_not_stop_the_others():
     assert comparison.best == 1
     assert ModelProgress(0, "loading …") in events
     assert not list(comparison.iter_events(lambda: False))  # outcomes are kept
-
-
-def test_cancelled_comparison_goes_on_later():
-    material = Material()
-    comparison = comparison_of(material)
-    comparison.models = comparison.models[:2]
-    list(comparison.iter_events(lambda: len(comparison.outcomes) == 1))
-    assert list(comparison.outcomes) == [0]
-    assert comparison.best is None
-    assert comparison_of(material) is comparison
-    list(comparison.iter_events(lambda: False))
-    assert list(comparison.outcomes) == [0, 1]
 
 
 def test_installed_model_is_found_without_an_import(monkeypatch, tmp_path):

@@ -16,20 +16,19 @@ TOKENIZER = WordTokenizer(("<unk>", "<eos>", "der", "alte", "ring", "liegt", "im
 LINES = ["Der Ring", "Der neue Ring liegt im See", "Der alte Ring liegt im See", "Im See liegt der alte Ring"]
 
 
-def test_default_is_kept_if_its_words_are_known():
-    assert find_example("Der Ring", LINES, TOKENIZER, start_words=5) == "Der Ring"
-    assert find_example("Der Ring", LINES, TOKENIZER) == "Der Ring"
-
-
-def test_first_longer_line_whose_words_are_known_replaces_it():
-    assert find_example("The ring", LINES, TOKENIZER, start_words=5) == "Der alte Ring liegt im"
-    assert find_example("The ring", LINES, TOKENIZER) == "Der alte Ring liegt im See"
-
-
-def test_line_that_the_chapter_can_use_is_preferred():
-    assert find_example("Der Ring", LINES, TOKENIZER, lambda line: line.startswith("Im")) == LINES[3]
-    assert find_example("Der Ring", LINES, TOKENIZER, lambda line: False) == "Der Ring"
-    assert find_example("The ring", LINES, TOKENIZER, lambda line: False) == LINES[2]
+@pytest.mark.parametrize(
+    ("default", "options", "example"),
+    [
+        ("Der Ring", {"start_words": 5}, "Der Ring"),
+        ("Der Ring", {}, "Der Ring"),
+        ("The ring", {"start_words": 5}, "Der alte Ring liegt im"),
+        ("The ring", {}, "Der alte Ring liegt im See"),
+        ("Der Ring", {"is_suitable": lambda line: line.startswith("Im")}, LINES[3]),
+        ("Der Ring", {"is_suitable": lambda line: False}, "Der Ring"),
+    ],
+)
+def test_default_is_replaced_by_a_line_of_known_words_that_the_chapter_can_use(default, options, example):
+    assert find_example(default, LINES, TOKENIZER, **options) == example
 
 
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "ring"))

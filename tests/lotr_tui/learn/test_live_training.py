@@ -4,7 +4,6 @@ import json
 import math
 import tempfile
 import time
-from collections import Counter
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
@@ -34,14 +33,10 @@ from lotr_tui.learn.live_training import (
     train_perplexity,
 )
 from lotr_tui.learn.overfitting_run import (
-    Regularization,
     load_overfitting_run,
-    overfitting_config,
-    read_curves,
 )
 from lotr_tui.learn.training_verdict import Verdict, judge
 from lotr_tui.monitor.training_view import TrainingView
-from tests.support.kneser_ney import ReferenceKneserNey
 from tests.support.live_training import live_events
 from tests.support.small_corpora import run_to_end, write_corpus
 
@@ -92,7 +87,7 @@ def kept_run(tmp_path, monkeypatch):
     return tmp_path / "kept" / live_training.RUN_NAME
 
 
-def test_numbers_of_a_real_training_are_those_of_its_run_directory_and_of_independent_models(short_config, kept_run):
+def test_numbers_of_a_real_training_are_those_of_its_run_directory(short_config, kept_run):
     training = TemporaryTraining(short_config, scores_train=True)
     wait(training)
     view, dataset = training.view, limit_dataset(load_dataset(bundled_data_config()))
@@ -111,39 +106,11 @@ def test_numbers_of_a_real_training_are_those_of_its_run_directory_and_of_indepe
     assert scores[view.best.step] == pytest.approx(train_perplexity(best, dataset), rel=1e-6)
     assert view.started is not None
     assert view.started.train_tokens == 3000
-    assert view.started.unigram_perplexity == pytest.approx(unigram_perplexity(dataset), rel=1e-6)
-    assert view.started.kneser_ney_perplexity == pytest.approx(kneser_ney_perplexity(dataset), rel=1e-5)
 
 
-def unigram_perplexity(dataset):
-    counts = Counter(dataset.train.tolist())
-    size, total = len(dataset.tokenizer), len(dataset.train) + 1  # one more token, spread evenly over the vocabulary
-    return math.exp(-float(np.mean([math.log((counts[id] + 1 / size) / total) for id in dataset.valid.tolist()])))
-
-
-def kneser_ney_perplexity(dataset):
-    reference = ReferenceKneserNey(dataset.train.tolist(), len(dataset.tokenizer), 5)
-    text = [1, *dataset.valid.tolist()]
-    nlls = [-math.log(reference.prob(text[i], tuple(text[max(0, i - 4) : i]))) for i in range(1, len(text))]
-    return math.exp(sum(nlls) / len(nlls))
-
-
-def test_folder_is_removed_at_the_end_and_after_a_failure(short_config, temporary, monkeypatch):
-    wait(training := TemporaryTraining(short_config))
-    assert training.view.finished is not None
-    assert not folders(temporary)
-
-    def fail(*_):
-        assert folders(temporary)
-        raise RunError("no room")
-
-    monkeypatch.setattr("engine.training.job.prepare_job", fail)
-    wait(training := TemporaryTraining(short_config))
-    assert training.view.failure == "no room"
-    assert not folders(temporary)
-
-
-def test_stopped_training_ends_within_a_moment_and_removes_its_folder(short_config, temporary):
+def test_stopped_and_failed_trainings_end_within_a_moment_and_remove_their_folders(
+    short_config, temporary, monkeypatch
+):
     training = TemporaryTraining(short_config.with_values(epochs=1000))
     while training.view.step < 3:
         training.poll()
@@ -153,6 +120,15 @@ def test_stopped_training_ends_within_a_moment_and_removes_its_folder(short_conf
     assert time.monotonic() - start < 2
     assert not folders(temporary)
     assert training.join(5)
+
+    def fail(*_):
+        assert folders(temporary)
+        raise RunError("no room")
+
+    monkeypatch.setattr("engine.training.job.prepare_job", fail)
+    wait(training := TemporaryTraining(short_config))
+    assert training.view.failure == "no room"
+    assert not folders(temporary)
 
 
 def make_reader(ids, options):
@@ -178,84 +154,52 @@ def test_window_of_each_step_is_what_the_engine_reads(batch_size, bptt, row_leng
 
 
 GOOD = [2247.0, 295.0, 208.0, 170.0, 146.0, 135.0, 127.0, 120.0, 114.5, 111.0, 108.0]
-
-
-def verdict_of(events):
-    view = TrainingView()
-    for event in events:
-        view.apply(event)
-    return judge(view)
-
-
-def test_curve_beats_the_5_gram_model_at_the_first_evaluation_below_it():
-    assert verdict_of(live_events(GOOD[:-1])) == Verdict()
-    assert verdict_of(live_events(GOOD)) == Verdict(beats_ngram=True)
-
-
-@pytest.mark.parametrize(("last", "is_slow"), [(286.0, True), (285.0, False)])
-def test_training_above_the_unigram_model_after_two_of_five_epochs_is_too_slow(last, is_slow):
-    early = [2247.0, *[700.0] * 7]
-    assert verdict_of(live_events(early)) == Verdict()
-    assert verdict_of(live_events([*early, last])) == Verdict(is_too_slow=is_slow, is_hopeless=is_slow)
+SLOW = [2247.0, *[700.0] * 7, 286.0]
+JUMPED = [2247.0, 1e9, 1e8, 1e7, 1e6, 1e5, 1e5, 1e5, 1e5, 1e5]
+EARLY = [2247.0, 290.0, 250.0, 240.0]
 
 
 @pytest.mark.parametrize(
-    ("train", "has_jumped"),
+    ("valid", "train", "verdict"),
     [
-        ([300.0, 250.0, 400.0], False),  # another text
-        ([300.0, 250.0, 760.0], True),
-        ([6000.0, 250.0, 200.0], False),
-        ([6800.0, 250.0, 200.0], True),  # compared with the evaluation before the first step
-        ([math.inf, 250.0, 200.0], True),
-        ([math.nan, 250.0, 200.0], True),
+        (GOOD, None, Verdict(beats_ngram=True)),
+        (GOOD[:-1], None, Verdict()),  # above the 5-gram model
+        (SLOW, None, Verdict(is_too_slow=True, is_hopeless=True)),
+        (SLOW[:-1], None, Verdict()),
+        ([*SLOW[:-1], 285.0], None, Verdict()),  # below the unigram model
+        (EARLY, [300.0, 250.0, 400.0], Verdict()),  # the text differs, too
+        (EARLY, [300.0, 250.0, 760.0], Verdict(has_jumped=True)),
+        (EARLY, [math.nan, 250.0, 200.0], Verdict(has_jumped=True)),
+        (JUMPED[:3], None, Verdict(has_jumped=True)),
+        (JUMPED, None, Verdict(has_jumped=True, is_hopeless=True)),  # but not too slow
     ],
 )
-def test_loss_jumps_if_the_perplexity_is_three_times_the_lowest_one_before(train, has_jumped):
-    assert verdict_of(live_events([2247.0, 290.0, 250.0, 240.0], train)).has_jumped == has_jumped
-
-
-def test_training_that_has_jumped_is_not_too_slow_and_is_hopeless_after_three_evaluations():
-    valid = [2247.0, 1e9, 1e8, 1e7, 1e6, 1e5, 1e5, 1e5, 1e5, 1e5]
-    for number in range(2, len(valid)):
-        verdict = verdict_of(live_events(valid[:number]))
-        assert verdict == Verdict(has_jumped=True, is_hopeless=number >= 4)
+def test_a_training_is_good_too_slow_or_has_jumped(valid, train, verdict):
+    view = TrainingView()
+    for event in live_events(valid, train):
+        view.apply(event)
+    assert judge(view) == verdict
 
 
 BUNDLED_RUN = assets_dir() / "class/overfitting"
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Train for one pass over the text, with few numbers."""
-    monkeypatch.setattr(live_training, "MAX_TRAIN_TOKENS", 3000)
-    monkeypatch.setattr(overfitting_run, "EPOCHS", 1)
-
-
-def test_bundled_run_has_the_configuration_of_this_version_and_no_regularization():
-    data = bundled_data_config()
-    config = read_config(BUNDLED_RUN)
-    assert config == overfitting_config(data, len(load_dataset(data).train), Regularization())
-    model = config.model
-    assert (model.embedding_dropout, model.input_dropout, model.output_dropout, model.weight_drop) == (0, 0, 0, 0)
-    assert not model.tie_weights
-    assert sum(path.stat().st_size for path in BUNDLED_RUN.iterdir()) < 10_000
-
-
-def test_bundled_run_overfits():
+def test_bundled_run_without_regularization_overfits():
     data = bundled_data_config()
     curves, lines = run_to_end(load_overfitting_run(data, load_dataset(data), lambda: False))
     assert lines == []
-    assert curves == read_curves(BUNDLED_RUN)
-    rows = [json.loads(line) for line in (BUNDLED_RUN / "metrics.jsonl").read_text().splitlines()]
-    assert curves.valid == tuple(row["valid_perplexity"] for row in rows[1:])
+    assert curves.valid == tuple(row["valid_perplexity"] for row in rows_of(BUNDLED_RUN, "evaluated")[1:])
+    model = read_config(BUNDLED_RUN).model
+    assert (model.embedding_dropout, model.input_dropout, model.output_dropout, model.weight_drop) == (0, 0, 0, 0)
     best = curves.valid.index(curves.best)
     assert curves.epochs[best] < 4
     assert curves.valid[-1] > 1.15 * curves.best
     assert curves.train[-1] < 0.75 * curves.train[best]
 
 
-@pytest.mark.usefixtures("quick")
-def test_run_of_a_corpus_of_the_user_is_trained_once(tmp_path):
+def test_run_of_a_corpus_of_the_user_is_trained_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(live_training, "MAX_TRAIN_TOKENS", 3000)
+    monkeypatch.setattr(overfitting_run, "EPOCHS", 1)
     data = class_data_config(write_corpus(tmp_path / "own.csv", 500))
     dataset = load_dataset(data)
     curves, lines = run_to_end(load_overfitting_run(data, dataset, lambda: False))

@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -75,14 +76,10 @@ PARTLY_READABLE_GPU = GpuStats(
 )
 
 
-def make_tile(times, history):
-    return MetricTile(group="", name="lr", value="", value_width=4, times=times, history=history)
-
-
 def test_history_is_resampled_to_equal_parts_of_the_last_minute():
-    part = WINDOW_SECONDS / 4
-    times = np.array([0.1, 0.5, 1.2, 3.1, 3.2, 4.5]) * part
-    tile = make_tile(times, np.array([9.0, 9.0, 4.0, 1.0, 3.0, 7.0]))
+    times = np.array([0.1, 0.5, 1.2, 3.1, 3.2, 4.5]) * WINDOW_SECONDS / 4
+    history = np.array([9.0, 9.0, 4.0, 1.0, 3.0, 7.0])
+    tile = MetricTile(group="", name="lr", value="", value_width=4, times=times, history=history)
     assert tile.resample(4) == [4.0, 4.0, 2.0, 7.0]  # older values are left out, and a part without values is flat
     assert tile.resample(1) == [7.0]
 
@@ -110,13 +107,8 @@ HOUR = 3600.0
 
 
 def test_durations_of_a_training_are_correct_while_the_clock_jumps(tmp_path, monkeypatch):
-    """Elapsed time, remaining time, tokens per second and the time of checkpoints use a monotonic clock."""
-    plain, jumps = time.time, iter(range(10**9))
-
-    def jumping_time():
-        return plain() + (-1) ** next(jumps) * 5 * HOUR
-
-    monkeypatch.setattr(time, "time", jumping_time)
+    plain, jumps = time.time, count()
+    monkeypatch.setattr(time, "time", lambda: plain() + (-1) ** next(jumps) * 5 * HOUR)
     started_at = time.perf_counter()
     events = list(train(make_config(epochs=2, checkpoint_seconds=HOUR), make_dataset(tmp_path), "r", lambda: False))
     duration = time.perf_counter() - started_at

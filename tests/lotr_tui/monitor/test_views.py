@@ -9,17 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import events
-from engine.control import ControlCommand
-from engine.errors import RunError
 from engine.events import (
     CommandApplied,
     Finished,
     Resume,
     Step,
-    event_from_dict,
-    event_to_dict,
 )
-from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from engine.runs.locked_run import create_run
 from engine.runs.metrics import read_current_rows
@@ -33,25 +28,9 @@ from lotr_tui.monitor.smoothing import (
 )
 from lotr_tui.monitor.step_columns import StepColumns
 from lotr_tui.monitor.training_view import TrainingView
-from tests.support.app import finished, make_decoder, training_events
+from tests.support.app import training_events
 from tests.support.metrics import append_events, make_step, view_of
 from tests.support.runs import CONFIG, VOCABULARY
-
-
-def decode(event):
-    decoded = event_from_dict(event_to_dict(event))
-    assert decoded is not None
-    return decoded
-
-
-def test_view_is_the_same_from_live_events_and_from_their_records():
-    events = [*training_events(), finished(make_decoder())]
-    live = view_of(events)
-    assert live == view_of(map(decode, events))
-    assert live.best is not None
-    assert live.best.valid_perplexity == min(event.valid_perplexity for event in live.evaluations)
-    assert live.epoch == 12
-    assert not live.is_active
 
 
 def test_commands_change_the_view_and_a_resume_undoes_them():
@@ -61,7 +40,6 @@ def test_commands_change_the_view_and_a_resume_undoes_them():
         view.apply(CommandApplied(33, 3.0, kind, value))
     assert (view.prompt, view.lr_scale, view.paused) == ("the lamp", 0.5, True)
     view.apply(Finished("detached", "r", 3.0, 70.0, math.nan, 6.0))
-    assert not view.paused
     view.apply(Resume(20))
     assert (view.prompt, view.lr_scale, view.paused, view.resume_count) == ("bilbo baggins is", 1, False, 1)
     assert view.phase == "training"
@@ -133,6 +111,7 @@ def test_a_complete_run_has_the_view_and_the_log_of_its_live_events(tmp_path_fac
     view = TrainingView.from_run(path)
     assert have_same_content(view, view_of(training))
     assert view.log == view_of(training).log
+    assert view.best == min(view.evaluations, key=lambda event: event.valid_perplexity, default=None)
     rows = [row for row in read_current_rows(path / METRICS_FILE) if row["event"] == "step"]
     assert view.steps.column("step").tolist() == [row["step"] for row in rows]
     assert [sample.step for sample in view.samples] == [
@@ -171,17 +150,6 @@ def test_the_notice_describes_the_followed_run(tmp_path):
     assert f"train --resume {followed.path}" in followed.view.notice
     run.path.rename(tmp_path / "elsewhere")
     follow_until(followed, lambda: "was deleted" in followed.view.notice)
-    followed.stop()
-
-
-def test_commands_are_sent_to_the_process_that_trains_the_run(tmp_path):
-    run = create_run(CONFIG, VOCABULARY, "r", tmp_path)
-    commands, followed = CommandFileReader(run.path), RunFollower(run.path)
-    followed.send_command(ControlCommand("pause"))
-    assert commands() == [ControlCommand("pause")]
-    run.lock.release()
-    with pytest.raises(RunError, match="not being trained"):
-        followed.send_command(ControlCommand("pause"))
     followed.stop()
 
 
