@@ -88,8 +88,8 @@ CONFIGS = st.builds(
 )
 
 
-NO_EPOCHS = ("", "x", "2.5", "nan", "true", "0", "100001")
-NO_RATES = ("", "x", "1,5", "true", "nan", "-nan", "inf", "-inf", "Infinity", "1e999")
+NO_EPOCHS = ("", "x", "2.5", "nan", "true")
+NO_RATES = ("", "1,5", "true", "nan", "-inf", "Infinity", "1e999")
 
 
 class TestSettings:
@@ -97,33 +97,16 @@ class TestSettings:
         assert len(describe_settings()) == len(FIELDS)
         assert all(len(description) > 10 for _, description in describe_settings().values())
 
-    @pytest.mark.parametrize(
-        ("assignment", "expected"),
-        [
-            ("epochs=1e3", 1000),
-            ("tie_weights=Yes", True),
-            ("tie_weights=0", False),
-            ("sample_prompt=a = b", "a = b"),
-            ("sample_prompt=", ""),
-        ],
-    )
-    def test_override_sets_the_value(self, assignment, expected):
-        config = Config().with_overrides([assignment])
-        name = assignment.partition("=")[0].strip()
-        assert value_of(config, name) == expected
-        assert Config() == Config().with_overrides([])
-
-    def test_the_last_override_wins_and_others_are_kept(self):
-        config = Config().with_overrides(["epochs=3", "lr=0.5", "epochs=4"])
-        assert config == Config().with_values(lr=0.5, epochs=4)
+    def test_overrides_set_values_and_the_last_one_wins(self):
+        overrides = ["epochs=3", "lr=0.5", "epochs=1e3", "tie_weights=0", "sample_prompt=a = b"]
+        values = {"lr": 0.5, "epochs": 1000, "tie_weights": False, "sample_prompt": "a = b"}
+        assert Config().with_overrides(overrides) == Config().with_values(**values)
 
     @pytest.mark.parametrize(
         ("assignment", "message"),
         [
             ("lrr=1", "unknown setting 'lrr'; did you mean lr?"),
-            ("batchsize=3", "unknown setting 'batchsize'; did you mean batch_size?"),
             ("qqqqqq=1", "unknown setting 'qqqqqq'."),
-            ("=1", "unknown setting ''"),
             ("epochs", "'epochs' is not of the form key=value"),
             *((f"epochs={text}", f"epochs={text} is not a whole number from 1 to 100000") for text in NO_EPOCHS),
             *((f"lr={text}", f"lr={text} is not a number from 1e-09 to 1000") for text in NO_RATES),
@@ -173,14 +156,6 @@ class TestSettings:
 
 
 class TestJson:
-    def test_path_that_is_not_utf8_survives_a_round_trip(self):
-        config = Config().with_values(corpus="/tmp/caf\udce9.csv")
-        assert Config.from_json(config.to_json(), "config.json") == config
-
-    def test_sample_prompt_that_is_not_utf8_is_refused(self):
-        with pytest.raises(ConfigError, match=r"sample_prompt=.* is not UTF-8 text"):
-            Config().with_values(sample_prompt="caf\udce9")
-
     @settings(max_examples=50)
     @given(CONFIGS)
     def test_configuration_survives_a_round_trip(self, config):
@@ -188,10 +163,11 @@ class TestJson:
         assert Config.from_json(text, "here") == config
         json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
-    def test_a_missing_setting_gets_its_default(self):
-        values = json.loads(Config().to_json())
+    def test_a_missing_setting_gets_its_default_and_a_path_that_is_not_utf8_is_kept(self):
+        config = Config().with_values(corpus="/tmp/caf\udce9.csv")
+        values = json.loads(config.to_json())
         del values["training"]["epochs"]
-        assert Config.from_json(json.dumps(values), "here") == Config()
+        assert Config.from_json(json.dumps(values), "here") == config
 
     @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "null", "[]", "3", "{}", '{"preset": "tiny"}'])
     def test_error_for_an_invalid_configuration_names_the_file(self, text):
@@ -217,31 +193,21 @@ class TestJson:
         assert Config.from_json(config.to_json(), "here") == config
 
 
-def test_the_last_layer_has_the_embedding_size_if_weights_are_tied():
-    untied = ModelConfig(embedding_size=400, hidden_size=1150, tie_weights=False, num_layers=2)
-    assert untied.layer_sizes() == [(400, 1150), (1150, 1150)]
-    tied = ModelConfig(embedding_size=400, hidden_size=1150, tie_weights=True, num_layers=3)
-    assert tied.layer_sizes() == [(400, 1150), (1150, 1150), (1150, 400)]
-
-
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_found_by_its_name_and_survives_a_round_trip(name):
     config = get_preset(name)
     assert config.preset == name
+    with pytest.raises(ConfigError, match=rf"'{name}x'; did you mean .*\? The presets: .*notebook"):
+        get_preset(name + "x")
     assert Config.from_json(config.to_json(), "here") == config
 
 
-def test_error_for_an_unknown_preset_names_the_nearest_and_all():
-    with pytest.raises(ConfigError, match=r"'defualt'; did you mean default\? The presets: .*notebook"):
-        get_preset("defualt")
-    with pytest.raises(ConfigError, match=r"'zzz'\. The presets: .*default"):
-        get_preset("zzz")
-
-
-def test_notebook_preset_has_the_settings_of_the_notebook():
+def test_presets_have_the_layers_of_the_notebook_and_of_awd_lstm():
     config = get_preset("notebook")
     assert config.data.mode == "stream"
     assert config.model.layer_sizes() == [(512, 512), (512, 512)]
+    tied = ModelConfig(embedding_size=400, hidden_size=1150, tie_weights=True, num_layers=3)
+    assert tied.layer_sizes() == [(400, 1150), (1150, 1150), (1150, 400)]
     assert not config.model.tie_weights
     assert config.model.output_dropout == 0.65
     assert (config.training.batch_size, config.training.bptt) == (64, 50)

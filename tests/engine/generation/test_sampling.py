@@ -22,7 +22,7 @@ from engine.generation.processors import (
     log_softmax,
 )
 from engine.generation.prompt import prefill
-from engine.generation.sampling import process_log_probs, sample_tokens, sampling_probs
+from engine.generation.sampling import process_log_probs, sample_tokens, sampling_entropy_bits, sampling_probs
 from engine.generation.settings import SamplerSettings
 from tests.support.sampling import (
     CHAINS,
@@ -113,9 +113,12 @@ class TestChain:
             kept = log_probs.copy()
             history = np.random.default_rng(seed).integers(0, 40, 10).tolist()
             expected = naive_chain(log_probs, sampler, history, first)
-            actual = np.exp(process_log_probs(log_probs, sampler, history, suppress_eos=first))
+            logits = process_log_probs(log_probs, sampler, history, suppress_eos=first)
+            actual = np.exp(logits)
             assert actual == pytest.approx(expected, abs=1e-9)
             assert [p > 0 for p in actual] == [p > 0 for p in expected]
+            entropy = -sum(p * math.log2(p) for p in expected if p)
+            assert sampling_entropy_bits(logits) == pytest.approx(entropy, abs=1e-9)
             assert np.array_equal(log_probs, kept)
 
     def test_without_filters_the_unlikeliest_token_is_kept(self):

@@ -9,10 +9,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from engine.runtime.allocator import disable_heap_trimming, trim_heap
-from engine.runtime.background_import import SWITCH_INTERVAL, pause_garbage_collection, preload_torch, share_interpreter
-from engine.runtime.hardware import GpuStats, MachineMonitor, poll_machine_stats
-from engine.runtime.worker import GeneratorThread
+from engine.runtime.background_import import pause_garbage_collection
+from engine.runtime.hardware import GpuStats, MachineMonitor
 
 MEMORY_PROGRAM = """
 import resource, threading
@@ -53,24 +51,6 @@ def test_without_heap_trimming_freed_memory_is_reused_and_trim_heap_returns_it()
     assert trimmed < 110
 
 
-class Musl:
-    """Fake C library without mallopt."""
-
-    def __init__(self, name):
-        pass
-
-
-def no_library(name):
-    raise OSError("no C library")
-
-
-@pytest.mark.parametrize("library", [Musl, no_library])
-def test_other_c_libraries_are_left_unchanged(monkeypatch, library):
-    monkeypatch.setattr("ctypes.CDLL", library)
-    assert disable_heap_trimming() is False
-    trim_heap()
-
-
 def test_objects_created_during_an_import_are_never_searched_for_garbage():
     assert gc.isenabled()
     try:
@@ -82,17 +62,6 @@ def test_objects_created_during_an_import_are_never_searched_for_garbage():
         assert not any(id(item) in tracked for item in created)
     finally:
         gc.unfreeze()
-
-
-def test_threads_change_places_often_during_an_import():
-    before = sys.getswitchinterval()
-    try:
-        share_interpreter()
-        assert sys.getswitchinterval() == SWITCH_INTERVAL
-        preload_torch()
-        assert "torch" in sys.modules
-    finally:
-        sys.setswitchinterval(before)
 
 
 def fake_pynvml(power=1, error=None):
@@ -145,10 +114,3 @@ def test_a_gpu_without_power_sensor_reports_the_other_values(monkeypatch, power,
     assert gpus[0] == GpuStats(0.97, 3 * 2**30, 80 * 2**30, 67.0, watts)
     assert gpus[1].utilization == 0.96
     monitor.close()
-
-
-def test_polling_ends_when_cancelled():
-    worker = GeneratorThread("machine", poll_machine_stats).start()
-    worker.cancel()
-    assert worker.join(5)
-    assert worker.exception is None

@@ -40,18 +40,6 @@ class TestRecords:
             assert after.startswith(whole)
             assert [json.loads(line) for line in after.splitlines()[-len(more) :]] == [{"text": text} for text in more]
 
-    def test_a_long_torn_line_is_removed(self, tmp_path):
-        path = tmp_path / "rows.jsonl"
-        path.write_bytes(b'{"row": 1}\n' + b"x" * 200_000)
-        JsonLinesAppender(path).close()
-        assert path.read_bytes() == b'{"row": 1}\n'
-
-    def test_a_torn_line_of_gigabytes_is_ended_without_a_search_for_its_start(self, tmp_path):
-        path = write_sparse_file(tmp_path / "rows.jsonl")
-        size = path.stat().st_size
-        JsonLinesAppender(path).close()
-        assert path.stat().st_size == size + 1
-
     def test_records_wait_while_the_disk_is_full_and_no_part_of_a_line_stays(self, tmp_path):
         path = tmp_path / "rows.jsonl"
         appender = JsonLinesAppender(path)
@@ -65,14 +53,14 @@ class TestRecords:
         appender.close()
         assert read_records(path) == ["first", "second", "third"]
 
-    def test_records_beyond_the_buffer_are_lost_while_the_disk_is_full(self, tmp_path):
+    def test_a_long_torn_line_is_removed_and_one_of_gigabytes_ended_without_a_search_for_its_start(self, tmp_path):
         path = tmp_path / "rows.jsonl"
-        appender = JsonLinesAppender(path, max_buffered_bytes=20)
-        with no_file_longer_than(0):
-            for row in range(10):
-                appender.append({"row": row})
-        appender.close()
-        assert read_records(path) == [{"row": 0}]
+        path.write_bytes(b'{"row": 1}\n' + b"x" * 200_000)
+        JsonLinesAppender(path).close()
+        assert path.read_bytes() == b'{"row": 1}\n'
+        size = write_sparse_file(path).stat().st_size
+        JsonLinesAppender(path).close()
+        assert path.stat().st_size == size + 1
 
     def test_a_deleted_file_is_reported(self, tmp_path):
         appender = JsonLinesAppender(tmp_path / "rows.jsonl")
@@ -80,14 +68,6 @@ class TestRecords:
         appender.append(1)
         assert "was deleted" in appender.problem
         appender.close()
-
-    def test_a_record_is_complete_although_the_system_writes_three_bytes_at_a_time(self, tmp_path, monkeypatch):
-        write = os.write
-        monkeypatch.setattr(os, "write", lambda fd, content: write(fd, bytes(content)[:3]))
-        appender = JsonLinesAppender(tmp_path / "rows.jsonl")
-        appender.append("a whole line")
-        appender.close()
-        assert (tmp_path / "rows.jsonl").read_text() == '"a whole line"\n'
 
 
 def make_logger(path, max_bytes=10_000):
@@ -105,43 +85,19 @@ class TestLog:
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2 * MAX_LOG_BYTES + 2000
         assert [int(line[:5]) for line in lines] == list(range(6000 - len(lines), 6000))
 
-    def test_a_log_whose_folder_was_deleted_raises_nothing(self, tmp_path):
-        (tmp_path / "run").mkdir()
-        logger = make_logger(tmp_path / "run" / "log.txt", max_bytes=10)
-        for _ in range(2):
-            logger.info("one line that is longer than the limit")
-            for path in (tmp_path / "run").iterdir():
-                path.unlink()
-        (tmp_path / "run").rmdir()
-        logger.info("two")
-        logger.info("three")
-        logger.handlers[0].close()
-
     def test_lines_wait_while_the_disk_is_full_and_nothing_is_printed(self, tmp_path, capfd):
         path = tmp_path / "log.txt"
-        logger = make_logger(path)
+        path.write_text("tor")  # by a program that ended while it wrote
+        logger = make_logger(path, max_bytes=20)
         logger.info("first")
-        with no_file_longer_than(9):
+        with no_file_longer_than(13):
             logger.info("second")
             logger.info("third")
-        assert path.read_text() == "first\nsec"
+        assert path.read_text() == "tor\nfirst\nsec"
+        (tmp_path / "log.1.txt").mkdir()  # in the way of the rotation
         logger.info("fourth")
-        assert path.read_text() == "first\nsecond\nthird\nfourth\n"
+        assert path.read_text() == "tor\nfirst\nsecond\nthird\nfourth\n"
         assert capfd.readouterr() == ("", "")
-
-    def test_a_torn_last_line_is_ended_before_the_next_line(self, tmp_path):
-        path = tmp_path / "log.txt"
-        path.write_text("whole\ntor")
-        make_logger(path).info("next")
-        assert path.read_text() == "whole\ntor\nnext\n"
-
-    def test_a_log_that_cannot_be_rotated_grows(self, tmp_path):
-        path = tmp_path / "log.txt"
-        (tmp_path / "log.1.txt").mkdir()
-        logger = make_logger(path, max_bytes=10)
-        for number in range(5):
-            logger.info("a line of text %d", number)
-        assert path.read_text().splitlines() == [f"a line of text {number}" for number in range(5)]
 
     @pytest.mark.parametrize("kind", ["pipe", "link"])
     def test_only_a_regular_file_is_opened(self, tmp_path, kind):

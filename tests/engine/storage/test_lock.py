@@ -46,15 +46,6 @@ def test_the_kernel_releases_the_lock_of_a_killed_process(tmp_path):
     assert not is_locked(path)
 
 
-def test_the_owner_is_written_over_a_longer_one(tmp_path):
-    lock = FileLock(tmp_path / "lock")
-    assert lock.acquire()
-    lock.write_owner("process 12345 on a host with a long name\n")
-    lock.write_owner("process 7 on moria\n")
-    assert (tmp_path / "lock").read_text() == "process 7 on moria\n"
-    lock.release()
-
-
 def test_a_pipe_or_a_link_is_no_lock_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")

