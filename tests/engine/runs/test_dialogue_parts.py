@@ -57,23 +57,16 @@ def changed(name, value):
 
 DAMAGE = {
     (CAST_FILE, "empty"): lambda content: b"",
-    (CAST_FILE, "no text"): lambda content: b"\xff\xfe\x00",
     (CAST_FILE, "another version"): changed("version", 7),
-    (CAST_FILE, "no cast"): changed("cast", []),
     (CAST_FILE, "a name twice"): changed("cast", ["SAM", "SAM", "A", "B", "SOMEONE"]),
     (CAST_FILE, "a control character"): changed("cast", ["SAM\x1b[31m", "B", "C", "D", "SOMEONE"]),
-    (CAST_FILE, "a long name"): changed("cast", ["S" * 10_000, "B", "C", "D", "SOMEONE"]),
     (CAST_FILE, "fewer speakers than the weights"): changed("cast", ["SAM", "SOMEONE"]),
-    (DIALOGUE_FILE, "empty"): lambda content: b"",
     (DIALOGUE_FILE, "deep"): lambda content: b"[" * 100_000,
-    (DIALOGUE_FILE, "another version"): changed("version", 2),
     (DIALOGUE_FILE, "an unknown field"): changed("colour", "red"),
     (DIALOGUE_FILE, "a weight over one"): changed("cache.weight", 1.5),
-    (DIALOGUE_FILE, "no turn model"): changed("turn_model", {}),
     (DIALOGUE_FILE, "a turn model of other speakers"): changed("turn_model.cast", ["A", "B", "C", "D", "E"]),
     (DIALOGUE_FILE, "a negative count"): changed("speaker_words.counts", [[[3, -1]]] * 5),
     (DIALOGUE_FILE, "a token beyond the vocabulary"): changed("speaker_words.counts", [[[10**6, 1]]] * 5),
-    (DIALOGUE_FILE, "counts of fewer speakers"): changed("speaker_words.counts", [[[3, 1]]]),
 }
 
 

@@ -1,6 +1,5 @@
 """Metrics that grow, or are torn, damaged, truncated, replaced or hostile, are read like by a simple parser."""
 
-import errno
 import json
 import os
 import resource
@@ -11,7 +10,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.events import Evaluated, Resume, Sampled, Step, Warned, event_to_dict
-from engine.runs import metrics
 from engine.runs.metrics import MAX_LINE_BYTES, RecordFollower, read_current_rows, read_rows
 from engine.storage.json_lines import JsonLinesAppender
 from tests.support.files import write_sparse_file
@@ -99,16 +97,6 @@ def test_subsampling_drops_only_steps_before_steps(shared_path, lines):
     assert subsampled[-1:] == rows[-1:]
     remaining = iter(rows)
     assert all(row in remaining for row in subsampled)  # in the same order
-
-
-def test_subsampled_rows_are_few_and_keep_the_step_before_a_torn_step(path):
-    path.write_bytes(b'{"event": "started"}\n' + step_lines(*range(20_000)) + b'{"event": "finished"}\n')
-    rows = read_current_rows(path, subsample=True)
-    assert len(rows) < 20
-    assert rows[-2]["step"] == 19_999
-    for torn in (step_line(7)[:17], step_line(7)[:-2], b'{"event": "step", "step": [7]}'):
-        path.write_bytes(step_lines(0, 1, 2) + torn + b"\n" + torn + b"\n" + b'{"event": "resume", "step": 3}\n')
-        assert step_numbers(read_rows(path, subsample=True)) == [2, 3]
 
 
 NUMBERS, TEXTS = st.floats(0, 1e6), st.text(max_size=12)
@@ -227,63 +215,23 @@ def test_metrics_of_gigabytes_are_not_read(path):
     assert (follower.at_end, "larger than the limit of 4,000,000,000 bytes" in follower.problem) == (True, True)
 
 
-def test_the_number_of_lines_that_are_not_steps_is_limited(path, monkeypatch):
-    monkeypatch.setattr(metrics, "MAX_NON_STEP_LINES", 10)
-    monkeypatch.setattr(metrics, "READ_CHUNK_BYTES", 100)
-    steps = step_line(1) * 50
-    path.write_bytes(steps + b"\n" * 10)
-    assert len(list(read_rows(path))) == 50
-    path.write_bytes(steps + b'{"event": "evaluated"}\n' * 10 + steps)
-    assert len(list(read_rows(path))) == 110
-    for line in (b"\n", b"{}\n", b'{"event": "evaluated"}\n'):
-        path.write_bytes(steps + line * 1000)
-        follower = RecordFollower(path)
-        assert len(follower.read_batch(9).rows) < 50 + 20
-        assert (follower.at_end, follower.problem) == (True, "")
-        assert follower.read_batch(9).rows == []
-        assert "more than 10 lines are not step rows" in follower.problem
-
-
 @pytest.mark.parametrize(
     "line",
     [
         b"[" * 200_000,
-        b'{"event": "step", "step": ' + b"[" * 100_000,
         b'{"event": "step", "step": ' + b"9" * 5000 + b"}",
-        b'{"event": "step", "step": 1e999}',
         b'{"event": "step", "step": NaN}',
-        b'{"event": ["step"]}',
         b"not json",
-        b"null",
         b"\x00" * 50,
         b'{"event": "\\ud800"}',
         b'{"event": "evaluated", "a": {}}\n\n\nnothing',  # as many lines have no object as objects are nested
-        b'{"event": "evaluated", "a": [' + b"[]," * 1000 + b"[]]}",
         json.dumps({"event": "evaluated"} | {str(n): 1 for n in range(64)}).encode(),
     ],
-    ids=range(13),
+    ids=range(8),
 )
 def test_hostile_lines_are_skipped(path, line):
     path.write_bytes(step_line(1) + line + b"\n" + step_line(2))
     assert step_numbers(read_rows(path)) == [1, 2]
-
-
-def test_rows_are_returned_once_after_a_temporary_disk_failure(path, monkeypatch):
-    path.write_bytes(step_line(1))
-    follower = RecordFollower(path)
-    rows = follower.read_batch(1).rows
-    path.write_bytes(step_lines(1, 2))
-
-    def fail(*_):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as failing:
-        failing.setattr(os, "read", fail)
-        assert follower.read_batch(1).rows == []
-    assert (follower.problem, follower.at_end) == ("Input/output error", True)
-    rows += follower.read_batch(1).rows
-    assert follower.problem == ""
-    assert step_numbers(rows) == [1, 2]
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe"])
