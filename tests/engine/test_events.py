@@ -65,14 +65,8 @@ def test_a_row_without_a_required_field_or_with_one_of_another_type_is_no_event(
 
 def test_an_unknown_or_wrong_row_is_no_event_and_unknown_fields_are_ignored():
     step, evaluated = event_to_dict(EVENTS[2]), event_to_dict(EVENTS[3])
-    wrong_values = [step | {"step": True}, step | {"step": None}, evaluated | {"is_best": 1}]
-    for record in (
-        {},
-        {"event": "Step"},
-        {"event": ["step"]},
-        event_to_dict(EVENTS[6]) | {"reason": "because"},
-        *wrong_values,
-    ):
+    wrong = [step | {"step": True}, evaluated | {"is_best": 1}, event_to_dict(EVENTS[6]) | {"reason": "because"}]
+    for record in ({}, {"event": "Step"}, {"event": ["step"]}, *wrong):
         assert event_from_dict(record) is None
     assert event_from_dict(step | {"watts": 250.0}) == EVENTS[2]
     assert "model" not in event_to_dict(dataclasses.replace(EVENTS[3], model=object()))

@@ -73,14 +73,6 @@ class TestSequence:
             assert shown == script
         assert "".join(dataset.tokenizer.pieces(dataset.train)) == shown
 
-    def test_lines_without_text_are_left_out_before_they_get_tokens(self, tmp_path):
-        texts = [("SAM", ""), ("SAM", "go"), ("FRODO", " "), ("MERRY", "..."), ("SAM", "on")]
-        rows = [(*text, film) for text, film in zip(texts, ["One", "One", "One", "Two", "Two"], strict=True)]
-        dataset = load(tmp_path, rows)
-        assert decode(dataset, dataset.train) == "SAM: go / / SAM: on /"
-        assert [line.text for line in dataset.splits.train] == ["go", "on"]
-        assert dataset.tokenizer.cast == ("SAM", SOMEONE)
-
 
 NAMES = ["SAM", "FRODO", "Merry (V.O.)", ""]
 TEXTS = st.lists(st.sampled_from(["go", "on", "no", "now", "ring", "é"]), max_size=4).map(" ".join)
@@ -174,9 +166,7 @@ ONE_SPEAKER = [("SAM", "go on", "One")] * 30
     ("columns", "rows", "speaker_column", "message"),
     [
         (("who", "dialog"), ONE_SPEAKER, "char", rf"no column 'char' of .* columns: who, dialog, movie;.*{REMEDY}"),
-        (("who", "dialog"), ONE_SPEAKER, "", f"has no column '' of speakers.*{REMEDY}"),
         (("char", "dialog"), ONE_SPEAKER, "dialog", f"'dialog' of the texts cannot.*{REMEDY}"),
-        (("movie", "dialog"), ONE_SPEAKER, "movie", "has 2 columns 'movie', and dialogue mode needs one; rename"),
         (("char", "dialog"), [(" ", "go on", "One")] * 30, "char", f"names no speakers.*{REMEDY}"),
         (
             ("char", "dialog"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.data.arrays import CHUNK_SIZE, AppendableArray, permute_lines
+from engine.data.arrays import CHUNK_SIZE, permute_lines
 from engine.data.lines import Line, LineStore
 
 TEXTS, SPEAKERS = ["the green barrels", "", "seven lanterns, é", "his wet boots"], ["", "SAM", "FRODO", "SAM"]
@@ -31,18 +31,6 @@ def test_names_that_differ_in_spaces_and_hyphens_are_the_most_frequent_one():
     assert [line.speaker for line in store.lines()] == ["GAN DALF", "URUK-HAI"]
     store.add(["c", "d", "e"], ["GANDALF", "GANDALF", "URUK HAI"])
     assert [line.speaker for line in store.lines()] == ["GANDALF", "URUK-HAI", "GANDALF", "GANDALF", "URUK-HAI"]
-
-
-@pytest.mark.parametrize("on_disk", [False, True])
-@pytest.mark.parametrize("chunks", [[], [[]], [[3, 1, 4]], [[1], [], [5, 9], [2, 6, 5]]], ids=str)
-def test_appended_chunks_are_one_array(tmp_path, on_disk, chunks):
-    array = AppendableArray(np.int32, tmp_path / "words" if on_disk else None)
-    for chunk in chunks:
-        array.extend(np.array(chunk, np.int64))
-    result = array.to_array()
-    assert result.dtype == np.int32
-    assert result.tolist() == [number for chunk in chunks for number in chunk]
-    assert array.size == len(result)
 
 
 @pytest.mark.parametrize("shift", [0, 7, 1_500_000, -1])

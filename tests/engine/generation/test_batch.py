@@ -2,6 +2,7 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -23,7 +24,7 @@ from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model
-from tests.support.sampling import without_times
+from tests.support.sampling import CHAINS, without_times
 
 SIZE = 83
 VOCABULARY = WordTokenizer(("<unk>", "<eos>", *(f"w{i}" for i in range(SIZE - 2))))
@@ -91,20 +92,15 @@ def test_threads_can_share_a_model():
         assert list(pool.map(generate_texts, range(6))) == expected
 
 
-CHAINS = st.builds(
-    SamplerSettings,
-    temperature=st.sampled_from([0.0, 0.5, 0.8, 1.0, 1.7]),
-    top_k=st.sampled_from([0, 10]),
-    top_p=st.sampled_from([1.0, 0.8]),
-    min_p=st.sampled_from([0.0, 0.05]),
-    repetition_penalty=st.sampled_from([1.0, 1.4]),
-    max_tokens=st.integers(1, 12),
-)
-
-
 @settings(max_examples=25, derandomize=True)  # one sample in a million can differ by rounding
 @given(
-    st.lists(st.tuples(CHAINS, st.integers(0, 2**32)), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.sampled_from(CHAINS), st.integers(1, 12), st.integers(0, 2**32)).map(
+            lambda chain: (replace(chain[0], max_tokens=chain[1]), chain[2])
+        ),
+        min_size=1,
+        max_size=6,
+    ),
     st.sampled_from(["with punctuation", "a cache"]),
 )
 def test_each_text_of_a_batch_equals_the_text_generated_alone(chains, name):
@@ -130,14 +126,9 @@ def test_each_text_of_a_batch_equals_the_text_generated_alone(chains, name):
 
 def test_cancelling_ends_every_unfinished_text():
     model = MODELS["one layer, tied"]
-    is_cancelled = False
-    state = prefill(model, (5,))
-    lengths = (2, 50, 50)
-    requests = [GenerationRequest(state, (5,), SamplerSettings(max_tokens=most), 3) for most in lengths]
-    rows = generate_batch(model, requests, lambda: is_cancelled)
-    seen = [next(rows) for _ in range(4)]
-    is_cancelled = True
-    (last,) = rows
+    lengths, answers = (2, 50, 50), iter([False] * 4)
+    requests = [GenerationRequest(prefill(model, (5,)), (5,), SamplerSettings(max_tokens=most), 3) for most in lengths]
+    *seen, last = generate_batch(model, requests, lambda: next(answers, True))
     assert [number for number, _ in last] == [1, 2]
     assert all(isinstance(event, Done) and event.reason == "cancelled" and event.tokens == 4 for _, event in last)
     assert [len(row) for row in seen] == [3, 3, 3, 2]

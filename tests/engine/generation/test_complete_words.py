@@ -176,10 +176,7 @@ def test_other_settings_need_no_new_distributions():
             assert known == last(new_search(TableModel(SPACED, 8)).search(sampler, 40, 0.01))
     assert last(search.search(SAMPLERS[1], 40, 0.01, runs_model=False)).is_final
     assert model.num_advances == num_advances
-    unread = last(new_search(model).search(PLAIN, 40, 0.001, runs_model=False))
-    assert not unread.is_final
-    assert {each.text for each in unread.candidates} == {",", EOS}
-    assert model.num_advances == num_advances + 1
+    assert not last(new_search(model).search(PLAIN, 40, 0.001, runs_model=False)).is_final
 
 
 class ScriptedModel(UniformModel):

@@ -16,10 +16,8 @@ from engine.generation.turns import (
     Turn,
     TurnEnd,
     TurnStart,
-    begin_turn,
     encode_turn,
     encode_turns,
-    end_turn,
     generate_scene,
     generate_turn,
     next_speaker_probs,
@@ -73,14 +71,6 @@ def test_next_speakers_have_the_models_probabilities_if_the_scene_goes_on():
         assert {speaker.name for speaker in speakers} == {name.upper() for name in cast}
         assert sum(speaker.prob for speaker in speakers) == pytest.approx(1)
         assert list(speakers) == sorted(speakers, key=lambda speaker: -speaker.prob)
-
-
-def test_states_of_a_turn_equal_those_of_its_tokens():
-    state = begin_turn(MODEL, read_turns(MODEL, TURNS[:1]), "SAM")
-    assert np.array_equal(state.log_probs, prefill(MODEL, encode_turns(TOKENIZER, TURNS)[:5]).log_probs)
-    after = end_turn(MODEL, prefill(MODEL, [5], state))
-    assert np.array_equal(after.log_probs, read_turns(MODEL, TURNS).log_probs)
-    assert np.array_equal(read_turns(MODEL, TURNS[1:], read_turns(MODEL, TURNS[:1])).log_probs, after.log_probs)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])

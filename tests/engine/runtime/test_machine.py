@@ -1,6 +1,5 @@
 """The allocator, imports in a thread, and readings of the machine."""
 
-import gc
 import platform
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from engine.runtime.background_import import pause_garbage_collection
 from engine.runtime.hardware import GpuStats, MachineMonitor
 
 MEMORY_PROGRAM = """
@@ -49,19 +47,6 @@ def test_without_heap_trimming_freed_memory_is_reused_and_trim_heap_returns_it()
     assert faults_before > 1_000  # otherwise the assertion above proves nothing
     assert full > 170
     assert trimmed < 110
-
-
-def test_objects_created_during_an_import_are_never_searched_for_garbage():
-    assert gc.isenabled()
-    try:
-        with pause_garbage_collection():
-            assert not gc.isenabled()
-            created = [[number] for number in range(1000)]
-        assert gc.isenabled()
-        tracked = {id(item) for item in gc.get_objects()}
-        assert not any(id(item) in tracked for item in created)
-    finally:
-        gc.unfreeze()
 
 
 def fake_pynvml(power=1, error=None):

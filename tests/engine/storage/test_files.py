@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import stat
-import threading
 from pathlib import Path
 
 import pytest
@@ -55,24 +54,6 @@ class TestAtomicWrite:
             with pytest.raises(RunError, match=f"cannot write {path}"):
                 write_atomically(path, b"x")
         assert [path.name for path in tmp_path.rglob("*")] == ["taken"]
-
-    def test_a_reader_sees_the_old_file_or_the_new_one(self, tmp_path):
-        path, versions = tmp_path / "model", [letter * 300_000 for letter in (b"a", b"b")]
-        write_atomically(path, versions[0])
-        seen, done = [], threading.Event()
-
-        def read():
-            while not done.is_set():
-                seen.append(path.read_bytes() in versions)
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        for number in range(30):
-            write_atomically(path, versions[number % 2])
-        done.set()
-        reader.join()
-        assert seen
-        assert all(seen)
 
     def test_the_content_is_synced_before_the_rename_and_the_folder_after_it(self, tmp_path, monkeypatch):
         calls = []
