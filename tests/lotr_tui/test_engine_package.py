@@ -9,25 +9,20 @@ import sys
 
 import pytest
 
+from engine.errors import TrainingError
 from lotr_tui.monitor.background import resume_in_background
-from tests.support.files import CHECKOUT, write_run
+from tests.support.files import CHECKOUT
 
 INSTALLED_FILES = ("lotr_tui/__init__.py", "lotr_tui/engine_package.py", "engine/__init__.py", "engine/errors.py")
 DESCRIBE = "from lotr_tui.engine_package import describe_engine_problem; print(describe_engine_problem())"
+ANOTHER_ENGINE = {"engine/__init__.py": "", "engine/errors.py": "class Error: pass"}
 
 
 def run_python(*arguments, folder, path):
     """Run Python in `folder`, with `path` as PYTHONPATH."""
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env={**environment, "PYTHONPATH": str(path), "LOTR_TUI_HOME": str(folder / "home")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(path), "LOTR_TUI_HOME": str(folder / "home")}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def write_files(folder, files):
@@ -38,28 +33,18 @@ def write_files(folder, files):
 
 def write_distribution(site, name, files):
     """Write the metadata of an installed distribution with the digests of its files."""
-    rows = []
-    for file in files:
-        digest = hashlib.sha256((site / file).read_bytes()).digest()
-        rows.append(f"{file},sha256={base64.urlsafe_b64encode(digest).rstrip(b'=').decode()},1\n")
+    digests = {file: hashlib.sha256((site / file).read_bytes()).digest() for file in files}
+    rows = [
+        f"{file},sha256={base64.urlsafe_b64encode(digest).rstrip(b'=').decode()},1\n"
+        for file, digest in digests.items()
+    ]
     folder = f"{name.replace('-', '_')}-1.0.dist-info"
     write_files(site, {f"{folder}/METADATA": f"Name: {name}\nVersion: 1.0\n", f"{folder}/RECORD": "".join(rows)})
 
 
-@pytest.fixture
-def site(tmp_path):
-    """Return a folder as `pip install` writes it, with the modules of lotr-tui that the check needs."""
-    site = tmp_path / "site-packages"
-    for file in INSTALLED_FILES:
-        (site / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(CHECKOUT / file, site / file)
-    write_distribution(site, "lotr-tui", list(INSTALLED_FILES))
-    return site
-
-
 def overwrite(site):
-    write_files(site, {"engine/errors.py": "class Error: pass", "engine/pistons.py": ""})
-    write_distribution(site, "v8", ["engine/errors.py", "engine/pistons.py"])
+    write_files(site, ANOTHER_ENGINE)
+    write_distribution(site, "v8", list(ANOTHER_ENGINE))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +53,7 @@ def overwrite(site):
         (lambda site: None, ""),
         (overwrite, "v8 and lotr-tui both install a package engine in {site}/engine"),
         (
-            lambda site: (site / "engine" / "errors.py").write_text("class Error: pass"),
+            lambda site: write_files(site, ANOTHER_ENGINE),
             "{site}/engine/errors.py is missing or was changed after the installation of lotr-tui; pip install --force",
         ),
         (
@@ -78,35 +63,28 @@ def overwrite(site):
     ],
     ids=["intact", "overwritten", "changed", "removed"],
 )
-def test_an_installation_whose_engine_is_damaged_says_what_to_do(site, tmp_path, change, message):
+def test_an_installation_whose_engine_is_damaged_says_what_to_do(tmp_path, change, message):
+    site = tmp_path / "site-packages"  # as pip writes it, with the modules that the check needs
+    write_files(site, {file: (CHECKOUT / file).read_text() for file in INSTALLED_FILES})
+    write_distribution(site, "lotr-tui", INSTALLED_FILES)
     change(site)
     process = run_python("-c", DESCRIBE, folder=tmp_path, path=site)
     assert process.stdout.startswith(message.format(site=site)), process.stderr
     assert bool(process.stdout.strip()) == bool(message)
 
 
-@pytest.mark.parametrize(
-    "files",
-    [
-        {"engine/__init__.py": "", "engine/errors.py": "class Error: pass"},
-        {"engine.py": "power = 1"},
-        {"engine/__init__.py": f"__path__.append({str(CHECKOUT / 'engine')!r})", "engine/config.py": ""},
-    ],
-    ids=["package", "module", "package that shares our modules but one"],
-)
-def test_another_engine_in_the_working_directory_is_named(tmp_path, files):
-    write_files(tmp_path, files)
-    process = run_python("-m", "lotr_tui", "train", "--list-settings", folder=tmp_path, path=CHECKOUT)
+@pytest.mark.parametrize("files", [ANOTHER_ENGINE, {"engine.py": "power = 1"}], ids=["package", "module"])
+@pytest.mark.parametrize("is_on_path", [False, True])
+def test_another_engine_in_the_working_directory_or_on_pythonpath_is_named(tmp_path, files, is_on_path):
+    other = tmp_path / "other"
+    write_files(other, files)
+    folder, path = (tmp_path, f"{other}{os.pathsep}{CHECKOUT}") if is_on_path else (other, CHECKOUT)
+    process = run_python("-m", "lotr_tui", "train", "--list-settings", folder=folder, path=path)
     assert process.returncode == 1
     (line,) = process.stderr.splitlines()
-    found = tmp_path / ("engine.py" if "engine.py" in files else "engine")
-    assert line.startswith(f"lotr-tui: {found} is imported as engine instead of {CHECKOUT / 'engine'}; run lotr-tui in")
-
-
-def test_an_engine_on_pythonpath_is_named_with_its_folder(site, tmp_path):
-    write_files(tmp_path / "other", {"engine/__init__.py": ""})
-    process = run_python("-c", DESCRIBE, folder=tmp_path, path=f"{tmp_path / 'other'}{os.pathsep}{site}")
-    assert process.stdout.endswith(f"; remove {tmp_path / 'other'} from PYTHONPATH\n"), process.stderr
+    found = other / next(iter(files)).removesuffix("/__init__.py")
+    advice = f"remove {other} from PYTHONPATH" if is_on_path else "run lotr-tui in"
+    assert line.startswith(f"lotr-tui: {found} is imported as engine instead of {CHECKOUT / 'engine'}; {advice}")
 
 
 def test_windows_is_refused_in_one_line_before_any_import(tmp_path):
@@ -118,20 +96,10 @@ def test_windows_is_refused_in_one_line_before_any_import(tmp_path):
 
 
 def test_a_training_in_the_background_ignores_an_engine_in_the_working_directory(tmp_path, monkeypatch):
-    write_files(tmp_path, {"engine/__init__.py": ""})
-    started = []
-
-    def start(command, **options):
-        started.append((command, options))
-        raise FileNotFoundError
-
+    write_files(tmp_path, ANOTHER_ENGINE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "Popen", start)
-    with pytest.raises(FileNotFoundError):
-        resume_in_background(write_run(tmp_path / "run"))
-    monkeypatch.undo()
-    ((command, options),) = started
-    command = [*command[: command.index("lotr_tui")], "lotr_tui", "locate"]
-    environment = options["env"] | {"PYTHONPATH": str(CHECKOUT)}
-    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stderr
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    (tmp_path / "run").mkdir()
+    with pytest.raises(TrainingError, match="did not start in the background"):
+        resume_in_background(tmp_path / "run")
+    assert "config.json" in (tmp_path / "run" / "console.txt").read_text()
