@@ -53,7 +53,7 @@ def overwrite(site):
         (lambda site: None, ""),
         (overwrite, "v8 and lotr-tui both install a package engine in {site}/engine"),
         (
-            lambda site: write_files(site, ANOTHER_ENGINE),
+            lambda site: (site / "engine" / "errors.py").unlink(),
             "{site}/engine/errors.py is missing or was changed after the installation of lotr-tui; pip install --force",
         ),
         (
