@@ -11,16 +11,12 @@ from engine.errors import InvalidInputError
     [
         ("“Where are you going?” asked the smith.", ["Where are you going?"]),
         ('"I am going to the sea," said Ivo, "and I am late."', ["I am going to the sea", "and I am late."]),
-        ("“We shall see about that, and you will not like it.", ["We shall see about that, and you will not like it."]),
+        ("“We shall see about that.", ["We shall see about that."]),
         ("He read “The Wreck” aloud.", []),
         ("‘I’ve never been to the king’s hall,’ he said.", ["I’ve never been to the king’s hall"]),
         ("She said—‘come in out of the rain’—and shut the door.", ["come in out of the rain"]),
-        (
-            "“He told me, ‘stay at home tonight,’ and so I stay.”",
-            ["He told me, ‘stay at home tonight,’ and so I stay."],
-        ),
+        ("“He said, ‘stay at home,’ and so I stay.”", ["He said, ‘stay at home,’ and so I stay."]),
         ("It’s the smiths’ road, and the miller’s.", []),
-        ("", []),
     ],
 )
 def test_speech_is_what_stands_between_quotation_marks(paragraph, quotations):
@@ -43,7 +39,6 @@ def test_bad_files_are_refused(tmp_path):
         (silent, tmp_path / "out.txt", "contains no speech of 4 words"),
         (tmp_path / "nowhere.txt", text, "does not exist"),
         (text, text, "is the text itself"),
-        (text, tmp_path, "not a file"),
         (text, tmp_path / "no" / "out.txt", "folder that does not exist"),
     ):
         with pytest.raises(InvalidInputError, match=message):

@@ -52,7 +52,6 @@ LONG = "dialog\n" + "abc\n" * 45
         ("dialog,movie\nabc,One\n,Two\nabc,One\n", {}, [0, 1]),  # a change on a line that is left out
         ('dialog,char\nabc,A\n"",A\nabc,A\n', {}, [0, 0]),
         (LONG, {"scene_lines": 30, "split": "scenes"}, [0] * 20 + [1] * 20 + [2] * 5),  # blocks are held out
-        (LONG, {"scene_lines": 30, "split": "lines"}, [0] * 30 + [1] * 15),
         ("abc\nabc\n\n  \nabc\n\nabc\nabc\n", {"corpus_format": "text"}, [0, 0, 1, 2, 2]),
     ],
 )

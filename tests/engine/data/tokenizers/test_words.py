@@ -20,12 +20,6 @@ def test_words_tokenizer_equals_the_notebook(text):
     assert split_words(text) == re.sub(r"[^a-z0-9']+", " ", text.lower()).split()
 
 
-def test_examples_from_the_notebook():
-    words = split_words("Don't! Bilbo-Baggins,  says   3 times: 'no'\u00a0. Théoden")
-    assert words == [*["don't", "bilbo", "baggins", "says", "3", "times", "'no'", "th", "oden"]]
-    assert split_words("... — !") == []
-
-
 class TestWhitespaceTokenizer:
     """The tokenizer for text that is already tokenized, as Penn Treebank."""
 
