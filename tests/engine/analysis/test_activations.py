@@ -6,7 +6,7 @@ import pytest
 from engine.analysis import activations
 from engine.analysis.activations import find_lstm, find_top_activations, record_activations, unit_activations
 from engine.analysis.attention import attention_rollout, attention_rollouts, find_attention_model, logit_lens
-from engine.analysis.lstm_steps import UnitStep, liveliest_unit, read_steps
+from engine.analysis.lstm_steps import UnitStep, read_steps
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
@@ -23,12 +23,11 @@ from tests.support.plain_lstm import plain_cells
 
 SIZE = 23
 VOCABULARY = make_tokenizer(SIZE)
-MOGRIFIER = {"mogrifier_rounds": 5, "mogrifier_rank": 3}
 CONFIGS = {
     "one layer, tied": ModelConfig(embedding_size=7, hidden_size=7),
     "two layers of 10 and 6": ModelConfig(embedding_size=6, hidden_size=10, num_layers=2),
     "three layers, untied": ModelConfig(embedding_size=5, hidden_size=8, num_layers=3, tie_weights=False),
-    "mogrifier": ModelConfig(embedding_size=6, hidden_size=10, num_layers=2, **MOGRIFIER),
+    "mogrifier": ModelConfig(embedding_size=6, hidden_size=10, num_layers=2, mogrifier_rounds=5, mogrifier_rank=3),
 }
 
 
@@ -37,35 +36,24 @@ def make_lstm(name, seed=0):
     return random_lstm(CONFIGS[name], VOCABULARY, seed, scale=0.8)
 
 
-@pytest.fixture(params=list(CONFIGS))
-def lstm(request):
-    return make_lstm(request.param)
-
-
 def plain_activation(lstm, ids, layer, name):
     """Return the values `[time, hidden]` after each token of a text."""
     return np.array([row[layer][name] for row in plain_cells(lstm, [EOS_ID, *ids])[1:]])
 
 
-def test_activations_match_a_plain_cell(lstm):
-    ids = random_ids(30, SIZE)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_activations_match_a_plain_cell(name):
+    lstm, ids = make_lstm(name), random_ids(30, SIZE)
     layers = record_activations(lstm, ids)
     assert len(layers) == lstm.config.num_layers
     for index, layer in enumerate(layers):
-        for name in activations.ACTIVATION_NAMES:
-            assert layer.get(name) == pytest.approx(plain_activation(lstm, ids, index, name), abs=2e-5), name
+        for each in activations.ACTIVATION_NAMES:
+            assert layer.get(each) == pytest.approx(plain_activation(lstm, ids, index, each), abs=2e-5), each
+            assert unit_activations(layers, index, 3, each).tolist() == layer.get(each)[:, 3].tolist()
         assert len(layer.mogrifier) == lstm.config.mogrifier_rounds
         for index_of_round, factors in enumerate(layer.mogrifier):
             expected = plain_activation(lstm, ids, index, str(index_of_round))
             assert factors == pytest.approx(expected, abs=2e-5), index_of_round
-
-
-# --- tokens that activate a unit most ---
-
-
-def make_lines(num_lines, seed):
-    rng = np.random.default_rng(seed)
-    return [random_ids(int(rng.integers(1, 15)), SIZE, 100 * seed + i) for i in range(num_lines)]
 
 
 def values_by_prefix(lstm, lines, layer, unit, activation):
@@ -77,9 +65,11 @@ def values_by_prefix(lstm, lines, layer, unit, activation):
     }
 
 
+@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("num_lines", [1, activations.BATCH_SIZE + 20])
-def test_top_activations_match_an_exhaustive_search(lstm, num_lines):
-    lines = make_lines(num_lines, seed=num_lines)
+def test_top_activations_match_an_exhaustive_search(name, num_lines):
+    lstm, rng = make_lstm(name), np.random.default_rng(num_lines)
+    lines = [random_ids(int(rng.integers(1, 15)), SIZE, 100 * num_lines + i) for i in range(num_lines)]
     for layer, (_, size) in enumerate(lstm.config.layer_sizes()):
         activation = activations.ACTIVATION_NAMES[(layer + num_lines) % 6]
         expected = values_by_prefix(lstm, lines, layer, size - 1, activation)
@@ -146,9 +136,6 @@ def test_invalid_arguments_are_named(values, message):
         unit_activations(record_activations(lstm, random_ids(3, SIZE)), **arguments)
 
 
-# --- steps of single units ---
-
-
 def test_steps_of_the_bundled_model_match_its_dequantized_weights():
     """The products are computed in 8 bits, so they differ a little from those of the dequantized weights."""
     lstm = load_model(assets_dir() / "class" / "lstm").model
@@ -171,16 +158,6 @@ def test_known_steps_are_reused_up_to_the_first_other_token():
     for layer, row in enumerate(plain_cells(lstm, [1, 4, 7, 6])[-1]):
         assert steps[-1].unit(layer, 3).cell == pytest.approx(row["cell"][3], abs=1e-5)
     assert [step.token for step in read_steps(lstm, [1], known)] == [1]
-
-
-def test_the_liveliest_unit_has_the_longest_way():
-    lstm, tokens = make_lstm("two layers of 10 and 6", 3), [EOS_ID, *random_ids(8, SIZE, 2).tolist()]
-    rows = plain_cells(lstm, tokens)
-    ways = [sum(np.abs(row[layer]["cell"] - row[layer]["cell_before"]) for row in rows) for layer in (0, 1)]
-    longest = max(
-        ((layer, unit) for layer in (0, 1) for unit in range(len(ways[layer]))), key=lambda at: ways[at[0]][at[1]]
-    )
-    assert liveliest_unit(read_steps(lstm, tokens)) == longest
 
 
 # --- the LSTM and the Transformer inside other models ---

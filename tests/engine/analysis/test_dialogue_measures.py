@@ -1,6 +1,8 @@
 """Measures of dialogue models and the posterior over the cast against probabilities of whole texts."""
 
 import math
+from collections import Counter
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -96,9 +98,7 @@ def test_a_model_of_the_held_out_scenes_finds_their_next_lines(speakers_shown):
     words = TOKENIZER.tokens[2:8]
     scenes = [
         [Turn(CAST[i % 3], f"{words[i]} {words[j]}"), Turn(CAST[j % 3], f"{words[j]} {words[i]}")]
-        for i in range(6)
-        for j in range(6)
-        if i != j
+        for i, j in permutations(range(6), 2)
     ]
     ids = np.array([id for scene in scenes * 4 for id in (*encode_turns(TOKENIZER, scene), EOS_ID)], np.int32)
     model = DialogueModel(KneserNey(ids, TOKENIZER, order=6))
@@ -128,16 +128,12 @@ SCRIPT = "\n".join("".join(f"{name}: {text}\n" for name, text in scene) for scen
 SCRIPT_WORDS = WordTokenizer(("<unk>", "<eos>", "the", "road", "goes", "on", "supper", "is", "here", "lamp"))
 
 
-def model_of(tokenizer):
-    return DialogueModel(random_lstm(ModelConfig(embedding_size=6, hidden_size=6), tokenizer.with_cast(SCRIPT_CAST)))
-
-
 @pytest.mark.parametrize("tokenizer", [SCRIPT_WORDS, bpe_tokenizer()], ids=["words", "bpe"])
 def test_scores_are_those_of_each_line(tokenizer):
-    model = model_of(tokenizer)
-    tokenizer = model.tokenizer
+    tokenizer = tokenizer.with_cast(SCRIPT_CAST)
+    model = DialogueModel(random_lstm(ModelConfig(embedding_size=6, hidden_size=6), tokenizer))
     state = prefill(model, [])
-    nats, bits, tokens, turn_nats, hits = {}, {}, {}, [], []
+    nats, bits, tokens, texts, turn_nats, hits = Counter(), Counter(), Counter(), {}, [], []
     for number, scene in enumerate(SCRIPT_SCENES):
         if number:
             state = prefill(model, [EOS_ID], state)
@@ -148,19 +144,17 @@ def test_scores_are_those_of_each_line(tokenizer):
             hits.append(SCRIPT_CAST[int(speaker_probs.argmax())] == member)
             state = prefill(model, [tokenizer.speaker_id(member)], state)
             unknown = [span.text for span in tokenizer.unknown_spans(text)]
-            bits[member] = bits.get(member, 0.0) + float(spelling_bits(tokenizer, unknown).sum())
+            bits[member] += float(spelling_bits(tokenizer, unknown).sum())
+            texts.setdefault(member, []).append(text)
             for id in (*tokenizer.encode(text).tolist(), EOS_ID):
-                nats[member] = nats.get(member, 0.0) - float(state.log_probs[id])
-                tokens[member] = tokens.get(member, 0) + 1
+                nats[member] -= float(state.log_probs[id])
+                tokens[member] += 1
                 state = prefill(model, [id], state)
     evaluation = evaluate_by_speaker(model, EncodedText(convert_text(SCRIPT, "original"), tokenizer, "dialogue"))
     assert {scores.speaker: scores.tokens for scores in evaluation.speakers} == tokens
     assert [scores.tokens for scores in evaluation.speakers] == sorted(tokens.values(), reverse=True)
     for scores in evaluation.speakers:
-        name = scores.speaker
-        lines = [
-            text for scene in SCRIPT_SCENES for who, text in scene if (who if who in SCRIPT_CAST else "SOMEONE") == name
-        ]
+        name, lines = scores.speaker, texts[scores.speaker]
         assert scores.lines == len(lines)
         assert scores.characters == sum(len(line) + 1 for line in lines)
         assert scores.perplexity == pytest.approx(math.exp(nats[name] / tokens[name]), rel=1e-5)
@@ -169,12 +163,8 @@ def test_scores_are_those_of_each_line(tokenizer):
     assert evaluation.next_speaker.turns == len(turn_nats) == 6
     assert evaluation.next_speaker.bits_per_turn == pytest.approx(np.mean(turn_nats) / math.log(2), rel=1e-5)
     assert evaluation.next_speaker.accuracy == np.mean(hits)
-
-
-def test_a_text_without_lines_is_refused():
-    model = model_of(SCRIPT_WORDS)
     with pytest.raises(CorpusError, match="no line to score"):
-        evaluate_by_speaker(model, EncodedText("\n", model.tokenizer, "dialogue"))
+        evaluate_by_speaker(model, EncodedText("\n", tokenizer, "dialogue"))
 
 
 # --- the posterior over the cast ---
@@ -228,8 +218,6 @@ def test_posteriors_follow_from_bayes_rule(model, expect_context, words, is_comp
 
 
 class CountingModel(DialogueModel):
-    """A dialogue model that counts its batches."""
-
     num_batches = 0
 
     def advance_batch(self, states, tokens):

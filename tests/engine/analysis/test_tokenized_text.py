@@ -3,7 +3,6 @@
 import re
 import time
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.generation.turns import Turn, encode_turns
 from tests.support.app import VOCABULARY
-from tests.support.datasets import encode_lines
+from tests.support.datasets import encode_lines, load_rows
 from tests.support.dialogues import CAST, dialogue_model
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
@@ -155,23 +154,18 @@ def test_a_megabyte_takes_linear_time(unit):
         assert time.process_time() - started < 1.5
 
 
-LINES = st.lists(st.lists(st.sampled_from(["a", "b", "c", "d", "e", "f", "g"]), max_size=8).map(" ".join), max_size=12)
+LINES = st.lists(st.lists(st.sampled_from("abcdefg"), max_size=8).map(" ".join), max_size=12)
 
 
 @given(train=LINES, held_out=LINES, cutoff=st.integers(1, 9))
-def test_sizes_and_unknown_rates_are_those_of_counting(train, held_out, cutoff):
+def test_a_vocabulary_with_a_cutoff_is_that_of_counting(train, held_out, cutoff):
     cutoffs = VocabularyCutoffs(train, held_out)
     counts = Counter(" ".join(train).split())
     kept = {word for word, count in counts.items() if count >= cutoff}
     words = " ".join(held_out).split()
     assert cutoffs.vocabulary_size(cutoff) == len(kept)
     assert cutoffs.unknown_rate(cutoff) == (sum(word not in kept for word in words) / len(words) if words else 0)
-
-
-@given(train=LINES, cutoff=st.integers(1, 5))
-def test_tokenizer_is_the_one_of_a_training_with_this_cutoff(train, cutoff):
-    tokenizer = VocabularyCutoffs(train, []).tokenizer(cutoff)
-    assert tokenizer == WordTokenizer.from_words(" ".join(train).split(), cutoff)
+    assert cutoffs.tokenizer(cutoff) == WordTokenizer.from_words(" ".join(train).split(), cutoff)
 
 
 # --- lines of a script with the names of their speakers ---
@@ -327,19 +321,12 @@ def test_a_search_reads_each_line_after_its_speaker():
     assert {(each.line_index, each.position): each.value for each in found.highest} == pytest.approx(expected, rel=1e-5)
 
 
-@MODELS
-def test_copied_passages_end_at_the_line_and_have_no_names(model):
-    tokenizer = model.tokenizer
-    lines = [Line("we walked all night", "GANDALF"), Line("was the tower lit", "FRODO")]
-    tokens = tokenize_with_offsets("GOLLUM: we walked all night\nGANDALF: was the tower lit\n", tokenizer)
-    index = TrainingIndex.from_dataset(
-        SimpleNamespace(
-            tokenizer=tokenizer, train_source_lines=lines, train_lines=[tokenizer.encode(line.text) for line in lines]
-        )
-    )
-    report = index.find_copied(tokens)
-    assert [(passage.num_words, passage.occurrences[0].speaker) for passage in report.passages] == [
-        (4, "GANDALF"),
-        (4, "FRODO"),
-    ]
+@pytest.mark.parametrize("tokenizer", ["words", "bpe"])
+def test_copied_passages_end_at_the_line_and_have_no_names(tmp_path, tokenizer):
+    rows = [("GANDALF", "we walked all night"), ("FRODO", "was the tower lit")]
+    data = load_rows(tmp_path, rows, mode="dialogue", tokenizer=tokenizer, min_speaker_lines=1, vocabulary_size=300)
+    script = "GOLLUM: we walked all night\nGANDALF: was the tower lit\n"
+    report = TrainingIndex.from_dataset(data).find_copied(tokenize_with_offsets(script, data.tokenizer))
+    found = [(passage.num_words, passage.occurrences[0].speaker) for passage in report.passages]
+    assert found == [(4, "GANDALF"), (4, "FRODO")]
     assert (report.num_words, report.num_novel_words) == (8, 0)
