@@ -12,13 +12,12 @@ from engine.generation.settings import SamplerSettings
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.session.column_output import ColumnSlot, PromptContext
-from lotr_tui.session.model_abilities import is_slow
 
 
 class ColumnWriters:
-    """Tasks that generate text: one for all columns that start together, another for each one that starts later.
+    """Tasks that generate text: one for the columns of a model that start together, another for each later one.
 
-    The columns of a slow model have a task of their own, so that other models do not wait for it.
+    A model that is slow or fails holds up no other model.
     """
 
     def __init__(self, owner: MessagePump, on_tokens: Callable[[], None], on_end: Callable[[], None]) -> None:
@@ -48,8 +47,7 @@ class ColumnWriters:
         starting = [slot for slot in slots if slot.model is not None and slot.output.is_empty and slot not in busy]
         groups: dict[int, list[ColumnSlot]] = {}
         for slot in starting:
-            assert slot.model is not None
-            groups.setdefault(id(slot.model) if is_slow(slot.model) else 0, []).append(slot)
+            groups.setdefault(id(slot.model), []).append(slot)
         for group in groups.values():
             try:
                 columns = [slot.column(prompt, context, settings) for slot in group]
