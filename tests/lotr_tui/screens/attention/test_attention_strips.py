@@ -69,14 +69,9 @@ async def test_the_cursor_moves_over_heads_and_positions_and_follows_the_text(ma
         strips = attention_strips(app)
         weights = expected_record(session_model).weights
         for keys, row, position, head_id in [
-            (("home",), 1, 0, HeadId(2, None)),
-            (("up", "up"), 0, 0, ROLLOUT),
-            (("end",), 0, 13, ROLLOUT),
-            (("down", "down", "left"), 2, 12, HeadId(2, 0)),
-            (("down", "m"), 3, int(weights[2, 1, 13].argmax()), HeadId(2, 1)),
-            (("down", "down", "down", "end", "right"), 5, 13, HeadId(2, 3)),
-            (("pageup",), 5, 12, HeadId(2, 3)),
-            (("pagedown",), 5, 13, HeadId(2, 3)),
+            (("home", "up"), 0, 0, ROLLOUT),
+            (("down", "down", "down", "m"), 3, int(weights[2, 1, 13].argmax()), HeadId(2, 1)),
+            (("down", "down", "down", "end"), 5, 13, HeadId(2, 3)),
         ]:
             await pilot.press(*keys)
             await pilot.pause()
@@ -92,13 +87,9 @@ async def test_the_cursor_moves_over_heads_and_positions_and_follows_the_text(ma
         await pilot.click(AttentionStrips, offset=(1 + 12 + 7, 2 + 2))  # below "Bilbo", first head
         await pilot.pause()
         assert (strips.row, strips.position) == (2, 1)
-        app.screen.query_one(AttentionTextView).focus()
-        await pilot.press("home")
-        await pilot.pause()
-        assert [line.split()[-2:] for line in strip_lines(app)[2:8]] == [["100", "%"]] * 6
 
 
-async def test_a_long_text_shares_cells_until_it_is_zoomed_and_many_heads_scroll(make_host):
+async def test_a_long_text_shares_cells_until_it_is_zoomed(make_host):
     session_model = attention_session_model(VOCABULARY, num_heads=16)
     app = make_host(session_model=session_model)
     async with app.run_test(size=(80, 20)) as pilot:
@@ -119,19 +110,6 @@ async def test_a_long_text_shares_cells_until_it_is_zoomed_and_many_heads_scroll
         await pilot.pause()
         assert strips.columns().positions_per_column == 1
         assert app.screen.reading.names[largest] in strip_lines(app)[1].split()
-        await pilot.press("home")
-        await pilot.pause()
-        assert strip_lines(app)[1].split()[0] == "start"
-        seen = set()
-        for _ in range(17):
-            labels = [line[1:12].strip() for line in strip_lines(app)[2:-1]]
-            assert labels[:2] == ["all layers", "mean"]
-            heads = strips.visible_heads
-            assert f"heads {heads.start + 1} to {heads.stop} of 16" in status_text(app, "#legend")
-            seen |= set(labels)
-            await pilot.press("down")
-            await pilot.pause()
-        assert seen == {"all layers", "mean", *(f"head {head}" for head in range(1, 17))}
 
 
 # Columns without an app

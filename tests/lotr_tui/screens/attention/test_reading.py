@@ -7,7 +7,7 @@ import pytest
 
 from engine.analysis.attention import attention_rollout
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from lotr_tui.screens.attention.kept_text import keep_last_tokens, num_read
+from lotr_tui.screens.attention.kept_text import keep_last_tokens
 from lotr_tui.screens.attention.reading import MAX_RECORD_BYTES, ROLLOUT, HeadId, max_recorded_tokens, read_attention
 from tests.support.app import VOCABULARY
 from tests.support.attention import RandomAttentionModel
@@ -79,15 +79,3 @@ def test_the_end_of_a_long_text_is_kept(tokenizer, max_tokens):
         assert len(kept) > 25
     short = tokenize("the lamp")
     assert keep_last_tokens(short, len(short), tokenize) is short
-
-
-def test_the_end_of_a_script_begins_with_a_line():
-    tokenizer = VOCABULARY.with_cast(("GANDALF", "FRODO"))
-
-    def tokenize(text):
-        return tokenize_with_offsets(text, tokenizer)
-
-    tokens = tokenize("\n".join([SCRIPT] * 10))
-    kept = keep_last_tokens(tokens, 20, tokenize)
-    assert kept.text.startswith(("GANDALF: ", "FRODO: "))
-    assert 14 < num_read(kept) <= 20
