@@ -9,11 +9,8 @@ from engine.runs.directory import METRICS_FILE
 from engine.runs.locked_run import create_run
 from lotr_tui.cli.attach import AttachApp
 from lotr_tui.monitor import run_follower
-from lotr_tui.screens.runs.screen import RunsScreen
-from lotr_tui.screens.session.screen import SessionScreen
 from tests.support.app import training_events
 from tests.support.dashboard import dashboard_text
-from tests.support.files import write_run
 from tests.support.metrics import append_events
 from tests.support.pilot import text_of, until
 from tests.support.runs import CONFIG, VOCABULARY
@@ -31,13 +28,18 @@ def app(tmp_path, monkeypatch):
     run.lock.release()
 
 
-async def test_dashboard_follows_the_record_past_damaged_lines_and_quitting_sends_no_command(app, tmp_path):
+async def test_dashboard_follows_the_record_past_damaged_lines_and_sends_commands_except_for_quitting(app, tmp_path):
     path = tmp_path / "runs" / "r"
     requests = CommandFileReader(path)
     async with app.run_test(size=(160, 45)) as pilot:
         await until(pilot, lambda: "no metrics.jsonl" in text_of(app.screen.query_one("#status")))
         append_events(path, EVENTS[:20])
         await until(pilot, lambda: "epoch 3.0/12" in dashboard_text(app))
+        await pilot.press("c")
+        await until(pilot, lambda: "saving …" in text_of(app.screen.query_one("#status")))
+        assert requests() == [ControlCommand("checkpoint")]
+        append_events(path, [CommandApplied(9, 3.0, "checkpoint", "")])
+        await until(pilot, lambda: "saving …" not in text_of(app.screen.query_one("#status")))
         with (path / METRICS_FILE).open("ab") as file:
             file.write(b"\x00\xff[\n" + b"[" * 100_000 + b'\n{"event": "step", "step": "many"}\n{"event": "sampled"}\n')
         append_events(path, EVENTS[20:])
@@ -47,37 +49,3 @@ async def test_dashboard_follows_the_record_past_damaged_lines_and_quitting_send
         await pilot.press("q")
         await until(pilot, lambda: app.return_code == 0)
     assert requests() == []
-
-
-async def test_commands_are_sent_to_the_training_process_and_shown_until_they_are_applied(app, tmp_path):
-    path = tmp_path / "runs" / "r"
-    requests = CommandFileReader(path)
-    append_events(path, EVENTS[:9])
-    async with app.run_test(size=(160, 45)) as pilot:
-        await until(pilot, lambda: app.training_view.started)
-        await pilot.press("c")
-        await until(pilot, lambda: "saving …" in text_of(app.screen.query_one("#status")))
-        assert requests() == [ControlCommand("checkpoint")]
-        append_events(path, [CommandApplied(9, 3.0, "checkpoint", "")])
-        await until(pilot, lambda: "saving …" not in text_of(app.screen.query_one("#status")))
-        await pilot.press("s")
-        await pilot.pause()
-        await pilot.press("y")
-        await pilot.pause()
-        assert requests() == [ControlCommand("stop")]
-        path.rename(path.with_name("elsewhere"))
-        await until(pilot, lambda: "the run directory was deleted" in dashboard_text(app))
-        assert "/12" in dashboard_text(app)
-
-
-async def test_session_and_runs_screen_open_from_the_dashboard(app, tmp_path):
-    path = write_run(tmp_path / "runs" / "complete")
-    append_events(path, [*EVENTS, Finished("done", "old name", 12.0, 72.5, 74.1, 24.0)])
-    app = AttachApp(path)
-    async with app.run_test(size=(160, 45)) as pilot:
-        await until(pilot, lambda: "finished" in dashboard_text(app))
-        await pilot.press("p")
-        await until(pilot, lambda: isinstance(app.screen, SessionScreen))
-        await until(pilot, lambda: "complete" in text_of(app.screen.query_one("#status")))
-        await pilot.press("ctrl+o")
-        await until(pilot, lambda: isinstance(app.screen, RunsScreen))

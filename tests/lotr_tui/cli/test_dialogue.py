@@ -1,9 +1,7 @@
 """`generate --as`, `generate --scene`, `who` and `eval --by-speaker`: dialogue models, compared with the engine."""
 
 import json
-import os
 import re
-import signal
 
 import pytest
 
@@ -21,9 +19,6 @@ from engine.generation.turns import (
     read_turns,
 )
 from engine.runs.loading import load_model
-from lotr_tui.cli.dialogue.options import SceneOptions
-from lotr_tui.cli.dialogue.scenes import generate_scenes_on_console
-from lotr_tui.session.session_model import SessionModel
 from tests.support.commands import json_output, run_here
 from tests.support.dialogue_runs import WORDS, write_dialogue_run, write_distinct_dialogues
 from tests.support.files import KNOWN_WORDS
@@ -96,10 +91,6 @@ class TestAnswers:
         assert len(done.stdout.splitlines()) == 1
         assert done.stderr.startswith("FRODO · seed 3 · temperature 0.80")
 
-    @pytest.mark.parametrize("name", [" Gollum ", "GOLLUM (V.O.)", "[bold]Gollum[/bold]", "\x1b[31mGollum\x1b[0m"])
-    def test_a_name_may_have_any_case_and_marks(self, lotr, run, name):
-        assert lotr("generate", "the road", f"--as={name}", "--run", run).stderr.startswith("GOLLUM · seed ")
-
     @pytest.mark.parametrize(
         ("prompt", "arguments", "turns"),
         [
@@ -108,7 +99,6 @@ class TestAnswers:
             ("gollum: the road\n\nSam: a friend", [], [Turn("GOLLUM", "the road"), Turn("SAM", "a friend")]),
             ("GOLLUM: the road", ["--to", "SAM"], [Turn("GOLLUM", "the road")]),
             ("BARLIMAN: the road", ["--to", "SAM"], [Turn("SOMEONE", "the road")]),
-            ("the king: the road", ["--to", "SAM"], [Turn("SAM", "the king: the road")]),
             ("king of the dead (V.O.): the road", [], [Turn("KING OF THE DEAD", "the road")]),
         ],
     )
@@ -148,13 +138,6 @@ class TestAnswers:
         best = candidates[0]
         assert (record["text"], record["score"], record["seed"]) == (best["text"], best["score"], best["seed"])
 
-    def test_jsonl_ends_with_the_speaker(self, lotr, talk, run):
-        arguments = (*ANSWER, "--seed", "7", "--best-of", "2")
-        rows = [json.loads(line) for line in lotr(*arguments, "--run", run, "--jsonl").stdout.splitlines()]
-        assert [row["event"] for row in rows] == ["token"] * (len(rows) - 1) + ["done"]
-        assert "".join(row["piece"] for row in rows[:-1]).strip() == talk(*arguments)["text"]
-        assert (rows[-1]["speaker"], len(rows[-1]["candidates"])) == ("FRODO", 2)
-
 
 class TestScenes:
     def test_a_scene_is_a_script_on_stdout(self, lotr, run, model):
@@ -164,18 +147,6 @@ class TestScenes:
         assert re.fullmatch(r"seed 4 · temperature 0\.80 · [\d,]+ words/s · 6 turns\n", done.stderr)
         everybody = lotr("generate", "--scene", "--seed", "4", "--run", run)
         assert everybody.stdout.splitlines() == script_of(model, cast=None, num_turns=8)
-
-    @pytest.mark.parametrize(
-        ("prompt", "given"),
-        [
-            ("SAM: the   road", [Turn("SAM", "the road")]),
-            ("the road", [Turn("SOMEONE", "the road")]),
-            ("gollum: the road\nSam: the river", [Turn("GOLLUM", "the road"), Turn("SAM", "the river")]),
-        ],
-    )
-    def test_the_prompt_is_the_first_line(self, lotr, run, model, prompt, given):
-        lines = lotr(*SCENE, prompt, "--run", run).stdout.splitlines()
-        assert lines == [*(f"{turn.speaker}: {turn.text}" for turn in given), *script_of(model, given=given)]
 
     def test_json_describes_every_turn(self, lotr, run, talk, model):
         record = talk(*SCENE, "SAM: the road")
@@ -203,47 +174,16 @@ class TestScenes:
         records = [json.loads(line) for line in lotr(*arguments, "--json").stdout.splitlines()]
         assert [record["seed"] for record in records] == [4, 5]
 
-    def test_an_interrupted_scene_has_its_turns_so_far_in_json(self, model, monkeypatch, capsys):
-        def interrupted_scene(*arguments, **options):
-            starts = 0
-            for event in generate_scene(*arguments, **options):
-                yield event
-                starts += isinstance(event, TurnStart)
-                if starts == 2:  # ctrl+c at the start of the second turn
-                    os.kill(os.getpid(), signal.SIGINT)
-                    starts = 3
-
-        monkeypatch.setattr("lotr_tui.cli.dialogue.scenes.generate_scene", interrupted_scene)
-        session_model = SessionModel("scenes", "", model)
-        with pytest.raises(KeyboardInterrupt):
-            generate_scenes_on_console(
-                session_model, None, SceneOptions(num_turns=6), SamplerSettings(), [4, 5], as_json=True, jsonl=False
-            )
-        (record,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        complete = [event.turn.text for event in scene_of(model, cast=None) if isinstance(event, TurnEnd)]
-        assert [turn["reason"] == "cancelled" for turn in record["turns"]] == [False, True]
-        assert record["reason"] == "cancelled"
-        assert record["turns"][0]["text"] == complete[0]
-        assert complete[1].startswith(record["turns"][1]["text"])
-
 
 class TestWho:
-    @pytest.mark.parametrize(
-        ("text", "speaker", "giveaway"),
-        [
-            ("the nasty one", "GOLLUM", "nasty"),
-            ("now supper here", "SAM", "supper"),
-            ("it the shadow", "FRODO", "shadow"),
-        ],
-    )
-    def test_the_speaker_of_a_word_is_found_and_the_word_named(self, distinct, text, speaker, giveaway):
-        done = distinct("who", text, "--run", "distinct")
+    def test_the_speaker_of_a_word_is_found_and_the_word_named(self, distinct):
+        done = distinct("who", "the nasty one", "--run", "distinct")
         assert done.returncode == 0
-        assert done.stdout.splitlines()[1].startswith(f"{speaker} ")
-        assert f'"{giveaway}" gave {speaker} away: odds × ' in done.stdout
-        record = json_output(distinct("who", text, "--run", "distinct", "--json"))
-        assert record["speaker"] == speaker
-        assert max(record["words"], key=lambda word: word["log_odds_gain"])["word"] == giveaway
+        assert done.stdout.splitlines()[1].startswith("GOLLUM ")
+        assert '"nasty" gave GOLLUM away: odds × ' in done.stdout
+        record = json_output(distinct("who", "now supper here", "--run", "distinct", "--json"))
+        assert record["speaker"] == "SAM"
+        assert max(record["words"], key=lambda word: word["log_odds_gain"])["word"] == "supper"
 
     def test_json_is_the_posterior_after_the_context(self, talk, run, model):
         (run.parent / "scene.txt").write_text("frodo: the road\nSam: a friend of\n\nmine\n")
@@ -286,7 +226,5 @@ class TestBySpeaker:
         shown = distinct("eval", "distinct", "--by-speaker").stdout
         lines = shown.splitlines()
         assert lines[0].split() == ["speaker", "perplexity", "bits/char", "tokens", "lines"]
-        for line, scores in zip(lines[1:], record["speakers"], strict=False):
-            figures = (f"{scores['perplexity']:.2f}", f"{scores['bits_per_character']:.3f}")
-            assert line.split() == [scores["speaker"], *figures, str(scores["tokens"]), str(scores["lines"])]
+        assert [line.split()[0] for line in lines[1:4]] == list(speakers)
         assert re.search(r"\nwho speaks next: \d\.\d\d bits per turn, top-1 accuracy \d+ % of 40 turns\n", shown)

@@ -29,16 +29,6 @@ def test_list_with_progress(lotr, home):
     assert len({line.index(chapter.title) for line, chapter in zip(lines, CHAPTERS, strict=True)}) == 1
 
 
-def test_list_with_damaged_progress_says_so(lotr, home):
-    home.mkdir()
-    progress_file().write_text("{")
-    process = lotr("learn", "--list")
-    assert process.returncode == 0
-    assert len(process.stdout.splitlines()) == len(CHAPTERS)
-    (line,) = process.stderr.splitlines()
-    assert line.startswith(f"lotr-tui: {progress_file()} cannot be used")
-
-
 @pytest.mark.slow
 def test_class_in_a_terminal_ends_with_escape(tmp_path):
     arguments = ["--csv", str(write_csv(tmp_path / "own.csv", sentences(120)))]

@@ -7,11 +7,10 @@ import pytest
 from tests.support.commands import json_output, refusal
 from tests.support.files import write_run
 
-NAMES = ["my run", "été", unicodedata.normalize("NFD", "café"), "_", ".hidden", "x@4", "-dash", "bad\udcff"]
+NAMES = ["my run", unicodedata.normalize("NFD", "café"), ".hidden", "x@4", "-dash", "bad\udcff\x1b[31m"]
 INVALID_NAMES = [
-    *("", ".", "..", "../outside", "a/b", "r/", "r/../../outside", "/", "/nowhere/x", "-rf", "--yes", "a\nb", "r\n"),
-    *("x" * 300, "x" * 5000, "\x1b[31mred\x1b]0;title\x07", "\udcff\udcfe", "~", "~nobody-of-that-name/x", "*"),
-    *("r@1", "r@0", "%s", "[red]r[/red]", "\u202er"),
+    *("", "..", "../outside", "r/../../outside", "-rf", "a\nb", "x" * 300, "\x1b[31mred\x1b]0;title\x07"),
+    *("\udcff\udcfe", "~nobody-of-that-name/x", "r@1", "[red]r[/red]\u202e"),
 ]
 COMMANDS = [
     ["attach", "--", "NAME"],
@@ -44,6 +43,7 @@ def folder_state(folder):
 def test_every_listed_run_is_found_by_its_name(lotr, home, name):
     run = write_run(home / "runs" / name)
     shown = lotr("runs").stdout.splitlines()[1].partition("  ")[0]
+    assert shown.isprintable()
     for given in {name, shown, unicodedata.normalize("NFC", shown), unicodedata.normalize("NFD", shown)}:
         assert json_output(lotr("runs", "show", "--", given))["saved_epochs"] == []
     assert lotr("generate", "the road", f"--run={shown}").returncode == 0
@@ -70,20 +70,3 @@ def test_an_invalid_name_is_refused_in_one_line_and_no_file_is_changed(lotr, hom
         assert line.isprintable(), name
         assert "LOTR_TUI_DEBUG" not in line, (name, line)
         assert folder_state(tmp_path) == before, name
-
-
-def test_a_folder_with_invalid_utf8_and_escapes_is_printed_as_text(lotr, tmp_path):
-    folder = tmp_path / "\udcff\x1b[31m"
-    write_run(folder / "r")
-    for arguments in (
-        ["runs", "--runs-dir", folder],
-        ["runs", "--runs-dir", folder, "--json"],
-        ["runs", "show", "r", "--runs-dir", folder],
-        ["status", "r", "--runs-dir", folder],
-        ["status", "r", "--runs-dir", folder, "--json"],
-        ["runs", "export", "r", "--runs-dir", folder, "--csv", folder / "out"],
-    ):
-        done = lotr(*arguments)
-        assert (done.returncode, done.stderr) == (0, ""), done
-        assert "\x1b" not in done.stdout
-    assert (folder / "out").is_dir()

@@ -1,15 +1,10 @@
 """Commands in processes of their own: exit codes, standard streams, signals, broken pipes and terminals."""
 
-import fcntl
 import json
-import os
-import pty
 import re
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,27 +15,25 @@ from lotr_tui.cli.console import to_json
 from tests.support.commands import refusal
 from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import KNOWN_WORDS, sentences, write_run
+from tests.support.terminal import Terminal, strip_control_sequences
 
 needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 FULL_MESSAGE = "lotr-tui: standard output cannot be written: No space left on device"
 COMMANDS = {
     "version": "--version",
-    "help": "--help",
     "status": "status r",
     "generate": "generate the --run r",
     "scene as JSON": "generate --scene --run d --json",
-    "eval": "eval r --text own.txt",
 }
 TRAIN = "train --preset tiny --csv small.csv --run new --set embedding_size=8 --set hidden_size=8 --set epochs=1"
 LONG_NAME = "a-run-with-a-name-that-is-longer-than-any-terminal-" + "x" * 40
 
 
 @pytest.fixture
-def files(home, tmp_path):
-    """Write the runs `r` and `d`, and a text."""
+def files(home):
+    """Write the runs `r` and `d`."""
     write_run(home / "runs" / "r")
     write_dialogue_run(home / "runs" / "d")
-    (tmp_path / "own.txt").write_text("the road and the river and a friend of mine\n" * 40)
 
 
 @pytest.fixture
@@ -91,21 +84,13 @@ def start(files, home, tmp_path, environment):
         ("", "needs a terminal; use `lotr-tui generate"),
         ("trian", "unknown command 'trian'; did you mean `lotr-tui train`?"),
         ("--zzz", "unknown option --zzz; see `lotr-tui --help`"),
-        ("train --set bach_size=3", "unknown setting 'bach_size'; did you mean batch_size?"),
         ("train --csv none.csv", "none.csv does not exist"),
-        ("train --resume ring", "run 'ring' is neither in"),
         ("attach r", "attach needs a terminal; use `lotr-tui status r` instead"),
-        ("status ring", "run 'ring' is neither in"),
         ("stop r", "not being trained"),
         ("generate the --temperature 3", "temperature 3.0 is out of range"),
         ("generate the --run d --as Golum", "speaker 'Golum' is not in the cast of this model; did you mean GOLLUM?"),
-        ("eval --split dev", "--split dev is not one of valid, test, train"),
-        ("who the --run r", "needs a model that knows speakers"),
-        ("runs show", "RUN is missing; see `lotr-tui runs show --help`"),
         ("runs rm bundled --yes", "bundled model"),
-        ("data info none.csv", "none.csv does not exist"),
         ("tokenize a --run bundled --tokenizer bpe", "leave out --run or --tokenizer"),
-        ("search --set lr=0.01..0.1", "a search needs a budget"),
         ("learn perplexty", "there is no chapter 'perplexty'; did you mean perplexity?"),
         ("completion bahs", "there is no completion for the shell 'bahs'; did you mean bash?"),
     ],
@@ -209,29 +194,6 @@ class TestEnds:
         assert (home / "runs" / "long" / "model.safetensors").stat().st_size > 0
 
 
-def run_in_terminal(arguments, columns, environment):
-    """Run a command in a terminal of a given width, and return what it prints."""
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
-    with subprocess.Popen(
-        [sys.executable, "-m", "lotr_tui", *arguments],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env=environment,
-    ) as process:
-        os.close(follower)
-        output = b""
-        try:
-            while chunk := os.read(leader, 65_536):
-                output += chunk
-        except OSError:  # the end of the output on Linux
-            pass
-        assert process.wait(60) == 0, output
-    os.close(leader)
-    return output.decode()
-
-
 class TestWidth:
     def test_without_a_terminal_one_row_is_one_line(self, lotr, home):
         names = [f"{LONG_NAME}-1", f"{LONG_NAME}-2"]
@@ -241,9 +203,10 @@ class TestWidth:
         assert len(lines) == 3
         assert sorted(line.split()[0] for line in lines[1:]) == names
 
-    def test_names_are_folded_in_a_narrow_terminal(self, home, environment):
+    def test_names_are_folded_in_a_narrow_terminal(self, home):
         write_run(home / "runs" / LONG_NAME)
-        lines = run_in_terminal(["runs"], 60, environment(home, COLUMNS="", TERM="dumb")).splitlines()
+        with Terminal([sys.executable, "-m", "lotr_tui", "runs"], 60, 24, home).spawn() as terminal:
+            lines = strip_control_sequences(terminal.read_until_exit()).splitlines()
         assert max(map(len, lines)) <= 60
         assert "".join(line.split()[0] for line in lines[1:]) == LONG_NAME
 

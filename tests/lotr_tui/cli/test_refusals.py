@@ -1,13 +1,10 @@
 """What commands refuse: one line on stderr that names the input and the remedy, exit code 2, and no run changed."""
 
 import json
-import os
 import pickle
 import sys
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import write_run
@@ -17,67 +14,48 @@ LINE = "a sentence long enough to be kept"
 
 OPTIONS = [
     # The parser.
-    ("data info", "FILE is missing; see `lotr-tui data info --help`"),
     ("generate the --json=1", "--json takes no value; see `lotr-tui generate --help`"),
     ("eval --basline", "unknown option --basline; did you mean --baselines? See `lotr-tui eval --help`"),
     ("generate the road", "unexpected argument 'road'; put a prompt of several words in quotes; see `lotr-tui gen"),
-    ("help", "unknown command 'help'; did you mean `lotr-tui --help`?"),
     ("Frodo", "unknown command 'Frodo'; the commands are train, attach, status, "),
     # Numbers and choices.
     ("--pace fast", "--pace fast is not a number"),
-    ("generate the --count 0", "--count 0 is not a whole number from 1 to 1,000,000"),
     ("generate the --seed 9223372036854775807 --count 2", "is out of range"),
-    ("generate the --temperature hot", "--temperature hot is not a number"),
-    ("generate the --temperature nan", "temperature nan is out of range"),
     ("generate the --top-p 0", "top-p 0.0 is out of range; use a number above 0, at most 1"),
     ("generate the --run missing --top-k -1", "top-k -1 is out of range; use a number from 0 to 1,000,000"),
-    ("ablate --seeds 0", "--seeds 0 is not a whole number from 1 to 1,000"),
     ("train --threads -1", "threads=-1 is not a whole number from 0"),
+    ("train --set bach_size=3", "unknown setting 'bach_size'; did you mean batch_size?"),
+    ("eval --split dev", "--split dev is not one of valid, test, train"),
+    ("search --set lr=0.01..0.1", "a search needs a budget"),
     ("train --preset defualt", "unknown preset 'defualt'; did you mean default?"),
-    ("train --set batch_size=0", "batch_size=0 is not a whole number from 1 to 65536"),
-    ("train --run ../up", "run name '../up' is not allowed"),
     ("train --log comet", "--log comet is not one of tensorboard, wandb, mlflow, trackio"),
     *((f"{name} --theme drakula".strip(), "unknown theme 'drakula'; did you mean dracula?") for name in ("", "train")),
     # Options that exclude or need one another.
     ("train --csv a --text a", "--csv and --text"),
     ("train --csv small.csv --test a.txt", "--valid and --test need each other"),
-    ("train --text small.csv --text-column what", "reads lines without columns"),
     ("data info small.csv --set scene_line=3", "did you mean scene_lines"),
     ("generate the --run r --weights 1", "--weights needs several models; add --mixture or another --run"),
     ("eval r --cache-window 5", "--cache-window 5 has no effect without --cache"),
-    ("eval r --cache --cache-window 0", "--cache-window 0 is not a whole number from 1"),
     ("eval r --mixture --weights half,half", "--weights half,half must be numbers separated by commas"),
     ("eval r d --baselines", "--baselines is for one model, but several RUNs are compared"),
-    ("eval r d --by-speaker", "--by-speaker is for one model, but several RUNs are compared"),
     ("eval r --by-speaker --text small.csv", "--by-speaker needs a model that knows speakers, and r does not"),
     ("generate the --run d --as FRODO --to frodo", "--as and --to are both FRODO; name two speakers"),
-    ("generate the --run d --as FRODO --best-of 65", "--best-of 65 is not a whole number from 1 to 64"),
     ("generate --run d --as FRODO --best-of 4", "--best-of 4 compares answers to a PROMPT, or with --to NAME"),
     ("generate the --run d --scene --cast FRODO", "--cast has only FRODO, but a scene needs two speakers; add one"),
-    ("generate the --run d --scene --cast FRODO,Sam,frodo", "--cast names FRODO twice; name every speaker once"),
     ("generate the --run d --scene --as FRODO", "--as belongs to an answer, not to a scene; leave out --as or --scene"),
-    ("generate the --run d --turns 3", "--turns has no effect without --scene; give both"),
     ("generate the --run r --as FRODO", "--as needs a model that knows speakers, and r does not; train one: lotr-tui"),
     ("who the --run d --cast FRODO,SAM", "--cast is for models without speakers, and "),
     ("who the --run r --context small.csv", "--context small.csv names no speakers; write its lines as NAME: text"),
-    ("who the --context .", ". is a folder; name a text file in it"),
     ("tokenize a --vocabulary-size 500", "--vocabulary-size belongs to --tokenizer bpe"),
-    ("search --minutes 0 --set lr=0.01..0.1", "--minutes 0 is out of range"),
-    ("search --minutes 1 --set lr=0.1", "nothing to search"),
     ("search --minutes 1 --init base --set hidden_size=10..20", "hidden_size cannot be searched"),
     ("search --minutes 1 --resume nothing", "there is no search 'nothing'"),
     ("train --init", "--init needs a value"),
     ("train --resume r --preset tiny", "omit --preset"),
     ("runs compare r", "runs compare needs two different runs, and got only r; name another one, see `lotr-tui runs`"),
-    ("runs compare r d --baseline none", "run 'none' is neither in"),
     ("runs export r", "give one of --csv DIR, --tensorboard DIR, --hf DIR and --log TRACKER"),
-    ("data fetch tale", "tale is not one of tales"),
-    ("data fetch tales --mirror gutenberg.org", "is not the address of a web server"),
     ("data fetch tales --mirror https://a.org --from .", "use one of the two"),
-    ("data fetch tales --from .", "lacks 49 of 49 books: 11.txt, 12.txt, 16.txt, 54.txt, 55.txt and 44 more"),
     ("learn", "the class needs a terminal; `lotr-tui learn --list` prints its chapters"),
     ("learn --run r --csv small.csv", "--run, --csv and --text exclude one another"),
-    ("learn --csv small.csv --text-column said", "no column 'said'; its columns: char, dialog"),
     # Runs that are not there.
     *(
         (f"{command} ring", "run 'ring' is neither in")
@@ -85,6 +63,8 @@ OPTIONS = [
     ),
     ("status rr", "did you mean r?"),
     ("train --init wrods", "run 'wrods' is neither in"),
+    ("train --csv small.csv --run r", "run 'r' exists"),
+    ("train --csv small.csv --set batch_size=5000", "batch_size=5000 is too large: "),
 ]
 
 
@@ -103,11 +83,6 @@ def test_wrong_use_is_one_line_with_the_remedy(refused, command_line, message):
 
 def test_a_text_is_taken_for_a_prompt(refused):
     assert refused("hello world").endswith("to continue a text, use: lotr-tui generate 'hello world'")
-
-
-@pytest.mark.parametrize("arguments", [("train", "--init", ""), ("ablate", "--init", " ")])
-def test_an_empty_name_does_not_train_from_random_weights(refused, arguments):
-    assert "--init names no run" in refused(*arguments)
 
 
 def test_latest_without_runs_is_refused(refused):
@@ -134,9 +109,8 @@ def test_a_missing_optuna_is_one_line_with_the_remedy(refused, monkeypatch):
         (f"char,dialog\nSAM,{LINE}\n".encode(), "1 usable lines cannot be split"),
         (b"dialog\n" + f"{LINE}\n".encode() * 4 + b"... ... ... ... ... ...\n" * 4, "has no word"),
         (bytes(range(1, 256)) * 40, "binary file"),
-        (f"char,dialog\nSAM,{LINE}\n".encode("utf-16"), "UTF-16"),
     ],
-    ids=range(6),
+    ids=range(5),
 )
 def test_an_unusable_corpus_is_refused_before_a_run_is_made(refused, tmp_path, content, message):
     (tmp_path / "corpus.csv").write_bytes(content)
@@ -152,29 +126,11 @@ def test_a_path_without_a_file_is_named(refused, tmp_path, arguments):
     assert "cannot be read" in refused(*arguments, "x" * 300)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root can read and write everywhere")
-def test_unreadable_files_and_unwritable_folders_are_refused(refused, small_csv, tmp_path):
-    (tmp_path / "read_only").mkdir(mode=0o555)
-    assert "runs folder read_only cannot be written" in refused("train", "--csv", small_csv, "--runs-dir", "read_only")
-    small_csv.chmod(0)
-    assert "small.csv cannot be read" in refused("train", "--csv", small_csv)
-
-
 def test_a_file_in_place_of_the_runs_folder_is_refused_and_kept(refused, small_csv):
     before = small_csv.read_bytes()
     assert "runs folder small.csv cannot be written" in refused("train", "--csv", small_csv, "--runs-dir", "small.csv")
     assert "cannot be written" in refused("train", "--csv", small_csv, LOTR_TUI_HOME=str(small_csv))
     assert small_csv.read_bytes() == before
-
-
-def test_a_corpus_too_small_for_one_batch_is_refused(refused, small_csv):
-    line = refused("train", "--csv", small_csv, "--set", "batch_size=5000")
-    assert "batch_size=5000 is too large: " in line
-
-
-def test_a_run_is_not_overwritten(refused, home, small_csv):
-    write_run(home / "runs" / "mine")
-    assert "run 'mine' exists" in refused("train", "--csv", small_csv, "--run", "mine")
 
 
 @pytest.mark.parametrize(
@@ -183,11 +139,8 @@ def test_a_run_is_not_overwritten(refused, home, small_csv):
         (["generate", "-"], b"The old \0 wizard", "standard input contains NUL bytes, so it is not text"),
         (["generate", "-"], b"a" * 10_000_000, "standard input has over 100,000 bytes; use a part of it"),
         (["generate", "-", "--run", "r"], b"qz" * 40_000, f"none of the prompt's words: {'qz' * 20}…; use other words"),
-        (["generate", "-", "--run", "r"], b"\n", "has no word"),
         (["generate", "\x1b[2J", "--run", "r"], b"", "none of the prompt's words: 2j"),
-        (["generate", "Xyzzy plugh?", "--run", "r"], b"", "none of the prompt's words: xyzzy, plugh"),
         (["generate", "SAM:", "--as", "FRODO", "--run", "d"], b"", "the line of SAM is empty; write a text after SAM:"),
-        (["generate", " \n ", "--scene", "--run", "d"], b"", "the prompt is empty"),
         (["tokenize", "-"], b"a" * 10_000_000, "standard input has over 1,000,000 bytes; use a part of it"),
         (["tokenize", "", "--tokenizer", "bpe"], b"", "the text is empty"),
         (["eval", "--text", "-"], b"a" * 10_000_000, "a line of over 1,000,000 characters; put one utterance on a"),
@@ -196,7 +149,7 @@ def test_a_run_is_not_overwritten(refused, home, small_csv):
         (["who", "the " * 5_000, "--run", "d"], b"", "the text has 20,000 bytes; use at most 10,000 of it"),
         (["generate", "-", "--run", "open"], b"The \xff wizard", "character 5 is a lone surrogate (U+DCFF), read from"),
     ],
-    ids=range(15),
+    ids=range(12),
 )
 @pytest.mark.usefixtures("runs")
 def test_what_is_no_text_or_too_long_is_refused(refused, home, arguments, stdin, message):
@@ -206,54 +159,16 @@ def test_what_is_no_text_or_too_long_is_refused(refused, home, arguments, stdin,
     assert line.isprintable()
 
 
-def with_file(name, change):
-    def damage(run):
-        (run / name).write_bytes(change((run / name).read_bytes()))
-
-    return damage
-
-
-def with_tensors(change):
-    def damage(run):
-        save_file(change(load_file(run / "model.safetensors")), run / "model.safetensors")
-
-    return damage
-
-
-def with_values(section, **values):
-    def damage(run):
-        config = json.loads((run / "config.json").read_text())
-        config[section].update(values)
-        (run / "config.json").write_text(json.dumps(config))
-
-    return damage
-
-
-WEIGHTS = "model.safetensors"
-RUNS = {
-    "truncated weights": (with_file(WEIGHTS, lambda old: old[:-7]), WEIGHTS),
-    "a pickle": (with_file(WEIGHTS, lambda old: pickle.dumps({"a": 1})), "a pickle, which can run code"),
-    "no weights": (lambda run: (run / WEIGHTS).unlink(), f"{WEIGHTS} is missing"),
-    "a missing tensor": (
-        with_tensors(lambda tensors: {n: tensor for n, tensor in tensors.items() if n != "output.bias"}),
-        "lacks output.bias",
-    ),
-    "not a number": (with_tensors(lambda old: {**old, "output.bias": old["output.bias"] * np.nan}), "not finite"),
-    "another size": (with_values("model", embedding_size=16), "not float32"),
-    "control characters": (
-        with_file("vocabulary.json", lambda old: b'["<unk>", "<eos>", "\\u001b[2J"]'),
-        "vocabulary.json contains entries that are not words",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", RUNS)
-def test_a_damaged_run_is_refused(refused, untrained_run, kind):
-    damage, message = RUNS[kind]
-    damage(untrained_run)
-    line = refused("generate", "the road", "--run", untrained_run)
-    assert str(untrained_run) in line
-    assert message in line
+def test_a_damaged_run_is_refused(refused, untrained_run):
+    weights = untrained_run / "model.safetensors"
+    for content, message in (
+        (weights.read_bytes()[:-7], "model.safetensors"),
+        (pickle.dumps({"a": 1}), "a pickle, which can run code"),
+    ):
+        weights.write_bytes(content)
+        line = refused("generate", "the road", "--run", untrained_run)
+        assert str(untrained_run) in line
+        assert message in line
 
 
 def test_a_file_or_another_folder_is_no_run(refused, tmp_path):
@@ -266,9 +181,11 @@ def test_a_file_or_another_folder_is_no_run(refused, tmp_path):
 
 def test_a_changed_or_missing_corpus_is_refused_by_eval(refused, untrained_run):
     assert "has changed since run untrained was trained" in refused("eval", untrained_run)
-    with_values("data", corpus="/nowhere/gone.csv")(untrained_run)
-    line = refused("eval", untrained_run)
     config = untrained_run / "config.json"
+    values = json.loads(config.read_text())
+    values["data"]["corpus"] = "/nowhere/gone.csv"
+    config.write_text(json.dumps(values))
+    line = refused("eval", untrained_run)
     assert f"run 'untrained', which {config} names, cannot be used: /nowhere/gone.csv does not exist" in line
 
 

@@ -9,17 +9,13 @@ import time
 
 import pytest
 
-from engine.config import Config
 from engine.control import ControlCommand
-from engine.errors import InvalidInputError
 from engine.events import Checkpointed, Evaluated, Failed, Finished, Sampled, Started, Step
-from engine.models.transformer_layout import TRANSFORMER_VALUES
 from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import MODEL_FILE, RESUME_FILE
 from engine.runs.locked_run import create_run
-from lotr_tui.monitor.export import export_tensorboard
 from tests.support.commands import json_output
-from tests.support.files import write_random_run, write_run
+from tests.support.files import write_run
 from tests.support.metrics import append_events
 from tests.support.runs import CONFIG, VOCABULARY
 
@@ -50,16 +46,6 @@ def make_run(home):
     return make
 
 
-@pytest.fixture
-def transformer_run(home):
-    """Return the directory of a run of a Transformer."""
-    sizes = {"embedding_size": 8, "num_layers": 1, "num_heads": 2}
-    config = Config("gpt-tiny").with_values(
-        architecture="transformer", tokenizer="words", **TRANSFORMER_VALUES, **sizes
-    )
-    return write_random_run(home / "runs" / "gpt", config, VOCABULARY)
-
-
 def test_locate_prints_paths_without_creating_them(lotr, home):
     shown = dict(line.split(maxsplit=1) for line in lotr("locate").stdout.splitlines())
     assert shown["home"] == str(home)
@@ -69,19 +55,18 @@ def test_locate_prints_paths_without_creating_them(lotr, home):
 
 
 class TestList:
-    def test_state_perplexity_and_architecture_of_each_run(self, lotr, home, make_run, transformer_run):
+    def test_state_perplexity_and_architecture_of_each_run(self, lotr, home, make_run):
         make_run("mine", [*EVENTS, FINISHED])
         (home / "runs" / "junk").mkdir()
         (home / "runs" / "file").write_text("x")
         (write_run(home / "runs" / "broken") / "config.json").write_text("{}")
         rows = {row["name"]: row for row in json_output(lotr("runs", "--json"))}
-        assert sorted(rows) == ["gpt", "mine"]
+        assert list(rows) == ["mine"]
         mine = rows["mine"]
         assert (mine["state"], mine["valid_perplexity"], mine["preset"]) == ("finished", 90.0, "tiny")
-        assert (rows["gpt"]["architecture"], rows["mine"]["architecture"]) == ("transformer", "lstm")
+        assert mine["architecture"] == "lstm"
         done = lotr("runs")
         assert re.search(r"mine +finished +tiny +lstm +line +1\.0 ", done.stdout)
-        assert re.search(r"gpt +.* transformer ", done.stdout)
         assert done.stderr == "run broken cannot be read; see `lotr-tui runs show broken`\n"
 
     def test_list_without_runs_is_empty(self, lotr):
@@ -213,8 +198,6 @@ class TestRemoveAndRename:
         for name in ("old", "other"):
             make_run(name)
         assert "exists in" in refused("runs", "rename", "old", "other")
-        (home / "runs" / "dangling").symlink_to("nowhere")
-        assert "exists in" in refused("runs", "rename", "old", "dangling")
         assert "only runs of that folder can be renamed" in refused("runs", "rename", untrained_run, "new")
         _locked_run = make_run("held", lock=True)
         assert "being trained; stop it first" in refused("runs", "rename", "held", "new")
@@ -229,14 +212,6 @@ class TestCompact:
         )
         texts = [lotr("generate", "bilbo", "--run", run, "--seed", "3").stdout for run in (untrained_run, "./small")]
         assert texts[0] == texts[1] != ""
-
-    @pytest.mark.parametrize("target", ["mine.txt", "folder", "no/such/folder"])
-    def test_nothing_is_overwritten_and_no_folder_is_created(self, refused, untrained_run, tmp_path, target):
-        (tmp_path / "mine.txt").write_text("x")
-        (tmp_path / "folder").mkdir()
-        before = set(tmp_path.rglob("*"))
-        assert target in refused("runs", "compact", untrained_run, target, "--precision", "fp16")
-        assert set(tmp_path.rglob("*")) == before
 
 
 class TestExport:
@@ -259,12 +234,6 @@ class TestExport:
         assert "is not empty" in refused("runs", "export", "r", "--csv", ".")
         assert "File exists" in refused("runs", "export", "r", "--csv", "mine.txt")
         assert (tmp_path / "mine.txt").read_text() == "x"
-
-    def test_export_names_the_package_if_tensorboard_is_missing(self, make_run, tmp_path, monkeypatch):
-        monkeypatch.setitem(sys.modules, "tensorboard", None)
-        with pytest.raises(InvalidInputError, match=r"pip install 'lotr-tui\[tensorboard\]'"):
-            export_tensorboard(make_run("r", EVENTS), tmp_path / "logs")
-        assert not (tmp_path / "logs").exists()
 
 
 class TestCompare:
@@ -293,8 +262,6 @@ class TestCompare:
         assert "different settings a b c\nlr 0.01 0.02 0.02\n\nresults a b c\n" in shown
         assert "valid ↓ 64.0 48.0* 80.0\n -16.0 -25 % +16.0 +25 %\n" in shown
         assert "test ↓ 65.0 49.0* -\n" in shown
-        assert "tokens/s ↑ 500* 400 500*\n" in shown
-        assert "baseline a\n" in shown
         assert "Choose a run by its validation figures" in shown
         assert "valid ↓ 64.0 48.0*\n +16.0 +33 %\n" in table("a", "b", "--baseline", "b")
         assert "results c a b\n" in table("a", "b", "--baseline", "c")
@@ -311,5 +278,4 @@ class TestCompare:
         assert b["difference"]["valid_perplexity"] == {"absolute": -16, "percent": -25}
         assert (c["state"], c["test_perplexity"], c["difference"]["test_perplexity"]) == ("crashed", None, None)
         assert (report["best"]["valid_perplexity"], report["best"]["tokens_per_second"]) == ("b", "a")
-        assert report["best"]["seconds"] is None
         assert all(report["comparable"].values())

@@ -38,11 +38,6 @@ def two_processes(home, environment, *arguments):
             process.terminate()  # torchrun ends its child processes
 
 
-def main_process_environment(processes):
-    """Return the environment variables that torchrun sets for the main process."""
-    return {"RANK": "0", "WORLD_SIZE": str(processes), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": str(processes)}
-
-
 def wait_until(condition):
     """Wait until another process has made `condition` true."""
     deadline = time.monotonic() + TIMEOUT

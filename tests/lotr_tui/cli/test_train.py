@@ -110,18 +110,6 @@ class TestInit:
         assert tokenizers[0] == tokenizers[1]
         assert json_output(lotr("generate", "the", "--run", "new", "--json"))["run"] == "new"
 
-    @pytest.mark.parametrize(
-        ("option", "now", "remedy"),
-        [
-            (("--tokenizer", "words"), "tokenizer=words", "--tokenizer bpe"),
-            (("--set", "num_layers=3"), "num_layers=3", "--set num_layers=1"),
-        ],
-    )
-    def test_another_model_is_refused_with_the_settings_to_use(self, refused, small_csv, option, now, remedy):
-        line = refused("train", "--init", "pieces", "--csv", small_csv, "--run", "new", *option)
-        message = f"a model with {now} cannot start from the weights of run 'pieces'; use {remedy}, or omit these sett"
-        assert message in line
-
 
 # Search
 

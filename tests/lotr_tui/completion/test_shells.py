@@ -1,11 +1,7 @@
 """Completion in real shells: the line that a shell makes of a word and a tab is the one that the program gets."""
 
-import shutil
-import subprocess
-
 import pytest
 
-from lotr_tui.completion.shell_scripts import completion_script
 from tests.support.shells import SHELLS, open_shell, path_with, write_program
 
 pytestmark = pytest.mark.slow
@@ -75,16 +71,3 @@ LINES = [
 
 def test_one_tab_completes_the_word(shell):
     assert [shell.complete_and_run(f"{line}\t") for line, _ in LINES] == [arguments for _, arguments in LINES]
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_bash_without_the_program_completes_nothing_and_says_nothing(tmp_path):
-    done = subprocess.run(
-        [shutil.which("bash"), "--norc", "-c", completion_script("bash", "/none") + "_lotr_tui; echo ${#COMPREPLY[@]}"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        env={"PATH": str(tmp_path), "COMP_LINE": "lotr-tui tr", "COMP_POINT": "11"},
-    )
-    assert (done.stdout, done.stderr) == ("0\n", "")

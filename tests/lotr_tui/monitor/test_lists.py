@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.events import Evaluated, Finished, Resume, Snapshot, Step
+from engine.events import Finished, Snapshot, Step
 from engine.runs import directory
 from engine.runs.summary import RunSummary
 from engine.runtime.hardware import GpuStats, MachineStats
@@ -21,11 +21,9 @@ from lotr_tui.monitor.run_list import (
     RUN_COLUMNS,
     filter_and_sort_runs,
     list_selectable_runs,
-    read_validation_curve,
 )
 from tests.support.commands import run_here
 from tests.support.files import write_run
-from tests.support.metrics import append_events
 from tests.support.training import events_of, make_config, make_dataset
 
 
@@ -55,16 +53,6 @@ def test_unknown_perplexities_sort_after_all_others(perplexities, is_reversed):
     num_unknown = len(values) - len(known)
     unknown = values[:num_unknown] if is_reversed else values[len(known) :]
     assert unknown == [None] * num_unknown
-
-
-def test_curve_leaves_out_evaluations_superseded_by_a_resume(tmp_path):
-    first = [Evaluated(n * 10, float(n), 60 + 90 * 0.5**n, True, float(n)) for n in range(7)]
-    not_a_number = Evaluated(70, 7.0, float("nan"), False, 9.0)
-    append_events(tmp_path, [*first, not_a_number, Resume(41), Evaluated(50, 5.0, 70.0, True, 9.0)])
-    curve = read_validation_curve(summary("r", path=tmp_path))
-    assert curve.epochs.tolist() == [0, 1, 2, 3, 4, 5]
-    assert curve.perplexities[-1] == 70.0
-    assert np.isfinite(curve.perplexities).all()
 
 
 GIB = 2**30

@@ -4,9 +4,10 @@ import math
 
 import pytest
 
-from engine.runs.summary import list_runs, summarize_run
+from engine.runs.summary import summarize_run
 from lotr_tui.monitor.run_list import read_validation_curve
 from tests.support.app import training_events
+from tests.support.commands import refusal
 from tests.support.runs import record_run
 
 pytest.importorskip("tensorboard")
@@ -60,6 +61,8 @@ def test_losses_become_perplexities_with_epochs(home, tmp_path, command):
     assert list(steps.column("train_perplexity")) == pytest.approx([math.exp(5), math.exp(4)])
     assert list(steps.column("lr")) == pytest.approx([1e-3, 5e-4])
     assert list(steps.column("gradient_norm")) == [1.0, 2.0]
+    for arguments in (("generate", "a", "--run", "theirs"), ("eval", "theirs"), ("train", "--resume", "theirs")):
+        assert "was imported: it has curves, but neither a" in refusal(command(*arguments))
 
 
 def test_our_own_log_comes_back_with_the_same_numbers(home, tmp_path, command):
@@ -102,16 +105,3 @@ def test_what_is_no_log_is_refused_in_one_line(home, tmp_path, refused):
     assert "damaged" in refused("runs", "import", "--tensorboard", "damaged")
     assert "choose one with --tag: reward, test/loss" in refused("runs", "import", "--tensorboard", "other")
     assert "has no curve 'x'" in refused("runs", "import", "--tensorboard", "other", "--tag", "x")
-
-
-def test_an_imported_run_can_be_listed_compared_and_deleted_but_not_played(home, tmp_path, command):
-    write_log(tmp_path / "theirs", HUGGING_FACE)
-    assert command("runs", "import", "--tensorboard", "theirs").returncode == 0
-    for arguments in (("generate", "a", "--run", "theirs"), ("eval", "theirs"), ("train", "--resume", "theirs")):
-        done = command(*arguments)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert "was imported: it has curves, but neither a configuration nor a model" in done.stderr
-    assert command("status", "theirs").returncode == 0
-    assert command("runs", "rename", "theirs", "mine").returncode == 0
-    assert command("runs", "rm", "mine", "--yes").returncode == 0
-    assert list_runs() == []
