@@ -1,7 +1,7 @@
 """Short trainings for tests: a small corpus, a small configuration, and helpers for events and weights."""
 
 import random
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +14,6 @@ from engine.models.numpy_decoder import NumpyDecoder
 from engine.training.run import train
 from engine.training.trainer import Trainer
 from tests.support.files import sentences
-
-Weights = dict[str, np.ndarray]
 
 NO_DROPOUT = dict.fromkeys(
     ("embedding_dropout", "input_dropout", "hidden_dropout", "output_dropout", "weight_drop"), 0.0
@@ -113,20 +111,8 @@ def make_trainer(dataset, initial_weights=None, **values):
     return Trainer(make_config(**values), dataset, torch.device("cpu"), initial_weights=initial_weights)
 
 
-@dataclass
-class RecordedStep:
-    """One optimizer step of a trainer; weights and gradients by name."""
-
-    lr: float
-    loss: float
-    before: Weights
-    after: Weights
-    gradients: Weights
-    """Gradients after clipping."""
-
-
 def take_step(trainer):
-    """Do one optimizer step, and return its record."""
+    """Do one optimizer step; return its rate, the weights before and after it, and the clipped gradients by name."""
 
     def copy(tensors):
         return {name: tensor.detach().numpy().copy() for name, tensor in tensors}
@@ -135,7 +121,8 @@ def take_step(trainer):
     before = copy(network.named_parameters())
     result = trainer.train_step()
     gradients = copy((name, p.grad) for name, p in network.named_parameters() if p.grad is not None)
-    return RecordedStep(result.lr, float(result.loss), before, copy(network.named_parameters()), gradients)
+    after = copy(network.named_parameters())
+    return SimpleNamespace(lr=result.lr, before=before, after=after, gradients=gradients)
 
 
 def events_of(event_type, events):

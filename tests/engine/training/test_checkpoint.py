@@ -253,26 +253,16 @@ def shortened(tensor):
         lambda path: (path.unlink(), os.mkfifo(path)),
         lambda path: os.truncate(path, 50_000_000_000),
         *(changed(without=[part]) for part in (("progress",), ("windows", "rng_state"), ("progress", "step"))),
-        *(changed(config=text) for text in ("[]", '{"training": 3}', "[")),
+        *(changed(config=text) for text in ('{"training": 3}', "[")),
         *(changed(progress={"step": value}) for value in ("7", math.inf)),
         changed(progress={"unknown": 1}),
-        changed(progress={"fine_tuning": "no"}),
         changed(progress={"seconds": 10**400}),
         changed(progress={"lr_scale": math.nan}),
-        changed(progress={"valid_perplexities": ["a"]}),
         changed(progress={"sample_prompt": "\ud800"}),
         changed(windows={"rng_state": [3, [1, 2], None]}),
-        changed(windows={"epoch_rng_state": ["a"]}),
         *(changed(windows={"position": value}) for value in (10**9, -1)),
-        *(
-            changed({name: removed})
-            for name in ("network.output.bias", "dropout_generator", "best_model.output.bias", "optimizer.0.exp_avg")
-        ),
-        *(
-            changed({name: shortened})
-            for name in ("network.output.bias", "dropout_generator", "lstm_state.0.cell", "optimizer.0.exp_avg")
-        ),
-        changed({"optimizer.0.step": lambda _: torch.zeros(3)}),
+        *(changed({name: removed}) for name in ("network.output.bias", "dropout_generator", "optimizer.0.exp_avg")),
+        *(changed({name: shortened}) for name in ("best_model.output.bias", "lstm_state.0.cell")),
         changed({"optimizer.x.step": lambda _: torch.zeros(())}),
     ],
 )

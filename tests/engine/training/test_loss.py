@@ -90,41 +90,6 @@ def test_teachers_replace_a_part_of_the_targets(weight):
     assert float(distilled) == pytest.approx((1 - weight) * float(loss) + weight * expected, rel=1e-5)
 
 
-def test_columns_of_teachers_count_in_the_objective_and_not_in_the_cross_entropy():
-    logits, targets, raw, dropped = make_window()
-    teacher = torch.softmax(torch.randn(logits.shape, generator=seeded(5)), -1)
-    corpus_columns = targets.shape[1] - 1
-    weights = torch.tensor([0.0] * corpus_columns + [1.0])
-    soft_targets = SoftTargets(Predictions(teacher, None), weights, corpus_columns)
-    loss, objective = objective_of(ar=0.0, tar=0.0)(logits, targets, None, raw, dropped, soft_targets)
-    of_text = cross_entropy(logits[:, :-1], targets[:, :-1])
-    of_teachers = -float((teacher.double().numpy() * log_probs_of(logits))[:, -1].sum(-1).mean())
-    assert float(loss) == pytest.approx(of_text, rel=1e-6)
-    assert float(objective) == pytest.approx((corpus_columns * of_text + of_teachers) / targets.shape[1], rel=1e-5)
-
-
-def test_sampled_classes_are_the_targets_and_a_random_sample():
-    size, samples = 2000, 500
-    objective = objective_of(size, np.arange(size, dtype=np.int32), softmax_samples=samples)
-    generator, counts = seeded(3), []
-    drawn = torch.zeros(size)
-    for i in range(60):
-        targets = torch.randint(100, (7, 5), generator=seeded(i))  # only among the first hundred tokens
-        classes = objective.sample_softmax_classes(targets, generator)
-        assert classes is not None
-        sampled = classes.tolist()
-        assert sampled == sorted(set(sampled))
-        assert set(targets.flatten().tolist()) <= set(sampled)
-        assert all(0 <= token < size for token in sampled)
-        drawn[classes] += 1
-        counts.append(sum(token >= 100 for token in sampled))
-    # 1,900 other classes with probability 1/4: the mean of 60 draws has a standard error of 18.9/sqrt(60) = 2.4.
-    assert np.mean(counts) == pytest.approx(475, abs=10)
-    assert np.std(counts) == pytest.approx(math.sqrt(1900 / 4 * 3 / 4), rel=0.35)
-    assert (drawn[100:] > 0).all(), "every class is sampled at some time"
-    assert objective_of().sample_softmax_classes(torch.zeros(1, 1, dtype=torch.int64), generator) is None
-
-
 @pytest.mark.parametrize("target", [3, 11])
 def test_the_sampled_softmax_estimates_the_full_sum_without_bias(target):
     """The other targets of a window are drawn by frequency, and the sampled classes by the objective."""

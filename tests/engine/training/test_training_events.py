@@ -9,10 +9,9 @@ import torch
 
 from engine.analysis.bits_per_character import text_bits_per_character
 from engine.analysis.perplexity import evaluate
-from engine.control import CommandQueue, ControlCommand
 from engine.data.dataset import load_dataset
 from engine.errors import TrainingError
-from engine.events import Evaluated, Finished, Preparing, Sampled, Snapshot, Started, Step
+from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey, Unigram
@@ -134,19 +133,6 @@ def test_stop_ends_at_once_with_the_model_before_the_first_step(dataset, num_cal
     assert weights_equal(weights_of(finished), weights_of(evaluated))
 
 
-def test_prune_ends_with_the_best_model_without_a_checkpoint_and_without_the_test_split(dataset):
-    queue, events = CommandQueue(), []
-    for event in train(make_config(epochs=50), dataset, "r", lambda: False, queue):
-        events.append(event)
-        if isinstance(event, Evaluated) and event.epoch == 1:
-            queue.send(ControlCommand("prune"))
-    (finished,) = events_of(Finished, events)
-    assert (finished.reason, finished.epochs) == ("pruned", 1)
-    assert math.isnan(finished.test_perplexity)
-    assert finished.valid_perplexity == min(event.valid_perplexity for event in events_of(Evaluated, events))
-    assert not events_of(Snapshot, events)
-
-
 def test_a_training_without_score_test_never_reads_the_test_split(dataset):
     untouchable = replace(dataset, test=Untouchable())
     *_, finished = train(make_config(epochs=1, score_test=False), untouchable, "r", lambda: False)
@@ -209,7 +195,6 @@ WITH_BF16, WITHOUT_BF16 = {"avx512_bf16": True, "amx_bf16": False}, {"avx512_bf1
         (WITH_BF16, 399, "auto", torch.float32),
         (WITHOUT_BF16, 2000, "auto", torch.float32),
         (None, 2000, "auto", torch.float32),  # PyTorch before 2.9
-        (WITH_BF16, 2000, "fp32", torch.float32),
         (WITHOUT_BF16, 8, "bf16", torch.bfloat16),
     ],
 )
