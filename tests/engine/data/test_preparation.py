@@ -1,6 +1,5 @@
 """The on-disk cache of large corpora: equal to a dataset in memory, reused, and rebuilt when it is damaged."""
 
-import json
 import os
 from dataclasses import replace
 
@@ -87,29 +86,7 @@ def set_element(name, dtype, value, index=-1):
     return damage
 
 
-def set_metadata(key, value):
-    """Return a function that changes one value of the metadata of a cache entry."""
-
-    def damage(folder):
-        metadata = json.loads((folder / "metadata.json").read_text())
-        (metadata["stats"] if key in metadata["stats"] else metadata)[key] = value
-        (folder / "metadata.json").write_text(json.dumps(metadata))
-
-    return damage
-
-
 DAMAGES = {
-    **{
-        key: set_metadata(key, value)
-        for key, value in {
-            "file_sizes": [],
-            "split_ends": [10, 10**9],
-            "speaker_names": [1, 2, 3, 4],
-            "longest_line_index": 10**6,
-            "num_rows": "\x1b",
-            "cast": ["\x1b[2J", "SPEAKER0", "SOMEONE"],
-        }.items()
-    },
     "truncated": lambda folder: os.truncate(folder / "punctuation", 5),
     "missing file": lambda folder: (folder / "text").unlink(),
     "no JSON": lambda folder: (folder / "metadata.json").write_bytes(b"{"),
@@ -118,10 +95,8 @@ DAMAGES = {
     "id": set_element("ids", np.int32, 1_000_000, 3),
     "line index": set_element("split_indices", np.int32, 10**6),
     "line offset": set_element("train_line_offsets", np.int64, -(2**40)),
-    "punctuation": set_element("punctuation", np.uint8, 200),
     "text offset": set_element("offsets", np.int64, 2**40, 5),
     "speaker": set_element("speaker_ids", np.int32, 99),
-    "scene": set_element("scene_ids", np.int32, 99),
     "scene offset": set_element("train_scene_offsets", np.int64, 3, 1),
 }
 
