@@ -339,5 +339,18 @@ def test_a_script_names_its_speakers_as_it_or_the_cast_writes_them():
     turns, cast = read_script("FRODO: the road\nPIPPIN: it is long\n", ["Frodo", " Sam  Gamgee"], "the context")
     assert cast == ("Frodo", "Sam Gamgee")
     assert turns == [Turn("Frodo", "the road"), Turn("PIPPIN", "it is long")]
-    with pytest.raises(InvalidInputError, match="the context names no speakers"):
-        read_script("It was a dark night.\n", ["A", "B"], "the context")
+
+
+@pytest.mark.parametrize(
+    ("script", "names", "message"),
+    [
+        ("It was a dark night.\n", ["A", "B"], "the context names no speakers"),
+        ("", ["A", " "], "--cast: '' is not a name"),
+        ("", ["Sam", "Frodo", "SAM"], "--cast names SAM twice"),
+        ("", ["Sam"], "the number of speakers of --cast Sam is 1"),
+        ("Sam: Hello\n", None, "the number of speakers of the context is 1"),
+    ],
+)
+def test_scripts_and_casts_without_speakers_to_choose_from_are_refused(script, names, message):
+    with pytest.raises(InvalidInputError, match=message):
+        read_script(script, names, "the context")
