@@ -9,7 +9,6 @@ import pytest
 from rich.style import Style
 from textual.app import App
 from textual.command import CommandList, DiscoveryHit, Provider
-from textual.containers import Vertical
 from textual.events import Click, Key, Resize
 from textual.geometry import Offset, Size
 from textual.messages import Update
@@ -90,8 +89,7 @@ async def test_key_of_a_widget_that_is_not_there_does_nothing():
 class Probe(Static):
     """Widget that records its widths."""
 
-    def __init__(self):
-        super().__init__("text")
+    def on_mount(self):
         self.widths = []
 
     def on_resize(self, event):
@@ -100,12 +98,8 @@ class Probe(Static):
 
 class FixedScreen(TextualFixesScreen, Screen[None]):
     def compose(self):
-        yield Probe()
-        with Vertical():
-            yield Input()
-
-    def on_mount(self):
-        self.query_one(Input).focus()
+        yield Probe("text")
+        yield Input()
 
 
 class ScreenApp(App[None]):
@@ -158,26 +152,23 @@ async def test_mouse_finds_no_removed_notification():
 
 
 class ListApp(App[None]):
-    def __init__(self, list_type):
-        super().__init__()
-        self.list_type, self.selected = list_type, []
+    selected = None
 
     def compose(self):
-        yield self.list_type("one", "two")
+        yield RobustOptionList("one", "two")
 
     def on_option_list_option_selected(self, event):
-        self.selected.append(event.option_index)
+        self.selected = event.option_index
 
 
-@pytest.mark.parametrize("list_type", [RobustOptionList, RobustCommandList])
-async def test_list_ignores_clicks_on_removed_rows_and_page_keys_without_height(list_type):
-    app = ListApp(list_type)
+async def test_list_ignores_clicks_on_removed_rows_and_page_keys_without_height():
+    app = ListApp()
     async with app.run_test() as pilot:
         options = app.query_one(OptionList)
         for row in (2, 1):  # a row that was removed after it was painted, and one that is there
             options.post_message(Click(None, 1, row, 0, 0, 1, False, False, False, 1, row, Style(meta={"option": row})))
             await pilot.pause()
-        assert app.selected == [1]
+        assert app.selected == 1
         options.styles.height = 0
         options.styles.border = ("none", "red")
         await pilot.pause()
