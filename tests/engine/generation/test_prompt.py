@@ -50,7 +50,11 @@ NO_WORD = "prompt '%s' has no word; type at least one"
         ("\n\t ", "the prompt is empty and has no word; type something first"),
         ("?!…", NO_WORD % "?!…"),
         ("." * 41, NO_WORD % ("." * 40 + "…")),
-        ("☺ мир!", "the model cannot read ☺, мир; type words of the letters a to z, digits and apostrophes"),
+        (
+            "☺ мир! да но то бы ты",
+            "the model cannot read ☺, мир, да, но, то, and 2 more; "
+            "type words of the letters a to z, digits and apostrophes",
+        ),
         (
             UNKNOWN_WORDS,
             "the model knows none of the prompt's words: one, two, three, four, five, and 2 more; use other words",
