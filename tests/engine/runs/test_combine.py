@@ -139,9 +139,6 @@ def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs, dataset):
     assert set(rates) <= set(LR_GRID)
     parts = [model.with_lr(rate) for model, rate in zip(dynamic_models, rates, strict=True)]
     assert_same(combined.model, Mixture(parts, [0.5, 0.5]), dataset)
-    again = combiner.combine(CombinationOptions(dynamic=True, mixture=True, weights=(0.2, 0.3, 0.5)))
-    assert again.learning_rates == rates
-    assert_same(again.model, Mixture([*parts, combiner.kneser_ney], [0.2, 0.3, 0.5]), dataset)
     assert combiner.combine(CombinationOptions()).model.models == tuple(run.decoder for run in runs[:2])
 
 

@@ -79,20 +79,10 @@ def diagnoses(observations, **values):
 
 
 LEVEL = tuple(80 + 4 * math.sin(number) for number in range(30))
-TRAINING_RISES_TOO = [
-    event
-    for number, evaluated in enumerate(evaluations(200, 80, 60, 70, 80, 90, 95))
-    for event in (step(100 * number + 1, train_perplexity=evaluated.valid_perplexity), evaluated)
-]
 
 
 def unigram(*perplexities, lr=0.01):
     return [STARTED, step(1, 200, lr=lr), *evaluations(*perplexities)]
-
-
-def trained_to(train_perplexity):
-    before, after = evaluations(151, 150)
-    return [STARTED, before, step(1, train_perplexity), after]
 
 
 def gpu(utilization):
@@ -112,7 +102,6 @@ EARLY = [0.3] * 20
             "from its best, 60.0 at epoch 2.0, to 63.1 in 4 evaluations; the model overfits",
             "lotr-tui stop r keeps the best model; next time --set patience=4",
         ),
-        (RisingValidation, TRAINING_RISES_TOO, {"lr": 0.015}, 13, "training perplexity rises too", "--set lr=0.005"),
         (LossSpike, steps(*LEVEL, 170, 175), {}, 31, "jumped from about 80", "--set lr=0.0033"),
         (LossSpike, steps(*LEVEL, 170, 175), {"clip": 0.0}, 31, "", "--set clip=1"),
         (Forgetting, evaluations(25, 25.6, 25.7), BASE, 2, "was 25.0 before it", "--set lr=0.0033"),
@@ -148,7 +137,6 @@ def test_a_problem_is_found_with_its_numbers_and_a_remedy(detector, observations
         # A memorized text.
         (VanishingGradients, [step(number, 1.01, 0.3 if number < 20 else 1e-5) for number in range(80)], {}),
         (ExplodingGradients, norms(*[11.0, 11.0, 11.0, 0.2] * 30), {"clip": 0.5}),
-        (UnigramModel, trained_to(104), {}),  # overfitted
         (IdleGpu, gpu(0.51), {}),
     ],
 )
