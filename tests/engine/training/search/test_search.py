@@ -164,6 +164,20 @@ def test_a_search_ends_after_its_trials_and_a_resumed_one_goes_on_and_knows_the_
     assert (interrupted.reason, len(interrupted.records)) == ("interrupted", 20)
 
 
+@pytest.mark.parametrize(
+    ("assignments", "reason", "num_trials"),
+    [(["lr=0.02,0.03", "optimizer=adamw,sgd"], "exhausted", 4), (["lr=0.091..0.1"], "failures", 5)],
+)
+def test_a_search_ends_when_all_combinations_are_tried_or_five_trials_in_a_row_fail(
+    tmp_path, monkeypatch, assignments, reason, num_trials
+):
+    monkeypatch.setattr(runner, "WorkerPool", ScriptedPool)
+    plan = SearchPlan(make_config(), parse_space(assignments)[1], (1234,), "")
+    *_, ended = run_search(SearchFolder.create("s", tmp_path, plan), Budget(), 1, lambda: False)
+    assert ended.reason == reason
+    assert len({str(trial.settings) for trial in ended.records}) == len(ended.records) == num_trials
+
+
 class FakeConnection:
     """Connection to a search that answers every report with `decide`."""
 
