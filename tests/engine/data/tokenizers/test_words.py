@@ -73,24 +73,6 @@ def test_a_vocabulary_of_millions_of_values_is_refused_by_its_number():
         WordTokenizer.from_json("[" + "[]," * 2_000_001 + "[]]", "a file")
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.sampled_from([UNK, EOS, "a", "b"]),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=12,
-)
-
-
-@settings(max_examples=50)
-@given(JSON | st.lists(JSON, max_size=4).map(lambda rest: [UNK, EOS, *rest]))
-def test_any_json_is_a_vocabulary_or_refused(value):
-    try:
-        tokenizer = WordTokenizer.from_json(json.dumps(value), "here")
-    except RunError:
-        return
-    assert list(tokenizer.tokens) == value
-    assert len(tokenizer.token_to_id) == len(tokenizer) > 2
-
-
 @settings(max_examples=40)
 @given(st.lists(WORDS | st.sampled_from([UNK, EOS, "Two words", "\x1b"]), max_size=20), st.lists(WORDS, min_size=1))
 def test_unknown_words_decode_to_unk_and_all_others_are_unchanged(words, known):
