@@ -52,7 +52,7 @@ def test_exit_does_not_wait_for_a_busy_thread(function, keys, tmp_path):
         assert terminal.exit_status == 0
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_session_with_its_exit_code_and_restores_the_terminal(tmp_path, number, status):
     with Terminal(SESSION_COMMAND, 80, 24, tmp_path).spawn() as terminal:
         modes = terminal.modes()

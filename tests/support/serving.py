@@ -45,29 +45,32 @@ def echo_command(record):
 
 
 @asynccontextmanager
-async def run_server(command, *, max_browsers=8, hosts=None):
+async def run_server(command, *, max_browsers=8):
     """Run a server of `command`, with a client, its guard, and the lines that it has reported."""
-    guard, lines = AccessGuard(hosts or AllowedHosts()), list[str]()
+    guard, lines = AccessGuard(AllowedHosts()), []
     server = BrowserServer(ServedProgram(command, "a <title>", "#14150f"), guard, max_browsers, lines.append)
     async with TestClient(TestServer(server.make_application())) as client:
         yield client, guard, lines
         await server.close()  # ends the apps, as a signal does
 
 
-async def connect(client, guard, **options):
+def own_origin(client):
+    """Return the headers of a request by a page of the server."""
+    return {"Origin": str(client.make_url("/")).rstrip("/")}
+
+
+async def connect(client, guard):
     """Open the page and then its websocket, as a browser does."""
     page = await client.get("/", params={"token": guard.token})
     assert page.status == 200, await page.text()
-    return await client.ws_connect(
-        "/ws?width=100&height=30", headers={"Origin": str(client.make_url("/")).rstrip("/")}, **options
-    )
+    return await client.ws_connect("/ws?width=100&height=30", headers=own_origin(client))
 
 
-async def read_until(websocket, text, timeout=20):
+async def read_until(websocket, text):
     """Return the output of the app up to the message that completes `text`."""
     output = ""
     while text not in output:
-        message = await websocket.receive(timeout)
+        message = await websocket.receive(20)
         assert message.type in (WSMsgType.BINARY, WSMsgType.TEXT), (message, output)
         output += message.data.decode() if message.type == WSMsgType.BINARY else message.data
     return output

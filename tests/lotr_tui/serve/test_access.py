@@ -9,7 +9,7 @@ pytest.importorskip("textual_serve", reason="needs textual-serve; pip install 'l
 from aiohttp import WSServerHandshakeError
 
 from lotr_tui.serve.address import AllowedHosts
-from tests.support.serving import connect, echo_command, read_until, run_server
+from tests.support.serving import connect, echo_command, own_origin, read_until, run_server
 
 ROUTES = ("/", "/ws", "/static/textual.js", "/static/../access.py", "/download/key")
 
@@ -23,7 +23,7 @@ def record(tmp_path):
 async def test_without_the_token_every_route_is_refused_and_nothing_is_started(query, record):
     async with run_server(echo_command(record)) as (client, _, lines):
         for route in ROUTES:
-            headers = {"Origin": str(client.make_url("/")).rstrip("/"), "Cookie": "lotr-tui-00000000=wrong"}
+            headers = own_origin(client) | {"Cookie": "lotr-tui-00000000=wrong"}
             response = await client.get(route, params=query, headers=headers)
             text = await response.text()
             assert response.status == 403, route
@@ -91,20 +91,22 @@ def test_allowed_hosts(netloc, loopback, public):
     assert AllowedHosts(["proxy.example"], public=True).allows(netloc) is public
 
 
-async def test_more_browsers_than_allowed_are_refused_until_one_is_closed(record):
-    async with run_server(echo_command(record), max_browsers=1) as (client, guard, _):
+async def test_more_browsers_than_allowed_are_refused_until_one_is_closed_which_ends_its_app(record):
+    async with run_server(echo_command(record), max_browsers=1) as (client, guard, lines):
         first = await connect(client, guard)
         await read_until(first, "size 100x30")
         page = await client.get("/")
         assert page.status == 503
         assert "1 of 1 sessions are open (--max-browsers)" in await page.text()
-        second = await client.ws_connect("/ws", headers={"Origin": str(client.make_url("/")).rstrip("/")})
+        second = await client.ws_connect("/ws", headers=own_origin(client))
         message = await second.receive(10)
         assert "--max-browsers" in message.extra
         await first.close()
         while (await client.get("/")).status != 200:
             await asyncio.sleep(0.02)
+        assert "browser 1 has closed the session" in lines
+        assert record.read_text() == "started quit "
         third = await connect(client, guard)
         await read_until(third, "size 100x30")
-        await third.close()
-    assert record.read_text() == "started quit started quit "
+    assert record.read_text() == "started quit started quit "  # the end of the server ends its apps
+    assert "closed the session" in lines[-1]

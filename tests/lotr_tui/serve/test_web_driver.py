@@ -61,22 +61,16 @@ class ServedApp:
 
 
 @pytest.fixture
-def start(tmp_path):
-    apps = []
-
-    def start_app(*command):
-        apps.append(ServedApp(tmp_path / "home", *command))
-        return apps[-1]
-
-    yield start_app
-    for app in apps:
-        app.process.kill()
-        app.process.wait()
-
-
-def test_a_closed_tab_saves_the_conversation_and_ends_the_app(start, tmp_path):
-    app = start()
+def app(tmp_path, request):
+    """Return an app that has loaded its model, by default the session."""
+    app = ServedApp(tmp_path / "home", *getattr(request, "param", ()))
     app.read_until(MODEL_READY_TEXT)
+    yield app
+    app.process.kill()
+    app.process.wait()
+
+
+def test_a_closed_tab_saves_the_conversation_and_ends_the_app(app, tmp_path):
     app.send(b"D", b"\xff\xfe")  # no UTF-8; the input goes on
     app.send(b"D", b"Where is Frodo?\r")
     app.read_until(" · T 0.70")
@@ -86,18 +80,14 @@ def test_a_closed_tab_saves_the_conversation_and_ends_the_app(start, tmp_path):
     assert "Where is Frodo?" in session.read_text()
 
 
-def test_the_app_ends_at_a_signal(start):
-    app = start()
-    app.read_until(MODEL_READY_TEXT)
+def test_the_app_ends_at_a_signal(app):
     app.process.send_signal(signal.SIGTERM)
     code, errors = app.end()
     assert code == 143
     assert b"Traceback" not in errors
 
 
-def test_the_app_ends_when_its_server_dies(start):
-    app = start()
-    app.read_until(MODEL_READY_TEXT)
+def test_the_app_ends_when_its_server_dies(app):
     app.process.stdin.close()
     app.process.stdout.close()
     assert app.process.wait(20) == 129
@@ -105,14 +95,11 @@ def test_the_app_ends_when_its_server_dies(start):
 
 
 @pytest.mark.slow
-def test_what_a_library_prints_does_not_break_the_stream(start):
-    app = start("-c", PRINTING_APP)
-    app.read_until(MODEL_READY_TEXT)
+@pytest.mark.parametrize("app", [("-c", PRINTING_APP)], indirect=True, ids=["printing"])
+def test_what_a_library_prints_does_not_break_the_stream(app):
     for _ in range(5):
         app.send(b"D", b"lamp ")
         time.sleep(0.1)
     app.read_until("lamp lamp")
-    app.send(b"M", b'{"type": "notice", "text": "from [the] server"}')
-    app.read_until("from [the] server")
     app.send(b"M", b'{"type": "quit"}')
     assert b"printed by a library" in app.end()[1]
