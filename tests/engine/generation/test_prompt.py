@@ -12,7 +12,7 @@ from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import PromptError
 from engine.generation.generate import TokenEvent, force_token, generate
-from engine.generation.prompt import encode_prompt, prefill, prefill_prompt
+from engine.generation.prompt import encode_prompt, last_word_start, prefill, prefill_prompt
 from engine.generation.settings import SamplerSettings
 from tests.support.models import random_lstm
 from tests.support.sampling import id_vocabulary
@@ -108,9 +108,10 @@ def test_a_reopened_word_is_completed_by_a_longer_token_that_begins_with_it(prom
 
 
 def test_the_most_probable_end_of_the_prompt_is_chosen():
-    for prompt in ("The wiz", "The wi", "The w", "A wise wiza"):
+    for prompt in ("The wiz", "The wi", "The w", "A wise wiza", "wi", "The zar"):
         ids = list(encode_prompt(prompt, BPE).ids)
         start = max(index for index, id in enumerate(ids) if BPE.word_starts[id] or index == 0)
+        assert last_word_start(BPE, ids) == start
         everything = np.arange(len(BPE))
         candidates = {0: continuation_log_prob(ids, everything)}
         for index in range(start, len(ids)):
