@@ -3,14 +3,12 @@
 import fcntl
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
 from engine.errors import RunError
 from engine.runs.manage import rename_run
 from engine.storage import files
-from lotr_tui.session.session_file import SessionError, rename_session
 from tests.support.commands import run_process
 from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import CHECKOUT
@@ -94,21 +92,10 @@ def test_files_are_flushed_from_the_memory_of_the_disk(tmp_path, monkeypatch, is
 
 
 @pytest.mark.usefixtures("ignore_case")
-def test_the_case_of_a_run_and_of_a_session_can_be_changed_where_case_is_ignored(tmp_path, monkeypatch):
+def test_the_case_of_a_run_can_be_changed_where_case_is_ignored(tmp_path):
     write_dialogue_run(tmp_path / "film")
     write_dialogue_run(tmp_path / "other")
     rename_run("film", "Film", tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["Film", "other"]  # noqa: PTH208
     with pytest.raises(RunError, match="run 'Other' exists"):
         rename_run("Film", "Other", tmp_path)
-
-    def refuse(path, target):
-        raise FileExistsError(17, "File exists")
-
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
-    first, second = tmp_path / "ring.jsonl", tmp_path / "shire.jsonl"
-    first.touch()
-    second.touch()
-    rename_session(first, "Ring")
-    with pytest.raises(SessionError, match="exists already"):
-        rename_session(second, "RING")
-    assert sorted(os.listdir(tmp_path)) == ["Film", "Ring.jsonl", "other", "shire.jsonl"]  # noqa: PTH208

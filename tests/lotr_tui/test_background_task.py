@@ -6,7 +6,7 @@ import threading
 from textual.app import App
 from textual.screen import Screen
 
-from lotr_tui.background_task import BackgroundTask, Debounce, is_closed
+from lotr_tui.background_task import BackgroundTask, is_closed
 from tests.support.pilot import until
 
 
@@ -94,17 +94,3 @@ async def test_nothing_is_delivered_to_a_screen_that_was_closed():
         assert not is_closed(app.screen)
     assert app.delivered == []
     assert seen == [True]  # at the exit, screens are closed before their parts are gone
-
-
-async def test_a_debounced_call_is_made_once_after_the_last_request_unless_it_is_cancelled():
-    calls = []
-    async with App().run_test() as pilot:
-        debounce = Debounce(pilot.app.screen, 0.03, lambda: calls.append(1))
-        debounce.request()
-        debounce.request()
-        await until(pilot, lambda: calls)
-        debounce.request()
-        assert debounce.is_waiting
-        debounce.cancel()
-        await pilot.pause(0.08)
-    assert calls == [1]

@@ -40,12 +40,10 @@ CTRL_Q, CTRL_T = b"\x11", b"\x14"
 ALTERNATE_SCREEN_ON, ALTERNATE_SCREEN_OFF = b"\x1b[?1049h", b"\x1b[?1049l"
 
 
-@pytest.mark.parametrize("is_closed", [False, True])
-def test_exit_does_not_wait_for_a_closed_terminal_and_an_open_one_gets_all_output(is_closed):
+def test_exit_does_not_wait_for_a_closed_terminal():
     descriptor, program_side = os.openpty()
     file = os.fdopen(program_side, "w", encoding="utf-8")
-    if is_closed:
-        os.close(descriptor)
+    os.close(descriptor)
     writer = ResilientWriterThread(file)
     writer.start()
 
@@ -59,12 +57,6 @@ def test_exit_does_not_wait_for_a_closed_terminal_and_an_open_one_gets_all_outpu
     thread.join(20)
     assert not thread.is_alive()
     assert not writer.is_alive()
-    if not is_closed:
-        output = b""
-        while len(output) < len(b"words ") * MANY_WRITES:
-            output += os.read(descriptor, 10_000)
-        assert output == b"words " * MANY_WRITES
-        os.close(descriptor)
     with suppress(OSError):  # unwritten text
         file.close()
 
