@@ -230,14 +230,17 @@ def test_a_pipe_in_place_of_a_file_blocks_no_reader(stopped, name):
     os.mkfifo(stopped / name)
     stop, problems = ControlCommand("stop"), []
     writers = [lambda path: list(record_events(reopen_run(path), iter([]))), lambda path: send_command(path, stop)]
-    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("a reader blocks"))
+    handler = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("a reader blocks"))
     signal.alarm(10)
-    for reader in (summarize_run, lock_owner, load_model, reopen_run, *writers):
-        try:
-            reader(stopped)
-        except RunError as error:
-            problems.append(str(error))
-    signal.alarm(0)
+    try:
+        for reader in (summarize_run, lock_owner, load_model, reopen_run, *writers):
+            try:
+                reader(stopped)
+            except RunError as error:
+                problems.append(str(error))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, handler)
     assert any(name in problem for problem in problems) == (name not in (LOCK_FILE, COMMANDS_FILE))
 
 
