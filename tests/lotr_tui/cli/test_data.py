@@ -72,13 +72,6 @@ class TestInfo:
         shown = lotr("data", "info", script, *DIALOGUE, "--set", "min_speaker_lines=40").stdout
         assert re.search(r"^2 others +80 +200", shown, re.MULTILINE)
 
-    def test_encoding_separator_and_columns_are_found(self, info, tmp_path):
-        texts = [f"{text}, she said – “oh”" for text in sentences(60)]
-        write_csv(tmp_path / "a.csv", texts, encoding="cp1252", separator=";", columns=("who", "what"))
-        row = info("a.csv", "--text-column", "what", "--speaker-column", "who")
-        assert (row["encoding"], row["separator"], row["num_lines"]) == ("Windows-1252", "semicolon", 60)
-        assert len(row["speaker_line_counts"]) == 3
-
     def test_plain_text_is_told_by_name_or_option_and_a_column_means_csv(self, info, lotr, tmp_path):
         for name in ("a.txt", "a.dat"):
             (tmp_path / name).write_text("\n".join(sentences(60)))

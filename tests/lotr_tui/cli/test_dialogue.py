@@ -171,8 +171,6 @@ class TestScenes:
         arguments = ("generate", "--scene", "--turns", "2", "--seed", "4", "--count", "2", "--run", run)
         expected = [script_of(model, seed=seed, cast=None, num_turns=2) for seed in (4, 5)]
         assert lotr(*arguments).stdout.splitlines() == [*expected[0], "", *expected[1]]
-        records = [json.loads(line) for line in lotr(*arguments, "--json").stdout.splitlines()]
-        assert [record["seed"] for record in records] == [4, 5]
 
 
 class TestWho:
