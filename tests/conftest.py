@@ -20,16 +20,20 @@ from tests.support.files import CHECKOUT, sentences, write_csv, write_run
 
 sys.dont_write_bytecode = False
 
-# The time of an example depends on the machine only. CI uses the same examples every time; other runs find new ones.
+# The time of an example depends on the machine only, and mutmut runs a test several times in one process. CI uses the same
+# examples every time; other runs find new ones.
 settings.register_profile(
-    "lotr-tui", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+    "lotr-tui",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
+    derandomize="CI" in os.environ,
 )
 settings.load_profile("lotr-tui")
 
 USER_SETTINGS = ("LOTR_TUI_DEBUG", "LOTR_TUI_HOME", "PYTHONIOENCODING", "FORCE_COLOR")
 
 
-LONG_FILES = ("test_snapshots.py", "test_every_binding.py", "test_monkey.py", "test_commands.py")
+LONG_FILES = ("test_snapshots.py", "test_every_binding.py", "test_faults.py", "test_processes.py")
 """Files that take a minute or more. One worker runs a whole file, so the others would wait for it at the end."""
 
 
