@@ -44,14 +44,11 @@ def words(lines):
     return [split_words(line.text) for line in lines]
 
 
-def test_there_are_many_lines_of_many_speakers_who_alternate(lines, words):
+def test_speakers_alternate_and_few_lines_or_runs_of_words_repeat(lines, words):
     counts = Counter(line.speaker for line in lines)
     assert sum(map(len, words)) >= 20_000
     assert min(counts[name] for name in CAST) >= 120
     assert sum(one.speaker != other.speaker for one, other in pairwise(lines)) > len(lines) / 2
-
-
-def test_few_lines_or_runs_of_words_repeat(lines, words):
     assert all(words)
     assert len(lines) - len(set(map(tuple, words))) < 0.01 * len(lines)
     assert PATH.read_text(encoding="utf-8").isascii()

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -24,6 +25,8 @@ from tests.support.open_models import bpe_tokenizer
             formatting.format_percent,  # two significant digits
             {1.0: "100 %", 0.123: "12 %", 0.0312: "3.1 %", 0.00012: "0.012 %", 1e-6: "<0.01 %", 0.0: "0 %"},
         ),
+        (partial(formatting.format_bytes, binary=True), {0: "0 MiB", 954e6: "910 MiB", 1.5 * 2**30: "1.5 GiB"}),
+        (partial(formatting.plural, noun="reply", plural_noun="replies"), {0: "0 replies", 1: "1 reply"}),
         (formatting.format_bytes, {0: "0 B", 12_300: "12 kB", 999_940_000: "999.9 MB", 999_960_000: "1.0 GB"}),
         (formatting.format_count, {0: "0", 1234.4: "1,234", math.inf: "-"}),
         (formatting.format_token, {EOS: "end of line", UNK: "rare word", "ring": "ring", "<ring>": "<ring>"}),
@@ -32,14 +35,6 @@ from tests.support.open_models import bpe_tokenizer
 )
 def test_values_are_short_texts(format_value, texts):
     assert {value: format_value(value) for value in texts} == texts
-
-
-def test_binary_units_and_plurals():
-    assert [formatting.format_bytes(value, binary=True) for value in (0, 954e6, 1.5 * 2**30)] == [
-        "0 MiB", "910 MiB", "1.5 GiB",
-    ]  # fmt: skip
-    assert [formatting.plural(count, "word") for count in (0, 1, 1200)] == ["0 words", "1 word", "1,200 words"]
-    assert formatting.plural(2, "reply", "replies") == "2 replies"
 
 
 def test_reply_ends_with_its_reason_and_its_speed_in_words_or_tokens():

@@ -43,21 +43,15 @@ async def random_step(pilot, rng):
     """Do something that a user or a terminal might do, and return its description."""
     app, kind = pilot.app, rng.random()
     if kind < 0.86:
-        key = rng.choice(KEYS)
-        await pilot.press(key)
-        return f"key {key}"
-    if kind < 0.94:
-        offset = rng.randrange(app.size.width), rng.randrange(app.size.height)
-        await pilot.click(offset=offset)
-        return f"click {offset}"
-    if kind < 0.97:
-        paste = rng.choice(PASTES)
-        app.post_message(events.Paste(paste))
+        await pilot.press(done := rng.choice(KEYS))
+    elif kind < 0.94:
+        await pilot.click(offset=(done := (rng.randrange(app.size.width), rng.randrange(app.size.height))))
+    elif kind < 0.97:
+        app.post_message(events.Paste(done := rng.choice(PASTES)))
         await pilot.pause()
-        return f"paste {paste[:20]!r}"
-    size = rng.choice(SIZES)
-    await pilot.resize_terminal(*size)
-    return f"resize {size}"
+    else:
+        await pilot.resize_terminal(*(done := rng.choice(SIZES)))
+    return done
 
 
 def bpe_model(folder, monkeypatch):

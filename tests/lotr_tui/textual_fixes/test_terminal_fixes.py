@@ -98,19 +98,7 @@ def continue_process(terminal):
     return output
 
 
-def check_exit(terminal, output):
-    assert ALTERNATE_SCREEN_OFF in output
-    assert b"Traceback" not in output
-    assert terminal.exit_status == 0
-    assert terminal.modes() == terminal.shell_modes
-
-
-def quit_app(terminal):
-    terminal.write(CTRL_Q)
-    check_exit(terminal, terminal.read_until_exit())
-
-
-def test_an_app_that_was_stopped_and_continued_turns_on_what_a_shell_has_turned_off_and_quits(terminal):
+def test_an_app_that_was_stopped_or_suspended_turns_on_what_a_shell_has_turned_off_and_restores_it(terminal):
     stop_process(terminal, signal.SIGSTOP)
     terminal.set_modes(terminal.shell_modes)  # as a shell with job control does
     output = continue_process(terminal)
@@ -118,15 +106,14 @@ def test_an_app_that_was_stopped_and_continued_turns_on_what_a_shell_has_turned_
         assert sequence in output
     # The keyboard protocol is popped and pushed, so that one pop at the exit still removes it.
     assert output.count(b"\x1b[<u") == output.count(b"\x1b[>") == 1
-    quit_app(terminal)
-
-
-def test_a_suspended_app_restores_the_terminal_meanwhile_and_resumes(terminal):
     for _ in range(2):
         assert ALTERNATE_SCREEN_OFF in stop_process(terminal, signal.SIGTSTP)
         assert terminal.modes() == terminal.shell_modes
         continue_process(terminal)
-    quit_app(terminal)
+    terminal.write(CTRL_Q)
+    assert ALTERNATE_SCREEN_OFF in terminal.read_until_exit()
+    assert terminal.exit_status == 0
+    assert terminal.modes() == terminal.shell_modes
 
 
 def test_a_continue_signal_wakes_the_app_through_another_thread_and_changes_nothing_during_the_exit(terminal):
@@ -138,4 +125,8 @@ def test_a_continue_signal_wakes_the_app_through_another_thread_and_changes_noth
             os.kill(terminal.pid, signal.SIGCONT)
         return terminal.has_exited()
 
-    check_exit(terminal, terminal.output_until(has_ended) + terminal.read_until_exit())
+    output = terminal.output_until(has_ended) + terminal.read_until_exit()
+    assert ALTERNATE_SCREEN_OFF in output
+    assert b"Traceback" not in output
+    assert terminal.exit_status == 0
+    assert terminal.modes() == terminal.shell_modes
