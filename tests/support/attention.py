@@ -32,8 +32,6 @@ class RandomAttentionModel:
         self.context_size = context_size
         self._num_layers, self._num_heads = num_layers, num_heads
         self._output = np.random.default_rng(0).normal(0, 1, (WIDTH, len(tokenizer))).astype(np.float32)
-        self.num_records = 0
-        """Number of texts that were recorded."""
 
     def start(self):
         return ()
@@ -47,7 +45,6 @@ class RandomAttentionModel:
         num_positions = len(ids) + 1
         if num_positions > self.context_size:
             raise InvalidInputError(f"{num_positions} positions do not fit into {self.context_size}")
-        self.num_records += 1
         rng = np.random.default_rng(zlib.crc32(ids.tobytes()))
         shape = (self._num_layers, self._num_heads, num_positions, num_positions)
         scores = rng.normal(0, 2, shape)

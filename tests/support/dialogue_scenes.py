@@ -106,10 +106,3 @@ async def speakers_side_by_side(pilot):
         dialogue_session_model(), pilot.app.runs_dir, "where is the ranger", settings, 3, 0, context
     )
     await open_columns(pilot, screen)
-
-
-async def column_dialog(pilot):
-    """The dialog for another speaker or model, in which a part of a name was typed."""
-    await speakers_side_by_side(pilot)
-    await pilot.press("f3", *"go")
-    await pilot.pause(0.1)

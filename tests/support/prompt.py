@@ -2,7 +2,6 @@
 
 from textual import events
 from textual.app import App
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
@@ -12,16 +11,12 @@ from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
 WORD_VOCABULARY = WordTokenizer((UNK, EOS, "bilbo", "baggins", "is", "a", "friend", "the", "lamp", "don't"))
 WHITESPACE_VOCABULARY = WordTokenizer((UNK, EOS, "Bilbo", "is", "3.5", "the"), "whitespace")
-SESSION_KEYS = [*(f"ctrl+{letter}" for letter in "ctolprefnsgyb"), *(f"f{n}" for n in range(1, 13))]
 
 
 class PromptApp(App[None]):
-    """App that records what the prompt posts, with bindings for the keys of the session."""
+    """App that records what the prompt posts."""
 
     CSS = "#rest { height: 1fr; } PromptInput { height: auto; }"
-    BINDINGS: list[BindingType] = [  # noqa: RUF012
-        Binding(",".join([*SESSION_KEYS, "escape", "pageup", "pagedown"]), "count", id="count")
-    ]
 
     def __init__(self, history=None, tokenizer=WORD_VOCABULARY):
         super().__init__()
@@ -29,8 +24,6 @@ class PromptApp(App[None]):
         self.tokenizer = tokenizer
         self.sent: list[str] = []
         self.notices: list[str] = []
-        self.num_session_keys = 0
-        self.num_changes = 0
 
     def compose(self):
         with Vertical():
@@ -43,12 +36,6 @@ class PromptApp(App[None]):
 
     def on_prompt_input_notice(self, message):
         self.notices.append(message.text)
-
-    def on_text_area_changed(self):
-        self.num_changes += 1
-
-    def action_count(self):
-        self.num_session_keys += 1
 
 
 class PromptPilot:
@@ -96,13 +83,3 @@ def underlined(prompt):
                 runs.append(segment.text)
             was_underlined = is_underlined
     return runs
-
-
-def count_cursor_cells(prompt):
-    """Return the number of cells drawn as the cursor."""
-    return sum(
-        segment.cell_length
-        for y in range(prompt.size.height)
-        for segment in prompt.render_line(y)
-        if segment.style and segment.style.reverse
-    )

@@ -24,7 +24,6 @@ from lotr_tui.screens.comparison.ladder import LadderScreen
 from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
 from lotr_tui.screens.dashboard.screen import DashboardScreen
-from lotr_tui.screens.dialogs.line_dialog import NameDialog
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.screens.dialogs.quit import QuitDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
@@ -46,9 +45,8 @@ from tests.support.attention import attention_session_model
 from tests.support.columns import until_columns_ended
 from tests.support.files import write_run
 from tests.support.metrics import append_events, view_of
-from tests.support.open_models import bpe_tokenizer, open_model
 from tests.support.pilot import text_of, until
-from tests.support.sessions import saved_reply, saved_token
+from tests.support.sessions import saved_reply
 
 NUCLEUS = SamplerSettings(top_p=0.9)
 TOP_K = SamplerSettings(top_k=20)
@@ -150,11 +148,6 @@ async def next_word_pane(pilot):
     await _session_after(pilot, "f2")
 
 
-async def training_pane(pilot):
-    """The third pane of a narrow session."""
-    await _session_after(pilot, "f2", "f2")
-
-
 async def cursor_mode(pilot):
     """The cursor on a word, with another alternative highlighted."""
     await _session_after(pilot, "ctrl+g", "left", "left", "j")
@@ -173,58 +166,6 @@ async def search(pilot):
 async def controls(pilot):
     """All sampling controls, one of them out of range."""
     await _session_after(pilot, "f4", *"40", "tab", *"1.5")
-
-
-# The session of a model whose tokens are parts of words
-
-OPEN_PROMPT = "The wiz"
-OPEN_LINE = "The wizard’s staff is old; Éowyn smiled, and Théoden wept… “Where is the Ring?” 日本"
-OTHER_LINE = "The wizard’s staff is old; Éowyn asked for bread."
-
-
-def save_open_session(tokenizer):
-    """Write a session with two branches after a prompt that ends inside a word, and return its file."""
-    first, other = _open_reply(tokenizer, OPEN_LINE), _open_reply(tokenizer, OTHER_LINE)
-    pairs = zip(first.tokens, other.tokens, strict=False)
-    num_shared = next(index for index, (one, two) in enumerate(pairs) if one != two)
-    branch = {"id": 1, "parent_id": 0, "parent_offset": num_shared, "prompt": None, "tokens": other.tokens[num_shared:]}
-    return write_session("open", first, replace(other, **branch))
-
-
-def _open_reply(tokenizer, line):
-    """Return a reply that continues `OPEN_PROMPT` to `line`."""
-    prompt_ids, line_ids = tokenizer.encode(OPEN_PROMPT).tolist(), tokenizer.encode(line).tolist()
-    num_read = next(index for index, id in enumerate(line_ids) if prompt_ids[index : index + 1] != [id])
-    ids = line_ids[num_read:]
-    pieces = tokenizer.pieces(line_ids)[num_read:]
-    pieces[0] = pieces[0].removeprefix(tokenizer.decode(prompt_ids[num_read:]))
-    return replace(
-        saved_reply(prompt=OPEN_PROMPT, reason="eos", tokens_per_second=14_200.0),
-        tokens=tuple(saved_token(tokenizer.tokens[id], id, piece) for id, piece in zip(ids, pieces, strict=True)),
-        tokenizer=tokenizer.name,
-        num_reread_tokens=len(prompt_ids) - num_read,
-    )
-
-
-async def _open_session_after(pilot, *keys):
-    screen, tokenizer = pilot.app.screen, bpe_tokenizer()
-    await until(pilot, lambda: screen.query("#training"))
-    session_model = SessionModel("open", "LSTM, 1 layer of 12 · valid 74.9", open_model(tokenizer))
-    screen.set_session_model(session_model)
-    assert screen.query_one(ConversationView).open_session(save_open_session(tokenizer), session_model)
-    await pilot.pause()
-    await pilot.press(*keys)
-    await pilot.pause(0.4)
-
-
-async def byte_pairs(pilot):
-    """A comparison of two branches, which begin inside a word of the prompt."""
-    await _open_session_after(pilot, "ctrl+g", "home", "right", "right", "c")
-
-
-async def tokens_of_bars(pilot):
-    """The bars as tokens, after a prompt that ends inside a word."""
-    await _open_session_after(pilot, *"Where is the wi", "ctrl+right_square_bracket")
 
 
 # Columns
@@ -279,11 +220,6 @@ async def lens_text(pilot):
     await open_inspector(pilot, LensScreen(confident_model(pilot.app), LENS_TEXT), "shift+tab", "home", "n")
 
 
-async def lens_sentences(pilot):
-    """The sentences of the lens, which replace the text on a narrow terminal."""
-    await open_inspector(pilot, LensScreen(confident_model(pilot.app), LENS_TEXT), "f3", "o")
-
-
 async def memorization(pilot):
     """Three copied passages, the second one selected."""
     await open_inspector(pilot, MemorizationScreen(session_model_of(pilot.app), REPLY_TEXT), "right")
@@ -300,27 +236,11 @@ async def activations(pilot):
     await open_inspector(pilot, ActivationsScreen(large_model(pilot.app), LENS_TEXT), "f3", "comma")
 
 
-async def top_activations(pilot):
-    """The top activations of the unit, which replace the list of words on a narrow terminal."""
-    await activations(pilot)
-    await pilot.press("f4")
-    await until(pilot, lambda: is_idle(pilot.app))
-    await pilot.press("f5", "f5")
-    await pilot.pause(0.1)
-
-
 async def attention(pilot):
     """The heads of the last layer on a word, with one head pinned."""
     screen = AttentionScreen(attention_session_model(VOCABULARY, num_layers=12, num_heads=9), LENS_TEXT)
     await open_inspector(pilot, screen, "down", "down", "down", "f3", "comma", "comma")
     await pilot.pause(0.2)
-
-
-async def logit_lens(pilot):
-    """What each layer predicts, which replaces the other lists on a small terminal."""
-    await attention(pilot)
-    await pilot.press("f5", "f5", "f5", "up")
-    await pilot.pause(0.1)
 
 
 # Sessions, runs and trainings
@@ -343,13 +263,6 @@ async def help_screen(pilot):
     """The help above a screen with few keys."""
     await sessions(pilot)
     await pilot.press("f1")
-    await pilot.pause(0.3)
-
-
-async def palette(pilot):
-    """The palette above a screen with few actions."""
-    await sessions(pilot)
-    await pilot.press("ctrl+p")
     await pilot.pause(0.3)
 
 
@@ -419,12 +332,6 @@ async def diagnosed_training(pilot):
 
 
 # Dialogs
-
-
-async def name_dialog(pilot):
-    """The dialog for the name of a branch."""
-    await session(pilot)
-    await _open(pilot, NameDialog("the pony"))
 
 
 async def export_dialog(pilot):

@@ -4,15 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lotr_tui.widgets.charts.axes import ChartAxes
-from lotr_tui.widgets.charts.frame import format_x_axis
 from lotr_tui.widgets.charts.plotting import (
     braille_curve,
     decimate,
-    insert_column_crossings,
     linear_ticks,
     log_ticks,
     nice_ceiling,
@@ -37,16 +35,6 @@ def test_single_value_between_two_gaps_is_a_dot():
     y = np.array([1.0, 1.0, math.nan, 0.0, math.nan, 1.0])
     cells = braille_curve(np.arange(6.0), y, (0, 5), (0, 1), rows=1, columns=3)
     assert as_text(cells) == ["\u2809\u2880\u2808"]
-
-
-@given(st.lists(st.floats(-3, 12) | st.integers(-3, 12).map(float), min_size=1, max_size=20), st.integers(1, 12))
-@example([-2.0], 2)
-def test_line_has_a_point_in_every_column_it_crosses_and_keeps_its_own(positions, columns):
-    x = np.sort(np.array(positions))
-    line_x, line_y = insert_column_crossings(x, 2 * x, columns)
-    crossed = [float(column) for column in range(columns) if x[0] <= column <= x[-1]]
-    assert line_x.tolist() == sorted([*positions, *(set(crossed) - set(positions))])
-    np.testing.assert_allclose(line_y, 2 * line_x, atol=1e-9)
 
 
 # Decimation
@@ -141,17 +129,6 @@ def test_visible_range_stays_within_the_axis_after_any_move(axes, moves, x):
         assert -1e-9 <= left < right <= x_end + 1e-9
 
 
-def test_zoom_stops_at_the_minimum_width_and_at_the_complete_axis():
-    axes = ChartAxes()
-    for _ in range(30):
-        axes = axes.zoomed(0.5, None, 100, 60, min_width=2)
-    left, right = axes.x_range(100, 60)
-    assert right - left == pytest.approx(2)
-    for _ in range(30):
-        axes = axes.zoomed(2, None, 100, 60, min_width=2)
-    assert axes == ChartAxes()
-
-
 def test_zoom_keeps_the_cursor_at_its_place_on_the_screen():
     axes = ChartAxes().zoomed(0.5, 20, 100, 60)
     assert axes.x_range(100, 60) == (10, 60)
@@ -170,9 +147,3 @@ def test_panning_back_stops_following_and_panning_to_the_latest_follows_again():
     assert panned.x_range(200, 60) == panned.x_range(200, 100) == (30, 50)
     assert panned.panned(0.5, 200, 60) == axes
     assert ChartAxes().panned(1, 200, 60) == ChartAxes()
-
-
-@pytest.mark.parametrize("columns", [34, 38, 60, 100])
-def test_x_axis_has_its_name_beside_any_ticks(columns):
-    for end in (7.0, 12.0, 67.0, 80.0, 100.0):
-        assert " epochs " in format_x_axis((0.0, end), columns, "epochs") + " "

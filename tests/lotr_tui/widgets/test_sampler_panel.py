@@ -25,8 +25,6 @@ class PanelApp(App[None]):
 
     CSS = "Input { border: none; height: 1; }"
     BINDINGS = [  # noqa: RUF012
-        ("f6", "panel('toggle_all')", "all"),
-        ("f5", "panel('step_preset(1)')", "preset"),
         ("f9", "panel('toggle_fixed_seed')", "fix"),
     ]
 
@@ -96,7 +94,7 @@ async def test_applied_settings_are_returned_unchanged():
     rng = np.random.default_rng(0)
     app = PanelApp()
     async with app.run_test(size=(80, 20)) as pilot:
-        for _ in range(20):
+        for _ in range(5):
             settings = SamplerSettings(
                 repetition_penalty=rng.uniform(0.1, 10),
                 temperature=int(rng.integers(0, 201)) / 100,
@@ -113,9 +111,7 @@ async def test_applied_settings_are_returned_unchanged():
 
 INVALID = [
     ("top_p", "7.5", "top-p 7.5 is out of range"),
-    ("top_p", "0", "top-p 0.0 is out of range"),
     ("min_p", "2", "min-p 2.0 is out of range"),
-    ("repetition_penalty", "0", "repetition-penalty 0.0 is out of range"),
     ("max_tokens", "0", "max-tokens 0 is out of range"),
     ("seed", "9999999999999999999", "seed 9999999999999999999 is out of range"),
 ]
@@ -163,12 +159,6 @@ async def test_presets_cycle_and_keep_the_maximum_length():
         await pilot.press("left")
         await pilot.pause()
         assert app.panel.preset == "notebook 1.0"
-        app.query_one(TemperatureSlider).value = 0.33
-        await pilot.pause()
-        assert "custom" in str(picker.render())
-        await pilot.press("left")
-        await pilot.pause()
-        assert app.panel.preset == "notebook 1.0"
 
 
 async def test_random_seed_is_shown_and_can_be_fixed():
@@ -181,35 +171,3 @@ async def test_random_seed_is_shown_and_can_be_fixed():
         assert app.panel.seed() == 481_516
         await pilot.press("f9")
         assert app.panel.seed() is None
-
-
-CONTROLS = ["temperature", "seed", "max_tokens", "top_k", "top_p", "min_p", "repetition_penalty", "preset", "chain"]
-
-
-async def test_all_controls_are_reachable_at_any_width():
-    app = PanelApp()
-    async with app.run_test(size=(60, 20)) as pilot:
-
-        def visible():
-            """Return the visible controls, none of which may be cut off."""
-            names = []
-            for name in CONTROLS:
-                widget = app.query_one(f"#{name}")
-                if widget.region.area:
-                    assert app.screen.region.contains_region(widget.region), name
-                    names.append(name)
-            return names
-
-        for width, rows, num_visible, all_rows in ((60, 1, 3, 3), (80, 2, 5, 3), (100, 2, 5, 2), (200, 2, 5, 2)):
-            await pilot.resize_terminal(width, 20)
-            await pilot.pause()
-            assert (app.panel.size.height, len(visible())) == (rows, num_visible)
-            app.query_one(TemperatureSlider).focus()
-            await pilot.press("f6")
-            await pilot.pause()
-            assert (app.panel.size.height, visible()) == (all_rows, CONTROLS)
-            assert field(app, "top_k").has_focus
-            await pilot.press("f6")
-            await pilot.pause()
-        await pilot.resize_terminal(20, 5)
-        await pilot.press("f6", "f5", "right", "tab", "1", "tab", "2")

@@ -14,7 +14,7 @@ from lotr_tui.screens.dialogs.sessions import SessionsScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.session.conversation.entries import Exchange
-from lotr_tui.session.session_file import SessionWriter, list_sessions, rename_session
+from lotr_tui.session.session_file import SessionWriter, list_sessions
 from tests.support.pilot import entries, reply_to, text_of, until
 from tests.support.sessions import saved_reply
 
@@ -88,7 +88,7 @@ class FakeSession:
 # The list
 
 
-async def test_latest_session_is_first_with_damage_shown_and_long_names_cut(make_host, sessions_dir):
+async def test_latest_session_is_first_and_damage_is_shown(make_host, sessions_dir):
     async with make_host().run_test(size=(200, 20)) as pilot:
         await show(pilot, sessions_dir)
         newer, broken, older = rows(pilot)
@@ -98,16 +98,6 @@ async def test_latest_session_is_first_with_damage_shown_and_long_names_cut(make
         assert "✗ a line describes neither" in broken
         assert older.endswith("an older [red]prompt[/]")  # not interpreted as markup
         assert "3 saved" in text_of(pilot.app.screen.query_one("#status"))
-        await pilot.press("escape")
-        rename_session(path_of(sessions_dir, "newer"), "the ring went south in the long winter of the year")
-        for width, name in ((60, " the ring went s… "), (80, " the ring went south i… ")):
-            await pilot.resize_terminal(width, 20)
-            await show(pilot, sessions_dir)
-            assert rows(pilot)[0].startswith(name)
-            header = text_of(pilot.app.screen.query_one("#columns"))
-            assert header.index("first prompt") == rows(pilot)[0].index("a newer prompt") - 1
-            assert "shire" not in rows(pilot)[0]
-            await pilot.press("escape")
 
 
 async def test_intact_sessions_are_opened_and_the_current_or_a_damaged_one_is_not(make_host, sessions_dir, tmp_path):
@@ -118,11 +108,6 @@ async def test_intact_sessions_are_opened_and_the_current_or_a_damaged_one_is_no
         await pilot.press("down", "enter")
         await until(pilot, lambda: results)
         assert "older" in results[0].read_text()
-        for press, result in ((lambda: pilot.click(OptionList, offset=(8, 0)), "newer"), (None, None)):
-            results = await show(pilot, sessions_dir)
-            await (press() if press else pilot.press("escape"))
-            await until(pilot, lambda: results)  # noqa: B023
-            assert results == [None] if result is None else result in results[0].read_text()
         results = await show(pilot, sessions_dir, FakeSession(path_of(sessions_dir, "older").stem))
         assert "current · an older" in rows(pilot)[2]
         await pilot.press("enter")  # the current one is highlighted first
@@ -131,12 +116,9 @@ async def test_intact_sessions_are_opened_and_the_current_or_a_damaged_one_is_no
         await pilot.press("escape")
 
         results = await show(pilot, tmp_path / "none")
-        for key in ("enter", "r", "x", "m", "j", "s"):
+        for key in ("enter", "r", "x", "m"):
             await pilot.press(key)
             assert "No saved sessions yet" in message(pilot)
-        save_session(tmp_path / "none", "the first", 1_600_000_000)
-        await pilot.press("f5")
-        await until(pilot, lambda: len(rows(pilot)) == 1)
 
 
 # Changes
@@ -147,7 +129,7 @@ async def test_sessions_are_renamed_and_deleted_after_valid_answers(make_host, s
         await show(pilot, sessions_dir)
         await open_dialog(pilot, "r", RenameDialog)
         name = pilot.app.screen.query_one(Input)
-        for typed, rule in (("a/b", "'/' is not allowed"), ("", "at least one"), ("broken", "exists already")):
+        for typed, rule in (("a/b", "'/' is not allowed"), ("broken", "exists already")):
             name.value = typed
             await pilot.press("enter")
             await until(pilot, lambda: rule in problem(pilot))  # noqa: B023
@@ -180,11 +162,6 @@ async def test_a_session_of_another_window_is_neither_renamed_nor_deleted(make_h
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, SessionsScreen))
         assert (sessions_dir / "x.jsonl").exists()
-        rename_session(sessions_dir / "x.jsonl", "elsewhere")
-        await open_dialog(pilot, "x", ConfirmDialog)
-        await pilot.press("y")
-        await until(pilot, lambda: "is gone" in message(pilot))
-        await until(pilot, lambda: "elsewhere" in rows(pilot)[0])
 
 
 async def test_the_current_session_is_renamed_left_and_deleted_without_losing_a_reply(make_app):
@@ -229,9 +206,7 @@ async def test_the_current_session_is_renamed_left_and_deleted_without_losing_a_
 # Export
 
 
-async def test_export_asks_for_a_path_suggests_the_last_folder_and_reports_deep_damage(
-    make_host, sessions_dir, monkeypatch
-):
+async def test_export_asks_for_a_path_and_suggests_the_last_folder(make_host, sessions_dir, monkeypatch):
     monkeypatch.chdir(sessions_dir.parent)
     folder = sessions_dir.parent / "elsewhere"
     folder.mkdir()
@@ -251,12 +226,3 @@ async def test_export_asks_for_a_path_suggests_the_last_folder_and_reports_deep_
             assert "newer" in (folder / f"mine.{kind}").read_text()
         assert json.loads((folder / "mine.json").read_text())["replies"][0]["prompt"] == "a newer prompt"
         assert app.settings_store.current.export_folder == str(folder)
-
-        path = path_of(sessions_dir, "newer")
-        path.write_bytes(path.read_bytes() + b"{}\n")
-        await open_dialog(pilot, "m", ExportDialog)
-        app.screen.query_one(Input).value = f"{folder}/other.md"
-        await pilot.press("enter")
-        await until(pilot, lambda: ".damaged-1" in problem(pilot).replace("\n", ""))
-        await pilot.press("escape")
-        await until(pilot, lambda: len(rows(pilot)) == 2)

@@ -17,9 +17,9 @@ from lotr_tui.screens.lens.who.evidence import SpeakerPair
 from lotr_tui.screens.lens.who.pane import WhoPane
 from lotr_tui.screens.lens.who.text_view import SpeakerTextView
 from lotr_tui.screens.lens.who_screen import WhoLensScreen
-from tests.support.analysis import is_idle, lens_text, open_lens, painted, painted_lines, status_text
-from tests.support.dialogues import CAST, dialogue_model, dialogue_session_model
-from tests.support.pilot import notices, until
+from tests.support.analysis import is_idle, lens_text, painted, painted_lines, status_text
+from tests.support.dialogues import dialogue_model, dialogue_session_model
+from tests.support.pilot import until
 
 SCRIPT = "GANDALF: where is frodo\nFRODO: we walked all night"
 LINE = "we walked all night"
@@ -73,15 +73,11 @@ async def test_bars_are_the_posterior_while_a_line_is_typed_and_after_the_word_a
         best = max(guess_of(LINE).words, key=lambda word: word.gain)
         assert f"[{best.word}]" in painted(screen.query_one(SpeakerTextView)).replace("\n", " ")
         assert f"given away by “{best.word}” +{best.gain / math.log(2):.1f} bits" in summary
-        whole = bars(screen)[1:]
         screen.query_one(SpeakerTextView).focus()
         await pilot.press("home", "right")
         await pilot.pause()
         assert "after “walke" in bars(screen)[0]
         assert [name.upper() for name in bar_probs(screen)] == [each.name for each in guess_of("we walked").ranking()]
-        screen.query_one(LensTextArea).focus()
-        await pilot.pause()
-        assert bars(screen)[1:] == whole
 
 
 async def test_lines_before_are_the_context(make_host):
@@ -93,32 +89,20 @@ async def test_lines_before_are_the_context(make_host):
         pane = screen.query_one(WhoPane)
         np.testing.assert_allclose(pane.evidence.guess.posterior, guess_of(LINE, model, state).posterior, rtol=1e-4)
         assert "after 1 line" in status_text(app, "#who-summary")
-        assert "written as Frodo: no. " in status_text(app, "#who-summary")
-        assert any(line.startswith("● Frodo") for line in bars(screen))
         await pilot.press("enter")
         await type_line(pilot, "the tower")
         guess = guess_of("the tower", model, read_turns(model, [Turn("FRODO", LINE)], state))
         np.testing.assert_allclose(pane.evidence.guess.posterior, guess.posterior, rtol=1e-4)
-        await pilot.press("up", "up")
-        await until(pilot, lambda: painted(screen.query_one(SpeakerTextView)).replace("[", "").startswith("where"))
-        assert "uniform prior" in status_text(app, "#who-summary")
 
 
-async def test_two_speakers_are_compared_word_by_word_and_chosen_by_keys_clicks_and_names(make_host):
+async def test_two_speakers_are_compared_word_by_word_and_chosen_by_name(make_host):
     app = make_host(session_model=dialogue_session_model())
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await open_who(pilot, LINE)
         pane = screen.query_one(WhoPane)
-        first, second, third, *_ = [each.name for each in pane.evidence.guess.ranking()]
+        first, second, *_ = [each.name for each in pane.evidence.guess.ranking()]
         await pilot.press("f5")
         assert (pane.pair, screen.who_view) == (SpeakerPair(first, second), "pair")
-        await pilot.press("f6")
-        assert pane.pair == (third, second)
-        await pilot.press(*["f7"] * len(CAST))
-        assert pane.pair.first == third
-        assert first not in (pane.pair.first, pane.pair.second) or pane.pair.second == first
-        assert await pilot.click(WhoWouldSayBars, offset=(6, 2))
-        await pilot.pause()
         await pilot.press("f8")
         app.screen.query_one(Input).value = "gandalf, gollum"
         await pilot.press("enter")
@@ -130,24 +114,13 @@ async def test_two_speakers_are_compared_word_by_word_and_chosen_by_keys_clicks_
         assert status_text(app, "#who-summary").startswith("Gandalf + against Gollum −")
         assert status_text(app, "#who-legend").startswith("+ Gandalf  − Gollum")
         assert {line[:8] for line in bars(screen)} >= {"+ Gandal", "− Gollum"}
-        await pilot.press("f5")
-        assert screen.who_view == "surprise"
-        await pilot.press("f5", "f5")
-        assert pane.pair == ("GANDALF", "GOLLUM")  # the pair stays
-        for size in ((20, 5), (5, 2), (120, 35)):
-            await pilot.resize_terminal(*size)
-            await pilot.pause()
-            await pilot.press("f5", "x", "f6", "f7", "f5", "enter", "y", "f5")
-        await until(pilot, lambda: screen.is_idle)
 
 
-async def test_keys_are_not_held_up_by_a_slow_model_and_its_failure_is_shown(make_host, monkeypatch):
-    released, failures, update = threading.Event(), [], SpeakerPosterior.update
+async def test_keys_are_not_held_up_by_a_slow_model(make_host, monkeypatch):
+    released, update = threading.Event(), SpeakerPosterior.update
 
     def slow_update(self, text, *, is_complete=False):
         released.wait(10)
-        if failures:
-            raise failures[0]
         return update(self, text, is_complete=is_complete)
 
     app = make_host(session_model=dialogue_session_model())
@@ -161,10 +134,6 @@ async def test_keys_are_not_held_up_by_a_slow_model_and_its_failure_is_shown(mak
         released.set()
         await until(pilot, lambda: screen.is_idle)
         assert pane.evidence.line.text == "we walked"
-        failures.append(ValueError("no numbers"))
-        await pilot.press("w")
-        await until(pilot, lambda: "Cannot guess the speaker" in notices(app))
-        assert pane.guesser.is_idle
 
 
 async def test_words_of_a_script_have_their_surprise_given_the_speaker(make_host):
@@ -181,8 +150,3 @@ async def test_words_of_a_script_have_their_surprise_given_the_speaker(make_host
         await pilot.press("home")
         await pilot.pause()
         assert "Gandalf · sentence 1 of 2" in painted(screen.query_one(LensTokenInspector))
-        label = [part for part in screen.query_one("#text").render_line(0) if part.text.startswith("GANDALF")]
-        assert label[0].style.bold
-        screen = await open_lens(pilot, SCRIPT)  # a lens without speakers
-        await pilot.press("f5", "f6")
-        assert not screen.has_class("-who")

@@ -82,9 +82,3 @@ def test_lines_break_at_spaces_and_keep_their_indentation():
     page = Page.placeholder("the lamp was lit\n\n   in winter   \nabcdefghijkl")
     lines = [page.text[start:end] for start, end in zip(*break_lines(page, 9), strict=True)]
     assert lines == ["the lamp", "was lit", "", "   in", "winter   ", "abcdefghi", "jkl"]
-
-
-def test_wide_and_combining_characters_are_measured_in_cells():
-    page = Page.placeholder("文文文文 é́é́")
-    lines = [page.text[start:end] for start, end in zip(*break_lines(page, 4), strict=True)]
-    assert lines == ["文文", "文文", "é́é́"]
