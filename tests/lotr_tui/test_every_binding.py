@@ -3,9 +3,8 @@
 from contextlib import suppress
 
 import pytest
-from textual.screen import Screen
 
-from lotr_tui.commands import collect_bindings, iter_binding_tables
+from lotr_tui.commands import iter_binding_tables
 from lotr_tui.screens.comparison.ladder import LadderScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from tests.support import scenes
@@ -22,13 +21,8 @@ BINDINGS = {str(binding.id): binding for _, table in iter_binding_tables() for b
 
 
 def test_every_binding_has_a_row():
-    assert {row.id for stages in APPS.values() for stage in stages for row in stage.rows} == set(BINDINGS)
-
-
-def test_every_widget_with_bindings_has_a_title():
-    """The help and the palette group the bindings of widgets by this title."""
-    node_types = [node_type for node_type, _ in iter_binding_tables() if not issubclass(node_type, Screen)]
-    assert not [each for each in node_types if collect_bindings(each) and not each.BINDING_GROUP_TITLE]
+    rows = [row for stages in APPS.values() for stage in stages for row in stage.rows]
+    assert {id for row in rows for id in (row.id, row.back) if id} == set(BINDINGS)
 
 
 @pytest.mark.parametrize("name", APPS)
@@ -38,6 +32,7 @@ async def test_keys_have_their_effects(make_app, monkeypatch, tmp_path, name):
     monkeypatch.chdir(tmp_path)
     app = make_app(job=FakeJob(training_events()).release() if name in TRAINING_APPS else None)
     async with app.run_test(size=stages[0].size) as pilot:
+        app.animation_level = "none"
         first_screen = app.screen
         for stage in stages:
             await close_screens_above(pilot, first_screen)
@@ -48,19 +43,27 @@ async def test_keys_have_their_effects(make_app, monkeypatch, tmp_path, name):
                 await press_and_observe(pilot, stage, row)
 
 
+def key_of(id):
+    return BINDINGS[id].key.split(",")[0]
+
+
 async def press_and_observe(pilot, stage, row):
     app = pilot.app
     base = app.screen
     row.prepare(app)
-    await pilot.press(*row.first_keys)
-    await until_idle(pilot, stage)
+    if row.first_keys:
+        await pilot.press(*row.first_keys)
+        await until_idle(pilot, stage)
     before = row.observe(app)
-    await pilot.press(BINDINGS[row.id].key.split(",")[0])
+    await pilot.press(key_of(row.id))
     with suppress(AssertionError):
         await until(pilot, lambda: row.expect(before, row.observe(app)))
     after = row.observe(app)
     assert row.expect(before, after), f"{row.id}: {before!r} became {after!r}"
     await until_idle(pilot, stage)
+    if row.back:
+        await pilot.press(key_of(row.back))
+        await until(pilot, lambda: app.screen is base)
     if base in app.screen_stack:
         await close_screens_above(pilot, base)
 

@@ -3,12 +3,8 @@
 import json
 
 import pytest
-from rich.cells import cell_len
-from rich.segment import Segment
-from rich.style import Style
 from textual.actions import parse
 from textual.binding import Binding
-from textual.color import Color
 from textual.command import CommandList
 from textual.geometry import Region
 from textual.widgets import Input
@@ -17,10 +13,8 @@ from lotr_tui.commands import check_keymap, collect_bindings, iter_binding_comma
 from lotr_tui.screens.dialogs.help import KeyBindingsPanel
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.session.settings import SettingsStore
-from lotr_tui.theme import ColorlessFilter
-from lotr_tui.widgets.line_input import MAX_LINE_CHARACTERS
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
-from tests.support.pilot import notices, reply_to, screen_name, until
+from tests.support.pilot import notices, screen_name, until
 
 SIZE = (80, 24)
 
@@ -39,11 +33,6 @@ def styled_texts(app):
                 for text, style, _ in strip:
                     if style is not None and text.strip():
                         yield text, style
-
-
-def luminance(colour):
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour.normalized]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 async def open_palette(pilot):
@@ -90,18 +79,16 @@ async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_key
                 await until(pilot, lambda: app.screen is session)
         await pilot.press("ctrl+l")
         assert app.screen is session  # the keymap has replaced the key
-        for size in ((60, 20), (20, 5), (200, 50)):
-            await pilot.resize_terminal(*size)
-            await pilot.press("f1")
-            await until(pilot, lambda: screen_name(app) == "HelpScreen")
-            await pilot.pause()
-            panel = app.screen.query_one(KeyBindingsPanel)
-            assert panel.has_focus
-            assert panel.max_scroll_x == 0
-            await pilot.press("end")
-            await until(pilot, lambda panel=panel: panel.scroll_offset.y == panel.max_scroll_y)
-            await pilot.press("f1" if size[0] == 60 else "escape")
-            await until(pilot, lambda: app.screen is session)
+        await pilot.resize_terminal(60, 20)
+        await pilot.press("f1")
+        await until(pilot, lambda: screen_name(app) == "HelpScreen")
+        await pilot.pause()
+        panel = app.screen.query_one(KeyBindingsPanel)
+        assert panel.max_scroll_x == 0
+        await pilot.press("end")
+        await until(pilot, lambda: panel.scroll_offset.y == panel.max_scroll_y > 0)
+        await pilot.press("f1")
+        await until(pilot, lambda: app.screen is session)
 
 
 async def test_palette_runs_actions_and_its_rows_fit_each_terminal(make_app):
@@ -114,21 +101,12 @@ async def test_palette_runs_actions_and_its_rows_fit_each_terminal(make_app):
         await run_command(pilot, "highest")  # of a widget without the focus
         await until(pilot, lambda: app.screen.query_one(TemperatureSlider).value == 2.0)
         palette = await open_palette(pilot)
-        for width in (200, 80, 60):
+        for width in (80, 60):
             await pilot.resize_terminal(width, 24)
             await until(pilot, lambda: any(line.startswith("ladder: ") for line in palette_lines(palette)))
             await until(
                 pilot, lambda: all(line.endswith("^l") for line in palette_lines(palette) if "ladder: " in line)
             )
-            lines = palette_lines(palette)
-            assert len({cell_len(line) for line in lines if line}) == 1  # all keys end in the same column
-        typed = palette.query_one(Input)
-        assert not typed.cursor_blink
-        typed.insert_text_at_cursor("theme")
-        typed.insert_text_at_cursor("the lamp " * 10_000)  # is refused
-        assert typed.value == "theme"
-        typed.insert_text_at_cursor("x" * (MAX_LINE_CHARACTERS - len("theme")))
-        assert len(typed.value) == MAX_LINE_CHARACTERS
         await pilot.press("ctrl+p")
         assert len(app.screen_stack) == 2  # no second palette
         app.push_screen(NewTrainingDialog(""))
@@ -159,11 +137,6 @@ async def test_a_theme_is_shown_while_the_cursor_is_on_it_and_saved_when_it_is_c
         assert not SettingsStore().path.exists()
         await run_command(pilot, "theme: nord")
         await until(pilot, lambda: app.theme == "nord")
-        for name in ("shire", "shire-light"):
-            theme = app.available_themes[name]
-            for colour in (theme.foreground, theme.accent, theme.error, theme.success, theme.warning):
-                low, high = sorted(luminance(Color.parse(each)) for each in (colour, theme.background))
-                assert (high + 0.05) / (low + 0.05) >= 4.5, (name, colour)  # the contrast ratio of WCAG 2
     assert SettingsStore().current.theme == "nord"
 
 
@@ -184,8 +157,6 @@ async def test_theme_option_is_not_saved_and_changes_of_settings_are_written_tog
     ("content", "message"),
     [
         ('{"version": 2, "theme": "mordor"}', "unknown theme 'mordor' in "),
-        ("{", "set aside"),
-        ('{"version": 2, "keymap": {"session.lader": "f9"}}', "'session.lader'; did you mean session.ladder"),
         (
             '{"version": 2, "keymap": {"session.ladder": "ctrl+e"}}',
             "key ctrl+e is bound to session.ladder and session.lens",
@@ -245,7 +216,7 @@ async def test_text_is_legible_without_colour(make_app, monkeypatch, is_ansi):
     monkeypatch.setenv("NO_COLOR", "1")
     async with make_app(theme="ansi-dark" if is_ansi else None).run_test(size=SIZE) as pilot:
         app = pilot.app
-        for theme in ("ansi-light", "ansi-dark") if is_ansi else ("shire-light", "textual-light", "shire"):
+        for theme in ("ansi-light", "ansi-dark") if is_ansi else ("shire-light", "shire"):
             app.theme = theme  # applies to a theme chosen later, too
             await pilot.pause(0.1)
             texts = list(styled_texts(app))
@@ -255,25 +226,3 @@ async def test_text_is_legible_without_colour(make_app, monkeypatch, is_ansi):
                     assert colour is None or colour.triplet is None or len(set(colour.triplet)) == 1, (text, style)
                     assert is_ansi is not bool(colour and colour.triplet), (text, style)
                 assert is_ansi or style.color != style.bgcolor, text
-        plain, on_blue = Style.parse("green on default"), Style.parse("bold white on blue")
-        segments = [Segment("a", plain), Segment("b", on_blue), Segment("d")]
-        shown = ColorlessFilter().apply(segments, Color(0, 0, 0))
-        assert [segment.style and bool(segment.style.reverse) for segment in shown] == [False, True, None]
-        assert shown[1].style == Style.parse("bold reverse default on default")
-
-
-async def test_rules_and_secondary_text_of_ansi_themes_are_dimmer_than_replies(make_app):
-    async with make_app(theme="ansi-dark").run_test(size=(120, 35)) as pilot:
-        app = pilot.app
-        first_words = (await reply_to(pilot)).text().split()[:2]
-        for theme in ("ansi-dark", "ansi-light"):
-            app.theme = theme
-            await pilot.pause(0.1)
-            styles = dict(styled_texts(app))
-            assert not next(style for text, style in styles.items() if text.split()[:2] == first_words).dim
-            assert styles["perplexity "].dim
-            # The rules, one accent, and the baselines of the chart; the rest has the terminal's default colour.
-            rule, accent, baseline = (8, 3, 6) if theme == "ansi-dark" else (7, 4, 6)
-            numbers = {text: style.color.number for text, style in styles.items() if style.color}
-            assert {numbers[text] for text in numbers if set(text) <= {"─"}} - {None, accent} == {rule}
-            assert set(numbers.values()) <= {None, rule, accent, baseline}

@@ -1,7 +1,6 @@
 """A small model with random weights, a host app for screens, and a fake training job."""
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +138,3 @@ class FakeJob:
         if cancelled() or any(command.kind in ("stop", "detach") for command in self.commands):
             self.stopped.set()
         return self.stopped.is_set()
-
-
-UseJob = Callable[[FakeJob], FakeJob]

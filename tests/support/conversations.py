@@ -1,15 +1,11 @@
 """Helpers for conversations without a screen."""
 
 import time
-from collections.abc import Callable
 
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.conversation.reply_tree import Reply
 from tests.support.app import VOCABULARY
 
 SETTINGS = SamplerSettings(max_tokens=12)
-Ask = Callable[..., Reply]
-"""Function that sends a prompt with a reply mode, and returns the complete reply."""
 
 
 def finish_reply(conversation):

@@ -2,19 +2,15 @@
 
 import re
 import time
-from collections.abc import Callable
 
 from textual.widgets import Input
 
-from lotr_tui.app import LotrApp
 from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
 from lotr_tui.session.conversation.entries import Exchange
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
-
-MakeApp = Callable[..., LotrApp]
 
 
 async def until(pilot, condition, seconds=10):

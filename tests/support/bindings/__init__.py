@@ -22,6 +22,8 @@ class Row(NamedTuple):
     """Keys to press before the state is observed."""
     prepare: Callable[[Any], None] = lambda app: None
     """Function of the app that is called before these keys."""
+    back: str = ""
+    """Id of a binding of the screen that the key opens, whose key leads back."""
 
 
 class Stage(NamedTuple):
@@ -101,8 +103,12 @@ def keys(prefix, observe, **expectations):
 
 
 def opens(prefix, **screens):
-    """Return rows for keys that open screens; the test closes them."""
-    return keys(prefix, screen_name, **{suffix: becomes(screen) for suffix, screen in screens.items()})
+    """Return rows for keys that open screens, or screens with the ids of the bindings that close them again."""
+    rows = []
+    for suffix, screen in screens.items():
+        name, back = (screen, "") if isinstance(screen, str) else screen
+        rows += [row._replace(back=back) for row in keys(prefix, screen_name, **{suffix: becomes(name)})]
+    return rows
 
 
 def closes(id, screen, *first_keys):

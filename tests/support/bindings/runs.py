@@ -8,13 +8,8 @@ from textual.widgets import OptionList
 from engine.events import Checkpointed, Diagnosed, Evaluated, Step, event_to_dict
 from engine.runs.directory import METRICS_FILE, MODEL_FILE
 from lotr_tui.monitor.run_list import RUN_COLUMNS
-from lotr_tui.screens.dashboard.chart import TrainingChart
-from lotr_tui.screens.dashboard.diagnosis_banner import DiagnosisBanner
-from lotr_tui.screens.dashboard.log_pane import LogPane
-from lotr_tui.screens.dashboard.sample_timeline import SampleTimeline
 from lotr_tui.screens.runs.overlay_chart import BASELINE_MARK, CURVE_MARKS
 from lotr_tui.screens.runs.screen import RunsScreen
-from lotr_tui.widgets.pane_tabs import PaneTabs
 from tests.support import scenes
 from tests.support.app import training_events
 from tests.support.bindings import (
@@ -114,7 +109,7 @@ SELECTED_RUN = Stage(runs, [Row("runs.select", model, becomes("first"))])
 
 
 def chart(app):
-    return app.screen.query_one(TrainingChart)
+    return app.screen.query_one("TrainingChart")
 
 
 def visible_range(app):
@@ -124,7 +119,7 @@ def visible_range(app):
 
 def sample_epoch(app):
     """Return the epoch of the sample that is shown."""
-    return float(text_of(app.screen.query_one(SampleTimeline)).split()[1])
+    return float(text_of(app.screen.query_one("SampleTimeline")).split()[1])
 
 
 def of_view(name):
@@ -151,7 +146,7 @@ async def train(pilot):
 async def log(pilot):
     """Show the log, which is longer than the screen."""
     await pilot.press("f2", "f2", "f2")
-    await until(pilot, lambda: scroll_y(LogPane)(pilot.app) > 0)
+    await until(pilot, lambda: scroll_y("LogPane")(pilot.app) > 0)
 
 
 async def show_samples(pilot):
@@ -167,12 +162,12 @@ async def diagnosis(pilot):
     app.screen.show_view(app.training_view)
 
 
-PROBLEM = Stage(diagnosis, keys("dashboard", of(DiagnosisBanner, "display"), dismiss=becomes(False)))
+PROBLEM = Stage(diagnosis, keys("dashboard", of("DiagnosisBanner", "display"), dismiss=becomes(False)))
 LOG = Stage(
     log,
     [
-        *keys("dashboard", scroll_y(LogPane), log_up=moves(-1), log_down=moves(1)),
-        *keys("dashboard", scroll_y(LogPane), log_page_up=decreases, log_page_down=increases),
+        *keys("dashboard", scroll_y("LogPane"), log_up=moves(-1), log_down=moves(1)),
+        *keys("dashboard", scroll_y("LogPane"), log_page_up=decreases, log_page_down=increases),
     ],
     size=(80, 14),
 )
@@ -181,7 +176,7 @@ DASHBOARD = Stage(
     [
         *keys("dashboard", sample_epoch, previous_sample=moves(-1), next_sample=moves(1)),
         *keys("dashboard", sample_epoch, first=becomes(0.0), latest=becomes(12.0)),
-        *keys("dashboard", of(TrainingChart, "cursor_step"), cursor_left=becomes(122), cursor_right=becomes(123)),
+        *keys("dashboard", of("TrainingChart", "cursor_step"), cursor_left=becomes(122), cursor_right=becomes(123)),
         Row("dashboard.zoom-in", visible_range, becomes((6, 12)), ("end",)),
         *keys(
             "dashboard", visible_range, pan_left=becomes((3, 9)), pan_right=becomes((6, 12)), zoom_out=becomes((0, 12))
@@ -189,12 +184,11 @@ DASHBOARD = Stage(
         Row("dashboard.show-all", visible_range, becomes((0, 12)), ("plus", "plus")),
         *keys("dashboard", lambda app: chart(app).axes.log_scale, log_scale=becomes(False)),
         *keys("dashboard", lambda app: chart(app).axes.x_axis, x_axis=becomes("step")),
-        *keys("dashboard", of(TrainingChart, "smoothing"), smoothing=becomes(0.97)),
-        *keys("dashboard", of(PaneTabs, "pane"), pane=becomes("samples")),
-        *opens("dashboard", runs="RunsScreen", play="SessionScreen", prompt="SamplePromptDialog"),
-        closes("sample-prompt.cancel", "DashboardScreen", "e"),
-        *opens("dashboard", interrupt="ConfirmDialog", close="QuitDialog", stop="ConfirmDialog"),
-        closes("confirm.no", "DashboardScreen", "s"),
+        *keys("dashboard", of("TrainingChart", "smoothing"), smoothing=becomes(0.97)),
+        *keys("dashboard", of("PaneTabs", "pane"), pane=becomes("samples")),
+        *opens("dashboard", runs="RunsScreen", play="SessionScreen"),
+        *opens("dashboard", prompt=("SamplePromptDialog", "sample-prompt.cancel"), interrupt="ConfirmDialog"),
+        *opens("dashboard", stop=("ConfirmDialog", "confirm.no"), close=("QuitDialog", "quit.cancel")),
         Row("confirm.yes", lambda app: app.is_training, becomes(False), ("s",)),
     ],
 )
@@ -202,18 +196,13 @@ CONTROL_COMMANDS = Stage(
     train,
     [
         Row("dashboard.pause", commands, sends("pause")),
-        Row("dashboard.pause", of_view("paused"), becomes(False)),
-        Row("dashboard.pause", commands, sends("pause")),
         Row("dashboard.halve-lr", commands, sends("lr", "0.5")),
-        Row("dashboard.halve-lr", of_view("lr_scale"), becomes(0.25)),
         Row("dashboard.reset-lr", of_view("lr_scale"), becomes(1.0)),
         Row("dashboard.save", of_view("checkpoint_step"), becomes(7)),
         Row("dashboard.detach", commands, sends("detach")),
     ],
 )
-DETACH = Stage(
-    train, [closes("quit.cancel", "DashboardScreen", "q"), Row("quit.detach", commands, sends("detach"), ("q",))]
-)
+DETACH = Stage(train, [Row("quit.detach", commands, sends("detach"), ("q",))])
 STOP = Stage(train, [Row("quit.stop", has_quit, becomes(True), ("q",))])
 
 RUN_APPS = {"runs": [RUNS], "selected run": [SELECTED_RUN]}

@@ -1,17 +1,8 @@
 """Keys of the session: prompt, conversation and sampling controls."""
 
-from lotr_tui.screens.dialogs.cast import CastDialog
 from lotr_tui.screens.dialogs.system_prompt import SystemPromptDialog
-from lotr_tui.screens.session.conversation.search_bar import SearchBar
-from lotr_tui.screens.session.conversation.transcript import Transcript
-from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT
-from lotr_tui.widgets.pane_tabs import PaneTabs
-from lotr_tui.widgets.preset_picker import PresetPicker
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
-from lotr_tui.widgets.sampler_panel import SamplerPanel
-from lotr_tui.widgets.temperature_slider import TemperatureSlider
 from tests.support import dialogue_scenes, scenes
 from tests.support.bindings import (
     Row,
@@ -32,14 +23,14 @@ from tests.support.bindings import (
     scroll_y,
 )
 from tests.support.open_models import bpe_tokenizer, open_model
-from tests.support.pilot import send, text_of, until
+from tests.support.pilot import screen_name, send, text_of, until
 
-value, selected = of(PromptInput, "value"), of(PromptInput, "selected_text")
-temperature, preset = of(TemperatureSlider, "value"), of(SamplerPanel, "preset")
+value, selected = of("PromptInput", "value"), of("PromptInput", "selected_text")
+temperature, preset = of("TemperatureSlider", "value"), of("SamplerPanel", "preset")
 
 
 def view(app):
-    return app.screen_stack[0].query_one(ConversationView)
+    return app.screen_stack[0].query_one("ConversationView")
 
 
 def reply(app):
@@ -52,7 +43,7 @@ def branch_count(app):
 
 def cursor(app):
     """Return the entry and the token under the cursor of the transcript."""
-    return app.screen.query_one(Transcript).cursor or (-1, -1)
+    return app.screen.query_one("Transcript").cursor or (-1, -1)
 
 
 def current_match(app):
@@ -63,7 +54,7 @@ def current_match(app):
 async def type_prompt(pilot):
     """Type an incomplete prompt, and copy a word."""
     await until(pilot, lambda: pilot.app.screen.query("#training"))
-    pilot.app.screen.query_one(PromptInput).value = "the lamp"
+    pilot.app.screen.query_one("PromptInput").value = "the lamp"
     pilot.app.copy_to_clipboard("pony")
 
 
@@ -94,7 +85,7 @@ async def open_system_prompt(pilot):
 async def open_cast_dialog(pilot):
     await dialogue_scenes.use_speakers(pilot)
     await pilot.press("ctrl+d")
-    await until(pilot, lambda: isinstance(pilot.app.screen, CastDialog))
+    await until(pilot, lambda: screen_name(pilot.app) == "CastDialog")
 
 
 def focus_on(widget_type):
@@ -110,7 +101,7 @@ async def enter_cursor_mode(pilot):
     await pilot.press("ctrl+g")
 
 
-column = lambda app: app.screen.query_one(PromptInput).cursor_location[1]  # noqa: E731
+column = lambda app: app.screen.query_one("PromptInput").cursor_location[1]  # noqa: E731
 chosen = lambda app: app.screen.active_list.chosen  # noqa: E731
 
 PROMPT = Stage(
@@ -134,10 +125,10 @@ PROMPT = Stage(
 )
 SEARCH = Stage(scenes.search, keys("search", current_match, up=moves(-1), down=moves(1)))
 SLIDER = Stage(
-    focus_on(TemperatureSlider),
+    focus_on("TemperatureSlider"),
     keys("temperature", temperature, down=becomes(0.75), up=becomes(0.8), greedy=becomes(0.0), highest=becomes(2.0)),
 )
-PRESETS = Stage(focus_on(PresetPicker), keys("preset", preset, next=changes, previous=becomes("notebook 0.8")))
+PRESETS = Stage(focus_on("PresetPicker"), keys("preset", preset, next=changes, previous=becomes("notebook 0.8")))
 OPEN_VOCABULARY = Stage(
     use_open_model, keys("session", lambda app: app.settings_store.current.preview_unit, tokens=becomes("token"))
 )
@@ -161,38 +152,31 @@ SESSION = Stage(
     [
         *keys("session", temperature, lower_temperature=becomes(0.75), raise_temperature=becomes(0.8)),
         *keys("session", preset, preset=changes),
-        *keys("session", lambda app: app.screen.query_one(SamplerPanel).has_class("-all"), controls=becomes(True)),
-        *keys("session", of(PaneTabs, "pane"), pane=becomes("next")),
-        Row("session.page-up", scroll_y(Transcript), decreases, ("f2", "f2")),
-        *keys("session", scroll_y(Transcript), page_down=increases),
+        *keys("session", lambda app: app.screen.query_one("SamplerPanel").has_class("-all"), controls=becomes(True)),
+        *keys("session", of("PaneTabs", "pane"), pane=becomes("next")),
+        Row("session.page-up", scroll_y("Transcript"), decreases, ("f2", "f2")),
+        *keys("session", scroll_y("Transcript"), page_down=increases),
         *keys("session", focused, inspect_words=becomes("Transcript"), stop=becomes("PromptInput")),
         *keys("session", of_screen("reply_mode"), reply_mode=becomes("reply")),
         *keys("session", lambda app: view(app).conversation.pace, pace=becomes(5.0)),
         Row("session.edit", value, becomes("Where is the wizard"), ("f5",) * 4),
         *keys("session", branch_count, regenerate=becomes(2)),
         *keys("session", lambda app: len(reply(app).tokens), **{"continue": increases}),
-        *keys("session", lambda app: app.screen.query_one(SamplerPanel).seed() is None, hold_seed=becomes(False)),
+        *keys("session", lambda app: app.screen.query_one("SamplerPanel").seed() is None, hold_seed=becomes(False)),
         *keys("session", lambda app: app.clipboard, copy=changes),
-        *keys("session", of(SearchBar, "is_open"), find=becomes(True)),
-        *opens("session", train="NewTrainingDialog", runs="RunsScreen", learn="ChapterScreen"),
-        *opens("session", sessions="SessionsScreen", ladder="LadderScreen", compare="SideBySideScreen"),
-        *opens("session", lens="LensScreen", memorization="MemorizationScreen", activations="ActivationsScreen"),
-        *opens("app", help="HelpScreen", palette="AppCommandPalette"),
-        closes("new-training.cancel", "SessionScreen", "ctrl+t"),
-        closes("runs.back", "SessionScreen", "ctrl+o"),
-        closes("sessions.back", "SessionScreen", "ctrl+s"),
-        closes("help.close", "SessionScreen", "f1"),
-        closes("lens.close", "SessionScreen", "ctrl+e"),
-        closes("memorization.close", "SessionScreen", "f9"),
-        closes("activations.close", "SessionScreen", "f10"),
-        closes("model-choice.cancel", "SideBySideScreen", "ctrl+y", "f3"),
+        *keys("session", of("SearchBar", "is_open"), find=becomes(True)),
+        *opens("session", train=("NewTrainingDialog", "new-training.cancel"), runs=("RunsScreen", "runs.back")),
+        *opens("session", sessions=("SessionsScreen", "sessions.back"), learn=("ChapterScreen", "learn.close")),
+        *opens("session", memorization=("MemorizationScreen", "memorization.close")),
+        *opens("session", activations=("ActivationsScreen", "activations.close"), lens=("LensScreen", "lens.close")),
+        *opens("session", ladder=("LadderScreen", "columns.close"), compare="SideBySideScreen"),
+        *opens("app", help=("HelpScreen", "help.close"), palette="AppCommandPalette"),
     ],
 )
 CONVERSATION = Stage(
     dialogue_scenes.conversation,
     [
-        *opens("session", cast="CastDialog"),
-        closes("cast.cancel", "SessionScreen", "ctrl+d"),
+        *opens("session", cast=("CastDialog", "cast.cancel")),
         Row("cast.again", branch_count, increases, ("ctrl+d",)),
     ],
 )
@@ -211,16 +195,15 @@ CURSOR_MODE = Stage(
         *keys("transcript", cursor, left=decreases, right=increases),
         *keys("transcript", lambda app: cursor(app)[1], home=becomes(0), end=becomes(13)),
         *keys("transcript", lambda app: cursor(app)[0], up=moves(-1), down=moves(1)),
-        *keys("conversation", of(ConversationView, "highlighted"), next_alternative=becomes(2)),
-        *keys("conversation", of(ConversationView, "highlighted"), previous_alternative=becomes(1)),
+        *keys("conversation", of("ConversationView", "highlighted"), next_alternative=becomes(2)),
+        *keys("conversation", of("ConversationView", "highlighted"), previous_alternative=becomes(1)),
         *(Row(f"conversation.branch-{number}", branch_count, moves(1)) for number in range(1, 9)),
         Row("conversation.branch", branch_count, moves(1)),
         *keys("conversation", lambda app: reply(app).id, previous_branch=decreases, next_branch=increases),
         *keys("conversation", lambda app: reply(app).id, parent_branch=decreases),
         *keys("conversation", lambda app: bool(reply(app).exchange.other_branches), compare=becomes(True)),
         *keys("conversation", lambda app: app.clipboard, copy=changes),
-        *opens("conversation", name="NameDialog"),
-        closes("name.cancel", "SessionScreen", "n"),
+        *opens("conversation", name=("NameDialog", "name.cancel")),
     ],
 )
 

@@ -2,31 +2,14 @@
 
 from pathlib import Path
 
-from textual.widgets import OptionList
-
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.activations.gate_strips import GateStrips
 from lotr_tui.screens.activations.screen import ActivationsScreen
-from lotr_tui.screens.activations.top_activations import UnitTopActivations
-from lotr_tui.screens.activations.unit_activations import UnitActivations
-from lotr_tui.screens.attention.attended_list import AttendedList
-from lotr_tui.screens.attention.head_along_text import HeadAlongText
-from lotr_tui.screens.attention.layer_predictions import LayerPredictions
-from lotr_tui.screens.attention.strips import AttentionStrips
-from lotr_tui.screens.comparison.columns import GenerationColumns
 from lotr_tui.screens.comparison.ladder import LadderScreen
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
-from lotr_tui.screens.dialogs.completing_input import CompletingInput
 from lotr_tui.screens.dialogs.path_dialog import OpenTextDialog
 from lotr_tui.screens.lens.screen import LensScreen
-from lotr_tui.screens.lens.sentences import LensSentences
-from lotr_tui.screens.lens.text_view import LensTextView
-from lotr_tui.screens.lens.who.pane import WhoPane
 from lotr_tui.screens.lens.who_screen import WhoLensScreen
-from lotr_tui.screens.memorization.occurrences import PassageOccurrences
-from lotr_tui.screens.memorization.passage_text import PassageTextView
 from lotr_tui.screens.memorization.screen import MemorizationScreen
-from lotr_tui.screens.text.view import TokenTextView
 from lotr_tui.session.column_output import PromptContext
 from lotr_tui.session.session_file import sessions_folder
 from tests.support import scenes
@@ -56,7 +39,7 @@ from tests.support.bindings import (
     with_focus,
 )
 from tests.support.dialogues import dialogue_session_model
-from tests.support.pilot import until
+from tests.support.pilot import screen_name, until
 
 # Columns
 
@@ -75,7 +58,7 @@ def is_writing(app):
 
 def painted(app):
     """Return the painted lines of the columns."""
-    columns = app.screen.query_one(GenerationColumns)
+    columns = app.screen.query_one("GenerationColumns")
     return [columns.render_line(y).text for y in range(columns.size.height)]
 
 
@@ -121,11 +104,13 @@ SLOW_COLUMNS = Stage(
     [
         Row("columns.stop", is_writing, becomes(False)),
         Row("columns.interrupt", is_writing, becomes(False), ("enter",)),
-        closes("columns.close", "SessionScreen"),
     ],
     is_slow=True,
 )
-SPEAKER_COLUMNS = Stage(speaker_columns, [closes("side-by-side.change", "ModelChoiceDialog", "right")])
+SPEAKER_COLUMNS = Stage(
+    speaker_columns,
+    [Row("side-by-side.change", screen_name, becomes("ModelChoiceDialog"), ("right",), back="model-choice.cancel")],
+)
 COLUMN_CHOICE = Stage(
     column_choice,
     [Row("model-choice.down", highlighted, moves(1), ("g",)), Row("model-choice.up", highlighted, moves(-1))],
@@ -136,13 +121,13 @@ COLUMN_CHOICE = Stage(
 
 def suggested_suffix(app):
     """Return the suffix of the path that the export dialog suggests, or "" without the dialog."""
-    inputs = app.screen.query(CompletingInput)
+    inputs = app.screen.query("CompletingInput")
     return Path(inputs.first().value).suffix if inputs else ""
 
 
 def completion(app):
     """Return the completion that is shown."""
-    completing_input = app.screen.query_one(CompletingInput)
+    completing_input = app.screen.query_one("CompletingInput")
     return completing_input.completions[completing_input.completion_index]
 
 
@@ -153,18 +138,18 @@ async def path_completion(pilot):
         Path("texts", name).touch()
     await pilot.app.push_screen(OpenTextDialog())
     await pilot.press(*"texts/")
-    await until(pilot, lambda: len(pilot.app.screen.query_one(CompletingInput).completions) == 2)
+    await until(pilot, lambda: len(pilot.app.screen.query_one("CompletingInput").completions) == 2)
 
 
 SESSIONS = Stage(
     scenes.sessions,
     [
-        *keys("sessions", suggested_suffix, markdown=becomes(".md"), json=becomes(".json"), svg=becomes(".svg")),
-        closes("export.cancel", "SessionsScreen", "m"),
+        *keys("sessions", suggested_suffix, json=becomes(".json"), svg=becomes(".svg")),
+        Row("sessions.markdown", suggested_suffix, becomes(".md"), back="export.cancel"),
         *opens("sessions", rename="RenameDialog", delete="ConfirmDialog"),
         Row(
             "sessions.refresh",
-            lambda app: app.screen.query_one(OptionList).option_count,
+            lambda app: app.screen.query_one("OptionList").option_count,
             moves(-1),
             prepare=lambda app: (sessions_folder() / "broken.jsonl").unlink(),
         ),
@@ -176,7 +161,7 @@ COMPLETION = Stage(
     path_completion,
     [
         *keys("completion", completion, next=becomes("texts/pony.txt"), previous=becomes("texts/lamp.txt")),
-        *keys("completion", of(CompletingInput, "value"), accept=becomes("texts/lamp.txt")),
+        *keys("completion", of("CompletingInput", "value"), accept=becomes("texts/lamp.txt")),
     ],
 )
 
@@ -186,7 +171,7 @@ COMPLETION = Stage(
 async def lens(pilot):
     await pilot.app.push_screen(LensScreen(scenes.confident_model(pilot.app), LONG_TEXT))
     await until(pilot, lambda: is_idle(pilot.app))
-    pilot.app.screen.query_one(LensTextView).focus()
+    pilot.app.screen.query_one("LensTextView").focus()
 
 
 async def who_lens(pilot):
@@ -197,7 +182,7 @@ async def who_lens(pilot):
 
 def pair_of(number):
     """Return a function that returns one of the two speakers that the lens compares."""
-    return lambda app: app.screen.query_one(WhoPane).default_pair()[number]
+    return lambda app: app.screen.query_one("WhoPane").default_pair()[number]
 
 
 async def memorization(pilot):
@@ -205,7 +190,7 @@ async def memorization(pilot):
     await until(pilot, lambda: is_idle(pilot.app))
 
 
-lens_cursor, passage = of(LensTextView, "cursor"), of(PassageTextView, "highlighted")
+lens_cursor, passage = of("LensTextView", "cursor"), of("PassageTextView", "highlighted")
 LENS = Stage(
     lens,
     [
@@ -214,13 +199,12 @@ LENS = Stage(
         *keys("lens-text-view", lens_cursor, left=moves(-1), right=moves(1), up=decreases, down=increases),
         Row("lens-text-view.next", lens_cursor, increases, ("home",)),
         Row("lens-text-view.previous", lens_cursor, decreases, ("end",)),
-        *keys("lens", of(LensTextView, "view"), view=changes),
+        *keys("lens", of("LensTextView", "view"), view=changes),
         *keys("lens", of_screen("eos_per_line"), line_ends=changes),
-        *opens("lens", open="OpenTextDialog"),
-        closes("open-text.cancel", "LensScreen", "ctrl+o"),
+        *opens("lens", open=("OpenTextDialog", "open-text.cancel")),
         *keys("lens", focused, sentences=becomes("LensSentences")),
-        *keys("lens-sentences", of(LensSentences, "cursor"), **{"first": decreases, **LIST}),
-        *keys("lens-sentences", of(LensSentences, "hardest_first"), order=becomes(True)),
+        *keys("lens-sentences", of("LensSentences", "cursor"), **{"first": decreases, **LIST}),
+        *keys("lens-sentences", of("LensSentences", "hardest_first"), order=becomes(True)),
     ],
     size=(60, 14),
 )
@@ -230,8 +214,7 @@ WHO_LENS = Stage(
         *keys("lens", of_screen("who_view"), who=becomes("who")),
         *keys("lens", pair_of(0), first=changes),
         *keys("lens", pair_of(1), second=changes),
-        *opens("lens", pair="SpeakerPairDialog"),
-        closes("speaker-pair.cancel", "WhoLensScreen", "f8"),
+        *opens("lens", pair=("SpeakerPairDialog", "speaker-pair.cancel")),
     ],
 )
 MEMORIZATION = Stage(
@@ -239,14 +222,14 @@ MEMORIZATION = Stage(
     [
         *keys("passage-text-view", passage, next=moves(1), previous=moves(-1), tab=moves(1), back=moves(-1)),
         *keys("passage-text-view", passage, last=increases, first=becomes(0)),
-        *keys("passage-text-view", scroll_y(PassageTextView), page_down=increases, page_up=decreases),
+        *keys("passage-text-view", scroll_y("PassageTextView"), page_down=increases, page_up=decreases),
         *keys("memorization", focused, edit=becomes("LineInput")),
     ],
     size=(60, 14),
 )
 OCCURRENCES = Stage(
-    with_focus(memorization, PassageOccurrences),
-    keys("passage-occurrences", scroll_y(PassageOccurrences), down=increases, up=decreases, **PAGES),
+    with_focus(memorization, "PassageOccurrences"),
+    keys("passage-occurrences", scroll_y("PassageOccurrences"), down=increases, up=decreases, **PAGES),
     size=(60, 14),
 )
 
@@ -262,8 +245,8 @@ async def attention(pilot):
     await open_attention(pilot, attention_session_model(VOCABULARY, num_layers=24), LONG_TEXT)
 
 
-unit, gate, text_cursor = of(GateStrips, "unit"), of(GateStrips, "gate"), of(TokenTextView, "cursor")
-position, head_row = of(AttentionStrips, "position"), of(AttentionStrips, "row")
+unit, gate, text_cursor = of("GateStrips", "unit"), of("GateStrips", "gate"), of("TokenTextView", "cursor")
+position, head_row = of("AttentionStrips", "position"), of("AttentionStrips", "row")
 ACTIVATIONS = Stage(
     activations,
     [
@@ -272,27 +255,27 @@ ACTIVATIONS = Stage(
         *keys("gate-strips", unit, page_up=moves(-20), last=becomes(199)),
         *keys("gate-strips", gate, up=becomes("candidate"), down=becomes("cell")),
         *keys("gate-strips", unit, largest=changes),
-        *keys("gate-strips", of(GateStrips, "units_per_cell"), zoom=becomes(1)),
+        *keys("gate-strips", of("GateStrips", "units_per_cell"), zoom=becomes(1)),
         *keys("activations", lambda app: app.screen.pinned_unit is None, pin=becomes(False)),
         *keys("activations", focused, edit=becomes("LineInput")),
         *keys("activations", lambda app: app.screen.has_class("-search-results"), other=becomes(True)),
-        *keys("activations", of(UnitTopActivations, "examples"), find=changes),
+        *keys("activations", of("UnitTopActivations", "examples"), find=changes),
         *keys("activations", of_screen("layer_index"), layer=becomes(1)),
     ],
 )
 ACTIVATION_TEXT = Stage(
-    with_focus(activations, TokenTextView),
+    with_focus(activations, "TokenTextView"),
     [Row("token-text-view.first", text_cursor, becomes(0)), *keys("token-text-view", text_cursor, **LINE_OF_WORDS)],
     size=(60, 14),
 )
 ACTIVATION_LIST = Stage(
-    with_focus(activations, UnitActivations),
-    keys("unit-activations", of(UnitActivations, "cursor"), **{"first": decreases, **LIST}),
+    with_focus(activations, "UnitActivations"),
+    keys("unit-activations", of("UnitActivations", "cursor"), **{"first": decreases, **LIST}),
 )
 TOP_ACTIVATIONS = Stage(
-    with_focus(activations, UnitTopActivations, "f4"),
+    with_focus(activations, "UnitTopActivations", "f4"),
     [
-        *keys("unit-top-activations", of(UnitTopActivations, "cursor"), **LIST),
+        *keys("unit-top-activations", of("UnitTopActivations", "cursor"), **LIST),
         Row("unit-top-activations.select", of_screen("text"), changes),
     ],
 )
@@ -305,7 +288,7 @@ ATTENTION = Stage(
         *keys("attention-strips", head_row, up=moves(-1), down=moves(1)),
         *keys("attention-strips", position, largest=changes),
         *keys(
-            "attention-strips", lambda app: len(app.screen.query_one(AttentionStrips).columns().names), zoom=increases
+            "attention-strips", lambda app: len(app.screen.query_one("AttentionStrips").columns().names), zoom=increases
         ),
         *keys("attention", of_screen("layer_index"), layer=becomes(0), previous_layer=becomes(23)),
         *keys("attention", lambda app: app.screen.pinned_head is None, pin=becomes(False)),
@@ -315,16 +298,16 @@ ATTENTION = Stage(
     ],
 )
 STRONGEST_ATTENTION = Stage(
-    with_focus(attention, AttendedList, "f5"),
-    keys("attended-list", of(AttendedList, "cursor_line"), **{"first": becomes(0), **LIST}),
+    with_focus(attention, "AttendedList", "f5"),
+    keys("attended-list", of("AttendedList", "cursor_line"), **{"first": becomes(0), **LIST}),
 )
 HEAD_ALONG_TEXT = Stage(
-    with_focus(attention, HeadAlongText, "f5", "f5"),
-    keys("head-along-text", of(HeadAlongText, "cursor"), **{"first": decreases, **LIST}),
+    with_focus(attention, "HeadAlongText", "f5", "f5"),
+    keys("head-along-text", of("HeadAlongText", "cursor"), **{"first": decreases, **LIST}),
 )
 LOGIT_LENS = Stage(
-    with_focus(attention, LayerPredictions, "f5", "f5", "f5"),
-    keys("layer-predictions", of(LayerPredictions, "cursor"), **{"first": becomes(0), **LIST}),
+    with_focus(attention, "LayerPredictions", "f5", "f5", "f5"),
+    keys("layer-predictions", of("LayerPredictions", "cursor"), **{"first": becomes(0), **LIST}),
 )
 
 TEXT_APPS = {

@@ -10,16 +10,13 @@ from lotr_tui.screens.session.first_steps import FirstSteps
 from lotr_tui.screens.session.footer import FOOTER_KEYS
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
 from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
-from lotr_tui.session.history import PromptHistory
 from lotr_tui.widgets.charts.perplexity_chart import PerplexityChart
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.key_footer import KeyFooter
-from lotr_tui.widgets.pane_tabs import PaneTabs
 from lotr_tui.widgets.preset_picker import PresetPicker
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 from tests.support import pilot as ui
-from tests.support.learn import open_class_before
 from tests.support.prompt import paste, type_text
 
 SIZES = [(120, 35), (60, 20)]
@@ -32,11 +29,6 @@ def footer(app):
 
 def help_text(app):
     return ui.text_of(app.screen.query_one(HelpLine))
-
-
-async def until_help(pilot, text):
-    """Run the app until the help line contains a text, or with "" until it is empty."""
-    await ui.until(pilot, lambda: text in help_text(pilot.app) if text else not help_text(pilot.app))
 
 
 # Layout
@@ -89,58 +81,19 @@ def test_step_that_was_done_early_has_no_hint():
     assert not any("ctrl+g" in hint for hint in hints)
 
 
-@pytest.mark.parametrize("size", SIZES)
-async def test_footer_shows_the_keys_of_each_state(make_app, size):
-    async with make_app(pace=5).run_test(size=size) as pilot:
+async def test_footer_shows_the_keys_of_each_state(make_app):
+    async with make_app(pace=5).run_test(size=(120, 35)) as pilot:
         app = pilot.app
-        wide, narrow = {"^s sessions", "f6 reply", "^o runs", "^t train"}, {"f2 pane"}
-        await ui.until(pilot, lambda: (wide if size[0] >= 100 else narrow) <= set(footer(app)))
-        assert footer(app)[0] == "⏎ send"
-        assert footer(app)[-3:] == ["^p palette", "^q quit", "f1 help"]
+        await ui.until(pilot, lambda: {"^s sessions", "f6 reply", "^o runs", "^t train"} <= set(footer(app)))
         ui.set_field(app, "max_tokens", "20")
         await ui.send(pilot, "bilbo is")
         await ui.until(pilot, lambda: footer(app)[:2] == ["esc stop", "f5 pace"])
         await pilot.press("escape")
         await ui.until_reply_ended(pilot)
-        await ui.until(pilot, lambda: [key for key in footer(app) if key != "f2 pane"][:2] == ["^g words", "^r again"])
+        await ui.until(pilot, lambda: footer(app)[:2] == ["^g words", "^r again"])
         assert footer(app)[-3:] == ["^p palette", "^q quit", "f1 help"]
         await pilot.press("ctrl+g")
         await ui.until(pilot, lambda: footer(app)[:3] == ["←→ word", "esc back", "1-8 pick"])
-        await pilot.press("escape", "ctrl+f")
-        await ui.until(pilot, lambda: footer(app)[0] == "esc close" and "earlier match" in help_text(app))
-        await pilot.press("escape", "tab")
-        await ui.until(pilot, lambda: footer(app)[:2] == ["←→ change", "esc prompt"])
-
-
-async def test_hints_follow_what_was_tried_and_do_not_return(make_app):
-    app = make_app()
-    open_class_before()
-    async with app.run_test(size=(120, 35)) as pilot:
-        await ui.until(pilot, lambda: help_text(app) == "You are talking to the bundled model (51 words)")
-        assert ui.transcript_text(app).strip() == 'Type "Bilbo Baggins is" and press enter.'
-        for pane, text in ((NextTokenBars, "after sampling, and raw"), ("#training", "lower is better")):
-            await pilot.hover(pane)
-            await until_help(pilot, text)
-        await pilot.hover("#prompt")
-        await ui.reply_to(pilot)
-        for keys, text in (
-            ((), "F7 and F8 change the temperature"), (("f7",), "ctrl+g shows the alternatives"),
-            (("ctrl+g",), "1-8 replace it"), (("escape",), "ctrl+r replies again"), (("tab",), "Low temperatures"),
-            (("escape",), "ctrl+r replies again"),
-        ):  # fmt: skip
-            await pilot.press(*keys)
-            await until_help(pilot, text)
-        for text in ("The bars: ", "The chart: ", "ctrl+t trains a model", ""):
-            await ui.reply_to(pilot)
-            await until_help(pilot, text)
-    for number in range(6):
-        PromptHistory().add(f"the pony {number}")
-    async with make_app().run_test(size=(80, 24)) as pilot:
-        await ui.reply_to(pilot)
-        await until_help(pilot, "")
-        for text in ("after sampling, and raw", "lower is better"):
-            await pilot.press("f2")
-            await until_help(pilot, text)
 
 
 # Typing anywhere
@@ -150,10 +103,11 @@ FOCUSABLE = (TemperatureSlider, PresetPicker, *(f"#{name} Input" for name in FIE
 """Selectors of the widgets besides the prompt that can have the focus before there is a reply."""
 
 
-async def test_typed_and_pasted_text_reaches_the_prompt_from_any_focused_widget(make_app):
+async def test_typed_and_pasted_text_reaches_the_prompt_and_numbers_stay_in_the_control_that_takes_them(make_app):
     async with make_app().run_test(size=(160, 45)) as pilot:
         app = pilot.app
-        prompt = app.screen.query_one(PromptInput)
+        prompt, slider = app.screen.query_one(PromptInput), app.screen.query_one(TemperatureSlider)
+        seed = app.screen.query_one("#seed Input", Input)
         await pilot.press("f4")  # shows all controls
         await pilot.pause()
         focusable = {widget for widget in app.screen.query("*") if widget.can_focus}
@@ -161,57 +115,33 @@ async def test_typed_and_pasted_text_reaches_the_prompt_from_any_focused_widget(
         assert focusable - {app.screen.query_one(each) for each in FOCUSABLE} - hidden == {prompt}
         for selector in FOCUSABLE:
             app.screen.query_one(selector).focus()
-            await pilot.press("i", "s")
-            assert prompt.value == "is"
+            await pilot.press("s")
+            assert prompt.value == "s"
             assert app.screen.focused is prompt
             prompt.clear()
-        for selector in (TemperatureSlider, "#seed Input"):
-            app.screen.query_one(selector).focus()
-            await pilot.press("ctrl+v")  # nothing was copied in the app, and no widget fails
+        for control in (slider, seed):
+            control.focus()
             await paste(pilot, "bilbo is 4")
             assert prompt.value == "bilbo is 4"
             prompt.clear()
-        app.screen.query_one(TemperatureSlider).focus()
-        await pilot.pause()
-        for character in "the lamp was lit":  # keys that arrive together
-            app.post_message(events.Key("space" if character == " " else character, character))
-        await ui.until(pilot, lambda: prompt.value == "the lamp was lit")
-        await pilot.click(TemperatureSlider, offset=(30, 0))
-        await pilot.press("backspace")
-        assert prompt.value == "the lamp was li"
-        app.screen.set_focus(None)
-        await type_text(pilot, "t")
-        assert prompt.value == "the lamp was lit"
-        app.screen.query_one("#seed Input").focus()
-        await pilot.press("enter")
-        assert app.screen.focused is prompt
-        await pilot.press("enter")
-        await ui.until_reply_ended(pilot)
-
-
-async def test_numbers_stay_in_the_control_that_takes_them_and_clicks_keep_no_key_from_the_prompt(make_app):
-    async with make_app().run_test(size=(160, 45)) as pilot:
-        app = pilot.app
-        prompt, slider = app.screen.query_one(PromptInput), app.screen.query_one(TemperatureSlider)
-        await pilot.press("tab", "1", "full_stop", "2", "shift+tab")
-        assert app.screen.focused is prompt
+        slider.focus()
+        await pilot.press("1", "full_stop", "2")
         assert slider.value == 1.2
-        seed = app.screen.query_one("#seed Input", Input)
         seed.focus()
         await pilot.press("4", "2")
         await paste(pilot, "17")
         assert seed.value == "4217"
-        assert prompt.value == ""
-        await pilot.press("full_stop")  # no character of a seed
-        assert prompt.value == "."
-        prompt.clear()
+        slider.focus()
+        await pilot.pause()
+        for character in "the lamp was lit":  # keys that arrive together
+            app.post_message(events.Key("space" if character == " " else character, character))
+        await ui.until(pilot, lambda: prompt.value == "the lamp was lit")
         await pilot.click(ReplyModeLabel)
-        await type_text(pilot, "the ")
-        await pilot.resize_terminal(80, 24)
-        await pilot.click(PaneTabs, offset=(3, 0))
-        await pilot.click(Transcript, offset=(3, 3))
-        await type_text(pilot, "lamp")
-        assert prompt.value == "the lamp"
+        await pilot.press("backspace")
+        assert prompt.value == "the lamp was li"
+        seed.focus()
+        await pilot.press("enter")
+        assert app.screen.focused is prompt
         await pilot.press("enter")
         await ui.until_reply_ended(pilot)
         await pilot.press("ctrl+g", "j")

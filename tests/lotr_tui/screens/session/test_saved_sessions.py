@@ -1,18 +1,15 @@
 """Saved sessions opened from the list of sessions, and sessions of models with open vocabularies."""
 
-from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.entries import Exchange
-from lotr_tui.session.session_file import list_sessions, load_session
+from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.help_line import HelpLine
-from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support import pilot as ui
-from tests.support.app import make_decoder
 from tests.support.conversations import finish_reply, only_session
 from tests.support.learn import open_class_before
-from tests.support.open_models import RecitingModel, bpe_tokenizer, character_tokenizer, open_model
+from tests.support.open_models import RecitingModel, bpe_tokenizer
 
 LINE = "The wizard’s staff is old; Éowyn smiled — “Where is the Ring?” 日本…"
 
@@ -115,13 +112,6 @@ def reply_lines(app):
     return " ".join(lines[start + 1 : end])
 
 
-def cursor_text(app):
-    """Return the characters under the cursor, which are painted in reverse."""
-    transcript = app.screen.query_one(Transcript)
-    segments = [segment for y in range(transcript.size.height) for segment in transcript.render_line(y)]
-    return "".join(segment.text for segment in segments if segment.style is not None and segment.style.reverse)
-
-
 async def test_reply_is_prose_that_continues_the_word_of_the_prompt_and_no_word_is_unknown(make_app):
     tokenizer = bpe_tokenizer()
     open_class_before()
@@ -141,70 +131,3 @@ async def test_reply_is_prose_that_continues_the_word_of_the_prompt_and_no_word_
         assert app.screen.query_one(PromptInput).unknown_words == ()
         await pilot.resize_terminal(60, 20)
         await ui.until(pilot, lambda: reply_lines(app) == LINE.removeprefix("The "))
-
-
-async def test_no_part_of_a_character_is_painted_while_text_is_streaming(make_app):
-    characters = "日本…—é”" * 4
-    model = RecitingModel(character_tokenizer(), f"The {characters}")
-    async with make_open_app(make_app, model, pace=80).run_test(size=(120, 35)) as pilot:
-        app, seen = pilot.app, set()
-        ui.set_field(app, "max_tokens", "90")
-        await ui.send(pilot, "The")
-        await ui.until(pilot, lambda: ui.conversation_of(app).active_reply)
-        while ui.conversation_of(app).active_reply is not None:
-            seen.add(ui.transcript_text(app))
-            await pilot.pause(0.01)
-        assert len(seen) > 1
-        assert not any("�" in text for text in seen)
-        await ui.until_reply_ended(pilot)
-        assert reply_lines(app) == characters
-
-
-async def test_cursor_is_on_parts_of_words_and_on_whole_characters(make_app):
-    app = make_open_app(make_app, RecitingModel(character_tokenizer(), "The wizard日é."))
-    async with app.run_test(size=(120, 35)) as pilot:
-        reply = await ui.reply_to(pilot, "The wiz")
-        await pilot.press("ctrl+g")
-        await ui.until(pilot, lambda: "choose a token" in ui.text_of(app.screen.query_one(HelpLine)))
-        assert "token" in [hint.description for hint in app.screen.query_one(KeyFooter).visible_keys()]
-        shown = []
-        for _ in reply.tokens:
-            shown.append(cursor_text(app))
-            await pilot.press("left")
-        assert shown == [*".éé日日日dra"]
-        await pilot.press("escape")
-        app.screen.set_session_model(SessionModel("pairs", "", RecitingModel(bpe_tokenizer(), "The wizard. I")))
-        reply = await ui.reply_to(pilot, "The wiz")
-        assert [token.piece for token in reply.tokens] == ["ard", ".", " I"]
-        await pilot.press("ctrl+g", "home")
-        assert cursor_text(app) == "ard"
-        transcript = app.screen.query_one(Transcript)
-        y = next(y for y in range(transcript.size.height) if "wizard. I" in transcript.render_line(y).text)
-        x, padding = transcript.render_line(y).text.index("wizard. I"), transcript.styles.padding
-        for offset, index in ((0, 0), (4, 0), (6, 1), (7, 1), (8, 2)):  # the lead belongs to the first token
-            await pilot.click(transcript, offset=(padding.left + x + offset, padding.top + y))
-            assert transcript.cursor == (transcript.entries.index(reply.exchange), index)
-
-
-async def test_session_of_an_open_vocabulary_is_resumed_branched_and_shown_by_a_model_of_words(make_app):
-    model = open_model(bpe_tokenizer())
-    async with make_open_app(make_app, model).run_test(size=(120, 35)) as pilot:
-        text = (await ui.reply_to(pilot, "The wiz")).full_text()
-        shown = ui.exchange_text(pilot.app)
-    assert len(list_sessions()) == 1
-    async with make_open_app(make_app, model).run_test(size=(120, 35)) as pilot:
-        app = pilot.app
-        await open_latest_session(pilot)
-        assert ui.exchange_text(app) == shown
-        old = ui.latest_reply(app)
-        assert old.full_text() == text
-        await pilot.press("ctrl+g", "home", "right", "enter")
-        await ui.until(pilot, lambda: ui.latest_reply(app) is not old)
-        await ui.until_reply_ended(pilot)
-        assert not ui.notices(app)
-        assert ui.latest_reply(app).full_text(1) == old.full_text(1)
-        assert ui.latest_reply(app).full_text() != text
-        shown = reply_lines(app)
-    async with make_app(session_model=SessionModel("words", "", make_decoder())).run_test(size=(120, 35)) as pilot:
-        await open_latest_session(pilot)
-        assert shown.split()[0] in ui.transcript_text(pilot.app)

@@ -10,7 +10,6 @@ from textual.widgets import Input
 from engine.generation.preview import next_token_probs
 from engine.generation.prompt import prefill_prompt
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.conversation import state_cache
 from lotr_tui.session.conversation.entries import Note
 from lotr_tui.session.session_file import list_sessions
 from lotr_tui.session.session_model import SessionModel
@@ -112,32 +111,6 @@ async def test_a_reply_starts_from_what_was_read_and_the_bars_follow_it_without_
         assert "NEXT TOKEN" in ui.bars_text(app)
         await pilot.press("ctrl+right_square_bracket")
         await ui.until(pilot, lambda: "NEXT WORD" in ui.bars_text(app))
-
-
-async def test_alternatives_are_read_in_a_thread_where_they_were_evicted(make_app, model, monkeypatch):
-    monkeypatch.setattr(state_cache, "MAX_LOG_PROB_BYTES", 3 * 4 * len(model.tokenizer))
-    async with open_session(make_app, model) as pilot:
-        app = pilot.app
-
-        def alternatives():
-            return [line for line in ui.inspector_text(app).splitlines() if line[:1] in "12345678" and "%" in line]
-
-        reply = await ui.reply_to(pilot, "Hello there")
-        await pilot.press("ctrl+g")
-        await ui.until(pilot, alternatives)
-        model.hold()
-        await pilot.press("home")
-        await ui.until(pilot, lambda: "TOKEN 1 of" in ui.inspector_text(app))
-        assert "surprise" in ui.inspector_text(app)
-        assert not alternatives()
-        model.release()
-        await ui.until(pilot, alternatives)
-        number = next(line[0] for line in alternatives() if line[1] != "●")
-        await pilot.press(number)
-        await ui.until(pilot, lambda: ui.latest_reply(app) is not reply)
-        await ui.until_reply_ended(pilot)
-        assert ui.latest_reply(app).turn is reply.turn
-        assert ui.latest_reply(app).tokens[0].id != reply.tokens[0].id
 
 
 async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_continues(make_app, model):

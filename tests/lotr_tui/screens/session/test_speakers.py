@@ -1,20 +1,13 @@
 """Conversations with a model that knows speakers: lines and answers, roles, scenes, names and colours."""
 
 import pytest
-from rich.cells import cell_len
 
-from engine.generation.generate import Done
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.roles_screen import parse_scene
 from lotr_tui.screens.session.who_answers_bars import WhoAnswersBars
-from lotr_tui.session.conversation.entries import Exchange, Note
-from lotr_tui.session.conversation.speaker_labels import (
-    exchange_speakers,
-    name_column_width,
-)
+from lotr_tui.session.conversation.entries import Note
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support import pilot as ui
-from tests.support.app import ThemedApp
 from tests.support.dialogues import CAST, dialogue_session_model
 from tests.support.speaking import labels, make_speaking_app, num_turns, run, say, who_answers
 
@@ -38,8 +31,6 @@ async def test_an_answer_stands_below_the_line_under_the_name_of_its_speaker(mak
         said = next(index for index, line in enumerate(lines) if "the lamp was lit" in line)
         assert lines[said].split()[:2] == ["❯", "You"]
         assert lines[said + 1].split()[0] == reply.speaker.capitalize()
-        column = lines[said].index("the lamp")
-        assert lines[said + 1][column - 1] == " " != lines[said + 1][column]
         assert f"{reply.speaker.capitalize()} by the model" in ui.exchange_text(app)
         assert "best of 8" in ui.exchange_text(app)
         for number, key in enumerate(("ctrl+n", "enter"), 2):
@@ -61,13 +52,10 @@ async def test_roles_that_are_chosen_speak_and_answer(make_app):
         line = next(line for line in ui.transcript_text(app).splitlines() if "the lamp was lit" in line)
         assert line.split()[:2] == ["❯", "Frodo"]
         assert "Gollum by your choice" in ui.exchange_text(app)
-        for name, key in zip(CAST[:3], ("ctrl+n", "enter", "ctrl+n"), strict=True):
-            await run(pilot, f"/to {name}")
-            number = num_turns(app)
-            await pilot.press(key)
-            await until_turns(pilot, number + 1)
-            assert ui.latest_reply(app).speaker == name
-            assert f"{name.capitalize()} by your choice" in ui.exchange_text(app)
+        await run(pilot, f"/to {CAST[0]}")
+        await pilot.press("ctrl+n")
+        await until_turns(pilot, 2)
+        assert ui.latest_reply(app).speaker == CAST[0]
         await run(pilot, "/as stranger")
         await run(pilot, "/to anyone")
         assert labels(app)[:2] == ["as a stranger", "to anyone"]
@@ -84,45 +72,37 @@ async def test_bad_arguments_are_explained_and_change_nothing_and_names_are_comp
         await ui.until(pilot, lambda: labels(app))
         before, prompt = labels(app), app.screen.query_one(PromptInput)
         for command, message in [
-            ("/as Golum", "gollum"), ("/to Nobody of the cast", "not in the cast"), ("/again xyz", "not in the cast"),
-            ("/scene 0", "use 1 to 100"), ("/scene 3 Sauron", "not in the cast"), ("/best 65", "out of range"),
-            ("/best many", "is no number of answers"),
+            ("/as Golum", "gollum"), ("/scene 0", "use 1 to 100"), ("/scene 3 Sauron", "not in the cast"),
+            ("/best 65", "out of range"), ("/best many", "is no number of answers"),
         ]:  # fmt: skip
             app.clear_notifications()
             await run(pilot, command)
             assert message in ui.notices(app).casefold()
         assert labels(app) == before
         assert ui.conversation_of(app).current_reply is None
-        for typed, completed in [
-            ("/to Go", "/to Gollum"),
-            ("/as ga", "/as gandalf"),
-            ("/scene 3 Frodo, gol", "/scene 3 Frodo, gollum"),
-        ]:
-            prompt.value = ""
-            await pilot.press(*typed, "tab")
-            assert prompt.value == completed
+        prompt.value = "/scene 3 Frodo, go"
+        await pilot.press("end", "l", "tab")
+        assert prompt.value == "/scene 3 Frodo, gollum"
 
 
 async def test_a_scene_goes_on_for_its_turns_with_its_speakers_and_a_reader_stays(make_app):
     app = make_speaking_app(make_app)
     async with app.run_test(size=(80, 16)) as pilot:
-        await run(pilot, "/scene 6 Frodo, gollum")
-        await until_turns(pilot, 6)
+        await run(pilot, "/scene 4 Frodo, gollum")
+        await until_turns(pilot, 4)
         assert {reply.speaker for reply in ui.conversation_of(app).replies_by_exchange.values()} <= {"FRODO", "GOLLUM"}
         transcript = app.screen.query_one(Transcript)
-        ui.conversation_of(app).pace = 60
-        await ui.send(pilot, "/scene 3")
-        await ui.until(pilot, lambda: num_turns(app) == 7)
-        transcript.scroll_to(y=0, animate=False)
-        await until_turns(pilot, 9)
-        assert transcript.scroll_offset.y == 0
+        ui.conversation_of(app).pace = 100
         await ui.send(pilot, "/scene 50")
-        await ui.until(pilot, lambda: num_turns(app) == 11 and ui.latest_reply(app).tokens)
+        await ui.until(pilot, lambda: num_turns(app) >= 5)
+        transcript.scroll_to(y=0, animate=False)
+        await ui.until(pilot, lambda: num_turns(app) >= 7 and ui.latest_reply(app).tokens)
+        assert transcript.scroll_offset.y == 0
         await pilot.press("escape")
         await ui.until(pilot, lambda: ui.conversation_of(app).active_reply is None)
         number = num_turns(app)
-        await pilot.pause(0.3)
-        assert num_turns(app) == number < 60
+        await pilot.pause(0.1)
+        assert num_turns(app) == number < 54
 
 
 async def test_again_answers_as_the_same_speaker_or_as_another_one(make_app):
@@ -227,45 +207,3 @@ def test_scene_arguments_are_turns_and_names(argument, expected):
 
 
 # Names in the transcript
-
-NAMES = ("GANDALF", "FRODO", "KING OF THE DEAD OF THE MOUNTAIN", "甘道夫", "SOMEONE")
-TEXT = "it is safe for tonight and nobody will find it here before the morning comes over the hills"
-
-
-def exchange(prompt, speaking_as, speaker, text=TEXT):
-    """Return a complete turn of a conversation."""
-    turn = Exchange(prompt, (), 7, "temperature 0.80", speakers=exchange_speakers(NAMES, speaking_as, speaker))
-    turn.pieces = [f" {word}" for word in text.split()]
-    turn.mark_done(Done("eos", 7, len(turn.pieces), 900.0))
-    turn.choice = "Gandalf by your choice"
-    return turn
-
-
-async def show(pilot, *turns):
-    """Show turns in a transcript."""
-    transcript = Transcript("welcome")
-    await pilot.app.screen.mount(transcript)
-    transcript.set_name_width(name_column_width(NAMES))
-    transcript.replace_entries(1, turns)
-    await pilot.pause()
-    return transcript
-
-
-def text_column(line):
-    """Return the cell at which the text of a painted line begins."""
-    start = next(index for index in range(len(line)) if line[index] != " " and line[index:] in f"{TEXT} {TEXT}")
-    return cell_len(line[:start])
-
-
-async def test_all_lines_of_text_begin_in_one_column_and_a_long_name_is_cut():
-    app = ThemedApp()
-    async with app.run_test(size=(120, 50)) as pilot:
-        transcript = await show(pilot, *(exchange("", "", name, f"{TEXT} {TEXT}") for name in NAMES))
-        for width in (30, 50, 60, 120):
-            await pilot.resize_terminal(width, 100)
-            await ui.until(pilot, lambda width=width: transcript.size.width >= width - 4)
-            await pilot.pause()
-            lines = [line.rstrip() for line in ui.lines_of(transcript).splitlines()[2:]]
-            assert len({text_column(line) for line in lines if line and "seed" not in line}) == 1
-            assert all(cell_len(line) <= width for line in lines)
-        assert "King of the…  it is" in ui.lines_of(transcript)
