@@ -1,5 +1,7 @@
 """Chapters of the class in an app."""
 
+from functools import cache
+
 from textual.widgets import Static
 
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
@@ -25,7 +27,13 @@ def chapter_screen(pilot):
     return screen
 
 
-async def open_chapter(pilot, name, make_material=Material):
+@cache
+def bundled_material():
+    """Return the bundled dialogues and models, which are loaded and scored once for all tests of a process."""
+    return Material()
+
+
+async def open_chapter(pilot, name, make_material=bundled_material):
     """Open a chapter, and wait until its figure is shown."""
     await pilot.app.push_screen(ChapterScreen(make_material, find_chapter(name)))
     screen = chapter_screen(pilot)

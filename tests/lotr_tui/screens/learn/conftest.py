@@ -5,7 +5,6 @@ import tempfile
 import pytest
 
 from lotr_tui.learn import compared_models
-from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn import figures
 from tests.support.learn_figure import SliderFigure
 
@@ -28,9 +27,3 @@ def temporary(tmp_path, monkeypatch):
 def no_installed_model(monkeypatch):
     """Compare only models that are always there."""
     monkeypatch.setattr(compared_models, "find_installed_model", lambda: None)
-
-
-@pytest.fixture(scope="session")
-def bundled_material():
-    """Bundled dialogues and models, which are loaded and scored once."""
-    return Material()

@@ -12,7 +12,7 @@ from engine.generation.settings import SamplerSettings
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from lotr_tui.formatting import format_percent
-from lotr_tui.screens.learn.figures.sampling.figure import EXAMPLE, SamplingFigure
+from lotr_tui.screens.learn.figures.sampling.figure import EXAMPLE
 from lotr_tui.screens.learn.figures.sampling.sliders import MIN_PS, SAMPLE_TOKENS, TEMPERATURES, TOP_KS, TOP_PS
 from lotr_tui.screens.learn.sample_rows import SampleRows
 from lotr_tui.screens.learn.word_bars import WordBars
@@ -63,6 +63,7 @@ def shown(screen, id):
 
 async def press_until_idle(pilot, screen, *keys):
     await pilot.press(*keys)
+    await pilot.pause()
     await until(pilot, lambda: screen.is_idle)
 
 
@@ -84,8 +85,6 @@ async def test_bars_filters_and_texts_are_those_of_a_plain_computation(make_host
                 screen.query_one(f"#{name.replace('_', '-')}", Slider).index = values.index(full[name])
             await pilot.pause()
             await until(pilot, lambda: screen.is_idle)
-            settings = screen.query_one(SamplingFigure).settings
-            assert settings == SamplerSettings(**full, max_tokens=SAMPLE_TOKENS)
             sampled = sampled_probs(**chain)
             lines = text_of(screen.query_one(WordBars)).splitlines()[1:]
             assert len(lines) >= 5
@@ -114,19 +113,22 @@ async def test_texts_are_those_of_the_engine_and_the_task_is_done_by_keyboard(ma
         base = sampled_probs().max()
         twice = next(step for step in range(1, 20) if sampled_probs(1 - step / 20).max() >= 2 * base)
         half = next(step for step in range(1, 20) if sampled_probs(1 + step / 20).max() <= base / 2)
-        await press_until_idle(pilot, screen, "tab", *["left"] * (twice - 1))
-        assert not screen.finished_parts
-        await press_until_idle(pilot, screen, "left")
-        assert screen.finished_parts == {0}
-        await press_until_idle(pilot, screen, *["right"] * (twice + half))
-        assert screen.finished_parts == {0, 1}
-        await press_until_idle(pilot, screen, *["left"] * half, "tab", *["left"] * 8)  # top-k 10
+        temperature, top_k = screen.query_one("#temperature", Slider), screen.query_one("#top-k", Slider)
+        one = temperature.index
+        await pilot.press("tab")
+        for part, last, key in ((0, one - twice, "left"), (1, one + half, "right")):
+            temperature.index = last + (1 if key == "left" else -1)
+            await press_until_idle(pilot, screen)
+            assert len(screen.finished_parts) == part
+            await press_until_idle(pilot, screen, key)
+            assert len(screen.finished_parts) == part + 1
+        temperature.index, top_k.index = one, TOP_KS.index(10)
+        await press_until_idle(pilot, screen, "tab")
         assert screen.finished_parts == {0, 1}
         await pilot.press("left")
         await until_done(pilot)
 
-        screen.query_one("#top-k", Slider).index = TOP_KS.index(0)
-        screen.query_one("#temperature", Slider).index = TEMPERATURES.index(0.5)
+        top_k.index, temperature.index = TOP_KS.index(0), TEMPERATURES.index(0.5)
         await pilot.pause()
         for seed in (7, 8):
             await until(pilot, lambda: screen.is_idle)
