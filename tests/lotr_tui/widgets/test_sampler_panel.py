@@ -5,22 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from textual import on
-from textual.app import App
 from textual.widgets import Input, Static
 
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
-from lotr_tui.theme import SHIRE, SHIRE_LIGHT
 from lotr_tui.widgets.preset_picker import CUSTOM_PRESET, SAMPLER_PRESETS, PresetPicker
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
+from tests.support.app import ThemedApp
 
 ALL_CHANGED = SamplerSettings(
     repetition_penalty=1.2, temperature=1.25, top_k=40, top_p=0.95, min_p=0.05, max_tokens=120
 )
 
 
-class PanelApp(App[None]):
+class PanelApp(ThemedApp):
     """App with a panel that records the settings, or the error, of each change."""
 
     CSS = "Input { border: none; height: 1; }"
@@ -30,9 +29,6 @@ class PanelApp(App[None]):
 
     def __init__(self, settings=SamplerSettings()):  # noqa: B008
         super().__init__()
-        self.register_theme(SHIRE)
-        self.register_theme(SHIRE_LIGHT)
-        self.theme = SHIRE.name
         self._settings = settings
         self.changes: list[SamplerSettings | str] = []
 

@@ -110,21 +110,6 @@ async def test_a_long_text_shares_cells_until_it_is_zoomed(make_host):
 COLUMN_NAMES = st.lists(st.text("ab·日", min_size=1, max_size=20), min_size=1, max_size=40)
 
 
-@given(st.integers(1, 300), st.integers(1, 200))
-def test_even_columns_cover_each_position_once(num_positions, num_cells):
-    columns = even_columns(num_positions, num_cells)
-    assert sum(columns.widths) <= num_cells
-    weights = np.random.default_rng(num_positions).random(num_positions, np.float32)
-    largest = columns.reduce(weights)
-    for column in range(len(columns.widths)):
-        position = columns.largest_position(column, weights)
-        assert columns.column_of(position) == column
-        assert weights[position] == largest[column]
-    assert largest.max() == weights.max()
-    sizes = np.diff(columns.first_positions, append=num_positions)
-    assert sizes.max() - sizes.min() <= 1
-
-
 @given(COLUMN_NAMES, st.integers(1, 80), st.data())
 def test_named_columns_fit_and_contain_the_cursor(names, num_cells, data):
     first, cursor = (data.draw(st.integers(0, len(names) - 1)) for _ in range(2))

@@ -6,14 +6,12 @@ import pytest
 
 from engine.control import ControlCommand
 from engine.errors import RunError
-from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Finished, Resume, Warned
+from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Resume, Warned
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.screens.dashboard.chart import TrainingChart
-from lotr_tui.screens.dashboard.diagnosis_banner import DiagnosisBanner
 from lotr_tui.screens.dashboard.log_pane import LogPane
 from lotr_tui.screens.dashboard.sample_timeline import SampleTimeline
 from lotr_tui.screens.dashboard.screen import DashboardScreen
-from lotr_tui.session.settings import SettingsStore
 from tests.support.app import finished, make_decoder, training_events
 from tests.support.metrics import view_of
 from tests.support.pilot import lines_of, notices, text_of, until
@@ -112,27 +110,6 @@ async def test_the_log_follows_its_end_until_it_is_scrolled(make_host):
 # Problems
 
 
-def diagnosed(kind, message="a problem"):
-    return Diagnosed(33, 3.0, kind, message, "a remedy")
-
-
-async def test_a_dismissed_problem_uncovers_the_one_before_and_an_end_leaves_no_key_that_controls(make_host):
-    SettingsStore().update(keymap={"dashboard.dismiss": "f9"})
-    view = view_of([*training_events(3), diagnosed("idle_gpu", "first \x1b[31m"), diagnosed("forgetting")])
-    async with attach(make_host, view, size=(80, 24)) as (_app, pilot, screen):
-        banner = screen.query_one(DiagnosisBanner)
-        await pilot.press("f9")
-        await pilot.pause()
-        assert "first" in text_of(banner)
-        assert "\x1b" not in text_of(banner)
-        view.apply(Finished("done", "r", 3.0, 70.0, 71.0, 9.0))
-        screen.show_view(view)
-        await pilot.pause()
-        assert text_of(banner).endswith("→ a remedy  f9 dismiss")
-        await pilot.press("f9")
-        assert view.current_diagnoses == []
-
-
 BEST, WORSE = Evaluated(43, 4.0, 60.0, True, 9.0), Evaluated(43, 4.0, 160.0, False, 9.0)
 LEARNING = ["rising_validation", "loss_spike", "forgetting", "vanishing_gradients"]
 
@@ -153,5 +130,5 @@ LEARNING = ["rising_validation", "loss_spike", "forgetting", "vanishing_gradient
     ],
 )
 def test_later_events_outdate_a_problem(kind, event, is_outdated):
-    view = view_of([*training_events(3), diagnosed(kind), event])
+    view = view_of([*training_events(3), Diagnosed(33, 3.0, kind, "a problem", "a remedy"), event])
     assert (view.current_diagnoses == []) == is_outdated
