@@ -160,8 +160,7 @@ TRAINING = Stage(live_training, keys("learn-live", of("OverfittingFigure", "is_t
 
 LEARN_APPS = {
     "first chapter": [CHAPTER, SLIDER, CONTENTS, SMALL_CHAPTER],
-    "chapters on counts, sampling and memory": [COUNTING, SAMPLING, MEMORY, CHOICE],
-    "chapter on perplexity": [WORDS],
+    "chapters on counts, sampling, memory and perplexity": [COUNTING, SAMPLING, MEMORY, CHOICE, WORDS],
     "chapter on attention": [HEADS],
     "chapter on overfitting": [TRAINING],
 }

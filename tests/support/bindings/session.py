@@ -210,8 +210,7 @@ CURSOR_MODE = Stage(
 SESSION_APPS = {
     "prompt, search and controls": [PROMPT, PRESETS, SLIDER, SYSTEM_PROMPT, SEARCH],
     "session": [SESSION],
+    "cast and conversation": [CAST, CONVERSATION],
     "words of a reply": [CURSOR_MODE],
-    "conversation": [CONVERSATION],
-    "cast": [CAST],
     "subwords and a slow reply": [OPEN_VOCABULARY, SLOW_REPLY],
 }

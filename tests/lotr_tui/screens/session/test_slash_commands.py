@@ -62,7 +62,7 @@ async def test_commands_open_the_screens_of_their_keys(make_app):
         assert app.return_code == 0
 
 
-async def test_mistakes_are_explained_and_stay_in_the_prompt(make_app):
+async def test_mistakes_are_explained_and_numbers_set_the_controls(make_app):
     async with make_app().run_test(size=SIZE) as pilot:
         for command, message in [
             ("/temperature hot", "'hot' is not a number"),
@@ -79,10 +79,6 @@ async def test_mistakes_are_explained_and_stay_in_the_prompt(make_app):
         await run(pilot, "/model nothing")
         await ui.until(pilot, lambda: "nothing" in ui.notices(pilot.app))
         assert not ui.entries(pilot.app, Exchange)
-
-
-async def test_numbers_set_the_controls(make_app):
-    async with make_app().run_test(size=SIZE) as pilot:
         panel = pilot.app.screen.query_one(SamplerPanel)
         for command in (
             "/temperature 0.7",

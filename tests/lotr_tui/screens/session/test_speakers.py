@@ -131,9 +131,6 @@ async def test_again_answers_as_the_same_speaker_or_as_another_one(make_app):
         assert labels(app)[-1] == "best of 3"
         assert len((await say(pilot)).turn.replies) == 3
         assert "best of 3" in ui.exchange_text(app)
-        await pilot.click("#best-of")
-        assert labels(app)[-1] == "best of 8"
-        assert app.settings_store.current.best_of == 8
 
 
 async def test_the_bars_follow_the_typed_line_and_a_click_chooses_who_answers(make_app):
