@@ -4,7 +4,6 @@ import tempfile
 
 import pytest
 
-from lotr_tui.learn import compared_models
 from lotr_tui.screens.learn import figures
 from tests.support.learn_figure import SliderFigure
 
@@ -21,9 +20,3 @@ def temporary(tmp_path, monkeypatch):
     """Return the folder for temporary files of live trainings."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
-
-
-@pytest.fixture
-def no_installed_model(monkeypatch):
-    """Compare only models that are always there."""
-    monkeypatch.setattr(compared_models, "find_installed_model", lambda: None)

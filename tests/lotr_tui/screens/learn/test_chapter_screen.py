@@ -8,12 +8,12 @@ from textual.widgets import OptionList
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.material import Material
 from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
-from lotr_tui.learn.source_code import SourceExcerpt, SourceLink, read_source
+from lotr_tui.learn.source_code import SourceLink, read_source
 from lotr_tui.screens.dialogs.confirm import ConfirmDialog
 from lotr_tui.screens.learn import figures
 from lotr_tui.screens.learn.contents import ContentsDialog
 from lotr_tui.screens.learn.screen import TOO_SMALL, ChapterScreen
-from lotr_tui.screens.learn.source_screen import SourceScreen, number_lines
+from lotr_tui.screens.learn.source_screen import number_lines
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import chapter_screen, footer, open_chapter, sentences, task_text, until_chapter, until_done
@@ -114,7 +114,7 @@ async def test_contents_open_a_chapter_and_begin_again_asks_first(make_host):
         await until_done(pilot)
 
 
-async def test_parts_of_the_task_get_a_mark_and_the_last_one_ends_the_chapter(make_host):
+async def test_parts_of_the_task_get_a_mark_the_last_one_ends_the_chapter_and_work_is_asked_for(make_host, monkeypatch):
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "training")
         place = screen.query_one("#figure-place").region
@@ -144,20 +144,17 @@ async def test_parts_of_the_task_get_a_mark_and_the_last_one_ends_the_chapter(ma
         await pilot.press("f7")
         assert sentences(screen).startswith(f"▸ Task  {CHAPTER.task[0]} ✓")
 
-
-async def test_work_in_progress_is_asked_for_and_a_hidden_end_is_notified(make_host, monkeypatch):
-    async with make_host().run_test(size=(60, 20)) as pilot:
-        screen = await open_chapter(pilot, "training")
-        await pilot.press("f5", *["right"] * NUM_PARTS)
+        await pilot.press("f3")
+        await until_chapter(pilot, TRAINING + 1)
+        await pilot.resize_terminal(60, 20)
+        await pilot.press("f5", *["right"] * len(CHAPTERS[TRAINING + 1].task))
         await until_done(pilot)
-        assert notices(pilot.app) == f"Done. {CHAPTER.conclusion}"
+        assert notices(pilot.app) == f"Done. {CHAPTERS[TRAINING + 1].conclusion}"  # the task is hidden
         monkeypatch.setattr(SliderFigure, "work_in_progress", "training")
         await pilot.press("escape")
         assert isinstance(pilot.app.screen, ConfirmDialog)
-        await pilot.press("n")
-        assert pilot.app.screen is screen
-        await pilot.press("f3")
-        await until_chapter(pilot, TRAINING + 1)
+        await pilot.press("n", "f3")
+        await until_chapter(pilot, TRAINING + 2)
         assert "The training was stopped, because you left its chapter." in notices(pilot.app)
         await pilot.press("escape", "y")
         await until(pilot, lambda: pilot.app.screen is not screen)
@@ -219,39 +216,26 @@ async def test_class_that_was_started_by_its_command_ends_with_escape_and_its_pr
     assert ProgressStore().current == Progress(("tokens",), "tokens", {"tokens": (0, 1)})
 
 
-# Code of a chapter
-
-
 async def test_f4_shows_the_code_with_the_numbers_of_its_lines(make_host):
     async with make_host().run_test(size=(140, 35)) as pilot:
         await open_chapter(pilot, "counting")
         link = CHAPTERS[1].source
         await pilot.press("f4")
-        assert isinstance(pilot.app.screen, SourceScreen)
         painted = lines_of(pilot.app.screen.query_one("#source")).splitlines()
-        numbered = [line.strip().split(maxsplit=1) for line in painted if len(line.split()) > 1]
-        name = link.symbol.rpartition(".")[2]
-        number, definition = next(row for row in numbered if f"def {name}(" in row[1])
+        row = next(row for row in painted if f"def {link.symbol.rpartition('.')[2]}(" in row)
+        number, definition = row.strip().split(maxsplit=1)
         source = (Path(__file__).parents[4] / link.path).read_text().splitlines()
         assert definition.strip() == source[int(number) - 1].strip()
         assert link.path in lines_of(pilot.app.screen.query_one("#status"))
 
 
-@pytest.mark.parametrize("width", [56, 116])
-def test_folded_lines_of_code_keep_their_text_and_their_numbers(width):
+def test_folded_lines_of_code_keep_their_text_and_their_numbers():
     excerpt = read_source(SourceLink("engine/models/ngram.py", "KneserNey"))
-    rows = number_lines(excerpt, width).plain.split("\n")
-    assert all(len(row) <= width for row in rows)
-    lines = []
+    rows = number_lines(excerpt, 56).plain.split("\n")
+    assert all(len(row) <= 56 for row in rows)
+    lines, number = {}, 0
     for row in rows:
-        number, text = row[:4].strip(), row[5:]
-        if number:
-            lines.append((int(number), text))
-        else:
-            lines[-1] = lines[-1][0], f"{lines[-1][1]} {text.strip()}"
-    source = excerpt.text.splitlines()
-    assert [number for number, _ in lines] == [*range(excerpt.first_line, excerpt.first_line + len(source))]
-    assert ["".join(text.split()) for _, text in lines] == ["".join(line.split()) for line in source]
-    rows = number_lines(SourceExcerpt(f"    x = {'a' * 150}", 9), width).plain.split("\n")
-    assert rows[0].startswith(" 9      x =")
-    assert "".join("".join(row[4:].split()) for row in rows) == "x=" + "a" * 150
+        number = int(row[:4]) if row[:4].strip() else number
+        lines[number] = lines.get(number, "") + "".join(row[4:].split())
+    source = ["".join(line.split()) for line in excerpt.text.splitlines()]
+    assert lines == dict(enumerate(source, excerpt.first_line))

@@ -29,6 +29,12 @@ def lstm():
 
 
 @pytest.fixture(scope="module")
+def own_material(lstm):
+    """Return the material of a user, whose held-out text is scored once; its model is of no run."""
+    return Material(session_model=SessionModel("mine", "a model of the user", lstm))
+
+
+@pytest.fixture(scope="module")
 def dataset():
     """Return the bundled dialogues as words."""
     return run_to_end(bundled_material().words())[0]
@@ -58,9 +64,12 @@ async def type_line(pilot, screen, line):
     await until(pilot, lambda: screen.is_idle)
 
 
-async def test_numbers_of_a_line_the_held_out_text_and_the_notebook_are_those_of_single_steps(make_host, lstm, dataset):
+async def test_numbers_of_a_line_the_held_out_text_and_the_notebook_are_those_of_single_steps(
+    make_host, own_material, lstm, dataset
+):
     async with make_host().run_test(size=(120, 40)) as pilot:
-        screen = await open_chapter(pilot, "perplexity")
+        screen = await open_chapter(pilot, "perplexity", lambda: own_material)
+        assert "mine reads other tokens: the small LSTM reads the held-out text" in shown(screen, "figure-message")
         assert "prints   1.000" in shown(screen, "notebook")
         await type_line(pilot, screen, "Do not tell Frodo.")
         bits = step_bits(lstm, lstm.tokenizer.encode("do not tell frodo").tolist())
@@ -110,9 +119,9 @@ async def test_numbers_of_a_line_the_held_out_text_and_the_notebook_are_those_of
             assert numbers == f"scores {scored.size:,} of 2,240 words · {prints} · true perplexity {true}"
 
 
-async def test_task_is_done_by_keyboard_and_any_line_can_be_typed(make_host, dataset):
+async def test_task_is_done_by_keyboard_and_any_line_can_be_typed(make_host, own_material, dataset):
     async with make_host().run_test(size=(80, 24)) as pilot:
-        screen = await open_chapter(pilot, "perplexity")
+        screen = await open_chapter(pilot, "perplexity", lambda: own_material)
         words, slider = screen.query_one(WordBits), screen.query_one(Slider)
         assert not screen.finished_parts
         await pilot.press("right")
@@ -144,7 +153,7 @@ async def test_task_is_done_by_keyboard_and_any_line_can_be_typed(make_host, dat
             assert ("type a line" in shown(screen, "word")) == (lines_of(words).strip() == "")
 
 
-async def test_slow_model_of_other_tokens_scores_the_line_after_a_pause(make_host, lstm):
+async def test_slow_model_scores_the_line_after_a_pause(make_host, own_material, lstm):
     class Slow:
         is_slow, tokenizer, start = True, lstm.tokenizer, lstm.start
 
@@ -154,9 +163,9 @@ async def test_slow_model_of_other_tokens_scores_the_line_after_a_pause(make_hos
             return lstm.advance(state, token)
 
     material = Material(session_model=SessionModel("slow", "a slow model", Slow()))
+    material.results.update(own_material.results)
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "perplexity", lambda: material)
-        assert "slow reads other tokens: the small LSTM reads the held-out text" in shown(screen, "figure-message")
         await pilot.press("shift+tab", *" where is")
         assert lines_of(screen.query_one(WordBits)).split("\n")[1].split()[-1] == "·"
         await until(pilot, lambda: screen.is_idle)
