@@ -1,6 +1,5 @@
 """Web server in a thread that serves books, and misbehaves as tests ask."""
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,18 +25,18 @@ class BookServer:
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
 
-    def ranges(self) -> list[str | None]:
+    def ranges(self):
         """Return the Range header of each request."""
         return [headers.get("Range") for _, headers in self.requests]
 
 
 @contextmanager
-def serve_books(files: dict[str, bytes]) -> Iterator[BookServer]:
+def serve_books(files):
     """Serve `files` on a free port of this machine."""
     state = BookServer(files)
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_GET(self):
             state.requests.append((self.path, dict(self.headers)))
             if state.statuses:
                 status, headers = state.statuses.pop(0)
@@ -56,7 +55,7 @@ def serve_books(files: dict[str, bytes]) -> Iterator[BookServer]:
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             self.answer(206 if start else 200, headers, content[start:])
 
-        def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        def answer(self, status, headers, content):
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -65,7 +64,7 @@ def serve_books(files: dict[str, bytes]) -> Iterator[BookServer]:
             broken = bool(content and state.break_after)
             self.wfile.write(content[: state.break_after.pop(0)] if broken else content)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format, *args):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -4,11 +4,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 from unittest.mock import patch
 
 from typer.testing import CliRunner
@@ -20,7 +17,7 @@ HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 @contextmanager
-def kept_signal_handlers() -> Iterator[None]:
+def kept_signal_handlers():
     """Restore the handlers that a training replaces."""
     handlers = [signal.getsignal(number) for number in HANDLED_SIGNALS]
     try:
@@ -30,7 +27,7 @@ def kept_signal_handlers() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_here(arguments: Sequence[Any], stdin: bytes = b"", **variables: str) -> CompletedProcess[str]:
+def run_here(arguments, stdin=b"", **variables):
     """Run `lotr-tui` in this process, with streams and environment variables of its own."""
     arguments = list(map(str, arguments))
     environment = {**USER_SETTINGS, "COLUMNS": "120", "NO_COLOR": "1", **variables}
@@ -39,11 +36,11 @@ def run_here(arguments: Sequence[Any], stdin: bytes = b"", **variables: str) -> 
         patch.object(sys, "argv", ["lotr-tui", *arguments]),
         kept_signal_handlers(),
     ):
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+        sys.stdout.reconfigure(errors="replace")
         try:
             code = run()
         except SystemExit as end:
-            code = end.code  # type: ignore[assignment]
+            code = end.code
         except KeyboardInterrupt:
             code = 130
         sys.stdout.flush()
@@ -51,7 +48,7 @@ def run_here(arguments: Sequence[Any], stdin: bytes = b"", **variables: str) -> 
         return CompletedProcess(arguments, code, stdout.getvalue().decode(), stderr.getvalue().decode())
 
 
-def refusal(process: CompletedProcess[str]) -> str:
+def refusal(process):
     """Return the line on stderr of a command that was refused."""
     assert (process.returncode, process.stdout) == (2, ""), process
     (line,) = process.stderr.splitlines()
@@ -60,15 +57,15 @@ def refusal(process: CompletedProcess[str]) -> str:
     return line
 
 
-def run_process(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> CompletedProcess[str]:
+def run_process(command, folder, environment):
     """Run a command in `folder` for at most 60 s, and check that it succeeds."""
-    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60, "check": False}
+    options = {"capture_output": True, "text": True, "timeout": 60, "check": False}
     process = subprocess.run(command, cwd=folder, env=environment, **options)
     assert process.returncode == 0, process.stderr
     return process
 
 
-def json_output(process: CompletedProcess[str]) -> Any:
+def json_output(process):
     """Return the JSON value that a successful command printed."""
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout)

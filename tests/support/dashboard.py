@@ -1,13 +1,12 @@
 """Text of the training dashboard."""
 
-from lotr_tui.app import LotrApp
 from lotr_tui.screens.dashboard.metrics import TrainingMetrics
 from lotr_tui.screens.dashboard.tiles import MetricTiles
 from lotr_tui.widgets.charts.perplexity_chart import PerplexityChart
 from tests.support.pilot import text_of
 
 
-def dashboard_text(app: LotrApp) -> str:
+def dashboard_text(app):
     """Return the status line and the first lines of the metrics, the tiles and the chart."""
     widgets = [app.screen.query_one(kind) for kind in (TrainingMetrics, MetricTiles, PerplexityChart)]
     lines = [widget.render_line(row).text for widget in widgets for row in range(3)]

@@ -1,17 +1,12 @@
 """Small datasets in tests, and their comparison."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from engine.config import DataConfig
-from engine.data.dataset import Dataset, load_dataset, summarize_dataset
-from engine.data.lines import Line
-from engine.data.tokenizers.base import TokenIds, Tokenizer
+from engine.data.dataset import load_dataset, summarize_dataset
 
 
-def dataset_content(dataset: Dataset) -> list[Any]:
+def dataset_content(dataset):
     """Return all parts of a dataset in a form that can be compared with `==`."""
     arrays = (
         *(dataset.train, dataset.valid, dataset.test, dataset.train_punctuation),
@@ -24,11 +19,11 @@ def dataset_content(dataset: Dataset) -> list[Any]:
         dataset.train_source_lines,
         dataset.corpus.lines,
     )
-    facts = [dataset.tokenizer, dataset.mode, dataset.stats, replace(dataset.corpus, lines=None)]  # type: ignore[arg-type]
+    facts = [dataset.tokenizer, dataset.mode, dataset.stats, replace(dataset.corpus, lines=None)]
     return [*(array.tolist() for array in arrays), *(list(part) for part in lines), *facts, summarize_dataset(dataset)]
 
 
-def load_rows(tmp_path: Path, lines: Sequence[tuple[str, str]], **values: object) -> Dataset:
+def load_rows(tmp_path, lines, **values):
     """Return a dataset whose training split consists of these speakers and lines, in order."""
     for name, rows in (("train", lines), ("valid", [("X", "one more line")]), ("test", [("X", "one more line")])):
         records = "".join(f'{speaker},"{line}"\n' for speaker, line in rows)
@@ -38,9 +33,9 @@ def load_rows(tmp_path: Path, lines: Sequence[tuple[str, str]], **values: object
         "valid_corpus": str(tmp_path / "valid.csv"),
         "test_corpus": str(tmp_path / "test.csv"),
     }
-    return load_dataset(DataConfig(**{**paths, "min_characters": 0, "min_count": 1, **values}))  # type: ignore[arg-type]
+    return load_dataset(DataConfig(**{**paths, "min_characters": 0, "min_count": 1, **values}))
 
 
-def encode_lines(lines: Sequence[Line], tokenizer: Tokenizer) -> tuple[TokenIds, ...]:
+def encode_lines(lines, tokenizer):
     """Return the ids of each line that has a token, each encoded alone."""
     return tuple(ids for line in lines if (ids := tokenizer.encode(line.text)).size)

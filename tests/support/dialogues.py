@@ -1,20 +1,17 @@
 """Small dialogue models with random weights, and conversations with them."""
 
 import time
-from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.base import EOS_ID
 from engine.generation.prompt import prefill
 from engine.generation.turns import generate_turn
 from engine.models.dialogue import DialogueModel
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.models.turn_features import SpokenLine
 from engine.models.turn_taking import TurnModel
-from lotr_tui.session.conversation.conversation import Conversation
-from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY
 from tests.support.conversations import SETTINGS, finish_reply
@@ -31,9 +28,7 @@ SCENES = (
 """Speakers of the scenes from which the models learn who speaks after whom."""
 
 
-def dialogue_model(
-    cast: Sequence[str] = CAST, seed: int = 0, tokenizer: Tokenizer = VOCABULARY, eos_bias: float = -1.0
-) -> DialogueModel:
+def dialogue_model(cast=CAST, seed=0, tokenizer=VOCABULARY, eos_bias=-1.0):
     """Return a dialogue model with random weights; a higher bias of `<eos>` makes its lines shorter."""
     tokenizer = tokenizer.with_cast(cast)
     config = ModelConfig(embedding_size=12, hidden_size=12)
@@ -45,18 +40,18 @@ def dialogue_model(
     return DialogueModel(NumpyLSTM(config, tokenizer, weights), TurnModel.fit(cast, scenes))
 
 
-def dialogue_session_model(cast: Sequence[str] = CAST, seed: int = 0, *, is_open: bool = False) -> SessionModel:
+def dialogue_session_model(cast=CAST, seed=0, *, is_open=False):
     """Return the session model of a dialogue model, of words or with `is_open` of byte pairs."""
     model = dialogue_model(cast, seed, bpe_tokenizer()) if is_open else dialogue_model(cast, seed)
     return SessionModel("scenes", "a small dialogue model", model)
 
 
-def finish_scene(conversation: Conversation, interrupt: Callable[[Reply], bool] = lambda reply: False) -> list[Reply]:
+def finish_scene(conversation, interrupt=lambda reply: False):
     """Poll until no reply is active, and return the turns that were active, in order.
 
     `interrupt` is called with the active reply after each poll; True stops the scene.
     """
-    turns: list[Reply] = []
+    turns = []
     deadline = time.monotonic() + 30
     while (active := conversation.active_reply) is not None:
         assert time.monotonic() < deadline
@@ -69,27 +64,17 @@ def finish_scene(conversation: Conversation, interrupt: Callable[[Reply], bool] 
     return turns
 
 
-def say(
-    conversation: Conversation,
-    session_model: SessionModel,
-    text: str,
-    answering: str | None = "GANDALF",
-    *,
-    speaking_as: str = "",
-    previous: Reply | None = None,
-    seed: int = 1,
-    best_of: int = 1,
-) -> Reply:
+def say(conversation, session_model, text, answering="GANDALF", *, speaking_as="", previous=None, seed=1, best_of=1):
     """Say a line, and return the complete answer."""
     conversation.say(session_model, text, speaking_as, answering, SETTINGS, seed, previous, best_of)
     return finish_reply(conversation)
 
 
-def text_of(reply: Reply) -> str:
+def text_of(reply):
     return "".join(token.piece for token in reply.tokens)
 
 
-def ids_before(reply: Reply) -> list[int]:
+def ids_before(reply):
     """Return the ids of the lines before a reply, written out from the tree."""
     tokenizer, previous = reply.session_model.model.tokenizer, reply.turn.previous_reply
     ids = [] if previous is None else [*ids_before(previous), tokenizer.speaker_id(previous.speaker)]
@@ -101,7 +86,7 @@ def ids_before(reply: Reply) -> list[int]:
     return ids
 
 
-def generated_text(reply: Reply, seed: int | None = None) -> str:
+def generated_text(reply, seed=None):
     """Return the text that the engine generates as the reply, from the lines before it."""
     model = reply.session_model.model
     ids = ids_before(reply)

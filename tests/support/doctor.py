@@ -22,7 +22,7 @@ TORCH = {
 class Programs:
     """Programs of a simulated machine: the first answer whose key is in the command is the output."""
 
-    def __init__(self, **answers: str | ProgramOutput | None) -> None:
+    def __init__(self, **answers):
         self.answers = {"import json, numpy": json.dumps(NUMPY), "import torch": json.dumps(TORCH)} | answers
 
     def run(self, command):
@@ -32,7 +32,7 @@ class Programs:
         return None
 
 
-def simulate(programs: Programs | None = None, versions=VERSIONS, **changes) -> Environment:
+def simulate(programs=None, versions=VERSIONS, **changes):
     """Return a Linux machine with a terminal in true colour, with some parts of it replaced."""
     programs = programs or Programs()
     environment = Environment(

@@ -3,14 +3,12 @@
 import csv
 import os
 import random
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
 
 from engine.config import Config
-from engine.data.tokenizers.base import Tokenizer
 from engine.data.tokenizers.loading import tokenizer_file_name
 from engine.data.tokenizers.words import WordTokenizer
 from engine.models.decoders import weight_shapes
@@ -20,7 +18,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 KNOWN_WORDS = ("bilbo", "baggins", "is", "the", "road", "river", "and", "a", "friend", "of", "mine", "old")
 
 
-def sentences(number: int, seed: int = 7) -> list[str]:
+def sentences(number, seed=7):
     """Return `number` short utterances, the same for the same seed, with words frequent enough for a vocabulary."""
     rng = random.Random(seed)
     subjects = ["the miller", "our neighbour", "my old friend", "the ferryman", "a stranger"]
@@ -30,13 +28,7 @@ def sentences(number: int, seed: int = 7) -> list[str]:
     return [" ".join(rng.choice(part) for part in (subjects, verbs, objects, times)) for _ in range(number)]
 
 
-def write_csv(
-    path: Path,
-    texts: Iterable[str],
-    encoding: str = "utf-8",
-    separator: str = ",",
-    columns: Sequence[str] = ("char", "dialog"),
-) -> Path:
+def write_csv(path, texts, encoding="utf-8", separator=",", columns=("char", "dialog")):
     """Write a CSV with one speaker and one text per row, and return its path."""
     with path.open("w", encoding=encoding, newline="") as file:
         writer = csv.writer(file, delimiter=separator)
@@ -45,13 +37,13 @@ def write_csv(
     return path
 
 
-def write_run(folder: Path, seed: int = 0) -> Path:
+def write_run(folder, seed=0):
     """Write a run directory with random weights that can be loaded and played, and return its path."""
     config = Config("tiny").with_values(embedding_size=8, hidden_size=8)
     return write_random_run(folder, config, WordTokenizer(("<unk>", "<eos>", *KNOWN_WORDS)), seed)
 
 
-def write_random_run(folder: Path, config: Config, tokenizer: Tokenizer, seed: int = 0) -> Path:
+def write_random_run(folder, config, tokenizer, seed=0):
     """Write a run directory of a configuration and tokenizer with random weights, and return its path."""
     rng = np.random.default_rng(seed)
     shapes = weight_shapes(config.model, len(tokenizer))
@@ -63,7 +55,7 @@ def write_random_run(folder: Path, config: Config, tokenizer: Tokenizer, seed: i
     return folder
 
 
-def write_sparse_file(path: Path, start: bytes = b"", size: int = 50_000_000_000) -> Path:
+def write_sparse_file(path, start=b"", size=50_000_000_000):
     """Write a file that seems to have `size` bytes and takes no space on the disk."""
     path.write_bytes(start)
     os.truncate(path, size)

@@ -1,13 +1,10 @@
 """Live trainings of the class without a thread, and events of short ones."""
 
-from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
 
-from engine.config import Config
-from engine.control import ControlCommand
-from engine.events import Evaluated, Sampled, Started, Step, TrainingEvent
+from engine.events import Evaluated, Sampled, Started, Step
 from lotr_tui.learn.live_training import TrainScore
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.app import VOCABULARY, FakeJob, make_decoder
@@ -15,9 +12,7 @@ from tests.support.app import VOCABULARY, FakeJob, make_decoder
 STARTED = Started("live", "class-live", 400_000, 2249, 111_538, 13_894, 5, "cpu", "", 285.8, 110.2)
 
 
-def live_events(
-    valid: Sequence[float], train: Sequence[float] | None = None, *, started: Started = STARTED, models: bool = False
-) -> list[TrainingEvent]:
+def live_events(valid, train=None, *, started=STARTED, models=False):
     """Return the events of a training with an evaluation before the first step, and then four in each epoch.
 
     Args:
@@ -26,7 +21,7 @@ def live_events(
         started: First event.
         models: True if the evaluations have a model.
     """
-    events: list[TrainingEvent] = [started]
+    events = [started]
     for number, perplexity in enumerate(valid):
         step, epoch, seconds = 56 * number, number / 4, 0.7 * number
         if number:
@@ -38,17 +33,17 @@ def live_events(
     return events
 
 
-def live_job(events: list[TrainingEvent], failure: Exception | None = None) -> FakeJob:
+def live_job(events, failure=None):
     """Return a job for `use_job` with a training text; it yields the events, and then fails or waits to be stopped."""
     job = FakeJob(events, failure).release()
-    job.dataset = SimpleNamespace(train=np.arange(700) % len(VOCABULARY))  # type: ignore[attr-defined]
+    job.dataset = SimpleNamespace(train=np.arange(700) % len(VOCABULARY))
     return job
 
 
 class FakeTraining:
     """Training whose events have all come, and which runs until it is stopped."""
 
-    def __init__(self, events: Sequence[TrainingEvent], config: Config, train: Sequence[float] = ()) -> None:
+    def __init__(self, events, config, train=()):
         self.view, self.config = TrainingView(), config
         for event in events:
             self.view.apply(event)
@@ -56,14 +51,14 @@ class FakeTraining:
             TrainScore(event.step, event.epoch, score)
             for event, score in zip(self.view.evaluations, train, strict=False)
         ]
-        self.commands: list[ControlCommand] = []
+        self.commands = []
         self.is_stopped = False
 
-    def poll(self) -> tuple[list[TrainingEvent], bool]:
+    def poll(self):
         return [], self.is_stopped
 
-    def send_command(self, command: ControlCommand) -> None:
+    def send_command(self, command):
         self.commands.append(command)
 
-    def stop(self) -> None:
+    def stop(self):
         self.is_stopped = True

@@ -1,9 +1,6 @@
 """A small PyTorch LSTM and input for it."""
 
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from engine.config import ModelConfig
 from engine.models.lstm import LSTMModel
@@ -12,16 +9,16 @@ from tests.support.training import NO_DROPOUT
 VOCABULARY_SIZE = 11
 
 
-def seeded(seed: int) -> torch.Generator:
+def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def make_model(seed: int = 0, **values: Any) -> LSTMModel:
+def make_model(seed=0, **values):
     """Create a model with two layers and without dropout, unless `values` say otherwise."""
-    small: dict[str, Any] = {"embedding_size": 6, "hidden_size": 8, "num_layers": 2, **NO_DROPOUT}
+    small = {"embedding_size": 6, "hidden_size": 8, "num_layers": 2, **NO_DROPOUT}
     return LSTMModel(ModelConfig(**(small | values)), VOCABULARY_SIZE, seeded(seed))
 
 
-def make_window(time: int = 7, batch: int = 3) -> Tensor:
+def make_window(time=7, batch=3):
     """Return random token ids `[time, batch]`."""
     return torch.randint(VOCABULARY_SIZE, (time, batch), generator=seeded(9))

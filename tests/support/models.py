@@ -1,27 +1,24 @@
 """Small language models with random weights, and the distributions that models predict."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from engine.config import ModelConfig
-from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
-from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, hidden_vector_function
+from engine.models.base import hidden_vector_function
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 
 
-def make_tokenizer(size: int) -> Tokenizer:
+def make_tokenizer(size):
     return WordTokenizer(("<unk>", "<eos>", *(f"w{i}" for i in range(size - 2))))
 
 
-def random_ids(length: int, vocabulary_size: int, seed: int = 0) -> TokenIds:
+def random_ids(length, vocabulary_size, seed=0):
     return np.random.default_rng(seed).integers(0, vocabulary_size, length).astype(np.int32)
 
 
-def random_lstm(config: ModelConfig, tokenizer: Tokenizer, seed: int = 0, scale: float = 1.0) -> NumpyLSTM:
+def random_lstm(config, tokenizer, seed=0, scale=1.0):
     """Create an LSTM whose weights are normally distributed with standard deviation `scale`."""
     rng = np.random.default_rng(seed)
     shapes = weight_shapes(config, len(tokenizer))
@@ -29,7 +26,7 @@ def random_lstm(config: ModelConfig, tokenizer: Tokenizer, seed: int = 0, scale:
     return NumpyLSTM(config, tokenizer, weights)
 
 
-def distributions(model: LanguageModel, ids: Sequence[int] | TokenIds) -> np.ndarray:
+def distributions(model, ids):
     """Return the probabilities `[time + 1, vocabulary]` after `<eos>` and after each token, in float64."""
     state, rows = model.start(), []
     for token in (EOS_ID, *ids):
@@ -38,7 +35,7 @@ def distributions(model: LanguageModel, ids: Sequence[int] | TokenIds) -> np.nda
     return np.stack(rows)
 
 
-def hidden_vector(model: LanguageModel, state: ModelState) -> HiddenVector:
+def hidden_vector(model, state):
     """Return the vector that the token after `state` is predicted from; empty if the model has none."""
     return hidden_vector_function(model)(state)
 
@@ -46,30 +43,30 @@ def hidden_vector(model: LanguageModel, state: ModelState) -> HiddenVector:
 class TokenByTokenModel:
     """The same model without its fast methods for whole texts and batches."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model):
         self.tokenizer = model.tokenizer
         self.model = model
 
-    def start(self) -> ModelState:
+    def start(self):
         return self.model.start()
 
-    def advance(self, state: ModelState, token: int) -> tuple[LogProbs, ModelState]:
+    def advance(self, state, token):
         return self.model.advance(state, token)
 
 
 class ParallelReader(TokenByTokenModel):
     """A model that reads several tokens at once, with the results of `advance`."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model):
         super().__init__(model)
         self.num_passes = 0
         """Number of calls that have read several tokens."""
 
-    def advance_tokens(self, state: ModelState, tokens: Sequence[int]) -> tuple[LogProbs, ModelState]:
+    def advance_tokens(self, state, tokens):
         rows, state = self.predict_tokens(state, tokens)
         return rows[-1], state
 
-    def predict_tokens(self, state: ModelState, tokens: Sequence[int]) -> tuple[Float32Array, ModelState]:
+    def predict_tokens(self, state, tokens):
         self.num_passes += 1
         rows = []
         for token in tokens:
@@ -78,7 +75,7 @@ class ParallelReader(TokenByTokenModel):
         return np.stack(rows), state
 
 
-def assert_branches_are_independent(model: LanguageModel, state: ModelState, token: int, other_token: int) -> None:
+def assert_branches_are_independent(model, state, token, other_token):
     """Assert that a kept state and its results do not change when the model reads on from it, twice."""
     first, state_after = model.advance(state, token)
     second, _ = model.advance(state_after, other_token)
@@ -93,17 +90,17 @@ def assert_branches_are_independent(model: LanguageModel, state: ModelState, tok
 class UniformModel:
     """A model for which all tokens are equally likely."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer):
         self.tokenizer = tokenizer
 
-    def start(self) -> None:
+    def start(self):
         return None
 
-    def advance(self, state: None, token: int) -> tuple[LogProbs, None]:
+    def advance(self, state, token):
         return np.full(len(self.tokenizer), -np.log(len(self.tokenizer)), np.float32), None
 
 
-def naive_bits(model: LanguageModel, ids: Sequence[int]) -> float:
+def naive_bits(model, ids):
     """Return the bits of tokens, read one by one after `<eos>`."""
     log_probs, state = model.advance(model.start(), EOS_ID)
     total = 0.0

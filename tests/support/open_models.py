@@ -2,17 +2,14 @@
 
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from engine.config import Config, ModelConfig
-from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
-from engine.models.base import LogProbs
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
@@ -28,23 +25,23 @@ MODEL_CONFIG = ModelConfig(embedding_size=12, hidden_size=12)
 
 
 @cache
-def bpe_tokenizer() -> BPETokenizer:
+def bpe_tokenizer():
     """Return a tokenizer of 340 tokens, which has many of the words of `LINES` as one token."""
     return BPETokenizer.train(LINES * 3, 340)
 
 
 @cache
-def character_tokenizer() -> CharacterTokenizer:
+def character_tokenizer():
     """Return a tokenizer of the bytes and of the characters of `LINES`, except “Éowyn”’s first."""
     return CharacterTokenizer.from_lines(LINES, min_count=2)
 
 
-def open_model(tokenizer: Tokenizer, seed: int = 0) -> NumpyLSTM:
+def open_model(tokenizer, seed=0):
     """Return a model with random weights that prefers the tokens of `LINES` and seldom ends a text."""
     return NumpyLSTM(MODEL_CONFIG, tokenizer, _weights(tokenizer, seed))
 
 
-def _weights(tokenizer: Tokenizer, seed: int) -> dict[str, Float32Array]:
+def _weights(tokenizer, seed):
     rng = np.random.default_rng(seed)
     shapes = weight_shapes(MODEL_CONFIG, len(tokenizer))
     weights = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
@@ -55,7 +52,7 @@ def _weights(tokenizer: Tokenizer, seed: int) -> dict[str, Float32Array]:
     return {**weights, "output.bias": np.minimum(bias, -2.0)}
 
 
-def write_open_run(path: Path, tokenizer: Tokenizer, seed: int = 0) -> Path:
+def write_open_run(path, tokenizer, seed=0):
     """Write a finished run in line mode with the weights of `open_model`, and return its directory."""
     config = Config(model=MODEL_CONFIG)
     config = replace(config, data=replace(config.data, tokenizer=tokenizer.name, mode="line"))
@@ -68,14 +65,14 @@ def write_open_run(path: Path, tokenizer: Tokenizer, seed: int = 0) -> Path:
 class RecitingModel:
     """A model that knows one line by heart: it continues each beginning of it, and then ends the line."""
 
-    def __init__(self, tokenizer: Tokenizer, line: str) -> None:
+    def __init__(self, tokenizer, line):
         self.tokenizer = tokenizer
         self._ids = (*tokenizer.encode(line).tolist(), EOS_ID)
 
-    def start(self) -> tuple[int, ...]:
+    def start(self):
         return ()
 
-    def advance(self, state: tuple[int, ...], token: int) -> tuple[LogProbs, tuple[int, ...]]:
+    def advance(self, state, token):
         ids = () if token == EOS_ID else (*state, token)
         probs = np.full(len(self.tokenizer), 1e-9)
         if self._ids[: len(ids)] == ids:

@@ -1,26 +1,21 @@
 """An LSTM in double precision, computed token by token with the equations in the docs of `torch.nn.LSTM`."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from engine.data.arrays import Float64Array
-from engine.models.numpy_lstm import NumpyLSTM
 from engine.storage.quantization import Int8Rows
-from engine.storage.tensor_file import StoredTensor
 
 
-def dequantize(tensor: StoredTensor) -> Float64Array:
+def dequantize(tensor):
     if isinstance(tensor, Int8Rows):
         return tensor.values.astype(np.float64) * tensor.scales.astype(np.float64)[:, None]
     return tensor.astype(np.float64)
 
 
-def sigmoid(x: Float64Array) -> Float64Array:
+def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def plain_cells(lstm: NumpyLSTM, tokens: Sequence[int]) -> list[list[dict[str, Float64Array]]]:
+def plain_cells(lstm, tokens):
     """Return the values of each unit, by name, for each token and layer: the equations of `torch.nn.LSTM`.
 
     Factors of a mogrifier (Melis et al. 2019, equations 1 and 2) have the names "0", "1" and so on.
@@ -51,7 +46,7 @@ def plain_cells(lstm: NumpyLSTM, tokens: Sequence[int]) -> list[list[dict[str, F
     return rows
 
 
-def plain_next_probs(lstm: NumpyLSTM, tokens: Sequence[int]) -> Float64Array:
+def plain_next_probs(lstm, tokens):
     """Return the probabilities `[vocabulary]` of the token after `tokens`, for tied weights."""
     hidden = plain_cells(lstm, tokens)[-1][-1]["hidden"]
     logits = dequantize(lstm.tensors["embedding.weight"]) @ hidden + dequantize(lstm.tensors["output.bias"])

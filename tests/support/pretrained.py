@@ -1,8 +1,6 @@
 """Tiny random models of transformers with a tiny tokenizer, saved as folders."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -26,7 +24,7 @@ VOCABULARY_SIZE = 320
 CONTEXT_SIZE = 64
 
 
-def new_backend() -> Tokenizer:
+def new_backend():
     """Return a tiny byte-level BPE tokenizer with ChatML's special tokens."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -41,7 +39,7 @@ def new_backend() -> Tokenizer:
     return backend
 
 
-def save_tokenizer(folder: Path, **options: Any) -> Any:
+def save_tokenizer(folder, **options):
     import transformers
 
     options = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "chat_template": CHAT_TEMPLATE} | options
@@ -50,7 +48,7 @@ def save_tokenizer(folder: Path, **options: Any) -> Any:
     return tokenizer
 
 
-def save_model(folder: Path, family: str, **options: Any) -> Any:
+def save_model(folder, family, **options):
     """Save a two-layer random model of a family, with weights large enough that attention matters."""
     import torch
     import transformers
@@ -64,7 +62,7 @@ def save_model(folder: Path, family: str, **options: Any) -> Any:
         "num_attention_heads": 4,
         "max_position_embeddings": CONTEXT_SIZE,
     }
-    settings: dict[str, dict[str, Any]] = {
+    settings = {
         "llama": {**llama, "num_key_value_heads": 2, "tie_word_embeddings": True},
         "mistral": {**llama, "num_key_value_heads": 2, "sliding_window": 8},
         "gpt_neox": llama,
@@ -80,13 +78,13 @@ def save_model(folder: Path, family: str, **options: Any) -> Any:
     return model.eval()
 
 
-def edit_json(path: Path, **changes: Any) -> None:
+def edit_json(path, **changes):
     content = json.loads(path.read_text())
     content.update(changes)
     path.write_text(json.dumps(content))
 
 
-def check_refused(name: str | Path, *parts: str) -> None:
+def check_refused(name, *parts):
     """Check that loading fails with one line that names the model and contains `parts`."""
     full_name = str(name) if ":" in str(name)[:6] else f"hf:{name}"
     with pytest.raises(InvalidInputError) as error:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID, TokenIds
+from engine.data.tokenizers.base import EOS_ID
 from engine.models.ngram import KneserNey
 from engine.models.speaker_words import SpeakerWords
 from engine.models.turn_features import SpokenLine
@@ -16,12 +16,12 @@ TOKENIZER = make_tokenizer(NUM_TEXT_TOKENS).with_cast(CAST)
 SPEAKER_IDS = range(NUM_TEXT_TOKENS, NUM_TEXT_TOKENS + len(CAST))
 
 
-def random_scenes(num_scenes: int, seed: int = 0, max_lines: int = 6) -> list[list[SpokenLine]]:
+def random_scenes(num_scenes, seed=0, max_lines=6):
     """Return scenes with random words in which a speaker answers the speaker before more often than not."""
     rng = np.random.default_rng(seed)
     scenes = []
     for _ in range(num_scenes):
-        speakers: list[int] = []
+        speakers = []
         for _ in range(rng.integers(1, max_lines + 1)):
             answers = len(speakers) > 1 and rng.random() < 0.7
             speakers.append(speakers[-2] if answers else int(rng.integers(len(CAST))))
@@ -30,9 +30,9 @@ def random_scenes(num_scenes: int, seed: int = 0, max_lines: int = 6) -> list[li
     return scenes
 
 
-def encode_scenes(scenes: list[list[SpokenLine]]) -> TokenIds:
+def encode_scenes(scenes):
     """Return the token ids of scenes as in a split: one more `<eos>` before each scene but the first."""
-    ids: list[int] = []
+    ids = []
     for scene in scenes:
         if ids:
             ids.append(EOS_ID)

@@ -1,23 +1,21 @@
 """Helpers for tests of sampling: models with a fixed distribution, naive reference implementations, event contents."""
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from engine.data.tokenizers.base import EOS_ID, UNK_ID, Tokenizer
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.generate import Done, TokenEvent, generate
 from engine.generation.processors import log_softmax
 from engine.generation.settings import SamplerSettings
-from engine.models.base import LogProbs
 
 FloatArray = np.ndarray
 NO_FILTERS = SamplerSettings(temperature=1.0)
 
 
-def id_vocabulary(size: int) -> Tokenizer:
+def id_vocabulary(size):
     """Return a vocabulary whose tokens are named after their ids: w2, w3 and so on."""
     return WordTokenizer(("<unk>", "<eos>", *(f"w{i}" for i in range(2, size))))
 
@@ -25,19 +23,19 @@ def id_vocabulary(size: int) -> Tokenizer:
 class FixedModel:
     """A model with a constant distribution, or one computed from all tokens read. `calls` records its inputs."""
 
-    def __init__(self, probs: Sequence[float] | Callable[[tuple[int, ...]], Sequence[float]]) -> None:
+    def __init__(self, probs):
         if callable(probs):
             self._function, size = probs, len(probs((EOS_ID,)))
         else:
             constant = np.log(np.array(probs) / np.sum(probs)).astype(np.float32)
             self._constant, self._function, size = constant, None, len(probs)
         self.tokenizer = id_vocabulary(size)
-        self.calls: list[tuple[tuple[int, ...], int]] = []
+        self.calls = []
 
-    def start(self) -> tuple[int, ...]:
+    def start(self):
         return ()
 
-    def advance(self, state: tuple[int, ...], token: int) -> tuple[LogProbs, tuple[int, ...]]:
+    def advance(self, state, token):
         if self._function is None:
             return self._constant, ()
         self.calls.append((state, token))
@@ -46,19 +44,17 @@ class FixedModel:
         return np.log(probs / probs.sum()).astype(np.float32), history
 
 
-def zipf_probs(size: int, eos: float = 1e-9, unk: float = 0.2) -> list[float]:
+def zipf_probs(size, eos=1e-9, unk=0.2):
     """Return a Zipf distribution with a large probability of `<unk>` and a tiny one of `<eos>`."""
     return [unk, eos, *(1 / rank for rank in range(1, size - 1))]
 
 
-def history_dependent_probs(history: tuple[int, ...], size: int = 30) -> FloatArray:
+def history_dependent_probs(history, size=30):
     """Return a different distribution after every history."""
     return np.exp(np.random.default_rng([len(history), *history]).normal(0, 2, size))
 
 
-def generate_tokens(
-    model: FixedModel, settings: SamplerSettings, seed: int, ids: Sequence[int] = (2,)
-) -> tuple[list[TokenEvent], Done]:
+def generate_tokens(model, settings, seed, ids=(2,)):
     """Generate a text; return its token events and the final event."""
     events = list(generate(model, ids, settings, seed))
     assert isinstance(events[-1], Done)
@@ -67,7 +63,7 @@ def generate_tokens(
     return tokens, events[-1]
 
 
-def make_token_event(**fields: object) -> TokenEvent:
+def make_token_event(**fields):
     """Return a token event with default values for the fields that are not given."""
     defaults = TokenEvent(
         index=0,
@@ -80,10 +76,10 @@ def make_token_event(**fields: object) -> TokenEvent:
         log_probs=np.zeros(6, np.float32),
         token_texts=id_vocabulary(6).tokens,
     )
-    return replace(defaults, **fields)  # type: ignore[arg-type]
+    return replace(defaults, **fields)
 
 
-def without_times(events: Sequence[TokenEvent | Done]) -> list[TokenEvent | Done]:
+def without_times(events):
     """Return the events with all measured times set to zero, for comparison."""
     return [
         replace(event, seconds=0.0) if isinstance(event, TokenEvent) else replace(event, tokens_per_second=0.0)
@@ -91,20 +87,19 @@ def without_times(events: Sequence[TokenEvent | Done]) -> list[TokenEvent | Done
     ]
 
 
-def random_logits(seed: int, size: int = 40) -> FloatArray:
-    logits: FloatArray = log_softmax(np.random.default_rng(seed).normal(0, 3, size))
-    return logits
+def random_logits(seed, size=40):
+    return log_softmax(np.random.default_rng(seed).normal(0, 3, size))
 
 
-def kept_ids(logits: FloatArray) -> set[int]:
+def kept_ids(logits):
     return set(np.flatnonzero(logits > -np.inf).tolist())
 
 
-def naive_order(logits: FloatArray) -> list[int]:
+def naive_order(logits):
     return sorted(range(len(logits)), key=lambda i: -logits[i])
 
 
-def naive_top_p(logits: FloatArray, p: float) -> set[int]:
+def naive_top_p(logits, p):
     cumulative, kept = 0.0, set()
     total = sum(math.exp(logit) for logit in logits)
     for i in naive_order(logits):
@@ -115,9 +110,7 @@ def naive_top_p(logits: FloatArray, p: float) -> set[int]:
     return kept
 
 
-def naive_chain(
-    log_probs: FloatArray, settings: SamplerSettings, history: Sequence[int], suppress_eos: bool
-) -> list[float]:
+def naive_chain(log_probs, settings, history, suppress_eos):
     """Apply all stages to plain lists, in the order of the settings; return probabilities."""
     logits = [float(value) for value in log_probs]
     logits[UNK_ID] = -math.inf
@@ -158,6 +151,6 @@ CHAINS = [
 ]
 
 
-def chain_id(settings: SamplerSettings) -> str:
+def chain_id(settings):
     """Return an ASCII test id: mutmut collects tests by id, and pytest escapes other characters twice."""
     return settings.describe().replace("→", "then")

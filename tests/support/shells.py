@@ -6,9 +6,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -29,7 +27,7 @@ LOAD = {
 READY = "shell-is-ready"
 
 
-def write_program(folder: Path) -> Path:
+def write_program(folder):
     """Write a program `lotr-tui` that runs this checkout, and return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "lotr-tui"
@@ -41,10 +39,10 @@ def write_program(folder: Path) -> Path:
 class Shell:
     """A shell in a terminal, in which `lotr-tui ARGUMENTS` prints the arguments that it gets."""
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal):
         self._terminal = terminal
 
-    def complete_and_run(self, keys: str) -> list[str]:
+    def complete_and_run(self, keys):
         """Type a line, in which each tab completes a word, press enter, and return the arguments of the program."""
         for part in keys.split("\t")[:-1]:
             self._terminal.write(part.encode())
@@ -62,7 +60,7 @@ class Shell:
 
 
 @contextmanager
-def open_shell(name: str, home: Path, folder: Path) -> Iterator[Shell]:
+def open_shell(name, home, folder):
     """Start a shell in `folder`, with the completion of lotr-tui and `home` as `LOTR_TUI_HOME`."""
     program = shutil.which(name)
     assert program
@@ -75,6 +73,6 @@ def open_shell(name: str, home: Path, folder: Path) -> Iterator[Shell]:
         yield Shell(terminal)
 
 
-def path_with(folder: Path) -> str:
+def path_with(folder):
     """Return the search path with a folder in front."""
     return f"{folder}{os.pathsep}{os.environ['PATH']}"

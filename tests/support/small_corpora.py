@@ -1,8 +1,6 @@
 """Small corpora of a user for the class, and generators that load."""
 
 import random
-from collections.abc import Generator
-from pathlib import Path
 from typing import TypeVar
 
 from engine.config import DataConfig
@@ -12,7 +10,7 @@ ENGLISH = "the ring is lost and we must find it before night falls on this old r
 CYRILLIC = "кольцо потеряно и мы должны найти его до ночи на этой старой дороге мой друг"
 
 
-def write_corpus(path: Path, num_lines: int = 300, words: str = ENGLISH) -> DataConfig:
+def write_corpus(path, num_lines=300, words=ENGLISH):
     """Write a CSV of lines with random words, and return the configuration of the corpus."""
     rng = random.Random(1)
     lines = (f"SAM,{' '.join(rng.choices(words.split(), k=9))}\n" for _ in range(num_lines))
@@ -20,7 +18,7 @@ def write_corpus(path: Path, num_lines: int = 300, words: str = ENGLISH) -> Data
     return DataConfig(corpus=str(path))
 
 
-def run_to_end(loading: Generator[str, None, T]) -> tuple[T, list[str]]:
+def run_to_end(loading):
     """Run a generator; return its value and its lines of progress."""
     lines = []
     while True:

@@ -12,7 +12,7 @@ START = "*** START OF THE PROJECT GUTENBERG EBOOK THE FERRY ***"
 END = "*** END OF THE PROJECT GUTENBERG EBOOK THE FERRY ***"
 
 
-def make_book_text(body: str, start: str = START, end: str = END) -> str:
+def make_book_text(body, start=START, end=END):
     """Return a file of Project Gutenberg: header, `body`, licence."""
     return (
         "The Project Gutenberg eBook of The Ferry, by Nobody\n\nThis eBook is for the use of anyone anywhere.\n\n"
@@ -20,7 +20,7 @@ def make_book_text(body: str, start: str = START, end: str = END) -> str:
     )
 
 
-def make_books(count: int = 3) -> dict[Book, bytes]:
+def make_books(count=3):
     """Return books of 2 to 3 kB with their files; the first is number 1."""
     books = {}
     for number in range(1, count + 1):

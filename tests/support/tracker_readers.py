@@ -2,7 +2,6 @@
 
 import os
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,7 @@ class StoredRun:
     """Names of the files of the final model."""
 
 
-def read_tensorboard(run_dir: Path) -> StoredRun:
+def read_tensorboard(run_dir):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(
         str(run_dir / "tensorboard"), size_guidance={accumulator.SCALARS: 0, accumulator.TENSORS: 0}
@@ -49,7 +48,7 @@ def read_tensorboard(run_dir: Path) -> StoredRun:
     )
 
 
-def read_wandb(run_dir: Path) -> StoredRun:
+def read_wandb(run_dir):
     """Read the files of offline runs, records of wandb's protocol in the log format of LevelDB."""
     internal = pytest.importorskip("wandb.proto.wandb_internal_pb2")
     import json
@@ -80,7 +79,7 @@ def read_wandb(run_dir: Path) -> StoredRun:
     return stored
 
 
-def _wandb_records(content: bytes) -> list[bytes]:
+def _wandb_records(content):
     assert content.startswith(b":W&B")
     records, partial, position = [], b"", WANDB_HEADER_BYTES
     while position + WANDB_RECORD_HEADER_BYTES <= len(content):
@@ -98,7 +97,7 @@ def _wandb_records(content: bytes) -> list[bytes]:
     return records
 
 
-def read_mlflow(run_dir: Path) -> StoredRun:
+def read_mlflow(run_dir):
     client_module = pytest.importorskip("mlflow.tracking")
     client = client_module.MlflowClient(tracking_uri=f"sqlite:///{run_dir.parent / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("lotr-tui")
@@ -114,7 +113,7 @@ def read_mlflow(run_dir: Path) -> StoredRun:
     )
 
 
-def read_trackio(run_dir: Path) -> StoredRun:
+def read_trackio(run_dir):
     trackio = pytest.importorskip("trackio")
     (run,) = [run for run in trackio.Api().runs("lotr-tui") if run.name == run_dir.name]
     stored = StoredRun({}, {}, {}, {name: str(value) for name, value in run.config.items()}, set())
@@ -136,9 +135,4 @@ def read_trackio(run_dir: Path) -> StoredRun:
     return stored
 
 
-READERS: dict[str, Callable[[Path], StoredRun]] = {
-    "tensorboard": read_tensorboard,
-    "wandb": read_wandb,
-    "mlflow": read_mlflow,
-    "trackio": read_trackio,
-}
+READERS = {"tensorboard": read_tensorboard, "wandb": read_wandb, "mlflow": read_mlflow, "trackio": read_trackio}

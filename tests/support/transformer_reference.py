@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE
 
 
-def reference_layers(model: NumpyTransformer, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def reference_layers(model, tokens):
     """Return the outputs `[layers + 1, time, width]` and attention weights `[layers, heads, time, time]` of a window.
 
     Each head and each position is computed on its own, in double precision, as the papers define it.
@@ -14,10 +13,10 @@ def reference_layers(model: NumpyTransformer, tokens: np.ndarray) -> tuple[np.nd
     config, weights = model.config, {name: value.astype(np.float64) for name, value in model.weights.items()}
     time, size = len(tokens), config.embedding_size // config.num_heads
 
-    def norm(vectors: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def norm(vectors, weight):
         return vectors / np.sqrt((vectors**2).mean(-1, keepdims=True) + RMS_NORM_EPS) * weight
 
-    def rotate(vectors: np.ndarray) -> np.ndarray:
+    def rotate(vectors):
         rotated = np.empty_like(vectors)
         for position in range(time):
             for pair in range(size // 2):
@@ -50,16 +49,14 @@ def reference_layers(model: NumpyTransformer, tokens: np.ndarray) -> tuple[np.nd
     return np.stack(outputs), attention
 
 
-def reference_logits(model: NumpyTransformer, last_outputs: np.ndarray) -> np.ndarray:
+def reference_logits(model, last_outputs):
     """Return the logits `[time, vocabulary]` for the outputs `[time, width]` of the last layer."""
     weights = {name: value.astype(np.float64) for name, value in model.weights.items()}
     scale = np.sqrt((last_outputs**2).mean(-1, keepdims=True) + RMS_NORM_EPS)
-    logits: np.ndarray = last_outputs / scale * weights["model.norm.weight"] @ weights["model.embed_tokens.weight"].T
-    return logits
+    return last_outputs / scale * weights["model.norm.weight"] @ weights["model.embed_tokens.weight"].T
 
 
-def reference_log_probs(model: NumpyTransformer, last_outputs: np.ndarray) -> np.ndarray:
+def reference_log_probs(model, last_outputs):
     """Return the log-probabilities `[time, vocabulary]` for the outputs `[time, width]` of the last layer."""
     logits = reference_logits(model, last_outputs)
-    log_probs: np.ndarray = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    return log_probs
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
