@@ -52,7 +52,13 @@ async def learn_counting_trigram(pilot):
 
 async def learn_sampling(pilot):
     """A low temperature and a small top-k."""
-    await _open(pilot, "sampling", "tab", *["left"] * 10, "tab", *["left"] * 12)
+    screen = await open_chapter(pilot, "sampling")
+    for id, steps in (("temperature", 10), ("top-k", 12)):
+        slider = screen.query_one(f"#{id}", Slider)
+        slider.index -= steps - 1
+        await pilot.press("tab", "left")
+    await until(pilot, lambda: screen.is_idle)
+    await pilot.pause(0.1)
 
 
 async def learn_perplexity(pilot):
