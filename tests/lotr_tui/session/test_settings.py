@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.settings import Settings, SettingsStore, settings_file
-from tests.support.file_limits import no_file_longer_than
+from tests.support.files import no_file_longer_than
 from tests.support.sessions import sampler_settings
 
 names = st.text(st.characters(categories=["Lu", "Ll", "Nd", "Lo"]), min_size=1, max_size=12)
@@ -103,6 +104,22 @@ def test_file_of_a_newer_version_written_during_the_session_is_set_aside(home):
     assert "newer" in store.update(theme="gruvbox")
     assert json.loads((home / "settings.json.damaged-1").read_text())["version"] == 4
     assert SettingsStore().current.theme == "gruvbox"
+
+
+def test_file_that_cannot_be_set_aside_is_not_overwritten(home, monkeypatch):
+    home.mkdir()
+    settings_file().write_text("damage")
+
+    def refuse(*_arguments):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        store = SettingsStore()
+        assert "cannot be set aside: Permission denied" in store.notice
+        assert store.update(theme="nord")
+        assert store.current.theme == "nord"
+    assert [(path.name, path.read_text()) for path in home.iterdir()] == [("settings.json", "damage")]
 
 
 def test_full_disk_is_reported_once_until_a_write_succeeds(home):
