@@ -10,8 +10,8 @@ from engine.errors import RunError
 from engine.runs.manage import rename_run
 from engine.storage import files
 from tests.support.commands import run_process
-from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import CHECKOUT
+from tests.support.random_dialogues import write_dialogue_run
 from tests.support.terminal import MODEL_READY_TEXT, Terminal
 
 PROGRAM = """

@@ -50,7 +50,7 @@ from lotr_tui.session.settings import Settings, SettingsStore
 from lotr_tui.widgets.prompt.text import sanitize_prompt
 from tests.faults import hostile_content as made
 from tests.faults.hostile_content import RUN, SEARCH, small_config
-from tests.support.datasets import encode_lines
+from tests.support.files import encode_lines
 
 VALID_HOME_VARIABLE = "LOTR_TUI_TESTS_VALID_HOME"
 VOCABULARY = WordTokenizer((UNK, EOS, "the", "road", "is"))

@@ -9,9 +9,9 @@ import pytest
 
 from engine.errors import describe_error
 from engine.runtime.packages import install_command
-from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import CHECKOUT, sentences, write_csv, write_run
 from tests.support.pilot import notices
+from tests.support.random_dialogues import write_dialogue_run
 
 HEAVY_PACKAGES = ("torch", "pandas", "transformers", "tokenizers", "huggingface_hub", "numpy.ma")
 """Packages that take long to import: torch 2 s, pandas 0.4 s, numpy.ma, which some functions of numpy need, 50 ms."""

@@ -14,8 +14,8 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support.app import finished, make_decoder, training_events
 from tests.support.dialogues import CAST, dialogue_model, dialogue_session_model
-from tests.support.metrics import view_of
 from tests.support.pilot import until
+from tests.support.runs import view_of
 from tests.support.scenes import open_columns, open_inspector, reply_of, write_session
 
 SCRIPT = "GANDALF: where is the ranger?\nFRODO: he walked with our friend\nwe walked all night to the high tower"

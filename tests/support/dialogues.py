@@ -2,19 +2,18 @@
 
 import time
 
-import numpy as np
-
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.prompt import prefill
 from engine.generation.turns import generate_turn
 from engine.models.dialogue import DialogueModel
-from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.turn_features import SpokenLine
 from engine.models.turn_taking import TurnModel
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY
 from tests.support.conversations import SETTINGS, finish_reply
+from tests.support.models import random_weights
 from tests.support.open_models import bpe_tokenizer
 
 CAST = ("GANDALF", "FRODO", "GOLLUM", "STRANGER", "SOMEONE")
@@ -28,29 +27,24 @@ SCENES = (
 """Speakers of the scenes from which the models learn who speaks after whom."""
 
 
-def dialogue_model(cast=CAST, seed=0, tokenizer=VOCABULARY, eos_bias=-1.0):
+def dialogue_model(cast=CAST, tokenizer=VOCABULARY, eos_bias=-1.0):
     """Return a dialogue model with random weights; a higher bias of `<eos>` makes its lines shorter."""
     tokenizer = tokenizer.with_cast(cast)
     config = ModelConfig(embedding_size=12, hidden_size=12)
-    rng = np.random.default_rng(seed)
-    shapes = weight_shapes(config, len(tokenizer))
-    weights = {name: rng.normal(0, 0.6, shape).astype(np.float32) for name, shape in shapes.items()}
+    weights = random_weights(config, tokenizer, scale=0.6)
     weights["output.bias"][EOS_ID] = eos_bias
     scenes = [[SpokenLine(cast.index(name), "") for name in scene if name in cast] for scene in SCENES]
     return DialogueModel(NumpyLSTM(config, tokenizer, weights), TurnModel.fit(cast, scenes))
 
 
-def dialogue_session_model(cast=CAST, seed=0, *, is_open=False):
+def dialogue_session_model(cast=CAST, *, is_open=False):
     """Return the session model of a dialogue model, of words or with `is_open` of byte pairs."""
-    model = dialogue_model(cast, seed, bpe_tokenizer()) if is_open else dialogue_model(cast, seed)
+    model = dialogue_model(cast, tokenizer=bpe_tokenizer() if is_open else VOCABULARY)
     return SessionModel("scenes", "a small dialogue model", model)
 
 
-def finish_scene(conversation, interrupt=lambda reply: False):
-    """Poll until no reply is active, and return the turns that were active, in order.
-
-    `interrupt` is called with the active reply after each poll; True stops the scene.
-    """
+def finish_scene(conversation):
+    """Poll until no reply is active, and return the turns that were active, in order."""
     turns = []
     deadline = time.monotonic() + 30
     while (active := conversation.active_reply) is not None:
@@ -58,8 +52,6 @@ def finish_scene(conversation, interrupt=lambda reply: False):
         if active not in turns:
             turns.append(active)
         conversation.poll()
-        if interrupt(active):
-            conversation.stop()
         time.sleep(0.0005)
     return turns
 
@@ -86,10 +78,9 @@ def ids_before(reply):
     return ids
 
 
-def generated_text(reply, seed=None):
+def generated_text(reply):
     """Return the text that the engine generates as the reply, from the lines before it."""
     model = reply.session_model.model
     ids = ids_before(reply)
-    seed = reply.seed if seed is None else seed
-    events = generate_turn(model, prefill(model, ids), reply.speaker, reply.settings, seed, history=ids)
+    events = generate_turn(model, prefill(model, ids), reply.speaker, reply.settings, reply.seed, history=ids)
     return "".join(event[0].piece for event in events if isinstance(event, tuple))

@@ -1,17 +1,21 @@
-"""Corpora and run directories for tests."""
+"""Corpora, datasets and run directories, generators that load them, and a limit on the size of files."""
 
 import csv
 import os
 import random
+import resource
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 from safetensors.numpy import save
 
-from engine.config import Config
+from engine.config import Config, DataConfig
+from engine.data.dataset import load_dataset, summarize_dataset
 from engine.data.tokenizers.loading import tokenizer_file_name
 from engine.data.tokenizers.words import WordTokenizer
-from engine.models.decoders import weight_shapes
+from tests.support.models import random_weights
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -45,13 +49,10 @@ def write_run(folder, seed=0):
 
 def write_random_run(folder, config, tokenizer, seed=0):
     """Write a run directory of a configuration and tokenizer with random weights, and return its path."""
-    rng = np.random.default_rng(seed)
-    shapes = weight_shapes(config.model, len(tokenizer))
-    weights = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json())
     (folder / tokenizer_file_name(config.data.tokenizer)).write_text(tokenizer.to_json())
-    (folder / "model.safetensors").write_bytes(save(weights))
+    (folder / "model.safetensors").write_bytes(save(random_weights(config.model, tokenizer, seed)))
     return folder
 
 
@@ -60,3 +61,72 @@ def write_sparse_file(path, start=b"", size=50_000_000_000):
     path.write_bytes(start)
     os.truncate(path, size)
     return path
+
+
+def dataset_content(dataset):
+    """Return all parts of a dataset in a form that can be compared with `==`."""
+    arrays = (
+        *(dataset.train, dataset.valid, dataset.test, dataset.train_punctuation),
+        *(dataset.train_lines.offsets, dataset.train_scene_offsets, dataset.corpus.lines.scene_ids),
+    )
+    lines = (
+        dataset.splits.train,
+        dataset.splits.valid,
+        dataset.splits.test,
+        dataset.train_source_lines,
+        dataset.corpus.lines,
+    )
+    facts = [dataset.tokenizer, dataset.mode, dataset.stats, replace(dataset.corpus, lines=None)]
+    return [*(array.tolist() for array in arrays), *(list(part) for part in lines), *facts, summarize_dataset(dataset)]
+
+
+def load_rows(tmp_path, lines, **values):
+    """Return a dataset whose training split consists of these speakers and lines, in order."""
+    for name, rows in (("train", lines), ("valid", [("X", "one more line")]), ("test", [("X", "one more line")])):
+        records = "".join(f'{speaker},"{line}"\n' for speaker, line in rows)
+        (tmp_path / f"{name}.csv").write_text("char,dialog\n" + records)
+    paths = {
+        "corpus": str(tmp_path / "train.csv"),
+        "valid_corpus": str(tmp_path / "valid.csv"),
+        "test_corpus": str(tmp_path / "test.csv"),
+    }
+    return load_dataset(DataConfig(**{**paths, "min_characters": 0, "min_count": 1, **values}))
+
+
+def encode_lines(lines, tokenizer):
+    """Return the ids of each line that has a token, each encoded alone."""
+    return tuple(ids for line in lines if (ids := tokenizer.encode(line.text)).size)
+
+
+T = TypeVar("T")
+ENGLISH = "the ring is lost and we must find it before night falls on this old road my friend"
+CYRILLIC = "кольцо потеряно и мы должны найти его до ночи на этой старой дороге мой друг"
+
+
+def write_corpus(path, num_lines=300, words=ENGLISH):
+    """Write a CSV of lines with random words, and return the configuration of the corpus."""
+    rng = random.Random(1)
+    lines = (f"SAM,{' '.join(rng.choices(words.split(), k=9))}\n" for _ in range(num_lines))
+    path.write_text("char,dialog\n" + "".join(lines), encoding="utf-8")
+    return DataConfig(corpus=str(path))
+
+
+def run_to_end(loading):
+    """Run a generator; return its value and its lines of progress."""
+    lines = []
+    while True:
+        try:
+            lines.append(next(loading))
+        except StopIteration as end:
+            return end.value, lines
+
+
+@contextmanager
+def no_file_longer_than(size):
+    """Let no file of this process grow beyond `size` bytes. Writes beyond that fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -7,7 +7,8 @@ import numpy as np
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.models.base import hidden_vector_function
-from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.decoders import weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM
 
 
 def make_tokenizer(size):
@@ -18,12 +19,14 @@ def random_ids(length, vocabulary_size, seed=0):
     return np.random.default_rng(seed).integers(0, vocabulary_size, length).astype(np.int32)
 
 
+def random_weights(config, tokenizer, seed=0, scale=0.3):
+    """Return normally distributed weights with standard deviation `scale`, and a mean of 1 in norms."""
+    rng, shapes = np.random.default_rng(seed), weight_shapes(config, len(tokenizer)).items()
+    return {name: rng.normal(name.endswith("norm.weight"), scale, shape).astype(np.float32) for name, shape in shapes}
+
+
 def random_lstm(config, tokenizer, seed=0, scale=1.0):
-    """Create an LSTM whose weights are normally distributed with standard deviation `scale`."""
-    rng = np.random.default_rng(seed)
-    shapes = weight_shapes(config, len(tokenizer))
-    weights = {name: rng.normal(0, scale, shape).astype(np.float32) for name, shape in shapes.items()}
-    return NumpyLSTM(config, tokenizer, weights)
+    return NumpyLSTM(config, tokenizer, random_weights(config, tokenizer, seed, scale))
 
 
 def distributions(model, ids):

@@ -10,9 +10,10 @@ from engine.config import Config, ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
-from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
+from tests.support.models import random_weights
 
 LINES = (
     "Bilbo Baggins is a very old friend of mine, and I think he knows it.",
@@ -42,14 +43,11 @@ def open_model(tokenizer, seed=0):
 
 
 def _weights(tokenizer, seed):
-    rng = np.random.default_rng(seed)
-    shapes = weight_shapes(MODEL_CONFIG, len(tokenizer))
-    weights = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
     bias = np.full(len(tokenizer), -8.0, np.float32)
     for ids in tokenizer.encode_lines(LINES):
         np.add.at(bias, ids, 1.0)
     bias[EOS_ID] = -6.0
-    return {**weights, "output.bias": np.minimum(bias, -2.0)}
+    return {**random_weights(MODEL_CONFIG, tokenizer, seed), "output.bias": np.minimum(bias, -2.0)}
 
 
 def write_open_run(path, tokenizer, seed=0):

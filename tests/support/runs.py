@@ -1,19 +1,19 @@
-"""Recorded runs for tests: a small configuration, the events of a training, and run directories made from them."""
+"""Recorded runs: a small configuration, the events of a training, run directories made from them, and their views."""
 
 import errno
 import json
 import math
 import os
 
-import numpy as np
-
+from engine import events
 from engine.config import Config, ModelConfig, TrainingConfig
 from engine.data.tokenizers.words import WordTokenizer
-from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step
-from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
-from engine.runs.directory import CONFIG_FILE
+from engine.events import Evaluated, Finished, Preparing, Resume, Sampled, Started, Step, event_to_dict
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
 from engine.runs.locked_run import create_run
 from engine.runs.writer import record_events
+from lotr_tui.monitor.training_view import TrainingView
+from tests.support.models import random_lstm
 
 VOCABULARY = WordTokenizer(("<unk>", "<eos>", "bilbo", "is", "here"))
 CONFIG = Config(
@@ -25,10 +25,7 @@ CONFIG_WITH_EPOCHS = CONFIG.with_values(keep_epoch_checkpoints=True)
 
 def make_decoder(seed):
     """Return a model of `CONFIG` with random weights."""
-    rng = np.random.default_rng(seed)
-    shapes = weight_shapes(CONFIG.model, len(VOCABULARY))
-    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return NumpyLSTM(CONFIG.model, VOCABULARY, weights)
+    return random_lstm(CONFIG.model, VOCABULARY, seed)
 
 
 def make_events(finish="done"):
@@ -81,3 +78,52 @@ def read_strict_rows(path):
 def raise_disk_full(*_, **__):
     """Replace a system call such as `os.write` on a full disk."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def make_step(number):
+    """Return the event of one update; four of five gradient norms are NaN, as in a real record."""
+    return Step(
+        step=number,
+        epoch=number / 7,
+        train_perplexity=100 - number / 100,
+        lr=0.01,
+        gradient_norm=math.nan if number % 5 else 1.0,
+        tokens_per_second=900.0,
+        seconds=number / 3,
+        eta_seconds=5.0,
+    )
+
+
+def append_events(run_dir, events):
+    """Append events to the metrics and samples of a run, as the writer of a run does."""
+    for event in events:
+        line = json.dumps(event_to_dict(event)) + "\n"
+        if not isinstance(event, Sampled):
+            with (run_dir / METRICS_FILE).open("a") as file:
+                file.write(line)
+        if isinstance(event, (Sampled, Resume)):
+            with (run_dir / SAMPLES_FILE).open("a") as file:
+                file.write(line)
+
+
+def view_of(events):
+    """Return the view after the events."""
+    view = TrainingView()
+    for event in events:
+        view.apply(event)
+    return view
+
+
+def write_long_run(path, num_steps):
+    """Write the metrics and samples of a run with `num_steps` steps, an evaluation at every third, and a sample."""
+    path.mkdir(parents=True)
+    rows = [events.Started(path.name, "tiny", 752_239, 879, 19_022, 2_227, num_steps, "cpu", "", 150.9, 90.8)]
+    for number in range(1, num_steps + 1):
+        rows.append(events.Step(number, number, 60 + number * 7919 % 1009 / 100, 0.006, 0.2, 9000.0, number, 0.0))
+        if number % 3 == 0:
+            valid = 70 + 80 * (1 - number / num_steps) ** 2
+            rows.append(events.Evaluated(number, number, valid, is_best=True, seconds=number))
+    rows.append(events.Finished("done", path.name, num_steps, 70.0, 72.3, num_steps))
+    sample = events.Sampled(num_steps, num_steps, "bilbo baggins is", "a friend of mine", seed=0, temperature=0.7)
+    for name, written in ((METRICS_FILE, rows), (SAMPLES_FILE, [sample])):
+        (path / name).write_text("".join(json.dumps(events.event_to_dict(event)) + "\n" for event in written))

@@ -44,8 +44,8 @@ from tests.support.app import VOCABULARY, finished, make_decoder, training_event
 from tests.support.attention import attention_session_model
 from tests.support.columns import until_columns_ended
 from tests.support.files import write_run
-from tests.support.metrics import append_events, view_of
 from tests.support.pilot import text_of, until
+from tests.support.runs import append_events, view_of
 from tests.support.sessions import saved_reply
 
 NUCLEUS = SamplerSettings(top_p=0.9)

@@ -1,6 +1,10 @@
-"""Small books in the form of Project Gutenberg, for tests of the pre-training corpus."""
+"""Small books in the form of Project Gutenberg, and a web server for them that misbehaves as tests ask."""
 
 import hashlib
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 from engine.data.tales.books import Book
 
@@ -29,3 +33,76 @@ def make_books(count=3):
         digest = hashlib.sha256(content).hexdigest()
         books[Book(number, len(content), digest, f"The Ferry, part {number}")] = content
     return books
+
+
+@dataclass
+class BookServer:
+    """Behaviour of the server, and the requests that it received.
+
+    Attributes:
+        files: Content by path.
+        etag: The ETag of every file.
+        break_after: Numbers of bytes after which the next responses end; the server then serves whole files again.
+        statuses: Statuses of the next responses, with headers; the server then serves files again.
+        requests: Path and headers of each request.
+    """
+
+    files: dict[str, bytes]
+    etag: str = '"1"'
+    break_after: list[int] = field(default_factory=list)
+    statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    url: str = ""
+
+    def ranges(self):
+        """Return the Range header of each request."""
+        return [headers.get("Range") for _, headers in self.requests]
+
+
+@contextmanager
+def serve_books(files):
+    """Serve `files` on a free port of this machine."""
+    state = BookServer(files)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            state.requests.append((self.path, dict(self.headers)))
+            if state.statuses:
+                status, headers = state.statuses.pop(0)
+                self.answer(status, headers, b"")
+                return
+            content = state.files.get(self.path)
+            if content is None:
+                self.answer(404, {}, b"<html>no such page</html>")
+                return
+            start = 0
+            wanted = self.headers.get("Range")
+            if wanted and self.headers.get("If-Range") == state.etag:
+                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            headers = {"ETag": state.etag}
+            if start:
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self.answer(206 if start else 200, headers, content[start:])
+
+        def answer(self, status, headers, content):
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            broken = bool(content and state.break_after)
+            self.wfile.write(content[: state.break_after.pop(0)] if broken else content)
+
+        def log_message(self, format, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

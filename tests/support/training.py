@@ -1,19 +1,24 @@
-"""Short trainings for tests: a small corpus, a small configuration, and helpers for events and weights."""
+"""Short trainings: a small corpus and configuration, helpers for events and weights, and runs to start from."""
 
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from engine.config import Config
 from engine.data.dataset import load_dataset
 from engine.events import Evaluated, Step
 from engine.models.numpy_decoder import NumpyDecoder
+from engine.runs.directory import MODEL_FILE
+from engine.runs.locked_run import create_run
 from engine.training.run import train
 from engine.training.trainer import Trainer
 from tests.support.files import sentences
+from tests.support.models import random_weights
 
 NO_DROPOUT = dict.fromkeys(
     ("embedding_dropout", "input_dropout", "hidden_dropout", "output_dropout", "weight_drop"), 0.0
@@ -150,3 +155,13 @@ def learning_rates_by_epoch(events):
         elif isinstance(event, Step):
             rates[-1].add(event.lr)
     return rates[:-1]
+
+
+def write_initial_run(path, tokenizer, weights=None, **values):
+    """Write a run of the small configuration, with random weights unless others are given; return its configuration."""
+    config = make_config(**values)
+    config = replace(config, data=replace(config.data, tokenizer=tokenizer.name))
+    run = create_run(config, tokenizer, path.name, path.parent)
+    run.lock.release()
+    save_file(random_weights(config.model, tokenizer) if weights is None else weights, path / MODEL_FILE)
+    return config

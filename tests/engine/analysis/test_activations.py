@@ -18,8 +18,8 @@ from engine.models.ngram import KneserNey
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from tests.support.models import make_tokenizer, random_ids, random_lstm
-from tests.support.numpy_transformer import random_transformer
-from tests.support.plain_lstm import plain_cells
+from tests.support.networks import random_transformer
+from tests.support.references import plain_cells
 
 SIZE = 23
 VOCABULARY = make_tokenizer(SIZE)

@@ -20,7 +20,7 @@ from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.lines import Line
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.errors import CorpusError
-from tests.support.datasets import load_rows
+from tests.support.files import load_rows
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
 

@@ -21,8 +21,8 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.generation.turns import Turn, encode_turns
 from tests.support.app import VOCABULARY
-from tests.support.datasets import encode_lines, load_rows
 from tests.support.dialogues import CAST, dialogue_model
+from tests.support.files import encode_lines, load_rows
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
 OPEN_TOKENIZERS = st.sampled_from([bpe_tokenizer(), character_tokenizer()])

@@ -11,9 +11,7 @@ from engine.data import arrays, file_scan, lines, preparation
 from engine.data.dataset import load_dataset
 from engine.errors import CorpusError
 from engine.storage.files import cache_dir
-from tests.support.datasets import dataset_content
-from tests.support.file_limits import no_file_longer_than
-from tests.support.files import write_sparse_file
+from tests.support.files import dataset_content, no_file_longer_than, write_sparse_file
 
 pytestmark = pytest.mark.usefixtures("home")
 

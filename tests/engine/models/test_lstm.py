@@ -21,7 +21,7 @@ from engine.models.mogrifier import Mogrifier
 from engine.models.mogrifier_lstm import mogrifier_lstm
 from engine.models.subword_embeddings import build_subword_matrix
 from engine.presets import get_preset
-from tests.support.lstm import VOCABULARY_SIZE, make_model, make_window, seeded
+from tests.support.networks import VOCABULARY_SIZE, make_model, make_window, seeded
 from tests.support.training import NO_DROPOUT
 
 pytestmark = pytest.mark.usefixtures("one_thread")

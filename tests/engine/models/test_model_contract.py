@@ -23,7 +23,7 @@ from engine.models.ngram import Unigram
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.storage.quantization import quantize_rows
 from tests.support.models import TokenByTokenModel, assert_branches_are_independent, random_ids, random_lstm
-from tests.support.numpy_transformer import random_transformer
+from tests.support.networks import random_transformer
 from tests.support.random_dialogues import KNESER_NEY, LSTM, SPEAKER_WORDS, TOKENIZER, TURN_MODEL
 
 SIZE = len(TOKENIZER)

@@ -15,8 +15,8 @@ from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import CorpusError
 from engine.models.ngram import KneserNey, Unigram
-from tests.support.kneser_ney import ReferenceKneserNey
 from tests.support.models import distributions, make_tokenizer
+from tests.support.references import ReferenceKneserNey
 
 
 def to_ids(*tokens):

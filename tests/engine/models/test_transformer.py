@@ -13,27 +13,26 @@ from engine.errors import ConfigError, InvalidInputError, RunError
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer
 from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE, inner_size
 from engine.storage.quantization import quantize_rows
-from tests.support.lstm import VOCABULARY_SIZE as LSTM_VOCABULARY_SIZE
-from tests.support.lstm import make_window, seeded
-from tests.support.models import make_tokenizer, random_ids
-from tests.support.numpy_transformer import (
+from tests.support.models import random_ids, random_weights
+from tests.support.networks import (
     CONFIGS,
     VOCABULARY,
     VOCABULARY_SIZE,
-    make_config,
-    make_model,
-    random_weights,
+    make_transformer,
+    make_window,
+    random_transformer,
+    seeded,
     token_by_token,
+    transformer_config,
 )
-from tests.support.transformer import make_transformer
-from tests.support.transformer_reference import reference_layers, reference_log_probs, reference_logits
+from tests.support.references import reference_layers, reference_log_probs, reference_logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_log_probs_match_the_llama_of_transformers():
     transformers = pytest.importorskip("transformers")
-    model = make_model()
+    model = random_transformer()
     llama = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
             vocab_size=VOCABULARY_SIZE,
@@ -63,7 +62,7 @@ def test_log_probs_match_the_llama_of_transformers():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_log_probs_attention_and_layers_match_the_definition(name):
-    model, ids = make_model(name), random_ids(20, VOCABULARY_SIZE)
+    model, ids = random_transformer(name=name), random_ids(20, VOCABULARY_SIZE)
     tokens = np.append(np.int32(EOS_ID), ids)
     outputs, attention = reference_layers(model, tokens)
     expected = reference_log_probs(model, outputs[-1])
@@ -80,7 +79,7 @@ def test_log_probs_attention_and_layers_match_the_definition(name):
 
 @pytest.mark.parametrize("context_size", [2, 3, 8])
 def test_a_full_window_starts_again_with_its_last_half(context_size):
-    model, tokens = make_model(context_size=context_size), [EOS_ID, *random_ids(39, VOCABULARY_SIZE).tolist()]
+    model, tokens = random_transformer(context_size=context_size), [EOS_ID, *random_ids(39, VOCABULARY_SIZE).tolist()]
     log_probs, state = token_by_token(model, tokens)
     window = []
     for row, token in zip(log_probs, tokens, strict=True):
@@ -96,7 +95,7 @@ def test_a_full_window_starts_again_with_its_last_half(context_size):
 
 @pytest.mark.parametrize(("context_size", "length"), [(2, 17), (16, 0), (16, 16), (16, 700), (300, 700), (600, 700)])
 def test_scores_of_a_text_match_token_by_token(context_size, length):
-    model, ids = make_model(context_size=context_size), random_ids(length, VOCABULARY_SIZE)
+    model, ids = random_transformer(context_size=context_size), random_ids(length, VOCABULARY_SIZE)
     rows, _ = token_by_token(model, [EOS_ID, *ids])
     expected = rows[np.arange(length), ids]
     output = model.forward_sequence(ids)
@@ -107,7 +106,7 @@ def test_scores_of_a_text_match_token_by_token(context_size, length):
         assert row == pytest.approx(predicted, abs=1e-4)
 
 
-BRANCHING = make_model(context_size=90)
+BRANCHING = random_transformer(context_size=90)
 
 
 @settings(max_examples=20, deadline=None)
@@ -139,7 +138,7 @@ def test_random_branches_equal_texts_read_from_the_start(branches, read_together
 
 
 def test_threads_can_continue_the_same_states():
-    model, tokens = make_model(context_size=64), random_ids(40, VOCABULARY_SIZE).tolist()
+    model, tokens = random_transformer(context_size=64), random_ids(40, VOCABULARY_SIZE).tolist()
     _, state = token_by_token(model, tokens)
     texts = [random_ids(30, VOCABULARY_SIZE, seed).tolist() for seed in range(10)]
 
@@ -155,7 +154,7 @@ def test_threads_can_continue_the_same_states():
 
 
 def test_a_text_longer_than_the_context_cannot_be_recorded():
-    model = make_model(context_size=8)
+    model = random_transformer(context_size=8)
     assert model.record_attention(random_ids(7, VOCABULARY_SIZE)).weights.shape == (2, 3, 8, 8)
     with pytest.raises(InvalidInputError, match=r"8 tokens .* context of 8"):
         model.record_attention(random_ids(8, VOCABULARY_SIZE))
@@ -163,8 +162,8 @@ def test_a_text_longer_than_the_context_cannot_be_recorded():
 
 @pytest.mark.parametrize("is_stored", [False, True])
 def test_8_bits_are_close_to_single_precision(is_stored):
-    config = make_config(embedding_size=48, num_heads=4)
-    weights = random_weights(config, scale=0.1)
+    config = transformer_config(embedding_size=48, num_heads=4)
+    weights = random_weights(config, VOCABULARY, scale=0.1)
     exact = NumpyTransformer(config, VOCABULARY, weights)
     tensors = {
         name: quantize_rows(value) if is_stored and value.ndim == 2 else value for name, value in weights.items()
@@ -182,7 +181,7 @@ def test_8_bits_are_close_to_single_precision(is_stored):
 
 
 def test_damaged_missing_and_unknown_tensors_are_refused():
-    config, weights = make_config(), random_weights(make_config())
+    config, weights = transformer_config(), random_weights(transformer_config(), VOCABULARY)
     norm = weights["model.norm.weight"]
     for name in ("model.norm.weight", "model.layers.1.mlp.up_proj.weight"):
         for value in (np.nan, -np.inf, 2 * MAX_TRANSFORMER_WEIGHT):
@@ -196,16 +195,16 @@ def test_damaged_missing_and_unknown_tensors_are_refused():
     with pytest.raises(RunError, match=r"lacks model\.norm\.weight"):
         NumpyTransformer(config, VOCABULARY, weights)
     with pytest.raises(ConfigError, match="num_heads=5"):
-        NumpyTransformer(make_config(num_heads=5), VOCABULARY, weights)
+        NumpyTransformer(transformer_config(num_heads=5), VOCABULARY, weights)
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_largest_weights_that_are_accepted_give_finite_log_probs(name):
-    config, rng = make_config(name, context_size=8), np.random.default_rng(0)
+    config, rng = transformer_config(name, context_size=8), np.random.default_rng(0)
     weights = {
         name: np.copysign(np.float32(MAX_TRANSFORMER_WEIGHT), rng.standard_normal(weight.shape, np.float32))
-        for name, weight in random_weights(config).items()
+        for name, weight in random_weights(config, VOCABULARY).items()
     }
     model = NumpyTransformer(config, VOCABULARY, weights)
     ids = random_ids(20, VOCABULARY_SIZE)
@@ -227,7 +226,7 @@ def with_large_weights(model):
 
 def test_logits_equal_the_definition_of_each_part():
     model = with_large_weights(make_transformer())
-    decoder = model.to_decoder(make_tokenizer(LSTM_VOCABULARY_SIZE))
+    decoder = model.to_decoder(VOCABULARY)
     ids = make_window(9, 2)
     logits = model(ids, []).logits
     for column in range(2):
@@ -258,8 +257,8 @@ def test_logits_of_some_classes_are_those_of_the_vocabulary():
 @pytest.mark.parametrize("time", [1, 5, 7, 12, 13, 40])
 def test_scores_of_a_text_equal_those_of_the_decoder_token_by_token(context_size, time):
     model = with_large_weights(make_transformer(context_size=context_size))
-    ids = np.random.default_rng(time).integers(0, LSTM_VOCABULARY_SIZE, time).astype(np.int32)
-    rows, _ = token_by_token(model.to_decoder(make_tokenizer(LSTM_VOCABULARY_SIZE)), [EOS_ID, *ids])
+    ids = np.random.default_rng(time).integers(0, VOCABULARY_SIZE, time).astype(np.int32)
+    rows, _ = token_by_token(model.to_decoder(VOCABULARY), [EOS_ID, *ids])
     expected = rows[np.arange(time), ids]
     np.testing.assert_allclose(model.score_sequence(ids), expected, atol=1e-4)
     output = model.forward_sequence(ids)

@@ -11,7 +11,7 @@ from engine.models.dialogue import DialogueModel
 from engine.runs.compact import write_compact_copy
 from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
 from engine.runs.loading import load_model
-from tests.support.dialogue_runs import CAST, write_dialogue_run
+from tests.support.random_dialogues import RUN_CAST, write_dialogue_run
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_a_played_model_has_all_parts(run):
     loaded = load_model(run)
     model = loaded.model
     assert isinstance(model, DialogueModel)
-    assert model.tokenizer.cast == CAST
+    assert model.tokenizer.cast == RUN_CAST
     assert isinstance(model.model, NeuralCache)
     assert model.model.model is loaded.decoder
     assert model.turn_model is not None

@@ -31,9 +31,16 @@ from engine.runs.manage import delete_run, rename_run
 from engine.runs.summary import is_finished, summarize_run
 from engine.runs.writer import record_events
 from engine.storage.lock import FileLock
-from tests.support.file_limits import no_file_longer_than
-from tests.support.metrics import make_step
-from tests.support.runs import CONFIG, CONFIG_WITH_EPOCHS, VOCABULARY, make_events, record_run, record_three_runs
+from tests.support.files import no_file_longer_than
+from tests.support.runs import (
+    CONFIG,
+    CONFIG_WITH_EPOCHS,
+    VOCABULARY,
+    make_events,
+    make_step,
+    record_run,
+    record_three_runs,
+)
 
 
 def new_run(folder, name="r", config=CONFIG):

@@ -38,12 +38,12 @@ from engine.runs.locked_run import create_run, reopen_run
 from engine.runs.metrics import read_current_rows, read_rows
 from engine.runs.summary import is_finished, summarize_run
 from engine.runs.writer import record_events
-from tests.support.metrics import make_step
 from tests.support.runs import (
     CONFIG,
     VOCABULARY,
     make_decoder,
     make_events,
+    make_step,
     raise_disk_full,
     read_strict_rows,
     record_run,

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from engine.storage.json_lines import JsonLinesAppender
 from engine.storage.log_file import MAX_LOG_BYTES, LogFileHandler
-from tests.support.file_limits import no_file_longer_than
-from tests.support.files import write_sparse_file
+from tests.support.files import no_file_longer_than, write_sparse_file
 
 
 def read_records(path):

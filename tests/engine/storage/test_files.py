@@ -11,7 +11,7 @@ import pytest
 from engine.errors import CorpusError, RunError
 from engine.storage.files import absolute_path, app_home, atomic_replace, default_runs_dir, write_atomically
 from engine.storage.text_files import MAX_TEXT_FILE_BYTES, read_text_file
-from tests.support.file_limits import no_file_longer_than
+from tests.support.files import no_file_longer_than
 
 
 def contents(folder):

@@ -12,7 +12,8 @@ from engine.presets import PRESETS, get_preset
 from engine.training.ablation import Trial, Variant, list_variants, run_ablation, select_variants, summarize_trials
 from engine.training.run import train
 from tests.support.files import sentences
-from tests.support.initial_runs import random_weights, write_initial_run
+from tests.support.models import random_weights
+from tests.support.training import write_initial_run
 
 
 def changed(config, variant):
@@ -93,7 +94,7 @@ def test_every_variant_is_trained_with_every_seed_like_a_single_training(config,
     monkeypatch.setattr("engine.training.ablation.ProcessPoolExecutor", ThreadPool)
     (home / "runs").mkdir(parents=True)
     tokenizer = load_dataset(config.data).tokenizer
-    weights = random_weights(config, tokenizer)
+    weights = random_weights(config.model, tokenizer)
     write_initial_run(home / "runs" / "old", tokenizer, weights, embedding_size=8, hidden_size=8, punctuation=True)
     config = config.with_values(init="old")
     names = ["tiny", "without pre-training (random weights)"]  # in the given order

@@ -22,8 +22,8 @@ from engine.training.checkpoint import ResumeCheckpoint
 from engine.training.job import prepare_job, resume_job
 from engine.training.run import train
 from tests.support.files import sentences, write_csv
+from tests.support.networks import TRANSFORMER
 from tests.support.training import REPORT_EACH_STEP, events_of, make_config, make_trainer, weights_equal, weights_of
-from tests.support.transformer import TRANSFORMER
 
 SETTINGS = {
     "adamw, moving average, variable BPTT": {"ema_decay": 0.9},

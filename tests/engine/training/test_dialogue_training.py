@@ -14,7 +14,7 @@ from engine.runs.loading import load_model
 from engine.training.batches import WindowReader
 from engine.training.job import prepare_job, resume_job
 from engine.training.transfer.initial_run import configure
-from tests.support.dialogue_runs import write_distinct_dialogues
+from tests.support.random_dialogues import write_distinct_dialogues
 from tests.support.training import NO_DROPOUT, make_config
 
 DIALOGUE = {"mode": "dialogue", "split": "scenes", "min_characters": -1, "min_speaker_lines": 5}

@@ -13,7 +13,7 @@ from engine.data.dataset import load_dataset
 from engine.presets import get_preset
 from engine.runtime.distributed import SINGLE_PROCESS
 from tests.support.distributed_worker import train_and_summarize
-from tests.support.transformer import TRANSFORMER
+from tests.support.networks import TRANSFORMER
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 SETTINGS = {

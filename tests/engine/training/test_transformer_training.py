@@ -17,8 +17,8 @@ from engine.runs.loading import load_model
 from engine.training.job import prepare_job
 from engine.training.transfer.initial_run import configure
 from tests.support.files import sentences, write_csv
+from tests.support.networks import TRANSFORMER
 from tests.support.training import events_of, make_trainer, run_training, take_step
-from tests.support.transformer import TRANSFORMER
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,9 +11,8 @@ from lotr_tui.cli.attach import AttachApp
 from lotr_tui.monitor import run_follower
 from tests.support.app import training_events
 from tests.support.dashboard import dashboard_text
-from tests.support.metrics import append_events
 from tests.support.pilot import text_of, until
-from tests.support.runs import CONFIG, VOCABULARY
+from tests.support.runs import CONFIG, VOCABULARY, append_events
 
 EVENTS = training_events(models=False)
 

@@ -5,11 +5,10 @@ import re
 import pytest
 
 from engine.data.tales import books, download
-from tests.support.book_server import serve_books
 from tests.support.commands import json_output
 from tests.support.files import sentences, write_csv
 from tests.support.open_models import bpe_tokenizer, write_open_run
-from tests.support.tales import make_books
+from tests.support.tales import make_books, serve_books
 
 SCRIPT = "SAM: the old mill\nFRODO (V.O.): the old road, Sam\nSAM: the old mill\nMerry: on\n\n" * 40
 DIALOGUE = ("--mode", "dialogue")

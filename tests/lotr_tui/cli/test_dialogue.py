@@ -20,8 +20,8 @@ from engine.generation.turns import (
 )
 from engine.runs.loading import load_model
 from tests.support.commands import json_output, run_here
-from tests.support.dialogue_runs import WORDS, write_dialogue_run, write_distinct_dialogues
 from tests.support.files import KNOWN_WORDS
+from tests.support.random_dialogues import WORDS, write_dialogue_run, write_distinct_dialogues
 
 ANSWER = ("generate", "the road", "--as", "FRODO", "--to", "SAM")
 SCENE = ("generate", "--scene", "--cast", "frodo,King of the Dead", "--turns", "6", "--seed", "4")

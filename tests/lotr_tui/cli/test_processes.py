@@ -13,8 +13,8 @@ import pytest
 from lotr_tui.cli import options as cli_options
 from lotr_tui.cli.console import to_json
 from tests.support.commands import refusal
-from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import KNOWN_WORDS, sentences, write_run
+from tests.support.random_dialogues import write_dialogue_run
 from tests.support.terminal import Terminal, strip_control_sequences
 
 needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

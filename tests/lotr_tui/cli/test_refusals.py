@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from tests.support.dialogue_runs import write_dialogue_run
 from tests.support.files import write_run
 from tests.support.open_models import bpe_tokenizer, write_open_run
+from tests.support.random_dialogues import write_dialogue_run
 
 LINE = "a sentence long enough to be kept"
 

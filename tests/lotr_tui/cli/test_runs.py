@@ -16,8 +16,7 @@ from engine.runs.directory import MODEL_FILE, RESUME_FILE
 from engine.runs.locked_run import create_run
 from tests.support.commands import json_output
 from tests.support.files import write_run
-from tests.support.metrics import append_events
-from tests.support.runs import CONFIG, VOCABULARY
+from tests.support.runs import CONFIG, VOCABULARY, append_events
 
 EVENTS = [
     Started("r", "tiny", 99, 5, 100, 10, 40, "cpu", "", 151.0, 94.0),

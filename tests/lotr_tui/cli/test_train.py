@@ -14,8 +14,8 @@ from lotr_tui.cli.search.train_command import format_train_command
 from lotr_tui.cli.training_options import parse_training
 from tests.support.commands import json_output
 from tests.support.files import sentences
-from tests.support.initial_runs import write_initial_run
 from tests.support.open_models import bpe_tokenizer
+from tests.support.training import write_initial_run
 
 SMALL = ("--threads", "1", "--set", "embedding_size=8", "--epochs", "1")
 

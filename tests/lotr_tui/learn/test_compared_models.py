@@ -25,8 +25,8 @@ from lotr_tui.learn.compared_models import (
     load_comparison,
 )
 from lotr_tui.learn.material import Material
+from tests.support.files import run_to_end
 from tests.support.models import naive_bits
-from tests.support.small_corpora import run_to_end
 
 
 @pytest.fixture(autouse=True, scope="module")

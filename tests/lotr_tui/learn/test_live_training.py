@@ -37,8 +37,8 @@ from lotr_tui.learn.overfitting_run import (
 )
 from lotr_tui.learn.training_verdict import Verdict, judge
 from lotr_tui.monitor.training_view import TrainingView
+from tests.support.files import run_to_end, write_corpus
 from tests.support.live_training import live_events
-from tests.support.small_corpora import run_to_end, write_corpus
 
 SMALL_MODEL = ModelConfig(embedding_size=8, hidden_size=8, subword_embeddings=False, unigram_bias=False)
 

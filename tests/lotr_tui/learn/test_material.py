@@ -22,7 +22,7 @@ from lotr_tui.learn.class_models import (
 from lotr_tui.learn.material import Material
 from lotr_tui.learn.shared_jobs import SharedJobs
 from lotr_tui.session.session_model import load_session_model
-from tests.support.small_corpora import CYRILLIC, run_to_end, write_corpus
+from tests.support.files import CYRILLIC, run_to_end, write_corpus
 
 pytestmark = pytest.mark.usefixtures("home", "quick_training")
 

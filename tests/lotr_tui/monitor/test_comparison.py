@@ -13,8 +13,7 @@ from engine.runs.locked_run import create_run
 from lotr_tui.monitor.compared_run import ComparedRun, ScoredText, read_compared_run
 from lotr_tui.monitor.comparison_layout import layout_comparison
 from lotr_tui.monitor.run_comparison import compare_runs
-from tests.support.metrics import append_events
-from tests.support.runs import CONFIG, VOCABULARY
+from tests.support.runs import CONFIG, VOCABULARY, append_events
 
 TEXT = ScoredText("corpus", "split", "line", "vocabulary", "words 100")
 

@@ -29,8 +29,7 @@ from lotr_tui.monitor.smoothing import (
 from lotr_tui.monitor.step_columns import StepColumns
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.app import training_events
-from tests.support.metrics import append_events, make_step, view_of
-from tests.support.runs import CONFIG, VOCABULARY
+from tests.support.runs import CONFIG, VOCABULARY, append_events, make_step, view_of
 
 
 def test_commands_change_the_view_and_a_resume_undoes_them():

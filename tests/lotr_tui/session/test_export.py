@@ -22,7 +22,7 @@ from lotr_tui.session.export import (
 )
 from lotr_tui.session.saved_session import SavedSession, SavedToken
 from lotr_tui.session.script import read_scenes, to_text
-from tests.support.file_limits import no_file_longer_than
+from tests.support.files import no_file_longer_than
 from tests.support.sessions import reply_trees, saved_reply, saved_token
 
 hostile_texts = st.text(st.characters() | st.sampled_from("\\`*_{}[]()#+-.!|<>~&:=\n\r\t 1.)\x1b@$"), max_size=40)

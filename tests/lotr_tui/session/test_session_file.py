@@ -21,7 +21,7 @@ from lotr_tui.session.session_file import (
     load_session,
     rename_session,
 )
-from tests.support.file_limits import no_file_longer_than
+from tests.support.files import no_file_longer_than
 from tests.support.sessions import header_line, reply_trees, saved_reply, session_bytes
 
 

@@ -12,8 +12,8 @@ from engine.training.job import prepare_job
 from lotr_tui.trackers import supervisor
 from lotr_tui.trackers.registry import TRACKER_NAMES, check_installed
 from lotr_tui.trackers.send_state import choose_trackers, read_state
+from tests.support.files import write_corpus
 from tests.support.runs import make_events, read_strict_rows, record_run
-from tests.support.small_corpora import write_corpus
 
 HANGING = {
     "waits": "import time; time.sleep(1000)",

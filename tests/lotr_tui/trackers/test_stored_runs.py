@@ -12,9 +12,8 @@ from engine.runs.directory import MODEL_FILE
 from engine.runs.metrics import read_current_rows
 from lotr_tui.trackers.send_state import read_state
 from tests.support.app import training_events
-from tests.support.metrics import append_events
-from tests.support.runs import CONFIG, record_run
-from tests.support.small_corpora import write_corpus
+from tests.support.files import write_corpus
+from tests.support.runs import CONFIG, append_events, record_run
 from tests.support.tracker_readers import READERS, read_tensorboard
 
 pytestmark = pytest.mark.slow

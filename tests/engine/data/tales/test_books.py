@@ -11,7 +11,7 @@ from engine.data.tales.books import BOOKS, Book
 from engine.data.tales.corpus import check_output, check_source_folder, write_tales
 from engine.data.tales.source import read_book
 from engine.errors import CorpusError, InvalidInputError, LotrError
-from tests.support.file_limits import no_file_longer_than
+from tests.support.files import no_file_longer_than
 from tests.support.tales import END, PROSE, START, make_book_text, make_books
 
 STARTS = [

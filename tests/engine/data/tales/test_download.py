@@ -9,9 +9,8 @@ from engine.data.tales.download import DownloadError, book_url, download_book, d
 from engine.data.tales.source import MAX_BOOK_BYTES
 from engine.errors import CorpusError, InvalidInputError, LotrError
 from engine.storage.lock import FileLock
-from tests.support.book_server import serve_books
-from tests.support.file_limits import no_file_longer_than
-from tests.support.tales import make_books
+from tests.support.files import no_file_longer_than
+from tests.support.tales import make_books, serve_books
 
 BOOKS = make_books()
 FIRST, CONTENT = next(iter(BOOKS.items()))

@@ -30,7 +30,7 @@ from engine.training.diagnostics.unigram_model import UnigramModel
 from engine.training.job import prepare_job, resume_job
 from engine.training.run import train
 from tests.support.files import sentences, write_csv
-from tests.support.metrics import append_events
+from tests.support.runs import append_events
 from tests.support.training import NO_DROPOUT, events_of, make_config, run_training, weights_equal, weights_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,7 +14,8 @@ from engine.training.distillation.loading import canonical_teachers, load_teache
 from engine.training.distillation.writer import TeacherWriter
 from engine.training.job import prepare_job
 from engine.training.run import train
-from tests.support.initial_runs import random_weights, write_initial_run, write_teacher
+from tests.support.models import random_weights
+from tests.support.networks import TRANSFORMER
 from tests.support.training import (
     NO_DROPOUT,
     REPORT_EACH_STEP,
@@ -23,16 +24,21 @@ from tests.support.training import (
     make_trainer,
     weights_equal,
     weights_of,
+    write_initial_run,
 )
-from tests.support.transformer import TRANSFORMER
 
 CPU = torch.device("cpu")
 
 
-def make_decoders(tokenizer, number, scale=4, **values):
+def write_teacher(path, tokenizer, seed=0, **values):
+    write_initial_run(path, tokenizer, random_weights(make_config(**values).model, tokenizer, seed), **values)
+    return str(path)
+
+
+def make_decoders(tokenizer, number, scale=2.5, **values):
     config, decoders = make_config(**values), []
     for seed in range(number):
-        weights = {name: scale * tensor for name, tensor in random_weights(config, tokenizer, seed).items()}
+        weights = {name: scale * tensor for name, tensor in random_weights(config.model, tokenizer, seed).items()}
         decoders.append(build_decoder(config.model, tokenizer, weights))
     return decoders
 
@@ -73,7 +79,7 @@ def test_written_text_has_the_mean_of_what_each_teacher_predicts_after_it(datase
 def test_student_that_equals_its_only_teacher_has_nothing_to_learn(tmp_path, dataset, values):
     name = write_teacher(tmp_path / "teacher", dataset.tokenizer, punctuation=True)
     values = {"teachers": name, "teacher_weight": 1.0, "ar": 0.0, "tar": 0.0, "punctuation": True, **values}
-    weights = random_weights(make_config(punctuation=True), dataset.tokenizer)
+    weights = random_weights(make_config(punctuation=True).model, dataset.tokenizer)
     trainer = make_trainer(dataset, weights, **values, **NO_DROPOUT)
     assert float(trainer.train_step().gradient_norm) < 1e-6
 

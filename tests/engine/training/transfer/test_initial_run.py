@@ -18,7 +18,7 @@ from engine.training.run import train
 from engine.training.transfer.initial_run import DEFAULT_PATIENCE, configure
 from engine.training.transfer.word_mapping import map_to_vocabulary
 from tests.support.files import sentences, write_csv
-from tests.support.initial_runs import random_weights, write_initial_run
+from tests.support.models import random_weights
 from tests.support.open_models import bpe_tokenizer
 from tests.support.training import (
     NO_DROPOUT,
@@ -29,6 +29,7 @@ from tests.support.training import (
     take_step,
     weights_equal,
     weights_of,
+    write_initial_run,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -130,7 +131,7 @@ def test_words_get_the_vocabulary_of_the_corpus_and_mapped_weights(runs_dir, cor
 def test_subword_embeddings_do_not_change_the_initial_model(dataset):
     """The exported embeddings include subword vectors, so the new ones start at zero, and are trained."""
     config = make_config(subword_embeddings=True)
-    weights = random_weights(config, dataset.tokenizer)
+    weights = random_weights(config.model, dataset.tokenizer)
     trainer = make_trainer(dataset, initial_weights=weights, subword_embeddings=True)
     assert weights_equal(trainer.state.network.export_weights(), weights)
     trainer.train_step()

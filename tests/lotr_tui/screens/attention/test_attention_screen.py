@@ -29,7 +29,7 @@ from tests.support.attention import (
     open_attention,
     strip_lines,
 )
-from tests.support.numpy_transformer import random_transformer
+from tests.support.networks import random_transformer
 from tests.support.pilot import notices, until
 
 

@@ -13,8 +13,8 @@ from lotr_tui.screens.dashboard.log_pane import LogPane
 from lotr_tui.screens.dashboard.sample_timeline import SampleTimeline
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from tests.support.app import finished, make_decoder, training_events
-from tests.support.metrics import view_of
 from tests.support.pilot import lines_of, notices, text_of, until
+from tests.support.runs import view_of
 
 
 @asynccontextmanager

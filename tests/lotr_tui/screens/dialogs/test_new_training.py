@@ -13,9 +13,9 @@ from lotr_tui.screens.dialogs.new_training import (
     NewTrainingDialog,
 )
 from lotr_tui.screens.session.screen import SessionScreen
-from tests.support.initial_runs import write_initial_run
 from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import text_of, until
+from tests.support.training import write_initial_run
 
 
 async def show(pilot, runs_dir, corpus=""):

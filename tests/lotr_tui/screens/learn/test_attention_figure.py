@@ -14,11 +14,11 @@ from lotr_tui.screens.learn.figures.attention.figure import AttentionFigure
 from lotr_tui.screens.learn.figures.attention.head_rows import LABEL_WIDTH, NUM_HEADING_LINES, HeadRows
 from lotr_tui.screens.learn.figures.attention.model_list import ModelList
 from lotr_tui.session.session_model import SessionModel
+from tests.support.files import run_to_end
 from tests.support.learn import open_chapter, until_done
-from tests.support.numpy_transformer import random_transformer
+from tests.support.networks import random_transformer
 from tests.support.pilot import lines_of, text_of, until
-from tests.support.small_corpora import run_to_end
-from tests.support.transformer_reference import reference_layers
+from tests.support.references import reference_layers
 
 LINE = "where is the ring and where is frodo"
 

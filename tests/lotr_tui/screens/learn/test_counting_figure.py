@@ -18,9 +18,9 @@ from lotr_tui.screens.learn.figures.counting.backoff_table import BackoffTable
 from lotr_tui.screens.learn.figures.counting.figure import SAMPLE_TOKENS
 from lotr_tui.screens.learn.sample_rows import SampleRows
 from lotr_tui.screens.learn.word_bars import WordBars
-from tests.support.kneser_ney import ReferenceKneserNey
 from tests.support.learn import open_chapter, until_done
 from tests.support.pilot import text_of, until
+from tests.support.references import ReferenceKneserNey
 
 DATASET = cache(lambda: load_dataset(bundled_data_config()))
 

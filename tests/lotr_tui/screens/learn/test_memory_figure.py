@@ -21,7 +21,7 @@ from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter, until_done
 from tests.support.models import random_lstm
 from tests.support.pilot import text_of
-from tests.support.plain_lstm import plain_cells, plain_next_probs
+from tests.support.references import plain_cells, plain_next_probs
 
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "ring", "is", "mine", "frodo", "sam", "where", "go"))
 NUMBER = r"[-+]?\d+\.\d{3}"

@@ -15,9 +15,9 @@ from lotr_tui.screens.learn.figures.perplexity.word_bits import WordBits
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.slider import Slider
+from tests.support.files import run_to_end
 from tests.support.learn import bundled_material, open_chapter, until_done
 from tests.support.pilot import lines_of, text_of, until
-from tests.support.small_corpora import run_to_end
 
 ROWS, ROW_LENGTH = 64, 36
 

@@ -20,10 +20,10 @@ from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.screens.learn.window_text import SampleLines, WindowText
 from lotr_tui.widgets.slider import Slider
 from tests.support.app import make_decoder
+from tests.support.files import write_corpus
 from tests.support.learn import chapter_screen, num_evaluations, open_chapter, until_done
 from tests.support.live_training import live_events, live_job
 from tests.support.pilot import lines_of, text_of, until
-from tests.support.small_corpora import write_corpus
 
 GOOD = [2247.0, 295.0, 208.0, 170.0, 146.0, 135.0, 127.0, 120.0, 114.5, 111.0, 108.2]
 SLOW = [2247.0, *[2000.0] * 8]

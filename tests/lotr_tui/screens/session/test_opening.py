@@ -19,8 +19,8 @@ from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 from tests.support import pilot as ui
 from tests.support.files import write_run
-from tests.support.metrics import append_events
 from tests.support.prompt import type_text
+from tests.support.runs import append_events
 from tests.support.slow_models import FakeSlowModel, slow_session_model
 
 

@@ -29,7 +29,7 @@ from tests.support import pilot as ui
 from tests.support.app import VOCABULARY, FakeJob, finished, make_decoder, training_events
 from tests.support.columns import note_text, until_columns_ended
 from tests.support.files import write_run
-from tests.support.long_run import write_long_run
+from tests.support.runs import write_long_run
 
 
 def status(app):
