@@ -243,7 +243,21 @@ async def attention(pilot):
     await pilot.pause(0.2)
 
 
+async def logit_lens(pilot):
+    """What each layer predicts, which replaces the other lists on a small terminal."""
+    await attention(pilot)
+    await pilot.press("f5", "f5", "f5", "up")
+    await pilot.pause(0.1)
+
+
 # Sessions, runs and trainings
+
+
+async def palette(pilot):
+    """The palette above a screen with few actions."""
+    await sessions(pilot)
+    await pilot.press("ctrl+p")
+    await pilot.pause(0.3)
 
 
 async def sessions(pilot):
