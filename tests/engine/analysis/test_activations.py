@@ -9,7 +9,6 @@ from engine.analysis.attention import attention_rollout, attention_rollouts, fin
 from engine.analysis.lstm_steps import UnitStep, read_steps
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
-from engine.errors import InvalidInputError
 from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.models.dynamic_evaluation import DynamicEvaluation
@@ -105,37 +104,6 @@ def test_examples_have_the_tokens_around_them():
         assert (nothing.highest, nothing.lowest, nothing.num_tokens) == ((), (), 0)
 
 
-def test_a_cancelled_search_returns_the_tokens_read_so_far():
-    lstm = make_lstm("one layer, tied")
-    lines = [random_ids(10, SIZE, seed) for seed in range(activations.BATCH_SIZE + 5)]
-    calls = iter([False, False, False])
-    result = find_top_activations(lstm, lines, 0, 0, cancelled=lambda: next(calls, True))
-    assert 0 < result.num_tokens < activations.BATCH_SIZE * 10
-    top = result.highest[0]
-    expected = plain_activation(lstm, lines[top.line_index], 0, "cell")[top.position, 0]
-    assert top.value == pytest.approx(expected, abs=2e-5)
-    assert find_top_activations(lstm, lines, 0, 0, cancelled=lambda: True).num_tokens < result.num_tokens
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"layer": 2}, "layer 2 is out of range; use a whole number from 0 to 1"),
-        ({"layer": 0, "unit": 10}, "unit 10 is out of range; use a whole number from 0 to 9"),
-        ({"layer": 1, "unit": 6}, "unit 6 is out of range; use a whole number from 0 to 5"),
-        ({"activation": "memory"}, "unknown activation 'memory'; use one of input, forget, output, candidate, cell"),
-    ],
-    ids=str,
-)
-def test_invalid_arguments_are_named(values, message):
-    lstm = make_lstm("two layers of 10 and 6")
-    arguments = {"layer": 0, "unit": 0, "activation": "cell"} | values
-    with pytest.raises(InvalidInputError, match=message):
-        find_top_activations(lstm, [random_ids(3, SIZE)], **arguments)
-    with pytest.raises(InvalidInputError, match=message):
-        unit_activations(record_activations(lstm, random_ids(3, SIZE)), **arguments)
-
-
 def test_steps_of_the_bundled_model_match_its_dequantized_weights():
     """The products are computed in 8 bits, so they differ a little from those of the dequantized weights."""
     lstm = load_model(assets_dir() / "class" / "lstm").model
@@ -189,9 +157,6 @@ def test_the_lstm_and_the_transformer_are_found_inside_other_models(model, lstm,
 # --- attention and the logit lens ---
 
 
-VOCABULARY = make_tokenizer(23)
-
-
 @pytest.mark.parametrize("position", [0, 1, 6, 9])
 def test_rollout_multiplies_the_layers_with_half_of_the_identity(position):
     weights = TRANSFORMER.record_attention(random_ids(9, len(VOCABULARY))).weights
@@ -221,14 +186,3 @@ def test_the_last_layer_predicts_what_the_model_predicts():
         assert last.target_rank == 1 + np.count_nonzero(probs > probs[target])
         assert last.entropy_bits == pytest.approx(-(probs * np.log2(probs)).sum(), abs=1e-3)
         log_probs, state = TRANSFORMER.advance(state, target)
-
-
-def test_positions_and_tokens_that_do_not_exist_are_refused():
-    record = TRANSFORMER.record_attention(random_ids(4, len(VOCABULARY)))
-    for position in (-1, 5):
-        with pytest.raises(InvalidInputError, match=f"position {position} .*0 to 4"):
-            attention_rollout(record.weights, position)
-        with pytest.raises(InvalidInputError, match=f"position {position} .*0 to 4"):
-            logit_lens(TRANSFORMER, record, position, 2, 3)
-    with pytest.raises(InvalidInputError, match=r"token 23 .*0 to 22"):
-        logit_lens(TRANSFORMER, record, 0, 23, 3)

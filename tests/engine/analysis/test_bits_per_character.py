@@ -13,14 +13,13 @@ from engine.analysis.bits_per_character import (
     EncodedText,
     convert_text,
     native_form,
-    spelling_bits,
     text_bits_per_character,
     written_text,
 )
 from engine.analysis.bootstrap import MIN_BLOCKS, compare_paired, rate_confidence_interval
 from engine.analysis.model_comparison import Candidate, compare_models
 from engine.analysis.next_token_comparison import compare_next_tokens, kl_divergence_bits
-from engine.analysis.written_bits import lines_with_words, measure_written_bits
+from engine.analysis.written_bits import measure_written_bits
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS_ID
@@ -80,17 +79,6 @@ def test_uniform_bytes_give_the_same_figure_under_every_segmentation(mode):
         assert encoded.bits_per_character(log_probs) == pytest.approx(expected)
         num_tokens.add(len(encoded.ids))
     assert len(num_tokens) == 5
-
-
-def test_blocks_are_the_same_characters_for_all_tokenizers():
-    """Uniform bytes of an ASCII text: all blocks have 8 bits per character, although tokens cross their borders."""
-    text = "the shire and the pass, so be it\n" * 30
-    for tokenizer in (*open_tokenizers(), WordTokenizer(("<unk>", "<eos>"), "whitespace")):
-        encoded = EncodedText(text, tokenizer, "line")
-        assert encoded.block_sizes.tolist() == [100] * 9 + [90]
-        lengths = np.diff(encoded.end_offsets, prepend=0)
-        log_probs = -8 * math.log(2) * lengths + encoded.untokenized_bits * math.log(2)
-        assert encoded.block_bits(log_probs) == pytest.approx(8 * encoded.block_sizes)
 
 
 @pytest.mark.parametrize("mode", [*MODES, "dialogue"])
@@ -157,15 +145,6 @@ def test_an_empty_text_is_an_error():
             text_bits_per_character(UniformModel(WORDS), text, mode)
 
 
-def test_unk_in_the_text_itself_needs_no_spelling():
-    """Penn Treebank writes its rare words as <unk>."""
-    tokenizer = WordTokenizer(("<unk>", "<eos>", "the"), "whitespace")
-    king = spelling_bits(tokenizer, ["king"])[0]
-    assert spelling_bits(tokenizer, ["<unk>", "king", "<unk>"]).tolist() == [0, king, 0]
-    assert spelling_bits(tokenizer, []).tolist() == []
-    assert EncodedText("<unk> the\n", tokenizer, "line").untokenized_bits.tolist() == [0, 0, 0]
-
-
 TRAIN = ["The road goes on.", "Where is the road, then?", "The lamp is lit."]
 LINES = ["The lamp is on?", "Where: the MINE of Moria."]
 
@@ -197,12 +176,6 @@ def test_speaker_of_a_dialogue_is_given():
     text_ids = [id for line in LINES for id in [*tokenizer.encode(line).tolist(), EOS_ID]]
     assert result.token_bits == pytest.approx(naive_bits(model, text_ids), rel=1e-5)
     assert result.num_characters == sum(map(len, LINES)) + 2  # a colon in a line is not the end of a name
-
-
-def test_lines_without_a_word_are_left_out_of_written_bits():
-    lines = ["", "...", "a", "¿?", "No."]
-    assert list(lines_with_words(lines, "words")) == ["a", "No."]
-    assert list(lines_with_words(lines, "whitespace")) == lines[1:]
 
 
 # --- comparison of models ---
@@ -243,21 +216,6 @@ def test_words_are_compared_with_all_models_and_the_original_text_with_those_tha
         assert low <= scores.bits_per_character + 1e-9 <= high + 2e-9
 
 
-def test_models_are_compared_on_each_form_that_two_of_them_read():
-    assert [item.form for item in compare_models(candidates()[1:])] == ["original"]
-    assert [item.form for item in compare_models(candidates()[:1])] == ["words"]
-    (comparison,) = compare_models(candidates()[1:], only_words=True)
-    assert (comparison.form, comparison.num_characters) == ("words", len(convert_text(SEA_TEXT, "words")))
-    in_words = [candidate(item.name, item.model, "the king rides\nto the sea\n" * 20) for item in candidates()]
-    (comparison,) = compare_models(in_words)
-    assert (comparison.form, len(comparison.scores)) == ("original", 3)
-    # Tokenizers of white space read words too, but no empty lines.
-    whitespace = WordTokenizer(("<unk>", "<eos>", "The", "king"), "whitespace")
-    words, single_spaces, original = compare_models([*candidates(), candidate("white", UniformModel(whitespace))])
-    assert [len(item.scores) for item in (words, single_spaces, original)] == [4, 3, 2]
-    assert single_spaces.num_characters == len(SEA_TEXT) - 12  # an empty line in each of 12 copies
-
-
 def test_different_texts_are_refused():
     words, bpe, _ = candidates()
     other = candidate("other", bpe.model, SEA_TEXT.replace("sea", "lake"))
@@ -295,14 +253,6 @@ def test_comparison_lists_what_is_likely_in_either(first, second, count):
     assert comparison.agrees == (np.argmax(p) == np.argmax(q))
 
 
-def test_excluded_token_adds_nothing_to_the_divergence():
-    with np.errstate(divide="ignore"):
-        first, second = np.log(np.array([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]], np.float32))
-    assert kl_divergence_bits(first, second) == pytest.approx(1)
-    assert kl_divergence_bits(first, first) == 0
-    assert kl_divergence_bits(second, first) == math.inf
-
-
 # --- block bootstrap ---
 
 
@@ -322,12 +272,6 @@ def test_the_interval_has_the_width_of_a_normal_distribution():
     assert rate_confidence_interval(bits, SIZES[: len(bits)]) == (low, high)
 
 
-def test_blocks_of_different_size_are_weighted_by_size():
-    """All blocks have the same rate, so any resample has it, too."""
-    sizes = np.random.default_rng(1).uniform(1, 100, 50)
-    assert rate_confidence_interval(1.7 * sizes, sizes) == pytest.approx((1.7, 1.7))
-
-
 def test_short_texts_and_impossible_tokens_have_no_interval():
     bits = random_bits(MIN_BLOCKS, seed=3)
     assert rate_confidence_interval(bits, SIZES[: len(bits)]) is not None
@@ -338,16 +282,6 @@ def test_short_texts_and_impossible_tokens_have_no_interval():
     assert (comparison.confidence_interval, comparison.better_fraction) == (None, None)
     bits[4] = math.inf
     assert rate_confidence_interval(bits, SIZES[: len(bits)]) is None
-
-
-def test_a_small_difference_on_every_block_is_certain_and_none_is_even():
-    bits = random_bits(50, seed=1)
-    comparison = compare_paired(bits, bits + 1, SIZES[: len(bits)])
-    assert comparison.difference == pytest.approx(-0.01)
-    assert comparison.confidence_interval == pytest.approx((-0.01, -0.01))
-    assert comparison.better_fraction == 1
-    same = compare_paired(bits, bits, SIZES[: len(bits)])
-    assert (same.difference, same.confidence_interval, same.better_fraction) == (0, (0, 0), 0.5)
 
 
 @pytest.mark.parametrize("mean", [-3.0, 0.0, 1.5])

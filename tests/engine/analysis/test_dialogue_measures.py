@@ -14,16 +14,13 @@ from engine.analysis.bits_per_character import EncodedText, convert_text, spelli
 from engine.analysis.dialogue_measures import (
     ContextReader,
     bits_by_context,
-    identification_accuracy,
     next_line_accuracy,
     next_speaker_accuracy,
-    read_scenes,
 )
 from engine.analysis.speaker_evaluation import evaluate_by_speaker
 from engine.analysis.speaker_posterior import MODEL_WEIGHT, MODEL_WEIGHT_WITH_TEXT, SpeakerPosterior
 from engine.analysis.written_speakers import guess_written_speaker, read_script
 from engine.config import ModelConfig
-from engine.data.lines import LineStore
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
@@ -34,7 +31,7 @@ from engine.models.base import score_sequence
 from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey
 from engine.training.speaker_text import fit_speaker_text
-from tests.support.models import ParallelReader, TokenByTokenModel, UniformModel, random_lstm
+from tests.support.models import ParallelReader, TokenByTokenModel, random_lstm
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 from tests.support.random_dialogues import (
     CAST,
@@ -79,19 +76,6 @@ def test_speakers_who_always_alternate_are_always_predicted():
     assert next_speaker_accuracy(reader, CAST[1:2]) == 1.0
 
 
-def test_identification_counts_only_the_chosen_speakers_and_long_lines():
-    """A scorer that always prefers SAM is right for SAM's lines of two words or more."""
-
-    def prefer_sam(context, text, *, expect_context):
-        return np.eye(len(CAST))[CAST.index("SAM")]
-
-    names, turns = ["FRODO", "SAM"], [turn for scene in SCENES for turn in scene]
-    expected = np.mean([turn.speaker == "SAM" for turn in turns if turn.speaker in names and " " in turn.text])
-    found = identification_accuracy(ContextReader(MODEL, SCENES), names, prefer_sam, with_context=False, min_words=2)
-    assert found == pytest.approx(expected)
-    assert 0 < expected < 1
-
-
 @pytest.mark.parametrize("speakers_shown", [True, False])
 def test_a_model_of_the_held_out_scenes_finds_their_next_lines(speakers_shown):
     """After four words that occur only here, the next line is nearly certain; shuffled contexts are of no use."""
@@ -108,15 +92,6 @@ def test_a_model_of_the_held_out_scenes_finds_their_next_lines(speakers_shown):
     unrelated = DialogueModel(KneserNey(encode_scenes(random_scenes(60)), TOKENIZER, order=1))
     guesses = next_line_accuracy(ContextReader(unrelated, scenes), speakers_shown=speakers_shown, num_candidates=5)
     assert guesses.by_likelihood < 0.5
-
-
-def test_scenes_are_read_from_lines():
-    store = LineStore()
-    store.add(["one", "two", "three", "four"], ["SAM", "GOLLUM", "HAMA", "SAM"], np.array([True, False, False, True]))
-    assert read_scenes(store.lines(), ("SAM", "GOLLUM", "SOMEONE")) == [
-        [Turn("SAM", "one"), Turn("GOLLUM", "two"), Turn("SOMEONE", "three")],
-        [Turn("SAM", "four")],
-    ]
 
 
 SCRIPT_CAST = ("FRODO", "SAM", "GOLLUM", "SOMEONE")
@@ -225,15 +200,6 @@ class CountingModel(DialogueModel):
         return super().advance_batch(states, tokens)
 
 
-def test_the_text_model_alone_recognizes_the_speakers_of_a_large_cast(monkeypatch):
-    monkeypatch.setattr(speaker_posterior, "MAX_READERS", len(CAST) - 1)
-    model = CountingModel(LSTM, TURN_MODEL, load_text_model=lambda: TEXT_MODEL)
-    guess = SpeakerPosterior(model).update("w1 w4", is_complete=True)
-    expected = guess.prior * np.exp(TEXT_MODEL.scores("w1 w4"))
-    assert guess.posterior == pytest.approx(expected / expected.sum())
-    assert model.num_batches == 0
-
-
 def test_one_more_word_costs_one_batch_and_the_states_of_a_long_text_are_bounded(monkeypatch):
     monkeypatch.setattr(speaker_posterior, "MAX_STEPS", 4)
     model = CountingModel(LSTM, TURN_MODEL)
@@ -283,12 +249,6 @@ def test_tokens_inside_a_word_belong_to_the_word():
         assert np.log(evidence.posterior) - np.log(evidence.posterior[0]) == pytest.approx(
             np.array(scores) - scores[0], abs=1e-3
         )
-
-
-def test_a_cast_of_one_is_certain():
-    guess = SpeakerPosterior(DialogueModel(UniformModel(TOKENIZER.with_cast(["SOMEONE"])))).update("w1 w2")
-    assert guess.posterior.tolist() == [1.0]
-    assert [evidence.gain for evidence in guess.words] == [0.0, 0.0]
 
 
 WRITTEN_CAST = ("GANDALF", "Bilbo", "the wizard")

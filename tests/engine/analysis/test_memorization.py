@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.analysis import memorization
 from engine.analysis.memorization import (
     MAX_OCCURRENCES,
     MIN_PASSAGE_LENGTH,
@@ -19,7 +18,6 @@ from engine.analysis.memorization import (
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.lines import Line
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.errors import CorpusError
 from tests.support.files import load_rows
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
@@ -148,12 +146,3 @@ def test_passages_of_written_words_match_an_exhaustive_search(tokenizer, lines, 
     words = [match.span() for match in re.finditer("[A-Za-z]+", text)]
     num_novel = sum(not any(a <= start and end <= b for a, b in expected) for start, end in words)
     assert (report.num_words, report.num_novel_words) == (len(words), num_novel)
-
-
-def test_the_limit_of_an_open_vocabulary_counts_words(tmp_path, monkeypatch):
-    data = load_rows(tmp_path, [("", "one two, three"), ("", "four five")], tokenizer="characters")
-    monkeypatch.setattr(memorization, "MAX_INDEXED_WORDS", 6)
-    TrainingIndex.from_dataset(data)
-    monkeypatch.setattr(memorization, "MAX_INDEXED_WORDS", 5)
-    with pytest.raises(CorpusError, match="has 6 words or more"):
-        TrainingIndex.from_dataset(data)

@@ -92,21 +92,6 @@ def test_token_scores_match_the_events_of_generation():
         assert score.top_tokens == event.top_tokens
 
 
-def test_scoring_stops_within_a_chunk_when_cancelled():
-    class CountingModel(TokenByTokenModel):
-        num_read = 0
-
-        def advance(self, state, token):
-            self.num_read += 1
-            return super().advance(state, token)
-
-    model = CountingModel(make_lstm())
-    words = tokenize_with_offsets(" ".join(WORDS * 20), VOCABULARY)
-    assert len(list(score_chunks(model, words, lambda: model.num_read > 100))) == 2  # 16 and 64 tokens
-    assert model.num_read == 101
-    assert list(score_chunks(model, tokenize_with_offsets("", VOCABULARY))) == []
-
-
 @pytest.mark.parametrize(
     ("model", "text"),
     [
@@ -150,27 +135,6 @@ def score_by_hand(log_probs, tokens, tokenizer):
         )
     )
     return scores
-
-
-def test_the_bits_of_a_word_are_the_sum_over_its_tokens():
-    tokenizer = character_tokenizer()
-    tokens = tokenize_with_offsets("an e😀x.\n", tokenizer, eos_per_line=True)
-    bits = [1.0, 2.0, 0.5, 4.0, 1.5, 0.25, 0.25, 1.0, 3.0, 2.0]  # of all tokens but the line end
-    scores = score_by_hand([-each * math.log(2) for each in bits], tokens, tokenizer)
-    np.testing.assert_allclose(scores.word_bits, [3.0, 4.5, 3.0, 3.0, 2.0, math.nan])
-    word = scores.word_score(0)
-    assert (word.bits, word.model_prob) == pytest.approx((3, 1 / 8))
-    space, emoji, letter = (scores.word_score(index) for index in (1, 2, 3))
-    parts = [[(text, round(part, 6)) for text, part in each.parts] for each in (word, space, emoji)]
-    assert parts == [[("a", 1.0), ("n", 2.0)], [(" ", 0.5), ("e", 4.0)], [("😀", 3.0)]]
-    assert (word.rank, emoji.rank, letter.rank) == (None, None, 9)
-    assert scores.word_score(5) is None
-    assert word.top_tokens[0][0] == tokenizer.tokens[10]
-    assert space.top_tokens[0][0] == tokenizer.tokens[13]  # alternatives to the letter, not to the space before it
-    summary = scores.summarize()
-    assert summary.bits_per_character == pytest.approx(15.5 / 7)
-    assert summary.evaluation.bits_per_token == pytest.approx(15.5 / 10)
-    assert summary.evaluation.unk_rate == 0  # id 0 is an ordinary token
 
 
 @settings(max_examples=40, deadline=None)

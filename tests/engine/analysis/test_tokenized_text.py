@@ -1,7 +1,5 @@
 """Tokens, words, sentences and speakers of a text with their places, and vocabularies by cut-off."""
 
-import re
-import time
 from collections import Counter
 
 import numpy as np
@@ -9,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.analysis.activations import find_lstm, find_top_activations, record_activations
-from engine.analysis.labelled_lines import LINE_END, encode_script, labelled_lines, read_label
+from engine.analysis.activations import find_lstm, record_activations
+from engine.analysis.labelled_lines import LINE_END, encode_script, read_label
 from engine.analysis.memorization import TrainingIndex
 from engine.analysis.token_scores import TokenScores, score_chunks
-from engine.analysis.tokenized_text import tokenize_with_offsets, written_words
+from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.analysis.vocabulary_cutoff import VocabularyCutoffs
 from engine.data.dataset import concatenate_lines
 from engine.data.lines import Line
@@ -134,26 +132,6 @@ def test_words_of_an_open_vocabulary_match_a_hand_written_split(tokenizer):
     assert [expected[first] for first, _ in sentences] == ["The", "'Tis", "😀", "the"]
 
 
-@given(TEXTS, OPEN_TOKENIZERS)
-def test_no_token_is_in_two_written_words(text, tokenizer):
-    text = re.sub(r"[^\S\n ]|[^\n -\U0010ffff]", " ", text)  # as `sanitize_text` does
-    tokens = tokenize_with_offsets(text, tokenizer, eos_per_line=True)
-    written = [text[word.start : word.end] for word in written_words(text)]
-    words = [tokens.word(index) for index in range(tokens.num_words)]
-    assert [word for word in words if word.strip(" ")] == written
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("unit", [".", "!'", "\n", ". ", "a"])
-def test_a_megabyte_takes_linear_time(unit):
-    text = unit * (1_000_000 // len(unit)) + "x"
-    assert len(tokenize_with_offsets(text, VOCABULARY, eos_per_line=True).sentence_starts) <= 2
-    for tokenizer in (bpe_tokenizer(), character_tokenizer()):
-        started = time.process_time()
-        tokenize_with_offsets(text[:100_000], tokenizer, eos_per_line=True)
-        assert time.process_time() - started < 1.5
-
-
 LINES = st.lists(st.lists(st.sampled_from("abcdefg"), max_size=8).map(" ".join), max_size=12)
 
 
@@ -204,20 +182,6 @@ def test_a_line_begins_with_a_name_of_the_cast_or_in_capitals(line, speaker, len
     assert read_label(line, CAST) == (speaker, length)
 
 
-def test_lines_have_the_places_of_their_names_and_texts():
-    text = "  GANDALF:  hello there \n\nno name\r\nFRODO:"
-    lines = list(labelled_lines(text, CAST))
-    assert [(line.speaker, text[line.text_start : line.text_end]) for line in lines] == [
-        ("GANDALF", "hello there"),
-        ("", ""),
-        ("", "no name"),
-        ("FRODO", ""),
-    ]
-    assert [text[line.start : line.text_start] for line in lines] == ["GANDALF:  ", "", "", "FRODO:"]
-    assert [line.is_blank for line in lines] == [False, True, False, False]
-    assert [text[line.end : line.next_start] for line in lines] == ["\n", "\n", "\r\n", ""]
-
-
 @given(st.sampled_from(TOKENIZERS), TURNS)
 def test_a_script_is_read_as_its_turns(tokenizer, turns):
     script = "".join(f"{turn.speaker}: {turn.text}\n" for turn in turns)
@@ -231,18 +195,6 @@ def test_a_line_without_a_name_is_said_by_someone_and_empty_lines_end_a_scene(to
     first, second = (encode_turns(tokenizer, [turn]) for turn in (Turn("GANDALF", "the"), Turn("FRODO", "tower")))
     tokens = tokenize_with_offsets("\n\nGANDALF: the\n\n \nFRODO: tower\n\n", tokenizer)
     assert read_ids(tokens) == [*first, EOS_ID, *second]
-
-
-@ALL_TOKENIZERS
-def test_speakers_are_no_words(tokenizer):
-    text = "GANDALF: the tower\nMAN ON WALL: we walked"
-    tokens = tokenize_with_offsets(text, tokenizer)
-    assert [tokens.word(index) for index in range(tokens.num_words)] == ["the", "tower", "\n", "we", "walked"]
-    assert tokens.has_letters.tolist() == [True, True, False, True, True]
-    assert [text[start:end] for start, end in tokens.label_spans] == ["GANDALF: ", "MAN ON WALL: "]
-    assert tokens.skipped_texts() == []
-    names = [tokenizer.cast[(tokens.speaker_of(int(i)) or 0) - tokenizer.num_text_tokens] for i in tokens.word_starts]
-    assert names == ["GANDALF"] * 3 + ["SOMEONE"] * 2
 
 
 @given(st.sampled_from(TOKENIZERS), SCRIPTS)
@@ -306,19 +258,6 @@ def test_activations_are_those_after_the_speaker(model):
     np.testing.assert_array_equal(layer.cell, whole.cell[ids < model.tokenizer.num_text_tokens])
     [without] = record_activations(lstm, tokens.ids)
     assert not np.allclose(layer.cell[0], without.cell[0])
-
-
-def test_a_search_reads_each_line_after_its_speaker():
-    lstm, tokenizer = find_lstm(WORD_MODEL), WORD_MODEL.tokenizer
-    lines = [tokenizer.encode(text) for text in ("we walked all night", "the tower", *["we walked all night"] * 2)]
-    speakers = [tokenizer.speaker_id(name) for name in ("GANDALF", "FRODO", "GOLLUM", "GANDALF")]
-    found = find_top_activations(lstm, lines, 0, 3, "cell", 20, speakers=speakers)
-    expected = {
-        (index, position): value
-        for index in range(3)  # the last line repeats the first one, with the same speaker
-        for position, value in enumerate(record_activations(lstm, [speakers[index], *lines[index]])[0].cell[1:, 3])
-    }
-    assert {(each.line_index, each.position): each.value for each in found.highest} == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("tokenizer", ["words", "bpe"])
