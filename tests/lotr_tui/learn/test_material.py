@@ -1,13 +1,11 @@
 """Corpus and models of the class: trained once for each corpus, shared by chapters, and nothing incomplete is kept."""
 
-import threading
 from dataclasses import replace
 
 import pytest
 
 from engine.errors import InvalidInputError, RunError
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.runs.directory import read_config
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from lotr_tui.learn import class_models
@@ -15,12 +13,10 @@ from lotr_tui.learn.class_models import (
     LABELS,
     LOCK_FILE,
     bundled_data_config,
-    class_model_config,
     class_models_dir,
     train_class_model,
 )
 from lotr_tui.learn.material import Material
-from lotr_tui.learn.shared_jobs import SharedJobs
 from lotr_tui.session.session_model import load_session_model
 from tests.support.files import CYRILLIC, run_to_end, write_corpus
 
@@ -33,15 +29,6 @@ def never():
 
 def folders(home):
     return {path.name for path in (home / "class").iterdir()} - {LOCK_FILE}
-
-
-@pytest.mark.parametrize("name", LABELS)
-def test_bundled_models_have_the_configuration_of_the_class(name):
-    run, lines = run_to_end(train_class_model(name, bundled_data_config(), "", 1000, never))
-    assert run == assets_dir() / "class" / name
-    assert not lines
-    assert read_config(run).data == bundled_data_config()
-    assert load_model(run).config.model == class_model_config(name, bundled_data_config()).model
 
 
 @pytest.mark.parametrize("name", LABELS)
@@ -77,24 +64,6 @@ def test_two_sessions_train_a_model_once(tmp_path, monkeypatch):
     written_at = (run / "model.safetensors").stat().st_mtime_ns
     assert run_to_end(second)[0] == run
     assert (run / "model.safetensors").stat().st_mtime_ns == written_at
-
-
-def test_two_waiters_share_a_job():
-    jobs, can_end = SharedJobs(), threading.Event()
-    starts: list[str] = []
-
-    def count(cancelled):
-        starts.append("")
-        yield "one runs"
-        can_end.wait(10)
-        return []
-
-    waiters = [jobs.wait_for("one", count, never) for _ in range(2)]
-    assert [next(waiter) for waiter in waiters] == ["one runs"] * 2
-    can_end.set()
-    first, second = (run_to_end(waiter)[0] for waiter in waiters)
-    assert first is second
-    assert len(starts) == 1
 
 
 def session_model_of(run):
