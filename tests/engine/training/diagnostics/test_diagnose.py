@@ -3,24 +3,19 @@
 import json
 import math
 import shutil
-import time
-from dataclasses import replace
 from itertools import chain
 from types import SimpleNamespace
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import Config
-from engine.events import Diagnosed, Evaluated, Resume, Snapshot, Started, Step
+from engine.events import Diagnosed, Evaluated, Started, Step
 from engine.runs.directory import LOG_FILE, METRICS_FILE
 from engine.runs.metrics import read_current_rows
-from engine.training.diagnostics import probes
-from engine.training.diagnostics.detector import DiskReading, Finding, GpuReading, Recovered, TrainingSetup
+from engine.training.diagnostics.detector import DiskReading, Finding, GpuReading, TrainingSetup
 from engine.training.diagnostics.diagnose import Diagnostician, diagnose
-from engine.training.diagnostics.disk_space import DiskSpace
 from engine.training.diagnostics.forgetting import Forgetting
 from engine.training.diagnostics.gradients import ExplodingGradients, VanishingGradients
 from engine.training.diagnostics.idle_gpu import NUM_READINGS, IdleGpu
@@ -144,22 +139,6 @@ def test_what_is_no_problem_is_not_reported(detector, observations, values):
     assert first_finding(detector(), observations, **values) is None
 
 
-def test_disk_is_full_before_a_checkpoint_fails_and_again_after_it_had_room():
-    detector, training, outcomes = DiskSpace(), setup(optimizer="adamw", averaging="ema"), []
-    for observation in (
-        STARTED,
-        DiskReading(23_000_000),  # the estimate is 5 copies of a million parameters, and a margin
-        DiskReading(21_000_000),
-        Snapshot(3, bytes(1000)),
-        DiskReading(1_500),
-        DiskReading(2_300),
-        DiskReading(1_000),
-    ):
-        detector, outcome = detector.observe(observation, training)
-        outcomes.append(type(outcome) if outcome is not None else None)
-    assert outcomes == [None, None, Finding, None, None, Recovered, Finding]
-
-
 @settings(max_examples=25)
 @given(
     noise=st.lists(st.lists(st.floats(-1, 1), min_size=8, max_size=8), min_size=3, max_size=30),
@@ -181,7 +160,6 @@ def test_healthy_decreasing_noisy_curve_never_alarms(noise, start, end, norm, in
     assert diagnoses(chain.from_iterable((each, *readings) for each in observations), init=init) == []
 
 
-RISING = evaluations(200, 80, 60, 70, 80, 90, 100, 110)
 CONFIG = Config().with_values(epochs=100)
 
 
@@ -212,54 +190,11 @@ def test_every_kind_is_reported_once():
     }
 
 
-def test_a_resumed_training_repeats_no_diagnosis_unless_it_starts_before_it(tmp_path):
-    (first,) = diagnosed([STARTED, *RISING[:7]], tmp_path)
-    assert diagnosed([STARTED, Resume(first.step + 1), *RISING[7:]], tmp_path) == []
-    (second,) = diagnosed([STARTED, Resume(first.step), *RISING[6:]], tmp_path)
-    assert second == first  # with the best evaluation of the earlier process
-
-
 def test_missing_space_is_reported_before_the_first_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
     (found,) = diagnosed([STARTED, *steps(80, 79, 78)], tmp_path)
     assert (found.kind, found.step) == ("disk_space", 0)
     assert "it needs 22.0 MB, and 5.0 MB are free" in found.message
-
-
-def gpu_training(run_dir, monkeypatch, readings):
-    """Return the stream of a training on a GPU that takes as long as these readings, of which one comes each ms."""
-    monkeypatch.setattr(probes, "GPU_INTERVAL", 0.001)
-    waiting = list(readings)
-
-    def utilization(device):
-        if not waiting:
-            raise RuntimeError("driver")  # a GPU that stops to report
-        return waiting.pop(0)
-
-    monkeypatch.setattr(torch.cuda, "utilization", utilization)
-
-    def training():
-        yield replace(STARTED, device="cuda:0")
-        yield step(1)
-        for number in range(2, 500):
-            time.sleep(0.01)
-            yield step(number)
-            if not waiting:
-                break
-        yield step(501)
-
-    return list(diagnose(training(), CONFIG, run_dir))
-
-
-@pytest.mark.parametrize(("readings", "idle"), [([30] * 140, "idle 70%"), ([90] * 140, ""), ([0] * 30, "")])
-def test_a_gpu_is_idle_after_many_low_readings_in_a_thread_and_may_stop_to_report(
-    tmp_path, monkeypatch, readings, idle
-):
-    stream = gpu_training(tmp_path, monkeypatch, readings)
-    found = [event for event in stream if isinstance(event, Diagnosed)]
-    assert [event.kind for event in found] == ["idle_gpu"] * bool(idle)
-    assert all(idle in event.message for event in found)
-    assert stream[-1] == step(501)
 
 
 SETTINGS = {"variable_bptt": False, "ar": 0.0, "tar": 0.0, "clip": 1.0, "lr": 0.02}

@@ -18,7 +18,6 @@ from engine.training.run import train
 from engine.training.transfer.initial_run import DEFAULT_PATIENCE, configure
 from engine.training.transfer.word_mapping import map_to_vocabulary
 from tests.support.files import sentences, write_csv
-from tests.support.models import random_weights
 from tests.support.open_models import bpe_tokenizer
 from tests.support.training import (
     NO_DROPOUT,
@@ -76,15 +75,6 @@ def test_architecture_and_tokenizer_come_from_the_run_and_the_rest_from_the_pres
     assert configure(PRESET, options("x"), runs_dir).training.patience == 0
 
 
-def test_an_open_vocabulary_has_no_settings_about_words_unless_they_are_set(runs_dir):
-    preset = PRESET.with_values(punctuation=True, subword_embeddings=True)
-    for values in ({"tokenizer": "characters"}, {"tokenizer": "bpe"}, {"init": "letters"}):
-        model = configure(preset, options("x", **values), runs_dir).model
-        assert (model.punctuation, model.subword_embeddings) == (False, False)
-    assert configure(preset, options("x", tokenizer="bpe", subword_embeddings=True)).model.subword_embeddings
-    assert configure(preset, options("x")) == preset.with_values(corpus="x")
-
-
 @pytest.mark.parametrize(
     ("init", "values", "message"),
     [
@@ -126,16 +116,6 @@ def test_words_get_the_vocabulary_of_the_corpus_and_mapped_weights(runs_dir, cor
     assert weights_equal(weights_of(first), map_to_vocabulary(initial.weights, WORDS, tokenizer))
     row = tokenizer.token_to_id["miller"]
     assert np.array_equal(weights_of(first)["embedding.weight"][row], initial.weights["embedding.weight"][3])
-
-
-def test_subword_embeddings_do_not_change_the_initial_model(dataset):
-    """The exported embeddings include subword vectors, so the new ones start at zero, and are trained."""
-    config = make_config(subword_embeddings=True)
-    weights = random_weights(config.model, dataset.tokenizer)
-    trainer = make_trainer(dataset, initial_weights=weights, subword_embeddings=True)
-    assert weights_equal(trainer.state.network.export_weights(), weights)
-    trainer.train_step()
-    assert float(trainer.state.network.subword_embedding.detach().abs().max()) > 0
 
 
 def test_the_weights_of_an_epoch_are_a_start_and_the_name_of_the_run_stays_valid(runs_dir, corpus, monkeypatch):
@@ -197,12 +177,6 @@ def names(dataset, **values):
 
 def lstm_parameters(layer):
     return {f"layers.{layer}.{kind}_l0" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
-
-
-def test_a_tied_embedding_belongs_to_the_output_layer(dataset):
-    top, lstm = names(dataset, subword_embeddings=True, punctuation=True)
-    assert {"embedding.weight", "subword_embedding", "output.bias", "punctuation_softmax.bias"} <= top
-    assert lstm == lstm_parameters(0)
 
 
 def test_each_lower_layer_moves_by_the_learning_rate_divided_once_more(dataset):
