@@ -12,14 +12,16 @@ from engine.errors import InvalidInputError, RunError
 from engine.generation.generate import (
     NUM_KEY_TOKENS,
     Done,
+    TextInProgress,
     force_token,
     generate,
     generate_from,
     noise_key,
+    sample_step,
     tokens_per_second,
 )
 from engine.generation.preview import next_token_probs
-from engine.generation.prompt import prefill
+from engine.generation.prompt import prefill, prefill_prompt
 from engine.generation.sampling import process_log_probs, sampling_probs
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from tests.support import sampling
@@ -64,6 +66,8 @@ class TestInputs:
         assert np.array_equal(prefill(model, ()).log_probs, model.advance((), EOS_ID)[0])
         parts = prefill(MODEL, [6, 7], prefill(MODEL, [5]))
         assert np.array_equal(prefill(MODEL, [5, 6, 7]).log_probs, parts.log_probs)
+        assert np.array_equal(prefill_prompt(MODEL, [7], prefill(MODEL, [5, 6])).log_probs, parts.log_probs)
+        assert prefill(MODEL, [], parts) is parts
 
     def test_generating_from_a_kept_state_equals_generating_from_the_text(self):
         kept = prefill(MODEL, [5, 6])
@@ -89,11 +93,15 @@ class TestInputs:
     def test_noise_depends_on_the_seed_and_at_the_start_of_a_line_on_what_was_said(self):
         tokenizer = id_vocabulary(6).with_cast(("SAM", "SOMEONE"))
         for speaker in map(tokenizer.speaker_id, tokenizer.cast):
-            keys = [
-                noise_key(tokenizer, (*said, speaker), 7) for said in ((2,), (3,), (2, 3), (2, *(3,) * NUM_KEY_TOKENS))
-            ]
-            assert len({*keys}) == 4
-            assert keys[3] == noise_key(tokenizer, (4, *(3,) * NUM_KEY_TOKENS, speaker), 7)
+            short, long = ((2,), (3,), (2, 3)), [(2, *(3,) * (NUM_KEY_TOKENS - more)) for more in (1, 0)]
+            keys = [noise_key(tokenizer, (*said, speaker), 7) for said in (*short, *long)]
+            assert len({*keys}) == 5
+            assert keys[0] == (7, 2337085335), "a seed would no longer give the replies of earlier versions"
+            assert keys[4] == noise_key(tokenizer, (4, *(3,) * NUM_KEY_TOKENS, speaker), 7)
+            model, text = FixedModel([1] * len(tokenizer)), (2, speaker)
+            model.tokenizer = tokenizer
+            rng = TextInProgress.start(model, prefill(model, text), text, SETTINGS, 7).rng
+            assert rng.random() == np.random.default_rng(keys[0]).random()
         for other, ids in ((tokenizer, (2, 5)), (tokenizer, ()), (id_vocabulary(6), (5,))):
             assert noise_key(other, ids, 7) == (7,)
 
@@ -181,7 +189,7 @@ class TestFigures:
     @pytest.mark.parametrize("settings", [SamplerSettings(), SamplerSettings(temperature=0), SamplerSettings(top_k=1)])
     def test_probabilities_that_are_not_numbers_are_an_error(self, settings):
         model = FixedModel([math.nan] * 5)
-        with pytest.raises(RunError, match="the model's probabilities are not numbers"):
+        with pytest.raises(RunError, match=r"^the model's probabilities are not numbers"):
             generate_tokens(model, settings, 0)
         with pytest.raises(RunError, match="the model's probabilities are not numbers"):
             next_token_probs(prefill(model, [2]).log_probs, settings, [2], id_vocabulary(5), top_n=4)
@@ -196,6 +204,8 @@ def test_a_forced_token_has_the_figures_of_its_position(first):
         assert (event.index, event.id, event.text) == (0, token, MODEL.tokenizer.tokens[token])
         assert event.sampling_prob == pytest.approx(chain[token])
         assert event.num_kept == np.count_nonzero(chain)
+        dropped = event.without_distribution()
+        assert (dropped, dropped.log_probs) == (event, None)
         assert event.rank == sorted(kept.log_probs, reverse=True).index(kept.log_probs[token]) + 1
         assert np.array_equal(after.log_probs, prefill(MODEL, [5, 6, token]).log_probs)
     assert (chain[EOS_ID] == 0) == first
@@ -232,8 +242,11 @@ def test_time_between_events_is_not_counted(clock, reason, words):
     assert [(event.index, event.seconds) for event in events] == [(index, 1.0) for index in range(words)]
 
 
-def test_a_forced_token_has_a_time(clock):
-    assert force_token(MODEL, prefill(MODEL, [5, 6]), [5, 6], SETTINGS, 9)[0].seconds == 1.0
+def test_a_forced_token_has_a_time_and_texts_of_one_step_share_theirs(clock):
+    state = prefill(MODEL, [5, 6])
+    assert force_token(MODEL, state, [5, 6], SETTINGS, 9)[0].seconds == 1.0
+    texts = [TextInProgress.start(MODEL, state, [5, 6], SETTINGS, seed) for seed in (1, 2)]
+    assert [event.seconds for event in sample_step(MODEL, texts, suppress_eos=True)] == [0.5, 0.5]
 
 
 def test_speed_is_zero_without_a_measured_time():

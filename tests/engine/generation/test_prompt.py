@@ -11,8 +11,8 @@ from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import PromptError
-from engine.generation.generate import TokenEvent, force_token, generate
-from engine.generation.prompt import encode_prompt, last_word_start, prefill, prefill_prompt
+from engine.generation.generate import TextInProgress, TokenEvent, force_token, generate
+from engine.generation.prompt import MAX_REREAD_TOKENS, encode_prompt, last_word_start, prefill, prefill_prompt
 from engine.generation.settings import SamplerSettings
 from tests.support.models import random_lstm
 from tests.support.sampling import id_vocabulary
@@ -59,7 +59,10 @@ NO_WORD = "prompt '%s' has no word; type at least one"
             UNKNOWN_WORDS,
             "the model knows none of the prompt's words: one, two, three, four, five, and 2 more; use other words",
         ),
-        ("x" * 41, f"the model knows none of the prompt's words: {'x' * 40}…; use other words"),
+        (
+            "x" * 41 + " " + "y" * 40,
+            f"the model knows none of the prompt's words: {'x' * 40}…, {'y' * 40}; use other words",
+        ),
         ("<unk> <eos>", "the model knows none of the prompt's words: unk, eos; use other words"),
     ],
 )
@@ -108,7 +111,7 @@ def test_a_reopened_word_is_completed_by_a_longer_token_that_begins_with_it(prom
 
 
 def test_the_most_probable_end_of_the_prompt_is_chosen():
-    for prompt in ("The wiz", "The wi", "The w", "A wise wiza", "wi", "The zar"):
+    for prompt in ("The wiz", "The wi", "The w", "A wise wiza", "wiz", "The zar", "Ther"):
         ids = list(encode_prompt(prompt, BPE).ids)
         start = max(index for index, id in enumerate(ids) if BPE.word_starts[id] or index == 0)
         assert last_word_start(BPE, ids) == start
@@ -123,13 +126,24 @@ def test_the_most_probable_end_of_the_prompt_is_chosen():
         assert prefill_prompt(MODEL, ids).num_reread_tokens == best
 
 
+def test_a_prompt_ends_inside_a_word_of_an_open_vocabulary_only():
+    letter, space = (BPE.tokens.index(text) for text in "w ")
+    long_word = [space, *[letter] * (MAX_REREAD_TOKENS + 36)]
+    for ids, start in (([], 0), ([letter, EOS_ID], 2), ([letter, space], 1), (long_word, 37)):
+        assert last_word_start(BPE, ids) == start
+    assert last_word_start(id_vocabulary(5), [2, 3]) == 2
+    assert np.array_equal(prefill_prompt(MODEL, []).log_probs, prefill(MODEL, []).log_probs)
+
+
 @pytest.mark.parametrize(("likely", "piece", "num_reread"), [([" wizard"], "ard", 2), ([" wi", "zar"], "ar", 1)])
 def test_a_probable_longer_token_continues_the_prompt_inside_the_word(likely, piece, num_reread):
     bias = np.zeros(len(BPE), np.float32)
     bias[[BPE.tokens.index(token) for token in likely]] = 30
     model = type(MODEL)(CONFIG, BPE, dict(MODEL.weights) | {"output.bias": bias})
     ids = encode_prompt("The wiz", BPE).ids
-    assert prefill_prompt(model, ids).num_reread_tokens == num_reread
+    state = prefill_prompt(model, ids)
+    assert state.num_reread_tokens == num_reread
+    assert TextInProgress.start(model, state, ids, SETTINGS, 0).history == [*ids[:-num_reread]]
     first = next(generate(model, ids, SETTINGS, 0))
     assert (first.text, first.piece) == (likely[-1], piece)
 
@@ -146,6 +160,8 @@ def test_every_token_of_an_open_vocabulary_can_be_sampled(seed):
     events = list(generate(likely, CHARACTERS.encode("a").tolist(), SETTINGS, seed))
     assert len(events) == SETTINGS.max_tokens + 1
     assert all(event.id == 0 for event in events if isinstance(event, TokenEvent))
+    forced, _ = force_token(likely, prefill(likely, [5]), [5], SETTINGS, 0)
+    assert forced.sampling_prob > 0.9
 
 
 def test_pieces_show_whole_characters_only():

@@ -22,7 +22,13 @@ from engine.generation.processors import (
     log_softmax,
 )
 from engine.generation.prompt import prefill
-from engine.generation.sampling import process_log_probs, sample_tokens, sampling_entropy_bits, sampling_probs
+from engine.generation.sampling import (
+    process_log_probs,
+    sample_tokens,
+    sampling_entropy_bits,
+    sampling_probs,
+    top_tokens,
+)
 from engine.generation.settings import SamplerSettings
 from tests.support.sampling import (
     CHAINS,
@@ -31,14 +37,21 @@ from tests.support.sampling import (
     chain_id,
     generate_tokens,
     id_vocabulary,
-    kept_ids,
     naive_chain,
     naive_order,
     naive_top_p,
-    random_logits,
     without_times,
     zipf_probs,
 )
+
+
+def random_logits(seed, size=40):
+    return log_softmax(np.random.default_rng(seed).normal(0, 3, size))
+
+
+def kept_ids(logits):
+    return set(np.flatnonzero(logits > -np.inf).tolist())
+
 
 SEEDS = range(8)
 
@@ -164,6 +177,11 @@ class TestChain:
             alone = sampling_probs(log_probs[i : i + 1], CHAINS[i : i + 1], histories[i : i + 1], suppress_eos=False)
             assert np.array_equal(alone[0], probs[i])
             assert sampled[i] == max(range(40), key=lambda word: alone[0, word] / noise[i, word])
+        with pytest.raises(ValueError, match="shorter"):
+            sampling_probs(log_probs, CHAINS[:-1], histories[:-1], suppress_eos=False)
+        ids, values = top_tokens(log_probs, 3)
+        assert ids.tolist() == [naive_order(row)[:3] for row in log_probs]
+        assert np.array_equal(values, np.take_along_axis(log_probs, ids, axis=1))
 
 
 class TestPreview:

@@ -179,7 +179,7 @@ def test_counts_are_those_of_the_training_text(train, text, order):
             assert [level.context for level in backoff.levels] == [state[i:] for i in range(len(state) + 1)]
             for level in backoff.levels:
                 is_highest = len(level.context) == order - 1
-                assert level.counts_tokens_before is not is_highest
+                assert level.counts_tokens_before is (not is_highest)
                 count = occurrences if is_highest else tokens_before
                 counts = [count(padded, (*level.context, each)) for each in range(SIZE)]
                 assert level.count == counts[target]
