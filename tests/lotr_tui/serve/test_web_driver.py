@@ -38,7 +38,8 @@ class ServedApp:
             env=os.environ | {"TERM": "xterm-256color"} | environment,
         )
         self.text = ""
-        assert self.process.stdout.readline() == b"__GANGLION__\n"
+        while (line := self.process.stdout.readline()) != b"__GANGLION__\n":  # the driver has not started yet
+            assert line == b"printed by a library\n"
 
     def send(self, kind, data):
         self.process.stdin.write(struct.pack(">cI", kind, len(data)) + data)
