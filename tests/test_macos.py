@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import subprocess
 import sys
 
 import pytest
@@ -9,10 +10,18 @@ import pytest
 from engine.errors import RunError
 from engine.runs.manage import rename_run
 from engine.storage import files
-from tests.support.commands import run_process
 from tests.support.files import CHECKOUT
 from tests.support.random_dialogues import write_dialogue_run
 from tests.support.terminal import MODEL_READY_TEXT, Terminal
+
+
+def run_process(command, folder, environment):
+    """Run a command in `folder` for at most 60 s, and check that it succeeds."""
+    options = {"capture_output": True, "text": True, "timeout": 60, "check": False}
+    process = subprocess.run(command, cwd=folder, env=environment, **options)
+    assert process.returncode == 0, process.stderr
+    return process
+
 
 PROGRAM = """
 import os, select, signal, sys, sysconfig

@@ -83,7 +83,6 @@ class ServeProcess:
         return self._process.pid
 
     def app_pids(self):
-        """Return the process ids of the apps that the server has started and that run."""
         import psutil
 
         return [child.pid for child in psutil.Process(self.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
@@ -109,11 +108,9 @@ class BrowserTab:
         page.add_init_script(_HOOKS.replace("TIMEOUT", str(1000 * TIMEOUT_SECONDS)))
 
     def screen(self):
-        """Return the rows of the terminal, as xterm.js has read them."""
         return self.page.evaluate("() => window.lotrScreen()")
 
     def wait_for(self, text):
-        """Wait until the terminal shows `text`."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while text not in (screen := self.screen()) or not screen.strip():
             if time.monotonic() > deadline:
@@ -140,16 +137,15 @@ class BrowserTab:
 
 @contextmanager
 def run_chromium():
-    """Run a headless Chromium that is installed on this machine."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
 
 
-def open_tab(browser, url, ready_text, size=(1280, 720)):
+def open_tab(browser, url, ready_text):
     """Open a URL in a separate browser window, without the cookies of others, and wait for `ready_text`."""
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
     tab = BrowserTab(context.new_page())
     tab.page.goto(url)
     tab.wait_for(ready_text)

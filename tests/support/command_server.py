@@ -26,7 +26,6 @@ TIMEOUT = 60
 
 
 def serve():
-    """Run a command for each request."""
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         cli(["locate"])  # imports what every command needs
     gc.freeze()  # otherwise the garbage collection of a fork would copy the memory of this process

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 from contextlib import contextmanager
 from subprocess import CompletedProcess
@@ -49,7 +48,6 @@ def run_here(arguments, stdin=b"", **variables):
 
 
 def refusal(process):
-    """Return the line on stderr of a command that was refused."""
     assert (process.returncode, process.stdout) == (2, ""), process
     (line,) = process.stderr.splitlines()
     assert line.startswith("lotr-tui: ")
@@ -57,15 +55,6 @@ def refusal(process):
     return line
 
 
-def run_process(command, folder, environment):
-    """Run a command in `folder` for at most 60 s, and check that it succeeds."""
-    options = {"capture_output": True, "text": True, "timeout": 60, "check": False}
-    process = subprocess.run(command, cwd=folder, env=environment, **options)
-    assert process.returncode == 0, process.stderr
-    return process
-
-
 def json_output(process):
-    """Return the JSON value that a successful command printed."""
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout)

@@ -57,7 +57,6 @@ def finish_scene(conversation):
 
 
 def say(conversation, session_model, text, answering="GANDALF", *, speaking_as="", previous=None, seed=1, best_of=1):
-    """Say a line, and return the complete answer."""
     conversation.say(session_model, text, speaking_as, answering, SETTINGS, seed, previous, best_of)
     return finish_reply(conversation)
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 from engine.config import Config
@@ -19,9 +18,6 @@ from engine.runtime.distributed import distributed_context
 from engine.training import reporting
 from engine.training.checkpoint import ResumeCheckpoint
 from engine.training.run import train
-
-Result = dict[str, Any]
-"""Summary of a training: `steps`, `evaluated` and `test` are independent of the clock, `sha256` is of the weights."""
 
 
 @patch.object(reporting, "REPORT_INTERVAL", 0.0)

@@ -5,14 +5,13 @@ import os
 import random
 import resource
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from safetensors.numpy import save
 
 from engine.config import Config, DataConfig
-from engine.data.dataset import load_dataset, summarize_dataset
+from engine.data.dataset import load_dataset
 from engine.data.tokenizers.loading import tokenizer_file_name
 from engine.data.tokenizers.words import WordTokenizer
 from tests.support.models import random_weights
@@ -32,52 +31,34 @@ def sentences(number, seed=7):
     return [" ".join(rng.choice(part) for part in (subjects, verbs, objects, times)) for _ in range(number)]
 
 
-def write_csv(path, texts, encoding="utf-8", separator=",", columns=("char", "dialog")):
+def write_csv(path, texts, columns=("char", "dialog")):
     """Write a CSV with one speaker and one text per row, and return its path."""
-    with path.open("w", encoding=encoding, newline="") as file:
-        writer = csv.writer(file, delimiter=separator)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows((f"SPEAKER{i % 3}", text) for i, text in enumerate(texts))
     return path
 
 
-def write_run(folder, seed=0):
+def write_run(folder):
     """Write a run directory with random weights that can be loaded and played, and return its path."""
     config = Config("tiny").with_values(embedding_size=8, hidden_size=8)
-    return write_random_run(folder, config, WordTokenizer(("<unk>", "<eos>", *KNOWN_WORDS)), seed)
+    return write_random_run(folder, config, WordTokenizer(("<unk>", "<eos>", *KNOWN_WORDS)))
 
 
-def write_random_run(folder, config, tokenizer, seed=0):
-    """Write a run directory of a configuration and tokenizer with random weights, and return its path."""
+def write_random_run(folder, config, tokenizer):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json())
     (folder / tokenizer_file_name(config.data.tokenizer)).write_text(tokenizer.to_json())
-    (folder / "model.safetensors").write_bytes(save(random_weights(config.model, tokenizer, seed)))
+    (folder / "model.safetensors").write_bytes(save(random_weights(config.model, tokenizer)))
     return folder
 
 
-def write_sparse_file(path, start=b"", size=50_000_000_000):
-    """Write a file that seems to have `size` bytes and takes no space on the disk."""
+def write_sparse_file(path, start=b""):
+    """Write a file that seems to have 50 GB and takes no space on the disk."""
     path.write_bytes(start)
-    os.truncate(path, size)
+    os.truncate(path, 50_000_000_000)
     return path
-
-
-def dataset_content(dataset):
-    """Return all parts of a dataset in a form that can be compared with `==`."""
-    arrays = (
-        *(dataset.train, dataset.valid, dataset.test, dataset.train_punctuation),
-        *(dataset.train_lines.offsets, dataset.train_scene_offsets, dataset.corpus.lines.scene_ids),
-    )
-    lines = (
-        dataset.splits.train,
-        dataset.splits.valid,
-        dataset.splits.test,
-        dataset.train_source_lines,
-        dataset.corpus.lines,
-    )
-    facts = [dataset.tokenizer, dataset.mode, dataset.stats, replace(dataset.corpus, lines=None)]
-    return [*(array.tolist() for array in arrays), *(list(part) for part in lines), *facts, summarize_dataset(dataset)]
 
 
 def load_rows(tmp_path, lines, **values):
@@ -94,7 +75,6 @@ def load_rows(tmp_path, lines, **values):
 
 
 def encode_lines(lines, tokenizer):
-    """Return the ids of each line that has a token, each encoded alone."""
     return tuple(ids for line in lines if (ids := tokenizer.encode(line.text)).size)
 
 
@@ -104,7 +84,6 @@ CYRILLIC = "кольцо потеряно и мы должны найти его
 
 
 def write_corpus(path, num_lines=300, words=ENGLISH):
-    """Write a CSV of lines with random words, and return the configuration of the corpus."""
     rng = random.Random(1)
     lines = (f"SAM,{' '.join(rng.choices(words.split(), k=9))}\n" for _ in range(num_lines))
     path.write_text("char,dialog\n" + "".join(lines), encoding="utf-8")

@@ -12,16 +12,12 @@ from tests.support.app import VOCABULARY, FakeJob, make_decoder
 STARTED = Started("live", "class-live", 400_000, 2249, 111_538, 13_894, 5, "cpu", "", 285.8, 110.2)
 
 
-def live_events(valid, train=None, *, started=STARTED, models=False):
+def live_events(valid, train=None, *, models=False):
     """Return the events of a training with an evaluation before the first step, and then four in each epoch.
 
-    Args:
-        valid: Perplexities of the evaluations.
-        train: Perplexities of the report before each later evaluation; None for those of the evaluations.
-        started: First event.
-        models: True if the evaluations have a model.
+    `valid` are perplexities of the evaluations, and `train` those of the report before each later one.
     """
-    events = [started]
+    events = [STARTED]
     for number, perplexity in enumerate(valid):
         step, epoch, seconds = 56 * number, number / 4, 0.7 * number
         if number:

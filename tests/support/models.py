@@ -6,7 +6,6 @@ import numpy as np
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
-from engine.models.base import hidden_vector_function
 from engine.models.decoders import weight_shapes
 from engine.models.numpy_lstm import NumpyLSTM
 
@@ -36,11 +35,6 @@ def distributions(model, ids):
         log_probs, state = model.advance(state, int(token))
         rows.append(np.exp(log_probs.astype(np.float64)))
     return np.stack(rows)
-
-
-def hidden_vector(model, state):
-    """Return the vector that the token after `state` is predicted from; empty if the model has none."""
-    return hidden_vector_function(model)(state)
 
 
 class TokenByTokenModel:
@@ -78,21 +72,7 @@ class ParallelReader(TokenByTokenModel):
         return np.stack(rows), state
 
 
-def assert_branches_are_independent(model, state, token, other_token):
-    """Assert that a kept state and its results do not change when the model reads on from it, twice."""
-    first, state_after = model.advance(state, token)
-    second, _ = model.advance(state_after, other_token)
-    kept = first.copy()
-    model.advance(state, other_token)
-    again, state_after_again = model.advance(state, token)
-    assert np.array_equal(first, kept)
-    assert np.array_equal(first, again)
-    assert np.array_equal(second, model.advance(state_after_again, other_token)[0])
-
-
 class UniformModel:
-    """A model for which all tokens are equally likely."""
-
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
 

@@ -35,7 +35,6 @@ def make_model(seed=0, **values):
 
 
 def make_window(time=7, batch=3):
-    """Return random token ids `[time, batch]`."""
     return torch.randint(VOCABULARY_SIZE, (time, batch), generator=seeded(9))
 
 

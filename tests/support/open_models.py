@@ -50,13 +50,13 @@ def _weights(tokenizer, seed):
     return {**random_weights(MODEL_CONFIG, tokenizer, seed), "output.bias": np.minimum(bias, -2.0)}
 
 
-def write_open_run(path, tokenizer, seed=0):
+def write_open_run(path, tokenizer):
     """Write a finished run in line mode with the weights of `open_model`, and return its directory."""
     config = Config(model=MODEL_CONFIG)
     config = replace(config, data=replace(config.data, tokenizer=tokenizer.name, mode="line"))
     run = create_run(config, tokenizer, path.name, path.parent)
     run.lock.release()
-    save_file(_weights(tokenizer, seed), path / MODEL_FILE)
+    save_file(_weights(tokenizer, 0), path / MODEL_FILE)
     return path
 
 

@@ -1,12 +1,8 @@
 """Tiny random models of transformers with a tiny tokenizer, saved as folders."""
 
-import json
-
-import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from engine.errors import InvalidInputError
-from engine.models.pretrained.loading import load_pretrained, silence_libraries
+from engine.models.pretrained.loading import silence_libraries
 
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}"
@@ -76,21 +72,3 @@ def save_model(folder, family, **options):
     model.save_pretrained(folder)
     save_tokenizer(folder)
     return model.eval()
-
-
-def edit_json(path, **changes):
-    content = json.loads(path.read_text())
-    content.update(changes)
-    path.write_text(json.dumps(content))
-
-
-def check_refused(name, *parts):
-    """Check that loading fails with one line that names the model and contains `parts`."""
-    full_name = str(name) if ":" in str(name)[:6] else f"hf:{name}"
-    with pytest.raises(InvalidInputError) as error:
-        load_pretrained(full_name)
-    message = str(error.value)
-    assert message.startswith(full_name)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message

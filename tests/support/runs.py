@@ -1,11 +1,9 @@
 """Recorded runs: a small configuration, the events of a training, run directories made from them, and their views."""
 
-import errno
 import json
 import math
 import os
 
-from engine import events
 from engine.config import Config, ModelConfig, TrainingConfig
 from engine.data.tokenizers.words import WordTokenizer
 from engine.events import Evaluated, Finished, Preparing, Resume, Sampled, Started, Step, event_to_dict
@@ -24,7 +22,6 @@ CONFIG_WITH_EPOCHS = CONFIG.with_values(keep_epoch_checkpoints=True)
 
 
 def make_decoder(seed):
-    """Return a model of `CONFIG` with random weights."""
     return random_lstm(CONFIG.model, VOCABULARY, seed)
 
 
@@ -49,7 +46,6 @@ def make_events(finish="done"):
 
 
 def record_run(runs_dir, name, events):
-    """Record events in a new run, and return the run directory."""
     run = create_run(CONFIG, VOCABULARY, name, runs_dir)
     list(record_events(run, iter(events)))
     return run.path
@@ -75,23 +71,10 @@ def read_strict_rows(path):
     return [json.loads(line, parse_constant=reject_constant) for line in text.splitlines()]
 
 
-def raise_disk_full(*_, **__):
-    """Replace a system call such as `os.write` on a full disk."""
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def make_step(number):
     """Return the event of one update; four of five gradient norms are NaN, as in a real record."""
-    return Step(
-        step=number,
-        epoch=number / 7,
-        train_perplexity=100 - number / 100,
-        lr=0.01,
-        gradient_norm=math.nan if number % 5 else 1.0,
-        tokens_per_second=900.0,
-        seconds=number / 3,
-        eta_seconds=5.0,
-    )
+    norm = math.nan if number % 5 else 1.0
+    return Step(number, number / 7, 100 - number / 100, 0.01, norm, 900.0, number / 3, 5.0)
 
 
 def append_events(run_dir, events):
@@ -107,23 +90,7 @@ def append_events(run_dir, events):
 
 
 def view_of(events):
-    """Return the view after the events."""
     view = TrainingView()
     for event in events:
         view.apply(event)
     return view
-
-
-def write_long_run(path, num_steps):
-    """Write the metrics and samples of a run with `num_steps` steps, an evaluation at every third, and a sample."""
-    path.mkdir(parents=True)
-    rows = [events.Started(path.name, "tiny", 752_239, 879, 19_022, 2_227, num_steps, "cpu", "", 150.9, 90.8)]
-    for number in range(1, num_steps + 1):
-        rows.append(events.Step(number, number, 60 + number * 7919 % 1009 / 100, 0.006, 0.2, 9000.0, number, 0.0))
-        if number % 3 == 0:
-            valid = 70 + 80 * (1 - number / num_steps) ** 2
-            rows.append(events.Evaluated(number, number, valid, is_best=True, seconds=number))
-    rows.append(events.Finished("done", path.name, num_steps, 70.0, 72.3, num_steps))
-    sample = events.Sampled(num_steps, num_steps, "bilbo baggins is", "a friend of mine", seed=0, temperature=0.7)
-    for name, written in ((METRICS_FILE, rows), (SAMPLES_FILE, [sample])):
-        (path / name).write_text("".join(json.dumps(events.event_to_dict(event)) + "\n" for event in written))

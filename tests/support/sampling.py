@@ -8,7 +8,6 @@ import numpy as np
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.generate import Done, TokenEvent, generate
-from engine.generation.processors import log_softmax
 from engine.generation.settings import SamplerSettings
 
 FloatArray = np.ndarray
@@ -44,14 +43,13 @@ class FixedModel:
         return np.log(probs / probs.sum()).astype(np.float32), history
 
 
-def zipf_probs(size, eos=1e-9, unk=0.2):
+def zipf_probs(size):
     """Return a Zipf distribution with a large probability of `<unk>` and a tiny one of `<eos>`."""
-    return [unk, eos, *(1 / rank for rank in range(1, size - 1))]
+    return [0.2, 1e-9, *(1 / rank for rank in range(1, size - 1))]
 
 
-def history_dependent_probs(history, size=30):
-    """Return a different distribution after every history."""
-    return np.exp(np.random.default_rng([len(history), *history]).normal(0, 2, size))
+def history_dependent_probs(history):
+    return np.exp(np.random.default_rng([len(history), *history]).normal(0, 2, 30))
 
 
 def generate_tokens(model, settings, seed, ids=(2,)):
@@ -64,35 +62,16 @@ def generate_tokens(model, settings, seed, ids=(2,)):
 
 
 def make_token_event(**fields):
-    """Return a token event with default values for the fields that are not given."""
-    defaults = TokenEvent(
-        index=0,
-        id=5,
-        logprob=-1.0,
-        sampling_prob=0.3,
-        num_kept=9,
-        seconds=0.0,
-        piece="",
-        log_probs=np.zeros(6, np.float32),
-        token_texts=id_vocabulary(6).tokens,
-    )
-    return replace(defaults, **fields)
+    measured = {"logprob": -1.0, "sampling_prob": 0.3, "num_kept": 9, "seconds": 0.0, "piece": ""}
+    predicted = {"log_probs": np.zeros(6, np.float32), "token_texts": id_vocabulary(6).tokens}
+    return TokenEvent(**({"index": 0, "id": 5} | measured | predicted | fields))
 
 
 def without_times(events):
-    """Return the events with all measured times set to zero, for comparison."""
     return [
         replace(event, seconds=0.0) if isinstance(event, TokenEvent) else replace(event, tokens_per_second=0.0)
         for event in events
     ]
-
-
-def random_logits(seed, size=40):
-    return log_softmax(np.random.default_rng(seed).normal(0, 3, size))
-
-
-def kept_ids(logits):
-    return set(np.flatnonzero(logits > -np.inf).tolist())
 
 
 def naive_order(logits):
@@ -124,7 +103,7 @@ def naive_chain(log_probs, settings, history, suppress_eos):
         logits = [0.0 if i == best else -math.inf for i in range(len(logits))]
     else:
         logits = [(logit - logits[best]) / settings.temperature for logit in logits]
-    order = sorted(range(len(logits)), key=lambda i: -logits[i])
+    order = naive_order(logits)
     kept = set(order[: settings.top_k] if settings.top_k else order)
     logits = [logit if i in kept else -math.inf for i, logit in enumerate(logits)]
     if settings.top_p < 1:

@@ -40,7 +40,6 @@ while True:
 
 
 def echo_command(record):
-    """Return the command of `ECHO_PROGRAM`."""
     return [sys.executable, "-c", ECHO_PROGRAM, str(record)]
 
 
@@ -55,19 +54,16 @@ async def run_server(command, *, max_browsers=8):
 
 
 def own_origin(client):
-    """Return the headers of a request by a page of the server."""
     return {"Origin": str(client.make_url("/")).rstrip("/")}
 
 
 async def connect(client, guard):
-    """Open the page and then its websocket, as a browser does."""
     page = await client.get("/", params={"token": guard.token})
     assert page.status == 200, await page.text()
     return await client.ws_connect("/ws?width=100&height=30", headers=own_origin(client))
 
 
 async def read_until(websocket, text):
-    """Return the output of the app up to the message that completes `text`."""
     output = ""
     while text not in output:
         message = await websocket.receive(20)

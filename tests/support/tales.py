@@ -24,10 +24,10 @@ def make_book_text(body, start=START, end=END):
     )
 
 
-def make_books(count=3):
+def make_books():
     """Return books of 2 to 3 kB with their files; the first is number 1."""
     books = {}
-    for number in range(1, count + 1):
+    for number in range(1, 4):
         paragraphs = [f"{PROSE}Then came traveller number {number} of day {day}.\n" for day in range(10 + number)]
         content = make_book_text("CHAPTER I\n\n\n" + "\n".join(paragraphs)).encode()
         digest = hashlib.sha256(content).hexdigest()
@@ -39,12 +39,8 @@ def make_books(count=3):
 class BookServer:
     """Behaviour of the server, and the requests that it received.
 
-    Attributes:
-        files: Content by path.
-        etag: The ETag of every file.
-        break_after: Numbers of bytes after which the next responses end; the server then serves whole files again.
-        statuses: Statuses of the next responses, with headers; the server then serves files again.
-        requests: Path and headers of each request.
+    The next responses end after the numbers of bytes in `break_after`, or have the `statuses` and their headers;
+    then the server serves whole files again.
     """
 
     files: dict[str, bytes]
@@ -55,13 +51,11 @@ class BookServer:
     url: str = ""
 
     def ranges(self):
-        """Return the Range header of each request."""
         return [headers.get("Range") for _, headers in self.requests]
 
 
 @contextmanager
 def serve_books(files):
-    """Serve `files` on a free port of this machine."""
     state = BookServer(files)
 
     class Handler(BaseHTTPRequestHandler):
@@ -75,12 +69,9 @@ def serve_books(files):
             if content is None:
                 self.answer(404, {}, b"<html>no such page</html>")
                 return
-            start = 0
-            wanted = self.headers.get("Range")
+            wanted, start, headers = self.headers.get("Range"), 0, {"ETag": state.etag}
             if wanted and self.headers.get("If-Range") == state.etag:
                 start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            headers = {"ETag": state.etag}
-            if start:
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             self.answer(206 if start else 200, headers, content[start:])
 

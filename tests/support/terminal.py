@@ -66,7 +66,6 @@ class Terminal:
             self.hang_up()
 
     def has_exited(self):
-        """Return True if the program has ended, without waiting."""
         if self.exit_status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.exit_status = os.waitstatus_to_exitcode(status) if pid else None
@@ -154,7 +153,6 @@ class Terminal:
         return output
 
     def read_until_quiet(self, quiet_seconds, timeout):
-        """Read until there is no output for `quiet_seconds`, at most for `timeout` seconds."""
         end = time.perf_counter() + timeout
         while time.perf_counter() < end and self.read(quiet_seconds):
             pass
@@ -174,5 +172,4 @@ def run_in_terminal(command, width=80, height=24, ready_text=MODEL_READY_TEXT):
 
 
 def strip_control_sequences(output):
-    """Return the text of terminal output without colours and cursor movements."""
     return _CONTROL_SEQUENCE.sub("", output.decode("utf-8", "replace"))

@@ -5,13 +5,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 from safetensors.numpy import save_file
 
 from engine.config import Config
 from engine.data.dataset import load_dataset
-from engine.events import Evaluated, Step
 from engine.models.numpy_decoder import NumpyDecoder
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
@@ -29,11 +27,7 @@ SMALL = {
     "num_layers": 1,
     "tie_weights": True,
     "variational_dropout": True,
-    "embedding_dropout": 0.1,
-    "input_dropout": 0.1,
-    "hidden_dropout": 0.1,
-    "output_dropout": 0.1,
-    "weight_drop": 0.1,
+    **dict.fromkeys(NO_DROPOUT, 0.1),
     "initialization": "uniform",
     "subword_embeddings": False,
     "punctuation": False,
@@ -67,21 +61,7 @@ REPORT_EACH_STEP = {"checkpoint_seconds": 1e-9}
 """Settings with which a training yields a `Step` and a `Snapshot` for each step, whatever the clock says."""
 
 
-class Untouchable:
-    """A split that fails the test as soon as anything is read from it."""
-
-    def __getattribute__(self, name):
-        pytest.fail(f"{name} of the test split was read")
-
-    def __len__(self):
-        pytest.fail("the length of the test split was read")
-
-    def __getitem__(self, index):
-        pytest.fail("the test split was read")
-
-
 def make_config(**values):
-    """Return the small configuration with some settings replaced."""
     return Config("test").with_values(**(SMALL | values))
 
 
@@ -112,7 +92,6 @@ def run_training(dataset, cancelled=lambda: False, **values):
 
 
 def make_trainer(dataset, initial_weights=None, **values):
-    """Return a trainer that has not trained yet."""
     return Trainer(make_config(**values), dataset, torch.device("cpu"), initial_weights=initial_weights)
 
 
@@ -131,30 +110,16 @@ def take_step(trainer):
 
 
 def events_of(event_type, events):
-    """Return the events of one type."""
     return [event for event in events if isinstance(event, event_type)]
 
 
 def weights_of(event):
-    """Return the weights of the model in an `Evaluated` or `Finished` event."""
     assert isinstance(event.model, NumpyDecoder)
     return dict(event.model.weights)
 
 
 def weights_equal(first, second):
-    """Return True if all weights are equal bit for bit."""
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
-
-
-def learning_rates_by_epoch(events):
-    """Return the learning rates between each evaluation and the next one."""
-    rates = []
-    for event in events:
-        if isinstance(event, Evaluated):
-            rates.append(set())
-        elif isinstance(event, Step):
-            rates[-1].add(event.lr)
-    return rates[:-1]
 
 
 def write_initial_run(path, tokenizer, weights=None, **values):

@@ -8,10 +8,28 @@ import pytest
 
 from engine.config import DataConfig
 from engine.data import arrays, file_scan, lines, preparation
-from engine.data.dataset import load_dataset
+from engine.data.dataset import load_dataset, summarize_dataset
 from engine.errors import CorpusError
 from engine.storage.files import cache_dir
-from tests.support.files import dataset_content, no_file_longer_than, write_sparse_file
+from tests.support.files import no_file_longer_than, write_sparse_file
+
+
+def dataset_content(dataset):
+    """Return all parts of a dataset in a form that can be compared with `==`."""
+    arrays = (
+        *(dataset.train, dataset.valid, dataset.test, dataset.train_punctuation),
+        *(dataset.train_lines.offsets, dataset.train_scene_offsets, dataset.corpus.lines.scene_ids),
+    )
+    lines = (
+        dataset.splits.train,
+        dataset.splits.valid,
+        dataset.splits.test,
+        dataset.train_source_lines,
+        dataset.corpus.lines,
+    )
+    facts = [dataset.tokenizer, dataset.mode, dataset.stats, replace(dataset.corpus, lines=None)]
+    return [*(array.tolist() for array in arrays), *(list(part) for part in lines), *facts, summarize_dataset(dataset)]
+
 
 pytestmark = pytest.mark.usefixtures("home")
 

@@ -12,7 +12,7 @@ from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
-from engine.models.base import SequenceOutput, forward_sequence
+from engine.models.base import SequenceOutput, forward_sequence, hidden_vector_function
 from engine.models.cache import (
     CHUNK_ROWS,
     SCORING_CHUNK,
@@ -26,7 +26,7 @@ from engine.models.cache import (
 )
 from engine.models.mixture import Mixture, tune_mixture_weights
 from engine.models.ngram import KneserNey, Unigram
-from tests.support.models import distributions, hidden_vector, make_tokenizer, random_ids, random_lstm
+from tests.support.models import distributions, make_tokenizer, random_ids, random_lstm
 
 SIZE = 9
 VOCABULARY = make_tokenizer(SIZE)
@@ -156,9 +156,9 @@ def reference_distributions(model, ids, cache_settings):
     rows = [[math.exp(value) for value in log_probs.tolist()]]
     weight = cache_settings.weight
     for token in ids:
-        cached.append((hidden_vector(model, state).tolist(), int(token)))
+        cached.append((hidden_vector_function(model)(state).tolist(), int(token)))
         log_probs, state = model.advance(state, int(token))
-        cache_probs = reference_cache_probs(cached, hidden_vector(model, state).tolist(), cache_settings.theta)
+        cache_probs = reference_cache_probs(cached, hidden_vector_function(model)(state).tolist(), cache_settings.theta)
         model_probs = [math.exp(value) for value in log_probs.tolist()]
         rows.append([(1 - weight) * p + weight * c for p, c in zip(model_probs, cache_probs, strict=True)])
     return rows

@@ -22,9 +22,22 @@ from engine.models.mixture import Mixture
 from engine.models.ngram import Unigram
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.storage.quantization import quantize_rows
-from tests.support.models import TokenByTokenModel, assert_branches_are_independent, random_ids, random_lstm
+from tests.support.models import TokenByTokenModel, random_ids, random_lstm
 from tests.support.networks import random_transformer
 from tests.support.random_dialogues import KNESER_NEY, LSTM, SPEAKER_WORDS, TOKENIZER, TURN_MODEL
+
+
+def assert_branches_are_independent(model, state, token, other_token):
+    """Assert that a kept state and its results do not change when the model reads on from it, twice."""
+    first, state_after = model.advance(state, token)
+    second, _ = model.advance(state_after, other_token)
+    kept = first.copy()
+    model.advance(state, other_token)
+    again, state_after_again = model.advance(state, token)
+    assert np.array_equal(first, kept)
+    assert np.array_equal(first, again)
+    assert np.array_equal(second, model.advance(state_after_again, other_token)[0])
+
 
 SIZE = len(TOKENIZER)
 TRANSFORMER = random_transformer(TOKENIZER, context_size=12)

@@ -1,5 +1,6 @@
 """Recording of a training: rows and weights are complete after every event, also after a resume and on a full disk."""
 
+import errno
 import math
 import os
 import shutil
@@ -38,16 +39,12 @@ from engine.runs.locked_run import create_run, reopen_run
 from engine.runs.metrics import read_current_rows, read_rows
 from engine.runs.summary import is_finished, summarize_run
 from engine.runs.writer import record_events
-from tests.support.runs import (
-    CONFIG,
-    VOCABULARY,
-    make_decoder,
-    make_events,
-    make_step,
-    raise_disk_full,
-    read_strict_rows,
-    record_run,
-)
+from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, make_step, read_strict_rows, record_run
+
+
+def raise_disk_full(*_, **__):
+    """Replace a system call such as `os.write` on a full disk."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture

@@ -9,13 +9,25 @@ import torch
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.words import WordTokenizer
-from engine.events import Evaluated, Finished, Started
+from engine.events import Evaluated, Finished, Started, Step
 from engine.models.lstm import LSTMModel
 from engine.presets import get_preset
 from engine.training.run import train
 from engine.training.validation import notebook_perplexity
 from tests.support import training
-from tests.support.training import events_of, learning_rates_by_epoch, weights_equal, weights_of
+from tests.support.training import events_of, weights_equal, weights_of
+
+
+def learning_rates_by_epoch(events):
+    """Return the learning rates between each evaluation and the next one."""
+    rates = []
+    for event in events:
+        if isinstance(event, Evaluated):
+            rates.append(set())
+        elif isinstance(event, Step):
+            rates[-1].add(event.lr)
+    return rates[:-1]
+
 
 VOCABULARY = WordTokenizer(("<unk>", "<eos>", *"abcdefgh"))
 NOTEBOOK = get_preset("notebook")

@@ -19,15 +19,20 @@ from engine.presets import get_preset
 from engine.training.device import choose_dtype
 from engine.training.reporting import check_finite
 from engine.training.run import train
-from tests.support.training import (
-    Untouchable,
-    events_of,
-    make_config,
-    make_trainer,
-    run_training,
-    weights_equal,
-    weights_of,
-)
+from tests.support.training import events_of, make_config, make_trainer, run_training, weights_equal, weights_of
+
+
+class Untouchable:
+    """A split that fails the test as soon as anything is read from it."""
+
+    def __getattribute__(self, name):
+        pytest.fail(f"{name} of the test split was read")
+
+    def __len__(self):
+        pytest.fail("the length of the test split was read")
+
+    def __getitem__(self, index):
+        pytest.fail("the test split was read")
 
 
 def test_events_come_in_order_and_their_clocks_increase(default_events):

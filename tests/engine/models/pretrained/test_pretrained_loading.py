@@ -1,6 +1,7 @@
 """Loading of models by others from folders, the Hub and GGUF files: what is read, refused, and never run."""
 
 import contextlib
+import json
 import pickle
 import shutil
 import subprocess
@@ -16,7 +17,27 @@ from engine.errors import InvalidInputError
 from engine.models.pretrained import folder_checks, loading
 from engine.models.pretrained.loading import load_pretrained
 from engine.models.pretrained.names import parse_pretrained_name
-from tests.support.pretrained import check_refused, edit_json, save_tokenizer
+from engine.runs.loading import PRETRAINED_CONFIG, LoadedModel, load_model_by_name
+from tests.support.pretrained import save_tokenizer
+
+
+def edit_json(path, **changes):
+    content = json.loads(path.read_text())
+    content.update(changes)
+    path.write_text(json.dumps(content))
+
+
+def check_refused(name, *parts):
+    """Check that loading fails with one line that names the model and contains `parts`."""
+    full_name = str(name) if ":" in str(name)[:6] else f"hf:{name}"
+    with pytest.raises(InvalidInputError) as error:
+        load_pretrained(full_name)
+    message = str(error.value)
+    assert message.startswith(full_name)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
 
 transformers = pytest.importorskip("transformers")
 
@@ -25,12 +46,13 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 
 def test_progress_states_the_memory_before_the_weights_are_read(folder):
     steps = []
-    model = load_pretrained(f"hf:{folder}", steps.append)
+    loaded = load_model_by_name(f"hf:{folder}", on_progress=steps.append)
+    assert loaded == LoadedModel(f"hf:{folder}", folder, PRETRAINED_CONFIG, loaded.decoder)
     texts = [step.text for step in steps]
     assert texts[0] == "importing torch and transformers"
     reading = next(step for step in steps if step.text.startswith("reading"))
     required = loading.required_bytes(parse_pretrained_name(f"hf:{folder}"))
-    assert reading.memory_bytes == required == int(1.2 * 4 * model.num_parameters)
+    assert reading.memory_bytes == required == int(1.2 * 4 * loaded.model.num_parameters)
     assert texts.index("checking the files") < texts.index(reading.text)
 
 

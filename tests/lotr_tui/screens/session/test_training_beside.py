@@ -1,5 +1,6 @@
 """A training beside the conversation: its models, its chart, and its saved epochs side by side."""
 
+import json
 import shutil
 import threading
 
@@ -8,7 +9,7 @@ from textual.widgets import OptionList
 
 from engine.config import Config
 from engine.errors import RunError
-from engine.events import Evaluated
+from engine.events import Evaluated, Finished, Sampled, Started, Step, event_to_dict
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.prompt import encode_prompt
 from engine.presets import PRESETS
@@ -29,7 +30,21 @@ from tests.support import pilot as ui
 from tests.support.app import VOCABULARY, FakeJob, finished, make_decoder, training_events
 from tests.support.columns import note_text, until_columns_ended
 from tests.support.files import write_run
-from tests.support.runs import write_long_run
+
+
+def write_long_run(path, num_steps):
+    """Write the metrics and samples of a run with `num_steps` steps, an evaluation at every third, and a sample."""
+    path.mkdir(parents=True)
+    rows = [Started(path.name, "tiny", 752_239, 879, 19_022, 2_227, num_steps, "cpu", "", 150.9, 90.8)]
+    for number in range(1, num_steps + 1):
+        rows.append(Step(number, number, 60 + number * 7919 % 1009 / 100, 0.006, 0.2, 9000.0, number, 0.0))
+        if number % 3 == 0:
+            valid = 70 + 80 * (1 - number / num_steps) ** 2
+            rows.append(Evaluated(number, number, valid, is_best=True, seconds=number))
+    rows.append(Finished("done", path.name, num_steps, 70.0, 72.3, num_steps))
+    sample = Sampled(num_steps, num_steps, "bilbo baggins is", "a friend of mine", seed=0, temperature=0.7)
+    for name, written in ((METRICS_FILE, rows), (SAMPLES_FILE, [sample])):
+        (path / name).write_text("".join(json.dumps(event_to_dict(event)) + "\n" for event in written))
 
 
 def status(app):
