@@ -19,29 +19,29 @@ from tests.support.app import Host, make_decoder
 # After each key a pilot waits twice until the app was idle for 20 ms, so that the next frame, at most 17 ms away, is
 # painted. Shorter times speed up the tests; they wait with `until` for everything that takes longer than a frame.
 # Textual has no public access to these times, nor to the parsing of styles below.
-textual._wait.SLEEP_GRANULARITY = 0.01  # noqa: RUF100, SLF001
-textual._wait.SLEEP_IDLE = 0.0005  # noqa: RUF100, SLF001
+textual._wait.SLEEP_GRANULARITY = 0.01  # noqa: SLF001
+textual._wait.SLEEP_IDLE = 0.0005  # noqa: SLF001
 textual.screen.UPDATE_PERIOD = 0.004
 
-parse_rules = Stylesheet._parse_rules  # noqa: RUF100, SLF001
+parse_rules = Stylesheet._parse_rules  # noqa: SLF001
 
 
 @cache
 def shared_stylesheet(variables):
     """Return the style sheet that parses the rules of every app with these variables."""
     stylesheet = Stylesheet(variables=dict(variables))
-    stylesheet._parse_cache = LRUCache(4096)  # noqa: RUF100, SLF001
+    stylesheet._parse_cache = LRUCache(4096)  # noqa: SLF001
     return stylesheet
 
 
 def parse_rules_once(stylesheet, *arguments, **options):
     """Parse rules as `Stylesheet._parse_rules`, but only once for all apps of the tests."""
-    variables = tuple(stylesheet._variables.items())  # noqa: RUF100, SLF001
+    variables = tuple(stylesheet._variables.items())  # noqa: SLF001
     return parse_rules(shared_stylesheet(variables), *arguments, **options)
 
 
 # Parsing the same rules for each app took a seventh of the time of a test.
-Stylesheet._parse_rules = parse_rules_once  # noqa: RUF100, SLF001
+Stylesheet._parse_rules = parse_rules_once  # noqa: SLF001
 
 
 @pytest.fixture(autouse=True)

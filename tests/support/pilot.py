@@ -33,7 +33,7 @@ def lines_of(widget):
 
 def notices(app):
     """Return the messages of all notifications, one per line."""
-    return "\n".join(each.message for each in app._notifications)  # noqa: RUF100, SLF001  # no public access
+    return "\n".join(each.message for each in app._notifications)  # noqa: SLF001  # no public access
 
 
 def screen_name(app):
