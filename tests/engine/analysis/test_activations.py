@@ -25,7 +25,6 @@ VOCABULARY = make_tokenizer(SIZE)
 CONFIGS = {
     "one layer, tied": ModelConfig(embedding_size=7, hidden_size=7),
     "two layers of 10 and 6": ModelConfig(embedding_size=6, hidden_size=10, num_layers=2),
-    "three layers, untied": ModelConfig(embedding_size=5, hidden_size=8, num_layers=3, tie_weights=False),
     "mogrifier": ModelConfig(embedding_size=6, hidden_size=10, num_layers=2, mogrifier_rounds=5, mogrifier_rank=3),
 }
 
@@ -140,9 +139,6 @@ DYNAMIC = DynamicEvaluation(LSTM, random_ids(200, SIZE))
 @pytest.mark.parametrize(
     ("model", "lstm", "transformer"),
     [
-        (LSTM, LSTM, None),
-        (TRANSFORMER, None, TRANSFORMER),
-        (NeuralCache(LSTM, CacheSettings()), LSTM, None),
         (Mixture([OTHER, LSTM], [0.5, 0.5]), OTHER, None),
         (NeuralCache(Mixture([KNESER_NEY, DYNAMIC], [0.6, 0.4]), CacheSettings()), LSTM, None),
         (Mixture([LSTM, NeuralCache(TRANSFORMER, CacheSettings())], [0.5, 0.5]), LSTM, TRANSFORMER),

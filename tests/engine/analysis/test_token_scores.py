@@ -41,14 +41,7 @@ def score_all(model, tokens):
 KNESER_NEY = KneserNey(TRAINING_IDS, VOCABULARY, 3)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        KNESER_NEY,
-        TokenByTokenModel(make_lstm()),
-    ],
-    ids=["Kneser-Ney", "LSTM"],
-)
+@pytest.mark.parametrize("model", [KNESER_NEY, TokenByTokenModel(make_lstm())], ids=["Kneser-Ney", "LSTM"])
 def test_scores_match_the_evaluation(model):
     text = " ".join(VOCABULARY.tokens[i] for i in TRAINING_IDS[:300] if i != EOS_ID) + " ."
     words = tokenize_with_offsets(text, VOCABULARY)

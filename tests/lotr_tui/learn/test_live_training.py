@@ -30,9 +30,7 @@ from lotr_tui.learn.live_training import (
     live_config,
     train_perplexity,
 )
-from lotr_tui.learn.overfitting_run import (
-    load_overfitting_run,
-)
+from lotr_tui.learn.overfitting_run import load_overfitting_run
 from lotr_tui.learn.training_verdict import Verdict, judge
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.files import run_to_end, write_corpus

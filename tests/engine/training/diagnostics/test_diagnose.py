@@ -128,11 +128,9 @@ def test_a_problem_is_found_with_its_numbers_and_a_remedy(detector, observations
         (RisingValidation, evaluations(200, 80, 60, 70, 80, 90, 100, 110), {"patience": 3}),  # stops by itself
         (LossSpike, steps(*LEVEL, 170, 81, 170, 80), {}),  # lasts a single report
         (LossSpike, steps(*(40 * 4 ** (number % 3) for number in range(60))), {}),  # always varies by a factor of 16
-        (Forgetting, evaluations(25, 60, 70), {}),  # random weights have nothing to forget
         # A memorized text.
         (VanishingGradients, [step(number, 1.01, 0.3 if number < 20 else 1e-5) for number in range(80)], {}),
         (ExplodingGradients, norms(*[11.0, 11.0, 11.0, 0.2] * 30), {"clip": 0.5}),
-        (IdleGpu, gpu(0.51), {}),
     ],
 )
 def test_what_is_no_problem_is_not_reported(detector, observations, values):

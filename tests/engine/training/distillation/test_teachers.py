@@ -6,12 +6,13 @@ import torch
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InvalidInputError
 from engine.events import Snapshot
 from engine.models.decoders import build_decoder
 from engine.training.checkpoint import ResumeCheckpoint
-from engine.training.distillation.loading import load_teachers
+from engine.training.distillation.loading import canonical_teachers, load_teachers
 from engine.training.distillation.writer import TeacherWriter
+from engine.training.job import prepare_job
 from engine.training.run import train
 from tests.support.models import random_weights
 from tests.support.networks import TRANSFORMER
@@ -110,3 +111,17 @@ def test_teacher_that_does_not_fit_is_refused(tmp_path, dataset, teacher, studen
     write_initial_run(tmp_path / "teacher", WordTokenizer(tokens, values.pop("tokenizer", "words")), **values)
     with pytest.raises(ConfigError, match=message):
         load_teachers(make_config(teachers=str(tmp_path / "teacher"), **student), dataset)
+
+
+def test_missing_and_repeated_teachers_and_the_student_itself_are_refused_and_others_recorded(tmp_path, dataset):
+    name = write_teacher(tmp_path / "teacher", dataset.tokenizer)
+    with pytest.raises(InvalidInputError, match="no-such"):
+        canonical_teachers(["no-such"], tmp_path)
+    with pytest.raises(ConfigError, match="given twice"):
+        canonical_teachers(["teacher", name], tmp_path)
+    data = {"corpus": dataset.corpus.source, "corpus_format": "text", "teachers": "teacher"}
+    with pytest.raises(ConfigError, match="starts with all that it could learn"):
+        prepare_job(make_config(init="teacher", **data), "student", tmp_path)
+    with pytest.raises(InvalidInputError, match="choose another --run name"):
+        prepare_job(make_config(**data), "teacher", tmp_path)
+    assert prepare_job(make_config(**data), "student", tmp_path).config.training.teachers == name
