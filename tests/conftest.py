@@ -20,8 +20,8 @@ from tests.support.files import CHECKOUT, sentences, write_csv, write_run
 
 sys.dont_write_bytecode = False
 
-# The time of an example depends on the machine only, and mutmut runs a test several times in one process. CI uses the same
-# examples every time; other runs find new ones.
+# The time of an example depends on the machine only, and mutmut runs a test several times in one process. CI uses the
+# same examples every time; other runs find new ones.
 settings.register_profile(
     "lotr-tui",
     deadline=None,
