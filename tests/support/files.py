@@ -6,7 +6,6 @@ import random
 import resource
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from safetensors.numpy import save
 
@@ -78,7 +77,6 @@ def encode_lines(lines, tokenizer):
     return tuple(ids for line in lines if (ids := tokenizer.encode(line.text)).size)
 
 
-T = TypeVar("T")
 ENGLISH = "the ring is lost and we must find it before night falls on this old road my friend"
 CYRILLIC = "кольцо потеряно и мы должны найти его до ночи на этой старой дороге мой друг"
 

@@ -10,7 +10,6 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.generate import Done, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 
-FloatArray = np.ndarray
 NO_FILTERS = SamplerSettings(temperature=1.0)
 
 

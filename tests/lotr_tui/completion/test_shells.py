@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.terminal import Terminal
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"], "fish": ["--no-config", "-i"]}
 SHELLS = [
     pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed"))
@@ -73,13 +75,6 @@ def open_shell(name, home, folder):
         yield Shell(terminal)
 
 
-def path_with(folder):
-    """Return the search path with a folder in front."""
-    return f"{folder}{os.pathsep}{os.environ['PATH']}"
-
-
-pytestmark = pytest.mark.slow
-
 NAMES = [
     "alpha-1",
     "z run",
@@ -112,7 +107,7 @@ def shell(request, tmp_path_factory):
     for file in ("notes.md", "lines.csv", "data set/more lines.csv"):
         (work / file).write_text("")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", path_with(write_program(folder / "bin")))
+        patch.setenv("PATH", f"{write_program(folder / 'bin')}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("LC_ALL", "C.UTF-8")
         patch.delenv("PYTHONIOENCODING", raising=False)
         with open_shell(request.param, folder / "home", work) as started:

@@ -19,6 +19,8 @@ from tests.support.app import training_events
 from tests.support.files import write_corpus
 from tests.support.runs import CONFIG, append_events, record_run
 
+pytestmark = pytest.mark.slow
+
 WANDB_HEADER_BYTES, WANDB_BLOCK_BYTES, WANDB_RECORD_HEADER_BYTES = 7, 32_768, 7
 
 
@@ -150,7 +152,6 @@ def read_trackio(run_dir):
 READERS = {"tensorboard": read_tensorboard, "wandb": read_wandb, "mlflow": read_mlflow, "trackio": read_trackio}
 
 
-pytestmark = pytest.mark.slow
 each_tracker = pytest.mark.parametrize("name", READERS)
 
 
