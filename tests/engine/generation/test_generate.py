@@ -213,6 +213,14 @@ def test_a_forced_token_has_the_figures_of_its_position(first):
     assert event.sampling_prob > 0, "a forced token is not the first one unless it is said"
 
 
+def test_a_model_that_loses_a_text_of_a_batch_is_an_error():
+    model = FixedModel([1, 1, 1, 1])
+    model.advance_batch = lambda states, tokens: [model.advance(states[0], tokens[0])]
+    texts = [TextInProgress.start(model, prefill(model, [2]), [2], SETTINGS, seed) for seed in (1, 2)]
+    with pytest.raises(ValueError, match="shorter"):
+        sample_step(model, texts, suppress_eos=True)
+
+
 class Clock:
     """A clock that advances by one second per call; tests can advance it further."""
 
