@@ -12,6 +12,7 @@ from engine.events import Checkpointed, Evaluated, Finished, Step
 from engine.runs import directory, metrics
 from engine.runs.directory import (
     CONFIG_FILE,
+    IMPORT_FILE,
     INITIAL_FILE,
     METRICS_FILE,
     MODEL_FILE,
@@ -132,7 +133,8 @@ def test_a_folder_with_an_odd_name_is_found_as_it_is_printed_and_two_that_look_a
     for shown, path in zip(["my run", "café", "a\N{REPLACEMENT CHARACTER}b"], paths, strict=True):
         assert resolve_run(shown, tmp_path) == path
     (tmp_path / "my run" / "runs").mkdir()
-    assert find_run("..", tmp_path / "my run" / "runs") is None  # although the folder above is a run
+    for name in ("..", str(paths[0])):  # they lead to a run, but are no names
+        assert find_run(name, tmp_path / "my run" / "runs") is None
     write_run(tmp_path / "a\x07b")
     with pytest.raises(RunError, match=r"2 runs in .* are called .*; rename their folders"):
         resolve_run("a\N{REPLACEMENT CHARACTER}b", tmp_path)
@@ -143,8 +145,8 @@ def test_a_folder_with_an_odd_name_is_found_as_it_is_printed_and_two_that_look_a
     [
         ("alhpa", r"run 'alhpa' is neither in .* nor a path; did you mean alpha\?"),
         ("zzz", "run 'zzz' is neither in .* nor a path. See `lotr-tui runs`$"),
-        ("", "the name of the run is empty; see `lotr-tui runs`"),
-        ("hf:some/model", "is a model by others, not a run"),
+        ("", "^the name of the run is empty; see `lotr-tui runs`$"),
+        ("hf:some/model", "is a model by others, not a run of lotr-tui; use it in .*, eval, who and tokenize$"),
         ("PATH", f"is a folder without {CONFIG_FILE}, so it is not a run"),
         ("..", f"is a folder without {CONFIG_FILE}"),
         ("x" * 3000, "nor a path"),
@@ -189,11 +191,14 @@ def test_the_list_is_latest_first_and_skips_folders_that_are_not_readable_runs(t
         (tmp_path / name).mkdir()
     (tmp_path / "damaged" / CONFIG_FILE).write_text("{")
     (tmp_path / "zebra" / CONFIG_FILE).mkdir(parents=True)  # neither listed nor suggested
-    plain_stat = Path.stat
+    plain_stat, denied = Path.stat, {tmp_path / "theirs" / CONFIG_FILE}
+    deleted_while_read = write_run(tmp_path / "short") / CONFIG_FILE
 
     def deny(path, **options):
-        if path.parent.name == "theirs":
+        if path in denied:
             raise PermissionError(13, "Permission denied")
+        if path == deleted_while_read:
+            denied.add(path)
         return plain_stat(path, **options)
 
     monkeypatch.setattr(Path, "stat", deny)
@@ -225,7 +230,7 @@ def test_a_summary_contains_settings_and_results(tmp_path, monkeypatch):
     assert summary.size_bytes == sum(item.stat().st_size for item in path.iterdir() if item.is_file())
     with (path / METRICS_FILE).open("a") as file:  # damaged rows are skipped
         file.write('{"event": "step", "epoch": "many"}\n{"event": "evaluated", "valid_perplexity": "low"}\n')
-        file.write('{"event": "step", "epoch": null}\n')
+        file.write('{"event": "step", "epoch": null}\n{"event": "evaluated", "valid_perplexity": 5.0}\n')
     assert (summarize_run(path).epochs, summarize_run(path).valid_perplexity) == (2.0, 90.0)
     plain_lstat, config_size = Path.lstat, (path / CONFIG_FILE).stat().st_size
 
@@ -269,7 +274,15 @@ def test_an_imported_run_is_listed_with_its_curves_and_has_no_model(tmp_path):
         read_config(path)
 
 
-@pytest.mark.parametrize("read", [summarize_run, load_model, is_finished, lambda path: load_model(path, 1)])
+def summarize_as_imported(path):
+    (path / CONFIG_FILE).unlink()
+    (path / IMPORT_FILE).write_text('{"program": "TensorBoard", "path": "/logs", "curve": "loss"}')
+    assert summarize_run(path).valid_perplexity == 90.0
+
+
+@pytest.mark.parametrize(
+    "read", [summarize_run, load_model, is_finished, lambda path: load_model(path, 1), summarize_as_imported]
+)
 def test_few_rows_of_long_metrics_are_parsed(tmp_path, monkeypatch, read):
     """Only the last of consecutive steps is parsed, so that a list of long runs appears at once."""
     run = new_run(tmp_path, config=CONFIG_WITH_EPOCHS)

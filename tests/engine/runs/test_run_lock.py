@@ -126,6 +126,7 @@ def test_one_of_many_simultaneous_writers_gets_the_lock(tmp_path, how):
     with ThreadPoolExecutor(8) as writers:
         (won,) = filter(None, writers.map(attempt, range(8)))
     assert lock_owner(tmp_path / "r").startswith(f"process {os.getpid()} on ")
+    assert lock_owner(tmp_path) == ""
     assert is_locked(tmp_path / "r")
     won.lock.release()
     assert not is_locked(tmp_path / "r")
