@@ -14,11 +14,9 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.models.base import SequenceOutput, forward_sequence, hidden_vector_function
 from engine.models.cache import (
-    CHUNK_ROWS,
     SCORING_CHUNK,
     THETA_GRID,
     WEIGHT_GRID,
-    CachedKeys,
     CacheSettings,
     NeuralCache,
     cache_probs,
@@ -172,23 +170,6 @@ def test_distributions_match_the_equations(name, ids, cache_settings):
     for row, expected in zip(rows, reference_distributions(MODELS[name], ids, cache_settings), strict=True):
         assert row == pytest.approx(expected, rel=1e-3, abs=1e-9)
         assert row.sum() == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.parametrize("window", [5, CHUNK_ROWS, 3 * CHUNK_ROWS + 7])
-def test_keys_of_branching_texts_are_those_of_plain_lists(window):
-    """Texts that share a beginning write into the same chunks, or copy them where another text has written."""
-    rng = np.random.default_rng(0)
-    texts = [(CachedKeys(), [])]
-    for _ in range(6 * CHUNK_ROWS):
-        keys, vectors = texts[rng.integers(len(texts))]
-        vector = rng.standard_normal(3).astype(np.float32)
-        texts.append((keys.append(vector, window), [*vectors, vector][-window:]))
-        texts = texts[-20:]
-    probe = rng.standard_normal(3).astype(np.float32)
-    for keys, vectors in texts:
-        assert len(keys) == len(vectors)
-        if vectors:
-            assert keys.products(probe) == pytest.approx(np.stack(vectors) @ probe, abs=1e-5)
 
 
 @pytest.mark.parametrize("window", [1, 7, SCORING_CHUNK - 1, SCORING_CHUNK, SCORING_CHUNK + 1, 1000])

@@ -5,8 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import ConfigError, InvalidInputError, RunError
@@ -104,37 +102,6 @@ def test_scores_of_a_text_match_token_by_token(context_size, length):
     assert model.score_sequence(ids) == pytest.approx(expected, abs=1e-4)
     for row, predicted in zip(model.iter_log_probs(ids), rows, strict=False):
         assert row == pytest.approx(predicted, abs=1e-4)
-
-
-BRANCHING = random_transformer(context_size=90)
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 1000), st.lists(st.integers(0, VOCABULARY_SIZE - 1), min_size=1, max_size=45)),
-        min_size=1,
-        max_size=8,
-    ),
-    st.booleans(),
-)
-def test_random_branches_equal_texts_read_from_the_start(branches, read_together):
-    texts = [([], BRANCHING.start())]
-    for choice, tokens in branches:
-        history, state = texts[choice % len(texts)]
-        if read_together:
-            log_probs, state = BRANCHING.advance_tokens(state, tokens)
-            texts.append((history + tokens, state))
-        else:
-            for token in tokens:
-                log_probs, state = BRANCHING.advance(state, token)
-                history = [*history, token]
-                texts.append((history, state))
-        expected, _ = BRANCHING.advance_tokens(BRANCHING.start(), texts[-1][0])
-        assert log_probs == pytest.approx(expected, abs=1e-4)
-    for history, state in texts[1:]:
-        again, _ = BRANCHING.advance(state, 2)
-        assert again == pytest.approx(BRANCHING.advance_tokens(BRANCHING.start(), [*history, 2])[0], abs=1e-4)
 
 
 def test_threads_can_continue_the_same_states():

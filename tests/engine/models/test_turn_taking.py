@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-from collections import Counter
 from dataclasses import asdict
 
 import numpy as np
@@ -15,7 +14,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.conditional_logit import fit_conditional_logit
 from engine.models.name_mentions import Mentions, find_mentions
-from engine.models.speaker_text import LETTER_WEIGHT, PRIOR_WORDS, WORD_WEIGHT, SpeakerTextModel, letter_groups
+from engine.models.speaker_text import PRIOR_WORDS, WORD_WEIGHT, SpeakerTextModel
 from engine.models.turn_features import (
     COMPANY_DECAY,
     FEATURES,
@@ -265,29 +264,6 @@ def test_scores_of_words_match_a_hand_calculation(monkeypatch):
     ]
     assert model.scores("A! a, what?") == pytest.approx([WORD_WEIGHT * ratio for ratio in expected], rel=1e-3)
     assert model.scores("what").tolist() == [0, 0]
-
-
-def test_scores_of_groups_are_the_products_of_features_and_weights():
-    text, words_only = "the precious potatoes", np.zeros(4)
-    counts = np.zeros((len(MODEL.words), 4))
-    for speaker, pairs in enumerate(MODEL.word_counts):
-        for word, count in pairs:
-            counts[word, speaker] = count
-    frequencies = (counts.sum(axis=1) + 0.5) / (counts.sum(axis=1) + 0.5).sum()
-    for word in text.split():
-        row = MODEL.words.index(word)
-        words_only += np.log(
-            (counts[row] + PRIOR_WORDS * frequencies[row]) / (counts.sum(axis=0) + PRIOR_WORDS) / frequencies[row]
-        )
-    weights = np.frombuffer(base64.b64decode(MODEL.weights), np.float16).reshape(-1, 4).astype(np.float64)
-    features = {
-        group: math.log1p(count) * math.log((MODEL.num_lines + 1) / (MODEL.group_lines[MODEL.groups.index(group)] + 1))
-        for group, count in Counter(letter_groups(text.split())).items()
-        if group in MODEL.groups
-    }
-    norm = math.sqrt(math.sqrt(sum(value**2 for value in features.values())))
-    by_groups = sum(value / norm * weights[MODEL.groups.index(group)] for group, value in features.items())
-    assert MODEL.scores(text) == pytest.approx(WORD_WEIGHT * words_only + LETTER_WEIGHT * by_groups, abs=1e-3)
 
 
 @given(st.text(max_size=50))

@@ -46,25 +46,6 @@ def value_range(char, gate, scale):
     return (low, high) if sign > 0 else (-high, -low)
 
 
-@given(
-    st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=40), st.integers(1, 60), st.sampled_from(ACTIVATION_NAMES)
-)
-def test_units_are_spread_evenly_over_all_cells(values, num_cells, gate):
-    cell_values, units = bin_units(np.array(values, np.float32), num_cells, gate)
-    assert len(cell_values) == len(units) == num_cells
-    starts = [cell * len(values) // num_cells for cell in range(num_cells)]
-    groups = [
-        values[start : max(start + 1, end)] for start, end in zip(starts, [*starts[1:], len(values)], strict=True)
-    ]
-    for cell, group in enumerate(groups):
-        assert starts[cell] <= units[cell] < starts[cell] + len(group)
-        if gate in SIGMOID_GATES:
-            assert cell_values[cell] == pytest.approx(sum(group) / len(group), abs=1e-5)
-        else:
-            assert abs(cell_values[cell]) == pytest.approx(max(map(abs, group)), abs=1e-6)
-            assert cell_values[cell] == pytest.approx(values[units[cell]])
-
-
 @given(st.floats(-2, 2), st.sampled_from(ACTIVATION_NAMES), st.floats(0.1, 2))
 def test_a_character_stands_for_a_range_around_its_value(value, gate, scale):
     value = abs(value) / 2 if gate in SIGMOID_GATES else max(-scale, min(value, scale))

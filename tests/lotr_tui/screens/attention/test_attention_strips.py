@@ -19,11 +19,9 @@ from lotr_tui.screens.attention.strip_columns import (
 )
 from lotr_tui.screens.attention.strips import AttentionStrips
 from lotr_tui.screens.attention.text_view import AttentionTextView
-from tests.support.analysis import ACTIVATIONS_TEXT, status_text
-from tests.support.app import VOCABULARY
+from tests.support.analysis import ACTIVATIONS_TEXT
 from tests.support.attention import (
     NAMES,
-    attention_session_model,
     attention_strips,
     expected_record,
     open_attention,
@@ -80,29 +78,6 @@ async def test_the_cursor_moves_over_heads_and_positions_and_follows_the_text(ma
         await pilot.click(AttentionStrips, offset=(1 + 12 + 7, 2 + 2))  # below "Bilbo", first head
         await pilot.pause()
         assert (strips.row, strips.position) == (2, 1)
-
-
-async def test_a_long_text_shares_cells_until_it_is_zoomed(make_host):
-    session_model = attention_session_model(VOCABULARY, num_heads=16)
-    app = make_host(session_model=session_model)
-    async with app.run_test(size=(80, 20)) as pilot:
-        text = "we walked all night with our pony " * 20
-        await open_attention(pilot, session_model, text)
-        strips = attention_strips(app)
-        assert strips.columns().positions_per_column == 3
-        assert "3 words per cell" in status_text(app, "#legend")
-        weights = expected_record(session_model, text).weights[2]
-        await pilot.press("down", "down", "m")
-        await pilot.pause()
-        largest = int(weights[1, 139].argmax())
-        assert strips.position == largest
-        row = next(line for line in strip_lines(app) if line.startswith("▸"))
-        column = strips.columns().column_of(largest)
-        assert row[12 + column] == SHADES[int(shade_levels(weights[1, 139, largest : largest + 1])[0])]
-        await pilot.press("z")
-        await pilot.pause()
-        assert strips.columns().positions_per_column == 1
-        assert app.screen.reading.names[largest] in strip_lines(app)[1].split()
 
 
 # Columns without an app

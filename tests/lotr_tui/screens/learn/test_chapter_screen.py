@@ -12,11 +12,10 @@ from lotr_tui.learn.source_code import SourceLink, read_source
 from lotr_tui.screens.dialogs.confirm import ConfirmDialog
 from lotr_tui.screens.learn import figures
 from lotr_tui.screens.learn.contents import ContentsDialog
-from lotr_tui.screens.learn.screen import TOO_SMALL, ChapterScreen
+from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.screens.learn.source_screen import number_lines
-from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.slider import Slider
-from tests.support.learn import chapter_screen, footer, open_chapter, sentences, task_text, until_chapter, until_done
+from tests.support.learn import chapter_screen, open_chapter, sentences, task_text, until_chapter, until_done
 from tests.support.learn_figure import FailingFigure, SliderFigure
 from tests.support.pilot import lines_of, notices, text_of, until
 
@@ -25,39 +24,6 @@ pytestmark = pytest.mark.usefixtures("slider_figure")
 TRAINING = find_chapter("training")
 CHAPTER = CHAPTERS[TRAINING]
 NUM_PARTS = len(CHAPTER.task)
-
-
-async def test_text_and_figure_are_beside_or_above_each_other_or_take_turns(make_host):
-    async with make_host().run_test(size=(120, 35)) as pilot:
-        screen = await open_chapter(pilot, "training")
-        text, figure = screen.query_one("#text"), screen.query_one("#figure-place")
-        assert text.region.right <= figure.region.x
-        assert text.region.height == figure.region.height == 31
-        assert isinstance(pilot.app.focused, Slider)
-        assert "f5" not in footer(screen)
-        await pilot.resize_terminal(80, 24)
-        await until(pilot, lambda: text.region.bottom < figure.region.y)
-        assert text.region.width == figure.region.width == 80
-        await pilot.resize_terminal(60, 20)
-        await until(pilot, lambda: text.region and not figure.region)
-        await until(pilot, lambda: pilot.app.focused is None)
-        assert text_of(screen.query_one(HelpLine)) == "f5 shows the figure"
-        await pilot.press("right", "f5")
-        await until(pilot, lambda: isinstance(pilot.app.focused, Slider))
-        assert figure.region
-        assert not text.region
-        assert screen.query_one(Slider).index == 0  # a key that was pressed beside the text
-        assert text_of(screen.query_one(HelpLine)) == "A value of the test"
-        await pilot.press("f7")
-        await until(pilot, lambda: text.region)
-        assert CHAPTER.hint in sentences(screen)
-        for size in ((39, 20), (60, 11), (20, 5)):
-            await pilot.resize_terminal(*size)
-            await until(pilot, lambda: screen.query_one("#too-small").region)
-            assert text_of(screen.query_one("#too-small")).startswith(TOO_SMALL)
-            assert not screen.query_one("#body").region
-        await pilot.resize_terminal(40, 12)
-        await until(pilot, lambda: screen.query_one("#body").region)
 
 
 async def test_chapters_open_in_their_order_and_text_and_figure_fit_80_columns(make_host):

@@ -5,11 +5,9 @@ import threading
 import pytest
 
 from lotr_tui.learn.chapters import CHAPTERS
-from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.screens.session.frame import CLASS_HINT
 from lotr_tui.screens.session.screen import SessionScreen
-from lotr_tui.session.history import PromptHistory
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support.learn import chapter_screen
@@ -66,24 +64,6 @@ async def test_new_user_is_invited_and_key_and_command_open_the_class_above_the_
         assert isinstance(app.focused, PromptInput)
         await pilot.press("ctrl+underscore")
         assert (await until_figure(pilot)).index == (index + 1) % len(CHAPTERS)  # the first task is done
-
-
-@pytest.mark.parametrize("known", ["history", "progress", "damaged progress"])
-async def test_user_who_knows_the_program_sees_no_invitation(make_app, known):
-    app = make_app()
-    if known == "history":
-        PromptHistory().add("hello")
-    elif known == "progress":
-        store = ProgressStore()
-        store.add(last="tokens")
-        store.save()
-    else:
-        progress_file().write_text("{")
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until_ready(pilot)
-        assert help_text(pilot).startswith("You are talking to")
-    assert known != "damaged progress" or progress_file().read_text() == "{"  # only the class reads the file
-    assert known != "progress" or ProgressStore().current == Progress((), "tokens")
 
 
 @pytest.mark.usefixtures("slider_figure")

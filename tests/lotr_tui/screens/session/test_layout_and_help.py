@@ -11,7 +11,6 @@ from lotr_tui.screens.session.footer import FOOTER_KEYS
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
 from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
 from lotr_tui.widgets.charts.perplexity_chart import PerplexityChart
-from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.preset_picker import PresetPicker
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
@@ -25,10 +24,6 @@ SIZES = [(120, 35), (60, 20)]
 def footer(app):
     """Return the keys of the footer with their descriptions."""
     return [f"{hint.key_display} {hint.description}" for hint in app.screen.query_one(KeyFooter).visible_keys()]
-
-
-def help_text(app):
-    return ui.text_of(app.screen.query_one(HelpLine))
 
 
 # Layout

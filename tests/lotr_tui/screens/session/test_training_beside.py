@@ -10,8 +10,6 @@ from textual.widgets import OptionList
 from engine.config import Config
 from engine.errors import RunError
 from engine.events import Evaluated, Finished, Sampled, Started, Step, event_to_dict
-from engine.generation.generate import TokenEvent, generate
-from engine.generation.prompt import encode_prompt
 from engine.presets import PRESETS
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, epoch_weights_path
 from engine.runs.loading import list_epoch_checkpoints
@@ -214,12 +212,6 @@ async def offered_models(pilot):
     await pilot.press("f3")
     assert ui.screen_name(pilot.app) == "ModelChoiceDialog"
     return [" ".join(str(option.prompt).split()) for option in pilot.app.screen.query_one(OptionList).options]
-
-
-def generate_alone(model, screen):
-    prompt, seed = screen.prompt_and_seed
-    events = generate(model, encode_prompt(prompt, model.tokenizer).ids, screen.settings, seed)
-    return [event.text for event in events if isinstance(event, TokenEvent)]
 
 
 async def test_epochs_of_a_running_training_are_offered_as_they_are_saved(make_app, folder, use_job):

@@ -1,8 +1,6 @@
 """Tests of the layout of a text: sanitizing, marks and line breaks."""
 
-import numpy as np
-import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -11,7 +9,6 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer, skipped_spans, split_words
 from lotr_tui.screens.text.layout import Page, break_lines, sanitize_text
 from tests.support.app import VOCABULARY
-from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(list("aBz9' .!?\n\r\t\x1b\u2028İ文́\u200d"))), max_size=80)
 
@@ -40,30 +37,6 @@ def test_a_page_adds_only_marks_around_tokens(text, name, eos_per_line):
     ]
     if "‹" not in text and "›" not in text and "¶" not in text:
         assert page.text.translate({ord(mark): "" for mark in "‹›¶"}) == text
-
-
-@pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
-@pytest.mark.parametrize("eos_per_line", [True, False])
-def test_pages_of_an_open_vocabulary_mark_only_line_ends(tokenizer, *, eos_per_line):
-    @settings(max_examples=25)
-    @given(TEXTS)
-    def check(text):
-        text = sanitize_text(text)
-        tokens = tokenize_with_offsets(text, tokenizer, eos_per_line=eos_per_line)
-        words, parts = Page.from_words(tokens), Page.from_tokens(tokens)
-        assert words.text == parts.text == text.replace("\n", "¶\n")
-        shown = [words.text[start:end] for start, end in zip(words.starts, words.ends, strict=True)]
-        assert shown == [tokens.word(index).replace("\n", "¶") for index in range(tokens.num_words)]
-        shown = [parts.text[start:end] for start, end in zip(parts.starts, parts.ends, strict=True)]
-        for index in range(len(tokens)):
-            if not tokens[index]:  # a later byte is at the place of its character
-                assert (parts.starts[index], parts.ends[index]) == (parts.starts[index - 1], parts.ends[index - 1])
-            else:
-                assert shown[index] == ("¶" if tokens[index].endswith("\n") else tokens[index])
-        assert (np.diff(parts.starts) >= 0).all()
-        assert (np.diff(parts.ends) >= 0).all()
-
-    check()
 
 
 @given(TEXTS, st.integers(1, 30))
