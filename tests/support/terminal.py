@@ -11,7 +11,7 @@ import termios
 import time
 from contextlib import contextmanager, suppress
 from fcntl import ioctl
-from signal import SIGKILL
+from signal import SIG_DFL, SIGHUP, SIGINT, SIGKILL, SIGQUIT, signal
 
 SESSION_COMMAND = [sys.executable, "-m", "lotr_tui"]
 INPUT_READY_TEXT = "Type here"
@@ -48,7 +48,9 @@ class Terminal:
         terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LOTR_TUI_HOME": str(self._home)}
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
-            try:  # only execve: other threads of the parent may have held locks at the fork
+            try:  # nothing that takes a lock: other threads of the parent may have held it at the fork
+                for number in (SIGHUP, SIGINT, SIGQUIT):  # ignored in what `nohup` or a shell's `&` started
+                    signal(number, SIG_DFL)
                 os.execve(self._command[0], self._command, inherited | terminal)
             finally:  # if execve fails, the copy of the parent must not continue
                 os._exit(127)
