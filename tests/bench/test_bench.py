@@ -1,10 +1,10 @@
 """Tests of the figures and of the commands that the documents name, and of a recording."""
 
+import importlib
 import re
 from types import SimpleNamespace
 
 import pytest
-from PIL import Image
 
 from tests.bench.__main__ import GROUPS, find_group
 from tests.bench.interface import measure_memory
@@ -51,8 +51,10 @@ def test_measured_functions_and_programs_run_in_processes_of_their_own(tmp_path)
     assert ratio.value == session.value / bare.value
 
 
+@pytest.mark.slow
 def test_a_recording_has_each_change_of_the_screen_once_with_its_time(tmp_path):
-    recording = pytest.importorskip("tests.tools.recording", reason="needs pip install pillow pyte")
+    image = pytest.importorskip("PIL.Image", reason="needs pip install pillow")
+    recording = importlib.import_module("tests.tools.recording")
     with Terminal(["/bin/sh", "-c", SHELL_SCRIPT], 20, 3, tmp_path).spawn() as terminal:
         recorder = recording.Recorder(terminal)
         recorder.wait_until("ready")
@@ -70,5 +72,5 @@ def test_a_recording_has_each_change_of_the_screen_once_with_its_time(tmp_path):
         recording.write_gif([(frames[0][0], 0.5), (frames[-1][0], 1.25)], path)
     except OSError:
         pytest.skip("needs the font DejaVu Sans Mono")
-    with Image.open(path) as gif:
+    with image.open(path) as gif:
         assert (gif.n_frames, gif.info["duration"]) == (2, 500)
