@@ -40,6 +40,11 @@ def rows(app):
     return [str(option.prompt) for option in screen.query_one("#runs", OptionList).options]
 
 
+def names(app):
+    """Return the beginning of each row, without its age, which may change in between."""
+    return [row[:30] for row in rows(app)]
+
+
 def listed(app):
     return len(rows(app))
 
@@ -91,7 +96,7 @@ RUNS = Stage(
         Row("runs.differences", shows_differences, becomes(True), ("up", "space")),
         *keys("runs", first_line, scroll_down=increases, scroll_up=decreases),
         *keys("runs", lambda app: sum(row[1] == BASELINE_MARK for row in rows(app)), baseline=moves(1)),
-        Row("runs.reverse", rows, lambda before, after: before != after == before[::-1], ("down",)),
+        Row("runs.reverse", names, lambda before, after: before != after == before[::-1], ("down",)),
         *keys("runs", sorted_by, sort=becomes("size↓")),
         *keys("runs", suggested_folder, csv=becomes("first-csv"), tensorboard=becomes("first-tensorboard")),
         *opens("runs", rename="RenameDialog", delete="ConfirmDialog"),
