@@ -45,8 +45,12 @@ def make_events(finish="done"):
     return events
 
 
+def new_run(runs_dir, name="r", config=CONFIG):
+    return create_run(config, VOCABULARY, name, runs_dir)
+
+
 def record_run(runs_dir, name, events):
-    run = create_run(CONFIG, VOCABULARY, name, runs_dir)
+    run = new_run(runs_dir, name)
     list(record_events(run, iter(events)))
     return run.path
 

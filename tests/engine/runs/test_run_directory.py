@@ -24,30 +24,19 @@ from engine.runs.directory import (
 )
 from engine.runs.imported import ImportSource, write_imported_run
 from engine.runs.loading import load_model
-from engine.runs.locked_run import create_run
 from engine.runs.manage import delete_run
 from engine.runs.summary import is_finished, list_runs, run_state, summarize_run
 from engine.runs.writer import record_events
 from engine.storage.files import assets_dir
 from tests.support.files import write_run
 from tests.support.runs import (
-    CONFIG,
     CONFIG_WITH_EPOCHS,
-    VOCABULARY,
     make_decoder,
     make_events,
+    new_run,
     record_run,
     record_three_runs,
 )
-
-
-def new_run(folder, name="r", config=CONFIG):
-    return create_run(config, VOCABULARY, name, folder)
-
-
-@pytest.fixture
-def stopped(tmp_path):
-    return record_run(tmp_path, "r", make_events("stopped"))
 
 
 def content(folder):

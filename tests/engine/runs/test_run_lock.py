@@ -26,31 +26,20 @@ from engine.runs.directory import (
     lock_owner,
 )
 from engine.runs.loading import load_model
-from engine.runs.locked_run import create_run, reopen_run
+from engine.runs.locked_run import reopen_run
 from engine.runs.manage import delete_run, rename_run
 from engine.runs.summary import is_finished, summarize_run
 from engine.runs.writer import record_events
 from engine.storage.lock import FileLock
 from tests.support.files import no_file_longer_than
 from tests.support.runs import (
-    CONFIG,
     CONFIG_WITH_EPOCHS,
-    VOCABULARY,
     make_events,
     make_step,
+    new_run,
     record_run,
     record_three_runs,
 )
-
-
-def new_run(folder, name="r", config=CONFIG):
-    return create_run(config, VOCABULARY, name, folder)
-
-
-@pytest.fixture
-def stopped(tmp_path):
-    return record_run(tmp_path, "r", make_events("stopped"))
-
 
 PROGRAM = """
 import sys, time, pathlib
