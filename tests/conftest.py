@@ -138,3 +138,21 @@ def command(server, home, tmp_path, environment):
         return subprocess.CompletedProcess(arguments, code, paths["stdout"].read_text(), paths["stderr"].read_text())
 
     return run
+
+
+@pytest.fixture
+def start(home, tmp_path, environment):
+    """Return a function that starts `lotr-tui` and returns at once; processes that still run at the end are killed."""
+    processes = []
+
+    def start_process(*arguments):
+        command = [sys.executable, "-m", "lotr_tui", *map(str, arguments)]
+        options = {"text": True, "cwd": tmp_path, "env": environment(home)}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+        processes.append(process)
+        return process
+
+    yield start_process
+    for process in processes:
+        process.kill()
+        process.communicate()

@@ -55,26 +55,9 @@ def shell(files, home, tmp_path, environment):
 
 
 @pytest.fixture
-def start(files, home, tmp_path, environment):
-    """Return a function that starts a command, which is killed at the end."""
-    processes = []
-
-    def start_process(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lotr_tui", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-            env=environment(home),
-        )
-        processes.append(process)
-        return process
-
-    yield start_process
-    for process in processes:
-        process.kill()
-        process.wait()
+def start(files, start):
+    """Return the function `start`, in a folder with the files."""
+    return start
 
 
 @pytest.mark.usefixtures("files")

@@ -34,25 +34,6 @@ def wait_for(condition, seconds=60):
         time.sleep(0.02)
 
 
-@pytest.fixture
-def start(environment, tmp_path):
-    """Function that starts `lotr-tui` and returns at once; processes that still run at the end are killed."""
-    processes = []
-
-    def start_process(*arguments):
-        command = [sys.executable, "-m", "lotr_tui", *map(str, arguments)]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(tmp_path / "home")
-        )
-        processes.append(process)
-        return process
-
-    yield start_process
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
 # The plain console
 
 
