@@ -118,6 +118,29 @@ class ModelConfig(_ValidatedConfig):
     context_size: int = setting(
         64, "tokens that a transformer reads at most before it forgets the older half", 2, 65_536
     )
+    num_kv_heads: int = setting(
+        0, "key and value heads of a transformer, each shared by several query heads; 0: one per query head", 0, 256
+    )
+    head_size: int = setting(0, "units of a transformer's head; 0: embedding_size / num_heads", 0, 1024)
+    norm_eps: float = setting(1e-5, "number added to the mean square in a transformer's norms", 1e-12, 1e-2)
+    rope_base: float = setting(10_000.0, "base of the frequencies of rotary positions", 1, 1e9)
+    rope_scaling: Literal["none", "linear", "llama3"] = setting(
+        "none", "linear: positions divided by rope_factor; llama3: only those of low frequencies"
+    )
+    rope_factor: float = setting(1.0, "factor by which scaled rotary positions extend the context", 1, 1024)
+    rope_original_context: int = setting(8192, "llama3: context before rotary positions were scaled", 2, 10_000_000)
+    qkv_bias: bool = setting(False, "add biases to a transformer's queries, keys and values, as Qwen2 does")
+    lora_rank: int = setting(
+        0,
+        "train only low-rank changes of this rank to the matrices of a pre-trained model (LoRA); 0: all weights",
+        0,
+        512,
+    )
+    lora_alpha: float = setting(32.0, "the low-rank changes are multiplied by lora_alpha / lora_rank", 0, 4096)
+    lora_dropout: float = setting(0.1, "dropout on the inputs of the low-rank changes", 0, 0.99)
+    lora_targets: str = setting(
+        "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", "matrices with low-rank changes, separated by commas"
+    )
     tie_weights: bool = setting(True, "share one matrix between the embedding and the output layer (4.5)")
     variational_dropout: bool = setting(True, "use one dropout mask for all time steps (4.2)")
     embedding_dropout: float = setting(0.2, "fraction of the vocabulary whose embedding is zeroed (4.3)", 0, 0.99)
