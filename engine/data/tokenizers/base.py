@@ -167,6 +167,16 @@ class Tokenizer(ABC):
     def __contains__(self, token: str) -> bool:
         return token in self.token_to_id
 
+    @property
+    def line_end_ids(self) -> TokenIds:
+        """Ids of the tokens that end a line: `<eos>`, and in an open vocabulary all that contain a line feed."""
+        return np.array([EOS_ID], np.int32)
+
+    @cached_property
+    def colon_ids(self) -> TokenIds:
+        """Ids of the tokens that end with a colon, as the name before a line of a script does."""
+        return np.array([id for id, token in enumerate(self.tokens) if token.endswith(":")], np.int32)
+
     @cached_property
     @abstractmethod
     def word_starts(self) -> npt.NDArray[np.bool_]:

@@ -77,6 +77,11 @@ class ByteTokenizer(Tokenizer):
     def _num_bytes(self) -> Int64Array:
         return np.array([len(token) for token in self.token_bytes], np.int64)
 
+    @cached_property
+    def line_end_ids(self) -> TokenIds:
+        """Ids of `<eos>` and of all tokens that contain a line feed."""
+        return np.array([id for id, token in enumerate(self.token_bytes) if EOS_BYTES in token], np.int32)
+
     def piece_decoder(self) -> PieceDecoder:
         """Return a decoder that keeps the bytes of an incomplete character until the character is complete."""
         return _ByteDecoder(self.token_bytes)

@@ -1,0 +1,76 @@
+"""Tests of the script form of a conversation: its text, its tokens, and which of them are utterances."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from engine.data.lines import LineStore
+from engine.data.script_form import (
+    Turn,
+    encode_speaker,
+    encode_turn,
+    encode_turns,
+    iter_scenes,
+    parse_line,
+    script_text,
+    turn_text,
+    utterance_mask,
+)
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.bpe import BPETokenizer
+from engine.data.tokenizers.characters import CharacterTokenizer
+
+SCENES = [
+    [Turn("KING OF THE DEAD", "Who  enters:\tmy domain?"), Turn("O'BRIEN", "")],
+    [Turn("GANDALF", "Fly, you fools!\n")],
+]
+SCRIPT = "King of the Dead: Who enters: my domain?\nO'Brien:\n\nGandalf: Fly, you fools!\n"
+TOKENIZERS = (CharacterTokenizer([]), BPETokenizer.train([SCRIPT] * 3, 300))
+
+
+def scene_tokens(tokenizer: Tokenizer, scenes: Sequence[Sequence[Turn]]) -> list[int]:
+    ids: list[int] = []
+    for scene in scenes:
+        ids += [*(tokenizer.encode("\n").tolist() if ids else []), *encode_turns(tokenizer, scene)]
+    return ids
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_tokens_of_scenes_are_their_script(tokenizer: Tokenizer) -> None:
+    assert script_text(SCENES) == tokenizer.decode(scene_tokens(tokenizer, SCENES)) == SCRIPT
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_mask_selects_the_texts_with_their_line_ends_but_neither_names_nor_empty_lines(tokenizer: Tokenizer) -> None:
+    ids = np.array([*scene_tokens(tokenizer, SCENES), EOS_ID], np.int32)
+    chosen = tokenizer.decode(ids[utterance_mask(tokenizer, ids)].tolist())
+    assert chosen == " Who enters: my domain?\n\n Fly, you fools!\n"
+    assert not utterance_mask(tokenizer, ids[:0]).size
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_a_turn_begins_with_the_tokens_of_its_speaker_and_ends_with_a_line_end(tokenizer: Tokenizer) -> None:
+    head, turn = encode_speaker(tokenizer, "GANDALF"), encode_turn(tokenizer, SCENES[1][0])
+    assert turn[: len(head)] == head
+    assert tokenizer.decode(head) == "Gandalf:"
+    assert [id in tokenizer.line_end_ids for id in turn] == [False] * (len(turn) - 1) + [True]
+
+
+@pytest.mark.parametrize("turn", [turn for scene in SCENES for turn in scene])
+def test_a_line_is_parsed_as_the_turn_that_it_was_written_from(turn: Turn) -> None:
+    assert parse_line(turn_text(turn)) == Turn(turn.speaker, " ".join(turn.text.split()))
+
+
+@pytest.mark.parametrize("line", ["", "\n", "no name", "…: text", f"{'a' * 50}: text"])
+def test_a_line_without_a_name_is_no_turn(line: str) -> None:
+    assert parse_line(line) is None
+
+
+def test_scenes_of_a_corpus_call_speakers_by_their_names_and_leave_out_empty_lines() -> None:
+    store = LineStore()
+    store.add(["Hm.", "Hi.", "Who?"], ["FRODO", "", "GOLLUM"], np.array([True, False, True]))
+    assert list(iter_scenes(store.lines())) == [
+        [Turn("FRODO", "Hm."), Turn("SOMEONE", "Hi.")],
+        [Turn("GOLLUM", "Who?")],
+    ]
