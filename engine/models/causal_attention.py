@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Int64Array
 from engine.models.key_value_cache import CacheBuffer, Segments
-from engine.models.transformer_layout import ROPE_BASE
+from engine.models.transformer_layout import head_size, num_kv_heads, rotary_frequencies
 
 MAX_STORED_POSITIONS = 1024
 """Positions whose rotation is computed only once."""
@@ -17,25 +18,24 @@ Factors = tuple[Float32Array, Float32Array]
 
 
 class RotaryEmbedding:
-    """Rotation of queries and keys by their positions (Su et al. 2021, arXiv 2104.09864).
+    """Rotation of queries and keys by their positions, see `rotary_frequencies`.
 
-    The first half of a head's units pairs with the second half, as in the weights of Hugging Face. Queries are also
-    divided by the root of the head size, so that their products with keys are the scores.
+    Queries are also divided by the root of the head size, so that their products with keys are the scores.
     """
 
-    def __init__(self, num_heads: int, head_size: int) -> None:
-        """Prepare the frequencies of `head_size` / 2 pairs of units."""
-        self._num_heads = num_heads
-        self._frequencies = ROPE_BASE ** (-np.arange(0, head_size, 2) / head_size)
-        self._half = head_size // 2
+    def __init__(self, config: ModelConfig) -> None:
+        """Prepare the frequencies of `config`."""
+        self._num_heads = config.num_heads
+        self._num_rotated = config.num_heads + num_kv_heads(config)
+        self._frequencies = rotary_frequencies(config)
         self._factors: dict[int, Factors] = {}
         """Factors of single positions; threads that compute the same ones at once store equal arrays."""
-        self._query_scale = np.float32(1 / math.sqrt(head_size))
+        self._query_scale = np.float32(1 / math.sqrt(head_size(config)))
 
     def factors(self, positions: int | Sequence[int] | Int64Array) -> Factors:
         """Return the factors of `rotate` for one position or for `positions` `[rows]`; they must not be changed.
 
-        The factors of each position are `[2, heads, 2, head size / 2]`: of queries and keys, of both halves.
+        The factors of each position are `[heads, 2, head size / 2]`: of query heads and then of key heads, both halves.
         """
         if not isinstance(positions, int):
             return self._compute_factors(positions)
@@ -49,15 +49,15 @@ class RotaryEmbedding:
     def _compute_factors(self, positions: int | Sequence[int] | Int64Array) -> Factors:
         angles = np.multiply.outer(positions, self._frequencies)
         sine = np.sin(angles)
-        factors = np.empty((2, *angles.shape[:-1], 2, self._num_heads, 2, self._half), np.float32)
-        factors[0] = np.cos(angles)[..., None, None, None, :]
-        factors[1, ..., 0, :] = -sine[..., None, None, :]
-        factors[1, ..., 1, :] = sine[..., None, None, :]
-        factors[..., 0, :, :, :] *= self._query_scale
+        factors = np.empty((2, *angles.shape[:-1], self._num_rotated, 2, angles.shape[-1]), np.float32)
+        factors[0] = np.cos(angles)[..., None, None, :]
+        factors[1, ..., 0, :] = -sine[..., None, :]
+        factors[1, ..., 1, :] = sine[..., None, :]
+        factors[..., : self._num_heads, :, :] *= self._query_scale
         return factors[0], factors[1]
 
     def rotate(self, vectors: Float32Array, factors: Factors) -> None:
-        """Rotate queries and keys `[..., 2 width]` in place, each vector with its factors."""
+        """Rotate heads of queries and keys `[..., heads, head size]` in place, each vector with its factors."""
         cosine, sine = factors
         pairs = vectors.reshape(cosine.shape)
         swapped = pairs[..., ::-1, :] * sine
@@ -65,28 +65,47 @@ class RotaryEmbedding:
         pairs += swapped
 
 
-def attend_one(query: Float32Array, layer: int, segments: Segments) -> Float32Array:
-    """Return the attention output `[width]` of one query `[heads, head size, 1]` to all rows of a text."""
+def attend_one(queries: Float32Array, layer: int, segments: Segments) -> Float32Array:
+    """Return the attention output `[width]` of one token to all rows of a text.
+
+    Args:
+        queries: Queries `[key heads, queries per key head, head size]` of the token.
+        layer: Index of the layer.
+        segments: Rows of the text.
+    """
     if len(segments) == 1:
         buffer, length = segments[0]
         keys, values = buffer.layers[layer]
-        weights = np.matmul(keys[:, :length], query)[:, :, 0]
+        weights = np.matmul(queries, keys[:, :length].swapaxes(1, 2))
         totals = _exponentiate(weights)
-        output: Float32Array = np.matmul(weights[:, None], values[:, :length])[:, 0]
+        output: Float32Array = np.matmul(weights, values[:, :length])
     else:
-        lengths = [length for _, length in segments]
-        weights = np.empty((len(query), sum(lengths)), np.float32)
-        output, start = np.zeros((len(query), query.shape[1]), np.float32), 0
-        for buffer, length in segments:
-            np.matmul(buffer.layers[layer][0, :, :length], query, out=weights[:, start : start + length, None])
-            start += length
-        totals, start = _exponentiate(weights), 0
-        for buffer, length in segments:
-            values = buffer.layers[layer][1, :, :length]
-            output += np.matmul(weights[:, None, start : start + length], values)[:, 0]
-            start += length
+        weights = _segment_scores(queries, layer, segments)
+        totals = _exponentiate(weights)
+        output = _weighted_values(weights, layer, segments)
     output /= totals
     return output.reshape(-1)
+
+
+def _segment_scores(queries: Float32Array, layer: int, segments: Segments) -> Float32Array:
+    """Return the scores `[key heads, queries, positions]` of queries `[key heads, queries, head size]`."""
+    num_positions = sum(length for _, length in segments)
+    scores, start = np.empty((*queries.shape[:2], num_positions), np.float32), 0
+    for buffer, length in segments:
+        keys = buffer.layers[layer][0, :, :length]
+        np.matmul(queries, keys.swapaxes(1, 2), out=scores[:, :, start : start + length])
+        start += length
+    return scores
+
+
+def _weighted_values(weights: Float32Array, layer: int, segments: Segments) -> Float32Array:
+    """Return the sums `[key heads, queries, head size]` of values, by weights `[key heads, queries, positions]`."""
+    total, start = np.float32(0), 0
+    for buffer, length in segments:
+        values = buffer.layers[layer][1, :, :length]
+        total = total + np.matmul(weights[:, :, start : start + length], values)
+        start += length
+    return np.asarray(total)
 
 
 def _exponentiate(scores: Float32Array) -> Float32Array:
@@ -124,68 +143,76 @@ class BatchAttention:
             lengths.append(start)
         self._rows = list(shared.values())
         is_padding = np.arange(max(lengths)) >= np.array(lengths)[:, None]
-        self._padding = np.where(is_padding, np.float32(-np.inf), np.float32(0))[:, None]  # [texts, 1, keys]
+        self._padding = np.where(is_padding, np.float32(-np.inf), np.float32(0))[:, None, None]  # [texts, 1, 1, keys]
 
     def attend(self, queries: Float32Array, layer: int) -> Float32Array:
-        """Return the attention output `[texts, width]` of one query per text, `[texts, heads, head size]`."""
-        num_texts, num_heads, head_size = queries.shape
-        weights = np.empty((num_texts, num_heads, self._padding.shape[-1]), np.float32)
+        """Return the attention output `[texts, width]` of one token per text.
+
+        `queries` are `[texts, key heads, queries per key head, head size]`.
+        """
+        weights = np.empty((*queries.shape[:3], self._padding.shape[-1]), np.float32)
         weights[:] = self._padding
         for buffer, start, end, texts in self._rows:
-            keys = buffer.layers[layer][0, :, : end - start]
+            keys = buffer.layers[layer][0, :, : end - start].swapaxes(1, 2)
             if len(texts) == 1:
-                np.matmul(keys, queries[texts[0], :, :, None], out=weights[texts[0], :, start:end, None])
+                np.matmul(queries[texts[0]], keys, out=weights[texts[0], :, :, start:end])
             else:
-                scores = np.matmul(queries[texts].transpose(1, 0, 2), keys.transpose(0, 2, 1))
-                weights[texts, :, start:end] = scores.transpose(1, 0, 2)
+                weights[texts, :, :, start:end] = _apart(np.matmul(_together(queries[texts]), keys), len(texts))
         weights /= _exponentiate(weights)
-        output = np.zeros((num_texts, num_heads, head_size), np.float32)
+        output = np.zeros_like(queries, order="C")
         for buffer, start, end, texts in self._rows:
             values = buffer.layers[layer][1, :, : end - start]
             if len(texts) == 1:
-                output[texts[0]] += np.matmul(weights[texts[0], :, None, start:end], values)[:, 0]
+                output[texts[0]] += np.matmul(weights[texts[0], :, :, start:end], values)
             else:
-                output[texts] += np.matmul(weights[texts, :, start:end].transpose(1, 0, 2), values).transpose(1, 0, 2)
-        return output.reshape(num_texts, -1)
+                output[texts] += _apart(np.matmul(_together(weights[texts, :, :, start:end]), values), len(texts))
+        return output.reshape(len(output), -1)
 
 
-def attend_segments(queries: Float32Array, layer: int, segments: Segments) -> tuple[Float32Array, Float32Array]:
-    """Return the attention of the last tokens of a text to all its rows.
+def _together(rows: Float32Array) -> Float32Array:
+    """Return `[texts, key heads, queries, n]` as `[key heads, texts * queries, n]`."""
+    num_texts, num_kv_heads, group, size = rows.shape
+    return rows.swapaxes(0, 1).reshape(num_kv_heads, num_texts * group, size)
+
+
+def _apart(rows: Float32Array, num_texts: int) -> Float32Array:
+    """Return `[key heads, texts * queries, n]` as `[texts, key heads, queries, n]`."""
+    return rows.reshape(len(rows), num_texts, -1, rows.shape[-1]).swapaxes(0, 1)
+
+
+def attend_segments(queries: Float32Array, layer: int, segments: Segments) -> Float32Array:
+    """Return the attention of the last tokens of a text to all its rows, in the shape of `queries`.
 
     Args:
-        queries: Queries `[heads, tokens, head size]` of the last tokens, whose rows are included in `segments`.
+        queries: Queries `[key heads, queries per key head, tokens, head size]` of the last tokens, whose rows are
+            included in `segments`.
         layer: Index of the layer.
         segments: Rows of the text.
-
-    Returns:
-        The output `[heads, tokens, head size]`, and the weights `[heads, tokens, positions]`.
     """
-    num_heads, num_tokens, _ = queries.shape
-    num_positions = sum(length for _, length in segments)
-    weights, start = np.empty((num_heads, num_tokens, num_positions), np.float32), 0
-    for buffer, length in segments:
-        keys = buffer.layers[layer][0, :, :length]
-        np.matmul(queries, keys.transpose(0, 2, 1), out=weights[:, :, start : start + length])
-        start += length
-    _mask_and_normalize(weights)
-    output, start = np.zeros_like(queries, order="C"), 0
-    for buffer, length in segments:
-        output += np.matmul(weights[:, :, start : start + length], buffer.layers[layer][1, :, :length])
-        start += length
-    return output, weights
+    num_kv_heads, group, num_tokens, size = queries.shape
+    weights = _segment_scores(queries.reshape(num_kv_heads, group * num_tokens, size), layer, segments)
+    _mask_and_normalize(weights.reshape(num_kv_heads, group, num_tokens, -1))
+    return _weighted_values(weights, layer, segments).reshape(queries.shape)
 
 
 def attend_windows(
     queries: Float32Array, keys: Float32Array, values: Float32Array
 ) -> tuple[Float32Array, Float32Array]:
-    """Return the attention of whole windows, each to itself, of arrays `[..., heads, time, head size]`.
+    """Return the attention of whole windows, each to itself.
+
+    Args:
+        queries: `[..., key heads, queries per key head, time, head size]`.
+        keys: `[..., key heads, time, head size]`.
+        values: As `keys`.
 
     Returns:
-        The output `[..., heads, time, head size]`, and the weights `[..., heads, time, time]`.
+        The output, in the shape of `queries`, and the weights `[..., key heads, queries per key head, time, time]`.
     """
-    weights = np.matmul(queries, keys.swapaxes(-1, -2))
-    _mask_and_normalize(weights)
-    return np.matmul(weights, values), weights
+    rows = queries.reshape(*keys.shape[:-2], -1, keys.shape[-1])
+    weights = np.matmul(rows, keys.swapaxes(-1, -2))
+    by_query = weights.reshape(*queries.shape[:-1], -1)
+    _mask_and_normalize(by_query)
+    return np.matmul(weights, values).reshape(queries.shape), by_query
 
 
 def _mask_and_normalize(scores: Float32Array) -> None:

@@ -39,7 +39,7 @@ class CacheShape:
     """Sizes of the keys and values of a model."""
 
     num_layers: int
-    num_heads: int
+    num_kv_heads: int
     head_size: int
     context_size: int
     """Maximum number of positions of a state."""
@@ -63,7 +63,7 @@ class CacheBuffer:
     @staticmethod
     def create(shape: CacheShape, capacity: int) -> "CacheBuffer":
         """Return an empty buffer for `capacity` tokens."""
-        rows = (2, shape.num_heads, capacity, shape.head_size)
+        rows = (2, shape.num_kv_heads, capacity, shape.head_size)
         layers = tuple(np.empty(rows, np.float32) for _ in range(shape.num_layers))
         return CacheBuffer(layers, np.empty(capacity, np.int32))
 

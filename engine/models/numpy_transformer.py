@@ -20,6 +20,7 @@ from engine.models.transformer_layout import (
     check_transformer_config,
     head_size,
     num_kept_tokens,
+    num_kv_heads,
     transformer_weight_shapes,
 )
 from engine.models.transformer_weights import TransformerTensors
@@ -67,7 +68,7 @@ class NumpyTransformer(NumpyDecoder):
 
         Raises:
             RunError: If a tensor is missing, unknown, of the wrong shape, or contains NaN or huge values.
-            ConfigError: If the heads do not divide the width into even parts.
+            ConfigError: If a setting is impossible, see `check_transformer_config`.
             InvalidInputError: If 8 bits are needed and numkong is not installed.
         """
         check_transformer_config(config)
@@ -77,8 +78,9 @@ class NumpyTransformer(NumpyDecoder):
         self.int8 = int8
         self._tensors = TransformerTensors(weights, quantize=int8)
         self._layers = TransformerLayers(config, weights, self._tensors)
-        self._output = make_matrix(weights["model.embed_tokens.weight"], quantize=int8)
-        self._shape = CacheShape(config.num_layers, config.num_heads, head_size(config), config.context_size)
+        output_name = "model.embed_tokens.weight" if config.tie_weights else "lm_head.weight"
+        self._output = make_matrix(weights[output_name], quantize=int8)
+        self._shape = CacheShape(config.num_layers, num_kv_heads(config), head_size(config), config.context_size)
         self._num_kept = num_kept_tokens(config.context_size)
 
     @property
@@ -205,7 +207,7 @@ class NumpyTransformer(NumpyDecoder):
                 window_start = num_read = num_read - self._num_kept
                 segments, has_slid = (), True
             max_positions = min(context, num_read - window_start + READ_TOKENS)
-            max_tokens = max(1, min(READ_TOKENS, MAX_SCORES // (self._shape.num_heads * max_positions)))
+            max_tokens = max(1, min(READ_TOKENS, MAX_SCORES // (self.config.num_heads * max_positions)))
             chunk = text[num_read : min(window_start + context, num_read + max_tokens)]
             segments = extend_segments(segments, num_read - window_start, chunk, self._shape)
             hidden = self._layers.read_tokens(chunk, segments)

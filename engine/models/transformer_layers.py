@@ -16,14 +16,14 @@ from engine.models.causal_attention import (
     attend_windows,
 )
 from engine.models.key_value_cache import Segments
-from engine.models.transformer_layout import RMS_NORM_EPS, head_size
+from engine.models.transformer_layout import head_size, num_kv_heads
 from engine.models.transformer_weights import TransformerTensors
 from engine.storage.quantization import Int8Rows
 from engine.storage.tensor_file import StoredTensor
 
 Attend = Callable[[int, Float32Array], Float32Array]
-"""Function from the index of a layer and queries, keys and values `[rows, 3, heads, head size]` to the attention output
-`[rows, width]`."""
+"""Function from the index of a layer and heads `[rows, heads, head size]`, first those of queries, then of keys and of
+values, to the attention output `[rows, query units]`."""
 
 _HALF, _ONE = np.array(0.5, np.float32), np.array(1, np.float32)
 """Constants as arrays, which numpy multiplies and adds faster than numbers."""
@@ -34,41 +34,48 @@ class TransformerLayers:
 
     def __init__(self, config: ModelConfig, weights: Mapping[str, StoredTensor], tensors: TransformerTensors) -> None:
         """Prepare the layers of `weights`, which `tensors` holds too."""
-        self._width, self._num_heads, self._head_size = config.embedding_size, config.num_heads, head_size(config)
+        self._width, self._eps = config.embedding_size, config.norm_eps
+        self._num_heads, self._num_kv_heads, self._head_size = config.num_heads, num_kv_heads(config), head_size(config)
+        self._group = self._num_heads // self._num_kv_heads
         self._embedding = weights["model.embed_tokens.weight"]
         self._layers = tensors.make_layers(config)
         self._final_norm = tensors.vector("model.norm.weight")
-        self._rotary = RotaryEmbedding(config.num_heads, head_size(config))
+        self._rotary = RotaryEmbedding(config)
 
     def read_token(self, token: int, position: int, segments: Segments) -> Float32Array:
         """Write the keys and values of one token to the last row of `segments`, and return its vector `[width]`.
 
         The result equals `read_batch` for one text, with fewer operations: their overhead is much of the time.
         """
-        width = self._width
-        row_shape, query_shape = (2, self._num_heads, self._head_size), (self._num_heads, self._head_size, 1)
+        num_heads, num_rotated = self._num_heads, self._num_heads + self._num_kv_heads
+        query_shape = (self._num_kv_heads, self._group, self._head_size)
+        row_shape = (2, self._num_kv_heads, self._head_size)
         rotation = self._rotary.factors(position)
         buffer, length = segments[-1]
         row = length - 1
         vector = self._embed(token)
         for index, layer in enumerate(self._layers):
-            qkv = layer.qkv.matmul(_normalize_vector(vector, layer.attention_norm))
-            self._rotary.rotate(qkv[: 2 * width], rotation)
-            buffer.layers[index][:, :, row] = qkv[width:].reshape(row_shape)
-            vector += layer.output.matmul(attend_one(qkv[:width].reshape(query_shape), index, segments))
-            gate_up = layer.gate_up.matmul(_normalize_vector(vector, layer.feed_forward_norm))
+            qkv = layer.qkv.matmul(_normalize_vector(vector, layer.attention_norm, self._eps))
+            if layer.qkv_bias is not None:
+                qkv += layer.qkv_bias
+            heads = qkv.reshape(-1, self._head_size)
+            self._rotary.rotate(heads[:num_rotated], rotation)
+            buffer.layers[index][:, :, row] = heads[num_heads:].reshape(row_shape)
+            vector += layer.output.matmul(attend_one(heads[:num_heads].reshape(query_shape), index, segments))
+            gate_up = layer.gate_up.matmul(_normalize_vector(vector, layer.feed_forward_norm, self._eps))
             vector += layer.down.matmul(_swiglu(gate_up))
-        return _normalize_vector(vector, self._final_norm)
+        return _normalize_vector(vector, self._final_norm, self._eps)
 
     def read_batch(self, tokens: Sequence[int], positions: Sequence[int], texts: Sequence[Segments]) -> Float32Array:
         """Write the keys and values of one token per text to its last row; return their vectors `[texts, width]`."""
         attention = BatchAttention(texts)
         last_rows = [segments[-1] for segments in texts]
 
-        def attend(index: int, qkv: Float32Array) -> Float32Array:
-            for (buffer, length), keys_values in zip(last_rows, qkv[:, 1:], strict=True):
-                buffer.layers[index][:, :, length - 1] = keys_values
-            return attention.attend(qkv[:, 0], index)
+        def attend(index: int, heads: Float32Array) -> Float32Array:
+            queries, keys_values = self._split(heads)
+            for (buffer, length), row in zip(last_rows, keys_values, strict=True):
+                buffer.layers[index][:, :, length - 1] = row
+            return attention.attend(queries, index)
 
         return self.normalize(self._run(np.asarray(tokens), positions, attend))
 
@@ -81,10 +88,11 @@ class TransformerLayers:
         buffer, length = segments[-1]
         rows = slice(length - len(tokens), length)
 
-        def attend(index: int, qkv: Float32Array) -> Float32Array:
-            buffer.layers[index][:, :, rows] = qkv[:, 1:].transpose(1, 2, 0, 3)
-            output, _ = attend_segments(qkv[:, 0].swapaxes(0, 1), index, segments)
-            return output.swapaxes(0, 1).reshape(len(tokens), -1)
+        def attend(index: int, heads: Float32Array) -> Float32Array:
+            queries, keys_values = self._split(heads)
+            buffer.layers[index][:, :, rows] = keys_values.transpose(1, 2, 0, 3)
+            output = attend_segments(queries.transpose(1, 2, 0, 3), index, segments)
+            return output.transpose(2, 0, 1, 3).reshape(len(tokens), -1)
 
         positions = np.arange(num_positions - len(tokens), num_positions)
         return self.normalize(self._run(np.asarray(tokens), positions, attend))
@@ -93,10 +101,13 @@ class TransformerLayers:
         """Return the vectors `[windows, time, width]` of whole windows of tokens `[windows, time]`, without a cache."""
         num_windows, time = windows.shape
 
-        def attend(_index: int, qkv: Float32Array) -> Float32Array:
-            heads = qkv.reshape(num_windows, time, *qkv.shape[1:]).transpose(2, 0, 3, 1, 4)
-            output, _ = attend_windows(*heads)
-            return output.swapaxes(1, 2).reshape(len(qkv), -1)
+        def attend(_index: int, heads: Float32Array) -> Float32Array:
+            queries, keys_values = (
+                part.reshape(num_windows, time, *part.shape[1:]) for part in self._split(heads)
+            )  # [windows, time, ...]
+            keys, values = keys_values.transpose(2, 0, 3, 1, 4)
+            output, _ = attend_windows(queries.transpose(0, 2, 3, 1, 4), keys, values)
+            return output.transpose(0, 3, 1, 2, 4).reshape(len(heads), -1)
 
         positions = np.tile(np.arange(time), num_windows)
         return self.normalize(self._run(windows.reshape(-1), positions, attend)).reshape(num_windows, time, -1)
@@ -107,16 +118,28 @@ class TransformerLayers:
         weights = np.empty((len(self._layers), self._num_heads, time, time), np.float32)
         outputs = np.empty((len(self._layers) + 1, time, self._width), np.float32)
 
-        def attend(index: int, qkv: Float32Array) -> Float32Array:
-            output, weights[index] = attend_windows(*qkv.transpose(1, 2, 0, 3))
-            return output.swapaxes(0, 1).reshape(time, -1)
+        def attend(index: int, heads: Float32Array) -> Float32Array:
+            queries, keys_values = self._split(heads)
+            keys, values = keys_values.transpose(1, 2, 0, 3)
+            output, by_query = attend_windows(queries.transpose(1, 2, 0, 3), keys, values)
+            weights[index] = by_query.reshape(self._num_heads, time, time)
+            return output.transpose(2, 0, 1, 3).reshape(time, -1)
 
         self._run(tokens, np.arange(time), attend, outputs)
         return weights, outputs
 
+    def _split(self, heads: Float32Array) -> tuple[Float32Array, Float32Array]:
+        """Return the queries `[rows, key heads, queries per key head, head size]` of heads `[rows, heads, head size]`.
+
+        The second result are the keys and values `[rows, 2, key heads, head size]`.
+        """
+        num_rows, _, size = heads.shape
+        queries = heads[:, : self._num_heads].reshape(num_rows, self._num_kv_heads, self._group, size)
+        return queries, heads[:, self._num_heads :].reshape(num_rows, 2, self._num_kv_heads, size)
+
     def normalize(self, vectors: Float32Array) -> Float32Array:
         """Return the output `[rows, width]` of the last norm."""
-        return _normalize(vectors, self._final_norm)
+        return _normalize(vectors, self._final_norm, self._eps)
 
     def _run(
         self,
@@ -135,11 +158,13 @@ class TransformerLayers:
         for index, layer in enumerate(self._layers):
             if outputs is not None:
                 outputs[index] = vectors
-            qkv = layer.qkv.matmul(_normalize(vectors, layer.attention_norm))
-            qkv = qkv.reshape(num_rows, 3, self._num_heads, self._head_size)
-            self._rotary.rotate(qkv[:, :2], rotation)
-            vectors += layer.output.matmul(attend(index, qkv))
-            gate_up = layer.gate_up.matmul(_normalize(vectors, layer.feed_forward_norm))
+            qkv = layer.qkv.matmul(_normalize(vectors, layer.attention_norm, self._eps))
+            if layer.qkv_bias is not None:
+                qkv += layer.qkv_bias
+            heads = qkv.reshape(num_rows, -1, self._head_size)
+            self._rotary.rotate(heads[:, : self._num_heads + self._num_kv_heads], rotation)
+            vectors += layer.output.matmul(attend(index, heads))
+            gate_up = layer.gate_up.matmul(_normalize(vectors, layer.feed_forward_norm, self._eps))
             vectors += layer.down.matmul(_swiglu(gate_up))
         if outputs is not None:
             outputs[-1] = vectors
@@ -153,18 +178,18 @@ class TransformerLayers:
         return embeddings.copy() if embeddings.ndim == 1 else embeddings
 
 
-def _normalize_vector(vector: Float32Array, weight: Float32Array) -> Float32Array:
+def _normalize_vector(vector: Float32Array, weight: Float32Array, eps: float) -> Float32Array:
     """Return `_normalize` of one vector `[width]`."""
     normalized = vector * weight
-    normalized *= 1 / math.sqrt(vector.dot(vector) / len(vector) + RMS_NORM_EPS)
+    normalized *= 1 / math.sqrt(vector.dot(vector) / len(vector) + eps)
     return normalized
 
 
-def _normalize(vectors: Float32Array, weight: Float32Array) -> Float32Array:
+def _normalize(vectors: Float32Array, weight: Float32Array, eps: float) -> Float32Array:
     """Divide vectors `[rows, width]` by their root mean square and multiply by `weight` `[width]` (RMSNorm)."""
     mean_squares = np.einsum("rw,rw->r", vectors, vectors) / np.float32(vectors.shape[1])
     normalized = vectors * weight
-    normalized /= np.sqrt(mean_squares + np.float32(RMS_NORM_EPS))[:, None]
+    normalized /= np.sqrt(mean_squares + np.float32(eps))[:, None]
     return normalized
 
 

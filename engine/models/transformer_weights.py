@@ -19,8 +19,9 @@ class TransformerLayer:
 
     attention_norm: Float32Array  # [width]
     qkv: Matrix
-    """`[3 width, width]`: queries, keys and values."""
-    output: Matrix  # [width, width]
+    """`[query and key and value units, width]`: first queries, then keys and values."""
+    qkv_bias: Float32Array | None
+    output: Matrix  # [width, query units]
     feed_forward_norm: Float32Array  # [width]
     gate_up: Matrix
     """`[2 inner, width]`: first the gates, then the values that they are multiplied by."""
@@ -47,12 +48,14 @@ class TransformerTensors:
 
     def make_layers(self, config: ModelConfig) -> list[TransformerLayer]:
         """Convert the weights of all layers."""
-        return [self._make_layer(f"model.layers.{index}") for index in range(config.num_layers)]
+        return [self._make_layer(f"model.layers.{index}", config.qkv_bias) for index in range(config.num_layers)]
 
-    def _make_layer(self, prefix: str) -> TransformerLayer:
+    def _make_layer(self, prefix: str, has_bias: bool) -> TransformerLayer:
+        biases = [self.vector(f"{prefix}.self_attn.{name}_proj.bias") for name in "qkv" if has_bias]
         return TransformerLayer(
             attention_norm=self.vector(f"{prefix}.input_layernorm.weight"),
             qkv=self._fuse([f"{prefix}.self_attn.{name}_proj.weight" for name in "qkv"]),
+            qkv_bias=np.concatenate(biases) if biases else None,
             output=self._fuse([f"{prefix}.self_attn.o_proj.weight"]),
             feed_forward_norm=self.vector(f"{prefix}.post_attention_layernorm.weight"),
             gate_up=self._fuse([f"{prefix}.mlp.{name}_proj.weight" for name in ("gate", "up")]),

@@ -20,6 +20,9 @@ CONFIGS = {
     "one layer, one head": {"embedding_size": 8, "num_layers": 1, "num_heads": 1},
     "two layers": {"embedding_size": 24, "num_layers": 2, "num_heads": 3},
     "three layers, small heads": {"embedding_size": 12, "num_layers": 3, "num_heads": 6, "feed_forward_size": 17},
+    "grouped heads": {"embedding_size": 20, "num_layers": 2, "num_heads": 6, "num_kv_heads": 2, "head_size": 8}
+    | {"rope_base": 1000.0, "rope_scaling": "linear", "rope_factor": 2.0, "norm_eps": 1e-3}
+    | {"tie_weights": False, "qkv_bias": True},
 }
 """Sizes of small Transformers."""
 

@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from engine.data.tokenizers.base import EOS_ID
-from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE
 from engine.storage.quantization import Int8Rows
 
 
@@ -108,16 +107,18 @@ def reference_layers(model, tokens):
     Each head and each position is computed on its own, in double precision, as the papers define it.
     """
     config, weights = model.config, {name: value.astype(np.float64) for name, value in model.weights.items()}
-    time, size = len(tokens), config.embedding_size // config.num_heads
+    time, size = len(tokens), config.head_size or config.embedding_size // config.num_heads
+    group = config.num_heads // (config.num_kv_heads or config.num_heads)
+    factor = config.rope_factor if config.rope_scaling == "linear" else 1
 
     def norm(vectors, weight):
-        return vectors / np.sqrt((vectors**2).mean(-1, keepdims=True) + RMS_NORM_EPS) * weight
+        return vectors / np.sqrt((vectors**2).mean(-1, keepdims=True) + config.norm_eps) * weight
 
     def rotate(vectors):
         rotated = np.empty_like(vectors)
         for position in range(time):
             for pair in range(size // 2):
-                angle = position / ROPE_BASE ** (2 * pair / size)
+                angle = position / factor / config.rope_base ** (2 * pair / size)
                 rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
                 rotated[position, [pair, pair + size // 2]] = rotation @ vectors[position, [pair, pair + size // 2]]
         return rotated
@@ -127,11 +128,15 @@ def reference_layers(model, tokens):
     for layer in range(config.num_layers):
         prefix = f"model.layers.{layer}"
         q, k, v, o = (weights[f"{prefix}.self_attn.{name}_proj.weight"] for name in "qkvo")
+        q_bias, k_bias, v_bias = (
+            weights.get(f"{prefix}.self_attn.{name}_proj.bias", np.zeros(len(q))) for name in "qkv"
+        )
         normed = norm(vectors, weights[f"{prefix}.input_layernorm.weight"])
         heads = []
         for head in range(config.num_heads):
-            units = slice(head * size, (head + 1) * size)
-            queries, keys, values = rotate(normed @ q[units].T), rotate(normed @ k[units].T), normed @ v[units].T
+            units, shared = (slice(index * size, (index + 1) * size) for index in (head, head // group))
+            queries = rotate(normed @ q[units].T + q_bias[units])
+            keys, values = rotate(normed @ k[shared].T + k_bias[shared]), normed @ v[shared].T + v_bias[shared]
             for position in range(time):
                 scores = keys[: position + 1] @ queries[position] / np.sqrt(size)
                 exponentials = np.exp(scores - scores.max())
@@ -149,8 +154,9 @@ def reference_layers(model, tokens):
 def reference_logits(model, last_outputs):
     """Return the logits `[time, vocabulary]` for the outputs `[time, width]` of the last layer."""
     weights = {name: value.astype(np.float64) for name, value in model.weights.items()}
-    scale = np.sqrt((last_outputs**2).mean(-1, keepdims=True) + RMS_NORM_EPS)
-    return last_outputs / scale * weights["model.norm.weight"] @ weights["model.embed_tokens.weight"].T
+    scale = np.sqrt((last_outputs**2).mean(-1, keepdims=True) + model.config.norm_eps)
+    output = weights["model.embed_tokens.weight" if model.config.tie_weights else "lm_head.weight"]
+    return last_outputs / scale * weights["model.norm.weight"] @ output.T
 
 
 def reference_log_probs(model, last_outputs):

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.config import BASE, BUNDLED, Config, describe_settings
+from engine.config import Config, describe_settings
 from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import Tokenizer, is_open_vocabulary
 from engine.errors import ConfigError
 from engine.models.transformer_layout import TRANSFORMER_VALUES, largest_num_heads
-from engine.runs.directory import epoch_model_name, read_config
+from engine.runs.directory import BUNDLED_FOLDERS, epoch_model_name, read_config
 from engine.runs.loading import find_model, load_model
 from engine.storage.files import absolute_path, default_runs_dir
 from engine.training.transfer.word_mapping import map_to_vocabulary
@@ -29,7 +29,7 @@ DIALOGUE_DEFAULTS = {"split": "scenes", "min_characters": -1}
 WITHOUT_WORDS = {"punctuation": False, "subword_embeddings": False}
 """Settings of a model whose tokens are not words."""
 TRANSFORMER_DEFAULTS: dict[str, Any] = TRANSFORMER_VALUES | {
-    "unigram_bias": False, "embedding_dropout": 0.0, "variational_dropout": False,
+    "tie_weights": True, "unigram_bias": False, "embedding_dropout": 0.0, "variational_dropout": False,
 }  # fmt: skip
 """Settings of a Transformer where the preset is for an LSTM."""
 DEFAULT_PATIENCE = 4
@@ -96,7 +96,7 @@ def _tokenizer_of_teacher(config: Config, runs_dir: Path | None) -> Tokenizer | 
 
 def canonical_name(init: str, runs_dir: Path | None = None) -> str:
     """Return the name that a configuration records for an initial run: neither "latest" nor a relative path."""
-    if init in (BASE, BUNDLED):
+    if init in BUNDLED_FOLDERS:
         return init
     run_dir, epoch = find_model(init, runs_dir)
     is_name = run_dir.parent == (runs_dir or default_runs_dir())

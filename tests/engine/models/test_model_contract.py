@@ -54,6 +54,7 @@ MODELS = {
     "mogrifier": random_lstm(MOGRIFIER, TOKENIZER),
     "punctuation": random_lstm(ModelConfig(embedding_size=6, hidden_size=6, punctuation=True), TOKENIZER),
     "transformer": TRANSFORMER,
+    "transformer with grouped heads": random_transformer(TOKENIZER, "grouped heads", context_size=12),
     "mixture": MIXTURE,
     "cache": NeuralCache(LSTM, CacheSettings(window=5, theta=1.5, weight=0.3)),
     "cache of Kneser-Ney": NeuralCache(KNESER_NEY, CacheSettings(window=5, weight=0.3)),

@@ -9,7 +9,7 @@ import torch
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import ConfigError, InvalidInputError, RunError
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer
-from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE, inner_size
+from engine.models.transformer_layout import inner_size
 from engine.storage.quantization import quantize_rows
 from tests.support.models import random_ids, random_weights
 from tests.support.networks import (
@@ -28,30 +28,55 @@ from tests.support.references import reference_layers, reference_log_probs, refe
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_log_probs_match_the_llama_of_transformers():
+WIDE_HEADS = {"embedding_size": 24, "num_heads": 6, "num_kv_heads": 2, "head_size": 8, "tie_weights": False}
+LLAMA3 = {"rope_scaling": "llama3", "rope_factor": 8.0, "rope_original_context": 64, "rope_base": 500.0}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "values"),
+    [
+        ("Llama", {}),
+        ("Llama", WIDE_HEADS | LLAMA3),
+        ("Llama", WIDE_HEADS | {"rope_scaling": "linear", "rope_factor": 4.0, "qkv_bias": True}),
+        ("Mistral", WIDE_HEADS | {"norm_eps": 1e-2}),
+        ("Qwen2", {"num_heads": 4, "num_kv_heads": 2, "qkv_bias": True, "rope_base": 1e6}),
+    ],
+)
+def test_log_probs_match_the_models_of_transformers(architecture, values):
     transformers = pytest.importorskip("transformers")
-    model = random_transformer()
-    llama = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=VOCABULARY_SIZE,
-            hidden_size=model.config.embedding_size,
-            intermediate_size=inner_size(model.config),
-            num_hidden_layers=model.config.num_layers,
-            num_attention_heads=model.config.num_heads,
-            rms_norm_eps=RMS_NORM_EPS,
-            rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
-            tie_word_embeddings=True,
-        )
+    model = random_transformer(**values)
+    config = model.config
+    rope_type = "default" if config.rope_scaling == "none" else config.rope_scaling
+    rope = {"rope_type": rope_type, "rope_theta": config.rope_base, "factor": config.rope_factor}
+    rope |= {"original_max_position_embeddings": config.rope_original_context}
+    settings = {
+        "vocab_size": VOCABULARY_SIZE,
+        "hidden_size": config.embedding_size,
+        "intermediate_size": inner_size(config),
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads or config.num_heads,
+        "rms_norm_eps": config.norm_eps,
+        "rope_parameters": rope | {"low_freq_factor": 1.0, "high_freq_factor": 4.0},
+        "tie_word_embeddings": config.tie_weights,
+    }
+    settings |= {"head_dim": config.head_size} if config.head_size else {}
+    settings |= {"attention_bias": config.qkv_bias} if architecture == "Llama" else {}
+    settings |= {"sliding_window": None} if architecture == "Mistral" else {}
+    reference = getattr(transformers, f"{architecture}ForCausalLM")(
+        getattr(transformers, f"{architecture}Config")(**settings)
     )
-    missing, unexpected = llama.load_state_dict(
-        {name: torch.from_numpy(weight) for name, weight in model.weights.items()}, strict=False
-    )
-    assert set(missing) <= {"lm_head.weight"}
+    weights = {name: torch.from_numpy(weight) for name, weight in model.weights.items()}
+    missing, unexpected = reference.load_state_dict(weights, strict=False)
+    for name in missing:  # a bias of the output of attention, which Qwen2 does not have, and a tied output layer
+        assert name.endswith(("o_proj.bias", "lm_head.weight")), name
+        if name.endswith("bias"):
+            reference.get_parameter(name).data.zero_()
     assert not unexpected
-    llama.tie_weights()
+    reference.tie_weights()
     tokens = [EOS_ID, *random_ids(199, VOCABULARY_SIZE).tolist()]
     with torch.no_grad():
-        expected = torch.log_softmax(llama(torch.tensor([tokens])).logits[0], dim=-1).numpy()
+        expected = torch.log_softmax(reference(torch.tensor([tokens])).logits[0], dim=-1).numpy()
     log_probs, _ = token_by_token(model, tokens)
     assert log_probs.dtype == np.float32
     assert log_probs == pytest.approx(expected, abs=1e-4)
@@ -239,7 +264,8 @@ def test_scores_of_a_text_equal_those_of_the_decoder_token_by_token(context_size
         ({"num_heads": 3}, "embedding_size=16 cannot be divided into num_heads=3 heads of an even size"),
         ({"num_heads": 16}, "num_heads=16"),
         ({"weight_drop": 0.5}, "a transformer cannot have weight_drop=0.5; use --set weight_drop=0.0"),
-        ({"tie_weights": False}, "tie_weights=false; use --set tie_weights=true"),
+        ({"num_heads": 8, "num_kv_heads": 3}, "num_heads=8 query heads cannot be divided among num_kv_heads=3"),
+        ({"head_size": 7}, "head_size=7 is odd; use --set head_size=8"),
         ({"punctuation": True}, "punctuation=true"),
     ],
 )
