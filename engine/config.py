@@ -12,8 +12,8 @@ from engine.storage.schema import decode
 
 BUNDLED = "bundled"
 """Value of `DataConfig.corpus` that stands for the dialogues shipped with lotr-tui."""
-BASE = "base"
-"""Name of the pre-trained model shipped with lotr-tui, in the place of a run's name."""
+LSTM, BASE = "lstm", "base"
+"""Names of the small LSTM and of the pre-trained LSTM shipped with lotr-tui, in the place of a run's name."""
 MAX_SHOWN_VALUE = 200
 """Maximum characters of an invalid value in an error."""
 

@@ -6,7 +6,7 @@ import stat
 import unicodedata
 from pathlib import Path
 
-from engine.config import BASE, BUNDLED, Config
+from engine.config import BASE, BUNDLED, LSTM, Config
 from engine.data.tokenizers.base import Tokenizer
 from engine.data.tokenizers.loading import (
     CAST_FILE,
@@ -16,7 +16,7 @@ from engine.data.tokenizers.loading import (
     tokenizer_from_json,
 )
 from engine.errors import ConfigError, InvalidInputError, RunError, printable, shell_word, suggest_nearest
-from engine.models.pretrained.names import is_pretrained_name
+from engine.models.pretrained.names import BASE_FILE, SMOLLM2, is_base_stored, is_pretrained_name
 from engine.storage import lock
 from engine.storage.files import assets_dir, default_runs_dir, open_regular_file, read_limited
 from engine.storage.tensor_file import describe_file
@@ -37,9 +37,9 @@ EPOCHS_DIR = "epochs"
 """Folder of the weights that are kept after selected epochs."""
 LATEST_RUN = "latest"
 """Run name that stands for the run that was started last."""
-BUNDLED_FOLDERS = {BUNDLED: "model", BASE: "base"}
+BUNDLED_FOLDERS = {BUNDLED: "model", LSTM: "lstm", BASE: "base"}
 """Run names that stand for the models shipped with lotr-tui, with their folders in the assets."""
-RESERVED_RUN_NAMES = (LATEST_RUN, *BUNDLED_FOLDERS)
+RESERVED_RUN_NAMES = (LATEST_RUN, *BUNDLED_FOLDERS, SMOLLM2)
 MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES = 1_000_000, 64_000_000
 """Size limits in bytes; a vocabulary of a million words needs about 15 million."""
 MAX_RUN_NAME_LENGTH = 100
@@ -76,6 +76,12 @@ def bundled_run_name(run_dir: Path) -> str | None:
     return names.get(run_dir)
 
 
+def default_run_name() -> str:
+    """Return the model that is used without a name: "bundled", or "lstm" where the base of "bundled" is not stored."""
+    is_adapter = (assets_dir() / BUNDLED_FOLDERS[BUNDLED] / BASE_FILE).is_file()
+    return BUNDLED if not is_adapter or is_base_stored(SMOLLM2) else LSTM
+
+
 def epoch_model_name(name: str, epoch: int) -> str:
     """Return the name of the model that a run kept after an epoch: RUN@EPOCH."""
     return f"{name}@{epoch}"
@@ -89,13 +95,15 @@ def epoch_weights_path(run_dir: Path, epoch: int) -> Path:
 def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
     """Return the directory of a run, or raise a RunError.
 
-    `run` is a name in the runs folder, a path of a run directory, "latest", "base" for the bundled pre-trained model,
-    or None for the bundled model.
+    `run` is a name in the runs folder, a path of a run directory, "latest", the name of a model that is shipped with
+    lotr-tui, or None for `default_run_name`.
     """
-    if run is None or run in BUNDLED_FOLDERS:
-        path = assets_dir() / BUNDLED_FOLDERS[run or BUNDLED]
-        if run == BASE and BASE not in bundled_run_names():
-            raise RunError(f"this installation has no model {BASE!r}: {path} is missing; use another run")
+    if run is None:
+        run = default_run_name()
+    if run in BUNDLED_FOLDERS:
+        path = assets_dir() / BUNDLED_FOLDERS[run]
+        if run not in bundled_run_names():
+            raise RunError(f"this installation has no model {run!r}: {path} is missing; use another run")
         return path
     if not run.strip():
         raise RunError("the name of the run is empty; see `lotr-tui runs`")

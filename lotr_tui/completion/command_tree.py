@@ -64,7 +64,7 @@ class CommandTree(NamedTuple):
     root: Command
     settings: Mapping[str, Setting]
     run_names: Mapping[str, str]
-    """Names that stand for a run wherever one is typed, with their descriptions."""
+    """Names that stand for a run, with their descriptions: first "latest", and then models that are no runs."""
     bundled_folders: Mapping[str, str]
     """Folders of the bundled models in the assets, by their names."""
     run_files: Mapping[str, str]

@@ -90,8 +90,8 @@ class Completer:
         run, at, epoch = word.rpartition("@")
         if at and kind != "run":
             return folder.complete_epochs(run, epoch) if folder else []
-        names = self._tree.run_names.items()
-        candidates = [Candidate(*name) for name in names if kind != "run" or name[0] not in self._tree.bundled_folders]
+        names = list(self._tree.run_names.items())
+        candidates = [Candidate(*name) for name in (names[:1] if kind == "run" else names)]
         if folder:
             candidates += folder.complete_names(word, groups=self._groups)
         if kind == "any_model":

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from engine.config import Config, DataConfig
+from engine.config import LSTM, Config, DataConfig
 from engine.errors import RunError
 from engine.events import Evaluated, Finished, Preparing, Step
 from engine.presets import get_preset
-from engine.runs.directory import read_config
+from engine.runs.directory import read_config, resolve_run
 from engine.storage.files import app_home, assets_dir
 from engine.storage.lock import FileLock
 from lotr_tui.formatting import format_perplexity
@@ -41,8 +41,8 @@ def class_data_config(data: DataConfig) -> DataConfig:
 
 
 def bundled_data_config() -> DataConfig:
-    """Return the configuration of the bundled dialogues, with the split of the bundled model."""
-    return class_data_config(read_config(assets_dir() / "model").data)
+    """Return the configuration of the bundled dialogues, with the split of the bundled LSTM."""
+    return class_data_config(read_config(resolve_run(LSTM)).data)
 
 
 def class_model_config(name: ClassModelName, data: DataConfig) -> Config:
@@ -133,7 +133,7 @@ def train_small_model(
     from engine.training.job import prepare_job  # training is rare, and imports much
 
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-    job = prepare_job(config, name, temporary)
+    job = prepare_job(config, config.preset, temporary)
     ends_at = time.monotonic() + MAX_TRAINING_SECONDS
     is_done = False
     line = ""

@@ -233,7 +233,7 @@ def _list_models(material: Material, *, has_bundled_models: bool) -> Iterator[Co
                 "LSTM, from scratch", f"class/{SCRATCH_RUN}", "trained on the dialogues only: from scratch"
             )
         then = "then the same dialogues" if is_bundled else "then dialogues, but not this corpus"
-        yield _bundled_model("LSTM, pre-trained", "model", f"pre-trained on old tales, {then}")
+        yield _bundled_model("LSTM, pre-trained", "lstm", f"pre-trained on old tales, {then}")
     if (own := material.session_model) is not None:
         yield ComparedModel(own.name, own.description, _data_mode(own), lambda _: _return_model(own.model))
     real = find_installed_model()

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import InvalidInputError
+from engine.storage.files import app_home
 
+SMOLLM2 = "smollm2"
+"""Name of the model that `lotr-tui fetch` stores, and that adapters start from."""
+BASE_FILE = "base.json"
+"""Description of a stored model, and in an adapter run that of the model it starts from."""
 HF_PREFIX, GGUF_PREFIX = "hf:", "gguf:"
 _HUB_ID_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 """Identifier of a model on the Hugging Face Hub: `owner/name`, or `name` alone for old models such as gpt2."""
@@ -32,6 +37,16 @@ class PretrainedSource:
     def short_name(self) -> str:
         """Name of the model without folders or the end `.gguf`, for titles."""
         return self.path.name.removesuffix(".gguf") or self.path.resolve().name or self.target
+
+
+def base_folder(name: str) -> Path:
+    """Return the folder in which a fetched model is stored, whether it is there or not."""
+    return app_home() / "models" / name
+
+
+def is_base_stored(name: str) -> bool:
+    """Return True if a model has been fetched; its files may still be damaged."""
+    return (base_folder(name) / BASE_FILE).is_file()
 
 
 def is_pretrained_name(name: str | None) -> bool:

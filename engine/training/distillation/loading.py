@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.config import BASE, BUNDLED, TEACHER_SEPARATOR, Config
+from engine.config import TEACHER_SEPARATOR, Config
 from engine.data.dataset import Dataset
 from engine.errors import ConfigError
 from engine.models.numpy_lstm import NumpyLSTM
+from engine.runs.directory import BUNDLED_FOLDERS
 from engine.runs.loading import LoadedRun, find_model, load_model
 from engine.storage.files import absolute_path
 
@@ -19,7 +20,7 @@ def canonical_teachers(names: Sequence[str], runs_dir: Path | None = None) -> st
     """
     canonical = []
     for name in names:
-        path, epoch = (None, None) if name in (BASE, BUNDLED) else find_model(name, runs_dir)
+        path, epoch = (None, None) if name in BUNDLED_FOLDERS else find_model(name, runs_dir)
         full = name if path is None else str(absolute_path(path))
         full = full if epoch is None else f"{full}@{epoch}"
         if TEACHER_SEPARATOR in full:

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer.main
 
-from engine.config import BASE, BUNDLED, describe_settings
+from engine.config import BASE, BUNDLED, LSTM, describe_settings
 from engine.data.tokenizers.loading import CAST_FILE
+from engine.models.pretrained.names import SMOLLM2
 from engine.presets import PRESETS
 from engine.runs.directory import BUNDLED_FOLDERS, CONFIG_FILE, EPOCHS_DIR, IMPORT_FILE, LATEST_RUN
 from engine.training.ablation import ADDITIONS, FINE_TUNING_ADDITIONS, REMOVALS
@@ -47,8 +48,10 @@ def describe_program() -> str:
         },
         "run_names": {
             LATEST_RUN: "the run that was started last",
-            BUNDLED: "the model shipped with lotr-tui",
-            BASE: "the pre-trained model shipped with lotr-tui",
+            BUNDLED: "SmolLM2 with an adapter of the bundled dialogues",
+            LSTM: "a small LSTM of the same dialogues, included",
+            BASE: "the pre-trained LSTM, included",
+            SMOLLM2: "SmolLM2 as it is; `lotr-tui fetch smollm2` brings it",
         },
         "bundled_folders": BUNDLED_FOLDERS,
         "run_files": {

@@ -9,6 +9,7 @@ import pytest
 from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated, Finished, Step
+from engine.models.pretrained.names import BASE_FILE
 from engine.runs import directory, metrics
 from engine.runs.directory import (
     CONFIG_FILE,
@@ -52,7 +53,7 @@ def test_names_that_are_not_plain_are_refused(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["latest", "bundled", "base"])
+@pytest.mark.parametrize("name", ["latest", "bundled", "lstm", "base", "smollm2"])
 def test_reserved_names_are_refused(tmp_path, name):
     with pytest.raises(RunError, match=f"'{name}' is reserved"):
         new_run(tmp_path, name)
@@ -112,8 +113,19 @@ def test_a_run_is_resolved_from_its_name_or_path(tmp_path, monkeypatch):
     assert resolve_run(str(paths[0]), tmp_path / "elsewhere") == paths[0]
     monkeypatch.chdir(tmp_path)
     assert resolve_run("./beta", tmp_path / "elsewhere").resolve() == paths[0].resolve()
-    for bundled in (None, "bundled"):
-        assert resolve_run(bundled, tmp_path) == assets_dir() / "model"
+    assert resolve_run("bundled", tmp_path) == assets_dir() / "model"
+
+
+def test_the_default_is_the_small_lstm_until_the_base_of_the_bundled_adapter_is_fetched(tmp_path, home, monkeypatch):
+    monkeypatch.setattr(directory, "assets_dir", lambda: tmp_path)
+    for folder in ("model", "lstm"):
+        write_run(tmp_path / folder)
+    assert resolve_run(None) == tmp_path / "model"  # a run of its own needs no base
+    (tmp_path / "model" / BASE_FILE).touch()
+    assert resolve_run(None) == tmp_path / "lstm"
+    (home / "models" / "smollm2").mkdir(parents=True)
+    (home / "models" / "smollm2" / BASE_FILE).touch()
+    assert resolve_run(None) == tmp_path / "model"
 
 
 def test_a_folder_with_an_odd_name_is_found_as_it_is_printed_and_two_that_look_alike_are_refused(tmp_path):
@@ -162,10 +174,10 @@ def test_base_is_the_bundled_pre_trained_model(tmp_path, monkeypatch):
     missing = f"this installation has no model 'base': {assets / 'base'} is missing; use another run"
     assert str(error.value) == missing
     assert bundled_run_names() == []
-    for folder in ("base", "model"):
+    for folder in ("base", "model", "lstm"):
         write_run(assets / folder)
     assert resolve_run("base", runs) == assets / "base"
-    assert bundled_run_names() == ["bundled", "base"]
+    assert bundled_run_names() == ["bundled", "lstm", "base"]
     for folder, name in (("base", "base"), ("model", "bundled")):
         assert load_model(assets / folder).name == name
         with pytest.raises(RunError, match=f"the bundled model '{name}' is part of lotr-tui"):

@@ -88,7 +88,7 @@ class TestOptions:
 class TestRuns:
     def test_runs_are_offered_latest_first_without_other_folders(self, runs):
         assert complete("attach ") == ["latest", "third", "second", "first"]
-        others = ["latest", "bundled", "base", "third", "second", "first", "hf:", "gguf:"]
+        others = ["latest", "bundled", "lstm", "base", "smollm2", "third", "second", "first", "hf:", "gguf:"]
         assert complete("generate x --run ") == others
 
     def test_epochs_of_a_run(self, runs):
