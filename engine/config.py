@@ -76,12 +76,11 @@ class DataConfig(_ValidatedConfig):
     scene_column: str = setting("movie", "CSV column whose changes end a scene; may be missing")
     scene_lines: int = setting(20, "lines after which a scene ends", 1, 1_000_000)
     min_speaker_lines: int = setting(
-        10, "in dialogue mode, speakers with fewer lines in the training split are all called SOMEONE", 1, 1_000_000
+        10, "in dialogue mode, speakers with fewer lines in the training split are not in the cast", 1, 1_000_000
     )
     mode: Literal["line", "stream", "dialogue"] = setting(
         "line",
-        "line: <eos> ends every line; stream: one <eos> ends each split; dialogue: a token of the speaker starts and "
-        "<eos> ends every line",
+        "line: <eos> ends every line; stream: one <eos> ends each split; dialogue: a script, 'Name: text' on each line",
     )
     split: Literal["lines", "scenes"] = setting(
         "lines", "lines: shuffle single lines, as the notebook does; scenes: hold out blocks of 20 lines, in file order"
@@ -162,11 +161,6 @@ class ModelConfig(_ValidatedConfig):
     )
     subword_embeddings: bool = setting(True, "add embeddings of letter groups, shared by words with the same letters")
     punctuation: bool = setting(False, "learn from the punctuation between words; predictions marginalize over it")
-    speaker_input: Literal["token", "embedding"] = setting(
-        "token",
-        "dialogue mode; token: the speaker is read before the utterance; embedding: the speaker's vector is also added "
-        "to the input at every step (Li et al. 2016)",
-    )
     unigram_bias: bool = setting(True, "start the output bias at the log frequencies of the training tokens")
 
     def layer_sizes(self) -> list[tuple[int, int]]:

@@ -30,6 +30,7 @@ class Started:
     vocabulary_size: int
     train_tokens: int
     valid_tokens: int
+    """Tokens of the validation split that count: all, but of a dialogue only those of the utterances."""
     epochs: int
     device: str
     corpus_sha256: str
@@ -39,7 +40,8 @@ class Started:
     """Validation perplexity of a 5-gram Kneser-Ney model; NaN if the training split is too long for one."""
     world_size: int = 1
     valid_characters: int = 0
-    """Characters of the validation split, in the form that the tokenizer reads; 0 if they were not counted."""
+    """Characters of the validation split, in the form that the tokenizer reads; of a dialogue, of the utterances with
+    their line ends. 0 if they were not counted."""
     valid_untokenized_bits: float = 0.0
     """Bits for what the tokens of the validation split leave out, such as the spelling of unknown words."""
 

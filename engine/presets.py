@@ -69,7 +69,6 @@ PRESETS: dict[str, Config] = {
         data=DataConfig(mode="dialogue", split="scenes", min_characters=-1),
         model=ModelConfig(
             punctuation=True, embedding_dropout=0.0, input_dropout=0.3, output_dropout=0.4, weight_drop=0.0,
-            speaker_input="embedding",
         ),
         training=TrainingConfig(
             init=BASE, epochs=10, bptt=40, lr=0.001, weight_decay=0.05, ema_decay=0.99, patience=4,

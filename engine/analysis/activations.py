@@ -1,18 +1,18 @@
 """Activations of an LSTM: gates and states token by token, and the tokens that activate a unit most."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
 from engine.analysis.model_parts import iter_parts
-from engine.data.arrays import Float32Array, Int32Array, Int64Array
+from engine.data.arrays import Float32Array, Int64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError
 from engine.models.base import LanguageModel
-from engine.models.numpy_lstm import LSTMState, NumpyLSTM
+from engine.models.numpy_lstm import NumpyLSTM
 
 ActivationName = Literal["input", "forget", "output", "candidate", "cell", "hidden"]
 ACTIVATION_NAMES: tuple[ActivationName, ...] = get_args(ActivationName)
@@ -89,11 +89,12 @@ def find_lstm(model: LanguageModel) -> NumpyLSTM | None:
 
 
 def record_activations(
-    lstm: NumpyLSTM, ids: TokenIds | Sequence[int], line_speakers: TokenIds | Sequence[int] = ()
+    lstm: NumpyLSTM, ids: TokenIds | Sequence[int], heads: Mapping[int, Sequence[int]] | None = None
 ) -> tuple[LayerActivations, ...]:
     """Read `<eos>` and then `ids`; return the activations for `ids`, first layer first.
 
-    `line_speakers` `[time]` are the speakers that the LSTM reads before tokens, -1 for none; empty without speakers.
+    `heads` are the tokens of names that the LSTM reads before tokens of `ids`, by the index of these (see
+    `TokenizedText.heads`).
     """
     sizes = [hidden_size for _, hidden_size in lstm.config.layer_sizes()]
     gates = [np.empty((len(ids), 4 * size), np.float32) for size in sizes]
@@ -102,11 +103,11 @@ def record_activations(
     factors: list[tuple[tuple[Float32Array, ...], ...]] = []
     _, state = lstm.advance_state(lstm.start(), EOS_ID)
     for row, token in enumerate(ids):
-        if len(line_speakers) and line_speakers[row] >= 0:
-            _, state = lstm.advance_state(state, int(line_speakers[row]))
+        for name_token in (heads or {}).get(row, ()):
+            _, state = lstm.advance_state(state, name_token)
         before = state
         gates_by_layer, state = lstm.advance_state(before, int(token))
-        for layer, (hidden, cell) in enumerate(state.layers):
+        for layer, (hidden, cell) in enumerate(state):
             gates[layer][row], hiddens[layer][row], cells[layer][row] = gates_by_layer[layer], hidden, cell
         factors.append(lstm.mogrifier_factors(before, int(token), state))
     mogrifiers = [
@@ -135,15 +136,13 @@ def find_top_activations(
     top_n: int = 10,
     context_size: int = 6,
     cancelled: Callable[[], bool] = lambda: False,
-    speakers: Sequence[int] = (),
 ) -> TopActivations:
     """Find the `top_n` tokens of a corpus with the highest, and with the lowest, activation of one unit.
 
     Examples have `context_size` words before and after the token. Each line is read on its own after `<eos>`, so
-    `record_activations` on the line gives the same values. `speakers` `[lines]` are the speakers that the LSTM reads
-    before the lines; empty without speakers. A token is listed once if several lines start with the same tokens up to
-    it, said by the same speaker. `cancelled` is called after every step; once it returns True, the result covers the
-    tokens read so far. Long lines are read first.
+    `record_activations` on the line gives the same values. A token is listed once if several lines start with the same
+    tokens up to it. `cancelled` is called after every step; once it returns True, the result covers the tokens read so
+    far. Long lines are read first.
 
     Raises:
         InvalidInputError: If there is no such layer, unit or activation.
@@ -158,8 +157,7 @@ def find_top_activations(
     longest_first = np.argsort(-lengths, kind="stable")
     for begin in range(0, len(lines), BATCH_SIZE):
         batch = longest_first[begin : begin + BATCH_SIZE]
-        said_by = np.array([speakers[i] for i in batch], np.int32) if speakers else None
-        steps = _batched_unit_activations(lstm, [lines[i] for i in batch], layer, unit, activation, said_by)
+        steps = _batched_unit_activations(lstm, [lines[i] for i in batch], layer, unit, activation)
         for position, step_values in enumerate(steps):
             values[line_starts[batch[: len(step_values)]] + position] = step_values
             if cancelled():
@@ -185,9 +183,7 @@ def find_top_activations(
 
     def make_examples(sort_keys: Float32Array) -> tuple[ActivationExample, ...]:
         order = read[np.argsort(sort_keys[read], kind="stable")]
-        return tuple(
-            make_example(*place) for place in _first_distinct_prefixes(order, lines, line_starts, top_n, speakers)
-        )
+        return tuple(make_example(*place) for place in _first_distinct_prefixes(order, lines, line_starts, top_n))
 
     return TopActivations(highest=make_examples(-values), lowest=make_examples(values), num_tokens=len(read))
 
@@ -198,31 +194,18 @@ def _batched_unit_activations(
     layer: int,
     unit: int,
     activation: ActivationName,
-    speakers: Int32Array | None,
 ) -> Iterator[Float32Array]:
-    """Read `lines`, sorted from the longest down; yield per step the unit's values `[lines that have this token]`.
-
-    The LSTM reads `speakers` `[lines]` first, unless they are None.
-    """
+    """Read `lines`, sorted from the longest down; yield per step the unit's values `[lines that have this token]`."""
     # The state after <eos> is the same for all lines. Layers above `layer` are not needed.
-    start = lstm.start()
-    _, state = lstm.advance_state(start._replace(layers=start.layers[: layer + 1]), EOS_ID)
-    state = LSTMState(
-        tuple((np.tile(hidden, (len(lines), 1)), np.tile(cell, (len(lines), 1))) for hidden, cell in state.layers),
-        None if state.speakers is None else np.tile(state.speakers, len(lines)),
-    )
-    if speakers is not None:
-        _, state = lstm.advance_state(state, speakers)
+    _, state = lstm.advance_state(lstm.start()[: layer + 1], EOS_ID)
+    state = tuple((np.tile(hidden, (len(lines), 1)), np.tile(cell, (len(lines), 1))) for hidden, cell in state)
     lengths = np.array([len(line) for line in lines])
     for position in range(lengths[0]):
         num_unfinished = int(np.count_nonzero(lengths > position))
         tokens = np.array([line[position] for line in lines[:num_unfinished]], np.int32)
-        unfinished = LSTMState(
-            tuple((hidden[:num_unfinished], cell[:num_unfinished]) for hidden, cell in state.layers),
-            None if state.speakers is None else np.atleast_1d(state.speakers)[:num_unfinished],
-        )
+        unfinished = tuple((hidden[:num_unfinished], cell[:num_unfinished]) for hidden, cell in state)
         gates, state = lstm.advance_state(unfinished, tokens)
-        hidden, cell = state.layers[layer]
+        hidden, cell = state[layer]
         yield _to_layer_activations(gates[layer], cell, hidden).get(activation)[:, unit]
 
 
@@ -235,21 +218,20 @@ def _to_layer_activations(
 
 
 def _first_distinct_prefixes(
-    order: Int64Array, lines: Sequence[TokenIds], line_starts: Int64Array, top_n: int, speakers: Sequence[int]
+    order: Int64Array, lines: Sequence[TokenIds], line_starts: Int64Array, top_n: int
 ) -> list[tuple[int, int]]:
     """Return line index and position of the first `top_n` tokens in `order`, skipping repeated line prefixes.
 
     `order` contains positions in the concatenated lines; `line_starts` `[lines]` is the position where each line
-    starts. Lines of different `speakers` `[lines]`, if there are any, have different prefixes.
+    starts.
     """
-    chosen: dict[tuple[int, bytes], tuple[int, int]] = {}
+    chosen: dict[bytes, tuple[int, int]] = {}
     for index in order.tolist():
         if len(chosen) == top_n:
             break
         line_index = int(np.searchsorted(line_starts, index, side="right")) - 1
         position = index - int(line_starts[line_index])
-        speaker = speakers[line_index] if speakers else -1
-        chosen.setdefault((speaker, lines[line_index][: position + 1].tobytes()), (line_index, position))
+        chosen.setdefault(lines[line_index][: position + 1].tobytes(), (line_index, position))
     return list(chosen.values())
 
 

@@ -3,8 +3,8 @@
 The bits of all tokens of a text are divided by its number of characters, line ends included. A closed vocabulary also
 counts what its tokens leave out: the spelling of unknown words and, in stream mode, the ends of the lines.
 
-The text of a dialogue is a script: "NAME: text" on each line, and an empty line between two scenes. The token of
-SOMEONE also counts the spelling of the name that it stands for.
+The text of a dialogue is a script (see `engine.data.script_form`). Its texts and their line ends count, given the names
+and the scene; names and empty lines do not.
 """
 
 import math
@@ -18,15 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Float64Array, Int64Array
-from engine.data.cast import script_text
 from engine.data.dataset import Dataset
 from engine.data.encoding import DataMode
-from engine.data.speakers import SOMEONE, normalize_speaker
+from engine.data.script_form import iter_scenes, script_text, utterance_mask
 from engine.data.tokenizers.base import EOS_ID, UNK, TokenIds, Tokenizer
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel, score_sequence
-from engine.models.spelling import SpellingModel, spelling_model
+from engine.models.spelling import spelling_model
 
 TextForm = Literal["original", "whitespace", "words"]
 """original: a text as written; whitespace: without empty lines and repeated white space; words: lower-case words only,
@@ -66,32 +65,30 @@ class EncodedText:
         """Encode a text in the tokenizer's native form or a later one, as `convert_text` returns it.
 
         In line mode, `<eos>` stands for each line end. In stream mode, one `<eos>` ends the text. In dialogue mode, the
-        text is a script, and a line without a name is SOMEONE's. An empty text is refused with a CorpusError.
+        text is a script, which `<eos>` ends. A text without a word to score is refused with a CorpusError.
         """
-        if not text:
-            raise CorpusError("the text has no words to score; use a longer text")
         self.text, self.tokenizer = text, tokenizer
+        """The characters that count; of a script, the texts of the lines."""
         self._has_line_ends = mode != "stream" or tokenizer.is_open
-        self._unnamed_speakers: list[str] = []
-        ids, ends, unknown_words, start = [], [], [], 0
+        ids, ends, unknown_words, start = list[int](), list[int](), list[str](), 0
         lines = text.split("\n")[:-1]
         if tokenizer.reads_line_ends:  # a token may hold several line ends
             lines = ["\n".join(lines)]
+        if mode == "dialogue":
+            self.text, ids, ends = _encode_script(lines, tokenizer)
+            lines, start = [], len(self.text)
+        if not self.text:
+            raise CorpusError("the text has no words to score; use a longer text")
         for line in lines:
-            if mode == "dialogue" and line:
-                speaker, name_end = self._read_speaker(line)
-                ids.append(speaker)
-                ends.append(start + name_end)
-                line, start = line[name_end:], start + name_end
             spans = tokenizer.spans(f"{line}\n" if mode == "stream" and tokenizer.is_open else line)
             ids += [span.id for span in spans]
             ends += [start + span.end for span in spans]
             unknown_words += [line[span.start : span.end] for span in spans if span.id == tokenizer.unk_id]
             start += len(line) + 1
-            if mode != "stream":
+            if mode == "line":
                 ids.append(EOS_ID)
                 ends.append(start)
-        if mode == "stream":
+        if mode != "line":
             ids.append(EOS_ID)
             ends.append(start)
         self.ids: TokenIds = np.array(ids, np.int32)
@@ -100,15 +97,10 @@ class EncodedText:
         before it; a later byte of a character stands for none."""
         self.unknown_words = unknown_words
         """Text of each `<unk>`, in text order."""
-
-    def _read_speaker(self, line: str) -> tuple[int, int]:
-        """Return the token of the speaker of a script's line, and the number of characters before the text."""
-        name, separator, _ = line.partition(": ")
-        speaker = normalize_speaker(name).name if separator else ""
-        if speaker in self.tokenizer.cast and speaker != SOMEONE:
-            return self.tokenizer.speaker_id(speaker), len(name) + len(separator)
-        self._unnamed_speakers.append(speaker)
-        return self.tokenizer.speaker_id(SOMEONE), len(name) + len(separator) if speaker else 0
+        self.is_scored: npt.NDArray[np.bool_] = np.ones(len(ids), np.bool_)
+        """`[tokens]`: True for tokens that count."""
+        if mode == "dialogue":
+            self.is_scored = utterance_mask(tokenizer, self.ids)
 
     @property
     def num_characters(self) -> int:
@@ -121,17 +113,16 @@ class EncodedText:
         bits = np.zeros(len(self.ids))
         if self.tokenizer.unk_id is not None:
             bits[self.ids == self.tokenizer.unk_id] = spelling_bits(self.tokenizer, self.unknown_words)
-        if self._unnamed_speakers:
-            model = SpellingModel(self.tokenizer.cast)
-            someone = self.tokenizer.speaker_id(SOMEONE)
-            bits[self.ids == someone] = -model.unknown_log_probs(self._unnamed_speakers) / math.log(2)
         if not self._has_line_ends:  # the last line end is `<eos>`
             bits[:-2] += _line_end_bits(np.array([self.text[end] == "\n" for end in self.end_offsets[:-2]], np.bool_))
         return bits
 
     def token_bits(self, log_probs: Float64Array) -> Float64Array:
-        """Return the bits `[tokens]` that a model with natural-log probabilities `log_probs` `[tokens]` needs."""
-        return self.untokenized_bits - log_probs / math.log(2)
+        """Return the bits `[tokens]` that a model with natural-log probabilities `log_probs` `[tokens]` needs.
+
+        Tokens that do not count need none.
+        """
+        return np.where(self.is_scored, self.untokenized_bits - log_probs / math.log(2), 0.0)
 
     def bits_per_character(self, log_probs: Float64Array) -> float:
         """Return the bits per character of a model with natural-log probabilities `log_probs` `[tokens]`."""
@@ -153,8 +144,31 @@ class EncodedText:
         ends = np.concatenate([[0], self.end_offsets])
         is_last_at_offset = np.append(np.diff(ends) > 0, True)
         at_edges = np.interp(self._block_edges, ends[is_last_at_offset], cumulative[is_last_at_offset])
-        at_edges[0] = 0  # a speaker without a name has no characters, and may be the first token
+        at_edges[0] = 0  # the first token may have no characters
         return np.diff(at_edges)
+
+
+def _encode_script(lines: Sequence[str], tokenizer: Tokenizer) -> tuple[str, list[int], list[int]]:
+    """Encode the lines of a script.
+
+    Returns:
+        The texts with their line ends, and the token ids of the whole script with the end offset of each token in the
+        texts. The space between a name and its text is no part of the text.
+    """
+    texts, ids, ends, start = list[str](), list[int](), list[int](), 0
+    for line in lines:
+        name, colon, said = line.partition(":")
+        head = tokenizer.encode(name + colon if colon else f"{line}\n").tolist()
+        ids += head
+        ends += [start] * len(head)
+        if colon:
+            spans = tokenizer.spans(f"{said}\n")
+            num_spaces = len(said) - len(said.lstrip(" "))
+            ids += [span.id for span in spans]
+            ends += [start + max(0, span.end - num_spaces) for span in spans]
+            texts.append(f"{said[num_spaces:]}\n")
+            start += len(texts[-1])
+    return "".join(texts), ids, ends
 
 
 def text_bits_per_character(model: LanguageModel, text: str, mode: DataMode) -> float:
@@ -167,7 +181,7 @@ def written_text(dataset: Dataset, split: str) -> str:
     """Return the "train", "valid" or "test" split of a dataset as it is written, a dialogue as a script."""
     lines = {"train": dataset.splits.train, "valid": dataset.splits.valid, "test": dataset.splits.test}[split]
     if dataset.mode == "dialogue":
-        return script_text(lines, dataset.tokenizer.cast)
+        return script_text(iter_scenes(lines))
     return "".join(f"{line.text}\n" for line in lines)
 
 

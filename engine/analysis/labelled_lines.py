@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.data.arrays import Int32Array
+from engine.data.script_form import SCENE_END, encode_speaker
 from engine.data.scripts import MAX_HEAD_CHARACTERS, split_name
-from engine.data.speakers import find_member, normalize_speaker
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.data.speakers import SOMEONE, find_member, normalize_speaker
+from engine.data.tokenizers.base import TokenIds, Tokenizer
 
 LINE_END_PATTERN = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 LINE_END = re.compile(LINE_END_PATTERN)
@@ -20,7 +21,7 @@ class LabelledLine(NamedTuple):
     """Line of a text, with the name that it begins with. All places are indices of characters of the text."""
 
     speaker: str
-    """Member of the cast who says the line; the last member for another name; empty if the line has no name."""
+    """Canonical name of the speaker of the line, that of the cast if it is a member; empty if the line has no name."""
     start: int
     """First character of the name, or of the text if there is no name."""
     text_start: int
@@ -56,23 +57,24 @@ def labelled_lines(text: str, cast: Sequence[str]) -> Iterator[LabelledLine]:
 
 
 def read_label(line: str, cast: Sequence[str]) -> tuple[str, int]:
-    """Return the member of `cast` whose name a line begins with, and the length of the name with its colon.
+    """Return the canonical name that a line begins with, and the length of the name as written with its colon.
 
-    The last member stands for other names. A line without a name returns an empty name and 0.
+    A line without a name returns an empty name and 0.
     """
     head, colon, rest = line[: MAX_HEAD_CHARACTERS + 2].partition(":")
     if not colon or not (rest == "" or rest[0].isspace()):
         return "", 0
     length = len(head) + len(colon)
-    member = find_member(normalize_speaker(head).name, cast)
+    name = normalize_speaker(head).name
+    member = find_member(name, cast)
     if member is not None:
         return member, length
     named = split_name(" ".join(line[:length].split()))
-    return (cast[-1], length) if named is not None and named.case == "upper" else ("", 0)
+    return (name, length) if named is not None and named.case == "upper" else ("", 0)
 
 
 class ScriptTokens(NamedTuple):
-    """Tokens of the texts of a script, with their spans. The tokens of the speakers are apart."""
+    """Tokens of the texts of a script, with their spans. The tokens of the names are apart."""
 
     start_offsets: Int32Array
     """Index `[tokens]` of the first character of each token."""
@@ -80,41 +82,48 @@ class ScriptTokens(NamedTuple):
     """Index `[tokens]` after the last character of each token."""
     ids: TokenIds
     """Token ids `[tokens]`."""
-    line_speakers: Int32Array
-    """Token `[tokens]` of the speaker whose line starts with each token, and -1 for all others."""
+    heads: dict[int, tuple[int, ...]]
+    """Token ids that come before the first token of each line, by its index: the name of the speaker, and before a new
+    scene an empty line."""
+    speakers: dict[int, str]
+    """Canonical name of the speaker of each line, by the index of its first token."""
     label_spans: Int32Array
     """Start and end `[labels, 2]` of each name with its colon and the white space after it."""
 
 
-def encode_script(text: str, tokenizer: Tokenizer) -> ScriptTokens:
-    """Return the tokens of a script, for a tokenizer with a cast.
+def encode_script(text: str, tokenizer: Tokenizer, cast: Sequence[str]) -> ScriptTokens:
+    """Return the tokens of a script as a model reads them, however its names are written.
 
-    A line without a name is said by the last member of the cast. `<eos>` ends each line that has a line end, and empty
-    lines between two others end a scene: they are one more `<eos>`.
+    A line without a name is said by SOMEONE, and empty lines between two others end a scene. The tokens of a text begin
+    with the space before it, which is no part of their spans. A line without a line end has none among its tokens.
     """
     spans: list[tuple[int, int, int]] = []
-    speakers: list[int] = []
+    heads: dict[int, tuple[int, ...]] = {}
+    speakers: dict[int, str] = {}
     labels: list[tuple[int, int]] = []
-    scene_end: tuple[int, int] | None = None
-    for line in labelled_lines(text, tokenizer.cast):
+    scene_end: tuple[int, ...] = ()
+    for line in labelled_lines(text, cast):
         if line.is_blank:
-            scene_end = (line.end, line.next_start) if spans else None
+            scene_end = tuple(tokenizer.encode(SCENE_END).tolist()) if spans else ()
             continue
-        said = [
-            (line.text_start + start, line.text_start + end, id)
-            for start, end, id in tokenizer.spans(text[line.text_start : line.text_end])
-        ]
-        if line.next_start > line.end and (said or line.speaker):
-            said.append((line.end, line.next_start, EOS_ID))
+        said = text[line.text_start : line.text_end]
+        has_end = line.next_start > line.end
+        written = (f" {said}" if said else "") + ("\n" if has_end else "")
         if line.speaker:
             labels.append((line.start, line.text_start))
-        if not said:
+        if not written:
             continue
-        if scene_end is not None:
-            spans.append((*scene_end, EOS_ID))
-            speakers.append(-1)
-            scene_end = None
-        spans += said
-        speakers += [tokenizer.speaker_id(line.speaker or tokenizer.cast[-1]), *[-1] * (len(said) - 1)]
-    starts, ends, ids = map(np.ascontiguousarray, np.array(spans, np.int32).reshape(-1, 3).T)
-    return ScriptTokens(starts, ends, ids, np.array(speakers, np.int32), np.array(labels, np.int32).reshape(-1, 2))
+        speaker = line.speaker or SOMEONE
+        heads[len(spans)] = (*scene_end, *encode_speaker(tokenizer, speaker))
+        speakers[len(spans)] = speaker
+        scene_end = ()
+        # Place in the text of each character of `written`, and of its end.
+        first = line.text_start - 1 if said else line.end
+        starts = [max(line.text_start, first + index) for index in range(len(written) + 1)]
+        ends = [*starts[:-1], line.next_start if has_end else starts[-1]]
+        if has_end:
+            starts[len(written) - 1] = line.end
+        spans += [(starts[start], ends[end], id) for start, end, id in tokenizer.spans(written)]
+    starts_of_tokens, ends_of_tokens, ids = map(np.ascontiguousarray, np.array(spans, np.int32).reshape(-1, 3).T)
+    label_spans = np.array(labels, np.int32).reshape(-1, 2)
+    return ScriptTokens(starts_of_tokens, ends_of_tokens, ids, heads, speakers, label_spans)

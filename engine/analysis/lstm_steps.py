@@ -46,12 +46,12 @@ class LSTMStep:
     def unit(self, layer: int, unit: int) -> UnitStep:
         """Return the values of one unit of a layer."""
         input_, forget, output, candidate = self.gates[layer].reshape(4, -1)[:, unit].tolist()
-        hidden, cell = self.after.layers[layer]
+        hidden, cell = self.after[layer]
         return UnitStep(
             forget=forget,
             input=input_,
             candidate=candidate,
-            cell_before=float(self.before.layers[layer][1][unit]),
+            cell_before=float(self.before[layer][1][unit]),
             cell=float(cell[unit]),
             output=output,
             hidden=float(hidden[unit]),
@@ -65,7 +65,7 @@ def read_steps(
 
     Args:
         lstm: LSTM that reads.
-        tokens: Tokens `[time]`, with `<eos>` and the tokens of speakers where the LSTM shall read them.
+        tokens: Tokens `[time]`, with `<eos>` and the tokens of names where the LSTM shall read them.
         known: Steps of an earlier call with the same LSTM; those of the tokens that both texts start with are reused.
     """
     steps: list[LSTMStep] = []
@@ -85,7 +85,7 @@ def liveliest_unit(steps: Sequence[LSTMStep]) -> tuple[int, int]:
     """Return layer and unit whose cell changes most: the largest sum of the absolute changes in all steps."""
     assert steps, "at least one step"
     changes = [
-        np.sum([np.abs(step.after.layers[layer][1] - step.before.layers[layer][1]) for step in steps], axis=0)
+        np.sum([np.abs(step.after[layer][1] - step.before[layer][1]) for step in steps], axis=0)
         for layer in range(len(steps[0].gates))
     ]
     layer = int(np.argmax([change.max() for change in changes]))

@@ -22,7 +22,13 @@ class Candidate:
     text: str
     """The original text."""
     text_mode: DataMode | None = None
-    """Mode of the run that the text comes from: the text of a dialogue is a script. None for `mode`."""
+    """Mode of the run that the text comes from. The text of a dialogue is a script, which only open vocabularies read.
+    None for `mode`."""
+
+    @property
+    def reads_script(self) -> bool:
+        """True if the text is a script."""
+        return (self.text_mode or self.mode) == "dialogue"
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ def compare_models(candidates: Sequence[Candidate], *, only_words: bool = False)
     Raises:
         CorpusError: If the texts of two models differ, or a text has nothing to score.
     """
-    forms: set[TextForm] = {"words"} if only_words else {native_form(item.model.tokenizer) for item in candidates}
+    readers_of_forms = [item for item in candidates if item.model.tokenizer.is_open or not item.reads_script]
+    forms: set[TextForm] = {"words"} if only_words else {native_form(item.model.tokenizer) for item in readers_of_forms}
     readers: dict[str, list[Candidate]] = {}
     form_of_text: dict[str, TextForm] = {}
     for form in sorted(forms, key=TEXT_FORMS.index):
@@ -78,19 +85,23 @@ def compare_models(candidates: Sequence[Candidate], *, only_words: bool = False)
 
 
 def _can_read(candidate: Candidate, form: TextForm) -> bool:
-    return TEXT_FORMS.index(native_form(candidate.model.tokenizer)) <= TEXT_FORMS.index(form)
+    tokenizer = candidate.model.tokenizer
+    is_readable = tokenizer.is_open or not candidate.reads_script
+    return is_readable and TEXT_FORMS.index(native_form(tokenizer)) <= TEXT_FORMS.index(form)
 
 
 def _compare_on(text: str, form: TextForm, candidates: Sequence[Candidate]) -> FormComparison:
     scores = []
     for candidate in candidates:
-        encoded = EncodedText(text, candidate.model.tokenizer, candidate.mode)
+        mode = "dialogue" if candidate.reads_script else candidate.mode
+        encoded = EncodedText(text, candidate.model.tokenizer, mode)
         log_probs = token_log_probs(candidate.model, encoded.ids)
+        ids, is_scored = encoded.ids, encoded.is_scored
         block_bits = encoded.block_bits(log_probs)
         scores.append(
             CandidateScores(
                 candidate=candidate,
-                evaluation=summarize_log_probs(log_probs, encoded.ids, candidate.model.tokenizer.unk_id),
+                evaluation=summarize_log_probs(log_probs[is_scored], ids[is_scored], candidate.model.tokenizer.unk_id),
                 bits_per_character=encoded.bits_per_character(log_probs),
                 confidence_interval=rate_confidence_interval(block_bits, encoded.block_sizes),
                 block_bits=block_bits,
@@ -100,4 +111,4 @@ def _compare_on(text: str, form: TextForm, candidates: Sequence[Candidate]) -> F
     best_two = None
     if len(scores) > 1:
         best_two = compare_paired(scores[0].block_bits, scores[1].block_bits, encoded.block_sizes)
-    return FormComparison(form, len(text), tuple(scores), best_two)
+    return FormComparison(form, encoded.num_characters, tuple(scores), best_two)

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.data.arrays import Float64Array
 from engine.data.tokenizers.base import UNK_ID, TokenIds
@@ -35,9 +36,19 @@ def token_log_probs(model: LanguageModel | SequenceModel, ids: TokenIds) -> Floa
     return score_sequence(model, ids)
 
 
-def evaluate(model: LanguageModel | SequenceModel, ids: TokenIds) -> Evaluation:
-    """Score the tokens `ids` `[time]` with `model`; an empty text raises a CorpusError."""
-    return summarize_log_probs(token_log_probs(model, ids), ids)
+def evaluate(
+    model: LanguageModel | SequenceModel, ids: TokenIds, is_scored: npt.NDArray[np.bool_] | None = None
+) -> Evaluation:
+    """Score the tokens `ids` `[time]` with `model`; a text without a token that counts raises a CorpusError.
+
+    `is_scored` `[time]` is True for the tokens that count, such as the utterances of a script; None for all.
+    """
+    log_probs = token_log_probs(model, ids)
+    if is_scored is None:
+        return summarize_log_probs(log_probs, ids)
+    if not is_scored.any():
+        raise CorpusError("the text has no utterance to score; use a longer text")
+    return summarize_log_probs(log_probs[is_scored], ids[is_scored])
 
 
 def summarize_log_probs(log_probs: Float64Array, ids: TokenIds, unk_id: int | None = UNK_ID) -> Evaluation:

@@ -1,15 +1,18 @@
 """Evaluation of a dialogue by speaker: how well a model predicts the texts of each speaker, and the next speaker."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from engine.analysis.bits_per_character import EncodedText
 from engine.analysis.perplexity import perplexity
-from engine.data.arrays import Float64Array, chunked_bincount
-from engine.data.tokenizers.base import EOS_ID, current_speakers
+from engine.data.script_form import SCENE_END, Turn, encode_speaker, encode_turn
 from engine.errors import CorpusError
-from engine.models.base import LanguageModel, iter_log_probs
+from engine.generation.prompt import DecoderState, prefill
+from engine.models.base import predict_tokens
+from engine.models.dialogue import DialogueModel
+from engine.models.turn_features import cast_index
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class SpeakerScores:
     speaker: str
     lines: int
     tokens: int
-    """Number of tokens of the utterances, with the `<eos>` that ends each of them and without the speaker."""
+    """Number of tokens of the utterances, with their line ends and without the names."""
     characters: int
     """Number of characters of the utterances, line ends included, names not."""
     perplexity: float
@@ -33,7 +36,7 @@ class NextSpeakerScores:
     turns: int
     bits_per_turn: float
     accuracy: float
-    """Fraction of lines whose speaker the model considers likeliest."""
+    """Fraction of lines whose speaker the model considers likeliest. Speakers outside the cast count as SOMEONE."""
 
 
 @dataclass(frozen=True)
@@ -45,58 +48,60 @@ class DialogueEvaluation:
     next_speaker: NextSpeakerScores
 
 
-def evaluate_by_speaker(model: LanguageModel, text: EncodedText) -> DialogueEvaluation:
-    """Score a script, which was encoded in dialogue mode, with a model whose vocabulary has a cast.
+@dataclass
+class _Sums:
+    """Sums over the utterances of one speaker."""
+
+    lines: int = 0
+    tokens: int = 0
+    characters: int = 0
+    nats: float = 0.0
+
+
+def evaluate_by_speaker(model: DialogueModel, scenes: Sequence[Sequence[Turn]]) -> DialogueEvaluation:
+    """Score scenes, each of which the model reads after the ones before.
 
     Raises:
-        CorpusError: If the text has no line with a speaker.
+        CorpusError: If the scenes have no line.
     """
-    tokenizer, ids = text.tokenizer, text.ids
-    first_speaker = tokenizer.num_text_tokens
-    is_speaker = ids >= first_speaker
-    if not is_speaker.any():
+    if not any(scenes):
         raise CorpusError("the text has no line to score; use a script of lines such as FRODO: Where is Sam?")
-    log_probs, turn_log_probs, hits = np.empty(len(ids)), [], 0
-    for position, distribution in enumerate(iter_log_probs(model, ids)):
-        token = int(ids[position])
-        log_probs[position] = distribution[token]
-        if is_speaker[position]:
-            speakers = distribution[first_speaker:].astype(np.float64)
-            turn_log_probs.append(speakers[token - first_speaker] - np.logaddexp.reduce(speakers))
-            hits += int(speakers.argmax()) == token - first_speaker
+    tokenizer, state = model.tokenizer, prefill(model, ())
+    scene_end = tokenizer.encode(SCENE_END).tolist()
+    sums: dict[str, _Sums] = {}
+    turn_nats, hits = [], []
+    for number, scene in enumerate(scenes):
+        state = prefill(model, scene_end if number else (), state)
+        for turn in scene:
+            expected = model.next_speaker_log_probs(state.model_state, state.log_probs)
+            index = cast_index(turn.speaker, model.cast)
+            turn_nats.append(-expected[index])
+            hits.append(int(expected.argmax()) == index)
+            ids = encode_turn(tokenizer, turn)
+            num_head = len(encode_speaker(tokenizer, turn.speaker))
+            rows, model_state = predict_tokens(model, state.model_state, ids)
+            state = DecoderState(rows[-1], model_state)
+            log_probs = rows[np.arange(num_head - 1, len(ids) - 1), list(ids[num_head:])]
+            speaker = sums.setdefault(turn.speaker, _Sums())
+            speaker.lines += 1
+            speaker.tokens += len(log_probs)
+            speaker.characters += len(" ".join(turn.text.split())) + 1
+            speaker.nats -= float(log_probs.sum(dtype=np.float64))
     return DialogueEvaluation(
-        speakers=_score_speakers(text, log_probs),
-        next_speaker=NextSpeakerScores(
-            turns=len(turn_log_probs),
-            bits_per_turn=float(-np.mean(turn_log_probs) / np.log(2)),
-            accuracy=hits / len(turn_log_probs),
+        speakers=tuple(
+            SpeakerScores(
+                speaker=name,
+                lines=each.lines,
+                tokens=each.tokens,
+                characters=each.characters,
+                perplexity=perplexity(each.nats / each.tokens),
+                bits_per_character=each.nats / math.log(2) / each.characters,
+            )
+            for name, each in sorted(sums.items(), key=lambda item: -item[1].tokens)
         ),
-    )
-
-
-def _score_speakers(text: EncodedText, log_probs: Float64Array) -> tuple[SpeakerScores, ...]:
-    """Return the scores of the utterances of each speaker, given the log-probability `[tokens]` of each token."""
-    ids, tokenizer = text.ids, text.tokenizer
-    # The speaker before a token says it, also the <eos> that ends the line; the end of a scene has no speaker.
-    speakers = np.append(np.int32(-1), current_speakers(ids, tokenizer.num_text_tokens)[:-1])
-    is_said = (speakers >= 0) & (ids < tokenizer.num_text_tokens)
-    owners = speakers[is_said] - tokenizer.num_text_tokens
-    lengths = np.diff(text.end_offsets, prepend=0)
-    size = len(tokenizer.cast)
-    lines = chunked_bincount(owners[ids[is_said] == EOS_ID], size)
-    tokens = chunked_bincount(owners, size)
-    nats, bits, characters = (
-        np.bincount(owners, values[is_said], size) for values in (-log_probs, text.token_bits(log_probs), lengths)
-    )
-    return tuple(
-        SpeakerScores(
-            speaker=tokenizer.cast[index],
-            lines=int(lines[index]),
-            tokens=int(tokens[index]),
-            characters=int(characters[index]),
-            perplexity=perplexity(nats[index] / tokens[index]),
-            bits_per_character=float(bits[index] / characters[index]),
-        )
-        for index in np.argsort(-tokens, kind="stable").tolist()
-        if tokens[index]
+        next_speaker=NextSpeakerScores(
+            turns=len(turn_nats),
+            bits_per_turn=float(np.mean(turn_nats)) / math.log(2),
+            accuracy=float(np.mean(hits)),
+        ),
     )

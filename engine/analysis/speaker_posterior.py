@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.data.arrays import Float64Array
+from engine.data.script_form import encode_speaker
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import SpeakerProb
-from engine.models.base import LanguageModel, advance_batch
+from engine.models.base import advance_batch
 from engine.models.dialogue import DialogueModel
 from engine.models.speaker_text import SpeakerTextModel
 
@@ -51,8 +52,6 @@ class SpeakerGuess:
     """Probability `[cast]` of each speaker before the text."""
     words: tuple[WordEvidence, ...]
     """Evidence of each word in text order."""
-    first_id: int = 0
-    """Token of the first speaker; 0 for a model without tokens of speakers."""
 
     @property
     def posterior(self) -> Float64Array:
@@ -62,7 +61,7 @@ class SpeakerGuess:
     def ranking(self) -> list[SpeakerProb]:
         """Return the speakers with their probabilities, likeliest first."""
         order = np.argsort(-self.posterior, kind="stable").tolist()
-        return [SpeakerProb(self.cast[index], self.first_id + index, float(self.posterior[index])) for index in order]
+        return [SpeakerProb(self.cast[index], float(self.posterior[index])) for index in order]
 
     def explain(self, speaker: str, other: str) -> list[tuple[str, float]]:
         """Return each word with the natural logarithm by which it changes the odds of `speaker` against `other`."""
@@ -91,7 +90,7 @@ class SpeakerPosterior:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: DialogueModel,
         context: DecoderState | None = None,
         *,
         expect_context: bool = True,
@@ -101,39 +100,33 @@ class SpeakerPosterior:
         """Prepare the posterior of the next line.
 
         Args:
-            model: Model whose vocabulary has a cast.
-            context: State after `<eos>` of the lines before; None for the first line of a scene.
+            model: Model that reads the text, with a cast.
+            context: State after the lines before; None for the first line of a scene.
             expect_context: True to use the model's distribution of the next speaker as the prior, False for a uniform
                 prior.
-            text_model: Second source of evidence; None for the text model of a dialogue model, if it has one.
+            text_model: Second source of evidence; None for the text model of the dialogue model, if it has one.
             model_weight: Weight of the log-likelihood of the language model; None for a weight that suits the text
                 model, or its absence. With a weight of 0, or a cast above `MAX_READERS` and a text model, the language
                 model does not read the text.
         """
-        if text_model is None and isinstance(model, DialogueModel):
-            text_model = model.text_model
+        text_model = text_model or model.text_model
         if model_weight is None:
             model_weight = MODEL_WEIGHT if text_model is None else MODEL_WEIGHT_WITH_TEXT
-        tokenizer = model.tokenizer
-        speakers = range(tokenizer.num_text_tokens, len(tokenizer))
-        if text_model is not None and len(speakers) > MAX_READERS:
+        num_speakers = len(model.cast)
+        if text_model is not None and num_speakers > MAX_READERS:
             model_weight = 0
         self._text_model, self._model_weight = text_model, model_weight
         context = context or prefill(model, [])
-        log_prior = np.zeros(len(speakers))
-        if expect_context:
-            log_prior = context.log_probs[tokenizer.num_text_tokens :].astype(np.float64)
         self.model = model
-        self._log_prior = log_prior
-        states: tuple[DecoderState, ...] = ()
-        if model_weight:
-            outputs = advance_batch(model, [context.model_state] * len(speakers), speakers)
-            states = tuple(DecoderState(*output) for output in outputs)
-        self._start = _Step(EOS_ID, np.zeros(len(speakers)), states)
+        self._log_prior = np.zeros(num_speakers)
+        if expect_context:
+            self._log_prior = model.next_speaker_log_probs(context.model_state, context.log_probs)
+        states = read_as_speakers(model, context) if model_weight else ()
+        self._start = _Step(EOS_ID, np.zeros(num_speakers), states)
         self._steps: list[_Step] = []
         self._text_scores: dict[str, Float64Array] = {}
         """Scores of the text model for each beginning of the last text that ends with a word."""
-        self._num_kept = min(MAX_STEPS, max(2, MAX_STEP_ELEMENTS // (len(speakers) * len(tokenizer))))
+        self._num_kept = min(MAX_STEPS, max(2, MAX_STEP_ELEMENTS // (num_speakers * len(model.tokenizer))))
 
     def update(self, text: str, *, is_complete: bool = False) -> SpeakerGuess:
         """Return the posterior after `text`, whose white space counts as single spaces.
@@ -154,17 +147,16 @@ class SpeakerPosterior:
                 each: known[each] if each in known else self._text_model.scores(each) for each in beginnings
             }
             joint[1:] = [row + self._text_scores[each] for row, each in zip(joint[1:], beginnings, strict=True)]
-        tokenizer = self.model.tokenizer
-        return explain_guess(tokenizer.cast, text.split(), joint, tokenizer.num_text_tokens)
+        return explain_guess(self.model.cast, text.split(), joint)
 
     def _log_likelihoods(self, text: str, ends: Sequence[int], *, is_complete: bool) -> list[Float64Array]:
         """Return the log-probability `[cast]` of `text` up to each of `ends`, for each speaker."""
-        spans = self.model.tokenizer.spans(text)
+        spans = self.model.tokenizer.spans(f" {text}") if text else []  # as after the name in a script
         self._read([span.id for span in spans])
-        steps, token_ends = [self._start, *self._steps], [span.end for span in spans]
+        steps, token_ends = [self._start, *self._steps], [span.end - 1 for span in spans]
         totals = [steps[bisect_right(token_ends, end)].log_likelihood for end in ends]
         if is_complete and totals:
-            totals[-1] = totals[-1] + self._token_log_probs(EOS_ID)
+            totals[-1] = totals[-1] + self._line_end_log_probs()
         return totals
 
     def _read(self, ids: Sequence[int]) -> None:
@@ -193,17 +185,34 @@ class SpeakerPosterior:
         states = (self._steps[-1] if self._steps else self._start).states
         return np.array([state.log_probs[token] for state in states], np.float64)
 
+    def _line_end_log_probs(self) -> Float64Array:
+        """Return the log-probability `[cast]` of the end of the line after the text that was read, for each speaker."""
+        states = (self._steps[-1] if self._steps else self._start).states
+        line_ends = np.stack([state.log_probs[self.model.tokenizer.line_end_ids] for state in states])
+        log_probs: Float64Array = np.logaddexp.reduce(line_ends, axis=1, dtype=np.float64)
+        return log_probs
 
-def explain_guess(
-    cast: tuple[str, ...], words: Sequence[str], joint: Sequence[Float64Array], first_id: int = 0
-) -> SpeakerGuess:
+
+def read_as_speakers(model: DialogueModel, context: DecoderState) -> tuple[DecoderState, ...]:
+    """Return the states `[cast]` after the head of a line of each speaker, read together from `context`."""
+    heads = [encode_speaker(model.tokenizer, name) for name in model.cast]
+    states = [context] * len(heads)
+    for position in range(max(map(len, heads))):
+        longer = [index for index, head in enumerate(heads) if len(head) > position]
+        model_states = [states[index].model_state for index in longer]
+        outputs = advance_batch(model, model_states, [heads[index][position] for index in longer])
+        for index, output in zip(longer, outputs, strict=True):
+            states[index] = DecoderState(*output)
+    return tuple(states)
+
+
+def explain_guess(cast: tuple[str, ...], words: Sequence[str], joint: Sequence[Float64Array]) -> SpeakerGuess:
     """Return the posterior over `cast` after a text, and the evidence of each of its words.
 
     Args:
         cast: Names of the speakers.
         words: Words of the text, with their punctuation.
         joint: Logarithm of the unnormalized posterior `[cast]`, before the text and after each of `words`.
-        first_id: Token of the first speaker; 0 for a model without tokens of speakers.
     """
     log_posteriors = [row - np.logaddexp.reduce(row) for row in joint]
     leader = int(np.argmax(log_posteriors[-1]))
@@ -214,7 +223,7 @@ def explain_guess(
         )
         for index, word in enumerate(words)
     ]
-    return SpeakerGuess(cast, np.exp(log_posteriors[0]), tuple(evidence), first_id)
+    return SpeakerGuess(cast, np.exp(log_posteriors[0]), tuple(evidence))
 
 
 def _log_odds(log_probs: Float64Array, index: int) -> float:

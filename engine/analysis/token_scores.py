@@ -14,6 +14,7 @@ from engine.data.arrays import Float32Array, Float64Array, Int32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.models.base import LanguageModel, LogProbs, ModelState, ParallelModel
+from engine.models.dialogue import DialogueModel
 
 FIRST_CHUNK_SIZE, MAX_CHUNK_SIZE = 16, 512
 """Tokens per chunk; chunks start small, so that the first scores appear at once."""
@@ -46,11 +47,13 @@ def score_chunks(
 ) -> Iterator[ScoredChunk]:
     """Read the tokens of a text after `<eos>` in one pass and yield their scores chunk by chunk.
 
-    The model reads the token of a speaker before each line of a script, so each word is predicted given its speaker.
-    Speakers have no scores. The alternatives are collected in the same pass, which costs less than keeping the states
+    The model reads the name before each line of a script, so each word is predicted given its speaker. Names have no
+    scores. The alternatives are collected in the same pass, which costs less than keeping the states
     to find them later. A `ParallelModel` reads each chunk at once, and large ones, because a pass over all its weights
     takes long.
     """
+    if isinstance(model, DialogueModel):
+        model = model.model  # its distributions are the same
     state, unread = model.start(), EOS_ID
     ids, start, size = tokens.ids, 0, MAX_CHUNK_SIZE if isinstance(model, ParallelModel) else FIRST_CHUNK_SIZE
     while start < len(ids) and not cancelled():
@@ -87,16 +90,13 @@ def _chunk_inputs(tokens: TokenizedText, start: int, chunk: TokenIds) -> tuple[l
     """Return what a model reads for the tokens `chunk`, which begin at index `start` of a text.
 
     Returns:
-        The ids to read, with the speaker of a line before its first token, and the position of each token of the chunk
-        among them.
+        The ids to read, with the name of the speaker of a line before its first token, and the position of each token
+        of the chunk among them.
     """
-    if not tokens.has_speakers:
-        return chunk.tolist(), list(range(len(chunk)))
     inputs: list[int] = []
     positions = []
-    for speaker, token in zip(tokens.line_speakers[start : start + len(chunk)].tolist(), chunk.tolist(), strict=True):
-        if speaker >= 0:
-            inputs.append(speaker)
+    for index, token in enumerate(chunk.tolist(), start):
+        inputs += tokens.heads.get(index, ())
         positions.append(len(inputs))
         inputs.append(token)
     return inputs, positions

@@ -1,7 +1,7 @@
 """Tokenized texts: the tokens of a text, the words that they form, and the sentences that these form."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.analysis.labelled_lines import LINE_END, LINE_END_PATTERN, encode_script
+from engine.analysis.labelled_lines import LINE_END, LINE_END_PATTERN, ScriptTokens, encode_script
 from engine.data.arrays import Int32Array
 from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer
@@ -45,8 +45,8 @@ class TokenizedText:
     """The tokens of a text, with their spans in the text and the words and sentences that they form.
 
     In a closed vocabulary, each token is a word. In an open one, a word has one or more tokens, begins with the white
-    space before it, and may be a run of punctuation or a line end. The tokens of speakers are in no word: a model
-    reads them before the first token of a line.
+    space before it, and may be a run of punctuation or a line end. The names of a script are in no word: a model reads
+    them before the first token of a line.
     """
 
     text: str
@@ -66,8 +66,11 @@ class TokenizedText:
     """Start and end `[runs, 2]` of each run of characters that the tokenizer cannot read."""
     unk_id: int | None = UNK_ID
     """Id of `<unk>`; None in an open vocabulary."""
-    line_speakers: Int32Array = field(default_factory=lambda: np.empty(0, np.int32))
-    """Token `[tokens]` of the speaker whose line starts with each token, -1 elsewhere; empty without a cast."""
+    heads: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """Token ids that a model reads before a token, by the index of the token: the name before the first one of each
+    line of a script, and an empty line before that where a scene starts. Empty without a cast."""
+    speakers: Mapping[int, str] = field(default_factory=dict)
+    """Canonical name of the speaker of each line of a script, by the index of its first token."""
     label_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
     """Start and end `[labels, 2]` of the names of speakers, with the colon."""
 
@@ -86,24 +89,20 @@ class TokenizedText:
         unknown: npt.NDArray[np.bool_] = self.ids == self.unk_id
         return unknown
 
-    @property
-    def has_speakers(self) -> bool:
-        """True if a model reads the token of a speaker before each line."""
-        return bool(len(self.line_speakers))
-
-    def speaker_of(self, token: int) -> int | None:
-        """Return the token of the speaker who says a token; None without a cast."""
-        starts = np.flatnonzero(self.line_speakers[: token + 1] >= 0)
-        return int(self.line_speakers[starts[-1]]) if len(starts) else None
+    def speaker_of(self, token: int) -> str | None:
+        """Return the canonical name of the speaker who says a token; None without a cast."""
+        starts = [start for start in self.speakers if start <= token]
+        return self.speakers[max(starts)] if starts else None
 
     def num_shared(self, other: "TokenizedText") -> int:
-        """Return the number of tokens that both texts start with, said by the same speakers."""
+        """Return the number of tokens that both texts start with, after the same names."""
         size = min(len(self), len(other))
-        is_different = self.ids[:size] != other.ids[:size]
-        if self.has_speakers and other.has_speakers:
-            is_different |= self.line_speakers[:size] != other.line_speakers[:size]
-        different = np.flatnonzero(is_different)
-        return int(different[0]) if len(different) else size
+        different = np.flatnonzero(self.ids[:size] != other.ids[:size])
+        other_heads = [
+            index for index in self.heads.keys() | other.heads.keys() if self.heads.get(index) != other.heads.get(index)
+        ]
+        first: int = min([size, *different[:1].tolist(), *other_heads])
+        return first
 
     def skipped_texts(self) -> list[str]:
         """Return the distinct runs of characters that the tokenizer cannot read, in the order of the text."""
@@ -166,19 +165,22 @@ class TokenizedText:
         return int(self.sentence_starts[index]), self.num_words if is_last else int(self.sentence_starts[index + 1])
 
 
-def tokenize_with_offsets(text: str, tokenizer: Tokenizer, *, eos_per_line: bool = False) -> TokenizedText:
+def tokenize_with_offsets(
+    text: str, tokenizer: Tokenizer, *, eos_per_line: bool = False, cast: Sequence[str] = ()
+) -> TokenizedText:
     """Split `text` into tokens, words and sentences.
 
     With `eos_per_line`, each line ends in `<eos>`, as in the training of line mode; a last line without a line end gets
     no `<eos>`, and neither does a line without a word in a closed vocabulary. Without, a closed vocabulary ignores line
     ends, and an open one reads them as characters, as in the training of stream mode. Models by others always do.
 
-    A tokenizer with a cast reads a script, whatever `eos_per_line` is: see `encode_script`.
+    For a model with a `cast`, the text is a script, whatever `eos_per_line` is: see `encode_script`.
     """
-    line_speakers, label_spans = np.empty(0, np.int32), np.empty((0, 2), np.int32)
+    script: ScriptTokens | None = None
     eos_per_line = eos_per_line and not tokenizer.reads_line_ends
-    if tokenizer.cast:
-        starts, ends, ids, line_speakers, label_spans = encode_script(text, tokenizer)
+    if cast:
+        script = encode_script(text, tokenizer, cast)
+        starts, ends, ids = script.start_offsets, script.end_offsets, script.ids
     elif isinstance(tokenizer, ByteTokenizer):
         starts, ends, ids = _read_bytes(text, tokenizer, eos_per_line=eos_per_line)
     else:
@@ -186,10 +188,7 @@ def tokenize_with_offsets(text: str, tokenizer: Tokenizer, *, eos_per_line: bool
         starts, ends, ids = _read_words(text, tokenizer, eos_per_line=eos_per_line)
     if isinstance(tokenizer, WordTokenizer):
         word_starts = np.arange(len(ids), dtype=np.int32)
-        is_label = np.zeros(len(text) + 1, np.bool_)
-        for start, end in label_spans.tolist():
-            is_label[start:end] = True
-        spans = [span[:2] for span in skipped_spans(text, tokenizer.name) if not is_label[span[0]]]
+        spans = [span[:2] for span in skipped_spans(text, tokenizer.name)]
         skipped = np.array(spans, np.int32).reshape(-1, 2)
     else:
         word_starts = _group_tokens(text, ends)
@@ -208,8 +207,7 @@ def tokenize_with_offsets(text: str, tokenizer: Tokenizer, *, eos_per_line: bool
         sentence_starts,
         skipped,
         tokenizer.unk_id,
-        line_speakers,
-        label_spans,
+        *(() if script is None else (script.heads, script.speakers, script.label_spans)),
     )
 
 

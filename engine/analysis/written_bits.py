@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from engine.analysis.bits_per_character import EncodedText, convert_text, native_form
 from engine.data.encoding import DataMode
+from engine.data.script_form import Turn, turn_text
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
 from engine.models.base import LanguageModel, score_sequence
@@ -43,8 +44,8 @@ def measure_written_bits(
 ) -> WrittenBits:
     """Return the bits that a model needs for lines that it reads one after the other.
 
-    A model of a dialogue reads each line as said by someone. The token of the speaker is given, not predicted: the
-    lines do not name their speakers.
+    A model of a dialogue reads each line as said by someone. That name is given, not predicted: the lines do not name
+    their speakers.
 
     Args:
         model: The model.
@@ -53,11 +54,9 @@ def measure_written_bits(
         orthography: Model of what the model's tokens leave out. An open vocabulary needs none.
     """
     tokenizer = model.tokenizer
-    speaker = f"{SOMEONE}: " if mode == "dialogue" else ""
-    script = "".join(f"{speaker}{line}\n" for line in lines)
+    script = "".join(turn_text(Turn(SOMEONE, line)) if mode == "dialogue" else f"{line}\n" for line in lines)
     encoded = EncodedText(convert_text(script, native_form(tokenizer), mode), tokenizer, mode)
-    bits = encoded.token_bits(score_sequence(model, encoded.ids))
-    token_bits = math.fsum(bits[encoded.ids < tokenizer.num_text_tokens])
+    token_bits = math.fsum(encoded.token_bits(score_sequence(model, encoded.ids)))
     orthography_bits = 0.0
     if isinstance(tokenizer, WordTokenizer):
         assert orthography is not None, "tokens of words leave out capitals and punctuation"

@@ -1,4 +1,4 @@
-"""Speaker of a text for models that have no tokens of speakers: names are written before the lines, as in a script."""
+"""Speaker of a text for models without a cast: any names are written before the lines, as in a script."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from engine.analysis.speaker_posterior import WORD, SpeakerGuess, explain_guess
+from engine.data.script_form import Turn
 from engine.data.scripts import detect_style, read_utterances
 from engine.data.speakers import find_member, normalize_speaker
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.generation.prompt import DecoderState, prefill
-from engine.generation.turns import Turn
 from engine.models.base import LanguageModel, ParallelModel
 
 CHUNK_TOKENS = 64
@@ -73,7 +73,7 @@ def guess_written_speaker(
     more line for each, and so uniform without `turns`.
 
     Args:
-        model: Model without tokens of speakers.
+        model: Any language model.
         cast: Names as the model reads them.
         turns: Lines before the text.
         text: The line, whose white space counts as single spaces.

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.config import BUNDLED, DataConfig
 from engine.data.arrays import Int32Array
-from engine.data.cast import add_cast, choose_cast, speaker_tokens
+from engine.data.cast import choose_cast
 from engine.data.corpus import Corpus, merge_corpora, read_csv, read_script, read_text, split_indices
 from engine.data.encoding import CorpusStats, EncodedCorpus, TokenizedCorpus
 from engine.data.lines import Lines, LineStore
@@ -37,6 +37,8 @@ class PreparedCorpus:
     corpus: Corpus
     split_indices: Splits
     tokenizer: Tokenizer
+    cast: tuple[str, ...]
+    """Speakers that can be chosen to speak; none except in dialogue mode."""
     encoded: EncodedCorpus
     stats: CorpusStats
 
@@ -71,34 +73,36 @@ def read_corpus(config: DataConfig, source: str | None = None, store: LineStore 
     )
 
 
-def build_corpus(
-    config: DataConfig, tokenizer: Tokenizer | None, cast: Sequence[str], folder: Path | None
-) -> PreparedCorpus:
+def build_corpus(config: DataConfig, tokenizer: Tokenizer | None, folder: Path | None) -> PreparedCorpus:
     """Prepare the corpus of `config`, with all large arrays in `folder`, or in memory if it is None.
 
-    An open vocabulary is taken over from `tokenizer`, or learned if it is None. In dialogue mode, `cast` has
-    the speakers; they are chosen if it is empty.
+    An open vocabulary is taken over from `tokenizer`, or learned if it is None.
 
     Raises:
-        ConfigError: If there is a validation text without a test text, or the reverse.
+        ConfigError: If there is a validation text without a test text, or the reverse, or a closed vocabulary in
+            dialogue mode.
         CorpusError: If a file cannot be read, is too small, or has no speakers in dialogue mode.
         OSError: If the folder cannot be written.
     """
+    if config.mode == "dialogue" and not is_open_vocabulary(config.tokenizer):
+        raise ConfigError(
+            f"mode=dialogue reads and writes a script, which tokenizer={config.tokenizer} cannot spell; "
+            "use --tokenizer bpe, or --mode line"
+        )
     corpus, splits = _read_and_split(config, LineStore(folder))
     tokenized, tokenizer, vocabulary_ids = _tokenize(config, corpus, splits[0], tokenizer, folder)
+    cast: tuple[str, ...] = ()
     has_tokens = [lines[tokenized.line_lengths[lines] > 0] for lines in splits]
     if config.mode == "dialogue" or not tokenizer.is_open:
         _check_not_empty(has_tokens, corpus.source)
     if config.mode == "dialogue":
         train, valid, test = map(np.sort, has_tokens)
         splits = (train, valid, test)
-        cast = cast or choose_cast(corpus.lines.take(train), config.min_speaker_lines, corpus.source)
-        tokenizer = add_cast(tokenizer, cast, corpus.source)
-        tokens = speaker_tokens(corpus.lines, tokenizer)
-        encoded = tokenized.encode_dialogue(splits, vocabulary_ids, tokens, corpus.lines.scene_ids)
+        cast = choose_cast(corpus.lines.take(train), config.min_speaker_lines, corpus.source)
+        encoded = tokenized.encode_dialogue(splits, tokenizer, corpus.lines)
     else:
         encoded = tokenized.encode_splits(splits if tokenizer.is_open else has_tokens, vocabulary_ids, config.mode)
-    return PreparedCorpus(corpus, splits, tokenizer, encoded, tokenized.stats())
+    return PreparedCorpus(corpus, splits, tokenizer, cast, encoded, tokenized.stats())
 
 
 def _read_and_split(config: DataConfig, store: LineStore) -> tuple[Corpus, Splits]:
@@ -122,10 +126,10 @@ def _tokenize(
     """Tokenize a corpus whose training lines are `train`.
 
     Returns:
-        The tokenized corpus, the tokenizer without speakers, and its id of each token of the tokenized corpus.
+        The tokenized corpus, the tokenizer, and its id of each token of the tokenized corpus.
     """
     if is_open_vocabulary(config.tokenizer):
-        tokenizer = tokenizer.with_cast(()) if tokenizer else train_tokenizer(corpus.lines.take(train), config)
+        tokenizer = tokenizer or train_tokenizer(corpus.lines.take(train), config)
         tokenized = TokenizedCorpus(corpus.lines, OpenIndexer(tokenizer, config.mode), folder)
         return tokenized, tokenizer, np.arange(len(tokenizer), dtype=np.int32)
     name: WordTokenizerName = "words" if config.tokenizer == "words" else "whitespace"

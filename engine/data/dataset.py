@@ -15,6 +15,7 @@ from engine.data.encoding import CorpusStats, DataMode, EncodedCorpus
 from engine.data.lines import Line, Lines
 from engine.data.preparation import prepare_corpus
 from engine.data.punctuation import PunctuationIds
+from engine.data.script_form import SCENE_END, utterance_mask
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import CorpusError
 
@@ -22,15 +23,15 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
 class TokenLines(Sequence[TokenIds]):
-    """The lines of a text as sequences of token ids, without speakers and `<eos>`."""
+    """The lines of a text as sequences of token ids, without their ends."""
 
     def __init__(
         self, ids: TokenIds, offsets: Int64Array, num_end_tokens: int, starts: Int64Array | None = None
     ) -> None:
-        """Create a view of a text `[time]` whose lines end in `num_end_tokens` `<eos>` tokens each.
+        """Create a view of a text `[time]` whose lines end in `num_end_tokens` tokens that are left out.
 
         `offsets` `[lines + 1]` has the start of each line and the end of the last one; `starts` `[lines]` has the first
-        token of the text of each line, if other tokens come before it.
+        token of each line, if an empty line may come before it.
         """
         self.ids, self.offsets, self._num_end_tokens = ids, offsets, num_end_tokens
         self._starts = offsets if starts is None else starts
@@ -53,15 +54,17 @@ class Dataset:
     corpus: Corpus
     splits: CorpusSplits
     tokenizer: Tokenizer
+    cast: tuple[str, ...]
+    """Speakers that can be chosen to speak; none except in dialogue mode."""
     mode: DataMode
     train_lines: TokenLines
-    """Training lines that have a token, for reading them in another order."""
+    """Training lines that have a token, for reading them in another order; in dialogue mode, lines of a script."""
     train_source_lines: Lines
     """Corpus line of each of `train_lines`."""
     train_scene_offsets: Int64Array
     """Start of each scene of `train`, and the end of the last one `[scenes + 1]`; empty except in dialogue mode.
 
-    Every scene but the first starts with `<eos>`.
+    Every scene but the first starts with an empty line.
     """
     train: TokenIds
     valid: TokenIds
@@ -77,18 +80,22 @@ class Dataset:
             raise CorpusError(f"split {name!r} is not one of train, valid, test")
         return splits[name]
 
+    def scored_mask(self, ids: TokenIds) -> npt.NDArray[np.bool_]:
+        """Return `[time]` True for the tokens of a split that count: all, but of a script the utterances only."""
+        return utterance_mask(self.tokenizer, ids) if self.mode == "dialogue" else np.ones(len(ids), np.bool_)
+
 
 def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Dataset:
     """Read, split and encode the corpus of `config`. The result of a large corpus is cached on disk.
 
     An open vocabulary is learned from the training split, or taken over as `tokenizer` from an earlier run. A closed
-    vocabulary always consists of words of the training split. In dialogue mode, the cast of `tokenizer` is taken over
-    if it has one, and otherwise chosen from the training split; lines without a token are left out, and each split is
-    in file order.
+    vocabulary always consists of words of the training split. In dialogue mode, lines without a text are left out, and
+    each split is a script in file order.
 
     Raises:
         CorpusError: If the corpus cannot be read, is too small, or its cache cannot be written.
-        ConfigError: If there is a validation text without a test text, or the reverse.
+        ConfigError: If there is a validation text without a test text, or the reverse, or a closed vocabulary in
+            dialogue mode.
     """
     prepared = prepare_corpus(config, tokenizer)
     corpus, encoded = prepared.corpus, prepared.encoded
@@ -98,8 +105,9 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
         corpus=corpus,
         splits=CorpusSplits(*map(corpus.lines.take, prepared.split_indices)),
         tokenizer=prepared.tokenizer,
+        cast=prepared.cast,
         mode=config.mode,
-        train_lines=_train_lines(encoded, train, config.mode),
+        train_lines=_train_lines(encoded, train, config.mode, prepared.tokenizer),
         train_source_lines=corpus.lines.take(encoded.train_line_indices),
         train_scene_offsets=encoded.train_scene_offsets,
         train=train,
@@ -110,13 +118,13 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
     )
 
 
-def _train_lines(encoded: EncodedCorpus, train: TokenIds, mode: DataMode) -> TokenLines:
-    """Return the training lines without speakers and `<eos>`."""
+def _train_lines(encoded: EncodedCorpus, train: TokenIds, mode: DataMode, tokenizer: Tokenizer) -> TokenLines:
+    """Return the training lines without their ends."""
     offsets = encoded.train_line_offsets
     if mode != "dialogue":
         return TokenLines(train, offsets, num_end_tokens=int(mode == "line"))
-    starts = offsets[:-1] + 1
-    starts[np.searchsorted(offsets, encoded.train_scene_offsets[1:-1])] += 1
+    starts = offsets[:-1].copy()
+    starts[np.searchsorted(offsets, encoded.train_scene_offsets[1:-1])] += len(tokenizer.encode(SCENE_END))
     return TokenLines(train, offsets, num_end_tokens=1, starts=starts)
 
 
@@ -138,7 +146,7 @@ def batchify(ids: npt.NDArray[ScalarT], batch_size: int) -> npt.NDArray[ScalarT]
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Counts of one split, without speakers and `<eos>`."""
+    """Counts of one split, without `<eos>`."""
 
     num_lines: int
     num_tokens: int
@@ -155,7 +163,7 @@ class DatasetSummary:
     num_distinct_tokens: int
     vocabulary_size: int
     cast: tuple[str, ...]
-    """Speakers with a token of their own; empty except in dialogue mode."""
+    """Speakers that can be chosen to speak; none except in dialogue mode."""
     speaker_line_counts: tuple[tuple[str, int], ...]
     """Speakers and their numbers of lines, most lines first."""
     num_scenes: int
@@ -183,7 +191,7 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
         num_tokens=stats.num_tokens,
         num_distinct_tokens=stats.num_distinct_tokens,
         vocabulary_size=len(dataset.tokenizer),
-        cast=dataset.tokenizer.cast,
+        cast=dataset.cast,
         speaker_line_counts=tuple((speaker.name, speaker.num_lines) for speaker in cast.speakers),
         num_scenes=cast.num_scenes,
         speakers=cast.speakers,
@@ -202,8 +210,7 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
 def _summarize_split(lines: Sequence[Line], ids: TokenIds, tokenizer: Tokenizer) -> SplitSummary:
     num_ends = _count(ids, EOS_ID)
     num_unknown = 0 if tokenizer.unk_id is None else _count(ids, tokenizer.unk_id)
-    num_speakers = len(lines) if tokenizer.cast else 0
-    num_tokens = len(ids) - num_ends - num_speakers
+    num_tokens = len(ids) - num_ends
     return SplitSummary(len(lines), num_tokens, unk_rate=num_unknown / num_tokens if num_tokens else 0.0)
 
 

@@ -11,13 +11,14 @@ from engine.data import arrays
 from engine.data.arrays import AppendableArray, Int32Array, Int64Array
 from engine.data.lines import Lines
 from engine.data.punctuation import LINE_END, NONE, PunctuationIds
+from engine.data.script_form import SCENE_END, encode_speaker
+from engine.data.speakers import SOMEONE
 from engine.data.token_indexer import TokenizedBlock
-from engine.data.tokenizers.base import EOS, EOS_ID, MAX_TOKEN_CHARACTERS, UNK, UNK_ID, TokenIds
+from engine.data.tokenizers.base import EOS, EOS_ID, MAX_TOKEN_CHARACTERS, UNK, UNK_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName
 
 DataMode = Literal["line", "stream", "dialogue"]
-"""line: `<eos>` ends every line; stream: one `<eos>` ends each split; dialogue: the token of its speaker starts and
-`<eos>` ends every line, and one more `<eos>` starts every scene."""
+"""line: `<eos>` ends every line; stream: one `<eos>` ends each split; dialogue: so too, and each split is a script."""
 NUM_MOST_FREQUENT = 20
 
 
@@ -145,48 +146,46 @@ class TokenizedCorpus:
             split_ends=(split_ends[0], split_ends[1]),
         )
 
-    def encode_dialogue(
-        self,
-        split_indices: Sequence[Int32Array],
-        vocabulary_ids: TokenIds,
-        speaker_tokens: TokenIds,
-        scene_ids: Int32Array,
-    ) -> EncodedCorpus:
-        """Encode the training, validation and test split as dialogues.
+    def encode_dialogue(self, split_indices: Sequence[Int32Array], tokenizer: Tokenizer, lines: Lines) -> EncodedCorpus:
+        """Encode the training, validation and test split as scripts (see `engine.data.script_form`).
 
-        Each line is the token of its speaker, its text and `<eos>`. One more `<eos>` comes before the first line of a
-        scene, except before the first scene of a split.
+        The tokens of the corpus are those of the texts with their line ends. Each line gets its head, and each scene
+        but the first of a split an empty line before it.
 
         Args:
-            split_indices: Indices of the lines of each split.
-            vocabulary_ids: Id of each token of the indexer in the vocabulary of the model.
-            speaker_tokens: Token of the speaker of each line `[lines]`.
-            scene_ids: Number of the scene of each line `[lines]`.
+            split_indices: Indices of the lines of each split, in file order.
+            tokenizer: Tokenizer of the corpus.
+            lines: All lines of the corpus.
         """
         ids = AppendableArray(np.int32, self._folder and self._folder / "ids")
-        punctuation = AppendableArray(np.uint8, self._folder and self._folder / "punctuation")
+        heads = [np.array(encode_speaker(tokenizer, name or SOMEONE), np.int32) for name in lines.speaker_names]
+        scene_end = tokenizer.encode(SCENE_END)
+        beginnings = [heads, [np.concatenate([scene_end, head]) for head in heads]]
         split_ends, line_offsets, scene_offsets = [], np.empty(0, np.int64), np.empty(0, np.int64)
         for split, line_indices in enumerate(split_indices):
-            starts_scene = np.diff(scene_ids[line_indices], prepend=scene_ids[line_indices[:1]]) != 0
+            speakers, scenes = lines.speaker_ids[line_indices], lines.scene_ids[line_indices]
+            starts_scene = np.diff(scenes, prepend=scenes[:1]) != 0
+            inserted = [
+                beginnings[starts][speaker]
+                for starts, speaker in zip(starts_scene.tolist(), speakers.tolist(), strict=True)
+            ]
+            num_inserted = np.array([len(part) for part in inserted], np.int64)
             num_done = 0
             for chunk in arrays.iter_line_chunks(self._offsets, line_indices):
-                positions = arrays.line_positions(self._offsets, chunk)
-                ends = np.cumsum(self.line_lengths[chunk])
-                starts = ends - self.line_lengths[chunk]
-                is_used = np.ones((len(chunk), 3), np.bool_)
-                is_used[:, 0] = starts_scene[num_done : num_done + len(chunk)]
+                part = slice(num_done, num_done + len(chunk))
                 num_done += len(chunk)
-                places = np.stack([starts, starts, ends], axis=1)[is_used]
-                ends_of_lines = np.full(len(chunk), EOS_ID, np.int32)
-                inserted_ids = np.stack([ends_of_lines, speaker_tokens[chunk], ends_of_lines], axis=1)[is_used]
-                classes = np.broadcast_to(np.array([LINE_END, NONE, LINE_END], np.uint8), is_used.shape)[is_used]
-                ids.extend(np.insert(vocabulary_ids[self._ids[positions]], places, inserted_ids))
-                punctuation.extend(np.insert(self._punctuation[positions], places, classes))
-            split_ends.append(ids.size)
+                starts = np.cumsum(self.line_lengths[chunk]) - self.line_lengths[chunk]
+                places = np.repeat(starts, num_inserted[part])
+                texts = self._ids[arrays.line_positions(self._offsets, chunk)]
+                ids.extend(np.insert(texts, places, np.concatenate(inserted[part])))
             if split == 0:
-                lengths = self.line_lengths[line_indices].astype(np.int64) + 2 + starts_scene
-                line_offsets = np.concatenate([[0], np.cumsum(lengths)])
+                line_offsets = np.concatenate([[0], np.cumsum(self.line_lengths[line_indices] + num_inserted)])
                 scene_offsets = np.concatenate([[0], line_offsets[:-1][starts_scene], line_offsets[-1:]])
+            ids.extend(np.array([EOS_ID], np.int32))
+            split_ends.append(ids.size)
+        punctuation = AppendableArray(np.uint8, self._folder and self._folder / "punctuation")
+        for chunk_slice in arrays.iter_slices(ids.size):
+            punctuation.extend(np.full(chunk_slice.stop - chunk_slice.start, NONE, np.uint8))
         return EncodedCorpus(
             ids=ids.to_array(),
             punctuation=punctuation.to_array(),

@@ -34,7 +34,7 @@ MAX_CACHE_ENTRIES = 4
 """Maximum number of cached corpora; the least recently used are deleted."""
 MAX_JSON_BYTES = 128_000_000
 DAY_SECONDS = 86_400
-CACHE_VERSION = 5
+CACHE_VERSION = 6
 """Version of the cache format; entries of another version are not read."""
 CACHE_READ_ERRORS = (OSError, InvalidInputError, ValueError, LookupError, TypeError, ArithmeticError)
 """Exceptions that reading a missing or damaged cache entry can raise."""
@@ -64,7 +64,6 @@ def prepare_corpus(config: DataConfig, tokenizer: Tokenizer | None = None) -> Pr
 
     The arguments and errors are explained in `load_dataset`.
     """
-    cast = tokenizer.cast if tokenizer is not None and config.mode == "dialogue" else ()
     if not is_open_vocabulary(config.tokenizer):
         tokenizer = None
     names = (config.corpus, config.valid_corpus, config.test_corpus)
@@ -72,9 +71,9 @@ def prepare_corpus(config: DataConfig, tokenizer: Tokenizer | None = None) -> Pr
     try:
         stats = [file.stat() for file in files]
     except (OSError, ValueError):  # ValueError: not a valid path
-        return build_corpus(config, tokenizer, cast, None)  # raises an error that explains the problem
+        return build_corpus(config, tokenizer, None)  # raises an error that explains the problem
     if sum(stat.st_size for stat in stats) < CACHE_THRESHOLD_BYTES:
-        return build_corpus(config, tokenizer, cast, None)
+        return build_corpus(config, tokenizer, None)
     # A program can keep size and modification time of a file that it changes, but not the change time. The price is
     # that a corpus is prepared again after its permissions or name have changed, too.
     versions = [
@@ -82,14 +81,14 @@ def prepare_corpus(config: DataConfig, tokenizer: Tokenizer | None = None) -> Pr
         for file, stat in zip(files, stats, strict=True)
     ]
     tokenizer_json = None if tokenizer is None else tokenizer.to_json()
-    content = json.dumps([CACHE_VERSION, asdict(config), versions, tokenizer_json, cast])
+    content = json.dumps([CACHE_VERSION, asdict(config), versions, tokenizer_json])
     folder = cache_dir() / hashlib.sha256(content.encode()).hexdigest()[:32]
     try:
         return _load(folder, config)
     except CACHE_READ_ERRORS:  # missing or damaged: built again below
         pass
     try:
-        _save(folder, config, tokenizer, cast)
+        _save(folder, config, tokenizer)
     except OSError as error:
         raise CorpusError(
             f"the prepared {config.corpus} cannot be cached in {folder.parent}: {error.strerror or error}; "
@@ -98,17 +97,17 @@ def prepare_corpus(config: DataConfig, tokenizer: Tokenizer | None = None) -> Pr
     try:
         return _load(folder, config)
     except CACHE_READ_ERRORS:  # too many speakers to read back
-        return build_corpus(config, tokenizer, cast, None)
+        return build_corpus(config, tokenizer, None)
 
 
-def _save(folder: Path, config: DataConfig, tokenizer: Tokenizer | None, cast: Sequence[str]) -> None:
+def _save(folder: Path, config: DataConfig, tokenizer: Tokenizer | None) -> None:
     """Prepare a corpus and write it to `folder`, so that the folder is complete or does not exist."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _evict_old_entries(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", ignore_cleanup_errors=True) as temporary:
         entry = Path(temporary) / "entry"
         entry.mkdir()
-        prepared = build_corpus(config, tokenizer, cast, entry)
+        prepared = build_corpus(config, tokenizer, entry)
         for name in ("tokens", "token_punctuation"):  # only needed for building
             (entry / name).unlink()
         corpus, encoded = prepared.corpus, prepared.encoded
@@ -127,7 +126,7 @@ def _save(folder: Path, config: DataConfig, tokenizer: Tokenizer | None, cast: S
             sha256=corpus.sha256,
             marks=list(corpus.marks),
             speaker_names=list(corpus.lines.speaker_names),
-            cast=list(prepared.tokenizer.cast),
+            cast=list(prepared.cast),
             split_sizes=(train, valid, test),
             split_ends=encoded.split_ends,
             stats=prepared.stats,
@@ -153,7 +152,6 @@ def _load(folder: Path, config: DataConfig) -> PreparedCorpus:
     tokenizer_json = read_limited(file, MAX_JSON_BYTES).decode()
     tokenizer = tokenizer_from_json(tokenizer_json, str(file), config.tokenizer)
     _check_cast(metadata.cast, config)
-    tokenizer = tokenizer.with_cast(metadata.cast)
     encoded = EncodedCorpus(
         ids=memory_map(folder / "ids", np.int32),
         punctuation=memory_map(folder / "punctuation", np.uint8),
@@ -180,7 +178,7 @@ def _load(folder: Path, config: DataConfig) -> PreparedCorpus:
         raise ValueError("the longest line does not exist")
     train, valid, test = np.split(line_indices, np.cumsum(metadata.split_sizes[:2]))
     os.utime(folder)  # marks the entry as recently used
-    return PreparedCorpus(corpus, (train, valid, test), tokenizer, encoded, metadata.stats)
+    return PreparedCorpus(corpus, (train, valid, test), tokenizer, tuple(metadata.cast), encoded, metadata.stats)
 
 
 def _check_references(encoded: EncodedCorpus, vocabulary_size: int, line_indices: Int32Array, num_lines: int) -> None:

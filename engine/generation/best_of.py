@@ -7,12 +7,15 @@ This is maximum mutual information with a penalty on the first tokens only and a
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+import numpy as np
+
+from engine.data.script_form import encode_speaker, utterance_mask
+from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError
-from engine.generation.generate import Done, FinishReason, TextInProgress, TokenEvent, sample_step
+from engine.generation.generate import Done, FinishReason, TextInProgress, TokenEvent, noise_key, sample_step
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.settings import MAX_SEED, SamplerSettings, check_seed
-from engine.generation.turns import begin_turn, speaker_token
+from engine.generation.turns import begin_turn
 from engine.models.base import LanguageModel, LogProbs, ModelState, advance_batch
 
 NUM_ANSWERS = 8
@@ -36,17 +39,17 @@ class Answer:
     done: Done
     """End of the answer, with the seed that `generate_turn` says the same answer with."""
     log_prob: float
-    """Natural-log probability of the scored tokens after the context: the first `NUM_SCORED_TOKENS`, with `<eos>`."""
+    """Natural-log probability of the scored tokens after the context, and of the line end."""
     log_prob_alone: float
-    """Natural-log probability of the same tokens at the start of a scene, by the same speaker."""
+    """Natural-log probability of the same tokens at the start of a text, by the same speaker."""
     is_repetition: bool
     """True if the scored tokens begin an earlier line of the scene, or contain a token `LOOP_LENGTH` times in a row."""
     state: DecoderState = field(repr=False, compare=False)
-    """State after the last token of the answer; `end_turn` reads its `<eos>`."""
+    """State after the last token of the answer; `end_turn` reads the line end."""
 
     @property
     def num_tokens(self) -> int:
-        """Number of tokens that were scored, with `<eos>`."""
+        """Number of tokens that were scored, with the line end."""
         return min(NUM_SCORED_TOKENS, len(self.events) + (self.done.reason == "eos"))
 
     @property
@@ -140,6 +143,22 @@ def _score(state: _PairState, token: int, after: DecoderState, alone: DecoderSta
     )
 
 
+def _score_end(state: _PairState, end_ids: TokenIds) -> _PairState:
+    """Return the pair of states with the log-probability of the end of the line, if it counts."""
+    if state.is_scored:
+        return state
+    end, end_alone = (
+        float(np.logaddexp.reduce(decoder.log_probs[end_ids], dtype=np.float64))
+        for decoder in (state.with_context, state.alone)
+    )
+    return replace(
+        state,
+        num_scored=state.num_scored + 1,
+        log_prob=state.log_prob + end,
+        log_prob_alone=state.log_prob_alone + end_alone,
+    )
+
+
 @dataclass(eq=False)
 class _Draft:
     """An answer that is being sampled."""
@@ -150,12 +169,12 @@ class _Draft:
     """Tokens so far, with the state after each."""
     reason: FinishReason = "length"
 
-    def add(self, event: TokenEvent | None) -> None:
-        """Add a token; None ends the answer."""
+    def add(self, event: TokenEvent | None, end_ids: TokenIds) -> None:
+        """Add a token; None ends the answer by one of `end_ids`."""
         pair: _PairState = self.text.state.model_state
         if event is None:
             self.reason = "eos"
-            self.text.state = self.text.state._replace(model_state=_score(pair, EOS_ID, pair.with_context, pair.alone))
+            self.text.state = self.text.state._replace(model_state=_score_end(pair, end_ids))
         else:
             self.steps.append((event, pair.with_context))
 
@@ -212,9 +231,9 @@ def stream_answers(
     repetitions last. A cancelled search yields the answers as far as they were sampled.
 
     Args:
-        model: Model whose vocabulary has a cast.
-        state: State of the context, after `<eos>`.
-        speaker: Name of the speaker who answers.
+        model: Model that reads a script.
+        state: State of the context, after a line end.
+        speaker: Canonical name of the speaker who answers.
         settings: Sampler settings.
         seed: Seed of the first answer.
         num_answers: Number of answers.
@@ -222,17 +241,22 @@ def stream_answers(
         history: Ids of the tokens before, for the repetition penalty, the noise, and to recognize repetitions.
 
     Raises:
-        InvalidInputError: If the seed is out of range, or the speaker is not in the cast.
+        InvalidInputError: If the seed or the number of answers is out of range.
     """
     check_seed(seed)
     if not 1 <= num_answers <= MAX_ANSWERS:
         raise InvalidInputError(f"best of {num_answers} is out of range; use a number from 1 to {MAX_ANSWERS}")
     first, alone = begin_turn(model, state, speaker), begin_turn(model, prefill(model, []), speaker)
     start = DecoderState(first.log_probs, _PairState(first, alone))
-    pair_model, ids = _PairModel(model), (*history, speaker_token(model.tokenizer, speaker))
+    pair_model, ids = _PairModel(model), (*history, *encode_speaker(model.tokenizer, speaker))
+    end_ids = model.tokenizer.line_end_ids
     earlier_lines = _line_starts(history, model.tokenizer)
     seeds = [(seed + index) % (MAX_SEED + 1) for index in range(num_answers)]
-    drafts = [_Draft(TextInProgress.start(pair_model, start, ids, settings, each), each) for each in seeds]
+    rngs = [np.random.default_rng(noise_key(each, history)) for each in seeds]
+    drafts = [
+        _Draft(TextInProgress.start(pair_model, start, ids, settings, each, rng), each)
+        for each, rng in zip(seeds, rngs, strict=True)
+    ]
     chosen: _Draft | None = None
     for index in range(settings.max_tokens):
         running = [draft for draft in drafts if draft.reason == "length"]
@@ -242,9 +266,10 @@ def stream_answers(
             for draft in running:
                 draft.reason = "cancelled"
             break
-        sampled = sample_step(pair_model, [draft.text for draft in running], suppress_eos=index == 0)
+        texts = [draft.text for draft in running]
+        sampled = sample_step(pair_model, texts, suppress_eos=index == 0, end_ids=end_ids)
         for draft, event in zip(running, sampled, strict=True):
-            draft.add(event)
+            draft.add(event, end_ids)
             if draft is chosen and event is not None:
                 yield draft.steps[-1]
         if index + 1 == NUM_SCORED_TOKENS:
@@ -265,10 +290,14 @@ def _has_loop(ids: Sequence[int]) -> bool:
 
 
 def _line_starts(history: Sequence[int], tokenizer: Tokenizer) -> set[tuple[int, ...]]:
-    """Return the scored tokens of each line of a scene, without its speaker."""
+    """Return the scored tokens of each line of a scene, without its head."""
     starts, line = set(), list[int]()
-    for id in history:
-        if id == EOS_ID:
+    ends = set(tokenizer.line_end_ids.tolist())
+    is_said = utterance_mask(tokenizer, np.array(history, np.int32)).tolist()
+    for id, said in zip(history, is_said, strict=True):
+        if id in ends:
             starts.add(tuple(line[:NUM_SCORED_TOKENS]))
-        line = [] if id == EOS_ID or id >= tokenizer.num_text_tokens else [*line, id]
-    return starts
+            line = []
+        elif said:
+            line.append(id)
+    return starts - {()}

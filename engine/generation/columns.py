@@ -11,6 +11,7 @@ from engine.data.tokenizers.base import EOS
 from engine.generation.batch import GenerationRequest, IndexedEvent, generate_batch
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.prompt import DecoderState, last_word_start, prefill, prefill_prompt
+from engine.generation.sampling import END_OF_TEXT
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, throttle
@@ -30,6 +31,11 @@ class GenerationColumn:
     """State before a text by a chat template, whose last word is complete; None for a text that starts after `<eos>`.
 
     All columns of one model have the same.
+    """
+    lines_before: tuple[int, ...] | None = None
+    """Ids of the lines before, if the text ends in the head of a line of a conversation, which the model completes.
+
+    Either all columns of one model have them, or none.
     """
 
 
@@ -94,24 +100,34 @@ def _generate_group(
 ) -> Iterator[list[IndexedEvent]]:
     """Yield the steps of the columns of one model, by their indices. The model reads a common text once."""
     indices = list(columns)
-    model = columns[indices[0]].model
-    states = _read_texts(model, {column.ids for column in columns.values()}, columns[indices[0]].initial_state)
-    requests = [GenerationRequest(states[column.ids], column.ids, column.settings, seed) for column in columns.values()]
-    for step in generate_batch(model, requests, cancellation):
+    first = columns[indices[0]]
+    model, is_turn = first.model, first.lines_before is not None
+    texts = {column.ids for column in columns.values()}
+    states = _read_texts(model, texts, prefill(model, ()) if is_turn else first.initial_state)
+    requests = [
+        GenerationRequest(states[column.ids], column.ids, column.settings, seed, column.lines_before or ())
+        for column in columns.values()
+    ]
+    end_ids = model.tokenizer.line_end_ids if is_turn else END_OF_TEXT
+    for step in generate_batch(model, requests, cancellation, end_ids):
         yield [(indices[position], event) for position, event in step]
 
 
 def _read_texts(
     model: LanguageModel, texts: set[tuple[int, ...]], initial_state: DecoderState | None
 ) -> dict[tuple[int, ...], DecoderState]:
-    """Return the state after each text, given the token ids of the texts; the model reads their common start once."""
-    if initial_state is not None:
-        return {ids: prefill(model, ids, initial_state) for ids in texts}
-    # The last word of a text may be left to its continuation.
-    columns = zip(*(ids[: last_word_start(model.tokenizer, ids)] for ids in texts), strict=False)
+    """Return the state after each text, given the token ids of the texts; the model reads their common start once.
+
+    After an `initial_state`, the last word of a text is complete; else it may be left to its continuation.
+    """
+    is_complete = initial_state is not None
+    columns = zip(
+        *(ids if is_complete else ids[: last_word_start(model.tokenizer, ids)] for ids in texts), strict=False
+    )
     start = [ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, columns)]
-    common = prefill(model, start)
-    return {ids: prefill_prompt(model, ids[len(start) :], common) for ids in texts}
+    common = prefill(model, start, initial_state)
+    read = prefill if is_complete else prefill_prompt
+    return {ids: read(model, ids[len(start) :], common) for ids in texts}
 
 
 def _merge_steps(streams: Sequence[Iterator[list[IndexedEvent]]]) -> Iterator[list[IndexedEvent]]:

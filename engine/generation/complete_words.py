@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.tokenizers.base import EOS, EOS_ID, Tokenizer
+from engine.data.tokenizers.base import EOS, EOS_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
 from engine.generation.preview import Candidate, NextTokenProbs, next_token_probs
 from engine.generation.prompt import DecoderState, last_word_start
-from engine.generation.sampling import Probs, sampling_probs, stack_rows
+from engine.generation.sampling import END_OF_TEXT, Probs, sampling_probs, stack_rows
 from engine.generation.settings import SamplerSettings
 from engine.models.base import EXCLUDED_LOG_PROB, LanguageModel, LogProbs, advance_batch
 
@@ -87,15 +87,24 @@ class CompleteWordSearch:
     """
 
     def __init__(
-        self, model: LanguageModel, state: DecoderState, ids: Sequence[int], *, is_first_token: bool = False
+        self,
+        model: LanguageModel,
+        state: DecoderState,
+        ids: Sequence[int],
+        *,
+        is_first_token: bool = False,
+        end_ids: TokenIds = END_OF_TEXT,
     ) -> None:
-        """Prepare the search after the text `ids`, whose state is `state`; the first token of a reply is no `<eos>`."""
+        """Prepare the search after the text `ids`, whose state is `state`.
+
+        The first token of a reply is none of `end_ids`, which end it.
+        """
         assert isinstance(model.tokenizer, ByteTokenizer), "the words of a closed vocabulary are single tokens"
         self._model = model
         self._tokenizer: ByteTokenizer = model.tokenizer
         self._root = state
         self._history = list(ids[: len(ids) - state.num_reread_tokens])
-        self._is_first_token = is_first_token
+        self._is_first_token, self._end_ids = is_first_token, end_ids
         self._open_word = open_word(self._tokenizer, self._history)
         self._max_steps = min(MAX_STEPS, MAX_CACHE_ELEMENTS // len(self._tokenizer))
         self._states: dict[tuple[int, ...], DecoderState] = {(): state}
@@ -127,7 +136,13 @@ class CompleteWordSearch:
                 has no `is_final`.
         """
         token_probs = next_token_probs(
-            self._root.log_probs, settings, self._history, self._tokenizer, 0, is_first_token=self._is_first_token
+            self._root.log_probs,
+            settings,
+            self._history,
+            self._tokenizer,
+            0,
+            is_first_token=self._is_first_token,
+            end_ids=self._end_ids,
         )
         frontier, num_needed = _Frontier(min_prob), max_words
         while True:
@@ -155,7 +170,12 @@ class CompleteWordSearch:
         """Add the first tokens of the words."""
         log_probs = self._root.log_probs
         probs = sampling_probs(
-            log_probs[None], [settings], [self._history], suppress_eos=self._is_first_token, unk_id=None
+            log_probs[None],
+            [settings],
+            [self._history],
+            suppress_eos=self._is_first_token,
+            unk_id=None,
+            end_ids=self._end_ids,
         )
         self._continue_word(frontier, _PartialWord(-1.0, (), 1.0, 1.0), log_probs, probs[0])
 
@@ -171,7 +191,9 @@ class CompleteWordSearch:
             return
         log_probs = stack_rows([self._states[word.ids].log_probs for word in batch])
         histories = [[*self._history, *word.ids] for word in batch]
-        probs = sampling_probs(log_probs, [settings] * len(batch), histories, suppress_eos=False, unk_id=None)
+        probs = sampling_probs(
+            log_probs, [settings] * len(batch), histories, suppress_eos=False, unk_id=None, end_ids=self._end_ids
+        )
         starts = self._tokenizer.word_starts
         end_probs = np.exp(log_probs[:, starts]).sum(axis=1, dtype=np.float64).tolist()
         sampling_end_probs = probs[:, starts].sum(axis=1).tolist()

@@ -10,19 +10,27 @@ from zlib import crc32
 
 import numpy as np
 
-from engine.data.tokenizers.base import EOS_ID, PieceDecoder, Tokenizer
+from engine.data.tokenizers.base import PieceDecoder, TokenIds
 from engine.generation.prompt import DecoderState, continued_decoder, prefill_prompt
-from engine.generation.sampling import Probs, entropy_bits, sample_tokens, sampling_probs, stack_rows, top_tokens
+from engine.generation.sampling import (
+    END_OF_TEXT,
+    Probs,
+    entropy_bits,
+    sample_tokens,
+    sampling_probs,
+    stack_rows,
+    top_tokens,
+)
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel, LogProbs, advance_batch
 
 NUM_TOP_TOKENS = 8
 """Number of likeliest tokens in a `TokenEvent`."""
 NUM_KEY_TOKENS = 64
-"""Tokens before a line of a dialogue that its noise depends on."""
+"""Tokens before a line of a conversation that its noise depends on."""
 
 FinishReason = Literal["eos", "length", "stop", "cancelled", "error"]
-"""Reason why a text ended: `<eos>` was sampled, the maximum length was reached, the user stopped it, and so on."""
+"""Reason why a text ended: an end was sampled, the maximum length was reached, the user stopped it, and so on."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +130,11 @@ class TextInProgress:
     ) -> Self:
         """Return a text that continues `ids` from `state`.
 
-        `rng` is the source of the noise; None for a new one from `noise_key`.
+        `rng` is the source of the noise; None for a new one of `seed`.
         """
         history = list(ids[: len(ids) - state.num_reread_tokens])
         decoder = continued_decoder(model.tokenizer, history)
-        rng = rng or np.random.default_rng(noise_key(model.tokenizer, ids, seed))
+        rng = rng or np.random.default_rng(noise_key(seed))
         return cls(state, history, settings, seed, rng, decoder)
 
     def finish(self, reason: FinishReason) -> Done:
@@ -134,34 +142,34 @@ class TextInProgress:
         return Done(reason, self.seed, self.num_tokens, tokens_per_second(self.num_tokens, self.seconds))
 
 
-def noise_key(tokenizer: Tokenizer, ids: Sequence[int], seed: int) -> tuple[int, ...]:
-    """Return the seed of the noise of a text that continues `ids`.
+def noise_key(seed: int, context: Sequence[int] = ()) -> tuple[int, ...]:
+    """Return the seed of the noise of a text: `seed`, and for a line of a conversation a hash of the lines before.
 
-    The noise depends on `seed` alone, except at the start of a line of a dialogue, after the token of its speaker.
-    There it also depends on the last `NUM_KEY_TOKENS` tokens before: with the same noise, lines with different contexts
-    would begin with the same words.
+    Of the ids `context` of the lines before, the last `NUM_KEY_TOKENS` count. With the same noise, lines with different
+    contexts would begin with the same words.
     """
-    if not tokenizer.cast or not ids or ids[-1] < tokenizer.num_text_tokens:
-        return (seed,)
-    said = np.array(ids[-1 - NUM_KEY_TOKENS : -1], np.int32)
-    return seed, crc32(said.tobytes())
+    return (seed, crc32(np.array(context[-NUM_KEY_TOKENS:], np.int32).tobytes())) if context else (seed,)
 
 
 def sample_step(
-    model: LanguageModel, texts: Sequence[TextInProgress], *, suppress_eos: bool
+    model: LanguageModel, texts: Sequence[TextInProgress], *, suppress_eos: bool, end_ids: TokenIds = END_OF_TEXT
 ) -> list[TokenEvent | None]:
-    """Sample the next token of each text, update the texts, and return their events; None where `<eos>` was sampled.
+    """Sample the next token of each text, update the texts, and return their events; None where a text ended.
 
-    All texts have the same length. `suppress_eos` excludes `<eos>`, which cannot be the first token of a text.
+    All texts have the same length. One of `end_ids` ends a text. `suppress_eos` excludes them: they cannot be the first
+    token of a text.
     """
     start_time = time.perf_counter()
     tokenizer = model.tokenizer
     log_probs = stack_rows([text.state.log_probs for text in texts])
     settings, histories = [text.settings for text in texts], [text.history for text in texts]
-    probs = sampling_probs(log_probs, settings, histories, suppress_eos=suppress_eos, unk_id=tokenizer.unk_id)
+    probs = sampling_probs(
+        log_probs, settings, histories, suppress_eos=suppress_eos, unk_id=tokenizer.unk_id, end_ids=end_ids
+    )
     noise = {rng: rng.standard_exponential((log_probs.shape[1],)) for rng in {text.rng for text in texts}}
     tokens = sample_tokens(probs, stack_rows([noise[text.rng] for text in texts])).tolist()
-    running = [row for row, token in enumerate(tokens) if token != EOS_ID]
+    ends = set(end_ids.tolist())
+    running = [row for row, token in enumerate(tokens) if token not in ends]
     states = advance_batch(model, [texts[row].state.model_state for row in running], [tokens[row] for row in running])
     seconds = (time.perf_counter() - start_time) / len(texts)
     events: list[TokenEvent | None] = [None] * len(texts)
@@ -197,24 +205,28 @@ def generate_from(
     cancelled: Callable[[], bool] = lambda: False,
     *,
     is_first_token: bool = True,
+    end_ids: TokenIds = END_OF_TEXT,
+    noise_context: Sequence[int] = (),
 ) -> Iterator[tuple[TokenEvent, DecoderState] | Done]:
     """Continue a text from `state`: yield each token with the state after it, then a `Done`.
 
-    `<unk>` is never sampled. `<eos>` ends the text, and cannot be the first token of a reply (`is_first_token`).
-    `history` contains the ids of the text so far, for the repetition penalty. The noise of a step does not depend on
-    the settings (see `noise_key`) and covers the whole vocabulary (Gumbel-max), so texts with different settings stay
-    comparable. `cancelled` is called before each token; True ends the text.
+    `<unk>` is never sampled. One of `end_ids` ends the text: it is not part of the text, and cannot be the first token
+    of a reply (`is_first_token`). `history` contains the ids of the text so far, for the repetition penalty. The noise
+    of a step depends on the seed and `noise_context` (see `noise_key`), but not on the settings, and covers the whole
+    vocabulary (Gumbel-max), so texts with different settings stay comparable. `cancelled` is called before each token;
+    True ends the text.
 
     Raises:
         InvalidInputError: If the seed is out of range.
     """
     check_seed(seed)
-    text = TextInProgress.start(model, state, history, settings, seed)
+    rng = np.random.default_rng(noise_key(seed, noise_context))
+    text = TextInProgress.start(model, state, history, settings, seed, rng)
     for index in range(settings.max_tokens):
         if cancelled():
             yield text.finish("cancelled")
             return
-        (event,) = sample_step(model, [text], suppress_eos=is_first_token and index == 0)
+        (event,) = sample_step(model, [text], suppress_eos=is_first_token and index == 0, end_ids=end_ids)
         if event is None:
             yield text.finish("eos")
             return
@@ -230,12 +242,18 @@ def force_token(
     token: int,
     *,
     is_first_token: bool = False,
+    end_ids: TokenIds = END_OF_TEXT,
 ) -> tuple[TokenEvent, DecoderState]:
     """Continue a text with the given token instead of a sampled one. See `generate_from` for the arguments."""
     start_time = time.perf_counter()
     text, tokenizer = TextInProgress.start(model, state, history, settings, 0), model.tokenizer
     probs = sampling_probs(
-        state.log_probs[None], [settings], [text.history], suppress_eos=is_first_token, unk_id=tokenizer.unk_id
+        state.log_probs[None],
+        [settings],
+        [text.history],
+        suppress_eos=is_first_token,
+        unk_id=tokenizer.unk_id,
+        end_ids=end_ids,
     )
     new_state = DecoderState(*model.advance(state.model_state, token))
     seconds = time.perf_counter() - start_time

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from engine.data.tokenizers.base import Tokenizer
-from engine.generation.sampling import entropy_bits, process_log_probs
+from engine.data.tokenizers.base import TokenIds, Tokenizer
+from engine.generation.sampling import END_OF_TEXT, entropy_bits, process_log_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LogProbs
 
@@ -52,14 +52,17 @@ def next_token_probs(
     top_n: int,
     *,
     is_first_token: bool = False,
+    end_ids: TokenIds = END_OF_TEXT,
 ) -> NextTokenProbs:
     """Return the `top_n` likeliest next tokens without sampling one.
 
     `log_probs` is the model's distribution `[vocabulary]`, and `history` the ids of the text so far. The first token of
-    a reply cannot be `<eos>`.
+    a reply cannot be one of `end_ids`, which end it.
     """
     model_probs = np.exp(log_probs.astype(np.float64))
-    logits = process_log_probs(log_probs, settings, history, suppress_eos=is_first_token, unk_id=tokenizer.unk_id)
+    logits = process_log_probs(
+        log_probs, settings, history, suppress_eos=is_first_token, unk_id=tokenizer.unk_id, end_ids=end_ids
+    )
     probs = np.exp(logits)
     unit: Unit = "token" if tokenizer.is_open else "word"
     order = np.lexsort((-model_probs, -probs))[:top_n]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds
 from engine.errors import RunError
 from engine.generation import processors
 from engine.generation.processors import Logits
@@ -15,6 +15,8 @@ from engine.generation.settings import SamplerSettings
 from engine.models.base import LogProbs
 
 Probs = npt.NDArray[np.float64]
+END_OF_TEXT: TokenIds = np.array([EOS_ID], np.int32)
+"""The tokens that end a text which is no line of a conversation."""
 
 
 def process_log_probs(
@@ -24,14 +26,15 @@ def process_log_probs(
     *,
     suppress_eos: bool,
     unk_id: int | None = UNK_ID,
+    end_ids: TokenIds = END_OF_TEXT,
 ) -> Logits:
     """Apply the sampler chain to a distribution `[vocabulary]`; return log-probabilities, -inf for removed tokens.
 
-    `history` contains the ids of the text so far, of which the repetition penalty ignores `<eos>`. `suppress_eos`
-    removes `<eos>`, which cannot be the first token. `<unk>`, whose id is `unk_id`, is never sampled; None for an open
-    vocabulary.
+    `history` contains the ids of the text so far, of which the repetition penalty ignores `end_ids`, the tokens that
+    end the text. `suppress_eos` removes them, because they cannot be the first token. `<unk>`, whose id is `unk_id`, is
+    never sampled; None for an open vocabulary.
     """
-    logits = _process_logits(log_probs, settings, history, suppress_eos=suppress_eos, unk_id=unk_id)
+    logits = _process_logits(log_probs, settings, history, suppress_eos=suppress_eos, unk_id=unk_id, end_ids=end_ids)
     return processors.log_softmax(logits)
 
 
@@ -42,11 +45,14 @@ def sampling_probs(
     *,
     suppress_eos: bool,
     unk_id: int | None = UNK_ID,
+    end_ids: TokenIds = END_OF_TEXT,
 ) -> Probs:
     """Return the probabilities `[texts, vocabulary]` after the sampler chain of each text; see `process_log_probs`."""
     probs = stack_rows(
         [
-            _process_logits(text_log_probs, text_settings, history, suppress_eos=suppress_eos, unk_id=unk_id)
+            _process_logits(
+                text_log_probs, text_settings, history, suppress_eos=suppress_eos, unk_id=unk_id, end_ids=end_ids
+            )
             for text_log_probs, text_settings, history in zip(log_probs, settings, histories, strict=True)
         ]
     )
@@ -101,6 +107,7 @@ def _process_logits(
     *,
     suppress_eos: bool,
     unk_id: int | None,
+    end_ids: TokenIds,
 ) -> Logits:
     if math.isnan(log_probs[0]):  # one NaN or infinite logit makes all log-probabilities NaN
         raise RunError("the model's probabilities are not numbers; its weights are damaged, so use another run")
@@ -108,10 +115,10 @@ def _process_logits(
     if unk_id is not None:
         logits[unk_id] = -np.inf
     if suppress_eos:
-        logits[EOS_ID] = -np.inf
+        logits[end_ids] = -np.inf
     if settings.repetition_penalty != 1:
-        # An <eos> in the prompt must not keep the reply from ending.
-        words = [token for token in history if token != EOS_ID]
+        ends = set(end_ids.tolist())  # an end in the prompt must not keep the reply from ending
+        words = [token for token in history if token not in ends]
         logits = processors.apply_repetition_penalty(logits, words, settings.repetition_penalty)
     logits = processors.apply_temperature(logits, settings.temperature)
     if settings.top_k:

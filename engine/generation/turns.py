@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engine.data.arrays import Float64Array
+from engine.data.script_form import Turn, encode_speaker, encode_turns, parse_line
 from engine.data.speakers import find_speaker
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.base import Tokenizer
 from engine.errors import InvalidInputError
 from engine.generation.generate import Done, TokenEvent, generate_from
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel
+from engine.models.dialogue import DialogueModel
 
 MAX_HISTORY_TOKENS = 128
 """Number of tokens before a turn that the repetition penalty knows, so that a scene of any length has a bounded one."""
@@ -23,20 +26,10 @@ MIN_TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A line and the name of its speaker."""
-
-    speaker: str
-    text: str
-
-
-@dataclass(frozen=True)
 class SpeakerProb:
     """A speaker, and the probability that the speaker says the next line."""
 
     name: str
-    id: int
-    """Token of the speaker."""
     prob: float
     """Probability, if the scene does not end and one of the considered speakers says the next line."""
 
@@ -72,43 +65,22 @@ class TurnEnd:
 SceneEvent = TurnStart | TokenEvent | TurnEnd
 
 
-def encode_turn(tokenizer: Tokenizer, turn: Turn) -> tuple[int, ...]:
-    """Return the token ids of a turn: its speaker, its text and `<eos>`. White space counts as single spaces.
-
-    Raises:
-        InvalidInputError: If the speaker is not in the cast of the tokenizer.
-    """
-    text = tokenizer.encode(" ".join(turn.text.split())).tolist()
-    return (speaker_token(tokenizer, turn.speaker), *text, EOS_ID)
-
-
-def encode_turns(tokenizer: Tokenizer, turns: Sequence[Turn]) -> tuple[int, ...]:
-    """Return the token ids of several turns of one scene."""
-    return tuple(id for turn in turns for id in encode_turn(tokenizer, turn))
-
-
-def speaker_token(tokenizer: Tokenizer, speaker: str) -> int:
-    """Return the token of a speaker; a name that is not in the cast raises an InvalidInputError."""
-    return tokenizer.speaker_id(find_speaker(speaker, tokenizer.cast))
-
-
 def next_speaker_probs(
-    model: LanguageModel, state: DecoderState, cast: Sequence[str] | None = None
+    model: DialogueModel, state: DecoderState, cast: Sequence[str] | None = None
 ) -> list[SpeakerProb]:
-    """Return the probabilities of the next speaker in a state after `<eos>`, likeliest first.
+    """Return the probabilities of the next speaker in a state after a line end, likeliest first.
 
-    The probabilities sum to one over `cast`, or over the whole cast of the model if `cast` is None.
+    The probabilities sum to one over `cast`, or over the whole cast of the model if `cast` is None. A name that is not
+    in the cast of the model, or no name, raises an InvalidInputError.
     """
-    tokenizer = model.tokenizer
-    ids = list(dict.fromkeys(speaker_token(tokenizer, name) for name in (tokenizer.cast if cast is None else cast)))
-    if not ids:
+    names = list(dict.fromkeys(model.cast if cast is None else [find_speaker(name, model.cast) for name in cast]))
+    if not names:
         raise InvalidInputError("the cast is empty; name at least one speaker")
-    log_probs = state.log_probs[ids].astype(np.float64)
-    probs = np.exp(log_probs - log_probs.max())
+    log_probs = model.next_speaker_log_probs(state.model_state, state.log_probs)
+    log_probs = log_probs[[model.cast.index(name) for name in names]]
+    probs: Float64Array = np.exp(log_probs - log_probs.max())
     probs /= probs.sum()
-    names = [tokenizer.cast[id - tokenizer.num_text_tokens] for id in ids]
-    speakers = map(SpeakerProb, names, ids, probs.tolist())
-    return sorted(speakers, key=lambda speaker: -speaker.prob)
+    return sorted(map(SpeakerProb, names, probs.tolist()), key=lambda speaker: -speaker.prob)
 
 
 def without_last_speaker(names: Sequence[str], last: str) -> Sequence[str]:
@@ -116,29 +88,30 @@ def without_last_speaker(names: Sequence[str], last: str) -> Sequence[str]:
     return [name for name in names if name != last] or names
 
 
-def sample_speaker(probs: Sequence[SpeakerProb], temperature: float, seed: int) -> SpeakerProb:
+def sample_speaker(probs: Sequence[SpeakerProb], cast: Sequence[str], temperature: float, seed: int) -> SpeakerProb:
     """Sample a speaker from `probs`; with a temperature of 0, return the likeliest.
 
-    The noise of a speaker depends on the seed and the token of the speaker alone (Gumbel-max), so the choice among a
-    part of the cast stays comparable.
+    The noise of a speaker depends on the seed and the position of the speaker in `cast`, the whole cast of the model
+    (Gumbel-max), so the choice among a part of the cast stays comparable.
     """
     check_seed(seed)
     if temperature < MIN_TEMPERATURE:
         return max(probs, key=lambda speaker: speaker.prob)
-    num_tokens = 1 + max(speaker.id for speaker in probs)
-    noise = np.random.default_rng((seed, SPEAKER_STREAM)).gumbel(size=num_tokens)
+    noise = np.random.default_rng((seed, SPEAKER_STREAM)).gumbel(size=len(cast))
     tiny = np.finfo(np.float64).tiny
-    return max(probs, key=lambda speaker: np.log(max(speaker.prob, tiny)) / temperature + noise[speaker.id])
+    return max(
+        probs, key=lambda speaker: np.log(max(speaker.prob, tiny)) / temperature + noise[cast.index(speaker.name)]
+    )
 
 
 def begin_turn(model: LanguageModel, state: DecoderState, speaker: str) -> DecoderState:
-    """Read the token of a speaker in a state after `<eos>`; the state returned predicts the first word of the line."""
-    return prefill(model, [speaker_token(model.tokenizer, speaker)], state)
+    """Read the head of a line in a state after a line end; the state returned predicts the first word of the line."""
+    return prefill(model, encode_speaker(model.tokenizer, speaker), state)
 
 
 def end_turn(model: LanguageModel, state: DecoderState) -> DecoderState:
-    """Read the `<eos>` that ends a line; the state returned predicts the next speaker."""
-    return prefill(model, [EOS_ID], state)
+    """Read the end of a line; the state returned predicts the next speaker."""
+    return prefill(model, model.tokenizer.encode("\n").tolist(), state)
 
 
 def read_turns(model: LanguageModel, turns: Sequence[Turn], state: DecoderState | None = None) -> DecoderState:
@@ -154,6 +127,13 @@ def turn_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0]) % 1_000_000
 
 
+def last_speaker(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """Return the canonical name of the speaker of the last complete line of `ids`; "" after an empty line."""
+    lines = tokenizer.decode(ids).split("\n")
+    turn = parse_line(lines[-2]) if len(lines) > 1 else None
+    return "" if turn is None else turn.speaker
+
+
 def generate_turn(
     model: LanguageModel,
     state: DecoderState,
@@ -163,18 +143,27 @@ def generate_turn(
     cancelled: Callable[[], bool] = lambda: False,
     history: Sequence[int] = (),
 ) -> Iterator[tuple[TokenEvent, DecoderState] | Done]:
-    """Generate a line of a speaker from a state after `<eos>`, and yield the events of `generate_from`.
+    """Generate a line of a speaker from a state after a line end, and yield the events of `generate_from`.
 
-    `history` contains the ids of the tokens before, for the repetition penalty and for the noise. The `<eos>` that ends
-    the line is not read: `end_turn` reads it.
+    `speaker` is any canonical name. `history` contains the ids of the tokens before, for the repetition penalty and for
+    the noise. The end of the line is not read: `end_turn` reads it.
     """
     check_seed(seed)
-    ids = (*history, speaker_token(model.tokenizer, speaker))
-    yield from generate_from(model, begin_turn(model, state, speaker), ids, settings, seed, cancelled)
+    head = encode_speaker(model.tokenizer, speaker)
+    yield from generate_from(
+        model,
+        prefill(model, head, state),
+        (*history, *head),
+        settings,
+        seed,
+        cancelled,
+        end_ids=model.tokenizer.line_end_ids,
+        noise_context=history,
+    )
 
 
 def generate_scene(
-    model: LanguageModel,
+    model: DialogueModel,
     cast: Sequence[str] | None,
     num_turns: int,
     settings: SamplerSettings,
@@ -186,15 +175,15 @@ def generate_scene(
     """Generate `num_turns` turns: for each a `TurnStart`, its tokens, and a `TurnEnd`.
 
     Args:
-        model: Model whose vocabulary has a cast.
+        model: Model that chooses the speakers and writes their lines.
         cast: Names of the speakers that take part, none of them twice in a row; None for all.
         num_turns: Number of turns, after which the scene stops.
         settings: Sampler settings of the words; the temperature is also the speakers'.
         seed: Seed of the scene. The noise of a turn depends on this seed and the number of the turn.
-        state: State after `<eos>` to continue a scene from; None for a new one.
+        state: State after a line end to continue a scene from; None for a new one.
         cancelled: Called before each turn and each token; True ends the scene. A turn that was started has a `TurnEnd`
             then too, with the reason "cancelled".
-        history: Ids of the tokens before, for the repetition penalty; only the last ones are used.
+        history: Ids of the tokens before, for the repetition penalty and the noise; only the last ones are used.
 
     Raises:
         InvalidInputError: If the seed is out of range, or a name is not in the cast of the model.
@@ -203,31 +192,29 @@ def generate_scene(
     tokenizer = model.tokenizer
     state = state or prefill(model, [])
     recent = deque(history, maxlen=MAX_HISTORY_TOKENS)
-    first = tokenizer.num_text_tokens
-    names = tokenizer.cast
-    if cast is not None:
-        names = tuple(tokenizer.cast[speaker_token(tokenizer, name) - first] for name in cast)
-    last = next((tokenizer.cast[id - first] for id in reversed(recent) if id >= first), "")
+    names = model.cast if cast is None else tuple(find_speaker(name, model.cast) for name in cast)
+    last = last_speaker(tokenizer, recent)
     for number in range(num_turns):
         if cancelled():
             return
         words_seed = turn_seed(seed, number)
         candidates = next_speaker_probs(model, state, without_last_speaker(names, last))
-        chosen = sample_speaker(candidates, settings.temperature, words_seed)
+        chosen = sample_speaker(candidates, model.cast, settings.temperature, words_seed)
         yield TurnStart(number, chosen.name, chosen.prob, words_seed, tuple(candidates), state)
         last = chosen.name
-        recent.append(chosen.id)
-        last_state = begin_turn(model, state, chosen.name)
+        state_in_line: DecoderState | None = None
         pieces: list[str] = []
-        for event in generate_from(model, last_state, list(recent), settings, words_seed, cancelled):
+        before = list(recent)
+        recent.extend(encode_speaker(tokenizer, last))
+        for event in generate_turn(model, state, last, settings, words_seed, cancelled, before):
             if isinstance(event, Done):
-                state = end_turn(model, last_state)
-                recent.append(EOS_ID)
-                yield TurnEnd(number, Turn(chosen.name, "".join(pieces).strip()), event, state)
+                state = end_turn(model, state_in_line or begin_turn(model, state, last))
+                recent.extend(tokenizer.encode("\n").tolist())
+                yield TurnEnd(number, Turn(last, "".join(pieces).strip()), event, state)
                 if event.reason == "cancelled":
                     return
             else:
-                token, last_state = event
+                token, state_in_line = event
                 pieces.append(token.piece)
                 recent.append(token.id)
                 yield token

@@ -151,6 +151,20 @@ def advance_tokens(model: LanguageModel, state: ModelState, tokens: Sequence[int
     return log_probs, state
 
 
+def predict_tokens(model: LanguageModel, state: ModelState, tokens: Sequence[int]) -> tuple[Float32Array, ModelState]:
+    """Read at least one token, in the model's fastest way.
+
+    Returns:
+        The distributions `[tokens, vocabulary]` after each token, and the state after the last.
+    """
+    if isinstance(model, ParallelModel):
+        return model.predict_tokens(state, tokens)
+    rows = np.empty((len(tokens), len(model.tokenizer)), np.float32)
+    for index, token in enumerate(tokens):
+        rows[index], state = model.advance(state, token)
+    return rows, state
+
+
 def hidden_vector_function(model: LanguageModel) -> Callable[[ModelState], HiddenVector]:
     """Return the function from a state of `model` to its hidden vector.
 

@@ -1,6 +1,6 @@
-"""Dialogue model: any language model whose vocabulary has speakers, held to the form of a scene.
+"""Dialogue model: a language model that reads and writes a script, with the models of its speakers.
 
-A scene is a sequence of lines, each a speaker, the tokens of the text, and `<eos>`. One more `<eos>` ends the scene.
+The script form is described in `engine.data.script_form`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,87 +9,71 @@ from functools import cached_property
 
 import numpy as np
 
-from engine.data.arrays import Float64Array
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.data.arrays import Float32Array, Float64Array
+from engine.data.script_form import encode_speaker, parse_line
+from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models import base
-from engine.models.base import EXCLUDED_LOG_PROB, HiddenVector, LanguageModel, LogProbs, ModelState
+from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, SequenceOutput
 from engine.models.speaker_text import SpeakerTextModel
-from engine.models.speaker_words import SpeakerWords
-from engine.models.turn_features import SpokenLine, TurnState
+from engine.models.turn_features import SpokenLine, TurnState, cast_index
 from engine.models.turn_taking import TurnModel
 
-TURN_WEIGHT = 0.9
-"""Weight of the turn model in the distribution of the next speaker; the rest is the language model's."""
 MAX_LINE_TOKENS = 256
-"""Maximum number of tokens of a line that the turn model reads; only the last ones of a longer line."""
+"""Maximum number of tokens of a line that the turn model reads; only the first ones of a longer line."""
 
 
 @dataclass(frozen=True)
 class DialogueState:
-    """State of a dialogue model; its size does not grow with the scene."""
+    """State of a dialogue model; beside the language model's, its size does not grow with the scene."""
 
     model_state: ModelState
     """State of the language model."""
     turns: TurnState | None
     """The scene's lines before the current one, as the turn model knows them; None without a turn model."""
-    speaker: int | None = None
-    """Index in the cast of the speaker of the current line; None after `<eos>`."""
     line: tuple[int, ...] = ()
-    """Last tokens of the current line, without its speaker; empty without a turn model."""
+    """First tokens of the current line; empty without a turn model."""
 
 
 class DialogueModel:
-    """A language model that says lines in the form of a scene, and the turn model that knows who speaks next.
+    """A language model that reads and writes a script, and follows who has spoken.
 
-    After `<eos>` only speakers and `<eos>` are possible, elsewhere only text and `<eos>`. The probabilities of the
-    possible tokens are renormalized. The probability that the scene ends is the language model's, and the probabilities
-    of the speakers are a weighted mean of the language model's and the turn model's. Inside a line, the speaker's own
-    words become more likely (see `SpeakerWords`).
+    Its distributions are the language model's. The turn model chooses the next speaker of a generated scene, and the
+    text model recognizes who says a text.
     """
 
     def __init__(
         self,
         model: LanguageModel,
+        cast: Sequence[str],
         turn_model: TurnModel | None = None,
-        turn_weight: float = TURN_WEIGHT,
-        speaker_words: SpeakerWords | None = None,
         load_text_model: Callable[[], SpeakerTextModel] | None = None,
     ) -> None:
-        """Wrap `model`; without the other parts, only the form is enforced.
+        """Wrap `model`.
 
         Args:
-            model: Language model whose vocabulary has a cast.
+            model: Language model with an open vocabulary.
+            cast: Canonical names of the speakers that can be chosen to speak.
             turn_model: Model of who speaks next.
-            turn_weight: Weight of the turn model in the distribution of the next speaker.
-            speaker_words: Word frequencies of each speaker.
             load_text_model: Function that returns the model of who says a text, which predictions do not need.
 
         Raises:
-            InvalidInputError: If the vocabulary has no speakers, a part belongs to another one, or the weight is
-                invalid.
+            InvalidInputError: If the cast is empty, or a part has another one.
         """
         self.model = model
-        tokenizer = model.tokenizer
-        if not tokenizer.cast:
+        self.cast = tuple(cast)
+        if not cast:
             raise InvalidInputError("the model knows no speakers; use a model that was trained with --mode dialogue")
-        if turn_model is not None and turn_model.cast != tokenizer.cast:
-            raise InvalidInputError("the turn model has another cast than the vocabulary; use the files of one run")
-        if speaker_words is not None:
-            self._check_cast("speaker words have", speaker_words.num_speakers)
-        if not 0 <= turn_weight <= 1:
-            raise InvalidInputError(f"turn weight {turn_weight:g} is out of range; use a number from 0 to 1")
+        if turn_model is not None and turn_model.cast != self.cast:
+            raise InvalidInputError("the turn model has another cast than the model; use the files of one run")
         self.turn_model = turn_model
-        self.turn_weight = turn_weight
-        self.speaker_words = speaker_words
         self._load_text_model = load_text_model
-        self._num_text_tokens = tokenizer.num_text_tokens
-        self._boosts = speaker_words.boosts(self._num_text_tokens) if speaker_words else None
+        self._line_end_ids = frozenset(model.tokenizer.line_end_ids.tolist())
         self._model_hidden_vector = base.hidden_vector_function(model)
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The vocabulary of the model, with the speakers at its end."""
+        """The vocabulary of the model."""
         return self.model.tokenizer
 
     @cached_property
@@ -98,12 +82,9 @@ class DialogueModel:
         if self._load_text_model is None:
             return None
         text_model = self._load_text_model()
-        self._check_cast("text model has", text_model.num_speakers)
+        if text_model.num_speakers != len(self.cast):
+            raise InvalidInputError("the text model has another cast than the model; use the files of one run")
         return text_model
-
-    def _check_cast(self, part: str, num_speakers: int) -> None:
-        if num_speakers != len(self.tokenizer.cast):
-            raise InvalidInputError(f"the {part} another cast than the vocabulary; use the files of one run")
 
     def start(self) -> DialogueState:
         """Return the start state of the model, before the first scene."""
@@ -111,103 +92,84 @@ class DialogueModel:
 
     def advance(self, state: DialogueState, token: int) -> tuple[LogProbs, DialogueState]:
         """Read `token`; return the distribution of the next token and the new state."""
-        return self._finish_step(state, token, self.model.advance(state.model_state, token))
+        log_probs, model_state = self.model.advance(state.model_state, token)
+        return log_probs, self._follow(state, (token,), model_state)
 
     def advance_batch(
         self, states: Sequence[DialogueState], tokens: Sequence[int]
     ) -> list[tuple[LogProbs, DialogueState]]:
         """Read one token in each of several texts."""
         outputs = base.advance_batch(self.model, [state.model_state for state in states], tokens)
-        return list(map(self._finish_step, states, tokens, outputs))
+        return [
+            (log_probs, self._follow(state, (token,), model_state))
+            for state, token, (log_probs, model_state) in zip(states, tokens, outputs, strict=True)
+        ]
 
     def advance_tokens(self, state: DialogueState, tokens: Sequence[int]) -> tuple[LogProbs, DialogueState]:
         """Read at least one token; return the distribution after the last one, and the state there."""
         log_probs, model_state = base.advance_tokens(self.model, state.model_state, tokens)
-        for token in tokens:
-            state = self._next_state(state, token, model_state)
-        return self._restrict(log_probs, state, tokens[-1]), state
+        return log_probs, self._follow(state, tokens, model_state)
+
+    def predict_tokens(self, state: DialogueState, tokens: Sequence[int]) -> tuple[Float32Array, DialogueState]:
+        """Read at least one token; return the distributions `[tokens, vocabulary]` after each, and the last state."""
+        rows, model_state = base.predict_tokens(self.model, state.model_state, tokens)
+        return rows, self._follow(state, tokens, model_state)
 
     def hidden_vector(self, state: DialogueState) -> HiddenVector:
         """Return the hidden vector of the language model."""
         return self._model_hidden_vector(state.model_state)
 
+    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+        """Read a whole text, carrying the state from the first to the last token."""
+        return base.forward_sequence(self.model, ids)
+
     def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
         """Yield the distribution that each token of `ids` is predicted with, in the language model's fastest way."""
-        state, previous = DialogueState(None, self._start_scene()), EOS_ID
-        for log_probs, token in zip(base.iter_log_probs(self.model, ids), ids.tolist(), strict=True):
-            restricted, state = self._finish_step(state, previous, (log_probs, None))
-            yield restricted
-            previous = token
+        return base.iter_log_probs(self.model, ids)
 
     def score_sequence(self, ids: TokenIds) -> Float64Array:
         """Return the natural-log probability `[time]` of each token of `ids`."""
-        rows = zip(self.iter_log_probs(ids), ids.tolist(), strict=True)
-        return np.fromiter((log_probs[token] for log_probs, token in rows), np.float64, len(ids))
+        return base.score_sequence(self.model, ids)
 
-    def _finish_step(
-        self, state: DialogueState, token: int, output: tuple[LogProbs, ModelState]
-    ) -> tuple[LogProbs, DialogueState]:
-        """Return the restricted distribution after `token` and the new state, given the language model's `output`."""
-        log_probs, model_state = output
-        new_state = self._next_state(state, token, model_state)
-        return self._restrict(log_probs, new_state, token), new_state
+    def next_speaker_log_probs(self, state: DialogueState, log_probs: LogProbs) -> Float64Array:
+        """Return the natural-log probabilities `[cast]` of who says the next line of the scene.
 
-    def _next_state(self, state: DialogueState, token: int, model_state: ModelState) -> DialogueState:
-        """Return the state after `token`, given the language model's."""
-        if token == EOS_ID:
-            return DialogueState(model_state, self._end_line(state))
-        if token >= self._num_text_tokens:
-            is_inside_line = state.speaker is not None or state.line
-            turns = self._end_line(state) if is_inside_line else state.turns
-            return DialogueState(model_state, turns, token - self._num_text_tokens)
-        line = (*state.line[1 - MAX_LINE_TOKENS :], token) if self.turn_model else ()
-        return DialogueState(model_state, state.turns, state.speaker, line)
+        Without a turn model, a speaker is as likely as the first token of the name.
 
-    def _restrict(self, log_probs: LogProbs, state: DialogueState, token: int) -> LogProbs:
-        """Return the distribution of the tokens that are possible in `state`, which is the one after `token`."""
-        if token == EOS_ID:
-            return self._speaker_log_probs(log_probs, state.turns)
-        return self._text_log_probs(log_probs, state.speaker)
+        Args:
+            state: State after the end of a line.
+            log_probs: The language model's distribution `[vocabulary]` there.
+        """
+        if self.turn_model is not None and state.turns is not None:
+            return self.turn_model.log_probs(state.turns)
+        by_name = log_probs[self._first_tokens].astype(np.float64)
+        normalized: Float64Array = by_name - np.logaddexp.reduce(by_name)
+        return normalized
+
+    @cached_property
+    def _first_tokens(self) -> list[int]:
+        """First token of the name of each speaker."""
+        return [encode_speaker(self.tokenizer, name)[0] for name in self.cast]
 
     def _start_scene(self) -> TurnState | None:
         """Return the state of the turn model at the start of a scene; None without a turn model."""
         return None if self.turn_model is None else self.turn_model.start()
 
-    def _end_line(self, state: DialogueState) -> TurnState | None:
-        """Return the state of the turn model after `<eos>`, which ends the current line or else the scene."""
-        if self.turn_model is None or state.turns is None:
-            return None
-        if state.speaker is not None:
-            return self.turn_model.read_turn(state.turns, SpokenLine(state.speaker, self.tokenizer.decode(state.line)))
-        return state.turns if state.line else self.turn_model.start()  # a line without a speaker
-
-    def _text_log_probs(self, log_probs: LogProbs, speaker: int | None) -> LogProbs:
-        """Exclude the speakers from a distribution `[vocabulary]`, rescale the speaker's words, and renormalize."""
-        restricted = np.full_like(log_probs, EXCLUDED_LOG_PROB)
-        text = restricted[: self._num_text_tokens]
-        text[:] = log_probs[: self._num_text_tokens]
-        if self._boosts is not None and speaker is not None:
-            tokens, boosts = self._boosts[speaker]
-            text[tokens] += boosts
-        text -= _log_sum_exp(text)
-        return restricted
-
-    def _speaker_log_probs(self, log_probs: LogProbs, turns: TurnState | None) -> LogProbs:
-        """Exclude all but the speakers and `<eos>` from a distribution `[vocabulary]`, and mix in the turn model's."""
-        speakers = log_probs[self._num_text_tokens :].astype(np.float64)
-        total = _log_sum_exp(speakers)
-        normalizer = np.logaddexp(total, log_probs[EOS_ID])
-        if self.turn_model is not None and turns is not None:
-            by_turns = self.turn_model.log_probs(turns)
-            mixed = (1 - self.turn_weight) * np.exp(speakers - total) + self.turn_weight * np.exp(by_turns)
-            speakers = total + np.log(np.maximum(mixed, np.finfo(np.float64).tiny))
-        restricted = np.full_like(log_probs, EXCLUDED_LOG_PROB)
-        restricted[EOS_ID] = log_probs[EOS_ID] - normalizer
-        restricted[self._num_text_tokens :] = speakers - normalizer
-        return restricted
-
-
-def _log_sum_exp(log_probs: LogProbs | Float64Array) -> float:
-    """Return the logarithm of the sum of probabilities `[any]`."""
-    highest = float(log_probs.max())
-    return highest + float(np.log(np.exp(log_probs - highest).sum()))
+    def _follow(self, state: DialogueState, tokens: Sequence[int], model_state: ModelState) -> DialogueState:
+        """Return the state after `tokens`, given the language model's."""
+        turns, line = state.turns, state.line
+        if self.turn_model is None or turns is None:
+            return DialogueState(model_state, None)
+        for token in tokens:
+            if token not in self._line_end_ids:
+                line = (*line, token) if len(line) < MAX_LINE_TOKENS else line
+                continue
+            for text in self.tokenizer.decode((*line, token)).split("\n")[:-1]:
+                turn = parse_line(text)
+                if turn is not None:
+                    spoken = SpokenLine(cast_index(turn.speaker, self.cast), turn.text)
+                    turns = self.turn_model.read_turn(turns, spoken)
+                elif not text.strip():
+                    turns = self.turn_model.start()
+            line = ()
+        return DialogueState(model_state, turns, line)

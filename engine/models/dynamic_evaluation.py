@@ -55,12 +55,8 @@ class DynamicEvaluation:
         """Measure the gradients of `base_model` on its training text `[time]`.
 
         Raises:
-            InvalidInputError: If the text is too short, or the model reads the speaker at every step.
+            InvalidInputError: If the text is too short.
         """
-        if base_model.tokenizer.cast and base_model.config.speaker_input == "embedding":
-            raise InvalidInputError(
-                "dynamic evaluation cannot train a model with speaker_input=embedding; leave out --dynamic"
-            )
         self.base_model = base_model
         """The LSTM with its weights after training."""
         self.tokenizer: Tokenizer = base_model.tokenizer

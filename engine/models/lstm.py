@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array, chunked_bincount
 from engine.data.punctuation import PUNCTUATION_CLASSES
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer, current_speakers
+from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.models.bf16_lstm import MIN_HIDDEN_SIZE, lstm_bf16
 from engine.models.dropout import drop_tokens, dropout, dropout_mask
 from engine.models.linear import linear
@@ -36,16 +36,14 @@ class LSTMModel(Network):
         vocabulary_size: int,
         generator: torch.Generator,
         subwords: SubwordMatrix | None = None,
-        num_speakers: int = 0,
     ) -> None:
         """Create the layers and initialize their weights from `generator`.
 
-        The last `num_speakers` tokens are speakers. With `subwords`, the embedding of a word is its vector plus the
-        vectors of its subwords. `export_weights` returns these sums, so that inference does not depend on subwords.
+        With `subwords`, the embedding of a word is its vector plus the vectors of its subwords. `export_weights`
+        returns these sums, so that inference does not depend on subwords.
         """
         super().__init__()
         self.config = config
-        self.num_text_tokens = vocabulary_size - num_speakers
         self.subword_embedding: nn.Parameter | None = None
         self.subword_matrix: Tensor
         if subwords is not None:
@@ -110,17 +108,12 @@ class LSTMModel(Network):
         dropout_generator: torch.Generator | None = None,
         class_ids: Tensor | None = None,
         punctuation: Tensor | None = None,
-        speakers: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> NetworkOutput:
         """Read a BPTT window of tokens and predict the token after each of them: see the base class."""
         config = self.config
         embeddings = self._embedding_weight()
-        dropped_embeddings = drop_tokens(embeddings, config.embedding_dropout, dropout_generator)
-        vectors = nn.functional.embedding(ids, dropped_embeddings)
-        if speakers is not None:
-            added = nn.functional.embedding(speakers.clamp(min=0), dropped_embeddings)
-            vectors = vectors + added * (speakers >= 0)[..., None]
+        vectors = nn.functional.embedding(ids, drop_tokens(embeddings, config.embedding_dropout, dropout_generator))
         vectors = self._dropout(vectors, config.input_dropout, dropout_generator, distributed)
         new_states = []
         raw = vectors
@@ -143,11 +136,6 @@ class LSTMModel(Network):
         else:
             logits = self.punctuation_softmax.conditional_logits(dropped, punctuation, weight, bias, class_ids)
         return NetworkOutput(logits, new_states, raw, dropped)
-
-    def input_speakers(self, ids: TokenIds) -> TokenIds | None:
-        """Return the `speakers` `[time]` that `forward` takes with the inputs `ids` `[time]`; None for no speakers."""
-        has_speakers = self.config.speaker_input == "embedding" and self.num_text_tokens < self.output.out_features
-        return current_speakers(ids, self.num_text_tokens) if has_speakers else None
 
     def _embedding_weight(self) -> Tensor:
         """Return the embeddings `[vocabulary, embedding]`, subword vectors included."""
@@ -192,16 +180,13 @@ class LSTMModel(Network):
         device, states, previous = self.output.bias.device, self.initial_state(1), EOS_ID
         num_softmaxes = len(PUNCTUATION_CLASSES) if self.punctuation_softmax is not None else 1
         logits_per_token = self.output.out_features * num_softmaxes
-        all_speakers = self.input_speakers(np.append(np.int32(EOS_ID), ids[:-1]).astype(np.int32))
         chunk_size = min(SCORING_CHUNK, max(1, MAX_SCORING_LOGITS // logits_per_token))
         for start in range(0, len(ids), chunk_size):
             targets = torch.from_numpy(ids[start : start + chunk_size].astype(np.int64))
             inputs = torch.cat([torch.tensor([previous]), targets[:-1]])
             previous = int(targets[-1])
-            targets, speakers = targets.to(device), None
-            if all_speakers is not None:
-                speakers = torch.from_numpy(all_speakers[start : start + chunk_size])[:, None].to(device)
-            logits, states, raw, _ = self(inputs.to(device)[:, None], states, speakers=speakers)
+            targets = targets.to(device)
+            logits, states, raw, _ = self(inputs.to(device)[:, None], states)
             log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
             target_log_probs = log_probs.gather(-1, targets[:, None, None]).flatten()
             yield target_log_probs.double().cpu().numpy(), raw[:, 0]

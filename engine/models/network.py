@@ -57,7 +57,6 @@ class Network(nn.Module, ABC):
         dropout_generator: torch.Generator | None = None,
         class_ids: Tensor | None = None,
         punctuation: Tensor | None = None,
-        speakers: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> NetworkOutput:
         """Read a window of tokens and predict the token after each of them.
@@ -69,18 +68,12 @@ class Network(nn.Module, ABC):
             class_ids: Ids `[classes]` of the tokens to compute logits for, in this order; None for the vocabulary.
             punctuation: Punctuation class `[time, batch]` after each token, for a model with a punctuation softmax.
                 With None, that model returns log-probabilities summed over the punctuation classes.
-            speakers: Token `[time, batch]` of the speaker of each input, whose vector is added to the input's; -1 for
-                none. None for models without speakers at every step.
             distributed: Processes that read the other columns of the batch. Each process draws the masks of the
                 whole batch and uses its own columns.
         """
 
     def init_output_bias(self, ids: TokenIds) -> None:
         """Set the output bias, if there is one, to the log frequencies of the tokens in `ids` `[time]`."""
-
-    def input_speakers(self, ids: TokenIds) -> TokenIds | None:
-        """Return the `speakers` `[time]` that `forward` takes with the inputs `ids` `[time]`; None for no speakers."""
-        return None
 
     @abstractmethod
     def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Tensor]]:

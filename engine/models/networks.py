@@ -30,7 +30,7 @@ def build_network(
         network = TransformerModel(config.model, len(tokenizer), generator)
     else:
         subwords = build_subword_matrix(tokenizer) if config.model.subword_embeddings else None
-        network = LSTMModel(config.model, len(tokenizer), generator, subwords, len(tokenizer.cast))
+        network = LSTMModel(config.model, len(tokenizer), generator, subwords)
     if initial_weights is not None:
         network.load_weights(initial_weights)
     elif config.model.unigram_bias:

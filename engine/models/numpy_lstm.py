@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +24,8 @@ from engine.storage.tensor_file import StoredTensor, to_float32
 Number = TypeVar("Number", bound=np.generic)
 
 
-class LSTMState(NamedTuple):
-    """Everything that the LSTM remembers of a text, or of several texts that it reads together."""
-
-    layers: tuple[tuple[Float32Array, Float32Array], ...]
-    """Hidden and cell state of every layer, each `[hidden]`, or `[batch, hidden]` for several texts."""
-    speakers: int | TokenIds | None = None
-    """Index of the speaker in the cast, or indices `[batch]`, -1 for none; None if they are not read at every step."""
-
-
+LSTMState = tuple[tuple[Float32Array, Float32Array], ...]
+"""Hidden and cell state of every layer, each `[hidden]`, or `[batch, hidden]` for several texts read together."""
 SCORING_CHUNK = 128
 """Tokens whose log-probabilities are computed at once when a text is scored."""
 
@@ -107,14 +100,6 @@ class NumpyLSTM(NumpyDecoder):
             self._punctuation = NumpyPunctuationSoftmax.from_weights(weights, self._output, to_float32(output))
         self._layers = [self._make_layer(weights, i, size) for i, (_, size) in enumerate(config.layer_sizes())]
         first = self._layers[0]
-        self._speaker_vectors: Float32Array | None = None
-        """Vectors that the speakers add to the first layer at each step of a line: to its gates `[cast + 1, 4 hidden]`,
-        or with a mogrifier to its input `[cast + 1, embedding]`. The last row, of zeros, is for no speaker."""
-        if config.speaker_input == "embedding" and tokenizer.cast and first.weight_ih is not None:
-            speakers = np.arange(tokenizer.num_text_tokens, len(tokenizer), dtype=np.int32)
-            vectors = embed(self._embedding, speakers)
-            added = vectors if first.mogrifier else first.weight_ih.matmul(vectors)
-            self._speaker_vectors = np.concatenate([added, np.zeros_like(added[:1])])
         self.input_gates: InputGates | None = None
         """Input gates of the first layer by token; None with a mogrifier, where the input depends on the state."""
         if not first.mogrifier and first.weight_ih is not None:
@@ -156,10 +141,9 @@ class NumpyLSTM(NumpyDecoder):
 
     def start(self) -> LSTMState:
         """Return hidden and cell states of zeros."""
-        layers = tuple(
+        return tuple(
             (np.zeros(layer.hidden_size, np.float32), np.zeros(layer.hidden_size, np.float32)) for layer in self._layers
         )
-        return LSTMState(layers, None if self._speaker_vectors is None else -1)
 
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
         """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
@@ -169,23 +153,18 @@ class NumpyLSTM(NumpyDecoder):
         """Read at least one token; compute only the log-probabilities `[vocabulary]` after the last one."""
         for token in tokens:
             _, state = self.advance_state(state, token)
-        return self._log_probs(state.layers[-1][0][None])[0], state
+        return self._log_probs(state[-1][0][None])[0], state
 
     def advance_batch(self, states: Sequence[LSTMState], tokens: Sequence[int]) -> list[tuple[LogProbs, LSTMState]]:
         """Read one token in each of several texts, with one product per weight matrix."""
         layers = tuple(
             (np.concatenate(hiddens).reshape(len(tokens), -1), np.concatenate(cells).reshape(len(tokens), -1))
-            for hiddens, cells in (
-                zip(*layer, strict=True) for layer in zip(*[state.layers for state in states], strict=True)
-            )
+            for hiddens, cells in (zip(*layer, strict=True) for layer in zip(*states, strict=True))
         )
-        speakers = None if self._speaker_vectors is None else np.array([state.speakers for state in states])
-        _, batch = self.advance_state(LSTMState(layers, speakers), np.asarray(tokens))
-        log_probs = self._log_probs(batch.layers[-1][0])
-        new_speakers = batch.speakers.tolist() if isinstance(batch.speakers, np.ndarray) else [None] * len(tokens)
+        _, batch = self.advance_state(layers, np.asarray(tokens))
+        log_probs = self._log_probs(batch[-1][0])
         return [
-            (log_probs[row], LSTMState(tuple((hidden[row], cell[row]) for hidden, cell in batch.layers), speaker))
-            for row, speaker in enumerate(new_speakers)
+            (log_probs[row], tuple((hidden[row], cell[row]) for hidden, cell in batch)) for row in range(len(tokens))
         ]
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
@@ -214,7 +193,7 @@ class NumpyLSTM(NumpyDecoder):
 
     def hidden_vector(self, state: LSTMState) -> Float32Array:
         """Return the hidden state `[hidden]` of the last layer."""
-        return state.layers[-1][0]
+        return state[-1][0]
 
     def _iter_chunks(self, ids: TokenIds) -> Iterator[tuple[Float32Array, Float32Array]]:
         """Yield distributions `[time, vocabulary]` and hidden vectors `[time, hidden]` of consecutive chunks."""
@@ -224,17 +203,8 @@ class NumpyLSTM(NumpyDecoder):
             hidden = np.empty((len(targets), self._layers[-1].hidden_size), np.float32)
             for row, target in enumerate(targets):
                 _, state = self.advance_state(state, previous)
-                hidden[row], previous = state.layers[-1][0], int(target)
+                hidden[row], previous = state[-1][0], int(target)
             yield self._log_probs(hidden), hidden
-
-    def _next_speakers(self, speakers: int | TokenIds | None, token: int | TokenIds) -> int | TokenIds | None:
-        """Return the speakers after `token`: itself if it is a speaker, and none after `<eos>`."""
-        first = self.tokenizer.num_text_tokens
-        if speakers is None:
-            return None
-        if isinstance(token, np.ndarray):
-            return np.where(token >= first, token - first, np.where(token == EOS_ID, -1, speakers)).astype(np.int32)
-        return token - first if token >= first else -1 if token == EOS_ID else speakers
 
     def advance_state(self, state: LSTMState, token: int | TokenIds) -> tuple[tuple[Float32Array, ...], LSTMState]:
         """Read `token` without predicting the next one.
@@ -249,20 +219,15 @@ class NumpyLSTM(NumpyDecoder):
         """
         gates_by_layer: list[Float32Array] = []
         new_layers: list[tuple[Float32Array, Float32Array]] = []
-        speakers = self._next_speakers(state.speakers, token)
-        added = None if speakers is None or self._speaker_vectors is None else self._speaker_vectors[speakers]
-        for layer, (hidden, cell) in zip(self._layers, state.layers, strict=False):
+        for layer, (hidden, cell) in zip(self._layers, state, strict=False):
             size, is_first = layer.hidden_size, not new_layers
             if is_first and self.input_gates is not None:
                 gates = layer.weight_hh.matmul(hidden)
                 gates += self.input_gates[token]
-                if added is not None:
-                    gates += added
             else:
                 assert layer.weight_ih is not None
                 inputs = embed(self._embedding, token) if is_first else new_layers[-1][0]
                 if layer.mogrifier:
-                    inputs = inputs + added if is_first and added is not None else inputs
                     inputs, hidden, _ = mogrify(layer.mogrifier, inputs, hidden)
                 gates = layer.weight_hh.matmul(hidden)
                 gates += layer.weight_ih.matmul(inputs)
@@ -277,7 +242,7 @@ class NumpyLSTM(NumpyDecoder):
             hidden *= gates[..., 2 * size : 3 * size]
             gates_by_layer.append(gates)
             new_layers.append((hidden, cell))
-        return tuple(gates_by_layer), LSTMState(tuple(new_layers), speakers)
+        return tuple(gates_by_layer), tuple(new_layers)
 
     def mogrifier_factors(
         self, before: LSTMState, token: int, after: LSTMState
@@ -288,9 +253,7 @@ class NumpyLSTM(NumpyDecoder):
         on. There are no rounds without a mogrifier.
         """
         inputs, factors_by_layer = embed(self._embedding, token), []
-        if after.speakers is not None and self._speaker_vectors is not None and self.config.mogrifier_rounds:
-            inputs = inputs + self._speaker_vectors[after.speakers]
-        for layer, (hidden_before, _), (hidden_after, _) in zip(self._layers, before.layers, after.layers, strict=True):
+        for layer, (hidden_before, _), (hidden_after, _) in zip(self._layers, before, after, strict=True):
             _, _, factors = mogrify(layer.mogrifier, inputs, hidden_before)
             factors_by_layer.append(factors)
             inputs = hidden_after

@@ -55,4 +55,4 @@ class SpellingModel:
 @lru_cache(maxsize=4)
 def spelling_model(tokenizer: Tokenizer) -> SpellingModel:
     """Return the spelling model of the words of a closed vocabulary. It is kept for the next call."""
-    return SpellingModel(tokenizer.tokens[EOS_ID + 1 : tokenizer.num_text_tokens])
+    return SpellingModel(tokenizer.tokens[EOS_ID + 1 :])

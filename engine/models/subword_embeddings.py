@@ -25,10 +25,10 @@ class SubwordMatrix:
 def build_subword_matrix(tokenizer: Tokenizer) -> SubwordMatrix:
     """Collect the subwords of 2 to 5 characters that occur in two words or more (Bojanowski et al. 2017).
 
-    `^` marks the start and `$` the end of a word. `<unk>`, `<eos>` and speakers have no subwords.
+    `^` marks the start and `$` the end of a word. `<unk>` and `<eos>` have no subwords.
     """
     words_with: defaultdict[str, list[int]] = defaultdict(list)
-    for token_id, word in enumerate(tokenizer.tokens[: tokenizer.num_text_tokens]):
+    for token_id, word in enumerate(tokenizer.tokens):
         if token_id not in (tokenizer.unk_id, EOS_ID):
             for subword in sorted(_subwords(word)):
                 words_with[subword].append(token_id)

@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from engine.data.arrays import Float64Array
+from engine.data.speakers import find_member
 from engine.models.name_mentions import NO_MENTIONS, Mentions
 
 FEATURES = (
@@ -52,6 +53,12 @@ class SpokenLine(NamedTuple):
     speaker: int
     """Index of the speaker in the cast."""
     text: str
+
+
+def cast_index(speaker: str, cast: Sequence[str]) -> int:
+    """Return the index in `cast` of a speaker with a canonical name; the last one's, SOMEONE, for all others."""
+    member = find_member(speaker, cast)
+    return len(cast) - 1 if member is None else cast.index(member)
 
 
 @dataclass(frozen=True)

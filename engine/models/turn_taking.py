@@ -9,7 +9,6 @@ from typing import Self
 import numpy as np
 
 from engine.data.arrays import Float64Array
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models.conditional_logit import fit_conditional_logit
 from engine.models.name_mentions import find_mentions
@@ -118,19 +117,3 @@ def _from_triples(triples: Triples) -> PairCounts:
     for first, second, count in triples:
         counts[first][second] = count
     return counts
-
-
-def decode_scenes(ids: TokenIds, tokenizer: Tokenizer) -> list[list[SpokenLine]]:
-    """Return the scenes of an encoded split in dialogue mode: each line from its speaker's token to `<eos>`."""
-    scenes: list[list[SpokenLine]] = [[]]
-    speaker, start = -1, 0
-    for position, token in enumerate(ids.tolist()):
-        if token >= tokenizer.num_text_tokens:
-            speaker, start = token - tokenizer.num_text_tokens, position + 1
-        elif token == EOS_ID:
-            if speaker >= 0:
-                scenes[-1].append(SpokenLine(speaker, tokenizer.decode(ids[start:position].tolist())))
-            elif scenes[-1]:
-                scenes.append([])
-            speaker = -1
-    return [scene for scene in scenes if scene]

@@ -129,16 +129,11 @@ class ModelCombiner:
         return CombinedModel(model, named_weights, cache_settings, learning_rates)
 
     def combine_to_play(self, options: CombinationOptions) -> CombinedModel:
-        """Combine the runs as `combine` does; runs in dialogue mode also get what makes them a dialogue model.
-
-        A cache of `options` replaces the one that the first run has as a dialogue model.
-        """
+        """Combine the runs as `combine` does; runs in dialogue mode also get what makes them a dialogue model."""
         combined, parts = self.combine(options), self.runs[0].dialogue_parts
         if parts is None:
             return combined
-        if options.cache:
-            parts = replace(parts, cache=replace(parts.cache, weight=0.0))
-        return replace(combined, model=parts.wrap(combined.model, self.runs[0].path))
+        return replace(combined, model=parts.wrap(combined.model))
 
     def _validation_output(self, model: LanguageModel) -> SequenceOutput:
         """Return the output of `model` on the validation split, from a cache that all combinations share."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engine.data.arrays import Float32Array
 from engine.errors import RunError
-from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
+from engine.runs.dialogue_parts import DIALOGUE_FILES
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, SAMPLES_FILE, tokenizer_files
 from engine.runs.loading import load_model
 from engine.runs.metrics import read_rows
@@ -67,7 +67,7 @@ def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision)
         MODEL_FILE: save(tensors, metadata={"format": "lotr-tui"}),
     }
     if loaded.dialogue_parts is not None:
-        contents |= {name: (run_dir / name).read_bytes() for name in (DIALOGUE_FILE, WHO_FILE)}
+        contents |= {name: (run_dir / name).read_bytes() for name in DIALOGUE_FILES}
     with create_folder(folder) as partial:
         before = (run_dir / MODEL_FILE).stat().st_size
         for name, content in contents.items():

@@ -1,16 +1,15 @@
-"""Parts of a dialogue model besides its network, in two files of a run: statistics of the speakers, and a cache."""
+"""Parts of a dialogue model besides its network, each in a file of the run: the cast and the models of its speakers."""
 
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
+from engine.data.tokenizers.loading import CAST_FILE, cast_from_json
 from engine.errors import InvalidInputError, RunError
 from engine.models.base import LanguageModel
-from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.models.speaker_text import SpeakerTextModel
-from engine.models.speaker_words import SpeakerWords
 from engine.models.turn_taking import TurnModel
 from engine.storage.files import read_limited
 from engine.storage.schema import decode_json
@@ -18,42 +17,46 @@ from engine.storage.schema import decode_json
 Part = TypeVar("Part")
 
 DIALOGUE_FILE, WHO_FILE = "dialogue.json", "who.json"
-"""Files of the parts for predictions, and of the model of who says a text, which is larger and seldom needed."""
+"""Files of the models of who speaks next and of who says a text, which is larger and seldom needed."""
+DIALOGUE_FILES = (CAST_FILE, DIALOGUE_FILE, WHO_FILE)
 MAX_FILE_BYTES = 64_000_000
-CACHE_SETTINGS = CacheSettings(window=512, theta=0.4, weight=0.03)
-"""Cache of the scene. Twice the weight predicts a little better, but then answers repeat earlier lines."""
 
 
 @dataclass(frozen=True)
 class DialogueParts:
     """Everything that a played dialogue model has besides its network."""
 
-    version: Literal[1]
-    cache: CacheSettings
-    """Cache of the tokens of the scene."""
+    run_dir: Path
+    cast: tuple[str, ...]
+    """Canonical names of the speakers that can be chosen to speak; the last is SOMEONE."""
     turn_model: TurnModel
     """Model of who speaks next."""
-    speaker_words: SpeakerWords
-    """Token frequencies of each speaker."""
 
-    def wrap(self, model: LanguageModel, run_dir: Path) -> DialogueModel:
-        """Return `model` with all parts of the run; a model of another cast raises an InvalidInputError."""
-        cached = NeuralCache(model, self.cache) if self.cache.weight else model
-        load_text_model = partial(_read_file, run_dir / WHO_FILE, SpeakerTextModel)
-        return DialogueModel(cached, self.turn_model, speaker_words=self.speaker_words, load_text_model=load_text_model)
+    def wrap(self, model: LanguageModel) -> DialogueModel:
+        """Return `model` with all parts of the run; parts of another cast raise an InvalidInputError."""
+        load_text_model = partial(_read_model, self.run_dir / WHO_FILE, SpeakerTextModel)
+        return DialogueModel(model, self.cast, self.turn_model, load_text_model)
 
 
 def read_dialogue_parts(run_dir: Path) -> DialogueParts:
-    """Read the file of a run; a missing or damaged file raises a RunError."""
-    return _read_file(run_dir / DIALOGUE_FILE, DialogueParts)
+    """Read the files of a run in dialogue mode; a missing or damaged file raises a RunError."""
+    file = run_dir / CAST_FILE
+    cast = cast_from_json(_read_bytes(file).decode(errors="replace"), str(file))
+    return DialogueParts(run_dir, cast, _read_model(run_dir / DIALOGUE_FILE, TurnModel))
 
 
-def _read_file(file: Path, type_: type[Part]) -> Part:
+def _read_model(file: Path, type_: type[Part]) -> Part:
+    content = _read_bytes(file)
     try:
-        return decode_json(type_, read_limited(file, MAX_FILE_BYTES))
+        return decode_json(type_, content)
+    except InvalidInputError as error:
+        raise RunError(f"{file} is damaged: {str(error).removesuffix('.')}; train a new run") from error
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        return read_limited(file, MAX_FILE_BYTES)
     except FileNotFoundError as error:
         raise RunError(f"{file} is missing; the run is not complete") from error
     except OSError as error:
         raise RunError(f"{file} cannot be read: {error.strerror}; the run is damaged") from error
-    except InvalidInputError as error:
-        raise RunError(f"{file} is damaged: {str(error).removesuffix('.')}; train a new run") from error

@@ -8,15 +8,9 @@ from pathlib import Path
 
 from engine.config import BASE, BUNDLED, LSTM, Config
 from engine.data.tokenizers.base import Tokenizer
-from engine.data.tokenizers.loading import (
-    CAST_FILE,
-    add_cast_from_json,
-    cast_to_json,
-    tokenizer_file_name,
-    tokenizer_from_json,
-)
+from engine.data.tokenizers.loading import tokenizer_file_name, tokenizer_from_json
 from engine.errors import ConfigError, InvalidInputError, RunError, printable, shell_word, suggest_nearest
-from engine.models.pretrained.names import BASE_FILE, SMOLLM2, is_base_stored, is_pretrained_name
+from engine.models.pretrained.names import SMOLLM2, is_base_stored, is_pretrained_name
 from engine.storage import lock
 from engine.storage.files import assets_dir, default_runs_dir, open_regular_file, read_limited
 from engine.storage.tensor_file import describe_file
@@ -77,9 +71,8 @@ def bundled_run_name(run_dir: Path) -> str | None:
 
 
 def default_run_name() -> str:
-    """Return the model that is used without a name: "bundled", or "lstm" where the base of "bundled" is not stored."""
-    is_adapter = (assets_dir() / BUNDLED_FOLDERS[BUNDLED] / BASE_FILE).is_file()
-    return BUNDLED if not is_adapter or is_base_stored(SMOLLM2) else LSTM
+    """Return the model that is used without a name: "bundled", or "lstm" where SmolLM2 is not stored."""
+    return BUNDLED if is_base_stored(SMOLLM2) else LSTM
 
 
 def epoch_model_name(name: str, epoch: int) -> str:
@@ -233,19 +226,12 @@ def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
     """
     config = read_config(run_dir)
     file = run_dir / tokenizer_file_name(config.data.tokenizer)
-    tokenizer = tokenizer_from_json(_read_text(file, MAX_VOCABULARY_BYTES), str(file), config.data.tokenizer)
-    if config.data.mode == "dialogue":
-        file = run_dir / CAST_FILE
-        tokenizer = add_cast_from_json(tokenizer, _read_text(file, MAX_CONFIG_BYTES), str(file))
-    return config, tokenizer
+    return config, tokenizer_from_json(_read_text(file, MAX_VOCABULARY_BYTES), str(file), config.data.tokenizer)
 
 
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """Return name and content of the files from which `read_config_and_tokenizer` reads `tokenizer`."""
-    files = {tokenizer_file_name(tokenizer.name): tokenizer.to_json().encode()}
-    if tokenizer.cast:
-        files[CAST_FILE] = cast_to_json(tokenizer).encode()
-    return files
+    """Return name and content of the file from which `read_config_and_tokenizer` reads `tokenizer`."""
+    return {tokenizer_file_name(tokenizer.name): tokenizer.to_json().encode()}
 
 
 def _read_text(path: Path, max_bytes: int) -> str:

@@ -130,13 +130,12 @@ def _model_card(loaded: LoadedModel, weights: Mapping[str, Float32Array]) -> str
     line_ends = {
         "line": f"`{EOS}` ends every line.",
         "stream": f"`{EOS}` ends the whole text.",
-        "dialogue": "The token of its speaker, such as `NAME: `, starts every line, and `<eos>` ends it. "
-        "`tokenizer(text, split_special_tokens=False)` reads these tokens in a text.",
+        "dialogue": "The text is a script: `Name: text` on each line, and an empty line between scenes.",
     }[config.data.mode]
     if tokenizer.is_open:
         reading = "reads any text as it is written"
     else:
-        reading = f"knows {tokenizer.num_text_tokens - UNK_ID - 2:,} words and reads all others as `{UNK}`"
+        reading = f"knows {len(tokenizer) - UNK_ID - 2:,} words and reads all others as `{UNK}`"
     facts = [
         f"{num_parameters:,} parameters: {model.num_layers} layers of {model.embedding_size} units with "
         f"{model.num_heads} heads.",

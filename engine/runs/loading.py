@@ -26,7 +26,7 @@ from engine.storage.files import default_runs_dir
 from engine.storage.tensor_file import read_weights
 
 if TYPE_CHECKING:  # this module imports PyTorch
-    from engine.models.pretrained.loading import LoadingProgress
+    from engine.models.pretrained.base import LoadingProgress
 
 INFERENCE_PRECISIONS = ("auto", "fp32", "int8")
 """Supported precisions of the weights of a loaded model; see `load_model_by_name`."""
@@ -69,7 +69,12 @@ class LoadedModel:
     @cached_property
     def model(self) -> LanguageModel:
         """The model that people play with: a dialogue model in dialogue mode, and otherwise the network itself."""
-        return self.decoder if self.dialogue_parts is None else self.dialogue_parts.wrap(self.decoder, self.path)
+        return self.decoder if self.dialogue_parts is None else self.dialogue_parts.wrap(self.decoder)
+
+    @property
+    def cast(self) -> tuple[str, ...]:
+        """Speakers that can be chosen to speak; none except in dialogue mode."""
+        return () if self.dialogue_parts is None else self.dialogue_parts.cast
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ def load_model(run_dir: Path, epoch: int | None = None) -> LoadedRun:
         kneser_ney_perplexity=number_or_none(started.get("kneser_ney_perplexity")),
         corpus_sha256=str(started.get("corpus_sha256", "")),
         epoch=epoch,
-        dialogue_parts=read_dialogue_parts(run_dir) if decoder.tokenizer.cast else None,
+        dialogue_parts=read_dialogue_parts(run_dir) if config.data.mode == "dialogue" else None,
     )
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from engine.config import Config
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import Tokenizer
-from engine.data.tokenizers.loading import CAST_FILE, TOKENIZER_FILE, VOCABULARY_FILE
+from engine.data.tokenizers.loading import TOKENIZER_FILE, VOCABULARY_FILE
 from engine.errors import RunError
 from engine.runs import directory
-from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
+from engine.runs.dialogue_parts import DIALOGUE_FILES
 from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, INITIAL_FILE, LOCK_FILE
 from engine.runs.summary import is_finished
 from engine.storage.files import default_runs_dir, write_atomically
@@ -147,7 +147,7 @@ def _is_abandoned(path: Path) -> bool:
     """Return True if a folder contains no more than `create_run` leaves behind when its process is killed."""
     if not path.is_dir():
         return False
-    names = (LOCK_FILE, VOCABULARY_FILE, TOKENIZER_FILE, CAST_FILE, DIALOGUE_FILE, WHO_FILE, INITIAL_FILE, EPOCHS_DIR)
+    names = (LOCK_FILE, VOCABULARY_FILE, TOKENIZER_FILE, *DIALOGUE_FILES, INITIAL_FILE, EPOCHS_DIR)
     return all(item.name in names or item.name.startswith(".") for item in path.iterdir())
 
 
@@ -172,7 +172,7 @@ def _acquire_run_lock(run_dir: Path) -> tuple[FileLock, int] | None:
 def _remove_temporary_files(run_dir: Path) -> None:
     """Remove the temporary files of a process that was killed while it wrote them."""
     names = (
-        *(CONFIG_FILE, VOCABULARY_FILE, TOKENIZER_FILE, CAST_FILE, DIALOGUE_FILE, WHO_FILE, INITIAL_FILE),
+        *(CONFIG_FILE, VOCABULARY_FILE, TOKENIZER_FILE, *DIALOGUE_FILES, INITIAL_FILE),
         *(directory.MODEL_FILE, directory.RESUME_FILE),
     )
     for pattern in (*(f".{name}.*" for name in names), f"{EPOCHS_DIR}/.*.safetensors.*"):

@@ -2,7 +2,6 @@
 
 import array
 import random
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
@@ -30,8 +29,6 @@ class Window:
     """Token ids `[time, batch]`, each the successor of the input at the same position."""
     punctuation: Tensor | None
     """Punctuation class after each input `[time, batch]`; None if the model does not learn punctuation."""
-    speakers: Tensor | None
-    """Token `[time, batch]` of the speaker of each input, -1 for none; None if the model does not read it."""
     start: float
     """Fraction of the epoch read before this window; 0 for the first window of an epoch."""
     end: float
@@ -44,7 +41,6 @@ class Window:
             inputs=distributed.shard_batch(self.inputs),
             targets=distributed.shard_batch(self.targets),
             punctuation=None if self.punctuation is None else distributed.shard_batch(self.punctuation),
-            speakers=None if self.speakers is None else distributed.shard_batch(self.speakers),
         )
 
 
@@ -72,21 +68,18 @@ class WindowReader:
         dataset: Dataset,
         options: TrainingConfig,
         device: torch.device,
-        input_speakers: Callable[[TokenIds], TokenIds | None],
         *,
         with_punctuation: bool,
     ) -> None:
-        """Start before the first epoch. `input_speakers` is `Network.input_speakers`."""
+        """Start before the first epoch."""
         self._dataset = dataset
         self._options = options
         self._device = device
         self._with_punctuation = with_punctuation
-        self._input_speakers = input_speakers
         self._rng = random.Random(options.seed)
         self._epoch_rng_state: tuple[Any, ...] | None = None
         self._columns: Tensor | None = None
         self._punctuation: Tensor | None = None
-        self._speakers: Tensor | None = None
         self.position = 0
         """Time steps of the current epoch that have been read."""
 
@@ -107,7 +100,6 @@ class WindowReader:
             inputs=columns[begin:end].long(),
             targets=columns[begin + 1 : end + 1].long(),
             punctuation=None if self._punctuation is None else self._punctuation[begin:end].long(),
-            speakers=None if self._speakers is None else self._speakers[begin:end].long(),
             start=begin / num_targets,
             end=end / num_targets,
         )
@@ -118,7 +110,7 @@ class WindowReader:
 
     def discard_epoch(self) -> None:
         """Drop the rest of the current epoch; the next window starts a new one."""
-        self._columns = self._punctuation = self._speakers = self._epoch_rng_state = None
+        self._columns = self._punctuation = self._epoch_rng_state = None
 
     def draw_epoch(self) -> tuple[TokenIds, PunctuationIds | None]:
         """Return the training tokens `[time]` in the order of a new epoch, and their punctuation if it is learned."""
@@ -141,8 +133,6 @@ class WindowReader:
         tokens, punctuation = self.draw_epoch()
         self._columns = self._to_columns(tokens)
         self._punctuation = None if punctuation is None else self._to_columns(punctuation)
-        speakers = self._input_speakers(tokens)
-        self._speakers = None if speakers is None else self._to_columns(speakers)
         self._epoch_rng_state, self.position = rng_state, 0
 
     def _to_columns(self, ids: TokenIds | PunctuationIds) -> Tensor:

@@ -103,11 +103,11 @@ def prepare_job(
 
         choose_device(config.training, get_process_info())
     dialogue_files = None
-    if dataset.tokenizer.cast:
+    if dataset.cast:
         limit_openmp_spinning()
         from engine.training.dialogue_parts import fit_dialogue_parts  # loads PyTorch
 
-        dialogue_files = fit_dialogue_parts(dataset)
+        dialogue_files = fit_dialogue_parts(dataset.splits.train, dataset.cast)
     run = create_run(config, dataset.tokenizer, run_name, runs_dir, initial_weights, dialogue_files)
     return _make_job(config, dataset, run)
 

@@ -94,7 +94,6 @@ class LossModule(nn.Module):
         inputs: Tensor,
         targets: Tensor,
         punctuation: Tensor | None,
-        speakers: Tensor | None,
         sampled_classes: Tensor | None,
         state: RecurrentState,
         dropout_generator: torch.Generator,
@@ -102,17 +101,16 @@ class LossModule(nn.Module):
     ) -> tuple[Tensor, Tensor, RecurrentState]:
         """Return the cross-entropy of a window, the objective to minimize, and the new state of the network.
 
-        `inputs`, `targets` and `speakers` are token ids and `punctuation` are classes, all `[time, batch]` with the
-        columns of this process. `punctuation` is None if the model does not learn it, and `speakers` if it does not
-        read them at every step. The objective sampled `sampled_classes`. `soft_targets` are the predictions of
-        teachers, or None.
+        `inputs` and `targets` are token ids and `punctuation` are classes, all `[time, batch]` with the columns of this
+        process. `punctuation` is None if the model does not learn it. The objective sampled `sampled_classes`.
+        `soft_targets` are the predictions of teachers, or None.
         """
         autocast: Any = contextlib.nullcontext()
         if self._dtype != torch.float32:
             autocast = torch.autocast(inputs.device.type, self._dtype)
         with autocast:
             logits, state, raw, dropped = self.network(
-                inputs, state, dropout_generator, sampled_classes, punctuation, speakers, self._distributed
+                inputs, state, dropout_generator, sampled_classes, punctuation, distributed=self._distributed
             )
         loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped, soft_targets)
         if self.network.punctuation_softmax is not None and punctuation is not None:

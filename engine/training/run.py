@@ -117,7 +117,7 @@ def train(
         parameters=sum(parameter.numel() for parameter in state.network.parameters()),
         vocabulary_size=len(dataset.tokenizer),
         train_tokens=len(dataset.train),
-        valid_tokens=len(dataset.valid),
+        valid_tokens=int(dataset.scored_mask(dataset.valid).sum()),
         epochs=options.epochs + options.fine_tune_epochs,
         device=str(device),
         corpus_sha256=dataset.corpus.sha256,
@@ -148,7 +148,9 @@ def train(
         valid_perplexity=state.progress.best_perplexity,
         test_perplexity=math.nan
         if ended_early or not options.score_test
-        else distributed.broadcast_object(lambda: evaluate(best_model, dataset.test).perplexity),
+        else distributed.broadcast_object(
+            lambda: evaluate(best_model, dataset.test, dataset.scored_mask(dataset.test)).perplexity
+        ),
         seconds=state.seconds,
         model=best_model,
         notebook_perplexity=state.progress.notebook_perplexity,
@@ -158,5 +160,8 @@ def train(
 def _baseline_perplexities(dataset: Dataset, with_kneser_ney: bool) -> tuple[float, float]:
     """Return the validation perplexities of a unigram and a 5-gram Kneser-Ney model; NaN for one not computed."""
     models = (Unigram, KneserNey) if with_kneser_ney else (Unigram,)
-    perplexities = [evaluate(model(dataset.train, dataset.tokenizer), dataset.valid).perplexity for model in models]
+    is_scored = dataset.scored_mask(dataset.valid)
+    perplexities = [
+        evaluate(model(dataset.train, dataset.tokenizer), dataset.valid, is_scored).perplexity for model in models
+    ]
     return perplexities[0], perplexities[1] if with_kneser_ney else math.nan

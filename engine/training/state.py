@@ -113,9 +113,7 @@ class TrainerState:
             self.weight_average = WeightAverage(self.network, options.ema_decay, is_pretrained=bool(options.init))
         self.best_model: NumpyDecoder | None = None
         """Model with the best validation perplexity; None before the first validation."""
-        self.windows = WindowReader(
-            dataset, options, device, self.network.input_speakers, with_punctuation=config.model.punctuation
-        )
+        self.windows = WindowReader(dataset, options, device, with_punctuation=config.model.punctuation)
         self.recurrent_state: RecurrentState = []
         """State of the network after the latest window, for the columns of this process."""
         self.dropout_generator = torch.Generator(device).manual_seed(options.seed)

@@ -95,7 +95,6 @@ class Trainer:
             shard.inputs,
             shard.targets,
             shard.punctuation,
-            shard.speakers,
             sampled_classes,
             recurrent_state,
             state.dropout_generator,

@@ -30,7 +30,7 @@ def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
     """
     options, progress, distributed = state.config.training, state.progress, state.distributed
     network = state.evaluated_network
-    perplexity, notebook = distributed.broadcast_object(lambda: _score(network, dataset.valid, state))
+    perplexity, notebook = distributed.broadcast_object(lambda: _score(network, dataset, state))
     follows_notebook = options.validation_metric == "notebook"
     if follows_notebook:
         progress.notebook_perplexity = notebook
@@ -60,10 +60,10 @@ def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
         yield _sample(model, state)
 
 
-def _score(network: Network, ids: TokenIds, state: TrainerState) -> tuple[float, float]:
+def _score(network: Network, dataset: Dataset, state: TrainerState) -> tuple[float, float]:
     """Return the perplexity, and the notebook's value of it (NaN unless the training follows that value)."""
-    options = state.config.training
-    perplexity = evaluate(network, ids).perplexity
+    options, ids = state.config.training, dataset.valid
+    perplexity = evaluate(network, ids, dataset.scored_mask(ids)).perplexity
     check_finite(perplexity, state)
     if options.validation_metric != "notebook":
         return perplexity, math.nan

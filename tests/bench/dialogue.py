@@ -4,38 +4,32 @@ from collections import Counter
 
 import numpy as np
 
-from engine.analysis import dialogue_measures as measures
 from engine.analysis.speaker_posterior import SpeakerPosterior
+from engine.data.script_form import Turn, encode_turn, iter_scenes
 from engine.data.speakers import SOMEONE
 from engine.generation.best_of import stream_answers
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import Turn, encode_turn
-from engine.models.cache import NeuralCache
 from engine.runs.combine import load_run_dataset
-from engine.runs.dialogue_parts import CACHE_SETTINGS
 from engine.runs.loading import load_model_by_name
-from lotr_tui.session.conversation.cast import speaking_role
+from tests.bench import dialogue_measures as measures
 from tests.bench.measuring import Figure, Skip
 
 NUM_ANSWERS = 8
 
 
 def measure_dialogue(options, max_hidden=100, max_shown=250, num_prompts=100):
-    """Bits, speakers and next lines of a dialogue run on held-out scenes (--run, twice: without speakers; --split)."""
+    """Bits, speakers and next lines of a dialogue run on held-out scenes (--run; --split)."""
     if not options.run:
-        raise Skip("name a dialogue run, and perhaps the same without speakers, with --run")
-    run, *others = (load_model_by_name(name) for name in options.run)
+        raise Skip("name a dialogue run with --run")
+    run = load_model_by_name(options.run[0])
     dataset, model = load_run_dataset(run), run.model
     counts = Counter(line.speaker for line in dataset.corpus.lines)
-    names = [name for name, count in counts.most_common() if count >= 20 and name in model.tokenizer.cast]
-    scenes = measures.read_scenes(getattr(dataset.splits, options.split), model.tokenizer.cast)
+    names = [name for name, count in counts.most_common() if count >= 20 and name in run.cast]
+    scenes = list(iter_scenes(getattr(dataset.splits, options.split)))
     reader = measures.ContextReader(model, scenes)
     anonymous = [[Turn(SOMEONE, turn.text) for turn in scene] for scene in scenes]
     readers = {"with speakers": reader, "every speaker someone": measures.ContextReader(model, anonymous)}
-    readers["network alone"] = measures.ContextReader(run.decoder, scenes)
-    for other in others:
-        readers["trained without speakers"] = measures.ContextReader(NeuralCache(other.model, CACHE_SETTINGS), scenes)
     for name, each in readers.items():
         columns = measures.bits_by_context(each, num_random=3 if each is reader else 1)
         characters = columns.pop("characters")
@@ -60,11 +54,11 @@ def measure_dialogue(options, max_hidden=100, max_shown=250, num_prompts=100):
         name = f"true next line among ten, speakers {'shown' if shown else 'hidden'}"
         yield Figure(f"{name}, by log P(line)", "", (ranks.by_likelihood,))
         yield Figure(f"{name}, by gain", "", (ranks.by_gain,))
-    speaker = "GANDALF" if "GANDALF" in model.tokenizer.cast else model.tokenizer.cast[0]
+    speaker = "GANDALF" if "GANDALF" in run.cast else run.cast[0]
     settings, starts = SamplerSettings(temperature=0.7, min_p=0.05, max_tokens=40), Counter()
     lines = [line.text for line in [*dataset.splits.valid, *dataset.splits.test] if line.text][:num_prompts]
     for line in lines:
-        ids = encode_turn(model.tokenizer, Turn(speaking_role(model.tokenizer.cast, ""), line))
+        ids = encode_turn(model.tokenizer, Turn("STRANGER", line))
         *_, answers = stream_answers(model, prefill(model, ids), speaker, settings, 1, NUM_ANSWERS, history=ids)
         starts[tuple(answers[0].text.lower().split()[:6])] += 1
     shared = sum(count for count in starts.values() if count > 1)

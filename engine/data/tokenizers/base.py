@@ -2,9 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from copy import copy
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,23 +23,6 @@ TokenIds = Int32Array
 TokenizerName = Literal["words", "whitespace", "characters", "bpe", "pretrained"]
 """words: lower-case words of letters, digits and apostrophes, as in the notebook; whitespace: split at white space;
 characters: one token per character; bpe: byte-level byte-pair encoding; pretrained: of a model by others."""
-
-
-def speaker_text(name: str) -> str:
-    """Return the text of a speaker's token: the name, a colon and a space, which begin an utterance in a script."""
-    return f"{name}: "
-
-
-def current_speakers(ids: TokenIds, num_text_tokens: int) -> TokenIds:
-    """Return, for each of `ids` `[time]`, the token of the speaker whose utterance it belongs to; -1 for none.
-
-    The tokens from `num_text_tokens` on are speakers. An utterance reaches from the token of its speaker to the token
-    before `<eos>`. Tokens before the first speaker have none.
-    """
-    is_change = (ids >= num_text_tokens) | (ids == EOS_ID)
-    last_change = np.maximum.accumulate(np.where(is_change, np.arange(len(ids)), -1))
-    changed_to = np.where(last_change >= 0, ids[last_change], EOS_ID)
-    return np.where(changed_to == EOS_ID, -1, changed_to).astype(np.int32)
 
 
 def is_open_vocabulary(name: TokenizerName) -> bool:
@@ -82,34 +64,15 @@ class Tokenizer(ABC):
     name: TokenizerName
     tokens: tuple[str, ...]
     """Text of each token, by id. Tokens of an open vocabulary include the space before a word."""
-    cast: tuple[str, ...] = ()
-    """Names of the speakers, whose tokens end the vocabulary and start an utterance; empty without speakers."""
     reads_line_ends: bool = False
     """True if line breaks are ordinary characters and `<eos>` ends a whole text, as in models by others."""
+    start_id: int = EOS_ID
+    """Token that a text starts with: an `<eos>` before the first token is read as this one."""
+    other_end_ids: tuple[int, ...] = ()
+    """Tokens of models by others that also end a text. Models predict `<eos>` in their place."""
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    def with_cast(self, names: Sequence[str]) -> Self:
-        """Return a tokenizer of the same text with one more token for each speaker in `names`.
-
-        `encode` never returns the token of a speaker, which is decoded as the name, a colon and a space.
-        """
-        tokenizer = copy(self)
-        for name in [name for name in vars(self) if isinstance(getattr(type(self), name, None), cached_property)]:
-            delattr(tokenizer, name)
-        tokenizer.cast = tuple(names)
-        tokenizer.tokens = (*self.tokens[: self.num_text_tokens], *map(speaker_text, names))
-        return tokenizer
-
-    @property
-    def num_text_tokens(self) -> int:
-        """Number of tokens that are no speakers; also the id of the first speaker."""
-        return len(self.tokens) - len(self.cast)
-
-    def speaker_id(self, name: str) -> int:
-        """Return the token of the speaker `name`; a name outside the cast raises a ValueError."""
-        return self.num_text_tokens + self.cast.index(name)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and (self.name, self.tokens) == (other.name, other.tokens)

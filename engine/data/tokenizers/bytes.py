@@ -5,7 +5,6 @@ from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,6 @@ from engine.data.tokenizers.base import (
     TokenIds,
     Tokenizer,
     TokenSpan,
-    speaker_text,
 )
 from engine.errors import InvalidInputError
 
@@ -39,13 +37,6 @@ class ByteTokenizer(Tokenizer):
         names = [_token_name(token) for token in self.token_bytes]
         names[EOS_ID] = EOS
         self.tokens = tuple(names)
-
-    def with_cast(self, names: Sequence[str]) -> Self:
-        """Return a tokenizer of the same text with one more token for each speaker in `names`."""
-        tokenizer = super().with_cast(names)
-        speakers = [text.encode() for text in map(speaker_text, names)]
-        tokenizer.token_bytes = (*self.token_bytes[: self.num_text_tokens], *speakers)
-        return tokenizer
 
     @abstractmethod
     def _encode(self, text: str) -> TokenIds:
@@ -89,17 +80,13 @@ class ByteTokenizer(Tokenizer):
     @cached_property
     def word_starts(self) -> npt.NDArray[np.bool_]:
         """`[vocabulary]`: False for tokens that start with a letter, a digit, an apostrophe or a later byte."""
-        starts = np.array([not is_word_character(token.decode(errors="replace")[0]) for token in self.token_bytes])
-        starts[self.num_text_tokens :] = True  # a speaker
-        return starts
+        return np.array([not is_word_character(token.decode(errors="replace")[0]) for token in self.token_bytes])
 
     @cached_property
     def word_ends(self) -> npt.NDArray[np.bool_]:
         """`[vocabulary]`: True for tokens that are complete whatever follows, such as punctuation and line ends."""
         last_characters = [token.decode(errors="replace")[-1] for token in self.token_bytes]
-        ends = np.array([not is_word_character(character) and character != " " for character in last_characters])
-        ends[self.num_text_tokens :] = True  # a speaker
-        return ends
+        return np.array([not is_word_character(character) and character != " " for character in last_characters])
 
     def ids_with_prefix(self, prefix: bytes) -> npt.NDArray[np.intp]:
         """Return the ids of the tokens that begin with `prefix` and are longer."""
@@ -110,8 +97,7 @@ class ByteTokenizer(Tokenizer):
 
     @cached_property
     def _sorted_tokens(self) -> list[tuple[bytes, int]]:
-        tokens = self.token_bytes[: self.num_text_tokens]
-        return sorted((token, id) for id, token in enumerate(tokens) if id != EOS_ID)
+        return sorted((token, id) for id, token in enumerate(self.token_bytes) if id != EOS_ID)
 
 
 class _ByteDecoder:

@@ -16,9 +16,9 @@ NUM_ASCII, NUM_BYTES = 128, 256
 def to_hugging_face(tokenizer: Tokenizer) -> HuggingFaceTokenizer:
     """Return a Hugging Face tokenizer with the same ids as `tokenizer`, which puts `<eos>` before a text.
 
-    `<eos>` and the speakers, written as "NAME: ", are special tokens. Like `Tokenizer.encode`, the result reads a text
-    that contains their names as ordinary text only with `encode_special_tokens` set, which `tokenizer.json` does not
-    store; `split_special_tokens` is its name in transformers.
+    Like `Tokenizer.encode`, the result reads a text that contains "<eos>" as ordinary text only with
+    `encode_special_tokens` set, which `tokenizer.json` does not store; `split_special_tokens` is its name in
+    transformers.
 
     Without the special tokens, the ids equal those of `Tokenizer.encode` for every text that is valid Unicode. A closed
     vocabulary of this project also reads a lone surrogate, which Hugging Face's tokenizers refuse.
@@ -31,8 +31,7 @@ def to_hugging_face(tokenizer: Tokenizer) -> HuggingFaceTokenizer:
     else:
         assert isinstance(tokenizer, WordTokenizer), "all other tokenizers have a closed vocabulary of words"
         backend = _convert_words(tokenizer)
-    special = [EOS, *tokenizer.tokens[tokenizer.num_text_tokens :]]
-    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    backend.add_special_tokens([AddedToken(EOS, normalized=False, special=True)])
     backend.post_processor = processors.TemplateProcessing(single=f"{EOS} $A", special_tokens=[(EOS, EOS_ID)])
     backend.encode_special_tokens = True
     return backend
@@ -50,7 +49,7 @@ def _convert_characters(tokenizer: CharacterTokenizer) -> HuggingFaceTokenizer:
 
 def _convert_words(tokenizer: WordTokenizer) -> HuggingFaceTokenizer:
     """Convert a closed vocabulary: a table of words, and the pattern of a word."""
-    vocabulary = {token: id for id, token in enumerate(tokenizer.tokens[: tokenizer.num_text_tokens])}
+    vocabulary = {token: id for id, token in enumerate(tokenizer.tokens)}
     backend = HuggingFaceTokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     if tokenizer.name == "words":
         backend.normalizer = normalizers.Lowercase()

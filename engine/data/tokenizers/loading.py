@@ -1,6 +1,7 @@
-"""Reading a tokenizer and its cast from the files of a run."""
+"""Reading the tokenizer and the cast of a run from their files."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
@@ -46,17 +47,17 @@ def tokenizer_from_json(text: str, source: str, name: TokenizerName) -> Tokenize
     return WordTokenizer.from_json(text, source, name)
 
 
-def cast_to_json(tokenizer: Tokenizer) -> str:
-    """Return the cast of a tokenizer as the content of its file in a run directory."""
-    return json.dumps(asdict(_CastFile(1, list(tokenizer.cast))), ensure_ascii=False)
+def cast_to_json(cast: Sequence[str]) -> str:
+    """Return a cast as the content of its file in a run directory."""
+    return json.dumps(asdict(_CastFile(1, list(cast))), ensure_ascii=False)
 
 
-def add_cast_from_json(tokenizer: Tokenizer, text: str, source: str) -> Tokenizer:
-    """Return `tokenizer` with the cast that `cast_to_json` wrote to the file `source`; damage raises a RunError."""
+def cast_from_json(text: str, source: str) -> tuple[str, ...]:
+    """Return the cast that `cast_to_json` wrote to the file `source`; damage raises a RunError."""
     try:
         cast = decode_json(_CastFile, text).cast
     except InvalidInputError as error:
         raise RunError(f"{source} is not the cast of a run: {str(error).removesuffix('.')}; train a new run") from error
     if len(set(cast)) != len(cast) or not all(name.isprintable() and name == " ".join(name.split()) for name in cast):
         raise RunError(f"{source} lists a speaker twice, or one whose name cannot be shown; the run is damaged")
-    return tokenizer.with_cast(cast)
+    return tuple(cast)

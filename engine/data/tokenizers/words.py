@@ -127,7 +127,7 @@ class WordTokenizer(Tokenizer):
 
     def piece_decoder(self) -> PieceDecoder:
         """Return a decoder that puts a space before each word but the first of a line."""
-        return _WordDecoder(self.tokens, self.num_text_tokens)
+        return _WordDecoder(self.tokens)
 
     @cached_property
     def word_starts(self) -> npt.NDArray[np.bool_]:
@@ -135,8 +135,8 @@ class WordTokenizer(Tokenizer):
         return np.ones(len(self), np.bool_)
 
     def to_json(self) -> str:
-        """Return the tokens as a JSON list, without the speakers."""
-        return json.dumps(self.tokens[: self.num_text_tokens], indent=0)
+        """Return the tokens as a JSON list."""
+        return json.dumps(self.tokens, indent=0)
 
     @classmethod
     def from_json(cls, text: str, source: str, name: WordTokenizerName = "words") -> "WordTokenizer":
@@ -168,14 +168,14 @@ class WordTokenizer(Tokenizer):
 class _WordDecoder:
     """Decoder that puts a space before each word but the first of a line."""
 
-    def __init__(self, tokens: Sequence[str], num_text_tokens: int) -> None:
-        self._tokens, self._num_text_tokens = tokens, num_text_tokens
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self._tokens = tokens
         self._starts_line = True
 
     def decode(self, id: int) -> str:
-        if id == EOS_ID or id >= self._num_text_tokens:
+        if id == EOS_ID:
             self._starts_line = True
-            return "\n" if id == EOS_ID else self._tokens[id]
+            return "\n"
         space = "" if self._starts_line else " "
         self._starts_line = False
         return space + self._tokens[id]

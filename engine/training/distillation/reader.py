@@ -45,9 +45,7 @@ class TeacherReader:
             self._states = [network.initial_state(self._batch_size) for network in self.networks]
         predictions = []
         for index, network in enumerate(self.networks):
-            output = network(
-                window.inputs, self._states[index], punctuation=window.punctuation, speakers=window.speakers
-            )
+            output = network(window.inputs, self._states[index], punctuation=window.punctuation)
             self._states[index] = output.state
             softmax = network.punctuation_softmax
             gates = None if softmax is None else softmax.gate_log_probs(output.raw).exp()

@@ -97,5 +97,4 @@ def _append_columns(window: Window, written: Window) -> Window:
         inputs=torch.cat([window.inputs, written.inputs], dim=1),
         targets=torch.cat([window.targets, written.targets], dim=1),
         punctuation=append(window.punctuation, written.punctuation),
-        speakers=append(window.speakers, written.speakers),
     )

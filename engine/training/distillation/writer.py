@@ -34,8 +34,6 @@ class TeacherWriter:
         """Start new texts, each after `<eos>`."""
         self._tokens: TokenIds = np.full(self.num_columns, EOS_ID, np.int32)
         """Last token `[columns]` of each text; the teachers have not read it yet."""
-        self._speakers: TokenIds = np.full(self.num_columns, -1, np.int32)
-        """Token `[columns]` of the current speaker of each text, -1 for none."""
         self._states = [_repeat_state(decoder.start(), self.num_columns) for decoder in self._decoders]
 
     def write(self, length: int, generator: torch.Generator) -> tuple[Window, Predictions]:
@@ -44,11 +42,10 @@ class TeacherWriter:
         Returns:
             The window of these tokens, and the mean of the teachers' predictions of them.
         """
-        inputs, speakers, targets, punctuation, steps = [], [], [], [], []
+        inputs, targets, punctuation, steps = [], [], [], []
         for _ in range(length):
             inputs.append(self._to_tensor(self._tokens).long())
             classes, predictions = self._read_tokens(generator)
-            speakers.append(self._to_tensor(self._speakers).long())
             tokens = torch.multinomial(predictions.tokens, 1, generator=generator)[:, 0]
             self._tokens = tokens.cpu().numpy().astype(np.int32)
             targets.append(tokens)
@@ -59,7 +56,6 @@ class TeacherWriter:
             inputs=torch.stack(inputs),
             targets=torch.stack(targets),
             punctuation=torch.stack(punctuation) if punctuation else None,
-            speakers=torch.stack(speakers),
             start=0.0,
             end=0.0,
         )
@@ -72,12 +68,10 @@ class TeacherWriter:
             The punctuation classes `[columns]`, None if the teachers learn none, and the predictions `[columns, ...]`
             of the next tokens.
         """
-        tokens, first_speaker = self._tokens, self._tokenizer.num_text_tokens
-        self._speakers = np.where(tokens >= first_speaker, tokens, np.where(tokens == EOS_ID, -1, self._speakers))
         hidden = []
         for index, decoder in enumerate(self._decoders):
-            _, self._states[index] = decoder.advance_state(self._states[index], tokens)
-            hidden.append(self._states[index].layers[-1][0])
+            _, self._states[index] = decoder.advance_state(self._states[index], self._tokens)
+            hidden.append(self._states[index][-1][0])
         readers = list(zip(self._decoders, hidden, strict=True))
         gate_probs = [probs for each, vectors in readers if (probs := each.punctuation_probs(vectors)) is not None]
         if not gate_probs:
@@ -99,9 +93,9 @@ class TeacherWriter:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the texts and the teachers' states as tensors, for a checkpoint in the middle of an epoch."""
-        tensors = {"tokens": torch.from_numpy(self._tokens), "speakers": torch.from_numpy(self._speakers)}
+        tensors = {"tokens": torch.from_numpy(self._tokens)}
         for teacher, state in enumerate(self._states):
-            for layer, (hidden, cell) in enumerate(state.layers):
+            for layer, (hidden, cell) in enumerate(state):
                 tensors |= {f"{teacher}.{layer}.hidden": torch.from_numpy(hidden)}
                 tensors |= {f"{teacher}.{layer}.cell": torch.from_numpy(cell)}
         return {f"{STATE_PREFIX}.{name}": tensor for name, tensor in tensors.items()}
@@ -121,23 +115,19 @@ class TeacherWriter:
                 raise ValueError(f"unexpected shape or type of {STATE_PREFIX}.{name}")
             return values
 
-        self._tokens, self._speakers = load("tokens", self._tokens), load("speakers", self._speakers)
-        for ids in (self._tokens, self._speakers):
-            if ids.min() < -1 or ids.max() >= len(self._tokenizer):
-                raise ValueError(f"{STATE_PREFIX} has tokens outside of the vocabulary")
-        cast_indices = np.where(self._speakers < 0, -1, self._speakers - self._tokenizer.num_text_tokens)
+        self._tokens = load("tokens", self._tokens)
+        if self._tokens.min() < 0 or self._tokens.max() >= len(self._tokenizer):
+            raise ValueError(f"{STATE_PREFIX} has tokens outside of the vocabulary")
         for teacher, state in enumerate(self._states):
-            layers = tuple(
+            self._states[teacher] = tuple(
                 (load(f"{teacher}.{layer}.hidden", hidden), load(f"{teacher}.{layer}.cell", cell))
-                for layer, (hidden, cell) in enumerate(state.layers)
+                for layer, (hidden, cell) in enumerate(state)
             )
-            self._states[teacher] = LSTMState(layers, None if state.speakers is None else cast_indices)
 
 
 def _repeat_state(state: LSTMState, num_texts: int) -> LSTMState:
     """Return the state of `num_texts` texts, each with the given state of one text."""
-    layers = tuple((np.tile(hidden, (num_texts, 1)), np.tile(cell, (num_texts, 1))) for hidden, cell in state.layers)
-    return LSTMState(layers, None if state.speakers is None else np.tile(state.speakers, num_texts))
+    return tuple((np.tile(hidden, (num_texts, 1)), np.tile(cell, (num_texts, 1))) for hidden, cell in state)
 
 
 def _stack_steps(steps: Sequence[Predictions]) -> Predictions:

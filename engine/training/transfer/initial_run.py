@@ -24,8 +24,8 @@ INHERITED_SETTINGS = (
     "mogrifier_rounds", "mogrifier_rank",
 )  # fmt: skip
 """Settings that must equal the settings of the initial run, because its weights or its tokenizer depend on them."""
-DIALOGUE_DEFAULTS = {"split": "scenes", "min_characters": -1}
-"""Settings that keep the lines of a dialogue in order and together."""
+DIALOGUE_DEFAULTS = {"tokenizer": "bpe", "split": "scenes", "min_characters": -1}
+"""Settings of a script: a vocabulary that spells it, and lines in order and together."""
 WITHOUT_WORDS = {"punctuation": False, "subword_embeddings": False}
 """Settings of a model whose tokens are not words."""
 TRANSFORMER_DEFAULTS: dict[str, Any] = TRANSFORMER_VALUES | {
@@ -52,6 +52,8 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
         run_dir, _ = find_model(init, runs_dir)
         defaults |= _inherited_settings(read_config(run_dir))
         defaults["patience"] = preset.training.patience or DEFAULT_PATIENCE
+    if config.data.mode == "dialogue":
+        defaults = DIALOGUE_DEFAULTS | defaults
     if is_open_vocabulary(defaults.get("tokenizer", config.data.tokenizer)):
         defaults = WITHOUT_WORDS | defaults
     is_transformer = defaults.get("architecture", config.model.architecture) == "transformer"
@@ -62,8 +64,6 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
             "num_heads": largest_num_heads(config.model.embedding_size, config.model.num_heads),
         }
         defaults = TRANSFORMER_DEFAULTS | sizes | defaults
-    if config.data.mode == "dialogue":
-        defaults = DIALOGUE_DEFAULTS | defaults
     return apply_options(preset.with_values(**defaults))
 
 
@@ -71,7 +71,7 @@ def load_dataset_and_weights(config: Config, runs_dir: Path | None = None) -> Da
     """Load the dataset of `config`, and the weights that the training starts from; None for random weights.
 
     An open vocabulary is taken over from the initial run, or else from the first teacher. A closed one is built from
-    the dataset, and so is a cast. The weights are mapped to the new vocabulary token by token.
+    the dataset. The weights are mapped to the new vocabulary token by token.
 
     Raises:
         InvalidInputError: If the corpus cannot be read, there is no such run, or the run has other settings.
@@ -81,17 +81,17 @@ def load_dataset_and_weights(config: Config, runs_dir: Path | None = None) -> Da
     model = load_model(*find_model(init, runs_dir))
     _check_settings(config, model.config, init)
     tokenizer = model.decoder.tokenizer
-    dataset = load_dataset(config.data, tokenizer.with_cast(()) if tokenizer.is_open else None)
+    dataset = load_dataset(config.data, tokenizer if tokenizer.is_open else None)
     return dataset, map_to_vocabulary(model.decoder.weights, tokenizer, dataset.tokenizer)
 
 
 def _tokenizer_of_teacher(config: Config, runs_dir: Path | None) -> Tokenizer | None:
-    """Return the tokenizer of the first teacher if it has the open vocabulary that is configured, without a cast."""
+    """Return the tokenizer of the first teacher if it has the open vocabulary that is configured."""
     names = config.training.teacher_names
     if not names or not is_open_vocabulary(config.data.tokenizer):
         return None
     tokenizer = load_model(*find_model(names[0], runs_dir)).decoder.tokenizer
-    return tokenizer.with_cast(()) if tokenizer.name == config.data.tokenizer else None
+    return tokenizer if tokenizer.name == config.data.tokenizer else None
 
 
 def canonical_name(init: str, runs_dir: Path | None = None) -> str:

@@ -5,39 +5,37 @@ All measures are taken on the scenes of a held-out split. The context of an utte
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from engine.data.arrays import Float64Array
-from engine.data.lines import Lines
-from engine.data.speakers import SOMEONE
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.script_form import Turn, encode_speaker, encode_turn
 from engine.generation.prompt import DecoderState, prefill
-from engine.generation.turns import Turn, encode_turn, next_speaker_probs
-from engine.models.base import LanguageModel, advance_batch
+from engine.generation.turns import begin_turn, next_speaker_probs
+from engine.models.base import LanguageModel, predict_tokens
+from engine.models.dialogue import DialogueModel
 
 Scene = Sequence[Turn]
+MIN_SPEAKER_PROB = 0.01
+"""Probability below which a speaker who may say a line is left out of the sum over all speakers."""
 
 
 class SpeakerScorer(Protocol):
-    """Function that returns the log score `[cast]` of each speaker for a text, after a state that follows `<eos>`."""
+    """Function that returns the log score `[cast]` of each speaker for a text, after a state that follows a line."""
 
     def __call__(self, context: DecoderState, text: str, *, expect_context: bool) -> Float64Array:
         """Score `text` after `context`; `expect_context` says whether to use who is likely to speak there."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """An utterance of a scene."""
 
     scene: int
     position: int
 
 
-@dataclass(frozen=True)
-class CandidateRanks:
+class CandidateRanks(NamedTuple):
     """Fraction of places at which the true next line is ranked first among `num_candidates` lines."""
 
     num_places: int
@@ -47,20 +45,6 @@ class CandidateRanks:
     """By log P(line | context) - log P(line), maximum mutual information (Li et al. 2016)."""
 
 
-def read_scenes(lines: Lines, cast: Sequence[str]) -> list[list[Turn]]:
-    """Return the scenes of a split. Speakers outside the cast are SOMEONE, and lines without text are left out."""
-    scenes: list[list[Turn]] = []
-    scene_before = -1
-    for line, scene in zip(lines, lines.scene_ids.tolist(), strict=True):
-        if not line.text:
-            continue
-        if scene != scene_before:
-            scenes.append([])
-            scene_before = scene
-        scenes[-1].append(Turn(line.speaker if line.speaker in cast else SOMEONE, line.text))
-    return scenes
-
-
 def places(scenes: Sequence[Scene], first: int = 0) -> Iterator[Place]:
     """Yield all utterances with at least `first` utterances before them."""
     for index, scene in enumerate(scenes):
@@ -68,21 +52,15 @@ def places(scenes: Sequence[Scene], first: int = 0) -> Iterator[Place]:
             yield Place(index, position)
 
 
-def encode_utterance(tokenizer: Tokenizer, turn: Turn) -> tuple[int, ...]:
-    """Return the tokens of a turn, without its speaker if the vocabulary has no cast."""
-    if tokenizer.cast:
-        return encode_turn(tokenizer, turn)
-    return (*tokenizer.encode(turn.text).tolist(), EOS_ID)
-
-
-def utterance_bits(model: LanguageModel, context: DecoderState, turn: Turn) -> float:
-    """Return the bits of the text of a turn and of its end, given its speaker and the state before it."""
-    state, bits = context, 0.0
-    for id in encode_utterance(model.tokenizer, turn):
-        if id < model.tokenizer.num_text_tokens:
-            bits -= float(state.log_probs[id]) / np.log(2)
-        state = DecoderState(*model.advance(state.model_state, id))
-    return bits
+def line_log_prob(model: LanguageModel, context: DecoderState, turn: Turn) -> float:
+    """Return the natural-log probability of the text of a turn and its line end, given its speaker and the state."""
+    num_head = len(encode_speaker(model.tokenizer, turn.speaker))
+    said = encode_turn(model.tokenizer, turn)[num_head:]
+    state = begin_turn(model, context, turn.speaker)
+    rows = state.log_probs[None]
+    if len(said) > 1:
+        rows = np.concatenate([rows, predict_tokens(model, state.model_state, said[:-1])[0]])
+    return float(rows[np.arange(len(said)), list(said)].sum(dtype=np.float64))
 
 
 class ContextReader:
@@ -99,7 +77,7 @@ class ContextReader:
         """Return the state before the utterance at a position of a scene."""
         states = self._states[scene]
         while len(states) <= position:
-            ids = encode_utterance(self.model.tokenizer, self.scenes[scene][len(states) - 1])
+            ids = encode_turn(self.model.tokenizer, self.scenes[scene][len(states) - 1])
             states.append(prefill(self.model, ids, states[-1]))
         return states[position]
 
@@ -117,29 +95,28 @@ def bits_by_context(reader: ContextReader, seed: int = 0, num_random: int = 3) -
     The bits after random contexts are means over `num_random` contexts of the same length; the first utterance of a
     scene has none in all three cases. The result also has the "characters" `[utterances]`, line ends included.
     """
-    rng = random.Random(seed)
-    columns: dict[str, list[float]] = {"true": [], "random": [], "none": [], "characters": []}
+    rng, rows = random.Random(seed), []
     for place in places(reader.scenes):
         turn = reader.scenes[place.scene][place.position]
-        none = utterance_bits(reader.model, reader.empty, turn)
-        true = randoms = none
+        none = line_log_prob(reader.model, reader.empty, turn)
+        true = others = none
         if place.position:
-            true = utterance_bits(reader.model, reader.state(place.scene, place.position), turn)
+            true = line_log_prob(reader.model, reader.state(*place), turn)
             states = [reader.random_state(place, rng) for _ in range(num_random)]
-            randoms = sum(utterance_bits(reader.model, state, turn) for state in states) / num_random
-        for name, value in (("true", true), ("random", randoms), ("none", none), ("characters", len(turn.text) + 1.0)):
-            columns[name].append(value)
-    return {name: np.array(values) for name, values in columns.items()}
+            others = sum(line_log_prob(reader.model, state, turn) for state in states) / num_random
+        rows.append((true, others, none, len(turn.text) + 1.0))
+    columns = np.array(rows).T
+    return dict(zip(("true", "random", "none", "characters"), [*(columns[:3] / -np.log(2)), columns[3]], strict=True))
 
 
 def next_speaker_accuracy(reader: ContextReader, names: Sequence[str]) -> float:
     """Return how often the likeliest of the speakers `names` is the true next one, where that is one of them."""
-    hits = []
+    model, hits = reader.model, []
+    assert isinstance(model, DialogueModel), "a model with a cast"
     for place in places(reader.scenes, first=1):
         speaker = reader.scenes[place.scene][place.position].speaker
         if speaker in names:
-            probs = next_speaker_probs(reader.model, reader.state(place.scene, place.position), names)
-            hits.append(probs[0].name == speaker)
+            hits.append(next_speaker_probs(model, reader.state(*place), names)[0].name == speaker)
     return float(np.mean(hits))
 
 
@@ -150,13 +127,13 @@ def identification_accuracy(
 
     Utterances of fewer than `min_words` words, and of other speakers, are left out.
     """
-    cast = reader.model.tokenizer.cast
-    indices = [cast.index(name) for name in names]
-    hits = []
+    model, hits = reader.model, []
+    assert isinstance(model, DialogueModel), "a model with a cast"
+    indices = [model.cast.index(name) for name in names]
     for place in places(reader.scenes):
         turn = reader.scenes[place.scene][place.position]
         if turn.speaker in names and len(turn.text.split()) >= min_words:
-            context = reader.state(place.scene, place.position) if with_context else reader.empty
+            context = reader.state(*place) if with_context else reader.empty
             scores = score(context, turn.text, expect_context=with_context)
             hits.append(names[int(scores[indices].argmax())] == turn.speaker)
     return float(np.mean(hits))
@@ -178,9 +155,9 @@ def next_line_accuracy(
         others = [other for other in places(reader.scenes) if other.scene != place.scene]
         drawn = [place, *rng.sample(others, num_candidates - 1)]
         lines = [reader.scenes[each.scene][each.position] for each in drawn]
-        context = reader.state(place.scene, place.position)
+        context = reader.state(*place)
         after, alone = (
-            np.array([_line_log_prob(reader.model, state, line, speakers_shown=speakers_shown) for line in lines])
+            np.array([_turn_log_prob(reader.model, state, line, speakers_shown=speakers_shown) for line in lines])
             for state in (context, reader.empty)
         )
         hits += [after.argmax() == 0, (after - alone).argmax() == 0]
@@ -188,14 +165,15 @@ def next_line_accuracy(
     return CandidateRanks(num_places, num_candidates, *(hits / num_places).tolist())
 
 
-def _line_log_prob(model: LanguageModel, context: DecoderState, line: Turn, *, speakers_shown: bool) -> float:
-    tokenizer = model.tokenizer
-    ids = encode_turn(tokenizer, line)
-    speakers = [ids[0]] if speakers_shown else list(range(tokenizer.num_text_tokens, len(tokenizer)))
-    log_probs = context.log_probs[speakers].astype(np.float64)
-    outputs = advance_batch(model, [context.model_state] * len(speakers), speakers)
-    for id in ids[1:-1]:
-        log_probs += [float(distribution[id]) for distribution, _ in outputs]
-        outputs = advance_batch(model, [state for _, state in outputs], [id] * len(speakers))
-    log_probs += [float(distribution[EOS_ID]) for distribution, _ in outputs]
-    return float(np.logaddexp.reduce(log_probs))
+def _turn_log_prob(model: LanguageModel, context: DecoderState, line: Turn, *, speakers_shown: bool) -> float:
+    assert isinstance(model, DialogueModel), "a model with a cast"
+    probs = {speaker.name: speaker.prob for speaker in next_speaker_probs(model, context)}
+    if speakers_shown:
+        prob = probs.get(line.speaker, probs[model.cast[-1]])
+        return float(np.log(prob)) + line_log_prob(model, context, line)
+    names = [name for name, prob in probs.items() if prob >= MIN_SPEAKER_PROB]
+    return float(
+        np.logaddexp.reduce(
+            [np.log(probs[name]) + line_log_prob(model, context, Turn(name, line.text)) for name in names]
+        )
+    )
