@@ -9,6 +9,7 @@ from textual.widget import Widget
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.events import TrainingEvent
     from lotr_tui.monitor.training_view import TrainingView
+    from lotr_tui.session.model_fetching import ModelFetch
 
 
 class TrainingChanged(Message, bubble=False):
@@ -20,6 +21,17 @@ class TrainingChanged(Message, bubble=False):
         """State of the training."""
         self.events = events
         """Events since the last message, oldest first."""
+
+
+class ModelFetchChanged(Message, bubble=False):
+    """Posted to every screen while SmolLM2 is being fetched, and once when that has ended."""
+
+    def __init__(self, fetch: "ModelFetch", *, has_ended: bool) -> None:
+        super().__init__()
+        self.fetch = fetch
+        """State of the fetching."""
+        self.has_ended = has_ended
+        """True if this is the last message."""
 
 
 class TemperatureChanged(Message):

@@ -1,7 +1,8 @@
 """`lotr-tui generate`: texts that continue or answer a prompt, and scenes."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
     from lotr_tui.cli.dialogue.options import DialogueOptions
 
-SAMPLING = "Sampling"
+SAMPLING = "Sampling, by default as in a new session with the model"
 """Section of the help text."""
 MAX_PROMPT_BYTES = 100_000
 """Maximum size of a prompt on standard input; a large model reads it in a minute or two."""
@@ -33,38 +34,40 @@ def generate(
     combination: "CombinationOptions | None" = None,
     precision: options.PrecisionOption = "auto",
     temperature: Annotated[
-        float, float_option("--temperature", help="From 0 (always the likeliest word) to 2.", rich_help_panel=SAMPLING)
-    ] = 0.8,
+        float | None,
+        float_option("--temperature", help="From 0 (always the likeliest word) to 2.", rich_help_panel=SAMPLING),
+    ] = None,
     top_k: Annotated[
-        int, int_option("--top-k", help="Sample from the N likeliest words; 0: from all.", rich_help_panel=SAMPLING)
-    ] = 0,
+        int | None,
+        int_option("--top-k", help="Sample from the N likeliest words; 0: from all.", rich_help_panel=SAMPLING),
+    ] = None,
     top_p: Annotated[
-        float,
+        float | None,
         float_option(
             "--top-p", help="Sample from the likeliest words up to this total probability.", rich_help_panel=SAMPLING
         ),
-    ] = 1.0,
+    ] = None,
     min_p: Annotated[
-        float,
+        float | None,
         float_option(
             "--min-p",
             help="Sample from words at least this probable, relative to the likeliest.",
             rich_help_panel=SAMPLING,
         ),
-    ] = 0.0,
+    ] = None,
     repetition_penalty: Annotated[
-        float,
+        float | None,
         float_option(
             "--repetition-penalty", help="Above 1: words already used become less likely.", rich_help_panel=SAMPLING
         ),
-    ] = 1.0,
+    ] = None,
     seed: Annotated[
         int | None,
         int_option("--seed", help="Random seed. Default: a new one, which is printed.", rich_help_panel=SAMPLING),
     ] = None,
     max_tokens: Annotated[
-        int, int_option("--max-tokens", help="Maximum words per text, or tokens.", rich_help_panel=SAMPLING)
-    ] = 30,
+        int | None, int_option("--max-tokens", help="Maximum words per text, or tokens.", rich_help_panel=SAMPLING)
+    ] = None,
     count: Annotated[
         int, int_option("--count", minimum=1, maximum=1_000_000, help="Number of texts, with consecutive seeds.")
     ] = 1,
@@ -86,14 +89,16 @@ def generate(
     """Continue or answer a prompt, or write a scene. The text goes to stdout, everything else to stderr."""
     from engine.generation.settings import SamplerSettings, check_seed, random_seed
 
-    settings = SamplerSettings(
-        repetition_penalty=repetition_penalty,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        max_tokens=max_tokens,
-    )
+    options_of_sampler = {
+        "repetition_penalty": repetition_penalty,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "max_tokens": max_tokens,
+    }
+    given: dict[str, Any] = {name: value for name, value in options_of_sampler.items() if value is not None}
+    SamplerSettings(**given)  # raises before the model is loaded
     first_seed = random_seed() if seed is None else seed
     check_seed(first_seed)
     check_seed(first_seed + count - 1)
@@ -107,13 +112,14 @@ def generate(
     from lotr_tui.session.session_model import load_session_model
 
     session_model = load_session_model(run or [], runs_dir, combination, precision)
+    settings = replace(session_model.default_settings.sampler, **given)
     tokenizer = session_model.model.tokenizer
     if text is not None and not tokenizer.is_open:  # reports bytes that are not UTF-8 like other symbols that it skips
         text = text.encode(errors="surrogateescape").decode(errors="replace")
     if system is not None and session_model.chat is None:
         name = shell_word(session_model.source or session_model.name)
         raise InvalidInputError(f"--system needs a model with a chat template, and {name} has none; leave it out")
-    if reply and tokenizer.cast:
+    if reply and session_model.cast:
         dialogue = dialogue or AnswerOptions()
     if isinstance(dialogue, SceneOptions):
         from lotr_tui.cli.dialogue.scenes import generate_scenes_on_console

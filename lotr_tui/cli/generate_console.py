@@ -6,20 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 
+from engine.data.script_form import encode_speaker, encode_turns
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.errors import printable
 from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.prompt import DecoderState, EncodedPrompt, list_shortened, prefill, prefill_prompt
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import encode_turns
 from engine.models.base import LanguageModel
 from lotr_tui import STARTED
 from lotr_tui.cli.console import print_json
 from lotr_tui.cli.dialogue.script import parse_script
 from lotr_tui.formatting import describe_finish_reason, displayable, token_noun
 from lotr_tui.session.conversation.chat import chat_ids
-from lotr_tui.session.model_abilities import ContextModel, chat_start
+from lotr_tui.session.model_abilities import ContextModel, chat_start, end_ids
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import REPLY_MODE_NOTE
 
@@ -40,6 +40,8 @@ class TextPrinter:
     """True to print one JSON object per text."""
     jsonl: bool
     """True to print one JSON object per token, and one at the end of each text."""
+    is_line: bool = False
+    """True if a text is a line of its own, without the space before its first word."""
 
     def print_text(
         self, events: Iterator[TokenEvent | Done], details: Mapping[str, object] | None = None, label: str = ""
@@ -60,7 +62,7 @@ class TextPrinter:
             self._print_plain(events, label)
 
     def _print_record(self, events: Iterator[TokenEvent | Done], details: Mapping[str, object]) -> None:
-        is_open = self.session_model.model.tokenizer.is_open
+        lead = " " if self.is_line or not self.session_model.model.tokenizer.is_open else ""
         pieces: list[str] = []
         tokens: list[dict[str, object]] = []
         first_token_seconds: float | None = None
@@ -73,7 +75,7 @@ class TextPrinter:
                 continue
             result = {
                 "prompt": self.prompt.text,
-                "text": "".join(pieces).removeprefix("" if is_open else " "),
+                "text": "".join(pieces).removeprefix(lead),
                 **details,
                 "tokens": tokens,
                 "unknown": self.prompt.unknown_tokens,
@@ -203,12 +205,14 @@ def _context_ids(session_model: SessionModel, prompt: EncodedPrompt) -> tuple[in
     """Return the token ids that the model reads before the text.
 
     An open vocabulary has line feeds, and a model that was trained with `<eos>` after each line reads them as `<eos>`.
-    The line feed at the end of a file does not belong to the prompt. A model of dialogues reads the lines of a script,
+    The line feed at the end of a file does not belong to the prompt. A model with a cast reads the lines of a script,
     of which the last is continued.
     """
     tokenizer = session_model.model.tokenizer
-    if tokenizer.cast:
-        return encode_turns(tokenizer, parse_script(prompt.text, tokenizer.cast))[:-1]
+    if session_model.cast:
+        *before, last = parse_script(prompt.text, session_model.cast)
+        head, text = encode_speaker(tokenizer, last.speaker), tokenizer.encode(f" {last.text}").tolist()
+        return (*encode_turns(tokenizer, before), *head, *text)
     if not tokenizer.is_open:
         return prompt.ids
     text = prompt.text.rstrip("\r\n")
@@ -219,9 +223,18 @@ def _context_ids(session_model: SessionModel, prompt: EncodedPrompt) -> tuple[in
 
 
 def generate_texts(
-    model: LanguageModel, state: DecoderState, ids: tuple[int, ...], settings: SamplerSettings, seeds: Sequence[int]
+    model: LanguageModel,
+    state: DecoderState,
+    ids: tuple[int, ...],
+    settings: SamplerSettings,
+    seeds: Sequence[int],
+    noise_context: tuple[int, ...] = (),
 ) -> Iterator[Iterator[TokenEvent | Done]]:
-    """Yield the events of the text of each seed, which continues `ids` from `state`. Several texts share batches."""
+    """Yield the events of the text of each seed, which continues `ids` from `state`. Several texts share batches.
+
+    `noise_context` are the ids of the lines before, if the text is a line of a conversation.
+    """
     for start in range(0, len(seeds), MAX_BATCH_SIZE):
-        requests = [GenerationRequest(state, ids, settings, seed) for seed in seeds[start : start + MAX_BATCH_SIZE]]
-        yield from demultiplex(generate_batch(model, requests), len(requests))
+        batch = seeds[start : start + MAX_BATCH_SIZE]
+        requests = [GenerationRequest(state, ids, settings, seed, noise_context) for seed in batch]
+        yield from demultiplex(generate_batch(model, requests, end_ids=end_ids(model)), len(requests))

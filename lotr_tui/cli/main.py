@@ -110,7 +110,7 @@ add_command(
     'lotr-tui generate "Where is Frodo"',
     'lotr-tui generate "The lamp" --count 3 --temperature 1.2',
     "cat prompt.txt | lotr-tui generate --json",
-    'lotr-tui generate "Where is the Ring?" --as GANDALF --to FRODO --best-of 8',
+    'lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF --best-of 8',
     "lotr-tui generate --scene --cast FRODO,SAM,GOLLUM --turns 8",
     'lotr-tui generate "Who are you?" --run gguf:smollm2.gguf --reply',
 )(generate)

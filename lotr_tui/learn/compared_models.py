@@ -22,7 +22,8 @@ from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from lotr_tui.learn.class_models import LABELS, ClassModelName, bundled_data_config
 from lotr_tui.learn.material import Cancelled, Loading, Material
-from lotr_tui.session.session_model import SessionModel, load_pretrained_session_model
+from lotr_tui.session.model_loading import ModelLoader
+from lotr_tui.session.session_model import SessionModel
 
 MAX_LINES, MAX_CHARACTERS = 40, 4_000
 """Held-out lines that are scored, and the characters after which no further line is added."""
@@ -253,7 +254,7 @@ def _data_mode(session_model: SessionModel) -> DataMode:
     """Return the mode of the training text of a model."""
     if session_model.run is not None:
         return read_config(session_model.run).data.mode
-    return "dialogue" if session_model.model.tokenizer.cast else "stream"
+    return "dialogue" if session_model.cast else "stream"
 
 
 def find_installed_model() -> str | None:
@@ -295,4 +296,4 @@ def _load_run(name: str, run: Path) -> Loading[LanguageModel]:
 
 def _load_real(name: str, cancelled: Cancelled) -> Loading[LanguageModel]:
     yield f"loading {INSTALLED_NAME}, which takes a few seconds …"
-    return load_pretrained_session_model(name).model
+    return ModelLoader([name])().model

@@ -1,13 +1,24 @@
-"""Sampled continuations of a text that are shown beside each other, with one seed."""
+"""Lines as a model reads them, and sampled continuations that are shown beside each other, with one seed."""
 
 from collections.abc import Callable, Sequence
 
+from engine.data.script_form import encode_speaker
+from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.generate import TextInProgress, sample_step
 from engine.generation.prompt import DecoderState
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable
+from lotr_tui.session.model_abilities import find_cast, reads_line_ends
+
+
+def encode_line(model: LanguageModel, line: str) -> tuple[int, ...]:
+    """Return the token ids of a line, which a model with a cast reads as said by someone."""
+    tokenizer = model.tokenizer
+    if not find_cast(model):
+        return tuple(tokenizer.encode(line).tolist())
+    return (*encode_speaker(tokenizer, SOMEONE), *tokenizer.encode(f" {line}").tolist())
 
 
 def continue_text(
@@ -43,8 +54,8 @@ def continue_text(
             pieces.append(event.piece)
             continue
         pieces.append(f" {LINE_END_MARK}")
-        if model.tokenizer.reads_line_ends:
+        if reads_line_ends(model):
             break
         text.state = DecoderState(*model.advance(text.state.model_state, EOS_ID))
         text.history.append(EOS_ID)
-    return " ".join(displayable("".join(pieces)).split())
+    return " ".join(displayable("".join(pieces)).replace("\n", f" {LINE_END_MARK} ").split())

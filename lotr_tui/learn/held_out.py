@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from engine.analysis.notebook_evaluation import notebook_rows, score_rows
 from engine.analysis.perplexity import evaluate
 from engine.analysis.token_scores import TokenScores, score_chunks
-from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
 from engine.data.arrays import Float64Array
 from engine.data.dataset import Dataset
 from engine.errors import CorpusError
@@ -15,6 +15,7 @@ from engine.models.base import LanguageModel
 from engine.models.ngram import Unigram
 from lotr_tui.formatting import truncate
 from lotr_tui.learn.material import Cancelled, ClassModel, Loading, Material
+from lotr_tui.session.model_abilities import find_cast
 from lotr_tui.session.training_text import is_line_mode
 
 MAX_HELD_OUT_TOKENS = 20_000
@@ -86,11 +87,16 @@ def _find_network(material: Material, dataset: Dataset, cancelled: Cancelled) ->
     return ClassModel(small.name, small.model, note)
 
 
+def tokenize_line(line: str, model: LanguageModel, *, eos_per_line: bool) -> TokenizedText:
+    """Tokenize a line as a model reads it, after the name of someone if the model has a cast."""
+    return tokenize_with_offsets(line, model.tokenizer, eos_per_line=eos_per_line, cast=find_cast(model))
+
+
 def has_certain_word(
     line: str, model: LanguageModel, *, eos_per_line: bool, cancelled: Cancelled = lambda: False
 ) -> bool:
     """Return True if a word of the line after the first one is nearly certain for a model."""
-    tokens = tokenize_with_offsets(line, model.tokenizer, eos_per_line=eos_per_line)
+    tokens = tokenize_line(line, model, eos_per_line=eos_per_line)
     scores = TokenScores(tokens, model.tokenizer)
     for chunk in score_chunks(model, tokens, cancelled):
         scores.add_chunk(chunk)

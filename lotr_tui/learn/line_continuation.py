@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.data.speakers import SOMEONE
 from engine.generation.generate import Done, generate_from
 from engine.generation.prompt import prefill_prompt
 from engine.generation.sampling import top_tokens
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable, format_lone_token
+from lotr_tui.learn.continuation import encode_line
+from lotr_tui.session.model_abilities import end_ids, reads_line_ends
 
 NUM_NEXT_TOKENS = 5
 
@@ -28,9 +29,7 @@ class LineContinuation:
 def continue_line(
     model: LanguageModel, line: str, max_tokens: int, cancelled: Callable[[], bool] = lambda: False
 ) -> LineContinuation:
-    """Continue a line with the most likely token each time, up to the end of the line.
-
-    A model of a dialogue reads the line as said by someone.
+    """Continue a line with the most likely token each time, up to the end of the line; see `encode_line`.
 
     Args:
         model: The model.
@@ -39,18 +38,17 @@ def continue_line(
         cancelled: Returns True to end the text early; called before each token.
     """
     tokenizer = model.tokenizer
-    ids = tokenizer.encode(line).tolist()
-    if tokenizer.cast:
-        ids.insert(0, tokenizer.speaker_id(SOMEONE))
+    ids = encode_line(model, line)
     state = prefill_prompt(model, ids)
     top_ids, top_log_probs = top_tokens(state.log_probs[None], NUM_NEXT_TOKENS)
     next_tokens = tuple(
-        (format_lone_token(tokenizer.tokens[id], ends_text=tokenizer.reads_line_ends), math.exp(log_prob))
+        (format_lone_token(tokenizer.tokens[id], ends_text=reads_line_ends(model)), math.exp(log_prob))
         for id, log_prob in zip(top_ids[0].tolist(), top_log_probs[0].tolist(), strict=True)
     )
     settings = SamplerSettings(temperature=0, max_tokens=max_tokens)
     pieces: list[str] = []
-    for event in generate_from(model, state, ids, settings, 0, cancelled, is_first_token=False):
+    events = generate_from(model, state, ids, settings, 0, cancelled, is_first_token=False, end_ids=end_ids(model))
+    for event in events:
         if isinstance(event, Done):
             pieces.append(f" {LINE_END_MARK}" if event.reason == "eos" else "")
             break

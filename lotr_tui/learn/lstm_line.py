@@ -16,7 +16,7 @@ from lotr_tui.formatting import format_lone_token
 
 @dataclass(frozen=True)
 class LineReading:
-    """Steps of an LSTM along a line: `<eos>`, in a model with a cast the speaker, and the tokens of the line."""
+    """Steps of an LSTM along a line: `<eos>`, in a dialogue model the speaker's name, and the tokens of the line."""
 
     names: tuple[str, ...]
     """Names `[steps]` of the tokens for display."""
@@ -43,16 +43,20 @@ class LineReading:
         return max(0, int(np.searchsorted(self.starts, cursor, side="left")) - 1)
 
 
-def read_line(lstm: NumpyLSTM, text: str, before: LineReading | None = None) -> LineReading:
-    """Read a line, reusing the steps of the line before where both start with the same tokens."""
+def read_line(
+    lstm: NumpyLSTM, text: str, before: LineReading | None = None, *, cast: Sequence[str] = ()
+) -> LineReading:
+    """Read a line, reusing the steps of the line before where both start with the same tokens.
+
+    The LSTM of a dialogue model with a `cast` reads the line of a script.
+    """
     tokenizer = lstm.tokenizer
-    tokens = tokenize_with_offsets(text, tokenizer)
+    tokens = tokenize_with_offsets(text, tokenizer, cast=cast)
     ids, starts, ends = [EOS_ID], [-1], [0]
     for index, id in enumerate(tokens.ids.tolist()):
-        if tokens.has_speakers and (speaker := int(tokens.line_speakers[index])) >= 0:
-            label = next((span for span in tokens.label_spans.tolist() if span[1] <= tokens.start_offsets[index]), None)
-            start, end = label or (-1, 0)
-            ids, starts, ends = [*ids, speaker], [*starts, start], [*ends, end]
+        for name_token in tokens.heads.get(index, ()):
+            start, end = tokens.label_spans[0].tolist() if len(tokens.label_spans) else (-1, 0)
+            ids, starts, ends = [*ids, name_token], [*starts, start], [*ends, end]
         ids.append(id)
         starts.append(int(tokens.start_offsets[index]))
         ends.append(int(tokens.end_offsets[index]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from engine.generation.prompt import DecoderState, prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
-from lotr_tui.learn.continuation import continue_text
+from lotr_tui.learn.continuation import continue_text, encode_line
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class ReadLine:
 
 
 def read_line(model: LanguageModel, text: str) -> ReadLine:
-    """Read a line with a model."""
-    ids = tuple(model.tokenizer.encode(text).tolist())
+    """Read a line with a model, as `encode_line` encodes it."""
+    ids = encode_line(model, text)
     return ReadLine(text, ids, prefill_prompt(model, ids))
 
 

@@ -6,12 +6,14 @@ from typing import Literal
 
 from engine.analysis.perplexity import evaluate
 from engine.errors import printable
+from engine.models.base import LanguageModel
 from engine.models.ngram import KneserNey
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs.combine import CombinationOptions, ModelCombiner
 from engine.runs.directory import epoch_model_name, resolve_run
-from engine.runs.loading import load_model
-from lotr_tui.session.session_model import SessionModel, load_pretrained_session_model
+from engine.runs.loading import LoadedModel, load_model
+from lotr_tui.session.model_loading import ModelLoader
+from lotr_tui.session.session_model import SessionModel
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> SessionMode
         CorpusError: If the corpus is missing or has changed.
     """
     if is_pretrained_name(choice.run):
-        return load_pretrained_session_model(choice.run)
+        return ModelLoader([choice.run])()
     loaded = load_model(resolve_run(choice.run, runs_dir), choice.epoch)
     if choice.kind == "run":
         return SessionModel.from_loaded(loaded)
@@ -71,9 +73,14 @@ def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> SessionMode
         combined = combiner.combine(CombinationOptions(mixture=True))
         valid = evaluate(combined.model, combiner.dataset.valid).perplexity
         description = f"{combined.describe()} · valid {valid:.1f}"
-        return SessionModel(choice.name, description, combined.model, corpus=corpus, run=loaded.path)
+        return SessionModel(choice.name, description, _follow_script(loaded, combined.model), corpus, loaded.path)
     model = combiner.kneser_ney
     known = loaded.kneser_ney_perplexity
     valid = evaluate(model, combiner.dataset.valid).perplexity if known is None else known
     description = f"{model.order}-gram counts · valid {valid:.1f}"
-    return SessionModel(choice.name, description, model, corpus=corpus, run=loaded.path)
+    return SessionModel(choice.name, description, _follow_script(loaded, model), corpus, loaded.path)
+
+
+def _follow_script(loaded: LoadedModel, model: LanguageModel) -> LanguageModel:
+    """Return a model of the text of a run as a dialogue model, if the run is one."""
+    return model if loaded.dialogue_parts is None else loaded.dialogue_parts.wrap(model)

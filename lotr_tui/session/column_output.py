@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from engine.data.speakers import display_name
-from engine.data.tokenizers.base import Tokenizer
+from engine.data.script_form import encode_speaker
+from engine.data.speakers import SOMEONE, display_name
 from engine.errors import PromptError
 from engine.generation.columns import GenerationColumn, generated_words
 from engine.generation.generate import Done, TokenEvent
@@ -12,12 +12,12 @@ from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun
-from lotr_tui.session.conversation.cast import Roles, speaker_in
+from lotr_tui.session.conversation.cast import Roles
 from lotr_tui.session.conversation.chat import chat_ids
 from lotr_tui.session.conversation.entries import word_to_continue
 from lotr_tui.session.conversation.generation import context_ids, to_prompt_line
 from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.model_abilities import answers_by_template, chat_start
+from lotr_tui.session.model_abilities import answers_by_template, chat_start, find_cast, reads_line_ends
 from lotr_tui.session.settings import ReplyMode
 
 
@@ -99,7 +99,7 @@ class ColumnSlot:
     """None while the model is being loaded."""
     temperature: float
     speaker: str = ""
-    """Member of the cast who says the text; empty for the speaker of the context."""
+    """Canonical name of who says the text; empty for the speaker of the context."""
 
     def column(self, prompt: str, context: "PromptContext", settings: SamplerSettings) -> GenerationColumn:
         """Prepare the output for a text that continues or answers `prompt`, and return what to generate.
@@ -110,13 +110,17 @@ class ColumnSlot:
         assert self.model is not None
         tokenizer = self.model.tokenizer
         self.output.noun = token_noun(tokenizer)
-        self.output.marks_line_ends = not tokenizer.reads_line_ends
+        self.output.marks_line_ends = not reads_line_ends(self.model)
         is_continued = context.reply_mode == "continue"
         self.output.continued_prompt = to_prompt_line(prompt, tokenizer) if is_continued else ""
         settings = replace(settings, temperature=self.temperature)
         if answers_by_template(self.model, context.reply_mode):
             return GenerationColumn(self.model, context.chat_ids(prompt, self.model), settings, chat_start(self.model))
-        return GenerationColumn(self.model, context.token_ids(prompt, tokenizer, self.speaker), settings)
+        ids = context.token_ids(prompt, self.model, self.speaker)
+        if not find_cast(self.model) or is_continued:
+            return GenerationColumn(self.model, ids, settings)
+        head = encode_speaker(tokenizer, context.speaker(self.speaker))
+        return GenerationColumn(self.model, ids, settings, lines_before=ids[: len(ids) - len(head)])
 
 
 @dataclass(frozen=True)
@@ -153,16 +157,18 @@ class PromptContext:
             number, reply = number + 1, reply.turn.previous_reply
         return number
 
-    def token_ids(self, prompt: str, tokenizer: Tokenizer, speaker: str = "") -> tuple[int, ...]:
+    def speaker(self, chosen: str) -> str:
+        """Return who says the text: `chosen`, or if that is empty the speaker of `roles`, or else someone."""
+        return chosen or self.roles.speaker or SOMEONE
+
+    def token_ids(self, prompt: str, model: LanguageModel, speaker: str = "") -> tuple[int, ...]:
         """Return the token ids that a model reads before its first word: the earlier turns and the prompt.
 
-        A model with a cast speaks as `speaker`, or as the speaker of `roles` if that is empty, or else as someone.
+        A model with a cast reads a script, which ends in the name of `self.speaker(speaker)` or in a line of it.
         """
-        line = to_prompt_line(prompt, tokenizer, self.reply_mode)
-        roles = self.roles
-        if tokenizer.cast:
-            roles = roles._replace(speaker=speaker_in(tokenizer.cast, speaker or roles.speaker))
-        return tuple(context_ids(tokenizer, line, self.reply_mode, self.previous_reply, roles))
+        line = to_prompt_line(prompt, model.tokenizer, self.reply_mode)
+        roles = self.roles._replace(speaker=self.speaker(speaker))
+        return tuple(context_ids(model, line, self.reply_mode, self.previous_reply, roles))
 
     def chat_ids(self, prompt: str, model: LanguageModel) -> tuple[int, ...]:
         """Return the token ids that a model with a chat template reads before its first word."""

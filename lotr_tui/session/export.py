@@ -3,7 +3,7 @@
 Conversations with speakers read like a script, except in JSON, which has all replies and their figures. The JSON has
 this shape (figures that are not finite are null):
 
-    {"format": "lotr-tui session", "version": 4, "name": ..., "model": ..., "started": Unix time in seconds,
+    {"format": "lotr-tui session", "version": 5, "name": ..., "model": ..., "started": Unix time in seconds,
      "replies": [{"id": 0, "parent_id": id or null, "parent_offset": number of the parent's tokens before this reply,
                   "prompt": text or null, "reply_mode": "conversation", "continue" or "reply",
                   "text": pieces of the tokens, without the space before the first word,

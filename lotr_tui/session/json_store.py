@@ -57,15 +57,15 @@ def os_error_reason(error: BaseException | None) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or "unknown error"
 
 
-def check_version(version: object, supported: int, oldest: int | None = None) -> None:
+def check_version(version: object, supported: int) -> None:
     """Refuse the version number of a file that another release of lotr-tui wrote in another format.
 
     Raises:
-        InvalidInputError: If `version` is not between `oldest` (None: `supported`) and `supported`.
+        InvalidInputError: If `version` is not `supported`.
     """
     if type(version) is not int or version < 1:
         raise InvalidInputError(f"version is missing or not a whole number; expected {supported}")
     if version > supported:
         raise InvalidInputError(f"written by a newer lotr-tui (format {version}); update lotr-tui to read it")
-    if version < (supported if oldest is None else oldest):
+    if version < supported:
         raise InvalidInputError(f"written by an older lotr-tui (format {version}); use that release to read it")

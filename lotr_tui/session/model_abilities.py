@@ -1,11 +1,14 @@
-"""Abilities of models by others that the session uses: a chat template, a limited context, and how fast they are."""
+"""Abilities of models that the session uses: a cast, a chat template, a limited context, and how fast they are."""
 
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from engine.data.tokenizers.base import TokenIds
 from engine.generation.prompt import DecoderState
+from engine.generation.sampling import END_OF_TEXT
 from engine.models.base import LanguageModel, LogProbs, ModelState
+from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate
 from lotr_tui.session.settings import ReplyMode
 
@@ -19,9 +22,6 @@ class ChatModel(Protocol):
 
     chat: ChatTemplate | None
     """Form of a conversation; None if the model has no chat template."""
-
-    def start_chat(self) -> ModelState:
-        """Return the state from which the ids of `ChatTemplate.encode` are read."""
 
 
 @runtime_checkable
@@ -43,9 +43,32 @@ class SharedMemoryModel(Protocol):
         """Return the identity of the memory that `state` shares with others, and its size in bytes."""
 
 
+def find_cast(model: LanguageModel) -> tuple[str, ...]:
+    """Return the speakers that a model knows, of which the last stands for all others; empty if it knows none.
+
+    A model with a cast reads and writes a script (`engine.data.script_form`).
+    """
+    return model.cast if isinstance(model, DialogueModel) else ()
+
+
+def end_ids(model: LanguageModel) -> TokenIds:
+    """Return the tokens that end a reply: of a model with a cast those that end a line, and else `<eos>`."""
+    return model.tokenizer.line_end_ids if find_cast(model) else END_OF_TEXT
+
+
+def reads_line_ends(model: LanguageModel) -> bool:
+    """Return True if line breaks are ordinary characters for a model, and `<eos>` ends a whole text."""
+    return model.tokenizer.reads_line_ends or bool(find_cast(model))
+
+
+def split_dialogue(model: LanguageModel, state: ModelState) -> tuple[LanguageModel, ModelState]:
+    """Return the language model inside a dialogue model with its state; another model is returned as it is."""
+    return (model.model, state.model_state) if isinstance(model, DialogueModel) else (model, state)
+
+
 def is_slow(model: LanguageModel) -> bool:
     """Return True if reading a token may delay the keyboard, so that screens must call the model in a thread."""
-    return bool(getattr(model, "is_slow", False))
+    return bool(getattr(model.model if isinstance(model, DialogueModel) else model, "is_slow", False))
 
 
 def find_chat_template(model: LanguageModel) -> ChatTemplate | None:
@@ -54,14 +77,13 @@ def find_chat_template(model: LanguageModel) -> ChatTemplate | None:
 
 
 def answers_by_template(model: LanguageModel, reply_mode: ReplyMode) -> bool:
-    """Return True if a model without speakers answers by its chat template in a reply mode."""
-    return reply_mode == "conversation" and not model.tokenizer.cast and find_chat_template(model) is not None
+    """Return True if a model without a cast answers by its chat template in a reply mode."""
+    return reply_mode == "conversation" and not find_cast(model) and find_chat_template(model) is not None
 
 
 def chat_start(model: LanguageModel) -> DecoderState:
     """Return the state before the ids of a model's chat template, which has no log-probabilities."""
-    assert isinstance(model, ChatModel), "the model has a chat template"
-    return DecoderState(NO_LOG_PROBS, model.start_chat())
+    return DecoderState(NO_LOG_PROBS, model.start())
 
 
 def has_log_probs(state: DecoderState) -> bool:

@@ -2,14 +2,13 @@
 
 A file begins with `{"session": {...}}`, followed by one `{"reply": {...}}` per reply. A later line replaces an
 earlier one: of the session, or of the reply with the same id (after the reply was named or continued). A token is a
-list `[id, text, logprob, prob, rank, entropy, piece]`, in which a figure that is not finite is null. Early files of
-version 2 have no piece. Files of version 2 have no speakers and scores, and those of version 3 no system prompts.
+list `[id, text, logprob, prob, rank, entropy, piece]`, in which a figure that is not finite is null.
 """
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any, NamedTuple
@@ -17,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 from msgspec import Meta
 
 from engine.data.speakers import MAX_NAME_CHARACTERS
-from engine.data.tokenizers.base import EOS, TokenizerName, is_open_vocabulary
+from engine.data.tokenizers.base import TokenizerName, is_open_vocabulary
 from engine.errors import InvalidInputError
 from engine.generation.generate import FinishReason
 from engine.generation.settings import MAX_SEED, SamplerSettings
@@ -27,11 +26,8 @@ from lotr_tui.session.json_store import check_version
 from lotr_tui.session.reply_token import ReplyToken
 from lotr_tui.session.settings import MAX_SYSTEM_PROMPT_CHARACTERS, ReplyMode
 
-VERSION, OLDEST_VERSION = 4, 2
-"""Format of a session file that is written, and the oldest one that is read.
-
-Format 1 had other field names, format 2 no speakers, and format 3 no system prompts.
-"""
+VERSION = 5
+"""Format of a session file. In earlier ones, speakers were tokens."""
 MAX_LINE_BYTES = 16_000_000
 """Size limit of a line, which takes up to 27 times as much memory once parsed; 100,000 tokens take 8 MB."""
 MAX_REPLIES, MAX_TOKENS = 200_000, 1_500_000
@@ -54,8 +50,8 @@ class SavedToken(NamedTuple):
     """Probability after the sampler chain."""
     rank: Index
     entropy: Figure | None
-    piece: str | None = None
-    """Text that the token adds to the text before it, with its space; None in files of earlier versions."""
+    piece: str
+    """Text that the token adds to the text before it, with its space."""
 
     @classmethod
     def from_token(cls, token: ReplyToken) -> "SavedToken":
@@ -117,7 +113,7 @@ class SavedReply:
 
 def join_pieces(tokens: Iterable[SavedToken]) -> str:
     """Return the text of tokens that were read from a file."""
-    return "".join([token.piece or "" for token in tokens])
+    return "".join([token.piece for token in tokens])
 
 
 @dataclass(frozen=True)
@@ -203,8 +199,8 @@ def parse_session(name: str, content: bytes) -> SavedSession:
     if header is None:
         raise InvalidInputError("the first line does not describe a session")
     _check_tree(replies)
-    complete = tuple(_with_pieces(replies))
-    return SavedSession(name, header.model, header.started, complete, current_id if current_id in replies else None)
+    current_id = current_id if current_id in replies else None
+    return SavedSession(name, header.model, header.started, tuple(replies.values()), current_id)
 
 
 def parse_line(line: bytes) -> tuple[str, dict[str, Any]]:
@@ -229,7 +225,7 @@ def decode_header(record: dict[str, Any]) -> SessionHeader:
     Raises:
         InvalidInputError: If the line is of another format, or if a field is missing or invalid.
     """
-    check_version(record.get("version"), VERSION, OLDEST_VERSION)
+    check_version(record.get("version"), VERSION)
     return decode(SessionHeader, record)
 
 
@@ -261,33 +257,3 @@ def _check_tree(replies: Mapping[int, SavedReply]) -> None:
                 f"parent_offset {reply.parent_offset} of reply {reply.id} is out of range; "
                 f"its parent has {num_parent_tokens} tokens"
             )
-
-
-def _with_pieces(replies: Mapping[int, SavedReply]) -> Iterator[SavedReply]:
-    """Yield the replies with the pieces that files of earlier versions lack; their tokens are words."""
-    starts_line: dict[int, bool] = {}
-    for id, reply in sorted(replies.items()):  # parents come before their replies
-        if reply.prompt is not None or reply.parent_id is None:
-            starts_line[id] = reply.reply_mode != "continue"
-        elif reply.parent_offset:
-            starts_line[id] = replies[reply.parent_id].tokens[reply.parent_offset - 1].text == EOS
-        else:
-            starts_line[id] = starts_line[reply.parent_id]
-    for id, reply in replies.items():
-        if all(token.piece is not None for token in reply.tokens):
-            yield reply
-            continue
-        texts_before = (EOS if starts_line[id] else "", *(token.text for token in reply.tokens))
-        yield replace(
-            reply,
-            tokens=tuple(
-                token._replace(piece=_word_piece(token.text, before))
-                for token, before in zip(reply.tokens, texts_before, strict=False)
-            ),
-        )
-
-
-def _word_piece(text: str, text_before: str) -> str:
-    if text == EOS:
-        return "\n"
-    return text if text_before == EOS else f" {text}"

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE
-from engine.data.tokenizers.base import speaker_text
+from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, display_name
 from engine.errors import printable
 from lotr_tui.session.conversation.cast import STRANGER
 from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken, join_pieces
@@ -15,11 +14,11 @@ class ScriptLine(NamedTuple):
     """Line of a script, printable on one line."""
 
     speaker: str
-    """Name in upper case; empty for a text without speakers."""
+    """Name as a script has it, such as "Gandalf"; empty for a text without speakers."""
     text: str
 
     def __str__(self) -> str:
-        return f"{speaker_text(self.speaker)}{self.text}" if self.speaker else self.text
+        return f"{self.speaker}: {self.text}" if self.speaker else self.text
 
 
 @dataclass(frozen=True)
@@ -51,19 +50,20 @@ class _SavedTurn(NamedTuple):
         prompt, text = printable(prompt), printable(text)
         is_dialogue = self.answer.reply_mode == "conversation"
         if prompt:
-            yield ScriptLine((self.start.speaking_as or STRANGER) if is_dialogue else "", prompt)
+            yield ScriptLine(display_name(self.start.speaking_as or STRANGER) if is_dialogue else "", prompt)
         if text:
-            yield ScriptLine(self.answer.speaker or (self._model_name if is_dialogue else ""), text)
+            speaker = display_name(self.answer.speaker)
+            yield ScriptLine(speaker or (self._model_name if is_dialogue else ""), text)
 
     @property
     def _model_name(self) -> str:
         """Speaker of an answer without a cast: the name of a model with a chat template, or else someone."""
         is_chat = self.answer.tokenizer == "pretrained"
-        return printable(self.answer.model).upper()[:MAX_NAME_CHARACTERS] if is_chat else SOMEONE
+        return printable(self.answer.model)[:MAX_NAME_CHARACTERS] if is_chat else display_name(SOMEONE)
 
 
 def to_text(session: SavedSession) -> str:
-    """Return the visible lines of a session as a script, "NAME: text", with an empty line between two scenes.
+    """Return the visible lines of a session as a script, "Name: text", with an empty line between two scenes.
 
     A model can be trained on the script of conversations. Texts without speakers have no names.
     """

@@ -9,29 +9,24 @@ from typing import TYPE_CHECKING, cast
 
 from engine.config import BUNDLED
 from engine.data.speakers import display_name
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
-from engine.data.tokenizers.bytes import ByteTokenizer
+from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, TrainingEvent
-from engine.generation.turns import Turn, next_speaker_probs, read_turns
 from engine.models.base import LanguageModel
-from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs.dialogue_parts import read_dialogue_parts
-from engine.runs.directory import CONFIG_FILE
+from engine.runs.directory import CONFIG_FILE, read_config
 from engine.runs.loading import LoadedModel, load_model_by_name
-from engine.runtime.background_import import pause_garbage_collection, preload_torch, share_interpreter
-from engine.runtime.process import limit_openmp_spinning
 from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import format_perplexity, plural
-from lotr_tui.session.conversation.cast import answering_cast, speaking_role
+from lotr_tui.session.conversation.cast import answering_cast
 from lotr_tui.session.conversation.speaker_labels import MAX_NAME_WIDTH
-from lotr_tui.session.model_abilities import find_chat_template, is_slow
-from lotr_tui.session.settings import ReplyMode
+from lotr_tui.session.model_abilities import find_cast, find_chat_template, is_slow
+from lotr_tui.session.settings import ModelSettings, ReplyMode, default_model_settings
 
 if TYPE_CHECKING:
-    from engine.models.pretrained.loading import LoadingProgress
+    from engine.models.pretrained.base import LoadingProgress
     from engine.models.pretrained.model import PretrainedModel
     from engine.runs.combine import CombinationOptions
     from lotr_tui.monitor.training_view import TrainingView
@@ -40,10 +35,9 @@ EXAMPLE_PROMPTS = ("Bilbo Baggins is", "Where is Frodo", "The lamp")
 """Prompts that the interface suggests, if the model knows all their words."""
 FIRST_SPEAKER = "GANDALF"
 """Speaker that the user is invited to talk to, if the model knows him."""
-GREETING = "Hello."
 _NAME_SEPARATORS = re.compile(r"[-_. ]")
 MAX_INTRODUCED_SPEAKERS = 6
-"""Speakers that the first line of a transcript names: those who are likely to answer a stranger's greeting."""
+"""Speakers that the first line of a transcript names: those with most lines in the training text."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class SessionModel:
     run: Path | None = None
     """Run directory; of several combined runs the first. None for a model by others."""
     predicts_eos: bool = True
-    """True if the training text has `<eos>` after every line, so that the model can answer and stop."""
+    """True if the training text has `<eos>` after every line, so that the model can answer without a cast, and stop."""
     answers_depend_on_prompt: bool = False
     """True if each training line followed the line it answers; False if the lines were shuffled."""
     source: str = ""
@@ -85,7 +79,7 @@ class SessionModel:
             parts.append("in int8")
         data = loaded.config.data
         return cls(
-            loaded.name, " · ".join(parts), loaded.model, data.corpus, loaded.path, predicts_eos=data.mode != "stream"
+            loaded.name, " · ".join(parts), loaded.model, data.corpus, loaded.path, predicts_eos=data.mode == "line"
         )
 
     @classmethod
@@ -111,10 +105,9 @@ class SessionModel:
         run = (runs_dir or default_runs_dir()) / view.started.run
         if not (run / CONFIG_FILE).is_file():
             return cls(view.started.run, description, event.model)
-        model = event.model
-        if model.tokenizer.cast:
-            model = read_dialogue_parts(run).wrap(model, run)
-        return cls(view.started.run, description, model, run=run)
+        mode = read_config(run).data.mode
+        model = read_dialogue_parts(run).wrap(event.model) if mode == "dialogue" else event.model
+        return cls(view.started.run, description, model, run=run, predicts_eos=mode == "line")
 
     @property
     def is_slow(self) -> bool:
@@ -125,6 +118,17 @@ class SessionModel:
     def chat(self) -> ChatTemplate | None:
         """Chat template of a model without a cast; None if it has none."""
         return None if self.cast else find_chat_template(self.model)
+
+    @property
+    def settings_name(self) -> str:
+        """Name under which the settings of the model are kept."""
+        return self.source or self.name
+
+    @property
+    def default_settings(self) -> ModelSettings:
+        """How the model answers until the user changes that."""
+        is_pretrained = self.model.tokenizer.name == "pretrained"
+        return default_model_settings(is_pretrained=is_pretrained, is_chat=self.chat is not None)
 
     @property
     def is_by_others(self) -> bool:
@@ -140,7 +144,7 @@ class SessionModel:
     @property
     def cast(self) -> tuple[str, ...]:
         """Speakers that the model knows, of which the last stands for all others; empty if it knows none."""
-        return self.model.tokenizer.cast
+        return find_cast(self.model)
 
     @property
     def knows_speakers(self) -> bool:
@@ -166,10 +170,7 @@ class SessionModel:
             )
         if not self.knows_speakers:
             return f'Type "{self.example_prompt()}" and press enter.'
-        names: Sequence[str] = answering_cast(self.cast, "")
-        if isinstance(self.model, DialogueModel) and self.model.turn_model is not None:
-            greeted = read_turns(self.model, [Turn(speaking_role(self.cast, ""), GREETING)])
-            names = [speaker.name for speaker in next_speaker_probs(self.model, greeted, names)]
+        names = answering_cast(self.cast, "")
         first = FIRST_SPEAKER if FIRST_SPEAKER in names else names[0]
         others = [display_name(name) for name in names if name != first]
         text = f"Say hello to {display_name(first)}."
@@ -202,27 +203,27 @@ class SessionModel:
 
 
 def load_session_model(
-    names: Sequence[str | None],
+    names: Sequence[str],
     runs_dir: Path | None,
     combination: "CombinationOptions | None" = None,
     precision: str = "auto",
+    on_progress: "Callable[[LoadingProgress], None] | None" = None,
 ) -> SessionModel:
-    """Load the model of a run or of one of its epochs (None: the bundled model), or a combination of several runs.
+    """Load the model of a run or of one of its epochs, or a combination of several runs; without names, the default.
 
-    A name such as `hf:owner/name` or `gguf:FILE` loads a model by others.
+    A name such as `hf:owner/name` or `gguf:FILE` loads a model by others. A large model calls `on_progress`. A screen
+    calls `ModelLoader` instead, in a thread.
 
     Raises:
         InvalidInputError: If a model is missing or damaged, or if the runs cannot be combined.
     """
-    pretrained = next((name for name in names if name is not None and is_pretrained_name(name)), None)
-    if pretrained is not None:
-        if len(names) > 1 or combination is not None:
-            raise InvalidInputError(
-                f"{pretrained} is a model by others and cannot be combined; leave out other runs, --mixture, --cache "
-                "and --dynamic"
-            )
-        return load_pretrained_session_model(pretrained, precision=precision)
-    runs = [load_model_by_name(name, runs_dir, precision) for name in names or [None]]
+    pretrained = next((name for name in names if is_pretrained_name(name)), None)
+    if pretrained is not None and (len(names) > 1 or combination is not None):
+        raise InvalidInputError(
+            f"{pretrained} is a model by others and cannot be combined; leave out other runs, --mixture, --cache "
+            "and --dynamic"
+        )
+    runs = [load_model_by_name(name, runs_dir, precision, on_progress) for name in names or (None,)]
     if combination is None and len(runs) == 1:
         return SessionModel.from_loaded(runs[0])
     from engine.runs.combine import CombinationOptions, ModelCombiner  # deferred: most sessions do not need them
@@ -235,34 +236,5 @@ def load_session_model(
         combined.model,
         data.corpus,
         runs[0].path,
-        predicts_eos=data.mode != "stream",
+        predicts_eos=data.mode == "line",
     )
-
-
-def load_pretrained_session_model(
-    name: str, on_progress: "Callable[[LoadingProgress], None] | None" = None, *, precision: str = "auto"
-) -> SessionModel:
-    """Load a model by others with `load_model_by_name`, and prepare what the screens look up in its vocabulary.
-
-    Loading takes seconds, during which other threads keep running: see `background_import`.
-
-    Raises:
-        InvalidInputError: If the model cannot be loaded.
-    """
-    parse_pretrained_name(name)  # before anything is imported
-    limit_openmp_spinning()
-    share_interpreter()
-    preload_torch()
-    with pause_garbage_collection():
-        loaded = load_model_by_name(name, precision=precision, on_progress=on_progress)
-        _warm_up_tokenizer(loaded.decoder.tokenizer)
-    return SessionModel.from_loaded(loaded)
-
-
-def _warm_up_tokenizer(tokenizer: Tokenizer) -> None:
-    """Compute the tables of a vocabulary, which would otherwise delay the first key that needs them."""
-    tokenizer.word_starts  # noqa: B018 - a cached property
-    if isinstance(tokenizer, ByteTokenizer):
-        tokenizer.word_ends  # noqa: B018 - a cached property
-        tokenizer.ids_with_prefix(b"a")
-    tokenizer.token_to_id  # noqa: B018 - a cached property

@@ -15,19 +15,25 @@ from engine.storage.files import app_home, read_limited, write_atomically
 from engine.storage.schema import decode, parse_json
 from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
 
-VERSION, OLDEST_VERSION = 3, 2
-"""Format of the settings file that is written, and the oldest one that is read; format 1 had other field names."""
+VERSION = 4
+"""Format of the settings file; earlier ones had the settings of the models in common."""
 MAX_PACE = 1000.0
 MAX_ANSWERS = 64
 """Maximum number of answers that are drawn for a turn; the engine has the same one, in a module that imports numpy."""
 DEFAULT_SAMPLER = SamplerSettings(temperature=0.7, min_p=0.05, max_tokens=40)
-"""Sampling controls of a new user, with which small models speak more fluently than with a temperature alone."""
+"""Sampling controls of a new model, with which small models speak more fluently than with a temperature alone."""
+PRETRAINED_SAMPLER = replace(DEFAULT_SAMPLER, repetition_penalty=1.05, max_tokens=100)
+"""Sampling controls of a large model by others, also with an adapter: it ends its lines, but repeats its own words."""
+CHAT_SAMPLER = replace(PRETRAINED_SAMPLER, max_tokens=200)
+"""Sampling controls of a model that answers by its chat template, which is seldom one line."""
 MAX_SYSTEM_PROMPT_CHARACTERS = 2000
 """Maximum length of a system prompt."""
 EXAMPLE_SYSTEM_PROMPT = "You are Gandalf, the wizard. Answer in one or two sentences."
 """System prompt that the interface offers as an example."""
 MAX_RECENT_MODELS = 8
 """Maximum number of models by others that are offered again."""
+MAX_MODELS = 100
+"""Number of models whose settings are kept; those that were changed last."""
 MAX_MODEL_NAME_CHARACTERS = 4096
 """Maximum length of the name of a model by others, which may be a path."""
 MAX_SETTINGS_BYTES = 1_000_000
@@ -45,28 +51,42 @@ REPLY_MODE_NOTE = (
 
 
 @dataclass(frozen=True)
+class ModelSettings:
+    """How one model answers, and in which roles."""
+
+    sampler: SamplerSettings = field(default_factory=lambda: DEFAULT_SAMPLER)
+    best_of: int = 0
+    """Number of answers that are drawn for a turn; 0 draws several where that is fast, and 1 turns the choice off."""
+    speaking_as: str = ""
+    """Speaker of the user's lines in a conversation; empty for a stranger."""
+    answering: str = ""
+    """Speaker who answers; empty lets the model choose."""
+
+    def __post_init__(self) -> None:
+        check_best_of(self.best_of)
+        for name, value in (("speaking_as", self.speaking_as), ("answering", self.answering)):
+            if not value.isprintable() or len(value) > MAX_NAME_CHARACTERS:
+                raise InvalidInputError(f"{name} {value[:MAX_NAME_CHARACTERS]!r} is not a name; leave it empty")
+
+
+@dataclass(frozen=True)
 class Settings:
     """Values that are kept across sessions."""
 
     theme: str = "shire"
     """Name of a Textual theme or of one of the app's own; only the app can check that the theme exists."""
-    sampler: SamplerSettings = field(default_factory=lambda: DEFAULT_SAMPLER)
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    """Settings of each model that the user has changed them for, by its name, the latest last."""
     pace: float = 25.0
     """Tokens per second on the screen; 0 shows tokens as fast as they are generated."""
     reply_mode: ReplyMode = "conversation"
     """Mode that the user chose last; a model that cannot be used in it is used in its own default mode."""
-    speaking_as: str = ""
-    """Speaker of the user's lines in a conversation; empty for a stranger."""
-    answering: str = ""
-    """Speaker who answers; empty lets the model choose."""
     system_prompt: str = ""
     """Text that tells a model with a chat template who it is; empty for the one of the template."""
-    chat_max_tokens: int = 200
-    """Maximum number of tokens of an answer by a chat template, which is seldom one line."""
     recent_models: tuple[str, ...] = ()
     """Names of the models by others that were used last, the latest first."""
-    best_of: int = 0
-    """Number of answers that are drawn for a turn; 0 draws several where that is fast, and 1 turns the choice off."""
+    first_model: Literal["", "smollm2", "lstm"] = ""
+    """Answer to the question of the first start; empty before it was asked."""
     preview_unit: PreviewUnit = "word"
     keymap: Mapping[str, str] = field(default_factory=dict)
     """Keys that replace the defaults, by binding id, in the format of `App.set_keymap`: "ctrl+l,f5"."""
@@ -86,16 +106,11 @@ class Settings:
             raise InvalidInputError(
                 f"reply_mode {self.reply_mode!r} is unknown; use {' or '.join(get_args(ReplyMode))}"
             )
-        for name, value in (("speaking_as", self.speaking_as), ("answering", self.answering)):
-            if not value.isprintable() or len(value) > MAX_NAME_CHARACTERS:
-                raise InvalidInputError(f"{name} {value[:MAX_NAME_CHARACTERS]!r} is not a name; leave it empty")
+        if len(self.models) > MAX_MODELS or not all(map(_is_model_name, self.models)):
+            raise InvalidInputError(f"models are not the settings of up to {MAX_MODELS} models; leave the field empty")
         check_system_prompt(self.system_prompt)
-        replace(self.sampler, max_tokens=self.chat_max_tokens)  # raises if out of range
-        if len(self.recent_models) > MAX_RECENT_MODELS or not all(
-            name.isprintable() and len(name) <= MAX_MODEL_NAME_CHARACTERS for name in self.recent_models
-        ):
+        if len(self.recent_models) > MAX_RECENT_MODELS or not all(map(_is_model_name, self.recent_models)):
             raise InvalidInputError(f"recent_models are not up to {MAX_RECENT_MODELS} names; leave the list empty")
-        check_best_of(self.best_of)
         if self.preview_unit not in get_args(PreviewUnit):
             raise InvalidInputError(
                 f"preview_unit {self.preview_unit!r} is unknown; use {' or '.join(get_args(PreviewUnit))}"
@@ -108,7 +123,7 @@ class Settings:
 
     def to_json(self) -> str:
         """Return the content of a settings file."""
-        record = asdict(replace(self, keymap=dict(self.keymap)))
+        record = asdict(replace(self, keymap=dict(self.keymap), models=dict(self.models)))
         return json.dumps({"version": VERSION, **record}, indent=2) + "\n"
 
     @classmethod
@@ -121,10 +136,7 @@ class Settings:
         record = parse_json(text)
         if not isinstance(record, dict):
             raise InvalidInputError("expected an object with settings")
-        version = record.pop("version", None)
-        check_version(version, VERSION, OLDEST_VERSION)
-        if version == OLDEST_VERSION and record.get("reply_mode") == "continue":
-            del record["reply_mode"]  # it was the default, and was saved with any other setting
+        check_version(record.pop("version", None), VERSION)
         return decode(cls, record)
 
 
@@ -136,8 +148,8 @@ def settings_file() -> Path:
 class SettingsStore:
     """Current settings and the file that keeps them.
 
-    If two sessions run, the last change of each setting wins: a session writes only the settings that it has changed.
-    All sampling controls are one setting. `save` may run in another thread.
+    If two sessions run, the last change of each setting wins: a session writes only the settings that it has changed,
+    and of `models` only the models whose settings it has changed. `save` may run in another thread.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -155,13 +167,17 @@ class SettingsStore:
         return bool(self._unsaved)
 
     def change(self, **changes: Any) -> None:
-        """Change some settings of this session; `save` writes them.
+        """Change some settings of this session; `save` writes them. Models outside `models` stay as they are.
 
         Raises:
             InvalidInputError: If a value is out of range; nothing has changed.
         """
-        changed = replace(self.current, **changes)
+        models = self.current.models
+        changed_models = {name: each for name, each in changes.pop("models", {}).items() if each != models.get(name)}
+        changed = _changed(self.current, {**changes, "models": changed_models})
         different = {name: value for name, value in changes.items() if value != getattr(self.current, name)}
+        if changed_models:
+            different["models"] = {**self._unsaved.get("models", {}), **changed_models}
         self.current = changed
         self._unsaved = {**self._unsaved, **different}
 
@@ -178,7 +194,7 @@ class SettingsStore:
                 return self._failures.report(notice)  # a file that could not be set aside must not be overwritten
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.path, replace(stored or current, **unsaved).to_json().encode())
+                write_atomically(self.path, _changed(stored or current, unsaved).to_json().encode())
             except (OSError, RunError) as error:
                 cause = error if isinstance(error, OSError) else error.__cause__
                 return self._failures.report(
@@ -209,6 +225,24 @@ class SettingsStore:
             return None, f"{quarantine_file(self.path, error)}; the defaults are used"
 
 
+def default_model_settings(*, is_pretrained: bool, is_chat: bool) -> ModelSettings:
+    """Return how a model answers until the user changes that.
+
+    Args:
+        is_pretrained: True if the model is by others, also with an adapter.
+        is_chat: True if it answers by a chat template.
+    """
+    return ModelSettings(CHAT_SAMPLER if is_chat else PRETRAINED_SAMPLER if is_pretrained else DEFAULT_SAMPLER)
+
+
+def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Return settings after changes; of `models`, the changed ones become the latest."""
+    changed = changes.get("models", {})
+    others = [item for item in settings.models.items() if item[0] not in changed]
+    models = dict([*others, *changed.items()][-MAX_MODELS:])
+    return replace(settings, **{**changes, "models": models})
+
+
 def check_best_of(best_of: int) -> None:
     """Raise an InvalidInputError if a number of answers to draw for a turn is out of range."""
     if not 0 <= best_of <= MAX_ANSWERS:
@@ -231,6 +265,10 @@ def check_pace(pace: float) -> None:
     """Raise an InvalidInputError if a pace, in words per second, is out of range."""
     if not 0 <= pace <= MAX_PACE:  # NaN fails the comparison
         raise InvalidInputError(f"pace {pace} is out of range; use 0 (full speed) to {MAX_PACE:g} words per second")
+
+
+def _is_model_name(name: str) -> bool:
+    return name.isprintable() and len(name) <= MAX_MODEL_NAME_CHARACTERS
 
 
 def _is_key_name(name: str) -> bool:

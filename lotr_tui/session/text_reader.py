@@ -1,9 +1,9 @@
-"""Reader of texts for slow models, which runs in a thread and can be cancelled."""
+"""Reader of texts, which keeps what a model has read and can be cancelled; for a slow model it runs in a thread."""
 
 import threading
 from collections.abc import Callable
 
-from engine.generation.prompt import DecoderState, last_word_start, prefill, reopen_last_word
+from engine.generation.prompt import DecoderState, prefill, reopen_last_word
 from engine.models.base import advance_tokens
 from lotr_tui.session.conversation.read_text import ReadText, UnreadText
 from lotr_tui.session.model_abilities import NO_LOG_PROBS, chat_start, has_log_probs
@@ -32,7 +32,8 @@ class TextReader:
 
     def _read(self, text: UnreadText, cancelled: Callable[[], bool]) -> DecoderState | None:
         model, ids = text.model, text.ids
-        end = last_word_start(model.tokenizer, ids) if text.reopens_last_word else len(ids)
+        settled = text.num_settled
+        end = settled if text.reopens_last_word else len(ids)
         states = self._known_states(text)
         usable = [at for at, state in states.items() if at < end or (at == end and has_log_probs(state))]
         num_read = max(usable, default=0)
@@ -42,9 +43,9 @@ class TextReader:
         while num_read < end:
             if cancelled():
                 return None
-            chunk = ids[num_read : min(end, num_read + CHUNK_TOKENS)]
-            state = DecoderState(*advance_tokens(model, state.model_state, chunk))
-            num_read += len(chunk)
+            stop = min(settled if num_read < settled else end, num_read + CHUNK_TOKENS)
+            state = DecoderState(*advance_tokens(model, state.model_state, ids[num_read:stop]))
+            num_read = stop
             states[num_read] = state
             self._keep(text, states, end)
         last_states = [state]

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from engine.analysis.activations import BATCH_SIZE, ActivationName, TopActivations, find_top_activations
 from engine.data.lines import Line
-from engine.data.tokenizers.base import TokenIds, speaker_text
+from engine.data.script_form import speaker_head
+from engine.data.speakers import SOMEONE
+from engine.data.tokenizers.base import TokenIds
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runtime.worker import Cancellation
 from lotr_tui.formatting import token_noun
-from lotr_tui.session.conversation.cast import speaker_in
 from lotr_tui.session.training_text import load_matching_training_data
 
 UnitId = tuple[int, int, ActivationName]
@@ -22,6 +23,7 @@ class UnitSearch:
     def __init__(self, run: Path, decoder: NumpyLSTM, unit: UnitId) -> None:
         self.unit = unit
         self._source_lines: Sequence[Line] = ()
+        self._has_speakers = False
         self._run, self._decoder = run, decoder
         self._total_steps = self._completed_steps = 0
 
@@ -38,10 +40,10 @@ class UnitSearch:
     def line_text(self, line_index: int) -> str:
         """Return a searched line as written in the corpus; it may have line breaks that the model did not read.
 
-        For a model with a cast, the line begins with the name of its speaker.
+        In dialogue mode, the line begins with the name of its speaker.
         """
-        line, cast = self._source_lines[line_index], self._decoder.tokenizer.cast
-        return (speaker_text(speaker_in(cast, line.speaker)) if cast else "") + line.text
+        line = self._source_lines[line_index]
+        return f"{speaker_head(line.speaker or SOMEONE)} {line.text}" if self._has_speakers else line.text
 
     def results(self, cancellation: Cancellation) -> Iterator[TopActivations]:
         """Load the training text, search it, and yield the one result.
@@ -54,18 +56,14 @@ class UnitSearch:
         """
         data = load_matching_training_data(self._run, self._decoder.tokenizer)
         self._source_lines, self._total_steps = data.train_source_lines, count_search_steps(data.train_lines)
+        self._has_speakers = bool(data.cast)
 
         def count_step() -> bool:
             self._completed_steps += 1
             return cancellation()
 
         layer, unit, activation = self.unit
-        tokenizer, speakers = self._decoder.tokenizer, list[int]()
-        if cast := tokenizer.cast:
-            speakers = [tokenizer.speaker_id(speaker_in(cast, line.speaker)) for line in self._source_lines]
-        yield find_top_activations(
-            self._decoder, data.train_lines, layer, unit, activation, cancelled=count_step, speakers=speakers
-        )
+        yield find_top_activations(self._decoder, data.train_lines, layer, unit, activation, cancelled=count_step)
 
 
 def count_search_steps(lines: Sequence[TokenIds]) -> int:

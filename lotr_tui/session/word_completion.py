@@ -5,44 +5,44 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from engine.data.script_form import encode_speaker
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
-from engine.generation.prompt import DecoderState, continued_decoder, prefill, reopen_last_word
+from engine.generation.prompt import DecoderState, continued_decoder, prefill
 from engine.models.base import LanguageModel
-from lotr_tui.session.conversation.cast import speaking_role
+from lotr_tui.session.conversation.cast import STRANGER
 from lotr_tui.session.conversation.generation import to_prompt_line
 from lotr_tui.session.conversation.read_text import UnreadText
-from lotr_tui.session.next_tokens import NextTokenPreview
-from lotr_tui.session.prefix_cache import PrefixCache
+from lotr_tui.session.model_abilities import find_cast
 from lotr_tui.session.text_reader import TextReader
 
 MIN_LETTERS = 2
 """Minimum length of a word that is completed: after one letter too many words are possible."""
-
-
 MAX_TOKENS = 24
 """Maximum number of tokens that complete a word in an open vocabulary."""
 
 
 class WordCompleter:
-    """Completer of the last word of a prompt.
+    """Completer of the last word of a prompt, which keeps what the model has read.
 
-    In a closed vocabulary it takes the most probable word, or the corpus's first one where the preview has no
-    probabilities. In an open vocabulary it appends the most probable token until a token starts another word.
+    In a closed vocabulary it takes the most probable word. In an open vocabulary it appends the most probable token
+    until a token starts another word.
     """
 
-    def __init__(self, preview: NextTokenPreview) -> None:
-        self._preview = preview
+    def __init__(self) -> None:
+        self._reader = TextReader()
         self._tokenizer: Tokenizer | None = None
         self._sorted_tokens: list[tuple[str, int]] = []
         """The words of `_tokenizer` with their ids, in alphabetical order."""
-        self._prefix_cache: PrefixCache | None = None
 
-    def complete(self, model: LanguageModel, text: str) -> str:
-        """Return the rest of the last word of `text`; "" if the word is complete, unknown or too short."""
+    def complete(self, model: LanguageModel, text: str, cancelled: Callable[[], bool] = lambda: False) -> str:
+        """Return the rest of the last word of `text`; "" if it is complete, unknown or too short, or if cancelled.
+
+        This takes long with a slow model, so use a thread.
+        """
         tokenizer = model.tokenizer
         if isinstance(tokenizer, ByteTokenizer):
-            return self._complete_by_tokens(model, tokenizer, text)
+            return self._complete_by_tokens(model, tokenizer, text, cancelled)
         *before, (_, end, word) = [
             (0, -1, ""),
             *((start, end, text[start:end].lower()) for start, end, _ in tokenizer.spans(text)),
@@ -51,30 +51,30 @@ class WordCompleter:
             return ""
         if tokenizer is not self._tokenizer:
             self._tokenizer = tokenizer
-            self._sorted_tokens = sorted(
-                (token, id) for id, token in enumerate(tokenizer.tokens[: tokenizer.num_text_tokens]) if id > EOS_ID
-            )
+            self._sorted_tokens = sorted((token, id) for id, token in enumerate(tokenizer.tokens) if id > EOS_ID)
         start = bisect_left(self._sorted_tokens, (word,))
         stop = bisect_left(self._sorted_tokens, (word + chr(0x10FFFF),))
         ids = [id for _, id in self._sorted_tokens[start:stop]]
         if not ids:
             return ""
         ids_before = tokenizer.encode(text[: before[-1][1]] if len(before) > 1 else "").tolist()
-        log_probs = self._preview.log_probs_in_draft(model, ids_before)
-        best = min(ids) if log_probs is None else ids[int(np.argmax(log_probs[ids]))]
-        completed = tokenizer.tokens[best]
+        state = self._reader.read(UnreadText(model, ids_before), cancelled)
+        if state is None:
+            return ""
+        completed = tokenizer.tokens[ids[int(np.argmax(state.log_probs[ids]))]]
         stem = completed.partition("'")[0]  # "bilbo" for "bilbo's": the rest is soon typed, but not soon deleted
         return (stem if stem in tokenizer and len(stem) >= len(word) else completed)[len(word) :]
 
-    def _complete_by_tokens(self, model: LanguageModel, tokenizer: ByteTokenizer, text: str) -> str:
+    def _complete_by_tokens(
+        self, model: LanguageModel, tokenizer: ByteTokenizer, text: str, cancelled: Callable[[], bool]
+    ) -> str:
         if not ends_inside_word(text):
             return ""
-        if self._prefix_cache is None or self._prefix_cache.model is not model:
-            self._prefix_cache = PrefixCache(model)
-        lead = [tokenizer.speaker_id(speaking_role(tokenizer.cast, ""))] if tokenizer.cast else []
-        ids = lead + tokenizer.encode(to_prompt_line(text)).tolist()
-        state = reopen_last_word(tokenizer, ids, self._prefix_cache.read(ids))
-        return _greedy_rest(model, tokenizer, ids, state)
+        line = to_prompt_line(text)
+        head, line = (encode_speaker(tokenizer, STRANGER), f" {line}") if find_cast(model) else ((), line)
+        ids = [*head, *tokenizer.encode(line).tolist()]
+        state = self._reader.read(UnreadText(model, ids, reopens_last_word=True), cancelled)
+        return "" if state is None else _greedy_rest(model, tokenizer, ids, state, cancelled)
 
 
 def ends_inside_word(text: str) -> bool:
@@ -82,25 +82,12 @@ def ends_inside_word(text: str) -> bool:
     return all(map(is_word_character, text[-MIN_LETTERS:].rjust(MIN_LETTERS)))
 
 
-def complete_slowly(reader: TextReader, model: LanguageModel, text: str, cancelled: Callable[[], bool]) -> str:
-    """Return the rest of the last word of `text`, as `WordCompleter` does for an open vocabulary.
-
-    This takes long with a slow model, so use a thread; `reader` keeps what the model has read of a text.
-    """
-    tokenizer = model.tokenizer
-    if not isinstance(tokenizer, ByteTokenizer) or not ends_inside_word(text):
-        return ""
-    ids = tokenizer.encode(to_prompt_line(text)).tolist()
-    state = reader.read(UnreadText(model, ids, reopens_last_word=True), cancelled)
-    return "" if state is None else _greedy_rest(model, tokenizer, ids, state, cancelled)
-
-
 def _greedy_rest(
     model: LanguageModel,
     tokenizer: ByteTokenizer,
     ids: Sequence[int],
     state: DecoderState,
-    cancelled: Callable[[], bool] = lambda: False,
+    cancelled: Callable[[], bool],
 ) -> str:
     """Return the likeliest rest of the last word of a text, from the `state` to continue it."""
     decoder = continued_decoder(tokenizer, ids[: len(ids) - state.num_reread_tokens])

@@ -3,7 +3,7 @@
 import time
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.script_form import Turn, encode_speaker, encode_turn
 from engine.generation.prompt import prefill
 from engine.generation.turns import generate_turn
 from engine.models.dialogue import DialogueModel
@@ -11,7 +11,6 @@ from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.turn_features import SpokenLine
 from engine.models.turn_taking import TurnModel
 from lotr_tui.session.session_model import SessionModel
-from tests.support.app import VOCABULARY
 from tests.support.conversations import SETTINGS, finish_reply
 from tests.support.models import random_weights
 from tests.support.open_models import bpe_tokenizer
@@ -27,20 +26,22 @@ SCENES = (
 """Speakers of the scenes from which the models learn who speaks after whom."""
 
 
-def dialogue_model(cast=CAST, tokenizer=VOCABULARY, eos_bias=-1.0):
-    """Return a dialogue model with random weights; a higher bias of `<eos>` makes its lines shorter."""
-    tokenizer = tokenizer.with_cast(cast)
+def dialogue_model(cast=CAST, end_bias=-1.0, scale=0.6):
+    """Return a dialogue model with random weights; a higher bias of the line ends makes its lines shorter.
+
+    Words are likelier than bytes, so that its lines can be read again as the same tokens.
+    """
+    tokenizer = bpe_tokenizer()
     config = ModelConfig(embedding_size=12, hidden_size=12)
-    weights = random_weights(config, tokenizer, scale=0.6)
-    weights["output.bias"][EOS_ID] = eos_bias
+    weights = random_weights(config, tokenizer, scale=scale)
+    weights["output.bias"][[text == " " or text[0] != " " for text in tokenizer.tokens]] -= 20
+    weights["output.bias"][tokenizer.line_end_ids] = end_bias
     scenes = [[SpokenLine(cast.index(name), "") for name in scene if name in cast] for scene in SCENES]
-    return DialogueModel(NumpyLSTM(config, tokenizer, weights), TurnModel.fit(cast, scenes))
+    return DialogueModel(NumpyLSTM(config, tokenizer, weights), cast, TurnModel.fit(cast, scenes))
 
 
-def dialogue_session_model(cast=CAST, *, is_open=False):
-    """Return the session model of a dialogue model, of words or with `is_open` of byte pairs."""
-    model = dialogue_model(cast, tokenizer=bpe_tokenizer() if is_open else VOCABULARY)
-    return SessionModel("scenes", "a small dialogue model", model)
+def dialogue_session_model(cast=CAST, end_bias=-1.0):
+    return SessionModel("scenes", "a small dialogue model", dialogue_model(cast, end_bias), predicts_eos=False)
 
 
 def finish_scene(conversation):
@@ -68,12 +69,11 @@ def text_of(reply):
 def ids_before(reply):
     """Return the ids of the lines before a reply, written out from the tree."""
     tokenizer, previous = reply.session_model.model.tokenizer, reply.turn.previous_reply
-    ids = [] if previous is None else [*ids_before(previous), tokenizer.speaker_id(previous.speaker)]
+    ids = [] if previous is None else [*ids_before(previous), *encode_speaker(tokenizer, previous.speaker)]
     if previous is not None:
-        ids += [*(token.id for token in previous.tokens), EOS_ID]
+        ids += [*(token.id for token in previous.tokens), *tokenizer.encode("\n").tolist()]
     if reply.prompt:
-        role = tokenizer.speaker_id(reply.speaking_as or "STRANGER")
-        ids += [role, *tokenizer.encode(reply.prompt).tolist(), EOS_ID]
+        ids += encode_turn(tokenizer, Turn(reply.speaking_as or "STRANGER", reply.prompt))
     return ids
 
 

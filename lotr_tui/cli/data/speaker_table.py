@@ -22,13 +22,13 @@ MAX_PAIRS = 10
 
 
 def describe_speakers(summary: DatasetSummary, config: DataConfig) -> str:
-    """Return the number of speakers, and how many of them have a token of their own."""
+    """Return the number of speakers, and how many of them are in the cast."""
     count = f"{len(summary.speakers):,}"
     if not summary.cast:
         return count
     return (
         f"{count}, of whom {len(summary.cast) - 1:,} with at least {plural(config.min_speaker_lines, 'line')} in train "
-        f"are the cast; the others are {display_name(SOMEONE)}"
+        "are the cast"
     )
 
 

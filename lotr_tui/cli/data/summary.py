@@ -7,11 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.config import DataConfig
-from engine.data.dataset import Dataset, load_dataset, summarize_dataset
+from engine.data.dataset import load_dataset, summarize_dataset
 from engine.errors import printable
 from lotr_tui.cli.console import make_console, make_table, print_json
 from lotr_tui.cli.data.speaker_table import describe_pairs, describe_speakers, make_speaker_table
-from lotr_tui.formatting import plural
 
 
 def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
@@ -40,7 +39,7 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
         ("rows", f"{summary.num_rows:,}"),
         ("lines", f"{summary.num_lines:,}{f' longer than {limit} characters' if limit >= 0 else ''}"),
         (unit, f"{summary.num_tokens:,}, {summary.num_distinct_tokens:,} distinct"),
-        ("vocabulary", f"{summary.vocabulary_size:,}: {_describe_vocabulary(dataset, config)}"),
+        ("vocabulary", f"{summary.vocabulary_size:,}: {_describe_vocabulary(config)}"),
         ("mode", f"{dataset.mode}, split by {config.split}, split seed {config.split_seed}"),
         ("scenes", f"{summary.num_scenes:,}, of {config.scene_lines} lines or fewer"),
         ("speakers", describe_speakers(summary, config)),
@@ -63,14 +62,8 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
     console.print(splits)
 
 
-def _describe_vocabulary(dataset: Dataset, config: DataConfig) -> str:
+def _describe_vocabulary(config: DataConfig) -> str:
     """Return what the tokens of the vocabulary are."""
-    speakers = f", and {plural(len(dataset.tokenizer.cast), 'speaker')}" if dataset.tokenizer.cast else ""
-    return f"{_describe_text_tokens(config)}{speakers}"
-
-
-def _describe_text_tokens(config: DataConfig) -> str:
-    """Return what the tokens of the texts are."""
     if config.tokenizer == "bpe":
         return "end of line, 256 bytes, and pairs of tokens that are frequent in train"
     if config.tokenizer == "characters":

@@ -45,7 +45,7 @@ def print_tokens_as_json(text: str, tokenizer: Tokenizer) -> None:
     print_json(
         {
             "tokenizer": tokenizer.name,
-            "vocabulary_size": tokenizer.num_text_tokens,
+            "vocabulary_size": len(tokenizer),
             "characters": len(text),
             "unknown": [span.text for span in tokenizer.unknown_spans(text)],
             "tokens": tokens,
@@ -71,7 +71,7 @@ def print_tokens(text: str, tokenizer: Tokenizer, source: str) -> None:
         plural(len(text), "character"),
         *([f"{len(text) / len(spans):.1f} characters per token"] if spans else []),
         *([f"unknown: {', '.join(printable(span.text) for span in unknown)}"] if unknown else []),
-        f"{tokenizer.name}, {tokenizer.num_text_tokens:,} tokens, {source}",
+        f"{tokenizer.name}, {len(tokenizer):,} tokens, {source}",
     ]
     console.print(" · ".join(parts), soft_wrap=True)
 

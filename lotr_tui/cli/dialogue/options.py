@@ -17,15 +17,14 @@ DEFAULT_TURNS = 8
 
 AsOption = Annotated[
     str | None,
-    typer.Option("--as", metavar="NAME", help="Speaker who answers the prompt.", rich_help_panel=DIALOGUE),
+    typer.Option(
+        "--as", metavar="NAME", help="Speaker who says the prompt. Default: a stranger.", rich_help_panel=DIALOGUE
+    ),
 ]
 ToOption = Annotated[
     str | None,
     typer.Option(
-        "--to",
-        metavar="NAME",
-        help="Speaker who said the prompt, and gets the answer. Default: someone unknown.",
-        rich_help_panel=DIALOGUE,
+        "--to", metavar="NAME", help="Speaker who answers. Default: the likeliest one.", rich_help_panel=DIALOGUE
     ),
 ]
 BestOfOption = Annotated[
@@ -71,17 +70,17 @@ TurnsOption = Annotated[
 class AnswerOptions:
     """Options of an answer to the prompt."""
 
+    speaking_as: str | None = None
+    """Name of the speaker who says the prompt, as typed; None for a stranger."""
     speaker: str | None = None
     """Name of the speaker who answers, as typed; None for the likeliest."""
-    listener: str | None = None
-    """Name of the speaker who said the prompt, as typed; None for a stranger."""
     num_answers: int | None = None
     """Number of answers to choose from; None: one, or several where they have to be compared."""
 
     @property
     def used_option(self) -> str:
         """The option that asks for an answer by a speaker, for messages."""
-        return "--as" if self.speaker is not None else "--to" if self.listener is not None else "--best-of"
+        return "--as" if self.speaking_as is not None else "--to" if self.speaker is not None else "--best-of"
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,8 @@ DialogueOptions = AnswerOptions | SceneOptions
 
 def parse_dialogue(
     *,
-    speaker: AsOption = None,
-    listener: ToOption = None,
+    speaking_as: AsOption = None,
+    speaker: ToOption = None,
     best_of: BestOfOption = None,
     scene: SceneOption = False,
     cast: CastOption = None,
@@ -115,7 +114,7 @@ def parse_dialogue(
     Raises:
         InvalidInputError: If options of an answer and of a scene are mixed.
     """
-    answer = {"--as": speaker, "--to": listener, "--best-of": best_of}
+    answer = {"--as": speaking_as, "--to": speaker, "--best-of": best_of}
     given = [name for name, value in answer.items() if value is not None]
     if scene:
         if given:
@@ -125,4 +124,4 @@ def parse_dialogue(
     for name, value in (("--cast", cast), ("--turns", turns)):
         if value is not None:
             raise InvalidInputError(f"{name} has no effect without --scene; give both")
-    return AnswerOptions(speaker, listener, best_of) if given else None
+    return AnswerOptions(speaking_as, speaker, best_of) if given else None

@@ -5,15 +5,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from engine.data.tokenizers.base import speaker_text
+from engine.data.script_form import Turn, encode_turns, speaker_head, turn_text
 from engine.generation.generate import Done, TokenEvent, tokens_per_second
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import SceneEvent, Turn, TurnStart, encode_turns, generate_scene, read_turns
+from engine.generation.turns import SceneEvent, TurnStart, generate_scene, read_turns
 from lotr_tui.cli.console import print_json
 from lotr_tui.cli.dialogue.interrupts import defer_interrupt
 from lotr_tui.cli.dialogue.options import SceneOptions
 from lotr_tui.cli.dialogue.prompt import read_prompt
-from lotr_tui.cli.dialogue.script import check_has_cast, find_cast, format_turn
+from lotr_tui.cli.dialogue.script import check_has_cast, find_cast
 from lotr_tui.cli.generate_console import print_piece
 from lotr_tui.formatting import plural, token_noun
 from lotr_tui.session.session_model import SessionModel
@@ -40,10 +40,9 @@ def generate_scenes_on_console(
 
     `as_json` prints one JSON object per scene, `jsonl` one per turn. An interrupted scene is printed as far as it is.
     """
-    model = session_model.model
-    check_has_cast(model.tokenizer.cast, session_model.name, "--scene")
-    cast = find_cast(options.cast, model.tokenizer.cast)
-    turns, encoded = read_prompt(prompt, model.tokenizer)
+    model = check_has_cast(session_model.model, session_model.name, "--scene")
+    cast = find_cast(options.cast, model.cast)
+    turns, encoded = read_prompt(prompt, model)
     state, history = read_turns(model, turns), encode_turns(model.tokenizer, turns)
     printer = _ScenePrinter(turns, as_json=as_json, jsonl=jsonl)
     for number, seed in enumerate(seeds):
@@ -59,7 +58,6 @@ def generate_scenes_on_console(
                     {
                         "prompt": encoded.text,
                         "given": [asdict(turn) for turn in turns],
-                        "unknown": encoded.unknown_tokens,
                         "turns": record.turns,
                         "seed": seed,
                         **asdict(settings),
@@ -86,7 +84,7 @@ class _ScenePrinter:
         """Begin a scene, given its number, with the lines that the user gave."""
         self._scene = scene
         if self._is_plain:
-            script = "".join(f"{format_turn(turn)}\n" for turn in self._given)
+            script = "".join(map(turn_text, self._given))
             print_piece(f"\n{script}" if scene else script)
 
     def print_event(self, event: SceneEvent, turn: Row | None) -> None:
@@ -96,10 +94,9 @@ class _ScenePrinter:
         elif turn is not None and self._is_plain:
             print_piece("\n")
         elif self._is_plain and isinstance(event, TurnStart):
-            print_piece(speaker_text(event.speaker))
+            print_piece(speaker_head(event.speaker))
         elif self._is_plain and isinstance(event, TokenEvent):
-            piece = event.piece.lstrip() if event.index == 0 else event.piece
-            print_piece(_LINE_BREAK.sub(" ", piece))
+            print_piece(_LINE_BREAK.sub(" ", event.piece))
 
 
 class _SceneRecord:

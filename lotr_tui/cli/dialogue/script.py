@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 
 from engine.analysis.labelled_lines import read_label
+from engine.data.script_form import Turn
 from engine.data.speakers import SOMEONE, find_speaker
-from engine.data.tokenizers.base import speaker_text
 from engine.errors import InvalidInputError, PromptError, shell_word
-from engine.generation.turns import Turn
+from engine.models.base import LanguageModel
+from engine.models.dialogue import DialogueModel
 
 
 def parse_script(text: str, cast: Sequence[str], speaker: str = SOMEONE) -> list[Turn]:
     """Return the turns of a script, whose lines have the form "NAME: text".
 
-    A name is of `cast`, in any case, or in capitals, and then SOMEONE says the line. A line without a name continues
-    the line before it; `speaker` says the first line if it has no name. Empty lines are left out.
+    A name is of `cast`, in any case, or any name in capitals. A line without a name continues the line before it;
+    `speaker` says the first line if it has no name. Empty lines are left out.
 
     Raises:
         PromptError: If a name has no text.
@@ -33,18 +34,18 @@ def parse_script(text: str, cast: Sequence[str], speaker: str = SOMEONE) -> list
     return turns
 
 
-def format_turn(turn: Turn) -> str:
-    """Return a turn as a line of a script."""
-    return f"{speaker_text(turn.speaker)}{turn.text}"
+def check_has_cast(model: LanguageModel, run: str, use: str) -> DialogueModel:
+    """Return a model that knows speakers; for another one, raise an error that names the option that needs them.
 
-
-def check_has_cast(cast: Sequence[str], run: str, use: str) -> None:
-    """Raise an InvalidInputError if a model knows no speakers, which `use` needs: an option or command."""
-    if not cast:
-        raise InvalidInputError(
-            f"{use} needs a model that knows speakers, and {shell_word(run)} does not; "
-            "train one: lotr-tui train --mode dialogue"
-        )
+    Raises:
+        InvalidInputError: If the model of `run` knows no speakers, which `use` needs: an option or command.
+    """
+    if isinstance(model, DialogueModel):
+        return model
+    raise InvalidInputError(
+        f"{use} needs a model that knows speakers, and {shell_word(run)} does not; "
+        "train one: lotr-tui train --mode dialogue"
+    )
 
 
 def find_cast(names: Sequence[str] | None, cast: Sequence[str]) -> tuple[str, ...] | None:

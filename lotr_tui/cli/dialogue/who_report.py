@@ -9,13 +9,15 @@ from rich.text import Text
 
 from engine.analysis.speaker_posterior import SpeakerGuess, SpeakerPosterior, WordEvidence
 from engine.analysis.written_speakers import guess_written_speaker, read_script
+from engine.data.script_form import Turn, turn_text
 from engine.errors import InvalidInputError, printable, shell_word
 from engine.generation.prompt import encode_prompt
-from engine.generation.turns import Turn, read_turns
+from engine.generation.turns import read_turns
+from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.loading import LoadedModel
 from lotr_tui.cli.console import MIN_TERMINAL_WIDTH, make_console, print_json
-from lotr_tui.cli.dialogue.script import format_turn, parse_script
+from lotr_tui.cli.dialogue.script import parse_script
 from lotr_tui.cli.generate_console import report_unknown_text
 from lotr_tui.cli.model_names import report_name
 from lotr_tui.formatting import format_percent, plural, truncate
@@ -76,8 +78,7 @@ def guess_speaker(
     Raises:
         InvalidInputError: If there are no speakers, or the model knows no word of the text.
     """
-    model = loaded.model
-    known = model.tokenizer.cast
+    model, known = loaded.model, loaded.cast
     if known and cast is not None:
         raise InvalidInputError(
             f"--cast is for models without speakers, and {shell_word(loaded.name)} knows {len(known)}; leave it out"
@@ -91,8 +92,8 @@ def guess_speaker(
         text = text.encode(errors="surrogateescape").decode(errors="replace")
     encoded = encode_prompt(text, model.tokenizer)
     report_unknown_text(encoded, model.tokenizer)
-    if known:
-        turns = parse_script(script, known)
+    if isinstance(model, DialogueModel):
+        turns = parse_script(script, model.cast)
         guess = SpeakerPosterior(model, read_turns(model, turns)).update(text, is_complete=True)
     else:
         turns, names = read_script(script, cast, context_name)
@@ -105,9 +106,9 @@ def print_guess_as_json(report: WhoReport) -> None:
     """Print the probability of every speaker, and the evidence of every word, as one JSON object."""
     guess = report.guess
     ranking = guess.ranking()
-    first = guess.first_id
     leader = ranking[0].name
     listed = ranking[:MAX_JSON_SPEAKERS]
+    place = {name: index for index, name in enumerate(guess.cast)}
     print_json(
         {
             "run": report.run,
@@ -116,15 +117,15 @@ def print_guess_as_json(report: WhoReport) -> None:
             "unknown": report.unknown,
             "speaker": leader,
             "speakers": [
-                {"speaker": item.name, "probability": item.prob, "prior": float(guess.prior[item.id - first])}
+                {"speaker": item.name, "probability": item.prob, "prior": float(guess.prior[place[item.name]])}
                 for item in ranking
             ],
             "words": [
                 {
                     "word": word.word,
                     "log_odds_gain": word.gain,
-                    "probabilities": {item.name: float(word.posterior[item.id - first]) for item in listed},
-                    "evidence": {item.name: float(word.evidence[item.id - first]) for item in listed},
+                    "probabilities": {item.name: float(word.posterior[place[item.name]]) for item in listed},
+                    "evidence": {item.name: float(word.evidence[place[item.name]]) for item in listed},
                 }
                 for word in guess.words
             ],
@@ -149,7 +150,7 @@ def print_guess(report: WhoReport) -> None:
     context = f"after {plural(len(report.context), 'line')}" if report.context else "at the start of a scene"
     console.print(Text(printable(f"{_describe_model(report.run)}, {context}")))
     if report.context:
-        console.print(Text(truncate(printable(format_turn(report.context[-1])), MIN_TERMINAL_WIDTH)))
+        console.print(Text(truncate(printable(turn_text(report.context[-1]).rstrip()), MIN_TERMINAL_WIDTH)))
 
 
 def _describe_model(name: str) -> str:
@@ -158,16 +159,17 @@ def _describe_model(name: str) -> str:
 
 def _make_speaker_table(guess: SpeakerGuess, bar_width: int) -> Table:
     """Return a table of the likeliest speakers, with their probabilities before and after the text."""
-    ranking, first = guess.ranking(), guess.first_id
+    ranking = guess.ranking()
+    prior_of = dict(zip(guess.cast, guess.prior.tolist(), strict=True))
     table = Table(box=None, pad_edge=False)
     table.add_column("speaker")
     table.add_column("probability", width=bar_width)
     table.add_column("", justify="right")
     table.add_column("before the text", justify="right")
     named, others = ranking[:MAX_SPEAKERS], ranking[MAX_SPEAKERS:]
-    rows = [(item.name, item.prob, float(guess.prior[item.id - first])) for item in named]
+    rows = [(item.name, item.prob, prior_of[item.name]) for item in named]
     if others:
-        prior = sum(float(guess.prior[item.id - first]) for item in others)
+        prior = sum(prior_of[item.name] for item in others)
         rows.append((plural(len(others), "other"), sum(item.prob for item in others), prior))
     for name, prob, prior in rows:
         cells = (truncate(printable(name), MAX_NAME_WIDTH), bar(prob, bar_width))

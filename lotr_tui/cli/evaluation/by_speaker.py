@@ -2,7 +2,9 @@
 
 from dataclasses import asdict
 
+from engine.analysis.bits_per_character import native_form
 from engine.analysis.speaker_evaluation import evaluate_by_speaker
+from engine.data.script_form import parse_line
 from engine.errors import printable
 from engine.runs.combine import CombinationOptions, ModelCombiner
 from lotr_tui.cli.console import make_console, make_fitting_table, print_json
@@ -20,9 +22,10 @@ def print_evaluation_by_speaker(
         InvalidInputError: If the runs know no speakers, or the text has no line.
     """
     run = "+".join(loaded.name for loaded in combiner.runs)
-    check_has_cast(combiner.runs[0].decoder.tokenizer.cast, run, "--by-speaker")
-    text, _ = source.encode(combiner, only_words=False)
-    evaluation = evaluate_by_speaker(combiner.combine_to_play(options).model, text)
+    model = check_has_cast(combiner.combine_to_play(options).model, run, "--by-speaker")
+    script = source.convert(combiner, native_form(model.tokenizer))
+    scenes = [[turn for turn in map(parse_line, scene.split("\n")) if turn] for scene in script.split("\n\n")]
+    evaluation = evaluate_by_speaker(model, list(filter(None, scenes)))
     turns = evaluation.next_speaker
     if as_json:
         print_json({"run": run, "split": source.name, "mode": "dialogue", **asdict(evaluation)})

@@ -64,7 +64,7 @@ def print_evaluation(
     table = make_table(["model"], ["perplexity", "95 % CI", "bits/token", "bits/char"])
     for row in rows:
         evaluation = _summarize(row, text)
-        interval = _confidence_interval(row.log_probs)
+        interval = _confidence_interval(row, text)
         table.add_row(
             Text(printable(row.name)),
             f"{evaluation.perplexity:.2f}",
@@ -77,27 +77,30 @@ def print_evaluation(
     for row in rows:
         if row.note:
             console.print(printable(f"{row.name}: {row.note}"))
-    tokens = f"{len(text.ids):,} tokens"
+    num_tokens = int(text.is_scored.sum())
+    tokens = f"{num_tokens:,} tokens" + (" of the utterances, given the names" if mode == "dialogue" else "")
     if text.tokenizer.unk_id is not None:
         tokens += f", {100 * _summarize(rows[0], text).unk_rate:.1f} % rare words"
-    label = source.name if text.tokenizer.reads_line_ends else f"{source.name}, {mode} mode"
+    is_plain = text.tokenizer.reads_line_ends and mode != "dialogue"
+    label = source.name if is_plain else f"{source.name}, {mode} mode"
     console.print(printable(f"{label}: {tokens}"))
     console.print(f"bits/char: of {FORM_DESCRIPTIONS[form]}, {text.num_characters:,} characters")
     decoder = combiner.runs[0].decoder
     if isinstance(decoder, ContextModel) and len(text.ids) > decoder.context_size:
         console.print(f"context: {decoder.context_size:,} tokens; a full context continues with its last half")
-    if len(text.ids) < MIN_INTERVAL_TOKENS:
+    if num_tokens < MIN_INTERVAL_TOKENS:
         console.print(f"a confidence interval (95 % CI) needs at least {MIN_INTERVAL_TOKENS} tokens")
 
 
 def print_token_scores(
     combiner: ModelCombiner, options: CombinationOptions, source: TextSource, *, only_words: bool
 ) -> None:
-    """Print one JSON object per token: id, text, natural-log probability."""
-    ids = source.encode(combiner, only_words=only_words)[0].ids
+    """Print one JSON object per token that counts: id, text, natural-log probability."""
+    text = source.encode(combiner, only_words=only_words)[0]
     model = combiner.combine(options).model
-    for token, score in zip(ids, token_log_probs(model, ids), strict=True):
-        print(to_json({"id": int(token), "text": model.tokenizer.tokens[token], "logprob": float(score)}))
+    scores = token_log_probs(model, text.ids)[text.is_scored].tolist()
+    for token, score in zip(text.ids[text.is_scored].tolist(), scores, strict=True):
+        print(to_json({"id": token, "text": model.tokenizer.tokens[token], "logprob": score}))
 
 
 def _score_models(
@@ -149,7 +152,7 @@ def _report_record(
         "split": source.name,
         "mode": mode,
         **asdict(_summarize(evaluated, text)),
-        "confidence_interval": _confidence_interval(evaluated.log_probs),
+        "confidence_interval": _confidence_interval(evaluated, text),
         "text_form": form,
         "characters": text.num_characters,
         "bits_per_character": text.bits_per_character(evaluated.log_probs),
@@ -168,9 +171,11 @@ def _report_record(
 
 
 def _summarize(row: _ModelScores, text: EncodedText) -> Evaluation:
-    return summarize_log_probs(row.log_probs, text.ids, text.tokenizer.unk_id)
+    is_scored = text.is_scored
+    return summarize_log_probs(row.log_probs[is_scored], text.ids[is_scored], text.tokenizer.unk_id)
 
 
-def _confidence_interval(log_probs: Float64Array) -> tuple[float, float] | None:
+def _confidence_interval(row: _ModelScores, text: EncodedText) -> tuple[float, float] | None:
     """Return the 95 % confidence interval of a perplexity; None if the text is too short for one."""
+    log_probs = row.log_probs[text.is_scored]
     return perplexity_confidence_interval(log_probs) if len(log_probs) >= MIN_INTERVAL_TOKENS else None

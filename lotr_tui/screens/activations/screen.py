@@ -2,7 +2,6 @@
 
 from typing import ClassVar
 
-import numpy as np
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -122,11 +121,10 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
         tokens = super().tokenize()
         if len(tokens) <= MAX_TOKENS:
             return tokens
-        line_starts = np.flatnonzero(tokens.line_speakers >= 0)
-        last_lines = line_starts[line_starts >= len(tokens) - MAX_TOKENS]
-        part = "last" if len(last_lines) else "first"
+        last_lines = [start for start in tokens.speakers if start >= len(tokens) - MAX_TOKENS]
+        part = "last" if last_lines else "first"
         self.notify(f"Only the {part} {MAX_TOKENS:,} {self._token_noun}s are analysed.", markup=False)
-        if len(last_lines):
+        if last_lines:
             self.text = self.text[self.text.rfind("\n", 0, int(tokens.start_offsets[last_lines[0]])) + 1 :]
         else:
             # The text ends before a word, if possible, so that the last tokens stay the same.
@@ -156,7 +154,7 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
     def compute(self, tokens: TokenizedText) -> tuple[LayerActivations, ...]:
         """Record the activations of all layers on each token."""
         assert self._lstm is not None, "checked by find_problem"
-        return record_activations(self._lstm, tokens.ids, tokens.line_speakers.tolist())
+        return record_activations(self._lstm, tokens.ids, tokens.heads)
 
     def show_result(self, result: tuple[LayerActivations, ...]) -> None:
         """Show the activations; the first time, the cursor moves to the unit with the largest absolute value."""

@@ -8,12 +8,12 @@ from engine.analysis.tokenized_text import TokenizedText
 
 
 def num_read(tokens: TokenizedText) -> int:
-    """Return how many tokens the model reads for a text, the tokens of speakers included."""
-    return len(tokens) + int(np.count_nonzero(tokens.line_speakers >= 0))
+    """Return how many tokens the model reads for a text, those of the speakers' names included."""
+    return len(tokens) + sum(map(len, tokens.heads.values()))
 
 
 def keep_last_tokens(tokens: TokenizedText, max_tokens: int, tokenize: Callable[[str], TokenizedText]) -> TokenizedText:
-    """Return the end of a text that has at most `max_tokens` tokens, speakers included.
+    """Return the end of a text that has at most `max_tokens` tokens, names of speakers included.
 
     The end begins with a line of a script, or else with a word, if such an end has a token.
     """
@@ -24,13 +24,12 @@ def keep_last_tokens(tokens: TokenizedText, max_tokens: int, tokenize: Callable[
 
 def _find_start(tokens: TokenizedText, max_tokens: int) -> int:
     """Return the index of the first character to keep, so that at least one token is dropped."""
-    reads = np.ones(len(tokens), np.int64)  # for each token: itself and the speaker before it
-    if tokens.has_speakers:
-        reads += tokens.line_speakers >= 0
+    reads = np.ones(len(tokens), np.int64)  # for each token: itself and the name before it
+    for index, head in tokens.heads.items():
+        reads[index] += len(head)
     num_read_from = np.cumsum(reads[::-1])[::-1]
     first = min(max(1, int(np.count_nonzero(num_read_from > max_tokens))), len(tokens) - 1)
-    lines = np.flatnonzero(tokens.line_speakers >= 0)
-    if len(lines := lines[lines >= first]):
-        return tokens.text.rfind("\n", 0, int(tokens.start_offsets[lines[0]])) + 1
+    if lines := [start for start in tokens.speakers if start >= first]:
+        return tokens.text.rfind("\n", 0, int(tokens.start_offsets[min(lines)])) + 1
     word = int(np.searchsorted(tokens.word_starts, first))
     return int(tokens.word_spans[0][word] if word < tokens.num_words else tokens.start_offsets[first])

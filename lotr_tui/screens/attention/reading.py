@@ -11,6 +11,7 @@ from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float32Array, Int64Array
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.models.attention import AttentionModel, AttentionRecord
+from lotr_tui.formatting import format_lone_token
 from lotr_tui.screens.text.layout import Page
 from lotr_tui.screens.text.token_names import token_names
 
@@ -47,7 +48,7 @@ class AttentionReading:
     """The text; its items are the tokens."""
     record: AttentionRecord
     names: tuple[str, ...]
-    """Name of each position `[positions]`: the start of the text, then tokens, the tokens of speakers included."""
+    """Name of each position `[positions]`: the start of the text, then tokens, those of speakers' names included."""
     token_positions: Int64Array
     """Position of each token of the text: `[tokens]`."""
     mean_weights: Float32Array
@@ -109,9 +110,9 @@ def read_attention(model: AttentionModel, tokenizer: Tokenizer, tokens: Tokenize
     Raises:
         InvalidInputError: If the text does not fit into the model's context.
     """
-    ids, token_positions = _with_speakers(tokens)
+    ids, token_positions = _with_heads(tokens)
     page = Page.from_tokens(tokens)
-    names = [START_NAME, *(tokenizer.tokens[id].strip() for id in ids.tolist())]  # only those of speakers stay
+    names = [START_NAME, *(format_lone_token(tokenizer.tokens[id]) for id in ids.tolist())]  # only those of heads stay
     for position, name in zip(token_positions.tolist(), token_names(page, tokenizer), strict=True):
         names[position] = name
     record = model.record_attention(ids)
@@ -125,13 +126,13 @@ def read_attention(model: AttentionModel, tokenizer: Tokenizer, tokens: Tokenize
     )
 
 
-def _with_speakers(tokens: TokenizedText) -> tuple[TokenIds, Int64Array]:
-    """Return the ids that the model reads, speakers included, and the position of each token among them.
+def _with_heads(tokens: TokenizedText) -> tuple[TokenIds, Int64Array]:
+    """Return the ids that the model reads, names of speakers included, and the position of each token among them.
 
     Positions count from the start of the text, which is position 0.
     """
-    if not tokens.has_speakers:
-        return tokens.ids, np.arange(1, len(tokens) + 1)
-    has_speaker = tokens.line_speakers >= 0
-    ids = np.insert(tokens.ids, np.flatnonzero(has_speaker), tokens.line_speakers[has_speaker]).astype(np.int32)
-    return ids, np.arange(1, len(tokens) + 1) + np.cumsum(has_speaker)
+    ids, positions = list[int](), list[int]()
+    for index, id in enumerate(tokens.ids.tolist()):
+        ids += [*tokens.heads.get(index, ()), id]
+        positions.append(len(ids))
+    return np.array(ids, np.int32), np.array(positions, np.int64)

@@ -7,7 +7,7 @@ from textual.binding import BindingType
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from engine.data.speakers import display_name, find_speaker
+from engine.data.speakers import display_name
 from engine.errors import InvalidInputError
 from engine.models.base import LanguageModel
 from lotr_tui.background_task import is_closed
@@ -16,6 +16,7 @@ from lotr_tui.screens.comparison.columns import CompareWith
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
 from lotr_tui.screens.comparison.speakers import FINDING_SPEAKER, rank_speakers_in_thread
 from lotr_tui.session.column_output import ColumnOutput, ColumnSlot
+from lotr_tui.session.conversation.cast import read_name
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.line_input import LineInput
 
@@ -70,7 +71,7 @@ class LadderScreen(GenerationColumnsScreen):
         self.generate_empty_columns()
 
     def _set_speaker(self, name: str) -> None:
-        """Let a member of the cast say the text of all columns."""
+        """Let a speaker say the text of all columns."""
         self._speaker = name
         self._set_input_value("#speaker", display_name(name))
         for slot in self.slots:
@@ -86,10 +87,10 @@ class LadderScreen(GenerationColumnsScreen):
         """Show a column for each typed temperature, said by the typed speaker.
 
         Raises:
-            InvalidInputError: If a temperature is invalid, there are too many, or the speaker is not in the cast.
+            InvalidInputError: If a temperature is invalid, there are too many, or the speaker is no name.
         """
         if self.session_model.knows_speakers and (name := self.query_one("#speaker", Input).value.strip()):
-            self._set_speaker(find_speaker(name, self.session_model.cast))
+            self._set_speaker(read_name(name, self.session_model.cast))
         self._set_temperatures(self._parse_temperatures_input(), self.selected_index)
 
     def action_next_preset(self) -> None:

@@ -14,7 +14,6 @@ from engine.data.speakers import display_name
 from engine.errors import describe_error, printable
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb
-from engine.models.dialogue import DialogueModel
 from engine.runs.directory import bundled_run_name
 from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.app_base import LotrAppBase
@@ -164,10 +163,8 @@ class SideBySideScreen(GenerationColumnsScreen):
 
     def _ranking_of_cast(self) -> list[SpeakerProb]:
         """Return the whole cast: who may answer, likeliest first, and then the others."""
-        tokenizer = self.session_model.model.tokenizer
         ranked = {speaker.name for speaker in self._ranking}
-        others = [SpeakerProb(name, tokenizer.speaker_id(name), 0.0) for name in tokenizer.cast if name not in ranked]
-        return [*self._ranking, *others]
+        return [*self._ranking, *(SpeakerProb(name, 0.0) for name in self.session_model.cast if name not in ranked)]
 
     def action_remove_column(self) -> None:
         """Remove the selected column, unless it is the last one."""
@@ -248,14 +245,12 @@ class SideBySideScreen(GenerationColumnsScreen):
             self.generate_empty_columns()
 
     def _set_model(self, slot: ColumnSlot, session_model: SessionModel) -> None:
-        model = session_model.model
-        if model.tokenizer.cast and not isinstance(model, DialogueModel):
-            model = DialogueModel(model)
-        if model.tokenizer.cast and not slot.speaker:
+        cast = session_model.cast
+        if cast and not slot.speaker:
             # The role of a model with a chat template is a speaker of this one, if it knows that.
-            slot.speaker = named_speaker(model.tokenizer.cast, self.prompt_context.roles.system_prompt)
-        slot.model, slot.temperature = model, self.settings.temperature
+            slot.speaker = named_speaker(cast, self.prompt_context.roles.system_prompt)
+        slot.model, slot.temperature = session_model.model, self.settings.temperature
         slot.output.title = printable(session_model.name)
-        speaker = f"as {display_name(slot.speaker)} · " if model.tokenizer.cast and slot.speaker else ""
+        speaker = f"as {display_name(slot.speaker)} · " if cast and slot.speaker else ""
         slot.output.description = speaker + printable(session_model.description)
         slot.output.placeholder = ""

@@ -6,8 +6,9 @@ from lotr_tui.background_task import run_in_thread
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
 from lotr_tui.session.column_output import PromptContext
 from lotr_tui.session.conversation.generation import to_prompt_line
-from lotr_tui.session.next_tokens import NextTokenPreview
+from lotr_tui.session.next_tokens import find_turn, read_speakers
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.text_reader import TextReader
 
 FINDING_SPEAKER = "finding out who is likely to answer …"
 """Text of a column whose speaker is not known yet."""
@@ -20,7 +21,7 @@ def rank_speakers(session_model: SessionModel, prompt: str, context: PromptConte
     """
     line = to_prompt_line(prompt) if context.is_answer else ""
     previous = context.previous_reply if context.is_answer else None
-    return NextTokenPreview(session_model).read_speakers(session_model, line, context.roles.speaking_as, previous)
+    return read_speakers(TextReader(), find_turn(session_model, line, previous, context.roles))
 
 
 async def rank_speakers_in_thread(screen: GenerationColumnsScreen, prompt: str) -> list[SpeakerProb]:

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
-from engine.data.speakers import MAX_NAME_CHARACTERS, display_name
+from engine.data.speakers import MAX_NAME_CHARACTERS, display_name, normalize_speaker
 from lotr_tui.formatting import format_percent, truncate
 from lotr_tui.screens.dialogs.keys_line import KeysLine
 from lotr_tui.session.conversation.cast import Roles
@@ -74,12 +74,12 @@ class CastList(LineList, can_focus=False):
     ) -> None:
         """List `names` of a cast after the `unnamed` role, with the probabilities of some of them."""
         super().__init__(id=id)
-        self._names = ["", *names]
+        self._names = list(dict.fromkeys(["", *names, chosen]))
         self._cast = cast
         self._unnamed = unnamed
         self._probs = probs
         self._matches = list(self._names)
-        self._chosen = chosen if chosen in self._names else ""
+        self._chosen = chosen
         self.is_active = False
         """True if the keys move the cursor of this list."""
 
@@ -89,11 +89,16 @@ class CastList(LineList, can_focus=False):
         return self._chosen
 
     def show_matches(self, typed: str) -> None:
-        """List the roles whose name contains a typed text, and choose the first one that begins with it."""
-        typed = typed.strip().casefold()
-        self._matches = [name for name in self._names if typed in self._title(name).casefold()]
-        if typed and self._matches:
-            beginnings = [name for name in self._matches if self._title(name).casefold().startswith(typed)]
+        """List the roles whose name contains a typed text, and choose the first one that begins with it.
+
+        A name that is not listed can be chosen too.
+        """
+        key = typed.strip().casefold()
+        self._matches = [name for name in self._names if key in self._title(name).casefold()]
+        if not self._matches and (name := normalize_speaker(typed).name):
+            self._matches = [name]
+        if key and self._matches:
+            beginnings = [name for name in self._matches if self._title(name).casefold().startswith(key)]
             self._chosen = (beginnings or self._matches)[0]
         self.update_virtual_size()
         if (line := self.cursor_line) is not None and self.size:  # without a size, the first resize scrolls
@@ -187,8 +192,8 @@ class CastDialog(TextualFixesScreen, ModalScreen[Roles | AnswerAgain | None]):
 
         Args:
             cast: Cast of the model.
-            answerers: Members of the cast who can answer.
-            roles: Members of the cast whom the user can be.
+            answerers: Members of the cast who are offered to answer.
+            roles: Members of the cast who are offered to the user.
             current: Roles that are chosen now.
             probs: Probabilities of the next speaker, by name.
             column: List that the keys move in first.
@@ -204,7 +209,9 @@ class CastDialog(TextualFixesScreen, ModalScreen[Roles | AnswerAgain | None]):
         """Create the input for a part of a name, both lists and the line of keys."""
         with Vertical(classes="dialog"):
             yield Label("Cast", classes="dialog-title")
-            yield LineInput(placeholder="type a part of a name", compact=True, max_length=MAX_NAME_CHARACTERS)
+            yield LineInput(
+                placeholder="type a part of a name, or any name", compact=True, max_length=MAX_NAME_CHARACTERS
+            )
             with Horizontal(id="columns"):
                 for column, heading in (("answering", "who answers"), ("speaking-as", "who you are")):
                     with Vertical():

@@ -14,6 +14,7 @@ from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.screens.text.layout import Page
 from lotr_tui.session.baselines import load_kneser_ney
+from lotr_tui.session.model_abilities import find_cast
 
 POLL_INTERVAL = 0.1
 """Seconds between two repaints of the scores."""
@@ -85,7 +86,8 @@ class LensScorer:
         model = self._model
 
         def source(cancellation: Cancellation) -> Iterator[Page | ScoredChunk]:
-            page = Page.from_words(tokenize_with_offsets(text, model.tokenizer, eos_per_line=eos_per_line))
+            tokens = tokenize_with_offsets(text, model.tokenizer, eos_per_line=eos_per_line, cast=find_cast(model))
+            page = Page.from_words(tokens)
             yield page
             yield from score_chunks(model, page.tokens, cancellation)
 

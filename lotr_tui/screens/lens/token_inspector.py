@@ -191,9 +191,7 @@ def _join_fitting(parts: list[str], separator: str, width: int) -> str:
 
 def describe_location(scores: TokenScores, word: int) -> str:
     """Return the sentence of a word, for a model with a cast after the name of its speaker."""
-    tokens, tokenizer = scores.tokens, scores.tokenizer
+    tokens = scores.tokens
     sentence = f"sentence {tokens.sentence_index(word) + 1:,} of {len(tokens.sentence_starts):,}"
     speaker = tokens.speaker_of(int(tokens.word_starts[word]))
-    if speaker is None:
-        return sentence
-    return f"{display_name(tokenizer.cast[speaker - tokenizer.num_text_tokens])} · {sentence}"
+    return sentence if speaker is None else f"{display_name(speaker)} · {sentence}"

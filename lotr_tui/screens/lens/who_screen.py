@@ -6,6 +6,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from engine.models.dialogue import DialogueModel
 from lotr_tui.screens.lens.screen import LensScreen
 from lotr_tui.screens.lens.text_area import LensTextArea
 from lotr_tui.screens.lens.who.dialog import SpeakerPairDialog
@@ -83,7 +84,9 @@ class WhoLensScreen(LensScreen):
 
     def compose_other_view(self) -> ComposeResult:
         """Yield the pane that replaces the scores."""
-        yield WhoPane(self._session_model.model, id="who")
+        model = self._session_model.model
+        assert isinstance(model, DialogueModel), "the screen is for models with a cast"
+        yield WhoPane(model, id="who")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Enable the keys of the shown view; line breaks always end a line."""

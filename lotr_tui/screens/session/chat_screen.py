@@ -1,13 +1,10 @@
-"""Session screen for models with a chat template: the system prompt, and the length of answers."""
+"""Session screen for models with a chat template: the system prompt."""
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
 
 from textual import on
 
-from engine.errors import InvalidInputError, LotrError
-from engine.generation.settings import SamplerSettings
+from engine.errors import InvalidInputError
 from lotr_tui.screens.dialogs.system_prompt import SystemPromptDialog
 from lotr_tui.screens.session.preview_screen import PreviewSessionScreen
 from lotr_tui.screens.session.role_labels import RoleLabel
@@ -17,9 +14,6 @@ from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT, check_system_prompt
 
 class ChatSessionScreen(PreviewSessionScreen):
     """Session screen that can tell a model who it is. The system prompt is kept in the settings."""
-
-    _shows_chat_length = False
-    """True if the controls show the maximum number of tokens of an answer by a chat template."""
 
     def _show_roles(self) -> None:
         """Show the roles and the reply mode around the prompt."""
@@ -52,26 +46,6 @@ class ChatSessionScreen(PreviewSessionScreen):
             self._first_steps.finish("system")
             self._show_roles()
             self._update_keys()
-
-    # Length of answers
-
-    def _show_length(self) -> None:
-        """Show the maximum number of tokens of an answer, which is another one for a chat template."""
-        if self.is_chatting != self._shows_chat_length:
-            self._shows_chat_length = self.is_chatting
-            settings = self.app.settings_store.current
-            length = settings.chat_max_tokens if self.is_chatting else settings.sampler.max_tokens
-            with suppress(LotrError):  # another control is out of range, which is reported when the prompt is sent
-                self._panes.sampler.set_value("max_tokens", str(length))
-
-    def _save_sampler(self, settings: SamplerSettings) -> None:
-        """Keep the sampler settings for the next session."""
-        saved = self.app.settings_store.current.sampler
-        if self._shows_chat_length:
-            sampler = replace(settings, max_tokens=saved.max_tokens)
-            self.app.update_settings(sampler=sampler, chat_max_tokens=settings.max_tokens)
-        else:
-            self.app.update_settings(sampler=settings)
 
     # Commands
 

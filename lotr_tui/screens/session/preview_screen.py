@@ -13,6 +13,7 @@ from lotr_tui.session.settings import PreviewUnit, ReplyMode
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.generation.preview import NextTokenProbs
     from lotr_tui.session.conversation.cast import Roles
+    from lotr_tui.session.conversation.read_text import UnreadText
     from lotr_tui.session.conversation.reply_tree import Reply
     from lotr_tui.session.next_tokens import NextTokenContext
     from lotr_tui.session.session_model import SessionModel
@@ -35,14 +36,15 @@ class PreviewSessionScreen(CommandSessionScreen):
         from lotr_tui.screens.session.next_token_bars import MIN_ROWS
         from lotr_tui.screens.session.next_words import NextWords
         from lotr_tui.screens.session.slow_preview import SlowPreview
-        from lotr_tui.session.next_tokens import MAX_CANDIDATES, NextTokenPreview
+        from lotr_tui.session.next_tokens import MAX_CANDIDATES
+        from lotr_tui.session.text_reader import TextReader
         from lotr_tui.session.word_completion import WordCompleter
 
-        self._preview = NextTokenPreview(self.session_model)
-        self._slow_preview = SlowPreview(self, self._show_context, self._show_completion)
+        self._reader = TextReader()
+        self._word_completer = WordCompleter()
+        self._slow_preview = SlowPreview(self, self._word_completer, self._show_context, self._show_completion)
         self._next_words = NextWords(self, MAX_CANDIDATES, MIN_ROWS, self._show_candidates)
         self._panes.conversation.set_preview_unit(self.preview_unit)
-        self._word_completer = WordCompleter(self._preview)
         super()._after_open()
 
     def on_unmount(self) -> None:
@@ -61,24 +63,31 @@ class PreviewSessionScreen(CommandSessionScreen):
             self._panes.conversation.set_preview_unit(self.preview_unit)
 
     def complete_word(self, text: str) -> str:
-        """Return the rest of the last word: the most probable one, where the bars have shown its probability."""
+        """Return the rest of the last word, if it is known already or the model is fast."""
         if self.session_model.is_slow:
             return self._slow_preview.completion(text)
         return self._word_completer.complete(self.session_model.model, text)
 
     def _show_preview(self) -> None:
-        """Show the probabilities after the typed prompt, or after the latest reply if nothing is typed."""
+        """Show the probabilities after the typed prompt, or after the latest reply if nothing is typed.
+
+        A slow model reads the text in a thread first. While it writes, its text is shown after each token.
+        """
         if not self.is_ready:
             return
-        try:
-            settings = self._panes.sampler.settings()
-        except LotrError:
-            return  # an incomplete number is reported when the prompt is sent
+        from lotr_tui.session.next_tokens import read_next_token
+
         self._preview_updated_at = time.monotonic()
-        if self.session_model.is_slow:
-            self._show_slow_preview()
-        else:
-            self._show_next(self._read_context(), settings)
+        text = self._find_text()
+        if text is None:
+            self._slow_preview.cancel()
+            self._next_words.cancel()
+            self._panes.next_token_bars.clear()
+        elif self.session_model.is_slow:
+            is_writing = self._panes.conversation.conversation.active_reply is not None
+            self._slow_preview.request(text, self._draft, may_read=not is_writing)
+        elif (context := read_next_token(self._reader, text)) is not None:
+            self._show_context(context)
 
     def _show_next(self, context: "NextTokenContext", settings: SamplerSettings) -> None:
         """Show what can come next after a text: tokens at once, words once they are found."""
@@ -88,66 +97,41 @@ class PreviewSessionScreen(CommandSessionScreen):
             self._next_words.cancel()
             self._show_candidates(context, settings, context.token_probs(settings))
 
-    # Slow models
-
-    def _show_slow_preview(self) -> None:
-        """Show what can come next once a slow model has read the text, and after each token while it writes."""
+    def _find_text(self) -> "UnreadText | None":
+        """Return the text whose next token is shown; None if there is none."""
         from lotr_tui.session.next_tokens import find_unread_text
 
-        conversation = self._panes.conversation.conversation
-        is_writing = conversation.active_reply is not None
-        try:
-            text = find_unread_text(
-                self.session_model,
-                conversation,
-                self._draft,
-                self.reply_mode,
-                self._previous_reply(),
-                self._preview_roles(),
+        conversation, previous = self._panes.conversation.conversation, self._previous_reply()
+        with suppress(LotrError):  # a prompt that cannot be read is reported when it is sent
+            return find_unread_text(
+                self.session_model, conversation, self._draft, self.reply_mode, previous, self.roles
             )
-        except LotrError:
-            text = None  # a prompt that cannot be read is reported when it is sent
-        if text is None:
-            self._slow_preview.cancel()
-            self._next_words.cancel()
-            self._panes.next_token_bars.clear()
-        else:
-            self._slow_preview.request(text, self._draft, may_read=not is_writing)
+        return None
 
     def _show_context(self, context: "NextTokenContext") -> None:
-        """Show what can come next after a text that a slow model has read."""
+        """Show what can come next after a text that the model has read."""
         with suppress(LotrError):  # an incomplete number is reported when the prompt is sent
             self._show_next(context, self._panes.sampler.settings())
 
     def _show_completion(self) -> None:
         self._prompt.update_suggestion()
 
-    def _preview_roles(self) -> "Roles":
-        """Return the roles in which the text is read."""
+    @property
+    def roles(self) -> "Roles":
+        """Roles in which the text is read."""
         raise NotImplementedError
-
-    def _read_context(self) -> "NextTokenContext":
-        """Read the text whose next word is shown."""
-        return self._preview.read(
-            self.session_model,
-            self._panes.conversation.conversation,
-            self._draft,
-            self.reply_mode,
-            self._previous_reply(),
-        )
 
     def _show_candidates(
         self, context: "NextTokenContext", settings: SamplerSettings, candidates: "NextTokenProbs"
     ) -> None:
         """Show the words or tokens that can come next after a text."""
+        from lotr_tui.session.model_abilities import reads_line_ends
+
         last_text = context.last_text(candidates.candidate_unit)
-        tokenizer = context.model.tokenizer
-        index = context.ids[-1] - tokenizer.num_text_tokens if context.ids else -1
-        speaker = display_name(tokenizer.cast[index]) if index >= 0 else ""
-        if context.is_chat and context.is_first_token:
-            speaker = self.session_model.label
+        is_answer = context.is_chat and context.is_first_token
+        speaker = self.session_model.label if is_answer else display_name(context.speaker)
         self._panes.next_token_bars.show(
-            candidates, last_text, settings.describe_filters(), speaker, ends_text=tokenizer.reads_line_ends
+            candidates, last_text, settings.describe_filters(), speaker, ends_text=reads_line_ends(context.model)
         )
 
     def _show_pane(self, pane: str) -> None:

@@ -90,7 +90,7 @@ class RoleLabels(Horizontal):
         yield self._best_of
 
     def show(self, cast: Sequence[str], speaking_as: str, answering: str, reply_mode: ReplyMode, best_of: int) -> None:
-        """Show the roles, each a member of the cast or "", the reply mode and the number of answers.
+        """Show the roles, each a name or "", the reply mode and the number of answers.
 
         A model with an empty cast knows no speakers, so that it has no roles.
         """

@@ -14,7 +14,7 @@ from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
 from lotr_tui.screens.session.role_labels import RoleLabel, RoleLabels
 from lotr_tui.screens.session.slash_commands.parsing import CAST_COMMANDS
 from lotr_tui.screens.session.slash_commands.table import SlashCommand
-from lotr_tui.session.conversation.cast import STRANGER, Roles
+from lotr_tui.session.conversation.cast import STRANGER, Roles, describe_unknown_name, read_name
 from lotr_tui.session.settings import ReplyMode, check_best_of
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
@@ -79,12 +79,9 @@ class RolesSessionScreen(ChatSessionScreen):
 
     @property
     def roles(self) -> Roles:
-        """Saved roles that the cast of the model has."""
-        settings = self.app.settings_store.current
-        speaking_as, answering = (
-            name if name in self._cast else "" for name in (settings.speaking_as, settings.answering)
-        )
-        return Roles(speaking_as, answering, settings.system_prompt)
+        """Saved roles of the user and of the model."""
+        settings = self.model_settings
+        return Roles(settings.speaking_as, settings.answering, self.app.settings_store.current.system_prompt)
 
     def next_roles(self) -> Roles:
         """Return the roles of the next line and its answer, which the likeliest speaker says if none is chosen."""
@@ -95,43 +92,31 @@ class RolesSessionScreen(ChatSessionScreen):
 
     def set_roles(self, roles: Roles) -> None:
         """Use other roles from the next line on."""
-        self.app.update_settings(answering=roles.speaker, speaking_as=roles.speaking_as)
+        self.change_model_settings(answering=roles.speaker, speaking_as=roles.speaking_as)
         self._first_steps.finish("cast")
         self._show_roles()
         self._update_keys()
 
     def _show_roles(self) -> None:
         """Show the roles and the reply mode around the prompt, and what they change in the previews."""
-        self._show_length()
-        labels = self.query_one(RoleLabels)
-        settings = self.app.settings_store.current
+        labels, roles, best_of = self.query_one(RoleLabels), self.roles, self.model_settings.best_of
         chat = self.session_model.chat
         if chat is not None and self.is_chatting:
-            labels.show_chat(settings.system_prompt or chat.default_system_prompt)
+            labels.show_chat(roles.system_prompt or chat.default_system_prompt)
         else:
-            labels.show(self._cast, self.roles.speaking_as, self.roles.speaker, self.reply_mode, settings.best_of)
-        self._panes.conversation.best_of = settings.best_of
+            labels.show(self._cast, roles.speaking_as, roles.speaker, self.reply_mode, best_of)
+        self._panes.conversation.best_of = best_of
         self.set_class(self.reply_mode == "conversation" and self.knows_speakers, "-conversation")
         self._prompt.set_placeholder(PLACEHOLDERS.get(self.reply_mode))
         self._update_prompt_mark()
         self._show_preview()
 
-    def _read_context(self) -> "NextTokenContext":
-        """Read the text whose next word is shown, and show who answers it unless an answer is being written."""
-        if self.reply_mode != "conversation":
-            return super()._read_context()
-        speaking_as, answering, _ = self.roles
-        conversation, previous = self._panes.conversation.conversation, self._previous_reply()
-        if conversation.active_reply is None:
-            self._speaker_probs = self._preview.read_speakers(self.session_model, self._draft, speaking_as, previous)
-            self._panes.who_answers.show(self._speaker_probs, self._cast, answering)
-        return self._preview.read(
-            self.session_model, conversation, self._draft, self.reply_mode, previous, self.next_roles()
-        )
-
-    def _preview_roles(self) -> Roles:
-        """Return the roles in which the text whose next token is shown is read."""
-        return self.roles
+    def _show_context(self, context: "NextTokenContext") -> None:
+        """Show what can come next, and who answers."""
+        if context.speakers:
+            self._speaker_probs = context.speakers
+            self._panes.who_answers.show(context.speakers, self._cast, self.roles.speaker)
+        super()._show_context(context)
 
     def _update_prompt_mark(self) -> None:
         """Show the reply mode and an edit before the prompt."""
@@ -153,7 +138,7 @@ class RolesSessionScreen(ChatSessionScreen):
 
         def use(choice: Roles | AnswerAgain | None) -> None:
             if isinstance(choice, AnswerAgain):
-                self._panes.conversation.answer_as(choice.speaker or None)
+                self._panes.conversation.answer_as(choice.speaker)
             elif choice is not None:
                 self.set_roles(choice)
 
@@ -232,7 +217,7 @@ class RolesSessionScreen(ChatSessionScreen):
         self._set_best_of(event.next_number)
 
     def _set_best_of(self, number: int) -> None:
-        self.app.update_settings(best_of=number)
+        self.change_model_settings(best_of=number)
         self._show_roles()
 
     # Commands
@@ -253,20 +238,23 @@ class RolesSessionScreen(ChatSessionScreen):
             raise self._unavailable(command)
         match command.name:
             case "as":
-                self.set_roles(self.roles._replace(speaking_as=self._find_role(argument, STRANGER_WORDS)))
+                self.set_roles(self.roles._replace(speaking_as=self._read_role(argument, STRANGER_WORDS)))
             case "to":
-                self.set_roles(self.roles._replace(speaker=self._find_role(argument, ANYONE)))
+                self.set_roles(self.roles._replace(speaker=self._read_role(argument, ANYONE)))
             case "scene":
                 num_turns, cast = parse_scene(argument, self._cast)
                 self.action_go_on(num_turns, cast)
             case "best":
                 self._set_best_of(_parse_best_of(argument))
             case "again":
-                self._panes.conversation.answer_as(self._find_role(argument, ANYONE) or None)
+                self._panes.conversation.answer_as(self._read_role(argument, ANYONE))
 
-    def _find_role(self, argument: str, nobody: Sequence[str]) -> str:
-        """Return the member of the cast that an argument names, or an empty name for one of the words for `nobody`."""
-        return "" if argument.casefold() in nobody else find_speaker(argument, self._cast)
+    def _read_role(self, argument: str, nobody: Sequence[str]) -> str:
+        """Return the speaker that an argument names, in the cast or not, or "" for one of the words for `nobody`."""
+        name = "" if argument.casefold() in nobody else read_name(argument, self._cast)
+        if note := describe_unknown_name(name, self._cast):
+            self.notify(note, markup=False)
+        return name
 
     def _unavailable(self, command: SlashCommand) -> InvalidInputError:
         """Return the error for a command that the model of the session has no use for."""

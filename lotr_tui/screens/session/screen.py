@@ -83,7 +83,7 @@ class SessionScreen(RolesSessionScreen):
             welcome=self.session_model.welcome_text(),
             pace=self._pace,
             get_settings=self._get_settings_and_seed,
-            sampler_settings=self.app.settings_store.current.sampler,
+            sampler_settings=self.model_settings.sampler,
         )
 
     def _after_open(self) -> None:
@@ -253,10 +253,10 @@ class SessionScreen(RolesSessionScreen):
         """Remember the settings and update the bars."""
         with suppress(LotrError):  # an incomplete number is reported when the prompt is sent
             settings = self._panes.sampler.settings()
-            if settings.temperature != self.app.settings_store.current.sampler.temperature:
+            if settings.temperature != self.model_settings.sampler.temperature:
                 self._first_steps.finish("temperature")
                 self._update_keys()
-            self._save_sampler(settings)
+            self.change_model_settings(sampler=settings)
         self._update_preview()
 
     @on(TextArea.Changed)

@@ -9,9 +9,9 @@ from engine.errors import describe_error
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.session.conversation.read_text import ReadText, UnreadText
-from lotr_tui.session.next_tokens import NextTokenContext
+from lotr_tui.session.next_tokens import NextTokenContext, read_next_token
 from lotr_tui.session.text_reader import TextReader
-from lotr_tui.session.word_completion import complete_slowly
+from lotr_tui.session.word_completion import WordCompleter
 
 POLL_INTERVAL = 0.02
 """Seconds between two looks at the result."""
@@ -28,6 +28,7 @@ class SlowPreview:
     def __init__(
         self,
         owner: MessagePump,
+        completer: WordCompleter,
         show: Callable[[NextTokenContext], None],
         show_completion: Callable[[], None],
     ) -> None:
@@ -36,9 +37,10 @@ class SlowPreview:
         `owner` is the screen, which calls `cancel` when it is closed.
         """
         self._owner = owner
+        self._completer = completer
         self._show = show
         self._show_completion = show_completion
-        self._reader, self._completion_reader = TextReader(), TextReader()
+        self._reader = TextReader()
         self._task: BackgroundTask[NextTokenContext | str] = BackgroundTask(
             owner, "next-token", self._deliver, self._fail, interval=POLL_INTERVAL
         )
@@ -106,10 +108,10 @@ class SlowPreview:
             return
 
         def source(cancellation: Cancellation) -> Iterator[NextTokenContext | str]:
-            state = self._reader.read(text, cancellation)
-            if state is not None:
-                yield NextTokenContext.from_read(text, state)
-                yield complete_slowly(self._completion_reader, text.model, draft, cancellation)
+            context = read_next_token(self._reader, text, cancellation)
+            if context is not None:
+                yield context
+                yield self._completer.complete(text.model, draft, cancellation)
 
         self._task.start(source)
 

@@ -120,7 +120,7 @@ class TextInputScreen(TextAnalysisScreen, Generic[ResultT]):
         """Tokenize a text as the model of the session reads it."""
         tokenizer = self._session_model.model.tokenizer
         eos_per_line = not tokenizer.is_open or self._session_model.predicts_eos
-        return tokenize_with_offsets(text, tokenizer, eos_per_line=eos_per_line)
+        return tokenize_with_offsets(text, tokenizer, eos_per_line=eos_per_line, cast=self._session_model.cast)
 
     def _analyse_first_text(self) -> None:
         if not is_closed(self):  # a key may close the screen before its first paint

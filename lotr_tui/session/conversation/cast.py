@@ -5,19 +5,20 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from engine.data.speakers import display_name, merge_key
+from engine.data.speakers import SOMEONE, display_name, find_member, find_speaker, merge_key, normalize_speaker
+from engine.errors import suggest_nearest
 
 STRANGER = "STRANGER"
-"""Member of a cast that says the lines of a user who speaks as no other member."""
+"""Speaker of the lines of a user who has chosen no name."""
 
 
 class Roles(NamedTuple):
     """Roles in a turn: who says the prompt, and who answers."""
 
     speaking_as: str = ""
-    """Member of the cast that the user speaks as; empty for a stranger."""
+    """Canonical name that the user speaks as, in the cast or not; empty for a stranger."""
     speaker: str = ""
-    """Member of the cast that the model speaks as; empty if none is chosen."""
+    """Canonical name that the model speaks as, in the cast or not; empty if none is chosen."""
     system_prompt: str = ""
     """Text that tells a model with a chat template who it is; empty for the one of the template."""
 
@@ -29,19 +30,23 @@ _NOT_WORD = re.compile(r"\W+")
 _TITLES = r"mrs?\.?|master|lord|lady|king|old"
 
 
-def speaking_role(cast: Sequence[str], speaking_as: str) -> str:
-    """Return the member of the cast that says the user's lines: `speaking_as`, a stranger, or else someone.
+def read_name(typed: str, cast: Sequence[str]) -> str:
+    """Return the speaker that a typed name means: the member of the cast, or else any name in its canonical form.
 
-    An empty cast has a stranger only.
+    Raises:
+        InvalidInputError: If the text is no name.
     """
-    if speaking_as in cast or not cast:
-        return speaking_as or STRANGER
-    return STRANGER if STRANGER in cast else cast[-1]
+    canonical = normalize_speaker(typed).name
+    return find_member(canonical, cast) or canonical or find_speaker(typed, cast)
 
 
-def speaker_in(cast: Sequence[str], speaker: str) -> str:
-    """Return `speaker` if it is in the cast, or else the last member, who stands for everyone else."""
-    return speaker if speaker in cast else cast[-1]
+def describe_unknown_name(name: str, cast: Sequence[str]) -> str:
+    """Return what to expect of a speaker outside the cast, with the nearest name of the cast; empty for a member."""
+    if not name or name in cast:
+        return ""
+    nearest = suggest_nearest(name, [member for member in cast if member != SOMEONE])
+    hint = nearest.rstrip(".")
+    return f"{display_name(name)} is not in the cast, so the model has to imagine what such a speaker says{hint}"
 
 
 def answering_cast(cast: Sequence[str], speaking_as: str, line: str = "") -> tuple[str, ...]:
@@ -50,7 +55,7 @@ def answering_cast(cast: Sequence[str], speaking_as: str, line: str = "") -> tup
     These are the members that the line calls by name, or else all but the user, a stranger and the last member. A cast
     without other members is returned as it is.
     """
-    users = (speaking_role(cast, speaking_as), speaking_role(cast, ""))
+    users = (speaking_as, STRANGER)
     others = tuple(name for name in cast[:-1] if name not in users) or tuple(cast)
     called = _called_pattern(others).findall(line) if line else []
     keys = {merge_key(" ".join(name.upper().split())) for name in called}

@@ -6,12 +6,12 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.generation.prompt import DecoderState, encode_prompt
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.conversation.cast import NO_ROLES, Roles, speaker_in
+from lotr_tui.session.conversation.cast import NO_ROLES, Roles
 from lotr_tui.session.conversation.dialogue_turns import DialogueTurns
 from lotr_tui.session.conversation.generation import nearest_state, prepare_context, start_generation, to_prompt_line
 from lotr_tui.session.conversation.read_text import ReadText
 from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.model_abilities import answers_by_template
+from lotr_tui.session.model_abilities import answers_by_template, find_cast
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
 
@@ -42,8 +42,8 @@ class Conversation(DialogueTurns):
             settings: Sampler settings.
             seed: Seed of the reply.
             previous_reply: Reply that the prompt follows, unless it is continued; None begins a text.
-            roles: Speaker as whom a model with a cast continues the prompt, or else someone, and the system prompt of
-                a model with a chat template.
+            roles: Speaker whose line a model with a cast continues, by default someone's, and the system prompt of a
+                model with a chat template.
             read_text: Beginning of a text that the model has read already, perhaps of this one.
 
         Raises:
@@ -56,8 +56,7 @@ class Conversation(DialogueTurns):
             previous_reply = None
         is_chat = answers_by_template(session_model.model, reply_mode)
         roles = Roles(
-            speaker=speaker_in(tokenizer.cast, roles.speaker) if tokenizer.cast else "",
-            system_prompt=roles.system_prompt if is_chat else "",
+            speaker=roles.speaker if session_model.cast else "", system_prompt=roles.system_prompt if is_chat else ""
         )
         self._check_idle()
         context = prepare_context(session_model, prompt.text, reply_mode, previous_reply, roles)
@@ -87,7 +86,7 @@ class Conversation(DialogueTurns):
         """
         self._check_writable(reply)
         if reply.reply_mode == "conversation" and reply.session_model.cast and not reply.speaker:  # none was chosen
-            return self.answer_as(reply, None, settings, seed)
+            return self.answer_as(reply, "", settings, seed)
         is_continuation = index == len(reply.tokens)
         parent, parent_offset = (reply, reply.num_own_tokens) if is_continuation else reply.resolve_token(index)
         branch = Reply.branch_from(
@@ -115,7 +114,7 @@ class Conversation(DialogueTurns):
         return branch
 
     def continue_reply(self, reply: Reply, settings: SamplerSettings, seed: int) -> Reply:
-        """Start a reply that keeps going after the last token of `reply`, on a new line if that ended by `<eos>`.
+        """Start a reply that keeps going after the last token of `reply`, on a new line if the line has ended.
 
         Raises:
             InvalidInputError: See `branch`; also if the line of a speaker has ended.
@@ -124,7 +123,9 @@ class Conversation(DialogueTurns):
             raise InvalidInputError("the answer has ended; say something, or press ctrl+r for another answer")
         if reply.reply_mode == "conversation" and reply.has_ended_line:
             raise InvalidInputError("the line has ended; go on with the next turn instead")
-        return self.branch(reply, len(reply.tokens), [EOS_ID] if reply.has_ended_line else (), settings, seed)
+        model = reply.session_model.model
+        line_end = model.tokenizer.encode("\n").tolist() if find_cast(model) else [EOS_ID]
+        return self.branch(reply, len(reply.tokens), line_end if reply.has_ended_line else (), settings, seed)
 
     def _start(
         self,

@@ -1,9 +1,8 @@
-"""Turns of a conversation with a model that knows speakers: the user's lines, scenes, and other answers."""
+"""Turns of a conversation with a model that has a cast: the user's lines, scenes, and other answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.data.speakers import find_speaker
 from engine.errors import InvalidInputError
 from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.generation.settings import SamplerSettings
@@ -46,7 +45,7 @@ class DialogueTurns(ReplyGeneration):
         session_model: SessionModel,
         text: str,
         speaking_as: str,
-        answering: str | None,
+        answering: str,
         settings: SamplerSettings,
         seed: int,
         previous: Reply | None,
@@ -57,8 +56,8 @@ class DialogueTurns(ReplyGeneration):
         Args:
             session_model: Model with a cast.
             text: The line.
-            speaking_as: Member of the cast that says the line; empty for a stranger.
-            answering: Member of the cast that answers; None lets the model choose, see `answering_cast`.
+            speaking_as: Canonical name of who says the line; empty for a stranger.
+            answering: Canonical name of who answers; empty lets the model choose, see `answering_cast`.
             settings: Sampler settings.
             seed: Seed of the choice and of the answer.
             previous: Reply that the line follows.
@@ -67,14 +66,11 @@ class DialogueTurns(ReplyGeneration):
 
         Raises:
             PromptError: If the line has no token that the model knows.
-            InvalidInputError: If a reply is being generated, the model knows no speakers, or a name is not in its cast.
+            InvalidInputError: If a reply is being generated, or the model has no cast.
         """
         cast = _known_cast(session_model)
         prompt = encode_prompt(to_prompt_line(text), session_model.model.tokenizer)
-        roles = Roles(
-            find_speaker(speaking_as, cast) if speaking_as else "",
-            "" if answering is None else find_speaker(answering, cast),
-        )
+        roles = Roles(speaking_as, answering)
         self._check_idle()
         candidates = answering_cast(cast, roles.speaking_as, prompt.text)
         return self._start_turn(session_model, prompt, roles, candidates, settings, seed, previous, best_of)
@@ -92,31 +88,25 @@ class DialogueTurns(ReplyGeneration):
         """Start to generate turns without the user, as `generate_scene` does, and return the first one.
 
         `poll` starts each further turn when the one before has ended; `stop` ends the scene at any token. The speakers
-        are chosen among `cast` (None: all but strangers and someone). See `say` for the other arguments.
+        are chosen among `cast` (None: all but strangers and someone), which may be a single name outside the model's.
+        See `say` for the other arguments.
 
         Raises:
-            InvalidInputError: If a reply is being generated, the model knows no speakers, or a name is not in its cast.
+            InvalidInputError: If a reply is being generated, or the model has no cast.
         """
         members = _known_cast(session_model)
-        candidates = (
-            answering_cast(members, "") if cast is None else tuple(find_speaker(name, members) for name in cast)
-        )
+        candidates = answering_cast(members, "") if cast is None else tuple(cast)
         self._check_idle()
         self._scene = _Scene(session_model, candidates, num_turns, settings, seed, best_of)
         return self._start_scene_turn(self._scene, previous)
 
-    def answer_as(
-        self, reply: Reply, speaker: str | None, settings: SamplerSettings, seed: int, best_of: int = 1
-    ) -> Reply:
-        """Start another answer in the turn of `reply`, by the same speaker or by another one (None: by any).
+    def answer_as(self, reply: Reply, speaker: str, settings: SamplerSettings, seed: int, best_of: int = 1) -> Reply:
+        """Start another answer in the turn of `reply`, by the same speaker or by another one (empty: by any).
 
         Raises:
-            InvalidInputError: If a reply is being generated, the session's model cannot read `reply`, or the name is
-                not in the cast.
+            InvalidInputError: If a reply is being generated, or the session's model cannot read `reply`.
         """
         self._check_writable(reply)
-        cast = reply.session_model.cast
-        speaker = find_speaker(speaker, cast) if speaker else ""
         parent, parent_offset = reply.resolve_token(0)
         branch = Reply.branch_from(
             parent,
@@ -132,7 +122,7 @@ class DialogueTurns(ReplyGeneration):
         ids = list(branch.context_ids_before_speaker)
         state, num_read = nearest_state(reply.turn.previous_reply, reply.session_model.model, ids)
         self._add_reply(branch)
-        candidates = answering_cast(cast, reply.speaking_as, reply.prompt)
+        candidates = answering_cast(reply.session_model.cast, reply.speaking_as, reply.prompt)
         self._worker = start_turn(branch, ReplyContext(state, ids[num_read:], ids), candidates, best_of, self.pace)
         return branch
 

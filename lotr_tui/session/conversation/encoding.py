@@ -1,11 +1,12 @@
-"""Token ids of the text of a conversation, for models with and without speakers."""
+"""Token ids of the text of a conversation, for models with and without a cast."""
 
 from collections.abc import Sequence
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.data.script_form import Turn, encode_turns
 from engine.data.tokenizers.base import Tokenizer
-from engine.generation.turns import Turn, encode_turns
-from lotr_tui.session.conversation.cast import speaker_in
+from engine.models.base import LanguageModel
+from lotr_tui.session.model_abilities import find_cast
 
 
 def encode_lines(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -17,13 +18,8 @@ def encode_lines(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-def encode_spoken_lines(tokenizer: Tokenizer, lines: Sequence[Turn]) -> list[int]:
-    """Return the token ids of complete lines, each with its `<eos>`.
-
-    For a model with a cast, the token of its speaker precedes each line, and speakers outside the cast are someone. A
-    model without a cast reads the lines without their speakers.
-    """
-    cast = tokenizer.cast
-    if not cast:
-        return encode_lines(tokenizer, "".join(f"{line.text}\n" for line in lines))
-    return list(encode_turns(tokenizer, [Turn(speaker_in(cast, line.speaker), line.text) for line in lines]))
+def encode_said(model: LanguageModel, turns: Sequence[Turn]) -> list[int]:
+    """Return the token ids of complete lines: a script, or for a model without a cast the texts without their names."""
+    if find_cast(model):
+        return list(encode_turns(model.tokenizer, turns))
+    return encode_lines(model.tokenizer, "".join(f"{turn.text}\n" for turn in turns))

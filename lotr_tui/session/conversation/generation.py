@@ -3,20 +3,21 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from engine.data.script_form import Turn, encode_speaker, encode_turn
+from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.generation.best_of import Answer, AnswerChosen
 from engine.generation.complete_words import end_word
 from engine.generation.generate import Done, TokenEvent, force_token, generate_from
 from engine.generation.prompt import DecoderState, prefill, prefill_prompt
-from engine.generation.turns import MAX_HISTORY_TOKENS, SpeakerProb, Turn, encode_turn
+from engine.generation.turns import MAX_HISTORY_TOKENS, SpeakerProb
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
-from lotr_tui.session.conversation.cast import NO_ROLES, Roles, speaker_in, speaking_role
+from lotr_tui.session.conversation.cast import NO_ROLES, STRANGER, Roles
 from lotr_tui.session.conversation.chat import chat_ids
-from lotr_tui.session.conversation.encoding import encode_lines, encode_spoken_lines
+from lotr_tui.session.conversation.encoding import encode_lines, encode_said
 from lotr_tui.session.conversation.reply_tree import Reply, spoken_lines
-from lotr_tui.session.model_abilities import answers_by_template, chat_start, has_log_probs
-from lotr_tui.session.prefix_cache import count_shared
+from lotr_tui.session.model_abilities import answers_by_template, chat_start, end_ids, find_cast, has_log_probs
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
 
@@ -58,21 +59,22 @@ def to_prompt_line(text: str, tokenizer: Tokenizer | None = None, reply_mode: Re
 
 
 def context_ids(
-    tokenizer: Tokenizer, prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None, roles: Roles = NO_ROLES
+    model: LanguageModel, prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None, roles: Roles = NO_ROLES
 ) -> list[int]:
     """Return the token ids that a model reads before a reply to `prompt`: the text of `previous_reply` and the prompt.
 
     `previous_reply` may be of a model with another vocabulary; its text is then tokenized again. In a closed
-    vocabulary, a reply that was stopped before its first word adds no second `<eos>`. For a model with a cast, the
-    ids end with the token of the speaker of `roles`, unless the model is to choose one in a conversation.
+    vocabulary, a reply that was stopped before its first word adds no second `<eos>`. A model with a cast reads a
+    script, which ends with the name of the speaker of `roles`, unless the model is to choose one in a conversation.
     """
-    if tokenizer.cast:
-        return _dialogue_ids(tokenizer, prompt, reply_mode, previous_reply, roles)
+    tokenizer = model.tokenizer
+    if find_cast(model):
+        return _script_ids(model, prompt, reply_mode, previous_reply, roles)
     line = f"{prompt}\n" if prompt and reply_mode != "continue" else prompt
     if previous_reply is None:
         return encode_lines(tokenizer, line)
     if previous_reply.session_model.model.tokenizer != tokenizer:
-        return encode_spoken_lines(tokenizer, spoken_lines(previous_reply)) + encode_lines(tokenizer, line)
+        return encode_said(model, spoken_lines(previous_reply)) + encode_lines(tokenizer, line)
     previous_ids = previous_reply.token_ids()
     if tokenizer.reads_line_ends:
         return [*previous_ids, *tokenizer.encode(f"\n{line}").tolist()]
@@ -81,24 +83,24 @@ def context_ids(
     return previous_ids + encode_lines(tokenizer, line)
 
 
-def _dialogue_ids(
-    tokenizer: Tokenizer, prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None, roles: Roles
+def _script_ids(
+    model: LanguageModel, prompt: str, reply_mode: ReplyMode, previous_reply: Reply | None, roles: Roles
 ) -> list[int]:
     """Return the `context_ids` of a model with a cast. A turn without an answer counts as the prompt alone."""
-    speaker = [tokenizer.speaker_id(speaker_in(tokenizer.cast, roles.speaker))]
+    tokenizer = model.tokenizer
     if reply_mode == "continue":
-        return [*speaker, *tokenizer.encode(prompt).tolist()]
+        return [*encode_speaker(tokenizer, roles.speaker or SOMEONE), *tokenizer.encode(f" {prompt}").tolist()]
     if previous_reply is None:
         ids = []
     elif previous_reply.session_model.model.tokenizer != tokenizer:
-        ids = encode_spoken_lines(tokenizer, [line for line in spoken_lines(previous_reply) if line.text])
+        ids = encode_said(model, [line for line in spoken_lines(previous_reply) if line.text])
     elif previous_reply.tokens or previous_reply.reply_mode == "continue":
-        ids = [*previous_reply.token_ids(), EOS_ID]
+        ids = [*previous_reply.token_ids(), *tokenizer.encode("\n").tolist()]
     else:
         ids = [*previous_reply.context_ids_before_speaker]
     if prompt:
-        ids += encode_turn(tokenizer, Turn(speaking_role(tokenizer.cast, roles.speaking_as), prompt))
-    return ids if reply_mode == "conversation" and not roles.speaker else ids + speaker
+        ids += encode_turn(tokenizer, Turn(roles.speaking_as or STRANGER, prompt))
+    return [*ids, *encode_speaker(tokenizer, roles.speaker)] if roles.speaker else ids
 
 
 def prepare_context(
@@ -119,7 +121,7 @@ def prepare_context(
     if is_chat := answers_by_template(model, reply_mode):
         ids = chat_ids(model, prompt, previous_reply, roles.system_prompt)
     else:
-        ids = context_ids(model.tokenizer, prompt, reply_mode, previous_reply, roles)
+        ids = context_ids(model, prompt, reply_mode, previous_reply, roles)
     state, num_read = nearest_state(previous_reply, model, ids, is_chat=is_chat)
     return ReplyContext(state, ids[num_read:], ids)
 
@@ -148,6 +150,12 @@ def nearest_state(
     return (chat_start(model) if is_chat else None), 0
 
 
+def count_shared(ids: Sequence[int], other_ids: Sequence[int]) -> int:
+    """Return the number of ids that two texts begin with in common."""
+    pairs = zip(ids, other_ids, strict=False)
+    return next((index for index, (id, other) in enumerate(pairs) if id != other), min(len(ids), len(other_ids)))
+
+
 def start_generation(
     reply: Reply,
     state: DecoderState | None,
@@ -165,8 +173,11 @@ def start_generation(
     model, settings, seed = reply.session_model.model, reply.settings, reply.seed
     is_dialogue = reply.reply_mode == "conversation"
     history = reply.token_ids()[-MAX_HISTORY_TOKENS if is_dialogue else 0 :]
+    lines_before = reply.context_ids_before_speaker[-MAX_HISTORY_TOKENS:] if reply.speaker and is_dialogue else ()
     starts_line = reply.starts_line(len(reply.tokens))
+    noise_context = lines_before if starts_line and not forced_ids else ()
     read_context = prefill if reply.tokens or is_dialogue else prefill_prompt
+    ends = end_ids(model)
 
     def source(cancellation: Cancellation) -> Iterator[GenerationEvent]:
         current = read_context(model, unread_ids, state)
@@ -174,13 +185,25 @@ def start_generation(
         is_first_token = starts_line
         for id in forced_ids:
             num_reread_tokens = current.num_reread_tokens
-            event, current = force_token(model, current, history, settings, id, is_first_token=is_first_token)
+            event, current = force_token(
+                model, current, history, settings, id, is_first_token=is_first_token, end_ids=ends
+            )
             history[len(history) - num_reread_tokens :] = [id]
-            is_first_token = id == EOS_ID
+            is_first_token = id in ends
             yield event, current
         if ends_word:
             current = end_word(model.tokenizer, forced_ids, current)
-        events = generate_from(model, current, history, settings, seed, cancellation, is_first_token=is_first_token)
+        events = generate_from(
+            model,
+            current,
+            history,
+            settings,
+            seed,
+            cancellation,
+            is_first_token=is_first_token,
+            end_ids=ends,
+            noise_context=noise_context,
+        )
         yield from throttle(events, pace, cancellation)
 
     return GeneratorThread("generation", source).start()

@@ -1,14 +1,14 @@
-"""Texts that a slow model has read, or is to read, before the next token can be predicted."""
+"""Texts that a model has read, or is to read, before the next token can be predicted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from engine.data.script_form import encode_speaker
 from engine.generation.prompt import DecoderState, last_word_start
 from engine.models.base import LanguageModel
-from lotr_tui.session.conversation.generation import ReplyContext, nearest_state
+from lotr_tui.session.conversation.generation import ReplyContext, count_shared, nearest_state
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.model_abilities import has_log_probs
-from lotr_tui.session.prefix_cache import count_shared
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,11 @@ class UnreadText:
     reopens_last_word: bool = False
     """True if the next token may begin with the end of the text: see `reopen_last_word`."""
     is_first_token: bool = True
-    """True if the next token is the first of a reply or of a line, which cannot be `<eos>`."""
+    """True if the next token is the first of a reply or of a line, which it cannot end."""
+    candidates: tuple[str, ...] = ()
+    """Members of the cast of whom one says the next line, which begins after the text; empty inside of a line."""
+    speaker: str = ""
+    """Canonical name of who is chosen to say the next line; empty for the likeliest of `candidates`."""
 
     def is_same_text(self, other: "UnreadText") -> bool:
         """Return True if the same model is to predict the same next token of another text."""
@@ -36,14 +40,27 @@ class UnreadText:
             and self.is_chat == other.is_chat
             and self.reopens_last_word == other.reopens_last_word
             and self.is_first_token == other.is_first_token
+            and (self.candidates, self.speaker) == (other.candidates, other.speaker)
             and list(self.ids) == list(other.ids)
         )
 
     @property
     def known_state(self) -> DecoderState | None:
-        """State after the text, if nothing of it has to be read; None otherwise."""
-        is_read = self.num_read == len(self.ids) and not self.reopens_last_word
+        """State in which the next token is predicted, if nothing has to be read; None otherwise."""
+        is_read = self.num_read == len(self.ids) and not self.reopens_last_word and not self.candidates
         return self.state if is_read and self.state is not None and has_log_probs(self.state) else None
+
+    @property
+    def num_settled(self) -> int:
+        """Number of ids at the beginning that stay the same if the user goes on typing the last word."""
+        if self.reopens_last_word:
+            return last_word_start(self.model.tokenizer, self.ids)
+        return last_word_start(self.model.tokenizer, self.ids[:-1]) if self.candidates else len(self.ids)
+
+    def begin_line(self, speaker: str) -> "UnreadText":
+        """Return the text with the head of a line after it, in which a speaker says the next line."""
+        ids = [*self.ids, *encode_speaker(self.model.tokenizer, speaker)]
+        return replace(self, ids=ids, candidates=(), speaker=speaker)
 
     @classmethod
     def of_reply(cls, reply: Reply, index: int) -> "UnreadText":

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.data.tokenizers.base import EOS_ID, speaker_text
+from engine.data.script_form import Turn as SpokenLine
+from engine.data.script_form import encode_speaker, speaker_head, turn_text
+from engine.data.speakers import SOMEONE
 from engine.generation.generate import Done
 from engine.generation.prompt import DecoderState
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import Turn as SpokenLine
 from lotr_tui.formatting import token_noun
 from lotr_tui.session.answer_score import AnswerScore
-from lotr_tui.session.conversation.cast import describe_choice, speaker_in, speaking_role
-from lotr_tui.session.conversation.encoding import encode_lines, encode_spoken_lines
+from lotr_tui.session.conversation.cast import STRANGER, describe_choice
+from lotr_tui.session.conversation.encoding import encode_lines, encode_said
 from lotr_tui.session.conversation.entries import Exchange
 from lotr_tui.session.conversation.speaker_labels import chat_speakers, exchange_speakers
-from lotr_tui.session.model_abilities import answers_by_template, has_log_probs
+from lotr_tui.session.model_abilities import answers_by_template, end_ids, has_log_probs, reads_line_ends
 from lotr_tui.session.reply_token import ReplyToken
 from lotr_tui.session.saved_session import SavedReply, SavedToken
 from lotr_tui.session.session_model import SessionModel
@@ -85,11 +86,11 @@ class Reply:
     parent: "Reply | None" = None
     """Reply that this one continues: the reply of the previous turn, or the reply that this branch leaves."""
     speaking_as: str = ""
-    """Member of the cast that says the prompt in a conversation; empty for a stranger."""
+    """Canonical name of who says the prompt in a conversation; empty for a stranger."""
     system_prompt: str = ""
     """Text that tells a model with a chat template who it is; empty for the one of the template."""
     speaker: str = ""
-    """Member of the cast that says the reply; empty without a cast, and while the model has not chosen one."""
+    """Canonical name of who says the reply; empty without a cast, and while the model has not chosen one."""
     speaker_prob: float | None = None
     """Probability of the speaker if the model has chosen it; None if the user has."""
     score: AnswerScore | None = None
@@ -121,7 +122,7 @@ class Reply:
             self.settings.describe(),
             continues_prompt=self.reply_mode == "continue",
             noun=token_noun(self.session_model.model.tokenizer),
-            marks_line_ends=not self.session_model.model.tokenizer.reads_line_ends,
+            marks_line_ends=not reads_line_ends(self.session_model.model),
         )
         self.update_exchange()
         self.exchange.add_pieces(token.piece for token in self.tokens)
@@ -137,7 +138,7 @@ class Reply:
         self.exchange.best_of = "" if self.score is None else self.score.describe()
 
     def set_speaker(self, speaker: str, prob: float | None) -> None:
-        """Set the speaker, which is the last token of the context; `prob` is None if the user chose the speaker."""
+        """Set the speaker, whose name ends the context; `prob` is None if the user chose the speaker."""
         self.context_ids = self.context_ids_before(speaker)
         self.speaker, self.speaker_prob = speaker, prob
         self.update_exchange()
@@ -182,7 +183,7 @@ class Reply:
 
     @property
     def has_ended_line(self) -> bool:
-        """True if the model ended the reply by `<eos>`, which is not among its tokens."""
+        """True if the model ended the reply by one of its `end_ids`, which is not among its tokens."""
         return self.done is not None and self.done.reason == "eos"
 
     def context_ids_before(self, speaker: str) -> Sequence[int]:
@@ -191,18 +192,17 @@ class Reply:
             return self.context_ids
         if not speaker:
             return self.context_ids_before_speaker
-        speaker_id = self.session_model.model.tokenizer.speaker_id(speaker_in(self.session_model.cast, speaker))
-        return [*self.context_ids_before_speaker, speaker_id]
+        return [*self.context_ids_before_speaker, *encode_speaker(self.session_model.model.tokenizer, speaker)]
 
     @property
     def context_ids_before_speaker(self) -> Sequence[int]:
-        """Ids of the tokens before the speaker of the reply, for a model with a cast."""
-        is_chosen = bool(self.speaker) or self.reply_mode != "conversation"
-        return self.context_ids[:-1] if is_chosen else self.context_ids
+        """Ids of the tokens before the name of the speaker, in a conversation with a model that has a cast."""
+        head = encode_speaker(self.session_model.model.tokenizer, self.speaker) if self.speaker else ()
+        return self.context_ids[: len(self.context_ids) - len(head)]
 
     def starts_line(self, index: int) -> bool:
-        """Return True if the token at `index` is the first of the reply or of a later line; it cannot be `<eos>`."""
-        return index == 0 or self.tokens[index - 1].id == EOS_ID
+        """Return True if the token at `index` is the first of the reply or of a later line, so that it ends neither."""
+        return index == 0 or self.tokens[index - 1].id in end_ids(self.session_model.model)
 
     def split_context(self, num_reread_tokens: int) -> None:
         """Set how many of the last tokens of the context the first token of the reply repeats."""
@@ -224,8 +224,8 @@ class Reply:
     def _encode_text(self, end: int | None) -> list[int]:
         """Return the ids of the whole text, tokenized again."""
         tokenizer = self.session_model.model.tokenizer
-        if tokenizer.cast or self.reply_mode == "conversation":
-            return encode_spoken_lines(tokenizer, spoken_lines(self, end))[:-1]  # without the last `<eos>`
+        if self.session_model.cast or self.reply_mode == "conversation":
+            return encode_said(self.session_model.model, spoken_lines(self, end))[:-1]  # without the last line end
         return encode_lines(tokenizer, self.full_text(end))
 
     def text(self) -> str:
@@ -236,12 +236,13 @@ class Reply:
         """Return the text of the turn before the reply."""
         if self.is_chat:
             return f"{self.prompt}\n" if self.prompt else ""
-        speaker = speaker_text(self.speaker) if self.speaker else ""
-        if self.reply_mode != "conversation":
-            label = speaker if self.reply_mode == "continue" and self.session_model.cast else ""
-            return label + self.prompt + ("\n" if self.reply_mode == "reply" else "")
-        role = speaking_role(self.session_model.cast, self.speaking_as)
-        return (f"{speaker_text(role)}{self.prompt}\n" if self.prompt else "") + speaker
+        if self.reply_mode == "continue":
+            head = f"{speaker_head(self.speaker or SOMEONE)} " if self.session_model.cast else ""
+            return head + self.prompt
+        if self.reply_mode == "reply":
+            return f"{self.prompt}\n"
+        said = turn_text(SpokenLine(self.speaking_as or STRANGER, self.prompt)) if self.prompt else ""
+        return said + (speaker_head(self.speaker) if self.speaker else "")
 
     def full_text(self, end: int | None = None) -> str:
         """Return the text that the model has read and written: earlier turns, the prompt and the tokens.
@@ -259,12 +260,13 @@ class Reply:
     def spoken_lines(self, end: int | None = None) -> list[SpokenLine]:
         """Return the lines of this turn: the prompt, if there is one, and the tokens before index `end`."""
         text = self.reply_text(end)
-        if self.session_model.model.tokenizer.reads_line_ends:
+        if reads_line_ends(self.session_model.model):
             text = text.replace("\n", " ")
+        speaker = self.speaker or SOMEONE
         if self.reply_mode == "continue":
-            return [SpokenLine(self.speaker, self.prompt + text)]
-        role = speaking_role(self.session_model.cast, self.speaking_as)
-        return [*([SpokenLine(role, self.prompt)] if self.prompt else []), SpokenLine(self.speaker, text)]
+            return [SpokenLine(speaker, self.prompt + text)]
+        said = [SpokenLine(self.speaking_as or STRANGER, self.prompt)] if self.prompt else []
+        return [*said, SpokenLine(speaker, text)]
 
     def reply_text(self, end: int | None = None) -> str:
         """Return the text of the tokens before index `end` (None: of all tokens)."""

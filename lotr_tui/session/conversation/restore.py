@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.data.speakers import display_name
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK_ID, Tokenizer, is_open_vocabulary
 from engine.errors import InvalidInputError, printable
 from engine.generation.generate import Done
@@ -107,7 +106,7 @@ def _build_prompted_reply(saved: SavedReply, session_model: SessionModel, previo
     )
     unknown = [span.text for span in tokenizer.unknown_spans(prompt)]
     _check_vocabulary(reply, [text for text in unknown if text not in saved.unknown_tokens])
-    _check_speakers(reply)
+    _check_conversation(reply)
     return reply
 
 
@@ -119,7 +118,7 @@ def _restored_context(
     if answers_by_template(model, reply_mode):
         with suppress(InvalidInputError):
             return chat_ids(model, prompt, previous, roles.system_prompt)
-    return context_ids(model.tokenizer, prompt, reply_mode, previous, roles)
+    return context_ids(model, prompt, reply_mode, previous, roles)
 
 
 def _build_branch(saved: SavedReply, session_model: SessionModel, parent: Reply) -> Reply:
@@ -127,7 +126,7 @@ def _build_branch(saved: SavedReply, session_model: SessionModel, parent: Reply)
     reply = Reply.branch_from(parent, saved.parent_offset, **_saved_fields(saved, session_model))
     reply.decoder_states = [None] * reply.num_shared_tokens
     reply.read_only_reason = parent.read_only_reason
-    _check_speakers(reply)
+    _check_conversation(reply)
     is_continuation = reply.num_shared_tokens == len(parent.tokens) and parent in parent.turn.replies
     if not is_continuation:
         reply.exchange.num_shared_tokens = reply.num_shared_tokens
@@ -168,16 +167,12 @@ def _restore_tokens(reply: Reply, saved: SavedReply) -> None:
     reply.exchange.mark_done(reply.done)
 
 
-def _check_speakers(reply: Reply) -> None:
-    """Make a reply read-only if its model does not know the speakers of the turn."""
-    cast, model = reply.session_model.cast, reply.session_model.name
-    unknown = next((name for name in (reply.speaking_as, reply.speaker) if name and name not in cast), None)
-    if reply.read_only_reason:
-        return
-    if reply.reply_mode == "conversation" and not cast and not reply.is_chat:
-        reply.read_only_reason = f"{model} knows no speakers and cannot continue from here"
-    elif unknown is not None:
-        reply.read_only_reason = f"{model} does not know {display_name(unknown)} and cannot continue from here"
+def _check_conversation(reply: Reply) -> None:
+    """Make a reply of a conversation read-only if its model cannot hold one."""
+    session_model = reply.session_model
+    if reply.reply_mode == "conversation" and not session_model.cast and not reply.is_chat:
+        reason = f"{session_model.name} knows no speakers and cannot continue from here"
+        reply.read_only_reason = reply.read_only_reason or reason
 
 
 def _check_vocabulary(reply: Reply, tokens: Sequence[str]) -> None:
@@ -209,7 +204,7 @@ def _reply_token(token: SavedToken, id: int) -> ReplyToken:
         sampling_prob=prob,
         rank=token.rank,
         entropy=entropy,
-        piece=token.piece or "",
+        piece=token.piece,
     )
 
 

@@ -12,13 +12,13 @@ from engine.generation.prompt import DecoderState
 from engine.models.base import LogProbs
 from engine.models.cache import CachedKeys
 from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.model_abilities import NO_LOG_PROBS, SharedMemoryModel, has_log_probs, is_slow
+from lotr_tui.session.model_abilities import NO_LOG_PROBS, SharedMemoryModel, has_log_probs, is_slow, split_dialogue
 from lotr_tui.session.session_model import SessionModel
 
 MAX_CACHE_BYTES = 32_000_000
 """Memory for decoder states, enough for some thousand tokens; the text is read again where a state was evicted."""
-MAX_LOG_PROB_BYTES = 128_000_000
-"""Memory for the log-probabilities of states of slow models, enough for some hundred tokens to branch from at once."""
+MAX_LOG_PROB_BYTES = 50_000_000
+"""Memory for the log-probabilities of states of slow models, enough for 250 tokens to branch from at once."""
 MAX_TEXT_BYTES = 768_000_000
 """Memory for the keys and values of texts of slow models; a text whose states were evicted is read again."""
 MAX_MODELS_PER_RUN = 3
@@ -97,10 +97,10 @@ class SlowStateCache:
 
     def _add_text(self, reply: Reply, index: int, state: DecoderState) -> None:
         """Count the memory of the text of a state, and evict the states of the oldest texts over the limit."""
-        model = reply.session_model.model
+        model, model_state = split_dialogue(reply.session_model.model, state.model_state)
         if not isinstance(model, SharedMemoryModel):
             return
-        identity, num_bytes = model.state_memory(state.model_state)
+        identity, num_bytes = model.state_memory(model_state)
         _, places = self._texts.pop(identity, (0, []))  # the latest text comes last
         places.append((reply, index))
         self._texts[identity] = num_bytes, places

@@ -4,16 +4,19 @@ import time
 from collections.abc import Iterator, Sequence
 from weakref import WeakKeyDictionary
 
+from engine.data.script_form import encode_speaker
 from engine.data.tokenizers.base import UNK_ID
 from engine.generation.best_of import NUM_ANSWERS, AnswerChosen, stream_answers
 from engine.generation.generate import Done, generate_from
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import MAX_HISTORY_TOKENS, begin_turn, next_speaker_probs, sample_speaker
+from engine.generation.turns import MAX_HISTORY_TOKENS, next_speaker_probs, sample_speaker
 from engine.models.base import LanguageModel, advance_batch
+from engine.models.dialogue import DialogueModel
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
 from lotr_tui.session.conversation.generation import GenerationEvent, RankedAnswers, ReplyContext
 from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.model_abilities import end_ids, is_slow
 
 ANSWERING_TEMPERATURE = 0.3
 """Highest temperature of the choice of who answers the user: someone who is addressed by name nearly always does."""
@@ -33,32 +36,34 @@ def start_turn(
 
     Args:
         reply: Reply without tokens. If it has no speaker, the model chooses one.
-        context: The text before the token of the speaker.
+        context: The text before the name of the speaker.
         candidates: Speakers to choose from.
         num_answers: Number of answers to draw and choose from, or `AUTOMATIC`.
         pace: Tokens per second.
     """
     model, settings, seed = reply.session_model.model, reply.settings, reply.seed
+    assert isinstance(model, DialogueModel), "a model with a cast"
     speaker = reply.speaker
-    history = context.ids[1 - MAX_HISTORY_TOKENS :]
+    history = context.ids[-MAX_HISTORY_TOKENS:]
 
     def source(cancellation: Cancellation) -> Iterator[GenerationEvent]:
         before = prefill(model, context.unread_ids, context.state)
         name = speaker
         if not name:
             temperature = min(settings.temperature, ANSWERING_TEMPERATURE) if reply.prompt else settings.temperature
-            chosen = sample_speaker(next_speaker_probs(model, before, candidates), temperature, seed)
+            chosen = sample_speaker(next_speaker_probs(model, before, candidates), model.cast, temperature, seed)
             yield chosen
             name = chosen.name
-        state = begin_turn(model, before, name)
+        head = encode_speaker(model.tokenizer, name)
+        state = prefill(model, head, before)
         yield state
         steps: Iterator[GenerationEvent]
         if (number := num_answers or automatic_num_answers(model)) > 1:
             steps = _best_answer(model, before, name, settings, seed, number, history, cancellation)
             yield next(steps)  # the choice, which is no token and waits for none
         else:
-            ids = [*history, model.tokenizer.speaker_id(name)]
-            steps = generate_from(model, state, ids, settings, seed, cancellation)
+            ids, ends = [*history, *head], end_ids(model)
+            steps = generate_from(model, state, ids, settings, seed, cancellation, end_ids=ends, noise_context=history)
         yield from throttle(steps, pace, cancellation)
 
     return GeneratorThread("generation", source).start()
@@ -98,6 +103,8 @@ def automatic_num_answers(model: LanguageModel) -> int:
 
     The speed of a model is measured once, so that a seed gives the same answer again.
     """
+    if is_slow(model):
+        return 1
     if model not in _AUTOMATIC_NUMBERS:
         # An answer is scored with its context and without it.
         states = [prefill(model, ()).model_state] * (2 * NUM_ANSWERS)

@@ -3,18 +3,19 @@
 import numpy as np
 import pytest
 
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK
+from engine.data.script_form import Turn, encode_speaker
+from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.prompt import prefill, prefill_prompt
-from engine.generation.turns import Turn, begin_turn, next_speaker_probs, read_turns
+from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from lotr_tui.session.conversation.cast import Roles
 from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import ReplyContext
 from lotr_tui.session.conversation.read_text import UnreadText
-from lotr_tui.session.next_tokens import NextTokenPreview
+from lotr_tui.session.next_tokens import find_turn, find_unread_text, read_next_token, read_speakers
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.text_reader import TextReader
-from lotr_tui.session.word_completion import WordCompleter, complete_slowly
+from lotr_tui.session.word_completion import WordCompleter
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import SETTINGS
 from tests.support.dialogues import ANSWERING, dialogue_session_model, finish_scene, say, text_of
@@ -27,16 +28,23 @@ OPEN_TOKENIZERS = pytest.mark.parametrize(
 TEXT = "Bilbo Baggins is a very old friend of mine, and I think he knows it. Where is the wiz"
 
 
+def read(session_model, draft, reply_mode, previous=None, roles=None, *, conversation=None, reader=None):
+    """Return the text whose next token is shown for a draft, after it was read."""
+    conversation = conversation or Conversation(0)
+    text = find_unread_text(session_model, conversation, draft, reply_mode, previous, roles or Roles())
+    return read_next_token(reader or TextReader(), text)
+
+
 # The next token
 
 
 @OPEN_TOKENIZERS
 def test_growing_draft_has_the_distribution_of_its_reply(tokenizer):
     session_model = SessionModel("open", "", open_model(tokenizer))
-    preview, conversation, text = NextTokenPreview(session_model), Conversation(0), "Where is the wizard"
+    reader, text = TextReader(), "Where is the wizard"
     for end in range(1, len(text) + 1):
         draft = text[:end]
-        context = preview.read(session_model, conversation, draft, "continue", None)
+        context = read(session_model, draft, "continue", reader=reader)
         expected = prefill_prompt(session_model.model, tokenizer.encode(draft).tolist())
         assert context.state.num_reread_tokens == expected.num_reread_tokens, draft
         assert np.allclose(context.state.log_probs, expected.log_probs, atol=1e-4), draft
@@ -47,78 +55,75 @@ def test_growing_draft_has_the_distribution_of_its_reply(tokenizer):
 def test_any_draft_can_be_read(tokenizer):
     session_model = SessionModel("open", "", open_model(tokenizer))
     for draft in ("", "\ud800", "a\ud800b", "\0", "\t\n", "☺"):
-        context = NextTokenPreview(session_model).read(session_model, Conversation(0), draft, "continue", None)
+        context = read(session_model, draft, "continue")
         assert np.exp(context.state.log_probs.astype(np.float64)).sum() == pytest.approx(1, abs=1e-4)
 
 
 # Conversations
 
 
-@pytest.fixture(params=[False, True], ids=["words", "bpe"])
-def session_model(request):
-    return dialogue_session_model(is_open=request.param)
+@pytest.fixture
+def session_model():
+    return dialogue_session_model()
 
 
-def test_growing_draft_has_the_speakers_who_answer_it(conversation, session_model):
+def test_growing_draft_has_the_speakers_who_answer_it_and_only_its_end_is_read_again(conversation, session_model):
     previous = say(conversation, session_model, "where is frodo")
     before = [Turn("STRANGER", "where is frodo"), Turn("GANDALF", text_of(previous))]
-    preview, text, model = NextTokenPreview(session_model), "bilbo is a friend", session_model.model
+    text, model, reader = "bilbo is a friend", session_model.model, TextReader()
     for end in range(1, len(text) + 1):
-        speakers = preview.read_speakers(session_model, text[:end], "FRODO", previous)
-        if not model.tokenizer.is_open:  # random bytes are encoded in another way than they were generated
-            state = read_turns(model, [*before, Turn("FRODO", text[:end])])
-            expected = next_speaker_probs(model, state, ("GANDALF", "GOLLUM"))
-            assert [each.name for each in speakers] == [each.name for each in expected]
-            assert [each.prob for each in speakers] == pytest.approx([each.prob for each in expected], abs=1e-6)
-        assert {each.name for each in speakers} == {"GANDALF", "GOLLUM"}
-        assert sum(each.prob for each in speakers) == pytest.approx(1)
+        speakers = read_speakers(reader, find_turn(session_model, text[:end], previous, Roles("FRODO")))
+        state = read_turns(model, [*before, Turn("FRODO", text[:end])])
+        expected = next_speaker_probs(model, state, ("GANDALF", "GOLLUM"))
+        assert [each.name for each in speakers] == [each.name for each in expected]
+        assert [each.prob for each in speakers] == pytest.approx([each.prob for each in expected], abs=1e-6)
+    turn = find_turn(session_model, text, previous, Roles("FRODO"))
+    assert max(at for at in reader.latest.states if at < len(turn.ids)) >= len(turn.ids) - 8
 
 
 def test_empty_draft_has_the_speakers_who_go_on(conversation, session_model):
-    preview = NextTokenPreview(session_model)
-    opening = preview.read_speakers(session_model, "", "", None)
+    opening = read(session_model, "", "conversation").speakers
     expected = next_speaker_probs(session_model.model, prefill(session_model.model, ()), ANSWERING)
     assert [each.name for each in opening] == [each.name for each in expected]
     previous = say(conversation, session_model, "where is frodo")
-    speakers = preview.read_speakers(session_model, " ", "", previous)
+    speakers = read_speakers(TextReader(), find_turn(session_model, "", previous, Roles()))
     conversation.go_on(session_model, None, 1, SETTINGS, 3, previous)
     (turn,) = finish_scene(conversation)
     assert turn.speaker_prob == pytest.approx(next(each.prob for each in speakers if each.name == turn.speaker))
 
 
-@pytest.mark.parametrize("speaker", ["GOLLUM", ""])
+@pytest.mark.parametrize("speaker", ["GOLLUM", "BARLIMAN", ""])
 def test_next_token_is_the_first_of_the_answer_by_the_chosen_or_likeliest_speaker(conversation, session_model, speaker):
     previous = say(conversation, session_model, "where is frodo")
-    preview, model = NextTokenPreview(session_model), session_model.model
-    context = preview.read(session_model, conversation, "bilbo is", "conversation", previous, Roles("FRODO", speaker))
-    likeliest = preview.read_speakers(session_model, "bilbo is", "FRODO", previous)[0].name
-    reply = say(conversation, session_model, "bilbo is", speaker or likeliest, speaking_as="FRODO", previous=previous)
+    model, roles = session_model.model, Roles("FRODO", speaker)
+    context = read(session_model, "bilbo is", "conversation", previous, roles, conversation=conversation)
+    assert context.speaker == (speaker or context.speakers[0].name)
+    reply = say(conversation, session_model, "bilbo is", context.speaker, speaking_as="FRODO", previous=previous)
     assert list(context.ids) == list(reply.context_ids)
-    expected = begin_turn(model, prefill(model, reply.context_ids[:-1]), reply.speaker)
+    expected = begin_turn(model, prefill(model, reply.context_ids_before_speaker), reply.speaker)
     assert np.allclose(context.state.log_probs, expected.log_probs, atol=1e-4)
     assert context.is_first_token
-    assert sum(each.model_prob for each in context.token_probs(SETTINGS, 1000).candidates) == pytest.approx(1, abs=1e-3)
+    candidates = context.token_probs(SETTINGS, 1000).candidates
+    assert sum(each.model_prob for each in candidates) == pytest.approx(1, abs=1e-3)
+    ends = model.tokenizer.line_end_ids.tolist()
+    assert all(each.sampling_prob == 0 for each in candidates if each.ids[0] in ends)
 
 
 def test_without_a_draft_the_next_token_after_an_ended_line_is_that_of_the_next_turn(conversation):
-    session_model = dialogue_session_model()
-    session_model.model.model.weights["output.bias"][EOS_ID] = 3.0
+    session_model = dialogue_session_model(end_bias=8.0)
     reply = say(conversation, session_model, "where is frodo")
     assert reply.has_ended_line
-    preview = NextTokenPreview(session_model)
-    context = preview.read(session_model, conversation, "", "conversation", reply, Roles(speaker="GOLLUM"))
-    assert list(context.ids) == [*reply.token_ids(), EOS_ID, session_model.model.tokenizer.speaker_id("GOLLUM")]
+    context = read(session_model, "", "conversation", reply, Roles(speaker="GOLLUM"), conversation=conversation)
+    tokenizer = session_model.model.tokenizer
+    head = [*tokenizer.encode("\n").tolist(), *encode_speaker(tokenizer, "GOLLUM")]
+    assert list(context.ids) == [*reply.token_ids(), *head]
 
 
 # The rest of a word
 
 
-def complete(model, text, draft="", reply_mode="continue"):
-    """Complete `text` after the bars were shown for `draft`."""
-    session_model = SessionModel("test", "", model)
-    preview = NextTokenPreview(session_model)
-    preview.read(session_model, Conversation(0), draft, reply_mode, None)
-    return WordCompleter(preview).complete(model, text)
+def complete(model, text):
+    return WordCompleter().complete(model, text)
 
 
 @pytest.mark.parametrize(
@@ -134,18 +139,18 @@ def test_last_word_is_completed(text, rest):
 
 def test_a_word_is_completed_before_its_forms_with_an_apostrophe():
     model = open_model(WordTokenizer((UNK, EOS, "bilbo's", "bilbo")))
+    model.weights["output.bias"][2:] = 1, 0
     assert complete(model, "Bil") == "bo"
     assert complete(model, "Bilbo") == ""
 
 
-@pytest.mark.parametrize("reply_mode", ["continue", "reply"])
 @pytest.mark.parametrize("before", ["", "in the"])
-def test_most_probable_word_after_the_typed_words_is_taken(before, reply_mode):
+def test_most_probable_word_after_the_typed_words_is_taken(before):
     model = make_decoder(5)
     log_probs = prefill(model, VOCABULARY.encode(before).tolist()).log_probs
     words = [token for token in VOCABULARY.tokens if token.startswith("th")]
     expected = max(words, key=lambda word: log_probs[VOCABULARY.token_to_id[word]])
-    assert complete(model, f"{before} th", f"{before} t", reply_mode) == expected[2:]
+    assert complete(model, f"{before} th") == expected[2:]
 
 
 @pytest.mark.parametrize(("text", "rest"), [("The wiz", "ard"), ("The wizar", "d"), ("The wizard", ""), ("The ", "")])
@@ -155,6 +160,9 @@ def test_word_of_an_open_vocabulary_is_completed_token_by_token(text, rest):
     model.weights["output.bias"][tokenizer.token_to_id[" wizard"]] = 20
     assert complete(model, text) == rest
     assert complete(open_model(character_tokenizer()), "the w") == ""
+    session_model = dialogue_session_model()
+    session_model.model.model.weights["output.bias"][tokenizer.token_to_id[" wizard"]] = 20
+    assert complete(session_model.model, text) == rest
 
 
 # Texts of slow models
@@ -210,7 +218,7 @@ def test_reply_to_a_text_that_was_read_starts_there(model, is_chat):
 
 def test_word_of_a_slow_model_is_completed_only_inside_of_a_word(model):
     model.prefer(" wizard", 20)
-    reader = TextReader()
-    assert complete_slowly(reader, model, "the wiz", lambda: False) == "ard"
-    assert complete_slowly(reader, model, "the wizard ", lambda: False) == ""
-    assert complete_slowly(reader, model, "the wiz", lambda: True) == ""
+    completer = WordCompleter()
+    assert completer.complete(model, "the wiz") == "ard"
+    assert completer.complete(model, "the wizard ") == ""
+    assert completer.complete(model, "the wiz", lambda: True) == ""

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from textual.message_pump import MessagePump
 
 from engine.analysis.speaker_posterior import SpeakerGuess, SpeakerPosterior
+from engine.data.script_form import Turn
 from engine.errors import describe_error
 from engine.generation.prompt import DecoderState
-from engine.generation.turns import Turn, read_turns
-from engine.models.base import LanguageModel
+from engine.generation.turns import read_turns
+from engine.models.dialogue import DialogueModel
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.screens.lens.who.line import UnknownLine
@@ -29,7 +30,7 @@ class SpeakerGuesser:
     def __init__(
         self,
         owner: MessagePump,
-        model: LanguageModel,
+        model: DialogueModel,
         on_guess: Callable[[UnknownLine, SpeakerGuess], None],
         on_error: Callable[[str], None],
     ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.analysis.labelled_lines import LabelledLine, labelled_lines
-from engine.generation.turns import Turn
+from engine.data.script_form import Turn
 
 MAX_WORDS = 300
 """Maximum number of words of a line that are read."""
@@ -19,7 +19,7 @@ class UnknownLine:
     text: str = ""
     """The line as written, without the name of its speaker, cut after `MAX_WORDS` words."""
     speaker: str = ""
-    """Member of the cast who says it as written; empty if it has no name."""
+    """Canonical name of who says it as written; empty if it has no name."""
     context: tuple[Turn, ...] = ()
     """Lines of the same scene before it, whose names are known; the last ones of a longer scene."""
     is_complete: bool = False

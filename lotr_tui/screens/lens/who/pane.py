@@ -10,7 +10,7 @@ from textual.message import Message
 from textual.widgets import Rule
 
 from engine.analysis.speaker_posterior import SpeakerGuess
-from engine.models.base import LanguageModel
+from engine.models.dialogue import DialogueModel
 from lotr_tui.screens.lens.who.bars import WhoWouldSayBars
 from lotr_tui.screens.lens.who.evidence import LineEvidence, SpeakerPair
 from lotr_tui.screens.lens.who.guesser import SpeakerGuesser
@@ -37,10 +37,10 @@ class WhoPane(Vertical):
     class PairChanged(Message):
         """Posted when a click has chosen two speakers to compare."""
 
-    def __init__(self, model: LanguageModel, *, id: str | None = None) -> None:
+    def __init__(self, model: DialogueModel, *, id: str | None = None) -> None:
         """Guess with a model that has a cast."""
         super().__init__(id=id)
-        self._cast: Sequence[str] = model.tokenizer.cast
+        self._cast: Sequence[str] = model.cast
         self.guesser = SpeakerGuesser(self, model, self._show_guess, self._show_error)
         self.evidence: LineEvidence | None = None
         """Evidence of the current line; None before the first guess."""

@@ -8,8 +8,8 @@ from engine.generation.generate import NUM_TOP_TOKENS
 from engine.generation.preview import Candidate, NextTokenProbs, Unit
 from lotr_tui.session.conversation.read_text import UnreadText
 from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.model_abilities import reads_line_ends
 from lotr_tui.session.next_tokens import NextTokenContext
-from lotr_tui.session.prefix_cache import PrefixCache
 from lotr_tui.session.reply_token import ReplyToken
 from lotr_tui.session.text_reader import TextReader
 
@@ -65,7 +65,6 @@ class TokenInspection:
     """
 
     def __init__(self) -> None:
-        self._prefix_cache: PrefixCache | None = None
         self._reader = TextReader()
         self._latest: tuple[Reply, int, NextTokenContext] | None = None
         """Reply and index of a token, and the text before it, which `read` has read last."""
@@ -76,7 +75,7 @@ class TokenInspection:
         return is_latest or not reply.session_model.is_slow or reply.decoder_state(index) is not None
 
     def read(self, text: UnreadText, cancelled: Callable[[], bool]) -> NextTokenContext | None:
-        """Read a text with a slow model, in a thread; return None if that was cancelled."""
+        """Read a text, in a thread if the model is slow; return None if that was cancelled."""
         state = self._reader.read(text, cancelled)
         return None if state is None else NextTokenContext.from_read(text, state)
 
@@ -88,13 +87,10 @@ class TokenInspection:
         """Return the text before the token at `index`."""
         if self._latest is not None and self._latest[:2] == (reply, index):
             return self._latest[2]
-        model = reply.session_model.model
-        state, ids = reply.decoder_state(index), reply.token_ids(index)
-        if state is None:
-            if self._prefix_cache is None or self._prefix_cache.model is not model:
-                self._prefix_cache = PrefixCache(model)
-            state = self._prefix_cache.read(ids)[-1]
-        return NextTokenContext(model, state, ids, reply.starts_line(index))
+        text = UnreadText.of_reply(reply, index)
+        state = text.known_state or self._reader.read(text)
+        assert state is not None, "nobody cancels it"
+        return NextTokenContext.from_read(text, state)
 
     def inspect(self, reply: Reply, index: int) -> InspectedToken:
         """Return the token at `index` with the most likely tokens; the first that differs from it is highlighted."""
@@ -114,9 +110,10 @@ class TokenInspection:
         if not reply.read_only_reason:  # the token ids belong to this model
             ids = [*reply.context_ids, *(each.id for each in reply.tokens)]
             word = word_around(tokenizer, ids, len(reply.context_ids) + index)
-        return InspectedToken(token, word, index + 1, len(reply.tokens), preview, tokenizer.reads_line_ends)
+        ends_text = reads_line_ends(reply.session_model.model)
+        return InspectedToken(token, word, index + 1, len(reply.tokens), preview, ends_text)
 
     def clear(self) -> None:
         """Free the cached decoder states."""
-        self._prefix_cache = self._latest = None
+        self._latest = None
         self._reader = TextReader()

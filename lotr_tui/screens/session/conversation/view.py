@@ -92,8 +92,8 @@ class ConversationView(SavedSessionsPane):
         Args:
             session_model: Model with a cast.
             text: The line.
-            speaking_as: Member of the cast who says it; empty for a stranger.
-            answering: Member of the cast who answers; empty lets the model choose.
+            speaking_as: Canonical name of who says it; empty for a stranger.
+            answering: Canonical name of who answers; empty lets the model choose.
             previous_reply: Reply that the line follows.
 
         Raises:
@@ -102,7 +102,7 @@ class ConversationView(SavedSessionsPane):
         shown = _reply_after(previous_reply)
         settings, seed = self._get_settings()
         reply = self.conversation.say(
-            session_model, text, speaking_as, answering or None, settings, seed, previous_reply, self.best_of
+            session_model, text, speaking_as, answering, settings, seed, previous_reply, self.best_of
         )
         self.show_new_reply(reply, shown)
 
@@ -119,8 +119,8 @@ class ConversationView(SavedSessionsPane):
         reply = self.conversation.go_on(session_model, cast, num_turns, settings, seed, previous_reply, self.best_of)
         self.show_new_reply(reply, shown)
 
-    def answer_as(self, speaker: str | None) -> None:
-        """Answer again as a member of the cast, or as whom the model chooses (None), as another branch of the turn."""
+    def answer_as(self, speaker: str) -> None:
+        """Answer again as a speaker, or as whom the model chooses (empty), as another branch of the turn."""
         reply = self.target_reply
         if reply is None:
             self.notify("There is no reply yet; say something first.")

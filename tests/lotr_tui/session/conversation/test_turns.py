@@ -2,13 +2,12 @@
 
 import pytest
 
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.script_form import Turn, encode_speaker, encode_turns
 from engine.errors import InvalidInputError, PromptError
 from engine.generation.best_of import generate_answers
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import (
-    Turn,
     TurnEnd,
     TurnStart,
     generate_scene,
@@ -16,12 +15,10 @@ from engine.generation.turns import (
     read_turns,
     sample_speaker,
 )
-from lotr_tui.session.conversation.cast import answering_cast
-from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.conversation.cast import Roles, answering_cast, describe_unknown_name, read_name
 from tests.support.conversations import SETTINGS, finish_reply
 from tests.support.dialogues import (
     ANSWERING,
-    dialogue_model,
     dialogue_session_model,
     finish_scene,
     generated_text,
@@ -64,35 +61,37 @@ def test_names_are_no_patterns():
     assert answering_cast(cast, "", "hello A.B!") == ("A.B",)
 
 
-@pytest.fixture(params=[False, True], ids=["words", "bpe"])
-def session_model(request):
-    return dialogue_session_model(is_open=request.param)
+@pytest.fixture
+def session_model():
+    return dialogue_session_model()
 
 
-def test_context_of_an_answer_is_every_line_with_its_speaker(conversation, session_model):
+@pytest.mark.parametrize("speaker", ["GOLLUM", "TOM BOMBADIL"])
+def test_context_of_an_answer_is_the_script_up_to_the_name_of_its_speaker(conversation, session_model, speaker):
     tokenizer = session_model.model.tokenizer
     first = say(conversation, session_model, "where is frodo")
-    second = say(conversation, session_model, "bilbo is", "gollum", speaking_as="FRODO", previous=first)
+    second = say(conversation, session_model, "bilbo is", speaker, speaking_as="BARLIMAN", previous=first)
     expected = [
-        tokenizer.speaker_id("STRANGER"), *tokenizer.encode("where is frodo").tolist(), EOS_ID,
-        tokenizer.speaker_id("GANDALF"), *(token.id for token in first.tokens), EOS_ID,
-        tokenizer.speaker_id("FRODO"), *tokenizer.encode("bilbo is").tolist(), EOS_ID,
-        tokenizer.speaker_id("GOLLUM"),
+        *encode_turns(tokenizer, [Turn("STRANGER", "where is frodo")]),
+        *encode_speaker(tokenizer, "GANDALF"), *(token.id for token in first.tokens), *tokenizer.encode("\n").tolist(),
+        *encode_turns(tokenizer, [Turn("BARLIMAN", "bilbo is")]), *encode_speaker(tokenizer, speaker),
     ]  # fmt: skip
     assert list(second.context_ids) == expected
     assert second.token_ids() == [*expected, *(token.id for token in second.tokens)]
-    assert second.speaker == "GOLLUM"
+    assert second.speaker == speaker
     assert text_of(second) == generated_text(second)
+    assert second.full_text() == tokenizer.decode(second.token_ids())
     assert second.full_text() == (
-        f"STRANGER: where is frodo\nGANDALF: {text_of(first)}\nFRODO: bilbo is\nGOLLUM: {text_of(second)}"
+        f"Stranger: where is frodo\nGandalf:{text_of(first)}\nBarliman: bilbo is\n{speaker.title()}:{text_of(second)}"
     )
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_model_chooses_who_answers_by_the_seed(conversation, session_model, seed):
-    reply = say(conversation, session_model, "where is frodo", None, seed=seed)
-    state = read_turns(session_model.model, [Turn("STRANGER", "where is frodo")])
-    expected = sample_speaker(next_speaker_probs(session_model.model, state, ANSWERING), SETTINGS.temperature, seed)
+    reply = say(conversation, session_model, "where is frodo", "", seed=seed)
+    model = session_model.model
+    probs = next_speaker_probs(model, read_turns(model, [Turn("STRANGER", "where is frodo")]), ANSWERING)
+    expected = sample_speaker(probs, model.cast, SETTINGS.temperature, seed)
     assert (reply.speaker, reply.speaker_prob) == (expected.name, expected.prob)
     assert text_of(reply) == generated_text(reply)
     assert reply.exchange.choice == f"{expected.name.title()} by the model, {100 * expected.prob:.0f} %"
@@ -112,21 +111,38 @@ def test_scene_is_the_one_that_the_engine_generates(conversation, session_model)
     assert conversation.current_reply is turns[-1]
 
 
-def test_unknown_names_are_refused_with_the_nearest_one(conversation, session_model):
-    with pytest.raises(InvalidInputError, match="did you mean GANDALF"):
-        conversation.say(session_model, "bilbo is", "", "Gandalv", SETTINGS, 1, None)
-    with pytest.raises(InvalidInputError, match="did you mean GOLLUM"):
-        conversation.say(session_model, "bilbo is", "Golum", None, SETTINGS, 1, None)
-    with pytest.raises(InvalidInputError, match="did you mean FRODO"):
-        conversation.go_on(session_model, ["Frdo"], 3, SETTINGS, 1, None)
+def test_any_name_can_be_typed_and_the_nearest_one_of_the_cast_is_mentioned():
+    assert [read_name(typed, NAMES) for typed in ("gollum", "Uruk hai", "tom  bombadil")] == [
+        "GOLLUM",
+        "URUK-HAI",
+        "TOM BOMBADIL",
+    ]
+    assert describe_unknown_name("GOLUM", NAMES).endswith("; did you mean GOLLUM?")
+    assert describe_unknown_name("GOLLUM", NAMES) == describe_unknown_name("", NAMES) == ""
+    with pytest.raises(InvalidInputError, match="is not a name"):
+        read_name("...", NAMES)
+
+
+def test_an_empty_line_is_refused_and_changes_nothing(conversation, session_model):
     with pytest.raises(PromptError, match="empty"):
-        conversation.say(session_model, "  ", "", None, SETTINGS, 1, None)
-    reply = say(conversation, session_model, "bilbo is")
-    with pytest.raises(InvalidInputError, match="did you mean GANDALF"):
-        conversation.answer_as(reply, "Gandalv", SETTINGS, 1)
+        conversation.say(session_model, "  ", "", "", SETTINGS, 1, None)
     assert conversation.active_reply is None
-    assert list(conversation.replies_by_exchange.values()) == [reply]
-    assert reply.next_turn is None
+    assert not conversation.replies_by_exchange
+
+
+def test_a_line_of_a_speaker_is_continued_up_to_its_end_and_then_on_the_next_line(conversation):
+    session_model = dialogue_session_model(end_bias=8.0)
+    roles = Roles(speaker="GOLLUM")
+    line = conversation.submit_prompt(session_model, "we wants", "continue", SETTINGS, 1, None, roles)
+    finish_reply(conversation)
+    tokenizer = session_model.model.tokenizer
+    assert line.token_ids(0) == [*encode_speaker(tokenizer, "GOLLUM"), *tokenizer.encode(" we wants").tolist()]
+    assert line.has_ended_line
+    assert "\n" not in text_of(line)
+    script = conversation.continue_reply(line, SETTINGS, 2)
+    finish_reply(conversation)
+    assert script.full_text().startswith(f"Gollum: we wants{text_of(line)}\n")
+    assert script.full_text() == tokenizer.decode(script.token_ids())
 
 
 # Other answers in a turn
@@ -135,14 +151,14 @@ def test_unknown_names_are_refused_with_the_nearest_one(conversation, session_mo
 def test_turn_is_answered_again_as_another_speaker(conversation, session_model):
     before = say(conversation, session_model, "where is frodo")
     first = say(conversation, session_model, "bilbo is", previous=before)
-    second = conversation.answer_as(first, "gollum", SETTINGS, 5)
+    second = conversation.answer_as(first, "GOLLUM", SETTINGS, 5)
     finish_reply(conversation)
     assert second.turn.replies == [first, second]
     assert second.turn.selected_reply is second
     assert (second.speaker, second.prompt, second.turn.previous_reply) == ("GOLLUM", "bilbo is", before)
-    assert second.context_ids[:-1] == first.context_ids[:-1]
+    assert second.context_ids_before_speaker == first.context_ids_before_speaker
     assert text_of(second) == generated_text(second)
-    third = conversation.answer_as(second, None, SETTINGS, 6)
+    third = conversation.answer_as(second, "", SETTINGS, 6)
     finish_reply(conversation)
     assert third.speaker in ANSWERING
     assert third.speaker_prob is not None
@@ -150,7 +166,7 @@ def test_turn_is_answered_again_as_another_speaker(conversation, session_model):
 
 
 def test_line_that_was_stopped_is_continued_and_an_ended_one_is_not(conversation):
-    session_model = SessionModel("short", "", dialogue_model(eos_bias=3.0))
+    session_model = dialogue_session_model(end_bias=8.0)
     stopped = conversation.say(session_model, "where is frodo", "", "GANDALF", SamplerSettings(max_tokens=1), 1, None)
     finish_reply(conversation)
     continued = conversation.continue_reply(stopped, SETTINGS, 2)
@@ -169,8 +185,8 @@ def test_best_answer_is_shown_and_the_others_are_branches(conversation, session_
     first = say(conversation, session_model, "where is frodo")
     reply = say(conversation, session_model, "bilbo is", "GOLLUM", previous=first, seed=40, best_of=5)
     model = session_model.model
-    state = prefill(model, reply.context_ids[:-1])
-    answers = generate_answers(model, state, "GOLLUM", SETTINGS, 40, 5, history=reply.context_ids[:-1])
+    lines = reply.context_ids_before_speaker
+    answers = generate_answers(model, prefill(model, lines), "GOLLUM", SETTINGS, 40, 5, history=lines)
     replies = reply.turn.replies
     assert [text_of(each).strip() for each in replies] == [answer.text for answer in answers]
     assert [each.seed for each in replies] == [answer.done.seed for answer in answers]

@@ -27,7 +27,7 @@ from lotr_tui.screens.learn.figures.attention.head_rows import HeadRows
 from lotr_tui.screens.learn.figures.attention.model_list import ModelList
 from lotr_tui.screens.learn.figures.attention.models_view import ModelsView
 from lotr_tui.screens.learn.line_bar import LineBar
-from lotr_tui.session.model_abilities import is_slow
+from lotr_tui.session.model_abilities import find_cast, is_slow
 from lotr_tui.widgets.bindings import binding_table
 
 MAX_CHARACTERS = 400
@@ -53,10 +53,10 @@ class AttentionData:
 
     def read_line(self, line: str) -> AttentionReading | None:
         """Compute the attention on a line; None if the line has no token."""
-        tokenizer = self.transformer.tokenizer
+        tokenizer, cast = self.transformer.tokenizer, find_cast(self.transformer.model)
 
         def tokenize(text: str) -> TokenizedText:
-            return tokenize_with_offsets(text, tokenizer, eos_per_line=self.eos_per_line)
+            return tokenize_with_offsets(text, tokenizer, eos_per_line=self.eos_per_line, cast=cast)
 
         tokens = keep_last_tokens(tokenize(line), self.max_tokens, tokenize)
         return read_attention(self.attention_model, tokenizer, tokens) if len(tokens) else None

@@ -26,6 +26,7 @@ from lotr_tui.screens.learn.figures.memory.step_table import StepColumn, StepTab
 from lotr_tui.screens.learn.line_bar import LineBar
 from lotr_tui.screens.text.layout import sanitize_text
 from lotr_tui.screens.text.token_names import next_token_name
+from lotr_tui.session.model_abilities import find_cast
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.choice_bar import ChoiceBar
 from lotr_tui.widgets.slider import Slider
@@ -50,6 +51,8 @@ class Memory:
     units: tuple[tuple[int, int], ...]
     example: str
     note: str = ""
+    cast: tuple[str, ...] = ()
+    """Cast of the LSTM; it reads the line as said by someone unless this is empty."""
 
 
 class MemoryFigure(ChapterFigure[Memory]):
@@ -124,7 +127,7 @@ class MemoryFigure(ChapterFigure[Memory]):
             example = find_example(
                 EXAMPLE, lines, lstm.tokenizer, lambda line: agrees_after_reset(lstm, line), start_words=START_WORDS
             )
-        return Memory(lstm, units, example, small.note)
+        return Memory(lstm, units, example, small.note, find_cast(small.model))
 
     def show_data(self, data: Memory) -> None:
         """Show the example line, with the unit that changes most at its last word."""
@@ -172,7 +175,7 @@ class MemoryFigure(ChapterFigure[Memory]):
         if self.data is None:
             return
         text = sanitize_text(self.query_one(LineBar).input.value)
-        self._reading = read_line(self.data.lstm, text, self._reading)
+        self._reading = read_line(self.data.lstm, text, self._reading, cast=self.data.cast)
         self._show_step()
         self._show_next_tokens()
 

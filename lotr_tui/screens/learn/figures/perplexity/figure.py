@@ -12,11 +12,10 @@ from textual.widgets import Input, Static
 
 from engine.analysis.notebook_evaluation import NOTEBOOK_WINDOW, evaluate_windows
 from engine.analysis.token_scores import ScoredChunk, TokenScores, score_chunks
-from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask, Debounce
 from lotr_tui.learn.example_line import find_example
-from lotr_tui.learn.held_out import CERTAIN_BITS, HeldOut, has_certain_word, measure_held_out
+from lotr_tui.learn.held_out import CERTAIN_BITS, HeldOut, has_certain_word, measure_held_out, tokenize_line
 from lotr_tui.learn.material import ClassModel, Material
 from lotr_tui.screens.learn.figure import REST_SECONDS, ChapterFigure
 from lotr_tui.screens.learn.figures.perplexity.descriptions import (
@@ -116,7 +115,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
             model.tokenizer,
             lambda line: has_certain_word(line, model.model, eos_per_line=eos_per_line, cancelled=cancelled),
         )
-        tokens = tokenize_with_offsets(example, model.model.tokenizer, eos_per_line=eos_per_line)
+        tokens = tokenize_line(example, model.model, eos_per_line=eos_per_line)
         started = perf_counter()
         list(score_chunks(model.model, tokens, cancelled))
         seconds = (perf_counter() - started) / max(1, len(tokens))
@@ -219,7 +218,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         self._scoring.cancel()
         self._pause.cancel()
         model = self.data.model.model
-        tokens = tokenize_with_offsets(self._line_text, model.tokenizer, eos_per_line=self.data.eos_per_line)
+        tokens = tokenize_line(self._line_text, model, eos_per_line=self.data.eos_per_line)
         self._scores = TokenScores(tokens, model.tokenizer, self._scores)
         if at_text_cursor:
             self._cursor = self._word_at_text_cursor()
