@@ -63,9 +63,9 @@ class CacheBuffer:
     @staticmethod
     def create(shape: CacheShape, capacity: int) -> "CacheBuffer":
         """Return an empty buffer for `capacity` tokens."""
-        rows = (2, shape.num_kv_heads, capacity, shape.head_size)
-        layers = tuple(np.empty(rows, np.float32) for _ in range(shape.num_layers))
-        return CacheBuffer(layers, np.empty(capacity, np.int32))
+        # One array, since numpy asks the system for huge pages from 4 MB on, which are read faster.
+        rows = np.empty((shape.num_layers, 2, shape.num_kv_heads, capacity, shape.head_size), np.float32)
+        return CacheBuffer(tuple(rows), np.empty(capacity, np.int32))
 
     def claim(self, start: int, count: int) -> Claim:
         """Reserve `count` rows from row `start` for the caller, unless another text has continued the rows before."""

@@ -17,8 +17,8 @@ LLAMA3_LOW_FACTOR, LLAMA3_HIGH_FACTOR = 1.0, 4.0
 """Rotations in the original context up to which, and from which, llama3 scales a frequency fully, and not at all."""
 
 TRANSFORMER_VALUES: dict[str, Any] = {
-    "weight_drop": 0.0, "subword_embeddings": False, "punctuation": False,
-    "speaker_input": "token", "initialization": "uniform", "mogrifier_rounds": 0,
+    "weight_drop": 0.0, "subword_embeddings": False, "punctuation": False, "initialization": "uniform",
+    "mogrifier_rounds": 0,
 }  # fmt: skip
 """Values of the settings that only LSTMs can choose."""
 

@@ -24,7 +24,7 @@ from engine.models.numpy_lstm import NumpyLSTM
 from engine.storage.quantization import quantize_rows
 from tests.support.models import TokenByTokenModel, random_ids, random_lstm
 from tests.support.networks import random_transformer
-from tests.support.random_dialogues import KNESER_NEY, LSTM, SPEAKER_WORDS, TOKENIZER, TURN_MODEL
+from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, TOKENIZER, TURN_MODEL
 
 
 def assert_branches_are_independent(model, state, token, other_token):
@@ -41,7 +41,6 @@ def assert_branches_are_independent(model, state, token, other_token):
 
 SIZE = len(TOKENIZER)
 TRANSFORMER = random_transformer(TOKENIZER, context_size=12)
-SPEAKER_INPUT = random_lstm(ModelConfig(embedding_size=6, hidden_size=6, speaker_input="embedding"), TOKENIZER)
 MOGRIFIER = ModelConfig(embedding_size=6, hidden_size=8, num_layers=2, mogrifier_rounds=3, mogrifier_rank=2)
 INT8 = {name: quantize_rows(value) if value.ndim == 2 else value for name, value in LSTM.weights.items()}
 MIXTURE = Mixture([LSTM, KNESER_NEY, TRANSFORMER], [0.5, 0.3, 0.2])
@@ -49,7 +48,6 @@ MODELS = {
     "unigram": Unigram(random_ids(100, SIZE), TOKENIZER),
     "Kneser-Ney": KNESER_NEY,
     "LSTM": LSTM,
-    "LSTM with speakers": SPEAKER_INPUT,
     "LSTM in 8 bits": NumpyLSTM(LSTM.config, TOKENIZER, INT8),
     "mogrifier": random_lstm(MOGRIFIER, TOKENIZER),
     "punctuation": random_lstm(ModelConfig(embedding_size=6, hidden_size=6, punctuation=True), TOKENIZER),
@@ -59,9 +57,7 @@ MODELS = {
     "cache": NeuralCache(LSTM, CacheSettings(window=5, theta=1.5, weight=0.3)),
     "cache of Kneser-Ney": NeuralCache(KNESER_NEY, CacheSettings(window=5, weight=0.3)),
     "dynamic evaluation": DynamicEvaluation(LSTM, random_ids(400, SIZE), 1e-3, segment_length=4),
-    "dialogue": DialogueModel(LSTM, TURN_MODEL, speaker_words=SPEAKER_WORDS),
-    "dialogue of a cache": DialogueModel(NeuralCache(LSTM, CacheSettings(window=10))),
-    "dialogue of a mixture": DialogueModel(MIXTURE, TURN_MODEL, 0.5, SPEAKER_WORDS),
+    "dialogue": DialogueModel(LSTM, CAST, TURN_MODEL),
 }
 EACH_MODEL = pytest.mark.parametrize("model", list(MODELS.values()), ids=list(MODELS))
 TOKENS = st.integers(0, SIZE - 1)
