@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import types
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -47,6 +48,9 @@ def _reject_unknown_fields(type_: Any, data: object, path: str) -> None:
             if name not in hints:
                 raise InvalidInputError(f"unknown field {where!r}{suggest_nearest(str(name), hints)}")
             _reject_unknown_fields(hints[name], value, where)
+    elif isinstance(data, dict) and get_origin(type_) is Mapping:
+        for name, value in data.items():
+            _reject_unknown_fields(get_args(type_)[1], value, f"{path}.{name}" if path else str(name))
     elif isinstance(data, list) and _is_sequence_of_dataclasses(type_):
         for index, item in enumerate(data):
             _reject_unknown_fields(get_args(type_)[0], item, f"{path}[{index}]")

@@ -100,7 +100,7 @@ def session_bytes(*replies):
 
 def header_line(**changes):
     """The line of the session itself, with some fields changed."""
-    record = {"version": 3, "model": "m", "started": 1.0, "current_id": None, **changes}
+    record = {"version": 5, "model": "m", "started": 1.0, "current_id": None, **changes}
     return json.dumps({"session": record}).encode() + b"\n"
 
 

@@ -10,20 +10,24 @@ from hypothesis import strategies as st
 
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.settings import Settings, SettingsStore, settings_file
+from lotr_tui.session.settings import MAX_MODELS, ModelSettings, Settings, SettingsStore, settings_file
 from tests.support.files import no_file_longer_than
 from tests.support.sessions import sampler_settings
 
 names = st.text(st.characters(categories=["Lu", "Ll", "Nd", "Lo"]), min_size=1, max_size=12)
+model_settings = st.builds(
+    ModelSettings,
+    sampler=sampler_settings,
+    best_of=st.integers(0, 64),
+    speaking_as=st.just("") | names,
+    answering=st.just("") | names,
+)
 settings = st.builds(
     Settings,
     theme=names,
-    sampler=sampler_settings,
+    models=st.dictionaries(names, model_settings, max_size=3),
     pace=st.floats(0, 1000),
     reply_mode=st.sampled_from(["conversation", "continue", "reply"]),
-    speaking_as=st.just("") | names,
-    answering=st.just("") | names,
-    best_of=st.integers(0, 64),
     preview_unit=st.sampled_from(["word", "token"]),
     keymap=st.dictionaries(names, st.lists(names, min_size=1, max_size=3).map(",".join), max_size=4),
     export_folder=names.map("/exports of {}".format) | st.just(""),
@@ -38,10 +42,11 @@ def test_encoded_settings_are_decoded_unchanged(original):
 
 def test_next_session_reads_the_saved_settings(home):
     assert SettingsStore().current == Settings()
-    assert SettingsStore().update(theme="nord", reply_mode="reply", sampler=SamplerSettings(top_k=5)) == ""
+    models = {"lstm": ModelSettings(SamplerSettings(top_k=5), best_of=3)}
+    assert SettingsStore().update(theme="nord", reply_mode="reply", models=models) == ""
     store = SettingsStore()
     assert store.notice == ""
-    assert store.current == Settings(theme="nord", reply_mode="reply", sampler=SamplerSettings(top_k=5))
+    assert store.current == Settings(theme="nord", reply_mode="reply", models=models)
     assert settings_file() == home / "settings.json"
     assert [path.name for path in home.iterdir()] == ["settings.json"]
 
@@ -58,8 +63,23 @@ def test_last_change_of_each_setting_wins_between_two_sessions(home):
     assert SettingsStore().current == replace(expected, pace=10.0)
 
 
+def test_each_model_has_settings_of_its_own_and_the_latest_are_kept(home):
+    first, second = SettingsStore(), SettingsStore()
+    greedy, wild = ModelSettings(SamplerSettings(temperature=0)), ModelSettings(SamplerSettings(temperature=2))
+    first.update(models={"a": greedy, "b": greedy})
+    second.update(models={"c": wild})
+    first.update(models={"a": wild})
+    assert SettingsStore().current.models == {"a": wild, "b": greedy, "c": wild}
+    first.update(models={str(number): greedy for number in range(MAX_MODELS - 1)})
+    assert list(SettingsStore().current.models)[:2] == ["a", "0"]
+
+
 def record(**changes):
-    return json.dumps({"version": 3, **asdict(Settings()), **changes})
+    return json.dumps({"version": 4, **asdict(Settings()), **changes})
+
+
+def model_record(**changes):
+    return record(models={"lstm": changes})
 
 
 @pytest.mark.parametrize(
@@ -69,17 +89,17 @@ def record(**changes):
         ("[" * 100_000, "not valid JSON"),
         ('{"version": 2, "pace": NaN}', "not valid JSON"),
         ('{"pace": 25}', "version"),
-        (record(version=4), "newer"),
-        (record(version=1), "written by an older lotr-tui (format 1); use that release to read it"),
+        (record(version=5), "newer"),
+        (record(version=3), "written by an older lotr-tui (format 3); use that release to read it"),
         (record(way="reply"), "unknown field 'way'"),
         (record(pace=-1), "pace -1.0 is out of range"),
         (record(export_folder="/a\x1b[2J"), "is not an absolute path"),
         (record(theme="\x1b[31m"), "theme"),
         (record(reply_mode="sing"), "reply_mode: invalid enum value 'sing'"),
-        (record(speaking_as="\x1b[31m"), "speaking_as '\\x1b[31m' is not a name"),
-        (record(best_of=65), "best_of 65 is out of range"),
-        (record(sampler={"temperature": 3}), "temperature 3"),
-        (record(sampler={"charm": 1}), "unknown field 'sampler.charm'"),
+        (model_record(speaking_as="\x1b[31m"), "speaking_as '\\x1b[31m' is not a name"),
+        (model_record(best_of=65), "best_of 65 is out of range"),
+        (model_record(sampler={"temperature": 3}), "temperature 3"),
+        (model_record(sampler={"charm": 1}), "unknown field 'models.lstm.sampler.charm'"),
         (record(keymap={"session.stop": "ctrl+x,,"}), "keys 'ctrl+x,,' of 'session.stop'"),
     ],
 )
@@ -100,9 +120,9 @@ def test_damaged_or_foreign_file_is_set_aside_and_reported_in_one_line(home, con
 def test_file_of_a_newer_version_written_during_the_session_is_set_aside(home):
     store = SettingsStore()
     store.update(theme="nord")
-    settings_file().write_text(record(version=4))
+    settings_file().write_text(record(version=5))
     assert "newer" in store.update(theme="gruvbox")
-    assert json.loads((home / "settings.json.damaged-1").read_text())["version"] == 4
+    assert json.loads((home / "settings.json.damaged-1").read_text())["version"] == 5
     assert SettingsStore().current.theme == "gruvbox"
 
 
