@@ -17,7 +17,7 @@ from engine.control import ControlCommand
 from engine.errors import InvalidInputError, LotrError, describe_error
 from lotr_tui.app_base import AppOptions, LotrAppBase
 from lotr_tui.background_task import run_in_thread
-from lotr_tui.messages import TrainingChanged
+from lotr_tui.messages import ModelFetchChanged, TrainingChanged
 from lotr_tui.screens.prompt_screen import PromptScreen
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from lotr_tui.monitor.local_training import LocalTraining
     from lotr_tui.monitor.training_view import TrainingView
     from lotr_tui.screens.dialogs.quit import QuitChoice
+    from lotr_tui.session.model_fetching import Fetch
     from lotr_tui.session.session_model import SessionModel
 
 SCREENS_DIR = Path(__file__).parent / "screens"
@@ -65,6 +66,7 @@ class LotrApp(LotrAppBase):
         load_session_model: "Callable[[], SessionModel] | None" = None,
         job: "TrainingJob | None" = None,
         make_class_screen: "Callable[[], Screen[None]] | None" = None,
+        fetch: "Fetch | None" = None,
         **options: Unpack[AppOptions],
     ) -> None:
         """Open a session, with `job` the dashboard of a training, or with `make_class_screen` the class.
@@ -74,6 +76,7 @@ class LotrApp(LotrAppBase):
             load_session_model: Loads the model of the session, in a thread and after the first paint.
             job: Training to run in this process.
             make_class_screen: Creates the screen of a chapter of the class.
+            fetch: Fetches SmolLM2; None uses the network.
             **options: Options of any app.
 
         Raises:
@@ -86,6 +89,7 @@ class LotrApp(LotrAppBase):
         self.job = job
         """Training that the app was started with, or None."""
         self._make_class_screen = make_class_screen
+        self._fetch = fetch
         self._local_training: LocalTraining | None = None  # kept when the training has ended, for its view
         self.terminal_closed = False
         """True once the terminal is gone; the training continues without it."""
@@ -116,6 +120,7 @@ class LotrApp(LotrAppBase):
         if self.settings_store.current.keymap:
             self.call_after_refresh(self._check_keymap)
         self._poll_timer = self.set_interval(POLL_INTERVAL, self._poll_training, pause=True)
+        self._fetch_timer = self.set_interval(POLL_INTERVAL, self._poll_fetch, pause=True)
         self._event_loop = asyncio.get_running_loop()
         job = self.job
         if job is not None and (self.terminal_closed or not self._exit_requested):
@@ -132,7 +137,9 @@ class LotrApp(LotrAppBase):
         await super().on_event(event)
 
     def on_unmount(self) -> None:
-        """Stop the training, unless it outlives its terminal."""
+        """Stop fetching, and the training unless it outlives its terminal."""
+        if self.model_fetch is not None:
+            self.model_fetch.cancel()
         if self._local_training is not None and not self.terminal_closed:
             self._local_training.stop()
             if self._local_training.has_unsaved_progress:
@@ -330,6 +337,27 @@ class LotrApp(LotrAppBase):
             self.notify(await run_in_thread(resume_in_background, path), timeout=15, markup=False)
         except Exception as error:
             self.notify(describe_error(error), severity="error", markup=False)
+
+    # Fetching of SmolLM2
+
+    def fetch_model(self) -> None:
+        """Fetch SmolLM2 in a thread, unless that is going on, and report to the screens with `ModelFetchChanged`."""
+        from lotr_tui.session.model_fetching import ModelFetch, fetch_smollm2
+
+        if self.model_fetch is None or not self.model_fetch.is_running:
+            self.model_fetch = ModelFetch(self._fetch or fetch_smollm2)
+        self._fetch_timer.resume()
+        self._poll_fetch()
+
+    def _poll_fetch(self) -> None:
+        fetch = self.model_fetch
+        if fetch is None:
+            return
+        has_ended = not fetch.is_running
+        if has_ended:
+            self._fetch_timer.pause()
+        for screen in self.screen_stack:
+            screen.post_message(ModelFetchChanged(fetch, has_ended=has_ended))
 
     # Keymap
 

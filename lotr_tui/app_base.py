@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from engine.config import Config
     from engine.runs.loading import LoadedModel
     from lotr_tui.monitor.training_view import TrainingView
+    from lotr_tui.session.model_fetching import ModelFetch
     from lotr_tui.session.session_model import SessionModel
 
 
@@ -66,6 +67,8 @@ class LotrAppBase(TextualFixesApp):
         self.pace = self.settings_store.current.pace if pace is None else pace
         self.is_training = False
         """True while a thread of this process trains."""
+        self.model_fetch: ModelFetch | None = None
+        """SmolLM2 being fetched, or the last attempt; None before the first one."""
         self.exit_message = ""
         """Line for standard error after the screen is closed, or empty."""
         self._save_timer: Timer | None = None
@@ -102,6 +105,10 @@ class LotrAppBase(TextualFixesApp):
         Raises:
             LotrError: If nothing is training.
         """
+        raise NotImplementedError
+
+    def fetch_model(self) -> None:
+        """Fetch SmolLM2 in a thread, unless that is going on, and report to the screens with `ModelFetchChanged`."""
         raise NotImplementedError
 
     # Navigation, implemented by the subclass

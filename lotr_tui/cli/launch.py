@@ -3,12 +3,12 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInputError, printable
-from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+from engine.models.pretrained.names import is_pretrained_name
 from lotr_tui.app import LotrApp
 from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.textual_fixes.terminal import closed_terminal_output
@@ -18,7 +18,6 @@ from lotr_tui.textual_fixes.terminal.served import is_served
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
     from lotr_tui.learn.material import Material
-    from lotr_tui.session.session_model import SessionModel
 
 
 def open_session(
@@ -41,22 +40,10 @@ def open_session(
     if not _has_screen():
         raise InvalidInputError("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
 
-    def load_session_model() -> "SessionModel":
-        # Importing numpy takes half as long as everything else before the first paint.
-        from engine.runtime.allocator import trim_heap
-        from lotr_tui.session.session_model import load_session_model
-
-        session_model = load_session_model(runs, runs_dir, combination)
-        trim_heap()  # loading leaves 2 MB of freed memory behind
-        return session_model
-
-    load: Callable[[], SessionModel] = load_session_model
-    session_model = None
-    if len(runs) == 1 and combination is None and is_pretrained_name(runs[0]):
-        # Loading a model by others takes seconds, so it follows the first paint, as with the bundled model.
-        load = ModelLoader(parse_pretrained_name(runs[0]))
-    elif runs or combination:
-        session_model = load_session_model()  # a named run must exist before the screen is drawn
+    load = ModelLoader(runs, runs_dir, combination)
+    is_by_others = len(runs) == 1 and combination is None and is_pretrained_name(runs[0])
+    # A named run must exist before the screen is drawn. Loading a model by others takes seconds and follows that.
+    session_model = load() if (runs or combination) and not is_by_others else None
     app = LotrApp(session_model=session_model, load_session_model=load, runs_dir=runs_dir, pace=pace, theme=theme)
     return run_app(app, mouse=mouse)
 

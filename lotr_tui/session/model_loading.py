@@ -1,14 +1,18 @@
-"""Loading of a model by others in a thread, with its progress as text. This module imports nothing heavy."""
+"""Loading of a model in a thread beside a screen, with its progress as text. This module imports nothing heavy."""
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import printable
-from engine.models.pretrained.names import PretrainedSource
+from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from lotr_tui.formatting import format_bytes
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
-    from engine.models.pretrained.loading import LoadingProgress
+    from engine.data.tokenizers.base import Tokenizer
+    from engine.models.pretrained.base import LoadingProgress
+    from engine.runs.combine import CombinationOptions
     from lotr_tui.session.session_model import SessionModel
 
 UPDATE_INTERVAL = 0.2
@@ -16,34 +20,60 @@ UPDATE_INTERVAL = 0.2
 
 
 class ModelLoader:
-    """Loader of a model by others. A thread calls the loader while the screen reads `describe`."""
+    """Loader of the model of a session. A thread calls the loader while the screen reads `describe`."""
 
-    def __init__(self, source: PretrainedSource) -> None:
-        """Prepare to load the model from a place."""
-        self.source = source
+    def __init__(
+        self,
+        names: Sequence[str] = (),
+        runs_dir: Path | None = None,
+        combination: "CombinationOptions | None" = None,
+    ) -> None:
+        """Prepare to load the models that `load_session_model` takes by these arguments.
+
+        Raises:
+            InvalidInputError: If a model by others is missing.
+        """
+        self.names = tuple(names)
+        """Names of the models; empty for the default one."""
+        self._runs_dir = runs_dir
+        self._combination = combination
+        labels = [
+            parse_pretrained_name(name).short_name if is_pretrained_name(name) else Path(name).name for name in names
+        ]
+        self._label = "+".join(labels) or "the model"
         self._started_at = time.monotonic()
         self._progress: LoadingProgress | None = None
         self._available_bytes: int | None = None
         """Free memory in bytes before the weights were read."""
 
     def __call__(self) -> "SessionModel":
-        """Load the model; raise an InvalidInputError if that is not possible."""
-        from lotr_tui.session.session_model import load_pretrained_session_model
+        """Load the model, while other threads keep running: see `background_import`.
+
+        Raises:
+            InvalidInputError: If the model cannot be loaded.
+        """
+        # Importing numpy takes half as long as everything else before the first paint.
+        from engine.runtime.allocator import trim_heap
+        from engine.runtime.background_import import pause_garbage_collection, share_interpreter
+        from lotr_tui.session.session_model import load_session_model
 
         self._started_at = time.monotonic()
-        return load_pretrained_session_model(self.source.name, self._report)
+        share_interpreter()
+        with pause_garbage_collection():
+            session_model = load_session_model(self.names, self._runs_dir, self._combination, on_progress=self._report)
+            _warm_up_tokenizer(session_model.model.tokenizer)
+        trim_heap()  # loading leaves 2 MB of freed memory behind
+        return session_model
 
     def describe(self) -> str:
         """Return the current step, the memory that the model needs, and the time since the start, on one line."""
-        progress = self._progress
-        step = "importing torch and transformers" if progress is None else progress.text
         seconds = f"{time.monotonic() - self._started_at:.0f} s"
-        return printable(" · ".join(filter(None, [f"loading {self.source.short_name}: {step}", self._memory, seconds])))
+        return printable(" · ".join(filter(None, [self.describe_briefly(), self._memory, seconds])))
 
     def describe_briefly(self) -> str:
         """Return the name of the model and the current step."""
         progress = self._progress
-        return printable(f"loading {self.source.short_name}" + ("" if progress is None else f": {progress.text}"))
+        return printable(f"loading {self._label}" + ("" if progress is None else f": {progress.text}"))
 
     @property
     def _memory(self) -> str:
@@ -62,3 +92,14 @@ class ModelLoader:
 
             self._available_bytes = psutil.virtual_memory().available
         self._progress = progress
+
+
+def _warm_up_tokenizer(tokenizer: "Tokenizer") -> None:
+    """Compute the tables of a large vocabulary, which would otherwise delay the first key that needs them."""
+    from engine.data.tokenizers.bytes import ByteTokenizer
+
+    tokenizer.word_starts  # noqa: B018 - a cached property
+    if isinstance(tokenizer, ByteTokenizer):
+        tokenizer.word_ends  # noqa: B018 - a cached property
+        tokenizer.ids_with_prefix(b"a")
+    tokenizer.token_to_id  # noqa: B018 - a cached property

@@ -23,6 +23,8 @@ SESSION = [
     (dialogue_scenes.conversation, COLOURLESS, TINY),
     (dialogue_scenes.answers, "ansi-dark", NORMAL),
     (dialogue_scenes.cast_dialog, "shire-light", NORMAL),
+    (scenes.first_model_dialog, "shire", NORMAL),
+    (scenes.first_model_dialog, COLOURLESS, TINY),
     (scenes.new_training_dialog, "shire", NORMAL),
     (scenes.new_training_dialog, COLOURLESS, TINY),
 ]

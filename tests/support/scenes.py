@@ -24,6 +24,7 @@ from lotr_tui.screens.comparison.ladder import LadderScreen
 from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
 from lotr_tui.screens.dashboard.screen import DashboardScreen
+from lotr_tui.screens.dialogs.first_model import FirstModelDialog
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.screens.dialogs.quit import QuitDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
@@ -362,6 +363,12 @@ async def quit_dialog(pilot):
     """The question what becomes of the training, above the dashboard."""
     await dashboard(pilot)
     await _open(pilot, QuitDialog())
+
+
+async def first_model_dialog(pilot):
+    """The question of the first start."""
+    await session(pilot)
+    await _open(pilot, FirstModelDialog())
 
 
 async def new_training_dialog(pilot):

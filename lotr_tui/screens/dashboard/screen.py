@@ -281,7 +281,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def action_choose_model(self) -> None:
         """Show the runs, and use the model of the selected run."""
-        choose_run(self, self._use_model)
+        choose_run(self, lambda name: load_run(self, name, self._use_model))
 
     def _use_model(self, loaded: LoadedModel) -> None:
         if self._exit_on_close:

@@ -13,15 +13,15 @@ if TYPE_CHECKING:  # this module imports numpy, which the first paint does not n
 OnModelLoaded = Callable[["LoadedModel"], None]
 
 
-def choose_run(screen: AppScreen[Any], on_loaded: OnModelLoaded) -> None:
-    """Show the runs, and pass the model of the selected run to `on_loaded`."""
+def choose_run(screen: AppScreen[Any], on_chosen: Callable[[str], object]) -> None:
+    """Show the runs, and pass the name or the path of the selected one to `on_chosen`."""
     from lotr_tui.screens.runs.screen import RunsScreen  # imports numpy
 
-    def load_selected(name: str | None) -> None:
+    def choose(name: str | None) -> None:
         if name is not None:
-            load_run(screen, name, on_loaded)
+            on_chosen(name)
 
-    screen.app.push_screen(RunsScreen(screen.app.runs_dir), load_selected)
+    screen.app.push_screen(RunsScreen(screen.app.runs_dir), choose)
 
 
 def load_run(screen: AppScreen[Any], name: str, on_loaded: OnModelLoaded) -> None:

@@ -19,6 +19,7 @@ compare           | ctrl+y   | inspect('side_by_side')   | compare  | The prompt
 memorization      | f9       | inspect('memorization')   | copied?  | Which parts are copied from training
 activations       | f10      | inspect('activations')    | inside   | Gates of an LSTM, or attention of a Transformer
 runs              | ctrl+o   | choose_model              | runs     | All runs: use one, compare, delete
+model             | ctrl+backslash | switch_model       | model    | SmolLM2, or the small LSTM that shows everything
 learn             | ctrl+underscore,ctrl+slash | learn   | learn    | The class: what a language model is | ^/
 sessions          | ctrl+s   | choose_session            | sessions | Saved sessions: open, new, rename, delete, export
 regenerate        | ctrl+r   | regenerate                | again    | Regenerate the reply with another seed
@@ -39,6 +40,7 @@ interrupt         | ctrl+c   | interrupt                 | stop     | Stop the r
 """
 _HIDDEN_KEYS = {
     "ctrl+underscore,ctrl+slash",
+    "ctrl+backslash",
     "f8",
     "ctrl+s",
     "f11",

@@ -35,7 +35,7 @@ SESSION_PANES = {"transcript": "conversation", "next": "next word", "training": 
 """Panes of a narrow terminal by id, with their names."""
 TWO_LINE_CONTROLS_WIDTH = 72
 """Minimum width in cells at which the controls take two lines."""
-MODEL_FREE_ACTIONS = ("choose_model", "train", "learn", "stop")
+MODEL_FREE_ACTIONS = ("choose_model", "switch_model", "fetch_model", "train", "learn", "stop")
 """Actions that work without a model."""
 CLASS_HINT = "New to language models? /learn opens a short class"
 """Help line for a user who has neither sent a prompt nor opened the class."""
@@ -91,6 +91,7 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
             # The height that the controls will have, so that nothing moves when they appear.
             self.query_one("#controls").styles.height = 2 if self.app.size.width >= TWO_LINE_CONTROLS_WIDTH else 1
             self.call_after_refresh(lambda: self.run_worker(self._open_in_background(), group="open"))
+            self.call_after_refresh(self._ask_at_first_start)
 
     async def _open_in_background(self) -> None:
         """Load the model and the modules of its panes in a thread; the prompt accepts keys meanwhile."""
@@ -118,11 +119,11 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
                 await self._show_session_model(session_model)
 
     async def _show_progress(self) -> Callable[[], None]:
-        """Show the progress of loading a model by others in the body. Return a function that ends the updates."""
+        """Show in the body what is loaded, unless it is there at once. Return a function that ends the updates."""
         loader = self._load_session_model
         if not isinstance(loader, ModelLoader) or is_closed(self):
             return lambda: None
-        label = Label(f"{loader.describe()} …", id="loading", markup=False)
+        label = Label("", id="loading", markup=False)
         await self.query_one("#body").mount(label)
         timer = self.set_interval(UPDATE_INTERVAL, lambda: label.update(f"{loader.describe()} …"))
         return timer.stop
@@ -150,6 +151,10 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         tokenizer = self.session_model.model.tokenizer
         self._prompt.tokenizer = tokenizer
         self._panes.sampler.set_token_noun(token_noun(tokenizer))
+
+    def _ask_at_first_start(self) -> None:
+        """Ask for the model to use, the first time that the program is started."""
+        raise NotImplementedError
 
     def _create_panes(self) -> "SessionPanes":
         """Create the panes and controls of the model."""

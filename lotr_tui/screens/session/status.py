@@ -19,11 +19,11 @@ class SessionStatus(StatusBar):
     HELP_LINE = "valid: perplexity on unseen text, lower is better. Kneser-Ney: counted words"
 
     def update_status(
-        self, session_model: "SessionModel | None", view: "TrainingView | None", loading: str = ""
+        self, session_model: "SessionModel | None", view: "TrainingView | None", activity: str = ""
     ) -> None:
         """Show a model and the state of a training, each of which may be missing.
 
-        The text `loading`, about a model that is being loaded, replaces the state of the training.
+        The text `activity`, about a model that is being loaded or fetched, replaces the state of the training.
         """
         left = Content.styled("lotr-tui", "bold $accent")
         if session_model is not None:
@@ -37,6 +37,6 @@ class SessionStatus(StatusBar):
                 eta = f" · {format_duration(view.steps.last.eta_seconds)} left" if view.steps.last else ""
                 text = f"training epoch {view.epoch:.1f}/{view.epochs} · {valid}{eta}"
             right = Content.styled(text, "$accent")
-        if loading:
-            right = Content.styled(loading, "$accent")
+        if activity:
+            right = Content.styled(activity, "$accent")
         self.show(left, right)

@@ -116,12 +116,10 @@ def test_a_run_is_resolved_from_its_name_or_path(tmp_path, monkeypatch):
     assert resolve_run("bundled", tmp_path) == assets_dir() / "model"
 
 
-def test_the_default_is_the_small_lstm_until_the_base_of_the_bundled_adapter_is_fetched(tmp_path, home, monkeypatch):
+def test_the_default_is_the_small_lstm_until_smollm2_is_fetched(tmp_path, home, monkeypatch):
     monkeypatch.setattr(directory, "assets_dir", lambda: tmp_path)
     for folder in ("model", "lstm"):
         write_run(tmp_path / folder)
-    assert resolve_run(None) == tmp_path / "model"  # a run of its own needs no base
-    (tmp_path / "model" / BASE_FILE).touch()
     assert resolve_run(None) == tmp_path / "lstm"
     (home / "models" / "smollm2").mkdir(parents=True)
     (home / "models" / "smollm2" / BASE_FILE).touch()

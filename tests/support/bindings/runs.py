@@ -84,8 +84,8 @@ async def runs(pilot):
     (app.runs_dir / "first" / METRICS_FILE).write_text("\n".join([*lines, ""]))
     await scenes.session(pilot)
     await pilot.press("ctrl+o")
-    await until(pilot, lambda: screen_name(app) == "RunsScreen" and listed(app) == 4)
-    await pilot.press("down", "down")
+    await until(pilot, lambda: screen_name(app) == "RunsScreen" and listed(app) == 5)
+    await pilot.press(*["down"] * next(index for index, row in enumerate(rows(app)) if "first" in row))
     await until(pilot, lambda: "first" in rows(app)[app.screen.query_one("#runs", OptionList).highlighted])
 
 

@@ -167,6 +167,7 @@ SESSION = Stage(
         *keys("session", of("SearchBar", "is_open"), find=becomes(True)),
         *opens("session", train=("NewTrainingDialog", "new-training.cancel"), runs=("RunsScreen", "runs.back")),
         *opens("session", sessions=("SessionsScreen", "sessions.back"), learn=("ChapterScreen", "learn.close")),
+        *opens("session", model=("FirstModelDialog", "first-model.later")),
         *opens("session", memorization=("MemorizationScreen", "memorization.close")),
         *opens("session", activations=("ActivationsScreen", "activations.close"), lens=("LensScreen", "lens.close")),
         *opens("session", ladder=("LadderScreen", "columns.close"), compare="SideBySideScreen"),

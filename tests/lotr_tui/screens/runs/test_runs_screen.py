@@ -72,7 +72,7 @@ async def test_list_is_aligned_sorted_and_filtered(make_host, runs_dir):
     async with make_host().run_test(size=(80, 24)) as pilot:
         results = await show(pilot, runs_dir)
         row_by_name = {row.split()[0]: row for row in rows(pilot)}
-        assert set(row_by_name) == {"bundled", "base", "ring", "shire", "active"}
+        assert set(row_by_name) == {"bundled", "lstm", "base", "ring", "shire", "active"}
         assert row_by_name["active"].split()[1:3] == ["running", "101.2"]  # 90 + 90 / 8
         assert row_by_name["ring"].split()[1:4] == ["finished", "70.0", "72.0"]
         assert [name for name in names(pilot) if name not in BUNDLED_FOLDERS] == ["ring", "shire", "active"]  # by age
@@ -86,12 +86,12 @@ async def test_list_is_aligned_sorted_and_filtered(make_host, runs_dir):
             row = next(row for row in rows(pilot) if "ring" in row)
             run = next(run for run in list_selectable_runs(runs_dir) if run.name == "ring")
             if column.name == "run":
-                assert names(pilot) == ["active", "base", "bundled", "ring", "shire"]
+                assert names(pilot) == ["active", "base", "bundled", "lstm", "ring", "shire"]
             else:
                 assert row[: header.index("↓") + 1].endswith(f" {column.format(run)}")
         assert sort_columns == {column.name for column in RUN_COLUMNS}
         await pilot.press("s", "s", "S")
-        assert names(pilot) == ["shire", "ring", "bundled", "base", "active"]
+        assert names(pilot) == ["shire", "ring", "lstm", "bundled", "base", "active"]
 
         await pilot.press("slash", "r", "i", "n")
         await until(pilot, lambda: names(pilot) == ["ring"])
@@ -99,7 +99,7 @@ async def test_list_is_aligned_sorted_and_filtered(make_host, runs_dir):
         await until(pilot, lambda: names(pilot) == [])
         assert not pilot.app.screen.has_class("-differences")
         await pilot.press("escape")
-        await until(pilot, lambda: len(names(pilot)) == 5)
+        await until(pilot, lambda: len(names(pilot)) == 6)
         assert not results
         await pilot.press("slash", *"ring", "enter", "enter")
         await until(pilot, lambda: results)

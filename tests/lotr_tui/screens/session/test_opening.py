@@ -7,13 +7,12 @@ import pytest
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated
 from engine.models.pretrained.loading import LoadingProgress
-from engine.models.pretrained.names import parse_pretrained_name
 from engine.runs.directory import MODEL_FILE
 from engine.runs.loading import load_model
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.session.conversation.entries import Note
 from lotr_tui.session.model_loading import ModelLoader
-from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.session_model import SessionModel, load_session_model
 from lotr_tui.session.settings import SettingsStore
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
@@ -32,9 +31,9 @@ class HeldLoader:
         self.released = threading.Event()
         self.failure = None
 
-    def __call__(self, *arguments):
-        if arguments:  # as `load_pretrained_session_model`
-            arguments[-1](LoadingProgress("reading the weights", 2**30))
+    def __call__(self, on_progress=None):
+        if on_progress is not None:
+            on_progress(LoadingProgress("reading the weights", 2**30))
         assert self.released.wait(10), "the loader was never released"
         if self.failure is not None:
             raise self.failure
@@ -89,7 +88,7 @@ async def test_keys_and_commands_that_need_a_model_do_nothing_before_it_is_loade
     async with opening.run_test(size=(80, 24)) as pilot:
         app = pilot.app
         keys = [key for binding in app.screen.BINDINGS for key in binding.key.split(",")]
-        allowed = {"ctrl+o", "ctrl+t", "ctrl+underscore", "ctrl+slash"}
+        allowed = {"ctrl+o", "ctrl+t", "ctrl+backslash", "ctrl+underscore", "ctrl+slash"}
         assert allowed < set(keys)
         for key in keys:
             if key not in allowed:
@@ -137,7 +136,7 @@ async def test_last_of_several_models_wins(opening, loader, tmp_path):
         app = pilot.app
         await pilot.pause()
         for name in ("first", "second"):
-            app.screen.use_model(load_model(write_run(tmp_path / "runs" / name)))
+            app.screen.use_model(SessionModel.from_loaded(load_model(write_run(tmp_path / "runs" / name))))
         await ui.until(pilot, lambda: is_ready(app))
         loader.release()
         await ui.until(pilot, lambda: not any(worker.group == "open" for worker in app.workers))
@@ -159,16 +158,20 @@ async def test_quitting_before_the_model_is_loaded_is_clean(opening, loader):
 def pretrained(monkeypatch, tmp_path):
     """Loader of a slow model, and the name of its file."""
     loader = HeldLoader(slow_session_model(FakeSlowModel()))
-    monkeypatch.setattr("lotr_tui.session.session_model.load_pretrained_session_model", loader)
     file = tmp_path / "slowpoke.gguf"
     file.write_bytes(b"GGUF")
+
+    def load(names, *arguments, on_progress):
+        return loader(on_progress) if names == (f"gguf:{file}",) else load_session_model(names, *arguments)
+
+    monkeypatch.setattr("lotr_tui.session.session_model.load_session_model", load)
     yield loader, f"gguf:{file}"
     loader.release()
 
 
 async def test_progress_and_memory_of_a_model_by_others_are_shown_and_keys_are_handled(make_app, pretrained):
     loader, name = pretrained
-    app = make_app(session_model=None, load_session_model=ModelLoader(parse_pretrained_name(name)))
+    app = make_app(session_model=None, load_session_model=ModelLoader([name]))
     async with app.run_test(size=(120, 35)) as pilot:
         await ui.until(pilot, lambda: app.screen.query("#loading"))
         await ui.until(pilot, lambda: "reading the weights" in ui.text_of(app.screen.query_one("#loading")))
@@ -188,19 +191,22 @@ async def test_progress_and_memory_of_a_model_by_others_are_shown_and_keys_are_h
         assert (await ui.reply_to(pilot, "hello")).is_chat
 
 
-async def test_session_continues_while_another_model_is_loaded_and_a_chosen_run_ends_its_progress(make_app, pretrained):
+async def test_session_continues_while_another_model_is_loaded_and_a_chosen_run_ends_its_progress(
+    make_app, pretrained, tmp_path
+):
     loader, name = pretrained
+    write_run(tmp_path / "runs" / "mine")
     async with make_app().run_test(size=(120, 35)) as pilot:
         app = pilot.app
         await ui.send(pilot, "/model hf:/no/such/folder")
         await ui.until(pilot, lambda: "hf:/no/such/folder" in ui.notices(app))
         await ui.send(pilot, f"/model {name}")
         await ui.until(pilot, lambda: "loading slowpoke" in status(app))
-        await ui.send(pilot, "/model bundled")
+        await ui.send(pilot, "/model mine")
         await ui.until(pilot, lambda: "loading" not in status(app))
         await ui.send(pilot, f"/model {name}")
         await ui.until(pilot, lambda: "loading slowpoke: reading the weights" in status(app))
-        assert (await ui.reply_to(pilot)).session_model.name == "bundled"
+        assert (await ui.reply_to(pilot)).session_model.name == "mine"
         loader.release()
         await ui.until(pilot, lambda: "Slowpoke-1B-Instruct" in status(app))
         assert "loading" not in status(app)

@@ -88,9 +88,9 @@ async def test_session_uses_each_model_of_a_training_and_its_dashboard_leads_bac
         assert session.session_model.name == "tiny-test"
         await pilot.press("ctrl+t")
         await ui.until(pilot, lambda: ui.screen_name(app) == "DashboardScreen")
-        await choose_run(pilot, "bundled")
+        await choose_run(pilot, "lstm")
         assert app.screen_stack == [session]  # a second session would be one more to leave
-        await ui.until(pilot, lambda: noted(app, "now using bundled"))
+        await ui.until(pilot, lambda: noted(app, "now using lstm"))
 
 
 async def test_failed_training_is_reported_and_the_session_and_its_chart_stay(make_app, use_job):

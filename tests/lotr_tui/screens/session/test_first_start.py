@@ -1,0 +1,162 @@
+"""The first start without SmolLM2: one question, and a download beside the small model."""
+
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from engine.errors import InvalidInputError
+from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
+from engine.runs.directory import resolve_run
+from lotr_tui.session.conversation.entries import Note
+from lotr_tui.session.model_loading import ModelLoader
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.settings import SettingsStore
+from tests.support import pilot as ui
+from tests.support.prompt import type_text
+
+
+class FakeFetcher:
+    """Function that fetches nothing, and stores SmolLM2 once it is released; a failure is raised instead."""
+
+    def __init__(self):
+        self.calls = 0
+        self.released = threading.Event()
+        self.failure = None
+
+    def __call__(self, report, cancelled):
+        self.calls += 1
+        report(SimpleNamespace(text="downloading", done_bytes=34_000_000, total_bytes=98_000_000))
+        while not self.released.wait(0.01):
+            if cancelled():
+                return
+        if self.failure is not None:
+            raise self.failure
+        store_base()
+
+
+def store_base():
+    folder = base_folder(SMOLLM2)
+    folder.mkdir(parents=True)
+    (folder / BASE_FILE).touch()
+
+
+@pytest.fixture
+def fetcher():
+    fetcher = FakeFetcher()
+    yield fetcher
+    fetcher.released.set()
+
+
+@pytest.fixture
+def start(make_app, fetcher, loaded, monkeypatch):
+    """Return a function that creates the app as the command without options does, with small models."""
+
+    def load(names, *arguments, on_progress):
+        name = names[0] if names else "lstm"
+        return replace(SessionModel.from_loaded(loaded), name=name, run=resolve_run(name))
+
+    monkeypatch.setattr("lotr_tui.session.session_model.load_session_model", load)
+    return lambda: make_app(session_model=None, load_session_model=ModelLoader(), fetch=fetcher)
+
+
+def status(app):
+    return ui.text_of(app.screen.query_one("#status"))
+
+
+async def asked(pilot):
+    await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "FirstModelDialog")
+
+
+async def ready(pilot):
+    await ui.until(pilot, lambda: ui.screen_name(pilot.app) == "SessionScreen" and pilot.app.screen.is_ready)
+
+
+async def test_smollm2_is_fetched_beside_the_small_model_and_then_used(start, fetcher):
+    app = start()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await asked(pilot)
+        await pilot.press("enter")
+        await ready(pilot)
+        await ui.until(pilot, lambda: "SmolLM2: 34 of 98 MB" in status(app))
+        fetcher.released.set()
+        await ui.until(pilot, lambda: "bundled" in status(app))
+        await pilot.press("ctrl+backslash")
+        await ui.until(pilot, lambda: "lstm" in status(app))
+        await pilot.press("ctrl+backslash")
+        await ui.until(pilot, lambda: "bundled" in status(app))
+    assert fetcher.calls == 1
+
+
+async def test_a_conversation_that_has_begun_keeps_its_model_and_is_told_how_to_switch(start, fetcher):
+    app = start()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await asked(pilot)
+        await pilot.press("enter")
+        await ready(pilot)
+        await ui.reply_to(pilot)
+        fetcher.released.set()
+        await ui.until(pilot, lambda: "SmolLM2 is there: ctrl+\\ talks to it" in "".join(ui.entries(app, Note)))
+        assert "lstm" in status(app)
+
+
+@pytest.mark.parametrize("keys", [["escape"], ["down", "enter"]])
+async def test_the_question_is_asked_once_and_a_command_asks_again(start, fetcher, keys):
+    for is_first in (True, False):
+        app = start()
+        async with app.run_test(size=(120, 30)) as pilot:
+            if is_first:
+                await asked(pilot)
+                await pilot.press(*keys)
+            await ready(pilot)
+            await pilot.pause()
+            assert ui.screen_name(app) == "SessionScreen"
+            if not is_first:
+                await pilot.press("ctrl+backslash")
+                await asked(pilot)
+                await pilot.press("escape")
+                await ui.send(pilot, "/fetch")
+                await ui.until(pilot, lambda: "SmolLM2: 34 of 98 MB" in status(pilot.app))
+    assert fetcher.calls == 1
+
+
+async def test_a_failure_is_one_line_and_can_be_tried_again(start, fetcher):
+    fetcher.failure = InvalidInputError("no network; use `lotr-tui fetch smollm2`")
+    fetcher.released.set()
+    app = start()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await asked(pilot)
+        await pilot.press("enter")
+        await ready(pilot)
+        line = "SmolLM2 was not fetched: no network; use `lotr-tui fetch smollm2`; /fetch tries again"
+        await ui.until(pilot, lambda: line in " ".join("".join(ui.entries(app, Note)).split()) + ui.notices(app))
+        fetcher.failure = None
+        await ui.send(pilot, "/fetch")
+        await ui.until(pilot, lambda: "bundled" in status(app))
+
+
+async def test_quitting_while_it_is_fetched_is_quick_and_the_next_start_says_how_to_go_on(start, fetcher):
+    app = start()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await asked(pilot)
+        await pilot.press("enter")
+        await ready(pilot)
+        await pilot.press("ctrl+q")
+    assert app.model_fetch is not None
+    assert not app.model_fetch.is_running
+    assert SettingsStore().current.first_model == "smollm2"
+    app = start()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await ui.until(pilot, lambda: "SmolLM2 is not complete yet; /fetch goes on with it" in ui.notices(app))
+
+
+async def test_nobody_is_asked_where_smollm2_is_there_and_a_prompt_waits_for_it(start):
+    app = start()
+    store_base()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await type_text(pilot, "bilbo is")
+        await pilot.press("enter")
+        await ready(pilot)
+        await ui.until(pilot, lambda: "words/s" in ui.exchange_text(app))
+        assert len(app.screen_stack) == 1
