@@ -17,7 +17,7 @@ from lotr_tui.cli.parser import add_command, float_option, make_group
 from lotr_tui.cli.runs import attach, runs_cli, status, stop
 from lotr_tui.cli.search.command import search
 from lotr_tui.cli.serve import serve
-from lotr_tui.cli.train import ablate, train
+from lotr_tui.cli.train import ablate, finetune, train
 
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
@@ -99,6 +99,14 @@ add_command(
     "lotr-tui train --init base",
     "lotr-tui train --preset tiny --set hidden_size=100",
 )(train)
+add_command(
+    cli,
+    "finetune",
+    "lotr-tui finetune",
+    "lotr-tui finetune --csv dialogues.csv --run film",
+    "lotr-tui finetune --text shakespeare.txt --run romeo",
+    "lotr-tui finetune --init gguf:llama.gguf --csv dialogues.csv --set lora_rank=32",
+)(finetune)
 add_command(cli, "attach")(attach)
 add_command(cli, "status")(status)
 add_command(cli, "stop")(stop)

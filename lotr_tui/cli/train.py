@@ -1,13 +1,15 @@
-"""The commands that train: `train` for one model, `ablate` for many to compare."""
+"""The commands that train: `train` and `finetune` for one model, `ablate` for many to compare."""
 
 import os
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.config import Config, describe_settings
-from engine.errors import InvalidInputError
+from engine.errors import InvalidInputError, printable, shell_word
+from engine.models.pretrained.names import SMOLLM2
 from lotr_tui.cli import options, training_options
 from lotr_tui.cli.parser import int_option
 from lotr_tui.trackers.registry import check_installed, parse_tracker_names
@@ -64,7 +66,10 @@ def train(
     theme: options.ThemeOption = None,
     no_mouse: options.NoMouseOption = False,
 ) -> int:
-    """Train a model and watch it in a live dashboard, or print lines where there is no terminal."""
+    """Train a model from scratch and watch it in a live dashboard, or print lines where there is no terminal.
+
+    `lotr-tui finetune` makes a model that converses.
+    """
     from engine.runtime.process import get_process_info
     from engine.training.job import prepare_job, resume_job
 
@@ -85,6 +90,8 @@ def train(
         job = resume_job(resume, runs_dir, training.apply)
     else:
         job = prepare_job(training.configure(runs_dir), run, runs_dir)
+        if not (job.config.training.init or as_json):
+            print(printable(f"for a model that converses, use {_finetune_command(training)}"))
     if tracker_names:
         from lotr_tui.trackers.send_state import choose_trackers
 
@@ -100,6 +107,19 @@ def train(
 
         return train_on_console(job, as_json=as_json)
     return _train_in_dashboard(job, runs_dir, theme, mouse=not no_mouse)
+
+
+@wraps(train, assigned=("__annotations__",))  # it has the options of `train`
+def finetune(**arguments: Any) -> int | None:
+    """Teach SmolLM2 to converse like the speakers of a corpus: short for `train --init smollm2 --mode dialogue`."""
+    return train(**{**arguments, "init": arguments["init"] or SMOLLM2, "mode": arguments["mode"] or "dialogue"})
+
+
+def _finetune_command(training: training_options.TrainingOptions) -> str:
+    """Return the command that fine-tunes SmolLM2 on the corpus of a training."""
+    corpora = {"--csv": training.csv, "--text": training.text}
+    options_of_corpus = [f" {name} {shell_word(str(path))}" for name, path in corpora.items() if path]
+    return f"lotr-tui finetune{''.join(options_of_corpus)}"
 
 
 def ablate(

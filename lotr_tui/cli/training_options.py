@@ -33,8 +33,8 @@ InitOption = Annotated[
     typer.Option(
         "--init",
         metavar="RUN",
-        help="Fine-tune: start from the weights and the tokenizer of a run or RUN@EPOCH; base is the bundled "
-        "pre-trained model.",
+        help="Fine-tune: start from a run or RUN@EPOCH, from base (the pre-trained LSTM that is included), or with an "
+        "adapter from smollm2, gguf:FILE, hf:FOLDER or hf:owner/name.",
         rich_help_panel=TRAINING,
     ),
 ]

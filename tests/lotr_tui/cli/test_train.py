@@ -64,6 +64,7 @@ def test_without_a_terminal_plain_lines_tell_the_progress(lotr, small_csv):
     done = lotr("train", "--preset", "tiny", *SMALL, "--csv", small_csv, "--run", "r")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
+    assert done.stdout.startswith(f"for a model that converses, use lotr-tui finetune --csv {small_csv}\n")
     assert re.search(r"baselines \(validation perplexity\): unigram \d+\.\d, Kneser-Ney \d+\.\d", done.stdout)
     assert re.search(r"^epoch +1\.0.*valid", done.stdout, re.MULTILINE)
     assert re.search(r"^done after .*: valid perplexity \d+\.\d .*, test \d+\.\d$", done.stdout, re.MULTILINE)
