@@ -8,8 +8,8 @@ _UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co"}
 
 _DEPENDENCIES = frozenset(
     {
-        *("msgspec", "numkong", "numpy", "pandas", "platformdirs", "psutil", "rich", "safetensors", "textual"),
-        *("tokenizers", "torch", "typer"),
+        *("gguf", "jinja2", "msgspec", "numkong", "numpy", "pandas", "platformdirs", "psutil", "rich", "safetensors"),
+        *("textual", "tokenizers", "torch", "typer"),
     }
 )
 """Packages that lotr-tui requires, of which an installation may lack some. They are imported by the names they have."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models.attention import AttentionRecord
-from engine.models.base import LogProbs
+from engine.models.base import EXCLUDED_LOG_PROB, LogProbs
 from engine.models.key_value_cache import CacheShape, Segments, extend_segments, segment_tokens
 from engine.models.matmul import make_matrix
 from engine.models.numpy_decoder import NumpyDecoder, normalize_logits
@@ -26,6 +26,9 @@ from engine.models.transformer_layout import (
 from engine.models.transformer_weights import TransformerTensors
 from engine.models.weight_checks import check_weights
 from engine.storage.tensor_file import StoredTensor
+
+if TYPE_CHECKING:
+    from engine.models.pretrained.chat import ChatTemplate
 
 MAX_TRANSFORMER_WEIGHT = 1e4
 """Maximum absolute value of a weight, so that vectors between the layers of models of usual sizes are finite."""
@@ -59,12 +62,18 @@ class NumpyTransformer(NumpyDecoder):
     """
 
     def __init__(
-        self, config: ModelConfig, tokenizer: Tokenizer, weights: Mapping[str, StoredTensor], *, int8: bool = False
+        self,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        weights: Mapping[str, StoredTensor],
+        *,
+        int8: bool = False,
+        chat: "ChatTemplate | None" = None,
     ) -> None:
         """Prepare the weights, named as in `transformer_weight_shapes`, for inference.
 
         Matrices that are stored in 8 bits are multiplied in 8 bits. With `int8`, all other weight matrices are
-        quantized too, except for looking up embeddings.
+        quantized too, except for looking up embeddings. `chat` is the form of a conversation that the model knows.
 
         Raises:
             RunError: If a tensor is missing, unknown, of the wrong shape, or contains NaN or huge values.
@@ -76,12 +85,14 @@ class NumpyTransformer(NumpyDecoder):
         self.tokenizer = tokenizer
         self.config = config
         self.int8 = int8
+        self.chat = chat
         self._tensors = TransformerTensors(weights, quantize=int8)
         self._layers = TransformerLayers(config, weights, self._tensors)
         output_name = "model.embed_tokens.weight" if config.tie_weights else "lm_head.weight"
         self._output = make_matrix(weights[output_name], quantize=int8)
         self._shape = CacheShape(config.num_layers, num_kv_heads(config), head_size(config), config.context_size)
         self._num_kept = num_kept_tokens(config.context_size)
+        self._end_ids = [EOS_ID, *tokenizer.other_end_ids]
 
     @property
     def context_size(self) -> int:
@@ -119,11 +130,15 @@ class NumpyTransformer(NumpyDecoder):
         position = state.num_positions
         if position == self._shape.context_size:
             return self.advance_tokens(state, (token,))
+        if token == EOS_ID and not position:
+            token = self.tokenizer.start_id
         segments = extend_segments(state.segments, position, (token,), self._shape)
         hidden = self._layers.read_token(token, position, segments)
         log_probs = self._output.matmul(hidden)
         log_probs -= np.maximum.reduce(log_probs)
         log_probs -= math.log(np.add.reduce(np.exp(log_probs)))
+        if len(self._end_ids) > 1:
+            self._merge_ends(log_probs[None])
         return log_probs, TransformerState(segments, position + 1, state.has_slid, hidden)
 
     def advance_batch(
@@ -131,6 +146,10 @@ class NumpyTransformer(NumpyDecoder):
     ) -> list[tuple[LogProbs, TransformerState]]:
         """Read one token in each of several texts, with one product per weight matrix."""
         states = [self._make_room(state) for state in states]
+        tokens = [
+            self.tokenizer.start_id if token == EOS_ID and not state.num_positions else token
+            for state, token in zip(states, tokens, strict=True)
+        ]
         texts = [
             extend_segments(state.segments, state.num_positions, (token,), self._shape)
             for state, token in zip(states, tokens, strict=True)
@@ -183,7 +202,7 @@ class NumpyTransformer(NumpyDecoder):
                 f"a text of {len(ids)} tokens and its start do not fit into the context of {self._shape.context_size}; "
                 "use a shorter text"
             )
-        return AttentionRecord(*self._layers.record(np.append(np.int32(EOS_ID), ids)))
+        return AttentionRecord(*self._layers.record(np.append(np.int32(self.tokenizer.start_id), ids)))
 
     def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
         """Return the log-probabilities `[rows, vocabulary]` that the output layer computes from layer outputs."""
@@ -191,7 +210,16 @@ class NumpyTransformer(NumpyDecoder):
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
         """Return the log-probabilities `[rows, vocabulary]` of the tokens after the vectors `[rows, width]`."""
-        return normalize_logits(self._output.matmul(hidden))
+        log_probs = normalize_logits(self._output.matmul(hidden))
+        if len(self._end_ids) > 1:
+            self._merge_ends(log_probs)
+        return log_probs
+
+    def _merge_ends(self, log_probs: Float32Array) -> None:
+        """Give `<eos>` the probability of all tokens that end a text, in each row `[rows, vocabulary]`."""
+        ends = np.logaddexp.reduce(log_probs[:, self._end_ids], axis=1)
+        log_probs[:, self._end_ids] = EXCLUDED_LOG_PROB
+        log_probs[:, EOS_ID] = ends
 
     def _iter_hidden(
         self, state: TransformerState, tokens: Sequence[int] | TokenIds
@@ -199,6 +227,8 @@ class NumpyTransformer(NumpyDecoder):
         """Read at least one token; yield vectors `[tokens, width]` of consecutive tokens, and the state after them."""
         context = self._shape.context_size
         text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
+        if text[0] == EOS_ID and not state.num_positions and not state.has_slid:
+            text[0] = self.tokenizer.start_id
         segments, has_slid = state.segments, state.has_slid
         num_done = num_read = state.num_positions  # tokens of `text`; those read again after a slide are done already
         window_start = 0
@@ -223,7 +253,7 @@ class NumpyTransformer(NumpyDecoder):
         """Yield the distributions `[time, vocabulary]` of consecutive tokens, and their vectors `[time, width]`."""
         if not len(ids):
             return
-        inputs = np.append(np.int32(EOS_ID), ids[:-1])
+        inputs = np.append(np.int32(self.tokenizer.start_id), ids[:-1])
         is_long = self._shape.context_size > READ_TOKENS
         long_parts = (hidden for hidden, _ in self._iter_hidden(self.start(), inputs))
         for part in long_parts if is_long else self._iter_windows(inputs):

@@ -1,10 +1,13 @@
 """Safe reading of safetensors files: the header is validated before any tensor is loaded."""
 
+import contextlib
 import json
 import math
+import mmap
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ DTYPES = {
     "I64": ("int64", 8), "I32": ("int32", 4), "I8": ("int8", 1), "U8": ("uint8", 1),
 }  # fmt: skip
 """Usual name and number of bytes of each dtype that is read."""
+_NUMPY_DTYPES = {"bfloat16": "uint16"}
+"""Dtypes that numpy has not, by the one whose numbers have the same bits."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,55 @@ class SafetensorsHeader:
     """Dtype, as "float32", and shape of each tensor by name."""
     metadata: dict[str, str]
     tensor_bytes: int
+    offsets: dict[str, int]
+    """Number of the first byte of each tensor in the file."""
+
+
+class TensorFile:
+    """A mapped safetensors file: what is not used is never read, and processes share what is."""
+
+    def __init__(self, path: Path) -> None:
+        """Check the header of a file.
+
+        Raises:
+            FileNotFoundError: If there is no file.
+            RunError: If the file cannot be read, is not a safetensors file, or is damaged.
+        """
+        self.path = path
+        self.header = read_header(path)
+
+    @cached_property
+    def _content(self) -> mmap.mmap:
+        try:
+            with os.fdopen(open_regular_file(self.path), "rb") as file:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path} cannot be read: {error}") from error
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """Return a tensor as it is stored, numbers of bfloat16 as their bits. It is a part of the mapped file.
+
+        The tensor may be changed, which does not change the file.
+        """
+        dtype, shape = self.header.tensors[name]
+        stored = np.frombuffer(
+            self._content, _NUMPY_DTYPES.get(dtype, dtype), math.prod(shape), self.header.offsets[name]
+        )
+        return stored.reshape(shape)
+
+    def read_float32(self, name: str, rows: npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.float32]:
+        """Return a copy of a tensor of floating-point numbers in single precision: all of it, or some rows in order."""
+        stored = self.read(name)
+        stored = stored if rows is None else stored[rows]
+        if self.header.tensors[name][0] == "bfloat16":
+            widened: npt.NDArray[np.float32] = (stored.astype(np.uint32) << 16).view(np.float32)
+            return widened
+        return stored.astype(np.float32)
+
+    def release_pages(self) -> None:
+        """Give the memory of what was read back; it is read again when it is used. Changes of tensors are lost."""
+        with contextlib.suppress(OSError, AttributeError):  # not all systems can
+            self._content.madvise(mmap.MADV_DONTNEED)
 
 
 def to_float32(tensor: StoredTensor) -> npt.NDArray[np.float32]:
@@ -62,26 +116,18 @@ def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> 
     if (description := describe_file(path)) != "a file":
         raise RunError(f"{path} is {description}, not safetensors")
     try:
-        check_tensors(read_header(path).tensors, expected_shapes, float_dtypes=("float32", "float16"))
+        file = TensorFile(path)
+        check_tensors(file.header.tensors, expected_shapes, float_dtypes=("float32", "float16"))
     except FileNotFoundError as error:
         raise RunError(f"{path} was deleted while it was read") from error
     except RunError as error:
         raise error if str(path) in str(error) else RunError(f"{path}: {error}") from error
     check_memory(path, 4 * sum(map(math.prod, expected_shapes.values())))
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        tensors = load_file(path)
-        weights: dict[str, StoredTensor] = {}
-        for name in expected_shapes:
-            tensor = tensors[name]
-            if tensor.dtype == np.int8:
-                weights[name] = Int8Rows(tensor, _widen(tensors[name + SCALE_SUFFIX]))
-            else:
-                weights[name] = _widen(tensor)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is not a valid safetensors file: {error}") from error
+    weights: dict[str, StoredTensor] = {}
+    for name in expected_shapes:
+        tensor = file.read(name)
+        is_int8 = tensor.dtype == np.int8
+        weights[name] = Int8Rows(tensor, _widen(file.read(name + SCALE_SUFFIX))) if is_int8 else _widen(tensor)
     return weights
 
 
@@ -119,7 +165,7 @@ def read_header(path: Path) -> SafetensorsHeader:
             if length > MAX_HEADER_BYTES:
                 raise ValueError(f"the header is larger than {MAX_HEADER_BYTES:,} bytes")
             header = file.read(length)
-        return _parse_header(header, size - 8 - length)
+        return _parse_header(header, 8 + length, size)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
@@ -166,8 +212,8 @@ def check_memory(path: Path, tensor_bytes: int) -> None:
         )
 
 
-def _parse_header(header: bytes, data_bytes: int) -> SafetensorsHeader:
-    """Parse a JSON header whose tensors fill exactly `data_bytes`; raise a ValueError if it is damaged."""
+def _parse_header(header: bytes, data_start: int, size: int) -> SafetensorsHeader:
+    """Parse the JSON header of a file whose tensors reach from `data_start` to its end; damage raises a ValueError."""
     if header.count(b"{") > 2 * MAX_TENSORS:  # checked before parsing, which takes many times the memory
         raise ValueError(f"it has more than {MAX_TENSORS:,} tensors")
     try:
@@ -177,19 +223,20 @@ def _parse_header(header: bytes, data_bytes: int) -> SafetensorsHeader:
     metadata = entries.pop("__metadata__", {}) if isinstance(entries, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("the header is not an object of tensors and text metadata")
-    tensors, ranges = {}, []
+    tensors, ranges, offsets = {}, [], {}
     for name, entry in entries.items():
         dtype, shape, begin, end = _parse_entry(name, entry)
         tensors[name] = dtype, shape
+        offsets[name] = data_start + begin
         ranges.append((begin, end))
     offset = 0
     for begin, end in sorted(ranges):
         if begin != offset:
             raise ValueError("the tensors overlap or have gaps between them")
         offset = end
-    if offset != data_bytes:
-        raise ValueError(f"the tensors need {offset:,} bytes, but the file has {data_bytes:,}")
-    return SafetensorsHeader(tensors, metadata, offset)
+    if offset != size - data_start:
+        raise ValueError(f"the tensors need {offset:,} bytes, but the file has {size - data_start:,}")
+    return SafetensorsHeader(tensors, metadata, offset, offsets)
 
 
 def _parse_entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:

@@ -1,4 +1,6 @@
-"""Tiny random models of transformers with a tiny tokenizer, saved as folders."""
+"""Tiny random models of transformers with a tiny tokenizer, saved as folders and as GGUF files."""
+
+import json
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -53,7 +55,7 @@ def save_model(folder, family, **options):
     shared = {"vocab_size": VOCABULARY_SIZE, "initializer_range": 0.3, "bos_token_id": 1, "eos_token_id": 2}
     llama = {
         "hidden_size": 32,
-        "intermediate_size": 48,
+        "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "max_position_embeddings": CONTEXT_SIZE,
@@ -61,6 +63,7 @@ def save_model(folder, family, **options):
     settings = {
         "llama": {**llama, "num_key_value_heads": 2, "tie_word_embeddings": True},
         "mistral": {**llama, "num_key_value_heads": 2, "sliding_window": 8},
+        "qwen2": {**llama, "num_key_value_heads": 2, "tie_word_embeddings": False},
         "gpt_neox": llama,
         "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT_SIZE},
         "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
@@ -72,3 +75,69 @@ def save_model(folder, family, **options):
     model.save_pretrained(folder)
     save_tokenizer(folder)
     return model.eval()
+
+
+GGUF_NAMES = {
+    "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+}  # fmt: skip
+
+
+def write_gguf(path, folder, architecture="llama", quantization="F32", *, edit=None, settings=None):
+    """Write the model in `folder` as llama.cpp's converter does; matrices are quantized.
+
+    `edit` changes the dictionary of tensors; `settings` add to the metadata, replace it, or with None remove it.
+    """
+    import gguf
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    config = json.loads((folder / "config.json").read_text())
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    tokens = sorted(vocabulary["model"]["vocab"], key=vocabulary["model"]["vocab"].get)
+    special = {token["content"] for token in vocabulary["added_tokens"]}
+    values = {
+        f"{architecture}.context_length": config["max_position_embeddings"],
+        f"{architecture}.embedding_length": config["hidden_size"],
+        f"{architecture}.block_count": config["num_hidden_layers"],
+        f"{architecture}.feed_forward_length": config["intermediate_size"],
+        f"{architecture}.attention.head_count": heads,
+        f"{architecture}.attention.head_count_kv": kv_heads,
+        f"{architecture}.attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
+        f"{architecture}.rope.freq_base": config["rope_parameters"]["rope_theta"],
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3 if token in special else 1 for token in tokens],
+        "tokenizer.ggml.merges": [" ".join(merge) for merge in vocabulary["model"]["merges"]],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.chat_template": CHAT_TEMPLATE,
+        **(settings or {}),
+    }
+    tensors = {}
+    for name, array in load_file(folder / "model.safetensors").items():
+        stem, _, kind = name.rpartition(".")
+        if architecture == "llama" and stem.endswith(("q_proj", "k_proj")):
+            num_heads = heads if stem.endswith("q_proj") else kv_heads
+            array = array.reshape(num_heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+        layer = stem.removeprefix("model.layers.")
+        short = GGUF_NAMES[stem] if layer == stem else f"blk.{layer[0]}.{GGUF_NAMES[layer[2:]]}"
+        tensors[f"{short}.{kind}"] = array
+    if edit is not None:
+        edit(tensors)
+    writer = gguf.GGUFWriter(str(path), architecture)
+    add = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
+    for key, value in values.items():
+        if value is not None:
+            (writer.add_array if isinstance(value, list) else add[type(value)])(key, value)
+    for name, array in tensors.items():
+        type_ = gguf.GGMLQuantizationType[quantization if array.ndim == 2 else "F32"]
+        writer.add_tensor(name, gguf.quants.quantize(np.ascontiguousarray(array), type_), raw_dtype=type_)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

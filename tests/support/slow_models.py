@@ -91,9 +91,6 @@ class FakeSlowModel:
     def start(self):
         return FakeState(self._model.start(), 0)
 
-    def start_chat(self):
-        return self.start()
-
     def advance(self, state, token):
         return self.advance_tokens(state, [token])
 

@@ -4,14 +4,12 @@ from typing import Any
 
 from torch import nn
 
-from engine.errors import InvalidInputError
 from engine.models.pretrained.attention import AttentionPretrainedModel, find_recorder
-from engine.models.pretrained.chat import new_chat_template
+from engine.models.pretrained.folder_checks import format_count
 from engine.models.pretrained.forward import CausalForward
 from engine.models.pretrained.model import PretrainedInfo, PretrainedModel
 from engine.models.pretrained.probe import choose_reader
-from engine.models.pretrained.special_tokens import find_special_tokens
-from engine.models.pretrained.tokenizer import PretrainedTokenizer
+from engine.models.pretrained.special_tokens import TokenizerFiles
 
 CONTEXT_SIZE_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length", "context_length")
 """Names of the setting for the size of the context, by family."""
@@ -33,19 +31,10 @@ def adapt(module: nn.Module, hf_tokenizer: Any, name: str) -> PretrainedModel:
     config: Any = module.config
     text_config: Any = config.get_text_config()
     size = min(len(hf_tokenizer), int(text_config.vocab_size))
-    specials = find_special_tokens(hf_tokenizer, _model_end_ids(module), size)
-    if specials is None:
-        raise InvalidInputError(f"{name} has no token that ends a text (eos_token), so it cannot be played")
-    backend_json: str = hf_tokenizer.backend_tokenizer.to_str()
-    tokenizer = PretrainedTokenizer(backend_json, size, specials.end_id, specials.special_ids)
-    info = PretrainedInfo(
-        name=name,
-        description=describe_model(module),
-        context_size=_context_size(text_config),
-        start_id=specials.start_id,
-        end_ids=specials.end_ids,
-    )
-    chat = new_chat_template(hf_tokenizer, tokenizer)
+    files = read_tokenizer_files(hf_tokenizer)
+    tokenizer = files.make_tokenizer(name, _model_end_ids(module), size)
+    chat = files.make_chat_template(tokenizer)
+    info = PretrainedInfo(name, describe_model(module), _context_size(text_config))
     forward = CausalForward(module)
     recorder = find_recorder(forward, size)
     reader, reads_ragged_batches = choose_reader(forward, size)
@@ -53,6 +42,23 @@ def adapt(module: nn.Module, hf_tokenizer: Any, name: str) -> PretrainedModel:
         return PretrainedModel(forward, reader, tokenizer, info, chat, reads_ragged_batches=reads_ragged_batches)
     return AttentionPretrainedModel(
         forward, reader, tokenizer, info, chat, reads_ragged_batches=reads_ragged_batches, recorder=recorder
+    )
+
+
+def read_tokenizer_files(hf_tokenizer: Any) -> TokenizerFiles:
+    """Return what a tokenizer of transformers says about itself."""
+
+    def render(messages: list[dict[str, str]]) -> str:
+        text: str = hf_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return text
+
+    ids = hf_tokenizer("a")["input_ids"]
+    return TokenizerFiles(
+        hf_tokenizer.backend_tokenizer.to_str(),
+        bos_id=hf_tokenizer.bos_token_id,
+        eos_id=hf_tokenizer.eos_token_id,
+        first_id=int(ids[0]) if len(ids) else None,
+        render=render if getattr(hf_tokenizer, "chat_template", None) else None,
     )
 
 
@@ -67,14 +73,8 @@ def describe_model(module: nn.Module) -> str:
     layers, width = getattr(text_config, "num_hidden_layers", None), getattr(text_config, "hidden_size", None)
     if layers and width:
         parts.append(f"{layers} layers of {width:,}")
-    parts.append(f"{_format_count(sum(parameter.numel() for parameter in module.parameters()))} parameters")
+    parts.append(f"{format_count(sum(parameter.numel() for parameter in module.parameters()))} parameters")
     return " · ".join(parts)
-
-
-def _format_count(number: int) -> str:
-    if number >= 1e9:
-        return f"{number / 1e9:.1f} B"
-    return f"{number / 1e6:.0f} M" if number >= 1e7 else f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,}"
 
 
 def _context_size(config: Any) -> int:

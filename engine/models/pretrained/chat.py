@@ -1,14 +1,19 @@
 """Conversations in the form that a model by others was trained on: its chat template."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from engine.data.tokenizers.bytes import check_unicode
 from engine.errors import InvalidInputError, describe_error
 
 if TYPE_CHECKING:  # this module imports tokenizers, which a session with a model of words does not need
+    from jinja2 import Template
+
     from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
 ChatRole = Literal["system", "user", "assistant"]
@@ -33,22 +38,13 @@ class ChatTemplate:
     """
 
     def __init__(self, render: RenderTemplate, tokenizer: "PretrainedTokenizer") -> None:
-        """Find out what the template does with system messages.
-
-        Raises:
-            InvalidInputError: If the template cannot render a message of a user.
-        """
-        self._render_template = render
+        """Use a template, which may be unable to write any conversation; it is not run before it is needed."""
+        self.render = render
+        """Function of the template itself."""
         self._tokenizer = tokenizer
         texts = sorted(tokenizer.special_texts.values(), key=len, reverse=True)
         self._special_pattern = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
         self._special_ids = {text: id for id, text in tokenizer.special_texts.items()}
-        plain = self._render([ChatMessage("user", "x")])
-        self._strips_messages = " x " not in self._render([ChatMessage("user", " x ")])
-        self.accepts_system = self._accepts_system()
-        """False if the template has no system messages; the system prompt then starts the first user message."""
-        self.default_system_prompt = self._find_default_system_prompt(plain)
-        """System prompt that the template inserts if the messages have none; "" if it inserts none."""
 
     def encode(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         """Return the token ids of `messages`, from the start of the text to the start of the assistant's next reply.
@@ -101,22 +97,30 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[ChatMessage]) -> str:
         try:
-            return self._render_template([{"role": message.role, "content": message.text} for message in messages])
+            return self.render([{"role": message.role, "content": message.text} for message in messages])
         except Exception as error:  # a template is a program, which can raise anything
             reason = describe_error(error)
             raise InvalidInputError(f"the model's chat template cannot write this conversation: {reason}") from error
 
-    def _accepts_system(self) -> bool:
+    @cached_property
+    def _strips_messages(self) -> bool:
+        return " x " not in self._render([ChatMessage("user", " x ")])
+
+    @cached_property
+    def accepts_system(self) -> bool:
+        """False if the template has no system messages; the system prompt then starts the first user message."""
         (mark,) = _new_marks([ChatMessage("system", "")])
         try:
             return mark in self._render([ChatMessage("system", mark), ChatMessage("user", "x")])
         except InvalidInputError:
             return False
 
-    def _find_default_system_prompt(self, plain: str) -> str:
-        """Return what the template writes in the place of a system message, given the rendering of a user's alone."""
+    @cached_property
+    def default_system_prompt(self) -> str:
+        """System prompt that the template inserts if the messages have none; "" if it inserts none."""
         if not self.accepts_system:
             return ""
+        plain = self._render([ChatMessage("user", "x")])
         (mark,) = _new_marks([ChatMessage("system", "")])
         before, after = self._render([ChatMessage("system", mark), ChatMessage("user", "x")]).split(mark, 1)
         if not plain.startswith(before) or not plain.endswith(after) or len(plain) <= len(before) + len(after):
@@ -148,16 +152,34 @@ def _new_marks(messages: Sequence[ChatMessage]) -> list[str]:
     return [f"MESSAGE{number}X{index}X" for index, _ in enumerate(messages)]
 
 
-def new_chat_template(hf_tokenizer: Any, tokenizer: "PretrainedTokenizer") -> ChatTemplate | None:
-    """Return the chat template of a tokenizer of transformers; None if it has none, or one that cannot be rendered."""
-    if not getattr(hf_tokenizer, "chat_template", None):
-        return None
+@dataclass(frozen=True)
+class JinjaTemplate:
+    """A chat template in Jinja2, which runs in a sandbox. It is compiled when it is first called, which may fail."""
 
-    def render(messages: list[dict[str, str]]) -> str:
-        text: str = hf_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return text
+    source: str
+    variables: dict[str, str | None]
+    """Texts of the special tokens by the names that templates use, such as "bos_token"."""
 
-    try:
-        return ChatTemplate(render, tokenizer)
-    except InvalidInputError:
-        return None
+    @cached_property
+    def _compiled(self) -> "Template":
+        from jinja2.ext import loopcontrols  # with its imports, Jinja2 takes 60 ms
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        return environment.from_string(self.source)
+
+    def __call__(self, messages: list[dict[str, str]]) -> str:
+        """Return the text of a conversation, see `RenderTemplate`."""
+        options = {"tools": None, "documents": None, "add_generation_prompt": True}
+        return self._compiled.render(messages=messages, **options, **self.variables)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise InvalidInputError(message)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InvalidInputError, RunError
-from engine.storage.tensor_file import DTYPES, read_header
+from engine.storage.files import read_limited
+from engine.storage.tensor_file import TensorFile, read_header
 
 CONFIG_FILE, TOKENIZER_CONFIG_FILE = "config.json", "tokenizer_config.json"
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -20,10 +21,10 @@ LOADING_FACTOR = 1.2
 
 
 def read_model_config(folder: Path, name: str) -> dict[str, Any]:
-    """Return the content of `config.json`, after checking that it describes a causal model without remote code.
+    """Return the content of `config.json`, after checking that the model needs no code of its own.
 
     Raises:
-        InvalidInputError: If the file is missing or damaged, or names remote code or a model that is not causal.
+        InvalidInputError: If the file is missing or damaged, or names remote code.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
@@ -34,13 +35,12 @@ def read_model_config(folder: Path, name: str) -> dict[str, Any]:
             hint = f"; it has a GGUF file: write gguf:{gguf_files[0]}"
         raise InvalidInputError(f"{name} has no {CONFIG_FILE}, so it is no model of transformers{hint}")
     config = _read_json(path, name)
-    for content, file in ((config, CONFIG_FILE), (_read_optional_json(folder / TOKENIZER_CONFIG_FILE, name), "")):
+    for content, file in ((config, CONFIG_FILE), (read_optional_json(folder / TOKENIZER_CONFIG_FILE, name), "")):
         if content.get("auto_map"):
             raise InvalidInputError(
                 f"{name} needs code of its own (auto_map in {file or TOKENIZER_CONFIG_FILE}), which is never run; "
                 "choose a model whose architecture is part of transformers"
             )
-    check_is_causal(config, name)
     return config
 
 
@@ -100,23 +100,23 @@ def find_weight_files(folder: Path, name: str) -> list[Path]:
     raise InvalidInputError(f"{name} has no weights: {WEIGHTS_FILE} is missing; fetch the model again")
 
 
+def open_weights(path: Path, name: str) -> TensorFile:
+    """Return a safetensors file; a damaged one raises an InvalidInputError."""
+    try:
+        return TensorFile(path)
+    except (RunError, OSError) as error:
+        raise InvalidInputError(f"{name} has damaged weights: {error}; fetch the model again") from error
+
+
 def count_parameters(files: list[Path], name: str) -> tuple[int, int]:
     """Return the number of parameters in safetensors files and their bytes there.
 
     Raises:
         InvalidInputError: If a file is damaged.
     """
-    num_parameters = num_bytes = 0
-    sizes = dict(DTYPES.values())
-    for file in files:
-        try:
-            header = read_header(file)
-        except (RunError, OSError) as error:
-            raise InvalidInputError(f"{name} has damaged weights: {error}; fetch the model again") from error
-        for dtype, shape in header.tensors.values():
-            num_parameters += math.prod(shape)
-            num_bytes += math.prod(shape) * sizes[dtype]
-    return num_parameters, num_bytes
+    headers = [open_weights(file, name).header for file in files]
+    num_parameters = sum(math.prod(shape) for header in headers for _, shape in header.tensors.values())
+    return num_parameters, sum(header.tensor_bytes for header in headers)
 
 
 def check_layers(config: Mapping[str, Any], files: list[Path], name: str) -> None:
@@ -150,17 +150,31 @@ def format_bytes(size: int) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
-def _read_optional_json(path: Path, name: str) -> dict[str, Any]:
+def format_count(number: int) -> str:
+    """Return a number of parameters, such as "135 M"."""
+    if number >= 1e9:
+        return f"{number / 1e9:.1f} B"
+    return f"{number / 1e6:.0f} M" if number >= 1e7 else f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,}"
+
+
+def read_optional_json(path: Path, name: str) -> dict[str, Any]:
+    """Return the content of a JSON object, or an empty one if there is no file; damage raises an InvalidInputError."""
     return _read_json(path, name) if path.is_file() else {}
+
+
+def read_text(path: Path, name: str) -> str:
+    """Return a text of at most `MAX_JSON_BYTES`, or raise an InvalidInputError."""
+    try:
+        return read_limited(path, MAX_JSON_BYTES).decode()
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{name}: {path.name} cannot be read or is not text; fetch the model again") from error
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError("too large")
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{name}: {path.name} cannot be read or is not JSON; fetch the model again") from error
+        content = json.loads(read_text(path, name))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{name}: {path.name} is not JSON; fetch the model again") from error
     if not isinstance(content, dict):
         raise InvalidInputError(f"{name}: {path.name} is no JSON object; fetch the model again")
     return content

@@ -1,8 +1,7 @@
-"""GGUF files of llama.cpp: checks before loading, and one reading of a file for all that transformers needs from it."""
+"""One reading of a GGUF file for all that transformers needs from it."""
 
 import functools
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,41 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import InvalidInputError
-from engine.storage.files import open_regular_file
-
-MAGIC = b"GGUF"
-SUPPORTED_VERSIONS = (2, 3)
 LOADING_FACTOR = 2.0
 """Peak memory of loading, relative to the weights in single precision: all tensors are converted before they are used.
 """
 _patch_lock = threading.Lock()
 
 
-def open_gguf(path: Path, name: str) -> Any:
-    """Return a `GGUFReader` of a file, after checking that the file is whole.
+def open_gguf(path: Path) -> Any:
+    """Return a `GGUFReader` of a file that `GGUFFile` has checked.
 
-    Raises:
-        InvalidInputError: If the file is not GGUF, of another version, or damaged.
+    It sees the file as a plain array, which is several times faster than as a `memmap`.
     """
-    try:
-        with os.fdopen(open_regular_file(path), "rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise InvalidInputError(f"{name} cannot be read: {error.strerror or error}") from error
-    if start[:4] != MAGIC:
-        raise InvalidInputError(f"{name} is not a GGUF file; give the path of one, or hf:FOLDER for safetensors")
-    version = int.from_bytes(start[4:8], "little")
-    if version not in SUPPORTED_VERSIONS:
-        raise InvalidInputError(f"{name} is a GGUF file of version {version}; versions 2 and 3 can be read")
-    try:
-        return _new_reader(path)
-    except Exception as error:  # a damaged file fails at any place of the reader
-        raise InvalidInputError(f"{name} is a damaged GGUF file: it ends too early or has wrong sizes") from error
-
-
-def _new_reader(path: Path) -> Any:
-    """Return a reader that sees the file as a plain array, which is several times faster than as a `memmap`."""
     from gguf import GGUFReader
 
     def set_data(reader: Any, content: Any) -> None:
@@ -53,12 +28,6 @@ def _new_reader(path: Path) -> Any:
 
     array_property = property(lambda reader: reader.array, set_data)
     return type("ArrayReader", (GGUFReader,), {"data": array_property})(str(path))
-
-
-def check_architecture(reader: Any, name: str) -> None:
-    """Raise an InvalidInputError if a GGUF file does not name its architecture, such as "llama"."""
-    if "general.architecture" not in reader.fields:
-        raise InvalidInputError(f"{name} is a GGUF file without an architecture, so it is no language model")
 
 
 def required_bytes(reader: Any) -> int:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import InvalidInputError
+from engine.models.pretrained.base_folder import FAMILIES
 from engine.models.pretrained.folder_checks import (
     CONFIG_FILE,
     PICKLE_SUFFIXES,
+    check_is_causal,
     find_weight_files,
     format_bytes,
     read_model_config,
@@ -43,6 +45,8 @@ def fetch_folder(repo_id: str, name: str, on_progress: Callable[[str], None]) ->
         return _download(repo_id, name, on_progress)
     except InvalidInputError:
         raise
+    except ImportError as error:
+        raise InvalidInputError(f"{name} needs transformers; pip install 'lotr-tui[hf]'") from error
     except Exception as error:  # libraries for connections raise errors of many types
         if cached is not None:
             raise cached_error from error
@@ -79,7 +83,9 @@ def _download(repo_id: str, name: str, on_progress: Callable[[str], None]) -> Pa
         path = hf_hub_download(repo_id, file, revision=info.sha, etag_timeout=TIMEOUT_SECONDS)
         folder = Path(path).parent
         if file == CONFIG_FILE:
-            read_model_config(folder, name)
+            config = read_model_config(folder, name)
+            if config.get("model_type") not in FAMILIES:
+                check_is_causal(config, name)
         done += sizes[file]
     return folder
 

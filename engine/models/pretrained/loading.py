@@ -3,14 +3,15 @@
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InvalidInputError, describe_error, printable
 from engine.models.pretrained import folder_checks, gguf_file
+from engine.models.pretrained.base import LoadingProgress, ProgressCallback
+from engine.models.pretrained.gguf_tensors import GGUFFile
 from engine.models.pretrained.names import PretrainedSource, parse_pretrained_name
+from engine.runtime.background_import import preload_torch
 from engine.runtime.process import limit_openmp_spinning
 
 if TYPE_CHECKING:
@@ -18,23 +19,8 @@ if TYPE_CHECKING:
 
     from engine.models.pretrained.model import PretrainedModel
 
-CLOSED_VOCABULARIES = ("WordLevel", "WordPiece")
-"""Kinds of tokenizers that lose the spaces or the unknown words of a text."""
 MAX_REASON_CHARACTERS = 300
 """Maximum characters of an error of transformers in a message."""
-
-
-@dataclass(frozen=True)
-class LoadingProgress:
-    """One step of loading a model."""
-
-    text: str
-    """The step in words, such as "reading the weights"."""
-    memory_bytes: int | None = None
-    """Memory in bytes that the model needs; None before it is known."""
-
-
-ProgressCallback = Callable[[LoadingProgress], None]
 
 
 def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "PretrainedModel":
@@ -50,6 +36,7 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
     _check_extra(source)
     report(LoadingProgress("importing torch and transformers"))
     limit_openmp_spinning()
+    preload_torch()
     silence_libraries()
     if source.kind == "gguf":
         return _load_gguf(source, report)
@@ -61,24 +48,12 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
     return _load_folder(folder, source, report)
 
 
-def required_bytes(source: PretrainedSource) -> int:
-    """Return the peak memory in bytes of loading a folder or a GGUF file into the memory of the machine.
-
-    Raises:
-        InvalidInputError: If the weights are missing or damaged.
-    """
-    if source.kind == "gguf":
-        return gguf_file.required_bytes(gguf_file.open_gguf(source.path, source.name))
-    files = folder_checks.find_weight_files(source.path, source.name)
-    return _folder_bytes(files, source.name)
-
-
 def _folder_bytes(files: list[Path], name: str) -> int:
     return int(folder_checks.LOADING_FACTOR * 4 * folder_checks.count_parameters(files, name)[0])
 
 
 def _check_extra(source: PretrainedSource) -> None:
-    modules = ["torch", "transformers", *(["gguf", "accelerate"] if source.kind == "gguf" else [])]
+    modules = ["torch", "transformers", *(["accelerate"] if source.kind == "gguf" else [])]
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise InvalidInputError(f"{source.name} needs {' and '.join(missing)}; pip install 'lotr-tui[hf]'")
@@ -105,6 +80,7 @@ def _load_folder(folder: Path, source: PretrainedSource, report: ProgressCallbac
     name = source.name
     report(LoadingProgress("checking the files"))
     config = folder_checks.read_model_config(folder, name)
+    folder_checks.check_is_causal(config, name)
     files = folder_checks.find_weight_files(folder, name)
     required = _folder_bytes(files, name)
     stored = folder_checks.count_parameters(files, name)[1]
@@ -126,8 +102,8 @@ def _load_gguf(source: PretrainedSource, report: ProgressCallback) -> "Pretraine
 
     name, path = source.name, source.path
     report(LoadingProgress("checking the file"))
-    reader = gguf_file.open_gguf(path, name)
-    gguf_file.check_architecture(reader, name)
+    GGUFFile(path, name)  # refuses damaged files
+    reader = gguf_file.open_gguf(path)
     required = gguf_file.required_bytes(reader)
     folder_checks.check_memory(name, required)
     report(LoadingProgress("reading the tokenizer", required))
@@ -162,11 +138,6 @@ def _read_tokenizer(folder: Path, name: str, **options: Any) -> Any:
         raise _loading_error(name, error, "its tokenizer") from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise InvalidInputError(f"{name} has no tokenizer.json, and its other tokenizer is not supported")
-    if (kind := type(tokenizer.backend_tokenizer.model).__name__) in CLOSED_VOCABULARIES:
-        raise InvalidInputError(
-            f"{name} has a {kind} tokenizer, which cannot spell every text; play the run that it was exported from, "
-            "or a model of byte pairs"
-        )
     return tokenizer
 
 

@@ -32,8 +32,6 @@ class PretrainedState(NamedTuple):
     """The tokens in the context, and what the model computed for them."""
     hidden: HiddenVector
     """Vector `[width]` that the next token is predicted from; empty before the first token."""
-    is_text_start: bool = False
-    """True before the token that starts a text; `<eos>` is read as that token."""
     has_slid: bool = False
     """True if the start of the text has left the context."""
 
@@ -48,10 +46,6 @@ class PretrainedInfo:
     """Architecture and size, such as "Llama · 30 layers of 576 · 135 M parameters"."""
     context_size: int
     """Maximum number of positions."""
-    start_id: int
-    """The model's id of the token that starts a text."""
-    end_ids: tuple[int, ...]
-    """The model's ids of all tokens that end a text or a reply, the tokenizer's `<eos>` among them."""
 
 
 class PretrainedModel:
@@ -101,7 +95,7 @@ class PretrainedModel:
         self._reader = reader
         self._reads_ragged_batches = reads_ragged_batches
         self._num_kept_tokens = num_kept_tokens(info.context_size)
-        others = [id for id in info.end_ids if id != tokenizer.end_id and id < len(tokenizer)]
+        others = [tokenizer.swap_id(id) for id in tokenizer.other_end_ids]
         self._other_end_ids = torch.tensor(others, dtype=torch.long, device=forward.device)
         """The model's ids of the tokens that count as `<eos>` when they are predicted."""
 
@@ -112,10 +106,6 @@ class PretrainedModel:
 
     def start(self) -> PretrainedState:
         """Return the state before any token. Advance it with `<eos>` to read the token that starts a text."""
-        return PretrainedState(self._reader.empty(), np.empty(0, np.float32), is_text_start=True)
-
-    def start_chat(self) -> PretrainedState:
-        """Return the state from which the ids of `ChatTemplate.encode` are read, without `<eos>` before them."""
         return PretrainedState(self._reader.empty(), np.empty(0, np.float32))
 
     def advance(self, state: PretrainedState, token: int) -> tuple[LogProbs, PretrainedState]:
@@ -186,8 +176,8 @@ class PretrainedModel:
     def _model_ids(self, state: PretrainedState, tokens: Sequence[int]) -> list[int]:
         """Return the model's ids of `tokens`; `<eos>` at the start of a text is the token that starts a text."""
         ids = [self.tokenizer.swap_id(token) for token in tokens]
-        if state.is_text_start and tokens[0] == EOS_ID:
-            ids[0] = self.info.start_id
+        if not state.context.num_positions and tokens[0] == EOS_ID:
+            ids[0] = self.tokenizer.specials.start_id
         return ids
 
     def _log_probs(self, logits: Tensor) -> Tensor:

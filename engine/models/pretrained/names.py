@@ -54,6 +54,11 @@ def is_pretrained_name(name: str | None) -> bool:
     return name is not None and name.startswith((HF_PREFIX, GGUF_PREFIX))
 
 
+def is_base_name(name: str) -> bool:
+    """Return True if `name` names a pre-trained model that a training can start from, and False for a run."""
+    return name == SMOLLM2 or is_pretrained_name(name)
+
+
 def parse_pretrained_name(name: str) -> PretrainedSource:
     """Return the place that `name` (see `is_pretrained_name`) loads a model from.
 

@@ -1,86 +1,134 @@
-"""Special tokens of models by others: where a text starts, and where a text or a reply ends."""
+"""Tokenizers of models by others as their files describe them: special tokens, and where a text starts and ends."""
 
+import json
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from engine.errors import InvalidInputError, describe_error
+from engine.models.pretrained.chat import ChatMessage, ChatTemplate, RenderTemplate
+from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 
 END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
 """Special tokens that end a text or a reply in well-known models."""
 TEXT_START_TOKEN = "<|endoftext|>"
+CLOSED_VOCABULARIES = ("WordLevel", "WordPiece")
+"""Kinds of tokenizers that lose the spaces or the unknown words of a text."""
+MAX_REASON_CHARACTERS = 200
 _MARK = "MESSAGE0X"
 
 
-class SpecialTokens(NamedTuple):
-    """The model's ids of the tokens that start and end texts."""
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """What the files of a model say about its tokenizer. Ids are the model's."""
 
-    start_id: int
-    """Token that starts a text."""
-    end_id: int
-    """Token that ends a reply in the model's chat template, or else a text."""
-    end_ids: tuple[int, ...]
-    """All tokens that end a text or a reply, `end_id` among them."""
-    special_ids: frozenset[int]
-    """All special tokens."""
+    backend_json: str
+    """Content of `tokenizer.json`."""
+    bos_id: int | None = None
+    eos_id: int | None = None
+    first_id: int | None = None
+    """Token that the tokenizer puts before a text; None if it puts none."""
+    render: RenderTemplate | None = None
+    """Chat template; None if there is none. It may fail for any conversation."""
 
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.backend_json)
+        return content
 
-def find_special_tokens(tokenizer: Any, model_end_ids: Iterable[int], size: int) -> SpecialTokens | None:
-    """Return the special tokens of a tokenizer of transformers; None if no token ends a text.
+    @property
+    def num_tokens(self) -> int:
+        """Number of ids, up to the largest one of a token."""
+        vocabulary = self._content["model"]["vocab"]
+        ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+        return 1 + max([*ids, *self._ids_of_text.values()], default=-1)
 
-    Args:
-        tokenizer: Tokenizer of transformers.
-        model_end_ids: End tokens in the model's settings.
-        size: Number of tokens that the model has.
-    """
-    added = {id: token for id, token in tokenizer.added_tokens_decoder.items() if id < size}
-    ids_of_text = {token.content: id for id, token in added.items()}
-    special_ids = {id for id, token in added.items() if token.special}
-    known_ends = [ids_of_text[text] for text in END_TOKENS if text in ids_of_text]
-    turn_end = _find_turn_end(tokenizer, ids_of_text)
-    candidates = [turn_end, tokenizer.eos_token_id, *model_end_ids, *known_ends]
-    end_ids = list(dict.fromkeys(id for id in candidates if id is not None and 0 <= id < size))
-    if not end_ids:
-        return None
-    special_ids.update(end_ids)
-    start_id = _find_start(tokenizer, ids_of_text, special_ids)
-    if start_id is None or start_id >= size:
-        start_id = end_ids[0]
-    return SpecialTokens(start_id, end_ids[0], tuple(end_ids), frozenset(special_ids | {start_id}))
+    @cached_property
+    def _ids_of_text(self) -> dict[str, int]:
+        return {token["content"]: token["id"] for token in self._content.get("added_tokens") or []}
 
+    def make_tokenizer(self, name: str, model_end_ids: Iterable[int], size: int) -> PretrainedTokenizer:
+        """Return the tokenizer of a model, with its chat template if that can be applied.
 
-def _find_start(tokenizer: Any, ids_of_text: dict[str, int], special_ids: set[int]) -> int | None:
-    """Return the token that the tokenizer puts before a text, or else the token that separates texts, or else bos.
+        Args:
+            name: Name of the model for errors.
+            model_end_ids: End tokens in the model's settings.
+            size: Number of tokens that the model has; it has no logits of others.
 
-    Chat models often name the start of a message as bos, which starts no text and is not put before one.
-    """
-    ids = tokenizer("a")["input_ids"]
-    added = int(ids[0]) if len(ids) and ids[0] in {*special_ids, tokenizer.bos_token_id} else None
-    if TEXT_START_TOKEN in ids_of_text and (added is None or _starts_messages(tokenizer, added, ids_of_text)):
-        return ids_of_text[TEXT_START_TOKEN]
-    bos: int | None = tokenizer.bos_token_id
-    return bos if added is None else added
+        Raises:
+            InvalidInputError: If the tokenizer cannot spell every text, or no token ends a text.
+        """
+        if (kind := self._content["model"].get("type")) in CLOSED_VOCABULARIES:
+            raise InvalidInputError(
+                f"{name} has a {kind} tokenizer, which cannot spell every text; play the run that it was exported "
+                "from, or a model of byte pairs"
+            )
+        specials = self.find_special_tokens(model_end_ids, size)
+        if specials is None:
+            raise InvalidInputError(f"{name} has no token that ends a text (eos_token), so it cannot be played")
+        try:
+            return PretrainedTokenizer(self.backend_json, size, specials)
+        except Exception as error:  # the library raises `Exception` itself
+            raise InvalidInputError(
+                f"{name} has a damaged tokenizer: {describe_error(error)[:MAX_REASON_CHARACTERS]}"
+            ) from error
 
+    def make_chat_template(self, tokenizer: PretrainedTokenizer) -> ChatTemplate | None:
+        """Return the chat template; None if there is none, or it cannot write a message of a user."""
+        if self.render is None:
+            return None
+        template = ChatTemplate(self.render, tokenizer)
+        try:
+            template.encode([ChatMessage("user", "x")])
+        except InvalidInputError:
+            return None
+        return template
 
-def _starts_messages(tokenizer: Any, id: int, ids_of_text: dict[str, int]) -> bool:
-    """Return True if the chat template writes a special token more than once, so before each message."""
-    text = next((text for text, special_id in ids_of_text.items() if special_id == id), None)
-    return text is not None and _render_conversation(tokenizer).count(text) > 1
+    def find_special_tokens(self, model_end_ids: Iterable[int], size: int) -> SpecialTokens | None:
+        """Return the special tokens; None if no token ends a text. For the arguments see `make_tokenizer`."""
+        ids_of_text = {text: id for text, id in self._ids_of_text.items() if id < size}
+        added = self._content.get("added_tokens") or []
+        special_ids = {token["id"] for token in added if token["special"] and token["id"] < size}
+        known_ends = [ids_of_text[text] for text in END_TOKENS if text in ids_of_text]
+        candidates = [self._find_turn_end(ids_of_text), self.eos_id, *model_end_ids, *known_ends]
+        end_ids = list(dict.fromkeys(id for id in candidates if id is not None and 0 <= id < size))
+        if not end_ids:
+            return None
+        special_ids.update(end_ids)
+        start_id = self._find_start(ids_of_text, special_ids)
+        if start_id is None or start_id >= size:
+            start_id = end_ids[0]
+        return SpecialTokens(start_id, end_ids[0], tuple(end_ids), tuple(sorted(special_ids | {start_id})))
 
+    def _find_start(self, ids_of_text: dict[str, int], special_ids: set[int]) -> int | None:
+        """Return the token that is put before a text, or else the token that separates texts, or else bos.
 
-def _find_turn_end(tokenizer: Any, ids_of_text: dict[str, int]) -> int | None:
-    """Return the special token that the chat template writes after a reply; None if it writes none."""
-    after = _render_conversation(tokenizer).partition(_MARK)[2].lstrip()
-    found = [special for special in ids_of_text if after.startswith(special)]
-    return ids_of_text[max(found, key=len)] if found else None
+        Chat models often name the start of a message as bos, which starts no text and is not put before one.
+        """
+        first = self.first_id if self.first_id in {*special_ids, self.bos_id} else None
+        if TEXT_START_TOKEN in ids_of_text and (first is None or self._starts_messages(first, ids_of_text)):
+            return ids_of_text[TEXT_START_TOKEN]
+        return self.bos_id if first is None else first
 
+    def _starts_messages(self, id: int, ids_of_text: dict[str, int]) -> bool:
+        """Return True if the chat template writes a special token more than once, so before each message."""
+        text = next((text for text, special_id in ids_of_text.items() if special_id == id), None)
+        return text is not None and self._rendered_conversation.count(text) > 1
 
-def _render_conversation(tokenizer: Any) -> str:
-    """Return a conversation in the chat template, with `_MARK` as the reply; "" if there is no usable template."""
-    if not getattr(tokenizer, "chat_template", None):
-        return ""
-    messages = [("user", "x"), ("assistant", _MARK), ("user", "y")]
-    try:
-        text: str = tokenizer.apply_chat_template(
-            [{"role": role, "content": content} for role, content in messages], tokenize=False
-        )
-    except Exception:  # a template is a program, which can raise anything
-        return ""
-    return text
+    def _find_turn_end(self, ids_of_text: dict[str, int]) -> int | None:
+        """Return the special token that the chat template writes after a reply; None if it writes none."""
+        after = self._rendered_conversation.partition(_MARK)[2].lstrip()
+        found = [special for special in ids_of_text if after.startswith(special)]
+        return ids_of_text[max(found, key=len)] if found else None
+
+    @cached_property
+    def _rendered_conversation(self) -> str:
+        """A conversation in the chat template, with `_MARK` as the reply; "" if there is no usable template."""
+        if self.render is None:
+            return ""
+        messages = [("user", "x"), ("assistant", _MARK), ("user", "y")]
+        try:
+            return self.render([{"role": role, "content": content} for role, content in messages])
+        except Exception:  # a template is a program, which can raise anything
+            return ""

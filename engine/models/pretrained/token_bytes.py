@@ -27,19 +27,24 @@ def decode_vocabulary(
         added_tokens: Tokens by id that are written as plain text, such as special tokens.
         is_byte_level: True for a byte-level vocabulary, False for one of SentencePiece.
     """
-    bytes_of_character = byte_characters()
+    # Each character becomes the one with the number of its byte; others below 256 become one beyond, which fails.
+    translation = dict.fromkeys(range(_NUM_BYTES), chr(_NUM_BYTES)) | {
+        ord(character): chr(byte) for character, byte in byte_characters().items()
+    }
     tokens = []
     for id, name in enumerate(names):
         if id in added_tokens:
             token = added_tokens[id].encode(errors="replace")
         elif name is None:
             token = b""
-        elif is_byte_level and all(character in bytes_of_character for character in name):
-            token = bytes(map(bytes_of_character.__getitem__, name))
-        elif not is_byte_level and (match := _BYTE_PATTERN.fullmatch(name)):
+        elif is_byte_level:
+            try:
+                token = name.translate(translation).encode("latin-1")
+            except UnicodeEncodeError:
+                token = name.encode(errors="replace")
+        elif match := _BYTE_PATTERN.fullmatch(name):
             token = bytes([int(match[1], 16)])
         else:
-            text = name if is_byte_level else name.replace(SPACE_MARK, " ")
-            token = text.encode(errors="replace")
+            token = name.replace(SPACE_MARK, " ").encode(errors="replace")
         tokens.append(token or f"<unused {id}>".encode())
     return tokens

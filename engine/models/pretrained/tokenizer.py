@@ -1,9 +1,9 @@
 """Tokenizer of a model by others, as a tokenizer of the house."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
@@ -12,6 +12,20 @@ from engine.data.arrays import Int64Array
 from engine.data.tokenizers.base import EOS_ID, PieceDecoder, TokenIds
 from engine.data.tokenizers.bytes import ByteTokenizer, check_unicode
 from engine.models.pretrained.token_bytes import decode_vocabulary
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """A model's ids of the tokens that start and end texts."""
+
+    start_id: int
+    """Token that starts a text."""
+    end_id: int
+    """Token that ends a reply in the model's chat template, or else a text."""
+    end_ids: tuple[int, ...]
+    """All tokens that end a text or a reply, `end_id` among them."""
+    special_ids: tuple[int, ...]
+    """All special tokens, which no text is encoded as."""
 
 
 class PretrainedTokenizer(ByteTokenizer):
@@ -24,43 +38,38 @@ class PretrainedTokenizer(ByteTokenizer):
     name = "pretrained"
     reads_line_ends = True
 
-    def __init__(self, backend_json: str, size: int, end_id: int, special_ids: Iterable[int] = ()) -> None:
+    def __init__(self, backend_json: str, size: int, specials: SpecialTokens) -> None:
         """Create a tokenizer.
 
         Args:
             backend_json: Content of the model's `tokenizer.json`.
             size: Number of tokens of the model; tokens beyond have no logits and are left out.
-            end_id: The model's id of the token that ends a text or a reply, which becomes `<eos>`.
-            special_ids: The model's ids of special tokens that the file does not mark as special.
+            specials: The special tokens, which the file need not mark as special.
         """
-        content = json.loads(backend_json)
-        added = [token for token in content.get("added_tokens") or [] if token["id"] < size]
-        self.special_ids = frozenset({*special_ids, end_id} | {token["id"] for token in added if token["special"]})
-        """Ids of the model, not of this tokenizer, that no text is encoded as."""
-        for token in added:
-            token["special"] = token["id"] in self.special_ids
-        content["added_tokens"] = added
-        content["truncation"] = content["padding"] = None
-        self._json = json.dumps(content, ensure_ascii=False)
-        self._backend = HuggingFaceTokenizer.from_str(self._json)
-        self._backend.encode_special_tokens = True
-        self.end_id = end_id
+        self.specials = specials
+        self.end_id = specials.end_id
         """The model's id of the token that is `<eos>` here."""
+        special_ids = set(specials.special_ids)
+        self._json, self._backend = _read_backend(backend_json, size, special_ids)
+        self._backend.encode_special_tokens = True
         names: list[str | None] = [None] * size
         for name, id in self._backend.get_vocab(with_added_tokens=True).items():
             if id < size:
                 names[id] = name
-        self.special_texts = {id: text for id in sorted(self.special_ids) if (text := names[id]) is not None}
+        self.special_texts = {id: text for id in sorted(special_ids) if (text := names[id]) is not None}
         """Text of each special token, by the model's id."""
-        texts = {token["id"]: token["content"] for token in added} | self.special_texts
-        token_bytes = decode_vocabulary(names, texts, is_byte_level=_is_byte_level(content))
+        added = {id: token.content for id, token in self._backend.get_added_tokens_decoder().items()}
+        is_byte_level = _is_byte_level(self._backend)
+        token_bytes = decode_vocabulary(names, added | self.special_texts, is_byte_level=is_byte_level)
         self._to_model_id = np.arange(size, dtype=np.int32)
-        self._to_model_id[[EOS_ID, end_id]] = [end_id, EOS_ID]
-        token_bytes[end_id] = token_bytes[EOS_ID]
+        self._to_model_id[[EOS_ID, self.end_id]] = [self.end_id, EOS_ID]
+        token_bytes[self.end_id] = token_bytes[EOS_ID]
         super().__init__([*token_bytes[:EOS_ID], *token_bytes[EOS_ID + 1 :]])
         self._adds_space = self._backend.decode(self._backend.encode("a", add_special_tokens=False).ids) == "a" and (
             self._decode_bytes(self._encode("a")) == b" a"
         )
+        self.start_id = self.swap_id(specials.start_id)
+        self.other_end_ids = tuple(self.swap_id(id) for id in specials.end_ids if id != self.end_id)
 
     def swap(self, ids: TokenIds) -> TokenIds:
         """Return the model's ids of our `ids`, or our ids of the model's: the same exchange of two ids."""
@@ -90,7 +99,7 @@ class PretrainedTokenizer(ByteTokenizer):
         return [self._to_our_ids(line, encoding.ids) for line, encoding in zip(lines, encodings, strict=True)]
 
     def _to_our_ids(self, text: str, model_ids: list[int]) -> TokenIds:
-        if not self.special_ids.isdisjoint(model_ids):
+        if not self.special_texts.keys().isdisjoint(model_ids):
             model_ids = self._encode_split(text)
         ids = np.array(model_ids, np.int32)
         return self._to_model_id[np.where(ids < len(self._to_model_id), ids, 0)]
@@ -108,7 +117,7 @@ class PretrainedTokenizer(ByteTokenizer):
                     after = special[:half] if index + 1 < len(piece) else ""
                     parts.append(before + rest + after)
         ids = [id for part in parts for id in self._backend.encode(part, add_special_tokens=False).ids]
-        return [id for id in ids if id not in self.special_ids]  # only <unk> of a vocabulary without bytes is left
+        return [id for id in ids if id not in self.special_texts]  # only <unk> of a vocabulary without bytes is left
 
     def end_offsets(self, text: str, ids: TokenIds) -> Int64Array:
         """Return the index `[tokens]` after the last character of each token, given the encoding `ids` of `text`.
@@ -139,9 +148,8 @@ class PretrainedTokenizer(ByteTokenizer):
     @cached_property
     def _sorted_tokens(self) -> list[tuple[bytes, int]]:
         """Tokens that a word can be continued with: all but the special ones."""
-        excluded = {self.swap_id(id) for id in self.special_ids} | {EOS_ID}
-        tokens = self.token_bytes[: self.num_text_tokens]
-        return sorted((token, id) for id, token in enumerate(tokens) if id not in excluded)
+        excluded = {self.swap_id(id) for id in self.special_texts} | {EOS_ID}
+        return sorted((token, id) for id, token in enumerate(self.token_bytes) if id not in excluded)
 
     def to_json(self) -> str:
         """Return the tokenizer in Hugging Face's format, with the model's ids."""
@@ -166,7 +174,26 @@ class _SpaceStrippingDecoder:
         return self._decoder.flush()
 
 
-def _is_byte_level(content: dict[str, Any]) -> bool:
+def _read_backend(backend_json: str, size: int, special_ids: Collection[int]) -> tuple[str, HuggingFaceTokenizer]:
+    """Return the content of a `tokenizer.json` without the tokens from `size` on, and its tokenizer.
+
+    Exactly the tokens `special_ids` are marked as special.
+    """
+    backend = HuggingFaceTokenizer.from_str(backend_json)
+    added = backend.get_added_tokens_decoder()
+    if any(id >= size or token.special != (id in special_ids) for id, token in added.items()):
+        content = json.loads(backend_json)
+        content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < size]
+        for token in content["added_tokens"]:
+            token["special"] = token["id"] in special_ids
+        backend_json = json.dumps(content, ensure_ascii=False)
+        backend = HuggingFaceTokenizer.from_str(backend_json)
+    backend.no_truncation()
+    backend.no_padding()
+    return backend_json, backend
+
+
+def _is_byte_level(backend: HuggingFaceTokenizer) -> bool:
     """Return True if the tokenizer's file writes tokens as byte-level vocabularies do."""
-    parts = json.dumps([content.get("pre_tokenizer"), content.get("decoder")])
-    return '"ByteLevel"' in parts
+    parts = [part.__getstate__() for part in (backend.pre_tokenizer, backend.decoder) if part is not None]
+    return any(b'"ByteLevel"' in part for part in parts)

@@ -62,7 +62,7 @@ def test_an_answer_follows_the_chat_template(printed, name, model):
     options = ("--reply", "--system", "You are Gandalf.", "--run", name, "--temperature", "0", "--jsonl")
     first, *_, done = map(json.loads, printed(*GENERATE, *options).splitlines())
     messages = [ChatMessage("system", "You are Gandalf."), ChatMessage("user", "Where is the Ring?")]
-    log_probs, _ = model.advance_tokens(model.start_chat(), model.chat.encode(messages))
+    log_probs, _ = model.advance_tokens(model.start(), model.chat.encode(messages))
     log_probs[EOS_ID] = -np.inf  # no answer is empty
     assert first["id"] == int(log_probs.argmax())
     assert done["event"] == "done"

@@ -1,6 +1,5 @@
 """Loading of models by others from folders, the Hub and GGUF files: what is read, refused, and never run."""
 
-import contextlib
 import json
 import pickle
 import shutil
@@ -14,11 +13,10 @@ import torch
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
-from engine.models.pretrained import folder_checks, loading
+from engine.models.pretrained import folder_checks
 from engine.models.pretrained.loading import load_pretrained
-from engine.models.pretrained.names import parse_pretrained_name
 from engine.runs.loading import PRETRAINED_CONFIG, LoadedModel, load_model_by_name
-from tests.support.pretrained import save_tokenizer
+from tests.support.pretrained import save_tokenizer, write_gguf
 
 
 def edit_json(path, **changes):
@@ -51,8 +49,7 @@ def test_progress_states_the_memory_before_the_weights_are_read(folder):
     texts = [step.text for step in steps]
     assert texts[0] == "importing torch and transformers"
     reading = next(step for step in steps if step.text.startswith("reading"))
-    required = loading.required_bytes(parse_pretrained_name(f"hf:{folder}"))
-    assert reading.memory_bytes == required == int(1.2 * 4 * loaded.model.num_parameters)
+    assert reading.memory_bytes == int(1.2 * 4 * loaded.model.num_parameters)
     assert texts.index("checking the files") < texts.index(reading.text)
 
 
@@ -170,7 +167,7 @@ def test_a_missing_extra_is_one_line(folder, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     check_refused(folder, "needs torch and transformers; pip install 'lotr-tui[hf]'")
     (folder / "x.gguf").touch()
-    check_refused(f"gguf:{folder / 'x.gguf'}", "torch and transformers and gguf and accelerate; pip install")
+    check_refused(f"gguf:{folder / 'x.gguf'}", "torch and transformers and accelerate; pip install")
 
 
 # --- tokens that start and end a text ---
@@ -189,8 +186,8 @@ def test_the_end_of_a_turn_is_eos_even_if_the_tokenizer_names_another(folder):
     edit_json(folder / "generation_config.json", eos_token_id=[0, 7])
     model = load_pretrained(f"hf:{folder}")
     assert model.tokenizer.end_id == 2
-    assert set(model.info.end_ids) == {0, 2, 7}
-    assert model.info.start_id == 0
+    assert set(model.tokenizer.specials.end_ids) == {0, 2, 7}
+    assert model.tokenizer.specials.start_id == 0
 
 
 def test_bos_starts_a_text_where_the_tokenizer_adds_it(folder):
@@ -203,10 +200,10 @@ def test_bos_starts_a_text_where_the_tokenizer_adds_it(folder):
     }
     edit_json(folder / "tokenizer.json", post_processor=processor)
     # The template writes this token before each message, so it starts no text if there is a better one.
-    assert load_pretrained(f"hf:{folder}").info.start_id == 0
+    assert load_pretrained(f"hf:{folder}").tokenizer.specials.start_id == 0
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     edit_json(folder / "tokenizer_config.json", chat_template=None)
-    assert load_pretrained(f"hf:{folder}").info.start_id == 1
+    assert load_pretrained(f"hf:{folder}").tokenizer.specials.start_id == 1
 
 
 @pytest.mark.slow
@@ -216,7 +213,7 @@ from engine.models.pretrained.loading import load_pretrained
 from engine.models.pretrained.chat import ChatMessage
 model = load_pretrained({f"hf:{folder}"!r})
 ids = model.chat.encode([ChatMessage("user", "Hi " * 100)])
-state = model.advance_tokens(model.start_chat(), ids)[1]
+state = model.advance_tokens(model.start(), ids)[1]
 for token in range(70):
     _, state = model.advance(state, 9)
 model.record_attention(model.tokenizer.encode("Hi"))
@@ -301,103 +298,21 @@ def test_the_library_of_the_hub_fails_offline_in_one_line(monkeypatch, tmp_path)
 # --- GGUF files ---
 
 
-def write_gguf(path, architecture="llama"):
-    """Write a GGUF file of a one-layer Llama."""
-    gguf = pytest.importorskip("gguf")
-    pytest.importorskip("accelerate")
-    writer = gguf.GGUFWriter(str(path), architecture)
-    width, vocabulary = 32, 12
-    writer.add_name("tiny")
-    writer.add_context_length(64)
-    writer.add_embedding_length(width)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(48)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(4)
-    writer.add_rope_freq_base(10_000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abcdefg", "ab", "abc"])
-    writer.add_token_types([3, 3, 3, *[1] * 9])
-    writer.add_token_merges(["a b", "ab c"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    shapes = {
-        "token_embd": (vocabulary, width),
-        "output_norm": (width,),
-        "blk.0.attn_norm": (width,),
-        "blk.0.ffn_norm": (width,),
-        "blk.0.ffn_gate": (48, width),
-        "blk.0.ffn_up": (48, width),
-        "blk.0.ffn_down": (width, 48),
-        **{f"blk.0.attn_{part}": (width, width) for part in ("q", "k", "v", "output")},
-    }
-    rng = np.random.default_rng(0)
-    for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", rng.normal(0, 0.3, shape).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-@pytest.fixture
-def gguf_path(tmp_path):
-    write_gguf(tmp_path / "tiny.gguf")
-    return tmp_path / "tiny.gguf"
-
-
-def test_a_gguf_file_is_loaded(gguf_path):
+def test_a_model_larger_than_the_memory_is_refused(folder, tmp_path, monkeypatch):
     steps = []
-    model = load_pretrained(f"gguf:{gguf_path}", steps.append)
-    assert any(step.text == "converting weights, 0 %" for step in steps)
-    assert model.tokenizer.tokens[:4] == ("<|endoftext|>", "<eos>", "<|im_start|>", "a")
-    assert model.tokenizer.decode(model.tokenizer.encode("abba")) == "abba"
-    assert model.context_size == 64
-    module = transformers.AutoModelForCausalLM.from_pretrained(gguf_path.parent, gguf_file=gguf_path.name)
-    expected = module(torch.tensor([[1, 5]])).logits[0, -1]
-    log_probs, _ = model.advance_tokens(model.start_chat(), [2, 5])
-    np.testing.assert_allclose(log_probs[3:], expected.log_softmax(-1).detach().numpy()[3:], atol=1e-4)
-    assert loading.required_bytes(parse_pretrained_name(f"gguf:{gguf_path}")) == 2 * 4 * model.num_parameters
-
-
-def test_a_model_larger_than_the_memory_is_refused(folder, gguf_path, monkeypatch):
-    required = loading.required_bytes(parse_pretrained_name(f"hf:{folder}"))
+    load_pretrained(f"hf:{folder}", steps.append)
+    required = next(step.memory_bytes for step in steps if step.memory_bytes)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": required - 1}))
     size = folder_checks.format_bytes(required)
     check_refused(folder, f"needs {size} of memory, and {folder_checks.format_bytes(required - 1)} are free")
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000}))
-    check_refused(f"gguf:{gguf_path}", "of memory, and 0 MB are free")
-
-
-def test_damaged_gguf_files_are_refused(gguf_path):
-    content = gguf_path.read_bytes()
-    for damaged, message in (
-        *((content[:length], "damaged GGUF file") for length in (9, 24, 100, len(content) // 4, len(content) - 200)),
-        (content[:8] + b"\xff" * 16 + content[24:], "damaged GGUF file"),
-        (content[:4] + b"\x09\0\0\0" + content[8:], "version 9"),
-        *((other, "is not a GGUF file") for other in (b"", b"GG", b"PK\x03\x04" * 100)),
-    ):
-        gguf_path.write_bytes(damaged)
-        check_refused(f"gguf:{gguf_path}", message)
-
-
-@pytest.mark.slow
-def test_noise_inside_a_gguf_file_never_escapes_as_another_error(gguf_path):
-    content = gguf_path.read_bytes()
-    rng = np.random.default_rng(3)
-    for _ in range(40):
-        noisy = bytearray(content)
-        for position in rng.integers(8, 1200, 4).tolist():
-            noisy[position] = int(rng.integers(256))
-        gguf_path.write_bytes(noisy)
-        with contextlib.suppress(InvalidInputError):
-            load_pretrained(f"gguf:{gguf_path}")
+    write_gguf(tmp_path / "tiny.gguf", folder)
+    check_refused(f"gguf:{tmp_path / 'tiny.gguf'}", "of memory, and 0 MB are free")
 
 
 @pytest.mark.parametrize(
     ("architecture", "message"), [("quantum9", "quantum9"), ("bert", "bert"), ("t5", "is an encoder-decoder model")]
 )
-def test_a_gguf_file_of_another_architecture_is_refused(architecture, message, tmp_path):
-    write_gguf(tmp_path / "tiny.gguf", architecture)
+def test_a_gguf_file_of_another_architecture_is_refused(architecture, message, folder, tmp_path):
+    write_gguf(tmp_path / "tiny.gguf", folder, architecture)
     check_refused(f"gguf:{tmp_path / 'tiny.gguf'}", message)

@@ -1,6 +1,7 @@
 """Tokenizers and chat templates of models by others against those of transformers."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +12,16 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.errors import InvalidInputError
-from engine.models.pretrained.chat import ChatMessage, new_chat_template
-from engine.models.pretrained.tokenizer import PretrainedTokenizer
+from engine.models.pretrained.adapter import read_tokenizer_files
+from engine.models.pretrained.chat import ChatMessage, JinjaTemplate
+from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from tests.support.pretrained import CHAT_TEMPLATE, SPECIAL_TOKENS, TEXTS, VOCABULARY_SIZE, new_backend
 
 transformers = pytest.importorskip("transformers")
 
 BACKEND = new_backend()
-TOKENIZER = PretrainedTokenizer(BACKEND.to_str(), VOCABULARY_SIZE, end_id=2)
+SPECIALS = SpecialTokens(start_id=0, end_id=2, end_ids=(2,), special_ids=(0, 1, 2))
+TOKENIZER = PretrainedTokenizer(BACKEND.to_str(), VOCABULARY_SIZE, SPECIALS)
 SENTENCEPIECE_TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "▁ab"]
 
 
@@ -32,7 +35,7 @@ def new_sentencepiece():
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     backend.add_special_tokens(["<unk>", "<s>", "</s>"])
-    return PretrainedTokenizer(backend.to_str(), len(vocabulary), end_id=2)
+    return PretrainedTokenizer(backend.to_str(), len(vocabulary), SPECIALS)
 
 
 @settings(max_examples=60, deadline=None)
@@ -64,7 +67,7 @@ def unmarked():
     content = json.loads(BACKEND.to_str())
     for token in content["added_tokens"]:
         token["special"] = False
-    return PretrainedTokenizer(json.dumps(content), VOCABULARY_SIZE, end_id=2, special_ids=[0, 1])
+    return PretrainedTokenizer(json.dumps(content), VOCABULARY_SIZE, SPECIALS)
 
 
 @pytest.mark.parametrize("tokenizer", [TOKENIZER, unmarked()], ids=["marked", "unmarked"])
@@ -81,7 +84,7 @@ def test_a_special_token_that_the_vocabulary_itself_finds_is_plain_too():
     tokens = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((character, -5.0) for character in "<>/sab▁")]
     backend = Tokenizer(models.Unigram(tokens, unk_id=0))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    tokenizer = PretrainedTokenizer(backend.to_str(), len(tokens), end_id=2, special_ids=[0, 1])
+    tokenizer = PretrainedTokenizer(backend.to_str(), len(tokens), SPECIALS)
     for text in ("</s>", "a<s></s>b", "<</s>s>"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
         assert {1, 2}.isdisjoint(tokenizer.encode(text).tolist())
@@ -110,7 +113,7 @@ def test_sentencepiece_texts_survive_with_the_space_that_is_added():
 def test_spans_follow_the_text_where_the_tokenizer_normalizes_it():
     backend = new_backend()
     backend.normalizer = normalizers.NFC()
-    tokenizer = PretrainedTokenizer(backend.to_str(), VOCABULARY_SIZE, end_id=2)
+    tokenizer = PretrainedTokenizer(backend.to_str(), VOCABULARY_SIZE, SPECIALS)
     text = "e\N{COMBINING ACUTE ACCENT}a b"
     spans = tokenizer.spans(text)
     assert (spans[0].start, spans[-1].end) == (0, len(text))
@@ -139,11 +142,12 @@ START, END = 2, EOS_ID
 
 
 def new_template(template=CHAT_TEMPLATE):
-    """Return a tokenizer of transformers with a chat template, and ours."""
+    """Return a tokenizer of transformers with a chat template, and ours of the same template."""
     hf_tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=new_backend(), bos_token="<|im_start|>", eos_token="<|im_end|>", chat_template=template
     )
-    return hf_tokenizer, new_chat_template(hf_tokenizer, TOKENIZER)
+    render = None if template is None else JinjaTemplate(template, {})
+    return hf_tokenizer, replace(read_tokenizer_files(hf_tokenizer), render=render).make_chat_template(TOKENIZER)
 
 
 def reference(hf_tokenizer, messages):
@@ -234,16 +238,14 @@ def test_an_impossible_conversation_is_one_clear_line():
 
 
 def test_a_tokenizer_without_or_with_a_broken_template_has_no_chat():
-    hf_tokenizer, _ = new_template()
-    for template in (None, "{% for %}", "{{ messages[0].content.__class__.__mro__ }}{{ raise_exception('no') }}"):
-        hf_tokenizer.chat_template = template
-        assert new_chat_template(hf_tokenizer, TOKENIZER) is None
+    for template in (None, "{% for %}", "{{ messages[0].content.__class__.__mro__[1] }}", "{{ messages.append(1) }}"):
+        assert new_template(template)[1] is None
 
 
 def test_a_chat_is_read_without_the_start_of_a_text(pretrained):
     model = pretrained("llama")
     ids = model.chat.encode(CONVERSATION)
-    _, state = model.advance_tokens(model.start_chat(), ids)
+    _, state = model.advance_tokens(model.start(), ids)
     assert state.context.tokens == [{1: 2, 2: 1}.get(id, id) for id in ids]
     # The end of a reply is read as the token that the template ends it with.
     _, state = model.advance(state, EOS_ID)

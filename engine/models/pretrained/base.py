@@ -1,0 +1,208 @@
+"""Pre-trained models that are played and adapted without PyTorch: what their files contain, in our form."""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.config import ModelConfig
+from engine.errors import ConfigError, InvalidInputError, printable
+from engine.models.numpy_transformer import NumpyTransformer
+from engine.models.pretrained.chat import ChatTemplate
+from engine.models.pretrained.folder_checks import check_memory, format_count
+from engine.models.pretrained.tokenizer import PretrainedTokenizer
+from engine.models.transformer_layout import TRANSFORMER_VALUES, check_transformer_config, transformer_weight_shapes
+from engine.storage.quantization import Int8Rows, quantize_rows
+from engine.storage.tensor_file import StoredTensor
+
+MAX_CONTEXT_SIZE = 65_536
+"""Maximum of the setting `context_size`; a larger context is used up to there."""
+VOCABULARY_TENSORS = ("model.embed_tokens.weight", "lm_head.weight")
+"""Tensors with one row per token."""
+INT8_FACTOR, FP32_FACTOR = 2.5, 9.0
+"""Peak memory in bytes of loading one weight, in 8 bits and in single precision."""
+HASH_CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class LoadingProgress:
+    """One step of loading a model."""
+
+    text: str
+    """The step in words, such as "reading the weights"."""
+    memory_bytes: int | None = None
+    """Memory in bytes that the model needs; None before it is known."""
+
+
+ProgressCallback = Callable[[LoadingProgress], None]
+
+
+class UnsupportedModelError(InvalidInputError):
+    """Error for a model by others that only transformers can load."""
+
+
+class LazyTensors(Mapping[str, StoredTensor]):
+    """Tensors that are read from a file at every access, so that one at a time is in memory."""
+
+    def __init__(
+        self, readers: Mapping[str, Callable[[], StoredTensor]], release_pages: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take the function that reads each tensor, by name.
+
+        Args:
+            readers: The functions.
+            release_pages: Function that gives the memory of what was read of a mapped file back; later accesses still
+                work.
+        """
+        self._readers = readers
+        self.release_pages = release_pages
+
+    def __getitem__(self, name: str) -> StoredTensor:
+        return self._readers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A pre-trained model, read from files by `read_base`."""
+
+    name: str
+    """Name as the user gave it."""
+    family: str
+    """Architecture and size, such as "SmolLM2 135M", for a description."""
+    files: tuple[Path, ...]
+    """Files of the weights."""
+    config: ModelConfig
+    tokenizer: PretrainedTokenizer
+    weights: LazyTensors
+    """Tensors by name, as `transformer_weight_shapes` lists them; see `vocabulary_rows` for the order of the tokens."""
+    chat: ChatTemplate | None
+    """Form of a conversation; None if the model has none."""
+    stored_sha256: str = ""
+    """SHA-256 that is known without reading the files."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the content of the files of the weights, one after the other; of a stored model, of its source."""
+        return self.stored_sha256 or hash_files(self.files)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights."""
+        return sum(map(math.prod, transformer_weight_shapes(self.config, len(self.tokenizer)).values()))
+
+    @property
+    def description(self) -> str:
+        """Family, layers and size, such as "Llama · 30 layers of 576 · 135 M parameters"."""
+        layers = f"{self.config.num_layers} layers of {self.config.embedding_size:,}"
+        return f"{self.family} · {layers} · {format_count(self.num_parameters)} parameters"
+
+    def decoder(self, *, int8: bool, on_progress: ProgressCallback | None = None) -> NumpyTransformer:
+        """Load the weights, in 8 bits or in single precision, and return the model.
+
+        Raises:
+            InvalidInputError: If they do not fit into the memory, or are damaged.
+        """
+        required = int((INT8_FACTOR if int8 else FP32_FACTOR) * self.num_parameters)
+        check_memory(self.name, required)
+        if on_progress is not None:
+            on_progress(LoadingProgress("reading the weights", required))
+        try:
+            weights = quantize_tensors(self.weights) if int8 else dict(self.weights)
+            decoder = NumpyTransformer(self.config, self.tokenizer, weights, chat=self.chat)
+        except MemoryError as error:
+            raise InvalidInputError(f"{self.name} does not fit into the free memory; close other programs") from error
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{self.name}: {str(error).removesuffix('; the run is damaged')}") from error
+        self.weights.release_pages()
+        return decoder
+
+
+def quantize_tensors(weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Return tensors with all matrices in 8 bits, converted in threads; vectors stay as they are."""
+
+    def quantize(name: str) -> StoredTensor:
+        tensor = weights[name]
+        if isinstance(tensor, Int8Rows) or tensor.ndim == 1:
+            return tensor
+        with np.errstate(invalid="ignore"):  # a row with NaN gets a scale that is NaN, which is refused later
+            return quantize_rows(tensor)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return dict(zip(weights, threads.map(quantize, weights), strict=True))
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """Return the SHA-256 of the content of files, one after the other, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(HASH_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def new_config(name: str, context_size: int, settings: Mapping[str, Any]) -> ModelConfig:
+    """Return the configuration of a pre-trained model, without dropout.
+
+    Raises:
+        UnsupportedModelError: If a setting is out of range.
+    """
+    values: dict[str, Any] = {
+        **TRANSFORMER_VALUES,
+        "architecture": "transformer",
+        "context_size": min(context_size, MAX_CONTEXT_SIZE),
+        "unigram_bias": False,
+        **dict.fromkeys(("embedding_dropout", "input_dropout", "hidden_dropout", "output_dropout"), 0.0),
+        **settings,
+    }
+    try:
+        config = ModelConfig(**values)
+        check_transformer_config(config)
+    except ConfigError as error:
+        raise UnsupportedModelError(f"{name} has a setting out of range: {error}") from error
+    return config
+
+
+def check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, num_tokens: int) -> None:
+    """Raise an InvalidInputError unless tensors have the shapes of a configuration.
+
+    Those with one row per token may have more rows than `num_tokens`.
+    """
+    expected = transformer_weight_shapes(config, num_tokens)
+    if missing := sorted(expected.keys() - shapes.keys()):
+        raise InvalidInputError(
+            f"{name} lacks {len(missing)} of its tensors, such as {printable(missing[0])}; it is damaged, or another "
+            "kind of model"
+        )
+    if unknown := sorted(shapes.keys() - expected.keys()):
+        raise UnsupportedModelError(
+            f"{name} has tensors of another kind of model, such as {printable(unknown[0][:100])}"
+        )
+    for tensor, shape in expected.items():
+        actual = shapes[tensor]
+        if tensor in VOCABULARY_TENSORS and actual[:1] > shape[:1]:
+            actual = (num_tokens, *actual[1:])
+        if actual != shape:
+            what = "; its vocabulary does not match" if tensor in VOCABULARY_TENSORS and actual[1:] == shape[1:] else ""
+            raise InvalidInputError(
+                f"{name}: {tensor} is {list(actual)}, not {list(shape)}{what}; fetch the model again"
+            )
+
+
+def vocabulary_rows(tokenizer: PretrainedTokenizer) -> npt.NDArray[np.intp]:
+    """Return the model's id of each of our tokens: the rows of `VOCABULARY_TENSORS` in our order."""
+    return tokenizer.swap(np.arange(len(tokenizer), dtype=np.int32)).astype(np.intp)

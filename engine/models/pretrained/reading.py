@@ -1,0 +1,34 @@
+"""Reading of pre-trained models by name, without PyTorch."""
+
+from engine.errors import InvalidInputError
+from engine.models.pretrained.base import Base, LoadingProgress, ProgressCallback
+from engine.models.pretrained.base_folder import read_folder_base
+from engine.models.pretrained.base_gguf import read_gguf_base
+from engine.models.pretrained.names import parse_pretrained_name
+
+
+def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
+    """Return the pre-trained model `smollm2`, `gguf:FILE`, `hf:FOLDER` or `hf:owner/name`.
+
+    Its weights are read when they are needed, see `Base.decoder`. `on_progress` is told about a download from the Hub.
+
+    Raises:
+        UnsupportedModelError: If only transformers can load the model.
+        InvalidInputError: If the model is missing or damaged: one line that names it and the remedy.
+    """
+    source = parse_pretrained_name(name)
+    if source.kind == "gguf":
+        return read_gguf_base(source.path, name)
+    folder = source.path
+    if source.kind == "hub":
+        try:
+            from engine.models.pretrained.hub import fetch_folder
+
+            folder = fetch_folder(source.target, name, lambda text: (on_progress or _ignore)(LoadingProgress(text)))
+        except ImportError as error:
+            raise InvalidInputError(f"{name} needs huggingface_hub; pip install 'lotr-tui[hf]'") from error
+    return read_folder_base(folder, name)
+
+
+def _ignore(progress: LoadingProgress) -> None:
+    pass
