@@ -1,30 +1,27 @@
-"""Random scenes of a small cast as token ids, models of them, and runs of dialogue models on disk."""
+"""Random scenes of a small cast as scripts, models of them, and runs of dialogue models on disk."""
 
 import csv
 import random
-from types import SimpleNamespace
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from engine.config import Config, ModelConfig
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import WordTokenizer
-from engine.generation.turns import Turn, encode_turns
+from engine.data.lines import LineStore
+from engine.data.script_form import SCENE_END, Turn, encode_turns, script_text, turn_text
+from engine.data.tokenizers.bpe import BPETokenizer
 from engine.models.ngram import KneserNey
-from engine.models.speaker_words import SpeakerWords
+from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.turn_features import SpokenLine
 from engine.models.turn_taking import TurnModel
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
 from engine.training.dialogue_parts import fit_dialogue_parts
 from tests.support.files import KNOWN_WORDS
-from tests.support.models import make_tokenizer, random_lstm, random_weights
+from tests.support.models import random_weights
 
 CAST = ("FRODO", "SAM", "GOLLUM", "SOMEONE")
-NUM_TEXT_TOKENS = 8
-TOKENIZER = make_tokenizer(NUM_TEXT_TOKENS).with_cast(CAST)
-SPEAKER_IDS = range(NUM_TEXT_TOKENS, NUM_TEXT_TOKENS + len(CAST))
+TREES = ("oak", "elm", "fir", "ash", "yew", "bay")
 
 
 def random_scenes(num_scenes, seed=0):
@@ -35,27 +32,39 @@ def random_scenes(num_scenes, seed=0):
         speakers = []
         for _ in range(rng.integers(1, 7)):
             answers = len(speakers) > 1 and rng.random() < 0.7
-            speakers.append(speakers[-2] if answers else int(rng.integers(len(CAST))))
-        words = [TOKENIZER.decode(rng.integers(2, NUM_TEXT_TOKENS, rng.integers(1, 5)).tolist()) for _ in speakers]
-        scenes.append([SpokenLine(speaker, text) for speaker, text in zip(speakers, words, strict=True)])
+            speakers.append(speakers[-2] if answers else CAST[rng.integers(len(CAST))])
+        scenes.append([Turn(speaker, " ".join(rng.choice(TREES, rng.integers(1, 5)))) for speaker in speakers])
     return scenes
 
 
-def encode_scenes(scenes):
-    """Return the token ids of scenes as in a split: one more `<eos>` before each scene but the first."""
-    ids = []
-    for scene in scenes:
-        if ids:
-            ids.append(EOS_ID)
-        for line in scene:
-            ids += [NUM_TEXT_TOKENS + line.speaker, *TOKENIZER.encode(line.text).tolist(), EOS_ID]
-    return np.array(ids, np.int32)
+def encode_scenes(scenes, tokenizer=None):
+    """Return the token ids of scenes as in a split, without the `<eos>` at its end."""
+    tokenizer = tokenizer or TOKENIZER
+    parts = [part for scene in scenes for part in (tokenizer.encode(SCENE_END), encode_turns(tokenizer, scene))]
+    return np.concatenate(parts[1:]).astype(np.int32)
+
+
+def spoken(scenes, cast=CAST):
+    """Return scenes as the turn model reads them."""
+    return [[SpokenLine(cast.index(turn.speaker), turn.text) for turn in scene] for scene in scenes]
+
+
+def scripted_lstm(tokenizer, script, embedding_size=6, seed=0, scale=1.0):
+    """Return an LSTM with random weights that writes the tokens of `script`, and others hardly ever."""
+    config = ModelConfig(embedding_size=embedding_size, hidden_size=embedding_size)
+    weights = random_weights(config, tokenizer, seed, scale)
+    counts = np.bincount(tokenizer.encode(script), minlength=len(tokenizer))
+    weights["output.bias"] = np.where(counts > 0, weights["output.bias"], -12).astype(np.float32)
+    return NumpyLSTM(config, tokenizer, weights)
 
 
 TRAIN_SCENES = random_scenes(60)
-TURN_MODEL = TurnModel.fit(CAST, TRAIN_SCENES)
-SPEAKER_WORDS = SpeakerWords.fit(encode_scenes(TRAIN_SCENES), TOKENIZER)
-LSTM = random_lstm(ModelConfig(embedding_size=6, hidden_size=6), TOKENIZER)
+TOKENIZER = BPETokenizer.train([part for scene in TRAIN_SCENES for part in map(turn_text, scene)], 300)
+"""Each name and each word with the space before it is one token."""
+WORD_IDS = {word: int(TOKENIZER.encode(f" {word}")[0]) for word in TREES}
+LINE_END_ID = int(TOKENIZER.encode("\n")[0])
+TURN_MODEL = TurnModel.fit(CAST, spoken(TRAIN_SCENES))
+LSTM = scripted_lstm(TOKENIZER, script_text([[Turn("X", " ".join(TREES))]]).partition(":")[2])
 KNESER_NEY = KneserNey(encode_scenes(TRAIN_SCENES), TOKENIZER, order=5)
 
 
@@ -75,13 +84,16 @@ COMMON_WORDS = ("the", "it", "now", "here", "go")
 
 
 def write_dialogue_run(path):
-    """Write a run in dialogue mode with random weights and the vocabulary `KNOWN_WORDS`, and return its path."""
-    config = Config("tiny").with_values(embedding_size=8, hidden_size=8, mode="dialogue")
-    tokenizer = WordTokenizer(("<unk>", "<eos>", *KNOWN_WORDS)).with_cast(RUN_CAST)
-    train = np.array(encode_turns(tokenizer, TURNS), np.int32)
-    files = fit_dialogue_parts(SimpleNamespace(tokenizer=tokenizer, train=train))
+    """Write a run in dialogue mode with random weights and the words `KNOWN_WORDS`, and return its path."""
+    store = LineStore()
+    store.add([turn.text for turn in TURNS], [turn.speaker for turn in TURNS])
+    words = [f" {word}" for word in KNOWN_WORDS]
+    tokenizer = BPETokenizer.train([*words * 3, *map(turn_text, TURNS), *map(turn_text, TURNS)], 330)
+    settings = {"embedding_size": 8, "hidden_size": 8, "mode": "dialogue", "tokenizer": "bpe", "punctuation": False}
+    config = Config("tiny").with_values(**settings)
+    files = fit_dialogue_parts(store.lines(), RUN_CAST)
     create_run(config, tokenizer, path.name, path.parent, dialogue_files=files).lock.release()
-    save_file(random_weights(config.model, tokenizer), path / MODEL_FILE)
+    save_file(scripted_lstm(tokenizer, "".join([*words, "\n"]), 8, scale=0.3).weights, path / MODEL_FILE)
     return path
 
 

@@ -18,6 +18,7 @@ from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from tests.support.models import make_tokenizer, random_ids, random_lstm
 from tests.support.networks import random_transformer
+from tests.support.open_models import bpe_tokenizer
 from tests.support.references import plain_cells
 
 SIZE = 23
@@ -131,7 +132,7 @@ def test_known_steps_are_reused_up_to_the_first_other_token():
 
 LSTM, OTHER = make_lstm("one layer, tied"), make_lstm("two layers of 10 and 6", 1)
 TRANSFORMER = random_transformer(VOCABULARY, num_layers=3, context_size=16)
-SPEAKING = random_transformer(VOCABULARY.with_cast(["Sam", "Frodo"]))
+SPEAKING = random_transformer(bpe_tokenizer())
 KNESER_NEY = KneserNey(random_ids(200, SIZE), VOCABULARY, order=3)
 DYNAMIC = DynamicEvaluation(LSTM, random_ids(200, SIZE))
 
@@ -142,7 +143,7 @@ DYNAMIC = DynamicEvaluation(LSTM, random_ids(200, SIZE))
         (Mixture([OTHER, LSTM], [0.5, 0.5]), OTHER, None),
         (NeuralCache(Mixture([KNESER_NEY, DYNAMIC], [0.6, 0.4]), CacheSettings()), LSTM, None),
         (Mixture([LSTM, NeuralCache(TRANSFORMER, CacheSettings())], [0.5, 0.5]), LSTM, TRANSFORMER),
-        (DialogueModel(SPEAKING), None, SPEAKING),
+        (DialogueModel(SPEAKING, ["SAM", "FRODO"]), None, SPEAKING),
         (NeuralCache(Mixture([KNESER_NEY, KNESER_NEY], [0.5, 0.5]), CacheSettings()), None, None),
     ],
 )

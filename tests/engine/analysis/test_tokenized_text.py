@@ -15,9 +15,8 @@ from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.analysis.vocabulary_cutoff import VocabularyCutoffs
 from engine.data.dataset import concatenate_lines
 from engine.data.lines import Line
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.script_form import Turn, encode_turns, utterance_mask
 from engine.data.tokenizers.words import WordTokenizer, split_words
-from engine.generation.turns import Turn, encode_turns
 from tests.support.app import VOCABULARY
 from tests.support.dialogues import CAST, dialogue_model
 from tests.support.files import encode_lines, load_rows
@@ -147,8 +146,8 @@ def test_a_vocabulary_with_a_cutoff_is_that_of_counting(train, held_out, cutoff)
 # --- lines of a script with the names of their speakers ---
 
 
-TOKENIZERS = [VOCABULARY.with_cast(CAST), bpe_tokenizer().with_cast(CAST), character_tokenizer().with_cast(CAST)]
-ALL_TOKENIZERS = pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["words", "bpe", "characters"])
+TOKENIZERS = [bpe_tokenizer(), character_tokenizer()]
+ALL_TOKENIZERS = pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["bpe", "characters"])
 SAID = st.lists(st.sampled_from(["the", "tower", "lit!", "we", "éowyn", "it's", "ring?"]), min_size=1, max_size=6)
 TURNS = st.lists(st.builds(Turn, st.sampled_from(CAST), SAID.map(" ".join)), min_size=1, max_size=6)
 SCRIPTS = st.text(
@@ -157,9 +156,8 @@ SCRIPTS = st.text(
 
 
 def read_ids(tokens):
-    """Return the ids that a model reads: the tokens, and before each line the speaker."""
-    pairs = zip(tokens.line_speakers.tolist(), tokens.ids.tolist(), strict=True)
-    return [id for speaker, token in pairs for id in ((speaker, token) if speaker >= 0 else (token,))]
+    """Return the ids that a model reads: the tokens, and before each line the name."""
+    return [id for index, token in enumerate(tokens.ids.tolist()) for id in (*tokens.heads.get(index, ()), token)]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +165,7 @@ def read_ids(tokens):
     [
         ("GANDALF: you shall not pass", "GANDALF", 8),
         ("Gandalf (V.O.): hello", "GANDALF", 15),
-        ("MAN ON WALL: who goes there", "SOMEONE", 12),
+        ("MAN ON WALL (off): who goes there", "MAN ON WALL", 18),
         ("he said: hello", "", 0),
         ("Look: a tower", "", 0),
         ("", "", 0),
@@ -181,87 +179,84 @@ def test_a_line_begins_with_a_name_of_the_cast_or_in_capitals(line, speaker, len
 @given(st.sampled_from(TOKENIZERS), TURNS)
 def test_a_script_is_read_as_its_turns(tokenizer, turns):
     script = "".join(f"{turn.speaker}: {turn.text}\n" for turn in turns)
-    assert read_ids(tokenize_with_offsets(script, tokenizer)) == list(encode_turns(tokenizer, turns))
+    tokens = tokenize_with_offsets(script, tokenizer, cast=CAST)
+    assert read_ids(tokens) == list(encode_turns(tokenizer, turns))
+    assert list(tokens.speakers.values()) == [turn.speaker for turn in turns]
+    assert tokens.speaker_of(len(tokens) - 1) == turns[-1].speaker
+    said = "".join(f"{turn.text}\n" for turn in turns)
+    assert "".join(tokens[index] for index in range(len(tokens))) == said
 
 
 @ALL_TOKENIZERS
 def test_a_line_without_a_name_is_said_by_someone_and_empty_lines_end_a_scene(tokenizer):
     expected = encode_turns(tokenizer, [Turn("GANDALF", "the tower"), Turn("SOMEONE", "was lit")])
-    assert read_ids(tokenize_with_offsets("GANDALF: the tower\nwas lit\n", tokenizer)) == list(expected)
+    assert read_ids(tokenize_with_offsets("GANDALF: the tower\nwas lit\n", tokenizer, cast=CAST)) == list(expected)
     first, second = (encode_turns(tokenizer, [turn]) for turn in (Turn("GANDALF", "the"), Turn("FRODO", "tower")))
-    tokens = tokenize_with_offsets("\n\nGANDALF: the\n\n \nFRODO: tower\n\n", tokenizer)
-    assert read_ids(tokens) == [*first, EOS_ID, *second]
+    tokens = tokenize_with_offsets("\n\nGANDALF: the\n\n \nFRODO: tower\n\n", tokenizer, cast=CAST)
+    assert read_ids(tokens) == [*first, *tokenizer.encode("\n").tolist(), *second]
 
 
 @given(st.sampled_from(TOKENIZERS), SCRIPTS)
 def test_any_text_has_its_tokens_in_order_and_outside_the_labels(tokenizer, text):
-    script = encode_script(text, tokenizer)
-    assert np.all(script.ids < tokenizer.num_text_tokens)
+    script = encode_script(text, tokenizer, CAST)
     assert np.all(np.diff(script.start_offsets) >= 0)
-    assert np.all((script.line_speakers == -1) | (script.line_speakers >= tokenizer.num_text_tokens))
+    assert np.all(script.end_offsets >= script.start_offsets)
     for start, end in script.label_spans.tolist():
         assert not np.any((script.start_offsets < end) & (script.end_offsets > start))
-    assert np.all(script.line_speakers[:1] >= 0)
+    assert script.heads.keys() == script.speakers.keys()
+    assert not len(script.ids) or 0 in script.heads
 
 
 # --- scores, activations and copied passages of a script ---
 
 SCRIPT = "GANDALF: we walked all night\nFRODO: was the tower lit\nthe lamp"
 SCRIPT_TURNS = [Turn("GANDALF", "we walked all night"), Turn("FRODO", "was the tower lit"), Turn("SOMEONE", "the lamp")]
-WORD_MODEL = dialogue_model()
-MODELS = pytest.mark.parametrize("model", [WORD_MODEL, dialogue_model(tokenizer=bpe_tokenizer())], ids=["words", "bpe"])
+MODEL = dialogue_model()
+IDS = np.array(encode_turns(MODEL.tokenizer, SCRIPT_TURNS)[:-1], np.int32)
+IS_SAID = utterance_mask(MODEL.tokenizer, IDS)
 
 
-def script_ids(model):
-    return np.array(encode_turns(model.tokenizer, SCRIPT_TURNS)[:-1], np.int32)
-
-
-def score(model, text, previous=None):
-    tokens = tokenize_with_offsets(text, model.tokenizer)
-    scores = TokenScores(tokens, model.tokenizer, previous)
-    for chunk in score_chunks(model, tokens):
+def score(text):
+    tokens = tokenize_with_offsets(text, MODEL.tokenizer, cast=CAST)
+    scores = TokenScores(tokens, MODEL.tokenizer)
+    for chunk in score_chunks(MODEL, tokens):
         scores.add_chunk(chunk)
     return scores
 
 
-@MODELS
-def test_each_word_is_predicted_given_its_speaker(model):
-    ids = script_ids(model)
-    log_probs, scores = model.score_sequence(ids), score(model, SCRIPT)
+def test_each_word_is_predicted_given_its_speaker():
+    scores = score(SCRIPT)
     assert scores.is_complete
-    np.testing.assert_allclose(scores.log_probs, log_probs[ids < model.tokenizer.num_text_tokens], rtol=1e-5)
-    assert scores.log_probs.min() > -100  # no token is one that the form of a scene excludes
+    np.testing.assert_allclose(scores.log_probs, MODEL.score_sequence(IDS)[IS_SAID], rtol=1e-5)
+    assert scores.characters.num_characters == sum(len(turn.text) + 1 for turn in SCRIPT_TURNS) - 1
     assert scores.summarize().evaluation.tokens == len(scores.tokens)
 
 
-@MODELS
-def test_another_speaker_changes_the_scores_from_there_on(model):
-    first = score(model, SCRIPT)
+def test_another_speaker_changes_the_scores_from_there_on():
+    first = score(SCRIPT)
     changed = SCRIPT.replace("FRODO", "GOLLUM")
-    tokens = tokenize_with_offsets(changed, model.tokenizer)
-    shared = TokenScores(tokens, model.tokenizer, first)
-    assert shared.num_scored == 1 + tokens.ids.tolist().index(EOS_ID)
-    fresh = score(model, changed)
+    tokens = tokenize_with_offsets(changed, MODEL.tokenizer, cast=CAST)
+    shared = TokenScores(tokens, MODEL.tokenizer, first)
+    assert shared.num_scored == list(tokens.heads)[1]
+    fresh = score(changed)
     np.testing.assert_array_equal(fresh.log_probs[: shared.num_scored], first.log_probs[: shared.num_scored])
     assert fresh.log_probs[shared.num_scored] != first.log_probs[shared.num_scored]
 
 
-@MODELS
-def test_activations_are_those_after_the_speaker(model):
-    lstm, tokens, ids = find_lstm(model), tokenize_with_offsets(SCRIPT, model.tokenizer), script_ids(model)
-    [whole] = record_activations(lstm, ids)
-    [layer] = record_activations(lstm, tokens.ids, tokens.line_speakers.tolist())
-    np.testing.assert_array_equal(layer.cell, whole.cell[ids < model.tokenizer.num_text_tokens])
+def test_activations_are_those_after_the_name():
+    lstm, tokens = find_lstm(MODEL), tokenize_with_offsets(SCRIPT, MODEL.tokenizer, cast=CAST)
+    [whole] = record_activations(lstm, IDS)
+    [layer] = record_activations(lstm, tokens.ids, tokens.heads)
+    np.testing.assert_array_equal(layer.cell, whole.cell[IS_SAID])
     [without] = record_activations(lstm, tokens.ids)
     assert not np.allclose(layer.cell[0], without.cell[0])
 
 
-@pytest.mark.parametrize("tokenizer", ["words", "bpe"])
-def test_copied_passages_end_at_the_line_and_have_no_names(tmp_path, tokenizer):
+def test_copied_passages_end_at_the_line_and_have_no_names(tmp_path):
     rows = [("GANDALF", "we walked all night"), ("FRODO", "was the tower lit")]
-    data = load_rows(tmp_path, rows, mode="dialogue", tokenizer=tokenizer, min_speaker_lines=1, vocabulary_size=300)
+    data = load_rows(tmp_path, rows, mode="dialogue", tokenizer="bpe", min_speaker_lines=1, vocabulary_size=300)
     script = "GOLLUM: we walked all night\nGANDALF: was the tower lit\n"
-    report = TrainingIndex.from_dataset(data).find_copied(tokenize_with_offsets(script, data.tokenizer))
+    report = TrainingIndex.from_dataset(data).find_copied(tokenize_with_offsets(script, data.tokenizer, cast=data.cast))
     found = [(passage.num_words, passage.occurrences[0].speaker) for passage in report.passages]
     assert found == [(4, "GANDALF"), (4, "FRODO")]
     assert (report.num_words, report.num_novel_words) == (8, 0)

@@ -90,20 +90,17 @@ class TestInputs:
         with pytest.raises(InvalidInputError, match=f"seed {seed}"):
             next(generate_from(MODEL, prefill(MODEL, []), [], SETTINGS, seed))
 
-    def test_noise_depends_on_the_seed_and_at_the_start_of_a_line_on_what_was_said(self):
-        tokenizer = id_vocabulary(6).with_cast(("SAM", "SOMEONE"))
-        for speaker in map(tokenizer.speaker_id, tokenizer.cast):
-            short, long = ((2,), (3,), (2, 3)), [(2, *(3,) * (NUM_KEY_TOKENS - more)) for more in (1, 0)]
-            keys = [noise_key(tokenizer, (*said, speaker), 7) for said in (*short, *long)]
-            assert len({*keys}) == 5
-            assert keys[0] == (7, 2337085335), "a seed would no longer give the replies of earlier versions"
-            assert keys[4] == noise_key(tokenizer, (4, *(3,) * NUM_KEY_TOKENS, speaker), 7)
-            model, text = FixedModel([1] * len(tokenizer)), (2, speaker)
-            model.tokenizer = tokenizer
-            rng = TextInProgress.start(model, prefill(model, text), text, SETTINGS, 7).rng
-            assert rng.random() == np.random.default_rng(keys[0]).random()
-        for other, ids in ((tokenizer, (2, 5)), (tokenizer, ()), (id_vocabulary(6), (5,))):
-            assert noise_key(other, ids, 7) == (7,)
+    def test_noise_depends_on_the_seed_and_on_the_lines_before(self):
+        keys = [noise_key(7, context) for context in ((), (2,), (3,), (2, 3), (3,) * NUM_KEY_TOKENS)]
+        assert len(set(keys)) == 5
+        assert keys[0] == (7,)
+        assert keys[1] == (7, 2337085335), "a seed would no longer give the replies of earlier versions"
+        assert keys[4] == noise_key(7, (4, *(3,) * NUM_KEY_TOKENS))
+        lines = [
+            list(generate_from(MODEL, prefill(MODEL, []), [], SETTINGS, 7, noise_context=[id])) for id in (2, 3, 2)
+        ]
+        texts = [[event[0].id for event in line[:-1]] for line in lines]
+        assert texts[0] == texts[2] != texts[1]
 
 
 class TestEnd:
@@ -114,6 +111,19 @@ class TestEnd:
         words, done = generate_tokens(FixedModel(eos_after_three), SamplerSettings(temperature=1, max_tokens=50), 1)
         assert EOS_ID not in [word.id for word in words]
         assert (len(words), done.reason, done.tokens) == (3, "eos", 3)
+
+    def test_given_tokens_end_a_text_and_are_neither_first_nor_penalized(self):
+        model, ends = FixedModel([0.1, 0.1, 0.1, 0.35, 0.35]), np.array([3, 4], np.int32)
+        settings = SamplerSettings(temperature=1.0, max_tokens=50, repetition_penalty=5.0)
+        for seed in range(20):
+            *words, done = generate_from(model, prefill(model, [2]), [3, 4], settings, seed, end_ids=ends)
+            assert {word.id for word, _ in words} <= {1, 2}
+            assert len(words) >= 1
+            assert done.reason == "eos"
+        probs = sampling_probs(
+            prefill(model, [2]).log_probs[None], [settings], [[3, 4]], suppress_eos=False, end_ids=ends
+        )
+        assert probs[0, 3] == pytest.approx(0.35 / 0.9)
 
     def test_eos_is_never_the_first_token_and_unk_is_never_sampled(self):
         probs = [0.5, 0.4, 0.05, 0.05]

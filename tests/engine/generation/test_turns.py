@@ -1,4 +1,4 @@
-"""Turns: their token ids, the next speaker, and scenes that a model generates."""
+"""Turns: the next speaker, and scenes that a model generates."""
 
 import itertools
 from collections import Counter
@@ -6,18 +6,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.script_form import Turn, encode_turns
 from engine.errors import InvalidInputError
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.prompt import prefill
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.generation.turns import (
     SpeakerProb,
-    Turn,
     TurnEnd,
     TurnStart,
-    encode_turn,
-    encode_turns,
+    end_turn,
     generate_scene,
     generate_turn,
     next_speaker_probs,
@@ -25,11 +23,11 @@ from engine.generation.turns import (
     sample_speaker,
 )
 from engine.models.dialogue import DialogueModel
-from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, NUM_TEXT_TOKENS, SPEAKER_IDS, TOKENIZER, TURN_MODEL
+from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, TOKENIZER, TURN_MODEL, WORD_IDS
 
-MODEL = DialogueModel(LSTM, TURN_MODEL)
+MODEL = DialogueModel(LSTM, CAST, TURN_MODEL)
 SETTINGS = SamplerSettings(temperature=1.0, max_tokens=6)
-TURNS = (Turn("FRODO", "w1 w2"), Turn("SAM", "w3"))
+TURNS = (Turn("FRODO", "oak elm"), Turn("SAM", "fir"))
 
 
 def scene(seed=1, num_turns=5, **arguments):
@@ -41,16 +39,9 @@ def script(events):
     return [event.turn for event in events if isinstance(event, TurnEnd)]
 
 
-def test_a_turn_is_its_speaker_its_text_and_an_end():
-    assert encode_turn(TOKENIZER, Turn("SAM", "w0  w3\n")) == (SPEAKER_IDS[1], 2, 5, EOS_ID)
-    assert encode_turn(TOKENIZER, Turn("sam", "")) == (SPEAKER_IDS[1], EOS_ID)
-    assert encode_turns(TOKENIZER, TURNS) == (SPEAKER_IDS[0], 3, 4, EOS_ID, SPEAKER_IDS[1], 5, EOS_ID)
-    assert TOKENIZER.decode(encode_turns(TOKENIZER, TURNS)) == "FRODO: w1 w2\nSAM: w3\n"
-
-
 def test_an_unknown_speaker_an_empty_cast_or_a_seed_out_of_range_is_refused():
     with pytest.raises(InvalidInputError, match="did you mean GOLLUM"):
-        encode_turn(TOKENIZER, Turn("Golum", "w1"))
+        next_speaker_probs(MODEL, prefill(MODEL, []), ["Golum"])
     with pytest.raises(InvalidInputError, match="'SAURON' is not in the cast"):
         next_speaker_probs(MODEL, prefill(MODEL, []), ["SAM", "SAURON"])
     with pytest.raises(InvalidInputError, match="cast is empty"):
@@ -60,15 +51,10 @@ def test_an_unknown_speaker_an_empty_cast_or_a_seed_out_of_range_is_refused():
             scene(seed=seed)
 
 
-def test_next_speakers_have_the_models_probabilities_if_the_scene_goes_on():
+def test_next_speakers_have_the_turn_models_probabilities_in_the_given_cast():
     state = read_turns(MODEL, TURNS)
-    probs = np.exp(state.log_probs.astype(np.float64))
-    by_name = {speaker.name: speaker for speaker in next_speaker_probs(MODEL, state)}
-    assert set(by_name) == set(CAST)
-    for name, id in zip(CAST, SPEAKER_IDS, strict=True):
-        assert by_name[name].id == id
-        assert by_name[name].prob == pytest.approx(probs[id] / probs[SPEAKER_IDS].sum())
-    assert probs[EOS_ID] == pytest.approx(1 - probs[SPEAKER_IDS].sum(), abs=1e-5), "else the scene ends"
+    expected = dict(zip(CAST, np.exp(TURN_MODEL.log_probs(state.model_state.turns)), strict=True))
+    assert {speaker.name: speaker.prob for speaker in next_speaker_probs(MODEL, state)} == pytest.approx(expected)
     for cast in (("GOLLUM", "sam", "GOLLUM"), CAST):
         speakers = next_speaker_probs(MODEL, state, cast)
         assert {speaker.name for speaker in speakers} == {name.upper() for name in cast}
@@ -78,12 +64,12 @@ def test_next_speakers_have_the_models_probabilities_if_the_scene_goes_on():
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_speakers_are_sampled_with_their_probabilities(temperature):
-    probs = [SpeakerProb("FRODO", 8, 0.6), SpeakerProb("SAM", 9, 0.3), SpeakerProb("GOLLUM", 10, 0.1)]
-    counts = Counter(sample_speaker(probs, temperature, seed).name for seed in range(3000))
+    probs = [SpeakerProb("FRODO", 0.6), SpeakerProb("SAM", 0.3), SpeakerProb("GOLLUM", 0.1)]
+    counts = Counter(sample_speaker(probs, CAST, temperature, seed).name for seed in range(3000))
     powers = [speaker.prob ** (1 / temperature) for speaker in probs]
     for speaker, power in zip(probs, powers, strict=True):
         assert counts[speaker.name] / 3000 == pytest.approx(power / sum(powers), abs=0.035)
-    assert {sample_speaker(probs[::-1], 0, seed).name for seed in range(20)} == {"FRODO"}
+    assert {sample_speaker(probs[::-1], CAST, 0, seed).name for seed in range(20)} == {"FRODO"}
 
 
 def test_a_scene_has_its_turns_in_the_form_of_its_events():
@@ -94,10 +80,10 @@ def test_a_scene_has_its_turns_in_the_form_of_its_events():
         assert start.number == number
         pieces = []
         while isinstance(event := next(events), TokenEvent):
-            assert 2 <= event.id < NUM_TEXT_TOKENS
+            assert event.id in WORD_IDS.values()
             pieces.append(event.piece)
         assert isinstance(event, TurnEnd)
-        assert (event.number, event.turn) == (number, Turn(start.speaker, "".join(pieces)))
+        assert (event.number, event.turn) == (number, Turn(start.speaker, "".join(pieces).strip()))
         assert event.done.tokens == len(pieces) > 0
     assert not list(events)
 
@@ -142,16 +128,16 @@ def test_a_turn_of_a_scene_can_be_generated_again_by_its_seed():
         history = encode_turns(TOKENIZER, turns[:number])
         again = list(generate_turn(MODEL, start.state, start.speaker, SETTINGS, start.seed, history=history))
         pieces = [event[0].piece for event in again if not isinstance(event, Done)]
-        assert "".join(pieces) == turn.text
+        assert "".join(pieces).strip() == turn.text
 
 
 def test_the_noise_of_a_line_depends_on_what_was_said():
     """The model has no memory of the lines before, so only the noise can differ."""
-    model = DialogueModel(KNESER_NEY)
+    model = DialogueModel(KNESER_NEY, CAST)
     settings = SamplerSettings(max_tokens=8)
     lines = []
-    for words in ("w2", "w3", "w2 w4", "w2"):
-        turns = [Turn("FRODO", f"{words} w5 w6 w7 w2 w3")]
+    for words in ("oak", "elm", "oak fir", "oak"):
+        turns = [Turn("FRODO", f"{words} yew bay ash oak elm")]
         events = generate_turn(
             model, read_turns(model, turns), "SAM", settings, 3, history=encode_turns(TOKENIZER, turns)
         )
@@ -179,3 +165,13 @@ def test_a_scene_ends_at_any_token(num_calls):
     for end in ends:
         assert len(end.turn.text.split()) == end.done.tokens
         assert end.done.reason != "cancelled" or end is ends[-1]
+
+
+def test_anybody_can_say_a_line_which_ends_at_its_line_end():
+    state = read_turns(MODEL, TURNS)
+    events = list(generate_turn(MODEL, state, "SAURON", SamplerSettings(temperature=1.0, max_tokens=99), 2))
+    ids = [event[0].id for event in events if not isinstance(event, Done)]
+    assert events[-1].reason == "eos"
+    assert not set(ids) & set(TOKENIZER.line_end_ids.tolist())
+    (_, last_state), after = events[-2], read_turns(MODEL, [*TURNS, Turn("SAURON", TOKENIZER.decode(ids))])
+    assert end_turn(MODEL, last_state).log_probs == pytest.approx(after.log_probs, abs=1e-5)

@@ -85,11 +85,10 @@ def test_a_whole_text_is_scored_as_token_by_token(model, ids):
     tolerance = 0.02 if getattr(model, "has_int8_weights", False) else 1e-4
     assert score_sequence(model, array) == pytest.approx(expected, abs=tolerance)
     assert np.stack(list(iter_log_probs(model, array))) == pytest.approx(rows[:-1], abs=tolerance)
-    if not isinstance(model, DialogueModel):
-        output = forward_sequence(model, array)
-        assert output.log_probs == pytest.approx(expected, abs=tolerance)
-        vectors = np.stack([hidden_vector_function(model)(state) for state in states[:-1]])
-        assert output.hidden_states == pytest.approx(vectors, abs=tolerance)
+    output = forward_sequence(model, array)
+    assert output.log_probs == pytest.approx(expected, abs=tolerance)
+    vectors = np.stack([hidden_vector_function(model)(state) for state in states[:-1]])
+    assert output.hidden_states == pytest.approx(vectors, abs=tolerance)
     assert score_sequence(TokenByTokenModel(model), array) == pytest.approx(expected, abs=1e-9)
 
 

@@ -17,8 +17,8 @@ from engine.models.lstm import LSTMModel
 from engine.models.matmul import Int8Matrix
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.models.weight_checks import MAX_SCALE, MAX_WEIGHT
+from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model
-from engine.storage.files import assets_dir
 from engine.storage.quantization import Int8Rows, quantize_rows
 from tests.support.models import distributions, make_tokenizer, random_ids
 
@@ -75,14 +75,13 @@ def test_long_texts_are_scored_in_chunks_with_the_state_carried(length):
 @torch.no_grad()
 def test_the_bundled_model_predicts_what_pytorch_predicts():
     """The weights in 8 bits are played within the rounding of their products."""
-    run = load_model(assets_dir() / "model")
+    run = load_model(resolve_run("lstm"))
     tokenizer, weights = run.decoder.tokenizer, run.decoder.weights
     inputs = np.append(np.int32(EOS_ID), load_dataset(run.config.data, tokenizer).valid[:20])
-    model = LSTMModel(run.config.model, len(tokenizer), torch.Generator(), num_speakers=len(tokenizer.cast))
+    model = LSTMModel(run.config.model, len(tokenizer), torch.Generator())
     model.load_weights(weights)
     model.double()
-    speakers = torch.from_numpy(model.input_speakers(inputs))[:, None]
-    logits = model(torch.from_numpy(inputs).long()[:, None], model.initial_state(1), speakers=speakers).logits
+    logits = model(torch.from_numpy(inputs).long()[:, None], model.initial_state(1)).logits
     expected = torch.log_softmax(logits, -1)[:, 0].numpy()
     exact = NumpyLSTM(run.config.model, tokenizer, weights)
     state, rounded_state, errors = exact.start(), run.decoder.start(), []

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.conditional_logit import fit_conditional_logit
 from engine.models.name_mentions import Mentions, find_mentions
@@ -24,19 +23,12 @@ from engine.models.turn_features import (
     TurnCounts,
     TurnState,
 )
-from engine.models.turn_taking import L2, TurnModel, decode_scenes
+from engine.models.turn_taking import L2, TurnModel
 from engine.storage.schema import decode_json
 from engine.training import speaker_text
 from engine.training.speaker_text import fit_speaker_text
-from tests.support.random_dialogues import (
-    CAST,
-    NUM_TEXT_TOKENS,
-    TOKENIZER,
-    TRAIN_SCENES,
-    TURN_MODEL,
-    encode_scenes,
-    random_scenes,
-)
+from tests.support.random_dialogues import CAST, TRAIN_SCENES, TURN_MODEL
+from tests.support.random_dialogues import spoken as spoken_scenes
 
 A, B, C, OTHER = range(4)
 
@@ -184,12 +176,14 @@ def test_probabilities_of_the_next_speaker_sum_to_one(lines):
     log_probs = TURN_MODEL.log_probs(state)
     assert log_probs.shape == (4,)
     assert np.exp(log_probs).sum() == pytest.approx(1)
-    logits = TurnCounts.of(4, TRAIN_SCENES).features(state) @ [TURN_MODEL.weights[name] for name in FEATURES]
+    logits = TurnCounts.of(4, spoken_scenes(TRAIN_SCENES)).features(state) @ [
+        TURN_MODEL.weights[name] for name in FEATURES
+    ]
     assert log_probs - log_probs[0] == pytest.approx(logits - logits[0])
 
 
 def test_the_fit_is_the_maximum_of_the_penalized_likelihood_without_the_scene_itself():
-    scenes = TRAIN_SCENES[:15]
+    scenes = spoken_scenes(TRAIN_SCENES)[:15]
     weights = np.array([TurnModel.fit(CAST, scenes).weights[name] for name in FEATURES])
     gradient = -L2 * weights
     for index, scene in enumerate(scenes):
@@ -207,18 +201,6 @@ def test_the_fit_is_the_maximum_of_the_penalized_likelihood_without_the_scene_it
 def test_a_text_without_successions_still_gives_a_model(scenes):
     model = TurnModel.fit(CAST, scenes)
     assert np.exp(model.log_probs(state_after(model, spoken(A, B)))).sum() == pytest.approx(1)
-
-
-def test_scenes_of_an_encoded_split_are_read_back():
-    scenes = random_scenes(20, seed=8)
-    assert decode_scenes(encode_scenes(scenes), TOKENIZER) == scenes
-
-
-def test_scenes_of_a_text_that_breaks_the_form_hold_what_has_a_speaker():
-    sam, frodo = NUM_TEXT_TOKENS + 1, NUM_TEXT_TOKENS
-    ids = np.array([EOS_ID, EOS_ID, 3, EOS_ID, sam, 3, 4, EOS_ID, EOS_ID, EOS_ID, frodo, EOS_ID, 5, EOS_ID, sam, 2])
-    assert decode_scenes(ids.astype(np.int32), TOKENIZER) == [[SpokenLine(1, "w1 w2")], [SpokenLine(0, "")]]
-    assert decode_scenes(np.empty(0, np.int32), TOKENIZER) == []
 
 
 @pytest.mark.parametrize(

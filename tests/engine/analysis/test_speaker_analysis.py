@@ -1,0 +1,253 @@
+"""Who says what: the scores of each speaker's lines and the posterior over the cast, against whole texts."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.analysis import speaker_posterior
+from engine.analysis.speaker_evaluation import evaluate_by_speaker
+from engine.analysis.speaker_posterior import MODEL_WEIGHT, MODEL_WEIGHT_WITH_TEXT, SpeakerPosterior
+from engine.analysis.written_speakers import guess_written_speaker, read_script
+from engine.config import ModelConfig
+from engine.data.script_form import Turn, encode_speaker, encode_turns
+from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.errors import CorpusError, InvalidInputError
+from engine.generation.prompt import prefill
+from engine.generation.turns import next_speaker_probs, read_turns
+from engine.models.base import score_sequence
+from engine.models.dialogue import DialogueModel
+from engine.training.speaker_text import fit_speaker_text
+from tests.support.models import ParallelReader, TokenByTokenModel, random_lstm
+from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
+from tests.support.random_dialogues import (
+    CAST,
+    KNESER_NEY,
+    LSTM,
+    TOKENIZER,
+    TRAIN_SCENES,
+    TREES,
+    TURN_MODEL,
+    encode_scenes,
+    random_scenes,
+    spoken,
+)
+
+HEADS = [encode_speaker(TOKENIZER, name) for name in CAST]
+
+
+@pytest.mark.parametrize("inner", [LSTM, KNESER_NEY], ids=["lstm", "kneser-ney"])
+def test_scores_are_those_of_each_line(inner):
+    model = DialogueModel(inner, CAST, TURN_MODEL)
+    scenes = [*random_scenes(5, seed=5), [Turn("ELROND", "oak elm"), Turn("SAM", "fir")]]
+    ids, log_probs = encode_scenes(scenes), score_sequence(inner, encode_scenes(scenes))
+    nats, tokens, texts, turn_nats, hits, position = Counter(), Counter(), {}, [], [], 0
+    for scene in scenes:
+        turns = TURN_MODEL.start()
+        position += bool(position)  # an empty line
+        for turn in scene:
+            line = spoken([[turn if turn.speaker in CAST else Turn("SOMEONE", turn.text)]])[0][0]
+            turn_nats.append(-TURN_MODEL.log_probs(turns)[line.speaker])
+            hits.append(int(TURN_MODEL.log_probs(turns).argmax()) == line.speaker)
+            turns = TURN_MODEL.read_turn(turns, line)
+            said = TOKENIZER.encode(f" {turn.text}\n")
+            position += len(TOKENIZER.encode(f"{turn.speaker.title()}:"))
+            assert ids[position : position + len(said)].tolist() == said.tolist()
+            nats[turn.speaker] -= log_probs[position : position + len(said)].sum()
+            tokens[turn.speaker] += len(said)
+            texts.setdefault(turn.speaker, []).append(turn.text)
+            position += len(said)
+    evaluation = evaluate_by_speaker(model, scenes)
+    assert {scores.speaker: scores.tokens for scores in evaluation.speakers} == tokens
+    assert [scores.tokens for scores in evaluation.speakers] == sorted(tokens.values(), reverse=True)
+    for scores in evaluation.speakers:
+        name, lines = scores.speaker, texts[scores.speaker]
+        assert scores.lines == len(lines)
+        assert scores.characters == sum(len(line) + 1 for line in lines)
+        assert scores.perplexity == pytest.approx(math.exp(nats[name] / tokens[name]), rel=1e-4)
+        bits = nats[name] / math.log(2) / scores.characters
+        assert scores.bits_per_character == pytest.approx(bits, rel=1e-4)
+    assert evaluation.next_speaker.turns == len(turn_nats)
+    assert evaluation.next_speaker.bits_per_turn == pytest.approx(np.mean(turn_nats) / math.log(2))
+    assert evaluation.next_speaker.accuracy == np.mean(hits)
+    with pytest.raises(CorpusError, match="no line to score"):
+        evaluate_by_speaker(model, [])
+
+
+# --- the posterior over the cast ---
+
+
+TEXT_MODEL = fit_speaker_text(len(CAST), spoken(TRAIN_SCENES))
+MODELS = [DialogueModel(LSTM, CAST, TURN_MODEL), DialogueModel(KNESER_NEY, CAST, TURN_MODEL, lambda: TEXT_MODEL)]
+WEIGHTS = (MODEL_WEIGHT, MODEL_WEIGHT_WITH_TEXT)
+CONTEXT = (Turn("FRODO", "oak elm"), Turn("GOLLUM", "fir yew"))
+WORDS = st.lists(st.sampled_from([*TREES, "unknown"]), max_size=6)
+by_model = pytest.mark.parametrize("model", MODELS, ids=["lstm", "kneser-ney and text"])
+
+
+def brute_force(model, context, text, *, expect_context=True, is_complete=False):
+    """Return the posterior by scoring the whole dialogue once for each speaker."""
+    before = encode_turns(TOKENIZER, context)
+    prior = dict.fromkeys(CAST, 1.0)
+    if expect_context:
+        prior = {speaker.name: speaker.prob for speaker in next_speaker_probs(model, prefill(model, before))}
+    words = f" {text}" if text else ""
+    ids = TOKENIZER.encode(f"{words}\n" if is_complete else words).tolist()
+    weight = WEIGHTS[MODELS.index(model)]
+    joint = np.array(
+        [
+            np.log(prior[name])
+            + weight * score_sequence(model, np.array([*before, *head, *ids], np.int32))[len([*before, *head]) :].sum()
+            for name, head in zip(CAST, HEADS, strict=True)
+        ]
+    )
+    if model is MODELS[1]:
+        joint += TEXT_MODEL.scores(text)
+    joint = np.exp(joint - max(joint))
+    return joint / joint.sum()
+
+
+@by_model
+@pytest.mark.parametrize("expect_context", [True, False])
+@settings(max_examples=8, deadline=None)
+@given(words=WORDS, is_complete=st.booleans())
+def test_posteriors_follow_from_bayes_rule(model, expect_context, words, is_complete):
+    posterior = SpeakerPosterior(model, read_turns(model, CONTEXT), expect_context=expect_context)
+    guess = posterior.update("  ".join(words), is_complete=is_complete)
+    assert guess.prior == pytest.approx(brute_force(model, CONTEXT, "", expect_context=expect_context), rel=1e-4)
+    assert [evidence.word for evidence in guess.words] == words
+    for number, evidence in enumerate(guess.words, start=1):
+        is_ended = is_complete and number == len(words)
+        expected = brute_force(
+            model, CONTEXT, " ".join(words[:number]), expect_context=expect_context, is_complete=is_ended
+        )
+        assert evidence.posterior == pytest.approx(expected, rel=5e-3)  # <eos> ends a line too
+    assert guess.posterior.tolist() == (guess.words[-1].posterior if words else guess.prior).tolist()
+
+
+class CountingModel(DialogueModel):
+    num_batches = 0
+
+    def advance_batch(self, states, tokens):
+        self.num_batches += 1
+        return super().advance_batch(states, tokens)
+
+
+def test_one_more_word_costs_one_batch_and_the_states_of_a_long_text_are_bounded(monkeypatch):
+    monkeypatch.setattr(speaker_posterior, "MAX_STEPS", 4)
+    model = CountingModel(LSTM, CAST, TURN_MODEL)
+    posterior = SpeakerPosterior(model)
+    words = ["oak", "elm", "fir", "ash", "yew"] * 4
+
+    def num_batches(words):
+        before = model.num_batches
+        text = " ".join(words)
+        assert posterior.update(text).posterior == pytest.approx(brute_force(MODELS[0], (), text), rel=1e-3)
+        return model.num_batches - before
+
+    num_batches(words)
+    assert num_batches([*words, "oak"]) == 1
+    assert num_batches([*words, "oak"]) == num_batches(words) == 0
+    assert num_batches([*words, "bay", "bay"]) == 2
+    assert num_batches([*words[:10], "bay", *words[11:]]) == 20  # the states before the edited word are not kept
+
+
+@by_model
+def test_gains_and_explanations_are_changes_of_the_log_odds(model):
+    guess = SpeakerPosterior(model, read_turns(model, CONTEXT)).update("yew oak fir")
+    leader = int(guess.posterior.argmax())
+    before = guess.prior
+    for evidence in guess.words:
+        odds = [probs[leader] / (1 - probs[leader]) for probs in (before, evidence.posterior)]
+        assert evidence.gain == pytest.approx(np.log(odds[1] / odds[0]), rel=1e-6)
+        before = evidence.posterior
+    odds = [np.log(row[1] / row[2]) for row in (guess.prior, *(evidence.posterior for evidence in guess.words))]
+    explanation = dict(guess.explain("SAM", "GOLLUM"))
+    assert explanation == pytest.approx(dict(zip(["yew", "oak", "fir"], np.diff(odds), strict=True)))
+    ranking = guess.ranking()
+    assert ranking[0].name == CAST[leader]
+    assert [speaker.prob for speaker in ranking] == sorted(guess.posterior.tolist(), reverse=True)
+
+
+def test_tokens_inside_a_word_belong_to_the_word():
+    tokenizer = CharacterTokenizer([])
+    model = DialogueModel(random_lstm(ModelConfig(embedding_size=5, hidden_size=5), tokenizer), CAST)
+    guess = SpeakerPosterior(model, expect_context=False, model_weight=1.0).update("ab ca. b")
+    assert [evidence.word for evidence in guess.words] == ["ab", "ca.", "b"]
+    for evidence, text in zip(guess.words, ("ab", "ab ca.", "ab ca. b"), strict=True):
+        scores = [
+            score_sequence(model, np.array([*head, *tokenizer.encode(f" {text}")], np.int32))[len(head) :].sum()
+            for head in (encode_speaker(tokenizer, name) for name in CAST)
+        ]
+        assert np.log(evidence.posterior) - np.log(evidence.posterior[0]) == pytest.approx(
+            np.array(scores) - scores[0], abs=1e-3
+        )
+
+
+WRITTEN_CAST = ("GANDALF", "Bilbo", "the wizard")
+TURNS = [Turn("Bilbo", "Where is the Ring?"), Turn("GANDALF", "Safe."), Turn("Bilbo", "Oh.")]
+
+
+def log_prob_after(model, before, ids):
+    """Return the log-probability of `ids` after `before`, token by token."""
+    log_probs, state = model.advance(model.start(), EOS_ID)
+    total = 0.0
+    for index, id in enumerate([*before, *ids]):
+        total += float(log_probs[id]) if index >= len(before) else 0.0
+        log_probs, state = model.advance(state, id)
+    return total
+
+
+@pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=lambda each: each.name)
+@pytest.mark.parametrize("eos_per_line", [True, False])
+@pytest.mark.parametrize(("turns", "reader"), [([], TokenByTokenModel), (TURNS, ParallelReader)])
+def test_the_posterior_is_the_prior_times_the_probability_of_the_line(tokenizer, eos_per_line, turns, reader):
+    model = reader(open_model(tokenizer, seed=3))
+    text = "Where  is my pony, “friend of \n mine”?"
+    guess = guess_written_speaker(model, WRITTEN_CAST, turns, text, eos_per_line=eos_per_line)
+
+    def encode(line):
+        return [*tokenizer.encode(line).tolist(), EOS_ID] if eos_per_line else tokenizer.encode(f"{line}\n").tolist()
+
+    before = [id for turn in turns for id in encode(f"{turn.speaker}: {turn.text}")]
+    scores = []
+    for name in WRITTEN_CAST:
+        label = tokenizer.encode(f"{name}:").tolist()
+        line = encode(f"{name}: Where is my pony, “friend of mine”?")
+        assert line[: len(label)] == label
+        scores.append(log_prob_after(model, [*before, *label], line[len(label) :]))
+    prior = np.array([2, 3, 1]) / 6 if turns else np.full(3, 1 / 3)
+    expected = prior * np.exp(np.array(scores) - max(scores))
+    assert guess.posterior == pytest.approx(expected / expected.sum(), rel=1e-4)
+    assert guess.prior == pytest.approx(prior)
+    assert [word.word for word in guess.words] == text.split()
+    assert guess.ranking()[0].name == WRITTEN_CAST[int(np.argmax(expected))]
+
+
+def test_a_script_names_its_speakers_as_it_or_the_cast_writes_them():
+    script = "Mr. Frodo: the road\nSAM: a friend\n  of mine\n\nMR. FRODO: Note: this\n"
+    turns, cast = read_script(script, None, "the context")
+    assert cast == ("Mr. Frodo", "SAM")
+    assert turns == [Turn("Mr. Frodo", "the road"), Turn("SAM", "a friend of mine"), Turn("Mr. Frodo", "Note: this")]
+    turns, cast = read_script("FRODO: the road\nPIPPIN: it is long\n", ["Frodo", " Sam  Gamgee"], "the context")
+    assert cast == ("Frodo", "Sam Gamgee")
+    assert turns == [Turn("Frodo", "the road"), Turn("PIPPIN", "it is long")]
+
+
+@pytest.mark.parametrize(
+    ("script", "names", "message"),
+    [
+        ("It was a dark night.\n", ["A", "B"], "the context names no speakers"),
+        ("", ["A", " "], "--cast: '' is not a name"),
+        ("", ["Sam", "Frodo", "SAM"], "--cast names SAM twice"),
+        ("", ["Sam"], "the number of speakers of --cast Sam is 1"),
+        ("Sam: Hello\n", None, "the number of speakers of the context is 1"),
+    ],
+)
+def test_scripts_and_casts_without_speakers_to_choose_from_are_refused(script, names, message):
+    with pytest.raises(InvalidInputError, match=message):
+        read_script(script, names, "the context")
