@@ -1,8 +1,6 @@
 """Scenes of the session, of comparisons and of the lens with a model that knows speakers."""
 
 from engine.generation.settings import SamplerSettings
-from engine.models.dialogue import DialogueModel
-from engine.models.numpy_lstm import NumpyLSTM
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
 from lotr_tui.screens.lens.who_screen import WhoLensScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
@@ -10,10 +8,12 @@ from lotr_tui.screens.session.run_chart import RunPerplexityChart
 from lotr_tui.session.answer_score import AnswerScore
 from lotr_tui.session.column_output import PromptContext
 from lotr_tui.session.conversation.cast import Roles
+from lotr_tui.session.saved_session import SavedToken
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support.app import finished, make_decoder, training_events
-from tests.support.dialogues import CAST, dialogue_model, dialogue_session_model
+from tests.support.dialogues import dialogue_model, dialogue_session_model
+from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import until
 from tests.support.runs import view_of
 from tests.support.scenes import open_columns, open_inspector, reply_of, write_session
@@ -25,13 +25,16 @@ def save_conversation():
     """Write a session of three turns, the last one with two answers that were drawn together, and return its file."""
 
     def turn(id, text, speaker, prompt, **changes):
+        ids, tokenizer = bpe_tokenizer().encode(f" {text}").tolist(), bpe_tokenizer()
+        pieces = zip(ids, tokenizer.pieces(ids), strict=True)
+        tokens = tuple(SavedToken(id, tokenizer.tokens[id], -2.0, 0.14, 3, 5.2, piece) for id, piece in pieces)
         parent = {"parent_id": id - 1} if id else {}
-        roles = {"reply_mode": "conversation", "speaker": speaker}
-        return reply_of(id, text, prompt=prompt, **{**roles, **parent, **changes})
+        roles = {"reply_mode": "conversation", "speaker": speaker, "tokenizer": "bpe", "tokens": tokens}
+        return reply_of(id, "", prompt=prompt, **{**roles, **parent, **changes})
 
     first = turn(0, "he kept his promise and walked with our friend", "GANDALF", "Where is the ranger?")
-    second = turn(1, "i think he walked all night", "GOLLUM", "", parent_offset=9, speaker_prob=0.31)
-    asked = {"speaking_as": "FRODO", "unknown_tokens": ("wizard",), "parent_id": 1, "parent_offset": 6}
+    second = turn(1, "i think he walked all night", "GOLLUM", "", parent_offset=len(first.tokens), speaker_prob=0.31)
+    asked = {"speaking_as": "FRODO", "parent_id": 1, "parent_offset": len(second.tokens)}
     prompt = "Where is the lamp, wizard?"
     text = "the lamp was lit before winter came down from the north and we asked for bread in the high tower"
     third = turn(2, text, "GANDALF", prompt, score=AnswerScore(1, 2, -30.0, -38.0, 20), **asked)
@@ -78,11 +81,7 @@ async def cast_dialog(pilot):
 
 async def _open_lens(pilot, *keys):
     """Open the lens for a model with low entropy, whose speakers differ much."""
-    model = dialogue_model(CAST)
-    lstm = model.model
-    weights = {name: 2.5 * value for name, value in lstm.weights.items()}
-    sure = DialogueModel(NumpyLSTM(lstm.config, lstm.tokenizer, weights), model.turn_model)
-    session_model = SessionModel("scenes", "a small dialogue model", sure)
+    session_model = SessionModel("scenes", "a small dialogue model", dialogue_model(scale=1.5), predicts_eos=False)
     await open_inspector(pilot, WhoLensScreen(session_model, SCRIPT), *keys)
     pilot.app.clear_notifications()  # that the model has no run
     await pilot.pause(0.1)

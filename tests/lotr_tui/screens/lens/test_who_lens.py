@@ -7,8 +7,7 @@ import pytest
 from textual.widgets import Input
 
 from engine.analysis.speaker_posterior import SpeakerPosterior
-from engine.data.tokenizers.base import EOS_ID
-from engine.generation.turns import Turn, read_turns
+from engine.generation.turns import read_turns
 from lotr_tui.screens.lens.token_inspector import LensTokenInspector
 from lotr_tui.screens.lens.who.bars import WhoWouldSayBars
 from lotr_tui.screens.lens.who.evidence import SpeakerPair
@@ -115,7 +114,7 @@ async def test_two_speakers_are_compared_word_by_word_and_chosen_by_name(make_ho
 
 
 async def test_words_of_a_script_have_their_surprise_given_the_speaker(make_host):
-    session_model = dialogue_session_model(is_open=True)
+    session_model = dialogue_session_model()
     app = make_host(session_model=session_model)
     async with app.run_test(size=(120, 40)) as pilot:
         screen = WhoLensScreen(session_model, f"{SCRIPT}\n")
@@ -123,7 +122,8 @@ async def test_words_of_a_script_have_their_surprise_given_the_speaker(make_host
         await until(pilot, lambda: screen.is_idle)
         await pilot.pause()
         assert lens_text(app).splitlines() == ["GANDALF: where is frodo¶", "FRODO: we walked all night¶"]
-        assert screen.scorer.network_scores.tokens.ids.tolist().count(EOS_ID) == 2
+        scores = screen.scorer.network_scores
+        assert "".join(scores.tokens[index] for index in range(len(scores.tokens))) == f"where is frodo\n{LINE}\n"
         screen.query_one("#text").focus()
         await pilot.press("home")
         await pilot.pause()

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.analysis.speaker_posterior import SpeakerGuess, WordEvidence
+from engine.data.script_form import Turn
 from engine.errors import InvalidInputError
-from engine.generation.turns import SpeakerProb, Turn
+from engine.generation.turns import SpeakerProb
 from lotr_tui.screens.lens.who.bars import shown_speakers
 from lotr_tui.screens.lens.who.dialog import SpeakerPairDialog
 from lotr_tui.screens.lens.who.evidence import LineEvidence, SpeakerPair
@@ -101,13 +102,14 @@ def test_a_line_without_words_or_evidence():
 
 @given(st.integers(0, 8), st.sets(st.integers(0, 9), max_size=3))
 def test_needed_speakers_are_always_among_the_shown_ones(count, needed):
-    ranking = [SpeakerProb(str(number), number, 0.1) for number in range(10)]
+    ranking = [SpeakerProb(str(number), 0.1) for number in range(10)]
     shown = shown_speakers(ranking, [str(number) for number in needed], count)
     assert len(shown) == min(count, 10)
-    assert shown == sorted(shown, key=lambda speaker: speaker.id)
+    assert shown == sorted(shown, key=lambda speaker: int(speaker.name))
     if count >= len(needed):
-        assert needed <= {speaker.id for speaker in shown}
-        others = [speaker.id for speaker in shown if speaker.id not in needed]
+        names = [int(speaker.name) for speaker in shown]
+        assert needed <= set(names)
+        others = [number for number in names if number not in needed]
         assert others == [number for number in range(10) if number not in needed][: len(others)]
 
 

@@ -5,12 +5,14 @@ import pytest
 from textual.widgets import Input
 
 from engine.analysis.activations import find_lstm, record_activations
+from engine.data.script_form import utterance_mask
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.comparison import side_by_side
 from lotr_tui.screens.lens import screen as lens
 from lotr_tui.session.conversation.reply_tree import spoken_lines
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.settings import ModelSettings
 from tests.support import pilot as ui
 from tests.support.analysis import is_idle, painted
 from tests.support.app import make_decoder
@@ -37,14 +39,21 @@ async def open_with(pilot, key, name):
     return pilot.app.screen
 
 
+def text_ids(reply):
+    """Return the token ids of the session's text, in a conversation without the names of the speakers."""
+    model, ids = reply.session_model.model, reply.token_ids()
+    if not reply.session_model.cast:
+        return ids
+    is_said = utterance_mask(model.tokenizer, np.array(ids, np.int32))
+    return [id for id, said in zip(ids, is_said, strict=True) if said]
+
+
 async def assert_lens_equals_session(pilot, reply, name="LensScreen"):
     """Compare each word of a reply in the lens with its figures in the session, and close the lens."""
     screen = await open_with(pilot, "ctrl+e", name)
     await ui.until(pilot, lambda: is_idle(pilot.app))
-    scores, num_text_tokens = screen.scorer.network_scores, len(reply.session_model.model.tokenizer)
-    if name == "WhoLensScreen":
-        num_text_tokens = reply.session_model.model.tokenizer.num_text_tokens
-    ids = [id for id in reply.token_ids() if id < num_text_tokens]
+    scores = screen.scorer.network_scores
+    ids = text_ids(reply)
     assert scores.tokens.ids.tolist() == ids
     assert len(reply.tokens) > 0
     for index, token in enumerate(reply.tokens, len(ids) - len(reply.tokens)):
@@ -108,7 +117,7 @@ def assert_column_is_reply(screen, reply):
 )
 async def test_a_column_repeats_the_reply_and_is_the_next_one(make_app, mode, key, name):
     app = make_app()
-    app.update_settings(sampler=SamplerSettings(repetition_penalty=1.3, top_k=20))
+    app.update_settings(models={"bundled": ModelSettings(SamplerSettings(repetition_penalty=1.3, top_k=20))})
     async with app.run_test(size=SIZE) as pilot:
         reply = await converse(pilot, mode, num_turns=2)
         ui.set_field(app, "seed", "")  # the columns take the seed of the reply
@@ -131,13 +140,12 @@ async def test_a_column_repeats_the_reply_and_is_the_next_one(make_app, mode, ke
 async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(make_app):
     session_model = dialogue_session_model()
     async with make_app(session_model=session_model).run_test(size=SIZE) as pilot:
-        app, tokenizer = pilot.app, session_model.model.tokenizer
+        app = pilot.app
         for prompt in ("Where is the ranger?", "we walked all night"):
             await ui.send(pilot, prompt)
             await ui.until_reply_ended(pilot)
         reply = ui.latest_reply(app)
         assert len(spoken_lines(reply)) == 4
-        text_ids = [id for id in reply.token_ids() if id < tokenizer.num_text_tokens]
         screen = await assert_lens_equals_session(pilot, reply, "WhoLensScreen")
         await pilot.press("f5")
         await ui.until(pilot, lambda: screen.is_idle)
@@ -147,17 +155,17 @@ async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(make
         await ui.until(pilot, lambda: screen.is_idle and screen.layer_activations)
         ids = np.array(reply.token_ids(), np.int32)
         [whole] = record_activations(find_lstm(session_model.model), ids)
-        expected = whole.cell[ids < tokenizer.num_text_tokens]
+        expected = whole.cell[utterance_mask(session_model.model.tokenizer, ids)]
         np.testing.assert_array_equal(screen.layer_activations[0].cell, expected)
         await pilot.press("escape")
         screen = await open_with(pilot, "f9", "MemorizationScreen")
         await ui.until(pilot, lambda: screen.page is not None)
-        assert screen.page.tokens.ids.tolist() == text_ids
-        assert painted(screen.query_one("#text")).startswith("STRANGER: Where is the ")
+        assert screen.page.tokens.ids.tolist() == text_ids(reply)
+        assert painted(screen.query_one("#text")).startswith("Stranger: Where is the ")
         await pilot.press("escape")
         screen = await open_with(pilot, "ctrl+y", "SideBySideScreen")
         await ui.until(pilot, lambda: screen.prompt_and_seed and all(slot.model for slot in screen.slots))
         await until_columns_ended(pilot, screen)
-        read = screen.prompt_context.token_ids("we walked all night", tokenizer, reply.speaker)
+        read = screen.prompt_context.token_ids("we walked all night", session_model.model, reply.speaker)
         assert list(read) == reply.context_ids
         assert screen.slots[0].speaker == reply.speaker

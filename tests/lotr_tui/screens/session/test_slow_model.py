@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,10 @@ from textual.widgets import Input
 
 from engine.generation.preview import next_token_probs
 from engine.generation.prompt import prefill_prompt
-from engine.generation.settings import SamplerSettings
 from lotr_tui.session.conversation.entries import Note
 from lotr_tui.session.session_file import list_sessions
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT
+from lotr_tui.session.settings import CHAT_SAMPLER, EXAMPLE_SYSTEM_PROMPT
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support import pilot as ui
@@ -56,12 +56,12 @@ async def test_keys_are_handled_while_the_model_reads_the_draft(make_app, model)
         model.hold()
         await pilot.press(*"the wiz", "f8", "a")
         assert prompt_of(app).value == "the wiza"
-        assert app.settings_store.current.sampler.temperature == 0.85
+        assert app.screen.model_settings.sampler.temperature == 0.75
         assert model.num_passes == num_passes
         model.release()
         state = prefill_prompt(FakeSlowModel(), ids := model.tokenizer.encode("the wiza").tolist())
         history = ids[: len(ids) - state.num_reread_tokens]
-        settings = SamplerSettings(temperature=0.85)
+        settings = replace(CHAT_SAMPLER, temperature=0.75)
         probs = next_token_probs(state.log_probs, settings, history, model.tokenizer, 1, is_first_token=True)
         (expected,) = probs.candidates
         text = expected.text.replace(" ", "·")
@@ -117,9 +117,7 @@ async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_
     async with open_session(make_app, model) as pilot:
         app = pilot.app
         sampler = app.screen.query_one(SamplerPanel)
-        for keys, length in (((), 200), (("f6",), 30), (("f6",), 200)):  # answers have a length of their own
-            await pilot.press(*keys)
-            await ui.until(pilot, lambda length=length: sampler.settings().max_tokens == length)
+        assert sampler.settings() == CHAT_SAMPLER
         assert "You help." in ui.text_of(app.screen.query_one("#system"))
         await ui.send(pilot, "/system You are Gandalf.")
         assert "You are Gandalf." in ui.text_of(app.screen.query_one("#system"))
