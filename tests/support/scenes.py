@@ -110,7 +110,8 @@ def session_model_of(app):
 
 def reply_of(id, text, **changes):
     """Return a saved reply whose tokens are words of `VOCABULARY`."""
-    tokens = tuple(SavedToken(VOCABULARY.token_to_id[word], word, -2.0, 0.14, 3, 5.2) for word in text.split())
+    ids = VOCABULARY.token_to_id
+    tokens = tuple(SavedToken(ids[word], word, -2.0, 0.14, 3, 5.2, f" {word}") for word in text.split())
     reply = saved_reply(id, settings=NUCLEUS, tokens_per_second=14_200.0)
     return replace(reply, **{"tokens": tokens, "reason": "eos", **changes})
 

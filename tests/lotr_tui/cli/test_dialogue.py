@@ -1,4 +1,4 @@
-"""`generate --as`, `generate --scene`, `who` and `eval --by-speaker`: dialogue models, compared with the engine."""
+"""`generate --to`, `generate --scene`, `who` and `eval --by-speaker`: dialogue models, compared with the engine."""
 
 import json
 import re
@@ -6,13 +6,13 @@ import re
 import pytest
 
 from engine.analysis.speaker_posterior import SpeakerPosterior
-from engine.generation.generate import Done
+from engine.data.script_form import Turn, encode_speaker, encode_turns, turn_text
+from engine.generation.generate import Done, generate_from
+from engine.generation.prompt import prefill_prompt
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import (
-    Turn,
     TurnEnd,
     TurnStart,
-    encode_turns,
     generate_scene,
     generate_turn,
     next_speaker_probs,
@@ -23,7 +23,7 @@ from tests.support.commands import json_output, run_here
 from tests.support.files import KNOWN_WORDS
 from tests.support.random_dialogues import WORDS, write_dialogue_run, write_distinct_dialogues
 
-ANSWER = ("generate", "the road", "--as", "FRODO", "--to", "SAM")
+ANSWER = ("generate", "the road", "--to", "FRODO", "--as", "SAM")
 SCENE = ("generate", "--scene", "--cast", "frodo,King of the Dead", "--turns", "6", "--seed", "4")
 TRAIN = (
     "train --preset tiny --threads 1 --csv dialogues.csv --mode dialogue --split scenes --run distinct --epochs 20 "
@@ -80,12 +80,12 @@ def scene_of(model, given=(), seed=4, cast=("FRODO", "KING OF THE DEAD"), num_tu
 def script_of(model, **options):
     """Return the lines of a scene as a script."""
     turns = [event.turn for event in scene_of(model, **options) if isinstance(event, TurnEnd)]
-    return [f"{turn.speaker}: {turn.text}" for turn in turns]
+    return [turn_text(turn).rstrip("\n") for turn in turns]
 
 
 class TestAnswers:
     def test_only_the_answer_is_on_stdout(self, lotr, run):
-        done = lotr("generate", "the road", "--as", "Frodo", "--to", "sam", "--run", run, "--seed", "3")
+        done = lotr("generate", "the road", "--to", "Frodo", "--as", "sam", "--run", run, "--seed", "3")
         assert done.returncode == 0
         assert set(done.stdout.split()) <= set(KNOWN_WORDS)
         assert len(done.stdout.splitlines()) == 1
@@ -94,33 +94,49 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("prompt", "arguments", "turns"),
         [
-            ("the road", ["--to", "SAM"], [Turn("SAM", "the road")]),
-            ("the   road\nand a friend\n", [], [Turn("SOMEONE", "the road and a friend")]),
+            ("the road", ["--as", "SAM"], [Turn("SAM", "the road")]),
+            ("the   road\nand a friend\n", [], [Turn("STRANGER", "the road and a friend")]),
             ("gollum: the road\n\nSam: a friend", [], [Turn("GOLLUM", "the road"), Turn("SAM", "a friend")]),
-            ("GOLLUM: the road", ["--to", "SAM"], [Turn("GOLLUM", "the road")]),
-            ("BARLIMAN: the road", ["--to", "SAM"], [Turn("SOMEONE", "the road")]),
+            ("GOLLUM: the road", ["--as", "SAM"], [Turn("GOLLUM", "the road")]),
+            ("BARLIMAN: the road", ["--as", "SAM"], [Turn("BARLIMAN", "the road")]),
             ("king of the dead (V.O.): the road", [], [Turn("KING OF THE DEAD", "the road")]),
         ],
     )
     def test_the_speaker_answers_the_lines_of_the_prompt(self, talk, model, prompt, arguments, turns):
-        record = talk("generate", prompt, "--as", "FRODO", *arguments, "--seed", "5")
+        record = talk("generate", prompt, "--to", "FRODO", *arguments, "--seed", "5")
         assert record["text"] == answer(model, turns, "FRODO", 5)
         assert (record["prompt"], record["speaker"]) == (prompt, "FRODO")
         assert (record["score"], record["candidates"]) == (None, [])
-        piped = talk("generate", "-", "--as", "FRODO", *arguments, "--seed", "5", stdin=prompt.encode())
+        piped = talk("generate", "-", "--to", "FRODO", *arguments, "--seed", "5", stdin=prompt.encode())
         assert piped["text"] == record["text"]
 
+    def test_any_name_says_the_prompt_and_answers(self, lotr, talk, run, model):
+        names = ("--as", "Barliman", "--to", "tom bombadil", "--seed", "5")
+        record = talk("generate", "the road", *names)
+        assert record["text"] == answer(model, [Turn("BARLIMAN", "the road")], "TOM BOMBADIL", 5)
+        assert (record["speaking_as"], record["speaker"]) == ("BARLIMAN", "TOM BOMBADIL")
+        assert record["probability"] is None
+        assert "note: Tom Bombadil is not in the cast" in lotr("generate", "the road", *names, "--run", run).stderr
+
+    def test_the_last_line_of_a_script_is_continued_without_these_options(self, talk, model):
+        record = talk("generate", "Sam: a friend\nFRODO: the road", "--seed", "5")
+        ids = [*encode_turns(model.tokenizer, [Turn("SAM", "a friend")]), *encode_speaker(model.tokenizer, "FRODO")]
+        ids += model.tokenizer.encode(" the road").tolist()
+        ends = model.tokenizer.line_end_ids
+        events = generate_from(model, prefill_prompt(model, ids), ids, SamplerSettings(), 5, end_ids=ends)
+        assert record["text"] == "".join(event[0].piece for event in events if not isinstance(event, Done))
+
     def test_without_a_prompt_the_speaker_opens_and_standard_input_is_not_read(self, talk, model):
-        record = talk("generate", "--as", "GOLLUM", "--seed", "5", stdin=b"the road")
+        record = talk("generate", "--to", "GOLLUM", "--seed", "5", stdin=b"the road")
         assert record["text"] == answer(model, [], "GOLLUM", 5)
-        assert (record["prompt"], record["to"]) == ("", None)
+        assert (record["prompt"], record["speaking_as"]) == ("", None)
 
     def test_the_likeliest_speaker_answers_where_nobody_is_named(self, lotr, talk, run, model):
         probs = {
             item.name: item.prob for item in next_speaker_probs(model, read_turns(model, [Turn("SAM", "the road")]))
         }
         expected = max(("FRODO", "GOLLUM", "KING OF THE DEAD"), key=lambda name: probs[name])
-        for option in (["--to", "SAM"], ["--to", "SAM", "--reply"], ["--to", "SAM", "--best-of", "2"]):
+        for option in (["--as", "SAM"], ["--as", "SAM", "--reply"], ["--as", "SAM", "--best-of", "2"]):
             record = talk("generate", "the road", *option)
             assert record["speaker"] == expected
             assert record["probability"] == pytest.approx(probs[expected])
@@ -144,7 +160,7 @@ class TestScenes:
         done = lotr(*SCENE, "--run", run)
         assert done.returncode == 0
         assert done.stdout.splitlines() == script_of(model)
-        assert re.fullmatch(r"seed 4 · temperature 0\.80 · [\d,]+ words/s · 6 turns\n", done.stderr)
+        assert re.fullmatch(r"seed 4 · temperature 0\.80 · [\d,]+ tokens/s · 6 turns\n", done.stderr)
         everybody = lotr("generate", "--scene", "--seed", "4", "--run", run)
         assert everybody.stdout.splitlines() == script_of(model, cast=None, num_turns=8)
 
@@ -206,7 +222,6 @@ class TestWho:
         assert "[bold]the" in done.stdout
         assert not set("\x1b\u202e") & set(done.stdout + done.stderr)
         assert "24 of 61 words: those with the strongest evidence" in done.stdout
-        assert "not in the vocabulary, read as rare words: " in done.stderr
 
 
 class TestBySpeaker:

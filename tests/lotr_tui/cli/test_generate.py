@@ -8,6 +8,7 @@ import pytest
 from engine.generation.prompt import encode_prompt
 from engine.generation.settings import SamplerSettings
 from lotr_tui.cli.generate_console import generate_on_console
+from lotr_tui.session import settings
 from lotr_tui.session.session_model import SessionModel
 from tests.support.commands import json_output
 from tests.support.files import KNOWN_WORDS
@@ -30,6 +31,13 @@ def test_only_the_text_is_on_stdout(generate):
     assert 1 <= len(done.stdout.split()) <= 30
     assert set(done.stdout.split()) <= set(KNOWN_WORDS)
     assert done.stderr.startswith("seed 3 · temperature 0.80")
+
+
+def test_settings_that_are_not_given_are_those_of_a_new_session(generate, monkeypatch):
+    monkeypatch.setattr(settings, "DEFAULT_SAMPLER", SamplerSettings(temperature=0.5, min_p=0.25, max_tokens=3))
+    done = generate("the road", "--min-p", "0")
+    assert "temperature 0.50 · " in done.stderr
+    assert len(done.stdout.split()) <= 3
 
 
 def test_bundled_model_is_found_from_any_folder(lotr):

@@ -33,7 +33,7 @@ def test_help_has_no_types_of_python_and_fits_80_columns(command, name):
     lines = done.stdout.splitlines()
     assert lines[0].startswith(" ".join(["Usage: lotr-tui", *name, "[OPTIONS]"]))
     assert max(map(len, lines)) <= 80
-    assert not re.search(r"<(bool|str|int|float|path)|range|\[\[|\{|TEXT\b|INTEGER|PATH\b", done.stdout)
+    assert not re.search(r"<(bool|str|int|float|path)|\brange\b|\[\[|\{|TEXT\b|INTEGER|PATH\b", done.stdout)
     assert "--help" in done.stdout
 
 
