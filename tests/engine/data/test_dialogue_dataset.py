@@ -1,7 +1,8 @@
-"""Dialogue mode: the cast, and the sequence of speakers, texts and `<eos>`."""
+"""Dialogue mode: the cast, and the script of each split."""
 
 import csv
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -11,11 +12,10 @@ from engine.config import DataConfig
 from engine.data.dataset import load_dataset, summarize_dataset
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import EOS_ID
-from engine.errors import CorpusError
+from engine.errors import ConfigError, CorpusError
 
 Row = tuple[str, str, str]
 """Speaker, text and film of a row."""
-TOKENIZERS = ["words", "whitespace", "characters", "bpe"]
 FILES = ("corpus", "valid_corpus", "test_corpus")
 OTHER = [("SAM", "go on", "One"), ("FRODO", "no", "One")]
 
@@ -31,47 +31,37 @@ def load(folder, train, valid=OTHER, test=OTHER, earlier=None, **values):
     splits = zip(FILES, (train, valid, test), strict=True)
     paths = {name: write_rows(folder / f"{name}.csv", rows) for name, rows in splits}
     defaults = {"mode": "dialogue", "min_characters": -1, "min_count": 1, "min_speaker_lines": 1}
-    return load_dataset(DataConfig(**{**paths, **defaults, **values}), earlier)
-
-
-def decode(dataset, ids):
-    """Return the text of tokens one by one: a speaker as "NAME:", the end of a line as "/"."""
-    names = {EOS_ID: "/"} | {dataset.tokenizer.speaker_id(name): f"{name}:" for name in dataset.tokenizer.cast}
-    return " ".join(names.get(id, dataset.tokenizer.tokens[id]) for id in ids.tolist())
+    config = DataConfig(**{**paths, **defaults, "tokenizer": "bpe", "vocabulary_size": 300, **values})
+    return load_dataset(config, earlier)
 
 
 SCENES: list[Row] = [
     ("Sam", "Go on, now.", "One"),
     ("FRODO ", "No!", "One"),
-    ("SAM (V.O.)", "Go on", "Two"),
+    ("SAM (V.O.)", "Go  on", "Two"),
     ("Merry", "On.", "Two"),
 ]
 
 
-class TestSequence:
-    def test_a_hand_worked_dialogue(self, tmp_path):
-        dataset = load(tmp_path, SCENES)
-        words = dataset.tokenizer
-        assert words.cast == ("SAM", "FRODO", "MERRY", SOMEONE)
-        assert words.tokens == ("<unk>", "<eos>", "go", "on", "now", "no", "SAM: ", "FRODO: ", "MERRY: ", "SOMEONE: ")
-        #                                  Sam: go on now /, Frodo: no /, (scene) / Sam: go on /, Merry: on /
-        assert dataset.train.tolist() == [6, 2, 3, 4, 1, 7, 5, 1, 1, 6, 2, 3, 1, 8, 3, 1]
-        assert words.decode(dataset.train) == "SAM: go on now\nFRODO: no\n\nSAM: go on\nMERRY: on\n"
-        assert dataset.train_scene_offsets.tolist() == [0, 8, 16]
-        assert dataset.train_lines.offsets.tolist() == [0, 5, 8, 13, 16]
-        assert [words.decode(line) for line in dataset.train_lines] == ["go on now", "no", "go on", "on"]
-        assert dataset.valid.tolist() == [6, 2, 3, 1, 7, 5, 1]
+@pytest.mark.parametrize("name", ["characters", "bpe"])
+def test_a_split_is_a_script_which_eos_ends(tmp_path, name):
+    dataset = load(tmp_path, SCENES, tokenizer=name)
+    decode = dataset.tokenizer.decode
+    assert decode(dataset.train) == "Sam: Go on, now.\nFrodo: No!\n\nSam: Go on\nMerry: On.\n\n"
+    assert decode(dataset.valid) == "Sam: go on\nFrodo: no\n\n"
+    assert [split.tolist().count(EOS_ID) for split in (dataset.train, dataset.valid, dataset.test)] == [1, 1, 1]
+    assert dataset.train[-1] == EOS_ID
+    scenes = [dataset.train[start:end] for start, end in pairwise(dataset.train_scene_offsets)]
+    assert list(map(decode, scenes)) == ["Sam: Go on, now.\nFrodo: No!\n", "\nSam: Go on\nMerry: On.\n"]
+    assert list(map(decode, dataset.train_lines)) == ["Sam: Go on, now.", "Frodo: No!", "Sam: Go on", "Merry: On."]
+    said = dataset.train[dataset.scored_mask(dataset.train)]
+    assert decode(said) == " Go on, now.\n No!\n Go on\n On.\n"
 
-    @pytest.mark.parametrize("tokenizer", TOKENIZERS)
-    def test_the_decoded_split_is_the_script(self, tmp_path, tokenizer):
-        dataset = load(tmp_path, SCENES, tokenizer=tokenizer, vocabulary_size=300)
-        script = "SAM: Go on, now.\nFRODO: No!\n\nSAM: Go on\nMERRY: On.\n"
-        shown = dataset.tokenizer.decode(dataset.train)
-        if tokenizer == "words":
-            assert shown == "SAM: go on now\nFRODO: no\n\nSAM: go on\nMERRY: on\n"
-        else:
-            assert shown == script
-        assert "".join(dataset.tokenizer.pieces(dataset.train)) == shown
+
+def test_a_vocabulary_that_cannot_spell_a_script_is_refused(tmp_path):
+    for tokenizer in ("words", "whitespace"):
+        with pytest.raises(ConfigError, match=f"^mode=dialogue .* tokenizer={tokenizer} cannot spell; use --tokenizer"):
+            load_dataset(DataConfig(mode="dialogue", tokenizer=tokenizer))
 
 
 NAMES = ["SAM", "FRODO", "Merry (V.O.)", ""]
@@ -79,24 +69,23 @@ TEXTS = st.lists(st.sampled_from(["go", "on", "no", "now", "ring", "é"]), max_s
 ROWS = st.lists(st.tuples(st.sampled_from(NAMES), TEXTS, st.sampled_from("AB")), max_size=40)
 
 
-def encode_naively(rows, cast_names, max_lines):
-    """Return the script of a split, row by row, in the form of `decode`, given names that are canonical."""
-    words: list[str] = []
-    film_before, length = "", 0
-    is_first, pending_scene = True, False
+def naive_script(rows, max_lines):
+    """Return the script of a split, row by row, given names that are canonical."""
+    script, film_before, length = "", "", 0
+    pending_scene = False
     for speaker, text, film in rows:
+        is_other_film = film != film_before and bool(film_before)
+        film_before = film
         if not text:
-            pending_scene |= film != film_before and bool(film_before)
-            film_before = film
+            pending_scene |= is_other_film
             continue
-        if (film_before and film != film_before) or pending_scene or length == max_lines:
-            words += [] if is_first else ["/"]
+        if is_other_film or pending_scene or length == max_lines:
+            script += "\n" if script else ""
             length = 0
-        film_before, pending_scene = film, False
-        words += [f"{speaker if speaker in cast_names else SOMEONE}:", *text.split(), "/"]
+        pending_scene = False
+        script += f"{speaker.title() or 'Someone'}: {text}\n"
         length += 1
-        is_first = False
-    return " ".join(words)
+    return script
 
 
 @settings(max_examples=40)
@@ -105,55 +94,51 @@ def test_any_dialogue_is_encoded_as_a_naive_writer_does(tmp_path_factory, rows, 
     rows = [("SAM", "go", "A")] * min_lines + rows
     plain = [(name.removesuffix(" (V.O.)").upper(), text, film) for name, text, film in rows]
     counts = Counter(name for name, text, _ in plain if text and name)
-    options = {"tokenizer": "whitespace", "scene_lines": max_lines, "min_speaker_lines": min_lines}
-    dataset = load(tmp_path_factory.mktemp("dialogue"), rows, **options)
-    names = dataset.tokenizer.cast
+    options = {"scene_lines": max_lines, "min_speaker_lines": min_lines, "min_count": 1}
+    dataset = load(tmp_path_factory.mktemp("dialogue"), rows, tokenizer="characters", **options)
+    names = dataset.cast
     assert set(names) == {*(name for name, count in counts.items() if count >= min_lines), SOMEONE}
     assert [counts[name] for name in names[:-1]] == sorted((counts[name] for name in names[:-1]), reverse=True)
-    script = encode_naively(plain, names, max_lines)
-    assert decode(dataset, dataset.train) == script
-    assert script.count("/ /") == len(dataset.train_scene_offsets) - 2
-    for start, end in zip(dataset.train_scene_offsets, dataset.train_scene_offsets[1:], strict=False):
-        assert (dataset.train[start] == EOS_ID) == (start > 0)
-        assert dataset.train[end - 1] == EOS_ID
-    texts = [dataset.tokenizer.decode(ids) for ids in dataset.train_lines]
-    assert texts == [line.text for line in dataset.train_source_lines] == [text for _, text, _ in rows if text]
+    script = naive_script(plain, max_lines)
+    assert dataset.tokenizer.decode(dataset.train[:-1]) == script
+    assert script.count("\n\n") == len(dataset.train_scene_offsets) - 2
+    for start, end in pairwise(dataset.train_scene_offsets):
+        scene = dataset.tokenizer.decode(dataset.train[start:end])
+        assert scene.startswith("\n") == (start > 0)
+        assert "\n\n" not in scene
+        assert scene.endswith("\n")
+    lines = [dataset.tokenizer.decode(ids) for ids in dataset.train_lines]
+    assert lines == list(filter(None, script.split("\n")))
+    assert [line.text for line in dataset.train_source_lines] == [text for _, text, _ in rows if text]
 
 
-def test_the_film_dialogues_have_their_lines_words_and_cast(lotr_csv):
-    dataset = load_dataset(DataConfig(str(lotr_csv), mode="dialogue", split="scenes", min_characters=-1))
-    summary = summarize_dataset(dataset)
-    assert sum(part.num_tokens for part in summary.splits.values()) == summary.num_tokens == 25_242
+def test_the_film_dialogues_have_their_lines_and_cast(lotr_csv):
+    config = DataConfig(str(lotr_csv), mode="dialogue", tokenizer="bpe", split="scenes", min_characters=-1)
+    summary = summarize_dataset(load_dataset(config))
     assert [part.num_lines for part in summary.splits.values()] == [1903, 240, 240]
     assert len(summary.cast) == 28
-    assert dataset.tokenizer.cast[:3] == ("FRODO", "GANDALF", "SAM")
+    assert summary.cast[:3] == ("FRODO", "GANDALF", "SAM")
 
 
 class TestCast:
     def test_equally_frequent_speakers_are_in_file_order(self, tmp_path):
         rows = [(name, "go", "One") for name in ("PIPPIN", "MERRY", "BILBO", "MERRY", "BILBO")]
-        assert load(tmp_path, rows).tokenizer.cast == ("MERRY", "BILBO", "PIPPIN", SOMEONE)
+        assert load(tmp_path, rows).cast == ("MERRY", "BILBO", "PIPPIN", SOMEONE)
 
-    def test_only_the_training_split_counts(self, tmp_path):
+    def test_only_the_training_split_counts_and_others_keep_their_names(self, tmp_path):
         dataset = load(tmp_path, SCENES, valid=[("BILBO", "go", "One")] * 9)
-        assert "BILBO" not in dataset.tokenizer.cast
-        assert decode(dataset, dataset.valid[:3]) == "SOMEONE: go /"
+        assert "BILBO" not in dataset.cast
+        assert dataset.tokenizer.decode(dataset.valid).startswith("Bilbo: go\n")
 
-    @pytest.mark.parametrize("tokenizer", TOKENIZERS)
-    def test_the_cast_of_an_earlier_run_is_kept(self, tmp_path, tokenizer):
-        values = {"tokenizer": tokenizer, "vocabulary_size": 300}
-        first = load(tmp_path, SCENES, **values).tokenizer
-        earlier = first.with_cast(["GOLLUM", "SA M", SOMEONE])
-        again = load(tmp_path, SCENES, earlier=earlier, min_speaker_lines=50, **values)
-        assert again.tokenizer == earlier
-        assert decode(again, again.train).startswith("SA M: ")
-        assert again.tokenizer.speaker_id("GOLLUM") not in again.train
-        with pytest.raises(CorpusError, match="no speaker has 50 lines"):
-            load(tmp_path, SCENES, earlier=first.with_cast(()), min_speaker_lines=50, **values)
+    def test_the_vocabulary_of_an_earlier_run_is_kept(self, tmp_path):
+        first = load(tmp_path, SCENES)
+        again = load(tmp_path, OTHER * 3, earlier=first.tokenizer)
+        assert again.tokenizer == first.tokenizer
+        assert again.cast == ("SAM", "FRODO", SOMEONE)
 
     def test_too_large_a_cast_is_refused_with_the_remedy(self, tmp_path):
         rows = [(f"SOLDIER {number}", "go on", "One") for number in range(10_000)]
-        message = "has 10,001 speakers .* a model has 10,000 at most; raise --set min_speaker_lines=N"
+        message = "has 10,000 speakers .* a cast has 9,999 at most; raise --set min_speaker_lines=N"
         with pytest.raises(CorpusError, match=message):
             load(tmp_path, rows)
 
@@ -180,5 +165,5 @@ def test_a_table_without_speakers_is_refused_with_the_remedy(tmp_path, columns, 
     path = write_rows(tmp_path / "a.csv", rows, (*columns, "movie"))
     values = {"speaker_column": speaker_column, "min_characters": -1}
     with pytest.raises(CorpusError, match=message):
-        load_dataset(DataConfig(path, mode="dialogue", **values))
+        load_dataset(DataConfig(path, mode="dialogue", tokenizer="bpe", **values))
     load_dataset(DataConfig(path, mode="line", min_count=1, **values))

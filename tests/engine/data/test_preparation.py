@@ -54,7 +54,7 @@ def cache_entries():
     return sorted(folder.iterdir()) if folder.exists() else []
 
 
-@pytest.mark.parametrize(("mode", "tokenizer"), [("line", "words"), ("stream", "characters"), ("dialogue", "words")])
+@pytest.mark.parametrize(("mode", "tokenizer"), [("line", "words"), ("stream", "characters"), ("dialogue", "bpe")])
 def test_a_cached_dataset_equals_one_in_memory_and_is_reused(small_csv, mode, tokenizer, request):
     config = DataConfig(str(small_csv), mode=mode, tokenizer=tokenizer, scene_lines=7)
     in_memory = dataset_content(load_dataset(config))
@@ -65,12 +65,12 @@ def test_a_cached_dataset_equals_one_in_memory_and_is_reused(small_csv, mode, to
         assert len(cache_entries()) == 1
 
 
-def test_a_changed_file_setting_or_cast_has_its_own_cache_entry(corpus):
-    config = DataConfig(str(corpus), mode="dialogue")
+def test_a_changed_file_setting_or_vocabulary_has_its_own_cache_entry(corpus):
+    config = DataConfig(str(corpus), mode="dialogue", tokenizer="bpe", vocabulary_size=300)
     before, times = load_dataset(config), corpus.stat()
-    assert len(load_dataset(replace(config, min_count=40)).tokenizer) < len(before.tokenizer)
-    earlier = before.tokenizer.with_cast(("SPEAKER0", "SOMEONE"))
-    assert load_dataset(config, earlier).tokenizer == earlier
+    larger = load_dataset(replace(config, vocabulary_size=320)).tokenizer
+    assert len(larger) > len(before.tokenizer)
+    assert load_dataset(config, larger).tokenizer == larger
     word = before.corpus.lines[0].text.split()[0]
     corpus.write_bytes(corpus.read_bytes().replace(word.encode(), word[::-1].encode(), 1))
     os.utime(corpus, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -107,7 +107,7 @@ DAMAGES = {
     "missing file": lambda folder: (folder / "text").unlink(),
     "no JSON": lambda folder: (folder / "metadata.json").write_bytes(b"{"),
     "gigabytes": lambda folder: write_sparse_file(folder / "metadata.json"),
-    "no vocabulary": lambda folder: (folder / "vocabulary.json").write_bytes(b'["\\u001b"]'),
+    "no vocabulary": lambda folder: (folder / "tokenizer.json").write_bytes(b"{}"),
     "id": set_element("ids", np.int32, 1_000_000, 3),
     "line index": set_element("split_indices", np.int32, 10**6),
     "line offset": set_element("train_line_offsets", np.int64, -(2**40)),
@@ -119,7 +119,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_entry_is_rebuilt(corpus, damage):
-    config = DataConfig(str(corpus), mode="dialogue")
+    config = DataConfig(str(corpus), mode="dialogue", tokenizer="bpe", vocabulary_size=300)
     before = dataset_content(load_dataset(config))
     (folder,) = cache_entries()
     intact = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -6,7 +6,6 @@ import pytest
 
 from engine.data.tokenizers.loading import CAST_FILE
 from engine.errors import InvalidInputError, RunError
-from engine.models.cache import NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.runs.compact import write_compact_copy
 from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
@@ -23,11 +22,9 @@ def test_a_played_model_has_all_parts(run):
     loaded = load_model(run)
     model = loaded.model
     assert isinstance(model, DialogueModel)
-    assert model.tokenizer.cast == RUN_CAST
-    assert isinstance(model.model, NeuralCache)
-    assert model.model.model is loaded.decoder
+    assert model.cast == loaded.cast == RUN_CAST
+    assert model.model is loaded.decoder
     assert model.turn_model is not None
-    assert model.speaker_words is not None
     assert model.text_model is not None
 
 
@@ -35,7 +32,7 @@ def test_a_compact_copy_has_the_same_parts(run, tmp_path):
     write_compact_copy(run, tmp_path / "copy", "int8")
     original, copy = (load_model(path).model for path in (run, tmp_path / "copy"))
     assert copy.turn_model == original.turn_model
-    assert copy.speaker_words == original.speaker_words
+    assert copy.cast == original.cast
     assert copy.text_model == original.text_model
     assert copy.tokenizer == original.tokenizer
 
@@ -60,13 +57,12 @@ DAMAGE = {
     (CAST_FILE, "another version"): changed("version", 7),
     (CAST_FILE, "a name twice"): changed("cast", ["SAM", "SAM", "A", "B", "SOMEONE"]),
     (CAST_FILE, "a control character"): changed("cast", ["SAM\x1b[31m", "B", "C", "D", "SOMEONE"]),
-    (CAST_FILE, "fewer speakers than the weights"): changed("cast", ["SAM", "SOMEONE"]),
+    (CAST_FILE, "other speakers than the turn model's"): changed("cast", ["SAM", "SOMEONE"]),
     (DIALOGUE_FILE, "deep"): lambda content: b"[" * 100_000,
     (DIALOGUE_FILE, "an unknown field"): changed("colour", "red"),
-    (DIALOGUE_FILE, "a weight over one"): changed("cache.weight", 1.5),
-    (DIALOGUE_FILE, "a turn model of other speakers"): changed("turn_model.cast", ["A", "B", "C", "D", "E"]),
-    (DIALOGUE_FILE, "a negative count"): changed("speaker_words.counts", [[[3, -1]]] * 5),
-    (DIALOGUE_FILE, "a token beyond the vocabulary"): changed("speaker_words.counts", [[[10**6, 1]]] * 5),
+    (DIALOGUE_FILE, "a turn model of other speakers"): changed("cast", ["A", "B", "C", "D", "E"]),
+    (DIALOGUE_FILE, "a negative count"): changed("lines", [3, 4, 5, -1, 2]),
+    (DIALOGUE_FILE, "a speaker beyond the cast"): changed("successions", [[9, 0, 1]]),
 }
 
 

@@ -1,26 +1,20 @@
 """Transformer runs as folders for the library transformers: the same ids, logits and texts."""
 
-from types import SimpleNamespace
-from typing import cast
-
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
 
 from engine.config import Config
-from engine.data.dataset import Dataset
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import RunError
-from engine.generation.turns import Turn, encode_turns
 from engine.models.base import iter_log_probs
 from engine.models.transformer_layout import TRANSFORMER_VALUES, transformer_weight_shapes
 from engine.runs.directory import MODEL_FILE
 from engine.runs.export_hugging_face import export_hugging_face
 from engine.runs.loading import load_model
 from engine.runs.locked_run import create_run
-from engine.training.dialogue_parts import fit_dialogue_parts
 from tests.support.files import write_run
 from tests.support.open_models import LINES, bpe_tokenizer, character_tokenizer
 
@@ -32,7 +26,6 @@ TOKENIZERS = {
     "characters": character_tokenizer(),
     "words": WordTokenizer(("<unk>", "<eos>", *WORDS)),
     "whitespace": WordTokenizer(("<unk>", "<eos>", "Where", "old", "lamp"), "whitespace"),
-    "dialogue": bpe_tokenizer().with_cast(["FRODO", "SOMEONE"]),
 }
 VALUES = {
     **TRANSFORMER_VALUES,
@@ -47,14 +40,8 @@ VALUES = {
 
 def write_transformer_run(path, tokenizer):
     """Write a run of a Transformer with random weights, and return its directory."""
-    mode = "dialogue" if tokenizer.cast else "line"
-    config = Config("gpt-tiny").with_values(**VALUES, tokenizer=tokenizer.name, mode=mode)
-    files = {}
-    if tokenizer.cast:
-        turns = [Turn("FRODO", LINES[0]), Turn("SOMEONE", LINES[1])]
-        train = np.array(encode_turns(tokenizer, turns), np.int32)
-        files = fit_dialogue_parts(cast(Dataset, SimpleNamespace(tokenizer=tokenizer, train=train)))
-    create_run(config, tokenizer, path.name, path.parent, dialogue_files=files).lock.release()
+    config = Config("gpt-tiny").with_values(**VALUES, tokenizer=tokenizer.name)
+    create_run(config, tokenizer, path.name, path.parent).lock.release()
     rng = np.random.default_rng(len(tokenizer))
     shapes = transformer_weight_shapes(config.model, len(tokenizer))
     save_file({name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}, path / MODEL_FILE)

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save, save_file
 from safetensors.torch import save_file as save_torch
 
 from engine.data.tokenizers.characters import CharacterTokenizer
-from engine.data.tokenizers.loading import CAST_FILE, VOCABULARY_FILE
+from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.errors import ConfigError, CorpusError, InvalidInputError, RunError
 from engine.runs.combine import load_run_dataset
 from engine.runs.compact import write_compact_copy
@@ -32,7 +32,6 @@ from engine.runs.locked_run import create_run, reopen_run
 from engine.runs.summary import list_runs, summarize_run
 from engine.storage.tensor_file import read_weights
 from tests.support.files import write_run, write_sparse_file
-from tests.support.models import random_weights
 from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, record_run
 
 
@@ -232,17 +231,10 @@ def test_initial_weights_are_read_back_and_missing_ones_named(tmp_path):
 
 
 @pytest.mark.parametrize("tokenizer", [VOCABULARY, CharacterTokenizer("éû")])
-def test_a_tokenizer_with_its_cast_is_read_from_its_files(tmp_path, tokenizer):
-    tokenizer = tokenizer.with_cast(("FRODO", "SAM"))
-    config = CONFIG.with_values(mode="dialogue", tokenizer=tokenizer.name)
+def test_a_tokenizer_is_read_from_its_file(tmp_path, tokenizer):
+    config = CONFIG.with_values(mode="stream", tokenizer=tokenizer.name)
     path = create_run(config, tokenizer, "r", tmp_path).path
     assert read_config_and_tokenizer(path) == (config, tokenizer)
-    save_file(random_weights(config.model, tokenizer), path / MODEL_FILE)
-    with pytest.raises(RunError, match=r"dialogue\.json is missing"):
-        load_model(path)
-    (path / CAST_FILE).write_text("{}")
-    with pytest.raises(RunError, match=f"^{re.escape(str(path / CAST_FILE))} is not the cast of a run"):
-        read_config_and_tokenizer(path)
 
 
 def test_a_run_without_metrics_is_loaded(path):

@@ -20,13 +20,12 @@ TOKENIZERS: dict[str, Tokenizer] = {
     "words": WordTokenizer(("<unk>", "<eos>", *WORDS)),
     "whitespace": WordTokenizer(("<unk>", "<eos>", *NON_SPACES), "whitespace"),
 }
-TOKENIZERS |= {f"{name}, dialogue": tokenizer.with_cast(["SAM", "O"]) for name, tokenizer in TOKENIZERS.items()}
 CONVERTED = {name: to_hugging_face(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 
 characters = st.characters(exclude_categories=("Cs",))
 """All characters but lone surrogates, which Hugging Face's tokenizers refuse."""
 SPACES = [" ", "  ", "\n", "\t", "\u00ad", "\0", "\u2028", "Ġ"]
-parts = st.sampled_from([*NON_SPACES, *LINES, *SPACES, "<eos>", "<unk>", "<0x61>", "SAM: ", "O: "])
+parts = st.sampled_from([*NON_SPACES, *LINES, *SPACES, "<eos>", "<unk>", "<0x61>"])
 texts = st.lists(st.one_of(parts, st.text(characters, max_size=4))).map("".join)
 
 
@@ -64,8 +63,6 @@ def test_every_token_has_its_id(name):
     if not tokenizer.is_open:
         assert converted.id_to_token(UNK_ID) == "<unk>"
         assert [converted.id_to_token(id) for id in range(len(tokenizer))] == list(tokenizer.tokens)
-    for speaker in tokenizer.cast:
-        assert converted.token_to_id(f"{speaker}: ") == tokenizer.speaker_id(speaker)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -74,12 +71,9 @@ def test_special_tokens_are_read_in_a_text_where_they_are_asked_for(name):
     converted = HuggingFaceTokenizer.from_str(CONVERTED[name].to_str())  # which does not store encode_special_tokens
     expected = [EOS_ID, *tokenizer.encode("the").tolist(), EOS_ID]
     assert converted.encode("<eos>the<eos>", add_special_tokens=False).ids == expected
-    if tokenizer.cast:
-        expected = [tokenizer.speaker_id("SAM"), *tokenizer.encode("the ring").tolist(), EOS_ID]
-        assert converted.encode("SAM: the ring<eos>", add_special_tokens=False).ids == expected
 
 
-@pytest.mark.parametrize("name", ["bpe", "characters", "bpe, dialogue", "characters, dialogue"])
+@pytest.mark.parametrize("name", ["bpe", "characters"])
 @settings(max_examples=40)
 @given(text=texts)
 def test_the_ids_of_an_open_vocabulary_are_decoded_to_the_text(name, text):
