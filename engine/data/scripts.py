@@ -15,7 +15,8 @@ from itertools import chain, islice
 from typing import Literal, NamedTuple, get_args
 
 from engine.data.file_scan import MAX_LINE_CHARACTERS
-from engine.data.speakers import SMALL_WORDS, normalize_speaker
+from engine.data.script_form import Turn
+from engine.data.speakers import SMALL_WORDS, SOMEONE, normalize_speaker
 from engine.errors import CorpusError
 
 SAMPLE_LINES = 2_000
@@ -181,6 +182,22 @@ def read_utterances(lines: Iterator[str], source: str) -> Iterator[Utterance]:
         gap, is_start = 0, False
     if parts:
         yield Utterance(" ".join(parts), speaker, section)
+
+
+def read_scenes(script: str, source: str) -> list[list[Turn]]:
+    """Return the scenes of a script in any style, with canonical names; lines before the first name are SOMEONE's.
+
+    Raises:
+        CorpusError: If the script names no speakers. The message names its `source`.
+    """
+    scenes: list[list[Turn]] = []
+    last_section = -1
+    for utterance in read_utterances(iter(script.splitlines()), source):
+        if utterance.section != last_section:
+            scenes.append([])
+        last_section = utterance.section
+        scenes[-1].append(Turn(normalize_speaker(utterance.speaker).name or SOMEONE, utterance.text))
+    return scenes
 
 
 def _is_as_strict(case: NameCase, limit: NameCase) -> bool:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from engine.analysis.bits_per_character import EncodedText, TextForm, convert_text, native_form, written_text
 from engine.data.file_scan import MAX_LINE_CHARACTERS, normalize_line_ends, read_whole_text
+from engine.data.script_form import script_text
+from engine.data.scripts import read_scenes
 from engine.errors import CorpusError
 from engine.runs.combine import ModelCombiner
 from lotr_tui.cli.standard_input import read_standard_input
@@ -37,9 +39,13 @@ class TextSource:
     def original(self, combiner: ModelCombiner) -> str:
         """Return the text as written; a split comes from the data of the first run of `combiner`.
 
+        Another text for a run in dialogue mode becomes a script in the form that the run reads.
+
         Raises:
-            CorpusError: If the data of the run cannot be read or has changed.
+            CorpusError: If the data of the run cannot be read or has changed, or a script names no speakers.
         """
+        if self.path is not None and combiner.runs[0].config.data.mode == "dialogue":
+            return script_text(read_scenes(self.content, self.path))
         if self.path is not None:
             return self.content
         return written_text(combiner.dataset, self.split)

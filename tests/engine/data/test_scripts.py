@@ -12,7 +12,8 @@ from engine.data.build import read_corpus
 from engine.data.corpus import read_script
 from engine.data.lines import Line
 from engine.data.scenes import SceneRules
-from engine.data.scripts import split_name
+from engine.data.script_form import Turn
+from engine.data.scripts import read_scenes, split_name
 from engine.errors import CorpusError
 
 
@@ -155,3 +156,15 @@ class TestRealScripts:
         corpus = read_corpus(config)
         assert len(corpus.lines) > 7000
         assert corpus.lines == expected
+
+
+def test_scenes_of_a_script_have_canonical_names():
+    script = "(dawn)\n\nGANDALF (V.O.): You shall\n  not pass!\nSam: Oh: no\n\nGANDALF: Go\n"
+    someone = [[Turn("SOMEONE", "(dawn)")]]
+    assert read_scenes(script, "a script") == [
+        *someone,
+        [Turn("GANDALF", "You shall not pass!"), Turn("SAM", "Oh: no")],
+        [Turn("GANDALF", "Go")],
+    ]
+    with pytest.raises(CorpusError, match=r"^a script has no speakers"):
+        read_scenes("It was a dark night.", "a script")
