@@ -2,15 +2,20 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import msgspec
 
+from engine.data.arrays import Float32Array
 from engine.models.base import LanguageModel
 
 StopReason = Literal["done", "stopped", "detached", "patience", "pruned"]
 """Reason for the end of a training; "pruned" is the decision of a hyperparameter search."""
+
+NOT_RECORDED = ("model", "adapter")
+"""Fields of events that records leave out."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Started:
     their line ends. 0 if they were not counted."""
     valid_untokenized_bits: float = 0.0
     """Bits for what the tokens of the validation split leave out, such as the spelling of unknown words."""
+    base: str = ""
+    """Model by others that the training starts from, which was pre-trained on other text; empty for none."""
 
     def bits_per_character(self, valid_perplexity: float) -> float:
         """Return the bits per character that belong to a perplexity on the validation split; NaN if not known."""
@@ -84,6 +91,8 @@ class Evaluated:
     seconds: float
     model: LanguageModel | None = field(default=None, repr=False, compare=False)
     """Snapshot of the model that was evaluated; not recorded."""
+    adapter: Mapping[str, Float32Array] | None = field(default=None, repr=False, compare=False)
+    """Low-rank matrices of `model`, if it is an adapted one; not recorded."""
     notebook_perplexity: float = math.nan
     """Perplexity by the notebook's formula; NaN unless `validation_metric` is "notebook"."""
 
@@ -212,7 +221,7 @@ def event_to_dict(event: TrainingEvent) -> dict[str, Any]:
 
     Numbers that are not finite become null.
     """
-    values = {item.name: getattr(event, item.name) for item in fields(event) if item.name != "model"}
+    values = {item.name: getattr(event, item.name) for item in fields(event) if item.name not in NOT_RECORDED}
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
     return {"event": event_name(type(event)), **finite}
 
@@ -225,7 +234,7 @@ def event_from_dict(row: dict[str, Any]) -> RecordedEvent | None:
     event_type = _EVENT_TYPES.get(str(row.get("event")))
     if event_type is None:
         return None
-    values = {name: math.nan if value is None else value for name, value in row.items() if name != "model"}
+    values = {name: math.nan if value is None else value for name, value in row.items() if name not in NOT_RECORDED}
     try:
         return msgspec.convert(values, event_type)
     except msgspec.ValidationError:

@@ -74,6 +74,20 @@ PRESETS: dict[str, Config] = {
             init=BASE, epochs=10, bptt=40, lr=0.001, weight_decay=0.05, ema_decay=0.99, patience=4,
         ),
     ),
+    # Low-rank changes of a pre-trained model, for `--init smollm2`; sizes and tokenizer are those of that model.
+    "lora": Config(
+        "lora",
+        data=DataConfig(tokenizer="pretrained", mode="stream", split="scenes", min_characters=-1),
+        model=ModelConfig(
+            architecture="transformer", lora_rank=32, lora_alpha=64.0, lora_dropout=0.1,
+            embedding_dropout=0.0, input_dropout=0.0, hidden_dropout=0.0, output_dropout=0.0, weight_drop=0.0,
+            subword_embeddings=False, unigram_bias=False,
+        ),
+        training=TrainingConfig(
+            epochs=3, batch_size=8, bptt=256, shuffle_lines=False, lr=8e-4, warmup_fraction=0.1, weight_decay=0.01,
+            beta2=0.95, averaging="none", name_weight=0.0, checkpoint_seconds=60.0,
+        ),
+    ),
     # A Transformer that learns the dialogues in a minute or two; much weight decay makes up for little text.
     "gpt-tiny": Config(
         "gpt-tiny",

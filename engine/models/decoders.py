@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import Tokenizer
 from engine.models import numpy_lstm
+from engine.models.adapter import adapter_shapes
 from engine.models.numpy_decoder import NumpyDecoder
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.numpy_transformer import NumpyTransformer
@@ -17,6 +18,11 @@ def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[
     if config.architecture == "transformer":
         return transformer_weight_shapes(config, vocabulary_size)
     return numpy_lstm.weight_shapes(config, vocabulary_size)
+
+
+def trained_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of every tensor that a training changes: those of an adapter, or of the whole model."""
+    return adapter_shapes(config) if config.lora_rank else weight_shapes(config, vocabulary_size)
 
 
 def build_decoder(

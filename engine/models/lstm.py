@@ -220,6 +220,6 @@ class LSTMModel(Network):
             else:
                 parameter.copy_(torch.from_numpy(weights[name]))
 
-    def to_decoder(self, tokenizer: Tokenizer) -> NumpyLSTM:
-        """Return a copy of the model for inference in numpy; later training does not change the copy."""
-        return NumpyLSTM(self.config, tokenizer, self.export_weights())
+    def to_decoder(self, tokenizer: Tokenizer, weights: Mapping[str, Float32Array] | None = None) -> NumpyLSTM:
+        """Return the model with `weights` (see the base class) for inference in numpy."""
+        return NumpyLSTM(self.config, tokenizer, self.export_weights() if weights is None else weights)

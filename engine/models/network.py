@@ -15,6 +15,7 @@ from engine.models.base import SequenceOutput
 from engine.models.numpy_decoder import NumpyDecoder
 from engine.models.punctuation_softmax import PunctuationSoftmax
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
+from engine.storage.tensor_file import StoredTensor
 
 RecurrentState = Sequence[tuple[Tensor, Tensor]]
 """Hidden and cell state of every LSTM layer, each `[1, batch, hidden]`; empty for a Transformer."""
@@ -42,6 +43,8 @@ class Network(nn.Module, ABC):
     """
 
     config: ModelConfig
+    base: Mapping[str, StoredTensor] | None = None
+    """Frozen weights that an adapter changes; None if all weights are trained."""
     punctuation_softmax: PunctuationSoftmax | None
     """Output layer that also learns punctuation; None if the model has none."""
 
@@ -97,15 +100,18 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def export_weights(self) -> dict[str, Float32Array]:
-        """Return copies of all tensors by name, as a decoder and `model.safetensors` store them."""
+        """Return copies of all trained tensors by name, as `trained_shapes` lists them."""
 
     @abstractmethod
     def load_weights(self, weights: Mapping[str, Float32Array]) -> None:
         """Copy the tensors that `export_weights` returned into this model."""
 
     @abstractmethod
-    def to_decoder(self, tokenizer: Tokenizer) -> NumpyDecoder:
-        """Return a copy of the model for inference in numpy; later training does not change the copy."""
+    def to_decoder(self, tokenizer: Tokenizer, weights: Mapping[str, Float32Array] | None = None) -> NumpyDecoder:
+        """Return the model for inference in numpy; later training does not change it.
+
+        `weights` are what `export_weights` returned, or None for the current ones.
+        """
 
     @property
     def device(self) -> torch.device:

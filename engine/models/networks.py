@@ -9,16 +9,23 @@ from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset
 from engine.models.lstm import LSTMModel
 from engine.models.network import Network
+from engine.models.pretrained.base import Base
 from engine.models.subword_embeddings import build_subword_matrix
 from engine.models.transformer import TransformerModel
+from engine.storage.tensor_file import to_float32
 
 
 def build_network(
-    config: Config, dataset: Dataset, initial_weights: Mapping[str, Float32Array] | None = None
+    config: Config,
+    dataset: Dataset,
+    initial_weights: Mapping[str, Float32Array] | None = None,
+    base: Base | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Network:
     """Build the configured network for the vocabulary of `dataset`.
 
-    The weights are drawn from the configured seed, unless there are `initial_weights`.
+    The weights are drawn from the configured seed, unless there are `initial_weights`. An adapter changes the
+    pre-trained model `base`, which is stored and multiplied in `dtype`; without one, all weights of `base` are trained.
 
     Raises:
         ConfigError: If the sizes of a Transformer do not fit together.
@@ -27,7 +34,11 @@ def build_network(
     generator = torch.Generator().manual_seed(config.training.seed)
     network: Network
     if config.model.architecture == "transformer":
-        network = TransformerModel(config.model, len(tokenizer), generator)
+        frozen = base.weights if base is not None and config.model.lora_rank else None
+        network = TransformerModel(config.model, len(tokenizer), generator, frozen, dtype)
+        network.start_id = tokenizer.start_id
+        if base is not None and frozen is None and initial_weights is None:
+            initial_weights = {name: to_float32(tensor) for name, tensor in base.weights.items()}
     else:
         subwords = build_subword_matrix(tokenizer) if config.model.subword_embeddings else None
         network = LSTMModel(config.model, len(tokenizer), generator, subwords)

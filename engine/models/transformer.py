@@ -165,7 +165,10 @@ class TransformerModel(Network):
         angles = np.arange(config.context_size)[:, None, None] * rotary_frequencies(config)
         for name, table in (("rotation_cosine", np.cos(angles)), ("rotation_sine", np.sin(angles))):
             self.register_buffer(name, torch.from_numpy(table.astype(np.float32)), persistent=False)
+        self.start_id = EOS_ID
+        """Token before the first one of a text that is scored."""
         self.base = base
+        """Frozen weights; None if all weights are trained."""
         if base is None:
             self._init_weights(generator)
         else:
@@ -186,7 +189,7 @@ class TransformerModel(Network):
         """Replace all parameters by buffers with the tensors of `base`, and add low-rank changes."""
 
         def load(names: Iterable[str]) -> Tensor | None:
-            tensors = [torch.from_numpy(to_float32(base[name])).to(dtype) for name in names if name in base]
+            tensors = [torch.tensor(to_float32(base[name]), dtype=dtype) for name in names if name in base]
             return torch.cat(tensors) if tensors else None
 
         for path, module in list(self.named_modules()):
@@ -270,7 +273,7 @@ class TransformerModel(Network):
         """
         context = self.config.context_size
         num_reread = num_kept_tokens(context)
-        inputs = np.append(np.int32(EOS_ID), ids[:-1]).astype(np.int64)
+        inputs = np.append(np.int32(self.start_id), ids[:-1]).astype(np.int64)
         starts = [0, *range(context - num_reread, max(1, len(ids) - num_reread), context - num_reread)]
         windows_per_batch = max(1, MAX_SCORING_LOGITS // (context * self.vocabulary_size))
         groups = [starts[:1]] + [
@@ -323,15 +326,12 @@ class TransformerModel(Network):
         for name, parameter in self.named_parameters():
             parameter.copy_(torch.from_numpy(weights[_tensor_name(name)]))
 
-    def to_decoder(self, tokenizer: Tokenizer) -> NumpyTransformer:
-        """Return a copy of the model for inference in numpy; later training does not change the copy.
-
-        That of an adapted model has 8 bits.
-        """
-        weights: Mapping[str, StoredTensor] = self.export_weights()
+    def to_decoder(self, tokenizer: Tokenizer, weights: Mapping[str, Float32Array] | None = None) -> NumpyTransformer:
+        """Return the model with `weights` (see the base class) for inference in numpy; an adapted one has 8 bits."""
+        tensors: Mapping[str, StoredTensor] = self.export_weights() if weights is None else weights
         if self.base is not None:
-            weights = merge_adapter(self.config, self.base, weights, int8=True)
-        return NumpyTransformer(self.config, tokenizer, weights)
+            tensors = merge_adapter(self.config, self.base, tensors, int8=True)
+        return NumpyTransformer(self.config, tokenizer, tensors)
 
 
 def _tensor_name(parameter_name: str) -> str:

@@ -135,19 +135,22 @@ def _causal_mask(time: int, group: int, dtype: torch.dtype) -> Tensor:
     return torch.full((time, time), -torch.inf, dtype=dtype).triu_(1).repeat(group, 1)
 
 
-def linear_cross_entropy(vectors: Tensor, weight: Tensor, targets: Tensor, target_weights: Tensor) -> Tensor:
-    """Return the weighted sum of the cross-entropies of targets, without all logits in memory at once.
+def linear_cross_entropy(vectors: Tensor, weight: Tensor, targets: Tensor, target_weights: Tensor | None) -> Tensor:
+    """Return the mean cross-entropy of targets, without all logits in memory at once.
 
     Args:
-        vectors: Vectors `[rows, width]` that the targets are predicted from.
+        vectors: Vectors `[time, batch, width]` that the targets are predicted from.
         weight: Matrix `[vocabulary, width]` of the output layer.
-        targets: Token ids `[rows]`.
-        target_weights: Factors `[rows]` of the cross-entropies in the sum. Rows of weight 0 take no time.
+        targets: Token ids `[time, batch]`.
+        target_weights: Factors `[time, batch]` of the cross-entropies, or None. Targets of weight 0 take no time.
     """
-    rows = target_weights.nonzero().flatten()
+    vectors, targets = vectors.flatten(0, 1), targets.flatten()
+    factors = torch.ones(targets.shape, device=targets.device) if target_weights is None else target_weights.flatten()
+    factors = factors / targets.numel()
+    rows = factors.nonzero().flatten()
     if len(rows) < len(targets):
-        vectors, targets, target_weights = vectors[rows], targets[rows], target_weights[rows]
-    loss: Tensor = _LinearCrossEntropy.apply(vectors, weight, targets, target_weights)  # type: ignore[no-untyped-call]
+        vectors, targets, factors = vectors[rows], targets[rows], factors[rows]
+    loss: Tensor = _LinearCrossEntropy.apply(vectors, weight, targets, factors)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -155,14 +158,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Computes the gradients with the loss, so that the logits of a few rows are needed only once."""
 
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, weight: Tensor, targets: Tensor, target_weights: Tensor) -> Tensor:
+    def forward(ctx: Any, vectors: Tensor, weight: Tensor, targets: Tensor, all_factors: Tensor) -> Tensor:
         needs_vectors, needs_weight = ctx.needs_input_grad[:2]
         loss = torch.zeros((), device=vectors.device)
         grad_vectors = torch.empty_like(vectors) if needs_vectors else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         for start in range(0, len(vectors), CROSS_ENTROPY_ROWS):
             chunk = slice(start, start + CROSS_ENTROPY_ROWS)
-            classes, factors = targets[chunk, None], target_weights[chunk, None]
+            classes, factors = targets[chunk, None], all_factors[chunk, None]
             probs = torch.softmax(vectors[chunk] @ weight.t(), -1)
             picked = probs.gather(1, classes)
             loss -= (picked.float().clamp_min(1e-30).log() * factors).sum()

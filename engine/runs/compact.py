@@ -12,16 +12,34 @@ import numpy.typing as npt
 
 from engine.data.arrays import Float32Array
 from engine.errors import RunError
+from engine.models.pretrained.names import BASE_FILE
+from engine.runs.adapter_files import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
+    read_adapter,
+    read_reference,
+    serialize_adapter,
+)
 from engine.runs.dialogue_parts import DIALOGUE_FILES
-from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, SAMPLES_FILE, tokenizer_files
+from engine.runs.directory import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    SAMPLES_FILE,
+    WEIGHT_FILES,
+    read_config,
+    tokenizer_files,
+)
 from engine.runs.loading import load_model
 from engine.runs.metrics import read_rows
 from engine.runs.new_folder import check_is_new, create_folder
 from engine.storage.quantization import quantize_rows
-from engine.storage.tensor_file import SCALE_SUFFIX
+from engine.storage.tensor_file import SCALE_SUFFIX, to_float32
 
 CompactPrecision = Literal["fp16", "int8"]
 
+COPIED_FILES = (BASE_FILE, ADAPTER_CONFIG_FILE, *DIALOGUE_FILES)
+"""Files that are copied as they are, where a run has them."""
 MAX_ROWS = {"step": 200, "sampled": 50}
 """Number of rows of an event that a compact copy keeps at most; a chart has about as many columns as steps are kept."""
 
@@ -54,26 +72,29 @@ def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision)
         ConfigError: If the configuration is damaged.
     """
     check_is_new(folder)
-    loaded = load_model(run_dir)
-    tokenizer = loaded.decoder.tokenizer
-    from safetensors.numpy import save
-
-    tensors = compact_tensors(loaded.decoder.weights, precision)
+    config = read_config(run_dir)
     contents = {
-        CONFIG_FILE: loaded.config.to_json().encode(),
-        **tokenizer_files(tokenizer),
+        CONFIG_FILE: config.to_json().encode(),
         METRICS_FILE: _thin_rows(run_dir / METRICS_FILE),
         SAMPLES_FILE: _thin_rows(run_dir / SAMPLES_FILE),
-        MODEL_FILE: save(tensors, metadata={"format": "lotr-tui"}),
     }
-    if loaded.dialogue_parts is not None:
-        contents |= {name: (run_dir / name).read_bytes() for name in DIALOGUE_FILES}
+    if config.model.lora_rank:
+        weights_file, sha256 = ADAPTER_FILE, read_reference(run_dir).sha256
+        adapter = {name: to_float32(each) for name, each in read_adapter(run_dir, config.model).items()}
+        contents[weights_file] = serialize_adapter(compact_tensors(adapter, precision), sha256)
+    else:
+        from safetensors.numpy import save
+
+        weights_file, decoder = MODEL_FILE, load_model(run_dir).decoder
+        contents |= tokenizer_files(decoder.tokenizer)
+        contents[weights_file] = save(compact_tensors(decoder.weights, precision), metadata={"format": "lotr-tui"})
+    contents |= {name: file.read_bytes() for name in COPIED_FILES if (file := run_dir / name).is_file()}
     with create_folder(folder) as partial:
-        before = (run_dir / MODEL_FILE).stat().st_size
+        before = (run_dir / weights_file).stat().st_size
         for name, content in contents.items():
             (partial / name).write_bytes(content)
         shutil.copystat(run_dir / CONFIG_FILE, partial / CONFIG_FILE)  # its time is the start of the training
-    return CompactCopy(before, len(contents[MODEL_FILE]), sum(map(len, contents.values())))
+    return CompactCopy(before, len(contents[weights_file]), sum(map(len, contents.values())))
 
 
 def compact_tensors(weights: Mapping[str, Float32Array], precision: CompactPrecision) -> dict[str, npt.NDArray[Any]]:
@@ -105,7 +126,7 @@ def _thin_rows(path: Path) -> bytes:
     numbers: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         numbers.setdefault(row["event"], []).append(number)
-    models = [number for number in numbers.pop("checkpointed", []) if rows[number].get("file") == MODEL_FILE]
+    models = [number for number in numbers.pop("checkpointed", []) if rows[number].get("file") in WEIGHT_FILES]
     kept = set(models[-1:])
     for event, candidates in numbers.items():
         count = min(len(candidates), MAX_ROWS.get(event, len(candidates)))

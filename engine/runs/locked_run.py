@@ -14,7 +14,9 @@ from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import Tokenizer
 from engine.data.tokenizers.loading import TOKENIZER_FILE, VOCABULARY_FILE
 from engine.errors import RunError
+from engine.models.pretrained.names import BASE_FILE
 from engine.runs import directory
+from engine.runs.adapter_files import ADAPTER_CONFIG_FILE
 from engine.runs.dialogue_parts import DIALOGUE_FILES
 from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, INITIAL_FILE, LOCK_FILE
 from engine.runs.summary import is_finished
@@ -24,6 +26,8 @@ from engine.storage.lock import FileLock
 LOCK_ATTEMPTS = 20
 """Attempts to take a lock, which other processes hold for a moment when they check it."""
 LOCK_RETRY_INTERVAL = 0.01
+FIRST_FILES = (VOCABULARY_FILE, TOKENIZER_FILE, BASE_FILE, ADAPTER_CONFIG_FILE, *DIALOGUE_FILES, INITIAL_FILE)
+"""Files that are written before the configuration."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,12 @@ def create_run(
     name: str | None = None,
     runs_dir: Path | None = None,
     initial_weights: Mapping[str, Float32Array] | None = None,
-    dialogue_files: Mapping[str, bytes] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> LockedRun:
     """Create and lock a run directory. The default name consists of the preset and the time.
 
-    `initial_weights` are the weights that the training starts from; None for random weights. `dialogue_files` are the
-    files that `fit_dialogue_parts` returns, for a run in dialogue mode.
+    `initial_weights` are the weights that the training starts from; None for random weights, or those of a pre-trained
+    model. `files` are others by name, such as those that `fit_dialogue_parts` and `base_files` return.
 
     Raises:
         RunError: If the name is invalid or taken, or the runs folder cannot be written.
@@ -85,7 +89,7 @@ def create_run(
     # The configuration is written last, because it makes the folder a run.
     for file_name, content in directory.tokenizer_files(tokenizer).items():
         write_atomically(path / file_name, content)
-    for file_name, content in (dialogue_files or {}).items():
+    for file_name, content in (files or {}).items():
         write_atomically(path / file_name, content)
     if initial_weights is not None:
         from safetensors.numpy import save
@@ -147,7 +151,7 @@ def _is_abandoned(path: Path) -> bool:
     """Return True if a folder contains no more than `create_run` leaves behind when its process is killed."""
     if not path.is_dir():
         return False
-    names = (LOCK_FILE, VOCABULARY_FILE, TOKENIZER_FILE, *DIALOGUE_FILES, INITIAL_FILE, EPOCHS_DIR)
+    names = (LOCK_FILE, EPOCHS_DIR, *FIRST_FILES)
     return all(item.name in names or item.name.startswith(".") for item in path.iterdir())
 
 
@@ -171,10 +175,7 @@ def _acquire_run_lock(run_dir: Path) -> tuple[FileLock, int] | None:
 
 def _remove_temporary_files(run_dir: Path) -> None:
     """Remove the temporary files of a process that was killed while it wrote them."""
-    names = (
-        *(CONFIG_FILE, VOCABULARY_FILE, TOKENIZER_FILE, *DIALOGUE_FILES, INITIAL_FILE),
-        *(directory.MODEL_FILE, directory.RESUME_FILE),
-    )
+    names = (CONFIG_FILE, *FIRST_FILES, *directory.WEIGHT_FILES, directory.RESUME_FILE)
     for pattern in (*(f".{name}.*" for name in names), f"{EPOCHS_DIR}/.*.safetensors.*"):
         for temporary in run_dir.glob(pattern):
             temporary.unlink(missing_ok=True)

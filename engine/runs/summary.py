@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import InvalidInputError
+from engine.runs.adapter_files import needs_base
 from engine.runs.directory import (
     CONFIG_FILE,
     IMPORT_FILE,
     METRICS_FILE,
-    MODEL_FILE,
+    WEIGHT_FILES,
     find_run_dirs,
     is_imported,
     is_locked,
@@ -47,6 +48,8 @@ class RunSummary:
     size_bytes: int
     architecture: str
     """"lstm" or "transformer"; "?" for an imported run."""
+    pretrained_on_other_text: bool = False
+    """True if the run started from a model by others."""
 
 
 def list_runs(runs_dir: Path | None = None) -> list[RunSummary]:
@@ -85,6 +88,7 @@ def summarize_run(run_dir: Path) -> RunSummary:
         started_at=(run_dir / CONFIG_FILE).stat().st_mtime,
         size_bytes=directory_size(run_dir),
         architecture=config.model.architecture,
+        pretrained_on_other_text=needs_base(config),
     )
 
 
@@ -130,7 +134,7 @@ def saved_perplexity(rows: Iterable[Row]) -> float | None:
         event, step, perplexity = row["event"], row.get("step"), number_or_none(row.get("valid_perplexity"))
         if event == "evaluated" and isinstance(step, int):
             perplexities[step] = perplexity
-        elif event == "checkpointed" and isinstance(step, int) and row.get("file") == MODEL_FILE:
+        elif event == "checkpointed" and isinstance(step, int) and row.get("file") in WEIGHT_FILES:
             saved = perplexities.get(step)  # a file can be written late, after other evaluations
         elif event == "finished" and perplexity is not None:  # recorded only if all files are written
             saved = perplexity

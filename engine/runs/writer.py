@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from engine import events
 from engine.errors import RunError, printable
 from engine.events import TrainingEvent
 from engine.models.numpy_decoder import NumpyDecoder
 from engine.runs import directory
+from engine.runs.adapter_files import ADAPTER_FILE, read_reference, serialize_adapter
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runs.locked_run import LockedRun
 from engine.storage.files import write_atomically
@@ -156,16 +159,22 @@ def _open_for_writing(file_type: Callable[[Path], File], path: Path) -> File:
 
 def _weights_to_save(run: LockedRun, event: events.Evaluated) -> list[tuple[Path, bytes]]:
     """Return path and content of the weight files that an evaluation causes to be written."""
-    if not isinstance(event.model, NumpyDecoder):
+    if event.adapter is None and not isinstance(event.model, NumpyDecoder):
         return []
-    paths = [run.path / directory.MODEL_FILE] if event.is_best else []
+    best_file = directory.MODEL_FILE if event.adapter is None else ADAPTER_FILE
+    paths = [run.path / best_file] if event.is_best else []
     if run.config.training.keep_epoch_checkpoints and _is_power_of_two(event.epoch):
         paths.append(directory.epoch_weights_path(run.path, int(event.epoch)))
     if not paths:
         return []
-    from safetensors.numpy import save
+    if event.adapter is not None:
+        halves = {name: weight.astype(np.float16) for name, weight in event.adapter.items()}
+        content = serialize_adapter(halves, read_reference(run.path).sha256)
+    else:
+        from safetensors.numpy import save
 
-    content = save(dict(event.model.weights), metadata={"format": "lotr-tui"})
+        assert isinstance(event.model, NumpyDecoder)
+        content = save(dict(event.model.weights), metadata={"format": "lotr-tui"})
     return [(path, content) for path in paths]
 
 

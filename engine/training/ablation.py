@@ -13,7 +13,7 @@ from engine.events import Finished
 from engine.models.transformer_layout import TRANSFORMER_VALUES
 from engine.runtime.packages import require_torch
 from engine.runtime.process import limit_openmp_spinning
-from engine.training.transfer.initial_run import INHERITED_SETTINGS, load_dataset_and_weights
+from engine.training.transfer.initial_run import INHERITED_SETTINGS, load_training_input
 
 REMOVALS: dict[str, tuple[str, ...]] = {
     "weight drop": ("weight_drop=0",),
@@ -149,7 +149,7 @@ def run_ablation(config: Config, variants: Sequence[Variant], seeds: Sequence[in
         InvalidInputError: If the data cannot be read, a setting is invalid, or PyTorch is not installed.
     """
     require_torch("ablation")
-    load_dataset_and_weights(config)  # report a bad corpus or initial run before any process starts
+    load_training_input(config)  # report a bad corpus or initial run before any process starts
     if jobs > 1:
         config = config.with_values(threads=1)
     # Spawned, not forked: torch's threads do not survive a fork.
@@ -191,8 +191,8 @@ def _run_trial(config: Config, variant: Variant) -> Trial:
     from engine.training.run import train
 
     start_time = time.perf_counter()
-    dataset, initial_weights = load_dataset_and_weights(config)
-    events = train(config, dataset, variant.name, lambda: False, initial_weights=initial_weights)
+    dataset, initial_weights, base = load_training_input(config)
+    events = train(config, dataset, variant.name, lambda: False, initial_weights=initial_weights, base=base)
     finished = next(event for event in events if isinstance(event, Finished))
     return Trial(
         variant=variant.name,

@@ -21,7 +21,8 @@ class WeightAverage:
         A moving average of a pre-trained network starts at the network's weights. Otherwise, it starts as a running
         mean of the updates, so that it soon forgets the random initial weights.
         """
-        self.network = deepcopy(network)
+        # What the training never changes is shared: a pre-trained model below an adapter is large.
+        self.network = deepcopy(network, {id(frozen): frozen for frozen in (*network.buffers(), network.base)})
         self.updates = 0
         self._decay = decay
         self._is_pretrained = is_pretrained

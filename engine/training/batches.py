@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from msgspec import Meta
 from torch import Tensor
 
 from engine.config import TrainingConfig
 from engine.data.arrays import permute_lines
-from engine.data.dataset import Dataset, batchify
+from engine.data.dataset import Dataset, ScalarT, batchify
 from engine.data.punctuation import PunctuationIds
 from engine.data.tokenizers.base import TokenIds
 from engine.runtime.distributed import DistributedContext
@@ -29,6 +30,8 @@ class Window:
     """Token ids `[time, batch]`, each the successor of the input at the same position."""
     punctuation: Tensor | None
     """Punctuation class after each input `[time, batch]`; None if the model does not learn punctuation."""
+    target_weights: Tensor | None
+    """Factor `[time, batch]` of the loss of each target, 1 on average over all columns; None for 1 everywhere."""
     start: float
     """Fraction of the epoch read before this window; 0 for the first window of an epoch."""
     end: float
@@ -41,6 +44,7 @@ class Window:
             inputs=distributed.shard_batch(self.inputs),
             targets=distributed.shard_batch(self.targets),
             punctuation=None if self.punctuation is None else distributed.shard_batch(self.punctuation),
+            target_weights=None if self.target_weights is None else distributed.shard_batch(self.target_weights),
         )
 
 
@@ -80,6 +84,7 @@ class WindowReader:
         self._epoch_rng_state: tuple[Any, ...] | None = None
         self._columns: Tensor | None = None
         self._punctuation: Tensor | None = None
+        self._is_scored: Tensor | None = None
         self.position = 0
         """Time steps of the current epoch that have been read."""
 
@@ -100,6 +105,7 @@ class WindowReader:
             inputs=columns[begin:end].long(),
             targets=columns[begin + 1 : end + 1].long(),
             punctuation=None if self._punctuation is None else self._punctuation[begin:end].long(),
+            target_weights=None if self._is_scored is None else self._weigh(self._is_scored[begin + 1 : end + 1]),
             start=begin / num_targets,
             end=end / num_targets,
         )
@@ -108,9 +114,14 @@ class WindowReader:
             self.discard_epoch()
         return window
 
+    def _weigh(self, is_scored: Tensor) -> Tensor:
+        """Return the factors of the losses of targets `[time, batch]`, of which some are names in a script."""
+        weights = torch.where(is_scored, 1.0, self._options.name_weight)
+        return weights / weights.mean().clamp_min(1e-9)
+
     def discard_epoch(self) -> None:
         """Drop the rest of the current epoch; the next window starts a new one."""
-        self._columns = self._punctuation = self._epoch_rng_state = None
+        self._columns = self._punctuation = self._is_scored = self._epoch_rng_state = None
 
     def draw_epoch(self) -> tuple[TokenIds, PunctuationIds | None]:
         """Return the training tokens `[time]` in the order of a new epoch, and their punctuation if it is learned."""
@@ -133,10 +144,12 @@ class WindowReader:
         tokens, punctuation = self.draw_epoch()
         self._columns = self._to_columns(tokens)
         self._punctuation = None if punctuation is None else self._to_columns(punctuation)
+        if self._dataset.mode == "dialogue" and self._options.name_weight != 1:
+            self._is_scored = self._to_columns(self._dataset.scored_mask(tokens))
         self._epoch_rng_state, self.position = rng_state, 0
 
-    def _to_columns(self, ids: TokenIds | PunctuationIds) -> Tensor:
-        return torch.from_numpy(batchify(ids, self._options.batch_size)).to(self._device)
+    def _to_columns(self, values: npt.NDArray[ScalarT]) -> Tensor:
+        return torch.from_numpy(batchify(values, self._options.batch_size)).to(self._device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position and the generator states as JSON values."""

@@ -12,9 +12,9 @@ def start_fine_tuning(state: TrainerState) -> None:
 
     Fine-tuning lasts `fine_tune_epochs`, or until the non-monotone trigger fires.
     """
-    assert state.best_model is not None, "fine-tuning starts from validated weights"
+    assert state.best_weights is not None, "fine-tuning starts from validated weights"
     options, progress = state.config.training, state.progress
-    state.network.load_weights(state.best_model.weights)
+    state.network.load_weights(state.best_weights)
     state.optimizer = build_fine_tuning_optimizer(state.network, options)
     state.weight_average = WeightAverage(state.network)
     state.windows.discard_epoch()

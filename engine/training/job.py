@@ -12,6 +12,7 @@ from engine.data.tokenizers.base import Tokenizer
 from engine.errors import ConfigError, RunError
 from engine.events import Preparing, TrainingEvent, Warned
 from engine.models.transformer_layout import check_transformer_config
+from engine.runs.adapter_files import base_files
 from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import METRICS_FILE, read_config_and_tokenizer, resolve_run
 from engine.runs.locked_run import LockedRun, create_run, reopen_run
@@ -21,7 +22,7 @@ from engine.runtime.packages import require_torch
 from engine.runtime.process import get_process_info, limit_openmp_spinning
 from engine.storage.files import absolute_path
 from engine.training.diagnostics.diagnose import diagnose
-from engine.training.transfer.initial_run import DatasetAndWeights, canonical_name, load_dataset_and_weights
+from engine.training.transfer.initial_run import TrainingInput, canonical_name, load_training_input
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ def prepare_job(
     config: Config,
     run_name: str | None = None,
     runs_dir: Path | None = None,
-    load: Callable[[Config, Path | None], DatasetAndWeights] = load_dataset_and_weights,
+    load: Callable[[Config, Path | None], TrainingInput] = load_training_input,
 ) -> TrainingJob:
     """Read the data, check that the data fits the configuration, and create the run directory.
 
     `load` reads the data; a caller with many jobs may pass a function that remembers the results of
-    `load_dataset_and_weights`.
+    `load_training_input`.
 
     Raises:
         InvalidInputError: If the input is unusable, or PyTorch is not installed; nothing is written then.
@@ -89,7 +90,7 @@ def prepare_job(
         _check_window(config)
     if init := config.training.init:
         config = config.with_values(init=canonical_name(init, runs_dir))
-    dataset, initial_weights = load(config, runs_dir)
+    dataset, initial_weights, base = load(config, runs_dir)
     if config.training.teachers:
         limit_openmp_spinning()
         from engine.training.distillation.loading import check_teachers  # loads PyTorch
@@ -102,13 +103,13 @@ def prepare_job(
         from engine.training.device import choose_device
 
         choose_device(config.training, get_process_info())
-    dialogue_files = None
+    files = {} if base is None else base_files(base, config.model)
     if dataset.cast:
         limit_openmp_spinning()
         from engine.training.dialogue_parts import fit_dialogue_parts  # loads PyTorch
 
-        dialogue_files = fit_dialogue_parts(dataset.splits.train, dataset.cast)
-    run = create_run(config, dataset.tokenizer, run_name, runs_dir, initial_weights, dialogue_files)
+        files |= fit_dialogue_parts(dataset.splits.train, dataset.cast)
+    run = create_run(config, dataset.tokenizer, run_name, runs_dir, initial_weights, files)
     return _make_job(config, dataset, run)
 
 

@@ -11,8 +11,13 @@ from engine.config import TrainingConfig
 from engine.data.arrays import chunked_bincount
 from engine.data.tokenizers.base import TokenIds
 from engine.models.network import Network, RecurrentState
+from engine.models.transformer import TransformerModel
+from engine.models.transformer_ops import linear_cross_entropy
 from engine.runtime.distributed import DistributedContext
 from engine.training.distillation.predictions import SoftTargets
+
+LARGE_VOCABULARY = 8192
+"""Tokens from which the logits of a window take much more memory than everything else."""
 
 
 class Objective:
@@ -45,13 +50,15 @@ class Objective:
         raw: Tensor,
         dropped: Tensor,
         soft_targets: SoftTargets | None = None,
+        target_weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy, and the objective to minimize: the cross-entropy with all regularization terms.
 
         `logits` `[time, batch, classes]` belong to the `sampled_classes` that `sample_softmax_classes` returned, or to
         the whole vocabulary; `targets` are token ids `[time, batch]`. `raw` and `dropped` `[time, batch, hidden]` are
         the outputs of the last layer before and after dropout. `soft_targets` are the predictions of teachers, if there
-        are any; the cross-entropy counts only the columns of the corpus.
+        are any; the cross-entropy counts only the columns of the corpus. `target_weights` `[time, batch]` are factors
+        of the losses; None for 1.
         """
         options = self.options
         logits, classes = logits.float().flatten(0, 1), targets.flatten()
@@ -60,7 +67,9 @@ class Objective:
             logits, classes = correct_sampled_logits(logits, classes, sampled_classes, log_inclusion_probs)
         log_probs = torch.log_softmax(logits, dim=-1)
         losses = nn.functional.nll_loss(log_probs, classes, reduction="none").view_as(targets)
-        loss = losses.mean() if soft_targets is None else losses[:, : soft_targets.num_corpus_columns].mean()
+        weights = torch.ones_like(losses) if target_weights is None else target_weights
+        num_columns = None if soft_targets is None else soft_targets.num_corpus_columns
+        loss = (losses * weights)[:, :num_columns].mean()
         if options.label_smoothing:
             smoothed = -(log_probs @ self._frequencies).view_as(targets)
             losses = (1 - options.label_smoothing) * losses + options.label_smoothing * smoothed
@@ -68,12 +77,16 @@ class Objective:
             losses = soft_targets.mix_losses(
                 losses, log_probs.view(*targets.shape, -1), soft_targets.predictions.tokens
             )
-        objective = losses.mean()
+        return loss, self.regularize((losses * weights).mean(), raw, dropped)
+
+    def regularize(self, objective: Tensor, raw: Tensor, dropped: Tensor) -> Tensor:
+        """Add the regularization terms that `__call__` describes to `objective`."""
+        options = self.options
         if options.ar:
             objective = objective + options.ar * dropped.float().pow(2).mean()
         if options.tar and len(raw) > 1:
             objective = objective + options.tar * (raw[1:] - raw[:-1]).float().pow(2).mean()
-        return loss, objective
+        return objective
 
 
 class LossModule(nn.Module):
@@ -93,6 +106,7 @@ class LossModule(nn.Module):
         self,
         inputs: Tensor,
         targets: Tensor,
+        target_weights: Tensor | None,
         punctuation: Tensor | None,
         sampled_classes: Tensor | None,
         state: RecurrentState,
@@ -101,18 +115,25 @@ class LossModule(nn.Module):
     ) -> tuple[Tensor, Tensor, RecurrentState]:
         """Return the cross-entropy of a window, the objective to minimize, and the new state of the network.
 
-        `inputs` and `targets` are token ids and `punctuation` are classes, all `[time, batch]` with the columns of this
-        process. `punctuation` is None if the model does not learn it. The objective sampled `sampled_classes`.
-        `soft_targets` are the predictions of teachers, or None.
+        `inputs` and `targets` are token ids, `target_weights` factors of their losses and `punctuation` classes, all
+        `[time, batch]` with the columns of this process; the latter two are None if there are none. The objective
+        sampled `sampled_classes`. `soft_targets` are the predictions of teachers, or None.
         """
         autocast: Any = contextlib.nullcontext()
         if self._dtype != torch.float32:
             autocast = torch.autocast(inputs.device.type, self._dtype)
+        network, options = self.network, self._objective.options
+        needs_logits = options.label_smoothing or options.softmax_samples or soft_targets is not None
+        if isinstance(network, TransformerModel) and network.vocabulary_size >= LARGE_VOCABULARY and not needs_logits:
+            with autocast:
+                raw, dropped = network.read_window(inputs, dropout_generator, self._distributed)
+                loss = linear_cross_entropy(dropped, network.output_weight, targets, target_weights)
+            return loss, self._objective.regularize(loss, raw, dropped), state
         with autocast:
             logits, state, raw, dropped = self.network(
                 inputs, state, dropout_generator, sampled_classes, punctuation, distributed=self._distributed
             )
-        loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped, soft_targets)
+        loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped, soft_targets, target_weights)
         if self.network.punctuation_softmax is not None and punctuation is not None:
             log_probs = self.network.punctuation_softmax.gate_log_probs(dropped)
             objective = objective + punctuation_loss(log_probs, punctuation, soft_targets)

@@ -89,5 +89,5 @@ def check_finite(loss: float, state: TrainerState) -> None:
         cause, remedy = "gradients are not clipped", f"--set clip=1 or {remedy}"
     elif dtype != torch.float32:
         cause, remedy = f"the learning rate is too high or {dtype} too coarse", f"{remedy} or --precision fp32"
-    best = f"; the best model (perplexity {state.progress.best_perplexity:.1f}) is saved" if state.best_model else ""
+    best = f"; the best model (perplexity {state.progress.best_perplexity:.1f}) is saved" if state.best_weights else ""
     raise TrainingError(f"the loss is {loss} at step {state.progress.step}, likely because {cause}; try {remedy}{best}")

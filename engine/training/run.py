@@ -15,6 +15,8 @@ from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset, load_dataset
 from engine.events import Finished, Preparing, Resume, Started, TrainingEvent, Warned
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS, KneserNey, Unigram
+from engine.models.pretrained.base import Base
+from engine.runs.adapter_files import needs_base, read_run_base
 from engine.runs.directory import read_config_and_tokenizer
 from engine.runs.loading import read_initial_weights
 from engine.runtime.allocator import disable_heap_trimming
@@ -49,7 +51,8 @@ def train_run(
         context.broadcast_object(lambda: (str(run_dir), checkpoint_path, is_resume))
         start = partial(train, is_resume=is_resume, distributed=context)
         initial_weights = None if checkpoint else read_initial_weights(run_dir, config, dataset.tokenizer)
-        yield from start(config, dataset, run_dir.name, cancelled, command_queue, checkpoint, initial_weights)
+        base = read_run_base(run_dir) if needs_base(config) else None
+        yield from start(config, dataset, run_dir.name, cancelled, command_queue, checkpoint, initial_weights, base)
 
 
 def train_as_worker_rank(context: DistributedContext) -> None:
@@ -59,9 +62,10 @@ def train_as_worker_rank(context: DistributedContext) -> None:
     config, tokenizer = read_config_and_tokenizer(run_dir)
     checkpoint = ResumeCheckpoint(Path(checkpoint_path)) if checkpoint_path else None
     initial_weights = None if checkpoint else read_initial_weights(run_dir, config, tokenizer)
+    base = read_run_base(run_dir) if needs_base(config) else None
     dataset = load_dataset(config.data, tokenizer)
     start = partial(train, is_resume=is_resume, distributed=context)
-    for _ in start(config, dataset, "", lambda: False, None, checkpoint, initial_weights):
+    for _ in start(config, dataset, "", lambda: False, None, checkpoint, initial_weights, base):
         pass
 
 
@@ -73,6 +77,7 @@ def train(
     command_queue: CommandQueue | None = None,
     checkpoint: ResumeCheckpoint | None = None,
     initial_weights: Mapping[str, Float32Array] | None = None,
+    base: Base | None = None,
     *,
     is_resume: bool = False,
     distributed: DistributedContext = SINGLE_PROCESS,
@@ -86,8 +91,8 @@ def train(
     validation and checkpoints.
 
     `cancelled` is called between steps; once it returns True, the training saves and stops. Without a `checkpoint`,
-    training starts with `initial_weights`, or with random weights if these are None, even if the run was started before
-    (`is_resume`).
+    training starts with `initial_weights`, or else with random weights or the pre-trained model `base`, even if the run
+    was started before (`is_resume`).
 
     Raises:
         RunError: If the checkpoint is damaged, or belongs to another configuration.
@@ -109,7 +114,7 @@ def train(
     unigram, kneser_ney = distributed.broadcast_object(lambda: _baseline_perplexities(dataset, not is_long))
     # A part of the split, as `max_eval_tokens` leaves it, is not a whole number of lines.
     characters, untokenized_bits = (0, 0.0) if options.max_eval_tokens else count_validation_characters(dataset)
-    trainer = Trainer(config, dataset, device, start_time, distributed, initial_weights)
+    trainer = Trainer(config, dataset, device, start_time, distributed, initial_weights, base)
     state = trainer.state
     yield Started(
         run=run_name,
@@ -126,14 +131,16 @@ def train(
         world_size=distributed.process.world_size,
         valid_characters=characters,
         valid_untokenized_bits=untokenized_bits,
+        base="" if base is None else base.name,
     )
     if checkpoint is not None:
         checkpoint.restore(state)
     if is_resume or checkpoint is not None:
         yield Resume(0 if checkpoint is None else state.progress.step + 1)
     reason = yield from trainer.fit(cancelled, command_queue or CommandQueue())
-    assert state.best_model is not None
-    best_model, ended_early = state.best_model, reason in ("stopped", "detached", "pruned")
+    assert state.best_weights is not None
+    state.network.load_weights(state.best_weights)
+    ended_early = reason in ("stopped", "detached", "pruned")
     initial, best = state.progress.initial_perplexity, state.progress.best_perplexity
     if options.init and not ended_early and best >= initial and distributed.process.is_main_process:
         yield Warned(
@@ -149,10 +156,10 @@ def train(
         test_perplexity=math.nan
         if ended_early or not options.score_test
         else distributed.broadcast_object(
-            lambda: evaluate(best_model, dataset.test, dataset.scored_mask(dataset.test)).perplexity
+            lambda: evaluate(state.network, dataset.test, dataset.scored_mask(dataset.test)).perplexity
         ),
         seconds=state.seconds,
-        model=best_model,
+        model=state.network.to_decoder(dataset.tokenizer, state.best_weights),
         notebook_perplexity=state.progress.notebook_perplexity,
     )
 

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from engine.config import Config, TrainingConfig
 from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset
-from engine.models.decoders import build_decoder
+from engine.models.decoders import trained_shapes
 from engine.models.network import Network, RecurrentState
 from engine.models.networks import build_network
-from engine.models.numpy_decoder import NumpyDecoder
+from engine.models.pretrained.base import Base
+from engine.models.weight_checks import check_weights
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.schema import decode
 from engine.training import optim
 from engine.training.averaging import WeightAverage
 from engine.training.batches import Window, WindowReader
+from engine.training.device import choose_dtype
 from engine.training.distillation.teachers import Teachers
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
@@ -91,8 +93,9 @@ class TrainerState:
         distributed: DistributedContext = SINGLE_PROCESS,
         start_time: float | None = None,
         initial_weights: Mapping[str, Float32Array] | None = None,
+        base: Base | None = None,
     ) -> None:
-        """Initialize the generators from the configured seed, and the weights too unless there are `initial_weights`.
+        """Initialize the generators from the configured seed, and the weights as `build_network` does.
 
         `start_time` is the time of `time.perf_counter` at which the training began; None for now.
         """
@@ -101,7 +104,8 @@ class TrainerState:
         self.tokenizer = dataset.tokenizer
         self.device = device
         self.distributed = distributed
-        self.network = build_network(config, dataset, initial_weights).to(device)
+        dtype = choose_dtype(config, device)
+        self.network = build_network(config, dataset, initial_weights, base, dtype).to(device)
         self.teachers: Teachers | None = None
         """Trained runs that the training learns from; None if there are none."""
         if options.teachers:
@@ -111,8 +115,8 @@ class TrainerState:
         self.weight_average: WeightAverage | None = None
         if options.averaging == "ema":
             self.weight_average = WeightAverage(self.network, options.ema_decay, is_pretrained=bool(options.init))
-        self.best_model: NumpyDecoder | None = None
-        """Model with the best validation perplexity; None before the first validation."""
+        self.best_weights: dict[str, Float32Array] | None = None
+        """Trained weights with the best validation perplexity; None before the first validation."""
         self.windows = WindowReader(dataset, options, device, with_punctuation=config.model.punctuation)
         self.recurrent_state: RecurrentState = []
         """State of the network after the latest window, for the columns of this process."""
@@ -158,8 +162,8 @@ class TrainerState:
         state |= _add_prefix("optimizer", optim.optimizer_tensors(self.optimizer))
         if average is not None:
             state |= _add_prefix("average", dict(average.network.named_parameters()))
-        if self.best_model is not None:
-            weights = {name: torch.from_numpy(weight) for name, weight in self.best_model.weights.items()}
+        if self.best_weights is not None:
+            weights = {name: torch.from_numpy(weight) for name, weight in self.best_weights.items()}
             state |= _add_prefix("best_model", weights)
         if self.windows.is_mid_epoch:
             for layer, (hidden, cell) in enumerate(recurrent_state):
@@ -180,8 +184,8 @@ class TrainerState:
         self.progress = TrainingProgress.from_dict(state["progress"])
         self.start_time -= self.progress.seconds
         _load_parameters(self.network, _strip_prefix("network", state))
-        weights = {name: tensor.numpy() for name, tensor in _strip_prefix("best_model", state).items()}
-        self.best_model = build_decoder(self.config.model, self.tokenizer, weights)
+        self.best_weights = {name: tensor.numpy() for name, tensor in _strip_prefix("best_model", state).items()}
+        check_weights(self.best_weights, trained_shapes(self.config.model, len(self.tokenizer)))
         if self.progress.fine_tuning:
             self.optimizer = optim.build_fine_tuning_optimizer(self.network, options)
         optim.load_optimizer_tensors(self.optimizer, _strip_prefix("optimizer", state))

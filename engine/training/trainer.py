@@ -11,6 +11,7 @@ from engine.control import CommandQueue
 from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset
 from engine.events import Snapshot, StopReason, TrainingEvent
+from engine.models.pretrained.base import Base
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.training.batches import Window
 from engine.training.checkpoint import serialize_checkpoint
@@ -36,16 +37,17 @@ class Trainer:
         start_time: float | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
         initial_weights: Mapping[str, Float32Array] | None = None,
+        base: Base | None = None,
     ) -> None:
         """Build the network, the optimizer and the loss. Training time counts from `start_time`; None for now.
 
-        The network starts with `initial_weights`, or with random weights if they are None.
+        The network starts with `initial_weights`, or else with random weights or the pre-trained model `base`.
         """
         self.config = config
         self.options = config.training
         self.dataset = dataset
         self.distributed = distributed
-        self.state = TrainerState(config, dataset, device, distributed, start_time, initial_weights)
+        self.state = TrainerState(config, dataset, device, distributed, start_time, initial_weights, base)
         self.objective = Objective(config.training, dataset.train, len(dataset.tokenizer), device)
         loss_module = LossModule(self.state.network, self.objective, choose_dtype(config, device), distributed)
         self.loss_module = distributed.wrap_ddp(loss_module)
@@ -57,7 +59,7 @@ class Trainer:
         state, options = self.state, self.options
         reporter = StepReporter(state)
         commands = CommandHandler(state, command_queue, cancelled, lambda: self._validate_and_save(reporter))
-        if state.best_model is None:  # a training that is stopped early still has a model
+        if state.best_weights is None:  # a training that is stopped early still has a model
             yield from validate(state, self.dataset)
         while True:
             stop_reason: StopReason | None = yield from commands.apply_pending()
@@ -94,6 +96,7 @@ class Trainer:
         loss, objective, state.recurrent_state = self.loss_module(
             shard.inputs,
             shard.targets,
+            shard.target_weights,
             shard.punctuation,
             sampled_classes,
             recurrent_state,

@@ -8,12 +8,13 @@ from torch import nn
 
 from engine.analysis.notebook_evaluation import printed_perplexity, window_starts
 from engine.analysis.perplexity import evaluate
-from engine.config import TrainingConfig
 from engine.data.dataset import Dataset, batchify
-from engine.data.tokenizers.base import TokenIds
+from engine.data.script_form import Turn, parse_line, speaker_head, turn_text
+from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.events import Evaluated, Sampled, TrainingEvent
-from engine.generation.generate import TokenEvent, generate
+from engine.generation.generate import Done, generate
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import generate_turn, read_turns
 from engine.models.base import LanguageModel
 from engine.models.network import Network
 from engine.training.averaging import WeightAverage, nonmonotone_trigger
@@ -21,6 +22,8 @@ from engine.training.reporting import check_finite
 from engine.training.state import TrainerState
 
 MAX_SAMPLE_TOKENS = 25
+SAMPLE_SPEAKER = "STRANGER"
+"""Speaker of a sample prompt that names none."""
 
 
 def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
@@ -34,11 +37,12 @@ def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
     follows_notebook = options.validation_metric == "notebook"
     if follows_notebook:
         progress.notebook_perplexity = notebook
-    model = network.to_decoder(dataset.tokenizer)
+    weights = network.export_weights()
+    model = network.to_decoder(dataset.tokenizer, weights)
     # The notebook's formula returns a constant, so the notebook always saves the latest weights.
     is_best = perplexity < progress.best_perplexity or follows_notebook
     if is_best:
-        state.best_model, progress.best_perplexity, progress.evaluations_since_best = model, perplexity, 0
+        state.best_weights, progress.best_perplexity, progress.evaluations_since_best = weights, perplexity, 0
     else:
         progress.evaluations_since_best += 1
     if not progress.step:
@@ -55,9 +59,10 @@ def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
             is_best=is_best,
             seconds=seconds,
             model=model,
+            adapter=None if network.base is None else weights,
             notebook_perplexity=progress.notebook_perplexity,
         )
-        yield _sample(model, state)
+        yield _sample(model, state, dataset)
 
 
 def _score(network: Network, dataset: Dataset, state: TrainerState) -> tuple[float, float]:
@@ -84,26 +89,39 @@ def _on_validation(state: TrainerState, perplexity: float) -> None:
         state.weight_average = WeightAverage(state.network)
 
 
-def _sample(model: LanguageModel, state: TrainerState) -> Sampled:
-    """Continue the sample prompt, always with the same seed, so that samples of one training can be compared."""
-    options: TrainingConfig = state.config.training
-    text = state.progress.sample_prompt
-    if model.tokenizer.is_open and text.strip(" "):
-        text = f"{text.rstrip(' ')} "  # the sample starts with another word, as one of a closed vocabulary does
-    ids = model.tokenizer.encode(text)
-    if model.tokenizer.unk_id is not None:
-        ids = ids[ids != model.tokenizer.unk_id]
-    prompt = model.tokenizer.decode(ids.tolist()).rstrip(" ")
+def _sample(model: LanguageModel, state: TrainerState, dataset: Dataset) -> Sampled:
+    """Continue the sample prompt, always with the same seed, so that samples of one training can be compared.
+
+    In dialogue mode, the prompt is a line that the first of the cast answers.
+    """
+    options, prompt = state.config.training, state.progress.sample_prompt
     settings = SamplerSettings(temperature=options.sample_temperature, max_tokens=MAX_SAMPLE_TOKENS)
-    events = generate(model, ids.tolist(), settings, options.sample_seed)
+    if dataset.mode == "dialogue":
+        said = parse_line(prompt) or Turn(SAMPLE_SPEAKER, prompt)
+        speaker = next(name for name in dataset.cast if name != said.speaker)
+        prompt = f"{turn_text(said)}{speaker_head(speaker)}"
+        turn = generate_turn(model, read_turns(model, [said]), speaker, settings, options.sample_seed)
+        pieces = [event[0].piece for event in turn if not isinstance(event, Done)]
+    else:
+        ids = _sample_prompt_ids(prompt, model.tokenizer)
+        prompt = model.tokenizer.decode(ids).rstrip(" ")
+        text = generate(model, ids, settings, options.sample_seed)
+        pieces = [event.piece for event in text if not isinstance(event, Done)]
     return Sampled(
         step=state.progress.step,
         epoch=state.progress.epoch,
         prompt=prompt,
-        text="".join(event.piece for event in events if isinstance(event, TokenEvent)).lstrip(" "),
+        text="".join(pieces).lstrip(" "),
         seed=options.sample_seed,
         temperature=options.sample_temperature,
     )
+
+
+def _sample_prompt_ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens of a sample prompt, without unknown words."""
+    if tokenizer.is_open and text.strip(" "):
+        text = f"{text.rstrip(' ')} "  # the sample starts with another word, as one of a closed vocabulary does
+    return [id for id in tokenizer.encode(text).tolist() if id != tokenizer.unk_id]
 
 
 @torch.no_grad()

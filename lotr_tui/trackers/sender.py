@@ -7,11 +7,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from engine.data.tokenizers.loading import CAST_FILE, TOKENIZER_FILE, VOCABULARY_FILE
 from engine.errors import RunError
 from engine.events import Failed, Finished, Started
-from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
-from engine.runs.directory import CONFIG_FILE, MODEL_FILE, read_config
+from engine.runs.directory import CONFIG_FILE, WEIGHT_FILES, read_config
+from engine.runs.locked_run import FIRST_FILES
 from engine.storage.lock import FileLock
 from lotr_tui.trackers.registry import TrackerName, open_tracker
 from lotr_tui.trackers.run_stream import RunStream, send_items
@@ -24,7 +23,7 @@ OPEN_FACTOR, CLOSE_FACTOR = 2.0, 10.0
 """Time limits of opening a tracker and of sending the model at its end, as multiples of the usual limit of a call."""
 LOCK_TIMEOUT = 30.0
 """Seconds to wait for an earlier process that still sends the same run to the same tracker."""
-MODEL_FILES = (CONFIG_FILE, VOCABULARY_FILE, TOKENIZER_FILE, CAST_FILE, DIALOGUE_FILE, WHO_FILE, MODEL_FILE)
+MODEL_FILES = (CONFIG_FILE, *FIRST_FILES, *WEIGHT_FILES)
 """Files that make a folder that `lotr-tui --run FOLDER` opens; a run has some of the first ones."""
 
 
@@ -110,7 +109,7 @@ class _Sender:
         self._on_progress(CLOSE_FACTOR)
         if isinstance(end, Finished):
             paths = [path for name in MODEL_FILES if (path := self._run_dir / name).is_file()]
-            has_model = paths and paths[-1].name == MODEL_FILE
+            has_model = paths and paths[-1].name in WEIGHT_FILES
             tracker.close(status, _results(self._stream.started, end), paths if has_model else [])
         else:
             tracker.close(status, {}, [])

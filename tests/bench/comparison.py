@@ -22,7 +22,7 @@ from engine.runs.metrics import read_current_rows
 from engine.training.device import set_num_threads
 from engine.training.job import prepare_job
 from engine.training.trainer import Trainer
-from engine.training.transfer.initial_run import configure, load_dataset_and_weights
+from engine.training.transfer.initial_run import configure, load_training_input
 from tests.bench.measuring import Skip, call
 from tests.bench.speeds import load_playable
 
@@ -65,8 +65,8 @@ def train_within(preset, values, name, options, seconds):
 
     config = configure(get_preset(preset), apply, runs_dir)
     set_num_threads(config.training)
-    dataset, weights = load_dataset_and_weights(config, runs_dir)
-    trainer = Trainer(config, dataset, torch.device("cpu"), initial_weights=weights)
+    dataset, weights, base = load_training_input(config, runs_dir)
+    trainer = Trainer(config, dataset, torch.device("cpu"), initial_weights=weights, base=base)
     trainer.train_step()  # not counted: it allocates memory
     num_tokens = num_steps = 0
     started = time.perf_counter()

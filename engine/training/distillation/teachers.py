@@ -96,5 +96,6 @@ def _append_columns(window: Window, written: Window) -> Window:
         window,
         inputs=torch.cat([window.inputs, written.inputs], dim=1),
         targets=torch.cat([window.targets, written.targets], dim=1),
+        target_weights=append(window.target_weights, torch.ones_like(written.targets, dtype=torch.float32)),
         punctuation=append(window.punctuation, written.punctuation),
     )

@@ -56,6 +56,7 @@ class TeacherWriter:
             inputs=torch.stack(inputs),
             targets=torch.stack(targets),
             punctuation=torch.stack(punctuation) if punctuation else None,
+            target_weights=None,
             start=0.0,
             end=0.0,
         )

@@ -10,7 +10,7 @@ from engine.errors import ConfigError
 from engine.training.distillation.loading import canonical_teachers
 from engine.training.job import with_absolute_paths
 from engine.training.search.space import SearchSpace
-from engine.training.transfer.initial_run import INHERITED_SETTINGS, canonical_name, load_dataset_and_weights
+from engine.training.transfer.initial_run import INHERITED_SETTINGS, canonical_name, load_training_input
 
 FEW_VALIDATION_TOKENS = 10_000
 """Size of a validation split below which one split says little about small differences."""
@@ -78,7 +78,7 @@ def make_plan(
         config = config.with_values(teachers=canonical_teachers(training.teacher_names, runs_dir))
     seeds = tuple(split_seeds) or (config.data.split_seed,)
     config = config.with_values(split_seed=seeds[0])
-    dataset, _ = load_dataset_and_weights(config, runs_dir)
+    dataset = load_training_input(config, runs_dir).dataset
     remarks = _list_ineffective(config, space)
     if len(seeds) == 1 and len(dataset.valid) < FEW_VALIDATION_TOKENS:
         remarks.append(
@@ -90,7 +90,7 @@ def make_plan(
 
 def check_corpus(plan: SearchPlan, runs_dir: Path | None = None) -> None:
     """Raise a ConfigError if the corpus is no longer the one of the earlier trials."""
-    dataset, _ = load_dataset_and_weights(plan.config, runs_dir)
+    dataset = load_training_input(plan.config, runs_dir).dataset
     if dataset.corpus.sha256 != plan.corpus_sha256:
         raise ConfigError(
             f"{plan.config.data.corpus} has changed since the search was started; restore the file, or start a new one"

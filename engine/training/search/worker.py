@@ -17,7 +17,7 @@ from engine.runtime.process import limit_openmp_spinning
 from engine.training.job import prepare_job, resume_job
 from engine.training.search.records import TrialState
 from engine.training.search.space import Value
-from engine.training.transfer.initial_run import DatasetAndWeights, load_dataset_and_weights
+from engine.training.transfer.initial_run import TrainingInput, load_training_input
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class TrialTrainer:
         self._runs_dir = runs_dir
         self._is_orphan = False
         """True once the process of the search is gone; the trial is then saved and stopped."""
-        self._datasets: dict[object, DatasetAndWeights] = {}
+        self._datasets: dict[object, TrainingInput] = {}
 
     def train_trial(self, assignment: Assignment) -> TrialEnd:
         """Train the runs of a trial that are not complete, one after the other."""
@@ -156,11 +156,11 @@ class TrialTrainer:
         """Report a complete run. Return "complete", or "pruned" if the trial ends before the next one."""
         return "complete" if self._may_continue(TrialProgress(index, 1.0, perplexity)) else "pruned"
 
-    def _load(self, config: Config, runs_dir: Path | None) -> DatasetAndWeights:
-        """Return what `load_dataset_and_weights` returns, which the settings of a search do not change."""
+    def _load(self, config: Config, runs_dir: Path | None) -> TrainingInput:
+        """Return what `load_training_input` returns, which the settings of a search do not change."""
         key = (config.data, config.training.init, config.training.teachers)
         if key not in self._datasets:
-            self._datasets[key] = load_dataset_and_weights(config, runs_dir)
+            self._datasets[key] = load_training_input(config, runs_dir)
         return self._datasets[key]
 
     def _is_stopped(self) -> bool:

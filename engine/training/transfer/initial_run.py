@@ -1,31 +1,51 @@
-"""The run that a training starts from: its settings, its weights and its tokenizer."""
+"""The run or pre-trained model that a training starts from: its settings, its weights and its tokenizer."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from engine.config import Config, describe_settings
+from engine.config import Config, DataConfig, describe_settings
 from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import Tokenizer, is_open_vocabulary
 from engine.errors import ConfigError
+from engine.models.adapter import lora_targets
+from engine.models.pretrained.base import Base
+from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
+from engine.models.pretrained.reading import read_base
 from engine.models.transformer_layout import TRANSFORMER_VALUES, largest_num_heads
+from engine.runs.adapter_files import needs_base, read_adapter, read_run_base
 from engine.runs.directory import BUNDLED_FOLDERS, epoch_model_name, read_config
-from engine.runs.loading import find_model, load_model
+from engine.runs.loading import find_model, find_weights, load_model
 from engine.storage.files import absolute_path, default_runs_dir
+from engine.storage.tensor_file import to_float32
 from engine.training.transfer.word_mapping import map_to_vocabulary
 
-DatasetAndWeights = tuple[Dataset, dict[str, Float32Array] | None]
-"""A dataset, and the weights that a training starts from; None for random weights."""
+
+class TrainingInput(NamedTuple):
+    """What a training reads before its first step."""
+
+    dataset: Dataset
+    initial_weights: dict[str, Float32Array] | None
+    """Weights that the training starts from; None for random weights, or those of `base`."""
+    base: Base | None
+    """Pre-trained model by others that the training starts from; None if there is none."""
+
 
 INHERITED_SETTINGS = (
     "tokenizer", "vocabulary_size", "architecture", "embedding_size", "hidden_size", "num_layers", "num_heads",
-    "feed_forward_size", "context_size", "tie_weights", "punctuation",
+    "num_kv_heads", "head_size", "feed_forward_size", "context_size", "norm_eps", "rope_base", "rope_scaling",
+    "rope_factor", "rope_original_context", "qkv_bias", "tie_weights", "punctuation",
     "mogrifier_rounds", "mogrifier_rank",
 )  # fmt: skip
 """Settings that must equal the settings of the initial run, because its weights or its tokenizer depend on them."""
-DIALOGUE_DEFAULTS = {"tokenizer": "bpe", "split": "scenes", "min_characters": -1}
-"""Settings of a script: a vocabulary that spells it, and lines in order and together."""
+LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_targets")
+"""The same, where the initial run is an adapter."""
+DIALOGUE_DEFAULTS = {
+    "tokenizer": "bpe", "split": "scenes", "min_characters": -1, "shuffle_lines": True,
+    "sample_prompt": "Where are you going?",
+}  # fmt: skip
+"""Settings of a script: a vocabulary that spells it, lines in order and together, and a line to answer."""
 WITHOUT_WORDS = {"punctuation": False, "subword_embeddings": False}
 """Settings of a model whose tokens are not words."""
 TRANSFORMER_DEFAULTS: dict[str, Any] = TRANSFORMER_VALUES | {
@@ -34,6 +54,10 @@ TRANSFORMER_DEFAULTS: dict[str, Any] = TRANSFORMER_VALUES | {
 """Settings of a Transformer where the preset is for an LSTM."""
 DEFAULT_PATIENCE = 4
 """Patience of a training from an initial run, unless the preset has one: a small corpus is soon overfitted."""
+MAX_ADAPTED_CONTEXT = 2048
+"""Context of a pre-trained model with a longer one: scenes are shorter, and a longer context takes more memory."""
+WHOLE_MODEL_LR = 5e-5
+"""Learning rate where a preset for adapters trains all weights of a pre-trained model instead."""
 
 
 def configure(preset: Config, apply_options: Callable[[Config], Config], runs_dir: Path | None = None) -> Config:
@@ -49,9 +73,13 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
     config = apply_options(preset)
     defaults: dict[str, Any] = {}
     if init := config.training.init:
-        run_dir, _ = find_model(init, runs_dir)
-        defaults |= _inherited_settings(read_config(run_dir))
+        initial = _read_initial_config(init, runs_dir)
+        defaults |= _settings(initial, _inherited_names(initial))
         defaults["patience"] = preset.training.patience or DEFAULT_PATIENCE
+        if is_pretrained_name(init):
+            defaults["context_size"] = min(initial.model.context_size, MAX_ADAPTED_CONTEXT)
+            if preset.model.lora_rank and not config.model.lora_rank:
+                defaults["lr"] = WHOLE_MODEL_LR
     if config.data.mode == "dialogue":
         defaults = DIALOGUE_DEFAULTS | defaults
     if is_open_vocabulary(defaults.get("tokenizer", config.data.tokenizer)):
@@ -67,22 +95,68 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
     return apply_options(preset.with_values(**defaults))
 
 
-def load_dataset_and_weights(config: Config, runs_dir: Path | None = None) -> DatasetAndWeights:
-    """Load the dataset of `config`, and the weights that the training starts from; None for random weights.
+def default_preset(init: str, mode: str | None, runs_dir: Path | None = None) -> str:
+    """Return the name of the preset for a training from the run or pre-trained model `init`; "" for random weights.
 
-    An open vocabulary is taken over from the initial run, or else from the first teacher. A closed one is built from
+    Raises:
+        InvalidInputError: If there is no such model.
+    """
+    if not init:
+        return "default"
+    if is_pretrained_name(init) or needs_base(_read_initial_config(init, runs_dir)):
+        return "lora"
+    return "dialogue" if mode == "dialogue" else "finetune"
+
+
+def load_training_input(config: Config, runs_dir: Path | None = None) -> TrainingInput:
+    """Load the dataset of `config`, and what the training starts from.
+
+    An open vocabulary is taken over from the initial model, or else from the first teacher. A closed one is built from
     the dataset. The weights are mapped to the new vocabulary token by token.
 
     Raises:
-        InvalidInputError: If the corpus cannot be read, there is no such run, or the run has other settings.
+        InvalidInputError: If the corpus cannot be read, there is no such run or model, or it has other settings.
     """
-    if not (init := config.training.init):
-        return load_dataset(config.data, _tokenizer_of_teacher(config, runs_dir)), None
-    model = load_model(*find_model(init, runs_dir))
-    _check_settings(config, model.config, init)
+    init = config.training.init
+    if init and is_pretrained_name(init):
+        base = read_base(init)
+        _check_settings(config, _base_config(base), init)
+        if config.model.lora_rank:
+            lora_targets(config.model)
+        return TrainingInput(load_dataset(config.data, base.tokenizer), None, base)
+    initial = _read_initial_config(init, runs_dir) if init else None
+    if config.model.lora_rank and not (initial and initial.model.lora_rank):
+        raise ConfigError(
+            f"lora_rank={config.model.lora_rank} changes a pre-trained model, and {init or 'no --init'} is none; "
+            "add --init smollm2, or use --set lora_rank=0"
+        )
+    if initial is None:
+        tokenizer = _tokenizer_of_teacher(config, runs_dir)
+        if config.data.tokenizer == "pretrained" and tokenizer is None:
+            raise ConfigError("tokenizer=pretrained is that of a pre-trained model; add --init smollm2, or use another")
+        return TrainingInput(load_dataset(config.data, tokenizer), None, None)
+    _check_settings(config, initial, init)
+    run_dir, epoch = find_model(init, runs_dir)
+    if needs_base(initial):
+        base = read_run_base(run_dir)
+        dataset = load_dataset(config.data, base.tokenizer)
+        if initial.model.lora_rank:
+            adapter = read_adapter(run_dir, initial.model, find_weights(run_dir, initial, epoch))
+            return TrainingInput(dataset, {name: to_float32(tensor) for name, tensor in adapter.items()}, base)
+        return TrainingInput(dataset, load_model(run_dir, epoch).decoder.weights, base)
+    model = load_model(run_dir, epoch)
     tokenizer = model.decoder.tokenizer
     dataset = load_dataset(config.data, tokenizer if tokenizer.is_open else None)
-    return dataset, map_to_vocabulary(model.decoder.weights, tokenizer, dataset.tokenizer)
+    return TrainingInput(dataset, map_to_vocabulary(model.decoder.weights, tokenizer, dataset.tokenizer), None)
+
+
+def _read_initial_config(init: str, runs_dir: Path | None) -> Config:
+    """Return the configuration of an initial run, or of a pre-trained model as if it were one."""
+    return _base_config(read_base(init)) if is_pretrained_name(init) else read_config(find_model(init, runs_dir)[0])
+
+
+def _base_config(base: Base) -> Config:
+    return Config(data=DataConfig(tokenizer="pretrained", mode="stream"), model=base.config)
 
 
 def _tokenizer_of_teacher(config: Config, runs_dir: Path | None) -> Tokenizer | None:
@@ -95,30 +169,41 @@ def _tokenizer_of_teacher(config: Config, runs_dir: Path | None) -> Tokenizer | 
 
 
 def canonical_name(init: str, runs_dir: Path | None = None) -> str:
-    """Return the name that a configuration records for an initial run: neither "latest" nor a relative path."""
+    """Return the name that a configuration records for an initial model: neither "latest" nor a relative path."""
     if init in BUNDLED_FOLDERS:
         return init
+    if is_pretrained_name(init):
+        source = parse_pretrained_name(init)
+        prefix = {"gguf": GGUF_PREFIX, "folder": HF_PREFIX}.get(source.kind)
+        return f"{prefix}{absolute_path(source.path)}" if prefix else init
     run_dir, epoch = find_model(init, runs_dir)
     is_name = run_dir.parent == (runs_dir or default_runs_dir())
     name = run_dir.name if is_name else str(absolute_path(run_dir))
     return name if epoch is None else epoch_model_name(name, epoch)
 
 
-def _inherited_settings(config: Config) -> dict[str, Any]:
-    """Return the values of the inherited settings in the configuration of an initial run."""
-    sections = {name: getattr(config, describe_settings()[name][0]) for name in INHERITED_SETTINGS}
-    return {name: getattr(section, name) for name, section in sections.items()}
+def _inherited_names(initial: Config) -> tuple[str, ...]:
+    return (*INHERITED_SETTINGS, *LORA_SETTINGS) if initial.model.lora_rank else INHERITED_SETTINGS
+
+
+def _settings(config: Config, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the values of settings by name."""
+    return {name: getattr(getattr(config, describe_settings()[name][0]), name) for name in names}
 
 
 def _check_settings(config: Config, initial: Config, init: str) -> None:
     """Raise a ConfigError that lists the settings in which `config` differs from the initial run."""
-    expected, actual = _inherited_settings(initial), _inherited_settings(config)
-    different = [name for name in INHERITED_SETTINGS if actual[name] != expected[name]]
+    names = _inherited_names(initial)
+    expected, actual = _settings(initial, names), _settings(config, names)
+    different = [name for name in names if actual[name] != expected[name]]
+    if needs_base(initial) and actual["context_size"] <= expected["context_size"]:  # it was trained on a longer one
+        different = [name for name in different if name != "context_size"]
     if different:
         now = ", ".join(f"{name}={_format(actual[name])}" for name in different)
         options = " ".join(f"--set {name}={_format(expected[name])}" for name in different)
+        source = init if is_pretrained_name(init) else f"run {init!r}"
         raise ConfigError(
-            f"a model with {now} cannot start from the weights of run {init!r}; "
+            f"a model with {now} cannot start from the weights of {source}; "
             f"use {options.replace('--set tokenizer=', '--tokenizer ')}, or omit these settings"
         )
 

@@ -1,0 +1,151 @@
+"""Runs that start from a pre-trained model by others: the model's name and hash, and the adapter in PEFT's format."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from engine.config import Config, ModelConfig
+from engine.errors import InvalidInputError, RunError
+from engine.models.adapter import adapter_shapes, check_adapter, lora_targets, merge_adapter
+from engine.models.pretrained.names import BASE_FILE, HF_PREFIX, SMOLLM2
+from engine.storage.files import read_limited
+from engine.storage.schema import decode_json
+from engine.storage.tensor_file import StoredTensor, read_header, read_weights
+
+if TYPE_CHECKING:  # runs without a base need none of the modules that read one
+    from engine.models.numpy_transformer import NumpyTransformer
+    from engine.models.pretrained.base import Base
+
+ADAPTER_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+PEFT_PREFIX = "base_model.model."
+"""Start of the names of tensors in PEFT's files."""
+BASE_HASH = "base_sha256"
+"""Name of the base's hash in the metadata of an adapter."""
+HUB_IDS = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Names on the Hugging Face Hub of bases that are called otherwise here."""
+MAX_REFERENCE_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class BaseReference:
+    """The pre-trained model that a run starts from."""
+
+    name: str
+    """Name that `read_base` takes, with an absolute path."""
+    sha256: str
+    """SHA-256 of its weights."""
+
+
+def needs_base(config: Config) -> bool:
+    """Return True for a run whose tokenizer, and for an adapter also the weights, are those of a pre-trained model."""
+    return config.data.tokenizer == "pretrained"
+
+
+def base_files(base: "Base", config: ModelConfig) -> dict[str, bytes]:
+    """Return name and content of the files of a new run that starts from `base`."""
+    files = {BASE_FILE: json.dumps(asdict(BaseReference(base.name, base.sha256)), indent=2).encode()}
+    if config.lora_rank:
+        alpha = float(config.lora_alpha)
+        settings = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": HUB_IDS.get(base.name, base.name.removeprefix(HF_PREFIX)),
+            "r": config.lora_rank,
+            "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+            "lora_dropout": config.lora_dropout,
+            "target_modules": lora_targets(config),
+            "bias": "none",
+            "inference_mode": True,
+        }
+        files[ADAPTER_CONFIG_FILE] = json.dumps(settings, indent=2).encode()
+    return files
+
+
+def read_reference(run_dir: Path) -> BaseReference:
+    """Read which pre-trained model a run starts from; a missing or damaged file raises a RunError."""
+    file = run_dir / BASE_FILE
+    try:
+        return decode_json(BaseReference, read_limited(file, MAX_REFERENCE_BYTES))
+    except FileNotFoundError as error:
+        raise RunError(f"{file} is missing; the run is not complete") from error
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror}; the run is damaged") from error
+    except InvalidInputError as error:
+        raise RunError(f"{file} is damaged: {str(error).removesuffix('.')}; train a new run") from error
+
+
+def read_run_base(run_dir: Path) -> "Base":
+    """Read the pre-trained model that a run starts from.
+
+    Raises:
+        InvalidInputError: If the model is missing, damaged, or not the same as when the run was started.
+    """
+    from engine.models.pretrained.reading import read_base  # loads Hugging Face's tokenizers
+
+    reference = read_reference(run_dir)
+    try:
+        base = read_base(reference.name)
+    except InvalidInputError as error:
+        raise RunError(f"run {run_dir.name!r} is an adapter of {reference.name}: {error}") from error
+    if base.sha256 != reference.sha256:
+        remedy = f"run `lotr-tui fetch {SMOLLM2}` again" if reference.name == SMOLLM2 else "restore it"
+        raise RunError(
+            f"{reference.name} has changed since run {run_dir.name!r} was trained: its SHA-256 was "
+            f"{reference.sha256[:12]}… and is now {base.sha256[:12]}…; "
+            f"{remedy}, or train a new run"
+        )
+    return base
+
+
+def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], base_sha256: str) -> bytes:
+    """Return the content of `adapter_model.safetensors`; `tensors` may be those of `compact_tensors`."""
+    from safetensors.numpy import save
+
+    named = {f"{PEFT_PREFIX}{name}": tensor for name, tensor in tensors.items()}
+    return save(named, metadata={"format": "pt", BASE_HASH: base_sha256})
+
+
+def read_adapter(run_dir: Path, config: ModelConfig, file: Path | None = None) -> dict[str, StoredTensor]:
+    """Read the best adapter of a run, or that in `file`; its matrices are in single or half precision, or in 8 bits.
+
+    Raises:
+        RunError: If the file is missing, damaged, or belongs to another base or configuration.
+    """
+    file = file or run_dir / ADAPTER_FILE
+    stored = read_weights(file, {f"{PEFT_PREFIX}{name}": shape for name, shape in adapter_shapes(config).items()})
+    expected = read_reference(run_dir).sha256
+    if (sha256 := read_header(file).metadata.get(BASE_HASH, expected)) != expected:
+        raise RunError(
+            f"{file} is an adapter of another base, with the SHA-256 {sha256[:12]}… and not {expected[:12]}…; "
+            "use the files of one run"
+        )
+    adapter = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in stored.items()}
+    try:
+        check_adapter(config, adapter)
+    except RunError as error:
+        raise RunError(f"{file}: {error}") from error
+    return adapter
+
+
+def load_adapted(
+    run_dir: Path, config: ModelConfig, file: Path | None = None, *, int8: bool = True
+) -> "NumpyTransformer":
+    """Load the pre-trained model of a run with the run's adapter, in 8 bits or in single precision.
+
+    Raises:
+        InvalidInputError: If a file is missing, damaged or of another model, or the model does not fit into the memory.
+    """
+    from engine.models.numpy_transformer import NumpyTransformer
+
+    base, adapter = read_run_base(run_dir), read_adapter(run_dir, config, file)
+    try:
+        weights = merge_adapter(config, base.weights, adapter, int8=int8)
+        decoder = NumpyTransformer(config, base.tokenizer, weights, chat=base.chat)
+    except MemoryError as error:
+        raise RunError(f"{base.name} does not fit into the free memory; close other programs") from error
+    base.weights.release_pages()
+    return decoder
