@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MAX_TRANSFORMER_WEIGHT = 1e4
 """Maximum absolute value of a weight, so that vectors between the layers of models of usual sizes are finite."""
+MAX_FAST_WEIGHTS = 30_000_000
+"""Number of weights up to which a token is read in about 2 ms."""
 READ_TOKENS = 512
 """Maximum number of tokens that are read at once."""
 MAX_SCORES = 2**23
@@ -100,6 +102,12 @@ class NumpyTransformer(NumpyDecoder):
         return self.config.context_size
 
     @property
+    def is_slow(self) -> bool:
+        """True if reading a token takes long enough to delay the keyboard, so that screens read in a thread."""
+        shapes = transformer_weight_shapes(self.config, len(self.tokenizer))
+        return sum(map(math.prod, shapes.values())) > MAX_FAST_WEIGHTS
+
+    @property
     def has_int8_weights(self) -> bool:
         """True if a matrix was stored in 8 bits."""
         return self._tensors.has_int8
@@ -120,6 +128,11 @@ class NumpyTransformer(NumpyDecoder):
     def has_slid(self, state: TransformerState) -> bool:
         """Return True if the first tokens of the text are no longer in the window."""
         return state.has_slid
+
+    def state_memory(self, state: TransformerState) -> tuple[int, int]:
+        """Return the identity of the memory that `state` shares with others of its text, and its size in bytes."""
+        buffer = state.segments[-1].buffer if state.segments else None
+        return id(buffer), 0 if buffer is None else sum(layer.nbytes for layer in buffer.layers)
 
     def num_positions(self, state: TransformerState) -> int:
         """Return the number of tokens in the window."""

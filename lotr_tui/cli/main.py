@@ -11,6 +11,7 @@ from lotr_tui.cli.data.tokenize import tokenize
 from lotr_tui.cli.dialogue.who import who
 from lotr_tui.cli.doctor import doctor
 from lotr_tui.cli.evaluation.command import evaluate
+from lotr_tui.cli.fetch.commands import fetch_cli
 from lotr_tui.cli.generate import generate
 from lotr_tui.cli.learn import learn
 from lotr_tui.cli.parser import add_command, float_option, make_group
@@ -147,6 +148,7 @@ add_command(
 add_command(cli, "learn", "lotr-tui learn", "lotr-tui learn perplexity", "lotr-tui learn --csv dialogues.csv")(learn)
 cli.add_typer(runs_cli, name="runs")
 cli.add_typer(data_cli, name="data")
+cli.add_typer(fetch_cli, name="fetch")
 add_command(
     cli,
     "tokenize",

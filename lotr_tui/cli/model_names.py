@@ -19,4 +19,4 @@ def report_name(name: str) -> str:
     if not is_pretrained_name(name):
         return name
     source = parse_pretrained_name(name)
-    return name if source.kind == "hub" else f"{name.partition(':')[0]}:{source.short_name}"
+    return name if source.kind in ("hub", "stored") else f"{name.partition(':')[0]}:{source.short_name}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from engine.config import BUNDLED
 from engine.data.speakers import display_name
@@ -27,7 +27,6 @@ from lotr_tui.session.settings import ModelSettings, ReplyMode, default_model_se
 
 if TYPE_CHECKING:
     from engine.models.pretrained.base import LoadingProgress
-    from engine.models.pretrained.model import PretrainedModel
     from engine.runs.combine import CombinationOptions
     from lotr_tui.monitor.training_view import TrainingView
 
@@ -62,7 +61,7 @@ class SessionModel:
     def from_loaded(cls, loaded: LoadedModel) -> "SessionModel":
         """Wrap the model of a run, or a model by others."""
         if is_pretrained_name(loaded.name):
-            return cls._from_pretrained(cast("PretrainedModel", loaded.decoder))
+            return cls._from_pretrained(loaded)
         config = loaded.config.model
         layers = f"LSTM, {plural(config.num_layers, 'layer')} of {config.hidden_size}"
         if config.architecture == "transformer":
@@ -83,9 +82,9 @@ class SessionModel:
         )
 
     @classmethod
-    def _from_pretrained(cls, model: "PretrainedModel") -> "SessionModel":
-        name = printable(parse_pretrained_name(model.name).short_name)
-        return cls(name, printable(model.description), model, corpus="", source=model.name, predicts_eos=False)
+    def _from_pretrained(cls, loaded: LoadedModel) -> "SessionModel":
+        name, description = printable(parse_pretrained_name(loaded.name).short_name), printable(loaded.description)
+        return cls(name, description, loaded.model, corpus="", source=loaded.name, predicts_eos=False)
 
     @classmethod
     def from_training(

@@ -1,4 +1,4 @@
-"""Names of models by others: `hf:FOLDER`, `hf:owner/name` and `gguf:FILE`. This module imports nothing heavy."""
+"""Names of models by others: `smollm2`, `hf:FOLDER`, `hf:owner/name` and `gguf:FILE`. Nothing heavy is imported."""
 
 import re
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ class PretrainedSource:
 
     name: str
     """Name as the user gave it, with its prefix."""
-    kind: Literal["folder", "hub", "gguf"]
+    kind: Literal["folder", "hub", "gguf", "stored"]
     target: str
-    """Path of the folder or file, or identifier on the Hub."""
+    """Path of the folder or file, or identifier on the Hub, or name of a stored model."""
 
     @property
     def path(self) -> Path:
         """Path of the folder or file; relative to the current directory if the user gave it so."""
-        return Path(self.target).expanduser()
+        return base_folder(self.target) if self.kind == "stored" else Path(self.target).expanduser()
 
     @property
     def short_name(self) -> str:
@@ -51,12 +51,7 @@ def is_base_stored(name: str) -> bool:
 
 def is_pretrained_name(name: str | None) -> bool:
     """Return True if `name` names a model by others, and False for the name or path of a run."""
-    return name is not None and name.startswith((HF_PREFIX, GGUF_PREFIX))
-
-
-def is_base_name(name: str) -> bool:
-    """Return True if `name` names a pre-trained model that a training can start from, and False for a run."""
-    return name == SMOLLM2 or is_pretrained_name(name)
+    return name is not None and (name == SMOLLM2 or name.startswith((HF_PREFIX, GGUF_PREFIX)))
 
 
 def parse_pretrained_name(name: str) -> PretrainedSource:
@@ -67,6 +62,8 @@ def parse_pretrained_name(name: str) -> PretrainedSource:
     Raises:
         InvalidInputError: If no path or identifier follows the prefix, or the folder or file does not exist.
     """
+    if name == SMOLLM2:
+        return PretrainedSource(name, "stored", name)
     if name.startswith(GGUF_PREFIX):
         source = PretrainedSource(name, "gguf", name.removeprefix(GGUF_PREFIX))
         if not source.target:

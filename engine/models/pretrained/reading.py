@@ -4,7 +4,8 @@ from engine.errors import InvalidInputError
 from engine.models.pretrained.base import Base, LoadingProgress, ProgressCallback
 from engine.models.pretrained.base_folder import read_folder_base
 from engine.models.pretrained.base_gguf import read_gguf_base
-from engine.models.pretrained.names import parse_pretrained_name
+from engine.models.pretrained.names import SMOLLM2, parse_pretrained_name
+from engine.models.pretrained.store import read_stored_base
 
 
 def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
@@ -16,6 +17,8 @@ def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
         UnsupportedModelError: If only transformers can load the model.
         InvalidInputError: If the model is missing or damaged: one line that names it and the remedy.
     """
+    if name == SMOLLM2:
+        return read_stored_base(name)
     source = parse_pretrained_name(name)
     if source.kind == "gguf":
         return read_gguf_base(source.path, name)

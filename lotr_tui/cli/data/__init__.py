@@ -1,1 +1,1 @@
-"""Commands about corpora and tokens: `data info`, `data fetch` and `tokenize`."""
+"""Commands about corpora and tokens: `data info`, `data speech` and `tokenize`."""

@@ -1,8 +1,8 @@
-"""`lotr-tui data`: description of a corpus, speech of a book, and downloads of dialogues and pre-training text."""
+"""`lotr-tui data`: description of a corpus, and speech of a book."""
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -11,16 +11,14 @@ from engine.data.quotations import MIN_WORDS, write_speech
 from engine.errors import InvalidInputError, printable
 from engine.storage.files import absolute_path
 from lotr_tui.cli import options
-from lotr_tui.cli.data.kaggle import fetch_dataset
-from lotr_tui.cli.data.tales import fetch_tales
 from lotr_tui.cli.parser import add_command, make_group
 
-data_cli = make_group("Describe or download a corpus, or find the speech in it.")
+data_cli = make_group("Describe a corpus, or find the speech in it.")
 
 
 @data_cli.callback()
 def data(context: typer.Context) -> None:
-    """Describe or download a corpus, or find the speech in it."""
+    """Describe a corpus, or find the speech in it."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -84,51 +82,6 @@ def data_info(
         ).with_overrides(assignments or [])
 
     print_data_summary(configure(Config(), apply_options).data, as_json=as_json)
-
-
-@add_command(
-    data_cli,
-    "fetch",
-    "lotr-tui train --csv $(lotr-tui data fetch)",
-    "lotr-tui data fetch tales --output tales.txt",
-    "lotr-tui data fetch tales --from books/",
-)
-def data_fetch(
-    name: Annotated[
-        Literal["tales"] | None,
-        typer.Argument(
-            metavar="tales", help="Old fantasy and adventure books to pre-train on. Default: the film dialogues."
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", metavar="FILE", help="File of the tales. Default: tales/tales.txt in the data folder."
-        ),
-    ] = None,
-    mirror: Annotated[
-        str | None,
-        typer.Option("--mirror", metavar="URL", help="Mirror of Project Gutenberg to download the books from."),
-    ] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="DIR", help="Folder of the books, as 11.txt and so on; nothing is downloaded."),
-    ] = None,
-) -> None:
-    """Download the film dialogues from Kaggle, or tales from Project Gutenberg. Print the path of the file."""
-    if name is None:
-        given = {"--output": output, "--mirror": mirror, "--from": source}
-        for option, value in given.items():
-            if value is not None:
-                raise InvalidInputError(
-                    f"{option} {value} is for the tales; use `lotr-tui data fetch tales {option} …`"
-                )
-        print(printable(str(fetch_dataset())))
-        return
-    if mirror is not None and source is not None:
-        raise InvalidInputError("--mirror downloads books and --from reads them from a folder; use one of the two")
-    summary = fetch_tales(output, mirror, source)
-    print(printable(str(summary.path)))
 
 
 @add_command(

@@ -103,9 +103,6 @@ def test_an_unknown_precision_is_refused(tmp_path):
     with pytest.raises(InvalidInputError) as error:
         load_model_by_name("r", tmp_path, "fp16")
     assert str(error.value) == "--precision fp16 is unknown for inference; choose one of auto, fp32, int8"
-    with pytest.raises(InvalidInputError) as error:
-        load_model_by_name("hf:a/b", tmp_path, "int8")
-    assert str(error.value) == "--precision int8 is for runs, but hf:a/b is a model by others; leave it out"
 
 
 HEADER = b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,9999]}}'

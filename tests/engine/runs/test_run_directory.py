@@ -145,7 +145,7 @@ def test_a_folder_with_an_odd_name_is_found_as_it_is_printed_and_two_that_look_a
         ("alhpa", r"run 'alhpa' is neither in .* nor a path; did you mean alpha\?"),
         ("zzz", "run 'zzz' is neither in .* nor a path. See `lotr-tui runs`$"),
         ("", "^the name of the run is empty; see `lotr-tui runs`$"),
-        ("hf:some/model", "is a model by others, not a run of lotr-tui; use it in .*, eval, who and tokenize$"),
+        ("hf:some/model", "is a model by others, not a run of lotr-tui; use it in .*, or as --init of a training$"),
         ("PATH", f"is a folder without {CONFIG_FILE}, so it is not a run"),
         ("..", f"is a folder without {CONFIG_FILE}"),
         ("x" * 3000, "nor a path"),

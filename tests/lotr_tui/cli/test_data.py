@@ -1,18 +1,15 @@
-"""`data info`, `data speech`, `data fetch` and `tokenize`: speakers, scenes, splits, vocabularies and downloads."""
+"""`data info`, `data speech` and `tokenize`: speakers, scenes, splits and vocabularies."""
 
 import re
 
 import pytest
 
-from engine.data.tales import books, download
 from tests.support.commands import json_output
 from tests.support.files import sentences, write_csv
 from tests.support.open_models import bpe_tokenizer, write_open_run
-from tests.support.tales import make_books, serve_books
 
 SCRIPT = "SAM: the old mill\nFRODO (V.O.): the old road, Sam\nSAM: the old mill\nMerry: on\n\n" * 40
 DIALOGUE = ("--mode", "dialogue")
-BOOKS = make_books()
 
 
 @pytest.fixture
@@ -65,7 +62,6 @@ class TestInfo:
             r"who follows +Frodo after Sam 40, ",
             r"Sam +80 +240 +Frodo 50, Merry 50",
             r"Frodo +40 +160 +Sam 100",
-            r"vocabulary .* and 4 speakers",
         ):
             assert re.search(f"^{row}", shown, re.MULTILINE), row
         shown = lotr("data", "info", script, *DIALOGUE, "--set", "min_speaker_lines=40").stdout
@@ -121,40 +117,3 @@ class TestTokenize:
         process = lotr("tokenize", "a\x1b[2Jb \u202e", "--run", run)
         assert process.returncode == 0
         assert not set("\x1b\u202e") & set(process.stdout)
-
-
-class TestFetch:
-    @pytest.fixture
-    def mirror(self, monkeypatch):
-        """Return a server of three small books, which are the listed ones."""
-        monkeypatch.setattr(books, "BOOKS", tuple(BOOKS))
-        monkeypatch.setattr(download, "PAUSE", 0.0)
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        files = {f"/cache/epub/{book.id}/pg{book.id}.txt": content for book, content in BOOKS.items()}
-        with serve_books(files) as state:
-            yield state
-
-    def test_books_of_a_mirror_become_one_file_and_are_not_downloaded_again(self, lotr, mirror, home, tmp_path):
-        done = lotr("data", "fetch", "tales", "--mirror", mirror.url)
-        path = home / "tales" / "tales.txt"
-        assert done.stdout == f"{path}\n"
-        assert done.stderr.startswith("3 books, ")
-        assert len(path.read_text().split("\n\n")) == 3
-        lotr("data", "fetch", "tales", "--mirror", mirror.url, "--output", "again.txt")
-        assert [request for request, _ in mirror.requests] == [f"/cache/epub/{n}/pg{n}.txt" for n in (1, 2, 3)]
-        assert (tmp_path / "again.txt").read_bytes() == path.read_bytes()
-
-    @pytest.mark.parametrize(
-        ("module_source", "exit_code", "message"),
-        [
-            ("raise ImportError('none')", 2, "pip install 'lotr-tui[kaggle]'"),
-            ("def dataset_download(name): raise OSError('no\\nroute')", 1, "could not be downloaded: no route"),
-            ("def dataset_download(name): return '.'", 1, "does not contain lotr_scripts.csv any more"),
-        ],
-    )
-    def test_a_failure_of_kaggle_is_one_line(self, command, tmp_path, module_source, exit_code, message):
-        (tmp_path / "kagglehub.py").write_text(module_source)
-        done = command("data", "fetch", PYTHONPATH=str(tmp_path))
-        assert (done.returncode, done.stdout) == (exit_code, "")
-        (line,) = done.stderr.splitlines()
-        assert message in line

@@ -31,9 +31,9 @@ def name(model_folder):
 
 @pytest.fixture(scope="module")
 def model(model_folder):
-    from engine.models.pretrained.loading import load_pretrained
+    from engine.models.pretrained.reading import read_base
 
-    return load_pretrained(f"hf:{model_folder}")
+    return read_base(f"hf:{model_folder}").decoder(int8=True)
 
 
 @pytest.fixture
@@ -99,11 +99,11 @@ def test_tokens_and_speakers_are_found_by_the_model(printed, name, model):
 REFUSALS = [
     *(
         (f"{command} NAME", "is a model by others, not a run of lotr-tui")
-        for command in ("attach", "status", "stop", "runs show", "runs rm --yes", "train --init", "train --resume")
+        for command in ("attach", "status", "stop", "runs show", "runs rm --yes", "train --resume")
     ),
     ("runs export NAME --hf folder", "is a model by others, not a run of lotr-tui"),
     ("eval NAME", "is a model by others and has no split to score; use --text FILE"),
-    ("eval NAME --text scene.txt --precision int8", "--precision int8"),
+    ("runs show smollm2", "is a model by others, not a run of lotr-tui"),
     ("generate the --run NAME --as FRODO", "--as needs a model that knows speakers"),
     ("generate the --run NAME --run NAME", "cannot be combined"),
     ("generate the --run NAME --system x", "add --reply, or leave out --system"),

@@ -15,11 +15,13 @@ from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.base import score_sequence
+from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.pretrained.base import UnsupportedModelError
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.loading import load_pretrained
 from engine.models.pretrained.reading import read_base
 from engine.models.transformer_layout import rotary_frequencies
+from engine.runs.loading import load_model_by_name
 from tests.support.pretrained import save_model, write_gguf
 
 torch = pytest.importorskip("torch")
@@ -252,6 +254,18 @@ def with_nan(tensors):
 def test_a_gguf_file_that_contradicts_itself_is_refused(change, message, folders, tmp_path):
     write_gguf(tmp_path / "tiny.gguf", folders("llama"), **change)
     assert message in refused(f"gguf:{tmp_path / 'tiny.gguf'}")
+
+
+def test_a_model_is_loaded_without_transformers_where_that_is_possible(folders):
+    numpy_model = load_model_by_name(f"hf:{folders('llama')}", precision="fp32")
+    other = load_model_by_name(f"hf:{folders('gpt_neox')}")
+    assert (numpy_model.path, other.path) == (folders("llama"), folders("gpt_neox"))
+    assert isinstance(numpy_model.model, NumpyTransformer)
+    assert not numpy_model.model.has_int8_weights
+    assert other.model.module.config.model_type == "gpt_neox"
+    assert other.description.startswith("GPTNeoX · 2 layers of 32 · ")
+    with pytest.raises(InvalidInputError, match="there is no --precision int8"):
+        load_model_by_name(f"hf:{folders('gpt_neox')}", precision="int8")
 
 
 def test_what_only_transformers_can_load_is_named(folders, tmp_path):

@@ -15,7 +15,6 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.pretrained import folder_checks
 from engine.models.pretrained.loading import load_pretrained
-from engine.runs.loading import PRETRAINED_CONFIG, LoadedModel, load_model_by_name
 from tests.support.pretrained import save_tokenizer, write_gguf
 
 
@@ -44,12 +43,11 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 
 def test_progress_states_the_memory_before_the_weights_are_read(folder):
     steps = []
-    loaded = load_model_by_name(f"hf:{folder}", on_progress=steps.append)
-    assert loaded == LoadedModel(f"hf:{folder}", folder, PRETRAINED_CONFIG, loaded.decoder)
+    model = load_pretrained(f"hf:{folder}", steps.append)
     texts = [step.text for step in steps]
     assert texts[0] == "importing torch and transformers"
     reading = next(step for step in steps if step.text.startswith("reading"))
-    assert reading.memory_bytes == int(1.2 * 4 * loaded.model.num_parameters)
+    assert reading.memory_bytes == int(1.2 * 4 * model.num_parameters)
     assert texts.index("checking the files") < texts.index(reading.text)
 
 

@@ -1,0 +1,177 @@
+"""Fetched models on the disk of a user: in 8 bits, ready to be mapped into memory."""
+
+import errno
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from engine.config import ModelConfig
+from engine.errors import InvalidInputError, RunError, describe_error
+from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT
+from engine.models.pretrained.base import Base, LazyTensors, hash_files, quantize_tensors
+from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
+from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
+from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
+from engine.models.transformer_layout import transformer_weight_shapes
+from engine.models.weight_checks import check_weights
+from engine.storage.files import fsync_path, read_limited
+from engine.storage.lock import FileLock
+from engine.storage.quantization import Int8Rows
+from engine.storage.schema import decode_json
+from engine.storage.tensor_file import SCALE_SUFFIX, StoredTensor, TensorFile, check_tensors
+
+TOKENIZER_FILE, WEIGHTS_FILE = "tokenizer.json", "model.safetensors"
+MAX_FILE_BYTES = 64_000_000
+"""Maximum size of the files without the weights."""
+LOCK_FILE = "lock"
+
+
+@dataclass(frozen=True)
+class StoredBase:
+    """Content of the file that describes a stored model."""
+
+    version: Literal[1]
+    name: str
+    family: str
+    config: ModelConfig
+    sha256: str
+    """SHA-256 of the file that the model was converted from."""
+    source: str
+    """Where that file came from, in words."""
+    num_tokens: int
+    specials: SpecialTokens
+    template: JinjaTemplate | None
+    weights_bytes: int
+    weights_sha256: str
+    """Size and SHA-256 of the converted weights."""
+
+
+@contextmanager
+def locked_store() -> Iterator[Path]:
+    """Create the folder of the stored models, and keep other processes from changing it. Yield its path.
+
+    Raises:
+        InvalidInputError: If another process is changing it, or it cannot be written.
+    """
+    folder = base_folder(SMOLLM2).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / LOCK_FILE):
+            yield folder
+    except BlockingIOError as error:
+        raise InvalidInputError(f"another process fetches a model into {folder}; wait until it has finished") from error
+    except OSError as error:
+        raise InvalidInputError(
+            f"{folder} cannot be written: {error.strerror or error}; free some space, or set LOTR_TUI_HOME"
+        ) from error
+
+
+def store_base(base: Base, name: str, sha256: str, source: str) -> None:
+    """Convert a model to 8 bits and store it as `name`, in place of an earlier one. Call this in `locked_store`.
+
+    The folder appears when it is complete. `sha256` is that of the model's file, and `source` says where it comes from.
+
+    Raises:
+        InvalidInputError: If the weights are damaged.
+        OSError: If the folder cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    target = base_folder(name)
+    for stale in target.parent.glob(f".{name}-*"):  # of a process that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    try:
+        weights = quantize_tensors(base.weights)
+        check_weights(weights, transformer_weight_shapes(base.config, len(base.tokenizer)), MAX_TRANSFORMER_WEIGHT)
+        tensors = {tensor: part.values if isinstance(part, Int8Rows) else part for tensor, part in weights.items()}
+        scales = {tensor + SCALE_SUFFIX: part.scales for tensor, part in weights.items() if isinstance(part, Int8Rows)}
+        save_file(tensors | scales, folder / WEIGHTS_FILE)
+        (folder / TOKENIZER_FILE).write_text(base.tokenizer.to_json(), "utf-8")
+        template = base.chat.render if base.chat else None
+        stored = StoredBase(
+            version=1,
+            name=name,
+            family=base.family,
+            config=base.config,
+            sha256=sha256,
+            source=source,
+            num_tokens=len(base.tokenizer),
+            specials=base.tokenizer.specials,
+            template=template if isinstance(template, JinjaTemplate) else None,
+            weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+            weights_sha256=hash_files([folder / WEIGHTS_FILE]),
+        )
+        (folder / BASE_FILE).write_text(json.dumps(asdict(stored), indent=2, ensure_ascii=False), "utf-8")
+        for path in (*folder.iterdir(), folder):
+            fsync_path(path)
+        folder.chmod(0o755)
+        if target.exists():
+            target.rename(folder.with_name(f"{folder.name}-old"))
+        folder.rename(target)
+        fsync_path(target.parent)
+    except SafetensorError as error:  # the library's name for a full disk, too
+        raise OSError(errno.EIO, str(error)) from error
+    finally:
+        for leftover in target.parent.glob(f".{name}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def read_stored_base(name: str) -> Base:
+    """Return a stored model, whose weights are mapped. The files are checked quickly: their sizes, names and shapes.
+
+    Raises:
+        InvalidInputError: If the model has not been fetched, or is damaged.
+    """
+    folder = base_folder(name)
+    try:
+        stored = decode_json(StoredBase, read_limited(folder / BASE_FILE, MAX_FILE_BYTES))
+        content = read_limited(folder / TOKENIZER_FILE, MAX_FILE_BYTES).decode()
+        tokenizer = PretrainedTokenizer(content, stored.num_tokens, stored.specials)
+        file = TensorFile(folder / WEIGHTS_FILE)
+        if (size := file.path.stat().st_size) != stored.weights_bytes:
+            raise RunError(f"{WEIGHTS_FILE} has {size:,} bytes, not {stored.weights_bytes:,}")
+        shapes = transformer_weight_shapes(stored.config, stored.num_tokens)
+        check_tensors(file.header.tensors, shapes)
+    except FileNotFoundError as error:
+        reason = "is damaged" if folder.exists() else "has not been fetched"
+        raise InvalidInputError(f"{name} {reason}; run `lotr-tui fetch {name}`") from error
+    except Exception as error:  # tokenizers raise `Exception` itself
+        raise InvalidInputError(
+            f"{name} is damaged ({describe_error(error).removesuffix('.')}); run `lotr-tui fetch {name}`"
+        ) from error
+    readers = {tensor: partial(_read_tensor, file, tensor) for tensor in shapes}
+    return Base(
+        name,
+        stored.family,
+        (file.path,),
+        stored.config,
+        tokenizer,
+        LazyTensors(readers, file.release_pages),
+        ChatTemplate(stored.template, tokenizer) if stored.template else None,
+        stored.sha256,
+    )
+
+
+def is_stored_whole(name: str) -> bool:
+    """Return True if a model is stored and none of its bytes has changed."""
+    try:
+        read_stored_base(name)
+        stored = decode_json(StoredBase, read_limited(base_folder(name) / BASE_FILE, MAX_FILE_BYTES))
+        return hash_files([base_folder(name) / WEIGHTS_FILE]) == stored.weights_sha256
+    except (InvalidInputError, OSError):
+        return False
+
+
+def _read_tensor(file: TensorFile, tensor: str) -> StoredTensor:
+    values = file.read(tensor)
+    if file.header.tensors[tensor][0] == "int8":
+        return Int8Rows(values, file.read_float32(tensor + SCALE_SUFFIX))
+    return file.read_float32(tensor)

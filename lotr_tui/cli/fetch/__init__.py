@@ -1,0 +1,1 @@
+"""`lotr-tui fetch`: downloads of a model and of texts."""

