@@ -70,7 +70,8 @@ class DataConfig(_ValidatedConfig):
     tokenizer: Literal["words", "whitespace", "characters", "bpe", "pretrained"] = setting(
         "words",
         "words: lower-case words of letters, digits and apostrophes; whitespace: split at white space only; "
-        "characters: one token per character; bpe: byte pairs learned from the training split, for text as written",
+        "characters: one token per character; bpe: byte pairs learned from the training split, for text as written; "
+        "pretrained: that of the pre-trained model of --init",
     )
     vocabulary_size: int = setting(2048, "tokens of a bpe vocabulary; other tokenizers use min_count", 300, 100_000)
     scene_column: str = setting("movie", "CSV column whose changes end a scene; may be missing")
@@ -178,7 +179,11 @@ TEACHER_SEPARATOR = ","
 class TrainingConfig(_ValidatedConfig):
     """Settings of the optimization, the evaluations and the hardware."""
 
-    init: str = setting("", "run whose weights and tokenizer training starts from, such as base; empty: random weights")
+    init: str = setting(
+        "",
+        "model whose weights and tokenizer training starts from: a run, base, or the pre-trained smollm2, gguf:FILE or "
+        "hf:FOLDER; empty: random weights",
+    )
     teachers: str = setting(
         "", "paths of runs, separated by commas, whose averaged predictions are learned besides the text; --teacher"
     )
@@ -226,6 +231,9 @@ class TrainingConfig(_ValidatedConfig):
     tar: float = setting(0.0, "temporal activation regularization: L2 penalty on hidden-state changes (4.6)", 0, 1000)
     softmax_samples: int = setting(
         0, "sampled softmax: tokens scored besides those of the window; 0: the whole vocabulary", 0, 1_000_000
+    )
+    name_weight: float = setting(
+        1.0, "factor of the loss of names and empty lines in dialogue mode, which no evaluation scores", 0, 1
     )
     label_smoothing: float = setting(0.0, "fraction of each target spread over all tokens by frequency", 0, 0.9)
     averaging: Literal["ema", "nt_asgd", "none"] = setting(

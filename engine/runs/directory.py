@@ -11,11 +11,14 @@ from engine.data.tokenizers.base import Tokenizer
 from engine.data.tokenizers.loading import tokenizer_file_name, tokenizer_from_json
 from engine.errors import ConfigError, InvalidInputError, RunError, printable, shell_word, suggest_nearest
 from engine.models.pretrained.names import SMOLLM2, is_base_stored, is_pretrained_name
+from engine.runs.adapter_files import ADAPTER_FILE, needs_base, read_run_base
 from engine.storage import lock
 from engine.storage.files import assets_dir, default_runs_dir, open_regular_file, read_limited
 from engine.storage.tensor_file import describe_file
 
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
+WEIGHT_FILES = (MODEL_FILE, ADAPTER_FILE)
+"""Files of the best weights: of a whole model, or of an adapter."""
 METRICS_FILE, SAMPLES_FILE, LOG_FILE, LOCK_FILE = "metrics.jsonl", "samples.jsonl", "log.txt", "lock"
 RESUME_FILE = "resume.safetensors"
 """Checkpoint from which training resumes exactly."""
@@ -221,16 +224,24 @@ def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
     """Read the configuration and the tokenizer of a run.
 
     Raises:
-        RunError: If a file is missing or cannot be read, or the tokenizer is damaged.
+        RunError: If a file is missing or cannot be read, the tokenizer is damaged, or the run starts from a pre-trained
+            model that is missing or has changed.
         ConfigError: If the configuration is damaged.
     """
     config = read_config(run_dir)
+    if needs_base(config):
+        return config, read_run_base(run_dir).tokenizer
     file = run_dir / tokenizer_file_name(config.data.tokenizer)
     return config, tokenizer_from_json(_read_text(file, MAX_VOCABULARY_BYTES), str(file), config.data.tokenizer)
 
 
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """Return name and content of the file from which `read_config_and_tokenizer` reads `tokenizer`."""
+    """Return name and content of the file from which `read_config_and_tokenizer` reads `tokenizer`.
+
+    There is none for the tokenizer of a pre-trained model by others.
+    """
+    if tokenizer.name == "pretrained":
+        return {}
     return {tokenizer_file_name(tokenizer.name): tokenizer.to_json().encode()}
 
 

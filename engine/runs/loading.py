@@ -13,17 +13,19 @@ from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import Tokenizer
 from engine.errors import InvalidInputError, RunError
 from engine.events import Started, event_from_dict
+from engine.models.adapter import adapter_shapes
 from engine.models.base import LanguageModel
 from engine.models.decoders import build_decoder, weight_shapes
 from engine.models.numpy_decoder import NumpyDecoder
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs import directory
+from engine.runs.adapter_files import ADAPTER_FILE, load_adapted
 from engine.runs.dialogue_parts import DialogueParts, read_dialogue_parts
 from engine.runs.directory import EPOCHS_DIR, METRICS_FILE, epoch_model_name, find_run, resolve_run
 from engine.runs.metrics import Row, drop_superseded_rows, number_or_none, read_current_rows, read_rows
 from engine.runs.summary import saved_perplexity
 from engine.storage.files import default_runs_dir
-from engine.storage.tensor_file import read_weights
+from engine.storage.tensor_file import read_weights, to_float32
 
 if TYPE_CHECKING:  # this module imports PyTorch
     from engine.models.pretrained.base import LoadingProgress
@@ -109,8 +111,10 @@ def load_model_by_name(
         raise InvalidInputError(f"--precision {precision} is unknown for inference; choose one of {choices}")
     if name is not None and is_pretrained_name(name):
         return _load_pretrained(name, precision, on_progress)
-    loaded = load_model(*find_model(name, runs_dir))
+    loaded = load_model(*find_model(name, runs_dir), int8_adapted=precision != "fp32")
     stored = loaded.decoder
+    if loaded.config.model.lora_rank:
+        return loaded
     if precision == "int8":
         return replace(loaded, decoder=build_decoder(stored.config, stored.tokenizer, stored.tensors, int8=True))
     if precision == "fp32" and stored.has_int8_weights:
@@ -146,22 +150,27 @@ def _load_pretrained(name: str, precision: str, on_progress: "Callable[[LoadingP
     return LoadedModel(name, path, config, decoder, description=base.description)
 
 
-def load_model(run_dir: Path, epoch: int | None = None) -> LoadedRun:
+def load_model(run_dir: Path, epoch: int | None = None, *, int8_adapted: bool = True) -> LoadedRun:
     """Load the best weights of a run, or the weights that it kept after `epoch`.
+
+    An adapter is merged into its base, and the result has 8 bits, or with `int8_adapted=False` single precision.
 
     Raises:
         RunError: If a file is missing, damaged or not safetensors, or the weights of the epoch were not kept.
         ConfigError: If the configuration is damaged.
     """
-    config, tokenizer = directory.read_config_and_tokenizer(run_dir)
+    config = directory.read_config(run_dir)
     all_rows = list(read_rows(run_dir / METRICS_FILE, subsample=True))
     rows = drop_superseded_rows(all_rows)
     name = directory.bundled_run_name(run_dir) or run_dir.name
-    file, perplexity = run_dir / directory.MODEL_FILE, saved_perplexity(all_rows)
+    file, perplexity = find_weights(run_dir, config, epoch), saved_perplexity(all_rows)
     if epoch is not None:
-        file, perplexity = _find_epoch_weights(run_dir, epoch, name), _perplexity_at_epoch(rows, epoch)
-        name = epoch_model_name(name, epoch)
-    decoder = _read_decoder(file, config, tokenizer)
+        perplexity, name = _perplexity_at_epoch(rows, epoch), epoch_model_name(name, epoch)
+    decoder: NumpyDecoder
+    if config.model.lora_rank:
+        decoder = load_adapted(run_dir, config.model, file, int8=int8_adapted)
+    else:
+        decoder = _read_decoder(file, *directory.read_config_and_tokenizer(run_dir))
     started = next((row for row in rows if row["event"] == "started"), {})
     return LoadedRun(
         name=name,
@@ -186,13 +195,16 @@ def _bits_per_character(started_row: Row, perplexity: float | None) -> float | N
 
 
 def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) -> dict[str, Float32Array] | None:
-    """Return the weights that the training of a run starts from; None for random weights.
+    """Return the weights that the training of a run starts from; None for random ones, or those of a base.
 
     Raises:
         RunError: If the file is missing, damaged, or belongs to another model.
     """
-    if not config.training.init:
+    if not config.training.init or is_pretrained_name(config.training.init):
         return None
+    if config.model.lora_rank:
+        weights = read_weights(run_dir / directory.INITIAL_FILE, adapter_shapes(config.model))
+        return {name: to_float32(tensor) for name, tensor in weights.items()}
     return _read_decoder(run_dir / directory.INITIAL_FILE, config, tokenizer).weights
 
 
@@ -219,8 +231,15 @@ def _perplexity_at_epoch(rows: Sequence[Row], epoch: int) -> float | None:
     return number_or_none(evaluations[-1].get("valid_perplexity")) if evaluations else None
 
 
-def _find_epoch_weights(run_dir: Path, epoch: int, run_name: str) -> Path:
-    """Return the path of the weights of an epoch, or raise a RunError that names the epochs with weights."""
+def find_weights(run_dir: Path, config: Config, epoch: int | None = None) -> Path:
+    """Return the file of the best weights of a run, or of those of an epoch.
+
+    Raises:
+        RunError: If the run did not keep the epoch; the message names the epochs that it kept.
+    """
+    if epoch is None:
+        return run_dir / (ADAPTER_FILE if config.model.lora_rank else directory.MODEL_FILE)
+    run_name = directory.bundled_run_name(run_dir) or run_dir.name
     kept = [str(item.epoch) for item in list_epoch_checkpoints(run_dir)]
     if not kept:
         name = epoch_model_name(run_name, epoch)
