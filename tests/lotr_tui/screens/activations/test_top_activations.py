@@ -25,7 +25,7 @@ def use_random_training_text(monkeypatch):
     rng = np.random.default_rng(1)
     train = tuple(rng.integers(2, len(VOCABULARY), rng.integers(2, 9)).astype(np.int32) for _ in range(150))
     texts = [Line(VOCABULARY.decode(ids).capitalize().replace(" ", "\n", 1)) for ids in train]
-    data = SimpleNamespace(tokenizer=VOCABULARY, train_lines=train, train_source_lines=texts)
+    data = SimpleNamespace(tokenizer=VOCABULARY, train_lines=train, train_source_lines=texts, cast=())
     monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
     return train
 
