@@ -14,6 +14,10 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint must not 
 
 MISSING = "-"
 """Text for a figure that is unknown or not finite."""
+PRETRAINED_NOTE = "pre-trained on other text"
+"""What is said beside each figure of a model that starts from a model by others."""
+PRETRAINED_MARK_NOTE = f"* {PRETRAINED_NOTE}"
+"""Line below a list of runs with marked figures."""
 NAME_WIDTH = 24
 """Width in cells of the name in a model row; the row then fits a dialog of 60 columns."""
 
@@ -51,6 +55,12 @@ def format_perplexity(perplexity: float | None) -> str:
     if perplexity is None or not math.isfinite(perplexity):
         return MISSING
     return f"{perplexity:.1f}" if perplexity < 99_999.95 else f"{perplexity:.1e}"
+
+
+def format_run_perplexity(perplexity: float | None, run: "RunSummary") -> str:
+    """Return a perplexity of a run for a list, with a mark that `PRETRAINED_MARK_NOTE` explains if it is due."""
+    text = format_perplexity(perplexity)
+    return f"{text}*" if run.pretrained_on_other_text and text != MISSING else text
 
 
 def format_percent(fraction: float) -> str:
@@ -145,7 +155,8 @@ def describe_finish_reason(done: "Done", noun: str = "word") -> str:
 
 def format_run_row(run: "RunSummary") -> str:
     """Return the row of a trained run in a list of models."""
-    return format_model_row(run.name, run.state, run.valid_perplexity)
+    row = format_model_row(run.name, run.state, run.valid_perplexity)
+    return f"{row}, {PRETRAINED_NOTE}" if run.pretrained_on_other_text else row
 
 
 def format_model_row(name: str, description: str, valid_perplexity: float | None) -> str:

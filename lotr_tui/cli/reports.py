@@ -18,7 +18,7 @@ from engine.runs.summary import list_runs, summarize_run
 from engine.storage.files import default_runs_dir
 from engine.training.ablation import Trial, Variant, run_ablation, summarize_trials
 from lotr_tui.cli.console import make_console, make_fitting_table, make_table, print_json
-from lotr_tui.formatting import format_age, format_perplexity
+from lotr_tui.formatting import PRETRAINED_MARK_NOTE, format_age, format_run_perplexity
 
 
 def print_runs(runs_dir: Path | None, *, as_json: bool) -> None:
@@ -40,8 +40,8 @@ def print_runs(runs_dir: Path | None, *, as_json: bool) -> None:
             run.architecture,
             run.mode,
             f"{run.epochs:.1f}",
-            format_perplexity(run.valid_perplexity),
-            format_perplexity(run.test_perplexity),
+            format_run_perplexity(run.valid_perplexity, run),
+            format_run_perplexity(run.test_perplexity, run),
             format_age(time.time() - run.started_at),
             f"{run.size_bytes / 1e6:.1f}",
         ]
@@ -50,6 +50,8 @@ def print_runs(runs_dir: Path | None, *, as_json: bool) -> None:
     console = make_console()
     texts, numbers = ["run", "state", "preset", "model", "mode"], ["epochs", "valid", "test", "age", "MB"]
     console.print(make_fitting_table(console.width, texts, numbers, rows))
+    if any(run.pretrained_on_other_text for run in summaries):
+        console.print(PRETRAINED_MARK_NOTE)
 
 
 def print_run(run: str, runs_dir: Path | None) -> None:

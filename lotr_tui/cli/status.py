@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.errors import printable
-from engine.runs.directory import MODEL_FILE, RESUME_FILE, lock_owner, run_word
+from engine.runs.directory import RESUME_FILE, WEIGHT_FILES, lock_owner, run_word
 from engine.runs.summary import COMPLETE, RunState, summarize_run
 from lotr_tui.cli.console import make_console, print_json
-from lotr_tui.formatting import format_age, format_count, format_duration, format_perplexity
+from lotr_tui.formatting import format_age, format_count, format_duration
 from lotr_tui.monitor.training_view import TrainingView
 
 
@@ -51,7 +51,7 @@ def read_status(path: Path) -> RunStatus:
         writer=lock_owner(path) if summary.state == "running" else "",
         view=TrainingView.from_run(path, subsample=True),
         checkpoint_age_seconds=checkpoint_age,
-        has_model=(path / MODEL_FILE).is_file(),
+        has_model=any((path / name).is_file() for name in WEIGHT_FILES),
     )
 
 
@@ -108,7 +108,7 @@ def status_to_dict(status: RunStatus) -> dict[str, Any]:
 
 
 def _status_rows(status: RunStatus) -> list[tuple[str, str]]:
-    view, step, best = status.view, status.view.steps.last, status.view.best
+    view, step, best, unit = status.view, status.view.steps.last, status.view.best, status.view.unit
     progress = f"{view.epoch:.1f} of {view.epochs}" if view.epochs else "not started yet"
     if status.state == "imported":
         progress = f"{view.epoch:.1f}"
@@ -116,16 +116,18 @@ def _status_rows(status: RunStatus) -> list[tuple[str, str]]:
     if view.failure:
         rows.append(("failed", view.failure))
     if step:
-        rows.append(("train", format_perplexity(step.train_perplexity)))
+        rows.append(("train", unit.format(step.train_perplexity)))
     if view.evaluations and best:
-        valid = format_perplexity(view.evaluations[-1].valid_perplexity)
-        rows.append(("valid", f"{valid}, best {format_perplexity(best.valid_perplexity)} at epoch {best.epoch:.1f}"))
+        valid = unit.format(view.evaluations[-1].valid_perplexity)
+        rows.append(("valid", f"{valid}, best {unit.format(best.valid_perplexity)} at epoch {best.epoch:.1f}"))
     if view.finished and math.isfinite(view.finished.test_perplexity):
-        rows.append(("test", format_perplexity(view.finished.test_perplexity)))
+        rows.append(("test", unit.format(view.finished.test_perplexity)))
     if view.started:
-        unigram = format_perplexity(view.started.unigram_perplexity)
-        kneser_ney = format_perplexity(view.started.kneser_ney_perplexity)
+        unigram = unit.format(view.started.unigram_perplexity)
+        kneser_ney = unit.format(view.started.kneser_ney_perplexity)
         rows.append(("baselines", f"unigram {unigram}, Kneser-Ney {kneser_ney}"))
+        if not unit.is_perplexity:
+            rows.append(("figures", unit.title))
     if step:
         rows.append(("learning rate", f"{step.lr:.5f}, {format_count(step.tokens_per_second)} tokens/s"))
         remaining = f", {format_duration(step.eta_seconds)} left" if status.state == "running" else ""

@@ -15,13 +15,14 @@ from engine.runs.directory import run_word
 from engine.runtime.process import get_process_info, limit_openmp_spinning
 from engine.runtime.worker import Cancellation
 from lotr_tui.cli.console import discard_output, to_json
-from lotr_tui.formatting import displayable, format_duration, format_perplexity
+from lotr_tui.formatting import PRETRAINED_NOTE, displayable, format_duration
 from lotr_tui.monitor.background import (
     detach_from_terminal,
     install_signal_handlers,
     resume_in_background,
     rotate_console_log,
 )
+from lotr_tui.monitor.loss_unit import PERPLEXITY, LossUnit
 from lotr_tui.trackers.supervisor import TrackerSupervisor
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class ProgressFormatter:
         self._last_line_time = time.perf_counter()
         self._last_step: events.Step | None = None
         self._started: events.Started | None = None
+        self._unit = PERPLEXITY
         self._tokens = "tokens" if job.dataset.tokenizer.is_open else "words"
 
     def format(self, event: events.TrainingEvent) -> str | None:
@@ -169,14 +171,14 @@ class ProgressFormatter:
             case events.Preparing():
                 return f"{event.message} ..."
             case events.Started():
-                self._started = event
+                self._started, self._unit = event, (unit := LossUnit.of(event))
                 origin = f", from run {options.init}" if options.init else ""
                 return (
                     f"{printable(f'run {event.run} in {self._job.run.path}{origin}')}\n"
                     f"{event.parameters:,} parameters, {event.vocabulary_size:,} {self._tokens}, "
                     f"{event.train_tokens:,} training tokens, on {event.device}\n"
-                    f"baselines (validation perplexity): unigram {event.unigram_perplexity:.1f}, "
-                    f"Kneser-Ney {format_perplexity(event.kneser_ney_perplexity)}"
+                    f"baselines (validation {unit.title}): unigram {unit.format(event.unigram_perplexity)}, "
+                    f"Kneser-Ney {unit.format(event.kneser_ney_perplexity)}"
                 )
             case events.Step():
                 self._last_step = event
@@ -185,16 +187,18 @@ class ProgressFormatter:
                 return self._format_progress(event, f"epoch {event.epoch:5.1f}/{epochs}")
             case events.Evaluated():
                 mark = "  best" if event.is_best else ""
-                valid = f"valid {event.valid_perplexity:7.1f}{_format_notebook_perplexity(event)}"
+                valid = f"valid {self._unit.format(event.valid_perplexity):>7}{_format_notebook_perplexity(event)}"
                 return self._format_progress(self._last_step, f"epoch {event.epoch:5.1f}/{epochs}  {valid}{mark:6}")
             case events.Sampled():
                 return f'    "{printable(event.prompt)}" {displayable(event.text)}'
             case events.Finished():
-                test = "" if math.isnan(event.test_perplexity) else f", test {event.test_perplexity:.1f}"
+                unit = self._unit
+                test = "" if math.isnan(event.test_perplexity) else f", test {unit.format(event.test_perplexity)}"
                 bits = math.nan if self._started is None else self._started.bits_per_character(event.valid_perplexity)
-                valid = f"{event.valid_perplexity:.1f}{_format_notebook_perplexity(event)}"
-                valid += "" if math.isnan(bits) else f" ({bits:.3f} bits/character)"
-                result = f"valid perplexity {valid}{test}"
+                valid = f"{unit.format(event.valid_perplexity)}{_format_notebook_perplexity(event)}"
+                if unit.is_perplexity and not math.isnan(bits):
+                    valid += f" ({bits:.3f} bits/character)"
+                result = f"valid {unit.name} {valid}{test}{'' if unit.is_perplexity else f', {PRETRAINED_NOTE}'}"
                 return f"{event.reason} after {format_duration(event.seconds)}: {result}{self._format_hint(event)}"
             case events.CommandApplied():
                 return f"{event.kind.replace('_', ' ')} {event.value}".rstrip() + f" at step {event.step:,}"
@@ -220,7 +224,7 @@ class ProgressFormatter:
         if step is None:
             return prefix
         return (
-            f"{prefix}  train {step.train_perplexity:7.1f}  lr {step.lr:.5f}  "
+            f"{prefix}  train {self._unit.format(step.train_perplexity):>7}  lr {step.lr:.5f}  "
             f"{step.tokens_per_second:7,.0f} tokens/s  {format_duration(step.eta_seconds)} left"
         )
 

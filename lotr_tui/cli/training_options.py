@@ -14,7 +14,6 @@ from engine.storage.files import absolute_path
 from lotr_tui.cli import options
 from lotr_tui.cli.parser import int_option
 
-DEFAULT_PRESET, FINE_TUNING_PRESET, DIALOGUE_PRESET = "default", "finetune", "dialogue"
 TRAINING = "Training"
 """Section of the help texts."""
 
@@ -24,7 +23,7 @@ PresetOption = Annotated[
         "--preset",
         metavar="NAME",
         help=f"Settings to start from: {', '.join(PRESETS)}.",
-        show_default=f"{DEFAULT_PRESET}; {FINE_TUNING_PRESET} with --init; {DIALOGUE_PRESET} with --mode dialogue too",
+        show_default="default; with --init finetune, or dialogue with --mode dialogue, or lora for a model by others",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -131,9 +130,12 @@ class TrainingOptions:
         Raises:
             InvalidInputError: If an option is invalid, options contradict each other, or there is no such run.
         """
-        from engine.training.transfer.initial_run import configure
+        from engine.training.transfer.initial_run import configure, default_preset
 
-        return configure(self._find_preset(), self.apply, runs_dir)
+        if self.init is not None and not self.init.strip():  # an unset variable must not train from random weights
+            raise InvalidInputError("--init names no run; give one, or omit the option; see `lotr-tui runs`")
+        name = default_preset(self.init or "", self.mode, runs_dir) if self.preset is None else self.preset
+        return configure(get_preset(name), self.apply, runs_dir)
 
     def apply(self, config: Config) -> Config:
         """Return `config` with the changes that these options make.
@@ -167,15 +169,6 @@ class TrainingOptions:
             config = config.with_values(tokenizer="whitespace")  # a corpus that is already split is already tokenized
         config = config.with_values(valid_corpus=valid, test_corpus=test, min_characters=-1 if is_open else 0)
         return config.with_values(min_count=1) if config.data.tokenizer == "whitespace" else config
-
-    def _find_preset(self) -> Config:
-        """Return the preset, or the default one, which depends on the initial run and the mode."""
-        if self.init is not None and not self.init.strip():  # an unset variable must not train from random weights
-            raise InvalidInputError("--init names no run; give one, or omit the option; see `lotr-tui runs`")
-        default = DEFAULT_PRESET
-        if self.init is not None:
-            default = DIALOGUE_PRESET if self.mode == "dialogue" else FINE_TUNING_PRESET
-        return get_preset(default if self.preset is None else self.preset)
 
 
 def parse_training(

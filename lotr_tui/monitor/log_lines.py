@@ -6,8 +6,9 @@ from typing import Literal
 
 from engine import events
 from engine.errors import printable
-from engine.runs.directory import MODEL_FILE, RESUME_FILE
-from lotr_tui.formatting import format_duration, format_perplexity
+from engine.runs.directory import RESUME_FILE, WEIGHT_FILES
+from lotr_tui.formatting import format_duration
+from lotr_tui.monitor.loss_unit import PERPLEXITY, LossUnit
 
 LogKind = Literal["plain", "evaluation", "command", "warning", "error"]
 LOG_KINDS: dict[type[events.TrainingEvent], LogKind] = {
@@ -37,17 +38,20 @@ class TrainingLog:
 
     def __init__(self) -> None:
         self.lines: list[LogLine] = []
+        self._unit = PERPLEXITY
 
     def add(self, event: events.TrainingEvent, seconds: float) -> None:
         """Add the line of an event. Some events have no line, or extend the last one."""
         last = self.lines[-1] if self.lines else None
+        if isinstance(event, events.Started):
+            self._unit = LossUnit.of(event)
         if isinstance(event, events.Checkpointed) and last and (last.kind, last.step) == ("evaluation", event.step):
-            if event.file == MODEL_FILE:  # written after each evaluation that is the best so far
+            if event.file in WEIGHT_FILES:  # written after each evaluation that is the best so far
                 self.lines[-1] = replace(last, text=f"{last.text}, saved")
                 return
-        elif isinstance(event, events.Preparing) and last and last.text == _format_event(event):
+        elif isinstance(event, events.Preparing) and last and last.text == _format_event(event, self._unit):
             return
-        if text := _format_event(event):
+        if text := _format_event(event, self._unit):
             step = math.inf if isinstance(event, (events.Finished, events.Failed)) else getattr(event, "step", -1)
             self.lines.append(LogLine(seconds, step, LOG_KINDS.get(type(event), "plain"), text))
 
@@ -56,22 +60,23 @@ class TrainingLog:
         self.lines = [line for line in self.lines if line.step < step]
 
 
-def _format_event(event: events.TrainingEvent) -> str:
+def _format_event(event: events.TrainingEvent, unit: LossUnit) -> str:
     """Return the text of an event; "" if the event has no line."""
     match event:
         case events.Preparing():
             return printable(event.message)
         case events.Started():
+            figures = "" if unit.is_perplexity else f" ({unit.title})"
             return (
                 f"{event.parameters:,} parameters, {event.train_tokens:,} tokens, on {printable(event.device)};"
-                f" baselines: unigram {format_perplexity(event.unigram_perplexity)},"
-                f" Kneser-Ney {format_perplexity(event.kneser_ney_perplexity)}"
+                f" baselines{figures}: unigram {unit.format(event.unigram_perplexity)},"
+                f" Kneser-Ney {unit.format(event.kneser_ney_perplexity)}"
             )
         case events.Resume():
             return f"resumed at step {event.step:,}"
         case events.Evaluated():
             best = ", new best" if event.is_best else ""
-            return f"epoch {event.epoch:.1f}: valid {format_perplexity(event.valid_perplexity)}{best}"
+            return f"epoch {event.epoch:.1f}: valid {unit.format(event.valid_perplexity)}{best}"
         case events.CommandApplied():
             return _format_command(event)
         case events.Checkpointed():

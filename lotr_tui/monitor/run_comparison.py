@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from lotr_tui.formatting import format_bytes, format_count, format_duration, format_perplexity
+from lotr_tui.formatting import PRETRAINED_NOTE, format_bytes, format_count, format_duration, format_perplexity
 from lotr_tui.monitor.compared_run import ComparedRun
 
 PERPLEXITY_PARTS = ("corpus", "split", "mode", "vocabulary")
@@ -162,6 +162,8 @@ def _notes(runs: Sequence[ComparedRun], baseline: int, metrics: Sequence[MetricR
         notes.append(f"Trained by other programs, with unknown settings: {', '.join(imported)}.")
     if unknown := [run.name for run in runs if run.settings is None and run.name not in imported]:
         notes.append(f"Settings unknown, because config.json is missing or damaged: {', '.join(unknown)}.")
+    if pretrained := [run.name for run in runs if (run.settings or {}).get("tokenizer") == "pretrained"]:
+        notes.append(f"{PRETRAINED_NOTE.capitalize()}: {', '.join(pretrained)}.")
     notes += _comparability_notes(runs, baseline, metrics)
     devices = {
         device: [run.name for run in runs if run.device == device]

@@ -14,7 +14,7 @@ from engine.events import Evaluated, Resume, event_from_dict
 from engine.runs.directory import METRICS_FILE, bundled_run_names, resolve_run
 from engine.runs.metrics import read_rows
 from engine.runs.summary import RunSummary, list_runs, summarize_run
-from lotr_tui.formatting import format_age, format_bytes, format_perplexity
+from lotr_tui.formatting import format_age, format_bytes, format_run_perplexity
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,16 @@ RUN_COLUMNS = (
     RunColumn("run", 0, lambda run: run.name, lambda run: run.name.lower()),
     RunColumn("state", 8, lambda run: run.state, lambda run: run.state),
     RunColumn(
-        "valid", 7, lambda run: format_perplexity(run.valid_perplexity), lambda run: _unknown_last(run.valid_perplexity)
+        "valid",
+        7,
+        lambda run: format_run_perplexity(run.valid_perplexity, run),
+        lambda run: _unknown_last(run.valid_perplexity),
     ),
     RunColumn(
-        "test", 7, lambda run: format_perplexity(run.test_perplexity), lambda run: _unknown_last(run.test_perplexity)
+        "test",
+        7,
+        lambda run: format_run_perplexity(run.test_perplexity, run),
+        lambda run: _unknown_last(run.test_perplexity),
     ),
     RunColumn("epochs", 7, lambda run: f"{run.epochs:.1f}", lambda run: -run.epochs),
     RunColumn("preset", 8, lambda run: run.preset, lambda run: run.preset),

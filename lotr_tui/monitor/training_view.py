@@ -13,6 +13,7 @@ from engine.runs.directory import METRICS_FILE, RESUME_FILE, SAMPLES_FILE
 from engine.runs.metrics import read_rows
 from lotr_tui.monitor.diagnoses import current_diagnoses
 from lotr_tui.monitor.log_lines import LogLine, TrainingLog
+from lotr_tui.monitor.loss_unit import LossUnit
 from lotr_tui.monitor.metrics_reader import RecordItem, decode_rows
 from lotr_tui.monitor.step_columns import StepColumns
 
@@ -145,6 +146,11 @@ class TrainingView:
     def dismiss_diagnosis(self, diagnosis: events.Diagnosed) -> None:
         """Leave a problem out of `current_diagnoses` from now on."""
         self._dismissed.append(diagnosis)
+
+    @property
+    def unit(self) -> LossUnit:
+        """Unit in which the figures are shown."""
+        return LossUnit.of(self.started)
 
     @property
     def is_active(self) -> bool:

@@ -19,7 +19,7 @@ from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.directory import CONFIG_FILE, read_config
 from engine.runs.loading import LoadedModel, load_model_by_name
 from engine.storage.files import default_runs_dir
-from lotr_tui.formatting import format_perplexity, plural
+from lotr_tui.formatting import plural
 from lotr_tui.session.conversation.cast import answering_cast
 from lotr_tui.session.conversation.speaker_labels import MAX_NAME_WIDTH
 from lotr_tui.session.model_abilities import find_cast, find_chat_template, is_slow
@@ -96,11 +96,13 @@ class SessionModel:
             return None
         event = models[-1]
         assert event.model is not None
-        if isinstance(event, Finished):
-            kneser_ney = format_perplexity(view.started.kneser_ney_perplexity)
-            description = f"valid {event.valid_perplexity:.1f} (Kneser-Ney {kneser_ney})"
-        else:
-            description = f"learning · epoch {event.epoch:.1f} · valid {event.valid_perplexity:.1f}"
+        unit = view.unit
+        valid = f"valid {unit.format(event.valid_perplexity)}"
+        if not unit.is_perplexity:
+            valid += f" {unit.title}"
+        elif isinstance(event, Finished):
+            valid += f" (Kneser-Ney {unit.format(view.started.kneser_ney_perplexity)})"
+        description = valid if isinstance(event, Finished) else f"learning · epoch {event.epoch:.1f} · {valid}"
         run = (runs_dir or default_runs_dir()) / view.started.run
         if not (run / CONFIG_FILE).is_file():
             return cls(view.started.run, description, event.model)

@@ -6,11 +6,12 @@ from engine.analysis.bits_per_character import native_form
 from engine.analysis.speaker_evaluation import evaluate_by_speaker
 from engine.data.script_form import parse_line
 from engine.errors import printable
+from engine.runs.adapter_files import needs_base
 from engine.runs.combine import CombinationOptions, ModelCombiner
 from lotr_tui.cli.console import make_console, make_fitting_table, print_json
 from lotr_tui.cli.dialogue.script import check_has_cast
 from lotr_tui.cli.evaluation.texts import TextSource
-from lotr_tui.formatting import format_percent, plural
+from lotr_tui.formatting import PRETRAINED_NOTE, format_percent, plural
 
 
 def print_evaluation_by_speaker(
@@ -27,8 +28,10 @@ def print_evaluation_by_speaker(
     scenes = [[turn for turn in map(parse_line, scene.split("\n")) if turn] for scene in script.split("\n\n")]
     evaluation = evaluate_by_speaker(model, list(filter(None, scenes)))
     turns = evaluation.next_speaker
+    is_pretrained = any(needs_base(loaded.config) for loaded in combiner.runs)
     if as_json:
-        print_json({"run": run, "split": source.name, "mode": "dialogue", **asdict(evaluation)})
+        record = {"run": run, "split": source.name, "mode": "dialogue", "pretrained_on_other_text": is_pretrained}
+        print_json({**record, **asdict(evaluation)})
         return
     rows = [
         [
@@ -47,4 +50,5 @@ def print_evaluation_by_speaker(
         f"who speaks next: {turns.bits_per_turn:.2f} bits per turn, "
         f"top-1 accuracy {format_percent(turns.accuracy)} of {plural(turns.turns, 'turn')}"
     )
-    console.print(printable(f"{source.name}, run {run}; the rows are about the texts, without the names"))
+    note = f"; {PRETRAINED_NOTE}" if is_pretrained else ""
+    console.print(printable(f"{source.name}, run {run}{note}; the rows are about the texts, without the names"))

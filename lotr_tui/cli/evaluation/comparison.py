@@ -6,11 +6,12 @@ from dataclasses import asdict
 from engine.analysis.bits_per_character import native_form
 from engine.analysis.model_comparison import Candidate, CandidateScores, FormComparison, compare_models
 from engine.errors import printable
+from engine.runs.adapter_files import needs_base
 from engine.runs.combine import CombinationOptions, ModelCombiner
 from lotr_tui.cli.console import make_console, make_fitting_table, print_json
 from lotr_tui.cli.evaluation.texts import FORM_DESCRIPTIONS, TextSource
 from lotr_tui.cli.model_names import report_names
-from lotr_tui.formatting import MISSING
+from lotr_tui.formatting import MISSING, PRETRAINED_NOTE
 
 TEXT_HEADINGS = ["run", "tokenizer"]
 NUMBER_HEADINGS = ["bits/char", "95 % CI", "perplexity", "tokens", "rare"]
@@ -36,7 +37,8 @@ def print_comparison(
         text, text_mode = source.original(owner), owner.runs[0].config.data.mode
         combined = combiner.combine(options)
         candidates.append(Candidate(run.name, combined.model, run.config.data.mode, text, text_mode))
-        notes += [f"{run.name}: {combined.describe()}"] if combined.describe() else []
+        about = [PRETRAINED_NOTE if needs_base(run.config) else "", combined.describe()]
+        notes += [f"{run.name}: {text}" for text in about if text]
     comparisons = compare_models(candidates, only_words=only_words)
     if as_json:
         print_json({"split": source.name, "texts": [_comparison_record(item) for item in comparisons], "notes": notes})
@@ -94,6 +96,7 @@ def _comparison_record(comparison: FormComparison) -> dict[str, object]:
                 "run": scores.candidate.name,
                 "tokenizer": scores.candidate.model.tokenizer.name,
                 "mode": scores.candidate.mode,
+                "pretrained_on_other_text": scores.candidate.model.tokenizer.name == "pretrained",
                 "bits_per_character": scores.bits_per_character,
                 "bits_per_character_interval": scores.confidence_interval,
                 **asdict(scores.evaluation),

@@ -19,11 +19,12 @@ from engine.data.arrays import Float64Array
 from engine.data.tokenizers.base import TokenIds
 from engine.errors import printable
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS, Unigram
+from engine.runs.adapter_files import needs_base
 from engine.runs.combine import CombinationOptions, ModelCombiner
 from lotr_tui.cli.console import make_console, make_table, print_json, to_json
 from lotr_tui.cli.evaluation.texts import FORM_DESCRIPTIONS, TextSource
 from lotr_tui.cli.model_names import report_names
-from lotr_tui.formatting import MISSING
+from lotr_tui.formatting import MISSING, PRETRAINED_NOTE
 from lotr_tui.session.model_abilities import ContextModel
 
 COMBINATION_KEYS = ("dynamic", "cache", "mixture")
@@ -85,6 +86,8 @@ def print_evaluation(
     label = source.name if is_plain else f"{source.name}, {mode} mode"
     console.print(printable(f"{label}: {tokens}"))
     console.print(f"bits/char: of {FORM_DESCRIPTIONS[form]}, {text.num_characters:,} characters")
+    if pretrained := [run.name for run in combiner.runs if needs_base(run.config)]:
+        console.print(printable(f"{', '.join(report_names(pretrained))}: {PRETRAINED_NOTE}"))
     decoder = combiner.runs[0].decoder
     if isinstance(decoder, ContextModel) and len(text.ids) > decoder.context_size:
         console.print(f"context: {decoder.context_size:,} tokens; a full context continues with its last half")
@@ -151,6 +154,7 @@ def _report_record(
         "run": "+".join(run.name for run in combiner.runs),
         "split": source.name,
         "mode": mode,
+        "pretrained_on_other_text": any(needs_base(run.config) for run in combiner.runs),
         **asdict(_summarize(evaluated, text)),
         "confidence_interval": _confidence_interval(evaluated, text),
         "text_form": form,

@@ -12,7 +12,7 @@ from textual.strip import Strip
 
 from engine.data.arrays import Float64Array
 from engine.errors import printable
-from lotr_tui.formatting import format_duration, format_perplexity
+from lotr_tui.formatting import format_duration
 from lotr_tui.monitor.smoothing import SmoothedPerplexity, log10_or_nan
 from lotr_tui.widgets.charts.axes import X_AXIS_FIELDS, XAxis
 from lotr_tui.widgets.charts.canvas import Canvas
@@ -185,7 +185,7 @@ class TrainingChart(PerplexityChart):
         """Return the figures at the cursor, or the latest figures without a cursor."""
         if self.cursor_step is None:
             return super()._legend_entries()
-        view, step = self._view, self.cursor_step
+        view, step, unit = self._view, self.cursor_step, self._view.unit
         num_steps = int(np.searchsorted(view.steps.column("step"), step, "right"))
         evaluation = next((event for event in reversed(view.evaluations) if event.step <= step), None)
 
@@ -201,9 +201,9 @@ class TrainingChart(PerplexityChart):
         x_axis = self.axes.x_axis
         return [
             ("chart--cursor", f"│ {x_axis}", position[x_axis]()),
-            ("chart--valid", "━ valid", format_perplexity(evaluation.valid_perplexity if evaluation else None)),
-            ("chart--train", "━ train", format_perplexity(10.0**smoothed)),
-            ("chart--raw", "raw", format_perplexity(value("train_perplexity"))),
+            ("chart--valid", "━ valid", unit.format(evaluation.valid_perplexity if evaluation else None)),
+            ("chart--train", "━ train", unit.format(10.0**smoothed)),
+            ("chart--raw", "raw", unit.format(value("train_perplexity"))),
             ("chart--axis", "lr", f"{value('lr'):.3g}" if num_steps else "-"),
             *(("chart--axis", name, text()) for name, text in position.items() if name != x_axis),
         ]

@@ -7,7 +7,7 @@ from rich.segment import Segment
 from textual.strip import Strip
 
 from engine.errors import printable
-from lotr_tui.formatting import format_duration, format_perplexity
+from lotr_tui.formatting import format_duration
 from lotr_tui.monitor.log_lines import describe_training_end
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
@@ -76,15 +76,15 @@ class TrainingMetrics(StripWidget):
     def _metrics(self) -> list[tuple[str, str, int]]:
         """Return name, value and width of each figure; the width is fixed so that the line does not move."""
         view = self._view
-        step, best = view.steps.last, view.best
+        step, best, unit = view.steps.last, view.best, view.unit
         metrics = [
-            ("train", format_perplexity(step.train_perplexity if step else None), 6),
-            ("valid", format_perplexity(view.evaluations[-1].valid_perplexity if view.evaluations else None), 6),
-            ("best", format_perplexity(best.valid_perplexity if best else None), 6),
+            ("train", unit.format(step.train_perplexity if step else None), 6),
+            ("valid", unit.format(view.evaluations[-1].valid_perplexity if view.evaluations else None), 6),
+            ("best", unit.format(best.valid_perplexity if best else None), 6),
         ]
         if view.finished:
             test = view.finished.test_perplexity
-            metrics.append(("test", "not read" if math.isnan(test) else format_perplexity(test), 8))
+            metrics.append(("test", "not read" if math.isnan(test) else unit.format(test), 8))
         if view.evaluations and not math.isnan(printed := view.evaluations[-1].notebook_perplexity):
             metrics.append(("the notebook prints", f"{printed:.3f}", 6))
         return [*metrics, ("step", f"{view.step:,}", 7), ("elapsed", format_duration(view.seconds), 7)]

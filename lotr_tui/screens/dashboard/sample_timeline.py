@@ -8,7 +8,6 @@ from textual.widget import Widget
 
 from engine.errors import printable
 from engine.events import Sampled
-from lotr_tui.formatting import format_perplexity
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.theme import MUTED
 
@@ -93,7 +92,7 @@ class SampleTimeline(Widget):
             return f"epoch {sample.epoch:.1f}"
         evaluation = evaluations[index]
         best = " · best" if evaluation is self._view.best else ""
-        return f"epoch {sample.epoch:.1f} · valid {format_perplexity(evaluation.valid_perplexity)}{best}"
+        return f"epoch {sample.epoch:.1f} · valid {self._view.unit.format(evaluation.valid_perplexity)}{best}"
 
 
 def _scrubber(index: int, count: int, width: int) -> Content:

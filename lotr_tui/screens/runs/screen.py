@@ -18,7 +18,7 @@ from engine.runs.manage import delete_run, rename_run
 from engine.runs.summary import RunSummary
 from engine.storage.files import default_runs_dir
 from lotr_tui.background_task import run_in_thread
-from lotr_tui.formatting import format_bytes
+from lotr_tui.formatting import PRETRAINED_MARK_NOTE, format_bytes
 from lotr_tui.monitor.export import export_csv, export_tensorboard
 from lotr_tui.monitor.run_list import AGE_COLUMN, RUN_COLUMNS, filter_and_sort_runs, list_selectable_runs
 from lotr_tui.screens.base import AppScreen
@@ -109,7 +109,9 @@ class RunsScreen(AppScreen[str | None]):
             return
         self._marks.keep({run.path for run in self._runs})
         has_own_runs = any(bundled_run_name(run.path) is None for run in self._runs)
-        self._show_message("" if has_own_runs else "No runs yet. Press esc, then ctrl+t to train one.")
+        hints = [] if has_own_runs else ["No runs yet. Press esc, then ctrl+t to train one."]
+        hints += [PRETRAINED_MARK_NOTE] if any(run.pretrained_on_other_text for run in self._runs) else []
+        self._show_message("   ".join(hints))
         self._update_rows()
 
     def _refresh_if_training(self) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from lotr_tui.formatting import format_duration, format_perplexity
+from lotr_tui.formatting import format_duration
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.status_bar import StatusBar
 
@@ -33,7 +33,9 @@ class SessionStatus(StatusBar):
         if view is not None and view.is_active:
             text = f"training: {view.activity}"
             if view.started and view.evaluations:
-                valid = format_perplexity(view.evaluations[-1].valid_perplexity)
+                unit = view.unit
+                valid = unit.format(view.evaluations[-1].valid_perplexity)
+                valid += "" if unit.is_perplexity else f" {unit.title}"
                 eta = f" · {format_duration(view.steps.last.eta_seconds)} left" if view.steps.last else ""
                 text = f"training epoch {view.epoch:.1f}/{view.epochs} · {valid}{eta}"
             right = Content.styled(text, "$accent")

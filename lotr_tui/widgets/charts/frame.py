@@ -10,6 +10,7 @@ from rich.style import Style
 from textual.strip import Strip
 
 from engine.data.arrays import Float64Array
+from lotr_tui.monitor.loss_unit import PERPLEXITY, LossUnit
 from lotr_tui.widgets.charts.canvas import Canvas
 from lotr_tui.widgets.charts.plotting import (
     MIN_TICKS,
@@ -35,6 +36,8 @@ class YAxis:
     high: float
     rows: int
     log_scale: bool = True
+    unit: LossUnit = PERPLEXITY
+    """Unit of the labels; bits per character are even on the logarithmic scale."""
 
     @property
     def _range(self) -> tuple[float, float]:
@@ -55,8 +58,10 @@ class YAxis:
 
     def labels(self) -> dict[int, str]:
         """Return the tick labels by row."""
-        ticks = (log_ticks if self.log_scale else linear_ticks)(self.low, self.high, max(MIN_TICKS, self.rows // 3))
-        return {self.row_at(tick): _format_y_tick(tick) for tick in ticks}
+        choose_ticks = log_ticks if self.log_scale and self.unit.is_perplexity else linear_ticks
+        low, high = self.unit.value(self.low), self.unit.value(self.high)
+        ticks = choose_ticks(low, high, max(MIN_TICKS, self.rows // 3))
+        return {self.row_at(self.unit.perplexity(tick)): _format_y_tick(tick) for tick in ticks}
 
 
 def frame_lines(canvas: Canvas, y_axis: YAxis, x_axis: str, styles: dict[str, Style], axis_style: Style) -> list[Strip]:

@@ -11,7 +11,7 @@ import numpy as np
 from rich.segment import Segment
 from textual.strip import Strip
 
-from lotr_tui.formatting import format_duration, format_perplexity
+from lotr_tui.formatting import format_duration
 from lotr_tui.monitor.smoothing import MAX_PERPLEXITY, SmoothedPerplexity, log10_or_nan
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.widgets.charts.axes import X_AXIS_FIELDS, ChartAxes
@@ -70,7 +70,7 @@ class PerplexityChart(StripWidget):
             return [legend, *self._empty_lines()]
         x_range = self.x_range
         curves = {"chart--raw": self._raw_curve(x_range, columns)} | self._smoothed_curves(x_range, columns)
-        y_axis = YAxis(*self._y_range(curves), rows, self.axes.log_scale)
+        y_axis = YAxis(*self._y_range(curves), rows, self.axes.log_scale, self._view.unit)
         cells = {style: y_axis.plot(curve, x_range, columns) for style, curve in curves.items()}
         canvas = Canvas(rows, columns)
         self._draw_cursor(canvas, x_range)
@@ -166,16 +166,17 @@ class PerplexityChart(StripWidget):
     def _legend_entries(self) -> list[tuple[str, str, str]]:
         """Return style, name and value of the latest figures, the most important first."""
         view = self._view
-        entries = [("chart--axis", "perplexity", "")]
+        unit = view.unit
+        entries = [("chart--axis", unit.title, "")]
         if view.evaluations and (best := view.best) is not None:
-            entries.append(("chart--valid", "━ valid", format_perplexity(view.evaluations[-1].valid_perplexity)))
-            entries.append(("chart--valid", "● best", format_perplexity(best.valid_perplexity)))
+            entries.append(("chart--valid", "━ valid", unit.format(view.evaluations[-1].valid_perplexity)))
+            entries.append(("chart--valid", "● best", unit.format(best.valid_perplexity)))
         if view.started:
-            entries.append(("chart--baseline", "┄ Kneser-Ney", format_perplexity(view.started.kneser_ney_perplexity)))
+            entries.append(("chart--baseline", "┄ Kneser-Ney", unit.format(view.started.kneser_ney_perplexity)))
         if (step := view.steps.last) is not None:
-            entries.append(("chart--train", "━ train", format_perplexity(step.train_perplexity)))
+            entries.append(("chart--train", "━ train", unit.format(step.train_perplexity)))
         if view.started:
-            entries.append(("chart--baseline", "┄ unigram", format_perplexity(view.started.unigram_perplexity)))
+            entries.append(("chart--baseline", "┄ unigram", unit.format(view.started.unigram_perplexity)))
         return entries
 
     def _legend(self, width: int) -> Strip:

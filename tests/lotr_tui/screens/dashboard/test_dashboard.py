@@ -1,6 +1,7 @@
 """Dashboard of a training in this process."""
 
 import threading
+from dataclasses import replace
 
 from textual.widgets import Input
 
@@ -66,6 +67,22 @@ async def test_figures_follow_the_training_and_p_opens_a_session_with_its_model(
         await pilot.pause()
         assert isinstance(app.screen, SessionScreen)
         assert "valid 72.5" in status(app)
+
+
+async def test_figures_of_a_model_that_others_have_pre_trained_are_bits_per_character(make_app):
+    preparing, started, *later = training_events()
+    started = replace(started, base="smollm2", valid_characters=4 * started.valid_tokens)
+    app = make_app(job=FakeJob([preparing, started, *later, finished(make_decoder(5))]).release())
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: "finished" in dashboard_text(app))
+        text = dashboard_text(app)
+        for figure in ("bits/character, pre-trained on other text", "valid 1.545", "test 1.553", "Kneser-Ney 1.626"):
+            assert figure in text
+        for perplexity in ("72.5", "74.1", "90.8", "152.5", "perplexity"):
+            assert perplexity not in text
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(app.screen, SessionScreen))
+        assert "valid 1.545 bits/character, pre-trained on other text" in status(app)
 
 
 async def test_a_failure_is_shown_as_text(make_app):
