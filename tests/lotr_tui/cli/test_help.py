@@ -10,7 +10,7 @@ from lotr_tui.cli.main import cli
 
 COMMANDS = [
     *((), ("train",), ("attach",), ("status",), ("stop",), ("generate",), ("eval",), ("ablate",), ("search",)),
-    *(("locate",), ("data",), ("data", "info"), ("data", "fetch"), ("learn",), ("serve",)),
+    *(("locate",), ("data",), ("data", "info"), ("fetch", "tales"), ("learn",), ("serve",)),
     *(("runs",), ("runs", "show"), ("runs", "rm"), ("runs", "rename"), ("runs", "export"), ("runs", "compact")),
 ]
 CONTRACT = {
