@@ -342,7 +342,8 @@ class LotrApp(LotrAppBase):
 
     def fetch_model(self) -> None:
         """Fetch SmolLM2 in a thread, unless that is going on, and report to the screens with `ModelFetchChanged`."""
-        from lotr_tui.session.model_fetching import ModelFetch, fetch_smollm2
+        from engine.models.pretrained.fetch import fetch_smollm2
+        from lotr_tui.session.model_fetching import ModelFetch
 
         if self.model_fetch is None or not self.model_fetch.is_running:
             self.model_fetch = ModelFetch(self._fetch or fetch_smollm2)

@@ -169,7 +169,8 @@ add_command(
 
 @add_command(cli, "locate")
 def locate() -> None:
-    """Print the paths of runs, settings, history, sessions, the progress in the class, and bundled files."""
+    """Print the paths of runs, models, settings, history, sessions, the progress in the class, and bundled files."""
+    from engine.models.pretrained.names import SMOLLM2, base_folder
     from engine.storage.files import app_home, assets_dir, cache_dir, default_runs_dir
     from lotr_tui.learn.progress import progress_file
     from lotr_tui.session.history import history_file
@@ -179,6 +180,7 @@ def locate() -> None:
     paths = {
         "home": app_home(),
         "runs": default_runs_dir(),
+        "models": base_folder(SMOLLM2).parent,
         "cache": cache_dir(),
         "settings": settings_file(),
         "history": history_file(),

@@ -3,11 +3,14 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from engine.errors import describe_error, printable
 from engine.runtime.worker import Cancellation
 from lotr_tui.formatting import format_age
+
+if TYPE_CHECKING:  # most sessions fetch nothing
+    from engine.models.pretrained.fetch import FetchProgress
 
 MODEL_NAME = "SmolLM2"
 FETCH_COMMAND = "lotr-tui fetch smollm2"
@@ -17,29 +20,8 @@ QUIT_TIMEOUT = 0.3
 """Seconds to wait, when the app quits, until the file that is being written is closed."""
 
 
-class FetchProgress(Protocol):
-    """What a fetcher reports."""
-
-    @property
-    def text(self) -> str:
-        """Current step in words."""
-
-    @property
-    def done_bytes(self) -> int:
-        """Bytes that are there, those of an earlier attempt included."""
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes of the whole file; 0 before that is known, and in steps without bytes."""
-
-
-Fetch = Callable[[Callable[[FetchProgress], None], Callable[[], bool]], object]
+Fetch = Callable[[Callable[["FetchProgress"], None], Callable[[], bool]], object]
 """Function that fetches the model: it reports its progress, and stops soon after its second argument returns True."""
-
-
-def fetch_smollm2(report: Callable[[FetchProgress], None], cancelled: Callable[[], bool]) -> None:
-    """Fetch SmolLM2 and store it; raise an InvalidInputError if that is not possible."""
-    raise NotImplementedError
 
 
 class ModelFetch:
@@ -86,7 +68,7 @@ class ModelFetch:
             if not self._cancellation():
                 self.failure = describe_error(error)
 
-    def _report(self, progress: FetchProgress) -> None:
+    def _report(self, progress: "FetchProgress") -> None:
         if progress.total_bytes and self._first_bytes is None:
             self._first_bytes = time.monotonic(), progress.done_bytes
         self._progress = progress
