@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -101,7 +102,7 @@ class NumpyTransformer(NumpyDecoder):
         """Maximum number of tokens in a window, the start of the text included."""
         return self.config.context_size
 
-    @property
+    @cached_property
     def is_slow(self) -> bool:
         """True if reading a token takes long enough to delay the keyboard, so that screens read in a thread."""
         shapes = transformer_weight_shapes(self.config, len(self.tokenizer))
