@@ -12,7 +12,7 @@ from engine.errors import CorpusError
 from engine.generation.prompt import DecoderState, prefill
 from engine.models.base import predict_tokens
 from engine.models.dialogue import DialogueModel
-from engine.models.turn_features import cast_index
+from engine.models.turn_taking import cast_index
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from engine.errors import InvalidInputError
 from engine.models import base
 from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, SequenceOutput
 from engine.models.speaker_text import SpeakerTextModel
-from engine.models.turn_features import SpokenLine, TurnState, cast_index
-from engine.models.turn_taking import TurnModel
+from engine.models.turn_taking import SpokenLine, TurnModel, TurnState, cast_index
 
 MAX_LINE_TOKENS = 256
 """Maximum number of tokens of a line that the turn model reads; only the first ones of a longer line."""

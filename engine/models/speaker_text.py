@@ -1,17 +1,20 @@
-"""Speaker identification by words and letters: naive Bayes on words, and softmax regression on groups of letters."""
+"""Text model: who says a text, by naive Bayes on its words and a softmax regression on its groups of letters."""
 
 import base64
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.data.arrays import Float32Array, Float64Array
 from engine.errors import InvalidInputError
+from engine.models.turn_taking import SpokenLine
 
 WORD_WEIGHT, LETTER_WEIGHT = 0.4, 1.3
 """Weights of the two kinds of evidence, which overlap."""
@@ -21,6 +24,16 @@ GROUP_SIZES = range(2, 5)
 """Numbers of characters in a group of letters; a space is one of them, and starts and ends a word."""
 MAX_CHARACTERS = 2000
 """Number of characters at the end of a text that are used."""
+MIN_GROUP_LINES = 5
+"""Minimum number of lines of the training split that a group of letters occurs in."""
+MAX_GROUPS = 8192
+L2 = 20.0
+"""Weight of half the sum of squared weights in the loss of the regression."""
+MAX_REGRESSION_SPEAKERS = 100
+"""Maximum size of a cast for the regression; a larger cast is recognized by its words alone."""
+MAX_REGRESSION_LINES = 4000
+"""Maximum number of lines for the regression; a larger training split is thinned out evenly."""
+MAX_ITERATIONS = 200
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.!?,;:'\"-]+")
 
 
@@ -59,6 +72,31 @@ class SpeakerTextModel:
                 problem = f"the weights are not {len(self.groups)} times {num_speakers} numbers"
         if problem:
             raise InvalidInputError(f"speaker text model: {problem}")
+
+    @classmethod
+    def fit(cls, num_speakers: int, scenes: Iterable[Sequence[SpokenLine]]) -> Self:
+        """Fit the model to the lines of a training split, by `num_speakers` speakers."""
+        lines = [(line.speaker, split_words(line.text)) for scene in scenes for line in scene]
+        lines = [(speaker, words) for speaker, words in lines if words]
+        vocabulary = {word: index for index, word in enumerate(sorted({word for _, words in lines for word in words}))}
+        counts: list[Counter[int]] = [Counter() for _ in range(num_speakers)]
+        for speaker, words in lines:
+            counts[speaker].update(vocabulary[word] for word in set(words))
+        groups, group_lines = [], []
+        weights = np.zeros((0, num_speakers), np.float32)
+        if num_speakers <= MAX_REGRESSION_SPEAKERS:
+            found = Counter(group for _, words in lines for group in set(letter_groups(words)))
+            chosen = sorted((-count, group) for group, count in found.items() if count >= MIN_GROUP_LINES)[:MAX_GROUPS]
+            groups, group_lines = [group for _, group in chosen], [-count for count, _ in chosen]
+            weights = _fit_letters(num_speakers, lines, groups, group_rarity(group_lines, len(lines)))
+        return cls(
+            words=tuple(vocabulary),
+            word_counts=tuple(tuple(sorted(counter.items())) for counter in counts),
+            groups=tuple(groups),
+            group_lines=tuple(group_lines),
+            num_lines=len(lines),
+            weights=base64.b64encode(weights.astype(np.float16).tobytes()).decode(),
+        )
 
     @property
     def num_speakers(self) -> int:
@@ -144,3 +182,50 @@ def group_features(words: Sequence[str], index: dict[str, int], rarity: Float32A
     positions = list(counts)
     values: Float32Array = np.log1p(np.array(list(counts.values()), np.float32)) * rarity[positions]
     return positions, values / max(float(np.sqrt(np.linalg.norm(values))), 1e-3)
+
+
+def _fit_letters(
+    num_speakers: int, lines: Sequence[tuple[int, Sequence[str]]], groups: Sequence[str], rarity: Float32Array
+) -> Float32Array:
+    """Return the weights `[groups, cast]` of a softmax regression on the groups of letters of lines."""
+    chosen = lines[:: max(1, -(-len(lines) // MAX_REGRESSION_LINES))]
+    if not chosen or not groups:
+        return np.zeros((len(groups), num_speakers), np.float32)
+    index = {group: position for position, group in enumerate(groups)}
+    features = np.zeros((len(chosen), len(groups)), np.float32)
+    for row, (_, words) in zip(features, chosen, strict=True):
+        positions, values = group_features(words, index, rarity)
+        row[positions] = values
+    return fit_softmax_regression(features, np.array([speaker for speaker, _ in chosen]), num_speakers, L2)
+
+
+def fit_softmax_regression(
+    features: Float32Array, labels: npt.NDArray[np.int64], num_classes: int, l2: float
+) -> Float32Array:
+    """Return the weights `[features, classes]` with the highest likelihood of the labels, less a quadratic penalty.
+
+    The logit of a class has its log frequency as a constant. The weights are sums of the events' features, so each step
+    works on events: Newton steps with an upper bound of the Hessian (Boehning 1992), accelerated (Nesterov 1983).
+
+    Args:
+        features: Features `[events, features]`.
+        labels: Class `[events]` of each event.
+        num_classes: Number of classes.
+        l2: Weight of half the sum of squared weights.
+    """
+    is_label = np.eye(num_classes, dtype=np.float32)[labels]
+    constants = np.log((is_label.sum(axis=0) + 1) / len(labels))
+    products = features @ features.T
+    inverse = np.linalg.inv(products / 2 + l2 * np.eye(len(labels), dtype=np.float32))
+    sums = ahead = np.zeros_like(is_label)
+    for step in range(MAX_ITERATIONS):
+        logits = constants + products @ ahead
+        probs = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probs /= probs.sum(axis=1, keepdims=True)
+        before, change = sums, inverse @ (probs - is_label + l2 * ahead)
+        sums = ahead - change
+        ahead = sums + step / (step + 3) * (sums - before)
+        if np.abs(change).max() <= 1e-4 * np.abs(sums).max():
+            break
+    weights: Float32Array = features.T @ sums
+    return weights

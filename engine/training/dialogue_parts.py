@@ -9,10 +9,8 @@ from engine.data.script_form import iter_scenes
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.loading import CAST_FILE, cast_to_json
 from engine.models.speaker_text import SpeakerTextModel
-from engine.models.turn_features import SpokenLine, cast_index
-from engine.models.turn_taking import TurnModel
+from engine.models.turn_taking import SpokenLine, TurnModel, cast_index
 from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
-from engine.training.speaker_text import fit_speaker_text
 
 
 def fit_dialogue_parts(lines: Lines, cast: Sequence[str]) -> dict[str, bytes]:
@@ -25,7 +23,7 @@ def fit_dialogue_parts(lines: Lines, cast: Sequence[str]) -> dict[str, bytes]:
     return {
         CAST_FILE: cast_to_json(cast).encode(),
         DIALOGUE_FILE: _to_json(TurnModel.fit(cast, scenes)),
-        WHO_FILE: _to_json(fit_speaker_text(len(cast), scenes)),
+        WHO_FILE: _to_json(SpeakerTextModel.fit(len(cast), scenes)),
     }
 
 

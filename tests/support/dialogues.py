@@ -8,8 +8,7 @@ from engine.generation.prompt import prefill
 from engine.generation.turns import generate_turn
 from engine.models.dialogue import DialogueModel
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.turn_features import SpokenLine
-from engine.models.turn_taking import TurnModel
+from engine.models.turn_taking import SpokenLine, TurnModel
 from lotr_tui.session.session_model import SessionModel
 from tests.support.conversations import SETTINGS, finish_reply
 from tests.support.models import random_weights
@@ -36,8 +35,13 @@ def dialogue_model(cast=CAST, end_bias=-1.0, scale=0.6):
     weights = random_weights(config, tokenizer, scale=scale)
     weights["output.bias"][[text == " " or text[0] != " " for text in tokenizer.tokens]] -= 20
     weights["output.bias"][tokenizer.line_end_ids] = end_bias
+    return with_cast(NumpyLSTM(config, tokenizer, weights), cast)
+
+
+def with_cast(model, cast=CAST):
+    """Return a language model as a dialogue model, which has learned from `SCENES` who speaks next."""
     scenes = [[SpokenLine(cast.index(name), "") for name in scene if name in cast] for scene in SCENES]
-    return DialogueModel(NumpyLSTM(config, tokenizer, weights), cast, TurnModel.fit(cast, scenes))
+    return DialogueModel(model, cast, TurnModel.fit(cast, scenes))
 
 
 def dialogue_session_model(cast=CAST, end_bias=-1.0):

@@ -21,7 +21,7 @@ from engine.generation.prompt import prefill
 from engine.generation.turns import next_speaker_probs, read_turns
 from engine.models.base import score_sequence
 from engine.models.dialogue import DialogueModel
-from engine.training.speaker_text import fit_speaker_text
+from engine.models.speaker_text import SpeakerTextModel
 from tests.support.models import ParallelReader, TokenByTokenModel, random_lstm
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 from tests.support.random_dialogues import (
@@ -81,7 +81,7 @@ def test_scores_are_those_of_each_line(inner):
 # --- the posterior over the cast ---
 
 
-TEXT_MODEL = fit_speaker_text(len(CAST), spoken(TRAIN_SCENES))
+TEXT_MODEL = SpeakerTextModel.fit(len(CAST), spoken(TRAIN_SCENES))
 MODELS = [DialogueModel(LSTM, CAST, TURN_MODEL), DialogueModel(KNESER_NEY, CAST, TURN_MODEL, lambda: TEXT_MODEL)]
 WEIGHTS = (MODEL_WEIGHT, MODEL_WEIGHT_WITH_TEXT)
 CONTEXT = (Turn("FRODO", "oak elm"), Turn("GOLLUM", "fir yew"))

@@ -11,8 +11,8 @@ from engine.errors import InvalidInputError
 from engine.generation.prompt import prefill
 from engine.models import base
 from engine.models.dialogue import MAX_LINE_TOKENS, DialogueModel
+from engine.models.speaker_text import SpeakerTextModel
 from engine.models.turn_taking import TurnModel
-from engine.training.speaker_text import fit_speaker_text
 from tests.support.models import distributions
 from tests.support.random_dialogues import (
     CAST,
@@ -102,6 +102,6 @@ def test_parts_of_another_cast_are_refused():
         DialogueModel(LSTM, ())
     with pytest.raises(InvalidInputError, match="another cast"):
         DialogueModel(LSTM, CAST, TurnModel.fit((*CAST[:-1], "NOBODY"), spoken(random_scenes(3))))
-    text_model = fit_speaker_text(2, [])
+    text_model = SpeakerTextModel.fit(2, [])
     with pytest.raises(InvalidInputError, match="another cast"):
         _ = DialogueModel(LSTM, CAST, load_text_model=lambda: text_model).text_model

@@ -11,22 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidInputError
-from engine.models.conditional_logit import fit_conditional_logit
-from engine.models.name_mentions import Mentions, find_mentions
-from engine.models.speaker_text import PRIOR_WORDS, WORD_WEIGHT, SpeakerTextModel
-from engine.models.turn_features import (
+from engine.models import speaker_text
+from engine.models.speaker_text import PRIOR_WORDS, WORD_WEIGHT, SpeakerTextModel, fit_softmax_regression
+from engine.models.turn_taking import (
     COMPANY_DECAY,
     FEATURES,
+    L2,
     MAX_POSITION,
     PRIOR_LINES,
+    Mentions,
     SpokenLine,
     TurnCounts,
+    TurnModel,
     TurnState,
+    find_mentions,
+    fit_conditional_logit,
 )
-from engine.models.turn_taking import L2, TurnModel
 from engine.storage.schema import decode_json
-from engine.training import speaker_text
-from engine.training.speaker_text import fit_speaker_text
 from tests.support.random_dialogues import CAST, TRAIN_SCENES, TURN_MODEL
 from tests.support.random_dialogues import spoken as spoken_scenes
 
@@ -229,16 +230,30 @@ def test_a_damaged_file_is_refused_in_one_line(changes, message):
 # --- words of the speakers ---
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 40), st.floats(0.1, 20))
+def test_the_gradient_of_the_penalized_likelihood_of_the_letters_is_zero(seed, num_events, l2):
+    rng = np.random.default_rng(seed)
+    features, labels = rng.normal(0, 1, (num_events, 5)), rng.integers(0, 3, num_events)
+    weights = fit_softmax_regression(features.astype(np.float32), labels, 3, l2)
+    offsets = np.log((np.bincount(labels, minlength=3) + 1) / num_events)
+    gradient = -l2 * weights
+    for row, label in zip(features, labels, strict=True):
+        probs = np.exp(row @ weights + offsets)
+        gradient += np.outer(row, np.eye(3)[label] - probs / probs.sum())
+    assert np.abs(gradient).max() < 0.01 * (1 + num_events) ** 0.5
+
+
 SCENES = [
     [SpokenLine(0, "My precious, we wants it!"), SpokenLine(1, "Mister Frodo, the potatoes.")],
     [SpokenLine(0, "We needs it, precious."), SpokenLine(1, "Potatoes, Mister Frodo?"), SpokenLine(2, "...")],
 ] * 4
-MODEL = fit_speaker_text(4, SCENES)
+MODEL = SpeakerTextModel.fit(4, SCENES)
 
 
 def test_scores_of_words_match_a_hand_calculation(monkeypatch):
     monkeypatch.setattr(speaker_text, "MAX_REGRESSION_SPEAKERS", 1)
-    model = fit_speaker_text(2, [[SpokenLine(0, "a b a"), SpokenLine(0, "a"), SpokenLine(1, "b")]])
+    model = SpeakerTextModel.fit(2, [[SpokenLine(0, "a b a"), SpokenLine(0, "a"), SpokenLine(1, "b")]])
     assert model.groups == ()
     # Lines with each word: a 2 and 0, b 1 and 1; frequencies (2 + 0.5) / 5 each.
     expected = [
@@ -261,7 +276,7 @@ def test_the_end_of_a_long_text_is_used():
 
 @pytest.mark.parametrize("scenes", [[], [[]], [[SpokenLine(0, "")]], [[SpokenLine(0, "one")]]], ids=str)
 def test_a_text_with_hardly_a_line_gives_no_evidence(scenes):
-    assert fit_speaker_text(2, scenes).scores("something else").tolist() == [0, 0]
+    assert SpeakerTextModel.fit(2, scenes).scores("something else").tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(

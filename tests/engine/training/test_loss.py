@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from engine.config import ModelConfig, TrainingConfig
 from engine.models.lstm import LSTMModel
 from engine.training.distillation.predictions import Predictions, SoftTargets
 from engine.training.loss import Objective
-from engine.training.softmax_regression import fit_softmax_regression
 from tests.support.training import NO_DROPOUT
 
 VOCABULARY_SIZE = 12
@@ -109,17 +106,3 @@ def test_with_as_many_samples_as_tokens_the_softmax_is_full(samples, tied):
         assert gradient is not None
         assert gradient.abs().max() > 0
         torch.testing.assert_close(others[name], gradient, atol=1e-5, rtol=1e-4)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 40), st.floats(0.1, 20))
-def test_the_gradient_of_the_penalized_likelihood_is_small(seed, num_events, l2):
-    rng = np.random.default_rng(seed)
-    features = rng.normal(0, 1, (num_events, 5)).astype(np.float32)
-    labels, offsets = rng.integers(0, 3, num_events), rng.normal(0, 1, 3)
-    weights = fit_softmax_regression(features, labels, offsets, l2)
-    gradient = -l2 * weights
-    for row, label in zip(features.astype(np.float64), labels, strict=True):
-        probs = np.exp(row @ weights + offsets)
-        gradient += np.outer(row, np.eye(3)[label] - probs / probs.sum())
-    assert np.abs(gradient).max() < 0.05 * (1 + num_events) ** 0.5
