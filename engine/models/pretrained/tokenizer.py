@@ -1,11 +1,13 @@
 """Tokenizer of a model by others, as a tokenizer of the house."""
 
 import json
+import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from tokenizers import Encoding
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from engine.data.arrays import Int64Array
@@ -50,6 +52,7 @@ class PretrainedTokenizer(ByteTokenizer):
         self.end_id = specials.end_id
         """The model's id of the token that is `<eos>` here."""
         special_ids = set(specials.special_ids)
+        self._lock = threading.Lock()
         self._json, self._backend = _read_backend(backend_json, size, special_ids)
         self._backend.encode_special_tokens = True
         names: list[str | None] = [None] * size
@@ -80,22 +83,29 @@ class PretrainedTokenizer(ByteTokenizer):
         return EOS_ID if id == self.end_id else self.end_id if id == EOS_ID else id
 
     def _encode(self, text: str) -> TokenIds:
-        return self._to_our_ids(text, self._backend.encode(text, add_special_tokens=False).ids)
+        return self._to_our_ids(text, self._encode_plain(text).ids)
+
+    def _encode_plain(self, text: str) -> Encoding:
+        """Encode a text in which special tokens are read as the characters that they consist of."""
+        with self._lock:
+            return self._backend.encode(text, add_special_tokens=False)
 
     def encode_with_special_tokens(self, text: str) -> TokenIds:
         """Return the token ids of `text`, in which special tokens are read as such: never for the text of a user."""
-        ids = np.array(self._special_backend.encode(text, add_special_tokens=False).ids, np.int32)
-        return self._to_model_id[ids]
-
-    @cached_property
-    def _special_backend(self) -> HuggingFaceTokenizer:
-        return HuggingFaceTokenizer.from_str(self._json)  # a second one: threads may encode other texts meanwhile
+        with self._lock:  # other threads encode texts of users; a second backend would take 70 ms and 20 MB
+            self._backend.encode_special_tokens = False
+            try:
+                ids = self._backend.encode(text, add_special_tokens=False).ids
+            finally:
+                self._backend.encode_special_tokens = True
+        return self._to_model_id[np.array(ids, np.int32)]
 
     def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
         """Return the token ids of each of several texts, encoded in parallel."""
         for line in lines:
             check_unicode(line)
-        encodings = self._backend.encode_batch(list(lines), add_special_tokens=False)
+        with self._lock:
+            encodings = self._backend.encode_batch(list(lines), add_special_tokens=False)
         return [self._to_our_ids(line, encoding.ids) for line, encoding in zip(lines, encodings, strict=True)]
 
     def _to_our_ids(self, text: str, model_ids: list[int]) -> TokenIds:
@@ -116,7 +126,7 @@ class PretrainedTokenizer(ByteTokenizer):
                     before = special[half:] if index else ""
                     after = special[:half] if index + 1 < len(piece) else ""
                     parts.append(before + rest + after)
-        ids = [id for part in parts for id in self._backend.encode(part, add_special_tokens=False).ids]
+        ids = [id for part in parts for id in self._encode_plain(part).ids]
         return [id for id in ids if id not in self.special_texts]  # only <unk> of a vocabulary without bytes is left
 
     def end_offsets(self, text: str, ids: TokenIds) -> Int64Array:
@@ -127,7 +137,7 @@ class PretrainedTokenizer(ByteTokenizer):
         """
         if self._decode_bytes(ids) == text.encode():
             return super().end_offsets(text, ids)
-        encoding = self._backend.encode(text, add_special_tokens=False)
+        encoding = self._encode_plain(text)
         if len(encoding.ids) == len(ids):
             ends = np.array([end for _, end in encoding.offsets], np.int64)
         else:
