@@ -18,7 +18,9 @@ from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support import pilot as ui
 from tests.support.app import make_decoder
+from tests.support.dialogues import with_cast
 from tests.support.slow_models import REFUSED_TEXT, FakeSlowModel, slow_session_model
+from tests.support.speaking import num_turns, who_answers
 
 
 @pytest.fixture
@@ -29,8 +31,8 @@ def model():
 
 
 @asynccontextmanager
-async def open_session(make_app, model, size=(120, 35)):
-    app = make_app(session_model=slow_session_model(model))
+async def open_session(make_app, model, size=(120, 35), session_model=None):
+    app = make_app(session_model=session_model or slow_session_model(model))
     async with app.run_test(size=size) as pilot:
         yield pilot
         model.release()
@@ -111,6 +113,31 @@ async def test_a_reply_starts_from_what_was_read_and_the_bars_follow_it_without_
         assert "NEXT TOKEN" in ui.bars_text(app)
         await pilot.press("ctrl+right_square_bracket")
         await ui.until(pilot, lambda: "NEXT WORD" in ui.bars_text(app))
+
+
+async def test_a_conversation_with_a_cast_never_waits_for_the_model(make_app, model):
+    model.prefer(" the is\n", 8)
+    session_model = SessionModel("film", "", with_cast(model), predicts_eos=False)
+    async with open_session(make_app, model, session_model=session_model) as pilot:
+        app = pilot.app
+        await ui.until(pilot, lambda: who_answers(app) and first_bar(app))
+        before = who_answers(app)
+        model.hold()
+        await pilot.press(*"Gollum, where is Frodo?")
+        assert who_answers(app) == before
+        model.release()
+        await ui.until(pilot, lambda: [line.split()[0] for line in who_answers(app)[1:]] == ["Gollum"])
+        await ui.until(pilot, lambda: "if Gollum answers" in ui.bars_text(app))
+        model.num_read = 0
+        await pilot.press("enter")
+        await ui.until_reply_ended(pilot)
+        reply = ui.latest_reply(app)
+        assert (reply.speaker, reply.speaker_prob, reply.score) == ("GOLLUM", 1.0, None)  # the first answer is shown
+        assert model.num_read <= len(reply.tokens) + len(reply.context_ids) + 30
+        await ui.until(pilot, lambda: "if Gollum answers" not in ui.bars_text(app) and first_bar(app))
+        await pilot.press("ctrl+n")
+        await ui.until(pilot, lambda: num_turns(app) == 2)
+        await ui.until_reply_ended(pilot)
 
 
 async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_continues(make_app, model):
