@@ -145,7 +145,7 @@ class BackgroundTask(Generic[T]):
 class Debounce:
     """Call that is made once it was not requested again for some time."""
 
-    def __init__(self, owner: MessagePump, delay: float, callback: Callable[[], None]) -> None:
+    def __init__(self, owner: MessagePump, delay: float, callback: Callable[[], object]) -> None:
         """Prepare to call `callback` on Textual's event loop, `delay` seconds after the last `request`."""
         self._owner, self._delay, self._callback = owner, delay, callback
         self._timer: Timer | None = None

@@ -1,5 +1,6 @@
 """Build of an encoded corpus: reading its files, splitting, choosing vocabulary and cast, and encoding."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,10 +12,13 @@ from engine.config import BUNDLED, DataConfig
 from engine.data.arrays import Int32Array
 from engine.data.cast import choose_cast
 from engine.data.corpus import Corpus, merge_corpora, read_csv, read_script, read_text, split_indices
+from engine.data.csv_dialect import SEPARATORS
 from engine.data.encoding import CorpusStats, EncodedCorpus, TokenizedCorpus
+from engine.data.file_scan import BOM, read_blocks
 from engine.data.lines import Lines, LineStore
 from engine.data.open_vocabulary import OpenIndexer, train_tokenizer
 from engine.data.scenes import SCENE_LINES, SceneRules
+from engine.data.scripts import detect_style
 from engine.data.token_indexer import TokenIndexer
 from engine.data.tokenizers.base import MAX_VOCABULARY_SIZE, TokenIds, Tokenizer, is_open_vocabulary
 from engine.data.tokenizers.words import WordTokenizerName, skipped_spans
@@ -71,6 +75,21 @@ def read_corpus(config: DataConfig, source: str | None = None, store: LineStore 
         repair=is_open_vocabulary(config.tokenizer),
         is_dialogue=config.mode == "dialogue",
     )
+
+
+def names_speakers(config: DataConfig) -> bool:
+    """Return True if the beginning of the corpus of `config` says who speaks each line; False also for no such file."""
+    if config.corpus == BUNDLED:
+        return True
+    try:
+        beginning = next(read_blocks(Path(config.corpus).expanduser()), b"").removeprefix(BOM)
+    except (OSError, ValueError, RuntimeError):  # a path that is too long, has a null byte, or names an unknown user
+        return False
+    lines = beginning.decode("utf-8", "replace").splitlines()
+    if config.corpus_format == "text":
+        return detect_style(lines) is not None
+    headers = (next(csv.reader(lines[:1], delimiter=separator), []) for separator in SEPARATORS)
+    return any(config.speaker_column in header for header in headers)
 
 
 def build_corpus(config: DataConfig, tokenizer: Tokenizer | None, folder: Path | None) -> PreparedCorpus:

@@ -1,5 +1,6 @@
 """Dialog that configures a new training."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +19,13 @@ from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED, Config, describe_settings
 from engine.errors import ConfigError, InvalidInputError
+from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from engine.presets import PRESETS, get_preset
 from engine.runs.directory import MAX_RUN_NAME_LENGTH, check_run_name
+from engine.runtime.worker import Cancellation
 from engine.storage.files import default_runs_dir
-from lotr_tui.background_task import run_in_thread
+from lotr_tui.background_task import Debounce, is_closed, run_in_thread
+from lotr_tui.formatting import format_age
 from lotr_tui.screens.dialogs.completing_input import (
     CompletingInput,
     PathInput,
@@ -30,30 +34,39 @@ from lotr_tui.screens.dialogs.completing_input import (
     setting_choices,
 )
 from lotr_tui.screens.dialogs.keys_line import KeysLine
+from lotr_tui.session.training_time import measure_training_seconds
 from lotr_tui.textual_fixes.option_list import RobustOptionList
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from lotr_tui.widgets.line_input import LineInput
 
 PRESET_DESCRIPTIONS = {
     "tiny": "a small model in a few seconds",
-    "default": "the best for a corpus of this size, in minutes",
+    "lora": "a conversation: SmolLM2 speaks like the cast",
+    "default": "an LSTM from scratch, best for this size",
     "base": "pre-training on books, in hours",
-    "finetune": "from the bundled pre-trained model, in minutes",
-    "dialogue": "characters who answer, from the pre-trained model",
+    "finetune": "from the bundled pre-trained LSTM, in minutes",
+    "dialogue": "characters who answer, from the same LSTM",
     "gpt-tiny": "a small Transformer with attention, in minutes",
     "gpt": "a Transformer for books, in hours",
-    "notebook": "the classroom notebook's large model, with its bug",
+    "notebook": "the classroom notebook's model, with its bug",
     "paper": "the paper's 24 million weights; needs a GPU",
     "ptb": "for a corpus of a million words, in hours",
 }
+CONVERSATION = "lora"
+"""Preset that needs SmolLM2, and a corpus with speakers; it comes first for one."""
 OFFERED_PRESETS = tuple(name for name, preset in PRESETS.items() if not preset.training.teacher_columns)
 """Presets in the list: all that need no teachers, for which the dialog has no field."""
 SUGGESTED_PRESET = "tiny"
-"""Preset that is highlighted first, because it trains fastest."""
+"""Preset that is highlighted first if no conversation can be trained, because it trains fastest."""
+ESTIMATED_PRESETS = (CONVERSATION, "default")
+"""Presets whose training time on this machine is shown."""
+ESTIMATE_DELAY = 1.0
+"""Seconds without a change of the corpus after which the times are estimated again."""
 FIELDS = {"corpus": "Corpus", "run": "Run name", "epochs": "Epochs", "settings": "Settings"}
 """Labels of the fields by id."""
 HINTS = {
-    "preset": "A preset is a complete configuration; the fields below change it.",
+    "preset": "A preset is a complete configuration; the fields below change it. The times are measured: as busy as "
+    "this machine is now.",
     "corpus": "A .csv or .txt file; empty: the bundled dialogues.",
     "run": "A name for the run folder; empty: named after the preset and the time.",
     "epochs": "Passes over the training text; empty: those of the preset.",
@@ -115,15 +128,31 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         Binding("escape", "dismiss(None)", "cancel", id="new-training.cancel", tooltip="Close without training")
     ]
 
-    def __init__(self, corpus: str, runs_dir: Path | None = None, previous: NewTraining | None = None) -> None:
+    def __init__(
+        self,
+        corpus: str,
+        runs_dir: Path | None = None,
+        previous: NewTraining | None = None,
+        *,
+        has_speakers: bool = False,
+    ) -> None:
         """Suggest a corpus (a path, or "bundled" or "" for the bundled dialogues), or all fields of another training.
 
-        The run will be created in `runs_dir`; None is the default directory.
+        The run will be created in `runs_dir`; None is the default directory. If the corpus has speakers, a conversation
+        is offered first.
         """
         super().__init__()
+        others = [name for name in OFFERED_PRESETS if name != CONVERSATION]
+        self._presets = [CONVERSATION, *others] if has_speakers else OFFERED_PRESETS
+        suggested_preset = CONVERSATION if has_speakers and is_base_stored(SMOLLM2) else SUGGESTED_PRESET
+        self._seconds: dict[str, float] = {}
+        """Time of a training with a preset on the corpus, where it is known."""
+        self._cancellation = Cancellation()
+        """Stops the measurement of these times."""
+        self._estimate = Debounce(self, ESTIMATE_DELAY, self._estimate_times)
         suggested = {"corpus": "" if corpus == BUNDLED else corpus}
         self._suggested: Mapping[str, str] = suggested if previous is None else previous.fields
-        self._suggested_preset = SUGGESTED_PRESET if previous is None else previous.config.preset
+        self._suggested_preset = suggested_preset if previous is None else previous.config.preset
         self._runs_dir = runs_dir or default_runs_dir()
 
     def compose(self) -> ComposeResult:
@@ -131,7 +160,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         with VerticalScroll(classes="dialog", can_focus=False):
             yield Label("Train a model in the background", classes="dialog-title")
             yield PresetList(
-                *(Option(_format_preset(name, is_chosen=False), id=name) for name in OFFERED_PRESETS),
+                *(Option(self._format_preset(name), id=name) for name in self._presets),
                 id="preset",
                 markup=False,
             )
@@ -156,22 +185,63 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         presets = self.query_one("#preset", OptionList)
         presets.highlighted = presets.get_option_index(self._suggested_preset)
         presets.focus()
+        self._estimate_times()
+
+    def on_unmount(self) -> None:
+        """Stop the measurement."""
+        self._cancellation.set()
+        self._estimate.cancel()
 
     # Help
 
     @property
     def _preset(self) -> Config:
         presets = self.query_one("#preset", OptionList)
-        return get_preset(presets.get_option_at_index(presets.highlighted or 0).id or SUGGESTED_PRESET)
+        return _get_preset(presets.get_option_at_index(presets.highlighted or 0).id or SUGGESTED_PRESET)
 
     @on(OptionList.OptionHighlighted)
+    @on(Input.Changed, "#epochs")
     def _show_preset(self) -> None:
         """Mark the preset, which is not highlighted without the focus, and show the values of the empty fields."""
-        for name in OFFERED_PRESETS:
-            prompt = _format_preset(name, is_chosen=name == self._preset.preset)
-            self.query_one("#preset", OptionList).replace_option_prompt(name, prompt)
+        presets = self.query_one("#preset", OptionList)
+        for name in self._presets:
+            presets.replace_option_prompt(name, self._format_preset(name, is_chosen=name == self._preset.preset))
         self.query_one("#run", Input).placeholder = f"{self._preset.preset} and the time"
         self.query_one("#epochs", Input).placeholder = str(self._preset.training.epochs)
+
+    def _format_preset(self, name: str, *, is_chosen: bool = False) -> str:
+        time = ""
+        if name in self._seconds:
+            epochs = self.query_one("#epochs", Input).value.strip()
+            factor = int(epochs) / _get_preset(name).training.epochs if epochs.isdecimal() else 1.0
+            time = format_age(self._seconds[name] * factor)
+        return f"{'●' if is_chosen else ' '} {name:8} {time:>6} {PRESET_DESCRIPTIONS[name]}"
+
+    @on(Input.Changed, "#corpus")
+    def _forget_times(self) -> None:
+        """Measure the times again once the corpus is typed."""
+        if self._seconds or self._estimate.is_waiting:
+            self._seconds.clear()
+            self._show_preset()
+        self._estimate.request()
+
+    @work(exclusive=True, group="estimate")
+    async def _estimate_times(self) -> None:
+        """Show how long trainings with some presets take on the corpus, as soon as that is measured."""
+        self._cancellation.set()
+        self._cancellation = cancellation = Cancellation()
+        texts = {**dict.fromkeys(FIELDS, ""), "corpus": self.query_one("#corpus", Input).value.strip()}
+        for name in ESTIMATED_PRESETS:
+            try:
+                training = await run_in_thread(_read_fields, _get_preset(name), texts, self._runs_dir)
+                seconds = await run_in_thread(measure_training_seconds, training.config, self._runs_dir, cancellation)
+            except Exception:  # what is missing is reported when the training is started
+                continue
+            if is_closed(self):
+                return
+            if math.isfinite(seconds):
+                self._seconds[name] = seconds
+                self._show_preset()
 
     @on(DescendantFocus)
     @on(CompletingInput.CompletionsChanged)
@@ -220,8 +290,10 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         problem.display = bool(text)
 
 
-def _format_preset(name: str, *, is_chosen: bool) -> str:
-    return f"{'●' if is_chosen else ' '} {name:9} {PRESET_DESCRIPTIONS[name]}"
+def _get_preset(name: str) -> Config:
+    """Return a preset; that of a conversation starts from SmolLM2."""
+    preset = get_preset(name)
+    return preset.with_values(init=SMOLLM2, mode="dialogue") if name == CONVERSATION else preset
 
 
 def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> NewTraining:

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from textual.timer import Timer
 
@@ -225,7 +225,8 @@ class ModelSessionScreen(BaseSessionScreen):
         if self.app.is_training and view is not None:
             self.app.open_dashboard(view, self._use_run)
             return
-        from engine.config import BUNDLED
+        from engine.config import BUNDLED, DataConfig
+        from engine.data.build import names_speakers
         from engine.runtime.packages import require_torch
         from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 
@@ -242,7 +243,16 @@ class ModelSessionScreen(BaseSessionScreen):
 
         could_not_start = view is not None and bool(view.failure) and view.started is None
         previous = self._requested_training if could_not_start else None
-        self.app.push_screen(NewTrainingDialog(self._corpus or BUNDLED, self._runs_dir, previous), start)
+
+        async def ask() -> None:
+            corpus = self._corpus or BUNDLED
+            format: Literal["csv", "text"] = "text" if corpus.endswith(".txt") else "csv"
+            has_speakers = await run_in_thread(names_speakers, DataConfig(corpus=corpus, corpus_format=format))
+            dialog = NewTrainingDialog(corpus, self._runs_dir, previous, has_speakers=has_speakers)
+            if self.is_current:
+                self.app.push_screen(dialog, start)
+
+        self.run_worker(ask(), exclusive=True, group="train")
 
     def _use_run(self, loaded: "LoadedModel | None") -> None:
         """Use the model that was chosen on the dashboard."""

@@ -4,7 +4,11 @@ from pathlib import Path
 
 from textual.widgets import Input, OptionList
 
+from engine.config import DataConfig
+from engine.data.build import names_speakers
+from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
 from engine.presets import PRESETS
+from lotr_tui.screens.dialogs import new_training
 from lotr_tui.screens.dialogs.completing_input import CompletingInput
 from lotr_tui.screens.dialogs.new_training import (
     FIELDS,
@@ -155,3 +159,46 @@ async def test_training_that_cannot_be_prepared_is_asked_for_again_with_the_same
         assert texts == {"corpus": str(corpus), "run": "mine", "epochs": "", "settings": "seed=7"}
         presets = app.screen.query_one("#preset", OptionList)
         assert presets.get_option_at_index(presets.highlighted or 0).id == "default"
+
+
+async def test_a_corpus_with_speakers_is_offered_a_conversation_first_with_its_time(make_app, monkeypatch, tmp_path):
+    """The time follows the corpus and the epochs."""
+    corpus = tmp_path / "play.txt"
+    corpus.write_text("ROMEO:\nBut soft!\n\nJULIET:\nAy me!\n")
+    measured = []
+
+    def measure(config, runs_dir, cancelled):
+        measured.append((config.preset, config.data.corpus))
+        return 60.0 * config.training.epochs
+
+    monkeypatch.setattr(new_training, "measure_training_seconds", measure)
+    monkeypatch.setattr(new_training, "ESTIMATE_DELAY", 0.01)
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await pilot.press("ctrl+t")
+        await until(pilot, lambda: isinstance(app.screen, NewTrainingDialog))
+        presets = app.screen.query_one("#preset", OptionList)
+        rows = lambda: [str(presets.get_option_at_index(index).prompt) for index in range(presets.option_count)]  # noqa: E731
+        assert "lora" in rows()[0]
+        assert presets.get_option_at_index(presets.highlighted).id == "tiny"  # SmolLM2 is not there
+        await until(pilot, lambda: " default  50 min " in rows()[1])
+        fill(pilot, epochs="5")
+        await until(pilot, lambda: " default   5 min " in rows()[1])
+        fill(pilot, corpus=str(corpus))
+        await until(pilot, lambda: measured[-1] == ("default", str(corpus)) and " default   5 min " in rows()[1])
+        await pilot.press("escape")
+    assert names_speakers(DataConfig(corpus=str(corpus), corpus_format="text"))
+    for text in ("a,char\nx,y\n", "A line.\nAnother one.\n"):
+        corpus.write_text(text)
+        assert names_speakers(DataConfig(corpus=str(corpus))) == ("char" in text)
+    assert not names_speakers(DataConfig(corpus=str(corpus), corpus_format="text"))
+    assert not names_speakers(DataConfig(corpus="/no/such\0file"))
+
+
+async def test_the_conversation_is_suggested_where_smollm2_is_there(make_host, tmp_path):
+    base_folder(SMOLLM2).mkdir(parents=True)
+    (base_folder(SMOLLM2) / BASE_FILE).touch()
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        await pilot.app.push_screen(NewTrainingDialog("", tmp_path, has_speakers=True))
+        await pilot.press("enter")
+        await until(pilot, lambda: "smollm2 is damaged" in problem(pilot, "settings"))
