@@ -90,7 +90,7 @@ def read_run_base(run_dir: Path) -> "Base":
     try:
         base = read_base(reference.name)
     except InvalidInputError as error:
-        raise RunError(f"run {run_dir.name!r} is an adapter of {reference.name}: {error}") from error
+        raise RunError(f"run {run_dir.name!r} needs its base: {error}") from error
     if base.sha256 != reference.sha256:
         remedy = f"run `lotr-tui fetch {SMOLLM2}` again" if reference.name == SMOLLM2 else "restore it"
         raise RunError(

@@ -18,6 +18,7 @@ from engine.runtime.distributed import distributed_context
 from engine.training import reporting
 from engine.training.checkpoint import ResumeCheckpoint
 from engine.training.run import train
+from tests.support.networks import random_base
 
 
 @patch.object(reporting, "REPORT_INTERVAL", 0.0)
@@ -30,7 +31,8 @@ def train_and_summarize(config, dataset, distributed, stop_after=float("inf"), c
         return step >= stop_after
 
     saved = None if checkpoint is None else ResumeCheckpoint(checkpoint)
-    for event in train(config, dataset, "a-run", cancelled, checkpoint=saved, distributed=distributed):
+    base = random_base(config.model, dataset.tokenizer)
+    for event in train(config, dataset, "a-run", cancelled, checkpoint=saved, base=base, distributed=distributed):
         if isinstance(event, Step):
             step = event.step
             result["steps"].append([event.step, event.train_perplexity, event.gradient_norm, event.lr])

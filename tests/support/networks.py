@@ -1,5 +1,7 @@
 """Small LSTMs and Transformers with random weights, in PyTorch and in numpy."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
@@ -56,6 +58,11 @@ def random_transformer(tokenizer=VOCABULARY, name="two layers", *, int8=False, *
     """Create a numpy Transformer with one of `CONFIGS`; `values` are settings of the model."""
     config = transformer_config(name, **values)
     return NumpyTransformer(config, tokenizer, random_weights(config, tokenizer), int8=int8)
+
+
+def random_base(config, tokenizer):
+    """Return a pre-trained model with random weights for an adapter of `config`; None for other models."""
+    return SimpleNamespace(name="random", weights=random_weights(config, tokenizer)) if config.lora_rank else None
 
 
 def token_by_token(model, tokens):

@@ -54,6 +54,18 @@ def test_scenes_stay_whole_when_they_are_shuffled(tmp_path):
         assert whole.total() >= scenes(dataset.train).total() - 3  # rolling cuts a scene or two
 
 
+@pytest.mark.parametrize("name_weight", [0.0, 0.5])
+def test_names_count_as_much_in_the_loss_as_is_configured(tmp_path, name_weight):
+    config = dialogue_config(tmp_path, name_weight=name_weight, batch_size=3, bptt=20, variable_bptt=False)
+    dataset = load_dataset(config.data)
+    text = WindowReader(dataset, config.training, torch.device("cpu"), with_punctuation=False).draw_epoch()[0]
+    is_said = dataset.scored_mask(text)
+    columns = is_said[: len(text) // 3 * 3].reshape(3, -1)
+    window = WindowReader(dataset, config.training, torch.device("cpu"), with_punctuation=False).next_window()
+    expected = np.where(columns[:, 1:21].T, 1, name_weight)
+    assert window.target_weights.numpy() == pytest.approx(expected / expected.mean())
+
+
 def test_a_trained_model_knows_what_each_speaker_says(tmp_path):
     """A line of Gollum's words is far likelier from him, and the speakers take turns as in the corpus."""
     sizes = {"embedding_size": 24, "hidden_size": 24, "bptt": 30, "variable_bptt": False, "batch_size": 8}

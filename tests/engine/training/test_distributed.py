@@ -30,6 +30,7 @@ SETTINGS = {
         "eval_every_steps": 7,
     },
     "a transformer": {**TRANSFORMER, "variational_dropout": False, "hidden_dropout": 0.3, "lr": 0.03},
+    "an adapter": {**TRANSFORMER, "lora_rank": 3, "lr": 0.003},
     "AR and TAR, variable BPTT, NT-ASGD, fine-tuning": {
         "ar": 2.0,
         "tar": 1.0,

@@ -1,0 +1,231 @@
+"""Trainings of adapters: PEFT's files, frozen weights, exact resume, further training, and bases that do not fit."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from engine.config import Config
+from engine.errors import ConfigError, InvalidInputError
+from engine.events import Evaluated, Finished, Sampled, Started
+from engine.models.base import score_sequence
+from engine.models.pretrained.names import BASE_FILE
+from engine.presets import get_preset
+from engine.runs.adapter_files import ADAPTER_FILE
+from engine.runs.compact import write_compact_copy
+from engine.runs.directory import INITIAL_FILE, MODEL_FILE
+from engine.runs.loading import load_model, load_model_by_name
+from engine.training.job import prepare_job, resume_job
+from engine.training.transfer.initial_run import WHOLE_MODEL_LR, configure, default_preset
+from tests.support.pretrained import CONTEXT_SIZE, save_model
+from tests.support.random_dialogues import write_distinct_dialogues
+from tests.support.training import events_of, weights_equal, weights_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+pytest.importorskip("transformers")
+
+SHORT = {
+    "mode": "dialogue", "min_speaker_lines": 5, "epochs": 2, "batch_size": 4, "bptt": 32, "lora_rank": 4, "lr": 0.01,
+    "threads": 1, "device": "cpu", "precision": "fp32", "patience": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Return the folder of a tiny random Llama."""
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    save_model(folder, "llama")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_distinct_dialogues(tmp_path_factory.mktemp("corpus") / "dialogues.csv", 80)
+
+
+def prepare(runs_dir, corpus, init, name="tuned", **values):
+    options = SHORT | {"corpus": str(corpus), "init": init} | values
+    preset = get_preset(default_preset(init, "dialogue", runs_dir))
+    return prepare_job(configure(preset, lambda config: config.with_values(**options), runs_dir), name, runs_dir)
+
+
+def train(runs_dir, corpus, init, name="tuned", **values):
+    """Train a run, and return its folder and its events."""
+    job = prepare(runs_dir, corpus, init, name, **values)
+    return job.run.path, list(job.events(lambda: False))
+
+
+@pytest.fixture(scope="module")
+def trained(base, corpus, tmp_path_factory):
+    """Return the folder of a trained run, and its events."""
+    return train(tmp_path_factory.mktemp("runs"), corpus, f"hf:{base}")
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained[0], tmp_path / "tuned")
+
+
+def test_an_adapter_learns_answers_lines_and_keeps_nothing_of_its_base(trained):
+    run, events = trained
+    started, (before, *_, after) = events_of(Started, events)[0], events_of(Evaluated, events)
+    assert after.valid_perplexity < 0.7 * before.valid_perplexity
+    assert 0 < started.bits_per_character(after.valid_perplexity) < started.bits_per_character(before.valid_perplexity)
+    assert started.parameters == 2 * 4 * (4 * 32 + 2 * (32 + 16) + 3 * (32 + 64))
+    names = {path.name for path in run.iterdir()}
+    assert {ADAPTER_FILE, "adapter_config.json", BASE_FILE, "cast.json", "epochs"} <= names
+    assert not names & {MODEL_FILE, INITIAL_FILE, "tokenizer.json"}
+    sample = events_of(Sampled, events)[-1]
+    assert sample.prompt.startswith("Stranger: Where are you going?\n")
+    assert sample.prompt.endswith(":")
+    assert "\n" not in sample.text
+    loaded = load_model(run)
+    assert weights_equal(dict(loaded.decoder.weights), dict(load_model(run, 2).decoder.weights))
+    assert loaded.valid_perplexity == pytest.approx(after.valid_perplexity)
+    assert loaded.model.cast
+
+
+def test_peft_loads_the_run_with_the_same_log_probabilities(trained, base):
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    run, _ = trained
+    model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), run).eval()
+    decoder = load_model_by_name(str(run), precision="fp32").decoder
+    tokenizer = decoder.tokenizer
+    ids = tokenizer.encode("Where is the Ring? It is safe, for tonight.")
+    tokens = tokenizer.swap(np.append(np.int32(tokenizer.start_id), ids)).astype(np.int64)
+    with torch.no_grad():
+        rows = torch.log_softmax(model(torch.from_numpy(tokens)[None]).logits[0], -1)
+    expected = rows[np.arange(len(ids)), tokens[1:]].numpy()
+    np.testing.assert_allclose(score_sequence(decoder, ids), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("steps_before", [-1, 0, 5])
+def test_a_stopped_run_resumes_exactly(trained, base, corpus, tmp_path, steps_before):
+    whole, job, first = trained[1], prepare(tmp_path, corpus, f"hf:{base}"), []
+    if steps_before < 0:
+        job.run.lock.release()
+    else:
+        first += job.events(lambda: bool(first) and getattr(first[-1], "step", 0) >= steps_before)
+    resumed = list(resume_job("tuned", tmp_path).events(lambda: False))
+    scores = [
+        [(each.step, each.valid_perplexity) for each in events_of(Evaluated, part)] for part in (whole, first, resumed)
+    ]
+    assert scores[0] == scores[1] + scores[2]
+    assert resumed[-1].test_perplexity == whole[-1].test_perplexity
+    assert weights_equal(*(load_file(path / ADAPTER_FILE) for path in (tmp_path / "tuned", trained[0])))
+
+
+def test_an_adapter_is_trained_further_from_its_weights(run, corpus):
+    with pytest.raises(ConfigError, match=r"lora_rank=8 cannot start .* of run 'tuned'; use --set lora_rank=4"):
+        prepare(run.parent, corpus, "tuned", "other", lora_rank=8)
+    path, events = train(run.parent, corpus, "tuned", "other", epochs=1)
+    loaded = load_model(run)
+    assert json.loads((path / BASE_FILE).read_text()) == json.loads((run / BASE_FILE).read_text())
+    first = events_of(Evaluated, events)[0]
+    assert first.valid_perplexity == pytest.approx(loaded.valid_perplexity, rel=2e-3)  # stored in half precision
+    assert isinstance(events[-1], Finished)
+
+
+def test_with_rank_0_all_weights_are_trained(base, corpus, tmp_path):
+    config = configure(get_preset("lora"), lambda config: config.with_values(init=f"hf:{base}", lora_rank=0))
+    assert config.training.lr == WHOLE_MODEL_LR
+    assert config.model.context_size == CONTEXT_SIZE
+    path, events = train(tmp_path, corpus, f"hf:{base}", lora_rank=0, epochs=1, lr=1e-3)
+    before, after = weights_of(events_of(Evaluated, events)[0]), load_model(path).decoder.weights
+    assert before.keys() == after.keys()
+    assert not any(np.array_equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_compact_copy_predicts_nearly_the_same(run, precision):
+    write_compact_copy(run, run.parent / "small", precision)
+    assert load_file(run.parent / "small" / ADAPTER_FILE).keys() >= load_file(run / ADAPTER_FILE).keys()
+    exact, compact = (load_model_by_name(str(path), precision="fp32").decoder for path in (run, run.parent / "small"))
+    ids = exact.tokenizer.encode("Frodo has the precious.")
+    np.testing.assert_allclose(score_sequence(compact, ids), score_sequence(exact, ids), atol=0.2)
+
+
+def change_tensor(run, change):
+    tensors = load_file(run / ADAPTER_FILE)
+    name = next(iter(tensors))
+    tensors[name] = change(tensors[name].copy())
+    save_file(tensors, run / ADAPTER_FILE)
+
+
+def set_nan(tensor):
+    tensor[0, 0] = np.nan
+    return tensor
+
+
+def change_reference(run, **values):
+    file = run / BASE_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def change_config(run, **values):
+    config = Config.from_json((run / "config.json").read_text(), "")
+    (run / "config.json").write_text(config.with_values(**values).to_json())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / BASE_FILE).unlink(), r"base\.json is missing; the run is not complete$"),
+        (
+            lambda run: change_reference(run, name="hf:/nowhere/at/all"),
+            "^run 'tuned' needs its base: hf:/nowhere/at/all: ",
+        ),
+        (
+            lambda run: change_reference(run, name="smollm2"),
+            "^run 'tuned' needs its base: smollm2 .*`lotr-tui fetch smollm2`",
+        ),
+        (
+            lambda run: change_reference(run, sha256="0" * 64),
+            "has changed since run 'tuned' was trained: its SHA-256 was",
+        ),
+        (lambda run: change_reference(run, name=3), r"base\.json is damaged: name: expected str, got int"),
+        (lambda run: change_config(run, lora_rank=8), r"adapter_model\.safetensors: .*the run is damaged$"),
+        (lambda run: change_config(run, lora_targets="q_proj"), r"adapter_model\.safetensors: .*unknown tensors"),
+        (lambda run: change_tensor(run, set_nan), r"adapter_model\.safetensors: .* not finite .*the run is damaged$"),
+        (
+            lambda run: change_tensor(run, lambda tensor: tensor[1:]),
+            r"adapter_model\.safetensors: .*the run is damaged$",
+        ),
+        (lambda run: (run / ADAPTER_FILE).unlink(), "is missing; the run has not saved a model yet$"),
+    ],
+    ids=range(10),
+)
+def test_bases_and_adapters_that_do_not_fit_are_refused_in_one_line(run, monkeypatch, tmp_path, damage, message):
+    monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "home"))
+    damage(run)
+    with pytest.raises(InvalidInputError, match=message):
+        load_model(run)
+
+
+def test_the_adapter_of_another_base_is_refused(run, tmp_path, corpus):
+    save_model(tmp_path / "base", "llama", initializer_range=0.2)
+    other, _ = train(tmp_path, corpus, f"hf:{tmp_path / 'base'}", "other", epochs=1)
+    shutil.copy(other / ADAPTER_FILE, run)
+    with pytest.raises(
+        InvalidInputError, match=r"adapter_model\.safetensors is an adapter of another base, with the SHA"
+    ):
+        load_model(run)
+
+
+@pytest.mark.parametrize(
+    ("init", "values", "message"),
+    [
+        ("", {}, "lora_rank=4 changes a pre-trained model, and no --init is none; add --init smollm2"),
+        ("", {"lora_rank": 0, "tokenizer": "pretrained"}, "tokenizer=pretrained is that of a pre-trained model"),
+        ("hf", {"lora_targets": "q_proj,wrong"}, "lora_targets names 'wrong'"),
+        ("hf", {"num_layers": 3, "context_size": 128}, "num_layers=3, context_size=128 cannot start from the weights"),
+        ("hf", {"tokenizer": "bpe"}, "tokenizer=bpe cannot start from the weights of hf:"),
+    ],
+)
+def test_impossible_settings_are_refused_before_a_run_is_created(base, corpus, tmp_path, init, values, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare(tmp_path, corpus, f"hf:{base}" if init else "", **values)
+    assert not (tmp_path / "tuned").exists()
