@@ -11,6 +11,7 @@ from engine.errors import describe_error
 from engine.runtime.packages import install_command
 from tests.support.files import CHECKOUT, sentences, write_csv, write_run
 from tests.support.pilot import notices
+from tests.support.pretrained import save_llama
 from tests.support.random_dialogues import write_dialogue_run
 
 HEAVY_PACKAGES = ("torch", "pandas", "transformers", "tokenizers", "huggingface_hub", "numpy.ma")
@@ -21,6 +22,7 @@ LIGHT_COMMANDS = (
     "generate road",
     "generate road --run plain --json --repetition-penalty 1.5",
     "generate road --run scenes --as FRODO --best-of 2",
+    "generate road --run hf:llama --reply",
     "who road --run scenes",
     "eval plain --text own.txt",
     "data info small.csv",
@@ -33,7 +35,7 @@ REFUSED_COMMANDS = {
     "search --trials 2 --set lr=0.002..0.02": "search needs PyTorch",
     "eval --dynamic": "--dynamic needs PyTorch",
     "runs export scenes --csv out": "export to CSV needs pandas",
-    "generate hi --run hf:owner/name": "hf:owner/name needs torch",
+    "generate hi --run hf:other": "hf:other needs torch",
 }
 RUN_COMMANDS = """
 import json, os, sys
@@ -84,17 +86,22 @@ def test_commands_that_need_no_heavy_package_import_none(run_python, tmp_path):
     write_run(tmp_path / "home" / "runs" / "plain")
     write_csv(tmp_path / "small.csv", sentences(60))
     (tmp_path / "own.txt").write_text("the road and the river")
+    save_llama(tmp_path / "llama")
     results = run_python(RUN_COMMANDS, stdin=[[], HEAVY_PACKAGES, LIGHT_COMMANDS])
     for command, code, output, errors, imported in results:
         assert code == 0, (command, errors)
         assert output.strip(), command
-        # The bundled model has an open vocabulary.
-        needed = {"generate road": ["tokenizers"], "data info small.csv": ["numpy.ma"]}.get(command, [])
+        # The bundled model, dialogue runs and models by others have open vocabularies.
+        is_open = command == "generate road" or "scenes" in command or "llama" in command
+        needed = ["tokenizers"] if is_open else []
+        needed = ["numpy.ma"] if command.startswith("data info") else needed
         assert imported == needed, command
 
 
 def test_a_command_that_needs_a_missing_package_says_so_in_one_line(run_python, tmp_path):
     write_dialogue_run(tmp_path / "home" / "runs" / "scenes")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "gpt_neox"}')
     results = run_python(RUN_COMMANDS, stdin=[["torch", "pandas"], [], [*REFUSED_COMMANDS, "generate road"]])
     *refused, (_, code, output, errors, _) = results
     assert code == 0, errors

@@ -4,8 +4,6 @@ import json
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from engine.models.pretrained.loading import silence_libraries
-
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -19,6 +17,7 @@ TEXTS = [
 ]
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 VOCABULARY_SIZE = 320
+WEIGHTS = "model.safetensors"
 CONTEXT_SIZE = 64
 
 
@@ -51,6 +50,8 @@ def save_model(folder, family, **options):
     import torch
     import transformers
 
+    from engine.models.pretrained.loading import silence_libraries
+
     silence_libraries()
     shared = {"vocab_size": VOCABULARY_SIZE, "initializer_range": 0.3, "bos_token_id": 1, "eos_token_id": 2}
     llama = {
@@ -75,6 +76,27 @@ def save_model(folder, family, **options):
     model.save_pretrained(folder)
     save_tokenizer(folder)
     return model.eval()
+
+
+def save_llama(folder):
+    """Save a tiny Llama without PyTorch and transformers."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from engine.models.pretrained.base import new_config
+    from engine.models.transformer_layout import transformer_weight_shapes
+
+    settings = {"embedding_size": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "feed_forward_size": 16}
+    shapes = transformer_weight_shapes(new_config("llama", CONTEXT_SIZE, settings), VOCABULARY_SIZE)
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    save_file({name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}, folder / WEIGHTS)
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
+    config = dict(zip(names, settings.values(), strict=True)) | {"model_type": "llama", "tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": CONTEXT_SIZE}))
+    (folder / "tokenizer.json").write_text(new_backend().to_str())
+    texts = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "chat_template": CHAT_TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(texts))
 
 
 GGUF_NAMES = {
@@ -119,7 +141,7 @@ def write_gguf(path, folder, architecture="llama", quantization="F32", *, edit=N
         **(settings or {}),
     }
     tensors = {}
-    for name, array in load_file(folder / "model.safetensors").items():
+    for name, array in load_file(folder / WEIGHTS).items():
         stem, _, kind = name.rpartition(".")
         if architecture == "llama" and stem.endswith(("q_proj", "k_proj")):
             num_heads = heads if stem.endswith("q_proj") else kv_heads

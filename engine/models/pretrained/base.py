@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,14 @@ import numpy.typing as npt
 from engine.config import ModelConfig
 from engine.errors import ConfigError, InvalidInputError, printable
 from engine.models.numpy_transformer import NumpyTransformer
-from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.folder_checks import check_memory, format_count
-from engine.models.pretrained.tokenizer import PretrainedTokenizer
 from engine.models.transformer_layout import TRANSFORMER_VALUES, check_transformer_config, transformer_weight_shapes
 from engine.storage.quantization import Int8Rows, quantize_rows
 from engine.storage.tensor_file import StoredTensor
+
+if TYPE_CHECKING:  # commands that only mention bases need no tokenizers
+    from engine.models.pretrained.chat import ChatTemplate
+    from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
 MAX_CONTEXT_SIZE = 65_536
 """Maximum of the setting `context_size`; a larger context is used up to there."""
@@ -86,10 +88,10 @@ class Base:
     files: tuple[Path, ...]
     """Files of the weights."""
     config: ModelConfig
-    tokenizer: PretrainedTokenizer
+    tokenizer: "PretrainedTokenizer"
     weights: LazyTensors
     """Tensors by name, as `transformer_weight_shapes` lists them; see `vocabulary_rows` for the order of the tokens."""
-    chat: ChatTemplate | None
+    chat: "ChatTemplate | None"
     """Form of a conversation; None if the model has none."""
     stored_sha256: str = ""
     """SHA-256 that is known without reading the files."""
@@ -203,6 +205,6 @@ def check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]], config: Model
             )
 
 
-def vocabulary_rows(tokenizer: PretrainedTokenizer) -> npt.NDArray[np.intp]:
+def vocabulary_rows(tokenizer: "PretrainedTokenizer") -> npt.NDArray[np.intp]:
     """Return the model's id of each of our tokens: the rows of `VOCABULARY_TENSORS` in our order."""
     return tokenizer.swap(np.arange(len(tokenizer), dtype=np.int32)).astype(np.intp)

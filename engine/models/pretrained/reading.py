@@ -1,11 +1,8 @@
-"""Reading of pre-trained models by name, without PyTorch."""
+"""Reading of pre-trained models by name, without PyTorch. What a kind of files needs is imported when one is read."""
 
 from engine.errors import InvalidInputError
 from engine.models.pretrained.base import Base, LoadingProgress, ProgressCallback
-from engine.models.pretrained.base_folder import read_folder_base
-from engine.models.pretrained.base_gguf import read_gguf_base
 from engine.models.pretrained.names import SMOLLM2, parse_pretrained_name
-from engine.models.pretrained.store import read_stored_base
 
 
 def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
@@ -18,10 +15,16 @@ def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
         InvalidInputError: If the model is missing or damaged: one line that names it and the remedy.
     """
     if name == SMOLLM2:
+        from engine.models.pretrained.store import read_stored_base
+
         return read_stored_base(name)
     source = parse_pretrained_name(name)
     if source.kind == "gguf":
+        from engine.models.pretrained.base_gguf import read_gguf_base
+
         return read_gguf_base(source.path, name)
+    from engine.models.pretrained.base_folder import read_folder_base
+
     folder = source.path
     if source.kind == "hub":
         try:
