@@ -9,8 +9,6 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float64Array
 from engine.errors import ConfigError
 
-RMS_NORM_EPS = 1e-5
-ROPE_BASE = 10_000.0
 FEED_FORWARD_MULTIPLE = 32
 """The automatic inner size of feed-forward layers is a multiple of this."""
 LLAMA3_LOW_FACTOR, LLAMA3_HIGH_FACTOR = 1.0, 4.0

@@ -7,9 +7,17 @@ from typing import Any
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
+from engine.data.speakers import display_name
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, Tokenizer
 from engine.errors import RunError
-from engine.models.transformer_layout import RMS_NORM_EPS, ROPE_BASE, head_size, inner_size
+from engine.models.transformer_layout import (
+    LLAMA3_HIGH_FACTOR,
+    LLAMA3_LOW_FACTOR,
+    head_size,
+    inner_size,
+    num_kv_heads,
+)
+from engine.runs.adapter_files import read_reference
 from engine.runs.directory import CONFIG_FILE, MODEL_FILE, read_config
 from engine.runs.loading import LoadedModel, load_model
 from engine.runs.new_folder import check_is_new, create_folder
@@ -23,8 +31,9 @@ def export_hugging_face(run_dir: Path, folder: Path) -> None:
     """Write the best model of a run in the layout of Hugging Face's transformers.
 
     `AutoModelForCausalLM` and `AutoTokenizer` load the folder without remote code. The logits equal those of the run
-    for texts of at most `context_size` tokens; transformers has no counterpart of the sliding window. The token ids
-    equal those of `Tokenizer.encode`, with `<eos>` before them, which starts a text; see `to_hugging_face`.
+    for texts of at most `context_size` tokens; transformers has no counterpart of the sliding window. An adapter is
+    merged into its base. Token ids are those of the base, or else equal those of `Tokenizer.encode`, with `<eos>`
+    before them, which starts a text; see `to_hugging_face`.
 
     Args:
         run_dir: The run.
@@ -41,17 +50,30 @@ def export_hugging_face(run_dir: Path, folder: Path) -> None:
             f"run {run_dir.name!r} has architecture={architecture}, which transformers does not have; "
             "--hf exports runs with architecture=transformer, such as those of `lotr-tui train --preset gpt-tiny`"
         )
-    loaded = load_model(run_dir)
+    loaded = load_model(run_dir, int8_adapted=False)
     tokenizer, weights = loaded.decoder.tokenizer, loaded.decoder.weights
-    contents = hugging_face_files(loaded.config.model, tokenizer, weights)
+    parts = loaded.dialogue_parts
+    template = None if parts is None else script_chat_template(display_name(parts.cast[0]))
+    contents = hugging_face_files(loaded.config.model, tokenizer, weights, template)
     contents[MODEL_CARD_FILE] = _model_card(loaded, weights).encode()
     with create_folder(folder) as partial:
         for name, content in contents.items():
             (partial / name).write_bytes(content)
 
 
+def script_chat_template(answering: str) -> str:
+    """Return the chat template of a model of scripts: a stranger speaks, and `answering`, a displayed name, answers."""
+    name = json.dumps(answering)
+    return (
+        "{% for message in messages %}{% if message['role'] != 'system' %}"
+        f"{{{{ {name} if message['role'] == 'assistant' else 'Stranger' }}}}: {{{{ message['content'] | trim }}}}"
+        "{{ '\\n' }}{% endif %}{% endfor %}"
+        f"{{% if add_generation_prompt %}}{{{{ {name} }}}}:{{% endif %}}"
+    )
+
+
 def hugging_face_files(
-    config: ModelConfig, tokenizer: Tokenizer, weights: Mapping[str, Float32Array]
+    config: ModelConfig, tokenizer: Tokenizer, weights: Mapping[str, Float32Array], chat_template: str | None = None
 ) -> dict[str, bytes]:
     """Return name and content of the files that transformers needs of a Transformer.
 
@@ -60,62 +82,76 @@ def hugging_face_files(
     from safetensors.numpy import save
 
     from engine.data.tokenizers.hugging_face import to_hugging_face
+    from engine.models.pretrained.base import VOCABULARY_TENSORS, vocabulary_rows
+    from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
+    if isinstance(tokenizer, PretrainedTokenizer):
+        rows, specials = vocabulary_rows(tokenizer), tokenizer.specials
+        weights = {name: each[rows] if name in VOCABULARY_TENSORS else each for name, each in weights.items()}
+        start_id, end_ids = specials.start_id, list(specials.end_ids)
+        tokens = {"bos_token": tokenizer.special_texts[start_id], "eos_token": tokenizer.special_texts[specials.end_id]}
+        tokenizer_json = tokenizer.to_json()
+    else:
+        start_id, end_ids = EOS_ID, [EOS_ID]
+        tokens = {"bos_token": EOS, "eos_token": EOS, "pad_token": EOS}
+        tokens |= {} if tokenizer.unk_id is None else {"unk_token": UNK}
+        tokenizer_json = to_hugging_face(tokenizer).to_str(pretty=True)
+    end_id = end_ids[0] if len(end_ids) == 1 else end_ids
+    # A text starts and ends with special tokens, and has no `<unk>`.
+    suppressed = {} if tokenizer.unk_id is None else {"suppress_tokens": [tokenizer.unk_id]}
+    generation = {"bos_token_id": start_id, "eos_token_id": end_id, "pad_token_id": end_ids[0], **suppressed}
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": config.context_size,
+        "model_input_names": ["input_ids", "attention_mask"],
+        **tokens,
+        "split_special_tokens": True,  # a text that contains the name of a special token is read as a text
+        "clean_up_tokenization_spaces": False,
+        **({} if chat_template is None else {"chat_template": chat_template}),
+    }
     return {
-        CONFIG_FILE: _to_json(llama_config(config, len(tokenizer))),
-        GENERATION_CONFIG_FILE: _to_json(_generation_config(tokenizer)),
-        TOKENIZER_FILE: to_hugging_face(tokenizer).to_str(pretty=True).encode(),
-        TOKENIZER_CONFIG_FILE: _to_json(_tokenizer_config(tokenizer, config.context_size)),
+        CONFIG_FILE: _to_json(
+            model_config(config, len(tokenizer)) | {"bos_token_id": start_id, "eos_token_id": end_id}
+        ),
+        GENERATION_CONFIG_FILE: _to_json(generation),
+        TOKENIZER_FILE: tokenizer_json.encode(),
+        TOKENIZER_CONFIG_FILE: _to_json(tokenizer_config),
         MODEL_FILE: save(dict(weights), metadata={"format": "pt"}),
     }
 
 
-def llama_config(config: ModelConfig, vocabulary_size: int) -> dict[str, Any]:
-    """Return the content of `config.json` for a `LlamaForCausalLM` of transformers 4.50 or later."""
+def model_config(config: ModelConfig, vocabulary_size: int) -> dict[str, Any]:
+    """Return the content of `config.json` for transformers 4.50 or later: a Llama, or with biases a Qwen2."""
+    scaling: dict[str, Any] = {"rope_type": "default"}
+    if config.rope_scaling != "none":
+        scaling = {"rope_type": config.rope_scaling, "factor": config.rope_factor}
+    if config.rope_scaling == "llama3":
+        scaling |= {
+            "low_freq_factor": LLAMA3_LOW_FACTOR,
+            "high_freq_factor": LLAMA3_HIGH_FACTOR,
+            "original_max_position_embeddings": config.rope_original_context,
+        }
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": ["Qwen2ForCausalLM" if config.qkv_bias else "LlamaForCausalLM"],
+        "model_type": "qwen2" if config.qkv_bias else "llama",
         "vocab_size": vocabulary_size,
         "hidden_size": config.embedding_size,
         "intermediate_size": inner_size(config),
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_heads,
+        "num_key_value_heads": num_kv_heads(config),
         "head_dim": head_size(config),
         "max_position_embeddings": config.context_size,
         "hidden_act": "silu",
-        "rms_norm_eps": RMS_NORM_EPS,
-        "rope_theta": ROPE_BASE,  # read by version 4
-        "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_BASE},  # read by version 5
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_base,  # read by version 4, as is rope_scaling
+        **({} if config.rope_scaling == "none" else {"rope_scaling": scaling}),
+        "rope_parameters": {**scaling, "rope_theta": config.rope_base},  # read by version 5
         "attention_bias": False,
         "mlp_bias": False,
-        "tie_word_embeddings": True,
-        "bos_token_id": EOS_ID,
-        "eos_token_id": EOS_ID,
+        "tie_word_embeddings": config.tie_weights,
         "pad_token_id": None,
         "dtype": "float32",
-    }
-
-
-def _generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the content of `generation_config.json`: a text starts and ends with `<eos>`, and has no `<unk>`."""
-    suppressed = {} if tokenizer.unk_id is None else {"suppress_tokens": [tokenizer.unk_id]}
-    return {"bos_token_id": EOS_ID, "eos_token_id": EOS_ID, "pad_token_id": EOS_ID, **suppressed}
-
-
-def _tokenizer_config(tokenizer: Tokenizer, context_size: int) -> dict[str, Any]:
-    """Return the content of `tokenizer_config.json`."""
-    unknown = {} if tokenizer.unk_id is None else {"unk_token": UNK}
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": context_size,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "bos_token": EOS,
-        "eos_token": EOS,
-        "pad_token": EOS,
-        **unknown,
-        "split_special_tokens": True,  # a text that contains the name of a special token is read as a text
-        "clean_up_tokenization_spaces": False,
     }
 
 
@@ -136,11 +172,14 @@ def _model_card(loaded: LoadedModel, weights: Mapping[str, Float32Array]) -> str
         reading = "reads any text as it is written"
     else:
         reading = f"knows {len(tokenizer) - UNK_ID - 2:,} words and reads all others as `{UNK}`"
+    start = f"`{EOS}` (id {EOS_ID}) starts a text; the tokenizer inserts it."
+    if tokenizer.name == "pretrained":
+        start = f"It is {read_reference(loaded.path).name}, which was trained on other text, trained further."
     facts = [
         f"{num_parameters:,} parameters: {model.num_layers} layers of {model.embedding_size} units with "
         f"{model.num_heads} heads.",
         f"The tokenizer ({tokenizer.name}) {reading}.",
-        f"`{EOS}` (id {EOS_ID}) starts a text; the tokenizer inserts it. {line_ends}",
+        f"{start} {line_ends}",
         f"The context has {model.context_size} tokens. lotr-tui forgets the older half of a full context; "
         "transformers does not.",
         *([f"On its validation text it has {quality}."] if quality else []),

@@ -54,8 +54,8 @@ TRANSFORMER_DEFAULTS: dict[str, Any] = TRANSFORMER_VALUES | {
 """Settings of a Transformer where the preset is for an LSTM."""
 DEFAULT_PATIENCE = 4
 """Patience of a training from an initial run, unless the preset has one: a small corpus is soon overfitted."""
-MAX_ADAPTED_CONTEXT = 2048
-"""Context of a pre-trained model with a longer one: scenes are shorter, and a longer context takes more memory."""
+MAX_ADAPTED_CONTEXT = 1024
+"""Context of a pre-trained model with a longer one: scenes are shorter, and twice as much predicts no better."""
 WHOLE_MODEL_LR = 5e-5
 """Learning rate where a preset for adapters trains all weights of a pre-trained model instead."""
 

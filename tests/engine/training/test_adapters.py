@@ -9,6 +9,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from engine.config import Config
+from engine.data.speakers import display_name
 from engine.errors import ConfigError, InvalidInputError
 from engine.events import Evaluated, Finished, Sampled, Started
 from engine.models.base import score_sequence
@@ -17,6 +18,7 @@ from engine.presets import get_preset
 from engine.runs.adapter_files import ADAPTER_FILE
 from engine.runs.compact import write_compact_copy
 from engine.runs.directory import INITIAL_FILE, MODEL_FILE
+from engine.runs.export_hugging_face import export_hugging_face
 from engine.runs.loading import load_model, load_model_by_name
 from engine.training.job import prepare_job, resume_job
 from engine.training.transfer.initial_run import WHOLE_MODEL_LR, configure, default_preset
@@ -90,16 +92,35 @@ def test_an_adapter_learns_answers_lines_and_keeps_nothing_of_its_base(trained):
 
 def test_peft_loads_the_run_with_the_same_log_probabilities(trained, base):
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
-    run, _ = trained
-    model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), run).eval()
+    model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), trained[0])
+    check_log_probs(trained[0], model)
+
+
+def check_log_probs(run, model):
+    """Check that a model of transformers predicts as the run, whose adapter is stored in half precision."""
     decoder = load_model_by_name(str(run), precision="fp32").decoder
     tokenizer = decoder.tokenizer
     ids = tokenizer.encode("Where is the Ring? It is safe, for tonight.")
     tokens = tokenizer.swap(np.append(np.int32(tokenizer.start_id), ids)).astype(np.int64)
     with torch.no_grad():
-        rows = torch.log_softmax(model(torch.from_numpy(tokens)[None]).logits[0], -1)
+        rows = torch.log_softmax(model.eval()(torch.from_numpy(tokens)[None]).logits[0], -1)
     expected = rows[np.arange(len(ids)), tokens[1:]].numpy()
     np.testing.assert_allclose(score_sequence(decoder, ids), expected, atol=2e-3)
+
+
+def test_transformers_loads_the_exported_run_and_its_script(trained, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    export_hugging_face(trained[0], tmp_path / "exported")
+    check_log_probs(trained[0], transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "exported"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "exported")
+    messages = [
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": "Here. "},
+        {"role": "user", "content": "Why?"},
+    ]
+    written = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    name = display_name(load_model(trained[0]).model.cast[0])
+    assert written == f"Stranger: Where?\n{name}: Here.\nStranger: Why?\n{name}:"
 
 
 @pytest.mark.parametrize("steps_before", [-1, 0, 5])
