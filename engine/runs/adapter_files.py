@@ -18,7 +18,7 @@ from engine.storage.tensor_file import StoredTensor, read_header, read_weights
 
 if TYPE_CHECKING:  # runs without a base need none of the modules that read one
     from engine.models.numpy_transformer import NumpyTransformer
-    from engine.models.pretrained.base import Base
+    from engine.models.pretrained.base import Base, ProgressCallback
 
 ADAPTER_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 PEFT_PREFIX = "base_model.model."
@@ -132,20 +132,32 @@ def read_adapter(run_dir: Path, config: ModelConfig, file: Path | None = None) -
 
 
 def load_adapted(
-    run_dir: Path, config: ModelConfig, file: Path | None = None, *, int8: bool = True
-) -> "NumpyTransformer":
+    run_dir: Path,
+    config: ModelConfig,
+    file: Path | None = None,
+    *,
+    int8: bool = True,
+    on_progress: "ProgressCallback | None" = None,
+) -> tuple["NumpyTransformer", str]:
     """Load the pre-trained model of a run with the run's adapter, in 8 bits or in single precision.
+
+    Returns:
+        The model, and the family of the pre-trained one, such as "SmolLM2".
 
     Raises:
         InvalidInputError: If a file is missing, damaged or of another model, or the model does not fit into the memory.
     """
     from engine.models.numpy_transformer import NumpyTransformer
+    from engine.models.pretrained.base import INT8_FACTOR, LoadingProgress
 
     base, adapter = read_run_base(run_dir), read_adapter(run_dir, config, file)
+    if on_progress is not None:
+        required = int(INT8_FACTOR * base.num_parameters) if int8 else None
+        on_progress(LoadingProgress(f"merging the adapter into {base.family}", required))
     try:
         weights = merge_adapter(config, base.weights, adapter, int8=int8)
         decoder = NumpyTransformer(config, base.tokenizer, weights, chat=base.chat)
     except MemoryError as error:
         raise RunError(f"{base.name} does not fit into the free memory; close other programs") from error
     base.weights.release_pages()
-    return decoder
+    return decoder, base.family

@@ -66,7 +66,7 @@ class LoadedModel:
     bits_per_character: float | None = None
     """Bits per character of the validation split; None if the metrics do not tell."""
     description: str = ""
-    """Family, layers and size of a model by others; "" for a run."""
+    """Family, layers and size of a model by others, or the family that an adapter changes; "" for other runs."""
     dialogue_parts: DialogueParts | None = None
     """Parts of a dialogue model besides its network; None in other modes."""
 
@@ -98,7 +98,7 @@ def load_model_by_name(
     """Load the best model of a run, the model RUN@EPOCH of an epoch, or a model by others.
 
     A run is named as `resolve_run` accepts it, a model by others as `is_pretrained_name` does. `on_progress` is called
-    while a model by others is being loaded.
+    while a model by others, or an adapter of one, is being loaded.
 
     `precision` is one of `INFERENCE_PRECISIONS`: "auto" multiplies in 8 bits the weights that are stored in 8 bits, and
     those of models by others that need no transformers; "fp32" none, and "int8" all large weights.
@@ -111,7 +111,7 @@ def load_model_by_name(
         raise InvalidInputError(f"--precision {precision} is unknown for inference; choose one of {choices}")
     if name is not None and is_pretrained_name(name):
         return _load_pretrained(name, precision, on_progress)
-    loaded = load_model(*find_model(name, runs_dir), int8_adapted=precision != "fp32")
+    loaded = load_model(*find_model(name, runs_dir), int8_adapted=precision != "fp32", on_progress=on_progress)
     stored = loaded.decoder
     if loaded.config.model.lora_rank:
         return loaded
@@ -150,10 +150,17 @@ def _load_pretrained(name: str, precision: str, on_progress: "Callable[[LoadingP
     return LoadedModel(name, path, config, decoder, description=base.description)
 
 
-def load_model(run_dir: Path, epoch: int | None = None, *, int8_adapted: bool = True) -> LoadedRun:
+def load_model(
+    run_dir: Path,
+    epoch: int | None = None,
+    *,
+    int8_adapted: bool = True,
+    on_progress: "Callable[[LoadingProgress], None] | None" = None,
+) -> LoadedRun:
     """Load the best weights of a run, or the weights that it kept after `epoch`.
 
-    An adapter is merged into its base, and the result has 8 bits, or with `int8_adapted=False` single precision.
+    An adapter is merged into its base, and the result has 8 bits, or with `int8_adapted=False` single precision. That
+    takes a second, and calls `on_progress`.
 
     Raises:
         RunError: If a file is missing, damaged or not safetensors, or the weights of the epoch were not kept.
@@ -167,8 +174,10 @@ def load_model(run_dir: Path, epoch: int | None = None, *, int8_adapted: bool = 
     if epoch is not None:
         perplexity, name = _perplexity_at_epoch(rows, epoch), epoch_model_name(name, epoch)
     decoder: NumpyDecoder
+    description = ""
     if config.model.lora_rank:
-        decoder = load_adapted(run_dir, config.model, file, int8=int8_adapted)
+        decoder, family = load_adapted(run_dir, config.model, file, int8=int8_adapted, on_progress=on_progress)
+        description = f"{family} + adapter"
     else:
         decoder = _read_decoder(file, *directory.read_config_and_tokenizer(run_dir))
     started = next((row for row in rows if row["event"] == "started"), {})
@@ -182,6 +191,7 @@ def load_model(run_dir: Path, epoch: int | None = None, *, int8_adapted: bool = 
         kneser_ney_perplexity=number_or_none(started.get("kneser_ney_perplexity")),
         corpus_sha256=str(started.get("corpus_sha256", "")),
         epoch=epoch,
+        description=description,
         dialogue_parts=read_dialogue_parts(run_dir) if config.data.mode == "dialogue" else None,
     )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.config import LSTM
 from engine.errors import InvalidInputError, shell_word
 from lotr_tui.cli import options
 from lotr_tui.cli.dialogue.options import AnswerOptions, SceneOptions, parse_dialogue
@@ -112,6 +113,8 @@ def generate(
     from lotr_tui.session.session_model import load_session_model
 
     session_model = load_session_model(run or [], runs_dir, combination, precision)
+    if not run and session_model.name == LSTM:
+        print("note: this is the small LSTM; `lotr-tui fetch smollm2` brings a model that understands", file=sys.stderr)
     settings = replace(session_model.default_settings.sampler, **given)
     tokenizer = session_model.model.tokenizer
     if text is not None and not tokenizer.is_open:  # reports bytes that are not UTF-8 like other symbols that it skips

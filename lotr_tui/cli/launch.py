@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInputError, printable
-from engine.models.pretrained.names import is_pretrained_name
+from engine.models.pretrained.names import BASE_FILE, is_pretrained_name
 from lotr_tui.app import LotrApp
-from lotr_tui.session.model_loading import ModelLoader
+from lotr_tui.session.model_loading import ModelLoader, check_fetched
 from lotr_tui.textual_fixes.terminal import closed_terminal_output
 from lotr_tui.textual_fixes.terminal.invalid_utf8_input import replace_undecodable_input
 from lotr_tui.textual_fixes.terminal.served import is_served
@@ -29,7 +29,7 @@ def open_session(
     *,
     mouse: bool = True,
 ) -> int:
-    """Open the interactive session with the models of `runs`, or with the bundled model, until the user quits.
+    """Open the interactive session with the models of `runs`, or with the default model, until the user quits.
 
     Returns:
         The exit code.
@@ -41,9 +41,9 @@ def open_session(
         raise InvalidInputError("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
 
     load = ModelLoader(runs, runs_dir, combination)
-    is_by_others = len(runs) == 1 and combination is None and is_pretrained_name(runs[0])
-    # A named run must exist before the screen is drawn. Loading a model by others takes seconds and follows that.
-    session_model = load() if (runs or combination) and not is_by_others else None
+    # A named run must exist before the screen is drawn. Loading a large model takes seconds and follows that.
+    is_slow = len(runs) == 1 and combination is None and _is_slow(runs[0], runs_dir)
+    session_model = load() if (runs or combination) and not is_slow else None
     app = LotrApp(session_model=session_model, load_session_model=load, runs_dir=runs_dir, pace=pace, theme=theme)
     return run_app(app, mouse=mouse)
 
@@ -110,6 +110,20 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     if app.exit_message:
         print(f"lotr-tui: {app.exit_message}", file=sys.stderr)
     return app.exit_code
+
+
+def _is_slow(name: str, runs_dir: Path | None) -> bool:
+    """Return True for a model that takes seconds to load: one by others, or an adapter of one, whose base is there."""
+    if is_pretrained_name(name):
+        return True
+    from engine.runs.adapter_files import read_reference
+    from engine.runs.loading import find_model
+
+    run_dir, _ = find_model(name, runs_dir)
+    if not (run_dir / BASE_FILE).is_file():
+        return False
+    check_fetched(read_reference(run_dir).name, name)
+    return True
 
 
 def _has_screen() -> bool:

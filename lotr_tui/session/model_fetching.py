@@ -13,7 +13,6 @@ if TYPE_CHECKING:  # most sessions fetch nothing
     from engine.models.pretrained.fetch import FetchProgress
 
 MODEL_NAME = "SmolLM2"
-FETCH_COMMAND = "lotr-tui fetch smollm2"
 MIN_RATE_SECONDS = 2.0
 """Seconds of fetching after which its rate is known well enough for the time that is left."""
 QUIT_TIMEOUT = 0.3

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import printable
-from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+from engine.errors import InvalidInputError, printable
+from engine.models.pretrained.names import SMOLLM2, is_base_stored, is_pretrained_name, parse_pretrained_name
 from lotr_tui.formatting import format_bytes
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
@@ -17,6 +17,13 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
 
 UPDATE_INTERVAL = 0.2
 """Seconds between two updates of the progress on the screen."""
+
+
+def check_fetched(base: str, run: str = "") -> None:
+    """Raise an InvalidInputError if SmolLM2 is the model `base`, by itself or of an adapter `run`, and is missing."""
+    if base == SMOLLM2 and not is_base_stored(SMOLLM2):
+        adapter = f"{run} is an adapter of {base}, which" if run else base
+        raise InvalidInputError(f"{adapter} has not been fetched; run `lotr-tui fetch {SMOLLM2}`")
 
 
 class ModelLoader:
@@ -33,6 +40,8 @@ class ModelLoader:
         Raises:
             InvalidInputError: If a model by others is missing.
         """
+        for name in names:
+            check_fetched(name)
         self.names = tuple(names)
         """Names of the models; empty for the default one."""
         self._runs_dir = runs_dir

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.config import BUNDLED
+from engine.config import BUNDLED, LSTM
 from engine.data.speakers import display_name
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, printable
@@ -15,11 +15,12 @@ from engine.events import Evaluated, Finished, TrainingEvent
 from engine.models.base import LanguageModel
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+from engine.runs.adapter_files import needs_base
 from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.directory import CONFIG_FILE, read_config
 from engine.runs.loading import LoadedModel, load_model_by_name
 from engine.storage.files import default_runs_dir
-from lotr_tui.formatting import plural
+from lotr_tui.formatting import PRETRAINED_NOTE, plural
 from lotr_tui.session.conversation.cast import answering_cast
 from lotr_tui.session.conversation.speaker_labels import MAX_NAME_WIDTH
 from lotr_tui.session.model_abilities import find_cast, find_chat_template, is_slow
@@ -66,10 +67,11 @@ class SessionModel:
         layers = f"LSTM, {plural(config.num_layers, 'layer')} of {config.hidden_size}"
         if config.architecture == "transformer":
             layers = f"Transformer, {plural(config.num_layers, 'layer')} of {config.embedding_size}"
-        parts = [layers if loaded.epoch is None else f"epoch {loaded.epoch}"]
+        parts = [loaded.description or layers if loaded.epoch is None else f"epoch {loaded.epoch}"]
         if loaded.decoder.tokenizer.is_open and loaded.bits_per_character is not None:
             # A perplexity per token says little to someone who does not know the tokens.
             parts.append(f"{loaded.bits_per_character:.2f} bits/character")
+            parts[-1] += f", {PRETRAINED_NOTE}" if needs_base(loaded.config) else ""
         elif loaded.valid_perplexity is not None:
             parts.append(f"valid {loaded.valid_perplexity:.1f}")
             if loaded.kneser_ney_perplexity is not None:
@@ -191,7 +193,7 @@ class SessionModel:
 
     def introduction(self) -> str:
         """Return what the user talks to, for the help line before the first prompt."""
-        model = "the bundled model" if self.name == BUNDLED else self.name
+        model = {BUNDLED: "the bundled model", LSTM: "the small LSTM"}.get(self.name, self.name)
         if self.knows_speakers:
             return f"You are talking to {plural(len(answering_cast(self.cast, '')), 'speaker')} of {model}"
         tokenizer = self.model.tokenizer

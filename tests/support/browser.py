@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from tests.support.terminal import TIMEOUT_SECONDS, TerminalError
+from tests.support.terminal import TIMEOUT_SECONDS, TerminalError, answer_first_question
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
@@ -72,6 +72,7 @@ class ServeProcess:
         """Start the server with `home` as `LOTR_TUI_HOME`, and wait for its URL, which has the token."""
         inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "TEXTUAL_DRIVER")}
         command = [sys.executable, "-m", "lotr_tui", "serve", "--port", "0", *arguments]
+        answer_first_question(home)
         environment, pipe = inherited | {"LOTR_TUI_HOME": str(home)}, subprocess.PIPE
         self._process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=environment)
         self.url = self._process.stdout.readline().rstrip("\n")

@@ -11,7 +11,10 @@ import termios
 import time
 from contextlib import contextmanager, suppress
 from fcntl import ioctl
+from pathlib import Path
 from signal import SIG_DFL, SIGHUP, SIGINT, SIGKILL, SIGQUIT, signal
+
+from lotr_tui.session.settings import SettingsStore
 
 SESSION_COMMAND = [sys.executable, "-m", "lotr_tui"]
 INPUT_READY_TEXT = "Type here"
@@ -21,6 +24,11 @@ MODEL_READY_TEXT = "Say hello"
 TIMEOUT_SECONDS = 60.0
 """Maximum wait for any text, key or exit."""
 _CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+
+
+def answer_first_question(home):
+    """Write settings of a user who has chosen the small LSTM, so that a session asks nothing and fetches nothing."""
+    SettingsStore(Path(home) / "settings.json").update(first_model="lstm")
 
 
 class TerminalError(Exception):
@@ -44,6 +52,8 @@ class Terminal:
     @contextmanager
     def spawn(self):
         """Start the program, and kill it when the context exits."""
+        if self._command[0] == sys.executable:
+            answer_first_question(self._home)
         inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "CI")}
         terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LOTR_TUI_HOME": str(self._home)}
         self.pid, self._fd = pty.fork()

@@ -64,13 +64,16 @@ class PerplexityChart(StripWidget):
 
     def draw(self, width: int, height: int) -> list[Strip]:
         """Return the legend, the rows with the curves, and the x axis."""
-        rows, columns = height - 2, width - Y_LABEL_WIDTH
-        legend = self._legend(width)
+        legend = [self._legend(width)]
+        unit = self._view.unit
+        if not unit.is_perplexity:  # the name of the unit has a line of its own, which leaves the figures their room
+            legend.insert(0, Strip([Segment(unit.title, self.get_component_rich_style("chart--axis"))]))
+        rows, columns = height - 1 - len(legend), width - Y_LABEL_WIDTH
         if rows < 2 or columns < 10 or not self._view.evaluations:
-            return [legend, *self._empty_lines()]
+            return [*legend, *self._empty_lines()]
         x_range = self.x_range
         curves = {"chart--raw": self._raw_curve(x_range, columns)} | self._smoothed_curves(x_range, columns)
-        y_axis = YAxis(*self._y_range(curves), rows, self.axes.log_scale, self._view.unit)
+        y_axis = YAxis(*self._y_range(curves), rows, self.axes.log_scale, unit)
         cells = {style: y_axis.plot(curve, x_range, columns) for style, curve in curves.items()}
         canvas = Canvas(rows, columns)
         self._draw_cursor(canvas, x_range)
@@ -81,7 +84,7 @@ class PerplexityChart(StripWidget):
         self._label_curves(canvas, cells)
         styles = self.component_styles()
         x_axis = self._x_axis(x_range, columns)
-        return [legend, *frame_lines(canvas, y_axis, x_axis, styles, styles["chart--axis"])]
+        return [*legend, *frame_lines(canvas, y_axis, x_axis, styles, styles["chart--axis"])]
 
     # Ranges and curves
 
@@ -167,7 +170,7 @@ class PerplexityChart(StripWidget):
         """Return style, name and value of the latest figures, the most important first."""
         view = self._view
         unit = view.unit
-        entries = [("chart--axis", unit.title, "")]
+        entries = [("chart--axis", unit.name, "")] if unit.is_perplexity else []
         if view.evaluations and (best := view.best) is not None:
             entries.append(("chart--valid", "━ valid", unit.format(view.evaluations[-1].valid_perplexity)))
             entries.append(("chart--valid", "● best", unit.format(best.valid_perplexity)))

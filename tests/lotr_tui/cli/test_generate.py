@@ -44,6 +44,7 @@ def test_bundled_model_is_found_from_any_folder(lotr):
     done = lotr("generate", "Bilbo Baggins is", "--seed", "0")
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"[ -~]*[a-z][ -~]*\n", done.stdout)
+    assert "note: this is the small LSTM; `lotr-tui fetch smollm2` brings a model that understands\n" in done.stderr
 
 
 def test_json_and_jsonl_describe_the_same_text(generate):

@@ -17,8 +17,9 @@ OPTIONS = [
     ("generate the --json=1", "--json takes no value; see `lotr-tui generate --help`"),
     ("eval --basline", "unknown option --basline; did you mean --baselines? See `lotr-tui eval --help`"),
     ("generate the road", "unexpected argument 'road'; put a prompt of several words in quotes; see `lotr-tui gen"),
-    ("Frodo", "unknown command 'Frodo'; the commands are train, attach, status, "),
+    ("Frodo", "unknown command 'Frodo'; the commands are train, finetune, attach, "),
     # Numbers and choices.
+    ("finetune --csv small.csv", "smollm2 has not been fetched; run `lotr-tui fetch smollm2`"),
     ("--pace fast", "--pace fast is not a number"),
     ("generate the --seed 9223372036854775807 --count 2", "is out of range"),
     ("generate the --top-p 0", "top-p 0.0 is out of range; use a number above 0, at most 1"),
