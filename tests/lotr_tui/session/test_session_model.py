@@ -1,6 +1,9 @@
 """Description of a session's model."""
 
+from copy import copy
+
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.settings import PRETRAINED_SAMPLER, ModelSettings
 from tests.support.app import make_decoder
 from tests.support.dialogues import dialogue_session_model
 
@@ -17,6 +20,14 @@ def test_a_model_with_speakers_starts_with_a_conversation():
     assert plain.reply_modes == ("continue", "reply")
     assert plain.reply_mode_at_start("conversation") == "continue"
     assert plain.reply_mode_at_start("reply") == "reply"
+
+
+def test_a_model_with_an_adapter_has_sampler_settings_of_its_own():
+    session_model = dialogue_session_model()
+    assert session_model.default_settings == ModelSettings()
+    tokenizer = session_model.model.model.tokenizer = copy(session_model.model.tokenizer)
+    tokenizer.name = "pretrained"
+    assert session_model.default_settings == ModelSettings(PRETRAINED_SAMPLER)
 
 
 def test_first_line_says_whom_to_talk_to_and_who_else_is_there():

@@ -9,6 +9,7 @@ from lotr_tui.screens.session.roles_screen import parse_scene
 from lotr_tui.screens.session.who_answers_bars import WhoAnswersBars
 from lotr_tui.session.conversation.entries import Note
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support import pilot as ui
 from tests.support.dialogues import CAST, dialogue_session_model
 from tests.support.speaking import labels, make_speaking_app, num_turns, run, say, who_answers
@@ -185,10 +186,13 @@ async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_co
         await ui.until(pilot, lambda: "conversation" in labels(app))  # plain models do not end conversations
         assert "Say hello to Gandalf." in ui.entries(app, Note)[0]
         await run(pilot, "/to Gollum")
+        await run(pilot, "/temperature 1.2")
         app.screen.set_session_model(replace(dialogue_session_model(("FRODO", "SAM", "SOMEONE")), name="others"))
         await ui.until(pilot, lambda: labels(app)[1] == "to anyone")
+        assert app.screen.query_one(SamplerPanel).settings().temperature == 0.8
         app.screen.set_session_model(dialogue_session_model())
         await ui.until(pilot, lambda: labels(app)[1] == "to Gollum")
+        assert app.screen.query_one(SamplerPanel).settings().temperature == 1.2
         await pilot.press("f6")
         assert app.settings_store.current.reply_mode == "continue"
 
