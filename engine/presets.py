@@ -1,7 +1,8 @@
-"""Named configurations: LSTMs from `default` to `ptb`, and the Transformers `gpt-tiny` and `gpt`."""
+"""Named configurations: LSTMs from `default` to `ptb`, the Transformers `gpt-tiny` and `gpt`, the adapter `lora`."""
 
 from engine.config import BASE, Config, DataConfig, ModelConfig, TrainingConfig
 from engine.errors import ConfigError, suggest_nearest
+from engine.models.pretrained.names import SMOLLM2
 
 
 def get_preset(name: str) -> Config:
@@ -74,7 +75,7 @@ PRESETS: dict[str, Config] = {
             init=BASE, epochs=10, bptt=40, lr=0.001, weight_decay=0.05, ema_decay=0.99, patience=4,
         ),
     ),
-    # Low-rank changes of a pre-trained model, for `--init smollm2`; sizes and tokenizer are those of that model.
+    # Low-rank changes of SmolLM2, or of the pre-trained model of `--init`, which determines sizes and tokenizer.
     "lora": Config(
         "lora",
         data=DataConfig(tokenizer="pretrained", mode="stream", split="scenes", min_characters=-1),
@@ -84,8 +85,8 @@ PRESETS: dict[str, Config] = {
             subword_embeddings=False, unigram_bias=False,
         ),
         training=TrainingConfig(
-            epochs=3, batch_size=8, bptt=256, shuffle_lines=False, lr=8e-4, warmup_fraction=0.1, weight_decay=0.01,
-            beta2=0.95, averaging="none", name_weight=0.0, checkpoint_seconds=60.0,
+            init=SMOLLM2, epochs=3, batch_size=8, bptt=256, shuffle_lines=False, lr=8e-4, warmup_fraction=0.1,
+            weight_decay=0.01, beta2=0.95, averaging="none", name_weight=0.0, checkpoint_seconds=60.0,
         ),
     ),
     # A Transformer that learns the dialogues in a minute or two; much weight decay makes up for little text.

@@ -38,6 +38,8 @@ REMOVALS: dict[str, tuple[str, ...]] = {
     "a mogrifier": ("mogrifier_rounds=0",),
     "discriminative learning rates": ("layer_lr_decay=1",),
     "gradual unfreezing": ("unfreeze_epochs=0",),
+    "dropout of the adapter": ("lora_dropout=0",),
+    "a loss of utterances only": ("name_weight=1",),
 }
 """Overrides that remove a technique. A removal that changes nothing in a preset is left out."""
 
@@ -62,6 +64,13 @@ FINE_TUNING_ADDITIONS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Overrides that add a technique of ULMFiT (Howard and Ruder 2018) to a training that starts from another run."""
+ADAPTER_ADDITIONS: dict[str, tuple[str, ...]] = {
+    "rank 8": ("lora_rank=8",),
+    "an adapter of attention only": ("lora_targets=q_proj,k_proj,v_proj,o_proj",),
+    "all weights trained": ("lora_rank=0", "lr=5e-5"),
+    "a moving average": ("averaging=ema", "ema_decay=0.97"),
+}
+"""Overrides that change a training of an adapter."""
 SETTINGS_FIXED_BY_INIT = (*INHERITED_SETTINGS, "unigram_bias")
 """Settings of techniques that a training cannot add or remove if it starts from another run."""
 
@@ -106,6 +115,8 @@ def list_variants(config: Config) -> list[Variant]:
     removals = {name: values for name, values in REMOVALS.items() if config.with_overrides(list(values)) != config}
     if config.model.num_layers == 1:
         removals.pop("dropout between layers", None)
+    if not config.model.lora_rank:
+        removals.pop("dropout of the adapter", None)
     is_slanted = training.schedule == "slanted_triangular"
     present = {
         *removals,
@@ -116,6 +127,11 @@ def list_variants(config: Config) -> list[Variant]:
         *([ULMFIT] if is_slanted or training.layer_lr_decay != 1 or training.unfreeze_epochs else []),
     }
     additions = ADDITIONS | (FINE_TUNING_ADDITIONS if training.init else {})
+    if config.model.lora_rank:
+        changes = {
+            name: values for name, values in ADAPTER_ADDITIONS.items() if config.with_overrides(list(values)) != config
+        }
+        additions |= changes
     variants = [
         *(Variant(f"without {name}", overrides) for name, overrides in removals.items()),
         *(Variant(f"with {name}", overrides) for name, overrides in additions.items() if name not in present),

@@ -53,12 +53,14 @@ def load_teachers(config: Config, dataset: Dataset) -> list[LoadedRun]:
 
     Raises:
         InvalidInputError: If a run is missing or damaged.
-        ConfigError: If a teacher has other tokens than the student, learns punctuation and the student does not, or
-            cannot write text.
+        ConfigError: If a teacher is an adapter, has other tokens than the student, learns punctuation and the student
+            does not, or cannot write text.
     """
     loaded = []
     for name in config.training.teacher_names:
         teacher = load_model(*find_model(name))
+        if teacher.config.model.lora_rank:
+            raise ConfigError(f"teacher {teacher.name} is an adapter, which cannot teach; start from it with --init")
         if teacher.decoder.tokenizer != dataset.tokenizer:
             raise ConfigError(_different_tokens(teacher, config, dataset))
         if teacher.config.model.punctuation != config.model.punctuation:
