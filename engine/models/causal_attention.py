@@ -5,64 +5,49 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Int64Array
 from engine.models.key_value_cache import CacheBuffer, Segments
 from engine.models.transformer_layout import head_size, num_kv_heads, rotary_frequencies
 
-MAX_STORED_POSITIONS = 1024
-"""Positions whose rotation is computed only once."""
-Factors = tuple[Float32Array, Float32Array]
-"""Cosines, and sines with the signs of the rotation."""
+MIN_POSITIONS = 256
+"""Positions whose rotations are computed at once, at least."""
+Rotations = npt.NDArray[np.complex64]
 
 
 class RotaryEmbedding:
     """Rotation of queries and keys by their positions, see `rotary_frequencies`.
 
-    Queries are also divided by the root of the head size, so that their products with keys are the scores.
+    The units of a pair are neighbours, see `pair_units`, so that a rotation is a product of complex numbers. Queries
+    are also divided by the root of the head size, so that their products with keys are the scores.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         """Prepare the frequencies of `config`."""
-        self._num_heads = config.num_heads
-        self._num_rotated = config.num_heads + num_kv_heads(config)
+        self._num_heads = np.array([config.num_heads, num_kv_heads(config)])
         self._frequencies = rotary_frequencies(config)
-        self._factors: dict[int, Factors] = {}
-        """Factors of single positions; threads that compute the same ones at once store equal arrays."""
-        self._query_scale = np.float32(1 / math.sqrt(head_size(config)))
+        self._query_scale = 1 / math.sqrt(head_size(config))
+        self._table = self._compute_table(0)
 
-    def factors(self, positions: int | Sequence[int] | Int64Array) -> Factors:
-        """Return the factors of `rotate` for one position or for `positions` `[rows]`; they must not be changed.
+    def _compute_table(self, num_positions: int) -> Rotations:
+        """Return the rotations `[positions, 2, head size / 2]` of queries and of keys."""
+        rotations = np.exp(1j * np.multiply.outer(np.arange(num_positions), self._frequencies))
+        return np.stack([rotations * self._query_scale, rotations], axis=1).astype(np.complex64)
 
-        The factors of each position are `[heads, 2, head size / 2]`: of query heads and then of key heads, both halves.
-        """
-        if not isinstance(positions, int):
-            return self._compute_factors(positions)
-        factors = self._factors.get(positions)
-        if factors is None:
-            factors = self._compute_factors(positions)
-            if positions < MAX_STORED_POSITIONS:
-                self._factors[positions] = factors
-        return factors
+    def rotations(self, positions: int | Sequence[int] | Int64Array) -> Rotations:
+        """Return the rotations `[..., heads, head size / 2]`, first of query heads, then of key heads, for `rotate`."""
+        num_positions = 1 + (positions if isinstance(positions, int) else max(positions))
+        if num_positions > len(table := self._table):
+            # Threads may do so at the same time: they store equal tables.
+            self._table = table = self._compute_table(max(MIN_POSITIONS, num_positions * 3 // 2))
+        return table[positions].repeat(self._num_heads, axis=-2)
 
-    def _compute_factors(self, positions: int | Sequence[int] | Int64Array) -> Factors:
-        angles = np.multiply.outer(positions, self._frequencies)
-        sine = np.sin(angles)
-        factors = np.empty((2, *angles.shape[:-1], self._num_rotated, 2, angles.shape[-1]), np.float32)
-        factors[0] = np.cos(angles)[..., None, None, :]
-        factors[1, ..., 0, :] = -sine[..., None, :]
-        factors[1, ..., 1, :] = sine[..., None, :]
-        factors[..., : self._num_heads, :, :] *= self._query_scale
-        return factors[0], factors[1]
-
-    def rotate(self, vectors: Float32Array, factors: Factors) -> None:
-        """Rotate heads of queries and keys `[..., heads, head size]` in place, each vector with its factors."""
-        cosine, sine = factors
-        pairs = vectors.reshape(cosine.shape)
-        swapped = pairs[..., ::-1, :] * sine
-        pairs *= cosine
-        pairs += swapped
+    def rotate(self, heads: Float32Array, rotations: Rotations) -> None:
+        """Rotate heads `[..., heads, head size]` of queries and keys in place."""
+        pairs = heads.view(np.complex64)
+        pairs *= rotations
 
 
 def attend_one(queries: Float32Array, layer: int, segments: Segments) -> Float32Array:
@@ -73,40 +58,25 @@ def attend_one(queries: Float32Array, layer: int, segments: Segments) -> Float32
         layer: Index of the layer.
         segments: Rows of the text.
     """
+    # One product per query: BLAS multiplies a matrix by a vector faster than by the few queries of a key head.
+    columns = queries[..., None]
     if len(segments) == 1:
         buffer, length = segments[0]
         keys, values = buffer.layers[layer]
-        # One product per query: BLAS multiplies a matrix by a vector faster than by the few queries of a key head.
-        weights = np.matmul(keys[:, None, :length], queries[..., None])[..., 0]
+        weights = np.matmul(keys[:, None, :length], columns)[..., 0]
         totals = _exponentiate(weights)
         output: Float32Array = np.matmul(weights[..., None, :], values[:, None, :length])[..., 0, :]
     else:
-        weights = _segment_scores(queries, layer, segments)
+        parts = [np.matmul(buffer.layers[layer][0][:, None, :length], columns) for buffer, length in segments]
+        weights = np.concatenate(parts, axis=2)[..., 0]
         totals = _exponentiate(weights)
-        output = _weighted_values(weights, layer, segments)
+        output, start = np.zeros(queries.shape, np.float32), 0
+        for buffer, length in segments:
+            part, values = weights[..., None, start : start + length], buffer.layers[layer][1][:, None, :length]
+            output += np.matmul(part, values)[..., 0, :]
+            start += length
     output /= totals
     return output.reshape(-1)
-
-
-def _segment_scores(queries: Float32Array, layer: int, segments: Segments) -> Float32Array:
-    """Return the scores `[key heads, queries, positions]` of queries `[key heads, queries, head size]`."""
-    num_positions = sum(length for _, length in segments)
-    scores, start = np.empty((*queries.shape[:2], num_positions), np.float32), 0
-    for buffer, length in segments:
-        keys = buffer.layers[layer][0, :, :length]
-        np.matmul(queries, keys.swapaxes(1, 2), out=scores[:, :, start : start + length])
-        start += length
-    return scores
-
-
-def _weighted_values(weights: Float32Array, layer: int, segments: Segments) -> Float32Array:
-    """Return the sums `[key heads, queries, head size]` of values, by weights `[key heads, queries, positions]`."""
-    total, start = np.float32(0), 0
-    for buffer, length in segments:
-        values = buffer.layers[layer][1, :, :length]
-        total = total + np.matmul(weights[:, :, start : start + length], values)
-        start += length
-    return np.asarray(total)
 
 
 def _exponentiate(scores: Float32Array) -> Float32Array:
@@ -154,17 +124,19 @@ class BatchAttention:
         weights = np.empty((*queries.shape[:3], self._padding.shape[-1]), np.float32)
         weights[:] = self._padding
         for buffer, start, end, texts in self._rows:
-            keys = buffer.layers[layer][0, :, : end - start].swapaxes(1, 2)
+            keys = buffer.layers[layer][0, :, : end - start]
             if len(texts) == 1:
-                np.matmul(queries[texts[0]], keys, out=weights[texts[0], :, :, start:end])
+                scores = np.matmul(keys[:, None], queries[texts[0], ..., None])
+                weights[texts[0], :, :, start:end] = scores[..., 0]
             else:
-                weights[texts, :, :, start:end] = _apart(np.matmul(_together(queries[texts]), keys), len(texts))
+                scores = np.matmul(_together(queries[texts]), keys.swapaxes(1, 2))
+                weights[texts, :, :, start:end] = _apart(scores, len(texts))
         weights /= _exponentiate(weights)
         output = np.zeros_like(queries, order="C")
         for buffer, start, end, texts in self._rows:
             values = buffer.layers[layer][1, :, : end - start]
             if len(texts) == 1:
-                output[texts[0]] += np.matmul(weights[texts[0], :, :, start:end], values)
+                output[texts[0]] += np.matmul(weights[texts[0], :, :, None, start:end], values[:, None])[..., 0, :]
             else:
                 output[texts] += _apart(np.matmul(_together(weights[texts, :, :, start:end]), values), len(texts))
         return output.reshape(len(output), -1)
@@ -191,9 +163,19 @@ def attend_segments(queries: Float32Array, layer: int, segments: Segments) -> Fl
         segments: Rows of the text.
     """
     num_kv_heads, group, num_tokens, size = queries.shape
-    weights = _segment_scores(queries.reshape(num_kv_heads, group * num_tokens, size), layer, segments)
-    _mask_and_normalize(weights.reshape(num_kv_heads, group, num_tokens, -1))
-    return _weighted_values(weights, layer, segments).reshape(queries.shape)
+    rows = queries.reshape(num_kv_heads, group * num_tokens, size)
+    num_positions = sum(length for _, length in segments)
+    weights, start = np.empty((num_kv_heads, group * num_tokens, num_positions), np.float32), 0
+    for buffer, length in segments:
+        keys = buffer.layers[layer][0, :, :length]
+        np.matmul(rows, keys.swapaxes(1, 2), out=weights[:, :, start : start + length])
+        start += length
+    _mask_and_normalize(weights.reshape(num_kv_heads, group, num_tokens, num_positions))
+    output, start = np.zeros(rows.shape, np.float32), 0
+    for buffer, length in segments:
+        output += np.matmul(weights[:, :, start : start + length], buffer.layers[layer][1, :, :length])
+        start += length
+    return output.reshape(queries.shape)
 
 
 def attend_windows(

@@ -1,7 +1,7 @@
 """Products of one large matrix with a few vectors, which take most of the time of inference."""
 
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,7 @@ STRIP_BATCH_SIZE = 16
 """Vectors multiplied with a strip at once. Up to 976 inputs, OpenBLAS then uses its kernel for small matrices."""
 MAX_STRIP_VECTORS = 64
 """Maximum number of vectors for which strips are faster than one large product."""
-_STEP, _MIN_PEAK = float(np.float32(1 / MAX_INT8)), float(MIN_PEAK)
-"""Constants of `quantize_rows` as Python numbers, which are faster."""
+_STEP, _MIN_PEAK = 1 / MAX_INT8, float(MIN_PEAK)
 
 
 class Matrix(Protocol):
@@ -26,6 +25,11 @@ class Matrix(Protocol):
 
     def matmul(self, vectors: Float32Array) -> Float32Array:
         """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
+
+    def matmul_vector(
+        self, vector: Float32Array, factor: float = 1.0, plus: Float32Array | None = None
+    ) -> Float32Array:
+        """Return the product `[outputs]` with one vector `[inputs]`, multiplied by `factor`, plus `plus`."""
 
 
 class Float32Matrix:
@@ -50,10 +54,9 @@ class Float32Matrix:
 
     def matmul(self, vectors: Float32Array) -> Float32Array:
         """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
-        products: Float32Array
         if vectors.ndim == 1:
-            products = self._matrix.dot(vectors)
-            return products
+            return self.matmul_vector(vectors)
+        products: Float32Array
         rows = vectors.reshape(-1, self._in_features)
         if len(rows) == 1:
             products = self._matrix @ rows[0]
@@ -67,6 +70,17 @@ class Float32Matrix:
                 np.matmul(rows[batch], strips, out=padded[batch].swapaxes(0, 1))
             products = padded.reshape(len(rows), -1)[:, : self._out_features]
         return products.reshape(*vectors.shape[:-1], self._out_features)
+
+    def matmul_vector(
+        self, vector: Float32Array, factor: float = 1.0, plus: Float32Array | None = None
+    ) -> Float32Array:
+        """Return the product `[outputs]` with one vector `[inputs]`, multiplied by `factor`, plus `plus`."""
+        product: Float32Array = self._matrix.dot(vector)
+        if factor != 1:
+            product *= factor
+        if plus is not None:
+            product += plus
+        return product
 
     @cached_property
     def _strips(self) -> Float32Array:
@@ -100,32 +114,37 @@ class Int8Matrix:
         self._in_features = rows.values.shape[1]
         self._scales = rows.scales
         self._packed = numkong.dots_pack(rows.values)
-        self._packed_matmul = numkong.dots_packed
+        self._packed_matmul: Any = numkong.dots_packed
+        self._minmax: Any = numkong.minmax
+        self._scale: Any = numkong.scale
+        self._astype: Any = numkong.astype
+        self._fma: Any = numkong.fma
 
     def matmul(self, vectors: Float32Array) -> Float32Array:
         """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
         if vectors.ndim == 1:
-            return self._matmul_vector(vectors)
+            return self.matmul_vector(vectors)
         products = self.matmul_rows(quantize_rows(vectors.reshape(-1, self._in_features)))
         return products.reshape(*vectors.shape[:-1], -1)
 
-    def _matmul_vector(self, vector: Float32Array) -> Float32Array:
-        """Return the same products `[outputs]` of one vector `[inputs]` with less overhead, which would take longer."""
-        scaled = np.abs(vector)
-        # The product of two single-precision numbers is exact in double precision, and is rounded once, to single.
-        scale = np.array(max(scaled.item(scaled.argmax()), _MIN_PEAK) * _STEP, np.float32)  # 0-d: faster than a number
-        np.divide(vector, scale, scaled)
-        np.rint(scaled, scaled)
-        products: Float32Array = self._sums(scaled.astype(np.int8)[None])[0].astype(np.float32)
-        products *= self._scales
-        products *= scale
-        return products
+    def matmul_vector(
+        self, vector: Float32Array, factor: float = 1.0, plus: Float32Array | None = None
+    ) -> Float32Array:
+        """Return the product `[outputs]` with one vector `[inputs]`, multiplied by `factor`, plus `plus`.
+
+        It is that of `matmul` with fewer operations, whose overhead is much of the time.
+        """
+        lowest, _, highest, _ = self._minmax(vector) or (0.0, 0, 0.0, 0)  # None: all numbers are NaN
+        peak = max(highest, -lowest, _MIN_PEAK)
+        values = self._astype(self._scale(vector, alpha=MAX_INT8 / peak), "int8").reshape(1, self._in_features)
+        sums = np.asarray(self._packed_matmul(values, self._packed))[0].astype(np.float32)
+        added, weight = (sums, 0.0) if plus is None else (plus, 1.0)
+        return np.asarray(self._fma(sums, self._scales, added, alpha=peak * _STEP * factor, beta=weight))
 
     def matmul_rows(self, vectors: Int8Rows) -> Float32Array:
         """Return the products `[rows, outputs]` with vectors `[rows, inputs]` that are in 8 bits already."""
-        products: Float32Array = np.multiply(
-            self._sums(vectors.values), self._scales, dtype=np.float32, casting="unsafe"
-        )
+        products: Float32Array = self._sums(vectors.values).astype(np.float32)
+        products *= self._scales
         products *= vectors.scales[:, None]
         return products
 
@@ -139,7 +158,7 @@ class Int8Matrix:
         return np.asarray(self._packed_matmul(values, self._packed))
 
 
-def make_matrix(tensor: StoredTensor, *, quantize: bool, by_columns: bool = False) -> Matrix:
+def make_matrix(tensor: StoredTensor, *, quantize: bool = False, by_columns: bool = False) -> Matrix:
     """Store a matrix for fast products: in 8 bits if it has 8 bits or `quantize` is set, else in single precision.
 
     `by_columns` is the order of a matrix in single precision, see `Float32Matrix`.

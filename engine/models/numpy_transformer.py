@@ -14,7 +14,6 @@ from engine.errors import InvalidInputError
 from engine.models.attention import AttentionRecord
 from engine.models.base import EXCLUDED_LOG_PROB, LogProbs
 from engine.models.key_value_cache import CacheShape, Segments, extend_segments, segment_tokens
-from engine.models.matmul import make_matrix
 from engine.models.numpy_decoder import NumpyDecoder, normalize_logits
 from engine.models.transformer_layers import TransformerLayers
 from engine.models.transformer_layout import (
@@ -24,15 +23,12 @@ from engine.models.transformer_layout import (
     num_kv_heads,
     transformer_weight_shapes,
 )
-from engine.models.transformer_weights import TransformerTensors
-from engine.models.weight_checks import check_weights
+from engine.models.transformer_weights import prepare_weights
 from engine.storage.tensor_file import StoredTensor
 
 if TYPE_CHECKING:
     from engine.models.pretrained.chat import ChatTemplate
 
-MAX_TRANSFORMER_WEIGHT = 1e4
-"""Maximum absolute value of a weight, so that vectors between the layers of models of usual sizes are finite."""
 MAX_FAST_WEIGHTS = 30_000_000
 """Number of weights up to which a token is read in about 2 ms."""
 READ_TOKENS = 512
@@ -75,8 +71,9 @@ class NumpyTransformer(NumpyDecoder):
     ) -> None:
         """Prepare the weights, named as in `transformer_weight_shapes`, for inference.
 
-        Matrices that are stored in 8 bits are multiplied in 8 bits. With `int8`, all other weight matrices are
-        quantized too, except for looking up embeddings. `chat` is the form of a conversation that the model knows.
+        Matrices that are stored in 8 bits are multiplied in 8 bits. With `int8`, all others are quantized too.
+        `weights` may compute its tensors when they are read: this reads each of them once, in threads, and `tensors`
+        reads them again. `chat` is the form of a conversation that the model knows.
 
         Raises:
             RunError: If a tensor is missing, unknown, of the wrong shape, or contains NaN or huge values.
@@ -84,15 +81,13 @@ class NumpyTransformer(NumpyDecoder):
             InvalidInputError: If 8 bits are needed and numkong is not installed.
         """
         check_transformer_config(config)
-        check_weights(weights, transformer_weight_shapes(config, len(tokenizer)), MAX_TRANSFORMER_WEIGHT)
+        prepared = prepare_weights(config, len(tokenizer), weights, int8=int8)
         self.tokenizer = tokenizer
         self.config = config
         self.int8 = int8
         self.chat = chat
-        self._tensors = TransformerTensors(weights, quantize=int8)
-        self._layers = TransformerLayers(config, weights, self._tensors)
-        output_name = "model.embed_tokens.weight" if config.tie_weights else "lm_head.weight"
-        self._output = make_matrix(weights[output_name], quantize=int8)
+        self._tensors, self._has_int8 = weights, prepared.has_int8
+        self._layers, self._output = TransformerLayers(config, prepared), prepared.output
         self._shape = CacheShape(config.num_layers, num_kv_heads(config), head_size(config), config.context_size)
         self._num_kept = num_kept_tokens(config.context_size)
         self._end_ids = [EOS_ID, *tokenizer.other_end_ids]
@@ -111,12 +106,12 @@ class NumpyTransformer(NumpyDecoder):
     @property
     def has_int8_weights(self) -> bool:
         """True if a matrix was stored in 8 bits."""
-        return self._tensors.has_int8
+        return self._has_int8
 
     @property
-    def tensors(self) -> dict[str, StoredTensor]:
-        """Tensors by name, as they were given; tensors of layers are computed at every access."""
-        return self._tensors.to_dict()
+    def tensors(self) -> Mapping[str, StoredTensor]:
+        """Tensors by name, as they were given."""
+        return self._tensors
 
     def start(self) -> TransformerState:
         """Return an empty window."""

@@ -1,7 +1,7 @@
 """The layers of the Transformer in numpy: from tokens to the vectors that the next tokens are predicted from."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,29 +17,25 @@ from engine.models.causal_attention import (
 )
 from engine.models.key_value_cache import Segments
 from engine.models.transformer_layout import head_size, num_kv_heads
-from engine.models.transformer_weights import TransformerTensors
+from engine.models.transformer_weights import TransformerWeights
 from engine.storage.quantization import Int8Rows
-from engine.storage.tensor_file import StoredTensor
 
 Attend = Callable[[int, Float32Array], Float32Array]
 """Function from the index of a layer and heads `[rows, heads, head size]`, first those of queries, then of keys and of
 values, to the attention output `[rows, query units]`."""
 
-_HALF, _ONE = np.array(0.5, np.float32), np.array(1, np.float32)
-"""Constants as arrays, which numpy multiplies and adds faster than numbers."""
+_ONE = np.array(1, np.float32)
+"""An array, which numpy adds faster than a number."""
 
 
 class TransformerLayers:
     """Embedding, layers and last norm. Nothing changes while tokens are read, except for the cache that is passed."""
 
-    def __init__(self, config: ModelConfig, weights: Mapping[str, StoredTensor], tensors: TransformerTensors) -> None:
-        """Prepare the layers of `weights`, which `tensors` holds too."""
+    def __init__(self, config: ModelConfig, weights: TransformerWeights) -> None:
         self._width, self._eps = config.embedding_size, config.norm_eps
         self._num_heads, self._num_kv_heads, self._head_size = config.num_heads, num_kv_heads(config), head_size(config)
         self._group = self._num_heads // self._num_kv_heads
-        self._embedding = weights["model.embed_tokens.weight"]
-        self._layers = tensors.make_layers(config)
-        self._final_norm = tensors.vector("model.norm.weight")
+        self._weights, self._layers = weights, weights.layers
         self._rotary = RotaryEmbedding(config)
 
     def read_token(self, token: int, position: int, segments: Segments) -> Float32Array:
@@ -47,24 +43,28 @@ class TransformerLayers:
 
         The result equals `read_batch` for one text, with fewer operations: their overhead is much of the time.
         """
-        num_heads, num_rotated = self._num_heads, self._num_heads + self._num_kv_heads
-        query_shape = (self._num_kv_heads, self._group, self._head_size)
-        row_shape = (2, self._num_kv_heads, self._head_size)
-        rotation = self._rotary.factors(position)
+        num_heads, num_rotated, size = self._num_heads, self._num_heads + self._num_kv_heads, self._head_size
+        query_shape, row_shape = (self._num_kv_heads, self._group, size), (2, self._num_kv_heads, size)
+        rotations = self._rotary.rotations(position)
         buffer, length = segments[-1]
         row = length - 1
         vector = self._embed(token)
         for index, layer in enumerate(self._layers):
-            qkv = layer.qkv.matmul(_normalize_vector(vector, layer.attention_norm, self._eps))
-            if layer.qkv_bias is not None:
-                qkv += layer.qkv_bias
-            heads = qkv.reshape(-1, self._head_size)
-            self._rotary.rotate(heads[:num_rotated], rotation)
+            # A norm divides by a number, which is left to the product.
+            qkv = layer.qkv.matmul_vector(vector * layer.attention_norm, self._norm_factor(vector), layer.qkv_bias)
+            heads = qkv.reshape(-1, size)
+            self._rotary.rotate(heads[:num_rotated], rotations)
             buffer.layers[index][:, :, row] = heads[num_heads:].reshape(row_shape)
-            vector += layer.output.matmul(attend_one(heads[:num_heads].reshape(query_shape), index, segments))
-            gate_up = layer.gate_up.matmul(_normalize_vector(vector, layer.feed_forward_norm, self._eps))
-            vector += layer.down.matmul(_swiglu(gate_up))
-        return _normalize_vector(vector, self._final_norm, self._eps)
+            attended = attend_one(heads[:num_heads].reshape(query_shape), index, segments)
+            vector = layer.output.matmul_vector(attended, plus=vector)
+            gate_up = layer.gate_up.matmul_vector(vector * layer.feed_forward_norm, self._norm_factor(vector))
+            vector = layer.down.matmul_vector(_swiglu(gate_up), plus=vector)
+        vector *= self._weights.final_norm * np.float32(self._norm_factor(vector))
+        return vector
+
+    def _norm_factor(self, vector: Float32Array) -> float:
+        """Return one divided by the root mean square of a vector `[width]`."""
+        return 1 / math.sqrt(vector.dot(vector) / self._width + self._eps)
 
     def read_batch(self, tokens: Sequence[int], positions: Sequence[int], texts: Sequence[Segments]) -> Float32Array:
         """Write the keys and values of one token per text to its last row; return their vectors `[texts, width]`."""
@@ -139,7 +139,7 @@ class TransformerLayers:
 
     def normalize(self, vectors: Float32Array) -> Float32Array:
         """Return the output `[rows, width]` of the last norm."""
-        return _normalize(vectors, self._final_norm, self._eps)
+        return _normalize(vectors, self._weights.final_norm, self._eps)
 
     def _run(
         self,
@@ -153,7 +153,7 @@ class TransformerLayers:
         `outputs` `[layers + 1, rows, width]`, if given, receives the embeddings and the output of each layer.
         """
         num_rows = len(tokens)
-        rotation = self._rotary.factors(positions)
+        rotations = self._rotary.rotations(positions)
         vectors = self._embed(tokens)
         for index, layer in enumerate(self._layers):
             if outputs is not None:
@@ -162,7 +162,7 @@ class TransformerLayers:
             if layer.qkv_bias is not None:
                 qkv += layer.qkv_bias
             heads = qkv.reshape(num_rows, -1, self._head_size)
-            self._rotary.rotate(heads[:, : self._num_heads + self._num_kv_heads], rotation)
+            self._rotary.rotate(heads[:, : self._num_heads + self._num_kv_heads], rotations)
             vectors += layer.output.matmul(attend(index, heads))
             gate_up = layer.gate_up.matmul(_normalize(vectors, layer.feed_forward_norm, self._eps))
             vectors += layer.down.matmul(_swiglu(gate_up))
@@ -172,17 +172,11 @@ class TransformerLayers:
 
     def _embed(self, tokens: int | TokenIds | Int64Array) -> Float32Array:
         """Return a copy of the embeddings `[..., width]` of `tokens`."""
-        if isinstance(self._embedding, Int8Rows):
-            return self._embedding.values[tokens] * self._embedding.scales[tokens, None]
-        embeddings: Float32Array = self._embedding[tokens]
+        embedding = self._weights.embedding
+        if isinstance(embedding, Int8Rows):
+            return embedding.values[tokens] * embedding.scales[tokens, None]
+        embeddings: Float32Array = embedding[tokens]
         return embeddings.copy() if embeddings.ndim == 1 else embeddings
-
-
-def _normalize_vector(vector: Float32Array, weight: Float32Array, eps: float) -> Float32Array:
-    """Return `_normalize` of one vector `[width]`."""
-    normalized = vector * weight
-    normalized *= 1 / math.sqrt(vector.dot(vector) / len(vector) + eps)
-    return normalized
 
 
 def _normalize(vectors: Float32Array, weight: Float32Array, eps: float) -> Float32Array:
@@ -194,12 +188,12 @@ def _normalize(vectors: Float32Array, weight: Float32Array, eps: float) -> Float
 
 
 def _swiglu(gate_up: Float32Array) -> Float32Array:
-    """Return silu(gates) · values `[..., inner]` for gates and values `[..., 2 inner]`.
+    """Return silu(gates) · values `[..., inner]` for halves of gates, and values, `[..., 2 inner]`.
 
     silu(x) = x · sigmoid(x) = x / 2 · (1 + tanh(x / 2)), which does not overflow.
     """
     inner = gate_up.shape[-1] // 2
-    half_gates = gate_up[..., :inner] * _HALF
+    half_gates = gate_up[..., :inner]
     activated: Float32Array = np.tanh(half_gates)
     activated += _ONE
     activated *= half_gates

@@ -27,8 +27,9 @@ class Int8Rows(NamedTuple):
 
 def quantize_rows(matrix: npt.NDArray[np.float32]) -> Int8Rows:
     """Round a matrix `[rows, columns]` to 8 bits: the largest absolute value of each row becomes 127."""
-    scales = np.abs(matrix).max(axis=1)
-    np.maximum(scales, MIN_PEAK, out=scales)
-    scales *= np.float32(1 / MAX_INT8)
-    scaled = matrix / scales[:, None]
-    return Int8Rows(np.rint(scaled, out=scaled).astype(np.int8), scales)
+    peaks = np.abs(matrix).max(axis=1)
+    np.maximum(peaks, MIN_PEAK, out=peaks)
+    scaled = matrix * (np.float32(MAX_INT8) / peaks)[:, None]
+    values = np.rint(scaled, out=scaled).astype(np.int8)
+    peaks *= np.float32(1 / MAX_INT8)
+    return Int8Rows(values, peaks)

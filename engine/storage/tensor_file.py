@@ -5,7 +5,7 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +82,12 @@ class TensorFile:
         )
         return stored.reshape(shape)
 
+    def read_weight(self, name: str) -> StoredTensor:
+        """Return a tensor of a model as it is used: a part of the file, but a copy of one in half precision."""
+        tensor = self.read(name)
+        is_int8 = tensor.dtype == np.int8
+        return Int8Rows(tensor, _widen(self.read(name + SCALE_SUFFIX))) if is_int8 else _widen(tensor)
+
     def read_float32(self, name: str, rows: npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.float32]:
         """Return a copy of a tensor of floating-point numbers in single precision: all of it, or some rows in order."""
         stored = self.read(name)
@@ -103,7 +109,13 @@ def to_float32(tensor: StoredTensor) -> npt.NDArray[np.float32]:
 
 
 def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
-    """Load the tensors of a model, after checking that they have the expected names and shapes.
+    """Load the tensors of a model, see `open_weights` and `TensorFile.read_weight`."""
+    file = open_weights(path, expected_shapes)
+    return {name: file.read_weight(name) for name in expected_shapes}
+
+
+def open_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> TensorFile:
+    """Open the file of a model, after checking that the tensors have the expected names and shapes.
 
     Each tensor is stored in single or half precision. A matrix may also be stored in 8 bits, with a second tensor
     `NAME.scale` `[rows]`.
@@ -123,12 +135,7 @@ def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> 
     except RunError as error:
         raise error if str(path) in str(error) else RunError(f"{path}: {error}") from error
     check_memory(path, 4 * sum(map(math.prod, expected_shapes.values())))
-    weights: dict[str, StoredTensor] = {}
-    for name in expected_shapes:
-        tensor = file.read(name)
-        is_int8 = tensor.dtype == np.int8
-        weights[name] = Int8Rows(tensor, _widen(file.read(name + SCALE_SUFFIX))) if is_int8 else _widen(tensor)
-    return weights
+    return file
 
 
 def _widen(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -186,17 +193,23 @@ def check_tensors(
     for name, shape in expected_shapes.items():
         if len(shape) == 2 and actual.get(name, ("",))[0] == "int8":
             expected[name + SCALE_SUFFIX] = shape[:1]
-    if missing := sorted(expected.keys() - actual.keys()):
-        raise RunError(f"the model lacks {', '.join(missing[:3])}; it does not match the configuration")
-    if unknown := sorted(actual.keys() - expected.keys()):
-        names = ", ".join(name[:40] for name in unknown[:3])
-        raise RunError(f"the model has unknown tensors {names}; it does not match the configuration")
+    check_names(actual, expected)
     for name, shape in expected.items():
         dtype, actual_shape = actual[name]
         dtypes = [*float_dtypes, "int8"] if len(shape) == 2 else float_dtypes
         if dtype not in dtypes or actual_shape != shape:
             wanted = f"{' or '.join(dtypes)} {list(shape)}"
             raise RunError(f"{name} is {dtype} {list(actual_shape)[:9]}, not {wanted}; the run is damaged")
+
+
+def check_names(actual: Iterable[str], expected: Iterable[str]) -> None:
+    """Raise a RunError unless a model has the expected tensors and no others."""
+    names, wanted = set(actual), set(expected)
+    if missing := sorted(wanted - names):
+        raise RunError(f"the model lacks {', '.join(missing[:3])}; it does not match the configuration")
+    if unknown := sorted(names - wanted):
+        shown = ", ".join(name[:40] for name in unknown[:3])
+        raise RunError(f"the model has unknown tensors {shown}; it does not match the configuration")
 
 
 def check_memory(path: Path, tensor_bytes: int) -> None:
