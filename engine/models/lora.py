@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.config import ModelConfig
-from engine.models.adapter import lora_scale, lora_targets
+from engine.models.adapter import lora_targets
 
 
 class LowRankChange(nn.Module):
@@ -48,7 +48,7 @@ class AdaptedLinears(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
         self._sizes = dict(sizes)
-        self._scale = lora_scale(config)
+        self._scale = config.lora_alpha / config.lora_rank
         targets = lora_targets(config)
         for name, size in sizes.items():
             if name in targets:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array, Int64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.models.adapter import merge_adapter
+from engine.models.adapter import MergedWeights
 from engine.models.dropout import drop_tokens, dropout
 from engine.models.linear import linear
 from engine.models.lora import AdaptedLinears
@@ -330,7 +330,7 @@ class TransformerModel(Network):
         """Return the model with `weights` (see the base class) for inference in numpy; an adapted one has 8 bits."""
         tensors: Mapping[str, StoredTensor] = self.export_weights() if weights is None else weights
         if self.base is not None:
-            tensors = merge_adapter(self.config, self.base, tensors, int8=True)
+            tensors = MergedWeights(self.config, self.base, tensors, int8=True)
         return NumpyTransformer(self.config, tokenizer, tensors)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,11 @@ import numpy.typing as npt
 
 from engine.config import Config, ModelConfig
 from engine.errors import InvalidInputError, RunError
-from engine.models.adapter import adapter_shapes, check_adapter, lora_targets, merge_adapter
+from engine.models.adapter import MergedWeights, adapter_shapes, check_adapter, lora_targets
 from engine.models.pretrained.names import BASE_FILE, HF_PREFIX, SMOLLM2
 from engine.storage.files import read_limited
 from engine.storage.schema import decode_json
-from engine.storage.tensor_file import StoredTensor, read_header, read_weights
+from engine.storage.tensor_file import StoredTensor, open_weights
 
 if TYPE_CHECKING:  # runs without a base need none of the modules that read one
     from engine.models.numpy_transformer import NumpyTransformer
@@ -109,21 +110,26 @@ def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], base_sha256: str)
     return save(named, metadata={"format": "pt", BASE_HASH: base_sha256})
 
 
-def read_adapter(run_dir: Path, config: ModelConfig, file: Path | None = None) -> dict[str, StoredTensor]:
-    """Read the best adapter of a run, or that in `file`; its matrices are in single or half precision, or in 8 bits.
+def read_adapter(run_dir: Path, config: ModelConfig, file: Path | None = None) -> Mapping[str, StoredTensor]:
+    """Open the best adapter of a run, or that in `file`, whose matrices are read at every access.
+
+    They are in single or half precision, or in 8 bits.
 
     Raises:
         RunError: If the file is missing, damaged, or belongs to another base or configuration.
     """
+    from engine.models.pretrained.base import LazyTensors
+
     file = file or run_dir / ADAPTER_FILE
-    stored = read_weights(file, {f"{PEFT_PREFIX}{name}": shape for name, shape in adapter_shapes(config).items()})
+    shapes = adapter_shapes(config)
+    mapped = open_weights(file, {f"{PEFT_PREFIX}{name}": shape for name, shape in shapes.items()})
     expected = read_reference(run_dir).sha256
-    if (sha256 := read_header(file).metadata.get(BASE_HASH, expected)) != expected:
+    if (sha256 := mapped.header.metadata.get(BASE_HASH, expected)) != expected:
         raise RunError(
             f"{file} is an adapter of another base, with the SHA-256 {sha256[:12]}… and not {expected[:12]}…; "
             "use the files of one run"
         )
-    adapter = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in stored.items()}
+    adapter = LazyTensors({name: partial(mapped.read_weight, f"{PEFT_PREFIX}{name}") for name in shapes})
     try:
         check_adapter(config, adapter)
     except RunError as error:
@@ -155,7 +161,7 @@ def load_adapted(
         required = int(INT8_FACTOR * base.num_parameters) if int8 else None
         on_progress(LoadingProgress(f"merging the adapter into {base.family}", required))
     try:
-        weights = merge_adapter(config, base.weights, adapter, int8=int8)
+        weights = MergedWeights(config, base.weights, adapter, int8=int8)
         decoder = NumpyTransformer(config, base.tokenizer, weights, chat=base.chat)
     except MemoryError as error:
         raise RunError(f"{base.name} does not fit into the free memory; close other programs") from error

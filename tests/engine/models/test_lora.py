@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from engine.errors import ConfigError
-from engine.models.adapter import adapter_shapes, lora_targets, merge_adapter
+from engine.models.adapter import MergedWeights, adapter_shapes, lora_targets
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer import TransformerModel
 from engine.models.transformer_ops import linear_cross_entropy
@@ -95,7 +95,7 @@ def test_a_merged_adapter_predicts_as_an_unmerged_one(is_int8):
     expected = torch.log_softmax(adapted_network(config, base, adapter)(ids, []).logits[:, 0], -1).detach().numpy()
     if is_int8:
         base = {name: quantize_rows(weight) if weight.ndim == 2 else weight for name, weight in base.items()}
-    merged = NumpyTransformer(config, VOCABULARY, merge_adapter(config, base, adapter, int8=is_int8))
+    merged = NumpyTransformer(config, VOCABULARY, MergedWeights(config, base, adapter, int8=is_int8))
     assert merged.has_int8_weights == is_int8
     log_probs, _ = token_by_token(merged, ids[:, 0].tolist())
     np.testing.assert_allclose(log_probs, expected, atol=0.3 if is_int8 else 1e-4)
