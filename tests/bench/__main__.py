@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.bench.measuring import Figure, Skip
 
 MODULES = {
-    "training": ("train", "quality", "dashboard", "trackers", "scale-out", "growth", "byte-pairs"),
+    "training": ("train", "adapter", "quality", "dashboard", "trackers", "scale-out", "growth", "byte-pairs"),
     "playing": ("generate", "transformer-generate", "pretrained"),
     "interface": ("start", "memory", "keys", "pretrained-session", "completion", "serve"),
     "comparison": ("comparison",),

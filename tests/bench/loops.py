@@ -2,6 +2,7 @@
 
 import re
 import statistics
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,10 +18,15 @@ from engine.data.dataset import batchify, load_dataset
 from engine.data.lines import BLOCK_BYTES
 from engine.data.open_vocabulary import OpenIndexer, train_tokenizer
 from engine.data.token_indexer import TokenIndexer
+from engine.models.adapter import lora_targets
 from engine.models.linear import linear
+from engine.models.pretrained.reading import read_base
 from engine.presets import get_preset
+from engine.runs.export_hugging_face import hugging_face_files
 from engine.runtime.allocator import disable_heap_trimming
+from engine.storage.tensor_file import to_float32
 from engine.training.trainer import Trainer
+from engine.training.transfer.initial_run import configure, load_training_input
 from tests.bench.measuring import seconds_of, tokens_per_second
 
 HIDDEN_SIZE, NUM_LAYERS, BATCH_SIZE, BPTT, VOCABULARY_SIZE = 512, 2, 64, 50, 879
@@ -83,9 +89,9 @@ def play_notebook():
 def train_steps(preset, values, warmup=3, steps=18, device="cpu", scored_tokens=0):
     """Train complete windows with our loop, since the notebook's drops the rest; return speeds and memory."""
     disable_heap_trimming()
-    config = get_preset(preset).with_values(**values)
-    dataset = load_dataset(config.data)
-    trainer = Trainer(config, dataset, torch.device(device))
+    config = configure(get_preset(preset), lambda config: config.with_values(**values))
+    dataset, initial_weights, base = load_training_input(config)
+    trainer = Trainer(config, dataset, torch.device(device), initial_weights=initial_weights, base=base)
     window = config.training.bptt * config.training.batch_size
     seconds, cpu_seconds = [], []
     while len(seconds) < warmup + steps:
@@ -107,6 +113,36 @@ def train_steps(preset, values, warmup=3, steps=18, device="cpu", scored_tokens=
         evaluate(trainer.state.network, ids)
         result["scored_per_second"] = len(ids) / (time.process_time() - started)
     return result
+
+
+def train_peft(warmup=1, steps=4, batch_size=8, time_steps=256):
+    """Return the tokens per second of PEFT and transformers with the settings of the preset `lora`."""
+    import peft
+    import transformers
+
+    disable_heap_trimming()
+    base = read_base("smollm2")
+    weights = {name: to_float32(tensor) for name, tensor in base.weights.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in hugging_face_files(base.config, base.tokenizer, weights).items():
+            Path(folder, name).write_bytes(content)
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    settings = get_preset("lora").model
+    options = {"r": settings.lora_rank, "lora_alpha": settings.lora_alpha, "lora_dropout": settings.lora_dropout}
+    model = peft.get_peft_model(model, peft.LoraConfig(target_modules=list(lora_targets(settings)), **options))
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer, seconds = torch.optim.AdamW(parameters, lr=1e-4), []
+    for _ in range(warmup + steps):
+        started, ids = time.perf_counter(), torch.randint(len(base.tokenizer), (batch_size, time_steps + 1))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(ids[:, :-1]).logits
+        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        seconds.append(time.perf_counter() - started)
+    return batch_size * time_steps / statistics.median(seconds[warmup:])
 
 
 def multiply_layer(precision):

@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from tests.bench.measuring import Figure, Skip, all_cores, alternate, call, compare, run
 from tests.support.terminal import SESSION_COMMAND, Terminal
 
@@ -44,6 +45,19 @@ def measure_train(options):
         speeds = alternate(options.repeat, ours, notebook)
         yield from compare(name, "the notebook's loop, fp32", "tokens/s", *speeds)
         yield Figure(f"{name}, share of the matrix products", "", tuple(shares))
+
+
+def measure_adapter(options):
+    """Training speed of an adapter of SmolLM2, beside PEFT and transformers."""
+    if not is_base_stored(SMOLLM2) or not importlib.util.find_spec("peft"):
+        raise Skip("it needs `lotr-tui fetch smollm2` and peft")
+    values = _corpus(options) | {"mode": "dialogue"}
+
+    def ours():
+        return call("loops", "train_steps", "lora", values, 1, 4, threads=all_cores())[0]["tokens_per_second"]
+
+    speeds = alternate(options.repeat, ours, lambda: call("loops", "train_peft", threads=all_cores())[0])
+    yield from compare("training of an adapter", "PEFT and transformers", "tokens/s", *speeds)
 
 
 def measure_quality(options):
