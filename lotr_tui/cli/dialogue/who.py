@@ -26,8 +26,8 @@ def who(
         typer.Option(
             "--run",
             metavar="RUN",
-            help="Name or path of a run, latest, RUN@EPOCH, hf:FOLDER, hf:owner/name or gguf:FILE. Default: the "
-            "bundled model, which knows speakers.",
+            help="Name or path of a run, latest, RUN@EPOCH, hf:FOLDER, hf:owner/name or gguf:FILE. Default: "
+            "bundled where SmolLM2 was fetched, else lstm.",
             show_default=False,
             rich_help_panel=options.MODEL,
         ),

@@ -18,7 +18,7 @@ def evaluate(
         typer.Argument(
             metavar="RUN",
             help="Name or path of a run, latest, RUN@EPOCH, hf:FOLDER, hf:owner/name or gguf:FILE; several are "
-            "compared. Default: the bundled model.",
+            "compared. Default: bundled where SmolLM2 was fetched, else lstm.",
             show_default=False,
         ),
     ] = None,

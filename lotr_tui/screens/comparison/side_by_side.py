@@ -9,12 +9,12 @@ from textual.binding import BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
-from engine.config import BUNDLED
+from engine.config import LSTM
 from engine.data.speakers import display_name
 from engine.errors import describe_error, printable
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb
-from engine.runs.directory import bundled_run_name
+from engine.runs.directory import bundled_run_name, default_run_name
 from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.app_base import LotrAppBase
 from lotr_tui.background_task import is_closed, run_in_thread
@@ -67,7 +67,7 @@ class SideBySideScreen(GenerationColumnsScreen):
     ) -> None:
         """Start with `session_model` and, if it has a run, the Kneser-Ney baseline of that run.
 
-        A model by others starts beside the bundled model, and a model that knows speakers with the likeliest ones. More
+        A model by others starts beside the default model, and a model that knows speakers with the likeliest ones. More
         models can be added from `runs_dir`; None is the default directory.
         """
         self._ranking: Sequence[SpeakerProb] = ()
@@ -107,11 +107,11 @@ class SideBySideScreen(GenerationColumnsScreen):
         return "", self.settings.describe()
 
     def load_initial_columns(self) -> None:
-        """Add the likeliest speakers, or the bundled model, or the Kneser-Ney baseline if the model has a run."""
+        """Add the likeliest speakers, or the default model, or the Kneser-Ney baseline if the model has a run."""
         if self.session_model.knows_speakers:
             self.run_worker(self._add_likely_speakers(), group="loading")
         elif self.session_model.is_by_others:
-            self._add_column(ModelChoice("run", BUNDLED))
+            self._add_column(ModelChoice("run", default_run_name()))
             self.show_slots(0)
         elif self.session_model.run is not None:
             self._add_column(ModelChoice("kneser-ney", self._base_run))
@@ -178,7 +178,7 @@ class SideBySideScreen(GenerationColumnsScreen):
     def _base_run(self) -> str:
         """Run that the baseline and the mixture belong to."""
         run = self.session_model.run
-        return BUNDLED if run is None else bundled_run_name(run) or str(run)
+        return LSTM if run is None else bundled_run_name(run) or str(run)
 
     def _parse_temperature_input(self) -> float:
         typed = self.query_one("#temperature", NumberField).parse_float()

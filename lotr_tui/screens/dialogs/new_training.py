@@ -291,9 +291,9 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
 
 
 def _get_preset(name: str) -> Config:
-    """Return a preset; that of a conversation starts from SmolLM2."""
+    """Return a preset, that of a conversation in script form."""
     preset = get_preset(name)
-    return preset.with_values(init=SMOLLM2, mode="dialogue") if name == CONVERSATION else preset
+    return preset.with_values(mode="dialogue") if name == CONVERSATION else preset
 
 
 def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> NewTraining:

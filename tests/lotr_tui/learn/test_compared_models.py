@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from engine.data.dataset import load_dataset
-from lotr_tui.learn import compared_models
 from lotr_tui.learn.class_models import bundled_data_config
 from lotr_tui.learn.compared_models import (
     FailedModel,
@@ -18,10 +17,10 @@ from tests.support.files import run_to_end
 
 
 @pytest.fixture(autouse=True, scope="module")
-def no_installed_model():
+def without_smollm2(tmp_path_factory):
     """Compare only models that are always there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compared_models, "find_installed_model", lambda: None)
+        patch.setenv("LOTR_TUI_HOME", str(tmp_path_factory.mktemp("home")))
         yield
 
 

@@ -66,7 +66,7 @@ async def contents(pilot):
 
 
 async def heads(pilot):
-    with patch.multiple(compared_models, find_installed_model=lambda: None, MAX_LINES=3):
+    with patch.object(compared_models, "MAX_LINES", 3):
         await open_chapter(pilot, "attention", material)
     pilot.app.screen.query_one("HeadRows").focus()
 

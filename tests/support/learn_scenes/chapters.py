@@ -4,7 +4,6 @@ from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.screens.learn.figures.perplexity.word_bits import WordBits
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter
-from tests.support.learn_attention import open_attention_chapter
 from tests.support.pilot import until
 
 
@@ -82,7 +81,7 @@ async def learn_memory(pilot):
 
 async def learn_attention(pilot):
     """A typed line, and a head that looks more than half at one earlier word."""
-    screen = await open_attention_chapter(pilot)
+    screen = await open_chapter(pilot, "attention")
     await pilot.press("f5", *" lamp", "tab", *["down"] * 4, "left")
     await until(pilot, lambda: screen.is_idle)
     await pilot.pause(0.1)
@@ -90,7 +89,7 @@ async def learn_attention(pilot):
 
 async def learn_attention_models(pilot):
     """The compared models, with the pre-trained one selected."""
-    screen = await open_attention_chapter(pilot)
+    screen = await open_chapter(pilot, "attention")
     await pilot.press("f5", "f8", "end")
     if not screen.query_one("#figure").has_class("-models"):  # the list is visible all the time
         await pilot.press("tab", "tab", "end")
