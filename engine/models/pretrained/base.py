@@ -123,8 +123,7 @@ class Base:
         if on_progress is not None:
             on_progress(LoadingProgress("reading the weights", required))
         try:
-            weights = quantize_tensors(self.weights) if int8 else dict(self.weights)
-            decoder = NumpyTransformer(self.config, self.tokenizer, weights, chat=self.chat)
+            decoder = NumpyTransformer(self.config, self.tokenizer, self.weights, int8=int8, chat=self.chat)
         except MemoryError as error:
             raise InvalidInputError(f"{self.name} does not fit into the free memory; close other programs") from error
         except InvalidInputError as error:
