@@ -206,7 +206,7 @@ async def test_nothing_moves_while_a_reply_is_written_or_a_reader_has_scrolled_a
             await ui.reply_to(pilot, seed=str(seed))
         transcript = app.screen.query_one(Transcript)
         assert transcript.is_vertical_scroll_end
-        ui.conversation_of(app).pace = 40
+        ui.conversation_of(app).pace = 10
         for keys in ((*"frodo", "enter"), ("ctrl+r",)):  # a regenerated reply is short at first
             await pilot.press(*keys)
             await ui.until(pilot, lambda: ui.conversation_of(app).active_reply and "❯ frodo" in ui.transcript_text(app))
