@@ -120,7 +120,7 @@ class LossModule(nn.Module):
         sampled `sampled_classes`. `soft_targets` are the predictions of teachers, or None.
         """
         autocast: Any = contextlib.nullcontext()
-        if self._dtype != torch.float32:
+        if self._dtype != torch.float32 and self.network.base is None:  # a base has the type already
             autocast = torch.autocast(inputs.device.type, self._dtype)
         network, options = self.network, self._objective.options
         needs_logits = options.label_smoothing or options.softmax_samples or soft_targets is not None

@@ -78,6 +78,7 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
         defaults["patience"] = preset.training.patience or DEFAULT_PATIENCE
         if is_pretrained_name(init):
             defaults["context_size"] = min(initial.model.context_size, MAX_ADAPTED_CONTEXT)
+            defaults["bptt"] = min(preset.training.bptt, defaults["context_size"])
             if preset.model.lora_rank and not config.model.lora_rank:
                 defaults["lr"] = WHOLE_MODEL_LR
     if config.data.mode == "dialogue":

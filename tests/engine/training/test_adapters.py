@@ -153,7 +153,7 @@ def test_an_adapter_is_trained_further_from_its_weights(run, corpus):
 def test_with_rank_0_all_weights_are_trained(base, corpus, tmp_path):
     config = configure(get_preset("lora"), lambda config: config.with_values(init=f"hf:{base}", lora_rank=0))
     assert config.training.lr == WHOLE_MODEL_LR
-    assert config.model.context_size == CONTEXT_SIZE
+    assert config.model.context_size == config.training.bptt == CONTEXT_SIZE
     path, events = train(tmp_path, corpus, f"hf:{base}", lora_rank=0, epochs=1, lr=1e-3)
     before, after = weights_of(events_of(Evaluated, events)[0]), load_model(path).decoder.weights
     assert before.keys() == after.keys()
