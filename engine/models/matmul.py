@@ -1,12 +1,12 @@
 """Products of one large matrix with a few vectors, which take most of the time of inference."""
 
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.arrays import Float32Array
+from engine.data.arrays import Float32Array, Int64Array
 from engine.errors import InvalidInputError
 from engine.storage.quantization import MAX_INT8, MIN_PEAK, Int8Rows, quantize_rows
 from engine.storage.tensor_file import StoredTensor
@@ -94,6 +94,17 @@ class Float32Matrix:
         return strips
 
 
+class _ExactInputs(NamedTuple):
+    """Inputs of a matrix that are multiplied in single precision."""
+
+    inputs: Int64Array
+    """Their indices."""
+    columns: Float32Array
+    """Their columns of the matrix, `[inputs, outputs]`."""
+    others: Float32Array
+    """0 for these and 1 for all other inputs of the matrix."""
+
+
 class Int8Matrix:
     """A matrix in 8 bits, whose vectors are rounded to 8 bits as well.
 
@@ -114,17 +125,34 @@ class Int8Matrix:
         self._in_features = rows.values.shape[1]
         self._scales = rows.scales
         self._packed = numkong.dots_pack(rows.values)
+        self._exact: _ExactInputs | None = None
         self._packed_matmul: Any = numkong.dots_packed
         self._minmax: Any = numkong.minmax
         self._scale: Any = numkong.scale
         self._astype: Any = numkong.astype
         self._fma: Any = numkong.fma
 
+    def multiply_exactly(self, inputs: Int64Array) -> None:
+        """Multiply some inputs in single precision, because the others are rounded more finely without them.
+
+        This is the method of Dettmers et al. 2022 (LLM.int8, arXiv 2208.07339) for inputs that are often the largest.
+        """
+        units = np.zeros((len(inputs), self._in_features), np.int8)
+        units[np.arange(len(inputs)), inputs] = 1
+        others = np.ones(self._in_features, np.float32)
+        others[inputs] = 0
+        self._exact = _ExactInputs(inputs, np.asarray(self._sums(units) * self._scales, np.float32), others)
+
     def matmul(self, vectors: Float32Array) -> Float32Array:
         """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
         if vectors.ndim == 1:
             return self.matmul_vector(vectors)
-        products = self.matmul_rows(quantize_rows(vectors.reshape(-1, self._in_features)))
+        rows = vectors.reshape(-1, self._in_features)
+        if self._exact is None:
+            products = self.matmul_rows(quantize_rows(rows))
+        else:
+            products = self.matmul_rows(quantize_rows(rows * self._exact.others))
+            products += rows[:, self._exact.inputs] @ self._exact.columns
         return products.reshape(*vectors.shape[:-1], -1)
 
     def matmul_vector(
@@ -134,12 +162,22 @@ class Int8Matrix:
 
         It is that of `matmul` with fewer operations, whose overhead is much of the time.
         """
+        plus_factor = 1.0
+        if self._exact is not None:
+            inputs, columns, others = self._exact
+            exact = vector[inputs].dot(columns)
+            vector = vector * others
+            if plus is None:
+                plus, plus_factor = exact, factor
+            else:
+                plus = plus + exact * np.float32(factor)
         lowest, _, highest, _ = self._minmax(vector) or (0.0, 0, 0.0, 0)  # None: all numbers are NaN
         peak = max(highest, -lowest, _MIN_PEAK)
         values = self._astype(self._scale(vector, alpha=MAX_INT8 / peak), "int8").reshape(1, self._in_features)
         sums = np.asarray(self._packed_matmul(values, self._packed))[0].astype(np.float32)
-        added, weight = (sums, 0.0) if plus is None else (plus, 1.0)
-        return np.asarray(self._fma(sums, self._scales, added, alpha=peak * _STEP * factor, beta=weight))
+        if plus is None:
+            plus, plus_factor = sums, 0.0
+        return np.asarray(self._fma(sums, self._scales, plus, alpha=peak * _STEP * factor, beta=plus_factor))
 
     def matmul_rows(self, vectors: Int8Rows) -> Float32Array:
         """Return the products `[rows, outputs]` with vectors `[rows, inputs]` that are in 8 bits already."""

@@ -16,6 +16,7 @@ from engine.models.causal_attention import (
     attend_windows,
 )
 from engine.models.key_value_cache import Segments
+from engine.models.matmul import Int8Matrix, Matrix
 from engine.models.transformer_layout import head_size, num_kv_heads
 from engine.models.transformer_weights import TransformerWeights
 from engine.storage.quantization import Int8Rows
@@ -24,6 +25,10 @@ Attend = Callable[[int, Float32Array], Float32Array]
 """Function from the index of a layer and heads `[rows, heads, head size]`, first those of queries, then of keys and of
 values, to the attention output `[rows, query units]`."""
 
+SAMPLE_TOKENS, SAMPLE_STRIDE = 16, 7919
+"""Number of tokens of the text that shows which units are large, and the distance of their numbers."""
+NUM_EXACT = 4
+"""Units of a vector that are multiplied in single precision."""
 _ONE = np.array(1, np.float32)
 """An array, which numpy adds faster than a number."""
 
@@ -37,6 +42,29 @@ class TransformerLayers:
         self._group = self._num_heads // self._num_kv_heads
         self._weights, self._layers = weights, weights.layers
         self._rotary = RotaryEmbedding(config)
+        self._multiply_large_inputs_exactly()
+
+    def _multiply_large_inputs_exactly(self) -> None:
+        """Find the few units that are large in most vectors between layers, and spare them the rounding to 8 bits.
+
+        Large Transformers have such units (Dettmers et al. 2022, arXiv 2208.07339); any text shows which.
+        """
+        if not any(isinstance(layer.qkv, Int8Matrix) for layer in self._layers):
+            return
+        embedding = self._weights.embedding
+        num_tokens = len(embedding.scales if isinstance(embedding, Int8Rows) else embedding)
+        tokens = (np.arange(SAMPLE_TOKENS) * SAMPLE_STRIDE % num_tokens).astype(np.int32)
+        _, outputs = self.record(tokens)
+        for layer, inputs in zip(self._layers, outputs, strict=False):
+            self._spare(layer.qkv, _normalize(inputs, layer.attention_norm, self._eps))
+            self._spare(layer.gate_up, _normalize(inputs, layer.feed_forward_norm, self._eps))
+        self._spare(self._weights.output, self.normalize(outputs[-1]))
+
+    @staticmethod
+    def _spare(matrix: Matrix, vectors: Float32Array) -> None:
+        if isinstance(matrix, Int8Matrix):
+            shares = np.square(vectors) / np.square(vectors).mean(axis=1, keepdims=True)
+            matrix.multiply_exactly(np.argsort(shares.mean(axis=0))[-NUM_EXACT:])
 
     def read_token(self, token: int, position: int, segments: Segments) -> Float32Array:
         """Write the keys and values of one token to the last row of `segments`, and return its vector `[width]`.
