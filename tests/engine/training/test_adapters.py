@@ -9,7 +9,6 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from engine.config import Config
-from engine.data.speakers import display_name
 from engine.errors import ConfigError, InvalidInputError
 from engine.events import Evaluated, Finished, Sampled, Started
 from engine.models.base import score_sequence
@@ -108,19 +107,10 @@ def check_log_probs(run, model):
     np.testing.assert_allclose(score_sequence(decoder, ids), expected, atol=2e-3)
 
 
-def test_transformers_loads_the_exported_run_and_its_script(trained, tmp_path):
+def test_transformers_loads_the_exported_run(trained, tmp_path):
     transformers = pytest.importorskip("transformers")
     export_hugging_face(trained[0], tmp_path / "exported")
     check_log_probs(trained[0], transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "exported"))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "exported")
-    messages = [
-        {"role": "user", "content": "Where?"},
-        {"role": "assistant", "content": "Here. "},
-        {"role": "user", "content": "Why?"},
-    ]
-    written = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    name = display_name(load_model(trained[0]).model.cast[0])
-    assert written == f"Stranger: Where?\n{name}: Here.\nStranger: Why?\n{name}:"
 
 
 @pytest.mark.parametrize("steps_before", [-1, 0, 5])
