@@ -6,6 +6,7 @@ from textual.content import Content
 
 from engine.control import CommandKind, ControlCommand
 from engine.errors import printable
+from lotr_tui.formatting import PRETRAINED_NOTE
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.status_bar import StatusBar
@@ -30,7 +31,8 @@ class TrainingStatus(StatusBar):
         parts: list[tuple[str, str]] = [("lotr-tui", "bold $accent"), ("  ", "")]
         if (started := view.started) is not None:
             size = (
-                f" · {started.parameters:,} parameters · vocabulary {started.vocabulary_size:,}"
+                (f" · {PRETRAINED_NOTE}" if started.base else "")
+                + f" · {started.parameters:,} parameters · vocabulary {started.vocabulary_size:,}"
                 f" · {started.train_tokens:,} tokens · {printable(started.device)}"
             )
             parts += [(printable(started.run), "bold"), (size, MUTED)]

@@ -76,6 +76,7 @@ async def test_figures_of_a_model_that_others_have_pre_trained_are_bits_per_char
     async with app.run_test(size=(160, 45)) as pilot:
         await until(pilot, lambda: "finished" in dashboard_text(app))
         text = dashboard_text(app)
+        assert "tiny-test · pre-trained on other text" in status(app)
         for figure in ("bits/character, pre-trained on other text", "valid 1.545", "test 1.553", "Kneser-Ney 1.626"):
             assert figure in text
         for perplexity in ("72.5", "74.1", "90.8", "152.5", "perplexity"):
