@@ -129,7 +129,7 @@ def test_stopped_and_failed_trainings_end_within_a_moment_and_remove_their_folde
 
 def make_reader(ids, options):
     dataset = cast(Any, SimpleNamespace(train=ids, mode="line"))
-    return WindowReader(dataset, options, torch.device("cpu"), lambda ids: None, with_punctuation=False)
+    return WindowReader(dataset, options, torch.device("cpu"), with_punctuation=False)
 
 
 @given(batch_size=st.integers(1, 7), bptt=st.integers(1, 12), row_length=st.integers(2, 40), rest=st.integers(0, 6))

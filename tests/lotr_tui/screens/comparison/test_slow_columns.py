@@ -40,7 +40,7 @@ async def test_a_fast_column_does_not_wait_for_a_slow_one_and_models_are_added_b
         screen = SideBySideScreen(slow_session_model(model), None, "bilbo is", SETTINGS, 7, 0, CONTEXT)
         await app.push_screen(screen)
         await until(pilot, lambda: len(screen.slots) == 2 and screen.slots[1].output.done_event)
-        assert loader.choices == [ModelChoice("run", "bundled")]
+        assert loader.choices == [ModelChoice("run", "lstm")]
         assert screen.slots[0].output.is_empty
         await pilot.press("f6")
         assert screen.selected_index == 1
