@@ -170,11 +170,13 @@ def attend_segments(queries: Float32Array, layer: int, segments: Segments) -> Fl
         keys = buffer.layers[layer][0, :, :length]
         np.matmul(rows, keys.swapaxes(1, 2), out=weights[:, :, start : start + length])
         start += length
-    _mask_and_normalize(weights.reshape(num_kv_heads, group, num_tokens, num_positions))
+    _mask(weights.reshape(num_kv_heads, group, num_tokens, num_positions))
+    totals = _exponentiate(weights)
     output, start = np.zeros(rows.shape, np.float32), 0
     for buffer, length in segments:
         output += np.matmul(weights[:, :, start : start + length], buffer.layers[layer][1, :, :length])
         start += length
+    output /= totals
     return output.reshape(queries.shape)
 
 
@@ -194,13 +196,13 @@ def attend_windows(
     rows = queries.reshape(*keys.shape[:-2], -1, keys.shape[-1])
     weights = np.matmul(rows, keys.swapaxes(-1, -2))
     by_query = weights.reshape(*queries.shape[:-1], -1)
-    _mask_and_normalize(by_query)
+    _mask(by_query)
+    weights /= _exponentiate(weights)
     return np.matmul(weights, values).reshape(queries.shape), by_query
 
 
-def _mask_and_normalize(scores: Float32Array) -> None:
-    """Replace the scores `[..., tokens, positions]` of the last tokens by weights, which are 0 for later positions."""
+def _mask(scores: Float32Array) -> None:
+    """Set the scores `[..., tokens, positions]` of the last tokens to -inf for later positions."""
     num_tokens, num_positions = scores.shape[-2:]
     last = scores[..., num_positions - num_tokens :]
-    last[..., np.triu(np.ones((num_tokens, num_tokens), bool), 1)] = -np.inf
-    scores /= _exponentiate(scores)
+    np.copyto(last, -np.inf, where=np.triu(np.ones((num_tokens, num_tokens), bool), 1))

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 MAX_FAST_WEIGHTS = 30_000_000
 """Number of weights up to which a token is read in about 2 ms."""
-READ_TOKENS = 512
-"""Maximum number of tokens that are read at once."""
+READ_TOKENS = 128
+"""Maximum number of tokens that are read at once; the arrays of more tokens do not fit into the processor's cache."""
 MAX_SCORES = 2**23
 """Maximum number of attention scores of a layer at once, where tokens are read at once."""
 SCORING_CHUNK = 128

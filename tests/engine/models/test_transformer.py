@@ -153,10 +153,16 @@ def test_a_text_longer_than_the_context_cannot_be_recorded():
         model.record_attention(random_ids(8, VOCABULARY_SIZE))
 
 
+@pytest.mark.parametrize("large", [1, 1000])
 @pytest.mark.parametrize("is_stored", [False, True])
-def test_8_bits_are_close_to_single_precision(is_stored):
-    config = transformer_config(embedding_size=48, num_heads=4)
+def test_8_bits_are_close_to_single_precision_even_if_a_unit_is_large(is_stored, large):
+    config = transformer_config(embedding_size=48, num_heads=4, num_kv_heads=2, qkv_bias=True, tie_weights=False)
     weights = random_weights(config, VOCABULARY, scale=0.1)
+    for name, weight in weights.items():
+        if name.endswith("norm.weight"):
+            weight[7] *= large  # and no product uses the unit, so that the rounding of the others is compared
+        elif "embed" not in name and weight.shape[1:] == (48,) and large > 1:
+            weight[:, 7] = 0
     exact = NumpyTransformer(config, VOCABULARY, weights)
     tensors = {
         name: quantize_rows(value) if is_stored and value.ndim == 2 else value for name, value in weights.items()
@@ -166,7 +172,7 @@ def test_8_bits_are_close_to_single_precision(is_stored):
     assert int8.int8 != is_stored
     ids = random_ids(100, VOCABULARY_SIZE)
     difference = int8.score_sequence(ids) - exact.score_sequence(ids)
-    assert 0 < np.abs(difference).max() < 0.1
+    assert 0 < np.abs(difference).max() < 0.2
     assert token_by_token(int8, ids)[0] == pytest.approx(int8.predict_tokens(int8.start(), ids.tolist())[0], abs=0.02)
     for name, tensor in int8.tensors.items():
         assert type(tensor) is type(tensors[name])
