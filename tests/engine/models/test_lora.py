@@ -8,7 +8,7 @@ from engine.errors import ConfigError
 from engine.models.adapter import MergedWeights, adapter_shapes, lora_targets
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer import TransformerModel
-from engine.models.transformer_ops import linear_cross_entropy
+from engine.models.transformer_ops import causal_attention, linear_cross_entropy
 from engine.runtime.distributed import SINGLE_PROCESS
 from engine.storage.quantization import quantize_rows
 from tests.support.models import random_weights
@@ -113,6 +113,18 @@ def test_the_chunked_loss_has_the_gradients_of_a_trained_output_layer(monkeypatc
         *(torch.autograd.grad(each, (vectors, weight)) for each in (chunked, plain)), strict=True
     ):
         torch.testing.assert_close(actual, expected)
+
+
+def test_attention_in_bfloat16_is_that_of_single_precision():
+    heads = [torch.randn(2, 9, num_heads, 8, generator=seeded(num_heads)) for num_heads in (6, 2, 2)]
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [each.to(dtype).requires_grad_() for each in heads]
+        attended = causal_attention(*inputs)
+        gradients = torch.autograd.grad(attended.float().square().sum(), inputs)
+        results.append([attended.float(), *(gradient.float() for gradient in gradients)])
+    for single, half in zip(*results, strict=True):
+        torch.testing.assert_close(half, single, rtol=0.05, atol=0.1)
 
 
 def test_unknown_targets_are_refused_with_the_nearest():
