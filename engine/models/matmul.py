@@ -132,6 +132,11 @@ class Int8Matrix:
         self._astype: Any = numkong.astype
         self._fma: Any = numkong.fma
 
+    @property
+    def memory(self) -> tuple[int, int]:
+        """Address and size of the block of memory that products read: it is a part of its Python object."""
+        return id(self._packed), self._packed.nbytes
+
     def multiply_exactly(self, inputs: Int64Array) -> None:
         """Multiply some inputs in single precision, because the others are rounded more finely without them.
 

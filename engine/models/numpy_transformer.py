@@ -1,6 +1,7 @@
 """The Transformer language model in numpy, for inference without torch."""
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -88,6 +89,7 @@ class NumpyTransformer(NumpyDecoder):
         self.chat = chat
         self._tensors, self._has_int8 = weights, prepared.has_int8
         self._layers, self._output = TransformerLayers(config, prepared), prepared.output
+        threading.Thread(target=prepared.use_huge_pages, daemon=True).start()  # takes longer than reading a prompt
         self._shape = CacheShape(config.num_layers, num_kv_heads(config), head_size(config), config.context_size)
         self._num_kept = num_kept_tokens(config.context_size)
         self._end_ids = [EOS_ID, *tokenizer.other_end_ids]

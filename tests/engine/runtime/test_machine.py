@@ -6,8 +6,10 @@ import sys
 import time
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
+from engine.runtime.allocator import use_huge_pages
 from engine.runtime.hardware import GpuStats, MachineMonitor
 
 MEMORY_PROGRAM = """
@@ -74,6 +76,12 @@ def fake_pynvml(power=1, error=None):
         nvmlDeviceGetPowerUsage=watts,
     )
     return module
+
+
+def test_memory_keeps_its_content_in_huge_pages_and_what_is_no_memory_is_left_alone():
+    arrays = [np.arange(size) for size in (10, 700_000, 300_000)]
+    use_huge_pages([*((array.ctypes.data, array.nbytes) for array in arrays), (4096, 1 << 30)])
+    assert all(np.array_equal(array, np.arange(len(array))) for array in arrays)
 
 
 @pytest.mark.parametrize("driver", [None, fake_pynvml(error=OSError("driver not loaded"))])  # None: no extra "gpu"
