@@ -72,11 +72,11 @@ class EncodedText:
         self._has_line_ends = mode != "stream" or tokenizer.is_open
         ids, ends, unknown_words, start = list[int](), list[int](), list[str](), 0
         lines = text.split("\n")[:-1]
-        if tokenizer.reads_line_ends:  # a token may hold several line ends
-            lines = ["\n".join(lines)]
         if mode == "dialogue":
             self.text, ids, ends = _encode_script(lines, tokenizer)
             lines, start = [], len(self.text)
+        elif tokenizer.reads_line_ends:  # a token may hold several line ends
+            lines = ["\n".join(lines)]
         if not self.text:
             raise CorpusError("the text has no words to score; use a longer text")
         for line in lines:

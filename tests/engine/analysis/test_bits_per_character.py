@@ -106,7 +106,9 @@ def test_tokens_are_those_of_the_dataset(tmp_path, name, mode):
 
 def test_only_the_texts_of_a_script_and_their_line_ends_count():
     script, texts = "Sam: the road\n\nGollum: a: b\nSam:\n", "the road\na: b\n\n"
-    for tokenizer in open_tokenizers():
+    by_others = next(iter(open_tokenizers()))
+    by_others.reads_line_ends = True
+    for tokenizer in (*open_tokenizers(), by_others):
         encoded = EncodedText(script, tokenizer, "dialogue")
         assert tokenizer.decode(encoded.ids[:-1].tolist()) == script
         assert encoded.num_characters == len(texts)
