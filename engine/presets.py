@@ -85,8 +85,9 @@ PRESETS: dict[str, Config] = {
             subword_embeddings=False, unigram_bias=False,
         ),
         training=TrainingConfig(
-            init=SMOLLM2, epochs=3, batch_size=8, bptt=256, shuffle_lines=False, lr=8e-4, warmup_fraction=0.1,
-            weight_decay=0.01, beta2=0.95, averaging="none", name_weight=0.0, checkpoint_seconds=60.0,
+            init=SMOLLM2, epochs=3, batch_size=8, bptt=256, shuffle_lines=False, lr=8e-4,
+            schedule="slanted_triangular", warmup_fraction=0.1, weight_decay=0.01, beta2=0.95, averaging="none",
+            name_weight=0.0, checkpoint_seconds=60.0,
         ),
     ),
     # A Transformer that learns the dialogues in a minute or two; much weight decay makes up for little text.
