@@ -20,6 +20,8 @@ MODEL_WEIGHT = 0.5
 """Weight of the log-likelihood of the language model, whose tokens are no independent evidence."""
 MODEL_WEIGHT_WITH_TEXT = 0.3
 """The same beside a text model, which knows in part the same evidence."""
+PRIOR_WEIGHT = 0.5
+"""Weight of the log frequencies of the speakers without a scene: the evidence of a text is somewhat overestimated."""
 MAX_READERS = 256
 """Maximum size of a cast as whose members the language model reads a text, if there is a text model."""
 MAX_STEPS = 32
@@ -93,7 +95,6 @@ class SpeakerPosterior:
         model: DialogueModel,
         context: DecoderState | None = None,
         *,
-        expect_context: bool = True,
         text_model: SpeakerTextModel | None = None,
         model_weight: float | None = None,
     ) -> None:
@@ -101,9 +102,8 @@ class SpeakerPosterior:
 
         Args:
             model: Model that reads the text, with a cast.
-            context: State after the lines before; None for the first line of a scene.
-            expect_context: True to use the model's distribution of the next speaker as the prior, False for a uniform
-                prior.
+            context: State after the lines before, in which the distribution of the next speaker is the prior; None
+                for a text of an unknown scene, whose prior depends on how often each speaker speaks.
             text_model: Second source of evidence; None for the text model of the dialogue model, if it has one.
             model_weight: Weight of the log-likelihood of the language model; None for a weight that suits the text
                 model, or its absence. With a weight of 0, or a cast above `MAX_READERS` and a text model, the language
@@ -116,12 +116,14 @@ class SpeakerPosterior:
         if text_model is not None and num_speakers > MAX_READERS:
             model_weight = 0
         self._text_model, self._model_weight = text_model, model_weight
-        context = context or prefill(model, [])
         self.model = model
-        self._log_prior = np.zeros(num_speakers)
-        if expect_context:
+        if context is not None:
             self._log_prior = model.next_speaker_log_probs(context.model_state, context.log_probs)
-        states = read_as_speakers(model, context) if model_weight else ()
+        elif model.turn_model is not None:
+            self._log_prior = PRIOR_WEIGHT * model.turn_model.log_frequencies
+        else:
+            self._log_prior = np.zeros(num_speakers)
+        states = read_as_speakers(model, context or prefill(model, [])) if model_weight else ()
         self._start = _Step(EOS_ID, np.zeros(num_speakers), states)
         self._steps: list[_Step] = []
         self._text_scores: dict[str, Float64Array] = {}

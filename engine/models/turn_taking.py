@@ -156,10 +156,15 @@ class TurnCounts:
                     self.company[other][speaker] += sign
                     self.company[speaker][other] += sign
 
+    @property
+    def frequencies(self) -> Float64Array:
+        """Relative frequency `[cast]` of each speaker, with one imaginary line each."""
+        frequencies: Float64Array = (self.lines + 1) / (self.lines.sum() + len(self.lines))
+        return frequencies
+
     def features(self, state: TurnState) -> Float64Array:
         """Return the features `[cast, features]` of each possible next speaker."""
-        num_speakers = len(self.lines)
-        frequencies = (self.lines + 1) / (self.lines.sum() + num_speakers)
+        num_speakers, frequencies = len(self.lines), self.frequencies
         rows = dict.fromkeys(FEATURES, np.zeros(num_speakers))
         rows["frequency"] = np.log(frequencies)
         is_seen = _indicator(num_speakers, [speaker for speaker, _ in state.last_lines])
@@ -282,6 +287,12 @@ class TurnModel:
         logits = self._counts.features(state) @ self._weight_vector
         log_probs: Float64Array = logits - np.logaddexp.reduce(logits)
         return log_probs
+
+    @cached_property
+    def log_frequencies(self) -> Float64Array:
+        """Natural logarithm `[cast]` of how often each speaker speaks, smoothed."""
+        log_frequencies: Float64Array = np.log(self._counts.frequencies)
+        return log_frequencies
 
     @cached_property
     def _counts(self) -> TurnCounts:

@@ -94,7 +94,8 @@ def guess_speaker(
     report_unknown_text(encoded, model.tokenizer)
     if isinstance(model, DialogueModel):
         turns = parse_script(script, model.cast)
-        guess = SpeakerPosterior(model, read_turns(model, turns)).update(text, is_complete=True)
+        context = read_turns(model, turns) if turns else None
+        guess = SpeakerPosterior(model, context).update(text, is_complete=True)
     else:
         turns, names = read_script(script, cast, context_name)
         eos_per_line = loaded.config.data.mode != "stream"

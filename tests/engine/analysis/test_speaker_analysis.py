@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.analysis import speaker_posterior
 from engine.analysis.speaker_evaluation import evaluate_by_speaker
-from engine.analysis.speaker_posterior import MODEL_WEIGHT, MODEL_WEIGHT_WITH_TEXT, SpeakerPosterior
+from engine.analysis.speaker_posterior import MODEL_WEIGHT, MODEL_WEIGHT_WITH_TEXT, PRIOR_WEIGHT, SpeakerPosterior
 from engine.analysis.written_speakers import guess_written_speaker, read_script
 from engine.config import ModelConfig
 from engine.data.script_form import Turn, encode_speaker, encode_turns
@@ -89,11 +89,13 @@ WORDS = st.lists(st.sampled_from([*TREES, "unknown"]), max_size=6)
 by_model = pytest.mark.parametrize("model", MODELS, ids=["lstm", "kneser-ney and text"])
 
 
-def brute_force(model, context, text, *, expect_context=True, is_complete=False):
+def brute_force(model, context, text, *, is_complete=False):
     """Return the posterior by scoring the whole dialogue once for each speaker."""
     before = encode_turns(TOKENIZER, context)
-    prior = dict.fromkeys(CAST, 1.0)
-    if expect_context:
+    counts = Counter(line.speaker for scene in spoken(TRAIN_SCENES) for line in scene)
+    prior = {name: (counts[index] + 1) ** PRIOR_WEIGHT for index, name in enumerate(CAST)}
+    prior = {name: value / sum(prior.values()) for name, value in prior.items()}
+    if context:
         prior = {speaker.name: speaker.prob for speaker in next_speaker_probs(model, prefill(model, before))}
     words = f" {text}" if text else ""
     ids = TOKENIZER.encode(f"{words}\n" if is_complete else words).tolist()
@@ -112,19 +114,17 @@ def brute_force(model, context, text, *, expect_context=True, is_complete=False)
 
 
 @by_model
-@pytest.mark.parametrize("expect_context", [True, False])
+@pytest.mark.parametrize("context", [CONTEXT, ()], ids=["scene", "unknown scene"])
 @settings(max_examples=8, deadline=None)
 @given(words=WORDS, is_complete=st.booleans())
-def test_posteriors_follow_from_bayes_rule(model, expect_context, words, is_complete):
-    posterior = SpeakerPosterior(model, read_turns(model, CONTEXT), expect_context=expect_context)
+def test_posteriors_follow_from_bayes_rule(model, context, words, is_complete):
+    posterior = SpeakerPosterior(model, read_turns(model, context) if context else None)
     guess = posterior.update("  ".join(words), is_complete=is_complete)
-    assert guess.prior == pytest.approx(brute_force(model, CONTEXT, "", expect_context=expect_context), rel=1e-4)
+    assert guess.prior == pytest.approx(brute_force(model, context, ""), rel=1e-4)
     assert [evidence.word for evidence in guess.words] == words
     for number, evidence in enumerate(guess.words, start=1):
         is_ended = is_complete and number == len(words)
-        expected = brute_force(
-            model, CONTEXT, " ".join(words[:number]), expect_context=expect_context, is_complete=is_ended
-        )
+        expected = brute_force(model, context, " ".join(words[:number]), is_complete=is_ended)
         assert evidence.posterior == pytest.approx(expected, rel=5e-3)  # <eos> ends a line too
     assert guess.posterior.tolist() == (guess.words[-1].posterior if words else guess.prior).tolist()
 
@@ -176,7 +176,7 @@ def test_gains_and_explanations_are_changes_of_the_log_odds(model):
 def test_tokens_inside_a_word_belong_to_the_word():
     tokenizer = CharacterTokenizer([])
     model = DialogueModel(random_lstm(ModelConfig(embedding_size=5, hidden_size=5), tokenizer), CAST)
-    guess = SpeakerPosterior(model, expect_context=False, model_weight=1.0).update("ab ca. b")
+    guess = SpeakerPosterior(model, model_weight=1.0).update("ab ca. b")
     assert [evidence.word for evidence in guess.words] == ["ab", "ca.", "b"]
     for evidence, text in zip(guess.words, ("ab", "ab ca.", "ab ca. b"), strict=True):
         scores = [

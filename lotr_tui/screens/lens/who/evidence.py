@@ -58,7 +58,7 @@ class LineEvidence:
         if self.pair is not None:
             return self._describe_pair(self.pair)
         num_lines = len(self.line.context)
-        prior = f"after {plural(num_lines, 'line')}" if num_lines else "uniform prior"
+        prior = f"after {plural(num_lines, 'line')}" if num_lines else "prior: frequencies"
         return [*self._describe_leader(self.guess.ranking()), [(prior, MUTED)]]
 
     def _describe_leader(self, ranking: Sequence[SpeakerProb]) -> list[Metric]:

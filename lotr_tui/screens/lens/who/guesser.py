@@ -90,7 +90,7 @@ class SpeakerGuesser:
             self._posterior = None  # an error leaves no posterior of another context
             self._state = read_turns(self._model, line.context[start:], state) if line.context else None
             self._context = line.context
-            self._posterior = SpeakerPosterior(self._model, self._state, expect_context=bool(line.context))
+            self._posterior = SpeakerPosterior(self._model, self._state)
         self._words = words
         is_complete = line.is_complete and len(words) == len(line.text.split())
         return self._posterior.update(" ".join(words), is_complete=is_complete)

@@ -51,8 +51,7 @@ def bar_probs(screen):
 
 
 def guess_of(text, model=None, state=None):
-    posterior = SpeakerPosterior(model or dialogue_model(), state) if state else None
-    return (posterior or SpeakerPosterior(dialogue_model(), expect_context=False)).update(text)
+    return SpeakerPosterior(model or dialogue_model(), state).update(text)
 
 
 async def test_bars_are_the_posterior_while_a_line_is_typed_and_after_the_word_at_the_cursor(make_host):

@@ -93,7 +93,7 @@ def test_bits_of_a_pair_do_not_depend_on_the_others():
 
 
 def test_a_line_without_words_or_evidence():
-    assert summary_text(LineEvidence(UnknownLine(), make_guess([]), None)) == "type a line below | uniform prior"
+    assert summary_text(LineEvidence(UnknownLine(), make_guess([]), None)) == "type a line below | prior: frequencies"
     even = LineEvidence(UnknownLine("w0"), make_guess([[0.0] * 5]), None)
     assert "no word gives a speaker away" in summary_text(even)
     assert even.giveaway is None
