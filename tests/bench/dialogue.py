@@ -1,65 +1,169 @@
-"""The group that measures what a dialogue model makes of speakers and scenes."""
+"""The group that measures what a dialogue model makes of speakers and scenes, on the held-out scenes of a split.
 
+The context of a line is its scene before it. All figures but the bits count the places where the best guess is right.
+"""
+
+import random
 from collections import Counter
 
 import numpy as np
 
 from engine.analysis.speaker_posterior import SpeakerPosterior
-from engine.data.script_form import Turn, encode_turn, iter_scenes
-from engine.data.speakers import SOMEONE
+from engine.data.script_form import Turn, encode_speaker, encode_turn, iter_scenes
 from engine.generation.best_of import stream_answers
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import begin_turn, next_speaker_probs
+from engine.models.base import predict_tokens
 from engine.runs.combine import load_run_dataset
 from engine.runs.loading import load_model_by_name
-from tests.bench import dialogue_measures as measures
 from tests.bench.measuring import Figure, Skip
 
-NUM_ANSWERS = 8
+MIN_LINES, MIN_WORDS = 20, 4
+"""Lines in the corpus of a speaker who is to be recognized, and words of such a line."""
+NUM_RANDOM_CONTEXTS, NUM_CANDIDATES, NUM_ANSWERS = 3, 10, 8
+MIN_SPEAKER_PROB = 0.02
+"""Probability below which a speaker who may say a line is left out of the sum over all speakers."""
 
 
 def measure_dialogue(options, max_hidden=100, max_shown=250, num_prompts=100):
-    """Bits, speakers and next lines of a dialogue run on held-out scenes (--run; --split)."""
+    """Bits, speakers and next lines of dialogue runs on held-out scenes (--run; --split)."""
     if not options.run:
         raise Skip("name a dialogue run with --run")
-    run = load_model_by_name(options.run[0])
-    dataset, model = load_run_dataset(run), run.model
-    counts = Counter(line.speaker for line in dataset.corpus.lines)
-    names = [name for name, count in counts.most_common() if count >= 20 and name in run.cast]
-    scenes = list(iter_scenes(getattr(dataset.splits, options.split)))
-    reader = measures.ContextReader(model, scenes)
-    anonymous = [[Turn(SOMEONE, turn.text) for turn in scene] for scene in scenes]
-    readers = {"with speakers": reader, "every speaker someone": measures.ContextReader(model, anonymous)}
-    for name, each in readers.items():
-        columns = measures.bits_by_context(each, num_random=3 if each is reader else 1)
-        characters = columns.pop("characters")
-        for context, bits in columns.items():
-            yield Figure(f"{name}, {context} context", "bits/char", (bits.sum() / characters.sum(),))
-        gains = columns["random"] - columns["true"]
-        chosen = np.random.default_rng(0).integers(0, len(gains), (2000, len(gains)))
-        error = (gains[chosen].sum(axis=1) / characters[chosen].sum(axis=1)).std()
-        name = f"{name}, gain of the true context over a random one, ± {error:.3f}"
-        yield Figure(name, "bits/char", (gains.sum() / characters.sum(),))
+    for name in options.run:
+        run = load_model_by_name(name)
+        dataset = load_run_dataset(run)
+        counts = Counter(line.speaker for line in dataset.corpus.lines)
+        names = [name for name, count in counts.most_common() if count >= MIN_LINES and name in run.cast]
+        scenes = Scenes(run.model, list(iter_scenes(getattr(dataset.splits, options.split))))
+        prefix = f"{name}: " if len(options.run) > 1 else ""
+        for title, unit, value in [
+            *bits_by_context(scenes),
+            *who_says_this(scenes, names),
+            next_speaker(scenes, names),
+            *next_line(scenes, "hidden", max_hidden),
+            *next_line(scenes, "shown", max_shown),
+            shared_beginnings(run, dataset, num_prompts),
+        ]:
+            yield Figure(prefix + title, unit, (value,))
 
-    def score(context, text, *, expect_context):
-        posterior = SpeakerPosterior(model, context, expect_context=expect_context)
-        return np.log(posterior.update(text, is_complete=True).posterior)
 
-    for with_context in (False, True):
-        accuracy = measures.identification_accuracy(reader, names, score, with_context=with_context)
-        yield Figure(f"who says this, {'with' if with_context else 'without'} the scene", "", (accuracy,))
-    yield Figure("next speaker", "", (measures.next_speaker_accuracy(reader, names),))
-    for shown, places in ((False, max_hidden), (True, max_shown)):
-        ranks = measures.next_line_accuracy(reader, speakers_shown=shown, max_places=places)
-        name = f"true next line among ten, speakers {'shown' if shown else 'hidden'}"
-        yield Figure(f"{name}, by log P(line)", "", (ranks.by_likelihood,))
-        yield Figure(f"{name}, by gain", "", (ranks.by_gain,))
+class Scenes:
+    """Scenes, and the states of a model before their lines, each of which is read once."""
+
+    def __init__(self, model, scenes):
+        self.model, self.scenes = model, scenes
+        self.empty = prefill(model, ())
+        self._states = [[self.empty] for _ in scenes]
+
+    def places(self, first=0):
+        """Return the scene and the position of all lines with at least `first` lines before them."""
+        return [(index, number) for index, scene in enumerate(self.scenes) for number in range(first, len(scene))]
+
+    def turn(self, place):
+        return self.scenes[place[0]][place[1]]
+
+    def state(self, place):
+        scene, position = place
+        states = self._states[scene]
+        while len(states) <= position:
+            ids = encode_turn(self.model.tokenizer, self.scenes[scene][len(states) - 1])
+            states.append(prefill(self.model, ids, states[-1]))
+        return states[position]
+
+    def random_state(self, place, rng):
+        """Return the state after equally many lines of another scene, fewer if no other scene is so long."""
+        others = [index for index in range(len(self.scenes)) if index != place[0]]
+        longest = max(min(len(self.scenes[index]), place[1]) for index in others)
+        return self.state((rng.choice([index for index in others if len(self.scenes[index]) >= longest]), longest))
+
+
+def line_log_prob(model, state, turn):
+    """Return log P(text and line end of a turn | speaker, state)."""
+    said = encode_turn(model.tokenizer, turn)[len(encode_speaker(model.tokenizer, turn.speaker)) :]
+    state = begin_turn(model, state, turn.speaker)
+    rows = [state.log_probs[None]]
+    if len(said) > 1:
+        rows.append(predict_tokens(model, state.model_state, said[:-1])[0])
+    return float(np.concatenate(rows)[np.arange(len(said)), list(said)].sum(dtype=np.float64))
+
+
+def bits_by_context(scenes, seed=0):
+    """Bits of all lines after their true, a random and no scene; the first line of a scene has none in all cases."""
+    rng, rows = random.Random(seed), []
+    for place in scenes.places():
+        turn, states = scenes.turn(place), [scenes.empty]
+        if place[1]:
+            states += [scenes.state(place), *(scenes.random_state(place, rng) for _ in range(NUM_RANDOM_CONTEXTS))]
+        none, *others = (line_log_prob(scenes.model, state, turn) / -np.log(2) for state in states)
+        rows.append((others[0] if others else none, np.mean(others[1:] or none), none, len(turn.text) + 1))
+    true, randoms, none, characters = np.array(rows).T
+    for name, bits in (("the true", true), ("a random", randoms), ("no", none)):
+        yield f"bits of utterances after {name} scene", "bits/char", bits.sum() / characters.sum()
+    gains, chosen = randoms - true, np.random.default_rng(0).integers(0, len(true), (2000, len(true)))
+    error = (gains[chosen].sum(axis=1) / characters[chosen].sum(axis=1)).std()
+    yield f"gain of the true scene over a random one, ± {error:.3f}", "bits/char", gains.sum() / characters.sum()
+
+
+def who_says_this(scenes, names):
+    indices = [scenes.model.cast.index(name) for name in names]
+    places = [place for place in scenes.places() if len(scenes.turn(place).text.split()) >= MIN_WORDS]
+    for title in ("without", "with"):
+        hits = []
+        for place in places:
+            turn = scenes.turn(place)
+            if turn.speaker in names:
+                posterior = SpeakerPosterior(scenes.model, scenes.state(place) if title == "with" else None)
+                probs = posterior.update(turn.text, is_complete=True).posterior[indices]
+                hits.append(names[probs.argmax()] == turn.speaker)
+        yield f"who says this, {title} the scene", "", float(np.mean(hits))
+
+
+def next_speaker(scenes, names):
+    places = [place for place in scenes.places(1) if scenes.turn(place).speaker in names]
+    best = [next_speaker_probs(scenes.model, scenes.state(place), names)[0].name for place in places]
+    hits = [name == scenes.turn(place).speaker for name, place in zip(best, places, strict=True)]
+    return "next speaker", "", float(np.mean(hits))
+
+
+def next_line(scenes, speakers, max_places, seed=0):
+    """The true next line among lines of other scenes; hidden speakers are summed over, shown ones have to be next."""
+    rng, hits, chosen = random.Random(seed), np.zeros(2), scenes.places(1)
+    rng.shuffle(chosen)
+    for place in chosen[:max_places]:
+        others = [other for other in scenes.places() if other[0] != place[0]]
+        turns = [scenes.turn(each) for each in (place, *rng.sample(others, NUM_CANDIDATES - 1))]
+        after, alone = (
+            np.array([turn_log_prob(scenes.model, state, turn, speakers) for turn in turns])
+            for state in (scenes.state(place), scenes.empty)
+        )
+        hits += [after.argmax() == 0, (after - alone).argmax() == 0]
+    for score, value in zip(("log P(line)", "log P(line, scene) - log P(line)"), hits, strict=True):
+        title = f"true next line among {NUM_CANDIDATES}, speakers {speakers}, by {score}"
+        yield title, "", value / min(len(chosen), max_places)
+
+
+def turn_log_prob(model, state, turn, speakers):
+    probs = {speaker.name: speaker.prob for speaker in next_speaker_probs(model, state)}
+    shown = {turn.speaker: probs.get(turn.speaker, probs[model.cast[-1]])}
+    likely = {name: prob for name, prob in probs.items() if prob >= MIN_SPEAKER_PROB}
+    return np.logaddexp.reduce(
+        [
+            np.log(prob) + line_log_prob(model, state, Turn(name, turn.text))
+            for name, prob in (shown if speakers == "shown" else likely).items()
+        ]
+    )
+
+
+def shared_beginnings(run, dataset, num_prompts):
+    """Answers of Gandalf to held-out lines of a stranger, with one seed, whose first six words another one shares."""
     speaker = "GANDALF" if "GANDALF" in run.cast else run.cast[0]
     settings, starts = SamplerSettings(temperature=0.7, min_p=0.05, max_tokens=40), Counter()
     lines = [line.text for line in [*dataset.splits.valid, *dataset.splits.test] if line.text][:num_prompts]
     for line in lines:
-        ids = encode_turn(model.tokenizer, Turn("STRANGER", line))
-        *_, answers = stream_answers(model, prefill(model, ids), speaker, settings, 1, NUM_ANSWERS, history=ids)
+        ids = encode_turn(run.model.tokenizer, Turn("STRANGER", line))
+        state = prefill(run.model, ids)
+        *_, answers = stream_answers(run.model, state, speaker, settings, 1, NUM_ANSWERS, history=ids)
         starts[tuple(answers[0].text.lower().split()[:6])] += 1
     shared = sum(count for count in starts.values() if count > 1)
-    yield Figure(f"of {len(lines)} answers of {speaker}, those that share their first six words", "", (shared,))
+    return f"of {len(lines)} answers of {speaker}, those that share their first six words", "", shared
