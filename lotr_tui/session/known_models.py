@@ -1,10 +1,10 @@
-"""Names of the models by others that are offered: models used last, and models in the local cache of Hugging Face."""
+"""Names of the models by others that are offered: used last, fetched, and in the local cache of Hugging Face."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.models.pretrained.names import HF_PREFIX
+from engine.models.pretrained.names import HF_PREFIX, SMOLLM2, is_base_stored
 from lotr_tui.session.settings import MAX_RECENT_MODELS
 
 MAX_CACHED_MODELS = 50
@@ -17,8 +17,9 @@ def add_recent_model(name: str, recent: Sequence[str]) -> tuple[str, ...]:
 
 
 def known_model_names(recent: Sequence[str]) -> list[str]:
-    """Return the names of the models used last, then the sorted names of the other models in the local cache."""
-    return list(dict.fromkeys([*recent, *cached_model_names(hub_cache())]))
+    """Return the names of the models used last, SmolLM2 if it was fetched, then the sorted names in the local cache."""
+    fetched = [SMOLLM2] if is_base_stored(SMOLLM2) else []
+    return list(dict.fromkeys([*recent, *fetched, *cached_model_names(hub_cache())]))
 
 
 def hub_cache() -> Path:

@@ -21,7 +21,7 @@ SIZE = (80, 24)
 
 def settings_file(folder, **values):
     path = folder / "settings.json"
-    path.write_text(json.dumps({"version": 2, **values}))
+    path.write_text(json.dumps({"version": 4, **values}))
     return path
 
 
@@ -156,9 +156,9 @@ async def test_theme_option_is_not_saved_and_changes_of_settings_are_written_tog
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"version": 2, "theme": "mordor"}', "unknown theme 'mordor' in "),
+        ('{"version": 4, "theme": "mordor"}', "unknown theme 'mordor' in "),
         (
-            '{"version": 2, "keymap": {"session.ladder": "ctrl+e"}}',
+            '{"version": 4, "keymap": {"session.ladder": "ctrl+e"}}',
             "key ctrl+e is bound to session.ladder and session.lens",
         ),
     ],

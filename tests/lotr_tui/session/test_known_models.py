@@ -1,5 +1,6 @@
 """Names of models by others that are offered."""
 
+from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
 from lotr_tui.session.known_models import add_recent_model, cached_model_names, hub_cache, known_model_names
 from lotr_tui.session.settings import MAX_RECENT_MODELS, Settings
 
@@ -22,6 +23,10 @@ def test_models_with_safetensors_are_listed(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert hub_cache() == tmp_path
     assert known_model_names(["gguf:a.gguf", "hf:gpt2"]) == ["gguf:a.gguf", "hf:gpt2", "hf:owner/small-model"]
+    monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path))
+    base_folder(SMOLLM2).mkdir(parents=True)
+    (base_folder(SMOLLM2) / BASE_FILE).touch()
+    assert known_model_names([])[:2] == ["smollm2", "hf:gpt2"]
 
 
 def test_model_used_last_comes_first():
