@@ -50,32 +50,32 @@ class RotaryEmbedding:
         pairs *= rotations
 
 
-def attend_one(queries: Float32Array, layer: int, segments: Segments) -> Float32Array:
+def attend_one(queries: Float32Array, layer: int, segments: Segments, sums: Float32Array | None) -> Float32Array:
     """Return the attention output `[width]` of one token to all rows of a text.
 
     Args:
-        queries: Queries `[key heads, queries per key head, head size]` of the token.
+        queries: Queries `[key heads, queries per key head, head size, 1]` of the token.
         layer: Index of the layer.
         segments: Rows of the text.
+        sums: Array `[heads]` that receives the sums of the exponentials of the scores. The caller has to check that
+            they are neither too large nor too small for single precision. Without it, the largest score is first
+            subtracted from all, which prevents both but takes longer.
     """
+    num_kv_heads, group, size, _ = queries.shape
     # One product per query: BLAS multiplies a matrix by a vector faster than by the few queries of a key head.
-    columns = queries[..., None]
-    if len(segments) == 1:
-        buffer, length = segments[0]
-        keys, values = buffer.layers[layer]
-        weights = np.matmul(keys[:, None, :length], columns)[..., 0]
-        totals = _exponentiate(weights)
-        output: Float32Array = np.matmul(weights[..., None, :], values[:, None, :length])[..., 0, :]
-    else:
-        parts = [np.matmul(buffer.layers[layer][0][:, None, :length], columns) for buffer, length in segments]
-        weights = np.concatenate(parts, axis=2)[..., 0]
-        totals = _exponentiate(weights)
-        output, start = np.zeros(queries.shape, np.float32), 0
-        for buffer, length in segments:
-            part, values = weights[..., None, start : start + length], buffer.layers[layer][1][:, None, :length]
-            output += np.matmul(part, values)[..., 0, :]
-            start += length
-    output /= totals
+    parts = [np.matmul(buffer.layers[layer][0][:, None, :length], queries) for buffer, length in segments]
+    scores = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+    weights = scores.reshape(num_kv_heads * group, -1)
+    if sums is None:
+        weights -= np.maximum.reduce(weights, axis=1, keepdims=True)
+    np.exp(weights, out=weights)
+    sums = np.add.reduce(weights, axis=1, out=sums)
+    weights, start, parts = weights.reshape(num_kv_heads, group, 1, -1), 0, []
+    for buffer, length in segments:
+        parts.append(np.matmul(weights[..., start : start + length], buffer.layers[layer][1][:, None, :length]))
+        start += length
+    output: Float32Array = (parts[0] if len(parts) == 1 else np.add.reduce(parts)).reshape(num_kv_heads * group, size)
+    output /= sums[:, None]
     return output.reshape(-1)
 
 

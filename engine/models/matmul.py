@@ -1,12 +1,13 @@
 """Products of one large matrix with a few vectors, which take most of the time of inference."""
 
+import threading
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.arrays import Float32Array, Int64Array
+from engine.data.arrays import Float32Array
 from engine.errors import InvalidInputError
 from engine.storage.quantization import MAX_INT8, MIN_PEAK, Int8Rows, quantize_rows
 from engine.storage.tensor_file import StoredTensor
@@ -94,15 +95,23 @@ class Float32Matrix:
         return strips
 
 
-class _ExactInputs(NamedTuple):
-    """Inputs of a matrix that are multiplied in single precision."""
+class _ExactInput(NamedTuple):
+    """An input of a matrix that is multiplied in single precision."""
 
-    inputs: Int64Array
-    """Their indices."""
-    columns: Float32Array
-    """Their columns of the matrix, `[inputs, outputs]`."""
-    others: Float32Array
-    """0 for these and 1 for all other inputs of the matrix."""
+    number: int
+    column: Float32Array
+    """Its column of the matrix, `[outputs]`."""
+
+
+class _Scratch(threading.local):
+    """Memory of each thread for integer products of one vector, which only exist within one call."""
+
+    def __init__(self) -> None:
+        self.sums: dict[int, tuple[Any, npt.NDArray[np.int32]]] = {}
+        """By number of outputs: `[1, outputs]` as numkong writes it, and `[outputs]`, the same, as numpy reads it."""
+
+
+_SCRATCH = _Scratch()
 
 
 class Int8Matrix:
@@ -122,31 +131,26 @@ class Int8Matrix:
             import numkong
         except ImportError as error:
             raise InvalidInputError("weights in int8 need numkong, which is missing; pip install numkong") from error
-        self._in_features = rows.values.shape[1]
-        self._scales = rows.scales
+        self._numkong: Any = numkong
+        self._out_features, self._in_features = rows.values.shape
+        self._scales = rows.scales.copy()
         self._packed = numkong.dots_pack(rows.values)
-        self._exact: _ExactInputs | None = None
-        self._packed_matmul: Any = numkong.dots_packed
-        self._minmax: Any = numkong.minmax
-        self._scale: Any = numkong.scale
-        self._astype: Any = numkong.astype
-        self._fma: Any = numkong.fma
+        self._exact: tuple[_ExactInput, _ExactInput] | None = None
 
     @property
     def memory(self) -> tuple[int, int]:
         """Address and size of the block of memory that products read: it is a part of its Python object."""
         return id(self._packed), self._packed.nbytes
 
-    def multiply_exactly(self, inputs: Int64Array) -> None:
-        """Multiply some inputs in single precision, because the others are rounded more finely without them.
+    def multiply_exactly(self, first: int, second: int) -> None:
+        """Multiply two inputs in single precision, because the others are rounded more finely without them.
 
         This is the method of Dettmers et al. 2022 (LLM.int8, arXiv 2208.07339) for inputs that are often the largest.
         """
-        units = np.zeros((len(inputs), self._in_features), np.int8)
-        units[np.arange(len(inputs)), inputs] = 1
-        others = np.ones(self._in_features, np.float32)
-        others[inputs] = 0
-        self._exact = _ExactInputs(inputs, np.asarray(self._sums(units) * self._scales, np.float32), others)
+        units = np.zeros((2, self._in_features), np.int8)
+        units[[0, 1], [first, second]] = 1
+        columns = (self._sums(units) * self._scales).astype(np.float32)
+        self._exact = _ExactInput(first, columns[0]), _ExactInput(second, columns[1])
 
     def matmul(self, vectors: Float32Array) -> Float32Array:
         """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
@@ -156,33 +160,45 @@ class Int8Matrix:
         if self._exact is None:
             products = self.matmul_rows(quantize_rows(rows))
         else:
-            products = self.matmul_rows(quantize_rows(rows * self._exact.others))
-            products += rows[:, self._exact.inputs] @ self._exact.columns
-        return products.reshape(*vectors.shape[:-1], -1)
+            others = rows.copy()
+            others[:, [each.number for each in self._exact]] = 0
+            products = self.matmul_rows(quantize_rows(others))
+            for number, column in self._exact:
+                products += rows[:, number, None] * column
+        return products.reshape(*vectors.shape[:-1], self._out_features)
 
     def matmul_vector(
         self, vector: Float32Array, factor: float = 1.0, plus: Float32Array | None = None
     ) -> Float32Array:
         """Return the product `[outputs]` with one vector `[inputs]`, multiplied by `factor`, plus `plus`.
 
-        It is that of `matmul` with fewer operations, whose overhead is much of the time.
+        It is that of `matmul` with the fewest operations, whose overhead is much of the time.
         """
-        plus_factor = 1.0
+        numkong, added = self._numkong, plus
         if self._exact is not None:
-            inputs, columns, others = self._exact
-            exact = vector[inputs].dot(columns)
-            vector = vector * others
-            if plus is None:
-                plus, plus_factor = exact, factor
-            else:
-                plus = plus + exact * np.float32(factor)
-        lowest, _, highest, _ = self._minmax(vector) or (0.0, 0, 0.0, 0)  # None: all numbers are NaN
+            (first, first_column), (second, second_column) = self._exact
+            others = vector.copy()
+            others[first] = others[second] = 0
+            added = numkong.blend(
+                first_column, second_column, alpha=vector.item(first) * factor, beta=vector.item(second) * factor
+            )
+            vector = others
+        lowest, _, highest, _ = numkong.minmax(vector) or (0.0, 0, 0.0, 0)  # None: all numbers are NaN
         peak = max(highest, -lowest, _MIN_PEAK)
-        values = self._astype(self._scale(vector, alpha=MAX_INT8 / peak), "int8").reshape(1, self._in_features)
-        sums = np.asarray(self._packed_matmul(values, self._packed))[0].astype(np.float32)
-        if plus is None:
-            plus, plus_factor = sums, 0.0
-        return np.asarray(self._fma(sums, self._scales, plus, alpha=peak * _STEP * factor, beta=plus_factor))
+        values = numkong.astype(numkong.scale(vector, alpha=MAX_INT8 / peak), "int8").reshape(1, self._in_features)
+        scratch = _SCRATCH.sums.get(self._out_features)
+        if scratch is None:
+            tensor = numkong.zeros((1, self._out_features), dtype="int32")
+            scratch = _SCRATCH.sums[self._out_features] = tensor, np.asarray(tensor)[0]
+        tensor, integers = scratch
+        numkong.dots_packed(values, self._packed, out=tensor)
+        sums, scale = integers.astype(np.float32), peak * _STEP * factor
+        if added is None:
+            return np.asarray(numkong.fma(sums, self._scales, sums, alpha=scale, beta=0.0))
+        product = np.asarray(numkong.fma(sums, self._scales, added, alpha=scale, beta=1.0))
+        if self._exact is not None and plus is not None:
+            product += plus
+        return product
 
     def matmul_rows(self, vectors: Int8Rows) -> Float32Array:
         """Return the products `[rows, outputs]` with vectors `[rows, inputs]` that are in 8 bits already."""
@@ -198,7 +214,7 @@ class Int8Matrix:
 
     def _sums(self, values: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
         """Return the integer products `[rows, outputs]` with integers `[rows, inputs]`."""
-        return np.asarray(self._packed_matmul(values, self._packed))
+        return np.asarray(self._numkong.dots_packed(values, self._packed))
 
 
 def make_matrix(tensor: StoredTensor, *, quantize: bool = False, by_columns: bool = False) -> Matrix:

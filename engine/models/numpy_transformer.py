@@ -16,7 +16,7 @@ from engine.models.attention import AttentionRecord
 from engine.models.base import EXCLUDED_LOG_PROB, LogProbs
 from engine.models.key_value_cache import CacheShape, Segments, extend_segments, segment_tokens
 from engine.models.numpy_decoder import NumpyDecoder, normalize_logits
-from engine.models.transformer_layers import TransformerLayers
+from engine.models.transformer_layers import MAX_SUM, MIN_SUM, TransformerLayers
 from engine.models.transformer_layout import (
     check_transformer_config,
     head_size,
@@ -145,9 +145,13 @@ class NumpyTransformer(NumpyDecoder):
             token = self.tokenizer.start_id
         segments = extend_segments(state.segments, position, (token,), self._shape)
         hidden = self._layers.read_token(token, position, segments)
-        log_probs = self._output.matmul(hidden)
-        log_probs -= np.maximum.reduce(log_probs)
-        log_probs -= math.log(np.add.reduce(np.exp(log_probs)))
+        log_probs = self._output.matmul_vector(hidden)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.add.reduce(np.exp(log_probs))
+        if not MIN_SUM < total < MAX_SUM:
+            log_probs -= np.maximum.reduce(log_probs)
+            total = np.add.reduce(np.exp(log_probs))
+        log_probs -= math.log(total)
         if len(self._end_ids) > 1:
             self._merge_ends(log_probs[None])
         return log_probs, TransformerState(segments, position + 1, state.has_slid, hidden)

@@ -16,7 +16,7 @@ from engine.models.causal_attention import (
     attend_windows,
 )
 from engine.models.key_value_cache import Segments
-from engine.models.matmul import Int8Matrix, Matrix
+from engine.models.matmul import Int8Matrix
 from engine.models.transformer_layout import head_size, num_kv_heads
 from engine.models.transformer_weights import TransformerWeights
 from engine.storage.quantization import Int8Rows
@@ -27,8 +27,8 @@ values, to the attention output `[rows, query units]`."""
 
 SAMPLE_TOKENS, SAMPLE_STRIDE = 16, 7919
 """Number of tokens of the text that shows which units are large, and the distance of their numbers."""
-NUM_EXACT = 4
-"""Units of a vector that are multiplied in single precision."""
+MIN_SUM, MAX_SUM = 1e-30, 1e30
+"""Range of the sums of exponentials that single precision represents well."""
 _ONE = np.array(1, np.float32)
 """An array, which numpy adds faster than a number."""
 
@@ -45,49 +45,61 @@ class TransformerLayers:
         self._multiply_large_inputs_exactly()
 
     def _multiply_large_inputs_exactly(self) -> None:
-        """Find the few units that are large in most vectors between layers, and spare them the rounding to 8 bits.
+        """Find the two units that are the largest of the vectors between layers, and spare them the rounding to 8 bits.
 
-        Large Transformers have such units (Dettmers et al. 2022, arXiv 2208.07339); any text shows which.
+        Large Transformers have few such units (Dettmers et al. 2022, arXiv 2208.07339); any text shows which.
         """
-        if not any(isinstance(layer.qkv, Int8Matrix) for layer in self._layers):
+        if not isinstance(self._weights.output, Int8Matrix):
             return
         embedding = self._weights.embedding
         num_tokens = len(embedding.scales if isinstance(embedding, Int8Rows) else embedding)
-        tokens = (np.arange(SAMPLE_TOKENS) * SAMPLE_STRIDE % num_tokens).astype(np.int32)
-        _, outputs = self.record(tokens)
-        for layer, inputs in zip(self._layers, outputs, strict=False):
-            self._spare(layer.qkv, _normalize(inputs, layer.attention_norm, self._eps))
-            self._spare(layer.gate_up, _normalize(inputs, layer.feed_forward_norm, self._eps))
-        self._spare(self._weights.output, self.normalize(outputs[-1]))
-
-    @staticmethod
-    def _spare(matrix: Matrix, vectors: Float32Array) -> None:
-        if isinstance(matrix, Int8Matrix):
-            shares = np.square(vectors) / np.square(vectors).mean(axis=1, keepdims=True)
-            matrix.multiply_exactly(np.argsort(shares.mean(axis=0))[-NUM_EXACT:])
+        _, outputs = self.record((np.arange(SAMPLE_TOKENS) * SAMPLE_STRIDE % num_tokens).astype(np.int32))
+        inputs = [
+            *((layer.qkv, layer.attention_norm, rows) for layer, rows in zip(self._layers, outputs, strict=False)),
+            *(
+                (layer.gate_up, layer.feed_forward_norm, rows)
+                for layer, rows in zip(self._layers, outputs, strict=False)
+            ),
+            (self._weights.output, self._weights.final_norm, outputs[-1]),
+        ]
+        for matrix, norm, rows in inputs:
+            if isinstance(matrix, Int8Matrix):
+                vectors = _normalize(rows, norm, self._eps)
+                shares = np.square(vectors) / np.square(vectors).sum(axis=1, keepdims=True)
+                matrix.multiply_exactly(*np.argsort(shares.sum(axis=0))[-2:].tolist())
 
     def read_token(self, token: int, position: int, segments: Segments) -> Float32Array:
         """Write the keys and values of one token to the last row of `segments`, and return its vector `[width]`.
 
         The result equals `read_batch` for one text, with fewer operations: their overhead is much of the time.
         """
-        num_heads, num_rotated, size = self._num_heads, self._num_heads + self._num_kv_heads, self._head_size
-        query_shape, row_shape = (self._num_kv_heads, self._group, size), (2, self._num_kv_heads, size)
-        rotations = self._rotary.rotations(position)
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            sums = np.empty((len(self._layers), self._num_heads), np.float32)
+            vector = self._read_token(token, position, segments, sums)
+            if not MIN_SUM < sums.min() <= sums.max() < MAX_SUM:  # NaN fails the comparison
+                vector = self._read_token(token, position, segments, None)
+            vector *= self._weights.final_norm * np.float32(self._norm_factor(vector))
+        return vector
+
+    def _read_token(self, token: int, position: int, segments: Segments, sums: Float32Array | None) -> Float32Array:
+        """Return the vector `[width]` before the last norm; see `attend_one` for `sums` `[layers, heads]`."""
+        num_units, size = self._num_heads * self._head_size, self._head_size
+        num_rotated = num_units + self._num_kv_heads * size
+        query_shape, row_shape = (self._num_kv_heads, self._group, size, 1), (2, self._num_kv_heads, size)
+        rotations = self._rotary.rotations(position).reshape(-1)
         buffer, length = segments[-1]
         row = length - 1
         vector = self._embed(token)
         for index, layer in enumerate(self._layers):
             # A norm divides by a number, which is left to the product.
             qkv = layer.qkv.matmul_vector(vector * layer.attention_norm, self._norm_factor(vector), layer.qkv_bias)
-            heads = qkv.reshape(-1, size)
-            self._rotary.rotate(heads[:num_rotated], rotations)
-            buffer.layers[index][:, :, row] = heads[num_heads:].reshape(row_shape)
-            attended = attend_one(heads[:num_heads].reshape(query_shape), index, segments)
+            self._rotary.rotate(qkv[:num_rotated], rotations)
+            buffer.layers[index][:, :, row] = qkv[num_units:].reshape(row_shape)
+            queries = qkv[:num_units].reshape(query_shape)
+            attended = attend_one(queries, index, segments, None if sums is None else sums[index])
             vector = layer.output.matmul_vector(attended, plus=vector)
             gate_up = layer.gate_up.matmul_vector(vector * layer.feed_forward_norm, self._norm_factor(vector))
             vector = layer.down.matmul_vector(_swiglu(gate_up), plus=vector)
-        vector *= self._weights.final_norm * np.float32(self._norm_factor(vector))
         return vector
 
     def _norm_factor(self, vector: Float32Array) -> float:
