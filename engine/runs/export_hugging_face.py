@@ -7,9 +7,8 @@ from typing import Any
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.data.speakers import display_name
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, Tokenizer
-from engine.errors import RunError
+from engine.models.pretrained.base import VOCABULARY_TENSORS
 from engine.models.transformer_layout import (
     LLAMA3_HIGH_FACTOR,
     LLAMA3_LOW_FACTOR,
@@ -18,8 +17,9 @@ from engine.models.transformer_layout import (
     num_kv_heads,
 )
 from engine.runs.adapter_files import read_reference
-from engine.runs.directory import CONFIG_FILE, MODEL_FILE, read_config
-from engine.runs.loading import LoadedModel, load_model
+from engine.runs.directory import CONFIG_FILE, MODEL_FILE
+from engine.runs.export import STRANGER, answering_name, export_vocabulary, load_transformer, script_chat_template
+from engine.runs.loading import LoadedModel
 from engine.runs.new_folder import check_is_new, create_folder
 
 GENERATION_CONFIG_FILE = "generation_config.json"
@@ -44,16 +44,9 @@ def export_hugging_face(run_dir: Path, folder: Path) -> None:
         ConfigError: If the configuration is damaged.
     """
     check_is_new(folder)
-    architecture = read_config(run_dir).model.architecture
-    if architecture != "transformer":
-        raise RunError(
-            f"run {run_dir.name!r} has architecture={architecture}, which transformers does not have; "
-            "--hf exports runs with architecture=transformer, such as those of `lotr-tui train --preset gpt-tiny`"
-        )
-    loaded = load_model(run_dir, int8_adapted=False)
-    tokenizer, weights = loaded.decoder.tokenizer, loaded.decoder.weights
-    parts = loaded.dialogue_parts
-    template = None if parts is None else script_chat_template(display_name(parts.cast[0]))
+    loaded = load_transformer(run_dir, "--hf", "transformers")
+    tokenizer, weights, answering = loaded.decoder.tokenizer, loaded.decoder.weights, answering_name(loaded)
+    template = None if answering is None else script_chat_template(answering)
     contents = hugging_face_files(loaded.config.model, tokenizer, weights, template)
     contents[MODEL_CARD_FILE] = _model_card(loaded, weights).encode()
     with create_folder(folder) as partial:
@@ -61,51 +54,37 @@ def export_hugging_face(run_dir: Path, folder: Path) -> None:
             (partial / name).write_bytes(content)
 
 
-def script_chat_template(answering: str) -> str:
-    """Return the chat template of a model of scripts: a stranger speaks, and `answering`, a displayed name, answers."""
-    name = json.dumps(answering)
-    return (
-        "{% for message in messages %}{% if message['role'] != 'system' %}"
-        f"{{{{ {name} if message['role'] == 'assistant' else 'Stranger' }}}}: {{{{ message['content'] | trim }}}}"
-        "{{ '\\n' }}{% endif %}{% endfor %}"
-        f"{{% if add_generation_prompt %}}{{{{ {name} }}}}:{{% endif %}}"
-    )
-
-
 def hugging_face_files(
     config: ModelConfig, tokenizer: Tokenizer, weights: Mapping[str, Float32Array], chat_template: str | None = None
 ) -> dict[str, bytes]:
     """Return name and content of the files that transformers needs of a Transformer.
 
-    `weights` are the tensors of `transformer_weight_shapes`, which have the names of transformers.
+    Args:
+        config: Configuration of the model.
+        tokenizer: Its tokenizer.
+        weights: The tensors of `transformer_weight_shapes`, which have the names of transformers.
+        chat_template: That of a model of scripts, in which line feeds end replies, too.
     """
     from safetensors.numpy import save
 
-    from engine.data.tokenizers.hugging_face import to_hugging_face
-    from engine.models.pretrained.base import VOCABULARY_TENSORS, vocabulary_rows
-    from engine.models.pretrained.tokenizer import PretrainedTokenizer
-
-    if isinstance(tokenizer, PretrainedTokenizer):
-        rows, specials = vocabulary_rows(tokenizer), tokenizer.specials
-        weights = {name: each[rows] if name in VOCABULARY_TENSORS else each for name, each in weights.items()}
-        start_id, end_ids = specials.start_id, list(specials.end_ids)
-        tokens = {"bos_token": tokenizer.special_texts[start_id], "eos_token": tokenizer.special_texts[specials.end_id]}
-        tokenizer_json = tokenizer.to_json()
-    else:
-        start_id, end_ids = EOS_ID, [EOS_ID]
-        tokens = {"bos_token": EOS, "eos_token": EOS, "pad_token": EOS}
-        tokens |= {} if tokenizer.unk_id is None else {"unk_token": UNK}
-        tokenizer_json = to_hugging_face(tokenizer).to_str(pretty=True)
+    vocabulary = export_vocabulary(tokenizer)
+    weights = {name: each[vocabulary.rows] if name in VOCABULARY_TENSORS else each for name, each in weights.items()}
+    tokens = {"bos_token": vocabulary.start_text, "eos_token": vocabulary.end_text}
+    tokens |= {} if tokenizer.name == "pretrained" else {"pad_token": EOS}
+    tokens |= {} if tokenizer.unk_id is None else {"unk_token": UNK}
+    start_id, end_ids = vocabulary.start_id, list(vocabulary.end_ids)
     end_id = end_ids[0] if len(end_ids) == 1 else end_ids
+    reply_ends = end_id if chat_template is None else [*end_ids, *vocabulary.line_end_ids]
     # A text starts and ends with special tokens, and has no `<unk>`.
     suppressed = {} if tokenizer.unk_id is None else {"suppress_tokens": [tokenizer.unk_id]}
-    generation = {"bos_token_id": start_id, "eos_token_id": end_id, "pad_token_id": end_ids[0], **suppressed}
+    generation = {"bos_token_id": start_id, "eos_token_id": reply_ends, "pad_token_id": end_ids[0], **suppressed}
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.context_size,
         "model_input_names": ["input_ids", "attention_mask"],
         **tokens,
-        "split_special_tokens": True,  # a text that contains the name of a special token is read as a text
+        # A text that contains the name of a special token is read as a text, but a chat template writes such names.
+        "split_special_tokens": chat_template is None,
         "clean_up_tokenization_spaces": False,
         **({} if chat_template is None else {"chat_template": chat_template}),
     }
@@ -114,7 +93,7 @@ def hugging_face_files(
             model_config(config, len(tokenizer)) | {"bos_token_id": start_id, "eos_token_id": end_id}
         ),
         GENERATION_CONFIG_FILE: _to_json(generation),
-        TOKENIZER_FILE: tokenizer_json.encode(),
+        TOKENIZER_FILE: vocabulary.tokenizer_json.encode(),
         TOKENIZER_CONFIG_FILE: _to_json(tokenizer_config),
         MODEL_FILE: save(dict(weights), metadata={"format": "pt"}),
     }
@@ -184,7 +163,15 @@ def _model_card(loaded: LoadedModel, weights: Mapping[str, Float32Array]) -> str
         "transformers does not.",
         *([f"On its validation text it has {quality}."] if quality else []),
     ]
-    return _MODEL_CARD.format(facts="\n".join(f"- {fact}" for fact in facts))
+    usage = _TEXT_USAGE
+    if (answering := answering_name(loaded)) is not None:
+        usage = _SCRIPT_USAGE
+        facts.append(
+            f"In its chat template, {STRANGER} speaks and {answering} answers, one message a line. A system message "
+            "that is a name says who answers instead, and the field `name` of a message who says it."
+        )
+    family = "Qwen2" if model.qkv_bias else "Llama"
+    return _MODEL_CARD.format(family=family, facts="\n".join(f"- {fact}" for fact in facts), usage=usage)
 
 
 def _to_json(content: dict[str, Any]) -> bytes:
@@ -199,7 +186,7 @@ pipeline_tag: text-generation
 
 # A small Transformer, trained with lotr-tui
 
-It has the architecture of Llama and needs no remote code.
+It has the architecture of {family} and needs no remote code.
 
 {facts}
 
@@ -208,7 +195,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
 model = AutoModelForCausalLM.from_pretrained(".")
-prompt = tokenizer("Where is", return_tensors="pt")
-print(tokenizer.decode(model.generate(**prompt, do_sample=True, temperature=0.8, max_new_tokens=30)[0]))
+{usage}
 ```
 """
+_TEXT_USAGE = """\
+prompt = tokenizer("Where is", return_tensors="pt")
+print(tokenizer.decode(model.generate(**prompt, do_sample=True, temperature=0.8, max_new_tokens=30)[0]))"""
+_SCRIPT_USAGE = """\
+messages = [{"role": "user", "content": "Where is the Ring?"}]
+prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+written = model.generate(**prompt, do_sample=True, temperature=0.7, min_p=0.05, max_new_tokens=100)[0]
+print(tokenizer.decode(written[prompt["input_ids"].shape[1] :]))"""

@@ -10,10 +10,10 @@ from engine.errors import RunError
 from engine.storage.files import fsync_path
 
 
-def check_is_new(folder: Path) -> None:
-    """Raise a RunError if `folder` exists."""
-    if folder.exists() or folder.is_symlink():
-        raise RunError(f"{folder} exists, and nothing is overwritten; choose a new folder")
+def check_is_new(path: Path, kind: str = "folder") -> None:
+    """Raise a RunError if `path` exists, which should become a new folder, or another kind of file."""
+    if path.exists() or path.is_symlink():
+        raise RunError(f"{path} exists, and nothing is overwritten; choose a new {kind}")
 
 
 @contextmanager

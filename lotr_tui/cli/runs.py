@@ -18,6 +18,7 @@ runs_cli = make_group(
     "lotr-tui runs compare my-run other-run",
     "lotr-tui runs export my-run --csv tables",
     "lotr-tui runs export my-gpt --hf my-gpt-hf",
+    "lotr-tui runs export bundled --gguf gandalf.gguf --type q8_0",
     "lotr-tui runs export my-run --log wandb",
     "lotr-tui runs import --tensorboard their-logs",
     "lotr-tui runs compact my-run small --precision int8",
@@ -154,8 +155,25 @@ def runs_export(
         typer.Option(
             "--hf",
             metavar="DIR",
-            help="Write a Transformer into a new folder that Hugging Face's transformers loads. AutoTokenizer returns "
-            "an <eos> and then the ids of the run, and AutoModelForCausalLM the same logits.",
+            help="Write a Transformer into a new folder that Hugging Face's transformers loads with the same logits. "
+            "An adapter is merged into its base.",
+        ),
+    ] = None,
+    gguf: Annotated[
+        Path | None,
+        typer.Option(
+            "--gguf",
+            metavar="FILE",
+            help="Write a Transformer into a new file for llama.cpp and Ollama, with a Modelfile beside it if it "
+            "converses.",
+        ),
+    ] = None,
+    gguf_type: Annotated[
+        Literal["f16", "q8_0"] | None,
+        typer.Option(
+            "--type",
+            metavar="f16|q8_0",
+            help="Type of the matrices in FILE: q8_0 is half the size and less exact. Default: f16.",
         ),
     ] = None,
     tracker: Annotated[
@@ -173,9 +191,11 @@ def runs_export(
     from engine.runs.directory import resolve_run
 
     path = resolve_run(run, runs_dir).absolute()
-    folders = [folder for folder in (csv, tensorboard, hugging_face) if folder is not None]
-    if len(folders) + (tracker is not None) != 1:
-        raise InvalidInputError("give one of --csv DIR, --tensorboard DIR, --hf DIR and --log TRACKER")
+    targets = [target for target in (csv, tensorboard, hugging_face, gguf) if target is not None]
+    if len(targets) + (tracker is not None) != 1:
+        raise InvalidInputError("give one of --csv DIR, --tensorboard DIR, --hf DIR, --gguf FILE and --log TRACKER")
+    if gguf_type is not None and gguf is None:
+        raise InvalidInputError("--type belongs to --gguf FILE")
     if tracker is not None:
         from lotr_tui.cli.trackers import send_to_tracker
 
@@ -185,6 +205,10 @@ def runs_export(
         from engine.runs.export_hugging_face import export_hugging_face
 
         export_hugging_face(path, hugging_face.absolute())
+    elif gguf is not None:
+        from engine.runs.export_gguf import export_gguf
+
+        targets = export_gguf(path, gguf, gguf_type or "f16")
     else:
         from lotr_tui.monitor.export import export_csv, export_tensorboard
 
@@ -192,7 +216,8 @@ def runs_export(
             export_csv(path, csv)
         elif tensorboard is not None:
             export_tensorboard(path, tensorboard)
-    print(printable(str(folders[0])))
+    for target in targets:
+        print(printable(str(target)))
 
 
 @add_command(runs_cli, "import")

@@ -11,6 +11,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.transformer_layout import TRANSFORMER_VALUES, transformer_weight_shapes
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
 from tests.support.models import random_weights
@@ -23,6 +24,15 @@ LINES = (
     "Where is the Ring? It is safe for tonight - do not ask me more than that!",
 )
 MODEL_CONFIG = ModelConfig(embedding_size=12, hidden_size=12)
+TRANSFORMER = {
+    **TRANSFORMER_VALUES,
+    "architecture": "transformer",
+    "embedding_size": 32,
+    "num_layers": 3,
+    "num_heads": 4,
+    "context_size": 512,
+}
+"""Settings of a small Transformer."""
 
 
 @cache
@@ -57,6 +67,17 @@ def write_open_run(path, tokenizer):
     run = create_run(config, tokenizer, path.name, path.parent)
     run.lock.release()
     save_file(_weights(tokenizer, 0), path / MODEL_FILE)
+    return path
+
+
+def write_transformer_run(path, tokenizer, **values):
+    """Write a run of a Transformer with random weights that are exact in half precision, and return its directory."""
+    config = Config("gpt-tiny").with_values(**TRANSFORMER | values, tokenizer=tokenizer.name)
+    create_run(config, tokenizer, path.name, path.parent).lock.release()
+    rng = np.random.default_rng(len(tokenizer))
+    shapes = transformer_weight_shapes(config.model, len(tokenizer))
+    weights = {name: rng.normal(0, 0.2, shape).astype(np.float16) for name, shape in shapes.items()}
+    save_file({name: weight.astype(np.float32) for name, weight in weights.items()}, path / MODEL_FILE)
     return path
 
 

@@ -34,8 +34,9 @@ PERMUTED_ARCHITECTURE = "llama"
 ROPE_FACTORS = "rope_freqs.weight"
 """Tensor of the numbers that Llama 3.1 and later divide the rotary frequencies by."""
 LLAMA3_ORIGINAL_CONTEXT = 8192
-_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_LAYER_NAMES = {
+NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+"""Names of tensors outside of the layers, by those of the file, without their ends such as ".weight"."""
+LAYER_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -46,6 +47,7 @@ _LAYER_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+"""Names of tensors of a layer, by those of the file."""
 
 
 def read_gguf_base(path: Path, name: str) -> Base:
@@ -76,11 +78,11 @@ def read_gguf_base(path: Path, name: str) -> Base:
 def _our_name(tensor: str) -> str:
     """Return the name of a tensor in our layout; an unknown name is returned as it is."""
     stem, _, kind = tensor.rpartition(".")
-    if stem in _NAMES:
-        return f"{_NAMES[stem]}.{kind}"
+    if stem in NAMES:
+        return f"{NAMES[stem]}.{kind}"
     match stem.split("."):
-        case ["blk", index, part] if part in _LAYER_NAMES and index.isdecimal():
-            return f"model.layers.{index}.{_LAYER_NAMES[part]}.{kind}"
+        case ["blk", index, part] if part in LAYER_NAMES and index.isdecimal():
+            return f"model.layers.{index}.{LAYER_NAMES[part]}.{kind}"
     return tensor
 
 

@@ -1,21 +1,22 @@
-"""Tokenizers in the metadata of GGUF files, in the format of Hugging Face's `tokenizer.json`."""
+"""Tokenizers in the metadata of GGUF files: they become Hugging Face's `tokenizer.json`, and are made from it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from engine.data.tokenizers.base import MAX_TOKEN_CHARACTERS
 from engine.errors import InvalidInputError
 from engine.models.pretrained.base import UnsupportedModelError
 from engine.models.pretrained.chat import JinjaTemplate
 from engine.models.pretrained.special_tokens import TokenizerFiles
-from engine.models.pretrained.token_bytes import SPACE_MARK
+from engine.models.pretrained.token_bytes import BYTE_PATTERN, SPACE_MARK
 
 _PREFIX = "tokenizer.ggml."
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 """Types of tokens."""
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
@@ -40,6 +41,10 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
 """How texts are cut before byte pairs are merged, by the names of llama.cpp."""
 WHOLE_WORD_PRE_TOKENIZERS = ("llama-bpe",)
 """Those whose tokens are also found without a path of merges to them."""
+_SAMPLE_TEXT = (
+    "I'll see. He'LL (in 12 or 345 days)...\n\n  It's caf\u00e9 time!\r\n\u65e5\u672c x\u00b2\u00bd\t~~\U0001f600 "
+)
+"""Text that the known ways cut differently. Numbers are short: those of over three digits are no token of ours."""
 
 
 def read_vocabulary(metadata: Mapping[str, Any], name: str) -> TokenizerFiles:
@@ -159,3 +164,69 @@ def _sentencepiece(
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": model,
     }
+
+
+def vocabulary_metadata(
+    tokenizer_json: str, num_tokens: int, special_ids: Collection[int], name: str
+) -> dict[str, Any]:
+    """Return the metadata from which llama.cpp and `read_vocabulary` read the same tokenizer, without bos and eos.
+
+    Args:
+        tokenizer_json: Content of `tokenizer.json`.
+        num_tokens: Number of tokens of the model; those that the file lacks are called `[PAD…]`.
+        special_ids: Ids of the special tokens.
+        name: Name of the model for errors.
+
+    Raises:
+        UnsupportedModelError: If llama.cpp has no such tokenizer.
+    """
+    content = json.loads(tokenizer_json)
+    model, backend = content["model"], HuggingFaceTokenizer.from_str(tokenizer_json)
+    if model["type"] != "BPE":
+        raise UnsupportedModelError(f"{name} has a {model['type']} tokenizer, which llama.cpp does not have")
+    is_sentencepiece = bool(model.get("byte_fallback"))
+    tokens, types = [f"[PAD{id}]" for id in range(num_tokens)], np.full(num_tokens, _UNUSED, np.int32)
+    for token, id in model["vocab"].items():
+        if id < num_tokens:
+            tokens[id] = token.replace(" ", SPACE_MARK) if is_sentencepiece else token
+            types[id] = _BYTE if is_sentencepiece and BYTE_PATTERN.fullmatch(token) else _NORMAL
+    for token in content["added_tokens"]:
+        tokens[token["id"]], types[token["id"]] = token["content"], _USER_DEFINED
+    types[list(special_ids)] = _CONTROL
+    merges = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
+    metadata: dict[str, Any] = {"tokens": tokens, "token_type": types}
+    if is_sentencepiece:
+        # Pairs with the best score are merged first: that of a token follows from the first of its merges.
+        ranks = {"".join(merge): rank for rank, merge in reversed(list(enumerate(merges)))}
+        first_token = backend.encode("a", add_special_tokens=False).tokens[0]
+        metadata |= {
+            "model": "llama",
+            "scores": -np.array([ranks.get(token, len(merges)) for token in tokens], np.float32),
+            "add_space_prefix": first_token.startswith(SPACE_MARK),
+        }
+        if (unknown := model["vocab"].get(model.get("unk_token"))) is not None:
+            types[unknown], metadata["unknown_token_id"] = _UNKNOWN, unknown
+    else:
+        metadata |= {
+            "model": "gpt2",
+            "pre": _find_pre_tokenizer(backend, name),
+            "merges": [" ".join(merge) for merge in merges],
+        }
+    metadata = {_PREFIX + key: value for key, value in metadata.items()}
+    read = HuggingFaceTokenizer.from_str(read_vocabulary(metadata, name).backend_json)
+    if read.encode(_SAMPLE_TEXT).ids != backend.encode(_SAMPLE_TEXT, add_special_tokens=False).ids:
+        raise UnsupportedModelError(f"{name} reads texts in a way that llama.cpp does not have")
+    return metadata
+
+
+def _find_pre_tokenizer(backend: HuggingFaceTokenizer, name: str) -> str:
+    """Return llama.cpp's name of the way in which a tokenizer cuts texts."""
+    if backend.pre_tokenizer is not None:
+        pieces = backend.pre_tokenizer.pre_tokenize_str(_SAMPLE_TEXT)
+        for known, parts in PRE_TOKENIZERS.items():
+            content = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
+            content |= {"pre_tokenizer": {"type": "Sequence", "pretokenizers": parts}}
+            other = HuggingFaceTokenizer.from_str(json.dumps(content)).pre_tokenizer
+            if other.pre_tokenize_str(_SAMPLE_TEXT) == pieces:
+                return known
+    raise UnsupportedModelError(f"{name} cuts texts in a way for which llama.cpp has no name")

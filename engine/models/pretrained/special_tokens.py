@@ -17,6 +17,8 @@ CLOSED_VOCABULARIES = ("WordLevel", "WordPiece")
 """Kinds of tokenizers that lose the spaces or the unknown words of a text."""
 MAX_REASON_CHARACTERS = 200
 _MARK = "MESSAGE0X"
+_LINE_FEEDS = ("\n", "\N{LATIN CAPITAL LETTER C WITH DOT ABOVE}", "<0x0A>")
+"""Line feeds as vocabularies write them; the second is that of byte-level ones."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,13 @@ class TokenizerFiles:
     def _content(self) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(self.backend_json)
         return content
+
+    @cached_property
+    def _line_end_ids(self) -> set[int]:
+        """Ids of the tokens with a line feed, which end the replies of models of scripts and are text."""
+        vocabulary = self._content["model"]["vocab"]
+        items = vocabulary.items() if isinstance(vocabulary, dict) else ()
+        return {id for token, id in items if any(mark in token for mark in _LINE_FEEDS)}
 
     @property
     def num_tokens(self) -> int:
@@ -91,7 +100,8 @@ class TokenizerFiles:
         added = self._content.get("added_tokens") or []
         special_ids = {token["id"] for token in added if token["special"] and token["id"] < size}
         known_ends = [ids_of_text[text] for text in END_TOKENS if text in ids_of_text]
-        candidates = [self._find_turn_end(ids_of_text), self.eos_id, *model_end_ids, *known_ends]
+        ends_of_texts = [id for id in model_end_ids if id not in self._line_end_ids]
+        candidates = [self._find_turn_end(ids_of_text), self.eos_id, *ends_of_texts, *known_ends]
         end_ids = list(dict.fromkeys(id for id in candidates if id is not None and 0 <= id < size))
         if not end_ids:
             return None

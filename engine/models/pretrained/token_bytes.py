@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
 """Mark that stands for a space in vocabularies of SentencePiece."""
-_BYTE_PATTERN = re.compile(r"<0x([0-9A-F]{2})>")
+BYTE_PATTERN = re.compile(r"<0x([0-9A-F]{2})>")
 """Token of a single byte in vocabularies of SentencePiece."""
 _NUM_BYTES = 256
 
@@ -42,7 +42,7 @@ def decode_vocabulary(
                 token = name.translate(translation).encode("latin-1")
             except UnicodeEncodeError:
                 token = name.encode(errors="replace")
-        elif match := _BYTE_PATTERN.fullmatch(name):
+        elif match := BYTE_PATTERN.fullmatch(name):
             token = bytes([int(match[1], 16)])
         else:
             token = name.replace(SPACE_MARK, " ").encode(errors="replace")

@@ -3,20 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 
-from engine.config import Config
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import RunError
 from engine.models.base import iter_log_probs
-from engine.models.transformer_layout import TRANSFORMER_VALUES, transformer_weight_shapes
-from engine.runs.directory import MODEL_FILE
 from engine.runs.export_hugging_face import export_hugging_face
 from engine.runs.loading import load_model
-from engine.runs.locked_run import create_run
 from tests.support.files import write_run
-from tests.support.open_models import LINES, bpe_tokenizer, character_tokenizer
+from tests.support.open_models import LINES, bpe_tokenizer, character_tokenizer, write_transformer_run
 
 transformers = pytest.importorskip("transformers")
 
@@ -27,25 +22,6 @@ TOKENIZERS = {
     "words": WordTokenizer(("<unk>", "<eos>", *WORDS)),
     "whitespace": WordTokenizer(("<unk>", "<eos>", "Where", "old", "lamp"), "whitespace"),
 }
-VALUES = {
-    **TRANSFORMER_VALUES,
-    "architecture": "transformer",
-    "embedding_size": 32,
-    "num_layers": 3,
-    "num_heads": 4,
-    "context_size": 512,
-}
-"""Settings of the model."""
-
-
-def write_transformer_run(path, tokenizer):
-    """Write a run of a Transformer with random weights, and return its directory."""
-    config = Config("gpt-tiny").with_values(**VALUES, tokenizer=tokenizer.name)
-    create_run(config, tokenizer, path.name, path.parent).lock.release()
-    rng = np.random.default_rng(len(tokenizer))
-    shapes = transformer_weight_shapes(config.model, len(tokenizer))
-    save_file({name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}, path / MODEL_FILE)
-    return path
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)

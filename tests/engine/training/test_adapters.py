@@ -9,14 +9,17 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from engine.config import Config
+from engine.data.speakers import display_name
 from engine.errors import ConfigError, InvalidInputError
 from engine.events import Evaluated, Finished, Sampled, Started
 from engine.models.base import score_sequence
 from engine.models.pretrained.names import BASE_FILE
+from engine.models.pretrained.reading import read_base
 from engine.presets import get_preset
 from engine.runs.adapter_files import ADAPTER_FILE
 from engine.runs.compact import write_compact_copy
 from engine.runs.directory import INITIAL_FILE, MODEL_FILE
+from engine.runs.export_gguf import export_gguf
 from engine.runs.export_hugging_face import export_hugging_face
 from engine.runs.loading import load_model, load_model_by_name
 from engine.training.job import prepare_job, resume_job
@@ -107,10 +110,52 @@ def check_log_probs(run, model):
     np.testing.assert_allclose(score_sequence(decoder, ids), expected, atol=2e-3)
 
 
-def test_transformers_loads_the_exported_run(trained, tmp_path):
+MESSAGES = [
+    {"role": "user", "content": "Where\nis it?"},
+    {"role": "assistant", "content": "Here. "},
+    {"role": "user", "content": "Why?", "name": "Sam"},
+]
+
+
+def test_transformers_loads_the_exported_run_and_its_script(trained, tmp_path):
     transformers = pytest.importorskip("transformers")
     export_hugging_face(trained[0], tmp_path / "exported")
-    check_log_probs(trained[0], transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "exported"))
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
+    check_log_probs(trained[0], model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "exported")
+    name = display_name(load_model(trained[0]).model.cast[0])
+    start = "<|endoftext|>Stranger: Where is it?\n"
+    written = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
+    assert written == f"{start}{name}: Here.\nSam: Why?\n{name}:"
+    messages = [{"role": "system", "content": "Old Took"}, *MESSAGES]
+    written = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert written == f"{start}Old Took: Here.\nSam: Why?\nOld Took:"
+    ids = tokenizer.apply_chat_template(MESSAGES[:1], add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    assert ids["input_ids"][0, 0] == 0
+    tokens = model.generate(**ids, max_new_tokens=30, do_sample=True)[0, ids["input_ids"].shape[1] :]
+    assert "\n" not in tokenizer.decode(tokens[:-1])
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_a_gguf_file_of_the_run_is_read_with_its_tokens_and_its_script(kind, trained, corpus, tmp_path):
+    run = trained[0]
+    if kind != "llama":
+        save_model(tmp_path / "base", kind)
+        run, _ = train(tmp_path, corpus, f"hf:{tmp_path / 'base'}", epochs=1)
+    files = export_gguf(run, tmp_path / "my run.gguf")
+    assert [file.name for file in files] == ["my run.gguf", "my run.Modelfile"]
+    decoder, base = load_model(run, int8_adapted=False).decoder, read_base(f"gguf:{files[0]}")
+    assert base.tokenizer == decoder.tokenizer
+    assert base.tokenizer.specials == decoder.tokenizer.specials
+    ids = decoder.tokenizer.encode("Sam: Where is the Ring?\nMerry: It is safe, for tonight.\n")
+    scores = score_sequence(base.decoder(int8=False), ids)
+    np.testing.assert_allclose(scores, score_sequence(decoder, ids), atol=2e-2)
+    name = display_name(load_model(run).cast[0])
+    assert base.chat.render(MESSAGES).endswith(f"is it?\n{name}: Here.\nSam: Why?\n{name}:")
+    recipe = files[1].read_text()
+    assert recipe.startswith('FROM ./my run.gguf\nTEMPLATE """')
+    assert f':= "{name}"' in recipe
+    assert '\nPARAMETER stop """\n"""\n' in recipe
 
 
 @pytest.mark.parametrize("steps_before", [-1, 0, 5])
