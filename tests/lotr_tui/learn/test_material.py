@@ -105,12 +105,12 @@ def test_corpus_that_is_too_small_gives_one_line(tmp_path, num_lines):
 
 
 def test_run_with_an_lstm_is_used_with_its_corpus():
-    own = session_model_of("model")
+    own = session_model_of("lstm")
     material = Material(session_model=own)
     assert material.data == bundled_data_config()
     for loading in (material.model, material.lstm):
         used, _ = run_to_end(loading(never))
         assert (used.model, used.name, used.note) == (own.model, own.name, "")
     other, _ = run_to_end(material.transformer(never))
-    assert other.note == "bundled has no attention, so this is the class's small Transformer"
+    assert other.note == "lstm has no attention, so this is the class's small Transformer"
     assert other.name == "small Transformer"
