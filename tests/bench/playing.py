@@ -40,7 +40,7 @@ def measure_transformer_generate(options):
 
 
 def measure_pretrained(options):
-    """Speed of SmolLM2-135M, beside transformers in the same process."""
+    """Speed of SmolLM2-135M in 8 bits, beside transformers and llama.cpp (pip install llama-cpp-python)."""
     runs, _ = call("speeds", "pretrained_speeds", find_smollm2(), options.repeat, threads=all_cores())
     yield Figure("loading", "s", tuple(runs["loading"]))
     names = "SmolLM2 with the bars of the session", "generate of transformers"
@@ -49,3 +49,8 @@ def measure_pretrained(options):
     yield from compare(*names, "s", runs["lens"], runs["forward"])
     yield milliseconds("branch 200 tokens back, to its first token", runs["branch"])
     yield milliseconds("the same token at the end", runs["advance"])
+    runs = [call("speeds", "decoder_speeds", find_smollm2())[0] for _ in range(options.repeat)]
+    for key in runs[0]:
+        yield Figure(f"{key}, one core", "tokens/s", tuple(run[key] for run in runs))
+        if (ours := f"ours {key.split()[-1]}") in runs[0] and key != ours:
+            yield _ratio(f"ratio to {key}", runs, ours, key)

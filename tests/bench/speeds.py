@@ -7,6 +7,7 @@ import tempfile
 import time
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from itertools import islice, product
 from pathlib import Path
 from string import ascii_lowercase
@@ -29,6 +30,7 @@ from engine.models.decoders import weight_shapes
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.numpy_transformer import NumpyTransformer
+from engine.models.pretrained.reading import read_base
 from engine.presets import get_preset
 from engine.runs.directory import resolve_run
 from engine.runs.export_hugging_face import export_hugging_face
@@ -169,22 +171,29 @@ def write_random_gpt(path):
     save_file(weights, Path(path, "model.safetensors"))
 
 
+def _read_smollm2(name):
+    """Return SmolLM2 in 8 bits, the seconds to load it, the model of transformers in fp32, and tokens of a text."""
+    import transformers
+
+    base, file = read_base(name), Path(name.removeprefix("gguf:"))
+    started = time.perf_counter()
+    model = base.decoder(int8=True)
+    seconds = time.perf_counter() - started
+    module = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype="float32").eval()
+    text = "The road went down from the hill to the river, and the travellers followed it in silence. " * 80
+    return model, seconds, module, model.tokenizer.encode(text).tolist()
+
+
 def pretrained_speeds(name, repeat, num_tokens=64, num_lens_tokens=500, num_back=200):
-    """Return runs of a model by others and of transformers, on all cores in the same process."""
+    """Return runs of SmolLM2 and of transformers, on all cores in the same process."""
     import torch
 
-    from engine.models.pretrained.loading import load_pretrained
     from lotr_tui.screens.session.screen import PREVIEW_INTERVAL
     from lotr_tui.session.next_tokens import MAX_CANDIDATES
 
-    started = time.perf_counter()
-    model = load_pretrained(name)
-    runs = {"loading": [time.perf_counter() - started]}
-    settings = SamplerSettings(temperature=0.8, max_tokens=num_tokens)
+    model, seconds, module, ids = _read_smollm2(name)
+    runs, settings = {"loading": [seconds]}, SamplerSettings(temperature=0.8, max_tokens=num_tokens)
     prompt = list(encode_prompt("The old king rode out of the gate at dawn. At the bridge he", model.tokenizer).ids)
-
-    def foreign_ids(ids):
-        return [model.info.start_id, *(model.tokenizer.swap_id(id) for id in ids)]
 
     def with_bars():
         history, started = list(prompt), time.perf_counter()
@@ -199,19 +208,16 @@ def pretrained_speeds(name, repeat, num_tokens=64, num_lens_tokens=500, num_back
         return (len(history) - len(prompt)) / (time.perf_counter() - started)
 
     def by_transformers():
-        arguments = model.module, foreign_ids(prompt), num_tokens, model.info.end_ids[0], 0.8
-        return num_tokens / seconds_of(partial(_generate, *arguments))
+        return num_tokens / seconds_of(partial(_generate, module, prompt, num_tokens, 0, 0.8))
 
-    text = "The road went down from the hill to the river, and the travellers followed it in silence. " * 40
-    ids = [int(id) for id in model.tokenizer.encode(text)[:num_lens_tokens]]
-    tokens = tokenize_with_offsets(model.tokenizer.decode(np.array(ids, np.int32)), model.tokenizer)
+    tokens = tokenize_with_offsets(model.tokenizer.decode(np.array(ids[:num_lens_tokens], np.int32)), model.tokenizer)
 
     def lens():
         return seconds_of(lambda: list(score_chunks(model, tokens)))
 
     def forward():
         with torch.inference_mode():
-            return seconds_of(lambda: model.module(torch.tensor([foreign_ids(ids)]), use_cache=False))
+            return seconds_of(lambda: module(torch.tensor([ids[:num_lens_tokens]]), use_cache=False))
 
     runs["session"], runs["transformers"] = alternate(repeat, with_bars, by_transformers, warm_up=True)
     runs["lens"], runs["forward"] = alternate(repeat, lens, forward, warm_up=True)
@@ -226,6 +232,54 @@ def pretrained_speeds(name, repeat, num_tokens=64, num_lens_tokens=500, num_back
         tokens = state.log_probs.argsort()[::-1].tolist()[1:11]
         runs[key] = [seconds_of(partial(force_token, model, state, before, settings, token)) for token in tokens]
     return runs
+
+
+def decoder_speeds(name, contexts=(200, 800), num_tokens=50):
+    """Return tokens per second of SmolLM2 on one core, in 8 bits, in transformers and in llama.cpp if that is there."""
+    import torch
+
+    torch.set_num_threads(1)
+    model, _, module, ids = _read_smollm2(name)
+
+    def speed(prepare, advance):
+        """Return the median of five times, each of which continues a text of its own."""
+        speeds = []
+        for _ in range(5):
+            state, started = prepare(), time.process_time()
+            for token in ids[:num_tokens]:
+                state = advance(state, token)
+            speeds.append(num_tokens / (time.process_time() - started))
+        return statistics.median(speeds)
+
+    def in_batch(states):
+        for token in ids[:10]:
+            states = [state for _, state in model.advance_batch(states, [token] * len(states))]
+        return 10 * len(states)
+
+    peer = None
+    if find_spec("llama_cpp"):
+        from llama_cpp import Llama
+
+        peer = Llama(name.removeprefix("gguf:"), n_ctx=2048, n_threads=1, n_threads_batch=1, verbose=False)
+    speeds = {"reading 512 tokens": tokens_per_second(lambda: model.advance_tokens(model.start(), ids[:512]) and 512)}
+    for context in contexts:
+        before = ids[:context]
+        speeds[f"ours {context}"] = speed(
+            lambda before=before: model.advance_tokens(model.start(), before)[1], lambda *pair: model.advance(*pair)[1]
+        )
+        with torch.inference_mode():
+            speeds[f"transformers {context}"] = speed(
+                lambda before=before: module(torch.tensor([before])).past_key_values,
+                lambda cache, token: module(torch.tensor([[token]]), past_key_values=cache).past_key_values,
+            )
+        if peer is not None:
+            speeds[f"llama.cpp {context}"] = speed(
+                lambda before=before: (peer.reset(), peer.eval(before)), lambda _, token: peer.eval([token])
+            )
+    for count in (8, 16):
+        states = [model.advance_tokens(model.start(), ids[start : start + 200])[1] for start in range(count)]
+        speeds[f"{count} texts at once"] = tokens_per_second(partial(in_batch, states))
+    return speeds
 
 
 def load_playable(path, data, order):
