@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.pretrained.folder_checks import check_memory, format_count
 from engine.models.transformer_layout import TRANSFORMER_VALUES, check_transformer_config, transformer_weight_shapes
 from engine.storage.quantization import Int8Rows, quantize_rows
-from engine.storage.tensor_file import StoredTensor
+from engine.storage.tensor_file import StoredTensor, to_float32
 
 if TYPE_CHECKING:  # commands that only mention bases need no tokenizers
     from engine.models.pretrained.chat import ChatTemplate
@@ -123,13 +123,18 @@ class Base:
         if on_progress is not None:
             on_progress(LoadingProgress("reading the weights", required))
         try:
-            decoder = NumpyTransformer(self.config, self.tokenizer, self.weights, int8=int8, chat=self.chat)
+            single = LazyTensors({name: partial(self._read_float32, name) for name in self.weights})
+            weights = self.weights if int8 else single
+            decoder = NumpyTransformer(self.config, self.tokenizer, weights, int8=int8, chat=self.chat)
         except MemoryError as error:
             raise InvalidInputError(f"{self.name} does not fit into the free memory; close other programs") from error
         except InvalidInputError as error:
             raise InvalidInputError(f"{self.name}: {str(error).removesuffix('; the run is damaged')}") from error
         self.weights.release_pages()
         return decoder
+
+    def _read_float32(self, name: str) -> StoredTensor:
+        return to_float32(self.weights[name])
 
 
 def quantize_tensors(weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
