@@ -92,7 +92,7 @@ def test_run_at_epoch_loads_the_weights_of_the_epoch(tmp_path, monkeypatch):
     best = load_model_by_name("r", tmp_path)
     assert (best.name, best.epoch, best.valid_perplexity) == ("r", None, 100.0)
     assert same_weights(best.decoder, make_decoder(0))
-    assert load_model_by_name(None).path == files.assets_dir() / "model"
+    assert load_model_by_name("lstm").path == files.assets_dir() / "lstm"
 
 
 def test_an_epoch_that_was_not_kept_is_an_error_that_names_the_kept_ones(tmp_path):
