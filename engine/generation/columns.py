@@ -11,8 +11,8 @@ from engine.data.tokenizers.base import EOS
 from engine.generation.batch import GenerationRequest, IndexedEvent, generate_batch
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.prompt import DecoderState, last_word_start, prefill, prefill_prompt
-from engine.generation.sampling import END_OF_TEXT
 from engine.generation.settings import SamplerSettings, check_seed
+from engine.generation.turns import end_ids
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, throttle
 
@@ -108,8 +108,7 @@ def _generate_group(
         GenerationRequest(states[column.ids], column.ids, column.settings, seed, column.lines_before or ())
         for column in columns.values()
     ]
-    end_ids = model.tokenizer.line_end_ids if is_turn else END_OF_TEXT
-    for step in generate_batch(model, requests, cancellation, end_ids):
+    for step in generate_batch(model, requests, cancellation, end_ids(model)):
         yield [(indices[position], event) for position, event in step]
 
 

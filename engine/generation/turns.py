@@ -9,10 +9,11 @@ import numpy as np
 from engine.data.arrays import Float64Array
 from engine.data.script_form import Turn, encode_speaker, encode_turns, parse_line
 from engine.data.speakers import find_speaker
-from engine.data.tokenizers.base import Tokenizer
+from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.generation.generate import Done, TokenEvent, generate_from
 from engine.generation.prompt import DecoderState, prefill
+from engine.generation.sampling import END_OF_TEXT
 from engine.generation.settings import SamplerSettings, check_seed
 from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
@@ -23,6 +24,11 @@ SPEAKER_STREAM = 1
 """Second number of the seed of a speaker's noise, which keeps it independent of the noise of the words."""
 MIN_TEMPERATURE = 1e-3
 """Temperature below which the likeliest speaker is chosen, as for words."""
+
+
+def end_ids(model: LanguageModel) -> TokenIds:
+    """Return the tokens that end a reply: of a model with a cast those that end a line, and else `<eos>`."""
+    return model.tokenizer.line_end_ids if isinstance(model, DialogueModel) else END_OF_TEXT
 
 
 @dataclass(frozen=True)

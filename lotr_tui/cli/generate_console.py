@@ -13,13 +13,14 @@ from engine.generation.batch import GenerationRequest, demultiplex, generate_bat
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.prompt import DecoderState, EncodedPrompt, list_shortened, prefill, prefill_prompt
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import end_ids
 from engine.models.base import LanguageModel
 from lotr_tui import STARTED
 from lotr_tui.cli.console import print_json
 from lotr_tui.cli.dialogue.script import parse_script
 from lotr_tui.formatting import describe_finish_reason, displayable, token_noun
 from lotr_tui.session.conversation.chat import chat_ids
-from lotr_tui.session.model_abilities import ContextModel, chat_start, end_ids
+from lotr_tui.session.model_abilities import ContextModel, chat_start
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import REPLY_MODE_NOTE
 

@@ -8,10 +8,11 @@ from engine.generation.generate import Done, generate_from
 from engine.generation.prompt import prefill_prompt
 from engine.generation.sampling import top_tokens
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import end_ids
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable, format_lone_token
 from lotr_tui.learn.continuation import encode_line
-from lotr_tui.session.model_abilities import end_ids, reads_line_ends
+from lotr_tui.session.model_abilities import reads_line_ends
 
 NUM_NEXT_TOKENS = 5
 

@@ -4,9 +4,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from engine.data.tokenizers.base import TokenIds
 from engine.generation.prompt import DecoderState
-from engine.generation.sampling import END_OF_TEXT
 from engine.models.base import LanguageModel, LogProbs, ModelState
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate
@@ -49,11 +47,6 @@ def find_cast(model: LanguageModel) -> tuple[str, ...]:
     A model with a cast reads and writes a script (`engine.data.script_form`).
     """
     return model.cast if isinstance(model, DialogueModel) else ()
-
-
-def end_ids(model: LanguageModel) -> TokenIds:
-    """Return the tokens that end a reply: of a model with a cast those that end a line, and else `<eos>`."""
-    return model.tokenizer.line_end_ids if find_cast(model) else END_OF_TEXT
 
 
 def reads_line_ends(model: LanguageModel) -> bool:

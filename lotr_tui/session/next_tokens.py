@@ -8,7 +8,7 @@ from engine.generation.complete_words import CompleteWordSearch, open_word
 from engine.generation.preview import NextTokenProbs, next_token_probs
 from engine.generation.prompt import DecoderState
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import SpeakerProb, next_speaker_probs, without_last_speaker
+from engine.generation.turns import SpeakerProb, end_ids, next_speaker_probs, without_last_speaker
 from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
 from lotr_tui.session.conversation.cast import NO_ROLES, Roles, answering_cast
@@ -16,7 +16,7 @@ from lotr_tui.session.conversation.conversation import Conversation
 from lotr_tui.session.conversation.generation import prepare_context, to_prompt_line
 from lotr_tui.session.conversation.read_text import UnreadText
 from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.model_abilities import answers_by_template, end_ids
+from lotr_tui.session.model_abilities import answers_by_template
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import PreviewUnit, ReplyMode
 from lotr_tui.session.text_reader import TextReader

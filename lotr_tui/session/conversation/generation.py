@@ -10,14 +10,14 @@ from engine.generation.best_of import Answer, AnswerChosen
 from engine.generation.complete_words import end_word
 from engine.generation.generate import Done, TokenEvent, force_token, generate_from
 from engine.generation.prompt import DecoderState, prefill, prefill_prompt
-from engine.generation.turns import MAX_HISTORY_TOKENS, SpeakerProb
+from engine.generation.turns import MAX_HISTORY_TOKENS, SpeakerProb, end_ids
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
 from lotr_tui.session.conversation.cast import NO_ROLES, STRANGER, Roles
 from lotr_tui.session.conversation.chat import chat_ids
 from lotr_tui.session.conversation.encoding import encode_lines, encode_said
 from lotr_tui.session.conversation.reply_tree import Reply, spoken_lines
-from lotr_tui.session.model_abilities import answers_by_template, chat_start, end_ids, find_cast, has_log_probs
+from lotr_tui.session.model_abilities import answers_by_template, chat_start, find_cast, has_log_probs
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ReplyMode
 

@@ -10,13 +10,14 @@ from engine.data.speakers import SOMEONE
 from engine.generation.generate import Done
 from engine.generation.prompt import DecoderState
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import end_ids
 from lotr_tui.formatting import token_noun
 from lotr_tui.session.answer_score import AnswerScore
 from lotr_tui.session.conversation.cast import STRANGER, describe_choice
 from lotr_tui.session.conversation.encoding import encode_lines, encode_said
 from lotr_tui.session.conversation.entries import Exchange
 from lotr_tui.session.conversation.speaker_labels import chat_speakers, exchange_speakers
-from lotr_tui.session.model_abilities import answers_by_template, end_ids, has_log_probs, reads_line_ends
+from lotr_tui.session.model_abilities import answers_by_template, has_log_probs, reads_line_ends
 from lotr_tui.session.reply_token import ReplyToken
 from lotr_tui.session.saved_session import SavedReply, SavedToken
 from lotr_tui.session.session_model import SessionModel

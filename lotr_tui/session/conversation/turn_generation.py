@@ -10,13 +10,13 @@ from engine.generation.best_of import NUM_ANSWERS, AnswerChosen, stream_answers
 from engine.generation.generate import Done, generate_from
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import MAX_HISTORY_TOKENS, next_speaker_probs, sample_speaker
+from engine.generation.turns import MAX_HISTORY_TOKENS, end_ids, next_speaker_probs, sample_speaker
 from engine.models.base import LanguageModel, advance_batch
 from engine.models.dialogue import DialogueModel
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
 from lotr_tui.session.conversation.generation import GenerationEvent, RankedAnswers, ReplyContext
 from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.model_abilities import end_ids, is_slow
+from lotr_tui.session.model_abilities import is_slow
 
 ANSWERING_TEMPERATURE = 0.3
 """Highest temperature of the choice of who answers the user: someone who is addressed by name nearly always does."""

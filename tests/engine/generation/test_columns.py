@@ -12,6 +12,7 @@ from engine.generation.columns import GenerationColumn, generate_columns, genera
 from engine.generation.generate import Done, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.runtime.worker import Cancellation
+from tests.support.dialogues import dialogue_model
 from tests.support.sampling import FixedModel, history_dependent_probs, make_token_event, without_times
 
 TEMPERATURES = (0.5, 0.7, 0.75, 0.8, 1.0)
@@ -47,6 +48,14 @@ def test_columns_take_turns_until_each_has_ended():
     for events_of_one in texts(events, 3):
         assert isinstance(events_of_one[-1], Done)
         assert not any(isinstance(event, Done) for event in events_of_one[:-1])
+
+
+def test_continued_text_of_a_dialogue_model_ends_with_its_line():
+    model = dialogue_model(end_bias=6)
+    ids = model.tokenizer.encode("GANDALF: Where is").tolist()
+    *tokens, done = run([GenerationColumn(model, tuple(ids), SamplerSettings(max_tokens=100))])[0]
+    assert done.reason == "eos"
+    assert not any("\n" in token.piece for token in tokens)
 
 
 def test_cancelling_ends_every_column():
