@@ -17,7 +17,7 @@ import pyte
 from PIL import Image, ImageDraw, ImageFont
 
 from tests.support.files import CHECKOUT
-from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, Terminal
+from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, Terminal, answer_first_question
 
 TRAINING_SPEED = 0.3
 FRAME_INTERVAL = 0.1
@@ -188,9 +188,11 @@ def main():
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else CHECKOUT / "assets" / "recording.gif"
     os.environ |= {"PS1": "$ ", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     shell = ["/bin/bash", "--noprofile", "--norc", "-i"]
-    with tempfile.TemporaryDirectory() as home, Terminal(shell, 110, 32, home).spawn() as terminal:
-        recorder = Recorder(terminal)
-        record(recorder)
+    with tempfile.TemporaryDirectory() as home:
+        answer_first_question(home)
+        with Terminal(shell, 110, 32, home).spawn() as terminal:
+            recorder = Recorder(terminal)
+            record(recorder)
     frames = recorder.frames()
     write_gif(frames, path)
     seconds, size = sum(seconds for _, seconds in frames), path.stat().st_size / 1e6
