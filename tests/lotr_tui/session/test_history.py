@@ -53,8 +53,9 @@ def test_damaged_lines_are_skipped_and_an_incomplete_last_line_is_removed(tmp_pa
 WRITER = """
 import sys
 from pathlib import Path
-from lotr_tui.session.history import PromptHistory
-history = PromptHistory(Path(sys.argv[1]), max_entries=int(sys.argv[3]))
+from lotr_tui.session import history as module
+module.LOCK_TIMEOUT = 60.0  # a busy machine may suspend the other session for a while
+history = module.PromptHistory(Path(sys.argv[1]), max_entries=int(sys.argv[3]))
 print("ready", flush=True)
 input()
 for number in range(150):
