@@ -12,11 +12,11 @@ from engine.analysis.speaker_posterior import SpeakerPosterior
 from engine.data.script_form import Turn, encode_speaker, encode_turn, iter_scenes
 from engine.generation.best_of import stream_answers
 from engine.generation.prompt import prefill
-from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs
 from engine.models.base import predict_tokens
 from engine.runs.combine import load_run_dataset
 from engine.runs.loading import load_model_by_name
+from lotr_tui.session.settings import default_model_settings
 from tests.bench.measuring import Figure, Skip
 
 MIN_LINES, MIN_WORDS = 20, 4
@@ -158,7 +158,8 @@ def turn_log_prob(model, state, turn, speakers):
 def shared_beginnings(run, dataset, num_prompts):
     """Answers of Gandalf to held-out lines of a stranger, with one seed, whose first six words another one shares."""
     speaker = "GANDALF" if "GANDALF" in run.cast else run.cast[0]
-    settings, starts = SamplerSettings(temperature=0.7, min_p=0.05, max_tokens=40), Counter()
+    is_pretrained, starts = run.config.data.tokenizer == "pretrained", Counter()
+    settings = default_model_settings(is_pretrained=is_pretrained, is_chat=False).sampler
     lines = [line.text for line in [*dataset.splits.valid, *dataset.splits.test] if line.text][:num_prompts]
     for line in lines:
         ids = encode_turn(run.model.tokenizer, Turn("STRANGER", line))
