@@ -29,7 +29,7 @@ def use_training_text(monkeypatch, tokenizer):
     """Make `LINES` the training text of every run, in line mode, and return its Kneser-Ney model."""
     sources = [Line(text, "ROSA") for text in LINES]
     train = tuple(tokenizer.encode_lines(LINES))
-    data = SimpleNamespace(tokenizer=tokenizer, train_lines=train, train_source_lines=sources)
+    data = SimpleNamespace(tokenizer=tokenizer, train_lines=train, train_source_lines=sources, cast=())
     index = TrainingIndex.from_dataset(data)
     counts = KneserNey(concatenate_lines(train, "line"), tokenizer, 3)
     monkeypatch.setattr(training_text, "load_training_data", lambda run: data)

@@ -71,7 +71,7 @@ def make_deterministic(monkeypatch, times=1):
     time.tzset()
     lines = [Line(text, speaker) for speaker, text in TRAINING_TEXT * times]
     train = tuple(VOCABULARY.encode(line.text) for line in lines)
-    data = SimpleNamespace(tokenizer=VOCABULARY, train_lines=train, train_source_lines=lines)
+    data = SimpleNamespace(tokenizer=VOCABULARY, train_lines=train, train_source_lines=lines, cast=())
     index, counts = TrainingIndex(train, lines), make_kneser_ney()
     monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
     monkeypatch.setattr(training_text, "load_training_index", lambda run: index)

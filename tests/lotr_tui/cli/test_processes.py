@@ -71,7 +71,6 @@ def start(files, start):
         ("attach r", "attach needs a terminal; use `lotr-tui status r` instead"),
         ("stop r", "not being trained"),
         ("generate the --temperature 3", "temperature 3.0 is out of range"),
-        ("generate the --run d --as Golum", "speaker 'Golum' is not in the cast of this model; did you mean GOLLUM?"),
         ("runs rm bundled --yes", "bundled model"),
         ("tokenize a --run bundled --tokenizer bpe", "leave out --run or --tokenizer"),
         ("learn perplexty", "there is no chapter 'perplexty'; did you mean perplexity?"),
@@ -110,7 +109,7 @@ class TestStreams:
         assert shell(f"status nowhere {redirection}").returncode == 2
 
     def test_closed_standard_input_is_an_empty_text(self, shell):
-        done = shell("generate - <&-")
+        done = shell("generate - --run r <&-")
         assert done.returncode == 2
         assert done.stderr.startswith("lotr-tui: the prompt is empty")
 
