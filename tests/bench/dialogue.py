@@ -128,17 +128,29 @@ def next_speaker(scenes, names):
 
 def next_line(scenes, speakers, max_places, seed=0):
     """The true next line among lines of other scenes; hidden speakers are summed over, shown ones have to be next."""
-    rng, hits, chosen = random.Random(seed), np.zeros(2), scenes.places(1)
+    rng, hits, chosen, known = random.Random(seed), np.zeros(3), scenes.places(1), {}
     rng.shuffle(chosen)
+
+    def log_prob(state, place):
+        return turn_log_prob(scenes.model, state, scenes.turn(place), speakers)
+
+    def alone(place):
+        """Return log P(line) as the first line of a scene, and as the mean over other scenes."""
+        if place not in known:
+            others = [other for other in scenes.places(1) if other[0] != place[0]]
+            states = map(scenes.state, random.Random(str(place)).sample(others, NUM_RANDOM_CONTEXTS))
+            mean = np.logaddexp.reduce([log_prob(state, place) for state in states]) - np.log(NUM_RANDOM_CONTEXTS)
+            known[place] = log_prob(scenes.empty, place), mean
+        return known[place]
+
     for place in chosen[:max_places]:
         others = [other for other in scenes.places() if other[0] != place[0]]
-        turns = [scenes.turn(each) for each in (place, *rng.sample(others, NUM_CANDIDATES - 1))]
-        after, alone = (
-            np.array([turn_log_prob(scenes.model, state, turn, speakers) for turn in turns])
-            for state in (scenes.state(place), scenes.empty)
-        )
-        hits += [after.argmax() == 0, (after - alone).argmax() == 0]
-    for score, value in zip(("log P(line)", "log P(line, scene) - log P(line)"), hits, strict=True):
+        candidates = [place, *rng.sample(others, NUM_CANDIDATES - 1)]
+        after = np.array([log_prob(scenes.state(place), each) for each in candidates])
+        first, mean = np.array([alone(each) for each in candidates]).T
+        hits += [after.argmax() == 0, (after - first).argmax() == 0, (after - mean).argmax() == 0]
+    gain = "log P(line, scene) - log P(line)"
+    for score, value in zip(("log P(line, scene)", gain, f"{gain} by other scenes"), hits, strict=True):
         title = f"true next line among {NUM_CANDIDATES}, speakers {speakers}, by {score}"
         yield title, "", value / min(len(chosen), max_places)
 
