@@ -10,15 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import events
-from engine.events import (
-    NOT_RECORDED,
-    Evaluated,
-    Finished,
-    Step,
-    TrainingEvent,
-    event_from_dict,
-    event_to_dict,
-)
+from engine.events import NOT_RECORDED, Evaluated, Finished, Step, TrainingEvent, event_from_dict, event_to_dict
 
 EVENTS: list[TrainingEvent] = [
     events.Preparing("counting words"),

@@ -132,8 +132,7 @@ def test_a_command_during_the_preparation_is_applied_after_it():
 def run_headless(monkeypatch):
     """Return a function that runs an app as the commands do, without a terminal, and drives it with a pilot."""
     monkeypatch.setattr(
-        "lotr_tui.monitor.background.resume_in_background",
-        lambda path: f"run {path.name} continues in the background",
+        "lotr_tui.monitor.background.resume_in_background", lambda path: f"run {path.name} continues in the background"
     )
     numbers = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     handlers = {number: signal.getsignal(number) for number in numbers}

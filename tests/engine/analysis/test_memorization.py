@@ -9,12 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.analysis.memorization import (
-    MAX_OCCURRENCES,
-    MIN_PASSAGE_LENGTH,
-    TrainingIndex,
-    occurrence_span,
-)
+from engine.analysis.memorization import MAX_OCCURRENCES, MIN_PASSAGE_LENGTH, TrainingIndex, occurrence_span
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.lines import Line
 from engine.data.tokenizers.base import EOS_ID, UNK_ID

@@ -97,8 +97,7 @@ class TestStyles:
         assert read_lines(tmp_path / "a.txt", script)[: len(expected)] == expected
 
     @pytest.mark.parametrize(
-        "text",
-        ["no names at all\n" * 30, "Note: this\n" + "and prose follows\n" * 30, "the truth: go\n" + "x\n" * 9],
+        "text", ["no names at all\n" * 30, "Note: this\n" + "and prose follows\n" * 30, "the truth: go\n" + "x\n" * 9]
     )
     def test_a_text_without_speakers_is_refused(self, tmp_path, text):
         with pytest.raises(CorpusError, match=r"a\.txt has no speakers.*'NAME: text'.*--mode line"):

@@ -6,14 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.speakers import (
-    MAX_NAME_CHARACTERS,
-    SOMEONE,
-    display_name,
-    find_speaker,
-    merge_key,
-    normalize_speaker,
-)
+from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, display_name, find_speaker, merge_key, normalize_speaker
 from engine.errors import InvalidInputError
 
 CAST = ("GANDALF", "FRODO", "URUK-HAI", "KING OF THE DEAD", SOMEONE)

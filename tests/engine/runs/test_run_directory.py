@@ -30,14 +30,7 @@ from engine.runs.summary import is_finished, list_runs, run_state, summarize_run
 from engine.runs.writer import record_events
 from engine.storage.files import assets_dir
 from tests.support.files import write_run
-from tests.support.runs import (
-    CONFIG_WITH_EPOCHS,
-    make_decoder,
-    make_events,
-    new_run,
-    record_run,
-    record_three_runs,
-)
+from tests.support.runs import CONFIG_WITH_EPOCHS, make_decoder, make_events, new_run, record_run, record_three_runs
 
 
 def content(folder):

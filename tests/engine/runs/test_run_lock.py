@@ -32,14 +32,7 @@ from engine.runs.summary import is_finished, summarize_run
 from engine.runs.writer import record_events
 from engine.storage.lock import FileLock
 from tests.support.files import no_file_longer_than
-from tests.support.runs import (
-    CONFIG_WITH_EPOCHS,
-    make_events,
-    make_step,
-    new_run,
-    record_run,
-    record_three_runs,
-)
+from tests.support.runs import CONFIG_WITH_EPOCHS, make_events, make_step, new_run, record_run, record_three_runs
 
 PROGRAM = """
 import sys, time, pathlib

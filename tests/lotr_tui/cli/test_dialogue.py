@@ -10,14 +10,7 @@ from engine.data.script_form import Turn, encode_speaker, encode_turns, turn_tex
 from engine.generation.generate import Done, generate_from
 from engine.generation.prompt import prefill_prompt
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import (
-    TurnEnd,
-    TurnStart,
-    generate_scene,
-    generate_turn,
-    next_speaker_probs,
-    read_turns,
-)
+from engine.generation.turns import TurnEnd, TurnStart, generate_scene, generate_turn, next_speaker_probs, read_turns
 from engine.runs.loading import load_model
 from tests.support.commands import json_output, run_here
 from tests.support.files import KNOWN_WORDS

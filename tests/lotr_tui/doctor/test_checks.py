@@ -106,12 +106,7 @@ GPU = "NVIDIA H100, 81559 MiB, 550.54\n"
         ),
         (check_versions, {"engine_problem": "/other/engine is imported; unset PYTHONPATH"}, "problem", "is imported"),
         (check_versions, {"system": "win32"}, "problem", ""),
-        (
-            check_extras,
-            {},
-            "ok",
-            "installed: search; not installed: wandb (`pip install 'lotr-tui[wandb]'`)",
-        ),
+        (check_extras, {}, "ok", "installed: search; not installed: wandb (`pip install 'lotr-tui[wandb]'`)"),
     ],
 )
 def test_each_state_of_a_machine_is_found(check, changes, state, text):

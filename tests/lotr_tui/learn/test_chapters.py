@@ -63,11 +63,7 @@ def test_reset_begins_the_class_again_for_all_sessions(home):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [
-        ("", "not valid JSON"),
-        (record(version=2), "newer"),
-        (record(done="tokens"), "done: expected array, got str"),
-    ],
+    [("", "not valid JSON"), (record(version=2), "newer"), (record(done="tokens"), "done: expected array, got str")],
 )
 def test_damaged_or_newer_file_is_set_aside_and_reported_in_one_line(home, content, message):
     home.mkdir()

@@ -6,12 +6,7 @@ import pytest
 
 from engine.data.dataset import load_dataset
 from lotr_tui.learn.class_models import bundled_data_config
-from lotr_tui.learn.compared_models import (
-    FailedModel,
-    ModelProgress,
-    ScoredModel,
-    load_comparison,
-)
+from lotr_tui.learn.compared_models import FailedModel, ModelProgress, ScoredModel, load_comparison
 from lotr_tui.learn.material import Material
 from tests.support.files import run_to_end
 

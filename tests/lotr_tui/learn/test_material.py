@@ -9,13 +9,7 @@ from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from lotr_tui.learn import class_models
-from lotr_tui.learn.class_models import (
-    LABELS,
-    LOCK_FILE,
-    bundled_data_config,
-    class_models_dir,
-    train_class_model,
-)
+from lotr_tui.learn.class_models import LABELS, LOCK_FILE, bundled_data_config, class_models_dir, train_class_model
 from lotr_tui.learn.material import Material
 from lotr_tui.session.session_model import load_session_model
 from tests.support.files import CYRILLIC, run_to_end, write_corpus

@@ -85,10 +85,7 @@ def run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [
-        *((kind, METRICS_FILE) for kind in RECORDS),
-        *((kind, SAMPLES_FILE) for kind in ("other types", "escapes")),
-    ],
+    [*((kind, METRICS_FILE) for kind in RECORDS), *((kind, SAMPLES_FILE) for kind in ("other types", "escapes"))],
 )
 def test_commands_and_views_show_the_valid_rows(run, tmp_path, monkeypatch, kind, name):
     monkeypatch.chdir(tmp_path)

@@ -17,11 +17,7 @@ from engine.runs.summary import RunSummary
 from engine.runtime.hardware import GpuStats, MachineStats
 from engine.training.run import train
 from lotr_tui.monitor.hardware_history import WINDOW_SECONDS, MachineHistory, MetricTile
-from lotr_tui.monitor.run_list import (
-    RUN_COLUMNS,
-    filter_and_sort_runs,
-    list_selectable_runs,
-)
+from lotr_tui.monitor.run_list import RUN_COLUMNS, filter_and_sort_runs, list_selectable_runs
 from tests.support.commands import run_here
 from tests.support.files import write_run
 from tests.support.training import events_of, make_config, make_dataset

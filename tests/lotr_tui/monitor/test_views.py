@@ -9,23 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import events
-from engine.events import (
-    CommandApplied,
-    Finished,
-    Resume,
-    Step,
-)
+from engine.events import CommandApplied, Finished, Resume, Step
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from engine.runs.locked_run import create_run
 from engine.runs.metrics import read_current_rows
 from lotr_tui.monitor import run_follower
 from lotr_tui.monitor.run_follower import RunFollower
-from lotr_tui.monitor.smoothing import (
-    BLOCK_SIZE,
-    SmoothedPerplexity,
-    exponential_moving_average,
-    log10_or_nan,
-)
+from lotr_tui.monitor.smoothing import BLOCK_SIZE, SmoothedPerplexity, exponential_moving_average, log10_or_nan
 from lotr_tui.monitor.step_columns import StepColumns
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.app import training_events

@@ -12,14 +12,7 @@ from rich.cells import cell_len
 
 from engine.errors import InvalidInputError, printable
 from lotr_tui.session.answer_score import AnswerScore
-from lotr_tui.session.export import (
-    SVG_CHAR_WIDTH,
-    check_session_target,
-    export_session,
-    to_json,
-    to_markdown,
-    to_svg,
-)
+from lotr_tui.session.export import SVG_CHAR_WIDTH, check_session_target, export_session, to_json, to_markdown, to_svg
 from lotr_tui.session.saved_session import SavedSession, SavedToken
 from lotr_tui.session.script import read_scenes, to_text
 from tests.support.files import no_file_longer_than

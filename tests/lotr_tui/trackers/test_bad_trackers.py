@@ -15,16 +15,10 @@ from lotr_tui.trackers.send_state import choose_trackers, read_state
 from tests.support.files import write_corpus
 from tests.support.runs import make_events, read_strict_rows, record_run
 
-HANGING = {
-    "waits": "import time; time.sleep(1000)",
-    "is killed": "import os; os._exit(3)",
-}
+HANGING = {"waits": "import time; time.sleep(1000)", "is killed": "import os; os._exit(3)"}
 FAILING = {
     "raises": ("raise OSError(13, 'Permission denied', '/logs')", "Permission denied: '/logs'"),
-    "a screenful": (
-        "raise ValueError('\\x1b[31mred\\n' * 1000)",
-        "ValueError: \N{REPLACEMENT CHARACTER}[31mred",
-    ),
+    "a screenful": ("raise ValueError('\\x1b[31mred\\n' * 1000)", "ValueError: \N{REPLACEMENT CHARACTER}[31mred"),
 }
 
 

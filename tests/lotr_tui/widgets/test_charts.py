@@ -8,13 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lotr_tui.widgets.charts.axes import ChartAxes
-from lotr_tui.widgets.charts.plotting import (
-    braille_curve,
-    decimate,
-    linear_ticks,
-    log_ticks,
-    nice_ceiling,
-)
+from lotr_tui.widgets.charts.plotting import braille_curve, decimate, linear_ticks, log_ticks, nice_ceiling
 
 values_and_gaps = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math.inf])
 

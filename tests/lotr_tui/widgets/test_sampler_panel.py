@@ -24,7 +24,7 @@ class PanelApp(ThemedApp):
 
     CSS = "Input { border: none; height: 1; }"
     BINDINGS = [  # noqa: RUF012
-        ("f9", "panel('toggle_fixed_seed')", "fix"),
+        ("f9", "panel('toggle_fixed_seed')", "fix")
     ]
 
     def __init__(self, settings=SamplerSettings()):  # noqa: B008

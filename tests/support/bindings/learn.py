@@ -108,11 +108,7 @@ SLIDER = Stage(
     keys("slider", slider, higher=moves(1), lower=moves(-1), highest=becomes(LAST_CUTOFF), lowest=becomes(0)),
 )
 CONTENTS = Stage(
-    contents,
-    [
-        *opens("learn-contents", reset="ConfirmDialog"),
-        closes("confirm.enter", "ContentsDialog", "r"),
-    ],
+    contents, [*opens("learn-contents", reset="ConfirmDialog"), closes("confirm.enter", "ContentsDialog", "r")]
 )
 HEADS = Stage(
     heads,

@@ -176,10 +176,7 @@ SESSION = Stage(
 )
 CONVERSATION = Stage(
     dialogue_scenes.conversation,
-    [
-        *opens("session", cast=("CastDialog", "cast.cancel")),
-        Row("cast.again", branch_count, increases, ("ctrl+d",)),
-    ],
+    [*opens("session", cast=("CastDialog", "cast.cancel")), Row("cast.again", branch_count, increases, ("ctrl+d",))],
 )
 CAST = Stage(
     open_cast_dialog,

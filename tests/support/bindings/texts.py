@@ -101,10 +101,7 @@ LADDER = Stage(
 )
 SLOW_COLUMNS = Stage(
     ladder(2),
-    [
-        Row("columns.stop", is_writing, becomes(False)),
-        Row("columns.interrupt", is_writing, becomes(False), ("enter",)),
-    ],
+    [Row("columns.stop", is_writing, becomes(False)), Row("columns.interrupt", is_writing, becomes(False), ("enter",))],
     is_slow=True,
 )
 SPEAKER_COLUMNS = Stage(

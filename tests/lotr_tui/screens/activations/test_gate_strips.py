@@ -19,13 +19,7 @@ from lotr_tui.screens.activations.gate_strips import (
     value_char,
 )
 from lotr_tui.widgets.bars import BLOCK_HEIGHTS
-from tests.support.analysis import (
-    ACTIVATIONS_TEXT,
-    TWO_LAYER_LSTM,
-    gate_strips,
-    open_activations,
-    painted_lines,
-)
+from tests.support.analysis import ACTIVATIONS_TEXT, TWO_LAYER_LSTM, gate_strips, open_activations, painted_lines
 from tests.support.app import VOCABULARY
 
 

@@ -20,13 +20,7 @@ from lotr_tui.screens.attention.strip_columns import (
 from lotr_tui.screens.attention.strips import AttentionStrips
 from lotr_tui.screens.attention.text_view import AttentionTextView
 from tests.support.analysis import ACTIVATIONS_TEXT
-from tests.support.attention import (
-    NAMES,
-    attention_strips,
-    expected_record,
-    open_attention,
-    strip_lines,
-)
+from tests.support.attention import NAMES, attention_strips, expected_record, open_attention, strip_lines
 
 
 async def test_strips_show_the_weights_of_each_head(make_host, session_model):

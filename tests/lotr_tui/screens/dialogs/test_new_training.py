@@ -10,12 +10,7 @@ from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
 from engine.presets import PRESETS
 from lotr_tui.screens.dialogs import new_training
 from lotr_tui.screens.dialogs.completing_input import CompletingInput
-from lotr_tui.screens.dialogs.new_training import (
-    FIELDS,
-    OFFERED_PRESETS,
-    NewTraining,
-    NewTrainingDialog,
-)
+from lotr_tui.screens.dialogs.new_training import FIELDS, OFFERED_PRESETS, NewTraining, NewTrainingDialog
 from lotr_tui.screens.session.screen import SessionScreen
 from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import text_of, until

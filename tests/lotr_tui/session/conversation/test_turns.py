@@ -7,24 +7,10 @@ from engine.errors import InvalidInputError, PromptError
 from engine.generation.best_of import generate_answers
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import (
-    TurnEnd,
-    TurnStart,
-    generate_scene,
-    next_speaker_probs,
-    read_turns,
-    sample_speaker,
-)
+from engine.generation.turns import TurnEnd, TurnStart, generate_scene, next_speaker_probs, read_turns, sample_speaker
 from lotr_tui.session.conversation.cast import Roles, answering_cast, describe_unknown_name, read_name
 from tests.support.conversations import SETTINGS, finish_reply
-from tests.support.dialogues import (
-    ANSWERING,
-    dialogue_session_model,
-    finish_scene,
-    generated_text,
-    say,
-    text_of,
-)
+from tests.support.dialogues import ANSWERING, dialogue_session_model, finish_scene, generated_text, say, text_of
 
 NAMES = ("STRANGER", "GANDALF", "SAM", "KING OF THE DEAD", "URUK-HAI", "GOLLUM", "SOMEONE")
 OTHERS = ("GANDALF", "SAM", "KING OF THE DEAD", "URUK-HAI", "GOLLUM")

@@ -2,13 +2,7 @@
 
 from lotr_tui.widgets.prompt import prompt_input as module
 from tests.support.pilot import until
-from tests.support.prompt import (
-    WHITESPACE_VOCABULARY,
-    PromptPilot,
-    paste,
-    type_text,
-    underlined,
-)
+from tests.support.prompt import WHITESPACE_VOCABULARY, PromptPilot, paste, type_text, underlined
 
 
 async def test_prompts_are_edited_sent_and_restored_by_keys():
