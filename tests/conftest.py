@@ -107,7 +107,6 @@ def environment():
 
 @pytest.fixture(scope="session")
 def server():
-    """Start the process that commands are forked from."""
     script = Path(__file__).parent / "support" / "command_server.py"
     with subprocess.Popen(
         [sys.executable, "-P", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"

@@ -51,7 +51,6 @@ main()
 
 @pytest.fixture
 def ignore_case(monkeypatch):
-    """Let the file system find files whose names differ in case."""
     plain_stat = os.stat
 
     def stat(path, **options):

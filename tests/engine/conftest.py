@@ -8,7 +8,6 @@ from tests.support.training import make_dataset, run_training
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """Return a small dataset to train on."""
     return make_dataset(tmp_path_factory.mktemp("dataset"))
 
 

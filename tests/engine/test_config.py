@@ -51,7 +51,6 @@ WRONG_TYPES = (
 
 
 def wrong_values_for(kind, low, high):
-    """Return a strategy for parsed JSON values that the field does not accept."""
     if get_origin(kind) is Literal:
         return WRONG_TYPES | st.integers() | st.booleans() | st.text().filter(lambda text: text not in get_args(kind))
     if kind is bool:

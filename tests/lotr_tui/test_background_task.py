@@ -11,8 +11,6 @@ from tests.support.pilot import until
 
 
 class Recorder(App[None]):
-    """App that records what a task delivers."""
-
     def __init__(self):
         super().__init__()
         self.delivered = []

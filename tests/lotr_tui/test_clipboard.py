@@ -19,7 +19,6 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
 def decoded(sequence):
-    """Decode a string that consists of one OSC 52 sequence."""
     match = re.fullmatch(r"\x1b\]52;c;([A-Za-z0-9+/=]*)\x07", sequence)
     assert match, repr(sequence)
     return base64.b64decode(match[1], validate=True).decode()
@@ -58,7 +57,6 @@ class InputApp(App):
 
 @pytest.fixture
 def written(monkeypatch):
-    """Sequences for the clipboard that are written to the terminal."""
     written = []
     monkeypatch.setattr(HeadlessDriver, "write", lambda _, data: written.append(data) if "]52;" in data else None)
     return written

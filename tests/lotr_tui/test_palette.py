@@ -36,7 +36,6 @@ def styled_texts(app):
 
 
 async def open_palette(pilot):
-    """Open the palette, and wait for its list."""
     await pilot.press("ctrl+p")
     await until(pilot, lambda: pilot.app.screen.query(CommandList) and palette_lines(pilot.app.screen))
     return pilot.app.screen

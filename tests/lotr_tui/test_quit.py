@@ -28,8 +28,6 @@ async def until_ended(pilot):
 
 @pytest.fixture
 def make_training_app(make_app, use_job):
-    """Return a function that makes an app whose next training is a fake job."""
-
     def make(job=None, num_events=5):
         app = make_app()
         app.fake_job = use_job(job or FakeJob(training_events()).release(num_events))
@@ -93,8 +91,6 @@ async def test_no_question_without_a_training(make_training_app):
 
 
 class FailingJob(FakeJob):
-    """Job that hears no command and fails once it is released."""
-
     def events(self, *_):
         yield from training_events()[:9]
         self.released.acquire()

@@ -21,7 +21,6 @@ LENS_TEXT = "Bilbo Baggins is a friend. The wizard was lit!\nWe walked all night
 
 
 def is_idle(app):
-    """Return True if the screen has analysed its text."""
     assert isinstance(app.screen, TextAnalysisScreen)
     return app.screen.is_idle
 
@@ -37,12 +36,10 @@ def painted(widget):
 
 
 def status_text(app, selector):
-    """Return the text of a status bar."""
     return text_of(app.screen.query_one(selector, StatusBar)).strip()
 
 
 def static_text(app, selector):
-    """Return the text of a static widget."""
     return str(app.screen.query_one(selector, Static).content)
 
 
@@ -56,7 +53,6 @@ async def _open(pilot, screen, seconds=10):
 
 
 def make_kneser_ney():
-    """Return a trigram model of random text."""
     ids = np.random.default_rng(0).integers(0, len(VOCABULARY), 500).astype(np.int32)
     return KneserNey(ids, VOCABULARY, 3)
 
@@ -70,7 +66,6 @@ async def open_lens(pilot, text=LENS_TEXT, session_model=None):
 
 
 def lens_text(app):
-    """Return the painted text of the lens."""
     return painted(app.screen.query_one(LensTextView))
 
 
@@ -90,7 +85,6 @@ ACTIVATIONS_TEXT = "Bilbo Baggins is a friend, the wizard was lit\nwe walked all
 
 
 def make_random_lstm(hidden_size=70, num_layers=2):
-    """Return an LSTM with random weights."""
     config = ModelConfig(embedding_size=12, hidden_size=hidden_size, num_layers=num_layers)
     return random_lstm(config, VOCABULARY, scale=0.4)
 
@@ -107,5 +101,4 @@ async def open_activations(pilot, session_model, text=ACTIVATIONS_TEXT):
 
 
 def gate_strips(app):
-    """Return the gate strips of the screen."""
     return app.screen.query_one(GateStrips)

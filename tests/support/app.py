@@ -36,7 +36,6 @@ VOCABULARY = WordTokenizer((UNK, EOS, *dict.fromkeys(WORDS)))
 
 
 def make_decoder(seed=0):
-    """Return a small model with random weights."""
     config = ModelConfig(embedding_size=12, hidden_size=12)
     rng = np.random.default_rng(seed)
     shapes = weight_shapes(config, len(VOCABULARY))
@@ -83,7 +82,6 @@ def training_events(epochs=12, models=True):
 
 
 def finished(model):
-    """Return the last event of a training."""
     return Finished("done", "tiny-test", 12.0, 72.5, 74.1, 24.0, model)
 
 

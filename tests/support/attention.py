@@ -77,7 +77,6 @@ async def open_attention(pilot, session_model, text=LENS_TEXT):
 
 
 def attention_strips(app):
-    """Return the strips of the screen."""
     return app.screen.query_one(AttentionStrips)
 
 
@@ -88,10 +87,8 @@ def expected_record(model, text=ACTIVATIONS_TEXT):
 
 
 def strip_lines(app):
-    """Return the painted lines of the strips."""
     return painted_lines(attention_strips(app))
 
 
 def list_lines(app, widget_type):
-    """Return the painted lines of a list of the screen."""
     return painted_lines(app.screen.query_one(widget_type))

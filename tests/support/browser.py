@@ -66,8 +66,6 @@ def missing_for_browser():
 
 
 class ServeProcess:
-    """A running `lotr-tui serve` on a free port."""
-
     def __init__(self, home, *arguments):
         """Start the server with `home` as `LOTR_TUI_HOME`, and wait for its URL, which has the token."""
         inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "TEXTUAL_DRIVER")}
@@ -102,8 +100,6 @@ class ServeProcess:
 
 
 class BrowserTab:
-    """A page of Playwright that shows the terminal of an app."""
-
     def __init__(self, page):
         self.page = page
         page.add_init_script(_HOOKS.replace("TIMEOUT", str(1000 * TIMEOUT_SECONDS)))

@@ -9,26 +9,21 @@ from tests.support.pilot import text_of, until
 
 
 async def until_columns_ended(pilot, screen):
-    """Run the app until every column is complete or has failed."""
     await until(pilot, lambda: all(slot.output.done_event or slot.output.failure for slot in screen.slots))
     await pilot.pause()
 
 
 def column_lines(screen):
-    """Return the painted lines of the columns."""
     return painted_lines(screen.query_one(GenerationColumns))
 
 
 def columns_text(screen):
-    """Return the painted lines of the columns as one text."""
     return "\n".join(column_lines(screen))
 
 
 def note_text(screen):
-    """Return the line below the columns."""
     return text_of(screen.query_one("#note", Static))
 
 
 def generated_words(output):
-    """Return the generated words of a column."""
     return [event.text for event in output.events if isinstance(event, TokenEvent)]

@@ -17,7 +17,6 @@ HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 @contextmanager
 def kept_signal_handlers():
-    """Restore the handlers that a training replaces."""
     handlers = [signal.getsignal(number) for number in HANDLED_SIGNALS]
     try:
         yield

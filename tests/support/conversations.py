@@ -30,6 +30,5 @@ def ids_of(text):
 
 
 def only_session(home):
-    """Return the file of the only session."""
     (path,) = (home / "sessions").glob("*.jsonl")
     return path

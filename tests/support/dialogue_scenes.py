@@ -43,14 +43,12 @@ def save_conversation():
 
 
 async def use_speakers(pilot):
-    """Use a model that knows speakers."""
     await until(pilot, lambda: pilot.app.screen.query("#training"))
     pilot.app.screen.set_session_model(dialogue_session_model())
     await pilot.pause()
 
 
 async def first_conversation(pilot):
-    """The first screen of a model that knows speakers."""
     await use_speakers(pilot)
 
 
@@ -88,17 +86,14 @@ async def _open_lens(pilot, *keys):
 
 
 async def who_lens(pilot):
-    """The likely speakers of the last line of a script."""
     await _open_lens(pilot, "f5")
 
 
 async def pair_lens(pilot):
-    """The words of a line between two speakers."""
     await _open_lens(pilot, "f5", "f6")
 
 
 async def speakers_side_by_side(pilot):
-    """Three speakers who answer the same line."""
     settings = SamplerSettings(top_k=20, max_tokens=20)
     context = PromptContext("conversation", roles=Roles("", "GOLLUM"))
     screen = SideBySideScreen(

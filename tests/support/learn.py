@@ -21,7 +21,6 @@ def open_class_before():
 
 
 def chapter_screen(pilot):
-    """Return the open chapter."""
     screen = pilot.app.screen
     assert isinstance(screen, ChapterScreen)
     return screen
@@ -43,7 +42,6 @@ async def open_chapter(pilot, name, make_material=bundled_material):
 
 
 async def until_done(pilot):
-    """Wait until the task of the open chapter is done."""
     await until(pilot, lambda: chapter_screen(pilot).is_done)
 
 
@@ -60,7 +58,6 @@ def footer(screen):
 
 
 async def until_chapter(pilot, index):
-    """Wait until another chapter is open."""
     screen = chapter_screen(pilot)
     await until(pilot, lambda: screen.index == index and screen.is_idle)
     await pilot.pause()

@@ -8,20 +8,15 @@ from lotr_tui.widgets.slider import Slider
 
 
 class SliderFigure(ChapterFigure[int]):
-    """A slider whose value N finishes part N - 1 of the task."""
-
     def compose_figure(self):
-        """Yield the slider and its value."""
         yield Slider("value", [str(value) for value in range(10)], help_line="A value of the test", id="value")
         yield Static(id="shown")
 
     def load(self, cancelled):
-        """Return a number."""
         yield "loading the test …"
         return 7
 
     def show_data(self, data):
-        """Show the number."""
         self.query_one("#shown", Static).update(f"loaded {data}")
 
     @on(Slider.Changed)
@@ -33,9 +28,6 @@ class SliderFigure(ChapterFigure[int]):
 
 
 class FailingFigure(SliderFigure):
-    """A figure whose data cannot be loaded."""
-
     def load(self, cancelled):
-        """Fail."""
         yield "loading the test …"
         raise ValueError("the model\nis broken")

@@ -14,7 +14,6 @@ from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
 
 async def until(pilot, condition, seconds=10):
-    """Run the app until `condition` is true."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "the condition did not become true"
@@ -22,12 +21,10 @@ async def until(pilot, condition, seconds=10):
 
 
 def text_of(widget):
-    """Return the text of a widget without styles."""
     return str(widget.render())
 
 
 def lines_of(widget):
-    """Return the painted lines of a widget."""
     return "\n".join(widget.render_line(y).text for y in range(widget.size.height))
 
 
@@ -44,12 +41,10 @@ def screen_name(app):
 
 
 def conversation_of(app):
-    """Return the conversation of the session on the screen."""
     return app.screen.query_one(ConversationView).conversation
 
 
 def latest_reply(app):
-    """Return the latest reply that is shown."""
     reply = conversation_of(app).current_reply
     assert reply is not None
     return reply
@@ -72,17 +67,14 @@ def exchange_text(app):
 
 
 def transcript_text(app):
-    """Return the painted lines of the transcript."""
     return lines_of(app.screen.query_one(Transcript))
 
 
 def bars_text(app):
-    """Return the painted lines of the next-token bars."""
     return lines_of(app.screen.query_one(NextTokenBars))
 
 
 def inspector_text(app):
-    """Return the painted lines of the token inspector."""
     return lines_of(app.screen.query_one(TokenInspector))
 
 
@@ -93,18 +85,15 @@ def alternative_to(app, token):
 
 
 def set_field(app, field, value):
-    """Set a number in the sampling controls."""
     app.screen.query_one(f"#{field} Input", Input).value = value
 
 
 async def send(pilot, prompt):
-    """Type a prompt and send it."""
     pilot.app.screen.query_one("#prompt", PromptInput).value = prompt
     await pilot.press("enter")
 
 
 async def until_reply_ended(pilot):
-    """Run the app until the reply is complete."""
     app = pilot.app
     await until(pilot, lambda: conversation_of(app).active_reply is None and conversation_of(app).current_reply)
     await pilot.pause()

@@ -79,7 +79,6 @@ def save_model(folder, family, **options):
 
 
 def save_llama(folder):
-    """Save a tiny Llama without PyTorch and transformers."""
     import numpy as np
     from safetensors.numpy import save_file
 

@@ -14,8 +14,6 @@ WHITESPACE_VOCABULARY = WordTokenizer((UNK, EOS, "Bilbo", "is", "3.5", "the"), "
 
 
 class PromptApp(App[None]):
-    """App that records what the prompt posts."""
-
     CSS = "#rest { height: 1fr; } PromptInput { height: auto; }"
 
     def __init__(self, history=None, tokenizer=WORD_VOCABULARY):
@@ -60,13 +58,11 @@ async def type_text(pilot, text):
 
 
 async def paste(pilot, text):
-    """Send a text as the terminal does for a paste."""
     pilot.app.post_message(events.Paste(text))
     await pilot.pause()
 
 
 def visible_lines(prompt):
-    """Return the lines of the prompt that are on the screen."""
     return ["".join(s.text for s in prompt.render_line(y)).rstrip() for y in range(prompt.size.height)]
 
 

@@ -44,7 +44,6 @@ def encode_scenes(scenes, tokenizer=None):
 
 
 def spoken(scenes, cast=CAST):
-    """Return scenes as the turn model reads them."""
     return [[SpokenLine(cast.index(turn.speaker), turn.text) for turn in scene] for scene in scenes]
 
 

@@ -81,12 +81,10 @@ def make_deterministic(monkeypatch, times=1):
 
 
 def set_age(path, minutes=0):
-    """Make a file `AGE` and some minutes old."""
     os.utime(path, (time.time() - AGE - 60 * minutes,) * 2)
 
 
 def write_session(model, *replies, started=STARTED, current=None):
-    """Write a session, and return its file."""
     writer = SessionWriter(model)
     writer.session = replace(writer.session, started=started)
     for reply in replies:
@@ -100,7 +98,6 @@ def write_session(model, *replies, started=STARTED, current=None):
 
 
 def session_model_of(app):
-    """Return the model that the app was started with."""
     assert app.session_model is not None
     return app.session_model
 
@@ -146,7 +143,6 @@ async def _session_after(pilot, *keys):
 
 
 async def next_word_pane(pilot):
-    """The second pane of a narrow session."""
     await _session_after(pilot, "f2")
 
 
@@ -156,12 +152,10 @@ async def cursor_mode(pilot):
 
 
 async def branches(pilot):
-    """The comparison of two branches."""
     await _session_after(pilot, "ctrl+g", "up", "right", "right", "c")
 
 
 async def search(pilot):
-    """A search with several matches."""
     await _session_after(pilot, "ctrl+f", *"the")
 
 
@@ -179,19 +173,16 @@ async def _open(pilot, screen):
 
 
 async def open_columns(pilot, screen):
-    """Open a comparison, and wait for its texts."""
     await _open(pilot, screen)
     await until(pilot, lambda: isinstance(screen, LadderScreen) or (len(screen.slots) > 1 and not screen.is_loading))
     await until_columns_ended(pilot, screen)
 
 
 async def ladder(pilot):
-    """The same prompt at five temperatures."""
     await open_columns(pilot, LadderScreen(session_model_of(pilot.app), "the tower", TOP_K, 3, 0))
 
 
 async def side_by_side_models(pilot):
-    """The model of the session beside Kneser-Ney."""
     app = pilot.app
     prompt = "the wizard of the tower"
     await open_columns(pilot, SideBySideScreen(session_model_of(app), app.runs_dir, prompt, TOP_K, 3, 0))
@@ -228,13 +219,11 @@ async def memorization(pilot):
 
 
 def large_model(app):
-    """Return a model with more units than fit on the screen."""
     description = "2 layers of 200 · valid 74.9 (Kneser-Ney 94.1)"
     return SessionModel("two", description, make_random_lstm(200), run=app.runs_dir)
 
 
 async def activations(pilot):
-    """The gates of a word, with a pinned unit."""
     await open_inspector(pilot, ActivationsScreen(large_model(pilot.app), LENS_TEXT), "f3", "comma")
 
 
@@ -256,7 +245,6 @@ async def logit_lens(pilot):
 
 
 async def palette(pilot):
-    """The palette above a screen with few actions."""
     await sessions(pilot)
     await pilot.press("ctrl+p")
     await pilot.pause(0.3)
@@ -276,7 +264,6 @@ async def sessions(pilot):
 
 
 async def help_screen(pilot):
-    """The help above a screen with few keys."""
     await sessions(pilot)
     await pilot.press("f1")
     await pilot.pause(0.3)
@@ -343,7 +330,6 @@ async def dashboard(pilot, *more_events):
 
 
 async def diagnosed_training(pilot):
-    """A problem of the training with its remedy."""
     await dashboard(pilot, DIAGNOSIS)
 
 
@@ -367,7 +353,6 @@ async def quit_dialog(pilot):
 
 
 async def first_model_dialog(pilot):
-    """The question of the first start."""
     await session(pilot)
     await _open(pilot, FirstModelDialog())
 
@@ -393,7 +378,6 @@ def write_runs(app):
 
 
 async def model_dialog(pilot):
-    """The dialog for the model of a column."""
     write_runs(pilot.app)
     await ladder(pilot)
     kept = [EpochCheckpoint(1, 140.25), EpochCheckpoint(2, 99.5), EpochCheckpoint(4, None)]

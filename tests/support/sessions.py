@@ -37,7 +37,6 @@ answer_scores = st.builds(AnswerScore, st.integers(1, 64), st.integers(1, 64), f
 
 @st.composite
 def reply_trees(draw):
-    """Replies whose parents come before them."""
     replies: list[SavedReply] = []
     for id in range(draw(st.integers(0, 6))):
         parent = draw(st.none() | st.sampled_from(replies)) if replies else None
@@ -94,7 +93,6 @@ def saved_reply(id=0, parent_id=None, parent_offset=0, prompt="bilbo is", text="
 
 
 def session_bytes(*replies):
-    """The content of a session file."""
     return encode_session(SavedSession("x", "m", 1.0, replies, replies[-1].id if replies else None))
 
 

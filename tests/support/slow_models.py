@@ -85,7 +85,6 @@ class FakeSlowModel:
         self._released.set()
 
     def prefer(self, text, bias):
-        """Make the tokens of a text likelier."""
         self._model.weights["output.bias"][np.unique(self.tokenizer.encode(text))] += bias
 
     def start(self):

@@ -38,17 +38,14 @@ async def run(pilot, command):
 
 
 def labels(app):
-    """Return the texts of the visible labels above the prompt."""
     return [text_of(label) for label in app.screen.query_one(RoleLabels).query(Label) if label.display]
 
 
 def who_answers(app):
-    """Return the painted lines of the bars of speakers."""
     return [line.strip() for line in lines_of(app.screen.query_one(WhoAnswersBars)).splitlines() if line.strip()]
 
 
 def num_turns(app):
-    """Return the number of turns on the visible path."""
     reply, number = conversation_of(app).current_reply, 0
     while reply is not None:
         number, reply = number + 1, reply.turn.previous_reply

@@ -65,7 +65,6 @@ async def picture_session(runs_dir):
 
 
 async def picture_dashboard(runs_dir):
-    """The dashboard of a training that is nearly finished."""
     app = LotrApp(job=prepare_job(get_preset("tiny").with_values(epochs=8), "tiny", runs_dir), runs_dir=runs_dir)
     async with app.run_test(size=(130, 36)) as pilot:
         await wait_for(pilot, lambda: app.training_view is not None and app.training_view.epoch > 6.5)
@@ -85,7 +84,6 @@ async def picture_chapter():
 
 
 async def picture_attention():
-    """The attention of SmolLM2: a head that finds the next name."""
     session_model = replace(load_session_model([find_smollm2()], None), name="SmolLM2-135M")
     app = LotrApp(session_model=session_model, pace=0)
     async with app.run_test(size=(150, 40)) as pilot:

@@ -60,7 +60,6 @@ class Recorder:
             self.wait(pause)
 
     def type(self, text):
-        """Type a text, as fast as a person does."""
         for character in text:
             self.press(character.encode(), pause=0.07)
 
@@ -96,7 +95,6 @@ def _font(bold):
 
 @cache
 def cell_size():
-    """Return width and height of a cell in pixels."""
     font = _font(False)
     return round(font.getlength("█")), sum(font.getmetrics())
 

@@ -56,7 +56,6 @@ def test_activations_match_a_plain_cell(name):
 
 
 def values_by_prefix(lstm, lines, layer, unit, activation):
-    """Return the value of every different beginning of a line."""
     return {
         tuple(line[: position + 1].tolist()): float(value)
         for line in lines

@@ -90,7 +90,6 @@ by_model = pytest.mark.parametrize("model", MODELS, ids=["lstm", "kneser-ney and
 
 
 def brute_force(model, context, text, *, is_complete=False):
-    """Return the posterior by scoring the whole dialogue once for each speaker."""
     before = encode_turns(TOKENIZER, context)
     counts = Counter(line.speaker for scene in spoken(TRAIN_SCENES) for line in scene)
     prior = {name: (counts[index] + 1) ** PRIOR_WEIGHT for index, name in enumerate(CAST)}

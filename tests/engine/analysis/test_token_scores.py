@@ -113,7 +113,6 @@ OPEN_TEXTS = st.text(
 
 
 def score_by_hand(log_probs, tokens, tokenizer):
-    """Return scores with these natural-log probabilities of the first tokens."""
     ids = tokens.ids[: len(log_probs)]
     scores, shape = TokenScores(tokens, tokenizer), (len(ids), NUM_TOP_TOKENS)
     texts = [tokens[index] for index in range(len(ids))]

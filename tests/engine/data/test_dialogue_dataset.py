@@ -27,7 +27,6 @@ def write_rows(path, rows, columns=("char", "dialog", "movie")):
 
 
 def load(folder, train, valid=OTHER, test=OTHER, earlier=None, **values):
-    """Load a dialogue with given splits."""
     splits = zip(FILES, (train, valid, test), strict=True)
     paths = {name: write_rows(folder / f"{name}.csv", rows) for name, rows in splits}
     defaults = {"mode": "dialogue", "min_characters": -1, "min_count": 1, "min_speaker_lines": 1}

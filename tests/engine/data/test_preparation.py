@@ -92,8 +92,6 @@ def test_an_unwritable_or_full_disk_is_reported_and_leaves_no_entry(corpus, home
 
 
 def set_element(name, dtype, value, index=-1):
-    """Return a function that changes one element of an array of a cache entry."""
-
     def damage(folder):
         array = np.fromfile(folder / name, dtype)
         array[index] = value

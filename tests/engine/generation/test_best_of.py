@@ -93,8 +93,6 @@ def test_answers_that_repeat_an_earlier_line_come_last(model):
 
 
 class Stammerer:
-    """A model that likes to say the last token again."""
-
     tokenizer = TOKENIZER
 
     def start(self):

@@ -366,7 +366,6 @@ VOCABULARY = WordTokenizer(SUBWORD_WORDS)
 
 
 def to_dense(subwords, vocabulary_size):
-    """Return the matrix `[vocabulary, subwords]`."""
     matrix = np.zeros((vocabulary_size, subwords.num_subwords))
     for row, column, value in zip(subwords.token_ids, subwords.subword_ids, subwords.values, strict=True):
         assert matrix[row, column] == 0, "duplicate entry"
@@ -375,7 +374,6 @@ def to_dense(subwords, vocabulary_size):
 
 
 def subwords_of(word):
-    """Return every run of 2 to 5 characters of ^word$."""
     subwords, marked = set(), "^" + word + "$"
     for first in range(len(marked)):
         for last in range(first + 1, min(first + 5, len(marked))):

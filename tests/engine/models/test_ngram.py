@@ -162,7 +162,6 @@ def occurrences(text, ngram):
 
 
 def tokens_before(text, ngram):
-    """Count the different tokens right before an n-gram."""
     return len({text[i - 1] for i in range(1, len(text)) if tuple(text[i : i + len(ngram)]) == ngram})
 
 

@@ -38,7 +38,6 @@ CONFIGS = {
 
 @pytest.fixture(params=list(CONFIGS))
 def torch_lstm(request):
-    """A model with weights so large that the gates leave their linear range."""
     model = make_torch_lstm(request.param, seed=3)
     with torch.no_grad():
         for parameter in model.parameters():

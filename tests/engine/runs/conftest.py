@@ -7,5 +7,4 @@ from tests.support.runs import make_events, record_run
 
 @pytest.fixture
 def stopped(tmp_path):
-    """Return a run whose training was stopped."""
     return record_run(tmp_path, "r", make_events("stopped"))

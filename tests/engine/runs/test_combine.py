@@ -72,7 +72,6 @@ def alone(runs):
 
 
 def assert_same(actual, expected, dataset):
-    """Check that two models score a whole text and single tokens alike."""
     ids = dataset.test[:40]
     assert forward_sequence(actual, ids).log_probs == pytest.approx(forward_sequence(expected, ids).log_probs, abs=1e-5)
     (_, state), (_, expected_state) = actual.advance(actual.start(), EOS_ID), expected.advance(expected.start(), EOS_ID)

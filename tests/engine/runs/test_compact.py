@@ -32,7 +32,6 @@ PRECISIONS = ("fp16", "int8")
 
 @pytest.fixture
 def trained_run(tmp_path, dataset, default_events):
-    """Return a run of the small training."""
     run = create_run(make_config(), dataset.tokenizer, "trained", tmp_path)
     list(record_events(run, iter(default_events)))
     return run.path
@@ -152,7 +151,6 @@ NAME = "layers.0.weight_hh_l0"
 
 
 def make_tensors(run):
-    """Return tensors of a run with one matrix in 8 bits."""
     tensors = load_file(run / MODEL_FILE)
     tensors[NAME], tensors[f"{NAME}.scale"] = quantize_rows(tensors[NAME])
     return tensors

@@ -34,7 +34,6 @@ def run_and_folder(request, tmp_path_factory):
 
 
 def load_exported(folder):
-    """Return the model and the tokenizer as transformers loads them."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
     return model, transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 

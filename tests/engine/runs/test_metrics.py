@@ -110,7 +110,6 @@ REPEATED_STEP = Step(10, 1.03125, 0.96875, 0.0, 100.0, 100.0, 0.0, 100000.359375
 
 
 def append_rows(path, rows):
-    """Append rows as a training does."""
     with closing(JsonLinesAppender(path)) as appender:
         for row in rows:
             appender.append(row)

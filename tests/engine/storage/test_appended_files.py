@@ -14,7 +14,6 @@ from tests.support.files import no_file_longer_than, write_sparse_file
 
 
 def read_records(path):
-    """Return the records of all lines that end in a newline."""
     content = path.read_bytes()
     return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
 

@@ -17,7 +17,6 @@ from tests.support.training import write_initial_run
 
 
 def changed(config, variant):
-    """Return the settings that the variant changes."""
     before, after = (asdict(each) for each in (config, config.with_overrides(list(variant.overrides))))
     parts = ("data", "model", "training")
     return {name: new for part in parts for name, new in after[part].items() if new != before[part][name]}

@@ -39,7 +39,6 @@ SHORT = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """Return the folder of a tiny random Llama."""
     folder = tmp_path_factory.mktemp("base") / "tiny"
     save_model(folder, "llama")
     return folder

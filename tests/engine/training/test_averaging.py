@@ -59,7 +59,6 @@ def test_the_trigger_follows_the_paper(history, perplexity, interval):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """Return a dataset of sentences that the model does not learn by heart."""
     return make_sentence_dataset(tmp_path_factory.mktemp("corpus"), 90)
 
 

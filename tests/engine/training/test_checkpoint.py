@@ -81,7 +81,6 @@ def run(config, dataset, checkpoint=None, cancelled=lambda: False, queue=None):
 
 
 def results(events):
-    """Return the content of the events that does not depend on the clock."""
     kept = []
     for event in events:
         if isinstance(event, Evaluated):
@@ -199,7 +198,6 @@ def test_a_checkpoint_is_saved_every_checkpoint_seconds(dataset):
 
 @pytest.fixture(scope="module")
 def checkpoint_content(dataset):
-    """Return the content of a checkpoint from the middle of an epoch."""
     return events_of(Snapshot, run(make_config(epochs=1, bptt=24, **REPORT_EACH_STEP), dataset))[3].content
 
 

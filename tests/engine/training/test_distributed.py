@@ -49,7 +49,6 @@ SETTINGS = {
 
 
 def make_config(dataset, settings):
-    """Return a small model of the default preset with one of the settings."""
     small = {"embedding_size": 16, "hidden_size": 16, "epochs": 1, "batch_size": 4, "bptt": 12, "threads": 1}
     corpus = {"corpus": dataset.corpus.source, "corpus_format": "text", "device": "cpu", "precision": "fp32"}
     return get_preset("default").with_values(**(small | corpus | SETTINGS[settings]))
@@ -57,7 +56,6 @@ def make_config(dataset, settings):
 
 @pytest.fixture(scope="module")
 def folder(dataset, tmp_path_factory):
-    """Return the folder with the results of two processes."""
     folder = tmp_path_factory.mktemp("several")
     texts = [make_config(dataset, settings).to_json() for settings in SETTINGS]
     (folder / "configurations.json").write_text(json.dumps(texts))

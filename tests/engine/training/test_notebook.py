@@ -19,7 +19,6 @@ from tests.support.training import events_of, weights_equal, weights_of
 
 
 def learning_rates_by_epoch(events):
-    """Return the learning rates between each evaluation and the next one."""
     rates = []
     for event in events:
         if isinstance(event, Evaluated):
@@ -37,7 +36,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_network():
-    """Return a small untied network whose token probabilities differ much."""
     network = LSTMModel(
         ModelConfig(embedding_size=5, hidden_size=6, num_layers=2, tie_weights=False),
         10,
@@ -50,7 +48,6 @@ def make_network():
 
 
 def notebook_formula(model, text, batch, bptt):
-    """Compute the notebook's formula column by column with the numpy model."""
     rows = len(text) // batch
     trimmed = rows - (rows - 1) % bptt
     losses = np.zeros((trimmed - 1, batch))

@@ -67,7 +67,6 @@ def test_the_windows_of_an_epoch_are_its_columns_cut_at_any_lengths(dataset):
 
 
 def lines_in(text):
-    """Count the lines of a text that may start in the middle of a line."""
     start = int(np.flatnonzero(text == EOS_ID)[0]) + 1
     lines = [()]
     for token in np.roll(text, -start).tolist():
@@ -166,7 +165,6 @@ ONE_STEP = {
 
 
 def before_and_after(dataset, **values):
-    """Return the weights before and after a training of one step."""
     return [weights_of(event) for event in events_of(Evaluated, run_training(dataset, **(ONE_STEP | values)))]
 
 

@@ -27,7 +27,6 @@ class StepClock:
 
 @pytest.fixture
 def trainers(monkeypatch):
-    """Trainers that are made, on a `StepClock`."""
     made = []
 
     def make(*arguments, **options):

@@ -70,7 +70,6 @@ def run(dataset, **values):
 
 
 def steps_of(dataset, **values):
-    """Return what the clock does not change in the reports of all steps."""
     steps = events_of(Step, run(dataset, **values, **REPORT_EACH_STEP))
     return [(step.step, step.train_perplexity, step.gradient_norm, step.lr) for step in steps]
 

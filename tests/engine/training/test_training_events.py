@@ -23,8 +23,6 @@ from tests.support.training import events_of, make_config, make_trainer, run_tra
 
 
 class Untouchable:
-    """A split that fails the test as soon as anything is read from it."""
-
     def __getattribute__(self, name):
         pytest.fail(f"{name} of the test split was read")
 

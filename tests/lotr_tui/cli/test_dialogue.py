@@ -26,7 +26,6 @@ TRAIN = (
 
 @pytest.fixture
 def run(tmp_path):
-    """Return the path of a dialogue run with random weights."""
     return write_dialogue_run(tmp_path / "scenes")
 
 
@@ -58,7 +57,6 @@ def distinct(trained_home, lotr):
 
 
 def answer(model, turns, speaker, seed):
-    """Return the answer that a model gives to turns."""
     history = encode_turns(model.tokenizer, turns)
     events = generate_turn(model, read_turns(model, turns), speaker, SamplerSettings(), seed, history=history)
     return "".join(event[0].piece for event in events if not isinstance(event, Done)).strip()
@@ -71,7 +69,6 @@ def scene_of(model, given=(), seed=4, cast=("FRODO", "KING OF THE DEAD"), num_tu
 
 
 def script_of(model, **options):
-    """Return the lines of a scene as a script."""
     turns = [event.turn for event in scene_of(model, **options) if isinstance(event, TurnEnd)]
     return [turn_text(turn).rstrip("\n") for turn in turns]
 

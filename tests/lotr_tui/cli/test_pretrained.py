@@ -16,7 +16,6 @@ GENERATE = ("generate", "Where is the Ring?", "--max-tokens", "6", "--seed", "1"
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    """Return a folder with a tiny random Llama that has a chat template."""
     from tests.support.pretrained import save_model
 
     folder = tmp_path_factory.mktemp("models") / "llama"

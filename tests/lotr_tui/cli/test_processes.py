@@ -31,15 +31,12 @@ LONG_NAME = "a-run-with-a-name-that-is-longer-than-any-terminal-" + "x" * 40
 
 @pytest.fixture
 def files(home):
-    """Write the runs `r` and `d`."""
     write_run(home / "runs" / "r")
     write_dialogue_run(home / "runs" / "d")
 
 
 @pytest.fixture
 def shell(files, home, tmp_path, environment):
-    """Return a function that runs a command with redirections in a shell."""
-
     def run(command):
         return subprocess.run(
             ["sh", "-c", f'exec "{sys.executable}" -m lotr_tui {command}'],

@@ -253,7 +253,6 @@ class TestCompare:
 
     @pytest.fixture
     def table(self, lotr):
-        """Return a function that returns the table with single spaces."""
         return lambda *arguments: re.sub(" +", " ", lotr("runs", "compare", *arguments).stdout)
 
     def test_table_has_settings_that_differ_results_and_differences(self, table):

@@ -47,7 +47,6 @@ def wait_until(condition):
 
 
 def recorded_steps(path):
-    """Return the step numbers in the record of a run."""
     rows = read_current_rows(path / METRICS_FILE) if (path / METRICS_FILE).exists() else []
     return [row["step"] for row in rows if row["event"] == "step"]
 

@@ -7,7 +7,6 @@ from lotr_tui.learn import class_models
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """Return the folder in which the class stores its models."""
     monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 

@@ -13,14 +13,12 @@ from tests.support.files import run_to_end
 
 @pytest.fixture(autouse=True, scope="module")
 def without_smollm2(tmp_path_factory):
-    """Compare only models that are always there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOTR_TUI_HOME", str(tmp_path_factory.mktemp("home")))
         yield
 
 
 def comparison_of(material):
-    """Return the models to compare."""
     return run_to_end(load_comparison(material))[0]
 
 

@@ -41,7 +41,6 @@ SMALL_MODEL = ModelConfig(embedding_size=8, hidden_size=8, subword_embeddings=Fa
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path, monkeypatch):
-    """Return the folder for temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))

@@ -146,7 +146,6 @@ log_perplexities = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math
 
 
 def reference_average(values, decay):
-    """Compute the moving average one value at a time."""
     mean, means = math.nan, []
     for value in values:
         if not math.isfinite(value):

@@ -134,7 +134,6 @@ def svg_lines(text):
 
 
 def open_reply(pieces, *arguments, **changes):
-    """A reply of an open vocabulary with these pieces."""
     tokens = tuple(saved_token(piece.replace("\n", "<0x0A>"), piece=piece) for piece in pieces)
     return replace(saved_reply(*arguments, **changes), tokens=tokens, tokenizer="bpe")
 

@@ -26,7 +26,6 @@ from tests.support.sessions import header_line, reply_trees, saved_reply, sessio
 
 
 def saved_file(folder, *replies):
-    """The file of a session that has been saved and closed."""
     writer = SessionWriter("bundled", folder)
     for reply in replies or (saved_reply(),):
         writer.save(reply)

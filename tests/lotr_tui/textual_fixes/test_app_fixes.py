@@ -87,8 +87,6 @@ async def test_key_of_a_widget_that_is_not_there_does_nothing():
 
 
 class Probe(Static):
-    """Widget that records its widths."""
-
     def on_mount(self):
         self.widths = []
 

@@ -75,7 +75,6 @@ def test_session_survives_bytes_that_are_not_utf8_and_ends_with_its_terminal(tmp
 
 @pytest.fixture
 def terminal(tmp_path):
-    """Return the terminal of a small app that has painted its screen."""
     with Terminal([sys.executable, "-c", APP_SOURCE], 60, 10, tmp_path).spawn() as terminal:
         terminal.shell_modes = terminal.modes()
         terminal.read_until(SCREEN_TEXT)

@@ -26,8 +26,6 @@ WANDB_HEADER_BYTES, WANDB_BLOCK_BYTES, WANDB_RECORD_HEADER_BYTES = 7, 32_768, 7
 
 @dataclass
 class StoredRun:
-    """Content of a run in a tracker."""
-
     metrics: dict[str, dict[int, float]]
     """Values by metric and step."""
     counts: dict[str, int]

@@ -11,8 +11,6 @@ from tests.support.pilot import screen_name, until
 
 
 class Row(NamedTuple):
-    """Binding and the effect of its key."""
-
     id: str
     observe: Callable[[Any], Any]
     """Function of the app that returns the state that the key changes."""
@@ -46,7 +44,6 @@ def of(widget_type, name):
 
 
 def of_screen(name):
-    """Return a function that reads an attribute of the screen."""
     return lambda app: getattr(app.screen, name)
 
 
@@ -112,7 +109,6 @@ def opens(prefix, **screens):
 
 
 def closes(id, screen, *first_keys):
-    """Return the row of a key that leads back to a screen."""
     return Row(id, screen_name, becomes(screen), first_keys)
 
 

@@ -82,7 +82,6 @@ async def words(pilot):
 
 
 def add_large_model(app):
-    """Add a model that the student has to ask for."""
     comparison = app.screen.query_one("AttentionFigure").data.comparison
     comparison.models += (replace(comparison.models[0], name="large", is_on_request=True),)
     app.screen.query_one("ModelsView").continue_line("the ring")

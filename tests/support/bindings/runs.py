@@ -50,7 +50,6 @@ def listed(app):
 
 
 def sorted_by(app):
-    """Return the name of the column with an arrow."""
     words = text_of(app.screen.query_one("#columns")).split()
     return " ".join(word for word in words if word[:-1] in [column.name for column in RUN_COLUMNS])
 
@@ -71,7 +70,6 @@ def suggested_folder(app):
 
 
 def model(app):
-    """Return the name of the session's model."""
     return app.screen.session_model.name if screen_name(app) == "SessionScreen" else ""
 
 
@@ -118,12 +116,10 @@ def chart(app):
 
 
 def visible_range(app):
-    """Return the epochs that the chart shows."""
     return chart(app).x_range
 
 
 def sample_epoch(app):
-    """Return the epoch of the sample that is shown."""
     return float(text_of(app.screen.query_one("SampleTimeline")).split()[1])
 
 
@@ -160,7 +156,6 @@ async def show_samples(pilot):
 
 
 async def diagnosis(pilot):
-    """Show a problem of the training in the banner."""
     await train(pilot)
     app = pilot.app
     app.training_view.apply(Diagnosed(123, 12.0, "idle_gpu", "the GPU was idle", "--set batch_size=40"))

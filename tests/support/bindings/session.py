@@ -47,19 +47,16 @@ def cursor(app):
 
 
 def current_match(app):
-    """Return the number of the current match of the search."""
     return int(text_of(app.screen.query_one("#matches")).split()[0])
 
 
 async def type_prompt(pilot):
-    """Type an incomplete prompt, and copy a word."""
     await until(pilot, lambda: pilot.app.screen.query("#training"))
     pilot.app.screen.query_one("PromptInput").value = "the lamp"
     pilot.app.copy_to_clipboard("pony")
 
 
 async def long_session(pilot):
-    """Open a session of more lines than fit on the screen."""
     await scenes.session(pilot)
     for number in range(10):
         view(pilot.app).add_note(f"note {number}")
@@ -73,7 +70,6 @@ async def start_slow_reply(pilot):
 
 
 async def use_open_model(pilot):
-    """Use a model whose tokens are parts of words."""
     await scenes.session(pilot)
     pilot.app.screen.set_session_model(SessionModel("open", "", open_model(bpe_tokenizer())))
 

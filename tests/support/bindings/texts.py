@@ -57,14 +57,11 @@ def is_writing(app):
 
 
 def painted(app):
-    """Return the painted lines of the columns."""
     columns = app.screen.query_one("GenerationColumns")
     return [columns.render_line(y).text for y in range(columns.size.height)]
 
 
 def ladder(pace):
-    """Return a function that opens a ladder of long texts."""
-
     async def set_up(pilot):
         settings = SamplerSettings(top_k=20, max_tokens=200)
         screen = LadderScreen(scenes.session_model_of(pilot.app), "the tower", settings, 3, pace)
@@ -123,13 +120,11 @@ def suggested_suffix(app):
 
 
 def completion(app):
-    """Return the completion that is shown."""
     completing_input = app.screen.query_one("CompletingInput")
     return completing_input.completions[completing_input.completion_index]
 
 
 async def path_completion(pilot):
-    """Show a dialog for a path that has two completions."""
     for name in ("lamp.txt", "pony.txt"):
         Path("texts", name).parent.mkdir(exist_ok=True)
         Path("texts", name).touch()

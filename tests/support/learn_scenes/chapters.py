@@ -21,12 +21,10 @@ async def learn_tokens(pilot):
 
 
 async def learn_tokens_figure(pilot):
-    """The figure of the first chapter where it replaces the text."""
     await _open(pilot, "tokens", "f5")
 
 
 async def learn_contents(pilot):
-    """The list of chapters above one that is done."""
     store = ProgressStore()
     for name in ("tokens", "perplexity"):
         store.add(done=name)
@@ -35,7 +33,6 @@ async def learn_contents(pilot):
 
 
 async def learn_source(pilot):
-    """The code behind the first chapter."""
     await _open(pilot, "tokens", "f4")
 
 
@@ -50,7 +47,6 @@ async def learn_counting_trigram(pilot):
 
 
 async def learn_sampling(pilot):
-    """A low temperature and a small top-k."""
     screen = await open_chapter(pilot, "sampling")
     for id, steps in (("temperature", 10), ("top-k", 12)):
         slider = screen.query_one(f"#{id}", Slider)

@@ -22,7 +22,6 @@ async def learn_training(pilot):
 
 
 async def learn_overfitting(pilot):
-    """A training with dropout beside the prepared run."""
     screen = await open_chapter(pilot, "overfitting")
     figure = screen.query_one(OverfittingFigure)
     await pilot.press("f5", *["right"] * 4)

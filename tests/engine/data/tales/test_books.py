@@ -67,7 +67,6 @@ class TestOneBook:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder of small books."""
     path = tmp_path / "books"
     path.mkdir()
     for book, content in SMALL_BOOKS.items():
@@ -76,7 +75,6 @@ def folder(tmp_path):
 
 
 def build(folder, output):
-    """Write the text of small books."""
     return write_tales(folder, output, tuple(SMALL_BOOKS), lambda book: None)
 
 

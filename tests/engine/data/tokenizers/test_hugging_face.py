@@ -30,7 +30,6 @@ texts = st.lists(st.one_of(parts, st.text(characters, max_size=4))).map("".join)
 
 
 def encode(name, text):
-    """Return the ids of the Hugging Face tokenizer without special tokens."""
     return CONVERTED[name].encode(text, add_special_tokens=False).ids
 
 

@@ -98,7 +98,6 @@ def refusal(**options):
 
 
 def files_left():
-    """Return the files in the folder of models that are no stored model."""
     folder = base_folder("smollm2").parent
     return {path.name for path in folder.iterdir()} - {"lock", "smollm2"}
 

@@ -30,7 +30,6 @@ FAMILIES = [
 
 
 def random_ids(num, seed=0):
-    """Return ids of ordinary tokens."""
     return np.random.default_rng(seed).integers(3, VOCABULARY_SIZE, num).tolist()
 
 

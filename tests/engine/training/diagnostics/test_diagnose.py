@@ -51,7 +51,6 @@ def norms(*gradient_norms):
 
 
 def evaluations(*perplexities):
-    """Return evaluations before the first step and after each epoch."""
     return [
         Evaluated(epoch * 100, float(epoch), perplexity, perplexity <= min(perplexities[: epoch + 1]), epoch * 2.0)
         for epoch, perplexity in enumerate(perplexities)

@@ -55,7 +55,6 @@ def corpus(tmp_path):
 
 
 def options(corpus, **values):
-    """Return the change of a configuration that command-line options make."""
     return lambda config: config.with_values(corpus=str(corpus), **values)
 
 

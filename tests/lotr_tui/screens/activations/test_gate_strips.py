@@ -30,7 +30,6 @@ def layers():
 
 
 def value_range(char, gate, scale):
-    """Return the lowest and the highest value that a character stands for."""
     if gate in SIGMOID_GATES:
         return BLOCK_HEIGHTS.index(char) / 8, (BLOCK_HEIGHTS.index(char) + 1) / 8
     if char == ZERO_CHAR:

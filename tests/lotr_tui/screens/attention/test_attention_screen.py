@@ -34,7 +34,6 @@ from tests.support.pilot import notices, until
 
 
 def shown(line):
-    """Return the words of a line without the marks of the cursor and the bars."""
     words = line.replace("▸", " ").split()
     return [word for word in words if not set(word) <= set("█▉▊▋▌▍▎▏")]
 

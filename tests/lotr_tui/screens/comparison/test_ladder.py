@@ -30,7 +30,6 @@ async def open_ladder(pilot, prompt=PROMPT, settings=TOP_K, pace=0):
 
 
 def expected_events(temperature, settings=TOP_K):
-    """Return the tokens that one column alone generates."""
     settings = SamplerSettings(temperature=temperature, top_k=settings.top_k, max_tokens=settings.max_tokens)
     ids = VOCABULARY.encode(PROMPT).tolist()
     return [event for event in generate(make_decoder(), ids, settings, 3) if isinstance(event, TokenEvent)]

@@ -26,14 +26,12 @@ PROMPT = "where is frodo"
 
 @pytest.fixture
 def conversation(home):
-    """An empty conversation at full speed."""
     conversation = Conversation(0)
     yield conversation
     conversation.close()
 
 
 async def open_columns(pilot, screen_type, session_model, roles=Roles(), previous=None, prompt=PROMPT):  # noqa: B008
-    """Open a comparison, and wait for its texts."""
     context = PromptContext("conversation", previous, roles)
     arguments = [prompt, SETTINGS, SEED, 0, context]
     if screen_type is SideBySideScreen:
@@ -51,7 +49,6 @@ def texts(screen):
 
 
 def answer(model, turns, speaker, temperature=0.8):
-    """Return the line that the engine generates."""
     settings = SamplerSettings(max_tokens=12, temperature=temperature)
     history = encode_turns(model.tokenizer, turns)
     events = generate_turn(model, read_turns(model, turns), speaker, settings, SEED, history=history)

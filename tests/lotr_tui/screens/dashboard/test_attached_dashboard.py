@@ -19,7 +19,6 @@ from tests.support.runs import view_of
 
 @asynccontextmanager
 async def attach(make_host, view, send_command=lambda command: None, size=(160, 45)):
-    """Show the dashboard of a run."""
     app = make_host()
     screen = DashboardScreen(view, send_command, attached=True)
     async with app.run_test(size=size) as pilot:

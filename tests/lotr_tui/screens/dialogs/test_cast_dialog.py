@@ -20,7 +20,6 @@ async def open_dialog(pilot, current=CURRENT, names=NAMES, column="answering"):
 
 
 def lists(pilot):
-    """Return the painted lines of both lists."""
     return [
         [" ".join(line.split()) for line in lines_of(cast_list).splitlines() if line.strip()]
         for cast_list in pilot.app.screen.query(CastList)

@@ -23,7 +23,6 @@ BAD_PATHS = {
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """Working directory with some files."""
     folder = tmp_path / "work"
     (folder / "folder" / "inner").mkdir(parents=True)
     for name in ("letter one.txt", "letter two.txt", ".hidden", "Other.md"):

@@ -41,7 +41,6 @@ def sessions_dir(tmp_path):
 
 
 def path_of(sessions_dir, text):
-    """Return the file of the session that contains a text."""
     return next(path for path in sessions_dir.glob("*.jsonl") if text in path.read_text())
 
 

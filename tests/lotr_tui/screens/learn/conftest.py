@@ -10,13 +10,11 @@ from tests.support.learn_figure import SliderFigure
 
 @pytest.fixture
 def slider_figure(monkeypatch):
-    """Use `SliderFigure` in all chapters."""
     monkeypatch.setattr(figures, "import_figure", lambda chapter: SliderFigure)
     return SliderFigure
 
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
-    """Return the folder for temporary files of live trainings."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path

@@ -24,7 +24,6 @@ LINE = "where is the ring and where is frodo"
 
 
 def with_few_models(material, *, on_request=False):
-    """Let the class compare the counts and the small LSTM on five lines."""
     comparison, _ = run_to_end(load_comparison(material))
     counts, lstm = comparison.models[:2]
     models = (counts, replace(lstm, is_on_request=on_request))
@@ -40,7 +39,6 @@ async def type_line(pilot, screen, text):
 
 
 def percentages(line):
-    """Return the percentages of a painted line."""
     return [int(number) for number in re.findall(r"(\d+) ?%", line)]
 
 

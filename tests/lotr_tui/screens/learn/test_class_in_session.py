@@ -19,7 +19,6 @@ def help_text(pilot):
 
 
 async def until_ready(pilot):
-    """Wait until the session has its model."""
     screen = pilot.app.screen
     await until(pilot, lambda: screen.is_ready)
     await pilot.pause()

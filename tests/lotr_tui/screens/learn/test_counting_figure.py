@@ -35,7 +35,6 @@ def encode(text):
 
 
 def occurrences(words):
-    """Count words that follow each other in the training text."""
     return f" {' '.join(map(str, DATASET().train.tolist()))} ".count(f" {' '.join(map(str, encode(words)))} ")
 
 

@@ -25,7 +25,6 @@ def figure_of(pilot):
 
 
 def gaps(pilot):
-    """Return the cells of the table."""
     return [line.split() for line in text_of(figure_of(pilot).query_one("#gaps", Static)).splitlines()]
 
 

@@ -24,7 +24,6 @@ ROWS, ROW_LENGTH = 64, 36
 
 @pytest.fixture(scope="module")
 def lstm():
-    """Return the small LSTM of the class."""
     return run_to_end(bundled_material().model(lambda: False))[0].model
 
 
@@ -36,7 +35,6 @@ def own_material(lstm):
 
 @pytest.fixture(scope="module")
 def dataset():
-    """Return the bundled dialogues as words."""
     return run_to_end(bundled_material().words())[0]
 
 
@@ -51,7 +49,6 @@ def step_bits(model, ids, previous=EOS_ID):
 
 
 def shown(screen, id):
-    """Return a text of the figure."""
     return text_of(screen.query_one(f"#{id}", Static))
 
 

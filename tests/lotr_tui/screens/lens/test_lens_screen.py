@@ -41,7 +41,6 @@ from tests.support.scenes import confident_model
 
 @pytest.fixture
 def kneser_ney(monkeypatch):
-    """Counts that every run seems to have."""
     counts = make_kneser_ney()
     monkeypatch.setattr(scoring, "load_kneser_ney", lambda run: counts)
     return counts

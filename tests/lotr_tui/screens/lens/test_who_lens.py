@@ -24,7 +24,6 @@ LINE = "we walked all night"
 
 
 async def open_who(pilot, text=""):
-    """Open the lens on the guess of the speaker."""
     screen = WhoLensScreen(pilot.app.session_model, text)
     await pilot.app.push_screen(screen)
     await until(pilot, lambda: screen.is_idle)
@@ -34,7 +33,6 @@ async def open_who(pilot, text=""):
 
 
 async def type_line(pilot, text):
-    """Type a line, and wait for its guess."""
     await pilot.press(*text)
     await until(pilot, lambda: is_idle(pilot.app))
     await pilot.pause()
@@ -45,7 +43,6 @@ def bars(screen):
 
 
 def bar_probs(screen):
-    """Return the painted names with their percentages."""
     rows = [line.replace("+", " ").replace("−", " ").replace("●", " ").split() for line in bars(screen)[1:]]
     return {row[0]: float(row[-2].lstrip("<")) for row in rows if row}
 

@@ -23,13 +23,11 @@ from tests.support.pilot import until
 
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory):
-    """Model of words that was trained on the bundled dialogues."""
     return words_session_model(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
 def training_lines(bundled):
-    """Three lines of the training text with 8 to 12 words and no unknown word."""
     data = load_training_data(bundled.run)
     lines = [data.tokenizer.decode(ids) for ids in data.train_lines if 8 <= len(ids) <= 12 and UNK_ID not in ids]
     return lines[:3]

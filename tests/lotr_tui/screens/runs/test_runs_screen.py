@@ -39,7 +39,6 @@ async def open_dialog(pilot, key, dialog):
 
 
 async def highlight(pilot, name):
-    """Move the cursor to a run."""
     await pilot.press("home", *["down"] * names(pilot).index(name))
 
 

@@ -36,7 +36,6 @@ class BarsApp(ThemedApp):
 
 @pytest.fixture
 async def drawn():
-    """Function that returns the painted lines of bars in a terminal of a size."""
     app = BarsApp()
     async with app.run_test(size=(60, 14)) as pilot:
 
@@ -119,13 +118,11 @@ def expected_words(model, text, temperature=0.8):
 
 
 def rows(text):
-    """Return the name and both probabilities of each bar."""
     found = re.findall(r"^ ?(?:[1-8][ ●])?(\S+) .*?([\d.]+%) +([\d.]+%) *$", text, re.MULTILINE)
     return [[name.rstrip("…"), *probs] for name, *probs in found]
 
 
 def shows_words(app, text, temperature=0.8):
-    """Return True if the bars show the final words after a text."""
     expected = [row for row in expected_words(open_model(bpe_tokenizer()), text, temperature) if row[1] != "0.0%"]
     shown = rows(ui.bars_text(app))
     return len(shown) >= 5 and shown == expected[: len(shown)]

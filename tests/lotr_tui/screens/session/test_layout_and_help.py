@@ -22,7 +22,6 @@ SIZES = [(120, 35), (60, 20)]
 
 
 def footer(app):
-    """Return the keys of the footer with their descriptions."""
     return [f"{hint.key_display} {hint.description}" for hint in app.screen.query_one(KeyFooter).visible_keys()]
 
 

@@ -23,7 +23,6 @@ def prompt_of(pilot):
 
 
 async def run(pilot, command):
-    """Type a command and send it."""
     prompt_of(pilot).clear()
     await ui.send(pilot, command)
     await pilot.pause()

@@ -116,7 +116,6 @@ NUM_UPDATES = 3000
 
 @pytest.fixture
 def long_run(tmp_path):
-    """A run with a model and metrics of several chunks."""
     path = write_run(tmp_path / "runs" / "long")
     write_long_run(tmp_path / "record", NUM_UPDATES)
     for name in (METRICS_FILE, SAMPLES_FILE):
@@ -191,7 +190,6 @@ def folder(tmp_path):
 
 @pytest.fixture
 def trained(folder):
-    """A run of five epochs, the last one the best."""
     job = RecordedJob(folder, 5).release()
     list(job.events(lambda: True))
     return job.recorded.path

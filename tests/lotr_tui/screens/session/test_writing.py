@@ -120,8 +120,6 @@ async def test_escape_and_ctrl_c_stop_a_reply_and_keep_its_words(make_app):
 
 
 class FailingModel:
-    """Model that raises an error at the fourth word."""
-
     tokenizer = VOCABULARY
 
     def __init__(self):

@@ -40,7 +40,6 @@ def ask_greedily(conversation, model, prompt, settings=GREEDY):
 
 
 def shown_text(reply):
-    """Return the text of the reply block of the transcript."""
     (block,) = [block for block in reply.exchange.blocks() if block.is_reply]
     return block.text
 

@@ -42,7 +42,6 @@ def copy_session(conversation, home):
 
 
 def describe(reply):
-    """Return all properties of a reply except its decoder states."""
     turn, is_shown = reply.turn, reply in reply.turn.replies  # a reply that was continued is not shown
     return (
         (reply.id, reply.parent and reply.parent.id, reply.parent_offset, reply.num_shared_tokens, reply.name),

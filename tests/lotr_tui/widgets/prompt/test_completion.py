@@ -5,7 +5,6 @@ from tests.support.prompt import PromptPilot, type_text, visible_lines
 
 
 def complete_bilbo(text):
-    """Complete the last word to "bilbo"."""
     word = text.rsplit(maxsplit=1)[-1]
     return Completion("bilbo"[len(word) :] if word and "bilbo".startswith(word) and not text.endswith(" ") else "")
 
