@@ -16,7 +16,7 @@ from engine.models.causal_attention import (
     attend_windows,
 )
 from engine.models.key_value_cache import Segments
-from engine.models.matmul import Int8Matrix
+from engine.models.matmul import Int8Matrix, Matrix
 from engine.models.transformer_layout import head_size, num_kv_heads
 from engine.models.transformer_weights import TransformerWeights
 from engine.storage.quantization import Int8Rows
@@ -54,19 +54,16 @@ class TransformerLayers:
         embedding = self._weights.embedding
         num_tokens = len(embedding.scales if isinstance(embedding, Int8Rows) else embedding)
         _, outputs = self.record((np.arange(SAMPLE_TOKENS) * SAMPLE_STRIDE % num_tokens).astype(np.int32))
-        inputs = [
-            *((layer.qkv, layer.attention_norm, rows) for layer, rows in zip(self._layers, outputs, strict=False)),
-            *(
-                (layer.gate_up, layer.feed_forward_norm, rows)
-                for layer, rows in zip(self._layers, outputs, strict=False)
-            ),
-            (self._weights.output, self._weights.final_norm, outputs[-1]),
-        ]
-        for matrix, norm, rows in inputs:
+
+        def spare(matrix: Matrix, rows: Float32Array, norm: Float32Array) -> None:
             if isinstance(matrix, Int8Matrix):
-                vectors = _normalize(rows, norm, self._eps)
-                shares = np.square(vectors) / np.square(vectors).sum(axis=1, keepdims=True)
-                matrix.multiply_exactly(*np.argsort(shares.sum(axis=0))[-2:].tolist())
+                squares = np.square(_normalize(rows, norm, self._eps)).sum(axis=0)
+                matrix.multiply_exactly(*np.argsort(squares)[-2:].tolist())
+
+        for layer, rows in zip(self._layers, outputs, strict=False):
+            spare(layer.qkv, rows, layer.attention_norm)
+            spare(layer.gate_up, rows, layer.feed_forward_norm)
+        spare(self._weights.output, outputs[-1], self._weights.final_norm)
 
     def read_token(self, token: int, position: int, segments: Segments) -> Float32Array:
         """Write the keys and values of one token to the last row of `segments`, and return its vector `[width]`.
