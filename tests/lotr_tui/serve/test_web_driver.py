@@ -11,7 +11,7 @@ import time
 import pytest
 
 from lotr_tui.textual_fixes.terminal.served import WEB_DRIVER
-from tests.support.terminal import MODEL_READY_TEXT, strip_control_sequences
+from tests.support.terminal import MODEL_READY_TEXT, answer_first_question, strip_control_sequences
 
 PRINTING_APP = """
 import os, sys, threading, time
@@ -29,6 +29,7 @@ class ServedApp:
     """An app whose standard streams are pipes, as textual-serve starts it."""
 
     def __init__(self, home, *command):
+        answer_first_question(home)
         environment = {"LOTR_TUI_HOME": str(home), "TEXTUAL_DRIVER": WEB_DRIVER, "COLUMNS": "120", "ROWS": "35"}
         self.process = subprocess.Popen(
             [sys.executable, *(command or ("-m", "lotr_tui"))],
