@@ -30,7 +30,7 @@ MAX_WRITE_SECONDS = 0.002
 
 class InterruptedTrainings(ReferenceTraining):
     def __init__(self, home, seed=0):
-        super().__init__(home, home)
+        super().__init__(home)
         self.rng = random.Random(seed)
 
     def kill(self, name):

@@ -8,7 +8,6 @@ import time
 import pytest
 
 from engine.runs.directory import RESUME_FILE
-from tests.faults.full_disk import find_unshare_command
 from tests.faults.interruptions import InterruptedTrainings
 from tests.faults.signals import signal_at_startup, stop_and_continue
 from tests.faults.trainings import TIMEOUT
@@ -65,14 +64,6 @@ def test_resume_is_bit_exact_after_kills_at_random_moments(trainings):
 @pytest.mark.slow
 def test_training_goes_on_bit_exact_without_its_terminal(trainings):
     trainings.close_terminal("closed")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(find_unshare_command() is None, reason="no file system can be mounted here")
-def test_full_disk_is_reported_and_damages_no_file():
-    done = run_command("full_disk", "--fills", "1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "disk full 1 times: same bits, nothing damaged" in done.stdout
 
 
 @pytest.mark.slow

@@ -26,11 +26,11 @@ REFERENCE = "reference"
 class ReferenceTraining:
     """Undisturbed training, and the means to start disturbed ones beside it and to compare them with it."""
 
-    def __init__(self, folder, home):
-        """Train the reference; `folder` is for the corpus and the output of trainings, `home` for their runs."""
-        self.folder, self.home = folder, home
+    def __init__(self, home):
+        """Train the reference; `home` is for the corpus, the output of trainings and their runs."""
+        self.home = home
         lines = (assets_dir() / "dialogues.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-        (folder / "lines.csv").write_text("".join(lines[:NUM_LINES]), encoding="utf-8")
+        (home / "lines.csv").write_text("".join(lines[:NUM_LINES]), encoding="utf-8")
         start_time = time.monotonic()
         assert self.start(REFERENCE).wait(TIMEOUT) == 0, f"an undisturbed training failed: {self.output(REFERENCE)}"
         self.duration = time.monotonic() - start_time
@@ -43,18 +43,18 @@ class ReferenceTraining:
         if resume:
             return [*SESSION_COMMAND, "train", "--resume", name]
         settings = [f"--set={setting}" for setting in SETTINGS]
-        corpus = str(self.folder / "lines.csv")
+        corpus = str(self.home / "lines.csv")
         return [*SESSION_COMMAND, "train", "--preset", "tiny", "--csv", corpus, "--run", name, *settings]
 
     def start(self, name, *, resume=False):
         """Start to train or resume a run. The output is appended to a file, which `output` reads."""
         environment = {**os.environ, "LOTR_TUI_HOME": str(self.home), "LOTR_TUI_DEBUG": "1"}
-        with (self.folder / f"{name}.txt").open("ab") as file:
+        with (self.home / f"{name}.txt").open("ab") as file:
             command = [*self.command(name, resume=resume), "--json"]
             return subprocess.Popen(command, stdout=file, stderr=file, env=environment)
 
     def output(self, name):
-        return (self.folder / f"{name}.txt").read_text(encoding="utf-8")
+        return (self.home / f"{name}.txt").read_text(encoding="utf-8")
 
     def printed_events(self, name):
         """Yield the events that the trainings of a run have printed. A line cut by a kill is skipped."""

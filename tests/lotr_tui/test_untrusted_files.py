@@ -7,21 +7,16 @@ from types import SimpleNamespace
 import pytest
 from textual.widgets import OptionList
 
-from engine.errors import InvalidInputError, TrainingError
+from engine.errors import TrainingError
 from engine.events import Diagnosed, Sampled, Started, Warned, event_to_dict
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from lotr_tui.cli.train_console import ProgressFormatter
 from lotr_tui.monitor.background import resume_in_background
 from lotr_tui.monitor.export import export_csv
 from lotr_tui.screens.text.text_input import MAX_TEXT_CHARACTERS, marks_to_newlines, newlines_to_marks
-from lotr_tui.session import saved_session
 from lotr_tui.session.history import HistoryError, PromptHistory
-from lotr_tui.session.saved_session import parse_session
-from lotr_tui.session.session_file import SessionError, SessionWriter, load_session
-from lotr_tui.session.settings import SettingsStore
-from tests.support.files import write_run, write_sparse_file
+from tests.support.files import write_run
 from tests.support.pilot import lines_of, until
-from tests.support.sessions import saved_reply
 
 ESCAPES = "\x1b]0;title\x07\x9b2J\u202e"
 
@@ -30,22 +25,6 @@ ESCAPES = "\x1b]0;title\x07\x9b2J\u202e"
 def folder(home):
     (home / "sessions").mkdir(parents=True)
     return home
-
-
-@pytest.mark.parametrize(
-    "create", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), write_sparse_file], ids=["pipe", "endless", "huge"]
-)
-def test_unreadable_files_of_a_session_are_refused_and_not_overwritten(folder, create):
-    for name in ("settings.json", "sessions/s.jsonl"):
-        create(folder / name)
-    store = SettingsStore()
-    assert "cannot be read: " in store.notice
-    assert "cannot be read: " in store.update(pace=5.0)
-    assert store.current.pace == 5.0
-    with pytest.raises(SessionError, match="cannot be read: "):
-        load_session(folder / "sessions" / "s.jsonl")
-    with pytest.raises(SessionError, match="cannot be resumed"):
-        SessionWriter.resume(folder / "sessions" / "s.jsonl")
 
 
 @pytest.mark.parametrize("name", ["history.jsonl", "history.lock"])
@@ -67,26 +46,6 @@ def test_nothing_is_written_through_a_link(folder):
     with pytest.raises(TrainingError, match=r"console\.txt cannot be written"):
         resume_in_background(run)
     assert target.read_text() == '"the road"\n'
-
-
-@pytest.mark.parametrize(
-    ("limit", "value", "message"),
-    [
-        ("MAX_LINE_BYTES", 100, "a line has more than 100 bytes"),
-        ("MAX_REPLIES", 1, "more than 1 replies"),
-        ("MAX_TOKENS", 2, "or 2 tokens"),
-    ],
-)
-def test_session_over_a_size_limit_is_refused(folder, monkeypatch, limit, value, message):
-    writer = SessionWriter("bundled")
-    for reply_id in range(3):
-        writer.save(saved_reply(reply_id))
-    content = (folder / "sessions" / f"{writer.session.name}.jsonl").read_bytes()
-    writer.close()
-    assert len(parse_session("s", content + content).replies) == 3  # a reply that is saved twice counts once
-    monkeypatch.setattr(saved_session, limit, value)
-    with pytest.raises(InvalidInputError, match=message):
-        parse_session("s", content)
 
 
 def test_long_text_is_cut_between_words():

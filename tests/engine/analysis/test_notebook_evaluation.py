@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from engine.analysis.notebook_evaluation import evaluate_windows, notebook_rows, score_rows
+from engine.analysis.notebook_evaluation import evaluate_windows, score_rows
 from engine.config import ModelConfig
 from engine.data.tokenizers.words import WordTokenizer
 from engine.models.ngram import KneserNey
@@ -80,17 +80,6 @@ def test_notebook_itself_prints_the_same(notebook, window):
     assert result.printed == pytest.approx(printed, rel=1e-5)
     assert result.num_scored == seen
     assert result.divisor == notebook.usable(data, window)[1]
-
-
-@pytest.mark.parametrize(
-    ("length", "shape"),
-    [(5000, (64, 36)), (2304, (64, 36)), (2303, (63, 36)), (36, (1, 36)), (20, (1, 20)), (0, (0, 0))],
-)
-def test_rows_are_the_beginning_of_the_text(length, shape):
-    ids = np.arange(length, dtype=np.int32)
-    rows = notebook_rows(ids)
-    assert rows.shape == shape
-    assert rows.flatten().tolist() == ids[: rows.size].tolist()
 
 
 LSTM = random_lstm(ModelConfig(embedding_size=5, hidden_size=6, num_layers=2), VOCABULARY)

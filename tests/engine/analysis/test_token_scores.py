@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.analysis import token_scores
-from engine.analysis.bits_per_character import count_character_bits, text_bits_per_character
+from engine.analysis.bits_per_character import count_character_bits
 from engine.analysis.labelled_lines import LINE_END
 from engine.analysis.perplexity import evaluate, token_log_probs
 from engine.analysis.token_scores import TokenScores, score_chunks
@@ -152,20 +152,6 @@ def test_words_and_sentences_add_up_to_the_text(model, text, eos_per_line):
     num_line_ends = sum(end - start for start, end in (m.span() for m in LINE_END.finditer(text)))
     num_ends = len(LINE_END.findall(text)) if eos_per_line else num_line_ends
     assert scores.characters.num_characters == len(text) - num_line_ends + num_ends
-
-
-@pytest.mark.parametrize(
-    ("model", "text"),
-    [
-        (open_model(bpe_tokenizer()), OPEN_TEXT + "\n"),
-        (open_model(character_tokenizer()), OPEN_TEXT + "\n"),
-        (make_lstm(), "The lamp was lit by Gandalf.\nXyz!\n"),
-    ],
-    ids=["bpe", "characters", "words and their spelling"],
-)
-def test_bits_per_character_are_those_of_the_whole_text(model, text):
-    summary = score_all(model, tokenize_with_offsets(text, model.tokenizer, eos_per_line=True)).summarize()
-    assert summary.bits_per_character == pytest.approx(text_bits_per_character(model, text, "line"), abs=1e-4)
 
 
 def test_two_models_are_compared_on_the_words_that_both_have_scored():

@@ -18,7 +18,6 @@ from engine.generation.generate import (
     generate_from,
     noise_key,
     sample_step,
-    tokens_per_second,
 )
 from engine.generation.preview import next_token_probs
 from engine.generation.prompt import prefill, prefill_prompt
@@ -258,14 +257,3 @@ def test_time_between_events_is_not_counted(clock, reason, words):
         clock.now += 100  # a slow consumer
     assert events.pop() == Done(reason, 3, words, 1.0)
     assert [(event.index, event.seconds) for event in events] == [(index, 1.0) for index in range(words)]
-
-
-def test_a_forced_token_has_a_time_and_texts_of_one_step_share_theirs(clock):
-    state = prefill(MODEL, [5, 6])
-    assert force_token(MODEL, state, [5, 6], SETTINGS, 9)[0].seconds == 1.0
-    texts = [TextInProgress.start(MODEL, state, [5, 6], SETTINGS, seed) for seed in (1, 2)]
-    assert [event.seconds for event in sample_step(MODEL, texts, suppress_eos=True)] == [0.5, 0.5]
-
-
-def test_speed_is_zero_without_a_measured_time():
-    assert [tokens_per_second(*each) for each in ((0, 0.0), (30, 0.0), (30, 2.0), (30, 0.5))] == [0.0, 0.0, 15.0, 60.0]

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from engine.control import CommandQueue, ControlCommand
-from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.errors import InvalidInputError, RunError
 from engine.runs.control_files import CommandFileReader, send_command
 from engine.runs.directory import (
@@ -20,12 +19,10 @@ from engine.runs.directory import (
     LOCK_FILE,
     LOG_FILE,
     METRICS_FILE,
-    MODEL_FILE,
     SAMPLES_FILE,
     is_locked,
     lock_owner,
 )
-from engine.runs.loading import load_model
 from engine.runs.locked_run import reopen_run
 from engine.runs.manage import delete_run, rename_run
 from engine.runs.summary import is_finished, summarize_run
@@ -209,29 +206,6 @@ def test_a_missing_epochs_folder_is_created_and_a_file_or_a_link_in_its_place_re
         reopen_run(path)
     assert (outside / ".1.safetensors.other").read_text() == "precious"
     assert not is_locked(path)
-
-
-PIPE_NAMES = [VOCABULARY_FILE, METRICS_FILE, SAMPLES_FILE, LOG_FILE, MODEL_FILE, LOCK_FILE, COMMANDS_FILE]
-
-
-@pytest.mark.parametrize("name", PIPE_NAMES)
-def test_a_pipe_in_place_of_a_file_blocks_no_reader(stopped, name):
-    (stopped / name).unlink(missing_ok=True)
-    os.mkfifo(stopped / name)
-    stop, problems = ControlCommand("stop"), []
-    writers = [lambda path: list(record_events(reopen_run(path), iter([]))), lambda path: send_command(path, stop)]
-    handler = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("a reader blocks"))
-    signal.alarm(10)
-    try:
-        for reader in (summarize_run, lock_owner, load_model, reopen_run, *writers):
-            try:
-                reader(stopped)
-            except RunError as error:
-                problems.append(str(error))
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, handler)
-    assert any(name in problem for problem in problems) == (name not in (LOCK_FILE, COMMANDS_FILE))
 
 
 @pytest.mark.parametrize("name", [METRICS_FILE, SAMPLES_FILE, LOG_FILE, LOCK_FILE, COMMANDS_FILE])

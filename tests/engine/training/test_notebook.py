@@ -15,7 +15,7 @@ from engine.presets import get_preset
 from engine.training.run import train
 from engine.training.validation import notebook_perplexity
 from tests.support import training
-from tests.support.training import events_of, weights_equal, weights_of
+from tests.support.training import events_of
 
 
 def learning_rates_by_epoch(events):
@@ -79,17 +79,6 @@ def test_columns_shorter_than_a_window_have_a_perplexity_of_one():
     assert notebook_perplexity(make_network(), np.full(44, 5, np.int32), 4, 10) != 1.0  # the row completes a window
 
 
-def test_on_the_real_dialogues_the_formula_scores_no_token(lotr_csv):
-    assert (NOTEBOOK.training.batch_size, NOTEBOOK.training.bptt) == (64, 50)
-    dataset = load_dataset(NOTEBOOK.with_values(corpus=str(lotr_csv)).data)
-    assert 50 * 20 < len(dataset.valid) < 64 * 50 + 64  # not empty, but shorter than a window plus a token per column
-    network = LSTMModel(NOTEBOOK.model, len(dataset.tokenizer), torch.Generator().manual_seed(0))
-    assert notebook_perplexity(network, dataset.valid, 64, 50) == 1.0
-    # One row more than a window is scored; an untrained network is almost uniform.
-    assert notebook_perplexity(network, dataset.train[: 64 * 50], 64, 50) == 1.0
-    assert notebook_perplexity(network, dataset.train[: 64 * 51], 64, 50) > 500
-
-
 def test_the_notebook_preset_ends_no_better_than_a_unigram_model(lotr_csv):
     """With a smaller, faster network: the formula returns 1, the true perplexity is about 150, 5-grams have 91."""
     small = {"embedding_size": 64, "hidden_size": 64, "lr": 0.01, "epochs": 3}
@@ -130,13 +119,3 @@ def test_the_formula_halves_the_learning_rate_although_the_true_perplexity_impro
         math.isnan(event.notebook_perplexity)
         for event in events_of(Evaluated, perplexity) + events_of(Finished, perplexity)
     )
-
-
-def test_the_formula_saves_the_latest_weights_even_if_they_are_worse(dataset):
-    harmful = {"lr": 1.0, "clip": 0.0, "optimizer": "adamw", "schedule": "constant"}
-    events = run(dataset, validation_metric="notebook", bptt=30, epochs=3, patience=1, **harmful)
-    evaluated, (finished,) = events_of(Evaluated, events), events_of(Finished, events)
-    assert all(event.is_best for event in evaluated)
-    assert finished.valid_perplexity == evaluated[-1].valid_perplexity > evaluated[0].valid_perplexity
-    assert (finished.notebook_perplexity, finished.reason) == (1.0, "done")
-    assert weights_equal(weights_of(finished), weights_of(evaluated[-1]))

@@ -1,21 +1,16 @@
 """Damaged and hostile metrics in every reader: commands, the dashboard with its keys, the list of runs."""
 
 import json
-import os
-import time
 from dataclasses import fields
 
 import pytest
 from textual.widgets import OptionList
 
 from engine import events
-from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
+from engine.runs.directory import METRICS_FILE
 from lotr_tui.cli.attach import AttachApp
 from lotr_tui.monitor import run_follower
-from lotr_tui.monitor.run_follower import RunFollower
-from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.runs.screen import RunsScreen
-from tests.support.commands import run_here
 from tests.support.files import write_run
 from tests.support.pilot import until
 
@@ -81,49 +76,6 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("LOTR_TUI_HOME", str(home))
     monkeypatch.setattr(run_follower, "POLL_INTERVAL", 0.01)
     return write_run(home / "runs" / "r")
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [*((kind, METRICS_FILE) for kind in RECORDS), *((kind, SAMPLES_FILE) for kind in ("other types", "escapes"))],
-)
-def test_commands_and_views_show_the_valid_rows(run, tmp_path, monkeypatch, kind, name):
-    monkeypatch.chdir(tmp_path)
-    (run / METRICS_FILE).write_bytes(VALID)
-    (run / name).write_bytes(RECORDS[kind])
-    assert all(line.text.isprintable() for line in TrainingView.from_run(run).log)
-    for index, arguments in enumerate(
-        (
-            ["status", "r"],
-            ["status", "r", "--json"],
-            ["runs"],
-            ["runs", "show", "r"],
-            ["runs", "export", "r", "--csv", "out"],
-        )
-    ):
-        result = run_here(arguments)
-        assert (result.returncode, result.stderr) == (0, ""), arguments
-        text = result.stdout.replace("\n", "")
-        assert "\x1b" not in text
-        assert index in (1, 3) or text.isprintable()
-        if arguments[-1] == "--json" or "show" in arguments:
-            json.loads(result.stdout, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
-    assert (tmp_path / "out").is_dir()
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe", "missing"])
-def test_a_file_that_cannot_be_read_is_reported(run, kind):
-    if kind == "folder":
-        (run / METRICS_FILE).mkdir()
-    elif kind == "pipe":
-        os.mkfifo(run / METRICS_FILE)
-    follower = RunFollower(run)
-    deadline = time.monotonic() + 10
-    while METRICS_FILE not in follower.view.notice and time.monotonic() < deadline:
-        follower.poll()
-        time.sleep(0.005)
-    assert METRICS_FILE in follower.view.notice
-    follower.stop()
 
 
 async def test_the_dashboard_and_the_list_show_the_valid_rows(run):

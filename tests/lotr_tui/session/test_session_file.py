@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import lotr_tui.session.session_file as module
 from lotr_tui.session.answer_score import AnswerScore
@@ -22,7 +21,7 @@ from lotr_tui.session.session_file import (
     rename_session,
 )
 from tests.support.files import no_file_longer_than
-from tests.support.sessions import header_line, reply_trees, saved_reply, session_bytes
+from tests.support.sessions import header_line, reply_trees, saved_reply
 
 
 def saved_file(folder, *replies):
@@ -122,26 +121,6 @@ def test_incomplete_last_line_is_ignored_and_removed_by_the_next_writer(tmp_path
     writer.save(saved_reply(1, 0, 2, prompt="again"))
     writer.close()
     assert [reply.prompt for reply in load_session(path).replies] == ["bilbo is", "again"]
-
-
-@given(st.data())
-@settings(max_examples=50)
-def test_any_damage_raises_session_error_or_none(data):
-    with TemporaryDirectory() as folder:
-        content = bytearray(session_bytes(saved_reply(0), saved_reply(1, 0, 1, prompt=None), saved_reply(2, 1, 2)))
-        for _ in range(data.draw(st.integers(1, 3))):
-            start = data.draw(st.integers(0, len(content) - 1))
-            content[start : start + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
-        path = Path(folder) / "damaged.jsonl"
-        path.write_bytes(content)
-        list_sessions(Path(folder))
-        try:
-            writer = SessionWriter.resume(path)
-        except SessionError:
-            (quarantined,) = Path(folder).iterdir()
-            assert quarantined.read_bytes() == content
-        else:
-            writer.close()
 
 
 # Renaming and deleting

@@ -1,11 +1,9 @@
 """Each library finds our numbers, texts, settings and model in what was sent, also while a training runs."""
 
 import os
-import signal
 import struct
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +11,7 @@ import pytest
 
 from engine.events import Evaluated, Finished, Resume, Sampled, Started, Step
 from engine.runs.directory import MODEL_FILE
-from engine.runs.metrics import read_current_rows
-from lotr_tui.trackers.send_state import read_state
 from tests.support.app import training_events
-from tests.support.files import write_corpus
 from tests.support.runs import CONFIG, append_events, record_run
 
 pytestmark = pytest.mark.slow
@@ -229,42 +224,3 @@ def test_killed_process_loses_nothing(runs_dir, name):
             assert stored.counts[metric] <= len(values) + 1, metric
     assert stored.samples == {e.step: f"{e.prompt} {e.text}" for e in events if isinstance(e, Sampled)}
     assert MODEL_FILE in stored.model_files
-
-
-OPTIONS = ("--preset", "tiny", "--set", "hidden_size=8", "--set", "embedding_size=8", "--threads", "1")
-
-
-def recorded_steps(run_dir, event):
-    return [row["step"] for row in read_current_rows(run_dir / "metrics.jsonl") if row["event"] == event]
-
-
-def test_tracker_follows_a_training_that_is_stopped_and_resumed(home, tmp_path, command):
-    pytest.importorskip("tensorboard")
-    csv = tmp_path / "lines.csv"
-    write_corpus(csv, 2000)
-    arguments = ["train", "--no-tui", *OPTIONS, "--csv", str(csv), "--epochs", "500", "--run", "r"]
-    run_dir = home / "runs" / "r"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lotr_tui", *arguments, "--log", "tensorboard"], stdout=subprocess.PIPE, text=True
-    )
-    for line in process.stdout:
-        if "epoch   2" in line:
-            break
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    state = read_state(run_dir, "tensorboard")
-    assert not state.is_complete
-    assert state.last_steps["step"] == recorded_steps(run_dir, "step")[-1]
-
-    resumed = subprocess.Popen([sys.executable, "-m", "lotr_tui", "train", "--no-tui", "--resume", "r"])
-    deadline = time.monotonic() + 60
-    while recorded_steps(run_dir, "step")[-1] <= state.last_steps["step"] + 50:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert command("stop", "r").returncode == 0
-    assert resumed.wait(60) == 0
-    stored = read_tensorboard(run_dir)
-    assert list(stored.metrics["valid_perplexity"]) == recorded_steps(run_dir, "evaluated")
-    assert set(recorded_steps(run_dir, "step")) <= set(stored.metrics["train_perplexity"])
-    assert stored.counts["valid_perplexity"] == len(stored.metrics["valid_perplexity"])
