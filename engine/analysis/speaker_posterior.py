@@ -26,7 +26,7 @@ MAX_READERS = 256
 """Maximum size of a cast as whose members the language model reads a text, if there is a text model."""
 MAX_STEPS = 32
 """Maximum number of tokens at the end of a text whose states are kept, so that the end can be edited at no cost."""
-MAX_STEP_ELEMENTS = 16_000_000
+MAX_STEP_ELEMENTS = 6_000_000
 """Maximum number of log-probabilities in the states that are kept."""
 WORD = re.compile(r"\S+")
 
