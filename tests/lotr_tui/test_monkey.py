@@ -61,7 +61,7 @@ def bpe_model(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("make_session_model", "seed"), [(None, 1), (bpe_model, 3), (lambda *_: dialogue_session_model(is_open=True), 6)]
+    ("make_session_model", "seed"), [(None, 1), (bpe_model, 3), (lambda *_: dialogue_session_model(), 6)]
 )
 async def test_random_input_never_crashes_the_app(make_app, use_job, monkeypatch, tmp_path, make_session_model, seed):
     monkeypatch.chdir(tmp_path)  # sessions are exported to the working directory
