@@ -22,7 +22,7 @@ from tests.bench.measuring import Figure, Skip
 MIN_LINES, MIN_WORDS = 20, 4
 """Lines in the corpus of a speaker who is to be recognized, and words of such a line."""
 NUM_RANDOM_CONTEXTS, NUM_CANDIDATES, NUM_ANSWERS = 3, 10, 8
-MIN_SPEAKER_PROB = 0.02
+MIN_SPEAKER_PROB = 0.05
 """Probability below which a speaker who may say a line is left out of the sum over all speakers."""
 
 

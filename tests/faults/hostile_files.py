@@ -48,16 +48,10 @@ FINDINGS_DIR = Path(tempfile.gettempdir()) / "lotr-tui-findings"
 EXPORT = "EXPORT"
 ALWAYS = (["generate", "the miller", "--run", RUN, "--seed", "1"], ["train", "--no-tui", "--resume", RUN])
 SOMETIMES = (
-    ["generate", "the miller", "--run", f"{RUN}@1", "--seed", "1", "--json"],
-    ["eval", RUN, "--json"],
-    ["status", RUN],
-    ["runs"],
-    ["runs", "--json"],
-    ["runs", "show", RUN],
-    ["runs", "compare", "bundled", RUN],
-    ["runs", "export", RUN, "--csv", EXPORT],
-    ["attach", RUN],
-)
+    ["generate", "the miller", "--run", f"{RUN}@1", "--seed", "1", "--json"], ["eval", RUN, "--json"], ["status", RUN],
+    ["runs"], ["runs", "--json"], ["runs", "show", RUN], ["runs", "compare", "bundled", RUN],
+    ["runs", "export", RUN, "--csv", EXPORT], ["attach", RUN],
+)  # fmt: skip
 
 
 class HostileTrials:

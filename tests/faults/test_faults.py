@@ -9,7 +9,6 @@ import pytest
 
 from engine.runs.directory import RESUME_FILE
 from tests.faults.interruptions import InterruptedTrainings
-from tests.faults.signals import signal_at_startup, stop_and_continue
 from tests.faults.trainings import TIMEOUT
 from tests.support.files import CHECKOUT
 
@@ -64,16 +63,3 @@ def test_resume_is_bit_exact_after_kills_at_random_moments(trainings):
 @pytest.mark.slow
 def test_training_goes_on_bit_exact_without_its_terminal(trainings):
     trainings.close_terminal("closed")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-@pytest.mark.parametrize("delay", [0.1, 1.0])
-def test_signal_at_startup_ends_the_session_without_a_traceback(tmp_path, number, delay):
-    signal_at_startup("session", tmp_path, number, delay)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGTSTP])
-def test_session_that_was_stopped_and_continued_quits_and_restores_the_terminal(tmp_path, number):
-    stop_and_continue("session", tmp_path, number, 0.1, with_shell=True)

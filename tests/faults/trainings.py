@@ -6,9 +6,7 @@ import subprocess
 import time
 from collections import Counter
 
-from engine.control import ControlCommand
-from engine.runs.control_files import send_command
-from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE, is_locked
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE
 from engine.runs.metrics import read_current_rows, read_rows
 from engine.storage.files import assets_dir
 from tests.support.terminal import SESSION_COMMAND
@@ -88,9 +86,3 @@ class ReferenceTraining:
 def _comparable_text(row):
     """Return a row as text without the run: the output has its path where the record has its name."""
     return json.dumps(row | ({"run": ""} if "run" in row else {}), sort_keys=True)
-
-
-def stop_all_trainings(home):
-    for run_dir in (home / "runs").glob("*/"):
-        if is_locked(run_dir):
-            send_command(run_dir, ControlCommand("stop"))

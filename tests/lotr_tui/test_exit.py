@@ -61,3 +61,13 @@ def test_a_signal_ends_the_session_with_its_exit_code_and_restores_the_terminal(
         terminal.read_until_exit(MAX_EXIT_SECONDS)
         assert terminal.exit_status == status
         assert terminal.modes() == modes
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_during_the_start_ends_the_session_without_a_traceback(tmp_path, number):
+    with Terminal(SESSION_COMMAND, 80, 24, tmp_path).spawn() as terminal:
+        terminal.read(0.1)
+        os.kill(terminal.pid, number)
+        output = terminal.read_until_exit(MAX_EXIT_SECONDS)
+    assert terminal.exit_status in (128 + number, -number)  # before its handler is there, a signal ends the process
+    assert b"Traceback" not in output or output.rstrip().endswith(b"KeyboardInterrupt")

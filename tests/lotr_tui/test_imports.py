@@ -17,18 +17,11 @@ from tests.support.random_dialogues import write_dialogue_run
 HEAVY_PACKAGES = ("torch", "pandas", "transformers", "tokenizers", "huggingface_hub", "numpy.ma")
 """Packages that take long to import: torch 2 s, pandas 0.4 s, numpy.ma, which some functions of numpy need, 50 ms."""
 LIGHT_COMMANDS = (
-    "train --help",
-    "train --list-settings",
-    "generate road",
-    "generate road --run plain --json --repetition-penalty 1.5",
-    "generate road --run scenes --as FRODO --best-of 2",
-    "generate road --run hf:llama --reply",
-    "who road --run scenes",
-    "eval plain --text own.txt",
-    "data info small.csv",
-    "runs compare plain base",
-    "status plain",
-)
+    "train --help", "train --list-settings", "generate road",
+    "generate road --run plain --json --repetition-penalty 1.5", "generate road --run scenes --as FRODO --best-of 2",
+    "generate road --run hf:llama --reply", "who road --run scenes", "eval plain --text own.txt",
+    "data info small.csv", "runs compare plain base", "status plain",
+)  # fmt: skip
 REFUSED_COMMANDS = {
     "train --preset tiny --no-tui": "training needs PyTorch",
     "train --resume scenes": "training needs PyTorch",

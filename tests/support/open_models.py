@@ -25,13 +25,9 @@ LINES = (
 )
 MODEL_CONFIG = ModelConfig(embedding_size=12, hidden_size=12)
 TRANSFORMER = {
-    **TRANSFORMER_VALUES,
-    "architecture": "transformer",
-    "embedding_size": 32,
-    "num_layers": 3,
-    "num_heads": 4,
+    **TRANSFORMER_VALUES, "architecture": "transformer", "embedding_size": 32, "num_layers": 3, "num_heads": 4,
     "context_size": 512,
-}
+}  # fmt: skip
 """Settings of a small Transformer."""
 
 

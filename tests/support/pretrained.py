@@ -55,12 +55,9 @@ def save_model(folder, family, **options):
     silence_libraries()
     shared = {"vocab_size": VOCABULARY_SIZE, "initializer_range": 0.3, "bos_token_id": 1, "eos_token_id": 2}
     llama = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
         "max_position_embeddings": CONTEXT_SIZE,
-    }
+    }  # fmt: skip
     settings = {
         "llama": {**llama, "num_key_value_heads": 2, "tie_word_embeddings": True},
         "mistral": {**llama, "num_key_value_heads": 2, "sliding_window": 8},
@@ -125,20 +122,15 @@ def write_gguf(path, folder, architecture="llama", quantization="F32", *, edit=N
         f"{architecture}.embedding_length": config["hidden_size"],
         f"{architecture}.block_count": config["num_hidden_layers"],
         f"{architecture}.feed_forward_length": config["intermediate_size"],
-        f"{architecture}.attention.head_count": heads,
-        f"{architecture}.attention.head_count_kv": kv_heads,
+        f"{architecture}.attention.head_count": heads, f"{architecture}.attention.head_count_kv": kv_heads,
         f"{architecture}.attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
-        f"{architecture}.rope.freq_base": config["rope_parameters"]["rope_theta"],
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "smollm",
-        "tokenizer.ggml.tokens": tokens,
+        f"{architecture}.rope.freq_base": config["rope_parameters"]["rope_theta"], "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm", "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": [3 if token in special else 1 for token in tokens],
         "tokenizer.ggml.merges": [" ".join(merge) for merge in vocabulary["model"]["merges"]],
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.chat_template": CHAT_TEMPLATE,
+        "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2, "tokenizer.chat_template": CHAT_TEMPLATE,
         **(settings or {}),
-    }
+    }  # fmt: skip
     tensors = {}
     for name, array in load_file(folder / WEIGHTS).items():
         stem, _, kind = name.rpartition(".")

@@ -116,17 +116,13 @@ def naive_chain(log_probs, settings, history, suppress_eos):
 
 
 CHAINS = [
-    NO_FILTERS,
-    SamplerSettings(temperature=0.7),
-    SamplerSettings(temperature=0),
-    SamplerSettings(temperature=2, top_k=5),
-    SamplerSettings(temperature=1.5, top_p=0.9),
+    NO_FILTERS, SamplerSettings(temperature=0.7), SamplerSettings(temperature=0),
+    SamplerSettings(temperature=2, top_k=5), SamplerSettings(temperature=1.5, top_p=0.9),
     SamplerSettings(temperature=0.6, min_p=0.1),
     SamplerSettings(temperature=1.2, top_k=12, top_p=0.8, min_p=0.05, repetition_penalty=1.4),
-    SamplerSettings(temperature=0.8, repetition_penalty=0.7),
-    SamplerSettings(temperature=0.9, repetition_penalty=2),
+    SamplerSettings(temperature=0.8, repetition_penalty=0.7), SamplerSettings(temperature=0.9, repetition_penalty=2),
     SamplerSettings(temperature=0, top_k=3, top_p=0.1, min_p=0.9, repetition_penalty=10),
-]
+]  # fmt: skip
 
 
 def chain_id(settings):

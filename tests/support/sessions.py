@@ -42,27 +42,21 @@ def reply_trees(draw):
         parent = draw(st.none() | st.sampled_from(replies)) if replies else None
         replies.append(
             SavedReply(
-                id=id,
-                parent_id=parent.id if parent else None,
+                id=id, parent_id=parent.id if parent else None,
                 parent_offset=draw(st.integers(0, len(parent.tokens))) if parent else 0,
                 prompt=draw(st.none() | st.text(max_size=20)),
                 reply_mode=draw(st.sampled_from(["conversation", "continue", "reply"])),
-                tokens=tuple(draw(st.lists(tokens, max_size=4))),
-                seed=draw(st.integers(0, 2**63 - 1)),
+                tokens=tuple(draw(st.lists(tokens, max_size=4))), seed=draw(st.integers(0, 2**63 - 1)),
                 settings=draw(sampler_settings),
                 reason=draw(st.sampled_from(["eos", "length", "stop", "cancelled", "error"])),
-                tokens_per_second=draw(st.floats(0, 1e6)),
-                model=draw(printable_texts),
-                unknown_tokens=tuple(draw(st.lists(printable_texts, max_size=2))),
-                name=draw(st.text(max_size=5)),
+                tokens_per_second=draw(st.floats(0, 1e6)), model=draw(printable_texts),
+                unknown_tokens=tuple(draw(st.lists(printable_texts, max_size=2))), name=draw(st.text(max_size=5)),
                 tokenizer=draw(st.sampled_from(["words", "whitespace", "characters", "bpe"])),
-                num_reread_tokens=draw(st.integers(0, 3)),
-                speaking_as=draw(st.just("") | printable_texts),
-                speaker=draw(st.just("") | printable_texts),
-                speaker_prob=draw(st.none() | st.floats(0, 1)),
+                num_reread_tokens=draw(st.integers(0, 3)), speaking_as=draw(st.just("") | printable_texts),
+                speaker=draw(st.just("") | printable_texts), speaker_prob=draw(st.none() | st.floats(0, 1)),
                 score=draw(st.none() | answer_scores),
             )
-        )
+        )  # fmt: skip
     return replies
 
 

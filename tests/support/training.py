@@ -22,40 +22,14 @@ NO_DROPOUT = dict.fromkeys(
     ("embedding_dropout", "input_dropout", "hidden_dropout", "output_dropout", "weight_drop"), 0.0
 )
 SMALL = {
-    "embedding_size": 16,
-    "hidden_size": 16,
-    "num_layers": 1,
-    "tie_weights": True,
-    "variational_dropout": True,
-    **dict.fromkeys(NO_DROPOUT, 0.1),
-    "initialization": "uniform",
-    "subword_embeddings": False,
-    "punctuation": False,
-    "unigram_bias": True,
-    "epochs": 3,
-    "batch_size": 4,
-    "bptt": 12,
-    "variable_bptt": True,
-    "shuffle_lines": True,
-    "optimizer": "adamw",
-    "lr": 0.03,
-    "schedule": "one_cycle",
-    "warmup_fraction": 0.1,
-    "beta2": 0.999,
-    "weight_decay": 0.0,
-    "clip": 0.25,
-    "ar": 0.1,
-    "tar": 0.1,
-    "label_smoothing": 0.0,
-    "ema_decay": 0.0,
-    "eval_every_epochs": 1,
-    "patience": 0,
-    "seed": 0,
-    "threads": 1,
-    "device": "cpu",
-    "precision": "fp32",
+    "embedding_size": 16, "hidden_size": 16, "num_layers": 1, "tie_weights": True, "variational_dropout": True,
+    **dict.fromkeys(NO_DROPOUT, 0.1), "initialization": "uniform", "subword_embeddings": False, "punctuation": False,
+    "unigram_bias": True, "epochs": 3, "batch_size": 4, "bptt": 12, "variable_bptt": True, "shuffle_lines": True,
+    "optimizer": "adamw", "lr": 0.03, "schedule": "one_cycle", "warmup_fraction": 0.1, "beta2": 0.999,
+    "weight_decay": 0.0, "clip": 0.25, "ar": 0.1, "tar": 0.1, "label_smoothing": 0.0, "ema_decay": 0.0,
+    "eval_every_epochs": 1, "patience": 0, "seed": 0, "threads": 1, "device": "cpu", "precision": "fp32",
     "sample_prompt": "the old hobbit",
-}
+}  # fmt: skip
 """Settings of a small model, complete so that changed defaults do not change the tests."""
 REPORT_EACH_STEP = {"checkpoint_seconds": 1e-9}
 """Settings with which a training yields a `Step` and a `Snapshot` for each step, whatever the clock says."""

@@ -178,15 +178,6 @@ def test_model_of_words_pays_for_spelling_and_writing():
     assert result.token_bits / comparison.num_characters == pytest.approx(comparison.scores[0].bits_per_character)
 
 
-def test_speaker_of_a_dialogue_is_given():
-    tokenizer = CharacterTokenizer.from_lines(TRAIN, 1)
-    model = Unigram(tokenizer.encode("".join(f"Someone: {line}\n" for line in TRAIN)), tokenizer)
-    result = measure_written_bits(model, "dialogue", LINES, None)
-    text_ids = tokenizer.encode("".join(f" {line}\n" for line in LINES)).tolist()
-    assert result.token_bits == pytest.approx(naive_bits(model, text_ids), rel=1e-5)
-    assert result.num_characters == sum(map(len, LINES)) + 2  # a colon in a line is not the end of a name
-
-
 # --- comparison of models ---
 
 

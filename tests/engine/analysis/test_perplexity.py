@@ -67,16 +67,6 @@ def test_every_token_is_read_once_with_the_state_carried():
     assert model.inputs == expected[: len(model.inputs)]
 
 
-@pytest.mark.parametrize("length", [1, 2, 49, 50, 51, 101])
-def test_no_remainder_is_dropped(length):
-    """The perplexity of a uniform model is its vocabulary size at any length, and the last token counts."""
-    assert evaluate(FunctionModel(lambda read: [0.25] * 4), to_ids(*[2] * length)).perplexity == pytest.approx(4)
-    uneven = evaluate(FunctionModel(lambda read: [0.1, 0.1, 0.5, 0.3]), to_ids(*[2] * (length - 1), 0))
-    expected = math.exp(-((length - 1) * math.log(0.5) + math.log(0.1)) / length)
-    assert uneven.perplexity == pytest.approx(expected, rel=1e-5)
-    assert uneven.tokens == length
-
-
 def test_unk_counts_like_any_token_and_its_rate_is_reported():
     evaluation = evaluate(FunctionModel(lambda read: [0.7, 0.1, 0.1, 0.1]), to_ids(UNK_ID, UNK_ID, 2, EOS_ID))
     assert evaluation.unk_rate == 0.5

@@ -14,12 +14,11 @@ from engine.analysis.token_scores import TokenScores, score_chunks
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.analysis.vocabulary_cutoff import VocabularyCutoffs
 from engine.data.dataset import concatenate_lines
-from engine.data.lines import Line
 from engine.data.script_form import Turn, encode_turns, utterance_mask
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from tests.support.app import VOCABULARY
 from tests.support.dialogues import CAST, dialogue_model
-from tests.support.files import encode_lines, load_rows
+from tests.support.files import load_rows
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
 
 OPEN_TOKENIZERS = st.sampled_from([bpe_tokenizer(), character_tokenizer()])
@@ -46,13 +45,6 @@ def test_spans_and_sentences_of_words_match_the_tokenizer(text, tokenizer, eos_p
     assert [index for first, last in sentences for index in range(first, last)] == list(range(len(tokens)))
     assert all(tokens.sentence_index(index) == i for i, span in enumerate(sentences) for index in range(*span))
     assert (tokens.start_offsets[1:] >= tokens.end_offsets[:-1]).all()
-
-
-@given(TEXTS, CLOSED_TOKENIZERS)
-def test_eos_per_line_matches_the_encoding_of_line_mode(text, tokenizer):
-    words = tokenize_with_offsets(text + "\n", tokenizer, eos_per_line=True)
-    lines = encode_lines([Line(line) for line in (text + "\n").splitlines()], tokenizer)
-    assert words.ids.tolist() == (concatenate_lines(lines, "line").tolist() if lines else [])
 
 
 def test_characters_that_the_tokenizer_cannot_read_are_reported():

@@ -50,12 +50,3 @@ def test_counts_equal_those_of_a_naive_reader(rows):
         assert [count for _, count in each.next_speakers] == [count for _, count in following.most_common(3)]
         assert all(following[name] == count for name, count in each.next_speakers)
     assert {(pair.speaker, pair.next_speaker): pair.count for pair in summary.pairs} == pairs
-
-
-def test_words_beyond_ascii_are_counted_in_any_order_of_lines():
-    store = LineStore()
-    store.add(["Théoden “rides” on", "он едет", "", "…"])
-    lines = store.lines()
-    assert lines.count_words().tolist() == [3, 2, 0, 1]
-    assert lines.take(np.array([1, 0])).count_words().tolist() == [2, 3]
-    assert lines[:0].count_words().tolist() == []

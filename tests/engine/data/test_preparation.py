@@ -21,12 +21,9 @@ def dataset_content(dataset):
         *(dataset.train_lines.offsets, dataset.train_scene_offsets, dataset.corpus.lines.scene_ids),
     )
     lines = (
-        dataset.splits.train,
-        dataset.splits.valid,
-        dataset.splits.test,
-        dataset.train_source_lines,
+        dataset.splits.train, dataset.splits.valid, dataset.splits.test, dataset.train_source_lines,
         dataset.corpus.lines,
-    )
+    )  # fmt: skip
     facts = [dataset.tokenizer, dataset.mode, dataset.stats, replace(dataset.corpus, lines=None)]
     return [*(array.tolist() for array in arrays), *(list(part) for part in lines), *facts, summarize_dataset(dataset)]
 

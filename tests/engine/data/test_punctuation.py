@@ -40,13 +40,8 @@ def test_each_word_has_the_punctuation_after_it(dataset, mode):
     words = [data.tokenizer.tokens[token] for token in data.train.tolist()]
     after = {*zip(words, data.train_punctuation.tolist(), strict=True)}
     marks = {
-        "hill": COMMA,
-        "night": SENTENCE_END,
-        "day": SENTENCE_END,
-        "here": LINE_END,
-        "<eos>": LINE_END,
-        "the": NONE,
-    }
+        "hill": COMMA, "night": SENTENCE_END, "day": SENTENCE_END, "here": LINE_END, "<eos>": LINE_END, "the": NONE,
+    }  # fmt: skip
     for word, expected in marks.items():
         assert {mark for other, mark in after if other == word} == {expected}
 

@@ -11,18 +11,13 @@ from engine.errors import InvalidInputError
 
 CAST = ("GANDALF", "FRODO", "URUK-HAI", "KING OF THE DEAD", SOMEONE)
 SPELLINGS = {
-    "GANDALF": ["Gandalf", "\u00a0 GANDALF \u00a0"],
-    "OLD MAN": ["  Old\t\n man "],
-    "GOLLUM": ["(GOLLUM", "GOLLUM)", "(Gollum)", "[gollum]"],
-    "MERRY AND PIPPIN": ["MERRY and PIPPIN"],
-    "MRS BRACEGIRDLE": ["Mrs. Bracegirdle"],
-    "O'BRIEN": ["O’Brien"],
-    "ÉOMER": ["Éomer", "E\u0301omer"],
-    "SOLDIER 1": ["SOLDIER #1:"],
-    "SAM FRODO": ["SAM, FRODO"],
+    "GANDALF": ["Gandalf", "\u00a0 GANDALF \u00a0"], "OLD MAN": ["  Old\t\n man "],
+    "GOLLUM": ["(GOLLUM", "GOLLUM)", "(Gollum)", "[gollum]"], "MERRY AND PIPPIN": ["MERRY and PIPPIN"],
+    "MRS BRACEGIRDLE": ["Mrs. Bracegirdle"], "O'BRIEN": ["O’Brien"], "ÉOMER": ["Éomer", "E\u0301omer"],
+    "SOLDIER 1": ["SOLDIER #1:"], "SAM FRODO": ["SAM, FRODO"],
     "SAM": ["\x1b[31mSAM\x1b[0m", "[bold red]Sam[/bold red]", "<i>Sam</i>", "\u202eS\u200bam\x07\0"],
     "": ["", " \u00a0\t", "((()", "..."],
-}
+}  # fmt: skip
 RESEMBLE_A_MARK = ["VOICE", "VOICE OVER", "OFF", "THE VOICE", "MAN'S VOICE", "OFFICER", "VOLDEMORT"]
 
 

@@ -41,17 +41,12 @@ def peft_model(config, base, adapter):
     transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
     family = transformers.Qwen2Config if config.qkv_bias else transformers.LlamaConfig
     settings = family(
-        vocab_size=VOCABULARY_SIZE,
-        hidden_size=config.embedding_size,
-        intermediate_size=config.feed_forward_size,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_kv_heads,
-        head_dim=config.head_size,
-        rms_norm_eps=config.norm_eps,
+        vocab_size=VOCABULARY_SIZE, hidden_size=config.embedding_size, intermediate_size=config.feed_forward_size,
+        num_hidden_layers=config.num_layers, num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_kv_heads, head_dim=config.head_size, rms_norm_eps=config.norm_eps,
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_base},
         tie_word_embeddings=config.tie_weights,
-    )
+    )  # fmt: skip
     model = transformers.AutoModelForCausalLM.from_config(settings)
     model.load_state_dict({name: torch.from_numpy(weight) for name, weight in base.items()}, strict=False)
     model.tie_weights()

@@ -111,12 +111,8 @@ def test_output_bias_starts_at_smoothed_log_frequencies():
 
 
 DROPOUT = {
-    "embedding_dropout": 0.1,
-    "input_dropout": 0.4,
-    "hidden_dropout": 0.3,
-    "output_dropout": 0.4,
-    "weight_drop": 0.5,
-}
+    "embedding_dropout": 0.1, "input_dropout": 0.4, "hidden_dropout": 0.3, "output_dropout": 0.4, "weight_drop": 0.5,
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -132,11 +132,8 @@ CACHE_SETTINGS = st.builds(CacheSettings, st.integers(1, 6), st.floats(0, 100), 
 
 UNIGRAM = Unigram(make_ids(300, seed=5), VOCABULARY)
 MODELS = {
-    "LSTM": LSTM,
-    "Kneser-Ney": KNESER_NEY,
-    "unigram": UNIGRAM,
-    "mixture": Mixture([LSTM, KNESER_NEY], [0.6, 0.4]),
-}
+    "LSTM": LSTM, "Kneser-Ney": KNESER_NEY, "unigram": UNIGRAM, "mixture": Mixture([LSTM, KNESER_NEY], [0.6, 0.4]),
+}  # fmt: skip
 
 
 def reference_cache_probs(cached, vector, theta):

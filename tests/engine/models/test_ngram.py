@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -86,13 +85,6 @@ def test_negative_discount_estimates_leave_no_token_impossible():
         assert_matches_reference(text, text[:20], 40, order)
 
 
-def test_zero_discount_estimates_leave_no_token_impossible():
-    """4 bigrams occur once, and one each twice, 3 and 4 times, so 2 - 3 y n3/n2 is 0; only 3 follows 2."""
-    text = [3, 4, 2, 3, 3, 4, 4, 2, 3, 4, 3, 4, 2]
-    assert Counter(Counter(pairwise([EOS_ID, *text])).values()) == {1: 4, 2: 1, 3: 1, 4: 1}
-    assert_matches_reference(text, [2, 4, 0, 2, 5], SIZE, 2)
-
-
 @given(train=TEXT)
 @settings(max_examples=50, deadline=None)
 def test_unigram_is_relative_frequency_with_one_token_spread(train):
@@ -142,18 +134,6 @@ def test_too_long_training_texts_are_rejected(monkeypatch):
         KneserNey(np.zeros(5001, np.int32), make_tokenizer(3))
     expected = "the training text has 5,001 tokens; Kneser-Ney counts at most 5,000, so leave it out"
     assert str(caught.value) == expected
-
-
-@pytest.mark.parametrize("length", [0, 1, 7])
-def test_hidden_vectors_are_empty(length):
-    """The hidden states have one row per token, because a cache needs one vector per token."""
-    text = np.arange(length, dtype=np.int32) % SIZE
-    for model in (Unigram(to_ids(2, 3), make_tokenizer(SIZE)), KneserNey(to_ids(2, 3), make_tokenizer(SIZE))):
-        assert model.tokenizer == make_tokenizer(SIZE)
-        assert model.advance(model.start(), EOS_ID)[0].dtype == np.float32
-        output = model.forward_sequence(text)
-        assert (output.hidden_states.shape, output.hidden_states.dtype) == ((length, 0), np.float32)
-        assert (output.log_probs.shape, output.log_probs.dtype) == ((length,), np.float64)
 
 
 def occurrences(text, ngram):

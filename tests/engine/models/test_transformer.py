@@ -51,16 +51,12 @@ def test_log_probs_match_the_models_of_transformers(architecture, values):
     rope = {"rope_type": rope_type, "rope_theta": config.rope_base, "factor": config.rope_factor}
     rope |= {"original_max_position_embeddings": config.rope_original_context}
     settings = {
-        "vocab_size": VOCABULARY_SIZE,
-        "hidden_size": config.embedding_size,
-        "intermediate_size": inner_size(config),
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads or config.num_heads,
-        "rms_norm_eps": config.norm_eps,
+        "vocab_size": VOCABULARY_SIZE, "hidden_size": config.embedding_size, "intermediate_size": inner_size(config),
+        "num_hidden_layers": config.num_layers, "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads or config.num_heads, "rms_norm_eps": config.norm_eps,
         "rope_parameters": rope | {"low_freq_factor": 1.0, "high_freq_factor": 4.0},
         "tie_word_embeddings": config.tie_weights,
-    }
+    }  # fmt: skip
     settings |= {"head_dim": config.head_size} if config.head_size else {}
     settings |= {"attention_bias": config.qkv_bias} if architecture == "Llama" else {}
     settings |= {"sliding_window": None} if architecture == "Mistral" else {}

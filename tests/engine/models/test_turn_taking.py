@@ -159,14 +159,6 @@ def test_the_gradient_is_zero(seed, num_events, num_alternatives, l2):
     assert gradient == pytest.approx(np.zeros(3), abs=1e-2 * (1 + num_events))
 
 
-def test_separable_choices_have_finite_coefficients():
-    features = np.zeros((50, 2, 1))
-    features[:, 0, 0] = 1000
-    weights = fit_conditional_logit(features, np.zeros(50, np.int64), l2=1)
-    assert np.isfinite(weights).all()
-    assert weights[0] > 0
-
-
 # --- the model, its fit and its file ---
 
 

@@ -133,13 +133,3 @@ def test_a_damaged_epoch_is_refused_by_name_and_the_others_are_loaded(tmp_path):
         load_model(path, 2)
     load_model(path)
     load_model(path, 1)
-
-
-def test_other_files_in_the_epochs_folder_are_ignored(tmp_path):
-    path, _ = record_epochs(tmp_path, [0.0, 1.0])
-    epoch_weights_path(path, 1).rename(epoch_weights_path(path, 4))  # an epoch that the metrics do not contain
-    for name in ("04.safetensors", "0.safetensors", "x.safetensors", ".2.safetensors.half", "٣.safetensors", "7.txt"):
-        (path / EPOCHS_DIR / name).write_bytes(b"")
-    assert list_epoch_checkpoints(path) == [EpochCheckpoint(4, None)]
-    assert load_model(path, 4).valid_perplexity is None
-    assert list_epoch_checkpoints(tmp_path / "nowhere") == []

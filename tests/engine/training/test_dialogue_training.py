@@ -13,10 +13,9 @@ from engine.data.script_form import Turn
 from engine.events import Evaluated, Finished, Started
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.base import predict_tokens, score_sequence
-from engine.runs.dialogue_parts import DIALOGUE_FILES
 from engine.runs.loading import load_model
 from engine.training.batches import WindowReader
-from engine.training.job import prepare_job, resume_job
+from engine.training.job import prepare_job
 from engine.training.transfer.initial_run import configure
 from tests.support.random_dialogues import write_distinct_dialogues
 from tests.support.training import NO_DROPOUT, make_config
@@ -94,16 +93,6 @@ def test_the_perplexity_and_the_bits_are_those_of_the_utterances(tmp_path):
     assert evaluated.valid_perplexity == pytest.approx(math.exp(-log_probs[script.is_scored].mean()), rel=1e-4)
     expected = script.bits_per_character(log_probs)
     assert started.bits_per_character(evaluated.valid_perplexity) == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_resumed_training_is_bit_exact(tmp_path):
-    config = dialogue_config(tmp_path, epochs=2)
-    whole, _ = train(config, tmp_path, "whole")
-    calls = iter(range(1000))
-    list(prepare_job(config, "stopped", tmp_path).events(lambda: next(calls) > 15))
-    assert isinstance(list(resume_job("stopped", tmp_path).events(lambda: False))[-1], Finished)
-    for name in ("model.safetensors", *DIALOGUE_FILES):
-        assert (whole / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
 
 def test_fine_tuning_on_a_dialogue_keeps_the_vocabulary(tmp_path):

@@ -19,33 +19,17 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 SETTINGS = {
     "the default preset": {"lr": 0.03, "ema_decay": 0.9, "epochs": 2},
     "sampled softmax, discriminative rates, gradual unfreezing": {
-        "softmax_samples": 10,
-        "num_layers": 2,
-        "variational_dropout": False,
-        "hidden_dropout": 0.3,
-        "subword_embeddings": False,
-        "layer_lr_decay": 2.6,
-        "unfreeze_epochs": 1,
-        "epochs": 2,
-        "eval_every_steps": 7,
+        "softmax_samples": 10, "num_layers": 2, "variational_dropout": False, "hidden_dropout": 0.3,
+        "subword_embeddings": False, "layer_lr_decay": 2.6, "unfreeze_epochs": 1, "epochs": 2, "eval_every_steps": 7,
     },
     "a transformer": {**TRANSFORMER, "variational_dropout": False, "hidden_dropout": 0.3, "lr": 0.03},
     "an adapter": {**TRANSFORMER, "lora_rank": 3, "lr": 0.003},
     "AR and TAR, variable BPTT, NT-ASGD, fine-tuning": {
-        "ar": 2.0,
-        "tar": 1.0,
-        "variable_bptt": True,
-        "punctuation": False,
-        "optimizer": "sgd",
-        "lr": 1.0,
-        "schedule": "plateau",
-        "averaging": "nt_asgd",
-        "nonmonotone_interval": 1,
-        "eval_every_steps": 3,
-        "fine_tune_epochs": 1,
-        "fine_tune_lr": 0.5,
+        "ar": 2.0, "tar": 1.0, "variable_bptt": True, "punctuation": False, "optimizer": "sgd", "lr": 1.0,
+        "schedule": "plateau", "averaging": "nt_asgd", "nonmonotone_interval": 1, "eval_every_steps": 3,
+        "fine_tune_epochs": 1, "fine_tune_lr": 0.5,
     },
-}
+}  # fmt: skip
 
 
 def make_config(dataset, settings):

@@ -151,17 +151,9 @@ def test_plateau_halves_the_learning_rate_only_without_improvement(dataset):
 
 
 ONE_STEP = {
-    **NO_DROPOUT,
-    "epochs": 1,
-    "batch_size": 3,
-    "bptt": 10_000,
-    "variable_bptt": False,
-    "shuffle_lines": False,
-    "optimizer": "sgd",
-    "schedule": "constant",
-    "lr": 0.5,
-    "clip": 0.0,
-}
+    **NO_DROPOUT, "epochs": 1, "batch_size": 3, "bptt": 10_000, "variable_bptt": False, "shuffle_lines": False,
+    "optimizer": "sgd", "schedule": "constant", "lr": 0.5, "clip": 0.0,
+}  # fmt: skip
 
 
 def before_and_after(dataset, **values):

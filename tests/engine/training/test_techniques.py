@@ -93,21 +93,10 @@ def test_settings_of_evaluation_averaging_and_fine_tuning_do_not_change_the_step
 
 
 SWITCHES = {
-    "clip": 0.01,
-    "ar": 2.0,
-    "tar": 2.0,
-    "label_smoothing": 0.2,
-    "softmax_samples": 5,
-    "weight_decay": 0.5,
-    "beta2": 0.5,
-    "shuffle_lines": False,
-    "variational_dropout": False,
-    "layer_lr_decay": 2.6,
-    "unfreeze_epochs": 1,
-    "mogrifier_rounds": 2,
-    "initialization": "notebook",
-    "seed": 1,
-}
+    "clip": 0.01, "ar": 2.0, "tar": 2.0, "label_smoothing": 0.2, "softmax_samples": 5, "weight_decay": 0.5,
+    "beta2": 0.5, "shuffle_lines": False, "variational_dropout": False, "layer_lr_decay": 2.6, "unfreeze_epochs": 1,
+    "mogrifier_rounds": 2, "initialization": "notebook", "seed": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

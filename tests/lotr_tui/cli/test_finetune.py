@@ -14,13 +14,8 @@ def test_an_adapter_is_trained_in_script_form_and_every_figure_says_pre_trained(
     save_llama(tmp_path / "tiny")
     corpus = write_distinct_dialogues(tmp_path / "dialogues.csv", 80)
     settings = {
-        "epochs": 1,
-        "batch_size": 4,
-        "bptt": CONTEXT_SIZE,
-        "lora_rank": 2,
-        "min_speaker_lines": 5,
-        "threads": 1,
-    }
+        "epochs": 1, "batch_size": 4, "bptt": CONTEXT_SIZE, "lora_rank": 2, "min_speaker_lines": 5, "threads": 1,
+    }  # fmt: skip
     options = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     done = lotr("finetune", "--init", "hf:tiny", "--csv", corpus, "--run", "film", "--no-tui", *options)
     assert done.returncode == 0, done.stderr

@@ -13,21 +13,13 @@ INVALID_NAMES = [
     *("\udcff\udcfe", "~nobody-of-that-name/x", "r@1", "[red]r[/red]\u202e"),
 ]
 COMMANDS = [
-    ["attach", "--", "NAME"],
-    ["status", "--", "NAME"],
-    ["stop", "--", "NAME"],
-    ["runs", "show", "--", "NAME"],
-    ["runs", "compare", "--", "r", "NAME"],
-    ["runs", "rm", "--yes", "--", "NAME"],
-    ["runs", "rename", "--", "NAME", "new"],
-    ["runs", "rename", "--", "r", "NAME"],
-    ["runs", "export", "--csv", "out", "--", "NAME"],
-    ["runs", "compact", "--", "NAME", "out"],
-    ["generate", "--run=NAME", "the"],
-    ["train", "--no-tui", "--resume=NAME"],
-    ["train", "--no-tui", "--csv=small.csv", "--run=NAME"],
-    ["eval", "--", "NAME"],
-]
+    ["attach", "--", "NAME"], ["status", "--", "NAME"], ["stop", "--", "NAME"], ["runs", "show", "--", "NAME"],
+    ["runs", "compare", "--", "r", "NAME"], ["runs", "rm", "--yes", "--", "NAME"],
+    ["runs", "rename", "--", "NAME", "new"], ["runs", "rename", "--", "r", "NAME"],
+    ["runs", "export", "--csv", "out", "--", "NAME"], ["runs", "compact", "--", "NAME", "out"],
+    ["generate", "--run=NAME", "the"], ["train", "--no-tui", "--resume=NAME"],
+    ["train", "--no-tui", "--csv=small.csv", "--run=NAME"], ["eval", "--", "NAME"],
+]  # fmt: skip
 
 
 def folder_state(folder):

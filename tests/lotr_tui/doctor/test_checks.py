@@ -20,14 +20,8 @@ from tests.support.commands import run_here
 VERSIONS = {"lotr-tui": "0.1.0", "textual": "8.2.8", "numpy": "2.4.0", "torch": "2.8.0", "optuna": "4.2"}
 NUMPY = {"name": "scipy-openblas", "version": "0.3.31"}
 TORCH = {
-    "version": "2.8.0",
-    "seconds": 2.0,
-    "built_for_cuda": None,
-    "cuda": [],
-    "mps": False,
-    "threads": 8,
-    "mkl": True,
-}
+    "version": "2.8.0", "seconds": 2.0, "built_for_cuda": None, "cuda": [], "mps": False, "threads": 8, "mkl": True,
+}  # fmt: skip
 
 
 class Programs:

@@ -40,27 +40,6 @@ def write_metrics(folder, valid_perplexity, seconds, *, sha256="ab"):
 # Comparison
 
 
-def test_differences_and_best_of_three_runs():
-    runs = [
-        make_run("a", valid_perplexity=80.0, test_perplexity=90.0, tokens_per_second=500.0, epochs=10.0),
-        make_run("b", valid_perplexity=76.0, test_perplexity=93.6, tokens_per_second=750.0, epochs=20.0),
-        make_run("c", valid_perplexity=100.0, tokens_per_second=500.0, epochs=10.0),
-    ]
-    comparison = compare_runs(runs)
-    valid, test = row_of(comparison, "valid_perplexity"), row_of(comparison, "test_perplexity")
-    assert [(item.absolute, item.percent) for item in valid.differences] == [(0, 0), (-4, -5), (20, 25)]
-    assert valid.best == {1}
-    assert test.values == (90, 93.6, None)
-    assert test.differences[1].percent == pytest.approx(4)
-    assert test.differences[2] is None
-    assert test.best == {0}
-    assert row_of(comparison, "tokens_per_second").best == {1}  # higher is better
-    assert row_of(comparison, "epochs").best == frozenset()  # neither is better
-    assert row_of(comparison, "parameters").values == (None, None, None)
-    assert any("Choose a run by its validation figures" in note for note in comparison.notes)
-    assert [item.absolute for item in row_of(compare_runs(runs, 2), "valid_perplexity").differences] == [-20, -24, 0]
-
-
 @pytest.mark.parametrize("part", ["corpus", "split", "mode", "vocabulary"])
 @pytest.mark.parametrize("value", ["other", None])
 def test_perplexities_of_other_texts_are_neither_compared_nor_marked(part, value):

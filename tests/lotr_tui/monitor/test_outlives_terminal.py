@@ -7,11 +7,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from engine.events import Finished, Resume, Sampled, Started, event_to_dict
 from engine.presets import get_preset
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, RESUME_FILE, is_locked
 from engine.runs.summary import summarize_run
@@ -151,28 +149,6 @@ async def test_a_user_signal_requests_a_checkpoint_and_a_key_moves_the_training_
         await pilot.press("d")
         await until(pilot, lambda: app.return_code is not None)
     assert app.detached_run == job.run.path
-
-
-async def test_a_resumed_run_shows_its_whole_curve(make_app, tmp_path):
-    earlier = [event for event in training_events(12, models=False) if not isinstance(event, Sampled)]
-    rows = [event_to_dict(event) for event in [*earlier, Finished("stopped", "tiny-test", 12.0, 72.5, 74.1, 24.0)]]
-    (tmp_path / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    repeated = [event for event in earlier if isinstance(event, Started)]
-    job = FakeJob([*repeated, Resume(100)])
-    job.is_resume, job.run = True, SimpleNamespace(name="tiny-test", path=tmp_path)
-    app = make_app(job=job)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.training_view is not None and app.training_view.evaluations)
-        view = app.training_view
-        assert view is not None
-        assert view.is_active
-        assert [event.epoch for event in view.evaluations[:3]] == [0, 1, 2]
-        job.release()
-        await until(pilot, lambda: view.resume_count == 1)
-        assert app.training_view is view
-        assert view.is_active
-        assert max(event.step for event in view.evaluations) < 100
-        assert int(view.steps.column("step").max()) < 100
 
 
 def test_outside_tmux_there_is_a_hint_to_attach(monkeypatch):

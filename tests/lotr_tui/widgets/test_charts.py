@@ -80,16 +80,6 @@ def test_linear_ticks_show_the_scale_are_few_and_evenly_spaced(low, extent, max_
     assert np.diff(ticks) == pytest.approx(ticks[1] - ticks[0])
 
 
-def test_ticks_of_a_typical_training():
-    assert log_ticks(66, 1100, 8) == [100, 200, 500, 1000]
-    assert log_ticks(66, 160, 8) == [80, 100, 120, 140, 160]
-    assert log_ticks(2, 3e7, 4) == [1e2, 1e4, 1e6]
-    assert log_ticks(61, 260, 3) == [100, 150, 200, 250]  # 100 and 200 alone would not show the scale
-    assert linear_ticks(0, 40, 8) == [0, 10, 20, 30, 40]
-    assert linear_ticks(0, 67, 3) == [0, 20, 40, 60]
-    assert linear_ticks(0, 7, 3) == [0, 2, 4, 6]  # of epochs, 2.5 would be odd
-
-
 @given(st.floats(0, 1e12))
 def test_nice_ceiling_is_at_most_a_quarter_above(value):
     assert value <= nice_ceiling(value) <= max(1.0, value * 1.26)

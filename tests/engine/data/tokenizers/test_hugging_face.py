@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from engine.data.tokenizers.base import EOS_ID, UNK_ID, Tokenizer
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.data.tokenizers.hugging_face import to_hugging_face
 from engine.data.tokenizers.words import WordTokenizer
 from tests.support.open_models import LINES, bpe_tokenizer, character_tokenizer
@@ -51,17 +51,6 @@ def test_every_character_of_unicode_is_read_as_ours_reads_it(name):
         for separator in ("", " the "):
             text = separator.join(all_characters[start : start + 10_000])
             assert encode(name, text) == TOKENIZERS[name].encode(text).tolist(), f"from {start:x}"
-
-
-@pytest.mark.parametrize("name", TOKENIZERS)
-def test_every_token_has_its_id(name):
-    tokenizer, converted = TOKENIZERS[name], CONVERTED[name]
-    assert converted.encode("the ring").ids == [EOS_ID, *tokenizer.encode("the ring").tolist()], "<eos> starts a text"
-    assert converted.get_vocab_size() == len(tokenizer)
-    assert converted.id_to_token(EOS_ID) == "<eos>"
-    if not tokenizer.is_open:
-        assert converted.id_to_token(UNK_ID) == "<unk>"
-        assert [converted.id_to_token(id) for id in range(len(tokenizer))] == list(tokenizer.tokens)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

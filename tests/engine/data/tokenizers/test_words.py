@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID
-from engine.data.tokenizers.words import WordTokenizer, split_words, word_spans
+from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import RunError
 
 ANY_TEXT = st.text(st.characters())
@@ -82,17 +82,6 @@ def test_unknown_words_decode_to_unk_and_all_others_are_unchanged(words, known):
     assert tokenizer.decode(tokenizer.encode_words(words)) == lines
 
 
-@given(ANY_TEXT, st.sampled_from(["words", "whitespace"]))
-def test_spans_match_the_tokenizer(text, name):
-    tokenizer = WordTokenizer((UNK, EOS, "a"), name)
-    spans = tokenizer.spans(text)
-    assert [span.id for span in spans] == tokenizer.encode(text).tolist()
-    assert [word for _, _, word in word_spans(text, name)] == tokenizer.split(text)
-    assert [span[:2] for span in spans] == [span[:2] for span in word_spans(text, name)]
-    assert all(0 <= start < end <= len(text) for start, end, _ in spans)
-    assert [start for start, _, _ in spans] == sorted(start for start, _, _ in spans)
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -107,14 +96,3 @@ def test_unknown_spans_cover_unknown_words_and_skipped_characters_but_no_punctua
     spans = WordTokenizer((UNK, EOS, "hi")).unknown_spans(text)
     assert [part for _, _, part in spans] == expected
     assert all(text[start:end].lower().startswith(part) for start, end, part in spans)
-
-
-@given(ANY_TEXT, st.sampled_from(["words", "whitespace"]))
-def test_unknown_spans_are_printable_and_contain_the_unknown_tokens_in_text_order(text, name):
-    tokenizer = WordTokenizer((UNK, EOS, "a"), name)
-    spans = tokenizer.unknown_spans(text)
-    assert spans == sorted(spans)
-    assert all(part.isprintable() and 0 <= start < end <= len(text) for start, end, part in spans)
-    words = [span for span in word_spans(text, name) if span[2] not in tokenizer]
-    assert [span for span in spans if span in words] == words
-    assert name == "words" or spans == words

@@ -7,11 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.pretrained import folder_checks
 from engine.models.pretrained.loading import load_pretrained
@@ -49,22 +46,6 @@ def test_progress_states_the_memory_before_the_weights_are_read(folder):
     reading = next(step for step in steps if step.text.startswith("reading"))
     assert reading.memory_bytes == int(1.2 * 4 * model.num_parameters)
     assert texts.index("checking the files") < texts.index(reading.text)
-
-
-def test_half_precision_in_several_files_is_read(folder):
-    module = transformers.AutoModelForCausalLM.from_pretrained(folder).to(torch.bfloat16)
-    (folder / WEIGHTS).unlink()
-    module.save_pretrained(folder, max_shard_size="20KB")
-    parts = sorted(folder.glob("model-*.safetensors"))
-    assert len(parts) > 1
-    model = load_pretrained(f"hf:{folder}")
-    assert model.memory_bytes == 4 * model.num_parameters == 4 * module.num_parameters()
-    module = transformers.AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32)
-    expected = module(torch.tensor([[0, 5]])).logits[0, -1].log_softmax(-1).detach().numpy()
-    log_probs, _ = model.advance_tokens(model.start(), [EOS_ID, 5])
-    np.testing.assert_allclose(log_probs[3:], expected[3:], atol=1e-4)
-    parts[0].unlink()
-    check_refused(folder, f"lacks {parts[0].name}")
 
 
 # --- what is refused ---
@@ -306,11 +287,3 @@ def test_a_model_larger_than_the_memory_is_refused(folder, tmp_path, monkeypatch
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000}))
     write_gguf(tmp_path / "tiny.gguf", folder)
     check_refused(f"gguf:{tmp_path / 'tiny.gguf'}", "of memory, and 0 MB are free")
-
-
-@pytest.mark.parametrize(
-    ("architecture", "message"), [("quantum9", "quantum9"), ("bert", "bert"), ("t5", "is an encoder-decoder model")]
-)
-def test_a_gguf_file_of_another_architecture_is_refused(architecture, message, folder, tmp_path):
-    write_gguf(tmp_path / "tiny.gguf", folder, architecture)
-    check_refused(f"gguf:{tmp_path / 'tiny.gguf'}", message)

@@ -71,18 +71,6 @@ def test_log_probs_equal_those_of_transformers_token_by_token_and_in_one_pass(fa
     np.testing.assert_allclose(list(model.iter_log_probs(array)), expected[: len(ids)], atol=1e-4)
 
 
-@pytest.mark.slow
-def test_log_probs_of_200_tokens_equal_those_of_transformers(tmp_path):
-    module = save_model(tmp_path, "llama", max_position_embeddings=512)
-    model, ids = load_pretrained(f"hf:{tmp_path}"), random_ids(300)
-    expected = reference_rows(module, [START, *ids])
-    rows, state = model.predict_tokens(model.start(), [EOS_ID, *ids[:100]])
-    for index, token in enumerate(ids[100:], 101):  # the buffer of 256 positions grows on the way
-        log_probs, state = model.advance(state, token)
-        np.testing.assert_allclose(log_probs, expected[index], atol=1e-4)
-    np.testing.assert_allclose(rows, expected[:101], atol=1e-4)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_kept_state_can_be_continued_in_several_ways(family, pretrained):
     model = pretrained(family)
@@ -201,14 +189,6 @@ def test_the_logit_lens_of_the_last_layer_is_the_prediction(family, options, tmp
     first = model.layer_log_probs(record.layer_outputs[0])
     np.testing.assert_allclose(np.exp(first.astype(np.float64)).sum(1), 1, atol=1e-4)
     assert np.abs(first - rows).max() > 0.1
-
-
-def test_recording_leaves_later_predictions_alone(pretrained):
-    model = pretrained("llama")
-    _, state = model.advance_tokens(model.start(), [EOS_ID, *IDS.tolist()])
-    expected, _ = model.advance(state, 5)
-    model.record_attention(IDS)
-    np.testing.assert_array_equal(model.advance(state, 5)[0], expected)
 
 
 def test_a_text_beyond_the_context_is_refused(pretrained):

@@ -196,14 +196,9 @@ def test_missing_space_is_reported_before_the_first_checkpoint(tmp_path, monkeyp
 
 SETTINGS = {"variable_bptt": False, "ar": 0.0, "tar": 0.0, "clip": 1.0, "lr": 0.02}
 OVERFITTED = {
-    **SETTINGS,
-    **NO_DROPOUT,
-    "embedding_size": 64,
-    "hidden_size": 64,
-    "epochs": 30,
-    "schedule": "constant",
+    **SETTINGS, **NO_DROPOUT, "embedding_size": 64, "hidden_size": 64, "epochs": 30, "schedule": "constant",
     "averaging": "none",
-}
+}  # fmt: skip
 
 
 def test_healthy_training_has_no_diagnosis_and_its_bits_do_not_change(dataset, tmp_path):

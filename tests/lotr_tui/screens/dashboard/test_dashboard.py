@@ -21,13 +21,9 @@ from tests.support.dashboard import dashboard_text
 from tests.support.pilot import lines_of, notices, text_of, until
 
 CONTROL_ACTIONS = {
-    "toggle_pause",
-    "stop_training",
-    "send_command('checkpoint')",
-    "send_command('detach')",
-    "change_prompt",
+    "toggle_pause", "stop_training", "send_command('checkpoint')", "send_command('detach')", "change_prompt",
     "halve_lr",
-}
+}  # fmt: skip
 
 
 def status(app):

@@ -20,17 +20,9 @@ from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_m
 
 TOKENIZERS = pytest.mark.parametrize("tokenizer", [bpe_tokenizer(), character_tokenizer()], ids=["bpe", "characters"])
 OPEN_PROMPTS = (
-    "The wiz",
-    "Where is the Ring?",
-    "“We walked",
-    "Éo",
-    "the lamp ",
-    "ale …",
-    "日本 語",
-    "a\n\nb\tc",
-    "x\x1b[31m",
+    "The wiz", "Where is the Ring?", "“We walked", "Éo", "the lamp ", "ale …", "日本 語", "a\n\nb\tc", "x\x1b[31m",
     "👩\u200d👧",
-)
+)  # fmt: skip
 GREEDY = SamplerSettings(max_tokens=12, temperature=0)
 
 

@@ -25,15 +25,10 @@ async def test_long_paste_is_cut_with_a_notice():
 PASTES = [
     ("\x1b[31mred\x1b[0m", "red", 2),
     ("\x1b]0;title\x07a\x1b]52;c;" + base64.b64encode(b"x").decode() + "\x1b\\b", "ab", 2),
-    ("a\x1b]unended", "aunended", 1),
-    ("\x9b2Ja\x1b", "a", 2),
-    ("a\x00\x07\x08b\x7f", "ab", 4),
-    ("a\r\nb\rc\u2028d\x0be\n\n", "a\nb\nc\nd\ne", 0),
-    ("a\tb", "a b", 0),
-    ("\u202egnp.exe\u202c", "gnp.exe", 2),
-    ("\ud800a\uffff", "a", 2),
-    ("[red]b[/red] <unk>", "[red]b[/red] <unk>", 0),
-]
+    ("a\x1b]unended", "aunended", 1), ("\x9b2Ja\x1b", "a", 2), ("a\x00\x07\x08b\x7f", "ab", 4),
+    ("a\r\nb\rc\u2028d\x0be\n\n", "a\nb\nc\nd\ne", 0), ("a\tb", "a b", 0), ("\u202egnp.exe\u202c", "gnp.exe", 2),
+    ("\ud800a\uffff", "a", 2), ("[red]b[/red] <unk>", "[red]b[/red] <unk>", 0),
+]  # fmt: skip
 
 
 async def test_control_characters_are_removed_with_a_notice():
