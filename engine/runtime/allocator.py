@@ -46,14 +46,21 @@ def use_huge_pages(blocks: Iterable[tuple[int, int]]) -> None:
         return
     from ctypes import c_int, c_size_t, c_void_p
 
-    ranges: list[tuple[int, int]] = []
+    groups: list[list[tuple[int, int]]] = []
+    end = 0
     for start, size in sorted(blocks):
-        if ranges and start - ranges[-1][1] < _HUGE_PAGE:
-            ranges[-1] = (ranges[-1][0], start + size)
+        if groups and start - end < _HUGE_PAGE:
+            groups[-1].append((start, size))
         else:
-            ranges.append((start - start % _PAGE, start + size))
-    for start, end in ranges:
-        library.madvise(c_void_p(start), c_size_t(end - start), c_int(_MADV_COLLAPSE))
+            groups.append([(start, size)])
+        end = start + size
+    while groups:
+        group = groups.pop()
+        start, end = group[0][0] - group[0][0] % _PAGE, sum(group[-1])
+        failed = library.madvise(c_void_p(start), c_size_t(end - start), c_int(_MADV_COLLAPSE))
+        if failed and len(group) > 1:  # there may be a gap between blocks that is not this process's memory
+            middle = len(group) // 2
+            groups += [group[:middle], group[middle:]]
 
 
 def _load_glibc() -> "CDLL | None":
