@@ -1,6 +1,5 @@
 """Tests of the figures and of the commands that the documents name, and of a recording."""
 
-import importlib
 import re
 from types import SimpleNamespace
 
@@ -10,10 +9,8 @@ from tests.bench.__main__ import GROUPS, find_group
 from tests.bench.interface import measure_memory
 from tests.bench.measuring import Figure, alternate, call, compare
 from tests.support.files import CHECKOUT
-from tests.support.terminal import Terminal
 
 DOCUMENTS = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT / "assets" / "docs").glob("*.md")]
-SHELL_SCRIPT = r"printf 'ready'; read -r line; printf '\033[38;2;255;0;0m\342\226\210\033[0m %s' \"$line\"; sleep 60"
 
 
 def test_figures_are_medians_or_nearest_ranks():
@@ -49,28 +46,3 @@ def test_measured_functions_and_programs_run_in_processes_of_their_own(tmp_path)
     session, bare, ratio = measure_memory(SimpleNamespace(repeat=1))
     assert session.value > bare.value > 5
     assert ratio.value == session.value / bare.value
-
-
-@pytest.mark.slow
-def test_a_recording_has_each_change_of_the_screen_once_with_its_time(tmp_path):
-    image = pytest.importorskip("PIL.Image", reason="needs pip install pillow")
-    recording = importlib.import_module("tests.tools.recording")
-    with Terminal(["/bin/sh", "-c", SHELL_SCRIPT], 20, 3, tmp_path).spawn() as terminal:
-        recorder = recording.Recorder(terminal)
-        recorder.wait_until("ready")
-        recorder.wait(0.3)
-        recorder.speed = 0
-        recorder.press(b"hello\r", pause=0.4)
-        recorder.speed = 1
-        recorder.wait(0.3)
-    frames = recorder.frames()
-    assert len({screen for screen, _ in frames}) == len(frames)
-    assert sum(seconds for _, seconds in frames) == pytest.approx(0.6, abs=0.3)
-    assert [(char.data, char.fg) for char in frames[-1][0][1][:2]] == [("█", "ff0000"), (" ", "default")]
-    path = tmp_path / "two.gif"
-    try:
-        recording.write_gif([(frames[0][0], 0.5), (frames[-1][0], 1.25)], path)
-    except OSError:
-        pytest.skip("needs the font DejaVu Sans Mono")
-    with image.open(path) as gif:
-        assert (gif.n_frames, gif.info["duration"]) == (2, 500)

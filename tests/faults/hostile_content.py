@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import chdir
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -71,18 +71,6 @@ FOR_ANY_READER = (
 )
 
 
-def _json_lines(*records):
-    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
-
-
-# Files of the first release, whose fields had other names
-SETTINGS_FILES = (file_with("settings of format 1", b'{"version": 1, "theme": "shire", "way": "continue"}'),)
-CONFIGS = (
-    file_with("old setting names", json.dumps(asdict(Config()) | {"model": {"layers": 1, "tied": True}}).encode()),
-)
-SESSIONS = (
-    file_with("a session of format 1", _json_lines({"session": {"version": 1, "model": "r"}}, {"node": {"id": 0}})),
-)
 PROGRESS_FILES = (
     file_with("progress in a newer format", b'{"version": 2, "chapters": {}}'),
     file_with("progress with names of escape sequences", json.dumps({"version": 1, "done": [ESCAPES]}).encode()),
@@ -150,7 +138,6 @@ METRICS = (
     file_with(
         "a row with thousands of fields", b'{"event":"evaluated",%s}' % b",".join(b'"%d":1' % n for n in range(9999))
     ),
-    file_with("metrics with old field names", _json_lines({"event": "preparing", "what": "loading PyTorch"})),
 )
 _LINE = "a line long enough to be kept here"
 CORPORA = (
@@ -199,7 +186,7 @@ def make_home(home):
     run_dir = home / "runs" / RUN
     shutil.copy(run_dir / MODEL_FILE, run_dir / INITIAL_FILE)
     commands = ({"kind": "pause", "value": ""}, {"kind": "lr", "value": "0.5"})
-    (run_dir / COMMANDS_FILE).write_bytes(_json_lines(*commands))
+    (run_dir / COMMANDS_FILE).write_bytes(b"".join(json.dumps(command).encode() + b"\n" for command in commands))
     SettingsStore().update(pace=5.0, keymap={"session.stop": "ctrl+l,f5"})
     progress = ProgressStore()
     progress.add(done="tokens", last="counting")

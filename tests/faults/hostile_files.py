@@ -172,7 +172,7 @@ class HostileTrials:
             file = rng.choice([path for path in sorted(run.rglob("*")) if path.is_file() and not path.is_symlink()])
             hostile_file = file_with("mutated", self._mutator.mutate(file.read_bytes()[:1_000_000], rng))
             if rng.random() < 0.15:
-                hostile_file = rng.choice([*made.FOR_ANY_READER, *made.CONFIGS, *made.METRICS, *made.TENSORS])
+                hostile_file = rng.choice([*made.FOR_ANY_READER, *made.METRICS, *made.TENSORS])
             file.unlink()
             hostile_file.create(file)
             damage.append(f"{file.name}: {hostile_file.name}")

@@ -28,16 +28,12 @@ def make_decoder(seed):
 def make_events(finish="done"):
     """Return the events of a training whose second of three evaluations is the best; `finish` is how it ends."""
     events = [
-        Preparing("counting"),
-        Started("r", "tiny", 99, 5, 100, 10, 40, "cpu", "ab" * 32, 151.0, 94.0),
-        Evaluated(0, 0.0, 150.0, True, 0.1, make_decoder(0)),
-        Sampled(0, 0.0, "bilbo is", 'here "é"', 3, 0.7),
-        Step(5, 0.5, 120.0, 0.003, math.nan, 1000.0, 1.0, math.inf),
-        Step(9, 1.0, 110.0, 0.003, 0.5, 1000.0, 2.0, 3.0),
-        Evaluated(9, 1.0, 90.0, True, 2.1, make_decoder(1)),
-        Sampled(9, 1.0, "bilbo is", "here", 3, 0.7),
+        Preparing("counting"), Started("r", "tiny", 99, 5, 100, 10, 40, "cpu", "ab" * 32, 151.0, 94.0),
+        Evaluated(0, 0.0, 150.0, True, 0.1, make_decoder(0)), Sampled(0, 0.0, "bilbo is", 'here "é"', 3, 0.7),
+        Step(5, 0.5, 120.0, 0.003, math.nan, 1000.0, 1.0, math.inf), Step(9, 1.0, 110.0, 0.003, 0.5, 1000.0, 2.0, 3.0),
+        Evaluated(9, 1.0, 90.0, True, 2.1, make_decoder(1)), Sampled(9, 1.0, "bilbo is", "here", 3, 0.7),
         Evaluated(18, 2.0, 95.0, False, 4.1, make_decoder(2)),
-    ]
+    ]  # fmt: skip
     if finish == "stopped":
         events.append(Finished("stopped", "r", 2.0, 90.0, math.nan, 5.0, make_decoder(1)))
     elif finish == "done":

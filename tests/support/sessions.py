@@ -12,15 +12,9 @@ from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken,
 printable_texts = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
 figures = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e18, max_value=1e18)
 tokens = st.builds(
-    SavedToken,
-    st.integers(0, 10**6),
-    printable_texts,
-    st.none() | figures,
-    st.none() | st.floats(0, 1),
-    st.integers(1, 10**6),
-    st.none() | st.floats(0, 64),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-)
+    SavedToken, st.integers(0, 10**6), printable_texts, st.none() | figures, st.none() | st.floats(0, 1),
+    st.integers(1, 10**6), st.none() | st.floats(0, 64), st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+)  # fmt: skip
 sampler_settings = st.builds(
     SamplerSettings,
     repetition_penalty=st.floats(0.1, 10),
@@ -74,16 +68,11 @@ def saved_reply(id=0, parent_id=None, parent_offset=0, prompt="bilbo is", text="
         parent_offset=parent_offset,
         prompt=prompt,
         **{
-            "reply_mode": "continue",
-            "tokens": tuple(saved_token(word) for word in text.split()),
-            "seed": 7,
-            "settings": SamplerSettings(),
-            "reason": "length",
-            "tokens_per_second": 9000.0,
-            "model": "bundled",
+            "reply_mode": "continue", "tokens": tuple(saved_token(word) for word in text.split()), "seed": 7,
+            "settings": SamplerSettings(), "reason": "length", "tokens_per_second": 9000.0, "model": "bundled",
             **changes,
         },
-    )
+    )  # fmt: skip
 
 
 def session_bytes(*replies):

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -157,7 +158,9 @@ class SearchFolder:
         records: dict[int, TrialRecord] = {}
         num_damaged = 0
         if (self.path / TRIALS_FILE).exists():
-            for line in read_limited(self.path / TRIALS_FILE, MAX_TRIALS_BYTES).splitlines():
+            for line in BytesIO(read_limited(self.path / TRIALS_FILE, MAX_TRIALS_BYTES)):
+                if line == b"\n":  # millions of them would take a minute to decode
+                    continue
                 try:
                     record = decode_json(TrialRecord, line)
                 except InvalidInputError:

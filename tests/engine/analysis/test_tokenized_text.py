@@ -58,14 +58,10 @@ def test_characters_that_the_tokenizer_cannot_read_are_reported():
 @pytest.mark.parametrize(
     ("text", "num_sentences"),
     [
-        ("the lamp. was lit", 2),
-        ('"the lamp!" was lit', 2),
-        ("the lamp … was", 2),
-        ("the lamp\nwas", 2),
-        ("", 0),
+        ("the lamp. was lit", 2), ('"the lamp!" was lit', 2), ("the lamp … was", 2), ("the lamp\nwas", 2), ("", 0),
         (" .!? \n", 0),
     ],
-)
+)  # fmt: skip
 def test_sentences_end_at_punctuation_and_line_ends(text, num_sentences):
     assert len(tokenize_with_offsets(text, VOCABULARY).sentence_starts) == num_sentences
 

@@ -74,17 +74,13 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"", "is empty"),
-            (b"\xef\xbb\xbf\r\n \n", "is empty"),
-            ("char,dialog\n", "no rows"),
+            (b"", "is empty"), (b"\xef\xbb\xbf\r\n \n", "is empty"), ("char,dialog\n", "no rows"),
             (f",char,text\n0,SAM,{LONG}\n", "no column 'dialog'; its columns: char, text"),
             ("Character;Sentence,,,,\nHarry;a line,,,,\n", "'dialog'; its columns: Character, Sentence. Name one"),
             ("dialog\nshort\nalso short\n", "none of the 2 lines is longer than 20"),
             ("char,dialog\nSAM,Well, I never thought of that, said he\n", "is not a regular CSV"),
-            (f"dialog\n{LONG}\0\n", "NUL"),
-            (f"dialog\n{LONG}\n".encode("utf-16"), "UTF-16"),
-            (f"dialog\n{LONG}\n".encode("utf-16-le"), "NUL"),
-            (bytes(range(1, 256)) * 20, "binary"),
+            (f"dialog\n{LONG}\0\n", "NUL"), (f"dialog\n{LONG}\n".encode("utf-16"), "UTF-16"),
+            (f"dialog\n{LONG}\n".encode("utf-16-le"), "NUL"), (bytes(range(1, 256)) * 20, "binary"),
             ("dialog\n" + "x" * (MAX_LINE_CHARACTERS + 1), "has a line of over"),
             ('dialog\n"' + ("x" * 1000 + "\n") * 1001 + '"\n', "has an utterance of"),
             ("dialog" + ",a" * 1000 + f"\n{LONG}" + ",1" * 1000 + "\n", "over 100,000 characters or 1,000 columns"),
@@ -93,7 +89,7 @@ class TestRefusals:
             (f'char,dialog\nSAM,{LONG}\nSAM,"', "is never closed"),
         ],
         ids=lambda value: ascii(value[:30]),
-    )
+    )  # fmt: skip
     def test_what_is_no_table_of_texts_is_refused_with_its_fault(self, file, content, message):
         assert message in refusal(write(file, content))
         assert len(refusal(file)) < 2_000

@@ -103,13 +103,11 @@ DAMAGES = {
     "no JSON": lambda folder: (folder / "metadata.json").write_bytes(b"{"),
     "gigabytes": lambda folder: write_sparse_file(folder / "metadata.json"),
     "no vocabulary": lambda folder: (folder / "tokenizer.json").write_bytes(b"{}"),
-    "id": set_element("ids", np.int32, 1_000_000, 3),
-    "line index": set_element("split_indices", np.int32, 10**6),
+    "id": set_element("ids", np.int32, 1_000_000, 3), "line index": set_element("split_indices", np.int32, 10**6),
     "line offset": set_element("train_line_offsets", np.int64, -(2**40)),
-    "text offset": set_element("offsets", np.int64, 2**40, 5),
-    "speaker": set_element("speaker_ids", np.int32, 99),
+    "text offset": set_element("offsets", np.int64, 2**40, 5), "speaker": set_element("speaker_ids", np.int32, 99),
     "scene offset": set_element("train_scene_offsets", np.int64, 3, 1),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -83,12 +83,9 @@ def enumerate_words(model, sampler, history, *, is_first_token=False):
             unfinished[1] += sampling_prob
         else:
             probs = sampling_probs(
-                state.log_probs[None],
-                [sampler],
-                [[*history, *ids]],
-                suppress_eos=is_first_token and not ids,
+                state.log_probs[None], [sampler], [[*history, *ids]], suppress_eos=is_first_token and not ids,
                 unk_id=None,
-            )[0]
+            )[0]  # fmt: skip
             for id, log_prob in enumerate(state.log_probs.tolist()):
                 after = prefill(model, [id], state)
                 extend(after, [*ids, id], text + spelled[id], model_prob * np.exp(log_prob), sampling_prob * probs[id])

@@ -96,14 +96,10 @@ class TestProcessors:
 
 
 SAMPLERS = st.builds(
-    SamplerSettings,
-    repetition_penalty=st.just(1.0) | st.floats(0.1, 10),
-    temperature=st.just(0.0) | st.floats(0, 2),
-    top_k=st.integers(0, 12),
-    top_p=st.just(1.0) | st.floats(0, 1, exclude_min=True),
-    min_p=st.just(0.0) | st.floats(0, 1),
-    max_tokens=st.integers(1, 8),
-)
+    SamplerSettings, repetition_penalty=st.just(1.0) | st.floats(0.1, 10), temperature=st.just(0.0) | st.floats(0, 2),
+    top_k=st.integers(0, 12), top_p=st.just(1.0) | st.floats(0, 1, exclude_min=True),
+    min_p=st.just(0.0) | st.floats(0, 1), max_tokens=st.integers(1, 8),
+)  # fmt: skip
 
 
 class TestChain:

@@ -198,13 +198,9 @@ def test_masks_have_the_requested_rate_and_independent_elements(p, seed):
 @pytest.mark.parametrize("variational_dropout", [True, False])
 def test_a_variational_mask_is_one_for_all_time_steps_and_a_plain_one_new_for_each(lstm_calls, variational_dropout):
     model = make_model(
-        variational_dropout=variational_dropout,
-        embedding_size=12,
-        hidden_size=12,
-        input_dropout=0.25,
-        hidden_dropout=0.5,
-        output_dropout=0.6,
-    )
+        variational_dropout=variational_dropout, embedding_size=12, hidden_size=12, input_dropout=0.25,
+        hidden_dropout=0.5, output_dropout=0.6,
+    )  # fmt: skip
     ids = make_window(time=6)
     _, _, raw, dropped = model(ids, model.initial_state(3), seeded(3))
     masks = (
@@ -326,13 +322,6 @@ def test_outputs_and_gradients_in_bfloat16_stay_near_float32(model):
         assert all(cell.dtype == torch.float32 for _, cell in rounded.state)
     gradients = [torch.autograd.grad(each.logits.float().square().sum(), parameters) for each in (rounded, exact)]
     assert max(relative_errors([rounded.logits, *gradients[0]], [exact.logits.double(), *gradients[1]])) < 0.05
-
-
-def test_mogrifier_matrices_are_in_the_group_of_their_layer():
-    groups = make_model(**VALUES).layer_groups()
-    for layer, group in ((1, groups[1]), (0, groups[2])):
-        assert {name.split(".")[1] for name in group} == {str(layer)}
-        assert sum(name.startswith("mogrifiers.") for name in group) == 10
 
 
 @settings(max_examples=50, deadline=None)

@@ -83,16 +83,12 @@ def test_tokens_that_are_almost_impossible_for_all_models_have_finite_scores():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([0.5, 0.6], "0.5,0.6 sum to 1.1"),
-        ([0.0, 0.0], "0,0 sum to 0"),
-        ([-0.5, 1.5], "-0.5,1.5"),
-        ([math.nan, 1.0], "nan,1"),
-        ([math.inf, -math.inf], "inf,-inf"),
-        ([1.0], "1 weights for 2 models"),
+        ([0.5, 0.6], "0.5,0.6 sum to 1.1"), ([0.0, 0.0], "0,0 sum to 0"), ([-0.5, 1.5], "-0.5,1.5"),
+        ([math.nan, 1.0], "nan,1"), ([math.inf, -math.inf], "inf,-inf"), ([1.0], "1 weights for 2 models"),
         ([], "0 weights for 2 models"),
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_invalid_weights_are_named_in_one_line(weights, message):
     with pytest.raises(InvalidInputError) as caught:
         Mixture([LSTM, KNESER_NEY], weights)

@@ -116,29 +116,17 @@ NAMED = ("FRODO", "SAM", "PIPPIN", "THEODEN", "KING OF THE DEAD", "O'NEIL", "ED"
 @pytest.mark.parametrize(
     ("text", "named", "addressed"),
     [
-        ("Run, Frodo, run!", "FRODO", "FRODO"),
-        ("run frodo", "FRODO", "FRODO"),
-        ("frodo and SAM went", "FRODO SAM", ""),
-        ("Frodo has it, Sam, and Frodo knows", "FRODO SAM", "SAM"),
-        ("Frodo's ring", "", ""),
-        ("Samwise the brave", "SAM", ""),
-        ("It is all the same, samwise", "", ""),
-        ("Where is Pip?", "PIPPIN", "PIPPIN"),
-        ("pip", "", ""),
-        ("The time has come", "", ""),
+        ("Run, Frodo, run!", "FRODO", "FRODO"), ("run frodo", "FRODO", "FRODO"),
+        ("frodo and SAM went", "FRODO SAM", ""), ("Frodo has it, Sam, and Frodo knows", "FRODO SAM", "SAM"),
+        ("Frodo's ring", "", ""), ("Samwise the brave", "SAM", ""), ("It is all the same, samwise", "", ""),
+        ("Where is Pip?", "PIPPIN", "PIPPIN"), ("pip", "", ""), ("The time has come", "", ""),
         ("Theod is no name but Theo may be", "THEODEN", ""),
         ("Hear me, King of the Dead: rise", "KING OF THE DEAD", "KING OF THE DEAD"),
-        ("the king of the living", "", ""),
-        ("Well, O'Neil.", "O'NEIL", "O'NEIL"),
-        ("Ed or Edward?", "ED", ""),
-        ("Someone said it", "", ""),
-        ("Frodo-like", "FRODO", ""),
-        ("[bold]Sam[/bold]", "SAM", ""),
-        ("Merry said", "MERRY", ""),
-        ("Merryd said", "MERRY MERRYDOWN", ""),
-        ("", "", ""),
+        ("the king of the living", "", ""), ("Well, O'Neil.", "O'NEIL", "O'NEIL"), ("Ed or Edward?", "ED", ""),
+        ("Someone said it", "", ""), ("Frodo-like", "FRODO", ""), ("[bold]Sam[/bold]", "SAM", ""),
+        ("Merry said", "MERRY", ""), ("Merryd said", "MERRY MERRYDOWN", ""), ("", "", ""),
     ],
-)
+)  # fmt: skip
 def test_names_in_a_line_are_found_and_those_who_are_addressed(text, named, addressed):
     mentions = find_mentions(text, NAMED)
     assert " ".join(NAMED[speaker] for speaker in sorted(mentions.named)) == named
@@ -199,20 +187,15 @@ def test_a_text_without_successions_still_gives_a_model(scenes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": {"frequency": 1.0}}, "weights"),
-        ({"weights": dict.fromkeys(FEATURES, 1e400)}, "JSON"),
-        ({"lines": [1, 2]}, "counts of 2 speakers for a cast of 4"),
-        ({"cast": [], "lines": []}, "cast of 0"),
-        ({"lines": [1, 2, 3, -4]}, "-4 lines"),
-        ({"successions": [[0, 4, 1]]}, "speakers 0 and 4"),
-        ({"company": [[-1, 0, 1]]}, "speakers -1 and 0"),
-        ({"second_successions": [[0, 1, -1]]}, "count -1"),
-        ({"company": [[0, 1]]}, "company"),
-        ({"lines": "many"}, "lines"),
+        ({"weights": {"frequency": 1.0}}, "weights"), ({"weights": dict.fromkeys(FEATURES, 1e400)}, "JSON"),
+        ({"lines": [1, 2]}, "counts of 2 speakers for a cast of 4"), ({"cast": [], "lines": []}, "cast of 0"),
+        ({"lines": [1, 2, 3, -4]}, "-4 lines"), ({"successions": [[0, 4, 1]]}, "speakers 0 and 4"),
+        ({"company": [[-1, 0, 1]]}, "speakers -1 and 0"), ({"second_successions": [[0, 1, -1]]}, "count -1"),
+        ({"company": [[0, 1]]}, "company"), ({"lines": "many"}, "lines"),
         ({"colour": "red"}, "unknown field 'colour'"),
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_a_damaged_file_is_refused_in_one_line(changes, message):
     with pytest.raises(InvalidInputError, match=message) as caught:
         decode_json(TurnModel, json.dumps(asdict(TURN_MODEL) | changes))
@@ -278,15 +261,12 @@ def test_a_text_with_hardly_a_line_gives_no_evidence(scenes):
         ({"weights": base64.b64encode(bytes(6)).decode()}, "the weights are not"),
         ({"weights": base64.b64encode(bytes(3)).decode()}, "the weights are not"),
         ({"weights": MODEL.weights[:-8] + base64.b64encode(b"\0\0\0\x7c\0\x7e").decode()}, "the weights are not"),
-        ({"group_lines": [1]}, "a count of lines each"),
-        ({"num_lines": 0}, "a count of lines each"),
-        ({"words": []}, "not listed"),
-        ({"word_counts": [[[0, -1]]]}, "negative"),
-        ({"word_counts": []}, "the weights are not"),
-        ({"groups": 3}, "groups"),
+        ({"group_lines": [1]}, "a count of lines each"), ({"num_lines": 0}, "a count of lines each"),
+        ({"words": []}, "not listed"), ({"word_counts": [[[0, -1]]]}, "negative"),
+        ({"word_counts": []}, "the weights are not"), ({"groups": 3}, "groups"),
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_a_damaged_model_is_refused_in_one_line(changes, message):
     with pytest.raises(InvalidInputError, match=message) as caught:
         decode_json(SpeakerTextModel, json.dumps(asdict(MODEL) | changes))

@@ -99,15 +99,11 @@ HEADER = b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,9999]}}'
 @pytest.mark.parametrize(
     "change",
     [
-        lambda content: b"",
-        lambda content: content[:100],
-        lambda content: content[:-1],
-        lambda content: np.random.default_rng(0).bytes(5000),
-        lambda content: (2**62).to_bytes(8, "little") + b"{}",
-        lambda content: len(HEADER).to_bytes(8, "little") + HEADER,
-        lambda content: b"just text",
+        lambda content: b"", lambda content: content[:100], lambda content: content[:-1],
+        lambda content: np.random.default_rng(0).bytes(5000), lambda content: (2**62).to_bytes(8, "little") + b"{}",
+        lambda content: len(HEADER).to_bytes(8, "little") + HEADER, lambda content: b"just text",
     ],
-)
+)  # fmt: skip
 def test_damaged_weights_are_refused(path, change):
     (path / MODEL_FILE).write_bytes(change((path / MODEL_FILE).read_bytes()))
     with pytest.raises(RunError, match=MODEL_FILE):

@@ -140,15 +140,12 @@ def test_a_folder_with_an_odd_name_is_found_as_it_is_printed_and_two_that_look_a
         ("", "^the name of the run is empty; see `lotr-tui runs`$"),
         ("hf:some/model", "is a model by others, not a run of lotr-tui; use it in .*, or as --init of a training$"),
         ("PATH", f"is a folder without {CONFIG_FILE}, so it is not a run"),
-        ("..", f"is a folder without {CONFIG_FILE}"),
-        ("x" * 3000, "nor a path"),
-        ("~no-such-user-here/run", "nor a path"),
-        ("a\0b", "nor a path"),
-        ("~\ud800/x", "nor a path"),
+        ("..", f"is a folder without {CONFIG_FILE}"), ("x" * 3000, "nor a path"),
+        ("~no-such-user-here/run", "nor a path"), ("a\0b", "nor a path"), ("~\ud800/x", "nor a path"),
         ("\x1b[31mred", "nor a path"),
     ],
     ids=range(11),
-)
+)  # fmt: skip
 def test_the_error_for_an_unknown_run_is_one_printable_line(tmp_path, name, message):
     record_three_runs(tmp_path)
     with pytest.raises(RunError, match=message) as error:

@@ -61,19 +61,16 @@ def test_a_run_is_running_while_another_process_holds_it_and_crashed_after_sigki
 @pytest.mark.parametrize(
     ("rows", "state"),
     [
-        ([], "crashed"),
-        ([{"event": "evaluated"}], "crashed"),
-        ([{"event": "finished", "reason": "done"}], "finished"),
-        ([{"event": "finished"}], "finished"),
+        ([], "crashed"), ([{"event": "evaluated"}], "crashed"),
+        ([{"event": "finished", "reason": "done"}], "finished"), ([{"event": "finished"}], "finished"),
         ([{"event": "finished", "reason": "stopped"}], "stopped"),
         ([{"event": "finished", "reason": "detached"}], "stopped"),
-        ([{"event": "finished", "reason": "pruned"}], "pruned"),
-        ([{"event": "failed"}], "failed"),
+        ([{"event": "finished", "reason": "pruned"}], "pruned"), ([{"event": "failed"}], "failed"),
         ([{"event": "failed"}, {"event": "evaluated"}], "crashed"),
         ([{"event": "finished", "test_perplexity": 8.0}, {"event": "warned"}, {"event": "checkpointed"}], "finished"),
         ([{"event": "checkpointed"}, {"event": "failed"}, {"event": "checkpointed"}, {"event": "warned"}], "failed"),
     ],
-)
+)  # fmt: skip
 def test_the_state_depends_on_the_last_row_about_the_training(tmp_path, rows, state):
     run = new_run(tmp_path)
     (run.path / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -65,16 +65,12 @@ def fake_pynvml(power=1, error=None):
 
     module = ModuleType("pynvml")
     vars(module).update(
-        NVML_TEMPERATURE_GPU=0,
-        nvmlInit=initialize,
-        nvmlShutdown=lambda: None,
-        nvmlDeviceGetCount=lambda: 2,
+        NVML_TEMPERATURE_GPU=0, nvmlInit=initialize, nvmlShutdown=lambda: None, nvmlDeviceGetCount=lambda: 2,
         nvmlDeviceGetHandleByIndex=lambda number: number,
         nvmlDeviceGetMemoryInfo=lambda gpu: SimpleNamespace(used=3 * 2**30, total=80 * 2**30),
         nvmlDeviceGetUtilizationRates=lambda gpu: SimpleNamespace(gpu=97 - gpu),
-        nvmlDeviceGetTemperature=lambda gpu, sensor: 67,
-        nvmlDeviceGetPowerUsage=watts,
-    )
+        nvmlDeviceGetTemperature=lambda gpu, sensor: 67, nvmlDeviceGetPowerUsage=watts,
+    )  # fmt: skip
     return module
 
 

@@ -113,16 +113,13 @@ class TestTextFiles:
     @pytest.mark.parametrize(
         ("name", "content", "reason"),
         [
-            ("nul\0.txt", None, "does not exist"),
-            ("", None, "is a folder"),
-            ("x" * 300, None, "cannot be read"),
-            ("/dev/null", None, "not a regular file"),
-            ("binary", b"a\0b", "NUL bytes"),
+            ("nul\0.txt", None, "does not exist"), ("", None, "is a folder"), ("x" * 300, None, "cannot be read"),
+            ("/dev/null", None, "not a regular file"), ("binary", b"a\0b", "NUL bytes"),
             ("latin.txt", "Königin".encode("latin-1"), "not UTF-8 (byte 1)"),
             ("long.txt", b"a" * (MAX_TEXT_FILE_BYTES + 1), "the limit is 4 MB"),
         ],
         ids=lambda value: ascii(value)[:30],
-    )
+    )  # fmt: skip
     def test_files_that_are_not_text_are_refused_in_one_line(self, tmp_path, name, content, reason):
         if content is not None:
             (tmp_path / name).write_bytes(content)

@@ -40,12 +40,8 @@ SETTINGS = {
     },
     "sampled softmax, patience": {"softmax_samples": 10, "patience": 2, "eval_every_steps": 5, "lr": 0.2},
     "discriminative rates, gradual unfreezing, slanted triangular": {
-        "num_layers": 2,
-        "tie_weights": False,
-        "layer_lr_decay": 2.6,
-        "unfreeze_epochs": 1,
-        "schedule": "slanted_triangular",
-        "weight_decay": 0.1,
+        "num_layers": 2, "tie_weights": False, "layer_lr_decay": 2.6, "unfreeze_epochs": 1,
+        "schedule": "slanted_triangular", "weight_decay": 0.1,
     },
     "a transformer, fine-tuning": {
         **TRANSFORMER, "variable_bptt": False, "variational_dropout": False, "bptt": 12, "batch_size": 8, "epochs": 1,
@@ -226,24 +222,19 @@ def shortened(tensor):
 @pytest.mark.parametrize(
     "damage",
     [
-        truncate,
-        lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
-        lambda path: (path.unlink(), os.mkfifo(path)),
-        lambda path: os.truncate(path, 50_000_000_000),
+        truncate, lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
+        lambda path: (path.unlink(), os.mkfifo(path)), lambda path: os.truncate(path, 50_000_000_000),
         *(changed(without=[part]) for part in (("progress",), ("windows", "rng_state"), ("progress", "step"))),
         *(changed(config=text) for text in ('{"training": 3}', "[")),
-        *(changed(progress={"step": value}) for value in ("7", math.inf)),
-        changed(progress={"unknown": 1}),
-        changed(progress={"seconds": 10**400}),
-        changed(progress={"lr_scale": math.nan}),
-        changed(progress={"sample_prompt": "\ud800"}),
-        changed(windows={"rng_state": [3, [1, 2], None]}),
+        *(changed(progress={"step": value}) for value in ("7", math.inf)), changed(progress={"unknown": 1}),
+        changed(progress={"seconds": 10**400}), changed(progress={"lr_scale": math.nan}),
+        changed(progress={"sample_prompt": "\ud800"}), changed(windows={"rng_state": [3, [1, 2], None]}),
         *(changed(windows={"position": value}) for value in (10**9, -1)),
         *(changed({name: removed}) for name in ("network.output.bias", "dropout_generator", "optimizer.0.exp_avg")),
         *(changed({name: shortened}) for name in ("best_model.output.bias", "lstm_state.0.cell")),
         changed({"optimizer.x.step": lambda _: torch.zeros(())}),
     ],
-)
+)  # fmt: skip
 def test_a_damaged_checkpoint_is_refused(dataset, checkpoint_path, damage):
     damage(checkpoint_path)
     with pytest.raises(RunError, match=r"resume\.safetensors is damaged"):

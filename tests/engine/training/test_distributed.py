@@ -45,13 +45,9 @@ def folder(dataset, tmp_path_factory):
     (folder / "configurations.json").write_text(json.dumps(texts))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     completed = subprocess.run(
-        [*torchrun, "-m", "tests.support.distributed_worker", str(folder)],
-        cwd=CHECKOUT,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+        [*torchrun, "-m", "tests.support.distributed_worker", str(folder)], cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert completed.returncode == 0, completed.stderr
     return folder
 

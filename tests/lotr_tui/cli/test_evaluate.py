@@ -128,15 +128,6 @@ class TestCombinations:
             assert "weights 0.5,0.2 sum to 0.7" in refused(*command, "--mixture", "--weights", "0.5,0.2")
 
     @pytest.mark.usefixtures("trained")
-    def test_table_has_all_combinations_and_descriptions(self, lotr):
-        shown = lotr("eval", "one", "--run", "two", "--mixture", "--cache").stdout
-        lines = shown.splitlines()
-        assert [line.split("  ")[0] for line in lines[1:8]] == [
-            *["ensemble", "with a cache", "mixture", "one", "two", "unigram", "Kneser-Ney 5"]
-        ]
-        assert any(line.startswith("mixture: ") and "one + " in line and "Kneser-Ney" in line for line in lines)
-
-    @pytest.mark.usefixtures("trained")
     def test_generate_accepts_the_same_combinations(self, lotr):
         for options in (["--mixture"], ["--cache"], ["--dynamic"], ["--run", "two", "--mixture", "--cache"]):
             arguments = ["generate", "the miller", "--run", "one", *options, "--seed", "5", "--json"]

@@ -75,23 +75,8 @@ def open_shell(name, home, folder):
         yield Shell(terminal)
 
 
-NAMES = [
-    "alpha-1",
-    "z run",
-    "c's",
-    'd"q',
-    "e$HOME",
-    "v*?",
-    "r:i",
-    "j=k",
-    "k#l",
-    "x\\y",
-    "ünï",
-    "n!m",
-    "o~p",
-    "(q)",
-    "f`g`",  # the last one: bash begins a command at a backquote before the cursor, even behind a backslash
-]
+NAMES = ["alpha-1", "z run", "c's", 'd"q', "e$HOME", "v*?", "r:i", "j=k", "k#l", "x\\y", "ünï", "n!m", "o~p", "(q)"]
+NAMES.append("f`g`")  # the last one: bash begins a command at a backquote before the cursor, even behind a backslash
 """Names of runs, each of which its first character completes."""
 
 

@@ -175,24 +175,6 @@ def turn(id, parent_id, prompt, speaker, text, **changes):
     )
 
 
-CONVERSATION = (
-    turn(0, None, "where is frodo", "GANDALF", "quite safe"),
-    turn(1, 0, "bilbo is here", "GOLLUM", "nasty hobbit", speaking_as="FRODO"),
-    turn(2, 1, "", "FRODO", "be quiet"),
-    replace(turn(3, 0, None, "FRODO", "right here"), parent_offset=0),  # another answer in the first turn
-    turn(4, None, "good morning", "GANDALF", "my friend"),
-)
-
-
-def test_text_is_the_script_of_the_visible_lines():
-    assert to_text(session(*CONVERSATION, current_id=2)) == (
-        "Stranger: where is frodo\nGandalf: quite safe\nFrodo: bilbo is here\nGollum: nasty hobbit\nFrodo: be quiet\n"
-        "\nStranger: good morning\nGandalf: my friend\n"
-    )
-    branch = to_text(session(*CONVERSATION, current_id=3))
-    assert branch.startswith("Stranger: where is frodo\nFrodo: right here\n\nStranger: good morning")
-
-
 def test_answers_that_were_never_shown_are_left_out():
     shown, *others = (AnswerScore(rank, 3, -9.0, -10.0, 3) for rank in (1, 2, 3))
     replies = [turn(0, None, "where is frodo", "GANDALF", "quite safe", score=shown)]

@@ -33,16 +33,12 @@ def test_missing_folder_is_named_and_not_created(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "type a path"),
-        ("new/", "is a folder; add the name of a file"),
-        ("pipe", "is not a regular file"),
-        ("file/x.md", "cannot be used: Not a directory|is a file, not a folder"),
-        ("x" * 10_000, "File name too long"),
-        ("~nobody-of-this-name/x", "is not a path"),
-        ("a\ud800b", "is not a path"),
+        ("", "type a path"), ("new/", "is a folder; add the name of a file"), ("pipe", "is not a regular file"),
+        ("file/x.md", "cannot be used: Not a directory|is a file, not a folder"), ("x" * 10_000, "File name too long"),
+        ("~nobody-of-this-name/x", "is not a path"), ("a\ud800b", "is not a path"),
         ("loop/x", "is not a path|symbolic links"),
     ],
-)
+)  # fmt: skip
 def test_unusable_file_is_refused_in_one_line(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")

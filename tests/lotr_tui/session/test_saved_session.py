@@ -23,16 +23,11 @@ def test_encoded_session_is_decoded_unchanged(replies):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "the first line does not describe a session"),
-        (b"\xff\xfe\n", "not valid JSON"),
-        (b"[" * 100_000 + b"\n", "not valid JSON"),
-        (b'{"song": {}}\n', "neither"),
-        (header_line(version=6), "newer"),
-        (header_line(version=4), "written by an older lotr-tui (format 4)"),
-        (header_line(version=None), "version"),
+        (b"", "the first line does not describe a session"), (b"\xff\xfe\n", "not valid JSON"),
+        (b"[" * 100_000 + b"\n", "not valid JSON"), (b'{"song": {}}\n', "neither"), (header_line(version=6), "newer"),
+        (header_line(version=4), "written by an older lotr-tui (format 4)"), (header_line(version=None), "version"),
         (header_line(started=1e17), "started 1e+17 is not a time"),
-        (header_line(model="\x1b[31m"), "model is not a printable name"),
-        (changed_reply_lines(id=...), "id"),
+        (header_line(model="\x1b[31m"), "model is not a printable name"), (changed_reply_lines(id=...), "id"),
         (changed_reply_lines(seed=2**63), "seed: expected int <= "),
         (changed_reply_lines(parent_offset=1), "parent_offset 1 of reply 0 is out of range"),
         (changed_reply_lines(parent_id=0), "continues reply 0"),
@@ -46,7 +41,7 @@ def test_encoded_session_is_decoded_unchanged(replies):
         (changed_reply_lines(score=SCORE | {"rank": 0}), "score.rank: expected int >= 1"),
         (changed_reply_lines(token=[]), "unknown field 'token'; did you mean tokens?"),
     ],
-)
+)  # fmt: skip
 def test_damaged_line_is_refused_with_the_name_of_the_field(content, message):
     with pytest.raises(InvalidInputError) as raised:
         parse_session("x", content)

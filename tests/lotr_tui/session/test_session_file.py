@@ -148,15 +148,12 @@ def test_open_session_is_renamed_continues_in_the_new_file_and_is_closed_to_othe
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
-        ("", "at least one character"),
-        ("x" * 10_000, "at most 50 characters instead of 10,000"),
-        ("../x", "'/' is not allowed"),
-        ("a\x1b[2J", r"'\\x1b' is not allowed"),
-        ("a\udcff", r"'\\udcff' is not allowed"),
-        (".hidden", "cannot begin with a full stop"),
+        ("", "at least one character"), ("x" * 10_000, "at most 50 characters instead of 10,000"),
+        ("../x", "'/' is not allowed"), ("a\x1b[2J", r"'\\x1b' is not allowed"),
+        ("a\udcff", r"'\\udcff' is not allowed"), (".hidden", "cannot begin with a full stop"),
         ("taken", "exists already"),
     ],
-)
+)  # fmt: skip
 def test_bad_or_taken_name_is_refused_and_both_sessions_stay(tmp_path, name, rule):
     rename_session(saved_file(tmp_path, saved_reply(prompt="1")), "taken")
     writer = SessionWriter("bundled", tmp_path)

@@ -23,16 +23,12 @@ model_settings = st.builds(
     answering=st.just("") | names,
 )
 settings = st.builds(
-    Settings,
-    theme=names,
-    models=st.dictionaries(names, model_settings, max_size=3),
-    pace=st.floats(0, 1000),
-    reply_mode=st.sampled_from(["conversation", "continue", "reply"]),
-    preview_unit=st.sampled_from(["word", "token"]),
+    Settings, theme=names, models=st.dictionaries(names, model_settings, max_size=3), pace=st.floats(0, 1000),
+    reply_mode=st.sampled_from(["conversation", "continue", "reply"]), preview_unit=st.sampled_from(["word", "token"]),
     keymap=st.dictionaries(names, st.lists(names, min_size=1, max_size=3).map(",".join), max_size=4),
     export_folder=names.map("/exports of {}".format) | st.just(""),
     baseline_run=names.map("/runs/{}".format) | st.just(""),
-)
+)  # fmt: skip
 
 
 @given(settings)
@@ -85,16 +81,11 @@ def model_record(**changes):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1]", "expected an object"),
-        ("[" * 100_000, "not valid JSON"),
-        ('{"version": 2, "pace": NaN}', "not valid JSON"),
-        ('{"pace": 25}', "version"),
-        (record(version=5), "newer"),
+        ("[1]", "expected an object"), ("[" * 100_000, "not valid JSON"),
+        ('{"version": 2, "pace": NaN}', "not valid JSON"), ('{"pace": 25}', "version"), (record(version=5), "newer"),
         (record(version=3), "written by an older lotr-tui (format 3); use that release to read it"),
-        (record(way="reply"), "unknown field 'way'"),
-        (record(pace=-1), "pace -1.0 is out of range"),
-        (record(export_folder="/a\x1b[2J"), "is not an absolute path"),
-        (record(theme="\x1b[31m"), "theme"),
+        (record(way="reply"), "unknown field 'way'"), (record(pace=-1), "pace -1.0 is out of range"),
+        (record(export_folder="/a\x1b[2J"), "is not an absolute path"), (record(theme="\x1b[31m"), "theme"),
         (record(reply_mode="sing"), "reply_mode: invalid enum value 'sing'"),
         (model_record(speaking_as="\x1b[31m"), "speaking_as '\\x1b[31m' is not a name"),
         (model_record(best_of=65), "best_of 65 is out of range"),
@@ -102,7 +93,7 @@ def model_record(**changes):
         (model_record(sampler={"charm": 1}), "unknown field 'models.lstm.sampler.charm'"),
         (record(keymap={"session.stop": "ctrl+x,,"}), "keys 'ctrl+x,,' of 'session.stop'"),
     ],
-)
+)  # fmt: skip
 def test_damaged_or_foreign_file_is_set_aside_and_reported_in_one_line(home, content, message):
     home.mkdir()
     settings_file().write_text(content)

@@ -27,14 +27,10 @@ class WidgetsApp(ThemedApp):
 @pytest.mark.parametrize(
     ("values", "max_value", "line"),
     [
-        ([0, 1, 2, 3, 4, 5, 6, 7], 8, "▁▂▃▄▅▆▇█"),
-        ([0, 5, 10], None, "▁▅█"),
-        ([math.nan, 3, math.inf], 3, " █ "),
-        ([math.nan, 522, 522.1], None, " ──"),
-        ([-5, 50], 10, "▁█"),
-        ([], None, ""),
+        ([0, 1, 2, 3, 4, 5, 6, 7], 8, "▁▂▃▄▅▆▇█"), ([0, 5, 10], None, "▁▅█"), ([math.nan, 3, math.inf], 3, " █ "),
+        ([math.nan, 522, 522.1], None, " ──"), ([-5, 50], 10, "▁█"), ([], None, ""),
     ],
-)
+)  # fmt: skip
 def test_sparkline(values, max_value, line):
     assert sparkline(values, max_value) == line
 

@@ -98,8 +98,7 @@ def without_end_of_text(folder):
         ([without(WEIGHTS), file(INDEX, "{}")], ["model.safetensors.index.json is damaged"]),
         ([without(WEIGHTS), file(INDEX, '{"weight_map": {"a": "../x.safetensors"}}')], [f"{INDEX} is damaged"]),
         ([file(WEIGHTS, "")], ["damaged weights", "fetch the model again"]),
-        ([file(WEIGHTS, b"\xff" * 1000)], ["damaged weights"]),
-        ([truncated_weights], ["damaged weights"]),
+        ([file(WEIGHTS, b"\xff" * 1000)], ["damaged weights"]), ([truncated_weights], ["damaged weights"]),
         ([model_type("t5", "T5Model", is_encoder_decoder=True)], ["is an encoder-decoder model (T5Model)"]),
         ([model_type("vit", "ViTModel")], ["is no language model (ViTModel)"]),
         ([model_type("bert", "BertForMaskedLM")], ["is an encoder-only model", "(BertForMaskedLM)"]),
@@ -113,7 +112,7 @@ def without_end_of_text(folder):
         ([of_whole_words], ["WordLevel tokenizer", "play the run that it was exported from"]),
         ([without_end_of_text], ["no token that ends a text"]),
     ],
-)
+)  # fmt: skip
 def test_a_damaged_or_other_model_is_refused_in_one_line(damages, parts, folder):
     for damage in damages:
         damage(folder)

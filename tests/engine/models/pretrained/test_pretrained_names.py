@@ -24,19 +24,14 @@ def test_folders_come_before_the_hub(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hf:", "hf: names no model; write hf:FOLDER or hf:owner/name"),
-        ("gguf:", "gguf: names no file"),
+        ("hf:", "hf: names no model; write hf:FOLDER or hf:owner/name"), ("gguf:", "gguf: names no file"),
         ("gguf:missing.gguf", "gguf:missing.gguf: there is no such file"),
-        ("hf:./missing", "hf:./missing: there is no such folder"),
-        ("hf:/no/such/folder", "there is no such folder"),
-        ("hf:a/b/c", "there is no such folder"),
-        ("hf:owner/..", "there is no such folder"),
-        ("hf:owner/na me", "there is no such folder"),
-        ("hf:" + "x" * 5000, "there is no such folder"),
-        ("hf:a\0b", "there is no such folder"),
-        ("gguf:a\0b", "there is no such file"),
+        ("hf:./missing", "hf:./missing: there is no such folder"), ("hf:/no/such/folder", "there is no such folder"),
+        ("hf:a/b/c", "there is no such folder"), ("hf:owner/..", "there is no such folder"),
+        ("hf:owner/na me", "there is no such folder"), ("hf:" + "x" * 5000, "there is no such folder"),
+        ("hf:a\0b", "there is no such folder"), ("gguf:a\0b", "there is no such file"),
     ],
-)
+)  # fmt: skip
 def test_impossible_names_are_refused(name, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInputError) as error:

@@ -39,20 +39,15 @@ def test_ranges_choices_and_single_values_are_told_apart():
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("lr=0.02..0.002", "is reversed; use lr=0.002..0.02"),
-        ("lr=1..1", "has one value; use lr=1"),
+        ("lr=0.02..0.002", "is reversed; use lr=0.002..0.02"), ("lr=1..1", "has one value; use lr=1"),
         ("lrr=1..2", "unknown setting 'lrr'; did you mean lr?"),
         ("hidden_size=1..99999", "hidden_size=99999 is not a whole number from 1 to 16384"),
-        ("lr=nan..1", "lr=nan is not a number"),
-        ("optimizer=adamw..sgd", "use optimizer=adamw,adam,sgd"),
-        ("optimizer=adamw,adm", "did you mean adam?"),
-        ("lr=0.1,0.1", "has a value twice"),
-        ("weight_decay=0..1:log", "which has no logarithm"),
-        ("lr=0.1..1:lg", "use log or linear"),
-        ("min_count=1..5", "such perplexities do not compare"),
-        ("seed=0..9", "no value makes a better model"),
+        ("lr=nan..1", "lr=nan is not a number"), ("optimizer=adamw..sgd", "use optimizer=adamw,adam,sgd"),
+        ("optimizer=adamw,adm", "did you mean adam?"), ("lr=0.1,0.1", "has a value twice"),
+        ("weight_decay=0..1:log", "which has no logarithm"), ("lr=0.1..1:lg", "use log or linear"),
+        ("min_count=1..5", "such perplexities do not compare"), ("seed=0..9", "no value makes a better model"),
     ],
-)
+)  # fmt: skip
 def test_invalid_ranges_are_refused_in_one_line(assignment, message):
     with pytest.raises(ConfigError) as refused:
         parse_space([assignment])

@@ -19,19 +19,13 @@ OTHERS = ("GANDALF", "SAM", "KING OF THE DEAD", "URUK-HAI", "GOLLUM")
 @pytest.mark.parametrize(
     ("line", "called"),
     [
-        ("Gollum, do you want the Ring?", ("GOLLUM",)),
-        ("Thank you, Sam.", ("SAM",)),
-        ("Good night, Sam! Good night, Gandalf!", ("GANDALF", "SAM")),
-        ("Where is Mr. Gollum, Sam?", ("SAM",)),
-        ("Mr. Gollum, come back!", ("GOLLUM",)),
-        ("Who are you, King  of the dead?", ("KING OF THE DEAD",)),
-        ("Hey uruk hai!", ("URUK-HAI",)),
-        ("Do you know Gollum?", OTHERS),
-        ("Samwise, come!", OTHERS),
-        ("Stranger, who are you?", OTHERS),
-        ("", OTHERS),
+        ("Gollum, do you want the Ring?", ("GOLLUM",)), ("Thank you, Sam.", ("SAM",)),
+        ("Good night, Sam! Good night, Gandalf!", ("GANDALF", "SAM")), ("Where is Mr. Gollum, Sam?", ("SAM",)),
+        ("Mr. Gollum, come back!", ("GOLLUM",)), ("Who are you, King  of the dead?", ("KING OF THE DEAD",)),
+        ("Hey uruk hai!", ("URUK-HAI",)), ("Do you know Gollum?", OTHERS), ("Samwise, come!", OTHERS),
+        ("Stranger, who are you?", OTHERS), ("", OTHERS),
     ],
-)
+)  # fmt: skip
 def test_who_is_called_by_name_answers(line, called):
     assert answering_cast(NAMES, "", line) == called
 
