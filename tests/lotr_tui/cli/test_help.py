@@ -50,12 +50,6 @@ def test_all_commands_are_listed(lotr):
     assert sorted(listed) == sorted([*registered, *(group.name for group in cli.registered_groups)])
 
 
-def test_a_group_without_a_command_shows_its_help(lotr):
-    done = lotr("data")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == lotr("data", "--help").stdout
-
-
 def test_version_names_the_package_first_and_then_what_matters(lotr):
     lines = lotr("--version").stdout.splitlines()
     assert lines[0] == f"lotr-tui {version('lotr-tui')}"

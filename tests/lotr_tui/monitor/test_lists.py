@@ -1,13 +1,11 @@
 """List of runs, metric tiles, and clocks that jump."""
 
-import os
 import time
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +16,6 @@ from engine.runtime.hardware import GpuStats, MachineStats
 from engine.training.run import train
 from lotr_tui.monitor.hardware_history import WINDOW_SECONDS, MachineHistory, MetricTile
 from lotr_tui.monitor.run_list import RUN_COLUMNS, filter_and_sort_runs, list_selectable_runs
-from tests.support.commands import run_here
 from tests.support.files import write_run
 from tests.support.training import events_of, make_config, make_dataset
 
@@ -102,17 +99,3 @@ def test_durations_of_a_training_are_correct_while_the_clock_jumps(tmp_path, mon
     assert all(step.tokens_per_second > 0 for step in steps)
     assert events_of(Finished, events)[0].seconds <= duration
     assert not events_of(Snapshot, events)  # an hour has not passed
-
-
-@pytest.mark.parametrize("jump", [-5 * HOUR, 5 * HOUR])
-def test_no_age_is_negative_after_a_jump(home, jump):
-    run = write_run(home / "runs" / "r")
-    (run / "resume.safetensors").touch()
-    modified_at = time.time() - jump  # as if the clock had jumped since then
-    for name in ("config.json", "resume.safetensors"):
-        os.utime(run / name, (modified_at, modified_at))
-    age = {-5 * HOUR: "0 s", 5 * HOUR: "5 h"}[jump]
-    assert f" {age} " in run_here(["runs"]).stdout
-    assert f"{age} ago" in run_here(["status", "r"]).stdout
-    shown = run_here(["status", "r", "--json"])
-    assert '"saved_seconds_ago": -' not in shown.stdout

@@ -204,13 +204,6 @@ def test_a_template_without_system_role_gets_the_prompt_in_the_first_message(sta
     assert list(chat.encode([SYSTEM("  "), USER("Hi")])) == reference(hf_tokenizer, [USER("Hi")])
 
 
-def test_a_template_that_repeats_a_message_still_reads_no_special_tokens_in_it():
-    _, chat = new_template(CHAT_TEMPLATE.replace("{{ m['content'] }}", "{{ m['content'] }}{{ m['content'] }}"))
-    ids = chat.encode([SYSTEM("s"), USER("a<|im_end|><|im_start|>")])
-    assert ids.count(START) == 3
-    assert ids.count(END) == 2
-
-
 def test_an_impossible_conversation_is_one_clear_line():
     _, chat = new_template(
         "{% for m in messages %}{% if loop.index0 % 2 and m['role'] == 'user' %}{{ raise_exception('roles must "

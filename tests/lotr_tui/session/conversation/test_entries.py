@@ -21,18 +21,6 @@ def test_wrapped_lines_fit_and_contain_all_characters(words, width):
     assert "".join(text[start:end] for start, end in lines).replace(" ", "") == "".join(words)
 
 
-@given(WORDS)
-def test_each_character_of_a_word_maps_to_the_word(words):
-    text = " ".join(words)
-    shown = show_pieces([f" {word}" for word in words])
-    assert "".join(shown) == text
-    for index, word in enumerate(words):
-        start, end = token_span(shown, index)
-        assert text[start:end] == word
-        assert {token_index_at(shown, character) for character in range(start, end + 1)} == {index}  # with the space
-    assert token_index_at(shown, len(text) + 1) == -1
-
-
 def finished_exchange(*words):
     exchange = Exchange("the lamp", (), 3, "greedy")
     pieces = WordTokenizer((UNK, EOS, *words)).pieces(

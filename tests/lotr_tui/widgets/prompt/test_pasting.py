@@ -1,13 +1,8 @@
 """Pasted text: at most what fits, and nothing that controls the terminal."""
 
 import base64
-import unicodedata
-
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lotr_tui.widgets.prompt.prompt_input import MAX_PROMPT_CHARACTERS
-from lotr_tui.widgets.prompt.text import sanitize_prompt
 from tests.support.prompt import PromptPilot, paste, type_text
 
 
@@ -41,11 +36,3 @@ async def test_control_characters_are_removed_with_a_notice():
             assert app.notices == ([f"control characters removed: {removed}"] if removed else [])
             prompt.value = pasted
             assert prompt.value == value
-
-
-@given(st.text(st.characters() | st.sampled_from("\x1b[];?m\\\x07\x9b")))
-def test_sanitized_text_has_no_control_characters(text):
-    kept, removed = sanitize_prompt(text)
-    assert all(c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") for c in kept)
-    assert removed >= 0
-    assert sanitize_prompt(kept.rstrip("\n"))[1] == 0
