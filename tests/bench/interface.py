@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from engine.models.pretrained.names import SMOLLM2, base_folder, is_base_stored
 from tests.bench.measuring import Figure, Skip, alternate, call, compare, milliseconds, run
 from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, SESSION_COMMAND, Terminal, run_in_terminal
 
@@ -32,11 +33,16 @@ TYPED_KEYS = "#@&~"
 BACKSPACE, F7, F8 = b"\x7f", b"\x1b[18~", b"\x1b[19~"
 
 
-def paint_seconds(command, text):
+def paint_seconds(command, text, home=None):
     """Return the seconds from the start of a program until `text` is on a screen of 80x24."""
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as home, Terminal(command, 80, 24, home).spawn() as terminal:
+    with tempfile.TemporaryDirectory() as empty, Terminal(command, 80, 24, home or empty).spawn() as terminal:
         return terminal.read_until(text) - started
+
+
+def proportional_megabytes(pid):
+    memory = psutil.Process(pid).memory_full_info()
+    return getattr(memory, "pss", memory.uss) / 1e6
 
 
 def first_output_seconds(command):
@@ -77,7 +83,7 @@ def measure_memory(options):
             if prompt:
                 terminal.press(prompt, " · T 0.")  # the figures below a finished reply
                 terminal.read_until_quiet(0.5, 3)
-            return psutil.Process(terminal.pid).memory_full_info().uss / 1e6
+            return proportional_megabytes(terminal.pid)
 
     session = partial(megabytes, SESSION_COMMAND, MODEL_READY_TEXT, b"Bilbo Baggins is\r")
     runs = alternate(options.repeat, session, partial(megabytes, BARE_COMMAND, BARE_READY_TEXT))
@@ -119,19 +125,49 @@ def measure_keys(options):
         yield milliseconds(f"key press to its echo, {name}", seconds, 95)
 
 
+FIRST_WORD_OF_TRANSFORMERS = """
+import sys; from pathlib import Path
+from transformers import AutoModelForCausalLM, AutoTokenizer
+path, prompt = Path(sys.argv[1]), sys.argv[2]
+tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
+ids = tokenizer(prompt, return_tensors="pt")
+print(tokenizer.decode(model.generate(**ids, max_new_tokens=1, pad_token_id=0)[0, -1]))
+"""
+
+
 def measure_pretrained_session(options):
-    """First paint, slider and keys of a session with SmolLM2-135M."""
-    command = [*SESSION_COMMAND, "--run", find_smollm2()]
-    yield from _first_paints(options, command, "first paint with SmolLM2-135M")
-    slider, keys = [], []
-    for _ in range(options.repeat):
-        with run_in_terminal(command, 160, 45, "Say something to") as terminal:
-            slider += step_temperature(terminal, b"The old king")
-            terminal.write(b"\r")
-            terminal.read_until_quiet(0.03, 0.3)
-            keys += type_keys(terminal, 20)
+    """Starts, keys, slider and memory of a session with SmolLM2 and its adapter."""
+    name, prompt = find_smollm2(), "Where is the Ring?"
+    if not is_base_stored(SMOLLM2):
+        raise Skip("needs lotr-tui fetch smollm2")
+    with tempfile.TemporaryDirectory() as home:
+        Path(home, "models").symlink_to(base_folder(SMOLLM2).parent)
+        adapted, lstm = (partial(paint_seconds, SESSION_COMMAND, INPUT_READY_TEXT, folder) for folder in (home, None))
+        runs = alternate(options.repeat, adapted, lstm, warm_up=True)
+        yield from compare("first paint with SmolLM2", "first paint with the LSTM", "s", *runs)
+        generate = [*SESSION_COMMAND, "generate", prompt, "--run", "bundled"]
+        peer = [sys.executable, "-c", FIRST_WORD_OF_TRANSFORMERS, name.removeprefix("gguf:"), prompt]
+        starts = (partial(first_output_seconds, command) for command in (generate, peer))
+        runs = alternate(options.repeat, *starts, warm_up=True)
+        yield from compare("generate with SmolLM2, to the first word", "transformers", "s", *runs)
+        loading, writing, slider, megabytes = [], [], [], []
+        for _ in range(options.repeat):
+            with Terminal(SESSION_COMMAND, 160, 45, home).spawn() as terminal:
+                terminal.read_until(INPUT_READY_TEXT)
+                loading += [terminal.press(key.encode(), key) for key in TYPED_KEYS]
+                terminal.write(BACKSPACE * len(TYPED_KEYS))
+                terminal.read_until(MODEL_READY_TEXT)
+                slider += step_temperature(terminal, b"The old king")
+                terminal.press(b"\r", " T 0.")
+                megabytes.append(proportional_megabytes(terminal.pid))
+                terminal.write(b"/scene 200\r")
+                terminal.read_until_quiet(0.03, 1)
+                writing += type_keys(terminal, 40)
+    for what, seconds in (("it loads", loading), ("it writes a scene", writing)):
+        yield milliseconds(f"key press to its echo while {what}", seconds, 95)
     yield milliseconds("slider step to the new bars", slider, 95)
-    yield milliseconds("key press to its echo while the model computes", keys, 95)
+    yield Figure("memory of the session after a reply", "MB", tuple(megabytes))
 
 
 def find_smollm2():
@@ -189,10 +225,6 @@ def measure_serve(options, num_keys=200):
 
     if missing := missing_for_browser():
         raise Skip(missing)
-
-    def proportional_megabytes(pid):
-        memory = psutil.Process(pid).memory_full_info()
-        return getattr(memory, "pss", memory.uss) / 1e6
 
     @contextmanager
     def tabs(count):
