@@ -14,9 +14,16 @@ from pathlib import Path
 
 import psutil
 
-from engine.models.pretrained.names import SMOLLM2, base_folder, is_base_stored
+from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from tests.bench.measuring import Figure, Skip, alternate, call, compare, milliseconds, run
-from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, SESSION_COMMAND, Terminal, run_in_terminal
+from tests.support.terminal import (
+    INPUT_READY_TEXT,
+    MODEL_READY_TEXT,
+    SESSION_COMMAND,
+    Terminal,
+    link_fetched_models,
+    run_in_terminal,
+)
 
 BARE_APP = """
 from textual.app import App
@@ -142,7 +149,7 @@ def measure_pretrained_session(options):
     if not is_base_stored(SMOLLM2):
         raise Skip("needs lotr-tui fetch smollm2")
     with tempfile.TemporaryDirectory() as home:
-        Path(home, "models").symlink_to(base_folder(SMOLLM2).parent)
+        link_fetched_models(home)
         adapted, lstm = (partial(paint_seconds, SESSION_COMMAND, INPUT_READY_TEXT, folder) for folder in (home, None))
         runs = alternate(options.repeat, adapted, lstm, warm_up=True)
         yield from compare("first paint with SmolLM2", "first paint with the LSTM", "s", *runs)

@@ -14,6 +14,7 @@ from fcntl import ioctl
 from pathlib import Path
 from signal import SIG_DFL, SIGHUP, SIGINT, SIGKILL, SIGQUIT, signal
 
+from engine.models.pretrained.names import SMOLLM2, base_folder
 from lotr_tui.session.settings import SettingsStore
 
 SESSION_COMMAND = [sys.executable, "-m", "lotr_tui"]
@@ -29,6 +30,11 @@ _CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 def answer_first_question(home):
     """Write settings of a user who has chosen the small LSTM, so that a session asks nothing and fetches nothing."""
     SettingsStore(Path(home) / "settings.json").update(first_model="lstm")
+
+
+def link_fetched_models(home):
+    """Let a home have the models that were fetched to the home of this process."""
+    Path(home, "models").symlink_to(base_folder(SMOLLM2).parent)
 
 
 class TerminalError(Exception):

@@ -1,16 +1,18 @@
 """Regenerate the pictures in the README: `python -m tests.tools.pictures`.
 
-They are screenshots of the real app with the bundled model and real trainings on the bundled dialogues.
+They are screenshots of the real app with the bundled model and real trainings on the bundled dialogues. Needs SmolLM2
+(`lotr-tui fetch smollm2`).
 """
 
 import asyncio
 import os
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from textual.widgets import Input
 
+from engine.config import BUNDLED
+from engine.models.pretrained.names import SMOLLM2
 from engine.presets import get_preset
 from engine.training.job import prepare_job
 from lotr_tui.app import LotrApp
@@ -20,9 +22,8 @@ from lotr_tui.screens.attention.screen import AttentionScreen
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
-from tests.bench.interface import find_smollm2
-from tests.bench.measuring import Skip
 from tests.support.files import CHECKOUT
+from tests.support.terminal import link_fetched_models
 
 ATTENTION_TEXT = "When Gandalf and Frodo reached the gate, Gandalf gave the Ring to Frodo"
 ATTENTION_HEAD = (24, 4)
@@ -50,7 +51,7 @@ async def stop_training(app, pilot):
 
 async def picture_session(runs_dir):
     """A conversation, who answers, next words, and a training that goes on."""
-    app = LotrApp(session_model=load_session_model([], None), runs_dir=runs_dir, pace=0)
+    app = LotrApp(session_model=load_session_model([BUNDLED], None), runs_dir=runs_dir, pace=0)
     async with app.run_test(size=(130, 36)) as pilot:
         app.start_training(get_preset("tiny").with_values(mode="dialogue", epochs=20))
         for line, seed in (("Hello, Gandalf.", "3"), ("Where is the Ring?", "11"), ("/to Gollum", "5"), ("", "5")):
@@ -84,7 +85,7 @@ async def picture_chapter():
 
 
 async def picture_attention():
-    session_model = replace(load_session_model([find_smollm2()], None), name="SmolLM2-135M")
+    session_model = load_session_model([SMOLLM2], None)
     app = LotrApp(session_model=session_model, pace=0)
     async with app.run_test(size=(150, 40)) as pilot:
         screen = AttentionScreen(session_model, ATTENTION_TEXT)
@@ -99,14 +100,12 @@ async def picture_attention():
 
 async def main():
     with tempfile.TemporaryDirectory() as home:
+        link_fetched_models(home)
         os.environ["LOTR_TUI_HOME"] = home  # without the settings and runs of the user
         await picture_session(Path(home, "runs"))
         await picture_dashboard(Path(home, "runs"))
         await picture_chapter()
-        try:
-            await picture_attention()
-        except Skip as reason:
-            print(f"attention.svg: {reason}")
+        await picture_attention()
 
 
 if __name__ == "__main__":

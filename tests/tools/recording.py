@@ -1,7 +1,8 @@
 """Record the session in the README: `python -m tests.tools.recording [FILE.gif]`.
 
 A shell in a pseudo-terminal starts the real program, in which keys are pressed. The seed of the replies is fixed.
-Loading is cut, and the training is shown in fewer seconds than it takes. Needs the font DejaVu Sans Mono.
+Loading is cut, and the training is shown in fewer seconds than it takes. Needs SmolLM2 (`lotr-tui fetch smollm2`) and
+the font DejaVu Sans Mono.
 """
 
 import itertools
@@ -17,7 +18,13 @@ import pyte
 from PIL import Image, ImageDraw, ImageFont
 
 from tests.support.files import CHECKOUT
-from tests.support.terminal import INPUT_READY_TEXT, MODEL_READY_TEXT, Terminal, answer_first_question
+from tests.support.terminal import (
+    INPUT_READY_TEXT,
+    MODEL_READY_TEXT,
+    Terminal,
+    answer_first_question,
+    link_fetched_models,
+)
 
 TRAINING_SPEED = 0.3
 FRAME_INTERVAL = 0.1
@@ -188,6 +195,7 @@ def main():
     shell = ["/bin/bash", "--noprofile", "--norc", "-i"]
     with tempfile.TemporaryDirectory() as home:
         answer_first_question(home)
+        link_fetched_models(home)
         with Terminal(shell, 110, 32, home).spawn() as terminal:
             recorder = Recorder(terminal)
             record(recorder)
