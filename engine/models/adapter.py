@@ -13,7 +13,7 @@ from engine.errors import ConfigError, suggest_nearest
 from engine.models.transformer_layout import transformer_weight_shapes
 from engine.models.weight_checks import check_weights
 from engine.storage.quantization import Int8Rows, quantize_rows
-from engine.storage.tensor_file import StoredTensor, to_float32
+from engine.storage.tensor_file import StoredTensor, to_float32, to_int8
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Matrices of a layer that can be changed."""
@@ -74,8 +74,7 @@ class MergedWeights(Mapping[str, StoredTensor]):
     ) -> None:
         """Merge `adapter`, which has passed `check_adapter`, into `base`.
 
-        The changed matrices are in single precision, or with `int8` in 8 bits; all other tensors are those of `base`.
-        `strength` multiplies the change.
+        With `int8`, all matrices are in 8 bits, and else in single precision. `strength` multiplies the change.
         """
         self._base, self._adapter, self._int8 = base, adapter, int8
         self._scale = np.float32(strength * config.lora_alpha / config.lora_rank)
@@ -83,7 +82,7 @@ class MergedWeights(Mapping[str, StoredTensor]):
     def __getitem__(self, name: str) -> StoredTensor:
         matrix = name.removesuffix(".weight")
         if f"{matrix}.lora_A.weight" not in self._adapter:
-            return self._base[name]
+            return (to_int8 if self._int8 else to_float32)(self._base[name])
         first, second = (to_float32(self._adapter[f"{matrix}.lora_{part}.weight"]) for part in "AB")
         second = second * self._scale
         base = self._base[name]

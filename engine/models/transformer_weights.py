@@ -15,8 +15,8 @@ from engine.models.matmul import Int8Matrix, Matrix, make_matrix
 from engine.models.transformer_layout import head_size, transformer_weight_shapes
 from engine.models.weight_checks import check_tensor
 from engine.runtime.allocator import use_huge_pages
-from engine.storage.quantization import Int8Rows, quantize_rows
-from engine.storage.tensor_file import StoredTensor, check_names, to_float32
+from engine.storage.quantization import Int8Rows
+from engine.storage.tensor_file import StoredTensor, check_names, to_float32, to_int8
 
 MAX_TRANSFORMER_WEIGHT = 1e4
 """Maximum absolute value of a weight, so that vectors between the layers of models of usual sizes are finite."""
@@ -117,9 +117,8 @@ class _Reader:
         tensor = self._weights[name]
         if isinstance(tensor, Int8Rows):
             self.has_int8 = True
-        elif self._int8 and tensor.ndim == 2:
-            with np.errstate(invalid="ignore"):  # a row with NaN gets a scale that is NaN, which is refused
-                tensor = quantize_rows(tensor)
+        elif self._int8:
+            tensor = to_int8(tensor)
         check_tensor(name, tensor, self._shapes[name], MAX_TRANSFORMER_WEIGHT)
         return tensor
 

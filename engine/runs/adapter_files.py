@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from engine.config import Config, ModelConfig
+from engine.data.encoding import DataMode
 from engine.errors import InvalidInputError, RunError
 from engine.models.adapter import MergedWeights, adapter_shapes, check_adapter, lora_targets
 from engine.models.pretrained.names import BASE_FILE, HF_PREFIX, SMOLLM2
@@ -79,8 +80,8 @@ def read_reference(run_dir: Path) -> BaseReference:
         raise RunError(f"{file} is damaged: {str(error).removesuffix('.')}; train a new run") from error
 
 
-def read_run_base(run_dir: Path) -> "Base":
-    """Read the pre-trained model that a run starts from.
+def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
+    """Read the pre-trained model that a run starts from, for texts of a mode.
 
     Raises:
         InvalidInputError: If the model is missing, damaged, or not the same as when the run was started.
@@ -99,7 +100,7 @@ def read_run_base(run_dir: Path) -> "Base":
             f"{reference.sha256[:12]}… and is now {base.sha256[:12]}…; "
             f"{remedy}, or train a new run"
         )
-    return base
+    return base.for_scripts() if mode == "dialogue" else base
 
 
 def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], base_sha256: str) -> bytes:
@@ -139,7 +140,7 @@ def read_adapter(run_dir: Path, config: ModelConfig, file: Path | None = None) -
 
 def load_adapted(
     run_dir: Path,
-    config: ModelConfig,
+    config: Config,
     file: Path | None = None,
     *,
     int8: bool = True,
@@ -156,13 +157,13 @@ def load_adapted(
     from engine.models.numpy_transformer import NumpyTransformer
     from engine.models.pretrained.base import INT8_FACTOR, LoadingProgress
 
-    base, adapter = read_run_base(run_dir), read_adapter(run_dir, config, file)
+    base, adapter = read_run_base(run_dir, config.data.mode), read_adapter(run_dir, config.model, file)
     if on_progress is not None:
         required = int(INT8_FACTOR * base.num_parameters) if int8 else None
         on_progress(LoadingProgress(f"merging the adapter into {base.family}", required))
     try:
-        weights = MergedWeights(config, base.weights, adapter, int8=int8)
-        decoder = NumpyTransformer(config, base.tokenizer, weights, chat=base.chat)
+        weights = MergedWeights(config.model, base.weights, adapter, int8=int8)
+        decoder = NumpyTransformer(config.model, base.tokenizer, weights, chat=base.chat)
     except MemoryError as error:
         raise RunError(f"{base.name} does not fit into the free memory; close other programs") from error
     base.weights.release_pages()

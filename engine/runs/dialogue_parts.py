@@ -29,11 +29,13 @@ class DialogueParts:
     run_dir: Path
     cast: tuple[str, ...]
     """Canonical names of the speakers that can be chosen to speak; the last is SOMEONE."""
-    turn_model: TurnModel
-    """Model of who speaks next."""
+    turn_model: TurnModel | None = None
+    """Model of who speaks next; None for a model that was exported without its parts."""
 
     def wrap(self, model: LanguageModel) -> DialogueModel:
         """Return `model` with all parts of the run; parts of another cast raise an InvalidInputError."""
+        if self.turn_model is None:
+            return DialogueModel(model, self.cast)
         load_text_model = partial(_read_model, self.run_dir / WHO_FILE, SpeakerTextModel)
         return DialogueModel(model, self.cast, self.turn_model, load_text_model)
 

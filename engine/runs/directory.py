@@ -230,7 +230,7 @@ def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
     """
     config = read_config(run_dir)
     if needs_base(config):
-        return config, read_run_base(run_dir).tokenizer
+        return config, read_run_base(run_dir, config.data.mode).tokenizer
     file = run_dir / tokenizer_file_name(config.data.tokenizer)
     return config, tokenizer_from_json(_read_text(file, MAX_VOCABULARY_BYTES), str(file), config.data.tokenizer)
 

@@ -1,21 +1,17 @@
-"""What the exports of Transformers to other programs have in common: the run, its vocabulary, and the script form."""
+"""What the exports of Transformers to other programs have in common: the run, its vocabulary, and who answers."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.speakers import MAX_NAME_CHARACTERS, display_name
+from engine.data.speakers import display_name
 from engine.data.tokenizers.base import EOS, EOS_ID, Tokenizer
 from engine.errors import RunError
 from engine.models.pretrained.base import vocabulary_rows
 from engine.runs.directory import read_config
 from engine.runs.loading import LoadedModel, LoadedRun, load_model
-
-STRANGER = "Stranger"
-"""Speaker of the messages of a user."""
 
 
 @dataclass(frozen=True)
@@ -80,28 +76,5 @@ def export_vocabulary(tokenizer: Tokenizer) -> ExportedVocabulary:
 
 
 def answering_name(loaded: LoadedModel) -> str | None:
-    """Return who answers in a conversation, as displayed: the first of the cast; None if the model has no cast."""
+    """Return who answers in a conversation: the speaker with most lines, as displayed; None without a cast."""
     return display_name(loaded.cast[0]) if loaded.cast else None
-
-
-def script_chat_template(answering: str) -> str:
-    """Return a chat template in Jinja2 that writes a conversation as a script, one message a line.
-
-    `STRANGER` says the messages of a user, and `answering`, a displayed name, the others. A system message that is a
-    name says who answers instead, and the field `name` of a message who says it.
-    """
-    name = json.dumps(answering, ensure_ascii=False)
-    return (
-        f"{{%- set script = namespace(answering={name}) -%}}"
-        "{{- bos_token -}}"
-        "{%- for message in messages -%}"
-        "{%- set text = message['content'] | replace('\\n', ' ') | trim -%}"
-        "{%- if message['role'] != 'system' -%}"
-        f"{{{{- message['name'] or (script.answering if message['role'] == 'assistant' else '{STRANGER}') -}}}}"
-        "{{- ': ' + text + '\\n' -}}"
-        f"{{%- elif text and text | length <= {MAX_NAME_CHARACTERS} -%}}"
-        "{%- set script.answering = text -%}"
-        "{%- endif -%}"
-        "{%- endfor -%}"
-        "{%- if add_generation_prompt -%}{{- script.answering + ':' -}}{%- endif -%}"
-    )

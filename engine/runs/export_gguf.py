@@ -20,6 +20,7 @@ from engine.models.pretrained.base import VOCABULARY_TENSORS, UnsupportedModelEr
 from engine.models.pretrained.base_gguf import LAYER_NAMES, NAMES, PERMUTED_ARCHITECTURE, ROPE_FACTORS
 from engine.models.pretrained.gguf_tensors import DEFAULT_ALIGNMENT
 from engine.models.pretrained.gguf_vocabulary import vocabulary_metadata
+from engine.models.pretrained.script_template import STRANGER, script_chat_template
 from engine.models.transformer_layout import (
     head_size,
     inner_size,
@@ -28,13 +29,7 @@ from engine.models.transformer_layout import (
     transformer_weight_shapes,
 )
 from engine.models.transformer_weights import pair_units
-from engine.runs.export import (
-    STRANGER,
-    answering_name,
-    export_vocabulary,
-    load_transformer,
-    script_chat_template,
-)
+from engine.runs.export import answering_name, export_vocabulary, load_transformer
 from engine.runs.new_folder import check_is_new
 from engine.storage.files import atomic_replace
 from engine.storage.tensor_file import StoredTensor, to_float32
@@ -99,7 +94,7 @@ def export_gguf(run_dir: Path, file: Path, matrix_type: GGUFType = "f16") -> lis
     }
     if answering is not None:
         metadata["tokenizer.ggml.eot_token_id"] = vocabulary.line_end_ids[0]
-        metadata["tokenizer.chat_template"] = script_chat_template(answering)
+        metadata["tokenizer.chat_template"] = script_chat_template(loaded.cast)
     is_permuted = architecture == PERMUTED_ARCHITECTURE
     tensors = [
         *_tensors(config, loaded.decoder.tensors, vocabulary.rows, matrix_type, is_permuted=is_permuted),

@@ -9,6 +9,7 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, Tokenizer
 from engine.models.pretrained.base import VOCABULARY_TENSORS
+from engine.models.pretrained.script_template import STRANGER, script_chat_template
 from engine.models.transformer_layout import (
     LLAMA3_HIGH_FACTOR,
     LLAMA3_LOW_FACTOR,
@@ -18,7 +19,7 @@ from engine.models.transformer_layout import (
 )
 from engine.runs.adapter_files import read_reference
 from engine.runs.directory import CONFIG_FILE, MODEL_FILE
-from engine.runs.export import STRANGER, answering_name, export_vocabulary, load_transformer, script_chat_template
+from engine.runs.export import answering_name, export_vocabulary, load_transformer
 from engine.runs.loading import LoadedModel
 from engine.runs.new_folder import check_is_new, create_folder
 
@@ -45,8 +46,8 @@ def export_hugging_face(run_dir: Path, folder: Path) -> None:
     """
     check_is_new(folder)
     loaded = load_transformer(run_dir, "--hf", "transformers")
-    tokenizer, weights, answering = loaded.decoder.tokenizer, loaded.decoder.weights, answering_name(loaded)
-    template = None if answering is None else script_chat_template(answering)
+    tokenizer, weights = loaded.decoder.tokenizer, loaded.decoder.weights
+    template = script_chat_template(loaded.cast) if loaded.cast else None
     contents = hugging_face_files(loaded.config.model, tokenizer, weights, template)
     contents[MODEL_CARD_FILE] = _model_card(loaded, weights).encode()
     with create_folder(folder) as partial:

@@ -133,6 +133,7 @@ def _load_pretrained(name: str, precision: str, on_progress: "Callable[[LoadingP
     # Imported here: Hugging Face's tokenizers, which models of words do not need.
     from engine.models.pretrained.base import UnsupportedModelError
     from engine.models.pretrained.reading import read_base
+    from engine.models.pretrained.script_template import find_script_cast
 
     path = parse_pretrained_name(name).path
     try:
@@ -145,9 +146,12 @@ def _load_pretrained(name: str, precision: str, on_progress: "Callable[[LoadingP
 
         model = load_pretrained(name, on_progress)
         return LoadedModel(name, path, PRETRAINED_CONFIG, model, description=model.description)
-    config = replace(PRETRAINED_CONFIG, model=base.config)
+    config, parts = replace(PRETRAINED_CONFIG, model=base.config), None
+    if cast := find_script_cast(base.chat, name):
+        config, base = config.with_values(mode="dialogue"), base.for_scripts()
+        parts = DialogueParts(path, cast)
     decoder = base.decoder(int8=precision != "fp32", on_progress=on_progress)
-    return LoadedModel(name, path, config, decoder, description=base.description)
+    return LoadedModel(name, path, config, decoder, description=base.description, dialogue_parts=parts)
 
 
 def load_model(
@@ -176,7 +180,7 @@ def load_model(
     decoder: NumpyDecoder
     description = ""
     if config.model.lora_rank:
-        decoder, family = load_adapted(run_dir, config.model, file, int8=int8_adapted, on_progress=on_progress)
+        decoder, family = load_adapted(run_dir, config, file, int8=int8_adapted, on_progress=on_progress)
         description = f"{family} + adapter"
     else:
         decoder = _read_decoder(file, *directory.read_config_and_tokenizer(run_dir))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from engine.errors import RunError, printable
 from engine.storage.files import open_regular_file
-from engine.storage.quantization import Int8Rows
+from engine.storage.quantization import Int8Rows, quantize_rows
 
 MAX_HEADER_BYTES = 8_000_000
 """Maximum size of a header; a resume checkpoint stores the validation perplexities of 100,000 epochs in less."""
@@ -106,6 +106,14 @@ class TensorFile:
 def to_float32(tensor: StoredTensor) -> npt.NDArray[np.float32]:
     """Return a tensor in single precision, without a copy if it is stored so."""
     return tensor.to_float32() if isinstance(tensor, Int8Rows) else tensor
+
+
+def to_int8(tensor: StoredTensor) -> StoredTensor:
+    """Return a matrix in 8 bits; a vector is returned as it is."""
+    if isinstance(tensor, Int8Rows) or tensor.ndim == 1:
+        return tensor
+    with np.errstate(invalid="ignore"):  # a row with NaN gets a scale that is NaN, which is refused later
+        return quantize_rows(tensor)
 
 
 def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:

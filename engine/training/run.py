@@ -51,7 +51,7 @@ def train_run(
         context.broadcast_object(lambda: (str(run_dir), checkpoint_path, is_resume))
         start = partial(train, is_resume=is_resume, distributed=context)
         initial_weights = None if checkpoint else read_initial_weights(run_dir, config, dataset.tokenizer)
-        base = read_run_base(run_dir) if needs_base(config) else None
+        base = read_run_base(run_dir, config.data.mode) if needs_base(config) else None
         yield from start(config, dataset, run_dir.name, cancelled, command_queue, checkpoint, initial_weights, base)
 
 
@@ -62,7 +62,7 @@ def train_as_worker_rank(context: DistributedContext) -> None:
     config, tokenizer = read_config_and_tokenizer(run_dir)
     checkpoint = ResumeCheckpoint(Path(checkpoint_path)) if checkpoint_path else None
     initial_weights = None if checkpoint else read_initial_weights(run_dir, config, tokenizer)
-    base = read_run_base(run_dir) if needs_base(config) else None
+    base = read_run_base(run_dir, config.data.mode) if needs_base(config) else None
     dataset = load_dataset(config.data, tokenizer)
     start = partial(train, is_resume=is_resume, distributed=context)
     for _ in start(config, dataset, "", lambda: False, None, checkpoint, initial_weights, base):

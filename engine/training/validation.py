@@ -21,7 +21,8 @@ from engine.training.averaging import WeightAverage, nonmonotone_trigger
 from engine.training.reporting import check_finite
 from engine.training.state import TrainerState
 
-MAX_SAMPLE_TOKENS = 25
+MAX_SAMPLE_TOKENS, MAX_LINE_TOKENS = 25, 60
+"""Maximum length of a sample, and of one that is an answer, which ends with its line."""
 SAMPLE_SPEAKER = "STRANGER"
 """Speaker of a sample prompt that names none."""
 
@@ -95,7 +96,8 @@ def _sample(model: LanguageModel, state: TrainerState, dataset: Dataset) -> Samp
     In dialogue mode, the prompt is a line that the first of the cast answers.
     """
     options, prompt = state.config.training, state.progress.sample_prompt
-    settings = SamplerSettings(temperature=options.sample_temperature, max_tokens=MAX_SAMPLE_TOKENS)
+    max_tokens = MAX_LINE_TOKENS if dataset.mode == "dialogue" else MAX_SAMPLE_TOKENS
+    settings = SamplerSettings(temperature=options.sample_temperature, max_tokens=max_tokens)
     if dataset.mode == "dialogue":
         said = parse_line(prompt) or Turn(SAMPLE_SPEAKER, prompt)
         speaker = next(name for name in dataset.cast if name != said.speaker)

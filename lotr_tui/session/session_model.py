@@ -167,7 +167,7 @@ class SessionModel:
         """Return the only line of an empty transcript: what to type, and who else is there."""
         if self.chat is not None:
             return f"Say something to {self.label}. /system tells it who it is."
-        if self.is_by_others:
+        if self.is_by_others and not self.knows_speakers:
             return (
                 f'Type "{self.example_prompt()}" and press enter; without a chat template, this model continues texts.'
             )

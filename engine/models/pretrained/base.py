@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,7 @@ from engine.errors import ConfigError, InvalidInputError, printable
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.pretrained.folder_checks import check_memory, format_count
 from engine.models.transformer_layout import TRANSFORMER_VALUES, check_transformer_config, transformer_weight_shapes
-from engine.storage.quantization import Int8Rows, quantize_rows
-from engine.storage.tensor_file import StoredTensor, to_float32
+from engine.storage.tensor_file import StoredTensor, to_float32, to_int8
 
 if TYPE_CHECKING:  # commands that only mention bases need no tokenizers
     from engine.models.pretrained.chat import ChatTemplate
@@ -112,6 +111,10 @@ class Base:
         layers = f"{self.config.num_layers} layers of {self.config.embedding_size:,}"
         return f"{self.family} · {layers} · {format_count(self.num_parameters)} parameters"
 
+    def for_scripts(self) -> "Base":
+        """Return the same model as one that reads and writes scripts, and has no chat template."""
+        return replace(self, tokenizer=self.tokenizer.for_scripts(), chat=None)
+
     def decoder(self, *, int8: bool, on_progress: ProgressCallback | None = None) -> NumpyTransformer:
         """Load the weights, in 8 bits or in single precision, and return the model.
 
@@ -139,16 +142,8 @@ class Base:
 
 def quantize_tensors(weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
     """Return tensors with all matrices in 8 bits, converted in threads; vectors stay as they are."""
-
-    def quantize(name: str) -> StoredTensor:
-        tensor = weights[name]
-        if isinstance(tensor, Int8Rows) or tensor.ndim == 1:
-            return tensor
-        with np.errstate(invalid="ignore"):  # a row with NaN gets a scale that is NaN, which is refused later
-            return quantize_rows(tensor)
-
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return dict(zip(weights, threads.map(quantize, weights), strict=True))
+        return dict(zip(weights, threads.map(lambda name: to_int8(weights[name]), weights), strict=True))
 
 
 def hash_files(files: Iterable[Path]) -> str:

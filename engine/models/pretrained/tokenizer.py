@@ -1,10 +1,13 @@
 """Tokenizer of a model by others, as a tokenizer of the house."""
 
 import json
+import re
 import threading
 from collections.abc import Collection, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from tokenizers import Encoding
@@ -14,6 +17,8 @@ from engine.data.arrays import Int64Array
 from engine.data.tokenizers.base import EOS_ID, PieceDecoder, TokenIds
 from engine.data.tokenizers.bytes import ByteTokenizer, check_unicode
 from engine.models.pretrained.token_bytes import decode_vocabulary
+
+_LINE_PART = re.compile(r"\n|[^\n]+")
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,20 @@ class PretrainedTokenizer(ByteTokenizer):
         self._to_model_id[[EOS_ID, self.end_id]] = [self.end_id, EOS_ID]
         token_bytes[self.end_id] = token_bytes[EOS_ID]
         super().__init__([*token_bytes[:EOS_ID], *token_bytes[EOS_ID + 1 :]])
+        self._is_for_scripts = False
         self._adds_space = self._backend.decode(self._backend.encode("a", add_special_tokens=False).ids) == "a" and (
             self._decode_bytes(self._encode("a")) == b" a"
         )
         self.start_id = self.swap_id(specials.start_id)
         self.other_end_ids = tuple(self.swap_id(id) for id in specials.end_ids if id != self.end_id)
+
+    def for_scripts(self) -> Self:
+        """Return the tokenizer for parts of scripts: a line feed is a token of its own, and no space is added."""
+        if not self._adds_space and not any(self.token_bytes[id].strip() for id in self.line_end_ids):
+            return self
+        tokenizer = copy(self)
+        tokenizer._is_for_scripts = True
+        return tokenizer
 
     def swap(self, ids: TokenIds) -> TokenIds:
         """Return the model's ids of our `ids`, or our ids of the model's: the same exchange of two ids."""
@@ -83,7 +97,13 @@ class PretrainedTokenizer(ByteTokenizer):
         return EOS_ID if id == self.end_id else self.end_id if id == EOS_ID else id
 
     def _encode(self, text: str) -> TokenIds:
-        return self._to_our_ids(text, self._encode_plain(text).ids)
+        if not self._is_for_scripts:
+            return self._to_our_ids(text, self._encode_plain(text).ids)
+        before = "\n" if self._adds_space else ""  # a space is added only at the start of a text
+        num_before = len(self._encode_plain(before).ids)
+        texts = [before + part for part in _LINE_PART.findall(text)]
+        ids = [self._to_our_ids(text, self._encode_plain(text).ids)[num_before:] for text in texts]
+        return np.concatenate([np.empty(0, np.int32), *ids])
 
     def _encode_plain(self, text: str) -> Encoding:
         """Encode a text in which special tokens are read as the characters that they consist of."""
@@ -104,6 +124,8 @@ class PretrainedTokenizer(ByteTokenizer):
         """Return the token ids of each of several texts, encoded in parallel."""
         for line in lines:
             check_unicode(line)
+        if self._is_for_scripts:
+            return [self._encode(line) for line in lines]
         with self._lock:
             encodings = self._backend.encode_batch(list(lines), add_special_tokens=False)
         return [self._to_our_ids(line, encoding.ids) for line, encoding in zip(lines, encodings, strict=True)]
@@ -153,7 +175,7 @@ class PretrainedTokenizer(ByteTokenizer):
     def piece_decoder(self) -> PieceDecoder:
         """Return a decoder at the start of a text, which leaves out the space that the tokenizer adds before a text."""
         decoder = super().piece_decoder()
-        return _SpaceStrippingDecoder(decoder) if self._adds_space else decoder
+        return _SpaceStrippingDecoder(decoder) if self._adds_space and not self._is_for_scripts else decoder
 
     @cached_property
     def _sorted_tokens(self) -> list[tuple[bytes, int]]:

@@ -124,6 +124,7 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
         _check_settings(config, _base_config(base), init)
         if config.model.lora_rank:
             lora_targets(config.model)
+        base = base.for_scripts() if config.data.mode == "dialogue" else base
         return TrainingInput(load_dataset(config.data, base.tokenizer), None, base)
     initial = _read_initial_config(init, runs_dir) if init else None
     if config.model.lora_rank and not (initial and initial.model.lora_rank):
@@ -139,7 +140,7 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
     _check_settings(config, initial, init)
     run_dir, epoch = find_model(init, runs_dir)
     if needs_base(initial):
-        base = read_run_base(run_dir)
+        base = read_run_base(run_dir, config.data.mode)
         dataset = load_dataset(config.data, base.tokenizer)
         if initial.model.lora_rank:
             adapter = read_adapter(run_dir, initial.model, find_weights(run_dir, initial, epoch))

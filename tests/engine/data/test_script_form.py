@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
 
 from engine.data.lines import LineStore
 from engine.data.script_form import (
@@ -20,13 +22,50 @@ from engine.data.script_form import (
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 
 SCENES = [
     [Turn("KING OF THE DEAD", "Who  enters:\tmy domain?"), Turn("O'BRIEN", "")],
     [Turn("GANDALF", "Fly, you fools!\n")],
 ]
 SCRIPT = "King of the Dead: Who enters: my domain?\nO'Brien:\n\nGandalf: Fly, you fools!\n"
-TOKENIZERS = (CharacterTokenizer([]), BPETokenizer.train([SCRIPT] * 3, 300))
+
+
+def of_qwen2() -> Backend:
+    """Return a tokenizer in which "!" and the line feed after it are one token."""
+    vocabulary = {name: id for id, name in enumerate(["<s>", *pre_tokenizers.ByteLevel.alphabet(), "!Ċ", "ĊĊ"])}
+    backend = Backend(models.BPE(vocab=vocabulary, merges=[("!", "Ċ"), ("Ċ", "Ċ")]))
+    split = pre_tokenizers.Split(Regex(r" ?\w+| ?[^\s\w]+\n*|\s+"), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    backend.decoder = decoders.ByteLevel()
+    assert backend.encode("fools!\n").tokens[-1] == "!Ċ"
+    return backend
+
+
+def of_llama2() -> Backend:
+    """Return a tokenizer that adds a space before a text."""
+    names = ["<s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁Flyou"]
+    vocabulary = {name: id for id, name in enumerate(names)}
+    backend = Backend(models.BPE(vocab=vocabulary, merges=[], unk_token="<s>", byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    assert backend.encode(" Fly").tokens == ["▁", "▁", "F", "l", "y"]
+    return backend
+
+
+def for_scripts(backend: Backend) -> Tokenizer:
+    backend.add_special_tokens(["<s>"])
+    return PretrainedTokenizer(
+        backend.to_str(), backend.get_vocab_size(), SpecialTokens(0, 0, (0,), (0,))
+    ).for_scripts()
+
+
+TOKENIZERS = (
+    CharacterTokenizer([]), BPETokenizer.train([SCRIPT] * 3, 300), for_scripts(of_qwen2()), for_scripts(of_llama2()),
+)  # fmt: skip
 
 
 def scene_tokens(tokenizer: Tokenizer, scenes: Sequence[Sequence[Turn]]) -> list[int]:
@@ -55,6 +94,9 @@ def test_a_turn_begins_with_the_tokens_of_its_speaker_and_ends_with_a_line_end(t
     assert turn[: len(head)] == head
     assert tokenizer.decode(head) == "Gandalf:"
     assert [id in tokenizer.line_end_ids for id in turn] == [False] * (len(turn) - 1) + [True]
+    assert tokenizer.decode(turn[:-1]) == "Gandalf: Fly, you fools!"
+    (text,) = tokenizer.encode_lines([" Fly, you fools!\n"])
+    assert turn[len(head) :] == tuple(text.tolist())
 
 
 @pytest.mark.parametrize("turn", [turn for scene in SCENES for turn in scene])

@@ -10,7 +10,7 @@ from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer import TransformerModel
 from engine.models.transformer_ops import causal_attention, linear_cross_entropy
 from engine.runtime.distributed import SINGLE_PROCESS
-from engine.storage.quantization import quantize_rows
+from engine.storage.quantization import Int8Rows, quantize_rows
 from tests.support.models import random_weights
 from tests.support.networks import VOCABULARY, VOCABULARY_SIZE, make_window, seeded, token_by_token, transformer_config
 from tests.support.training import NO_DROPOUT
@@ -86,12 +86,13 @@ def test_logits_loss_and_gradients_are_those_of_peft(values):
 def test_a_merged_adapter_predicts_as_an_unmerged_one(is_int8):
     config = make_config(**LLAMA, embedding_size=48, num_heads=4)
     base, adapter = random_weights(config, VOCABULARY, scale=0.1), random_adapter(config)
-    ids = make_window(20, 1)
+    ids, stored_in_int8 = make_window(20, 1), ("model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight")
+    base |= {name: quantize_rows(base[name]) for name in stored_in_int8}
     expected = torch.log_softmax(adapted_network(config, base, adapter)(ids, []).logits[:, 0], -1).detach().numpy()
-    if is_int8:
-        base = {name: quantize_rows(weight) if weight.ndim == 2 else weight for name, weight in base.items()}
     merged = NumpyTransformer(config, VOCABULARY, MergedWeights(config, base, adapter, int8=is_int8))
-    assert merged.has_int8_weights == is_int8
+    assert [isinstance(each, Int8Rows) for each in merged.tensors.values()] == [
+        is_int8 and each.ndim == 2 for each in merged.weights.values()
+    ]
     log_probs, _ = token_by_token(merged, ids[:, 0].tolist())
     np.testing.assert_allclose(log_probs, expected, atol=0.3 if is_int8 else 1e-4)
 

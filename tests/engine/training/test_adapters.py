@@ -23,6 +23,7 @@ from engine.runs.export_gguf import export_gguf
 from engine.runs.export_hugging_face import export_hugging_face
 from engine.runs.loading import load_model, load_model_by_name
 from engine.training.job import prepare_job, resume_job
+from engine.training.trainer import Trainer
 from engine.training.transfer.initial_run import WHOLE_MODEL_LR, configure, default_preset
 from tests.support.pretrained import CONTEXT_SIZE, save_model
 from tests.support.random_dialogues import write_distinct_dialogues
@@ -65,6 +66,22 @@ def train(runs_dir, corpus, init, name="tuned", **values):
 def trained(base, corpus, tmp_path_factory):
     """Return the folder of a trained run, and its events."""
     return train(tmp_path_factory.mktemp("runs"), corpus, f"hf:{base}")
+
+
+def test_training_changes_only_the_adapter(base, corpus, tmp_path):
+    job, source = prepare(tmp_path, corpus, f"hf:{base}"), read_base(f"hf:{base}")
+    job.run.lock.release()
+    trainer = Trainer(job.config, job.dataset, torch.device("cpu"), base=source)
+    network = trainer.state.network
+    trained, frozen = (
+        {name: each.detach().clone() for name, each in pairs}
+        for pairs in (network.named_parameters(), network.named_buffers())
+    )
+    for _ in range(3):
+        trainer.train_step()
+    assert all("lora" in name and not torch.equal(each, trained[name]) for name, each in network.named_parameters())
+    assert all(torch.equal(each, frozen[name]) for name, each in network.named_buffers())
+    assert sum(each.numel() for each in frozen.values()) >= source.num_parameters
 
 
 @pytest.fixture
@@ -121,6 +138,7 @@ def test_transformers_loads_the_exported_run_and_its_script(trained, tmp_path):
     export_hugging_face(trained[0], tmp_path / "exported")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
     check_log_probs(trained[0], model)
+    assert load_model_by_name(f"hf:{tmp_path / 'exported'}").model.cast == load_model(trained[0]).cast
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "exported")
     name = display_name(load_model(trained[0]).model.cast[0])
     start = "<|endoftext|>Stranger: Where is it?\n"
@@ -155,6 +173,8 @@ def test_a_gguf_file_of_the_run_is_read_with_its_tokens_and_its_script(kind, tra
     assert recipe.startswith('FROM ./my run.gguf\nTEMPLATE """')
     assert f':= "{name}"' in recipe
     assert '\nPARAMETER stop """\n"""\n' in recipe
+    loaded = load_model_by_name(f"gguf:{files[0]}")
+    assert (loaded.cast, loaded.model.cast) == (load_model(run).cast, loaded.cast)
 
 
 @pytest.mark.parametrize("steps_before", [-1, 0, 5])

@@ -336,7 +336,7 @@ def test_too_little_memory_is_one_line(folders, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000}))
     assert "MB of memory" in refused(name)
     monkeypatch.undo()
-    monkeypatch.setattr("engine.models.transformer_weights.quantize_rows", lambda matrix: np.empty(2**58, np.int8))
+    monkeypatch.setattr("engine.storage.tensor_file.quantize_rows", lambda matrix: np.empty(2**58, np.int8))
     assert "does not fit into the free memory" in refused(name)
 
 
