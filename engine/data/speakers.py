@@ -14,6 +14,8 @@ MAX_WRITTEN_CHARACTERS = 500
 """Maximum length of a name as written, with the marks beside it. A longer text is no name."""
 SOMEONE = "SOMEONE"
 """Last member of every cast, for speakers without a token of their own and for lines without a speaker."""
+STRANGER = "STRANGER"
+"""Speaker of the lines of a user who has chosen no name."""
 SMALL_WORDS = frozenset(["a", "an", "and", "at", "by", "de", "for", "from", "in", "of", "on", "the", "to", "with"])
 """Words of a name that are not written with a capital, unless they begin it."""
 MAX_SUGGESTED_NAMES = 12
@@ -89,6 +91,12 @@ def display_name(name: str) -> str:
         else:
             words.append(word if _ROMAN_NUMBER.fullmatch(word) else _CAPITALS.sub(_upper, word.lower()))
     return " ".join(words)
+
+
+def first_to_answer(cast: Sequence[str]) -> str:
+    """Return who answers until someone is named: Gandalf, or else the first of a cast who is no stranger."""
+    names = [name for name in cast if name not in (STRANGER, SOMEONE)] or cast
+    return "GANDALF" if "GANDALF" in names else names[0]
 
 
 def find_member(canonical: str, cast: Sequence[str]) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.speakers import display_name
+from engine.data.speakers import display_name, first_to_answer
 from engine.data.tokenizers.base import EOS, EOS_ID, Tokenizer
 from engine.errors import RunError
 from engine.models.pretrained.base import vocabulary_rows
@@ -76,5 +76,5 @@ def export_vocabulary(tokenizer: Tokenizer) -> ExportedVocabulary:
 
 
 def answering_name(loaded: LoadedModel) -> str | None:
-    """Return who answers in a conversation: the speaker with most lines, as displayed; None without a cast."""
-    return display_name(loaded.cast[0]) if loaded.cast else None
+    """Return who answers in a conversation until someone is named, as displayed; None without a cast."""
+    return display_name(first_to_answer(loaded.cast)) if loaded.cast else None

@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
+from engine.data.speakers import STRANGER, display_name
 from engine.errors import RunError
 from engine.models.pretrained.base import VOCABULARY_TENSORS, UnsupportedModelError
 from engine.models.pretrained.base_gguf import LAYER_NAMES, NAMES, PERMUTED_ARCHITECTURE, ROPE_FACTORS
 from engine.models.pretrained.gguf_tensors import DEFAULT_ALIGNMENT
 from engine.models.pretrained.gguf_vocabulary import vocabulary_metadata
-from engine.models.pretrained.script_template import STRANGER, script_chat_template
+from engine.models.pretrained.script_template import script_chat_template
 from engine.models.transformer_layout import (
     head_size,
     inner_size,
@@ -120,7 +121,7 @@ def ollama_modelfile(file_name: str, answering: str, context_size: int) -> str:
 FROM ./{file_name}
 TEMPLATE """{{{{- $answering := "{answering}" }}}}{{{{ if .System }}}}{{{{ $answering = .System }}}}{{{{ end }}}}
 {{{{- range .Messages }}}}
-{{{{- if eq .Role "user" }}}}{STRANGER}: {{{{ .Content }}}}
+{{{{- if eq .Role "user" }}}}{display_name(STRANGER)}: {{{{ .Content }}}}
 {{{{ else if eq .Role "assistant" }}}}{{{{ $answering }}}}: {{{{ .Content }}}}
 {{{{ end }}}}
 {{{{- end }}}}{{{{ $answering }}}}:"""

@@ -9,7 +9,7 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, Tokenizer
 from engine.models.pretrained.base import VOCABULARY_TENSORS
-from engine.models.pretrained.script_template import STRANGER, script_chat_template
+from engine.models.pretrained.script_template import script_chat_template
 from engine.models.transformer_layout import (
     LLAMA3_HIGH_FACTOR,
     LLAMA3_LOW_FACTOR,
@@ -168,7 +168,7 @@ def _model_card(loaded: LoadedModel, weights: Mapping[str, Float32Array]) -> str
     if (answering := answering_name(loaded)) is not None:
         usage = _SCRIPT_USAGE
         facts.append(
-            f"In its chat template, {STRANGER} speaks and {answering} answers, one message a line. A system message "
+            f"In its chat template, a stranger speaks and {answering} answers, one message a line. A system message "
             "that is a name says who answers instead, and the field `name` of a message who says it."
         )
     family = "Qwen2" if model.qkv_bias else "Llama"

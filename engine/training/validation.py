@@ -10,6 +10,7 @@ from engine.analysis.notebook_evaluation import printed_perplexity, window_start
 from engine.analysis.perplexity import evaluate
 from engine.data.dataset import Dataset, batchify
 from engine.data.script_form import Turn, parse_line, speaker_head, turn_text
+from engine.data.speakers import STRANGER, first_to_answer
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.events import Evaluated, Sampled, TrainingEvent
 from engine.generation.generate import Done, generate
@@ -23,8 +24,6 @@ from engine.training.state import TrainerState
 
 MAX_SAMPLE_TOKENS, MAX_LINE_TOKENS = 25, 60
 """Maximum length of a sample, and of one that is an answer, which ends with its line."""
-SAMPLE_SPEAKER = "STRANGER"
-"""Speaker of a sample prompt that names none."""
 
 
 def validate(state: TrainerState, dataset: Dataset) -> Iterator[TrainingEvent]:
@@ -93,14 +92,14 @@ def _on_validation(state: TrainerState, perplexity: float) -> None:
 def _sample(model: LanguageModel, state: TrainerState, dataset: Dataset) -> Sampled:
     """Continue the sample prompt, always with the same seed, so that samples of one training can be compared.
 
-    In dialogue mode, the prompt is a line that the first of the cast answers.
+    In dialogue mode, the prompt is a line that somebody else answers.
     """
     options, prompt = state.config.training, state.progress.sample_prompt
     max_tokens = MAX_LINE_TOKENS if dataset.mode == "dialogue" else MAX_SAMPLE_TOKENS
     settings = SamplerSettings(temperature=options.sample_temperature, max_tokens=max_tokens)
     if dataset.mode == "dialogue":
-        said = parse_line(prompt) or Turn(SAMPLE_SPEAKER, prompt)
-        speaker = next(name for name in dataset.cast if name != said.speaker)
+        said = parse_line(prompt) or Turn(STRANGER, prompt)
+        speaker = next(name for name in (first_to_answer(dataset.cast), *dataset.cast) if name != said.speaker)
         prompt = f"{turn_text(said)}{speaker_head(speaker)}"
         turn = generate_turn(model, read_turns(model, [said]), speaker, settings, options.sample_seed)
         pieces = [event[0].piece for event in turn if not isinstance(event, Done)]

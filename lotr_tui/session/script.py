@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, display_name
+from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, STRANGER, display_name
 from engine.errors import printable
-from lotr_tui.session.conversation.cast import STRANGER
 from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken, join_pieces
 
 

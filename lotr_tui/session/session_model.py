@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.config import BUNDLED, LSTM
-from engine.data.speakers import display_name
+from engine.data.speakers import display_name, first_to_answer
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, TrainingEvent
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 EXAMPLE_PROMPTS = ("Bilbo Baggins is", "Where is Frodo", "The lamp")
 """Prompts that the interface suggests, if the model knows all their words."""
-FIRST_SPEAKER = "GANDALF"
-"""Speaker that the user is invited to talk to, if the model knows him."""
 _NAME_SEPARATORS = re.compile(r"[-_. ]")
 MAX_INTRODUCED_SPEAKERS = 6
 """Speakers that the first line of a transcript names: those with most lines in the training text."""
@@ -174,7 +172,7 @@ class SessionModel:
         if not self.knows_speakers:
             return f'Type "{self.example_prompt()}" and press enter.'
         names = answering_cast(self.cast, "")
-        first = FIRST_SPEAKER if FIRST_SPEAKER in names else names[0]
+        first = first_to_answer(names)
         others = [display_name(name) for name in names if name != first]
         text = f"Say hello to {display_name(first)}."
         if others:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from engine.data.script_form import encode_speaker
+from engine.data.speakers import STRANGER
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
 from engine.generation.prompt import DecoderState, continued_decoder, prefill
 from engine.models.base import LanguageModel
-from lotr_tui.session.conversation.cast import STRANGER
 from lotr_tui.session.conversation.generation import to_prompt_line
 from lotr_tui.session.conversation.read_text import UnreadText
 from lotr_tui.session.model_abilities import find_cast

@@ -3,29 +3,28 @@
 import json
 from collections.abc import Sequence
 
-from engine.data.speakers import MAX_NAME_CHARACTERS, display_name
+from engine.data.speakers import MAX_NAME_CHARACTERS, STRANGER, display_name, first_to_answer
 from engine.data.tokenizers.loading import cast_from_json, cast_to_json
 from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
 
-STRANGER = "Stranger"
-"""Speaker of the messages of a user."""
 _CAST_START, _CAST_END = "{%- set cast = ", " -%}"
 
 
 def script_chat_template(cast: Sequence[str]) -> str:
     """Return a chat template in Jinja2 that writes a conversation as a script, one message a line.
 
-    `STRANGER` says the messages of a user, and the first of `cast` the others. A system message that is a name says who
+    A stranger says the messages of a user, and `first_to_answer` the others. A system message that is a name says who
     answers instead, and the field `name` of a message who says it.
     """
+    user, answering = display_name(STRANGER), json.dumps(display_name(first_to_answer(cast)), ensure_ascii=False)
     return (
         f"{_CAST_START}{cast_to_json(cast)}{_CAST_END}"
-        f"{{%- set script = namespace(answering={json.dumps(display_name(cast[0]), ensure_ascii=False)}) -%}}"
+        f"{{%- set script = namespace(answering={answering}) -%}}"
         "{{- bos_token -}}"
         "{%- for message in messages -%}"
         "{%- set text = message['content'] | replace('\\n', ' ') | trim -%}"
         "{%- if message['role'] != 'system' -%}"
-        f"{{{{- message['name'] or (script.answering if message['role'] == 'assistant' else '{STRANGER}') -}}}}"
+        f"{{{{- message['name'] or (script.answering if message['role'] == 'assistant' else '{user}') -}}}}"
         "{{- ': ' + text + '\\n' -}}"
         f"{{%- elif text and text | length <= {MAX_NAME_CHARACTERS} -%}}"
         "{%- set script.answering = text -%}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.data.script_form import encode_speaker, encode_turns
+from engine.data.speakers import STRANGER
 from engine.errors import InvalidInputError
 from engine.generation.best_of import NUM_ANSWERS, Answer, generate_answers
 from engine.generation.generate import Done, TokenEvent
@@ -18,7 +19,7 @@ from lotr_tui.cli.dialogue.prompt import read_prompt
 from lotr_tui.cli.dialogue.script import check_has_cast
 from lotr_tui.cli.generate_console import TextPrinter, generate_texts
 from lotr_tui.formatting import format_percent
-from lotr_tui.session.conversation.cast import STRANGER, answering_cast, describe_unknown_name, read_name
+from lotr_tui.session.conversation.cast import answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.session_model import SessionModel
 
 

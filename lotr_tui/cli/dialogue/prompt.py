@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from engine.data.script_form import Turn
+from engine.data.speakers import STRANGER
 from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.models.dialogue import DialogueModel
 from lotr_tui.cli.dialogue.script import parse_script
-from lotr_tui.session.conversation.cast import STRANGER
 
 
 def read_prompt(prompt: str | None, model: DialogueModel, speaker: str = STRANGER) -> tuple[list[Turn], EncodedPrompt]:

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from engine.data.speakers import SOMEONE, display_name, find_member, find_speaker, merge_key, normalize_speaker
+from engine.data.speakers import (
+    SOMEONE,
+    STRANGER,
+    display_name,
+    find_member,
+    find_speaker,
+    merge_key,
+    normalize_speaker,
+)
 from engine.errors import suggest_nearest
-
-STRANGER = "STRANGER"
-"""Speaker of the lines of a user who has chosen no name."""
 
 
 class Roles(NamedTuple):

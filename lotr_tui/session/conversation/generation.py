@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from engine.data.script_form import Turn, encode_speaker, encode_turn
-from engine.data.speakers import SOMEONE
+from engine.data.speakers import SOMEONE, STRANGER
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.generation.best_of import Answer, AnswerChosen
 from engine.generation.complete_words import end_word
@@ -13,7 +13,7 @@ from engine.generation.prompt import DecoderState, prefill, prefill_prompt
 from engine.generation.turns import MAX_HISTORY_TOKENS, SpeakerProb, end_ids
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
-from lotr_tui.session.conversation.cast import NO_ROLES, STRANGER, Roles
+from lotr_tui.session.conversation.cast import NO_ROLES, Roles
 from lotr_tui.session.conversation.chat import chat_ids
 from lotr_tui.session.conversation.encoding import encode_lines, encode_said
 from lotr_tui.session.conversation.reply_tree import Reply, spoken_lines

@@ -6,14 +6,14 @@ from typing import Any
 
 from engine.data.script_form import Turn as SpokenLine
 from engine.data.script_form import encode_speaker, speaker_head, turn_text
-from engine.data.speakers import SOMEONE
+from engine.data.speakers import SOMEONE, STRANGER
 from engine.generation.generate import Done
 from engine.generation.prompt import DecoderState
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import end_ids
 from lotr_tui.formatting import token_noun
 from lotr_tui.session.answer_score import AnswerScore
-from lotr_tui.session.conversation.cast import STRANGER, describe_choice
+from lotr_tui.session.conversation.cast import describe_choice
 from lotr_tui.session.conversation.encoding import encode_lines, encode_said
 from lotr_tui.session.conversation.entries import Exchange
 from lotr_tui.session.conversation.speaker_labels import chat_speakers, exchange_speakers

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, display_name, find_speaker, merge_key, normalize_speaker
+from engine.data.speakers import (
+    MAX_NAME_CHARACTERS,
+    SOMEONE,
+    display_name,
+    find_speaker,
+    first_to_answer,
+    merge_key,
+    normalize_speaker,
+)
 from engine.errors import InvalidInputError
 
 CAST = ("GANDALF", "FRODO", "URUK-HAI", "KING OF THE DEAD", SOMEONE)
@@ -113,3 +121,9 @@ def test_an_unknown_speaker_is_refused_with_the_nearest_names(name, message):
     with pytest.raises(InvalidInputError, match=message) as caught:
         find_speaker(name, CAST)
     assert len(str(caught.value)) < 200
+
+
+def test_gandalf_answers_or_else_the_first_who_is_no_stranger():
+    assert first_to_answer(("STRANGER", "SAM", "GANDALF", "SOMEONE")) == "GANDALF"
+    assert first_to_answer(("STRANGER", "ROMEO", "SOMEONE")) == "ROMEO"
+    assert first_to_answer(("STRANGER", "SOMEONE")) == "STRANGER"
