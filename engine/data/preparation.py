@@ -84,7 +84,7 @@ def prepare_corpus(config: DataConfig, tokenizer: Tokenizer | None = None) -> Pr
     content = json.dumps([CACHE_VERSION, asdict(config), versions, tokenizer_json])
     folder = cache_dir() / hashlib.sha256(content.encode()).hexdigest()[:32]
     try:
-        return _load(folder, config)
+        return _load(folder, config, tokenizer)
     except CACHE_READ_ERRORS:  # missing or damaged: built again below
         pass
     try:
@@ -95,7 +95,7 @@ def prepare_corpus(config: DataConfig, tokenizer: Tokenizer | None = None) -> Pr
             "free some space, or set LOTR_TUI_HOME to a folder with more space"
         ) from error
     try:
-        return _load(folder, config)
+        return _load(folder, config, tokenizer)
     except CACHE_READ_ERRORS:  # too many speakers to read back
         return build_corpus(config, tokenizer, None)
 
@@ -140,8 +140,8 @@ def _save(folder: Path, config: DataConfig, tokenizer: Tokenizer | None) -> None
         fsync_path(folder.parent)
 
 
-def _load(folder: Path, config: DataConfig) -> PreparedCorpus:
-    """Load what `_save` wrote. A missing or damaged file raises one of `CACHE_READ_ERRORS`."""
+def _load(folder: Path, config: DataConfig, tokenizer: Tokenizer | None) -> PreparedCorpus:
+    """Load what `_save` wrote with the same arguments. Damage raises one of `CACHE_READ_ERRORS`."""
     content = read_limited(folder / "metadata.json", MAX_JSON_BYTES)
     if content.count(b",") > 2 * MAX_VOCABULARY_SIZE:  # checked before parsing, which takes many times the memory
         raise ValueError("too many speakers")
@@ -149,8 +149,8 @@ def _load(folder: Path, config: DataConfig) -> PreparedCorpus:
     if any((folder / name).stat().st_size != size for name, size in metadata.file_sizes.items()):
         raise ValueError("a file has another size than it had")
     file = folder / tokenizer_file_name(config.tokenizer)
-    tokenizer_json = read_limited(file, MAX_JSON_BYTES).decode()
-    tokenizer = tokenizer_from_json(tokenizer_json, str(file), config.tokenizer)
+    if tokenizer is None:
+        tokenizer = tokenizer_from_json(read_limited(file, MAX_JSON_BYTES).decode(), str(file), config.tokenizer)
     _check_cast(metadata.cast, config)
     encoded = EncodedCorpus(
         ids=memory_map(folder / "ids", np.int32),
