@@ -10,7 +10,6 @@ from engine.models.pretrained.names import SMOLLM2, is_base_stored, is_pretraine
 from lotr_tui.formatting import format_bytes
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
-    from engine.data.tokenizers.base import Tokenizer
     from engine.models.pretrained.base import LoadingProgress
     from engine.runs.combine import CombinationOptions
     from lotr_tui.session.session_model import SessionModel
@@ -70,7 +69,6 @@ class ModelLoader:
         share_interpreter()
         with pause_garbage_collection():
             session_model = load_session_model(self.names, self._runs_dir, self._combination, on_progress=self._report)
-            _warm_up_tokenizer(session_model.model.tokenizer)
         trim_heap()  # loading leaves 2 MB of freed memory behind
         return session_model
 
@@ -101,14 +99,3 @@ class ModelLoader:
 
             self._available_bytes = psutil.virtual_memory().available
         self._progress = progress
-
-
-def _warm_up_tokenizer(tokenizer: "Tokenizer") -> None:
-    """Compute the tables of a large vocabulary, which would otherwise delay the first key that needs them."""
-    from engine.data.tokenizers.bytes import ByteTokenizer
-
-    tokenizer.word_starts  # noqa: B018 - a cached property
-    if isinstance(tokenizer, ByteTokenizer):
-        tokenizer.word_ends  # noqa: B018 - a cached property
-        tokenizer.ids_with_prefix(b"a")
-    tokenizer.token_to_id  # noqa: B018 - a cached property

@@ -2,7 +2,6 @@
 
 import codecs
 from abc import abstractmethod
-from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -10,19 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Int64Array
-from engine.data.tokenizers.base import (
-    EOS,
-    EOS_ID,
-    MAX_TOKEN_CHARACTERS,
-    PieceDecoder,
-    TokenIds,
-    Tokenizer,
-    TokenSpan,
-)
+from engine.data.tokenizers.base import EOS, EOS_ID, PieceDecoder, TokenIds, Tokenizer, TokenSpan
 from engine.errors import InvalidInputError
 
 EOS_BYTES = b"\n"
 """Bytes that `<eos>` is decoded to."""
+_NUM_ASCII = 128
 
 
 class ByteTokenizer(Tokenizer):
@@ -66,12 +58,18 @@ class ByteTokenizer(Tokenizer):
 
     @cached_property
     def _num_bytes(self) -> Int64Array:
-        return np.array([len(token) for token in self.token_bytes], np.int64)
+        return np.fromiter(map(len, self.token_bytes), np.int64, len(self))
+
+    @cached_property
+    def _joined_bytes(self) -> npt.NDArray[np.uint8]:
+        """Bytes of all tokens, one after the other."""
+        return np.frombuffer(b"".join(self.token_bytes), np.uint8)
 
     @cached_property
     def line_end_ids(self) -> TokenIds:
         """Ids of `<eos>` and of all tokens that contain a line feed."""
-        return np.array([id for id, token in enumerate(self.token_bytes) if EOS_BYTES in token], np.int32)
+        places = np.flatnonzero(self._joined_bytes == EOS_BYTES[0])
+        return np.unique(np.searchsorted(np.cumsum(self._num_bytes), places, side="right")).astype(np.int32)
 
     def piece_decoder(self) -> PieceDecoder:
         """Return a decoder that keeps the bytes of an incomplete character until the character is complete."""
@@ -80,24 +78,30 @@ class ByteTokenizer(Tokenizer):
     @cached_property
     def word_starts(self) -> npt.NDArray[np.bool_]:
         """`[vocabulary]`: False for tokens that start with a letter, a digit, an apostrophe or a later byte."""
-        return np.array([not is_word_character(token.decode(errors="replace")[0]) for token in self.token_bytes])
+        return ~self._has_word_character(0)
 
     @cached_property
     def word_ends(self) -> npt.NDArray[np.bool_]:
         """`[vocabulary]`: True for tokens that are complete whatever follows, such as punctuation and line ends."""
-        last_characters = [token.decode(errors="replace")[-1] for token in self.token_bytes]
-        return np.array([not is_word_character(character) and character != " " for character in last_characters])
+        is_space: npt.NDArray[np.bool_] = self._joined_bytes[np.cumsum(self._num_bytes) - 1] == ord(" ")
+        return ~(self._has_word_character(-1) | is_space)
+
+    def _has_word_character(self, place: int) -> npt.NDArray[np.bool_]:
+        """Return `[vocabulary]`: whether the first (0) or last (-1) character of each token can be part of a word."""
+        edges = np.fromiter((token[place] for token in self.token_bytes), np.uint8, len(self))
+        result: npt.NDArray[np.bool_] = np.array([is_word_character(chr(byte)) for byte in range(256)])[edges]
+        for id in np.flatnonzero(edges >= _NUM_ASCII).tolist():
+            result[id] = is_word_character(self.token_bytes[id].decode(errors="replace")[place])
+        return result
 
     def ids_with_prefix(self, prefix: bytes) -> npt.NDArray[np.intp]:
         """Return the ids of the tokens that begin with `prefix` and are longer."""
-        first, stop = (
-            bisect_left(self._sorted_tokens, (prefix + end,)) for end in (b"\0", b"\xff" * MAX_TOKEN_CHARACTERS)
-        )
-        return np.array([id for _, id in self._sorted_tokens[first:stop]], np.intp)
-
-    @cached_property
-    def _sorted_tokens(self) -> list[tuple[bytes, int]]:
-        return sorted((token, id) for id, token in enumerate(self.token_bytes) if id != EOS_ID)
+        starts = np.cumsum(self._num_bytes) - self._num_bytes
+        ids = np.flatnonzero(self._num_bytes > len(prefix))
+        for place, byte in enumerate(prefix):
+            ids = ids[self._joined_bytes[starts[ids] + place] == byte]
+        others: npt.NDArray[np.intp] = ids[ids != EOS_ID]
+        return others
 
 
 class _ByteDecoder:

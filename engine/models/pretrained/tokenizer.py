@@ -1,16 +1,18 @@
 """Tokenizer of a model by others, as a tokenizer of the house."""
 
-import json
 import re
 import threading
+from collections import UserList
 from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-from tokenizers import Encoding
+import numpy.typing as npt
+from msgspec import Raw
+from msgspec.json import decode, encode
+from tokenizers import Encoding, models
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from engine.data.arrays import Int64Array
@@ -58,15 +60,13 @@ class PretrainedTokenizer(ByteTokenizer):
         """The model's id of the token that is `<eos>` here."""
         special_ids = set(specials.special_ids)
         self._lock = threading.Lock()
-        self._json, self._backend = _read_backend(backend_json, size, special_ids)
-        self._backend.encode_special_tokens = True
+        self._json, self._backend, vocabulary, added = _read_backend(backend_json, size, special_ids)
         names: list[str | None] = [None] * size
-        for name, id in self._backend.get_vocab(with_added_tokens=True).items():
+        for name, id in vocabulary.items():
             if id < size:
                 names[id] = name
-        self.special_texts = {id: text for id in sorted(special_ids) if (text := names[id]) is not None}
+        self.special_texts = {id: text for id in sorted(special_ids) if (text := added.get(id, names[id])) is not None}
         """Text of each special token, by the model's id."""
-        added = {id: token.content for id, token in self._backend.get_added_tokens_decoder().items()}
         is_byte_level = _is_byte_level(self._backend)
         token_bytes = decode_vocabulary(names, added | self.special_texts, is_byte_level=is_byte_level)
         self._to_model_id = np.arange(size, dtype=np.int32)
@@ -177,11 +177,10 @@ class PretrainedTokenizer(ByteTokenizer):
         decoder = super().piece_decoder()
         return _SpaceStrippingDecoder(decoder) if self._adds_space and not self._is_for_scripts else decoder
 
-    @cached_property
-    def _sorted_tokens(self) -> list[tuple[bytes, int]]:
-        """Tokens that a word can be continued with: all but the special ones."""
-        excluded = {self.swap_id(id) for id in self.special_texts} | {EOS_ID}
-        return sorted((token, id) for id, token in enumerate(self.token_bytes) if id not in excluded)
+    def ids_with_prefix(self, prefix: bytes) -> npt.NDArray[np.intp]:
+        """Return the ids of the tokens that begin with `prefix` and are longer: all but the special ones."""
+        ids = super().ids_with_prefix(prefix)
+        return ids[~np.isin(ids, [self.swap_id(id) for id in self.special_texts])]
 
     def to_json(self) -> str:
         """Return the tokenizer in Hugging Face's format, with the model's ids."""
@@ -206,23 +205,40 @@ class _SpaceStrippingDecoder:
         return self._decoder.flush()
 
 
-def _read_backend(backend_json: str, size: int, special_ids: Collection[int]) -> tuple[str, HuggingFaceTokenizer]:
+def _read_backend(
+    backend_json: str, size: int, special_ids: Collection[int]
+) -> tuple[str, HuggingFaceTokenizer, dict[str, int], dict[int, str]]:
     """Return the content of a `tokenizer.json` without the tokens from `size` on, and its tokenizer.
 
-    Exactly the tokens `special_ids` are marked as special.
+    Exactly the tokens `special_ids` are marked as special. The vocabulary, and the tokens that were added to it by id,
+    are returned too. A vocabulary of byte pairs is read in steps, since `from_str` takes twice as long, in which it
+    stops the other threads.
     """
-    backend = HuggingFaceTokenizer.from_str(backend_json)
-    added = backend.get_added_tokens_decoder()
-    if any(id >= size or token.special != (id in special_ids) for id, token in added.items()):
-        content = json.loads(backend_json)
-        content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < size]
-        for token in content["added_tokens"]:
-            token["special"] = token["id"] in special_ids
-        backend_json = json.dumps(content, ensure_ascii=False)
+    content = decode(backend_json, type=dict[str, Raw])
+    added = decode(content.get("added_tokens", b"null")) or []
+    kept = [{**token, "special": token["id"] in special_ids} for token in added if token["id"] < size]
+    if kept != added:
+        content["added_tokens"] = Raw(encode(kept))
+        backend_json = encode(content).decode()
+    model = decode(content["model"], type=dict[str, Raw])
+    if decode(model.pop("type", b"null")) == "BPE":
+        vocabulary, pairs = decode(model.pop("vocab"), type=dict[str, int]), model.pop("merges")
+        merges: Any = [
+            tuple(merge.split(" ", 1)) if isinstance(merge, str) else merge
+            for merge in decode(pairs, type=list[str | tuple[str, str]])
+        ]
+        options: Any = {name: option for name, value in model.items() if (option := decode(value))}
+        # The added tokens find their ids in a vocabulary of their own.
+        small = {"type": "BPE", "vocab": {token["content"]: token["id"] for token in kept}, "merges": []}
+        backend = HuggingFaceTokenizer.from_str(encode({**content, "model": small}).decode())
+        backend.model = models.BPE(vocabulary, UserList(merges), **options)  # read in Python, with other threads
+    else:
         backend = HuggingFaceTokenizer.from_str(backend_json)
+        vocabulary = backend.get_vocab(with_added_tokens=False)
     backend.no_truncation()
     backend.no_padding()
-    return backend_json, backend
+    backend.encode_special_tokens = True
+    return backend_json, backend, vocabulary, {token["id"]: token["content"] for token in kept}
 
 
 def _is_byte_level(backend: HuggingFaceTokenizer) -> bool:
