@@ -198,22 +198,6 @@ def _rank(answer: Answer) -> tuple[bool, float]:
     return answer.is_repetition, -answer.score
 
 
-def generate_answers(
-    model: LanguageModel,
-    state: DecoderState,
-    speaker: str,
-    settings: SamplerSettings,
-    seed: int,
-    num_answers: int = NUM_ANSWERS,
-    cancelled: Callable[[], bool] = lambda: False,
-    history: Sequence[int] = (),
-) -> list[Answer]:
-    """Return `num_answers` answers of a speaker to the same context, the most relevant first; see `stream_answers`."""
-    *_, answers = stream_answers(model, state, speaker, settings, seed, num_answers, cancelled, history)
-    assert isinstance(answers, list)
-    return answers
-
-
 def stream_answers(
     model: LanguageModel,
     state: DecoderState,

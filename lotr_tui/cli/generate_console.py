@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 
@@ -45,24 +45,28 @@ class TextPrinter:
     """True if a text is a line of its own, without the space before its first word."""
 
     def print_text(
-        self, events: Iterator[TokenEvent | Done], details: Mapping[str, object] | None = None, label: str = ""
+        self,
+        events: Iterator[TokenEvent | Done],
+        details: Callable[[], Mapping[str, object]] = dict,
+        label: Callable[[], str] = str,
     ) -> None:
         """Print one text while its events come.
 
-        The JSON object of a whole text, or of its end, also contains `details`. The summary begins with `label`.
+        The JSON object of a whole text, or of its end, also contains `details`. The summary begins with `label`. Both
+        are asked for at the end of the text.
         """
         if self.jsonl:
             for event in events:
                 if isinstance(event, TokenEvent):
                     print_json({"event": "token", **token_record(event)})
                 else:
-                    print_json({"event": "done", **asdict(event), **(details or {})})
+                    print_json({"event": "done", **asdict(event), **details()})
         elif self.as_json:
-            self._print_record(events, details or {})
+            self._print_record(events, details)
         else:
             self._print_plain(events, label)
 
-    def _print_record(self, events: Iterator[TokenEvent | Done], details: Mapping[str, object]) -> None:
+    def _print_record(self, events: Iterator[TokenEvent | Done], details: Callable[[], Mapping[str, object]]) -> None:
         lead = " " if self.is_line or not self.session_model.model.tokenizer.is_open else ""
         pieces: list[str] = []
         tokens: list[dict[str, object]] = []
@@ -77,7 +81,7 @@ class TextPrinter:
             result = {
                 "prompt": self.prompt.text,
                 "text": "".join(pieces).removeprefix(lead),
-                **details,
+                **details(),
                 "tokens": tokens,
                 "unknown": self.prompt.unknown_tokens,
                 "seed": event.seed,
@@ -89,7 +93,7 @@ class TextPrinter:
             }
             print_json(result)
 
-    def _print_plain(self, events: Iterator[TokenEvent | Done], label: str) -> None:
+    def _print_plain(self, events: Iterator[TokenEvent | Done], label: Callable[[], str]) -> None:
         noun = token_noun(self.session_model.model.tokenizer)
         for event in events:
             if isinstance(event, TokenEvent):
@@ -97,8 +101,7 @@ class TextPrinter:
                 print_piece(text)
                 continue
             print(flush=True)
-            parts = [label] if label else []
-            parts += [f"seed {event.seed}", self.settings.describe()]
+            parts = [*filter(None, [label()]), f"seed {event.seed}", self.settings.describe()]
             parts += [f"{event.tokens_per_second:,.0f} {noun}s/s", describe_finish_reason(event, noun)]
             print(" · ".join(parts), file=sys.stderr)
 

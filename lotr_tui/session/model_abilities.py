@@ -4,12 +4,15 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from engine.generation.best_of import NUM_ANSWERS
 from engine.generation.prompt import DecoderState
 from engine.models.base import LanguageModel, LogProbs, ModelState
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate
 from lotr_tui.session.settings import ReplyMode
 
+NUM_SLOW_ANSWERS = 4
+"""Answers that a slow model draws to choose from by default: the choice takes it a third of a second."""
 NO_LOG_PROBS: LogProbs = np.empty(0, np.float32)
 """Log-probabilities of a state whose own were evicted, or that has read nothing; reading a token computes new ones."""
 
@@ -62,6 +65,11 @@ def split_dialogue(model: LanguageModel, state: ModelState) -> tuple[LanguageMod
 def is_slow(model: LanguageModel) -> bool:
     """Return True if reading a token may delay the keyboard, so that screens must call the model in a thread."""
     return bool(getattr(model.model if isinstance(model, DialogueModel) else model, "is_slow", False))
+
+
+def default_num_answers(model: LanguageModel) -> int:
+    """Return the number of answers that a model draws for a turn where nobody has chosen another."""
+    return NUM_SLOW_ANSWERS if is_slow(model) else NUM_ANSWERS
 
 
 def find_chat_template(model: LanguageModel) -> ChatTemplate | None:

@@ -22,7 +22,7 @@ MAX_ANSWERS = 64
 """Maximum number of answers that are drawn for a turn; the engine has the same one, in a module that imports numpy."""
 DEFAULT_SAMPLER = SamplerSettings(temperature=0.7, min_p=0.05, max_tokens=40)
 """Sampling controls of a new model, with which small models speak more fluently than with a temperature alone."""
-PRETRAINED_SAMPLER = replace(DEFAULT_SAMPLER, repetition_penalty=1.05, max_tokens=100)
+PRETRAINED_SAMPLER = replace(DEFAULT_SAMPLER, temperature=0.6, repetition_penalty=1.1, max_tokens=100)
 """Sampling controls of a large model by others, also with an adapter: it ends its lines, but repeats its own words."""
 CHAT_SAMPLER = replace(PRETRAINED_SAMPLER, max_tokens=200)
 """Sampling controls of a model that answers by its chat template, which is seldom one line."""
@@ -56,7 +56,7 @@ class ModelSettings:
 
     sampler: SamplerSettings = field(default_factory=lambda: DEFAULT_SAMPLER)
     best_of: int = 0
-    """Number of answers that are drawn for a turn; 0 draws several where that is fast, and 1 turns the choice off."""
+    """Number of answers that are drawn for a turn; 0 is the number of the model, and 1 turns the choice off."""
     speaking_as: str = ""
     """Speaker of the user's lines in a conversation; empty for a stranger."""
     answering: str = ""

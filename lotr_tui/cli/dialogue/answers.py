@@ -2,13 +2,14 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from engine.data.script_form import encode_speaker, encode_turns
 from engine.data.speakers import STRANGER
 from engine.errors import InvalidInputError
-from engine.generation.best_of import NUM_ANSWERS, Answer, generate_answers
+from engine.generation.best_of import Answer, stream_answers
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.prompt import DecoderState, EncodedPrompt, prefill
 from engine.generation.settings import SamplerSettings
@@ -20,6 +21,7 @@ from lotr_tui.cli.dialogue.script import check_has_cast
 from lotr_tui.cli.generate_console import TextPrinter, generate_texts
 from lotr_tui.formatting import format_percent
 from lotr_tui.session.conversation.cast import answering_cast, describe_unknown_name, read_name
+from lotr_tui.session.model_abilities import default_num_answers
 from lotr_tui.session.session_model import SessionModel
 
 
@@ -45,14 +47,17 @@ class _Conversation:
     """Number of answers to choose from."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Choice:
-    """Choice of the best of several answers."""
+    """Choice of the best of several answers, which is complete when the best one is."""
 
-    score: float | None
-    """Score of the best answer; None if there was only one."""
-    candidates: tuple[tuple[float, Answer], ...]
-    """All answers with their scores, best first; empty if there was only one."""
+    candidates: Sequence[tuple[float, Answer]] = ()
+    """All answers with their scores, best first; empty if there is only one."""
+
+    @property
+    def score(self) -> float | None:
+        """Score of the best answer; None if there is only one."""
+        return self.candidates[0][0] if self.candidates else None
 
     def to_record(self) -> dict[str, object]:
         """Return the choice for the JSON report."""
@@ -95,16 +100,22 @@ def generate_answers_on_console(
                 print(f"note: {note}", file=sys.stderr)
     printer = TextPrinter(session_model, conversation.prompt, settings, as_json, jsonl, is_line=True)
     for events, choice in _generate(conversation, settings, seeds):
-        details = {
-            "speaker": conversation.speaker,
-            "speaking_as": conversation.listener,
-            "probability": conversation.probability,
-            **choice.to_record(),
-        }
-        label = conversation.speaker
-        if choice.score is not None:
-            label += f" · best of {conversation.num_answers}, score {choice.score:+.2f}"
-        printer.print_text(events, details, label)
+        printer.print_text(events, partial(_details, conversation, choice), partial(_label, conversation, choice))
+
+
+def _details(conversation: _Conversation, choice: _Choice) -> dict[str, object]:
+    return {
+        "speaker": conversation.speaker,
+        "speaking_as": conversation.listener,
+        "probability": conversation.probability,
+        **choice.to_record(),
+    }
+
+
+def _label(conversation: _Conversation, choice: _Choice) -> str:
+    if choice.score is None:
+        return conversation.speaker
+    return f"{conversation.speaker} · best of {conversation.num_answers}, score {choice.score:+.2f}"
 
 
 def _read_conversation(session_model: SessionModel, prompt: str | None, options: AnswerOptions) -> _Conversation:
@@ -120,17 +131,17 @@ def _read_conversation(session_model: SessionModel, prompt: str | None, options:
     if speaker is not None and speaker == listener:
         raise InvalidInputError(f"--as and --to are both {speaker}; name two speakers")
     turns, encoded = read_prompt(prompt, model, listener or STRANGER)
-    num_answers = options.num_answers or 1
-    expects_listener = not turns and listener in model.cast
+    num_answers = options.num_answers or default_num_answers(model)
+    expects_listener = not turns and listener in model.cast  # only the choice makes the line one to this listener
     if turns:
         listener = listener or turns[-1].speaker
-    elif expects_listener:
-        num_answers = options.num_answers or NUM_ANSWERS  # only the choice makes the line one to this listener
-    elif num_answers > 1:
-        raise InvalidInputError(
-            f"--best-of {num_answers} compares answers to a PROMPT, or with --as NAME first lines to a member of the "
-            "cast; give one of them"
-        )
+    elif not expects_listener:
+        if (options.num_answers or 1) > 1:
+            raise InvalidInputError(
+                f"--best-of {num_answers} compares answers to a PROMPT, or with --as NAME first lines to a member of "
+                "the cast; give one of them"
+            )
+        num_answers = 1
     state = read_turns(model, turns)
     candidates = next_speaker_probs(model, state)
     if speaker is None:
@@ -150,25 +161,31 @@ def _generate(
         head = encode_speaker(model.tokenizer, conversation.speaker)
         state, ids = prefill(model, head, conversation.state), (*conversation.history, *head)
         for events in generate_texts(model, state, ids, settings, seeds, noise_context=conversation.history):
-            yield events, _Choice(None, ())
+            yield events, _Choice()
         return
     for seed in range(seeds.start, seeds.start + num_answers * len(seeds), num_answers):
-        answers = generate_answers(
-            model,
-            conversation.state,
-            conversation.speaker,
-            settings,
-            seed,
-            num_answers,
-            history=conversation.history,
-        )
-        if conversation.expects_listener:
-            log_probs = [_listener_log_prob(conversation, answer) for answer in answers]
-            scored = sorted(zip(log_probs, answers, strict=True), key=lambda pair: -pair[0])
-        else:  # best first, but repetitions of earlier lines last
-            scored = [(answer.score, answer) for answer in answers]
-        score, best = scored[0]
-        yield iter([*best.events, best.done]), _Choice(score, tuple(scored))
+        choice = _Choice()
+        yield _best_answer(conversation, settings, seed, choice), choice
+
+
+def _best_answer(
+    conversation: _Conversation, settings: SamplerSettings, seed: int, choice: _Choice
+) -> Iterator[TokenEvent | Done]:
+    """Yield the events of the best answer, as soon as it is known, and complete `choice` before the last."""
+    model, num_answers = conversation.model, conversation.num_answers
+    for event in stream_answers(
+        model, conversation.state, conversation.speaker, settings, seed, num_answers, history=conversation.history
+    ):
+        if isinstance(event, tuple) and not conversation.expects_listener:
+            yield event[0]
+        elif isinstance(event, list):
+            if conversation.expects_listener:
+                scored = [(_listener_log_prob(conversation, answer), answer) for answer in event]
+                choice.candidates = sorted(scored, key=lambda pair: -pair[0])
+                yield from choice.candidates[0][1].events
+            else:
+                choice.candidates = [(answer.score, answer) for answer in event]
+            yield choice.candidates[0][1].done
 
 
 def _listener_log_prob(conversation: _Conversation, answer: Answer) -> float:

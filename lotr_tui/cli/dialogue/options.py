@@ -33,7 +33,8 @@ BestOfOption = Annotated[
         "--best-of",
         minimum=1,
         maximum=MAX_BEST_OF,
-        help="Draw N answers and print the one that the prompt makes most likely, compared with no prompt.",
+        help="Draw N answers and print the one that the prompt makes most likely, compared with no prompt. Default: 8, "
+        "with a large model 4.",
         rich_help_panel=DIALOGUE,
     ),
 ]

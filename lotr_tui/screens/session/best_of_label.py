@@ -26,7 +26,7 @@ class BestOfLabel(Label):
         self._number = 0
 
     def show(self, number: int) -> None:
-        """Show a number of answers; 0 is as many as the model is fast enough for."""
+        """Show a number of answers; 0 is the number of the model."""
         self._number = number
         self.update("first answer" if number == 1 else f"best of {number or 'auto'}")
 

@@ -106,7 +106,7 @@ class RolesSessionScreen(ChatSessionScreen):
         else:
             labels.show(self._cast, roles.speaking_as, roles.speaker, self.reply_mode, best_of)
         self._panes.conversation.best_of = best_of
-        self.set_class(self.reply_mode == "conversation" and self.knows_speakers, "-conversation")
+        self._panes.side.set_class(self.reply_mode == "conversation" and self.knows_speakers, "-conversation")
         self._prompt.set_placeholder(PLACEHOLDERS.get(self.reply_mode))
         self._update_prompt_mark()
         self._show_preview()
@@ -282,7 +282,7 @@ def parse_scene(argument: str, cast: Sequence[str]) -> tuple[int, tuple[str, ...
 
 
 def _parse_best_of(argument: str) -> int:
-    """Return the number of answers to draw; 0 for as many as the model is fast enough for."""
+    """Return the number of answers to draw; 0 for the number of the model."""
     if argument.casefold() == "auto":
         return 0
     if not argument.isdecimal() or len(argument) > 9:

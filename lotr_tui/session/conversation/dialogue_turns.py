@@ -61,8 +61,8 @@ class DialogueTurns(ReplyGeneration):
             settings: Sampler settings.
             seed: Seed of the choice and of the answer.
             previous: Reply that the line follows.
-            best_of: Number of answers to draw, of which the best is shown and the others become branches;
-                `AUTOMATIC` stands for as many as the model draws fast enough.
+            best_of: Number of answers to draw, of which the best is shown and the others become branches; 0: as many as
+                `default_num_answers` of the model.
 
         Raises:
             PromptError: If the line has no token that the model knows.

@@ -1,32 +1,22 @@
 """Generation of a turn of a conversation: the choice of the speaker, and of the best of several answers."""
 
-import time
 from collections.abc import Iterator, Sequence
-from weakref import WeakKeyDictionary
 
 from engine.data.script_form import encode_speaker
-from engine.data.tokenizers.base import UNK_ID
-from engine.generation.best_of import NUM_ANSWERS, AnswerChosen, stream_answers
+from engine.generation.best_of import AnswerChosen, stream_answers
 from engine.generation.generate import Done, generate_from
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import MAX_HISTORY_TOKENS, end_ids, next_speaker_probs, sample_speaker
-from engine.models.base import LanguageModel, advance_batch
+from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
 from lotr_tui.session.conversation.generation import GenerationEvent, RankedAnswers, ReplyContext
 from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.model_abilities import is_slow
+from lotr_tui.session.model_abilities import default_num_answers
 
 ANSWERING_TEMPERATURE = 0.3
 """Highest temperature of the choice of who answers the user: someone who is addressed by name nearly always does."""
-AUTOMATIC = 0
-"""Number of answers that stands for as many as the model draws fast enough."""
-MAX_SECONDS = 0.3
-"""Time that drawing several answers may take by default."""
-TYPICAL_TOKENS = 25
-"""Tokens of the longest of several answers, by which the time is estimated."""
-NUM_TIMED_STEPS = 3
 
 
 def start_turn(
@@ -38,7 +28,7 @@ def start_turn(
         reply: Reply without tokens. If it has no speaker, the model chooses one.
         context: The text before the name of the speaker.
         candidates: Speakers to choose from.
-        num_answers: Number of answers to draw and choose from, or `AUTOMATIC`.
+        num_answers: Number of answers to draw and choose from; 0 is that of the model.
         pace: Tokens per second.
     """
     model, settings, seed = reply.session_model.model, reply.settings, reply.seed
@@ -58,7 +48,7 @@ def start_turn(
         state = prefill(model, head, before)
         yield state
         steps: Iterator[GenerationEvent]
-        if (number := num_answers or automatic_num_answers(model)) > 1:
+        if (number := num_answers or default_num_answers(model)) > 1:
             steps = _best_answer(model, before, name, settings, seed, number, history, cancellation)
             yield next(steps)  # the choice, which is no token and waits for none
         else:
@@ -93,25 +83,3 @@ def _best_answer(
             yield event[0].done
         else:
             yield event
-
-
-_AUTOMATIC_NUMBERS: WeakKeyDictionary[LanguageModel, int] = WeakKeyDictionary()
-
-
-def automatic_num_answers(model: LanguageModel) -> int:
-    """Return the number of answers that are drawn by default: `NUM_ANSWERS`, or 1 if that takes over `MAX_SECONDS`.
-
-    The speed of a model is measured once, so that a seed gives the same answer again.
-    """
-    if is_slow(model):
-        return 1
-    if model not in _AUTOMATIC_NUMBERS:
-        # An answer is scored with its context and without it.
-        states = [prefill(model, ()).model_state] * (2 * NUM_ANSWERS)
-        seconds = []
-        for _ in range(NUM_TIMED_STEPS):
-            start = time.perf_counter()
-            advance_batch(model, states, [UNK_ID] * len(states))
-            seconds.append(time.perf_counter() - start)
-        _AUTOMATIC_NUMBERS[model] = NUM_ANSWERS if min(seconds) * TYPICAL_TOKENS < MAX_SECONDS else 1
-    return _AUTOMATIC_NUMBERS[model]

@@ -9,7 +9,7 @@ import pytest
 from engine.data.script_form import Turn, encode_speaker, encode_turn, encode_turns
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
-from engine.generation.best_of import MAX_ANSWERS, NUM_SCORED_TOKENS, generate_answers, stream_answers
+from engine.generation.best_of import MAX_ANSWERS, NUM_SCORED_TOKENS, stream_answers
 from engine.generation.generate import Done
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
@@ -25,8 +25,9 @@ SETTINGS = SamplerSettings(temperature=1.0, max_tokens=3)
 by_model = pytest.mark.parametrize("model", MODELS, ids=["lstm", "kneser-ney"])
 
 
-def answers(model, seed=3, num_answers=8, settings=SETTINGS):
-    return generate_answers(model, read_turns(model, CONTEXT), "SAM", settings, seed, num_answers)
+def answers(model, seed=3, num_answers=8, settings=SETTINGS, **options):
+    *_, found = stream_answers(model, read_turns(model, CONTEXT), "SAM", settings, seed, num_answers, **options)
+    return found
 
 
 def answer_ids(answer):
@@ -85,7 +86,7 @@ def test_the_first_answer_is_streamed_from_its_choice_on(model, max_tokens):
 def test_answers_that_repeat_an_earlier_line_come_last(model):
     best, *_ = answers(model)
     said = encode_turn(TOKENIZER, Turn("FRODO", best.text))
-    again = generate_answers(model, read_turns(model, CONTEXT), "SAM", SETTINGS, 3, history=said)
+    again = answers(model, history=said)
     repeated = [answer.text == best.text for answer in again]
     assert repeated == sorted(repeated)
     assert [answer.is_repetition for answer in again] == repeated
@@ -108,7 +109,7 @@ class Stammerer:
 def test_answers_that_repeat_a_token_come_last():
     model = Stammerer()
     settings = SamplerSettings(temperature=1.0, max_tokens=12)
-    found = generate_answers(model, read_turns(model, CONTEXT), "SAM", settings, 0, 32)
+    found = answers(model, 0, 32, settings)
     loops = []
     for answer in found:
         runs = [len(list(run)) for _, run in groupby(event.id for event in answer.events[:10])]
@@ -122,9 +123,7 @@ def test_answers_that_repeat_a_token_come_last():
 def test_a_cancelled_search_returns_what_was_said(num_calls):
     remaining = iter([False] * num_calls)
     model = MODELS[0]
-    found = generate_answers(
-        model, read_turns(model, CONTEXT), "SAM", SETTINGS, 3, 5, cancelled=lambda: next(remaining, True)
-    )
+    found = answers(model, num_answers=5, cancelled=lambda: next(remaining, True))
     assert len(found) == 5
     full = {answer.done.seed: answer for answer in answers(model, num_answers=5)}
     for answer in found:

@@ -4,7 +4,7 @@ import pytest
 
 from engine.data.script_form import Turn, encode_speaker, encode_turns
 from engine.errors import InvalidInputError, PromptError
-from engine.generation.best_of import generate_answers
+from engine.generation.best_of import stream_answers
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import TurnEnd, TurnStart, generate_scene, next_speaker_probs, read_turns, sample_speaker
@@ -166,7 +166,7 @@ def test_best_answer_is_shown_and_the_others_are_branches(conversation, session_
     reply = say(conversation, session_model, "bilbo is", "GOLLUM", previous=first, seed=40, best_of=5)
     model = session_model.model
     lines = reply.context_ids_before_speaker
-    answers = generate_answers(model, prefill(model, lines), "GOLLUM", SETTINGS, 40, 5, history=lines)
+    *_, answers = stream_answers(model, prefill(model, lines), "GOLLUM", SETTINGS, 40, 5, history=lines)
     replies = reply.turn.replies
     assert [text_of(each).strip() for each in replies] == [answer.text for answer in answers]
     assert [each.seed for each in replies] == [answer.done.seed for answer in answers]
