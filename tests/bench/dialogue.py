@@ -16,12 +16,13 @@ from engine.generation.turns import begin_turn, next_speaker_probs
 from engine.models.base import predict_tokens
 from engine.runs.combine import load_run_dataset
 from engine.runs.loading import load_model_by_name
+from lotr_tui.session.model_abilities import default_num_answers
 from lotr_tui.session.settings import default_model_settings
 from tests.bench.measuring import Figure, Skip
 
 MIN_LINES, MIN_WORDS = 20, 4
 """Lines in the corpus of a speaker who is to be recognized, and words of such a line."""
-NUM_RANDOM_CONTEXTS, NUM_CANDIDATES, NUM_ANSWERS = 3, 10, 8
+NUM_RANDOM_CONTEXTS, NUM_CANDIDATES = 3, 10
 MIN_SPEAKER_PROB = 0.05
 """Probability below which a speaker who may say a line is left out of the sum over all speakers."""
 
@@ -171,12 +172,13 @@ def shared_beginnings(run, dataset, num_prompts):
     """Answers of Gandalf to held-out lines of a stranger, with one seed, whose first six words another one shares."""
     speaker = "GANDALF" if "GANDALF" in run.cast else run.cast[0]
     is_pretrained, starts = run.config.data.tokenizer == "pretrained", Counter()
+    num_answers = default_num_answers(run.model)
     settings = default_model_settings(is_pretrained=is_pretrained, is_chat=False).sampler
     lines = [line.text for line in [*dataset.splits.valid, *dataset.splits.test] if line.text][:num_prompts]
     for line in lines:
         ids = encode_turn(run.model.tokenizer, Turn("STRANGER", line))
         state = prefill(run.model, ids)
-        *_, answers = stream_answers(run.model, state, speaker, settings, 1, NUM_ANSWERS, history=ids)
+        *_, answers = stream_answers(run.model, state, speaker, settings, 1, num_answers, history=ids)
         starts[tuple(answers[0].text.lower().split()[:6])] += 1
     shared = sum(count for count in starts.values() if count > 1)
     return f"of {len(lines)} answers of {speaker}, those that share their first six words", "", shared
