@@ -75,7 +75,7 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
     def __init__(self, session_model: SessionModel, text: str = "") -> None:
         """Show what the LSTM inside `session_model` does with `text`."""
         super().__init__(session_model, text)
-        self._lstm = find_lstm(session_model.model)
+        self._lstm = self.inspected_part = find_lstm(session_model.model)
         self.layer_activations: tuple[LayerActivations, ...] = ()
         """Activations of each layer on the text; empty while they are computed."""
         self._token_texts: list[str] = []
@@ -108,11 +108,6 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
         yield TextInputBar(self.text, id="line")
         yield HelpLine()
         yield KeyFooter(descriptions={"activations.next": self._token_noun})
-
-    def show_title(self, title: str) -> None:
-        """Show the title, and whether the LSTM is only a part of the model."""
-        is_part_of_model = self._lstm not in (None, self._session_model.model)
-        super().show_title(f"{title} as trained" if is_part_of_model else title)
 
     # Analysis
 

@@ -58,7 +58,7 @@ class AttendedList(LineList):
 
     def get_help_line(self) -> str:
         """Return the help, with the noun for a token."""
-        return f"Where the head looks most; ↑ ↓ move the cursor of the strips to a {self._noun}"
+        return f"Where the head looks most; ↑ ↓ go to a {self._noun} of the strips"
 
     def show(self, weights: Float32Array, names: Sequence[str], cursor: int) -> None:
         """Show the largest of the weights `[positions]`, with the names of all positions and the cursor on one.

@@ -49,7 +49,7 @@ class HeadAlongText(TokenList):
 
     def get_help_line(self) -> str:
         """Return the help, with the noun for a token."""
-        return f"Where the head looks before each {self._noun}; ↑ ↓ choose a {self._noun}, F3 pins the head"
+        return f"Where the head looks before each {self._noun}; ↑ ↓ choose, F3 pin"
 
     def show(self, reading: AttentionReading, head_id: HeadId, cursor: int) -> None:
         """Show what a head attends to before each token of a text, with the cursor on a token."""
@@ -91,19 +91,18 @@ class HeadAlongText(TokenList):
         if self._targets[line] == 0:  # nothing but the start was read
             return segments
         weight = self._target_weights[line]
-        bar_width = max(0, self.scrollable_content_region.width - 2 * TOKEN_WIDTH - 2 * WEIGHT_WIDTH - 5)
+        room = self.scrollable_content_region.width - TOKEN_WIDTH - 2 * WEIGHT_WIDTH - 3
+        target = _column(self._reading.names[self._targets[line]], max(1, min(TOKEN_WIDTH, room)))
         return [
             *segments,
-            Segment(
-                f"{_column(self._reading.names[self._targets[line]])}{format_percent(weight):>{WEIGHT_WIDTH}}  ", plain
-            ),
-            Segment(bar(weight, bar_width), self._style("bar")),
+            Segment(f"{target}{format_percent(weight):>{WEIGHT_WIDTH}}  ", plain),
+            Segment(bar(weight, max(0, room - TOKEN_WIDTH - 2)), self._style("bar")),
         ]
 
     def _style(self, name: str) -> Style:
         return self.get_component_rich_style(f"head-along-text--{name}")
 
 
-def _column(name: str) -> str:
+def _column(name: str, width: int = TOKEN_WIDTH) -> str:
     """Return a name in a column with a blank cell after it."""
-    return set_cell_size(truncate(name, TOKEN_WIDTH - 1), TOKEN_WIDTH)
+    return set_cell_size(truncate(name, width - 1), width)

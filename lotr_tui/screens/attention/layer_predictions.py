@@ -34,7 +34,7 @@ def token_label(text: str, *, ends_text: bool = False) -> str:
 class LayerPredictions(LineList):
     """One line per layer, the embedding first: entropy, rank and probability of the token, and the most likely ones."""
 
-    HELP_LINE = "Logit lens: what each layer would predict; ↑ ↓ show the attention of a layer"
+    HELP_LINE = "Logit lens: what each layer would predict; ↑ ↓ choose one"
     DEFAULT_CSS = """
     LayerPredictions > .layer-predictions--plain { color: $foreground; }
     LayerPredictions > .layer-predictions--cursor { text-style: bold; }

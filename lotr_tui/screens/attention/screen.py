@@ -89,7 +89,7 @@ class AttentionScreen(TextInputScreen[AttentionReading]):
     def __init__(self, session_model: SessionModel, text: str = "") -> None:
         """Show what the Transformer inside `session_model` does with `text`."""
         super().__init__(session_model, text)
-        self._model = find_attention_model(session_model.model)
+        self._model = self.inspected_part = find_attention_model(session_model.model)
         self._tokenizer = session_model.model.tokenizer
         self._noun = token_noun(self._tokenizer)
         self.reading: AttentionReading | None = None
@@ -134,12 +134,6 @@ class AttentionScreen(TextInputScreen[AttentionReading]):
     def on_mount(self) -> None:
         """Show the strips where there is no room for all parts."""
         self._show_pane("strips")
-
-    def show_title(self, title: str) -> None:
-        """Show the title, and whether the Transformer is only a part of the model."""
-        whole_model: object = self._session_model.model
-        is_part_of_model = self._model is not None and self._model is not whole_model
-        super().show_title(f"{title} as trained" if is_part_of_model else title)
 
     # Analysis
 

@@ -143,12 +143,12 @@ class AttentionStrips(StripWidget, can_focus=True):
             return ""
         head_id = self.head_id
         if head_id == ROLLOUT:
-            text = "attention rollout through all layers"
+            text = "attention rollout"
         elif head_id.head is None:
-            text = "mean of the heads of this layer"
+            text = "mean of the heads"
         else:
-            text = f"where this head looks before the {self._noun}"
-        return f"{text}; ← → {self._noun}, ↑ ↓ head, M largest, Z zoom"
+            text = "where this head looks"
+        return f"{text}; ← → {self._noun}, ↑ ↓ head, M largest"
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """Return the lines of the heading, of all rows up to `MAX_SHOWN_HEADS` heads, and of the cursor."""

@@ -9,6 +9,7 @@ from textual.widgets import Input
 
 from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
 from engine.errors import describe_error
+from engine.models.dialogue import DialogueModel
 from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.screens.text.layout import Page, sanitize_text
 from lotr_tui.screens.text.text_input import TextInputBar, cut_text
@@ -33,8 +34,18 @@ class TextAnalysisScreen(TextualFixesScreen, Screen[None]):
         """True once the current text is analysed."""
         raise NotImplementedError
 
+    inspected_part: object = None
+    """Model inside the model of the session that is shown; None for the whole."""
+
     def show_title(self, title: str) -> None:
-        """Show the title of the screen and the model in the status line."""
+        """Show the title of the screen and the model in the status line, and whether it is shown without its helpers.
+
+        A cache or a mixture changes what the part predicts; the parts that know speakers do not.
+        """
+        model = self._session_model.model
+        whole = model.model if isinstance(model, DialogueModel) else model
+        if self.inspected_part not in (None, whole):
+            title = f"{title} as trained"
         about = f" · {self._session_model.name} · {self._session_model.description}"
         self.show_line("#status", ("lotr-tui", "bold $accent"), "  ", (title, "bold"), (about, MUTED))
 

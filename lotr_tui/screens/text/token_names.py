@@ -17,9 +17,16 @@ def visible_part(text: str) -> str:
 
 
 def part_names(tokens: TokenizedText, tokenizer: Tokenizer) -> list[str]:
-    """Return the name of each token of a text: "·wiz" and "ard" for " wizard", "😀" and "<0x9F>" for two bytes."""
-    texts = (tokens[index] or tokenizer.tokens[id] for index, id in enumerate(tokens.ids.tolist()))
-    return [LINE_END_MARK if text.endswith("\n") else format_lone_token(text) for text in texts]
+    """Return the name of each token of a text: "·wiz" and "ard" for " wizard", "😀" and "<0x9F>" for two bytes.
+
+    The space between the name of a speaker and the text is no part of the text, but of its first token.
+    """
+    names = []
+    for index, id in enumerate(tokens.ids.tolist()):
+        text, token = tokens[index] or tokenizer.tokens[id], tokenizer.tokens[id]
+        space = " " if index in tokens.heads and token.startswith(" ") and not text.startswith(" ") else ""
+        names.append(LINE_END_MARK if text.endswith("\n") else format_lone_token(space + text))
+    return names
 
 
 def token_names(page: Page, tokenizer: Tokenizer) -> list[str]:

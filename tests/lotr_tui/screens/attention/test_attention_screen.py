@@ -6,6 +6,7 @@ import pytest
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.generation.prompt import prefill
 from engine.models.cache import CacheSettings, NeuralCache
+from engine.models.dialogue import DialogueModel
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.attention.attended_list import AttendedList
 from lotr_tui.screens.attention.head_along_text import HeadAlongText
@@ -30,7 +31,12 @@ from tests.support.attention import (
     strip_lines,
 )
 from tests.support.networks import random_transformer
+from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import notices, until
+
+
+def cached(model):
+    return NeuralCache(model, CacheSettings())
 
 
 def shown(line):
@@ -111,17 +117,30 @@ async def test_a_transformer_of_our_own_shows_its_weights_and_its_last_layer_pre
         assert format_percent(float(np.exp(log_probs[ids[-1]]))) in last_layer
         assert f" {1 + int((log_probs > log_probs[ids[-1]]).sum())} " in last_layer
         assert screen.reading.attended(ROLLOUT, 13).sum() == pytest.approx(1, abs=1e-5)
+        await pilot.press("f5", "f5")
+        await pilot.pause()
+        assert all(line.count(" %") == 2 for line in list_lines(app, HeadAlongText)[1:] if line.strip())
 
 
 def test_the_inspector_depends_on_the_model(session_model):
-    cached = NeuralCache(RandomAttentionModel(VOCABULARY), CacheSettings())
     for model, name in (
         (session_model, "AttentionScreen"),
-        (SessionModel("cached", "", cached), "AttentionScreen"),
+        (SessionModel("cached", "", cached(RandomAttentionModel(VOCABULARY))), "AttentionScreen"),
         (SessionModel("lstm", "", ONE_LAYER_LSTM), "ActivationsScreen"),
     ):
         context = InspectionContext(model, "", None, None, None, "", model, None, 0)
         assert type(create_inspector_screen("activations", context)).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("wrap", "part"), [(lambda model: DialogueModel(model, ("SAM",)), ""), (cached, " as trained")]
+)
+async def test_the_title_tells_a_part_that_predicts_otherwise_than_the_model(make_host, wrap, part):
+    model = SessionModel("gpt", "", wrap(RandomAttentionModel(bpe_tokenizer())))
+    app = make_host(session_model=model)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await open_attention(pilot, model, "Sam: the lamp was lit")
+        assert f"inside the Transformer{part} · gpt" in status_text(app, "#status")
 
 
 async def test_models_and_texts_without_attention_and_failures_are_reported(make_host, session_model, monkeypatch):

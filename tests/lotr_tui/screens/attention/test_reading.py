@@ -49,10 +49,10 @@ def test_names_of_speakers_are_positions_of_their_own():
     tokens = tokenize_with_offsets(SCRIPT, tokenizer, cast=("GANDALF", "FRODO"))
     reading = read_attention(RandomAttentionModel(tokenizer), tokenizer, tokens)
     written = "".join(reading.names[1:]).replace("·", " ")
-    assert written == "Gandalf:we walked all night¶Frodo:the lamp was lit"
+    assert written == "Gandalf: we walked all night¶Frodo: the lamp was lit"
     first_of_frodo = next(start for start, speaker in tokens.speakers.items() if speaker == "FRODO")
     assert reading.names[reading.query_position(first_of_frodo)] == ":"
-    assert reading.token_name(first_of_frodo) == "the"
+    assert reading.token_name(first_of_frodo) == "·the"
 
 
 def test_the_record_is_bounded_by_memory_and_by_the_context():
