@@ -4,7 +4,7 @@ import numpy as np
 
 from engine.analysis.bits_per_character import TextForm, native_form
 from engine.analysis.token_scores import TokenScores, compare_scores
-from lotr_tui.formatting import format_percent, plural
+from lotr_tui.formatting import PRETRAINED_NOTE, format_percent, plural
 from lotr_tui.screens.text.metrics_bar import Metric, MetricsBar, unreadable_metric
 from lotr_tui.theme import MUTED
 
@@ -52,8 +52,12 @@ def _metric_parts(
     elif baseline_scores is None:
         parts.append([(baseline_status, MUTED)])
     if not np.isnan(summary.bits_per_character):
-        text_form = TEXT_FORM_NAMES[native_form(network_scores.tokenizer)]
-        parts.append([(f"{summary.bits_per_character:.2f}", ""), (f" bits/character{text_form}", MUTED)])
+        note = TEXT_FORM_NAMES[native_form(network_scores.tokenizer)]
+        if network_scores.tokenizer.name == "pretrained":
+            note = f", {PRETRAINED_NOTE}"
+        # A perplexity of tokens says little to someone who does not know the tokens.
+        place = 0 if tokens.unk_id is None else len(parts)
+        parts.insert(place, [(f"{summary.bits_per_character:.2f}", ""), (f" bits/character{note}", MUTED)])
     parts += unreadable_metric(tokens.skipped_texts())
     bits_per_token = f"{evaluation.bits_per_token:.2f}"
     if tokens.unk_id is None:

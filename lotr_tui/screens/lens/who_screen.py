@@ -133,7 +133,10 @@ class WhoLensScreen(LensScreen):
     def _show_view(self, view: WhoView) -> None:
         self.set_class(view != "surprise", "-who")
         pane, area = self.query_one(WhoPane), self.query_one(LensTextArea)
-        pane.compare(pane.default_pair() if view == "pair" else None)
+        if view == "pair":
+            pane.compare_likeliest()
+        else:
+            pane.compare(None)
         self._guess_speaker()
         self.show_title(TITLES[view])
         self.refresh_bindings()

@@ -57,8 +57,10 @@ class WhoWouldSayBars(SpeakerBars):
         """Return the title and the bars, whose scale is from 0 to 100 %."""
         rows = shown_speakers(self._ranking, list(self._marks), min(MAX_SPEAKERS, height - 1))
         num_others = len(self._ranking) - len(rows)
-        others = self._note or (f"and {num_others} others" if num_others > 0 else "")
-        return self.draw_rows(others, rows, self._marks, 1.0, width)
+        others = f"and {num_others} others" if num_others > 0 else ""
+        if len(f"{self.TITLE}  {others}") > width:
+            others = ""
+        return self.draw_rows(self._note or others, rows, self._marks, 1.0, width)
 
 
 def shown_speakers(ranking: Sequence[SpeakerProb], needed: Sequence[str], count: int) -> list[SpeakerProb]:

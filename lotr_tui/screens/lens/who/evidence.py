@@ -38,6 +38,16 @@ class LineEvidence:
     pair: SpeakerPair | None
 
     @property
+    def is_partial(self) -> bool:
+        """True if only the beginning of the line has been read."""
+        return len(self.guess.words) < len(self.line.text.split())
+
+    @property
+    def progress(self) -> str:
+        """How much of the line has been read; empty for all of it."""
+        return f"{len(self.guess.words)} of {plural(len(self.line.text.split()), 'word')}" if self.is_partial else ""
+
+    @property
     def word_bits(self) -> list[float]:
         """Bits of each word: for the speaker who leads after the line, or for the first of the pair."""
         if self.pair is None:

@@ -47,6 +47,7 @@ class WhoPane(Vertical):
         self._line = UnknownLine()
         self._pair: SpeakerPair | None = None
         self._compares = False
+        self._follows_guess = False  # the pair is the two likeliest speakers of a line that is still read
 
     @property
     def pair(self) -> SpeakerPair | None:
@@ -70,11 +71,19 @@ class WhoPane(Vertical):
         """Guess who says a line, unless it is the current one."""
         if line != self._line or self.evidence is None:
             self._line = line
+            if self.evidence is None or self.evidence.line.context != line.context:
+                self._show_summary("reading the lines …")
             self.guesser.guess(line)
+
+    def compare_likeliest(self) -> None:
+        """Compare the pair that was compared last, or the two likeliest speakers."""
+        follows_guess = self._pair is None and (self.evidence is None or self.evidence.is_partial)
+        self.compare(self.default_pair())
+        self._follows_guess = follows_guess
 
     def compare(self, pair: SpeakerPair | None) -> None:
         """Compare two speakers word by word, or with None the whole cast again."""
-        self._compares = pair is not None
+        self._compares, self._follows_guess = pair is not None, False
         self._pair = pair or self._pair
         if self.evidence is not None:
             self._show(LineEvidence(self.evidence.line, self.evidence.guess, self.pair))
@@ -99,6 +108,10 @@ class WhoPane(Vertical):
         return list(self._cast) if self.evidence is None else [each.name for each in self.evidence.guess.ranking()]
 
     def _show_guess(self, line: UnknownLine, guess: SpeakerGuess) -> None:
+        self.evidence = LineEvidence(line, guess, None)
+        if self._follows_guess:
+            self._pair, self._follows_guess = None, self.evidence.is_partial
+            self._pair = self.default_pair()
         self._show(LineEvidence(line, guess, self.pair))
 
     def _show(self, evidence: LineEvidence) -> None:
@@ -106,8 +119,12 @@ class WhoPane(Vertical):
         text = self.query_one(SpeakerTextView)
         text.show_evidence(evidence)
         self._show_bars()
-        self.query_one("#who-summary", MetricsBar).show_metrics(evidence.summary())
+        self._show_summary(evidence.progress)
         self.query_one("#who-legend", StatusBar).show(text.legend(), Content(""))
+
+    def _show_summary(self, note: str) -> None:
+        metrics = [] if self.evidence is None else self.evidence.summary()
+        self.query_one("#who-summary", MetricsBar).show_metrics(metrics, note)
 
     @on(SpeakerTextView.TokenHighlighted)
     @on(SpeakerTextView.FocusChanged)

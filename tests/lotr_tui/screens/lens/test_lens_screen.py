@@ -225,8 +225,8 @@ async def test_words_of_several_tokens_are_scored_shaded_and_explained(make_host
         network, baseline = evaluate(session_model.model, ids), evaluate(counts, ids)
         bits_per_character = text_bits_per_character(session_model.model, TEXT, "line")
         assert (
-            f"perplexity {network.perplexity:,.1f}   Kneser-Ney {baseline.perplexity:,.1f}"
-            f"   {bits_per_character:.2f} bits/character   9 words, {len(ids)} tokens" in metrics(app)
+            f"{bits_per_character:.2f} bits/character   perplexity {network.perplexity:,.1f}"
+            f"   Kneser-Ney {baseline.perplexity:,.1f}   9 words, {len(ids)} tokens" in metrics(app)
         )
         text, scores = app.screen.query_one(LensTextView), screen.scorer.network_scores
         assert [scores.tokens.word(index) for index in range(scores.tokens.num_words)] == WORDS
@@ -246,3 +246,7 @@ async def test_words_of_several_tokens_are_scored_shaded_and_explained(make_host
         bits = [f"{each:.1f}" for _, each in word.parts]
         assert "|".join("·" if part == " " else part.strip() for part, _ in word.parts) in shown
         assert f"{word.bits:.1f} bits = {bits[0]} + {bits[1]} + " in shown
+        monkeypatch.setattr(tokenizer, "name", "pretrained")
+        await pilot.press("f4")
+        await until(pilot, lambda: screen.is_idle)
+        assert metrics(app).endswith(" bits/character, pre-trained on other text")

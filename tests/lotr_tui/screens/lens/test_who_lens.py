@@ -1,6 +1,7 @@
 """The lens of a model that knows speakers: guesses while a line is typed, two speakers word by word, scores."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from engine.generation.turns import read_turns
 from lotr_tui.screens.lens.token_inspector import LensTokenInspector
 from lotr_tui.screens.lens.who.bars import WhoWouldSayBars
 from lotr_tui.screens.lens.who.evidence import SpeakerPair
+from lotr_tui.screens.lens.who.guesser import FIRST_WORDS
 from lotr_tui.screens.lens.who.pane import WhoPane
 from lotr_tui.screens.lens.who.text_view import SpeakerTextView
 from lotr_tui.screens.lens.who_screen import WhoLensScreen
@@ -108,6 +110,31 @@ async def test_two_speakers_are_compared_word_by_word_and_chosen_by_name(make_ho
         assert status_text(app, "#who-summary").startswith("Gandalf + against Gollum −")
         assert status_text(app, "#who-legend").startswith("+ Gandalf  − Gollum")
         assert {line[:8] for line in bars(screen)} >= {"+ Gandal", "− Gollum"}
+
+
+async def test_a_long_line_is_read_in_parts_and_the_likeliest_two_of_the_whole_are_compared(make_host, monkeypatch):
+    update, read_on = SpeakerPosterior.update, threading.Event()
+
+    def wait_before_the_last_words(posterior, text, **options):
+        assert len(text.split()) <= FIRST_WORDS or read_on.wait(20)
+        return update(posterior, text, **options)
+
+    monkeypatch.setattr(SpeakerPosterior, "update", wait_before_the_last_words)
+    line = "tower the frodo we where all night"  # its first words have another second speaker
+    app = make_host(session_model=dialogue_session_model())
+    async with app.run_test(size=(120, 35)) as pilot:
+        screen = WhoLensScreen(app.session_model, line)
+        await app.push_screen(screen)
+        await until(pilot, lambda: screen.scorer.network_scores is not None)
+        await pilot.press("f5")
+        await until(pilot, lambda: screen.query_one(WhoPane).evidence is not None)
+        await pilot.press("f5")
+        assert status_text(app, "#who-summary").endswith("4 of 7 words")
+        read_on.set()
+        await until(pilot, lambda: screen.is_idle)
+        await pilot.pause()
+        assert "of 7 words" not in status_text(app, "#who-summary")
+        assert screen.query_one(WhoPane).pair == tuple(each.name for each in guess_of(line).ranking()[:2])
 
 
 async def test_words_of_a_script_have_their_surprise_given_the_speaker(make_host):
