@@ -91,13 +91,14 @@ def fetch_smollm2(
         report(FetchProgress("looking for SmolLM2"))
         if store.is_stored_whole(SMOLLM2):
             return "it was here already"
-        if (free := shutil.disk_usage(folder).free) < REQUIRED_BYTES:
+        downloads = folder / "downloads"
+        downloads.mkdir(exist_ok=True)
+        # An interrupted call may have left the file.
+        if (free := shutil.disk_usage(folder).free + _largest_file(downloads)) < REQUIRED_BYTES:
             raise InvalidInputError(
                 f"fetching SmolLM2 needs {REQUIRED_BYTES / 1e6:.0f} MB in {folder}, and {free / 1e6:.0f} MB are free; "
                 "free some space, or set LOTR_TUI_HOME"
             )
-        downloads = folder / "downloads"
-        downloads.mkdir(exist_ok=True)
         path, source = _Sources(downloads, report, cancelled).find(given)
         if cancelled():
             raise FetchCancelledError(CANCELLED)
@@ -246,7 +247,7 @@ class _Sources:
             output.seek(0)
             lines = [line.strip() for line in output.read().decode(errors="replace").splitlines() if line.strip()]
         if process.returncode:
-            errors = [line for line in lines if "rror" in line]
+            errors = [line for line in lines if "error" in line.lower()]
             raise _SourceError((errors or lines or [f"exit code {process.returncode}"])[-1][:MAX_REASON_CHARACTERS])
 
 
