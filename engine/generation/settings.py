@@ -36,7 +36,7 @@ class SamplerSettings:
         """Return the active stages in the order they apply, for people to read."""
         stages = [f"temperature {self.temperature:.2f}" if self.temperature else "greedy (temperature 0)"]
         if self.repetition_penalty != 1:
-            stages.insert(0, f"repetition penalty {self.repetition_penalty:g}")
+            stages.insert(0, f"penalty {self.repetition_penalty:g}")
         return " → ".join([*stages, *self._describe_filters()])
 
     def describe_filters(self) -> str:

@@ -11,10 +11,12 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from engine.generation.settings import SamplerSettings
+from lotr_tui.session.settings import PRETRAINED_SAMPLER
 
 SAMPLER_PRESETS: Mapping[str, SamplerSettings] = {
     "greedy": SamplerSettings(temperature=0.0),
     "careful": SamplerSettings(temperature=0.5, min_p=0.1),
+    "conversation": PRETRAINED_SAMPLER,
     "chat": SamplerSettings(temperature=0.7, min_p=0.05),
     "balanced": SamplerSettings(temperature=0.8, top_p=0.9),
     "wild": SamplerSettings(temperature=1.3, min_p=0.02),
@@ -29,7 +31,7 @@ class PresetPicker(Widget, can_focus=True):
     """Name of the preset in use; arrow keys, space, a click or the mouse wheel ask for another preset."""
 
     DEFAULT_CSS = """
-    PresetPicker { width: 18; height: 1; }
+    PresetPicker { width: 17; height: 1; }
     PresetPicker:focus { background: $panel; text-style: bold; }
     """
     HELP_LINE = "A preset sets temperature and filters together; ← → choose another one"

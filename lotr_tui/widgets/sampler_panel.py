@@ -76,6 +76,7 @@ class SamplerPanel(Vertical):
     SamplerPanel.-all #filters, SamplerPanel.-all #summary { display: block; }
     SamplerPanel.-wide #second { layout: horizontal; height: 1; }
     SamplerPanel.-wide #filters { width: auto; }
+    SamplerPanel.-wide #filters NumberField { margin-left: 2; margin-right: 0; }
     SamplerPanel.-wide.-filtered #filters { display: block; }
     """
 

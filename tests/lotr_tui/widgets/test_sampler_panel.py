@@ -9,6 +9,7 @@ from textual.widgets import Input, Static
 
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
+from lotr_tui.session.settings import default_model_settings
 from lotr_tui.widgets.preset_picker import CUSTOM_PRESET, SAMPLER_PRESETS, PresetPicker
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
@@ -142,6 +143,9 @@ async def test_presets_cycle_and_keep_the_maximum_length():
     app = PanelApp(SamplerSettings(top_k=3, max_tokens=77))
     async with app.run_test(size=(80, 20)) as pilot:
         assert app.panel.preset == CUSTOM_PRESET
+        app.panel.apply(default_model_settings(is_pretrained=True, is_chat=False).sampler)
+        assert app.panel.preset == "conversation"  # one can return to it from another preset
+        app.panel.apply(SamplerSettings(top_k=3, max_tokens=77))
         picker = app.query_one(PresetPicker)
         picker.focus()
         presets = []
