@@ -155,8 +155,9 @@ def describe_finish_reason(done: "Done", noun: str = "word") -> str:
 
 def format_run_row(run: "RunSummary") -> str:
     """Return the row of a trained run in a list of models."""
-    row = format_model_row(run.name, run.state, run.valid_perplexity)
-    return f"{row}, {PRETRAINED_NOTE}" if run.pretrained_on_other_text else row
+    if run.pretrained_on_other_text:  # a perplexity of its tokens would be compared with those of other tokens
+        return f"{format_model_row(run.name, run.state, None)} {PRETRAINED_NOTE}"
+    return format_model_row(run.name, run.state, run.valid_perplexity)
 
 
 def format_model_row(name: str, description: str, valid_perplexity: float | None) -> str:

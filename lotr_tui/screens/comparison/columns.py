@@ -19,7 +19,7 @@ from lotr_tui.widgets.drawing import StripWidget
 DIFFERENCE_MARK = "▸"
 """Mark before the first word that differs; that word is also underlined."""
 COLUMN_GAP = 2
-MAX_DESCRIPTION_LINES = 3
+MAX_DESCRIPTION_LINES = 4
 MIN_WIDTH_FOR_ONE_LINE_STATS = 25
 """Column width in cells from which both statistics are on one line."""
 
@@ -149,7 +149,11 @@ class GenerationColumns(StripWidget, can_focus=True):
         lines = [[[Segment(truncate(output.title, width), self._style("title"))] for output in outputs]]
         descriptions = [[output.description] for output in outputs]
         if any(cell_len(output.description) > width for output in outputs):
-            descriptions = [output.description.split(" · ") for output in outputs]
+            parts = [output.description.split(" · ") for output in outputs]
+            descriptions = [
+                [line for part in each for line in (part.split(", ") if cell_len(part) > width else [part])]
+                for each in parts
+            ]
         texts = [[[Segment(truncate(part, width), muted)] for part in parts] for parts in descriptions]
         if any(output.description for output in outputs):
             lines += [_line_of_each(texts, y) for y in range(min(MAX_DESCRIPTION_LINES, max(map(len, texts))))]

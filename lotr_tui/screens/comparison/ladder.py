@@ -53,7 +53,7 @@ class LadderScreen(GenerationColumnsScreen):
         text = temperatures.format_temperatures(WIDE_TEMPERATURES)
         yield LineInput(text, id="temperatures", restrict=r"[0-9., ]*", compact=True)
         if self.session_model.knows_speakers:
-            yield Label("as", id="as")
+            yield Label("to" if self.prompt_context.is_answer else "as", id="role")
             yield LineInput(display_name(self._speaker), id="speaker", placeholder="a name", compact=True)
 
     def load_initial_columns(self) -> None:

@@ -41,6 +41,7 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
     others.
     """
 
+    CSS = "ModelChoiceDialog #models { max-height: 40vh; }"
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "model-choice",
         """

@@ -173,7 +173,7 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
     def show_note(self, text: str = "", *, is_problem: bool = False) -> None:
         """Show a line below the columns; without `text`, explain the mark in the columns."""
         other = "left column" if self.COMPARE_WITH == "left" else "first column"
-        text = text or f"{DIFFERENCE_MARK} first word that differs from the {other} · bits/word: mean surprise"
+        text = text or f"{DIFFERENCE_MARK} first word unlike the {other} · bits/word: surprise"
         self.query_one("#note", Static).update(Content.styled(printable(text), "$warning" if is_problem else MUTED))
 
     def try_or_show_error(self, change: Callable[[], None]) -> bool:
@@ -189,17 +189,17 @@ class GenerationColumnsScreen(TextualFixesScreen, Screen[None]):
     def _show_status(self) -> None:
         name, about = self.title_parts()
         is_answer = self.prompt_context.is_answer
+        number = self.prompt_context.num_earlier_turns if is_answer and self.prompt_and_seed is not None else 0
+        after = f" · after {plural(number, 'earlier reply', 'earlier replies')}" if number else ""
         left = Content.assemble(
             ("lotr-tui", "bold $accent"),
-            f"  {self.HEADING}: {'answers' if is_answer else 'continuations'}  ",
+            f"  {self.HEADING}: {'answers' if is_answer else 'continuations'}{after}  ",
             (name, "bold"),
             (" · " if name and about else "", MUTED),
             (about, MUTED),
         )
-        right = [] if self.prompt_and_seed is None else [f"seed {self.prompt_and_seed[1]}"]
-        if is_answer and (number := self.prompt_context.num_earlier_turns):
-            right.insert(0, f"after {plural(number, 'earlier reply', 'earlier replies')}")
-        self.query_one("#status", StatusBar).show(left, Content.styled(" · ".join(right), MUTED))
+        seed = "" if self.prompt_and_seed is None else f"seed {self.prompt_and_seed[1]}"
+        self.query_one("#status", StatusBar).show(left, Content.styled(seed, MUTED))
 
     # Generation
 

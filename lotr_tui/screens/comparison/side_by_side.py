@@ -251,6 +251,7 @@ class SideBySideScreen(GenerationColumnsScreen):
             slot.speaker = named_speaker(cast, self.prompt_context.roles.system_prompt)
         slot.model, slot.temperature = session_model.model, self.settings.temperature
         slot.output.title = printable(session_model.name)
-        speaker = f"as {display_name(slot.speaker)} · " if cast and slot.speaker else ""
-        slot.output.description = speaker + printable(session_model.description)
+        name = display_name(slot.speaker) if cast else ""
+        role = f"{name} answers" if self.prompt_context.is_answer else f"as {name}"
+        slot.output.description = f"{role} · " * bool(name) + printable(session_model.description)
         slot.output.placeholder = ""
