@@ -40,6 +40,10 @@ class _TensorPlace(NamedTuple):
     start: int
     dequantize: Callable[[npt.NDArray[np.uint8]], Float32Array]
 
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape[:-1]) * self.row_bytes
+
 
 class GGUFFile:
     """A mapped GGUF file whose metadata and tensor list have been checked."""
@@ -68,6 +72,9 @@ class GGUFFile:
             data_start = -(-header.position // alignment) * alignment
             self._places = {entry[0]: self._find_tensor(*entry, data_start) for entry in entries}
             header.check(len(self.metadata) == num_keys and len(self._places) == num_tensors)  # no name twice
+            for place in self._places.values():  # one after the other, as llama.cpp demands
+                header.check(place.start == data_start)
+                data_start = -(-(place.start + place.num_bytes) // alignment) * alignment
         except (ValueError, struct.error, RecursionError) as error:
             raise InvalidInputError(f"{name} is a damaged GGUF file: it ends too early or has wrong sizes") from error
         self.shapes = {tensor: place.shape for tensor, place in self._places.items()}
@@ -93,15 +100,17 @@ class GGUFFile:
             raise ValueError("a row is no number of whole blocks")
         row_bytes = shape[-1] // block_size * block_bytes
         start = data_start + offset
-        if start + math.prod(shape[:-1]) * row_bytes > len(self._content):
+        place = _TensorPlace(shape, row_bytes, start, dequantize)
+        if start + place.num_bytes > len(self._content):
             raise ValueError("the file ends before the tensor")
-        return _TensorPlace(shape, row_bytes, start, dequantize)
+        return place
 
     def read(self, tensor: str, rows: npt.NDArray[np.intp] | None = None) -> Float32Array:
         """Return a tensor in single precision: all of it, or the given rows (of a vector, its elements) in order."""
         place = self._places[tensor]
-        size = math.prod(place.shape[:-1]) * place.row_bytes
-        data = np.frombuffer(self._content, np.uint8, size, place.start).reshape(*place.shape[:-1], place.row_bytes)
+        data = np.frombuffer(self._content, np.uint8, place.num_bytes, place.start).reshape(
+            *place.shape[:-1], place.row_bytes
+        )
         if rows is not None and len(place.shape) > 1:
             return place.dequantize(data[rows])
         values = place.dequantize(data)
