@@ -233,7 +233,7 @@ def _list_models(material: Material, *, has_bundled_models: bool) -> Iterator[Co
     if (own := material.session_model) is not None:
         yield ComparedModel(own.name, own.description, _data_mode(own), lambda _: _return_model(own.model))
     if is_base_stored(SMOLLM2) and (own is None or own.source != SMOLLM2):
-        description = "135 M parameters, by others: the web, maybe these films too, then conversations"
+        description = "pre-trained on other text: the web, maybe these films; 135 M parameters"
         yield ComparedModel("SmolLM2", description, "stream", _load_smollm2, True)
 
 

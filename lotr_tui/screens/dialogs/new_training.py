@@ -65,8 +65,7 @@ ESTIMATE_DELAY = 1.0
 FIELDS = {"corpus": "Corpus", "run": "Run name", "epochs": "Epochs", "settings": "Settings"}
 """Labels of the fields by id."""
 HINTS = {
-    "preset": "A preset is a complete configuration; the fields below change it. The times are measured: as busy as "
-    "this machine is now.",
+    "preset": "A preset sets everything; the fields change it. Times are measured on this machine as it is now.",
     "corpus": "A .csv or .txt file; empty: the bundled dialogues.",
     "run": "A name for the run folder; empty: named after the preset and the time.",
     "epochs": "Passes over the training text; empty: those of the preset.",

@@ -252,7 +252,7 @@ def ask_to_export_session(screen: AppScreen[Any], path: Path, kind: str, on_expo
     def write(target: ExportTarget) -> None:
         export_session(load_session(path), target.path, replace=target.exists)
 
-    title = f"Export {printable(path.stem)} as .md, .json or .svg"
+    title = f"Export {printable(path.stem)} as .md, .txt, .json or .svg"
     ask_to_export(screen, title, f"{path.stem}.{kind}", check_session_target, write, on_exported)
 
 

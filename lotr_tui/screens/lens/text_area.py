@@ -29,7 +29,7 @@ class LensTextArea(TextArea):
     LensTextArea .text-area--cursor-line { background: $background; }
     """
 
-    HELP_LINE = "Type or paste a text: a pause scores its words; shift+tab goes to the words"
+    HELP_LINE = "Type or paste a text; shift+tab goes to its words"
 
     @dataclass
     class LongTextPasted(Message):

@@ -29,7 +29,7 @@ class PassageTextView(TokenTextView):
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {"passage-text-view--passage", "passage-text-view--highlighted"}
     BINDING_GROUP_TITLE = "Copied passages"
-    HELP_LINE = "1[…] is in the training text word for word; ← → choose a passage"
+    HELP_LINE = "1[…] is in the training text word for word; ← → passage"
     BINDINGS: ClassVar[list[BindingType]] = [
         *binding_table(
             "passage-text-view",

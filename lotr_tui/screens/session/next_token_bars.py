@@ -45,7 +45,7 @@ class NextTokenBars(StripWidget):
     """
 
     HELP_LINE = "Most likely next words: probability after sampling, and raw from the model"
-    SUBWORD_HELP_LINE = "Most likely next words or tokens, after sampling and raw; ctrl+] switches"
+    SUBWORD_HELP_LINE = "Next words or tokens, sampled and raw; ctrl+] switches"
     DEFAULT_CSS = """
     NextTokenBars { height: 1fr; min-height: 5; padding: 0 1; }
     NextTokenBars > .next-token--bar { color: $accent; }

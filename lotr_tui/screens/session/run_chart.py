@@ -18,7 +18,7 @@ REDRAW_INTERVAL = 0.5
 class RunPerplexityChart(PerplexityChart):
     """Perplexity chart of a training, or of a run directory that is read in a thread while the chart grows."""
 
-    HELP_LINE = "Perplexity in training: lower is better. Kneser-Ney: a model that counts words"
+    HELP_LINE = "Lower is better. Kneser-Ney: a model that counts words"
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)

@@ -59,7 +59,7 @@ class ModelList(LineList):
 
     def get_help_line(self) -> str:
         """Return what the list shows."""
-        return "The same held-out lines, and your line, in every model; ↑ ↓ select one"
+        return "Held-out lines and yours in every model; ↑ ↓ select one"
 
     @property
     def header(self) -> str:

@@ -25,7 +25,7 @@ MAX_NEXT_TOKENS = 12
 TYPING_PAUSE = 0.15
 """Seconds without a key before the models continue the line, so that they do not delay the next key."""
 PENDING = "…"
-ON_REQUEST = "enter loads it (135 M weights, seconds)"
+ON_REQUEST = "enter loads it: 135 M weights"
 """Text in place of the continuation of a large model that the student has not asked for."""
 
 
