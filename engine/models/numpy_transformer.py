@@ -36,6 +36,8 @@ READ_TOKENS = 128
 """Maximum number of tokens that are read at once; the arrays of more tokens do not fit into the processor's cache."""
 MAX_SCORES = 2**23
 """Maximum number of attention scores of a layer at once, where tokens are read at once."""
+HUGE_PAGES_DELAY = 1.0
+"""Seconds from loading a model until its weights are moved into huge pages."""
 SCORING_CHUNK = 128
 """Tokens whose log-probabilities are computed at once when a text is scored."""
 
@@ -89,7 +91,10 @@ class NumpyTransformer(NumpyDecoder):
         self.chat = chat
         self._tensors, self._has_int8 = weights, prepared.has_int8
         self._layers, self._output = TransformerLayers(config, prepared), prepared.output
-        threading.Thread(target=prepared.use_huge_pages, daemon=True).start()  # takes longer than reading a prompt
+        # Who needs new memory meanwhile is delayed, so a screen shows the model first, and a prompt is read.
+        huge_pages = threading.Timer(HUGE_PAGES_DELAY, prepared.use_huge_pages)
+        huge_pages.daemon = True
+        huge_pages.start()
         self._shape = CacheShape(config.num_layers, num_kv_heads(config), head_size(config), config.context_size)
         self._num_kept = num_kept_tokens(config.context_size)
         self._end_ids = [EOS_ID, *tokenizer.other_end_ids]

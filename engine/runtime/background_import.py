@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SWITCH_INTERVAL = 0.001
-"""Seconds after which a thread that runs Python code lets another one run; five times as often as by default."""
-
 
 @contextmanager
 def pause_garbage_collection() -> Iterator[None]:
@@ -43,8 +40,3 @@ def preload_torch() -> None:
         dlopen = ctypes.CDLL(None).dlopen
         dlopen.argtypes, dlopen.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p
         dlopen(os.fsencode(library), os.RTLD_NOW)  # a failure is reported by the import
-
-
-def share_interpreter() -> None:
-    """Let threads that run Python code change places more often, so that keys are handled while a model computes."""
-    sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))

@@ -1,6 +1,5 @@
 """`lotr-tui attach`: the dashboard of a run that another process trains, or that has finished."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,6 @@ from lotr_tui.monitor.training_view import TrainingView
 
 DRAIN_INTERVAL = 0.05
 """Seconds between two reads of the follower; screens are notified every `POLL_INTERVAL`."""
-
-THREAD_SWITCH_INTERVAL = 0.0005
-"""Seconds after which the reading thread yields to the event loop."""
 
 
 class AttachApp(LotrApp):
@@ -53,8 +49,6 @@ class AttachApp(LotrApp):
 
     def on_mount(self) -> None:
         """Start to read the follower."""
-        # The reading thread is always busy; with Python's default of 5 ms, keys would lag.
-        sys.setswitchinterval(THREAD_SWITCH_INTERVAL)
         self.set_interval(DRAIN_INTERVAL, self._poll_follower)
 
     def on_unmount(self) -> None:

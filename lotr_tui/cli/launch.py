@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
     from lotr_tui.learn.material import Material
 
+THREAD_SWITCH_INTERVAL = 0.001
+"""Seconds after which a busy thread lets the screen handle a key; a fifth of Python's default."""
+
 
 def open_session(
     runs: Sequence[str] = (),
@@ -89,6 +92,7 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, _: app.handle_signal(signal.Signals(number)))
     replace_undecodable_input()
+    sys.setswitchinterval(THREAD_SWITCH_INTERVAL)
     app.run(mouse=mouse)
     from lotr_tui.monitor.background import (  # not needed for the first paint
         describe_background_run,

@@ -62,11 +62,10 @@ class ModelLoader:
         """
         # Importing numpy takes half as long as everything else before the first paint.
         from engine.runtime.allocator import trim_heap
-        from engine.runtime.background_import import pause_garbage_collection, share_interpreter
+        from engine.runtime.background_import import pause_garbage_collection
         from lotr_tui.session.session_model import load_session_model
 
         self._started_at = time.monotonic()
-        share_interpreter()
         with pause_garbage_collection():
             session_model = load_session_model(self.names, self._runs_dir, self._combination, on_progress=self._report)
         trim_heap()  # loading leaves 2 MB of freed memory behind

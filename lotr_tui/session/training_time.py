@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.config import Config
-from engine.runtime.background_import import preload_torch, share_interpreter
+from engine.runtime.background_import import preload_torch
 from engine.runtime.process import limit_openmp_spinning
 
 _measured: dict[tuple[Config, Path | None], float] = {}
@@ -20,7 +20,6 @@ def measure_training_seconds(config: Config, runs_dir: Path | None, cancelled: C
     """
     key = (config, runs_dir)
     if key not in _measured:
-        share_interpreter()
         limit_openmp_spinning()
         preload_torch()
         from engine.training.speed import estimate_training_seconds  # loads PyTorch

@@ -106,6 +106,8 @@ class SamplerPanel(Vertical):
 
     def compose(self) -> ComposeResult:
         """Create the rows of controls."""
+        self._fit(self.app.size.width)  # before the controls are there, which would change their styles with it
+        self.set_class(self._is_filtered, "-filtered")
         with Horizontal(id="main"):
             yield self._slider
             yield self._seed_field
@@ -117,6 +119,10 @@ class SamplerPanel(Vertical):
             with Horizontal(id="filters"):
                 yield from self._filter_fields()
 
+    @property
+    def _is_filtered(self) -> bool:
+        return any(field.text for field in self._filter_fields())
+
     def _filter_fields(self) -> list[NumberField]:
         return [field for name, field in self._number_fields.items() if name != "max_tokens"]
 
@@ -126,8 +132,11 @@ class SamplerPanel(Vertical):
 
     def on_resize(self, event: events.Resize) -> None:
         """Show the controls that fit."""
-        self.set_class(event.size.width < NARROW_WIDTH, "-narrow")
-        self.set_class(event.size.width >= WIDE_WIDTH, "-wide")
+        self._fit(event.size.width)
+
+    def _fit(self, width: int) -> None:
+        self.set_class(width < NARROW_WIDTH, "-narrow")
+        self.set_class(width >= WIDE_WIDTH, "-wide")
 
     def set_token_noun(self, noun: str) -> None:
         """Name the maximum length after what the interface calls a token of the model."""
@@ -257,7 +266,7 @@ class SamplerPanel(Vertical):
 
     def _update_summary(self) -> None:
         """Show the preset and the sampler chain, or the first error; mark the fields with errors."""
-        self.set_class(any(field.text for field in self._filter_fields()), "-filtered")
+        self.set_class(self._is_filtered, "-filtered")
         errors = []
         for name, field in self._number_fields.items():
             value = self._value(name)

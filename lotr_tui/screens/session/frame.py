@@ -1,5 +1,6 @@
 """Frame of the session: everything that is painted before the model is loaded."""
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ TWO_LINE_CONTROLS_WIDTH = 72
 """Minimum width in cells at which the controls take two lines."""
 MODEL_FREE_ACTIONS = ("choose_model", "switch_model", "fetch_model", "train", "learn", "stop")
 """Actions that work without a model."""
+PAUSE = 0.02
+"""Seconds between two parts of the work when a model arrives, in which a key is shown."""
 CLASS_HINT = "New to language models? /learn opens a short class"
 """Help line for a user who has neither sent a prompt nor opened the class."""
 
@@ -72,7 +75,7 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         yield SessionStatus(id="status")
         yield PaneTabs(SESSION_PANES, id="panes")
         yield Rule(line_style="solid", id="top-rule")
-        yield Horizontal(id="body")
+        yield Horizontal(Label(id="loading", markup=False), id="body")
         yield Rule(line_style="solid")
         yield Horizontal(id="controls")
         yield RoleLabels(id="roles")
@@ -86,7 +89,7 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         """Show the model, or load it after the first paint."""
         self.query_one("#status", SessionStatus).update_status(None, None)
         if self._initial_session_model is not None:
-            await self._show_session_model(self._initial_session_model)
+            await self._show_session_model(self._initial_session_model, pause=0)
         else:
             # The height that the controls will have, so that nothing moves when they appear.
             self.query_one("#controls").styles.height = 2 if self.app.size.width >= TWO_LINE_CONTROLS_WIDTH else 1
@@ -102,7 +105,7 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
             assert self._load_session_model is not None
             return self._load_session_model()
 
-        stop_showing = await self._show_progress()
+        stop_showing = self._show_progress()
         try:
             session_model = await run_in_thread(load)
         except Exception as error:  # the user can still choose a run or train a model
@@ -118,17 +121,15 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
             if not self._open_started and not is_closed(self):  # a run may have been chosen meanwhile
                 await self._show_session_model(session_model)
 
-    async def _show_progress(self) -> Callable[[], None]:
+    def _show_progress(self) -> Callable[[], None]:
         """Show in the body what is loaded, unless it is there at once. Return a function that ends the updates."""
         loader = self._load_session_model
         if not isinstance(loader, ModelLoader) or is_closed(self):
             return lambda: None
-        label = Label("", id="loading", markup=False)
-        await self.query_one("#body").mount(label)
-        timer = self.set_interval(UPDATE_INTERVAL, lambda: label.update(f"{loader.describe()} …"))
-        return timer.stop
+        label = self.query_one("#loading", Label)
+        return self.set_interval(UPDATE_INTERVAL, lambda: label.update(f"{loader.describe()} …")).stop
 
-    async def _show_session_model(self, session_model: "SessionModel") -> None:
+    async def _show_session_model(self, session_model: "SessionModel", pause: float = PAUSE) -> None:
         """Create the panes and controls of a model. If several models arrive at once, the last one is shown."""
         self.session_model = session_model
         if self._open_started:
@@ -136,15 +137,20 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         self._open_started = True
         self._panes = self._create_panes()
         body, controls = self.query_one("#body"), self.query_one("#controls")
-        with self.app.batch_update():
-            await body.remove_children()
-            await body.mount(*self._panes.body())
-            await controls.mount(*self._panes.controls())
-            controls.styles.height = None
+        panes = (self._panes.conversation, self._panes.side, self._panes.sampler)
+        for pane in panes:  # one after the other, out of sight, so that keys are handled in between
+            pane.styles.display = "none"
+            await (controls if pane is self._panes.sampler else body).mount(pane)
+            await asyncio.sleep(pause)
         self.is_ready = True
         self._adapt_prompt()
         self.refresh_bindings()
         self._after_open()
+        await asyncio.sleep(pause)
+        await body.remove_children(Label)
+        for pane in panes:
+            pane.styles.display = None
+        controls.styles.height = None
 
     def _adapt_prompt(self) -> None:
         """Mark the words that the model does not know, and name its tokens."""

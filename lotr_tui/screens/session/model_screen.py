@@ -304,7 +304,8 @@ class ModelSessionScreen(BaseSessionScreen):
         self.query_one("#status", SessionStatus).update_status(session_model, self.app.training_view, activity)
 
     def _show_or_hide_chart(self) -> None:
-        self.set_class(not self._has_training, "-by-others")
+        if self.is_ready:
+            self._panes.side.set_class(not self._has_training, "-by-others")
 
     def _show_model_chart(self) -> None:
         """Draw the latest training of this process, or else read the run of the model."""

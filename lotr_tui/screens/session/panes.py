@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from textual.containers import Vertical
-from textual.widget import Widget
 
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
@@ -24,26 +23,24 @@ class SessionPanes:
     token_inspector: TokenInspector
     run_chart: RunPerplexityChart
     sampler: SamplerPanel
-
-    def body(self) -> list[Widget]:
-        """Return the conversation and the panes at its side."""
-        previews = Vertical(self.who_answers, self.next_token_bars, self.token_inspector, id="previews")
-        return [self.conversation, Vertical(previews, self.run_chart, id="side")]
-
-    def controls(self) -> list[Widget]:
-        """Return the sampling controls."""
-        return [self.sampler]
+    side: Vertical
+    """All panes at the side of the conversation."""
 
 
 def create_panes(
     welcome: str, pace: float, get_settings: SettingsProvider, sampler_settings: SamplerSettings
 ) -> SessionPanes:
     """Create the panes with a `welcome` text and a pace in words per second, and the controls in their first state."""
+    who_answers, next_token_bars = WhoAnswersBars(id="who"), NextTokenBars(id="next")
+    token_inspector = TokenInspector(id="inspector")
+    run_chart = RunPerplexityChart(id="training")
+    previews = Vertical(who_answers, next_token_bars, token_inspector, id="previews")
     return SessionPanes(
         conversation=ConversationView(welcome, pace, get_settings, id="conversation"),
-        who_answers=WhoAnswersBars(id="who"),
-        next_token_bars=NextTokenBars(id="next"),
-        token_inspector=TokenInspector(id="inspector"),
-        run_chart=RunPerplexityChart(id="training"),
+        who_answers=who_answers,
+        next_token_bars=next_token_bars,
+        token_inspector=token_inspector,
+        run_chart=run_chart,
         sampler=SamplerPanel(sampler_settings, id="sampler"),
+        side=Vertical(previews, run_chart, id="side"),
     )

@@ -15,6 +15,7 @@ from textual.widgets import TextArea
 
 from engine.errors import LotrError
 from lotr_tui.session.history import HistoryNavigator, PromptHistory
+from lotr_tui.textual_fixes.late_echo import paint
 from lotr_tui.widgets.prompt.bindings import PROMPT_BINDINGS
 from lotr_tui.widgets.prompt.completion import CompletingTextArea
 from lotr_tui.widgets.prompt.text import sanitize_prompt
@@ -191,6 +192,7 @@ class PromptInput(CompletingTextArea, inherit_bindings=False):
                 self.scroll_cursor_visible()
             else:
                 self.call_after_refresh(self.scroll_cursor_visible)
+        paint(self)
         return result
 
     async def _on_key(self, event: events.Key) -> None:

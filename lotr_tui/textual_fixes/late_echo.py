@@ -1,0 +1,17 @@
+"""What is typed is painted after all that other widgets have to do, and at most 60 times a second.
+
+Seen in Textual 8.2.8. A changed widget sends a message to its screen, which starts a timer; each of these steps waits
+for the turns of all other widgets, such as those that are being created. Upstream, a widget would need a way to be
+painted at once.
+"""
+
+from textual.widget import Widget
+
+
+def paint(widget: Widget) -> None:
+    """Paint a widget at once, and others that wait for it, unless its screen is hidden or changes as a whole."""
+    screen = widget.screen
+    if screen.is_current and not screen.app._batch_count:
+        screen._dirty_widgets.add(widget)
+        screen._compositor.update_widgets(screen._dirty_widgets)
+        screen._compositor_refresh()
