@@ -69,7 +69,9 @@ class ByteTokenizer(Tokenizer):
     def line_end_ids(self) -> TokenIds:
         """Ids of `<eos>` and of all tokens that contain a line feed."""
         places = np.flatnonzero(self._joined_bytes == EOS_BYTES[0])
-        return np.unique(np.searchsorted(np.cumsum(self._num_bytes), places, side="right")).astype(np.int32)
+        has_line_feed = np.zeros(len(self), np.bool_)  # np.unique would import numpy.ma
+        has_line_feed[np.searchsorted(np.cumsum(self._num_bytes), places, side="right")] = True
+        return np.flatnonzero(has_line_feed).astype(np.int32)
 
     def piece_decoder(self) -> PieceDecoder:
         """Return a decoder that keeps the bytes of an incomplete character until the character is complete."""

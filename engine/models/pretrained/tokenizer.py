@@ -180,7 +180,9 @@ class PretrainedTokenizer(ByteTokenizer):
     def ids_with_prefix(self, prefix: bytes) -> npt.NDArray[np.intp]:
         """Return the ids of the tokens that begin with `prefix` and are longer: all but the special ones."""
         ids = super().ids_with_prefix(prefix)
-        return ids[~np.isin(ids, [self.swap_id(id) for id in self.special_texts])]
+        is_special = np.zeros(len(self), np.bool_)
+        is_special[[self.swap_id(id) for id in self.special_texts]] = True
+        return ids[~is_special[ids]]
 
     def to_json(self) -> str:
         """Return the tokenizer in Hugging Face's format, with the model's ids."""
