@@ -12,10 +12,13 @@ from textual.message import Message
 from engine.analysis.token_scores import TokenScores
 from engine.data.arrays import Float64Array
 from engine.errors import printable
+from lotr_tui.formatting import truncate
 from lotr_tui.widgets.line_list import LineList, line_bindings
 
 EXCERPT_LENGTH = 200
 """Characters of a sentence that are prepared for display, more than fit on a line."""
+FIGURES_WIDTH = 25
+"""Width in cells of the perplexities before a sentence."""
 
 
 class LensSentences(LineList):
@@ -111,7 +114,8 @@ class LensSentences(LineList):
         labels = tokens.label_spans[:, 0]
         if (next_label := int(np.searchsorted(labels, start))) < len(labels):
             end = min(end, int(labels[next_label]))
-        excerpt = printable(tokens.text[start : min(end, start + EXCERPT_LENGTH)])
+        room = max(1, self.scrollable_content_region.width - FIGURES_WIDTH)
+        excerpt = truncate(printable(tokens.text[start : min(end, start + EXCERPT_LENGTH)]).rstrip(), room)
         values = [_format_sentence_perplexity(float(perplexities[index])) for perplexities in self._perplexities]
         is_selected = index == self.cursor
         style = self.get_component_rich_style("lens-sentences--cursor") if is_selected else self.rich_style

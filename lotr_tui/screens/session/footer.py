@@ -90,7 +90,7 @@ FOOTER_KEYS: Mapping[SessionState, tuple[FooterKey, ...]] = {
 `{more}` what keeps going, `{cast}` what decides who answers, and `{mode}` the other reply mode."""
 
 HELP_LINES: Mapping[SessionState, str] = {
-    "words": "← → choose a {noun}; 1-8 replace it and go on; esc goes back",
+    "words": "← → choose a {noun}; 1-8 replace it and go on; esc back",
     "search": "↑ and enter go to the earlier match, ↓ to the later one; esc closes the search",
 }
 """Help for the states that have one, if the focused widget has none; `{noun}` is the noun for a token."""

@@ -146,8 +146,12 @@ class TokenTextView(LineScrollView, can_focus=True):
     # Positions of words and tokens
 
     def _rebreak_lines(self) -> None:
-        self._line_starts, self._line_ends = break_lines(self.page, max(1, self.scrollable_content_region.width))
-        self.virtual_size = Size(self.size.width, len(self._line_starts))
+        for _ in range(2):  # the scroll bar comes and goes with the number of lines, and takes a column from them
+            width = self.scrollable_content_region.width
+            self._line_starts, self._line_ends = break_lines(self.page, max(1, width))
+            self.virtual_size = Size(self.size.width, len(self._line_starts))
+            if width == self.scrollable_content_region.width:
+                break
         self._scroll_to_cursor()
         self.refresh()
 

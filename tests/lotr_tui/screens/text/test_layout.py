@@ -8,6 +8,8 @@ from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer, skipped_spans, split_words
 from lotr_tui.screens.text.layout import Page, break_lines, sanitize_text
+from lotr_tui.screens.text.view import TokenTextView
+from tests.support.analysis import painted_lines
 from tests.support.app import VOCABULARY
 
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from(list("aBz9' .!?\n\r\t\x1b\u2028İ文́\u200d"))), max_size=80)
@@ -55,3 +57,15 @@ def test_lines_break_at_spaces_and_keep_their_indentation():
     page = Page.placeholder("the lamp was lit\n\n   in winter   \nabcdefghijkl")
     lines = [page.text[start:end] for start, end in zip(*break_lines(page, 9), strict=True)]
     assert lines == ["the lamp", "was lit", "", "   in", "winter   ", "abcdefghi", "jkl"]
+
+
+async def test_a_scroll_bar_that_appears_covers_no_letter(make_host):
+    app = make_host()
+    async with app.run_test(size=(32, 8)) as pilot:
+        view = TokenTextView("")
+        view.styles.height = 3
+        await app.screen.mount(view)
+        view.show(Page.from_written_words("one two three four five sixsix " * 6))
+        await pilot.pause()
+        assert view.show_vertical_scrollbar
+        assert max(map(cell_len, painted_lines(view))) <= view.scrollable_content_region.width
