@@ -72,6 +72,7 @@ class RunsScreen(AppScreen[str | None]):
         self._runs_dir = (runs_dir or default_runs_dir()).absolute()
         self._runs: list[RunSummary] = []
         self._visible_runs: list[RunSummary] = []
+        self._message, self._hints = "", "reading the runs …"  # the hints are shown while there is no message
         self._marks = RunMarks()
         self._sort_column, self._sort_reversed = AGE_COLUMN, False  # latest first
 
@@ -91,7 +92,7 @@ class RunsScreen(AppScreen[str | None]):
         """Read the runs, and start to refresh the list while a run is training."""
         if baseline := self.app.settings_store.current.baseline_run:
             self._marks.baseline = Path(baseline)
-        self._show_message("reading the runs …")
+        self._show_message("")
         self.action_refresh()
         self.set_interval(POLL_INTERVAL, self._refresh_if_training)
 
@@ -111,7 +112,8 @@ class RunsScreen(AppScreen[str | None]):
         has_own_runs = any(bundled_run_name(run.path) is None for run in self._runs)
         hints = [] if has_own_runs else ["No runs yet. Press esc, then ctrl+t to train one."]
         hints += [PRETRAINED_MARK_NOTE] if any(run.pretrained_on_other_text for run in self._runs) else []
-        self._show_message("   ".join(hints))
+        self._hints = "   ".join(hints)
+        self._show_message(self._message)
         self._update_rows()
 
     def _refresh_if_training(self) -> None:
@@ -314,4 +316,5 @@ class RunsScreen(AppScreen[str | None]):
         )
 
     def _show_message(self, text: str) -> None:
-        self.query_one("#message", Static).update(Content(printable(text)))
+        self._message = text
+        self.query_one("#message", Static).update(Content(printable(text or self._hints)))

@@ -114,6 +114,7 @@ async def test_marked_runs_are_compared_with_each_other_and_a_pinned_baseline_wi
         await pilot.press("space", "down", "space", "d")
         await until(pilot, lambda: "1 ring 71.4" in chart_text(pilot) and "2 shire 81.4" in chart_text(pilot))
         assert any(0x2800 < ord(character) < 0x2900 for character in chart_text(pilot))
+        assert message(pilot) == "* pre-trained on other text"  # of the bundled model, still there after a key
         await until(pilot, lambda: "\nlr " in differences(pilot))
         assert "different settings 1 ring 2 shire" in differences(pilot)
         assert "embedding_size" in differences(pilot)
