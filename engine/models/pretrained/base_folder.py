@@ -79,7 +79,7 @@ def _read_config(settings: Mapping[str, Any], name: str) -> ModelConfig:
     def number(key: str, default: float | None = None) -> Any:
         value = settings.get(key)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
             raise InvalidInputError(f"{name}: config.json has no usable {key}; fetch the model again")
         return value
 
@@ -100,7 +100,7 @@ def _read_config(settings: Mapping[str, Any], name: str) -> ModelConfig:
         "num_layers": number("num_hidden_layers"),
         "num_heads": heads,
         "num_kv_heads": number("num_key_value_heads", heads),
-        "head_size": number("head_dim", number("hidden_size") // max(1, heads)),
+        "head_size": number("head_dim", number("hidden_size") // heads),
         "feed_forward_size": number("intermediate_size"),
         "norm_eps": float(number("rms_norm_eps", 1e-6)),
         "qkv_bias": model_type == "qwen2",

@@ -96,12 +96,13 @@ def _read_config(file: GGUFFile) -> ModelConfig:
     def setting(key: str, default: Value | None = None) -> Value:
         value = file.metadata.get(f"{architecture}.{key}", default)
         kinds = (int, float) if isinstance(default, float) else type(default) if default is not None else int
-        if isinstance(value, bool) or not isinstance(value, kinds):
+        is_usable = isinstance(value, kinds) and (isinstance(value, str) or value > 0 or value == default)
+        if isinstance(value, bool) or not is_usable:
             raise InvalidInputError(f"{name} has no usable {key}: {printable(str(value)[:60])}; fetch the model again")
         return value  # type: ignore[return-value]
 
     heads, width = setting("attention.head_count"), setting("embedding_length")
-    size = setting("attention.key_length", width // max(1, heads))
+    size = setting("attention.key_length", width // heads)
     context_size = setting("context_length")
     scaling = setting("rope.scaling.type", "none")
     is_plain = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.errors import InvalidInputError, RunError
 from engine.storage.files import read_limited
-from engine.storage.tensor_file import TensorFile, read_header
+from engine.storage.tensor_file import TensorFile
 
 CONFIG_FILE, TOKENIZER_CONFIG_FILE = "config.json", "tokenizer_config.json"
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -119,17 +119,15 @@ def count_parameters(files: list[Path], name: str) -> tuple[int, int]:
     return num_parameters, sum(header.tensor_bytes for header in headers)
 
 
-def check_layers(config: Mapping[str, Any], files: list[Path], name: str) -> None:
-    """Raise an InvalidInputError if `config.json` states more layers than the safetensors files have tensors.
+def check_layers(config: Mapping[str, Any], num_tensors: int, name: str) -> None:
+    """Raise an InvalidInputError if the settings of a model state more layers than its files have tensors.
 
     transformers would build all of them before it reads the files.
     """
-    num_tensors = sum(len(read_header(file).tensors) for file in files)
     stated = max((config[key] for key in LAYER_KEYS if isinstance(config.get(key), int)), default=0)
     if stated > num_tensors:
         raise InvalidInputError(
-            f"{name}: config.json states {stated:,} layers, but the weights have {num_tensors:,} tensors; "
-            "fetch the model again"
+            f"{name} states {stated:,} layers, but the weights have {num_tensors:,} tensors; fetch the model again"
         )
 
 

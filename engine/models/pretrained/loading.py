@@ -13,6 +13,7 @@ from engine.models.pretrained.gguf_tensors import GGUFFile
 from engine.models.pretrained.names import PretrainedSource, parse_pretrained_name
 from engine.runtime.background_import import preload_torch
 from engine.runtime.process import limit_openmp_spinning
+from engine.storage.tensor_file import read_header
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +85,7 @@ def _load_folder(folder: Path, source: PretrainedSource, report: ProgressCallbac
     files = folder_checks.find_weight_files(folder, name)
     required = _folder_bytes(files, name)
     stored = folder_checks.count_parameters(files, name)[1]
-    folder_checks.check_layers(config, files, name)
+    folder_checks.check_layers(config, sum(len(read_header(file).tensors) for file in files), name)
     device = torch.device("cpu")
     if torch.cuda.is_available() and stored * folder_checks.LOADING_FACTOR < torch.cuda.mem_get_info()[0]:
         device, required = torch.device("cuda"), int(stored * folder_checks.LOADING_FACTOR)
@@ -102,7 +103,7 @@ def _load_gguf(source: PretrainedSource, report: ProgressCallback) -> "Pretraine
 
     name, path = source.name, source.path
     report(LoadingProgress("checking the file"))
-    GGUFFile(path, name)  # refuses damaged files
+    num_tensors = len(GGUFFile(path, name).shapes)  # refuses damaged files
     reader = gguf_file.open_gguf(path)
     required = gguf_file.required_bytes(reader)
     folder_checks.check_memory(name, required)
@@ -119,6 +120,7 @@ def _load_gguf(source: PretrainedSource, report: ProgressCallback) -> "Pretraine
             raise _loading_error(name, error) from error
         settings = config.to_dict()
         folder_checks.check_is_causal(settings, name)
+        folder_checks.check_layers(settings, num_tensors, name)
         hf_tokenizer = _read_tokenizer(path.parent, name, gguf_file=path.name)
         softcaps = "attn_logit_softcapping" in settings
         module = _read_weights(path.parent, name, torch.float32, softcaps_attention=softcaps, gguf_file=path.name)

@@ -256,7 +256,7 @@ def with_nan(tensors):
         (setting(tokenizer__ggml__token_type=[1, 2]), "its token_type does not have 320 numbers"),
         (setting(tokenizer__ggml__bos_token_id=320), "its bos token is 320"),
         (setting(llama__block_count="2"), "no usable block_count: 2"),
-        (setting(llama__attention__head_count=0), "num_heads=0"),
+        (setting(llama__attention__head_count=0), "no usable attention.head_count: 0"),
     ],
 )  # fmt: skip
 def test_a_gguf_file_that_contradicts_itself_is_refused(change, message, folders, tmp_path):
