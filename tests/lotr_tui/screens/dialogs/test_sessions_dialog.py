@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from textual.widgets import Input, OptionList, Static
@@ -70,20 +71,6 @@ def problem(pilot):
     return text_of(pilot.app.screen.query_one("#problem", Static))
 
 
-class FakeSession:
-    """The session that is open in this window, without a conversation."""
-
-    def __init__(self, name):
-        self.name = name
-        self.is_deleted = False
-
-    def rename(self, name):
-        self.name = name
-
-    def delete(self):
-        self.is_deleted = True
-
-
 # The list
 
 
@@ -107,7 +94,7 @@ async def test_intact_sessions_are_opened_and_the_current_or_a_damaged_one_is_no
         await pilot.press("down", "enter")
         await until(pilot, lambda: results)
         assert "older" in results[0].read_text()
-        results = await show(pilot, sessions_dir, FakeSession(path_of(sessions_dir, "older").stem))
+        results = await show(pilot, sessions_dir, SimpleNamespace(name=path_of(sessions_dir, "older").stem))
         assert "current · an older" in rows(pilot)[2]
         await pilot.press("enter")  # the current one is highlighted first
         assert "is the current session" in message(pilot)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.analysis.speaker_posterior import SpeakerGuess, WordEvidence
+from engine.analysis.speaker_posterior import explain_guess
 from engine.data.script_form import Turn
 from engine.errors import InvalidInputError
 from engine.generation.turns import SpeakerProb
@@ -49,19 +49,8 @@ def test_long_lines_and_scenes_are_cut():
 
 def make_guess(evidence, prior=(0.2,) * 5):
     """Return the guess for the words "w0", "w1" and so on with the natural-log evidence of each for each speaker."""
-    joint = np.log(np.array(prior))
-    rows = [joint := joint + np.array(row) for row in evidence]
-    leader = int(np.argmax(rows[-1])) if rows else 0
-
-    def odds(row):
-        return float(row[leader] - np.log(np.exp(np.delete(row, leader)).sum()))
-
-    before = [np.log(np.array(prior)), *rows]
-    words = [
-        WordEvidence(f"w{i}", np.array(evidence[i]), np.exp(row) / np.exp(row).sum(), odds(row) - odds(before[i]))
-        for i, row in enumerate(rows)
-    ]
-    return SpeakerGuess(CAST, np.array(prior), tuple(words))
+    joint = np.log(prior) + np.cumsum([np.zeros(len(CAST)), *evidence], axis=0)
+    return explain_guess(CAST, [f"w{i}" for i in range(len(evidence))], joint)
 
 
 def summary_text(evidence):
