@@ -127,6 +127,8 @@ def _describe_failure(error: Exception) -> str:
 
         if problem := describe_engine_problem():
             return problem
+    if isinstance(error, MemoryError):
+        return "the memory is full; close other programs, or use a smaller model"
     return f"{describe_error(error)}; LOTR_TUI_DEBUG=1 shows the traceback"
 
 

@@ -166,5 +166,10 @@ def load_adapted(
         decoder = NumpyTransformer(config.model, base.tokenizer, weights, chat=base.chat)
     except MemoryError as error:
         raise RunError(f"{base.name} does not fit into the free memory; close other programs") from error
+    except InvalidInputError as error:
+        reason = str(error).removesuffix("; the run is damaged")
+        raise RunError(
+            f"run {run_dir.name!r} with its base {base.name}: {reason}; restore the base, or train a new run"
+        ) from error
     base.weights.release_pages()
     return decoder, base.family

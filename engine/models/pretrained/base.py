@@ -18,6 +18,8 @@ from engine.errors import ConfigError, InvalidInputError, printable
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.pretrained.folder_checks import check_memory, format_count
 from engine.models.transformer_layout import TRANSFORMER_VALUES, check_transformer_config, transformer_weight_shapes
+from engine.models.transformer_weights import MAX_TRANSFORMER_WEIGHT
+from engine.models.weight_checks import check_weights
 from engine.storage.tensor_file import StoredTensor, to_float32, to_int8
 
 if TYPE_CHECKING:  # commands that only mention bases need no tokenizers
@@ -132,9 +134,21 @@ class Base:
         except MemoryError as error:
             raise InvalidInputError(f"{self.name} does not fit into the free memory; close other programs") from error
         except InvalidInputError as error:
-            raise InvalidInputError(f"{self.name}: {str(error).removesuffix('; the run is damaged')}") from error
+            raise self._damage(error) from error
         self.weights.release_pages()
         return decoder
+
+    def check_weights(self) -> None:
+        """Raise an InvalidInputError if a weight is not finite, or huge. This reads all of them."""
+        try:
+            check_weights(
+                self.weights, transformer_weight_shapes(self.config, len(self.tokenizer)), MAX_TRANSFORMER_WEIGHT
+            )
+        except InvalidInputError as error:
+            raise self._damage(error) from error
+
+    def _damage(self, error: InvalidInputError) -> InvalidInputError:
+        return InvalidInputError(f"{self.name}: {str(error).removesuffix('; the run is damaged')}; fetch it again")
 
     def _read_float32(self, name: str) -> StoredTensor:
         return to_float32(self.weights[name])

@@ -124,6 +124,7 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
         _check_settings(config, _base_config(base), init)
         if config.model.lora_rank:
             lora_targets(config.model)
+        base.check_weights()
         base = base.for_scripts() if config.data.mode == "dialogue" else base
         return TrainingInput(load_dataset(config.data, base.tokenizer), None, base)
     initial = _read_initial_config(init, runs_dir) if init else None

@@ -290,6 +290,16 @@ def test_the_adapter_of_another_base_is_refused(run, tmp_path, corpus):
         load_model(run)
 
 
+def test_a_base_with_nan_is_refused_before_a_run_is_created(base, corpus, tmp_path):
+    shutil.copytree(base, tmp_path / "base")
+    tensors = load_file(tmp_path / "base" / MODEL_FILE)
+    tensors["model.norm.weight"][3] = np.nan
+    save_file(tensors, tmp_path / "base" / MODEL_FILE)
+    with pytest.raises(InvalidInputError, match=r"base: model\.norm\.weight holds values .*; fetch it again$"):
+        prepare(tmp_path, corpus, f"hf:{tmp_path / 'base'}")
+    assert not (tmp_path / "tuned").exists()
+
+
 @pytest.mark.parametrize(
     ("init", "values", "message"),
     [
