@@ -66,7 +66,7 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         self._first_steps = FirstSteps(len(self._history.entries))
         self._knows_class = bool(self._history.entries) or os.path.lexists(progress_file())
         """False for a new user until the class was opened, so that the help line mentions the class."""
-        self._state: SessionState = "start"
+        self._shown_keys: tuple[SessionState, dict[str, str]] | None = None
         self._initial_session_model = session_model
         self._load_session_model = load_session_model
 
@@ -173,9 +173,8 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
     # Footer and help line
 
     def _footer_keys(self) -> Sequence[FooterKey]:
-        self._state = self._compute_state()
-        words = self._footer_words()
-        return [key._replace(description=key.description.format_map(words)) for key in FOOTER_KEYS[self._state]]
+        state, words = self._shown_keys = self._compute_state(), self._footer_words()
+        return [key._replace(description=key.description.format_map(words)) for key in FOOTER_KEYS[state]]
 
     def _footer_words(self) -> dict[str, str]:
         """Return the words for the fields in the descriptions of the keys: see `FOOTER_KEYS`."""
@@ -214,7 +213,7 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
 
     def _update_keys(self) -> None:
         """Show the keys and the help of a new state."""
-        if self._compute_state() != self._state:
+        if (self._compute_state(), self._footer_words()) != self._shown_keys:
             self.query_one(KeyFooter).refresh()
         self.query_one(HelpLine).update_text()
 

@@ -8,6 +8,7 @@ from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.roles_screen import parse_scene
 from lotr_tui.screens.session.who_answers_bars import WhoAnswersBars
 from lotr_tui.session.conversation.entries import Note
+from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support import pilot as ui
@@ -193,8 +194,10 @@ async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_co
         app.screen.set_session_model(dialogue_session_model())
         await ui.until(pilot, lambda: labels(app)[1] == "to Gollum")
         assert app.screen.query_one(SamplerPanel).settings().temperature == 1.2
+        assert "f6 continue" in ui.lines_of(app.screen.query_one(KeyFooter))
         await pilot.press("f6")
         assert app.settings_store.current.reply_mode == "continue"
+        await ui.until(pilot, lambda: "f6 talk" in ui.lines_of(app.screen.query_one(KeyFooter)))
 
 
 @pytest.mark.parametrize(
