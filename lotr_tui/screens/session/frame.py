@@ -138,7 +138,7 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         self._panes = self._create_panes()
         body, controls = self.query_one("#body"), self.query_one("#controls")
         panes = (self._panes.conversation, self._panes.side, self._panes.sampler)
-        for pane in panes:  # one after the other, out of sight, so that keys are handled in between
+        for pane in panes:  # created and then shown one after the other, so that keys are handled in between
             pane.styles.display = "none"
             await (controls if pane is self._panes.sampler else body).mount(pane)
             await asyncio.sleep(pause)
@@ -146,9 +146,10 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
         self._adapt_prompt()
         self.refresh_bindings()
         self._after_open()
-        await asyncio.sleep(pause)
-        await body.remove_children(Label)
-        for pane in panes:
+        for pane in reversed(panes):
+            await asyncio.sleep(pause)
+            if pane is self._panes.conversation:
+                await body.remove_children(Label)
             pane.styles.display = None
         controls.styles.height = None
 
