@@ -127,7 +127,7 @@ def _describe_failure(error: Exception) -> str:
 
         if problem := describe_engine_problem():
             return problem
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # as PyTorch says it
         return "the memory is full; close other programs, or use a smaller model"
     return f"{describe_error(error)}; LOTR_TUI_DEBUG=1 shows the traceback"
 
