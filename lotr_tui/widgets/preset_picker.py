@@ -34,7 +34,7 @@ class PresetPicker(Widget, can_focus=True):
     PresetPicker { width: 17; height: 1; }
     PresetPicker:focus { background: $panel; text-style: bold; }
     """
-    HELP_LINE = "A preset sets temperature and filters together; ← → choose another one"
+    HELP_LINE = "A preset sets temperature and filters; ← → choose another"
     BINDING_GROUP_TITLE = "Sampling preset"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,up", "step(-1)", "previous", id="preset.previous", show=False, tooltip="The previous preset"),

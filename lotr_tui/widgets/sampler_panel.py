@@ -38,19 +38,19 @@ class _NumericControl(NamedTuple):
 
 
 _NUMERIC_CONTROLS = {
-    "top_k": _NumericControl("top-k", 5, "Only this many of the most likely words can be picked; empty: all words"),
+    "top_k": _NumericControl("top-k", 5, "Only this many of the most likely words; empty: all"),
     "top_p": _NumericControl(
-        "top-p", 5, "Only the most likely words that together have this probability can be picked", is_decimal=True
+        "top-p", 5, "Only the most likely words with this total probability", is_decimal=True
     ),
     "min_p": _NumericControl(
-        "min-p", 5, "Only words at least this fraction as likely as the likeliest can be picked", is_decimal=True
+        "min-p", 5, "Only words at least this fraction as likely as the first", is_decimal=True
     ),
     "repetition_penalty": _NumericControl(
-        "penalty", 4, "Above 1, words that are already in the text become less likely", is_decimal=True
+        "penalty", 4, "Above 1, words that were used become less likely", is_decimal=True
     ),
     "max_tokens": _NumericControl("words", 4, "Maximum number of words of a reply"),
 }
-_SEED_HELP = "The same seed, prompt and settings give the same reply; empty: a new random seed each time"
+_SEED_HELP = "The same seed gives the same reply; empty: a new seed"
 _DEFAULTS = {field.name: field.default for field in fields(SamplerSettings)}
 _PLACEHOLDERS = {"top_k": "all", "max_tokens": "30"}
 

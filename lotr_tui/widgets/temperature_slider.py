@@ -16,7 +16,7 @@ TEMPERATURE_STEP = 0.05
 class TemperatureSlider(Track):
     """Temperature from 0 to 2, set by arrow keys, digits ("7" is 0.7, "1.2" is 1.2), click, drag or mouse wheel."""
 
-    HELP_LINE = "Low temperatures pick safe words, high ones surprising words; ← → set it"
+    HELP_LINE = "Low: safe words, high: surprising ones; ← → set it"
     BINDING_GROUP_TITLE = "Temperature"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,down", "step(-1)", "lower", id="temperature.down", show=False, tooltip="Lower by 0.05"),

@@ -31,7 +31,7 @@ class LadderScreen(GenerationColumnsScreen):
     """Texts that share the sampling noise of one seed and differ only by temperature."""
 
     HEADING: ClassVar[str] = "ladder"
-    HELP_LINE = "One seed, several temperatures: low is cautious, high is wild"
+    HELP_LINE = "One seed, several temperatures: low is safe, high is wild"
     MIN_COLUMN_WIDTH: ClassVar[int] = 14  # "4.21 bits/word" fits, and five columns fit into 80 cells
     COMPARE_WITH: ClassVar[CompareWith] = "left"
     BINDINGS: ClassVar[list[BindingType]] = binding_table(

@@ -31,7 +31,7 @@ class LensSentences(LineList):
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {"lens-sentences--muted", "lens-sentences--cursor"}
     BINDING_GROUP_TITLE = "Sentences"
-    HELP_LINE = "Perplexity of each sentence: lower is more expected; o sorts the hardest first"
+    HELP_LINE = "Perplexity: lower is more expected; o: the hardest first"
     BINDINGS: ClassVar[list[BindingType]] = [
         *line_bindings("lens-sentences"),
         Binding("o", "toggle_order", "order", id="lens-sentences.order", tooltip="Sort by perplexity, or as written"),

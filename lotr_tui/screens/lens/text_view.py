@@ -45,7 +45,7 @@ class LensTextView(ShadedTextView, inherit_bindings=False):
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {"lens--unscored", *_SURPRISE_COMPONENT_CLASSES}
     BINDING_GROUP_TITLE = "Text"
-    HELP_LINE = "← → word by word; n, p: surprising words; F2: by Kneser-Ney or difference"
+    HELP_LINE = "← → word; n, p: surprising ones; F2: Kneser-Ney, difference"
     BINDINGS: ClassVar[list[BindingType]] = [
         *cursor_bindings("lens-text-view"),
         Binding("n", "step_surprise(1)", "surprise", id="lens-text-view.next", tooltip="The next surprising word"),

@@ -10,7 +10,7 @@ CHOICES = (0, 1, 8, 16)
 class BestOfLabel(Label):
     """Number of answers of which the most relevant is shown; a click asks for the next number."""
 
-    HELP_LINE = "Answers that are drawn, of which the most relevant is shown; or /best N"
+    HELP_LINE = "Answers that are drawn; the most relevant is shown; /best N"
     DEFAULT_CSS = "BestOfLabel { width: auto; margin-left: 3; color: $muted; text-style: $muted-style; }"
 
     class Clicked(Message):

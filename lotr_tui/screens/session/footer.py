@@ -91,6 +91,6 @@ FOOTER_KEYS: Mapping[SessionState, tuple[FooterKey, ...]] = {
 
 HELP_LINES: Mapping[SessionState, str] = {
     "words": "← → choose a {noun}; 1-8 replace it and go on; esc back",
-    "search": "↑ and enter go to the earlier match, ↓ to the later one; esc closes the search",
+    "search": "↑ and enter: the earlier match; ↓: the later; esc closes",
 }
 """Help for the states that have one, if the focused widget has none; `{noun}` is the noun for a token."""

@@ -44,7 +44,7 @@ class NextTokenBars(StripWidget):
     mark `│` in the bar. Both are written at the right.
     """
 
-    HELP_LINE = "Most likely next words: probability after sampling, and raw from the model"
+    HELP_LINE = "Most likely next words, after sampling and raw"
     SUBWORD_HELP_LINE = "Next words or tokens, sampled and raw; ctrl+] switches"
     DEFAULT_CSS = """
     NextTokenBars { height: 1fr; min-height: 5; padding: 0 1; }

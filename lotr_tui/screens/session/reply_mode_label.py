@@ -6,9 +6,9 @@ from textual.widgets import Label
 from lotr_tui.session.settings import ReplyMode
 
 HELP_LINES: dict[ReplyMode, str] = {
-    "conversation": "conversation: your text is a line, and a speaker or the model answers. F6 switches",
+    "conversation": "conversation: a speaker or the model answers. F6 switches",
     "continue": "continue: the model continues your text. F6 switches",
-    "reply": "reply: it answers, without speakers (/model bundled has some). F6 switches",
+    "reply": "reply: the model answers, without speakers. F6 switches",
 }
 
 

@@ -18,7 +18,7 @@ CHOSEN_MARK = "●"
 class WhoAnswersBars(SpeakerBars):
     """The most likely next speakers, and the one that the user has chosen, with a mark. A click chooses a speaker."""
 
-    HELP_LINE = "Who is likely to answer; a click chooses, a second click lets the model choose"
+    HELP_LINE = "Who is likely to answer; a click chooses, or undoes that"
     DEFAULT_CSS = "WhoAnswersBars { height: 7; padding: 1 1 0 1; }"
     TITLE: ClassVar[str] = "WHO ANSWERS"
 

@@ -20,7 +20,7 @@ WRITTEN_MARK = "●"
 class WhoWouldSayBars(SpeakerBars):
     """The likeliest speakers of a line. A click on a speaker compares him with the one who leads."""
 
-    HELP_LINE = "Who is likely to say the line; a click compares a speaker with the first"
+    HELP_LINE = "Who is likely to say it; a click compares with the first"
     TITLE: ClassVar[str] = "WHO WOULD SAY THIS"
     MARK_STYLE: ClassVar[str] = "speaker-bars--title"
 

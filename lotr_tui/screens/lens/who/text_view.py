@@ -25,7 +25,7 @@ class SpeakerTextView(ShadedTextView):
     SpeakerTextView:ansi > .speaker-text--giveaway { color: $block-cursor-foreground; background: $accent; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {"speaker-text--giveaway"}
-    HELP_LINE = "← → word by word: the bars show who was likely after this word"
+    HELP_LINE = "← → word by word: the bars show who was likely after it"
 
     class FocusChanged(Message):
         """Posted when the view gets or loses the focus, and with it its cursor."""
