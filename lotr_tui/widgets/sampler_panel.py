@@ -39,12 +39,8 @@ class _NumericControl(NamedTuple):
 
 _NUMERIC_CONTROLS = {
     "top_k": _NumericControl("top-k", 5, "Only this many of the most likely words; empty: all"),
-    "top_p": _NumericControl(
-        "top-p", 5, "Only the most likely words with this total probability", is_decimal=True
-    ),
-    "min_p": _NumericControl(
-        "min-p", 5, "Only words at least this fraction as likely as the first", is_decimal=True
-    ),
+    "top_p": _NumericControl("top-p", 5, "Only the most likely words with this total probability", is_decimal=True),
+    "min_p": _NumericControl("min-p", 5, "Only words at least this fraction as likely as the first", is_decimal=True),
     "repetition_penalty": _NumericControl(
         "penalty", 4, "Above 1, words that were used become less likely", is_decimal=True
     ),
