@@ -34,7 +34,8 @@ PADDING, FONT_SIZE, NUM_COLORS = 12, 16, 128
 FIRST_BRAILLE, FIRST_EIGHTH, LAST_EIGHTH = 0x2800, 0x2588, 0x258F
 BRAILLE_DOTS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))
 """Column and row of the dot of each bit of a braille character."""
-CTRL_E, CTRL_N, CTRL_T, ENTER, ESCAPE, F8 = b"\x05", b"\x0e", b"\x14", b"\r", b"\x1b", b"\x1b[19~"
+CTRL_E, CTRL_N, CTRL_T, ENTER, ESCAPE = b"\x05", b"\x0e", b"\x14", b"\r", b"\x1b"
+DOWN, F8 = b"\x1b[B", b"\x1b[19~"
 
 
 class Recorder:
@@ -179,6 +180,7 @@ def record(recorder):
     recorder.press(CTRL_E, pause=3)
     recorder.press(ESCAPE, pause=0.5)
     recorder.press(CTRL_T, pause=1.2)
+    recorder.press(DOWN, pause=0.8)  # from a conversation, which takes longer, to the small LSTM
     recorder.press(ENTER)
     recorder.wait_until("training tiny")
     recorder.press(CTRL_T)
