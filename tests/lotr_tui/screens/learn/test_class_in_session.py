@@ -1,7 +1,5 @@
 """The class above a session: key, slash command, material of the session, and the hint for a new user."""
 
-import threading
-
 import pytest
 
 from lotr_tui.learn.chapters import CHAPTERS
@@ -63,20 +61,3 @@ async def test_new_user_is_invited_and_key_and_command_open_the_class_above_the_
         assert isinstance(app.focused, PromptInput)
         await pilot.press("ctrl+underscore")
         assert (await until_figure(pilot)).index == (index + 1) % len(CHAPTERS)  # the first task is done
-
-
-@pytest.mark.usefixtures("slider_figure")
-async def test_class_opens_before_the_model_is_loaded(make_app):
-    released = threading.Event()
-
-    def load():
-        released.wait()
-        raise OSError("no model")
-
-    try:
-        async with make_app(session_model=None, load_session_model=load).run_test(size=(80, 24)) as pilot:
-            await send(pilot, "/learn counting")
-            assert (await until_figure(pilot)).index == 1
-            released.set()
-    finally:
-        released.set()
