@@ -3,6 +3,7 @@
 import math
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -146,6 +147,8 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         suggested_preset = CONVERSATION if has_speakers and is_base_stored(SMOLLM2) else SUGGESTED_PRESET
         self._seconds: dict[str, float] = {}
         """Time of a training with a preset on the corpus, where it is known."""
+        self._measured = ""
+        """Preset whose time is being measured, if any."""
         self._cancellation = Cancellation()
         """Stops the measurement of these times."""
         self._estimate = Debounce(self, ESTIMATE_DELAY, self._estimate_times)
@@ -209,7 +212,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         self.query_one("#epochs", Input).placeholder = str(self._preset.training.epochs)
 
     def _format_preset(self, name: str, *, is_chosen: bool = False) -> str:
-        time = ""
+        time = "…" if name == self._measured else ""
         if name in self._seconds:
             epochs = self.query_one("#epochs", Input).value.strip()
             factor = int(epochs) / _get_preset(name).training.epochs if epochs.isdecimal() else 1.0
@@ -231,16 +234,17 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         self._cancellation = cancellation = Cancellation()
         texts = {**dict.fromkeys(FIELDS, ""), "corpus": self.query_one("#corpus", Input).value.strip()}
         for name in ESTIMATED_PRESETS:
-            try:
+            self._measured = name
+            self._show_preset()
+            with suppress(Exception):  # what is missing is reported when the training is started
                 training = await run_in_thread(_read_fields, _get_preset(name), texts, self._runs_dir)
                 seconds = await run_in_thread(measure_training_seconds, training.config, self._runs_dir, cancellation)
-            except Exception:  # what is missing is reported when the training is started
-                continue
+                if math.isfinite(seconds):
+                    self._seconds[name] = seconds
             if is_closed(self):
                 return
-            if math.isfinite(seconds):
-                self._seconds[name] = seconds
-                self._show_preset()
+        self._measured = ""
+        self._show_preset()
 
     @on(DescendantFocus)
     @on(CompletingInput.CompletionsChanged)

@@ -1,5 +1,6 @@
 """Dialog for a new training: preset, corpus, name of the run and settings."""
 
+import threading
 from pathlib import Path
 
 from textual.widgets import Input, OptionList
@@ -160,10 +161,11 @@ async def test_a_corpus_with_speakers_is_offered_a_conversation_first_with_its_t
     """The time follows the corpus and the epochs."""
     corpus = tmp_path / "play.txt"
     corpus.write_text("ROMEO:\nBut soft!\n\nJULIET:\nAy me!\n")
-    measured = []
+    measured, released = [], threading.Event()
 
     def measure(config, runs_dir, cancelled):
         measured.append((config.preset, config.data.corpus))
+        assert released.wait(20)
         return 60.0 * config.training.epochs
 
     monkeypatch.setattr(new_training, "measure_training_seconds", measure)
@@ -176,6 +178,8 @@ async def test_a_corpus_with_speakers_is_offered_a_conversation_first_with_its_t
         rows = lambda: [str(presets.get_option_at_index(index).prompt) for index in range(presets.option_count)]  # noqa: E731
         assert "lora" in rows()[0]
         assert presets.get_option_at_index(presets.highlighted).id == "tiny"  # SmolLM2 is not there
+        await until(pilot, lambda: "  default       … " in rows()[1])  # it is being measured
+        released.set()
         await until(pilot, lambda: " default  50 min " in rows()[1])
         fill(pilot, epochs="5")
         await until(pilot, lambda: " default   5 min " in rows()[1])
