@@ -2,7 +2,9 @@
 
 import json
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}"
@@ -17,6 +19,8 @@ TEXTS = [
 ]
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 VOCABULARY_SIZE = 320
+SPECIALS = SpecialTokens(start_id=0, end_id=2, end_ids=(2,), special_ids=(0, 1, 2))
+SENTENCEPIECE_TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "▁ab"]
 WEIGHTS = "model.safetensors"
 CONTEXT_SIZE = 64
 
@@ -34,6 +38,19 @@ def new_backend():
     )
     backend.train_from_iterator(TEXTS * 3, trainer)
     return backend
+
+
+def new_sentencepiece():
+    """Return a tokenizer as Llama 2 has it: a space is added before a text, and unknown characters become bytes."""
+    vocabulary = {name: id for id, name in enumerate(SENTENCEPIECE_TOKENS)}
+    merges = [("▁", "a"), ("▁a", "b")]
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return PretrainedTokenizer(backend.to_str(), len(vocabulary), SPECIALS)
 
 
 def save_tokenizer(folder, **options):

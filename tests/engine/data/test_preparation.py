@@ -10,10 +10,10 @@ from engine.config import DataConfig
 from engine.data import arrays, file_scan, lines, preparation
 from engine.data.dataset import load_dataset, summarize_dataset
 from engine.errors import CorpusError
-from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
+from engine.models.pretrained.tokenizer import PretrainedTokenizer
 from engine.storage.files import cache_dir
 from tests.support.files import no_file_longer_than, write_sparse_file
-from tests.support.pretrained import VOCABULARY_SIZE, new_backend
+from tests.support.pretrained import SPECIALS, VOCABULARY_SIZE, new_backend
 
 
 def dataset_content(dataset):
@@ -70,7 +70,7 @@ def test_a_changed_file_setting_or_vocabulary_has_its_own_cache_entry(corpus):
     larger = load_dataset(replace(config, vocabulary_size=320)).tokenizer
     assert len(larger) > len(before.tokenizer)
     assert load_dataset(config, larger).tokenizer == larger
-    others = PretrainedTokenizer(new_backend().to_str(), VOCABULARY_SIZE, SpecialTokens(0, 2, (2,), (0, 1, 2)))
+    others = PretrainedTokenizer(new_backend().to_str(), VOCABULARY_SIZE, SPECIALS)
     assert load_dataset(replace(config, tokenizer="pretrained"), others).tokenizer == others
     word = before.corpus.lines[0].text.split()[0]
     corpus.write_bytes(corpus.read_bytes().replace(word.encode(), word[::-1].encode(), 1))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from engine.data.lines import LineStore
@@ -23,6 +23,7 @@ from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
+from tests.support.pretrained import new_sentencepiece
 
 SCENES = [
     [Turn("KING OF THE DEAD", "Who  enters:\tmy domain?"), Turn("O'BRIEN", "")],
@@ -31,7 +32,7 @@ SCENES = [
 SCRIPT = "King of the Dead: Who enters: my domain?\nO'Brien:\n\nGandalf: Fly, you fools!\n"
 
 
-def of_qwen2() -> Backend:
+def of_qwen2() -> PretrainedTokenizer:
     """Return a tokenizer in which "!" and the line feed after it are one token."""
     vocabulary = {name: id for id, name in enumerate(["<s>", *pre_tokenizers.ByteLevel.alphabet(), "!Ċ", "ĊĊ"])}
     backend = Backend(models.BPE(vocab=vocabulary, merges=[("!", "Ċ"), ("Ċ", "Ċ")]))
@@ -39,33 +40,13 @@ def of_qwen2() -> Backend:
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     backend.decoder = decoders.ByteLevel()
-    assert backend.encode("fools!\n").tokens[-1] == "!Ċ"
-    return backend
-
-
-def of_llama2() -> Backend:
-    """Return a tokenizer that adds a space before a text."""
-    names = ["<s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁Flyou"]
-    vocabulary = {name: id for id, name in enumerate(names)}
-    backend = Backend(models.BPE(vocab=vocabulary, merges=[], unk_token="<s>", byte_fallback=True))
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    assert backend.encode(" Fly").tokens == ["▁", "▁", "F", "l", "y"]
-    return backend
-
-
-def for_scripts(backend: Backend) -> Tokenizer:
     backend.add_special_tokens(["<s>"])
-    return PretrainedTokenizer(
-        backend.to_str(), backend.get_vocab_size(), SpecialTokens(0, 0, (0,), (0,))
-    ).for_scripts()
+    assert backend.encode("fools!\n").tokens[-1] == "!Ċ"
+    return PretrainedTokenizer(backend.to_str(), len(vocabulary), SpecialTokens(0, 0, (0,), (0,)))
 
 
-TOKENIZERS = (
-    CharacterTokenizer([]), BPETokenizer.train([SCRIPT] * 3, 300), for_scripts(of_qwen2()), for_scripts(of_llama2()),
-)  # fmt: skip
+OTHERS = (of_qwen2().for_scripts(), new_sentencepiece().for_scripts())
+TOKENIZERS = (CharacterTokenizer([]), BPETokenizer.train([SCRIPT] * 3, 300), *OTHERS)
 
 
 def scene_tokens(tokenizer: Tokenizer, scenes: Sequence[Sequence[Turn]]) -> list[int]:

@@ -7,35 +7,28 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.pretrained.adapter import read_tokenizer_files
 from engine.models.pretrained.chat import ChatMessage, JinjaTemplate
-from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
-from tests.support.pretrained import CHAT_TEMPLATE, SPECIAL_TOKENS, TEXTS, VOCABULARY_SIZE, new_backend
+from engine.models.pretrained.tokenizer import PretrainedTokenizer
+from tests.support.pretrained import (
+    CHAT_TEMPLATE,
+    SPECIAL_TOKENS,
+    SPECIALS,
+    TEXTS,
+    VOCABULARY_SIZE,
+    new_backend,
+    new_sentencepiece,
+)
 
 transformers = pytest.importorskip("transformers")
 
 BACKEND = new_backend()
-SPECIALS = SpecialTokens(start_id=0, end_id=2, end_ids=(2,), special_ids=(0, 1, 2))
 TOKENIZER = PretrainedTokenizer(BACKEND.to_str(), VOCABULARY_SIZE, SPECIALS)
-SENTENCEPIECE_TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "▁ab"]
-
-
-def new_sentencepiece():
-    """Return a tokenizer as Llama 2 has it: a space is added before a text, and unknown characters become bytes."""
-    vocabulary = {name: id for id, name in enumerate(SENTENCEPIECE_TOKENS)}
-    merges = [("▁", "a"), ("▁a", "b")]
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True))
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
-    return PretrainedTokenizer(backend.to_str(), len(vocabulary), SPECIALS)
 
 
 @settings(max_examples=60, deadline=None)
