@@ -9,9 +9,10 @@ from textual.widget import Widget
 
 
 def paint(widget: Widget) -> None:
-    """Paint a widget at once, and others that wait for it, unless its screen is hidden or changes as a whole."""
+    """Paint a widget at once, unless its screen is hidden, not painted yet, or changes as a whole."""
     screen = widget.screen
-    if screen.is_current and not screen.app._batch_count:
-        screen._dirty_widgets.add(widget)
-        screen._compositor.update_widgets(screen._dirty_widgets)
+    compositor, waiting = screen._compositor, screen._dirty_widgets.copy()
+    if screen.is_current and not screen.app._batch_count and widget in compositor.visible_widgets:
+        compositor.update_widgets({widget})
         screen._compositor_refresh()
+        screen._dirty_widgets.update(waiting)  # they may have no place yet

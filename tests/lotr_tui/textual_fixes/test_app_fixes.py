@@ -18,6 +18,7 @@ from textual.widgets._toast import Toast
 
 from lotr_tui.textual_fixes.app import TextualFixesApp
 from lotr_tui.textual_fixes.command_palette import RobustCommandPalette
+from lotr_tui.textual_fixes.late_echo import paint
 from lotr_tui.textual_fixes.option_list import RobustCommandList, RobustOptionList
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from tests.support.pilot import until
@@ -220,3 +221,24 @@ async def test_click_outside_a_smaller_terminal():
             palette.post_message(Click(palette, x, y, 0, 0, 1, False, False, False, screen_x=x, screen_y=y))
             await pilot.pause()
         await until(pilot, lambda: app.screen is base)
+
+
+class Painted(Static):
+    count = 0
+
+    def render_line(self, y):
+        self.count += 1
+        return super().render_line(y)
+
+
+async def test_text_is_painted_at_once_and_what_waits_for_a_place_is_painted_later():
+    async with TextualFixesApp().run_test() as pilot:
+        echo, late = Painted(), Painted()
+        late.display = False
+        await pilot.app.mount(echo, late)
+        await pilot.pause()
+        before, late.display = echo.count, True
+        echo.update("typed", layout=False)
+        paint(echo)
+        assert (echo.count, late.count) == (before + 1, 0)
+        await until(pilot, lambda: late.count)
