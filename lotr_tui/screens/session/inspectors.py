@@ -32,7 +32,7 @@ class InspectionContext:
     """Everything that the model has read and written up to the end of the inspected reply, with a line break for each
     `<eos>`; without a reply, the text in the prompt."""
     text_model: "SessionModel"
-    """Model that has read `text`."""
+    """Model that has read `text`, or reads it now."""
     runs_dir: Path | None
     pace: float
     """Words per second; 0 is no limit."""

@@ -304,6 +304,9 @@ class SessionScreen(RolesSessionScreen):
             prompt, prompt_context = reply.prompt, PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
             if seed is None and reply.starts_turn:
                 seed = reply.seed
+        text_model = self.session_model if reply is None else reply.session_model
+        if text_model.knows_speakers and self.session_model.knows_speakers:
+            text_model = self.session_model  # a conversation is the same text for all models that know speakers
         context = InspectionContext(
             session_model=self.session_model,
             prompt=prompt,
@@ -311,7 +314,7 @@ class SessionScreen(RolesSessionScreen):
             sampler_settings=settings,
             seed=seed,
             text=to_prompt_line(prompt) if reply is None else reply.full_text(),
-            text_model=self.session_model if reply is None else reply.session_model,
+            text_model=text_model,
             runs_dir=self._runs_dir,
             pace=self._pace,
         )

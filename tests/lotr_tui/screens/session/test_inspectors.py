@@ -1,5 +1,7 @@
 """The inspectors read and write exactly what the session does: the same token ids, ranks, bits and replies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from textual.widgets import Input
@@ -169,3 +171,7 @@ async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(make
         read = screen.prompt_context.token_ids("we walked all night", session_model.model, reply.speaker)
         assert list(read) == reply.context_ids
         assert screen.slots[0].speaker == reply.speaker
+        await pilot.press("escape")
+        app.screen.set_session_model(replace(session_model, name="small"))
+        screen = await open_with(pilot, "f10", "ActivationsScreen")
+        assert " · small · " in ui.text_of(screen.query_one("#status"))  # not of the model that wrote the reply
