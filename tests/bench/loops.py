@@ -115,8 +115,8 @@ def train_steps(preset, values, warmup=3, steps=18, device="cpu", scored_tokens=
     return result
 
 
-def train_peft(warmup=1, steps=4, batch_size=8, time_steps=256):
-    """Return the tokens per second of PEFT and transformers with the settings of the preset `lora`."""
+def train_peft(warmup, steps):
+    """Return the CPU seconds of a step of PEFT and transformers with the settings of the preset `lora`."""
     import peft
     import transformers
 
@@ -127,13 +127,14 @@ def train_peft(warmup=1, steps=4, batch_size=8, time_steps=256):
         for name, content in hugging_face_files(base.config, base.tokenizer, weights).items():
             Path(folder, name).write_bytes(content)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder)
-    settings = get_preset("lora").model
+    settings, training = get_preset("lora").model, get_preset("lora").training
     options = {"r": settings.lora_rank, "lora_alpha": settings.lora_alpha, "lora_dropout": settings.lora_dropout}
     model = peft.get_peft_model(model, peft.LoraConfig(target_modules=list(lora_targets(settings)), **options))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer, seconds = torch.optim.AdamW(parameters, lr=1e-4), []
     for _ in range(warmup + steps):
-        started, ids = time.perf_counter(), torch.randint(len(base.tokenizer), (batch_size, time_steps + 1))
+        ids = torch.randint(len(base.tokenizer), (training.batch_size, training.bptt + 1))
+        started = time.process_time()
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(ids[:, :-1]).logits
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
@@ -141,8 +142,8 @@ def train_peft(warmup=1, steps=4, batch_size=8, time_steps=256):
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        seconds.append(time.perf_counter() - started)
-    return batch_size * time_steps / statistics.median(seconds[warmup:])
+        seconds.append(time.process_time() - started)
+    return statistics.median(seconds[warmup:])
 
 
 def multiply_layer(precision):

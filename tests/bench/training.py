@@ -15,6 +15,9 @@ from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from tests.bench.measuring import Figure, Skip, all_cores, alternate, call, compare, run
 from tests.support.terminal import SESSION_COMMAND, Terminal
 
+PEFT_TOKENS = 8 * 256
+"""Tokens of a step of the preset `lora`."""
+
 
 def _corpus(options):
     return {"corpus": str(options.csv.resolve())} if options.csv else {}
@@ -48,15 +51,18 @@ def measure_train(options):
 
 
 def measure_adapter(options):
-    """Training speed of an adapter of SmolLM2, beside PEFT and transformers."""
+    """Training speed of an adapter of SmolLM2 on one core, in CPU time, beside PEFT and transformers."""
     if not is_base_stored(SMOLLM2) or not importlib.util.find_spec("peft"):
         raise Skip("it needs `lotr-tui fetch smollm2` and peft")
     values = _corpus(options) | {"mode": "dialogue"}
 
     def ours():
-        return call("loops", "train_steps", "lora", values, 1, 4, threads=all_cores())[0]["tokens_per_second"]
+        return PEFT_TOKENS / call("loops", "train_steps", "lora", values, 1, 2)[0]["cpu_seconds"]
 
-    speeds = alternate(options.repeat, ours, lambda: call("loops", "train_peft", threads=all_cores())[0])
+    def peft():
+        return PEFT_TOKENS / call("loops", "train_peft", 1, 2)[0]
+
+    speeds = alternate(min(options.repeat, 3), ours, peft)
     yield from compare("training of an adapter", "PEFT and transformers", "tokens/s", *speeds)
 
 

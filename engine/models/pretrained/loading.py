@@ -49,10 +49,6 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
     return _load_folder(folder, source, report)
 
 
-def _folder_bytes(files: list[Path], name: str) -> int:
-    return int(folder_checks.LOADING_FACTOR * 4 * folder_checks.count_parameters(files, name)[0])
-
-
 def _check_extra(source: PretrainedSource) -> None:
     modules = ["torch", "transformers", *(["accelerate"] if source.kind == "gguf" else [])]
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
@@ -83,8 +79,8 @@ def _load_folder(folder: Path, source: PretrainedSource, report: ProgressCallbac
     config = folder_checks.read_model_config(folder, name)
     folder_checks.check_is_causal(config, name)
     files = folder_checks.find_weight_files(folder, name)
-    required = _folder_bytes(files, name)
-    stored = folder_checks.count_parameters(files, name)[1]
+    num_parameters, stored = folder_checks.count_parameters(files, name)
+    required = int(folder_checks.LOADING_FACTOR * 4 * num_parameters)
     folder_checks.check_layers(config, sum(len(read_header(file).tensors) for file in files), name)
     device = torch.device("cpu")
     if torch.cuda.is_available() and stored * folder_checks.LOADING_FACTOR < torch.cuda.mem_get_info()[0]:
