@@ -64,20 +64,11 @@ class MergedWeights(Mapping[str, StoredTensor]):
     """Weights of an adapted model, each merged when it is read, so that one at a time is in single precision."""
 
     def __init__(
-        self,
-        config: ModelConfig,
-        base: Mapping[str, StoredTensor],
-        adapter: Mapping[str, StoredTensor],
-        *,
-        int8: bool,
-        strength: float = 1.0,
+        self, config: ModelConfig, base: Mapping[str, StoredTensor], adapter: Mapping[str, StoredTensor], *, int8: bool
     ) -> None:
-        """Merge `adapter`, which has passed `check_adapter`, into `base`.
-
-        With `int8`, all matrices are in 8 bits, and else in single precision. `strength` multiplies the change.
-        """
+        """Merge `adapter`, checked by `check_adapter`, into `base`; all matrices are in 8 bits or single precision."""
         self._base, self._adapter, self._int8 = base, adapter, int8
-        self._scale = np.float32(strength * config.lora_alpha / config.lora_rank)
+        self._scale = np.float32(config.lora_alpha / config.lora_rank)
 
     def __getitem__(self, name: str) -> StoredTensor:
         matrix = name.removesuffix(".weight")

@@ -11,8 +11,6 @@ from engine.storage.tensor_file import SCALE_SUFFIX, StoredTensor, check_names, 
 
 MAX_WEIGHT = 1e15
 """Maximum absolute value of a weight. Sums of products of two weights are then finite, and so are all probabilities."""
-MAX_SCALE = MAX_WEIGHT / 128
-"""Maximum scale of a row of 8-bit integers, which reach from -128 to 127."""
 
 
 def check_weights(

@@ -16,7 +16,7 @@ from engine.errors import InvalidInputError, RunError
 from engine.models.lstm import LSTMModel
 from engine.models.matmul import Int8Matrix
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
-from engine.models.weight_checks import MAX_SCALE, MAX_WEIGHT
+from engine.models.weight_checks import MAX_WEIGHT
 from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model
 from engine.storage.quantization import Int8Rows, quantize_rows
@@ -103,7 +103,7 @@ def test_the_largest_weights_and_scales_that_are_accepted_give_finite_log_probs(
         signs = np.sign(rng.standard_normal(shape)).astype(np.float32)
         weights[name] = int8[name] = signs * np.float32(MAX_WEIGHT)
         if len(shape) == 2:
-            int8[name] = Int8Rows((signs * 127).astype(np.int8), np.full(shape[0], MAX_SCALE, np.float32))
+            int8[name] = Int8Rows((signs * 127).astype(np.int8), np.full(shape[0], MAX_WEIGHT / 128, np.float32))
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         for tensors in (weights, int8):
             lstm = NumpyLSTM(config, VOCABULARY, tensors)
@@ -187,7 +187,7 @@ def test_matrices_in_8_bits_alone_and_together_predict_what_those_in_single_prec
         assert mixed.score_sequence(ids) == pytest.approx(exact, abs=0.1), matrix
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 2 * MAX_SCALE])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, MAX_WEIGHT / 64])
 @pytest.mark.parametrize("name", ["embedding.weight", "layers.0.weight_hh_l0"])
 def test_a_scale_that_is_not_finite_negative_or_huge_is_refused(name, value):
     tensors = make_tensors(CONFIGS["one layer, tied"])
