@@ -133,7 +133,7 @@ class DialogueModel:
     def next_speaker_log_probs(self, state: DialogueState, log_probs: LogProbs) -> Float64Array:
         """Return the natural-log probabilities `[cast]` of who says the next line of the scene.
 
-        Without a turn model, a speaker is as likely as the first token of the name.
+        Without a turn model, a speaker is as likely as the first token of the name, shared by all whose names begin so.
 
         Args:
             state: State after the end of a line.
@@ -141,7 +141,7 @@ class DialogueModel:
         """
         if self.turn_model is not None and state.turns is not None:
             return self.turn_model.log_probs(state.turns)
-        by_name = log_probs[self._first_tokens].astype(np.float64)
+        by_name = log_probs[self._first_tokens] - np.log(np.bincount(self._first_tokens)[self._first_tokens])
         normalized: Float64Array = by_name - np.logaddexp.reduce(by_name)
         return normalized
 
