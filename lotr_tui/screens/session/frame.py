@@ -72,6 +72,8 @@ class BaseSessionScreen(AppScreen[None], PromptScreen):
 
     def compose(self) -> ComposeResult:
         """Compose the frame."""
+        width = self.app.size.width  # Textual sets its class after the first paint, and restyles everything
+        self.add_class(max(item for item in self.app.HORIZONTAL_BREAKPOINTS or () if item[0] <= width)[1])
         yield SessionStatus(id="status")
         yield PaneTabs(SESSION_PANES, id="panes")
         yield Rule(line_style="solid", id="top-rule")

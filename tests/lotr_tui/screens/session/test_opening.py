@@ -126,7 +126,7 @@ async def test_after_failed_loading_a_run_can_be_chosen(opening, loader, tmp_pat
         await pilot.press("slash", *"mine", "enter", "enter")
         await ui.until(pilot, lambda: ui.screen_name(app) == "SessionScreen" and is_ready(app))
         await ui.until(pilot, lambda: "words/s" in ui.exchange_text(app))
-        assert not app.screen.query("#no-model")
+        await ui.until(pilot, lambda: not app.screen.query("#no-model"))
         assert "mine" in status(app)
         assert ui.exchange_text(app).startswith("❯ the road\n")
 
