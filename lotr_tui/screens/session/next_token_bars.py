@@ -10,6 +10,7 @@ from textual.strip import Strip
 from engine.generation.preview import Candidate, NextTokenProbs
 from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, format_lone_token, truncate
 from lotr_tui.screens.session.next_words import MIN_SHOWN_PROB
+from lotr_tui.textual_fixes.late_paint import paint
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget
 
@@ -83,6 +84,7 @@ class NextTokenBars(StripWidget):
         self._ends_text = ends_text
         self._preview, self._previous_text, self._filters, self._speaker = preview, previous_text, filters, speaker
         self.redraw()
+        paint(self)
 
     def clear(self) -> None:
         """Show nothing, because no text is read yet."""

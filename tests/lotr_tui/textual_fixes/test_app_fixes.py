@@ -18,7 +18,7 @@ from textual.widgets._toast import Toast
 
 from lotr_tui.textual_fixes.app import TextualFixesApp
 from lotr_tui.textual_fixes.command_palette import RobustCommandPalette
-from lotr_tui.textual_fixes.late_echo import paint
+from lotr_tui.textual_fixes.late_paint import paint
 from lotr_tui.textual_fixes.option_list import RobustCommandList, RobustOptionList
 from lotr_tui.textual_fixes.screen import TextualFixesScreen
 from tests.support.pilot import until

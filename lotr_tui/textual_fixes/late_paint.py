@@ -1,4 +1,4 @@
-"""What is typed is painted after all that other widgets have to do, and at most 60 times a second.
+"""A changed widget is painted after all that other widgets have to do, and at most 60 times a second.
 
 Seen in Textual 8.2.8. A changed widget sends a message to its screen, which starts a timer; each of these steps waits
 for the turns of all other widgets, such as those that are being created. Upstream, a widget would need a way to be
