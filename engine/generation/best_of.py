@@ -27,7 +27,8 @@ NUM_SCORED_TOKENS = 10
 LENGTH_REWARD = 0.3
 """Reward for each scored token. Without it, the answers to film lines are shorter and more alike (dialogue.md)."""
 LOOP_LENGTH = 4
-"""Equal tokens in a row that make an answer a repetition. A small model that began a row of dots seldom ends it."""
+"""Equal tokens in a row that make an answer a repetition, as do twice as many of a sequence of up to that length that
+repeats. A model that began a row of dots, or said "It's gone!" twice, seldom ends it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Answer:
     log_prob_alone: float
     """Natural-log probability of the same tokens at the start of a text, by the same speaker."""
     is_repetition: bool
-    """True if the scored tokens begin an earlier line of the scene, or contain a token `LOOP_LENGTH` times in a row."""
+    """True if the scored tokens begin an earlier line of the scene, or contain a loop; see `LOOP_LENGTH`."""
     state: DecoderState = field(repr=False, compare=False)
     """State after the last token of the answer; `end_turn` reads the line end."""
 
@@ -269,8 +270,13 @@ def stream_answers(
 
 
 def _has_loop(ids: Sequence[int]) -> bool:
-    """Return True if a token occurs `LOOP_LENGTH` times in a row."""
-    return any(len(set(ids[end - LOOP_LENGTH : end])) == 1 for end in range(LOOP_LENGTH, len(ids) + 1))
+    """Return True if a token, or a short sequence of tokens, repeats; see `LOOP_LENGTH`."""
+    for period in range(1, LOOP_LENGTH + 1):
+        num_repeated = (LOOP_LENGTH if period == 1 else 2 * LOOP_LENGTH) - period
+        is_repeated = [id == later for id, later in zip(ids, ids[period:], strict=False)]
+        if any(all(is_repeated[end - num_repeated : end]) for end in range(num_repeated, len(is_repeated) + 1)):
+            return True
+    return False
 
 
 def _line_starts(history: Sequence[int], tokenizer: Tokenizer) -> set[tuple[int, ...]]:

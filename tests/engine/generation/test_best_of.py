@@ -1,7 +1,6 @@
 """Best of several answers: log-probabilities against separate computations, order and seeds."""
 
 from dataclasses import replace
-from itertools import groupby
 
 import numpy as np
 import pytest
@@ -94,26 +93,35 @@ def test_answers_that_repeat_an_earlier_line_come_last(model):
 
 
 class Stammerer:
+    """A model that likes to say again what it said `period` tokens ago."""
+
     tokenizer = TOKENIZER
 
+    def __init__(self, period):
+        self.period = period
+
     def start(self):
-        return EOS_ID
+        return (EOS_ID,) * self.period
 
     def advance(self, state, token):
+        state = (*state[1:], token)
         logits = np.full(len(TOKENIZER), -100.0, np.float32)
         logits[[*WORD_IDS.values(), LINE_END_ID]] = 0.0
-        logits[token] += 2.0
-        return logits - np.log(np.exp(logits).sum()), token
+        logits[state[0]] += 1.0 + self.period
+        return logits - np.log(np.exp(logits).sum()), state
 
 
-def test_answers_that_repeat_a_token_come_last():
-    model = Stammerer()
+@pytest.mark.parametrize("period", [1, 3])
+def test_answers_that_repeat_one_token_or_up_to_four_come_last(period):
+    model = Stammerer(period)
     settings = SamplerSettings(temperature=1.0, max_tokens=12)
     found = answers(model, 0, 32, settings)
     loops = []
     for answer in found:
-        runs = [len(list(run)) for _, run in groupby(event.id for event in answer.events[:10])]
-        loops.append(max(runs, default=0) >= 4)
+        ids = [event.id for event in answer.events[:10]]
+        spans = [(ids[start : start + 4], 4, 1) for start in range(7)]
+        spans += [(ids[start : start + 8], 8, period) for start in range(3) for period in (2, 3, 4)]
+        loops.append(any(len(span) == size and span == (span[:period] * 8)[:size] for span, size, period in spans))
     assert 4 < sum(loops) < 28
     assert loops == sorted(loops)
     assert [answer.is_repetition for answer in found] == loops
