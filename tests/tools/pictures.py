@@ -53,8 +53,8 @@ async def picture_session(runs_dir):
     """A conversation, who answers, next words, and a training that goes on."""
     app = LotrApp(session_model=load_session_model([BUNDLED], None), runs_dir=runs_dir, pace=0)
     async with app.run_test(size=(130, 36)) as pilot:
-        app.start_training(get_preset("tiny").with_values(mode="dialogue", epochs=20))
-        for line, seed in (("Hello, Gandalf.", "3"), ("Where is the Ring?", "11"), ("/to Gollum", "5"), ("", "5")):
+        app.start_training(get_preset("tiny").with_values(epochs=20))
+        for line, seed in (("Hello, Gandalf.", "3"), ("Where is the Ring?", "60"), ("/to Gollum", "40"), ("", "40")):
             app.screen.query_one("#seed Input", Input).value = seed
             app.screen.query_one("#prompt", PromptInput).value = line
             await pilot.press("enter")
