@@ -180,7 +180,7 @@ def record(recorder):
     recorder.press(CTRL_E, pause=3)
     recorder.press(ESCAPE, pause=0.5)
     recorder.press(CTRL_T, pause=1.2)
-    recorder.press(DOWN, pause=0.8)  # from a conversation, which takes longer, to the small LSTM
+    recorder.press(DOWN, times=2, pause=0.5)  # past a conversation and `default`, which take longer
     recorder.press(ENTER)
     recorder.wait_until("training tiny")
     recorder.press(CTRL_T)
