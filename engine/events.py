@@ -35,7 +35,7 @@ class Started:
     vocabulary_size: int
     train_tokens: int
     valid_tokens: int
-    """Tokens of the validation split that count: all, but of a dialogue only those of the utterances."""
+    """Tokens of the validation split that count: all, but of a dialogue only the tokens of utterances."""
     epochs: int
     device: str
     corpus_sha256: str

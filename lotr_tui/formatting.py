@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint must not 
 MISSING = "-"
 """Text for a figure that is unknown or not finite."""
 PRETRAINED_NOTE = "pre-trained on other text"
-"""What is said beside each figure of a model that starts from a model by others."""
+"""Words beside each figure of a model that starts from a model by others."""
 PRETRAINED_MARK_NOTE = f"* {PRETRAINED_NOTE}"
 """Line below a list of runs with marked figures."""
 NAME_WIDTH = 24

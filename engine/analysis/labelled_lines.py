@@ -21,7 +21,7 @@ class LabelledLine(NamedTuple):
     """Line of a text, with the name that it begins with. All places are indices of characters of the text."""
 
     speaker: str
-    """Canonical name of the speaker of the line, that of the cast if it is a member; empty if the line has no name."""
+    """Canonical name of the speaker of the line, as in the cast if it is a member; empty if the line has no name."""
     start: int
     """First character of the name, or of the text if there is no name."""
     text_start: int

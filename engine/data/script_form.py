@@ -1,6 +1,6 @@
 """Script form: a conversation as plain text, "Gandalf: text" on each line, and an empty line between two scenes.
 
-Every model with an open vocabulary reads and writes this text; nothing else tells it who speaks. The name, the text
+Every model with an open vocabulary reads and writes this text; nothing else says who speaks. The name, the text
 with its line end, and an empty line are encoded separately, so that their tokens do not depend on each other.
 """
 
@@ -34,7 +34,7 @@ def speaker_head(name: str) -> str:
 
 
 def said_text(text: str) -> str:
-    """Return what follows the head of a line: a space, the text with single spaces, and a line feed."""
+    """Return the rest of a line after its head: a space, the text with single spaces, and a line feed."""
     words = " ".join(text.split())
     return f" {words}\n" if words else "\n"
 

@@ -27,7 +27,7 @@ MIN_TEMPERATURE = 1e-3
 
 
 def end_ids(model: LanguageModel) -> TokenIds:
-    """Return the tokens that end a reply: of a model with a cast those that end a line, and else `<eos>`."""
+    """Return the tokens that end a reply: a line end of a model with a cast, and else `<eos>`."""
     return model.tokenizer.line_end_ids if isinstance(model, DialogueModel) else END_OF_TEXT
 
 

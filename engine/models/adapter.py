@@ -81,7 +81,7 @@ class MergedWeights(Mapping[str, StoredTensor]):
             return second @ first + to_float32(base)
         import numkong
 
-        # OpenBLAS would compute these products in threads of its own, which wait for each other.
+        # OpenBLAS would compute these products in more threads, which wait for each other.
         packed, halves = numkong.dots_pack(np.ascontiguousarray(first.T, np.float16)), second.astype(np.float16)
         values, scales = np.empty((len(second), first.shape[1]), np.int8), np.empty(len(second), np.float32)
         step = max(1, BLOCK_SIZE // first.shape[1])

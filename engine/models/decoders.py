@@ -21,7 +21,7 @@ def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[
 
 
 def trained_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every tensor that a training changes: those of an adapter, or of the whole model."""
+    """Return name and shape of every tensor that a training changes, of an adapter or of the whole model."""
     return adapter_shapes(config) if config.lora_rank else weight_shapes(config, vocabulary_size)
 
 

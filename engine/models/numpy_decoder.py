@@ -1,4 +1,4 @@
-"""The interface of trained networks for inference in numpy, and what they share."""
+"""The interface of trained networks for inference in numpy, and their common code."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 MAX_EXPLICIT_TIME = 1024
-"""Longest window whose attention weights are computed as one matrix; that of longer ones takes too much memory."""
+"""Longest window whose attention weights are computed as one matrix; a matrix of longer ones takes too much memory."""
 CROSS_ENTROPY_ROWS = 512
 """Rows whose logits over a large vocabulary are in memory at once."""
 
@@ -23,7 +23,7 @@ def rms_norm(vectors: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class _RmsNorm(torch.autograd.Function):
-    """1 ms forward and backward, where that of PyTorch takes 11."""
+    """1 ms forward and backward, where the same of PyTorch takes 11."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -104,7 +104,7 @@ def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
 
 
 def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], base_sha256: str) -> bytes:
-    """Return the content of `adapter_model.safetensors`; `tensors` may be those of `compact_tensors`."""
+    """Return the content of `adapter_model.safetensors`; `tensors` may come from `compact_tensors`."""
     from safetensors.numpy import save
 
     named = {f"{PEFT_PREFIX}{name}": tensor for name, tensor in tensors.items()}

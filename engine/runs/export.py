@@ -1,4 +1,4 @@
-"""What the exports of Transformers to other programs have in common: the run, its vocabulary, and who answers."""
+"""Common parts of the exports of Transformers to other programs: the run, its vocabulary, and who answers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from engine.runs.loading import LoadedModel, LoadedRun, load_model
 
 @dataclass(frozen=True)
 class ExportedVocabulary:
-    """Vocabulary of an export. Ids are those of the pre-trained model, or else those of `Tokenizer.encode`."""
+    """Vocabulary of an export. Ids are of the pre-trained model, or else of `Tokenizer.encode`."""
 
     tokenizer_json: str
     """Content of `tokenizer.json`."""

@@ -164,7 +164,7 @@ def _tensors(
     *,
     is_permuted: bool,
 ) -> Iterable[_Tensor]:
-    """Yield the tensors of a model; `rows` are those of the tokens, and queries and keys may be permuted."""
+    """Yield the tensors of a model; `rows` are the rows of the tokens, and queries and keys may be permuted."""
     types, block_size = gguf.GGMLQuantizationType, gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType.Q8_0][0]
 
     def read(name: str) -> Float32Array:

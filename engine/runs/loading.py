@@ -209,7 +209,7 @@ def _bits_per_character(started_row: Row, perplexity: float | None) -> float | N
 
 
 def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) -> dict[str, Float32Array] | None:
-    """Return the weights that the training of a run starts from; None for random ones, or those of a base.
+    """Return the weights that the training of a run starts from; None for random ones, or the weights of a base.
 
     Raises:
         RunError: If the file is missing, damaged, or belongs to another model.

@@ -42,7 +42,7 @@ class TextPrinter:
     jsonl: bool
     """True to print one JSON object per token, and one at the end of each text."""
     is_line: bool = False
-    """True if a text is a line of its own, without the space before its first word."""
+    """True if a text is a whole line, without the space before its first word."""
 
     def print_text(
         self,

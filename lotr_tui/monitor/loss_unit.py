@@ -1,4 +1,4 @@
-"""Unit of the figures of a training: perplexity, or bits per character where the tokens are those of another model."""
+"""Unit of the figures of a training: perplexity, or bits per character where another model made the tokens."""
 
 import math
 from dataclasses import dataclass

@@ -68,7 +68,7 @@ def is_slow(model: LanguageModel) -> bool:
 
 
 def default_num_answers(model: LanguageModel) -> int:
-    """Return the number of answers that a model draws for a turn where nobody has chosen another."""
+    """Return the number of answers that a model draws for a turn by default."""
     return NUM_SLOW_ANSWERS if is_slow(model) else NUM_ANSWERS
 
 

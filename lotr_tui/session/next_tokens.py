@@ -40,7 +40,7 @@ class NextTokenContext:
     speaker: str = ""
     """Canonical name of who says the line that begins there; empty inside of a line, and without a cast."""
     speakers: Sequence[SpeakerProb] = ()
-    """Who may say that line, likeliest first."""
+    """Speakers who may say that line, likeliest first."""
 
     @classmethod
     def from_read(

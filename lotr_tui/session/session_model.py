@@ -127,7 +127,7 @@ class SessionModel:
 
     @property
     def default_settings(self) -> ModelSettings:
-        """How the model answers until the user changes that."""
+        """Settings by which the model answers until the user changes them."""
         is_pretrained = self.model.tokenizer.name == "pretrained"
         return default_model_settings(is_pretrained=is_pretrained, is_chat=self.chat is not None)
 

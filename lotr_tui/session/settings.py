@@ -33,7 +33,7 @@ EXAMPLE_SYSTEM_PROMPT = "You are Gandalf, the wizard. Answer in one or two sente
 MAX_RECENT_MODELS = 8
 """Maximum number of models by others that are offered again."""
 MAX_MODELS = 100
-"""Number of models whose settings are kept; those that were changed last."""
+"""Number of models whose settings are kept: the last ones that were changed."""
 MAX_MODEL_NAME_CHARACTERS = 4096
 """Maximum length of the name of a model by others, which may be a path."""
 MAX_SETTINGS_BYTES = 1_000_000
@@ -52,7 +52,7 @@ REPLY_MODE_NOTE = (
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """How one model answers, and in which roles."""
+    """Settings by which one model answers, and its roles."""
 
     sampler: SamplerSettings = field(default_factory=lambda: DEFAULT_SAMPLER)
     best_of: int = 0

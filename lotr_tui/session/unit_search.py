@@ -29,7 +29,7 @@ class UnitSearch:
 
     @property
     def token_noun(self) -> str:
-        """What the interface calls a token of the model."""
+        """Name of a token of the model in the interface."""
         return token_noun(self._decoder.tokenizer)
 
     @property

@@ -35,7 +35,7 @@ ROPE_FACTORS = "rope_freqs.weight"
 """Tensor of the numbers that Llama 3.1 and later divide the rotary frequencies by."""
 LLAMA3_ORIGINAL_CONTEXT = 8192
 NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-"""Names of tensors outside of the layers, by those of the file, without their ends such as ".weight"."""
+"""Names of tensors outside of the layers, by their names in the file, without their ends such as ".weight"."""
 LAYER_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -47,7 +47,7 @@ LAYER_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-"""Names of tensors of a layer, by those of the file."""
+"""Names of tensors of a layer, by their names in the file."""
 
 
 def read_gguf_base(path: Path, name: str) -> Base:
@@ -138,7 +138,7 @@ def _short(number: float) -> float:
 
 
 def _with_rope_factors(file: GGUFFile, config: ModelConfig) -> ModelConfig:
-    """Return a configuration whose rotary frequencies are those of the file, which are scaled as in Llama 3."""
+    """Return a configuration whose rotary frequencies are stored in the file, which are scaled as in Llama 3."""
     factors = file.read(ROPE_FACTORS)
     scaled = replace(
         config,

@@ -47,7 +47,7 @@ class FetchProgress:
     text: str
     """The step in words."""
     done_bytes: int = 0
-    """Bytes that are there, those of an earlier attempt included."""
+    """Bytes that are there, with the bytes of an earlier attempt."""
     total_bytes: int = 0
     """Bytes of the whole download; 0 in steps without bytes."""
 

@@ -21,7 +21,7 @@ LOADING_FACTOR = 1.2
 
 
 def read_model_config(folder: Path, name: str) -> dict[str, Any]:
-    """Return the content of `config.json`, after checking that the model needs no code of its own.
+    """Return the content of `config.json`, after checking that the model brings no code.
 
     Raises:
         InvalidInputError: If the file is missing or damaged, or names remote code.

@@ -38,9 +38,9 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
     "llama-bpe": _pattern("{1,3}"),
     "qwen2": _pattern(""),
 }
-"""How texts are cut before byte pairs are merged, by the names of llama.cpp."""
+"""Ways to cut texts before byte pairs are merged, by the names of llama.cpp."""
 WHOLE_WORD_PRE_TOKENIZERS = ("llama-bpe",)
-"""Those whose tokens are also found without a path of merges to them."""
+"""Ways whose tokens are also found without a path of merges to them."""
 _SAMPLE_TEXT = (
     "I'll see. He'LL (in 12 or 345 days)...\n\n  It's caf\u00e9 time!\r\n\u65e5\u672c x\u00b2\u00bd\t~~\U0001f600 "
 )

@@ -18,7 +18,7 @@ CLOSED_VOCABULARIES = ("WordLevel", "WordPiece")
 MAX_REASON_CHARACTERS = 200
 _MARK = "MESSAGE0X"
 _LINE_FEEDS = ("\n", "\N{LATIN CAPITAL LETTER C WITH DOT ABOVE}", "<0x0A>")
-"""Line feeds as vocabularies write them; the second is that of byte-level ones."""
+"""Line feeds as vocabularies write them; the second in byte-level ones."""
 
 
 @dataclass(frozen=True)

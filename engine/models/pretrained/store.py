@@ -43,7 +43,7 @@ class StoredBase:
     sha256: str
     """SHA-256 of the file that the model was converted from."""
     source: str
-    """Where that file came from, in words."""
+    """Origin of that file, in words."""
     num_tokens: int
     specials: SpecialTokens
     template: JinjaTemplate | None

@@ -23,11 +23,11 @@ from engine.training.transfer.word_mapping import map_to_vocabulary
 
 
 class TrainingInput(NamedTuple):
-    """What a training reads before its first step."""
+    """Data that a training reads before its first step."""
 
     dataset: Dataset
     initial_weights: dict[str, Float32Array] | None
-    """Weights that the training starts from; None for random weights, or those of `base`."""
+    """Weights that the training starts from; None for random weights, or the weights of `base`."""
     base: Base | None
     """Pre-trained model by others that the training starts from; None if there is none."""
 

@@ -28,7 +28,7 @@ def print_comparison(
 ) -> None:
     """Print the bits per character of several models, and whether the best is better than the second."""
     candidates, notes = [], []
-    # A model by others has no split of its own and reads that of the first run.
+    # A model by others has no split, and reads the split of the first run.
     first_run = next((combiner for combiner in combiners if combiner.runs[0].config.data.corpus), combiners[0])
     for combiner in combiners:
         run = combiner.runs[0]

@@ -8,7 +8,7 @@ from engine.analysis.tokenized_text import TokenizedText
 
 
 def num_read(tokens: TokenizedText) -> int:
-    """Return how many tokens the model reads for a text, those of the speakers' names included."""
+    """Return how many tokens the model reads for a text, with the speakers' names."""
     return len(tokens) + sum(map(len, tokens.heads.values()))
 
 

@@ -48,7 +48,7 @@ class AttentionReading:
     """The text; its items are the tokens."""
     record: AttentionRecord
     names: tuple[str, ...]
-    """Name of each position `[positions]`: the start of the text, then tokens, those of speakers' names included."""
+    """Name of each position `[positions]`: the start of the text, then tokens, with speakers' names."""
     token_positions: Int64Array
     """Position of each token of the text: `[tokens]`."""
     mean_weights: Float32Array
@@ -112,7 +112,7 @@ def read_attention(model: AttentionModel, tokenizer: Tokenizer, tokens: Tokenize
     """
     ids, token_positions = _with_heads(tokens)
     page = Page.from_tokens(tokens)
-    names = [START_NAME, *(format_lone_token(tokenizer.tokens[id]) for id in ids.tolist())]  # only those of heads stay
+    names = [START_NAME, *(format_lone_token(tokenizer.tokens[id]) for id in ids.tolist())]  # stay for heads only
     for position, name in zip(token_positions.tolist(), token_names(page, tokenizer), strict=True):
         names[position] = name
     record = model.record_attention(ids)

@@ -294,7 +294,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
 
 
 def _get_preset(name: str) -> Config:
-    """Return a preset, that of a conversation in script form."""
+    """Return a preset; a conversation is trained in script form."""
     preset = get_preset(name)
     return preset.with_values(mode="dialogue") if name == CONVERSATION else preset
 

@@ -66,7 +66,7 @@ class ModelSessionScreen(BaseSessionScreen):
 
     @property
     def model_settings(self) -> ModelSettings:
-        """How the model answers: as the user has set it before, or by default."""
+        """Settings by which the model answers: the user's, or else its defaults."""
         models = self.app.settings_store.current.models
         return models.get(self.session_model.settings_name) or self.session_model.default_settings
 

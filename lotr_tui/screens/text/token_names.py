@@ -1,4 +1,4 @@
-"""Names of tokens; those of an open vocabulary are parts of words and may be white space."""
+"""Names of tokens; the tokens of an open vocabulary are parts of words and may be white space."""
 
 from engine.analysis.tokenized_text import TokenizedText
 from engine.data.tokenizers.base import UNK, Tokenizer

@@ -66,7 +66,7 @@ class PerplexityChart(StripWidget):
         """Return the legend, the rows with the curves, and the x axis."""
         legend = [self._legend(width)]
         unit = self._view.unit
-        if not unit.is_perplexity:  # the name of the unit has a line of its own, which leaves the figures their room
+        if not unit.is_perplexity:  # the name of the unit has its own line, which leaves the figures their room
             legend.insert(0, Strip([Segment(unit.title, self.get_component_rich_style("chart--axis"))]))
         rows, columns = height - 1 - len(legend), width - Y_LABEL_WIDTH
         if rows < 2 or columns < 10 or not self._view.evaluations:

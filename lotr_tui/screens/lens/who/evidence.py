@@ -44,7 +44,7 @@ class LineEvidence:
 
     @property
     def progress(self) -> str:
-        """How much of the line has been read; empty for all of it."""
+        """Part of the line that has been read; empty for all of it."""
         return f"{len(self.guess.words)} of {plural(len(self.line.text.split()), 'word')}" if self.is_partial else ""
 
     @property

@@ -11,7 +11,7 @@ from lotr_tui.theme import MUTED
 
 
 class SlashCommandList(Static):
-    """Commands with what they do. The list covers the lines above the prompt, so that nothing moves."""
+    """Commands with their descriptions. The list covers the lines above the prompt, so that nothing moves."""
 
     DEFAULT_CSS = """
     SlashCommandList {
