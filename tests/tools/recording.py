@@ -26,7 +26,7 @@ from tests.support.terminal import (
     link_fetched_models,
 )
 
-TRAINING_SPEED = 0.3
+TRAINING_SPEED = 0.1
 FRAME_INTERVAL = 0.1
 """Minimum seconds between two frames."""
 FOREGROUND, BACKGROUND = "d8d4cc", "121212"
