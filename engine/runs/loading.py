@@ -25,7 +25,7 @@ from engine.runs.directory import EPOCHS_DIR, METRICS_FILE, epoch_model_name, fi
 from engine.runs.metrics import Row, drop_superseded_rows, number_or_none, read_current_rows, read_rows
 from engine.runs.summary import saved_perplexity
 from engine.storage.files import default_runs_dir
-from engine.storage.tensor_file import read_weights, to_float32
+from engine.storage.tensor_file import open_weights, read_weights, to_float32
 
 if TYPE_CHECKING:  # this module imports PyTorch
     from engine.models.pretrained.base import LoadingProgress
@@ -224,11 +224,13 @@ def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) ->
 
 def _read_decoder(file: Path, config: Config, tokenizer: Tokenizer) -> NumpyDecoder:
     """Read the weights of a model from a file. A damaged file, or one of another model, raises a RunError."""
-    weights = read_weights(file, weight_shapes(config.model, len(tokenizer)))
+    tensors = open_weights(file, shapes := weight_shapes(config.model, len(tokenizer)))
     try:
-        return build_decoder(config.model, tokenizer, weights)
+        return build_decoder(config.model, tokenizer, {name: tensors.read_weight(name) for name in shapes})
     except RunError as error:
         raise RunError(f"{file}: {error}") from error
+    finally:
+        tensors.release_pages()  # products have copies of the matrices
 
 
 def list_epoch_checkpoints(run_dir: Path) -> list[EpochCheckpoint]:
