@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from engine.config import BUNDLED, LSTM
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from tests.bench.measuring import Figure, Skip, alternate, call, compare, milliseconds, run
 from tests.support.terminal import (
@@ -78,9 +79,9 @@ def measure_start(options):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "random")
         call("speeds", "write_random_gpt", str(path))
-        prompts = {"generate": ["Bilbo Baggins is"], "generate, Transformer": ["aaa aab", "--run", path]}
-        for name, words in prompts.items():
-            starts = partial(first_output_seconds, [*generate, *words]), import_torch
+        prompts = {"generate, LSTM": ("Bilbo Baggins is", LSTM), "generate, Transformer": ("aaa aab", path)}
+        for name, (prompt, run_name) in prompts.items():
+            starts = partial(first_output_seconds, [*generate, prompt, "--run", run_name]), import_torch
             runs = alternate(options.repeat, *starts, warm_up=True)
             yield from compare(f"{name}, to the first word", "import torch", "s", *runs)
     yield from _first_paints(options)
@@ -172,7 +173,7 @@ def measure_pretrained_session(options):
         adapted, lstm = (partial(paint_seconds, SESSION_COMMAND, INPUT_READY_TEXT, folder) for folder in (home, None))
         runs = alternate(options.repeat, adapted, lstm, warm_up=True)
         yield from compare("first paint with SmolLM2", "first paint with the LSTM", "s", *runs)
-        generate = [*SESSION_COMMAND, "generate", prompt, "--run", "bundled"]
+        generate = [*SESSION_COMMAND, "generate", prompt, "--run", BUNDLED]
         peer = [sys.executable, "-c", FIRST_WORD_OF_TRANSFORMERS, name.removeprefix("gguf:"), prompt]
         starts = (partial(first_output_seconds, command) for command in (generate, peer))
         runs = alternate(options.repeat, *starts, warm_up=True)

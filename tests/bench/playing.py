@@ -1,5 +1,6 @@
 """Groups about playing: the speed of generation on one core, and models by others."""
 
+from engine.config import LSTM
 from tests.bench.interface import find_smollm2
 from tests.bench.measuring import Figure, all_cores, call, compare, milliseconds
 
@@ -13,13 +14,13 @@ def measure_generate(options):
     rounds = []
     for _ in range(options.repeat):
         speeds = {"notebook": {"alone": call("loops", "play_notebook")[0]}}
-        for name in ("bundled", "words", "default", "large"):
+        for name in (LSTM, "words", "default", "large"):
             speeds[name] = call("speeds", "lstm_speeds", name)[0] | call("speeds", "reply_speeds", name)[0]
         rounds.append({f"{name} {key}": value for name, each in speeds.items() for key, value in each.items()})
     for key in rounds[0]:
         yield Figure(key, "words/s", tuple(run[key] for run in rounds))
         yield _ratio(f"{key}, ratio to the notebook", rounds, key, "notebook alone")
-    for name in ("bundled", "large"):
+    for name in (LSTM, "large"):
         yield _ratio(f"{name}, 16 texts at once, ratio", rounds, f"{name} batch", f"{name} sequence")
     yield _ratio("large, share of the bandwidth limit", rounds, "large alone", "large bound")
 

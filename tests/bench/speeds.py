@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from engine.analysis.token_scores import score_chunks
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.config import DataConfig, ModelConfig
+from engine.config import LSTM, DataConfig, ModelConfig
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK
 from engine.data.tokenizers.words import WordTokenizer
@@ -64,8 +64,8 @@ def play_speeds(model, ids, num_tokens=100):
 
 def lstm(name):
     """Return a model without `<eos>`, and a prompt. Random weights are as fast as trained ones."""
-    if name == "bundled":
-        decoder = load_model(resolve_run(None)).decoder
+    if name == LSTM:
+        decoder = load_model(resolve_run(LSTM)).decoder
         config, tokenizer, tensors = decoder.config, decoder.tokenizer, dict(decoder.tensors)
         ids = encode_prompt("Bilbo Baggins is", tokenizer).ids
     else:

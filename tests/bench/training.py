@@ -12,11 +12,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
+from engine.presets import get_preset
 from tests.bench.measuring import Figure, Skip, all_cores, alternate, call, compare, run
 from tests.support.terminal import SESSION_COMMAND, Terminal
-
-PEFT_TOKENS = 8 * 256
-"""Tokens of a step of the preset `lora`."""
 
 
 def _corpus(options):
@@ -52,15 +50,17 @@ def measure_train(options):
 
 def measure_adapter(options):
     """Training speed of an adapter of SmolLM2 on one core, in CPU time, beside PEFT and transformers."""
+    training = get_preset("lora").training
+    num_tokens = training.batch_size * training.bptt
     if not is_base_stored(SMOLLM2) or not importlib.util.find_spec("peft"):
         raise Skip("it needs `lotr-tui fetch smollm2` and peft")
     values = _corpus(options) | {"mode": "dialogue"}
 
     def ours():
-        return PEFT_TOKENS / call("loops", "train_steps", "lora", values, 1, 2)[0]["cpu_seconds"]
+        return num_tokens / call("loops", "train_steps", "lora", values, 1, 2)[0]["cpu_seconds"]
 
     def peft():
-        return PEFT_TOKENS / call("loops", "train_peft", 1, 2)[0]
+        return num_tokens / call("loops", "train_peft", 1, 2)[0]
 
     speeds = alternate(min(options.repeat, 3), ours, peft)
     yield from compare("training of an adapter", "PEFT and transformers", "tokens/s", *speeds)
