@@ -91,10 +91,11 @@ class NumpyTransformer(NumpyDecoder):
         self.chat = chat
         self._tensors, self._has_int8 = weights, prepared.has_int8
         self._layers, self._output = TransformerLayers(config, prepared), prepared.output
-        # Who needs new memory meanwhile is delayed, so a screen shows the model first, and a prompt is read.
-        huge_pages = threading.Timer(HUGE_PAGES_DELAY, prepared.use_huge_pages)
-        huge_pages.daemon = True
-        huge_pages.start()
+        if int8 or prepared.has_int8:
+            # Who needs new memory meanwhile is delayed, so a screen shows the model first, and a prompt is read.
+            huge_pages = threading.Timer(HUGE_PAGES_DELAY, prepared.use_huge_pages)
+            huge_pages.daemon = True
+            huge_pages.start()
         self._shape = CacheShape(config.num_layers, num_kv_heads(config), head_size(config), config.context_size)
         self._num_kept = num_kept_tokens(config.context_size)
         self._end_ids = [EOS_ID, *tokenizer.other_end_ids]
