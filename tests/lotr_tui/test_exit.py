@@ -25,6 +25,11 @@ setattr(target, name, slow)
 from lotr_tui.__main__ import main
 main()
 """
+START = """
+print("started", flush=True)
+from lotr_tui.__main__ import main
+main()
+"""
 
 
 @pytest.mark.parametrize(
@@ -65,8 +70,9 @@ def test_a_signal_ends_the_session_with_its_exit_code_and_restores_the_terminal(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_during_the_start_ends_the_session_without_a_traceback(tmp_path, number):
-    with Terminal(SESSION_COMMAND, 80, 24, tmp_path).spawn() as terminal:
-        terminal.read(0.1)
+    command = [sys.executable, "-c", START]  # the start of Python itself answers SIGINT with a fatal error
+    with Terminal(command, 80, 24, tmp_path).spawn() as terminal:
+        terminal.read_until("started")
         os.kill(terminal.pid, number)
         output = terminal.read_until_exit(MAX_EXIT_SECONDS)
     assert terminal.exit_status in (128 + number, -number)  # before its handler is there, a signal ends the process
