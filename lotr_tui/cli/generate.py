@@ -90,6 +90,7 @@ def generate(
     """Continue or answer a prompt, or write a scene. The text goes to stdout, everything else to stderr."""
     from engine.generation.settings import SamplerSettings, check_seed, random_seed
 
+    options.check_output_format(as_json=as_json, jsonl=jsonl)
     options_of_sampler = {
         "repetition_penalty": repetition_penalty,
         "temperature": temperature,

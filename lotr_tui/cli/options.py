@@ -21,7 +21,8 @@ DATA, MODEL, SCREEN = "Data", "Model", "Screen"
 """Sections of the help texts."""
 
 RunsDirOption = Annotated[
-    Path | None, typer.Option("--runs-dir", metavar="DIR", help="Folder of the runs; see `lotr-tui locate`.")
+    Path | None,
+    typer.Option("--runs-dir", metavar="DIR", file_okay=False, help="Folder of the runs; see `lotr-tui locate`."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ThemeOption = Annotated[
@@ -136,6 +137,12 @@ PrecisionOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+
+
+def check_output_format(*, as_json: bool, jsonl: bool) -> None:
+    """Refuse two output formats at once."""
+    if as_json and jsonl:
+        raise InvalidInputError("--json and --jsonl exclude each other; give one of them")
 
 
 def check_vocabulary_size(vocabulary_size: int | None, tokenizer: str | None) -> None:

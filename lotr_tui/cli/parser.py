@@ -45,13 +45,23 @@ class Command(_CommandMixin, TyperCommand):
 
 
 class CommandGroup(_CommandMixin, TyperGroup):
-    """Group of commands with its own help text and errors, and suggestions for an unknown command."""
+    """Group of commands with its own help text and errors, and suggestions for an unknown command.
+
+    Options before a command are passed on to it, which refuses those that it does not have.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options of the group."""
+        ctx.meta["arguments"] = list(args)
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that `args` names; an unknown one raises an InvalidInputError."""
+        """Return the command that `args` names, and its arguments; an unknown one raises an InvalidInputError."""
         if args[0] not in self.commands:
             raise InvalidInputError(_describe_unknown_command(args[0], self.commands, ctx.command_path))
-        return super().resolve_command(ctx, args)
+        before = ctx.meta["arguments"][: -len(args)]
+        options = before[:-1] if before[-1:] == ["--"] else before
+        return super().resolve_command(ctx, [args[0], *options, *args[1:]])
 
 
 def int_option(*names: str, help: str, minimum: int | None = None, maximum: int | None = None, **options: Any) -> Any:
@@ -117,6 +127,8 @@ def describe_usage_error(error: Any) -> str:
     elif match := re.fullmatch(r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", message, re.DOTALL):
         hint = "; put a prompt of several words in quotes" if command.endswith(" generate") else ""
         message = f"unexpected argument {match[1]!r}{hint}"
+    elif match := re.fullmatch(r"Invalid value for '([^']*)': \w+ '(.*)' is a file", message, re.DOTALL):
+        message = f"{match[1]} {match[2]} is a file; name a folder"
     elif match := re.fullmatch(r"Invalid value for '([^']*)': '(.*)' is not one of (.*)", message, re.DOTALL):
         choices = re.findall(r"'([^']*)'", match[3])
         message = f"{match[1]} {match[2]} is not one of {', '.join(choices)}{suggest_nearest(match[2], choices)}"

@@ -59,6 +59,7 @@ def evaluate(
     from lotr_tui.cli.evaluation.single_model import print_evaluation, print_token_scores
     from lotr_tui.cli.evaluation.texts import read_source
 
+    options.check_output_format(as_json=as_json, jsonl=jsonl)
     is_comparison = len(run or []) > 1
     for_one_model = {"--run": more_runs, "--baselines": baselines, "--by-speaker": by_speaker, "--jsonl": jsonl}
     if is_comparison and any(for_one_model.values()):

@@ -18,6 +18,13 @@ OPTIONS = [
     ("eval --basline", "unknown option --basline; did you mean --baselines? See `lotr-tui eval --help`"),
     ("generate the road", "unexpected argument 'road'; put a prompt of several words in quotes; see `lotr-tui gen"),
     ("Frodo", "unknown command 'Frodo'; the commands are train, finetune, attach, "),
+    # Options before a command are options of the command.
+    ("--run missing generate the", "run 'missing' is neither in"),
+    ("--theme drakula train", "unknown theme 'drakula'"),
+    ("--theme shire runs", "unknown option --theme; see `lotr-tui runs --help`"),
+    ("--version -- status r", "unknown option --version; see `lotr-tui status --help`"),
+    ("--runs-dir none runs show r", "run 'r' is neither in none nor a path"),
+    ("runs --json show r", "unknown option --json; see `lotr-tui runs show --help`"),
     # Numbers and choices.
     ("finetune --csv small.csv", "smollm2 has not been fetched; run `lotr-tui fetch smollm2`"),
     ("--pace fast", "--pace fast is not a number"),
@@ -32,6 +39,7 @@ OPTIONS = [
     ("train --log comet", "--log comet is not one of tensorboard, wandb, mlflow, trackio"),
     *((f"{name} --theme drakula".strip(), "unknown theme 'drakula'; did you mean dracula?") for name in ("", "train")),
     # Options that exclude or need one another.
+    *((f"{command} --json --jsonl", "--json and --jsonl") for command in ("generate the", "eval r")),
     ("train --csv a --text a", "--csv and --text"),
     ("train --csv small.csv --test a.txt", "--valid and --test need each other"),
     ("data info small.csv --set scene_line=3", "did you mean scene_lines"),
@@ -129,9 +137,10 @@ def test_a_path_without_a_file_is_named(refused, tmp_path, arguments):
     assert "cannot be read" in refused(*arguments, "x" * 300)
 
 
-def test_a_file_in_place_of_the_runs_folder_is_refused_and_kept(refused, small_csv):
+@pytest.mark.parametrize("command", ["", "runs", "status", "train --csv small.csv", "tokenize the"])
+def test_a_file_in_place_of_the_runs_folder_is_refused_and_kept(refused, small_csv, command):
     before = small_csv.read_bytes()
-    assert "runs folder small.csv cannot be written" in refused("train", "--csv", small_csv, "--runs-dir", "small.csv")
+    assert "--runs-dir small.csv is a file; name a folder" in refused(*command.split(), "--runs-dir", "small.csv")
     assert "cannot be written" in refused("train", "--csv", small_csv, LOTR_TUI_HOME=str(small_csv))
     assert small_csv.read_bytes() == before
 
