@@ -16,7 +16,7 @@ from engine.models.adapter import MergedWeights, adapter_shapes, check_adapter, 
 from engine.models.pretrained.names import BASE_FILE, HF_PREFIX, SMOLLM2
 from engine.storage.files import read_limited
 from engine.storage.schema import decode_json
-from engine.storage.tensor_file import StoredTensor, open_weights
+from engine.storage.tensor_file import UNSEALED, StoredTensor, open_weights, serialize_weights
 
 if TYPE_CHECKING:  # runs without a base need none of the modules that read one
     from engine.models.numpy_transformer import NumpyTransformer
@@ -105,10 +105,8 @@ def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
 
 def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], base_sha256: str) -> bytes:
     """Return the content of `adapter_model.safetensors`; `tensors` may come from `compact_tensors`."""
-    from safetensors.numpy import save
-
     named = {f"{PEFT_PREFIX}{name}": tensor for name, tensor in tensors.items()}
-    return save(named, metadata={"format": "pt", BASE_HASH: base_sha256})
+    return serialize_weights(named, {**UNSEALED, "format": "pt", BASE_HASH: base_sha256})
 
 
 def read_adapter(run_dir: Path, config: ModelConfig, file: Path | None = None) -> Mapping[str, StoredTensor]:

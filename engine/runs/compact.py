@@ -34,7 +34,7 @@ from engine.runs.loading import load_model
 from engine.runs.metrics import read_rows
 from engine.runs.new_folder import check_is_new, create_folder
 from engine.storage.quantization import quantize_rows
-from engine.storage.tensor_file import SCALE_SUFFIX, to_float32
+from engine.storage.tensor_file import SCALE_SUFFIX, serialize_weights, to_float32
 
 CompactPrecision = Literal["fp16", "int8"]
 
@@ -83,11 +83,9 @@ def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision)
         adapter = {name: to_float32(each) for name, each in read_adapter(run_dir, config.model).items()}
         contents[weights_file] = serialize_adapter(compact_tensors(adapter, precision), sha256)
     else:
-        from safetensors.numpy import save
-
         weights_file, decoder = MODEL_FILE, load_model(run_dir).decoder
         contents |= tokenizer_files(decoder.tokenizer)
-        contents[weights_file] = save(compact_tensors(decoder.weights, precision), metadata={"format": "lotr-tui"})
+        contents[weights_file] = serialize_weights(compact_tensors(decoder.weights, precision))
     contents |= {name: file.read_bytes() for name in COPIED_FILES if (file := run_dir / name).is_file()}
     with create_folder(folder) as partial:
         before = (run_dir / weights_file).stat().st_size

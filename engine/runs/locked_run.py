@@ -22,6 +22,7 @@ from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, INITIAL_FILE, LOCK_FI
 from engine.runs.summary import is_finished
 from engine.storage.files import default_runs_dir, write_atomically
 from engine.storage.lock import FileLock
+from engine.storage.tensor_file import serialize_weights
 
 LOCK_ATTEMPTS = 20
 """Attempts to take a lock, which other processes hold for a moment when they check it."""
@@ -92,9 +93,7 @@ def create_run(
     for file_name, content in (files or {}).items():
         write_atomically(path / file_name, content)
     if initial_weights is not None:
-        from safetensors.numpy import save
-
-        write_atomically(path / INITIAL_FILE, save(dict(initial_weights), metadata={"format": "lotr-tui"}))
+        write_atomically(path / INITIAL_FILE, serialize_weights(initial_weights))
     write_atomically(path / CONFIG_FILE, config.to_json().encode())
     return LockedRun(path, config, tokenizer, lock, commands_offset)
 

@@ -22,6 +22,7 @@ from engine.runs.locked_run import LockedRun
 from engine.storage.files import write_atomically
 from engine.storage.json_lines import JsonLinesAppender
 from engine.storage.log_file import LogFileHandler
+from engine.storage.tensor_file import serialize_weights
 
 File = TypeVar("File")
 
@@ -171,10 +172,8 @@ def _weights_to_save(run: LockedRun, event: events.Evaluated) -> list[tuple[Path
         halves = {name: weight.astype(np.float16) for name, weight in event.adapter.items()}
         content = serialize_adapter(halves, read_reference(run.path).sha256)
     else:
-        from safetensors.numpy import save
-
         assert isinstance(event.model, NumpyDecoder)
-        content = save(dict(event.model.weights), metadata={"format": "lotr-tui"})
+        content = serialize_weights(event.model.weights)
     return [(path, content) for path in paths]
 
 

@@ -1,10 +1,12 @@
-"""Safe reading of safetensors files: the header is validated before any tensor is loaded."""
+"""Safetensors files: their checksum, and safe reading: the header is validated before any tensor is loaded."""
 
 import contextlib
 import json
 import math
 import mmap
 import os
+import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +36,9 @@ DTYPES = {
     "I64": ("int64", 8), "I32": ("int32", 4), "I8": ("int8", 1), "U8": ("uint8", 1),
 }  # fmt: skip
 """Usual name and number of bytes of each dtype that is read."""
+UNSEALED = {"crc32": "00000000"}
+"""Metadata of a file whose checksum `seal` is to fill in."""
+_CHECKSUM = re.compile(rb'"crc32":"([0-9a-f]{8})"')
 _NUMPY_DTYPES = {"bfloat16": "uint16"}
 """Dtypes that numpy has not, by the one whose numbers have the same bits."""
 
@@ -70,6 +75,12 @@ class TensorFile:
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path} cannot be read: {error}") from error
+
+    def check_bytes(self) -> None:
+        """Read the whole file, and raise a RunError unless it has the checksum that `seal` gave it."""
+        match = _CHECKSUM.search(self._content, 0, len(self._content) - self.header.tensor_bytes)
+        if match is None or match[1] != _compute_checksum(self._content, match):
+            raise RunError(f"{self.path} has changed since it was written; the run is damaged")
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """Return a tensor as it is stored, numbers of bfloat16 as their bits. It is a part of the mapped file.
@@ -116,6 +127,26 @@ def to_int8(tensor: StoredTensor) -> StoredTensor:
         return quantize_rows(tensor)
 
 
+def serialize_weights(weights: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] = UNSEALED) -> bytes:
+    """Return the content of a safetensors file with a checksum."""
+    from safetensors.numpy import save
+
+    return seal(save(dict(weights), {**metadata}))
+
+
+def seal(content: bytes) -> bytes:
+    """Return the content of a safetensors file whose metadata has an item `crc32`, with the checksum in that item."""
+    match = _CHECKSUM.search(content)
+    assert match is not None, "the metadata must have an item crc32"
+    return b"".join((content[: match.start(1)], _compute_checksum(content, match), content[match.end(1) :]))
+
+
+def _compute_checksum(content: bytes | mmap.mmap, item: re.Match[bytes]) -> bytes:
+    """Return the CRC-32 of everything but the `item` that has the checksum, in hexadecimal digits."""
+    view = memoryview(content)
+    return b"%08x" % zlib.crc32(view[item.end() :], zlib.crc32(view[: item.start()]))
+
+
 def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
     """Load the tensors of a model, see `open_weights` and `TensorFile.read_weight`."""
     file = open_weights(path, expected_shapes)
@@ -143,6 +174,8 @@ def open_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> 
     except RunError as error:
         raise error if str(path) in str(error) else RunError(f"{path}: {error}") from error
     check_memory(path, 4 * sum(map(math.prod, expected_shapes.values())))
+    if "crc32" in file.header.metadata:  # files of other programs have none
+        file.check_bytes()
     return file
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.config import Config
 from engine.errors import InvalidInputError, RunError
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
-from engine.storage.tensor_file import read_header
+from engine.storage.tensor_file import UNSEALED, TensorFile, seal
 from engine.training.state import TrainerState, TrainingProgress
 
 CORRUPT_FILE_ERRORS = (
@@ -28,18 +28,19 @@ def serialize_checkpoint(state_dict: Mapping[str, Any], config: Config) -> bytes
     # Tied weights are one tensor with two names; safetensors wants a copy for each name.
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state_dict.items() if isinstance(v, Tensor)}
     values = {k: v for k, v in state_dict.items() if not isinstance(v, Tensor)}
-    metadata = {"format": "lotr-tui resume", "config": json.dumps(asdict(config)), "trainer_state": json.dumps(values)}
-    return save(tensors, metadata)
+    return seal(save(tensors, {**UNSEALED, "config": json.dumps(asdict(config)), "trainer_state": json.dumps(values)}))
 
 
 class ResumeCheckpoint:
-    """A `resume.safetensors` file whose header was read and checked; the tensors are read by `restore`."""
+    """A `resume.safetensors` file whose bytes were checked; the tensors are read by `restore`."""
 
     def __init__(self, path: Path) -> None:
-        """Read the header and the JSON values of a file; a missing or damaged file raises a RunError."""
+        """Check a file and read its JSON values; a missing or damaged file raises a RunError."""
         self.path = path
         try:
-            header = read_header(path)
+            file = TensorFile(path)
+            file.check_bytes()
+            header = file.header
             self._tensor_bytes = header.tensor_bytes
             self._config: dict[str, dict[str, Any]] = json.loads(header.metadata["config"])
             self._values: dict[str, Any] = json.loads(header.metadata["trainer_state"])

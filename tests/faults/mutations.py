@@ -4,6 +4,8 @@ import json
 import re
 import struct
 
+from engine.storage.tensor_file import seal
+
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202eevil\u2066\x00\r\b\x7f"
 """Escape sequences, control characters and marks that reverse the direction of text."""
 VALUES = (
@@ -19,6 +21,7 @@ RAW_VALUES = (
 HOSTILE_VALUES = [json.dumps(value).encode() for value in VALUES]
 VALUE = re.compile(rb'-?[0-9][0-9.e+-]*|"(?:[^"\\\n]|\\.)*+"|true|false|null')
 WORD = re.compile(rb"[\w.-]+|[^\w\s]")
+CHECKSUM = re.compile(rb'"crc32":"[0-9a-f]{8}"')
 FLOAT_BITS = (0x7FC00000, 0x7F800000, 0xFF800000, 0x7F7FFFFF, 1)
 """Bits of 32-bit floats: NaN, both infinities, the largest number and the smallest."""
 
@@ -88,10 +91,11 @@ class Mutator:
             parsed["__metadata__"]["trainer_state"] = (state[:split] + self._replace_value(state[split:], rng)).decode(
                 errors="replace"
             )
-            header = json.dumps(parsed).encode()
+            header = json.dumps(parsed, separators=(",", ":")).encode()
         else:
             header = self._replace_value(header, rng)
-        return struct.pack("<Q", len(header)) + header + data
+        content = struct.pack("<Q", len(header)) + header + data
+        return seal(content) if CHECKSUM.search(header) else content  # otherwise nothing behind the checksum is tried
 
 
 def _random_span(content, rng):

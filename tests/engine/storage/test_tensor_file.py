@@ -16,7 +16,14 @@ from engine.config import Config
 from engine.errors import RunError
 from engine.models.numpy_lstm import weight_shapes
 from engine.runs.loading import load_model
-from engine.storage.tensor_file import describe_file, read_header
+from engine.storage.tensor_file import (
+    UNSEALED,
+    TensorFile,
+    describe_file,
+    read_header,
+    read_weights,
+    serialize_weights,
+)
 from tests.support.files import KNOWN_WORDS, write_run
 
 
@@ -88,6 +95,22 @@ def test_a_model_larger_than_the_free_memory_is_refused(tmp_path):
     os.truncate(path, path.stat().st_size + place)
     with pytest.raises(RunError, match=r"needs 41\d\.\d GB of memory"):
         load_model(run)
+
+
+def test_a_flipped_bit_anywhere_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    content = serialize_weights({"a": np.arange(6, dtype=np.float32).reshape(2, 3)}, {"note": "b", **UNSEALED})
+    path.write_bytes(content)
+    assert np.array_equal(read_weights(path, {"a": (2, 3)})["a"], [[0, 1, 2], [3, 4, 5]])
+    for position in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[position // 8] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        with pytest.raises(RunError):
+            TensorFile(path).check_bytes()
+    path.write_bytes(flipped)
+    with pytest.raises(RunError, match=r"a\.safetensors has changed since it was written; the run is damaged"):
+        read_weights(path, {"a": (2, 3)})
 
 
 def test_a_pickle_is_named_and_a_long_header_that_resembles_one_is_not(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from engine.config import Config
 from engine.control import CommandQueue, ControlCommand
@@ -18,6 +18,7 @@ from engine.errors import RunError
 from engine.events import CommandApplied, Evaluated, Finished, Resume, Sampled, Snapshot, Started, Step, Warned
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runs.metrics import read_current_rows
+from engine.storage.tensor_file import seal
 from engine.training.checkpoint import ResumeCheckpoint
 from engine.training.job import prepare_job, resume_job
 from engine.training.run import train
@@ -190,6 +191,12 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 4
+    path.write_bytes(content)
+
+
 def changed(tensors=None, progress=None, windows=None, without=(), config=None):
     """Return a function that changes tensors (None: removed) and JSON values of a checkpoint, or its configuration."""
 
@@ -206,7 +213,7 @@ def changed(tensors=None, progress=None, windows=None, without=(), config=None):
         for part, *name in without:
             (values[part] if name else values).pop(*(name or [part]))
         metadata |= {"trainer_state": json.dumps(values), "config": config or metadata["config"]}
-        save_file(stored, path, metadata)
+        path.write_bytes(seal(save(stored, metadata)))
 
     return write
 
@@ -222,7 +229,7 @@ def shortened(tensor):
 @pytest.mark.parametrize(
     "damage",
     [
-        truncate, lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
+        truncate, flip_bit, lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
         lambda path: (path.unlink(), os.mkfifo(path)), lambda path: os.truncate(path, 50_000_000_000),
         *(changed(without=[part]) for part in (("progress",), ("windows", "rng_state"), ("progress", "step"))),
         *(changed(config=text) for text in ('{"training": 3}', "[")),
