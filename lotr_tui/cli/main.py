@@ -16,7 +16,7 @@ from lotr_tui.cli.generate import generate
 from lotr_tui.cli.learn import learn
 from lotr_tui.cli.parser import add_command, float_option, make_group
 from lotr_tui.cli.runs import attach, runs_cli, status, stop
-from lotr_tui.cli.search.command import search
+from lotr_tui.cli.search import search
 from lotr_tui.cli.serve import serve
 from lotr_tui.cli.train import ablate, finetune, train
 

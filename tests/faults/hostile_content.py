@@ -1,6 +1,7 @@
 """Hostile files made by hand, and a home with one valid file of each kind, whose files they replace."""
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -17,9 +18,9 @@ from engine.events import Evaluated
 from engine.generation.settings import SamplerSettings
 from engine.runs.directory import COMMANDS_FILE, INITIAL_FILE, MODEL_FILE
 from engine.training.job import prepare_job
-from engine.training.search.plan import SearchPlan
-from engine.training.search.records import SearchFolder, TrialRecord
+from engine.training.search.search import Search, make_plan
 from engine.training.search.space import parse_space
+from engine.training.search.study import Limits, open_study, propose
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.session_file import SessionWriter
@@ -203,8 +204,9 @@ def make_home(home):
             )
         )
     session.close()
-    folder = SearchFolder.create(SEARCH, None, SearchPlan(config, parse_space(["lr=0.01..0.1"])[1], (1234,), ""))
-    folder.write(TrialRecord(0, "complete", {"lr": 0.05}, folder.run_names(0), [9.5], [(0.25, 12.5), (1.0, 9.5)], 3.0))
-    folder.write(TrialRecord(1, "stopped", {"lr": 0.02}, folder.run_names(1), [], [(0.25, 13.5)], 1.0))
-    folder.close()
+    plan = make_plan(config, parse_space(["lr=0.01..0.1"])[1])
+    search = Search.create(SEARCH, None, plan)
+    for _ in range(2):
+        propose(open_study(search.path, plan, 0), plan, Limits(math.inf, 2), SEARCH)
+    search.close()
     load_dataset(config.data)  # fills the cache

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -30,8 +30,7 @@ from engine.runs.summary import list_runs, summarize_run
 from engine.storage.text_files import read_text_file
 from engine.training.checkpoint import ResumeCheckpoint
 from engine.training.run import train
-from engine.training.search.records import SearchFolder
-from engine.training.search.study import SearchStudy
+from engine.training.search.search import Search
 from lotr_tui.cli.data.summary import print_data_summary
 from lotr_tui.cli.status import print_status, read_status, status_to_dict
 from lotr_tui.learn.progress import ProgressStore
@@ -195,11 +194,12 @@ def _read_commands(home, path):
 
 
 def _read_search(home, path):
-    folder = SearchFolder.open(SEARCH, None)
-    study = SearchStudy(folder.plan.space, 0, folder.plan.rungs)
-    for record in folder.records.values():
-        study.finish(study.replay(record), record.state, record.value)
-    folder.close()
+    search = Search.open(SEARCH, None)
+    try:
+        json.dumps([asdict(record) for record in search.records()], allow_nan=False)
+        search.importances()
+    finally:
+        search.close()
 
 
 def _read_cache(home, path):
@@ -285,6 +285,6 @@ READERS = {
     "session": Reader("sessions/*.jsonl", _read_sessions),
     "plan of a search": Reader(f"{_SEARCH}/search.json", _read_search),
     "configuration of a search": Reader(f"{_SEARCH}/training.json", _read_search),
-    "trials of a search": Reader(f"{_SEARCH}/trials.jsonl", _read_search, made.METRICS, rewrites_file=True),
+    "trials of a search": Reader(f"{_SEARCH}/trials.log", _read_search, rewrites_file=True),
     "cache": Reader("cache/*/*", _read_cache, rewrites_file=True),
 }

@@ -1,1 +1,1 @@
-"""Hyperparameter search: ranges of settings, the study of optuna, trials in worker processes, and their records."""
+"""Hyperparameter search within a budget; its trials are ordinary runs."""

@@ -1,24 +1,25 @@
-"""Search space: ranges and choices of settings, as `--set` takes them."""
+"""Search space: the ranges and choices of settings that `--set` takes, as distributions of optuna."""
 
-import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from engine.config import describe_settings, parse_setting, setting_type, split_assignment
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InvalidInputError
+
+try:
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+except ImportError as error:
+    raise InvalidInputError("search needs optuna; pip install 'lotr-tui[search]'") from error
 
 Value = bool | int | float | str
 """Value of a setting."""
-
 SIGNIFICANT_DIGITS = 4
 """Digits of the numbers that are tried, so that a printed setting is exactly the one that was trained."""
 LOGARITHMIC_RATIO = 5
 """Ratio of the ends of a range from which it is logarithmic, unless the setting is a fraction."""
 SCALES = {"log": True, "linear": False}
 """Marks after a range, as in `lr=0.002..0.02:log`."""
-
 NOT_COMPARABLE = ("max_eval_tokens", "validation_metric")
 """Settings of the training that change what the validation perplexity is."""
 NOT_OF_THE_MODEL = (
@@ -29,88 +30,20 @@ NOT_OF_THE_MODEL = (
 
 
 @dataclass(frozen=True)
-class Range:
-    """All numbers from `low` to `high`, both included."""
-
-    name: str
-    """Name of the setting."""
-    low: float
-    high: float
-    is_integer: bool
-    is_logarithmic: bool
-
-    def __contains__(self, value: object) -> bool:
-        is_number = isinstance(value, int if self.is_integer else int | float) and not isinstance(value, bool)
-        return is_number and self.low <= value <= self.high  # type: ignore[operator]
-
-    def round(self, value: float) -> int | float:
-        """Return `value` with few digits, inside of the range."""
-        if self.is_integer:
-            return int(value)
-        return min(max(float(f"{value:.{SIGNIFICANT_DIGITS}g}"), self.low), self.high)
-
-    def values(self) -> range | None:
-        """Return all values of an integer setting; None for other numbers, which are too many."""
-        return range(int(self.low), int(self.high) + 1) if self.is_integer else None
-
-    def to_text(self) -> str:
-        """Return the range as `parse_space` reads it."""
-        return f"{self.name}={self.low}..{self.high}:{'log' if self.is_logarithmic else 'linear'}"
-
-    def describe(self) -> str:
-        """Return the range in words."""
-        return f"{self.low:g} to {self.high:g}{', logarithmic' if self.is_logarithmic else ''}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Some values of a setting."""
-
-    name: str
-    options: tuple[Value, ...]
-
-    def __contains__(self, value: object) -> bool:
-        return any(value == option and type(value) is type(option) for option in self.options)
-
-    def values(self) -> Sequence[Value]:
-        """Return all values."""
-        return self.options
-
-    def to_text(self) -> str:
-        """Return the choice as `parse_space` reads it."""
-        return f"{self.name}={','.join(map(format_value, self.options))}"
-
-    def describe(self) -> str:
-        """Return the choice in words."""
-        return ", ".join(map(format_value, self.options))
-
-
-@dataclass(frozen=True)
 class SearchSpace:
     """Settings that a search varies, each in a range or among some values."""
 
-    dimensions: tuple[Range | Choice, ...]
+    distributions: dict[str, BaseDistribution]
+    assignments: list[str]
+    """The space as `parse_space` reads it."""
 
-    def __contains__(self, settings: Mapping[str, Value]) -> bool:
-        dimensions = {dimension.name: dimension for dimension in self.dimensions}
-        return settings.keys() == dimensions.keys() and all(settings[name] in dimensions[name] for name in settings)
+    def round(self, settings: Mapping[str, Any]) -> dict[str, Value]:
+        """Return settings that optuna proposes, with numbers of few digits inside of their ranges."""
+        return {name: _round(settings[name], distribution) for name, distribution in self.distributions.items()}
 
-    @property
-    def size(self) -> float:
-        """Number of combinations; infinite with a range of a setting that is not an integer."""
-        return math.prod(
-            math.inf if (values := dimension.values()) is None else len(values) for dimension in self.dimensions
-        )
-
-    def combinations(self) -> Iterator[dict[str, Value]]:
-        """Yield all combinations of a finite space."""
-        names = [dimension.name for dimension in self.dimensions]
-        for values in itertools.product(*(dimension.values() or () for dimension in self.dimensions)):
-            yield dict(zip(names, values, strict=True))
-
-    def to_texts(self) -> list[str]:
-        """Return the space as `parse_space` reads it."""
-        return [dimension.to_text() for dimension in self.dimensions]
+    def describe(self) -> dict[str, str]:
+        """Return each range or choice in words."""
+        return {name: _describe(distribution) for name, distribution in self.distributions.items()}
 
 
 def parse_space(assignments: Sequence[str]) -> tuple[list[str], SearchSpace]:
@@ -123,38 +56,39 @@ def parse_space(assignments: Sequence[str]) -> tuple[list[str], SearchSpace]:
     Raises:
         ConfigError: If a setting does not exist or cannot be searched, or a range or value is invalid.
     """
-    fixed: dict[str, str] = {}
-    dimensions: dict[str, Range | Choice] = {}
-    for assignment in assignments:
-        name, text = split_assignment(assignment)
-        fixed.pop(name, None)
-        dimensions.pop(name, None)
-        plain_type, _ = setting_type(name)
-        if plain_type is str or (".." not in text and "," not in text):
-            fixed[name] = assignment
+    last = {split_assignment(assignment)[0]: assignment for assignment in assignments}
+    fixed: list[str] = []
+    distributions: dict[str, BaseDistribution] = {}
+    for name, assignment in last.items():
+        text = split_assignment(assignment)[1]
+        if setting_type(name)[0] is str or (".." not in text and "," not in text):
+            fixed.append(assignment)
             continue
-        _check_searchable(name, text)
-        dimensions[name] = _parse_range(name, text) if ".." in text else _parse_choice(name, text)
-    return list(fixed.values()), SearchSpace(tuple(dimensions.values()))
+        if describe_settings()[name][0] == "data" or name in NOT_COMPARABLE:
+            raise ConfigError(
+                f"{assignment} cannot be searched: it changes the text that is scored, or how, and such perplexities "
+                f"do not compare; give {name} one value"
+            )
+        if name in NOT_OF_THE_MODEL:
+            raise ConfigError(f"{assignment} cannot be searched: no value makes a better model; give {name} one value")
+        distributions[name] = _parse_range(name, text) if ".." in text else _parse_choice(name, text)
+    return fixed, SearchSpace(distributions, [last[name] for name in distributions])
 
 
-def format_value(value: Value) -> str:
-    """Return a value as `--set` takes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _round(value: Any, distribution: BaseDistribution) -> Value:
+    if isinstance(distribution, FloatDistribution):
+        return min(max(float(f"{value:.{SIGNIFICANT_DIGITS}g}"), distribution.low), distribution.high)
+    return value  # type: ignore[no-any-return]
 
 
-def _check_searchable(name: str, text: str) -> None:
-    section, _ = describe_settings()[name]
-    if section == "data" or name in NOT_COMPARABLE:
-        raise ConfigError(
-            f"{name}={text} cannot be searched: it changes the text that is scored, or how, and such perplexities do "
-            f"not compare; give {name} one value"
-        )
-    if name in NOT_OF_THE_MODEL:
-        raise ConfigError(f"{name}={text} cannot be searched: no value makes a better model; give {name} one value")
+def _describe(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(str(choice) for choice in distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return f"{distribution.low:g} to {distribution.high:g}{', logarithmic' if distribution.log else ''}"
 
 
-def _parse_range(name: str, text: str) -> Range:
+def _parse_range(name: str, text: str) -> BaseDistribution:
     plain_type, meta = setting_type(name)
     if plain_type not in (int, float):
         values = ("true", "false") if plain_type is bool else get_args(plain_type)
@@ -172,11 +106,12 @@ def _parse_range(name: str, text: str) -> Range:
     is_logarithmic = SCALES.get(scale, low > 0 and high / low >= LOGARITHMIC_RATIO and not is_fraction)
     if is_logarithmic and low <= 0:
         raise ConfigError(f"{name}={text} starts at {low:g}, which has no logarithm; use a start above 0, or :linear")
-    return Range(name, low, high, plain_type is int, is_logarithmic)
+    kind = IntDistribution if plain_type is int else FloatDistribution
+    return kind(low, high, log=is_logarithmic)
 
 
-def _parse_choice(name: str, text: str) -> Choice:
+def _parse_choice(name: str, text: str) -> BaseDistribution:
     values = [parse_setting(name, value.strip()) for value in text.split(",")]
     if len(set(values)) < len(values):
         raise ConfigError(f"{name}={text} has a value twice; give each value once")
-    return Choice(name, tuple(values))
+    return CategoricalDistribution(values)

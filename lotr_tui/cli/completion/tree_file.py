@@ -12,7 +12,7 @@ from engine.models.pretrained.names import SMOLLM2
 from engine.presets import PRESETS
 from engine.runs.directory import BUNDLED_FOLDERS, CONFIG_FILE, EPOCHS_DIR, IMPORT_FILE, LATEST_RUN
 from engine.training.ablation import ADDITIONS, FINE_TUNING_ADDITIONS, REMOVALS
-from engine.training.search.records import SEARCH_FILE
+from engine.training.search.search import SEARCH_FILE
 from lotr_tui.completion.shell_scripts import SHELLS
 from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.screens.dialogs.completing_input import setting_choices

@@ -1,20 +1,20 @@
 """Hyperparameter search: ranges, pruning, records that survive damage, and trials as ordinary runs."""
 
 import math
-from threading import Event
+from dataclasses import asdict, replace
 
+import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from engine.data.dataset import load_dataset
 from engine.errors import ConfigError, RunError
 from engine.runs.directory import read_config
 from engine.runs.summary import summarize_run
-from engine.training.search import runner
-from engine.training.search.plan import SearchPlan
-from engine.training.search.records import TRIALS_FILE, SearchFolder, TrialRecord
-from engine.training.search.runner import Budget, SearchEnded, TrialEnded, run_search
-from engine.training.search.space import Choice, Range, parse_space
-from engine.training.search.study import SearchStudy
-from engine.training.search.worker import Assignment, TrialEnd, TrialProgress, TrialTrainer
+from engine.training.search.search import Search
+from engine.training.search.space import parse_space
+from engine.training.search.study import TRIALS_FILE, Limits, SearchPlan, TrialRecord, open_study, propose
+from engine.training.search.worker import TrialTrainer
 from tests.support.files import sentences
 from tests.support.training import make_config
 
@@ -25,15 +25,16 @@ def test_ranges_choices_and_single_values_are_told_apart():
          "teachers=a,b", "corpus=../a..b.txt", "weight_decay=0..1", "input_dropout=0.1..0.9:log"]
     )  # fmt: skip
     assert fixed == ["epochs=40", "teachers=a,b", "corpus=../a..b.txt"]
-    assert space.dimensions == (
-        Range("lr", 0.002, 0.02, is_integer=False, is_logarithmic=True),
-        Range("hidden_size", 200, 500, is_integer=True, is_logarithmic=False),
-        Choice("optimizer", ("adamw", "sgd")),
-        Choice("tie_weights", (True, False)),
-        Range("weight_decay", 0.0, 1.0, is_integer=False, is_logarithmic=False),
-        Range("input_dropout", 0.1, 0.9, is_integer=False, is_logarithmic=True),
-    )
-    assert parse_space(space.to_texts()) == ([], space)
+    assert space.distributions == {
+        "lr": FloatDistribution(0.002, 0.02, log=True),
+        "hidden_size": IntDistribution(200, 500),
+        "optimizer": CategoricalDistribution(("adamw", "sgd")),
+        "tie_weights": CategoricalDistribution((True, False)),
+        "weight_decay": FloatDistribution(0.0, 1.0),
+        "input_dropout": FloatDistribution(0.1, 0.9, log=True),
+    }
+    assert parse_space(space.assignments) == ([], space)
+    assert space.round(dict.fromkeys(space.distributions, 0.0123456))["lr"] == 0.01235
 
 
 @pytest.mark.parametrize(
@@ -54,186 +55,128 @@ def test_invalid_ranges_are_refused_in_one_line(assignment, message):
     assert message in str(refused.value)
 
 
-def test_the_worse_half_is_pruned_and_the_setting_that_matters_is_named():
-    study = SearchStudy(parse_space(["lr=0.001..0.1", "num_layers=1..3"])[1], 1, (0.25, 0.5, 1.0))
-    for _ in range(30):
-        proposal = study.propose()
-        study.finish(proposal, "complete", abs(math.log(float(proposal.settings["lr"]) / 0.01)))
-    assert next(iter(study.importances())) == "lr"
-    study = SearchStudy(parse_space(["lr=0.001..0.1"])[1], 0, (0.25, 0.5, 1.0))
-    proposals = [study.propose() for _ in range(4)]
-    assert not any(proposal.report(0.24, 1000.0) for proposal in proposals)  # before the first rung
-    # Each is compared with those that came before: 12 is worse than 10, and 11 not among the best 2 of 4.
-    reports = [proposal.report(0.25, value) for proposal, value in zip(proposals, (10, 12, 9, 11), strict=True)]
-    assert reports == [False, True, False, True]
-    assert not proposals[0].report(0.5, 8.0)
-    assert proposals[2].report(0.55, 8.5)  # the first evaluation after half of the run
-
-
-PLAN = SearchPlan(make_config(), parse_space(["lr=0.01..0.1", "optimizer=adamw,sgd"])[1], (1234, 0), "ab" * 32)
-
-
-def record(number, lr=0.02):
-    settings = {"lr": lr, "optimizer": "sgd"}
-    runs = [f"s-{number:03}-split1234", f"s-{number:03}-split0"]
-    return TrialRecord(number, "complete", settings, runs, [9.5, 9.5], [(0.25, 11.25), (2.0, 9.5)], 3.5)
-
-
-def test_a_damaged_or_torn_line_loses_its_trial_only_and_the_name_of_a_search_is_taken(tmp_path):
-    folder = SearchFolder.create("s", tmp_path, PLAN)
-    for number in range(3):
-        folder.write(record(number))
-    folder.close()
-    file = tmp_path / "s" / TRIALS_FILE
-    lines = file.read_bytes().splitlines(keepends=True)
-    foreign = lines[1].replace(b"0.02", b"0.7")  # outside of the range
-    file.write_bytes(lines[0] + b"\0{\n" + foreign + lines[2][:-20])
-    opened = SearchFolder.open("s", tmp_path)
-    assert (opened.plan, opened.records, opened.num_damaged) == (PLAN, {0: record(0)}, 3)
-    with pytest.raises(RunError, match="another process runs the search"):
-        SearchFolder.open("s", tmp_path)
-    opened.write(record(5, 0.03))
-    opened.close()
-    assert SearchFolder.open("s", tmp_path).records == {0: record(0), 5: record(5, 0.03)}
-    with pytest.raises(RunError, match="continue it with --resume"):
-        SearchFolder.create("s", tmp_path, PLAN)
-    (tmp_path / "s" / "search.json").write_text("{")
-    with pytest.raises(RunError, match="search 's' in"):
-        SearchFolder.open("s", tmp_path)
-
-
-class ScriptedPool:
-    """Pool whose trials have the perplexity 100 * lr after three quarters and at the end, and diverge above lr=0.09."""
-
-    def __init__(self, size, runs_dir):
-        self.size = size
-        self._trials, self._answers = {}, {}
-
-    @property
-    def num_busy(self):
-        return len(self._trials)
-
-    def start(self, assignment):
-        self._trials[assignment.number] = self._train(assignment)
-
-    def _train(self, assignment):
-        lr = float(assignment.settings["lr"])
-        if lr > 0.09:
-            yield TrialEnd("diverged", "the loss is nan")
-        for fraction in (0.75, 1.0):
-            yield TrialProgress(0, fraction, 100 * lr)
-            if not self._answers.pop(assignment.number):
-                yield TrialEnd("pruned")
-        yield TrialEnd("complete")
-
-    def messages(self, timeout):
-        for number, trial in list(self._trials.items()):
-            message = next(trial)
-            if isinstance(message, TrialEnd):
-                del self._trials[number]
-            yield number, message
-
-    def answer(self, number, *, may_continue):
-        self._answers[number] = may_continue
-
-    def stop(self):
-        self._trials.clear()
-
-    def close(self):
-        self._trials.clear()
-
-
-def test_a_search_ends_after_its_trials_and_a_resumed_one_goes_on_and_knows_the_best_settings(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "WorkerPool", ScriptedPool)
-    plan = SearchPlan(make_config(), parse_space(["lr=0.01..0.1"])[1], (1234,), "")
-    first = list(run_search(SearchFolder.create("s", tmp_path, plan), Budget(num_trials=12), 2, lambda: False))
-    second = list(run_search(SearchFolder.open("s", tmp_path), Budget(num_trials=8), 2, lambda: False))
-    ended = [event.record for event in first + second if isinstance(event, TrialEnded)]
-    assert sorted(trial.number for trial in ended) == list(range(20))
-    assert {trial.state for trial in ended} == {"complete", "pruned", "diverged"}
-    complete = [trial for trial in ended if trial.state == "complete"]
-    assert second[-2].best == min(complete, key=lambda trial: trial.settings["lr"])
-    assert isinstance(second[-1], SearchEnded)
-    assert (second[-1].reason, len(second[-1].records)) == ("trials", 20)
-    *_, interrupted = run_search(SearchFolder.open("s", tmp_path), Budget(), 1, lambda: True)
-    assert (interrupted.reason, len(interrupted.records)) == ("interrupted", 20)
-
-
-@pytest.mark.parametrize(
-    ("assignments", "reason", "num_trials"),
-    [(["lr=0.02,0.03", "optimizer=adamw,sgd"], "exhausted", 4), (["lr=0.091..0.1"], "failures", 5)],
-)
-def test_a_search_ends_when_all_combinations_are_tried_or_five_trials_in_a_row_fail(
-    tmp_path, monkeypatch, assignments, reason, num_trials
-):
-    monkeypatch.setattr(runner, "WorkerPool", ScriptedPool)
-    plan = SearchPlan(make_config(), parse_space(assignments)[1], (1234,), "")
-    *_, ended = run_search(SearchFolder.create("s", tmp_path, plan), Budget(), 1, lambda: False)
-    assert ended.reason == reason
-    assert len({str(trial.settings) for trial in ended.records}) == len(ended.records) == num_trials
-
-
-class FakeConnection:
-    """Connection to a search that answers every report with `decide`."""
-
-    def __init__(self, decide=lambda progress: True):
-        self.reports = []
-        self._decide = decide
-
-    def send(self, message):
-        assert isinstance(message, TrialProgress)
-        self.reports.append(message)
-
-    def recv(self):
-        return self._decide(self.reports[-1])
+def make_plan(*assignments, split_seeds=(1234,), **settings):
+    config = make_config(**settings)
+    corpus = load_dataset(config.data).corpus
+    return SearchPlan(config, parse_space(assignments)[1], split_seeds, corpus.sha256)
 
 
 @pytest.fixture
 def config(tmp_path):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join(sentences(60)))
-    return make_config(corpus=str(corpus), corpus_format="text", epochs=4, bptt=24)
+    return {"corpus": str(corpus), "corpus_format": "text", "epochs": 4, "bptt": 24}
 
 
-def train_trial(config, runs_dir, connection, **settings):
-    assignment = Assignment(0, config, settings, (1, 2), ("s-000-split1", "s-000-split2"))
-    return TrialTrainer(connection, Event(), runs_dir).train_trial(assignment)
+def train_trial(plan, runs_dir, record=None, is_stopped=lambda: False, trial=None):
+    """Train a trial whose proposals are those of `record`, in a study of its own."""
+    settings = {"lr": 0.02} if record is None else record.settings
+    record = record or TrialRecord(0, "running", settings, [f"s-000-split{seed}" for seed in plan.split_seeds])
+    trial = trial or optuna.create_study().ask(plan.space.distributions)
+    return TrialTrainer(plan, runs_dir, trial, record).train(is_stopped)
 
 
 def test_a_trial_is_a_run_for_each_split_without_a_score_of_the_test_split(tmp_path, config):
-    connection = FakeConnection()
-    assert train_trial(config, tmp_path, connection, lr=0.02) == TrialEnd("complete")
-    assert [(report.run_index, report.fraction) for report in connection.reports] == [
-        (index, fraction) for index in (0, 1) for fraction in (0.25, 0.5, 0.75, 1.0)
-    ]
-    for index, name in enumerate(("s-000-split1", "s-000-split2")):
+    plan = make_plan("lr=0.01..0.1", split_seeds=(1, 2), **config)
+    trial = train_trial(plan, tmp_path)
+    assert (trial.state, trial.fraction) == ("complete", 1.0)
+    for index, name in enumerate(trial.runs):
         summary = summarize_run(tmp_path / name)
         assert (summary.state, summary.test_perplexity) == ("finished", None)
-        assert summary.valid_perplexity == connection.reports[4 * index + 3].perplexity
+        assert summary.valid_perplexity == trial.perplexities[index]
         saved = read_config(tmp_path / name)
         assert (saved.training.lr, saved.data.split_seed, saved.training.score_test) == (0.02, index + 1, False)
+    assert trial.valid_perplexity == pytest.approx(math.sqrt(math.prod(trial.perplexities)))
 
 
-def test_a_trial_that_is_pruned_diverges_or_cannot_be_trained_ends_with_its_reason(tmp_path, config):
-    connection = FakeConnection(lambda progress: progress.fraction < 0.5)
-    assert train_trial(config, tmp_path, connection) == TrialEnd("pruned")
-    summary = summarize_run(tmp_path / "s-000-split1")
-    assert (summary.state, summary.epochs) == ("pruned", 2)
+def test_the_worse_half_is_pruned_after_half_of_the_epochs(tmp_path, config):
+    plan = make_plan("lr=0.01..0.1", schedule="constant", **config)
+    study = optuna.create_study(pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2))
+    for value in (10.0, 12.0):
+        better = study.ask(plan.space.distributions)
+        better.report(1.5, 1)
+        better.should_prune()
+        study.tell(better, value)
+    trial = study.ask(plan.space.distributions)
+    pruned = train_trial(plan, tmp_path, trial=trial)
+    assert (pruned.state, pruned.fraction) == ("pruned", 0.25)
     assert not list(tmp_path.glob("s-*/resume*"))
-    diverging = config.with_values(optimizer="sgd", lr=1000.0, clip=0.0)
-    end = train_trial(diverging, tmp_path / "first", FakeConnection())
+
+
+def test_a_trial_that_diverges_or_cannot_be_trained_ends_with_its_reason(tmp_path, config):
+    plan = make_plan("lr=0.01..0.1", **config, optimizer="sgd", clip=0.0)
+    end = train_trial(plan, tmp_path / "first", TrialRecord(0, "running", {"lr": 1000.0}, ["s-000"]))
     assert (end.state, end.message.startswith("the loss is")) == ("diverged", True)
-    end = train_trial(config, tmp_path / "second", FakeConnection(), batch_size=60_000)
+    end = train_trial(plan, tmp_path / "second", TrialRecord(0, "running", {"batch_size": 60_000}, ["s-000"]))
     assert (end.state, end.message.startswith("batch_size=60000 is too large")) == ("failed", True)
 
 
-def test_a_trial_whose_search_is_gone_is_stopped_and_goes_on_where_it_was(tmp_path, config):
-    def fail(progress):
-        raise EOFError
+def test_a_trial_that_is_stopped_goes_on_where_it_was(tmp_path, config):
+    plan = make_plan("lr=0.01..0.1", split_seeds=(1, 2), **config)
+    whole = train_trial(plan, tmp_path / "whole")
+    looks = iter([False] * 6)
+    stopped = train_trial(plan, tmp_path / "parts", is_stopped=lambda: next(looks, None) is not False)
+    assert stopped.state == "stopped"
+    resumed = train_trial(plan, tmp_path / "parts", stopped)
+    assert (resumed.state, resumed.perplexities) == ("complete", whole.perplexities)
 
-    expected, actual = FakeConnection(), FakeConnection()
-    train_trial(config, tmp_path / "whole", expected)
-    assert train_trial(config, tmp_path / "parts", FakeConnection(fail)) == TrialEnd("stopped")
-    assert summarize_run(tmp_path / "parts" / "s-000-split1").state == "stopped"
-    assert train_trial(config, tmp_path / "parts", actual) == TrialEnd("complete")
-    assert actual.reports == expected.reports[1:]
+
+def propose_all(plan, path, result, limits=Limits(math.inf, 30)):  # noqa: B008
+    """Let the search in `path` propose trials without training them, with the results of `result(settings)`."""
+    folder = Search.open(path.name, path.parent) if path.exists() else Search.create(path.name, path.parent, plan)
+    study = open_study(path, plan, 0)
+    while proposal := propose(study, plan, limits, path.name):
+        trial, record = proposal
+        value = result(record.settings)
+        state = "diverged" if value is None else "complete"
+        trial.set_user_attr("record", asdict(replace(record, state=state, valid_perplexity=value)))
+        study.tell(trial, value, state=None if value else optuna.trial.TrialState.PRUNED)
+    folder.close()
+    return Search.open(path.name, path.parent)
+
+
+def test_a_search_tries_the_good_settings_names_the_one_that_matters_and_is_resumed(tmp_path, config):
+    plan = make_plan("lr=0.001..0.1", "num_layers=1..3", **config)
+    distance = lambda settings: 1 + abs(math.log(settings["lr"] / 0.01))  # noqa: E731
+    found = propose_all(plan, tmp_path / "s", distance)
+    assert found.plan == plan
+    assert [record.number for record in found.records()] == list(range(30))
+    assert found.best() == min(found.records(), key=lambda record: record.valid_perplexity)
+    assert found.best().valid_perplexity < 1.3
+    assert next(iter(found.importances())) == "lr"
+    with pytest.raises(RunError, match="another process runs the search"):
+        Search.open("s", tmp_path)
+    found.close()
+    with pytest.raises(RunError, match="continue it with --resume"):
+        Search.create("s", tmp_path, plan)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "result", "num_trials"),
+    [(["num_layers=1,2", "optimizer=adamw,sgd"], 9.5, 4), (["lr=0.091..0.1"], None, 5)],
+)
+def test_a_search_ends_when_all_combinations_are_tried_or_five_trials_in_a_row_fail(
+    tmp_path, config, assignments, result, num_trials
+):
+    records = propose_all(make_plan(*assignments, **config), tmp_path / "s", lambda settings: result).records()
+    assert len({str(record.settings) for record in records}) == len(records) == num_trials
+
+
+def test_a_killed_search_loses_no_trial_and_a_damaged_one_is_refused(tmp_path, config):
+    plan = make_plan("lr=0.01..0.1", **config)
+    path = tmp_path / "s"
+    propose_all(plan, path, lambda settings: 9.5, Limits(math.inf, 2)).close()
+    study = open_study(path, plan, 0)
+    _, running = propose(study, plan, Limits(math.inf, 3), "s")
+    with (path / TRIALS_FILE).open("ab") as file:
+        file.write(b'{"op_code": 5, "torn')
+    opened = Search.open("s", tmp_path)
+    assert [record.state for record in opened.records()] == ["complete", "complete", "stopped"]
+    assert opened.records()[2].settings == running.settings
+    opened.close()
+    (path / TRIALS_FILE).write_bytes(b'{"op_code": 99}\n')
+    with pytest.raises(RunError, match="is damaged"):
+        Search.open("s", tmp_path)
+    (path / "search.json").write_text("{")
+    with pytest.raises(RunError, match="search 's' in"):
+        Search.open("s", tmp_path)

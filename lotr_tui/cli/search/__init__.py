@@ -1,1 +1,0 @@
-"""The command `search`: its options, its lines and tables, and the command that trains the best settings."""
