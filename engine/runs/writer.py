@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from engine import events
-from engine.errors import RunError, printable
+from engine.errors import LotrError, RunError, describe_error, printable
 from engine.events import TrainingEvent
 from engine.models.numpy_decoder import NumpyDecoder
 from engine.runs import directory
@@ -34,7 +34,7 @@ def record_events(run: LockedRun, training: Iterator[TrainingEvent]) -> Iterator
     An exception of the training is recorded as a `Failed` row with a traceback in the log, and raised again.
 
     Raises:
-        RunError: If some data could still not be written at the end.
+        LotrError: In place of the event `Finished`, if some data could still not be written at the end.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(run.lock.release)
@@ -44,9 +44,8 @@ def record_events(run: LockedRun, training: Iterator[TrainingEvent]) -> Iterator
                 for recorded in writer.write_event(event):
                     yield from writer.drain_warnings()
                     yield recorded
-            writer.finish()
         except Exception as error:
-            writer.write_failure(events.Failed(f"{type(error).__name__}: {error}", traceback.format_exc()))
+            writer.write_failure(events.Failed(describe_error(error), traceback.format_exc()))
             raise
 
 
@@ -84,6 +83,7 @@ class _RunWriter:
             checkpoints = self._flush_pending_files()
             if not self._problem:  # a training with unwritten files must stay resumable
                 self._write_row(event)
+            self._finish()
             return [*checkpoints, event]
         self._write_row(event)
         if isinstance(event, events.Evaluated):
@@ -101,11 +101,11 @@ class _RunWriter:
         self._write_row(warning)
         return [warning]
 
-    def finish(self) -> None:
-        """Raise a RunError if a file is still not written; delete what only a resume needs from a complete training."""
+    def _finish(self) -> None:
+        """Raise a LotrError if a file is still not written; delete what only a resume needs from a whole training."""
         self._metrics.flush()
         if problem := self._metrics.problem or self._problem:
-            raise RunError(f"{problem}; the end of the training is not saved")
+            raise LotrError(f"{problem}; the end of the training is not saved")
         if self._is_complete:  # not earlier: the checkpoints are the only copy until the model is written
             for name in (PREVIOUS_RESUME_FILE, RESUME_FILE, directory.INITIAL_FILE):
                 with contextlib.suppress(OSError):

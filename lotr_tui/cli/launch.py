@@ -83,7 +83,8 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     """Run `app` until the user quits, the terminal closes or a signal arrives, then finish or hand over its training.
 
     Returns:
-        The exit code: 0, or 128 plus the number of the signal that ended the app.
+        The exit code: 0, or 128 plus the number of the signal that ended the app, or 1 if the training that the app was
+        started with has failed.
 
     Raises:
         TrainingError: If a detached training could not be continued by another process.
@@ -111,9 +112,11 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
         _print_run(app)
     for line in app.tracker_lines():
         print(line)
-    if app.exit_message:
-        print(f"lotr-tui: {app.exit_message}", file=sys.stderr)
-    return app.exit_code
+    view = app.training_view
+    failure = "" if app.job is None or view is None else view.failure
+    for problem in filter(None, (app.exit_message, failure)):
+        print(f"lotr-tui: {printable(problem)}", file=sys.stderr)
+    return app.exit_code or int(bool(failure))
 
 
 def _is_slow(name: str, runs_dir: Path | None) -> bool:
@@ -137,7 +140,7 @@ def _has_screen() -> bool:
 
 def _print_run(app: LotrApp) -> None:
     """Print where the run of the app's training is, and how to play with it and to resume it."""
-    from engine.runs.directory import run_word
+    from engine.runs.directory import WEIGHT_FILES, run_word
 
     path, view = app.run_path, app.training_view
     if path is None:
@@ -145,7 +148,7 @@ def _print_run(app: LotrApp) -> None:
         return
     word = run_word(path)
     print(printable(f"run {path.name} is in {path}"))
-    if view is not None and view.evaluations:  # otherwise there is no model yet
+    if any((path / name).is_file() for name in WEIGHT_FILES):
         print(printable(f"open a session with it: lotr-tui --run {word}"))
     if view is None or view.is_active or view.is_resumable:
         print(printable(f"resume it: lotr-tui train --resume {word}"))

@@ -8,12 +8,14 @@ import pytest
 from textual.widgets import OptionList
 
 from engine.control import ControlCommand
+from engine.errors import LotrError
 from engine.presets import PRESETS
 from lotr_tui.cli.launch import run_app
 from lotr_tui.monitor.local_training import LocalTraining
 from lotr_tui.screens.dialogs.quit import QuitDialog
 from lotr_tui.screens.session.screen import SessionScreen
 from tests.support.app import FakeJob, finished, make_decoder, training_events
+from tests.support.files import write_run
 from tests.support.pilot import conversation_of, notices, until
 
 
@@ -151,9 +153,12 @@ def run_headless(monkeypatch):
     ],
 )
 def test_quitting_a_session_prints_how_the_training_goes_on(
-    make_training_app, run_headless, capsys, num_events, key, commands, expected
+    make_training_app, run_headless, capsys, tmp_path, monkeypatch, num_events, key, commands, expected
 ):
     app = make_training_app(num_events=num_events)
+    monkeypatch.setattr(app.fake_job.run, "path", tmp_path / "tiny-test")
+    if num_events == 5:
+        write_run(app.fake_job.run.path)
 
     async def drive(pilot):
         app.screen.start_training(PRESETS["tiny"])
@@ -166,6 +171,20 @@ def test_quitting_a_session_prints_how_the_training_goes_on(
     assert len(lines) == len(expected)
     assert all(line.startswith(text) for line, text in zip(lines, expected, strict=True))
     assert [command.kind for command in app.fake_job.commands] == commands
+
+
+def test_the_command_of_a_training_that_fails_exits_with_1_and_names_no_model(make_app, run_headless, capsys):
+    problem = "cannot write model.safetensors: No space left on device; the end of the training is not saved"
+    app = make_app(job=FakeJob(training_events(), LotrError(problem)).release())
+
+    async def drive(pilot):
+        await until(pilot, lambda: app.training_view.failure)
+        await pilot.press("ctrl+q")
+
+    assert run_headless(app, drive) == 1
+    out, err = capsys.readouterr()
+    assert "open a session" not in out
+    assert err == f"lotr-tui: {problem}\n"
 
 
 async def test_a_training_that_outlives_its_terminal_ends_with_exit_code_0(make_app):

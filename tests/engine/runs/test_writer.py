@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from engine.data.tokenizers.words import WordTokenizer
-from engine.errors import RunError
+from engine.errors import LotrError
 from engine.events import (
     Checkpointed,
     Evaluated,
@@ -242,6 +242,7 @@ def test_a_summary_has_the_perplexity_of_the_saved_model(run, disk):
         yield Snapshot(5, b"five")
         disk.full = True
         yield evaluated(6)
+        yield Finished("done", "r", 1.0, 94.0, 96.0, 5.0)
 
     seen = []
 
@@ -250,7 +251,7 @@ def test_a_summary_has_the_perplexity_of_the_saved_model(run, disk):
             if isinstance(event, (Evaluated, Checkpointed)):
                 seen.append((event.step, summarize_run(run.path).valid_perplexity))
 
-    with pytest.raises(RunError, match="not saved"):
+    with pytest.raises(LotrError, match="not saved"):
         observe()
     assert seen == [(1, 99.0), (1, 99.0), (3, 99.0), (3, 97.0), (5, 97.0), (6, 97.0)]
     assert load_model(run.path).valid_perplexity == summarize_run(run.path).valid_perplexity == 97.0
@@ -267,8 +268,11 @@ def test_a_training_without_its_model_is_not_finished_and_can_be_resumed(run, di
         yield evaluated(3)
         yield Finished("done", "r", 1.0, 97.0, 96.0, 5.0)
 
-    with pytest.raises(RunError, match=r"No space left on device.*the end of the training is not saved"):
-        list(record_events(run, events()))
+    recorded = []
+    with pytest.raises(LotrError, match=r"No space left on device.*the end of the training is not saved") as failure:
+        recorded.extend(record_events(run, events()))
+    assert failure.value.exit_code == 1
+    assert isinstance(recorded[-1], Evaluated)  # nobody is told that the training is done
     assert not is_finished(run.path)
     assert (run.path / RESUME_FILE).read_bytes() == b"two"
     reopen_run(run.path).lock.release()
@@ -285,7 +289,7 @@ def test_a_run_that_is_deleted_during_training_is_reported_and_not_saved(tmp_pat
         yield Finished("done", "r", 1.0, 99.0, math.nan, 5.0)
 
     seen = []
-    with pytest.raises(RunError, match=r"metrics\.jsonl was deleted; the end of the training is not saved"):
+    with pytest.raises(LotrError, match=r"metrics\.jsonl was deleted; the end of the training is not saved"):
         seen.extend(record_events(run, events()))
     (message,) = [event.message for event in seen if isinstance(event, Warned)]
     assert "metrics.jsonl was deleted; the training continues" in message

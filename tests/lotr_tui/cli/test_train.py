@@ -13,7 +13,7 @@ from engine.runs.summary import list_runs
 from lotr_tui.cli.search import format_train_command
 from lotr_tui.cli.training_options import parse_training
 from tests.support.commands import json_output
-from tests.support.files import sentences
+from tests.support.files import no_file_longer_than, sentences
 from tests.support.open_models import bpe_tokenizer
 from tests.support.training import write_initial_run
 
@@ -39,6 +39,19 @@ def settings_of(lotr):
         return {name: rest.removesuffix(describe_settings()[name][1]).rstrip() for name, _, rest in rows}
 
     return read
+
+
+@pytest.mark.parametrize("output", ["--no-tui", "--json"])
+def test_a_training_whose_model_cannot_be_saved_fails_in_place_of_being_done(lotr, home, small_csv, output):
+    settings = (*SMALL, "--set", "embedding_size=60", "--csv", small_csv)
+    with no_file_longer_than(20_000):
+        done = lotr("train", "--preset", "tiny", *settings, output, "--run", "r")
+    assert done.returncode == 1
+    assert "lotr-tui: cannot write" in done.stderr.splitlines()[-1]
+    assert done.stderr.endswith("; the end of the training is not saved\n")
+    assert "lotr-tui --run r" not in done.stdout
+    assert '"event": "finished"' not in done.stdout
+    assert not (home / "runs" / "r" / "model.safetensors").exists()
 
 
 def test_json_prints_one_event_per_line_and_the_result_last(lotr, home, small_csv):
