@@ -14,16 +14,7 @@ from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import SpeakerProb
 from engine.models.base import advance_batch
 from engine.models.dialogue import DialogueModel
-from engine.models.speaker_text import SpeakerTextModel
 
-MODEL_WEIGHT = 0.5
-"""Weight of the log-likelihood of the language model, whose tokens are no independent evidence."""
-MODEL_WEIGHT_WITH_TEXT = 0.3
-"""The same beside a text model, which knows in part the same evidence."""
-PRIOR_WEIGHT = 0.5
-"""Weight of the log frequencies of the speakers without a scene: the evidence of a text is somewhat overestimated."""
-MAX_READERS = 256
-"""Maximum size of a cast as whose members the language model reads a text, if there is a text model."""
 MAX_STEPS = 32
 """Maximum number of tokens at the end of a text whose states are kept, so that the end can be edited at no cost."""
 MAX_STEP_ELEMENTS = 6_000_000
@@ -85,9 +76,10 @@ class _Step:
 class SpeakerPosterior:
     """Posterior over the cast of a dialogue model while a text is typed.
 
-    The logarithm of the posterior is the sum of the log prior, the weighted log-likelihood of the text, and the scores
-    of a text model. The language model reads the text as every speaker, in one batch per token, and only from
-    where the text has changed. Threads must not share a posterior.
+    It is the prior times the likelihood ratio of the text model, each to the power that was fitted on validation lines.
+    By the language model, and where there is no text model, it is the prior times the likelihood of the text: Bayes'
+    rule. The language model reads the text as every speaker, in one batch per token, and only from where the text has
+    changed. Threads must not share a posterior.
     """
 
     def __init__(
@@ -95,35 +87,30 @@ class SpeakerPosterior:
         model: DialogueModel,
         context: DecoderState | None = None,
         *,
-        text_model: SpeakerTextModel | None = None,
-        model_weight: float | None = None,
+        by_language_model: bool = False,
     ) -> None:
         """Prepare the posterior of the next line.
 
         Args:
             model: Model that reads the text, with a cast.
             context: State after the lines before, in which the distribution of the next speaker is the prior; None
-                for a text of an unknown scene, whose prior depends on how often each speaker speaks.
-            text_model: Second source of evidence; None for the text model of the dialogue model, if it has one.
-            model_weight: Weight of the log-likelihood of the language model; None for a weight that suits the text
-                model, or its absence. With a weight of 0, or a cast above `MAX_READERS` and a text model, the language
-                model does not read the text.
+                for a text of an unknown scene, whose prior is how often each speaker speaks.
+            by_language_model: Whether the language model judges the text, also where there is a text model.
         """
-        text_model = text_model or model.text_model
-        if model_weight is None:
-            model_weight = MODEL_WEIGHT if text_model is None else MODEL_WEIGHT_WITH_TEXT
-        num_speakers = len(model.cast)
-        if text_model is not None and num_speakers > MAX_READERS:
-            model_weight = 0
-        self._text_model, self._model_weight = text_model, model_weight
-        self.model = model
+        self.model, num_speakers = model, len(model.cast)
+        self._text_model = None if by_language_model else model.text_model
         if context is not None:
             self._log_prior = model.next_speaker_log_probs(context.model_state, context.log_probs)
         elif model.turn_model is not None:
-            self._log_prior = PRIOR_WEIGHT * model.turn_model.log_frequencies
+            self._log_prior = model.turn_model.log_frequencies
         else:
             self._log_prior = np.zeros(num_speakers)
-        states = read_as_speakers(model, context or prefill(model, [])) if model_weight else ()
+        states: tuple[DecoderState, ...] = ()
+        if self._text_model is None:
+            states = read_as_speakers(model, context or prefill(model, []))
+        else:
+            self._powers = self._text_model.powers[context is not None]
+            self._log_prior = self._powers.prior * self._log_prior
         self._start = _Step(EOS_ID, np.zeros(num_speakers), states)
         self._steps: list[_Step] = []
         self._text_scores: dict[str, Float64Array] = {}
@@ -137,18 +124,16 @@ class SpeakerPosterior:
         """
         text = " ".join(text.split())
         ends = [match.end() for match in WORD.finditer(text)]
-        joint = [self._log_prior] * (len(ends) + 1)
-        if self._model_weight:
+        if self._text_model is None:
             totals = self._log_likelihoods(text, ends, is_complete=is_complete)
-            joint[1:] = [self._log_prior + self._model_weight * total for total in totals]
-        if self._text_model is not None:
+        else:
             # Typing changes the end of a text, so the scores of its other beginnings are known.
-            beginnings = [text[:end] for end in ends]
-            known = self._text_scores
+            beginnings, known = [text[:end] for end in ends], self._text_scores
             self._text_scores = {
                 each: known[each] if each in known else self._text_model.scores(each) for each in beginnings
             }
-            joint[1:] = [row + self._text_scores[each] for row, each in zip(joint[1:], beginnings, strict=True)]
+            totals = [self._powers.text * self._text_scores[each] for each in beginnings]
+        joint = [self._log_prior, *(self._log_prior + total for total in totals)]
         return explain_guess(self.model.cast, text.split(), joint)
 
     def _log_likelihoods(self, text: str, ends: Sequence[int], *, is_complete: bool) -> list[Float64Array]:

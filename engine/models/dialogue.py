@@ -75,6 +75,11 @@ class DialogueModel:
         """The vocabulary of the model."""
         return self.model.tokenizer
 
+    @property
+    def has_text_model(self) -> bool:
+        """True if there is a model of who says a text."""
+        return self._load_text_model is not None
+
     @cached_property
     def text_model(self) -> SpeakerTextModel | None:
         """Model of who says a text, loaded when it is first used; None if there is none."""

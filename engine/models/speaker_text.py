@@ -34,7 +34,16 @@ MAX_REGRESSION_SPEAKERS = 100
 MAX_REGRESSION_LINES = 4000
 """Maximum number of lines for the regression; a larger training split is thinned out evenly."""
 MAX_ITERATIONS = 200
+MAX_POWER = 10
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.!?,;:'\"-]+")
+
+
+@dataclass(frozen=True)
+class EvidencePowers:
+    """Powers of the evidence on who says a text, with which the probabilities come true on validation lines."""
+
+    prior: float = 1.0
+    text: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,16 @@ class SpeakerTextModel:
     """Number of lines of the training split."""
     weights: str
     """Weights `[groups, cast]` of the regression, in half precision and base64."""
+    powers: tuple[EvidencePowers, EvidencePowers] = (EvidencePowers(), EvidencePowers())
+    """Powers for a text of an unknown scene, and for one after the lines of a scene."""
 
     def __post_init__(self) -> None:
         num_speakers, problem = len(self.word_counts), ""
         pairs = [pair for pairs in self.word_counts for pair in pairs]
         if not all(0 <= word < len(self.words) and count >= 0 for word, count in pairs):
             problem = "a count is negative, or of a word that is not listed"
+        elif not all(0 <= power <= MAX_POWER for each in self.powers for power in (each.prior, each.text)):
+            problem = f"a power is below 0 or above {MAX_POWER}"
         elif len(self.group_lines) != len(self.groups) or not all(
             0 <= count <= self.num_lines for count in self.group_lines
         ):

@@ -108,7 +108,7 @@ def prepare_job(
         limit_openmp_spinning()
         from engine.training.dialogue_parts import fit_dialogue_parts  # loads PyTorch
 
-        files |= fit_dialogue_parts(dataset.splits.train, dataset.cast)
+        files |= fit_dialogue_parts(dataset.splits.train, dataset.splits.valid, dataset.cast)
     run = create_run(config, dataset.tokenizer, run_name, runs_dir, initial_weights, files)
     return _make_job(config, dataset, run)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -39,6 +40,7 @@ NUM_OTHER_CELLS = 54
 """Cells of the table of speakers without the bars."""
 EVIDENCE_WIDTH = 10
 """Cells of a bar that stands for the strongest evidence."""
+JUDGES = {"text": "its text model", "lm": "the language model"}
 GIVEAWAY_GAIN = math.log(2)
 """Smallest gain in log odds of a word that can give a speaker away: the odds double."""
 
@@ -53,6 +55,7 @@ class WhoReport:
     unknown: tuple[str, ...]
     """Parts of the text that the model does not know."""
     guess: SpeakerGuess
+    by: Literal["text", "lm"]
 
     @property
     def giveaway(self) -> WordEvidence | None:
@@ -62,9 +65,14 @@ class WhoReport:
 
 
 def guess_speaker(
-    loaded: LoadedModel, text: str, script: str, cast: Sequence[str] | None = None, context_name: str = "the context"
+    loaded: LoadedModel,
+    text: str,
+    script: str,
+    cast: Sequence[str] | None = None,
+    context_name: str = "the context",
+    by: Literal["text", "lm"] | None = None,
 ) -> WhoReport:
-    """Let a model read a text as every speaker, after the lines of a script.
+    """Judge by a model who says a text, after the lines of a script.
 
     A model that knows no speakers reads the names of `cast`, or else of the script, as they are written.
 
@@ -74,11 +82,14 @@ def guess_speaker(
         script: Lines before the text, of the form "NAME: text"; may be empty.
         cast: Names of the speakers as typed; None for those that the model knows, or that are in the script.
         context_name: Name of the script in messages.
+        by: Judge of the text: the text model or the language model; None for the text model if there is one.
 
     Raises:
-        InvalidInputError: If there are no speakers, or the model knows no word of the text.
+        InvalidInputError: If there are no speakers, or the model knows no word of the text, or has no text model.
     """
     model, known = loaded.model, loaded.cast
+    if by == "text" and not (isinstance(model, DialogueModel) and model.has_text_model):
+        raise InvalidInputError(f"{shell_word(loaded.name)} has no text model; leave out --by text")
     if known and cast is not None:
         raise InvalidInputError(
             f"--cast is for models without speakers, and {shell_word(loaded.name)} knows {len(known)}; leave it out"
@@ -95,12 +106,13 @@ def guess_speaker(
     if isinstance(model, DialogueModel):
         turns = parse_script(script, model.cast)
         context = read_turns(model, turns) if turns else None
-        guess = SpeakerPosterior(model, context).update(text, is_complete=True)
+        by = by or ("text" if model.has_text_model else "lm")
+        guess = SpeakerPosterior(model, context, by_language_model=by == "lm").update(text, is_complete=True)
     else:
         turns, names = read_script(script, cast, context_name)
         eos_per_line = loaded.config.data.mode != "stream"
         guess = guess_written_speaker(model, names, turns, text, eos_per_line=eos_per_line)
-    return WhoReport(loaded.name, text, tuple(turns), encoded.unknown_tokens, guess)
+    return WhoReport(loaded.name, text, tuple(turns), encoded.unknown_tokens, guess, by or "lm")
 
 
 def print_guess_as_json(report: WhoReport) -> None:
@@ -116,6 +128,7 @@ def print_guess_as_json(report: WhoReport) -> None:
             "text": report.text,
             "context": [asdict(turn) for turn in report.context],
             "unknown": report.unknown,
+            "by": report.by,
             "speaker": leader,
             "speakers": [
                 {"speaker": item.name, "probability": item.prob, "prior": float(guess.prior[place[item.name]])}
@@ -149,7 +162,7 @@ def print_guess(report: WhoReport) -> None:
         word = truncate(printable(report.giveaway.word), MIN_TERMINAL_WIDTH // 2)
         console.print(Text(f'"{word}" gave {leader} away: odds {_format_factor(report.giveaway.gain)}'))
     context = f"after {plural(len(report.context), 'line')}" if report.context else "at the start of a scene"
-    console.print(Text(printable(f"{_describe_model(report.run)}, {context}")))
+    console.print(Text(printable(f"{_describe_model(report.run)}, {context}, by {JUDGES[report.by]}")))
     if report.context:
         console.print(Text(truncate(printable(turn_text(report.context[-1]).rstrip()), MIN_TERMINAL_WIDTH)))
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,18 +11,23 @@ from hypothesis import strategies as st
 
 from engine.analysis import speaker_posterior
 from engine.analysis.speaker_evaluation import evaluate_by_speaker
-from engine.analysis.speaker_posterior import MODEL_WEIGHT, MODEL_WEIGHT_WITH_TEXT, PRIOR_WEIGHT, SpeakerPosterior
+from engine.analysis.speaker_posterior import SpeakerPosterior
 from engine.analysis.written_speakers import guess_written_speaker, read_script
 from engine.config import ModelConfig
+from engine.data.dataset import load_dataset
 from engine.data.script_form import Turn, encode_speaker, encode_turns
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.errors import CorpusError, InvalidInputError
-from engine.generation.prompt import prefill
+from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import next_speaker_probs, read_turns
 from engine.models.base import score_sequence
-from engine.models.dialogue import DialogueModel
-from engine.models.speaker_text import SpeakerTextModel
+from engine.models.dialogue import DialogueModel, DialogueState
+from engine.models.speaker_text import EvidencePowers, SpeakerTextModel
+from engine.runs.dialogue_parts import read_dialogue_parts
+from engine.runs.directory import read_config
+from engine.storage.files import assets_dir
+from engine.training.dialogue_parts import spoken_scenes
 from tests.support.models import ParallelReader, TokenByTokenModel, random_lstm
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 from tests.support.random_dialogues import (
@@ -81,33 +87,30 @@ def test_scores_are_those_of_each_line(inner):
 # --- the posterior over the cast ---
 
 
-TEXT_MODEL = SpeakerTextModel.fit(len(CAST), spoken(TRAIN_SCENES))
+POWERS = (EvidencePowers(0.7, 1.2), EvidencePowers(0.9, 0.6))
+TEXT_MODEL = replace(SpeakerTextModel.fit(len(CAST), spoken(TRAIN_SCENES)), powers=POWERS)
 MODELS = [DialogueModel(LSTM, CAST, TURN_MODEL), DialogueModel(KNESER_NEY, CAST, TURN_MODEL, lambda: TEXT_MODEL)]
-WEIGHTS = (MODEL_WEIGHT, MODEL_WEIGHT_WITH_TEXT)
 CONTEXT = (Turn("FRODO", "oak elm"), Turn("GOLLUM", "fir yew"))
 WORDS = st.lists(st.sampled_from([*TREES, "unknown"]), max_size=6)
 by_model = pytest.mark.parametrize("model", MODELS, ids=["lstm", "kneser-ney and text"])
 
 
-def brute_force(model, context, text, *, is_complete=False):
+def brute_force(model, context, text, *, is_complete=False, by_language_model=False):
     before = encode_turns(TOKENIZER, context)
     counts = Counter(line.speaker for scene in spoken(TRAIN_SCENES) for line in scene)
-    prior = {name: (counts[index] + 1) ** PRIOR_WEIGHT for index, name in enumerate(CAST)}
-    prior = {name: value / sum(prior.values()) for name, value in prior.items()}
+    prior = np.array([counts[index] + 1.0 for index in range(len(CAST))])
     if context:
-        prior = {speaker.name: speaker.prob for speaker in next_speaker_probs(model, prefill(model, before))}
-    words = f" {text}" if text else ""
-    ids = TOKENIZER.encode(f"{words}\n" if is_complete else words).tolist()
-    weight = WEIGHTS[MODELS.index(model)]
-    joint = np.array(
-        [
-            np.log(prior[name])
-            + weight * score_sequence(model, np.array([*before, *head, *ids], np.int32))[len([*before, *head]) :].sum()
-            for name, head in zip(CAST, HEADS, strict=True)
-        ]
-    )
-    if model is MODELS[1]:
-        joint += TEXT_MODEL.scores(text)
+        probs = {speaker.name: speaker.prob for speaker in next_speaker_probs(model, prefill(model, before))}
+        prior = np.array([probs[name] for name in CAST])
+    if model is MODELS[1] and not by_language_model:
+        powers = POWERS[bool(context)]
+        joint = powers.prior * np.log(prior) + powers.text * (TEXT_MODEL.scores(text) if text else 0)
+    else:
+        words = f" {text}" if text else ""
+        ids = TOKENIZER.encode(f"{words}\n" if is_complete else words).tolist()
+        starts = [[*before, *head] for head in HEADS]
+        scores = [score_sequence(model, np.array([*start, *ids], np.int32))[len(start) :].sum() for start in starts]
+        joint = np.log(prior) + scores
     joint = np.exp(joint - max(joint))
     return joint / joint.sum()
 
@@ -115,17 +118,42 @@ def brute_force(model, context, text, *, is_complete=False):
 @by_model
 @pytest.mark.parametrize("context", [CONTEXT, ()], ids=["scene", "unknown scene"])
 @settings(max_examples=8, deadline=None)
-@given(words=WORDS, is_complete=st.booleans())
-def test_posteriors_follow_from_bayes_rule(model, context, words, is_complete):
-    posterior = SpeakerPosterior(model, read_turns(model, context) if context else None)
+@given(words=WORDS, is_complete=st.booleans(), by_lm=st.booleans())
+def test_posteriors_follow_from_bayes_rule(model, context, words, is_complete, by_lm):
+    state = read_turns(model, context) if context else None
+    posterior = SpeakerPosterior(model, state, by_language_model=by_lm)
     guess = posterior.update("  ".join(words), is_complete=is_complete)
-    assert guess.prior == pytest.approx(brute_force(model, context, ""), rel=1e-4)
+    assert guess.prior == pytest.approx(brute_force(model, context, "", by_language_model=by_lm), rel=1e-4)
     assert [evidence.word for evidence in guess.words] == words
     for number, evidence in enumerate(guess.words, start=1):
         is_ended = is_complete and number == len(words)
-        expected = brute_force(model, context, " ".join(words[:number]), is_complete=is_ended)
+        text = " ".join(words[:number])
+        expected = brute_force(model, context, text, is_complete=is_ended, by_language_model=by_lm)
         assert evidence.posterior == pytest.approx(expected, rel=5e-3)  # <eos> ends a line too
     assert guess.posterior.tolist() == (guess.words[-1].posterior if words else guess.prior).tolist()
+
+
+@pytest.mark.parametrize("is_known_scene", [False, True])
+def test_probabilities_of_the_included_model_come_true_on_held_out_lines(is_known_scene):
+    folder = assets_dir() / "model"
+    model = read_dialogue_parts(folder).wrap(LSTM)
+    test = load_dataset(read_config(folder).with_values(tokenizer="characters").data).splits.test
+    confidences, hits = [], []
+    for scene in spoken_scenes(test, model.cast):
+        turns = model.turn_model.start()
+        for line in scene:
+            context = DecoderState(None, DialogueState(None, turns)) if is_known_scene else None
+            probs = SpeakerPosterior(model, context).update(line.text, is_complete=True).posterior
+            confidences.append(max(probs))
+            hits.append(probs.argmax() == line.speaker)
+            turns = model.turn_model.read_turn(turns, line)
+    error = 0.0  # the expected calibration error, with ten bins of equal width (Guo et al. 2017)
+    for start in range(10):
+        bin = [i for i, confidence in enumerate(confidences) if start <= 10 * confidence < start + 1 + (start == 9)]
+        error += abs(sum(confidences[i] for i in bin) - sum(hits[i] for i in bin)) / len(hits)
+    assert len(hits) == 680
+    assert error < 0.05
+    assert np.mean(hits) > (0.7 if is_known_scene else 0.36)
 
 
 class CountingModel(DialogueModel):
@@ -175,7 +203,7 @@ def test_gains_and_explanations_are_changes_of_the_log_odds(model):
 def test_tokens_inside_a_word_belong_to_the_word():
     tokenizer = CharacterTokenizer([])
     model = DialogueModel(random_lstm(ModelConfig(embedding_size=5, hidden_size=5), tokenizer), CAST)
-    guess = SpeakerPosterior(model, model_weight=1.0).update("ab ca. b")
+    guess = SpeakerPosterior(model).update("ab ca. b")
     assert [evidence.word for evidence in guess.words] == ["ab", "ca.", "b"]
     for evidence, text in zip(guess.words, ("ab", "ab ca.", "ab ca. b"), strict=True):
         scores = [

@@ -13,11 +13,13 @@ from engine.data.script_form import Turn
 from engine.events import Evaluated, Finished, Started
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.base import predict_tokens, score_sequence
+from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.loading import load_model
 from engine.training.batches import WindowReader
+from engine.training.dialogue_parts import POWER_L2, spoken_scenes
 from engine.training.job import prepare_job
 from engine.training.transfer.initial_run import configure
-from tests.support.random_dialogues import write_distinct_dialogues
+from tests.support.random_dialogues import LSTM, write_distinct_dialogues
 from tests.support.training import NO_DROPOUT, make_config
 
 DIALOGUE = {"mode": "dialogue", "split": "scenes", "min_characters": -1, "min_speaker_lines": 5}
@@ -87,12 +89,37 @@ def test_the_perplexity_and_the_bits_are_those_of_the_utterances(tmp_path):
     evaluated = [event for event in events if isinstance(event, Evaluated)][-1]
     dataset = load_dataset(config.data)
     log_probs = score_sequence(evaluated.model, dataset.valid)
-    script = EncodedText(written_text(dataset, "valid"), dataset.tokenizer, "dialogue")
+    script = EncodedText(written_text(dataset.splits.valid, "dialogue"), dataset.tokenizer, "dialogue")
     assert started.valid_characters == sum(len(line.text) + 1 for line in dataset.splits.valid)
     assert started.valid_tokens == script.is_scored.sum() < len(dataset.valid)
     assert evaluated.valid_perplexity == pytest.approx(math.exp(-log_probs[script.is_scored].mean()), rel=1e-4)
     expected = script.bits_per_character(log_probs)
     assert started.bits_per_character(evaluated.valid_perplexity) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_powers_of_the_evidence_make_the_speakers_of_validation_lines_likeliest(tmp_path):
+    job = prepare_job(dialogue_config(tmp_path, 400), "run", tmp_path)
+    model = read_dialogue_parts(job.run.path).wrap(LSTM)
+    priors, scores, speakers = ([], []), [], []
+    for scene in spoken_scenes(job.dataset.splits.valid, model.cast):
+        state = model.turn_model.start()
+        for line in scene:
+            priors[0].append(model.turn_model.log_frequencies)
+            priors[1].append(model.turn_model.log_probs(state))
+            scores.append(model.text_model.scores(line.text))
+            speakers.append(line.speaker)
+            state = model.turn_model.read_turn(state, line)
+
+    def loss(prior, powers):
+        joint = powers[0] * np.array(prior) + powers[1] * np.array(scores)
+        log_probs = joint - np.log(np.exp(joint).sum(axis=1, keepdims=True))
+        return POWER_L2 / 2 * np.square(powers).sum() - log_probs[range(len(speakers)), speakers].sum()
+
+    assert len(speakers) == 40
+    for prior, powers in zip(priors, model.text_model.powers, strict=True):
+        best = np.array([powers.prior, powers.text])
+        assert all(loss(prior, best) < loss(prior, best + step) for step in np.eye(2) * 0.05)
+        assert all(loss(prior, best) < loss(prior, best - step) for step in np.eye(2) * 0.05)
 
 
 def test_fine_tuning_on_a_dialogue_keeps_the_vocabulary(tmp_path):

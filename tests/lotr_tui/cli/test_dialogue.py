@@ -190,13 +190,16 @@ class TestWho:
         assert record["speaker"] == "SAM"
         assert max(record["words"], key=lambda word: word["log_odds_gain"])["word"] == "supper"
 
-    def test_json_is_the_posterior_after_the_context(self, talk, run, model):
+    @pytest.mark.parametrize("options", [(), ("--by", "lm")])
+    def test_json_is_the_posterior_after_the_context(self, talk, run, model, options):
         (run.parent / "scene.txt").write_text("frodo: the road\nSam: a friend of\n\nmine\n")
-        record = talk("who", "The road  is", "--context", "scene.txt")
+        record = talk("who", "The road  is", "--context", "scene.txt", *options)
         turns = [Turn("FRODO", "the road"), Turn("SAM", "a friend of mine")]
         assert record["context"] == [{"speaker": turn.speaker, "text": turn.text} for turn in turns]
         context = read_turns(model, turns)
-        guess = SpeakerPosterior(model, context).update("The road is", is_complete=True)
+        posterior = SpeakerPosterior(model, context, by_language_model=bool(options))
+        guess = posterior.update("The road is", is_complete=True)
+        assert record["by"] == ("lm" if options else "text")
         assert [item["speaker"] for item in record["speakers"]] == [item.name for item in guess.ranking()]
         assert [word["word"] for word in record["words"]] == ["The", "road", "is"]
         assert [word["log_odds_gain"] for word in record["words"]] == pytest.approx(

@@ -20,7 +20,7 @@ CONTRACT = {
     "generate": "--run --temperature --top-k --top-p --min-p --repetition-penalty --seed --max-tokens --count --reply "
     "--as --to --best-of --scene --cast --turns --json --jsonl",
     "eval": "--split --text --baselines --cache --mixture --by-speaker --json --jsonl",
-    "who": "--run --runs-dir --context --json",
+    "who": "--run --runs-dir --context --by --json",
     "search": "--minutes --set --resume",
     "learn": "--run --csv --text --list --theme",
 }

@@ -54,6 +54,7 @@ OPTIONS = [
     ("generate the --run d --scene --as FRODO", "--as belongs to an answer, not to a scene; leave out --as or --scene"),
     ("generate the --run r --as FRODO", "--as needs a model that knows speakers, and r does not; train one: lotr-tui"),
     ("who the --run d --cast FRODO,SAM", "--cast is for models without speakers, and "),
+    ("who the --run r --cast A,B --by text", "r has no text model; leave out --by text"),
     ("who the --run r --context small.csv", "--context small.csv names no speakers; write its lines as NAME: text"),
     ("tokenize a --vocabulary-size 500", "--vocabulary-size belongs to --tokenizer bpe"),
     ("search --minutes 1 --init base --set hidden_size=10..20", "hidden_size cannot be searched"),
