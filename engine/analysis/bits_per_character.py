@@ -20,6 +20,7 @@ import numpy.typing as npt
 from engine.data.arrays import Float64Array, Int64Array
 from engine.data.dataset import Dataset
 from engine.data.encoding import DataMode
+from engine.data.lines import Lines
 from engine.data.script_form import iter_scenes, script_text, utterance_mask
 from engine.data.tokenizers.base import EOS_ID, UNK, TokenIds, Tokenizer
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
@@ -61,36 +62,56 @@ def _convert_script_line(line: str, form: WordTokenizerName) -> str:
 class EncodedText:
     """A text as the tokens of a model, and the characters that each token stands for."""
 
-    def __init__(self, text: str, tokenizer: Tokenizer, mode: DataMode) -> None:
+    def __init__(self, text: str, tokenizer: Tokenizer, mode: DataMode, *, is_script: bool = False) -> None:
         """Encode a text in the tokenizer's native form or a later one, as `convert_text` returns it.
 
-        In line mode, `<eos>` stands for each line end. In stream mode, one `<eos>` ends the text. In dialogue mode, the
-        text is a script, which `<eos>` ends. A text without a word to score is refused with a CorpusError.
+        In line mode, `<eos>` stands for each line end. In the other modes, one `<eos>` ends the text. In dialogue mode,
+        and with `is_script`, the text is a script, of which a closed vocabulary reads no names.
+
+        Raises:
+            CorpusError: If the text has no word to score, or the tokenizer of a model by others changes a character.
         """
-        self.text, self.tokenizer = text, tokenizer
+        is_script = is_script or mode == "dialogue"
+        self.text, self.tokenizer = spoken_text(text) if is_script else text, tokenizer
         """The characters that count; of a script, the texts of the lines."""
+        if not self.text:
+            raise CorpusError("the text has no words to score; use a longer text")
+        if is_script and not tokenizer.is_open:
+            text, is_script = self.text, False
         self._has_line_ends = mode != "stream" or tokenizer.is_open
         ids, ends, unknown_words, start = list[int](), list[int](), list[str](), 0
         lines = text.split("\n")[:-1]
-        if mode == "dialogue":
-            self.text, ids, ends = _encode_script(lines, tokenizer)
-            lines, start = [], len(self.text)
+        if is_script:
+            tokenizer = tokenizer.for_scripts()
         elif tokenizer.reads_line_ends:  # a token may hold several line ends
             lines = ["\n".join(lines)]
-        if not self.text:
-            raise CorpusError("the text has no words to score; use a longer text")
+        line_end = "\n" if tokenizer.is_open and mode != "line" else ""
         for line in lines:
-            spans = tokenizer.spans(f"{line}\n" if mode == "stream" and tokenizer.is_open else line)
+            said, size, num_spaces = line, len(line) + 1, 0
+            if is_script:
+                name, colon, said = line.partition(":")
+                head = tokenizer.encode(name + colon).tolist()
+                ids += head
+                ends += [start] * len(head)
+                num_spaces = len(said) - len(said.lstrip(" "))
+                size = len(said) - num_spaces + 1 if colon else 0
+            spans = tokenizer.spans(said + line_end)
             ids += [span.id for span in spans]
-            ends += [start + span.end for span in spans]
-            unknown_words += [line[span.start : span.end] for span in spans if span.id == tokenizer.unk_id]
-            start += len(line) + 1
+            ends += [start + min(size, max(0, span.end - num_spaces)) for span in spans]
+            unknown_words += [said[span.start : span.end] for span in spans if span.id == tokenizer.unk_id]
+            start += size
             if mode == "line":
                 ids.append(EOS_ID)
                 ends.append(start)
         if mode != "line":
             ids.append(EOS_ID)
             ends.append(start)
+        read = tokenizer.decode(ids if mode == "line" else ids[:-1]) if tokenizer.is_open else text
+        if read != text:
+            raise CorpusError(
+                "its tokenizer changes this text, so the model would not pay for all characters; use another text or "
+                "model"
+            )
         self.ids: TokenIds = np.array(ids, np.int32)
         self.end_offsets: Int64Array = np.array(ends, np.int64)
         """Index `[tokens]` after the last character of each token. The token stands for the characters since the one
@@ -99,7 +120,7 @@ class EncodedText:
         """Text of each `<unk>`, in text order."""
         self.is_scored: npt.NDArray[np.bool_] = np.ones(len(ids), np.bool_)
         """`[tokens]`: True for tokens that count."""
-        if mode == "dialogue":
+        if is_script:
             self.is_scored = utterance_mask(tokenizer, self.ids)
 
     @property
@@ -148,27 +169,13 @@ class EncodedText:
         return np.diff(at_edges)
 
 
-def _encode_script(lines: Sequence[str], tokenizer: Tokenizer) -> tuple[str, list[int], list[int]]:
-    """Encode the lines of a script.
+def spoken_text(script: str) -> str:
+    """Return the texts of a script with their line ends, which are the characters that count.
 
-    Returns:
-        The texts with their line ends, and the token ids of the whole script with the end offset of each token in the
-        texts. The space between a name and its text is no part of the text.
+    The space between a name and its text is no part of the text.
     """
-    texts, ids, ends, start = list[str](), list[int](), list[int](), 0
-    for line in lines:
-        name, colon, said = line.partition(":")
-        head = tokenizer.encode(name + colon if colon else f"{line}\n").tolist()
-        ids += head
-        ends += [start] * len(head)
-        if colon:
-            spans = tokenizer.spans(f"{said}\n")
-            num_spaces = len(said) - len(said.lstrip(" "))
-            ids += [span.id for span in spans]
-            ends += [start + max(0, span.end - num_spaces) for span in spans]
-            texts.append(f"{said[num_spaces:]}\n")
-            start += len(texts[-1])
-    return "".join(texts), ids, ends
+    lines = (line.partition(":") for line in script.split("\n"))
+    return "".join(f"{said.lstrip(' ')}\n" for _, colon, said in lines if colon)
 
 
 def text_bits_per_character(model: LanguageModel, text: str, mode: DataMode) -> float:
@@ -177,10 +184,9 @@ def text_bits_per_character(model: LanguageModel, text: str, mode: DataMode) -> 
     return encoded.bits_per_character(score_sequence(model, encoded.ids))
 
 
-def written_text(dataset: Dataset, split: str) -> str:
-    """Return the "train", "valid" or "test" split of a dataset as it is written, a dialogue as a script."""
-    lines = {"train": dataset.splits.train, "valid": dataset.splits.valid, "test": dataset.splits.test}[split]
-    if dataset.mode == "dialogue":
+def written_text(lines: Lines, mode: DataMode) -> str:
+    """Return lines of a corpus as they are written, in dialogue mode as a script."""
+    if mode == "dialogue":
         return script_text(iter_scenes(lines))
     return "".join(f"{line.text}\n" for line in lines)
 
@@ -188,12 +194,15 @@ def written_text(dataset: Dataset, split: str) -> str:
 def count_validation_characters(dataset: Dataset) -> tuple[int, float]:
     """Return the characters of the validation split, and the bits of what its tokens leave out.
 
-    A split of more than `MAX_COUNTED_TOKENS` is not counted: the result is 0 characters.
+    A split of more than `MAX_COUNTED_TOKENS`, or one that the tokenizer changes, is not counted: the result is 0.
     """
     if len(dataset.valid) > MAX_COUNTED_TOKENS:
         return 0, 0.0
-    text = convert_text(written_text(dataset, "valid"), native_form(dataset.tokenizer), dataset.mode)
-    encoded = EncodedText(text, dataset.tokenizer, dataset.mode)
+    text = convert_text(written_text(dataset.splits.valid, dataset.mode), native_form(dataset.tokenizer), dataset.mode)
+    try:
+        encoded = EncodedText(text, dataset.tokenizer, dataset.mode)
+    except CorpusError:
+        return 0, 0.0
     return encoded.num_characters, float(encoded.untokenized_bits.sum())
 
 

@@ -8,27 +8,20 @@ from engine.analysis.bootstrap import PairedComparison, compare_paired, rate_con
 from engine.analysis.perplexity import Evaluation, summarize_log_probs, token_log_probs
 from engine.data.arrays import Float64Array
 from engine.data.encoding import DataMode
+from engine.data.script_form import Turn, turn_text
+from engine.data.speakers import SOMEONE
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to compare, and the text that it is scored on."""
+    """A model to compare."""
 
     name: str
     model: LanguageModel
     mode: DataMode
-    text: str
-    """The original text."""
-    text_mode: DataMode | None = None
-    """Mode of the run that the text comes from. The text of a dialogue is a script, which only open vocabularies read.
-    None for `mode`."""
-
-    @property
-    def reads_script(self) -> bool:
-        """True if the text is a script."""
-        return (self.text_mode or self.mode) == "dialogue"
+    """Mode of its training text."""
 
 
 @dataclass(frozen=True)
@@ -56,45 +49,52 @@ class FormComparison:
     """Difference in bits per character between the best model and the second; None for one model."""
 
 
-def compare_models(candidates: Sequence[Candidate], *, only_words: bool = False) -> list[FormComparison]:
-    """Score each model on every form of the text that it can read and that another model needs.
+def compare_models(
+    candidates: Sequence[Candidate], text: str, *, is_script: bool = False, only_words: bool = False
+) -> list[FormComparison]:
+    """Score each model on every form of a text that it can read and that another model needs.
 
     The first comparison is of the form that all models can read. With `only_words`, lower-case words are the
-    only form.
+    only form. All models account for the same characters: of a script, those of the texts and their line ends. Its
+    names are given, and a closed vocabulary does not read them. A model of dialogues reads the lines of another text as
+    said by SOMEONE, which is given too.
 
     Raises:
-        CorpusError: If the texts of two models differ, or a text has nothing to score.
+        CorpusError: If the text has nothing to score, or characters that a model cannot read.
     """
-    readers_of_forms = [item for item in candidates if item.model.tokenizer.is_open or not item.reads_script]
-    forms: set[TextForm] = {"words"} if only_words else {native_form(item.model.tokenizer) for item in readers_of_forms}
+    forms: set[TextForm] = {"words"} if only_words else {_native_form(item, is_script) for item in candidates}
     readers: dict[str, list[Candidate]] = {}
     form_of_text: dict[str, TextForm] = {}
     for form in sorted(forms, key=TEXT_FORMS.index):
-        able = [item for item in candidates if _can_read(item, form)]
-        texts = [convert_text(item.text, form, item.text_mode or item.mode) for item in able]
-        for item, text in zip(able, texts, strict=True):
-            if text != texts[0]:
-                raise CorpusError(
-                    f"the splits of {able[0].name} and {item.name} are not the same text; choose runs of the same "
-                    "corpus and split, or use --text FILE"
-                )
+        converted = convert_text(text, form, "dialogue" if is_script else "line")
         # A text that is the same in several forms is compared once, as the most complete of them.
-        form_of_text.setdefault(texts[0], form)
-        readers[texts[0]] = able
-    return [_compare_on(text, form_of_text[text], readers[text]) for text in reversed(readers)]
+        form_of_text.setdefault(converted, form)
+        readers[converted] = [
+            item for item in candidates if TEXT_FORMS.index(_native_form(item, is_script)) <= TEXT_FORMS.index(form)
+        ]
+    return [_compare_on(each, form_of_text[each], readers[each], is_script=is_script) for each in reversed(readers)]
 
 
-def _can_read(candidate: Candidate, form: TextForm) -> bool:
-    tokenizer = candidate.model.tokenizer
-    is_readable = tokenizer.is_open or not candidate.reads_script
-    return is_readable and TEXT_FORMS.index(native_form(tokenizer)) <= TEXT_FORMS.index(form)
+def _native_form(candidate: Candidate, is_script: bool) -> TextForm:
+    """Return the most complete form of the text that a model can read; a line of a dialogue has single spaces."""
+    if candidate.mode == "dialogue" and not is_script:
+        return "whitespace"
+    return native_form(candidate.model.tokenizer)
 
 
-def _compare_on(text: str, form: TextForm, candidates: Sequence[Candidate]) -> FormComparison:
+def _encode(candidate: Candidate, text: str, is_script: bool) -> EncodedText:
+    if candidate.mode == "dialogue" and not is_script:
+        text = "".join(turn_text(Turn(SOMEONE, line)) for line in text.splitlines())
+    try:
+        return EncodedText(text, candidate.model.tokenizer, candidate.mode, is_script=is_script)
+    except CorpusError as error:
+        raise CorpusError(f"{candidate.name}: {error}") from error
+
+
+def _compare_on(text: str, form: TextForm, candidates: Sequence[Candidate], *, is_script: bool) -> FormComparison:
     scores = []
     for candidate in candidates:
-        mode = "dialogue" if candidate.reads_script else candidate.mode
-        encoded = EncodedText(text, candidate.model.tokenizer, mode)
+        encoded = _encode(candidate, text, is_script)
         log_probs = token_log_probs(candidate.model, encoded.ids)
         ids, is_scored = encoded.ids, encoded.is_scored
         block_bits = encoded.block_bits(log_probs)

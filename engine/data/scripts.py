@@ -184,15 +184,17 @@ def read_utterances(lines: Iterator[str], source: str) -> Iterator[Utterance]:
         yield Utterance(" ".join(parts), speaker, section)
 
 
-def read_scenes(script: str, source: str) -> list[list[Turn]]:
-    """Return the scenes of a script in any style, with canonical names; lines before the first name are SOMEONE's.
+def read_scenes(script: str) -> list[list[Turn]]:
+    """Return the scenes of a script in any style, with canonical names.
 
-    Raises:
-        CorpusError: If the script names no speakers. The message names its `source`.
+    Lines before the first name are SOMEONE's, and so are all lines of a text that names no speakers.
     """
+    lines = script.splitlines()
+    if detect_style(lines) is None:
+        return [[Turn(SOMEONE, text) for line in lines if (text := " ".join(line.split()))]]
     scenes: list[list[Turn]] = []
     last_section = -1
-    for utterance in read_utterances(iter(script.splitlines()), source):
+    for utterance in read_utterances(iter(lines), "the script"):
         if utterance.section != last_section:
             scenes.append([])
         last_section = utterance.section

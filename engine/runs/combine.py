@@ -169,7 +169,8 @@ def load_run_dataset(run: LoadedModel) -> Dataset:
         dataset = load_dataset(run.config.data, run.decoder.tokenizer)
     except (ConfigError, CorpusError) as error:
         raise CorpusError(
-            f"the training text of run {run.name!r}, which {run.path / CONFIG_FILE} names, cannot be used: {error}"
+            f"the training text of run {run.name!r}, which {run.path / CONFIG_FILE} names, cannot be used: {error}, "
+            "or use --text FILE"
         ) from error
     is_changed = run.corpus_sha256 not in ("", dataset.corpus.sha256)
     if is_changed or dataset.tokenizer != run.decoder.tokenizer:

@@ -102,7 +102,7 @@ def measure_comparison(options):
     data = DataConfig(corpus=str(options.csv), tokenizer="characters", split="scenes", min_characters=1)
     dataset, texts = load_dataset(data), {}
     for split in ("train", "valid", "test"):  # one line an utterance, which all tokenizers then read
-        texts[split] = written_text(dataset, split)
+        texts[split] = written_text(getattr(dataset.splits, split), "line")
         (options.runs_dir / f"{split}.txt").write_text(texts[split])
     files = {split: str((options.runs_dir / f"{split}.txt").resolve()) for split in texts}
     corpus = {"corpus": files["train"], "valid_corpus": files["valid"], "test_corpus": files["test"]}

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +113,10 @@ class Tokenizer(ABC):
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`, with a line feed for each `<eos>`."""
         return "".join(self.pieces(ids))
+
+    def for_scripts(self) -> Self:
+        """Return the tokenizer for parts of scripts: a line feed is a token of its own, and no space is added."""
+        return self
 
     def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
         """Return the token ids of each of several texts."""

@@ -30,7 +30,8 @@ def evaluate(
         typer.Option(
             "--split",
             metavar="valid|test|train",
-            help="Split to score; models by others have none and are scored on that of the first run.",
+            help="Split to score; of several models, that of the first which reads text as written, without lines that "
+            "another was trained on.",
         ),
     ] = "valid",
     text: Annotated[

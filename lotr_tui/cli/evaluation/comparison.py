@@ -1,11 +1,18 @@
 """Evaluation of several models on the same text, in one table for each form of the text."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
-from engine.analysis.bits_per_character import native_form
+import numpy as np
+
+from engine.analysis.bits_per_character import written_text
 from engine.analysis.model_comparison import Candidate, CandidateScores, FormComparison, compare_models
-from engine.errors import printable
+from engine.data.dataset import Dataset
+from engine.data.script_form import script_text
+from engine.data.scripts import read_scenes
+from engine.data.speakers import SOMEONE
+from engine.data.tokenizers.words import split_words
+from engine.errors import CorpusError, printable
 from engine.runs.adapter_files import needs_base
 from engine.runs.combine import CombinationOptions, ModelCombiner
 from lotr_tui.cli.console import make_console, make_fitting_table, print_json
@@ -18,6 +25,18 @@ NUMBER_HEADINGS = ["bits/char", "95 % CI", "perplexity", "tokens", "rare"]
 """The most important first: a narrow terminal has no room for the last ones."""
 
 
+@dataclass(frozen=True)
+class _CommonText:
+    """Text that several models are compared on."""
+
+    text: str
+    is_script: bool
+    """True if its lines name their speakers, which are given to all models."""
+    name: str
+    notes: tuple[str, ...] = ()
+    """What was left out, and what is not known about it."""
+
+
 def print_comparison(
     combiners: Sequence[ModelCombiner],
     options: CombinationOptions,
@@ -26,35 +45,85 @@ def print_comparison(
     only_words: bool,
     as_json: bool,
 ) -> None:
-    """Print the bits per character of several models, and whether the best is better than the second."""
-    candidates, notes = [], []
-    # A model by others has no split, and reads the split of the first run.
-    first_run = next((combiner for combiner in combiners if combiner.runs[0].config.data.corpus), combiners[0])
+    """Print the bits per character of several models on one text, and whether the best is better than the second."""
+    common = _find_common_text(combiners, source)
+    candidates, notes = [], list(common.notes)
     for combiner in combiners:
         run = combiner.runs[0]
-        owner = combiner if run.config.data.corpus else first_run
-        source.convert(owner, "words" if only_words else native_form(run.decoder.tokenizer))  # refuses an empty text
-        text, text_mode = source.original(owner), owner.runs[0].config.data.mode
         combined = combiner.combine(options)
-        candidates.append(Candidate(run.name, combined.model, run.config.data.mode, text, text_mode))
+        candidates.append(Candidate(run.name, combined.model, run.config.data.mode))
         about = [PRETRAINED_NOTE if needs_base(run.config) else "", combined.describe()]
+        if common.is_script and not combined.model.tokenizer.is_open:
+            about.append("reads the texts without the names, which it cannot spell")
+        elif not common.is_script and run.config.data.mode == "dialogue":
+            about.append(f"reads every line as said by {SOMEONE}")
         notes += [f"{run.name}: {text}" for text in about if text]
-    comparisons = compare_models(candidates, only_words=only_words)
+    comparisons = compare_models(candidates, common.text, is_script=common.is_script, only_words=only_words)
     if as_json:
-        print_json({"split": source.name, "texts": [_comparison_record(item) for item in comparisons], "notes": notes})
+        print_json(
+            {
+                "split": source.name,
+                "text": common.name,
+                "texts": [_comparison_record(item) for item in comparisons],
+                "notes": notes,
+            }
+        )
         return
     console = make_console()
     for index, comparison in enumerate(comparisons):
         if index:
             console.print()
-        description = f"{FORM_DESCRIPTIONS[comparison.form]}, {comparison.num_characters:,} characters"
-        console.print(printable(f"{source.name}: {description}"))
+        given = " of the utterances, given the names" if common.is_script else ""
+        description = f"{FORM_DESCRIPTIONS[comparison.form]}{given}, {comparison.num_characters:,} characters"
+        console.print(printable(f"{common.name}: {description}"))
         names = report_names([scores.candidate.name for scores in comparison.scores])
         rows = [_table_row(scores, name) for scores, name in zip(comparison.scores, names, strict=True)]
         console.print(make_fitting_table(console.width, TEXT_HEADINGS, NUMBER_HEADINGS, rows))
         console.print(printable(_describe_best_two(comparison, names)))
     for note in notes:
         console.print(printable(note))
+
+
+def _find_common_text(combiners: Sequence[ModelCombiner], source: TextSource) -> _CommonText:
+    """Return the text to compare models on: the file that was named, or lines of one split.
+
+    The split is that of the first run with an open vocabulary, whose text is as written, or else of the first run. The
+    lines that another run was trained on, and this one was not, are left out.
+    """
+    if source.path is not None:
+        has_dialogue = any(combiner.runs[0].config.data.mode == "dialogue" for combiner in combiners)
+        is_script = has_dialogue and source.names_speakers
+        text = script_text(read_scenes(source.content)) if is_script else source.content
+        return _CommonText(text, is_script, source.path)
+    datasets, notes, failure = list[tuple[str, Dataset]](), list[str](), CorpusError("no run has a split")
+    for combiner in sorted(combiners, key=lambda each: not each.runs[0].decoder.tokenizer.is_open):
+        run = combiner.runs[0]
+        if not run.config.data.corpus:  # a model by others
+            continue
+        try:
+            datasets.append((run.name, combiner.dataset))
+        except CorpusError as error:
+            notes.append(f"{run.name}: its training text cannot be read, and may have some of the lines")
+            failure = error
+    if not datasets:
+        raise failure
+    (owner, dataset), *others = datasets
+    left_out = {_words_of(line.text) for _, other in others for line in other.splits.train}
+    left_out -= {_words_of(line.text) for line in dataset.splits.train}
+    lines = source.lines(dataset)
+    kept = [index for index, line in enumerate(lines) if _words_of(line.text) not in left_out]
+    name = f"{source.split} of {owner}"
+    if not kept:
+        raise CorpusError(f"every line of {name} is in the training text of another run; use --text FILE")
+    if len(kept) < len(lines):
+        notes.append(f"left out: {len(lines) - len(kept):,} of {len(lines):,} lines, which another run was trained on")
+    return _CommonText(
+        written_text(lines.take(np.array(kept)), dataset.mode), dataset.mode == "dialogue", name, tuple(notes)
+    )
+
+
+def _words_of(text: str) -> str:
+    return " ".join(split_words(text))
 
 
 def _table_row(scores: CandidateScores, name: str) -> list[str]:
@@ -73,7 +142,7 @@ def _table_row(scores: CandidateScores, name: str) -> list[str]:
 def _describe_best_two(comparison: FormComparison, names: Sequence[str]) -> str:
     """Return the result of the paired test between the two best models as a sentence; `names` has the best first."""
     if comparison.best_two is None:
-        return "the other models have a closed vocabulary, which cannot score this form of the text"
+        return "the other models cannot read this form of the text"
     best, second = names[:2]
     difference, interval = comparison.best_two.difference, comparison.best_two.confidence_interval
     result = f"{best} needs {0 - difference:.3f} bits/char less than {second}"  # "0 -" avoids a negative zero

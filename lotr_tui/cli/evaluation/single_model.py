@@ -16,6 +16,7 @@ from engine.analysis.perplexity import (
     token_log_probs,
 )
 from engine.data.arrays import Float64Array
+from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import TokenIds
 from engine.errors import printable
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS, Unigram
@@ -85,6 +86,8 @@ def print_evaluation(
     is_plain = text.tokenizer.reads_line_ends and mode != "dialogue"
     label = source.name if is_plain else f"{source.name}, {mode} mode"
     console.print(printable(f"{label}: {tokens}"))
+    if mode == "dialogue" and source.path is not None and not source.names_speakers:
+        console.print(f"no line names its speaker: {SOMEONE} says all")
     console.print(f"bits/char: of {FORM_DESCRIPTIONS[form]}, {text.num_characters:,} characters")
     if pretrained := [run.name for run in combiner.runs if needs_base(run.config)]:
         console.print(printable(f"{', '.join(report_names(pretrained))}: {PRETRAINED_NOTE}"))

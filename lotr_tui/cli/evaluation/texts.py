@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from engine.analysis.bits_per_character import EncodedText, TextForm, convert_text, native_form, written_text
+from engine.data.dataset import Dataset
 from engine.data.file_scan import MAX_LINE_CHARACTERS, normalize_line_ends, read_whole_text
+from engine.data.lines import Lines
 from engine.data.script_form import script_text
-from engine.data.scripts import read_scenes
+from engine.data.scripts import detect_style, read_scenes
 from engine.errors import CorpusError
 from engine.runs.combine import ModelCombiner
 from lotr_tui.cli.standard_input import read_standard_input
@@ -36,19 +38,28 @@ class TextSource:
         """Name of the split, or path of the file."""
         return self.split if self.path is None else self.path
 
+    @property
+    def names_speakers(self) -> bool:
+        """True if the lines of the file name their speakers."""
+        return detect_style(self.content.splitlines()) is not None
+
+    def lines(self, dataset: Dataset) -> Lines:
+        """Return the lines of the split."""
+        splits = dataset.splits
+        return {"valid": splits.valid, "test": splits.test, "train": splits.train}[self.split]
+
     def original(self, combiner: ModelCombiner) -> str:
         """Return the text as written; a split comes from the data of the first run of `combiner`.
 
         Another text for a run in dialogue mode becomes a script in the form that the run reads.
 
         Raises:
-            CorpusError: If the data of the run cannot be read or has changed, or a script names no speakers.
+            CorpusError: If the data of the run cannot be read or has changed.
         """
-        if self.path is not None and combiner.runs[0].config.data.mode == "dialogue":
-            return script_text(read_scenes(self.content, self.path))
-        if self.path is not None:
-            return self.content
-        return written_text(combiner.dataset, self.split)
+        mode = combiner.runs[0].config.data.mode
+        if self.path is None:
+            return written_text(self.lines(combiner.dataset), mode)
+        return script_text(read_scenes(self.content)) if mode == "dialogue" else self.content
 
     def convert(self, combiner: ModelCombiner, form: TextForm) -> str:
         """Return the text in a form, as the first run of `combiner` has it; without words, raise a CorpusError."""

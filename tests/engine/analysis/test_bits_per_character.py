@@ -1,12 +1,15 @@
 """Bits per character and comparisons of models by hand, under different tokenizers, with intervals of a bootstrap."""
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from engine.analysis.bits_per_character import (
     TEXT_FORMS,
@@ -22,6 +25,7 @@ from engine.analysis.next_token_comparison import compare_next_tokens, kl_diverg
 from engine.analysis.written_bits import measure_written_bits
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
+from engine.data.script_form import Turn, script_text, speaker_head
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
@@ -29,9 +33,13 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import ConfigError, CorpusError
 from engine.models.ngram import KneserNey, Unigram
 from engine.models.orthography import OrthographyModel
+from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from engine.models.spelling import SpellingModel
+from tests.support.dialogues import dialogue_model
 from tests.support.files import sentences, write_csv
 from tests.support.models import UniformModel, naive_bits
+from tests.support.pretrained import new_sentencepiece
+from tests.support.references import plain_next_probs
 
 TEXT = "Gandalf: You shall not pass!\n\nFrodo: “Go back”… 🧙‍♂️ to the Shire?\n  So be  it.\n"
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "king"))
@@ -98,7 +106,8 @@ def test_tokens_are_those_of_the_dataset(tmp_path, name, mode):
         return
     dataset = load_dataset(config)
     for split in ("train", "valid", "test"):
-        text = convert_text(written_text(dataset, split), native_form(dataset.tokenizer), mode)
+        lines = getattr(dataset.splits, split)
+        text = convert_text(written_text(lines, mode), native_form(dataset.tokenizer), mode)
         encoded, ids = EncodedText(text, dataset.tokenizer, mode), dataset.get_split(split)
         assert encoded.ids.tolist() == ids.tolist()
         assert encoded.is_scored.tolist() == dataset.scored_mask(ids).tolist()
@@ -118,6 +127,69 @@ def test_only_the_texts_of_a_script_and_their_line_ends_count():
         assert encoded.block_bits(log_probs).sum() == pytest.approx(encoded.token_bits(log_probs).sum())
         ends = encoded.end_offsets[np.isin(encoded.ids, tokenizer.line_end_ids)]
         assert ends.tolist() == [9, 9, 14, 15, 15]
+
+
+def text_of_tokens(encoded):
+    """Return the text that the tokens stand for whose probabilities count."""
+    tokenizer, ids, unknown = encoded.tokenizer, encoded.ids[encoded.is_scored], iter(encoded.unknown_words)
+    if tokenizer.is_open:
+        return tokenizer.for_scripts().decode(ids.tolist())
+    return " ".join(next(unknown) if id == 0 else "\n" if id == EOS_ID else tokenizer.tokens[id] for id in ids)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lines=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=4))
+def test_every_character_that_counts_is_paid_for_by_all_models(lines):
+    """Of any text, with any marks and names beside colons, and of any script: all tokenizers account for the same."""
+    lines = [" ".join(line.split()) for line in lines]
+    text, scenes = "".join(f"{line}\n" for line in lines), [[Turn("SAM (V.O.)", line)] for line in lines if line]
+    for tokenizer in (*open_tokenizers(), new_sentencepiece()):
+        assert text_of_tokens(EncodedText(text, tokenizer, "line")).removeprefix(" ") == text
+        for mode in ("line", "stream", "dialogue") if scenes else ():
+            encoded = EncodedText(script_text(scenes), tokenizer, mode, is_script=True)
+            assert encoded.text == "".join(f"{line}\n" for line in lines if line)
+            said = text_of_tokens(encoded)
+            assert said == "".join(f" {line}\n" for line in lines if line)
+    for tokenizer in (WORDS, WordTokenizer(("<unk>", "<eos>", "a"), "whitespace")):
+        form = native_form(tokenizer)
+        if words := convert_text(text, form):
+            assert text_of_tokens(EncodedText(words, tokenizer, "line")).split() == words.split()
+            script = convert_text(script_text(scenes), form, "dialogue")
+            assert EncodedText(script, tokenizer, "line", is_script=True).text == words
+
+
+def test_a_tokenizer_that_leaves_characters_out_is_refused():
+    """Capitals, or a word outside the vocabulary, would cost the model nothing."""
+    names = {name: id for id, name in enumerate(["<s>", *pre_tokenizers.ByteLevel.alphabet()])}
+    lower = Backend(models.BPE(vocab=names, merges=[]))
+    lower.normalizer, lower.decoder = normalizers.Lowercase(), decoders.ByteLevel()
+    lower.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    known = Backend(models.WordLevel(vocab={"<unk>": 0, "<s>": 1, "a": 2, "\n": 3}, unk_token="<unk>"))
+    known.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
+    for backend, text, changed in ((lower, "hello\n", "Hello\n"), (known, "a\n", "incomprehensibilities\n")):
+        tokenizer = PretrainedTokenizer(backend.to_str(), backend.get_vocab_size(), SpecialTokens(1, 1, (1,), (0, 1)))
+        assert EncodedText(text, tokenizer, "stream").num_characters == len(text)
+        with pytest.raises(CorpusError, match=r"^its tokenizer changes this text, .* use another text or model$"):
+            EncodedText(changed, tokenizer, "stream")
+
+
+def test_bits_of_a_dialogue_in_double_precision():
+    """Each token of the texts and of their line ends is predicted after all before it, names and scene ends too."""
+    model = dialogue_model()
+    scenes = [[Turn("GANDALF", "Where is the Ring?"), Turn("A MAN", "no")], [Turn("FRODO", "In the tower: up.")]]
+    ids, expected = [EOS_ID], 0.0
+    for number, scene in enumerate(scenes):
+        ids += model.tokenizer.encode("\n").tolist() if number else []
+        for turn in scene:
+            ids += model.tokenizer.encode(speaker_head(turn.speaker)).tolist()
+            for id in model.tokenizer.encode(f" {turn.text}\n").tolist():
+                expected -= np.log2(plain_next_probs(model.model, ids)[id])
+                ids.append(id)
+    candidates = [Candidate("dialogue", model, "dialogue")]
+    (comparison,) = compare_models(candidates, script_text(scenes), is_script=True)
+    assert comparison.num_characters == sum(len(turn.text) + 1 for scene in scenes for turn in scene)
+    (scores,) = comparison.scores
+    assert scores.bits_per_character == pytest.approx(expected / comparison.num_characters, rel=1e-5)
 
 
 def test_forms_of_a_text():
@@ -174,7 +246,7 @@ def test_model_of_words_pays_for_spelling_and_writing():
     total = (result.token_bits + result.orthography_bits) / result.num_characters
     assert result.bits_per_character == pytest.approx(total)
     # `lotr-tui eval` states the bits of the words per character of the lower-case words.
-    (comparison,) = compare_models([Candidate("words", model, "line", "\n".join(LINES))])
+    (comparison,) = compare_models([Candidate("words", model, "line")], "\n".join(LINES))
     assert result.token_bits / comparison.num_characters == pytest.approx(comparison.scores[0].bits_per_character)
 
 
@@ -186,21 +258,17 @@ SEA_TEXT = "".join(f"{line}\n" for line in SEA_LINES * 12)
 SEA_WORDS = WordTokenizer(("<unk>", "<eos>", "the", "king", "rides", "to", "sea", "a", "ship", "and"))
 
 
-def candidate(name, model, text=SEA_TEXT):
-    return Candidate(name, model, "line", text)
-
-
 def candidates():
     bpe, words = BPETokenizer.train(SEA_LINES * 3, 280), convert_text(SEA_TEXT, "words")
     return [
-        candidate("words", Unigram(EncodedText(words, SEA_WORDS, "line").ids, SEA_WORDS)),
-        candidate("bpe", KneserNey(EncodedText(SEA_TEXT, bpe, "line").ids, bpe, 3)),
-        candidate("characters", UniformModel(CharacterTokenizer([]))),
+        Candidate("words", Unigram(EncodedText(words, SEA_WORDS, "line").ids, SEA_WORDS), "line"),
+        Candidate("bpe", KneserNey(EncodedText(SEA_TEXT, bpe, "line").ids, bpe, 3), "line"),
+        Candidate("characters", UniformModel(CharacterTokenizer([])), "line"),
     ]
 
 
 def test_words_are_compared_with_all_models_and_the_original_text_with_those_that_read_it():
-    words, original = compare_models(candidates())
+    words, original = compare_models(candidates(), SEA_TEXT)
     assert (words.form, original.form) == ("words", "original")
     assert {scores.candidate.name for scores in words.scores} == {"words", "bpe", "characters"}
     assert [scores.candidate.name for scores in original.scores] == ["bpe", "characters"]  # best first
@@ -216,31 +284,23 @@ def test_words_are_compared_with_all_models_and_the_original_text_with_those_tha
         assert low <= scores.bits_per_character + 1e-9 <= high + 2e-9
 
 
-def test_a_script_is_compared_by_its_texts_on_the_models_that_read_it():
-    script = "".join(f"King: {line}\n" for line in SEA_LINES if line)
-    words, bpe, characters = (
-        Candidate(each.name, each.model, mode, script, "dialogue")
-        for each, mode in zip(candidates(), ("line", "dialogue", "stream"), strict=True)
-    )
-    (comparison,) = compare_models([words, bpe, characters])
-    assert {scores.candidate.name for scores in comparison.scores} == {"bpe", "characters"}
-    texts = [line for line in SEA_LINES if line]
-    assert comparison.num_characters == sum(len(line) + 1 for line in texts)
-    uniform = next(scores for scores in comparison.scores if scores.candidate is characters)
-    num_bytes = sum(len(line) + 2 for line in texts)
-    assert uniform.bits_per_character == pytest.approx(np.log2(257) * num_bytes / comparison.num_characters)
-    assert uniform.evaluation.tokens == num_bytes
-
-
-def test_different_texts_are_refused():
-    words, bpe, _ = candidates()
-    other = candidate("other", bpe.model, SEA_TEXT.replace("sea", "lake"))
-    with pytest.raises(CorpusError, match=r"^the splits of words and other are not the same text; choose runs of the"):
-        compare_models([words, other])
-    other = candidate("other", bpe.model, SEA_TEXT.replace(".", " ."))
-    assert [item.form for item in compare_models([words, other])] == ["words", "original"]
-    with pytest.raises(CorpusError, match="bpe and other are not the same text"):
-        compare_models([bpe, other])
+def test_models_of_all_modes_are_compared_on_the_same_characters_of_a_script_and_of_a_text_without_names():
+    texts = [line for line in SEA_LINES if line] * 12
+    script = "".join(f"King: {line}\n" for line in texts)
+    words, bpe, characters = candidates()
+    mixed = [words, replace(bpe, mode="dialogue"), characters]
+    for text, is_script in ((script, True), ("".join(f"{line}\n" for line in texts), False)):
+        lower, original = compare_models(mixed, text, is_script=is_script)
+        assert [len(lower.scores), len(original.scores)] == [3, 2]
+        assert lower.num_characters == len(convert_text("\n".join(texts), "words"))
+        assert original.num_characters == sum(len(line) + 1 for line in texts)
+        uniform = next(scores for scores in original.scores if scores.candidate is characters)
+        num_bytes = original.num_characters + is_script * len(texts)  # the space after each name
+        assert uniform.bits_per_character == pytest.approx(np.log2(257) * num_bytes / original.num_characters)
+        assert uniform.evaluation.tokens == num_bytes
+        figure = next(scores for scores in lower.scores if scores.candidate is words).bits_per_character
+        expected = text_bits_per_character(words.model, convert_text("\n".join(texts), "words"), "line")
+        assert figure == pytest.approx(expected)
 
 
 WEIGHTS = st.lists(st.floats(0.01, 10), min_size=6, max_size=6)

@@ -160,10 +160,9 @@ class TestRealScripts:
 def test_scenes_of_a_script_have_canonical_names():
     script = "(dawn)\n\nGANDALF (V.O.): You shall\n  not pass!\nSam: Oh: no\n\nGANDALF: Go\n"
     someone = [[Turn("SOMEONE", "(dawn)")]]
-    assert read_scenes(script, "a script") == [
+    assert read_scenes(script) == [
         *someone,
         [Turn("GANDALF", "You shall not pass!"), Turn("SAM", "Oh: no")],
         [Turn("GANDALF", "Go")],
     ]
-    with pytest.raises(CorpusError, match=r"^a script has no speakers"):
-        read_scenes("It was a dark night.", "a script")
+    assert read_scenes("It was\n\na dark night.") == [[Turn("SOMEONE", "It was"), Turn("SOMEONE", "a dark night.")]]

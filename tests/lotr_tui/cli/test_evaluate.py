@@ -2,13 +2,17 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 
 from engine.data.dataset import load_dataset
 from engine.presets import get_preset
+from engine.runs.directory import read_config
 from tests.support.commands import json_output, run_here
 from tests.support.files import sentences, write_csv, write_random_run
+from tests.support.random_dialogues import write_dialogue_run
 
 OPEN = ["subword_embeddings=no", "punctuation=no"]
 RUNS = {
@@ -18,6 +22,11 @@ RUNS = {
     "characters": ["tokenizer=characters", *OPEN],
     "bpe": ["tokenizer=bpe", "vocabulary_size=300", *OPEN],
 }
+OTHER_SPLITS = {
+    "other": [],  # of another corpus
+    "reseeded": ["tokenizer=characters", "split_seed=7", *OPEN],
+    "whole": ["tokenizer=characters", *OPEN],  # trained on all lines of the others
+}
 TEXT = "The Miller sells: seven lanterns!\n\n  A king  carries a bag of apples…\nNo.\n" * 20
 TRAIN = (
     "train --preset tiny --threads 1 --set embedding_size=8 --set hidden_size=8 --set batch_size=4 --epochs 2 --json"
@@ -26,13 +35,19 @@ TRAIN = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return the home of runs with random weights and different tokenizers, and of `other` on another corpus."""
+    """Return the home of runs with random weights, different tokenizers and different splits."""
     folder = tmp_path_factory.mktemp("runs")
-    corpus, other = write_csv(folder / "one.csv", sentences(200)), write_csv(folder / "two.csv", sentences(60, seed=3))
-    for name, changes in {**RUNS, "other": []}.items():
+    texts = list(dict.fromkeys(sentences(200)))
+    corpus, other = write_csv(folder / "one.csv", texts), write_csv(folder / "two.csv", sentences(60, seed=3))
+    for name, changes in {**RUNS, **OTHER_SPLITS}.items():
         config = get_preset("tiny").with_overrides(["embedding_size=8", "hidden_size=8", *changes])
         config = config.with_values(corpus=str(corpus if name != "other" else other))
+        if name == "whole":
+            config = config.with_values(valid_corpus=str(other), test_corpus=str(other))
         write_random_run(folder / "runs" / name, config, load_dataset(config.data).tokenizer)
+    write_dialogue_run(folder / "runs" / "dialogue")
+    gone = Path(shutil.copytree(folder / "runs/bpe", folder / "runs/gone")) / "config.json"
+    gone.write_text(gone.read_text().replace("one.csv", "gone.csv"))
     (folder / "own.txt").write_text(TEXT)
     return folder
 
@@ -172,7 +187,74 @@ class TestSeveralModels:
         assert report["split"] == "test"
         alone = score("words", "--split", "test")
         assert alone["bits_per_character"] in [row["bits_per_character"] for row in report["texts"][0]["models"]]
-        assert "the splits of words and other are not the same text" in refused("eval", "words", "other")
+
+    @pytest.mark.parametrize(
+        ("names", "owner"),
+        [(["bpe", "reseeded"], "bpe"), (["words", "reseeded"], "reseeded"), (["words", "other"], "words")],
+    )
+    def test_runs_of_different_splits_are_compared_on_lines_that_only_the_first_may_know(
+        self, score, folder, names, owner
+    ):
+        train, held_out = {}, []
+        for name in names:
+            splits = load_dataset(read_config(folder / "runs" / name).data).splits
+            train[name] = {line.text.lower() for line in splits.train}
+            held_out = [line.text for line in splits.test] if name == owner else held_out
+        (known_to_others,) = (train[name] - train[owner] for name in names if name != owner)
+        kept = [line for line in held_out if line.lower() not in known_to_others]
+        report = score(*names, "--split", "test")
+        assert report["text"] == f"test of {owner}"
+        assert report["texts"][-1]["characters"] == sum(len(line) + 1 for line in kept)
+        left_out = f"left out: {len(held_out) - len(kept)} of {len(held_out)} lines, which another run was trained on"
+        assert (left_out in report["notes"]) == (len(kept) < len(held_out))
+
+    def test_where_runs_have_no_common_lines_the_advice_works(self, score, refused, folder):
+        own = ("--text", folder / "own.txt")
+        assert refused("eval", "bpe", "whole").endswith(
+            "every line of valid of bpe is in the training text of another run; use --text FILE"
+        )
+        assert [row["run"] for row in score("bpe", "whole", *own)["texts"][0]["models"]]
+        assert refused("eval", "gone", "gone").endswith("gone.csv does not exist; check the path, or use --text FILE")
+        assert score("gone", *own)["characters"] == len(TEXT)
+        report = score("gone", "bpe")
+        assert report["text"] == "valid of bpe"
+        assert report["notes"] == ["gone: its training text cannot be read, and may have some of the lines"]
+
+    def test_the_names_of_a_script_cost_and_count_nothing_however_they_are_written(self, score, lotr, tmp_path):
+        """The same utterances have the same figures with marks beside the names, in small letters, or names alone."""
+        lines = [f"SPEAKER{index % 3}: {line}" for index, line in enumerate(sentences(40, seed=5))]
+        plain, figures = "\n".join(lines), []
+        for text in (
+            plain,
+            plain.replace(":", " (VOICE OVER, FROM THE TOP OF THE TOWER):"),
+            plain.lower(),
+            "\n\n".join(lines).replace(": ", ":\n"),
+        ):
+            (tmp_path / "script.txt").write_text(text)
+            report = score("dialogue", "characters", "words", "--text", "script.txt")
+            alone = score("dialogue", "--text", "script.txt")
+            rows = {row["run"]: row for row in report["texts"][-1]["models"]}
+            assert rows["dialogue"]["bits_per_character"] == pytest.approx(alone["bits_per_character"])
+            assert report["texts"][-1]["characters"] == alone["characters"]
+            figures.append((report, alone))
+        assert alone["characters"] == sum(len(line.split(": ")[1]) + 1 for line in lines)
+        assert all(figure == figures[0] for figure in figures)
+
+    def test_a_text_without_names_is_said_by_someone(self, score, lotr, folder):
+        report, alone = (
+            score("dialogue", "bpe", "--text", folder / "own.txt"),
+            score("dialogue", "--text", folder / "own.txt"),
+        )
+        single_spaces = report["texts"][0]
+        assert (single_spaces["text_form"], single_spaces["characters"]) == ("whitespace", alone["characters"])
+        figures = {row["run"]: row["bits_per_character"] for row in single_spaces["models"]}
+        assert figures.keys() == {"dialogue", "bpe"}
+        assert figures["dialogue"] == pytest.approx(alone["bits_per_character"])
+        assert report["notes"] == ["dialogue: reads every line as said by SOMEONE"]
+        assert (
+            "no line names its speaker: SOMEONE says all"
+            in lotr("eval", "dialogue", "--text", folder / "own.txt").stdout
+        )
 
     def test_table_has_a_row_for_each_model_and_the_paired_test(self, lotr, folder):
         lines = lotr("eval", "words", "bpe", "--text", folder / "own.txt").stdout.splitlines()
