@@ -157,7 +157,7 @@ def test_a_file_in_place_of_the_runs_folder_is_refused_and_kept(refused, small_c
         (["tokenize", "-"], b"a" * 10_000_000, "standard input has over 1,000,000 bytes; use a part of it"),
         (["tokenize", "", "--tokenizer", "bpe"], b"", "the text is empty"),
         (["eval", "--text", "-"], b"a" * 10_000_000, "a line of over 1,000,000 characters; put one utterance on a"),
-        (["eval", "r", "d", "--text", "-"], b"... --- ...\n", "--text - has no words to score; use a longer text"),
+        (["eval", "r", "d", "--text", "-"], b"... --- ...\n", "the text has no words to score; use a longer text"),
         (["who", "-", "--run", "d"], b" \n", "the text is empty"),
         (["who", "the " * 5_000, "--run", "d"], b"", "the text has 20,000 bytes; use at most 10,000 of it"),
         (["generate", "-", "--run", "open"], b"The \xff wizard", "character 5 is a lone surrogate (U+DCFF), read from"),
