@@ -18,6 +18,7 @@ from engine.errors import InvalidInputError, LotrError, describe_error
 from lotr_tui.app_base import AppOptions, LotrAppBase
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.messages import ModelFetchChanged, TrainingChanged
+from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.prompt_screen import PromptScreen
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
@@ -148,6 +149,18 @@ class LotrApp(LotrAppBase):
     # Quitting
 
     async def action_quit(self) -> None:
+        """Exit, after a question if a conversation would be lost, and another one if this process trains."""
+        from lotr_tui.screens.dialogs.confirm import ConfirmDialog, confirm
+
+        screens = (screen for screen in self.screen_stack if isinstance(screen, AppScreen))
+        problem = next(filter(None, (screen.save_again() for screen in screens)), "")
+        if not problem:
+            self._quit_saved()
+        elif not isinstance(self.screen, ConfirmDialog):
+            question = f"The conversation is not saved: {problem}. Free some space and quit again. Lose it and quit?"
+            confirm(self, question, self._quit_saved, enter_confirms=False)
+
+    def _quit_saved(self) -> None:
         """Exit. If this process trains, ask first whether to stop the training or to continue it in the background."""
         from lotr_tui.screens.dialogs.quit import QuitDialog
 

@@ -156,7 +156,7 @@ class LotrAppBase(TextualFixesApp):
     def on_unmount(self) -> None:
         """Write the settings that were changed since the last time."""
         if self.settings_store.has_unsaved_changes:
-            self.exit_message = self.settings_store.save()
+            self.exit_message = self.settings_store.save() or self.exit_message
 
     def choose_theme(self, name: str) -> None:
         """Use a theme, in this session and in later ones."""

@@ -83,8 +83,8 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     """Run `app` until the user quits, the terminal closes or a signal arrives, then finish or hand over its training.
 
     Returns:
-        The exit code: 0, or 128 plus the number of the signal that ended the app, or 1 if the training that the app was
-        started with has failed.
+        The exit code: 0, or 128 plus the number of the signal that ended the app, or 1 if something is not saved, or if
+        the training that the app was started with has failed.
 
     Raises:
         TrainingError: If a detached training could not be continued by another process.
@@ -114,9 +114,10 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
         print(line)
     view = app.training_view
     failure = "" if app.job is None or view is None else view.failure
-    for problem in filter(None, (app.exit_message, failure)):
+    problems = [problem for problem in (app.exit_message, failure) if problem]
+    for problem in problems:
         print(f"lotr-tui: {printable(problem)}", file=sys.stderr)
-    return app.exit_code or int(bool(failure))
+    return app.exit_code or int(bool(problems))
 
 
 def _is_slow(name: str, runs_dir: Path | None) -> bool:

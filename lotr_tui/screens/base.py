@@ -19,6 +19,10 @@ class AppScreen(TextualFixesScreen, Screen[ResultT]):
         def app(self) -> LotrAppBase:  # type: ignore[override]
             """Return the app."""
 
+    def save_again(self) -> str:
+        """Try to save what could not be saved. Return the reason why it would be lost, or an empty text."""
+        return ""
+
     def on_resize(self) -> None:
         """Update the footer: some keys work on narrow terminals only, and Textual sets the width classes last."""
         self.call_later(self.refresh_bindings)

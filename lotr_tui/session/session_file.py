@@ -77,6 +77,8 @@ class SessionWriter:
         self.session = SavedSession("", model, time.time())
         self._folder = folder or sessions_folder()
         self._open_file: tuple[FileLock, JsonLinesAppender] | None = None
+        self.problem = ""
+        """Reason why a part of the session is not saved; empty if all of it is, or if it was deleted."""
         self._is_deleted = False
         self._failures = FailureReporter()
 
@@ -120,6 +122,12 @@ class SessionWriter:
             self.session = replace(self.session, current_id=reply_id)
             self._append(header_record(self.session))
 
+    def save_again(self) -> None:
+        """Try to save what could not be saved."""
+        if self.problem:
+            with suppress(SessionError):
+                self._append(header_record(self.session))
+
     def rename(self, name: str) -> None:
         """Rename the session and its file.
 
@@ -145,7 +153,7 @@ class SessionWriter:
         """
         with _describe_failure(self._path, "deleted"):
             self._path.unlink()
-        self._is_deleted = True
+        self._is_deleted, self.problem = True, ""
         self.close()
 
     def close(self) -> None:
@@ -169,16 +177,16 @@ class SessionWriter:
                 self.close()
             if self._open_file is None:
                 self._create_file()
-                problem = ""
+                self.problem = ""
             else:
                 appender = self._open_file[1]
                 appender.append(record)
-                problem = appender.problem
+                self.problem = appender.problem
         except OSError as error:
-            problem = f"{self._path if self.session.name else self._folder}: {os_error_reason(error)}"
-        if not problem:
+            self.problem = f"{self._path if self.session.name else self._folder}: {os_error_reason(error)}"
+        if not self.problem:
             self._failures.reset()
-        elif message := self._failures.report(f"the session is not saved: {problem}; the conversation continues"):
+        elif message := self._failures.report(f"the session is not saved: {self.problem}; the conversation continues"):
             raise SessionError(message)
 
     def _create_file(self) -> None:

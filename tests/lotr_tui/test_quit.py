@@ -1,5 +1,6 @@
 """Quitting while this process trains: the question, the choices, and what is printed afterwards."""
 
+import re
 import signal
 import threading
 from functools import partial
@@ -12,11 +13,13 @@ from engine.errors import LotrError
 from engine.presets import PRESETS
 from lotr_tui.cli.launch import run_app
 from lotr_tui.monitor.local_training import LocalTraining
+from lotr_tui.screens.dialogs.confirm import ConfirmDialog
 from lotr_tui.screens.dialogs.quit import QuitDialog
 from lotr_tui.screens.session.screen import SessionScreen
+from lotr_tui.session.session_file import load_session
 from tests.support.app import FakeJob, finished, make_decoder, training_events
-from tests.support.files import write_run
-from tests.support.pilot import conversation_of, notices, until
+from tests.support.files import no_file_longer_than, write_run
+from tests.support.pilot import conversation_of, notices, reply_to, until
 
 
 async def ask_to_quit(pilot, key="ctrl+q"):
@@ -185,6 +188,39 @@ def test_the_command_of_a_training_that_fails_exits_with_1_and_names_no_model(ma
     out, err = capsys.readouterr()
     assert "open a session" not in out
     assert err == f"lotr-tui: {problem}\n"
+
+
+def test_a_conversation_that_is_not_saved_is_not_lost_without_a_question(make_app, run_headless, capsys):
+    app = make_app()
+
+    async def drive(pilot):
+        await until(pilot, lambda: app.screen.is_ready)
+        await reply_to(pilot)
+        conversation = conversation_of(app)
+        await pilot.press("ctrl+q")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        await pilot.press("ctrl+q", "n")
+        await pilot.press(*"/new", "enter")
+        await until(pilot, lambda: "would be lost" in notices(app))
+        assert conversation_of(app) is conversation
+        await pilot.press("ctrl+q", "y")
+        await until_ended(pilot)
+
+    with no_file_longer_than(0):
+        assert run_headless(app, drive) == 1
+    assert re.search(r"^lotr-tui: the session is not saved: .*sessions.*: File too large", capsys.readouterr().err)
+
+
+async def test_quitting_saves_a_conversation_once_there_is_room(make_app, tmp_path):
+    async with make_app().run_test() as pilot:
+        with no_file_longer_than(0):
+            await reply_to(pilot)
+        assert not list(tmp_path.glob("sessions/*"))
+        await pilot.press("ctrl+q")
+        await until_ended(pilot)
+    assert pilot.app.exit_message == ""
+    (path,) = tmp_path.glob("sessions/*")
+    assert len(load_session(path).replies) == 1
 
 
 async def test_a_training_that_outlives_its_terminal_ends_with_exit_code_0(make_app):

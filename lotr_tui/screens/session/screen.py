@@ -214,6 +214,10 @@ class SessionScreen(RolesSessionScreen):
         self.set_focus(self._prompt)
         self._panes.conversation.choose_session(self.session_model, lambda: self._set_edited_reply(None))
 
+    def save_again(self) -> str:
+        """Try to save what could not be saved of the conversation."""
+        return self._panes.conversation.conversation.save_again() if self.is_ready else ""
+
     def action_next_pace(self) -> None:
         """Set the next faster pace, and after full speed the slowest one."""
         conversation = self._panes.conversation.conversation

@@ -44,6 +44,13 @@ class Autosave:
             with suppress(SessionError):
                 self._writer.set_current(current.id)
 
+    def save_again(self) -> str:
+        """Try to save what could not be saved. Return the reason why it still is not, or an empty text."""
+        if self._writer is None:
+            return ""
+        self._writer.save_again()
+        return self._writer.problem
+
     def rename(self, name: str) -> None:
         """Rename the session and its file; a failure raises a SessionError."""
         if self._writer is not None:

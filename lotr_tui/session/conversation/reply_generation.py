@@ -53,8 +53,12 @@ class ReplyGeneration(SavedReplies):
             self._save([reply, *self._other_answers])
         return reply if events or has_ended else None
 
-    def close(self) -> None:
-        """Stop the generation, save its tokens, and release the session file to other windows."""
+    def close(self) -> str:
+        """Stop the generation, save its tokens, and release the session file to other windows.
+
+        Returns:
+            The reason why the conversation is not saved, or an empty text.
+        """
         self.stop()
         if self._worker is not None and self._worker.join(STOP_TIMEOUT):
             self.poll()
@@ -62,7 +66,9 @@ class ReplyGeneration(SavedReplies):
         if reply is not None:
             self._worker = self.active_reply = None
             self._save([reply, *self._other_answers])
+        problem = self.save_again()
         self._autosave.close()
+        return problem
 
     def delete(self) -> None:
         """Delete the session's file, and close the conversation without saving; a failure raises a SessionError."""

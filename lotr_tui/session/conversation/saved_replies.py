@@ -39,6 +39,10 @@ class SavedReplies:
         """True if the conversation has more than `MAX_TOKENS` tokens."""
         return sum(reply.num_own_tokens for reply in self.replies_by_exchange.values()) > MAX_TOKENS
 
+    def save_again(self) -> str:
+        """Try to save what could not be saved. Return the reason why it still is not, or an empty text."""
+        return self._autosave.save_again()
+
     def rename(self, name: str) -> None:
         """Rename the session; an invalid or taken name raises a SessionError."""
         self._autosave.rename(name)

@@ -11,6 +11,7 @@ from textual.timer import Timer
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.generation.preview import NextTokenProbs
 from engine.generation.settings import SamplerSettings
+from lotr_tui.app_base import LotrAppBase
 from lotr_tui.screens.session.conversation.inspection import InspectedToken, TokenInspection
 from lotr_tui.screens.session.conversation.inspection_reader import InspectionReader
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
@@ -85,7 +86,8 @@ class ConversationPane(Vertical):
         """Close the conversation."""
         self._inspected_words.cancel()
         self._inspection_reader.cancel()
-        self.conversation.close()
+        if (problem := self.conversation.close()) and isinstance(self.app, LotrAppBase):
+            self.app.exit_message = f"the session is not saved: {problem}"
 
     @property
     def transcript(self) -> Transcript:
@@ -136,7 +138,7 @@ class ConversationPane(Vertical):
         if self.conversation.active_reply is None:
             self._poll_timer.pause()
             self._show_notice()
-            if self.conversation.is_full and self.transcript.cursor is None:
+            if self.conversation.is_full and self.transcript.cursor is None and not self.conversation.save_again():
                 self._start_next_conversation()
 
     def _note_full_context(self, reply: Reply) -> None:
@@ -158,8 +160,8 @@ class ConversationPane(Vertical):
         full.close()
         self.close_search()
         self.conversation = Conversation(full.pace)
-        outcome = f"is saved as {full.name}; ctrl+s opens it" if full.name else "could not be saved"
-        note = Note(f"This session is full, so a new one begins here. The previous one {outcome}.")
+        saved = f"The previous one is saved as {full.name}; ctrl+s opens it."
+        note = Note(f"This session is full, so a new one begins here. {saved}")
         self.transcript.replace_entries(0, [*([last.exchange] if last else []), note])
         self.transcript.scroll_end(animate=False)
 

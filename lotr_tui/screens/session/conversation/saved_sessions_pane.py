@@ -43,10 +43,13 @@ class SavedSessionsPane(ConversationPane):
 
     def begin_session(self) -> None:
         """Show an empty conversation in place of the current one, which stays saved."""
-        self._show_conversation(Conversation(self.conversation.pace))
+        if self._can_leave():
+            self._show_conversation(Conversation(self.conversation.pace))
 
     def open_session(self, path: Path, session_model: SessionModel) -> bool:
-        """Open a saved session in place of the current conversation, and return True if it could be read."""
+        """Open a saved session in place of the current conversation, and return True if that was possible."""
+        if not self._can_leave():
+            return False
         try:
             conversation = resume_conversation(path, session_model, self.conversation.pace)
         except LotrError as error:
@@ -54,6 +57,13 @@ class SavedSessionsPane(ConversationPane):
             return False
         self._show_conversation(conversation)
         return True
+
+    def _can_leave(self) -> bool:
+        """Return True if the current conversation is saved; otherwise say that it would be lost."""
+        if problem := self.conversation.save_again():
+            text = f"this conversation is not saved and would be lost: {problem}; free some space first"
+            self.notify(text, severity="warning", markup=False)
+        return not problem
 
     def _show_conversation(self, conversation: Conversation) -> None:
         """Close the current conversation, and show another one in its place."""
