@@ -21,7 +21,7 @@ class LabelledLine(NamedTuple):
     """Line of a text, with the name that it begins with. All places are indices of characters of the text."""
 
     speaker: str
-    """Canonical name of the speaker of the line, as in the cast if it is a member; empty if the line has no name."""
+    """Canonical name of the speaker of the line, as in the cast if it is a member; empty if none is named."""
     start: int
     """First character of the name, or of the text if there is no name."""
     text_start: int
@@ -43,8 +43,9 @@ def labelled_lines(text: str, cast: Sequence[str]) -> Iterator[LabelledLine]:
     """Yield the lines of a text, of which some begin with the name of a speaker and a colon.
 
     A name is a member of `cast` in any case and with any marks, or any other name in capitals, as in "MAN ON WALL:".
+    After a name alone on its line, the lines up to the next name or blank line are of this speaker.
     """
-    start = 0
+    start, name_alone = 0, ""
     for line_end, next_start in [*(match.span() for match in LINE_END.finditer(text)), (len(text), len(text))]:
         line = text[start:line_end]
         speaker, name_length = read_label(line, cast)
@@ -52,6 +53,10 @@ def labelled_lines(text: str, cast: Sequence[str]) -> Iterator[LabelledLine]:
         text_start = start + name_length + len(said) - len(said.lstrip())
         text_end = max(text_start, start + len(line.rstrip()))
         first = start + len(line) - len(line.lstrip()) if speaker else text_start
+        if speaker or text_start == text_end:
+            name_alone = speaker if text_start == text_end else ""
+        else:
+            speaker = name_alone
         yield LabelledLine(speaker, first, text_start, text_end, line_end, next_start)
         start = next_start
 
@@ -94,8 +99,9 @@ class ScriptTokens(NamedTuple):
 def encode_script(text: str, tokenizer: Tokenizer, cast: Sequence[str]) -> ScriptTokens:
     """Return the tokens of a script as a model reads them, however its names are written.
 
-    A line without a name is said by SOMEONE, and empty lines between two others end a scene. The tokens of a text begin
-    with the space before it, which is no part of their spans. A line without a line end has none among its tokens.
+    A line without a name is said by SOMEONE, and empty lines between two others end a scene. A name alone on its line
+    has no tokens. The tokens of a text begin with the space before it, which is no part of their spans. A line without
+    a line end has none among its tokens.
     """
     spans: list[tuple[int, int, int]] = []
     heads: dict[int, tuple[int, ...]] = {}
@@ -108,17 +114,17 @@ def encode_script(text: str, tokenizer: Tokenizer, cast: Sequence[str]) -> Scrip
             continue
         said = text[line.text_start : line.text_end]
         has_end = line.next_start > line.end
-        written = (f" {said}" if said else "") + ("\n" if has_end else "")
-        if line.speaker:
+        if line.start < line.text_start:
             labels.append((line.start, line.text_start))
-        if not written:
+        if not said:
             continue
+        written = f" {said}" + ("\n" if has_end else "")
         speaker = line.speaker or SOMEONE
         heads[len(spans)] = (*scene_end, *encode_speaker(tokenizer, speaker))
         speakers[len(spans)] = speaker
         scene_end = ()
         # Place in the text of each character of `written`, and of its end.
-        first = line.text_start - 1 if said else line.end
+        first = line.text_start - 1
         starts = [max(line.text_start, first + index) for index in range(len(written) + 1)]
         ends = [*starts[:-1], line.next_start if has_end else starts[-1]]
         if has_end:

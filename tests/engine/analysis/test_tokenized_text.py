@@ -179,6 +179,9 @@ def test_a_script_is_read_as_its_turns(tokenizer, turns):
 def test_a_line_without_a_name_is_said_by_someone_and_empty_lines_end_a_scene(tokenizer):
     expected = encode_turns(tokenizer, [Turn("GANDALF", "the tower"), Turn("SOMEONE", "was lit")])
     assert read_ids(tokenize_with_offsets("GANDALF: the tower\nwas lit\n", tokenizer, cast=CAST)) == list(expected)
+    alone = tokenize_with_offsets("GANDALF (V.O.):\nthe tower\n\nwas lit\n", tokenizer, cast=CAST)
+    assert list(alone.speakers.values()) == ["GANDALF", "SOMEONE"]
+    assert "".join(alone[index] for index in range(len(alone))) == "the tower\nwas lit\n"
     first, second = (encode_turns(tokenizer, [turn]) for turn in (Turn("GANDALF", "the"), Turn("FRODO", "tower")))
     tokens = tokenize_with_offsets("\n\nGANDALF: the\n\n \nFRODO: tower\n\n", tokenizer, cast=CAST)
     assert read_ids(tokens) == [*first, *tokenizer.encode("\n").tolist(), *second]

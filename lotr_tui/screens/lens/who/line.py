@@ -46,6 +46,7 @@ def line_at(text: str, cast: Sequence[str], cursor: int) -> UnknownLine:
         tuple(
             Turn(before.speaker or cast[-1], text[before.text_start : before.text_end])
             for before in lines[max(first, index - MAX_CONTEXT_LINES) : index]
+            if before.text_start < before.text_end  # no name alone
         ),
         is_complete=line.next_start > line.end,
     )
