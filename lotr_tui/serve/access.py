@@ -7,6 +7,7 @@ from hmac import compare_digest
 from aiohttp import web
 
 from lotr_tui.serve.address import AllowedHosts, is_same_origin
+from lotr_tui.serve.connections import Strangers
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -33,6 +34,8 @@ class AccessGuard:
         self._hosts = hosts
         self.token = token or secrets.token_urlsafe(TOKEN_BYTES)
         """Secret of the URL that is printed."""
+        self.strangers = Strangers()
+        """Connections that have not shown the token yet."""
         self._session = secrets.token_urlsafe(TOKEN_BYTES)  # value of the cookie
         self._cookie = f"lotr-tui-{secrets.token_hex(4)}"  # cookies do not distinguish the ports of a host
 
@@ -61,7 +64,9 @@ class AccessGuard:
         reason = self.refusal(request)
         if reason is not None:
             response: web.StreamResponse = web.Response(status=403, text=f"403 forbidden: {reason}\n")
+            response.force_close()
         else:
+            self.strangers.admit(request.transport)
             try:
                 response = await handler(request)
             except web.HTTPException as error:

@@ -74,7 +74,10 @@ class AllowedHosts:
 
 def is_same_origin(origin: str, netloc: str) -> bool:
     """Return True if the value of an `Origin` header is a page of the server that `netloc`, a `Host` header, names."""
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     return parts.scheme in ("http", "https") and bool(netloc) and parts.netloc.lower() == netloc.lower()
 
 

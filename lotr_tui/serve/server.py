@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -14,10 +15,13 @@ from textual_serve.download_manager import DownloadManager
 from lotr_tui.serve.access import WEBSOCKET_PATH, AccessGuard
 from lotr_tui.serve.app_process import AppProcess
 from lotr_tui.serve.browser_session import BrowserSession
+from lotr_tui.serve.connections import ErrorLog
 from lotr_tui.serve.page import page_response, static_response
 
 POLL_INTERVAL = 1.0
-"""Seconds between two looks at apps without a browser."""
+"""Seconds between two looks at apps without a browser, and at connections without a token."""
+ACCEPT_RETRY_INTERVAL = 0.1
+"""Seconds after a connection could not be accepted."""
 TOO_MANY_BROWSERS = 4001
 """Code with which a websocket is closed when all places are taken."""
 _SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -45,7 +49,8 @@ class BrowserServer:
         self._program = program
         self._guard = guard
         self._max_browsers = max_browsers
-        self._report = report
+        self.report = report
+        """Gets one line per event."""
         self._downloads = DownloadManager()
         self._sessions: dict[asyncio.Task[None], BrowserSession] = {}  # also those whose app is still saving
         self._num_opened = 0
@@ -81,16 +86,16 @@ class BrowserServer:
             loop.add_signal_handler(number, received.put_nowait, number.value)
         runner = web.AppRunner(self.make_application(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
-        await web.SockSite(runner, listening).start()
+        assert runner.server is not None, "the runner is set up"
+        tasks = [asyncio.create_task(self._accept(listening, runner.server)), asyncio.create_task(self._reap())]
         on_ready()
-        reaper = asyncio.create_task(self._reap())
         received_number = await received.get()
         closing = asyncio.create_task(self.close())
         second_signal = asyncio.create_task(received.get())
         await asyncio.wait({closing, second_signal}, return_when=asyncio.FIRST_COMPLETED)
         if not closing.done():
             os._exit(128 + received_number)  # the end of their input tells the apps to close
-        for task in (second_signal, reaper):
+        for task in (second_signal, *tasks):
             task.cancel()
         await runner.cleanup()
         return 128 + received_number
@@ -102,6 +107,20 @@ class BrowserServer:
         closing = [session.websocket.close(code=1001, message=reason) for session in self._sessions.values()]
         await asyncio.gather(*closing, return_exceptions=True)
         await asyncio.gather(*self._sessions, return_exceptions=True)
+
+    async def _accept(self, listening: socket.socket, make_protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+        """Accept connections, of which those without the token are limited."""
+        loop = asyncio.get_running_loop()
+        listening.setblocking(False)
+        while True:
+            try:
+                connection, address = await loop.sock_accept(listening)
+                transport, _ = await loop.connect_accepted_socket(make_protocol, connection)
+            except OSError as error:  # there are too many open files, or the connection is gone already
+                logging.getLogger(__name__).error("no connection is accepted: %s", error.strerror)
+                await asyncio.sleep(ACCEPT_RETRY_INTERVAL)
+            else:
+                self._guard.strangers.add(transport, address[0])
 
     async def _handle_page(self, request: web.Request) -> web.StreamResponse:
         if (refused := self._refusal()) is not None:
@@ -137,7 +156,7 @@ class BrowserServer:
             await websocket.close(code=TOO_MANY_BROWSERS, message=refused.encode())
             return websocket
         self._num_opened += 1
-        session = BrowserSession(self._program.command, self._num_opened, self._downloads, self._report)
+        session = BrowserSession(self._program.command, self._num_opened, self._downloads, self.report)
         task = asyncio.create_task(self._run_session(session, request))
         self._sessions[task] = session
         task.add_done_callback(self._sessions.pop)
@@ -159,13 +178,18 @@ class BrowserServer:
         return f"{self._max_browsers} of {self._max_browsers} sessions are open (--max-browsers); close a tab first"
 
     async def _reap(self) -> None:
-        """Collect the exit status of apps without a browser."""
+        """Collect the exit status of apps without a browser, and close connections that send no token."""
         while True:
+            self._guard.strangers.expire()
             self._ending = [process for process in self._ending if not process.has_ended]
             await asyncio.sleep(POLL_INTERVAL)
 
 
 def serve(server: BrowserServer, listening: socket.socket, on_ready: Callable[[], None]) -> int:
-    """Serve until SIGINT, SIGTERM or SIGHUP, and return the exit code; see `BrowserServer.run`."""
+    """Serve until SIGINT, SIGTERM or SIGHUP, and return the exit code; see `BrowserServer.run`.
+
+    Errors that libraries log are reported, too.
+    """
+    logging.getLogger().addHandler(ErrorLog(server.report))
     with contextlib.closing(listening):
         return asyncio.run(server.run(listening, on_ready))

@@ -56,7 +56,9 @@ async def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_the_page_fr
         assert "wss://" in await proxied.text()
 
 
-@pytest.mark.parametrize("origin", ["", "null", "http://evil.example", "http://localhost:1", "file://127.0.0.1"])
+@pytest.mark.parametrize(
+    "origin", ["", "null", "http://evil.example", "http://localhost:1", "file://127.0.0.1", "http://[::1"]
+)
 async def test_a_websocket_of_another_site_is_refused_with_the_cookie(origin, record):
     async with run_server(echo_command(record)) as (client, guard, lines):
         assert (await client.get("/", params={"token": guard.token})).status == 200
