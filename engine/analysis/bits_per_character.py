@@ -109,7 +109,7 @@ class EncodedText:
         read = tokenizer.decode(ids if mode == "line" else ids[:-1]) if tokenizer.is_open else text
         if read != text:
             raise CorpusError(
-                "the tokenizer of the model changes this text, so some characters would be free; use another text or model"
+                "the tokenizer of the model changes this text, so some characters would be free; use another text"
             )
         self.ids: TokenIds = np.array(ids, np.int32)
         self.end_offsets: Int64Array = np.array(ends, np.int64)
