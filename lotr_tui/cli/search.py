@@ -14,7 +14,7 @@ import typer
 from engine.config import BUNDLED, Config, describe_settings
 from engine.errors import InvalidInputError, TrainingError, printable, shell_word
 from engine.presets import PRESETS
-from engine.runtime.packages import require_torch
+from engine.runtime.packages import require_package, require_torch
 from engine.storage.files import default_runs_dir
 from lotr_tui.cli import options, training_options
 from lotr_tui.cli.console import make_console, make_fitting_table, print_json
@@ -108,6 +108,7 @@ def search(
     if minutes is not None and not 0 < minutes <= MAX_MINUTES:
         raise InvalidInputError(f"--minutes {minutes:g} is out of range; use a number above 0, such as 20")
     require_torch("search")
+    require_package("optuna", "search")
     from engine.training.search.search import Budget, Search, default_num_jobs, make_plan
     from engine.training.search.space import parse_space
 

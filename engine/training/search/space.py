@@ -4,13 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from engine.config import describe_settings, parse_setting, setting_type, split_assignment
-from engine.errors import ConfigError, InvalidInputError
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-try:
-    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-except ImportError as error:
-    raise InvalidInputError("search needs optuna; pip install 'lotr-tui[search]'") from error
+from engine.config import describe_settings, parse_setting, setting_type, split_assignment
+from engine.errors import ConfigError
 
 Value = bool | int | float | str
 """Value of a setting."""

@@ -7,18 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import optuna
 from msgspec import Meta, convert
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState as StudyState
 
 from engine.config import Config
 from engine.errors import InvalidInputError, RunError
 from engine.training.search.space import SearchSpace, Value
-
-try:
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-    from optuna.trial import TrialState as StudyState
-except ImportError as error:
-    raise InvalidInputError("search needs optuna; pip install 'lotr-tui[search]'") from error
 
 TRIALS_FILE = "trials.log"
 RECORD = "record"
