@@ -12,14 +12,14 @@ from engine.data.script_form import iter_scenes
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.loading import CAST_FILE, cast_to_json
 from engine.models.speaker_text import MAX_POWER, EvidencePowers, SpeakerTextModel
-from engine.models.turn_taking import SpokenLine, TurnModel, cast_index, fit_conditional_logit
+from engine.models.turn_taking import MAX_DESIGN_ELEMENTS, SpokenLine, TurnModel, cast_index, fit_conditional_logit
 from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
 
 POWER_L2 = 5.0
 """Weight of half the sum of squared powers in their loss; of 2, 5, 10 and 20 the best on validation lines of other
 splits of the film dialogues."""
 MAX_POWER_LINES = 4000
-"""Maximum number of lines that the powers are fitted to; of a longer split, the first scenes are used."""
+"""Maximum number of lines that the powers are fitted to, fewer for a large cast; of a longer split, the first ones."""
 
 
 def fit_dialogue_parts(train: Lines, valid: Lines, cast: Sequence[str]) -> dict[str, bytes]:
@@ -44,9 +44,10 @@ def fit_powers(
     """Return the powers without and with a scene that make the speakers of held-out scenes likeliest."""
     evidence: list[tuple[Float64Array, Float64Array, Float64Array]] = []
     speakers: list[int] = []
+    max_lines = min(MAX_POWER_LINES, 1 + MAX_DESIGN_ELEMENTS // (3 * len(turn_model.cast)))
     for scene in scenes:
         state = turn_model.start()
-        for line in scene[: MAX_POWER_LINES - len(speakers)]:
+        for line in scene[: max_lines - len(speakers)]:
             evidence.append((turn_model.log_frequencies, turn_model.log_probs(state), text_model.scores(line.text)))
             speakers.append(line.speaker)
             state = turn_model.read_turn(state, line)
