@@ -108,6 +108,10 @@ def models(_):
         f"parameters. `gpt-tiny` has {tiny.num_layers} layers of {tiny.embedding_size}.",
     )
 
+    for preset in ("ptb", "paper"):  # on the 10,000 words of the Penn Treebank
+        shapes = weight_shapes(get_preset(preset).model, 10_000).values()
+        yield "penn-treebank.md", f"{sum(int(np.prod(shape)) for shape in shapes):,}"
+
 
 def millions(shapes):
     return f"{sum(int(np.prod(shape)) for shape in shapes) / 1e6:.1f}"
