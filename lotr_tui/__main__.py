@@ -29,8 +29,7 @@ def main() -> NoReturn:
 
         os._exit(answer_shell(sys.argv[2:]))  # a normal exit takes two milliseconds more
     _open_closed_streams()
-    sys.stdout = _wrap_stream(sys.stdout, _StandardOutput, "replace")  # file names need not be valid text
-    sys.stderr = _wrap_stream(sys.stderr, _StandardError, "backslashreplace")
+    _wrap_streams()
     try:
         _exit_process(run())
     except BrokenPipeError:
@@ -72,12 +71,25 @@ def _open_closed_streams() -> None:
             setattr(sys, f"__{name}__", file)
 
 
-def _wrap_stream(stream: TextIO, raw_type: type[io.FileIO], errors: str) -> TextIO:
-    """Return a replacement for a standard stream that writes through `raw_type`; a stream without a file stays."""
-    try:
-        raw = raw_type(stream.fileno(), "w", closefd=False)
-    except (OSError, ValueError):
-        return stream
+def _wrap_streams() -> None:
+    """Replace the standard streams by ones whose failures are handled; a stream without a file stays.
+
+    They get descriptors of their own, so that `silence_descriptors` can take 1 and 2 from libraries.
+    """
+    for name, raw_type, errors in (
+        ("stdout", _StandardOutput, "replace"),  # file names need not be valid text
+        ("stderr", _StandardError, "backslashreplace"),
+    ):
+        stream = getattr(sys, name)
+        try:
+            fd = os.dup(stream.fileno())
+        except (OSError, ValueError):
+            continue
+        setattr(sys, f"__{name}__", _reopen_stream(stream, io.FileIO(fd, "w", closefd=False), stream.errors))
+        setattr(sys, name, _reopen_stream(stream, raw_type(fd, "w", closefd=False), errors))
+
+
+def _reopen_stream(stream: TextIO, raw: io.FileIO, errors: str | None) -> TextIO:
     by_line = getattr(stream, "line_buffering", False) or getattr(stream, "write_through", False)
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding=stream.encoding, errors=errors, line_buffering=by_line)
 

@@ -38,6 +38,16 @@ def get_process_info() -> ProcessInfo:
     return ProcessInfo(*map(int, numbers)) if all(number.isdecimal() for number in numbers) else SINGLE_PROCESS_INFO
 
 
+def silence_descriptors() -> None:
+    """Drop what libraries write to descriptors 1 and 2, unless Python's standard streams use these descriptors."""
+    streams = {stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream is not None}
+    if streams.isdisjoint((1, 2)):
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, 1)
+        os.dup2(null_device, 2)
+        os.close(null_device)
+
+
 def limit_openmp_spinning() -> None:
     """Make OpenMP threads sleep sooner while they wait for each other. Call this function before importing PyTorch.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.config import LSTM
-from engine.errors import InvalidInputError, shell_word
+from engine.errors import InvalidInputError
 from lotr_tui.cli import options
 from lotr_tui.cli.dialogue.options import AnswerOptions, SceneOptions, parse_dialogue
 from lotr_tui.cli.parser import float_option, int_option
@@ -121,8 +121,7 @@ def generate(
     if text is not None and not tokenizer.is_open:  # reports bytes that are not UTF-8 like other symbols that it skips
         text = text.encode(errors="surrogateescape").decode(errors="replace")
     if system is not None and session_model.chat is None:
-        name = shell_word(session_model.source or session_model.name)
-        raise InvalidInputError(f"--system needs a model with a chat template, and {name} has none; leave it out")
+        raise InvalidInputError(f"--system needs a chat template: {session_model.chat_problem}; leave it out")
     if reply and session_model.cast:
         dialogue = dialogue or AnswerOptions()
     if isinstance(dialogue, SceneOptions):

@@ -157,7 +157,7 @@ def generate_on_console(
         return
     if reply and not (as_json or jsonl):
         if session_model.is_by_others:
-            print("note: this model has no chat template, so it continues the text on the next line", file=sys.stderr)
+            print(f"note: {session_model.chat_problem}; it continues the text on the next line", file=sys.stderr)
         elif not session_model.predicts_eos:
             print("note: this model was trained without line ends, so it rarely answers, or stops", file=sys.stderr)
         elif not session_model.answers_depend_on_prompt:

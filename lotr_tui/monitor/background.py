@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -69,13 +70,18 @@ def rotate_console_log(path: Path) -> None:
     """Rotate the console log of a run if it is the standard output of this process and has become too long."""
     console_log = path / CONSOLE_LOG
     with suppress(OSError):  # the log grows beyond its limit if it cannot be renamed
-        status = os.fstat(1)
+        status = os.fstat(sys.stdout.fileno())
         if status.st_size > MAX_LOG_BYTES and os.path.samestat(status, console_log.lstat()):
             console_log.replace(rotated_path(console_log))
             fd = _open_console_log(path)
-            for output in (1, 2):
+            for output in _output_descriptors():
                 os.dup2(fd, output)
             os.close(fd)
+
+
+def _output_descriptors() -> set[int]:
+    """Return the descriptors of standard output and standard error: those of Python's streams, and those of others."""
+    return {1, 2, *(stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream is not None)}
 
 
 def _open_console_log(path: Path) -> int:
@@ -102,7 +108,7 @@ def detach_from_terminal() -> None:
     """Ignore further hang-up signals, and connect standard input and output to the null device."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     null_device = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
+    for fd in {0, *_output_descriptors()}:
         os.dup2(null_device, fd)
     os.close(null_device)
 

@@ -73,8 +73,9 @@ def default_num_answers(model: LanguageModel) -> int:
 
 
 def find_chat_template(model: LanguageModel) -> ChatTemplate | None:
-    """Return the chat template of a model; None if it has none."""
-    return model.chat if isinstance(model, ChatModel) else None
+    """Return the chat template of a model; None if it has none that works."""
+    chat = model.chat if isinstance(model, ChatModel) else None
+    return None if chat is None or chat.problem else chat
 
 
 def answers_by_template(model: LanguageModel, reply_mode: ReplyMode) -> bool:

@@ -121,6 +121,12 @@ class SessionModel:
         return None if self.cast else find_chat_template(self.model)
 
     @property
+    def chat_problem(self) -> str:
+        """Reason why a model has no `chat`, as a sentence without its end."""
+        chat = getattr(self.model, "chat", None)
+        return (chat and chat.problem) or f"{self.name} has no chat template"
+
+    @property
     def settings_name(self) -> str:
         """Name under which the settings of the model are kept."""
         return self.source or self.name

@@ -185,18 +185,11 @@ class HostileTrials:
         is_resume = "--resume" in command
         may_change = (run_dir(self._copy), export) if is_resume else (export,)
         before = _snapshot(self._folder, may_change)
-        problem, _ = self._fork(partial(self._main, arguments), LONG_CPU_SECONDS if is_resume else CPU_SECONDS)
+        problem, _ = self._fork(
+            partial(run_main, self._copy, arguments), LONG_CPU_SECONDS if is_resume else CPU_SECONDS
+        )
         changed = sorted({str(path) for path, _ in before.items() ^ _snapshot(self._folder, may_change).items()})
         return f"changes {', '.join(changed)}" if changed else problem
-
-    def _main(self, arguments):
-        use_home(self._copy)
-        os.environ.pop("LOTR_TUI_DEBUG", None)
-        sys.argv = arguments
-        try:
-            lotr_tui_main()
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else int(end.code is not None)
 
     def _fork(self, function, cpu_seconds=CPU_SECONDS):
         """Run a function in a fork, and return the rule that it violated or "", and the memory that it took in MB."""
@@ -205,7 +198,7 @@ class HostileTrials:
         if child == 0:
             code = 99
             try:
-                _limit_and_redirect(output, errors, cpu_seconds)
+                limit_and_redirect(output, errors, cpu_seconds)
                 code = function() or 0
             except BaseException:
                 traceback.print_exc()
@@ -227,7 +220,18 @@ class HostileTrials:
         return next((rule for rule, is_violated in violations.items() if is_violated), ""), megabytes
 
 
-def _limit_and_redirect(output, errors, cpu_seconds):
+def run_main(home, arguments):
+    """Run the command line of the program with another home, and return its exit code."""
+    use_home(home)
+    os.environ.pop("LOTR_TUI_DEBUG", None)
+    sys.argv = arguments
+    try:
+        lotr_tui_main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+
+
+def limit_and_redirect(output, errors, cpu_seconds):
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))  # works in extension modules too
     signal.alarm(MAX_WAIT_FACTOR * cpu_seconds)

@@ -39,6 +39,12 @@ def test_commands_on_damaged_runs_end_in_one_line_and_change_nothing_else(hostil
     assert "damaged directories: 5 trials, 0 problems" in hostile_files, hostile_files
 
 
+def test_mutated_models_by_others_are_played_or_refused_in_one_line():
+    pytest.importorskip("transformers")
+    done = run_command("hostile_models", "--mutations", "5")
+    assert "mutated models: 60 trials, 0 problems" in done.stdout, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory):
     return InterruptedTrainings(tmp_path_factory.mktemp("home"), seed=1538)

@@ -17,6 +17,18 @@ TEXTS = [
     "user system assistant",
     "one\n\n\ntwo\n\n\nsix",
 ]
+HOSTILE_TEMPLATES = {
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}": "it takes more than 5 seconds",
+    "{{ 'A' * 10**10 }}": "it needs more than 1 GB of memory",
+}
+"""Chat templates without an end, with the reasons for which they are refused."""
+HOSTILE_TOKENIZERS = (
+    {"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "[A]", "type_id": 0}}],
+                        "pair": [{"Sequence": {"id": "A", "type_id": 0}}], "special_tokens": {}}},
+    {"padding": {"strategy": {"Fixed": 10**11}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+                 "pad_type_id": 0, "pad_token": "x"}},
+)  # fmt: skip
+"""Changes of a `tokenizer.json` for which the library panics, or ends the process."""
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 VOCABULARY_SIZE = 320
 SPECIALS = SpecialTokens(start_id=0, end_id=2, end_ids=(2,), special_ids=(0, 1, 2))

@@ -29,6 +29,7 @@ class FakeChatTemplate(ChatTemplate):
 
     def __init__(self, tokenizer):
         self._fake_tokenizer = tokenizer
+        self.problem = ""
         self.default_system_prompt = "You help."
         self.encoded: list[tuple[ChatMessage, ...]] = []
         """Messages of each call."""

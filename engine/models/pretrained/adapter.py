@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from engine.models.pretrained.attention import AttentionPretrainedModel, find_recorder
+from engine.models.pretrained.chat import JinjaTemplate
 from engine.models.pretrained.folder_checks import format_count
 from engine.models.pretrained.forward import CausalForward
 from engine.models.pretrained.model import PretrainedInfo, PretrainedModel
@@ -47,18 +48,18 @@ def adapt(module: nn.Module, hf_tokenizer: Any, name: str) -> PretrainedModel:
 
 def read_tokenizer_files(hf_tokenizer: Any) -> TokenizerFiles:
     """Return what a tokenizer of transformers says about itself."""
-
-    def render(messages: list[dict[str, str]]) -> str:
-        text: str = hf_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return text
-
+    template = getattr(hf_tokenizer, "chat_template", None)
+    if isinstance(template, dict):  # several named ones
+        template = template.get("default")
+    specials: dict[str, Any] = hf_tokenizer.special_tokens_map
+    variables: dict[str, str | None] = {key: text for key, text in specials.items() if isinstance(text, str)}
     ids = hf_tokenizer("a")["input_ids"]
     return TokenizerFiles(
         hf_tokenizer.backend_tokenizer.to_str(),
         bos_id=hf_tokenizer.bos_token_id,
         eos_id=hf_tokenizer.eos_token_id,
         first_id=int(ids[0]) if len(ids) else None,
-        render=render if getattr(hf_tokenizer, "chat_template", None) else None,
+        template=JinjaTemplate(template, variables) if isinstance(template, str) else None,
     )
 
 

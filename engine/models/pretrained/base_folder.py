@@ -5,8 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer as HuggingFaceTokenizer
-
 from engine.config import ModelConfig
 from engine.errors import InvalidInputError, printable
 from engine.models.pretrained import folder_checks
@@ -19,14 +17,17 @@ from engine.models.pretrained.base import (
     new_config,
     vocabulary_rows,
 )
-from engine.models.pretrained.chat import JinjaTemplate
-from engine.models.pretrained.special_tokens import TokenizerFiles
+from engine.models.pretrained.chat import SANDBOX, JinjaTemplate
+from engine.models.pretrained.special_tokens import TokenizerFiles, try_tokenizer
 from engine.models.transformer_layout import LLAMA3_HIGH_FACTOR, LLAMA3_LOW_FACTOR
+from engine.runtime.sandbox import SandboxError
 
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}
 """Values of `model_type` that are read, with the names of the models."""
 FLOAT_DTYPES = ("float32", "float16", "bfloat16")
 TOKENIZER_FILE, TEMPLATE_FILE, GENERATION_FILE = "tokenizer.json", "chat_template.jinja", "generation_config.json"
+MAX_NUMBER = 1e18
+"""Maximum of the numbers in a configuration."""
 IGNORED_TENSORS = "rotary_emb.inv_freq"
 """End of the names of tensors that old files have and that follow from the settings."""
 
@@ -40,7 +41,8 @@ def read_folder_base(folder: Path, name: str) -> Base:
     """
     settings = folder_checks.read_model_config(folder, name)
     config = _read_config(settings, name)
-    tokenizer_files = _read_tokenizer_files(folder, name)
+    end_ids = _end_ids(folder, settings, name)
+    tokenizer_files = _read_tokenizer_files(folder, name, end_ids)
     paths = folder_checks.find_weight_files(folder, name)
     tensors = {
         tensor: file
@@ -61,7 +63,7 @@ def read_folder_base(folder: Path, name: str) -> Base:
             f"{name}: config.json states {settings['vocab_size']} tokens, but the weights have {num_rows:,}; "
             "fetch the model again"
         )
-    tokenizer = tokenizer_files.make_tokenizer(name, _end_ids(folder, settings, name), num_tokens)
+    tokenizer = tokenizer_files.make_tokenizer(name, end_ids, num_tokens)
     rows = vocabulary_rows(tokenizer)
     readers = {
         tensor: partial(file.read_float32, tensor, rows if tensor in VOCABULARY_TENSORS else None)
@@ -76,13 +78,7 @@ def _read_config(settings: Mapping[str, Any], name: str) -> ModelConfig:
     if model_type not in FAMILIES:
         raise UnsupportedModelError(f"{name} is a model of the kind {printable(str(model_type)[:60])!r}")
 
-    def number(key: str, default: float | None = None) -> Any:
-        value = settings.get(key)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise InvalidInputError(f"{name}: config.json has no usable {key}; fetch the model again")
-        return value
-
+    number = partial(_number, settings, name)
     unusual = [
         key
         for key, usual in (("hidden_act", "silu"), ("mlp_bias", False), ("attention_bias", False))
@@ -110,38 +106,48 @@ def _read_config(settings: Mapping[str, Any], name: str) -> ModelConfig:
     return new_config(name, context_size, values)
 
 
+def _number(settings: Mapping[str, Any], name: str, key: str, default: float | None = None) -> Any:
+    value = settings.get(key)
+    value = default if value is None else value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MAX_NUMBER:
+        raise InvalidInputError(f"{name}: config.json has no usable {key}; fetch the model again")
+    return value
+
+
 def _rope_settings(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the settings of rotary positions, which transformers 5 writes together and earlier versions apart."""
     rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise InvalidInputError(f"{name}: config.json has no usable rope_parameters; fetch the model again")
     kind = rope.get("rope_type", rope.get("type", "default"))
     factors = (rope.get("low_freq_factor", LLAMA3_LOW_FACTOR), rope.get("high_freq_factor", LLAMA3_HIGH_FACTOR))
     is_known = kind in ("default", "linear", "llama3") and factors == (LLAMA3_LOW_FACTOR, LLAMA3_HIGH_FACTOR)
     if not is_known or rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedModelError(f"{name} has rotary positions of another kind ({printable(str(kind)[:60])})")
     values = {
-        "rope_base": float(rope.get("rope_theta", settings.get("rope_theta", 10_000.0))),
+        "rope_base": float(_number({**settings, **rope}, name, "rope_theta", 10_000.0)),
         "rope_scaling": "none" if kind == "default" else kind,
     }
     if kind != "default":
-        values["rope_factor"] = float(rope["factor"])
+        values["rope_factor"] = float(_number(rope, name, "factor"))
     if kind == "llama3":
-        values["rope_original_context"] = rope["original_max_position_embeddings"]
+        values["rope_original_context"] = _number(rope, name, "original_max_position_embeddings")
     return values
 
 
-def _read_tokenizer_files(folder: Path, name: str) -> TokenizerFiles:
+def _read_tokenizer_files(folder: Path, name: str, end_ids: list[int]) -> TokenizerFiles:
     path = folder / TOKENIZER_FILE
     if not path.is_file():
         raise UnsupportedModelError(f"{name} has no {TOKENIZER_FILE}")
     content = folder_checks.read_text(path, name)
-    try:
-        backend = HuggingFaceTokenizer.from_str(content)
-    except Exception as error:  # the library raises `Exception` itself
-        raise InvalidInputError(f"{name} has a damaged tokenizer: {TOKENIZER_FILE}; fetch the model again") from error
     settings = folder_checks.read_optional_json(folder / folder_checks.TOKENIZER_CONFIG_FILE, name)
     texts = {key: _token_text(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
-    ids = {key: None if text is None else backend.token_to_id(text) for key, text in texts.items()}
-    first = backend.encode("a").ids
+    try:
+        ids = SANDBOX.call(try_tokenizer, str(path.absolute()), name, texts, end_ids)
+    except SandboxError as error:
+        raise InvalidInputError(
+            f"{name} has a damaged tokenizer: {TOKENIZER_FILE}: {error}; fetch the model again"
+        ) from error
     template = settings.get("chat_template")
     if isinstance(template, list):  # several named ones
         named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
@@ -152,8 +158,8 @@ def _read_tokenizer_files(folder: Path, name: str) -> TokenizerFiles:
         content,
         bos_id=ids["bos_token"],
         eos_id=ids["eos_token"],
-        first_id=first[0] if first else None,
-        render=JinjaTemplate(template, texts) if isinstance(template, str) else None,
+        first_id=ids["first"],
+        template=JinjaTemplate(template, texts) if isinstance(template, str) else None,
     )
 
 

@@ -2,24 +2,28 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from engine.data.tokenizers.bytes import check_unicode
 from engine.errors import InvalidInputError, describe_error
+from engine.runtime.sandbox import Sandbox
 
 if TYPE_CHECKING:  # this module imports tokenizers, which a session with a model of words does not need
-    from jinja2 import Template
+    from jinja2 import Template, nodes
+    from jinja2.parser import Parser
 
     from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
 ChatRole = Literal["system", "user", "assistant"]
 
-RenderTemplate = Callable[[list[dict[str, str]]], str]
-"""Function from messages, with the keys "role" and "content", to the text of the conversation."""
+MAX_TEMPLATE_CHARACTERS = 100_000
+"""Maximum length of a template by others, and of what it writes beside the messages."""
+SANDBOX = Sandbox("engine.models.pretrained.special_tokens", "jinja2.ext", "jinja2.sandbox", max_cpu_seconds=5)
+"""Process in which the tokenizers of models by others are tried, and their chat templates run."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,11 @@ class ChatTemplate:
     that no message can end its turn or pretend to be another role.
     """
 
-    def __init__(self, render: RenderTemplate, tokenizer: "PretrainedTokenizer") -> None:
+    def __init__(self, template: "JinjaTemplate", tokenizer: "PretrainedTokenizer") -> None:
         """Use a template, which may be unable to write any conversation; it is not run before it is needed."""
-        self.render = render
-        """Function of the template itself."""
+        self.template = template
+        self.problem = ""
+        """Reason why no conversation can be written, as far as that is known."""
         self._tokenizer = tokenizer
         texts = sorted(tokenizer.special_texts.values(), key=len, reverse=True)
         self._special_pattern = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
@@ -97,7 +102,7 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[ChatMessage]) -> str:
         try:
-            return self.render([{"role": message.role, "content": message.text} for message in messages])
+            return self.template([{"role": message.role, "content": message.text} for message in messages])
         except Exception as error:  # a template is a program, which can raise anything
             reason = describe_error(error)
             raise InvalidInputError(f"the model's chat template cannot write this conversation: {reason}") from error
@@ -154,31 +159,63 @@ def _new_marks(messages: Sequence[ChatMessage]) -> list[str]:
 
 @dataclass(frozen=True)
 class JinjaTemplate:
-    """A chat template in Jinja2, which runs in a sandbox. It is compiled when it is first called, which may fail."""
+    """A chat template in Jinja2. It is compiled when it is first called, which may fail."""
 
     source: str
     variables: dict[str, str | None]
     """Texts of the special tokens by the names that templates use, such as "bos_token"."""
+    is_trusted: bool = False
+    """True for a template that may run in this process; others run in one with limits on time and memory."""
 
     @cached_property
     def _compiled(self) -> "Template":
-        from jinja2.ext import loopcontrols  # with its imports, Jinja2 takes 60 ms
+        from jinja2.ext import Extension, loopcontrols  # with its imports, Jinja2 takes 60 ms
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        class GenerationTag(Extension):
+            """Tag around the text of a reply, which marks it for training."""
+
+            tags = {"generation"}  # noqa: RUF012 - as Jinja2 declares it
+
+            def parse(self, parser: "Parser") -> "list[nodes.Node]":
+                next(parser.stream)
+                return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+        extensions = [loopcontrols, GenerationTag]
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         return environment.from_string(self.source)
 
     def __call__(self, messages: list[dict[str, str]]) -> str:
-        """Return the text of a conversation, see `RenderTemplate`."""
+        """Return the text of a conversation, given messages with the keys "role" and "content".
+
+        Raises:
+            SandboxLimitError: If a template that is not trusted takes too much time or memory.
+            Exception: If the template fails, in any way.
+        """
+        if not self.is_trusted:
+            return cast(str, SANDBOX.call(render_template, self.source, self.variables, messages))
         options = {"tools": None, "documents": None, "add_generation_prompt": True}
         return self._compiled.render(messages=messages, **options, **self.variables)
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def render_template(source: str, variables: dict[str, str | None], messages: list[dict[str, str]]) -> str:
+    """Return the text of a conversation in a template, which runs in this process.
+
+    Raises:
+        InvalidInputError: If the template is too long, or writes too much beside the messages.
+        Exception: If the template fails, in any way.
+    """
+    text = JinjaTemplate(source, variables, is_trusted=True)(messages)
+    if max(len(source), len(text) - sum(len(message["content"]) for message in messages)) > MAX_TEMPLATE_CHARACTERS:
+        raise InvalidInputError(f"it has, or writes, more than {MAX_TEMPLATE_CHARACTERS:,} characters")
+    return text
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -2,15 +2,17 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from engine.errors import InvalidInputError, RunError
-from engine.storage.files import read_limited
+from engine.storage.files import open_regular_file, read_limited
 from engine.storage.tensor_file import TensorFile
 
 CONFIG_FILE, TOKENIZER_CONFIG_FILE = "config.json", "tokenizer_config.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """Settings of transformers that state the number of layers."""
@@ -27,11 +29,11 @@ def read_model_config(folder: Path, name: str) -> dict[str, Any]:
         InvalidInputError: If the file is missing or damaged, or names remote code.
     """
     path = folder / CONFIG_FILE
+    if (folder / ADAPTER_CONFIG_FILE).exists():  # transformers would load the base that the file names
+        raise InvalidInputError(f"{name} is an adapter (LoRA), so merge it with its base model first")
     if not path.is_file():
         hint = ""
-        if (folder / "adapter_config.json").is_file():
-            hint = "; it is an adapter (LoRA), so merge it with its base model first"
-        elif gguf_files := sorted(folder.glob("*.gguf")):
+        if gguf_files := sorted(folder.glob("*.gguf")):
             hint = f"; it has a GGUF file: write gguf:{gguf_files[0]}"
         raise InvalidInputError(f"{name} has no {CONFIG_FILE}, so it is no model of transformers{hint}")
     config = _read_json(path, name)
@@ -41,7 +43,24 @@ def read_model_config(folder: Path, name: str) -> dict[str, Any]:
                 f"{name} needs code of its own (auto_map in {file or TOKENIZER_CONFIG_FILE}), which is never run; "
                 "choose a model whose architecture is part of transformers"
             )
+    for key in ("attn_implementation", "_attn_implementation"):
+        if "/" in str(config.get(key)):  # transformers would download a program of this name
+            raise InvalidInputError(
+                f"{name} needs code of its own ({key} in {CONFIG_FILE}), which is never run; choose another model"
+            )
     return config
+
+
+def check_file_sizes(folder: Path, name: str) -> None:
+    """Raise an InvalidInputError if a file that transformers may read as a whole is large, or no regular file."""
+    for path in folder.iterdir():
+        if path.suffix not in (".safetensors", ".gguf", *PICKLE_SUFFIXES) and not path.is_dir():
+            try:
+                os.close(open_regular_file(path))
+                if path.stat().st_size > MAX_JSON_BYTES:
+                    raise InvalidInputError(f"{name}: {path.name} is larger than {format_bytes(MAX_JSON_BYTES)}")
+            except OSError as error:
+                raise InvalidInputError(f"{name}: {path.name} cannot be read: {error.strerror}") from error
 
 
 def check_is_causal(config: Mapping[str, Any], name: str) -> None:
@@ -57,7 +76,8 @@ def check_is_causal(config: Mapping[str, Any], name: str) -> None:
             f"{name} has the model type {str(model_type)[:60]!r}, which transformers {__version__} does not know; "
             "update transformers, or choose another model"
         )
-    architectures = [str(item) for item in config.get("architectures") or []]
+    listed = config.get("architectures")
+    architectures = [str(item) for item in listed] if isinstance(listed, list) else []
     is_masked = model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if config.get("is_encoder_decoder"):
         kind = "an encoder-decoder model"

@@ -82,7 +82,7 @@ def read_vocabulary(metadata: Mapping[str, Any], name: str) -> TokenizerFiles:
         bos_id=ids["bos"],
         eos_id=ids["eos"],
         first_id=ids["bos"] if adds_bos else None,
-        render=JinjaTemplate(template, variables) if isinstance(template, str) else None,
+        template=JinjaTemplate(template, variables) if isinstance(template, str) else None,
     )
 
 

@@ -6,13 +6,15 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InvalidInputError, describe_error, printable
+from engine.errors import InvalidInputError, LotrError, describe_error, printable
 from engine.models.pretrained import folder_checks, gguf_file
 from engine.models.pretrained.base import LoadingProgress, ProgressCallback
 from engine.models.pretrained.gguf_tensors import GGUFFile
 from engine.models.pretrained.names import PretrainedSource, parse_pretrained_name
+from engine.models.pretrained.special_tokens import try_texts
 from engine.runtime.background_import import preload_torch
-from engine.runtime.process import limit_openmp_spinning
+from engine.runtime.process import limit_openmp_spinning, silence_descriptors
+from engine.runtime.sandbox import Sandbox, SandboxError
 from engine.storage.tensor_file import read_header
 
 if TYPE_CHECKING:
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
 
 MAX_REASON_CHARACTERS = 300
 """Maximum characters of an error of transformers in a message."""
+SANDBOX = Sandbox(
+    *("torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto"),
+    *("transformers.models.auto.tokenization_auto", "engine.models.pretrained.adapter"),
+    max_cpu_seconds=15,
+)
+"""Process in which transformers reads the settings and the tokenizer of a model first."""
+MAX_PARAMETERS_FACTOR = 2
+"""Maximum number of parameters that a configuration may describe, relative to those in the files."""
 
 
 def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "PretrainedModel":
@@ -36,9 +46,12 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
     source = parse_pretrained_name(name)
     _check_extra(source)
     report(LoadingProgress("importing torch and transformers"))
+    if source.kind != "gguf":
+        SANDBOX.start()
     limit_openmp_spinning()
     preload_torch()
     silence_libraries()
+    silence_descriptors()
     if source.kind == "gguf":
         return _load_gguf(source, report)
     folder = source.path
@@ -77,11 +90,21 @@ def _load_folder(folder: Path, source: PretrainedSource, report: ProgressCallbac
     name = source.name
     report(LoadingProgress("checking the files"))
     config = folder_checks.read_model_config(folder, name)
+    folder_checks.check_file_sizes(folder, name)
     folder_checks.check_is_causal(config, name)
     files = folder_checks.find_weight_files(folder, name)
     num_parameters, stored = folder_checks.count_parameters(files, name)
-    required = int(folder_checks.LOADING_FACTOR * 4 * num_parameters)
     folder_checks.check_layers(config, sum(len(read_header(file).tensors) for file in files), name)
+    try:
+        num_described, num_buffer_bytes = SANDBOX.call(try_folder, str(folder.absolute()), name)
+    except SandboxError as error:
+        raise _loading_error(name, error) from error
+    if num_described > MAX_PARAMETERS_FACTOR * num_parameters:
+        raise InvalidInputError(
+            f"{name}: config.json describes {num_described:,} parameters, but the weights have {num_parameters:,}; "
+            "fetch the model again"
+        )
+    required = int(folder_checks.LOADING_FACTOR * 4 * max(num_parameters, num_described)) + num_buffer_bytes
     device = torch.device("cpu")
     if torch.cuda.is_available() and stored * folder_checks.LOADING_FACTOR < torch.cuda.mem_get_info()[0]:
         device, required = torch.device("cuda"), int(stored * folder_checks.LOADING_FACTOR)
@@ -89,8 +112,39 @@ def _load_folder(folder: Path, source: PretrainedSource, report: ProgressCallbac
     report(LoadingProgress(f"reading {folder_checks.format_bytes(stored)} of weights", required))
     dtype = torch.float32 if device.type == "cpu" else "auto"
     hf_tokenizer = _read_tokenizer(folder, name)
-    module = _read_weights(folder, name, dtype, softcaps_attention="attn_logit_softcapping" in config)
+    hf_config = read_hf_config(folder)
+    softcaps = "attn_logit_softcapping" in config
+    module = _read_weights(folder, name, dtype, softcaps_attention=softcaps, config=hf_config)
     return _new_model(module, hf_tokenizer, source, report, device, required)
+
+
+def try_folder(path: str, name: str) -> tuple[int, int]:
+    """Read the settings and the tokenizer of a folder, and build its model without weights, in a sandbox.
+
+    Returns:
+        The number of parameters, and the bytes of the tensors that are no parameters.
+    """
+    import torch
+    import transformers
+
+    from engine.models.pretrained.adapter import read_tokenizer_files
+
+    auto: Any = transformers.AutoModelForCausalLM
+    silence_libraries()
+    with torch.device("meta"):
+        module: torch.nn.Module = auto.from_config(read_hf_config(Path(path)))
+    files = read_tokenizer_files(_read_tokenizer(Path(path), name))
+    try_texts(files.make_tokenizer(name, [0], files.num_tokens))
+    return sum(part.numel() for part in module.parameters()), sum(part.nbytes for part in module.buffers())
+
+
+def read_hf_config(folder: Path) -> Any:
+    """Return the configuration of a folder in the form of transformers, with the kind of output that we read."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    config.return_dict = True
+    return config
 
 
 def _load_gguf(source: PretrainedSource, report: ProgressCallback) -> "PretrainedModel":
@@ -188,4 +242,9 @@ def _new_model(
     from engine.models.pretrained.adapter import adapt
 
     report(LoadingProgress("trying the model", required))
-    return adapt(module.to(device), hf_tokenizer, source.name)
+    try:
+        return adapt(module.to(device), hf_tokenizer, source.name)
+    except LotrError:
+        raise
+    except Exception as error:  # of many types, for each kind of model
+        raise _loading_error(source.name, error) from error

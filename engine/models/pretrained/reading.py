@@ -3,6 +3,7 @@
 from engine.errors import InvalidInputError
 from engine.models.pretrained.base import Base, LoadingProgress, ProgressCallback
 from engine.models.pretrained.names import SMOLLM2, parse_pretrained_name
+from engine.runtime.process import silence_descriptors
 
 
 def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
@@ -19,6 +20,7 @@ def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
 
         return read_stored_base(name)
     source = parse_pretrained_name(name)
+    silence_descriptors()
     if source.kind == "gguf":
         from engine.models.pretrained.base_gguf import read_gguf_base
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from engine.data.speakers import MAX_NAME_CHARACTERS, STRANGER, display_name, first_to_answer
 from engine.data.tokenizers.loading import cast_from_json, cast_to_json
-from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
+from engine.models.pretrained.chat import ChatTemplate
 
 _CAST_START, _CAST_END = "{%- set cast = ", " -%}"
 
@@ -40,7 +40,7 @@ def find_script_cast(chat: ChatTemplate | None, name: str) -> tuple[str, ...]:
     Raises:
         RunError: If it is damaged.
     """
-    source = chat.render.source if chat is not None and isinstance(chat.render, JinjaTemplate) else ""
+    source = "" if chat is None else chat.template.source
     if not source.startswith(_CAST_START):
         return ()
     return cast_from_json(source.removeprefix(_CAST_START).partition(_CAST_END)[0], f"{name}: the chat template")

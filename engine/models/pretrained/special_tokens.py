@@ -1,14 +1,18 @@
 """Tokenizers of models by others as their files describe them: special tokens, and where a text starts and ends."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
 from engine.errors import InvalidInputError, describe_error
-from engine.models.pretrained.chat import ChatMessage, ChatTemplate, RenderTemplate
+from engine.models.pretrained.chat import ChatMessage, ChatTemplate, JinjaTemplate
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
+from engine.runtime.sandbox import SandboxLimitError
 
 END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
 """Special tokens that end a text or a reply in well-known models."""
@@ -19,6 +23,9 @@ MAX_REASON_CHARACTERS = 200
 _MARK = "MESSAGE0X"
 _LINE_FEEDS = ("\n", "\N{LATIN CAPITAL LETTER C WITH DOT ABOVE}", "<0x0A>")
 """Line feeds as vocabularies write them; the second in byte-level ones."""
+
+TRIED_TEXTS = ("", " ", "Where is the Ring?\nIt's safe, for 12 days. \u65e5\u672c \U0001f600", "a" * 1000, "a b " * 500)
+"""Texts that a tokenizer is tried with."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class TokenizerFiles:
     eos_id: int | None = None
     first_id: int | None = None
     """Token that the tokenizer puts before a text; None if it puts none."""
-    render: RenderTemplate | None = None
+    template: JinjaTemplate | None = None
     """Chat template; None if there is none. It may fail for any conversation."""
 
     @cached_property
@@ -73,7 +80,10 @@ class TokenizerFiles:
                 f"{name} has a {kind} tokenizer, which cannot spell every text; play the run that it was exported "
                 "from, or a model of byte pairs"
             )
-        specials = self.find_special_tokens(model_end_ids, size)
+        try:
+            specials = self.find_special_tokens(model_end_ids, size)
+        except SandboxLimitError as error:
+            raise InvalidInputError(f"{name} has a chat template that cannot be used: {error}") from error
         if specials is None:
             raise InvalidInputError(f"{name} has no token that ends a text (eos_token), so it cannot be played")
         try:
@@ -84,15 +94,15 @@ class TokenizerFiles:
             ) from error
 
     def make_chat_template(self, tokenizer: PretrainedTokenizer) -> ChatTemplate | None:
-        """Return the chat template; None if there is none, or it cannot write a message of a user."""
-        if self.render is None:
+        """Return the chat template, with its problem if it cannot write a message of a user; None if there is none."""
+        if self.template is None:
             return None
-        template = ChatTemplate(self.render, tokenizer)
+        chat = ChatTemplate(self.template, tokenizer)
         try:
-            template.encode([ChatMessage("user", "x")])
-        except InvalidInputError:
-            return None
-        return template
+            chat.encode([ChatMessage("user", "x")])
+        except InvalidInputError as error:
+            chat.problem = str(error)
+        return chat
 
     def find_special_tokens(self, model_end_ids: Iterable[int], size: int) -> SpecialTokens | None:
         """Return the special tokens; None if no token ends a text. For the arguments see `make_tokenizer`."""
@@ -135,10 +145,43 @@ class TokenizerFiles:
     @cached_property
     def _rendered_conversation(self) -> str:
         """A conversation in the chat template, with `_MARK` as the reply; "" if there is no usable template."""
-        if self.render is None:
+        if self.template is None:
             return ""
         messages = [("user", "x"), ("assistant", _MARK), ("user", "y")]
         try:
-            return self.render([{"role": role, "content": content} for role, content in messages])
+            return self.template([{"role": role, "content": content} for role, content in messages])
+        except SandboxLimitError:
+            raise
         except Exception:  # a template is a program, which can raise anything
             return ""
+
+
+def try_tokenizer(path: str, name: str, texts: dict[str, str | None], end_ids: Sequence[int]) -> dict[str, int | None]:
+    """Read a `tokenizer.json`, and encode some texts. Call this in a sandbox first: the library may crash.
+
+    Args:
+        path: Path of the file.
+        name: Name of the model for errors.
+        texts: Texts of tokens.
+        end_ids: End tokens in the model's settings.
+
+    Returns:
+        The id of each of `texts`, and as "first" the token that the tokenizer puts before a text; None if it has none.
+    """
+    content = Path(path).read_text("utf-8")
+    backend = HuggingFaceTokenizer.from_str(content)
+    ids = {key: None if text is None else backend.token_to_id(text) for key, text in texts.items()}
+    first = backend.encode("a").ids
+    files = TokenizerFiles(content, ids.get("bos_token"), ids.get("eos_token"), first[0] if first else None)
+    try_texts(files.make_tokenizer(name, end_ids, files.num_tokens))
+    return {**ids, "first": files.first_id}
+
+
+def try_texts(tokenizer: PretrainedTokenizer) -> None:
+    """Encode and decode texts that tokenizers treat in different ways; call this in a sandbox."""
+    for text in TRIED_TEXTS:
+        ids = tokenizer.encode(text)
+        tokenizer.decode(ids)
+        tokenizer.end_offsets(text, ids)
+        tokenizer.encode_with_special_tokens(text)
+    tokenizer.encode_lines(TRIED_TEXTS)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -95,7 +95,6 @@ def store_base(base: Base, name: str, sha256: str, source: str) -> None:
         scales = {tensor + SCALE_SUFFIX: part.scales for tensor, part in weights.items() if isinstance(part, Int8Rows)}
         save_file(tensors | scales, folder / WEIGHTS_FILE)
         (folder / TOKENIZER_FILE).write_text(base.tokenizer.to_json(), "utf-8")
-        template = base.chat.render if base.chat else None
         stored = StoredBase(
             version=1,
             name=name,
@@ -105,7 +104,7 @@ def store_base(base: Base, name: str, sha256: str, source: str) -> None:
             source=source,
             num_tokens=len(base.tokenizer),
             specials=base.tokenizer.specials,
-            template=template if isinstance(template, JinjaTemplate) else None,
+            template=base.chat.template if base.chat else None,
             weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
             weights_sha256=hash_files([folder / WEIGHTS_FILE]),
         )
@@ -155,7 +154,7 @@ def read_stored_base(name: str) -> Base:
         stored.config,
         tokenizer,
         LazyTensors(readers, file.release_pages),
-        ChatTemplate(stored.template, tokenizer) if stored.template else None,
+        ChatTemplate(replace(stored.template, is_trusted=True), tokenizer) if stored.template else None,
         stored.sha256,
     )
 

@@ -3,7 +3,8 @@
 import re
 import threading
 from collections import UserList
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,8 +19,14 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from engine.data.arrays import Int64Array
 from engine.data.tokenizers.base import EOS_ID, PieceDecoder, TokenIds
 from engine.data.tokenizers.bytes import ByteTokenizer, check_unicode
+from engine.errors import InvalidInputError
 from engine.models.pretrained.token_bytes import decode_vocabulary
 
+BPE_OPTIONS = (
+    *("unk_token", "continuing_subword_prefix", "end_of_word_suffix"),
+    *("fuse_unk", "byte_fallback", "ignore_merges"),
+)
+"""Settings of byte pairs in `tokenizer.json`, without `dropout`, which is for training."""
 _LINE_PART = re.compile(r"\n|[^\n]+")
 
 
@@ -60,7 +67,8 @@ class PretrainedTokenizer(ByteTokenizer):
         """The model's id of the token that is `<eos>` here."""
         special_ids = set(specials.special_ids)
         self._lock = threading.Lock()
-        self._json, self._backend, vocabulary, added = _read_backend(backend_json, size, special_ids)
+        with convert_panics():
+            self._json, self._backend, vocabulary, added = _read_backend(backend_json, size, special_ids)
         names: list[str | None] = [None] * size
         for name, id in vocabulary.items():
             if id < size:
@@ -107,12 +115,13 @@ class PretrainedTokenizer(ByteTokenizer):
 
     def _encode_plain(self, text: str) -> Encoding:
         """Encode a text in which special tokens are read as the characters that they consist of."""
-        with self._lock:
+        with self._lock, convert_panics():
             return self._backend.encode(text, add_special_tokens=False)
 
     def encode_with_special_tokens(self, text: str) -> TokenIds:
         """Return the token ids of `text`, in which special tokens are read as such: never for the text of a user."""
-        with self._lock:  # other threads encode texts of users; a second backend would take 70 ms and 20 MB
+        # Other threads encode texts of users; a second backend would take 70 ms and 20 MB.
+        with self._lock, convert_panics():
             self._backend.encode_special_tokens = False
             try:
                 ids = self._backend.encode(text, add_special_tokens=False).ids
@@ -126,7 +135,7 @@ class PretrainedTokenizer(ByteTokenizer):
             check_unicode(line)
         if self._is_for_scripts:
             return [self._encode(line) for line in lines]
-        with self._lock:
+        with self._lock, convert_panics():
             encodings = self._backend.encode_batch(list(lines), add_special_tokens=False)
         return [self._to_our_ids(line, encoding.ids) for line, encoding in zip(lines, encodings, strict=True)]
 
@@ -189,6 +198,17 @@ class PretrainedTokenizer(ByteTokenizer):
         return self._json
 
 
+@contextmanager
+def convert_panics() -> Iterator[None]:
+    """Turn a panic of tokenizers, which is no `Exception`, into an InvalidInputError."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise InvalidInputError(f"the tokenizer fails: {error}") from error
+
+
 class _SpaceStrippingDecoder:
     """Decoder that leaves out a space at the start of a text."""
 
@@ -229,7 +249,7 @@ def _read_backend(
             tuple(merge.split(" ", 1)) if isinstance(merge, str) else merge
             for merge in decode(pairs, type=list[str | tuple[str, str]])
         ]
-        options: Any = {name: option for name, value in model.items() if (option := decode(value))}
+        options: Any = {name: option for name in BPE_OPTIONS if (option := decode(model.get(name, b"null")))}
         # The added tokens find their ids in a vocabulary of their own.
         small = {"type": "BPE", "vocab": {token["content"]: token["id"] for token in kept}, "merges": []}
         backend = HuggingFaceTokenizer.from_str(encode({**content, "model": small}).decode())

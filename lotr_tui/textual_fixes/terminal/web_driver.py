@@ -39,7 +39,8 @@ class ClosableWebDriver(WebDriver):
         """Initialize the driver, and take standard output from the process."""
         super().__init__(app, debug=debug, mouse=mouse, size=size)
         self.fileno = os.dup(sys.__stdout__.fileno())  # type: ignore[union-attr]
-        os.dup2(sys.__stderr__.fileno(), sys.__stdout__.fileno())  # type: ignore[union-attr]
+        for fd in (1, sys.__stdout__.fileno()):  # type: ignore[union-attr]
+            os.dup2(sys.__stderr__.fileno(), fd)  # type: ignore[union-attr]
         self._write = self._write_bytes  # type: ignore[assignment]
         self._has_hung_up = False
         wake_loop_at_signals(self._loop)

@@ -168,7 +168,7 @@ def test_a_gguf_file_of_the_run_is_read_with_its_tokens_and_its_script(kind, tra
     scores = score_sequence(base.decoder(int8=False), ids)
     np.testing.assert_allclose(scores, score_sequence(decoder, ids), atol=2e-2)
     name = display_name(load_model(run).cast[0])
-    assert base.chat.render(MESSAGES).endswith(f"is it?\n{name}: Here.\nSam: Why?\n{name}:")
+    assert base.chat.template(MESSAGES).endswith(f"is it?\n{name}: Here.\nSam: Why?\n{name}:")
     recipe = files[1].read_text()
     assert recipe.startswith('FROM ./my run.gguf\nTEMPLATE """')
     assert f':= "{name}"' in recipe

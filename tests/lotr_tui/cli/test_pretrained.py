@@ -1,6 +1,7 @@
 """Models by others on the command line: generate, eval, who and tokenize; other commands refuse them in one line."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -65,6 +66,27 @@ def test_an_answer_follows_the_chat_template(printed, name, model):
     log_probs[EOS_ID] = -np.inf  # no answer is empty
     assert first["id"] == int(log_probs.argmax())
     assert done["event"] == "done"
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])  # read here, and by transformers
+def test_what_a_library_prints_about_a_file_reaches_no_stream(family, command, tmp_path):
+    from tests.support.pretrained import save_model
+
+    save_model(tmp_path / "model", family)
+    path = tmp_path / "model/tokenizer.json"
+    content = json.loads(path.read_text())
+    content["added_tokens"][0]["\x1b]0;PWN\x07\x1b[31mowned"] = 1
+    path.write_text(json.dumps(content))
+    done = command("generate", "Where", "--max-tokens", "2", "--json", "--run", "hf:model")
+    assert json.loads(done.stdout)["prompt"] == "Where"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_chat_template_that_fails_is_not_called_missing(lotr, model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "model")
+    (tmp_path / "model/chat_template.jinja").write_text("{{ raise_exception('no system') }}")
+    done = lotr(*GENERATE, "--reply", "--run", "hf:model")
+    assert done.stderr.startswith("note: the model's chat template cannot write this conversation: no system; it ")
 
 
 def test_a_full_context_is_said_once_and_slides(lotr, name, model):

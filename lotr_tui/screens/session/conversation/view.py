@@ -137,7 +137,7 @@ class ConversationView(SavedSessionsPane):
             return
         self._explained_models.add(name)
         if session_model.is_by_others:
-            self.add_note(f"Reply mode: {name} has no chat template; it continues your text after a line break.")
+            self.add_note(f"Reply mode: {session_model.chat_problem}; it continues your text after a line break.")
         elif session_model.predicts_eos:
             self.add_note(f"Reply mode: {REPLY_MODE_NOTE}.")
         else:

@@ -23,7 +23,7 @@ from engine.models.pretrained.loading import load_pretrained
 from engine.models.pretrained.reading import read_base
 from engine.models.transformer_layout import rotary_frequencies
 from engine.runs.loading import load_model_by_name
-from tests.support.pretrained import save_model, write_gguf
+from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, save_model, write_gguf
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -292,6 +292,19 @@ def test_what_only_transformers_can_load_is_named(folders, tmp_path):
         config = tmp_path / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | change))
         refused(f"hf:{tmp_path}", UnsupportedModelError)
+
+
+@pytest.mark.parametrize("change", HOSTILE_TOKENIZERS)
+def test_a_tokenizer_that_crashes_the_library_is_refused(change, folder):
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert "has a damaged tokenizer: tokenizer.json: " in refused(f"hf:{folder}")
+
+
+@pytest.mark.parametrize(("template", "reason"), HOSTILE_TEMPLATES.items())
+def test_a_chat_template_without_end_is_refused(template, reason, folder):
+    (folder / "chat_template.jinja").write_text(template)
+    assert refused(f"hf:{folder}").endswith(f"has a chat template that cannot be used: {reason}")
 
 
 def test_damaged_gguf_files_are_refused_before_much_is_read(folders, tmp_path):

@@ -1,6 +1,7 @@
 """Loading of models by others from folders, the Hub and GGUF files: what is read, refused, and never run."""
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from engine.errors import InvalidInputError
 from engine.models.pretrained import folder_checks
 from engine.models.pretrained.loading import load_pretrained
-from tests.support.pretrained import save_tokenizer, write_gguf
+from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, save_tokenizer, write_gguf
 
 
 def edit_json(path, **changes):
@@ -44,8 +45,13 @@ def test_progress_states_the_memory_before_the_weights_are_read(folder):
     texts = [step.text for step in steps]
     assert texts[0] == "importing torch and transformers"
     reading = next(step for step in steps if step.text.startswith("reading"))
-    assert reading.memory_bytes == int(1.2 * 4 * model.num_parameters)
+    assert reading.memory_bytes == pytest.approx(1.2 * 4 * model.num_parameters, rel=0.01)  # with buffers
     assert texts.index("checking the files") < texts.index(reading.text)
+
+
+def test_odd_settings_that_do_not_matter_are_ignored(folder):
+    edit_json(folder / CONFIG, architectures=5, return_dict=False)
+    assert load_pretrained(f"hf:{folder}").num_parameters == 28_832
 
 
 # --- what is refused ---
@@ -79,6 +85,10 @@ def of_whole_words(folder):
     edit_json(folder / "tokenizer.json", model={**words, "unk_token": "<unk>"}, decoder=None, added_tokens=[])
 
 
+def of_panics(folder):
+    edit_json(folder / "tokenizer.json", **HOSTILE_TOKENIZERS[0])
+
+
 def without_end_of_text(folder):
     save_tokenizer(folder, eos_token=None, bos_token=None, chat_template=None)
     edit_json(folder / "tokenizer.json", added_tokens=[])
@@ -107,10 +117,18 @@ def without_end_of_text(folder):
         ([settings(num_hidden_layers=3)], ["of its tensors, such as model.layers.2."]),
         ([settings(num_hidden_layers=10**12)], ["states 1,000,000,000,000 layers, but the weights have"]),
         ([settings(hidden_size=64)], ["transformers cannot load it"]),
+        ([settings(intermediate_size=10**6)], ["config.json describes ", "parameters, but the weights have 28,832"]),
         ([file("tokenizer.json", "{")], ["its tokenizer"]),
         ([without("tokenizer.json"), without("tokenizer_config.json")], ["tokenizer"]),
         ([of_whole_words], ["WordLevel tokenizer", "play the run that it was exported from"]),
         ([without_end_of_text], ["no token that ends a text"]),
+        ([settings(model_type="gpt2", num_labels=10**9)], ["it needs more than 1 GB of memory"]),
+        ([settings(_attn_implementation="owner/kernel")], ["needs code of its own (_attn_implementation in config"]),
+        ([file("adapter_config.json", '{"base_model_name_or_path": "/"}')], ["is an adapter (LoRA)"]),
+        ([lambda folder: os.truncate(folder / "generation_config.json", 60 * 10**9)], ["is larger than 50 MB"]),
+        ([lambda folder: os.mkfifo(folder / "vocab.json")], ["vocab.json cannot be read: not a regular file"]),
+        ([of_panics], ["transformers cannot load it: PanicException"]),
+        *(([file("chat_template.jinja", source)], [reason]) for source, reason in HOSTILE_TEMPLATES.items()),
     ],
 )  # fmt: skip
 def test_a_damaged_or_other_model_is_refused_in_one_line(damages, parts, folder):

@@ -1,0 +1,143 @@
+"""Models by others of which one file is mutated, in folders that are read here and by transformers.
+
+    python -m tests.faults.hostile_models --mutations 1000
+
+A command that plays such a model ends with 0, or with 2 and one printable line. It takes little time and memory, and
+libraries print nothing. Commands run in forks, since a process that has imported the libraries is ready at once.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+# Imported here so that no fork has to import them.
+import transformers.models.auto.modeling_auto  # noqa: F401
+
+import lotr_tui.cli.generate_console
+import lotr_tui.cli.main  # noqa: F401
+from tests.faults.hostile_files import FINDINGS_DIR, limit_and_redirect, run_main
+from tests.faults.mutations import Mutator
+from tests.support.pretrained import save_model
+
+FAMILIES = ("llama", "gpt2")
+COMMANDS_PER_FORK = 100
+MAX_CPU_SECONDS, MAX_SECONDS, MAX_FORK_SECONDS = 20, 200, 2000
+MAX_MEGABYTES = 100
+"""Maximum memory of a command beyond that of the same fork with a valid model, whose weights take 0.2 MB."""
+TEXT = "Where is the Ring?"
+COMMANDS = (
+    ["generate", TEXT, "--max-tokens", "4", "--seed", "1", "--json", "--run", "MODEL"],
+    ["generate", TEXT, "--max-tokens", "4", "--seed", "1", "--json", "--reply", "--run", "MODEL"],
+    ["eval", "MODEL", "--text", "TEXT", "--json"],
+)
+
+
+class HostileModels:
+    """Trials with mutated files of valid folders. Each yields a line about its problem, or ""."""
+
+    def __init__(self, folder, seed, families):
+        self._folder, self._seed = folder, seed
+        self._models = [folder / family for family in families]
+        (folder / "text").write_text(TEXT)
+        self._run_fork(self._save_models)
+        self._contents = {path: path.read_bytes() for model in self._models for path in sorted(model.iterdir())}
+        self._mutator = Mutator(self._contents.values())
+
+    def play(self, num_mutations):
+        """Mutate each file `num_mutations` times, and play the model."""
+        for path, content in self._contents.items():
+            done = 0
+            while done < num_mutations:
+                last = min(done + COMMANDS_PER_FORK, num_mutations)
+                problem = self._run_fork(self._play_some, path, range(done, last))
+                num_played = len((self._folder / "played").read_bytes())
+                yield from [""] * num_played
+                done += num_played
+                if problem:
+                    FINDINGS_DIR.mkdir(exist_ok=True)
+                    finding = FINDINGS_DIR / f"{path.parent.name}-{self._seed}-{done}-{path.name}"
+                    finding.write_bytes(path.read_bytes())
+                    yield f"{finding}: {problem}"
+                    done += 1
+            path.write_bytes(content)
+
+    def _save_models(self):
+        for model in self._models:
+            save_model(model, model.name)
+
+    def _play_some(self, path, indices):
+        with (self._folder / "played").open("wb", buffering=0) as played:
+            path.write_bytes(self._contents[path])
+            for command in COMMANDS:
+                self._run_command(path.parent, command, valid=True)
+            memory = _peak_megabytes()
+            for index in indices:
+                rng = random.Random(f"{self._seed} {path.parent.name} {path.name} {index}")
+                path.write_bytes(self._mutator.mutate(self._contents[path], rng))
+                self._run_command(path.parent, rng.choice(COMMANDS))
+                assert _peak_megabytes() < memory + MAX_MEGABYTES, f"takes {_peak_megabytes() - memory:.0f} MB"
+                played.write(b".")
+
+    def _run_command(self, model, command, *, valid=False):
+        signal.setitimer(signal.ITIMER_PROF, MAX_CPU_SECONDS)
+        signal.alarm(MAX_SECONDS)
+        files = [self._folder / "stdout", self._folder / "stderr"]
+        starts = [file.stat().st_size for file in files]
+        names = {"MODEL": f"hf:{model}", "TEXT": str(self._folder / "text")}
+        code = run_main(self._folder, ["lotr-tui", *(names.get(part, part) for part in command)])
+        stdout, stderr = (file.read_bytes()[start:].decode() for file, start in zip(files, starts, strict=True))
+        assert code == 0 or (code == 2 and not valid), f"{command} ends with {code}: {stderr}"
+        assert not code or stderr.count("\n") == 1, f"{command} has an error of several lines: {stderr}"
+        assert all(line.isprintable() for line in stderr.split("\n")), f"{command} prints {stderr!r}"
+        if code == 0:
+            json.loads(stdout)
+
+    def _run_fork(self, function, *arguments):
+        """Run a function in a fork, and return its error or ""."""
+        (self._folder / "played").write_bytes(b"")
+        child = os.fork()
+        if child == 0:
+            exit_fork, os._exit = os._exit, sys.exit  # commands end a process that has threads
+            try:
+                limit_and_redirect(self._folder / "stdout", self._folder / "stderr", MAX_FORK_SECONDS)
+                function(*arguments)
+                exit_fork(0)
+            except BaseException:
+                (self._folder / "traceback").write_text(traceback.format_exc())
+            finally:
+                exit_fork(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code in (-signal.SIGPROF, -signal.SIGALRM):
+            return f"takes over {MAX_CPU_SECONDS} s"
+        return "" if code == 0 else (self._folder / "traceback").read_text() if code == 1 else f"ends with {code}"
+
+
+def _peak_megabytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mutations", type=int, default=1000, help="number of mutations of each file")
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=FAMILIES)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    num_trials = num_problems = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for problem in HostileModels(Path(folder), options.seed, options.family).play(options.mutations):
+            num_trials, num_problems = num_trials + 1, num_problems + bool(problem)
+            if problem:
+                print(problem, flush=True)
+    print(f"mutated models: {num_trials} trials, {num_problems} problems", flush=True)
+    sys.exit(bool(num_problems))
+
+
+if __name__ == "__main__":
+    main()
