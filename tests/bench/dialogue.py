@@ -1,10 +1,11 @@
 """The group that measures what a dialogue model makes of speakers and scenes, on the held-out scenes of a split.
 
-The context of a line is its scene before it. All figures but the bits count the places where the best guess is right.
+The context of a line is its scene before it. All figures but bits and errors count where the best guess is right.
 """
 
 import random
 from collections import Counter
+from itertools import product
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from engine.generation.best_of import stream_answers
 from engine.generation.prompt import prefill
 from engine.generation.turns import begin_turn, next_speaker_probs
 from engine.models.base import predict_tokens
+from engine.models.turn_taking import cast_index
 from engine.runs.combine import load_run_dataset
 from engine.runs.loading import load_model_by_name
 from lotr_tui.session.model_abilities import default_num_answers
@@ -23,11 +25,13 @@ from tests.bench.measuring import Figure, Skip
 MIN_LINES, MIN_WORDS = 20, 4
 """Lines in the corpus of a speaker who is to be recognized, and words of such a line."""
 NUM_RANDOM_CONTEXTS, NUM_CANDIDATES = 3, 10
+NUM_BINS = 10
+"""Bins of the expected calibration error (Guo et al. 2017), which is over all lines and the whole cast."""
 MIN_SPEAKER_PROB = 0.05
 """Probability below which a speaker who may say a line is left out of the sum over all speakers."""
 
 
-def measure_dialogue(options, max_hidden=100, max_shown=250, num_prompts=100):
+def measure_dialogue(options, max_hidden=100, max_shown=250, num_prompts=100, num_scenes=None):
     """Bits, speakers and next lines of dialogue runs on held-out scenes (--run; --split)."""
     if not options.run:
         raise Skip("name a dialogue run with --run")
@@ -36,7 +40,7 @@ def measure_dialogue(options, max_hidden=100, max_shown=250, num_prompts=100):
         dataset = load_run_dataset(run)
         counts = Counter(line.speaker for line in dataset.corpus.lines)
         names = [name for name, count in counts.most_common() if count >= MIN_LINES and name in run.cast]
-        scenes = Scenes(run.model, list(iter_scenes(getattr(dataset.splits, options.split))))
+        scenes = Scenes(run.model, list(iter_scenes(getattr(dataset.splits, options.split)))[:num_scenes])
         prefix = f"{name}: " if len(options.run) > 1 else ""
         for title, unit, value in [
             *bits_by_context(scenes),
@@ -107,17 +111,20 @@ def bits_by_context(scenes, seed=0):
 
 
 def who_says_this(scenes, names):
-    indices = [scenes.model.cast.index(name) for name in names]
-    places = [place for place in scenes.places() if len(scenes.turn(place).text.split()) >= MIN_WORDS]
-    for title in ("without", "with"):
-        hits = []
-        for place in places:
-            turn = scenes.turn(place)
-            if turn.speaker in names:
-                posterior = SpeakerPosterior(scenes.model, scenes.state(place) if title == "with" else None)
-                probs = posterior.update(turn.text, is_complete=True).posterior[indices]
-                hits.append(names[probs.argmax()] == turn.speaker)
-        yield f"who says this, {title} the scene", "", float(np.mean(hits))
+    indices, cast = [scenes.model.cast.index(name) for name in names], scenes.model.cast
+    for judge, title in product(("text model", "language model"), ("without", "with")):
+        hits, errors = [], np.zeros(NUM_BINS)
+        for place in scenes.places():
+            turn, context = scenes.turn(place), scenes.state(place) if title == "with" else None
+            posterior = SpeakerPosterior(scenes.model, context, by_language_model=judge == "language model")
+            probs = posterior.update(turn.text, is_complete=True).posterior
+            is_right = probs.argmax() == cast_index(turn.speaker, cast)
+            errors[min(int(NUM_BINS * probs.max()), NUM_BINS - 1)] += probs.max() - is_right
+            if turn.speaker in names and len(turn.text.split()) >= MIN_WORDS:
+                hits.append(names[probs[indices].argmax()] == turn.speaker)
+        name = f"who says this, by the {judge}, {title} the scene"
+        yield name, "", float(np.mean(hits))
+        yield f"{name}: expected calibration error", "", float(abs(errors).sum() / len(scenes.places()))
 
 
 def next_speaker(scenes, names):

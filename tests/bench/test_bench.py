@@ -1,13 +1,14 @@
 """Tests of the figures and of the commands that the documents name, and of a recording."""
 
+import math
 import re
 from types import SimpleNamespace
 
 import pytest
 
+from engine.config import LSTM
 from tests.bench.__main__ import GROUPS, find_group
-from tests.bench.interface import measure_memory
-from tests.bench.measuring import Figure, alternate, call, compare
+from tests.bench.measuring import Figure, Skip, alternate, compare
 from tests.support.files import CHECKOUT
 
 DOCUMENTS = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT / "assets" / "docs").glob("*.md")]
@@ -36,13 +37,32 @@ def test_every_group_that_a_document_names_exists_and_says_what_it_measures():
     assert all(find_group(name).__doc__ for name in GROUPS)
 
 
+SHORTEST = {
+    "train": {"precisions": ("fp32",), "num_steps": 1, "num_epochs": 1},
+    "dashboard": {"epochs": 2},
+    "scale-out": {"epochs": 1},
+    "trackers": {"epochs": 2, "names": []},
+    "growth": {"megabytes": (0.3,), "vocabularies": (300,)},
+    "byte-pairs": {"megabytes": 0.3},
+    "generate": {"names": ("large", LSTM)},
+    "keys": {"num_keys": 4},
+    "completion": {"num_presses": 1},
+    "serve": {"num_keys": 4},
+    "dialogue": {"max_hidden": 1, "max_shown": 1, "num_prompts": 2, "num_scenes": 2},
+}
+"""Sizes of the groups that would otherwise take minutes."""
+
+
 @pytest.mark.slow
-def test_measured_functions_and_programs_run_in_processes_of_their_own(tmp_path):
-    text = tmp_path / "text.txt"
-    call("loops", "write_text", str(text), 10_000)
-    seconds, usage = call("loops", "index_words", str(text))
-    assert text.stat().st_size > 10_000
-    assert min(seconds["ours"], seconds["notebook"], usage.cpu_seconds, usage.megabytes) > 0
-    session, bare, ratio = measure_memory(SimpleNamespace(repeat=1))
-    assert session.value > bare.value > 5
-    assert ratio.value == session.value / bare.value
+@pytest.mark.parametrize("group", [name for name in GROUPS if name != "gpu"])
+def test_a_group_ends_with_finite_figures_in_its_shortest_form(group, lotr_csv, tmp_path):
+    options = SimpleNamespace(repeat=1, csv=lotr_csv, tales=lotr_csv, seconds=0.5, only="lstm-words-scratch", set=[])
+    options.run, options.split, options.runs_dir = [LSTM], "test", tmp_path
+    try:
+        rows = list(find_group(group)(options, **SHORTEST.get(group, {})))
+    except Skip as reason:
+        pytest.skip(str(reason))
+    figures = [row for row in rows if isinstance(row, Figure)]
+    assert figures or len(rows) > 2  # a table
+    assert all(math.isfinite(value) for figure in figures for value in figure.runs)
+    assert all(min(figure.runs) > 0 for figure in figures if figure.unit not in ("", "nats", "bits/char"))

@@ -21,15 +21,19 @@ def _corpus(options):
     return {"corpus": str(options.csv.resolve())} if options.csv else {}
 
 
-def measure_train(options):
+def _csv(options):
+    return ["--csv", options.csv.resolve()] if options.csv else []
+
+
+def measure_train(options, precisions=("fp32", "bf16"), num_steps=18, num_epochs=2):
     """Training speed on the notebook's model, beside the notebook's loop and the matrix products alone."""
     cores = all_cores()
 
     def notebook():
-        result, _ = call("loops", "train_notebook", _corpus(options), 2, threads=cores)
+        result, _ = call("loops", "train_notebook", _corpus(options), num_epochs, threads=cores)
         return result["tokens"] / result["seconds"][-1]
 
-    for precision in ("fp32", "bf16"):
+    for precision in precisions:
         if precision == "bf16" and not any(
             flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx")
         ):
@@ -38,7 +42,7 @@ def measure_train(options):
         shares = []
 
         def ours(values=values, precision=precision, shares=shares):
-            result, _ = call("loops", "train_steps", "notebook", values, threads=cores)
+            result, _ = call("loops", "train_steps", "notebook", values, 3, num_steps, threads=cores)
             shares.append(result["flops"] / call("loops", "multiply_layer", precision, threads=cores)[0])
             return result["tokens_per_second"]
 
@@ -68,12 +72,12 @@ def measure_adapter(options):
 
 def measure_quality(options):
     """Time of `train` until better than Kneser-Ney, beside 50 epochs of the notebook."""
-    csv = ["--csv", options.csv.resolve()] if options.csv else []
 
     def ours():
         started, kneser_ney = time.perf_counter(), 0.0
         with tempfile.TemporaryDirectory() as folder:
-            command = [*SESSION_COMMAND, "train", "--preset", "tiny", "--mode", "stream", "--no-tui", "--json", *csv]
+            train = ["train", "--preset", "tiny", "--mode", "stream", "--no-tui", "--json"]
+            command = [*SESSION_COMMAND, *train, *_csv(options)]
             with subprocess.Popen([*map(str, command), "--runs-dir", folder], stdout=subprocess.PIPE) as process:
                 for event in map(json.loads, process.stdout):
                     kneser_ney = event.get("kneser_ney_perplexity") or kneser_ney
@@ -120,19 +124,19 @@ def command_speed(*options, launcher=(sys.executable, "-m"), in_terminal=False, 
     return next(row["train_tokens"] for row in rows if row["event"] == "started") * epochs / seconds
 
 
-def measure_dashboard(options):
+def measure_dashboard(options, epochs=3):
     """Training speed with the dashboard, beside `--no-tui`."""
-    tiny = ("--preset", "tiny", "--epochs", 3)
+    tiny = ("--preset", "tiny", "--epochs", epochs, *_csv(options))
     speeds = alternate(options.repeat, lambda: command_speed(*tiny, in_terminal=True), lambda: command_speed(*tiny))
     yield from compare("training with the dashboard", "--no-tui", "tokens/s", *speeds)
 
 
-def measure_trackers(options, epochs=12):
+def measure_trackers(options, epochs=12, names=None):
     """Training speed with each tracker, and with one that hangs, relative to none."""
     from lotr_tui.trackers.registry import TRACKER_NAMES
 
-    names = [name for name in TRACKER_NAMES if importlib.util.find_spec(name)]
-    tiny = ("--preset", "tiny", "--epochs", epochs)
+    names = [name for name in TRACKER_NAMES if importlib.util.find_spec(name) and (names is None or name in names)]
+    tiny = ("--preset", "tiny", "--epochs", epochs, *_csv(options))
     with tempfile.TemporaryDirectory() as folder:
         local = {"TRACKIO_DIR": f"{folder}/trackio", "WANDB_MODE": "offline"}
         Path(folder, "trackio.py").write_text("import time\ntime.sleep(1e6)\n")
@@ -147,12 +151,13 @@ def measure_trackers(options, epochs=12):
         yield Figure(f"training with {name}, relative to none", "", ratios)
 
 
-def measure_scale_out(options):
+def measure_scale_out(options, epochs=3):
     """Training speed of two processes by torchrun, beside one process with two threads."""
     from engine.runtime.process import launch_command
 
-    settings = "precision=fp32 device=cpu validation_metric=perplexity eval_every_epochs=3 checkpoint_seconds=0"
-    notebook = ["--preset", "notebook", "--epochs", 3, *(f"--set={setting}" for setting in settings.split())]
+    settings = f"precision=fp32 device=cpu validation_metric=perplexity eval_every_epochs={epochs} checkpoint_seconds=0"
+    sets = [f"--set={setting}" for setting in settings.split()]
+    notebook = ["--preset", "notebook", "--epochs", epochs, *sets, *_csv(options)]
 
     def train(num_processes, num_threads):
         return command_speed(*notebook, "--threads", num_threads, launcher=launch_command(num_processes))
