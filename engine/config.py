@@ -300,6 +300,12 @@ class Config:
             settings |= section
         return settings
 
+    def difference(self, other: "Config") -> tuple[str, Any, Any] | None:
+        """Return the first setting that differs, and both values; None if at most the presets differ."""
+        values = other.settings() | {"preset": self.preset}
+        pairs = ((name, value, values[name]) for name, value in self.settings().items())
+        return next((pair for pair in pairs if pair[1] != pair[2]), None)
+
     def with_values(self, **values: Any) -> Self:
         """Return a copy with some settings replaced. Setting names are unique over the sections.
 

@@ -55,8 +55,14 @@ class ControlCommand:
 class CommandQueue:
     """Thread-safe queue of commands that a training has not applied yet."""
 
-    def __init__(self, sources: Sequence[Callable[[], list[ControlCommand]]] = ()) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Callable[[], list[ControlCommand]]] = (),
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Create an empty queue. Each of `sources` is polled for commands from other processes."""
+        self.cancelled = cancelled
+        """Function that is called between steps and returns True once the training should save and stop."""
         self._pending: deque[ControlCommand] = deque()
         self._sources = sources
         self._last_poll_time = -math.inf

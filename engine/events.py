@@ -162,7 +162,7 @@ DiagnosisKind = Literal[
     "idle_gpu",
     "disk_space",
 ]
-"""Problem of a training that a detector of `engine.training.diagnostics` finds."""
+"""Problem of a training that a function of `engine.training.diagnoses` finds."""
 
 
 @dataclass(frozen=True)

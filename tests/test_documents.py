@@ -22,7 +22,7 @@ from engine.models.pretrained.fetch import SOURCE_BYTES
 from engine.models.turn_taking import FEATURES
 from engine.presets import PRESETS, get_preset
 from engine.runs.directory import read_config, read_config_and_tokenizer
-from engine.training.diagnostics import gradients, loss_spike
+from engine.training import diagnoses
 from lotr_tui.cli.data.tokenize import MAX_TEXT_BYTES
 from lotr_tui.cli.generate import MAX_PROMPT_BYTES
 from lotr_tui.learn.chapters import CHAPTERS
@@ -154,13 +154,13 @@ def limits(_):
         f"{browser_input.MAX_KEYS_BYTES >> 10} KiB; a message above {browser_input.MAX_MESSAGE_BYTES >> 20} MiB",
     )
     yield "serve.md", f"| {browser_input.MAX_WIDTH} x {browser_input.MAX_HEIGHT} cells |"
-    yield "diagnostics.md", f"running median of {loss_spike.WINDOW} reports"
-    yield "diagnostics.md", f"not in the first {loss_spike.MIN_REPORTS} reports"
+    yield "diagnostics.md", f"running median of {diagnoses.SPIKE_WINDOW} reports"
+    yield "diagnostics.md", f"not in the first {diagnoses.MIN_REPORTS} reports"
     yield (
         "diagnostics.md",
         (
-            f"{gradients.MIN_EXPLODED} of {gradients.EXPLODED_WINDOW} reports with a norm of more than "
-            f"{gradients.EXPLODED_RATIO:.0f} times `clip`"
+            f"{diagnoses.MIN_EXPLODED} of {diagnoses.EXPLODED_WINDOW} reports with a norm of more than "
+            f"{diagnoses.EXPLODED_RATIO:.0f} times `clip`"
         ),
     )
 

@@ -3,7 +3,7 @@
 import multiprocessing
 import statistics
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
@@ -13,69 +13,60 @@ from engine.events import Finished
 from engine.models.transformer_layout import TRANSFORMER_VALUES
 from engine.runtime.packages import require_torch
 from engine.runtime.process import limit_openmp_spinning
-from engine.training.transfer.initial_run import INHERITED_SETTINGS, load_training_input
+from engine.training.initial_run import INHERITED_SETTINGS, load_training_input
 
-REMOVALS: dict[str, tuple[str, ...]] = {
-    "weight drop": ("weight_drop=0",),
-    "variational dropout (a new mask at each step)": ("variational_dropout=false",),
-    "input dropout": ("input_dropout=0",),
-    "dropout between layers": ("hidden_dropout=0",),
-    "output dropout": ("output_dropout=0",),
-    "embedding dropout": ("embedding_dropout=0",),
-    "weight tying": ("tie_weights=false",),
-    "subword embeddings": ("subword_embeddings=false",),
-    "punctuation": ("punctuation=false",),
-    "unigram bias": ("unigram_bias=false",),
-    "shuffled lines": ("shuffle_lines=false",),
-    "a schedule (constant learning rate)": ("schedule=constant",),
-    "weight averaging": ("averaging=none",),
-    "weight decay": ("weight_decay=0",),
-    "gradient clipping": ("clip=0",),
-    "variable BPTT": ("variable_bptt=false",),
-    "AR and TAR": ("ar=0", "tar=0"),
-    "label smoothing": ("label_smoothing=0",),
-    "pre-training (random weights)": ("init=",),
-    "a mogrifier": ("mogrifier_rounds=0",),
-    "discriminative learning rates": ("layer_lr_decay=1",),
-    "gradual unfreezing": ("unfreeze_epochs=0",),
-    "dropout of the adapter": ("lora_dropout=0",),
-    "a loss of utterances only": ("name_weight=1",),
+REMOVALS = {
+    "weight drop": "weight_drop=0",
+    "variational dropout (a new mask at each step)": "variational_dropout=false",
+    "input dropout": "input_dropout=0",
+    "dropout between layers": "hidden_dropout=0",
+    "output dropout": "output_dropout=0",
+    "embedding dropout": "embedding_dropout=0",
+    "weight tying": "tie_weights=false",
+    "subword embeddings": "subword_embeddings=false",
+    "punctuation": "punctuation=false",
+    "unigram bias": "unigram_bias=false",
+    "shuffled lines": "shuffle_lines=false",
+    "a schedule (constant learning rate)": "schedule=constant",
+    "weight averaging": "averaging=none",
+    "weight decay": "weight_decay=0",
+    "gradient clipping": "clip=0",
+    "variable BPTT": "variable_bptt=false",
+    "AR and TAR": "ar=0 tar=0",
+    "label smoothing": "label_smoothing=0",
+    "pre-training (random weights)": "init=",
+    "a mogrifier": "mogrifier_rounds=0",
+    "discriminative learning rates": "layer_lr_decay=1",
+    "gradual unfreezing": "unfreeze_epochs=0",
+    "dropout of the adapter": "lora_dropout=0",
+    "a loss of utterances only": "name_weight=1",
 }
 """Overrides that remove a technique. A removal that changes nothing in a preset is left out."""
-
-ADDITIONS: dict[str, tuple[str, ...]] = {
-    "punctuation": ("punctuation=true",),
-    "variable BPTT": ("variable_bptt=true",),
-    "AR and TAR": ("ar=2", "tar=1"),
-    "NT-ASGD after SGD": ("optimizer=sgd", "lr=10", "schedule=constant", "averaging=nt_asgd", "weight_decay=1.2e-6"),
-    "fine-tuning": ("fine_tune_epochs=16", "fine_tune_lr=1"),
-    "a second layer": ("num_layers=2",),
-    "a mogrifier": ("mogrifier_rounds=4",),
+ADDITIONS = {
+    "punctuation": "punctuation=true",
+    "variable BPTT": "variable_bptt=true",
+    "AR and TAR": "ar=2 tar=1",
+    "NT-ASGD after SGD": "optimizer=sgd lr=10 schedule=constant averaging=nt_asgd weight_decay=1.2e-6",
+    "fine-tuning": "fine_tune_epochs=16 fine_tune_lr=1",
+    "a second layer": "num_layers=2",
+    "a mogrifier": "mogrifier_rounds=4",
 }
 """Overrides that add a technique. An addition that a preset already contains is left out."""
-
 ULMFIT = "all three techniques of ULMFiT"
-FINE_TUNING_ADDITIONS: dict[str, tuple[str, ...]] = {
-    "discriminative learning rates": ("layer_lr_decay=2.6",),
-    "gradual unfreezing": ("unfreeze_epochs=1",),
-    "a slanted triangular schedule": ("schedule=slanted_triangular", "warmup_fraction=0.1"),
-    ULMFIT: (
-        "layer_lr_decay=2.6", "unfreeze_epochs=1", "schedule=slanted_triangular", "warmup_fraction=0.1",
-    ),
-}  # fmt: skip
+FINE_TUNING_ADDITIONS = {
+    "discriminative learning rates": "layer_lr_decay=2.6",
+    "gradual unfreezing": "unfreeze_epochs=1",
+    "a slanted triangular schedule": "schedule=slanted_triangular warmup_fraction=0.1",
+    ULMFIT: "layer_lr_decay=2.6 unfreeze_epochs=1 schedule=slanted_triangular warmup_fraction=0.1",
+}
 """Overrides that add a technique of ULMFiT (Howard and Ruder 2018) to a training that starts from another run."""
-ADAPTER_ADDITIONS: dict[str, tuple[str, ...]] = {
-    "rank 8": ("lora_rank=8",),
-    "an adapter of attention only": ("lora_targets=q_proj,k_proj,v_proj,o_proj",),
-    "all weights trained": ("lora_rank=0", "lr=5e-5"),
-    "a moving average": ("averaging=ema", "ema_decay=0.97"),
+ADAPTER_ADDITIONS = {
+    "rank 8": "lora_rank=8",
+    "an adapter of attention only": "lora_targets=q_proj,k_proj,v_proj,o_proj",
+    "all weights trained": "lora_rank=0 lr=5e-5",
+    "a moving average": "averaging=ema ema_decay=0.97",
 }
 """Overrides that change a training of an adapter."""
-SETTINGS_FIXED_BY_INIT = (*INHERITED_SETTINGS, "unigram_bias")
-"""Settings of techniques that a training cannot add or remove if it starts from another run."""
-
-SETTINGS_OF_LSTMS = (*TRANSFORMER_VALUES, "unigram_bias", "variable_bptt")
-"""Settings of techniques that a Transformer does not have."""
 
 
 @dataclass(frozen=True)
@@ -98,53 +89,38 @@ class Trial:
     seconds: float
 
 
-@dataclass(frozen=True)
-class VariantSummary:
-    """Results of a variant over all seeds. A range is the highest minus the lowest perplexity."""
-
-    variant: str
-    valid_mean: float
-    valid_range: float
-    test_mean: float
-    test_range: float
-
-
 def list_variants(config: Config) -> list[Variant]:
     """Return the unchanged configuration, and a variant for each technique that can be removed or added."""
-    training = config.training
-    removals = {name: values for name, values in REMOVALS.items() if config.with_overrides(list(values)) != config}
-    if config.model.num_layers == 1:
-        removals.pop("dropout between layers", None)
-    if not config.model.lora_rank:
-        removals.pop("dropout of the adapter", None)
-    is_slanted = training.schedule == "slanted_triangular"
-    present = {
-        *removals,
-        *(["NT-ASGD after SGD"] if training.averaging == "nt_asgd" else []),
-        *(["fine-tuning"] if training.fine_tune_epochs else []),
-        *(["a second layer"] if config.model.num_layers > 1 else []),
-        *(["a slanted triangular schedule"] if is_slanted else []),
-        *([ULMFIT] if is_slanted or training.layer_lr_decay != 1 or training.unfreeze_epochs else []),
-    }
-    additions = ADDITIONS | (FINE_TUNING_ADDITIONS if training.init else {})
-    if config.model.lora_rank:
-        changes = {
-            name: values for name, values in ADAPTER_ADDITIONS.items() if config.with_overrides(list(values)) != config
-        }
-        additions |= changes
-    variants = [
-        *(Variant(f"without {name}", overrides) for name, overrides in removals.items()),
-        *(Variant(f"with {name}", overrides) for name, overrides in additions.items() if name not in present),
-    ]
+    model, training = config.model, config.training
+    fixed: set[str] = set()  # settings that cannot be changed
     if training.init:
-        variants = [variant for variant in variants if not _sets(variant, SETTINGS_FIXED_BY_INIT)]
-    if config.model.architecture == "transformer":
-        variants = [variant for variant in variants if not _sets(variant, SETTINGS_OF_LSTMS)]
-    return [Variant(config.preset, ()), *variants]
-
-
-def _sets(variant: Variant, settings: Collection[str]) -> bool:
-    return any(override.partition("=")[0] in settings for override in variant.overrides)
+        fixed |= {*INHERITED_SETTINGS, "unigram_bias"}
+    if model.architecture == "transformer":
+        fixed |= {*TRANSFORMER_VALUES, "unigram_bias", "variable_bptt"}
+    if model.num_layers == 1:
+        fixed.add("hidden_dropout")
+    if not model.lora_rank:
+        fixed.add("lora_dropout")
+    is_slanted = training.schedule == "slanted_triangular"
+    presence = {
+        "NT-ASGD after SGD": training.averaging == "nt_asgd",
+        "fine-tuning": training.fine_tune_epochs > 0,
+        "a second layer": model.num_layers > 1,
+        "a slanted triangular schedule": is_slanted,
+        ULMFIT: is_slanted or training.layer_lr_decay != 1 or training.unfreeze_epochs > 0,
+    }
+    present = {name for name, is_present in presence.items() if is_present}
+    additions = ADDITIONS | (FINE_TUNING_ADDITIONS if training.init else {})
+    additions |= ADAPTER_ADDITIONS if model.lora_rank else {}
+    variants = [Variant(config.preset, ())]
+    for word, techniques in (("without", REMOVALS), ("with", additions)):
+        for name, text in techniques.items():
+            overrides = text.split(" ")
+            if name not in present and config.with_overrides(overrides) != config:
+                present.add(name)  # what can be removed cannot be added
+                if not fixed & {override.partition("=")[0] for override in overrides}:
+                    variants.append(Variant(f"{word} {name}", tuple(overrides)))
+    return variants
 
 
 def select_variants(config: Config, names: Sequence[str]) -> list[Variant]:
@@ -183,38 +159,25 @@ def run_ablation(config: Config, variants: Sequence[Variant], seeds: Sequence[in
                 future.cancel()
 
 
-def summarize_trials(trials: Sequence[Trial]) -> list[VariantSummary]:
-    """Return mean and range of each variant, in the order of their first trials."""
-    summaries = []
-    for name in dict.fromkeys(trial.variant for trial in trials):
-        valid = [trial.valid_perplexity for trial in trials if trial.variant == name]
-        test = [trial.test_perplexity for trial in trials if trial.variant == name]
-        summaries.append(
-            VariantSummary(
-                variant=name,
-                valid_mean=statistics.mean(valid),
-                valid_range=max(valid) - min(valid),
-                test_mean=statistics.mean(test),
-                test_range=max(test) - min(test),
-            )
-        )
-    return summaries
-
-
 def _run_trial(config: Config, variant: Variant) -> Trial:
     """Train one variant, in a worker process of the pool."""
     limit_openmp_spinning()
     from engine.training.run import train
 
     start_time = time.perf_counter()
-    dataset, initial_weights, base = load_training_input(config)
-    events = train(config, dataset, variant.name, lambda: False, initial_weights=initial_weights, base=base)
-    finished = next(event for event in events if isinstance(event, Finished))
+    *_, finished = train(config, load_training_input(config), variant.name)
+    assert isinstance(finished, Finished)
     return Trial(
-        variant=variant.name,
-        overrides=variant.overrides,
-        seed=config.training.seed,
-        valid_perplexity=finished.valid_perplexity,
-        test_perplexity=finished.test_perplexity,
-        seconds=time.perf_counter() - start_time,
-    )
+        variant.name, variant.overrides, config.training.seed, finished.valid_perplexity, finished.test_perplexity,
+        time.perf_counter() - start_time,
+    )  # fmt: skip
+
+
+def summarize_trials(trials: Sequence[Trial]) -> dict[str, list[float]]:
+    """Return mean and range of the validation and then of the test perplexities, by variant."""
+    summaries: dict[str, list[float]] = {}
+    for name in dict.fromkeys(trial.variant for trial in trials):
+        pairs = [(trial.valid_perplexity, trial.test_perplexity) for trial in trials if trial.variant == name]
+        columns = zip(*pairs, strict=True)
+        summaries[name] = [figure for each in columns for figure in (statistics.mean(each), max(each) - min(each))]
+    return summaries

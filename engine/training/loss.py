@@ -14,10 +14,10 @@ from engine.models.network import Network, RecurrentState
 from engine.models.transformer import TransformerModel
 from engine.models.transformer_ops import linear_cross_entropy
 from engine.runtime.distributed import DistributedContext
-from engine.training.distillation.predictions import SoftTargets
+from engine.training.batches import Window
+from engine.training.distillation import SoftTargets
 
-LARGE_VOCABULARY = 8192
-"""Tokens from which the logits of a window take much more memory than everything else."""
+LARGE_VOCABULARY = 8192  # tokens from which the logits of a window take much more memory than everything else
 
 
 class Objective:
@@ -27,14 +27,15 @@ class Objective:
         """Count the token frequencies of the training split `ids` `[time]`; `device` is the device of the logits."""
         self.options = options
         frequencies = chunked_bincount(ids, vocabulary_size) / len(ids)
-        self._frequencies = _to_float32(frequencies, device)
+        self._frequencies = torch.from_numpy(frequencies.astype(np.float32)).to(device)
         self._sample_probability = min(1.0, options.softmax_samples / vocabulary_size)
         # A class is included as a target of the window, or because it was sampled.
         excluded = (1 - frequencies) ** (options.bptt * options.batch_size) * (1 - self._sample_probability)
-        self._log_inclusion_probs = _to_float32(np.log(np.maximum(1 - excluded, 1e-30)), device)
+        log_inclusion_probs = np.log(np.maximum(1 - excluded, 1e-30))
+        self._log_inclusion_probs = torch.from_numpy(log_inclusion_probs.astype(np.float32)).to(device)
 
     def sample_softmax_classes(self, targets: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Return the sorted token ids of a sampled softmax: all targets and random others; None for a full softmax."""
+        """Return the sorted token ids of a sampled softmax: all targets and random others."""
         if not self.options.softmax_samples:
             return None
         random_values = torch.rand(self._frequencies.shape, device=targets.device, generator=generator)
@@ -55,16 +56,19 @@ class Objective:
         """Return the cross-entropy, and the objective to minimize: the cross-entropy with all regularization terms.
 
         `logits` `[time, batch, classes]` belong to the `sampled_classes` that `sample_softmax_classes` returned, or to
-        the whole vocabulary; `targets` are token ids `[time, batch]`. `raw` and `dropped` `[time, batch, hidden]` are
-        the outputs of the last layer before and after dropout. `soft_targets` are the predictions of teachers, if there
-        are any; the cross-entropy counts only the columns of the corpus. `target_weights` `[time, batch]` are factors
-        of the losses; None for 1.
+        the whole vocabulary. `raw` and `dropped` `[time, batch, hidden]` are the outputs of the last layer before and
+        after dropout. The cross-entropy counts only the columns of the corpus, not those that teachers wrote.
         """
         options = self.options
         logits, classes = logits.float().flatten(0, 1), targets.flatten()
         if sampled_classes is not None:
+            # A sampled softmax estimates the full one (Jean et al. 2015, section 3) if the exponential of each class is
+            # divided by the probability that the class was included, since it represents classes that were not. The
+            # target of a position is always included and keeps its logit.
             log_inclusion_probs = self._log_inclusion_probs[sampled_classes]
-            logits, classes = correct_sampled_logits(logits, classes, sampled_classes, log_inclusion_probs)
+            classes = torch.searchsorted(sampled_classes, classes)
+            kept = log_inclusion_probs[classes][:, None]
+            logits = (logits - log_inclusion_probs).scatter_add(1, classes[:, None], kept)
         log_probs = torch.log_softmax(logits, dim=-1)
         losses = nn.functional.nll_loss(log_probs, classes, reduction="none").view_as(targets)
         weights = torch.ones_like(losses) if target_weights is None else target_weights
@@ -74,13 +78,12 @@ class Objective:
             smoothed = -(log_probs @ self._frequencies).view_as(targets)
             losses = (1 - options.label_smoothing) * losses + options.label_smoothing * smoothed
         if soft_targets is not None:
-            losses = soft_targets.mix_losses(
-                losses, log_probs.view(*targets.shape, -1), soft_targets.predictions.tokens
-            )
+            probs = soft_targets.predictions.tokens
+            losses = soft_targets.mix_losses(losses, log_probs.view(*targets.shape, -1), probs)
         return loss, self.regularize((losses * weights).mean(), raw, dropped)
 
     def regularize(self, objective: Tensor, raw: Tensor, dropped: Tensor) -> Tensor:
-        """Add the regularization terms that `__call__` describes to `objective`."""
+        """Add the penalties of large and of changing outputs: AR and TAR (Merity et al. 2017, section 4.6)."""
         options = self.options
         if options.ar:
             objective = objective + options.ar * dropped.float().pow(2).mean()
@@ -95,7 +98,6 @@ class LossModule(nn.Module):
     def __init__(
         self, network: Network, objective: Objective, dtype: torch.dtype, distributed: DistributedContext
     ) -> None:
-        """Combine `network` and `objective`; matrix products are computed in `dtype`."""
         super().__init__()
         self.network = network
         self._objective = objective
@@ -104,70 +106,39 @@ class LossModule(nn.Module):
 
     def forward(
         self,
-        inputs: Tensor,
-        targets: Tensor,
-        target_weights: Tensor | None,
-        punctuation: Tensor | None,
+        window: Window,
         sampled_classes: Tensor | None,
         state: RecurrentState,
-        dropout_generator: torch.Generator,
-        soft_targets: SoftTargets | None = None,
+        generator: torch.Generator,
+        soft_targets: SoftTargets | None,
     ) -> tuple[Tensor, Tensor, RecurrentState]:
-        """Return the cross-entropy of a window, the objective to minimize, and the new state of the network.
-
-        `inputs` and `targets` are token ids, `target_weights` factors of their losses and `punctuation` classes, all
-        `[time, batch]` with the columns of this process; the latter two are None if there are none. The objective
-        sampled `sampled_classes`. `soft_targets` are the predictions of teachers, or None.
-        """
+        """Return the cross-entropy of a window, the objective to minimize, and the new state of the network."""
         autocast: Any = contextlib.nullcontext()
         if self._dtype != torch.float32 and self.network.base is None:  # a base has the type already
-            autocast = torch.autocast(inputs.device.type, self._dtype)
+            autocast = torch.autocast(window.inputs.device.type, self._dtype)
         network, options = self.network, self._objective.options
+        targets, weights, punctuation = window.targets, window.target_weights, window.punctuation
         needs_logits = options.label_smoothing or options.softmax_samples or soft_targets is not None
         if isinstance(network, TransformerModel) and network.vocabulary_size >= LARGE_VOCABULARY and not needs_logits:
             with autocast:
-                raw, dropped = network.read_window(inputs, dropout_generator, self._distributed)
-                loss = linear_cross_entropy(dropped, network.output_weight, targets, target_weights)
+                raw, dropped = network.read_window(window.inputs, generator, self._distributed)
+                loss = linear_cross_entropy(dropped, network.output_weight, targets, weights)
             return loss, self._objective.regularize(loss, raw, dropped), state
         with autocast:
-            logits, state, raw, dropped = self.network(
-                inputs, state, dropout_generator, sampled_classes, punctuation, distributed=self._distributed
+            logits, state, raw, dropped = network(
+                window.inputs, state, generator, sampled_classes, punctuation, distributed=self._distributed
             )
-        loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped, soft_targets, target_weights)
-        if self.network.punctuation_softmax is not None and punctuation is not None:
-            log_probs = self.network.punctuation_softmax.gate_log_probs(dropped)
+        loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped, soft_targets, weights)
+        if network.punctuation_softmax is not None and punctuation is not None:
+            log_probs = network.punctuation_softmax.gate_log_probs(dropped)
             objective = objective + punctuation_loss(log_probs, punctuation, soft_targets)
         return loss, objective, state
 
 
 def punctuation_loss(log_probs: Tensor, punctuation: Tensor, soft_targets: SoftTargets | None = None) -> Tensor:
-    """Return the mean loss of the log-probabilities `[time, batch, classes]` of punctuation.
-
-    `punctuation` `[time, batch]` are the classes of the text. `soft_targets` are the predictions of teachers, or None.
-    """
+    """Return the mean loss of the log-probabilities `[time, batch, classes]` of `punctuation` `[time, batch]`."""
     losses = nn.functional.nll_loss(log_probs.flatten(0, -2), punctuation.flatten(), reduction="none")
     losses = losses.view_as(punctuation)
     if soft_targets is not None and soft_targets.predictions.punctuation is not None:
         losses = soft_targets.mix_losses(losses, log_probs, soft_targets.predictions.punctuation)
     return losses.mean()
-
-
-def correct_sampled_logits(
-    logits: Tensor, targets: Tensor, sampled_classes: Tensor, log_inclusion_probs: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Correct the logits of a sampled softmax so that it estimates the full softmax (Jean et al. 2015, section 3).
-
-    The exponential of each class is divided by the probability that the class was included, since the class represents
-    classes that were not. The target of a position is always included and keeps its logit.
-
-    Returns:
-        The corrected logits `[position, classes]`, and `targets` `[position]` as indices into the sorted
-            `sampled_classes`.
-    """
-    indices = torch.searchsorted(sampled_classes, targets)
-    corrected = (logits - log_inclusion_probs).scatter_add(1, indices[:, None], log_inclusion_probs[indices][:, None])
-    return corrected, indices
-
-
-def _to_float32(values: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32)).to(device)

@@ -1,85 +1,69 @@
-"""The mutable state of a training, as one object that a checkpoint stores."""
+"""The mutable state of a training as one object, and the file `resume.safetensors` that stores it."""
 
+import json
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from msgspec import Meta
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from engine.config import Config, TrainingConfig
+from engine.config import Config
 from engine.data.arrays import Float32Array
-from engine.data.dataset import Dataset
+from engine.errors import InvalidInputError, RunError
 from engine.models.decoders import trained_shapes
 from engine.models.network import Network, RecurrentState
 from engine.models.networks import build_network
-from engine.models.pretrained.base import Base
 from engine.models.weight_checks import check_weights
+from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.schema import decode
+from engine.storage.tensor_file import UNSEALED, TensorFile, seal
 from engine.training import optim
-from engine.training.averaging import WeightAverage
 from engine.training.batches import Window, WindowReader
 from engine.training.device import choose_dtype
-from engine.training.distillation.teachers import Teachers
+from engine.training.distillation import Teachers, load_recurrent_state, recurrent_tensors
+from engine.training.initial_run import TrainingInput
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Amount = Annotated[float, Meta(ge=0, lt=2.0**53)]
 Factor = Annotated[float, Meta(ge=0, le=1)]
 
-MAX_MODEL_COPIES = 8
-"""Upper limit of a checkpoint's tensors, in copies of the model: five at most, some larger by merged subwords."""
-MAX_RNG_STATE_BYTES = 1_000_000
+MAX_MODEL_COPIES = 8  # in a checkpoint: five at most, some larger by merged subwords
+MAX_OTHER_BYTES = 256_000_000  # of a checkpoint: recurrent states and random generators
+CORRUPT_FILE_ERRORS = (
+    InvalidInputError, SafetensorError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError,
+    AttributeError,
+)  # fmt: skip
+"""Errors that reading a damaged file, or loading its content, can raise."""
 
 
 @dataclass
 class TrainingProgress:
     """Counters and decisions of a training: the part of the state that is JSON."""
 
-    step: Count = 0
-    """Optimizer steps done."""
-    epoch: Amount = 0.0
-    """Epochs done, with fraction."""
-    epoch_index: Count = 0
-    """Index of the current or next epoch, counted from 0."""
-    end_epoch: Count = 0
-    """Epochs after which the current phase (training or fine-tuning) ends."""
+    step: Count = 0  # optimizer steps done
+    epoch: Amount = 0.0  # epochs done, with fraction
+    epoch_index: Count = 0  # of the current or next epoch, counted from 0
+    end_epoch: Count = 0  # epochs after which the current phase (training or fine-tuning) ends
     evaluation_due: bool = True
     evaluations_since_best: Count = 0
-    valid_perplexities: list[float] = field(default_factory=list)
-    """Perplexities of the current phase; the one before its first step is left out."""
+    valid_perplexities: list[float] = field(default_factory=list)  # of the phase, without that before its first step
     best_perplexity: float = math.inf
-    initial_perplexity: float = math.nan
-    """Validation perplexity before the first step."""
-    notebook_perplexity: float = math.nan
-    """Latest value of the notebook's formula; NaN unless `validation_metric` is "notebook"."""
-    plateau_factor: Factor = 1.0
-    lr_scale: Factor = 1.0
-    """Factor of the scheduled learning rate, set by a control command."""
+    initial_perplexity: float = math.nan  # before the first step
+    notebook_perplexity: float = math.nan  # latest, if `validation_metric` is "notebook"
+    plateau_factor: Factor = 1.0  # of the schedule "plateau": halved after each validation without improvement
+    lr_scale: Factor = 1.0  # of the scheduled learning rate, set by a control command
     sample_prompt: str = ""
     fine_tuning: bool = False
     early_stopped: bool = False
-    seconds: Amount = 0.0
-    """Training time when the state was saved, without pauses."""
-
-    def __post_init__(self) -> None:
-        """Check that the sample prompt can be displayed: a lone surrogate raises a ValueError."""
-        self.sample_prompt.encode()
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "TrainingProgress":
-        """Build the progress from the JSON values of a checkpoint, which must be complete.
-
-        Raises:
-            LookupError: If a value is missing.
-            InvalidInputError: If a value is unknown, has the wrong type or is out of range.
-        """
-        if missing := {item.name for item in fields(cls)} - values.keys():
-            raise LookupError(f"missing values: {', '.join(sorted(missing))}")
-        return decode(cls, values)
+    seconds: Amount = 0.0  # training time when the state was saved, without pauses
 
 
 class TrainerState:
@@ -88,177 +72,223 @@ class TrainerState:
     def __init__(
         self,
         config: Config,
-        dataset: Dataset,
+        source: TrainingInput,
         device: torch.device,
         distributed: DistributedContext = SINGLE_PROCESS,
         start_time: float | None = None,
-        initial_weights: Mapping[str, Float32Array] | None = None,
-        base: Base | None = None,
     ) -> None:
-        """Initialize the generators from the configured seed, and the weights as `build_network` does.
-
-        `start_time` is the time of `time.perf_counter` at which the training began; None for now.
-        """
+        """Initialize the generators from the configured seed, and the weights as `build_network` does."""
         options = config.training
         self.config = config
-        self.tokenizer = dataset.tokenizer
+        self.dataset = dataset = source.dataset
         self.device = device
         self.distributed = distributed
-        dtype = choose_dtype(config, device)
-        self.network = build_network(config, dataset, initial_weights, base, dtype).to(device)
+        self.dtype = choose_dtype(config, device)
+        network = build_network(config, dataset, source.initial_weights, source.base, self.dtype)
+        self.network: Network = network.to(device)
+        self._num_columns = options.batch_size // distributed.process.world_size
         self.teachers: Teachers | None = None
-        """Trained runs that the training learns from; None if there are none."""
         if options.teachers:
-            columns = options.batch_size // distributed.process.world_size
-            self.teachers = Teachers.from_config(config, dataset, device, columns)
+            self.teachers = Teachers(config, dataset, device, self._num_columns)
         self.optimizer = optim.build_optimizer(self.network, options)
-        self.weight_average: WeightAverage | None = None
+        self.weight_average: optim.WeightAverage | None = None
         if options.averaging == "ema":
-            self.weight_average = WeightAverage(self.network, options.ema_decay, is_pretrained=bool(options.init))
-        self.best_weights: dict[str, Float32Array] | None = None
-        """Trained weights with the best validation perplexity; None before the first validation."""
+            self.weight_average = optim.WeightAverage(self.network, options.ema_decay, is_pretrained=bool(options.init))
+        self.best_weights: dict[str, Float32Array] | None = None  # None before the first validation
         self.windows = WindowReader(dataset, options, device, with_punctuation=config.model.punctuation)
-        self.recurrent_state: RecurrentState = []
-        """State of the network after the latest window, for the columns of this process."""
+        self.recurrent_state: RecurrentState = []  # after the latest window, for the columns of this process
         self.dropout_generator = torch.Generator(device).manual_seed(options.seed)
         self.progress = TrainingProgress(end_epoch=options.epochs, sample_prompt=options.sample_prompt)
+        # On the clock `time.perf_counter`, moved by pauses and by the time between two processes.
         self.start_time = time.perf_counter() if start_time is None else start_time
-        """Start on the clock `time.perf_counter`, moved by pauses and by the time between two processes."""
 
     @property
-    def seconds(self) -> float:
-        """Training time so far, without pauses."""
+    def seconds(self) -> float:  # without pauses
         return time.perf_counter() - self.start_time
 
     @property
     def evaluated_network(self) -> Network:
-        """The network that validation scores: the averaged one if there is an average."""
         return self.network if self.weight_average is None else self.weight_average.network
+
+    def initial_recurrent_state(self) -> RecurrentState:
+        written = 0 if self.teachers is None else self.teachers.num_written_columns
+        return self.network.initial_state(self._num_columns + written)
 
     def finish_step(self, window: Window) -> None:
         """Count the optimizer step on `window`, and decide if validation comes next."""
-        progress = self.progress
+        options, progress = self.config.training, self.progress
+        epoch_done = window.end == 1
         progress.step += 1
         progress.epoch = progress.epoch_index + window.end
-        epoch_done = window.end == 1
         progress.epoch_index += epoch_done
-        progress.evaluation_due = _is_evaluation_due(self.config.training, progress, epoch_done=epoch_done)
+        if epoch_done and progress.epoch_index == progress.end_epoch:
+            progress.evaluation_due = True
+        elif options.eval_every_steps:
+            progress.evaluation_due = progress.step % options.eval_every_steps == 0
+        else:
+            progress.evaluation_due = epoch_done and progress.epoch_index % options.eval_every_epochs == 0
+
+    def start_fine_tuning(self) -> None:
+        """Load the best weights, replace the optimizer by SGD, and average the weights from here on.
+
+        Fine-tuning (Merity et al. 2017, section 5) lasts `fine_tune_epochs`, or until the non-monotone trigger fires.
+        """
+        assert self.best_weights is not None, "fine-tuning starts from validated weights"
+        options, progress = self.config.training, self.progress
+        self.network.load_weights(self.best_weights)
+        self.optimizer = optim.build_optimizer(self.network, options, fine_tuning=True)
+        self.weight_average = optim.WeightAverage(self.network)
+        self.windows.discard_epoch()
+        progress.fine_tuning = True
+        progress.early_stopped = False
+        progress.valid_perplexities = []
+        progress.evaluations_since_best = 0
+        progress.epoch_index = math.ceil(progress.epoch)
+        progress.end_epoch = progress.epoch_index + options.fine_tune_epochs
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors under dotted names, as `nn.Module.state_dict` does, and everything else as JSON values.
+        """Return tensors under dotted names, and everything else as JSON values.
 
-        Every process of a distributed training must call this method, since the main process gathers the
-        recurrent state of all columns.
+        Every process must call this method, since the main process gathers the recurrent state of all columns.
         """
         average, gather = self.weight_average, self.distributed.gather_batch
-        recurrent_state = [(gather(hidden), gather(cell)) for hidden, cell in self.recurrent_state]
-        state: dict[str, Any] = {
+        parts: dict[str, Mapping[str, Tensor]] = {
+            "network": dict(self.network.named_parameters()),
+            "optimizer": optim.optimizer_tensors(self.optimizer),
+            "average": {} if average is None else dict(average.network.named_parameters()),
+            "best_model": {name: torch.from_numpy(weight) for name, weight in (self.best_weights or {}).items()},
+        }
+        if self.windows.is_mid_epoch:
+            tensors = recurrent_tensors(self.recurrent_state)
+            parts["lstm_state"] = {name: gather(tensor) for name, tensor in tensors.items()}
+            if self.teachers is not None:
+                parts["teachers"] = self.teachers.state_dict(gather)
+        return {
             "windows": self.windows.state_dict(),
             "averaged_updates": None if average is None else average.updates,
             "progress": asdict(replace(self.progress, seconds=self.seconds)),
             "dropout_generator": self.dropout_generator.get_state(),
+            **{f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()},
         }
-        state |= _add_prefix("network", dict(self.network.named_parameters()))
-        state |= _add_prefix("optimizer", optim.optimizer_tensors(self.optimizer))
-        if average is not None:
-            state |= _add_prefix("average", dict(average.network.named_parameters()))
-        if self.best_weights is not None:
-            weights = {name: torch.from_numpy(weight) for name, weight in self.best_weights.items()}
-            state |= _add_prefix("best_model", weights)
-        if self.windows.is_mid_epoch:
-            for layer, (hidden, cell) in enumerate(recurrent_state):
-                state |= {f"lstm_state.{layer}.hidden": hidden, f"lstm_state.{layer}.cell": cell}
-            if self.teachers is not None:
-                state |= self.teachers.state_dict(gather)
-        return state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned, so that training continues bit for bit.
+    def load_state_dict(self, state: Mapping[str, Any], progress: TrainingProgress) -> None:
+        """Restore what `state_dict` returned, so that training continues bit for bit."""
 
-        Raises:
-            InvalidInputError: If a JSON value has the wrong type or is out of range.
-            LookupError: If a value is missing.
-            ValueError: If a tensor has another shape or type, or a generator state is damaged.
-        """
+        def part(prefix: str) -> dict[str, Tensor]:
+            start = f"{prefix}."
+            return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+
         options = self.config.training
-        self.progress = TrainingProgress.from_dict(state["progress"])
-        self.start_time -= self.progress.seconds
-        _load_parameters(self.network, _strip_prefix("network", state))
-        self.best_weights = {name: tensor.numpy() for name, tensor in _strip_prefix("best_model", state).items()}
-        check_weights(self.best_weights, trained_shapes(self.config.model, len(self.tokenizer)))
-        if self.progress.fine_tuning:
-            self.optimizer = optim.build_fine_tuning_optimizer(self.network, options)
-        optim.load_optimizer_tensors(self.optimizer, _strip_prefix("optimizer", state))
-        self._load_weight_average(state)
+        self.progress = progress
+        self.start_time -= progress.seconds
+        _load_parameters(self.network, part("network"))
+        self.best_weights = {name: tensor.numpy() for name, tensor in part("best_model").items()}
+        check_weights(self.best_weights, trained_shapes(self.config.model, len(self.dataset.tokenizer)))
+        if progress.fine_tuning:
+            self.optimizer = optim.build_optimizer(self.network, options, fine_tuning=True)
+        optim.load_optimizer_tensors(self.optimizer, part("optimizer"))
+        if (updates := state["averaged_updates"]) is None:
+            self.weight_average = None
+        else:
+            if self.weight_average is None or progress.fine_tuning:
+                self.weight_average = optim.WeightAverage(self.network)
+            _load_parameters(self.weight_average.network, part("average"))
+            self.weight_average.updates = decode(int, updates)
         self.dropout_generator.set_state(state["dropout_generator"])
         self.windows.load_state_dict(state["windows"])
         if self.windows.is_mid_epoch:
-            self._load_recurrent_state(state)
+            like, shard = self.initial_recurrent_state(), self.distributed.shard_batch
+            self.recurrent_state = load_recurrent_state(state, "lstm_state.", like, shard)
             if self.teachers is not None:
-                self.teachers.load_state_dict(state, self.distributed.shard_batch)
-
-    def _load_weight_average(self, state: Mapping[str, Any]) -> None:
-        if state["averaged_updates"] is None:
-            self.weight_average = None
-            return
-        if self.weight_average is None or self.progress.fine_tuning:
-            self.weight_average = WeightAverage(self.network)
-        _load_parameters(self.weight_average.network, _strip_prefix("average", state))
-        self.weight_average.updates = decode(int, state["averaged_updates"])
-
-    def _load_recurrent_state(self, state: Mapping[str, Any]) -> None:
-        def load(name: str, expected: Tensor) -> Tensor:
-            tensor = self.distributed.shard_batch(state[name])
-            if tensor.shape != expected.shape or not tensor.is_floating_point():
-                raise ValueError(f"unexpected shape or type of {name}")
-            return tensor.to(self.device)
-
-        self.recurrent_state = [
-            (load(f"lstm_state.{layer}.hidden", hidden), load(f"lstm_state.{layer}.cell", cell))
-            for layer, (hidden, cell) in enumerate(self.initial_recurrent_state())
-        ]
-
-    def initial_recurrent_state(self) -> RecurrentState:
-        """Return the state before the first window of an epoch: zeros for the columns of this process."""
-        columns = self.config.training.batch_size // self.distributed.process.world_size
-        return self.network.initial_state(columns + (0 if self.teachers is None else self.teachers.num_columns))
-
-    @property
-    def max_tensor_bytes(self) -> int:
-        """Upper limit for the tensors of a state with this configuration."""
-        parameters = sum(parameter.numel() for parameter in self.network.parameters())
-        networks = [self.network, *(() if self.teachers is None else self.teachers.networks)]
-        columns = [pair for network in networks for pair in network.initial_state(1)]
-        options = self.config.training
-        num_columns = options.batch_size + options.teacher_columns
-        recurrent = sum(hidden.numel() + cell.numel() for hidden, cell in columns) * num_columns
-        written = 2 * options.teacher_columns  # last token and speaker of each text that teachers write
-        return 4 * (MAX_MODEL_COPIES * parameters + recurrent + written) + MAX_RNG_STATE_BYTES
-
-
-def _is_evaluation_due(options: TrainingConfig, progress: TrainingProgress, *, epoch_done: bool) -> bool:
-    """Return True if validation comes before the next step."""
-    if epoch_done and progress.epoch_index == progress.end_epoch:
-        return True
-    if options.eval_every_steps:
-        return progress.step % options.eval_every_steps == 0
-    return epoch_done and progress.epoch_index % options.eval_every_epochs == 0
-
-
-def _add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def _strip_prefix(prefix: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of `state` whose names start with "<prefix>.", without that prefix."""
-    return {name.removeprefix(f"{prefix}."): value for name, value in state.items() if name.startswith(f"{prefix}.")}
+                self.teachers.load_state_dict(part("teachers"), shard)
 
 
 @torch.no_grad()
 def _load_parameters(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy `tensors` into the parameters of the same names. A tensor of another shape or type raises a ValueError."""
     for name, parameter in network.named_parameters():
         tensor = tensors[name]
         if tensor.shape != parameter.shape or tensor.dtype != parameter.dtype:
             raise ValueError(f"unexpected shape or type of {name}")
         parameter.copy_(tensor)
+
+
+def serialize_checkpoint(state: TrainerState) -> bytes | None:
+    """Return the content of `resume.safetensors`; None except in the main process."""
+    state_dict = state.state_dict()
+    if not state.distributed.process.is_main_process:
+        return None
+    # Tied weights are one tensor with two names; safetensors wants a copy for each name.
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state_dict.items() if isinstance(v, Tensor)}
+    values = {k: v for k, v in state_dict.items() if not isinstance(v, Tensor)}
+    config = json.dumps(asdict(state.config))
+    return seal(save(tensors, {**UNSEALED, "config": config, "trainer_state": json.dumps(values)}))
+
+
+class ResumeCheckpoint:
+    """A `resume.safetensors` file whose bytes were checked; the tensors are read by `restore`."""
+
+    def __init__(self, path: Path) -> None:
+        """Check a file and read its JSON values; a missing or damaged file raises a RunError."""
+        self.path = path
+        try:
+            file = TensorFile(path)
+            file.check_bytes()
+            metadata, self._tensor_bytes = file.header.metadata, file.header.tensor_bytes
+            self._config = Config.from_json(metadata["config"], str(path))
+            self._values: dict[str, Any] = json.loads(metadata["trainer_state"])
+            progress = self._values["progress"]
+            if missing := {item.name for item in fields(TrainingProgress)} - progress.keys():
+                raise LookupError(f"missing values: {missing}")
+            self.progress = decode(TrainingProgress, progress)
+            self.progress.sample_prompt.encode()  # a lone surrogate cannot be displayed
+        except FileNotFoundError as error:
+            raise RunError(f"{path} is missing; the run cannot be resumed") from error
+        except CORRUPT_FILE_ERRORS as error:
+            raise self._corrupt_file_error() from error
+
+    def check_config(self, config: Config) -> None:
+        """Raise a RunError that names the first setting in which `config` differs from the training that was saved."""
+        if change := self._config.difference(config):
+            name, before, now = change
+            raise RunError(
+                f"{self.path} was saved with {name}={before}, but the configuration has {name}={now}; set {name} back, "
+                "or train a new run"
+            )
+
+    def restore(self, state: TrainerState) -> None:
+        """Load the tensors, and restore the saved `state`; tensors of another training raise a RunError."""
+        try:
+            parameters = sum(parameter.numel() for parameter in state.network.parameters())
+            if self._tensor_bytes > 4 * MAX_MODEL_COPIES * parameters + MAX_OTHER_BYTES:
+                raise ValueError("the file contains more tensors than a training has")
+            with safe_open(self.path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            state.load_state_dict(self._values | tensors, self.progress)
+        except CORRUPT_FILE_ERRORS as error:
+            raise self._corrupt_file_error() from error
+
+    def _corrupt_file_error(self) -> RunError:
+        return RunError(f"{self.path} is damaged or not a checkpoint; the run cannot be resumed from it")
+
+
+def load_latest_checkpoint(run_dir: Path) -> tuple[ResumeCheckpoint | None, str]:
+    """Return the latest usable checkpoint of a run, if there is one, and a warning if it is not the last one written.
+
+    A damaged or missing last checkpoint is replaced by the one before, so that the next save cannot keep the damaged
+    file as the previous one. If all are damaged, a RunError is raised.
+    """
+    path, previous = run_dir / RESUME_FILE, run_dir / PREVIOUS_RESUME_FILE
+    if not path.exists() and not previous.exists():
+        return None, ""
+    try:
+        return ResumeCheckpoint(path), ""
+    except RunError as error:
+        problem = "damaged" if path.exists() else "missing"
+        try:
+            ResumeCheckpoint(previous)
+            previous.replace(path)
+        except (RunError, OSError):
+            raise error from None
+        checkpoint = ResumeCheckpoint(path)
+        step = checkpoint.progress.step
+        return checkpoint, f"{path} was {problem}; resuming from the previous checkpoint, at step {step:,}"

@@ -83,7 +83,6 @@ def print_ablation(config: Config, variants: Sequence[Variant], seeds: int, jobs
     if as_json:
         return
     table = make_table(["variant"], ["valid", "spread", "test", "spread"])
-    for summary in summarize_trials(trials):
-        figures = (summary.valid_mean, summary.valid_range, summary.test_mean, summary.test_range)
-        table.add_row(Text(printable(summary.variant)), *(f"{figure:.2f}" for figure in figures))
+    for variant, figures in summarize_trials(trials).items():
+        table.add_row(Text(printable(variant)), *(f"{figure:.2f}" for figure in figures))
     make_console().print(table)

@@ -320,7 +320,7 @@ def _best_command(search: "Search", best: "TrialRecord") -> str:
 
 def format_train_command(config: Config) -> str:
     """Return the `lotr-tui train` command that trains with `config`, which has the name of its preset."""
-    from engine.training.transfer.initial_run import configure
+    from engine.training.initial_run import configure
 
     preset = PRESETS[config.preset]
     values, before = _flatten(config), _flatten(preset)

@@ -130,7 +130,7 @@ class TrainingOptions:
         Raises:
             InvalidInputError: If an option is invalid, options contradict each other, or there is no such run.
         """
-        from engine.training.transfer.initial_run import configure, default_preset
+        from engine.training.initial_run import configure, default_preset
 
         if self.init is not None and not self.init.strip():  # an unset variable must not train from random weights
             raise InvalidInputError("--init names no run; give one, or omit the option; see `lotr-tui runs`")

@@ -20,9 +20,9 @@ from engine.models.base import score_sequence
 from engine.presets import get_preset
 from engine.runs.metrics import read_current_rows
 from engine.training.device import set_num_threads
+from engine.training.initial_run import configure, load_training_input
 from engine.training.job import prepare_job
 from engine.training.trainer import Trainer
-from engine.training.transfer.initial_run import configure, load_training_input
 from tests.bench.measuring import Skip, call
 from tests.bench.speeds import load_playable
 
@@ -65,15 +65,15 @@ def train_within(preset, values, name, options, seconds):
 
     config = configure(get_preset(preset), apply, runs_dir)
     set_num_threads(config.training)
-    dataset, weights, base = load_training_input(config, runs_dir)
-    trainer = Trainer(config, dataset, torch.device("cpu"), initial_weights=weights, base=base)
+    source = load_training_input(config, runs_dir)
+    trainer = Trainer(config, source, torch.device("cpu"))
     trainer.train_step()  # not counted: it allocates memory
     num_tokens = num_steps = 0
     started = time.perf_counter()
     while num_steps < 3 or time.perf_counter() < started + min(5, seconds):
         num_tokens, num_steps = num_tokens + trainer.train_step().num_tokens, num_steps + 1
     budget = 0.94 * seconds * num_tokens / (time.perf_counter() - started)  # validations take the rest
-    size, training = len(dataset.train), config.training
+    size, training = len(source.dataset.train), config.training
     epochs = budget / size if training.shuffle_lines else math.ceil(budget / size)
     epochs = min(training.epochs, max(1, int(epochs)))
     window = training.batch_size * training.bptt

@@ -25,8 +25,8 @@ from engine.presets import get_preset
 from engine.runs.export_hugging_face import hugging_face_files
 from engine.runtime.allocator import disable_heap_trimming
 from engine.storage.tensor_file import to_float32
+from engine.training.initial_run import configure, load_training_input
 from engine.training.trainer import Trainer
-from engine.training.transfer.initial_run import configure, load_training_input
 from tests.bench.measuring import seconds_of, tokens_per_second
 
 HIDDEN_SIZE, NUM_LAYERS, BATCH_SIZE, BPTT, VOCABULARY_SIZE = 512, 2, 64, 50, 879
@@ -90,8 +90,8 @@ def train_steps(preset, values, warmup=3, steps=18, device="cpu", scored_tokens=
     """Train complete windows with our loop, since the notebook's drops the rest; return speeds and memory."""
     disable_heap_trimming()
     config = configure(get_preset(preset), lambda config: config.with_values(**values))
-    dataset, initial_weights, base = load_training_input(config)
-    trainer = Trainer(config, dataset, torch.device(device), initial_weights=initial_weights, base=base)
+    source = load_training_input(config)
+    dataset, trainer = source.dataset, Trainer(config, source, torch.device(device))
     window = config.training.bptt * config.training.batch_size
     seconds, cpu_seconds = [], []
     while len(seconds) < warmup + steps:

@@ -14,6 +14,7 @@ from rich.cells import cell_len
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import Config
+from engine.control import CommandQueue
 from engine.data import preparation
 from engine.data.corpus import read_csv, read_text
 from engine.data.dataset import concatenate_lines, load_dataset, summarize_dataset
@@ -28,9 +29,10 @@ from engine.runs.loading import list_epoch_checkpoints, load_model, load_model_b
 from engine.runs.metrics import read_current_rows, read_rows
 from engine.runs.summary import list_runs, summarize_run
 from engine.storage.text_files import read_text_file
-from engine.training.checkpoint import ResumeCheckpoint
+from engine.training.initial_run import TrainingInput
 from engine.training.run import train
 from engine.training.search.search import Search
+from engine.training.state import ResumeCheckpoint
 from lotr_tui.cli.data.summary import print_data_summary
 from lotr_tui.cli.status import print_status, read_status, status_to_dict
 from lotr_tui.learn.progress import ProgressStore
@@ -166,7 +168,8 @@ def _resume(home, path):
     config, _ = read_config_and_tokenizer(run_dir(home))
     num_checks = count()
     checkpoint = ResumeCheckpoint(run_dir(home) / RESUME_FILE)
-    for _ in train(config, load_dataset(config.data), RUN, lambda: next(num_checks) > 3, checkpoint=checkpoint):
+    commands = CommandQueue(cancelled=lambda: next(num_checks) > 3)
+    for _ in train(config, TrainingInput(load_dataset(config.data)), RUN, commands, checkpoint):
         pass
 
 

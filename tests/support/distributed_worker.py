@@ -12,16 +12,18 @@ from pathlib import Path
 from unittest.mock import patch
 
 from engine.config import Config
+from engine.control import CommandQueue
 from engine.data.dataset import load_dataset
 from engine.events import Evaluated, Finished, Snapshot, Step
 from engine.runtime.distributed import distributed_context
-from engine.training import reporting
-from engine.training.checkpoint import ResumeCheckpoint
+from engine.training import trainer
+from engine.training.initial_run import TrainingInput
 from engine.training.run import train
+from engine.training.state import ResumeCheckpoint
 from tests.support.networks import random_base
 
 
-@patch.object(reporting, "REPORT_INTERVAL", 0.0)
+@patch.object(trainer, "REPORT_INTERVAL", 0.0)
 def train_and_summarize(config, dataset, distributed, stop_after=float("inf"), checkpoint=None):
     """Train, at most until step `stop_after`; the checkpoint of that step is `result["snapshot"]`."""
     result = {"steps": [], "evaluated": []}
@@ -31,8 +33,9 @@ def train_and_summarize(config, dataset, distributed, stop_after=float("inf"), c
         return step >= stop_after
 
     saved = None if checkpoint is None else ResumeCheckpoint(checkpoint)
-    base = random_base(config.model, dataset.tokenizer)
-    for event in train(config, dataset, "a-run", cancelled, checkpoint=saved, base=base, distributed=distributed):
+    source = TrainingInput(dataset, base=random_base(config.model, dataset.tokenizer))
+    commands = CommandQueue(cancelled=cancelled)
+    for event in train(config, source, "a-run", commands, saved, distributed=distributed):
         if isinstance(event, Step):
             step = event.step
             result["steps"].append([event.step, event.train_perplexity, event.gradient_norm, event.lr])

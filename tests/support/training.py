@@ -9,10 +9,12 @@ import torch
 from safetensors.numpy import save_file
 
 from engine.config import Config
+from engine.control import CommandQueue
 from engine.data.dataset import load_dataset
 from engine.models.numpy_decoder import NumpyDecoder
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
+from engine.training.initial_run import TrainingInput
 from engine.training.run import train
 from engine.training.trainer import Trainer
 from tests.support.files import sentences
@@ -62,11 +64,17 @@ def _load_lines(folder, lines):
 
 def run_training(dataset, cancelled=lambda: False, **values):
     """Train with the small configuration and some settings replaced; return all events."""
-    return list(train(make_config(**values), dataset, "a-run", cancelled))
+    return train_with(make_config(**values), dataset, cancelled=cancelled)
+
+
+def train_with(config, dataset, initial_weights=None, cancelled=lambda: False, **options):
+    """Train with a configuration; return all events."""
+    source, commands = TrainingInput(dataset, initial_weights), CommandQueue(cancelled=cancelled)
+    return list(train(config, source, "a-run", commands, **options))
 
 
 def make_trainer(dataset, initial_weights=None, **values):
-    return Trainer(make_config(**values), dataset, torch.device("cpu"), initial_weights=initial_weights)
+    return Trainer(make_config(**values), TrainingInput(dataset, initial_weights), torch.device("cpu"))
 
 
 def take_step(trainer):

@@ -24,7 +24,7 @@ from engine.runs.directory import MAX_CONFIG_BYTES, MAX_RUN_NAME_LENGTH, check_r
 from engine.storage.files import default_runs_dir, read_limited, write_atomically
 from engine.storage.lock import FileLock
 from engine.storage.schema import decode_json
-from engine.training.distillation.loading import canonical_teachers
+from engine.training.initial_run import INHERITED_SETTINGS, canonical_name, canonical_teachers, load_training_input
 from engine.training.job import with_absolute_paths
 from engine.training.search.space import SearchSpace, parse_space
 from engine.training.search.study import (
@@ -41,7 +41,6 @@ from engine.training.search.study import (
     typical_seconds,
 )
 from engine.training.search.worker import run_worker
-from engine.training.transfer.initial_run import INHERITED_SETTINGS, canonical_name, load_training_input
 
 SEARCH_FILE, TRAINING_FILE, LOCK_FILE = "search.json", "training.json", "lock"
 MAX_NAME_LENGTH = MAX_RUN_NAME_LENGTH - 40

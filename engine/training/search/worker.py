@@ -22,6 +22,7 @@ from engine.events import Evaluated, Finished, Warned
 from engine.runs.directory import find_run
 from engine.runs.summary import COMPLETE, summarize_run
 from engine.runtime.process import limit_openmp_spinning
+from engine.training.initial_run import TrainingInput, load_training_input
 from engine.training.job import prepare_job, resume_job
 from engine.training.search.study import (
     RECORD,
@@ -33,7 +34,6 @@ from engine.training.search.study import (
     open_study,
     propose,
 )
-from engine.training.transfer.initial_run import TrainingInput, load_training_input
 
 
 def run_worker(path: Path, plan: SearchPlan, limits: Limits, index: int, stop: Event, lock: Lock) -> None:

@@ -57,7 +57,7 @@ def data_info(
     as_json: options.JsonOption = False,
 ) -> None:
     """Describe a corpus, its speakers, and the splits that a training would make of it."""
-    from engine.training.transfer.initial_run import configure
+    from engine.training.initial_run import configure
     from lotr_tui.cli.data.summary import print_data_summary
 
     has_columns = text_column is not None or speaker_column is not None

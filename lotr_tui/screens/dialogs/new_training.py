@@ -301,7 +301,7 @@ def _get_preset(name: str) -> Config:
 
 def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> NewTraining:
     """Return the training that the texts of the fields describe, or raise a _FieldError."""
-    from engine.training.transfer.initial_run import configure  # imports numpy
+    from engine.training.initial_run import configure  # imports numpy
 
     name = "corpus"
 

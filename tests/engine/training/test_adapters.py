@@ -22,9 +22,9 @@ from engine.runs.directory import INITIAL_FILE, MODEL_FILE
 from engine.runs.export_gguf import export_gguf
 from engine.runs.export_hugging_face import export_hugging_face
 from engine.runs.loading import load_model, load_model_by_name
+from engine.training.initial_run import WHOLE_MODEL_LR, TrainingInput, configure, default_preset
 from engine.training.job import prepare_job, resume_job
 from engine.training.trainer import Trainer
-from engine.training.transfer.initial_run import WHOLE_MODEL_LR, configure, default_preset
 from tests.support.pretrained import CONTEXT_SIZE, save_model
 from tests.support.random_dialogues import write_distinct_dialogues
 from tests.support.training import events_of, weights_equal, weights_of
@@ -71,7 +71,7 @@ def trained(base, corpus, tmp_path_factory):
 def test_training_changes_only_the_adapter(base, corpus, tmp_path):
     job, source = prepare(tmp_path, corpus, f"hf:{base}"), read_base(f"hf:{base}")
     job.run.lock.release()
-    trainer = Trainer(job.config, job.dataset, torch.device("cpu"), base=source)
+    trainer = Trainer(job.config, TrainingInput(job.dataset, base=source), torch.device("cpu"))
     network = trainer.state.network
     trained, frozen = (
         {name: each.detach().clone() for name, each in pairs}

@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 from engine.config import ModelConfig
 from engine.events import Evaluated
 from engine.models.lstm import LSTMModel
-from engine.training.averaging import WeightAverage, nonmonotone_trigger
-from engine.training.run import train
-from tests.support.training import NO_DROPOUT, events_of, make_config, make_sentence_dataset, weights_equal, weights_of
+from engine.training.optim import WeightAverage, nonmonotone_trigger
+from tests.support.training import (
+    NO_DROPOUT,
+    events_of,
+    make_config,
+    make_sentence_dataset,
+    train_with,
+    weights_equal,
+    weights_of,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,7 +75,7 @@ SGD = {"optimizer": "sgd", "schedule": "constant", "weight_decay": 1e-3}
 def evaluations_of_each_step(dataset, initial_weights=None, **values):
     fixed = {**NO_DROPOUT, "shuffle_lines": False, "variable_bptt": False, "bptt": 24, "eval_every_steps": 1}
     config = make_config(**(fixed | values))
-    events = list(train(config, dataset, "r", lambda: False, initial_weights=initial_weights))
+    events = train_with(config, dataset, initial_weights)
     return events_of(Evaluated, events), events[-1]
 
 

@@ -19,9 +19,10 @@ from engine.events import CommandApplied, Evaluated, Finished, Resume, Sampled, 
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runs.metrics import read_current_rows
 from engine.storage.tensor_file import seal
-from engine.training.checkpoint import ResumeCheckpoint
+from engine.training.initial_run import TrainingInput
 from engine.training.job import prepare_job, resume_job
 from engine.training.run import train
+from engine.training.state import ResumeCheckpoint
 from tests.support.files import sentences, write_csv
 from tests.support.networks import TRANSFORMER, random_base
 from tests.support.training import REPORT_EACH_STEP, events_of, make_config, make_trainer, weights_equal, weights_of
@@ -55,9 +56,9 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def run(config, dataset, checkpoint=None, cancelled=lambda: False, queue=None):
-    base = random_base(config.model, dataset.tokenizer)
-    return list(train(config, dataset, "a-run", cancelled, queue, checkpoint, base=base))
+def run(config, dataset, checkpoint=None):
+    source = TrainingInput(dataset, base=random_base(config.model, dataset.tokenizer))
+    return list(train(config, source, "a-run", checkpoint=checkpoint))
 
 
 def results(events):
@@ -100,7 +101,7 @@ SHORT = {"epochs": 1, "bptt": 24, "eval_every_steps": 1, "variable_bptt": False}
 def train_with_commands(dataset, commands):
     """Train, and send each command after the step that is its key."""
     queue, events = CommandQueue(), []
-    for event in train(make_config(**SHORT), dataset, "a-run", lambda: False, queue):
+    for event in train(make_config(**SHORT), TrainingInput(dataset), "a-run", queue):
         if isinstance(event, Step) and event.step in commands:
             queue.send(commands[event.step])
         events.append(event)
@@ -144,7 +145,7 @@ class ResumingQueue(CommandQueue):
 
 def test_a_pause_waits_and_saves_but_does_not_change_the_training(dataset):
     queue, events = ResumingQueue(), []
-    for event in train(make_config(**SHORT), dataset, "r", lambda: False, queue):
+    for event in train(make_config(**SHORT), TrainingInput(dataset), "r", queue):
         if isinstance(event, Step) and event.step == 4:
             queue.send(ControlCommand("pause"))
         events.append(event)
@@ -250,7 +251,8 @@ def test_a_damaged_checkpoint_is_refused(dataset, checkpoint_path, damage):
 
 def test_a_checkpoint_larger_than_any_state_is_not_loaded(dataset, checkpoint_path, monkeypatch):
     changed({"more": lambda _: torch.zeros(300_000)})(checkpoint_path)
-    monkeypatch.setattr("engine.training.checkpoint.safe_open", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("engine.training.state.MAX_OTHER_BYTES", 1_000_000)
+    monkeypatch.setattr("engine.training.state.safe_open", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(RunError, match=r"resume\.safetensors is damaged"):
         restore(checkpoint_path, dataset)
 

@@ -17,8 +17,8 @@ from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.loading import load_model
 from engine.training.batches import WindowReader
 from engine.training.dialogue_parts import POWER_L2, spoken_scenes
+from engine.training.initial_run import configure
 from engine.training.job import prepare_job
-from engine.training.transfer.initial_run import configure
 from tests.support.random_dialogues import LSTM, write_distinct_dialogues
 from tests.support.training import NO_DROPOUT, make_config
 

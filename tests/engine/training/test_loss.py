@@ -6,7 +6,7 @@ import torch
 
 from engine.config import ModelConfig, TrainingConfig
 from engine.models.lstm import LSTMModel
-from engine.training.distillation.predictions import Predictions, SoftTargets
+from engine.training.distillation import Predictions, SoftTargets
 from engine.training.loss import Objective
 from tests.support.training import NO_DROPOUT
 

@@ -12,7 +12,6 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.events import Evaluated, Finished, Started, Step
 from engine.models.lstm import LSTMModel
 from engine.presets import get_preset
-from engine.training.run import train
 from engine.training.validation import notebook_perplexity
 from tests.support import training
 from tests.support.training import events_of
@@ -83,7 +82,7 @@ def test_the_notebook_preset_ends_no_better_than_a_unigram_model(lotr_csv):
     """With a smaller, faster network: the formula returns 1, the true perplexity is about 150, 5-grams have 91."""
     small = {"embedding_size": 64, "hidden_size": 64, "lr": 0.01, "epochs": 3}
     config = NOTEBOOK.with_values(corpus=str(lotr_csv), threads=1, device="cpu", **small)
-    events = list(train(config, load_dataset(config.data), "a-run", lambda: False))
+    events = training.train_with(config, load_dataset(config.data))
     (started,), (finished,) = events_of(Started, events), events_of(Finished, events)
     evaluated = events_of(Evaluated, events)
     assert [event.notebook_perplexity for event in evaluated] == [1.0] * 4

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.training import speed
-from engine.training.speed import estimate_training_seconds
-from engine.training.transfer.initial_run import load_training_input
+from engine.training import run
+from engine.training.initial_run import load_training_input
+from engine.training.run import estimate_training_seconds
 from tests.support.training import make_config
 
 
@@ -33,9 +33,9 @@ def trainers(monkeypatch):
         made.append(trainer(*arguments, **options))
         return made[-1]
 
-    trainer = speed.Trainer
-    monkeypatch.setattr(speed, "Trainer", make)
-    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=StepClock(made).perf_counter))
+    trainer = run.Trainer
+    monkeypatch.setattr(run, "Trainer", make)
+    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=StepClock(made).perf_counter))
     return made
 
 

@@ -17,8 +17,9 @@ from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey, Unigram
 from engine.presets import get_preset
 from engine.training.device import choose_dtype
-from engine.training.reporting import check_finite
+from engine.training.initial_run import TrainingInput
 from engine.training.run import train
+from engine.training.validation import check_finite
 from tests.support.training import events_of, make_config, make_trainer, run_training, weights_equal, weights_of
 
 
@@ -120,10 +121,10 @@ def test_stop_ends_at_once_with_the_model_before_the_first_step(dataset, num_cal
 
 def test_a_training_without_score_test_never_reads_the_test_split(dataset):
     untouchable = replace(dataset, test=Untouchable())
-    *_, finished = train(make_config(epochs=1, score_test=False), untouchable, "r", lambda: False)
+    *_, finished = run_training(untouchable, epochs=1, score_test=False)
     assert (finished.reason, math.isnan(finished.test_perplexity)) == ("done", True)
     with pytest.raises(pytest.fail.Exception):  # the same training with the score
-        list(train(make_config(epochs=1), untouchable, "r", lambda: False))
+        run_training(untouchable, epochs=1)
 
 
 STANDSTILL = {"optimizer": "sgd", "clip": 1e-30}
@@ -165,7 +166,7 @@ def test_weights_ruined_by_the_last_step_are_the_same_error(dataset):
     config = make_config(epochs=1, bptt=75, variable_bptt=False, shuffle_lines=False, **values)
     events = []
     with pytest.raises(TrainingError, match=r"--set lr="):
-        events.extend(train(config, dataset, "r", lambda: False))  # keeps the events before the error
+        events.extend(train(config, TrainingInput(dataset)))  # keeps the events before the error
     assert isinstance(events[-1], Step)
     assert math.isfinite(events[-1].train_perplexity)
 

@@ -14,8 +14,8 @@ from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer import TransformerModel
 from engine.presets import get_preset
 from engine.runs.loading import load_model
+from engine.training.initial_run import configure
 from engine.training.job import prepare_job
-from engine.training.transfer.initial_run import configure
 from tests.support.files import sentences, write_csv
 from tests.support.networks import TRANSFORMER
 from tests.support.training import events_of, make_trainer, run_training, take_step

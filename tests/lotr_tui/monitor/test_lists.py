@@ -13,11 +13,10 @@ from engine.events import Finished, Snapshot, Step
 from engine.runs import directory
 from engine.runs.summary import RunSummary
 from engine.runtime.hardware import GpuStats, MachineStats
-from engine.training.run import train
 from lotr_tui.monitor.hardware_history import WINDOW_SECONDS, MachineHistory, MetricTile
 from lotr_tui.monitor.run_list import RUN_COLUMNS, filter_and_sort_runs, list_selectable_runs
 from tests.support.files import write_run
-from tests.support.training import events_of, make_config, make_dataset
+from tests.support.training import events_of, make_dataset, run_training
 
 
 def summary(name, **values):
@@ -91,7 +90,7 @@ def test_durations_of_a_training_are_correct_while_the_clock_jumps(tmp_path, mon
     plain, jumps = time.time, count()
     monkeypatch.setattr(time, "time", lambda: plain() + (-1) ** next(jumps) * 5 * HOUR)
     started_at = time.perf_counter()
-    events = list(train(make_config(epochs=2, checkpoint_seconds=HOUR), make_dataset(tmp_path), "r", lambda: False))
+    events = run_training(make_dataset(tmp_path), epochs=2, checkpoint_seconds=HOUR)
     duration = time.perf_counter() - started_at
     steps = events_of(Step, events)
     assert all(0 < step.seconds <= duration and 0 <= step.eta_seconds < HOUR for step in steps)

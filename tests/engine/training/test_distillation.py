@@ -9,11 +9,10 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import ConfigError, InvalidInputError
 from engine.events import Snapshot
 from engine.models.decoders import build_decoder
-from engine.training.checkpoint import ResumeCheckpoint
-from engine.training.distillation.loading import canonical_teachers, load_teachers
-from engine.training.distillation.writer import TeacherWriter
+from engine.training.distillation import TeacherWriter, load_teachers
+from engine.training.initial_run import canonical_teachers
 from engine.training.job import prepare_job
-from engine.training.run import train
+from engine.training.state import ResumeCheckpoint
 from tests.support.models import random_weights
 from tests.support.networks import TRANSFORMER
 from tests.support.training import (
@@ -22,6 +21,7 @@ from tests.support.training import (
     events_of,
     make_config,
     make_trainer,
+    train_with,
     weights_equal,
     weights_of,
     write_initial_run,
@@ -88,10 +88,10 @@ def test_resume_with_teachers_is_bit_exact(tmp_path, dataset):
     values = {"punctuation": True, "bptt": 24}
     names = [write_teacher(tmp_path / f"teacher-{seed}", dataset.tokenizer, seed, **values) for seed in range(2)]
     config = make_config(teachers=",".join(names), teacher_columns=3, epochs=1, **values, **REPORT_EACH_STEP)
-    whole = list(train(config, dataset, "run", lambda: False))
+    whole = train_with(config, dataset)
     path = tmp_path / "resume.safetensors"
     path.write_bytes(events_of(Snapshot, whole)[5].content)
-    resumed = list(train(config, dataset, "run", lambda: False, checkpoint=ResumeCheckpoint(path), is_resume=True))
+    resumed = train_with(config, dataset, checkpoint=ResumeCheckpoint(path), is_resume=True)
     assert weights_equal(weights_of(resumed[-1]), weights_of(whole[-1]))
 
 

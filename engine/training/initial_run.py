@@ -1,10 +1,12 @@
 """The run or pre-trained model that a training starts from: its settings, its weights and its tokenizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.config import Config, DataConfig, describe_settings
+import numpy as np
+
+from engine.config import TEACHER_SEPARATOR, Config, DataConfig
 from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import Tokenizer, is_open_vocabulary
@@ -19,17 +21,14 @@ from engine.runs.directory import BUNDLED_FOLDERS, epoch_model_name, read_config
 from engine.runs.loading import find_model, find_weights, load_model
 from engine.storage.files import absolute_path, default_runs_dir
 from engine.storage.tensor_file import to_float32
-from engine.training.transfer.word_mapping import map_to_vocabulary
 
 
 class TrainingInput(NamedTuple):
     """Data that a training reads before its first step."""
 
     dataset: Dataset
-    initial_weights: dict[str, Float32Array] | None
-    """Weights that the training starts from; None for random weights, or the weights of `base`."""
-    base: Base | None
-    """Pre-trained model by others that the training starts from; None if there is none."""
+    initial_weights: Mapping[str, Float32Array] | None = None  # None for random weights, or those of `base`
+    base: Base | None = None  # pre-trained model by others that the training starts from
 
 
 INHERITED_SETTINGS = (
@@ -39,42 +38,38 @@ INHERITED_SETTINGS = (
     "mogrifier_rounds", "mogrifier_rank",
 )  # fmt: skip
 """Settings that must equal the settings of the initial run, because its weights or its tokenizer depend on them."""
-LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_targets")
-"""The same, where the initial run is an adapter."""
+LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_targets")  # the same, where the initial run is an adapter
 DIALOGUE_DEFAULTS = {
     "tokenizer": "bpe", "split": "scenes", "min_characters": -1, "shuffle_lines": True,
     "sample_prompt": "Where are you going?",
 }  # fmt: skip
 """Settings of a script: a vocabulary that spells it, lines in order and together, and a line to answer."""
-WITHOUT_WORDS = {"punctuation": False, "subword_embeddings": False}
-"""Settings of a model whose tokens are not words."""
+WITHOUT_WORDS = {"punctuation": False, "subword_embeddings": False}  # of a model whose tokens are not words
 TRANSFORMER_DEFAULTS: dict[str, Any] = TRANSFORMER_VALUES | {
     "tie_weights": True, "unigram_bias": False, "embedding_dropout": 0.0, "variational_dropout": False,
 }  # fmt: skip
 """Settings of a Transformer where the preset is for an LSTM."""
-DEFAULT_PATIENCE = 4
-"""Patience of a training from an initial run, unless the preset has one: a small corpus is soon overfitted."""
-MAX_ADAPTED_CONTEXT = 1024
-"""Context of a pre-trained model with a longer one: scenes are shorter, and twice as much predicts no better."""
-WHOLE_MODEL_LR = 5e-5
-"""Learning rate where a preset for adapters trains all weights of a pre-trained model instead."""
+DEFAULT_PATIENCE = 4  # from an initial run, unless the preset has one: a small corpus is soon overfitted
+MAX_ADAPTED_CONTEXT = 1024  # of a pre-trained model: scenes are shorter, and twice as much predicts no better
+WHOLE_MODEL_LR = 5e-5  # where a preset for adapters trains all weights of a pre-trained model instead
+VOCABULARY_AXES = {
+    "embedding.weight": 0, "output.weight": 0, "output.bias": 0, "punctuation_softmax.bias": 1,
+    "model.embed_tokens.weight": 0,
+}  # fmt: skip
+"""Axis of the vocabulary in each tensor that has one."""
 
 
 def configure(preset: Config, apply_options: Callable[[Config], Config], runs_dir: Path | None = None) -> Config:
     """Return `preset` changed by `apply_options`, with defaults that depend on the tokenizer and the initial run.
 
-    Models of an open vocabulary use no settings that are about words, Transformers none that only LSTMs have, and
-    dialogues are split by scenes. The settings that an initial run determines come from there, and a patience of 0
-    becomes `DEFAULT_PATIENCE`. `apply_options` can change all of these defaults.
-
-    Raises:
-        InvalidInputError: If an option is invalid, or there is no such run.
+    `apply_options` can change all of these defaults. An invalid option, or a run that does not exist, raises an
+    InvalidInputError.
     """
     config = apply_options(preset)
     defaults: dict[str, Any] = {}
     if init := config.training.init:
         initial = _read_initial_config(init, runs_dir)
-        defaults |= _settings(initial, _inherited_names(initial))
+        defaults |= _inherited_settings(initial)
         defaults["patience"] = preset.training.patience or DEFAULT_PATIENCE
         if is_pretrained_name(init):
             defaults["context_size"] = min(initial.model.context_size, MAX_ADAPTED_CONTEXT)
@@ -97,11 +92,7 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
 
 
 def default_preset(init: str, mode: str | None, runs_dir: Path | None = None) -> str:
-    """Return the name of the preset for a training from the run or pre-trained model `init`; "" for random weights.
-
-    Raises:
-        InvalidInputError: If there is no such model.
-    """
+    """Return the name of the preset for a training from the run or pre-trained model `init`; "" for random weights."""
     if not init:
         return "default"
     if is_pretrained_name(init) or needs_base(_read_initial_config(init, runs_dir)):
@@ -118,14 +109,14 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
     Raises:
         InvalidInputError: If the corpus cannot be read, there is no such run or model, or it has other settings.
     """
-    init = config.training.init
-    if init and is_pretrained_name(init):
+    init, mode, tokenizer = config.training.init, config.data.mode, None
+    if is_pretrained_name(init):
         base = read_base(init)
         _check_settings(config, _base_config(base), init)
         if config.model.lora_rank:
             lora_targets(config.model)
         base.check_weights()
-        base = base.for_scripts() if config.data.mode == "dialogue" else base
+        base = base.for_scripts() if mode == "dialogue" else base
         return TrainingInput(load_dataset(config.data, base.tokenizer), None, base)
     initial = _read_initial_config(init, runs_dir) if init else None
     if config.model.lora_rank and not (initial and initial.model.lora_rank):
@@ -134,41 +125,41 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
             "add --init smollm2, or use --set lora_rank=0"
         )
     if initial is None:
-        tokenizer = _tokenizer_of_teacher(config, runs_dir)
+        if (teachers := config.training.teacher_names) and is_open_vocabulary(config.data.tokenizer):
+            teacher = load_model(*find_model(teachers[0], runs_dir)).decoder.tokenizer
+            tokenizer = teacher if teacher.name == config.data.tokenizer else None
         if config.data.tokenizer == "pretrained" and tokenizer is None:
             raise ConfigError("tokenizer=pretrained is that of a pre-trained model; add --init smollm2, or use another")
-        return TrainingInput(load_dataset(config.data, tokenizer), None, None)
+        return TrainingInput(load_dataset(config.data, tokenizer))
     _check_settings(config, initial, init)
     run_dir, epoch = find_model(init, runs_dir)
     if needs_base(initial):
-        base = read_run_base(run_dir, config.data.mode)
+        base = read_run_base(run_dir, mode)
         dataset = load_dataset(config.data, base.tokenizer)
         if initial.model.lora_rank:
             adapter = read_adapter(run_dir, initial.model, find_weights(run_dir, initial, epoch))
             return TrainingInput(dataset, {name: to_float32(tensor) for name, tensor in adapter.items()}, base)
         return TrainingInput(dataset, load_model(run_dir, epoch).decoder.weights, base)
-    model = load_model(run_dir, epoch)
-    tokenizer = model.decoder.tokenizer
-    dataset = load_dataset(config.data, tokenizer if tokenizer.is_open else None)
-    return TrainingInput(dataset, map_to_vocabulary(model.decoder.weights, tokenizer, dataset.tokenizer), None)
+    decoder = load_model(run_dir, epoch).decoder
+    dataset = load_dataset(config.data, decoder.tokenizer if decoder.tokenizer.is_open else None)
+    return TrainingInput(dataset, map_to_vocabulary(decoder.weights, decoder.tokenizer, dataset.tokenizer))
 
 
-def _read_initial_config(init: str, runs_dir: Path | None) -> Config:
-    """Return the configuration of an initial run, or of a pre-trained model as if it were one."""
-    return _base_config(read_base(init)) if is_pretrained_name(init) else read_config(find_model(init, runs_dir)[0])
+def map_to_vocabulary(weights: Mapping[str, Float32Array], old: Tokenizer, new: Tokenizer) -> dict[str, Float32Array]:
+    """Return `weights` of a model with the vocabulary `old` for a model with the vocabulary `new`.
 
-
-def _base_config(base: Base) -> Config:
-    return Config(data=DataConfig(tokenizer="pretrained", mode="stream"), model=base.config)
-
-
-def _tokenizer_of_teacher(config: Config, runs_dir: Path | None) -> Tokenizer | None:
-    """Return the tokenizer of the first teacher if it has the open vocabulary that is configured."""
-    names = config.training.teacher_names
-    if not names or not is_open_vocabulary(config.data.tokenizer):
-        return None
-    tokenizer = load_model(*find_model(names[0], runs_dir)).decoder.tokenizer
-    return tokenizer if tokenizer.name == config.data.tokenizer else None
+    Tokens of both keep their values. A new token gets the mean over all old ones (Howard and Ruder 2018, section 3.2).
+    """
+    if old.tokens == new.tokens:
+        return dict(weights)
+    old_ids = np.array([old.token_to_id.get(token, -1) for token in new.tokens])
+    mapped = dict(weights)
+    for name, axis in VOCABULARY_AXES.items():
+        if name in weights:
+            mean = weights[name].mean(axis, keepdims=True)
+            is_known = np.expand_dims(old_ids >= 0, [i for i in range(mean.ndim) if i != axis])
+            mapped[name] = np.where(is_known, weights[name].take(old_ids, axis), mean)
+    return mapped
 
 
 def canonical_name(init: str, runs_dir: Path | None = None) -> str:
@@ -185,32 +176,50 @@ def canonical_name(init: str, runs_dir: Path | None = None) -> str:
     return name if epoch is None else epoch_model_name(name, epoch)
 
 
-def _inherited_names(initial: Config) -> tuple[str, ...]:
-    return (*INHERITED_SETTINGS, *LORA_SETTINGS) if initial.model.lora_rank else INHERITED_SETTINGS
+def canonical_teachers(names: Sequence[str], runs_dir: Path | None = None) -> str:
+    """Return the value of the setting `teachers` for names of runs: absolute paths, or names of bundled runs."""
+    canonical: list[str] = []
+    for name in names:
+        full = name
+        if name not in BUNDLED_FOLDERS:
+            path, epoch = find_model(name, runs_dir)
+            full = str(absolute_path(path)) if epoch is None else epoch_model_name(str(absolute_path(path)), epoch)
+        if TEACHER_SEPARATOR in full:
+            raise ConfigError(f"--teacher {name} has a comma in its path; rename the run or its folder")
+        if full in canonical:
+            raise ConfigError(f"--teacher {name} is given twice; give each teacher once")
+        canonical.append(full)
+    return TEACHER_SEPARATOR.join(canonical)
 
 
-def _settings(config: Config, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the values of settings by name."""
-    return {name: getattr(getattr(config, describe_settings()[name][0]), name) for name in names}
+def _read_initial_config(init: str, runs_dir: Path | None) -> Config:
+    return _base_config(read_base(init)) if is_pretrained_name(init) else read_config(find_model(init, runs_dir)[0])
+
+
+def _base_config(base: Base) -> Config:
+    return Config(data=DataConfig(tokenizer="pretrained", mode="stream"), model=base.config)
+
+
+def _inherited_settings(initial: Config) -> dict[str, Any]:
+    names, settings = (*INHERITED_SETTINGS, *(LORA_SETTINGS if initial.model.lora_rank else ())), initial.settings()
+    return {name: settings[name] for name in names}
 
 
 def _check_settings(config: Config, initial: Config, init: str) -> None:
     """Raise a ConfigError that lists the settings in which `config` differs from the initial run."""
-    names = _inherited_names(initial)
-    expected, actual = _settings(initial, names), _settings(config, names)
-    different = [name for name in names if actual[name] != expected[name]]
-    if needs_base(initial) and actual["context_size"] <= expected["context_size"]:  # it was trained on a longer one
-        different = [name for name in different if name != "context_size"]
-    if different:
-        now = ", ".join(f"{name}={_format(actual[name])}" for name in different)
-        options = " ".join(f"--set {name}={_format(expected[name])}" for name in different)
+    actual = config.settings()
+    expected = {name: value for name, value in _inherited_settings(initial).items() if value != actual[name]}
+    if needs_base(initial) and config.model.context_size <= initial.model.context_size:  # it has read longer texts
+        expected.pop("context_size", None)
+    if expected:
+
+        def assignments(values: Mapping[str, Any]) -> list[str]:
+            texts = {name: str(values[name]) for name in expected}
+            return [f"{name}={text.lower() if text in ('True', 'False') else text}" for name, text in texts.items()]
+
+        options = "".join(f" --set {assignment}" for assignment in assignments(expected))
         source = init if is_pretrained_name(init) else f"run {init!r}"
         raise ConfigError(
-            f"a model with {now} cannot start from the weights of {source}; "
-            f"use {options.replace('--set tokenizer=', '--tokenizer ')}, or omit these settings"
+            f"a model with {', '.join(assignments(actual))} cannot start from the weights of {source}; "
+            f"use{options.replace('--set tokenizer=', '--tokenizer ')}, or omit these settings"
         )
-
-
-def _format(value: Any) -> str:
-    """Return a value as `--set` takes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -13,10 +13,8 @@ from engine.errors import ConfigError, RunError
 from engine.events import Evaluated, Warned
 from engine.runs.directory import INITIAL_FILE, epoch_weights_path, read_config_and_tokenizer
 from engine.runs.loading import load_model
+from engine.training.initial_run import DEFAULT_PATIENCE, configure, map_to_vocabulary
 from engine.training.job import prepare_job, resume_job
-from engine.training.run import train
-from engine.training.transfer.initial_run import DEFAULT_PATIENCE, configure
-from engine.training.transfer.word_mapping import map_to_vocabulary
 from tests.support.files import sentences, write_csv
 from tests.support.open_models import bpe_tokenizer
 from tests.support.training import (
@@ -26,6 +24,7 @@ from tests.support.training import (
     make_trainer,
     run_training,
     take_step,
+    train_with,
     weights_equal,
     weights_of,
     write_initial_run,
@@ -157,7 +156,7 @@ def test_resume_needs_no_initial_run(runs_dir, corpus, init, steps_before):
 def test_a_fine_tuning_that_never_gets_better_is_reported_at_the_end(dataset, lr, is_reported):
     weights = weights_of(run_training(dataset, epochs=2)[-1])
     values = {"averaging": "none", "init": BASE, "lr": lr, "schedule": "constant", "epochs": 3, "patience": 2}
-    events = list(train(make_config(**values), dataset, "new", lambda: False, initial_weights=weights))
+    events = train_with(make_config(**values), dataset, weights)
     before, best = events_of(Evaluated, events)[0].valid_perplexity, events[-1].valid_perplexity
     assert (best == before) == is_reported
     messages = [event.message for event in events_of(Warned, events)]

@@ -14,14 +14,8 @@ from engine.config import Config
 from engine.events import Diagnosed, Evaluated, Started, Step
 from engine.runs.directory import LOG_FILE, METRICS_FILE
 from engine.runs.metrics import read_current_rows
-from engine.training.diagnostics.detector import DiskReading, Finding, GpuReading, TrainingSetup
-from engine.training.diagnostics.diagnose import Diagnostician, diagnose
-from engine.training.diagnostics.forgetting import Forgetting
-from engine.training.diagnostics.gradients import ExplodingGradients, VanishingGradients
-from engine.training.diagnostics.idle_gpu import NUM_READINGS, IdleGpu
-from engine.training.diagnostics.loss_spike import LossSpike
-from engine.training.diagnostics.rising_validation import RisingValidation
-from engine.training.diagnostics.unigram_model import UnigramModel
+from engine.training.diagnoses import NUM_READINGS, DiskReading, GpuReading, History, diagnose
+from engine.training.initial_run import TrainingInput
 from engine.training.job import prepare_job, resume_job
 from engine.training.run import train
 from tests.support.files import sentences, write_csv
@@ -31,10 +25,6 @@ from tests.support.training import NO_DROPOUT, events_of, make_config, run_train
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STARTED = Started("r", "tiny", 1_000_000, 879, 19_022, 2_227, 10, "cpu", "", 150.0, 90.0)
-
-
-def setup(**values):
-    return TrainingSetup(Config().with_values(epochs=100, **values), "r")
 
 
 def step(number, train_perplexity=80.0, gradient_norm=0.3, lr=0.01):
@@ -57,19 +47,14 @@ def evaluations(*perplexities):
     ]
 
 
-def first_finding(detector, observations, **values):
-    """Return the index of the first observation with a finding, and the finding; None if there is none."""
-    training = setup(**values)
-    for index, observation in enumerate(observations):
-        detector, outcome = detector.observe(observation, training)
-        if isinstance(outcome, Finding):
-            return index, outcome
-    return None
-
-
 def diagnoses(observations, **values):
-    diagnostician = Diagnostician(setup(**values))
-    return [diagnosis for observation in observations for diagnosis in diagnostician.observe(observation)]
+    """Return the diagnoses of a training of 100 epochs, each with the index of the observation that shows it."""
+    history = History(Config().with_values(epochs=100, **values), "r")
+    return [(index, each) for index, observation in enumerate(observations) for each in history.observe(observation)]
+
+
+def first_diagnosis(kind, observations, **values):
+    return next((pair for pair in diagnoses(observations, **values) if pair[1].kind == kind), None)
 
 
 LEVEL = tuple(80 + 4 * math.sin(number) for number in range(30))
@@ -89,31 +74,38 @@ EARLY = [0.3] * 20
 
 
 @pytest.mark.parametrize(
-    ("detector", "observations", "values", "index", "message", "remedy"),
+    ("kind", "observations", "values", "index", "message", "remedy"),
     [
         (
-            *(RisingValidation, evaluations(200, 80, 60, 61, 62, 62.9, 63.1), {}, 6),
+            *("rising_validation", evaluations(200, 80, 60, 61, 62, 62.9, 63.1), {}, 6),
             "from its best, 60.0 at epoch 2.0, to 63.1 in 4 evaluations; the model overfits",
             "lotr-tui stop r keeps the best model; next time --set patience=4",
         ),
-        (LossSpike, steps(*LEVEL, 170, 175), {}, 31, "jumped from about 80", "--set lr=0.0033"),
-        (LossSpike, steps(*LEVEL, 170, 175), {"clip": 0.0}, 31, "", "--set clip=1"),
-        (Forgetting, evaluations(25, 25.6, 25.7), BASE, 2, "was 25.0 before it", "--set lr=0.0033"),
-        (Forgetting, evaluations(25, 60), BASE, 1, "was 25.0 before it", "--set lr=0.001"),
-        (VanishingGradients, norms(*EARLY, *[0.00029] * 20), {}, 39, "norm is 2.9e-04, after about 3.0e-01", ""),
-        (VanishingGradients, norms(*[0.0] * 20), {"weight_decay": 10.0}, 19, "", "--set weight_decay=0.1"),
-        (ExplodingGradients, norms(*[11.0] * 36), {"clip": 0.5}, 35, "", ""),
+        ("loss_spike", steps(*LEVEL, 170, 175), {}, 31, "jumped from about 80", "--set lr=0.0033"),
+        ("loss_spike", steps(*LEVEL, 170, 175), {"clip": 0.0}, 31, "", "--set clip=1"),
+        ("forgetting", evaluations(25, 25.6, 25.7), BASE, 2, "was 25.0 before it", "--set lr=0.0033"),
+        ("forgetting", evaluations(25, 60), BASE, 1, "was 25.0 before it", "--set lr=0.001"),
+        ("vanishing_gradients", norms(*EARLY, *[0.00029] * 20), {}, 39, "norm is 2.9e-04, after about 3.0e-01", ""),
+        ("vanishing_gradients", norms(*[0.0] * 20), {"weight_decay": 10.0}, 19, "", "--set weight_decay=0.1"),
+        ("exploding_gradients", norms(*[11.0] * 36), {"clip": 0.5}, 35, "", ""),
         # The notebook: the first epoch learns the frequencies, the second nothing.
-        (UnigramModel, unigram(2000, 149, 147), {}, 4, "a unigram model has 150.0", ""),
-        (UnigramModel, unigram(151, 150.5), {}, 3, "", "--epochs 300, since 100 steps are few"),
-        (UnigramModel, unigram(151, 150), {**NOTEBOOK, "lr": 0.01}, 3, "", "validation_metric=perplexity"),
-        (UnigramModel, unigram(151, 150, lr=1.0), {"lr": 1.0, "weight_decay": 0.0}, 3, "", "--set lr=0.003"),
-        (IdleGpu, gpu(0.49), {"batch_size": 10, "bptt": 25}, NUM_READINGS + 1, "", "--set batch_size=20"),
-        (IdleGpu, gpu(0.4), {"batch_size": 60, "bptt": 100}, NUM_READINGS + 1, "", "--device cpu"),  # too short a text
+        ("unigram_model", unigram(2000, 149, 147), {}, 4, "a unigram model has 150.0", ""),
+        ("unigram_model", unigram(151, 150.5), {}, 3, "", "--epochs 300, since 100 steps are few"),
+        ("unigram_model", unigram(151, 150), {**NOTEBOOK, "lr": 0.01}, 3, "", "validation_metric=perplexity"),
+        ("unigram_model", unigram(151, 150, lr=1.0), {"lr": 1.0, "weight_decay": 0.0}, 3, "", "--set lr=0.003"),
+        ("idle_gpu", gpu(0.49), {"batch_size": 10, "bptt": 25}, NUM_READINGS + 1, "", "--set batch_size=20"),
+        (
+            "idle_gpu",
+            gpu(0.4),
+            {"batch_size": 60, "bptt": 100},
+            NUM_READINGS + 1,
+            "",
+            "--device cpu",
+        ),  # too short a text
     ],
 )
-def test_a_problem_is_found_with_its_numbers_and_a_remedy(detector, observations, values, index, message, remedy):
-    found = first_finding(detector(), observations, **values)
+def test_a_problem_is_found_with_its_numbers_and_a_remedy(kind, observations, values, index, message, remedy):
+    found = first_diagnosis(kind, observations, **values)
     assert found is not None
     assert found[0] == index
     assert message in found[1].message
@@ -121,19 +113,19 @@ def test_a_problem_is_found_with_its_numbers_and_a_remedy(detector, observations
 
 
 @pytest.mark.parametrize(
-    ("detector", "observations", "values"),
+    ("kind", "observations", "values"),
     [
-        (RisingValidation, evaluations(200, 80, 60, 70, 80, 90), {}),  # three evaluations can be noise
-        (RisingValidation, evaluations(200, 80, 60, 70, 80, 90, 100, 110), {"patience": 3}),  # stops by itself
-        (LossSpike, steps(*LEVEL, 170, 81, 170, 80), {}),  # lasts a single report
-        (LossSpike, steps(*(40 * 4 ** (number % 3) for number in range(60))), {}),  # always varies by a factor of 16
+        ("rising_validation", evaluations(200, 80, 60, 70, 80, 90), {}),  # three evaluations can be noise
+        ("rising_validation", evaluations(200, 80, 60, 70, 80, 90, 100, 110), {"patience": 3}),  # stops by itself
+        ("loss_spike", steps(*LEVEL, 170, 81, 170, 80), {}),  # lasts a single report
+        ("loss_spike", steps(*(40 * 4 ** (number % 3) for number in range(60))), {}),  # always varies by a factor of 16
         # A memorized text.
-        (VanishingGradients, [step(number, 1.01, 0.3 if number < 20 else 1e-5) for number in range(80)], {}),
-        (ExplodingGradients, norms(*[11.0, 11.0, 11.0, 0.2] * 30), {"clip": 0.5}),
+        ("vanishing_gradients", [step(number, 1.01, 0.3 if number < 20 else 1e-5) for number in range(80)], {}),
+        ("exploding_gradients", norms(*[11.0, 11.0, 11.0, 0.2] * 30), {"clip": 0.5}),
     ],
 )
-def test_what_is_no_problem_is_not_reported(detector, observations, values):
-    assert first_finding(detector(), observations, **values) is None
+def test_what_is_no_problem_is_not_reported(kind, observations, values):
+    assert first_diagnosis(kind, observations, **values) is None
 
 
 @settings(max_examples=25)
@@ -179,7 +171,7 @@ def test_every_kind_is_reported_once():
         *evaluations(140, 139, 150, 150, 160, 170),
         *(DiskReading(10), *steps(500, 500)),
     ]
-    kinds = [diagnosis.kind for diagnosis in diagnoses(observations, init="base")]
+    kinds = [diagnosis.kind for _, diagnosis in diagnoses(observations, init="base")]
     assert len(kinds) == len(set(kinds))
     assert set(kinds) == {
         *("rising_validation", "loss_spike", "forgetting", "vanishing_gradients", "exploding_gradients"),
@@ -203,7 +195,7 @@ OVERFITTED = {
 
 def test_healthy_training_has_no_diagnosis_and_its_bits_do_not_change(dataset, tmp_path):
     config = make_config(**SETTINGS, epochs=6)
-    events = list(diagnose(train(config, dataset, "r", lambda: False), config, tmp_path))
+    events = list(diagnose(train(config, TrainingInput(dataset)), config, tmp_path))
     assert not events_of(Diagnosed, events)
     assert weights_equal(weights_of(events[-1]), weights_of(run_training(dataset, **SETTINGS, epochs=6)[-1]))
 
