@@ -15,6 +15,7 @@ from engine.runtime.packages import require_torch
 from engine.runtime.process import limit_openmp_spinning
 from engine.training.initial_run import INHERITED_SETTINGS, load_training_input
 
+# Overrides that remove or add a technique; of a preset, those that change something. ULMFiT: Howard and Ruder 2018.
 REMOVALS = {
     "weight drop": "weight_drop=0",
     "variational dropout (a new mask at each step)": "variational_dropout=false",
@@ -41,7 +42,6 @@ REMOVALS = {
     "dropout of the adapter": "lora_dropout=0",
     "a loss of utterances only": "name_weight=1",
 }
-"""Overrides that remove a technique. A removal that changes nothing in a preset is left out."""
 ADDITIONS = {
     "punctuation": "punctuation=true",
     "variable BPTT": "variable_bptt=true",
@@ -51,7 +51,6 @@ ADDITIONS = {
     "a second layer": "num_layers=2",
     "a mogrifier": "mogrifier_rounds=4",
 }
-"""Overrides that add a technique. An addition that a preset already contains is left out."""
 ULMFIT = "all three techniques of ULMFiT"
 FINE_TUNING_ADDITIONS = {
     "discriminative learning rates": "layer_lr_decay=2.6",
@@ -59,14 +58,12 @@ FINE_TUNING_ADDITIONS = {
     "a slanted triangular schedule": "schedule=slanted_triangular warmup_fraction=0.1",
     ULMFIT: "layer_lr_decay=2.6 unfreeze_epochs=1 schedule=slanted_triangular warmup_fraction=0.1",
 }
-"""Overrides that add a technique of ULMFiT (Howard and Ruder 2018) to a training that starts from another run."""
 ADAPTER_ADDITIONS = {
     "rank 8": "lora_rank=8",
     "an adapter of attention only": "lora_targets=q_proj,k_proj,v_proj,o_proj",
     "all weights trained": "lora_rank=0 lr=5e-5",
     "a moving average": "averaging=ema ema_decay=0.97",
 }
-"""Overrides that change a training of an adapter."""
 
 
 @dataclass(frozen=True)

@@ -15,27 +15,18 @@ from engine.models.speaker_text import MAX_POWER, EvidencePowers, SpeakerTextMod
 from engine.models.turn_taking import MAX_DESIGN_ELEMENTS, SpokenLine, TurnModel, cast_index, fit_conditional_logit
 from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
 
-POWER_L2 = 5.0
-"""Weight of half the sum of squared powers in their loss; of 2, 5, 10 and 20 the best on validation lines of other
-splits of the film dialogues."""
-MAX_POWER_LINES = 4000
-"""Maximum number of lines that the powers are fitted to, fewer for a large cast; of a longer split, the first ones."""
+POWER_L2 = 5.0  # of 2, 5, 10 and 20 the best on validation lines of other splits of the film dialogues
+MAX_POWER_LINES = 4000  # that the powers are fitted to, fewer for a large cast; of a longer split, the first ones
 
 
 def fit_dialogue_parts(train: Lines, valid: Lines, cast: Sequence[str]) -> dict[str, bytes]:
-    """Fit the models of the speakers to the lines of a training split, and their powers to those of a validation split.
-
-    Returns:
-        Name and content of each file of a run that `engine.runs.dialogue_parts` reads.
-    """
+    """Fit the models of the speakers to training lines, and their powers to validation lines; return their files."""
     scenes = spoken_scenes(train, cast)
     turn_model, text_model = TurnModel.fit(cast, scenes), SpeakerTextModel.fit(len(cast), scenes)
     powers = fit_powers(turn_model, text_model, spoken_scenes(valid, cast))
-    return {
-        CAST_FILE: cast_to_json(cast).encode(),
-        DIALOGUE_FILE: _to_json(turn_model),
-        WHO_FILE: _to_json(replace(text_model, powers=powers)),
-    }
+    parts = {DIALOGUE_FILE: asdict(turn_model), WHO_FILE: asdict(replace(text_model, powers=powers))}
+    files = {name: json.dumps(part).encode() for name, part in parts.items()}
+    return {CAST_FILE: cast_to_json(cast).encode(), **files}
 
 
 def fit_powers(
@@ -63,7 +54,3 @@ def spoken_scenes(lines: Lines, cast: Sequence[str]) -> list[list[SpokenLine]]:
     """Return the scenes of lines in file order, with the speakers as indices in the cast."""
     indices = {name: cast_index(name, cast) for name in (SOMEONE, *lines.speaker_names)}
     return [[SpokenLine(indices[turn.speaker], turn.text) for turn in scene] for scene in iter_scenes(lines)]
-
-
-def _to_json(part: TurnModel | SpeakerTextModel) -> bytes:
-    return json.dumps(asdict(part)).encode()

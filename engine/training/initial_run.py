@@ -39,24 +39,24 @@ INHERITED_SETTINGS = (
 )  # fmt: skip
 """Settings that must equal the settings of the initial run, because its weights or its tokenizer depend on them."""
 LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_targets")  # the same, where the initial run is an adapter
+# Of a script: a vocabulary that spells it, lines in order and together, and a line to answer.
 DIALOGUE_DEFAULTS = {
     "tokenizer": "bpe", "split": "scenes", "min_characters": -1, "shuffle_lines": True,
     "sample_prompt": "Where are you going?",
 }  # fmt: skip
-"""Settings of a script: a vocabulary that spells it, lines in order and together, and a line to answer."""
 WITHOUT_WORDS = {"punctuation": False, "subword_embeddings": False}  # of a model whose tokens are not words
+# Of a Transformer where the preset is for an LSTM.
 TRANSFORMER_DEFAULTS: dict[str, Any] = TRANSFORMER_VALUES | {
     "tie_weights": True, "unigram_bias": False, "embedding_dropout": 0.0, "variational_dropout": False,
 }  # fmt: skip
-"""Settings of a Transformer where the preset is for an LSTM."""
 DEFAULT_PATIENCE = 4  # from an initial run, unless the preset has one: a small corpus is soon overfitted
 MAX_ADAPTED_CONTEXT = 1024  # of a pre-trained model: scenes are shorter, and twice as much predicts no better
 WHOLE_MODEL_LR = 5e-5  # where a preset for adapters trains all weights of a pre-trained model instead
+# Axis of the vocabulary in each tensor that has one.
 VOCABULARY_AXES = {
     "embedding.weight": 0, "output.weight": 0, "output.bias": 0, "punctuation_softmax.bias": 1,
     "model.embed_tokens.weight": 0,
 }  # fmt: skip
-"""Axis of the vocabulary in each tensor that has one."""
 
 
 def configure(preset: Config, apply_options: Callable[[Config], Config], runs_dir: Path | None = None) -> Config:
@@ -146,10 +146,7 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
 
 
 def map_to_vocabulary(weights: Mapping[str, Float32Array], old: Tokenizer, new: Tokenizer) -> dict[str, Float32Array]:
-    """Return `weights` of a model with the vocabulary `old` for a model with the vocabulary `new`.
-
-    Tokens of both keep their values. A new token gets the mean over all old ones (Howard and Ruder 2018, section 3.2).
-    """
+    """Return `weights` for another vocabulary: a new token gets the mean over all (Howard and Ruder 2018, 3.2)."""
     if old.tokens == new.tokens:
         return dict(weights)
     old_ids = np.array([old.token_to_id.get(token, -1) for token in new.tokens])
@@ -162,16 +159,19 @@ def map_to_vocabulary(weights: Mapping[str, Float32Array], old: Tokenizer, new: 
     return mapped
 
 
-def canonical_name(init: str, runs_dir: Path | None = None) -> str:
-    """Return the name that a configuration records for an initial model: neither "latest" nor a relative path."""
-    if init in BUNDLED_FOLDERS:
-        return init
-    if is_pretrained_name(init):
-        source = parse_pretrained_name(init)
+def canonical_name(model: str, runs_dir: Path | None = None, *, keep_name: bool = True) -> str:
+    """Return the name that a configuration records for a model: neither "latest" nor a relative path.
+
+    Of a run in the runs folder, it is the name, unless `keep_name` is false.
+    """
+    if model in BUNDLED_FOLDERS:
+        return model
+    if is_pretrained_name(model):
+        source = parse_pretrained_name(model)
         prefix = {"gguf": GGUF_PREFIX, "folder": HF_PREFIX}.get(source.kind)
-        return f"{prefix}{absolute_path(source.path)}" if prefix else init
-    run_dir, epoch = find_model(init, runs_dir)
-    is_name = run_dir.parent == (runs_dir or default_runs_dir())
+        return f"{prefix}{absolute_path(source.path)}" if prefix else model
+    run_dir, epoch = find_model(model, runs_dir)
+    is_name = keep_name and run_dir.parent == (runs_dir or default_runs_dir())
     name = run_dir.name if is_name else str(absolute_path(run_dir))
     return name if epoch is None else epoch_model_name(name, epoch)
 
@@ -180,10 +180,7 @@ def canonical_teachers(names: Sequence[str], runs_dir: Path | None = None) -> st
     """Return the value of the setting `teachers` for names of runs: absolute paths, or names of bundled runs."""
     canonical: list[str] = []
     for name in names:
-        full = name
-        if name not in BUNDLED_FOLDERS:
-            path, epoch = find_model(name, runs_dir)
-            full = str(absolute_path(path)) if epoch is None else epoch_model_name(str(absolute_path(path)), epoch)
+        full = canonical_name(name, runs_dir, keep_name=False)
         if TEACHER_SEPARATOR in full:
             raise ConfigError(f"--teacher {name} has a comma in its path; rename the run or its folder")
         if full in canonical:

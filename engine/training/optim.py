@@ -73,12 +73,8 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
 
 
 def discard_frozen_gradients(network: Network, options: TrainingConfig, epoch_index: int) -> None:
-    """Remove the gradients of frozen layer groups: gradual unfreezing (Howard and Ruder 2018, section 3.3).
-
-    The top group is trained from the first epoch on, and one more group after every `unfreeze_epochs` epochs. The
-    parameters keep `requires_grad`, because `DistributedDataParallel` expects a gradient of each.
-    """
-    if options.unfreeze_epochs:
+    """Remove the gradients of frozen layer groups: gradual unfreezing (Howard and Ruder 2018, section 3.3)."""
+    if options.unfreeze_epochs:  # they keep `requires_grad`: `DistributedDataParallel` expects a gradient of each
         for group in network.layer_groups()[1 + epoch_index // options.unfreeze_epochs :]:
             for parameter in group.values():
                 parameter.grad = None
@@ -87,9 +83,8 @@ def discard_frozen_gradients(network: Network, options: TrainingConfig, epoch_in
 class WeightAverage:
     """A copy of a network whose weights are a running average of the trained network's weights.
 
-    With a decay, the average is an exponential moving average: of a pre-trained network from its own weights on,
-    otherwise at first a running mean, so that it soon forgets the random weights. Without a decay, it is the mean over
-    all updates since its creation, which averaged SGD evaluates (Merity et al. 2017, section 3).
+    With a decay, it is an exponential moving average, which soon forgets random weights. Without one, it is the mean
+    over all updates since its creation, which averaged SGD evaluates (Merity et al. 2017, section 3).
     """
 
     def __init__(self, network: Network, decay: float | None = None, *, is_pretrained: bool = False) -> None:

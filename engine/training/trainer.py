@@ -41,7 +41,7 @@ class Trainer:
         distributed: DistributedContext = SINGLE_PROCESS,
         start_time: float | None = None,
     ) -> None:
-        """Build the network, the optimizer and the loss. Training time counts from `start_time`; None for now."""
+        """Build the network, the optimizer and the loss. Training time counts from `start_time`, or from now."""
         self.config = config
         self.options = config.training
         self.distributed = distributed
@@ -59,7 +59,7 @@ class Trainer:
         if state.best_weights is None:  # a training that is stopped early still has a model
             yield from validate(state)
         while True:
-            stop_reason: StopReason | None = yield from self._apply(commands)
+            stop_reason: StopReason | None = yield from self._apply_commands(commands)
             if stop_reason is not None:
                 if stop_reason != "pruned":
                     yield from self._save()
@@ -146,7 +146,7 @@ class Trainer:
             eta_seconds=seconds * epochs_left / progress.epoch,
         )
 
-    def _apply(self, commands: CommandQueue) -> Generator[TrainingEvent, None, StopReason | None]:
+    def _apply_commands(self, commands: CommandQueue) -> Generator[TrainingEvent, None, StopReason | None]:
         """Apply pending commands, and save a checkpoint if one is due; a paused training waits for further commands.
 
         Returns:
