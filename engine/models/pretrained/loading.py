@@ -12,6 +12,7 @@ from engine.models.pretrained.base import LoadingProgress, ProgressCallback
 from engine.models.pretrained.gguf_tensors import GGUFFile
 from engine.models.pretrained.names import PretrainedSource, parse_pretrained_name
 from engine.models.pretrained.special_tokens import try_texts
+from engine.models.pretrained.tokenizer import convert_panics
 from engine.runtime.background_import import preload_torch
 from engine.runtime.process import limit_openmp_spinning, silence_descriptors
 from engine.runtime.sandbox import Sandbox, SandboxError
@@ -185,7 +186,8 @@ def _read_tokenizer(folder: Path, name: str, **options: Any) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
+        with convert_panics():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
     except Exception as error:  # of many types, for each kind of tokenizer
         raise _loading_error(name, error, "its tokenizer") from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -243,7 +245,8 @@ def _new_model(
 
     report(LoadingProgress("trying the model", required))
     try:
-        return adapt(module.to(device), hf_tokenizer, source.name)
+        with convert_panics():
+            return adapt(module.to(device), hf_tokenizer, source.name)
     except LotrError:
         raise
     except Exception as error:  # of many types, for each kind of model
