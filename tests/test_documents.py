@@ -12,7 +12,7 @@ import pytest
 from safetensors import safe_open
 
 from engine.analysis.memorization import MAX_INDEXED_WORDS
-from engine.analysis.notebook_evaluation import NUM_ROWS, ROW_LENGTH
+from engine.analysis.notebook import NUM_ROWS, ROW_LENGTH
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.tales.books import BOOKS

@@ -1,83 +1,24 @@
-"""Activations of an LSTM: gates and states token by token, and the tokens that activate a unit most."""
+"""What an LSTM does with a text: gates and states token by token, and the tokens that activate a unit most."""
 
+import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from engine.analysis.model_parts import iter_parts
-from engine.data.arrays import Float32Array, Int64Array
+from engine.analysis.attention import iter_parts
+from engine.data.arrays import Float32Array, Float64Array, Int64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds
-from engine.errors import InvalidInputError
-from engine.models.base import LanguageModel
-from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.base import LanguageModel, LogProbs
+from engine.models.numpy_lstm import LSTMState, NumpyLSTM
 
 ActivationName = Literal["input", "forget", "output", "candidate", "cell", "hidden"]
 ACTIVATION_NAMES: tuple[ActivationName, ...] = get_args(ActivationName)
 
 BATCH_SIZE = 64
 """Lines read at once when a corpus is searched."""
-
-
-@dataclass(frozen=True)
-class LayerActivations:
-    """Activations of one LSTM layer `[time, hidden]`; each row belongs to the step that read the token.
-
-    With cell' for the cell of the previous step: cell = forget · cell' + input · candidate, and
-    hidden = output · tanh(cell).
-    """
-
-    input: Float32Array
-    """Input gate, 0 to 1: fraction of the candidate that is added to the cell."""
-    forget: Float32Array
-    """Forget gate, 0 to 1: fraction of the previous cell that is kept. 0 forgets everything."""
-    output: Float32Array
-    """Output gate, 0 to 1: fraction of the cell that is visible outside the layer."""
-    candidate: Float32Array
-    """New content for the cell, -1 to 1."""
-    cell: Float32Array
-    """Cell state after the token, unbounded."""
-    hidden: Float32Array
-    """Hidden state after the token, -1 to 1: the input of the next layer or of the output layer."""
-    mogrifier: tuple[Float32Array, ...] = ()
-    """Factors `[time, size]` of each mogrifier round, 0 to 2, for the input and the previous hidden state in turn.
-
-    The gates are computed from the input and the hidden state after all rounds. Empty without a mogrifier.
-    """
-
-    def get(self, name: ActivationName) -> Float32Array:
-        """Return the activation with this name; an unknown name raises an InvalidInputError."""
-        _check_activation_name(name)
-        values: Float32Array = getattr(self, name)
-        return values
-
-
-@dataclass(frozen=True)
-class ActivationExample:
-    """A token that activates a unit strongly, with its context."""
-
-    line_index: int
-    position: int
-    """Number of tokens in the line before the token."""
-    value: float
-    context_before: tuple[str, ...]
-    """Text that each token before adds to the line, as `Tokenizer.pieces` returns it."""
-    token: str
-    """Text that the token adds to the line, or the name of a byte inside a character."""
-    context_after: tuple[str, ...]
-    """Text that each token after it adds to the line; the unit has not read these tokens yet."""
-
-
-@dataclass(frozen=True)
-class TopActivations:
-    """The tokens with the highest activation of one unit, in descending order, and the lowest, in ascending order."""
-
-    highest: tuple[ActivationExample, ...]
-    lowest: tuple[ActivationExample, ...]
-    num_tokens: int
-    """Number of tokens read; less than the whole corpus if the search was cancelled."""
 
 
 def find_lstm(model: LanguageModel) -> NumpyLSTM | None:
@@ -88,43 +29,180 @@ def find_lstm(model: LanguageModel) -> NumpyLSTM | None:
     return next((part for part in iter_parts(model) if isinstance(part, NumpyLSTM)), None)
 
 
-def record_activations(
-    lstm: NumpyLSTM, ids: TokenIds | Sequence[int], heads: Mapping[int, Sequence[int]] | None = None
-) -> tuple[LayerActivations, ...]:
-    """Read `<eos>` and then `ids`; return the activations for `ids`, first layer first.
+# Steps
 
-    `heads` are the tokens of names that the LSTM reads before tokens of `ids`, by the index of these (see
-    `TokenizedText.heads`).
+
+class UnitStep(NamedTuple):
+    """Values of one unit in one step, with the ranges of `LayerActivations`."""
+
+    forget: float
+    input: float
+    candidate: float
+    cell_before: float
+    cell: float
+    output: float
+    hidden: float
+
+
+@dataclass(frozen=True)
+class LSTMStep:
+    """One step of an LSTM: a token, and the state before and after it."""
+
+    token: int
+    before: LSTMState
+    gates: tuple[Float32Array, ...]
+    """Gates `[4 hidden]` of each layer, in the order input, forget, output, candidate."""
+    after: LSTMState
+
+    def unit(self, layer: int, unit: int) -> UnitStep:
+        """Return the values of one unit of a layer."""
+        input_, forget, output, candidate = self.gates[layer].reshape(4, -1)[:, unit].tolist()
+        cell_before = float(self.before[layer][1][unit])
+        hidden, cell = (float(values[unit]) for values in self.after[layer])
+        return UnitStep(forget, input_, candidate, cell_before, cell, output, hidden)
+
+
+def read_steps(
+    lstm: NumpyLSTM, tokens: TokenIds | Sequence[int], known: Sequence[LSTMStep] = ()
+) -> tuple[LSTMStep, ...]:
+    """Read tokens `[time]` from a state of zeros; return one step per token.
+
+    The tokens include `<eos>` and those of names where the LSTM shall read them. `known` are steps of an earlier call
+    with the same LSTM; those of the tokens that both texts start with are reused.
     """
-    sizes = [hidden_size for _, hidden_size in lstm.config.layer_sizes()]
-    gates = [np.empty((len(ids), 4 * size), np.float32) for size in sizes]
-    hiddens = [np.empty((len(ids), size), np.float32) for size in sizes]
-    cells = [np.empty((len(ids), size), np.float32) for size in sizes]
-    factors: list[tuple[tuple[Float32Array, ...], ...]] = []
-    _, state = lstm.advance_state(lstm.start(), EOS_ID)
-    for row, token in enumerate(ids):
-        for name_token in (heads or {}).get(row, ()):
-            _, state = lstm.advance_state(state, name_token)
-        before = state
-        gates_by_layer, state = lstm.advance_state(before, int(token))
-        for layer, (hidden, cell) in enumerate(state):
-            gates[layer][row], hiddens[layer][row], cells[layer][row] = gates_by_layer[layer], hidden, cell
-        factors.append(lstm.mogrifier_factors(before, int(token), state))
-    mogrifiers = [
-        tuple(map(np.stack, zip(*(by_layer[layer] for by_layer in factors), strict=True)))
-        for layer in range(len(sizes))
-    ]
-    return tuple(map(_to_layer_activations, gates, cells, hiddens, mogrifiers))
+    steps: list[LSTMStep] = []
+    for step, token in zip(known, tokens, strict=False):
+        if step.token != token:
+            break
+        steps.append(step)
+    state = steps[-1].after if steps else lstm.start()
+    for token in tokens[len(steps) :]:
+        gates, after = lstm.advance_state(state, int(token))
+        steps.append(LSTMStep(int(token), state, gates, after))
+        state = after
+    return tuple(steps)
 
 
-def unit_activations(
-    layers: Sequence[LayerActivations], layer: int, unit: int, activation: ActivationName = "cell"
-) -> Float32Array:
-    """Return the activation `[time]` of one unit, selected from the result of `record_activations`."""
-    _check_index("layer", layer, len(layers))
-    values = layers[layer].get(activation)
-    _check_index("unit", unit, values.shape[1])
-    return values[:, unit]
+def liveliest_unit(step: LSTMStep) -> tuple[int, int]:
+    """Return layer and unit whose cell changes most in a step."""
+    changes = [np.abs(after - before) for (_, after), (_, before) in zip(step.after, step.before, strict=True)]
+    layer = int(np.argmax([change.max() for change in changes]))
+    return layer, int(np.argmax(changes[layer]))
+
+
+@dataclass(frozen=True)
+class NextTokenComparison:
+    """The likeliest next tokens of two distributions."""
+
+    ids: TokenIds
+    """Tokens `[count]` by their larger probability, in descending order."""
+    probs: Float64Array
+    """Probabilities `[2, count]` of the tokens in the first and in the second distribution."""
+    best: tuple[int, int]
+    """Likeliest token of the first and of the second distribution."""
+    divergence_bits: float
+    """Kullback-Leibler divergence D(first ‖ second) in bits, infinite if the second excludes a token of the first. A
+    token drawn from the first costs this number of bits more, on average, if it is coded with the second."""
+
+    @property
+    def agrees(self) -> bool:
+        """True if both distributions have the same likeliest token."""
+        return self.best[0] == self.best[1]
+
+
+def compare_next_tokens(log_probs: LogProbs, other: LogProbs, count: int) -> NextTokenComparison:
+    """Compare two distributions `[vocabulary]`; list the `count` tokens that are likeliest in either."""
+    both = np.stack([log_probs, other])
+    ids = np.argsort(-both.max(axis=0), kind="stable")[:count].astype(np.int32)
+    first, second = both[:, np.isfinite(log_probs)].astype(np.float64)  # a token with probability 0 adds nothing
+    divergence = max(0.0, float(np.exp(first) @ (first - second)) / math.log(2))
+    best = both.argmax(axis=1).tolist()
+    return NextTokenComparison(ids, np.exp(both[:, ids].astype(np.float64)), (best[0], best[1]), divergence)
+
+
+# Activations of a text
+
+
+@dataclass(frozen=True)
+class LayerActivations:
+    """Activations of one LSTM layer `[time, hidden]`; each row belongs to the step that read the token.
+
+    With cell' for the cell of the previous step: cell = forget · cell' + input · candidate, and
+    hidden = output · tanh(cell). The gates are from 0 to 1, candidate and hidden from -1 to 1, the cell is unbounded.
+    """
+
+    input: Float32Array
+    """Fraction of the candidate that is added to the cell."""
+    forget: Float32Array
+    """Fraction of the previous cell that is kept."""
+    output: Float32Array
+    """Fraction of the cell that is visible outside the layer."""
+    candidate: Float32Array
+    cell: Float32Array
+    hidden: Float32Array
+    """Input of the next layer or of the output layer."""
+    mogrifier: tuple[Float32Array, ...] = ()
+    """Factors `[time, size]` of each mogrifier round, 0 to 2, for the input and the previous hidden state in turn.
+
+    The gates are computed from the input and the hidden state after all rounds. Empty without a mogrifier.
+    """
+
+    def get(self, name: ActivationName) -> Float32Array:
+        """Return the activation with this name."""
+        values: Float32Array = getattr(self, name)
+        return values
+
+
+def record_activations(
+    lstm: NumpyLSTM, ids: TokenIds | Sequence[int], positions: Sequence[int] | None = None
+) -> tuple[LayerActivations, ...]:
+    """Read `<eos>` and then `ids`; return the activations at `positions` of them, by default all, first layer first."""
+    _, *read = read_steps(lstm, [EOS_ID, *ids])
+    steps = read if positions is None else [read[position] for position in positions]
+    factors = [lstm.mogrifier_factors(step.before, step.token, step.after) for step in steps]
+    layers = []
+    for layer, (_, size) in enumerate(lstm.config.layer_sizes()):
+        gates = np.array([step.gates[layer] for step in steps], np.float32).reshape(-1, 4 * size)
+        hidden, cell = np.array([step.after[layer] for step in steps], np.float32).reshape(-1, 2, size).swapaxes(0, 1)
+        mogrifier = tuple(map(np.stack, zip(*(by_layer[layer] for by_layer in factors), strict=True)))
+        layers.append(_layer_activations(gates, cell, hidden, mogrifier))
+    return tuple(layers)
+
+
+def _layer_activations(
+    gates: Float32Array, cell: Float32Array, hidden: Float32Array, mogrifier: tuple[Float32Array, ...] = ()
+) -> LayerActivations:
+    """Split the gates `[rows, 4 hidden]` of `NumpyLSTM.advance_state` by name."""
+    input_, forget, output, candidate = np.split(gates, 4, axis=1)
+    return LayerActivations(input_, forget, output, candidate, cell, hidden, mogrifier)
+
+
+# Search
+
+
+@dataclass(frozen=True)
+class ActivationExample:
+    """A token that activates a unit strongly, with its context as `Tokenizer.pieces` writes it."""
+
+    line_index: int
+    position: int
+    """Number of tokens in the line before the token."""
+    value: float
+    context_before: tuple[str, ...]
+    token: str
+    """Text that the token adds to the line, or the name of a byte inside a character."""
+    context_after: tuple[str, ...]
+    """Text of the tokens that the unit has not read yet."""
+
+
+@dataclass(frozen=True)
+class TopActivations:
+    """The tokens with the highest activation of one unit, in descending order, and the lowest, in ascending order."""
+
+    highest: tuple[ActivationExample, ...]
+    lowest: tuple[ActivationExample, ...]
+    num_tokens: int
+    """Number of tokens read; less than the whole corpus if the search was cancelled."""
 
 
 def find_top_activations(
@@ -143,14 +221,7 @@ def find_top_activations(
     `record_activations` on the line gives the same values. A token is listed once if several lines start with the same
     tokens up to it. `cancelled` is called after every step; once it returns True, the result covers the tokens read so
     far. Long lines are read first.
-
-    Raises:
-        InvalidInputError: If there is no such layer, unit or activation.
     """
-    sizes = [hidden_size for _, hidden_size in lstm.config.layer_sizes()]
-    _check_index("layer", layer, len(sizes))
-    _check_index("unit", unit, sizes[layer])
-    _check_activation_name(activation)
     lengths = np.array([len(line) for line in lines], np.int64)
     line_starts = np.cumsum(lengths) - lengths
     values = np.full(int(lengths.sum()), np.nan, np.float32)  # of all lines, one after the other
@@ -182,18 +253,21 @@ def find_top_activations(
         )
 
     def make_examples(sort_keys: Float32Array) -> tuple[ActivationExample, ...]:
-        order = read[np.argsort(sort_keys[read], kind="stable")]
-        return tuple(make_example(*place) for place in _first_distinct_prefixes(order, lines, line_starts, top_n))
+        order: Int64Array = read[np.argsort(sort_keys[read], kind="stable")]
+        chosen: dict[bytes, tuple[int, int]] = {}  # by the line up to the token
+        for index in order.tolist():
+            if len(chosen) == top_n:
+                break
+            line_index = int(np.searchsorted(line_starts, index, side="right")) - 1
+            position = index - int(line_starts[line_index])
+            chosen.setdefault(lines[line_index][: position + 1].tobytes(), (line_index, position))
+        return tuple(make_example(*place) for place in chosen.values())
 
     return TopActivations(highest=make_examples(-values), lowest=make_examples(values), num_tokens=len(read))
 
 
 def _batched_unit_activations(
-    lstm: NumpyLSTM,
-    lines: Sequence[TokenIds],
-    layer: int,
-    unit: int,
-    activation: ActivationName,
+    lstm: NumpyLSTM, lines: Sequence[TokenIds], layer: int, unit: int, activation: ActivationName
 ) -> Iterator[Float32Array]:
     """Read `lines`, sorted from the longest down; yield per step the unit's values `[lines that have this token]`."""
     # The state after <eos> is the same for all lines. Layers above `layer` are not needed.
@@ -206,40 +280,4 @@ def _batched_unit_activations(
         unfinished = tuple((hidden[:num_unfinished], cell[:num_unfinished]) for hidden, cell in state)
         gates, state = lstm.advance_state(unfinished, tokens)
         hidden, cell = state[layer]
-        yield _to_layer_activations(gates[layer], cell, hidden).get(activation)[:, unit]
-
-
-def _to_layer_activations(
-    gates: Float32Array, cell: Float32Array, hidden: Float32Array, mogrifier: tuple[Float32Array, ...] = ()
-) -> LayerActivations:
-    """Split the gates `[rows, 4 hidden]` of `NumpyLSTM.advance_state` by name."""
-    input_, forget, output, candidate = np.split(gates, 4, axis=1)
-    return LayerActivations(input_, forget, output, candidate, cell, hidden, mogrifier)
-
-
-def _first_distinct_prefixes(
-    order: Int64Array, lines: Sequence[TokenIds], line_starts: Int64Array, top_n: int
-) -> list[tuple[int, int]]:
-    """Return line index and position of the first `top_n` tokens in `order`, skipping repeated line prefixes.
-
-    `order` contains positions in the concatenated lines; `line_starts` `[lines]` is the position where each line
-    starts.
-    """
-    chosen: dict[bytes, tuple[int, int]] = {}
-    for index in order.tolist():
-        if len(chosen) == top_n:
-            break
-        line_index = int(np.searchsorted(line_starts, index, side="right")) - 1
-        position = index - int(line_starts[line_index])
-        chosen.setdefault(lines[line_index][: position + 1].tobytes(), (line_index, position))
-    return list(chosen.values())
-
-
-def _check_activation_name(name: str) -> None:
-    if name not in ACTIVATION_NAMES:
-        raise InvalidInputError(f"unknown activation {name!r}; use one of {', '.join(ACTIVATION_NAMES)}")
-
-
-def _check_index(name: str, index: int, size: int) -> None:
-    if not 0 <= index < size:
-        raise InvalidInputError(f"{name} {index} is out of range; use a whole number from 0 to {size - 1}")
+        yield _layer_activations(gates[layer], cell, hidden).get(activation)[:, unit]

@@ -1,15 +1,52 @@
 """Why a Transformer predicts a token: attention rollout over all layers, and the prediction of each layer."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from engine.analysis.model_parts import iter_parts
 from engine.data.arrays import Float32Array
-from engine.errors import InvalidInputError
 from engine.generation.sampling import entropy_bits, top_tokens
 from engine.models.attention import AttentionModel, AttentionRecord
 from engine.models.base import LanguageModel
+from engine.models.cache import NeuralCache
+from engine.models.dialogue import DialogueModel
+from engine.models.mixture import Mixture
+
+
+def iter_parts(model: LanguageModel) -> Iterator[LanguageModel]:
+    """Yield `model`, and then the models that it consists of, the models inside them included.
+
+    Dynamic evaluation contains the LSTM with its weights after training.
+    """
+    yield model
+    if isinstance(model, (NeuralCache, DialogueModel)):
+        yield from iter_parts(model.model)
+    elif isinstance(model, Mixture):
+        for part in model.models:
+            yield from iter_parts(part)
+    elif (base_model := getattr(model, "base_model", None)) is not None:
+        # Not isinstance: importing DynamicEvaluation would import torch.
+        yield from iter_parts(base_model)
+
+
+def find_attention_model(model: LanguageModel) -> AttentionModel | None:
+    """Return the model with attention inside `model`, the first one of a mixture; None if there is none."""
+    return next((part for part in iter_parts(model) if isinstance(part, AttentionModel)), None)
+
+
+def attention_rollouts(weights: Float32Array) -> Float32Array:
+    """Return how much each position contributes to each one through all layers (Abnar and Zuidema 2020).
+
+    The weights `[layers, heads, positions, positions]` of each layer are averaged over its heads. Half of what a layer
+    returns is taken from its input at the same position, as the residual connection does: the matrices (weights +
+    identity) / 2 are multiplied. The rows of the result `[positions, positions]` sum to 1. See arXiv 2005.00928.
+    """
+    rollouts: Float32Array = np.eye(weights.shape[-1], dtype=np.float32)
+    for layer_weights in weights:
+        rollouts += layer_weights.mean(axis=0) @ rollouts
+        rollouts /= 2
+    return rollouts
 
 
 @dataclass(frozen=True)
@@ -21,54 +58,9 @@ class LayerPrediction:
     top_tokens: tuple[tuple[str, float], ...]
     """The most likely tokens with their probabilities, in descending order."""
     entropy_bits: float
-    """Entropy of the distribution, in bits."""
     target_prob: float
-    """Probability of the target."""
     target_rank: int
     """Rank of the target in the distribution, 1 for the most likely token."""
-
-
-def find_attention_model(model: LanguageModel) -> AttentionModel | None:
-    """Return the model with attention inside `model`, the first one of a mixture; None if there is none."""
-    return next((part for part in iter_parts(model) if isinstance(part, AttentionModel)), None)
-
-
-def attention_rollout(weights: Float32Array, position: int) -> Float32Array:
-    """Return how much each position contributes to one position through all layers (Abnar and Zuidema 2020).
-
-    The weights of each layer are averaged over its heads. Half of what a layer returns is taken from its input at the
-    same position, as the residual connection does: the matrices (weights + identity) / 2 are multiplied. See arXiv
-    2005.00928.
-
-    Args:
-        weights: Attention `[layers, heads, positions, positions]` as in `AttentionRecord`.
-        position: Position whose row of the product is computed.
-
-    Returns:
-        Contributions `[positions]`, which sum to 1 and are 0 after `position`.
-
-    Raises:
-        InvalidInputError: If there is no such position.
-    """
-    _check_position(position, weights.shape[-1])
-    contributions: Float32Array = np.zeros(weights.shape[-1], np.float32)
-    contributions[position] = 1
-    for layer_weights in weights[::-1]:
-        attended = (
-            contributions[: position + 1] @ layer_weights[:, : position + 1, : position + 1]
-        )  # [heads, positions]
-        contributions[: position + 1] += attended.mean(axis=0)
-        contributions /= 2
-    return contributions
-
-
-def attention_rollouts(weights: Float32Array) -> Float32Array:
-    """Return `attention_rollout` of every position, `[positions, positions]`, for all `weights` of a record."""
-    rollouts: Float32Array = np.eye(weights.shape[-1], dtype=np.float32)
-    for layer_weights in weights:
-        rollouts += layer_weights.mean(axis=0) @ rollouts
-        rollouts /= 2
-    return rollouts
 
 
 def logit_lens(
@@ -76,26 +68,11 @@ def logit_lens(
 ) -> tuple[LayerPrediction, ...]:
     """Return the prediction of each layer at a position if it were the last one, and first that of the embedding.
 
-    See nostalgebraist, "interpreting GPT: the logit lens" (2020).
-
-    Args:
-        model: The model that `record` was made with.
-        record: Layer outputs of a text.
-        position: Position that predicts the target: the one before the target's own.
-        target_id: Token whose probability is stated.
-        top_n: Number of most likely tokens to return.
-
-    Raises:
-        InvalidInputError: If there is no such position or token.
+    `record` has the layer outputs of a text by `model`. The position that predicts the target token is the one before
+    the target's own. See nostalgebraist, "interpreting GPT: the logit lens" (2020).
     """
-    _check_position(position, record.layer_outputs.shape[1])
     log_probs = model.layer_log_probs(record.layer_outputs[:, position])
-    if not 0 <= target_id < log_probs.shape[1]:
-        raise InvalidInputError(
-            f"token {target_id} is out of range; use a whole number from 0 to {log_probs.shape[1] - 1}"
-        )
-    token_texts = model.tokenizer.tokens
-    target_log_probs = log_probs[:, target_id]
+    token_texts, target_log_probs = model.tokenizer.tokens, log_probs[:, target_id]
     ranks = 1 + np.count_nonzero(log_probs > target_log_probs[:, None], axis=1)
     top_ids, top_log_probs = top_tokens(log_probs, top_n)
     return tuple(
@@ -111,10 +88,3 @@ def logit_lens(
         )
         for layer in range(len(log_probs))
     )
-
-
-def _check_position(position: int, num_positions: int) -> None:
-    if not 0 <= position < num_positions:
-        raise InvalidInputError(
-            f"position {position} is out of range; use a whole number from 0 to {num_positions - 1}"
-        )

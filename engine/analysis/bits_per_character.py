@@ -9,10 +9,9 @@ and the scene; names and empty lines do not.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +20,13 @@ from engine.data.arrays import Float64Array, Int64Array
 from engine.data.dataset import Dataset
 from engine.data.encoding import DataMode
 from engine.data.lines import Lines
-from engine.data.script_form import iter_scenes, script_text, utterance_mask
+from engine.data.script_form import Turn, iter_scenes, script_text, turn_text, utterance_mask
+from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import EOS_ID, UNK, TokenIds, Tokenizer
-from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
+from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel, score_sequence
+from engine.models.orthography import OrthographyModel
 from engine.models.spelling import spelling_model
 
 TextForm = Literal["original", "whitespace", "words"]
@@ -47,16 +48,23 @@ def convert_text(text: str, form: TextForm, mode: DataMode = "line") -> str:
     """Return `text` in a form, with a line feed after every line, also the last. A script keeps its speakers."""
     if form == "original":
         return text if not text or text.endswith("\n") else f"{text}\n"
+    if mode != "dialogue":
+        lines = (" ".join(split_words(line, form)) for line in text.splitlines())
+        return "".join(f"{line}\n" for line in lines if line)
+    converted = []
+    for line in text.removesuffix("\n").split("\n"):
+        name, separator, said = line.partition(": ") if ": " in line else ("", "", line)
+        words = " ".join(split_words(said, form))
+        if words or not line:
+            converted.append(f"{name}{separator}{words}\n")
+    return "".join(converted)
+
+
+def written_text(lines: Lines, mode: DataMode) -> str:
+    """Return lines of a corpus as they are written, in dialogue mode as a script."""
     if mode == "dialogue":
-        return "".join(_convert_script_line(line, form) for line in text.removesuffix("\n").split("\n"))
-    lines = (" ".join(split_words(line, form)) for line in text.splitlines())
-    return "".join(f"{line}\n" for line in lines if line)
-
-
-def _convert_script_line(line: str, form: WordTokenizerName) -> str:
-    name, separator, said = line.partition(": ") if ": " in line else ("", "", line)
-    words = " ".join(split_words(said, form))
-    return f"{name}{separator}{words}\n" if words or not line else ""
+        return script_text(iter_scenes(lines))
+    return "".join(f"{line.text}\n" for line in lines)
 
 
 class EncodedText:
@@ -72,21 +80,24 @@ class EncodedText:
             CorpusError: If the text has no word to score, or the tokenizer of a model by others changes a character.
         """
         is_script = is_script or mode == "dialogue"
-        self.text, self.tokenizer = spoken_text(text) if is_script else text, tokenizer
-        """The characters that count; of a script, the texts of the lines."""
+        self.text, self.tokenizer = text, tokenizer
+        """The characters that count; of a script, the texts of the lines without the space after the name."""
+        if is_script:
+            lines = (line.partition(":") for line in text.split("\n"))
+            self.text = "".join(f"{said.lstrip(' ')}\n" for _, colon, said in lines if colon)
         if not self.text:
             raise CorpusError("the text has no words to score; use a longer text")
         if is_script and not tokenizer.is_open:
             text, is_script = self.text, False
         self._has_line_ends = mode != "stream" or tokenizer.is_open
         ids, ends, unknown_words, start = list[int](), list[int](), list[str](), 0
-        lines = text.split("\n")[:-1]
+        lines_to_read = text.split("\n")[:-1]
         if is_script:
             tokenizer = tokenizer.for_scripts()
         elif tokenizer.reads_line_ends:  # a token may hold several line ends
-            lines = ["\n".join(lines)]
+            lines_to_read = ["\n".join(lines_to_read)]
         line_end = "\n" if tokenizer.is_open and mode != "line" else ""
-        for line in lines:
+        for line in lines_to_read:
             said, size, num_spaces = line, len(line) + 1, 0
             if is_script:
                 name, colon, said = line.partition(":")
@@ -134,7 +145,12 @@ class EncodedText:
         if self.tokenizer.unk_id is not None:
             bits[self.ids == self.tokenizer.unk_id] = spelling_bits(self.tokenizer, self.unknown_words)
         if not self._has_line_ends:  # the last line end is `<eos>`
-            bits[:-2] += _line_end_bits(np.array([self.text[end] == "\n" for end in self.end_offsets[:-2]], np.bool_))
+            # Each word is followed by a space or a line end, whose probability is estimated from the words so far
+            # (Krichevsky and Trofimov 1981).
+            is_line_end = np.array([self.text[end] == "\n" for end in self.end_offsets[:-2]], np.bool_)
+            num_line_ends = np.cumsum(is_line_end, dtype=np.int64) - is_line_end
+            probs = (num_line_ends + 0.5) / (np.arange(len(is_line_end)) + 1)
+            bits[:-2] += -np.log2(np.where(is_line_end, probs, 1 - probs))
         return bits
 
     def token_bits(self, log_probs: Float64Array) -> Float64Array:
@@ -168,28 +184,6 @@ class EncodedText:
         return np.diff(at_edges)
 
 
-def spoken_text(script: str) -> str:
-    """Return the texts of a script with their line ends, which are the characters that count.
-
-    The space between a name and its text is no part of the text.
-    """
-    lines = (line.partition(":") for line in script.split("\n"))
-    return "".join(f"{said.lstrip(' ')}\n" for _, colon, said in lines if colon)
-
-
-def text_bits_per_character(model: LanguageModel, text: str, mode: DataMode) -> float:
-    """Return the bits per character of `text` in the native form of the model's tokenizer."""
-    encoded = EncodedText(convert_text(text, native_form(model.tokenizer), mode), model.tokenizer, mode)
-    return encoded.bits_per_character(score_sequence(model, encoded.ids))
-
-
-def written_text(lines: Lines, mode: DataMode) -> str:
-    """Return lines of a corpus as they are written, in dialogue mode as a script."""
-    if mode == "dialogue":
-        return script_text(iter_scenes(lines))
-    return "".join(f"{line.text}\n" for line in lines)
-
-
 def count_validation_characters(dataset: Dataset) -> tuple[int, float]:
     """Return the characters of the validation split, and the bits of what its tokens leave out.
 
@@ -205,34 +199,21 @@ def count_validation_characters(dataset: Dataset) -> tuple[int, float]:
     return encoded.num_characters, float(encoded.untokenized_bits.sum())
 
 
-@dataclass(frozen=True)
-class CharacterBits:
-    """Bits that a model needs for a part of a text, and the number of its characters."""
-
-    bits: float
-    num_characters: int
-
-    @property
-    def bits_per_character(self) -> float:
-        """Bits per character; NaN for no characters."""
-        return self.bits / self.num_characters if self.num_characters else math.nan
-
-
-def count_character_bits(
-    tokenizer: Tokenizer, token_texts: Sequence[str], ids: TokenIds, log_probs: Float64Array
-) -> CharacterBits:
-    """Return the bits and characters of scored tokens, whose texts as written are `token_texts` `[tokens]`.
+def count_characters(
+    tokenizer: Tokenizer, token_texts: Sequence[str], ids: TokenIds
+) -> tuple[Sequence[int], Float64Array]:
+    """Return the characters that tokens stand for, and the bits of their spelling, both `[tokens]`.
 
     Words of a closed vocabulary are counted as the tokenizer normalizes them, each with one separator. A token of an
-    open vocabulary is counted as written, and a line end as one character.
+    open vocabulary is counted as written, in `token_texts`, and a line end as one character.
     """
-    bits = float(-log_probs.sum()) / math.log(2)
+    bits = np.zeros(len(ids))
     if not isinstance(tokenizer, WordTokenizer):
-        lengths = (1 if id == EOS_ID else len(text) for text, id in zip(token_texts, ids, strict=True))
-        return CharacterBits(bits, sum(lengths))
+        return [1 if id == EOS_ID else len(text) for text, id in zip(token_texts, ids, strict=True)], bits
     words = [text.strip() if text.strip() == UNK else "".join(tokenizer.split(text)) for text in token_texts]
-    bits += float(spelling_bits(tokenizer, compress(words, ids == tokenizer.unk_id)).sum())
-    return CharacterBits(bits, sum(len(word) + 1 for word in compress(words, ids != EOS_ID)))
+    is_unknown = ids == tokenizer.unk_id
+    bits[is_unknown] = spelling_bits(tokenizer, compress(words, is_unknown))
+    return [0 if id == EOS_ID else len(word) + 1 for word, id in zip(words, ids, strict=True)], bits
 
 
 def spelling_bits(tokenizer: Tokenizer, unknown_words: Iterable[str]) -> Float64Array:
@@ -249,13 +230,33 @@ def spelling_bits(tokenizer: Tokenizer, unknown_words: Iterable[str]) -> Float64
     return bits
 
 
-def _line_end_bits(is_line_end: npt.NDArray[np.bool_]) -> Float64Array:
-    """Return the bits `[words]` that say after each word whether its line ends, for models that do not predict it.
+class WrittenBits(NamedTuple):
+    """Bits of lines as they are written, and the number of their characters, line ends included."""
 
-    The probability of a line end is estimated from the words so far (Krichevsky and Trofimov 1981).
+    token_bits: float
+    """Bits of the tokens, with the spelling of unknown words."""
+    orthography_bits: float
+    """Bits of the capitals, punctuation and spaces that the tokens leave out; 0 for an open vocabulary."""
+    num_characters: int
+
+    @property
+    def bits_per_character(self) -> float:
+        """Bits per character of the lines."""
+        return (self.token_bits + self.orthography_bits) / self.num_characters
+
+
+def measure_written_bits(
+    model: LanguageModel, mode: DataMode, lines: Sequence[str], orthography: OrthographyModel | None
+) -> WrittenBits:
+    """Return the bits that a model needs for lines that it reads one after the other, each with a word.
+
+    Models of words leave out capitals and punctuation, which would make their task easier: `orthography` pays for them,
+    so that all models account for the same characters. `mode` is that of the model's training text. A model of a
+    dialogue reads each line as said by someone. That name is given, not predicted: the lines do not name their
+    speakers.
     """
-    num_words = np.arange(len(is_line_end))  # before each word
-    num_line_ends = np.cumsum(is_line_end, dtype=np.int64) - is_line_end
-    line_end_probs = (num_line_ends + 0.5) / (num_words + 1)
-    bits: Float64Array = -np.log2(np.where(is_line_end, line_end_probs, 1 - line_end_probs))
-    return bits
+    script = "".join(turn_text(Turn(SOMEONE, line)) if mode == "dialogue" else f"{line}\n" for line in lines)
+    encoded = EncodedText(convert_text(script, native_form(model.tokenizer), mode), model.tokenizer, mode)
+    token_bits = math.fsum(encoded.token_bits(score_sequence(model, encoded.ids)))
+    orthography_bits = math.fsum(map(orthography.bits, lines)) if orthography is not None else 0.0
+    return WrittenBits(token_bits, orthography_bits, sum(len(line) + 1 for line in lines))

@@ -1,10 +1,11 @@
-"""Comparison of several models on the same text, by bits per character."""
+"""Comparison of several models on the same text, by bits per character, with the intervals of a block bootstrap."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from engine.analysis.bits_per_character import TEXT_FORMS, EncodedText, TextForm, convert_text, native_form
-from engine.analysis.bootstrap import PairedComparison, compare_paired, rate_confidence_interval
 from engine.analysis.perplexity import Evaluation, summarize_log_probs, token_log_probs
 from engine.data.arrays import Float64Array
 from engine.data.encoding import DataMode
@@ -13,15 +14,68 @@ from engine.data.speakers import SOMEONE
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel
 
+MIN_BLOCKS = 10
+"""Fewest blocks for a confidence interval: with fewer, the resampled texts are almost all alike."""
+NUM_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Difference between two models on the same text, first model minus second."""
+
+    difference: float
+    """Difference of the rates, such as bits per character; negative if the first model is better."""
+    confidence_interval: tuple[float, float] | None
+    """95 % confidence interval of `difference`; None if the text is too short for one."""
+    better_fraction: float | None
+    """Fraction of the resampled texts on which the first model is better, ties counted as half; None as above."""
+
+
+def rate_confidence_interval(amounts: Float64Array, sizes: Float64Array) -> tuple[float, float] | None:
+    """Return the 95 % confidence interval of `amounts.sum() / sizes.sum()`, both `[blocks]`.
+
+    Blocks of consecutive text are resampled, because neighbouring tokens are similarly hard to predict. The result is
+    None for fewer than `MIN_BLOCKS` blocks, or amounts that are not finite.
+    """
+    return _interval(_resampled_rates(amounts, sizes))
+
+
+def compare_paired(first: Float64Array, second: Float64Array, sizes: Float64Array) -> PairedComparison:
+    """Compare the amounts `[blocks]` of two models for the same blocks of a text, whose `sizes` are `[blocks]`.
+
+    Both models are scored on the same resampled texts, so that a text that is hard for both does not count.
+    """
+    rates = _resampled_rates(first - second, sizes)
+    better_fraction = None if rates is None else float(np.mean(rates < 0) + np.mean(rates == 0) / 2)
+    difference = float((first.sum() - second.sum()) / sizes.sum())
+    return PairedComparison(difference, _interval(rates), better_fraction)
+
+
+def _resampled_rates(amounts: Float64Array, sizes: Float64Array) -> Float64Array | None:
+    """Return the rates `[resamples]` of texts that consist of as many blocks, drawn with replacement."""
+    num_blocks = len(amounts)
+    if num_blocks < MIN_BLOCKS or not np.isfinite(amounts).all():
+        return None
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(num_blocks, np.full(num_blocks, 1 / num_blocks), NUM_RESAMPLES).astype(np.float64)
+    rates: Float64Array = (counts @ amounts) / (counts @ sizes)
+    return rates
+
+
+def _interval(rates: Float64Array | None) -> tuple[float, float] | None:
+    if rates is None:
+        return None
+    low, high = np.quantile(rates, [0.025, 0.975])
+    return float(low), float(high)
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to compare."""
+    """A model to compare, and the mode of its training text."""
 
     name: str
     model: LanguageModel
     mode: DataMode
-    """Mode of its training text."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +93,11 @@ class CandidateScores:
 
 @dataclass(frozen=True)
 class FormComparison:
-    """Scores of all models that can read one form of a text."""
+    """Scores of all models that can read one form of a text, best first."""
 
     form: TextForm
     num_characters: int
     scores: tuple[CandidateScores, ...]
-    """Scores of the models, best first."""
     best_two: PairedComparison | None
     """Difference in bits per character between the best model and the second; None for one model."""
 
@@ -62,49 +115,45 @@ def compare_models(
     Raises:
         CorpusError: If the text has nothing to score, or characters that a model cannot read.
     """
-    forms: set[TextForm] = {"words"} if only_words else {_native_form(item, is_script) for item in candidates}
-    readers: dict[str, list[Candidate]] = {}
-    form_of_text: dict[str, TextForm] = {}
+    # A line of a dialogue has single spaces.
+    native_forms: list[TextForm] = [
+        "whitespace" if item.mode == "dialogue" and not is_script else native_form(item.model.tokenizer)
+        for item in candidates
+    ]
+    readers: dict[str, tuple[TextForm, list[Candidate]]] = {}
+    forms: set[TextForm] = {"words"} if only_words else set(native_forms)
     for form in sorted(forms, key=TEXT_FORMS.index):
         converted = convert_text(text, form, "dialogue" if is_script else "line")
         # A text that is the same in several forms is compared once, as the most complete of them.
-        form_of_text.setdefault(converted, form)
-        readers[converted] = [
-            item for item in candidates if TEXT_FORMS.index(_native_form(item, is_script)) <= TEXT_FORMS.index(form)
+        form_of_text = readers[converted][0] if converted in readers else form
+        able = [
+            item
+            for item, native in zip(candidates, native_forms, strict=True)
+            if TEXT_FORMS.index(native) <= TEXT_FORMS.index(form)
         ]
-    return [_compare_on(each, form_of_text[each], readers[each], is_script=is_script) for each in reversed(readers)]
-
-
-def _native_form(candidate: Candidate, is_script: bool) -> TextForm:
-    """Return the most complete form of the text that a model can read; a line of a dialogue has single spaces."""
-    if candidate.mode == "dialogue" and not is_script:
-        return "whitespace"
-    return native_form(candidate.model.tokenizer)
-
-
-def _encode(candidate: Candidate, text: str, is_script: bool) -> EncodedText:
-    if candidate.mode == "dialogue" and not is_script:
-        text = "".join(turn_text(Turn(SOMEONE, line)) for line in text.splitlines())
-    try:
-        return EncodedText(text, candidate.model.tokenizer, candidate.mode, is_script=is_script)
-    except CorpusError as error:
-        raise CorpusError(f"{candidate.name}: {error}") from error
+        readers[converted] = form_of_text, able
+    return [_compare_on(each, *readers[each], is_script=is_script) for each in reversed(readers)]
 
 
 def _compare_on(text: str, form: TextForm, candidates: Sequence[Candidate], *, is_script: bool) -> FormComparison:
     scores = []
     for candidate in candidates:
-        encoded = _encode(candidate, text, is_script)
-        log_probs = token_log_probs(candidate.model, encoded.ids)
-        ids, is_scored = encoded.ids, encoded.is_scored
+        own_text, tokenizer = text, candidate.model.tokenizer
+        if candidate.mode == "dialogue" and not is_script:
+            own_text = "".join(turn_text(Turn(SOMEONE, line)) for line in text.splitlines())
+        try:
+            encoded = EncodedText(own_text, tokenizer, candidate.mode, is_script=is_script)
+        except CorpusError as error:
+            raise CorpusError(f"{candidate.name}: {error}") from error
+        log_probs, is_scored = token_log_probs(candidate.model, encoded.ids), encoded.is_scored
         block_bits = encoded.block_bits(log_probs)
         scores.append(
             CandidateScores(
-                candidate=candidate,
-                evaluation=summarize_log_probs(log_probs[is_scored], ids[is_scored], candidate.model.tokenizer.unk_id),
-                bits_per_character=encoded.bits_per_character(log_probs),
-                confidence_interval=rate_confidence_interval(block_bits, encoded.block_sizes),
-                block_bits=block_bits,
+                candidate,
+                summarize_log_probs(log_probs[is_scored], encoded.ids[is_scored], tokenizer.unk_id),
+                encoded.bits_per_character(log_probs),
+                rate_confidence_interval(block_bits, encoded.block_sizes),
+                block_bits,
             )
         )
     scores.sort(key=lambda item: item.bits_per_character)

@@ -15,7 +15,6 @@ from engine.models.base import LanguageModel, SequenceModel, score_sequence
 BOOTSTRAP_BLOCK_SIZE = 20
 """Consecutive tokens per block of the bootstrap, because neighbouring tokens are similarly hard to predict."""
 MAX_EXP_ARGUMENT = math.log(sys.float_info.max)
-"""Largest number whose exponential is a finite float."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.analysis.perplexity import perplexity
+from engine.data.arrays import Float64Array
 from engine.data.script_form import SCENE_END, Turn, encode_speaker, encode_turn
 from engine.errors import CorpusError
 from engine.generation.prompt import DecoderState, prefill
@@ -17,14 +18,15 @@ from engine.models.turn_taking import cast_index
 
 @dataclass(frozen=True)
 class SpeakerScores:
-    """Quality of a model's predictions of the utterances of one speaker, given the speaker."""
+    """Quality of a model's predictions of the utterances of one speaker, given the speaker.
+
+    Tokens and characters are those of the texts with their line ends, without the names.
+    """
 
     speaker: str
     lines: int
     tokens: int
-    """Number of tokens of the utterances, with their line ends and without the names."""
     characters: int
-    """Number of characters of the utterances, line ends included, names not."""
     perplexity: float
     bits_per_character: float
 
@@ -41,34 +43,19 @@ class NextSpeakerScores:
 
 @dataclass(frozen=True)
 class DialogueEvaluation:
-    """Evaluation of a dialogue model on one text."""
+    """Evaluation of a dialogue model on one text; the speakers with most tokens first."""
 
     speakers: tuple[SpeakerScores, ...]
-    """Scores of each speaker with a line in the text, most tokens first."""
     next_speaker: NextSpeakerScores
 
 
-@dataclass
-class _Sums:
-    """Sums over the utterances of one speaker."""
-
-    lines: int = 0
-    tokens: int = 0
-    characters: int = 0
-    nats: float = 0.0
-
-
 def evaluate_by_speaker(model: DialogueModel, scenes: Sequence[Sequence[Turn]]) -> DialogueEvaluation:
-    """Score scenes, each of which the model reads after the ones before.
-
-    Raises:
-        CorpusError: If the scenes have no line.
-    """
+    """Score scenes, each of which the model reads after the ones before; none with a line raises a CorpusError."""
     if not any(scenes):
         raise CorpusError("the text has no line to score; use a script of lines such as FRODO: Where is Sam?")
     tokenizer, state = model.tokenizer, prefill(model, ())
     scene_end = tokenizer.encode(SCENE_END).tolist()
-    sums: dict[str, _Sums] = {}
+    sums: dict[str, Float64Array] = {}  # lines, tokens, characters and nats of each speaker
     turn_nats, hits = [], []
     for number, scene in enumerate(scenes):
         state = prefill(model, scene_end if number else (), state)
@@ -82,26 +69,16 @@ def evaluate_by_speaker(model: DialogueModel, scenes: Sequence[Sequence[Turn]]) 
             rows, model_state = predict_tokens(model, state.model_state, ids)
             state = DecoderState(rows[-1], model_state)
             log_probs = rows[np.arange(num_head - 1, len(ids) - 1), list(ids[num_head:])]
-            speaker = sums.setdefault(turn.speaker, _Sums())
-            speaker.lines += 1
-            speaker.tokens += len(log_probs)
-            speaker.characters += len(" ".join(turn.text.split())) + 1
-            speaker.nats -= float(log_probs.sum(dtype=np.float64))
-    return DialogueEvaluation(
-        speakers=tuple(
-            SpeakerScores(
-                speaker=name,
-                lines=each.lines,
-                tokens=each.tokens,
-                characters=each.characters,
-                perplexity=perplexity(each.nats / each.tokens),
-                bits_per_character=each.nats / math.log(2) / each.characters,
-            )
-            for name, each in sorted(sums.items(), key=lambda item: -item[1].tokens)
-        ),
-        next_speaker=NextSpeakerScores(
-            turns=len(turn_nats),
-            bits_per_turn=float(np.mean(turn_nats)) / math.log(2),
-            accuracy=float(np.mean(hits)),
-        ),
-    )
+            num_characters = len(" ".join(turn.text.split())) + 1
+            nats = -float(log_probs.sum(dtype=np.float64))
+            sums.setdefault(turn.speaker, np.zeros(4))
+            sums[turn.speaker] += [1, len(log_probs), num_characters, nats]
+    scores = []
+    for name, (lines, tokens, characters, nats) in ((name, each.tolist()) for name, each in sums.items()):
+        bits_per_character = nats / math.log(2) / characters
+        scores.append(
+            SpeakerScores(name, int(lines), int(tokens), int(characters), perplexity(nats / tokens), bits_per_character)
+        )
+    scores.sort(key=lambda each: -each.tokens)
+    bits_per_turn = float(np.mean(turn_nats)) / math.log(2)
+    return DialogueEvaluation(tuple(scores), NextSpeakerScores(len(turn_nats), bits_per_turn, float(np.mean(hits))))

@@ -1,24 +1,33 @@
-"""Speaker of a text: the posterior over the cast after each word, updated while the text is typed."""
+"""Speaker of a text: the posterior over the cast after each word, for models with a cast and for those without."""
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.data.arrays import Float64Array
-from engine.data.script_form import encode_speaker
+from engine.data.script_form import Turn, encode_speaker
+from engine.data.scripts import detect_style, read_utterances
+from engine.data.speakers import find_member, normalize_speaker
 from engine.data.tokenizers.base import EOS_ID
+from engine.errors import InvalidInputError
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import SpeakerProb
-from engine.models.base import advance_batch
+from engine.models.base import LanguageModel, advance_batch, predict_tokens
 from engine.models.dialogue import DialogueModel
 
 MAX_STEPS = 32
 """Maximum number of tokens at the end of a text whose states are kept, so that the end can be edited at no cost."""
 MAX_STEP_ELEMENTS = 6_000_000
 """Maximum number of log-probabilities in the states that are kept."""
+CHUNK_TOKENS = 64
+"""Tokens that are scored together: a large vocabulary has much memory for the distributions of each."""
+MIN_SPEAKERS, MAX_SPEAKERS = 2, 64
+"""Limits of a cast that a person names. The model reads the text once for each speaker."""
 WORD = re.compile(r"\S+")
 
 
@@ -44,7 +53,6 @@ class SpeakerGuess:
     prior: Float64Array
     """Probability `[cast]` of each speaker before the text."""
     words: tuple[WordEvidence, ...]
-    """Evidence of each word in text order."""
 
     @property
     def posterior(self) -> Float64Array:
@@ -62,8 +70,24 @@ class SpeakerGuess:
         return [(word.word, float(word.evidence[first] - word.evidence[second])) for word in self.words]
 
 
-@dataclass(frozen=True)
-class _Step:
+def explain_guess(cast: tuple[str, ...], words: Sequence[str], joint: Sequence[Float64Array]) -> SpeakerGuess:
+    """Return the posterior over `cast` after a text of `words`, and the evidence of each of its words.
+
+    `joint` has the logarithm of the unnormalized posterior `[cast]` before the text and after each word.
+    """
+    log_posteriors = [row - np.logaddexp.reduce(row) for row in joint]
+    leader, odds = int(np.argmax(log_posteriors[-1])), []
+    for row in log_posteriors:
+        others = np.delete(row, leader)
+        odds.append(float(row[leader] - np.logaddexp.reduce(others)) if len(others) else 0.0)
+    evidence = [
+        WordEvidence(word, joint[i + 1] - joint[i], np.exp(log_posteriors[i + 1]), odds[i + 1] - odds[i])
+        for i, word in enumerate(words)
+    ]
+    return SpeakerGuess(cast, np.exp(log_posteriors[0]), tuple(evidence))
+
+
+class _Step(NamedTuple):
     """A token that was read as every speaker."""
 
     token: int
@@ -83,19 +107,13 @@ class SpeakerPosterior:
     """
 
     def __init__(
-        self,
-        model: DialogueModel,
-        context: DecoderState | None = None,
-        *,
-        by_language_model: bool = False,
+        self, model: DialogueModel, context: DecoderState | None = None, *, by_language_model: bool = False
     ) -> None:
         """Prepare the posterior of the next line.
 
-        Args:
-            model: Model that reads the text, with a cast.
-            context: State after the lines before, in which the distribution of the next speaker is the prior; None
-                for a text of an unknown scene, whose prior is how often each speaker speaks.
-            by_language_model: Whether the language model judges the text, also where there is a text model.
+        `context` is the state after the lines before, in which the distribution of the next speaker is the prior; None
+        for a text of an unknown scene, whose prior is how often each speaker speaks. `by_language_model` lets the
+        language model judge the text also where there is a text model.
         """
         self.model, num_speakers = model, len(model.cast)
         self._text_model = None if by_language_model else model.text_model
@@ -107,12 +125,12 @@ class SpeakerPosterior:
             self._log_prior = np.zeros(num_speakers)
         states: tuple[DecoderState, ...] = ()
         if self._text_model is None:
-            states = read_as_speakers(model, context or prefill(model, []))
+            states = _read_as_speakers(model, context or prefill(model, []))
         else:
             self._powers = self._text_model.powers[context is not None]
             self._log_prior = self._powers.prior * self._log_prior
-        self._start = _Step(EOS_ID, np.zeros(num_speakers), states)
-        self._steps: list[_Step] = []
+        self._steps = [_Step(EOS_ID, np.zeros(num_speakers), states)]
+        """Before the text, and after each token."""
         self._text_scores: dict[str, Float64Array] = {}
         """Scores of the text model for each beginning of the last text that ends with a word."""
         self._num_kept = min(MAX_STEPS, max(2, MAX_STEP_ELEMENTS // (num_speakers * len(model.tokenizer))))
@@ -138,49 +156,34 @@ class SpeakerPosterior:
 
     def _log_likelihoods(self, text: str, ends: Sequence[int], *, is_complete: bool) -> list[Float64Array]:
         """Return the log-probability `[cast]` of `text` up to each of `ends`, for each speaker."""
-        spans = self.model.tokenizer.spans(f" {text}") if text else []  # as after the name in a script
+        tokenizer = self.model.tokenizer
+        spans = tokenizer.spans(f" {text}") if text else []  # as after the name in a script
         self._read([span.id for span in spans])
-        steps, token_ends = [self._start, *self._steps], [span.end - 1 for span in spans]
-        totals = [steps[bisect_right(token_ends, end)].log_likelihood for end in ends]
+        token_ends = [span.end - 1 for span in spans]
+        totals = [self._steps[bisect_right(token_ends, end)].log_likelihood for end in ends]
         if is_complete and totals:
-            totals[-1] = totals[-1] + self._line_end_log_probs()
+            line_ends = np.stack([state.log_probs[tokenizer.line_end_ids] for state in self._steps[-1].states])
+            totals[-1] = totals[-1] + np.logaddexp.reduce(line_ends, axis=1, dtype=np.float64)
         return totals
 
     def _read(self, ids: Sequence[int]) -> None:
         """Make `self._steps` the steps of the tokens `ids`, and keep the steps of the common start."""
-        steps = self._steps
-        num_common = next(
-            (index for index, (step, id) in enumerate(zip(steps, ids, strict=False)) if step.token != id),
-            min(len(steps), len(ids)),
-        )
-        if num_common and not steps[num_common - 1].states:
+        steps, size = self._steps, min(len(self._steps) - 1, len(ids))
+        num_common = next((index for index in range(size) if steps[index + 1].token != ids[index]), size)
+        if not steps[num_common].states:
             num_common = 0  # the text was changed far before its end
-        del steps[num_common:]
+        del steps[num_common + 1 :]
         for id in ids[num_common:]:
-            previous = steps[-1] if steps else self._start
-            log_likelihood = previous.log_likelihood + self._token_log_probs(id)
-            outputs = advance_batch(
-                self.model, [state.model_state for state in previous.states], [id] * len(previous.states)
-            )
-            steps.append(_Step(id, log_likelihood, tuple(DecoderState(*output) for output in outputs)))
-            if len(steps) > self._num_kept:
-                oldest = steps[-1 - self._num_kept]
-                steps[-1 - self._num_kept] = _Step(oldest.token, oldest.log_likelihood, ())
-
-    def _token_log_probs(self, token: int) -> Float64Array:
-        """Return the log-probability `[cast]` of `token` after the text that was read, for each speaker."""
-        states = (self._steps[-1] if self._steps else self._start).states
-        return np.array([state.log_probs[token] for state in states], np.float64)
-
-    def _line_end_log_probs(self) -> Float64Array:
-        """Return the log-probability `[cast]` of the end of the line after the text that was read, for each speaker."""
-        states = (self._steps[-1] if self._steps else self._start).states
-        line_ends = np.stack([state.log_probs[self.model.tokenizer.line_end_ids] for state in states])
-        log_probs: Float64Array = np.logaddexp.reduce(line_ends, axis=1, dtype=np.float64)
-        return log_probs
+            states = steps[-1].states
+            log_probs = np.array([state.log_probs[id] for state in states], np.float64)
+            outputs = advance_batch(self.model, [state.model_state for state in states], [id] * len(states))
+            new_states = tuple(DecoderState(*output) for output in outputs)
+            steps.append(_Step(id, steps[-1].log_likelihood + log_probs, new_states))
+            if len(steps) - 1 > self._num_kept:
+                steps[-1 - self._num_kept] = steps[-1 - self._num_kept]._replace(states=())
 
 
-def read_as_speakers(model: DialogueModel, context: DecoderState) -> tuple[DecoderState, ...]:
+def _read_as_speakers(model: DialogueModel, context: DecoderState) -> tuple[DecoderState, ...]:
     """Return the states `[cast]` after the head of a line of each speaker, read together from `context`."""
     heads = [encode_speaker(model.tokenizer, name) for name in model.cast]
     states = [context] * len(heads)
@@ -193,27 +196,91 @@ def read_as_speakers(model: DialogueModel, context: DecoderState) -> tuple[Decod
     return tuple(states)
 
 
-def explain_guess(cast: tuple[str, ...], words: Sequence[str], joint: Sequence[Float64Array]) -> SpeakerGuess:
-    """Return the posterior over `cast` after a text, and the evidence of each of its words.
+# Models without a cast: any names are written before the lines, as in a script
+
+
+def read_script(script: str, names: Sequence[str] | None, source: str) -> tuple[list[Turn], tuple[str, ...]]:
+    """Return the turns of a script of any cast, and the names of the speakers to consider.
 
     Args:
-        cast: Names of the speakers.
-        words: Words of the text, with their punctuation.
-        joint: Logarithm of the unnormalized posterior `[cast]`, before the text and after each of `words`.
+        script: Lines of the form "NAME: text"; a line without a name continues the one before it. May be empty.
+        names: Names of the speakers as typed, in any case; None for all names in the script, in order of appearance.
+        source: Name of the script in messages.
+
+    Raises:
+        InvalidInputError: If there are too few or too many speakers, one of `names` is no name or given twice, or a
+            script without names does not name them.
     """
-    log_posteriors = [row - np.logaddexp.reduce(row) for row in joint]
-    leader = int(np.argmax(log_posteriors[-1]))
-    odds = [_log_odds(row, leader) for row in log_posteriors]
-    evidence = [
-        WordEvidence(
-            word, joint[index + 1] - joint[index], np.exp(log_posteriors[index + 1]), odds[index + 1] - odds[index]
+    cast = [] if names is None else [" ".join(name.split()) for name in names]
+    keys = [normalize_speaker(name).name for name in cast]
+    for index, key in enumerate(keys):
+        if not key:
+            raise InvalidInputError(f"--cast: {cast[index]!r} is not a name; give names such as --cast FRODO,SAM")
+        if key in keys[:index]:
+            raise InvalidInputError(f"--cast names {cast[index]} twice; name every speaker once")
+    turns = []
+    lines = script.splitlines()
+    if script.strip() and detect_style(lines) is None:
+        raise InvalidInputError(f"{source} names no speakers; write its lines as NAME: text")
+    for utterance in read_utterances(iter(lines), source) if script.strip() else ():
+        if not utterance.speaker:
+            continue
+        key = normalize_speaker(utterance.speaker).name
+        member = find_member(key, keys)
+        if member is None and names is None:
+            cast.append(utterance.speaker)
+            keys.append(key)
+            member = key
+        turns.append(Turn(utterance.speaker if member is None else cast[keys.index(member)], utterance.text))
+    if not MIN_SPEAKERS <= len(cast) <= MAX_SPEAKERS:
+        given = source if names is None else f"--cast {','.join(cast)}"
+        raise InvalidInputError(
+            f"the number of speakers of {given} is {len(cast)}; name {MIN_SPEAKERS} to {MAX_SPEAKERS}, such as "
+            "--cast FRODO,SAM"
         )
-        for index, word in enumerate(words)
-    ]
-    return SpeakerGuess(cast, np.exp(log_posteriors[0]), tuple(evidence))
+    return turns, tuple(cast)
 
 
-def _log_odds(log_probs: Float64Array, index: int) -> float:
-    """Return the logarithm of the probability at `index` divided by the sum of all others; 0 if there is no other."""
-    others = np.delete(log_probs, index)
-    return float(log_probs[index] - np.logaddexp.reduce(others)) if len(others) else 0.0
+def guess_written_speaker(
+    model: LanguageModel, cast: tuple[str, ...], turns: Sequence[Turn], text: str, *, eos_per_line: bool
+) -> SpeakerGuess:
+    """Return the posterior over `cast`, names as the model reads them, of the speaker of a line `text` after `turns`.
+
+    The model reads the line after "NAME:" for each speaker. The posterior is proportional to the prior and to the
+    probability of the text and the end of its line: `<eos>` if `eos_per_line`, or else a line feed. The prior is the
+    frequency of each speaker in `turns`, with one more line for each, and so uniform without `turns`. White space
+    counts as single spaces.
+    """
+    counts = Counter(turn.speaker for turn in turns)
+    prior = np.array([counts[name] + 1 for name in cast], np.float64)
+    words = text.split()
+
+    def encode(line: str) -> tuple[list[int], list[int]]:
+        """Return the token ids of a line with its end, and the index after the last character of each token."""
+        spans = model.tokenizer.spans(line if eos_per_line else f"{line}\n")
+        ids, ends = [span.id for span in spans], [span.end for span in spans]
+        return ([*ids, EOS_ID], [*ends, len(line) + 1]) if eos_per_line else (ids, ends)
+
+    state = prefill(model, [id for turn in turns for id in encode(f"{turn.speaker}: {turn.text}")[0]])
+    rows = []
+    for name in cast:
+        label = f"{name}:"  # a space belongs to the token after it in most vocabularies
+        line = f"{label} {' '.join(words)}"
+        ids, ends = encode(line)
+        first = bisect_right(ends, len(label))
+        totals = np.cumsum([0.0, *_iter_scores(model, prefill(model, ids[:first], state), ids[first:])])
+        word_ends = [match.end() for match in WORD.finditer(line, len(label))]
+        at_words = [totals[max(0, bisect_right(ends, end) - first)] for end in word_ends]
+        rows.append([0.0, *at_words[:-1], totals[-1]])  # the last word includes the end of the line
+    return explain_guess(cast, words, list(np.log(prior / prior.sum()) + np.array(rows).T))
+
+
+def _iter_scores(model: LanguageModel, state: DecoderState, ids: Sequence[int]) -> Iterator[float]:
+    """Yield the log-probability of each of `ids` after `state`."""
+    log_probs, model_state = state.log_probs, state.model_state
+    for start in range(0, len(ids), CHUNK_TOKENS):
+        chunk = ids[start : start + CHUNK_TOKENS]
+        yield float(log_probs[chunk[0]])
+        rows, model_state = predict_tokens(model, model_state, chunk)
+        yield from rows[np.arange(len(chunk) - 1), list(chunk[1:])].tolist()
+        log_probs = rows[-1]

@@ -1,4 +1,4 @@
-"""Tokenized texts: the tokens of a text, the words that they form, and the sentences that these form."""
+"""Texts that are typed or shown: their tokens, the words and sentences that these form, and the speakers of lines."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,34 +10,30 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.analysis.labelled_lines import LINE_END, LINE_END_PATTERN, ScriptTokens, encode_script
 from engine.data.arrays import Int32Array
+from engine.data.script_form import SCENE_END, encode_speaker
+from engine.data.scripts import MAX_HEAD_CHARACTERS, split_name
+from engine.data.speakers import SOMEONE, find_member, normalize_speaker
 from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.data.tokenizers.words import WordTokenizer, skipped_spans
+
+LINE_END_PATTERN = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
+LINE_END = re.compile(LINE_END_PATTERN)
+"""Line ends as in `str.splitlines`."""
 
 # The lookbehind and the possessive quantifiers avoid quadratic time on long runs of punctuation.
 _SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’»)\]]*+(?:\s++|$)|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+""")
 
 # An apostrophe belongs to the letters after it, except after other punctuation. No token of bpe is in two words then.
-_WRITTEN_WORD = re.compile(
+WRITTEN_WORD = re.compile(
     rf"(?P<line_end>{LINE_END_PATTERN})|(?P<word>(?:(?<![^\w\s])['’])?[^\W_]++(?:['’][^\W_]++)*+)|(?:[^\w\s]|_)++"
 )
+"""Words as written, runs of punctuation and line ends. They leave out only white space."""
 
 
-class WrittenWord(NamedTuple):
-    """A word of a text as written, a run of punctuation, or a line end."""
-
-    start: int
-    end: int
-    kind: str
-    """"word" for letters and digits, "punctuation" or "line_end"."""
-
-
-def written_words(text: str) -> Iterator[WrittenWord]:
-    """Yield all words, runs of punctuation and line ends of a text. They leave out only white space."""
-    for match in _WRITTEN_WORD.finditer(text):
-        yield WrittenWord(match.start(), match.end(), match.lastgroup or "punctuation")
+def _no_spans() -> Int32Array:
+    return np.empty((0, 2), np.int32)
 
 
 @dataclass(frozen=True)
@@ -51,10 +47,8 @@ class TokenizedText:
 
     text: str
     start_offsets: Int32Array
-    """Index `[tokens]` of the first character of each token."""
     end_offsets: Int32Array
-    """Index `[tokens]` after the last character of each token. It equals the index of the first one if the token is a
-    later byte of the character before."""
+    """Index `[tokens]` after the last character; that of the first one for a later byte of the character before."""
     ids: TokenIds
     """Token ids `[tokens]`. If line ends are tokens, an `<eos>` spans each of them, but only after lines with a word in
     a closed vocabulary."""
@@ -62,32 +56,37 @@ class TokenizedText:
     """First token `[words]` of each word."""
     sentence_starts: Int32Array
     """First word `[sentences]` of each sentence. Sentences end at . ! ? … and at line ends."""
-    skipped_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
-    """Start and end `[runs, 2]` of each run of characters that the tokenizer cannot read."""
     unk_id: int | None = UNK_ID
-    """Id of `<unk>`; None in an open vocabulary."""
+    skipped_spans: Int32Array = field(default_factory=_no_spans)
+    """Start and end `[runs, 2]` of each run of characters that the tokenizer cannot read."""
     heads: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     """Token ids that a model reads before a token, by the index of the token: the name before the first one of each
     line of a script, and an empty line before that where a scene starts. Empty without a cast."""
     speakers: Mapping[int, str] = field(default_factory=dict)
     """Canonical name of the speaker of each line of a script, by the index of its first token."""
-    label_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
-    """Start and end `[labels, 2]` of the names of speakers, with the colon."""
+    label_spans: Int32Array = field(default_factory=_no_spans)
+    """Start and end `[labels, 2]` of the names of speakers, with the colon and the white space after it."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> str:
-        """Return a token as written in the text."""
         return self.text[self.start_offsets[index] : self.end_offsets[index]]
 
     @cached_property
     def unknown_mask(self) -> npt.NDArray[np.bool_]:
         """`[tokens]`: True for tokens that the model reads as `<unk>`."""
-        if self.unk_id is None:
-            return np.zeros(len(self.ids), np.bool_)
-        unknown: npt.NDArray[np.bool_] = self.ids == self.unk_id
+        unknown: npt.NDArray[np.bool_] = self.ids == (-1 if self.unk_id is None else self.unk_id)
         return unknown
+
+    def read_ids(self, start: int = 0, stop: int | None = None) -> tuple[list[int], list[int]]:
+        """Return the ids that a model reads for some tokens, with names, and the position of each token among them."""
+        ids, positions = list[int](), list[int]()
+        for index, token in enumerate(self.ids[start:stop].tolist(), start):
+            ids += self.heads.get(index, ())
+            positions.append(len(ids))
+            ids.append(token)
+        return ids, positions
 
     def speaker_of(self, token: int) -> str | None:
         """Return the canonical name of the speaker who says a token; None without a cast."""
@@ -98,17 +97,13 @@ class TokenizedText:
         """Return the number of tokens that both texts start with, after the same names."""
         size = min(len(self), len(other))
         different = np.flatnonzero(self.ids[:size] != other.ids[:size])
-        other_heads = [
-            index for index in self.heads.keys() | other.heads.keys() if self.heads.get(index) != other.heads.get(index)
-        ]
-        first: int = min([size, *different[:1].tolist(), *other_heads])
-        return first
+        names = self.heads.keys() | other.heads.keys()
+        other_names = (index for index in names if self.heads.get(index) != other.heads.get(index))
+        return min(size, *other_names, *map(int, different[:1]), size)
 
     def skipped_texts(self) -> list[str]:
         """Return the distinct runs of characters that the tokenizer cannot read, in the order of the text."""
         return list(dict.fromkeys(self.text[start:end] for start, end in self.skipped_spans.tolist()))
-
-    # Words
 
     @property
     def num_words(self) -> int:
@@ -122,12 +117,10 @@ class TokenizedText:
 
     @cached_property
     def word_spans(self) -> tuple[Int32Array, Int32Array]:
-        """Index of the first character and after the last character of each word, both `[words]`.
-
-        White space before a word is left out.
-        """
+        """First character and place after the last of each word, both `[words]`, without the spaces before it."""
         starts, ends = self.start_offsets[self.word_starts], self.end_offsets[self.word_ends - 1]
-        visible = np.append(np.flatnonzero(_code_points(self.text) != ord(" ")), len(self.text))
+        code_points = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        visible = np.append(np.flatnonzero(code_points != ord(" ")), len(self.text))
         visible_starts = visible[np.searchsorted(visible, starts)].astype(np.int32)
         return np.where(visible_starts < ends, visible_starts, starts), ends
 
@@ -153,16 +146,14 @@ class TokenizedText:
             return is_word
         return np.array([self.text[end - 1].isalnum() for end in self.word_spans[1].tolist()], np.bool_)
 
-    # Sentences
-
     def sentence_index(self, word: int) -> int:
         """Return the index of the sentence that contains a word."""
         return int(np.searchsorted(self.sentence_starts, word, side="right")) - 1
 
     def sentence_span(self, index: int) -> tuple[int, int]:
         """Return the first word of a sentence and the word after its last."""
-        is_last = index + 1 == len(self.sentence_starts)
-        return int(self.sentence_starts[index]), self.num_words if is_last else int(self.sentence_starts[index + 1])
+        starts = [*self.sentence_starts[index : index + 2].tolist(), self.num_words]
+        return starts[0], starts[1]
 
 
 def tokenize_with_offsets(
@@ -174,40 +165,44 @@ def tokenize_with_offsets(
     no `<eos>`, and neither does a line without a word in a closed vocabulary. Without, a closed vocabulary ignores line
     ends, and an open one reads them as characters, as in the training of stream mode. Models by others always do.
 
-    For a model with a `cast`, the text is a script, whatever `eos_per_line` is: see `encode_script`.
+    For a model with a `cast`, the text is a script, whatever `eos_per_line` is. A line without a name is said by
+    SOMEONE, and empty lines between two others end a scene. A name alone on its line has no tokens.
     """
-    script: ScriptTokens | None = None
+    heads, speakers, labels = dict[int, tuple[int, ...]](), dict[int, str](), list[tuple[int, int]]()
     eos_per_line = eos_per_line and not tokenizer.reads_line_ends
     if cast:
-        script = encode_script(text, tokenizer, cast)
-        starts, ends, ids = script.start_offsets, script.end_offsets, script.ids
+        spans = np.array(list(_iter_script(text, tokenizer, cast, heads, speakers, labels)), np.int32)
+        starts, ends, ids = map(np.ascontiguousarray, spans.reshape(-1, 3).T)
     elif isinstance(tokenizer, ByteTokenizer):
         starts, ends, ids = _read_bytes(text, tokenizer, eos_per_line=eos_per_line)
     else:
         assert isinstance(tokenizer, WordTokenizer), "all other tokenizers have a closed vocabulary of words"
         starts, ends, ids = _read_words(text, tokenizer, eos_per_line=eos_per_line)
+    skipped = []
     if isinstance(tokenizer, WordTokenizer):
         word_starts = np.arange(len(ids), dtype=np.int32)
-        spans = [span[:2] for span in skipped_spans(text, tokenizer.name)]
-        skipped = np.array(spans, np.int32).reshape(-1, 2)
+        skipped = [span[:2] for span in skipped_spans(text, tokenizer.name)]
     else:
-        word_starts = _group_tokens(text, ends)
-        skipped = np.empty((0, 2), np.int32)
+        # A token belongs to the word of its last character, and white space to the word after it.
+        word_ends = np.array([match.end() for match in WRITTEN_WORD.finditer(text)], np.int64)
+        word_of_token = np.searchsorted(word_ends, ends - 1, side="right")
+        word_starts = np.flatnonzero(np.diff(word_of_token, prepend=-1)).astype(np.int32)
     sentence_ends = np.array([match.end() for match in _SENTENCE_END.finditer(text)], np.int64)
     # A word belongs to the sentence of its last character; an <eos> belongs to the line it ends.
     last_characters = ends[np.append(word_starts[1:], len(ids))[: len(word_starts)] - 1] - 1
     sentence_of_word = np.searchsorted(sentence_ends, last_characters, side="right")
-    sentence_starts = np.flatnonzero(np.diff(sentence_of_word, prepend=-1)).astype(np.int32)
     return TokenizedText(
         text,
         starts,
         ends,
         ids,
         word_starts,
-        sentence_starts,
-        skipped,
+        np.flatnonzero(np.diff(sentence_of_word, prepend=-1)).astype(np.int32),
         tokenizer.unk_id,
-        *(() if script is None else (script.heads, script.speakers, script.label_spans)),
+        np.array(skipped, np.int32).reshape(-1, 2),
+        heads,
+        speakers,
+        np.array(labels, np.int32).reshape(-1, 2),
     )
 
 
@@ -221,8 +216,8 @@ def _read_words(text: str, tokenizer: WordTokenizer, *, eos_per_line: bool) -> t
         is_line_with_word = np.diff(num_words_before, prepend=0) > 0
         spans += [(*span, EOS_ID) for span, has_word in zip(line_ends, is_line_with_word, strict=True) if has_word]
         spans.sort(key=itemgetter(0))
-    columns = np.array(spans, np.int32).reshape(-1, 3).T
-    return np.ascontiguousarray(columns[0]), np.ascontiguousarray(columns[1]), np.ascontiguousarray(columns[2])
+    starts, ends, ids = map(np.ascontiguousarray, np.array(spans, np.int32).reshape(-1, 3).T)
+    return starts, ends, ids
 
 
 def _read_bytes(text: str, tokenizer: ByteTokenizer, *, eos_per_line: bool) -> tuple[Int32Array, Int32Array, TokenIds]:
@@ -253,15 +248,96 @@ def _read_bytes(text: str, tokenizer: ByteTokenizer, *, eos_per_line: bool) -> t
     return token_starts.astype(np.int32), token_ends.astype(np.int32), ids.astype(np.int32)
 
 
-def _group_tokens(text: str, token_ends: Int32Array) -> Int32Array:
-    """Return the first token `[words]` of each written word, given the end offset of each token `[tokens]`.
+def _iter_script(
+    text: str,
+    tokenizer: Tokenizer,
+    cast: Sequence[str],
+    heads: dict[int, tuple[int, ...]],
+    speakers: dict[int, str],
+    labels: list[tuple[int, int]],
+) -> Iterator[tuple[int, int, int]]:
+    """Yield start, end and id of the tokens of a script, and fill in the heads, speakers and labels of its lines.
 
-    A token belongs to the word of its last character, and white space to the word after it.
+    The tokens of a text begin with the space before it, which is no part of their spans. A line without a line end has
+    none among its tokens.
     """
-    word_ends = np.array([match.end() for match in _WRITTEN_WORD.finditer(text)], np.int64)
-    word_of_token = np.searchsorted(word_ends, token_ends - 1, side="right")
-    return np.flatnonzero(np.diff(word_of_token, prepend=-1)).astype(np.int32)
+    num_tokens, scene_end = 0, tuple[int, ...]()
+    for line in labelled_lines(text, cast):
+        if line.is_blank:
+            scene_end = tuple(tokenizer.encode(SCENE_END).tolist()) if num_tokens else ()
+            continue
+        if line.start < line.text_start:
+            labels.append((line.start, line.text_start))
+        if line.text_start == line.text_end:
+            continue
+        has_end = line.next_start > line.end
+        written = f" {text[line.text_start : line.text_end]}" + ("\n" if has_end else "")
+        speakers[num_tokens] = line.speaker or SOMEONE
+        heads[num_tokens] = (*scene_end, *encode_speaker(tokenizer, speakers[num_tokens]))
+        scene_end = ()
+        # Place in the text of each character of `written`, and of its end.
+        starts = [max(line.text_start, line.text_start - 1 + index) for index in range(len(written) + 1)]
+        ends = [*starts[:-1], line.next_start if has_end else starts[-1]]
+        if has_end:
+            starts[len(written) - 1] = line.end
+        for start, end, id in tokenizer.spans(written):
+            yield starts[start], ends[end], id
+            num_tokens += 1
 
 
-def _code_points(text: str) -> npt.NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+class LabelledLine(NamedTuple):
+    """Line of a text, with the name that it begins with. All places are indices of characters of the text."""
+
+    speaker: str
+    """Canonical name of the speaker of the line, as in the cast if it is a member; empty if none is named."""
+    start: int
+    """First character of the name, or of the text if there is no name."""
+    text_start: int
+    text_end: int
+    """The text has no white space before `text_start` and after `text_end`."""
+    end: int
+    """Start of the line end."""
+    next_start: int
+    """Start of the next line. It equals `end` if the text ends with this line."""
+
+    @property
+    def is_blank(self) -> bool:
+        """True for a line without name and text."""
+        return not self.speaker and self.text_start == self.text_end
+
+
+def labelled_lines(text: str, cast: Sequence[str]) -> Iterator[LabelledLine]:
+    """Yield the lines of a text, of which some begin with the name of a speaker and a colon.
+
+    A name is a member of `cast` in any case and with any marks, or any other name in capitals, as in "MAN ON WALL:".
+    After a name alone on its line, the lines up to the next name or blank line are of this speaker.
+    """
+    start, name_alone = 0, ""
+    for line_end, next_start in [*(match.span() for match in LINE_END.finditer(text)), (len(text), len(text))]:
+        line = text[start:line_end]
+        speaker, name_length = read_label(line, cast)
+        said = line[name_length:]
+        text_start = start + name_length + len(said) - len(said.lstrip())
+        text_end = max(text_start, start + len(line.rstrip()))
+        first = start + len(line) - len(line.lstrip()) if speaker else text_start
+        if speaker or text_start == text_end:
+            name_alone = speaker if text_start == text_end else ""
+        else:
+            speaker = name_alone
+        yield LabelledLine(speaker, first, text_start, text_end, line_end, next_start)
+        start = next_start
+
+
+def read_label(line: str, cast: Sequence[str]) -> tuple[str, int]:
+    """Return the canonical name that a line begins with, and the length of the name as written with its colon.
+
+    A line without a name returns an empty name and 0.
+    """
+    head, colon, rest = line[: MAX_HEAD_CHARACTERS + 2].partition(":")
+    if not colon or not (rest == "" or rest[0].isspace()):
+        return "", 0
+    length, name = len(head) + len(colon), normalize_speaker(head).name
+    if (member := find_member(name, cast)) is not None:
+        return member, length
+    named = split_name(" ".join(line[:length].split()))
+    return (name, length) if named is not None and named.case == "upper" else ("", 0)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from engine.analysis.notebook_evaluation import printed_perplexity, window_starts
+from engine.analysis.notebook import printed_perplexity, window_starts
 from engine.analysis.perplexity import evaluate
 from engine.data.dataset import batchify
 from engine.data.script_form import Turn, parse_line, speaker_head, turn_text
@@ -128,7 +128,7 @@ def _sample(model: LanguageModel, state: TrainerState) -> Sampled:
 
 @torch.no_grad()
 def notebook_perplexity(network: Network, ids: TokenIds, batch_size: int, bptt: int) -> float:
-    """Return the perplexity of `ids` by the formula of the notebook, see `engine.analysis.notebook_evaluation`."""
+    """Return the perplexity of `ids` by the formula of the notebook, see `engine.analysis.notebook`."""
     columns = torch.from_numpy(batchify(ids, batch_size)).to(network.device).long()
     state, losses = network.initial_state(batch_size), []
     for begin in window_starts(len(columns), bptt):

@@ -7,11 +7,11 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from engine.analysis.written_bits import WrittenBits, lines_with_words, measure_written_bits
+from engine.analysis.bits_per_character import WrittenBits, measure_written_bits
 from engine.config import BUNDLED, DataConfig
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.encoding import DataMode
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import CorpusError, describe_error
 from engine.models.base import LanguageModel
 from engine.models.orthography import OrthographyModel
@@ -203,7 +203,9 @@ def _held_out_lines(dataset: Dataset, data: DataConfig) -> tuple[list[str], bool
         candidates = shared or candidates
     lines: list[str] = []
     num_characters = 0
-    for line in lines_with_words(candidates, name):
+    for line in candidates:
+        if not split_words(line, name):
+            continue  # models of words do not read it
         if len(lines) == MAX_LINES or num_characters >= MAX_CHARACTERS:
             break
         lines.append(line)

@@ -4,9 +4,9 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 
-from engine.analysis.notebook_evaluation import notebook_rows, score_rows
+from engine.analysis.notebook import notebook_rows, score_rows
 from engine.analysis.perplexity import evaluate
-from engine.analysis.token_scores import TokenScores, score_chunks
+from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
 from engine.data.arrays import Float64Array
 from engine.data.dataset import Dataset
@@ -98,6 +98,6 @@ def has_certain_word(
     """Return True if a word of the line after the first one is nearly certain for a model."""
     tokens = tokenize_line(line, model, eos_per_line=eos_per_line)
     scores = TokenScores(tokens, model.tokenizer)
-    for chunk in score_chunks(model, tokens, cancelled):
-        scores.add_chunk(chunk)
+    for _ in scores.read(model, cancelled):
+        pass
     return bool((scores.word_bits[1:] < CERTAIN_BITS).any())

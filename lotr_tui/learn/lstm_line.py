@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.analysis.lstm_steps import LSTMStep, read_steps
+from engine.analysis.activations import LSTMStep, read_steps
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.arrays import Int32Array
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, Tokenizer
@@ -52,20 +52,18 @@ def read_line(
     """
     tokenizer = lstm.tokenizer
     tokens = tokenize_with_offsets(text, tokenizer, cast=cast)
-    ids, starts, ends = [EOS_ID], [-1], [0]
-    for index, id in enumerate(tokens.ids.tolist()):
-        for name_token in tokens.heads.get(index, ()):
-            start, end = tokens.label_spans[0].tolist() if len(tokens.label_spans) else (-1, 0)
-            ids, starts, ends = [*ids, name_token], [*starts, start], [*ends, end]
-        ids.append(id)
-        starts.append(int(tokens.start_offsets[index]))
-        ends.append(int(tokens.end_offsets[index]))
+    read_ids, positions = tokens.read_ids()
+    ids, steps = [EOS_ID, *read_ids], np.array(positions, np.int64) + 1
+    label = tokens.label_spans[0].tolist() if len(tokens.label_spans) else (-1, 0)
+    starts, ends = (np.full(len(ids), place, np.int32) for place in label)
+    starts[0], ends[0] = -1, 0
+    starts[steps], ends[steps] = tokens.start_offsets, tokens.end_offsets
     num_words = tokens.num_words
     last = ids[len(ids) - (len(tokens) - int(tokens.word_starts[-1])) :] if num_words else []
     return LineReading(
         tuple(token_name(tokenizer, id) for id in ids),
-        np.array(starts, np.int32),
-        np.array(ends, np.int32),
+        starts,
+        ends,
         read_steps(lstm, ids, before.steps if before else ()),
         read_steps(lstm, last, before.reset_steps if before else ()),
         tokens.word(num_words - 1) if num_words else "",

@@ -15,7 +15,7 @@ from string import ascii_lowercase
 import numpy as np
 from safetensors.numpy import save_file
 
-from engine.analysis.token_scores import score_chunks
+from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import LSTM, DataConfig, ModelConfig
 from engine.data.dataset import load_dataset
@@ -213,7 +213,7 @@ def pretrained_speeds(name, repeat, num_tokens=64, num_lens_tokens=500, num_back
     tokens = tokenize_with_offsets(model.tokenizer.decode(np.array(ids[:num_lens_tokens], np.int32)), model.tokenizer)
 
     def lens():
-        return seconds_of(lambda: list(score_chunks(model, tokens)))
+        return seconds_of(lambda: list(TokenScores(tokens, model.tokenizer).read(model)))
 
     def forward():
         with torch.inference_mode():

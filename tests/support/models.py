@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 
+from engine.analysis.bits_per_character import EncodedText, convert_text, native_form
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
+from engine.models.base import score_sequence
 from engine.models.decoders import weight_shapes
 from engine.models.numpy_lstm import NumpyLSTM
 
@@ -91,3 +93,9 @@ def naive_bits(model, ids):
         total -= float(log_probs[token]) / math.log(2)
         log_probs, state = model.advance(state, token)
     return total
+
+
+def text_bits_per_character(model, text, mode):
+    """Return the bits per character of `text` in the native form of the model's tokenizer."""
+    encoded = EncodedText(convert_text(text, native_form(model.tokenizer), mode), model.tokenizer, mode)
+    return encoded.bits_per_character(score_sequence(model, encoded.ids))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from engine.analysis.labelled_lines import read_label
+from engine.analysis.tokenized_text import read_label
 from engine.data.script_form import Turn
 from engine.data.speakers import SOMEONE, find_speaker
 from engine.errors import InvalidInputError, PromptError, shell_word

@@ -8,8 +8,13 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from engine.analysis.speaker_posterior import SpeakerGuess, SpeakerPosterior, WordEvidence
-from engine.analysis.written_speakers import guess_written_speaker, read_script
+from engine.analysis.speaker_posterior import (
+    SpeakerGuess,
+    SpeakerPosterior,
+    WordEvidence,
+    guess_written_speaker,
+    read_script,
+)
 from engine.data.script_form import Turn, turn_text
 from engine.errors import InvalidInputError, printable, shell_word
 from engine.generation.prompt import encode_prompt

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rich.text import Text
 
 from engine.analysis.bits_per_character import EncodedText, TextForm
-from engine.analysis.bootstrap import rate_confidence_interval
+from engine.analysis.model_comparison import rate_confidence_interval
 from engine.analysis.perplexity import (
     BOOTSTRAP_BLOCK_SIZE,
     Evaluation,

@@ -9,7 +9,7 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Rule
 
-from engine.analysis.activations import LayerActivations, find_lstm, record_activations, unit_activations
+from engine.analysis.activations import LayerActivations, find_lstm, record_activations
 from engine.analysis.tokenized_text import TokenizedText
 from lotr_tui.formatting import token_noun
 from lotr_tui.screens.activations.gate_strips import SIGMOID_GATES, GateStrips, strips_legend, value_scale
@@ -149,7 +149,7 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
     def compute(self, tokens: TokenizedText) -> tuple[LayerActivations, ...]:
         """Record the activations of all layers on each token."""
         assert self._lstm is not None, "checked by find_problem"
-        return record_activations(self._lstm, tokens.ids, tokens.heads)
+        return record_activations(self._lstm, *tokens.read_ids())
 
     def show_result(self, result: tuple[LayerActivations, ...]) -> None:
         """Show the activations; the first time, the cursor moves to the unit with the largest absolute value."""
@@ -200,7 +200,7 @@ class ActivationsScreen(TextInputScreen[tuple[LayerActivations, ...]]):
         unit_id = layer, unit, activation = self._current_unit()
         self.query_one(UnitActivations).show(
             self._token_texts,
-            unit_activations(self.layer_activations, layer, unit, activation),
+            self.layer_activations[layer].get(activation)[:, unit],
             is_signed=activation not in SIGMOID_GATES,
             scale=value_scale(self.layer_activations[layer], activation),
             cursor=position,

@@ -9,7 +9,7 @@ import numpy as np
 from engine.analysis.attention import attention_rollouts
 from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float32Array, Int64Array
-from engine.data.tokenizers.base import TokenIds, Tokenizer
+from engine.data.tokenizers.base import Tokenizer
 from engine.models.attention import AttentionModel, AttentionRecord
 from lotr_tui.formatting import format_lone_token
 from lotr_tui.screens.text.layout import Page
@@ -110,7 +110,8 @@ def read_attention(model: AttentionModel, tokenizer: Tokenizer, tokens: Tokenize
     Raises:
         InvalidInputError: If the text does not fit into the model's context.
     """
-    ids, token_positions = _with_heads(tokens)
+    read_ids, positions = tokens.read_ids()
+    ids, token_positions = np.array(read_ids, np.int32), np.array(positions, np.int64) + 1  # position 0 is the start
     page = Page.from_tokens(tokens)
     names = [START_NAME, *(format_lone_token(tokenizer.tokens[id]) for id in ids.tolist())]  # stay for heads only
     for position, name in zip(token_positions.tolist(), token_names(page, tokenizer), strict=True):
@@ -124,15 +125,3 @@ def read_attention(model: AttentionModel, tokenizer: Tokenizer, tokens: Tokenize
         record.weights.mean(axis=1),
         attention_rollouts(record.weights),
     )
-
-
-def _with_heads(tokens: TokenizedText) -> tuple[TokenIds, Int64Array]:
-    """Return the ids that the model reads, names of speakers included, and the position of each token among them.
-
-    Positions count from the start of the text, which is position 0.
-    """
-    ids, positions = list[int](), list[int]()
-    for index, id in enumerate(tokens.ids.tolist()):
-        ids += [*tokens.heads.get(index, ()), id]
-        positions.append(len(ids))
-    return np.array(ids, np.int32), np.array(positions, np.int64)

@@ -1,9 +1,11 @@
 """Metrics of the whole text, on one line."""
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.analysis.bits_per_character import TextForm, native_form
-from engine.analysis.token_scores import TokenScores, compare_scores
+from engine.analysis.perplexity import Evaluation, summarize_log_probs
+from engine.analysis.token_scores import TokenScores
 from lotr_tui.formatting import PRETRAINED_NOTE, format_percent, plural
 from lotr_tui.screens.text.metrics_bar import Metric, MetricsBar, unreadable_metric
 from lotr_tui.theme import MUTED
@@ -37,27 +39,22 @@ class LensMetrics(MetricsBar):
 def _metric_parts(
     network_scores: TokenScores, baseline_scores: TokenScores | None, baseline_status: str
 ) -> list[Metric]:
-    summary = network_scores.summarize()
-    assert summary is not None, "called only once a token is scored"
-    evaluation = summary.evaluation
-    baseline, comparison = None, None
-    if baseline_scores is not None:
-        baseline, comparison = baseline_scores.summarize(), compare_scores(network_scores, baseline_scores)
-    tokens = network_scores.tokens
+    evaluation, tokens = _evaluate(network_scores), network_scores.tokens
     # Punctuation, and a line end read as a token, are not words to the reader.
     num_words = int(np.count_nonzero(tokens.has_letters[: network_scores.num_scored_words]))
     parts: list[Metric] = [[("perplexity ", MUTED), (f"{evaluation.perplexity:,.1f}", "bold")]]
-    if baseline is not None:
-        parts.append([("Kneser-Ney ", MUTED), (f"{baseline.evaluation.perplexity:,.1f}", "")])
-    elif baseline_scores is None:
+    if baseline_scores is None:
         parts.append([(baseline_status, MUTED)])
-    if not np.isnan(summary.bits_per_character):
+    elif baseline_scores.num_scored:
+        parts.append([("Kneser-Ney ", MUTED), (f"{_evaluate(baseline_scores).perplexity:,.1f}", "")])
+    bits_per_character = network_scores.bits_per_character
+    if not np.isnan(bits_per_character):
         note = TEXT_FORM_NAMES[native_form(network_scores.tokenizer)]
         if network_scores.tokenizer.name == "pretrained":
             note = f", {PRETRAINED_NOTE}"
         # A perplexity of tokens says little to someone who does not know the tokens.
         place = 0 if tokens.unk_id is None else len(parts)
-        parts.insert(place, [(f"{summary.bits_per_character:.2f}", ""), (f" bits/character{note}", MUTED)])
+        parts.insert(place, [(f"{bits_per_character:.2f}", ""), (f" bits/character{note}", MUTED)])
     parts += unreadable_metric(tokens.skipped_texts())
     bits_per_token = f"{evaluation.bits_per_token:.2f}"
     if tokens.unk_id is None:
@@ -66,14 +63,24 @@ def _metric_parts(
             [("surprise ", MUTED), (bits_per_token, ""), (" bits per token", MUTED)],
         ]
     else:
-        unknown = f"{summary.num_unknown:,} unknown ({format_percent(evaluation.unk_rate)})"
-        known = "-" if summary.known_perplexity is None else f"{summary.known_perplexity:,.1f}"
+        is_unknown = tokens.unknown_mask[: evaluation.tokens]
+        unknown = f"{is_unknown.sum():,} unknown ({format_percent(evaluation.unk_rate)})"
+        known = "-" if is_unknown.all() else f"{_evaluate(network_scores, ~is_unknown).perplexity:,.1f}"
         parts += [
             [("surprise ", MUTED), (bits_per_token, ""), (" bits per word", MUTED)],
             [(f"{num_words:,} words, {unknown}", "")],
             [("without unknown ", MUTED), (known, "")],
         ]
-    if comparison is not None:
-        fraction = format_percent(comparison.num_better / comparison.num_words)
+    both = min(network_scores.num_scored_words, 0 if baseline_scores is None else baseline_scores.num_scored_words)
+    if baseline_scores is not None and both:
+        fraction = format_percent(float(np.mean(baseline_scores.word_bits[:both] > network_scores.word_bits[:both])))
         parts.append([("better than Kneser-Ney on ", MUTED), (fraction, ""), (" of words", MUTED)])
     return parts
+
+
+def _evaluate(scores: TokenScores, is_counted: npt.NDArray[np.bool_] | None = None) -> Evaluation:
+    """Return the evaluation on the tokens scored so far, or on those of them that count."""
+    log_probs, ids = scores.log_probs[: scores.num_scored], scores.tokens.ids[: scores.num_scored]
+    if is_counted is not None:
+        log_probs, ids = log_probs[: len(is_counted)][is_counted], ids[: len(is_counted)][is_counted]
+    return summarize_log_probs(log_probs, ids, scores.tokens.unk_id)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from textual.message_pump import MessagePump
 
-from engine.analysis.token_scores import ScoredChunk, TokenScores, score_chunks
+from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.errors import describe_error
 from engine.models.base import LanguageModel
@@ -51,11 +51,11 @@ class LensScorer:
         self._on_progress = on_progress
         self._on_baseline = on_baseline
         self._on_error = on_error
-        self._network_task: BackgroundTask[Page | ScoredChunk] = BackgroundTask(
+        self._network_task: BackgroundTask[tuple[Page, TokenScores]] = BackgroundTask(
             owner, "lens", self._take_network_items, self._fail, interval=POLL_INTERVAL
         )
-        self._baseline_task: BackgroundTask[ScoredChunk] = BackgroundTask(
-            owner, "lens-kneser-ney", self._take_baseline_chunks, self._fail, interval=POLL_INTERVAL
+        self._baseline_task: BackgroundTask[int] = BackgroundTask(
+            owner, "lens-kneser-ney", lambda _: on_progress(), self._fail, interval=POLL_INTERVAL
         )
         self._loading_task: BackgroundTask[KneserNey] = BackgroundTask(
             owner, "kneser-ney", self._take_baseline, self._fail_loading, on_baseline
@@ -83,13 +83,14 @@ class LensScorer:
         """Tokenize and score a sanitized text in a thread, and drop the text before it."""
         self._network_task.cancel()
         self._baseline_task.cancel()
-        model = self._model
+        model, previous = self._model, self.network_scores
 
-        def source(cancellation: Cancellation) -> Iterator[Page | ScoredChunk]:
+        def source(cancellation: Cancellation) -> Iterator[tuple[Page, TokenScores]]:
             tokens = tokenize_with_offsets(text, model.tokenizer, eos_per_line=eos_per_line, cast=find_cast(model))
-            page = Page.from_words(tokens)
-            yield page
-            yield from score_chunks(model, page.tokens, cancellation)
+            page, scores = Page.from_words(tokens), TokenScores(tokens, model.tokenizer, previous)
+            yield page, scores
+            for _ in scores.read(model, cancellation):
+                yield page, scores
 
         self._network_task.start(source)
 
@@ -98,15 +99,12 @@ class LensScorer:
         for task in self._tasks:
             task.cancel()
 
-    def _take_network_items(self, items: list[Page | ScoredChunk]) -> None:
-        for item in items:
-            if isinstance(item, Page):
-                self.network_scores = TokenScores(item.tokens, self._model.tokenizer, self.network_scores)
-                self._on_page(item)
-                self._score_with_baseline()
-            else:
-                assert self.network_scores is not None, "the page comes before its scores"
-                self.network_scores.add_chunk(item)
+    def _take_network_items(self, items: list[tuple[Page, TokenScores]]) -> None:
+        page, scores = items[-1]
+        if scores is not self.network_scores:
+            self.network_scores = scores
+            self._on_page(page)
+            self._score_with_baseline()
         self._on_progress()
 
     def _score_with_baseline(self) -> None:
@@ -114,14 +112,8 @@ class LensScorer:
         if self.baseline is None or self.network_scores is None:
             return
         model, tokens = self.baseline, self.network_scores.tokens
-        self.baseline_scores = TokenScores(tokens, model.tokenizer, self.baseline_scores)
-        self._baseline_task.start(lambda cancellation: score_chunks(model, tokens, cancellation))
-
-    def _take_baseline_chunks(self, chunks: list[ScoredChunk]) -> None:
-        assert self.baseline_scores is not None, "created before the task starts"
-        for chunk in chunks:
-            self.baseline_scores.add_chunk(chunk)
-        self._on_progress()
+        scores = self.baseline_scores = TokenScores(tokens, model.tokenizer, self.baseline_scores)
+        self._baseline_task.start(lambda cancellation: scores.read(model, cancellation))
 
     def _take_baseline(self, models: list[KneserNey]) -> None:
         [model] = models

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.cells import cell_len
 
-from engine.analysis.labelled_lines import LINE_END
-from engine.analysis.tokenized_text import TokenizedText
+from engine.analysis.tokenized_text import LINE_END, TokenizedText
 from engine.data.arrays import Int32Array, Int64Array
 from lotr_tui.formatting import LINE_END_MARK
 

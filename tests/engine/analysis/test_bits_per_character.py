@@ -11,18 +11,22 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
+from engine.analysis.activations import compare_next_tokens
 from engine.analysis.bits_per_character import (
     TEXT_FORMS,
     EncodedText,
     convert_text,
+    measure_written_bits,
     native_form,
-    text_bits_per_character,
     written_text,
 )
-from engine.analysis.bootstrap import MIN_BLOCKS, compare_paired, rate_confidence_interval
-from engine.analysis.model_comparison import Candidate, compare_models
-from engine.analysis.next_token_comparison import compare_next_tokens, kl_divergence_bits
-from engine.analysis.written_bits import measure_written_bits
+from engine.analysis.model_comparison import (
+    MIN_BLOCKS,
+    Candidate,
+    compare_models,
+    compare_paired,
+    rate_confidence_interval,
+)
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.script_form import Turn, script_text, speaker_head
@@ -37,7 +41,7 @@ from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialToken
 from engine.models.spelling import SpellingModel
 from tests.support.dialogues import dialogue_model
 from tests.support.files import sentences, write_csv
-from tests.support.models import UniformModel, naive_bits
+from tests.support.models import UniformModel, naive_bits, text_bits_per_character
 from tests.support.pretrained import new_sentencepiece
 from tests.support.references import plain_next_probs
 
@@ -314,7 +318,9 @@ def log_probs(weights):
 def test_divergence_is_the_expected_difference_of_bits(first, second):
     p, q = ([weight / sum(each) for weight in each] for each in (first, second))
     expected = math.fsum(a * (math.log2(a) - math.log2(b)) for a, b in zip(p, q, strict=True))
-    assert kl_divergence_bits(log_probs(first), log_probs(second)) == pytest.approx(expected, abs=1e-5)
+    assert compare_next_tokens(log_probs(first), log_probs(second), 1).divergence_bits == pytest.approx(
+        expected, abs=1e-5
+    )
 
 
 @given(WEIGHTS, WEIGHTS, st.integers(1, 6))

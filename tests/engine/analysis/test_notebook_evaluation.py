@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from engine.analysis.notebook_evaluation import evaluate_windows, score_rows
+from engine.analysis.notebook import evaluate_windows, score_rows
 from engine.config import ModelConfig
 from engine.data.tokenizers.words import WordTokenizer
 from engine.models.ngram import KneserNey

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from engine.analysis import speaker_posterior
 from engine.analysis.speaker_evaluation import evaluate_by_speaker
-from engine.analysis.speaker_posterior import SpeakerPosterior
-from engine.analysis.written_speakers import guess_written_speaker, read_script
+from engine.analysis.speaker_posterior import SpeakerPosterior, guess_written_speaker, read_script
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
 from engine.data.script_form import Turn, encode_speaker, encode_turns

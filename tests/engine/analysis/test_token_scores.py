@@ -7,15 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.analysis import token_scores
-from engine.analysis.bits_per_character import count_character_bits
-from engine.analysis.labelled_lines import LINE_END
-from engine.analysis.perplexity import evaluate, token_log_probs
-from engine.analysis.token_scores import TokenScores, score_chunks
-from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.analysis.perplexity import evaluate, summarize_log_probs, token_log_probs
+from engine.analysis.token_scores import TokenScores
+from engine.analysis.tokenized_text import LINE_END, tokenize_with_offsets
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.generation.generate import NUM_TOP_TOKENS, TokenEvent, generate
+from engine.data.tokenizers.base import EOS_ID
+from engine.generation.generate import TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey
 from tests.support.app import VOCABULARY
@@ -33,8 +30,8 @@ def make_lstm(seed=0):
 
 def score_all(model, tokens):
     scores = TokenScores(tokens, model.tokenizer)
-    for chunk in score_chunks(model, tokens):
-        scores.add_chunk(chunk)
+    for _ in scores.read(model):
+        pass
     return scores
 
 
@@ -47,7 +44,7 @@ def test_scores_match_the_evaluation(model):
     words = tokenize_with_offsets(text, VOCABULARY)
     scores = score_all(model, words)
     assert scores.is_complete
-    assert scores.summarize().evaluation == evaluate(model, words.ids)
+    assert summarize_log_probs(scores.log_probs, words.ids) == evaluate(model, words.ids)
     np.testing.assert_allclose(scores.bits, -token_log_probs(model, words.ids) / math.log(2), rtol=0, atol=1e-9)
 
 
@@ -56,17 +53,12 @@ def test_a_sentence_has_a_perplexity_once_all_its_tokens_are_scored():
     words = tokenize_with_offsets("The lamp was lit. Gandalf! " + "we walked all night " * 4, VOCABULARY)
     log_probs = token_log_probs(TokenByTokenModel(model), words.ids)
     scores = TokenScores(words, VOCABULARY)
-    assert scores.summarize() is None
     assert np.isnan(scores.sentence_perplexities()).all()
-    scores.add_chunk(next(score_chunks(model, words)))
+    assert next(scores.read(model)) == 16
     expected = [math.exp(-log_probs[:4].mean()), math.exp(-log_probs[4]), math.nan]
     np.testing.assert_allclose(scores.sentence_perplexities(), expected, rtol=1e-6)
     assert (scores.num_scored, scores.is_complete) == (16, False)
-    assert [scores.token_score(index) is None for index in (15, 16, -1)] == [False, True, True]
-    summary = scores.summarize()
-    assert (summary.num_unknown, summary.evaluation.unk_rate) == (1, 1 / 16)
-    known = log_probs[:16][words.ids[:16] != UNK_ID]
-    assert summary.known_perplexity == pytest.approx(math.exp(-known.mean()), rel=1e-6)
+    assert [scores.word_score(index) is None for index in (15, 16, -1)] == [False, True, True]
 
 
 def test_token_scores_match_the_events_of_generation():
@@ -78,7 +70,7 @@ def test_token_scores_match_the_events_of_generation():
     scores = score_all(model, words)
     assert len(token_events) > 3
     for index, event in enumerate(token_events, start=2):
-        score = scores.token_score(index)
+        score = scores.word_score(index)
         assert score.bits == -event.logprob / math.log(2)
         assert score.model_prob == math.exp(event.logprob)
         assert score.rank == event.rank
@@ -101,32 +93,14 @@ def test_a_model_that_reads_chunks_at_once_has_the_same_scores(model, text):
     assert parallel.num_passes == math.ceil(len(tokens) / 512)
     assert actual.is_complete
     np.testing.assert_array_equal(actual.log_probs, expected.log_probs)
-    assert actual.characters.bits == pytest.approx(expected.characters.bits)  # sums of other chunks
-    assert actual.characters.num_characters == expected.characters.num_characters
-    assert all(actual.token_score(index) == expected.token_score(index) for index in range(len(tokens)))
+    assert actual.bits_per_character == expected.bits_per_character
+    assert all(actual.word_score(index) == expected.word_score(index) for index in range(tokens.num_words))
 
 
 OPEN_TEXT = "The wizard’s staff — “Éowyn” 😀 smiled?!\nWhere is Frodo…\n\n  the tower "
 OPEN_TEXTS = st.text(
     st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(list("ab '.\n…é"))), max_size=30
 )
-
-
-def score_by_hand(log_probs, tokens, tokenizer):
-    ids = tokens.ids[: len(log_probs)]
-    scores, shape = TokenScores(tokens, tokenizer), (len(ids), NUM_TOP_TOKENS)
-    texts = [tokens[index] for index in range(len(ids))]
-    scores.add_chunk(
-        token_scores.ScoredChunk(
-            start=0,
-            log_probs=np.array(log_probs),
-            ranks=np.arange(1, len(ids) + 1, dtype=np.int32),
-            top_ids=np.tile(np.arange(10, 10 + len(ids), dtype=np.int32)[:, None], NUM_TOP_TOKENS),
-            top_log_probs=np.zeros(shape, np.float32),
-            characters=count_character_bits(tokenizer, texts, ids, np.array(log_probs)),
-        )
-    )
-    return scores
 
 
 @settings(max_examples=40, deadline=None)
@@ -148,18 +122,7 @@ def test_words_and_sentences_add_up_to_the_text(model, text, eos_per_line):
         assert "".join(text for text, _ in word.parts).lstrip(" ") in (tokens.word(index), "")
     sizes = np.diff(tokens.word_starts[tokens.sentence_starts], append=len(tokens))
     assert (np.log2(scores.sentence_perplexities()) * sizes).sum() == pytest.approx(scores.bits.sum())
-    assert scores.characters.bits == pytest.approx(scores.bits.sum())
     num_line_ends = sum(end - start for start, end in (m.span() for m in LINE_END.finditer(text)))
     num_ends = len(LINE_END.findall(text)) if eos_per_line else num_line_ends
-    assert scores.characters.num_characters == len(text) - num_line_ends + num_ends
-
-
-def test_two_models_are_compared_on_the_words_that_both_have_scored():
-    tokenizer = character_tokenizer()
-    tokens = tokenize_with_offsets("an a an", tokenizer)
-    first = score_by_hand([-1.0, -3.0, -1.0, -1.0, -1.0, -1.0, -1.0], tokens, tokenizer)
-    second = score_by_hand([-2.0, -1.0, -2.0, -2.0, -1.0], tokens, tokenizer)
-    comparison = token_scores.compare_scores(first, second)
-    assert (comparison.num_words, comparison.num_better, comparison.num_worse) == (2, 1, 1)
-    assert comparison.mean_bits_difference == pytest.approx((-1 + 2) / 2 / math.log(2))
-    assert token_scores.compare_scores(first, TokenScores(tokens, tokenizer)) is None
+    if num_characters := len(text) - num_line_ends + num_ends:
+        assert scores.bits_per_character == pytest.approx(scores.bits.sum() / num_characters)

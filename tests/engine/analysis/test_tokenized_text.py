@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.analysis.activations import find_lstm, record_activations
-from engine.analysis.labelled_lines import LINE_END, encode_script, read_label
 from engine.analysis.memorization import TrainingIndex
-from engine.analysis.token_scores import TokenScores, score_chunks
-from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.analysis.vocabulary_cutoff import VocabularyCutoffs
+from engine.analysis.notebook import VocabularyCutoffs
+from engine.analysis.token_scores import TokenScores
+from engine.analysis.tokenized_text import LINE_END, read_label, tokenize_with_offsets
 from engine.data.dataset import concatenate_lines
 from engine.data.script_form import Turn, encode_turns, utterance_mask
 from engine.data.tokenizers.words import WordTokenizer, split_words
@@ -143,11 +142,6 @@ SCRIPTS = st.text(
 )
 
 
-def read_ids(tokens):
-    """Return the ids that a model reads: the tokens, and before each line the name."""
-    return [id for index, token in enumerate(tokens.ids.tolist()) for id in (*tokens.heads.get(index, ()), token)]
-
-
 @pytest.mark.parametrize(
     ("line", "speaker", "length"),
     [
@@ -168,7 +162,7 @@ def test_a_line_begins_with_a_name_of_the_cast_or_in_capitals(line, speaker, len
 def test_a_script_is_read_as_its_turns(tokenizer, turns):
     script = "".join(f"{turn.speaker}: {turn.text}\n" for turn in turns)
     tokens = tokenize_with_offsets(script, tokenizer, cast=CAST)
-    assert read_ids(tokens) == list(encode_turns(tokenizer, turns))
+    assert tokens.read_ids()[0] == list(encode_turns(tokenizer, turns))
     assert list(tokens.speakers.values()) == [turn.speaker for turn in turns]
     assert tokens.speaker_of(len(tokens) - 1) == turns[-1].speaker
     said = "".join(f"{turn.text}\n" for turn in turns)
@@ -178,18 +172,18 @@ def test_a_script_is_read_as_its_turns(tokenizer, turns):
 @ALL_TOKENIZERS
 def test_a_line_without_a_name_is_said_by_someone_and_empty_lines_end_a_scene(tokenizer):
     expected = encode_turns(tokenizer, [Turn("GANDALF", "the tower"), Turn("SOMEONE", "was lit")])
-    assert read_ids(tokenize_with_offsets("GANDALF: the tower\nwas lit\n", tokenizer, cast=CAST)) == list(expected)
+    assert tokenize_with_offsets("GANDALF: the tower\nwas lit\n", tokenizer, cast=CAST).read_ids()[0] == list(expected)
     alone = tokenize_with_offsets("GANDALF (V.O.):\nthe tower\n\nwas lit\n", tokenizer, cast=CAST)
     assert list(alone.speakers.values()) == ["GANDALF", "SOMEONE"]
     assert "".join(alone[index] for index in range(len(alone))) == "the tower\nwas lit\n"
     first, second = (encode_turns(tokenizer, [turn]) for turn in (Turn("GANDALF", "the"), Turn("FRODO", "tower")))
     tokens = tokenize_with_offsets("\n\nGANDALF: the\n\n \nFRODO: tower\n\n", tokenizer, cast=CAST)
-    assert read_ids(tokens) == [*first, *tokenizer.encode("\n").tolist(), *second]
+    assert tokens.read_ids()[0] == [*first, *tokenizer.encode("\n").tolist(), *second]
 
 
 @given(st.sampled_from(TOKENIZERS), SCRIPTS)
 def test_any_text_has_its_tokens_in_order_and_outside_the_labels(tokenizer, text):
-    script = encode_script(text, tokenizer, CAST)
+    script = tokenize_with_offsets(text, tokenizer, cast=CAST)
     assert np.all(np.diff(script.start_offsets) >= 0)
     assert np.all(script.end_offsets >= script.start_offsets)
     for start, end in script.label_spans.tolist():
@@ -210,8 +204,7 @@ IS_SAID = utterance_mask(MODEL.tokenizer, IDS)
 def score(text):
     tokens = tokenize_with_offsets(text, MODEL.tokenizer, cast=CAST)
     scores = TokenScores(tokens, MODEL.tokenizer)
-    for chunk in score_chunks(MODEL, tokens):
-        scores.add_chunk(chunk)
+    assert list(scores.read(MODEL))[-1] == len(tokens)
     return scores
 
 
@@ -219,8 +212,8 @@ def test_each_word_is_predicted_given_its_speaker():
     scores = score(SCRIPT)
     assert scores.is_complete
     np.testing.assert_allclose(scores.log_probs, MODEL.score_sequence(IDS)[IS_SAID], rtol=1e-5)
-    assert scores.characters.num_characters == sum(len(turn.text) + 1 for turn in SCRIPT_TURNS) - 1
-    assert scores.summarize().evaluation.tokens == len(scores.tokens)
+    num_characters = sum(len(turn.text) + 1 for turn in SCRIPT_TURNS) - 1
+    assert scores.bits_per_character == pytest.approx(scores.bits.sum() / num_characters)
 
 
 def test_another_speaker_changes_the_scores_from_there_on():
@@ -237,7 +230,7 @@ def test_another_speaker_changes_the_scores_from_there_on():
 def test_activations_are_those_after_the_name():
     lstm, tokens = find_lstm(MODEL), tokenize_with_offsets(SCRIPT, MODEL.tokenizer, cast=CAST)
     [whole] = record_activations(lstm, IDS)
-    [layer] = record_activations(lstm, tokens.ids, tokens.heads)
+    [layer] = record_activations(lstm, *tokens.read_ids())
     np.testing.assert_array_equal(layer.cell, whole.cell[IS_SAID])
     [without] = record_activations(lstm, tokens.ids)
     assert not np.allclose(layer.cell[0], without.cell[0])

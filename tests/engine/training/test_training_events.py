@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from engine.analysis.bits_per_character import text_bits_per_character
 from engine.analysis.perplexity import evaluate
 from engine.data.dataset import load_dataset
 from engine.errors import TrainingError
@@ -20,6 +19,7 @@ from engine.training.device import choose_dtype
 from engine.training.initial_run import TrainingInput
 from engine.training.run import train
 from engine.training.validation import check_finite
+from tests.support.models import text_bits_per_character
 from tests.support.training import events_of, make_config, make_trainer, run_training, weights_equal, weights_of
 
 

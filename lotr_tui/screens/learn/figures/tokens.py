@@ -11,7 +11,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from engine.analysis.vocabulary_cutoff import VocabularyCutoffs
+from engine.analysis.notebook import VocabularyCutoffs
 from engine.data.tokenizers.base import EOS, UNK, Tokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName

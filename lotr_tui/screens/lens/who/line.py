@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.analysis.labelled_lines import LabelledLine, labelled_lines
+from engine.analysis.tokenized_text import LabelledLine, labelled_lines
 from engine.data.script_form import Turn
 
 MAX_WORDS = 300

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from engine.analysis.attention import attention_rollout
+from engine.analysis.attention import attention_rollouts
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.attention.reading import ROLLOUT, HeadId
 from lotr_tui.screens.attention.strip_columns import (
@@ -34,7 +34,7 @@ async def test_strips_show_the_weights_of_each_head(make_host, session_model):
             lines = strip_lines(app)
             assert lines[0] == f'layer {layer + 1} of 3 · predicting "night" · word 14 of 14'
             assert lines[1].split() == NAMES[:-1]
-            rows = {"all layers": attention_rollout(weights, query)}
+            rows = {"all layers": attention_rollouts(weights)[query]}
             rows |= {"mean": weights[layer, :, query].mean(0)}
             rows |= {f"head {head + 1}": weights[layer, head, query] for head in range(4)}
             for line, (label, values) in zip(lines[2:], rows.items(), strict=False):

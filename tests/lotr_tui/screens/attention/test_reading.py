@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.analysis.attention import attention_rollout
+from engine.analysis.attention import attention_rollouts
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from lotr_tui.screens.attention.kept_text import keep_last_tokens
 from lotr_tui.screens.attention.reading import MAX_RECORD_BYTES, ROLLOUT, HeadId, max_recorded_tokens, read_attention
@@ -29,7 +29,7 @@ def test_a_token_is_predicted_by_the_position_before_it():
         assert attended.sum() == pytest.approx(1, abs=1e-5)
         mean = reading.attended(HeadId(1, None), token)
         np.testing.assert_allclose(mean, weights[1, :, token, : token + 1].mean(0), atol=1e-6)
-        rollout = attention_rollout(weights, token)
+        rollout = attention_rollouts(weights)[token]
         np.testing.assert_allclose(reading.attended(ROLLOUT, token), rollout[: token + 1], atol=1e-5)
 
 

@@ -7,7 +7,6 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
-from engine.analysis.bits_per_character import text_bits_per_character
 from engine.analysis.perplexity import evaluate
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
@@ -33,6 +32,7 @@ from tests.support.analysis import (
     status_text,
 )
 from tests.support.app import VOCABULARY, make_decoder
+from tests.support.models import text_bits_per_character
 from tests.support.open_inspectors import open_session_model, use_training_text, words_session_model
 from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import notices, until
@@ -73,7 +73,7 @@ async def test_metrics_sentences_and_details_are_those_of_the_evaluation(make_ho
         app.screen.query_one(LensTextView).focus()
         await pilot.press("home", "right", "right", "right")
         details = painted(app.screen.query_one(LensTokenInspector))
-        own, other = scores.token_score(3), counted.token_score(3)
+        own, other = scores.word_score(3), counted.word_score(3)
         assert "WORD  a  sentence 1 of 4" in details
         for figure in (f"{own.bits:.1f}", f"{other.bits:.1f}", format_percent(own.top_tokens[0][1])):
             assert figure in details

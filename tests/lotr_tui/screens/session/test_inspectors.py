@@ -59,9 +59,9 @@ async def assert_lens_equals_session(pilot, reply, name="LensScreen"):
     assert scores.tokens.ids.tolist() == ids
     assert len(reply.tokens) > 0
     for index, token in enumerate(reply.tokens, len(ids) - len(reply.tokens)):
-        score = scores.token_score(index)
-        assert score.rank == token.rank, token.text
-        assert score.bits == pytest.approx(-token.logprob / np.log(2), rel=1e-4)
+        word = scores.word_score(scores.tokens.word_index(index))
+        assert word.rank in (token.rank, None), token.text
+        assert scores.log_probs[index] == pytest.approx(token.logprob, rel=1e-4)
     return screen
 
 
@@ -75,7 +75,7 @@ async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_it
         figures = ui.inspector_text(app)
         app.screen.set_session_model(SessionModel("newer", "", make_decoder(5)))  # the reply keeps its model
         screen = await assert_lens_equals_session(pilot, reply)
-        score = screen.scorer.network_scores.token_score(len(reply.token_ids()) - 2)
+        score = screen.scorer.network_scores.word_score(len(reply.token_ids()) - 2)
         assert f"rank {score.rank:,}" in figures
         assert f"{score.bits:.1f} bits" in figures
         await pilot.press("escape")

@@ -11,9 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Container, Horizontal
 from textual.widgets import Input, Static
 
-from engine.analysis.activations import find_lstm
-from engine.analysis.lstm_steps import liveliest_unit
-from engine.analysis.next_token_comparison import compare_next_tokens
+from engine.analysis.activations import compare_next_tokens, find_lstm, liveliest_unit
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runtime.worker import Cancellation
 from lotr_tui.formatting import token_noun
@@ -217,7 +215,7 @@ class MemoryFigure(ChapterFigure[Memory]):
     def _find_liveliest(self, reading: LineReading) -> tuple[int, int]:
         """Return layer and unit whose cell changes most at the word of the cursor."""
         steps = reading.steps_with(is_reset=self.is_reset)
-        return liveliest_unit([steps[self._step_at_cursor(reading)]])
+        return liveliest_unit(steps[self._step_at_cursor(reading)])
 
     def _show_next_tokens(self) -> None:
         """Predict the next word with the state kept and reset."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widget import Widget
 
-from engine.analysis.next_token_comparison import NextTokenComparison
+from engine.analysis.activations import NextTokenComparison
 from lotr_tui.formatting import SELECTED_MARK, fit_cells
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import bar

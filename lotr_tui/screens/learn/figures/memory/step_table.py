@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
-from engine.analysis.lstm_steps import UnitStep
+from engine.analysis.activations import UnitStep
 from lotr_tui.formatting import SELECTED_MARK, truncate
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import bar, signed_bar

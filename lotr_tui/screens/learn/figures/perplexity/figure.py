@@ -10,8 +10,8 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.widgets import Input, Static
 
-from engine.analysis.notebook_evaluation import NOTEBOOK_WINDOW, evaluate_windows
-from engine.analysis.token_scores import ScoredChunk, TokenScores, score_chunks
+from engine.analysis.notebook import NOTEBOOK_WINDOW, evaluate_windows
+from engine.analysis.token_scores import TokenScores
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask, Debounce
 from lotr_tui.learn.example_line import find_example
@@ -85,8 +85,8 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         self._judging = Debounce(self, REST_SECONDS, self._judge_window)
         """Wait until the slider rests."""
         self._pause = Debounce(self, PAUSE, self._start_scoring)
-        self._scoring: BackgroundTask[ScoredChunk] = BackgroundTask(
-            self, "chapter-perplexity", self._take_chunks, self.show_failure, interval=POLL_INTERVAL
+        self._scoring: BackgroundTask[int] = BackgroundTask(
+            self, "chapter-perplexity", lambda _: self._show_line(), self.show_failure, interval=POLL_INTERVAL
         )
 
     def compose_figure(self) -> ComposeResult:
@@ -117,7 +117,7 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
         )
         tokens = tokenize_line(example, model.model, eos_per_line=eos_per_line)
         started = perf_counter()
-        list(score_chunks(model.model, tokens, cancelled))
+        list(TokenScores(tokens, model.tokenizer).read(model.model, cancelled))
         seconds = (perf_counter() - started) / max(1, len(tokens))
         return PerplexityData(model, eos_per_line, example, held_out, seconds)
 
@@ -226,19 +226,15 @@ class PerplexityFigure(ChapterFigure[PerplexityData]):
             self._show_line()
             self._pause.request()
         elif len(tokens) * self.data.seconds_per_token < MAX_SECONDS:
-            self._take_chunks(list(score_chunks(model, tokens)))
+            list(self._scores.read(model))
+            self._show_line()
         else:
             self._start_scoring()
 
     def _start_scoring(self) -> None:
         assert self.data is not None
-        model, tokens = self.data.model.model, self._current_scores.tokens
-        self._scoring.start(lambda cancelled: score_chunks(model, tokens, cancelled))
-
-    def _take_chunks(self, chunks: list[ScoredChunk]) -> None:
-        for chunk in chunks:
-            self._current_scores.add_chunk(chunk)
-        self._show_line()
+        model, scores = self.data.model.model, self._current_scores
+        self._scoring.start(lambda cancelled: scores.read(model, cancelled))
 
     @on(WordBits.Moved)
     def _move(self) -> None:

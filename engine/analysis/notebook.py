@@ -1,0 +1,134 @@
+"""The notebook that this project starts from: its validation, and vocabularies of words by cut-off as it makes them.
+
+To validate, the notebook lays out a text as rows, trims the rows to whole windows plus one token, and divides the sum
+of its losses by the trimmed width. With rows shorter than a window, nothing is scored, and it prints exp(0) = 1.000.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.analysis.perplexity import perplexity
+from engine.data.arrays import Float64Array
+from engine.data.tokenizers.base import EOS, UNK, TokenIds
+from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
+from engine.models.base import LanguageModel, advance_batch
+
+NUM_ROWS, ROW_LENGTH = 64, 36
+"""Layout of the validation text in the notebook: its batch size, and the tokens per row that its text had."""
+NOTEBOOK_WINDOW = 50
+"""Tokens per window in the notebook."""
+
+
+def _trimmed_length(row_length: int, window: int) -> int:
+    """Return the tokens per row that the notebook keeps: whole windows, and one token that is only predicted."""
+    length = max(1, row_length)
+    return length - (length - 1) % window
+
+
+def window_starts(row_length: int, window: int) -> range:
+    """Return the first input of each window of a row."""
+    return range(0, _trimmed_length(row_length, window) - 1, window)
+
+
+def printed_perplexity(mean_nlls: Iterable[float], row_length: int, window: int) -> float:
+    """Return the perplexity that the notebook prints, given the mean negative log-probability of each window."""
+    total = sum(mean_nll * window for mean_nll in mean_nlls)
+    return perplexity(total / _trimmed_length(row_length, window))
+
+
+@dataclass(frozen=True)
+class NotebookEvaluation:
+    """Result of the notebook's validation with one window size."""
+
+    window: int
+    num_windows: int
+    """Whole windows in a row."""
+    num_scored: int
+    """Scored tokens of all rows."""
+    divisor: int
+    """Number by which the notebook divides the sum of a row; one more than the scored tokens of a row."""
+    mean_bits: float
+    """Mean bits of the scored tokens; NaN without one."""
+    printed: float
+    """Perplexity that the notebook prints."""
+    perplexity: float | None
+    """Perplexity of the scored tokens; None without one."""
+
+
+def evaluate_windows(log_probs: Float64Array, window: int) -> NotebookEvaluation:
+    """Return the notebook's validation, given the natural-log probabilities `[rows, row length - 1]` of a text.
+
+    The first token of each row is only read. The state of the model must be carried from the start of a row to its end,
+    as the notebook does.
+    """
+    row_length = log_probs.shape[1] + 1
+    starts = window_starts(row_length, window)
+    scored = log_probs[:, : len(starts) * window]
+    mean_nll = float(-scored.mean()) if scored.size else math.nan
+    mean_nlls = (float(-log_probs[:, start : start + window].mean()) for start in starts)
+    return NotebookEvaluation(
+        window=window,
+        num_windows=len(starts),
+        num_scored=scored.size,
+        divisor=_trimmed_length(row_length, window),
+        mean_bits=mean_nll / math.log(2),
+        printed=printed_perplexity(mean_nlls, row_length, window),
+        perplexity=perplexity(mean_nll) if scored.size else None,
+    )
+
+
+def notebook_rows(ids: TokenIds) -> TokenIds:
+    """Lay out the beginning of a text `[time]` as rows of the notebook's length: at most 64 rows of 36 tokens.
+
+    A text that is shorter than a row becomes one row.
+    """
+    length = min(ROW_LENGTH, len(ids))
+    num_rows = min(NUM_ROWS, len(ids) // max(1, length))
+    return ids[: num_rows * length].reshape(num_rows, length)
+
+
+def score_rows(model: LanguageModel, rows: TokenIds) -> Float64Array:
+    """Return the natural-log probabilities `[rows, length - 1]` of the tokens in rows `[rows, length]`.
+
+    The model reads each row from an empty state. Each token but the first is predicted from those before it in its row.
+    """
+    scores, states = np.empty((len(rows), rows.shape[1] - 1)), [model.start()] * len(rows)
+    for time in range(rows.shape[1] - 1):
+        outputs = advance_batch(model, states, rows[:, time].tolist())
+        states = [state for _, state in outputs]
+        predicted = rows[:, time + 1].tolist()
+        scores[:, time] = [log_probs[token] for (log_probs, _), token in zip(outputs, predicted, strict=True)]
+    return scores
+
+
+class VocabularyCutoffs:
+    """Counts of the words of a training text, from which vocabularies with any cut-off are made.
+
+    The cut-off is the number of occurrences in the training text that a word of the vocabulary has at least.
+    """
+
+    def __init__(self, train: Iterable[str], held_out: Iterable[str], name: WordTokenizerName = "words") -> None:
+        """Count the words of a training text, given as lines, and look up the words of a held-out text."""
+        self._name = name
+        self._counts = Counter(word for line in train for word in split_words(line, name))
+        held_out_counts = [self._counts[word] for line in held_out for word in split_words(line, name)]
+        self._sorted_held_out_counts = np.sort(np.array(held_out_counts, np.int64))
+        self._sorted_counts = np.sort(np.array(list(self._counts.values()), np.int64))
+        self.num_held_out_words = len(held_out_counts)
+
+    def vocabulary_size(self, cutoff: int) -> int:
+        """Return the number of words with at least `cutoff` occurrences, without the special tokens."""
+        return len(self._sorted_counts) - int(np.searchsorted(self._sorted_counts, cutoff))
+
+    def unknown_rate(self, cutoff: int) -> float:
+        """Return the fraction of the words of the held-out text that are unknown; 0 for an empty text."""
+        return int(np.searchsorted(self._sorted_held_out_counts, cutoff)) / max(1, self.num_held_out_words)
+
+    def tokenizer(self, cutoff: int) -> WordTokenizer:
+        """Return the tokenizer of a vocabulary, with its words in order of first appearance."""
+        words = (word for word, count in self._counts.items() if count >= cutoff and word not in (UNK, EOS))
+        return WordTokenizer((UNK, EOS, *words), self._name)
