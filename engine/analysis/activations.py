@@ -17,15 +17,11 @@ from engine.models.numpy_lstm import LSTMState, NumpyLSTM
 ActivationName = Literal["input", "forget", "output", "candidate", "cell", "hidden"]
 ACTIVATION_NAMES: tuple[ActivationName, ...] = get_args(ActivationName)
 
-BATCH_SIZE = 64
-"""Lines read at once when a corpus is searched."""
+BATCH_SIZE = 64  # lines read at once when a corpus is searched
 
 
 def find_lstm(model: LanguageModel) -> NumpyLSTM | None:
-    """Return the LSTM inside `model`, the first one of a mixture; None if there is none.
-
-    For dynamic evaluation, return the LSTM with its weights after training.
-    """
+    """Return the LSTM inside `model`, the first one of a mixture; None if there is none."""
     return next((part for part in iter_parts(model) if isinstance(part, NumpyLSTM)), None)
 
 
@@ -50,12 +46,10 @@ class LSTMStep:
 
     token: int
     before: LSTMState
-    gates: tuple[Float32Array, ...]
-    """Gates `[4 hidden]` of each layer, in the order input, forget, output, candidate."""
+    gates: tuple[Float32Array, ...]  # gates `[4 hidden]` of each layer, in the order input, forget, output, candidate
     after: LSTMState
 
     def unit(self, layer: int, unit: int) -> UnitStep:
-        """Return the values of one unit of a layer."""
         input_, forget, output, candidate = self.gates[layer].reshape(4, -1)[:, unit].tolist()
         cell_before = float(self.before[layer][1][unit])
         hidden, cell = (float(values[unit]) for values in self.after[layer])
@@ -65,11 +59,7 @@ class LSTMStep:
 def read_steps(
     lstm: NumpyLSTM, tokens: TokenIds | Sequence[int], known: Sequence[LSTMStep] = ()
 ) -> tuple[LSTMStep, ...]:
-    """Read tokens `[time]` from a state of zeros; return one step per token.
-
-    The tokens include `<eos>` and those of names where the LSTM shall read them. `known` are steps of an earlier call
-    with the same LSTM; those of the tokens that both texts start with are reused.
-    """
+    """Read tokens `[time]` from a state of zeros; reuse the `known` steps of tokens that both texts start with."""
     steps: list[LSTMStep] = []
     for step, token in zip(known, tokens, strict=False):
         if step.token != token:
@@ -94,19 +84,15 @@ def liveliest_unit(step: LSTMStep) -> tuple[int, int]:
 class NextTokenComparison:
     """The likeliest next tokens of two distributions."""
 
-    ids: TokenIds
-    """Tokens `[count]` by their larger probability, in descending order."""
-    probs: Float64Array
-    """Probabilities `[2, count]` of the tokens in the first and in the second distribution."""
-    best: tuple[int, int]
-    """Likeliest token of the first and of the second distribution."""
+    ids: TokenIds  # tokens `[count]` by their larger probability, in descending order
+    probs: Float64Array  # probabilities `[2, count]` of the tokens in the first and in the second distribution
+    best: tuple[int, int]  # likeliest token of the first and of the second distribution
     divergence_bits: float
     """Kullback-Leibler divergence D(first ‖ second) in bits, infinite if the second excludes a token of the first. A
     token drawn from the first costs this number of bits more, on average, if it is coded with the second."""
 
     @property
     def agrees(self) -> bool:
-        """True if both distributions have the same likeliest token."""
         return self.best[0] == self.best[1]
 
 
@@ -131,24 +117,16 @@ class LayerActivations:
     hidden = output · tanh(cell). The gates are from 0 to 1, candidate and hidden from -1 to 1, the cell is unbounded.
     """
 
-    input: Float32Array
-    """Fraction of the candidate that is added to the cell."""
-    forget: Float32Array
-    """Fraction of the previous cell that is kept."""
-    output: Float32Array
-    """Fraction of the cell that is visible outside the layer."""
+    input: Float32Array  # fraction of the candidate that is added to the cell
+    forget: Float32Array  # fraction of the previous cell that is kept
+    output: Float32Array  # fraction of the cell that is visible outside the layer
     candidate: Float32Array
     cell: Float32Array
-    hidden: Float32Array
-    """Input of the next layer or of the output layer."""
+    hidden: Float32Array  # input of the next layer or of the output layer
     mogrifier: tuple[Float32Array, ...] = ()
-    """Factors `[time, size]` of each mogrifier round, 0 to 2, for the input and the previous hidden state in turn.
-
-    The gates are computed from the input and the hidden state after all rounds. Empty without a mogrifier.
-    """
+    """Factors `[time, size]` of each mogrifier round, 0 to 2, for the input and the previous hidden state in turn."""
 
     def get(self, name: ActivationName) -> Float32Array:
-        """Return the activation with this name."""
         values: Float32Array = getattr(self, name)
         return values
 
@@ -185,14 +163,11 @@ class ActivationExample:
     """A token that activates a unit strongly, with its context as `Tokenizer.pieces` writes it."""
 
     line_index: int
-    position: int
-    """Number of tokens in the line before the token."""
+    position: int  # number of tokens in the line before the token
     value: float
     context_before: tuple[str, ...]
-    token: str
-    """Text that the token adds to the line, or the name of a byte inside a character."""
-    context_after: tuple[str, ...]
-    """Text of the tokens that the unit has not read yet."""
+    token: str  # text that the token adds to the line, or the name of a byte inside a character
+    context_after: tuple[str, ...]  # text of the tokens that the unit has not read yet
 
 
 @dataclass(frozen=True)
@@ -201,8 +176,7 @@ class TopActivations:
 
     highest: tuple[ActivationExample, ...]
     lowest: tuple[ActivationExample, ...]
-    num_tokens: int
-    """Number of tokens read; less than the whole corpus if the search was cancelled."""
+    num_tokens: int  # number of tokens read; less than the whole corpus if the search was cancelled
 
 
 def find_top_activations(
@@ -217,10 +191,9 @@ def find_top_activations(
 ) -> TopActivations:
     """Find the `top_n` tokens of a corpus with the highest, and with the lowest, activation of one unit.
 
-    Examples have `context_size` words before and after the token. Each line is read on its own after `<eos>`, so
-    `record_activations` on the line gives the same values. A token is listed once if several lines start with the same
-    tokens up to it. `cancelled` is called after every step; once it returns True, the result covers the tokens read so
-    far. Long lines are read first.
+    Examples have `context_size` words before and after the token. Each line is read on its own after `<eos>`, long ones
+    first. A token is listed once if several lines start with the same tokens up to it. `cancelled` is called after
+    every step; once it returns True, the result covers the tokens read so far.
     """
     lengths = np.array([len(line) for line in lines], np.int64)
     line_starts = np.cumsum(lengths) - lengths

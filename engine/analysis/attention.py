@@ -15,10 +15,7 @@ from engine.models.mixture import Mixture
 
 
 def iter_parts(model: LanguageModel) -> Iterator[LanguageModel]:
-    """Yield `model`, and then the models that it consists of, the models inside them included.
-
-    Dynamic evaluation contains the LSTM with its weights after training.
-    """
+    """Yield `model`, and then the models inside it. Dynamic evaluation contains the LSTM as it was trained."""
     yield model
     if isinstance(model, (NeuralCache, DialogueModel)):
         yield from iter_parts(model.model)
@@ -36,11 +33,10 @@ def find_attention_model(model: LanguageModel) -> AttentionModel | None:
 
 
 def attention_rollouts(weights: Float32Array) -> Float32Array:
-    """Return how much each position contributes to each one through all layers (Abnar and Zuidema 2020).
+    """Return how much each position contributes to each one through all layers (Abnar and Zuidema 2020, 2005.00928).
 
-    The weights `[layers, heads, positions, positions]` of each layer are averaged over its heads. Half of what a layer
-    returns is taken from its input at the same position, as the residual connection does: the matrices (weights +
-    identity) / 2 are multiplied. The rows of the result `[positions, positions]` sum to 1. See arXiv 2005.00928.
+    The weights `[layers, heads, positions, positions]` are averaged over the heads. Half of what a layer returns is its
+    input at the same position, as the residual connection does. The rows of the result sum to 1.
     """
     rollouts: Float32Array = np.eye(weights.shape[-1], dtype=np.float32)
     for layer_weights in weights:
@@ -53,14 +49,11 @@ def attention_rollouts(weights: Float32Array) -> Float32Array:
 class LayerPrediction:
     """The distribution that a model would predict if it ended after one of its layers."""
 
-    layer: int
-    """Number of the layer, counted from 1; 0 is the embedding, before all layers."""
-    top_tokens: tuple[tuple[str, float], ...]
-    """The most likely tokens with their probabilities, in descending order."""
+    layer: int  # number of the layer, counted from 1; 0 is the embedding, before all layers
+    top_tokens: tuple[tuple[str, float], ...]  # the most likely tokens with their probabilities, in descending order
     entropy_bits: float
     target_prob: float
-    target_rank: int
-    """Rank of the target in the distribution, 1 for the most likely token."""
+    target_rank: int  # rank of the target in the distribution, 1 for the most likely token
 
 
 def logit_lens(
@@ -68,8 +61,7 @@ def logit_lens(
 ) -> tuple[LayerPrediction, ...]:
     """Return the prediction of each layer at a position if it were the last one, and first that of the embedding.
 
-    `record` has the layer outputs of a text by `model`. The position that predicts the target token is the one before
-    the target's own. See nostalgebraist, "interpreting GPT: the logit lens" (2020).
+    The position that predicts the target is the one before its own (nostalgebraist, "interpreting GPT", 2020).
     """
     log_probs = model.layer_log_probs(record.layer_outputs[:, position])
     token_texts, target_log_probs = model.tokenizer.tokens, log_probs[:, target_id]

@@ -61,7 +61,6 @@ def convert_text(text: str, form: TextForm, mode: DataMode = "line") -> str:
 
 
 def written_text(lines: Lines, mode: DataMode) -> str:
-    """Return lines of a corpus as they are written, in dialogue mode as a script."""
     if mode == "dialogue":
         return script_text(iter_scenes(lines))
     return "".join(f"{line.text}\n" for line in lines)
@@ -126,16 +125,13 @@ class EncodedText:
         self.end_offsets: Int64Array = np.array(ends, np.int64)
         """Index `[tokens]` after the last character of each token. The token stands for the characters since the one
         before it; a later byte of a character stands for none."""
-        self.unknown_words = unknown_words
-        """Text of each `<unk>`, in text order."""
-        self.is_scored: npt.NDArray[np.bool_] = np.ones(len(ids), np.bool_)
-        """`[tokens]`: True for tokens that count."""
+        self.unknown_words = unknown_words  # text of each `<unk>`, in text order
+        self.is_scored: npt.NDArray[np.bool_] = np.ones(len(ids), np.bool_)  # `[tokens]`: True for tokens that count
         if is_script:
             self.is_scored = utterance_mask(tokenizer, self.ids)
 
     @property
     def num_characters(self) -> int:
-        """Number of characters of the text, line ends included."""
         return len(self.text)
 
     @cached_property
@@ -154,14 +150,10 @@ class EncodedText:
         return bits
 
     def token_bits(self, log_probs: Float64Array) -> Float64Array:
-        """Return the bits `[tokens]` that a model with natural-log probabilities `log_probs` `[tokens]` needs.
-
-        Tokens that do not count need none.
-        """
+        """Return the bits `[tokens]` by natural-log probabilities `[tokens]`; 0 for tokens that do not count."""
         return np.where(self.is_scored, self.untokenized_bits - log_probs / math.log(2), 0.0)
 
     def bits_per_character(self, log_probs: Float64Array) -> float:
-        """Return the bits per character of a model with natural-log probabilities `log_probs` `[tokens]`."""
         return float(self.token_bits(log_probs).sum()) / self.num_characters
 
     @cached_property
@@ -185,10 +177,7 @@ class EncodedText:
 
 
 def count_validation_characters(dataset: Dataset) -> tuple[int, float]:
-    """Return the characters of the validation split, and the bits of what its tokens leave out.
-
-    A split of more than `MAX_COUNTED_TOKENS`, or one that the tokenizer changes, is not counted: the result is 0.
-    """
+    """Return the characters of the validation split, and the bits of what its tokens leave out; 0 if not counted."""
     if len(dataset.valid) > MAX_COUNTED_TOKENS:
         return 0, 0.0
     text = convert_text(written_text(dataset.splits.valid, dataset.mode), native_form(dataset.tokenizer), dataset.mode)
@@ -202,10 +191,9 @@ def count_validation_characters(dataset: Dataset) -> tuple[int, float]:
 def count_characters(
     tokenizer: Tokenizer, token_texts: Sequence[str], ids: TokenIds
 ) -> tuple[Sequence[int], Float64Array]:
-    """Return the characters that tokens stand for, and the bits of their spelling, both `[tokens]`.
+    """Return the characters that tokens as written stand for, and the bits of their spelling, both `[tokens]`.
 
-    Words of a closed vocabulary are counted as the tokenizer normalizes them, each with one separator. A token of an
-    open vocabulary is counted as written, in `token_texts`, and a line end as one character.
+    Words of a closed vocabulary are counted as the tokenizer normalizes them, each with one separator.
     """
     bits = np.zeros(len(ids))
     if not isinstance(tokenizer, WordTokenizer):
@@ -217,12 +205,9 @@ def count_characters(
 
 
 def spelling_bits(tokenizer: Tokenizer, unknown_words: Iterable[str]) -> Float64Array:
-    """Return the bits `[words]` that spell words which a closed vocabulary does not know.
-
-    The word `<unk>` itself, which occurs in corpora such as Penn Treebank, is in the vocabulary and needs no spelling.
-    """
+    """Return the bits `[words]` that spell words which a closed vocabulary does not know."""
     words = list(unknown_words)
-    is_spelled = np.array([word != UNK for word in words], np.bool_)
+    is_spelled = np.array([word != UNK for word in words], np.bool_)  # Penn Treebank has the word <unk> itself
     bits = np.zeros(len(words))
     if is_spelled.any():
         spelled = list(compress(words, is_spelled))
@@ -233,15 +218,13 @@ def spelling_bits(tokenizer: Tokenizer, unknown_words: Iterable[str]) -> Float64
 class WrittenBits(NamedTuple):
     """Bits of lines as they are written, and the number of their characters, line ends included."""
 
-    token_bits: float
-    """Bits of the tokens, with the spelling of unknown words."""
+    token_bits: float  # bits of the tokens, with the spelling of unknown words
     orthography_bits: float
     """Bits of the capitals, punctuation and spaces that the tokens leave out; 0 for an open vocabulary."""
     num_characters: int
 
     @property
     def bits_per_character(self) -> float:
-        """Bits per character of the lines."""
         return (self.token_bits + self.orthography_bits) / self.num_characters
 
 
@@ -250,10 +233,8 @@ def measure_written_bits(
 ) -> WrittenBits:
     """Return the bits that a model needs for lines that it reads one after the other, each with a word.
 
-    Models of words leave out capitals and punctuation, which would make their task easier: `orthography` pays for them,
-    so that all models account for the same characters. `mode` is that of the model's training text. A model of a
-    dialogue reads each line as said by someone. That name is given, not predicted: the lines do not name their
-    speakers.
+    Models of words leave out capitals and punctuation: `orthography` pays for them, so that all models account for the
+    same characters. A model of a dialogue reads each line as said by someone. That name is given, not predicted.
     """
     script = "".join(turn_text(Turn(SOMEONE, line)) if mode == "dialogue" else f"{line}\n" for line in lines)
     encoded = EncodedText(convert_text(script, native_form(model.tokenizer), mode), model.tokenizer, mode)

@@ -1,7 +1,6 @@
 """Passages of generated text that are copied from the training text.
 
-Passages consist of whole words. In a closed vocabulary, these are its tokens. In an open one, they are the words as
-written, with upper and lower case, and the runs of punctuation between them.
+They consist of whole words: the tokens of a closed vocabulary; or words and runs of punctuation as written.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,8 +18,7 @@ from engine.errors import CorpusError
 
 MIN_PASSAGE_LENGTH = 4
 """Minimum words of a passage, without punctuation; three words in a row often occur in both texts by chance."""
-MAX_OCCURRENCES = 5
-"""Maximum number of occurrences that are listed for a passage."""
+MAX_OCCURRENCES = 5  # maximum number of occurrences that are listed for a passage
 MAX_INDEXED_WORDS = 8_000_000
 """Maximum words of an indexed training text; the index takes about 85 bytes of memory per word."""
 _HASH_FACTOR = 0x9E3779B97F4A7C15
@@ -30,67 +28,43 @@ _HASH_FACTOR = 0x9E3779B97F4A7C15
 class Occurrence:
     """Position of a passage in the training text."""
 
-    line_index: int
-    """Index of the line in `Dataset.train_lines`."""
-    offset: int
-    """Number of words in the line before the passage, runs of punctuation included."""
-    text: str
-    """The whole line as written in the corpus."""
-    speaker: str
-    """Speaker of the line; empty if the corpus has no speakers."""
+    line_index: int  # index of the line in `Dataset.train_lines`
+    offset: int  # number of words in the line before the passage, runs of punctuation included
+    text: str  # the whole line as written in the corpus
+    speaker: str  # speaker of the line; empty if the corpus has no speakers
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A run of words that also occurs in the training text, and that cannot be extended by a word on either side.
-
-    It begins with a word, and may end in punctuation.
-    """
+    """A run of words that also occurs in the training text and cannot be extended. It may end in punctuation."""
 
     start: int
-    length: int
-    """Number of words, runs of punctuation included."""
-    num_words: int
-    """Number of words without punctuation, at least `MIN_PASSAGE_LENGTH`."""
+    length: int  # number of words, runs of punctuation included
+    num_words: int  # number of words without punctuation, at least `MIN_PASSAGE_LENGTH`
     num_occurrences: int
-    occurrences: tuple[Occurrence, ...]
-    """The first `MAX_OCCURRENCES` occurrences, in the order of the training text."""
+    occurrences: tuple[Occurrence, ...]  # the first `MAX_OCCURRENCES` occurrences, in the order of the training text
 
 
 @dataclass(frozen=True)
 class MemorizationReport:
     """The copied passages of a text."""
 
-    passages: tuple[Passage, ...]
-    """All passages, sorted by start. Passages may overlap, but none contains another."""
-    memorized_mask: npt.NDArray[np.bool_]
-    """`[words]`: True for words that are part of a passage."""
-    num_words: int
-    """Number of words, without punctuation and line ends."""
-    num_novel_words: int
-    """Number of these words that are outside all passages, unknown ones included."""
-
-    @property
-    def novel_fraction(self) -> float:
-        """Fraction of words outside all passages; 0 for an empty text."""
-        return self.num_novel_words / self.num_words if self.num_words else 0.0
+    passages: tuple[Passage, ...]  # all passages, sorted by start. Passages may overlap, but none contains another.
+    num_words: int  # number of words, without punctuation and line ends
+    novel_fraction: float  # fraction of these words outside all passages, unknown ones included; 0 for an empty text
 
 
 class TrainingIndex:
     """The places of all runs of `MIN_PASSAGE_LENGTH` words in the training text, by a hash of each run.
 
-    Passages never cross the end of a line, not even in stream mode, where the shuffled split decides which line comes
-    next. Passages never contain `<unk>`, which can stand for any word.
+    Passages never cross the end of a line, where a shuffled split decides what comes next, and never contain `<unk>`.
+    A training text of more than `MAX_INDEXED_WORDS` words raises a CorpusError.
     """
 
     def __init__(
         self, lines: Sequence[TokenIds], sources: Sequence[Line], word_to_id: dict[str, int] | None = None
     ) -> None:
-        """Index the word ids `[words]` of each line; `sources` has the corpus line that each of them was encoded from.
-
-        `word_to_id` has the ids of the written words of an open vocabulary; by default, ids are those of the tokens. A
-        text of more than `MAX_INDEXED_WORDS` words raises a CorpusError.
-        """
+        """Index the ids `[words]` of lines and their `sources`: of tokens, or of written words with `word_to_id`."""
         self._sources, self._word_to_id = sources, word_to_id
         lengths = np.array([len(line) for line in lines])
         _check_size(int(lengths.sum()))
@@ -102,7 +76,6 @@ class TrainingIndex:
 
     @classmethod
     def from_dataset(cls, dataset: Dataset) -> "TrainingIndex":
-        """Index the training split of a dataset; one that is too long raises a CorpusError."""
         if not dataset.tokenizer.is_open:
             return cls(dataset.train_lines, dataset.train_source_lines)
         word_to_id: dict[str, int] = {}
@@ -118,7 +91,6 @@ class TrainingIndex:
         return cls(lines, dataset.train_source_lines, word_to_id)
 
     def find_copied(self, tokens: TokenizedText) -> MemorizationReport:
-        """Find the copied passages of a tokenized text."""
         if self._word_to_id is None:
             return self.find_passages(tokens.ids)
         known, words = self._word_to_id, [tokens.word(index) for index in range(tokens.num_words)]
@@ -128,10 +100,7 @@ class TrainingIndex:
     def find_passages(
         self, ids: Sequence[int] | TokenIds, has_letters: npt.NDArray[np.bool_] | None = None
     ) -> MemorizationReport:
-        """Find the copied passages of a text `[words]`; `<eos>` and `<unk>` separate passages.
-
-        `has_letters` `[words]` is False for runs of punctuation, which do not count as words.
-        """
+        """Find the copied passages of a text `[words]`, of which those without letters do not count as words."""
         tokens = np.asarray(ids, np.int32)
         is_word = tokens != EOS_ID if has_letters is None else has_letters
         num_words_before = np.append(0, np.cumsum(is_word))
@@ -150,8 +119,8 @@ class TrainingIndex:
                     passages.append(Passage(start, length, num_words, len(places), occurrences))
                     last_stop = start + length
                     memorized[start:last_stop] = True
-        num_novel_words = int(np.count_nonzero(is_word & ~memorized))
-        return MemorizationReport(tuple(passages), memorized, int(num_words_before[-1]), num_novel_words)
+        novel_fraction = np.count_nonzero(is_word & ~memorized) / max(1, np.count_nonzero(is_word))
+        return MemorizationReport(tuple(passages), int(num_words_before[-1]), novel_fraction)
 
     def _find_longest(self, ids: TokenIds, hash: np.uint64) -> tuple[Int32Array, int]:
         """Return the places of the longest prefix of `ids` in the training text, in order, and its length."""
@@ -195,7 +164,6 @@ def _check_size(num_words: int) -> None:
 
 
 def _segments(ids: TokenIds) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each run of words without `<eos>` and `<unk>`."""
     start = 0
     for end in [*np.flatnonzero((ids == EOS_ID) | (ids == UNK_ID)).tolist(), len(ids)]:
         yield start, end

@@ -14,8 +14,7 @@ from engine.data.speakers import SOMEONE
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel
 
-MIN_BLOCKS = 10
-"""Fewest blocks for a confidence interval: with fewer, the resampled texts are almost all alike."""
+MIN_BLOCKS = 10  # fewest blocks for a confidence interval: with fewer, the resampled texts are almost all alike
 NUM_RESAMPLES = 2000
 
 
@@ -23,8 +22,7 @@ NUM_RESAMPLES = 2000
 class PairedComparison:
     """Difference between two models on the same text, first model minus second."""
 
-    difference: float
-    """Difference of the rates, such as bits per character; negative if the first model is better."""
+    difference: float  # difference of the rates, such as bits per character; negative if the first model is better
     confidence_interval: tuple[float, float] | None
     """95 % confidence interval of `difference`; None if the text is too short for one."""
     better_fraction: float | None
@@ -32,19 +30,15 @@ class PairedComparison:
 
 
 def rate_confidence_interval(amounts: Float64Array, sizes: Float64Array) -> tuple[float, float] | None:
-    """Return the 95 % confidence interval of `amounts.sum() / sizes.sum()`, both `[blocks]`.
+    """Return the 95 % confidence interval of `amounts.sum() / sizes.sum()`, both `[blocks]`, as `PairedComparison`.
 
-    Blocks of consecutive text are resampled, because neighbouring tokens are similarly hard to predict. The result is
-    None for fewer than `MIN_BLOCKS` blocks, or amounts that are not finite.
+    Blocks of consecutive text are resampled, because neighbouring tokens are similarly hard to predict.
     """
     return _interval(_resampled_rates(amounts, sizes))
 
 
 def compare_paired(first: Float64Array, second: Float64Array, sizes: Float64Array) -> PairedComparison:
-    """Compare the amounts `[blocks]` of two models for the same blocks of a text, whose `sizes` are `[blocks]`.
-
-    Both models are scored on the same resampled texts, so that a text that is hard for both does not count.
-    """
+    """Compare the amounts `[blocks]` of two models on the same resampled texts, as easy or hard for both."""
     rates = _resampled_rates(first - second, sizes)
     better_fraction = None if rates is None else float(np.mean(rates < 0) + np.mean(rates == 0) / 2)
     difference = float((first.sum() - second.sum()) / sizes.sum())
@@ -87,8 +81,7 @@ class CandidateScores:
     bits_per_character: float
     confidence_interval: tuple[float, float] | None
     """95 % confidence interval of `bits_per_character`; None if the text is too short for one."""
-    block_bits: Float64Array
-    """Bits `[blocks]` of blocks of the text, the same blocks for all models."""
+    block_bits: Float64Array  # bits `[blocks]` of blocks of the text, the same blocks for all models
 
 
 @dataclass(frozen=True)

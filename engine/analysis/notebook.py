@@ -19,8 +19,7 @@ from engine.models.base import LanguageModel, advance_batch
 
 NUM_ROWS, ROW_LENGTH = 64, 36
 """Layout of the validation text in the notebook: its batch size, and the tokens per row that its text had."""
-NOTEBOOK_WINDOW = 50
-"""Tokens per window in the notebook."""
+NOTEBOOK_WINDOW = 50  # tokens per window in the notebook
 
 
 def _trimmed_length(row_length: int, window: int) -> int:
@@ -45,18 +44,12 @@ class NotebookEvaluation:
     """Result of the notebook's validation with one window size."""
 
     window: int
-    num_windows: int
-    """Whole windows in a row."""
-    num_scored: int
-    """Scored tokens of all rows."""
-    divisor: int
-    """Number by which the notebook divides the sum of a row; one more than the scored tokens of a row."""
-    mean_bits: float
-    """Mean bits of the scored tokens; NaN without one."""
-    printed: float
-    """Perplexity that the notebook prints."""
-    perplexity: float | None
-    """Perplexity of the scored tokens; None without one."""
+    num_windows: int  # whole windows in a row
+    num_scored: int  # scored tokens of all rows
+    divisor: int  # number by which the notebook divides the sum of a row; one more than the scored tokens of a row
+    mean_bits: float  # mean bits of the scored tokens; NaN without one
+    printed: float  # perplexity that the notebook prints
+    perplexity: float | None  # perplexity of the scored tokens; None without one
 
 
 def evaluate_windows(log_probs: Float64Array, window: int) -> NotebookEvaluation:
@@ -121,7 +114,6 @@ class VocabularyCutoffs:
         self.num_held_out_words = len(held_out_counts)
 
     def vocabulary_size(self, cutoff: int) -> int:
-        """Return the number of words with at least `cutoff` occurrences, without the special tokens."""
         return len(self._sorted_counts) - int(np.searchsorted(self._sorted_counts, cutoff))
 
     def unknown_rate(self, cutoff: int) -> float:

@@ -11,10 +11,7 @@ import numpy as np
 
 from engine.data.arrays import Float64Array
 from engine.data.script_form import Turn, encode_speaker
-from engine.data.scripts import detect_style, read_utterances
-from engine.data.speakers import find_member, normalize_speaker
 from engine.data.tokenizers.base import EOS_ID
-from engine.errors import InvalidInputError
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import SpeakerProb
 from engine.models.base import LanguageModel, advance_batch, predict_tokens
@@ -22,12 +19,8 @@ from engine.models.dialogue import DialogueModel
 
 MAX_STEPS = 32
 """Maximum number of tokens at the end of a text whose states are kept, so that the end can be edited at no cost."""
-MAX_STEP_ELEMENTS = 6_000_000
-"""Maximum number of log-probabilities in the states that are kept."""
-CHUNK_TOKENS = 64
-"""Tokens that are scored together: a large vocabulary has much memory for the distributions of each."""
-MIN_SPEAKERS, MAX_SPEAKERS = 2, 64
-"""Limits of a cast that a person names. The model reads the text once for each speaker."""
+MAX_STEP_ELEMENTS = 6_000_000  # maximum number of log-probabilities in the states that are kept
+CHUNK_TOKENS = 64  # tokens that are scored together: a large vocabulary has much memory for the distributions of each
 WORD = re.compile(r"\S+")
 
 
@@ -35,14 +28,11 @@ WORD = re.compile(r"\S+")
 class WordEvidence:
     """A word of a text, and its evidence on the speaker."""
 
-    word: str
-    """The word with its punctuation."""
+    word: str  # the word with its punctuation
     evidence: Float64Array
     """Increase `[cast]` of the logarithm of the unnormalized posterior of each speaker by the word."""
-    posterior: Float64Array
-    """Probability `[cast]` of each speaker after the word."""
-    gain: float
-    """Increase of the natural-log odds of the speaker who leads after the whole text."""
+    posterior: Float64Array  # probability `[cast]` of each speaker after the word
+    gain: float  # increase of the natural-log odds of the speaker who leads after the whole text
 
 
 @dataclass(frozen=True)
@@ -50,13 +40,11 @@ class SpeakerGuess:
     """Posterior over the cast after a text."""
 
     cast: tuple[str, ...]
-    prior: Float64Array
-    """Probability `[cast]` of each speaker before the text."""
+    prior: Float64Array  # probability `[cast]` of each speaker before the text
     words: tuple[WordEvidence, ...]
 
     @property
     def posterior(self) -> Float64Array:
-        """Probability `[cast]` of each speaker after the text."""
         return self.words[-1].posterior if self.words else self.prior
 
     def ranking(self) -> list[SpeakerProb]:
@@ -71,10 +59,7 @@ class SpeakerGuess:
 
 
 def explain_guess(cast: tuple[str, ...], words: Sequence[str], joint: Sequence[Float64Array]) -> SpeakerGuess:
-    """Return the posterior over `cast` after a text of `words`, and the evidence of each of its words.
-
-    `joint` has the logarithm of the unnormalized posterior `[cast]` before the text and after each word.
-    """
+    """Return the posterior after `words`, given the log of the unnormalized one `[cast]` before and after each."""
     log_posteriors = [row - np.logaddexp.reduce(row) for row in joint]
     leader, odds = int(np.argmax(log_posteriors[-1])), []
     for row in log_posteriors:
@@ -91,10 +76,8 @@ class _Step(NamedTuple):
     """A token that was read as every speaker."""
 
     token: int
-    log_likelihood: Float64Array
-    """Natural-log probability `[cast]` of the text up to this token, for each speaker."""
-    states: tuple[DecoderState, ...]
-    """State after the token, for each speaker; empty where it is not kept."""
+    log_likelihood: Float64Array  # natural-log probability `[cast]` of the text up to this token, for each speaker
+    states: tuple[DecoderState, ...]  # state after the token, for each speaker; empty where it is not kept
 
 
 class SpeakerPosterior:
@@ -109,11 +92,9 @@ class SpeakerPosterior:
     def __init__(
         self, model: DialogueModel, context: DecoderState | None = None, *, by_language_model: bool = False
     ) -> None:
-        """Prepare the posterior of the next line.
+        """Prepare the posterior of the line after `context`, whose prior is the distribution of the next speaker.
 
-        `context` is the state after the lines before, in which the distribution of the next speaker is the prior; None
-        for a text of an unknown scene, whose prior is how often each speaker speaks. `by_language_model` lets the
-        language model judge the text also where there is a text model.
+        Without a context, for a text of an unknown scene, the prior is how often each speaker speaks.
         """
         self.model, num_speakers = model, len(model.cast)
         self._text_model = None if by_language_model else model.text_model
@@ -129,17 +110,13 @@ class SpeakerPosterior:
         else:
             self._powers = self._text_model.powers[context is not None]
             self._log_prior = self._powers.prior * self._log_prior
-        self._steps = [_Step(EOS_ID, np.zeros(num_speakers), states)]
-        """Before the text, and after each token."""
+        self._steps = [_Step(EOS_ID, np.zeros(num_speakers), states)]  # before the text, and after each token
         self._text_scores: dict[str, Float64Array] = {}
         """Scores of the text model for each beginning of the last text that ends with a word."""
         self._num_kept = min(MAX_STEPS, max(2, MAX_STEP_ELEMENTS // (num_speakers * len(model.tokenizer))))
 
     def update(self, text: str, *, is_complete: bool = False) -> SpeakerGuess:
-        """Return the posterior after `text`, whose white space counts as single spaces.
-
-        An `is_complete` line ends after the text: the evidence of its last word includes its end.
-        """
+        """Return the posterior after `text`; the last word of an `is_complete` line includes the end of the line."""
         text = " ".join(text.split())
         ends = [match.end() for match in WORD.finditer(text)]
         if self._text_model is None:
@@ -155,7 +132,6 @@ class SpeakerPosterior:
         return explain_guess(self.model.cast, text.split(), joint)
 
     def _log_likelihoods(self, text: str, ends: Sequence[int], *, is_complete: bool) -> list[Float64Array]:
-        """Return the log-probability `[cast]` of `text` up to each of `ends`, for each speaker."""
         tokenizer = self.model.tokenizer
         spans = tokenizer.spans(f" {text}") if text else []  # as after the name in a script
         self._read([span.id for span in spans])
@@ -199,48 +175,6 @@ def _read_as_speakers(model: DialogueModel, context: DecoderState) -> tuple[Deco
 # Models without a cast: any names are written before the lines, as in a script
 
 
-def read_script(script: str, names: Sequence[str] | None, source: str) -> tuple[list[Turn], tuple[str, ...]]:
-    """Return the turns of a script of any cast, and the names of the speakers to consider.
-
-    Args:
-        script: Lines of the form "NAME: text"; a line without a name continues the one before it. May be empty.
-        names: Names of the speakers as typed, in any case; None for all names in the script, in order of appearance.
-        source: Name of the script in messages.
-
-    Raises:
-        InvalidInputError: If there are too few or too many speakers, one of `names` is no name or given twice, or a
-            script without names does not name them.
-    """
-    cast = [] if names is None else [" ".join(name.split()) for name in names]
-    keys = [normalize_speaker(name).name for name in cast]
-    for index, key in enumerate(keys):
-        if not key:
-            raise InvalidInputError(f"--cast: {cast[index]!r} is not a name; give names such as --cast FRODO,SAM")
-        if key in keys[:index]:
-            raise InvalidInputError(f"--cast names {cast[index]} twice; name every speaker once")
-    turns = []
-    lines = script.splitlines()
-    if script.strip() and detect_style(lines) is None:
-        raise InvalidInputError(f"{source} names no speakers; write its lines as NAME: text")
-    for utterance in read_utterances(iter(lines), source) if script.strip() else ():
-        if not utterance.speaker:
-            continue
-        key = normalize_speaker(utterance.speaker).name
-        member = find_member(key, keys)
-        if member is None and names is None:
-            cast.append(utterance.speaker)
-            keys.append(key)
-            member = key
-        turns.append(Turn(utterance.speaker if member is None else cast[keys.index(member)], utterance.text))
-    if not MIN_SPEAKERS <= len(cast) <= MAX_SPEAKERS:
-        given = source if names is None else f"--cast {','.join(cast)}"
-        raise InvalidInputError(
-            f"the number of speakers of {given} is {len(cast)}; name {MIN_SPEAKERS} to {MAX_SPEAKERS}, such as "
-            "--cast FRODO,SAM"
-        )
-    return turns, tuple(cast)
-
-
 def guess_written_speaker(
     model: LanguageModel, cast: tuple[str, ...], turns: Sequence[Turn], text: str, *, eos_per_line: bool
 ) -> SpeakerGuess:
@@ -256,7 +190,6 @@ def guess_written_speaker(
     words = text.split()
 
     def encode(line: str) -> tuple[list[int], list[int]]:
-        """Return the token ids of a line with its end, and the index after the last character of each token."""
         spans = model.tokenizer.spans(line if eos_per_line else f"{line}\n")
         ids, ends = [span.id for span in spans], [span.end for span in spans]
         return ([*ids, EOS_ID], [*ends, len(line) + 1]) if eos_per_line else (ids, ends)
@@ -276,7 +209,6 @@ def guess_written_speaker(
 
 
 def _iter_scores(model: LanguageModel, state: DecoderState, ids: Sequence[int]) -> Iterator[float]:
-    """Yield the log-probability of each of `ids` after `state`."""
     log_probs, model_state = state.log_probs, state.model_state
     for start in range(0, len(ids), CHUNK_TOKENS):
         chunk = ids[start : start + CHUNK_TOKENS]

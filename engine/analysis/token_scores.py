@@ -24,10 +24,8 @@ class WordScore:
     """Score of a word; in a closed vocabulary, each token is one."""
 
     bits: float
-    model_prob: float
-    """Product over the tokens of the word."""
-    rank: int | None
-    """Rank of a word that is one token, 1 for the most likely one; None for a longer word."""
+    model_prob: float  # product over the tokens of the word
+    rank: int | None  # rank of a word that is one token, 1 for the most likely one; None for a longer word
     parts: tuple[tuple[str, float], ...]
     """Text of each token as written and its bits. The tokens of one character are one part."""
     top_tokens: tuple[tuple[str, float], ...]
@@ -38,11 +36,7 @@ class TokenScores:
     """Scores of the tokens of a text, filled in while a model reads it: one record of an array for each token."""
 
     def __init__(self, tokens: TokenizedText, tokenizer: Tokenizer, previous: "TokenScores | None" = None) -> None:
-        """Create the scores of `tokens`, of which none is known but those that `previous` has.
-
-        `previous` are scores of an earlier version of the text by the same model; the scores of the tokens that both
-        texts start with are copied.
-        """
+        """Create the scores of `tokens`, known for those that an earlier text, by the same model, starts with."""
         num_top = min(NUM_TOP_TOKENS, len(tokenizer))
         self.tokens, self.tokenizer, self.num_scored = tokens, tokenizer, 0
         self._records = np.zeros(
@@ -64,8 +58,8 @@ class TokenScores:
     def read(self, model: LanguageModel, cancelled: Callable[[], bool] = lambda: False) -> Iterator[int]:
         """Let a model read the text after `<eos>` in one pass; yield the number of scored tokens after each chunk.
 
-        The model reads the name before each line of a script, so each word is predicted given its speaker. Names have
-        no scores. The alternatives are collected in the same pass, which costs less than keeping the states.
+        It reads the name before each line of a script, so each word is predicted given its speaker. Names have no
+        scores.
         """
         if isinstance(model, DialogueModel):
             model = model.model  # its distributions are the same
@@ -106,12 +100,10 @@ class TokenScores:
 
     @property
     def bits(self) -> Float64Array:
-        """Negative base-2 logarithm `[tokens]` of the probabilities; NaN for tokens that are not scored yet."""
         return -self.log_probs / math.log(2)
 
     @property
     def is_complete(self) -> bool:
-        """True if all tokens are scored."""
         return self.num_scored == len(self.tokens)
 
     @property
@@ -133,7 +125,6 @@ class TokenScores:
         return _sum_from(self.bits, self.tokens.word_starts)
 
     def bits_of_word(self, index: int) -> float:
-        """Return the sum of the bits over the tokens of a word; NaN if one of them is not scored yet."""
         tokens = self.tokens
         return -float(self.log_probs[tokens.word_starts[index] : tokens.word_ends[index]].sum()) / math.log(2)
 
@@ -171,6 +162,5 @@ class TokenScores:
 
 
 def _sum_from(values: Float64Array, starts: npt.NDArray[np.int32]) -> Float64Array:
-    """Return the sums `[starts]` of values from each start to the next one."""
     sums: Float64Array = np.add.reduceat(values, starts) if len(starts) else np.empty(0)
     return sums

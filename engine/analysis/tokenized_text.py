@@ -19,8 +19,7 @@ from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.data.tokenizers.words import WordTokenizer, skipped_spans
 
 LINE_END_PATTERN = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
-LINE_END = re.compile(LINE_END_PATTERN)
-"""Line ends as in `str.splitlines`."""
+LINE_END = re.compile(LINE_END_PATTERN)  # line ends as in `str.splitlines`
 
 # The lookbehind and the possessive quantifiers avoid quadratic time on long runs of punctuation.
 _SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’»)\]]*+(?:\s++|$)|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+""")
@@ -52,10 +51,8 @@ class TokenizedText:
     ids: TokenIds
     """Token ids `[tokens]`. If line ends are tokens, an `<eos>` spans each of them, but only after lines with a word in
     a closed vocabulary."""
-    word_starts: Int32Array
-    """First token `[words]` of each word."""
-    sentence_starts: Int32Array
-    """First word `[sentences]` of each sentence. Sentences end at . ! ? … and at line ends."""
+    word_starts: Int32Array  # first token `[words]` of each word
+    sentence_starts: Int32Array  # first word `[sentences]` of each sentence. Sentences end at . ! ? … and at line ends.
     unk_id: int | None = UNK_ID
     skipped_spans: Int32Array = field(default_factory=_no_spans)
     """Start and end `[runs, 2]` of each run of characters that the tokenizer cannot read."""
@@ -89,7 +86,6 @@ class TokenizedText:
         return ids, positions
 
     def speaker_of(self, token: int) -> str | None:
-        """Return the canonical name of the speaker who says a token; None without a cast."""
         starts = [start for start in self.speakers if start <= token]
         return self.speakers[max(starts)] if starts else None
 
@@ -102,12 +98,10 @@ class TokenizedText:
         return min(size, *other_names, *map(int, different[:1]), size)
 
     def skipped_texts(self) -> list[str]:
-        """Return the distinct runs of characters that the tokenizer cannot read, in the order of the text."""
         return list(dict.fromkeys(self.text[start:end] for start, end in self.skipped_spans.tolist()))
 
     @property
     def num_words(self) -> int:
-        """Number of words, runs of punctuation and line ends included."""
         return len(self.word_starts)
 
     @cached_property
@@ -125,17 +119,14 @@ class TokenizedText:
         return np.where(visible_starts < ends, visible_starts, starts), ends
 
     def word(self, index: int) -> str:
-        """Return a word as written in the text, without the white space before it."""
         starts, ends = self.word_spans
         return self.text[starts[index] : ends[index]]
 
     def word_index(self, token: int) -> int:
-        """Return the index of the word that contains a token."""
         return int(np.searchsorted(self.word_starts, token, side="right")) - 1
 
     @property
     def unknown_words(self) -> npt.NDArray[np.bool_]:
-        """`[words]`: True for words that the model reads as `<unk>`."""
         return self.unknown_mask[self.word_starts]
 
     @cached_property
@@ -147,11 +138,9 @@ class TokenizedText:
         return np.array([self.text[end - 1].isalnum() for end in self.word_spans[1].tolist()], np.bool_)
 
     def sentence_index(self, word: int) -> int:
-        """Return the index of the sentence that contains a word."""
         return int(np.searchsorted(self.sentence_starts, word, side="right")) - 1
 
     def sentence_span(self, index: int) -> tuple[int, int]:
-        """Return the first word of a sentence and the word after its last."""
         starts = [*self.sentence_starts[index : index + 2].tolist(), self.num_words]
         return starts[0], starts[1]
 
@@ -161,12 +150,12 @@ def tokenize_with_offsets(
 ) -> TokenizedText:
     """Split `text` into tokens, words and sentences.
 
-    With `eos_per_line`, each line ends in `<eos>`, as in the training of line mode; a last line without a line end gets
-    no `<eos>`, and neither does a line without a word in a closed vocabulary. Without, a closed vocabulary ignores line
-    ends, and an open one reads them as characters, as in the training of stream mode. Models by others always do.
+    With `eos_per_line`, each line end is `<eos>`, as in the training of line mode, but not after a line without a word
+    in a closed vocabulary. Without, a closed vocabulary ignores line ends, and an open one reads them as characters, as
+    in the training of stream mode. Models by others always do.
 
-    For a model with a `cast`, the text is a script, whatever `eos_per_line` is. A line without a name is said by
-    SOMEONE, and empty lines between two others end a scene. A name alone on its line has no tokens.
+    For a model with a `cast`, the text is a script. A line without a name is said by SOMEONE, and empty lines between
+    two others end a scene. A name alone on its line has no tokens.
     """
     heads, speakers, labels = dict[int, tuple[int, ...]](), dict[int, str](), list[tuple[int, int]]()
     eos_per_line = eos_per_line and not tokenizer.reads_line_ends
@@ -221,10 +210,9 @@ def _read_words(text: str, tokenizer: WordTokenizer, *, eos_per_line: bool) -> t
 
 
 def _read_bytes(text: str, tokenizer: ByteTokenizer, *, eos_per_line: bool) -> tuple[Int32Array, Int32Array, TokenIds]:
-    """Return start, end and id of each token of an open vocabulary: three arrays `[tokens]`.
+    """Return start, end and id of each token of an open vocabulary, which cover the text: three arrays `[tokens]`.
 
-    Lines are encoded one by one, as in training, but models by others have tokens of several line breaks, so that they
-    read a text as a whole. The tokens cover the text without a gap.
+    Lines are encoded one by one, as in training, but for models by others, which have tokens of several line breaks.
     """
     matches = [] if tokenizer.reads_line_ends else [match.span() for match in LINE_END.finditer(text)]
     line_ends = np.array(matches, np.int64).reshape(-1, 2)
@@ -258,8 +246,7 @@ def _iter_script(
 ) -> Iterator[tuple[int, int, int]]:
     """Yield start, end and id of the tokens of a script, and fill in the heads, speakers and labels of its lines.
 
-    The tokens of a text begin with the space before it, which is no part of their spans. A line without a line end has
-    none among its tokens.
+    The tokens of a text begin with the space before it, which is no part of their spans.
     """
     num_tokens, scene_end = 0, tuple[int, ...]()
     for line in labelled_lines(text, cast):
@@ -288,21 +275,15 @@ def _iter_script(
 class LabelledLine(NamedTuple):
     """Line of a text, with the name that it begins with. All places are indices of characters of the text."""
 
-    speaker: str
-    """Canonical name of the speaker of the line, as in the cast if it is a member; empty if none is named."""
-    start: int
-    """First character of the name, or of the text if there is no name."""
+    speaker: str  # canonical name of the speaker of the line, as in the cast if it is a member; empty if none is named
+    start: int  # first character of the name, or of the text if there is no name
     text_start: int
-    text_end: int
-    """The text has no white space before `text_start` and after `text_end`."""
-    end: int
-    """Start of the line end."""
-    next_start: int
-    """Start of the next line. It equals `end` if the text ends with this line."""
+    text_end: int  # the text has no white space before `text_start` and after `text_end`
+    end: int  # start of the line end
+    next_start: int  # start of the next line. It equals `end` if the text ends with this line.
 
     @property
     def is_blank(self) -> bool:
-        """True for a line without name and text."""
         return not self.speaker and self.text_start == self.text_end
 
 
@@ -329,10 +310,7 @@ def labelled_lines(text: str, cast: Sequence[str]) -> Iterator[LabelledLine]:
 
 
 def read_label(line: str, cast: Sequence[str]) -> tuple[str, int]:
-    """Return the canonical name that a line begins with, and the length of the name as written with its colon.
-
-    A line without a name returns an empty name and 0.
-    """
+    """Return the canonical name that a line begins with, or "", and the length of the name with its colon."""
     head, colon, rest = line[: MAX_HEAD_CHARACTERS + 2].partition(":")
     if not colon or not (rest == "" or rest[0].isspace()):
         return "", 0

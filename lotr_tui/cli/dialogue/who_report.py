@@ -8,13 +8,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from engine.analysis.speaker_posterior import (
-    SpeakerGuess,
-    SpeakerPosterior,
-    WordEvidence,
-    guess_written_speaker,
-    read_script,
-)
+from engine.analysis.speaker_posterior import SpeakerGuess, SpeakerPosterior, WordEvidence, guess_written_speaker
 from engine.data.script_form import Turn, turn_text
 from engine.errors import InvalidInputError, printable, shell_word
 from engine.generation.prompt import encode_prompt
@@ -23,7 +17,7 @@ from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.loading import LoadedModel
 from lotr_tui.cli.console import MIN_TERMINAL_WIDTH, make_console, print_json
-from lotr_tui.cli.dialogue.script import parse_script
+from lotr_tui.cli.dialogue.script import parse_script, read_script
 from lotr_tui.cli.generate_console import report_unknown_text
 from lotr_tui.cli.model_names import report_name
 from lotr_tui.formatting import format_percent, plural, truncate

@@ -64,7 +64,6 @@ def test_passages_match_an_exhaustive_search(case):
     } == {run: places[:MAX_OCCURRENCES] for run, places in expected.items()}
     assert [passage.num_occurrences for passage in report.passages] == [len(expected[run]) for run in sorted(expected)]
     is_memorized = [any(a <= i < b for a, b in expected) for i in range(len(ids))]
-    assert report.memorized_mask.tolist() == is_memorized
     num_tokens = sum(token != EOS_ID for token in ids)
     assert report.num_words == num_tokens
     expected_fraction = (num_tokens - sum(is_memorized)) / num_tokens if num_tokens else 0
@@ -97,7 +96,6 @@ def test_passages_match_a_hand_calculation(tmp_path, mode, tokenizer):
         "FERRYMAN: Tonight [the gate is shut and the river is high]",
         "MILLER: So [the river is high again]",
     ]
-    assert report.memorized_mask.tolist() == [False] * 2 + [True] * 10 + [False]
     assert (report.num_words, report.novel_fraction) == (13, pytest.approx(3 / 13))
 
 
@@ -140,4 +138,4 @@ def test_passages_of_written_words_match_an_exhaustive_search(tokenizer, lines, 
             assert SPLIT.findall(lines[occurrence.line_index][copy]) == SPLIT.findall(text[start:end])
     words = [match.span() for match in re.finditer("[A-Za-z]+", text)]
     num_novel = sum(not any(a <= start and end <= b for a, b in expected) for start, end in words)
-    assert (report.num_words, report.num_novel_words) == (len(words), num_novel)
+    assert (report.num_words, report.novel_fraction) == (len(words), num_novel / max(1, len(words)))

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from engine.analysis import speaker_posterior
 from engine.analysis.speaker_evaluation import evaluate_by_speaker
-from engine.analysis.speaker_posterior import SpeakerPosterior, guess_written_speaker, read_script
+from engine.analysis.speaker_posterior import SpeakerPosterior, guess_written_speaker
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
 from engine.data.script_form import Turn, encode_speaker, encode_turns
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.characters import CharacterTokenizer
-from engine.errors import CorpusError, InvalidInputError
+from engine.errors import CorpusError
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import next_speaker_probs, read_turns
 from engine.models.base import score_sequence
@@ -252,28 +252,3 @@ def test_the_posterior_is_the_prior_times_the_probability_of_the_line(tokenizer,
     assert guess.prior == pytest.approx(prior)
     assert [word.word for word in guess.words] == text.split()
     assert guess.ranking()[0].name == WRITTEN_CAST[int(np.argmax(expected))]
-
-
-def test_a_script_names_its_speakers_as_it_or_the_cast_writes_them():
-    script = "Mr. Frodo: the road\nSAM: a friend\n  of mine\n\nMR. FRODO: Note: this\n"
-    turns, cast = read_script(script, None, "the context")
-    assert cast == ("Mr. Frodo", "SAM")
-    assert turns == [Turn("Mr. Frodo", "the road"), Turn("SAM", "a friend of mine"), Turn("Mr. Frodo", "Note: this")]
-    turns, cast = read_script("FRODO: the road\nPIPPIN: it is long\n", ["Frodo", " Sam  Gamgee"], "the context")
-    assert cast == ("Frodo", "Sam Gamgee")
-    assert turns == [Turn("Frodo", "the road"), Turn("PIPPIN", "it is long")]
-
-
-@pytest.mark.parametrize(
-    ("script", "names", "message"),
-    [
-        ("It was a dark night.\n", ["A", "B"], "the context names no speakers"),
-        ("", ["A", " "], "--cast: '' is not a name"),
-        ("", ["Sam", "Frodo", "SAM"], "--cast names SAM twice"),
-        ("", ["Sam"], "the number of speakers of --cast Sam is 1"),
-        ("Sam: Hello\n", None, "the number of speakers of the context is 1"),
-    ],
-)
-def test_scripts_and_casts_without_speakers_to_choose_from_are_refused(script, names, message):
-    with pytest.raises(InvalidInputError, match=message):
-        read_script(script, names, "the context")

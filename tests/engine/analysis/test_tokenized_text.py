@@ -243,4 +243,4 @@ def test_copied_passages_end_at_the_line_and_have_no_names(tmp_path):
     report = TrainingIndex.from_dataset(data).find_copied(tokenize_with_offsets(script, data.tokenizer, cast=data.cast))
     found = [(passage.num_words, passage.occurrences[0].speaker) for passage in report.passages]
     assert found == [(4, "GANDALF"), (4, "FRODO")]
-    assert (report.num_words, report.num_novel_words) == (8, 0)
+    assert (report.num_words, report.novel_fraction) == (8, 0)
