@@ -95,7 +95,7 @@ class TokenizedText:
         different = np.flatnonzero(self.ids[:size] != other.ids[:size])
         names = self.heads.keys() | other.heads.keys()
         other_names = (index for index in names if self.heads.get(index) != other.heads.get(index))
-        return min(size, *other_names, *map(int, different[:1]), size)
+        return min([size, *other_names, *map(int, different[:1])])
 
     def skipped_texts(self) -> list[str]:
         return list(dict.fromkeys(self.text[start:end] for start, end in self.skipped_spans.tolist()))
