@@ -119,8 +119,8 @@ class TrainingIndex:
                     passages.append(Passage(start, length, num_words, len(places), occurrences))
                     last_stop = start + length
                     memorized[start:last_stop] = True
-        novel_fraction = np.count_nonzero(is_word & ~memorized) / max(1, np.count_nonzero(is_word))
-        return MemorizationReport(tuple(passages), int(num_words_before[-1]), novel_fraction)
+        num_all_words, num_novel_words = int(num_words_before[-1]), int(np.count_nonzero(is_word & ~memorized))
+        return MemorizationReport(tuple(passages), num_all_words, num_novel_words / max(1, num_all_words))
 
     def _find_longest(self, ids: TokenIds, hash: np.uint64) -> tuple[Int32Array, int]:
         """Return the places of the longest prefix of `ids` in the training text, in order, and its length."""

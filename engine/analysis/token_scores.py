@@ -12,11 +12,11 @@ from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float64Array
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.generation.generate import NUM_TOP_TOKENS
-from engine.models.base import LanguageModel, LogProbs, ParallelModel, predict_tokens
+from engine.models.base import LanguageModel, LogProbs, ParallelModel
 from engine.models.dialogue import DialogueModel
 
-CHUNK_SIZE, PARALLEL_CHUNK_SIZE = 16, 512
-"""Tokens after which scores are shown. Chunks are large where the model reads one in a pass over all its weights."""
+FIRST_CHUNK_SIZE, MAX_CHUNK_SIZE = 16, 512
+"""Tokens per chunk. Chunks grow, so that the first scores appear at once, but for models that read each in one pass."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,25 @@ class TokenScores:
         """
         if isinstance(model, DialogueModel):
             model = model.model  # its distributions are the same
-        size = PARALLEL_CHUNK_SIZE if isinstance(model, ParallelModel) else CHUNK_SIZE
-        state, unread = model.start(), EOS_ID
-        for start in range(0, len(self.tokens), size):
-            if cancelled():
-                return
+        size = MAX_CHUNK_SIZE if isinstance(model, ParallelModel) else FIRST_CHUNK_SIZE
+        state, unread, start = model.start(), EOS_ID, 0
+        while start < len(self.tokens) and not cancelled():
             inputs, positions = self.tokens.read_ids(start, start + size)
             # The token before an input predicts it, so the last input is left to the next chunk.
-            rows, state = predict_tokens(model, state, [unread, *inputs[:-1]])
+            rows = list[LogProbs]()
+            if isinstance(model, ParallelModel):
+                predicted, state = model.predict_tokens(state, [unread, *inputs[:-1]])
+                rows += list(predicted)
+            else:
+                for token in (unread, *inputs[:-1]):
+                    log_probs, state = model.advance(state, token)
+                    rows.append(log_probs)
+                    if cancelled():
+                        return
             unread = inputs[-1]
             self._score_rows([rows[position] for position in positions], start)
-            self.num_scored = max(self.num_scored, start + len(positions))
+            start, size = start + len(positions), min(4 * size, MAX_CHUNK_SIZE)
+            self.num_scored = max(self.num_scored, start)
             yield self.num_scored
 
     def _score_rows(self, rows: Sequence[LogProbs], start: int) -> None:
