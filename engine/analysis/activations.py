@@ -25,9 +25,6 @@ def find_lstm(model: LanguageModel) -> NumpyLSTM | None:
     return next((part for part in iter_parts(model) if isinstance(part, NumpyLSTM)), None)
 
 
-# Steps
-
-
 class UnitStep(NamedTuple):
     """Values of one unit in one step, with the ranges of `LayerActivations`."""
 
@@ -88,8 +85,7 @@ class NextTokenComparison:
     probs: Float64Array  # probabilities `[2, count]` of the tokens in the first and in the second distribution
     best: tuple[int, int]  # likeliest token of the first and of the second distribution
     divergence_bits: float
-    """Kullback-Leibler divergence D(first ‖ second) in bits, infinite if the second excludes a token of the first. A
-    token drawn from the first costs this number of bits more, on average, if it is coded with the second."""
+    """Kullback-Leibler divergence D(first ‖ second) in bits; infinite if the second excludes a token of the first."""
 
     @property
     def agrees(self) -> bool:
@@ -104,9 +100,6 @@ def compare_next_tokens(log_probs: LogProbs, other: LogProbs, count: int) -> Nex
     divergence = max(0.0, float(np.exp(first) @ (first - second)) / math.log(2))
     best = both.argmax(axis=1).tolist()
     return NextTokenComparison(ids, np.exp(both[:, ids].astype(np.float64)), (best[0], best[1]), divergence)
-
-
-# Activations of a text
 
 
 @dataclass(frozen=True)
@@ -153,9 +146,6 @@ def _layer_activations(
     """Split the gates `[rows, 4 hidden]` of `NumpyLSTM.advance_state` by name."""
     input_, forget, output, candidate = np.split(gates, 4, axis=1)
     return LayerActivations(input_, forget, output, candidate, cell, hidden, mogrifier)
-
-
-# Search
 
 
 @dataclass(frozen=True)

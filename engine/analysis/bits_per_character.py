@@ -1,10 +1,8 @@
 """Bits per character of a text: the measure that compares models of different vocabularies.
 
-The bits of all tokens of a text are divided by its number of characters, line ends included. A closed vocabulary also
-counts what its tokens leave out: the spelling of unknown words and, in stream mode, the ends of the lines.
-
-The text of a dialogue is a script (see `engine.data.script_form`). Its texts and their line ends count, given the names
-and the scene; names and empty lines do not.
+The bits of all tokens are divided by the number of characters, line ends included. A closed vocabulary also counts
+what its tokens leave out: the spelling of unknown words and, in stream mode, the ends of the lines. Of the script of a
+dialogue, the texts and their line ends count, given the names and the scene; names and empty lines do not.
 """
 
 import math

@@ -100,13 +100,10 @@ def compare_models(
 ) -> list[FormComparison]:
     """Score each model on every form of a text that it can read and that another model needs.
 
-    The first comparison is of the form that all models can read. With `only_words`, lower-case words are the
-    only form. All models account for the same characters: of a script, those of the texts and their line ends. Its
-    names are given, and a closed vocabulary does not read them. A model of dialogues reads the lines of another text as
-    said by SOMEONE, which is given too.
-
-    Raises:
-        CorpusError: If the text has nothing to score, or characters that a model cannot read.
+    The form that all models can read comes first. With `only_words`, lower-case words are the only form. All models
+    account for the same characters: of a script, those of the texts and their line ends. Its names are given, and a
+    closed vocabulary does not read them. A model of dialogues reads the lines of another text as said by SOMEONE.
+    Nothing to score, or characters that a model cannot read, raise a CorpusError.
     """
     # A line of a dialogue has single spaces.
     native_forms: list[TextForm] = [

@@ -31,10 +31,6 @@ WRITTEN_WORD = re.compile(
 """Words as written, runs of punctuation and line ends. They leave out only white space."""
 
 
-def _no_spans() -> Int32Array:
-    return np.empty((0, 2), np.int32)
-
-
 @dataclass(frozen=True)
 class TokenizedText:
     """The tokens of a text, with their spans in the text and the words and sentences that they form.
@@ -54,14 +50,14 @@ class TokenizedText:
     word_starts: Int32Array  # first token `[words]` of each word
     sentence_starts: Int32Array  # first word `[sentences]` of each sentence. Sentences end at . ! ? … and at line ends.
     unk_id: int | None = UNK_ID
-    skipped_spans: Int32Array = field(default_factory=_no_spans)
+    skipped_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
     """Start and end `[runs, 2]` of each run of characters that the tokenizer cannot read."""
     heads: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     """Token ids that a model reads before a token, by the index of the token: the name before the first one of each
     line of a script, and an empty line before that where a scene starts. Empty without a cast."""
     speakers: Mapping[int, str] = field(default_factory=dict)
     """Canonical name of the speaker of each line of a script, by the index of its first token."""
-    label_spans: Int32Array = field(default_factory=_no_spans)
+    label_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
     """Start and end `[labels, 2]` of the names of speakers, with the colon and the white space after it."""
 
     def __len__(self) -> int:
