@@ -7,7 +7,7 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
-from engine.analysis.perplexity import evaluate
+from engine.analysis.perplexity import evaluate, token_log_probs
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import split_words
@@ -60,7 +60,7 @@ def numbers_of(line):
 
 async def test_metrics_sentences_and_details_are_those_of_the_evaluation(make_host, kneser_ney):
     app = make_host()
-    async with app.run_test(size=(200, 50)) as pilot:
+    async with app.run_test(size=(240, 50)) as pilot:
         screen = await open_lens(pilot)
         ids = VOCABULARY.encode_words(split_words(LENS_TEXT))
         network, baseline = evaluate(make_decoder(), ids), evaluate(kneser_ney, ids)
@@ -68,6 +68,9 @@ async def test_metrics_sentences_and_details_are_those_of_the_evaluation(make_ho
         assert f"{network.bits_per_token:.2f} bits per word" in metrics(app)
         num_unknown = int((ids == UNK_ID).sum())
         assert f"{len(ids)} words, {num_unknown} unknown ({format_percent(network.unk_rate)})" in metrics(app)
+        log_probs, counted = (token_log_probs(model, ids) for model in (make_decoder(), kneser_ney))
+        assert f"without unknown {np.exp(-log_probs[ids != UNK_ID].mean()):,.1f}" in metrics(app)
+        assert f"better than Kneser-Ney on {format_percent(np.mean(log_probs > counted))} of words" in metrics(app)
 
         scores, counted = screen.scorer.network_scores, screen.scorer.baseline_scores
         app.screen.query_one(LensTextView).focus()
