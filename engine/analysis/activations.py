@@ -1,4 +1,4 @@
-"""What an LSTM does with a text: gates and states token by token, and the tokens that activate a unit most."""
+"""Activations of an LSTM: gates and states token by token, and the tokens that activate a unit most."""
 
 import math
 from bisect import bisect_left, bisect_right

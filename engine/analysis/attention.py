@@ -59,7 +59,7 @@ class LayerPrediction:
 def logit_lens(
     model: AttentionModel, record: AttentionRecord, position: int, target_id: int, top_n: int
 ) -> tuple[LayerPrediction, ...]:
-    """Return the prediction of each layer at a position if it were the last one, and first that of the embedding.
+    """Return the predictions of the embedding and of each layer at a position, as if it were the last layer.
 
     The position that predicts the target is the one before its own (nostalgebraist, "interpreting GPT", 2020).
     """

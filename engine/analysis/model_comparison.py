@@ -101,7 +101,7 @@ def compare_models(
     """Score each model on every form of a text that it can read and that another model needs.
 
     The form that all models can read comes first. With `only_words`, lower-case words are the only form. All models
-    account for the same characters: of a script, those of the texts and their line ends. Its names are given, and a
+    account for the same characters: in a script, the texts and their line ends. Its names are given, and a
     closed vocabulary does not read them. A model of dialogues reads the lines of another text as said by SOMEONE.
     Nothing to score, or characters that a model cannot read, raise a CorpusError.
     """

@@ -20,7 +20,7 @@ from engine.models.turn_taking import cast_index
 class SpeakerScores:
     """Quality of a model's predictions of the utterances of one speaker, given the speaker.
 
-    Tokens and characters are those of the texts with their line ends, without the names.
+    Tokens and characters include the line ends of the texts, but not the names.
     """
 
     speaker: str

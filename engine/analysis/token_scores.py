@@ -36,7 +36,7 @@ class TokenScores:
     """Scores of the tokens of a text, filled in while a model reads it: one record of an array for each token."""
 
     def __init__(self, tokens: TokenizedText, tokenizer: Tokenizer, previous: "TokenScores | None" = None) -> None:
-        """Create the scores of `tokens`, known for those that an earlier text, by the same model, starts with."""
+        """Create the scores of `tokens`; the `previous` ones, by the same model, are kept up to the first change."""
         num_top = min(NUM_TOP_TOKENS, len(tokenizer))
         self.tokens, self.tokenizer, self.num_scored = tokens, tokenizer, 0
         self._records = np.zeros(

@@ -43,7 +43,7 @@ class TokenizedText:
     text: str
     start_offsets: Int32Array
     end_offsets: Int32Array
-    """Index `[tokens]` after the last character; that of the first one for a later byte of the character before."""
+    """Index `[tokens]` after the last character; equals the start for a later byte of the character before."""
     ids: TokenIds
     """Token ids `[tokens]`. If line ends are tokens, an `<eos>` spans each of them, but only after lines with a word in
     a closed vocabulary."""
