@@ -20,7 +20,7 @@ MIN_PASSAGE_LENGTH = 4
 """Minimum words of a passage, without punctuation; three words in a row often occur in both texts by chance."""
 MAX_OCCURRENCES = 5  # maximum number of occurrences that are listed for a passage
 MAX_INDEXED_WORDS = 8_000_000
-"""Maximum words of an indexed training text; the index takes about 85 bytes of memory per word."""
+"""Maximum words of an indexed training text; the index takes about 30 bytes of memory per word."""
 _HASH_FACTOR = 0x9E3779B97F4A7C15
 
 
