@@ -127,7 +127,7 @@ class PretrainedTokenizer(ByteTokenizer):
                 ids = self._backend.encode(text, add_special_tokens=False).ids
             finally:
                 self._backend.encode_special_tokens = True
-        return self._to_model_id[np.array(ids, np.int32)]
+        return self._swap_known(ids)
 
     def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
         """Return the token ids of each of several texts, encoded in parallel."""
@@ -142,6 +142,10 @@ class PretrainedTokenizer(ByteTokenizer):
     def _to_our_ids(self, text: str, model_ids: list[int]) -> TokenIds:
         if not self.special_texts.keys().isdisjoint(model_ids):
             model_ids = self._encode_split(text)
+        return self._swap_known(model_ids)
+
+    def _swap_known(self, model_ids: list[int]) -> TokenIds:
+        """Return our ids; a token that the model has no logits of becomes the token 0."""
         ids = np.array(model_ids, np.int32)
         return self._to_model_id[np.where(ids < len(self._to_model_id), ids, 0)]
 

@@ -301,6 +301,16 @@ def test_a_tokenizer_that_crashes_the_library_is_refused(change, folder):
     assert "has a damaged tokenizer: tokenizer.json: " in refused(f"hf:{folder}")
 
 
+def test_a_token_beyond_the_weights_is_read_as_the_first(folder):
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["s"] = 100_000
+    path.write_text(json.dumps(content))
+    base = read_base(f"hf:{folder}")
+    assert base.tokenizer.encode("s").tolist() == [0]
+    assert 0 in base.chat.encode([ChatMessage("user", "s")])
+
+
 @pytest.mark.parametrize(("template", "reason"), HOSTILE_TEMPLATES.items())
 def test_a_chat_template_without_end_is_refused(template, reason, folder):
     (folder / "chat_template.jinja").write_text(template)
