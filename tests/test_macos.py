@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from engine.errors import RunError
-from engine.runs.manage import rename_run
+from engine.runs.locked_run import rename_run
 from engine.storage import files
 from tests.support.files import CHECKOUT
 from tests.support.random_dialogues import write_dialogue_run

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.data.lines import BLOCK_BYTES
 from engine.errors import CorpusError
-from engine.storage.text_files import check_is_file
+from engine.storage.files import check_is_file
 
 MAX_LINE_CHARACTERS = 1_000_000
 BOM = b"\xef\xbb\xbf"

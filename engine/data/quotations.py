@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.data.file_scan import read_whole_text
 from engine.errors import CorpusError, InvalidInputError
-from engine.storage.output_file import check_output, write_output
+from engine.storage.files import check_output, write_output
 
 MIN_WORDS = 4
 """Shortest quotation that is kept; shorter ones are mostly titles, single words and cries."""

@@ -14,8 +14,7 @@ from engine.data.encoding import DataMode
 from engine.errors import InvalidInputError, RunError
 from engine.models.adapter import MergedWeights, adapter_shapes, check_adapter, lora_targets
 from engine.models.pretrained.names import BASE_FILE, HF_PREFIX, SMOLLM2
-from engine.storage.files import read_limited
-from engine.storage.schema import decode_json
+from engine.storage.schema import read_run_json
 from engine.storage.tensor_file import UNSEALED, StoredTensor, open_weights, serialize_weights
 
 if TYPE_CHECKING:  # runs without a base need none of the modules that read one
@@ -34,12 +33,10 @@ MAX_REFERENCE_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class BaseReference:
-    """The pre-trained model that a run starts from."""
-
     name: str
     """Name that `read_base` takes, with an absolute path."""
     sha256: str
-    """SHA-256 of its weights."""
+    """That of its weights."""
 
 
 def needs_base(config: Config) -> bool:
@@ -69,23 +66,11 @@ def base_files(base: "Base", config: ModelConfig) -> dict[str, bytes]:
 
 def read_reference(run_dir: Path) -> BaseReference:
     """Read which pre-trained model a run starts from; a missing or damaged file raises a RunError."""
-    file = run_dir / BASE_FILE
-    try:
-        return decode_json(BaseReference, read_limited(file, MAX_REFERENCE_BYTES))
-    except FileNotFoundError as error:
-        raise RunError(f"{file} is missing; the run is not complete") from error
-    except OSError as error:
-        raise RunError(f"{file} cannot be read: {error.strerror}; the run is damaged") from error
-    except InvalidInputError as error:
-        raise RunError(f"{file} is damaged: {str(error).removesuffix('.')}; train a new run") from error
+    return read_run_json(BaseReference, run_dir / BASE_FILE, MAX_REFERENCE_BYTES)
 
 
 def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
-    """Read the pre-trained model that a run starts from, for texts of a mode.
-
-    Raises:
-        InvalidInputError: If the model is missing, damaged, or not the same as when the run was started.
-    """
+    """Read the pre-trained model that a run starts from, which must not have changed since, for texts of a mode."""
     from engine.models.pretrained.reading import read_base  # loads Hugging Face's tokenizers
 
     reference = read_reference(run_dir)
@@ -97,8 +82,7 @@ def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
         remedy = f"run `lotr-tui fetch {SMOLLM2}` again" if reference.name == SMOLLM2 else "restore it"
         raise RunError(
             f"{reference.name} has changed since run {run_dir.name!r} was trained: its SHA-256 was "
-            f"{reference.sha256[:12]}… and is now {base.sha256[:12]}…; "
-            f"{remedy}, or train a new run"
+            f"{reference.sha256[:12]}… and is now {base.sha256[:12]}…; {remedy}, or train a new run"
         )
     return base.for_scripts() if mode == "dialogue" else base
 
@@ -112,10 +96,7 @@ def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], base_sha256: str)
 def read_adapter(run_dir: Path, config: ModelConfig, file: Path | None = None) -> Mapping[str, StoredTensor]:
     """Open the best adapter of a run, or that in `file`, whose matrices are read at every access.
 
-    They are in single or half precision, or in 8 bits.
-
-    Raises:
-        RunError: If the file is missing, damaged, or belongs to another base or configuration.
+    A file that is missing, damaged, or belongs to another base or configuration raises a RunError.
     """
     from engine.models.pretrained.base import LazyTensors
 
@@ -146,11 +127,7 @@ def load_adapted(
 ) -> tuple["NumpyTransformer", str]:
     """Load the pre-trained model of a run with the run's adapter, in 8 bits or in single precision.
 
-    Returns:
-        The model, and the family of the pre-trained one, such as "SmolLM2".
-
-    Raises:
-        InvalidInputError: If a file is missing, damaged or of another model, or the model does not fit into the memory.
+    Return the model, and the family of the pre-trained one, such as "SmolLM2".
     """
     from engine.models.numpy_transformer import NumpyTransformer
     from engine.models.pretrained.base import INT8_FACTOR, LoadingProgress

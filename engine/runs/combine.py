@@ -67,7 +67,6 @@ class ModelCombiner:
     """Builder of combinations of the same runs. The corpus is read once, and each part scores validation once."""
 
     def __init__(self, runs: Sequence[LoadedModel]) -> None:
-        """Prepare to combine `runs`; different vocabularies raise an InvalidInputError."""
         for run in runs[1:]:
             if run.decoder.tokenizer != runs[0].decoder.tokenizer:
                 raise InvalidInputError(
@@ -80,30 +79,22 @@ class ModelCombiner:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """Dataset of the first run, see `load_run_dataset`."""
         return load_run_dataset(self.runs[0])
 
     @cached_property
     def kneser_ney(self) -> KneserNey:
-        """Kneser-Ney model of the training split."""
         return KneserNey(self.dataset.train, self.dataset.tokenizer)
 
     def combine(self, options: CombinationOptions) -> CombinedModel:
-        """Combine the runs, tuning on the validation split all parameters that `options` leave open.
-
-        Raises:
-            InvalidInputError: If the corpus cannot be read, the weights do not match the models, int8 weights would
-                have to be trained, or PyTorch, which dynamic evaluation needs, is not installed.
-        """
+        """Combine the runs, tuning on the validation split all parameters that `options` leave open."""
         if options.dynamic:
             require_torch("--dynamic")
         num_models = len(self.runs) + options.mixture
         if options.weights and num_models == 1:
             raise InvalidInputError("--weights needs several models; add --mixture or another --run")
         if options.dynamic and any(isinstance(run.decoder, NumpyLSTM) and run.decoder.int8 for run in self.runs):
-            raise InvalidInputError(
-                "int8 weights cannot be trained by dynamic evaluation; leave out --dynamic or --precision"
-            )
+            remedy = "leave out --dynamic or --precision"
+            raise InvalidInputError(f"int8 weights cannot be trained by dynamic evaluation; {remedy}")
         if options.weights:
             validate_mixture_weights(options.weights, num_models)  # before anything slow
         names = [run.name for run in self.runs]
@@ -129,14 +120,10 @@ class ModelCombiner:
         return CombinedModel(model, named_weights, cache_settings, learning_rates)
 
     def combine_to_play(self, options: CombinationOptions) -> CombinedModel:
-        """Combine the runs as `combine` does; runs in dialogue mode also get what makes them a dialogue model."""
         combined, parts = self.combine(options), self.runs[0].dialogue_parts
-        if parts is None:
-            return combined
-        return replace(combined, model=parts.wrap(combined.model))
+        return combined if parts is None else replace(combined, model=parts.wrap(combined.model))
 
     def _validation_output(self, model: LanguageModel) -> SequenceOutput:
-        """Return the output of `model` on the validation split, from a cache that all combinations share."""
         if isinstance(model, Mixture):
             return model.mix_outputs([self._validation_output(part) for part in model.models])
         # The combiner keeps every part alive, so an id is never used for another model.
@@ -162,7 +149,7 @@ class ModelCombiner:
 
 
 def load_run_dataset(run: LoadedModel) -> Dataset:
-    """Load the dataset that a run was trained on; an unknown, missing or changed corpus raises a CorpusError."""
+    """Load the dataset that a run was trained on, unless it is unknown or has changed."""
     if not run.config.data.corpus:
         raise CorpusError(f"{run.name} is a model by others, which has no splits; use --text FILE")
     try:

@@ -13,13 +13,7 @@ import numpy.typing as npt
 from engine.data.arrays import Float32Array
 from engine.errors import RunError
 from engine.models.pretrained.names import BASE_FILE
-from engine.runs.adapter_files import (
-    ADAPTER_CONFIG_FILE,
-    ADAPTER_FILE,
-    read_adapter,
-    read_reference,
-    serialize_adapter,
-)
+from engine.runs import adapter_files
 from engine.runs.dialogue_parts import DIALOGUE_FILES
 from engine.runs.directory import (
     CONFIG_FILE,
@@ -32,13 +26,13 @@ from engine.runs.directory import (
 )
 from engine.runs.loading import load_model
 from engine.runs.metrics import read_rows
-from engine.runs.new_folder import check_is_new, create_folder
+from engine.storage.files import check_is_new, create_folder
 from engine.storage.quantization import quantize_rows
 from engine.storage.tensor_file import SCALE_SUFFIX, serialize_weights, to_float32
 
 CompactPrecision = Literal["fp16", "int8"]
 
-COPIED_FILES = (BASE_FILE, ADAPTER_CONFIG_FILE, *DIALOGUE_FILES)
+COPIED_FILES = (BASE_FILE, adapter_files.ADAPTER_CONFIG_FILE, *DIALOGUE_FILES)
 """Files that are copied as they are, where a run has them."""
 MAX_ROWS = {"step": 200, "sampled": 50}
 """Number of rows of an event that a compact copy keeps at most; a chart has about as many columns as steps are kept."""
@@ -46,30 +40,18 @@ MAX_ROWS = {"step": 200, "sampled": 50}
 
 @dataclass(frozen=True)
 class CompactCopy:
-    """Sizes of a run and of its compact copy, in bytes."""
+    """Sizes in bytes: of the weights before and in the copy, and of all files of the copy."""
 
     model_bytes_before: int
-    """Size of the weights of the run."""
     model_bytes: int
-    """Size of the weights of the copy."""
     total_bytes: int
-    """Size of all files of the copy."""
 
 
 def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision) -> CompactCopy:
     """Write a copy of a run that is as small as possible and can be played and evaluated, but not resumed.
 
     The matrices are stored in half precision, or in 8 bits with one scale per row; all other tensors are unchanged.
-
-    Args:
-        run_dir: The run.
-        folder: Run directory to create, in an existing folder. It appears once it is complete.
-        precision: Precision of the matrices.
-
-    Raises:
-        RunError: If the run is damaged, its weights do not fit into half precision, or `folder` exists or cannot be
-            written.
-        ConfigError: If the configuration is damaged.
+    The folder must be new, and appears once it is complete.
     """
     check_is_new(folder)
     config = read_config(run_dir)
@@ -79,13 +61,13 @@ def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision)
         SAMPLES_FILE: _thin_rows(run_dir / SAMPLES_FILE),
     }
     if config.model.lora_rank:
-        weights_file, sha256 = ADAPTER_FILE, read_reference(run_dir).sha256
-        adapter = {name: to_float32(each) for name, each in read_adapter(run_dir, config.model).items()}
-        contents[weights_file] = serialize_adapter(compact_tensors(adapter, precision), sha256)
+        weights_file, sha256 = adapter_files.ADAPTER_FILE, adapter_files.read_reference(run_dir).sha256
+        adapter = {name: to_float32(each) for name, each in adapter_files.read_adapter(run_dir, config.model).items()}
+        contents[weights_file] = adapter_files.serialize_adapter(_compact_tensors(adapter, precision), sha256)
     else:
         weights_file, decoder = MODEL_FILE, load_model(run_dir).decoder
         contents |= tokenizer_files(decoder.tokenizer)
-        contents[weights_file] = serialize_weights(compact_tensors(decoder.weights, precision))
+        contents[weights_file] = serialize_weights(_compact_tensors(decoder.weights, precision))
     contents |= {name: file.read_bytes() for name in COPIED_FILES if (file := run_dir / name).is_file()}
     with create_folder(folder) as partial:
         before = (run_dir / weights_file).stat().st_size
@@ -95,12 +77,7 @@ def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision)
     return CompactCopy(before, len(contents[weights_file]), sum(map(len, contents.values())))
 
 
-def compact_tensors(weights: Mapping[str, Float32Array], precision: CompactPrecision) -> dict[str, npt.NDArray[Any]]:
-    """Return the tensors to store for weights in single precision.
-
-    Raises:
-        RunError: If a weight does not fit into half precision.
-    """
+def _compact_tensors(weights: Mapping[str, Float32Array], precision: CompactPrecision) -> dict[str, npt.NDArray[Any]]:
     tensors: dict[str, npt.NDArray[Any]] = {}
     for name, weight in weights.items():
         if weight.ndim != 2 or name.startswith("punctuation_softmax."):
@@ -116,10 +93,7 @@ def compact_tensors(weights: Mapping[str, Float32Array], precision: CompactPreci
 
 
 def _thin_rows(path: Path) -> bytes:
-    """Return the lines of `metrics.jsonl` or `samples.jsonl` with fewer steps and samples, evenly spaced.
-
-    Rows about written files are dropped, except the last one about the best weights.
-    """
+    """Return the lines of a file of rows with fewer steps and samples, and the last row about the best weights."""
     rows = list(read_rows(path))
     numbers: dict[str, list[int]] = {}
     for number, row in enumerate(rows):

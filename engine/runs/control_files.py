@@ -2,7 +2,7 @@
 
 import json
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from engine.control import ControlCommand
@@ -27,9 +27,8 @@ def send_command(run_dir: Path, command: ControlCommand) -> None:
             if appender.problem:
                 raise RunError(f"{appender.problem}; the command was not sent to run {run_dir.name!r}")
     except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror}; only the owner of the run can send it commands"
-        ) from error
+        remedy = "only the owner of the run can send it commands"
+        raise RunError(f"cannot write {path}: {error.strerror}; {remedy}") from error
 
 
 class CommandFileReader:
@@ -42,31 +41,20 @@ class CommandFileReader:
 
     def __call__(self) -> list[ControlCommand]:
         """Return the commands since the last call. Invalid lines are skipped."""
-        size = self._file_size()
-        if size <= self._offset:
-            self._offset = size  # smaller if the file was truncated
-            return []
         try:
             with os.fdopen(open_regular_file(self._path), "rb") as file:
+                self._offset = min(self._offset, os.fstat(file.fileno()).st_size)  # smaller if it was truncated
                 file.seek(self._offset)
                 content = file.read(MAX_READ_BYTES)
         except OSError:
+            self._offset = 0
             return []
-        complete_lines = content[: content.rfind(b"\n") + 1]
-        is_endless_line = not complete_lines and len(content) == MAX_READ_BYTES
-        self._offset += len(content if is_endless_line else complete_lines)
-        return [command for line in complete_lines.splitlines() if (command := _parse_command(line)) is not None]
-
-    def _file_size(self) -> int:
-        try:
-            return self._path.stat().st_size
-        except OSError:
-            return 0
-
-
-def _parse_command(line: bytes) -> ControlCommand | None:
-    try:
-        row = json.loads(line)
-        return ControlCommand(row["kind"], row["value"])
-    except (ValueError, KeyError, TypeError, RecursionError, InvalidInputError):
-        return None
+        is_endless_line = b"\n" not in content and len(content) == MAX_READ_BYTES
+        end = len(content) if is_endless_line else content.rfind(b"\n") + 1
+        self._offset += end
+        commands = []
+        for line in content[:end].splitlines():
+            with suppress(ValueError, KeyError, TypeError, RecursionError, InvalidInputError):
+                row = json.loads(line)
+                commands.append(ControlCommand(row["kind"], row["value"]))
+        return commands

@@ -3,18 +3,13 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from engine.data.tokenizers.loading import CAST_FILE, cast_from_json
-from engine.errors import InvalidInputError, RunError
 from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
 from engine.models.speaker_text import SpeakerTextModel
 from engine.models.turn_taking import TurnModel
-from engine.storage.files import read_limited
-from engine.storage.schema import decode_json
-
-Part = TypeVar("Part")
+from engine.storage.schema import read_run_file, read_run_json
 
 DIALOGUE_FILE, WHO_FILE = "dialogue.json", "who.json"
 """Files of the models of who speaks next and of who says a text, which is larger and seldom needed."""
@@ -36,29 +31,12 @@ class DialogueParts:
         """Return `model` with all parts of the run; parts of another cast raise an InvalidInputError."""
         if self.turn_model is None:
             return DialogueModel(model, self.cast)
-        load_text_model = partial(_read_model, self.run_dir / WHO_FILE, SpeakerTextModel)
-        return DialogueModel(model, self.cast, self.turn_model, load_text_model)
+        read_text_model = partial(read_run_json, SpeakerTextModel, self.run_dir / WHO_FILE, MAX_FILE_BYTES)
+        return DialogueModel(model, self.cast, self.turn_model, read_text_model)
 
 
 def read_dialogue_parts(run_dir: Path) -> DialogueParts:
     """Read the files of a run in dialogue mode; a missing or damaged file raises a RunError."""
     file = run_dir / CAST_FILE
-    cast = cast_from_json(_read_bytes(file).decode(errors="replace"), str(file))
-    return DialogueParts(run_dir, cast, _read_model(run_dir / DIALOGUE_FILE, TurnModel))
-
-
-def _read_model(file: Path, type_: type[Part]) -> Part:
-    content = _read_bytes(file)
-    try:
-        return decode_json(type_, content)
-    except InvalidInputError as error:
-        raise RunError(f"{file} is damaged: {str(error).removesuffix('.')}; train a new run") from error
-
-
-def _read_bytes(file: Path) -> bytes:
-    try:
-        return read_limited(file, MAX_FILE_BYTES)
-    except FileNotFoundError as error:
-        raise RunError(f"{file} is missing; the run is not complete") from error
-    except OSError as error:
-        raise RunError(f"{file} cannot be read: {error.strerror}; the run is damaged") from error
+    cast = cast_from_json(read_run_file(file, MAX_FILE_BYTES).decode(errors="replace"), str(file))
+    return DialogueParts(run_dir, cast, read_run_json(TurnModel, run_dir / DIALOGUE_FILE, MAX_FILE_BYTES))

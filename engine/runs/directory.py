@@ -13,17 +13,16 @@ from engine.errors import ConfigError, InvalidInputError, RunError, printable, s
 from engine.models.pretrained.names import SMOLLM2, is_base_stored, is_pretrained_name
 from engine.runs.adapter_files import ADAPTER_FILE, needs_base, read_run_base
 from engine.storage import lock
-from engine.storage.files import assets_dir, default_runs_dir, open_regular_file, read_limited
+from engine.storage.files import assets_dir, default_runs_dir, open_regular_file
+from engine.storage.schema import read_run_file
 from engine.storage.tensor_file import describe_file
 
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
 WEIGHT_FILES = (MODEL_FILE, ADAPTER_FILE)
 """Files of the best weights: of a whole model, or of an adapter."""
 METRICS_FILE, SAMPLES_FILE, LOG_FILE, LOCK_FILE = "metrics.jsonl", "samples.jsonl", "log.txt", "lock"
-RESUME_FILE = "resume.safetensors"
-"""Checkpoint from which training resumes exactly."""
-PREVIOUS_RESUME_FILE = "resume.previous.safetensors"
-"""Checkpoint before the latest one, used if the latest one is damaged."""
+RESUME_FILE, PREVIOUS_RESUME_FILE = "resume.safetensors", "resume.previous.safetensors"
+"""Checkpoint from which training resumes exactly, and the one before it, used if the latest one is damaged."""
 INITIAL_FILE = "initial.safetensors"
 """Weights that a fine-tuning run starts from, kept until the training is complete."""
 COMMANDS_FILE = "commands.jsonl"
@@ -69,8 +68,7 @@ def bundled_run_names() -> list[str]:
 
 def bundled_run_name(run_dir: Path) -> str | None:
     """Return the name of a model that is shipped with lotr-tui, such as "bundled"; None for other runs."""
-    names = {assets_dir() / folder: name for name, folder in BUNDLED_FOLDERS.items()}
-    return names.get(run_dir)
+    return {assets_dir() / folder: name for name, folder in BUNDLED_FOLDERS.items()}.get(run_dir)
 
 
 def default_run_name() -> str:
@@ -79,7 +77,7 @@ def default_run_name() -> str:
 
 
 def epoch_model_name(name: str, epoch: int) -> str:
-    """Return the name of the model that a run kept after an epoch: RUN@EPOCH."""
+    """Return the name of the model that a run kept after an epoch."""
     return f"{name}@{epoch}"
 
 
@@ -94,8 +92,7 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
     `run` is a name in the runs folder, a path of a run directory, "latest", the name of a model that is shipped with
     lotr-tui, or None for `default_run_name`.
     """
-    if run is None:
-        run = default_run_name()
+    run = default_run_name() if run is None else run
     if run in BUNDLED_FOLDERS:
         path = assets_dir() / BUNDLED_FOLDERS[run]
         if run not in bundled_run_names():
@@ -119,12 +116,11 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
         is_file, is_folder_of_run, is_folder = path.is_file(), is_run(path), path.is_dir()
     except (OSError, RuntimeError, ValueError):  # a path that is too long, an unknown user, a zero byte
         is_file = is_folder_of_run = is_folder = False
-    if is_file:
-        raise RunError(
-            f"--run {run} is {describe_file(path)}; a run is a folder with {CONFIG_FILE}, a tokenizer and {MODEL_FILE}"
-        )
     if is_folder_of_run:
         return path
+    if is_file:
+        contents = f"a run is a folder with {CONFIG_FILE}, a tokenizer and {MODEL_FILE}"
+        raise RunError(f"--run {run} is {describe_file(path)}; {contents}")
     if is_folder:
         raise RunError(f"--run {run} is a folder without {CONFIG_FILE}, so it is not a run; see `lotr-tui runs`")
     names = [path.name for path in find_run_dirs(runs_dir)]
@@ -135,10 +131,7 @@ def find_run(name: str, runs_dir: Path) -> Path | None:
     """Return the folder of the run with this name in `runs_dir`, or None.
 
     A folder may have any name. One with unusual characters is also found by the name that a list of runs prints for it,
-    and in any Unicode normalization.
-
-    Raises:
-        RunError: If several runs look alike in a list.
+    and in any Unicode normalization; several that look alike raise a RunError.
     """
     if name == Path(name).name != ".." and name and _created_at(runs_dir / name) is not None:
         return runs_dir / name
@@ -169,15 +162,6 @@ def is_imported(run_dir: Path) -> bool:
     return (run_dir / IMPORT_FILE).is_file() and not (run_dir / CONFIG_FILE).exists()
 
 
-def read_import_file(run_dir: Path) -> str:
-    """Return the content of the file that describes the origin of an imported run.
-
-    Raises:
-        RunError: If the file is missing or cannot be read.
-    """
-    return _read_text(run_dir / IMPORT_FILE, MAX_CONFIG_BYTES)
-
-
 def _created_at(run_dir: Path) -> float | None:
     """Return when a run was started, in seconds since 1970; None if the folder is not a readable run."""
     for name in (CONFIG_FILE, IMPORT_FILE):
@@ -190,7 +174,6 @@ def _created_at(run_dir: Path) -> float | None:
 
 
 def _latest_run(runs_dir: Path) -> Path:
-    """Return the run that was started last, reading no more configurations than needed."""
     for path in sorted(find_run_dirs(runs_dir), key=lambda path: _created_at(path) or 0.0, reverse=True):
         try:
             read_config(path)
@@ -201,33 +184,18 @@ def _latest_run(runs_dir: Path) -> Path:
 
 
 def read_config(run_dir: Path) -> Config:
-    """Read the configuration of a run.
-
-    Raises:
-        RunError: If the file is missing or cannot be read.
-        ConfigError: If the file is damaged, or was written by another version.
-    """
-    file = run_dir / CONFIG_FILE
+    """Read the configuration of a run; a missing file raises a RunError, and a damaged one a ConfigError."""
     if is_imported(run_dir):
         raise RunError(f"run {run_dir.name!r} was imported: it has curves, but neither a configuration nor a model")
     try:
-        return Config.from_json(_read_text(file, MAX_CONFIG_BYTES), str(file))
+        return Config.from_json(_read_text(run_dir / CONFIG_FILE, MAX_CONFIG_BYTES), str(run_dir / CONFIG_FILE))
     except ConfigError as error:
-        reason = str(error).removesuffix(".")
-        raise ConfigError(
-            f"run {run_dir.name!r} is damaged, or was written by another version of lotr-tui ({reason}); "
-            "train a new run"
-        ) from error
+        reason = f"is damaged, or was written by another version of lotr-tui ({str(error).removesuffix('.')})"
+        raise ConfigError(f"run {run_dir.name!r} {reason}; train a new run") from error
 
 
 def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
-    """Read the configuration and the tokenizer of a run.
-
-    Raises:
-        RunError: If a file is missing or cannot be read, the tokenizer is damaged, or the run starts from a pre-trained
-            model that is missing or has changed.
-        ConfigError: If the configuration is damaged.
-    """
+    """Read the configuration and the tokenizer of a run, which may be that of a pre-trained model."""
     config = read_config(run_dir)
     if needs_base(config):
         return config, read_run_base(run_dir, config.data.mode).tokenizer
@@ -236,25 +204,17 @@ def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
 
 
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """Return name and content of the file from which `read_config_and_tokenizer` reads `tokenizer`.
-
-    There is none for the tokenizer of a pre-trained model by others.
-    """
+    """Return name and content of the file of a tokenizer; there is none for one of a pre-trained model by others."""
     if tokenizer.name == "pretrained":
         return {}
     return {tokenizer_file_name(tokenizer.name): tokenizer.to_json().encode()}
 
 
 def _read_text(path: Path, max_bytes: int) -> str:
-    """Read a UTF-8 file of a run, or raise a RunError that explains why that is impossible."""
     try:
-        return read_limited(path, max_bytes).decode()
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is missing; the run is not complete") from error
+        return read_run_file(path, max_bytes).decode()
     except UnicodeDecodeError as error:
         raise RunError(f"{path} cannot be read: not UTF-8; the run is damaged") from error
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}; the run is damaged") from error
 
 
 def is_locked(run_dir: Path) -> bool:

@@ -1,17 +1,32 @@
-"""Common parts of the exports of Transformers to other programs: the run, its vocabulary, and who answers."""
+"""Export of a Transformer run as a folder that the library transformers loads without code of this project."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.config import ModelConfig
+from engine.data.arrays import Float32Array
 from engine.data.speakers import display_name, first_to_answer
-from engine.data.tokenizers.base import EOS, EOS_ID, Tokenizer
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, Tokenizer
 from engine.errors import RunError
-from engine.models.pretrained.base import vocabulary_rows
-from engine.runs.directory import read_config
+from engine.models.pretrained.base import VOCABULARY_TENSORS, vocabulary_rows
+from engine.models.pretrained.script_template import script_chat_template
+from engine.models.transformer_layout import (
+    LLAMA3_HIGH_FACTOR,
+    LLAMA3_LOW_FACTOR,
+    head_size,
+    inner_size,
+    num_kv_heads,
+)
+from engine.runs.adapter_files import read_reference
+from engine.runs.directory import CONFIG_FILE, MODEL_FILE, read_config
 from engine.runs.loading import LoadedModel, LoadedRun, load_model
+from engine.storage.files import check_is_new, create_folder
 
 
 @dataclass(frozen=True)
@@ -34,17 +49,7 @@ class ExportedVocabulary:
 
 
 def load_transformer(run_dir: Path, option: str, program: str) -> LoadedRun:
-    """Load the best model of a run in single precision; an adapter is merged into its base.
-
-    Args:
-        run_dir: The run.
-        option: Option of the command line that exports it, for errors.
-        program: Program that the export is for, for errors.
-
-    Raises:
-        RunError: If the run is damaged or not a Transformer.
-        ConfigError: If the configuration is damaged.
-    """
+    """Load the best model of a run in single precision, its adapter merged, for `option`, the export to `program`."""
     architecture = read_config(run_dir).model.architecture
     if architecture != "transformer":
         raise RunError(
@@ -55,7 +60,6 @@ def load_transformer(run_dir: Path, option: str, program: str) -> LoadedRun:
 
 
 def export_vocabulary(tokenizer: Tokenizer) -> ExportedVocabulary:
-    """Return the vocabulary of a model as other programs read it."""
     from engine.data.tokenizers.hugging_face import to_hugging_face
     from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
@@ -76,5 +80,157 @@ def export_vocabulary(tokenizer: Tokenizer) -> ExportedVocabulary:
 
 
 def answering_name(loaded: LoadedModel) -> str | None:
-    """Return who answers in a conversation until someone is named, as displayed; None without a cast."""
+    """Return who answers until someone is named, as displayed; None without a cast."""
     return display_name(first_to_answer(loaded.cast)) if loaded.cast else None
+
+
+def export_hugging_face(run_dir: Path, folder: Path) -> None:
+    """Write the best model of a run in the layout of Hugging Face's transformers.
+
+    `AutoModelForCausalLM` and `AutoTokenizer` load the folder without remote code. The logits equal those of the run
+    for texts of at most `context_size` tokens; transformers has no counterpart of the sliding window. An adapter is
+    merged into its base. Token ids are those of the base, or else equal those of `Tokenizer.encode`, with `<eos>`
+    before them, which starts a text. The folder must be new, and appears once it is complete.
+    """
+    check_is_new(folder)
+    loaded = load_transformer(run_dir, "--hf", "transformers")
+    tokenizer, weights = loaded.decoder.tokenizer, loaded.decoder.weights
+    template = script_chat_template(loaded.cast) if loaded.cast else None
+    contents = hugging_face_files(loaded.config.model, tokenizer, weights, template)
+    contents["README.md"] = _model_card(loaded, sum(weight.size for weight in weights.values())).encode()
+    with create_folder(folder) as partial:
+        for name, content in contents.items():
+            (partial / name).write_bytes(content)
+
+
+def hugging_face_files(
+    config: ModelConfig, tokenizer: Tokenizer, weights: Mapping[str, Float32Array], chat_template: str | None = None
+) -> dict[str, bytes]:
+    """Return name and content of the files that transformers needs; with a chat template, line feeds end replies."""
+    from safetensors.numpy import save
+
+    vocabulary = export_vocabulary(tokenizer)
+    weights = {name: each[vocabulary.rows] if name in VOCABULARY_TENSORS else each for name, each in weights.items()}
+    tokens = {"bos_token": vocabulary.start_text, "eos_token": vocabulary.end_text}
+    tokens |= {} if tokenizer.name == "pretrained" else {"pad_token": EOS}
+    tokens |= {} if tokenizer.unk_id is None else {"unk_token": UNK}
+    start_id, end_ids = vocabulary.start_id, list(vocabulary.end_ids)
+    end_id = end_ids[0] if len(end_ids) == 1 else end_ids
+    reply_ends = end_id if chat_template is None else [*end_ids, *vocabulary.line_end_ids]
+    # A text starts and ends with special tokens, and has no `<unk>`.
+    suppressed = {} if tokenizer.unk_id is None else {"suppress_tokens": [tokenizer.unk_id]}
+    generation = {"bos_token_id": start_id, "eos_token_id": reply_ends, "pad_token_id": end_ids[0], **suppressed}
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": config.context_size,
+        "model_input_names": ["input_ids", "attention_mask"],
+        **tokens,
+        # A text that contains the name of a special token is read as a text, but a chat template writes such names.
+        "split_special_tokens": chat_template is None,
+        "clean_up_tokenization_spaces": False,
+        **({} if chat_template is None else {"chat_template": chat_template}),
+    }
+    settings = {
+        CONFIG_FILE: _model_config(config, len(tokenizer)) | {"bos_token_id": start_id, "eos_token_id": end_id},
+        "generation_config.json": generation,
+        "tokenizer_config.json": tokenizer_config,
+    }
+    return {
+        **{name: json.dumps(content, indent=2).encode() + b"\n" for name, content in settings.items()},
+        "tokenizer.json": vocabulary.tokenizer_json.encode(),
+        MODEL_FILE: save(dict(weights), metadata={"format": "pt"}),
+    }
+
+
+def _model_config(config: ModelConfig, vocabulary_size: int) -> dict[str, Any]:
+    """Return the settings for transformers 4.50 or later: a Llama, or with biases a Qwen2."""
+    scaling: dict[str, Any] = {"rope_type": "default"}
+    if config.rope_scaling != "none":
+        scaling = {"rope_type": config.rope_scaling, "factor": config.rope_factor}
+    if config.rope_scaling == "llama3":
+        scaling |= {
+            "low_freq_factor": LLAMA3_LOW_FACTOR,
+            "high_freq_factor": LLAMA3_HIGH_FACTOR,
+            "original_max_position_embeddings": config.rope_original_context,
+        }
+    return {
+        "architectures": ["Qwen2ForCausalLM" if config.qkv_bias else "LlamaForCausalLM"],
+        "model_type": "qwen2" if config.qkv_bias else "llama",
+        "vocab_size": vocabulary_size,
+        "hidden_size": config.embedding_size,
+        "intermediate_size": inner_size(config),
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": num_kv_heads(config),
+        "head_dim": head_size(config),
+        "max_position_embeddings": config.context_size,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_base,  # read by version 4, as is rope_scaling
+        **({} if config.rope_scaling == "none" else {"rope_scaling": scaling}),
+        "rope_parameters": {**scaling, "rope_theta": config.rope_base},  # read by version 5
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": config.tie_weights,
+        "pad_token_id": None,
+        "dtype": "float32",
+    }
+
+
+def _model_card(loaded: LoadedModel, num_parameters: int) -> str:
+    """Return the content of `README.md`: the size of the model, how to use it, and what to know."""
+    model, tokenizer = loaded.config.model, loaded.decoder.tokenizer
+    facts = [
+        f"{num_parameters:,} parameters: {model.num_layers} layers of {model.embedding_size} units with "
+        f"{model.num_heads} heads.",
+        f"The context has {model.context_size} tokens. lotr-tui forgets the older half of a full context; "
+        "transformers does not.",
+    ]
+    if not tokenizer.is_open:
+        facts.append(f"The tokenizer knows {len(tokenizer) - UNK_ID - 2:,} words and reads all others as `{UNK}`.")
+    if tokenizer.name == "pretrained":
+        base = read_reference(loaded.path).name
+        facts.append(f"It is {base}, which was trained on other text, trained further.")
+    else:
+        facts.append(f"`{EOS}` (id {EOS_ID}) starts a text; the tokenizer inserts it.")
+    if loaded.bits_per_character:
+        facts.append(f"On its validation text it has {loaded.bits_per_character:.3f} bits per character.")
+    usage = _TEXT_USAGE
+    if (answering := answering_name(loaded)) is not None:
+        usage = _SCRIPT_USAGE
+        facts.append(
+            f"In its chat template, a stranger speaks and {answering} answers, one message a line. A system message "
+            "that is a name says who answers instead, and the field `name` of a message who says it."
+        )
+    family = "Qwen2" if model.qkv_bias else "Llama"
+    return _MODEL_CARD.format(family=family, facts="\n".join(f"- {fact}" for fact in facts), usage=usage)
+
+
+_MODEL_CARD = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# A small Transformer, trained with lotr-tui
+
+It has the architecture of {family} and needs no remote code.
+
+{facts}
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = AutoModelForCausalLM.from_pretrained(".")
+{usage}
+```
+"""
+_TEXT_USAGE = """\
+prompt = tokenizer("Where is", return_tensors="pt")
+print(tokenizer.decode(model.generate(**prompt, do_sample=True, temperature=0.8, max_new_tokens=30)[0]))"""
+_SCRIPT_USAGE = """\
+messages = [{"role": "user", "content": "Where is the Ring?"}]
+prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+written = model.generate(**prompt, do_sample=True, temperature=0.7, min_p=0.05, max_new_tokens=100)[0]
+print(tokenizer.decode(written[prompt["input_ids"].shape[1] :]))"""

@@ -31,8 +31,7 @@ from engine.models.transformer_layout import (
 )
 from engine.models.transformer_weights import pair_units
 from engine.runs.export import answering_name, export_vocabulary, load_transformer
-from engine.runs.new_folder import check_is_new
-from engine.storage.files import atomic_replace
+from engine.storage.files import atomic_replace, check_is_new
 from engine.storage.tensor_file import StoredTensor, to_float32
 
 GGUFType = Literal["f16", "q8_0"]
@@ -44,33 +43,19 @@ _STEMS = {ours: theirs for theirs, ours in (NAMES | LAYER_NAMES).items()}
 
 
 class _Tensor(NamedTuple):
-    """A tensor of a file, which is computed when it is written, so that one at a time is in memory."""
-
     name: str
     shape: tuple[int, ...]
-    type: Any
-    """`GGMLQuantizationType` of the package gguf."""
+    type: gguf.GGMLQuantizationType
     read: Callable[[], Float32Array]
+    """Computes it when it is written, so that one at a time is in memory."""
 
 
 def export_gguf(run_dir: Path, file: Path, matrix_type: GGUFType = "f16") -> list[Path]:
     """Write the best model of a run for llama.cpp and Ollama; an adapter is merged into its base.
 
     A model of scripts gets their form as its chat template, the line feed as the token that ends a reply, and a
-    Modelfile, with which `ollama create NAME -f FILE` makes it a model of Ollama.
-
-    Args:
-        run_dir: The run.
-        file: File to create, in an existing folder. It appears once it is complete.
-        matrix_type: Type of the matrices; those whose rows are no whole blocks are in half precision.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        RunError: If the run is damaged or not a Transformer, llama.cpp does not have its tokenizer, or a file exists
-            or cannot be written.
-        ConfigError: If the configuration is damaged.
+    Modelfile, with which `ollama create NAME -f FILE` makes it a model of Ollama. Matrices whose rows are no whole
+    blocks are in half precision. Return the files that were written, which must be new.
     """
     modelfile = file.with_name(file.stem + MODELFILE_SUFFIX)
     for path in (file, modelfile):
@@ -87,7 +72,8 @@ def export_gguf(run_dir: Path, file: Path, matrix_type: GGUFType = "f16") -> lis
         "general.type": "model",
         "general.name": loaded.name,
         "general.file_type": _FILE_TYPES[matrix_type],
-        **{f"{architecture}.{key}": value for key, value in _network_metadata(config, len(tokenizer)).items()},
+        **{f"{architecture}.{key}": value for key, value in _network_metadata(config).items()},
+        f"{architecture}.vocab_size": len(tokenizer),
         **tokens,
         "tokenizer.ggml.bos_token_id": vocabulary.start_id,
         "tokenizer.ggml.eos_token_id": vocabulary.end_ids[0],
@@ -97,10 +83,11 @@ def export_gguf(run_dir: Path, file: Path, matrix_type: GGUFType = "f16") -> lis
         metadata["tokenizer.ggml.eot_token_id"] = vocabulary.line_end_ids[0]
         metadata["tokenizer.chat_template"] = script_chat_template(loaded.cast)
     is_permuted = architecture == PERMUTED_ARCHITECTURE
-    tensors = [
-        *_tensors(config, loaded.decoder.tensors, vocabulary.rows, matrix_type, is_permuted=is_permuted),
-        *_rope_factors(config),
-    ]
+    tensors = list(_tensors(config, loaded.decoder.tensors, vocabulary.rows, matrix_type, is_permuted=is_permuted))
+    if config.rope_scaling == "llama3":  # what its scaling divides the rotary frequencies by
+        factors = rotary_frequencies(replace(config, rope_scaling="none")) / rotary_frequencies(config)
+        type_ = gguf.GGMLQuantizationType.F32
+        tensors.append(_Tensor(ROPE_FACTORS, factors.shape, type_, lambda: factors.astype(np.float32)))
     try:
         with ExitStack() as files:
             if answering is not None:
@@ -134,11 +121,10 @@ PARAMETER repeat_penalty 1.05
 '''
 
 
-def _network_metadata(config: ModelConfig, num_tokens: int) -> dict[str, Any]:
+def _network_metadata(config: ModelConfig) -> dict[str, Any]:
     """Return the settings of the network. Llama 3's scaling of rotary positions is a tensor instead."""
     size = head_size(config)
     settings: dict[str, Any] = {
-        "vocab_size": num_tokens,
         "context_length": config.context_size,
         "embedding_length": config.embedding_size,
         "block_count": config.num_layers,
@@ -164,7 +150,6 @@ def _tensors(
     *,
     is_permuted: bool,
 ) -> Iterable[_Tensor]:
-    """Yield the tensors of a model; `rows` are the rows of the tokens, and queries and keys may be permuted."""
     types, block_size = gguf.GGMLQuantizationType, gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType.Q8_0][0]
 
     def read(name: str) -> Float32Array:
@@ -181,13 +166,6 @@ def _tensors(
         layer = stem.removeprefix("model.layers.").split(".", 1) if stem not in _STEMS else None
         prefix = f"blk.{layer[0]}.{_STEMS[layer[1]]}" if layer else _STEMS[stem]
         yield _Tensor(f"{prefix}.{kind}", shape, type_, partial(read, name))
-
-
-def _rope_factors(config: ModelConfig) -> Iterable[_Tensor]:
-    """Yield the numbers that Llama 3's scaling divides the rotary frequencies by, if the model has it."""
-    if config.rope_scaling == "llama3":
-        factors = rotary_frequencies(replace(config, rope_scaling="none")) / rotary_frequencies(config)
-        yield _Tensor(ROPE_FACTORS, factors.shape, gguf.GGMLQuantizationType.F32, lambda: factors.astype(np.float32))
 
 
 def _write(output: IO[bytes], architecture: str, metadata: Mapping[str, Any], tensors: Sequence[_Tensor]) -> None:

@@ -21,11 +21,11 @@ from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_
 from engine.runs import directory
 from engine.runs.adapter_files import ADAPTER_FILE, load_adapted
 from engine.runs.dialogue_parts import DialogueParts, read_dialogue_parts
-from engine.runs.directory import EPOCHS_DIR, METRICS_FILE, epoch_model_name, find_run, resolve_run
+from engine.runs.directory import EPOCHS_DIR, METRICS_FILE, find_run, resolve_run
 from engine.runs.metrics import Row, drop_superseded_rows, number_or_none, read_current_rows, read_rows
 from engine.runs.summary import saved_perplexity
 from engine.storage.files import default_runs_dir
-from engine.storage.tensor_file import open_weights, read_weights, to_float32
+from engine.storage.tensor_file import open_weights, to_float32
 
 if TYPE_CHECKING:  # this module imports PyTorch
     from engine.models.pretrained.base import LoadingProgress
@@ -95,16 +95,11 @@ def load_model_by_name(
     precision: str = "auto",
     on_progress: "Callable[[LoadingProgress], None] | None" = None,
 ) -> LoadedModel:
-    """Load the best model of a run, the model RUN@EPOCH of an epoch, or a model by others.
+    """Load the best model of a run, the model RUN@EPOCH of an epoch, or a model by others, or raise InvalidInputError.
 
     A run is named as `resolve_run` accepts it, a model by others as `is_pretrained_name` does. `on_progress` is called
-    while a model by others, or an adapter of one, is being loaded.
-
-    `precision` is one of `INFERENCE_PRECISIONS`: "auto" multiplies in 8 bits the weights that are stored in 8 bits, and
-    those of models by others that need no transformers; "fp32" none, and "int8" all large weights.
-
-    Raises:
-        InvalidInputError: If there is no such run, epoch or precision, the run is damaged, or numkong is missing.
+    while a model by others, or an adapter of one, is being loaded. The precision "auto" multiplies in 8 bits the
+    weights that are stored in 8 bits, and those of models by others that need no transformers; "int8" all large ones.
     """
     if precision not in INFERENCE_PRECISIONS:
         choices = ", ".join(INFERENCE_PRECISIONS)
@@ -123,7 +118,7 @@ def load_model_by_name(
 
 
 def find_model(name: str | None, runs_dir: Path | None = None) -> tuple[Path, int | None]:
-    """Return the run directory of a run or of RUN@EPOCH, and the epoch, or raise a RunError."""
+    """Return the run directory of a run or of RUN@EPOCH, and the epoch."""
     is_run = name is not None and find_run(name, runs_dir or default_runs_dir()) is not None  # its name may have an "@"
     match = None if is_run else _RUN_AT_EPOCH_PATTERN.fullmatch(name or "")
     return resolve_run(match[1] if match else name, runs_dir), int(match[2]) if match else None
@@ -161,14 +156,10 @@ def load_model(
     int8_adapted: bool = True,
     on_progress: "Callable[[LoadingProgress], None] | None" = None,
 ) -> LoadedRun:
-    """Load the best weights of a run, or the weights that it kept after `epoch`.
+    """Load the best weights of a run, or the weights that it kept after `epoch`, or raise an InvalidInputError.
 
     An adapter is merged into its base, and the result has 8 bits, or with `int8_adapted=False` single precision. That
     takes a second, and calls `on_progress`.
-
-    Raises:
-        RunError: If a file is missing, damaged or not safetensors, or the weights of the epoch were not kept.
-        ConfigError: If the configuration is damaged.
     """
     config = directory.read_config(run_dir)
     all_rows = list(read_rows(run_dir / METRICS_FILE, subsample=True))
@@ -176,7 +167,7 @@ def load_model(
     name = directory.bundled_run_name(run_dir) or run_dir.name
     file, perplexity = find_weights(run_dir, config, epoch), saved_perplexity(all_rows)
     if epoch is not None:
-        perplexity, name = _perplexity_at_epoch(rows, epoch), epoch_model_name(name, epoch)
+        perplexity, name = _perplexity_at_epoch(rows, epoch), directory.epoch_model_name(name, epoch)
     decoder: NumpyDecoder
     description = ""
     if config.model.lora_rank:
@@ -184,46 +175,35 @@ def load_model(
         description = f"{family} + adapter"
     else:
         decoder = _read_decoder(file, *directory.read_config_and_tokenizer(run_dir))
-    started = next((row for row in rows if row["event"] == "started"), {})
+    first_row = next((row for row in rows if row["event"] == "started"), {})
+    started = event_from_dict(first_row)
+    bits = started.bits_per_character(perplexity) if perplexity and isinstance(started, Started) else math.nan
     return LoadedRun(
         name=name,
         path=run_dir,
         config=config,
         decoder=decoder,
         valid_perplexity=perplexity,
-        bits_per_character=_bits_per_character(started, perplexity),
-        kneser_ney_perplexity=number_or_none(started.get("kneser_ney_perplexity")),
-        corpus_sha256=str(started.get("corpus_sha256", "")),
+        bits_per_character=bits if math.isfinite(bits) else None,
+        kneser_ney_perplexity=number_or_none(first_row.get("kneser_ney_perplexity")),
+        corpus_sha256=str(first_row.get("corpus_sha256", "")),
         epoch=epoch,
         description=description,
         dialogue_parts=read_dialogue_parts(run_dir) if config.data.mode == "dialogue" else None,
     )
 
 
-def _bits_per_character(started_row: Row, perplexity: float | None) -> float | None:
-    started = event_from_dict(started_row)
-    if perplexity is None or not isinstance(started, Started):
-        return None
-    bits = started.bits_per_character(perplexity)
-    return bits if math.isfinite(bits) else None
-
-
 def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) -> dict[str, Float32Array] | None:
-    """Return the weights that the training of a run starts from; None for random ones, or the weights of a base.
-
-    Raises:
-        RunError: If the file is missing, damaged, or belongs to another model.
-    """
+    """Return the weights that the training of a run starts from; None for random ones, or the weights of a base."""
     if not config.training.init or is_pretrained_name(config.training.init):
         return None
     if config.model.lora_rank:
-        weights = read_weights(run_dir / directory.INITIAL_FILE, adapter_shapes(config.model))
-        return {name: to_float32(tensor) for name, tensor in weights.items()}
+        file = open_weights(run_dir / directory.INITIAL_FILE, shapes := adapter_shapes(config.model))
+        return {name: to_float32(file.read_weight(name)) for name in shapes}
     return _read_decoder(run_dir / directory.INITIAL_FILE, config, tokenizer).weights
 
 
 def _read_decoder(file: Path, config: Config, tokenizer: Tokenizer) -> NumpyDecoder:
-    """Read the weights of a model from a file. A damaged file, or one of another model, raises a RunError."""
     tensors = open_weights(file, shapes := weight_shapes(config.model, len(tokenizer)))
     try:
         return build_decoder(config.model, tokenizer, {name: tensors.read_weight(name) for name in shapes})
@@ -248,17 +228,13 @@ def _perplexity_at_epoch(rows: Sequence[Row], epoch: int) -> float | None:
 
 
 def find_weights(run_dir: Path, config: Config, epoch: int | None = None) -> Path:
-    """Return the file of the best weights of a run, or of those of an epoch.
-
-    Raises:
-        RunError: If the run did not keep the epoch; the message names the epochs that it kept.
-    """
+    """Return the file of the best weights of a run, or of those of an epoch, if the run kept it."""
     if epoch is None:
         return run_dir / (ADAPTER_FILE if config.model.lora_rank else directory.MODEL_FILE)
     run_name = directory.bundled_run_name(run_dir) or run_dir.name
     kept = [str(item.epoch) for item in list_epoch_checkpoints(run_dir)]
     if not kept:
-        name = epoch_model_name(run_name, epoch)
+        name = directory.epoch_model_name(run_name, epoch)
         raise RunError(f"run {run_name!r} kept no epochs, so there is no {name}, only the best model")
     if str(epoch) not in kept:
         raise RunError(f"run {run_name!r} did not keep epoch {epoch}; it kept {', '.join(kept)}, and the best model")

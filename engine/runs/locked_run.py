@@ -1,10 +1,11 @@
-"""Creating a run directory, or reopening one, and holding its lock while it is trained."""
+"""Creating, reopening, deleting and renaming a run directory, each while its lock is held."""
 
 import contextlib
 import os
 import platform
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -45,7 +46,6 @@ class LockedRun:
 
     @property
     def name(self) -> str:
-        """Name of the run, which is the name of its folder."""
         return self.path.name
 
 
@@ -60,10 +60,8 @@ def create_run(
     """Create and lock a run directory. The default name consists of the preset and the time.
 
     `initial_weights` are the weights that the training starts from; None for random weights, or those of a pre-trained
-    model. `files` are others by name, such as those that `fit_dialogue_parts` and `base_files` return.
-
-    Raises:
-        RunError: If the name is invalid or taken, or the runs folder cannot be written.
+    model. `files` are others by name, such as those that `fit_dialogue_parts` and `base_files` return. A name that is
+    invalid or taken, or a folder that cannot be written, raises a RunError.
     """
     runs_dir = runs_dir or default_runs_dir()
     if name is not None:
@@ -80,30 +78,24 @@ def create_run(
             path = runs_dir / f"{stem}-{number}"
         else:
             raise RunError(f"there are too many runs {stem} in {runs_dir}; choose a --run name")
-        lock, commands_offset = acquired
         if config.training.keep_epoch_checkpoints:
             (path / EPOCHS_DIR).mkdir(exist_ok=True)
     except OSError as error:
-        raise RunError(
-            f"runs folder {runs_dir} cannot be written: {error.strerror}; choose another with --runs-dir"
-        ) from error
-    # The configuration is written last, because it makes the folder a run.
-    for file_name, content in directory.tokenizer_files(tokenizer).items():
-        write_atomically(path / file_name, content)
-    for file_name, content in (files or {}).items():
-        write_atomically(path / file_name, content)
+        reason = f"{error.strerror}; choose another with --runs-dir"
+        raise RunError(f"runs folder {runs_dir} cannot be written: {reason}") from error
+    contents = {**directory.tokenizer_files(tokenizer), **(files or {})}
     if initial_weights is not None:
-        write_atomically(path / INITIAL_FILE, serialize_weights(initial_weights))
-    write_atomically(path / CONFIG_FILE, config.to_json().encode())
-    return LockedRun(path, config, tokenizer, lock, commands_offset)
+        contents[INITIAL_FILE] = serialize_weights(initial_weights)
+    contents[CONFIG_FILE] = config.to_json().encode()  # written last, because it makes the folder a run
+    for file_name, content in contents.items():
+        write_atomically(path / file_name, content)
+    return LockedRun(path, config, tokenizer, *acquired)
 
 
 def reopen_run(run_dir: Path) -> LockedRun:
     """Lock a run that was stopped or interrupted, to resume its training.
 
-    Raises:
-        RunError: If another process is training the run, it is finished, or a file is missing or damaged.
-        ConfigError: If the configuration is damaged.
+    A run that another process trains, that is finished, or whose files are missing or damaged raises a RunError.
     """
     config, tokenizer = directory.read_config_and_tokenizer(run_dir)
     with contextlib.ExitStack() as on_error:
@@ -113,8 +105,7 @@ def reopen_run(run_dir: Path) -> LockedRun:
                 owner = directory.lock_owner(run_dir) or "another process"
                 attach = f"lotr-tui attach {directory.run_word(run_dir)}"
                 raise RunError(f"run {run_dir.name!r} is being trained by {owner}; `{attach}` shows it")
-            lock, commands_offset = acquired
-            on_error.callback(lock.release)
+            on_error.callback(acquired[0].release)
             if is_finished(run_dir):  # checked with the lock held: its last owner may have finished the run
                 raise RunError(f"run {run_dir.name!r} is finished; start a new one with `lotr-tui train`")
             if (run_dir / EPOCHS_DIR).is_symlink():
@@ -123,21 +114,70 @@ def reopen_run(run_dir: Path) -> LockedRun:
                 (run_dir / EPOCHS_DIR).mkdir(exist_ok=True)
             _remove_temporary_files(run_dir)
         except OSError as error:
-            raise RunError(
-                f"run {run_dir} cannot be written: {error.strerror}; only its owner can resume it"
-            ) from error
+            reason = f"{error.strerror}; only its owner can resume it"
+            raise RunError(f"run {run_dir} cannot be written: {reason}") from error
         on_error.pop_all()
-    return LockedRun(run_dir, config, tokenizer, lock, commands_offset)
+    return LockedRun(run_dir, config, tokenizer, *acquired)
+
+
+def delete_run(run_dir: Path, runs_dir: Path | None = None) -> None:
+    """Delete a run of the runs folder, unless the run is being trained; a failure raises a RunError."""
+    runs_dir = runs_dir or default_runs_dir()
+    if name := directory.bundled_run_name(run_dir):
+        raise RunError(f"the bundled model {name!r} is part of lotr-tui and cannot be deleted")
+    if run_dir.is_symlink() or run_dir.parent.resolve() != runs_dir.resolve():
+        raise RunError(f"run {str(run_dir)!r} is not in {runs_dir}; only runs of that folder can be deleted")
+    if not directory.is_run(run_dir):
+        raise RunError(f"{run_dir} has no {CONFIG_FILE}, so it is not a run and is not deleted")
+    try:
+        with _hold_run_lock(run_dir):
+            shutil.rmtree(run_dir)
+    except OSError as error:
+        raise RunError(f"run {run_dir} cannot be deleted: {error.strerror}") from error
+
+
+def rename_run(run: str, new_name: str, runs_dir: Path | None = None) -> str:
+    """Rename a run of the runs folder, unless it is being trained, and return a message for the user."""
+    runs_dir = runs_dir or default_runs_dir()
+    path = directory.resolve_run(run, runs_dir)
+    if path.parent.resolve() != runs_dir.resolve():
+        raise RunError(f"run {run!r} is not in {runs_dir}; only runs of that folder can be renamed")
+    directory.check_run_name(new_name)
+    new_path = runs_dir / new_name
+    try:
+        with _hold_run_lock(path):
+            # On a file system that ignores case, the same name in other letters is the run itself.
+            is_same = new_name.casefold() == path.name.casefold() != new_name and new_path.exists()
+            if (new_path.exists() or new_path.is_symlink()) and not (is_same and new_path.samefile(path)):
+                raise RunError(f"run {new_name!r} exists in {runs_dir}; choose another name")
+            path.rename(new_path)
+    except OSError as error:
+        raise RunError(f"run {path.name!r} cannot be renamed: {error.strerror}") from error
+    return f"run {path.name} is now {new_name}"
+
+
+@contextlib.contextmanager
+def _hold_run_lock(run_dir: Path) -> Iterator[None]:
+    """Hold the lock of a run, so that no process trains it in the block; raise a RunError if one does already."""
+    lock = FileLock(run_dir / LOCK_FILE, LOCK_ATTEMPTS * LOCK_RETRY_INTERVAL)
+    try:
+        acquired = not lock.path.exists() or lock.acquire()  # no lock file is created
+    except OSError:  # the lock file cannot be written, so it can only be checked
+        acquired = not directory.is_locked(run_dir)
+    if not acquired:
+        stop = f"lotr-tui stop {directory.run_word(run_dir)}"
+        raise RunError(f"run {run_dir.name!r} is being trained; stop it first: {stop}")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _create_and_lock(path: Path) -> tuple[FileLock, int] | None:
     """Create the folder of a run and lock it. Return lock and commands offset; None if the run exists."""
     with contextlib.suppress(FileExistsError):
         path.mkdir()
-    if not _is_abandoned(path):
-        return None
-    acquired = _acquire_run_lock(path)
-    if acquired is None:
+    if not _is_abandoned(path) or (acquired := _acquire_run_lock(path)) is None:
         return None
     if not _is_abandoned(path):  # another process may have created the run before the lock was taken
         acquired[0].release()
@@ -148,20 +188,15 @@ def _create_and_lock(path: Path) -> tuple[FileLock, int] | None:
 
 def _is_abandoned(path: Path) -> bool:
     """Return True if a folder contains no more than `create_run` leaves behind when its process is killed."""
-    if not path.is_dir():
-        return False
     names = (LOCK_FILE, EPOCHS_DIR, *FIRST_FILES)
-    return all(item.name in names or item.name.startswith(".") for item in path.iterdir())
+    return path.is_dir() and all(item.name in names or item.name.startswith(".") for item in path.iterdir())
 
 
 def _acquire_run_lock(run_dir: Path) -> tuple[FileLock, int] | None:
-    """Take the lock of a run and write this process into it. Return lock and commands offset; None if it is taken.
-
-    The size of the commands file is read just before each attempt: as soon as the lock is taken, commands are for us.
-    """
+    """Take the lock of a run and write this process into it. Return lock and commands offset; None if it is taken."""
     lock = FileLock(run_dir / LOCK_FILE)
     for _ in range(LOCK_ATTEMPTS):
-        try:
+        try:  # just before each attempt: as soon as the lock is taken, commands are for us
             commands_offset = (run_dir / directory.COMMANDS_FILE).stat().st_size
         except OSError:
             commands_offset = 0

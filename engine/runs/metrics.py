@@ -1,7 +1,6 @@
-"""Reading of `metrics.jsonl` and `samples.jsonl`, incrementally and within bounds whatever the files contain."""
+"""Reading of `metrics.jsonl` and `samples.jsonl`: the lines that were added, whatever the files contain."""
 
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ decode_line = msgspec.json.Decoder(dict[str, _Integer | float | str | bool | Non
 READ_CHUNK_BYTES = 1 << 16
 """Bytes per read; larger buffers are returned to the system after each read, which makes reading slower."""
 MAX_LINE_BYTES = 1_000_000
-"""Length from which a line is skipped without being kept in memory."""
+"""Length from which a line is skipped."""
 MAX_FILE_BYTES = 4_000_000_000
 """Size from which a file is not read; two months of step rows take less."""
 MAX_NON_STEP_LINES = 300_000
@@ -30,14 +29,10 @@ MAX_ROW_FIELDS = 64
 FINGERPRINT_BYTES = 64
 """Number of bytes before the read position that are compared to detect a replaced file."""
 _STEP_PREFIX = b'{"event": "step"'
-_NON_STEP_LINE_START = re.compile(rb"\n(?!%b)" % re.escape(_STEP_PREFIX))
-"""Newline that is not followed by a step row; most rows are step rows."""
 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows that were read by one call of `RecordFollower.read_batch`."""
-
     rows: list[Row]
     is_new_record: bool
     """True if the file was replaced: these rows are from its start, and earlier rows are obsolete."""
@@ -47,11 +42,10 @@ class RecordFollower:
     """Incremental reader of a JSON-lines file that another process may be writing.
 
     Only lines that end in a newline count. Lines that are not a flat object with an event are skipped, and no content
-    of the file raises an exception.
+    of the file raises an exception. With `subsample`, only the last of consecutive step rows is returned.
     """
 
     def __init__(self, path: Path, *, subsample: bool = False) -> None:
-        """Prepare to read `path`; with `subsample`, only the last of consecutive step rows is returned."""
         self.path = path
         self.at_end = False
         """True if the last call read to the end of the file."""
@@ -60,128 +54,63 @@ class RecordFollower:
         """Reason why the file cannot be read; empty if it can."""
         self._subsample = subsample
         self._identity = (0, 0)  # device and inode
-        self._offset = 0
-        self._non_step_lines = 0
-        self._fingerprint = b""  # last bytes before the partial line
-        self._partial_line = b""  # start of a line whose newline has not been written yet
-        self._is_skipping_line = False
+        self._offset = self._num_others = 0
+        self._fingerprint = b""  # last bytes before the offset
+        self._is_in_long_line = False
 
     @property
     def fraction_read(self) -> float:
         """Fraction of the file that has been read, 0 to 1."""
-        return self._offset / max(1, self.file_size)
+        return min(1.0, self._offset / max(1, self.file_size))
 
     def read_batch(self, max_seconds: float) -> RowBatch:
         """Read new rows for about `max_seconds`, but at least one chunk."""
         deadline = time.perf_counter() + max_seconds
         rows: list[Row] = []
-        is_new_record, self.problem = False, ""
+        is_new_record, self.problem, self.at_end = False, "", False
         try:
-            fd = open_regular_file(self.path)
+            with os.fdopen(open_regular_file(self.path), "rb") as file:
+                fd, status = file.fileno(), os.fstat(file.fileno())
+                identity, read_before = (status.st_dev, status.st_ino), len(self._fingerprint)
+                if self._offset:
+                    is_same = os.pread(fd, read_before, self._offset - read_before) == self._fingerprint
+                    is_new_record = identity != self._identity or not is_same
+                if is_new_record:
+                    self._offset = self._num_others = 0
+                    self._fingerprint, self._is_in_long_line = b"", False
+                self._identity, self.file_size = identity, status.st_size
+                while not self.at_end:
+                    if self._num_others > MAX_NON_STEP_LINES or self.file_size > MAX_FILE_BYTES:
+                        self.problem, self.at_end = "larger than the limits of a file that lotr-tui writes", True
+                        break
+                    rows += self._read_chunk(fd)
+                    if time.perf_counter() >= deadline:
+                        break
         except OSError as error:
-            self._set_problem(error)
-            return RowBatch(rows, is_new_record)
-        try:
-            is_new_record = self._was_replaced(fd)
-            if is_new_record:
-                self._offset = self._non_step_lines = 0
-                self._fingerprint = self._partial_line = b""
-                self._is_skipping_line = False
-            self.problem = self._limit_problem(os.fstat(fd).st_size)
-            if self.problem:
-                self.at_end = True
-                return RowBatch(rows, is_new_record)
-            os.lseek(fd, self._offset, os.SEEK_SET)
-            self.at_end = False
-            while not self.at_end:
-                chunk = os.read(fd, READ_CHUNK_BYTES)
-                rows += self._parse_chunk(chunk)
-                self.at_end = not chunk or self._non_step_lines > MAX_NON_STEP_LINES
-                if time.perf_counter() >= deadline:
-                    break
-            self.file_size = max(self._offset, os.fstat(fd).st_size)
-        except OSError as error:
-            self._set_problem(error)
-        finally:
-            os.close(fd)
+            self.problem, self.at_end = error.strerror or type(error).__name__, True
         return RowBatch(rows, is_new_record)
 
-    def _was_replaced(self, fd: int) -> bool:
-        """Return True if the file was truncated, rewritten or replaced since the last call.
-
-        A torn last line that its writer has removed since is forgotten, and is no replacement.
-        """
-        status = os.fstat(fd)
-        identity, previous = (status.st_dev, status.st_ino), self._identity
-        self._identity = identity
-        if not self._offset:
-            return False
-        end_of_lines = self._offset - len(self._partial_line)
-        if identity != previous or not _has_content(fd, self._fingerprint, end_of_lines):
-            return True
-        if not _has_content(fd, self._partial_line, self._offset):
-            self._offset, self._partial_line = end_of_lines, b""
-        return False
-
-    def _limit_problem(self, size: int) -> str:
-        """Return why no more of a file of `size` bytes is read; "" if it is within the limits."""
-        if size > MAX_FILE_BYTES:
-            return f"larger than the limit of {MAX_FILE_BYTES:,} bytes"
-        if self._non_step_lines > MAX_NON_STEP_LINES:
-            return f"more than {MAX_NON_STEP_LINES:,} lines are not step rows; the lines after them are not read"
-        return ""
-
-    def _remember(self, content: bytes) -> None:
-        """Add bytes that will not be read again to the fingerprint."""
-        self._fingerprint = (self._fingerprint + content[-FINGERPRINT_BYTES:])[-FINGERPRINT_BYTES:]
-
-    def _set_problem(self, error: OSError) -> None:
-        self.problem, self.at_end = error.strerror or type(error).__name__, True
-
-    def _parse_chunk(self, chunk: bytes) -> list[Row]:
-        self._offset += len(chunk)
-        end = chunk.rfind(b"\n") + 1
-        lines: list[bytes] = []
-        if end:
-            complete = self._partial_line + chunk[:end]
-            self._remember(complete)
-            if self._is_skipping_line:
-                complete = complete[complete.find(b"\n") + 1 :]
-            # The last element is the empty text after the last newline.
-            lines = (list(_last_step_lines(complete)) if self._subsample else complete.split(b"\n"))[:-1]
-            num_lines = complete.count(b"\n") if self._subsample else len(lines)
-            self._non_step_lines += max(0, num_lines - complete.count(_STEP_PREFIX))
-            self._partial_line, self._is_skipping_line = b"", False
-        self._partial_line += chunk[end:]
-        if self._is_skipping_line or len(self._partial_line) > MAX_LINE_BYTES:
-            self._remember(self._partial_line)
-            self._partial_line, self._is_skipping_line = b"", True
+    def _read_chunk(self, fd: int) -> list[Row]:
+        """Read complete lines at the offset, which is moved after them; a line without an end is read again later."""
+        chunk, limit = os.pread(fd, READ_CHUNK_BYTES, self._offset), READ_CHUNK_BYTES
+        if len(chunk) == limit and b"\n" not in chunk:
+            chunk, limit = os.pread(fd, MAX_LINE_BYTES, self._offset), MAX_LINE_BYTES
+        self.at_end = len(chunk) < limit
+        *lines, partial_line = chunk.split(b"\n")
+        if self._is_in_long_line and lines:
+            del lines[0]
+            self._is_in_long_line = False
+        if len(partial_line) == MAX_LINE_BYTES:
+            partial_line, self._is_in_long_line = b"", True
+        end = len(chunk) - len(partial_line)
+        self._offset += end
+        self._fingerprint = (self._fingerprint + chunk[max(0, end - FINGERPRINT_BYTES) : end])[-FINGERPRINT_BYTES:]
+        is_step = [line.startswith(_STEP_PREFIX) and line.endswith(b"}") for line in lines]
+        self._num_others += len(lines) - sum(is_step)
+        if self._subsample:
+            precedes_step = zip(lines, is_step, [*is_step[1:], False], strict=False)
+            lines = [line for line, step, next_is_step in precedes_step if not (step and next_is_step)]
         return [row for line in lines if (row := _parse_row(line)) is not None]
-
-
-def _has_content(fd: int, content: bytes, end: int) -> bool:
-    """Return True if the bytes of a file before the offset `end` are `content`."""
-    return os.pread(fd, len(content), end - len(content)) == content
-
-
-def _last_step_lines(text: bytes) -> Iterator[bytes]:
-    """Yield the lines of `text` without the step rows that another step row follows.
-
-    The other lines are found by a regular expression, which takes 0.1 s for a million step rows.
-    """
-    text = b"\n" + text
-    start = 0
-    for match in _NON_STEP_LINE_START.finditer(text):
-        end = newline = match.start()
-        # The last step row before this line. A torn one, whose writer was killed, does not count.
-        while (previous := text.rfind(b"\n", 0, end)) >= start:
-            line = text[previous + 1 : end]
-            if _parse_row(line) is not None:
-                yield line
-                break
-            end = previous
-        start = text.find(b"\n", newline + 1)
-        yield text[newline + 1 : start]
 
 
 def _parse_row(line: bytes) -> Row | None:
@@ -189,16 +118,11 @@ def _parse_row(line: bytes) -> Row | None:
         row: Row = decode_line(line)
     except (msgspec.DecodeError, ValueError):  # also NaN and numbers beyond the range of a float
         return None
-    if not isinstance(row.get("event"), str) or len(row) > MAX_ROW_FIELDS:
-        return None
-    return row
+    return row if isinstance(row.get("event"), str) and len(row) <= MAX_ROW_FIELDS else None
 
 
 def read_rows(path: Path, *, subsample: bool = False) -> Iterator[Row]:
-    """Yield the rows that a file contains now. A missing file has no rows, and a torn last line is ignored.
-
-    With `subsample`, only the last of consecutive step rows is yielded, which is many times as fast.
-    """
+    """Yield the rows that a file contains now. A missing file has no rows, and a torn last line is ignored."""
     follower = RecordFollower(path, subsample=subsample)
     while not follower.at_end:
         yield from follower.read_batch(0).rows
@@ -210,22 +134,19 @@ def read_current_rows(path: Path, *, subsample: bool = False) -> list[Row]:
 
 
 def drop_superseded_rows(rows: Iterable[Row]) -> list[Row]:
-    """Drop rows that are obsolete after a resume: steps that are repeated, and the end of the earlier training.
-
-    A "resume" row names the first step that is repeated.
-    """
+    """Drop the steps that a resumed training repeats, from the step of its "resume" row, and the earlier end."""
     kept: list[Row] = []
     for row in rows:
         first_step = row.get("step")
         if row["event"] == "resume" and isinstance(first_step, int):
-            kept = [earlier for earlier in kept if not _is_superseded(earlier, first_step)]
+            kept = [
+                earlier
+                for earlier in kept
+                if earlier["event"] not in ("finished", "failed")
+                and not (isinstance(step := earlier.get("step"), int) and step >= first_step)
+            ]
         kept.append(row)
     return kept
-
-
-def _is_superseded(row: Row, first_step: int) -> bool:
-    step = row.get("step")
-    return row["event"] in ("finished", "failed") or (isinstance(step, int) and step >= first_step)
 
 
 def number_or_none(value: object) -> float | None:

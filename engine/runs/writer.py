@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-import logging
 import math
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -20,21 +19,16 @@ from engine.runs.adapter_files import ADAPTER_FILE, read_reference, serialize_ad
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runs.locked_run import LockedRun
 from engine.storage.files import write_atomically
-from engine.storage.json_lines import JsonLinesAppender
-from engine.storage.log_file import LogFileHandler
+from engine.storage.json_lines import MAX_LOG_BYTES, JsonLinesAppender
 from engine.storage.tensor_file import serialize_weights
-
-File = TypeVar("File")
 
 
 def record_events(run: LockedRun, training: Iterator[TrainingEvent]) -> Iterator[TrainingEvent]:
     """Write the events of `training` to the run directory and yield them, with events about the files written.
 
-    Data that cannot be written, as on a full disk, is kept and written later; a `Warned` event reports the problem.
-    An exception of the training is recorded as a `Failed` row with a traceback in the log, and raised again.
-
-    Raises:
-        LotrError: In place of the event `Finished`, if some data could still not be written at the end.
+    Data that cannot be written, as on a full disk, is kept and written later; a `Warned` event reports the problem. If
+    some still cannot be written at the end, a LotrError is raised in place of the event `Finished`. An exception of the
+    training is recorded as a `Failed` row with a traceback in the log, and raised again.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(run.lock.release)
@@ -53,15 +47,16 @@ class _RunWriter:
     """Open files of a run that is being trained."""
 
     def __init__(self, run: LockedRun) -> None:
-        """Open the metrics, the samples and the log."""
         self._run = run
-        self._metrics = _open_for_writing(JsonLinesAppender, run.path / directory.METRICS_FILE)
-        self._samples = _open_for_writing(JsonLinesAppender, run.path / directory.SAMPLES_FILE)
-        self._log_handler = _open_for_writing(LogFileHandler, run.path / directory.LOG_FILE)
-        self._log_handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        # Not from `getLogger`: a logger of this run alone, which no other handler receives.
-        self._log = logging.Logger(run.name)
-        self._log.addHandler(self._log_handler)
+        try:
+            path = run.path / directory.METRICS_FILE
+            self._metrics = JsonLinesAppender(path)
+            path = run.path / directory.SAMPLES_FILE
+            self._samples = JsonLinesAppender(path)
+            path = run.path / directory.LOG_FILE
+            self._log = JsonLinesAppender(path, exclusive=False, max_bytes=MAX_LOG_BYTES)
+        except OSError as error:
+            raise RunError(f"run {run.path} cannot be written: {path.name}: {error.strerror}") from error
         self._pending_files: dict[Path, tuple[int, bytes]] = {}
         """Step and content of each file that is still to be written."""
         self._is_complete = False
@@ -87,7 +82,7 @@ class _RunWriter:
             return [*checkpoints, event]
         self._write_row(event)
         if isinstance(event, events.Evaluated):
-            self._pending_files |= {path: (event.step, content) for path, content in _weights_to_save(self._run, event)}
+            self._add_weights(event)
             return [event, *self._flush_pending_files()]
         return [event]
 
@@ -116,13 +111,16 @@ class _RunWriter:
         self._metrics.append(events.event_to_dict(failed))
         # Keeps the indentation of the traceback; its text may contain control characters of an untrusted file.
         lines = [" " * (len(line) - len(line.lstrip(" "))) + printable(line) for line in failed.details.split("\n")]
-        self._log.error("\n".join(lines))
+        self._write_log("\n".join(lines))
 
     def close(self) -> None:
         """Try once more to write pending data, and close the files."""
         self._flush_pending_files()
-        for file in (self._metrics, self._samples, self._log_handler):
+        for file in (self._metrics, self._samples, self._log):
             file.close()
+
+    def _write_log(self, text: str) -> None:
+        self._log.append_text(f"{time.strftime('%H:%M:%S')} {text}")
 
     def _write_row(self, event: TrainingEvent) -> None:
         row = events.event_to_dict(event)
@@ -131,17 +129,16 @@ class _RunWriter:
         if isinstance(event, (events.Sampled, events.Resume)):  # a reader of the samples alone must know of a resume
             self._samples.append(row)
         if not isinstance(event, events.Step):
-            self._log.info(json.dumps(row))
+            self._write_log(json.dumps(row))
 
     def _flush_pending_files(self) -> list[TrainingEvent]:
         """Try to write all pending files. Return a `Checkpointed` event for each written file."""
         checkpoints: list[TrainingEvent] = []
         self._problem = ""
         for path, (step, content) in list(self._pending_files.items()):
+            backup = path.with_name(PREVIOUS_RESUME_FILE) if path.name == RESUME_FILE else None
             try:
-                write_atomically(
-                    path, content, backup=path.with_name(PREVIOUS_RESUME_FILE) if path.name == RESUME_FILE else None
-                )
+                write_atomically(path, content, backup)
             except RunError as error:
                 self._problem = self._problem or str(error)  # the oldest problem, so that it is reported once
             else:
@@ -150,33 +147,21 @@ class _RunWriter:
                 self._write_row(checkpoints[-1])
         return checkpoints
 
-
-def _open_for_writing(file_type: Callable[[Path], File], path: Path) -> File:
-    try:
-        return file_type(path)
-    except OSError as error:
-        raise RunError(f"run {path.parent} cannot be written: {path.name}: {error.strerror}") from error
-
-
-def _weights_to_save(run: LockedRun, event: events.Evaluated) -> list[tuple[Path, bytes]]:
-    """Return path and content of the weight files that an evaluation causes to be written."""
-    if event.adapter is None and not isinstance(event.model, NumpyDecoder):
-        return []
-    best_file = directory.MODEL_FILE if event.adapter is None else ADAPTER_FILE
-    paths = [run.path / best_file] if event.is_best else []
-    if run.config.training.keep_epoch_checkpoints and _is_power_of_two(event.epoch):
-        paths.append(directory.epoch_weights_path(run.path, int(event.epoch)))
-    if not paths:
-        return []
-    if event.adapter is not None:
-        halves = {name: weight.astype(np.float16) for name, weight in event.adapter.items()}
-        content = serialize_adapter(halves, read_reference(run.path).sha256)
-    else:
-        assert isinstance(event.model, NumpyDecoder)
-        content = serialize_weights(event.model.weights)
-    return [(path, content) for path in paths]
-
-
-def _is_power_of_two(value: float) -> bool:
-    """Return True for 1, 2, 4, 8, …: early epochs change the most, and a long training keeps few models."""
-    return value >= 1 and math.log2(value).is_integer()
+    def _add_weights(self, event: events.Evaluated) -> None:
+        """Add the weight files that an evaluation causes to be written to the pending files."""
+        run, epoch = self._run, event.epoch
+        best_file = directory.MODEL_FILE if event.adapter is None else ADAPTER_FILE
+        paths = [run.path / best_file] if event.is_best else []
+        # Epochs 1, 2, 4, 8, …: early ones change the most, and a long training keeps few models.
+        if run.config.training.keep_epoch_checkpoints and epoch >= 1 and math.log2(epoch).is_integer():
+            paths.append(directory.epoch_weights_path(run.path, int(epoch)))
+        if not paths:
+            return
+        if event.adapter is not None:
+            halves = {name: weight.astype(np.float16) for name, weight in event.adapter.items()}
+            content = serialize_adapter(halves, read_reference(run.path).sha256)
+        elif isinstance(event.model, NumpyDecoder):
+            content = serialize_weights(event.model.weights)
+        else:
+            return
+        self._pending_files |= dict.fromkeys(paths, (event.step, content))

@@ -12,7 +12,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 _MADV_COLLAPSE = 25
 """Advice to move memory into huge pages at once, of Linux 6.1 and later."""
 _PAGE, _HUGE_PAGE = 1 << 12, 1 << 21
-"""Usual sizes of pages in bytes; where there are others, the system refuses the advice."""
+"""Usual sizes of pages; where there are others, the system refuses the advice."""
 
 
 def disable_heap_trimming() -> bool:
@@ -64,7 +64,6 @@ def use_huge_pages(blocks: Iterable[tuple[int, int]]) -> None:
 
 
 def _load_glibc() -> "CDLL | None":
-    """Return the C library, or None if it is not glibc."""
     from ctypes import CDLL  # the session starts without ctypes
 
     try:

@@ -46,7 +46,7 @@ class DistributedContext:
         return batch
 
     def gather_batch(self, shard: Tensor) -> Tensor:
-        """Return the columns of all processes in the main process, and `shard` in all others."""
+        """Return the columns of all processes in the main process, and `shard` in all others, on the CPU."""
         return shard
 
     def wrap_ddp(self, loss_module: nn.Module) -> nn.Module:
@@ -65,7 +65,6 @@ class MultiProcessContext(DistributedContext):
     """Context of a training by several processes, which communicate by gloo; GPU gradients are averaged by NCCL."""
 
     def __init__(self, process: ProcessInfo) -> None:
-        """Wait until all processes have started."""
         super().__init__(process)
         distributed.init_process_group("gloo", timeout=PROCESS_GROUP_TIMEOUT)
         # A separate group: threads of a group used for gradients outlive it, and a tensor that one of them still holds
@@ -74,13 +73,12 @@ class MultiProcessContext(DistributedContext):
         self._control_group: distributed.ProcessGroup | None = group
 
     def destroy(self) -> None:
-        """Leave the process groups."""
         distributed.destroy_process_group(self._control_group)
         self._control_group = None
         distributed.destroy_process_group()
 
     def broadcast_object(self, factory: Callable[[], T]) -> T:
-        """Broadcast JSON in one message of fixed size, which starts with the length, and a second one if needed."""
+        # One message of fixed size, which starts with the length, and a second one if needed.
         content = json.dumps(factory()).encode() if self.process.is_main_process else b""
         first = (len(content).to_bytes(8, "little") + content)[:FIRST_MESSAGE_BYTES].ljust(FIRST_MESSAGE_BYTES)
         first = self._broadcast_bytes(first)
@@ -90,17 +88,14 @@ class MultiProcessContext(DistributedContext):
         return cast("T", json.loads(self._broadcast_bytes(content.ljust(length))))
 
     def _broadcast_bytes(self, message: bytes) -> bytes:
-        """Return the main process's message; the other processes pass a message of the same length."""
         buffer = torch.frombuffer(bytearray(message), dtype=torch.uint8)
         distributed.broadcast(buffer, 0, group=self._control_group)
         return buffer.numpy().tobytes()
 
     def shard_batch(self, batch: Tensor) -> Tensor:
-        """Return this process's columns of a tensor `[time, batch, ...]`; rank 0 has the first columns."""
         return batch.chunk(self.process.world_size, dim=1)[self.process.rank]
 
     def gather_batch(self, shard: Tensor) -> Tensor:
-        """Return the columns of all processes in the main process, and `shard` in all others, on the CPU."""
         own = shard.detach().cpu().contiguous()
         shards = None
         if self.process.is_main_process:
@@ -109,7 +104,6 @@ class MultiProcessContext(DistributedContext):
         return own if shards is None else torch.cat(shards, dim=1)
 
     def wrap_ddp(self, loss_module: nn.Module) -> nn.Module:
-        """Wrap a module that returns (loss, objective, ...) in `DistributedDataParallel`."""
         device = next(loss_module.parameters()).device
         averaging_module = _LossAveragingModule(loss_module, device)
         self._loss_parameter = averaging_module.loss_parameter
@@ -131,7 +125,6 @@ class MultiProcessContext(DistributedContext):
         return ddp
 
     def average_loss(self, loss: Tensor) -> Tensor:
-        """Return the mean loss, which the backward pass has left as the gradient of the loss parameter."""
         assert self._loss_parameter.grad is not None
         mean = self._loss_parameter.grad.clone()
         self._loss_parameter.grad = None
@@ -147,8 +140,7 @@ class _LossAveragingModule(nn.Module):
         self.loss_parameter = nn.Parameter(torch.zeros((), device=device))
 
     def forward(self, *args: Any) -> Any:
-        """Return the output of the wrapped module; without arguments, a sum that depends on every parameter."""
-        if not args:
+        if not args:  # a sum that depends on every parameter
             return torch.stack([parameter.sum() for parameter in self.parameters()]).sum()
         loss, objective, *rest = self.loss_module(*args)
         return loss, objective + self.loss_parameter * loss.detach(), *rest

@@ -12,14 +12,12 @@ POLL_INTERVAL = 1.0
 
 @dataclass(frozen=True)
 class GpuStats:
-    """Statistics of one GPU, over all processes; None where the GPU does not report a value."""
+    """Statistics of one GPU, over all processes, memory in bytes; None where the GPU does not report a value."""
 
     utilization: float | None
     """Fraction of the time in which the GPU computed."""
     memory_used: int | None
-    """Bytes in use."""
     memory_total: int | None
-    """Bytes installed."""
     temperature_celsius: float | None
     power_watts: float | None
 
@@ -56,7 +54,6 @@ class MachineMonitor:
             self._gpus = []
 
     def read(self) -> MachineStats:
-        """Return the current statistics."""
         return MachineStats(
             memory_used=int(self._process.memory_info().rss),
             cpu_cores_used=float(self._process.cpu_percent(None)) / 100,
@@ -78,7 +75,6 @@ class MachineMonitor:
         )
 
     def close(self) -> None:
-        """Close NVIDIA's library."""
         if self._nvml is not None:
             _query_nvml(self._nvml.nvmlShutdown)
 
@@ -94,8 +90,7 @@ def poll_machine_stats(cancelled: Cancellation) -> Iterator[MachineStats]:
 
 
 def _query_nvml(query: Callable[[], Any]) -> Any:
-    """Return the result of `query`, or None if the GPU does not support the query, as some laptops do for power."""
     try:
         return query()
-    except Exception:
+    except Exception:  # some GPUs do not support a query, as those of laptops that for power
         return None

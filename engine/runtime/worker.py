@@ -18,11 +18,9 @@ class Cancellation:
         self._event = threading.Event()
 
     def __call__(self) -> bool:
-        """Return True if the cancellation was requested."""
         return self._event.is_set()
 
     def set(self) -> None:
-        """Request the cancellation."""
         self._event.set()
 
     def wait(self, timeout: float) -> bool:
@@ -33,8 +31,8 @@ class Cancellation:
 class GeneratorThread(Generic[T]):
     """A thread that runs a generator and buffers its events until `drain` is called.
 
-    The generator receives a `Cancellation`, which it should check regularly. When the buffer is full, the oldest event
-    that `is_droppable` accepts is dropped; without such an event, the generator waits for `drain` or `cancel`.
+    The generator receives a `Cancellation`, which it should check regularly. When `max_pending` events are buffered,
+    the oldest that `is_droppable` accepts is dropped; without one, the generator waits for `drain` or `cancel`.
     """
 
     def __init__(
@@ -44,10 +42,6 @@ class GeneratorThread(Generic[T]):
         max_pending: int = 4096,
         is_droppable: Callable[[T], bool] = lambda event: False,
     ) -> None:
-        """Create the thread, which will run the generator that `source` returns, without starting it.
-
-        `is_droppable` returns True for an event that may be dropped when `max_pending` events are buffered.
-        """
         self.cancellation = Cancellation()
         self.exception: BaseException | None = None
         """Exception that ended the generator; valid once `is_running` is False."""
@@ -59,7 +53,6 @@ class GeneratorThread(Generic[T]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> "GeneratorThread[T]":
-        """Start the thread, and return this object."""
         self._thread.start()
         return self
 
@@ -106,10 +99,7 @@ class GeneratorThread(Generic[T]):
 
 
 def throttle(events: Iterator[T], max_per_second: float, cancellation: Cancellation) -> Iterator[T]:
-    """Yield `events` evenly, at most `max_per_second`; 0 for no limit. A cancellation ends the waiting.
-
-    The first event does not wait.
-    """
+    """Yield `events` evenly, at most `max_per_second`; 0 for no limit. A cancellation ends the waiting."""
     due = time.perf_counter() - (1 / max_per_second if max_per_second else 0)
     for event in events:
         if max_per_second:

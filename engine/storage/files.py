@@ -1,23 +1,23 @@
-"""Folders of the application, bounded reads and atomic writes."""
+"""Folders of the application, bounded reads, atomic writes, and files that the user names."""
 
 import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from engine.errors import RunError
+from engine.errors import CorpusError, InvalidInputError, LotrError, RunError
+
+MAX_TEXT_FILE_BYTES = 4_000_000
+"""Maximum size of a text file, about 800,000 words; a model reads them in a minute or two."""
 
 
 def app_home() -> Path:
-    """Return the folder of runs, settings and history: `LOTR_TUI_HOME`, or the platform's data folder.
-
-    Raises:
-        RunError: If `LOTR_TUI_HOME` names the home folder of an unknown user.
-    """
+    """Return the folder of runs, settings and history: `LOTR_TUI_HOME`, or the platform's data folder."""
     if chosen := os.environ.get("LOTR_TUI_HOME"):
         try:
             return Path(chosen).expanduser()
@@ -29,12 +29,10 @@ def app_home() -> Path:
 
 
 def default_runs_dir() -> Path:
-    """Return the folder of runs that is used without `--runs-dir`."""
     return app_home() / "runs"
 
 
 def cache_dir() -> Path:
-    """Return the folder of prepared corpora. Its content can be deleted and is then computed again."""
     return app_home() / "cache"
 
 
@@ -46,10 +44,7 @@ def assets_dir() -> Path:
 
 
 def absolute_path(path: Path) -> Path:
-    """Return `path` as an absolute path, so that it means the same from any folder.
-
-    A path that cannot be resolved is returned unresolved; reading it then fails with the reason.
-    """
+    """Return an absolute path; reading one that cannot be resolved fails later, with the reason."""
     try:
         return path.expanduser().resolve()
     except (OSError, RuntimeError, ValueError):  # an unknown user, a link to itself, a zero byte
@@ -57,17 +52,11 @@ def absolute_path(path: Path) -> Path:
 
 
 def open_regular_file(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file and return its descriptor.
-
-    Pipes are refused because opening one may block. Links are followed for reading only.
-
-    Raises:
-        OSError: If the file cannot be opened, or is not a regular file.
-    """
+    """Return the descriptor of a regular file, or raise an OSError. Links are followed for reading only."""
     if flags != os.O_RDONLY:
         flags |= os.O_NOFOLLOW
     try:
-        fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)  # opening a pipe may block otherwise
     except OSError as error:
         if error.errno == errno.ELOOP and path.is_symlink() and flags & os.O_NOFOLLOW:
             raise OSError(errno.ELOOP, "symbolic links are not followed for writing", str(path)) from error
@@ -91,12 +80,8 @@ def read_limited(path: Path, max_bytes: int) -> bytes:
 def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = False) -> Iterator[IO[bytes]]:
     """Open a temporary file that replaces `path` when the block ends without an exception.
 
-    Readers see the old content or the new content, never a part, also after a power failure. An old file is renamed to
-    `backup`, if that is given.
-
-    Raises:
-        FileExistsError: If `exclusive` is set and the file exists.
-        OSError: If the folder cannot be written. The old file is then unchanged.
+    Readers see the old content or the new content, also after a power failure. An old file is renamed to `backup`, if
+    that is given; with `exclusive` it raises a FileExistsError.
     """
     import tempfile  # takes 7 ms, and commands that only read, such as the completion, do not need it
 
@@ -109,7 +94,14 @@ def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = 
             fsync(file.fileno())
         temporary.chmod(0o644)
         if exclusive:
-            _link_exclusive(temporary, path)
+            try:
+                path.hardlink_to(temporary)
+            except FileExistsError:
+                raise
+            except OSError:  # FAT and some network file systems have no hard links
+                if path.exists():
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+                temporary.replace(path)
         else:
             if backup is not None:
                 with contextlib.suppress(FileNotFoundError):
@@ -122,22 +114,8 @@ def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = 
     fsync_path(path.parent)
 
 
-def _link_exclusive(temporary: Path, path: Path) -> None:
-    """Give `temporary` the name `path`, or raise FileExistsError if the name is taken."""
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        raise
-    except OSError:  # FAT and some network file systems have no hard links
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-        temporary.replace(path)
-
-
 def fsync(fd: int) -> None:
-    """Flush an open file to the disk, on macOS also from the memory of the disk, where `os.fsync` leaves it."""
-    full_fsync = getattr(fcntl, "F_FULLFSYNC", None)
-    if full_fsync is not None:
+    if (full_fsync := getattr(fcntl, "F_FULLFSYNC", None)) is not None:  # `os.fsync` leaves it in a Mac's disk's memory
         with contextlib.suppress(OSError):  # network disks and others do not support it
             fcntl.fcntl(fd, full_fsync)
             return
@@ -160,6 +138,76 @@ def write_atomically(path: Path, content: bytes, backup: Path | None = None) -> 
         with atomic_replace(path, backup=backup) as file:
             file.write(content)
     except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror}; free some space or choose another --runs-dir"
-        ) from error
+        reason = f"{error.strerror}; free some space or choose another --runs-dir"
+        raise RunError(f"cannot write {path}: {reason}") from error
+
+
+def check_is_new(path: Path, kind: str = "folder") -> None:
+    """Raise a RunError if `path`, which should become a new folder or another kind of file, exists."""
+    if path.exists() or path.is_symlink():
+        raise RunError(f"{path} exists, and nothing is overwritten; choose a new {kind}")
+
+
+@contextlib.contextmanager
+def create_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder for files, which gets the name `folder` when the block ends without an exception."""
+    check_is_new(folder)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        partial.mkdir()
+        yield partial
+        for file in partial.iterdir():
+            fsync_path(file)
+        partial.rename(folder)
+        fsync_path(folder.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_output(output: Path) -> None:
+    """Raise an InvalidInputError if a file that a command would write is a folder or in a folder that is missing."""
+    if output.exists() and not output.is_file():
+        raise InvalidInputError(f"--output {output} is not a file; name a file that ends in .txt")
+    if not output.parent.is_dir():
+        raise InvalidInputError(f"--output {output} is in a folder that does not exist; create {output.parent}")
+
+
+def write_output(output: Path, content: bytes) -> None:
+    """Write a file that the user named, which appears when it is complete, or raise a LotrError."""
+    try:
+        with atomic_replace(output) as file:
+            file.write(content)
+    except OSError as error:
+        reason = f"{error.strerror}; free some space or name another --output"
+        raise LotrError(f"{output} cannot be written: {reason}") from error
+
+
+def check_is_file(path: Path, kind: str) -> None:
+    """Raise a CorpusError unless `path` is a regular file. `kind` says which kind of file the user can name."""
+    if not path.exists():
+        raise CorpusError(f"{path} does not exist; check the path")
+    if path.is_dir():
+        raise CorpusError(f"{path} is a folder; name a {kind} in it")
+    if not path.is_file():
+        raise CorpusError(f"{path} is not a regular file; name a {kind}")
+
+
+def read_text_file(path: Path) -> str:
+    """Return the text of a UTF-8 file, with or without byte order mark, or raise a CorpusError."""
+    try:
+        path = path.expanduser()
+        check_is_file(path, "text file")
+        if (size := path.stat().st_size) > MAX_TEXT_FILE_BYTES:
+            limit = f"the limit is {MAX_TEXT_FILE_BYTES / 1e6:g} MB, so use a part of it"
+            raise CorpusError(f"{path} has {size / 1e6:,.1f} MB; {limit}")
+        content = path.read_bytes()
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: NUL in the path; RuntimeError: unknown ~user
+        raise CorpusError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if b"\0" in content:
+        raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a text file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error

@@ -15,48 +15,39 @@ POLL_INTERVAL = 0.01
 class FileLock:
     """Exclusive `flock` on a file. The kernel releases the lock however its process ends.
 
-    Used as a context manager, the lock is released on exit; entering raises `BlockingIOError` if another process
-    still holds the lock after `timeout` seconds.
+    Entering it as a context manager raises `BlockingIOError` if another process still holds the lock after `timeout`
+    seconds. The library filelock has neither a text of the owner nor a check that the file is a regular one.
     """
 
     def __init__(self, path: Path, timeout: float = 0.0) -> None:
-        """Prepare a lock on `path`; the file is created when the lock is acquired."""
         self.path = path
         self._timeout = timeout
         # A file object, so that the garbage collector closes it if the lock is dropped without a release.
         self._file: IO[bytes] | None = None
 
     def acquire(self) -> bool:
-        """Take the lock, retrying for the timeout. Return False if another process keeps holding it.
-
-        Raises:
-            OSError: If the file cannot be opened for writing, or is not a regular file.
-        """
-        fd = open_regular_file(self.path, os.O_RDWR | os.O_CREAT)
+        """Take the lock, retrying for the timeout; return False if another process keeps holding it."""
+        file = os.fdopen(open_regular_file(self.path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    os.close(fd)
+                    file.close()
                     return False
                 time.sleep(POLL_INTERVAL)
-            except BaseException:
-                os.close(fd)
-                raise
             else:
-                self._file = os.fdopen(fd, "r+b", buffering=0)
+                self._file = file
                 return True
 
     def write_owner(self, text: str) -> None:
-        """Replace the content of the lock file by `text`, which describes the process that holds the lock."""
-        assert self._file is not None, "the lock is not held"
+        """Replace the content of the file, whose lock is held, by a description of this process."""
+        assert self._file is not None
         self._file.truncate(0)
         os.pwrite(self._file.fileno(), text.encode(errors="replace"), 0)
 
     def release(self) -> None:
-        """Release the lock, if it is held."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -73,15 +64,10 @@ class FileLock:
 def is_locked(path: Path) -> bool:
     """Return True if a process holds the lock on `path`. A missing or unreadable file is not locked."""
     try:
-        fd = open_regular_file(path)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with os.fdopen(open_regular_file(path), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
         return False
-    finally:
-        os.close(fd)
     return False

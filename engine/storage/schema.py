@@ -5,13 +5,34 @@ import re
 import types
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from engine.errors import InvalidInputError, suggest_nearest
+from engine.errors import InvalidInputError, RunError, suggest_nearest
+from engine.storage.files import read_limited
 
 T = TypeVar("T")
+
+
+def read_run_file(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a file that a run must have, or raise a RunError."""
+    try:
+        return read_limited(path, max_bytes)
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing; the run is not complete") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}; the run is damaged") from error
+
+
+def read_run_json(type_: type[T], path: Path, max_bytes: int) -> T:
+    """Return the content of a JSON file that a run must have, or raise a RunError."""
+    content = read_run_file(path, max_bytes)
+    try:
+        return decode_json(type_, content)
+    except InvalidInputError as error:
+        raise RunError(f"{path} is damaged: {str(error).removesuffix('.')}; train a new run") from error
 
 
 def decode_json(type_: type[T], content: bytes | str) -> T:
@@ -28,38 +49,35 @@ def parse_json(content: bytes | str) -> Any:
 
 
 def decode(type_: type[T], data: object) -> T:
-    """Build a `type_` (a dataclass, or a container of dataclasses) from parsed JSON, checking every value.
+    """Build a `type_` (a dataclass, or a container of dataclasses) from parsed JSON.
 
-    Raises:
-        InvalidInputError: If a field is missing, unknown, of another type or out of range.
+    A field that is missing, unknown, of another type or out of range raises an InvalidInputError.
     """
     _reject_unknown_fields(type_, data, "")
     try:
         return msgspec.convert(data, type_, strict=True)
     except msgspec.ValidationError as error:
-        raise InvalidInputError(_describe(error)) from error
+        # "Expected `int`, got `str` - at `$.top_k`" becomes "top_k: expected int, got str"
+        message, _, where = str(error).replace("`", "").partition(" - at ")
+        field = re.sub(r"^(key in )?\$\.?", "", where)
+        message = message[:1].lower() + message[1:]
+        raise InvalidInputError(f"{field}: {message}" if field else message) from error
 
 
 def _reject_unknown_fields(type_: Any, data: object, path: str) -> None:
     """Refuse keys that are no fields: msgspec ignores them for dataclasses, and a typo or an old name must be seen."""
-    if isinstance(data, dict) and (hints := _dataclass_hints(type_)) is not None:
+    hints = _dataclass_hints(type_)
+    if isinstance(data, dict) and (hints is not None or get_origin(type_) is Mapping):
         for name, value in data.items():
             where = f"{path}.{name}" if path else str(name)
-            if name not in hints:
+            if hints is not None and name not in hints:
                 raise InvalidInputError(f"unknown field {where!r}{suggest_nearest(str(name), hints)}")
-            _reject_unknown_fields(hints[name], value, where)
-    elif isinstance(data, dict) and get_origin(type_) is Mapping:
-        for name, value in data.items():
-            _reject_unknown_fields(get_args(type_)[1], value, f"{path}.{name}" if path else str(name))
-    elif isinstance(data, list) and _is_sequence_of_dataclasses(type_):
-        for index, item in enumerate(data):
-            _reject_unknown_fields(get_args(type_)[0], item, f"{path}[{index}]")
-
-
-@cache
-def _is_sequence_of_dataclasses(type_: Any) -> bool:
-    """Return True for a list or tuple of dataclasses; the items of others need no check, and may be millions."""
-    return get_origin(type_) in (list, tuple) and _dataclass_hints(get_args(type_)[0]) is not None
+            _reject_unknown_fields(get_args(type_)[1] if hints is None else hints[name], value, where)
+    elif isinstance(data, list) and get_origin(type_) in (list, tuple):
+        item_type = get_args(type_)[0]
+        if _dataclass_hints(item_type) is not None:  # the items of others need no check, and may be millions
+            for index, item in enumerate(data):
+                _reject_unknown_fields(item_type, item, f"{path}[{index}]")
 
 
 @cache
@@ -68,11 +86,3 @@ def _dataclass_hints(type_: Any) -> dict[str, Any] | None:
     if get_origin(type_) is types.UnionType:
         type_ = next((option for option in get_args(type_) if dataclasses.is_dataclass(option)), None)
     return get_type_hints(type_) if isinstance(type_, type) and dataclasses.is_dataclass(type_) else None
-
-
-def _describe(error: msgspec.ValidationError) -> str:
-    """Turn msgspec's message ("Expected `int`, got `str` - at `$.top_k`") into "top_k: expected int, got str"."""
-    message, _, where = str(error).replace("`", "").partition(" - at ")
-    field = re.sub(r"^(key in )?\$\.?", "", where)
-    message = message[:1].lower() + message[1:]
-    return f"{field}: {message}" if field else message

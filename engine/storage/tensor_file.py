@@ -1,4 +1,4 @@
-"""Safetensors files: their checksum, and safe reading: the header is validated before any tensor is loaded."""
+"""Safetensors files, which the library safetensors checks: their checksum, and the tensors that a model expects."""
 
 import contextlib
 import json
@@ -31,22 +31,16 @@ SCALE_SUFFIX = ".scale"
 """End of the name of the tensor that contains the scale of each row of an 8-bit matrix."""
 StoredTensor = npt.NDArray[np.float32] | Int8Rows
 """A tensor of a model as it is used: stored half precision is converted to single precision."""
-DTYPES = {
-    "F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2),
-    "I64": ("int64", 8), "I32": ("int32", 4), "I8": ("int8", 1), "U8": ("uint8", 1),
-}  # fmt: skip
-"""Usual name and number of bytes of each dtype that is read."""
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPES |= {"I64": "int64", "I32": "int32", "I8": "int8", "U8": "uint8"}
+"""Usual name of each dtype that is read."""
 UNSEALED = {"crc32": "00000000"}
 """Metadata of a file whose checksum `seal` is to fill in."""
 _CHECKSUM = re.compile(rb'"crc32":"([0-9a-f]{8})"')
-_NUMPY_DTYPES = {"bfloat16": "uint16"}
-"""Dtypes that numpy has not, by the one whose numbers have the same bits."""
 
 
 @dataclass(frozen=True)
 class SafetensorsHeader:
-    """Validated header of a safetensors file."""
-
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     """Dtype, as "float32", and shape of each tensor by name."""
     metadata: dict[str, str]
@@ -59,12 +53,7 @@ class TensorFile:
     """A mapped safetensors file: what is not used is never read, and processes share what is."""
 
     def __init__(self, path: Path) -> None:
-        """Check the header of a file.
-
-        Raises:
-            FileNotFoundError: If there is no file.
-            RunError: If the file cannot be read, is not a safetensors file, or is damaged.
-        """
+        """Check the header of a file, see `read_header`."""
         self.path = path
         self.header = read_header(path)
 
@@ -83,21 +72,17 @@ class TensorFile:
             raise RunError(f"{self.path} has changed since it was written; the run is damaged")
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """Return a tensor as it is stored, numbers of bfloat16 as their bits. It is a part of the mapped file.
-
-        The tensor may be changed, which does not change the file.
-        """
+        """Return a tensor as it is stored, numbers of bfloat16 as their bits. Changing it does not change the file."""
         dtype, shape = self.header.tensors[name]
-        stored = np.frombuffer(
-            self._content, _NUMPY_DTYPES.get(dtype, dtype), math.prod(shape), self.header.offsets[name]
-        )
-        return stored.reshape(shape)
+        numpy_dtype = "uint16" if dtype == "bfloat16" else dtype
+        return np.frombuffer(self._content, numpy_dtype, math.prod(shape), self.header.offsets[name]).reshape(shape)
 
     def read_weight(self, name: str) -> StoredTensor:
         """Return a tensor of a model as it is used: a part of the file, but a copy of one in half precision."""
         tensor = self.read(name)
-        is_int8 = tensor.dtype == np.int8
-        return Int8Rows(tensor, _widen(self.read(name + SCALE_SUFFIX))) if is_int8 else _widen(tensor)
+        if tensor.dtype == np.int8:
+            return Int8Rows(tensor, self.read(name + SCALE_SUFFIX).astype(np.float32, copy=False))
+        return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
 
     def read_float32(self, name: str, rows: npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.float32]:
         """Return a copy of a tensor of floating-point numbers in single precision: all of it, or some rows in order."""
@@ -147,20 +132,12 @@ def _compute_checksum(content: bytes | mmap.mmap, item: re.Match[bytes]) -> byte
     return b"%08x" % zlib.crc32(view[item.end() :], zlib.crc32(view[: item.start()]))
 
 
-def read_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
-    """Load the tensors of a model, see `open_weights` and `TensorFile.read_weight`."""
-    file = open_weights(path, expected_shapes)
-    return {name: file.read_weight(name) for name in expected_shapes}
-
-
 def open_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> TensorFile:
     """Open the file of a model, after checking that the tensors have the expected names and shapes.
 
     Each tensor is stored in single or half precision. A matrix may also be stored in 8 bits, with a second tensor
-    `NAME.scale` `[rows]`.
-
-    Raises:
-        RunError: If the file is missing, damaged, of another model, or too large for the free memory.
+    `NAME.scale` `[rows]`. A file that is missing, damaged, of another model, or too large for the free memory raises a
+    RunError.
     """
     if not path.is_file():
         raise RunError(f"{path} is missing; the run has not saved a model yet")
@@ -173,15 +150,18 @@ def open_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> 
         raise RunError(f"{path} was deleted while it was read") from error
     except RunError as error:
         raise error if str(path) in str(error) else RunError(f"{path}: {error}") from error
-    check_memory(path, 4 * sum(map(math.prod, expected_shapes.values())))
+    num_bytes = 4 * sum(map(math.prod, expected_shapes.values()))
+    if num_bytes >= MEMORY_CHECK_THRESHOLD:  # a sparse file can have any size
+        import psutil
+
+        needed, free = MEMORY_FACTOR * num_bytes / 1e9, psutil.virtual_memory().available / 1e9
+        if needed > free:
+            raise RunError(
+                f"{path} needs {needed:,.1f} GB of memory, and {free:,.1f} GB are free; use a larger machine"
+            )
     if "crc32" in file.header.metadata:  # files of other programs have none
         file.check_bytes()
     return file
-
-
-def _widen(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Convert half precision to single precision."""
-    return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
 
 
 def describe_file(path: Path) -> str:
@@ -198,27 +178,33 @@ def describe_file(path: Path) -> str:
 
 
 def read_header(path: Path) -> SafetensorsHeader:
-    """Read the header of a safetensors file and check that the tensors fill the rest of the file.
+    """Read the header of a safetensors file, after the library safetensors has checked it.
 
-    Raises:
-        FileNotFoundError: If there is no file.
-        RunError: If the file cannot be read, is not a safetensors file, or is damaged.
+    A missing file raises a FileNotFoundError, and one that cannot be read or is damaged a RunError.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with os.fdopen(open_regular_file(path), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= size - 8:
-                raise ValueError("the file is shorter than its header")
-            if length > MAX_HEADER_BYTES:
+            if (length := int.from_bytes(file.read(8), "little")) > MAX_HEADER_BYTES:
                 raise ValueError(f"the header is larger than {MAX_HEADER_BYTES:,} bytes")
-            header = file.read(length)
-        return _parse_header(header, 8 + length, size)
+            content = file.read(length)
+        if content.count(b"{") > 2 * MAX_TENSORS:  # checked before parsing, which takes many times the memory
+            raise ValueError(f"it has more than {MAX_TENSORS:,} tensors")
+        with safe_open(path, "numpy"):
+            entries: dict[str, Any] = json.loads(content)
+        metadata = entries.pop("__metadata__", None) or {}
+        tensors = {name: (DTYPES[each["dtype"]], tuple(each["shape"])) for name, each in entries.items()}
+        ranges = {name: each["data_offsets"] for name, each in entries.items()}
+    except KeyError as error:
+        raise RunError(f"{path} has a tensor of the dtype {error.args[0]}, which is not supported") from error
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise RunError(f"{path} is not a valid safetensors file: {_truncate(str(reason))}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(getattr(error, "strerror", None) or error).removeprefix("Error while deserializing header: ")
+        raise RunError(f"{path} is not a valid safetensors file: {printable(reason[:100])}") from error
+    offsets = {name: 8 + length + start for name, (start, _) in ranges.items()}
+    return SafetensorsHeader(tensors, metadata, max((end for _, end in ranges.values()), default=0), offsets)
 
 
 def check_tensors(
@@ -251,68 +237,3 @@ def check_names(actual: Iterable[str], expected: Iterable[str]) -> None:
     if unknown := sorted(names - wanted):
         shown = ", ".join(name[:40] for name in unknown[:3])
         raise RunError(f"the model has unknown tensors {shown}; it does not match the configuration")
-
-
-def check_memory(path: Path, tensor_bytes: int) -> None:
-    """Raise a RunError if weights of this size exceed the free memory: a configuration can ask for any size."""
-    if tensor_bytes < MEMORY_CHECK_THRESHOLD:
-        return
-    import psutil
-
-    needed, free = MEMORY_FACTOR * tensor_bytes, psutil.virtual_memory().available
-    if needed > free:
-        raise RunError(
-            f"{path} needs {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free; use a larger machine"
-        )
-
-
-def _parse_header(header: bytes, data_start: int, size: int) -> SafetensorsHeader:
-    """Parse the JSON header of a file whose tensors reach from `data_start` to its end; damage raises a ValueError."""
-    if header.count(b"{") > 2 * MAX_TENSORS:  # checked before parsing, which takes many times the memory
-        raise ValueError(f"it has more than {MAX_TENSORS:,} tensors")
-    try:
-        entries = json.loads(header, object_pairs_hook=_reject_duplicate_keys)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("the header is not JSON, or contains a name twice") from error
-    metadata = entries.pop("__metadata__", {}) if isinstance(entries, dict) else None
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("the header is not an object of tensors and text metadata")
-    tensors, ranges, offsets = {}, [], {}
-    for name, entry in entries.items():
-        dtype, shape, begin, end = _parse_entry(name, entry)
-        tensors[name] = dtype, shape
-        offsets[name] = data_start + begin
-        ranges.append((begin, end))
-    offset = 0
-    for begin, end in sorted(ranges):
-        if begin != offset:
-            raise ValueError("the tensors overlap or have gaps between them")
-        offset = end
-    if offset != size - data_start:
-        raise ValueError(f"the tensors need {offset:,} bytes, but the file has {size - data_start:,}")
-    return SafetensorsHeader(tensors, metadata, offset, offsets)
-
-
-def _parse_entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """Return dtype, shape, first and last byte of one tensor; raise a ValueError if the entry is damaged."""
-    match entry:
-        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end], **rest} if not rest:
-            numbers = (*shape, begin, end)
-            if all(type(number) is int and 0 <= number < 2**63 for number in numbers):
-                if dtype not in DTYPES:
-                    raise ValueError(f"{_truncate(name)} has the unknown dtype {_truncate(dtype)}")
-                usual_name, size = DTYPES[dtype]
-                if len(shape) <= 8 and math.prod(shape) * size == end - begin:
-                    return usual_name, tuple(shape), begin, end
-    raise ValueError(f"the entry of {_truncate(name)} is damaged")
-
-
-def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return result
-
-
-def _truncate(text: str) -> str:
-    return printable(text[:100])

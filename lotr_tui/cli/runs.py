@@ -115,7 +115,7 @@ def runs_rm(
 ) -> None:
     """Delete a run with its model, and print its name and path."""
     from engine.runs.directory import resolve_run
-    from engine.runs.manage import delete_run
+    from engine.runs.locked_run import delete_run
 
     path = resolve_run(run, runs_dir).absolute()
     try:
@@ -136,7 +136,7 @@ def runs_rename(
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Rename a run."""
-    from engine.runs.manage import rename_run
+    from engine.runs.locked_run import rename_run
 
     print(printable(rename_run(old, new, runs_dir)))
 
@@ -202,7 +202,7 @@ def runs_export(
         send_to_tracker(path, tracker)
         return
     if hugging_face is not None:
-        from engine.runs.export_hugging_face import export_hugging_face
+        from engine.runs.export import export_hugging_face
 
         export_hugging_face(path, hugging_face.absolute())
     elif gguf is not None:

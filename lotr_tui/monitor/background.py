@@ -13,7 +13,7 @@ from engine.errors import TrainingError, printable
 from engine.runs.directory import is_locked, run_word
 from engine.runtime.process import get_process_info, launch_command
 from engine.storage.files import open_regular_file
-from engine.storage.log_file import MAX_LOG_BYTES, rotated_path
+from engine.storage.json_lines import MAX_LOG_BYTES, rotated_path
 
 CONSOLE_LOG = "console.txt"
 """Output of a training in the background, in its run directory."""

@@ -1,14 +1,13 @@
 """Training in a thread of this process."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.control import ControlCommand
 from engine.errors import describe_error
-from engine.events import Evaluated, Failed, Preparing, Step, TrainingEvent
+from engine.events import Failed, Preparing, Step, TrainingEvent
 from engine.runtime.allocator import disable_heap_trimming, trim_heap
 from engine.runtime.worker import Cancellation, GeneratorThread
 from lotr_tui.monitor.training_view import TrainingView
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 TrainingUpdate = TrainingEvent | TrainingView
 """New event, or the view of an earlier training that is resumed."""
 POLL_INTERVAL = 0.5
-MEMORY_TRIM_INTERVAL = 60.0
-"""Seconds between two calls of `trim_heap`, which take about 0.05 s each.
-
-Models of earlier evaluations are freed at different times, and the allocator would keep tens of megabytes for them.
-"""
 
 
 class LocalTraining:
@@ -105,13 +99,8 @@ class LocalTraining:
             for command in self._early_commands:
                 job.command_queue.send(command)
         trackers = self.trackers = TrackerSupervisor(job.run.path)
-        trimmed_at = time.monotonic()
         try:
-            for event in job.events(cancellation, trackers.take_problems):
-                yield event
-                if isinstance(event, Evaluated) and time.monotonic() - trimmed_at >= MEMORY_TRIM_INTERVAL:
-                    trim_heap()
-                    trimmed_at = time.monotonic()
+            yield from job.events(cancellation, trackers.take_problems)
         finally:
             trackers.end_training()
-            trim_heap()
+            trim_heap()  # the screens go on without the memory of the training

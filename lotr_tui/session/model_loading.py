@@ -55,21 +55,18 @@ class ModelLoader:
         """Free memory in bytes before the weights were read."""
 
     def __call__(self) -> "SessionModel":
-        """Load the model, while other threads keep running: see `background_import`.
+        """Load the model, while other threads keep running: see `pause_garbage_collection`.
 
         Raises:
             InvalidInputError: If the model cannot be loaded.
         """
         # Importing numpy takes half as long as everything else before the first paint.
-        from engine.runtime.allocator import trim_heap
-        from engine.runtime.background_import import pause_garbage_collection
+        from engine.runtime.packages import pause_garbage_collection
         from lotr_tui.session.session_model import load_session_model
 
         self._started_at = time.monotonic()
         with pause_garbage_collection():
-            session_model = load_session_model(self.names, self._runs_dir, self._combination, on_progress=self._report)
-        trim_heap()  # loading leaves 2 MB of freed memory behind
-        return session_model
+            return load_session_model(self.names, self._runs_dir, self._combination, on_progress=self._report)
 
     def describe(self) -> str:
         """Return the current step, the memory that the model needs, and the time since the start, on one line."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.config import Config
-from engine.runtime.background_import import preload_torch
+from engine.runtime.packages import preload_torch
 from engine.runtime.process import limit_openmp_spinning
 
 _measured: dict[tuple[Config, Path | None], float] = {}

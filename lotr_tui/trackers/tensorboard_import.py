@@ -12,7 +12,7 @@ import numpy as np
 from engine.data.arrays import Float64Array
 from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, RecordedEvent, Step
-from engine.runs.imported import ImportSource, free_run_name, write_imported_run
+from engine.runs.summary import ImportSource, free_run_name, write_imported_run
 from lotr_tui.trackers.registry import check_installed
 
 EVENT_FILE_PATTERN = "*tfevents*"

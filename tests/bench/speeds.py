@@ -33,7 +33,7 @@ from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.pretrained.reading import read_base
 from engine.presets import get_preset
 from engine.runs.directory import resolve_run
-from engine.runs.export_hugging_face import export_hugging_face
+from engine.runs.export import export_hugging_face
 from engine.runs.loading import load_model
 from tests.bench.measuring import alternate, seconds_of, tokens_per_second
 

@@ -28,7 +28,7 @@ from engine.runs.directory import RESUME_FILE, check_run_name, is_locked, lock_o
 from engine.runs.loading import list_epoch_checkpoints, load_model, load_model_by_name, read_initial_weights
 from engine.runs.metrics import read_current_rows, read_rows
 from engine.runs.summary import list_runs, summarize_run
-from engine.storage.text_files import read_text_file
+from engine.storage.files import read_text_file
 from engine.training.initial_run import TrainingInput
 from engine.training.run import train
 from engine.training.search.search import Search

@@ -9,7 +9,7 @@ from engine.data.tales.books import Book
 from engine.data.tales.cleaning import clean_body
 from engine.data.tales.source import MAX_BOOK_BYTES, read_book
 from engine.errors import CorpusError, InvalidInputError, LotrError
-from engine.storage import output_file
+from engine.storage import files
 from engine.storage.files import app_home, read_limited
 
 
@@ -60,7 +60,7 @@ def check_source_folder(folder: Path, books: Sequence[Book]) -> None:
 
 def check_output(output: Path, folder: Path, books: Sequence[Book]) -> None:
     """Raise an InvalidInputError if `output` cannot be written, or is the file of a book."""
-    output_file.check_output(output)
+    files.check_output(output)
     if any(output == folder / book.file_name for book in books):
         raise InvalidInputError(f"--output {output} would replace a book; name another file")
 
@@ -96,7 +96,7 @@ def write_tales(folder: Path, output: Path, books: Sequence[Book], on_book: Call
         on_book(book)
     text = "\n".join(texts)
     encoded = text.encode()
-    output_file.write_output(output, encoded)
+    files.write_output(output, encoded)
     return TalesSummary(
         path=output,
         num_books=len(books),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from engine.errors import InvalidInputError
-from engine.storage.text_files import read_text_file
+from engine.storage.files import read_text_file
 from lotr_tui.cli import options
 from lotr_tui.cli.standard_input import read_standard_input
 

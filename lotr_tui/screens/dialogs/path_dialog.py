@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input, Static
 
 from engine.errors import CorpusError, InvalidInputError, LotrError, printable
-from engine.storage.text_files import read_text_file
+from engine.storage.files import read_text_file
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.completing_input import CompletingInput, PathInput, format_completions

@@ -14,7 +14,7 @@ from textual.widgets.option_list import Option
 
 from engine.errors import LotrError, printable
 from engine.runs.directory import MAX_RUN_NAME_LENGTH, bundled_run_name
-from engine.runs.manage import delete_run, rename_run
+from engine.runs.locked_run import delete_run, rename_run
 from engine.runs.summary import RunSummary
 from engine.storage.files import default_runs_dir
 from lotr_tui.background_task import run_in_thread

@@ -8,7 +8,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import RunError
 from engine.models.base import iter_log_probs
-from engine.runs.export_hugging_face import export_hugging_face
+from engine.runs.export import export_hugging_face
 from engine.runs.loading import load_model
 from tests.support.files import write_run
 from tests.support.open_models import LINES, bpe_tokenizer, character_tokenizer, write_transformer_run

@@ -23,10 +23,9 @@ from engine.runs.directory import (
     resolve_run,
     run_word,
 )
-from engine.runs.imported import ImportSource, write_imported_run
 from engine.runs.loading import load_model
-from engine.runs.manage import delete_run
-from engine.runs.summary import is_finished, list_runs, run_state, summarize_run
+from engine.runs.locked_run import delete_run
+from engine.runs.summary import ImportSource, is_finished, list_runs, run_state, summarize_run, write_imported_run
 from engine.runs.writer import record_events
 from engine.storage.files import assets_dir
 from tests.support.files import write_run

@@ -23,8 +23,7 @@ from engine.runs.directory import (
     is_locked,
     lock_owner,
 )
-from engine.runs.locked_run import reopen_run
-from engine.runs.manage import delete_run, rename_run
+from engine.runs.locked_run import delete_run, rename_run, reopen_run
 from engine.runs.summary import is_finished, summarize_run
 from engine.runs.writer import record_events
 from engine.storage.lock import FileLock

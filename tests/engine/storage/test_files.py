@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from engine.errors import CorpusError, RunError
-from engine.storage.files import absolute_path, app_home, atomic_replace, default_runs_dir, write_atomically
-from engine.storage.text_files import MAX_TEXT_FILE_BYTES, read_text_file
+from engine.storage.files import (
+    MAX_TEXT_FILE_BYTES,
+    absolute_path,
+    app_home,
+    atomic_replace,
+    default_runs_dir,
+    read_text_file,
+    write_atomically,
+)
 from tests.support.files import no_file_longer_than
 
 
