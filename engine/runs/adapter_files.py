@@ -25,7 +25,6 @@ ADAPTER_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config
 PEFT_PREFIX = "base_model.model."
 """Start of the names of tensors in PEFT's files."""
 BASE_HASH = "base_sha256"
-"""Name of the base's hash in the metadata of an adapter."""
 HUB_IDS = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Names on the Hugging Face Hub of bases that are called otherwise here."""
 MAX_REFERENCE_BYTES = 1_000_000
@@ -36,7 +35,6 @@ class BaseReference:
     name: str
     """Name that `read_base` takes, with an absolute path."""
     sha256: str
-    """That of its weights."""
 
 
 def needs_base(config: Config) -> bool:
@@ -88,7 +86,6 @@ def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
 
 
 def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], base_sha256: str) -> bytes:
-    """Return the content of `adapter_model.safetensors`; `tensors` may come from `compact_tensors`."""
     named = {f"{PEFT_PREFIX}{name}": tensor for name, tensor in tensors.items()}
     return serialize_weights(named, {**UNSEALED, "format": "pt", BASE_HASH: base_sha256})
 

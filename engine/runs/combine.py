@@ -42,14 +42,10 @@ class CombinedModel:
 
     model: LanguageModel
     weights: tuple[tuple[str, float], ...]
-    """Name and weight of each part; empty if there is only one part."""
     cache_settings: CacheSettings | None
-    """Parameters of the cache; None without a cache."""
     learning_rates: tuple[float, ...]
-    """Learning rate of dynamic evaluation for each run; empty without dynamic evaluation."""
 
     def describe(self) -> str:
-        """Return a description of the combination for people."""
         mixture = " + ".join(f"{weight:.2f} {name}" for name, weight in self.weights)
         descriptions = [mixture] if mixture else []
         if self.learning_rates:
@@ -132,7 +128,6 @@ class ModelCombiner:
         return self._validation_outputs[id(model)]
 
     def _dynamic_models(self) -> list[tuple[LanguageModel, float]]:
-        """Return the dynamic-evaluation model of each run and its tuned learning rate."""
         if not self._tuned_dynamic_models:
             # Imported here because it loads torch, which no other combination needs.
             from engine.models.dynamic_evaluation import DynamicEvaluation, tune_dynamic_lr

@@ -26,11 +26,9 @@ RESUME_FILE, PREVIOUS_RESUME_FILE = "resume.safetensors", "resume.previous.safet
 INITIAL_FILE = "initial.safetensors"
 """Weights that a fine-tuning run starts from, kept until the training is complete."""
 COMMANDS_FILE = "commands.jsonl"
-"""Commands that other processes send to the process that trains the run."""
 IMPORT_FILE = "imported.json"
 """Origin of a run that was trained by another program, in place of the configuration."""
 EPOCHS_DIR = "epochs"
-"""Folder of the weights that are kept after selected epochs."""
 LATEST_RUN = "latest"
 """Run name that stands for the run that was started last."""
 BUNDLED_FOLDERS = {BUNDLED: "model", LSTM: "lstm", BASE: "base"}
@@ -82,7 +80,6 @@ def epoch_model_name(name: str, epoch: int) -> str:
 
 
 def epoch_weights_path(run_dir: Path, epoch: int) -> Path:
-    """Return the path of the weights that a run keeps after an epoch."""
     return run_dir / EPOCHS_DIR / f"{epoch}.safetensors"
 
 
@@ -153,7 +150,6 @@ def find_run_dirs(runs_dir: Path) -> list[Path]:
 
 
 def is_run(run_dir: Path) -> bool:
-    """Return True if a folder is a run: it has a configuration, or was imported."""
     return (run_dir / CONFIG_FILE).is_file() or is_imported(run_dir)
 
 

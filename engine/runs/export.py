@@ -34,10 +34,8 @@ class ExportedVocabulary:
     """Vocabulary of an export. Ids are of the pre-trained model, or else of `Tokenizer.encode`."""
 
     tokenizer_json: str
-    """Content of `tokenizer.json`."""
     start_id: int
     start_text: str
-    """Token that starts a text."""
     end_ids: tuple[int, ...]
     end_text: str
     """Tokens that end a text, and the name of the first one."""
@@ -45,7 +43,6 @@ class ExportedVocabulary:
     line_end_ids: tuple[int, ...]
     """Tokens with a line feed, the line feed itself first; a line of a script ends with one of them."""
     rows: npt.NDArray[np.intp]
-    """Row of each token in the weights."""
 
 
 def load_transformer(run_dir: Path, option: str, program: str) -> LoadedRun:
@@ -178,7 +175,6 @@ def _model_config(config: ModelConfig, vocabulary_size: int) -> dict[str, Any]:
 
 
 def _model_card(loaded: LoadedModel, num_parameters: int) -> str:
-    """Return the content of `README.md`: the size of the model, how to use it, and what to know."""
     model, tokenizer = loaded.config.model, loaded.decoder.tokenizer
     facts = [
         f"{num_parameters:,} parameters: {model.num_layers} layers of {model.embedding_size} units with "

@@ -38,7 +38,6 @@ GGUFType = Literal["f16", "q8_0"]
 """Type of the matrices in a file: half precision, or 8 bits in blocks of 32."""
 MODELFILE_SUFFIX = ".Modelfile"
 _FILE_TYPES: dict[GGUFType, int] = {"f16": 1, "q8_0": 7}
-"""Numbers of llama.cpp for files with matrices of a type."""
 _STEMS = {ours: theirs for theirs, ours in (NAMES | LAYER_NAMES).items()}
 
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:  # this module imports PyTorch
     from engine.models.pretrained.base import LoadingProgress
 
 INFERENCE_PRECISIONS = ("auto", "fp32", "int8")
-"""Supported precisions of the weights of a loaded model; see `load_model_by_name`."""
 PRETRAINED_CONFIG = Config("pretrained", data=DataConfig(corpus="", tokenizer="pretrained", mode="stream"))
 """Configuration of a model by others, of which only the data matter: line ends are characters."""
 _RUN_AT_EPOCH_PATTERN = re.compile(r"(.+)@([0-9]{1,9})", re.DOTALL)
@@ -43,7 +42,6 @@ class EpochCheckpoint:
 
     epoch: int
     valid_perplexity: float | None
-    """Validation perplexity after the epoch; None if the metrics do not contain it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,6 @@ class LoadedModel:
     corpus_sha256: str = ""
     """SHA-256 of the training corpus; "" if the metrics do not contain it."""
     epoch: int | None = None
-    """Epoch of the weights; None for the best weights."""
     bits_per_character: float | None = None
     """Bits per character of the validation split; None if the metrics do not tell."""
     description: str = ""
@@ -83,10 +80,7 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class LoadedRun(LoadedModel):
-    """Model of a run."""
-
     decoder: NumpyDecoder
-    """Network of the run."""
 
 
 def load_model_by_name(

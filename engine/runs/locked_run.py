@@ -208,7 +208,6 @@ def _acquire_run_lock(run_dir: Path) -> tuple[FileLock, int] | None:
 
 
 def _remove_temporary_files(run_dir: Path) -> None:
-    """Remove the temporary files of a process that was killed while it wrote them."""
     names = (CONFIG_FILE, *FIRST_FILES, *directory.WEIGHT_FILES, directory.RESUME_FILE)
     for pattern in (*(f".{name}.*" for name in names), f"{EPOCHS_DIR}/.*.safetensors.*"):
         for temporary in run_dir.glob(pattern):

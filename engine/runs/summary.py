@@ -50,22 +50,16 @@ class RunSummary:
     """Validation perplexity of the saved model; None if no model is saved yet."""
     test_perplexity: float | None
     started_at: float
-    """Start time in seconds since 1970."""
     size_bytes: int
     architecture: str
     """"lstm" or "transformer"; "?" for an imported run."""
     pretrained_on_other_text: bool
-    """True if the run started from a model by others."""
 
 
 @dataclass(frozen=True)
 class ImportSource:
-    """Origin of a run that was trained by another program."""
-
     program: str
-    """Program that wrote the curves, as "TensorBoard"."""
     path: str
-    """Folder or file that was read."""
     curve: str
     """Name of the curve that became the validation perplexity."""
 

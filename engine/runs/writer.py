@@ -44,8 +44,6 @@ def record_events(run: LockedRun, training: Iterator[TrainingEvent]) -> Iterator
 
 
 class _RunWriter:
-    """Open files of a run that is being trained."""
-
     def __init__(self, run: LockedRun) -> None:
         self._run = run
         try:
@@ -62,7 +60,6 @@ class _RunWriter:
         self._is_complete = False
         """True if the training reached its end, so that it cannot be resumed."""
         self._problem = ""
-        """Reason why files are pending; empty if none are."""
         self._reported_problem = ""
 
     def write_event(self, event: TrainingEvent) -> list[TrainingEvent]:
@@ -107,7 +104,6 @@ class _RunWriter:
                     (self._run.path / name).unlink(missing_ok=True)
 
     def write_failure(self, failed: events.Failed) -> None:
-        """Record an exception of the training."""
         self._metrics.append(events.event_to_dict(failed))
         # Keeps the indentation of the traceback; its text may contain control characters of an untrusted file.
         lines = [" " * (len(line) - len(line.lstrip(" "))) + printable(line) for line in failed.details.split("\n")]

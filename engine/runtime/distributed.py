@@ -20,9 +20,7 @@ from engine.runtime.process import SINGLE_PROCESS_INFO, ProcessInfo, get_process
 PROCESS_GROUP_TIMEOUT = timedelta(days=1)
 """Timeout of collective operations. The main process may evaluate or write for long; a lost peer is noticed at once."""
 FIRST_MESSAGE_BYTES = 256
-"""Size of the first broadcast message in bytes; a longer object needs a second message."""
 PEER_LOST_MESSAGES = ("Connection closed", "Connection reset", "Broken pipe")
-"""Parts of gloo's error messages about a peer that has ended."""
 
 T = TypeVar("T")
 

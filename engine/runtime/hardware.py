@@ -7,7 +7,6 @@ from typing import Any
 from engine.runtime.worker import Cancellation
 
 POLL_INTERVAL = 1.0
-"""Seconds between two readings."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +14,6 @@ class GpuStats:
     """Statistics of one GPU, over all processes, memory in bytes; None where the GPU does not report a value."""
 
     utilization: float | None
-    """Fraction of the time in which the GPU computed."""
     memory_used: int | None
     memory_total: int | None
     temperature_celsius: float | None
@@ -74,19 +72,12 @@ class MachineMonitor:
             power_watts=_query_nvml(lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
         )
 
-    def close(self) -> None:
-        if self._nvml is not None:
-            _query_nvml(self._nvml.nvmlShutdown)
-
 
 def poll_machine_stats(cancelled: Cancellation) -> Iterator[MachineStats]:
     """Yield a reading every `POLL_INTERVAL` seconds until cancelled; an event source for a `GeneratorThread`."""
     monitor = MachineMonitor()
-    try:
-        while not cancelled.wait(POLL_INTERVAL):
-            yield monitor.read()
-    finally:
-        monitor.close()
+    while not cancelled.wait(POLL_INTERVAL):
+        yield monitor.read()
 
 
 def _query_nvml(query: Callable[[], Any]) -> Any:

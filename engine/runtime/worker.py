@@ -69,7 +69,6 @@ class GeneratorThread(Generic[T]):
 
     @property
     def is_running(self) -> bool:
-        """True while the generator may yield further events."""
         return self._thread.is_alive()
 
     def drain(self) -> list[T]:

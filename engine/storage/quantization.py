@@ -15,12 +15,9 @@ class Int8Rows(NamedTuple):
     """A matrix `[rows, columns]`: each number is a value multiplied by the scale of its row."""
 
     values: npt.NDArray[np.int8]
-    """Integers `[rows, columns]`."""
     scales: npt.NDArray[np.float32]
-    """Scales `[rows]`."""
 
     def to_float32(self) -> npt.NDArray[np.float32]:
-        """Return the matrix in single precision."""
         matrix: npt.NDArray[np.float32] = self.values * self.scales[:, None]
         return matrix
 

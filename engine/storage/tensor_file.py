@@ -33,7 +33,6 @@ StoredTensor = npt.NDArray[np.float32] | Int8Rows
 """A tensor of a model as it is used: stored half precision is converted to single precision."""
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DTYPES |= {"I64": "int64", "I32": "int32", "I8": "int8", "U8": "uint8"}
-"""Usual name of each dtype that is read."""
 UNSEALED = {"crc32": "00000000"}
 """Metadata of a file whose checksum `seal` is to fill in."""
 _CHECKSUM = re.compile(rb'"crc32":"([0-9a-f]{8})"')
@@ -46,14 +45,12 @@ class SafetensorsHeader:
     metadata: dict[str, str]
     tensor_bytes: int
     offsets: dict[str, int]
-    """Number of the first byte of each tensor in the file."""
 
 
 class TensorFile:
     """A mapped safetensors file: what is not used is never read, and processes share what is."""
 
     def __init__(self, path: Path) -> None:
-        """Check the header of a file, see `read_header`."""
         self.path = path
         self.header = read_header(path)
 
@@ -200,7 +197,7 @@ def read_header(path: Path) -> SafetensorsHeader:
         raise RunError(f"{path} has a tensor of the dtype {error.args[0]}, which is not supported") from error
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, MemoryError, SafetensorError) as error:  # a sparse file may have any size
         reason = str(getattr(error, "strerror", None) or error).removeprefix("Error while deserializing header: ")
         raise RunError(f"{path} is not a valid safetensors file: {printable(reason[:100])}") from error
     offsets = {name: 8 + length + start for name, (start, _) in ranges.items()}

@@ -65,7 +65,7 @@ def fake_pynvml(power=1, error=None):
 
     module = ModuleType("pynvml")
     vars(module).update(
-        NVML_TEMPERATURE_GPU=0, nvmlInit=initialize, nvmlShutdown=lambda: None, nvmlDeviceGetCount=lambda: 2,
+        NVML_TEMPERATURE_GPU=0, nvmlInit=initialize, nvmlDeviceGetCount=lambda: 2,
         nvmlDeviceGetHandleByIndex=lambda number: number,
         nvmlDeviceGetMemoryInfo=lambda gpu: SimpleNamespace(used=3 * 2**30, total=80 * 2**30),
         nvmlDeviceGetUtilizationRates=lambda gpu: SimpleNamespace(gpu=97 - gpu),
@@ -92,7 +92,6 @@ def test_memory_and_cpu_usage_of_this_process_are_read_without_a_gpu(monkeypatch
     assert reading.memory_used > len(buffer)
     assert 0 < reading.cpu_cores_used <= reading.cpu_cores * 1.1
     assert reading.gpus == ()
-    monitor.close()
 
 
 @pytest.mark.parametrize(("power", "watts"), [(312_000, 312.0), (None, None)])
@@ -102,4 +101,3 @@ def test_a_gpu_without_power_sensor_reports_the_other_values(monkeypatch, power,
     gpus = monitor.read().gpus
     assert gpus[0] == GpuStats(0.97, 3 * 2**30, 80 * 2**30, 67.0, watts)
     assert gpus[1].utilization == 0.96
-    monitor.close()
