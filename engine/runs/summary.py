@@ -53,7 +53,7 @@ class RunSummary:
     size_bytes: int
     architecture: str
     """"lstm" or "transformer"; "?" for an imported run."""
-    pretrained_on_other_text: bool
+    pretrained_on_other_text: bool = False
 
 
 @dataclass(frozen=True)
