@@ -4,7 +4,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,6 +150,8 @@ def check_is_new(path: Path, kind: str = "folder") -> None:
 @contextlib.contextmanager
 def create_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder for files, which gets the name `folder` when the block ends without an exception."""
+    import shutil  # like tempfile
+
     check_is_new(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
