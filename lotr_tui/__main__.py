@@ -16,7 +16,7 @@ except (ImportError, AttributeError) as error:
     from lotr_tui.engine_package import exit_on_engine_problem
 
     exit_on_engine_problem(error)
-from lotr_tui.completion import COMPLETE
+from lotr_tui.completion import COMPLETE_VARIABLE
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Run the command line. Every error becomes one line on stderr and an exit code."""
-    if sys.argv[1:2] == [COMPLETE]:  # at every key press in a shell, so before the parser of commands is loaded
-        from lotr_tui.completion.answer import answer_shell
-
-        os._exit(answer_shell(sys.argv[2:]))  # a normal exit takes two milliseconds more
     _open_closed_streams()
     _wrap_streams()
     try:
@@ -105,7 +101,7 @@ def _discard_output() -> None:
 def run() -> int:
     """Run the command that `sys.argv` names, and return its exit code. An error becomes one line on stderr."""
     try:
-        if len(sys.argv) == 1:
+        if len(sys.argv) == 1 and COMPLETE_VARIABLE not in os.environ:
             # Building the parsers of all commands takes a fifth of the time to the first paint.
             from lotr_tui.cli.launch import open_session
 

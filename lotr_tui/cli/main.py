@@ -1,11 +1,12 @@
 """The command line: one thin function per command, importing only the modules that the command needs."""
 
-from typing import TYPE_CHECKING, Annotated
+import os
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer.completion import get_completion_inspect_parameters
 
 from lotr_tui.cli import options
-from lotr_tui.cli.completion.command import completion
 from lotr_tui.cli.data.commands import data_cli
 from lotr_tui.cli.data.tokenize import tokenize
 from lotr_tui.cli.dialogue.who import who
@@ -19,6 +20,8 @@ from lotr_tui.cli.runs import attach, runs_cli, status, stop
 from lotr_tui.cli.search import search
 from lotr_tui.cli.serve import serve
 from lotr_tui.cli.train import ablate, finetune, train
+from lotr_tui.completion import COMPLETE_VARIABLE
+from lotr_tui.completion.values import shell_script, with_completion
 
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
@@ -41,6 +44,8 @@ def run_command() -> int:
     Raises:
         LotrError: If the command fails.
     """
+    if COMPLETE_VARIABLE in os.environ:
+        get_completion_inspect_parameters()  # also registers the shells
     try:
         result = cli(prog_name="lotr-tui", standalone_mode=False)
     except typer.Exit as error:
@@ -51,6 +56,7 @@ def run_command() -> int:
 
 
 @cli.callback()
+@with_completion
 @options.with_combination
 def session(
     context: typer.Context,
@@ -73,12 +79,9 @@ def session(
     if context.invoked_subcommand:
         return 0
     if version:
-        import platform
+        from lotr_tui.doctor.checks import list_versions
 
-        from lotr_tui.doctor.environment import describe_platform, find_version
-        from lotr_tui.doctor.versions import list_versions
-
-        for name, value in list_versions(platform.python_version(), describe_platform(), find_version).items():
+        for name, value in list_versions().items():
             print(f"{name} {value}")
         return 0
     if pace is not None:
@@ -192,10 +195,21 @@ def locate() -> None:
         print(f"{name:8}  {path}")
 
 
-add_command(
+@add_command(
     cli,
     "completion",
     'eval "$(lotr-tui completion bash)"',
     "lotr-tui completion fish > ~/.config/fish/completions/lotr-tui.fish",
-)(completion)
+)
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+) -> None:
+    """Print the completion for a shell: commands, options, runs, presets, settings and speakers.
+
+    bash: add `eval "$(lotr-tui completion bash)"` to ~/.bashrc. zsh: add `eval "$(lotr-tui completion zsh)"` to
+    ~/.zshrc, after compinit. fish: run `lotr-tui completion fish > ~/.config/fish/completions/lotr-tui.fish` once.
+    """
+    print(shell_script(shell), end="")
+
+
 add_command(cli, "doctor", "lotr-tui doctor", "lotr-tui doctor --json > report.json")(doctor)

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from engine.errors import InvalidInputError, suggest_nearest
+from lotr_tui.completion.values import with_completion
 
 MAX_HELP_WIDTH = 100
 """Widest help text in cells; longer lines are hard to read."""
@@ -92,7 +93,8 @@ def float_option(*names: str, help: str, **options: Any) -> Any:
 
 def add_command(group: typer.Typer, name: str, *examples: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that adds a function as a command to `group`, with examples for its help text."""
-    return group.command(name, cls=Command, epilog="\n".join(examples))
+    add = group.command(name, cls=Command, epilog="\n".join(examples))
+    return lambda function: add(with_completion(function))
 
 
 def make_group(help: str, *examples: str, **options: Any) -> typer.Typer:

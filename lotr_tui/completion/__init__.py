@@ -1,8 +1,4 @@
-"""Completion of command lines in bash, zsh and fish.
+"""Completion of command lines in bash, zsh and fish, by Typer: values of options, and scripts for the shells."""
 
-A shell runs this package at every key press, so its modules import neither Typer nor the models, and use named tuples,
-since `dataclasses` takes as long to import as Python to start.
-"""
-
-COMPLETE = "__complete"
-"""Hidden command that the scripts in `scripts/` run at a key press."""
+COMPLETE_VARIABLE = "_LOTR_TUI_COMPLETE"
+"""Variable with which a shell asks for completions, where the program has no arguments."""

@@ -1,109 +1,114 @@
-"""Candidates for the word at the cursor."""
+"""Values that a shell offers for options and arguments: runs, settings, speakers and other names.
 
-from typing import TYPE_CHECKING
+It is imported with every command, so each function imports what lists its values.
+"""
 
-from lotr_tui.completion.candidate import Candidate, ShellFiles, matching, with_prefix
-from lotr_tui.completion.command_tree import CommandTree, Value
-from lotr_tui.completion.cursor import Cursor
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from inspect import signature
+from pathlib import Path
+from typing import Any, get_args
 
-if TYPE_CHECKING:
-    from lotr_tui.completion.runs import RunFolder
+import typer
+from typer.models import ParameterInfo
 
-PRETRAINED_PREFIXES = {"hf:": "folder of a Hugging Face model", "gguf:": "GGUF file"}
+from engine.errors import LotrError, printable
+from lotr_tui.trackers.registry import TRACKER_NAMES
+
+ListValues = Callable[[typer.Context, str], Iterable[str]]
+"""Function that lists values for the options typed before, and for the beginning of a word."""
 
 
-class Completer:
-    """Lists the candidates of every kind of value for one shell."""
+def with_completion(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command offer the values of those options and arguments that are in `VALUES`."""
+    for parameter in signature(command).parameters.values():
+        for info in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(info, ParameterInfo):
+                # Typer keeps the first name of an annotated option as its default value.
+                for name in (info.default, info.metavar):
+                    if isinstance(name, str) and (list_values := VALUES.get(name)):
+                        info.autocompletion = _make_callback(list_values)
+    return command
 
-    def __init__(self, tree: CommandTree, *, shell_completes_files: bool, groups: bool) -> None:
-        """Store the abilities of the shell.
 
-        Args:
-            tree: Description of the command line.
-            shell_completes_files: True to answer with `ShellFiles` where a path is typed.
-            groups: True if the shell shows a common beginning of many names without adding a space.
-        """
-        self._tree = tree
-        self._shell_completes_files = shell_completes_files
-        self._groups = groups
+def shell_script(shell: str) -> str:
+    """Return the script with which a shell asks Typer for completions."""
+    return Path(__file__).with_name(f"lotr-tui.{shell}").read_text(encoding="utf-8")
 
-    def complete(self, cursor: Cursor) -> list[Candidate] | ShellFiles:
-        """Return the candidates for the word at the cursor, or the request that the shell completes a path."""
-        candidates: list[Candidate] = []
-        if cursor.value:
-            values = self._complete_value(cursor.value, cursor)
-            if isinstance(values, ShellFiles):
-                return values._replace(prefix=cursor.prefix + values.prefix)
-            candidates += values
-        if cursor.offers_commands:
-            candidates += [Candidate(name, row["help"]) for name, row in cursor.command.commands.items()]
-        if cursor.offers_options:
-            for option in cursor.command.options:
-                if option.is_repeatable or cursor.used_options.isdisjoint(option.names):
-                    names = option.names if cursor.word.startswith("-") else option.names[:1]
-                    candidates += [Candidate(name, option.help) for name in names]
-        return with_prefix(cursor.prefix, matching(candidates, cursor.word))
 
-    def _complete_value(self, value: Value, cursor: Cursor) -> list[Candidate] | ShellFiles:
-        word = cursor.word
-        if value.kind == "choices":
-            return [Candidate(*choice) for choice in value.choices.items()]
-        if value.kind == "setting":
-            return self._complete_setting(word)
-        if value.kind in ("file", "folder"):
-            return self._complete_path(word, "", value.extensions, only_folders=value.kind == "folder")
-        from lotr_tui.completion.runs import open_run_folder  # needs the engine, which commands and options do not
-
-        folder = open_run_folder(self._tree, cursor.typed.runs_dir)
-        if value.kind in ("run", "model", "any_model"):
-            return self._complete_run(folder, word, value.kind)
-        if folder and value.kind == "search":
-            return folder.complete_searches(word)
-        if folder and value.kind == "speaker":
-            return [Candidate(name) for name in folder.read_cast(cursor.typed.run)]
-        if folder and value.kind == "cast":
-            head, comma, _ = word.rpartition(",")
-            taken = head.split(",")
-            names = [name for name in folder.read_cast(cursor.typed.run) if name not in taken]
-            return [Candidate(head + comma + name, is_complete=False) for name in names]
+def _make_callback(list_values: ListValues) -> Callable[..., list[str]]:
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        with suppress(LotrError, OSError, ValueError):  # nobody reads a message at a key press
+            return [value for value in list_values(context, incomplete) if value == printable(value)]
         return []
 
-    def _complete_setting(self, word: str) -> list[Candidate]:
-        name, equals, _ = word.partition("=")
-        if not equals:
-            return [Candidate(f"{name}=", setting.help, False) for name, setting in self._tree.settings.items()]
-        setting = self._tree.settings.get(name)
-        return [Candidate(f"{name}={choice}") for choice in setting.choices] if setting else []
+    return complete
 
-    def _complete_run(self, folder: "RunFolder | None", word: str, kind: str) -> list[Candidate] | ShellFiles:
-        """Return runs; for a model also the bundled ones and RUN@EPOCH, and for any model those by others."""
-        if kind == "any_model":
-            if word.startswith("hf:"):
-                return self._complete_path(word, "hf:", (), only_folders=True)
-            if word.startswith("gguf:"):
-                paths = self._complete_path(word, "gguf:", (".gguf",))
-                if isinstance(paths, ShellFiles):
-                    return paths
-                return [path for path in paths if not path.is_complete or path.text.casefold().endswith(".gguf")]
-        if "/" in word or word.startswith(("~", ".")):
-            return self._complete_path(word, "", (), only_folders=True)
-        run, at, epoch = word.rpartition("@")
-        if at and kind != "run":
-            return folder.complete_epochs(run, epoch) if folder else []
-        names = list(self._tree.run_names.items())
-        candidates = [Candidate(*name) for name in (names[:1] if kind == "run" else names)]
-        if folder:
-            candidates += folder.complete_names(word, groups=self._groups)
-        if kind == "any_model":
-            candidates += [Candidate(prefix, help, False) for prefix, help in PRETRAINED_PREFIXES.items()]
-        return candidates
 
-    def _complete_path(
-        self, word: str, prefix: str, extensions: tuple[str, ...], *, only_folders: bool = False
-    ) -> list[Candidate] | ShellFiles:
-        if self._shell_completes_files:
-            return ShellFiles(prefix, extensions, only_folders)
-        from lotr_tui.completion.paths import complete_path
+def _runs(context: typer.Context, incomplete: str) -> list[str]:
+    from engine.models.pretrained.names import SMOLLM2
+    from engine.runs.directory import BUNDLED_FOLDERS, LATEST_RUN, find_run_dirs
+    from engine.storage.files import default_runs_dir
 
-        path = word.removeprefix(prefix)
-        return with_prefix(prefix, complete_path(path, extensions, only_folders=only_folders))
+    folders = find_run_dirs(context.params.get("runs_dir") or default_runs_dir())
+    names = sorted(printable(folder.name) for folder in folders if folder.name[0] not in "-.")
+    return [LATEST_RUN, *BUNDLED_FOLDERS, SMOLLM2, *names, "hf:", "gguf:"]
+
+
+def _settings(context: typer.Context, incomplete: str) -> list[str]:
+    from engine.config import describe_settings, setting_type
+
+    name, equals, _ = incomplete.partition("=")
+    if not equals:
+        return [f"{name}=" for name in describe_settings()]
+    value_type, _ = setting_type(name)
+    return [f"{name}={value}" for value in (("true", "false") if value_type is bool else get_args(value_type))]
+
+
+def _speakers(context: typer.Context, incomplete: str) -> list[str]:
+    from engine.data.tokenizers.loading import CAST_FILE, cast_from_json
+    from engine.runs.directory import MAX_CONFIG_BYTES, resolve_run
+    from engine.storage.files import read_limited
+
+    runs = context.params.get("run") or context.params.get("runs") or [None]
+    file = resolve_run(runs if isinstance(runs, str) else runs[-1], context.params.get("runs_dir")) / CAST_FILE
+    cast = cast_from_json(read_limited(file, MAX_CONFIG_BYTES).decode(), str(file))
+    return [name.lower() for name in cast] if incomplete.islower() else list(cast)
+
+
+def _several_speakers(context: typer.Context, incomplete: str) -> list[str]:
+    before, comma, name = incomplete.rpartition(",")
+    return [f"{before}{comma}{each}" for each in _speakers(context, name) if each not in before.split(",")]
+
+
+def _presets(context: typer.Context, incomplete: str) -> Iterable[str]:
+    from engine.presets import PRESETS
+
+    return PRESETS
+
+
+def _themes(context: typer.Context, incomplete: str) -> list[str]:
+    from lotr_tui.theme import theme_names
+
+    return theme_names()
+
+
+def _chapters(context: typer.Context, incomplete: str) -> list[str]:
+    from lotr_tui.learn.chapters import CHAPTERS
+
+    return [chapter.name for chapter in CHAPTERS]
+
+
+VALUES: dict[str, ListValues] = {
+    "RUN": _runs,
+    "OLD": _runs,
+    "KEY=VALUE": _settings,
+    "--as": _speakers,
+    "--to": _speakers,
+    "--cast": _several_speakers,
+    "--preset": _presets,
+    "--theme": _themes,
+    "CHAPTER": _chapters,
+    "--log": lambda context, incomplete: TRACKER_NAMES,
+}
+"""Functions by the name of an option, or by the placeholder of a value in the help; Typer itself offers a `Literal`."""

@@ -1,1 +1,1 @@
-"""Checks of this machine for `lotr-tui doctor`: functions from an `Environment` to findings."""
+"""Checks of this machine for `lotr-tui doctor`."""

@@ -210,8 +210,8 @@ SHELLS = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"], "fish": 
 
 def measure_completion(options, num_presses=8):
     """Time of a key press that completes a command line, with 10,000 runs."""
-    from lotr_tui.completion import COMPLETE
-    from lotr_tui.completion.shell_scripts import completion_script
+    from lotr_tui.completion import COMPLETE_VARIABLE
+    from lotr_tui.completion.values import shell_script
 
     search_path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     program, count = shutil.which("lotr-tui", path=search_path), num_presses * options.repeat
@@ -224,12 +224,14 @@ def measure_completion(options, num_presses=8):
             (home / "runs" / name / "config.json").touch()
         lines = {"a preset": "train --preset noteb", "a run": "attach run-0123", "any of the runs": "attach "}
         for what, line in lines.items():
-            complete = [program, COMPLETE, "bash", f"lotr-tui {line}", " \t\n\"'@><=;|&(:"]
-            yield milliseconds(f"completion of {what}", [run(complete, home).seconds for _ in range(count)])
+            request = {COMPLETE_VARIABLE: "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+            request["_TYPER_COMPLETE_ARGS"] = f"lotr-tui {line}"
+            yield milliseconds(f"completion of {what}", [run([program], home, **request).seconds for _ in range(count)])
         for shell in filter(shutil.which, SHELLS):
             script = home / f"lotr-tui.{shell}"
-            script.write_text(completion_script(shell, program))
-            load = "autoload -Uz compinit; compinit -u -D; " if shell == "zsh" else ""
+            script.write_text(shell_script(shell))
+            load = f"PATH={Path(program).parent}:$PATH; "
+            load += "autoload -Uz compinit; compinit -u -D; " if shell == "zsh" else ""
             seconds = []
             with Terminal([shutil.which(shell), *SHELLS[shell]], 120, 30, home).spawn() as terminal:
                 terminal.read_until_quiet(0.5, 10)

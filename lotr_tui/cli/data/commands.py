@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from engine.config import Config
-from engine.data.quotations import MIN_WORDS, write_speech
 from engine.errors import InvalidInputError, printable
 from engine.storage.files import absolute_path
 from lotr_tui.cli import options
@@ -98,6 +97,8 @@ def data_speech(
     ] = None,
 ) -> None:
     """Write the text between quotation marks, one quotation per line. Print the path of the file."""
+    from engine.data.quotations import MIN_WORDS, write_speech  # imports numpy, and this module is read at every start
+
     source = absolute_path(path)
     target = absolute_path(output) if output else source.with_name(f"{source.stem}-speech.txt")
     number = write_speech(source, target)

@@ -1,119 +1,132 @@
 """Checks of simulated machines: what is found, and what to do."""
 
+import io
 import json
-from dataclasses import replace
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
-from lotr_tui.cli.doctor_report import print_findings
-from lotr_tui.doctor.checks import CHECKS, run_checks
-from lotr_tui.doctor.copying import check_clipboard
-from lotr_tui.doctor.environment import Environment, ProgramOutput
-from lotr_tui.doctor.extras import check_extras
-from lotr_tui.doctor.folders import check_home
-from lotr_tui.doctor.machine import check_processor, check_torch_and_gpu
-from lotr_tui.doctor.terminal import check_colors, check_encoding, check_terminal
-from lotr_tui.doctor.versions import check_versions
+from lotr_tui.doctor import checks
 from tests.support.commands import run_here
 
 VERSIONS = {"lotr-tui": "0.1.0", "textual": "8.2.8", "numpy": "2.4.0", "torch": "2.8.0", "optuna": "4.2"}
-NUMPY = {"name": "scipy-openblas", "version": "0.3.31"}
-TORCH = {
-    "version": "2.8.0", "seconds": 2.0, "built_for_cuda": None, "cuda": [], "mps": False, "threads": 8, "mkl": True,
-}  # fmt: skip
+TORCH = {"version": "2.8.0", "seconds": 2.0, "built_for_cuda": None, "cuda": "", "mps": False, "threads": 8}
+VARIABLES = (
+    *(
+        "TERM",
+        "TERM_PROGRAM",
+        "COLORTERM",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "LC_ALL",
+        "LC_CTYPE",
+        "LANG",
+        "TMUX",
+        "STY",
+        "CI",
+    ),
+    *("ZELLIJ", "SSH_CONNECTION", "VTE_VERSION", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+)
+TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "en_GB.UTF-8"}
 
 
-class Programs:
-    """Programs of a simulated machine: the first answer whose key is in the command is the output."""
+@pytest.fixture
+def machine(monkeypatch):
+    """Return a function that simulates a Linux machine: its variables, versions, and the answers of its programs.
 
-    def __init__(self, **answers):
-        self.answers = {"import json, numpy": json.dumps(NUMPY), "import torch": json.dumps(TORCH)} | answers
+    An answer belongs to the programs whose command has its name; a tuple is a failure, with its exit code and errors.
+    """
 
-    def run(self, command):
-        for key, answer in self.answers.items():
-            if key in " ".join(command):
-                return ProgramOutput(0, answer, "") if isinstance(answer, str) else answer
-        return None
+    def simulate(variables=TERMINAL, versions=VERSIONS, **answers):
+        answers = {"torch": json.dumps(TORCH)} | answers
 
+        def run(command, **options):
+            for name, answer in answers.items():
+                if name in " ".join(command).replace("-", "_"):
+                    code, output = answer if isinstance(answer, tuple) else (0, answer)
+                    return subprocess.CompletedProcess(command, code, "" if code else output, output)
+            raise FileNotFoundError(2, "No such file")
 
-def simulate(programs=None, versions=VERSIONS, **changes):
-    """Return a Linux machine with a terminal in true colour, with some parts of it replaced."""
-    programs = programs or Programs()
-    environment = Environment(
-        variables={"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "en_GB.UTF-8"},
-        system="linux",
-        machine="Linux 6.1 x86_64",
-        python="3.12.1",
-        streams=(True, True, True),
-        size=(120, 35),
-        encoding="utf-8",
-        cores=(8, 8),
-        user_home=Path("/home/frodo"),
-        find_program=lambda name: f"/usr/bin/{name}" if any(name in key for key in programs.answers) else None,
-        run=programs.run,
-        find_version=versions.get,
-        requirements=(
-            "torch>=2.8",
-            "optuna>=4.2; extra == 'search'",
-            "wandb>=0.1; extra == 'wandb'",
-            "ruff; extra == 'dev'",
-        ),
-    )
-    return replace(environment, **changes)
+        for name in VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        checks.probe_torch.cache_clear()
+        monkeypatch.setattr(checks, "find_version", versions.get)
+        monkeypatch.setattr(checks, "describe_engine_problem", lambda: "")
+        monkeypatch.setattr(checks.subprocess, "run", run)
+        monkeypatch.setattr(checks.shutil, "which", lambda name: name.replace("-", "_") in answers or None)
+
+    yield simulate
+    checks.probe_torch.cache_clear()
 
 
-CRASHED = ProgramOutput(-11, "", "")
-IMPORT_ERROR = ProgramOutput(1, "", "Traceback\nImportError: libcudnn.so.9: no such file\n")
+CRASHED = (-11, "")
+IMPORT_ERROR = (1, "Traceback\nImportError: libcudnn.so.9: no such file\n")
 GPU = "NVIDIA H100, 81559 MiB, 550.54\n"
 
 
 @pytest.mark.parametrize(
-    ("check", "changes", "state", "text"),
+    ("check", "variables", "state", "text"),
     [
         (
-            check_terminal,
-            {"variables": {"TERM": "xterm-kitty", "TERM_PROGRAM": "kitty", "SSH_TTY": "/dev/pts/1"}},
+            checks.check_terminal,
+            {"TERM": "xterm", "SSH_CONNECTION": "1", "TMUX": "x"},
             "ok",
-            "xterm-kitty, kitty, 120x35, over SSH, kitty keyboard protocol",
+            "xterm, in tmux, over SSH",
         ),
-        (check_terminal, {"variables": {"TERM": "dumb"}}, "warning", ""),
-        (check_terminal, {"size": (39, 24)}, "warning", ""),
-        (check_colors, {"variables": {"TERM": "xterm", "COLORTERM": "truecolor"}}, "ok", "true colour"),
-        (check_colors, {"variables": {"TERM": "xterm", "NO_COLOR": "1"}}, "ok", "none, as NO_COLOR asks"),
-        (check_colors, {"variables": {"TERM": "xterm-256color"}}, "warning", "256 colours"),
-        (check_encoding, {}, "ok", "UTF-8 (LANG=en_GB.UTF-8)"),
-        (check_encoding, {"encoding": "latin-1", "variables": {"LANG": "C"}}, "problem", ""),
-        (check_clipboard, {"variables": {"TERM": "xterm-256color", "VTE_VERSION": "7600"}}, "warning", ""),
-        (
-            check_processor,
-            {"cores": (8, 2), "variables": {"OMP_NUM_THREADS": "1"}},
-            "ok",
-            "8 cores, 2 usable here, OMP_NUM_THREADS=1",
-        ),
-        (check_torch_and_gpu, {"versions": VERSIONS | {"torch": None}}, "warning", "training does not"),
-        (
-            check_versions,
-            {"versions": {"lotr-tui": "0.1.0"}},
-            "ok",
-            "lotr-tui 0.1.0, Python 3.12.1, textual not installed, Linux 6.1 x86_64",
-        ),
-        (check_versions, {"engine_problem": "/other/engine is imported; unset PYTHONPATH"}, "problem", "is imported"),
-        (check_versions, {"system": "win32"}, "problem", ""),
-        (check_extras, {}, "ok", "installed: search; not installed: wandb (`pip install 'lotr-tui[wandb]'`)"),
+        (checks.check_terminal, {"TERM": "dumb"}, "warning", "dumb"),
+        (checks.check_terminal, {"TERM": "xterm", "CI": "1"}, "warning", "CI=1"),
+        (checks.check_colors, {"TERM": "xterm", "COLORTERM": "truecolor"}, "ok", "true colour"),
+        (checks.check_colors, {"TERM": "xterm", "NO_COLOR": "1"}, "ok", "none, NO_COLOR=1"),
+        (checks.check_colors, {"TERM": "xterm-256color"}, "warning", "256 colours"),
+        (checks.check_encoding, TERMINAL, "ok", "UTF-8 (LANG=en_GB.UTF-8)"),
+        (checks.check_encoding, {"LANG": "C"}, "warning", "LANG=C"),
+        (checks.check_clipboard, {"TERM": "xterm-256color", "VTE_VERSION": "7600"}, "warning", "ignores"),
+        (checks.check_clipboard, {"TERM": "screen", "TMUX": "x"}, "warning", "set-clipboard off"),
+        (checks.check_clipboard, TERMINAL, "ok", "OSC 52"),
+        (checks.check_processor, {"OMP_NUM_THREADS": "1"}, "ok", ", OMP_NUM_THREADS=1"),
     ],
 )
-def test_each_state_of_a_machine_is_found(check, changes, state, text):
-    finding = check(simulate(**changes))[0]
+def test_each_state_of_a_terminal_is_found(machine, monkeypatch, check, variables, state, text):
+    machine(variables, set_clipboard="off")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
+    finding = check()
     assert (finding.state, text in finding.summary) == (state, True), finding
 
 
-@pytest.mark.parametrize("answer", [CRASHED, IMPORT_ERROR, ProgramOutput(-1, "", "no answer within 60 s")])
-def test_a_broken_torch_is_a_problem(answer):
-    torch, _ = check_torch_and_gpu(simulate(Programs(**{"import torch": answer})))
-    assert torch.state == "problem"
-    assert torch.summary.startswith("not usable: ")
-    assert answer.errors.strip().rpartition("\n")[2] in torch.summary
+def test_an_encoding_without_accents_is_a_problem(machine, monkeypatch):
+    machine({"LANG": "C"})
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "latin-1"))
+    assert checks.check_encoding().state == "problem"
+
+
+def test_versions_and_extras(machine, monkeypatch):
+    machine()
+    assert checks.check_versions().summary.startswith("lotr-tui 0.1.0, Python 3.")
+    requirements = [
+        "torch>=2.8",
+        "optuna>=4.2; extra == 'search'",
+        "wandb>=0.1; extra == 'wandb'",
+        "ruff; extra == 'dev'",
+    ]
+    monkeypatch.setattr(checks.metadata, "requires", lambda name: requirements)
+    extras = checks.check_extras().summary
+    assert extras == "installed: search; not installed: wandb (`pip install 'lotr-tui[wandb]'`)"
+    monkeypatch.setattr(checks, "describe_engine_problem", lambda: "/other/engine is imported; unset PYTHONPATH")
+    assert checks.check_versions().state == "problem"
+    assert checks.check_versions().advice == "unset PYTHONPATH"
+
+
+@pytest.mark.parametrize("answer", [CRASHED, IMPORT_ERROR])
+def test_a_broken_torch_is_a_problem(machine, answer):
+    machine(torch=answer)
+    finding = checks.check_torch()
+    assert finding.state == "problem"
+    assert finding.summary.startswith("not usable: ")
+    assert answer[1].strip().rpartition("\n")[2] in finding.summary
+    assert checks.check_gpu().state == "ok"
 
 
 @pytest.mark.parametrize(
@@ -122,51 +135,57 @@ def test_a_broken_torch_is_a_problem(answer):
         ({}, None, "ok", "none found"),
         ({}, GPU, "warning", "without CUDA"),
         ({"built_for_cuda": "12.8"}, GPU, "warning", "cannot use it"),
-        ({"built_for_cuda": "12.8", "cuda": ["NVIDIA H100"]}, GPU, "ok", "NVIDIA H100 (81559 MiB), driver 550.54;"),
+        ({"built_for_cuda": "12.8", "cuda": "NVIDIA H100"}, GPU, "ok", "NVIDIA H100, 81559 MiB, 550.54;"),
         ({"mps": True}, None, "ok", "MPS"),
-        ({}, ProgramOutput(9, "", "no devices"), "warning", "does not answer"),
+        ({}, (9, "no devices"), "warning", "does not answer"),
     ],
 )
-def test_a_gpu_that_torch_cannot_use_is_a_warning(torch, smi, state, text):
-    answers = {"import torch": json.dumps(TORCH | torch)} | ({} if smi is None else {"nvidia-smi": smi})
-    gpu = check_torch_and_gpu(simulate(Programs(**answers)))[1]
+def test_a_gpu_that_torch_cannot_use_is_a_warning(machine, torch, smi, state, text):
+    machine(torch=json.dumps(TORCH | torch), **({} if smi is None else {"nvidia_smi": smi}))
+    gpu = checks.check_gpu()
     assert (gpu.state, text in gpu.summary) == (state, True), gpu.summary
 
 
+def test_without_torch_playing_works(machine):
+    machine(versions=VERSIONS | {"torch": None}, torch=CRASHED)
+    assert checks.check_torch().state == "warning"
+    assert checks.check_gpu().summary == "none found; training uses the processor"
+
+
 class TestFolder:
-    def test_a_good_folder_is_left_as_it_was_and_the_name_of_the_user_is_not_shown(self, home):
+    def test_a_good_folder_is_left_as_it_was_and_the_name_of_the_user_is_not_shown(self, home, monkeypatch):
         home.mkdir()
-        finding = check_home(simulate(user_home=home.parent))[0]
+        monkeypatch.setenv("HOME", str(home.parent))
+        finding = checks.check_folder()
         assert finding.state in ("ok", "warning")
-        assert finding.summary.startswith("~/home: ")
-        assert "can be written" in finding.summary
-        assert "locks work" in finding.summary
+        assert finding.summary.startswith("~/home: can be written, locks work, ")
         assert str(home.parent) not in finding.summary
         assert list(home.iterdir()) == []
 
     def test_a_folder_that_does_not_exist_is_not_created_and_a_file_is_a_problem(self, home):
-        assert "can be created" in check_home(simulate())[0].summary
+        assert "can be created" in checks.check_folder().summary
         assert not home.exists()
         home.write_text("")
-        assert check_home(simulate())[0].state == "problem"
+        assert checks.check_folder().state == "problem"
 
 
 def test_a_check_that_fails_is_a_problem_and_the_others_run():
-    def check_nothing(environment):
+    def check_nothing():
         raise ValueError("broken\x1b[31m")
 
-    findings = list(run_checks(simulate(), (check_nothing, check_colors)))
+    findings = list(checks.run_checks([check_nothing, checks.check_processor]))
     assert [finding.state for finding in findings] == ["problem", "ok"]
     assert "\x1b" not in findings[0].summary
 
 
-def test_the_report_of_a_bad_machine_fits_80_columns_and_24_rows(home, monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "80")
-    home.mkdir()
-    programs = Programs(**{"import torch": IMPORT_ERROR, "nvidia-smi": CRASHED, "set-clipboard": "off"})
-    variables = {"TERM": "screen", "TMUX": "x", "SSH_TTY": "y", "LANG": "C", "OMP_NUM_THREADS": "1"}
-    print_findings(list(run_checks(simulate(programs, variables=variables, size=(30, 10)), CHECKS)))
-    lines = capsys.readouterr().out.splitlines()
+def test_the_report_of_a_bad_machine_fits_80_columns_and_24_rows(machine, home):
+    home.write_text("")
+    variables = {"TERM": "screen", "TMUX": "x", "SSH_CONNECTION": "y", "LANG": "C", "OMP_NUM_THREADS": "1"}
+    machine(variables, torch=IMPORT_ERROR, nvidia_smi=CRASHED, set_clipboard="off")
+    done = run_here(["doctor"], COLUMNS="80")
+    assert done.returncode == 1
+    assert "problem folder" in done.stdout
+    lines = done.stdout.splitlines()
     assert len(lines) <= 24, lines
     assert max(map(len, lines)) <= 80
 
@@ -178,10 +197,3 @@ def test_json_has_all_findings_and_no_secrets(command):
     assert done.returncode == (0 if report["ok"] else 1)
     assert {"versions", "terminal", "torch", "folder"} <= {finding["name"] for finding in report["findings"]}
     assert "hf_secret" not in done.stdout
-
-
-def test_a_problem_is_exit_code_1(home):
-    home.write_text("")
-    done = run_here(["doctor"])
-    assert done.returncode == 1
-    assert "problem folder" in done.stdout
