@@ -9,7 +9,7 @@ import typer
 from engine.errors import InvalidInputError, LotrError, printable, shell_word
 from lotr_tui.cli.options import JsonOption, NoMouseOption, RunsDirOption, ThemeOption, check_theme, has_terminal
 from lotr_tui.cli.parser import add_command, int_option, make_group
-from lotr_tui.trackers.registry import TrackerName
+from lotr_tui.trackers.libraries import TrackerName
 
 runs_cli = make_group(
     "List or compare runs, or show, rename, delete, export or copy one. Without a command, list them, latest first.",
@@ -246,9 +246,16 @@ def runs_import(
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Import the curves of trainings by other programs, to compare them in the list of runs."""
-    from lotr_tui.cli.trackers import import_tensorboard
+    from engine.storage.files import default_runs_dir
+    from lotr_tui.formatting import format_perplexity
+    from lotr_tui.trackers.tensorboard_import import import_tensorboard
 
-    import_tensorboard(tensorboard, run, runs_dir, tag, steps_per_epoch, as_perplexity=as_perplexity)
+    runs_dir = runs_dir or default_runs_dir()
+    imported = import_tensorboard(tensorboard, runs_dir, run, tag, steps_per_epoch, as_perplexity)
+    for each in imported:
+        print(printable(f"{each.path.name}: {each.curve}, best perplexity {format_perplexity(each.best_perplexity)}"))
+    if not all(each.has_epochs for each in imported):
+        print("the logs have no epochs, so each evaluation counts as one; give --steps-per-epoch N", file=sys.stderr)
 
 
 @add_command(runs_cli, "compact")

@@ -12,7 +12,7 @@ from engine.errors import InvalidInputError, printable, shell_word
 from engine.models.pretrained.names import SMOLLM2
 from lotr_tui.cli import options, training_options
 from lotr_tui.cli.parser import int_option
-from lotr_tui.trackers.registry import check_installed, parse_tracker_names
+from lotr_tui.trackers.libraries import check_installed, parse_tracker_names
 
 if TYPE_CHECKING:
     from engine.training.job import TrainingJob
@@ -93,7 +93,7 @@ def train(
         if not (job.config.training.init or as_json):
             print(printable(f"for a model that converses, use {_finetune_command(training)}"))
     if tracker_names:
-        from lotr_tui.trackers.send_state import choose_trackers
+        from lotr_tui.trackers.follower import choose_trackers
 
         choose_trackers(job.run.path, tracker_names)
     if detach:

@@ -95,7 +95,6 @@ def train_on_console(job: "TrainingJob", *, as_json: bool) -> int:
                 hint = f"lotr-tui attach {run_word(job.run.path)}"
                 print(f"lotr-tui: {error}; the training continues, see `{hint}`", file=sys.stderr)
     has_ended = True
-    trackers.end_training()
     if broken_pipe:
         raise broken_pipe
     if not is_detached:

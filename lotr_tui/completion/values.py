@@ -13,7 +13,7 @@ import typer
 from typer.models import ParameterInfo
 
 from engine.errors import LotrError, printable
-from lotr_tui.trackers.registry import TRACKER_NAMES
+from lotr_tui.trackers.libraries import TRACKER_NAMES
 
 ListValues = Callable[[typer.Context, str], Iterable[str]]
 """Function that lists values for the options typed before, and for the beginning of a word."""

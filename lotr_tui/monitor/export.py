@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import RunError, printable
 from engine.events import TrainingEvent, event_from_dict, event_name, event_to_dict
-from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, read_config
+from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from engine.runs.metrics import read_current_rows
 from engine.runtime.packages import require_package
 from engine.storage.files import fsync_path
 from lotr_tui.monitor.step_columns import STEP_FIELDS
 from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.trackers.registry import check_installed
-from lotr_tui.trackers.run_stream import RunStream, send_items
-from lotr_tui.trackers.tracker import TrackedRun
+from lotr_tui.trackers.follower import write_tensorboard
+from lotr_tui.trackers.libraries import check_installed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,20 +58,8 @@ def export_tensorboard(run: Path, folder: Path) -> None:
         RunError: If the folder is not empty or cannot be written.
     """
     check_installed(["tensorboard"])
-    from lotr_tui.trackers.tensorboard import TensorBoardTracker
-
-    stream = RunStream(run, {})
     with _fill_folder(folder) as partial:
-        batch = stream.read()
-        settings = stream.settings(read_config(run))
-        tracker = TensorBoardTracker(partial, TrackedRun(run.name, run, settings, tracker_id=""))
-        try:
-            send_items(tracker, batch.items)
-            while not batch.at_end:
-                batch = stream.read()
-                send_items(tracker, batch.items)
-        finally:
-            tracker.close("stopped", {}, [])
+        write_tensorboard(run, partial)
 
 
 def _read_events(run: Path) -> Iterator[TrainingEvent]:

@@ -102,5 +102,4 @@ class LocalTraining:
         try:
             yield from job.events(cancellation, trackers.take_problems)
         finally:
-            trackers.end_training()
             trim_heap()  # the screens go on without the memory of the training

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,81 +13,37 @@ from engine.data.arrays import Float64Array
 from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, RecordedEvent, Step
 from engine.runs.summary import ImportSource, free_run_name, write_imported_run
-from lotr_tui.trackers.registry import check_installed
+from lotr_tui.trackers.libraries import check_installed
 
-EVENT_FILE_PATTERN = "*tfevents*"
-MAX_POINTS = 100_000
-"""Points per curve; of a longer curve, that many are kept at random."""
+MAX_POINTS = 100_000  # per curve; of a longer curve, that many are kept at random
 MAX_LISTED_TAGS = 12
-"""Curves that an error message lists."""
-MAX_EXPONENT = 700.0
-"""Largest loss in nats whose perplexity is a finite number."""
-_PERPLEXITY = re.compile(r"perplexity|ppl", re.IGNORECASE)
-_LOSS = re.compile(r"loss|nll|cross.?entropy", re.IGNORECASE)
-_VALIDATION = re.compile(r"val|eval|dev", re.IGNORECASE)
-_TEST = re.compile(r"(^|[/_.-])(test|result)", re.IGNORECASE)
-_EPOCH = re.compile(r"(^|/)epochs?$", re.IGNORECASE)
-_LEARNING_RATE = re.compile(r"(^|[/_])(lr|learning_rate)([/_-].*)?$", re.IGNORECASE)
-_GRADIENT_NORM = re.compile(r"grad(ient)?_?norm", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Values of one tag of a log."""
-
-    steps: Float64Array
-    """Steps `[point]`, ascending."""
-    times: Float64Array
-    """Times `[point]` in seconds since 1970."""
-    values: Float64Array
-    """Values `[point]`."""
-
-
-@dataclass(frozen=True)
-class EpochScale:
-    """Relation between steps and epochs, linear between known points."""
-
-    steps: Float64Array
-    """Steps `[point]`, ascending."""
-    epochs: Float64Array
-    """Epochs `[point]` at these steps."""
-    is_known: bool
-    """True if the log or the user says how long an epoch is."""
-
-    def at(self, step: float) -> float:
-        """Return the epoch at a step."""
-        return float(np.interp(step, self.steps, self.epochs))
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """Answers to questions that a log may leave open. None chooses by the names of the curves."""
-
-    tag: str | None = None
-    """Name of the validation curve."""
-    is_perplexity: bool | None = None
-    """True if the curves are perplexities, False if they are losses in nats."""
-    steps_per_epoch: int | None = None
+MAX_EXPONENT = 700.0  # largest loss in nats whose perplexity is a finite number
+_PERPLEXITY, _LOSS = r"perplexity|ppl", r"loss|nll|cross.?entropy"
+_VALIDATION, _TEST, _EPOCH = r"val|eval|dev", r"(^|[/_.-])(test|result)", r"(^|/)epochs?$"
+_LEARNING_RATE, _GRADIENT_NORM = r"(^|[/_])(lr|learning_rate)([/_-].*)?$", r"grad(ient)?_?norm"
 
 
 @dataclass(frozen=True)
 class ImportedCurves:
-    """A training that was read from a log."""
+    """A run that was made of a log."""
 
-    name: str
-    """Name of its folder."""
-    source: ImportSource
-    events: tuple[RecordedEvent, ...]
-    started_at: float
-    """Time of the first point in seconds since 1970."""
+    path: Path
+    curve: str
+    """Name of the validation curve."""
+    best_perplexity: float
     has_epochs: bool
-    """True if the epochs are known; otherwise each evaluation counts as one epoch."""
+    """False if each evaluation counts as one epoch, because the log and the user say nothing."""
 
 
 def import_tensorboard(
-    folder: Path, runs_dir: Path, name: str | None, options: ImportOptions
-) -> list[tuple[Path, ImportedCurves]]:
-    """Write one run for each folder in `folder` that holds event files. Return the run directories with their content.
+    folder: Path,
+    runs_dir: Path,
+    name: str | None = None,
+    tag: str | None = None,
+    steps_per_epoch: int | None = None,
+    is_perplexity: bool | None = None,
+) -> list[ImportedCurves]:
+    """Write one run for each folder in `folder` that holds event files; None chooses by the names of the curves.
 
     Raises:
         InvalidInputError: If TensorBoard is not installed, there is no event file, or a log has no validation curve;
@@ -95,140 +51,96 @@ def import_tensorboard(
         RunError: If the name is invalid or taken, or the runs folder cannot be written.
     """
     check_installed(["tensorboard"])
-    folders = find_log_folders(folder)
-    if name is not None and len(folders) > 1:
-        raise InvalidInputError(f"--run {name} names one run, but {folder} has {len(folders)}; omit --run")
-    trainings = [read_curves(log_folder, options) for log_folder in folders]
-    written = []
-    for training in trainings:
-        run_name = name or free_run_name(training.name, runs_dir)
-        path = write_imported_run(runs_dir, run_name, training.source, training.events, training.started_at)
-        written.append((path, training))
-    return written
-
-
-def find_log_folders(folder: Path) -> list[Path]:
-    """Return the folders below `folder`, itself included, that hold event files, sorted.
-
-    Raises:
-        InvalidInputError: If there is none.
-    """
-    if folder.is_file():
-        folder = folder.parent if folder.match(EVENT_FILE_PATTERN) else folder
     if not folder.is_dir():
         raise InvalidInputError(f"{folder} is not a folder; give the folder that `tensorboard --logdir` reads")
-    folders = sorted({path.parent for path in folder.rglob(EVENT_FILE_PATTERN) if path.is_file()})
+    folders = sorted({path.parent for path in folder.rglob("*tfevents*") if path.is_file()})
     if not folders:
         raise InvalidInputError(f"{folder} has no event files of TensorBoard, whose names contain tfevents")
-    return folders
+    if name is not None and len(folders) > 1:
+        raise InvalidInputError(f"--run {name} names one run, but {folder} has {len(folders)}; omit --run")
+    imported = []
+    for log, curves, curve in [(log, *_read_log(log, tag)) for log in folders]:
+        in_perplexities = _matches(_PERPLEXITY, curve) if is_perplexity is None else is_perplexity
+        epoch_tag = _first(curves, [_EPOCH])
+        events, started_at = _make_events(curves, curve, epoch_tag, steps_per_epoch, in_perplexities)
+        log_name = log.parent.name if log.name == "tensorboard" else log.resolve().name
+        source = ImportSource("TensorBoard", printable(str(log.resolve())), printable(curve))
+        path = write_imported_run(runs_dir, name or free_run_name(log_name, runs_dir), source, events, started_at)
+        best = min(event.valid_perplexity for event in events if isinstance(event, Finished))
+        imported.append(ImportedCurves(path, source.curve, best, bool(epoch_tag or steps_per_epoch)))
+    return imported
 
 
-def read_curves(folder: Path, options: ImportOptions) -> ImportedCurves:
-    """Read the training in the event files of one folder.
-
-    Raises:
-        InvalidInputError: If the files are no event files, or have no validation curve.
-    """
-    curves = _read_scalars(folder)
-    tag = _choose_validation_tag(folder, curves, options.tag)
-    validation = curves[tag]
-    is_perplexity = bool(_PERPLEXITY.search(tag)) if options.is_perplexity is None else options.is_perplexity
-    perplexities = _to_perplexities(validation, is_perplexity)
-    epochs = _make_epoch_scale(curves, validation, options.steps_per_epoch)
-    started_at = float(min(curve.times[0] for curve in curves.values()))
-
-    events: list[RecordedEvent] = []
-    best = math.inf
-    for step, time, perplexity in zip(validation.steps, validation.times, perplexities, strict=True):
-        is_best = bool(perplexity < best)
-        best = float(perplexity) if is_best else best
-        events.append(Evaluated(int(step), epochs.at(step), float(perplexity), is_best, float(time - started_at)))
-    events += _read_steps(curves, tag, epochs, started_at)
-    # At the same step, the report on the training comes first, as in our own runs.
-    events.sort(key=lambda event: (getattr(event, "step", 0), isinstance(event, Evaluated)))
-    last_step = max(float(curve.steps[-1]) for curve in curves.values())
-    seconds = float(max(curve.times[-1] for curve in curves.values())) - started_at
-    name = folder.parent.name if folder.name == "tensorboard" else folder.resolve().name
-    best_known = best if math.isfinite(best) else math.nan
-    events.append(Finished("done", name, epochs.at(last_step), best_known, math.nan, seconds))
-    source = ImportSource("TensorBoard", printable(str(folder.resolve())), printable(tag))
-    return ImportedCurves(name, source, tuple(events), started_at, epochs.is_known)
-
-
-def _read_scalars(folder: Path) -> dict[str, Curve]:
-    """Return the curves of a folder by tag; curves without points are left out."""
+def _read_log(folder: Path, wanted: str | None) -> tuple[dict[str, Float64Array], str]:
+    """Return curves by tag, each `[3, point]` with steps, seconds since 1970 and values, and the validation's tag."""
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
     accumulator: Any = EventAccumulator(str(folder), size_guidance={SCALARS: MAX_POINTS})
     try:
         accumulator.Reload()
-        curves = {}
-        for tag in accumulator.Tags()[SCALARS]:
-            points = sorted(accumulator.Scalars(tag), key=lambda point: (point.step, point.wall_time))
-            columns = np.array([(point.step, point.wall_time, point.value) for point in points], np.float64)
-            if len(columns):
-                curves[str(tag)] = Curve(*columns.T)
+        scalars = {str(tag): accumulator.Scalars(tag) for tag in accumulator.Tags()[SCALARS]}
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise InvalidInputError(f"{folder} cannot be read as logs of TensorBoard: {reason}") from error
+    rows = {tag: sorted((point.step, point.wall_time, point.value) for point in scalars[tag]) for tag in scalars}
+    curves = {tag: np.array(points, np.float64).T for tag, points in rows.items() if points}
     if not curves:
         raise InvalidInputError(f"{folder} has no scalars: its files are damaged, or no event files of TensorBoard")
-    return curves
-
-
-def _choose_validation_tag(folder: Path, curves: Mapping[str, Curve], wanted: str | None) -> str:
     listed = ", ".join(sorted(curves)[:MAX_LISTED_TAGS]) + (", …" if len(curves) > MAX_LISTED_TAGS else "")
-    if wanted is not None:
-        if wanted not in curves:
-            raise InvalidInputError(f"{folder} has no curve {wanted!r}; its curves are {listed}")
-        return wanted
-    candidates = [tag for tag in curves if _VALIDATION.search(tag) and not _TEST.search(tag)]
-    for pattern in (_PERPLEXITY, _LOSS):
-        for tag in candidates:
-            if pattern.search(tag):
-                return tag
-    raise InvalidInputError(f"{folder} has no curve that looks like a validation; choose one with --tag: {listed}")
+    if wanted is not None and wanted not in curves:
+        raise InvalidInputError(f"{folder} has no curve {wanted!r}; its curves are {listed}")
+    validations = [tag for tag in curves if _matches(_VALIDATION, tag) and not _matches(_TEST, tag)]
+    if not (tag := wanted or _first(validations, [_PERPLEXITY, _LOSS])):
+        raise InvalidInputError(f"{folder} has no curve that looks like a validation; choose one with --tag: {listed}")
+    return curves, tag
 
 
-def _to_perplexities(curve: Curve, is_perplexity: bool) -> Float64Array:
-    values = curve.values if is_perplexity else np.exp(np.minimum(curve.values, MAX_EXPONENT))
-    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
-
-
-def _make_epoch_scale(curves: Mapping[str, Curve], validation: Curve, steps_per_epoch: int | None) -> EpochScale:
+def _make_events(
+    curves: dict[str, Float64Array], tag: str, epoch_tag: str, steps_per_epoch: int | None, is_perplexity: bool
+) -> tuple[list[RecordedEvent], float]:
+    """Return the events of a training, and its start in seconds since 1970."""
+    started_at = float(min(curve[1, 0] for curve in curves.values()))
+    last_step = float(max(curve[0, -1] for curve in curves.values()))
+    steps, times, values = curves[tag]
+    known_steps, known_epochs = np.array([0.0, *steps]), np.arange(len(steps) + 1, dtype=np.float64)
     if steps_per_epoch is not None:
-        last_step = max(float(curve.steps[-1]) for curve in curves.values())
-        return EpochScale(np.array([0.0, last_step]), np.array([0.0, last_step / steps_per_epoch]), is_known=True)
-    if epochs := next((curve for tag, curve in curves.items() if _EPOCH.search(tag)), None):
-        return EpochScale(epochs.steps, epochs.values, is_known=True)
-    counted = np.arange(len(validation.steps) + 1, dtype=np.float64)
-    return EpochScale(np.concatenate([[0.0], validation.steps]), counted, is_known=False)
+        known_steps, known_epochs = np.array([0.0, last_step]), np.array([0.0, last_step / steps_per_epoch])
+    elif epoch_tag:
+        known_steps, known_epochs = curves[epoch_tag][0], curves[epoch_tag][2]
+    events: list[RecordedEvent] = []
+    best = math.inf
+    for step, time, perplexity in zip(steps, times, _to_perplexities(values, is_perplexity), strict=True):
+        epoch = float(np.interp(step, known_steps, known_epochs))
+        events.append(Evaluated(int(step), epoch, float(perplexity), bool(perplexity < best), float(time - started_at)))
+        best = min(best, float(perplexity)) if math.isfinite(perplexity) else best
+    others = [other for other in curves if other != tag and not _matches(f"{_VALIDATION}|{_TEST}", other)]
+    if train_tag := _first(others, [_PERPLEXITY, _LOSS]):
+        steps, times, values = curves[train_tag]
+        columns = [steps, np.interp(steps, known_steps, known_epochs)]
+        columns.append(_to_perplexities(values, _matches(_PERPLEXITY, train_tag)))
+        for pattern in (_LEARNING_RATE, _GRADIENT_NORM):
+            found = curves.get(_first(curves, [pattern]))
+            columns.append(np.full(len(steps), np.nan) if found is None else np.interp(steps, found[0], found[2]))
+        for step, epoch, perplexity, lr, norm, time in zip(*columns, times - started_at, strict=True):
+            numbers = (float(epoch), float(perplexity), float(lr), float(norm), math.nan, float(time), 0.0)
+            events.append(Step(int(step), *numbers))
+    # At the same step, the report on the training comes first, as in our own runs.
+    events.sort(key=lambda event: (getattr(event, "step", 0), isinstance(event, Evaluated)))
+    seconds = float(max(curve[1, -1] for curve in curves.values())) - started_at
+    last_epoch = float(np.interp(last_step, known_steps, known_epochs))
+    best = best if math.isfinite(best) else math.nan
+    return [*events, Finished("done", "imported", last_epoch, best, math.nan, seconds)], started_at
 
 
-def _read_steps(
-    curves: Mapping[str, Curve], validation_tag: str, epochs: EpochScale, started_at: float
-) -> Sequence[Step]:
-    """Return the reports of the training curve; an empty list if there is none."""
-    others = [tag for tag in curves if tag != validation_tag and not _VALIDATION.search(tag) and not _TEST.search(tag)]
-    for pattern in (_PERPLEXITY, _LOSS):
-        if (tag := next((tag for tag in others if pattern.search(tag)), None)) is not None:
-            break
-    else:
-        return []
-    curve = curves[tag]
-    perplexities = _to_perplexities(curve, bool(_PERPLEXITY.search(tag)))
-    rates = _values_at(curves, _LEARNING_RATE, curve.steps)
-    norms = _values_at(curves, _GRADIENT_NORM, curve.steps)
-    columns = zip(curve.steps, curve.times - started_at, perplexities, rates, norms, strict=True)
-    return [
-        Step(int(step), epochs.at(step), float(perplexity), float(lr), float(norm), math.nan, float(seconds), 0.0)
-        for step, seconds, perplexity, lr, norm in columns
-    ]
+def _to_perplexities(values: Float64Array, is_perplexity: bool) -> Float64Array:
+    perplexities = values if is_perplexity else np.exp(np.minimum(values, MAX_EXPONENT))
+    return np.where(np.isfinite(perplexities) & (perplexities > 0), perplexities, np.nan)
 
 
-def _values_at(curves: Mapping[str, Curve], pattern: re.Pattern[str], steps: Float64Array) -> Float64Array:
-    """Return the values `[step]` of the first curve whose tag matches, at some steps; NaN if there is none."""
-    for tag, curve in curves.items():
-        if pattern.search(tag):
-            return np.interp(steps, curve.steps, curve.values)
-    return np.full(len(steps), np.nan)
+def _matches(pattern: str, tag: str) -> bool:
+    return re.search(pattern, tag, re.IGNORECASE) is not None
+
+
+def _first(tags: Iterable[str], patterns: Iterable[str]) -> str:
+    """Return the first tag that matches the first pattern that any tag matches, or ""."""
+    return next((tag for pattern in patterns for tag in tags if _matches(pattern, tag)), "")

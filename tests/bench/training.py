@@ -133,7 +133,7 @@ def measure_dashboard(options, epochs=3):
 
 def measure_trackers(options, epochs=12, names=None):
     """Training speed with each tracker, and with one that hangs, relative to none."""
-    from lotr_tui.trackers.registry import TRACKER_NAMES
+    from lotr_tui.trackers.libraries import TRACKER_NAMES
 
     names = [name for name in TRACKER_NAMES if importlib.util.find_spec(name) and (names is None or name in names)]
     tiny = ("--preset", "tiny", "--epochs", epochs, *_csv(options))

@@ -10,8 +10,8 @@ from engine.presets import get_preset
 from engine.runs.directory import METRICS_FILE
 from engine.training.job import prepare_job
 from lotr_tui.trackers import supervisor
-from lotr_tui.trackers.registry import TRACKER_NAMES, check_installed
-from lotr_tui.trackers.send_state import choose_trackers, read_state
+from lotr_tui.trackers.follower import choose_trackers, read_state
+from lotr_tui.trackers.libraries import TRACKER_NAMES, check_installed
 from tests.support.files import write_corpus
 from tests.support.runs import make_events, read_strict_rows, record_run
 
@@ -48,7 +48,6 @@ def train(tmp_path, name, trackers=()):
         events.append(event)
         if isinstance(event, Evaluated) and event.step:
             assert not trackers or processes.wait(60)  # the next event comes after the failure
-    processes.end_training()
     return events, processes.take_problems(), job.run.path
 
 

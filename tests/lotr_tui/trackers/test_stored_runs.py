@@ -1,6 +1,5 @@
 """Each library finds our numbers, texts, settings and model in what was sent, also while a training runs."""
 
-import os
 import struct
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from engine.events import Evaluated, Finished, Resume, Sampled, Started, Step
-from engine.runs.directory import MODEL_FILE
 from tests.support.app import training_events
 from tests.support.runs import CONFIG, append_events, record_run
 
@@ -28,8 +26,6 @@ class StoredRun:
     samples: dict[int, str]
     """Texts by step."""
     settings: dict[str, str]
-    model_files: set[str]
-    """Names of the files of the final model."""
 
 
 def read_tensorboard(run_dir):
@@ -45,13 +41,11 @@ def read_tensorboard(run_dir):
         if tag.endswith("text_summary")
     }
     rows = [row.strip("| ").split(" | ") for row in texts["settings/text_summary"][0][1].splitlines()[2:]]
-    model = texts.get("model/text_summary")
     return StoredRun(
         {tag: {event.step: event.value for event in values} for tag, values in scalars.items()},
         {tag: len(values) for tag, values in scalars.items()},
         {step: text.strip() for step, text in texts["sample/text_summary"]},
         {row[0]: row[1] if len(row) > 1 else "" for row in rows},
-        {path.name for path in Path(model[0][1].strip()).iterdir()} if model else set(),
     )
 
 
@@ -60,7 +54,7 @@ def read_wandb(run_dir):
     internal = pytest.importorskip("wandb.proto.wandb_internal_pb2")
     import json
 
-    stored = StoredRun({}, {}, {}, {}, set())
+    stored = StoredRun({}, {}, {}, {})
     for path in sorted(run_dir.glob("wandb/offline-run-*/*.wandb")):
         for content in _wandb_records(path.read_bytes()):
             record = internal.Record()
@@ -80,9 +74,6 @@ def read_wandb(run_dir):
                 name = item.key or item.nested_key[0]
                 if name == "test_perplexity":
                     stored.metrics[name] = {0: json.loads(item.value_json)}
-            stored.model_files |= {entry.path for entry in record.artifact.manifest.contents}
-            request = record.request.log_artifact
-            stored.model_files |= {entry.path for entry in request.artifact.manifest.contents}
     return stored
 
 
@@ -116,14 +107,13 @@ def read_mlflow(run_dir):
         {name: len(history) for name, history in histories.items()},
         {int(path.stem.split("-")[1]): path.read_text().strip() for path in (folder / "samples").glob("*.txt")},
         dict(run.data.params),
-        {path.name for path in (folder / "model").glob("*")},
     )
 
 
 def read_trackio(run_dir):
     trackio = pytest.importorskip("trackio")
     (run,) = [run for run in trackio.Api().runs("lotr-tui") if run.name == run_dir.name]
-    stored = StoredRun({}, {}, {}, {name: str(value) for name, value in run.config.items()}, set())
+    stored = StoredRun({}, {}, {}, {name: str(value) for name, value in run.config.items()})
     for row in trackio.SQLiteStorage.get_logs("lotr-tui", run.name):
         for name, value in row.items():
             if name == "sample":
@@ -131,14 +121,6 @@ def read_trackio(run_dir):
             elif isinstance(value, (int, float)) and name != "step":
                 stored.metrics.setdefault(name, {})[row["step"]] = value
                 stored.counts[name] = stored.counts.get(name, 0) + 1
-    database = Path(os.environ["TRACKIO_DIR"])
-    if any(database.glob("artifacts/**/*")):
-        trackio.init("lotr-tui", name="reader", embed=False, auto_log_gpu=False, auto_log_cpu=False)
-        artifact = trackio.use_artifact(f"{run.name}-model:latest")
-        stored.model_files = {
-            path.name for path in Path(artifact.download(str(database / "download"))).rglob("*") if path.is_file()
-        }
-        trackio.finish()
     return stored
 
 
@@ -157,7 +139,7 @@ def complete_training():
 def send(run_dir, name):
     """Send a run in a new process, as the libraries keep state for the life of a process."""
     code = (
-        "import sys; from pathlib import Path; from lotr_tui.trackers.sender import send_run; "
+        "import sys; from pathlib import Path; from lotr_tui.trackers.follower import send_run; "
         "send_run(Path(sys.argv[1]), sys.argv[2])"
     )
     process = subprocess.run([sys.executable, "-c", code, str(run_dir), name], capture_output=True, text=True)
@@ -167,14 +149,22 @@ def send(run_dir, name):
 KILLED_SENDER = """
 import os, sys, time
 from pathlib import Path
-from lotr_tui.trackers import run_stream, sender
-run_stream.MAX_POINTS = 2
-calls = iter(range(1000))
-def on_progress(factor):
-    if next(calls) == 7:
-        time.sleep(1)  # a thread of the package stores what it has
-        os._exit(9)
-sender.send_run(Path(sys.argv[1]), sys.argv[2], on_progress=on_progress)
+from engine.runs import metrics
+from lotr_tui.trackers import follower
+metrics.READ_CHUNK_BYTES = 1_000
+open_tracker, calls = follower.open_tracker, iter(range(1000))
+def open_for_some_points(*arguments):
+    tracker = open_tracker(*arguments)
+    log = tracker.log
+    def log_some(point):
+        if next(calls) == 9:
+            time.sleep(1)  # a thread of the package stores what it has
+            os._exit(9)
+        log(point)
+    tracker.log = log_some
+    return tracker
+follower.open_tracker = open_for_some_points
+follower.send_run(Path(sys.argv[1]), sys.argv[2])
 """
 
 
@@ -223,4 +213,3 @@ def test_killed_process_loses_nothing(runs_dir, name):
         if name in ("mlflow", "trackio"):  # the files of the others keep what the killed process had begun to send
             assert stored.counts[metric] <= len(values) + 1, metric
     assert stored.samples == {e.step: f"{e.prompt} {e.text}" for e in events if isinstance(e, Sampled)}
-    assert MODEL_FILE in stored.model_files

@@ -1,0 +1,256 @@
+"""The libraries of experiment trackers. Each is imported when a run is opened in its tracker.
+
+`tracker_id` opens a run again. `log` takes points in the order of their steps; `flush` returns True if all of them
+would survive a kill of this process; after `close`, all of them are stored. Every call may raise any exception and may
+block for long: a tracker runs in a process of its own.
+"""
+
+import html
+import importlib.util
+import netrc
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from engine.errors import InvalidInputError, shell_word
+
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+TRACKER_NAMES: tuple[TrackerName, ...] = get_args(TrackerName)
+Settings = Mapping[str, str | int | float | bool]
+PROJECT = "lotr-tui"
+"""Project or experiment in trackers that group runs; each tracker's own variable changes it."""
+MAX_MLFLOW_METRICS, MAX_MLFLOW_SETTING = 1000, 6000  # metrics at once, and characters of a setting
+MAX_TENSORBOARD_STEP = 2**63 - 1  # damaged metrics may contain larger ones
+
+
+@dataclass(frozen=True)
+class Point:
+    """Metrics of one optimizer step, or a text sample of the model."""
+
+    step: int
+    time: float
+    """Seconds since 1970."""
+    values: Mapping[str, float]
+    """Finite values by metric."""
+    text: str = ""
+
+
+class TensorBoardTracker:
+    """Writer of one event file, without PyTorch or TensorFlow. A resumed training writes another file beside it."""
+
+    def __init__(self, run_dir: Path, settings: Settings, tracker_id: str, folder: Path | None = None) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+        from tensorboard.plugins.text.metadata import create_summary_metadata
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self.tracker_id = str(folder or run_dir / "tensorboard")
+        self._event, self._summary, self._describe_text = event_pb2.Event, summary_pb2.Summary, create_summary_metadata
+        self._tensor, self._shape = tensor_pb2.TensorProto, tensor_shape_pb2.TensorShapeProto
+        self._writer = EventFileWriter(self.tracker_id)
+        if not tracker_id:
+            cells = {
+                name: re.sub(r"([\\|])", r"\\\1", str(value)).replace("<", "&lt;") for name, value in settings.items()
+            }
+            rows = [f"| {name} | {cell} |" for name, cell in cells.items()]
+            self._write_text("settings", "\n".join(["| setting | value |", "| --- | --- |", *rows]), 0, time.time())
+            # The function returns a message of TensorFlow's class where TensorFlow is installed.
+            message = hparams_pb(dict(settings), trial_id=run_dir.name, start_time_secs=time.time())
+            self._write(self._summary.FromString(message.SerializeToString()), 0, time.time())
+
+    def log(self, point: Point) -> None:
+        if point.text:
+            self._write_text("sample", f"    {point.text}", point.step, point.time)  # as code, not as Markdown
+        else:
+            self._write_values(point.values, point.step, point.time)
+
+    def flush(self) -> bool:
+        self._writer.flush()
+        return True
+
+    def close(self, status: str, results: Mapping[str, float]) -> None:
+        if results:
+            self._write_values({f"result/{name}": value for name, value in results.items()}, 0, time.time())
+        self._writer.close()
+
+    def _write_values(self, values: Mapping[str, float], step: int, wall_time: float) -> None:
+        rows = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(self._summary(value=rows), step, wall_time)
+
+    def _write_text(self, tag: str, text: str, step: int, wall_time: float) -> None:
+        tensor = self._tensor(dtype="DT_STRING", string_val=[text.encode()], tensor_shape=self._shape())
+        metadata = self._describe_text(tag, description="")
+        value = self._summary.Value(tag=f"{tag}/text_summary", metadata=metadata, tensor=tensor)
+        self._write(self._summary(value=[value]), step, wall_time)
+
+    def _write(self, summary: Any, step: int, wall_time: float) -> None:
+        clamped = min(max(step, -MAX_TENSORBOARD_STEP - 1), MAX_TENSORBOARD_STEP)
+        self._writer.add_event(self._event(wall_time=wall_time, step=clamped, summary=summary))
+
+
+class WandbTracker:
+    """A run of Weights & Biases, whose variables apply; without an account on this machine, the run is offline."""
+
+    def __init__(self, run_dir: Path, settings: Settings, tracker_id: str) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no reports to others about errors of wandb
+        import wandb
+
+        if not (os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY") or _has_wandb_login()):
+            os.environ["WANDB_MODE"] = "offline"
+        quiet = {"console": "off", "disable_git": True, "save_code": False, "silent": True}
+        self._wandb = wandb
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT") or PROJECT,
+            id=tracker_id or None,
+            name=run_dir.name,
+            config=dict(settings),
+            dir=os.environ.get("WANDB_DIR") or str(run_dir),
+            resume="allow" if tracker_id else None,
+            # Statistics would be those of this process, not of the training.
+            settings=wandb.Settings(**quiet, x_disable_stats=True, init_timeout=60),
+        )
+        self.tracker_id: str = self._run.id
+
+    def log(self, point: Point) -> None:  # the server ignores steps that it has already
+        values: dict[str, Any] = dict(point.values)
+        if point.text:  # for the page of the run, and for programs
+            panel = self._wandb.Html(f"<p>{html.escape(point.text)}</p>", inject=False)
+            values = {"sample": panel, "sample_text": point.text}
+        self._run.log(values, step=point.step)
+
+    def flush(self) -> bool:
+        return False  # wandb writes in a process, and only its end says that everything is written
+
+    def close(self, status: str, results: Mapping[str, float]) -> None:
+        self._run.summary.update(dict(results))
+        self._run.finish(exit_code=int(status == "failed"))
+
+
+def _has_wandb_login() -> bool:
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    with suppress(OSError, netrc.NetrcParseError):
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    return False
+
+
+class MlflowTracker:
+    """A run on the server of MLFLOW_TRACKING_URI, or else in a database in the runs folder."""
+
+    def __init__(self, run_dir: Path, settings: Settings, tracker_id: str) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.entities import Metric, Param
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        self._client, self._metric = MlflowClient(tracking_uri=_mlflow_uri(run_dir)), Metric
+        self._waiting: list[Any] = []
+        self.tracker_id = tracker_id
+        if tracker_id:
+            self._client.update_run(tracker_id, status="RUNNING")
+            return
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
+        is_local = not os.environ.get("MLFLOW_TRACKING_URI")
+        location = (run_dir.parent / "mlflow-artifacts").absolute().as_uri() if is_local else None
+        with suppress(MlflowException):  # it exists
+            self._client.create_experiment(name, artifact_location=location)
+        experiment = self._client.get_experiment_by_name(name)
+        self.tracker_id = self._client.create_run(experiment.experiment_id, run_name=run_dir.name).info.run_id
+        parameters = [Param(name, str(value)[:MAX_MLFLOW_SETTING]) for name, value in settings.items()]
+        self._client.log_batch(self.tracker_id, params=parameters)
+
+    def log(self, point: Point) -> None:  # a database keeps one of several equal values
+        if point.text:
+            self._client.log_text(self.tracker_id, f"{point.text}\n", f"samples/step-{point.step:08d}.txt")
+        when = int(point.time * 1000)
+        self._waiting += [self._metric(name, value, when, point.step) for name, value in point.values.items()]
+
+    def flush(self) -> bool:
+        for start in range(0, len(self._waiting), MAX_MLFLOW_METRICS):
+            self._client.log_batch(self.tracker_id, metrics=self._waiting[start : start + MAX_MLFLOW_METRICS])
+        self._waiting.clear()
+        return True
+
+    def close(self, status: str, results: Mapping[str, float]) -> None:
+        self.log(Point(0, time.time(), {f"result_{name}": value for name, value in results.items()}))
+        self.flush()
+        names = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+        self._client.set_terminated(self.tracker_id, status=names[status])
+
+
+def _mlflow_uri(run_dir: Path) -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(run_dir.parent / 'mlflow.db').absolute()}"
+
+
+class TrackioTracker:
+    """A run of trackio, in a local database or a Hugging Face Space, as its variables say."""
+
+    def __init__(self, run_dir: Path, settings: Settings, tracker_id: str) -> None:
+        import trackio
+
+        self._trackio, project = trackio, _trackio_project()
+        resume = "allow" if tracker_id else "never"
+        quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
+        self._run = trackio.init(project, name=run_dir.name, config=dict(settings), resume=resume, **quiet)
+        self.tracker_id: str = self._run.name
+        # What an earlier process had sent before it was killed is in the database already, except for a part of the
+        # last step, which is sent again as a whole.
+        last_step = trackio.SQLiteStorage.get_max_step_for_run(project, run_dir.name) if tracker_id else None
+        self._first_step = -1 if last_step is None else last_step
+
+    def log(self, point: Point) -> None:
+        if point.step >= self._first_step:
+            sample = {"sample": self._trackio.Markdown(f"    {point.text}")}  # as code, not as Markdown
+            self._run.log(sample if point.text else dict(point.values), step=point.step)
+
+    def flush(self) -> bool:
+        return False  # trackio writes in a thread, and only the end of the run says that everything is written
+
+    def close(self, status: str, results: Mapping[str, float]) -> None:
+        if results:
+            self._run.log({f"result/{name}": value for name, value in results.items()})
+        self._run.finish()
+
+
+def _trackio_project() -> str:
+    return os.environ.get("TRACKIO_PROJECT") or PROJECT
+
+
+Tracker = TensorBoardTracker | WandbTracker | MlflowTracker | TrackioTracker
+
+
+def parse_tracker_names(names: Sequence[str]) -> list[TrackerName]:
+    """Return the trackers with these names; an unknown name raises an InvalidInputError."""
+    if unknown := [name for name in names if name not in TRACKER_NAMES]:
+        raise InvalidInputError(f"--log {unknown[0]} is not one of {', '.join(TRACKER_NAMES)}")
+    return [name for name in TRACKER_NAMES if name in names]
+
+
+def check_installed(names: Sequence[TrackerName]) -> None:
+    """Raise an InvalidInputError if the package of a tracker is not installed. No package is imported."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise InvalidInputError(f"{name} is not installed; pip install 'lotr-tui[{name}]'")
+
+
+def open_tracker(name: TrackerName, run_dir: Path, settings: Settings, tracker_id: str) -> Tracker:
+    """Open a run in a tracker: a new one, or the one with the identifier `tracker_id`; any exception may be raised."""
+    check_installed([name])
+    classes: dict[str, type[Tracker]] = {"wandb": WandbTracker, "mlflow": MlflowTracker, "trackio": TrackioTracker}
+    return classes.get(name, TensorBoardTracker)(run_dir, settings, tracker_id)
+
+
+def view_command(name: TrackerName, run_dir: Path) -> str:
+    """Return a shell command that shows the runs of a tracker."""
+    if name == "tensorboard":
+        return f"tensorboard --logdir {shell_word(str(run_dir.parent))}"
+    if name == "mlflow":
+        return f"mlflow ui --backend-store-uri {shell_word(_mlflow_uri(run_dir))}"
+    if name == "trackio":
+        return f"trackio show --project {shell_word(_trackio_project())}"
+    folder = Path(os.environ.get("WANDB_DIR") or run_dir) / "wandb"
+    return f"wandb sync --include-offline {shell_word(str(folder))}/offline-run-*"
