@@ -44,7 +44,6 @@ class SendState:
     """What a tracker has of a run, kept in the run directory, so that the missing part can be sent later."""
 
     tracker_id: str = ""
-    """Identifier of the run in the tracker; "" before the first connection."""
     last_steps: Mapping[str, int] = field(default_factory=dict)
     """Step of the last stored event, by the name of the event."""
     is_complete: bool = False
@@ -69,13 +68,9 @@ def read_state(run_dir: Path, name: TrackerName) -> SendState:
 
 
 def write_state(run_dir: Path, name: TrackerName, state: SendState) -> SendState:
-    """Write and return the state of a tracker; a failure raises a RunError."""
-    path = state_file(run_dir, name)
-    try:
-        path.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write {path.parent}: {error.strerror}") from error
-    write_atomically(path, json.dumps(asdict(state)).encode())
+    """Write and return the state of a tracker; a failure raises a RunError or OSError."""
+    state_file(run_dir, name).parent.mkdir(exist_ok=True)
+    write_atomically(state_file(run_dir, name), json.dumps(asdict(state)).encode())
     return state
 
 
@@ -104,7 +99,6 @@ class RunStream:
         """Latest end of the training; None while it is running."""
         self.last_steps = dict(last_steps)
         self.at_end = False
-        """True if the last call read the files to their ends."""
         self._started_at = (run_dir / CONFIG_FILE).stat().st_mtime
         self._seconds, self._max_step = 0.0, -1
         self._metrics, self._samples = RecordFollower(run_dir / METRICS_FILE), RecordFollower(run_dir / SAMPLES_FILE)
@@ -226,7 +220,9 @@ def send_run(
                     status = "finished" if is_complete else "failed" if isinstance(stream.end, Failed) else "stopped"
                     tracker.close(status, stream.results() if is_complete else {})
                     state = replace(state, last_steps=dict(stream.last_steps), is_complete=is_complete)
-                with suppress(RunError):  # a full disk: the next state is written, or the events are sent once more
+                with suppress(
+                    RunError, OSError
+                ):  # a full disk: the next state is written, or the events are sent once more
                     write_state(run_dir, name, state)
             if is_last:
                 break

@@ -9,7 +9,6 @@ import html
 import importlib.util
 import netrc
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +24,6 @@ Settings = Mapping[str, str | int | float | bool]
 PROJECT = "lotr-tui"
 """Project or experiment in trackers that group runs; each tracker's own variable changes it."""
 MAX_MLFLOW_METRICS, MAX_MLFLOW_SETTING = 1000, 6000  # metrics at once, and characters of a setting
-MAX_TENSORBOARD_STEP = 2**63 - 1  # damaged metrics may contain larger ones
 
 
 @dataclass(frozen=True)
@@ -44,53 +42,44 @@ class TensorBoardTracker:
     """Writer of one event file, without PyTorch or TensorFlow. A resumed training writes another file beside it."""
 
     def __init__(self, run_dir: Path, settings: Settings, tracker_id: str, folder: Path | None = None) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2
+        from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-        from tensorboard.plugins.text.metadata import create_summary_metadata
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self.tracker_id = str(folder or run_dir / "tensorboard")
-        self._event, self._summary, self._describe_text = event_pb2.Event, summary_pb2.Summary, create_summary_metadata
-        self._tensor, self._shape = tensor_pb2.TensorProto, tensor_shape_pb2.TensorShapeProto
-        self._writer = EventFileWriter(self.tracker_id)
+        self._writer, self._value = EventFileWriter(self.tracker_id), Summary.Value
         if not tracker_id:
-            cells = {
-                name: re.sub(r"([\\|])", r"\\\1", str(value)).replace("<", "&lt;") for name, value in settings.items()
-            }
-            rows = [f"| {name} | {cell} |" for name, cell in cells.items()]
-            self._write_text("settings", "\n".join(["| setting | value |", "| --- | --- |", *rows]), 0, time.time())
             # The function returns a message of TensorFlow's class where TensorFlow is installed.
             message = hparams_pb(dict(settings), trial_id=run_dir.name, start_time_secs=time.time())
-            self._write(self._summary.FromString(message.SerializeToString()), 0, time.time())
+            self._write(list(Summary.FromString(message.SerializeToString()).value), 0, time.time())
 
     def log(self, point: Point) -> None:
-        if point.text:
-            self._write_text("sample", f"    {point.text}", point.step, point.time)  # as code, not as Markdown
-        else:
-            self._write_values(point.values, point.step, point.time)
+        self._write([self._text(point.text)] if point.text else self._scalars(point.values), point.step, point.time)
 
     def flush(self) -> bool:
         self._writer.flush()
         return True
 
     def close(self, status: str, results: Mapping[str, float]) -> None:
-        if results:
-            self._write_values({f"result/{name}": value for name, value in results.items()}, 0, time.time())
+        self._write(self._scalars({f"result/{name}": value for name, value in results.items()}), 0, time.time())
         self._writer.close()
 
-    def _write_values(self, values: Mapping[str, float], step: int, wall_time: float) -> None:
-        rows = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._write(self._summary(value=rows), step, wall_time)
+    def _scalars(self, values: Mapping[str, float]) -> list[Any]:
+        return [self._value(tag=name, simple_value=value) for name, value in values.items()]
 
-    def _write_text(self, tag: str, text: str, step: int, wall_time: float) -> None:
-        tensor = self._tensor(dtype="DT_STRING", string_val=[text.encode()], tensor_shape=self._shape())
-        metadata = self._describe_text(tag, description="")
-        value = self._summary.Value(tag=f"{tag}/text_summary", metadata=metadata, tensor=tensor)
-        self._write(self._summary(value=[value]), step, wall_time)
+    def _text(self, text: str) -> Any:
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.plugins.text.metadata import create_summary_metadata
 
-    def _write(self, summary: Any, step: int, wall_time: float) -> None:
-        clamped = min(max(step, -MAX_TENSORBOARD_STEP - 1), MAX_TENSORBOARD_STEP)
-        self._writer.add_event(self._event(wall_time=wall_time, step=clamped, summary=summary))
+        tensor = TensorProto(dtype="DT_STRING", string_val=[f"    {text}".encode()])  # as code, not as Markdown
+        metadata = create_summary_metadata("sample", description="")
+        return self._value(tag="sample/text_summary", metadata=metadata, tensor=tensor)
+
+    def _write(self, values: list[Any], step: int, wall_time: float) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self._writer.add_event(Event(wall_time=wall_time, step=step, summary=Summary(value=values)))
 
 
 class WandbTracker:
@@ -192,7 +181,7 @@ class TrackioTracker:
     def __init__(self, run_dir: Path, settings: Settings, tracker_id: str) -> None:
         import trackio
 
-        self._trackio, project = trackio, _trackio_project()
+        self._trackio, project = trackio, os.environ.get("TRACKIO_PROJECT") or PROJECT
         resume = "allow" if tracker_id else "never"
         quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
         self._run = trackio.init(project, name=run_dir.name, config=dict(settings), resume=resume, **quiet)
@@ -214,10 +203,6 @@ class TrackioTracker:
         if results:
             self._run.log({f"result/{name}": value for name, value in results.items()})
         self._run.finish()
-
-
-def _trackio_project() -> str:
-    return os.environ.get("TRACKIO_PROJECT") or PROJECT
 
 
 Tracker = TensorBoardTracker | WandbTracker | MlflowTracker | TrackioTracker
@@ -251,6 +236,6 @@ def view_command(name: TrackerName, run_dir: Path) -> str:
     if name == "mlflow":
         return f"mlflow ui --backend-store-uri {shell_word(_mlflow_uri(run_dir))}"
     if name == "trackio":
-        return f"trackio show --project {shell_word(_trackio_project())}"
+        return f"trackio show --project {shell_word(os.environ.get('TRACKIO_PROJECT') or PROJECT)}"
     folder = Path(os.environ.get("WANDB_DIR") or run_dir) / "wandb"
     return f"wandb sync --include-offline {shell_word(str(folder))}/offline-run-*"

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from textwrap import shorten
 
 from engine.errors import InvalidInputError, describe_error, printable
 from engine.runs.directory import run_word
@@ -17,9 +18,7 @@ from lotr_tui.trackers.libraries import TrackerName, check_installed, view_comma
 
 CALL_TIMEOUT = 60.0
 """Seconds after which a batch that a tracker has not taken is given up."""
-MAX_PROBLEM_LENGTH = 300
-"""Characters of a problem that are shown; the log of the tracker has all of it."""
-POLL_INTERVAL = 0.05
+MAX_PROBLEM_LENGTH = 300  # the log of the tracker has all of it
 
 
 class TrackerSupervisor:
@@ -41,21 +40,12 @@ class TrackerSupervisor:
     @property
     def running(self) -> list[TrackerName]:
         """Names of the trackers whose processes have not ended."""
-        for name, process in list(self._processes.items()):
-            if process.poll() is None or self._processes.pop(name, None) is None:  # another thread was here first
-                continue
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # what the package has started
-            if process.returncode:
-                assert process.stdout is not None, "the process has a pipe as its standard output"
-                text = process.stdout.read().decode(errors="replace")
-                silence = f"it did not answer for {CALL_TIMEOUT:.0f} s, or its process was killed"
-                self._add_problem(name, text or silence)
+        self._collect_ended()
         return list(self._processes)
 
     def take_problems(self) -> list[str]:
         """Return the problems since the last call, at most one per tracker, without waiting."""
-        assert self.running is not None, "looks for processes that have ended"
+        self._collect_ended()
         problems, self._problems = self._problems, []
         return problems
 
@@ -63,7 +53,7 @@ class TrackerSupervisor:
         """Wait for the end of all processes, at most `timeout` seconds. Return True if all have ended."""
         deadline = time.monotonic() + timeout
         while self.running and time.monotonic() < deadline:
-            time.sleep(POLL_INTERVAL)
+            time.sleep(0.05)
         return not self.running
 
     def closing_lines(self) -> list[str]:
@@ -75,10 +65,20 @@ class TrackerSupervisor:
             lines.append(printable(f"{name}: {view_command(name, self._run_dir)}"))
         return lines
 
+    def _collect_ended(self) -> None:
+        for name, process in list(self._processes.items()):
+            if process.poll() is None or self._processes.pop(name, None) is None:  # another thread was here first
+                continue
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # what the package has started
+            text = process.communicate()[0].decode(errors="replace")
+            if process.returncode:
+                silence = f"it did not answer for {CALL_TIMEOUT:.0f} s, or its process was killed"
+                self._add_problem(name, text or silence)
+
     def _add_problem(self, name: TrackerName, text: str) -> None:
         self._names.remove(name)
-        problem = printable(text).rstrip(".")
-        problem = problem if len(problem) <= MAX_PROBLEM_LENGTH else f"{problem[:MAX_PROBLEM_LENGTH]}…"
+        problem = shorten(printable(text).rstrip("."), MAX_PROBLEM_LENGTH, placeholder="…")
         command = f"lotr-tui runs export {run_word(self._run_dir)} --log {name}"
         self._problems.append(
             f"{name} is detached: {problem}; the training continues, and `{command}` sends the missing part later"

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from engine.runs.summary import ImportSource, free_run_name, write_imported_run
 from lotr_tui.trackers.libraries import check_installed
 
 MAX_POINTS = 100_000  # per curve; of a longer curve, that many are kept at random
-MAX_LISTED_TAGS = 12
 MAX_EXPONENT = 700.0  # largest loss in nats whose perplexity is a finite number
 _PERPLEXITY, _LOSS = r"perplexity|ppl", r"loss|nll|cross.?entropy"
 _VALIDATION, _TEST, _EPOCH = r"val|eval|dev", r"(^|[/_.-])(test|result)", r"(^|/)epochs?$"
@@ -66,7 +66,7 @@ def import_tensorboard(
         log_name = log.parent.name if log.name == "tensorboard" else log.resolve().name
         source = ImportSource("TensorBoard", printable(str(log.resolve())), printable(curve))
         path = write_imported_run(runs_dir, name or free_run_name(log_name, runs_dir), source, events, started_at)
-        best = min(event.valid_perplexity for event in events if isinstance(event, Finished))
+        best = next(event.valid_perplexity for event in events if isinstance(event, Finished))
         imported.append(ImportedCurves(path, source.curve, best, bool(epoch_tag or steps_per_epoch)))
     return imported
 
@@ -86,7 +86,7 @@ def _read_log(folder: Path, wanted: str | None) -> tuple[dict[str, Float64Array]
     curves = {tag: np.array(points, np.float64).T for tag, points in rows.items() if points}
     if not curves:
         raise InvalidInputError(f"{folder} has no scalars: its files are damaged, or no event files of TensorBoard")
-    listed = ", ".join(sorted(curves)[:MAX_LISTED_TAGS]) + (", …" if len(curves) > MAX_LISTED_TAGS else "")
+    listed = shorten(", ".join(sorted(curves)), 400, placeholder=" …")
     if wanted is not None and wanted not in curves:
         raise InvalidInputError(f"{folder} has no curve {wanted!r}; its curves are {listed}")
     validations = [tag for tag in curves if _matches(_VALIDATION, tag) and not _matches(_TEST, tag)]
@@ -102,32 +102,30 @@ def _make_events(
     started_at = float(min(curve[1, 0] for curve in curves.values()))
     last_step = float(max(curve[0, -1] for curve in curves.values()))
     steps, times, values = curves[tag]
-    known_steps, known_epochs = np.array([0.0, *steps]), np.arange(len(steps) + 1, dtype=np.float64)
+    scale = np.array([0.0, *steps]), np.arange(len(steps) + 1, dtype=np.float64)
     if steps_per_epoch is not None:
-        known_steps, known_epochs = np.array([0.0, last_step]), np.array([0.0, last_step / steps_per_epoch])
+        scale = np.array([0.0, last_step]), np.array([0.0, last_step / steps_per_epoch])
     elif epoch_tag:
-        known_steps, known_epochs = curves[epoch_tag][0], curves[epoch_tag][2]
+        scale = curves[epoch_tag][0], curves[epoch_tag][2]
     events: list[RecordedEvent] = []
     best = math.inf
-    for step, time, perplexity in zip(steps, times, _to_perplexities(values, is_perplexity), strict=True):
-        epoch = float(np.interp(step, known_steps, known_epochs))
-        events.append(Evaluated(int(step), epoch, float(perplexity), bool(perplexity < best), float(time - started_at)))
-        best = min(best, float(perplexity)) if math.isfinite(perplexity) else best
-    others = [other for other in curves if other != tag and not _matches(f"{_VALIDATION}|{_TEST}", other)]
-    if train_tag := _first(others, [_PERPLEXITY, _LOSS]):
+    columns = [steps, np.interp(steps, *scale), _to_perplexities(values, is_perplexity), times - started_at]
+    for step, epoch, perplexity, seconds in np.array(columns).T.tolist():
+        events.append(Evaluated(int(step), epoch, perplexity, perplexity < best, seconds))
+        best = min(best, perplexity) if math.isfinite(perplexity) else best
+    rest = [other for other in curves if other != tag and not _matches(f"{_VALIDATION}|{_TEST}", other)]
+    if train_tag := _first(rest, [_PERPLEXITY, _LOSS]):
         steps, times, values = curves[train_tag]
-        columns = [steps, np.interp(steps, known_steps, known_epochs)]
-        columns.append(_to_perplexities(values, _matches(_PERPLEXITY, train_tag)))
-        for pattern in (_LEARNING_RATE, _GRADIENT_NORM):
-            found = curves.get(_first(curves, [pattern]))
-            columns.append(np.full(len(steps), np.nan) if found is None else np.interp(steps, found[0], found[2]))
-        for step, epoch, perplexity, lr, norm, time in zip(*columns, times - started_at, strict=True):
-            numbers = (float(epoch), float(perplexity), float(lr), float(norm), math.nan, float(time), 0.0)
-            events.append(Step(int(step), *numbers))
+        perplexities = _to_perplexities(values, _matches(_PERPLEXITY, train_tag))
+        found = [curves.get(_first(curves, [pattern])) for pattern in (_LEARNING_RATE, _GRADIENT_NORM)]
+        others = [steps * math.nan if each is None else np.interp(steps, each[0], each[2]) for each in found]
+        columns = [steps, np.interp(steps, *scale), perplexities, *others, times - started_at]
+        for step, epoch, perplexity, lr, norm, seconds in np.array(columns).T.tolist():
+            events.append(Step(int(step), epoch, perplexity, lr, norm, math.nan, seconds, 0.0))
     # At the same step, the report on the training comes first, as in our own runs.
     events.sort(key=lambda event: (getattr(event, "step", 0), isinstance(event, Evaluated)))
     seconds = float(max(curve[1, -1] for curve in curves.values())) - started_at
-    last_epoch = float(np.interp(last_step, known_steps, known_epochs))
+    last_epoch = float(np.interp(last_step, *scale))
     best = best if math.isfinite(best) else math.nan
     return [*events, Finished("done", "imported", last_epoch, best, math.nan, seconds)], started_at
 

@@ -30,6 +30,7 @@ class StoredRun:
 
 def read_tensorboard(run_dir):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    plugin_data = pytest.importorskip("tensorboard.plugins.hparams.plugin_data_pb2")
     events = accumulator.EventAccumulator(
         str(run_dir / "tensorboard"), size_guidance={accumulator.SCALARS: 0, accumulator.TENSORS: 0}
     )
@@ -40,12 +41,15 @@ def read_tensorboard(run_dir):
         for tag in events.Tags()["tensors"]
         if tag.endswith("text_summary")
     }
-    rows = [row.strip("| ").split(" | ") for row in texts["settings/text_summary"][0][1].splitlines()[2:]]
+    session = plugin_data.HParamsPluginData.FromString(
+        events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    )
+    settings = session.session_start_info.hparams
     return StoredRun(
         {tag: {event.step: event.value for event in values} for tag, values in scalars.items()},
         {tag: len(values) for tag, values in scalars.items()},
         {step: text.strip() for step, text in texts["sample/text_summary"]},
-        {row[0]: row[1] if len(row) > 1 else "" for row in rows},
+        {name: f"{value.number_value:.0f}" for name, value in settings.items() if value.number_value},
     )
 
 
