@@ -68,7 +68,7 @@ def read_state(run_dir: Path, name: TrackerName) -> SendState:
 
 
 def write_state(run_dir: Path, name: TrackerName, state: SendState) -> SendState:
-    """Write and return the state of a tracker; a failure raises a RunError or OSError."""
+    """Write and return the state of a tracker; a full disk raises a RunError or OSError."""
     state_file(run_dir, name).parent.mkdir(exist_ok=True)
     write_atomically(state_file(run_dir, name), json.dumps(asdict(state)).encode())
     return state
@@ -195,8 +195,7 @@ def send_run(
     """
     # A run without a configuration, or with a damaged state, is refused before a file is written into its folder.
     config, state = read_config(run_dir), read_state(run_dir, name)
-    if not state_file(run_dir, name).exists():
-        write_state(run_dir, name, state)
+    state_file(run_dir, name).parent.mkdir(exist_ok=True)
     with FileLock(state_file(run_dir, name, ".lock"), LOCK_TIMEOUT):
         state = read_state(run_dir, name)
         stream, tracker = RunStream(run_dir, state.last_steps), None
@@ -210,20 +209,18 @@ def send_run(
                 tracker = open_tracker(name, run_dir, stream.settings(config), state.tracker_id)
                 state = write_state(run_dir, name, replace(state, tracker_id=tracker.tracker_id))
             allow(1.0)
-            if tracker is not None:
+            if tracker is not None and (points or is_last):
                 for point in points:
                     tracker.log(point)
-                if tracker.flush():
-                    state = replace(state, last_steps=dict(stream.last_steps))
+                is_stored = tracker.flush()
                 if is_last:
                     allow(OPENING)
                     status = "finished" if is_complete else "failed" if isinstance(stream.end, Failed) else "stopped"
                     tracker.close(status, stream.results() if is_complete else {})
-                    state = replace(state, last_steps=dict(stream.last_steps), is_complete=is_complete)
-                with suppress(
-                    RunError, OSError
-                ):  # a full disk: the next state is written, or the events are sent once more
-                    write_state(run_dir, name, state)
+                if is_stored or is_last:
+                    state = replace(state, last_steps=dict(stream.last_steps), is_complete=is_last and is_complete)
+                    with suppress(RunError, OSError):  # a full disk: the points may be sent once more
+                        write_state(run_dir, name, state)
             if is_last:
                 break
             if stream.at_end:
