@@ -71,7 +71,7 @@ def start(files, start):
         ("runs rm bundled --yes", "bundled model"),
         ("tokenize a --run bundled --tokenizer bpe", "leave out --run or --tokenizer"),
         ("learn perplexty", "there is no chapter 'perplexty'; did you mean perplexity?"),
-        ("completion bahs", "there is no completion for the shell 'bahs'; did you mean bash?"),
+        ("completion bahs", "SHELL bahs is not one of bash, zsh, fish; did you mean bash?"),
     ],
 )
 def test_a_refusal_is_one_line_on_stderr_and_exit_code_2(command, command_line, message):
