@@ -1,46 +1,20 @@
-"""The command that searches hyperparameters within a budget, and its lines and tables."""
+"""The command that searches hyperparameters within a budget."""
 
 import math
-import signal
-import sys
-import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from engine.config import BUNDLED, Config, describe_settings
-from engine.errors import InvalidInputError, TrainingError, printable, shell_word
-from engine.presets import PRESETS
+from engine.errors import InvalidInputError
 from engine.runtime.packages import require_package, require_torch
-from engine.storage.files import default_runs_dir
 from lotr_tui.cli import options, training_options
-from lotr_tui.cli.console import make_console, make_fitting_table, print_json
 from lotr_tui.cli.parser import float_option, int_option
-from lotr_tui.formatting import format_duration, format_percent
-
-if TYPE_CHECKING:  # loads optuna
-    from engine.training.search.search import Budget, EndReason, Search
-    from engine.training.search.study import TrialRecord
 
 SEARCH = "Search"
 """Section of the help text."""
 MAX_MINUTES = 1e6
-MAX_TABLE_ROWS = 10
-END_REASONS = {
-    "budget": "the time is used",
-    "trials": "all trials are done",
-    "interrupted": "interrupted",
-    "exhausted": "all combinations were tried",
-    "failures": "too many trials failed in a row",
-}
-DEFAULT_PRESET = "default"
-DECISIVE_SETTINGS = ("init", "tokenizer", "mode", "architecture")
-"""Settings on which the defaults of other settings depend."""
-SETTINGS_WITH_OPTIONS = ("init", "corpus", "corpus_format")
-"""Settings with a separate option."""
 
 
 @training_options.with_training
@@ -111,6 +85,7 @@ def search(
     require_package("optuna", "search")
     from engine.training.search.search import Budget, Search, default_num_jobs, make_plan
     from engine.training.search.space import parse_space
+    from lotr_tui.cli.search_report import search_on_console
 
     if resume is not None:
         if training != training_options.NO_OPTIONS or name is not None or split_seeds is not None:
@@ -125,7 +100,7 @@ def search(
         plan = make_plan(config, space, seeds, runs_dir)
         found = Search.create(name or f"search-{datetime.now():%Y%m%d-%H%M%S}", runs_dir, plan)
     budget = Budget(60 * minutes if minutes else math.inf, trials or math.inf)
-    return _search_on_console(found, budget, jobs or default_num_jobs(found.plan.config), as_json=as_json)
+    return search_on_console(found, budget, jobs or default_num_jobs(found.plan.config), as_json=as_json)
 
 
 def _parse_seeds(text: str | None) -> list[int]:
@@ -139,217 +114,3 @@ def _parse_seeds(text: str | None) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise InvalidInputError(f"--split-seeds {text} has a seed twice; give each seed once")
     return seeds
-
-
-def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_json: bool) -> int:
-    """Search, and print a line or a JSON object for each trial and a summary. Return the exit code.
-
-    SIGINT and SIGTERM save and stop all trials with exit code 130 and 143; a second SIGINT ends the search at once. If
-    the terminal closes, the search continues without it. If the reader of stdout is gone, the search saves and stops.
-    The exit code is 1 if too many trials failed in a row.
-    """
-    from engine.runtime.worker import Cancellation
-    from lotr_tui.monitor.background import detach_from_terminal, install_signal_handlers
-
-    cancellation = Cancellation()
-    exit_code = 0
-
-    def stop(signal_number: signal.Signals) -> None:
-        nonlocal exit_code
-        if exit_code and signal_number == signal.SIGINT:
-            raise KeyboardInterrupt
-        exit_code = 128 + signal_number
-        cancellation.set()
-        print("saving the trials; ctrl+c again quits at once", file=sys.stderr)
-
-    install_signal_handlers(
-        {
-            signal.SIGINT: partial(stop, signal.SIGINT),
-            signal.SIGTERM: partial(stop, signal.SIGTERM),
-            signal.SIGHUP: detach_from_terminal,
-        }
-    )
-    start_time = time.monotonic()
-    if not as_json:
-        _print_start(search, budget, num_jobs)
-    running = search.run(budget, num_jobs, cancellation)
-    broken_pipe: BrokenPipeError | None = None
-    while True:
-        try:
-            record, seconds_left = next(running)
-        except StopIteration as ended:
-            reason: EndReason = ended.value
-            break
-        try:
-            if broken_pipe is None:
-                _print_trial(record, search.best(), seconds_left, as_json=as_json)
-        except BrokenPipeError as error:
-            broken_pipe = error
-            cancellation.set()
-    search.close()
-    if broken_pipe:
-        raise broken_pipe
-    seconds = time.monotonic() - start_time
-    if as_json:
-        _print_summary(search, reason, seconds)
-    elif search.best() is not None:
-        _print_table(search, budget, reason, seconds)
-    exit_code = exit_code or int(reason == "failures")
-    if search.best() is None:
-        no_result = _explain_no_result(search, budget, reason)
-        if exit_code <= 1:
-            raise TrainingError(no_result)
-        print(f"lotr-tui: {no_result}", file=sys.stderr)
-    return exit_code
-
-
-def _print_start(search: "Search", budget: "Budget", num_jobs: int) -> None:
-    plan, records = search.plan, search.records()
-    facts = [f"{num_jobs} job{'s' if num_jobs > 1 else ''}", f"seed {plan.config.training.seed}"]
-    if math.isfinite(budget.seconds):
-        facts.append(f"{format_duration(budget.seconds)} of time")
-    if math.isfinite(budget.num_trials):
-        facts.append(f"{budget.num_trials:.0f} new trials at most")
-    if len(plan.split_seeds) > 1:
-        facts.append(f"splits {', '.join(map(str, plan.split_seeds))}")
-    if records:
-        facts.append(f"after {len(records)} earlier trials")
-    print(printable(f"search {search.path.name} in {search.path}: {', '.join(facts)}"))
-    ranges = plan.space.describe()
-    for name, text in ranges.items():
-        print(f"  {name:{max(map(len, ranges))}}  {text}")
-    print("each trial is a run; watch the latest: lotr-tui attach", flush=True)
-
-
-def _print_trial(record: "TrialRecord", best: "TrialRecord | None", seconds_left: float, *, as_json: bool) -> None:
-    if as_json:
-        number = None if best is None else best.number
-        print_json({"event": "trial", **asdict(record), "best": number, "seconds_left": seconds_left})
-        return
-    is_part = record.state in ("pruned", "stopped")
-    settings = " ".join(f"{name}={_format_value(value)}" for name, value in record.settings.items())
-    columns = [
-        f"{record.number:4}",
-        f"{record.state + (f' {format_percent(record.fraction)}' if is_part else ''):14}",
-        f"{_format_perplexity(record.valid_perplexity):>7}",
-        f"{'' if best is None else f'best {_format_perplexity(best.valid_perplexity)} ({best.number})':18}",
-        f"{format_duration(seconds_left):>7} left" if math.isfinite(seconds_left) else "",
-        settings + (f": {printable(record.message)}" if record.message else ""),
-    ]
-    print("  ".join(filter(None, columns)), flush=True)
-
-
-def _print_summary(search: "Search", reason: "EndReason", seconds: float) -> None:
-    best = search.best()
-    print_json(
-        {
-            "event": "summary",
-            "search": str(search.path),
-            "reason": reason,
-            "trials": _count_states(search),
-            "best": None if best is None else asdict(best),
-            "importances": search.importances(),
-            "command": None if best is None else _best_command(search, best),
-            "seconds": seconds,
-        }
-    )
-
-
-def _print_table(search: "Search", budget: "Budget", reason: "EndReason", seconds: float) -> None:
-    """Print the best complete trials, best first, the importances of the settings, and commands to continue with."""
-    complete = sorted(
-        (record for record in search.records() if record.state == "complete"), key=lambda it: it.valid_perplexity or 0
-    )
-    names = list(search.plan.space.distributions)
-    several = ["of splits"] if len(search.plan.split_seeds) > 1 else []
-    rows = [
-        [
-            str(record.number),
-            _format_perplexity(record.valid_perplexity),
-            *([" ".join(map(_format_perplexity, record.perplexities))] if several else []),
-            format_duration(record.seconds),
-            *(_format_value(record.settings[name]) for name in names),
-        ]
-        for record in complete[:MAX_TABLE_ROWS]
-    ]
-    counts = ", ".join(f"{count} {state}" for state, count in _count_states(search).items())
-    print(f"\n{END_REASONS[reason]} after {format_duration(seconds)}: {counts}\n")
-    console = make_console()
-    console.print(make_fitting_table(console.width, ["trial"], ["valid", *several, "time", *names], rows))
-    print()
-    if importances := search.importances():
-        shares = ", ".join(f"{name} {format_percent(share)}" for name, share in importances.items())
-        print(f"importance for validation: {shares}")
-    print(f"train with the best settings:\n  {_best_command(search, complete[0])}")
-    if reason != "exhausted":
-        print(f"continue the search:\n  {_resume_command(search, budget)}", flush=True)
-
-
-def _resume_command(search: "Search", budget: "Budget") -> str:
-    minutes = budget.seconds / 60 if math.isfinite(budget.seconds) else 10
-    runs_dir = search.path.parent
-    option = "" if runs_dir == default_runs_dir() else f" --runs-dir {shell_word(str(runs_dir))}"
-    return f"lotr-tui search --resume {shell_word(search.path.name)} --minutes {minutes:g}{option}"
-
-
-def _explain_no_result(search: "Search", budget: "Budget", reason: "EndReason") -> str:
-    """Return why no trial is complete, and what to do."""
-    records = search.records()
-    failed = next((record for record in reversed(records) if record.message), None)
-    furthest = max(records, key=lambda record: record.fraction, default=None)
-    if failed is not None and (reason == "failures" or furthest is None or not furthest.fraction):
-        return f"search {search.path.name} has no result; trial {failed.number} {failed.state}: {failed.message}"
-    if furthest is None or not furthest.fraction:
-        return f"no trial reached its first validation; give it more time: {_resume_command(search, budget)}"
-    minutes = max(furthest.seconds / furthest.fraction / 60, 0.1)
-    return (
-        f"no trial is complete, which takes about {minutes:.1f} minutes; trial {furthest.number} is at "
-        f"{format_percent(furthest.fraction)} with validation {_format_perplexity(furthest.valid_perplexity)}; "
-        f"continue it: {_resume_command(search, replace(budget, seconds=60 * math.ceil(4 * minutes)))}"
-    )
-
-
-def _count_states(search: "Search") -> dict[str, int]:
-    states = [record.state for record in search.records()]
-    return {state: states.count(state) for state in dict.fromkeys(states)}
-
-
-def _best_command(search: "Search", best: "TrialRecord") -> str:
-    return format_train_command(search.plan.config.with_values(**best.settings))
-
-
-def format_train_command(config: Config) -> str:
-    """Return the `lotr-tui train` command that trains with `config`, which has the name of its preset."""
-    from engine.training.initial_run import configure
-
-    preset = PRESETS[config.preset]
-    values, before = _flatten(config), _flatten(preset)
-    decisive = {name: values[name] for name in DECISIVE_SETTINGS if values[name] != before[name]}
-    defaults = _flatten(configure(preset, lambda defaults: defaults.with_values(**decisive)))
-    different = decisive | {name: value for name, value in values.items() if value != defaults[name]}
-    words = ["lotr-tui", "train"]
-    if config.preset != DEFAULT_PRESET or "init" in different:
-        words += ["--preset", config.preset]
-    if "init" in different:
-        words += ["--init", config.training.init]
-    if config.data.corpus != BUNDLED:
-        words += ["--csv" if config.data.corpus_format == "csv" else "--text", config.data.corpus]
-    for name, value in different.items():
-        if name not in SETTINGS_WITH_OPTIONS:
-            words += ["--set", f"{name}={_format_value(value)}"]
-    return " ".join(map(shell_word, words))
-
-
-def _flatten(config: Config) -> dict[str, Any]:
-    """Return all settings by name."""
-    return {name: getattr(getattr(config, section), name) for name, (section, _) in describe_settings().items()}
-
-
-def _format_perplexity(perplexity: float | None) -> str:
-    """Return a perplexity with two decimals; differences between good settings are small."""
-    return "-" if perplexity is None or not math.isfinite(perplexity) else f"{perplexity:.2f}"
-
-
-def _format_value(value: Any) -> str:
-    """Return a value as `--set` takes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
