@@ -7,37 +7,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.data.tokenizers.base import EOS_ID, PieceDecoder, Tokenizer
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.errors import PromptError
 from engine.models.base import EXCLUDED_LOG_PROB, LanguageModel, LogProbs, ModelState, advance_tokens
 
-MAX_CHARACTER_TOKENS = 4
-"""Maximum number of tokens that share one character: the bytes of the longest character."""
 MAX_QUOTED_CHARACTERS = 40
-"""Maximum characters of a word of the prompt in a message."""
-MAX_REREAD_TOKENS = 64
-"""Maximum number of tokens at the end of a prompt that the next token may repeat."""
+MAX_REREAD_TOKENS = 64  # at the end of a prompt, which the next token may repeat
 
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """A prompt and its token ids."""
-
     text: str
     ids: tuple[int, ...]
-    unknown_tokens: tuple[str, ...]
-    """Distinct parts of the text that the model does not know, in text order: see `Tokenizer.unknown_spans`."""
+    unknown_tokens: tuple[str, ...]  # distinct parts of the text that the model does not know, in text order
 
 
 class DecoderState(NamedTuple):
     """State after a text. A kept state is a branch point, since states are immutable."""
 
-    log_probs: LogProbs
-    """The model's distribution `[vocabulary]` of the next token."""
+    log_probs: LogProbs  # of the next token
     model_state: ModelState
-    num_reread_tokens: int = 0
-    """Tokens at the end of the prompt that are not part of the state: the next token begins with their characters."""
+    num_reread_tokens: int = 0  # at the end of a prompt, not in the state: the next token begins with their characters
     num_reread_characters: int = 0
 
 
@@ -48,10 +39,8 @@ def encode_prompt(text: str, tokenizer: Tokenizer) -> EncodedPrompt:
     unknown = tuple(dict.fromkeys(part for _, _, part in tokenizer.unknown_spans(text)))
     ids = tokenizer.encode(text)
     if not len(ids) and unknown:
-        raise PromptError(
-            f"the model cannot read {list_shortened(unknown, 5)}; "
-            "type words of the letters a to z, digits and apostrophes"
-        )
+        use = "type words of the letters a to z, digits and apostrophes"
+        raise PromptError(f"the model cannot read {list_shortened(unknown, 5)}; {use}")
     if not len(ids):
         raise PromptError(f"prompt {list_shortened([text], 1)!r} has no word; type at least one")
     if tokenizer.unk_id is not None and (ids == tokenizer.unk_id).all():
@@ -60,7 +49,6 @@ def encode_prompt(text: str, tokenizer: Tokenizer) -> EncodedPrompt:
 
 
 def list_shortened(words: Sequence[str], max_words: int) -> str:
-    """Return the first words of a list, long ones shortened, and the number of the others."""
     parts = [word if len(word) <= MAX_QUOTED_CHARACTERS else f"{word[:MAX_QUOTED_CHARACTERS]}…" for word in words]
     others = [f"and {len(words) - max_words:,} more"] if len(words) > max_words else []
     return ", ".join([*parts[:max_words], *others])
@@ -74,7 +62,7 @@ def prefill(model: LanguageModel, ids: Sequence[int], initial_state: DecoderStat
 
 
 def prefill_prompt(model: LanguageModel, ids: Sequence[int], initial_state: DecoderState | None = None) -> DecoderState:
-    """Read a prompt, which may end inside a word, and return the state to continue it from: see `reopen_last_word`."""
+    """Read a prompt, and return the state to continue it from: see `reopen_last_word`."""
     first = last_word_start(model.tokenizer, ids)
     states = [prefill(model, ids[:first], initial_state)]
     for token in ids[first:]:
@@ -95,11 +83,9 @@ def last_word_start(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
 def reopen_last_word(tokenizer: Tokenizer, ids: Sequence[int], states: Sequence[DecoderState]) -> DecoderState:
     """Return the state from which to continue a prompt: after all tokens, or before the last ones of an open word.
 
-    A text that ends in "the wiz" is read as tokens that the model has hardly seen in this order, because it writes
-    "wizard" in another way. So the last word may be left to the next token, which then has to begin with the characters
-    that were left. Of the possible ends, the one is chosen that is most probable with all its continuations.
-
-    `states` `[len(ids) + 1]` are the states before each token of the prompt `ids` and after the last.
+    A model has hardly seen the tokens of "the wiz", because it writes "wizard" in another way. So the last ones may be
+    left to the next token, which then begins with their characters. The end is chosen that is most probable with all
+    its continuations. `states` `[len(ids) + 1]` are the states before each token of `ids` and after the last.
     """
     if not isinstance(tokenizer, ByteTokenizer):
         return states[-1]
@@ -116,11 +102,3 @@ def reopen_last_word(tokenizer: Tokenizer, ids: Sequence[int], states: Sequence[
             best = DecoderState(log_probs, states[index].model_state, len(ids) - index, num_characters)
         log_prob += float(states[index].log_probs[ids[index]])
     return best if best_log_prob > log_prob else states[-1]
-
-
-def continued_decoder(tokenizer: Tokenizer, ids: Sequence[int]) -> PieceDecoder:
-    """Return a decoder of the tokens after `ids`."""
-    decoder = tokenizer.piece_decoder()
-    for id in ids[-MAX_CHARACTER_TOKENS:]:
-        decoder.decode(id)
-    return decoder

@@ -14,9 +14,10 @@ from engine.data.speakers import STRANGER, first_to_answer
 from engine.data.tokenizers.base import TokenIds
 from engine.errors import TrainingError
 from engine.events import Evaluated, Sampled, TrainingEvent
-from engine.generation.generate import Done, generate
+from engine.generation.generate import TokenEvent, generate
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import generate_turn, read_turns
+from engine.generation.turns import begin_turn, read_turns
 from engine.models.base import LanguageModel
 from engine.models.network import Network
 from engine.training.optim import WeightAverage, nonmonotone_trigger
@@ -106,16 +107,15 @@ def _sample(model: LanguageModel, state: TrainerState) -> Sampled:
         said = parse_line(prompt) or Turn(STRANGER, prompt)
         speaker = next(name for name in (first_to_answer(cast), *cast) if name != said.speaker)
         prompt = f"{turn_text(said)}{speaker_head(speaker)}"
-        turn = generate_turn(model, read_turns(model, [said]), speaker, settings, options.sample_seed)
-        pieces = [event[0].piece for event in turn if not isinstance(event, Done)]
+        text = begin_turn(model, read_turns(model, [said]), speaker, settings, options.sample_seed)
     else:
         tokenizer = model.tokenizer
         if tokenizer.is_open and prompt.strip(" "):
             prompt = f"{prompt.rstrip(' ')} "  # the sample starts with another word, as one of a closed vocabulary does
         ids = [id for id in tokenizer.encode(prompt).tolist() if id != tokenizer.unk_id]
         prompt = tokenizer.decode(ids).rstrip(" ")
-        text = generate(model, ids, settings, options.sample_seed)
-        pieces = [event.piece for event in text if not isinstance(event, Done)]
+        text = TextInProgress(model, ids, settings, options.sample_seed)
+    pieces = [event.piece for event in generate(text) if isinstance(event, TokenEvent)]
     return Sampled(
         step=state.progress.step,
         epoch=state.progress.epoch,

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -9,11 +10,10 @@ from itertools import chain
 from engine.data.script_form import encode_speaker, encode_turns
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.errors import printable
-from engine.generation.batch import GenerationRequest, demultiplex, generate_batch
-from engine.generation.generate import Done, TokenEvent
+from engine.generation.generate import Done, IndexedEvent, TokenEvent, generate_batch
 from engine.generation.prompt import DecoderState, EncodedPrompt, list_shortened, prefill, prefill_prompt
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import end_ids
 from engine.models.base import LanguageModel
 from lotr_tui import STARTED
 from lotr_tui.cli.console import print_json
@@ -240,5 +240,19 @@ def generate_texts(
     """
     for start in range(0, len(seeds), MAX_BATCH_SIZE):
         batch = seeds[start : start + MAX_BATCH_SIZE]
-        requests = [GenerationRequest(state, ids, settings, seed, noise_context) for seed in batch]
-        yield from demultiplex(generate_batch(model, requests, end_ids=end_ids(model)), len(requests))
+        texts = [TextInProgress(model, ids, settings, seed, state, noise_context=noise_context) for seed in batch]
+        steps, pending = generate_batch(texts), [deque[TokenEvent | Done]() for _ in texts]
+        yield from (_events_of(index, steps, pending) for index in range(len(texts)))
+
+
+def _events_of(
+    index: int, steps: Iterator[list[IndexedEvent]], pending: list[deque[TokenEvent | Done]]
+) -> Iterator[TokenEvent | Done]:
+    """Yield the events of a text of a batch; those of the others stay in `pending`."""
+    event: TokenEvent | Done | None = None
+    while not isinstance(event, Done):
+        while not pending[index]:
+            for other, following in next(steps):
+                pending[other].append(following)
+        event = pending[index].popleft()
+        yield event

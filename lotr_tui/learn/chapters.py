@@ -133,7 +133,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Press tab to reach the sliders, and move them with ← and →. At temperature 1, lower top-k or top-p, or raise "
         "min-p.",
         "The comment has the direction wrong: a low temperature makes the model more confident, a high one less.",
-        SourceLink("engine/generation/processors.py", "apply_temperature"),
+        SourceLink("engine/generation/sampling.py", "apply_temperature"),
     ),
     Chapter(
         "attention",

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from engine.data.script_form import encode_speaker
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import EOS_ID
-from engine.generation.generate import TextInProgress, sample_step
+from engine.generation.generate import TokenEvent, force_token, generate
 from engine.generation.prompt import DecoderState
+from engine.generation.sampling import END_OF_TEXT, TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable
@@ -42,20 +43,18 @@ def continue_text(
         seed: Seed of the noise.
         cancelled: Returns True to end the text early; called before each token.
     """
-    text = TextInProgress.start(model, state, ids, settings, seed)
+    text = TextInProgress(model, ids, settings, seed, state, is_first_token=False, end_ids=END_OF_TEXT)
     pieces: list[str] = []
-    is_line_start = False
-    for _ in range(settings.max_tokens):
-        if cancelled():
-            break
-        (event,) = sample_step(model, [text], suppress_eos=is_line_start)
-        is_line_start = event is None
-        if event is not None:
-            pieces.append(event.piece)
-            continue
-        pieces.append(f" {LINE_END_MARK}")
-        if reads_line_ends(model):
-            break
-        text.state = DecoderState(*model.advance(text.state.model_state, EOS_ID))
-        text.history.append(EOS_ID)
+    has_ended = False
+    while not has_ended:
+        for event in generate(text, cancelled):
+            if isinstance(event, TokenEvent):
+                pieces.append(event.piece)
+            elif event.reason == "eos":
+                pieces.append(f" {LINE_END_MARK}")
+                force_token(text, EOS_ID)
+                text.num_tokens += 1
+                has_ended = reads_line_ends(model)
+            else:
+                has_ended = True
     return " ".join(displayable("".join(pieces)).replace("\n", f" {LINE_END_MARK} ").split())

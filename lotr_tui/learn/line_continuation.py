@@ -4,11 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.generation.generate import Done, generate_from
+from engine.generation.generate import Done, generate
 from engine.generation.prompt import prefill_prompt
-from engine.generation.sampling import top_tokens
+from engine.generation.sampling import TextInProgress, top_tokens
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import end_ids
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable, format_lone_token
 from lotr_tui.learn.continuation import encode_line
@@ -48,13 +47,12 @@ def continue_line(
     )
     settings = SamplerSettings(temperature=0, max_tokens=max_tokens)
     pieces: list[str] = []
-    events = generate_from(model, state, ids, settings, 0, cancelled, is_first_token=False, end_ids=end_ids(model))
-    for event in events:
+    for event in generate(TextInProgress(model, ids, settings, state=state, is_first_token=False), cancelled):
         if isinstance(event, Done):
             pieces.append(f" {LINE_END_MARK}" if event.reason == "eos" else "")
             break
-        pieces.append(event[0].piece)
-        if "\n" in event[0].piece:
+        pieces.append(event.piece)
+        if "\n" in event.piece:
             break
     text = displayable("".join(pieces)).replace("\n", f" {LINE_END_MARK}")
     return LineContinuation(" ".join(text.split()), next_tokens)

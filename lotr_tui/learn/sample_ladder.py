@@ -17,11 +17,6 @@ class ReadLine:
     ids: tuple[int, ...]
     state: DecoderState
 
-    @property
-    def history(self) -> tuple[int, ...]:
-        """Ids of the tokens that are part of the state."""
-        return self.ids[: len(self.ids) - self.state.num_reread_tokens]
-
 
 def read_line(model: LanguageModel, text: str) -> ReadLine:
     """Read a line with a model, as `encode_line` encodes it."""

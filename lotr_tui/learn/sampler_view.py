@@ -1,15 +1,13 @@
 """Next tokens before and after a sampler chain, with the numbers that the chapter on sampling shows."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.data.tokenizers.base import Tokenizer
-from engine.generation.preview import NextTokenProbs, next_token_probs
-from engine.generation.sampling import process_log_probs, sampling_entropy_bits
+from engine.generation.sampling import END_OF_TEXT, NextTokenProbs, TextInProgress, next_token_probs, sampling_probs
 from engine.generation.settings import SamplerSettings
-from engine.models.base import LogProbs
+from engine.models.base import LanguageModel
+from lotr_tui.learn.sample_ladder import ReadLine
 
 
 @dataclass(frozen=True)
@@ -32,20 +30,18 @@ class SamplerView:
         return self.prob / self.prob_at_one
 
 
-def view_sampler(
-    log_probs: LogProbs, settings: SamplerSettings, history: Sequence[int], tokenizer: Tokenizer, top_n: int
-) -> SamplerView:
-    """Apply a sampler chain to the distribution `log_probs` `[vocabulary]` after the tokens `history`."""
-    unk_id = tokenizer.unk_id
-    logits = process_log_probs(log_probs, settings, history, suppress_eos=False, unk_id=unk_id)
-    at_one = process_log_probs(
-        log_probs, replace(settings, temperature=1.0), history, suppress_eos=False, unk_id=unk_id
+def view_sampler(model: LanguageModel, line: ReadLine, settings: SamplerSettings, top_n: int) -> SamplerView:
+    """Apply a sampler chain to the distribution of the next token after a line."""
+    text, at_one = (
+        TextInProgress(model, line.ids, chain, state=line.state, is_first_token=False, end_ids=END_OF_TEXT)
+        for chain in (settings, replace(settings, temperature=1.0))
     )
-    likeliest = int(np.argmax(logits))
+    probs, probs_at_one = sampling_probs(text), sampling_probs(at_one)
+    likeliest, kept = int(np.argmax(probs)), probs[probs > 0]
     return SamplerView(
-        preview=next_token_probs(log_probs, settings, history, tokenizer, top_n),
-        sampling_entropy=sampling_entropy_bits(logits),
+        preview=next_token_probs(text, top_n),
+        sampling_entropy=float(-np.vecdot(kept, np.log2(kept))),
         likeliest=likeliest,
-        prob=float(np.exp(logits[likeliest])),
-        prob_at_one=float(np.exp(at_one[likeliest])),
+        prob=float(probs[likeliest]),
+        prob_at_one=float(probs_at_one[likeliest]),
     )

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from engine.data.script_form import encode_speaker
 from engine.data.speakers import SOMEONE, display_name
 from engine.errors import PromptError
-from engine.generation.columns import GenerationColumn, generated_words
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun
+from lotr_tui.session.columns import GenerationColumn, generated_words
 from lotr_tui.session.conversation.cast import Roles
 from lotr_tui.session.conversation.chat import chat_ids
 from lotr_tui.session.conversation.entries import word_to_continue

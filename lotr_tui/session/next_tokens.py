@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.generation.complete_words import CompleteWordSearch, open_word
-from engine.generation.preview import NextTokenProbs, next_token_probs
 from engine.generation.prompt import DecoderState
+from engine.generation.sampling import NextTokenProbs, TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import SpeakerProb, end_ids, next_speaker_probs, without_last_speaker
+from engine.generation.turns import SpeakerProb, next_speaker_probs, without_last_speaker
 from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
 from lotr_tui.session.conversation.cast import NO_ROLES, Roles, answering_cast
@@ -61,21 +61,14 @@ class NextTokenContext:
 
     def token_probs(self, settings: SamplerSettings, top_n: int = MAX_CANDIDATES) -> NextTokenProbs:
         """Return the `top_n` likeliest next tokens."""
-        history = self.ids[: len(self.ids) - self.state.num_reread_tokens]
-        return next_token_probs(
-            self.state.log_probs,
-            settings,
-            history,
-            self.model.tokenizer,
-            top_n,
-            is_first_token=self.is_first_token,
-            end_ids=end_ids(self.model),
-        )
+        return next_token_probs(self._text(settings), top_n)
 
     def search_words(self) -> CompleteWordSearch:
         """Return a search of the complete words that can come next, for a model whose tokens are parts of words."""
-        ends = end_ids(self.model)
-        return CompleteWordSearch(self.model, self.state, self.ids, is_first_token=self.is_first_token, end_ids=ends)
+        return CompleteWordSearch(self._text(SamplerSettings()))
+
+    def _text(self, settings: SamplerSettings) -> TextInProgress:
+        return TextInProgress(self.model, self.ids, settings, state=self.state, is_first_token=self.is_first_token)
 
     def last_text(self, unit: PreviewUnit) -> str:
         """Return the last word or token of the text; empty at the start of a text."""

@@ -9,7 +9,9 @@ from engine.data.script_form import encode_speaker
 from engine.data.speakers import STRANGER
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
-from engine.generation.prompt import DecoderState, continued_decoder, prefill
+from engine.generation.prompt import DecoderState, prefill
+from engine.generation.sampling import TextInProgress
+from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.session.conversation.generation import to_prompt_line
 from lotr_tui.session.conversation.read_text import UnreadText
@@ -90,7 +92,7 @@ def _greedy_rest(
     cancelled: Callable[[], bool],
 ) -> str:
     """Return the likeliest rest of the last word of a text, from the `state` to continue it."""
-    decoder = continued_decoder(tokenizer, ids[: len(ids) - state.num_reread_tokens])
+    decoder = TextInProgress(model, ids, SamplerSettings(), state=state).piece_decoder
     num_typed = state.num_reread_characters
     rest = ""
     for _ in range(MAX_TOKENS):

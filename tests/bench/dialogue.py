@@ -13,6 +13,7 @@ from engine.analysis.speaker_posterior import SpeakerPosterior
 from engine.data.script_form import Turn, encode_speaker, encode_turn, iter_scenes
 from engine.generation.best_of import stream_answers
 from engine.generation.prompt import prefill
+from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs
 from engine.models.base import predict_tokens
 from engine.models.turn_taking import cast_index
@@ -86,7 +87,7 @@ class Scenes:
 def line_log_prob(model, state, turn):
     """Return log P(text and line end of a turn | speaker, state)."""
     said = encode_turn(model.tokenizer, turn)[len(encode_speaker(model.tokenizer, turn.speaker)) :]
-    state = begin_turn(model, state, turn.speaker)
+    state = begin_turn(model, state, turn.speaker, SamplerSettings(), 0).state
     rows = [state.log_probs[None]]
     if len(said) > 1:
         rows.append(predict_tokens(model, state.model_state, said[:-1])[0])
@@ -185,7 +186,7 @@ def shared_beginnings(run, dataset, num_prompts):
     for line in lines:
         ids = encode_turn(run.model.tokenizer, Turn("STRANGER", line))
         state = prefill(run.model, ids)
-        *_, answers = stream_answers(run.model, state, speaker, settings, 1, num_answers, history=ids)
+        *_, answers = stream_answers(begin_turn(run.model, state, speaker, settings, 1, ids), num_answers)
         starts[tuple(answers[0].text.lower().split()[:6])] += 1
     shared = sum(count for count in starts.values() if count > 1)
     return f"of {len(lines)} answers of {speaker}, those that share their first six words", "", shared

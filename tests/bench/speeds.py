@@ -21,10 +21,14 @@ from engine.config import LSTM, DataConfig, ModelConfig
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK
 from engine.data.tokenizers.words import WordTokenizer
-from engine.generation.batch import GenerationRequest, generate_batch
-from engine.generation.generate import TokenEvent, force_token, generate, generate_from
-from engine.generation.preview import next_token_probs
-from engine.generation.prompt import encode_prompt, prefill, prefill_prompt
+from engine.generation.generate import (
+    TokenEvent,
+    force_token,
+    generate,
+    generate_batch,
+)
+from engine.generation.prompt import encode_prompt, prefill
+from engine.generation.sampling import TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.decoders import weight_shapes
 from engine.models.ngram import KneserNey
@@ -45,10 +49,10 @@ def play(model, ids, num_texts, max_tokens, *, first_seed=0, in_batch=False):
     settings, seeds = SamplerSettings(max_tokens=max_tokens), range(first_seed, first_seed + num_texts)
     if in_batch:
         state = prefill(model, ids)
-        requests = [GenerationRequest(state, ids, settings, seed) for seed in seeds]
-        events = [event for step in generate_batch(model, requests) for _, event in step]
+        texts = [TextInProgress(model, ids, settings, seed, state) for seed in seeds]
+        events = [event for step in generate_batch(texts) for _, event in step]
     else:
-        events = [event for seed in seeds for event in generate(model, ids, settings, seed)]
+        events = [event for seed in seeds for event in generate(TextInProgress(model, ids, settings, seed))]
     tokens = [event.id for event in events if isinstance(event, TokenEvent)]
     return len(model.tokenizer.decode(np.array(tokens, np.int32)).split())
 
@@ -196,16 +200,13 @@ def pretrained_speeds(name, repeat, num_tokens=64, num_lens_tokens=500, num_back
     prompt = list(encode_prompt("The old king rode out of the gate at dawn. At the bridge he", model.tokenizer).ids)
 
     def with_bars():
-        history, started = list(prompt), time.perf_counter()
-        shown_at = started
-        for event in generate_from(model, prefill_prompt(model, prompt), history, settings, 1):
-            if not isinstance(event, tuple):
-                break
-            history.append(event[0].id)
+        shown_at = started = time.perf_counter()
+        text = TextInProgress(model, prompt, settings, 1)
+        for _ in generate(text):
             if time.perf_counter() - shown_at >= PREVIEW_INTERVAL:  # as often as the session computes them
-                next_token_probs(event[1].log_probs, settings, history, model.tokenizer, MAX_CANDIDATES)
+                next_token_probs(text, MAX_CANDIDATES)
                 shown_at = time.perf_counter()
-        return (len(history) - len(prompt)) / (time.perf_counter() - started)
+        return text.num_tokens / (time.perf_counter() - started)
 
     def by_transformers():
         return num_tokens / seconds_of(partial(_generate, module, prompt, num_tokens, 0, 0.8))
@@ -221,16 +222,15 @@ def pretrained_speeds(name, repeat, num_tokens=64, num_lens_tokens=500, num_back
 
     runs["session"], runs["transformers"] = alternate(repeat, with_bars, by_transformers, warm_up=True)
     runs["lens"], runs["forward"] = alternate(repeat, lens, forward, warm_up=True)
-    history, states = ids[:50], [prefill_prompt(model, ids[:50])]
-    for event in islice(generate_from(model, states[0], history, replace(settings, max_tokens=250), 1), 250):
-        if isinstance(event, tuple):
-            history.append(event[0].id)
-            states.append(event[1])
+    text = TextInProgress(model, ids[:50], replace(settings, max_tokens=250), 1)
+    states = [text.state, *(event.state for event in generate(text) if isinstance(event, TokenEvent))]
     place = max(0, len(states) - 1 - num_back)
-    points = {"branch": (states[place], history[: 50 + place]), "advance": (states[-1], history)}
-    for key, (state, before) in points.items():
+    for key, number in {"branch": place, "advance": len(states) - 1}.items():
+        state, before = states[number], text.ids[: 50 + number]
+        branches = [TextInProgress(model, before, settings, 1, state) for _ in range(10)]
         tokens = state.log_probs.argsort()[::-1].tolist()[1:11]
-        runs[key] = [seconds_of(partial(force_token, model, state, before, settings, token)) for token in tokens]
+        pairs = zip(branches, tokens, strict=True)
+        runs[key] = [seconds_of(partial(force_token, branch, token)) for branch, token in pairs]
     return runs
 
 

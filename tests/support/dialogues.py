@@ -4,8 +4,9 @@ import time
 
 from engine.config import ModelConfig
 from engine.data.script_form import Turn, encode_speaker, encode_turn
+from engine.generation.generate import generate
 from engine.generation.prompt import prefill
-from engine.generation.turns import generate_turn
+from engine.generation.turns import begin_turn
 from engine.models.dialogue import DialogueModel
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.turn_taking import SpokenLine, TurnModel
@@ -13,6 +14,7 @@ from lotr_tui.session.session_model import SessionModel
 from tests.support.conversations import SETTINGS, finish_reply
 from tests.support.models import random_weights
 from tests.support.open_models import bpe_tokenizer
+from tests.support.sampling import said_text_of
 
 CAST = ("GANDALF", "FRODO", "GOLLUM", "STRANGER", "SOMEONE")
 ANSWERING = ("GANDALF", "FRODO", "GOLLUM")
@@ -85,5 +87,5 @@ def generated_text(reply):
     """Return the text that the engine generates as the reply, from the lines before it."""
     model = reply.session_model.model
     ids = ids_before(reply)
-    events = generate_turn(model, prefill(model, ids), reply.speaker, reply.settings, reply.seed, history=ids)
-    return "".join(event[0].piece for event in events if isinstance(event, tuple))
+    line = begin_turn(model, prefill(model, ids), reply.speaker, reply.settings, reply.seed, ids)
+    return said_text_of(generate(line))

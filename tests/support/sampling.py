@@ -2,13 +2,18 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 
+from engine.data.script_form import Turn
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.generate import Done, TokenEvent, generate
+from engine.generation.prompt import DecoderState
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
+from engine.generation.turns import TurnStart
 
 NO_FILTERS = SamplerSettings(temperature=1.0)
 
@@ -51,13 +56,35 @@ def history_dependent_probs(history):
     return np.exp(np.random.default_rng([len(history), *history]).normal(0, 2, 30))
 
 
+def text_after(log_probs, settings, ids, tokenizer, *, is_first_token=False):
+    """Return the text `ids`, whose next token has a given distribution."""
+    state, model = DecoderState(log_probs, None), SimpleNamespace(tokenizer=tokenizer)
+    return TextInProgress(model, ids, settings, state=state, is_first_token=is_first_token)
+
+
 def generate_tokens(model, settings, seed, ids=(2,)):
     """Generate a text; return its token events and the final event."""
-    events = list(generate(model, ids, settings, seed))
+    events = list(generate(TextInProgress(model, ids, settings, seed)))
     assert isinstance(events[-1], Done)
     tokens = [event for event in events if isinstance(event, TokenEvent)]
     assert len(tokens) == len(events) - 1
     return tokens, events[-1]
+
+
+def said_text_of(events):
+    """Return the text of the tokens of one text."""
+    return "".join(event.piece for event in events if isinstance(event, TokenEvent))
+
+
+def script_of(events):
+    """Return the turns of a generated scene."""
+    turns: list[Turn] = []
+    for event in events:
+        if isinstance(event, TurnStart):
+            turns.append(Turn(event.speaker, ""))
+        elif isinstance(event, TokenEvent):
+            turns[-1] = Turn(turns[-1].speaker, (turns[-1].text + event.piece).lstrip())
+    return [Turn(turn.speaker, turn.text.rstrip()) for turn in turns]
 
 
 def make_token_event(**fields):

@@ -13,7 +13,7 @@ from engine.generation.best_of import Answer, stream_answers
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.prompt import DecoderState, EncodedPrompt, prefill
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import MAX_HISTORY_TOKENS, end_turn, next_speaker_probs, read_turns
+from engine.generation.turns import MAX_HISTORY_TOKENS, begin_turn, next_speaker_probs, read_turns
 from engine.models.dialogue import DialogueModel
 from lotr_tui.cli.dialogue.options import AnswerOptions
 from lotr_tui.cli.dialogue.prompt import read_prompt
@@ -172,12 +172,12 @@ def _best_answer(
     conversation: _Conversation, settings: SamplerSettings, seed: int, choice: _Choice
 ) -> Iterator[TokenEvent | Done]:
     """Yield the events of the best answer, as soon as it is known, and complete `choice` before the last."""
-    model, num_answers = conversation.model, conversation.num_answers
-    for event in stream_answers(
-        model, conversation.state, conversation.speaker, settings, seed, num_answers, history=conversation.history
-    ):
-        if isinstance(event, tuple) and not conversation.expects_listener:
-            yield event[0]
+    line = begin_turn(
+        conversation.model, conversation.state, conversation.speaker, settings, seed, conversation.history
+    )
+    for event in stream_answers(line, conversation.num_answers):
+        if isinstance(event, TokenEvent) and not conversation.expects_listener:
+            yield event
         elif isinstance(event, list):
             if conversation.expects_listener:
                 scored = [(_listener_log_prob(conversation, answer), answer) for answer in event]
@@ -194,5 +194,7 @@ def _listener_log_prob(conversation: _Conversation, answer: Answer) -> float:
     By Bayes' rule, this is the gain of the line from knowing who speaks next, up to a constant.
     """
     model = conversation.model
-    probs = next_speaker_probs(model, end_turn(model, answer.state))
+    state = answer.events[-1].state
+    assert state is not None, "the first token does not end the line"
+    probs = next_speaker_probs(model, prefill(model, model.tokenizer.encode("\n").tolist(), state))
     return math.log(max(sys.float_info.min, next(item.prob for item in probs if item.name == conversation.listener)))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from engine.data.script_form import Turn, encode_turns, speaker_head, turn_text
-from engine.generation.generate import Done, TokenEvent, tokens_per_second
+from engine.generation.generate import Done, TokenEvent
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import SceneEvent, TurnStart, generate_scene, read_turns
+from engine.generation.turns import TurnStart, generate_scene, read_turns
 from lotr_tui.cli.console import print_json
 from lotr_tui.cli.dialogue.interrupts import defer_interrupt
 from lotr_tui.cli.dialogue.options import SceneOptions
@@ -87,7 +87,7 @@ class _ScenePrinter:
             script = "".join(map(turn_text, self._given))
             print_piece(f"\n{script}" if scene else script)
 
-    def print_event(self, event: SceneEvent, turn: Row | None) -> None:
+    def print_event(self, event: TurnStart | TokenEvent | Done, turn: Row | None) -> None:
         """Print an event of the scene; `turn` is the record of the turn that it ends, if it ends one."""
         if turn is not None and self._jsonl:
             print_json({"scene": self._scene, **turn})
@@ -112,9 +112,9 @@ class _SceneRecord:
     @property
     def tokens_per_second(self) -> float:
         """Speed of the generation so far."""
-        return tokens_per_second(self._num_tokens, self._seconds)
+        return self._num_tokens / self._seconds if self._seconds else 0.0
 
-    def add(self, event: SceneEvent) -> Row | None:
+    def add(self, event: TurnStart | TokenEvent | Done) -> Row | None:
         """Record an event of the scene; return the record of the turn that it ends, if it ends one."""
         if isinstance(event, TurnStart):
             self._start, self._tokens = event, []
@@ -123,14 +123,14 @@ class _SceneRecord:
             self._num_tokens += 1
             self._seconds += event.seconds
         else:
-            return self._add_turn(event.done)
+            return self._add_turn(event)
         return None
 
     def _add_turn(self, done: Done) -> Row:
         assert self._start is not None
         candidates = self._start.candidates[:MAX_LISTED_SPEAKERS]
         turn: Row = {
-            "turn": self._start.number,
+            "turn": len(self.turns),
             "speaker": self._start.speaker,
             "text": "".join(token.piece for token in self._tokens).strip(),
             "probability": self._start.prob,

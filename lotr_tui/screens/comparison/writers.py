@@ -6,12 +6,12 @@ from functools import partial
 from textual.message_pump import MessagePump
 
 from engine.errors import InvalidInputError, describe_error
-from engine.generation.batch import IndexedEvent
-from engine.generation.columns import GenerationColumn, generate_columns
+from engine.generation.generate import IndexedEvent
 from engine.generation.settings import SamplerSettings
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.session.column_output import ColumnSlot, PromptContext
+from lotr_tui.session.columns import GenerationColumn, generate_columns
 
 
 class ColumnWriters:

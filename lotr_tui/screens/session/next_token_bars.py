@@ -7,7 +7,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from engine.generation.preview import Candidate, NextTokenProbs
+from engine.generation.sampling import Candidate, NextTokenProbs
 from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, format_lone_token, truncate
 from lotr_tui.screens.session.next_words import MIN_SHOWN_PROB
 from lotr_tui.textual_fixes.late_paint import paint

@@ -7,7 +7,7 @@ from textual.message_pump import MessagePump
 
 from engine.errors import describe_error
 from engine.generation.complete_words import CompleteWordSearch
-from engine.generation.preview import NextTokenProbs
+from engine.generation.sampling import NextTokenProbs
 from engine.generation.settings import SamplerSettings
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask

@@ -11,7 +11,7 @@ from lotr_tui.screens.session.slash_commands.screen import CommandSessionScreen
 from lotr_tui.session.settings import PreviewUnit, ReplyMode
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
-    from engine.generation.preview import NextTokenProbs
+    from engine.generation.sampling import NextTokenProbs
     from lotr_tui.session.conversation.cast import Roles
     from lotr_tui.session.conversation.read_text import UnreadText
     from lotr_tui.session.conversation.reply_tree import Reply

@@ -8,9 +8,10 @@ from engine.data.speakers import SOMEONE, STRANGER
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.generation.best_of import Answer, AnswerChosen
 from engine.generation.complete_words import end_word
-from engine.generation.generate import Done, TokenEvent, force_token, generate_from
+from engine.generation.generate import Done, TokenEvent, force_token, generate
 from engine.generation.prompt import DecoderState, prefill, prefill_prompt
-from engine.generation.turns import MAX_HISTORY_TOKENS, SpeakerProb, end_ids
+from engine.generation.sampling import TextInProgress
+from engine.generation.turns import MAX_HISTORY_TOKENS, SpeakerProb
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
 from lotr_tui.session.conversation.cast import NO_ROLES, Roles
@@ -31,9 +32,9 @@ class RankedAnswers(NamedTuple):
     answers: Sequence[Answer]
 
 
-GenerationEvent = SpeakerProb | AnswerChosen | RankedAnswers | DecoderState | tuple[TokenEvent, DecoderState] | Done
+GenerationEvent = SpeakerProb | AnswerChosen | RankedAnswers | DecoderState | TokenEvent | Done
 """Event of a reply: the speaker that the model chooses, the state before the first token, the choice among several
-answers, each token with the state after it, all answers that were drawn, and the end."""
+answers, each token, all answers that were drawn, and the end."""
 
 
 class ReplyContext(NamedTuple):
@@ -177,33 +178,17 @@ def start_generation(
     starts_line = reply.starts_line(len(reply.tokens))
     noise_context = lines_before if starts_line and not forced_ids else ()
     read_context = prefill if reply.tokens or is_dialogue else prefill_prompt
-    ends = end_ids(model)
 
     def source(cancellation: Cancellation) -> Iterator[GenerationEvent]:
         current = read_context(model, unread_ids, state)
         yield current
-        is_first_token = starts_line
-        for id in forced_ids:
-            num_reread_tokens = current.num_reread_tokens
-            event, current = force_token(
-                model, current, history, settings, id, is_first_token=is_first_token, end_ids=ends
-            )
-            history[len(history) - num_reread_tokens :] = [id]
-            is_first_token = id in ends
-            yield event, current
-        if ends_word:
-            current = end_word(model.tokenizer, forced_ids, current)
-        events = generate_from(
-            model,
-            current,
-            history,
-            settings,
-            seed,
-            cancellation,
-            is_first_token=is_first_token,
-            end_ids=ends,
-            noise_context=noise_context,
+        text = TextInProgress(
+            model, history, settings, seed, current, is_first_token=starts_line, noise_context=noise_context
         )
-        yield from throttle(events, pace, cancellation)
+        for id in forced_ids:
+            yield force_token(text, id)
+        if ends_word:
+            end_word(text)
+        yield from throttle(generate(text, cancellation), pace, cancellation)
 
     return GeneratorThread("generation", source).start()

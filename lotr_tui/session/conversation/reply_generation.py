@@ -2,8 +2,7 @@
 
 from engine.errors import InvalidInputError, describe_error
 from engine.generation.best_of import AnswerChosen
-from engine.generation.generate import Done
-from engine.generation.prompt import DecoderState
+from engine.generation.generate import Done, TokenEvent
 from engine.generation.turns import SpeakerProb
 from engine.runtime.worker import GeneratorThread
 from lotr_tui.session.answer_score import AnswerScore
@@ -105,15 +104,14 @@ class ReplyGeneration(SavedReplies):
             reply.update_exchange()
         elif isinstance(event, RankedAnswers):
             self._add_answers(reply, event)
-        elif isinstance(event, DecoderState):
+        elif isinstance(event, TokenEvent):
+            reply.tokens.append(ReplyToken.from_event(event))
+            self._state_cache.add(reply, event.state)
+            reply.exchange.add_pieces([event.piece])
+        else:
             if not reply.tokens:
                 reply.split_context(event.num_reread_tokens)
             self._state_cache.add(reply, event)
-        else:
-            token, state = event
-            reply.tokens.append(ReplyToken.from_event(token))
-            self._state_cache.add(reply, state)
-            reply.exchange.add_pieces([token.piece])
 
     def _add_answers(self, reply: Reply, ranked: RankedAnswers) -> None:
         """Give the active reply its score, and add the other answers as branches of its turn."""

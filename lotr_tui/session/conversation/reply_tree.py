@@ -9,8 +9,8 @@ from engine.data.script_form import encode_speaker, speaker_head, turn_text
 from engine.data.speakers import SOMEONE, STRANGER
 from engine.generation.generate import Done
 from engine.generation.prompt import DecoderState
+from engine.generation.sampling import model_end_ids
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import end_ids
 from lotr_tui.formatting import token_noun
 from lotr_tui.session.answer_score import AnswerScore
 from lotr_tui.session.conversation.cast import describe_choice
@@ -184,7 +184,7 @@ class Reply:
 
     @property
     def has_ended_line(self) -> bool:
-        """True if the model ended the reply by one of its `end_ids`, which is not among its tokens."""
+        """True if the model ended the reply by one of its `model_end_ids`, which is not among its tokens."""
         return self.done is not None and self.done.reason == "eos"
 
     def context_ids_before(self, speaker: str) -> Sequence[int]:
@@ -203,7 +203,7 @@ class Reply:
 
     def starts_line(self, index: int) -> bool:
         """Return True if the token at `index` is the first of the reply or of a later line, so that it ends neither."""
-        return index == 0 or self.tokens[index - 1].id in end_ids(self.session_model.model)
+        return index == 0 or self.tokens[index - 1].id in model_end_ids(self.session_model.model)
 
     def split_context(self, num_reread_tokens: int) -> None:
         """Set how many of the last tokens of the context the first token of the reply repeats."""

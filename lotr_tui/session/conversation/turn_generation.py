@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from engine.data.script_form import encode_speaker
 from engine.generation.best_of import AnswerChosen, stream_answers
-from engine.generation.generate import Done, generate_from
-from engine.generation.prompt import DecoderState, prefill
-from engine.generation.settings import SamplerSettings
-from engine.generation.turns import MAX_HISTORY_TOKENS, end_ids, next_speaker_probs, sample_speaker
-from engine.models.base import LanguageModel
+from engine.generation.generate import Done, generate
+from engine.generation.prompt import prefill
+from engine.generation.sampling import TextInProgress
+from engine.generation.turns import MAX_HISTORY_TOKENS, begin_turn, next_speaker_probs, sample_speaker
 from engine.models.dialogue import DialogueModel
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
 from lotr_tui.session.conversation.generation import GenerationEvent, RankedAnswers, ReplyContext
@@ -44,38 +42,27 @@ def start_turn(
             chosen = sample_speaker(next_speaker_probs(model, before, candidates), model.cast, temperature, seed)
             yield chosen
             name = chosen.name
-        head = encode_speaker(model.tokenizer, name)
-        state = prefill(model, head, before)
-        yield state
+        text = begin_turn(model, before, name, settings, seed, history)
+        yield text.state
         steps: Iterator[GenerationEvent]
         if (number := num_answers or default_num_answers(model)) > 1:
-            steps = _best_answer(model, before, name, settings, seed, number, history, cancellation)
+            steps = _best_answer(text, number, cancellation)
             yield next(steps)  # the choice, which is no token and waits for none
         else:
-            ids, ends = [*history, *head], end_ids(model)
-            steps = generate_from(model, state, ids, settings, seed, cancellation, end_ids=ends, noise_context=history)
+            steps = generate(text, cancellation)
         yield from throttle(steps, pace, cancellation)
 
     return GeneratorThread("generation", source).start()
 
 
-def _best_answer(
-    model: LanguageModel,
-    state: DecoderState,
-    speaker: str,
-    settings: SamplerSettings,
-    seed: int,
-    num_answers: int,
-    history: Sequence[int],
-    cancellation: Cancellation,
-) -> Iterator[GenerationEvent]:
+def _best_answer(text: TextInProgress, num_answers: int, cancellation: Cancellation) -> Iterator[GenerationEvent]:
     """Yield the best of several answers while it is generated, then all answers, then the end of the best.
 
     Where the choice is stopped there is no answer, and where the best answer is stopped the others are dropped.
     """
-    for event in stream_answers(model, state, speaker, settings, seed, num_answers, cancellation, history):
+    for event in stream_answers(text, num_answers, cancellation):
         if isinstance(event, AnswerChosen) and cancellation():
-            yield Done("cancelled", seed, 0, 0.0)
+            yield Done("cancelled", text.seed, 0, 0.0)
             return
         if isinstance(event, list):
             if not cancellation():

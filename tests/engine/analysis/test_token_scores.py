@@ -13,6 +13,7 @@ from engine.analysis.tokenized_text import LINE_END, tokenize_with_offsets
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.generate import TokenEvent, generate
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey
 from tests.support.app import VOCABULARY
@@ -64,7 +65,7 @@ def test_a_sentence_has_a_perplexity_once_all_its_tokens_are_scored():
 def test_token_scores_match_the_events_of_generation():
     model = make_lstm()
     prompt = VOCABULARY.encode_words(["the", "lamp"]).tolist()
-    events = generate(model, prompt, SamplerSettings(temperature=1.0), 5)
+    events = generate(TextInProgress(model, prompt, SamplerSettings(temperature=1.0), 5))
     token_events = [event for event in events if isinstance(event, TokenEvent)]
     words = tokenize_with_offsets(" ".join(["the lamp", *(event.text for event in token_events)]), VOCABULARY)
     scores = score_all(model, words)

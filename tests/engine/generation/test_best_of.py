@@ -9,10 +9,10 @@ from engine.data.script_form import Turn, encode_speaker, encode_turn, encode_tu
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.generation.best_of import MAX_ANSWERS, NUM_SCORED_TOKENS, stream_answers
-from engine.generation.generate import Done
+from engine.generation.generate import Done, TokenEvent, generate
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import generate_turn, read_turns
+from engine.generation.turns import begin_turn, read_turns
 from engine.models.base import LanguageModel, score_sequence
 from engine.models.dialogue import DialogueModel
 from tests.support.random_dialogues import CAST, KNESER_NEY, LINE_END_ID, LSTM, TOKENIZER, TURN_MODEL, WORD_IDS
@@ -24,8 +24,12 @@ SETTINGS = SamplerSettings(temperature=1.0, max_tokens=3)
 by_model = pytest.mark.parametrize("model", MODELS, ids=["lstm", "kneser-ney"])
 
 
-def answers(model, seed=3, num_answers=8, settings=SETTINGS, **options):
-    *_, found = stream_answers(model, read_turns(model, CONTEXT), "SAM", settings, seed, num_answers, **options)
+def begin_answer(model, seed=3, settings=SETTINGS, history=()):
+    return begin_turn(model, read_turns(model, CONTEXT), "SAM", settings, seed, history)
+
+
+def answers(model, seed=3, num_answers=8, settings=SETTINGS, history=(), **options):
+    *_, found = stream_answers(begin_answer(model, seed, settings, history), num_answers, **options)
     return found
 
 
@@ -47,8 +51,7 @@ def test_log_probabilities_are_those_of_the_first_tokens_of_the_whole_text(model
         assert answer.num_tokens == len(ids)
         assert answer.log_prob == pytest.approx(scores, abs=2e-3)  # any end counts, also the improbable <eos>
         assert answer.log_prob_alone == pytest.approx(alone, abs=2e-3)
-        assert answer.gain == pytest.approx(answer.log_prob - answer.log_prob_alone)
-    order = [answer.gain + 0.3 * min(10, len(answer_ids(answer))) for answer in found[:8]]
+    order = [each.log_prob - each.log_prob_alone + 0.3 * min(10, len(answer_ids(each))) for each in found[:8]]
     assert order == sorted(order, reverse=True)
     assert order[0] > order[-1]
 
@@ -58,8 +61,8 @@ def test_each_answer_can_be_generated_again_by_its_seed(model):
     found = answers(model, seed=10)
     assert sorted(answer.done.seed for answer in found) == list(range(10, 18))
     for answer in found:
-        *again, done = generate_turn(model, read_turns(model, CONTEXT), "SAM", SETTINGS, answer.done.seed)
-        assert [event[0].id for event in again if not isinstance(event, Done)] == [event.id for event in answer.events]
+        *again, done = generate(begin_answer(model, answer.done.seed))
+        assert [event.id for event in again if not isinstance(event, Done)] == [event.id for event in answer.events]
         assert isinstance(done, Done)
         assert done.reason == answer.done.reason
         assert answer.text == TOKENIZER.decode([event.id for event in answer.events]).strip()
@@ -69,14 +72,14 @@ def test_each_answer_can_be_generated_again_by_its_seed(model):
 @by_model
 def test_the_first_answer_is_streamed_from_its_choice_on(model, max_tokens):
     settings = SamplerSettings(temperature=1.0, max_tokens=max_tokens)
-    chosen, *steps, found = stream_answers(model, read_turns(model, CONTEXT), "SAM", settings, 3)
+    chosen, *streamed, found = stream_answers(begin_answer(model, settings=settings))
     assert chosen.seed == found[0].done.seed
-    streamed = [step for step in steps if isinstance(step, tuple)]
-    assert [event for event, _ in streamed] == list(found[0].events)
+    assert streamed == list(found[0].events)
     ids = [*encode_turns(TOKENIZER, CONTEXT), *SAM]
-    for event, state in streamed:
+    for event in streamed:
+        assert isinstance(event, TokenEvent)
         ids.append(event.id)
-        assert state.log_probs == pytest.approx(prefill(model, ids).log_probs, abs=1e-4)
+        assert event.state.log_probs == pytest.approx(prefill(model, ids).log_probs, abs=1e-4)
     again = answers(model, settings=settings)
     assert [answer.done.seed for answer in found] == [answer.done.seed for answer in again]
 
@@ -139,7 +142,6 @@ def test_a_cancelled_search_returns_what_was_said(num_calls):
         assert [event.id for event in answer.events] == expected
         assert answer.done.reason == "cancelled" or len(full[answer.done.seed].events) < num_calls
         assert answer.num_tokens == len(answer.events) + (answer.done.reason == "eos")
-        assert answer.score == pytest.approx(answer.gain + 0.3 * answer.num_tokens)
 
 
 def test_invalid_requests_are_refused_in_one_line():

@@ -14,7 +14,7 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.generation import complete_words
 from engine.generation.complete_words import CompleteWordSearch, end_word, open_word, word_around
 from engine.generation.prompt import prefill
-from engine.generation.sampling import sampling_probs
+from engine.generation.sampling import TextInProgress, sampling_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LogProbs
 from tests.support.models import UniformModel
@@ -82,10 +82,10 @@ def enumerate_words(model, sampler, history, *, is_first_token=False):
             unfinished[0] += model_prob
             unfinished[1] += sampling_prob
         else:
+            is_first = is_first_token and not ids
             probs = sampling_probs(
-                state.log_probs[None], [sampler], [[*history, *ids]], suppress_eos=is_first_token and not ids,
-                unk_id=None,
-            )[0]  # fmt: skip
+                TextInProgress(model, [*history, *ids], sampler, state=state, is_first_token=is_first)
+            )
             for id, log_prob in enumerate(state.log_probs.tolist()):
                 after = prefill(model, [id], state)
                 extend(after, [*ids, id], text + spelled[id], model_prob * np.exp(log_prob), sampling_prob * probs[id])
@@ -95,7 +95,8 @@ def enumerate_words(model, sampler, history, *, is_first_token=False):
 
 
 def new_search(model, history=(), *, is_first_token=False):
-    return CompleteWordSearch(model, prefill(model, history), history, is_first_token=is_first_token)
+    state = prefill(model, history)
+    return CompleteWordSearch(TextInProgress(model, history, PLAIN, state=state, is_first_token=is_first_token))
 
 
 def last(results):
@@ -150,11 +151,11 @@ def test_the_likeliest_words_are_found(seed, scale, temperature, count):
 
 def test_the_search_of_a_word_ends_with_no_likely_word_a_repeated_letter_or_a_cancellation():
     even = UniformModel(TinyTokenizer([*(f" {letter}x".encode() for letter in "abcdefghijklmnopqrstuvwxyz"), b","]))
-    search = CompleteWordSearch(even, prefill(even, []), [])
+    search = new_search(even)
     assert not last(search.search(PLAIN, 40, 0.2, min_words=0)).candidates
     assert len(last(search.search(PLAIN, 40, 0.2, min_words=5)).candidates) >= 5
     model = ScriptedModel(UNAMBIGUOUS, [UNAMBIGUOUS.tokens.index("a")])
-    endless = last(CompleteWordSearch(model, prefill(model, []), []).search(SamplerSettings(temperature=0), 40, 0.005))
+    endless = last(new_search(model).search(SamplerSettings(temperature=0), 40, 0.005))
     assert endless.is_final
     assert all(len(each.text) <= complete_words.MAX_WORD_TOKENS + 1 for each in endless.candidates)
     calls = iter([False, False, True])
@@ -207,7 +208,7 @@ def test_words_of_natural_text(tokenizer, text, words):
     model = ScriptedModel(tokenizer, [*tokenizer.encode(text).tolist(), EOS_ID])
     ids, found = list[int](), list[str]()
     while len(found) < len(words):
-        (word,) = last(CompleteWordSearch(model, prefill(model, ids), ids).search(PLAIN, 40, 0.005)).candidates
+        (word,) = last(new_search(model, ids).search(PLAIN, 40, 0.005)).candidates
         assert (word.model_prob, word.sampling_prob) == pytest.approx((1, 1))
         found.append(word.text)
         end = len(ids) + len(word.ids)
@@ -230,12 +231,16 @@ def test_after_a_complete_word_another_one_starts():
     model = open_model(tokenizer)
     word = tokenizer.encode(" wiz").tolist()
     state = prefill(model, word)
-    probs = np.exp(end_word(tokenizer, word, state).log_probs.astype(np.float64))
+    text = TextInProgress(model, word, PLAIN, state=state)
+    end_word(text)
+    probs = np.exp(text.state.log_probs.astype(np.float64))
     assert probs.sum() == pytest.approx(1, abs=1e-5)
     assert not probs[~tokenizer.word_starts].any()
     raw = np.exp(state.log_probs.astype(np.float64))
     starts = tokenizer.word_starts
     assert probs[starts] == pytest.approx(raw[starts] / raw[starts].sum(), rel=1e-4)
-    comma = tokenizer.encode(",").tolist()
-    assert end_word(tokenizer, comma, state) is state
-    assert end_word(WordTokenizer(("<unk>", "<eos>", "he")), [2], state) is state
+    closed = UniformModel(WordTokenizer(("<unk>", "<eos>", "he")))
+    for other, ids in ((model, tokenizer.encode(",").tolist()), (closed, [2])):
+        text = TextInProgress(other, ids, PLAIN, state=state)
+        end_word(text)
+        assert text.state is state

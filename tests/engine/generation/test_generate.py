@@ -1,35 +1,42 @@
-"""The stream of token events: the model's inputs, the end of a text, the figures of each event, and forced tokens."""
+"""The stream of token events of one or many texts: inputs, ends, figures, states, noise, time and forced tokens."""
 
 import math
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as example_settings
+from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS, EOS_ID
-from engine.errors import InvalidInputError, RunError
-from engine.generation.generate import (
-    NUM_KEY_TOKENS,
-    Done,
-    TextInProgress,
-    force_token,
-    generate,
-    generate_from,
-    noise_key,
-    sample_step,
-)
-from engine.generation.preview import next_token_probs
+from engine.data.dataset import load_dataset
+from engine.data.tokenizers.base import EOS_ID
+from engine.errors import InvalidInputError
+from engine.generation.generate import Done, TokenEvent, force_token, generate, generate_batch
 from engine.generation.prompt import prefill, prefill_prompt
-from engine.generation.sampling import process_log_probs, sampling_probs
+from engine.generation.sampling import NUM_NOISE_TOKENS, TextInProgress, sampling_probs
 from engine.generation.settings import MAX_SEED, SamplerSettings
+from engine.models.base import advance_batch
+from engine.models.cache import CacheSettings, NeuralCache
+from engine.models.mixture import Mixture
+from engine.models.ngram import KneserNey
+from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.runs.directory import resolve_run
+from engine.runs.loading import load_model
 from tests.support import sampling
 from tests.support.models import random_lstm
 from tests.support.sampling import (
+    CHAINS,
+    NO_FILTERS,
     FixedModel,
     generate_tokens,
     history_dependent_probs,
     id_vocabulary,
+    naive_chain,
     without_times,
     zipf_probs,
 )
@@ -47,14 +54,22 @@ def make_model(eos_bias=-4.0):
 MODEL = make_model()
 
 
+def text_of(model=MODEL, ids=(5, 6), settings=SETTINGS, seed=3, **options):
+    return TextInProgress(model, ids, settings, seed, **options)
+
+
+def ids_of(events):
+    return [event.id for event in events if isinstance(event, TokenEvent)]
+
+
 class TestInputs:
     def test_model_reads_the_whole_prompt_and_then_each_sampled_token(self):
         model = FixedModel(history_dependent_probs)
         words, done = generate_tokens(model, SamplerSettings(temperature=0.8, max_tokens=6), 3, ids=(5, 0, 7, 7))
         text = [EOS_ID, 5, 0, 7, 7, *(word.id for word in words)]
         expected = [(tuple(text[:i]), token) for i, token in enumerate(text)]
-        assert model.calls[: len(text) - 1] == expected[: len(text) - 1]
         assert model.calls == expected[: len(model.calls)]
+        assert len(model.calls) >= len(text) - 1
         assert done.tokens == len(words)
 
     def test_prefill_returns_the_distribution_after_the_prompt(self):
@@ -68,38 +83,20 @@ class TestInputs:
         assert np.array_equal(prefill_prompt(MODEL, [7], prefill(MODEL, [5, 6])).log_probs, parts.log_probs)
         assert prefill(MODEL, [], parts) is parts
 
-    def test_generating_from_a_kept_state_equals_generating_from_the_text(self):
-        kept = prefill(MODEL, [5, 6])
-        for _ in range(2):  # twice, since generating must not change the state
-            events = [e if isinstance(e, Done) else e[0] for e in generate_from(MODEL, kept, [5, 6], SETTINGS, 3)]
-            assert without_times(events) == without_times(list(generate(MODEL, [5, 6], SETTINGS, 3)))
-
-    def test_each_token_comes_with_the_state_after_it(self):
-        ids = [5, 6]
-        for event in generate_from(MODEL, prefill(MODEL, ids), ids, SETTINGS, 3):
-            if isinstance(event, tuple):
-                ids.append(event[0].id)
-                assert np.array_equal(event[1].log_probs, prefill(MODEL, ids).log_probs)
+    def test_a_kept_state_can_be_continued_again_and_each_token_comes_with_the_state_after_it(self):
+        kept, ids = prefill(MODEL, [5, 6]), [5, 6]
+        expected = list(generate(text_of()))
+        for _ in range(2):
+            assert without_times(generate(text_of(state=kept))) == without_times(expected)
+        for event in expected[:-1]:
+            ids.append(event.id)
+            assert np.array_equal(event.state.log_probs, prefill(MODEL, ids).log_probs)
         assert len(ids) > 10
 
     @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
     def test_a_seed_out_of_range_is_refused(self, seed):
         with pytest.raises(InvalidInputError, match=f"seed {seed}"):
-            next(generate(FixedModel([1, 1, 1]), [2], SETTINGS, seed))
-        with pytest.raises(InvalidInputError, match=f"seed {seed}"):
-            next(generate_from(MODEL, prefill(MODEL, []), [], SETTINGS, seed))
-
-    def test_noise_depends_on_the_seed_and_on_the_lines_before(self):
-        keys = [noise_key(7, context) for context in ((), (2,), (3,), (2, 3), (3,) * NUM_KEY_TOKENS)]
-        assert len(set(keys)) == 5
-        assert keys[0] == (7,)
-        assert keys[1] == (7, 2337085335), "a seed would no longer give the replies of earlier versions"
-        assert keys[4] == noise_key(7, (4, *(3,) * NUM_KEY_TOKENS))
-        lines = [
-            list(generate_from(MODEL, prefill(MODEL, []), [], SETTINGS, 7, noise_context=[id])) for id in (2, 3, 2)
-        ]
-        texts = [[event[0].id for event in line[:-1]] for line in lines]
-        assert texts[0] == texts[2] != texts[1]
+            text_of(seed=seed)
 
 
 class TestEnd:
@@ -108,28 +105,26 @@ class TestEnd:
             return [1e-9, 1, 1e-9, 1e-9] if len(history) == 5 else [1e-9, 1e-9, 1, 1]
 
         words, done = generate_tokens(FixedModel(eos_after_three), SamplerSettings(temperature=1, max_tokens=50), 1)
-        assert EOS_ID not in [word.id for word in words]
+        assert EOS_ID not in ids_of(words)
         assert (len(words), done.reason, done.tokens) == (3, "eos", 3)
 
     def test_given_tokens_end_a_text_and_are_neither_first_nor_penalized(self):
-        model, ends = FixedModel([0.1, 0.1, 0.1, 0.35, 0.35]), np.array([3, 4], np.int32)
+        model, ends = FixedModel([0.1, 0.1, 0.1, 0.35, 0.35]), frozenset([3, 4])
         settings = SamplerSettings(temperature=1.0, max_tokens=50, repetition_penalty=5.0)
         for seed in range(20):
-            *words, done = generate_from(model, prefill(model, [2]), [3, 4], settings, seed, end_ids=ends)
-            assert {word.id for word, _ in words} <= {1, 2}
+            *words, done = generate(text_of(model, [3, 4], settings, seed, end_ids=ends))
+            assert set(ids_of(words)) <= {1, 2}
             assert len(words) >= 1
             assert done.reason == "eos"
-        probs = sampling_probs(
-            prefill(model, [2]).log_probs[None], [settings], [[3, 4]], suppress_eos=False, end_ids=ends
-        )
-        assert probs[0, 3] == pytest.approx(0.35 / 0.9)
+        probs = sampling_probs(text_of(model, [3, 4], settings, end_ids=ends, is_first_token=False))
+        assert probs[3] == pytest.approx(0.35 / 0.9)
 
     def test_eos_is_never_the_first_token_and_unk_is_never_sampled(self):
         probs = [0.5, 0.4, 0.05, 0.05]
         for seed in range(100):
             words, done = generate_tokens(FixedModel(probs), SamplerSettings(temperature=1.0, max_tokens=5), seed)
             assert 1 <= len(words) <= 5
-            assert {word.id for word in words} <= {2, 3}
+            assert set(ids_of(words)) <= {2, 3}
             assert done.reason == ("length" if len(words) == 5 else "eos")
         # Greedy sampling also takes the likeliest allowed token first, and then ends.
         words, done = generate_tokens(FixedModel(probs), SamplerSettings(temperature=0), 0)
@@ -137,9 +132,7 @@ class TestEnd:
 
     @pytest.mark.parametrize("first", [True, False])
     def test_a_text_can_end_at_once_unless_its_first_token_comes_next(self, first):
-        model = make_model(eos_bias=50.0)
-        events = list(generate_from(model, prefill(model, [5]), [5], SamplerSettings(), 3, is_first_token=first))
-        assert len(events) == 1 + first
+        assert len(list(generate(text_of(make_model(eos_bias=50.0), is_first_token=first)))) == 1 + first
 
     @pytest.mark.parametrize("length", [1, 2, 17])
     def test_text_ends_at_the_maximum_length(self, length):
@@ -151,13 +144,12 @@ class TestEnd:
     @pytest.mark.parametrize("number", [0, 4])
     def test_a_cancelled_text_ends_before_the_next_token(self, number):
         asked = iter([False] * number)
-        settings = SamplerSettings(max_tokens=1000)
-        *words, done = generate(FixedModel(zipf_probs(20)), [2], settings, 0, lambda: next(asked, True))
+        *words, done = generate(text_of(FixedModel(zipf_probs(20)), [2]), lambda: next(asked, True))
         assert (len(words), done.reason, done.tokens) == (number, "cancelled", number)
 
 
 class TestFigures:
-    @pytest.mark.parametrize("settings", sampling.CHAINS, ids=sampling.chain_id)
+    @pytest.mark.parametrize("settings", CHAINS, ids=sampling.chain_id)
     def test_token_events_have_the_figures_of_the_naive_chain(self, settings):
         model = FixedModel(history_dependent_probs)
         words, _ = generate_tokens(model, replace(settings, max_tokens=12), 21, ids=(3, 4))
@@ -166,7 +158,7 @@ class TestFigures:
             probs = history_dependent_probs(tuple(text))
             probs = np.log(probs / probs.sum()).astype(np.float32).astype(np.float64)
             own = np.exp(probs)
-            chain = sampling.naive_chain(probs, settings, text[1:], suppress_eos=index == 0)
+            chain = naive_chain(probs, settings, text[1:], suppress_eos=index == 0)
             assert word.index == index
             assert word.text == model.tokenizer.tokens[word.id]
             assert word.logprob == pytest.approx(probs[word.id], abs=1e-5)
@@ -184,50 +176,75 @@ class TestFigures:
         words, _ = generate_tokens(FixedModel([0.1, 1e-9, 0.6, 0.3]), SamplerSettings(max_tokens=3), 0)
         assert [name for name, _ in words[0].top_tokens] == ["w2", "w3", "<unk>", "<eos>"]
 
-    def test_repetition_penalty_ignores_the_line_ends_of_the_prompt(self):
-        log_probs = np.log(np.array([0.1, 0.3, 0.4, 0.2], np.float32))
-        with_line_ends = [EOS_ID, 2, EOS_ID]
-        settings = SamplerSettings(repetition_penalty=3)
-        expected = process_log_probs(log_probs, settings, [2], suppress_eos=False)
-        assert process_log_probs(log_probs, settings, with_line_ends, suppress_eos=False).tolist() == expected.tolist()
-        sampled = sampling_probs(log_probs[None], [settings], [with_line_ends], suppress_eos=False)
-        assert sampled[0] == pytest.approx(np.exp(expected))
-        preview = next_token_probs(log_probs, settings, with_line_ends, id_vocabulary(4), top_n=4)
-        assert preview.candidates[0].text == EOS
-
-    @pytest.mark.parametrize("settings", [SamplerSettings(), SamplerSettings(temperature=0), SamplerSettings(top_k=1)])
-    def test_probabilities_that_are_not_numbers_are_an_error(self, settings):
-        model = FixedModel([math.nan] * 5)
-        with pytest.raises(RunError, match=r"^the model's probabilities are not numbers"):
-            generate_tokens(model, settings, 0)
-        with pytest.raises(RunError, match="the model's probabilities are not numbers"):
-            next_token_probs(prefill(model, [2]).log_probs, settings, [2], id_vocabulary(5), top_n=4)
+    @pytest.mark.parametrize("first", [True, False])
+    def test_a_forced_token_has_the_figures_of_its_position(self, first):
+        kept = prefill(MODEL, [5, 6])
+        chain = sampling_probs(text_of(is_first_token=first))
+        for token in (9, EOS_ID):  # a first <eos> could not be sampled
+            text = text_of(is_first_token=first)
+            event = force_token(text, token)
+            assert (event.index, event.id, event.text) == (0, token, MODEL.tokenizer.tokens[token])
+            assert event.sampling_prob == pytest.approx(chain[token])
+            assert event.num_kept == np.count_nonzero(chain)
+            dropped = event.without_distribution()
+            assert (dropped, dropped.log_probs, dropped.state) == (event, None, None)
+            assert event.rank == sorted(kept.log_probs, reverse=True).index(kept.log_probs[token]) + 1
+            assert np.array_equal(text.state.log_probs, prefill(MODEL, [5, 6, token]).log_probs)
+            assert (text.ids, text.is_first_token) == ([5, 6, token], token == EOS_ID)
+        assert (chain[EOS_ID] == 0) == first
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_a_forced_token_has_the_figures_of_its_position(first):
-    kept = prefill(MODEL, [5, 6])
-    chain = np.exp(process_log_probs(kept.log_probs, SETTINGS, [5, 6], suppress_eos=first))
-    for token in (9, EOS_ID):  # a first <eos> could not be sampled
-        event, after = force_token(MODEL, kept, [5, 6], SETTINGS, token, is_first_token=first)
-        assert (event.index, event.id, event.text) == (0, token, MODEL.tokenizer.tokens[token])
-        assert event.sampling_prob == pytest.approx(chain[token])
-        assert event.num_kept == np.count_nonzero(chain)
-        dropped = event.without_distribution()
-        assert (dropped, dropped.log_probs) == (event, None)
-        assert event.rank == sorted(kept.log_probs, reverse=True).index(kept.log_probs[token]) + 1
-        assert np.array_equal(after.log_probs, prefill(MODEL, [5, 6, token]).log_probs)
-    assert (chain[EOS_ID] == 0) == first
-    event, _ = force_token(MODEL, kept, [5, 6], SETTINGS, EOS_ID)
-    assert event.sampling_prob > 0, "a forced token is not the first one unless it is said"
+def zipf_text(seed, number=600, **values):
+    return ids_of(generate_tokens(FixedModel(zipf_probs(300)), SamplerSettings(max_tokens=number, **values), seed)[0])
 
 
-def test_a_model_that_loses_a_text_of_a_batch_is_an_error():
-    model = FixedModel([1, 1, 1, 1])
-    model.advance_batch = lambda states, tokens: [model.advance(states[0], tokens[0])]
-    texts = [TextInProgress.start(model, prefill(model, [2]), [2], SETTINGS, seed) for seed in (1, 2)]
-    with pytest.raises(ValueError, match="shorter"):
-        sample_step(model, texts, suppress_eos=True)
+class TestNoise:
+    def test_a_seed_determines_the_text_and_other_seeds_give_other_texts(self):
+        texts = [zipf_text(seed, 40, temperature=1.0) for seed in range(20)]
+        assert zipf_text(5, 40, temperature=1.0) == texts[5]
+        assert len(set(map(tuple, texts))) == 20
+
+    def test_noise_depends_on_the_lines_before(self):
+        contexts = ((), (2,), (3,), (2, 3), (3,) * NUM_NOISE_TOKENS, (4, *(3,) * NUM_NOISE_TOKENS))
+        noise = [text_of(seed=7, noise_context=context).rng.random() for context in contexts]
+        assert noise[4] == noise[5]
+        assert len(set(noise)) == 5
+        expected = [np.random.default_rng(key).random() for key in ((7,), (7, 2337085335))]
+        assert noise[:2] == expected, "a seed would no longer give the replies of earlier versions"
+
+    def test_greedy_sampling_never_takes_a_removed_token(self):
+        """Float32 noise is exactly 0 once in about 10 million samples, and that token, even `<unk>`, would win.
+
+        The seed is chosen so that float32 noise has a zero at the 143rd token.
+        """
+        size = 4000
+        probs = [0.3, 1e-9, 0.4, *([0.3 / size] * (size - 3))]
+        words, done = generate_tokens(FixedModel(probs), SamplerSettings(temperature=0, max_tokens=200), 2)
+        assert ids_of(words) == [2] * 200
+        assert done.reason == "length"
+
+    @pytest.mark.parametrize(
+        "sampler", [NO_FILTERS, SamplerSettings(temperature=0.6), SamplerSettings(temperature=1.5, top_p=0.8)]
+    )
+    def test_samples_follow_the_distribution(self, sampler):
+        """Compares 8,000 tokens of one text with the naive chain by chi-square and total variation."""
+        weights = [0.2, 1e-9, 0.3, 0.2, 0.12, 0.08, 0.05, 0.03, 0.015, 0.005]
+        number = 8_000
+        words, _ = generate_tokens(FixedModel(weights), replace(sampler, max_tokens=number), 7)
+        expected = naive_chain(np.log(np.array(weights) / sum(weights)), sampler, [], False)
+        counts = Counter(ids_of(words))
+        assert all(expected[i] > 0 for i in counts)
+        assert sum(abs(counts[i] / number - p) for i, p in enumerate(expected)) / 2 < 0.02
+        cells = [(counts[i], p * number) for i, p in enumerate(expected) if p * number > 5]
+        chi_square = sum((actual - mean) ** 2 / mean for actual, mean in cells)
+        assert chi_square < 40  # at most 9 degrees of freedom: exceeded once in 100,000
+
+    def test_noise_of_a_seed_does_not_depend_on_the_filters(self):
+        """Removed tokens are masked, so two texts agree wherever both can take the token."""
+        whole, filtered = (zipf_text(3, 400, temperature=1, top_p=p) for p in (1.0, 0.9))
+        pairs = [(a, b) for a, b in zip(whole, filtered, strict=True) if a in set(filtered)]
+        assert len(pairs) > 200
+        assert all(a == b for a, b in pairs)
 
 
 class Clock:
@@ -241,19 +258,126 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def clock(monkeypatch):
+@pytest.mark.parametrize(("reason", "words"), [("length", 7), ("cancelled", 4), ("eos", 1)])
+def test_time_between_events_is_not_counted(monkeypatch, reason, words):
     clock = Clock()
     monkeypatch.setattr("time.perf_counter", clock)
-    return clock
-
-
-@pytest.mark.parametrize(("reason", "words"), [("length", 7), ("cancelled", 4), ("eos", 1)])
-def test_time_between_events_is_not_counted(clock, reason, words):
-    model, settings = make_model(eos_bias=50.0 if reason == "eos" else -50.0), SamplerSettings(max_tokens=7)
-    events = []
-    for event in generate(model, [5, 6], settings, 3, lambda: reason == "cancelled" and len(events) == words):
+    model, events = make_model(eos_bias=50.0 if reason == "eos" else -50.0), []
+    text = text_of(model, settings=SamplerSettings(max_tokens=7))
+    for event in generate(text, lambda: reason == "cancelled" and len(events) == words):
         events.append(event)
         clock.now += 100  # a slow consumer
     assert events.pop() == Done(reason, 3, words, 1.0)
     assert [(event.index, event.seconds) for event in events] == [(index, 1.0) for index in range(words)]
+
+
+SIZE = 83
+CONFIGS = {
+    "one layer, tied": ModelConfig(embedding_size=12, hidden_size=12, punctuation=False),
+    "two layers, untied": ModelConfig(
+        embedding_size=16, hidden_size=9, num_layers=2, tie_weights=False, punctuation=False
+    ),
+    "with punctuation": ModelConfig(embedding_size=20, hidden_size=20, punctuation=True),
+}
+
+
+def make_lstm(config, *, int8=False):
+    rng = np.random.default_rng(0)
+    weights = {
+        name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in weight_shapes(config, SIZE).items()
+    }
+    return NumpyLSTM(config, id_vocabulary(SIZE), weights, int8=int8)
+
+
+def kneser_ney():
+    return KneserNey(np.random.default_rng(5).integers(0, SIZE, 2000).astype(np.int32), id_vocabulary(SIZE))
+
+
+MODELS = {name: make_lstm(config) for name, config in CONFIGS.items()}
+MODELS["a mixture"] = Mixture([MODELS["with punctuation"], MODELS["one layer, tied"], kneser_ney()], [0.5, 0.25, 0.25])
+MODELS["a cache"] = NeuralCache(MODELS["with punctuation"], CacheSettings(window=4))
+MODELS["a cache on a mixture"] = NeuralCache(MODELS["a mixture"], CacheSettings(window=4))
+MODELS["Kneser-Ney"] = kneser_ney()
+MODELS["int8"] = make_lstm(CONFIGS["with punctuation"], int8=True)
+
+
+class TestBatch:
+    @pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
+    @pytest.mark.parametrize("texts", [1, 5])
+    def test_advance_batch_equals_advance_of_each_text(self, model, texts):
+        rng = np.random.default_rng(texts)
+        alone = batch_states = [model.start() for _ in range(texts)]
+        for tokens in rng.integers(0, SIZE, (4, texts)).tolist():
+            batch_outputs = advance_batch(model, batch_states, tokens)
+            batch_states = [state for _, state in batch_outputs]
+            single_outputs = [model.advance(state, token) for state, token in zip(alone, tokens, strict=True)]
+            alone = [state for _, state in single_outputs]
+            for (log_probs, _), (expected, _) in zip(batch_outputs, single_outputs, strict=True):
+                assert log_probs.dtype == np.float32
+                assert log_probs == pytest.approx(expected, abs=1e-4)
+                assert texts > 1 or np.array_equal(log_probs, expected)
+
+    @example_settings(max_examples=25, derandomize=True)  # one sample in a million can differ by rounding
+    @given(
+        st.lists(
+            st.builds(
+                lambda chain, length, seed: (replace(chain, max_tokens=length), seed),
+                st.sampled_from(CHAINS),
+                st.integers(1, 12),
+                st.integers(0, 2**32),
+            ),
+            min_size=1,
+            max_size=6,
+        ),
+        st.sampled_from(["with punctuation", "a cache"]),
+    )
+    def test_each_text_of_a_batch_equals_the_text_generated_alone(self, chains, name):
+        model = MODELS[name]
+        rows = list(generate_batch([text_of(model, settings=chain, seed=seed) for chain, seed in chains]))
+        assert all(number < following for row in rows for (number, _), (following, _) in pairwise(row))
+        for number, (chain, seed) in enumerate(chains):
+            events = [event for row in rows for place, event in row if place == number]
+            for event, expected in zip(events, generate(text_of(model, settings=chain, seed=seed)), strict=True):
+                if isinstance(event, Done) or isinstance(expected, Done):
+                    assert without_times([event]) == without_times([expected])
+                    continue
+                assert (event.index, event.id, event.text) == (expected.index, expected.id, expected.text)
+                assert event.logprob == pytest.approx(expected.logprob, abs=1e-4)
+                assert event.sampling_prob == pytest.approx(expected.sampling_prob, abs=1e-4)
+                assert event.entropy == pytest.approx(expected.entropy, abs=1e-4)
+
+    def test_threads_can_share_a_model(self):
+        def generate_texts(seed):
+            texts = [text_of(MODELS["with punctuation"], seed=seed + number) for number in range(4)]
+            return without_times(event for row in generate_batch(texts) for _, event in row)
+
+        expected = [generate_texts(seed) for seed in range(6)]
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(generate_texts, range(6))) == expected
+
+    def test_cancelling_ends_every_unfinished_text(self):
+        model, answers = MODELS["one layer, tied"], iter([False] * 4)
+        texts = [text_of(model, settings=SamplerSettings(max_tokens=most)) for most in (2, 50, 50)]
+        *seen, last = generate_batch(texts, lambda: next(answers, True))
+        assert [number for number, _ in last] == [1, 2]
+        assert all(isinstance(event, Done) and event.reason == "cancelled" and event.tokens == 4 for _, event in last)
+        assert [len(row) for row in seen] == [3, 3, 3, 2]
+
+    def test_a_model_that_loses_a_text_of_a_batch_is_an_error(self):
+        model = FixedModel([1, 1, 1, 1])
+        model.advance_batch = lambda states, tokens: [model.advance(states[0], tokens[0])]
+        with pytest.raises(ValueError, match="shorter"):
+            next(generate_batch([text_of(model, [2], seed=seed) for seed in (1, 2)]))
+
+
+@pytest.mark.slow
+def test_int8_changes_the_perplexity_of_the_bundled_model_by_less_than_0_2_percent():
+    loaded = load_model(resolve_run(None))
+    exact = NumpyLSTM(loaded.decoder.config, loaded.decoder.tokenizer, loaded.decoder.weights)
+    rounded = NumpyLSTM(exact.config, exact.tokenizer, exact.weights, int8=True)
+    dataset = load_dataset(loaded.config.data, exact.tokenizer)
+    counts = dataset.scored_mask(dataset.valid)
+    perplexities = [math.exp(-model.score_sequence(dataset.valid)[counts].mean()) for model in (exact, rounded)]
+    assert perplexities[0] == pytest.approx(loaded.valid_perplexity, rel=0.005)
+    assert perplexities[1] != perplexities[0]
+    assert perplexities[1] == pytest.approx(perplexities[0], rel=0.002)

@@ -11,8 +11,9 @@ from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import PromptError
-from engine.generation.generate import TextInProgress, TokenEvent, force_token, generate
+from engine.generation.generate import TokenEvent, force_token, generate
 from engine.generation.prompt import MAX_REREAD_TOKENS, encode_prompt, last_word_start, prefill, prefill_prompt
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from tests.support.models import random_lstm
 from tests.support.sampling import id_vocabulary
@@ -88,7 +89,7 @@ def test_the_prompt_and_the_pieces_are_the_text_of_all_tokens(prompt, seed):
     ids = encode_prompt(prompt, BPE).ids
     state = prefill_prompt(MODEL, ids)
     read = ids[: len(ids) - state.num_reread_tokens]
-    events = [event for event in generate(MODEL, ids, SETTINGS, seed) if isinstance(event, TokenEvent)]
+    events = [event for event in generate(TextInProgress(MODEL, ids, SETTINGS, seed)) if isinstance(event, TokenEvent)]
     generated = [*read, *(event.id for event in events)]
     text = prompt + "".join(event.piece for event in events)
     assert BPE.decode(generated).startswith(text)
@@ -143,9 +144,11 @@ def test_a_probable_longer_token_continues_the_prompt_inside_the_word(likely, pi
     ids = encode_prompt("The wiz", BPE).ids
     state = prefill_prompt(model, ids)
     assert state.num_reread_tokens == num_reread
-    assert TextInProgress.start(model, state, ids, SETTINGS, 0).history == [*ids[:-num_reread]]
-    first = next(generate(model, ids, SETTINGS, 0))
+    text = TextInProgress(model, ids, SETTINGS)
+    assert text.history == [*ids[:-num_reread]]
+    first = next(generate(text))
     assert (first.text, first.piece) == (likely[-1], piece)
+    assert text.history == [*ids[:-num_reread], first.id]
 
 
 @settings(max_examples=10)
@@ -157,18 +160,12 @@ def test_every_token_of_an_open_vocabulary_can_be_sampled(seed):
     bias = np.zeros(len(CHARACTERS), np.float32)
     bias[first] = 50
     likely = type(model)(CONFIG, CHARACTERS, {**model.weights, "output.bias": bias})
-    events = list(generate(likely, CHARACTERS.encode("a").tolist(), SETTINGS, seed))
+    events = list(generate(TextInProgress(likely, CHARACTERS.encode("a").tolist(), SETTINGS, seed)))
     assert len(events) == SETTINGS.max_tokens + 1
     assert all(event.id == 0 for event in events if isinstance(event, TokenEvent))
-    forced, _ = force_token(likely, prefill(likely, [5]), [5], SETTINGS, 0)
-    assert forced.sampling_prob > 0.9
+    assert force_token(TextInProgress(likely, [5], SETTINGS, state=prefill(likely, [5])), 0).sampling_prob > 0.9
 
 
 def test_pieces_show_whole_characters_only():
-    smile = CHARACTERS.encode("☺").tolist()
-    state, history, pieces = prefill(MODEL_OF_CHARACTERS, [5]), [5], []
-    for id in smile:
-        event, state = force_token(MODEL_OF_CHARACTERS, state, history, SETTINGS, id)
-        history.append(id)
-        pieces.append(event.piece)
-    assert pieces == ["", "", "☺"]
+    text = TextInProgress(MODEL_OF_CHARACTERS, [5], SETTINGS, state=prefill(MODEL_OF_CHARACTERS, [5]))
+    assert [force_token(text, id).piece for id in CHARACTERS.encode("☺").tolist()] == ["", "", "☺"]

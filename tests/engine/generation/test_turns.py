@@ -8,22 +8,21 @@ import pytest
 
 from engine.data.script_form import Turn, encode_turns
 from engine.errors import InvalidInputError
-from engine.generation.generate import Done, TokenEvent
+from engine.generation.generate import Done, TokenEvent, generate
 from engine.generation.prompt import prefill
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.generation.turns import (
     SpeakerProb,
-    TurnEnd,
     TurnStart,
-    end_turn,
+    begin_turn,
     generate_scene,
-    generate_turn,
     next_speaker_probs,
     read_turns,
     sample_speaker,
 )
 from engine.models.dialogue import DialogueModel
 from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, TOKENIZER, TURN_MODEL, WORD_IDS
+from tests.support.sampling import said_text_of, script_of
 
 MODEL = DialogueModel(LSTM, CAST, TURN_MODEL)
 SETTINGS = SamplerSettings(temperature=1.0, max_tokens=6)
@@ -35,8 +34,8 @@ def scene(seed=1, num_turns=5, **arguments):
     return list(generate_scene(MODEL, num_turns=num_turns, seed=seed, **(defaults | arguments)))
 
 
-def script(events):
-    return [event.turn for event in events if isinstance(event, TurnEnd)]
+def starts_of(events):
+    return [event for event in events if isinstance(event, TurnStart)]
 
 
 def test_an_unknown_speaker_an_empty_cast_or_a_seed_out_of_range_is_refused():
@@ -74,61 +73,54 @@ def test_speakers_are_sampled_with_their_probabilities(temperature):
 
 def test_a_scene_has_its_turns_in_the_form_of_its_events():
     events = iter(scene())
-    for number in range(5):
-        start = next(events)
-        assert isinstance(start, TurnStart)
-        assert start.number == number
-        pieces = []
+    for _ in range(5):
+        assert isinstance(next(events), TurnStart)
+        ids = []
         while isinstance(event := next(events), TokenEvent):
-            assert event.id in WORD_IDS.values()
-            pieces.append(event.piece)
-        assert isinstance(event, TurnEnd)
-        assert (event.number, event.turn) == (number, Turn(start.speaker, "".join(pieces).strip()))
-        assert event.done.tokens == len(pieces) > 0
+            ids.append(event.id)
+        assert set(ids) <= set(WORD_IDS.values())
+        assert event.tokens == len(ids) > 0
     assert not list(events)
 
 
-def test_probabilities_and_states_of_a_scene_are_those_of_its_turns():
+def test_probabilities_of_a_scene_are_those_of_its_turns():
     events = scene()
-    turns = script(events)
-    for start in (event for event in events if isinstance(event, TurnStart)):
-        state = read_turns(MODEL, turns[: start.number])
-        assert start.state.log_probs == pytest.approx(state.log_probs, abs=1e-6)
-        others = [name for name in CAST if not start.number or name != turns[start.number - 1].speaker]
+    turns = script_of(events)
+    for number, start in enumerate(starts_of(events)):
+        state = read_turns(MODEL, turns[:number])
+        others = [name for name in CAST if not number or name != turns[number - 1].speaker]
         expected = {speaker.name: speaker.prob for speaker in next_speaker_probs(MODEL, state, others)}
         assert start.prob == pytest.approx(expected[start.speaker])
         assert {speaker.name: speaker.prob for speaker in start.candidates} == pytest.approx(expected)
-    last = events[-1]
-    assert last.state.log_probs == pytest.approx(read_turns(MODEL, turns).log_probs, abs=1e-6)
 
 
 def test_nobody_speaks_twice_in_a_row_unless_alone():
-    turns = [turn.speaker for turn in script(scene(num_turns=40))]
+    turns = [turn.speaker for turn in script_of(scene(num_turns=40))]
     assert all(one != other for one, other in itertools.pairwise(turns))
     history = encode_turns(TOKENIZER, TURNS)
     state, last = read_turns(MODEL, TURNS), TURNS[-1].speaker
-    firsts = {script(scene(seed=seed, state=state, num_turns=1, history=history))[0].speaker for seed in range(30)}
+    firsts = {script_of(scene(seed=seed, state=state, num_turns=1, history=history))[0].speaker for seed in range(30)}
     assert firsts == set(CAST) - {last}
-    assert [turn.speaker for turn in script(scene(cast=["Sam"], num_turns=3))] == ["SAM"] * 3
+    assert [turn.speaker for turn in script_of(scene(cast=["Sam"], num_turns=3))] == ["SAM"] * 3
 
 
 def test_a_seed_gives_the_same_scene_of_any_length_and_another_seed_another():
-    assert script(scene(num_turns=7))[:3] == script(scene(num_turns=3))
-    starts = [event for event in scene(num_turns=20, seed=MAX_SEED) if isinstance(event, TurnStart)]
+    assert script_of(scene(num_turns=7))[:3] == script_of(scene(num_turns=3))
+    starts = starts_of(scene(num_turns=20, seed=MAX_SEED))
     assert len({start.seed for start in starts}) == 20
     assert all(0 <= start.seed < 1_000_000 for start in starts), "short enough to be typed"
-    assert script(scene(seed=4)) == script(scene(seed=4)) != script(scene(seed=5))
+    assert script_of(scene(seed=4)) == script_of(scene(seed=4)) != script_of(scene(seed=5))
 
 
 def test_a_turn_of_a_scene_can_be_generated_again_by_its_seed():
     events = scene()
-    starts = [event for event in events if isinstance(event, TurnStart)]
-    turns = script(events)
-    for number, (start, turn) in enumerate(zip(starts, turns, strict=True)):
-        history = encode_turns(TOKENIZER, turns[:number])
-        again = list(generate_turn(MODEL, start.state, start.speaker, SETTINGS, start.seed, history=history))
-        pieces = [event[0].piece for event in again if not isinstance(event, Done)]
-        assert "".join(pieces).strip() == turn.text
+    turns = script_of(events)
+    for number, (start, turn) in enumerate(zip(starts_of(events), turns, strict=True)):
+        state, history = read_turns(MODEL, turns[:number]), encode_turns(TOKENIZER, turns[:number])
+        assert (
+            said_text_of(generate(begin_turn(MODEL, state, start.speaker, SETTINGS, start.seed, history))).strip()
+            == turn.text
+        )
 
 
 def test_the_noise_of_a_line_depends_on_what_was_said():
@@ -138,10 +130,8 @@ def test_the_noise_of_a_line_depends_on_what_was_said():
     lines = []
     for words in ("oak", "elm", "oak fir", "oak"):
         turns = [Turn("FRODO", f"{words} yew bay ash oak elm")]
-        events = generate_turn(
-            model, read_turns(model, turns), "SAM", settings, 3, history=encode_turns(TOKENIZER, turns)
-        )
-        lines.append("".join(event[0].piece for event in events if not isinstance(event, Done)))
+        state, history = read_turns(model, turns), encode_turns(TOKENIZER, turns)
+        lines.append(said_text_of(generate(begin_turn(model, state, "SAM", settings, 3, history))))
     assert lines[0] == lines[3]
     assert len(set(lines)) == 3
 
@@ -149,8 +139,9 @@ def test_the_noise_of_a_line_depends_on_what_was_said():
 def test_only_the_given_cast_speaks_and_state_continues_a_scene():
     state = read_turns(MODEL, TURNS)
     events = scene(cast=["SAM", "Gollum"], state=state, num_turns=20)
-    assert {turn.speaker for turn in script(events)} == {"SAM", "GOLLUM"}
-    assert np.array_equal(events[0].state.log_probs, state.log_probs)
+    assert {turn.speaker for turn in script_of(events)} == {"SAM", "GOLLUM"}
+    others = {speaker.name: speaker.prob for speaker in next_speaker_probs(MODEL, state, ["SAM", "GOLLUM"])}
+    assert events[0].prob == others[events[0].speaker]
 
 
 @pytest.mark.parametrize("num_calls", [0, 4])
@@ -160,18 +151,17 @@ def test_a_scene_ends_at_any_token(num_calls):
     tokens = [event.id for event in events if isinstance(event, TokenEvent)]
     assert tokens == [event.id for event in scene() if isinstance(event, TokenEvent)][: len(tokens)]
     assert len(tokens) <= num_calls
-    ends = [event for event in events if isinstance(event, TurnEnd)]
-    assert len(ends) == sum(isinstance(event, TurnStart) for event in events)
-    for end in ends:
-        assert len(end.turn.text.split()) == end.done.tokens
-        assert end.done.reason != "cancelled" or end is ends[-1]
+    ends = [event for event in events if isinstance(event, Done)]
+    assert [len(turn.text.split()) for turn in script_of(events)] == [end.tokens for end in ends]
+    assert all(end.reason != "cancelled" for end in ends[:-1])
 
 
 def test_anybody_can_say_a_line_which_ends_at_its_line_end():
     state = read_turns(MODEL, TURNS)
-    events = list(generate_turn(MODEL, state, "SAURON", SamplerSettings(temperature=1.0, max_tokens=99), 2))
-    ids = [event[0].id for event in events if not isinstance(event, Done)]
-    assert events[-1].reason == "eos"
-    assert not set(ids) & set(TOKENIZER.line_end_ids.tolist())
-    (_, last_state), after = events[-2], read_turns(MODEL, [*TURNS, Turn("SAURON", TOKENIZER.decode(ids))])
-    assert end_turn(MODEL, last_state).log_probs == pytest.approx(after.log_probs, abs=1e-5)
+    line = begin_turn(MODEL, state, "SAURON", SamplerSettings(temperature=1.0, max_tokens=99), 2)
+    *tokens, done = generate(line)
+    assert done.reason == "eos"
+    assert not {token.id for token in tokens} & set(TOKENIZER.line_end_ids.tolist())
+    after = read_turns(MODEL, [*TURNS, Turn("SAURON", "".join(token.piece for token in tokens))])
+    ended = prefill(MODEL, TOKENIZER.encode("\n").tolist(), line.state)
+    assert ended.log_probs == pytest.approx(after.log_probs, abs=1e-5)

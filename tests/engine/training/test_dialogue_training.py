@@ -11,6 +11,7 @@ from engine.analysis.bits_per_character import EncodedText, written_text
 from engine.data.dataset import load_dataset
 from engine.data.script_form import Turn
 from engine.events import Evaluated, Finished, Started
+from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.base import predict_tokens, score_sequence
 from engine.runs.dialogue_parts import read_dialogue_parts
@@ -76,7 +77,7 @@ def test_a_trained_model_knows_what_each_speaker_says(tmp_path):
     assert next_speaker_probs(model, state)[0].name == "GOLLUM"
     ids, scores = model.tokenizer.encode(" precious wants nasty fishes\n").tolist(), {}
     for name in ("GOLLUM", "SAM"):
-        begun = begin_turn(model, read_turns(model, []), name)
+        begun = begin_turn(model, read_turns(model, []), name, SamplerSettings(), 0).state
         rows = np.stack([begun.log_probs, *predict_tokens(model, begun.model_state, ids[:-1])[0]])
         scores[name] = rows[np.arange(len(ids)), ids].sum()
     assert scores["GOLLUM"] > scores["SAM"] + 5

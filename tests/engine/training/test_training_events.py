@@ -12,6 +12,7 @@ from engine.data.dataset import load_dataset
 from engine.errors import TrainingError
 from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step
 from engine.generation.generate import TokenEvent, generate
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey, Unigram
 from engine.presets import get_preset
@@ -85,7 +86,8 @@ def check_samples(events, prompt, encoded, **settings):
     for sampled, evaluated in zip(events_of(Sampled, events), events_of(Evaluated, events), strict=True):
         assert (sampled.prompt, sampled.step, sampled.epoch) == (prompt, evaluated.step, evaluated.epoch)
         ids = evaluated.model.tokenizer.encode(encoded).tolist()
-        tokens = generate(evaluated.model, ids, SamplerSettings(max_tokens=25, **settings), sampled.seed)
+        chain = SamplerSettings(max_tokens=25, **settings)
+        tokens = generate(TextInProgress(evaluated.model, ids, chain, sampled.seed))
         assert sampled.text == "".join(event.piece for event in tokens if isinstance(event, TokenEvent)).lstrip(" ")
 
 

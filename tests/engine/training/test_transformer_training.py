@@ -9,6 +9,7 @@ from engine.config import Config
 from engine.errors import ConfigError
 from engine.events import Evaluated
 from engine.generation.generate import TokenEvent, generate
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer import TransformerModel
@@ -53,7 +54,7 @@ def test_words_and_pieces_train_and_the_run_can_be_played(corpus, tmp_path):
         list(job.events(lambda: False))
         loaded = load_model(job.run.path)
         ids = loaded.model.tokenizer.encode("the miller").tolist()
-        events = list(generate(loaded.model, ids, SamplerSettings(max_tokens=20), seed=0))
+        events = list(generate(TextInProgress(loaded.model, ids, SamplerSettings(max_tokens=20))))
         assert any(isinstance(event, TokenEvent) for event in events)
 
 

@@ -8,15 +8,16 @@ import pytest
 from engine.analysis.speaker_posterior import SpeakerPosterior
 from engine.data.script_form import Turn, encode_speaker, encode_turns, turn_text
 from engine.errors import InvalidInputError
-from engine.generation.generate import Done, generate_from
-from engine.generation.prompt import prefill_prompt
+from engine.generation.generate import Done, generate
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import TurnEnd, TurnStart, generate_scene, generate_turn, next_speaker_probs, read_turns
+from engine.generation.turns import TurnStart, begin_turn, generate_scene, next_speaker_probs, read_turns
 from engine.runs.loading import load_model
 from lotr_tui.cli.dialogue.script import read_script
 from tests.support.commands import json_output, run_here
 from tests.support.files import KNOWN_WORDS
 from tests.support.random_dialogues import WORDS, write_dialogue_run, write_distinct_dialogues
+from tests.support.sampling import said_text_of, script_of
 
 ANSWER = ("generate", "the road", "--to", "FRODO", "--as", "SAM")
 SCENE = ("generate", "--scene", "--cast", "frodo,King of the Dead", "--turns", "6", "--seed", "4")
@@ -60,8 +61,8 @@ def distinct(trained_home, lotr):
 
 def answer(model, turns, speaker, seed):
     history = encode_turns(model.tokenizer, turns)
-    events = generate_turn(model, read_turns(model, turns), speaker, SamplerSettings(), seed, history=history)
-    return "".join(event[0].piece for event in events if not isinstance(event, Done)).strip()
+    line = begin_turn(model, read_turns(model, turns), speaker, SamplerSettings(), seed, history)
+    return said_text_of(generate(line)).strip()
 
 
 def scene_of(model, given=(), seed=4, cast=("FRODO", "KING OF THE DEAD"), num_turns=6):
@@ -70,9 +71,8 @@ def scene_of(model, given=(), seed=4, cast=("FRODO", "KING OF THE DEAD"), num_tu
     return list(generate_scene(model, cast, num_turns, SamplerSettings(), seed, state, history=history))
 
 
-def script_of(model, **options):
-    turns = [event.turn for event in scene_of(model, **options) if isinstance(event, TurnEnd)]
-    return [turn_text(turn).rstrip("\n") for turn in turns]
+def lines_of(model, **options):
+    return [turn_text(turn).rstrip("\n") for turn in script_of(scene_of(model, **options))]
 
 
 class TestAnswers:
@@ -115,9 +115,7 @@ class TestAnswers:
         record = talk("generate", "Sam: a friend\nFRODO: the road", "--seed", "5")
         ids = [*encode_turns(model.tokenizer, [Turn("SAM", "a friend")]), *encode_speaker(model.tokenizer, "FRODO")]
         ids += model.tokenizer.encode(" the road").tolist()
-        ends = model.tokenizer.line_end_ids
-        events = generate_from(model, prefill_prompt(model, ids), ids, SamplerSettings(), 5, end_ids=ends)
-        assert record["text"] == "".join(event[0].piece for event in events if not isinstance(event, Done))
+        assert record["text"] == said_text_of(generate(TextInProgress(model, ids, SamplerSettings(), 5)))
 
     def test_without_a_prompt_the_speaker_opens_and_standard_input_is_not_read(self, talk, model):
         record = talk("generate", "--to", "GOLLUM", "--seed", "5", stdin=b"the road")
@@ -152,20 +150,20 @@ class TestScenes:
     def test_a_scene_is_a_script_on_stdout(self, lotr, run, model):
         done = lotr(*SCENE, "--run", run)
         assert done.returncode == 0
-        assert done.stdout.splitlines() == script_of(model)
+        assert done.stdout.splitlines() == lines_of(model)
         assert re.fullmatch(r"seed 4 · temperature 0\.80 · [\d,]+ tokens/s · 6 turns\n", done.stderr)
         everybody = lotr("generate", "--scene", "--seed", "4", "--run", run)
-        assert everybody.stdout.splitlines() == script_of(model, cast=None, num_turns=8)
+        assert everybody.stdout.splitlines() == lines_of(model, cast=None, num_turns=8)
 
     def test_json_describes_every_turn(self, lotr, run, talk, model):
         record = talk(*SCENE, "SAM: the road")
         events = scene_of(model, given=[Turn("SAM", "the road")])
         starts = [event for event in events if isinstance(event, TurnStart)]
-        ends = [event for event in events if isinstance(event, TurnEnd)]
+        ends = [event.reason for event in events if isinstance(event, Done)]
         assert record["given"] == [{"speaker": "SAM", "text": "the road"}]
         assert (record["seed"], record["run"], record["reason"]) == (4, "scenes", "length")
         assert [(turn["speaker"], turn["text"], turn["reason"]) for turn in record["turns"]] == [
-            (end.turn.speaker, end.turn.text, end.done.reason) for end in ends
+            (turn.speaker, turn.text, reason) for turn, reason in zip(script_of(events), ends, strict=True)
         ]
         for turn, start in zip(record["turns"], starts, strict=True):
             assert turn["probability"] == pytest.approx(start.prob, abs=1e-6)
@@ -178,7 +176,7 @@ class TestScenes:
 
     def test_several_scenes_have_consecutive_seeds(self, lotr, run, model):
         arguments = ("generate", "--scene", "--turns", "2", "--seed", "4", "--count", "2", "--run", run)
-        expected = [script_of(model, seed=seed, cast=None, num_turns=2) for seed in (4, 5)]
+        expected = [lines_of(model, seed=seed, cast=None, num_turns=2) for seed in (4, 5)]
         assert lotr(*arguments).stdout.splitlines() == [*expected[0], "", *expected[1]]
 
 

@@ -100,7 +100,7 @@ def test_next_token_is_the_first_of_the_answer_by_the_chosen_or_likeliest_speake
     assert context.speaker == (speaker or context.speakers[0].name)
     reply = say(conversation, session_model, "bilbo is", context.speaker, speaking_as="FRODO", previous=previous)
     assert list(context.ids) == list(reply.context_ids)
-    expected = begin_turn(model, prefill(model, reply.context_ids_before_speaker), reply.speaker)
+    expected = begin_turn(model, prefill(model, reply.context_ids_before_speaker), reply.speaker, SETTINGS, 0).state
     assert np.allclose(context.state.log_probs, expected.log_probs, atol=1e-4)
     assert context.is_first_token
     candidates = context.token_probs(SETTINGS, 1000).candidates

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from engine.generation.complete_words import word_around
 from engine.generation.generate import NUM_TOP_TOKENS
-from engine.generation.preview import Candidate, NextTokenProbs, Unit
+from engine.generation.sampling import Candidate, NextTokenProbs, Unit
 from lotr_tui.session.conversation.read_text import UnreadText
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.model_abilities import reads_line_ends

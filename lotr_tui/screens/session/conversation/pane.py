@@ -9,7 +9,7 @@ from textual.message import Message
 from textual.timer import Timer
 
 from engine.generation.generate import NUM_TOP_TOKENS
-from engine.generation.preview import NextTokenProbs
+from engine.generation.sampling import NextTokenProbs
 from engine.generation.settings import SamplerSettings
 from lotr_tui.app_base import LotrAppBase
 from lotr_tui.screens.session.conversation.inspection import InspectedToken, TokenInspection

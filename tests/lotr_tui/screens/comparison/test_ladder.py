@@ -7,12 +7,13 @@ import pytest
 from textual.widgets import Input
 
 from engine.errors import InvalidInputError
-from engine.generation.columns import first_difference
 from engine.generation.generate import TokenEvent, generate
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.comparison.columns import DIFFERENCE_MARK, GenerationColumns
 from lotr_tui.screens.comparison.ladder import MAX_COLUMNS, NOTEBOOK_TEMPERATURES, WIDE_TEMPERATURES, LadderScreen
 from lotr_tui.screens.comparison.temperatures import format_temperature, parse_temperatures
+from lotr_tui.session.columns import first_difference
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.columns import column_lines, columns_text, generated_words, note_text, until_columns_ended
@@ -32,7 +33,8 @@ async def open_ladder(pilot, prompt=PROMPT, settings=TOP_K, pace=0):
 def expected_events(temperature, settings=TOP_K):
     settings = SamplerSettings(temperature=temperature, top_k=settings.top_k, max_tokens=settings.max_tokens)
     ids = VOCABULARY.encode(PROMPT).tolist()
-    return [event for event in generate(make_decoder(), ids, settings, 3) if isinstance(event, TokenEvent)]
+    events = generate(TextInProgress(make_decoder(), ids, settings, 3))
+    return [event for event in events if isinstance(event, TokenEvent)]
 
 
 def expected_words(temperature, settings=TOP_K):

@@ -12,6 +12,7 @@ from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.generate import Done, TokenEvent, generate
 from engine.generation.prompt import encode_prompt
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey
 from engine.runs.combine import CombinationOptions, ModelCombiner
@@ -42,7 +43,7 @@ async def open_screen(pilot, prompt=PROMPT, run=None, model=None):
 
 def expected_words(model, prompt=PROMPT, seed=3):
     ids = encode_prompt(prompt, model.tokenizer).ids
-    events = generate(model, ids, SamplerSettings(temperature=0.8, top_k=20), seed)
+    events = generate(TextInProgress(model, ids, SamplerSettings(temperature=0.8, top_k=20), seed))
     return [event.text for event in events if isinstance(event, TokenEvent)]
 
 

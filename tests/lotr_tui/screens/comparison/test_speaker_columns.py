@@ -4,8 +4,9 @@ import pytest
 from textual.widgets import Input
 
 from engine.data.script_form import Turn, encode_turns
+from engine.generation.generate import generate
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import generate_turn, next_speaker_probs, read_turns
+from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey
 from lotr_tui.screens.comparison.ladder import WIDE_TEMPERATURES, LadderScreen
@@ -18,6 +19,7 @@ from tests.support.columns import column_lines, note_text, until_columns_ended
 from tests.support.dialogues import ANSWERING, dialogue_session_model, say, text_of
 from tests.support.pilot import text_of as widget_text
 from tests.support.pilot import until
+from tests.support.sampling import said_text_of
 
 SETTINGS = SamplerSettings(max_tokens=12)
 SEED = 3
@@ -51,8 +53,7 @@ def texts(screen):
 def answer(model, turns, speaker, temperature=0.8):
     settings = SamplerSettings(max_tokens=12, temperature=temperature)
     history = encode_turns(model.tokenizer, turns)
-    events = generate_turn(model, read_turns(model, turns), speaker, settings, SEED, history=history)
-    return "".join(event[0].piece for event in events if isinstance(event, tuple))
+    return said_text_of(generate(begin_turn(model, read_turns(model, turns), speaker, settings, SEED, history)))
 
 
 def likeliest(model, turns):

@@ -9,6 +9,7 @@ from textual.widgets import Input, Static
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.generation.generate import TokenEvent, generate
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey
 from lotr_tui.formatting import format_percent
@@ -51,7 +52,8 @@ async def test_counts_probabilities_and_sampled_texts_are_those_of_plain_impleme
             model = KneserNey(DATASET().train, DATASET().tokenizer, order)
             settings = SamplerSettings(temperature=1.0, max_tokens=SAMPLE_TOKENS)
             assert f"order {order}, seed {order} " in text_of(samples)
-            generated = generate(model, encode("What should I do? Bilbo, I am afraid of the"), settings, order)
+            ids = encode("What should I do? Bilbo, I am afraid of the")
+            generated = generate(TextInProgress(model, ids, settings, order))
             words = [event.text for event in generated if isinstance(event, TokenEvent)]
             assert sample.text.removeprefix("… ").split(" ¶")[0] == " ".join(words)
 

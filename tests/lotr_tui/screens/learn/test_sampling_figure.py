@@ -8,6 +8,7 @@ from textual.widgets import Static
 
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.generation.generate import TokenEvent, generate
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
@@ -137,7 +138,8 @@ async def test_texts_are_those_of_the_engine_and_the_task_is_done_by_keyboard(ma
             assert [sample.label for sample in samples.samples] == ["0.50", "0.30", "1.00", "1.50"]
             for sample in samples.samples:
                 settings = SamplerSettings(temperature=float(sample.label), max_tokens=SAMPLE_TOKENS)
-                words = [event.text for event in generate(MODEL, IDS, settings, seed) if isinstance(event, TokenEvent)]
+                events = generate(TextInProgress(MODEL, IDS, settings, seed))
+                words = [event.text for event in events if isinstance(event, TokenEvent)]
                 assert sample.text.removeprefix("… ").split(" ¶")[0] == " ".join(words)
             await pilot.press("f8")
         await press_until_idle(pilot, screen, "shift+tab", "shift+tab", "ctrl+u")

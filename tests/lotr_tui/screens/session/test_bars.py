@@ -13,8 +13,7 @@ from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.complete_words import CompleteWordSearch
 from engine.generation.generate import NUM_TOP_TOKENS
-from engine.generation.preview import Candidate, NextTokenProbs, next_token_probs
-from engine.generation.prompt import prefill_prompt
+from engine.generation.sampling import Candidate, NextTokenProbs, TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
 from lotr_tui.session.session_model import SessionModel
@@ -23,6 +22,7 @@ from tests.support import pilot as ui
 from tests.support.app import ThemedApp
 from tests.support.models import TokenByTokenModel
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
+from tests.support.sampling import text_after
 
 LOG_PROBS = np.log(np.array([0.1, 0.05, 0.4, 0.2, 0.1, 0.08, 0.04, 0.03], dtype=np.float32))
 VOCABULARY = WordTokenizer((UNK, EOS, "a", "not", "the", "going", "old", "friend"))
@@ -63,7 +63,7 @@ def percentages(line):
 async def test_bars_match_probabilities_computed_by_hand_and_follow_every_temperature(drawn):
     """Top-k 3 of the six words that can be sampled: 0.4, 0.2 and 0.1 of 0.7."""
     settings = SamplerSettings(temperature=1.0, top_k=3)
-    preview = next_token_probs(LOG_PROBS, settings, [], VOCABULARY, 40, is_first_token=True)
+    preview = next_token_probs(text_after(LOG_PROBS, settings, [], VOCABULARY, is_first_token=True), 40)
     lines = await drawn(preview, filters=settings.describe_filters())
     assert lines[0].strip() == 'NEXT WORD  after "is"'
     assert lines[1].split() == ["entropy", "2.5", "bits", "after", "sampling", "raw"]
@@ -83,7 +83,7 @@ async def test_bars_match_probabilities_computed_by_hand_and_follow_every_temper
     seen = set()
     for step in range(1, 41):
         settings = SamplerSettings(temperature=step * 0.05)
-        line = (await drawn(next_token_probs(LOG_PROBS, settings, [], VOCABULARY, 40)))[2]
+        line = (await drawn(next_token_probs(text_after(LOG_PROBS, settings, [], VOCABULARY), 40)))[2]
         probs = np.exp(LOG_PROBS[1:].astype(float) / settings.temperature)
         assert percentages(line)[0] == pytest.approx(probs.max() / probs.sum(), abs=0.0006)
         seen.add(line)
@@ -92,7 +92,7 @@ async def test_bars_match_probabilities_computed_by_hand_and_follow_every_temper
 
 
 async def test_special_tokens_spaces_and_units_are_named(drawn):
-    await drawn(next_token_probs(LOG_PROBS, SamplerSettings(temperature=1.0), [], VOCABULARY, 40), UNK)
+    await drawn(next_token_probs(text_after(LOG_PROBS, SamplerSettings(temperature=1.0), [], VOCABULARY), 40), UNK)
     lines = [drawn.bars.render_line(y) for y in range(drawn.bars.size.height)]
     styles = {segment.text.strip(): segment.style or Style() for line in lines for segment in line}
     assert styles["end of line"] == styles["rare word"]
@@ -112,7 +112,7 @@ async def test_special_tokens_spaces_and_units_are_named(drawn):
 
 def expected_words(model, text, temperature=0.8):
     ids = model.tokenizer.encode(text).tolist()
-    search = CompleteWordSearch(model, prefill_prompt(model, ids), ids, is_first_token=True)
+    search = CompleteWordSearch(TextInProgress(model, ids, SamplerSettings()))
     *_, result = search.search(SamplerSettings(temperature=temperature), 40, 0.005, 5)
     return [[word.text[:13], f"{word.sampling_prob:.1%}", f"{word.model_prob:.1%}"] for word in result.candidates]
 
@@ -144,9 +144,7 @@ async def test_bars_show_complete_words_and_the_key_switches_to_tokens_and_back(
         await pilot.press("ctrl+right_square_bracket")
         await ui.until(pilot, lambda: "NEXT TOKEN" in ui.bars_text(app))
         model, ids = open_model(tokenizer), tokenizer.encode("Where is the").tolist()
-        state = prefill_prompt(model, ids)
-        history = ids[: len(ids) - state.num_reread_tokens]
-        probs = next_token_probs(state.log_probs, SamplerSettings(), history, tokenizer, 5, is_first_token=True)
+        probs = next_token_probs(TextInProgress(model, ids, SamplerSettings()), 5)
         assert [row[0] for row in rows(ui.bars_text(app))[:5]] == [c.text.replace(" ", "·") for c in probs.candidates]
         await pilot.press(*" wiz")
         await pilot.pause()
@@ -211,7 +209,7 @@ async def test_inspector_shows_the_word_of_a_token_and_a_branch_to_a_word_writes
         await pilot.press("ctrl+right_square_bracket")
         await ui.until(pilot, lambda: "branch to that token" in ui.inspector_text(app))
         log_probs = reply.decoder_state(3).log_probs
-        probs = next_token_probs(log_probs, reply.settings, reply.token_ids(3), tokenizer, NUM_TOP_TOKENS)
+        probs = next_token_probs(text_after(log_probs, reply.settings, reply.token_ids(3), tokenizer), NUM_TOP_TOKENS)
         expected = [[f"{each.sampling_prob:.1%}", f"{each.model_prob:.1%}"] for each in probs.candidates]
         assert [row[1:] for row in rows(ui.inspector_text(app))] == expected
         await pilot.press("ctrl+right_square_bracket")

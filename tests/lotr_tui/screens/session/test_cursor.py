@@ -6,8 +6,7 @@ from textual.widgets import Input
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.generate import TokenEvent, generate
-from engine.generation.preview import next_token_probs
-from engine.generation.prompt import prefill
+from engine.generation.sampling import TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.dialogs.line_dialog import NameDialog
@@ -20,7 +19,7 @@ from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support import pilot as ui
-from tests.support.app import VOCABULARY, make_decoder
+from tests.support.app import make_decoder
 from tests.support.conversations import ids_of, only_session
 
 WIDE = (160, 45)
@@ -53,13 +52,15 @@ async def test_inspector_shows_why_a_word_was_picked(make_app):
         for widget_type, is_visible in ((TokenInspector, True), (Transcript, True), (NextTokenBars, False)):
             assert bool(app.screen.query_one(widget_type).region.area) == is_visible
     ids = ids_of("bilbo is")
-    words = [e for e in generate(make_decoder(), ids, SamplerSettings(), 7) if isinstance(e, TokenEvent)]
+    words = [
+        e for e in generate(TextInProgress(make_decoder(), ids, SamplerSettings(), 7)) if isinstance(e, TokenEvent)
+    ]
     word, before = words[number], [*ids, *(w.id for w in words[:number])]
     assert f'WORD {number + 1} of {len(words)}  "{word.text}"' in shown
     assert f"rank {word.rank}" in shown
     assert f"after sampling {format_percent(word.sampling_prob)}" in shown
     assert f"entropy {word.entropy:.1f} bits" in shown
-    expected = next_token_probs(prefill(make_decoder(), before).log_probs, SamplerSettings(), before, VOCABULARY, 8)
+    expected = next_token_probs(TextInProgress(make_decoder(), before, SamplerSettings(), is_first_token=False), 8)
     for candidate in expected.candidates:
         bar = rf"{re.escape(candidate.text[:4])}\S*[ █▏▎▍▌▋▊▉]+{candidate.sampling_prob:.1%}"
         assert re.search(bar, shown), candidate
@@ -153,7 +154,7 @@ async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_
         await ui.until_reply_ended(pilot)
         shown = ui.exchange_text(app)
         assert re.search("^branch 2 of 2 · .* · seed 8 · ", shown, re.MULTILINE)
-        events = generate(make_decoder(), ids_of("bilbo is"), SamplerSettings(), 8)
+        events = generate(TextInProgress(make_decoder(), ids_of("bilbo is"), SamplerSettings(), 8))
         assert " ".join(event.text for event in events if isinstance(event, TokenEvent)) in shown
         ui.set_field(app, "max_tokens", "4")
         reply = await ui.reply_to(pilot)
@@ -196,8 +197,7 @@ async def test_reply_mode_conditions_on_the_previous_turns(make_app):
         bars = ui.bars_text(app)
     assert list(second.context_ids) == [*first.token_ids(), EOS_ID, *ids_of("the lamp"), EOS_ID]
     ids = [*third.token_ids(), EOS_ID, *ids_of("he knows"), EOS_ID]
-    state = prefill(make_decoder(), ids)
-    expected = next_token_probs(state.log_probs, SamplerSettings(), ids, VOCABULARY, 3, is_first_token=True)
+    expected = next_token_probs(TextInProgress(make_decoder(), ids, SamplerSettings()), 3)
     assert bars.splitlines()[2].startswith(expected.candidates[0].text)
 
 

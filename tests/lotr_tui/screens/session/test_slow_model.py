@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from textual.widgets import Input
 
-from engine.generation.preview import next_token_probs
-from engine.generation.prompt import prefill_prompt
+from engine.generation.sampling import TextInProgress, next_token_probs
 from lotr_tui.session.conversation.entries import Note
 from lotr_tui.session.session_file import list_sessions
 from lotr_tui.session.session_model import SessionModel
@@ -61,11 +60,8 @@ async def test_keys_are_handled_while_the_model_reads_the_draft(make_app, model)
         assert app.screen.model_settings.sampler.temperature == 0.65
         assert model.num_passes == num_passes
         model.release()
-        state = prefill_prompt(FakeSlowModel(), ids := model.tokenizer.encode("the wiza").tolist())
-        history = ids[: len(ids) - state.num_reread_tokens]
-        settings = replace(CHAT_SAMPLER, temperature=0.65)
-        probs = next_token_probs(state.log_probs, settings, history, model.tokenizer, 1, is_first_token=True)
-        (expected,) = probs.candidates
+        ids, settings = model.tokenizer.encode("the wiza").tolist(), replace(CHAT_SAMPLER, temperature=0.65)
+        (expected,) = next_token_probs(TextInProgress(FakeSlowModel(), ids, settings), 1).candidates
         text = expected.text.replace(" ", "·")
         await ui.until(
             pilot, lambda: first_bar(app).startswith(text) and f"{expected.sampling_prob:.1%}" in first_bar(app)

@@ -4,8 +4,7 @@ import threading
 import time
 
 from engine.generation.generate import TokenEvent, generate
-from engine.generation.preview import next_token_probs
-from engine.generation.prompt import prefill
+from engine.generation.sampling import TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.cache import CacheSettings, NeuralCache
 from engine.models.mixture import Mixture
@@ -29,7 +28,8 @@ def prompt_of(app):
 
 def generated(model, prompt, settings, seed):
     ids = VOCABULARY.encode(prompt).tolist()
-    return " ".join(event.text for event in generate(model, ids, settings, seed) if isinstance(event, TokenEvent))
+    events = generate(TextInProgress(model, ids, settings, seed))
+    return " ".join(event.text for event in events if isinstance(event, TokenEvent))
 
 
 async def test_typed_prompt_is_continued_with_the_seed_and_the_controls_by_a_mixture_with_cache(make_app):
@@ -57,8 +57,8 @@ async def test_bars_follow_the_typed_words_and_the_slider_which_consumes_no_rand
             await pilot.pause()
             lines = ui.bars_text(app).splitlines()
             assert lines[0].startswith('NEXT WORD  after "lamp"')
-            state, settings = prefill(loaded.decoder, ids), SamplerSettings(temperature=temperature)
-            expected = next_token_probs(state.log_probs, settings, ids, VOCABULARY, 40, is_first_token=True)
+            text = TextInProgress(loaded.decoder, ids, SamplerSettings(temperature=temperature))
+            expected = next_token_probs(text, 40)
             for candidate in expected.candidates[:5]:
                 line = next(line for line in lines if line.startswith(candidate.text + " "))
                 assert f"{candidate.sampling_prob:.1%}" in line

@@ -3,8 +3,9 @@
 import pytest
 
 from engine.data.tokenizers.base import EOS_ID
-from engine.generation.generate import generate_from
+from engine.generation.generate import TokenEvent, generate
 from engine.generation.prompt import prefill
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.conversation import state_cache
 from lotr_tui.session.conversation.state_cache import count_array_bytes
@@ -50,8 +51,8 @@ def session_model(model):
 def sampled_ids(model, ids, settings, seed, *, is_first_token=True):
     """Ids of the tokens that follow `ids`, if the whole text is read from the beginning."""
     history = [id for id in ids if id != EOS_ID]
-    events = generate_from(model, prefill(model, ids), history, settings, seed, is_first_token=is_first_token)
-    return [event[0].id for event in events if isinstance(event, tuple)]
+    text = TextInProgress(model, history, settings, seed, prefill(model, ids), is_first_token=is_first_token)
+    return [event.id for event in generate(text) if isinstance(event, TokenEvent)]
 
 
 def test_branch_after_500_tokens_reads_only_the_chosen_token(conversation, model, ask):

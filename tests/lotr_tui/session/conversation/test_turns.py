@@ -7,10 +7,18 @@ from engine.errors import InvalidInputError, PromptError
 from engine.generation.best_of import stream_answers
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import TurnEnd, TurnStart, generate_scene, next_speaker_probs, read_turns, sample_speaker
+from engine.generation.turns import (
+    TurnStart,
+    begin_turn,
+    generate_scene,
+    next_speaker_probs,
+    read_turns,
+    sample_speaker,
+)
 from lotr_tui.session.conversation.cast import Roles, answering_cast, describe_unknown_name, read_name
 from tests.support.conversations import SETTINGS, finish_reply
 from tests.support.dialogues import ANSWERING, dialogue_session_model, finish_scene, generated_text, say, text_of
+from tests.support.sampling import script_of
 
 NAMES = ("STRANGER", "GANDALF", "SAM", "KING OF THE DEAD", "URUK-HAI", "GOLLUM", "SOMEONE")
 OTHERS = ("GANDALF", "SAM", "KING OF THE DEAD", "URUK-HAI", "GOLLUM")
@@ -81,9 +89,7 @@ def test_scene_is_the_one_that_the_engine_generates(conversation, session_model)
     conversation.go_on(session_model, None, 6, SETTINGS, 7, None)
     turns = finish_scene(conversation)
     events = list(generate_scene(session_model.model, ANSWERING, 6, SETTINGS, 7))
-    assert [(turn.speaker, text_of(turn).strip()) for turn in turns] == [
-        (event.turn.speaker, event.turn.text) for event in events if isinstance(event, TurnEnd)
-    ]
+    assert [Turn(turn.speaker, text_of(turn).strip()) for turn in turns] == script_of(events)
     starts = [event for event in events if isinstance(event, TurnStart)]
     assert [(turn.seed, turn.speaker_prob) for turn in turns] == [(start.seed, start.prob) for start in starts]
     assert [turn.turn.previous_reply for turn in turns] == [None, *turns[:-1]]
@@ -166,7 +172,7 @@ def test_best_answer_is_shown_and_the_others_are_branches(conversation, session_
     reply = say(conversation, session_model, "bilbo is", "GOLLUM", previous=first, seed=40, best_of=5)
     model = session_model.model
     lines = reply.context_ids_before_speaker
-    *_, answers = stream_answers(model, prefill(model, lines), "GOLLUM", SETTINGS, 40, 5, history=lines)
+    *_, answers = stream_answers(begin_turn(model, prefill(model, lines), "GOLLUM", SETTINGS, 40, lines), 5)
     replies = reply.turn.replies
     assert [text_of(each).strip() for each in replies] == [answer.text for answer in answers]
     assert [each.seed for each in replies] == [answer.done.seed for answer in answers]

@@ -226,7 +226,7 @@ class SamplingFigure(ChapterFigure[SampledModel]):
         if self.data is None or self._read is None:
             return
         tokenizer, settings, read = self.data.tokenizer, self.settings, self._read
-        view = view_sampler(read.state.log_probs, settings, read.history, tokenizer, MAX_BARS)
+        view = view_sampler(self.data.model, read, settings, MAX_BARS)
         noun = token_noun(tokenizer)
         bars = [
             WordBar(

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS, EOS_ID
-from engine.generation import columns as comparison
-from engine.generation.columns import GenerationColumn, generate_columns, generated_words
 from engine.generation.generate import Done, TokenEvent, generate
+from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.runtime.worker import Cancellation
+from lotr_tui.session import columns as comparison
+from lotr_tui.session.columns import GenerationColumn, generate_columns, generated_words
 from tests.support.dialogues import dialogue_model
 from tests.support.sampling import FixedModel, history_dependent_probs, make_token_event, without_times
 
@@ -38,7 +39,8 @@ def run(columns, seed=0):
 def test_each_column_equals_the_text_generated_alone(temperatures, seed):
     columns = temperature_columns(CHAOTIC_MODEL, temperatures, words=8)
     for column, events in zip(columns, run(columns, seed), strict=True):
-        assert without_times(events) == without_times(list(generate(CHAOTIC_MODEL, PROMPT_IDS, column.settings, seed)))
+        alone = generate(TextInProgress(CHAOTIC_MODEL, PROMPT_IDS, column.settings, seed))
+        assert without_times(events) == without_times(alone)
 
 
 def test_columns_take_turns_until_each_has_ended():
