@@ -103,8 +103,8 @@ def _sample_tokens(texts: Sequence[TextInProgress]) -> list[TokenEvent | Done]:
     model, probs = texts[0].model, [sampling_probs(text) for text in texts]
     # Gumbel-max without logarithms: argmax of p/E, with E exponential, is a token with probability p. Double precision
     # is needed because float32 noise is exactly 0 now and then, which would select a removed token.
-    noise = [text.rng.standard_exponential(len(model.tokenizer)) for text in texts]
-    tokens = [int((row / row_noise).argmax()) for row, row_noise in zip(probs, noise, strict=True)]
+    noise = [text.rng.standard_exponential(probs[0].shape) for text in texts]
+    tokens = [int(np.divide(row, each, out=each).argmax()) for row, each in zip(probs, noise, strict=True)]
     rows = [row for row, (text, token) in enumerate(zip(texts, tokens, strict=True)) if token not in text.end_ids]
     states = advance_batch(model, [texts[row].state.model_state for row in rows], [tokens[row] for row in rows])
     seconds = (time.perf_counter() - start_time) / len(texts)
