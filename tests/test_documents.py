@@ -15,7 +15,7 @@ from engine.analysis.memorization import MAX_INDEXED_WORDS
 from engine.analysis.notebook import NUM_ROWS, ROW_LENGTH
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
-from engine.data.tales.books import BOOKS
+from engine.data.tales import BOOKS
 from engine.models.decoders import weight_shapes
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS
 from engine.models.pretrained.fetch import SOURCE_BYTES

@@ -1,202 +1,252 @@
-"""Corpora: reading CSV and plain-text files into clean lines, and splitting them."""
+"""Corpora: reading CSV files, plain texts and scripts into clean lines, and splitting them."""
 
 import array
+import csv
+import hashlib
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain, pairwise, repeat
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from engine.config import BUNDLED, DataConfig
 from engine.data.arrays import Int32Array
-from engine.data.csv_dialect import SEPARATORS, CsvDialect, detect_dialect, read_columns
-from engine.data.file_scan import BOM, CODECS, FileScan, read_blocks, scan_file
-from engine.data.line_filter import LineFilter
-from engine.data.lines import Lines, LineStore
-from engine.data.scenes import SCENE_LINES, SceneRules
-from engine.data.scripts import read_utterances
-from engine.errors import CorpusError
+from engine.data.file_scan import CODECS, MAX_LINE_CHARACTERS, FileScan, read_lines, scan_file
+from engine.data.lines import Lines, make_lines
+from engine.data.scripts import detect_style, read_utterances
+from engine.data.speakers import normalize_speaker
+from engine.data.tokenizers.base import is_open_vocabulary
+from engine.errors import ConfigError, CorpusError
+from engine.storage.files import assets_dir
 
-SplitName = Literal["lines", "scenes"]
-SCRIPT_BLOCK = 500
-"""Number of utterances of a script that are processed at once."""
+SCENE_LINES = 20
+"""Lines of a block that the split by scenes keeps together."""
+BEGINNING_CHARACTERS = 1_000_000
+"""Length of the beginning of a file that shows whether it names speakers."""
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+_END_OF_FILE = "\0"
+"""Last line, added after an empty one: inside an open quote, both become part of a field. Text files have no NUL."""
+_COMMA_AFTER_SENTENCE = re.compile(r"""([.!?…]|[.!?…]["')]+(?=\s))\s*,[\s,]*""")
+"""A comma that a stage direction left behind a sentence, as in "death! , What", but not the one in `"Go!", he said`."""
+_SPACE_BEFORE_COMMA = re.compile(r"\s+,[\s,]*")
+_LEADING_COMMAS = re.compile(r"^[\s,]+")
+
+Row = tuple[str, str, int]
+"""Text and speaker of a row as written, and the number of its section: a film, or the text between empty lines."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All usable lines of a file, in file order, and the detected file format."""
+    """All usable lines of a file or of three, in file order, and the detected format of the first."""
 
     source: str
-    """Path of the file."""
+    """Path of the first file."""
     lines: Lines
+    file_ends: tuple[int, ...]
+    """Number of lines up to the end of each file: one to split, or the training, the validation and the test text."""
     num_rows: int
-    """Number of rows of the file before the clean-up."""
+    """Number of rows before the clean-up."""
     encoding: str
     separator: str
     """Name of the CSV separator; "none" for plain text."""
     sha256: str
-    """Hash of the file, which shows later whether a model was trained on this text."""
-    marks: tuple[tuple[str, int], ...] = ()
+    """Hash of the files, which shows later whether a model was trained on this text."""
+    marks: tuple[tuple[str, int], ...]
     """Marks that were separated from the names of speakers, with their numbers of lines, most lines first."""
 
 
-@dataclass(frozen=True)
-class CorpusSplits:
-    """The three splits of a corpus. Every line is in exactly one of them, or in a dialogue in none if it is empty."""
+def read_corpus(config: DataConfig) -> Corpus:
+    """Read the corpus of `config`, and its validation and test text if they are files of their own.
 
-    train: Lines
-    valid: Lines
-    test: Lines
-
-
-def read_csv(
-    path: Path,
-    text_column: str,
-    speaker_column: str,
-    min_characters: int,
-    store: LineStore | None = None,
-    *,
-    scenes: SceneRules | None = None,
-    repair: bool = False,
-    is_dialogue: bool = False,
-) -> Corpus:
-    """Read a CSV file with one utterance per row, in the dialect that `detect_dialect` finds.
-
-    The file may be larger than memory. Without a `speaker_column`, the speakers are empty. Lines of `min_characters` or
-    fewer are left out; the others are appended to `store`, or kept in memory if it is None. Scenes end as `scenes`
-    says. `repair` applies `repair_dialogue` to every line, for tokenizers that keep punctuation. A dialogue needs
-    speakers, and leaves out rows without a text.
+    Lines of `min_characters` or fewer are left out, and in a dialogue also those without a text. A scene ends at the
+    end of a file, where the scene column changes or an empty line stands, after `scene_lines` lines, and with the
+    blocks of a split by scenes. Open vocabularies read dialogues of CSV files without the marks that removed stage
+    directions left behind.
 
     Raises:
-        CorpusError: If the file cannot be read, has no text column or rows of different lengths, no line is long
-            enough, or a dialogue has no column of speakers.
-        OSError: If the store cannot be written.
+        ConfigError: If there is a validation text without a test text, or the reverse.
+        CorpusError: If a file cannot be read, has no text column or rows of different lengths, or has no usable line;
+            or if a dialogue names no speakers.
     """
-    scenes = scenes or SceneRules()
-    store = LineStore() if store is None else store
-    line_filter = LineFilter(path, min_characters, store, scenes, repair=repair, drop_empty=is_dialogue)
-    scan = scan_file(path)
-    beginning = next(read_blocks(path)).removeprefix(BOM).decode(CODECS[scan.encoding], "ignore")
-    dialect = detect_dialect(beginning, text_column, scan.after_escaped_quotes, str(path))
-    has_speakers = speaker_column in dialect.columns and speaker_column not in ("", text_column)
-    if is_dialogue:
-        _check_speaker_column(path, dialect, text_column, speaker_column)
-    names = [text_column, speaker_column] if has_speakers else [text_column]
-    has_scenes = scenes.column in dialect.columns and scenes.column != ""
-    codec = "utf-8-sig" if scan.encoding == "UTF-8 with BOM" else CODECS[scan.encoding]
-    with path.open(encoding=codec, newline="") as file:
-        if has_scenes:
-            names.append(scenes.column)
-        for texts, *others in read_columns(file, dialect, names, str(path)):
-            speakers = others[0] if has_speakers else None
-            line_filter.add(texts, speakers, scene_names=others[-1] if has_scenes else None)
-    if not line_filter.num_rows:
-        raise CorpusError(f"{path} has a header but no rows; use a file with text")
-    separator = SEPARATORS[dialect.separator]
-    return _make_corpus(path, line_filter, scan, separator)
-
-
-def read_text(
-    path: Path, min_characters: int, store: LineStore | None = None, scenes: SceneRules | None = None
-) -> Corpus:
-    """Read a plain-text file with one utterance per line. Empty lines end scenes.
-
-    See `read_csv` for the arguments.
-
-    Raises:
-        CorpusError: If the file cannot be read, or no line is long enough.
-        OSError: If the store cannot be written.
-    """
-    store = LineStore() if store is None else store
-    line_filter = LineFilter(path, min_characters, store, scenes or SceneRules(), empty_lines_end_scenes=True)
-    scan = scan_file(path)
-    for lines in _read_line_blocks(path, scan.encoding):
-        line_filter.add(lines)
-    return _make_corpus(path, line_filter, scan, "none")
-
-
-def read_script(
-    path: Path, min_characters: int, store: LineStore | None = None, scenes: SceneRules | None = None
-) -> Corpus:
-    """Read a plain-text file whose lines name their speakers, as `engine.data.scripts` describes.
-
-    See `read_csv` for the arguments. The rows of the corpus are the utterances of the script.
-
-    Raises:
-        CorpusError: If the file cannot be read, names no speakers, or no utterance is long enough.
-        OSError: If the store cannot be written.
-    """
-    store = LineStore() if store is None else store
-    line_filter = LineFilter(path, min_characters, store, scenes or SceneRules())
-    scan = scan_file(path)
-    utterances = read_utterances(chain.from_iterable(_read_line_blocks(path, scan.encoding)), str(path))
-    while block := list(islice(utterances, SCRIPT_BLOCK)):
-        line_filter.add(
-            [utterance.text for utterance in block],
-            [utterance.speaker for utterance in block],
-            [str(utterance.section) for utterance in block],
-        )
-    return _make_corpus(path, line_filter, scan, "none")
-
-
-def _read_line_blocks(path: Path, encoding: str) -> Iterator[list[str]]:
-    """Yield the lines of a text file in blocks, without line ends."""
-    for number, block in enumerate(read_blocks(path)):
-        yield (block if number else block.removeprefix(BOM)).decode(CODECS[encoding]).splitlines()
-
-
-def _make_corpus(path: Path, line_filter: LineFilter, scan: FileScan, separator: str) -> Corpus:
-    """Return the corpus of all lines that a filter kept, or raise a CorpusError if it kept none of this file."""
+    if bool(config.valid_corpus) != bool(config.test_corpus):
+        raise ConfigError("valid_corpus and test_corpus belong together; set both or neither")
+    is_split = bool(config.valid_corpus)
+    block_lines = SCENE_LINES if config.split == "scenes" and not is_split else None
+    texts: list[str] = []
+    speakers: list[str] = []
+    scene_ids: list[int] = []
+    marks: Counter[str] = Counter()
+    num_rows, scene, file_ends, files = 0, -1, [0], []
+    for name in (config.corpus, config.valid_corpus, config.test_corpus) if is_split else (config.corpus,):
+        options, path = config, Path(name)
+        if name == BUNDLED:
+            path = assets_dir() / "dialogues.csv"
+            options = replace(
+                config, corpus_format="csv", text_column="dialog", speaker_column="char", scene_column="movie"
+            )
+        repairs = options.corpus_format == "csv" and is_open_vocabulary(config.tokenizer)
+        scan = scan_file(path)
+        section, length, num_before = -1, 0, num_rows
+        separator, rows = _open_rows(path, scan, options)
+        for raw_text, raw_speaker, row_section in rows:
+            num_rows += 1
+            written = " ".join(raw_text.split())
+            text = repair_dialogue(written) if repairs else written
+            if len(text) <= config.min_characters or (config.mode == "dialogue" and not written):
+                continue
+            if len(text) > MAX_LINE_CHARACTERS:
+                raise CorpusError(f"{path} has an utterance of {len(text):,} characters; shorten it")
+            speaker = normalize_speaker(raw_speaker)
+            if speaker.marks:
+                marks.update(speaker.marks)
+            is_block_start = block_lines and len(texts) % block_lines == 0
+            if row_section != section or length == config.scene_lines or is_block_start:
+                scene, length = scene + 1, 0
+            section, length = row_section, length + 1
+            texts.append(text)
+            speakers.append(speaker.name)
+            scene_ids.append(scene)
+        if num_rows == num_before:
+            raise CorpusError(f"{path} has a header but no rows; use a file with text")
+        if len(texts) == file_ends[-1]:
+            raise CorpusError(
+                f"{path}: none of the {num_rows - num_before} lines is longer than {config.min_characters} characters; "
+                "lower the limit with --set min_characters=N"
+            )
+        file_ends.append(len(texts))
+        files.append((str(path), scan, separator))
+    source, scan, separator = files[0]
+    hashes = [each.sha256 for _, each, _ in files]
     return Corpus(
-        source=str(path),
-        lines=line_filter.lines(),
-        num_rows=line_filter.num_rows,
+        source=source,
+        lines=make_lines(texts, speakers, scene_ids),
+        file_ends=tuple(file_ends[1:]),
+        num_rows=num_rows,
         encoding=scan.encoding,
         separator=separator,
-        sha256=scan.sha256,
-        marks=tuple(line_filter.marks.most_common()),
+        sha256=hashlib.sha256("".join(hashes).encode()).hexdigest() if is_split else hashes[0],
+        marks=tuple(marks.most_common()),
     )
 
 
-def _check_speaker_column(path: Path, dialect: CsvDialect, text_column: str, speaker_column: str) -> None:
-    """Raise a CorpusError unless a CSV file has one column of texts and another one of speakers."""
-    columns = ", ".join([name[:40] for name in dialect.columns if name][:20])
-    remedy = "name the column of the speakers with --speaker-column, or use --mode line"
-    if speaker_column not in dialect.columns or not speaker_column:
+def names_speakers(config: DataConfig) -> bool:
+    """Return True if the beginning of the corpus of `config` says who speaks each line; False also for no such file."""
+    if config.corpus == BUNDLED:
+        return True
+    try:
+        with Path(config.corpus).expanduser().open(encoding="utf-8-sig", errors="replace") as file:
+            lines = file.read(BEGINNING_CHARACTERS).splitlines()
+    except (OSError, ValueError, RuntimeError):  # a path that is too long, has a null byte, or names an unknown user
+        return False
+    if config.corpus_format == "text":
+        return detect_style(lines) is not None
+    headers = (next(csv.reader(lines[:1], delimiter=separator), []) for separator in SEPARATORS)
+    return any(config.speaker_column in header for header in headers)
+
+
+def repair_dialogue(line: str) -> str:
+    """Return a line without the marks that removed stage directions left behind, as in "a fish , so juicy".
+
+    A comma after the end of a sentence is dropped; any other comma after a space joins the word before it.
+    """
+    if "," not in line:
+        return line
+    line = _LEADING_COMMAS.sub("", line)
+    line = _COMMA_AFTER_SENTENCE.sub(r"\1 ", line)
+    return _SPACE_BEFORE_COMMA.sub(", ", line).strip()
+
+
+def _open_rows(path: Path, scan: FileScan, config: DataConfig) -> tuple[str, Iterator[Row]]:
+    """Return the name of the separator of a file, and its rows before the clean-up."""
+    if config.corpus_format == "csv":
+        separator = _detect_separator(path, scan, config.text_column)
+        return SEPARATORS[separator], _read_table(_check_rows(path, scan, separator), path, config)
+    lines = read_lines(path, scan.encoding)
+    if config.mode == "dialogue":
+        return "none", read_utterances(iter(lines), str(path))
+    sections = accumulate(not line.strip() for line in lines)
+    return "none", zip(lines, repeat(""), sections)
+
+
+def _detect_separator(path: Path, scan: FileScan, text_column: str) -> str:
+    """Return the separator whose header has the text column and, among those, most columns."""
+    with path.open(encoding=CODECS[scan.encoding], newline="") as file:
+        line = next((line for line in file if line.strip()), "")[:MAX_LINE_CHARACTERS]
+    headers = {separator: next(csv.reader([line], delimiter=separator), []) for separator in SEPARATORS}
+    return max(SEPARATORS, key=lambda each: (text_column in headers[each], len(headers[each])))
+
+
+def _check_rows(path: Path, scan: FileScan, separator: str) -> Iterator[list[str]]:
+    """Yield the header and the rows of a table; a row of another length, or an open quote, raises a CorpusError."""
+    # After an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
+    has_escapes = not scan.after_escaped_quotes <= {b'"', separator.encode(), b"\r", b"\n"}
+    csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
+    with path.open(encoding=CODECS[scan.encoding], newline="") as file:
+        lines = chain(file, ["\n", _END_OF_FILE])
+        reader = csv.reader(lines, delimiter=separator, escapechar="\\" if has_escapes else None)
+        num_columns, line = 0, 1
+        try:
+            for row in reader:
+                if len(row) < 2 and not "".join(row).replace(_END_OF_FILE, "").strip():
+                    pass  # an empty line, or the end
+                elif _END_OF_FILE in row[-1]:
+                    raise CorpusError(f"{path} is not a regular CSV: a quote on line {line} is never closed; close it")
+                elif len(row) == (num_columns := num_columns or len(row)):
+                    yield row
+                else:
+                    raise CorpusError(
+                        f"{path} is not a regular CSV: line {line} has {len(row)} fields, but the header has "
+                        f"{num_columns}; put quotes around a text that contains a {SEPARATORS[separator]} or a line "
+                        "end, or use --text"
+                    )
+                line = reader.line_num + 1
+        except csv.Error as error:
+            problem = f"is not a regular CSV: line {reader.line_num}: {error}; fix that line"
+            if "field limit" in str(error):
+                problem = (
+                    f"has an utterance of over {MAX_LINE_CHARACTERS:,} characters before line {reader.line_num}; "
+                    "shorten it, or close its quote"
+                )
+            raise CorpusError(f"{path} {problem}") from error
+
+
+def _read_table(rows: Iterator[list[str]], path: Path, config: DataConfig) -> Iterator[Row]:
+    """Yield the texts, speakers and sections of a table that begins with its header."""
+    header = next(rows, [])
+    text_column, speaker_column = config.text_column, config.speaker_column
+    columns = ", ".join([name[:40] for name in header if name][:20]) or "none"
+    if not text_column or text_column not in header:
+        raise CorpusError(f"{path} has no column {text_column!r}; its columns: {columns}. Name one with --text-column")
+    has_speakers = speaker_column in header and speaker_column not in ("", text_column)
+    if config.mode == "dialogue" and not has_speakers:
+        problem = f"no column {speaker_column!r} of speakers, which dialogue mode needs; its columns: {columns}"
+        if speaker_column == text_column:
+            problem = f"the texts in the column {text_column!r}, which cannot be the column of speakers"
         raise CorpusError(
-            f"{path} has no column {speaker_column!r} of speakers, which dialogue mode needs; its columns: {columns}; "
-            f"{remedy}"
+            f"{path} has {problem}; name the column of the speakers with --speaker-column, or use --mode line"
         )
-    if speaker_column == text_column:
-        raise CorpusError(f"{path}: the column {text_column!r} of the texts cannot be the column of speakers; {remedy}")
-    for name in (text_column, speaker_column):
-        if (count := dialect.columns.count(name)) > 1:
-            raise CorpusError(
-                f"{path} has {count} columns {name!r}, and dialogue mode needs one; rename the others in the file"
-            )
+    text, speaker = header.index(text_column), header.index(speaker_column) if has_speakers else None
+    scene = header.index(config.scene_column) if config.scene_column in filter(None, header) else None
+    section, scene_before = 0, ""
+    for row in rows:
+        if scene is not None and (name := row[scene].strip()) != scene_before:
+            section, scene_before = section + 1, name
+        yield row[text], "" if speaker is None else row[speaker], section
 
 
-def merge_corpora(corpora: Sequence[Corpus], lines: Lines) -> Corpus:
-    """Combine corpora whose `lines` are in one store into one corpus, named after the first."""
-    first = corpora[0]
-    return Corpus(
-        source=first.source,
-        lines=lines,
-        num_rows=sum(corpus.num_rows for corpus in corpora),
-        encoding=first.encoding,
-        separator=first.separator,
-        sha256=sha256("".join(corpus.sha256 for corpus in corpora).encode()).hexdigest(),
-        marks=tuple(sum((Counter(dict(corpus.marks)) for corpus in corpora), Counter[str]()).most_common()),
-    )
+def split_corpus(corpus: Corpus, config: DataConfig) -> Sequence[Int32Array]:
+    """Return the line indices of the splits of a corpus: its three files, or parts of its one file."""
+    if len(corpus.file_ends) == 1:
+        return split_indices(len(corpus.lines), config.split_seed, config.split, config.held_out)
+    return [np.arange(*edges, dtype=np.int32) for edges in pairwise((0, *corpus.file_ends))]
 
 
-def split_indices(
-    num_lines: int, seed: int, split: SplitName = "lines", held_out: float = 0.1
-) -> tuple[Int32Array, Int32Array, Int32Array]:
+def split_indices(num_lines: int, seed: int, split: str = "lines", held_out: float = 0.1) -> Sequence[Int32Array]:
     """Split line indices into training, validation and test; too few lines raise a CorpusError.
 
     Args:

@@ -2,22 +2,37 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from functools import cached_property
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.config import DataConfig
-from engine.data.arrays import Int64Array, iter_slices
-from engine.data.cast_summary import SpeakerPair, SpeakerSummary, summarize_cast
-from engine.data.corpus import Corpus, CorpusSplits
-from engine.data.encoding import CorpusStats, DataMode, EncodedCorpus
+from engine.data.arrays import Int32Array, Int64Array, chunked_bincount
+from engine.data.cast import SpeakerPair, SpeakerSummary, choose_cast, count_pairs, summarize_speakers
+from engine.data.corpus import Corpus, read_corpus, split_corpus
+from engine.data.encoding import (
+    DataMode,
+    EncodedSplit,
+    encode_open,
+    encode_words,
+    find_scene_starts,
+    limit_vocabulary,
+    train_tokenizer,
+)
 from engine.data.lines import Line, Lines
-from engine.data.preparation import prepare_corpus
 from engine.data.punctuation import PunctuationIds
 from engine.data.script_form import SCENE_END, utterance_mask
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.errors import CorpusError
+from engine.data.tokenizers.base import EOS_ID, MAX_VOCABULARY_SIZE, TokenIds, Tokenizer, is_open_vocabulary
+from engine.data.tokenizers.words import WordTokenizerName, skipped_spans
+from engine.errors import ConfigError, CorpusError
+
+ALPHABET_SAMPLE_LINES = 200
+"""Number of lines in which unreadable letters are counted."""
+NUM_MOST_FREQUENT = 20
+MAX_PAIRS = 20
+"""Number of pairs of speakers in a summary."""
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
@@ -25,16 +40,14 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 class TokenLines(Sequence[TokenIds]):
     """The lines of a text as sequences of token ids, without their ends."""
 
-    def __init__(
-        self, ids: TokenIds, offsets: Int64Array, num_end_tokens: int, starts: Int64Array | None = None
-    ) -> None:
+    def __init__(self, ids: TokenIds, offsets: Int64Array, starts: Int64Array, num_end_tokens: int) -> None:
         """Create a view of a text `[time]` whose lines end in `num_end_tokens` tokens that are left out.
 
-        `offsets` `[lines + 1]` has the start of each line and the end of the last one; `starts` `[lines]` has the first
-        token of each line, if an empty line may come before it.
+        `offsets` `[lines + 1]` has the start of each line and the end of the last one; `starts` has the first token of
+        each line, which an empty line may come before.
         """
-        self.ids, self.offsets, self._num_end_tokens = ids, offsets, num_end_tokens
-        self._starts = offsets if starts is None else starts
+        self.ids, self.offsets = ids, offsets
+        self._starts, self._num_end_tokens = starts, num_end_tokens
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -44,23 +57,39 @@ class TokenLines(Sequence[TokenIds]):
         return self.ids[int(self._starts[line]) : int(self.offsets[line + 1]) - self._num_end_tokens]
 
 
+class CorpusSplits(NamedTuple):
+    """The three splits of a corpus. Every line is in exactly one of them, or in a dialogue in none if it is empty."""
+
+    train: Lines
+    valid: Lines
+    test: Lines
+
+
+class CorpusStats(NamedTuple):
+    """Statistics of all tokens of a corpus, known or unknown."""
+
+    num_tokens: int
+    num_distinct_tokens: int
+    most_frequent: tuple[tuple[str, int], ...]
+    longest_line_index: int
+    """Index of the first line in the corpus that has most tokens."""
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """An encoded corpus: its splits and the vocabulary of the training split.
-
-    Arrays that grow with the text may be memory-mapped, so that a text can be larger than memory.
-    """
+    """An encoded corpus: its splits and the vocabulary of the training split."""
 
     corpus: Corpus
-    splits: CorpusSplits
+    split_lines: Sequence[Int32Array]
+    """Indices of the lines of the training, validation and test split."""
     tokenizer: Tokenizer
     cast: tuple[str, ...]
     """Speakers that can be chosen to speak; none except in dialogue mode."""
     mode: DataMode
     train_lines: TokenLines
     """Training lines that have a token, for reading them in another order; in dialogue mode, lines of a script."""
-    train_source_lines: Lines
-    """Corpus line of each of `train_lines`."""
+    train_line_indices: Int32Array
+    """Index in the corpus of each of `train_lines`."""
     train_scene_offsets: Int64Array
     """Start of each scene of `train`, and the end of the last one `[scenes + 1]`; empty except in dialogue mode.
 
@@ -72,6 +101,16 @@ class Dataset:
     train_punctuation: PunctuationIds
     """Punctuation class after each token of `train` `[time]`."""
     stats: CorpusStats
+
+    @cached_property
+    def splits(self) -> CorpusSplits:
+        """Lines of the three splits."""
+        return CorpusSplits(*map(self.corpus.lines.take, self.split_lines))
+
+    @cached_property
+    def train_source_lines(self) -> Lines:
+        """Corpus line of each of `train_lines`."""
+        return self.corpus.lines.take(self.train_line_indices)
 
     def get_split(self, name: str) -> TokenIds:
         """Return the ids `[time]` of the "train", "valid" or "test" split; another name raises a CorpusError."""
@@ -86,46 +125,114 @@ class Dataset:
 
 
 def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Dataset:
-    """Read, split and encode the corpus of `config`. The result of a large corpus is cached on disk.
+    """Read, split and encode the corpus of `config`, in memory.
 
     An open vocabulary is learned from the training split, or taken over as `tokenizer` from an earlier run. A closed
     vocabulary always consists of words of the training split. In dialogue mode, lines without a text are left out, and
     each split is a script in file order.
 
     Raises:
-        CorpusError: If the corpus cannot be read, is too small, or its cache cannot be written.
+        CorpusError: If the corpus cannot be read, is too small, or has no speakers in dialogue mode.
         ConfigError: If there is a validation text without a test text, or the reverse, or a closed vocabulary in
             dialogue mode.
     """
-    prepared = prepare_corpus(config, tokenizer)
-    corpus, encoded = prepared.corpus, prepared.encoded
-    train_end, valid_end = encoded.split_ends
-    train = encoded.ids[:train_end]
+    mode = config.mode
+    if mode == "dialogue" and not is_open_vocabulary(config.tokenizer):
+        raise ConfigError(
+            f"mode=dialogue reads and writes a script, which tokenizer={config.tokenizer} cannot spell; "
+            "use --tokenizer bpe, or --mode line"
+        )
+    corpus = read_corpus(config)
+    lines, splits = corpus.lines, split_corpus(corpus, config)
+    if is_open_vocabulary(config.tokenizer):
+        tokenizer = tokenizer or train_tokenizer(lines.take(splits[0]), config)
+        if mode == "dialogue":
+            splits = [np.sort(split[[bool(lines.texts[line]) for line in split]]) for split in splits]
+            _check_not_empty(splits, corpus.source)
+        encoded = [encode_open(lines, split, tokenizer, mode) for split in splits]
+        stats = _count_tokens(encoded, tokenizer.tokens, tokenizer if mode == "dialogue" else None)
+    else:
+        name: WordTokenizerName = "words" if config.tokenizer == "words" else "whitespace"
+        _check_alphabet(lines, name, corpus.source)
+        encoded, words = encode_words(lines, splits, mode, name)
+        _check_not_empty([split.lines for split in encoded], corpus.source)
+        stats = _count_tokens(encoded, words)
+        encoded, tokenizer = limit_vocabulary(encoded, words, config.min_count, name)
+        _check_vocabulary_size(len(tokenizer), corpus.source, config.min_count)
+    train, valid, test = encoded
+    cast: tuple[str, ...] = ()
+    starts, scene_offsets = train.offsets[:-1], np.empty(0, np.int64)
+    if mode == "dialogue":
+        cast = choose_cast(lines.take(train.lines), config.min_speaker_lines, corpus.source)
+        scenes, starts = find_scene_starts(lines.scene_ids[train.lines]), starts.copy()
+        starts[scenes[1:]] += len(tokenizer.encode(SCENE_END))
+        scene_offsets = np.append(train.offsets[scenes], train.offsets[-1])
     return Dataset(
         corpus=corpus,
-        splits=CorpusSplits(*map(corpus.lines.take, prepared.split_indices)),
-        tokenizer=prepared.tokenizer,
-        cast=prepared.cast,
-        mode=config.mode,
-        train_lines=_train_lines(encoded, train, config.mode, prepared.tokenizer),
-        train_source_lines=corpus.lines.take(encoded.train_line_indices),
-        train_scene_offsets=encoded.train_scene_offsets,
-        train=train,
-        valid=encoded.ids[train_end:valid_end],
-        test=encoded.ids[valid_end:],
-        train_punctuation=encoded.punctuation[:train_end],
-        stats=prepared.stats,
+        split_lines=splits,
+        tokenizer=tokenizer,
+        cast=cast,
+        mode=mode,
+        train_lines=TokenLines(train.ids, train.offsets, starts, num_end_tokens=int(mode != "stream")),
+        train_line_indices=train.lines,
+        train_scene_offsets=scene_offsets,
+        train=train.ids,
+        valid=valid.ids,
+        test=test.ids,
+        train_punctuation=train.punctuation,
+        stats=stats,
     )
 
 
-def _train_lines(encoded: EncodedCorpus, train: TokenIds, mode: DataMode, tokenizer: Tokenizer) -> TokenLines:
-    """Return the training lines without their ends."""
-    offsets = encoded.train_line_offsets
-    if mode != "dialogue":
-        return TokenLines(train, offsets, num_end_tokens=int(mode == "line"))
-    starts = offsets[:-1].copy()
-    starts[np.searchsorted(offsets, encoded.train_scene_offsets[1:-1])] += len(tokenizer.encode(SCENE_END))
-    return TokenLines(train, offsets, num_end_tokens=1, starts=starts)
+def _count_tokens(
+    splits: Sequence[EncodedSplit], tokens: Sequence[str], script_tokenizer: Tokenizer | None = None
+) -> CorpusStats:
+    """Count the tokens of all splits but `<eos>`, of scripts those of the utterances, and find the longest line."""
+    texts = [split.ids for split in splits]
+    if script_tokenizer:
+        texts = [ids[utterance_mask(script_tokenizer, ids)] for ids in texts]
+    counts = np.add.reduce([chunked_bincount(ids, len(tokens)) for ids in texts])
+    counts[EOS_ID] = 0
+    lengths = np.concatenate([np.diff(split.offsets) for split in splits])
+    indices = np.concatenate([split.lines for split in splits])
+    return CorpusStats(
+        num_tokens=int(counts.sum()),
+        num_distinct_tokens=int(np.count_nonzero(counts)),
+        most_frequent=tuple(
+            (tokens[id], int(counts[id])) for id in np.argsort(-counts, kind="stable")[:NUM_MOST_FREQUENT]
+        ),
+        longest_line_index=int(indices[lengths == lengths.max()].min()),
+    )
+
+
+def _check_not_empty(splits: Sequence[Int32Array], source: str) -> None:
+    for split, name in zip(splits, ("training", "validation", "test"), strict=True):
+        if not len(split):
+            raise CorpusError(f"{source}: the {name} split has no word; use more text or another --split-seed")
+
+
+def _check_alphabet(lines: Lines, tokenizer: WordTokenizerName, source: str) -> None:
+    """Raise a CorpusError if the tokenizer skips most letters of a text, as in a text in another script."""
+    step = -(-len(lines) // ALPHABET_SAMPLE_LINES)
+    sample = "\n".join(text[:1000] for text in lines.texts[::step])
+    skipped = [word for _, _, word in skipped_spans(sample, tokenizer) if word.isalpha()]
+    if sum(map(len, skipped)) > sum(map(str.isalpha, sample)) / 2:
+        raise CorpusError(
+            f"{source}: most of its letters are not a to z (such as {skipped[0][:20]!r}), and the words tokenizer "
+            "reads no others; use --set tokenizer=whitespace"
+        )
+
+
+def _check_vocabulary_size(size: int, source: str, min_count: int) -> None:
+    if size == 2:
+        raise CorpusError(
+            f"{source}: no word occurs {min_count} times in the training split; use more text or --set min_count=1"
+        )
+    if size > MAX_VOCABULARY_SIZE:
+        raise CorpusError(
+            f"{source}: {size:,} words occur {min_count} times or more, but a model has {MAX_VOCABULARY_SIZE:,} at "
+            f"most; use --set min_count={min_count + 1} or more"
+        )
 
 
 def concatenate_lines(lines: Sequence[TokenIds], mode: Literal["line", "stream"]) -> TokenIds:
@@ -138,7 +245,7 @@ def concatenate_lines(lines: Sequence[TokenIds], mode: Literal["line", "stream"]
 def batchify(ids: npt.NDArray[ScalarT], batch_size: int) -> npt.NDArray[ScalarT]:
     """Cut a text `[time]` into parallel columns `[time / batch, batch]`; the remainder is left out.
 
-    The result is a view, since a text can be larger than memory. Convert a window of it to int64 for PyTorch.
+    The result is a view, since a text can be large. Convert a window of it to int64 for PyTorch.
     """
     num_rows = len(ids) // batch_size
     return ids[: num_rows * batch_size].reshape(batch_size, num_rows).T
@@ -182,9 +289,15 @@ class DatasetSummary:
 
 def summarize_dataset(dataset: Dataset) -> DatasetSummary:
     """Count the lines, tokens and speakers of a dataset."""
-    lines, stats = dataset.corpus.lines, dataset.stats
-    cast = summarize_cast(lines)
-    split_lines = {"train": dataset.splits.train, "valid": dataset.splits.valid, "test": dataset.splits.test}
+    lines, stats, unk_id = dataset.corpus.lines, dataset.stats, dataset.tokenizer.unk_id
+    longest, pairs = lines[stats.longest_line_index], count_pairs(lines)
+    speakers = summarize_speakers(lines, pairs)
+    splits = {}
+    for name, part in zip(CorpusSplits._fields, dataset.split_lines, strict=True):
+        ids = dataset.get_split(name)
+        num_tokens = int(np.count_nonzero(ids != EOS_ID))
+        num_unknown = 0 if unk_id is None else int(np.count_nonzero(ids == unk_id))
+        splits[name] = SplitSummary(len(part), num_tokens, num_unknown / max(1, num_tokens))
     return DatasetSummary(
         num_rows=dataset.corpus.num_rows,
         num_lines=len(lines),
@@ -192,27 +305,13 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
         num_distinct_tokens=stats.num_distinct_tokens,
         vocabulary_size=len(dataset.tokenizer),
         cast=dataset.cast,
-        speaker_line_counts=tuple((speaker.name, speaker.num_lines) for speaker in cast.speakers),
-        num_scenes=cast.num_scenes,
-        speakers=cast.speakers,
-        speaker_pairs=cast.pairs,
+        speaker_line_counts=tuple((speaker.name, speaker.num_lines) for speaker in speakers),
+        num_scenes=len(np.unique(lines.scene_ids)),
+        speakers=speakers,
+        speaker_pairs=tuple(pairs[:MAX_PAIRS]),
         marks=dataset.corpus.marks,
-        longest_line=lines[stats.longest_line_index],
-        longest_line_tokens=stats.longest_line_tokens,
+        longest_line=longest,
+        longest_line_tokens=len(dataset.tokenizer.encode(longest.text)),
         most_frequent=stats.most_frequent,
-        splits={
-            name: _summarize_split(lines, dataset.get_split(name), dataset.tokenizer)
-            for name, lines in split_lines.items()
-        },
+        splits=splits,
     )
-
-
-def _summarize_split(lines: Sequence[Line], ids: TokenIds, tokenizer: Tokenizer) -> SplitSummary:
-    num_ends = _count(ids, EOS_ID)
-    num_unknown = 0 if tokenizer.unk_id is None else _count(ids, tokenizer.unk_id)
-    num_tokens = len(ids) - num_ends
-    return SplitSummary(len(lines), num_tokens, unk_rate=num_unknown / num_tokens if num_tokens else 0.0)
-
-
-def _count(ids: TokenIds, token: int) -> int:
-    return sum(int(np.sum(ids[chunk] == token)) for chunk in iter_slices(len(ids)))

@@ -1,22 +1,21 @@
-"""Detection of the encoding of text files, and reading them in blocks."""
+"""Text files that the user names: what is refused, and the encoding of the others."""
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.data.lines import BLOCK_BYTES
 from engine.errors import CorpusError
-from engine.storage.files import check_is_file
+from engine.storage.files import check_is_file, read_limited
 
+MAX_CORPUS_BYTES = 1_000_000_000
 MAX_LINE_CHARACTERS = 1_000_000
 BOM = b"\xef\xbb\xbf"
-CODECS = {"UTF-8": "utf-8", "UTF-8 with BOM": "utf-8", "Latin-1": "latin-1", "Windows-1252": "cp1252"}
+CODECS = {"UTF-8": "utf-8", "UTF-8 with BOM": "utf-8-sig", "Latin-1": "latin-1", "Windows-1252": "cp1252"}
 """Python codec of each encoding that `scan_file` detects."""
 
 _CONTROL_BYTES = bytes(byte for byte in range(1, 32) if byte not in b"\t\n\r\f\v")
-_ESCAPED_QUOTE = re.compile(rb'\\"(.)', re.DOTALL)
 _UNDEFINED_IN_CP1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
 
 
@@ -26,89 +25,61 @@ class FileScan(NamedTuple):
     encoding: str
     """A key of `CODECS`."""
     sha256: str
-    """SHA-256 of the bytes."""
-    after_escaped_quotes: frozenset[str]
-    r"""All characters that follow `\"`, which shows whether the backslash is an escape."""
-
-
-def read_blocks(path: Path) -> Iterator[bytes]:
-    """Yield a file in blocks of about `BLOCK_BYTES` that end with a line end, unless a line is too long."""
-    rest = b""
-    with path.open("rb") as file:
-        while chunk := file.read(BLOCK_BYTES):
-            block = rest + chunk
-            # A carriage return at the very end may be the first half of a line end.
-            end = 1 + max(block.rfind(b"\n"), block.rfind(b"\r", 0, -1))
-            if not end and len(block) > MAX_LINE_CHARACTERS:
-                end = len(block)
-            if end:
-                yield block[:end]
-            rest = block[end:]
-    if rest:
-        yield rest
-
-
-def read_whole_text(path: Path) -> str:
-    """Return a text file as written, with a line feed for each line end, or raise a CorpusError if it is not text."""
-    encoding = scan_file(path).encoding
-    text = path.read_bytes().removeprefix(BOM).decode(CODECS[encoding])
-    return normalize_line_ends(text)
-
-
-def normalize_line_ends(text: str) -> str:
-    """Return `text` with a line feed in the place of each carriage return, alone or before a line feed."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    after_escaped_quotes: frozenset[bytes]
+    r"""All bytes that follow `\"`, which show whether the backslash is an escape."""
 
 
 def scan_file(path: Path) -> FileScan:
     """Return the properties of a text file, or raise a CorpusError if it is not one."""
     try:
         check_is_file(path, "CSV or text file")
-        return _scan_bytes(path)
+        content = read_limited(path, MAX_CORPUS_BYTES)
     except OSError as error:  # for example missing permissions, or a name that is too long
         raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _scan_bytes(path: Path) -> FileScan:
-    size = num_controls = longest = 0
-    first_invalid_utf8: int | None = None
-    has_text = has_bom = False
-    c1_bytes: set[int] = set()  # 0x80 to 0x9F: control characters in Latin-1, printable in Windows-1252
-    after_escaped_quotes: set[bytes] = set()
-    sha256 = hashlib.sha256()
-    for block in read_blocks(path):
-        sha256.update(block)
-        if size == 0:
-            if block.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise CorpusError(f"{path} is UTF-16, which is not supported; save it as UTF-8")
-            has_bom = block.startswith(BOM)
-        has_text = has_text or bool((block if size else block.removeprefix(BOM)).strip())
-        if b"\0" in block:
-            raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a CSV or text file")
-        num_controls += len(block) - len(block.translate(None, _CONTROL_BYTES))
-        longest = max(longest, *map(len, block.splitlines()))
-        after_escaped_quotes.update(_ESCAPED_QUOTE.findall(block))
-        if not block.isascii():
-            c1_bytes |= {byte for byte in range(0x80, 0xA0) if byte in block}
-            if first_invalid_utf8 is None:
-                try:
-                    block.decode()
-                except UnicodeDecodeError as error:
-                    first_invalid_utf8 = size + error.start
-        size += len(block)
-    if not has_text:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise CorpusError(f"{path} is UTF-16, which is not supported; save it as UTF-8")
+    text = content.removeprefix(BOM)
+    if not text or text.isspace():
         raise CorpusError(f"{path} is empty; use a file with text")
-    if num_controls * 100 > size:
+    if b"\0" in text:
+        raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a CSV or text file")
+    if (len(text) - len(text.translate(None, _CONTROL_BYTES))) * 100 > len(text):
         raise CorpusError(f"{path} is a binary file, not text; name a CSV or text file")
-    if longest > MAX_LINE_CHARACTERS:
-        raise CorpusError(f"{path} has a line of over {MAX_LINE_CHARACTERS:,} bytes; put one utterance on a line")
-    if first_invalid_utf8 is None:
-        encoding = "UTF-8 with BOM" if has_bom else "UTF-8"
-    elif not c1_bytes:
-        encoding = "Latin-1"
-    elif not c1_bytes & _UNDEFINED_IN_CP1252:
-        encoding = "Windows-1252"
-    else:
-        raise CorpusError(f"{path} is not UTF-8 (byte {first_invalid_utf8}), Latin-1 or Windows-1252; save it as UTF-8")
-    # Decoded as Latin-1, since only the ASCII characters among them matter.
-    return FileScan(encoding, sha256.hexdigest(), frozenset(byte.decode("latin-1") for byte in after_escaped_quotes))
+    after_quotes = frozenset(re.findall(rb'\\"(.)', content, re.DOTALL))
+    return FileScan(_detect_encoding(content, path), hashlib.sha256(content).hexdigest(), after_quotes)
+
+
+def _detect_encoding(content: bytes, path: Path) -> str:
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        # Control characters in Latin-1, printable in Windows-1252.
+        c1_bytes = {byte for byte in range(0x80, 0xA0) if byte in content}
+        if c1_bytes & _UNDEFINED_IN_CP1252:
+            raise CorpusError(
+                f"{path} is not UTF-8 (byte {error.start}), Latin-1 or Windows-1252; save it as UTF-8"
+            ) from error
+        return "Windows-1252" if c1_bytes else "Latin-1"
+    return "UTF-8 with BOM" if content.startswith(BOM) else "UTF-8"
+
+
+def read_lines(path: Path, encoding: str) -> list[str]:
+    """Return the lines of a text file, or raise a CorpusError if one is too long."""
+    lines = path.read_text(CODECS[encoding]).splitlines()
+    check_line_lengths(lines, str(path))
+    return lines
+
+
+def read_whole_text(path: Path) -> str:
+    """Return a text file as written, with a line feed for each line end, or raise a CorpusError if it is not text."""
+    text = path.read_text(CODECS[scan_file(path).encoding])
+    check_line_lengths(text.split("\n"), str(path))
+    return text
+
+
+def check_line_lengths(lines: Iterable[str], source: str) -> None:
+    """Raise a CorpusError if a line of the text `source` is too long."""
+    if max(map(len, lines), default=0) > MAX_LINE_CHARACTERS:
+        raise CorpusError(
+            f"{source} has a line of over {MAX_LINE_CHARACTERS:,} characters; put one utterance on a line"
+        )

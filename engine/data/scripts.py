@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal, NamedTuple, get_args
 
-from engine.data.file_scan import MAX_LINE_CHARACTERS
 from engine.data.script_form import Turn
 from engine.data.speakers import SMALL_WORDS, SOMEONE, normalize_speaker
 from engine.errors import CorpusError
@@ -163,7 +162,7 @@ def read_utterances(lines: Iterator[str], source: str) -> Iterator[Utterance]:
             "the text; use such a file, or --mode line"
         )
     parts: list[str] = []
-    num_characters = section = gap = 0
+    section = gap = 0
     speaker, is_start = "", True
     for line in chain(beginning, lines):
         text = " ".join(line.split())
@@ -171,14 +170,13 @@ def read_utterances(lines: Iterator[str], source: str) -> Iterator[Utterance]:
             gap += not is_start
             continue
         named = style.read_name(text, follows_gap=gap > 0 or is_start)
-        if parts and (named or gap or num_characters > MAX_LINE_CHARACTERS):
+        if parts and (named or gap):
             yield Utterance(" ".join(parts), speaker, section)
-            parts, num_characters = [], 0
+            parts = []
         section += gap >= style.scene_gap
         if named:
             speaker, text = named.name, named.text
         parts += [text] if text else []
-        num_characters += len(text)
         gap, is_start = 0, False
     if parts:
         yield Utterance(" ".join(parts), speaker, section)

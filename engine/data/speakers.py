@@ -51,6 +51,7 @@ class Speaker(NamedTuple):
     """Marks that were beside the name, such as "VOICE OVER", in text order."""
 
 
+@lru_cache(maxsize=1000)
 def normalize_speaker(raw: str) -> Speaker:
     """Return the canonical name of a speaker, and the marks that were separated from it.
 

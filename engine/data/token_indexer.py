@@ -1,56 +1,34 @@
 """Fast tokenization of large texts: numbers the distinct tokens of a block of lines at a time, like `split_words`."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.data.arrays import Int64Array
 from engine.data.punctuation import COMMA, LINE_END, NONE, SENTENCE_END, PunctuationIds
-from engine.data.tokenizers.base import TokenIds
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, TokenIds
 from engine.data.tokenizers.words import WordTokenizerName
 
-_WORD_BYTES = b"abcdefghijklmnopqrstuvwxyz0123456789'"
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-_LOWERCASE_TABLE = bytes(range(256)).lower()
-
-
-def _byte_tables(tokenizer: WordTokenizerName) -> tuple[bytes, bytes]:
-    """Return two tables `[256]` for the bytes of lower-case text: part of a token (1) or not (0); punctuation class."""
-    if tokenizer == "whitespace":
-        return bytes(byte not in b" \n\0" for byte in range(256)), bytes(LINE_END * (byte == 10) for byte in range(256))
-    is_token_byte = bytes(byte in _WORD_BYTES for byte in range(256))
-    punctuation = bytearray(NONE if is_token_byte[byte] or byte == ord(" ") else COMMA for byte in range(256))
-    for mark in b".!?":
-        punctuation[mark] = SENTENCE_END
-    punctuation[ord("\n")] = LINE_END
-    return is_token_byte, bytes(punctuation)
-
-
-_BYTE_TABLES: dict[WordTokenizerName, tuple[bytes, bytes]] = {
-    "words": _byte_tables("words"),
-    "whitespace": _byte_tables("whitespace"),
-}
-
-_HASH_BITS = 19
-HASH_SLOTS = 2**_HASH_BITS
-_HASH_SHIFT = np.uint64(64 - _HASH_BITS)
+HASH_SLOTS = 2**19
+MIN_LOOKUP_BATCH = 1_000
+_HASH_SHIFT = np.uint64(65 - HASH_SLOTS.bit_length())
 _HASH_MULTIPLIERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 _MAX_HASHED_BYTES = 16
-MIN_LOOKUP_BATCH = 1_000
 _BYTE_MASKS = np.array([(1 << (8 * num_bytes)) - 1 for num_bytes in range(9)], np.uint64)
+_WORD_BYTES = b"abcdefghijklmnopqrstuvwxyz0123456789'"
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
-@dataclass(frozen=True)
-class TokenizedBlock:
+class TokenizedBlock(NamedTuple):
     """A tokenized block of lines."""
 
     ids: TokenIds
     """Index of each token in `TokenIndexer.tokens` `[time]`."""
     line_lengths: Int64Array
     """Number of tokens of each line `[lines]`."""
-    punctuation: PunctuationIds
-    """Punctuation class after each token `[time]`."""
+    punctuation: PunctuationIds | None
+    """Punctuation class after each token `[time]`; None in an open vocabulary."""
 
 
 class _AutoIncrementIds(dict[bytes, int]):
@@ -62,7 +40,7 @@ class _AutoIncrementIds(dict[bytes, int]):
 
 
 class TokenIndexer:
-    """Assigns ids to tokens, in order of first appearance.
+    """Assigns ids to tokens, in order of first appearance after `<unk>` and `<eos>`.
 
     A hash table in NumPy finds the ids of all tokens of a block at once. A token of up to 16 bytes is stored in the
     table as two integers. Only the other tokens (new, longer, or with a slot that is taken) are looked up one by one
@@ -71,9 +49,14 @@ class TokenIndexer:
 
     def __init__(self, tokenizer: WordTokenizerName = "words") -> None:
         self._tokenizer = tokenizer
-        self._token_to_id = _AutoIncrementIds()
+        self._token_to_id = _AutoIncrementIds({UNK.encode(): UNK_ID, EOS.encode(): EOS_ID})
         self._hash_table = np.zeros((HASH_SLOTS, 3), np.uint64)
         """Two integers of a token and its id + 1 in each slot; 0 if the slot is free."""
+        token_bytes = _WORD_BYTES if tokenizer == "words" else bytes(set(range(256)) - set(b" \n\0"))
+        self._is_token_byte = bytes(byte in token_bytes for byte in range(256))
+        marks = {ord("\n"): LINE_END} | (dict.fromkeys(b".!?", SENTENCE_END) if tokenizer == "words" else {})
+        other = COMMA if tokenizer == "words" else NONE
+        self._class_of_byte = bytes(marks.get(b, NONE if b in token_bytes + b" " else other) for b in range(256))
 
     @property
     def tokens(self) -> list[str]:
@@ -84,8 +67,7 @@ class TokenIndexer:
         """Tokenize a block of clean lines, each ended by a line feed."""
         raw = self._normalize(text)
         raw += bytes(_MAX_HASHED_BYTES)  # so that 16 bytes can be read from the start of any token
-        token_byte_table, punctuation_table = _BYTE_TABLES[self._tokenizer]
-        is_token_byte = np.frombuffer(raw.translate(token_byte_table), np.int8)
+        is_token_byte = np.frombuffer(raw.translate(self._is_token_byte), np.int8)
         edges = np.flatnonzero(np.diff(is_token_byte, prepend=0, append=0))
         starts, ends = edges[::2], edges[1::2]
         line_ends = np.flatnonzero(np.frombuffer(raw, np.uint8) == ord("\n"))
@@ -93,23 +75,23 @@ class TokenIndexer:
         punctuation = np.empty(0, np.uint8)
         if len(starts):
             # The maximum also covers marks before the first token of the next line, but a line end outweighs them.
-            classes = np.frombuffer(raw.translate(punctuation_table), np.uint8)
+            classes = np.frombuffer(raw.translate(self._class_of_byte), np.uint8)
             punctuation = np.maximum.reduceat(classes, starts)
         ids, begin = np.empty(len(starts), np.int32), 0
         while begin < len(starts):  # small batches at first, so that repeated new tokens are found in the hash table
             batch = slice(begin, begin + max(MIN_LOOKUP_BATCH, len(self._token_to_id)))
             ids[batch] = self._lookup_ids(raw, starts[batch], ends[batch])
             begin = batch.stop
-        return TokenizedBlock(ids=ids, line_lengths=line_lengths, punctuation=punctuation)
+        return TokenizedBlock(ids, line_lengths, punctuation)
 
     def _normalize(self, text: str) -> bytes:
-        """Return `text` as bytes in which `_BYTE_TABLES` finds tokens and marks."""
+        """Return `text` as bytes whose tokens and marks each have their byte classes."""
         if self._tokenizer == "whitespace":
             if not text.replace("\n", " ").isprintable():
                 text = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
             return text.encode()
         if text.isascii():
-            return text.encode().translate(_LOWERCASE_TABLE)
+            return text.encode().lower()
         # Lower-casing turns some signs into ASCII letters (the Kelvin sign into k); all others are not part of a word.
         return _NOT_ASCII.sub(lambda sign: "." if sign[0] == "…" else ",", text.lower()).encode()
 

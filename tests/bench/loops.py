@@ -13,10 +13,9 @@ from torch import nn
 
 from engine.analysis.perplexity import evaluate
 from engine.config import DataConfig
-from engine.data.corpus import read_text
+from engine.data.corpus import read_corpus
 from engine.data.dataset import batchify, load_dataset
-from engine.data.lines import BLOCK_BYTES
-from engine.data.open_vocabulary import OpenIndexer, train_tokenizer
+from engine.data.encoding import encode_open, train_tokenizer
 from engine.data.token_indexer import TokenIndexer
 from engine.models.adapter import lora_targets
 from engine.models.linear import linear
@@ -162,7 +161,7 @@ def index_words(path):
     """Return the CPU seconds in which our indexer reads and indexes a text, and in which the notebook does."""
     started, indexer = time.process_time(), TokenIndexer()
     with Path(path).open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
+        while block := file.read(2**20):
             indexer.index_block((block + file.readline()).decode())
     ours, text = time.process_time() - started, Path(path).read_text()
     started = time.process_time()
@@ -175,12 +174,11 @@ def index_words(path):
 
 def learn_byte_pairs(path, vocabulary_size):
     """Learn byte pairs on a text, and encode it with them; return the seconds of both."""
-    lines = read_text(Path(path), 0).lines
-    started = time.perf_counter()
-    tokenizer = train_tokenizer(lines, DataConfig(tokenizer="bpe", vocabulary_size=vocabulary_size))
-    learned_at, indexer = time.perf_counter(), OpenIndexer(tokenizer, "line")
-    for block in lines.iter_blocks():
-        indexer.index_block(block)
+    config = DataConfig(str(path), "text", tokenizer="bpe", vocabulary_size=vocabulary_size, min_characters=0)
+    lines, started = read_corpus(config).lines, time.perf_counter()
+    tokenizer = train_tokenizer(lines, config)
+    learned_at = time.perf_counter()
+    encode_open(lines, np.arange(len(lines), dtype=np.int32), tokenizer, "line")
     return {"learn": learned_at - started, "encode": time.perf_counter() - learned_at}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from engine.analysis.perplexity import evaluate
 from engine.config import DataConfig
-from engine.data.build import read_corpus
+from engine.data.corpus import read_corpus
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.words import split_words
 from engine.models.ngram import KneserNey

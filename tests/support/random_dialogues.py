@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from engine.config import Config, ModelConfig
-from engine.data.lines import LineStore
+from engine.data.lines import make_lines
 from engine.data.script_form import SCENE_END, Turn, encode_turns, script_text, turn_text
 from engine.data.tokenizers.bpe import BPETokenizer
 from engine.models.ngram import KneserNey
@@ -83,13 +83,12 @@ COMMON_WORDS = ("the", "it", "now", "here", "go")
 
 def write_dialogue_run(path):
     """Write a run in dialogue mode with random weights and the words `KNOWN_WORDS`, and return its path."""
-    store = LineStore()
-    store.add([turn.text for turn in TURNS], [turn.speaker for turn in TURNS])
+    lines = make_lines([turn.text for turn in TURNS], [turn.speaker for turn in TURNS])
     words = [f" {word}" for word in KNOWN_WORDS]
     tokenizer = BPETokenizer.train([*words * 3, *map(turn_text, TURNS), *map(turn_text, TURNS)], 330)
     settings = {"embedding_size": 8, "hidden_size": 8, "mode": "dialogue", "tokenizer": "bpe", "punctuation": False}
     config = Config("tiny").with_values(**settings)
-    files = fit_dialogue_parts(store.lines(), store.lines(), RUN_CAST)
+    files = fit_dialogue_parts(lines, lines, RUN_CAST)
     create_run(config, tokenizer, path.name, path.parent, None, files).lock.release()
     save_file(scripted_lstm(tokenizer, "".join([*words, "\n"]), 8, scale=0.3).weights, path / MODEL_FILE)
     return path

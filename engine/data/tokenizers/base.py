@@ -15,7 +15,6 @@ UNK_ID, EOS_ID = 0, 1
 """Ids of the special tokens. Id 1 is `<eos>` in every tokenizer; id 0 is an ordinary token of an open vocabulary."""
 MAX_VOCABULARY_SIZE = 1_000_000
 MAX_TOKEN_CHARACTERS = 1000
-"""Maximum length of a token in a vocabulary."""
 
 TokenIds = Int32Array
 """Token ids `[time]`."""
@@ -34,7 +33,6 @@ class TokenSpan(NamedTuple):
     """A token of a text, and the characters it was read from."""
 
     start: int
-    """Index of the first character of the token."""
     end: int
     """Index after the last character. It equals `start` if the token is a later byte of the character before."""
     id: int
@@ -62,6 +60,8 @@ class Tokenizer(ABC):
     """Conversion between text and the token ids of a model's vocabulary."""
 
     name: TokenizerName
+    is_open: bool
+    """True for an open vocabulary, which encodes any text as written. A closed one reads other words as `<unk>`."""
     tokens: tuple[str, ...]
     """Text of each token, by id. Tokens of an open vocabulary include the space before a word."""
     reads_line_ends: bool = False
@@ -80,10 +80,8 @@ class Tokenizer(ABC):
     def __hash__(self) -> int:
         return hash((self.name, len(self)))  # not of all tokens, which may be a million
 
-    @property
-    @abstractmethod
-    def is_open(self) -> bool:
-        """True for an open vocabulary, which encodes any text as written. A closed one reads other words as `<unk>`."""
+    def __contains__(self, token: str) -> bool:
+        return token in self.token_to_id
 
     @property
     def unk_id(self) -> int | None:
@@ -101,6 +99,15 @@ class Tokenizer(ABC):
     @abstractmethod
     def piece_decoder(self) -> PieceDecoder:
         """Return a decoder at the start of a text. `<eos>` is decoded as a line feed."""
+
+    @abstractmethod
+    def to_json(self) -> str:
+        """Return the content of the tokenizer's file in a run directory."""
+
+    @cached_property
+    @abstractmethod
+    def word_starts(self) -> npt.NDArray[np.bool_]:
+        """`[vocabulary]`: True for tokens that end the word before them, because they begin with something else."""
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Return the text that each token adds to the text before it. The pieces joined are the decoded text."""
@@ -131,9 +138,6 @@ class Tokenizer(ABC):
         """Id of each token, by its text."""
         return {token: id for id, token in enumerate(self.tokens)}
 
-    def __contains__(self, token: str) -> bool:
-        return token in self.token_to_id
-
     @property
     def line_end_ids(self) -> TokenIds:
         """Ids of the tokens that end a line: `<eos>`, and in an open vocabulary all that contain a line feed."""
@@ -143,12 +147,3 @@ class Tokenizer(ABC):
     def colon_ids(self) -> TokenIds:
         """Ids of the tokens that end with a colon, as the name before a line of a script does."""
         return np.array([id for id, token in enumerate(self.tokens) if token.endswith(":")], np.int32)
-
-    @cached_property
-    @abstractmethod
-    def word_starts(self) -> npt.NDArray[np.bool_]:
-        """`[vocabulary]`: True for tokens that end the word before them, because they begin with something else."""
-
-    @abstractmethod
-    def to_json(self) -> str:
-        """Return the content of the tokenizer's file in a run directory."""

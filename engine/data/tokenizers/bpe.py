@@ -2,14 +2,12 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import Any
 
 import numpy as np
 from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from engine.data.tokenizers.base import EOS, EOS_ID, MAX_TOKEN_CHARACTERS, MAX_VOCABULARY_SIZE, TokenIds
+from engine.data.tokenizers.base import EOS, EOS_ID, TokenIds
 from engine.data.tokenizers.bytes import ByteTokenizer, check_unicode
 from engine.errors import RunError
 
@@ -17,7 +15,6 @@ CHUNK_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}{1,64}| ?\p{N}{1,3}| ?[^\s\p{L}\p{
 """Parts of a text that tokens never cross, as in GPT-2; the limits keep a text without spaces fast."""
 MAX_LEARNED_TOKEN_LENGTH = 24
 """Maximum characters of a token that training adds, so that rows of dashes do not take up the vocabulary."""
-NUM_BYTES = 256
 
 
 class BPETokenizer(ByteTokenizer):
@@ -81,26 +78,15 @@ class BPETokenizer(ByteTokenizer):
         """
         try:
             content = json.loads(text)
-            merges = [(left, right) for left, right in content["model"]["merges"]]
+            tokenizer = cls([(left, right) for left, right in content["model"]["merges"]])
         except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise RunError(f"{source} is not a tokenizer of byte pairs; the run is damaged") from error
-        expected = json.loads(_new_backend(models.BPE()).to_str())
+            raise RunError(f"{source} is not a tokenizer of byte pairs ({error}); the run is damaged") from error
+        expected = json.loads(tokenizer.to_json())
+        if content["model"].get("vocab") != expected["model"]["vocab"]:
+            raise RunError(f"{source} has a vocabulary that does not follow from its merges; the run is damaged")
         for key in ("version", "normalizer", "pre_tokenizer"):
             if content.get(key) != expected[key]:
-                raise RunError(
-                    f"{source} was written by another version or program: its {key} is {_shorten(content.get(key))}, "
-                    f"not {_shorten(expected[key])}; train a new run"
-                )
-        if len(merges) > MAX_VOCABULARY_SIZE or not all(
-            isinstance(part, str) and len(part) <= MAX_TOKEN_CHARACTERS for part in chain.from_iterable(merges)
-        ):
-            raise RunError(f"{source} has too many or too long merges; the run is damaged")
-        try:
-            tokenizer = cls(merges)
-        except ValueError as error:
-            raise RunError(f"{source} has an {error}; the run is damaged") from error
-        if json.loads(tokenizer.to_json())["model"]["vocab"] != content["model"].get("vocab"):
-            raise RunError(f"{source} has a vocabulary that does not follow from its merges; the run is damaged")
+                raise RunError(f"{source} is of another version or program: its {key} differs; train a new run")
         return tokenizer
 
 
@@ -115,17 +101,12 @@ def _new_backend(model: models.BPE) -> HuggingFaceTokenizer:
     return backend
 
 
-def _byte_characters() -> dict[int, str]:
-    """Return the printable character that stands for each byte in Hugging Face's files, as in GPT-2."""
+def _byte_characters() -> dict[str, int]:
+    """Return the byte that each printable character stands for in Hugging Face's files, as in GPT-2."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(NUM_BYTES) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(NUM_BYTES + i) for i, byte in enumerate(others)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
-_CHARACTER_BYTES = {character: byte for byte, character in _byte_characters().items()}
+_CHARACTER_BYTES = _byte_characters()
 _BYTE_CHARACTERS = sorted(_CHARACTER_BYTES)
-
-
-def _shorten(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -14,7 +14,6 @@ from engine.errors import InvalidInputError
 
 EOS_BYTES = b"\n"
 """Bytes that `<eos>` is decoded to."""
-_NUM_ASCII = 128
 
 
 class ByteTokenizer(Tokenizer):
@@ -25,7 +24,6 @@ class ByteTokenizer(Tokenizer):
     def __init__(self, token_bytes: Sequence[bytes]) -> None:
         """Create a tokenizer of the tokens `token_bytes`, without `<eos>`, which is inserted at its id."""
         self.token_bytes = (*token_bytes[:EOS_ID], EOS_BYTES, *token_bytes[EOS_ID:])
-        """Bytes of each token, by id."""
         names = [_token_name(token) for token in self.token_bytes]
         names[EOS_ID] = EOS
         self.tokens = tuple(names)
@@ -62,19 +60,16 @@ class ByteTokenizer(Tokenizer):
 
     @cached_property
     def _joined_bytes(self) -> npt.NDArray[np.uint8]:
-        """Bytes of all tokens, one after the other."""
         return np.frombuffer(b"".join(self.token_bytes), np.uint8)
 
     @cached_property
     def line_end_ids(self) -> TokenIds:
-        """Ids of `<eos>` and of all tokens that contain a line feed."""
         places = np.flatnonzero(self._joined_bytes == EOS_BYTES[0])
         has_line_feed = np.zeros(len(self), np.bool_)  # np.unique would import numpy.ma
         has_line_feed[np.searchsorted(np.cumsum(self._num_bytes), places, side="right")] = True
         return np.flatnonzero(has_line_feed).astype(np.int32)
 
     def piece_decoder(self) -> PieceDecoder:
-        """Return a decoder that keeps the bytes of an incomplete character until the character is complete."""
         return _ByteDecoder(self.token_bytes)
 
     @cached_property
@@ -92,7 +87,7 @@ class ByteTokenizer(Tokenizer):
         """Return `[vocabulary]`: whether the first (0) or last (-1) character of each token can be part of a word."""
         edges = np.fromiter((token[place] for token in self.token_bytes), np.uint8, len(self))
         result: npt.NDArray[np.bool_] = np.array([is_word_character(chr(byte)) for byte in range(256)])[edges]
-        for id in np.flatnonzero(edges >= _NUM_ASCII).tolist():
+        for id in np.flatnonzero(edges >= 128).tolist():  # part of a character beyond ASCII
             result[id] = is_word_character(self.token_bytes[id].decode(errors="replace")[place])
         return result
 
@@ -107,7 +102,7 @@ class ByteTokenizer(Tokenizer):
 
 
 class _ByteDecoder:
-    """Incremental decoder of UTF-8."""
+    """Decoder that keeps the bytes of an incomplete character until the character is complete."""
 
     def __init__(self, token_bytes: Sequence[bytes]) -> None:
         self._token_bytes = token_bytes

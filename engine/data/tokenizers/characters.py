@@ -14,8 +14,6 @@ from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.errors import InvalidInputError, RunError
 from engine.storage.schema import decode_json
 
-_NUM_CODE_POINTS = 0x110000
-
 
 @dataclass(frozen=True)
 class _CharactersFile:
@@ -36,7 +34,7 @@ class CharacterTokenizer(ByteTokenizer):
         self.characters = tuple(characters)
         super().__init__([*(bytes([byte]) for byte in range(256)), *(character.encode() for character in characters)])
         self._byte_ids = np.array([0, *range(EOS_ID + 1, 257)], np.int32)
-        self._ids = np.full(_NUM_CODE_POINTS, -1, np.int32)
+        self._ids = np.full(0x110000, -1, np.int32)  # of all code points
         self._ids[:128] = self._byte_ids[:128]
         self._ids[[ord(character) for character in characters]] = np.arange(257, 257 + len(characters))
 
@@ -53,8 +51,7 @@ class CharacterTokenizer(ByteTokenizer):
     def _encode(self, text: str) -> TokenIds:
         if text.isascii():
             return self._byte_ids[np.frombuffer(text.encode(), np.uint8)]
-        code_points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-        ids = self._ids[code_points]
+        ids = self._ids[np.frombuffer(text.encode("utf-32-le"), np.uint32)]
         if (ids >= 0).all():
             return ids
         parts = [
@@ -64,7 +61,6 @@ class CharacterTokenizer(ByteTokenizer):
         return np.array([id for part in parts for id in part], np.int32)
 
     def to_json(self) -> str:
-        """Return the known characters beyond ASCII as JSON."""
         return json.dumps(asdict(_CharactersFile("characters", 1, list(self.characters))), ensure_ascii=False)
 
     @classmethod

@@ -10,8 +10,6 @@ from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WORD_PATTERN, WordTokenizer
 
-NUM_ASCII, NUM_BYTES = 128, 256
-
 
 def to_hugging_face(tokenizer: Tokenizer) -> HuggingFaceTokenizer:
     """Return a Hugging Face tokenizer with the same ids as `tokenizer`, which puts `<eos>` before a text.
@@ -39,7 +37,7 @@ def to_hugging_face(tokenizer: Tokenizer) -> HuggingFaceTokenizer:
 
 def _convert_characters(tokenizer: CharacterTokenizer) -> HuggingFaceTokenizer:
     """Convert a tokenizer of characters: byte pairs without a merge, and bytes for characters that are no tokens."""
-    names = [chr(byte) if byte < NUM_ASCII else f"<0x{byte:02X}>" for byte in range(NUM_BYTES)]
+    names = [chr(byte) if byte < 128 else f"<0x{byte:02X}>" for byte in range(256)]
     names = [*names[:EOS_ID], EOS, *names[EOS_ID:], *tokenizer.characters]
     model = models.BPE(vocab={name: id for id, name in enumerate(names)}, merges=[], byte_fallback=True)
     backend = HuggingFaceTokenizer(model)

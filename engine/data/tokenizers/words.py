@@ -18,7 +18,6 @@ from engine.data.tokenizers.base import (
     MAX_VOCABULARY_SIZE,
     UNK,
     UNK_ID,
-    PieceDecoder,
     TokenIds,
     Tokenizer,
     TokenSpan,
@@ -31,7 +30,6 @@ WordTokenizerName = Literal["words", "whitespace"]
 WORD_PATTERN = re.compile(r"[a-z0-9']+")
 """A word of the `words` tokenizer, in lower-case text."""
 _NON_WORD_PATTERN = re.compile(r"[^a-z0-9']+")
-_NON_SPACE_PATTERN = re.compile(r"[^ ]+")
 
 
 def split_words(text: str, name: WordTokenizerName = "words") -> list[str]:
@@ -44,7 +42,7 @@ def split_words(text: str, name: WordTokenizerName = "words") -> list[str]:
 def word_spans(text: str, name: WordTokenizerName) -> Iterator[tuple[int, int, str]]:
     """Yield the start, the end and the text of each word that `split_words` returns."""
     if name == "whitespace":
-        for match in _NON_SPACE_PATTERN.finditer(_replace_unprintable(text)):
+        for match in re.finditer("[^ ]+", _replace_unprintable(text)):
             yield match.start(), match.end(), match[0]
         return
     lower = text.lower()
@@ -88,7 +86,6 @@ class WordTokenizer(Tokenizer):
     name: WordTokenizerName
 
     def __init__(self, tokens: Sequence[str], name: WordTokenizerName = "words") -> None:
-        """Create a tokenizer of the vocabulary `tokens`, which starts with `<unk>`, `<eos>`."""
         self.tokens = tuple(tokens)
         self.name = name
 
@@ -108,34 +105,25 @@ class WordTokenizer(Tokenizer):
         return split_words(text, self.name)
 
     def encode(self, text: str) -> TokenIds:
-        """Return the ids `[time]` of the words of `text`; unknown words become `<unk>`."""
-        return self.encode_words(self.split(text))
-
-    def encode_words(self, words: Sequence[str]) -> TokenIds:
-        """Return the ids `[time]` of words; unknown words become `<unk>`."""
+        words = self.split(text)
         return np.fromiter((self.token_to_id.get(word, UNK_ID) for word in words), np.int32, len(words))
 
     def spans(self, text: str) -> list[TokenSpan]:
-        """Return the words of `text` with their characters."""
         known = self.token_to_id
         return [TokenSpan(start, end, known.get(word, UNK_ID)) for start, end, word in word_spans(text, self.name)]
 
     def unknown_spans(self, text: str) -> list[UnknownSpan]:
-        """Return the words outside the vocabulary, and the runs of characters that are in no word, in text order."""
         unknown = [UnknownSpan(*span) for span in word_spans(text, self.name) if span[2] not in self]
         return sorted([*unknown, *skipped_spans(text, self.name)])
 
-    def piece_decoder(self) -> PieceDecoder:
-        """Return a decoder that puts a space before each word but the first of a line."""
+    def piece_decoder(self) -> "_WordDecoder":
         return _WordDecoder(self.tokens)
 
     @cached_property
     def word_starts(self) -> npt.NDArray[np.bool_]:
-        """`[vocabulary]`: True for all tokens."""
         return np.ones(len(self), np.bool_)
 
     def to_json(self) -> str:
-        """Return the tokens as a JSON list."""
         return json.dumps(self.tokens, indent=0)
 
     @classmethod
@@ -155,7 +143,10 @@ class WordTokenizer(Tokenizer):
         if not isinstance(tokens, list) or tokens[:2] != [UNK, EOS] or not 2 < len(tokens) <= MAX_VOCABULARY_SIZE:
             raise RunError(f"{source} is not a vocabulary: expected a list that starts with {UNK}, {EOS}")
         # Tokens are shown in the terminal unchanged, so anything that the tokenizer cannot produce is refused.
-        if not all(isinstance(token, str) and _is_valid_word(token, name) for token in tokens[2:]):
+        if not all(
+            isinstance(token, str) and len(token) <= MAX_TOKEN_CHARACTERS and split_words(token, name) == [token]
+            for token in tokens[2:]
+        ):
             raise RunError(
                 f"{source} contains entries that are not words of at most {MAX_TOKEN_CHARACTERS:,} characters; "
                 "the run is damaged"
@@ -182,14 +173,6 @@ class _WordDecoder:
 
     def flush(self) -> str:
         return ""
-
-
-def _is_valid_word(text: str, name: WordTokenizerName) -> bool:
-    if len(text) > MAX_TOKEN_CHARACTERS:
-        return False
-    if name == "words":
-        return WORD_PATTERN.fullmatch(text) is not None
-    return split_words(text, name) == [text]
 
 
 def _replace_unprintable(text: str) -> str:

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.config import DataConfig
-from engine.data.cast_summary import SpeakerSummary
+from engine.data.cast import SpeakerSummary
 from engine.data.dataset import DatasetSummary
 from engine.data.speakers import SOMEONE, display_name
 from engine.errors import printable

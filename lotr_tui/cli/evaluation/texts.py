@@ -6,7 +6,7 @@ from typing import Literal
 
 from engine.analysis.bits_per_character import EncodedText, TextForm, convert_text, native_form, written_text
 from engine.data.dataset import Dataset
-from engine.data.file_scan import MAX_LINE_CHARACTERS, normalize_line_ends, read_whole_text
+from engine.data.file_scan import check_line_lengths, read_whole_text
 from engine.data.lines import Lines
 from engine.data.script_form import script_text
 from engine.data.scripts import detect_style, read_scenes
@@ -92,11 +92,8 @@ def read_source(split: SplitName, path: str | None) -> TextSource:
     if path is None:
         return TextSource(split, None)
     if path == "-":
-        content = normalize_line_ends(read_standard_input().removeprefix("\ufeff"))
-        if max(map(len, content.split("\n"))) > MAX_LINE_CHARACTERS:
-            raise CorpusError(
-                f"standard input has a line of over {MAX_LINE_CHARACTERS:,} characters; put one utterance on a line"
-            )
+        content = read_standard_input().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+        check_line_lengths(content.split("\n"), "standard input")
     else:
         content = read_whole_text(Path(path))
     return TextSource(split, path, content)

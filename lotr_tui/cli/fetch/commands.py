@@ -76,4 +76,4 @@ def fetch_books(
         raise InvalidInputError("--mirror downloads books and --from reads them from a folder; use one of the two")
     from lotr_tui.cli.fetch.downloads import fetch_tales
 
-    print(printable(str(fetch_tales(output, mirror, source).path)))
+    print(printable(str(fetch_tales(output, mirror, source))))

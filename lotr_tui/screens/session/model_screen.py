@@ -226,7 +226,7 @@ class ModelSessionScreen(BaseSessionScreen):
             self.app.open_dashboard(view, self._use_run)
             return
         from engine.config import BUNDLED, DataConfig
-        from engine.data.build import names_speakers
+        from engine.data.corpus import names_speakers
         from engine.runtime.packages import require_torch
         from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 

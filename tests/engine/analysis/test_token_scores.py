@@ -64,7 +64,7 @@ def test_a_sentence_has_a_perplexity_once_all_its_tokens_are_scored():
 
 def test_token_scores_match_the_events_of_generation():
     model = make_lstm()
-    prompt = VOCABULARY.encode_words(["the", "lamp"]).tolist()
+    prompt = VOCABULARY.encode("the lamp").tolist()
     events = generate(TextInProgress(model, prompt, SamplerSettings(temperature=1.0), 5))
     token_events = [event for event in events if isinstance(event, TokenEvent)]
     words = tokenize_with_offsets(" ".join(["the lamp", *(event.text for event in token_events)]), VOCABULARY)

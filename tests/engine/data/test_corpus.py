@@ -1,4 +1,4 @@
-"""Reading of CSV and text files in any dialect and encoding, what is refused, and splitting."""
+"""Reading of CSV and text files in any dialect and encoding, what is refused, scenes, clean-up, and splitting."""
 
 import csv
 import hashlib
@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.corpus import Corpus, read_csv, read_text, split_indices
+from engine.config import DataConfig
+from engine.data.corpus import Corpus, read_corpus, repair_dialogue, split_indices
+from engine.data.dataset import load_dataset
 from engine.data.file_scan import MAX_LINE_CHARACTERS
 from engine.data.lines import Line
 from engine.data.speakers import merge_key, normalize_speaker
@@ -23,7 +25,7 @@ ENCODINGS = {
     "cp1252": ("Windows-1252", "“Théoden”"),
 }
 """Detected name of each encoding, and a speaker whose name makes the encoding unambiguous."""
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", " ": "space"}
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 LINE_ENDS = ["\n", "\r\n", "\r"]
 
 
@@ -37,8 +39,12 @@ def write(path, content):
     return path
 
 
-def read(path, text_column="dialog", speaker_column="char", min_characters=20):
-    return read_csv(path, text_column, speaker_column, min_characters)
+def read(path, **values):
+    return read_corpus(DataConfig(str(path), **values))
+
+
+def read_text(path, min_characters):
+    return read(path, corpus_format="text", min_characters=min_characters)
 
 
 def refusal(path, **options):
@@ -61,7 +67,7 @@ def test_the_film_dialogues_have_their_rows_lines_and_speakers(lotr_csv):
 
 @pytest.mark.parametrize("speaker_column", ["char", "dialog"])
 def test_without_a_column_of_its_own_the_speaker_is_empty(file, speaker_column):
-    assert read(write(file, f"dialog\n{LONG}\n"), speaker_column=speaker_column).lines == (Line(LONG, ""),)
+    assert [*read(write(file, f"dialog\n{LONG}\n"), speaker_column=speaker_column).lines] == [Line(LONG, "")]
 
 
 def test_only_longer_lines_are_kept(file):
@@ -76,16 +82,17 @@ class TestRefusals:
         [
             (b"", "is empty"), (b"\xef\xbb\xbf\r\n \n", "is empty"), ("char,dialog\n", "no rows"),
             (f",char,text\n0,SAM,{LONG}\n", "no column 'dialog'; its columns: char, text"),
-            ("Character;Sentence,,,,\nHarry;a line,,,,\n", "'dialog'; its columns: Character, Sentence. Name one"),
+            (f"char;dialog,,\nSAM;{LONG},,\n", "no column 'dialog'; its columns: char;dialog"),  # cut at commas
+            (f'"char" "dialog"\n"1" "SAM" "{LONG}"\n', "no column 'dialog'; its columns: char"),  # of R
+            (f"char,dialog\n1,SAM,{LONG}\n", "line 2 has 3 fields, but the header has 2"),
             ("dialog\nshort\nalso short\n", "none of the 2 lines is longer than 20"),
             ("char,dialog\nSAM,Well, I never thought of that, said he\n", "is not a regular CSV"),
             (f"dialog\n{LONG}\0\n", "NUL"), (f"dialog\n{LONG}\n".encode("utf-16"), "UTF-16"),
             (f"dialog\n{LONG}\n".encode("utf-16-le"), "NUL"), (bytes(range(1, 256)) * 20, "binary"),
-            ("dialog\n" + "x" * (MAX_LINE_CHARACTERS + 1), "has a line of over"),
+            ("dialog\n" + "x" * (MAX_LINE_CHARACTERS + 1), "has an utterance of over"),
             ('dialog\n"' + ("x" * 1000 + "\n") * 1001 + '"\n', "has an utterance of"),
-            ("dialog" + ",a" * 1000 + f"\n{LONG}" + ",1" * 1000 + "\n", "over 100,000 characters or 1,000 columns"),
-            (f"dialog,{'a' * 100_000},{'b,' * 10_000}\n{LONG}\n", "has a header of over 100,000 characters"),
-            (f'char,"dialog\n"\nSAM,{LONG}\n', "a quote in its header ends on another line"),
+            (f"dialog,{'a' * 100_000},{'b,' * 10_000}\n{LONG}\n", "line 2 has 1 fields"),
+            (f'char,"dialog\n"\nSAM,{LONG}\n', "no column 'dialog'"),
             (f'char,dialog\nSAM,{LONG}\nSAM,"', "is never closed"),
         ],
         ids=lambda value: ascii(value[:30]),
@@ -108,7 +115,6 @@ class TestRefusals:
         [
             (f"0,SAM,Come on, {LONG}\n1,SAM,{LONG}\n", "line 2 has 4 fields, but the header has 3"),
             (f'0,SAM,"{LONG},\r\n\r\n{LONG}"\n\n1,SAM\n', "line 6 has 2 fields, but the header has 3"),
-            (f"0,SAM,{LONG},\n1,SAM,{LONG}\n", "line 3 has 3 fields, but the first row has 4"),
             (f"0,SAM,{LONG}\n" * 1500 + f"0,SAM,Come on, {LONG}\n", "line 1502 has 4 fields, but the header has 3"),
         ],
     )
@@ -213,19 +219,19 @@ def test_files_of_several_blocks_with_any_line_end_are_read(file, line_end):
 @pytest.mark.parametrize(
     "content",
     [
-        f'"char" "dialog"\n"1" "LUKE" "{LONG}, \\"never\\""\n"2" "LEIA" "{LONG}"\n',  # R, with the names of rows
-        f'char;dialog,,,,\r\nLUKE;{LONG}, "never",,,\r\nLEIA;{LONG},,,,\r\n',  # a spreadsheet that adds commas
+        f'char,dialog\nLUKE,"{LONG}, \\"never\\""\nLEIA,"{LONG}"\n',  # a backslash before quotes
         f'char,dialog,\nLUKE,"{LONG}, ""never""",\nLEIA,{LONG},\n',
         f';char;dialog\n0;LUKE;{LONG}, "never"\n1;LEIA;{LONG}\n',
     ],
 )
 def test_tables_of_other_programs_are_read(file, content):
-    assert read(write(file, content)).lines == (Line(f'{LONG}, "never"', "LUKE"), Line(LONG, "LEIA"))
+    assert [*read(write(file, content)).lines] == [Line(f'{LONG}, "never"', "LUKE"), Line(LONG, "LEIA")]
 
 
-def test_lines_that_a_spreadsheet_cut_at_their_commas_are_read(file):
-    write(file, f'char;dialog,,\nLUKE;"{LONG}, never, sir",,\n'.replace('"', "") + f"LEIA;{LONG},,\n")
-    assert [line.text for line in read(file).lines] == [f"{LONG}, never, sir", LONG]
+def test_names_that_differ_in_spaces_and_hyphens_are_the_most_frequent_one(file):
+    names = ["GAN DALF", "URUK-HAI", "GANDALF", "GANDALF", "URUK HAI"]
+    write(file, "char,dialog\n" + "".join(f"{name},{LONG}\n" for name in names))
+    assert [line.speaker for line in read(file).lines] == ["GANDALF", "URUK-HAI", "GANDALF", "GANDALF", "URUK-HAI"]
 
 
 @given(st.integers(0, 200), st.integers(0, 2**63 - 1), st.sampled_from([0.01, 0.1, 0.3]))
@@ -256,3 +262,90 @@ def test_splits_by_scenes_hold_out_whole_blocks_in_file_order(num_lines, seed, h
 def test_too_few_lines_for_a_split_by_scenes_are_refused():
     with pytest.raises(CorpusError, match="at least 60 are needed"):
         split_indices(40, 0, "scenes")
+
+
+@settings(max_examples=40)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from("AAAAB"), st.sampled_from([LONG, LONG, LONG, "short"])), min_size=1),
+    max_lines=st.integers(1, 12),
+    split=st.sampled_from(["lines", "scenes"]),
+)
+def test_scenes_end_at_sections_blocks_and_after_their_maximum_length(file, rows, max_lines, split):
+    write(file, "dialog,movie\n" + "".join(f"{text},{film}\n" for film, text in [("A", LONG), *rows]))
+    expected, scene, length, num_lines, changed, film_before = [], -1, 0, 0, True, "A"
+    for film, text in [("A", LONG), *rows]:
+        changed, film_before = changed or film != film_before, film
+        if text == LONG:
+            if changed or length == max_lines or (split == "scenes" and num_lines % 20 == 0):
+                scene, length = scene + 1, 0
+            expected.append(scene)
+            length, num_lines, changed = length + 1, num_lines + 1, False
+    assert read(file, scene_lines=max_lines, split=split).lines.scene_ids.tolist() == expected
+
+
+TABLE = "dialog,movie,act\nabc,One,1\nabc,One ,1\nabc,Two,1\nabc,Two,2\nabc,One,2\n"
+MANY = "dialog\n" + "abc\n" * 45
+
+
+@pytest.mark.parametrize(
+    ("content", "values", "expected"),
+    [
+        (TABLE, {}, [0, 0, 1, 1, 2]),
+        (TABLE, {"scene_column": "act"}, [0, 0, 0, 1, 1]),
+        (TABLE, {"scene_column": ""}, [0] * 5),
+        (TABLE, {"scene_lines": 1}, [0, 1, 2, 3, 4]),
+        ("dialog,movie\n" + "abc,One\n" * 3 + "abc,Two\n" * 5, {"scene_lines": 2}, [0, 0, 1, 2, 2, 3, 3, 4]),
+        ("dialog,movie\nabc,One\n,Two\nabc,One\n", {}, [0, 1]),  # a change on a line that is left out
+        ('dialog,char\nabc,A\n"",A\nabc,A\n', {}, [0, 0]),
+        (MANY, {"scene_lines": 30, "split": "scenes"}, [0] * 20 + [1] * 20 + [2] * 5),  # blocks are held out
+        ("abc\nabc\n\n  \nabc\n\nabc\nabc\n", {"corpus_format": "text"}, [0, 0, 1, 2, 2]),
+    ],
+)
+def test_scenes_of_a_table_or_text(tmp_path, content, values, expected):
+    corpus = read(write(tmp_path / "a.csv", content), **{"min_characters": 0, **values})
+    assert corpus.lines.scene_ids.tolist() == expected
+
+
+def test_every_file_starts_a_scene(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text("abc abc\nabc abc\n")
+    paths = [str(tmp_path / name) for name in ("a", "b", "c")]
+    config = DataConfig(
+        paths[0], "text", valid_corpus=paths[1], test_corpus=paths[2], min_characters=0, min_count=1, split="scenes"
+    )
+    splits = load_dataset(config).splits
+    assert [part.scene_ids.tolist() for part in (splits.train, splits.valid, splits.test)] == [[0, 0], [1, 1], [2, 2]]
+
+
+TEXT = st.text("ab .,!?'\"", max_size=20).map(lambda text: " ".join(text.split()))
+
+
+@pytest.mark.parametrize(
+    ("line", "repaired"),
+    [
+        ("Fear no darkness to your death! , What are you?", "Fear no darkness to your death! What are you?"),
+        ("I know your face., Eowyn. Eowyn. ,Gandalf?", "I know your face. Eowyn. Eowyn. Gandalf?"),
+        (", Show yourself.", "Show yourself."),
+        ("Because' , it's my birthday", "Because', it's my birthday"),
+        ("Arrghh!,,", "Arrghh!"),
+        ('"Go!", he said, and "Stay!" , too.', '"Go!", he said, and "Stay!" too.'),
+        ("Yes, 3, and 1,000 more, Mr. Frodo.", "Yes, 3, and 1,000 more, Mr. Frodo."),
+    ],
+)
+def test_marks_of_removed_stage_directions_are_repaired(line, repaired):
+    assert repair_dialogue(line) == repaired
+
+
+@given(TEXT)
+def test_a_repaired_line_has_no_loose_comma_and_keeps_everything_else(text):
+    repaired = repair_dialogue(text)
+    assert " ," not in repaired
+    assert repaired == " ".join(repaired.split())
+    assert repair_dialogue(repaired) == repaired
+    assert repaired.replace(",", "").replace(" ", "") == text.replace(",", "").replace(" ", "")
+
+
+def test_no_line_of_the_film_dialogues_keeps_a_loose_comma(lotr_csv):
+    raw, repaired = read(lotr_csv).lines, read(lotr_csv, tokenizer="bpe").lines
+    assert sum(" ," in line.text for line in raw) > 200
+    assert not any(" ," in line.text or line.text.startswith(",") for line in repaired)

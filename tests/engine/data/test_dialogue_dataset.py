@@ -150,7 +150,7 @@ ONE_SPEAKER = [("SAM", "go on", "One")] * 30
     ("columns", "rows", "speaker_column", "message"),
     [
         (("who", "dialog"), ONE_SPEAKER, "char", rf"no column 'char' of .* columns: who, dialog, movie;.*{REMEDY}"),
-        (("char", "dialog"), ONE_SPEAKER, "dialog", f"'dialog' of the texts cannot.*{REMEDY}"),
+        (("char", "dialog"), ONE_SPEAKER, "dialog", f"the column 'dialog', which cannot be .*{REMEDY}"),
         (("char", "dialog"), [(" ", "go on", "One")] * 30, "char", f"names no speakers.*{REMEDY}"),
         (
             ("char", "dialog"),

@@ -1,36 +1,20 @@
-"""Stored lines behave like a list of lines, and arrays in chunks like arrays of NumPy."""
+"""Lines of a corpus behave like a list of lines, and permuted lines like arrays of NumPy."""
 
 import numpy as np
 import pytest
 
 from engine.data.arrays import CHUNK_SIZE, permute_lines
-from engine.data.lines import Line, LineStore
+from engine.data.lines import Line, make_lines
 
 TEXTS, SPEAKERS = ["the green barrels", "", "seven lanterns, é", "his wet boots"], ["", "SAM", "FRODO", "SAM"]
 PLAIN = [Line(text, speaker) for text, speaker in zip(TEXTS, SPEAKERS, strict=True)]
 
 
-@pytest.fixture
-def lines():
-    store = LineStore()
-    store.add(TEXTS[:1])
-    store.add(TEXTS[1:], SPEAKERS[1:])
-    return store.lines()
-
-
 @pytest.mark.parametrize("part", [slice(None), slice(1, 3), slice(None, None, -1), slice(-1, 9), slice(3, 1)], ids=str)
-def test_slices_equal_those_of_a_list(lines, part):
-    order = [3, 0, 2]
-    assert list(lines[part]) == PLAIN[part]
-    assert lines.take(np.array(order))[part] == [PLAIN[number] for number in order][part]
-
-
-def test_names_that_differ_in_spaces_and_hyphens_are_the_most_frequent_one():
-    store = LineStore()
-    store.add(["a", "b"], ["GAN DALF", "URUK-HAI"])
-    assert [line.speaker for line in store.lines()] == ["GAN DALF", "URUK-HAI"]
-    store.add(["c", "d", "e"], ["GANDALF", "GANDALF", "URUK HAI"])
-    assert [line.speaker for line in store.lines()] == ["GANDALF", "URUK-HAI", "GANDALF", "GANDALF", "URUK-HAI"]
+def test_slices_equal_those_of_a_list(part):
+    lines, order = make_lines(TEXTS, SPEAKERS), [3, 0, 2]
+    assert [*lines[part]] == PLAIN[part]
+    assert [*lines.take(np.array(order))[part]] == [PLAIN[number] for number in order][part]
 
 
 @pytest.mark.parametrize("shift", [0, 7, 1_500_000, -1])

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from engine.data.lines import LineStore
+from engine.data.lines import make_lines
 from engine.data.script_form import (
     Turn,
     encode_speaker,
@@ -91,9 +91,8 @@ def test_a_line_without_a_name_is_no_turn(line: str) -> None:
 
 
 def test_scenes_of_a_corpus_call_speakers_by_their_names_and_leave_out_empty_lines() -> None:
-    store = LineStore()
-    store.add(["Hm.", "Hi.", "Who?"], ["FRODO", "", "GOLLUM"], np.array([True, False, True]))
-    assert list(iter_scenes(store.lines())) == [
+    lines = make_lines(["Hm.", "Hi.", "Who?"], ["FRODO", "", "GOLLUM"], [0, 0, 1])
+    assert list(iter_scenes(lines)) == [
         [Turn("FRODO", "Hm."), Turn("SOMEONE", "Hi.")],
         [Turn("GOLLUM", "Who?")],
     ]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.data.tales import books, download
+from engine.data import tales
 from tests.support.tales import make_books, serve_books
 
 BOOKS = make_books()
@@ -45,8 +45,8 @@ def test_what_has_not_been_fetched_is_named(refused):
 @pytest.fixture
 def mirror(monkeypatch):
     """Return a server of three small books, which are the listed ones."""
-    monkeypatch.setattr(books, "BOOKS", tuple(BOOKS))
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr(tales, "BOOKS", tuple(BOOKS))
+    monkeypatch.setattr(tales, "PAUSE", 0.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     files = {f"/cache/epub/{book.id}/pg{book.id}.txt": content for book, content in BOOKS.items()}
     with serve_books(files) as state:
@@ -60,7 +60,7 @@ def test_books_of_a_mirror_become_one_file_and_are_not_downloaded_again(lotr, mi
     assert done.stderr.startswith("3 books, ")
     assert len(path.read_text().split("\n\n")) == 3
     lotr("fetch", "tales", "--mirror", mirror.url, "--output", "again.txt")
-    assert [request for request, _ in mirror.requests] == [f"/cache/epub/{n}/pg{n}.txt" for n in (1, 2, 3)]
+    assert mirror.requests == [f"/cache/epub/{n}/pg{n}.txt" for n in (1, 2, 3)]
     assert (tmp_path / "again.txt").read_bytes() == path.read_bytes()
 
 

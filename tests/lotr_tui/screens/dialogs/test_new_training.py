@@ -6,7 +6,7 @@ from pathlib import Path
 from textual.widgets import Input, OptionList
 
 from engine.config import DataConfig
-from engine.data.build import names_speakers
+from engine.data.corpus import names_speakers
 from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
 from engine.presets import PRESETS
 from lotr_tui.screens.dialogs import new_training

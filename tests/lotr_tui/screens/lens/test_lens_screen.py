@@ -10,7 +10,6 @@ from textual.widgets import Input
 from engine.analysis.perplexity import evaluate, token_log_probs
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.data.tokenizers.words import split_words
 from engine.runs.combine import ModelCombiner
 from engine.runs.loading import load_model
 from lotr_tui.formatting import format_percent
@@ -62,7 +61,7 @@ async def test_metrics_sentences_and_details_are_those_of_the_evaluation(make_ho
     app = make_host()
     async with app.run_test(size=(240, 50)) as pilot:
         screen = await open_lens(pilot)
-        ids = VOCABULARY.encode_words(split_words(LENS_TEXT))
+        ids = VOCABULARY.encode(LENS_TEXT)
         network, baseline = evaluate(make_decoder(), ids), evaluate(kneser_ney, ids)
         assert f"perplexity {network.perplexity:,.1f}   Kneser-Ney {baseline.perplexity:,.1f}" in metrics(app)
         assert f"{network.bits_per_token:.2f} bits per word" in metrics(app)

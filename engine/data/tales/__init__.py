@@ -1,1 +1,0 @@
-"""Pre-training corpus: old fantasy and adventure books from Project Gutenberg."""
