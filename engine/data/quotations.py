@@ -1,7 +1,6 @@
 """Speech in prose: the text between quotation marks, as training text that is nearer to dialogue than a whole book."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from engine.data.file_scan import read_whole_text
@@ -28,16 +27,14 @@ def find_quotations(paragraph: str) -> list[str]:
 
 
 def write_speech(source: Path, output: Path) -> int:
-    """Write the quotations of a plain text to `output`, one per line, and return their number.
-
-    The text has one paragraph per line.
+    """Write the quotations of a text with a paragraph a line to `output`, one per line, and return their number.
 
     Raises:
         CorpusError: If `source` is not a text, or contains no speech.
         InvalidInputError: If `output` is `source` or not a file, or its folder does not exist.
         LotrError: If the file cannot be written.
     """
-    quotations = list(_read_quotations(source))
+    quotations = [each for paragraph in read_whole_text(source).split("\n") for each in find_quotations(paragraph)]
     if not quotations:
         raise CorpusError(f"{source} contains no speech of {MIN_WORDS} words between quotation marks")
     check_output(output)
@@ -45,8 +42,3 @@ def write_speech(source: Path, output: Path) -> int:
         raise InvalidInputError(f"--output {output} is the text itself; name another file")
     write_output(output, "".join(f"{quotation}\n" for quotation in quotations).encode())
     return len(quotations)
-
-
-def _read_quotations(source: Path) -> Iterator[str]:
-    for paragraph in read_whole_text(source).split("\n"):
-        yield from find_quotations(paragraph)

@@ -10,9 +10,8 @@ empty lines. If most lines have names without capitals, as in a chat, names of o
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from engine.data.script_form import Turn
 from engine.data.speakers import SMALL_WORDS, SOMEONE, normalize_speaker
@@ -20,21 +19,15 @@ from engine.errors import CorpusError
 
 SAMPLE_LINES = 2_000
 """Number of lines at the beginning of a file that show its style."""
-MAX_NAME_WORDS = 6
-MAX_CHAT_NAME_WORDS = 2
-"""Maximum number of words of a name without capitals."""
+MAX_NAME_WORDS, MAX_CHAT_NAME_WORDS = 6, 2
+"""Maximum numbers of words of a name, and of a name without capitals."""
 MAX_HEAD_CHARACTERS = 120
 """Maximum length of a name with the parts in brackets beside it."""
-MIN_NAME_FRACTION = 0.05
-"""Minimum fraction of the lines at the beginning of a script that have a name."""
-MIN_CHAT_FRACTION = 0.5
-"""Minimum fraction of lines with a name, and of names without capitals, in a script whose names can have any case."""
-MIN_UPPER_FRACTION = 0.9
-"""Minimum fraction of names in capitals that shows that all names are."""
-MIN_SPACED_FRACTION = 0.8
-"""Minimum fraction of names after empty lines in a script whose empty lines separate speeches, not scenes."""
-MIN_GAP_FRACTION = 0.95
-"""Minimum fraction of names after empty lines that shows that all names are."""
+# Minimum fractions, of the lines at the beginning of a script that have a name; of lines with a name, and of names
+# without capitals, where names can have any case; of names in capitals, where all are; of names after empty lines,
+# where empty lines separate speeches, not scenes; and of the same where all names follow one.
+MIN_NAME_FRACTION, MIN_CHAT_FRACTION, MIN_UPPER_FRACTION = 0.05, 0.5, 0.9
+MIN_SPACED_FRACTION, MIN_GAP_FRACTION = 0.8, 0.95
 
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|[()\[\]]")
 _NAME_WORD = re.compile(r"[^\W_](?:[^\W_]|['’/&#-]|\.(?=[^\W_]))*|[&-]|(?:[^\W_]{1,3}|(?:[^\W_]\.)+[^\W_])\.")
@@ -42,6 +35,7 @@ _NAME_WORD = re.compile(r"[^\W_](?:[^\W_]|['’/&#-]|\.(?=[^\W_]))*|[&-]|(?:[^\W
 NameCase = Literal["upper", "title", "sentence", "any"]
 """upper: no small letters; title: a capital begins every word but small ones; sentence: a capital begins the name;
 any: whatever case. Strictest first."""
+_STRICTNESS: dict[NameCase, int] = {"upper": 0, "title": 1, "sentence": 2, "any": 3}
 
 
 class NamedLine(NamedTuple):
@@ -65,8 +59,7 @@ class Utterance(NamedTuple):
     """Number of the scene."""
 
 
-@dataclass(frozen=True)
-class ScriptStyle:
+class ScriptStyle(NamedTuple):
     """Form in which a script names its speakers."""
 
     names_stand_alone: bool
@@ -80,17 +73,15 @@ class ScriptStyle:
 
     def read_name(self, line: str, *, follows_gap: bool) -> NamedLine | None:
         """Return the name and the text of a line with single spaces, or None if it does not begin with a name."""
-        if self.names_follow_gaps and not follows_gap:
+        named = split_name(line) if follows_gap or not self.names_follow_gaps else None
+        if named is None or (self.names_stand_alone and named.text):
             return None
-        named = split_name(line)
-        if named is None or (self.names_stand_alone and named.text) or not _is_as_strict(named.case, self.case):
-            return None
-        return named
+        return named if _STRICTNESS[named.case] <= _STRICTNESS[self.case] else None
 
 
 def split_name(line: str) -> NamedLine | None:
     """Split a line with single spaces after the name that it begins with; None if it does not begin with a name."""
-    head, colon, text = line[: MAX_HEAD_CHARACTERS + 1].partition(":")
+    head, colon, _ = line[: MAX_HEAD_CHARACTERS + 1].partition(":")
     text = line[len(head) + len(colon) :]
     if not colon or not (text == "" or text[0] == " "):
         return None
@@ -114,35 +105,29 @@ def split_name(line: str) -> NamedLine | None:
 def detect_style(lines: Sequence[str]) -> ScriptStyle | None:
     """Return the style of a script that begins with `lines`, or None if the lines name no speakers."""
     texts = [" ".join(line.split()) for line in lines[:SAMPLE_LINES]]
-    follows_gap = [index == 0 or not texts[index - 1] for index in range(len(texts))]
-    found = [(named, gap) for text, gap in zip(texts, follows_gap, strict=True) if text and (named := split_name(text))]
-    num_lines = sum(map(bool, texts))
-    if not found or len(found) < MIN_NAME_FRACTION * num_lines:
+    gaps = [True, *(not text for text in texts)]
+    found = [(named, gap) for text, gap in zip(texts, gaps, strict=False) if text and (named := split_name(text))]
+    min_names = max(1, MIN_NAME_FRACTION * (num_lines := sum(map(bool, texts))))
+    num_upper, num_title, num_sentence = (
+        sum(_STRICTNESS[named.case] <= strictness for named, _ in found) for strictness in range(3)
+    )
+    if len(found) < min_names:
         return None
-    by_case = {
-        case: [(named, gap) for named, gap in found if _is_as_strict(named.case, case)] for case in get_args(NameCase)
-    }
     case: NameCase = "title"
-    if len(by_case["upper"]) >= MIN_UPPER_FRACTION * len(by_case["title"]) > 0:
+    if num_upper >= MIN_UPPER_FRACTION * num_title > 0:
         case = "upper"
-    elif len(found) >= MIN_CHAT_FRACTION * num_lines and len(by_case["sentence"]) < MIN_CHAT_FRACTION * len(found):
+    elif len(found) >= MIN_CHAT_FRACTION * num_lines and num_sentence < MIN_CHAT_FRACTION * len(found):
         case = "any"
-    found = by_case[case]
-    if len(found) < max(1, MIN_NAME_FRACTION * num_lines):
+    found = [(named, gap) for named, gap in found if _STRICTNESS[named.case] <= _STRICTNESS[case]]
+    if len(found) < min_names:
         return None
-    num_alone = sum(not named.text for named, _ in found)
-    names_stand_alone = num_alone > len(found) / 2
+    names_stand_alone = sum(not named.text for named, _ in found) > len(found) / 2
     found = [(named, gap) for named, gap in found if not (names_stand_alone and named.text)]
-    num_after_gaps = sum(gap for _, gap in found)
-    names_follow_gaps = num_after_gaps >= MIN_GAP_FRACTION * len(found) and len(found) > 1
+    gap_fraction = sum(gap for _, gap in found) / len(found) if len(found) > 1 else 0.0
+    names_follow_gaps = gap_fraction >= MIN_GAP_FRACTION
     if names_stand_alone and names_follow_gaps and case == "title":  # such a line is a name even if a word is small
         case = "sentence"
-    return ScriptStyle(
-        names_stand_alone=names_stand_alone,
-        case=case,
-        names_follow_gaps=names_follow_gaps,
-        scene_gap=2 if num_after_gaps >= MIN_SPACED_FRACTION * len(found) and len(found) > 1 else 1,
-    )
+    return ScriptStyle(names_stand_alone, case, names_follow_gaps, 2 if gap_fraction >= MIN_SPACED_FRACTION else 1)
 
 
 def read_utterances(lines: Iterator[str], source: str) -> Iterator[Utterance]:
@@ -190,16 +175,7 @@ def read_scenes(script: str) -> list[list[Turn]]:
     lines = script.splitlines()
     if detect_style(lines) is None:
         return [[Turn(SOMEONE, text) for line in lines if (text := " ".join(line.split()))]]
-    scenes: list[list[Turn]] = []
-    last_section = -1
-    for utterance in read_utterances(iter(lines), "the script"):
-        if utterance.section != last_section:
-            scenes.append([])
-        last_section = utterance.section
-        scenes[-1].append(Turn(normalize_speaker(utterance.speaker).name or SOMEONE, utterance.text))
-    return scenes
-
-
-def _is_as_strict(case: NameCase, limit: NameCase) -> bool:
-    order: tuple[NameCase, ...] = get_args(NameCase)
-    return order.index(case) <= order.index(limit)
+    scenes: dict[int, list[Turn]] = {}
+    for text, speaker, section in read_utterances(iter(lines), "the script"):
+        scenes.setdefault(section, []).append(Turn(normalize_speaker(speaker).name or SOMEONE, text))
+    return list(scenes.values())

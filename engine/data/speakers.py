@@ -8,10 +8,8 @@ from typing import NamedTuple
 
 from engine.errors import InvalidInputError, suggest_nearest
 
-MAX_NAME_CHARACTERS = 40
-"""Maximum length of a name. A longer one is a text and no name."""
-MAX_WRITTEN_CHARACTERS = 500
-"""Maximum length of a name as written, with the marks beside it. A longer text is no name."""
+MAX_NAME_CHARACTERS, MAX_WRITTEN_CHARACTERS = 40, 500
+"""Maximum lengths of a name, and of a name as written with the marks beside it. A longer text is no name."""
 SOMEONE = "SOMEONE"
 """Last member of every cast, for speakers without a token of their own and for lines without a speaker."""
 STRANGER = "STRANGER"
@@ -37,7 +35,6 @@ _MARK_WORDS = {
 }
 _MARKS = {spelling: mark for mark, spellings in _MARK_WORDS.items() for spelling in (mark, *spellings)}
 """Canonical mark of each spelling, in upper case, without periods and with a space for each hyphen or slash."""
-_MAX_MARK_WORDS = 2
 _VOICE_OF_NO_NAME = re.compile(r"(?:AN?|THE|FIRST|SECOND|THIRD|ANOTHER|OTHER|.*'S|.*\d)")
 """Words that make "VOICE" after them a part of a name, as in "THE VOICE"."""
 
@@ -90,7 +87,9 @@ def display_name(name: str) -> str:
         if index and word.lower() in SMALL_WORDS:
             words.append(word.lower())
         else:
-            words.append(word if _ROMAN_NUMBER.fullmatch(word) else _CAPITALS.sub(_upper, word.lower()))
+            words.append(
+                word if _ROMAN_NUMBER.fullmatch(word) else _CAPITALS.sub(lambda match: match[0].upper(), word.lower())
+            )
     return " ".join(words)
 
 
@@ -102,13 +101,10 @@ def first_to_answer(cast: Sequence[str]) -> str:
 
 def find_member(canonical: str, cast: Sequence[str]) -> str | None:
     """Return the member of `cast` with a canonical name, up to spaces and hyphens; None if there is none."""
-    return canonical if canonical in cast else _members_by_key(tuple(cast)).get(merge_key(canonical))
-
-
-@lru_cache(maxsize=8)
-def _members_by_key(cast: tuple[str, ...]) -> dict[str, str]:
-    """Return the first member of a cast for each `merge_key`."""
-    return {merge_key(member): member for member in reversed(cast)}
+    if canonical in cast:
+        return canonical
+    key = merge_key(canonical)
+    return next((member for member in cast if merge_key(member) == key), None)
 
 
 def find_speaker(name: str, cast: Sequence[str]) -> str:
@@ -135,15 +131,16 @@ def find_speaker(name: str, cast: Sequence[str]) -> str:
 def _clean(text: str) -> str:
     """Return `text` in upper case, with single spaces and only the characters of names."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).upper()).translate(_APOSTROPHES)
-    kept = "".join(_clean_character(character) for character in text)
+    kept = "".join(map(_clean_character, text))
     words = [word if word == "&" else word.strip("-/&'") for word in kept.split()]
     return " ".join(filter(None, words)).strip("& ")
 
 
 def _clean_character(character: str) -> str:
-    if character in "-/&'" or unicodedata.category(character)[0] in "LNM":
+    category = unicodedata.category(character)
+    if character in "-/&'" or category[0] in "LNM":
         return character
-    return "" if character == "." or unicodedata.category(character) == "Cf" else " "
+    return "" if character == "." or category == "Cf" else " "
 
 
 def _mark_key(text: str) -> str:
@@ -151,14 +148,10 @@ def _mark_key(text: str) -> str:
 
 
 def _trailing_mark(words: Sequence[str]) -> str:
-    """Return the mark that ends a name of several words, or an empty text."""
-    for num_words in range(min(_MAX_MARK_WORDS, len(words) - 1), 0, -1):
+    """Return the mark of one or two words that ends a name of several words, or an empty text."""
+    for num_words in range(min(2, len(words) - 1), 0, -1):
         mark = " ".join(words[-num_words:])
         is_name = mark == "VOICE" and _VOICE_OF_NO_NAME.fullmatch(words[-2])
         if _mark_key(mark) in _MARKS and not is_name:
             return mark
     return ""
-
-
-def _upper(match: re.Match[str]) -> str:
-    return match[0].upper()

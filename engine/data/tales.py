@@ -249,9 +249,7 @@ def _download(url: str) -> bytes:
 # Header and licence of a file
 
 _START = re.compile(
-    r"^\*{3} ?START OF TH(?:E|IS) PROJECT GUTENBERG E-?BOOK(?:[^*]{0,300}\*{3} *$|.*$)"
-    r"|^\*END ?\*? ?THE SMALL PRINT!.*$",
-    re.M,
+    r"^\*{3} ?START OF TH(?:E|IS) PROJECT GUTENBERG E-?BOOK[^*]{0,300}\*{3} *$|^\*END ?\*? ?THE SMALL PRINT!.*$", re.M
 )
 _END = re.compile(r"^[^\w\n]*(?:END OF (?:THE |THIS )?PROJECT GUTENBERG|PROJECT GUTENBERG E-?TEXT OF)", re.M | re.I)
 
@@ -275,184 +273,22 @@ def read_body(content: bytes, name: str) -> str:
     return text[start.end() : end.start()]
 
 
-# Layout
+# Cleaning
 
-DEFAULT_WRAP_WIDTH = 70
-
-_PAGE_NUMBER = re.compile(r"\d{1,3}")
-
-
-@dataclass(frozen=True)
-class Block:
-    """Lines between two blank lines."""
-
-    lines: tuple[str, ...]
-    """The lines as they are in the book, without trailing spaces."""
-    gap: int
-    """Number of blank lines before the block."""
-
-    @cached_property
-    def text(self) -> str:
-        """The block as one line with single spaces, to recognize headings and notes."""
-        return " ".join(" ".join(self.lines).split())
-
-    @cached_property
-    def width(self) -> int:
-        """Length of the longest line without its indentation."""
-        return max(len(line.strip()) for line in self.lines)
-
-
-def split_blocks(text: str) -> list[Block]:
-    """Return the blocks of a text in order, without the page numbers above them."""
-    blocks: list[Block] = []
-    lines: list[str] = []
-    gap = 0
-    for line in [*text.split("\n"), ""]:
-        line = line.rstrip()
-        if line:
-            lines.append(line)
-            continue
-        if lines:
-            numbered = len(lines) > 1 and _PAGE_NUMBER.fullmatch(lines[0])
-            blocks.append(Block(tuple(lines[1:] if numbered else lines), gap))
-            lines, gap = [], 0
-        gap += 1
-    return blocks
-
-
-def wrap_width(blocks: list[Block]) -> int:
-    """Return the column at which the prose of a book is wrapped: 95 % of the longer lines end before it."""
-    lengths = sorted(len(line) for block in blocks for line in block.lines if len(line) > 40)
-    return lengths[int(0.95 * len(lengths))] if lengths else DEFAULT_WRAP_WIDTH
-
-
-def is_verse(block: Block, wrap: int) -> bool:
-    """Return whether the lines of a block end where its author ended them, as in a poem or an inscription.
-
-    Such lines are clearly shorter than the prose of the book, and start with capital letters.
-    """
-    if len(block.lines) < 2 or block.width > wrap - 10:
-        return False
-    capitals = sum(line.lstrip(" \"'“‘_([-—*")[:1].isupper() for line in block.lines)
-    return capitals >= 0.75 * len(block.lines)
-
-
-def unwrap(lines: tuple[str, ...] | list[str]) -> str:
-    """Return wrapped lines as one line. A hyphen or a dash at the end of a line joins without a space."""
-    joined = lines[0].strip()
-    for line in lines[1:]:
-        line = line.strip()
-        compound = re.fullmatch(r"\w-", joined[-2:]) and not re.match(r"(?:and|or|to)\b", line)
-        joined += line if compound or joined.endswith(("--", "—")) else f" {line}"
-    return joined
-
-
-# Furniture
-
-CENTRED = " " * 8
-
-_ROMAN_OR_NUMBER = r"(?:[ivxlc]+|\d+)"
-_NUMBER = rf"(?:{_ROMAN_OR_NUMBER}|the \w+|one|two|three|four|five|six|seven|eight|nine|ten)"
-_CHAPTER = re.compile(
-    rf"(?:chapter|book|part|volume|adventure|canto|section)\s+{_NUMBER}\b|{_ROMAN_OR_NUMBER}[.:]?$", re.I
-)
-_NUMBERED_TITLE = re.compile(rf"{_ROMAN_OR_NUMBER}[.:]?\s+\S", re.I)
-_CONTENTS = re.compile(r"(?:table of )?contents?[.:]?$|(?:list of [a-z ]+|illustrations|plates)[.:]?$", re.I)
-_END_NOTES = re.compile(r"(?:NOTES AND REFERENCES|\W*FOOTNOTES\W*|NOTES|NOTE TO CHAPTER [IVXLC.]+)$")
+_NUMBER = r"(?:[ivxlc]+|\d+)"
+_CHAPTER = re.compile(rf"chapter\s+{_NUMBER}\b|{_NUMBER}[.:]?$", re.I)
+_CONTENTS = re.compile(r"(?:contents?|list of [a-z ]+)[.:]?$", re.I)
+_END_NOTES = re.compile(r"(?:NOTES AND REFERENCES|NOTE TO CHAPTER [IVXLC.]+)$")
 _NOTE = re.compile(
-    r"\[\d+\]|\(\d+\)|\[?FN#|\*+\s?[A-Z(]|footnotes?:|\[\s?[*+]|"
-    r"\[(?:footnote|illustration|transcriber|sidenote|later editions)|"
+    r"\[\d+\]|\(\d+\)|\*+\s?[A-Z(]|\[\s?[*+]|\[(?:footnote|later editions)|"
     r"(?:\d+\s+)?(?:full page )?line-art drawing",
-    re.I,
-)
-_CREDIT = re.compile(
-    r"(?:produced|prepared|transcribed|scanned|typed|digitized|this e-?text was|this e-?book was|html version) by\b"
-    r"|(?:transcribed|typed|scanned|produced) from\b|\W*transcriber|\W*author of\W|"
-    r".*(?:project gutenberg|\be-?texts?\b|\be-?books?\b)|published, |copyright",
     re.I,
 )
 _ATTRIBUTION = re.compile(r"(?:--|—)\s?[A-Z][^!?]{0,50}(?<![,;:])$")
 _OLD_LETTERS = re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]{2}|ſ|[\u0300-\u036f]")
 _SMALL_WORD = re.compile(r"(?:an?|the|of|in|on|at|to|and|or|for|with|by|from|as|into|his|her|their|la|de)$", re.I)
-
-
-def is_contents_heading(block: Block) -> bool:
-    """Return whether a list of chapters or pictures starts here, which ends at the next prose."""
-    return _CONTENTS.match(block.lines[0].strip(" _*")) is not None
-
-
-def is_end_notes_heading(block: Block) -> bool:
-    """Return whether the notes after the last chapter start here, which end the book."""
-    return _END_NOTES.match(block.text) is not None
-
-
-def is_furniture(block: Block) -> bool:
-    """Return whether a block is a separator, a note, a picture's caption, a credit or not in Latin letters."""
-    text = block.text
-    bracketed = (text[0], text[-1]) in {("(", ")"), ("[", "]"), ("{", "}")}
-    return (
-        not re.search(r"[^\W_]", text)
-        or _NOTE.match(text) is not None
-        or (len(text) < 600 and _CREDIT.match(text) is not None)
-        or is_attribution(text)
-        or (bracketed and len(text) < 200)
-        or text.count("|") > 2
-        or (not text.isascii() and _OLD_LETTERS.search(text) is not None)
-    )
-
-
-def is_heading(block: Block, *, after_heading: bool) -> bool:
-    """Return whether a block is the number or the title of a chapter or a story."""
-    bare = block.text.strip("_* ")
-    if not re.search(r"[a-z]", bare):
-        return after_heading or bare[:1] not in "\"'“‘" or block.lines[0].startswith(CENTRED)
-    if len(block.lines) > 3 or len(bare) > 200:
-        return False
-    if _CHAPTER.match(bare) or (after_heading and is_title_case(bare)):
-        return True
-    open_end = not re.search(r"[.!?,;:\"'”’)-]$", bare)
-    numbered = _NUMBERED_TITLE.match(bare) is not None
-    return len(block.lines) == 1 and len(bare) < 90 and block.gap > 1 and (open_end or numbered)
-
-
-def is_source(text: str) -> bool:
-    """Return whether a paragraph before a heading names where a tale was taken from, as collections of tales do."""
-    return len(text) < 80 and text[0] not in "\"'" and text[-1] not in '!?"' and is_title_case(text)
-
-
-def is_attribution(text: str) -> bool:
-    """Return whether a line names the author of the quotation before it."""
-    return _ATTRIBUTION.match(text) is not None
-
-
-def is_prose(block: Block, wrap: int) -> bool:
-    """Return whether a block is a paragraph that cannot be part of a title page or a list of contents."""
-    text = block.text
-    wrapped = len(block.lines) > 1 and block.width > wrap - 12
-    return (
-        (wrapped or (len(block.lines) == 1 and len(text) > 200))
-        and not block.lines[0].startswith("  ")
-        and text.rstrip("\"'”’)_*")[-1:] in set(".!?:,;-—")
-        and sum(char.islower() for char in text) > 0.6 * len(text)
-        and not is_title_case(text)
-    )
-
-
-def is_title_case(text: str) -> bool:
-    """Return whether nearly all longer words of a text start with a capital letter."""
-    words: list[str] = re.findall(r"[^\W\d_][\w'’]*", text)
-    longer = [word for word in words if not _SMALL_WORD.match(word)]
-    return bool(longer) and sum(word[0].isupper() for word in longer) >= 0.8 * len(longer)
-
-
-# Cleaning
-
-MIN_PARAGRAPHS_BEFORE_END_NOTES = 100
-"""Paragraphs of a book before a heading such as NOTES ends it; tables of contents name the same heading."""
-
-MAX_JOINED_CHARACTERS = 10_000
-"""Length at which a paragraph is not continued on the next page; no real one is as long."""
-
+_NOTE_MARKERS = re.compile(r"(?:(?<=[\w.,;!?])|(?<=\S[\"']))(?:\(\d+\))+|(?: ?\(\d+\))+$")
+_OPENING_CAPITALS = re.compile(r"(?:[A-Z][A-Z']*(?![\w.])[ ,]*)+")
 _CHARACTERS = str.maketrans(
     {
         **dict.fromkeys("‘’‚‛`´ʹ", "'"),
@@ -465,46 +301,161 @@ _CHARACTERS = str.maketrans(
         "]": ")",
     }
 )
-_BRACKETS = re.compile(r"\[[^\[\]]*\]")
-_NOTE_MARKERS = re.compile(r"(?:(?<=[\w.,;!?])|(?<=\S[\"']))(?:\(\d+\))+|(?: ?\(\d+\))+$")
-_SENTENCE_GOES_ON = re.compile(r"[\w,;]$|\w-$")
-_OPENING_CAPITALS = re.compile(r"(?:[A-Z][A-Z']*(?![\w.])[ ,]*)+")
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Lines between two blank lines."""
+
+    lines: tuple[str, ...]
+    """The lines as they are in the book, without trailing spaces."""
+    gap: int
+    """Number of blank lines before the block."""
+
+    @cached_property
+    def text(self) -> str:
+        return " ".join(" ".join(self.lines).split())
+
+    @cached_property
+    def width(self) -> int:
+        """Length of the longest line without its indentation."""
+        return max(len(line.strip()) for line in self.lines)
+
+
+def _split_blocks(text: str) -> list[_Block]:
+    """Return the blocks of a text in order, without the page numbers above them."""
+    blocks: list[_Block] = []
+    lines: list[str] = []
+    gap = 0
+    for line in [*text.split("\n"), ""]:
+        line = line.rstrip()
+        if line:
+            lines.append(line)
+            continue
+        if lines:
+            has_page_number = len(lines) > 1 and re.fullmatch(r"\d{1,3}", lines[0])
+            blocks.append(_Block(tuple(lines[1:] if has_page_number else lines), gap))
+            lines, gap = [], 0
+        gap += 1
+    return blocks
 
 
 def clean_body(body: str) -> list[str]:
     """Return the cleaned paragraphs of a book without licence, each line of a verse as one paragraph."""
-    blocks = split_blocks(body)
-    wrap = wrap_width(blocks)
+    blocks = _split_blocks(body)
+    lengths = sorted(len(line) for block in blocks for line in block.lines if len(line) > 40)
+    wrap = lengths[int(0.95 * len(lengths))]  # the column at which prose is wrapped
     lower_words = set(re.findall(r"\b[a-z]+\b", body))
     kept: list[str] = []
-    unfinished: Block | None = None  # the block of the last paragraph, if a page ended in the middle of its sentence
+    unfinished: _Block | None = None  # the block of the last paragraph, if a page ended in the middle of its sentence
     in_front_matter = True  # title page and contents: everything before the first prose
     after_heading = False
     for block in blocks:
-        if is_end_notes_heading(block) and len(kept) > MIN_PARAGRAPHS_BEFORE_END_NOTES:
+        if _END_NOTES.match(block.text) and len(kept) > 100:  # tables of contents name the same heading
             break
-        if is_contents_heading(block):
+        if _CONTENTS.match(block.lines[0].strip(" _*")):
             in_front_matter = True
-        elif is_furniture(block):
+        elif _is_furniture(block):
             continue
-        elif is_heading(block, after_heading=after_heading):
+        elif _is_heading(block, after_heading):
             after_heading = True
             _drop_source(kept)
-        elif pieces := _paragraphs(block, wrap) if not in_front_matter or is_prose(block, wrap) else []:
+        elif pieces := _paragraphs(block, wrap) if not in_front_matter or _is_prose(block, wrap) else []:
             if after_heading:
                 pieces[0] = lower_opening(pieces[0], lower_words)
-            if unfinished and len(kept[-1]) < MAX_JOINED_CHARACTERS and _continues(unfinished, pieces, wrap):
-                pieces[0] = unwrap([kept.pop(), pieces[0]])
+            if unfinished and _continues(unfinished, pieces, wrap):
+                pieces[0] = _unwrap((kept.pop(), pieces[0]))
             kept.extend(pieces)
-            unfinished = block if len(pieces) == 1 and _SENTENCE_GOES_ON.search(pieces[0][-2:]) else None
+            unfinished = block if len(pieces) == 1 and re.search(r"[\w,;]$|\w-$", pieces[0][-2:]) else None
             in_front_matter = after_heading = False
     _drop_source(kept)
     return kept
 
 
+def _is_furniture(block: _Block) -> bool:
+    """Return True for a separator, a note, a picture's caption or letters that are not Latin."""
+    text = block.text
+    return (
+        not re.search(r"[^\W_]", text)
+        or bool(_NOTE.match(text) or _ATTRIBUTION.match(text))
+        or (text[0] + text[-1] in ("()", "[]", "{}") and len(text) < 200)
+        or text.count("|") > 2
+        or (not text.isascii() and _OLD_LETTERS.search(text) is not None)
+    )
+
+
+def _is_heading(block: _Block, after_heading: bool) -> bool:
+    """Return True for the number or the title of a chapter or a story."""
+    bare = block.text.strip("_* ")
+    if not re.search(r"[a-z]", bare):
+        return after_heading or bare[:1] not in "\"'“‘" or block.lines[0].startswith(" " * 8)
+    if len(block.lines) > 3 or len(bare) > 200:
+        return False
+    if _CHAPTER.match(bare) or (after_heading and _is_title_case(bare)):
+        return True
+    has_open_end = not re.search(r"[.!?,;:\"'”’)-]$", bare)
+    is_numbered = re.match(rf"{_NUMBER}[.:]?\s+\S", bare, re.I) is not None
+    return len(block.lines) == 1 and len(bare) < 90 and block.gap > 1 and (has_open_end or is_numbered)
+
+
+def _is_prose(block: _Block, wrap: int) -> bool:
+    """Return True for a paragraph that cannot be part of a title page or a list of contents."""
+    text, num_lines = block.text, len(block.lines)
+    return (
+        (block.width > wrap - 12 if num_lines > 1 else len(text) > 200)
+        and not block.lines[0].startswith("  ")
+        and text.rstrip("\"'”’)_*")[-1:] in set(".!?:,;-—")
+        and sum(char.islower() for char in text) > 0.6 * len(text)
+        and not _is_title_case(text)
+    )
+
+
+def _is_title_case(text: str) -> bool:
+    words: list[str] = re.findall(r"[^\W\d_][\w'’]*", text)
+    longer = [word for word in words if not _SMALL_WORD.match(word)]
+    return bool(longer) and sum(word[0].isupper() for word in longer) >= 0.8 * len(longer)
+
+
+def _drop_source(kept: list[str]) -> None:
+    """Remove the paragraph at the end of a tale that names where the tale was taken from."""
+    if (
+        kept
+        and len(kept[-1]) < 80
+        and kept[-1][0] not in "\"'"
+        and kept[-1][-1] not in '!?"'
+        and _is_title_case(kept[-1])
+    ):
+        del kept[-1]
+
+
+def _paragraphs(block: _Block, wrap: int) -> list[str]:
+    """Return the paragraphs of a block: the lines of a verse, otherwise one."""
+    capitals = sum(line.lstrip(" \"'“‘_([-—*")[:1].isupper() for line in block.lines)
+    if len(block.lines) > 1 and block.width <= wrap - 10 and capitals >= 0.75 * len(block.lines):
+        lines = map(clean_paragraph, block.lines)
+        return [line for line in lines if re.search(r"[a-z]", line) and not _ATTRIBUTION.match(line)]
+    paragraph = clean_paragraph(_unwrap(block.lines))
+    return [paragraph] if re.search(r"\w", paragraph) else []
+
+
+def _unwrap(lines: tuple[str, ...]) -> str:
+    """Return wrapped lines as one line. A hyphen or a dash at the end of a line joins without a space."""
+    joined = lines[0].strip()
+    for line in map(str.strip, lines[1:]):
+        is_compound = re.fullmatch(r"\w-", joined[-2:]) and not re.match(r"(?:and|or|to)\b", line)
+        joined += line if is_compound or joined.endswith("--") else f" {line}"
+    return joined
+
+
+def _continues(unfinished: _Block, pieces: list[str], wrap: int) -> bool:
+    """Return True if `pieces` is one paragraph that continues the sentence of the block before it."""
+    first = pieces[0][0]
+    return len(pieces) == 1 and (first.islower() or (first.isalpha() and len(unfinished.lines[-1]) > wrap - 15))
+
+
 def clean_paragraph(text: str) -> str:
     """Return a paragraph in plain characters, without notes, emphasis marks and repeated spaces."""
-    text = unicodedata.normalize("NFC", _BRACKETS.sub("", text)).translate(_CHARACTERS)
+    text = unicodedata.normalize("NFC", re.sub(r"\[[^\[\]]*\]", "", text)).translate(_CHARACTERS)
     text = " ".join(unicodedata.normalize("NFC", text).split())
     if "--" in text:
         text = re.sub(r"-{3,}", "----", text)  # in place of a name
@@ -526,33 +477,11 @@ def lower_opening(text: str, lower_words: set[str]) -> str:
     match = _OPENING_CAPITALS.match(text, start)
     if match is None or not re.search(r"[A-Z]{2}", match[0]) or not re.search(r"[a-z]", text):
         return text
-    words = [_lower_word(word, lower_words) for word in re.split(r"([ ,]+)", match[0])]
-    opening = "".join(words)
+
+    def lower(word: str) -> str:
+        if word == "I" or word.startswith("I'"):
+            return word
+        return word.lower() if word.lower() in lower_words else word.capitalize()
+
+    opening = "".join(map(lower, re.split(r"([ ,]+)", match[0])))
     return text[:start] + opening[:1].upper() + opening[1:] + text[match.end() :]
-
-
-def _lower_word(word: str, lower_words: set[str]) -> str:
-    if word == "I" or word.startswith("I'"):
-        return word
-    return word.lower() if word.lower() in lower_words else word.capitalize()
-
-
-def _paragraphs(block: Block, wrap: int) -> list[str]:
-    """Return the paragraphs of a block: its lines without capitals only if it is a verse, otherwise one."""
-    if is_verse(block, wrap):
-        lines = map(clean_paragraph, block.lines)
-        return [line for line in lines if re.search(r"[a-z]", line) and not is_attribution(line)]
-    paragraph = clean_paragraph(unwrap(block.lines))
-    return [paragraph] if re.search(r"\w", paragraph) else []
-
-
-def _continues(unfinished: Block, pieces: list[str], wrap: int) -> bool:
-    """Return whether `pieces` is one paragraph that continues the sentence of the block before it."""
-    first = pieces[0][0]
-    return len(pieces) == 1 and (first.islower() or (first.isalpha() and len(unfinished.lines[-1]) > wrap - 15))
-
-
-def _drop_source(kept: list[str]) -> None:
-    """Remove the note at the end of a tale that names its source."""
-    if kept and is_source(kept[-1]):
-        del kept[-1]

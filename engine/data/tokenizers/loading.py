@@ -17,16 +17,13 @@ from engine.storage.schema import decode_json
 VOCABULARY_FILE, TOKENIZER_FILE, CAST_FILE = "vocabulary.json", "tokenizer.json", "cast.json"
 MAX_CAST_SIZE = 10_000
 
+_Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)]
+
 
 @dataclass(frozen=True)
 class _CastFile:
-    """Content of the file of a cast."""
-
     version: Literal[1]
-    cast: Annotated[
-        list[Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)]],
-        Meta(min_length=1, max_length=MAX_CAST_SIZE),
-    ]
+    cast: Annotated[list[_Name], Meta(min_length=1, max_length=MAX_CAST_SIZE)]
 
 
 def tokenizer_file_name(name: TokenizerName) -> str:

@@ -293,7 +293,7 @@ def test_a_failing_server_is_reported(mirror, tmp_path, status, requests):
 def test_what_prevents_a_download_is_reported(mirror, tmp_path):
     with serve_books({}) as stopped:
         pass
-    with pytest.raises(LotrError, match="in 4 attempts: .*Connection refused; check the network"):
+    with pytest.raises(LotrError, match=r"in 4 attempts: .*Connection refused; check the network"):
         fetch(stopped, tmp_path)
     with no_file_longer_than(1000), pytest.raises(LotrError, match="cannot be written: File too large; free some"):
         fetch(mirror, tmp_path)
