@@ -13,10 +13,8 @@ Int64Array = npt.NDArray[np.int64]
 
 T = TypeVar("T", bound=np.generic)
 
-CHUNK_SIZE = 1_000_000
-"""Number of elements that are processed at once."""
-LINE_BLOCK = 4_096
-"""Number of lines that are processed at once."""
+CHUNK_SIZE = 1_000_000  # number of elements that are processed at once
+LINE_BLOCK = 4_096  # number of lines that are processed at once
 
 
 def iter_slices(size: int, chunk_size: int = CHUNK_SIZE) -> Iterator[slice]:

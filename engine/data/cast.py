@@ -9,8 +9,7 @@ from engine.data.speakers import SOMEONE, display_name
 from engine.data.tokenizers.loading import MAX_CAST_SIZE
 from engine.errors import CorpusError
 
-MAX_NEXT_SPEAKERS = 3
-"""Number of next speakers that a summary names for a speaker."""
+MAX_NEXT_SPEAKERS = 3  # number of next speakers that a summary names for a speaker
 _WORD_BYTES = bytes(b if b >= 128 or chr(b).isalnum() or chr(b) == "'" else ord(" ") for b in range(256))
 """The UTF-8 bytes of words: letters, digits, apostrophes and all beyond ASCII; the others are spaces."""
 
@@ -32,8 +31,7 @@ class SpeakerSummary:
     name: str
     num_lines: int
     num_words: int
-    num_followed: int
-    """Number of lines after which somebody speaks in the same scene."""
+    num_followed: int  # number of lines after which somebody speaks in the same scene
     next_speakers: tuple[tuple[str, int], ...]
     """The most frequent speakers of the next line, with their numbers of lines."""
 

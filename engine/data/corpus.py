@@ -23,10 +23,8 @@ from engine.data.tokenizers.base import is_open_vocabulary
 from engine.errors import ConfigError, CorpusError
 from engine.storage.files import assets_dir
 
-SCENE_LINES = 20
-"""Lines of a block that the split by scenes keeps together."""
-BEGINNING_CHARACTERS = 1_000_000
-"""Length of the beginning of a file that shows whether it names speakers."""
+SCENE_LINES = 20  # lines of a block that the split by scenes keeps together
+BEGINNING_CHARACTERS = 1_000_000  # length of the beginning of a file that shows whether it names speakers
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 _END_OF_FILE = "\0"
@@ -44,18 +42,14 @@ Row = tuple[str, str, int]
 class Corpus:
     """All usable lines of a file or of three, in file order, and the detected format of the first."""
 
-    source: str
-    """Path of the first file."""
+    source: str  # path of the first file
     lines: Lines
     file_ends: tuple[int, ...]
     """Number of lines up to the end of each file: one to split, or the training, the validation and the test text."""
-    num_rows: int
-    """Number of rows before the clean-up."""
+    num_rows: int  # number of rows before the clean-up
     encoding: str
-    separator: str
-    """Name of the CSV separator; "none" for plain text."""
-    sha256: str
-    """Hash of the files, which shows later whether a model was trained on this text."""
+    separator: str  # name of the CSV separator; "none" for plain text
+    sha256: str  # hash of the files, which shows later whether a model was trained on this text
     marks: tuple[tuple[str, int], ...]
     """Marks that were separated from the names of speakers, with their numbers of lines, most lines first."""
 
@@ -183,7 +177,7 @@ def _detect_separator(path: Path, scan: FileScan, text_column: str) -> str:
 
 def _check_rows(path: Path, scan: FileScan, separator: str) -> Iterator[list[str]]:
     """Yield the header and the rows of a table; a row of another length, or an open quote, raises a CorpusError."""
-    # After an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
+    # after an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
     has_escapes = not scan.after_escaped_quotes <= {b'"', separator.encode(), b"\r", b"\n"}
     csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
     with path.open(encoding=CODECS[scan.encoding], newline="") as file:

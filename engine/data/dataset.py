@@ -28,11 +28,9 @@ from engine.data.tokenizers.base import EOS_ID, MAX_VOCABULARY_SIZE, TokenIds, T
 from engine.data.tokenizers.words import WordTokenizerName, skipped_spans
 from engine.errors import ConfigError, CorpusError
 
-ALPHABET_SAMPLE_LINES = 200
-"""Number of lines in which unreadable letters are counted."""
+ALPHABET_SAMPLE_LINES = 200  # number of lines in which unreadable letters are counted
 NUM_MOST_FREQUENT = 20
-MAX_PAIRS = 20
-"""Number of pairs of speakers in a summary."""
+MAX_PAIRS = 20  # number of pairs of speakers in a summary
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
@@ -71,8 +69,7 @@ class CorpusStats(NamedTuple):
     num_tokens: int
     num_distinct_tokens: int
     most_frequent: tuple[tuple[str, int], ...]
-    longest_line_index: int
-    """Index of the first line in the corpus that has most tokens."""
+    longest_line_index: int  # index of the first line in the corpus that has most tokens
 
 
 @dataclass(frozen=True)
@@ -80,16 +77,13 @@ class Dataset:
     """An encoded corpus: its splits and the vocabulary of the training split."""
 
     corpus: Corpus
-    split_lines: Sequence[Int32Array]
-    """Indices of the lines of the training, validation and test split."""
+    split_lines: Sequence[Int32Array]  # indices of the lines of the training, validation and test split
     tokenizer: Tokenizer
-    cast: tuple[str, ...]
-    """Speakers that can be chosen to speak; none except in dialogue mode."""
+    cast: tuple[str, ...]  # speakers that can be chosen to speak; none except in dialogue mode
     mode: DataMode
     train_lines: TokenLines
     """Training lines that have a token, for reading them in another order; in dialogue mode, lines of a script."""
-    train_line_indices: Int32Array
-    """Index in the corpus of each of `train_lines`."""
+    train_line_indices: Int32Array  # index in the corpus of each of `train_lines`
     train_scene_offsets: Int64Array
     """Start of each scene of `train`, and the end of the last one `[scenes + 1]`; empty except in dialogue mode.
 
@@ -98,8 +92,7 @@ class Dataset:
     train: TokenIds
     valid: TokenIds
     test: TokenIds
-    train_punctuation: PunctuationIds
-    """Punctuation class after each token of `train` `[time]`."""
+    train_punctuation: PunctuationIds  # punctuation class after each token of `train` `[time]`
     stats: CorpusStats
 
     @cached_property
@@ -269,13 +262,10 @@ class DatasetSummary:
     num_tokens: int
     num_distinct_tokens: int
     vocabulary_size: int
-    cast: tuple[str, ...]
-    """Speakers that can be chosen to speak; none except in dialogue mode."""
-    speaker_line_counts: tuple[tuple[str, int], ...]
-    """Speakers and their numbers of lines, most lines first."""
+    cast: tuple[str, ...]  # speakers that can be chosen to speak; none except in dialogue mode
+    speaker_line_counts: tuple[tuple[str, int], ...]  # speakers and their numbers of lines, most lines first
     num_scenes: int
-    speakers: tuple[SpeakerSummary, ...]
-    """All speakers, most lines first."""
+    speakers: tuple[SpeakerSummary, ...]  # all speakers, most lines first
     speaker_pairs: tuple[SpeakerPair, ...]
     """The most frequent pairs of speakers of whom one speaks after the other, most frequent first."""
     marks: tuple[tuple[str, int], ...]
@@ -283,8 +273,7 @@ class DatasetSummary:
     longest_line: Line
     longest_line_tokens: int
     most_frequent: tuple[tuple[str, int], ...]
-    splits: dict[str, SplitSummary]
-    """Summary of the "train", "valid" and "test" split."""
+    splits: dict[str, SplitSummary]  # summary of the "train", "valid" and "test" split
 
 
 def summarize_dataset(dataset: Dataset) -> DatasetSummary:

@@ -25,14 +25,11 @@ DataMode = Literal["line", "stream", "dialogue"]
 class EncodedSplit:
     """Token ids of a split."""
 
-    ids: TokenIds
-    """Token ids `[time]`, with `<eos>` as the mode says."""
-    punctuation: PunctuationIds
-    """Punctuation class after each token `[time]`; "none" in an open vocabulary."""
+    ids: TokenIds  # token ids `[time]`, with `<eos>` as the mode says
+    punctuation: PunctuationIds  # punctuation class after each token `[time]`; "none" in an open vocabulary
     lines: Int32Array
     """Index of each line in the corpus `[lines]`. Lines without a word of a closed vocabulary are left out."""
-    offsets: Int64Array
-    """Start of each line in `ids`, and the end of the last one `[lines + 1]`."""
+    offsets: Int64Array  # start of each line in `ids`, and the end of the last one `[lines + 1]`
 
 
 def encode_words(
@@ -75,7 +72,7 @@ def train_tokenizer(lines: Lines, config: DataConfig) -> Tokenizer:
         texts = (part for line in lines for part in (speaker_head(line.speaker or SOMEONE), said_text(line.text)))
     if config.tokenizer == "characters":
         return CharacterTokenizer.from_lines(texts, config.min_count)
-    # Imported here: it loads Hugging Face's tokenizers, which models of words do not need.
+    # imported here: it loads Hugging Face's tokenizers, which models of words do not need.
     from engine.data.tokenizers.bpe import BPETokenizer
 
     return BPETokenizer.train(texts, config.vocabulary_size)

@@ -22,8 +22,7 @@ _UNDEFINED_IN_CP1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
 class FileScan(NamedTuple):
     """Properties of a text file, found by reading all of it."""
 
-    encoding: str
-    """A key of `CODECS`."""
+    encoding: str  # a key of `CODECS`
     sha256: str
     after_escaped_quotes: frozenset[bytes]
     r"""All bytes that follow `\"`, which show whether the backslash is an escape."""
@@ -53,7 +52,7 @@ def _detect_encoding(content: bytes, path: Path) -> str:
     try:
         content.decode()
     except UnicodeDecodeError as error:
-        # Control characters in Latin-1, printable in Windows-1252.
+        # control characters in Latin-1, printable in Windows-1252.
         c1_bytes = {byte for byte in range(0x80, 0xA0) if byte in content}
         if c1_bytes & _UNDEFINED_IN_CP1252:
             raise CorpusError(

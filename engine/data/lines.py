@@ -25,12 +25,9 @@ class Lines(Sequence[Line]):
     """All or some lines of a corpus, in any order."""
 
     texts: list[str]
-    speaker_ids: Int32Array
-    """Index of the speaker of each line in `speaker_names` `[lines]`."""
-    scene_ids: Int32Array
-    """Number of the scene of each line `[lines]`."""
-    speaker_names: tuple[str, ...]
-    """Names of all speakers of the corpus; the first is empty."""
+    speaker_ids: Int32Array  # index of the speaker of each line in `speaker_names` `[lines]`
+    scene_ids: Int32Array  # number of the scene of each line `[lines]`
+    speaker_names: tuple[str, ...]  # names of all speakers of the corpus; the first is empty
 
     def take(self, indices: npt.NDArray[np.integer]) -> "Lines":
         """Return the lines at `indices`, in this order."""

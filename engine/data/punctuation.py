@@ -11,5 +11,4 @@ line. Text of the `whitespace` tokenizer keeps its marks as tokens, so only "non
 """
 NONE, COMMA, SENTENCE_END, LINE_END = range(len(PUNCTUATION_CLASSES))
 
-PunctuationIds = npt.NDArray[np.uint8]
-"""Indices into `PUNCTUATION_CLASSES`."""
+PunctuationIds = npt.NDArray[np.uint8]  # indices into `PUNCTUATION_CLASSES`

@@ -7,8 +7,7 @@ from engine.data.file_scan import read_whole_text
 from engine.errors import CorpusError, InvalidInputError
 from engine.storage.files import check_output, write_output
 
-MIN_WORDS = 4
-"""Shortest quotation that is kept; shorter ones are mostly titles, single words and cries."""
+MIN_WORDS = 4  # shortest quotation that is kept; shorter ones are mostly titles, single words and cries
 
 _DOUBLE = re.compile(r'[“"]([^“”"]+)(?:[”"]|$)')
 # A single quotation mark is an apostrophe too, unless it is where a word begins or ends.

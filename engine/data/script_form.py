@@ -15,16 +15,14 @@ from engine.data.lines import Lines
 from engine.data.speakers import SOMEONE, display_name, normalize_speaker
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 
-SCENE_END = "\n"
-"""The empty line after a scene."""
+SCENE_END = "\n"  # the empty line after a scene
 
 
 @dataclass(frozen=True)
 class Turn:
     """A line of a conversation."""
 
-    speaker: str
-    """Canonical name of the speaker, such as "GANDALF"."""
+    speaker: str  # canonical name of the speaker, such as "GANDALF"
     text: str
 
 

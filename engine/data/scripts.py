@@ -17,12 +17,9 @@ from engine.data.script_form import Turn
 from engine.data.speakers import SMALL_WORDS, SOMEONE, normalize_speaker
 from engine.errors import CorpusError
 
-SAMPLE_LINES = 2_000
-"""Number of lines at the beginning of a file that show its style."""
-MAX_NAME_WORDS, MAX_CHAT_NAME_WORDS = 6, 2
-"""Maximum numbers of words of a name, and of a name without capitals."""
-MAX_HEAD_CHARACTERS = 120
-"""Maximum length of a name with the parts in brackets beside it."""
+SAMPLE_LINES = 2_000  # number of lines at the beginning of a file that show its style
+MAX_NAME_WORDS, MAX_CHAT_NAME_WORDS = 6, 2  # maximum numbers of words of a name, and of a name without capitals
+MAX_HEAD_CHARACTERS = 120  # maximum length of a name with the parts in brackets beside it
 # Minimum fractions, of the lines at the beginning of a script that have a name; of lines with a name, and of names
 # without capitals, where names can have any case; of names in capitals, where all are; of names after empty lines,
 # where empty lines separate speeches, not scenes; and of the same where all names follow one.
@@ -41,35 +38,26 @@ _STRICTNESS: dict[NameCase, int] = {"upper": 0, "title": 1, "sentence": 2, "any"
 class NamedLine(NamedTuple):
     """A line that begins with the name of its speaker."""
 
-    name: str
-    """Name as written, with the parts in brackets."""
-    text: str
-    """Text after the colon; empty if the name stands alone."""
-    case: NameCase
-    """Strictest case that the name has."""
+    name: str  # name as written, with the parts in brackets
+    text: str  # text after the colon; empty if the name stands alone
+    case: NameCase  # strictest case that the name has
 
 
 class Utterance(NamedTuple):
     """One utterance of a script."""
 
     text: str
-    speaker: str
-    """Name as written; empty before the first name."""
-    section: int
-    """Number of the scene."""
+    speaker: str  # name as written; empty before the first name
+    section: int  # number of the scene
 
 
 class ScriptStyle(NamedTuple):
     """Form in which a script names its speakers."""
 
-    names_stand_alone: bool
-    """True if nothing follows a name on its line, and the text begins on the next line."""
-    case: NameCase
-    """Case that every name has."""
-    names_follow_gaps: bool
-    """True if an empty line comes before every name."""
-    scene_gap: int
-    """Number of empty lines that end a scene: two if one is between two speeches."""
+    names_stand_alone: bool  # true if nothing follows a name on its line, and the text begins on the next line
+    case: NameCase  # case that every name has
+    names_follow_gaps: bool  # true if an empty line comes before every name
+    scene_gap: int  # number of empty lines that end a scene: two if one is between two speeches
 
     def read_name(self, line: str, *, follows_gap: bool) -> NamedLine | None:
         """Return the name and the text of a line with single spaces, or None if it does not begin with a name."""

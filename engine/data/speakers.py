@@ -12,12 +12,10 @@ MAX_NAME_CHARACTERS, MAX_WRITTEN_CHARACTERS = 40, 500
 """Maximum lengths of a name, and of a name as written with the marks beside it. A longer text is no name."""
 SOMEONE = "SOMEONE"
 """Last member of every cast, for speakers without a token of their own and for lines without a speaker."""
-STRANGER = "STRANGER"
-"""Speaker of the lines of a user who has chosen no name."""
+STRANGER = "STRANGER"  # speaker of the lines of a user who has chosen no name
 SMALL_WORDS = frozenset(["a", "an", "and", "at", "by", "de", "for", "from", "in", "of", "on", "the", "to", "with"])
 """Words of a name that are not written with a capital, unless they begin it."""
-MAX_SUGGESTED_NAMES = 12
-"""Maximum number of members of the cast that an error lists."""
+MAX_SUGGESTED_NAMES = 12  # maximum number of members of the cast that an error lists
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _TAG = re.compile(r"<[^<>]*>|\[/[^\[\]]*\]|\[[a-z#@][^\[\]]*\](?=.*\[/)")
@@ -42,10 +40,8 @@ _VOICE_OF_NO_NAME = re.compile(r"(?:AN?|THE|FIRST|SECOND|THIRD|ANOTHER|OTHER|.*'
 class Speaker(NamedTuple):
     """A speaker as a corpus names it."""
 
-    name: str
-    """Canonical name: upper case, single spaces, at most `MAX_NAME_CHARACTERS`; empty if there is none."""
-    marks: tuple[str, ...]
-    """Marks that were beside the name, such as "VOICE OVER", in text order."""
+    name: str  # canonical name: upper case, single spaces, at most `MAX_NAME_CHARACTERS`; empty if there is none
+    marks: tuple[str, ...]  # marks that were beside the name, such as "VOICE OVER", in text order
 
 
 @lru_cache(maxsize=1000)

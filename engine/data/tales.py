@@ -21,23 +21,18 @@ from engine.storage.output_file import write_output
 GUTENBERG = "https://www.gutenberg.org"
 BOOK_PATH = "/cache/epub/{id}/pg{id}.txt"
 """Path of the UTF-8 text of a book, on the site of Project Gutenberg and on its mirrors."""
-MAX_BOOK_BYTES = 8_000_000
-"""Maximum size of a file; the longest book of the list has 1.4 MB."""
+MAX_BOOK_BYTES = 8_000_000  # maximum size of a file; the longest book of the list has 1.4 MB
 ATTEMPTS, FIRST_BACKOFF, TIMEOUT = 4, 1.0, 30.0
 """Attempts at a book, seconds before the second (each further one waits twice as long), and without an answer."""
-PAUSE = 2.0
-"""Seconds between two books, which Project Gutenberg asks of programs."""
+PAUSE = 2.0  # seconds between two books, which Project Gutenberg asks of programs
 
 
 class Book(NamedTuple):
     """One book of Project Gutenberg, first published before 1929."""
 
-    id: int
-    """Number of the book in the catalogue of Project Gutenberg."""
-    sha256: str
-    """Checksum of the listed edition."""
-    title: str
-    """Title without its subtitle."""
+    id: int  # number of the book in the catalogue of Project Gutenberg
+    sha256: str  # checksum of the listed edition
+    title: str  # title without its subtitle
 
     @property
     def file_name(self) -> str:
@@ -104,12 +99,9 @@ class TalesSummary(NamedTuple):
     """Description of a pre-training text."""
 
     path: Path
-    num_characters: int
-    """Number of characters, line ends included."""
-    num_words: int
-    """Number of words between spaces."""
-    sha256: str
-    """Checksum of the file."""
+    num_characters: int  # number of characters, line ends included
+    num_words: int  # number of words between spaces
+    sha256: str  # checksum of the file
     other_editions: tuple[Book, ...]
     """Books whose file is not the listed edition: Project Gutenberg corrects its books from time to time."""
 
@@ -307,10 +299,8 @@ _CHARACTERS = str.maketrans(
 class _Block:
     """Lines between two blank lines."""
 
-    lines: tuple[str, ...]
-    """The lines as they are in the book, without trailing spaces."""
-    gap: int
-    """Number of blank lines before the block."""
+    lines: tuple[str, ...]  # the lines as they are in the book, without trailing spaces
+    gap: int  # number of blank lines before the block
 
     @cached_property
     def text(self) -> str:

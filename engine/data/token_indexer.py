@@ -23,12 +23,9 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 class TokenizedBlock(NamedTuple):
     """A tokenized block of lines."""
 
-    ids: TokenIds
-    """Index of each token in `TokenIndexer.tokens` `[time]`."""
-    line_lengths: Int64Array
-    """Number of tokens of each line `[lines]`."""
-    punctuation: PunctuationIds | None
-    """Punctuation class after each token `[time]`; None in an open vocabulary."""
+    ids: TokenIds  # index of each token in `TokenIndexer.tokens` `[time]`
+    line_lengths: Int64Array  # number of tokens of each line `[lines]`
+    punctuation: PunctuationIds | None  # punctuation class after each token `[time]`; None in an open vocabulary
 
 
 class _AutoIncrementIds(dict[bytes, int]):
@@ -74,7 +71,7 @@ class TokenIndexer:
         line_lengths = np.diff(np.searchsorted(starts, line_ends), prepend=0)
         punctuation = np.empty(0, np.uint8)
         if len(starts):
-            # The maximum also covers marks before the first token of the next line, but a line end outweighs them.
+            # the maximum also covers marks before the first token of the next line, but a line end outweighs them.
             classes = np.frombuffer(raw.translate(self._class_of_byte), np.uint8)
             punctuation = np.maximum.reduceat(classes, starts)
         ids, begin = np.empty(len(starts), np.int32), 0
@@ -92,7 +89,7 @@ class TokenIndexer:
             return text.encode()
         if text.isascii():
             return text.encode().lower()
-        # Lower-casing turns some signs into ASCII letters (the Kelvin sign into k); all others are not part of a word.
+        # lower-casing turns some signs into ASCII letters (the Kelvin sign into k); all others are not part of a word.
         return _NOT_ASCII.sub(lambda sign: "." if sign[0] == "…" else ",", text.lower()).encode()
 
     def _lookup_ids(self, raw: bytes, starts: Int64Array, ends: Int64Array) -> TokenIds:

@@ -31,10 +31,6 @@ def default_runs_dir() -> Path:
     return app_home() / "runs"
 
 
-def cache_dir() -> Path:
-    return app_home() / "cache"
-
-
 def assets_dir() -> Path:
     """Return the folder of the bundled corpus and model: inside the installed package, or beside it in a checkout."""
     root = Path(__file__).resolve().parents[2]

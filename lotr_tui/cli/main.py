@@ -174,7 +174,7 @@ add_command(
 def locate() -> None:
     """Print the paths of runs, models, settings, history, sessions, the progress in the class, and bundled files."""
     from engine.models.pretrained.names import SMOLLM2, base_folder
-    from engine.storage.files import app_home, assets_dir, cache_dir, default_runs_dir
+    from engine.storage.files import app_home, assets_dir, default_runs_dir
     from lotr_tui.learn.progress import progress_file
     from lotr_tui.session.history import history_file
     from lotr_tui.session.session_file import sessions_folder
@@ -184,7 +184,6 @@ def locate() -> None:
         "home": app_home(),
         "runs": default_runs_dir(),
         "models": base_folder(SMOLLM2).parent,
-        "cache": cache_dir(),
         "settings": settings_file(),
         "history": history_file(),
         "sessions": sessions_folder(),

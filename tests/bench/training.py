@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -173,16 +172,11 @@ def measure_growth(options, megabytes=(1.1, 11, 110), vocabularies=(1_000, 10_00
         text = Path(home, "text.txt")
         for size in megabytes:
             call("loops", "write_text", str(text), int(size * 1e6))
-            info, runs = [*SESSION_COMMAND, "data", "info", text, "--json"], {"first": [], "again": []}
-            for _ in rounds:
-                shutil.rmtree(text.parent / "cache", ignore_errors=True)
-                for kind in runs:
-                    runs[kind].append(run(info, home))
-            counts = json.loads(runs["first"][0].output)
+            usages = [run([*SESSION_COMMAND, "data", "info", text, "--json"], home) for _ in rounds]
+            counts = json.loads(usages[0].output)
             name = f"{size:g} MB, {counts['num_tokens']:,} words, {counts['num_distinct_tokens']:,} distinct:"
-            for kind, usages in runs.items():
-                yield Figure(f"{name} data info, {kind}", "s", tuple(usage.cpu_seconds for usage in usages))
-            yield _peak(f"{name} data info", runs["first"])
+            yield Figure(f"{name} data info", "s", tuple(usage.cpu_seconds for usage in usages))
+            yield _peak(f"{name} data info", usages)
             seconds = [call("loops", "index_words", str(text))[0] for _ in rounds]
             both = ([each[key] for each in seconds] for key in ("ours", "notebook"))
             yield from compare(f"{name} indexing", "the notebook", "s", *both)

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 from engine.config import Config
-from engine.data.dataset import load_dataset
 from engine.events import Evaluated
 from engine.generation.settings import SamplerSettings
 from engine.runs.directory import COMMANDS_FILE, INITIAL_FILE, MODEL_FILE
@@ -209,4 +208,3 @@ def make_home(home):
     for _ in range(2):
         propose(open_study(search.path, plan, 0), plan, Limits(math.inf, 2), SEARCH)
     search.close()
-    load_dataset(config.data)  # fills the cache

@@ -34,7 +34,7 @@ from lotr_tui.__main__ import main as lotr_tui_main
 from tests.faults import hostile_content as made
 from tests.faults.hostile_content import RUN, file_with
 from tests.faults.mutations import Mutator
-from tests.faults.readers import READERS, VALID_HOME_VARIABLE, run_dir, use_home
+from tests.faults.readers import READERS, run_dir, use_home
 
 CPU_SECONDS = 5
 LONG_CPU_SECONDS = 60
@@ -61,7 +61,6 @@ class HostileTrials:
         self._folder, self._valid, self._copy = folder, folder / "valid", folder / "copy"
         self._seed, self._rng = seed, random.Random(seed)
         self._valid.mkdir()
-        os.environ[VALID_HOME_VARIABLE] = str(self._valid)
         use_home(self._valid)
         gc.freeze()  # otherwise the garbage collection of a fork would copy the memory of this process
         self._idle_megabytes = 0.0

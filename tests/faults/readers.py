@@ -15,8 +15,7 @@ from rich.cells import cell_len
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import Config
 from engine.control import CommandQueue
-from engine.data import preparation
-from engine.data.corpus import read_csv, read_text
+from engine.data.corpus import read_corpus
 from engine.data.dataset import concatenate_lines, load_dataset, summarize_dataset
 from engine.data.file_scan import BOM, CODECS
 from engine.data.speakers import normalize_speaker
@@ -53,14 +52,12 @@ from tests.faults import hostile_content as made
 from tests.faults.hostile_content import RUN, SEARCH, small_config
 from tests.support.files import encode_lines
 
-VALID_HOME_VARIABLE = "LOTR_TUI_TESTS_VALID_HOME"
 VOCABULARY = WordTokenizer((UNK, EOS, "the", "road", "is"))
 
 
 def use_home(home):
-    """Make `home` the home of this process, in which every prepared corpus is cached, however small."""
+    """Make `home` the home of this process."""
     os.environ |= {"LOTR_TUI_HOME": str(home), "COLUMNS": "120", "NO_COLOR": "1"}
-    preparation.CACHE_THRESHOLD_BYTES = 0
 
 
 def run_dir(home):
@@ -82,7 +79,7 @@ def _text_of(corpus, path):
 
 
 def _read_csv(home, path):
-    corpus = read_csv(path, text_column="dialog", speaker_column="char", min_characters=0)
+    corpus = read_corpus(replace(small_config(home).data, corpus=str(path), corpus_format="csv", min_characters=0))
     assert all(normalize_speaker(line.speaker) == (line.speaker, ()) for line in corpus.lines)
     text = _text_of(corpus, path)
     if text is not None and corpus.separator == "comma" and "\\" not in text:
@@ -98,8 +95,8 @@ def _read_csv(home, path):
 
 
 def _read_text(home, path):
-    corpus = read_text(path, min_characters=0)
     config = replace(small_config(home).data, corpus=str(path), corpus_format="text", min_characters=0)
+    corpus = read_corpus(config)
     if (text := _text_of(corpus, path)) is None:
         print_data_summary(config, as_json=False)
         return
@@ -203,15 +200,6 @@ def _read_search(home, path):
         search.importances()
     finally:
         search.close()
-
-
-def _read_cache(home, path):
-    """Load the valid corpus with the cache of `home`. A damaged cache must be rebuilt."""
-    dataset = load_dataset(small_config(Path(os.environ[VALID_HOME_VARIABLE])).data)
-    summarize_dataset(dataset)
-    assert all(line.text for lines in (dataset.splits.train, dataset.splits.valid) for line in lines)
-    assert len([int(line.sum()) for line in dataset.train_lines]) > 90
-    assert int(dataset.train.max()) < len(dataset.tokenizer)
 
 
 # Files of the session

@@ -16,8 +16,7 @@ UNK_ID, EOS_ID = 0, 1
 MAX_VOCABULARY_SIZE = 1_000_000
 MAX_TOKEN_CHARACTERS = 1000
 
-TokenIds = Int32Array
-"""Token ids `[time]`."""
+TokenIds = Int32Array  # token ids `[time]`
 
 TokenizerName = Literal["words", "whitespace", "characters", "bpe", "pretrained"]
 """words: lower-case words of letters, digits and apostrophes, as in the notebook; whitespace: split at white space;
@@ -33,8 +32,7 @@ class TokenSpan(NamedTuple):
     """A token of a text, and the characters it was read from."""
 
     start: int
-    end: int
-    """Index after the last character. It equals `start` if the token is a later byte of the character before."""
+    end: int  # index after the last character. It equals `start` if the token is a later byte of the character before
     id: int
 
 
@@ -62,12 +60,10 @@ class Tokenizer(ABC):
     name: TokenizerName
     is_open: bool
     """True for an open vocabulary, which encodes any text as written. A closed one reads other words as `<unk>`."""
-    tokens: tuple[str, ...]
-    """Text of each token, by id. Tokens of an open vocabulary include the space before a word."""
+    tokens: tuple[str, ...]  # text of each token, by id. Tokens of an open vocabulary include the space before a word
     reads_line_ends: bool = False
     """True if line breaks are ordinary characters and `<eos>` ends a whole text, as in models by others."""
-    start_id: int = EOS_ID
-    """Token that a text starts with: an `<eos>` before the first token is read as this one."""
+    start_id: int = EOS_ID  # token that a text starts with: an `<eos>` before the first token is read as this one
     other_end_ids: tuple[int, ...] = ()
     """Tokens of models by others that also end a text. Models predict `<eos>` in their place."""
 

@@ -12,8 +12,7 @@ from engine.data.arrays import Int64Array
 from engine.data.tokenizers.base import EOS, EOS_ID, PieceDecoder, TokenIds, Tokenizer, TokenSpan
 from engine.errors import InvalidInputError
 
-EOS_BYTES = b"\n"
-"""Bytes that `<eos>` is decoded to."""
+EOS_BYTES = b"\n"  # bytes that `<eos>` is decoded to
 
 
 class ByteTokenizer(Tokenizer):
@@ -121,7 +120,7 @@ def check_unicode(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         code_point = ord(text[error.start])
-        # Python reads a byte that is not UTF-8 as such a surrogate.
+        # python reads a byte that is not UTF-8 as such a surrogate.
         origin = f", read from the byte 0x{code_point - 0xDC00:X}" if 0xDC80 <= code_point <= 0xDCFF else ""
         raise InvalidInputError(
             f"the text is not valid Unicode: character {error.start + 1} is a lone surrogate "

@@ -27,8 +27,7 @@ from engine.errors import RunError
 
 WordTokenizerName = Literal["words", "whitespace"]
 
-WORD_PATTERN = re.compile(r"[a-z0-9']+")
-"""A word of the `words` tokenizer, in lower-case text."""
+WORD_PATTERN = re.compile(r"[a-z0-9']+")  # a word of the `words` tokenizer, in lower-case text
 _NON_WORD_PATTERN = re.compile(r"[^a-z0-9']+")
 
 
@@ -46,7 +45,7 @@ def word_spans(text: str, name: WordTokenizerName) -> Iterator[tuple[int, int, s
             yield match.start(), match.end(), match[0]
         return
     lower = text.lower()
-    # A character can become two in lower case (İ), so positions are mapped back to the original text.
+    # a character can become two in lower case (İ), so positions are mapped back to the original text.
     origin = range(len(text)) if len(lower) == len(text) else [i for i, c in enumerate(text) for _ in c.lower()]
     for match in WORD_PATTERN.finditer(lower):
         yield origin[match.start()], origin[match.end() - 1] + 1, match[0]
@@ -133,7 +132,7 @@ class WordTokenizer(Tokenizer):
         Raises:
             RunError: If `text` is not a list of distinct tokens that starts with `<unk>, <eos>`.
         """
-        # Checked before parsing, which takes many times the memory. A token may contain a comma, hence the factor.
+        # checked before parsing, which takes many times the memory. A token may contain a comma, hence the factor.
         if text.count(",") > 2 * MAX_VOCABULARY_SIZE:
             raise RunError(f"{source} is not a vocabulary: it has more than {MAX_VOCABULARY_SIZE:,} entries")
         try:
@@ -142,7 +141,7 @@ class WordTokenizer(Tokenizer):
             raise RunError(f"{source} is not JSON; the run is damaged") from error
         if not isinstance(tokens, list) or tokens[:2] != [UNK, EOS] or not 2 < len(tokens) <= MAX_VOCABULARY_SIZE:
             raise RunError(f"{source} is not a vocabulary: expected a list that starts with {UNK}, {EOS}")
-        # Tokens are shown in the terminal unchanged, so anything that the tokenizer cannot produce is refused.
+        # tokens are shown in the terminal unchanged, so anything that the tokenizer cannot produce is refused.
         if not all(
             isinstance(token, str) and len(token) <= MAX_TOKEN_CHARACTERS and split_words(token, name) == [token]
             for token in tokens[2:]
