@@ -39,11 +39,7 @@ class TokenLines(Sequence[TokenIds]):
     """The lines of a text as sequences of token ids, without their ends."""
 
     def __init__(self, ids: TokenIds, offsets: Int64Array, starts: Int64Array, num_end_tokens: int) -> None:
-        """Create a view of a text `[time]` whose lines end in `num_end_tokens` tokens that are left out.
-
-        `offsets` `[lines + 1]` has the start of each line and the end of the last one; `starts` has the first token of
-        each line, which an empty line may come before.
-        """
+        """Create a view of a text `[time]`; `starts` has the first token of each line, after a possible empty line."""
         self.ids, self.offsets = ids, offsets
         self._starts, self._num_end_tokens = starts, num_end_tokens
 
@@ -104,13 +100,6 @@ class Dataset:
     def train_source_lines(self) -> Lines:
         """Corpus line of each of `train_lines`."""
         return self.corpus.lines.take(self.train_line_indices)
-
-    def get_split(self, name: str) -> TokenIds:
-        """Return the ids `[time]` of the "train", "valid" or "test" split; another name raises a CorpusError."""
-        splits = {"train": self.train, "valid": self.valid, "test": self.test}
-        if name not in splits:
-            raise CorpusError(f"split {name!r} is not one of train, valid, test")
-        return splits[name]
 
     def scored_mask(self, ids: TokenIds) -> npt.NDArray[np.bool_]:
         """Return `[time]` True for the tokens of a split that count: all, but of a script the utterances only."""
@@ -283,7 +272,7 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
     speakers = summarize_speakers(lines, pairs)
     splits = {}
     for name, part in zip(CorpusSplits._fields, dataset.split_lines, strict=True):
-        ids = dataset.get_split(name)
+        ids = getattr(dataset, name)
         num_tokens = int(np.count_nonzero(ids != EOS_ID))
         num_unknown = 0 if unk_id is None else int(np.count_nonzero(ids == unk_id))
         splits[name] = SplitSummary(len(part), num_tokens, num_unknown / max(1, num_tokens))

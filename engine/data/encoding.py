@@ -54,7 +54,7 @@ def limit_vocabulary(
 ) -> tuple[list[EncodedSplit], WordTokenizer]:
     """Replace rare words by `<unk>`: the result has the vocabulary of the training split, the first of `splits`.
 
-    The vocabulary is that of `WordTokenizer.from_words`; the other arguments are what `encode_words` returns.
+    Other words have at least `min_count` occurrences in it. The other arguments are what `encode_words` returns.
     """
     counts = np.bincount(splits[0].ids, minlength=len(words))
     counts[[UNK_ID, EOS_ID]] = 0

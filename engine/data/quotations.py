@@ -26,13 +26,7 @@ def find_quotations(paragraph: str) -> list[str]:
 
 
 def write_speech(source: Path, output: Path) -> int:
-    """Write the quotations of a text with a paragraph a line to `output`, one per line, and return their number.
-
-    Raises:
-        CorpusError: If `source` is not a text, or contains no speech.
-        InvalidInputError: If `output` is `source` or not a file, or its folder does not exist.
-        LotrError: If the file cannot be written.
-    """
+    """Write the quotations of a text with a paragraph a line to `output`, one per line, and return their number."""
     quotations = [each for paragraph in read_whole_text(source).split("\n") for each in find_quotations(paragraph)]
     if not quotations:
         raise CorpusError(f"{source} contains no speech of {MIN_WORDS} words between quotation marks")

@@ -277,5 +277,4 @@ READERS = {
     "plan of a search": Reader(f"{_SEARCH}/search.json", _read_search),
     "configuration of a search": Reader(f"{_SEARCH}/training.json", _read_search),
     "trials of a search": Reader(f"{_SEARCH}/trials.log", _read_search, rewrites_file=True),
-    "cache": Reader("cache/*/*", _read_cache, rewrites_file=True),
 }

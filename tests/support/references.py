@@ -1,11 +1,18 @@
-"""Independent references: Kneser-Ney with dictionaries, an LSTM and a Transformer in double precision."""
+"""Independent references: a vocabulary, Kneser-Ney with dictionaries, an LSTM and a Transformer in double precision."""
 
 from collections import Counter, defaultdict
 
 import numpy as np
 
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK
+from engine.data.tokenizers.words import WordTokenizer
 from engine.storage.quantization import Int8Rows
+
+
+def word_tokenizer(words, min_count=1, name="words"):
+    """Return a tokenizer of the words with at least `min_count` occurrences, in order of first appearance."""
+    kept = [word for word, count in Counter(words).items() if count >= min_count and word not in (UNK, EOS)]
+    return WordTokenizer((UNK, EOS, *kept), name)
 
 
 class ReferenceKneserNey:

@@ -25,10 +25,8 @@ class BPETokenizer(ByteTokenizer):
     def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
         """Create a tokenizer whose tokens are the bytes, then the results of `merges`, in the order they were learned.
 
-        Merges are written as in Hugging Face's files, with one printable character for each byte.
-
-        Raises:
-            ValueError: If a merge joins a token that no byte and no earlier merge creates, or creates a token twice.
+        Merges are written as in Hugging Face's files, with one printable character for each byte. An impossible one
+        raises a ValueError.
         """
         self.merges = tuple(merges)
         tokens = dict.fromkeys(_BYTE_CHARACTERS)
@@ -71,11 +69,7 @@ class BPETokenizer(ByteTokenizer):
 
     @classmethod
     def from_json(cls, text: str, source: str) -> "BPETokenizer":
-        """Parse the output of `to_json`, which was read from the file `source`.
-
-        Raises:
-            RunError: If the file has another version or form, or the merges are impossible.
-        """
+        """Parse the output of `to_json`, which was read from the file `source`; damage raises a RunError."""
         try:
             content = json.loads(text)
             tokenizer = cls([(left, right) for left, right in content["model"]["merges"]])

@@ -32,11 +32,7 @@ class ByteTokenizer(Tokenizer):
         """Return the token ids `[time]` of a text that is valid Unicode."""
 
     def encode(self, text: str) -> TokenIds:
-        """Return the token ids `[time]` of a text, exactly as it is written.
-
-        Raises:
-            InvalidInputError: If the text has a lone surrogate, which stands for bytes that are not UTF-8.
-        """
+        """Return the token ids `[time]` of a text as written; a lone surrogate raises an InvalidInputError."""
         check_unicode(text)
         return self._encode(text)
 

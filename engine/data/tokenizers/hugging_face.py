@@ -17,9 +17,6 @@ def to_hugging_face(tokenizer: Tokenizer) -> HuggingFaceTokenizer:
     Like `Tokenizer.encode`, the result reads a text that contains "<eos>" as ordinary text only with
     `encode_special_tokens` set, which `tokenizer.json` does not store; `split_special_tokens` is its name in
     transformers.
-
-    Without the special tokens, the ids equal those of `Tokenizer.encode` for every text that is valid Unicode. A closed
-    vocabulary of this project also reads a lone surrogate, which Hugging Face's tokenizers refuse.
     """
     if isinstance(tokenizer, BPETokenizer):
         backend = HuggingFaceTokenizer.from_str(tokenizer.to_json())
@@ -59,10 +56,7 @@ def _convert_words(tokenizer: WordTokenizer) -> HuggingFaceTokenizer:
 
 
 def _printable_ranges() -> str:
-    """Return the printable characters but the space, as ranges of a regular expression.
-
-    The classes of regular expressions, such as "not a separator", come from another version of Unicode than Python's.
-    """
+    """Return the printable characters of Python's version of Unicode but the space, as ranges of an expression."""
     is_printable = [chr(code).isprintable() and code != ord(" ") for code in range(sys.maxunicode + 1)]
     starts = [code for code in range(1, len(is_printable)) if is_printable[code] and not is_printable[code - 1]]
     ends = [code for code in range(1, len(is_printable)) if is_printable[code - 1] and not is_printable[code]]

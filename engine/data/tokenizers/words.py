@@ -3,8 +3,7 @@
 import json
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -52,11 +51,7 @@ def word_spans(text: str, name: WordTokenizerName) -> Iterator[tuple[int, int, s
 
 
 def skipped_spans(text: str, name: WordTokenizerName) -> Iterator[UnknownSpan]:
-    """Yield each run of characters that carry meaning but are in no word.
-
-    The `words` tokenizer skips letters, digits and symbols beyond ASCII. White space, unprintable characters and
-    punctuation are left out on purpose and do not count. The `whitespace` tokenizer skips nothing.
-    """
+    """Yield each run of letters, digits and symbols beyond ASCII that are in no word of the `words` tokenizer."""
     if name == "whitespace" or text.isascii():
         return
     is_in_word = bytearray(len(text))
@@ -88,17 +83,6 @@ class WordTokenizer(Tokenizer):
         self.tokens = tuple(tokens)
         self.name = name
 
-    @classmethod
-    def from_words(cls, words: Iterable[str], min_count: int, name: WordTokenizerName = "words") -> "WordTokenizer":
-        """Build a tokenizer of the words with at least `min_count` occurrences, in order of first appearance.
-
-        Words of over `MAX_TOKEN_CHARACTERS` are left out. `<unk>` and `<eos>` in the text, as in Penn Treebank, are
-        the special tokens of the vocabulary.
-        """
-        counts = Counter(word for word in words if len(word) <= MAX_TOKEN_CHARACTERS)
-        kept = (word for word, count in counts.items() if count >= min_count and word not in (UNK, EOS))
-        return cls((UNK, EOS, *kept), name)
-
     def split(self, text: str) -> list[str]:
         """Split `text` into words, known or unknown."""
         return split_words(text, self.name)
@@ -127,11 +111,7 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def from_json(cls, text: str, source: str, name: WordTokenizerName = "words") -> "WordTokenizer":
-        """Parse the output of `to_json`, which was read from the file `source`.
-
-        Raises:
-            RunError: If `text` is not a list of distinct tokens that starts with `<unk>, <eos>`.
-        """
+        """Parse the output of `to_json`, which was read from the file `source`; damage raises a RunError."""
         # checked before parsing, which takes many times the memory. A token may contain a comma, hence the factor.
         if text.count(",") > 2 * MAX_VOCABULARY_SIZE:
             raise RunError(f"{source} is not a vocabulary: it has more than {MAX_VOCABULARY_SIZE:,} entries")

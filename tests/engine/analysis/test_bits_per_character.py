@@ -43,7 +43,7 @@ from tests.support.dialogues import dialogue_model
 from tests.support.files import sentences, write_csv
 from tests.support.models import UniformModel, naive_bits, text_bits_per_character
 from tests.support.pretrained import new_sentencepiece
-from tests.support.references import plain_next_probs
+from tests.support.references import plain_next_probs, word_tokenizer
 
 TEXT = "Gandalf: You shall not pass!\n\nFrodo: “Go back”… 🧙‍♂️ to the Shire?\n  So be  it.\n"
 WORDS = WordTokenizer(("<unk>", "<eos>", "the", "king"))
@@ -112,7 +112,7 @@ def test_tokens_are_those_of_the_dataset(tmp_path, name, mode):
     for split in ("train", "valid", "test"):
         lines = getattr(dataset.splits, split)
         text = convert_text(written_text(lines, mode), native_form(dataset.tokenizer), mode)
-        encoded, ids = EncodedText(text, dataset.tokenizer, mode), dataset.get_split(split)
+        encoded, ids = EncodedText(text, dataset.tokenizer, mode), getattr(dataset, split)
         assert encoded.ids.tolist() == ids.tolist()
         assert encoded.is_scored.tolist() == dataset.scored_mask(ids).tolist()
 
@@ -237,7 +237,7 @@ LINES = ["The lamp is on?", "Where: the MINE of Moria."]
 
 
 def test_model_of_words_pays_for_spelling_and_writing():
-    tokenizer = WordTokenizer.from_words([word for line in TRAIN for word in line.lower().strip(".?").split()], 1)
+    tokenizer = word_tokenizer([word for line in TRAIN for word in line.lower().strip(".?").split()], 1)
     ids = np.array([id for line in TRAIN for id in [*tokenizer.encode(line), EOS_ID]], np.int32)
     model, orthography = KneserNey(ids, tokenizer, 3), OrthographyModel(TRAIN, "words")
     result = measure_written_bits(model, "line", LINES, orthography)

@@ -19,6 +19,7 @@ from tests.support.app import VOCABULARY
 from tests.support.dialogues import CAST, dialogue_model
 from tests.support.files import load_rows
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
+from tests.support.references import word_tokenizer
 
 OPEN_TOKENIZERS = st.sampled_from([bpe_tokenizer(), character_tokenizer()])
 CLOSED_TOKENIZERS = st.sampled_from([WordTokenizer(VOCABULARY.tokens, name) for name in ("words", "whitespace")])
@@ -127,7 +128,7 @@ def test_a_vocabulary_with_a_cutoff_is_that_of_counting(train, held_out, cutoff)
     words = " ".join(held_out).split()
     assert cutoffs.vocabulary_size(cutoff) == len(kept)
     assert cutoffs.unknown_rate(cutoff) == (sum(word not in kept for word in words) / len(words) if words else 0)
-    assert cutoffs.tokenizer(cutoff) == WordTokenizer.from_words(" ".join(train).split(), cutoff)
+    assert cutoffs.tokenizer(cutoff) == word_tokenizer(" ".join(train).split(), cutoff)
 
 
 # --- lines of a script with the names of their speakers ---

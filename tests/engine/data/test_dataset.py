@@ -6,8 +6,9 @@ import pytest
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset, summarize_dataset
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.data.tokenizers.words import WordTokenizer, split_words
+from engine.data.tokenizers.words import split_words
 from engine.errors import ConfigError, CorpusError
+from tests.support.references import word_tokenizer
 
 
 def load(path, **values):
@@ -85,7 +86,7 @@ class TestGivenSplit:
 def test_vocabulary_is_built_from_the_training_split_only(small_csv):
     dataset = load(small_csv, min_count=1)
     training = [word for line in dataset.splits.train for word in split_words(line.text)]
-    assert dataset.tokenizer == WordTokenizer.from_words(training, 1)
+    assert dataset.tokenizer == word_tokenizer(training, 1)
     assert UNK_ID not in dataset.train
 
 

