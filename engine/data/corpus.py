@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain, pairwise, repeat
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,63 +70,81 @@ def read_corpus(config: DataConfig) -> Corpus:
     """
     if bool(config.valid_corpus) != bool(config.test_corpus):
         raise ConfigError("valid_corpus and test_corpus belong together; set both or neither")
-    is_split = bool(config.valid_corpus)
-    block_lines = SCENE_LINES if config.split == "scenes" and not is_split else None
+    names = [name for name in (config.corpus, config.valid_corpus, config.test_corpus) if name]
+    files = [_read_file(name, config, has_blocks=config.split == "scenes" and len(names) == 1) for name in names]
+    scene_ids: list[int] = []
+    for file in files:
+        num_before = scene_ids[-1] + 1 if scene_ids else 0
+        scene_ids += [num_before + scene for scene in file.scene_ids]
+    first, hashes = files[0], [file.scan.sha256 for file in files]
+    return Corpus(
+        source=str(first.path),
+        lines=make_lines(
+            list(chain.from_iterable(file.texts for file in files)),
+            list(chain.from_iterable(file.speakers for file in files)),
+            scene_ids,
+        ),
+        file_ends=tuple(accumulate(len(file.texts) for file in files)),
+        num_rows=sum(file.num_rows for file in files),
+        encoding=first.scan.encoding,
+        separator=first.separator,
+        sha256=hashes[0] if len(files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
+        marks=tuple(sum((file.marks for file in files), Counter[str]()).most_common()),
+    )
+
+
+class _CleanFile(NamedTuple):
+    """The usable lines of one file."""
+
+    path: Path
+    scan: FileScan
+    separator: str
+    num_rows: int
+    texts: list[str]
+    speakers: list[str]
+    scene_ids: list[int]
+    marks: Counter[str]
+
+
+def _read_file(name: str, config: DataConfig, *, has_blocks: bool) -> _CleanFile:
+    path = Path(name)
+    if name == BUNDLED:
+        path = assets_dir() / "dialogues.csv"
+        config = replace(config, corpus_format="csv", text_column="dialog", speaker_column="char", scene_column="movie")
+    scan = scan_file(path)
+    separator, rows = _open_rows(path, scan, config)
+    repairs = config.corpus_format == "csv" and is_open_vocabulary(config.tokenizer)
     texts: list[str] = []
     speakers: list[str] = []
     scene_ids: list[int] = []
     marks: Counter[str] = Counter()
-    num_rows, scene, file_ends, files = 0, -1, [0], []
-    for name in (config.corpus, config.valid_corpus, config.test_corpus) if is_split else (config.corpus,):
-        options, path = config, Path(name)
-        if name == BUNDLED:
-            path = assets_dir() / "dialogues.csv"
-            options = replace(
-                config, corpus_format="csv", text_column="dialog", speaker_column="char", scene_column="movie"
-            )
-        repairs = options.corpus_format == "csv" and is_open_vocabulary(config.tokenizer)
-        scan = scan_file(path)
-        section, length, num_before = -1, 0, num_rows
-        separator, rows = _open_rows(path, scan, options)
-        for raw_text, raw_speaker, row_section in rows:
-            num_rows += 1
-            written = " ".join(raw_text.split())
-            text = repair_dialogue(written) if repairs else written
-            if len(text) <= config.min_characters or (config.mode == "dialogue" and not written):
-                continue
-            if len(text) > MAX_LINE_CHARACTERS:
-                raise CorpusError(f"{path} has an utterance of {len(text):,} characters; shorten it")
-            speaker = normalize_speaker(raw_speaker)
-            if speaker.marks:
-                marks.update(speaker.marks)
-            is_block_start = block_lines and len(texts) % block_lines == 0
-            if row_section != section or length == config.scene_lines or is_block_start:
-                scene, length = scene + 1, 0
-            section, length = row_section, length + 1
-            texts.append(text)
-            speakers.append(speaker.name)
-            scene_ids.append(scene)
-        if num_rows == num_before:
-            raise CorpusError(f"{path} has a header but no rows; use a file with text")
-        if len(texts) == file_ends[-1]:
-            raise CorpusError(
-                f"{path}: none of the {num_rows - num_before} lines is longer than {config.min_characters} characters; "
-                "lower the limit with --set min_characters=N"
-            )
-        file_ends.append(len(texts))
-        files.append((str(path), scan, separator))
-    source, scan, separator = files[0]
-    hashes = [each.sha256 for _, each, _ in files]
-    return Corpus(
-        source=source,
-        lines=make_lines(texts, speakers, scene_ids),
-        file_ends=tuple(file_ends[1:]),
-        num_rows=num_rows,
-        encoding=scan.encoding,
-        separator=separator,
-        sha256=hashlib.sha256("".join(hashes).encode()).hexdigest() if is_split else hashes[0],
-        marks=tuple(marks.most_common()),
-    )
+    num_rows, scene, length, section = 0, -1, 0, -1
+    for raw_text, raw_speaker, row_section in rows:
+        num_rows += 1
+        written = " ".join(raw_text.split())
+        text = repair_dialogue(written) if repairs else written
+        if len(text) <= config.min_characters or (config.mode == "dialogue" and not written):
+            continue
+        if len(text) > MAX_LINE_CHARACTERS:
+            raise CorpusError(f"{path} has an utterance of {len(text):,} characters; shorten it")
+        is_block_start = has_blocks and len(texts) % SCENE_LINES == 0
+        if row_section != section or length == config.scene_lines or is_block_start:
+            scene, length = scene + 1, 0
+        section, length = row_section, length + 1
+        speaker = normalize_speaker(raw_speaker)
+        if speaker.marks:
+            marks.update(speaker.marks)
+        texts.append(text)
+        speakers.append(speaker.name)
+        scene_ids.append(scene)
+    if not num_rows:
+        raise CorpusError(f"{path} has a header but no rows; use a file with text")
+    if not texts:
+        raise CorpusError(
+            f"{path}: none of the {num_rows} lines is longer than {config.min_characters} characters; "
+            "lower the limit with --set min_characters=N"
+        )
+    return _CleanFile(path, scan, separator, num_rows, texts, speakers, scene_ids, marks)
 
 
 def names_speakers(config: DataConfig) -> bool:
