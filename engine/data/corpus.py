@@ -196,7 +196,7 @@ def _detect_separator(path: Path, scan: FileScan, text_column: str) -> str:
 
 def _check_rows(path: Path, scan: FileScan, separator: str) -> Iterator[list[str]]:
     """Yield the header and the rows of a table; a row of another length, or an open quote, raises a CorpusError."""
-    # after an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
+    # After an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
     has_escapes = not scan.after_escaped_quotes <= {b'"', separator.encode(), b"\r", b"\n"}
     csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
     with path.open(encoding=CODECS[scan.encoding], newline="") as file:

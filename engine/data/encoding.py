@@ -72,7 +72,7 @@ def train_tokenizer(lines: Lines, config: DataConfig) -> Tokenizer:
         texts = (part for line in lines for part in (speaker_head(line.speaker or SOMEONE), said_text(line.text)))
     if config.tokenizer == "characters":
         return CharacterTokenizer.from_lines(texts, config.min_count)
-    # imported here: it loads Hugging Face's tokenizers, which models of words do not need.
+    # Imported here: it loads Hugging Face's tokenizers, which models of words do not need.
     from engine.data.tokenizers.bpe import BPETokenizer
 
     return BPETokenizer.train(texts, config.vocabulary_size)

@@ -52,7 +52,7 @@ def _detect_encoding(content: bytes, path: Path) -> str:
     try:
         content.decode()
     except UnicodeDecodeError as error:
-        # control characters in Latin-1, printable in Windows-1252.
+        # Control characters in Latin-1, printable in Windows-1252.
         c1_bytes = {byte for byte in range(0x80, 0xA0) if byte in content}
         if c1_bytes & _UNDEFINED_IN_CP1252:
             raise CorpusError(

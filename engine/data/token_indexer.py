@@ -71,7 +71,7 @@ class TokenIndexer:
         line_lengths = np.diff(np.searchsorted(starts, line_ends), prepend=0)
         punctuation = np.empty(0, np.uint8)
         if len(starts):
-            # the maximum also covers marks before the first token of the next line, but a line end outweighs them.
+            # The maximum also covers marks before the first token of the next line, but a line end outweighs them.
             classes = np.frombuffer(raw.translate(self._class_of_byte), np.uint8)
             punctuation = np.maximum.reduceat(classes, starts)
         ids, begin = np.empty(len(starts), np.int32), 0
@@ -89,7 +89,7 @@ class TokenIndexer:
             return text.encode()
         if text.isascii():
             return text.encode().lower()
-        # lower-casing turns some signs into ASCII letters (the Kelvin sign into k); all others are not part of a word.
+        # Lower-casing turns some signs into ASCII letters (the Kelvin sign into k); all others are not part of a word.
         return _NOT_ASCII.sub(lambda sign: "." if sign[0] == "…" else ",", text.lower()).encode()
 
     def _lookup_ids(self, raw: bytes, starts: Int64Array, ends: Int64Array) -> TokenIds:

@@ -116,7 +116,7 @@ def check_unicode(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         code_point = ord(text[error.start])
-        # python reads a byte that is not UTF-8 as such a surrogate.
+        # Python reads a byte that is not UTF-8 as such a surrogate.
         origin = f", read from the byte 0x{code_point - 0xDC00:X}" if 0xDC80 <= code_point <= 0xDCFF else ""
         raise InvalidInputError(
             f"the text is not valid Unicode: character {error.start + 1} is a lone surrogate "

@@ -35,7 +35,7 @@ def tokenizer_from_json(text: str, source: str, name: TokenizerName) -> Tokenize
     """Parse the output of `Tokenizer.to_json`, which was read from the file `source`; damage raises a RunError."""
     assert name != "pretrained", "a model by others is no run"
     if name == "bpe":
-        # imported here: it loads Hugging Face's tokenizers, which models of words do not need.
+        # Imported here: it loads Hugging Face's tokenizers, which models of words do not need.
         from engine.data.tokenizers.bpe import BPETokenizer
 
         return BPETokenizer.from_json(text, source)

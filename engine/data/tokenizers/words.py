@@ -44,7 +44,7 @@ def word_spans(text: str, name: WordTokenizerName) -> Iterator[tuple[int, int, s
             yield match.start(), match.end(), match[0]
         return
     lower = text.lower()
-    # a character can become two in lower case (İ), so positions are mapped back to the original text.
+    # A character can become two in lower case (İ), so positions are mapped back to the original text.
     origin = range(len(text)) if len(lower) == len(text) else [i for i, c in enumerate(text) for _ in c.lower()]
     for match in WORD_PATTERN.finditer(lower):
         yield origin[match.start()], origin[match.end() - 1] + 1, match[0]
@@ -112,7 +112,7 @@ class WordTokenizer(Tokenizer):
     @classmethod
     def from_json(cls, text: str, source: str, name: WordTokenizerName = "words") -> "WordTokenizer":
         """Parse the output of `to_json`, which was read from the file `source`; damage raises a RunError."""
-        # checked before parsing, which takes many times the memory. A token may contain a comma, hence the factor.
+        # Checked before parsing, which takes many times the memory. A token may contain a comma, hence the factor.
         if text.count(",") > 2 * MAX_VOCABULARY_SIZE:
             raise RunError(f"{source} is not a vocabulary: it has more than {MAX_VOCABULARY_SIZE:,} entries")
         try:
@@ -121,7 +121,7 @@ class WordTokenizer(Tokenizer):
             raise RunError(f"{source} is not JSON; the run is damaged") from error
         if not isinstance(tokens, list) or tokens[:2] != [UNK, EOS] or not 2 < len(tokens) <= MAX_VOCABULARY_SIZE:
             raise RunError(f"{source} is not a vocabulary: expected a list that starts with {UNK}, {EOS}")
-        # tokens are shown in the terminal unchanged, so anything that the tokenizer cannot produce is refused.
+        # Tokens are shown in the terminal unchanged, so anything that the tokenizer cannot produce is refused.
         if not all(
             isinstance(token, str) and len(token) <= MAX_TOKEN_CHARACTERS and split_words(token, name) == [token]
             for token in tokens[2:]
