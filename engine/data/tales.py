@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.errors import CorpusError, InvalidInputError, LotrError
-from engine.storage.files import app_home, assets_dir, atomic_replace, read_limited
-from engine.storage.output_file import write_output
+from engine.storage.files import app_home, assets_dir, atomic_replace, read_limited, write_output
 
 GUTENBERG = "https://www.gutenberg.org"
 BOOK_PATH = "/cache/epub/{id}/pg{id}.txt"

@@ -77,7 +77,7 @@ def fetch_tales(output: Path | None, mirror: str | None, source: Path | None) ->
         LotrError: If the download fails, a file is not a book, or a file cannot be written.
     """
     from engine.data import tales
-    from engine.storage.output_file import check_output
+    from engine.storage.files import check_output
 
     mirror = tales.GUTENBERG if mirror is None else mirror
     tales.book_url(mirror, tales.BOOKS[0])  # refuses a wrong address before anything is written
