@@ -177,6 +177,7 @@ def repair_dialogue(line: str) -> str:
 def _open_rows(path: Path, scan: FileScan, config: DataConfig) -> tuple[str, Iterator[Row]]:
     """Return the name of the separator of a file, and its rows before the clean-up."""
     if config.corpus_format == "csv":
+        csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
         separator = _detect_separator(path, scan, config.text_column)
         return SEPARATORS[separator], _read_table(_check_rows(path, scan, separator), path, config)
     lines = read_lines(path, scan.encoding)
@@ -198,7 +199,6 @@ def _check_rows(path: Path, scan: FileScan, separator: str) -> Iterator[list[str
     """Yield the header and the rows of a table; a row of another length, or an open quote, raises a CorpusError."""
     # After an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
     has_escapes = not scan.after_escaped_quotes <= {b'"', separator.encode(), b"\r", b"\n"}
-    csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
     with path.open(encoding=CODECS[scan.encoding], newline="") as file:
         lines = chain(file, ["\n", _END_OF_FILE])
         reader = csv.reader(lines, delimiter=separator, escapechar="\\" if has_escapes else None)
