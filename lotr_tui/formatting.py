@@ -155,7 +155,7 @@ def describe_finish_reason(done: "Done", noun: str = "word") -> str:
 
 def format_run_row(run: "RunSummary") -> str:
     """Return the row of a trained run in a list of models."""
-    if run.pretrained_on_other_text:  # a perplexity of its tokens would be compared with those of other tokens
+    if run.pretrained_on_other_text:  # perplexities of different tokens do not compare
         return f"{format_model_row(run.name, run.state, None)} {PRETRAINED_NOTE}"
     return format_model_row(run.name, run.state, run.valid_perplexity)
 

@@ -169,7 +169,7 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
 def _count_tokens(
     splits: Sequence[EncodedSplit], tokens: Sequence[str], script_tokenizer: Tokenizer | None = None
 ) -> CorpusStats:
-    """Count the tokens of all splits but `<eos>`, of scripts those of the utterances, and find the longest line."""
+    """Count the tokens of all splits but `<eos>` (of scripts: the tokens of utterances), and find the longest line."""
     texts = [split.ids for split in splits]
     if script_tokenizer:
         texts = [ids[utterance_mask(script_tokenizer, ids)] for ids in texts]

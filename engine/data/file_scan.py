@@ -1,4 +1,4 @@
-"""Text files that the user names: what is refused, and the encoding of the others."""
+"""Text files that the user names: reasons to refuse them, and their encoding."""
 
 import hashlib
 import re

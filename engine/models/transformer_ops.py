@@ -132,7 +132,7 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _causal_mask(time: int, group: int, dtype: torch.dtype) -> Tensor:
-    """Return what is added to the scores `[group * time, time]`: -inf for later positions."""
+    """Return the mask to add to the scores `[group * time, time]`: -inf for later positions."""
     return torch.full((time, time), -torch.inf, dtype=dtype).triu_(1).repeat(group, 1)
 
 

@@ -83,5 +83,5 @@ def poll_machine_stats(cancelled: Cancellation) -> Iterator[MachineStats]:
 def _query_nvml(query: Callable[[], Any]) -> Any:
     try:
         return query()
-    except Exception:  # some GPUs do not support a query, as those of laptops that for power
+    except Exception:  # some GPUs do not support a query, as in laptops that for power
         return None

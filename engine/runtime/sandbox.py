@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_SECONDS = 60
 """Maximum duration of a call, also if it waits or other processes delay it."""
 MAX_MEMORY_BYTES = 1 << 30
-"""Maximum memory that a call may take in addition to that of the imported modules, where Linux limits it."""
+"""Maximum memory that a call may take beyond the memory of the imported modules, where Linux limits it."""
 MAX_ANSWER_BYTES = 50_000_000
 MAX_IDLE_SECONDS = 60.0
 """Time without a call after which the process ends; the next call starts another one."""

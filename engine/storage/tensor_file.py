@@ -48,7 +48,7 @@ class SafetensorsHeader:
 
 
 class TensorFile:
-    """A mapped safetensors file: what is not used is never read, and processes share what is."""
+    """A mapped safetensors file: unused tensors are never read, and processes share the others."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -38,7 +38,7 @@ class Evaluation(NamedTuple):
 
 
 class History:
-    """What the diagnoses need to know of a training, and the kinds of problems that were reported."""
+    """Facts about a training that the diagnoses need, and the kinds of problems that were reported."""
 
     def __init__(self, config: Config, run: str) -> None:
         """Start before the first event; `run` is the name or path of the run, as it is typed after a command."""
@@ -193,7 +193,7 @@ def loss_spike(history: History) -> Finding | None:
     )
 
 
-MIN_RISE_AT_ONCE = 1.1  # perplexity, divided by that of the initial model, that is reported at once
+MIN_RISE_AT_ONCE = 1.1  # perplexity, divided by the perplexity of the initial model, that is reported at once
 MIN_RISE, MIN_RISES = 1.02, 2  # the same if the first evaluations are all worse; a large corpus rises by 0.3 % at first
 MUCH_WORSE = 1.5  # the same, from which the learning rate is far too high
 

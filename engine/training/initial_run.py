@@ -27,7 +27,7 @@ class TrainingInput(NamedTuple):
     """Data that a training reads before its first step."""
 
     dataset: Dataset
-    initial_weights: Mapping[str, Float32Array] | None = None  # None for random weights, or those of `base`
+    initial_weights: Mapping[str, Float32Array] | None = None  # None for random weights, or the weights of `base`
     base: Base | None = None  # pre-trained model by others that the training starts from
 
 

@@ -1,4 +1,4 @@
-"""How the weights change: optimizers, learning-rate schedules, frozen layer groups, and averages of the weights."""
+"""Changes of the weights: optimizers, learning-rate schedules, frozen layer groups, and averages of the weights."""
 
 import math
 from collections.abc import Mapping, Sequence

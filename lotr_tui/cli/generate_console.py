@@ -248,7 +248,7 @@ def generate_texts(
 def _events_of(
     index: int, steps: Iterator[list[IndexedEvent]], pending: list[deque[TokenEvent | Done]]
 ) -> Iterator[TokenEvent | Done]:
-    """Yield the events of a text of a batch; those of the others stay in `pending`."""
+    """Yield the events of a text of a batch; events of other texts stay in `pending`."""
     event: TokenEvent | Done | None = None
     while not isinstance(event, Done):
         while not pending[index]:

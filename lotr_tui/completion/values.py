@@ -38,7 +38,7 @@ def shell_script(shell: str) -> str:
 
 def _make_callback(list_values: ListValues) -> Callable[..., list[str]]:
     def complete(context: typer.Context, incomplete: str) -> list[str]:
-        with suppress(LotrError, OSError, ValueError):  # nobody reads a message at a key press
+        with suppress(LotrError, OSError, ValueError):  # a message would break the line that is typed
             return [value for value in list_values(context, incomplete) if value == printable(value)]
         return []
 

@@ -27,7 +27,7 @@ from lotr_tui.engine_package import describe_engine_problem
 RUN_TIMEOUT = 60.0  # seconds, for Python while it imports torch from a network file system
 MIN_FREE_BYTES, COMFORTABLE_BYTES = 50_000_000, 1_000_000_000  # for a small run, and for a training of any preset
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afp", "fuse.sshfs", "9p", "lustre", "ceph", "beegfs", "afs", "gpfs")
-# In a process of its own, which a broken library may end.
+# In another process, which a broken library may end.
 TORCH_PROBE = """
 import json, time
 started = time.perf_counter()

@@ -51,7 +51,7 @@ def continue_text(
             if isinstance(event, TokenEvent):
                 pieces.append(event.piece)
             elif event.reason == "eos":
-                pieces.append(f" {LINE_END_MARK}")
+                pieces.append(f" {LINE_END_MARK} ")
                 force_token(text, EOS_ID)
                 text.num_tokens += 1
                 has_ended = reads_line_ends(model)

@@ -80,7 +80,7 @@ def rotate_console_log(path: Path) -> None:
 
 
 def _output_descriptors() -> set[int]:
-    """Return the descriptors of standard output and standard error: those of Python's streams, and those of others."""
+    """Return the descriptors of standard output and standard error: Python's own, and the ones of libraries."""
     return {1, 2, *(stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream is not None)}
 
 

@@ -102,4 +102,4 @@ class LocalTraining:
         try:
             yield from job.events(cancellation, trackers.take_problems)
         finally:
-            trim_heap()  # the screens go on without the memory of the training
+            trim_heap()  # the screens do not need the memory of the training

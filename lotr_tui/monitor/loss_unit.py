@@ -34,7 +34,7 @@ class LossUnit:
 
     @property
     def title(self) -> str:
-        """Name of the unit, with what is to be known about the figures."""
+        """Name of the unit, with remarks on the figures."""
         return self.name if self.is_perplexity else f"{self.name}, {PRETRAINED_NOTE}"
 
     def value(self, perplexity: float) -> float:

@@ -63,7 +63,7 @@ class ModelFetch:
     def _run(self) -> None:
         try:
             self._fetch(self._report, self._cancellation)
-        except Exception as error:  # whatever it is, the small model can still be played with
+        except Exception as error:  # the small model can still be played with
             if not self._cancellation():
                 self.failure = describe_error(error)
 

@@ -41,7 +41,7 @@ MAX_STATE_BYTES = 100_000
 
 @dataclass(frozen=True)
 class SendState:
-    """What a tracker has of a run, kept in the run directory, so that the missing part can be sent later."""
+    """Rows of a run that a tracker has, kept in the run directory, so that the missing part can be sent later."""
 
     tracker_id: str = ""
     last_steps: Mapping[str, int] = field(default_factory=dict)

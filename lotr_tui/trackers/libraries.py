@@ -100,7 +100,7 @@ class WandbTracker:
             config=dict(settings),
             dir=os.environ.get("WANDB_DIR") or str(run_dir),
             resume="allow" if tracker_id else None,
-            # Statistics would be those of this process, not of the training.
+            # Statistics would describe this process, not the training.
             settings=wandb.Settings(**quiet, x_disable_stats=True, init_timeout=60),
         )
         self.tracker_id: str = self._run.id

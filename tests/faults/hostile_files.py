@@ -1,6 +1,6 @@
 """Hostile and mutated files for every reader of the program, and damaged run directories for its commands.
 
-    python -m tests.faults.hostile_files --made 1000 --mutated 100000 --directories 1000
+    python -m tests.faults hostile_files --made 1000 --mutated 100000 --directories 1000
 
 Files are read in forks, with limits on time and memory. A reader returns, or raises a `LotrError` with one printable
 line; it sends no control character to the terminal, and never overwrites a file that it cannot read. A command ends

@@ -1,6 +1,6 @@
 """Models by others of which one file is mutated, in folders that are read here and by transformers.
 
-    python -m tests.faults.hostile_models --mutations 1000
+    python -m tests.faults hostile_models --mutations 1000
 
 A command that plays such a model ends with 0, or with 2 and one printable line. It takes little time and memory, and
 libraries print nothing. Commands run in forks, since a process that has imported the libraries is ready at once.

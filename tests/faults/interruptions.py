@@ -1,6 +1,6 @@
 """Trainings that are killed, or lose their terminal, at random moments, and must end bit for bit as undisturbed ones.
 
-    python -m tests.faults.interruptions --kills 200 --closes 20
+    python -m tests.faults interruptions --kills 200 --closes 20
 
 Every second kill is aimed at the writing of a file: it comes a few milliseconds after a temporary file has appeared.
 After each kill, the last saved model must load, and every printed event must be recorded.

@@ -118,7 +118,7 @@ class Tokenizer(ABC):
         return "".join(self.pieces(ids))
 
     def for_scripts(self) -> Self:
-        """Return the tokenizer for parts of scripts: a line feed is a token of its own, and no space is added."""
+        """Return the tokenizer for parts of scripts: a line feed is one token, and no space is added."""
         return self
 
     def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:

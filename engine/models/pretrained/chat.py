@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # this module imports tokenizers, which a session with a mode
 ChatRole = Literal["system", "user", "assistant"]
 
 MAX_TEMPLATE_CHARACTERS = 100_000
-"""Maximum length of a template by others, and of what it writes beside the messages."""
+"""Maximum length of a template by others, and of the text that it adds to the messages."""
 SANDBOX = Sandbox("engine.models.pretrained.special_tokens", "jinja2.ext", "jinja2.sandbox", max_cpu_seconds=5)
 """Process in which the tokenizers of models by others are tried, and their chat templates run."""
 

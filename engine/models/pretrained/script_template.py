@@ -1,4 +1,4 @@
-"""Chat template of exported models of scripts. It lists their cast, so that they are played as what they are here."""
+"""Chat template of exported models of scripts. It lists their cast, so that they are played as in lotr-tui."""
 
 import json
 from collections.abc import Sequence

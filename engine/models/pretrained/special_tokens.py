@@ -30,7 +30,7 @@ TRIED_TEXTS = ("", " ", "Where is the Ring?\nIt's safe, for 12 days. \u65e5\u672
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What the files of a model say about its tokenizer. Ids are the model's."""
+    """Facts about a tokenizer from the files of a model. Ids are the model's."""
 
     backend_json: str
     """Content of `tokenizer.json`."""

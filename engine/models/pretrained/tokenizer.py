@@ -89,7 +89,7 @@ class PretrainedTokenizer(ByteTokenizer):
         self.other_end_ids = tuple(self.swap_id(id) for id in specials.end_ids if id != self.end_id)
 
     def for_scripts(self) -> Self:
-        """Return the tokenizer for parts of scripts: a line feed is a token of its own, and no space is added."""
+        """Return the tokenizer for parts of scripts: a line feed is one token, and no space is added."""
         if not self._adds_space and not any(self.token_bytes[id].strip() for id in self.line_end_ids):
             return self
         tokenizer = copy(self)

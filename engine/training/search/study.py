@@ -84,7 +84,7 @@ class Limits:
     deadline: float
     """Value of `time.monotonic` at which all trials are saved and stopped."""
     num_trials: float
-    """Maximum number of trials, those of earlier budgets included."""
+    """Maximum number of trials, earlier budgets included."""
 
     @property
     def seconds_left(self) -> float:
@@ -116,7 +116,7 @@ def open_study(path: Path, plan: SearchPlan, seed: int) -> optuna.Study:
         raise
     except OSError as error:
         raise RunError(f"{file} cannot be read and written: {error.strerror}") from error
-    except Exception as error:  # optuna does not check what it reads
+    except Exception as error:  # optuna does not check its file
         raise RunError(f"{file} is damaged ({error}); start a new search; the runs are not affected") from error
     return study
 

@@ -34,7 +34,7 @@ class _CommonText:
     """True if its lines name their speakers, which are given to all models."""
     name: str
     notes: tuple[str, ...] = ()
-    """What was left out, and what is not known about it."""
+    """Lines that were left out, and facts about them that are not known."""
 
 
 def print_comparison(

@@ -8,12 +8,12 @@ import typer
 from engine.errors import InvalidInputError, printable
 from lotr_tui.cli.parser import add_command, make_group
 
-fetch_cli = make_group("Download what is too large to be included: a model, the film dialogues, or books.")
+fetch_cli = make_group("Download files that are too large to be included: a model, the film dialogues, or books.")
 
 
 @fetch_cli.callback()
 def fetch(context: typer.Context) -> None:
-    """Download what is too large to be included: a model, the film dialogues, or books."""
+    """Download files that are too large to be included: a model, the film dialogues, or books."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 

@@ -29,7 +29,7 @@ class FirstModelDialog(TextualFixesScreen, ModalScreen[bool]):
     ]
 
     def compose(self) -> ComposeResult:
-        """Create the question, its two answers, and what they mean."""
+        """Create the question, its two answers, and their meaning."""
         with Vertical(classes="dialog"):
             yield Label("Which model do you want to talk to?", classes="dialog-title")
             yield RobustOptionList(

@@ -236,7 +236,7 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         for name in ESTIMATED_PRESETS:
             self._measured = name
             self._show_preset()
-            with suppress(Exception):  # what is missing is reported when the training is started
+            with suppress(Exception):  # missing values are reported when the training is started
                 training = await run_in_thread(_read_fields, _get_preset(name), texts, self._runs_dir)
                 seconds = await run_in_thread(measure_training_seconds, training.config, self._runs_dir, cancellation)
                 if math.isfinite(seconds):

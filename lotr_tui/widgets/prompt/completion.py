@@ -1,4 +1,4 @@
-"""Text area that completes what is typed at its end."""
+"""Text area that completes the word at its end."""
 
 from collections.abc import Callable
 from typing import NamedTuple

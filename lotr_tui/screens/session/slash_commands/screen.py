@@ -53,7 +53,7 @@ class CommandSessionScreen(ModelSessionScreen):
         raise NotImplementedError
 
     async def on_mount(self) -> None:
-        """Add the list of commands, and complete what is typed."""
+        """Add the list of commands, and complete the typed word."""
         await self.mount(SlashCommandList(), before="#prompt-line")
         self._prompt.completer = self._complete
 
