@@ -24,8 +24,7 @@ from engine.data.tokenizers.base import EOS_ID, UNK, TokenIds, Tokenizer
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel, score_sequence
-from engine.models.orthography import OrthographyModel
-from engine.models.spelling import spelling_model
+from engine.models.spelling import OrthographyModel, spelling_model
 
 TextForm = Literal["original", "whitespace", "words"]
 """original: a text as written; whitespace: without empty lines and repeated white space; words: lower-case words only,

@@ -1,6 +1,8 @@
 """The LSTM language model in PyTorch; the notebook's and the paper's models are two configurations of it."""
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,49 +12,162 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array, chunked_bincount
 from engine.data.punctuation import PUNCTUATION_CLASSES
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.models.bf16_lstm import MIN_HIDDEN_SIZE, lstm_bf16
-from engine.models.dropout import drop_tokens, dropout, dropout_mask
 from engine.models.linear import linear
-from engine.models.mogrifier import Mogrifier
-from engine.models.mogrifier_lstm import mogrifier_lstm
-from engine.models.network import LayerGroup, Network, NetworkOutput, RecurrentState
+from engine.models.network import (
+    LayerGroup,
+    Network,
+    NetworkOutput,
+    PunctuationSoftmax,
+    RecurrentState,
+    drop_tokens,
+    dropout,
+    dropout_mask,
+)
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.punctuation_softmax import PunctuationSoftmax
-from engine.models.subword_embeddings import SubwordMatrix
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 SCORING_CHUNK = 1024
 """Maximum number of tokens that are scored at once."""
 MAX_SCORING_LOGITS = 2**23
 """Maximum number of logits in memory at once while a text is scored."""
+MIN_LOOP_UNITS = 512
+"""Units from which a layer in bfloat16 on the CPU trains a fifth faster in `run_steps` than in oneDNN's LSTM."""
+SUBWORD_LENGTHS = range(2, 6)
+
+
+class Mogrifier(nn.Module):
+    """Weights of the gates of one layer (Melis et al. 2019, arXiv 1909.01792), each a product of two thin matrices."""
+
+    def __init__(self, input_size: int, hidden_size: int, rounds: int, rank: int) -> None:
+        super().__init__()
+        sizes = [(hidden_size, input_size) if index % 2 == 0 else (input_size, hidden_size) for index in range(rounds)]
+        self.down = nn.ParameterList(nn.Parameter(torch.empty(rank, source)) for source, _ in sizes)
+        self.up = nn.ParameterList(nn.Parameter(torch.empty(target, rank)) for _, target in sizes)
+
+
+class _WeightOfSteps(torch.autograd.Function):
+    """Returns `start` `[time, batch, outputs]`, to which each step adds its product with a matrix.
+
+    The gradient of the matrix `weight` is one product over all steps of their inputs, which the steps append to a list.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, start: Tensor, inputs: list[Tensor]) -> Tensor:
+        ctx.inputs = inputs
+        return start.view_as(start)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (gradient,) = gradients
+        return gradient.flatten(0, 1).t() @ torch.stack(ctx.inputs).flatten(0, 1), gradient, None
+
+
+class _StepLinear:
+    """A linear layer that one time step after the other calls.
+
+    Automatic differentiation would add up the gradient of its weight step by step, which takes a training half as long
+    again.
+    """
+
+    def __init__(self, weight: Tensor, start: Tensor) -> None:
+        """Create a layer with the bias `start` `[time, batch, outputs]`."""
+        self._inputs: list[Tensor] = []
+        starts: Tensor = _WeightOfSteps.apply(weight, start, self._inputs)  # type: ignore[no-untyped-call]
+        self._starts, self._weight = starts.unbind(), weight.detach().t()
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        start = self._starts[len(self._inputs)]
+        self._inputs.append(vectors.detach())
+        return torch.addmm(start, vectors, self._weight)
+
+
+def run_steps(
+    vectors: Tensor, state: tuple[Tensor, Tensor], weights: Sequence[Tensor], mogrifier: nn.Module | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run an LSTM layer step by step; arguments and results are those of `torch.lstm`.
+
+    With a mogrifier, the hidden state gates the input in the odd rounds before a step, and the input the hidden state
+    in the even ones: x <- 2 sigmoid(up @ (down @ h)) * x, then h <- 2 sigmoid(up @ (down @ x)) * h.
+    Under autocast, the products have its type; the gates and the cell are float32.
+    """
+    (hidden,), (cell,) = state
+    device, dtype = vectors.device.type, vectors.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    wide = torch.promote_types(dtype, torch.float32)
+    with torch.autocast(device, enabled=False):
+        bias = (weights[2] + weights[3]).to(dtype)
+        vectors, hidden, weight_ih, weight_hh = (each.to(dtype) for each in (vectors, hidden, *weights[:2]))
+        rounds = []
+        if isinstance(mogrifier, Mogrifier):
+            gates_of = _StepLinear(torch.cat([weight_ih, weight_hh], dim=1), bias.expand(*vectors.shape[:2], -1))
+            zero = vectors.new_zeros(())
+            rounds = [
+                [_StepLinear(matrix.to(dtype), zero.expand(*vectors.shape[:2], len(matrix))) for matrix in pair]
+                for pair in zip(mogrifier.down, mogrifier.up, strict=True)
+            ]
+        else:
+            gates_of = _StepLinear(weight_hh, nn.functional.linear(vectors, weight_ih, bias))
+        outputs = []
+        for inputs in vectors.unbind():
+            for index, (down, up) in enumerate(rounds):
+                if index % 2 == 0:
+                    inputs = torch.sigmoid(up(down(hidden))) * 2 * inputs
+                else:
+                    hidden = torch.sigmoid(up(down(inputs))) * 2 * hidden
+            gates = gates_of(torch.cat([inputs, hidden], dim=1) if rounds else hidden).to(wide)
+            input_, forget, candidate, output = gates.chunk(4, dim=1)
+            cell = torch.sigmoid(forget) * cell + torch.sigmoid(input_) * torch.tanh(candidate)
+            hidden = (torch.sigmoid(output) * torch.tanh(cell)).to(dtype)
+            outputs.append(hidden)
+        return torch.stack(outputs), hidden[None], cell[None]
+
+
+def build_subword_matrix(tokenizer: Tokenizer) -> Tensor:
+    """Return the sparse matrix `[vocabulary, subwords]` of the subwords of each word (Bojanowski et al. 2017).
+
+    These are the 2 to 5 characters that occur in two words or more, `^` for the start and `$` for the end of a word.
+    Each entry is 1 / sqrt(subwords of the word), so that long words get no longer vectors. `<unk>` and `<eos>` have no
+    subwords.
+    """
+    words_with: defaultdict[str, list[int]] = defaultdict(list)
+    for token_id, word in enumerate(tokenizer.tokens):
+        if token_id not in (tokenizer.unk_id, EOS_ID):
+            marked = f"^{word}$"
+            starts = ((length, start) for length in SUBWORD_LENGTHS for start in range(len(marked) - length + 1))
+            for subword in sorted({marked[start : start + length] for length, start in starts}):
+                words_with[subword].append(token_id)
+    shared = [token_ids for token_ids in words_with.values() if len(token_ids) > 1]
+    rows = np.array([token_id for token_ids in shared for token_id in token_ids], np.int64)
+    columns = np.repeat(np.arange(len(shared)), [len(token_ids) for token_ids in shared])
+    values = (1 / np.sqrt(np.bincount(rows, minlength=len(tokenizer))[rows])).astype(np.float32)
+    indices, size = torch.from_numpy(np.stack([rows, columns])), (len(tokenizer), len(shared))
+    return torch.sparse_coo_tensor(indices, torch.from_numpy(values), size, check_invariants=True).coalesce()
 
 
 class LSTMModel(Network):
     """Embedding, LSTM layers, and an output layer over the vocabulary (arXiv 1708.02182, sections 2 and 4)."""
+
+    subword_matrix: Tensor
 
     def __init__(
         self,
         config: ModelConfig,
         vocabulary_size: int,
         generator: torch.Generator,
-        subwords: SubwordMatrix | None = None,
+        subwords: Tensor | None = None,
     ) -> None:
         """Create the layers and initialize their weights from `generator`.
 
-        With `subwords`, the embedding of a word is its vector plus the vectors of its subwords. `export_weights`
-        returns these sums, so that inference does not depend on subwords.
+        With `subwords`, as `build_subword_matrix` returns them, the embedding of a word is its vector plus the vectors
+        of its subwords. `export_weights` returns these sums, so that inference does not depend on subwords.
         """
         super().__init__()
         self.config = config
         self.subword_embedding: nn.Parameter | None = None
-        self.subword_matrix: Tensor
         if subwords is not None:
-            self.subword_embedding = nn.Parameter(torch.empty(subwords.num_subwords, config.embedding_size))
-            indices = torch.from_numpy(np.stack([subwords.token_ids, subwords.subword_ids]))
-            values = torch.from_numpy(subwords.values)
-            size = (vocabulary_size, subwords.num_subwords)
-            matrix = torch.sparse_coo_tensor(indices, values, size, check_invariants=True)
-            self.register_buffer("subword_matrix", matrix.coalesce())
+            self.subword_embedding = nn.Parameter(torch.empty(subwords.shape[1], config.embedding_size))
+            self.register_buffer("subword_matrix", subwords)
         sizes = config.layer_sizes()
         self.embedding = nn.Embedding(vocabulary_size, config.embedding_size)
         self.layers = nn.ModuleList(nn.LSTM(input_size, hidden_size) for input_size, hidden_size in sizes)
@@ -89,17 +204,12 @@ class LSTMModel(Network):
 
     @torch.no_grad()
     def init_output_bias(self, ids: TokenIds) -> None:
-        """Set the output bias to the log frequencies of the tokens in `ids` `[time]`, with add-one smoothing."""
-        counts = chunked_bincount(ids, self.output.out_features) + 1.0
+        counts = chunked_bincount(ids, self.output.out_features) + 1.0  # add-one smoothing
         self.output.bias.copy_(torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32)))
 
     def initial_state(self, batch_size: int) -> RecurrentState:
-        """Return hidden and cell states of zeros for `batch_size` columns."""
-        like = self.output.bias
-        return [
-            (like.new_zeros(1, batch_size, hidden_size), like.new_zeros(1, batch_size, hidden_size))
-            for _, hidden_size in self.config.layer_sizes()
-        ]
+        sizes = [(1, batch_size, hidden_size) for _, hidden_size in self.config.layer_sizes()]
+        return [(self.output.bias.new_zeros(size), self.output.bias.new_zeros(size)) for size in sizes]
 
     def forward(
         self,
@@ -110,21 +220,34 @@ class LSTMModel(Network):
         punctuation: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> NetworkOutput:
-        """Read a BPTT window of tokens and predict the token after each of them: see the base class."""
-        config = self.config
+        config, generator = self.config, dropout_generator
+
+        def drop(vectors: Tensor, p: float) -> Tensor:
+            return dropout(vectors, p, generator, distributed, variational=config.variational_dropout)
+
         embeddings = self._embedding_weight()
-        vectors = nn.functional.embedding(ids, drop_tokens(embeddings, config.embedding_dropout, dropout_generator))
-        vectors = self._dropout(vectors, config.input_dropout, dropout_generator, distributed)
+        vectors = nn.functional.embedding(ids, drop_tokens(embeddings, config.embedding_dropout, generator))
+        vectors = raw = drop(vectors, config.input_dropout)
+        in_bf16 = vectors.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         new_states = []
-        raw = vectors
         for i, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
-            assert isinstance(layer, nn.LSTM)
             if i:
-                vectors = self._dropout(raw, config.hidden_dropout, dropout_generator, distributed)
-            mogrifier = self.mogrifiers[i] if self.config.mogrifier_rounds else None
-            raw, hidden, cell = self._run_layer(layer, mogrifier, vectors, layer_state, dropout_generator)
+                vectors = drop(raw, config.hidden_dropout)
+            weights: list[Tensor] = list(layer.parameters())  # input, recurrent, and the two biases
+            recurrent = weights[1]
+            if generator is not None and config.weight_drop:  # one mask for the whole window
+                weights[1] = recurrent * dropout_mask(recurrent, recurrent.shape, config.weight_drop, generator)
+            if self.mogrifiers:
+                raw, hidden, cell = run_steps(vectors, layer_state, weights, self.mogrifiers[i])
+            elif generator is not None and in_bf16 and recurrent.shape[1] >= MIN_LOOP_UNITS:
+                raw, hidden, cell = run_steps(vectors, layer_state, weights)
+            else:
+                # Not layer(...), because nn.LSTM runs on its own weights only. The arguments after `weights` are:
+                # has_biases, num_layers, dropout, train, bidirectional, batch_first.
+                is_training = generator is not None
+                raw, hidden, cell = torch.lstm(vectors, layer_state, weights, True, 1, 0.0, is_training, False, False)
             new_states.append((hidden, cell))
-        dropped = self._dropout(raw, config.output_dropout, dropout_generator, distributed)
+        dropped = drop(raw, config.output_dropout)
         weight: Tensor = embeddings if config.tie_weights else self.output.weight
         bias: Tensor = self.output.bias
         if class_ids is not None:
@@ -146,38 +269,9 @@ class LSTMModel(Network):
             subword_vectors: Tensor = torch.sparse.mm(self.subword_matrix, self.subword_embedding)
             return weight + subword_vectors
 
-    def _dropout(
-        self, vectors: Tensor, p: float, dropout_generator: torch.Generator | None, distributed: DistributedContext
-    ) -> Tensor:
-        return dropout(vectors, p, dropout_generator, distributed, variational=self.config.variational_dropout)
-
-    def _run_layer(
-        self,
-        layer: nn.LSTM,
-        mogrifier: nn.Module | None,
-        vectors: Tensor,
-        state: tuple[Tensor, Tensor],
-        dropout_generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run one LSTM layer; weight drop masks its recurrent weights once for the whole window."""
-        weights: list[Tensor] = list(layer.parameters())  # input, recurrent, and the two biases
-        training = dropout_generator is not None
-        if dropout_generator is not None and self.config.weight_drop:
-            shape = tuple(weights[1].shape)
-            weights[1] = weights[1] * dropout_mask(weights[1], shape, self.config.weight_drop, dropout_generator)
-        if isinstance(mogrifier, Mogrifier):
-            return mogrifier_lstm(mogrifier, vectors, state, weights)
-        in_bf16 = vectors.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        if in_bf16 and training and layer.hidden_size >= MIN_HIDDEN_SIZE:
-            return lstm_bf16(vectors, state, weights)
-        # Not layer(...), because nn.LSTM runs on its own weights only. The arguments after `weights` are:
-        # has_biases, num_layers, dropout, train, bidirectional, batch_first.
-        return torch.lstm(vectors, state, weights, True, 1, 0.0, training, False, False)
-
     @torch.no_grad()
     def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Tensor]]:
-        """Yield log-probabilities `[time]` and hidden vectors `[time, hidden]`, chunk by chunk."""
-        device, states, previous = self.output.bias.device, self.initial_state(1), EOS_ID
+        states, previous = self.initial_state(1), EOS_ID
         num_softmaxes = len(PUNCTUATION_CLASSES) if self.punctuation_softmax is not None else 1
         logits_per_token = self.output.out_features * num_softmaxes
         chunk_size = min(SCORING_CHUNK, max(1, MAX_SCORING_LOGITS // logits_per_token))
@@ -185,14 +279,13 @@ class LSTMModel(Network):
             targets = torch.from_numpy(ids[start : start + chunk_size].astype(np.int64))
             inputs = torch.cat([torch.tensor([previous]), targets[:-1]])
             previous = int(targets[-1])
-            targets = targets.to(device)
-            logits, states, raw, _ = self(inputs.to(device)[:, None], states)
+            targets = targets.to(self.device)
+            logits, states, raw, _ = self(inputs.to(self.device)[:, None], states)
             log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
             target_log_probs = log_probs.gather(-1, targets[:, None, None]).flatten()
             yield target_log_probs.double().cpu().numpy(), raw[:, 0]
 
     def layer_groups(self) -> list[LayerGroup]:
-        """Return the layer groups from top to bottom: see the base class."""
         num_layers = len(self.layers)
         groups: list[LayerGroup] = [{} for _ in range(num_layers + 2)]
         for name, parameter in self.named_parameters():
@@ -206,14 +299,12 @@ class LSTMModel(Network):
 
     @torch.no_grad()
     def export_weights(self) -> dict[str, Float32Array]:
-        """Return copies of all tensors by name, as `NumpyLSTM` and `model.safetensors` store them."""
         tensors: dict[str, Tensor] = {**dict(self.named_parameters()), "embedding.weight": self._embedding_weight()}
         tensors.pop("subword_embedding", None)
         return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in tensors.items()}
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Float32Array]) -> None:
-        """Copy the tensors that `export_weights` returned into this model."""
         for name, parameter in self.named_parameters():
             if name == "subword_embedding":
                 parameter.zero_()  # exported embeddings already include the subword vectors
@@ -221,5 +312,4 @@ class LSTMModel(Network):
                 parameter.copy_(torch.from_numpy(weights[name]))
 
     def to_decoder(self, tokenizer: Tokenizer, weights: Mapping[str, Float32Array] | None = None) -> NumpyLSTM:
-        """Return the model with `weights` (see the base class) for inference in numpy."""
         return NumpyLSTM(self.config, tokenizer, self.export_weights() if weights is None else weights)

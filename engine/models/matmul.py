@@ -207,11 +207,6 @@ class Int8Matrix:
         products *= vectors.scales[:, None]
         return products
 
-    def to_rows(self) -> Int8Rows:
-        """Return the matrix `[outputs, inputs]`, computed as its products with all unit vectors."""
-        values = self._sums(np.eye(self._in_features, dtype=np.int8))
-        return Int8Rows(np.ascontiguousarray(values.T, np.int8), self._scales)
-
     def _sums(self, values: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
         """Return the integer products `[rows, outputs]` with integers `[rows, inputs]`."""
         return np.asarray(self._numkong.dots_packed(values, self._packed))

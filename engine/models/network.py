@@ -1,4 +1,4 @@
-"""The interface of the networks that a `Trainer` trains."""
+"""The interface of the networks that a `Trainer` trains, and what they share: dropout and punctuation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array
+from engine.data.punctuation import PUNCTUATION_CLASSES
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.models.base import SequenceOutput
+from engine.models.linear import linear
 from engine.models.numpy_decoder import NumpyDecoder
-from engine.models.punctuation_softmax import PunctuationSoftmax
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.tensor_file import StoredTensor
 
@@ -34,6 +35,56 @@ class NetworkOutput(NamedTuple):
     """Output of the last layer `[time, batch, width]` before dropout."""
     dropped: Tensor
     """Output of the last layer `[time, batch, width]` after dropout."""
+
+
+class PunctuationSoftmax(nn.Module):
+    """Mixture of softmaxes (Yang et al. 2018, section 2.3) with one component for each punctuation class.
+
+    All components share the output weights; each scales and shifts the hidden state in its own way. In training,
+    the punctuation before each word is known and selects the component. In a text without punctuation, the
+    probability of a word is summed over all components.
+    """
+
+    def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
+        super().__init__()
+        num_classes = len(PUNCTUATION_CLASSES)  # with zeros, all are equally likely and predict the same words
+        self.gate_weight = nn.Parameter(torch.zeros(num_classes, hidden_size))
+        self.gate_bias = nn.Parameter(torch.zeros(num_classes))
+        # The scale minus one, so that weight decay pulls the scale to one.
+        self.scale = nn.Parameter(torch.zeros(num_classes, hidden_size))
+        self.shift = nn.Parameter(torch.zeros(num_classes, hidden_size))
+        self.bias = nn.Parameter(torch.zeros(num_classes, vocabulary_size))
+
+    def gate_log_probs(self, hidden: Tensor) -> Tensor:
+        """Return the log-probabilities `[..., classes]` of the punctuation that follows the words read."""
+        hidden = hidden.to(self.gate_weight.dtype)  # bfloat16 after a forward pass with autocast
+        return _log_softmax(linear(hidden, self.gate_weight, self.gate_bias))
+
+    def conditional_logits(
+        self, hidden: Tensor, punctuation: Tensor, weight: Tensor, bias: Tensor, class_ids: Tensor | None
+    ) -> Tensor:
+        """Return the logits `[time, batch, words]` of the next words, given the punctuation before them.
+
+        `weight` `[words, hidden]` and `bias` `[words]` of the output layer belong to the words `class_ids`; None stands
+        for the whole vocabulary.
+        """
+        hidden = hidden * (1 + self.scale[punctuation]) + self.shift[punctuation]
+        component_bias = self.bias if class_ids is None else self.bias[:, class_ids]
+        return linear(hidden, weight, bias) + component_bias[punctuation]
+
+    def marginal_log_probs(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return the log-probabilities `[..., vocabulary]` of the next words, summed over the punctuation classes."""
+        gates = self.gate_log_probs(hidden)
+        components = []
+        for index in range(len(PUNCTUATION_CLASSES)):
+            logits = linear(hidden * (1 + self.scale[index]) + self.shift[index], weight, bias)
+            components.append(_log_softmax(logits + self.bias[index]) + gates[..., index, None])
+        return torch.logsumexp(torch.stack(components), dim=0)
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """Compute the log-softmax over the last axis in float32 or wider."""
+    return torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
 class Network(nn.Module, ABC):
@@ -117,3 +168,46 @@ class Network(nn.Module, ABC):
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.parameters()).device
+
+
+def dropout_mask(like: Tensor, shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
+    """Return a mask of `shape`: 0 with probability `p`, otherwise 1 / (1 - p), so that the expected value is 1.
+
+    On the CPU, each random 64-bit integer supplies four elements, which takes a tenth of the time of `bernoulli_`
+    and rounds `p` to a multiple of 1 / 65,536.
+    """
+    keep = 1.0 - p
+    mask = torch.empty(shape, dtype=like.dtype, device=like.device)
+    if like.device.type != "cpu":  # pragma: no cover - the tests have no GPU
+        return mask.bernoulli_(keep, generator=generator).div_(keep)
+    integers = torch.empty(-(-mask.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    uniform = integers.view(torch.int16)[: mask.numel()].view(shape)
+    num_kept = round(keep * 2**16)  # out of the 2**16 values of an int16
+    return torch.lt(uniform, num_kept - 2**15, out=mask).mul_(2**16 / num_kept)
+
+
+def dropout(
+    vectors: Tensor,
+    p: float,
+    generator: torch.Generator | None,
+    distributed: DistributedContext,
+    *,
+    variational: bool,
+) -> Tensor:
+    """Drop elements of `vectors` `[time, batch, size]`; without a generator, return them unchanged.
+
+    `variational` dropout uses one mask for all time steps (Merity et al. 2017, section 4.2). Each process of a
+    `distributed` training draws the mask of the whole batch and uses its own columns.
+    """
+    if generator is None or not p:
+        return vectors
+    time, batch, size = vectors.shape
+    shape = (1 if variational else time, batch * distributed.process.world_size, size)
+    return vectors * distributed.shard_batch(dropout_mask(vectors, shape, p, generator))
+
+
+def drop_tokens(embeddings: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
+    """Zero the embeddings `[vocabulary, size]` of random tokens in a whole window (Merity et al. 2017, section 4.3)."""
+    if generator is None or not p:
+        return embeddings
+    return embeddings * dropout_mask(embeddings, (embeddings.shape[0], 1), p, generator)

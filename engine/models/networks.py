@@ -7,10 +7,9 @@ import torch
 from engine.config import Config
 from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset
-from engine.models.lstm import LSTMModel
+from engine.models.lstm import LSTMModel, build_subword_matrix
 from engine.models.network import Network
 from engine.models.pretrained.base import Base
-from engine.models.subword_embeddings import build_subword_matrix
 from engine.models.transformer import TransformerModel
 from engine.storage.tensor_file import to_float32
 

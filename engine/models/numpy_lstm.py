@@ -2,32 +2,32 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from functools import lru_cache, partial
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.punctuation import PUNCTUATION_CLASSES, PunctuationIds
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.models.base import LogProbs
-from engine.models.input_gates import InputGates, embed
-from engine.models.matmul import Int8Matrix, Matrix, make_matrix
-from engine.models.numpy_decoder import NumpyDecoder, normalize_logits
-from engine.models.numpy_mogrifier import MogrifierRounds, make_rounds, mogrify
-from engine.models.numpy_punctuation import NumpyPunctuationSoftmax, softmax
-from engine.models.weight_checks import check_weights
+from engine.models.matmul import Float32Matrix, Int8Matrix, Matrix, make_matrix
+from engine.models.numpy_decoder import NumpyDecoder, check_weights, normalize_logits
 from engine.storage.quantization import Int8Rows
 from engine.storage.tensor_file import StoredTensor, to_float32
-
-Number = TypeVar("Number", bound=np.generic)
-
 
 LSTMState = tuple[tuple[Float32Array, Float32Array], ...]
 """Hidden and cell state of every layer, each `[hidden]`, or `[batch, hidden]` for several texts read together."""
 SCORING_CHUNK = 128
 """Tokens whose log-probabilities are computed at once when a text is scored."""
+MIN_PROB = np.finfo(np.float32).tiny
+"""Lower bound of a probability, so that its logarithm is finite."""
+MAX_GATE_WEIGHT = 1e6
+"""Largest weight of a mogrifier, whose products of two matrices would overflow; a training comes nowhere near it."""
+MAX_TABLE_SIZE = 2**22
+"""Maximum elements of a table of input gates; computing a larger one takes longer than the products of a long text."""
+NUM_CACHED_TOKENS = 128
+"""Tokens whose gates are kept without a table: two thirds of the tokens of a text are among the last 128 others."""
 
 
 def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
@@ -55,6 +55,50 @@ def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[
     return shapes
 
 
+class InputGates:
+    """What each token adds to the gates of the first layer: its product with the input weights, and the bias.
+
+    They are computed once for all tokens if this table is small, and otherwise kept for the last tokens that were read.
+    """
+
+    table: Float32Array | None = None
+    """`[vocabulary, 4 hidden]`; None if it would be too large, or the weights are stored in 8 bits and fast."""
+
+    def __init__(self, weight_ih: Matrix, bias: Float32Array, embedding: StoredTensor) -> None:
+        vocabulary_size = len(embedding.values if isinstance(embedding, Int8Rows) else embedding)
+        if isinstance(weight_ih, Float32Matrix) and vocabulary_size * len(bias) <= MAX_TABLE_SIZE:
+            self.table = weight_ih.matmul(to_float32(embedding)) + bias
+        else:
+            # The cache holds no reference to this object, which would keep the weights until the garbage collection.
+            self._compute = partial(_input_gates, weight_ih, bias, embedding)
+            self._compute_cached = lru_cache(NUM_CACHED_TOKENS)(self._compute)
+
+    def __getitem__(self, token: int | TokenIds) -> Float32Array:
+        """Return the gates `[..., 4 hidden]` of `token`; not to be changed."""
+        if self.table is not None:
+            gates: Float32Array = self.table[token]
+            return gates
+        return self._compute(token) if isinstance(token, np.ndarray) else self._compute_cached(token)
+
+
+def _input_gates(weight_ih: Matrix, bias: Float32Array, embedding: StoredTensor, token: int | TokenIds) -> Float32Array:
+    if isinstance(weight_ih, Int8Matrix) and isinstance(embedding, Int8Rows):  # not quantized again
+        rows = np.atleast_1d(token)
+        gates = weight_ih.matmul_rows(Int8Rows(embedding.values[rows], embedding.scales[rows]))
+        gates = gates if isinstance(token, np.ndarray) else gates[0]
+    else:
+        gates = weight_ih.matmul(_embed(embedding, token))
+    gates += bias
+    return gates
+
+
+def _embed(embedding: StoredTensor, token: int | TokenIds) -> Float32Array:
+    if isinstance(embedding, Int8Rows):
+        return embedding.values[token] * embedding.scales[token, None]
+    rows: Float32Array = embedding[token]
+    return rows
+
+
 @dataclass(frozen=True)
 class _LSTMLayer:
     """Weights of one layer, with gates in the order input, forget, output, candidate.
@@ -62,12 +106,44 @@ class _LSTMLayer:
     The weights of the first three gates are halved: sigmoid(x) = (1 + tanh(x / 2)) / 2, so one tanh computes all gates.
     """
 
-    weight_ih: Matrix | None
-    """`[4 hidden, input]`; None in a first layer whose products with the embeddings are in `InputGates`."""
+    weight_ih: Matrix | None  # [4 hidden, input]; None in a first layer whose products are in `InputGates`
     weight_hh: Matrix  # [4 hidden, hidden]
     bias: Float32Array  # [4 hidden]
     hidden_size: int
-    mogrifier: MogrifierRounds = ()
+    mogrifier: tuple[tuple[Matrix, Matrix], ...]  # [rank, source] and half of [target, rank] of each round
+
+    def mogrify(
+        self, inputs: Float32Array, hidden: Float32Array
+    ) -> tuple[Float32Array, Float32Array, tuple[Float32Array, ...]]:
+        """Let the input and the hidden state gate each other, as in `engine.models.lstm.run_steps`.
+
+        Returns:
+            The gated inputs and hidden states, and the factors, 0 to 2, by which each round multiplied its target.
+        """
+        factors = []
+        for index, (down, up) in enumerate(self.mogrifier):
+            factor = up.matmul(down.matmul(hidden if index % 2 == 0 else inputs))
+            np.tanh(factor, out=factor)
+            factor += 1  # 2 sigmoid(x) = 1 + tanh(x / 2)
+            if index % 2 == 0:
+                inputs = factor * inputs
+            else:
+                hidden = factor * hidden
+            factors.append(factor)
+        return inputs, hidden, tuple(factors)
+
+
+@dataclass(frozen=True)
+class _PunctuationSoftmax:
+    """Weights of `engine.models.network.PunctuationSoftmax`."""
+
+    gate_weight: Float32Array  # [hidden, classes]
+    gate_bias: Float32Array  # [classes]
+    scale: Float32Array  # [classes, hidden]
+    bias: Float32Array  # [classes, vocabulary], both biases and the logits that the shift of the hidden state adds
+
+    def gate_probs(self, hidden: Float32Array) -> Float32Array:
+        return softmax(hidden @ self.gate_weight + self.gate_bias)
 
 
 class NumpyLSTM(NumpyDecoder):
@@ -89,16 +165,20 @@ class NumpyLSTM(NumpyDecoder):
         self.config = config
         self.int8 = int8
         check_weights(weights, weight_shapes(config, len(tokenizer)))
-        self._tensors: dict[str, StoredTensor | Int8Matrix] = dict(weights)
-        """Tensors as given, except that layers in 8 bits are kept only once, in the form of `self._layers`."""
+        self._tensors = dict(weights)
         self._embedding = weights["embedding.weight"]
         output = self._embedding if config.tie_weights else weights["output.weight"]
         self._output = make_matrix(output, quantize=int8, by_columns=not config.punctuation)
         self._output_bias = to_float32(weights["output.bias"])
-        self._punctuation: NumpyPunctuationSoftmax | None = None
+        self._punctuation: _PunctuationSoftmax | None = None
         if config.punctuation:
-            self._punctuation = NumpyPunctuationSoftmax.from_weights(weights, self._output, to_float32(output))
-        self._layers = [self._make_layer(weights, i, size) for i, (_, size) in enumerate(config.layer_sizes())]
+            gate_weight, gate_bias, scale, shift, bias = (
+                to_float32(weights[f"punctuation_softmax.{name}"])
+                for name in ("gate_weight", "gate_bias", "scale", "shift", "bias")
+            )
+            bias = bias + self._output_bias + shift @ to_float32(output).T
+            self._punctuation = _PunctuationSoftmax(np.ascontiguousarray(gate_weight.T), gate_bias, 1 + scale, bias)
+        self._layers = [self._make_layer(i, size) for i, (_, size) in enumerate(config.layer_sizes())]
         first = self._layers[0]
         self.input_gates: InputGates | None = None
         """Input gates of the first layer by token; None with a mogrifier, where the input depends on the state."""
@@ -106,47 +186,39 @@ class NumpyLSTM(NumpyDecoder):
             self.input_gates = InputGates(first.weight_ih, first.bias, self._embedding)
             self._layers[0] = replace(first, weight_ih=None)
 
-    def _make_layer(self, weights: Mapping[str, StoredTensor], index: int, hidden_size: int) -> _LSTMLayer:
-        """Convert the weights of a layer."""
+    def _make_layer(self, index: int, hidden_size: int) -> _LSTMLayer:
         weight_ih, weight_hh, bias_ih, bias_hh = (
-            f"layers.{index}.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            _to_sigmoids_first_order(self._tensors[f"layers.{index}.{name}_l0"])
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        layer = _LSTMLayer(
-            weight_ih=make_matrix(
-                _to_sigmoids_first_order(weights[weight_ih]), quantize=self.int8 and index > 0, by_columns=True
-            ),
-            weight_hh=make_matrix(_to_sigmoids_first_order(weights[weight_hh]), quantize=self.int8, by_columns=True),
-            bias=to_float32(_to_sigmoids_first_order(weights[bias_ih]))
-            + to_float32(_to_sigmoids_first_order(weights[bias_hh])),
+        rounds = []
+        for number in range(self.config.mogrifier_rounds):
+            down, up = (
+                to_float32(self._tensors[f"mogrifiers.{index}.{name}.{number}"]).clip(-MAX_GATE_WEIGHT, MAX_GATE_WEIGHT)
+                for name in ("down", "up")
+            )
+            rounds.append((Float32Matrix(down), Float32Matrix(up * np.float32(0.5))))
+        return _LSTMLayer(
+            weight_ih=make_matrix(weight_ih, quantize=self.int8 and index > 0, by_columns=True),
+            weight_hh=make_matrix(weight_hh, quantize=self.int8, by_columns=True),
+            bias=to_float32(bias_ih) + to_float32(bias_hh),
             hidden_size=hidden_size,
-            mogrifier=make_rounds(weights, index, self.config.mogrifier_rounds),
+            mogrifier=tuple(rounds),
         )
-        for name, matrix in ((weight_ih, layer.weight_ih), (weight_hh, layer.weight_hh)):
-            if isinstance(weights[name], Int8Rows) and isinstance(matrix, Int8Matrix):
-                self._tensors[name] = matrix
-        return layer
 
     @property
     def has_int8_weights(self) -> bool:
-        """True if a matrix was stored in 8 bits."""
-        return any(isinstance(tensor, (Int8Rows, Int8Matrix)) for tensor in self._tensors.values())
+        return any(isinstance(tensor, Int8Rows) for tensor in self._tensors.values())
 
     @property
     def tensors(self) -> dict[str, StoredTensor]:
-        """Tensors by name, as they were given; layers in 8 bits are computed at every access."""
-        return {
-            name: _from_sigmoids_first_order(tensor.to_rows()) if isinstance(tensor, Int8Matrix) else tensor
-            for name, tensor in self._tensors.items()
-        }
+        return self._tensors
 
     def start(self) -> LSTMState:
-        """Return hidden and cell states of zeros."""
-        return tuple(
-            (np.zeros(layer.hidden_size, np.float32), np.zeros(layer.hidden_size, np.float32)) for layer in self._layers
-        )
+        sizes = [layer.hidden_size for layer in self._layers]
+        return tuple((np.zeros(size, np.float32), np.zeros(size, np.float32)) for size in sizes)
 
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
-        """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
         return self.advance_tokens(state, (token,))
 
     def advance_tokens(self, state: LSTMState, tokens: Sequence[int]) -> tuple[LogProbs, LSTMState]:
@@ -168,12 +240,23 @@ class NumpyLSTM(NumpyDecoder):
         ]
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
-        """Return the log-probabilities `[time, vocabulary]` of the tokens after the hidden states `[time, hidden]`."""
-        if self._punctuation is not None:
-            return self._punctuation.marginal_log_probs(hidden)
-        logits = self._output.matmul(hidden)
-        logits += self._output_bias
-        return normalize_logits(logits)
+        """Return the log-probabilities `[time, vocabulary]` of the tokens after the hidden states `[time, hidden]`.
+
+        With a punctuation softmax, they are summed over the punctuation before the tokens.
+        """
+        if self._punctuation is None:
+            logits = self._output.matmul(hidden)
+            logits += self._output_bias
+            return normalize_logits(logits)
+        probs = self._output.matmul(hidden[:, None] * self._punctuation.scale)  # [time, classes, vocabulary]
+        probs += self._punctuation.bias
+        probs -= probs.max(axis=2, keepdims=True)
+        np.exp(probs, out=probs)
+        gates = self._punctuation.gate_probs(hidden)
+        gates /= probs.sum(axis=2)
+        mixed: Float32Array = np.matmul(gates[:, None], probs)[:, 0]
+        np.maximum(mixed, MIN_PROB, out=mixed)
+        return np.asarray(np.log(mixed, out=mixed))
 
     def punctuation_probs(self, hidden: Float32Array) -> Float32Array | None:
         """Return the probabilities `[texts, classes]` of the punctuation after the hidden states `[texts, hidden]`.
@@ -187,16 +270,15 @@ class NumpyLSTM(NumpyDecoder):
 
         `punctuation` `[texts]` are the classes before these tokens; None for a model that does not learn punctuation.
         """
-        if self._punctuation is not None and punctuation is not None:
-            return self._punctuation.conditional_probs(hidden, punctuation)
-        return softmax(self._output.matmul(hidden) + self._output_bias)
+        if self._punctuation is None or punctuation is None:
+            return softmax(self._output.matmul(hidden) + self._output_bias)
+        scaled = hidden * self._punctuation.scale[punctuation]
+        return softmax(self._output.matmul(scaled) + self._punctuation.bias[punctuation])
 
     def hidden_vector(self, state: LSTMState) -> Float32Array:
-        """Return the hidden state `[hidden]` of the last layer."""
         return state[-1][0]
 
     def _iter_chunks(self, ids: TokenIds) -> Iterator[tuple[Float32Array, Float32Array]]:
-        """Yield distributions `[time, vocabulary]` and hidden vectors `[time, hidden]` of consecutive chunks."""
         state, previous = self.start(), EOS_ID
         for start in range(0, len(ids), SCORING_CHUNK):
             targets = ids[start : start + SCORING_CHUNK]
@@ -226,9 +308,9 @@ class NumpyLSTM(NumpyDecoder):
                 gates += self.input_gates[token]
             else:
                 assert layer.weight_ih is not None
-                inputs = embed(self._embedding, token) if is_first else new_layers[-1][0]
+                inputs = _embed(self._embedding, token) if is_first else new_layers[-1][0]
                 if layer.mogrifier:
-                    inputs, hidden, _ = mogrify(layer.mogrifier, inputs, hidden)
+                    inputs, hidden, _ = layer.mogrify(inputs, hidden)
                 gates = layer.weight_hh.matmul(hidden)
                 gates += layer.weight_ih.matmul(inputs)
                 gates += layer.bias
@@ -252,31 +334,27 @@ class NumpyLSTM(NumpyDecoder):
         A factor is 0 to 2. The first round multiplies the input, the second the hidden state before the step, and so
         on. There are no rounds without a mogrifier.
         """
-        inputs, factors_by_layer = embed(self._embedding, token), []
+        inputs, factors_by_layer = _embed(self._embedding, token), []
         for layer, (hidden_before, _), (hidden_after, _) in zip(self._layers, before, after, strict=True):
-            _, _, factors = mogrify(layer.mogrifier, inputs, hidden_before)
+            _, _, factors = layer.mogrify(inputs, hidden_before)
             factors_by_layer.append(factors)
             inputs = hidden_after
         return tuple(factors_by_layer)
 
 
+def softmax(logits: Float32Array) -> Float32Array:
+    """Return the softmax over the last axis, computed in place."""
+    logits -= logits.max(axis=-1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=-1, keepdims=True)
+    return logits
+
+
 def _to_sigmoids_first_order(tensor: StoredTensor) -> StoredTensor:
     """Convert `[4 hidden, ...]` from PyTorch's gate order (input, forget, candidate, output) to `_LSTMLayer`'s."""
-    if isinstance(tensor, Int8Rows):
-        return Int8Rows(_swap_last_gates(tensor.values), to_float32(_to_sigmoids_first_order(tensor.scales)))
-    gates: Float32Array = _swap_last_gates(tensor)
-    gates[: 3 * (len(gates) // 4)] *= np.float32(0.5)
-    return gates
-
-
-def _from_sigmoids_first_order(gates: Int8Rows) -> Int8Rows:
-    """Convert gates back to PyTorch's order."""
-    scales = gates.scales.copy()
-    scales[: 3 * (len(scales) // 4)] *= np.float32(2)
-    return Int8Rows(_swap_last_gates(gates.values), _swap_last_gates(scales))
-
-
-def _swap_last_gates(tensor: npt.NDArray[Number]) -> npt.NDArray[Number]:
-    """Return a copy of `[4 hidden, ...]` with the last two of the four gates exchanged."""
-    first, second, third, fourth = np.split(tensor, 4)
-    return np.concatenate([first, second, fourth, third])
+    rows = tensor.scales if isinstance(tensor, Int8Rows) else tensor
+    size = len(rows) // 4
+    order = np.r_[: 2 * size, 3 * size : 4 * size, 2 * size : 3 * size]
+    rows = rows[order]
+    rows[: 3 * size] *= np.float32(0.5)
+    return Int8Rows(tensor.values[order], rows) if isinstance(tensor, Int8Rows) else rows

@@ -1,17 +1,25 @@
-"""A model of how the words of a closed vocabulary are spelled, which gives unknown words a probability."""
+"""Models of what known words do not say: the letters of other words, capitals, punctuation and spaces."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.data.arrays import Float64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.words import WordTokenizerName, word_spans
 from engine.models.ngram import KneserNey
 
 MAX_TRAINING_BYTES = 2_000_000
 """Maximum size of the words that a model learns from; later words of a vocabulary are rarer and change little."""
+SENTENCE_ENDS = frozenset(".!?…")
+_LOWER, _CAPITAL, _UPPER = "lower", "Capital", "UPPER"
+_NUM_BYTE_SYMBOLS = 257
+"""Values of a byte, and the end of a string."""
 _END_BYTE = 0xFF
 """A byte that no UTF-8 text contains, in the place of the end of a word."""
 
@@ -56,3 +64,75 @@ class SpellingModel:
 def spelling_model(tokenizer: Tokenizer) -> SpellingModel:
     """Return the spelling model of the words of a closed vocabulary. It is kept for the next call."""
     return SpellingModel(tokenizer.tokens[EOS_ID + 1 :])
+
+
+class _Choice(NamedTuple):
+    """One thing that the words of a line do not say."""
+
+    value: str
+    """The characters between two words, or the form of a word: one of three names, or the word as it is written."""
+    contexts: tuple[Hashable, ...]
+    """Contexts that the choice depends on, from the most general one to the most specific one."""
+
+
+class OrthographyModel:
+    """Probability of a line as it is written, given its words as a tokenizer of words reads them.
+
+    A model of words and this model together give each line with a word a probability, so that their bits compare with
+    the bits of a model that reads text as it is written. Counts of the training text are interpolated from the general
+    to the specific context (Witten and Bell 1991); a string that is new has 257 equally likely symbols per byte.
+    """
+
+    def __init__(self, lines: Iterable[str], tokenizer_name: WordTokenizerName) -> None:
+        """Count how the words of training lines are written."""
+        self._tokenizer_name = tokenizer_name
+        self._counts: dict[Hashable, Counter[str]] = {}
+        for line in lines:
+            for choice in self._choices(line):
+                for context in choice.contexts:
+                    self._counts.setdefault(context, Counter())[choice.value] += 1
+        self._totals = {context: counts.total() for context, counts in self._counts.items()}
+
+    def bits(self, line: str) -> float:
+        """Return the bits that a line needs, given its words."""
+        return -sum(math.log2(self.prob(choice.value, choice.contexts)) for choice in self._choices(line))
+
+    def prob(self, value: str, contexts: Sequence[Hashable]) -> float:
+        """Return the probability of a string in a context, whose more general contexts are before it."""
+        prob = math.exp(-math.log(_NUM_BYTE_SYMBOLS) * min(100, len(value.encode(errors="surrogatepass")) + 1))
+        for context in contexts:
+            if counts := self._counts.get(context):
+                num_values = len(counts)
+                prob = (counts[value] + num_values * prob) / (self._totals[context] + num_values)
+        return prob
+
+    def _choices(self, line: str) -> Iterator[_Choice]:
+        """Yield the separator before each word and the form of the word, and then the end of the line."""
+        previous: str | None = None
+        position = 0
+        for start, end, word in word_spans(line, self._tokenizer_name):
+            separator = line[position:start]
+            yield _Choice(separator, _separator_contexts(previous, word))
+            starts_sentence = previous is None or not SENTENCE_ENDS.isdisjoint(separator)
+            form = _form(line[start:end], word)
+            yield _Choice(form, (("form",), ("form", starts_sentence), ("form", starts_sentence, word)))
+            previous, position = word, end
+        yield _Choice(line[position:], _separator_contexts(previous, None))
+
+
+def _separator_contexts(previous: str | None, following: str | None) -> tuple[Hashable, ...]:
+    """Return the contexts of the characters between two words; None is the start or the end of the line."""
+    return (
+        ("separator",),
+        ("separator", previous is None, following is None),
+        ("before", following),
+        ("after", previous, following is None),
+        ("between", previous, following),
+    )
+
+
+def _form(written: str, word: str) -> str:
+    """Return the name of the form of a word, or the word as it is written if the form has no name."""
+    if written == word:
+        return _LOWER
+    return {word.capitalize(): _CAPITAL, word.upper(): _UPPER}.get(written, written)

@@ -13,10 +13,9 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array, Int64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.models.adapter import MergedWeights
-from engine.models.dropout import drop_tokens, dropout
 from engine.models.linear import linear
 from engine.models.lora import AdaptedLinears
-from engine.models.network import LayerGroup, Network, NetworkOutput, RecurrentState
+from engine.models.network import LayerGroup, Network, NetworkOutput, RecurrentState, drop_tokens, dropout
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer_layout import (
     check_transformer_config,

@@ -20,7 +20,7 @@ from engine.errors import InvalidInputError, RunError
 from engine.models.decoders import trained_shapes
 from engine.models.network import Network, RecurrentState
 from engine.models.networks import build_network
-from engine.models.weight_checks import check_weights
+from engine.models.numpy_decoder import check_weights
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.schema import decode

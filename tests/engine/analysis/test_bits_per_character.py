@@ -36,9 +36,8 @@ from engine.data.tokenizers.characters import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import ConfigError, CorpusError
 from engine.models.ngram import KneserNey, Unigram
-from engine.models.orthography import OrthographyModel
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
-from engine.models.spelling import SpellingModel
+from engine.models.spelling import OrthographyModel, SpellingModel
 from tests.support.dialogues import dialogue_model
 from tests.support.files import sentences, write_csv
 from tests.support.models import UniformModel, naive_bits, text_bits_per_character

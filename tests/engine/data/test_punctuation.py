@@ -14,7 +14,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.events import Evaluated
 from engine.models.lstm import LSTMModel
-from engine.models.punctuation_softmax import PunctuationSoftmax
+from engine.models.network import PunctuationSoftmax
 from engine.training.loss import punctuation_loss
 from tests.support.training import events_of, make_config, run_training, weights_of
 

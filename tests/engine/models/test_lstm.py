@@ -13,13 +13,9 @@ from torch import nn
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer
-from engine.models.bf16_lstm import MIN_HIDDEN_SIZE, lstm_bf16
-from engine.models.dropout import dropout_mask
 from engine.models.linear import linear
-from engine.models.lstm import LSTMModel
-from engine.models.mogrifier import Mogrifier
-from engine.models.mogrifier_lstm import mogrifier_lstm
-from engine.models.subword_embeddings import build_subword_matrix
+from engine.models.lstm import MIN_LOOP_UNITS, LSTMModel, Mogrifier, build_subword_matrix, run_steps
+from engine.models.network import dropout_mask
 from engine.presets import get_preset
 from tests.support.networks import VOCABULARY_SIZE, make_model, make_window, seeded
 from tests.support.training import NO_DROPOUT
@@ -236,30 +232,36 @@ def relative_errors(actual, exact):
     ]
 
 
-def run_layer(layer, is_bf16, arguments):
+def run_layer(run, layer, arguments):
     """Return the outputs, the states, and the gradients of inputs and weights."""
     inputs, hidden, cell, gradient = (value.detach().clone() for value in arguments)
     weights = [weight.detach().clone().requires_grad_() for weight in layer.parameters()]
     inputs.requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
-        if is_bf16:
-            outputs, hidden, cell = lstm_bf16(inputs, (hidden, cell), weights)
-        else:
-            outputs, hidden, cell = torch.lstm(inputs, (hidden, cell), weights, True, 1, 0.0, True, False, False)
+    outputs, hidden, cell = run(inputs, (hidden, cell), weights)
     outputs.to(gradient.dtype).backward(gradient)
     return [value.detach() for value in (outputs, hidden, cell)] + [leaf.grad for leaf in (inputs, *weights)]
 
 
+def run_torch(vectors, state, weights):
+    return torch.lstm(vectors, state, weights, True, 1, 0.0, True, False, False)
+
+
+def run_bf16(vectors, state, weights):
+    with torch.autocast("cpu", torch.bfloat16):
+        return run_steps(vectors, state, weights)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(8, 40), st.integers(8, 40), st.integers(0, 2**31))
-def test_bf16_outputs_and_gradients_match_double_precision(time, batch, input_size, hidden_size, seed):
+def test_steps_have_the_outputs_and_gradients_of_torch_lstm(time, batch, input_size, hidden_size, seed):
     torch.manual_seed(seed)
-    layer = nn.LSTM(input_size, hidden_size)
-    state_shape = (1, batch, hidden_size)
+    layer, state_shape = nn.LSTM(input_size, hidden_size), (1, batch, hidden_size)
     shapes = [(time, batch, input_size), state_shape, state_shape, (time, batch, hidden_size)]
     arguments = [torch.randn(shape) for shape in shapes]
-    exact = run_layer(layer.double(), False, [value.double() for value in arguments])
-    assert max(relative_errors(run_layer(layer.float(), True, arguments), exact)) < 0.05
+    rounded, doubles = run_layer(run_bf16, layer, arguments), [value.double() for value in arguments]
+    exact = run_layer(run_torch, layer.double(), doubles)
+    torch.testing.assert_close(run_layer(run_steps, layer, doubles), exact)
+    assert max(relative_errors(rounded, exact)) < 0.05
 
 
 VALUES = {"mogrifier_rounds": 5, "mogrifier_rank": 3, "tie_weights": False}
@@ -296,14 +298,14 @@ def test_gradients_of_a_mogrifier_are_those_of_automatic_differentiation(rounds)
             parameter.uniform_(-1, 1, generator=generator)
     state = torch.full((1, batch, hidden_size), 0.1, dtype=torch.float64)
     coefficients = torch.randn(time, batch, hidden_size, dtype=torch.float64, generator=generator)
-    outputs, _, _ = mogrifier_lstm(mogrifier, vectors, (state, state), list(lstm.parameters()))
+    outputs, _, _ = run_steps(vectors, (state, state), list(lstm.parameters()), mogrifier)
     expected = differentiable_outputs(mogrifier, vectors, *lstm.parameters())
     torch.testing.assert_close(outputs, expected)
     gradients = torch.autograd.grad((outputs * coefficients).sum(), parameters)
     torch.testing.assert_close(gradients, torch.autograd.grad((expected * coefficients).sum(), parameters))
 
 
-LARGE = ModelConfig(embedding_size=16, hidden_size=MIN_HIDDEN_SIZE, num_layers=2, **NO_DROPOUT)
+LARGE = ModelConfig(embedding_size=16, hidden_size=MIN_LOOP_UNITS, num_layers=2, **NO_DROPOUT)
 
 
 @pytest.mark.parametrize(
@@ -350,12 +352,8 @@ SUBWORD_WORDS = ("<unk>", "<eos>", "abc", "abd", "xyz", "frodo's", "frodo", "aaa
 VOCABULARY = WordTokenizer(SUBWORD_WORDS)
 
 
-def to_dense(subwords, vocabulary_size):
-    matrix = np.zeros((vocabulary_size, subwords.num_subwords))
-    for row, column, value in zip(subwords.token_ids, subwords.subword_ids, subwords.values, strict=True):
-        assert matrix[row, column] == 0, "duplicate entry"
-        matrix[row, column] = value
-    return matrix
+def dense_subwords(tokenizer=VOCABULARY):
+    return build_subword_matrix(tokenizer).to_dense().double().numpy()
 
 
 def subwords_of(word):
@@ -367,13 +365,12 @@ def subwords_of(word):
 
 
 def test_the_matrix_matches_subwords_collected_character_by_character():
-    subwords = build_subword_matrix(VOCABULARY)
     words_with = {}
     for token, word in enumerate(SUBWORD_WORDS[2:], 2):
         for subword in subwords_of(word):
             words_with.setdefault(subword, set()).add(token)
     shared = sorted(sorted(tokens) for tokens in words_with.values() if len(tokens) >= 2)
-    matrix = to_dense(subwords, len(SUBWORD_WORDS))
+    matrix = dense_subwords()
     assert sorted(np.flatnonzero(column).tolist() for column in matrix.T) == shared
     norms = np.sqrt((matrix**2).sum(axis=1))  # 1 for words with subwords, since values are 1 / sqrt(count)
     assert norms == pytest.approx([0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1], abs=1e-6)
@@ -382,12 +379,10 @@ def test_the_matrix_matches_subwords_collected_character_by_character():
 
 
 def test_unk_and_eos_have_no_subwords():
-    subwords = build_subword_matrix(
-        WordTokenizer(("<unk>", "<eos>", "unk", "unknown", "eos", "<unk>s", "<eos>s"), "whitespace")
-    )
-    assert subwords.num_subwords > 0
-    assert not {UNK_ID, EOS_ID} & set(subwords.token_ids.tolist())
-    assert to_dense(subwords, 7)[[UNK_ID, EOS_ID]].sum() == 0
+    words = ("<unk>", "<eos>", "unk", "unknown", "eos", "<unk>s", "<eos>s")
+    matrix = dense_subwords(WordTokenizer(words, "whitespace"))
+    assert matrix.any()
+    assert not matrix[[UNK_ID, EOS_ID]].any()
 
 
 def make_subword_model(tie_weights=True, seed=0):
@@ -401,7 +396,7 @@ def test_exported_embeddings_are_sums_of_word_and_subword_embeddings(tie_weights
     word_embeddings = model.embedding.weight.detach().numpy()
     subword_embeddings = model.subword_embedding.detach().numpy()
     assert np.abs(subword_embeddings).max() > 0.05, "initialized with zeros"
-    expected = word_embeddings + to_dense(build_subword_matrix(VOCABULARY), len(SUBWORD_WORDS)) @ subword_embeddings
+    expected = word_embeddings + dense_subwords() @ subword_embeddings
     weights = model.export_weights()
     assert weights["embedding.weight"] == pytest.approx(expected, abs=1e-6)
     assert "subword_embedding" not in weights
@@ -422,5 +417,5 @@ def test_a_subword_gets_the_weighted_sum_of_the_gradients_of_its_words():
     logits, _, _, _ = model(ids, model.initial_state(1))
     logits.pow(2).sum().backward()
     word_gradients = model.embedding.weight.grad
-    expected = to_dense(build_subword_matrix(VOCABULARY), len(SUBWORD_WORDS)).T @ word_gradients.numpy()
+    expected = dense_subwords().T @ word_gradients.numpy()
     assert model.subword_embedding.grad.numpy() == pytest.approx(expected, abs=1e-5)

@@ -15,8 +15,8 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError, RunError
 from engine.models.lstm import LSTMModel
 from engine.models.matmul import Int8Matrix
+from engine.models.numpy_decoder import MAX_WEIGHT
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
-from engine.models.weight_checks import MAX_WEIGHT
 from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model
 from engine.storage.quantization import Int8Rows, quantize_rows

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.models import spelling
-from engine.models.orthography import OrthographyModel
-from engine.models.spelling import SpellingModel
+from engine.models.spelling import OrthographyModel, SpellingModel
 
 NUM_SYMBOLS = 257
 """Bytes, and the end of a word."""
