@@ -134,12 +134,10 @@ class Network(nn.Module, ABC):
         """Yield the log-probabilities `[time]` of consecutive tokens of a text, and their vectors `[time, width]`."""
 
     def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
-        """Read a whole text, carrying the state from the first to the last token."""
         log_probs, hidden = zip(*self._iter_scored_chunks(ids), strict=True)
         return SequenceOutput(np.concatenate(log_probs), torch.cat(hidden).float().cpu().numpy())
 
     def score_sequence(self, ids: TokenIds) -> Float64Array:
-        """Return the natural-log probability `[time]` of each token without keeping the hidden vectors in memory."""
         return np.concatenate([log_probs for log_probs, _ in self._iter_scored_chunks(ids)])
 
     @abstractmethod
@@ -159,14 +157,10 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def to_decoder(self, tokenizer: Tokenizer, weights: Mapping[str, Float32Array] | None = None) -> NumpyDecoder:
-        """Return the model for inference in numpy; later training does not change it.
-
-        `weights` are what `export_weights` returned, or None for the current ones.
-        """
+        """Return the model with `weights`, by default a copy of the current ones, for inference in numpy."""
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
         return next(self.parameters()).device
 
 

@@ -35,7 +35,7 @@ class NumpyDecoder(ABC):
     @property
     @abstractmethod
     def tensors(self) -> Mapping[str, StoredTensor]:
-        """Tensors by name, as they were given; those kept in another form are computed at every access."""
+        """Tensors by name, as they were given."""
 
     @property
     def weights(self) -> dict[str, Float32Array]:
@@ -43,40 +43,33 @@ class NumpyDecoder(ABC):
         return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
 
     @abstractmethod
-    def start(self) -> ModelState:
-        """Return the state before any token."""
+    def start(self) -> ModelState: ...
 
     @abstractmethod
-    def advance(self, state: Any, token: int) -> tuple[LogProbs, ModelState]:
-        """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
+    def advance(self, state: Any, token: int) -> tuple[LogProbs, ModelState]: ...
 
     @abstractmethod
-    def hidden_vector(self, state: Any) -> HiddenVector:
-        """Return the vector `[width]` that the token after `state` is predicted from."""
+    def hidden_vector(self, state: Any) -> HiddenVector: ...
 
     @abstractmethod
     def _iter_chunks(self, ids: TokenIds) -> Iterator[tuple[Float32Array, Float32Array]]:
         """Yield the distributions `[time, vocabulary]` of consecutive tokens, and their vectors `[time, width]`."""
 
     def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
-        """Read a whole text, carrying the state from the first to the last token."""
-        chunks = list(self._iter_scored_chunks(ids))
-        hidden = [vectors for _, vectors in chunks] or [
-            np.empty((0, len(self.hidden_vector(self.start()))), np.float32)
-        ]
-        return SequenceOutput(np.concatenate([[], *(log_probs for log_probs, _ in chunks)]), np.concatenate(hidden))
+        scores, vectors = [np.empty(0)], [np.empty((0, len(self.hidden_vector(self.start()))), np.float32)]
+        for log_probs, hidden in self._iter_scored_chunks(ids):
+            scores.append(log_probs)
+            vectors.append(hidden)
+        return SequenceOutput(np.concatenate(scores), np.concatenate(vectors))
 
     def score_sequence(self, ids: TokenIds) -> Float64Array:
-        """Return the log-probability `[time]` of each token without keeping the hidden vectors in memory."""
-        return np.concatenate([[], *(log_probs for log_probs, _ in self._iter_scored_chunks(ids))])
+        return np.concatenate([np.empty(0), *(log_probs for log_probs, _ in self._iter_scored_chunks(ids))])
 
     def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
-        """Yield the distribution `[vocabulary]` that each token of `ids` is predicted with."""
         for log_probs, _ in self._iter_chunks(ids):
             yield from log_probs
 
     def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Float32Array]]:
-        """Yield the log-probabilities `[time]` of the tokens and the hidden vectors `[time, width]` in chunks."""
         start = 0
         for log_probs, hidden in self._iter_chunks(ids):
             targets = ids[start : start + len(hidden)]
@@ -104,15 +97,14 @@ def check_tensor(name: str, tensor: StoredTensor, shape: tuple[int, ...], max_we
     """Raise a RunError unless a tensor has the given shape and no number beyond `max_weight`."""
     if isinstance(tensor, Int8Rows):
         arrays: dict[str, npt.NDArray[Any]] = {name: tensor.values, name + SCALE_SUFFIX: tensor.scales}
-        numbers, min_value, max_value, forbidden = tensor.scales, 0.0, max_weight / 128, "negative, not finite"
+        min_value, max_value, forbidden = 0.0, max_weight / 128, "negative, not finite"
     else:
-        arrays, numbers, min_value, max_value = {name: tensor}, tensor, -max_weight, max_weight
-        forbidden = "not finite"
+        arrays, min_value, max_value, forbidden = {name: tensor}, -max_weight, max_weight, "not finite"
     check_tensors({key: (str(array.dtype), array.shape) for key, array in arrays.items()}, {name: shape})
+    checked, numbers = list(arrays.items())[-1]
     lowest, highest = float(numbers.min()), float(numbers.max())
     if not min_value <= lowest <= highest <= max_value:  # NaN fails the comparison
         value = highest if highest > max_value else lowest
-        *_, checked = arrays
         raise RunError(
             f"{checked} holds values that are {forbidden} or beyond {max_value:g}, such as {value:g}; "
             "the run is damaged"
