@@ -73,12 +73,13 @@ class _StepLinear:
         """Create a layer with the bias `start` `[time, batch, outputs]`."""
         self._inputs: list[Tensor] = []
         starts: Tensor = _WeightOfSteps.apply(weight, start, self._inputs)  # type: ignore[no-untyped-call]
-        self._starts, self._weight = starts.unbind(), weight.detach().t()
+        self._starts, self._is_differentiated = iter(starts.unbind()), starts.requires_grad
+        self._weight = weight.detach().t()
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        start = self._starts[len(self._inputs)]
-        self._inputs.append(vectors.detach())
-        return torch.addmm(start, vectors, self._weight)
+        if self._is_differentiated:
+            self._inputs.append(vectors.detach())
+        return torch.addmm(next(self._starts), vectors, self._weight)
 
 
 def run_steps(
