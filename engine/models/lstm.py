@@ -31,7 +31,7 @@ SCORING_CHUNK = 1024
 MAX_SCORING_LOGITS = 2**23
 """Maximum number of logits in memory at once while a text is scored."""
 MIN_LOOP_UNITS = 512
-"""Units from which a layer in bfloat16 on the CPU trains a fifth faster in `run_steps` than in oneDNN's LSTM."""
+"""Units from which a layer in bfloat16 on the CPU trains in `run_steps`; at 768, oneDNN's LSTM takes a fifth longer."""
 SUBWORD_LENGTHS = range(2, 6)
 
 
@@ -65,8 +65,8 @@ class _WeightOfSteps(torch.autograd.Function):
 class _StepLinear:
     """A linear layer that one time step after the other calls.
 
-    Automatic differentiation would add up the gradient of its weight step by step, which takes a training half as long
-    again.
+    Automatic differentiation would add up the gradient of its weight step by step: 1.5 times the time of a step of
+    `default` in bfloat16, 1.1 times in float32.
     """
 
     def __init__(self, weight: Tensor, start: Tensor) -> None:
