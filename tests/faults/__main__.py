@@ -1,4 +1,4 @@
-"""Faults by name: `python -m tests.faults hostile_models --mutations 1000`; without a name, the forms that there are."""
+"""Faults by name: `python -m tests.faults hostile_models --mutations 1000`; without a name, what names there are."""
 
 import runpy
 import sys
