@@ -205,13 +205,9 @@ def find_smollm2():
     return f"gguf:{next(folder.glob('*.gguf'))}"
 
 
-SHELLS = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"], "fish": ["--no-config", "-i"]}
-
-
 def measure_completion(options, num_presses=8):
     """Time of a key press that completes a command line, with 10,000 runs."""
     from lotr_tui.completion import COMPLETE_VARIABLE
-    from lotr_tui.completion.values import shell_script
 
     search_path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     program, count = shutil.which("lotr-tui", path=search_path), num_presses * options.repeat
@@ -227,24 +223,6 @@ def measure_completion(options, num_presses=8):
             request = {COMPLETE_VARIABLE: "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
             request["_TYPER_COMPLETE_ARGS"] = f"lotr-tui {line}"
             yield milliseconds(f"completion of {what}", [run([program], home, **request).seconds for _ in range(count)])
-        for shell in filter(shutil.which, SHELLS):
-            script = home / f"lotr-tui.{shell}"
-            script.write_text(shell_script(shell))
-            load = f"PATH={Path(program).parent}:$PATH; "
-            load += "autoload -Uz compinit; compinit -u -D; " if shell == "zsh" else ""
-            seconds = []
-            with Terminal([shutil.which(shell), *SHELLS[shell]], 120, 30, home).spawn() as terminal:
-                terminal.read_until_quiet(0.5, 10)
-                terminal.write(f"{load}source {script}; echo shell-is-'ready'\r".encode())
-                terminal.read_until("shell-is-ready")
-                for _ in range(count):
-                    terminal.read_until_quiet(0.2, 5)
-                    terminal.write(b"lotr-tui attach si")
-                    terminal.read_until_quiet(0.2, 5)
-                    seconds.append(terminal.press(b"\t", "ngle"))
-                    terminal.write(b"\x15")  # empties the line
-            for percent in (50, 95):
-                yield milliseconds(f"tab in {shell} to a run", seconds, percent)
 
 
 def measure_serve(options, num_keys=200):
