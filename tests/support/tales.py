@@ -58,11 +58,14 @@ def serve_books(files):
         def do_GET(self):
             state.requests.append(self.path)
             content = state.files.get(self.path)
-            self.send_response(state.statuses.pop(0) if state.statuses else 404 if content is None else 200)
+            # Both before the answer, after whose head the client may send the next request.
+            status = state.statuses.pop(0) if state.statuses else 404 if content is None else 200
+            num_bytes = state.break_after.pop(0) if state.break_after else None
+            self.send_response(status)
             content = content or b""
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content[: state.break_after.pop(0)] if state.break_after else content)
+            self.wfile.write(content[:num_bytes])
 
         def log_message(self, format, *args):
             pass
