@@ -170,7 +170,7 @@ class Search:
         saved and stopped; a search that is resumed trains them first. Return why the search has ended.
         """
         records = self.records()
-        limits = Limits(time.monotonic() + budget.seconds, len(records) + budget.num_trials)
+        limits = Limits(time.monotonic() + budget.seconds, len(records) + budget.num_trials, len(records))
         self._enqueue_unfinished(records)
         context = multiprocessing.get_context("spawn")  # not forked: torch's threads do not survive a fork
         stop, lock = context.Event(), context.Lock()
@@ -213,7 +213,7 @@ class Search:
     def _end_reason(self, limits: Limits) -> EndReason:
         """Return why the workers have ended by themselves."""
         records = self.records()
-        if have_failed(records):
+        if have_failed(records, limits):
             return "failures"
         if len(records) >= limits.num_trials:
             return "trials"
@@ -224,7 +224,7 @@ class Search:
         running = self._study.get_trials(deepcopy=False, states=[StudyState.RUNNING])
         for trial in running:
             self._study.tell(trial.number, state=StudyState.FAIL)
-        return [to_record(trial) for trial in running if RECORD in trial.user_attrs]
+        return [replace(to_record(trial), state="stopped") for trial in running if RECORD in trial.user_attrs]
 
     def _enqueue_unfinished(self, records: list[TrialRecord]) -> None:
         """Let a worker continue each trial that was stopped."""

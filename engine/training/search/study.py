@@ -85,6 +85,8 @@ class Limits:
     """Value of `time.monotonic` at which all trials are saved and stopped."""
     num_trials: float
     """Maximum number of trials, earlier budgets included."""
+    first_number: int = 0
+    """Number of the first trial of this budget; the failures of earlier ones do not end the search."""
 
     @property
     def seconds_left(self) -> float:
@@ -136,9 +138,10 @@ def to_record(trial: optuna.Trial | optuna.trial.FrozenTrial) -> TrialRecord:
     return convert(trial.user_attrs[RECORD], TrialRecord)
 
 
-def have_failed(records: list[TrialRecord]) -> bool:
-    """Return True if the last trials that ended all diverged or failed."""
-    states = [record.state for record in records if record.state not in UNFINISHED][-MAX_FAILURES:]
+def have_failed(records: list[TrialRecord], limits: Limits) -> bool:
+    """Return True if the last trials of this budget that ended all diverged or failed."""
+    ended = (record for record in records[limits.first_number :] if record.state not in UNFINISHED)
+    states = [record.state for record in ended][-MAX_FAILURES:]
     return len(states) == MAX_FAILURES and set(states) <= {"diverged", "failed"}
 
 
@@ -153,7 +156,7 @@ def propose(
 ) -> tuple[optuna.Trial, TrialRecord] | None:
     """Return a trial to continue, or a new one with settings that were not tried; None if there is none."""
     records, space = read_records(study), plan.space
-    if have_failed(records) or limits.seconds_left < typical_seconds(records):
+    if have_failed(records, limits) or limits.seconds_left < typical_seconds(records):
         return None
     if not study.get_trials(deepcopy=False, states=[StudyState.WAITING]) and len(records) >= limits.num_trials:
         return None

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, replace
+from multiprocessing import active_children
 
 import optuna
 import pytest
@@ -11,7 +12,7 @@ from engine.data.dataset import load_dataset
 from engine.errors import ConfigError, RunError
 from engine.runs.directory import read_config
 from engine.runs.summary import summarize_run
-from engine.training.search.search import Search
+from engine.training.search.search import Budget, Search
 from engine.training.search.space import parse_space
 from engine.training.search.study import TRIALS_FILE, Limits, SearchPlan, TrialRecord, open_study, propose
 from engine.training.search.worker import TrialTrainer
@@ -158,8 +159,28 @@ def test_a_search_tries_the_good_settings_names_the_one_that_matters_and_is_resu
 def test_a_search_ends_when_all_combinations_are_tried_or_five_trials_in_a_row_fail(
     tmp_path, config, assignments, result, num_trials
 ):
-    records = propose_all(make_plan(*assignments, **config), tmp_path / "s", lambda settings: result).records()
+    plan = make_plan(*assignments, **config)
+    found = propose_all(plan, tmp_path / "s", lambda settings: result)
+    records = found.records()
     assert len({str(record.settings) for record in records}) == len(records) == num_trials
+    found.close()
+    # The failures of an earlier budget, for example on a full disk, do not end the next one.
+    resumed = propose_all(plan, tmp_path / "s", lambda settings: 9.5, Limits(math.inf, num_trials + 2, num_trials))
+    assert len(resumed.records()) == num_trials + 2 * (result is None)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_stops_its_trial_and_says_so(tmp_path, config):
+    folder = Search.create("s", tmp_path, make_plan("lr=0.01..0.1", **config | {"epochs": 1000}))
+    is_training = (tmp_path / "s-000" / "metrics.jsonl").exists
+
+    def kill_worker():
+        if is_training():
+            active_children()[0].kill()
+        return False
+
+    ((record, _),) = folder.run(Budget(), 1, kill_worker)
+    assert (record.state, "its process ended by SIGKILL" in record.message) == ("stopped", True)
 
 
 def test_a_killed_search_loses_no_trial_and_a_damaged_one_is_refused(tmp_path, config):
