@@ -10,7 +10,7 @@ from typing import Literal, Self
 import numpy as np
 
 from engine.generation.prompt import DecoderState
-from engine.generation.sampling import Probs, TextInProgress, entropy_bits, sampling_probs, top_tokens
+from engine.generation.sampling import Probs, TextInProgress, batch_probs, entropy_bits, sampling_probs, top_tokens
 from engine.models.base import LogProbs, advance_batch
 
 NUM_TOP_TOKENS = 8  # in a TokenEvent
@@ -100,11 +100,13 @@ def generate_batch(
 
 def _sample_tokens(texts: Sequence[TextInProgress]) -> list[TokenEvent | Done]:
     start_time = time.perf_counter()
-    model, probs = texts[0].model, [sampling_probs(text) for text in texts]
+    model, probs = texts[0].model, batch_probs(texts)
     # Gumbel-max without logarithms: argmax of p/E, with E exponential, is a token with probability p. Double precision
     # is needed because float32 noise is exactly 0 now and then, which would select a removed token.
-    noise = [text.rng.standard_exponential(probs[0].shape) for text in texts]
-    tokens = [int(np.divide(row, each, out=each).argmax()) for row, each in zip(probs, noise, strict=True)]
+    noise = np.empty_like(probs)
+    for text, row in zip(texts, noise, strict=True):
+        text.rng.standard_exponential(out=row)
+    tokens = np.divide(probs, noise, out=noise).argmax(axis=1).tolist()
     rows = [row for row, (text, token) in enumerate(zip(texts, tokens, strict=True)) if token not in text.end_ids]
     states = advance_batch(model, [texts[row].state.model_state for row in rows], [tokens[row] for row in rows])
     seconds = (time.perf_counter() - start_time) / len(texts)
