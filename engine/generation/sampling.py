@@ -78,7 +78,7 @@ def model_end_ids(model: LanguageModel) -> frozenset[int]:
 
 def sampling_probs(text: TextInProgress) -> Probs:
     """Return the probabilities `[vocabulary]` of the next token after the sampler chain."""
-    (probs,) = batch_probs([text])
+    probs: Probs = batch_probs([text])[0]
     return probs
 
 
