@@ -66,7 +66,7 @@ def film_dialogues(request):
     notebook = load_dataset(get_preset("notebook").with_values(corpus=str(path)).data)
     row_length = len(notebook.valid) // NUM_ROWS
     yield "notebook.md", f"its {NUM_ROWS} rows have {ROW_LENGTH} words, or {row_length} with our split"
-    for document in ("perplexity.md", README):
+    for document in ("perplexity.md", "results.md"):
         yield document, f"A split has about {round(len(notebook.test), -2):,} tokens"
     yield "perplexity.md", f"The training split has {len(notebook.train):,} words"
     dialogue = load_dataset(get_preset("dialogue").with_values(corpus=str(path), tokenizer="characters").data)
