@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Float64Array, Int64Array
+from engine.data.corpus import Lines
 from engine.data.dataset import Dataset
 from engine.data.encoding import DataMode
-from engine.data.lines import Lines
-from engine.data.script_form import Turn, iter_scenes, script_text, turn_text, utterance_mask
+from engine.data.scripts import Turn, script_text, turn_text, utterance_mask
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import EOS_ID, UNK, TokenIds, Tokenizer
 from engine.data.tokenizers.words import WordTokenizer, split_words
@@ -59,7 +59,7 @@ def convert_text(text: str, form: TextForm, mode: DataMode = "line") -> str:
 
 def written_text(lines: Lines, mode: DataMode) -> str:
     if mode == "dialogue":
-        return script_text(iter_scenes(lines))
+        return script_text(lines.scenes())
     return "".join(f"{line.text}\n" for line in lines)
 
 

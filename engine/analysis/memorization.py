@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from engine.analysis.tokenized_text import WRITTEN_WORD, TokenizedText
 from engine.data.arrays import Int32Array
+from engine.data.corpus import Line
 from engine.data.dataset import Dataset, concatenate_lines
-from engine.data.lines import Line
 from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds, Tokenizer
 from engine.errors import CorpusError
 

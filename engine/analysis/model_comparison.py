@@ -9,7 +9,7 @@ from engine.analysis.bits_per_character import TEXT_FORMS, EncodedText, TextForm
 from engine.analysis.perplexity import Evaluation, summarize_log_probs, token_log_probs
 from engine.data.arrays import Float64Array
 from engine.data.encoding import DataMode
-from engine.data.script_form import Turn, turn_text
+from engine.data.scripts import Turn, turn_text
 from engine.data.speakers import SOMEONE
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.analysis.perplexity import perplexity
 from engine.data.arrays import Float64Array
-from engine.data.script_form import SCENE_END, Turn, encode_speaker, encode_turn
+from engine.data.scripts import SCENE_END, Turn, encode_speaker, encode_turn
 from engine.errors import CorpusError
 from engine.generation.prompt import DecoderState, prefill
 from engine.models.base import predict_tokens

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.data.arrays import Float64Array
-from engine.data.script_form import Turn, encode_speaker
+from engine.data.scripts import Turn, encode_speaker
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import SpeakerProb

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Int32Array
-from engine.data.script_form import SCENE_END, encode_speaker
-from engine.data.scripts import MAX_HEAD_CHARACTERS, split_name
+from engine.data.scripts import MAX_HEAD_CHARACTERS, SCENE_END, encode_speaker, split_name
 from engine.data.speakers import SOMEONE, find_member, normalize_speaker
 from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer

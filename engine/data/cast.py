@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.data.lines import Lines
-from engine.data.speakers import SOMEONE, display_name
-from engine.data.tokenizers.loading import MAX_CAST_SIZE
+from engine.data.corpus import Lines
+from engine.data.speakers import MAX_CAST_SIZE, SOMEONE, display_name
 from engine.errors import CorpusError
 
 MAX_NEXT_SPEAKERS = 3  # number of next speakers that a summary names for a speaker

@@ -6,23 +6,162 @@ import hashlib
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, pairwise, repeat
+from itertools import accumulate, chain, groupby, pairwise, repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.config import BUNDLED, DataConfig
 from engine.data.arrays import Int32Array
-from engine.data.file_scan import CODECS, MAX_LINE_CHARACTERS, FileScan, read_lines, scan_file
-from engine.data.lines import Lines, make_lines
-from engine.data.scripts import detect_style, read_utterances
-from engine.data.speakers import normalize_speaker
+from engine.data.scripts import Turn, detect_style, read_utterances
+from engine.data.speakers import SOMEONE, merge_key, normalize_speaker
 from engine.data.tokenizers.base import is_open_vocabulary
 from engine.errors import ConfigError, CorpusError
-from engine.storage.files import assets_dir
+from engine.storage.files import assets_dir, check_is_file, read_limited
+
+MAX_CORPUS_BYTES = 1_000_000_000
+MAX_LINE_CHARACTERS = 1_000_000
+BOM = b"\xef\xbb\xbf"
+CODECS = {"UTF-8": "utf-8", "UTF-8 with BOM": "utf-8-sig", "Latin-1": "latin-1", "Windows-1252": "cp1252"}
+"""Python codec of each encoding that `scan_file` detects."""
+
+_CONTROL_BYTES = bytes(byte for byte in range(1, 32) if byte not in b"\t\n\r\f\v")
+_UNDEFINED_IN_CP1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
+
+
+class FileScan(NamedTuple):
+    """Properties of a text file, found by reading all of it."""
+
+    encoding: str  # a key of `CODECS`
+    sha256: str
+    after_escaped_quotes: frozenset[bytes]
+    r"""All bytes that follow `\"`, which show whether the backslash is an escape."""
+
+
+def scan_file(path: Path) -> FileScan:
+    """Return the properties of a text file, or raise a CorpusError if it is not one."""
+    try:
+        check_is_file(path, "CSV or text file")
+        content = read_limited(path, MAX_CORPUS_BYTES)
+    except OSError as error:  # for example missing permissions, or a name that is too long
+        raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise CorpusError(f"{path} is UTF-16, which is not supported; save it as UTF-8")
+    text = content.removeprefix(BOM)
+    if not text or text.isspace():
+        raise CorpusError(f"{path} is empty; use a file with text")
+    if b"\0" in text:
+        raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a CSV or text file")
+    if (len(text) - len(text.translate(None, _CONTROL_BYTES))) * 100 > len(text):
+        raise CorpusError(f"{path} is a binary file, not text; name a CSV or text file")
+    after_quotes = frozenset(re.findall(rb'\\"(.)', content, re.DOTALL))
+    return FileScan(_detect_encoding(content, path), hashlib.sha256(content).hexdigest(), after_quotes)
+
+
+def _detect_encoding(content: bytes, path: Path) -> str:
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        # Control characters in Latin-1, printable in Windows-1252.
+        c1_bytes = {byte for byte in range(0x80, 0xA0) if byte in content}
+        if c1_bytes & _UNDEFINED_IN_CP1252:
+            raise CorpusError(
+                f"{path} is not UTF-8 (byte {error.start}), Latin-1 or Windows-1252; save it as UTF-8"
+            ) from error
+        return "Windows-1252" if c1_bytes else "Latin-1"
+    return "UTF-8 with BOM" if content.startswith(BOM) else "UTF-8"
+
+
+def read_lines(path: Path, encoding: str) -> list[str]:
+    """Return the lines of a text file, or raise a CorpusError if one is too long."""
+    lines = path.read_text(CODECS[encoding]).splitlines()
+    check_line_lengths(lines, str(path))
+    return lines
+
+
+def read_whole_text(path: Path) -> str:
+    """Return a text file as written, with a line feed for each line end, or raise a CorpusError if it is not text."""
+    text = path.read_text(CODECS[scan_file(path).encoding])
+    check_line_lengths(text.split("\n"), str(path))
+    return text
+
+
+def check_line_lengths(lines: Iterable[str], source: str) -> None:
+    """Raise a CorpusError if a line of the text `source` is too long."""
+    if max(map(len, lines), default=0) > MAX_LINE_CHARACTERS:
+        raise CorpusError(
+            f"{source} has a line of over {MAX_LINE_CHARACTERS:,} characters; put one utterance on a line"
+        )
+
+
+@dataclass(frozen=True)
+class Line:
+    """One cleaned utterance and its speaker; the speaker is empty if the source does not name one."""
+
+    text: str
+    speaker: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Lines(Sequence[Line]):
+    """All or some lines of a corpus, in any order."""
+
+    texts: list[str]
+    speaker_ids: Int32Array  # index of the speaker of each line in `speaker_names` `[lines]`
+    scene_ids: Int32Array  # number of the scene of each line `[lines]`
+    speaker_names: tuple[str, ...]  # names of all speakers of the corpus; the first is empty
+
+    def take(self, indices: npt.NDArray[np.integer]) -> "Lines":
+        """Return the lines at `indices`, in this order."""
+        texts = [self.texts[index] for index in indices.tolist()]
+        return Lines(texts, self.speaker_ids[indices], self.scene_ids[indices], self.speaker_names)
+
+    def scenes(self) -> Iterator[list[Turn]]:
+        """Yield the scenes in file order. Lines without text are left out; those without a speaker are SOMEONE's."""
+        for _, scene in groupby(zip(self, self.scene_ids.tolist(), strict=True), lambda item: item[1]):
+            if turns := [Turn(line.speaker or SOMEONE, line.text) for line, _ in scene if line.text]:
+                yield turns
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @overload
+    def __getitem__(self, index: int) -> Line: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Lines": ...
+    def __getitem__(self, index: int | slice) -> "Line | Lines":
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        return Line(self.texts[index], self.speaker_names[self.speaker_ids[index]])
+
+    def __iter__(self) -> Iterator[Line]:
+        return map(Line, self.texts, map(self.speaker_names.__getitem__, self.speaker_ids.tolist()))
+
+
+def make_lines(texts: list[str], speakers: Sequence[str] = (), scene_ids: Sequence[int] = ()) -> Lines:
+    """Return lines, by default of no speaker and in one scene.
+
+    Args:
+        texts: Texts of the lines, with single spaces between words and no other white space.
+        speakers: Canonical name of the speaker of each line; empty if it is unknown. Names that are equal up to spaces
+            and hyphens become the most frequent one of them.
+        scene_ids: Number of the scene of each line.
+    """
+    spellings = {"": Counter([""])}
+    for name, num_lines in Counter(speakers).items():
+        spellings.setdefault(merge_key(name), Counter())[name] += num_lines
+    ids = {name: id for id, counts in enumerate(spellings.values()) for name in counts}
+    return Lines(
+        texts,
+        np.array([ids[name] for name in speakers or [""] * len(texts)], np.int32),
+        np.array(scene_ids or [0] * len(texts), np.int32),
+        tuple(counts.most_common(1)[0][0] for counts in spellings.values()),
+    )
+
 
 SCENE_LINES = 20  # lines of a block that the split by scenes keeps together
 BEGINNING_CHARACTERS = 1_000_000  # length of the beginning of a file that shows whether it names speakers

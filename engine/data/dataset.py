@@ -11,7 +11,7 @@ import numpy.typing as npt
 from engine.config import DataConfig
 from engine.data.arrays import Int32Array, Int64Array, chunked_bincount
 from engine.data.cast import SpeakerPair, SpeakerSummary, choose_cast, count_pairs, summarize_speakers
-from engine.data.corpus import Corpus, read_corpus, split_corpus
+from engine.data.corpus import Corpus, Line, Lines, read_corpus, split_corpus
 from engine.data.encoding import (
     DataMode,
     EncodedSplit,
@@ -21,11 +21,9 @@ from engine.data.encoding import (
     limit_vocabulary,
     train_tokenizer,
 )
-from engine.data.lines import Line, Lines
-from engine.data.punctuation import PunctuationIds
-from engine.data.script_form import SCENE_END, utterance_mask
+from engine.data.scripts import SCENE_END, utterance_mask
 from engine.data.tokenizers.base import EOS_ID, MAX_VOCABULARY_SIZE, TokenIds, Tokenizer, is_open_vocabulary
-from engine.data.tokenizers.words import WordTokenizerName, skipped_spans
+from engine.data.tokenizers.words import PunctuationIds, WordTokenizerName, skipped_spans
 from engine.errors import ConfigError, CorpusError
 
 ALPHABET_SAMPLE_LINES = 200  # number of lines in which unreadable letters are counted

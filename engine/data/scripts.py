@@ -1,21 +1,91 @@
-"""Scripts: plain texts that name their speakers, as plays and transcripts do.
+"""Script form: a conversation as plain text, "Gandalf: text" on each line, and an empty line between two scenes.
 
-A name ends with a colon, after which the line or a white space follows. It begins its line and has at most six words
-and `MAX_NAME_CHARACTERS`, besides parts in brackets. Words are of letters, digits, hyphens, apostrophes, slashes and
-ampersands; a period may only abbreviate, as in "MRS." and "V.O.". Every word begins with a capital or a digit, except
-for small words such as "of". The beginning of a file shows which names it has: only capitals or not, on a line of their
-own or before the text, after empty lines or not. Only the first word needs a capital if all names stand alone after
-empty lines. If most lines have names without capitals, as in a chat, names of one or two words can have any case.
+Every model with an open vocabulary reads and writes this text; nothing else says who speaks. The name, the text
+with its line end, and an empty line are encoded separately, so that their tokens do not depend on each other.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal, NamedTuple
 
-from engine.data.script_form import Turn
-from engine.data.speakers import SMALL_WORDS, SOMEONE, normalize_speaker
+import numpy as np
+import numpy.typing as npt
+
+from engine.data.arrays import Int64Array
+from engine.data.speakers import SMALL_WORDS, SOMEONE, display_name, normalize_speaker
+from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import CorpusError
+
+SCENE_END = "\n"  # the empty line after a scene
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A line of a conversation."""
+
+    speaker: str  # canonical name of the speaker, such as "GANDALF"
+    text: str
+
+
+def speaker_head(name: str) -> str:
+    """Return the beginning of the line of a speaker with a canonical name: "Gandalf:"."""
+    return f"{display_name(name)}:"
+
+
+def said_text(text: str) -> str:
+    """Return the rest of a line after its head: a space, the text with single spaces, and a line feed."""
+    words = " ".join(text.split())
+    return f" {words}\n" if words else "\n"
+
+
+def turn_text(turn: Turn) -> str:
+    """Return a turn as its line of a script, with the line feed."""
+    return speaker_head(turn.speaker) + said_text(turn.text)
+
+
+def script_text(scenes: Iterable[Sequence[Turn]]) -> str:
+    """Return scenes as a script."""
+    return SCENE_END.join("".join(map(turn_text, scene)) for scene in scenes)
+
+
+def parse_line(line: str) -> Turn | None:
+    """Return the turn of a line of a script; None if the line is empty or names no speaker."""
+    head, colon, text = line.partition(":")
+    speaker = normalize_speaker(head).name if colon else ""
+    return Turn(speaker, " ".join(text.split())) if speaker else None
+
+
+def encode_speaker(tokenizer: Tokenizer, name: str) -> tuple[int, ...]:
+    """Return the token ids of the head of a line, by the canonical name of its speaker."""
+    return tuple(tokenizer.encode(speaker_head(name)).tolist())
+
+
+def encode_turn(tokenizer: Tokenizer, turn: Turn) -> tuple[int, ...]:
+    """Return the token ids of a turn: the head, the text and the line end. White space counts as single spaces."""
+    return (*encode_speaker(tokenizer, turn.speaker), *tokenizer.encode(said_text(turn.text)).tolist())
+
+
+def encode_turns(tokenizer: Tokenizer, turns: Sequence[Turn]) -> tuple[int, ...]:
+    """Return the token ids of several turns of one scene."""
+    return tuple(id for turn in turns for id in encode_turn(tokenizer, turn))
+
+
+def utterance_mask(tokenizer: Tokenizer, ids: TokenIds) -> npt.NDArray[np.bool_]:
+    """Return `[time]` True for the tokens of texts and their line ends, and False for heads and empty lines.
+
+    The head of a line are the tokens up to the first one that ends with a colon; a line without one is all head.
+    """
+    positions = np.arange(len(ids))
+    is_line_end = np.isin(ids, tokenizer.line_end_ids)
+    starts_line = np.concatenate([[True], is_line_end[:-1]])[: len(ids)]
+    line_starts = np.maximum.accumulate(np.where(starts_line, positions, 0))
+    is_colon = np.isin(ids, tokenizer.colon_ids)
+    num_colons_before: Int64Array = np.cumsum(is_colon) - is_colon
+    mask: npt.NDArray[np.bool_] = num_colons_before > num_colons_before[line_starts]
+    return mask
+
 
 SAMPLE_LINES = 2_000  # number of lines at the beginning of a file that show its style
 MAX_NAME_WORDS, MAX_CHAT_NAME_WORDS = 6, 2  # maximum numbers of words of a name, and of a name without capitals

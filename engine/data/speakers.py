@@ -1,15 +1,22 @@
 """Names of speakers: their canonical form, the marks beside them, their form on the screen, and their lookup."""
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from engine.errors import InvalidInputError, suggest_nearest
+from msgspec import Meta
+
+from engine.errors import InvalidInputError, RunError, suggest_nearest
+from engine.storage.schema import decode_json
 
 MAX_NAME_CHARACTERS, MAX_WRITTEN_CHARACTERS = 40, 500
 """Maximum lengths of a name, and of a name as written with the marks beside it. A longer text is no name."""
+CAST_FILE = "cast.json"
+MAX_CAST_SIZE = 10_000
 SOMEONE = "SOMEONE"
 """Last member of every cast, for speakers without a token of their own and for lines without a speaker."""
 STRANGER = "STRANGER"  # speaker of the lines of a user who has chosen no name
@@ -151,3 +158,28 @@ def _trailing_mark(words: Sequence[str]) -> str:
         if _mark_key(mark) in _MARKS and not is_name:
             return mark
     return ""
+
+
+_Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)]
+
+
+@dataclass(frozen=True)
+class _CastFile:
+    version: Literal[1]
+    cast: Annotated[list[_Name], Meta(min_length=1, max_length=MAX_CAST_SIZE)]
+
+
+def cast_to_json(cast: Sequence[str]) -> str:
+    """Return a cast as the content of its file in a run directory."""
+    return json.dumps(asdict(_CastFile(1, list(cast))), ensure_ascii=False)
+
+
+def cast_from_json(text: str, source: str) -> tuple[str, ...]:
+    """Return the cast that `cast_to_json` wrote to the file `source`; damage raises a RunError."""
+    try:
+        cast = decode_json(_CastFile, text).cast
+    except InvalidInputError as error:
+        raise RunError(f"{source} is not the cast of a run: {str(error).removesuffix('.')}; train a new run") from error
+    if len(set(cast)) != len(cast) or not all(name.isprintable() and name == " ".join(name.split()) for name in cast):
+        raise RunError(f"{source} lists a speaker twice, or one whose name cannot be shown; the run is damaged")
+    return tuple(cast)

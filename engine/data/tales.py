@@ -13,8 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.data.corpus import read_whole_text
 from engine.errors import CorpusError, InvalidInputError, LotrError
-from engine.storage.files import app_home, assets_dir, atomic_replace, read_limited, write_output
+from engine.storage.files import app_home, assets_dir, atomic_replace, check_output, read_limited, write_output
 
 GUTENBERG = "https://www.gutenberg.org"
 BOOK_PATH = "/cache/epub/{id}/pg{id}.txt"
@@ -388,3 +389,33 @@ def lower_opening(text: str, lower_words: set[str]) -> str:
     words = re.split(r"([ ,]+)", match[0])
     opening = "".join(word.lower() if word.lower() in lower_words else word.capitalize() for word in words)
     return text[:start] + opening[:1].upper() + opening[1:] + text[match.end() :]
+
+
+MIN_WORDS = 4  # shortest quotation that is kept; shorter ones are mostly titles, single words and cries
+
+_DOUBLE = re.compile(r'[“"]([^“”"]+)(?:[”"]|$)')
+# A single quotation mark is an apostrophe too, unless it is where a word begins or ends.
+_SINGLE = re.compile(r"(?:(?<=[\s—(])|^)‘(.+?)’(?=[\s—)]|$)")
+
+
+def find_quotations(paragraph: str) -> list[str]:
+    """Return the quotations in a paragraph, without quotation marks.
+
+    A quotation without an end reaches to the end of the paragraph: the next paragraph continues it. Single quotation
+    marks count only if there are no double ones, since a quotation in a quotation has the other kind.
+    """
+    found = _DOUBLE.findall(paragraph) or _SINGLE.findall(paragraph)
+    quotations = [quotation.strip().rstrip(",") for quotation in found]
+    return [quotation for quotation in quotations if len(quotation.split()) >= MIN_WORDS]
+
+
+def write_speech(source: Path, output: Path) -> int:
+    """Write the quotations of a text with a paragraph a line to `output`, one per line, and return their number."""
+    quotations = [each for paragraph in read_whole_text(source).split("\n") for each in find_quotations(paragraph)]
+    if not quotations:
+        raise CorpusError(f"{source} contains no speech of {MIN_WORDS} words between quotation marks")
+    check_output(output)
+    if output.exists() and output.samefile(source):
+        raise InvalidInputError(f"--output {output} is the text itself; name another file")
+    write_output(output, "".join(f"{quotation}\n" for quotation in quotations).encode())
+    return len(quotations)

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from engine.data.script_form import utterance_mask
+from engine.data.scripts import utterance_mask
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.generation.generate import Done, TokenEvent, generate_batch

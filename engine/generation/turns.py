@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine.data.arrays import Float64Array
-from engine.data.script_form import Turn, encode_speaker, encode_turns, parse_line
+from engine.data.scripts import Turn, encode_speaker, encode_turns, parse_line
 from engine.data.speakers import find_speaker
 from engine.errors import InvalidInputError
 from engine.generation.generate import Done, TokenEvent, generate

@@ -1,6 +1,6 @@
 """Dialogue model: a language model that reads and writes a script, with the models of its speakers.
 
-The script form is described in `engine.data.script_form`.
+The script form is described in `engine.data.scripts`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from engine.data.arrays import Float32Array, Float64Array
-from engine.data.script_form import encode_speaker, parse_line
+from engine.data.scripts import encode_speaker, parse_line
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models import base

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array, chunked_bincount
-from engine.data.punctuation import PUNCTUATION_CLASSES
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.data.tokenizers.words import PUNCTUATION_CLASSES
 from engine.models.linear import linear
 from engine.models.network import (
     LayerGroup,

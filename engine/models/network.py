@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Float64Array
-from engine.data.punctuation import PUNCTUATION_CLASSES
 from engine.data.tokenizers.base import TokenIds, Tokenizer
+from engine.data.tokenizers.words import PUNCTUATION_CLASSES
 from engine.models.base import SequenceOutput
 from engine.models.linear import linear
 from engine.models.numpy_decoder import NumpyDecoder

@@ -8,8 +8,8 @@ import numpy as np
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.data.punctuation import PUNCTUATION_CLASSES, PunctuationIds
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.data.tokenizers.words import PUNCTUATION_CLASSES, PunctuationIds
 from engine.models.base import LogProbs
 from engine.models.matmul import Float32Matrix, Int8Matrix, Matrix, make_matrix
 from engine.models.numpy_decoder import NumpyDecoder, check_weights, normalize_logits

@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.data.arrays import Float64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizerName, word_spans
 from engine.models.ngram import KneserNey
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from engine.data.tokenizers.loading import CAST_FILE, cast_from_json
+from engine.data.speakers import CAST_FILE, cast_from_json
 from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
 from engine.models.speaker_text import SpeakerTextModel

@@ -57,7 +57,7 @@ def load_transformer(run_dir: Path, option: str, program: str) -> LoadedRun:
 
 
 def export_vocabulary(tokenizer: Tokenizer) -> ExportedVocabulary:
-    from engine.data.tokenizers.hugging_face import to_hugging_face
+    from engine.data.tokenizers.bpe import to_hugging_face
     from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
     line_ends: list[int] = []

@@ -14,8 +14,8 @@ from torch import Tensor
 from engine.config import TrainingConfig
 from engine.data.arrays import permute_lines
 from engine.data.dataset import Dataset, ScalarT, batchify
-from engine.data.punctuation import PunctuationIds
 from engine.data.tokenizers.base import TokenIds
+from engine.data.tokenizers.words import PunctuationIds
 from engine.runtime.distributed import DistributedContext
 
 

@@ -7,10 +7,8 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from engine.data.arrays import Float64Array
-from engine.data.lines import Lines
-from engine.data.script_form import iter_scenes
-from engine.data.speakers import SOMEONE
-from engine.data.tokenizers.loading import CAST_FILE, cast_to_json
+from engine.data.corpus import Lines
+from engine.data.speakers import CAST_FILE, SOMEONE, cast_to_json
 from engine.models.speaker_text import MAX_POWER, EvidencePowers, SpeakerTextModel
 from engine.models.turn_taking import MAX_DESIGN_ELEMENTS, SpokenLine, TurnModel, cast_index, fit_conditional_logit
 from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
@@ -53,4 +51,4 @@ def fit_powers(
 def spoken_scenes(lines: Lines, cast: Sequence[str]) -> list[list[SpokenLine]]:
     """Return the scenes of lines in file order, with the speakers as indices in the cast."""
     indices = {name: cast_index(name, cast) for name in (SOMEONE, *lines.speaker_names)}
-    return [[SpokenLine(indices[turn.speaker], turn.text) for turn in scene] for scene in iter_scenes(lines)]
+    return [[SpokenLine(indices[turn.speaker], turn.text) for turn in scene] for scene in lines.scenes()]

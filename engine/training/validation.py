@@ -9,7 +9,7 @@ from torch import nn
 from engine.analysis.notebook import printed_perplexity, window_starts
 from engine.analysis.perplexity import evaluate
 from engine.data.dataset import batchify
-from engine.data.script_form import Turn, parse_line, speaker_head, turn_text
+from engine.data.scripts import Turn, parse_line, speaker_head, turn_text
 from engine.data.speakers import STRANGER, first_to_answer
 from engine.data.tokenizers.base import TokenIds
 from engine.errors import TrainingError

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 
-from engine.data.script_form import encode_speaker, encode_turns
+from engine.data.scripts import encode_speaker, encode_turns
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.errors import printable
 from engine.generation.generate import Done, IndexedEvent, TokenEvent, generate_batch

@@ -66,7 +66,7 @@ def _settings(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _speakers(context: typer.Context, incomplete: str) -> list[str]:
-    from engine.data.tokenizers.loading import CAST_FILE, cast_from_json
+    from engine.data.speakers import CAST_FILE, cast_from_json
     from engine.runs.directory import MAX_CONFIG_BYTES, resolve_run
     from engine.storage.files import read_limited
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from engine.data.script_form import encode_speaker
+from engine.data.scripts import encode_speaker
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.generate import TokenEvent, force_token, generate

@@ -9,8 +9,9 @@ from pathlib import Path
 from statistics import median
 
 from engine.config import Config
+from engine.data.speakers import CAST_FILE
 from engine.data.tokenizers.base import is_open_vocabulary
-from engine.data.tokenizers.loading import CAST_FILE, tokenizer_file_name
+from engine.data.tokenizers.loading import tokenizer_file_name
 from engine.errors import InvalidInputError
 from engine.events import Evaluated, Finished, Started, Step, event_from_dict
 from engine.runs.directory import MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES, METRICS_FILE, is_imported, read_config

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from engine.data.script_form import encode_speaker
+from engine.data.scripts import encode_speaker
 from engine.data.speakers import SOMEONE, display_name
 from engine.errors import PromptError
 from engine.generation.generate import Done, TokenEvent

@@ -47,7 +47,7 @@ class SharedMemoryModel(Protocol):
 def find_cast(model: LanguageModel) -> tuple[str, ...]:
     """Return the speakers that a model knows, of which the last stands for all others; empty if it knows none.
 
-    A model with a cast reads and writes a script (`engine.data.script_form`).
+    A model with a cast reads and writes a script (`engine.data.scripts`).
     """
     return model.cast if isinstance(model, DialogueModel) else ()
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.analysis.activations import BATCH_SIZE, ActivationName, TopActivations, find_top_activations
-from engine.data.lines import Line
-from engine.data.script_form import speaker_head
+from engine.data.corpus import Line
+from engine.data.scripts import speaker_head
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import TokenIds
 from engine.models.numpy_lstm import NumpyLSTM

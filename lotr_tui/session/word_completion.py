@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from engine.data.script_form import encode_speaker
+from engine.data.scripts import encode_speaker
 from engine.data.speakers import STRANGER
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character

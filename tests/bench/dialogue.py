@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 
 from engine.analysis.speaker_posterior import SpeakerPosterior
-from engine.data.script_form import Turn, encode_speaker, encode_turn, iter_scenes
+from engine.data.scripts import Turn, encode_speaker, encode_turn
 from engine.generation.best_of import stream_answers
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
@@ -41,7 +41,7 @@ def measure_dialogue(options, max_hidden=100, max_shown=250, num_prompts=100, nu
         dataset = load_run_dataset(run)
         counts = Counter(line.speaker for line in dataset.corpus.lines)
         names = [name for name, count in counts.most_common() if count >= MIN_LINES and name in run.cast]
-        scenes = Scenes(run.model, list(iter_scenes(getattr(dataset.splits, options.split)))[:num_scenes])
+        scenes = Scenes(run.model, list(getattr(dataset.splits, options.split).scenes())[:num_scenes])
         prefix = f"{name}: " if len(options.run) > 1 else ""
         for title, unit, value in [
             *bits_by_context(scenes),

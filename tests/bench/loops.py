@@ -15,8 +15,7 @@ from engine.analysis.perplexity import evaluate
 from engine.config import DataConfig
 from engine.data.corpus import read_corpus
 from engine.data.dataset import batchify, load_dataset
-from engine.data.encoding import encode_open, train_tokenizer
-from engine.data.token_indexer import TokenIndexer
+from engine.data.encoding import TokenIndexer, encode_open, train_tokenizer
 from engine.models.adapter import lora_targets
 from engine.models.linear import linear
 from engine.models.pretrained.reading import read_base

@@ -3,7 +3,7 @@
 import time
 
 from engine.config import ModelConfig
-from engine.data.script_form import Turn, encode_speaker, encode_turn
+from engine.data.scripts import Turn, encode_speaker, encode_turn
 from engine.generation.generate import generate
 from engine.generation.prompt import prefill
 from engine.generation.turns import begin_turn

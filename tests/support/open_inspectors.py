@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 from engine.analysis.memorization import TrainingIndex
 from engine.config import DataConfig
+from engine.data.corpus import Line
 from engine.data.dataset import concatenate_lines, load_dataset
-from engine.data.lines import Line
 from engine.models.ngram import KneserNey
 from engine.runs.loading import load_model
 from lotr_tui.screens.lens import scoring

@@ -7,8 +7,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from engine.config import Config, ModelConfig
-from engine.data.lines import make_lines
-from engine.data.script_form import SCENE_END, Turn, encode_turns, script_text, turn_text
+from engine.data.corpus import make_lines
+from engine.data.scripts import SCENE_END, Turn, encode_turns, script_text, turn_text
 from engine.data.tokenizers.bpe import BPETokenizer
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from engine.data.script_form import Turn
+from engine.data.scripts import Turn
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.generate import Done, TokenEvent, generate

@@ -9,7 +9,7 @@ from textual.widgets import Input, OptionList
 
 from engine.analysis.memorization import TrainingIndex
 from engine.config import Config
-from engine.data.lines import Line
+from engine.data.corpus import Line
 from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Finished, Warned
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM

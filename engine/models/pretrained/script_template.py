@@ -3,8 +3,14 @@
 import json
 from collections.abc import Sequence
 
-from engine.data.speakers import MAX_NAME_CHARACTERS, STRANGER, display_name, first_to_answer
-from engine.data.tokenizers.loading import cast_from_json, cast_to_json
+from engine.data.speakers import (
+    MAX_NAME_CHARACTERS,
+    STRANGER,
+    cast_from_json,
+    cast_to_json,
+    display_name,
+    first_to_answer,
+)
 from engine.models.pretrained.chat import ChatTemplate
 
 _CAST_START, _CAST_END = "{%- set cast = ", " -%}"

@@ -97,7 +97,7 @@ def data_speech(
     ] = None,
 ) -> None:
     """Write the text between quotation marks, one quotation per line. Print the path of the file."""
-    from engine.data.quotations import MIN_WORDS, write_speech  # imports numpy, and this module is read at every start
+    from engine.data.tales import MIN_WORDS, write_speech  # imports numpy, and this module is read at every start
 
     source = absolute_path(path)
     target = absolute_path(output) if output else source.with_name(f"{source.stem}-speech.txt")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from engine.data.script_form import encode_speaker, encode_turns
+from engine.data.scripts import encode_speaker, encode_turns
 from engine.data.speakers import STRANGER
 from engine.errors import InvalidInputError
 from engine.generation.best_of import Answer, stream_answers

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from engine.data.script_form import Turn
+from engine.data.scripts import Turn
 from engine.data.speakers import STRANGER
 from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.models.dialogue import DialogueModel

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from engine.data.script_form import Turn, encode_turns, speaker_head, turn_text
+from engine.data.scripts import Turn, encode_turns, speaker_head, turn_text
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import TurnStart, generate_scene, read_turns

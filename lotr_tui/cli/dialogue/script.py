@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from engine.analysis.tokenized_text import read_label
-from engine.data.script_form import Turn
-from engine.data.scripts import detect_style, read_utterances
+from engine.data.scripts import Turn, detect_style, read_utterances
 from engine.data.speakers import SOMEONE, find_member, find_speaker, normalize_speaker
 from engine.errors import InvalidInputError, PromptError, shell_word
 from engine.models.base import LanguageModel

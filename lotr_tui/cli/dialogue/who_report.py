@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.analysis.speaker_posterior import SpeakerGuess, SpeakerPosterior, WordEvidence, guess_written_speaker
-from engine.data.script_form import Turn, turn_text
+from engine.data.scripts import Turn, turn_text
 from engine.errors import InvalidInputError, printable, shell_word
 from engine.generation.prompt import encode_prompt
 from engine.generation.turns import read_turns

@@ -8,8 +8,7 @@ import numpy as np
 from engine.analysis.bits_per_character import written_text
 from engine.analysis.model_comparison import Candidate, CandidateScores, FormComparison, compare_models
 from engine.data.dataset import Dataset
-from engine.data.script_form import script_text
-from engine.data.scripts import read_scenes
+from engine.data.scripts import read_scenes, script_text
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.words import split_words
 from engine.errors import CorpusError, printable

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from engine.analysis.bits_per_character import EncodedText, TextForm, convert_text, native_form, written_text
+from engine.data.corpus import Lines, check_line_lengths, read_whole_text
 from engine.data.dataset import Dataset
-from engine.data.file_scan import check_line_lengths, read_whole_text
-from engine.data.lines import Lines
-from engine.data.script_form import script_text
-from engine.data.scripts import detect_style, read_scenes
+from engine.data.scripts import detect_style, read_scenes, script_text
 from engine.errors import CorpusError
 from engine.runs.combine import ModelCombiner
 from lotr_tui.cli.standard_input import read_standard_input

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.data.script_form import Turn, encode_turns
+from engine.data.scripts import Turn, encode_turns
 from engine.data.tokenizers.base import Tokenizer
 from engine.models.base import LanguageModel
 from lotr_tui.session.model_abilities import find_cast

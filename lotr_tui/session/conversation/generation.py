@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from engine.data.script_form import Turn, encode_speaker, encode_turn
+from engine.data.scripts import Turn, encode_speaker, encode_turn
 from engine.data.speakers import SOMEONE, STRANGER
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.generation.best_of import Answer, AnswerChosen

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from engine.data.script_form import encode_speaker
+from engine.data.scripts import encode_speaker
 from engine.generation.prompt import DecoderState, last_word_start
 from engine.models.base import LanguageModel
 from lotr_tui.session.conversation.generation import ReplyContext, count_shared, nearest_state

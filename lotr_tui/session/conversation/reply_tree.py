@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.data.script_form import Turn as SpokenLine
-from engine.data.script_form import encode_speaker, speaker_head, turn_text
+from engine.data.scripts import Turn as SpokenLine
+from engine.data.scripts import encode_speaker, speaker_head, turn_text
 from engine.data.speakers import SOMEONE, STRANGER
 from engine.generation.generate import Done
 from engine.generation.prompt import DecoderState

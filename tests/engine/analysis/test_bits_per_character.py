@@ -29,10 +29,10 @@ from engine.analysis.model_comparison import (
 )
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
-from engine.data.script_form import Turn, script_text, speaker_head
+from engine.data.scripts import Turn, script_text, speaker_head
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.bpe import BPETokenizer
-from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import ConfigError, CorpusError
 from engine.models.ngram import KneserNey, Unigram

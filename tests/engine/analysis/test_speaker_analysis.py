@@ -14,9 +14,9 @@ from engine.analysis.speaker_evaluation import evaluate_by_speaker
 from engine.analysis.speaker_posterior import SpeakerPosterior, guess_written_speaker
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
-from engine.data.script_form import Turn, encode_speaker, encode_turns
+from engine.data.scripts import Turn, encode_speaker, encode_turns
 from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.errors import CorpusError
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import next_speaker_probs, read_turns

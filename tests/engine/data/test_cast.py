@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.cast import count_pairs, summarize_speakers
-from engine.data.lines import make_lines
+from engine.data.corpus import make_lines
 from engine.data.tokenizers.words import split_words
 
 ROWS = st.lists(

@@ -10,10 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import DataConfig
-from engine.data.corpus import Corpus, read_corpus, repair_dialogue, split_indices
+from engine.data.corpus import MAX_LINE_CHARACTERS, Corpus, Line, read_corpus, repair_dialogue, split_indices
 from engine.data.dataset import load_dataset
-from engine.data.file_scan import MAX_LINE_CHARACTERS
-from engine.data.lines import Line
 from engine.data.speakers import merge_key, normalize_speaker
 from engine.errors import CorpusError
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.data.arrays import CHUNK_SIZE, permute_lines
-from engine.data.lines import Line, make_lines
+from engine.data.corpus import Line, make_lines
 
 TEXTS, SPEAKERS = ["the green barrels", "", "seven lanterns, é", "his wet boots"], ["", "SAM", "FRODO", "SAM"]
 PLAIN = [Line(text, speaker) for text, speaker in zip(TEXTS, SPEAKERS, strict=True)]

@@ -9,9 +9,8 @@ import torch
 
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
-from engine.data.punctuation import COMMA, LINE_END, NONE, PUNCTUATION_CLASSES, SENTENCE_END
 from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers.words import COMMA, LINE_END, NONE, PUNCTUATION_CLASSES, SENTENCE_END, WordTokenizer
 from engine.events import Evaluated
 from engine.models.lstm import LSTMModel
 from engine.models.network import PunctuationSoftmax

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.data.quotations import find_quotations, write_speech
+from engine.data.tales import find_quotations, write_speech
 from engine.errors import InvalidInputError
 
 

@@ -7,13 +7,12 @@ import pytest
 from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from engine.data.lines import make_lines
-from engine.data.script_form import (
+from engine.data.corpus import make_lines
+from engine.data.scripts import (
     Turn,
     encode_speaker,
     encode_turn,
     encode_turns,
-    iter_scenes,
     parse_line,
     script_text,
     turn_text,
@@ -21,7 +20,7 @@ from engine.data.script_form import (
 )
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.data.tokenizers.bpe import BPETokenizer
-from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from tests.support.pretrained import new_sentencepiece
 
@@ -92,7 +91,7 @@ def test_a_line_without_a_name_is_no_turn(line: str) -> None:
 
 def test_scenes_of_a_corpus_call_speakers_by_their_names_and_leave_out_empty_lines() -> None:
     lines = make_lines(["Hm.", "Hi.", "Who?"], ["FRODO", "", "GOLLUM"], [0, 0, 1])
-    assert list(iter_scenes(lines)) == [
+    assert list(lines.scenes()) == [
         [Turn("FRODO", "Hm."), Turn("SOMEONE", "Hi.")],
         [Turn("GOLLUM", "Who?")],
     ]

@@ -7,11 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import DataConfig
-from engine.data.corpus import read_corpus
-from engine.data.file_scan import MAX_LINE_CHARACTERS
-from engine.data.lines import Line
-from engine.data.script_form import Turn
-from engine.data.scripts import read_scenes, split_name
+from engine.data.corpus import MAX_LINE_CHARACTERS, Line, read_corpus
+from engine.data.scripts import Turn, read_scenes, split_name
 from engine.errors import CorpusError
 
 

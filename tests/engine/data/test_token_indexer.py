@@ -5,9 +5,8 @@ import re
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.data.punctuation import COMMA, LINE_END, NONE, SENTENCE_END
-from engine.data.token_indexer import HASH_SLOTS, TokenIndexer
-from engine.data.tokenizers.words import WORD_PATTERN, split_words
+from engine.data.encoding import HASH_SLOTS, TokenIndexer
+from engine.data.tokenizers.words import COMMA, LINE_END, NONE, SENTENCE_END, WORD_PATTERN, split_words
 
 SIGNS = st.sampled_from("aZ09'-.,!?… \t\u2028\u00a0\u200bKKİẞΣσßéÉ“”\x1c\x85ﬁǅ日")
 LINES = st.lists(

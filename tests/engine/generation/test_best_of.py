@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.data.script_form import Turn, encode_speaker, encode_turn, encode_turns
+from engine.data.scripts import Turn, encode_speaker, encode_turn, encode_turns
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.generation.best_of import MAX_ANSWERS, NUM_SCORED_TOKENS, stream_answers

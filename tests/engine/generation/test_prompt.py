@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.bpe import BPETokenizer
-from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import PromptError
 from engine.generation.generate import TokenEvent, force_token, generate

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from engine.data.script_form import Turn, encode_turns
+from engine.data.scripts import Turn, encode_turns
 from engine.errors import InvalidInputError
 from engine.generation.generate import Done, TokenEvent, generate
 from engine.generation.prompt import prefill

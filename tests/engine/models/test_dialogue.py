@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.script_form import SCENE_END, script_text
+from engine.data.scripts import SCENE_END, script_text
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.generation.prompt import prefill

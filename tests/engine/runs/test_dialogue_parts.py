@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from engine.data.tokenizers.loading import CAST_FILE
+from engine.data.speakers import CAST_FILE
 from engine.errors import InvalidInputError, RunError
 from engine.models.dialogue import DialogueModel
 from engine.runs.compact import write_compact_copy

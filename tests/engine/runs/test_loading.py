@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
-from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.errors import ConfigError, CorpusError, InvalidInputError, RunError
 from engine.runs.combine import load_run_dataset

@@ -9,7 +9,7 @@ import torch
 
 from engine.analysis.bits_per_character import EncodedText, written_text
 from engine.data.dataset import load_dataset
-from engine.data.script_form import Turn
+from engine.data.scripts import Turn
 from engine.events import Evaluated, Finished, Started
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns

@@ -7,7 +7,7 @@ import pytest
 
 from engine.analysis.perplexity import evaluate
 from engine.config import BASE
-from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import ConfigError, RunError
 from engine.events import Evaluated, Warned

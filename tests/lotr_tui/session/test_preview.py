@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.data.script_form import Turn, encode_speaker
+from engine.data.scripts import Turn, encode_speaker
 from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.prompt import prefill, prefill_prompt

@@ -13,7 +13,7 @@ from textual.widgets import Input, Static
 
 from engine.analysis.notebook import VocabularyCutoffs
 from engine.data.tokenizers.base import EOS, UNK, Tokenizer
-from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import Debounce

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from textual.message_pump import MessagePump
 
 from engine.analysis.speaker_posterior import SpeakerGuess, SpeakerPosterior
-from engine.data.script_form import Turn
+from engine.data.scripts import Turn
 from engine.errors import describe_error
 from engine.generation.prompt import DecoderState
 from engine.generation.turns import read_turns

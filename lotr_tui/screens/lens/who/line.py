@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.analysis.tokenized_text import LabelledLine, labelled_lines
-from engine.data.script_form import Turn
+from engine.data.scripts import Turn
 
 MAX_WORDS = 300
 """Maximum number of words of a line that are read."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
-from engine.data.tokenizers.hugging_face import to_hugging_face
+from engine.data.tokenizers.bpe import to_hugging_face
 from engine.data.tokenizers.words import WordTokenizer
 from tests.support.open_models import LINES, bpe_tokenizer, character_tokenizer
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.data.tokenizers.bpe import BPETokenizer
-from engine.data.tokenizers.characters import CharacterTokenizer
+from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.errors import InvalidInputError, RunError
 
 LINES = [

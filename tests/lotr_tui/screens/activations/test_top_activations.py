@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.analysis.activations import TopActivations, find_top_activations
-from engine.data.lines import Line
+from engine.data.corpus import Line
 from lotr_tui.screens.activations.screen import ActivationsScreen
 from lotr_tui.screens.activations.top_activations import UnitTopActivations
 from lotr_tui.screens.text.view import TokenTextView

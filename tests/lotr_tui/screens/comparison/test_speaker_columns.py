@@ -3,7 +3,7 @@
 import pytest
 from textual.widgets import Input
 
-from engine.data.script_form import Turn, encode_turns
+from engine.data.scripts import Turn, encode_turns
 from engine.generation.generate import generate
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns

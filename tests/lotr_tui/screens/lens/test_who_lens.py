@@ -8,7 +8,7 @@ import pytest
 from textual.widgets import Input
 
 from engine.analysis.speaker_posterior import SpeakerPosterior
-from engine.data.script_form import Turn
+from engine.data.scripts import Turn
 from engine.generation.turns import read_turns
 from lotr_tui.screens.lens.token_inspector import LensTokenInspector
 from lotr_tui.screens.lens.who.bars import WhoWouldSayBars

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.analysis.speaker_posterior import explain_guess
-from engine.data.script_form import Turn
+from engine.data.scripts import Turn
 from engine.errors import InvalidInputError
 from engine.generation.turns import SpeakerProb
 from lotr_tui.screens.lens.who.bars import shown_speakers

@@ -7,7 +7,7 @@ import pytest
 from textual.widgets import Input
 
 from engine.analysis.activations import find_lstm, record_activations
-from engine.data.script_form import utterance_mask
+from engine.data.scripts import utterance_mask
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.comparison import side_by_side

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.data.script_form import Turn, encode_speaker, encode_turns
+from engine.data.scripts import Turn, encode_speaker, encode_turns
 from engine.errors import InvalidInputError, PromptError
 from engine.generation.best_of import stream_answers
 from engine.generation.prompt import prefill
