@@ -7,7 +7,7 @@ from typing import Any
 
 from textual.app import App
 
-from lotr_tui.textual_fixes.terminal.clipboard_sequence import set_local_clipboard, write_to_terminal
+from lotr_tui.textual_fixes.terminal import set_local_clipboard, write_to_terminal
 
 MAX_BASE64_BYTES = 74_994
 """Limit of many terminals on the base64 text; they cut or drop a longer one."""

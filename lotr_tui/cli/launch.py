@@ -11,9 +11,8 @@ from engine.errors import InvalidInputError, printable
 from engine.models.pretrained.names import BASE_FILE, is_pretrained_name
 from lotr_tui.app import LotrApp
 from lotr_tui.session.model_loading import ModelLoader, check_fetched
-from lotr_tui.textual_fixes.terminal import closed_terminal_output
-from lotr_tui.textual_fixes.terminal.invalid_utf8_input import replace_undecodable_input
-from lotr_tui.textual_fixes.terminal.served import is_served
+from lotr_tui.textual_fixes import is_served
+from lotr_tui.textual_fixes.terminal import fix_drivers
 
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
@@ -89,10 +88,9 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     Raises:
         TrainingError: If a detached training could not be continued by another process.
     """
-    closed_terminal_output.install_resilient_writer()
+    fix_drivers()
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, _: app.handle_signal(signal.Signals(number)))
-    replace_undecodable_input()
     sys.setswitchinterval(THREAD_SWITCH_INTERVAL)
     app.run(mouse=mouse)
     from lotr_tui.monitor.background import (  # not needed for the first paint

@@ -12,7 +12,7 @@ import typer
 
 from engine.errors import InvalidInputError
 from lotr_tui.cli.parser import int_option
-from lotr_tui.textual_fixes.terminal.served import is_served
+from lotr_tui.textual_fixes import is_served
 
 if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeVar
 from textual.screen import Screen
 
 from lotr_tui.app_base import LotrAppBase
-from lotr_tui.textual_fixes.screen import TextualFixesScreen
+from lotr_tui.textual_fixes.app import TextualFixesScreen
 
 ResultT = TypeVar("ResultT")
 

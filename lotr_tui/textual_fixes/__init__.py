@@ -1,1 +1,14 @@
-"""Workarounds for defects of Textual 8.2.8: one file per defect, combined in classes for apps, screens and lists."""
+"""Workarounds for defects of Textual 8.2.8; each says what Textual would have to do instead.
+
+Commands without a screen import this module, so it imports no Textual.
+"""
+
+import os
+
+WEB_DRIVER = "textual.drivers.web_driver:WebDriver"
+"""Value of the environment variable `TEXTUAL_DRIVER` in an app that textual-serve starts."""
+
+
+def is_served() -> bool:
+    """Return True if a server shows the screen of this process in a browser, so that no terminal is needed."""
+    return os.environ.get("TEXTUAL_DRIVER") == WEB_DRIVER

@@ -20,7 +20,7 @@ from lotr_tui.screens.comparison.columns import DIFFERENCE_MARK, CompareWith, Ge
 from lotr_tui.screens.comparison.writers import ColumnWriters
 from lotr_tui.session.column_output import ColumnSlot, PromptContext, describe_unknown_words, encode_prompts
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.textual_fixes.screen import TextualFixesScreen
+from lotr_tui.textual_fixes.app import TextualFixesScreen
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.help_line import HelpLine

@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from lotr_tui.screens.dialogs.keys_line import KeysLine
-from lotr_tui.textual_fixes.screen import TextualFixesScreen
+from lotr_tui.textual_fixes.app import TextualFixesScreen
 
 
 class ConfirmDialog(TextualFixesScreen, ModalScreen[bool]):

@@ -11,8 +11,8 @@ from textual.widgets import Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from lotr_tui.screens.dialogs.keys_line import KeysLine
-from lotr_tui.textual_fixes.option_list import RobustOptionList
-from lotr_tui.textual_fixes.screen import TextualFixesScreen
+from lotr_tui.textual_fixes.app import TextualFixesScreen
+from lotr_tui.textual_fixes.widgets import RobustOptionList
 
 EXPLANATION = (
     "SmolLM2 was pre-trained on other text; an adapter lets it speak like the cast. It downloads in the background, "

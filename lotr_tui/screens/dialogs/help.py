@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from lotr_tui.commands import PaletteCommand
-from lotr_tui.textual_fixes.screen import TextualFixesScreen
+from lotr_tui.textual_fixes.app import TextualFixesScreen
 
 KEYS_WIDTH = 10
 """Width of the column of keys; several keys of one command wrap to several lines."""

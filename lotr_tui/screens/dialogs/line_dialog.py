@@ -12,7 +12,7 @@ from textual.widgets import Input, Label, Static
 
 from engine.errors import LotrError
 from lotr_tui.screens.dialogs.keys_line import KeysLine
-from lotr_tui.textual_fixes.screen import TextualFixesScreen
+from lotr_tui.textual_fixes.app import TextualFixesScreen
 from lotr_tui.widgets.line_input import LineInput
 
 ResultT = TypeVar("ResultT")

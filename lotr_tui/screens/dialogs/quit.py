@@ -10,8 +10,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Label, OptionList
 from textual.widgets.option_list import Option
 
-from lotr_tui.textual_fixes.option_list import RobustOptionList
-from lotr_tui.textual_fixes.screen import TextualFixesScreen
+from lotr_tui.textual_fixes.app import TextualFixesScreen
+from lotr_tui.textual_fixes.widgets import RobustOptionList
 
 QuitChoice = Literal["stop", "detach"]
 """stop: the training saves and stops; detach: the training continues in the background."""

@@ -30,7 +30,7 @@ from lotr_tui.session.session_file import (
     load_session,
     rename_session,
 )
-from lotr_tui.textual_fixes.option_list import RobustOptionList
+from lotr_tui.textual_fixes.widgets import RobustOptionList
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.status_bar import StatusBar

@@ -15,8 +15,8 @@ from textual.widgets.option_list import Option
 from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.screens.dialogs.confirm import confirm
 from lotr_tui.screens.dialogs.keys_line import KeysLine
-from lotr_tui.textual_fixes.option_list import RobustOptionList
-from lotr_tui.textual_fixes.screen import TextualFixesScreen
+from lotr_tui.textual_fixes.app import TextualFixesScreen
+from lotr_tui.textual_fixes.widgets import RobustOptionList
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 

@@ -10,7 +10,7 @@ from textual.strip import Strip
 from engine.generation.sampling import Candidate, NextTokenProbs
 from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, format_lone_token, truncate
 from lotr_tui.screens.session.next_words import MIN_SHOWN_PROB
-from lotr_tui.textual_fixes.late_paint import paint
+from lotr_tui.textual_fixes.widgets import paint
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget
 

@@ -14,7 +14,7 @@ from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.screens.text.layout import Page, sanitize_text
 from lotr_tui.screens.text.text_input import TextInputBar, cut_text
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.textual_fixes.screen import TextualFixesScreen
+from lotr_tui.textual_fixes.app import TextualFixesScreen
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.status_bar import StatusBar
 

@@ -15,7 +15,7 @@ from textual.widgets import TextArea
 
 from engine.errors import LotrError
 from lotr_tui.session.history import HistoryNavigator, PromptHistory
-from lotr_tui.textual_fixes.late_paint import paint
+from lotr_tui.textual_fixes.widgets import paint
 from lotr_tui.widgets.prompt.bindings import PROMPT_BINDINGS
 from lotr_tui.widgets.prompt.completion import CompletingTextArea
 from lotr_tui.widgets.prompt.text import sanitize_prompt

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lotr_tui.textual_fixes.terminal.served import WEB_DRIVER
+from lotr_tui.textual_fixes import WEB_DRIVER
 from tests.support.terminal import MODEL_READY_TEXT, answer_first_question, strip_control_sequences
 
 PRINTING_APP = """

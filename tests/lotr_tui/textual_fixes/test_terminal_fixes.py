@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lotr_tui.textual_fixes.terminal.closed_terminal_output import ResilientWriterThread
+from lotr_tui.textual_fixes.terminal import ResilientWriterThread
 from tests.support.terminal import MODEL_READY_TEXT, SESSION_COMMAND, Terminal
 
 MANY_WRITES = 100

@@ -1,1 +1,0 @@
-"""Workarounds for the terminal driver: output, input and clipboard."""
