@@ -22,7 +22,7 @@ from engine.runtime.process import get_process_info, limit_openmp_spinning
 from engine.storage.files import absolute_path
 from engine.training.diagnoses import diagnose
 from engine.training.dialogue_parts import fit_dialogue_parts
-from engine.training.initial_run import TrainingInput, canonical_name, canonical_teachers, load_training_input
+from engine.training.initial_run import canonical_name, canonical_teachers, load_training_input
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,8 @@ class TrainingJob:
         return record_events(self.run, train())
 
 
-def prepare_job(
-    config: Config,
-    run_name: str | None = None,
-    runs_dir: Path | None = None,
-    load: Callable[[Config, Path | None], TrainingInput] = load_training_input,
-) -> TrainingJob:
+def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | None = None) -> TrainingJob:
     """Read the data, check that the data fits the configuration, and create the run directory.
-
-    A caller with many jobs may pass a function `load` that remembers the results of `load_training_input`.
 
     Raises:
         InvalidInputError: If the input is unusable, or PyTorch is not installed; nothing is written then.
@@ -79,7 +72,7 @@ def prepare_job(
     _check_settings(config)
     if init := config.training.init:
         config = config.with_values(init=canonical_name(init, runs_dir))
-    dataset, initial_weights, base = load(config, runs_dir)
+    dataset, initial_weights, base = load_training_input(config, runs_dir)
     if config.training.teachers:
         from engine.training.distillation import load_teachers  # loads PyTorch
 

@@ -83,8 +83,8 @@ def search(
         raise InvalidInputError(f"--minutes {minutes:g} is out of range; use a number above 0, such as 20")
     require_torch("search")
     require_package("optuna", "search")
-    from engine.training.search.search import Budget, Search, default_num_jobs, make_plan
-    from engine.training.search.space import parse_space
+    from engine.training.search import Budget, Search, default_num_jobs, make_plan
+    from engine.training.search_space import split_space
     from lotr_tui.cli.search_report import search_on_console
 
     if resume is not None:
@@ -95,7 +95,7 @@ def search(
         seeds = _parse_seeds(split_seeds)
         if seeds and training.overrides["split_seed"] is not None:
             raise InvalidInputError("--split-seed and --split-seeds exclude each other; give one of them")
-        assignments, space = parse_space(training.assignments)
+        assignments, space = split_space(training.assignments)
         config = replace(training, assignments=assignments).configure(runs_dir)
         plan = make_plan(config, space, seeds, runs_dir)
         found = Search.create(name or f"search-{datetime.now():%Y%m%d-%H%M%S}", runs_dir, plan)

@@ -14,8 +14,8 @@ from engine.presets import PRESETS
 from engine.runtime.worker import Cancellation
 from engine.storage.files import default_runs_dir
 from engine.training.initial_run import configure
-from engine.training.search.search import Budget, EndReason, Search
-from engine.training.search.study import TrialRecord
+from engine.training.search import Budget, EndReason, Search, TrialRecord
+from engine.training.search_space import describe_distribution
 from lotr_tui.cli.console import make_console, make_fitting_table, print_json
 from lotr_tui.formatting import format_duration, format_percent
 from lotr_tui.monitor.background import detach_from_terminal, install_signal_handlers
@@ -106,7 +106,7 @@ def _print_start(search: Search, budget: Budget, num_jobs: int) -> None:
     if records:
         facts.append(f"after {len(records)} earlier trials")
     print(printable(f"search {search.path.name} in {search.path}: {', '.join(facts)}"))
-    ranges = plan.space.describe()
+    ranges = {name: describe_distribution(each) for name, each in plan.distributions.items()}
     for name, text in ranges.items():
         print(f"  {name:{max(map(len, ranges))}}  {text}")
     print("each trial is a run; watch the latest: lotr-tui attach", flush=True)
@@ -151,7 +151,7 @@ def _print_table(search: Search, budget: Budget, reason: EndReason, seconds: flo
     complete = sorted(
         (record for record in search.records() if record.state == "complete"), key=lambda it: it.valid_perplexity or 0
     )
-    names = list(search.plan.space.distributions)
+    names = list(search.plan.distributions)
     several = ["of splits"] if len(search.plan.split_seeds) > 1 else []
     rows = [
         [

@@ -1,7 +1,6 @@
 """Hostile files made by hand, and a home with one valid file of each kind, whose files they replace."""
 
 import json
-import math
 import os
 import shutil
 import socket
@@ -17,9 +16,7 @@ from engine.events import Evaluated
 from engine.generation.settings import SamplerSettings
 from engine.runs.directory import COMMANDS_FILE, INITIAL_FILE, MODEL_FILE
 from engine.training.job import prepare_job
-from engine.training.search.search import Search, make_plan
-from engine.training.search.space import parse_space
-from engine.training.search.study import Limits, open_study, propose
+from engine.training.search import Budget, Search, make_plan, open_study, propose
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.session_file import SessionWriter
@@ -202,8 +199,8 @@ def make_home(home):
             )
         )
     session.close()
-    plan = make_plan(config, parse_space(["lr=0.01..0.1"])[1])
+    plan = make_plan(config, ["lr=0.01..0.1"])
     search = Search.create(SEARCH, None, plan)
     for _ in range(2):
-        propose(open_study(search.path, plan, 0), plan, Limits(math.inf, 2), SEARCH)
+        propose(open_study(search.path, plan, 0), plan, Budget(num_trials=2), SEARCH)
     search.close()

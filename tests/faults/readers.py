@@ -29,7 +29,7 @@ from engine.runs.summary import list_runs, summarize_run
 from engine.storage.files import read_text_file
 from engine.training.initial_run import TrainingInput
 from engine.training.run import train
-from engine.training.search.search import Search
+from engine.training.search import Search
 from engine.training.state import ResumeCheckpoint
 from lotr_tui.cli.data.summary import print_data_summary
 from lotr_tui.cli.status import print_status, read_status, status_to_dict
@@ -274,6 +274,5 @@ READERS = {
     "history": Reader("history.jsonl", _read_history, rewrites_file=True),
     "session": Reader("sessions/*.jsonl", _read_sessions),
     "plan of a search": Reader(f"{_SEARCH}/search.json", _read_search),
-    "configuration of a search": Reader(f"{_SEARCH}/training.json", _read_search),
     "trials of a search": Reader(f"{_SEARCH}/trials.log", _read_search, rewrites_file=True),
 }

@@ -12,21 +12,28 @@ from engine.data.dataset import load_dataset
 from engine.errors import ConfigError, RunError
 from engine.runs.directory import read_config
 from engine.runs.summary import summarize_run
-from engine.training.search.search import Budget, Search
-from engine.training.search.space import parse_space
-from engine.training.search.study import TRIALS_FILE, Limits, SearchPlan, TrialRecord, open_study, propose
-from engine.training.search.worker import TrialTrainer
+from engine.training.search import (
+    TRIALS_FILE,
+    Budget,
+    Search,
+    SearchPlan,
+    TrialRecord,
+    TrialTrainer,
+    open_study,
+    propose,
+)
+from engine.training.search_space import parse_space, split_space
 from tests.support.files import sentences
 from tests.support.training import make_config
 
 
 def test_ranges_choices_and_single_values_are_told_apart():
-    fixed, space = parse_space(
+    fixed, space = split_space(
         ["lr=0.002..0.02", "hidden_size=200..500", "optimizer=adamw,sgd", "tie_weights=yes,no", "epochs=40",
          "teachers=a,b", "corpus=../a..b.txt", "weight_decay=0..1", "input_dropout=0.1..0.9:log"]
     )  # fmt: skip
     assert fixed == ["epochs=40", "teachers=a,b", "corpus=../a..b.txt"]
-    assert space.distributions == {
+    assert parse_space(space) == {
         "lr": FloatDistribution(0.002, 0.02, log=True),
         "hidden_size": IntDistribution(200, 500),
         "optimizer": CategoricalDistribution(("adamw", "sgd")),
@@ -34,8 +41,7 @@ def test_ranges_choices_and_single_values_are_told_apart():
         "weight_decay": FloatDistribution(0.0, 1.0),
         "input_dropout": FloatDistribution(0.1, 0.9, log=True),
     }
-    assert parse_space(space.assignments) == ([], space)
-    assert space.round(dict.fromkeys(space.distributions, 0.0123456))["lr"] == 0.01235
+    assert make_plan("lr=0.002..0.02").round({"lr": 0.0123456}) == {"lr": 0.01235}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +65,7 @@ def test_invalid_ranges_are_refused_in_one_line(assignment, message):
 def make_plan(*assignments, split_seeds=(1234,), **settings):
     config = make_config(**settings)
     corpus = load_dataset(config.data).corpus
-    return SearchPlan(config, parse_space(assignments)[1], split_seeds, corpus.sha256)
+    return SearchPlan(config, assignments, split_seeds, corpus.sha256)
 
 
 @pytest.fixture
@@ -73,7 +79,7 @@ def train_trial(plan, runs_dir, record=None, is_stopped=lambda: False, trial=Non
     """Train a trial whose proposals are those of `record`, in a study of its own."""
     settings = {"lr": 0.02} if record is None else record.settings
     record = record or TrialRecord(0, "running", settings, [f"s-000-split{seed}" for seed in plan.split_seeds])
-    trial = trial or optuna.create_study().ask(plan.space.distributions)
+    trial = trial or optuna.create_study().ask(plan.distributions)
     return TrialTrainer(plan, runs_dir, trial, record).train(is_stopped)
 
 
@@ -94,11 +100,11 @@ def test_the_worse_half_is_pruned_after_half_of_the_epochs(tmp_path, config):
     plan = make_plan("lr=0.01..0.1", schedule="constant", **config)
     study = optuna.create_study(pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2))
     for value in (10.0, 12.0):
-        better = study.ask(plan.space.distributions)
+        better = study.ask(plan.distributions)
         better.report(1.5, 1)
         better.should_prune()
         study.tell(better, value)
-    trial = study.ask(plan.space.distributions)
+    trial = study.ask(plan.distributions)
     pruned = train_trial(plan, tmp_path, trial=trial)
     assert (pruned.state, pruned.fraction) == ("pruned", 0.25)
     assert not list(tmp_path.glob("s-*/resume*"))
@@ -122,11 +128,11 @@ def test_a_trial_that_is_stopped_goes_on_where_it_was(tmp_path, config):
     assert (resumed.state, resumed.perplexities) == ("complete", whole.perplexities)
 
 
-def propose_all(plan, path, result, limits=Limits(math.inf, 30)):  # noqa: B008
+def propose_all(plan, path, result, budget=Budget(num_trials=30)):  # noqa: B008
     """Let the search in `path` propose trials without training them, with the results of `result(settings)`."""
     folder = Search.open(path.name, path.parent) if path.exists() else Search.create(path.name, path.parent, plan)
     study = open_study(path, plan, 0)
-    while proposal := propose(study, plan, limits, path.name):
+    while proposal := propose(study, plan, budget, path.name):
         trial, record = proposal
         value = result(record.settings)
         state = "diverged" if value is None else "complete"
@@ -165,7 +171,7 @@ def test_a_search_ends_when_all_combinations_are_tried_or_five_trials_in_a_row_f
     assert len({str(record.settings) for record in records}) == len(records) == num_trials
     found.close()
     # The failures of an earlier budget, for example on a full disk, do not end the next one.
-    resumed = propose_all(plan, tmp_path / "s", lambda settings: 9.5, Limits(math.inf, num_trials + 2, num_trials))
+    resumed = propose_all(plan, tmp_path / "s", lambda settings: 9.5, Budget(num_trials=2, num_earlier=num_trials))
     assert len(resumed.records()) == num_trials + 2 * (result is None)
 
 
@@ -186,9 +192,9 @@ def test_a_worker_that_is_killed_stops_its_trial_and_says_so(tmp_path, config):
 def test_a_killed_search_loses_no_trial_and_a_damaged_one_is_refused(tmp_path, config):
     plan = make_plan("lr=0.01..0.1", **config)
     path = tmp_path / "s"
-    propose_all(plan, path, lambda settings: 9.5, Limits(math.inf, 2)).close()
+    propose_all(plan, path, lambda settings: 9.5, Budget(num_trials=2)).close()
     study = open_study(path, plan, 0)
-    _, running = propose(study, plan, Limits(math.inf, 3), "s")
+    _, running = propose(study, plan, Budget(num_trials=3), "s")
     with (path / TRIALS_FILE).open("ab") as file:
         file.write(b'{"op_code": 5, "torn')
     opened = Search.open("s", tmp_path)

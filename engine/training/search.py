@@ -1,0 +1,512 @@
+"""Hyperparameter search: a study of optuna in a folder, whose trials worker processes train as ordinary runs."""
+
+import bisect
+import json
+import math
+import multiprocessing
+import os
+import re
+import signal
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from multiprocessing.connection import wait
+from multiprocessing.synchronize import Event, Lock
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import optuna
+from msgspec import Meta, convert
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState as StudyState
+
+from engine.config import Config
+from engine.control import ControlCommand
+from engine.errors import ConfigError, InvalidInputError, RunError, TrainingError, describe_error, suggest_nearest
+from engine.events import Evaluated, Finished, Warned
+from engine.runs.directory import MAX_CONFIG_BYTES, MAX_RUN_NAME_LENGTH, check_run_name, find_run, find_run_dirs
+from engine.runs.summary import COMPLETE, summarize_run
+from engine.runtime.process import limit_openmp_spinning
+from engine.storage.files import default_runs_dir, read_limited, write_atomically
+from engine.storage.lock import FileLock
+from engine.storage.schema import decode
+from engine.training.initial_run import INHERITED_SETTINGS, canonical_name, canonical_teachers, load_training_input
+from engine.training.job import prepare_job, resume_job, with_absolute_paths
+from engine.training.search_space import parse_space
+
+SEARCH_FILE, TRIALS_FILE, LOCK_FILE = "search.json", "trials.log", "lock"
+MAX_NAME_LENGTH = MAX_RUN_NAME_LENGTH - 40  # the names of its runs add a number and a split
+POLL_INTERVAL = 0.2  # maximum seconds between two looks at the clock and at the trials
+EXIT_TIMEOUT = 10.0  # seconds that a worker has to save and stop its trial before it is killed
+NVIDIA_DEVICE = Path("/dev/nvidiactl")
+RECORD = "record"  # attribute of a trial with its `TrialRecord`; proposals that were tried before have none
+MAX_FAILURES = 5  # trials in a row that diverge or fail, after which the search ends
+MAX_DUPLICATES = 20  # proposals in a row that were tried before, after which the space counts as exhausted
+NUM_RANDOM_TRIALS = 10  # before the model of optuna's TPE sampler is used
+SIGNIFICANT_DIGITS = 4  # of the numbers that are tried, so that a printed setting is exactly the one that was trained
+REDUCTION = 2  # number of trials that reach a rung for each one that continues
+# Fractions of the first run after which trials are compared. While the learning rate is high, the order of trials says
+# little about their order at the end. In 14 trials of preset tiny over 12 epochs, Kendall's tau of the two was 0.05
+# after a quarter, 0.45 after half and 0.80 after two thirds.
+RUNGS_OF_ANNEALED, RUNGS_OF_OTHERS = (0.66,), (0.25, 0.5)
+ANNEALED_SCHEDULES = ("one_cycle", "slanted_triangular")
+
+Value = bool | int | float | str
+Perplexity = Annotated[float, Meta(ge=1)]
+TrialState = Literal["running", "complete", "pruned", "diverged", "failed", "stopped"]
+EndReason = Literal["budget", "trials", "interrupted", "exhausted", "failures"]
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """Everything that determines a search, except for its budget: the content of `search.json`."""
+
+    config: Config
+    space: tuple[str, ...]
+    """Assignments that `parse_space` reads."""
+    split_seeds: tuple[int, ...]
+    """Seeds of the splits that each trial is trained on, with one run each."""
+    corpus_sha256: str
+
+    @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        return parse_space(self.space)
+
+    @property
+    def rungs(self) -> tuple[float, ...]:
+        """Numbers of runs after which the worse half of the trials ends: parts of the first run, then whole runs."""
+        may_anneal = self.config.training.schedule in ANNEALED_SCHEDULES or "schedule" in self.distributions
+        fractions = RUNGS_OF_ANNEALED if may_anneal else RUNGS_OF_OTHERS
+        return (*fractions, *map(float, range(1, len(self.split_seeds) + 1)))
+
+    def round(self, params: dict[str, Any]) -> dict[str, Value]:
+        """Return settings that optuna proposes, with numbers of few digits inside of their ranges."""
+        rounded = dict(params)
+        for name, distribution in self.distributions.items():
+            if isinstance(distribution, FloatDistribution):
+                value = float(f"{params[name]:.{SIGNIFICANT_DIGITS}g}")
+                rounded[name] = min(max(value, distribution.low), distribution.high)
+        return rounded
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a search; whichever is reached first ends it."""
+
+    seconds: float = math.inf
+    num_trials: float = math.inf
+    """Number of trials to start."""
+    started_at: float = field(default_factory=time.monotonic)
+    num_earlier: int = 0
+    """Number of trials of earlier budgets, whose failures do not end the search."""
+
+    @property
+    def seconds_left(self) -> float:
+        return max(0.0, self.started_at + self.seconds - time.monotonic())
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial: its settings, its runs and its result so far."""
+
+    number: Annotated[int, Meta(ge=0, le=1_000_000)]
+    state: TrialState
+    settings: dict[str, Value]
+    runs: list[str]
+    perplexities: list[Perplexity] = field(default_factory=list)
+    """Best validation perplexity of each run that is complete."""
+    valid_perplexity: Perplexity | None = None
+    """Geometric mean over the runs so far."""
+    fraction: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    seconds: Annotated[float, Meta(ge=0)] = 0.0
+    message: str = ""
+    """Reason for a failure, or the last warning."""
+
+
+class Search:
+    """A search in its folder, locked by this process until `close`."""
+
+    def __init__(self, path: Path, plan: SearchPlan, lock: FileLock) -> None:
+        self.path, self.plan, self._lock = path, plan, lock
+        # A killed process or a full disk left the last line incomplete, to which optuna would append.
+        with suppress(FileNotFoundError), (path / TRIALS_FILE).open("r+b") as lines:
+            lines.truncate(lines.read().rfind(b"\n") + 1)
+        self._study = open_study(path, plan, plan.config.training.seed)
+        self._end_running()
+
+    @classmethod
+    def create(cls, name: str, runs_dir: Path | None, plan: SearchPlan) -> "Search":
+        """Create the folder of a new search, beside its runs.
+
+        Raises:
+            RunError: If the name is invalid or taken, or the folder cannot be written.
+        """
+        runs_dir = runs_dir or default_runs_dir()
+        check_run_name(name)
+        if len(name) > MAX_NAME_LENGTH:
+            raise RunError(f"--name {name} is too long for the names of its runs; use {MAX_NAME_LENGTH} characters")
+        path = runs_dir / name
+        if (path / SEARCH_FILE).exists():
+            raise RunError(f"search {name!r} exists in {runs_dir}; continue it with --resume, or choose another --name")
+        trial_name = re.compile(rf"{re.escape(name)}-\d{{3,}}(-split\d+)?")
+        if path.exists() or any(trial_name.fullmatch(run.name) for run in find_run_dirs(runs_dir)):
+            raise RunError(f"{runs_dir} has a run {name!r} or {name}-000 already; choose another --name")
+        try:
+            path.mkdir(parents=True)
+            lock = _acquire_lock(path)
+            write_atomically(path / SEARCH_FILE, json.dumps(asdict(plan), indent=2).encode())
+        except OSError as error:
+            raise RunError(
+                f"runs folder {runs_dir} cannot be written: {error.strerror}; choose another with --runs-dir"
+            ) from error
+        return cls(path, plan, lock)
+
+    @classmethod
+    def open(cls, name: str, runs_dir: Path | None) -> "Search":
+        """Open the folder of a search, to resume it.
+
+        Raises:
+            InvalidInputError: If there is no such search, it is damaged, another process runs it, or its corpus has
+                changed.
+        """
+        runs_dir = runs_dir or default_runs_dir()
+        path = runs_dir / name
+        if not (path / SEARCH_FILE).is_file():
+            names = [file.parent.name for file in runs_dir.glob(f"*/{SEARCH_FILE}")]
+            raise RunError(f"there is no search {name!r} in {runs_dir}{suggest_nearest(name, names)}")
+        try:
+            lock = _acquire_lock(path)
+            content = read_limited(path / SEARCH_FILE, MAX_CONFIG_BYTES)
+        except OSError as error:
+            raise RunError(f"search {name!r} in {runs_dir} cannot be opened: {error.strerror}") from error
+        try:
+            plan = decode(SearchPlan, json.loads(content))  # json reads the surrogates of a path that is not UTF-8
+            if not plan.distributions or not plan.split_seeds:
+                raise ConfigError("no range, or no seed of a split")
+        except (InvalidInputError, ValueError, RecursionError) as error:
+            raise RunError(
+                f"search {name!r} in {runs_dir} is damaged ({error}); start a new one; its runs are not affected"
+            ) from error
+        if load_training_input(plan.config, runs_dir).dataset.corpus.sha256 != plan.corpus_sha256:
+            raise ConfigError(
+                f"{plan.config.data.corpus} has changed since the search was started; restore the file, or start a "
+                "new one"
+            )
+        return cls(path, plan, lock)
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def records(self) -> list[TrialRecord]:
+        """Return all trials by number, including trials of earlier budgets."""
+        return read_records(self._study)
+
+    def best(self) -> TrialRecord | None:
+        """Return the complete trial with the lowest perplexity, or None if no trial is complete."""
+        complete = [record for record in self.records() if record.state == "complete"]
+        return min(complete, key=lambda record: record.valid_perplexity or math.inf, default=None)
+
+    def importances(self) -> dict[str, float]:
+        """Return the importance of each setting (PED-ANOVA), highest first; {} with too few complete trials."""
+        complete = [record for record in self.records() if record.state == "complete"]
+        if len(complete) < NUM_RANDOM_TRIALS or len(self.plan.distributions) < 2:
+            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+
+    def run(
+        self, budget: Budget, num_jobs: int, cancelled: Callable[[], bool]
+    ) -> Generator[tuple[TrialRecord, float], None, EndReason]:
+        """Try settings in `num_jobs` processes until the budget is used or `cancelled` returns True.
+
+        Yield each trial when it has ended, and the seconds that are left. Trials that are still trained at the end are
+        saved and stopped; a search that is resumed trains them first. Return why the search has ended.
+        """
+        shown = {record.number: record for record in self.records()}
+        budget = replace(budget, started_at=time.monotonic(), num_earlier=len(shown))
+        waiting = self._study.get_trials(deepcopy=False, states=[StudyState.WAITING])
+        enqueued = {to_record(trial).number for trial in waiting}
+        for record in shown.values():
+            if record.state == "stopped" and record.number not in enqueued:
+                self._study.enqueue_trial(record.settings, {RECORD: asdict(record)})
+        context = multiprocessing.get_context("spawn")  # not forked: torch's threads do not survive a fork
+        stop, lock = context.Event(), context.Lock()
+        workers = [
+            context.Process(target=run_worker, args=(self.path, self.plan, budget, index, stop, lock))
+            for index in range(num_jobs)
+        ]
+        # A ctrl+c while a worker still imports would end it with a traceback; an ignored signal stays ignored.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for worker in workers:
+                worker.start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        reason: EndReason | None = None
+        try:
+            while running := [worker.sentinel for worker in workers if worker.is_alive()]:
+                wait(running, POLL_INTERVAL)
+                if reason is None and (cancelled() or not budget.seconds_left):
+                    reason = "interrupted" if budget.seconds_left else "budget"
+                    stop.set()
+                for record in self.records():
+                    if record.state != "running" and record != shown.get(record.number):
+                        shown[record.number] = record
+                        yield record, budget.seconds_left
+        finally:
+            stop.set()  # the caller may have left
+            for worker in workers:
+                worker.join(EXIT_TIMEOUT)
+                worker.kill()
+                worker.join()
+        if exit_code := next((worker.exitcode for worker in workers if worker.exitcode), 0):
+            name = f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
+            for record in self._end_running():
+                yield replace(record, message=f"its process ended {name}; fewer --jobs need less memory"), 0.0
+            return reason or "failures"
+        if reason is None and have_failed(self.records(), budget):
+            return "failures"
+        return reason or ("trials" if len(self.records()) - budget.num_earlier >= budget.num_trials else "exhausted")
+
+    def _end_running(self) -> list[TrialRecord]:
+        """End and return the trials whose worker is gone; they count as stopped."""
+        running = self._study.get_trials(deepcopy=False, states=[StudyState.RUNNING])
+        for trial in running:
+            self._study.tell(trial.number, state=StudyState.FAIL)
+        return [replace(to_record(trial), state="stopped") for trial in running if RECORD in trial.user_attrs]
+
+
+def make_plan(
+    config: Config, space: Sequence[str], split_seeds: Sequence[int] = (), runs_dir: Path | None = None
+) -> SearchPlan:
+    """Read the corpus, check that the assignments `space` fit the configuration, and return the plan.
+
+    Without `split_seeds`, trials are trained on the split of `config`.
+
+    Raises:
+        InvalidInputError: If the input is unusable.
+    """
+    if not space:
+        raise ConfigError(
+            "nothing to search: give at least one --set a range or a choice, such as --set lr=0.002..0.02 or "
+            "--set optimizer=adamw,sgd"
+        )
+    if split_seeds and config.data.valid_corpus:
+        raise ConfigError("--split-seeds has no effect on a corpus that is already split; omit it")
+    training = config.training
+    for name in parse_space(space):
+        if training.init and name in INHERITED_SETTINGS:
+            raise ConfigError(f"{name} cannot be searched: run {training.init!r}, where training starts, determines it")
+    seeds = tuple(split_seeds) or (config.data.split_seed,)
+    config = with_absolute_paths(config).with_values(
+        # The name "latest" would mean the trial before.
+        init=canonical_name(training.init, runs_dir) if training.init else "",
+        teachers=canonical_teachers(training.teacher_names, runs_dir),
+        split_seed=seeds[0],
+    )
+    return SearchPlan(config, tuple(space), seeds, load_training_input(config, runs_dir).dataset.corpus.sha256)
+
+
+def default_num_jobs(config: Config) -> int:
+    """Return the number of trainings that run at the same time by default: one per core, or one on a GPU."""
+    device = config.training.device
+    uses_gpu = device in ("cuda", "mps") or (device == "auto" and NVIDIA_DEVICE.exists())
+    return 1 if uses_gpu else os.cpu_count() or 1
+
+
+def _acquire_lock(path: Path) -> FileLock:
+    lock = FileLock(path / LOCK_FILE)
+    if not lock.acquire():
+        raise RunError(f"another process runs the search in {path}; wait until it ends, or stop it")
+    return lock
+
+
+def open_study(path: Path, plan: SearchPlan, seed: int) -> optuna.Study:
+    """Return the study in a folder: multivariate TPE and successive halving. A damaged file raises a RunError."""
+    file = path / TRIALS_FILE
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = optuna.create_study(
+                storage=optuna.storages.JournalStorage(JournalFileBackend(str(file))),
+                sampler=optuna.samplers.TPESampler(
+                    n_startup_trials=NUM_RANDOM_TRIALS, multivariate=True, constant_liar=True, seed=seed
+                ),
+                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION),
+                study_name="search",
+                load_if_exists=True,
+            )
+        if any(record.settings.keys() != plan.distributions.keys() for record in read_records(study)):
+            raise ValueError("it has trials of another search")
+    except OSError as error:
+        raise RunError(f"{file} cannot be read and written: {error.strerror}") from error
+    except Exception as error:  # optuna does not check its file
+        raise RunError(f"{file} is damaged ({error}); start a new search; the runs are not affected") from error
+    return study
+
+
+def read_records(study: optuna.Study) -> list[TrialRecord]:
+    """Return the latest record of each trial by number. One whose worker was killed counts as stopped."""
+    records = {}
+    for trial in study.get_trials(deepcopy=False):
+        if RECORD in trial.user_attrs:
+            record = to_record(trial)
+            is_killed = record.state == "running" and trial.state == StudyState.FAIL
+            records[record.number] = replace(record, state="stopped") if is_killed else record
+    return [records[number] for number in sorted(records)]
+
+
+def to_record(trial: optuna.Trial | optuna.trial.FrozenTrial) -> TrialRecord:
+    return convert(trial.user_attrs[RECORD], TrialRecord)
+
+
+def have_failed(records: list[TrialRecord], budget: Budget) -> bool:
+    """Return True if the last trials of this budget that ended all diverged or failed."""
+    states = [record.state for record in records[budget.num_earlier :] if record.state not in ("running", "stopped")]
+    return len(states) >= MAX_FAILURES and set(states[-MAX_FAILURES:]) <= {"diverged", "failed"}
+
+
+def propose(
+    study: optuna.Study, plan: SearchPlan, budget: Budget, name: str
+) -> tuple[optuna.Trial, TrialRecord] | None:
+    """Return a trial to continue, or a new one with settings that were not tried; None if there is none."""
+    records = read_records(study)
+    if have_failed(records, budget):
+        return None
+    is_used = len(records) - budget.num_earlier >= budget.num_trials
+    if is_used and not study.get_trials(deepcopy=False, states=[StudyState.WAITING]):
+        return None
+    # The settings of a trial that failed, for example on a full disk, may be proposed again.
+    tried = [record.settings for record in records if record.state != "failed"]
+    for _ in range(MAX_DUPLICATES):
+        trial = study.ask(plan.distributions)
+        if RECORD in trial.user_attrs:
+            return trial, replace(to_record(trial), state="running")
+        if (settings := plan.round(trial.params)) not in tried:
+            break
+        study.tell(trial, state=StudyState.FAIL)
+    else:
+        return None
+    number, seeds = len(records), plan.split_seeds
+    runs = [f"{name}-{number:03}" + (f"-split{seed}" if len(seeds) > 1 else "") for seed in seeds]
+    record = TrialRecord(number, "running", settings, runs)
+    trial.set_user_attr(RECORD, asdict(record))
+    return trial, record
+
+
+def run_worker(path: Path, plan: SearchPlan, budget: Budget, index: int, stop: Event, lock: Lock) -> None:
+    """Train trials of the study in `path`, one after the other, until there is none or `stop` is set."""
+    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signal_number, signal.SIG_IGN)  # the process of the search handles signals
+    limit_openmp_spinning()
+    search = multiprocessing.parent_process()
+
+    def is_stopped() -> bool:
+        return stop.is_set() or (search is not None and not search.is_alive())
+
+    with lock:
+        study = open_study(path, plan, plan.config.training.seed + index)
+    while not is_stopped():
+        with lock:  # no two workers propose the same
+            proposal = propose(study, plan, budget, path.name)
+        if proposal is None:
+            return
+        trial, record = proposal
+        result = TrialTrainer(plan, path.parent, trial, record).train(is_stopped)
+        if result.state == "complete":
+            study.tell(trial, result.valid_perplexity)
+        else:  # later proposals avoid settings that diverged or were pruned
+            is_bad = result.state in ("pruned", "diverged")
+            study.tell(trial, state=StudyState.PRUNED if is_bad else StudyState.FAIL)
+
+
+class TrialTrainer:
+    """Trainer of one trial, with a run in `runs_dir` for each split; `record` is its result so far."""
+
+    def __init__(self, plan: SearchPlan, runs_dir: Path, trial: optuna.Trial, record: TrialRecord) -> None:
+        self.record = record
+        self._plan, self._runs_dir, self._trial = plan, runs_dir, trial
+        self._start_time = time.monotonic() - record.seconds
+        self._num_rungs = 0  # that the trial has reached
+
+    def train(self, is_stopped: Callable[[], bool]) -> TrialRecord:
+        """Train the runs that are not complete, and return the trial with its result."""
+        state: TrialState = "complete"
+        message = ""
+        try:
+            for index in range(len(self.record.perplexities), len(self.record.runs)):
+                state = self._train_run(index, is_stopped)
+                if state != "complete":
+                    break
+        except TrainingError as error:
+            state, message = "diverged", describe_error(error)
+            self._trial.report(math.inf, REDUCTION**self._num_rungs)
+        except Exception as error:  # whatever ends a trial, the search continues
+            state, message = "failed", describe_error(error)
+        self._save(state=state, message=message or self.record.message)
+        return self.record
+
+    def _train_run(self, index: int, is_stopped: Callable[[], bool]) -> TrialState:
+        """Train a run, or continue it, and return the state of the trial after it."""
+        name, training = self.record.runs[index], self._plan.config.training
+        run_dir, best = find_run(name, self._runs_dir), math.inf
+        if run_dir is not None:  # of an earlier budget
+            summary = summarize_run(run_dir)
+            best = summary.valid_perplexity or math.inf
+            if summary.state in COMPLETE:
+                return "pruned" if summary.state == "pruned" or self._is_worse(index, 1.0, best) else "complete"
+            job = resume_job(name, self._runs_dir)
+        else:
+            config = self._plan.config.with_values(
+                **self.record.settings,
+                split_seed=self._plan.split_seeds[index],
+                threads=training.threads or 1,
+                score_test=False,
+                keep_epoch_checkpoints=False,
+            )
+            job = prepare_job(config, name, self._runs_dir)
+        epochs = job.config.training.epochs + job.config.training.fine_tune_epochs
+        for event in job.events(is_stopped):
+            match event:
+                case Evaluated():
+                    best = min(best, event.valid_perplexity)
+                    fraction = event.epoch / epochs
+                    # The end is reported when the run is complete.
+                    if 0 < fraction < 1 and self._is_worse(index, fraction, best):
+                        job.command_queue.send(ControlCommand("prune"))
+                case Warned():
+                    self._save(message=event.message)
+                case Finished(reason="stopped" | "detached"):
+                    return "stopped"
+                case Finished(reason="pruned"):
+                    return "pruned"
+        return "pruned" if self._is_worse(index, 1.0, best) else "complete"
+
+    def _is_worse(self, index: int, fraction: float, perplexity: float) -> bool:
+        """Record the progress of a run. Return True if the trial is in the worse half at a new rung."""
+        perplexities = [*self.record.perplexities, perplexity]
+        value = statistics.geometric_mean(perplexities)
+        num_runs = round(index + fraction, 4)
+        self._save(
+            perplexities=perplexities if fraction == 1 else self.record.perplexities,
+            valid_perplexity=value,
+            fraction=num_runs / len(self.record.runs),
+        )
+        num_rungs = bisect.bisect_right(self._plan.rungs, num_runs)
+        if num_rungs == self._num_rungs:
+            return False
+        self._num_rungs = num_rungs
+        self._trial.report(value, REDUCTION ** (num_rungs - 1))  # optuna's rungs are powers of the reduction factor
+        return num_runs < len(self.record.runs) and self._trial.should_prune()
+
+    def _save(self, **changes: Any) -> None:
+        self.record = replace(self.record, seconds=time.monotonic() - self._start_time, **changes)
+        self._trial.set_user_attr(RECORD, asdict(self.record))

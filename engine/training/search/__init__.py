@@ -1,1 +1,0 @@
-"""Hyperparameter search within a budget; its trials are ordinary runs."""
