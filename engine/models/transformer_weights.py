@@ -14,7 +14,7 @@ from engine.data.arrays import Float32Array
 from engine.models.matmul import Int8Matrix, Matrix, make_matrix
 from engine.models.numpy_decoder import check_tensor
 from engine.models.transformer_layout import head_size, transformer_weight_shapes
-from engine.runtime.allocator import use_huge_pages
+from engine.runtime.process import use_huge_pages
 from engine.storage.quantization import Int8Rows
 from engine.storage.tensor_file import StoredTensor, check_names, to_float32, to_int8
 

@@ -15,7 +15,7 @@ from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.directory import CONFIG_FILE
 from engine.runs.loading import LoadedModel
-from engine.runtime.packages import require_torch
+from engine.runtime.process import require_package
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ModelCombiner:
     def combine(self, options: CombinationOptions) -> CombinedModel:
         """Combine the runs, tuning on the validation split all parameters that `options` leave open."""
         if options.dynamic:
-            require_torch("--dynamic")
+            require_package("torch", "--dynamic")
         num_models = len(self.runs) + options.mixture
         if options.weights and num_models == 1:
             raise InvalidInputError("--weights needs several models; add --mixture or another --run")

@@ -17,9 +17,10 @@ from torch import Tensor, distributed, nn
 from engine.errors import TrainingError
 from engine.runtime.process import SINGLE_PROCESS_INFO, ProcessInfo, get_process_info
 
-PROCESS_GROUP_TIMEOUT = timedelta(days=1)
+TIMEOUT = timedelta(days=1)
 """Timeout of collective operations. The main process may evaluate or write for long; a lost peer is noticed at once."""
-FIRST_MESSAGE_BYTES = 256
+MESSAGE_BYTES = 256
+"""Size of a message, which starts with its length; a second message follows if it is longer."""
 PEER_LOST_MESSAGES = ("Connection closed", "Connection reset", "Broken pipe")
 
 T = TypeVar("T")
@@ -30,78 +31,51 @@ class PeerLostError(TrainingError):
 
 
 class DistributedContext:
-    """The processes of a training as seen by one of them. This base class is a training by a single process."""
+    """The processes of a training as seen by one of them; with a single process, most methods return their argument."""
 
     def __init__(self, process: ProcessInfo) -> None:
         self.process = process
+        self._is_single = process.world_size == 1
+        self._control_group: distributed.ProcessGroup | None = None
+        if not self._is_single:
+            distributed.init_process_group("gloo", timeout=TIMEOUT)
+            # A separate group: threads of a group used for gradients outlive it, and a tensor that one of them still
+            # holds when the interpreter exits aborts the process (pytorch #179291).
+            self._control_group = distributed.new_group(timeout=TIMEOUT, backend="gloo")
 
     def broadcast_object(self, factory: Callable[[], T]) -> T:
         """Return the JSON-serializable result of `factory`, which only the main process calls, in all processes."""
-        return factory()
-
-    def shard_batch(self, batch: Tensor) -> Tensor:
-        """Return this process's columns of a tensor `[time, batch, ...]`."""
-        return batch
-
-    def gather_batch(self, shard: Tensor) -> Tensor:
-        """Return the columns of all processes in the main process, and `shard` in all others, on the CPU."""
-        return shard
-
-    def wrap_ddp(self, loss_module: nn.Module) -> nn.Module:
-        """Wrap a module that returns (loss, objective, ...), so that gradients are averaged over all processes."""
-        return loss_module
-
-    def average_loss(self, loss: Tensor) -> Tensor:
-        """Return the mean of `loss` over all processes; call this method after the backward pass."""
-        return loss
-
-
-SINGLE_PROCESS = DistributedContext(SINGLE_PROCESS_INFO)
-
-
-class MultiProcessContext(DistributedContext):
-    """Context of a training by several processes, which communicate by gloo; GPU gradients are averaged by NCCL."""
-
-    def __init__(self, process: ProcessInfo) -> None:
-        super().__init__(process)
-        distributed.init_process_group("gloo", timeout=PROCESS_GROUP_TIMEOUT)
-        # A separate group: threads of a group used for gradients outlive it, and a tensor that one of them still holds
-        # when the interpreter exits aborts the process (pytorch #179291).
-        group = distributed.new_group(timeout=PROCESS_GROUP_TIMEOUT, backend="gloo")
-        self._control_group: distributed.ProcessGroup | None = group
-
-    def destroy(self) -> None:
-        distributed.destroy_process_group(self._control_group)
-        self._control_group = None
-        distributed.destroy_process_group()
-
-    def broadcast_object(self, factory: Callable[[], T]) -> T:
-        # One message of fixed size, which starts with the length, and a second one if needed.
+        if self._is_single:
+            return factory()
         content = json.dumps(factory()).encode() if self.process.is_main_process else b""
-        first = (len(content).to_bytes(8, "little") + content)[:FIRST_MESSAGE_BYTES].ljust(FIRST_MESSAGE_BYTES)
-        first = self._broadcast_bytes(first)
+        first = self._broadcast((len(content).to_bytes(8, "little") + content)[:MESSAGE_BYTES].ljust(MESSAGE_BYTES))
         length = int.from_bytes(first[:8], "little")
-        if length <= FIRST_MESSAGE_BYTES - 8:
-            return cast("T", json.loads(first[8 : 8 + length]))
-        return cast("T", json.loads(self._broadcast_bytes(content.ljust(length))))
+        content = first[8 : 8 + length] if length <= MESSAGE_BYTES - 8 else self._broadcast(content.ljust(length))
+        return cast("T", json.loads(content))
 
-    def _broadcast_bytes(self, message: bytes) -> bytes:
+    def _broadcast(self, message: bytes) -> bytes:
         buffer = torch.frombuffer(bytearray(message), dtype=torch.uint8)
         distributed.broadcast(buffer, 0, group=self._control_group)
         return buffer.numpy().tobytes()
 
     def shard_batch(self, batch: Tensor) -> Tensor:
-        return batch.chunk(self.process.world_size, dim=1)[self.process.rank]
+        """Return this process's columns of a tensor `[time, batch, ...]`."""
+        return batch if self._is_single else batch.chunk(self.process.world_size, dim=1)[self.process.rank]
 
     def gather_batch(self, shard: Tensor) -> Tensor:
-        own = shard.detach().cpu().contiguous()
-        shards = None
+        """Return the columns of all processes in the main process, and `shard` in all others, on the CPU."""
+        if self._is_single:
+            return shard
+        own, shards = shard.detach().cpu().contiguous(), None
         if self.process.is_main_process:
             shards = [torch.empty_like(own) for _ in range(self.process.world_size)]
         distributed.gather(own, shards, 0, group=self._control_group)
         return own if shards is None else torch.cat(shards, dim=1)
 
     def wrap_ddp(self, loss_module: nn.Module) -> nn.Module:
+        """Wrap a module that returns (loss, objective, ...), so that gradients are averaged over all processes."""
+        if self._is_single:
+            return loss_module
         device = next(loss_module.parameters()).device
         averaging_module = _LossAveragingModule(loss_module, device)
         self._loss_parameter = averaging_module.loss_parameter
@@ -123,10 +97,19 @@ class MultiProcessContext(DistributedContext):
         return ddp
 
     def average_loss(self, loss: Tensor) -> Tensor:
+        """Return the mean of `loss` over all processes; call this method after the backward pass."""
+        if self._is_single:
+            return loss
         assert self._loss_parameter.grad is not None
         mean = self._loss_parameter.grad.clone()
         self._loss_parameter.grad = None
         return mean
+
+    def close(self) -> None:
+        if not self._is_single:
+            distributed.destroy_process_group(self._control_group)
+            self._control_group = None
+            distributed.destroy_process_group()
 
 
 class _LossAveragingModule(nn.Module):
@@ -144,14 +127,13 @@ class _LossAveragingModule(nn.Module):
         return loss, objective + self.loss_parameter * loss.detach(), *rest
 
 
+SINGLE_PROCESS = DistributedContext(SINGLE_PROCESS_INFO)
+
+
 @contextmanager
 def distributed_context() -> Iterator[DistributedContext]:
     """Connect the processes that `torchrun` started during the block; the end of one raises a PeerLostError."""
-    process = get_process_info()
-    if process.world_size == 1:
-        yield SINGLE_PROCESS
-        return
-    context = MultiProcessContext(process)
+    context = DistributedContext(get_process_info())
     try:
         yield context
     except RuntimeError as error:
@@ -159,4 +141,4 @@ def distributed_context() -> Iterator[DistributedContext]:
             raise PeerLostError("another process of this training has ended; see its error message") from error
         raise
     finally:
-        context.destroy()
+        context.close()

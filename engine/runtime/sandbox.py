@@ -56,43 +56,16 @@ class Sandbox:
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return the result of a function of a module in the process. Arguments and result are values of JSON.
 
-        Raises:
-            InvalidInputError: If the function raises it.
-            SandboxError: If the function fails otherwise.
-            SandboxLimitError: If it takes too much time or memory, or crashes.
+        An InvalidInputError of the function is raised as it is, another one as a SandboxError, and too much time or
+        memory, or a crash, as a SandboxLimitError.
         """
         request = json.dumps([function.__module__, function.__qualname__, arguments]).encode() + b"\n"
         with self._lock:
             answer = self._ask(request) or self._ask(request)  # the process may just have ended after its idle time
-        if not answer:
-            raise SandboxLimitError("the process that reads it did not start")
-        status, content = json.loads(answer)
-        if status in (-signal.SIGXCPU, -signal.SIGALRM):
-            raise SandboxLimitError(f"it takes more than {self._arguments[1]} seconds")
-        if status or not content:
-            raise SandboxLimitError("it crashes the library that reads it, or needs too much memory")
-        kind, value = json.loads(content)
+        kind, value = json.loads(answer or '["limit", "the process that reads it did not start"]')
         if kind == "result":
             return value
         raise {"input": InvalidInputError, "limit": SandboxLimitError}.get(kind, SandboxError)(value)
-
-    def _ask(self, request: bytes) -> bytes:
-        """Return the answer to a request; nothing if the process has ended."""
-        process = self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(request)
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except BrokenPipeError:
-            answer = b""
-        except BaseException:  # an interruption, after which the answer would be that to another request
-            self._stop()
-            raise
-        if not answer:
-            self._stop()
-        return answer
 
     def _start(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:
@@ -111,29 +84,51 @@ class Sandbox:
             self._process.communicate()
             self._process = None
 
+    def _ask(self, request: bytes) -> bytes:
+        """Return the answer to a request; nothing if the process has ended."""
+        process, answer = self._start(), b""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(request)
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except BrokenPipeError:
+            pass
+        finally:
+            if not answer:  # also after an interruption: the next answer would be the one to this request
+                self._stop()
+        return answer
+
 
 def serve(modules: str, max_cpu_seconds: str) -> None:
     """Import modules, and answer requests on standard input until it is closed or idle."""
     with os.fdopen(os.dup(1), "wb") as answers:
-        null_device = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null_device, 1)  # what libraries print is dropped
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # what libraries print is dropped
         sys.stdout = sys.stderr
         for module in modules.split():
             importlib.import_module(module)
         while select.select([0], [], [], MAX_IDLE_SECONDS)[0] and (request := sys.stdin.buffer.readline()):
-            answers.write(json.dumps(_fork(request, int(max_cpu_seconds))).encode() + b"\n")
+            answers.write(_run_in_fork(request, int(max_cpu_seconds)) + b"\n")
             answers.flush()
 
 
-def _fork(request: bytes, max_cpu_seconds: int) -> tuple[int, str]:
-    """Carry out a request in a fork, and return its exit code and its answer."""
+def _run_in_fork(request: bytes, max_cpu_seconds: int) -> bytes:
+    """Carry out a request in a fork with limits, and return its answer."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            _limit_process(max_cpu_seconds)
-            with os.fdopen(writer, "wb") as answer:
-                answer.write(_answer(request))
+            # Signals end the process also inside of libraries.
+            resource.setrlimit(resource.RLIMIT_CPU, (max_cpu_seconds, max_cpu_seconds + 1))
+            signal.alarm(MAX_SECONDS)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            with suppress(OSError):  # macOS has no such file and no such limit
+                pages = int(Path("/proc/self/statm").read_text().split()[0])
+                limit = pages * resource.getpagesize() + MAX_MEMORY_BYTES
+                resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            with os.fdopen(writer, "wb") as file:
+                file.write(_answer(request))
         finally:
             os._exit(0)
     os.close(writer)
@@ -141,18 +136,12 @@ def _fork(request: bytes, max_cpu_seconds: int) -> tuple[int, str]:
         content = file.read(MAX_ANSWER_BYTES + 1)
     if len(content) > MAX_ANSWER_BYTES:
         os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), content.decode()
-
-
-def _limit_process(max_cpu_seconds: int) -> None:
-    # Signals end the process also inside of libraries.
-    resource.setrlimit(resource.RLIMIT_CPU, (max_cpu_seconds, max_cpu_seconds + 1))
-    signal.alarm(MAX_SECONDS)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):  # macOS has no such file and no such limit
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + MAX_MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status in (-signal.SIGXCPU, -signal.SIGALRM):
+        return json.dumps(["limit", f"it takes more than {max_cpu_seconds} seconds"]).encode()
+    if status or not content:
+        return b'["limit", "it crashes the library that reads it, or needs too much memory"]'
+    return content
 
 
 def _answer(request: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A generator that runs in a thread and is read by polling: bounded, lossy where allowed, and cancellable."""
+"""A generator that runs in a thread and is read by polling: bounded and cancellable."""
 
 import threading
 import time
@@ -11,43 +11,24 @@ T = TypeVar("T")
 EventSource = Callable[["Cancellation"], Iterator[T]]
 
 
-class Cancellation:
+class Cancellation(threading.Event):
     """Thread-safe request to stop. Calling an instance returns True once `set` was called."""
 
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def __call__(self) -> bool:
-        return self._event.is_set()
-
-    def set(self) -> None:
-        self._event.set()
-
-    def wait(self, timeout: float) -> bool:
-        """Wait for a cancellation, at most `timeout` seconds. Return True if it was requested."""
-        return self._event.wait(timeout)
+    __call__ = threading.Event.is_set
 
 
 class GeneratorThread(Generic[T]):
     """A thread that runs a generator and buffers its events until `drain` is called.
 
-    The generator receives a `Cancellation`, which it should check regularly. When `max_pending` events are buffered,
-    the oldest that `is_droppable` accepts is dropped; without one, the generator waits for `drain` or `cancel`.
+    The generator receives a `Cancellation`, which it should check regularly. When `max_pending` events are buffered, it
+    waits for `drain` or `cancel`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        source: EventSource[T],
-        max_pending: int = 4096,
-        is_droppable: Callable[[T], bool] = lambda event: False,
-    ) -> None:
+    def __init__(self, name: str, source: EventSource[T], max_pending: int = 4096) -> None:
         self.cancellation = Cancellation()
         self.exception: BaseException | None = None
         """Exception that ended the generator; valid once `is_running` is False."""
-        self._source = source
-        self._max_pending = max_pending
-        self._is_droppable = is_droppable
+        self._source, self._max_pending = source, max_pending
         self._pending: deque[T] = deque()
         self._not_full = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -82,26 +63,19 @@ class GeneratorThread(Generic[T]):
     def _run(self) -> None:
         try:
             for event in self._source(self.cancellation):
-                self._put(event)
+                with self._not_full:
+                    self._not_full.wait_for(lambda: len(self._pending) < self._max_pending or self.cancellation())
+                    self._pending.append(event)
         except BaseException as error:
             self.exception = error
-
-    def _put(self, event: T) -> None:
-        with self._not_full:
-            if len(self._pending) >= self._max_pending:
-                oldest = next((i for i, pending in enumerate(self._pending) if self._is_droppable(pending)), None)
-                if oldest is not None:
-                    del self._pending[oldest]
-                else:
-                    self._not_full.wait_for(lambda: len(self._pending) < self._max_pending or self.cancellation())
-            self._pending.append(event)
 
 
 def throttle(events: Iterator[T], max_per_second: float, cancellation: Cancellation) -> Iterator[T]:
     """Yield `events` evenly, at most `max_per_second`; 0 for no limit. A cancellation ends the waiting."""
-    due = time.perf_counter() - (1 / max_per_second if max_per_second else 0)
+    interval = 1 / max_per_second if max_per_second else 0.0
+    due = time.perf_counter() - interval
     for event in events:
-        if max_per_second:
-            due = max(due + 1 / max_per_second, time.perf_counter() - 1 / max_per_second)
+        if interval:
+            due = max(due + interval, time.perf_counter() - interval)
             cancellation.wait(max(0.0, due - time.perf_counter()))
         yield event

@@ -11,8 +11,7 @@ from engine.config import Config
 from engine.errors import ConfigError, suggest_nearest
 from engine.events import Finished
 from engine.models.transformer_layout import TRANSFORMER_VALUES
-from engine.runtime.packages import require_torch
-from engine.runtime.process import limit_openmp_spinning
+from engine.runtime.process import limit_openmp_spinning, require_package
 from engine.training.initial_run import INHERITED_SETTINGS, load_training_input
 
 # Overrides that remove or add a technique; of a preset, those that change something. ULMFiT: Howard and Ruder 2018.
@@ -137,7 +136,7 @@ def run_ablation(config: Config, variants: Sequence[Variant], seeds: Sequence[in
     Raises:
         InvalidInputError: If the data cannot be read, a setting is invalid, or PyTorch is not installed.
     """
-    require_torch("ablation")
+    require_package("torch", "ablation")
     load_training_input(config)  # report a bad corpus or initial run before any process starts
     if jobs > 1:
         config = config.with_values(threads=1)

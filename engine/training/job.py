@@ -17,8 +17,7 @@ from engine.runs.directory import METRICS_FILE, read_config_and_tokenizer, resol
 from engine.runs.locked_run import LockedRun, create_run, reopen_run
 from engine.runs.metrics import read_current_rows
 from engine.runs.writer import record_events
-from engine.runtime.packages import require_torch
-from engine.runtime.process import get_process_info, limit_openmp_spinning
+from engine.runtime.process import get_process_info, limit_openmp_spinning, require_package
 from engine.storage.files import absolute_path
 from engine.training.diagnoses import diagnose
 from engine.training.dialogue_parts import fit_dialogue_parts
@@ -66,7 +65,7 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
     Raises:
         InvalidInputError: If the input is unusable, or PyTorch is not installed; nothing is written then.
     """
-    require_torch()
+    require_package("torch")
     limit_openmp_spinning()
     config = with_absolute_paths(config)
     _check_settings(config)
@@ -111,7 +110,7 @@ def resume_job(
         InvalidInputError: If the corpus or the configuration has changed, the run is finished or being trained, or a
             file is damaged, or PyTorch is not installed.
     """
-    require_torch()
+    require_package("torch")
     run_dir = resolve_run(run, runs_dir)
     config, tokenizer = read_config_and_tokenizer(run_dir)
     if change := config.difference(apply_options(config)):

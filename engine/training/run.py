@@ -17,8 +17,8 @@ from engine.models.ngram import MAX_KNESER_NEY_TOKENS, KneserNey, Unigram
 from engine.runs.adapter_files import needs_base, read_run_base
 from engine.runs.directory import read_config_and_tokenizer
 from engine.runs.loading import read_initial_weights
-from engine.runtime.allocator import disable_heap_trimming
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
+from engine.runtime.process import disable_heap_trimming
 from engine.training.device import choose_device, set_num_threads
 from engine.training.initial_run import TrainingInput, load_training_input
 from engine.training.state import ResumeCheckpoint, load_latest_checkpoint

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import InvalidInputError
-from engine.runtime.packages import require_package, require_torch
+from engine.runtime.process import require_package
 from lotr_tui.cli import options, training_options
 from lotr_tui.cli.parser import float_option, int_option
 
@@ -81,7 +81,7 @@ def search(
         raise InvalidInputError("a search needs a budget; give --minutes N, --trials N or both")
     if minutes is not None and not 0 < minutes <= MAX_MINUTES:
         raise InvalidInputError(f"--minutes {minutes:g} is out of range; use a number above 0, such as 20")
-    require_torch("search")
+    require_package("torch", "search")
     require_package("optuna", "search")
     from engine.training.search import Budget, Search, default_num_jobs, make_plan
     from engine.training.search_space import split_space

@@ -12,7 +12,7 @@ from engine.errors import RunError, printable
 from engine.events import TrainingEvent, event_from_dict, event_name, event_to_dict
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from engine.runs.metrics import read_current_rows
-from engine.runtime.packages import require_package
+from engine.runtime.process import require_package
 from engine.storage.files import fsync_path
 from lotr_tui.monitor.step_columns import STEP_FIELDS
 from lotr_tui.monitor.training_view import TrainingView

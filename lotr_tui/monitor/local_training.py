@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from engine.control import ControlCommand
 from engine.errors import describe_error
-from engine.events import Failed, Preparing, Step, TrainingEvent
-from engine.runtime.allocator import disable_heap_trimming, trim_heap
+from engine.events import Failed, Preparing, TrainingEvent
+from engine.runtime.process import disable_heap_trimming, trim_heap
 from engine.runtime.worker import Cancellation, GeneratorThread
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.trackers.supervisor import TrackerSupervisor
@@ -36,9 +36,7 @@ class LocalTraining:
         self._job_lock = threading.Lock()
         """Lock for the job and the commands that wait for it."""
         disable_heap_trimming()
-        self._worker: GeneratorThread[TrainingUpdate] = GeneratorThread(
-            "training", self._generate_updates, is_droppable=lambda update: isinstance(update, Step)
-        ).start()
+        self._worker: GeneratorThread[TrainingUpdate] = GeneratorThread("training", self._generate_updates).start()
 
     def poll(self) -> tuple[list[TrainingEvent], bool]:
         """Apply new events to the view. Return the events, and True if they are the last ones."""

@@ -1,5 +1,6 @@
 """Loading of a model in a thread beside a screen, with its progress as text. This module imports nothing heavy."""
 
+import gc
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,19 +56,22 @@ class ModelLoader:
         """Free memory in bytes before the weights were read."""
 
     def __call__(self) -> "SessionModel":
-        """Load the model, while other threads keep running: see `pause_garbage_collection`.
+        """Load the model, while other threads keep running.
 
         Raises:
             InvalidInputError: If the model cannot be loaded.
         """
         # Importing numpy takes half as long as everything else before the first paint.
-        from engine.runtime.allocator import trim_heap
-        from engine.runtime.packages import pause_garbage_collection
+        from engine.runtime.process import trim_heap
         from lotr_tui.session.session_model import load_session_model
 
         self._started_at = time.monotonic()
-        with pause_garbage_collection():
+        gc.disable()  # a search of the objects of torch and transformers stops all threads for up to 1.1 s
+        try:
             session_model = load_session_model(self.names, self._runs_dir, self._combination, on_progress=self._report)
+        finally:
+            gc.freeze()
+            gc.enable()
         trim_heap()  # loading SmolLM2 leaves 11 MB of freed memory behind
         return session_model
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.config import Config
-from engine.runtime.packages import preload_torch
-from engine.runtime.process import limit_openmp_spinning
+from engine.runtime.process import limit_openmp_spinning, preload_torch
 
 _measured: dict[tuple[Config, Path | None], float] = {}
 """Seconds of the trainings that this process has measured."""

@@ -21,7 +21,7 @@ from engine.models.linear import linear
 from engine.models.pretrained.reading import read_base
 from engine.presets import get_preset
 from engine.runs.export import hugging_face_files
-from engine.runtime.allocator import disable_heap_trimming
+from engine.runtime.process import disable_heap_trimming
 from engine.storage.tensor_file import to_float32
 from engine.training.initial_run import configure, load_training_input
 from engine.training.trainer import Trainer

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from engine.errors import describe_error
-from engine.runtime.packages import install_command
+from engine.errors import InvalidInputError, describe_error
+from engine.runtime.process import require_package
 from tests.support.files import CHECKOUT, sentences, write_csv, write_run
 from tests.support.pilot import notices
 from tests.support.pretrained import save_llama
@@ -167,16 +167,17 @@ async def test_new_training_without_torch_is_refused_before_the_dialog(monkeypat
 @pytest.mark.parametrize(
     ("marker", "command"),
     [
-        ("", "pip install torch"),
+        ("", "pip install sauron"),
         ("uv-receipt.toml", "uv tool install --reinstall lotr-tui"),
-        ("pipx_metadata.json", "pipx inject lotr-tui torch"),
+        ("pipx_metadata.json", "pipx inject lotr-tui sauron"),
     ],
 )
 def test_the_remedy_fits_the_tool_that_installed_the_program(monkeypatch, tmp_path, marker, command):
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     if marker:
         (tmp_path / marker).touch()
-    assert install_command("torch") == command
+    with pytest.raises(InvalidInputError, match=f"^training needs sauron; {command}$"):
+        require_package("sauron")
 
 
 def test_a_package_that_nothing_checks_for_is_named_in_one_line():

@@ -13,8 +13,7 @@ from engine.models.pretrained.gguf_tensors import GGUFFile
 from engine.models.pretrained.names import PretrainedSource, parse_pretrained_name
 from engine.models.pretrained.special_tokens import try_texts
 from engine.models.pretrained.tokenizer import convert_panics
-from engine.runtime.packages import preload_torch
-from engine.runtime.process import limit_openmp_spinning, silence_descriptors
+from engine.runtime.process import limit_openmp_spinning, preload_torch, silence_descriptors
 from engine.runtime.sandbox import Sandbox, SandboxError
 from engine.storage.tensor_file import read_header
 

@@ -227,11 +227,11 @@ class ModelSessionScreen(BaseSessionScreen):
             return
         from engine.config import BUNDLED, DataConfig
         from engine.data.corpus import names_speakers
-        from engine.runtime.packages import require_torch
+        from engine.runtime.process import require_package
         from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 
         try:
-            require_torch()  # before the user fills in the dialog
+            require_package("torch")  # before the user fills in the dialog
         except InvalidInputError as error:
             self.notify(str(error), severity="error", markup=False, timeout=10)
             return

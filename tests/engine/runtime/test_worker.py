@@ -58,28 +58,15 @@ def test_the_generator_runs_in_a_named_thread_and_waits_while_the_buffer_is_full
     assert drain_all(worker) == list(range(100))
 
 
-def test_only_the_oldest_droppable_events_are_dropped():
-    def source(cancelled):
-        yield ("keep", 0)
-        for number in range(50):
-            yield ("step", number)
-        yield ("keep", 1)
-
-    worker = GeneratorThread("coalescing", source, max_pending=4, is_droppable=lambda event: event[0] == "step").start()
-    assert worker.join(DEADLINE)  # ends without a drain
-    assert worker.drain() == [("keep", 0), ("step", 48), ("step", 49), ("keep", 1)]
-
-
-@pytest.mark.parametrize("is_droppable", [True, False])
-def test_cancel_ends_a_generator_within_a_second_also_if_it_waits_for_room(is_droppable):
-    worker = GeneratorThread("endless", count_until, max_pending=4, is_droppable=lambda event: is_droppable).start()
+def test_cancel_ends_a_generator_within_a_second_also_if_it_waits_for_room():
+    worker = GeneratorThread("endless", count_until, max_pending=4).start()
     time.sleep(0.05)
     worker.cancel()
     assert worker.join(1.0)
     assert worker.exception is None
     events = worker.drain()
     assert events[-1] == -1
-    assert is_droppable or events[:4] == [0, 1, 2, 3]
+    assert events[:4] == [0, 1, 2, 3]
 
 
 def test_cancel_ends_a_wait():
