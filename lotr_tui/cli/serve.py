@@ -1,5 +1,6 @@
 """The command that shows the session or the dashboard in a browser."""
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -57,9 +58,7 @@ def serve(
         raise InvalidInputError("serve needs textual-serve; pip install 'lotr-tui[serve]'")
     options.check_theme(theme)
     arguments = _app_arguments(run or [], attach, runs_dir, theme)
-    from lotr_tui.serve.access import TOKEN_PARAMETER, AccessGuard
-    from lotr_tui.serve.address import AllowedHosts, bind, url_host
-    from lotr_tui.serve.app_process import app_command
+    from lotr_tui.serve.access import TOKEN_PARAMETER, AccessGuard, AllowedHosts, bind, url_host
     from lotr_tui.serve.server import BrowserServer, ServedProgram
     from lotr_tui.serve.server import serve as run_server
 
@@ -76,7 +75,7 @@ def serve(
         print("ctrl+c ends the server", flush=True)
 
     title = "lotr-tui" if attach is None else f"{attach} · lotr-tui"
-    program = ServedProgram(app_command(*arguments), printable(title), _page_background(theme))
+    program = ServedProgram([sys.executable, "-m", "lotr_tui", *arguments], printable(title), _page_background(theme))
     server = BrowserServer(program, guard, max_browsers, lambda line: print(printable(line), flush=True))
     return run_server(server, listening, print_address)
 

@@ -1,15 +1,12 @@
-"""The process of an app that a browser shows, with all workarounds for textual-serve.
+"""The process of an app that a browser shows.
 
-The defects are in `AppService` of textual-serve 1.1.3, and no issue reports them. `page.py` has the workarounds for the
-page.
+`AppService` of textual-serve 1.1.3 has these defects, which no issue reports:
 
-- The command is run by a shell, and a shell splits a path with blanks. The process is also killed when the server ends:
-  asyncio kills what it has started, also a training that continues in the background.
-- The process gets the server's process group, so ctrl+c in the terminal of the server ends every app at once.
-- After the browser has left, nothing reads the output any more; the app blocks in a write, and `stop` waits for ever.
-- `stop` waits without limit for a process that hangs.
+- A shell runs the command and splits paths with blanks, and asyncio kills the process when the server ends, also a
+  training that continues in the background. In the server's process group, ctrl+c there ends every app at once.
+- After the browser has left nothing reads the output, so that the app blocks in a write and `stop` waits for ever.
 - Keys for an app that does not read them are awaited, so that a closed tab is not noticed.
-- Standard error is collected without limit, and written to the terminal of the server with its control characters.
+- Standard error is collected without limit, and written to the server's terminal with its control characters.
 - Every write of the app is a message of its own: a frame of Textual is three.
 """
 
@@ -19,9 +16,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from textual_serve.app_service import AppService
 from textual_serve.download_manager import DownloadManager
@@ -43,8 +39,6 @@ MAX_JOINED_BYTES = 256 << 10
 FOREIGN_VARIABLES = ("COLUMNS", "LINES", "TMUX", "TMUX_PANE", "STY", "CI", "TEXTUAL", "TEXTUAL_LOG", "NO_COLOR")
 """Environment variables that describe the terminal of the server, and not the page."""
 
-_TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
-
 
 class AppProcess(AppService):
     """One app in a separate process. Its output goes to a browser, until the browser leaves or the app ends."""
@@ -56,28 +50,17 @@ class AppProcess(AppService):
         write_bytes: Callable[[bytes], Awaitable[None]],
         write_str: Callable[[str], Awaitable[None]],
         close: Callable[[], Awaitable[Any]],
-        download_manager: DownloadManager,
     ) -> None:
-        """Prepare the process; `start` starts it.
-
-        Args:
-            command: Program and arguments, without a shell.
-            write_bytes: Sends output to the browser.
-            write_str: Sends a message to the page.
-            close: Closes the connection to the browser.
-            download_manager: Files that browsers may download.
-        """
+        """Prepare the process of a program with arguments; the functions send to the browser, and close it."""
         super().__init__(
             " ".join(command),
             write_bytes=write_bytes,
             write_str=write_str,
             close=close,
-            download_manager=download_manager,
+            download_manager=DownloadManager(),
         )
         self._arguments = list(command)
         self._child: subprocess.Popen[bytes] | None = None
-        self._stdout: asyncio.StreamReader | None = None
-        self._stderr: asyncio.StreamReader | None = None
         self._transports: list[asyncio.BaseTransport] = []
         self._browser_has_left = False
         self.error_text = ""
@@ -85,7 +68,6 @@ class AppProcess(AppService):
 
     @property
     def pid(self) -> int:
-        """Process id of the app."""
         assert self._child is not None, "the app is not started"
         return self._child.pid
 
@@ -99,25 +81,25 @@ class AppProcess(AppService):
         environment = self._build_environment(width, height)
         for name in FOREIGN_VARIABLES:
             environment.pop(name, None)
-        environment |= {**_TERMINAL, "COLUMNS": str(width), "ROWS": str(height)}
+        environment |= {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": str(width), "ROWS": str(height)}
+        pipe = subprocess.PIPE
         self._child = await asyncio.to_thread(
             subprocess.Popen,
             self._arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
             env=environment,
             start_new_session=True,
         )
-        self._stdout = await self._connect_reader(self._child.stdout)
-        self._stderr = await self._connect_reader(self._child.stderr)
+        stdout, stderr = await self._connect_reader(self._child.stdout), await self._connect_reader(self._child.stderr)
         loop = asyncio.get_running_loop()
         transport, protocol = await loop.connect_write_pipe(
             lambda: asyncio.streams.FlowControlMixin(loop=loop), self._child.stdin
         )
         self._transports.append(transport)
         self._stdin = asyncio.StreamWriter(transport, cast(Any, protocol), None, loop)
-        self._task = asyncio.create_task(self.run())
+        self._task = asyncio.create_task(self._run_app(stdout, stderr))
 
     async def send_bytes(self, data: bytes) -> bool:
         """Send input to the app; False if the app does not read its input."""
@@ -127,27 +109,13 @@ class AppProcess(AppService):
         """Send a message to the driver of the app; False if the app does not read its input."""
         return self._send_packet(b"M", json.dumps(data).encode())
 
-    async def run(self) -> None:
-        """Forward the output of the app until it ends, and read on without a browser."""
-        assert self._stdout is not None
-        errors = asyncio.create_task(self._read_errors())
-        try:
-            await self._forward(self._stdout)
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError):  # ended, or no packets
-            pass
-        finally:
-            await self._leave()
-            self.error_text = await errors
-
     async def stop(self) -> None:
         """Close the tab: let the app save and end, or detach its training, and end it if it hangs."""
         if self._task is None or self._child is None:
             return
         self._browser_has_left = True
-        await self._download_manager.cancel_app_downloads(app_service_id=self.app_service_id)
         await self.send_meta({"type": "quit"})
-        for transport in self._transports[2:]:
-            transport.close()  # the end of its input is a hang-up too
+        self.stdin.transport.close()  # the end of its input is a hang-up too
         task, self._task = self._task, None
         for number, timeout in ((signal.SIGTERM, EXIT_TIMEOUT), (signal.SIGKILL, TERMINATE_TIMEOUT)):
             await asyncio.wait([task], timeout=timeout)
@@ -160,7 +128,7 @@ class AppProcess(AppService):
         for transport in self._transports:
             transport.close()
 
-    def _send_packet(self, kind: Any, payload: bytes) -> bool:
+    def _send_packet(self, kind: Literal[b"D", b"M"], payload: bytes) -> bool:
         transport = self.stdin.transport
         if transport.is_closing() or transport.get_write_buffer_size() > MAX_UNREAD_INPUT:
             return False
@@ -174,6 +142,19 @@ class AppProcess(AppService):
         )
         self._transports.append(transport)
         return reader
+
+    async def _run_app(self, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader) -> None:
+        """Forward the output of the app until it ends, and read on without a browser."""
+        errors = asyncio.create_task(_read_errors(stderr))
+        try:
+            await self._forward(stdout)
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError):  # ended, or no packets
+            pass
+        finally:
+            if not self._browser_has_left:
+                with contextlib.suppress(ConnectionError, RuntimeError):
+                    await self.remote_close()
+            self.error_text = await errors
 
     async def _forward(self, stdout: asyncio.StreamReader) -> None:
         """Read packets, and join the output that is already there into one message."""
@@ -195,8 +176,6 @@ class AppProcess(AppService):
                 output.clear()
             if header[:1] == b"M":
                 await self._send_to_browser(self.on_meta, payload)
-            elif header[:1] == b"P":
-                await self._send_to_browser(self.on_packed, payload)
 
     async def _send_to_browser(self, send: Callable[[bytes], Awaitable[None]], payload: bytes) -> None:
         """Send output while there is a browser; afterwards only read it, so that the app is never blocked."""
@@ -206,25 +185,15 @@ class AppProcess(AppService):
             except (ConnectionError, RuntimeError):  # the connection is closing
                 self._browser_has_left = True
 
-    async def _leave(self) -> None:
-        if not self._browser_has_left:
-            with contextlib.suppress(ConnectionError, RuntimeError):
-                await self.remote_close()
 
-    async def _read_errors(self) -> str:
-        assert self._stderr is not None
-        text = b""
-        while data := await self._stderr.read(4096):
-            text = (text + data)[-MAX_ERROR_BYTES:]
-        return "\n".join(printable(line) for line in text.decode(errors="replace").splitlines() if line.strip())
+async def _read_errors(stderr: asyncio.StreamReader) -> str:
+    text = b""
+    while data := await stderr.read(4096):
+        text = (text + data)[-MAX_ERROR_BYTES:]
+    return "\n".join(printable(line) for line in text.decode(errors="replace").splitlines() if line.strip())
 
 
 def _has_packet(reader: asyncio.StreamReader) -> bool:
     """Return True if the next packet of a stream has arrived completely."""
     buffered: bytearray = vars(reader)["_buffer"]  # no public method reads without waiting
     return len(buffered) >= 5 and len(buffered) >= 5 + int.from_bytes(buffered[1:5], "big")
-
-
-def app_command(*arguments: str) -> list[str]:
-    """Return the command line of `lotr-tui` with arguments, with this interpreter."""
-    return [sys.executable, "-m", "lotr_tui", *arguments]

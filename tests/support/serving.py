@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager
 from aiohttp import WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
 
-from lotr_tui.serve.access import AccessGuard
-from lotr_tui.serve.address import AllowedHosts
+from lotr_tui.serve.access import AccessGuard, AllowedHosts
 from lotr_tui.serve.server import BrowserServer, ServedProgram
 
 ECHO_PROGRAM = """

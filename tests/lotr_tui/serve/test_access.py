@@ -8,10 +8,10 @@ pytest.importorskip("textual_serve", reason="needs textual-serve; pip install 'l
 
 from aiohttp import WSServerHandshakeError
 
-from lotr_tui.serve.address import AllowedHosts
+from lotr_tui.serve.access import AllowedHosts
 from tests.support.serving import connect, echo_command, own_origin, read_until, run_server
 
-ROUTES = ("/", "/ws", "/static/textual.js", "/static/../access.py", "/download/key")
+ROUTES = ("/", "/ws", "/static/textual.js", "/static/../access.py")
 
 
 @pytest.fixture

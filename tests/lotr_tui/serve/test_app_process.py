@@ -10,8 +10,6 @@ import pytest
 
 pytest.importorskip("textual_serve", reason="needs textual-serve; pip install 'lotr-tui[serve]'")
 
-from textual_serve.download_manager import DownloadManager
-
 from lotr_tui.serve import app_process
 from lotr_tui.serve.app_process import AppProcess
 
@@ -22,7 +20,7 @@ WRITE = "write = lambda data: os.write(1, b'D' + struct.pack('>I', len(data)) + 
 async def start(program, **replaced):
     """Start a program as an app; the functions that write to its browser are mocks or `replaced`."""
     functions = {name: AsyncMock() for name in ("write_bytes", "write_str", "close")} | replaced
-    process = AppProcess([sys.executable, "-c", program], download_manager=DownloadManager(), **functions)
+    process = AppProcess([sys.executable, "-c", program], **functions)
     await process.start(80, 24)
     return process
 

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("textual_serve", reason="needs textual-serve; pip install 'lotr-tui[serve]'")
 
-from lotr_tui.serve.connections import ACCESS_TIMEOUT, MAX_PER_ADDRESS, MAX_STRANGERS, Strangers
+from lotr_tui.serve.access import ACCESS_TIMEOUT, MAX_PER_ADDRESS, MAX_STRANGERS, Strangers
 from tests.support.browser import ServeProcess
 
 
