@@ -99,7 +99,7 @@ class AllowedHosts:
 
 
 class AccessGuard:
-    """Check of every request: the host, the origin of a websocket, and the token or the cookie that it is changed for."""
+    """Check of every request: the host, the origin of a websocket, and the token, or the cookie of the first page."""
 
     def __init__(self, hosts: AllowedHosts) -> None:
         self._hosts = hosts
