@@ -12,7 +12,7 @@ from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float64Array
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.generation.generate import NUM_TOP_TOKENS
-from engine.models.base import LanguageModel, LogProbs, ParallelModel
+from engine.models.base import BatchModel, LanguageModel, LogProbs, predict_tokens
 from engine.models.dialogue import DialogueModel
 
 FIRST_CHUNK_SIZE, MAX_CHUNK_SIZE = 16, 512
@@ -63,21 +63,12 @@ class TokenScores:
         """
         if isinstance(model, DialogueModel):
             model = model.model  # its distributions are the same
-        size = MAX_CHUNK_SIZE if isinstance(model, ParallelModel) else FIRST_CHUNK_SIZE
+        size = MAX_CHUNK_SIZE if isinstance(model, BatchModel) else FIRST_CHUNK_SIZE
         state, unread, start = model.start(), EOS_ID, 0
         while start < len(self.tokens) and not cancelled():
             inputs, positions = self.tokens.read_ids(start, start + size)
             # The token before an input predicts it, so the last input is left to the next chunk.
-            rows = list[LogProbs]()
-            if isinstance(model, ParallelModel):
-                predicted, state = model.predict_tokens(state, [unread, *inputs[:-1]])
-                rows += list(predicted)
-            else:
-                for token in (unread, *inputs[:-1]):
-                    log_probs, state = model.advance(state, token)
-                    rows.append(log_probs)
-                    if cancelled():
-                        return
+            rows, state = predict_tokens(model, state, [unread, *inputs[:-1]])
             unread = inputs[-1]
             self._score_rows([rows[position] for position in positions], start)
             start, size = start + len(positions), min(4 * size, MAX_CHUNK_SIZE)

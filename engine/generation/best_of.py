@@ -15,7 +15,7 @@ from engine.generation.generate import Done, TokenEvent, generate_batch
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.sampling import TextInProgress
 from engine.generation.settings import MAX_SEED
-from engine.models.base import LanguageModel, LogProbs, advance_batch
+from engine.models.base import LanguageModel, LogProbs, advance_batch, predict_one_by_one
 
 NUM_ANSWERS = 8
 MAX_ANSWERS = 64
@@ -79,6 +79,8 @@ class _PairModel:
 
     def advance(self, pair: _Pair, token: int) -> tuple[LogProbs, _Pair]:
         return self.advance_batch([pair], [token])[0]
+
+    predict_tokens = predict_one_by_one
 
     def advance_batch(self, pairs: Sequence[_Pair], tokens: Sequence[int]) -> list[tuple[LogProbs, _Pair]]:
         unscored = [index for index, pair in enumerate(pairs) if pair.num_scored < NUM_SCORED_TOKENS]

@@ -7,28 +7,26 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.arrays import Float32Array
+from engine.data.arrays import Float32Array, Float64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 
 LogProbs = npt.NDArray[np.float32]
 """Natural-log probabilities `[vocabulary]` of the next token; the probabilities sum to one."""
-
 HiddenVector = npt.NDArray[np.float32]
 """The vector `[hidden]` that a model predicts the next token from; empty if the model has none."""
-
 EXCLUDED_LOG_PROB = -1e4
 """Log-probability of a token that cannot come next: finite, so that sums over the vocabulary stay numbers."""
-
 ModelState = Any
 """Everything a model remembers of the tokens read so far. An immutable value: a kept state is a branch point."""
+SCORING_CHUNK = 256
+"""Tokens whose distributions are in memory at once when a text is scored."""
 
 
 class LanguageModel(Protocol):
     """A model that predicts the next token from the tokens before it, with all state passed explicitly."""
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokens that the model can predict."""
+    def tokenizer(self) -> Tokenizer: ...
 
     def start(self) -> ModelState:
         """Return the state before any token. Advance it with `<eos>` to predict the first token."""
@@ -39,63 +37,41 @@ class LanguageModel(Protocol):
 
 @dataclass(frozen=True)
 class SequenceOutput:
-    """Per-token output of a model that read a whole text."""
+    """Output for consecutive tokens of a text, the first of which is predicted after `<eos>`."""
 
-    log_probs: npt.NDArray[np.float64]
-    """Natural-log probability `[time]` of each token; the first is predicted after `<eos>`."""
+    log_probs: Float64Array
+    """Natural-log probability `[time]` of each token."""
     hidden_states: HiddenVector
     """Vectors `[time, hidden]` that the tokens were predicted from."""
 
 
 @runtime_checkable
 class SequenceModel(Protocol):
-    """A model that reads a whole text faster than token by token."""
+    """A model that scores a whole text faster than token by token."""
 
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
-        """Read `ids`, carrying the state from the first to the last token."""
-
-
-@runtime_checkable
-class SequenceScorer(Protocol):
-    """A model that scores a whole text without keeping its hidden vectors."""
-
-    def score_sequence(self, ids: TokenIds) -> npt.NDArray[np.float64]:
-        """Return the natural-log probability `[time]` of each token."""
-
-
-@runtime_checkable
-class DistributionModel(Protocol):
-    """A model that computes the distributions of the tokens of a whole text faster than token by token."""
-
-    def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
-        """Yield the distribution that each token of `ids` is predicted with; the first is predicted after `<eos>`."""
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
+        """Read `ids`, carrying the state from the first to the last token; yield the output of consecutive parts."""
 
 
 @runtime_checkable
 class BatchModel(Protocol):
-    """A model that advances several texts together faster than one after the other."""
+    """A model that reads several tokens together faster than one after the other.
 
-    def advance_batch(self, states: Sequence[Any], tokens: Sequence[int]) -> list[tuple[LogProbs, Any]]:
-        """Read one token in each of several texts; equal to `advance` for each, to within rounding."""
+    Both methods equal `advance` for each token, to within rounding: batched products sum in another order.
+    """
 
+    def predict_tokens(
+        self, state: Any, tokens: Sequence[int], *, last_only: bool = False
+    ) -> tuple[Float32Array, ModelState]:
+        """Read at least one token of one text.
 
-@runtime_checkable
-class PrefillModel(Protocol):
-    """A model that reads several tokens of a text faster if only the distribution after the last one is needed."""
-
-    def advance_tokens(self, state: Any, tokens: Sequence[int]) -> tuple[LogProbs, Any]:
-        """Read at least one token; return the distribution after the last one, and the state there.
-
-        The result equals `advance` for each token, to within rounding.
+        Returns:
+            The distributions `[tokens, vocabulary]` after each token, or `[1, vocabulary]` after the last one with
+            `last_only`, and the state after the last.
         """
 
-
-@runtime_checkable
-class ParallelModel(PrefillModel, Protocol):
-    """A model that reads several tokens of one text together faster than one after the other."""
-
-    def predict_tokens(self, state: Any, tokens: Sequence[int]) -> tuple[Float32Array, Any]:
-        """Read at least one token; return the distributions `[tokens, vocabulary]` after each, and the last state."""
+    def advance_batch(self, states: Sequence[Any], tokens: Sequence[int]) -> list[tuple[LogProbs, ModelState]]:
+        """Read one token in each of several texts."""
 
 
 @runtime_checkable
@@ -106,63 +82,71 @@ class HiddenVectorModel(Protocol):
         """Return the vector that the token after `state` is predicted from."""
 
 
-def score_sequence(model: LanguageModel | SequenceModel, ids: TokenIds) -> npt.NDArray[np.float64]:
+def score_sequence(model: LanguageModel | SequenceModel, ids: TokenIds) -> Float64Array:
     """Return the natural-log probability `[time]` of each token of `ids`, in the model's fastest way."""
-    if isinstance(model, SequenceScorer):
-        return model.score_sequence(ids)
-    return forward_sequence(model, ids).log_probs
+    if isinstance(model, SequenceModel):
+        return np.concatenate([np.empty(0), *(output.log_probs for output in model.score_chunks(ids))])
+    scores, state, inputs = np.empty(len(ids)), model.start(), [EOS_ID, *ids[:-1].tolist()]
+    for start in range(0, len(ids), SCORING_CHUNK):
+        chunk = slice(start, start + SCORING_CHUNK)
+        rows, state = predict_tokens(model, state, inputs[chunk])
+        scores[chunk] = rows[np.arange(len(rows)), ids[chunk]]
+    return scores
 
 
-def iter_log_probs(model: LanguageModel, ids: TokenIds) -> Iterator[LogProbs]:
-    """Yield the distribution that each token of `ids` is predicted with, in the model's fastest way."""
-    if isinstance(model, DistributionModel):
-        yield from model.iter_log_probs(ids)
-        return
-    state, previous = model.start(), EOS_ID
-    for token in ids.tolist():
-        log_probs, state = model.advance(state, previous)
-        yield log_probs
-        previous = token
+def forward_sequence(model: LanguageModel | SequenceModel, ids: TokenIds) -> SequenceOutput:
+    """Score the tokens of `ids` and keep their hidden vectors, in the model's fastest way."""
+    if isinstance(model, SequenceModel):
+        outputs = list(model.score_chunks(ids))
+        scores, hidden = [output.log_probs for output in outputs], [output.hidden_states for output in outputs]
+        return SequenceOutput(
+            np.concatenate(scores or [np.empty(0)]), np.concatenate(hidden or [np.empty((0, 0), np.float32)])
+        )
+    get_hidden_vector = hidden_vector_function(model)
+    log_probs, state = model.advance(model.start(), EOS_ID)
+    score, vectors = np.empty(len(ids)), []
+    for position, token in enumerate(ids.tolist()):
+        score[position] = log_probs[token]
+        vectors.append(get_hidden_vector(state))
+        log_probs, state = model.advance(state, token)
+    return SequenceOutput(score, np.stack(vectors) if vectors else np.empty((0, 0), np.float32))
 
 
 def advance_batch(
     model: LanguageModel, states: Sequence[ModelState], tokens: Sequence[int]
 ) -> list[tuple[LogProbs, ModelState]]:
-    """Read one token in each of several texts, in the model's fastest way.
-
-    The result equals `advance` for each text, to within rounding: batched products sum in another order.
-    """
+    """Read one token in each of several texts, in the model's fastest way; see `BatchModel`."""
     if len(states) > 1 and isinstance(model, BatchModel):
         return model.advance_batch(states, tokens)
     return [model.advance(state, token) for state, token in zip(states, tokens, strict=True)]
 
 
-def advance_tokens(model: LanguageModel, state: ModelState, tokens: Sequence[int]) -> tuple[LogProbs, ModelState]:
-    """Read at least one token of a text, in the model's fastest way; return the distribution and state after the last.
+def predict_tokens(
+    model: LanguageModel, state: ModelState, tokens: Sequence[int], *, last_only: bool = False
+) -> tuple[Float32Array, ModelState]:
+    """Read at least one token of a text, in the model's fastest way; see `BatchModel`."""
+    if len(tokens) > 1 and isinstance(model, BatchModel):
+        return model.predict_tokens(state, tokens, last_only=last_only)
+    return predict_one_by_one(model, state, tokens, last_only=last_only)
 
-    The result equals `advance` for each token, to within rounding.
-    """
-    if len(tokens) > 1 and isinstance(model, PrefillModel):
-        return model.advance_tokens(state, tokens)
-    log_probs = None
+
+def predict_one_by_one(
+    model: LanguageModel, state: ModelState, tokens: Sequence[int], *, last_only: bool = False
+) -> tuple[Float32Array, ModelState]:
+    """Read at least one token of a text as `BatchModel.predict_tokens` does, but one after the other."""
+    rows = list[LogProbs]()
     for token in tokens:
+        if last_only:
+            rows.clear()
         log_probs, state = model.advance(state, token)
-    assert log_probs is not None, "at least one token"
-    return log_probs, state
+        rows.append(log_probs)
+    return np.stack(rows), state
 
 
-def predict_tokens(model: LanguageModel, state: ModelState, tokens: Sequence[int]) -> tuple[Float32Array, ModelState]:
-    """Read at least one token, in the model's fastest way.
-
-    Returns:
-        The distributions `[tokens, vocabulary]` after each token, and the state after the last.
-    """
-    if isinstance(model, ParallelModel):
-        return model.predict_tokens(state, tokens)
-    rows = np.empty((len(tokens), len(model.tokenizer)), np.float32)
-    for index, token in enumerate(tokens):
-        rows[index], state = model.advance(state, token)
-    return rows, state
+def advance_tokens(model: LanguageModel, state: ModelState, tokens: Sequence[int]) -> tuple[LogProbs, ModelState]:
+    """Read at least one token of a text; return the distribution after the last one, and the state there."""
+    rows, state = predict_tokens(model, state, tokens, last_only=True)
+    return rows[0], state
 
 
 def hidden_vector_function(model: LanguageModel) -> Callable[[ModelState], HiddenVector]:
@@ -170,22 +154,6 @@ def hidden_vector_function(model: LanguageModel) -> Callable[[ModelState], Hidde
 
     Loops over tokens call this once: a protocol check costs up to a tenth of the time that a model takes per token.
     """
-    return model.hidden_vector if isinstance(model, HiddenVectorModel) else _empty_hidden_vector
-
-
-def _empty_hidden_vector(state: ModelState) -> HiddenVector:
-    return np.empty(0, np.float32)
-
-
-def forward_sequence(model: LanguageModel | SequenceModel, ids: TokenIds) -> SequenceOutput:
-    """Read `ids` with `model`, in its fastest way."""
-    if isinstance(model, SequenceModel):
-        return model.forward_sequence(ids)
-    get_hidden_vector = hidden_vector_function(model)
-    scores, hidden = np.empty(len(ids), np.float64), []
-    log_probs, state = model.advance(model.start(), EOS_ID)
-    for position, token in enumerate(ids):
-        scores[position] = log_probs[token]
-        hidden.append(get_hidden_vector(state))
-        log_probs, state = model.advance(state, int(token))
-    return SequenceOutput(scores, np.stack(hidden) if hidden else np.empty((0, 0), np.float32))
+    if isinstance(model, HiddenVectorModel):
+        return model.hidden_vector
+    return lambda state: np.empty(0, np.float32)

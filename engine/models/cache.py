@@ -1,7 +1,7 @@
 """Neural cache: recently used tokens become more likely, most of all after similar contexts."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,6 +134,8 @@ class NeuralCache:
         """Add `token` to the cache; return the distribution of the next token and the new state."""
         return self._apply_cache(state, token, self.model.advance(state.model_state, token))
 
+    predict_tokens = base.predict_one_by_one
+
     def advance_batch(self, states: Sequence[CacheState], tokens: Sequence[int]) -> list[tuple[LogProbs, CacheState]]:
         """Read one token in each of several texts."""
         outputs = base.advance_batch(self.model, [state.model_state for state in states], tokens)
@@ -160,11 +162,11 @@ class NeuralCache:
         """Return the hidden vector of the model."""
         return self._model_hidden_vector(state.model_state)
 
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         """Read a whole text, with the cache of many tokens computed at once."""
         output = base.forward_sequence(self.model, ids)
         probs = cache_probs(output.hidden_states, ids, self.settings.window, [self.settings.theta])[0]
-        return SequenceOutput(_interpolate(output.log_probs, probs, self.settings.weight), output.hidden_states)
+        yield SequenceOutput(_interpolate(output.log_probs, probs, self.settings.weight), output.hidden_states)
 
 
 def cache_probs(hidden_states: HiddenVector, ids: TokenIds, window: int, thetas: Sequence[float]) -> Float64Array:

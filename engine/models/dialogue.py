@@ -109,31 +109,22 @@ class DialogueModel:
             for state, token, (log_probs, model_state) in zip(states, tokens, outputs, strict=True)
         ]
 
-    def advance_tokens(self, state: DialogueState, tokens: Sequence[int]) -> tuple[LogProbs, DialogueState]:
-        """Read at least one token; return the distribution after the last one, and the state there."""
-        log_probs, model_state = base.advance_tokens(self.model, state.model_state, tokens)
-        return log_probs, self._follow(state, tokens, model_state)
-
-    def predict_tokens(self, state: DialogueState, tokens: Sequence[int]) -> tuple[Float32Array, DialogueState]:
-        """Read at least one token; return the distributions `[tokens, vocabulary]` after each, and the last state."""
-        rows, model_state = base.predict_tokens(self.model, state.model_state, tokens)
+    def predict_tokens(
+        self, state: DialogueState, tokens: Sequence[int], *, last_only: bool = False
+    ) -> tuple[Float32Array, DialogueState]:
+        """Read several tokens of a text; see `BatchModel`."""
+        rows, model_state = base.predict_tokens(self.model, state.model_state, tokens, last_only=last_only)
         return rows, self._follow(state, tokens, model_state)
 
     def hidden_vector(self, state: DialogueState) -> HiddenVector:
         """Return the hidden vector of the language model."""
         return self._model_hidden_vector(state.model_state)
 
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
-        """Read a whole text, carrying the state from the first to the last token."""
-        return base.forward_sequence(self.model, ids)
-
-    def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
-        """Yield the distribution that each token of `ids` is predicted with, in the language model's fastest way."""
-        return base.iter_log_probs(self.model, ids)
-
-    def score_sequence(self, ids: TokenIds) -> Float64Array:
-        """Return the natural-log probability `[time]` of each token of `ids`."""
-        return base.score_sequence(self.model, ids)
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
+        """Score a whole text with the language model."""
+        if isinstance(self.model, base.SequenceModel):
+            return self.model.score_chunks(ids)
+        return iter([base.forward_sequence(self.model, ids)])
 
     def next_speaker_log_probs(self, state: DialogueState, log_probs: LogProbs) -> Float64Array:
         """Return the natural-log probabilities `[cast]` of who says the next line of the scene.

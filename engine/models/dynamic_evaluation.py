@@ -1,7 +1,7 @@
 """Dynamic evaluation: a model that keeps training on the text it reads (Krause et al. 2017, arXiv 1709.07432)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engine.data.dataset import batchify
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError, RunError
-from engine.models.base import HiddenVector, LogProbs, SequenceOutput
+from engine.models.base import HiddenVector, LogProbs, SequenceOutput, score_sequence
 from engine.models.lstm import LSTMModel
 from engine.models.network import RecurrentState
 from engine.models.numpy_lstm import NumpyLSTM
@@ -111,20 +111,18 @@ class DynamicEvaluation:
         """Return the hidden state `[hidden]` of the last layer."""
         return state.hidden_vector
 
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         """Read a whole text, segment by segment."""
         model = deepcopy(self._model)
         inputs = torch.tensor([EOS_ID, *ids[:-1].tolist()])[:, None]
         targets = torch.tensor(ids.tolist())[:, None]
-        states, scores, hidden = model.initial_state(1), [], []
+        states = model.initial_state(1)
         for start in range(0, len(ids), self.segment_length):
             segment = slice(start, start + self.segment_length)
             logits, states, raw, _ = model(inputs[segment], _detach(states))
             log_probs = torch.log_softmax(logits, dim=-1).gather(-1, targets[segment, :, None]).flatten()
-            scores.append(log_probs.detach().double().numpy())
-            hidden.append(raw.detach()[:, 0].numpy())
             self._update_weights(model, -log_probs.mean())
-        return SequenceOutput(np.concatenate(scores), np.concatenate(hidden))
+            yield SequenceOutput(log_probs.detach().double().numpy(), raw.detach()[:, 0].numpy())
 
 
 def tune_dynamic_lr(model: DynamicEvaluation, ids: TokenIds, lr_grid: Sequence[float] = LR_GRID) -> float:
@@ -133,7 +131,7 @@ def tune_dynamic_lr(model: DynamicEvaluation, ids: TokenIds, lr_grid: Sequence[f
     Raises:
         RunError: If the model diverges at every learning rate, because its weights are damaged.
     """
-    likelihoods = {lr: float(model.with_lr(lr).forward_sequence(ids).log_probs.sum()) for lr in lr_grid}
+    likelihoods = {lr: float(score_sequence(model.with_lr(lr), ids).sum()) for lr in lr_grid}
     finite = {lr: likelihood for lr, likelihood in likelihoods.items() if math.isfinite(likelihood)}
     if not finite:
         raise RunError("dynamic evaluation diverges at every learning rate; leave out --dynamic, or use another run")

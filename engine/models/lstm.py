@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
-from engine.data.arrays import Float32Array, Float64Array, chunked_bincount
+from engine.data.arrays import Float32Array, chunked_bincount
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.words import PUNCTUATION_CLASSES
+from engine.models.base import SequenceOutput
 from engine.models.linear import linear
 from engine.models.network import (
     LayerGroup,
@@ -271,7 +272,7 @@ class LSTMModel(Network):
             return weight + subword_vectors
 
     @torch.no_grad()
-    def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Tensor]]:
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         states, previous = self.initial_state(1), EOS_ID
         num_softmaxes = len(PUNCTUATION_CLASSES) if self.punctuation_softmax is not None else 1
         logits_per_token = self.output.out_features * num_softmaxes
@@ -284,7 +285,7 @@ class LSTMModel(Network):
             logits, states, raw, _ = self(inputs.to(self.device)[:, None], states)
             log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
             target_log_probs = log_probs.gather(-1, targets[:, None, None]).flatten()
-            yield target_log_probs.double().cpu().numpy(), raw[:, 0]
+            yield SequenceOutput(target_log_probs.double().cpu().numpy(), raw[:, 0].float().cpu().numpy())
 
     def layer_groups(self) -> list[LayerGroup]:
         num_layers = len(self.layers)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.arrays import Float64Array
+from engine.data.arrays import Float32Array, Float64Array
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models import base
@@ -48,6 +48,16 @@ class Mixture:
         outputs = [model.advance(model_state, token) for model, model_state in zip(self.models, state, strict=True)]
         return self._combine_outputs(outputs)
 
+    def predict_tokens(
+        self, state: tuple[Any, ...], tokens: Sequence[int], *, last_only: bool = False
+    ) -> tuple[Float32Array, tuple[Any, ...]]:
+        """Read several tokens of a text with every model; see `BatchModel`."""
+        outputs = [
+            base.predict_tokens(model, model_state, tokens, last_only=last_only)
+            for model, model_state in zip(self.models, state, strict=True)
+        ]
+        return self._combine_outputs(outputs)
+
     def advance_batch(
         self, states: Sequence[tuple[Any, ...]], tokens: Sequence[int]
     ) -> list[tuple[LogProbs, tuple[Any, ...]]]:
@@ -58,22 +68,17 @@ class Mixture:
         ]
         return [self._combine_outputs(outputs) for outputs in zip(*outputs_by_model, strict=True)]
 
-    def _combine_outputs(self, outputs: Sequence[tuple[LogProbs, Any]]) -> tuple[LogProbs, tuple[Any, ...]]:
+    def _combine_outputs(self, outputs: Sequence[tuple[Float32Array, Any]]) -> tuple[Float32Array, tuple[Any, ...]]:
         mixed = _log_mixture(np.stack([log_probs for log_probs, _ in outputs]), self._log_weights)
         return mixed.astype(np.float32), tuple(state for _, state in outputs)
-
-    def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
-        """Yield the distribution that each token of `ids` is predicted with, each model in its fastest way."""
-        for rows in zip(*(base.iter_log_probs(model, ids) for model in self.models), strict=True):
-            yield _log_mixture(np.stack(rows), self._log_weights).astype(np.float32)
 
     def hidden_vector(self, state: tuple[Any, ...]) -> HiddenVector:
         """Return the hidden vector of the first model."""
         return self._first_hidden_vector(state[0])
 
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         """Read a whole text with every model."""
-        return self.mix_outputs([base.forward_sequence(model, ids) for model in self.models])
+        yield self.mix_outputs([base.forward_sequence(model, ids) for model in self.models])
 
     def mix_outputs(self, outputs: Sequence[SequenceOutput]) -> SequenceOutput:
         """Combine the outputs of the models, one per model and all for the same text."""
@@ -91,8 +96,8 @@ def validate_mixture_weights(weights: Sequence[float], num_models: int) -> None:
 
 
 def _log_mixture(log_probs: npt.NDArray[Any], log_weights: Float64Array) -> Float64Array:
-    """Return the logarithm `[time]` of the weighted mean of the probabilities `[models, time]`."""
-    weighted = log_probs + log_weights[:, None]
+    """Return the logarithm `[...]` of the weighted mean of the probabilities `[models, ...]`."""
+    weighted = log_probs + log_weights.reshape(-1, *[1] * (log_probs.ndim - 1))
     highest = weighted.max(axis=0)
     mixed: Float64Array = highest + np.log(np.exp(weighted - highest).sum(axis=0))
     return mixed

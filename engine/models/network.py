@@ -4,12 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
-from engine.data.arrays import Float32Array, Float64Array
+from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.data.tokenizers.words import PUNCTUATION_CLASSES
 from engine.models.base import SequenceOutput
@@ -130,15 +129,8 @@ class Network(nn.Module, ABC):
         """Set the output bias, if there is one, to the log frequencies of the tokens in `ids` `[time]`."""
 
     @abstractmethod
-    def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Tensor]]:
-        """Yield the log-probabilities `[time]` of consecutive tokens of a text, and their vectors `[time, width]`."""
-
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
-        log_probs, hidden = zip(*self._iter_scored_chunks(ids), strict=True)
-        return SequenceOutput(np.concatenate(log_probs), torch.cat(hidden).float().cpu().numpy())
-
-    def score_sequence(self, ids: TokenIds) -> Float64Array:
-        return np.concatenate([log_probs for log_probs, _ in self._iter_scored_chunks(ids)])
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
+        """Score a whole text; see `SequenceModel`."""
 
     @abstractmethod
     def layer_groups(self) -> list[LayerGroup]:

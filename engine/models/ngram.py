@@ -1,5 +1,6 @@
 """Count-based models: unigram, and interpolated modified Kneser-Ney. They are the baselines of the LSTM."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +30,9 @@ class Unigram:
         """Return the same distribution after every token."""
         return self._log_probs, None
 
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         """Score a whole text at once; the hidden vectors are empty."""
-        return SequenceOutput(self._log_probs[ids].astype(np.float64), np.empty((len(ids), 0), np.float32))
+        yield SequenceOutput(self._log_probs[ids].astype(np.float64), np.empty((len(ids), 0), np.float32))
 
 
 @dataclass(frozen=True)
@@ -168,15 +169,14 @@ class KneserNey:
             backoff_weight=float(level.backoff_weights[node]),
         )
 
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         """Score a whole text with the same sums as `advance`; the hidden vectors are empty."""
         text = np.concatenate([[EOS_ID], ids]).astype(np.int64)
-        log_probs = np.empty(len(ids), np.float64)
         for chunk in iter_slices(len(ids)):
             start = max(0, chunk.start - self.order)  # before the context of the chunk's first token
             probs = self._token_probs(text[start : chunk.stop + 1])[chunk.start - start :]
-            log_probs[chunk] = np.log(probs).astype(np.float32)
-        return SequenceOutput(log_probs, np.empty((len(ids), 0), np.float32))
+            log_probs = np.log(probs).astype(np.float32).astype(np.float64)
+            yield SequenceOutput(log_probs, np.empty((len(probs), 0), np.float32))
 
     def _token_probs(self, ids: Int64Array) -> Float64Array:
         """Return the probability `[time - 1]` of each token in `ids` `[time]` after the first."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import ModelConfig
-from engine.data.arrays import Float32Array, Float64Array
+from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import RunError
 from engine.models.base import HiddenVector, LogProbs, ModelState, SequenceOutput
@@ -55,25 +55,11 @@ class NumpyDecoder(ABC):
     def _iter_chunks(self, ids: TokenIds) -> Iterator[tuple[Float32Array, Float32Array]]:
         """Yield the distributions `[time, vocabulary]` of consecutive tokens, and their vectors `[time, width]`."""
 
-    def forward_sequence(self, ids: TokenIds) -> SequenceOutput:
-        scores, vectors = [np.empty(0)], [np.empty((0, len(self.hidden_vector(self.start()))), np.float32)]
-        for log_probs, hidden in self._iter_scored_chunks(ids):
-            scores.append(log_probs)
-            vectors.append(hidden)
-        return SequenceOutput(np.concatenate(scores), np.concatenate(vectors))
-
-    def score_sequence(self, ids: TokenIds) -> Float64Array:
-        return np.concatenate([np.empty(0), *(log_probs for log_probs, _ in self._iter_scored_chunks(ids))])
-
-    def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
-        for log_probs, _ in self._iter_chunks(ids):
-            yield from log_probs
-
-    def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Float32Array]]:
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         start = 0
         for log_probs, hidden in self._iter_chunks(ids):
             targets = ids[start : start + len(hidden)]
-            yield log_probs[np.arange(len(targets)), targets].astype(np.float64), hidden
+            yield SequenceOutput(log_probs[np.arange(len(targets)), targets].astype(np.float64), hidden)
             start += len(hidden)
 
 

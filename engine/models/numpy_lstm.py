@@ -219,13 +219,18 @@ class NumpyLSTM(NumpyDecoder):
         return tuple((np.zeros(size, np.float32), np.zeros(size, np.float32)) for size in sizes)
 
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
-        return self.advance_tokens(state, (token,))
+        _, state = self.advance_state(state, token)
+        return self._log_probs(state[-1][0][None])[0], state
 
-    def advance_tokens(self, state: LSTMState, tokens: Sequence[int]) -> tuple[LogProbs, LSTMState]:
-        """Read at least one token; compute only the log-probabilities `[vocabulary]` after the last one."""
+    def predict_tokens(
+        self, state: LSTMState, tokens: Sequence[int], *, last_only: bool = False
+    ) -> tuple[Float32Array, LSTMState]:
+        """Read several tokens of a text, with the output layer of all at once, or of the last one alone."""
+        hidden = list[Float32Array]()
         for token in tokens:
             _, state = self.advance_state(state, token)
-        return self._log_probs(state[-1][0][None])[0], state
+            hidden.append(state[-1][0])
+        return self._log_probs(np.stack(hidden[-1:] if last_only else hidden)), state
 
     def advance_batch(self, states: Sequence[LSTMState], tokens: Sequence[int]) -> list[tuple[LogProbs, LSTMState]]:
         """Read one token in each of several texts, with one product per weight matrix."""

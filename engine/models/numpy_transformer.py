@@ -146,7 +146,8 @@ class NumpyTransformer(NumpyDecoder):
         """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
         position = state.num_positions
         if position == self._shape.context_size:
-            return self.advance_tokens(state, (token,))
+            rows, state = self.predict_tokens(state, (token,), last_only=True)
+            return rows[0], state
         if token == EOS_ID and not position:
             token = self.tokenizer.start_id
         segments = extend_segments(state.segments, position, (token,), self._shape)
@@ -191,26 +192,25 @@ class NumpyTransformer(NumpyDecoder):
         *_, (_, restarted) = self._iter_hidden(emptied, kept)
         return restarted
 
-    def advance_tokens(self, state: TransformerState, tokens: Sequence[int]) -> tuple[LogProbs, TransformerState]:
-        """Read at least one token; return the log-probabilities after the last one, and the state there.
+    def predict_tokens(
+        self, state: TransformerState, tokens: Sequence[int], *, last_only: bool = False
+    ) -> tuple[Float32Array, TransformerState]:
+        """Read several tokens of a text, together as far as a window has room for them; see `BatchModel`.
 
-        Windows that the last token does not depend on are not read.
+        With `last_only`, windows that the last token does not depend on are not read.
         """
-        text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
-        stride = self._shape.context_size - self._num_kept
-        num_slides = max(0, -(-(len(text) - self._shape.context_size) // stride))
-        if num_slides:
-            state, tokens = TransformerState((), 0, True, state.hidden), text[num_slides * stride :].tolist()
-        *_, (_, new_state) = self._iter_hidden(state, tokens)
-        return self._log_probs(new_state.hidden[None])[0], new_state
-
-    def predict_tokens(self, state: TransformerState, tokens: Sequence[int]) -> tuple[Float32Array, TransformerState]:
-        """Read at least one token; return the log-probabilities `[tokens, vocabulary]` after each, and the last state.
-
-        Tokens are read together as far as a window has room for them.
-        """
-        parts = [(self._log_probs(hidden), new_state) for hidden, new_state in self._iter_hidden(state, tokens)]
-        return np.concatenate([log_probs for log_probs, _ in parts]), parts[-1][1]
+        if last_only:
+            text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
+            stride = self._shape.context_size - self._num_kept
+            num_slides = max(0, -(-(len(text) - self._shape.context_size) // stride))
+            if num_slides:
+                state, tokens = TransformerState((), 0, True, state.hidden), text[num_slides * stride :].tolist()
+            *_, (_, state) = self._iter_hidden(state, tokens)
+            return self._log_probs(state.hidden[None]), state
+        rows = []
+        for hidden, last_state in self._iter_hidden(state, tokens):  # noqa: B007
+            rows.append(self._log_probs(hidden))
+        return np.concatenate(rows), last_state
 
     def record_attention(self, ids: TokenIds) -> AttentionRecord:
         """Read `<eos>` and then `ids` `[time]`, and record the attention and the layers of all `time + 1` positions.

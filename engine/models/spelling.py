@@ -12,6 +12,7 @@ from engine.data.arrays import Float64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizerName, word_spans
+from engine.models.base import score_sequence
 from engine.models.ngram import KneserNey
 
 MAX_TRAINING_BYTES = 2_000_000
@@ -44,7 +45,7 @@ class SpellingModel:
     def log_probs(self, words: Sequence[str]) -> Float64Array:
         """Return the natural-log probability `[words]` that any word is spelled like each of `words`."""
         ids = self._join(words)
-        cumulative = np.cumsum(self._model.forward_sequence(ids).log_probs)
+        cumulative = np.cumsum(score_sequence(self._model, ids))
         ends = np.flatnonzero(ids == EOS_ID).reshape(-1, self._order - 1)
         return cumulative[ends[1:, 0]] - cumulative[ends[:-1, -1]]
 

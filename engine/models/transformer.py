@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
-from engine.data.arrays import Float32Array, Float64Array, Int64Array
+from engine.data.arrays import Float32Array, Int64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.models.adapter import MergedWeights
+from engine.models.base import SequenceOutput
 from engine.models.linear import linear
 from engine.models.lora import AdaptedLinears
 from engine.models.network import LayerGroup, Network, NetworkOutput, RecurrentState, drop_tokens, dropout
@@ -264,8 +265,8 @@ class TransformerModel(Network):
         return dropout(vectors, p, generator, distributed, variational=self.config.variational_dropout)
 
     @torch.no_grad()
-    def _iter_scored_chunks(self, ids: TokenIds) -> Iterator[tuple[Float64Array, Tensor]]:
-        """Yield log-probabilities `[time]` and hidden vectors `[time, width]` of consecutive tokens of a text.
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
+        """Score a whole text; see `SequenceModel`.
 
         After a full window, the next one begins with its last `num_kept_tokens`, as in `NumpyTransformer`. So a window
         after the first one predicts only the tokens after these.
@@ -291,7 +292,8 @@ class TransformerModel(Network):
                         torch.split(hidden, rows_at_once), torch.split(targets, rows_at_once), strict=True
                     )
                 ]
-                yield torch.cat(log_probs).flatten().double().cpu().numpy(), hidden
+                scores = torch.cat(log_probs).flatten().double().cpu().numpy()
+                yield SequenceOutput(scores, hidden.float().cpu().numpy())
 
     def _stack_windows(self, inputs: Int64Array, starts: Sequence[int]) -> Tensor:
         """Return the windows `[time, windows]` of `inputs` `[time]` that begin at `starts`, padded at the end."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from engine.data.dataset import load_dataset
+from engine.models.base import score_sequence
 from engine.models.decoders import build_decoder
 from engine.models.networks import build_network
 from engine.presets import get_preset
@@ -31,7 +32,7 @@ def check_device(preset, device, num_steps=6):
     network = build_network(config, dataset).to(device)
     decoder = build_decoder(config.model, dataset.tokenizer, network.export_weights())
     ids = dataset.valid[:500]
-    difference = abs(network.score_sequence(ids) - decoder.score_sequence(ids)).max()
+    difference = abs(score_sequence(network, ids) - score_sequence(decoder, ids)).max()
     yield Figure(f"{preset}, log-probabilities, difference from numpy", "nats", (difference,))
 
     def train(config, **options):

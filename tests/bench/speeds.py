@@ -30,6 +30,7 @@ from engine.generation.generate import (
 from engine.generation.prompt import encode_prompt, prefill
 from engine.generation.sampling import TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
+from engine.models.base import advance_tokens, score_sequence
 from engine.models.decoders import weight_shapes
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
@@ -135,7 +136,7 @@ def transformer_speeds():
     for name in ("fp32", "int8"):
         model = NumpyTransformer(decoder.config, decoder.tokenizer, decoder.weights, int8=name == "int8")
         speeds |= {f"{name}_{key}": value for key, value in play_speeds(model, (2, 3)).items()}
-        scores[name], states = model.score_sequence(text), [model.advance(model.start(), EOS_ID)[1]]
+        scores[name], states = score_sequence(model, text), [model.advance(model.start(), EOS_ID)[1]]
         for token in range(2, 302):
             states.append(model.advance(states[-1], token)[1])
         seconds = [seconds_of(partial(model.advance, states[-201], token)) for token in range(2, 22)]
@@ -261,11 +262,11 @@ def decoder_speeds(name, contexts=(200, 800), num_tokens=50):
         from llama_cpp import Llama
 
         peer = Llama(name.removeprefix("gguf:"), n_ctx=2048, n_threads=1, n_threads_batch=1, verbose=False)
-    speeds = {"reading 512 tokens": tokens_per_second(lambda: model.advance_tokens(model.start(), ids[:512]) and 512)}
+    speeds = {"reading 512 tokens": tokens_per_second(lambda: advance_tokens(model, model.start(), ids[:512]) and 512)}
     for context in contexts:
         before = ids[:context]
         speeds[f"ours {context}"] = speed(
-            lambda before=before: model.advance_tokens(model.start(), before)[1], lambda *pair: model.advance(*pair)[1]
+            lambda before=before: advance_tokens(model, model.start(), before)[1], lambda *pair: model.advance(*pair)[1]
         )
         with torch.inference_mode():
             speeds[f"transformers {context}"] = speed(
@@ -277,7 +278,7 @@ def decoder_speeds(name, contexts=(200, 800), num_tokens=50):
                 lambda before=before: (peer.reset(), peer.eval(before)), lambda _, token: peer.eval([token])
             )
     for count in (8, 16):
-        states = [model.advance_tokens(model.start(), ids[start : start + 200])[1] for start in range(count)]
+        states = [advance_tokens(model, model.start(), ids[start : start + 200])[1] for start in range(count)]
         speeds[f"{count} texts at once"] = tokens_per_second(partial(in_batch, states))
     return speeds
 

@@ -7,7 +7,7 @@ import numpy as np
 from engine.analysis.bits_per_character import EncodedText, convert_text, native_form
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
-from engine.models.base import score_sequence
+from engine.models.base import predict_one_by_one, score_sequence
 from engine.models.decoders import weight_shapes
 from engine.models.numpy_lstm import NumpyLSTM
 
@@ -61,17 +61,12 @@ class ParallelReader(TokenByTokenModel):
         self.num_passes = 0
         """Number of calls that have read several tokens."""
 
-    def advance_tokens(self, state, tokens):
-        rows, state = self.predict_tokens(state, tokens)
-        return rows[-1], state
-
-    def predict_tokens(self, state, tokens):
+    def predict_tokens(self, state, tokens, *, last_only=False):
         self.num_passes += 1
-        rows = []
-        for token in tokens:
-            log_probs, state = self.model.advance(state, token)
-            rows.append(log_probs)
-        return np.stack(rows), state
+        return predict_one_by_one(self.model, state, tokens, last_only=last_only)
+
+    def advance_batch(self, states, tokens):
+        return [self.advance(state, token) for state, token in zip(states, tokens, strict=True)]
 
 
 class UniformModel:

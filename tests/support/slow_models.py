@@ -92,26 +92,21 @@ class FakeSlowModel:
         return FakeState(self._model.start(), 0)
 
     def advance(self, state, token):
-        return self.advance_tokens(state, [token])
+        rows, state = self.predict_tokens(state, [token])
+        return rows[0], state
 
-    def advance_tokens(self, state, tokens):
+    def predict_tokens(self, state, tokens, *, last_only=False):
         if self.num_passes == self.holds_at_pass:
             self.hold()
         assert self._released.wait(10), "the model was never released"
         self.threads.add(threading.current_thread().name)
         self.num_read += len(tokens)
         self.num_passes += 1
-        inner = state.state
-        for token in tokens:
-            log_probs, inner = self._model.advance(inner, token)
-        return log_probs, FakeState(inner, state.num_read + len(tokens))
+        rows, inner = self._model.predict_tokens(state.state, tokens, last_only=last_only)
+        return rows, FakeState(inner, state.num_read + len(tokens))
 
-    def predict_tokens(self, state, tokens):
-        rows = []
-        for token in tokens:
-            log_probs, state = self.advance(state, token)
-            rows.append(log_probs)
-        return np.stack(rows), state
+    def advance_batch(self, states, tokens):
+        return [self.advance(state, token) for state, token in zip(states, tokens, strict=True)]
 
     def state_memory(self, state):
         return state.num_read // 1000, 100  # all states of a short text share their memory

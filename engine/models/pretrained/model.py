@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.data.arrays import Float32Array, Float64Array
-from engine.data.tokenizers.base import EOS_ID, TokenIds
+from engine.data.arrays import Float32Array
+from engine.data.tokenizers.base import EOS_ID
 from engine.models.base import EXCLUDED_LOG_PROB, HiddenVector, LogProbs
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.contexts import Context, ContextReader, context_memory
@@ -21,8 +21,6 @@ NORMALIZED_ROWS = 16
 """Distributions that are normalized at once, so that they stay in the processor's cache."""
 MAX_CHUNK_TOKENS = 512
 """Maximum number of tokens in one forward pass; a longer text needs more memory and is not faster."""
-SCORING_CHUNK_TOKENS = 256
-"""Tokens whose distributions are in memory at once when a text is scored."""
 
 
 class PretrainedState(NamedTuple):
@@ -51,8 +49,8 @@ class PretrainedInfo:
 class PretrainedModel:
     """A causal language model by others (`AutoModelForCausalLM` of transformers). Threads may share it.
 
-    Implements `LanguageModel`, `BatchModel`, `ParallelModel`, `HiddenVectorModel`, `SequenceScorer` and
-    `DistributionModel`; the subclass `AttentionPretrainedModel` also implements `AttentionModel`.
+    Implements `LanguageModel`, `BatchModel` and `HiddenVectorModel`; the subclass `AttentionPretrainedModel` also
+    implements `AttentionModel`.
 
     A text that fills the context slides: its last half is read again from position 0, and the next tokens after it. So
     a state depends only on the tokens read.
@@ -110,7 +108,8 @@ class PretrainedModel:
 
     def advance(self, state: PretrainedState, token: int) -> tuple[LogProbs, PretrainedState]:
         """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
-        return self.advance_tokens(state, (token,))
+        rows, state = self.predict_tokens(state, (token,), last_only=True)
+        return rows[0], state
 
     def advance_batch(
         self, states: Sequence[PretrainedState], tokens: Sequence[int]
@@ -135,20 +134,17 @@ class PretrainedModel:
                 results[row] = log_probs[index], state
         return [results[row] for row in range(len(states))]
 
-    def advance_tokens(self, state: PretrainedState, tokens: Sequence[int]) -> tuple[LogProbs, PretrainedState]:
-        """Read at least one token; return the distribution after the last one, and the state there."""
-        with torch.inference_mode():
-            *_, (logits, _, last_state) = self._read(state, tokens, last_only=True)
-            # A copy: a kept distribution must not keep the logits of the whole text in memory.
-            return self._log_probs(logits[-1:].clone())[0].cpu().numpy(), last_state
-
-    def predict_tokens(self, state: PretrainedState, tokens: Sequence[int]) -> tuple[Float32Array, PretrainedState]:
-        """Read at least one token; return the distributions `[tokens, vocabulary]` after each, and the last state."""
+    def predict_tokens(
+        self, state: PretrainedState, tokens: Sequence[int], *, last_only: bool = False
+    ) -> tuple[Float32Array, PretrainedState]:
+        """Read several tokens of a text; see `BatchModel`."""
         parts = []
         with torch.inference_mode():
-            for logits, num_new, last_state in self._read(state, tokens, last_only=False):  # noqa: B007
-                parts.append(self._log_probs(logits[-num_new:]).cpu().numpy())
-        return parts[0] if len(parts) == 1 else np.concatenate(parts), last_state
+            for logits, num_new, last_state in self._read(state, tokens, last_only=last_only):  # noqa: B007
+                # A copy: a kept distribution must not keep the logits of the whole text in memory.
+                rows = logits[-1:].clone() if last_only else logits[-num_new:]
+                parts.append(self._log_probs(rows).cpu().numpy())
+        return np.concatenate(parts[-1:] if last_only else parts), last_state
 
     def _read(
         self, state: PretrainedState, tokens: Sequence[int], *, last_only: bool, max_tokens: int = MAX_CHUNK_TOKENS
@@ -203,27 +199,6 @@ class PretrainedModel:
     def hidden_vector(self, state: PretrainedState) -> HiddenVector:
         """Return the vector `[width]` that the token after `state` is predicted from."""
         return state.hidden
-
-    def score_sequence(self, ids: TokenIds) -> Float64Array:
-        """Return the natural-log probability `[time]` of each token; the first is predicted after `<eos>`."""
-        scores, start = np.empty(len(ids), np.float64), 0
-        for rows in self._iter_rows(ids):
-            targets = ids[start : start + len(rows)]
-            scores[start : start + len(rows)] = rows[np.arange(len(rows)), targets]
-            start += len(rows)
-        return scores
-
-    def iter_log_probs(self, ids: TokenIds) -> Iterator[LogProbs]:
-        """Yield the distribution `[vocabulary]` that each token of `ids` is predicted with."""
-        for rows in self._iter_rows(ids):
-            yield from rows
-
-    def _iter_rows(self, ids: TokenIds) -> Iterator[Float32Array]:
-        """Yield the distributions `[time, vocabulary]` that consecutive tokens of `ids` are predicted with."""
-        state, tokens = self.start(), [EOS_ID, *ids[:-1].tolist()]
-        for start in range(0, len(ids), SCORING_CHUNK_TOKENS):
-            rows, state = self.predict_tokens(state, tokens[start : start + SCORING_CHUNK_TOKENS])
-            yield rows
 
     def num_positions(self, state: PretrainedState) -> int:
         """Return the number of positions of the context that `state` uses."""

@@ -55,7 +55,7 @@ def test_a_sentence_has_a_perplexity_once_all_its_tokens_are_scored():
     log_probs = token_log_probs(TokenByTokenModel(model), words.ids)
     scores = TokenScores(words, VOCABULARY)
     assert np.isnan(scores.sentence_perplexities()).all()
-    assert next(scores.read(model)) == 16
+    assert next(scores.read(TokenByTokenModel(model))) == 16
     expected = [math.exp(-log_probs[:4].mean()), math.exp(-log_probs[4]), math.nan]
     np.testing.assert_allclose(scores.sentence_perplexities(), expected, rtol=1e-6)
     assert (scores.num_scored, scores.is_complete) == (16, False)
@@ -68,7 +68,7 @@ def test_token_scores_match_the_events_of_generation():
     events = generate(TextInProgress(model, prompt, SamplerSettings(temperature=1.0), 5))
     token_events = [event for event in events if isinstance(event, TokenEvent)]
     words = tokenize_with_offsets(" ".join(["the lamp", *(event.text for event in token_events)]), VOCABULARY)
-    scores = score_all(model, words)
+    scores = score_all(TokenByTokenModel(model), words)
     assert len(token_events) > 3
     for index, event in enumerate(token_events, start=2):
         score = scores.word_score(index)

@@ -15,6 +15,7 @@ from engine.analysis.tokenized_text import LINE_END, read_label, tokenize_with_o
 from engine.data.dataset import concatenate_lines
 from engine.data.scripts import Turn, encode_turns, utterance_mask
 from engine.data.tokenizers.words import WordTokenizer, split_words
+from engine.models.base import score_sequence
 from tests.support.app import VOCABULARY
 from tests.support.dialogues import CAST, dialogue_model
 from tests.support.files import load_rows
@@ -212,7 +213,7 @@ def score(text):
 def test_each_word_is_predicted_given_its_speaker():
     scores = score(SCRIPT)
     assert scores.is_complete
-    np.testing.assert_allclose(scores.log_probs, MODEL.score_sequence(IDS)[IS_SAID], rtol=1e-5)
+    np.testing.assert_allclose(scores.log_probs, score_sequence(MODEL, IDS)[IS_SAID], rtol=1e-5)
     num_characters = sum(len(turn.text) + 1 for turn in SCRIPT_TURNS) - 1
     assert scores.bits_per_character == pytest.approx(scores.bits.sum() / num_characters)
 

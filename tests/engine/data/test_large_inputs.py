@@ -11,6 +11,7 @@ from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.events import Evaluated, Preparing, Started
+from engine.models.base import forward_sequence, score_sequence
 from engine.models.lstm import LSTMModel
 from engine.models.ngram import Unigram
 from tests.support.training import events_of, run_training
@@ -29,10 +30,10 @@ def test_scores_in_chunks_equal_those_of_token_by_token(punctuation):
         one_by_one.append(log_probs[target])
         token = target
     for scores in (
-        model.score_sequence(ids),
-        model.forward_sequence(ids).log_probs,
-        numpy_model.score_sequence(ids),
-        numpy_model.forward_sequence(ids).log_probs,
+        score_sequence(model, ids),
+        forward_sequence(model, ids).log_probs,
+        score_sequence(numpy_model, ids),
+        forward_sequence(numpy_model, ids).log_probs,
     ):
         assert scores == pytest.approx(one_by_one, abs=1e-5)
 
@@ -43,7 +44,7 @@ def test_a_vocabulary_too_large_for_a_table_of_input_gates_is_scored_the_same():
     ids = np.arange(0, 18_000, 600, dtype=np.int32)
     numpy_model = model.to_decoder(words)
     assert numpy_model.input_gates.table is None
-    assert numpy_model.score_sequence(ids) == pytest.approx(model.score_sequence(ids), abs=1e-5)
+    assert score_sequence(numpy_model, ids) == pytest.approx(score_sequence(model, ids), abs=1e-5)
 
 
 def test_training_scores_only_max_eval_tokens_and_reports_skipped_5_grams(dataset, monkeypatch):

@@ -12,6 +12,7 @@ from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import COMMA, LINE_END, NONE, PUNCTUATION_CLASSES, SENTENCE_END, WordTokenizer
 from engine.events import Evaluated
+from engine.models.base import forward_sequence
 from engine.models.lstm import LSTMModel
 from engine.models.network import PunctuationSoftmax
 from engine.training.loss import punctuation_loss
@@ -130,9 +131,9 @@ def test_numpy_model_equals_torch_token_by_token_and_for_a_whole_text(tie_weight
         assert log_probs == pytest.approx(expected[position], abs=1e-4)
         assert math.fsum(np.exp(log_probs.astype(float))) == pytest.approx(1, abs=1e-5)
         token = following
-    scores = numpy_model.forward_sequence(ids).log_probs
+    scores = forward_sequence(numpy_model, ids).log_probs
     assert scores == pytest.approx(expected[np.arange(300), ids], abs=1e-4)
-    assert model.float().forward_sequence(ids).log_probs == pytest.approx(scores, abs=1e-4)
+    assert forward_sequence(model.float(), ids).log_probs == pytest.approx(scores, abs=1e-4)
 
 
 def test_training_learns_which_words_follow_which_marks(dataset):

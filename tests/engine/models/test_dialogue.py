@@ -10,6 +10,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.generation.prompt import prefill
 from engine.models import base
+from engine.models.base import advance_tokens, score_sequence
 from engine.models.dialogue import MAX_LINE_TOKENS, DialogueModel
 from engine.models.speaker_text import SpeakerTextModel
 from engine.models.turn_taking import TurnModel
@@ -42,13 +43,13 @@ def test_predictions_are_the_language_models_own_in_every_way_of_reading(inner, 
     assert distributions(model, ids) == pytest.approx(expected)
     rows, state = model.predict_tokens(model.start(), [EOS_ID, *ids])
     assert np.exp(rows) == pytest.approx(expected, abs=1e-5)
-    log_probs, same_state = model.advance_tokens(model.start(), [EOS_ID, *ids])
+    log_probs, same_state = advance_tokens(model, model.start(), [EOS_ID, *ids])
     assert np.exp(log_probs) == pytest.approx(expected[-1], abs=1e-5)
     assert (state.turns, state.line) == (same_state.turns, same_state.line)
     array = np.array(ids, np.int32)
     if ids:
         scores = np.log(expected[np.arange(len(ids)), ids])
-        assert model.score_sequence(array) == pytest.approx(scores, abs=1e-4)
+        assert score_sequence(model, array) == pytest.approx(scores, abs=1e-4)
         assert base.forward_sequence(model, array).log_probs == pytest.approx(scores, abs=1e-4)
 
 

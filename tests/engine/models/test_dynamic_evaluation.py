@@ -8,6 +8,7 @@ from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, RunError
 from engine.models import dynamic_evaluation
+from engine.models.base import forward_sequence
 from engine.models.dynamic_evaluation import DynamicEvaluation, tune_dynamic_lr
 from tests.support.models import make_tokenizer, random_lstm
 
@@ -113,8 +114,8 @@ def model(lstm):
 @pytest.mark.parametrize("segment_length", [1, 3, 5])
 def test_scores_of_a_text_match_the_reference(lstm, segment_length):
     ids = make_ids(38, seed=1)
-    scores = DynamicEvaluation(lstm, TRAINING_IDS, LR, segment_length).forward_sequence(ids).log_probs
-    static_scores = lstm.forward_sequence(ids).log_probs
+    scores = forward_sequence(DynamicEvaluation(lstm, TRAINING_IDS, LR, segment_length), ids).log_probs
+    static_scores = forward_sequence(lstm, ids).log_probs
     assert scores == pytest.approx(ReferenceLSTM(lstm).score(ids, LR, segment_length), abs=1e-3)
     assert np.abs(scores - static_scores).max() > 0.05  # the updates matter
     assert scores[:segment_length] == pytest.approx(static_scores[:segment_length], abs=1e-4)  # after the segment

@@ -77,7 +77,7 @@ def test_tokens_that_are_almost_impossible_for_all_models_have_finite_scores():
     expected = -5000 + math.log(0.25 + 0.75 * math.exp(-1))
     log_probs, _ = mixture.advance(mixture.start(), EOS_ID)
     assert log_probs == pytest.approx([expected] * SIZE, rel=1e-6)
-    assert mixture.forward_sequence(make_ids(4)).log_probs == pytest.approx([expected] * 4, rel=1e-6)
+    assert forward_sequence(mixture, make_ids(4)).log_probs == pytest.approx([expected] * 4, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_model_without_hidden_vectors_gets_the_best_weight():
     ids = np.array([2, 2, 2, 3] * 10, np.int32)
     tuned = tune_cache(forward_sequence(UNIGRAM, ids), ids)
     totals = {
-        weight: NeuralCache(UNIGRAM, CacheSettings(500, 0.0, weight)).forward_sequence(ids).log_probs.sum()
+        weight: forward_sequence(NeuralCache(UNIGRAM, CacheSettings(500, 0.0, weight)), ids).log_probs.sum()
         for weight in WEIGHT_GRID
     }
     assert tuned.weight == max(totals, key=totals.__getitem__)

@@ -12,7 +12,7 @@ from engine.models.base import (
     advance_tokens,
     forward_sequence,
     hidden_vector_function,
-    iter_log_probs,
+    predict_tokens,
     score_sequence,
 )
 from engine.models.cache import CacheSettings, NeuralCache
@@ -84,7 +84,6 @@ def test_a_whole_text_is_scored_as_token_by_token(model, ids):
     expected = rows[np.arange(len(ids)), ids]
     tolerance = 0.02 if getattr(model, "has_int8_weights", False) else 1e-4
     assert score_sequence(model, array) == pytest.approx(expected, abs=tolerance)
-    assert np.stack(list(iter_log_probs(model, array))) == pytest.approx(rows[:-1], abs=tolerance)
     output = forward_sequence(model, array)
     assert output.log_probs == pytest.approx(expected, abs=tolerance)
     vectors = np.stack([hidden_vector_function(model)(state) for state in states[:-1]])
@@ -100,9 +99,9 @@ def test_several_tokens_are_read_as_one_by_one(model, before, ids, last):
     log_probs, state = advance_tokens(model, states[len(before)], ids)
     assert log_probs == pytest.approx(rows[-2], abs=1e-4)
     assert model.advance(state, last)[0] == pytest.approx(rows[-1], abs=1e-4)
-    if hasattr(model, "predict_tokens"):
-        several, _ = model.predict_tokens(states[len(before)], ids)
-        assert several == pytest.approx(rows[len(before) + 1 : -1], abs=1e-4)
+    several, state = predict_tokens(model, states[len(before)], ids)
+    assert several == pytest.approx(rows[len(before) + 1 : -1], abs=1e-4)
+    assert model.advance(state, last)[0] == pytest.approx(rows[-1], abs=1e-4)
 
 
 @EACH_MODEL

@@ -13,6 +13,7 @@ from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import CorpusError
+from engine.models.base import forward_sequence
 from engine.models.ngram import KneserNey, Unigram
 from tests.support.models import distributions, make_tokenizer
 from tests.support.references import ReferenceKneserNey
@@ -31,7 +32,7 @@ def assert_matches_reference(train, text, size, order):
         assert probs.sum() == pytest.approx(1, abs=1e-5)
         assert probs.min() > 0
     expected_probs = [reference.distribution([EOS_ID, *text[:position]])[token] for position, token in enumerate(text)]
-    assert np.exp(model.forward_sequence(to_ids(*text)).log_probs) == pytest.approx(expected_probs, rel=1e-5, abs=1e-9)
+    assert np.exp(forward_sequence(model, to_ids(*text)).log_probs) == pytest.approx(expected_probs, rel=1e-5, abs=1e-9)
 
 
 SIZE = 6
@@ -93,7 +94,7 @@ def test_unigram_is_relative_frequency_with_one_token_spread(train):
     model = Unigram(to_ids(*train), make_tokenizer(SIZE))
     for probs in distributions(model, [0, 3]):
         assert probs == pytest.approx(expected, rel=1e-5)
-    scores = model.forward_sequence(to_ids(*train)).log_probs
+    scores = forward_sequence(model, to_ids(*train)).log_probs
     assert np.exp(scores) == pytest.approx([expected[token] for token in train], rel=1e-5)
 
 
@@ -121,10 +122,10 @@ def test_scores_of_a_long_text_do_not_depend_on_the_chunks_it_is_read_in(monkeyp
         for token in text.tolist():
             scores.append(float(log_probs[token]))
             log_probs, state = model.advance(state, token)
-        assert model.forward_sequence(text).log_probs.tolist() == scores
+        assert forward_sequence(model, text).log_probs.tolist() == scores
         with monkeypatch.context() as context:
             context.setattr("engine.data.arrays.CHUNK_SIZE", 7)
-            assert model.forward_sequence(text).log_probs.tolist() == scores
+            assert forward_sequence(model, text).log_probs.tolist() == scores
 
 
 def test_too_long_training_texts_are_rejected(monkeypatch):

@@ -13,6 +13,7 @@ from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError, RunError
+from engine.models.base import forward_sequence, score_sequence
 from engine.models.lstm import LSTMModel
 from engine.models.matmul import Int8Matrix
 from engine.models.numpy_decoder import MAX_WEIGHT
@@ -60,8 +61,8 @@ def test_log_probs_match_pytorch_token_by_token_and_in_one_pass(torch_lstm):
         assert log_probs.dtype == np.float32
         assert log_probs == pytest.approx(row, abs=1e-4)
     scores = expected[np.arange(60), ids]
-    assert lstm.forward_sequence(ids).log_probs == pytest.approx(scores, abs=1e-4)
-    assert torch_lstm.forward_sequence(ids).log_probs == pytest.approx(scores, abs=1e-4)
+    assert forward_sequence(lstm, ids).log_probs == pytest.approx(scores, abs=1e-4)
+    assert forward_sequence(torch_lstm, ids).log_probs == pytest.approx(scores, abs=1e-4)
 
 
 @torch.no_grad()
@@ -100,7 +101,7 @@ def test_the_largest_weights_and_scales_that_are_accepted_give_finite_log_probs(
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         for tensors in (weights, int8):
             lstm = NumpyLSTM(config, VOCABULARY, tensors)
-            assert np.isfinite(lstm.forward_sequence(random_ids(20, VOCABULARY_SIZE)).log_probs).all()
+            assert np.isfinite(forward_sequence(lstm, random_ids(20, VOCABULARY_SIZE)).log_probs).all()
 
 
 def test_later_training_does_not_change_the_numpy_lstm():
@@ -169,11 +170,11 @@ def test_stored_weights_are_kept_as_they_are():
 def test_matrices_in_8_bits_alone_and_together_predict_what_those_in_single_precision_predict(name):
     config, ids = CONFIGS[name], random_ids(9, VOCABULARY_SIZE)
     tensors = make_tensors(config)
-    exact = NumpyLSTM(config, VOCABULARY, to_float32(tensors)).score_sequence(ids)
-    assert NumpyLSTM(config, VOCABULARY, tensors).score_sequence(ids) == pytest.approx(exact, abs=0.1)
+    exact = score_sequence(NumpyLSTM(config, VOCABULARY, to_float32(tensors)), ids)
+    assert score_sequence(NumpyLSTM(config, VOCABULARY, tensors), ids) == pytest.approx(exact, abs=0.1)
     for matrix in (each for each in tensors if isinstance(tensors[each], Int8Rows)):
         mixed = NumpyLSTM(config, VOCABULARY, {**to_float32(tensors), matrix: tensors[matrix]})
-        assert mixed.score_sequence(ids) == pytest.approx(exact, abs=0.1), matrix
+        assert score_sequence(mixed, ids) == pytest.approx(exact, abs=0.1), matrix
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, MAX_WEIGHT / 64])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.data.tokenizers.base import EOS_ID
-from engine.models.base import score_sequence
+from engine.models.base import advance_tokens, score_sequence
 from engine.models.pretrained.chat import ChatMessage
 
 pytest.importorskip("transformers")
@@ -52,7 +52,7 @@ def test_a_prompt_is_continued(printed, name, model):
     record = json.loads(printed(*GENERATE, "--run", name, "--temperature", "0", "--json"))
     assert (record["run"], record["prompt"], len(record["tokens"])) == (name, "Where is the Ring?", 6)
     state, ids = model.start(), [EOS_ID, *model.tokenizer.encode("Where is the Ring?").tolist()]
-    log_probs, state = model.advance_tokens(state, ids)
+    log_probs, state = advance_tokens(model, state, ids)
     for token in record["tokens"]:
         assert token["logprob"] == pytest.approx(float(log_probs[token["id"]]), abs=1e-3)
         log_probs, state = model.advance(state, token["id"])
@@ -62,7 +62,7 @@ def test_an_answer_follows_the_chat_template(printed, name, model):
     options = ("--reply", "--system", "You are Gandalf.", "--run", name, "--temperature", "0", "--jsonl")
     first, *_, done = map(json.loads, printed(*GENERATE, *options).splitlines())
     messages = [ChatMessage("system", "You are Gandalf."), ChatMessage("user", "Where is the Ring?")]
-    log_probs, _ = model.advance_tokens(model.start(), model.chat.encode(messages))
+    log_probs, _ = advance_tokens(model, model.start(), model.chat.encode(messages))
     log_probs[EOS_ID] = -np.inf  # no answer is empty
     assert first["id"] == int(log_probs.argmax())
     assert done["event"] == "done"

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
-from engine.models.base import score_sequence
+from engine.models.base import advance_tokens, score_sequence
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.pretrained.base import UnsupportedModelError
 from engine.models.pretrained.chat import ChatMessage
@@ -55,9 +55,9 @@ def check_model(base, expected, atol=2e-4):
     ids = base.tokenizer.encode("Frodo has the precious. " * 3)[:50]
     np.testing.assert_allclose(score_sequence(decoder, ids), score_sequence(expected, ids), atol=atol)
     for states in ([base.chat.encode([ChatMessage("user", "Where?")])[:20]], [[EOS_ID, 9], [EOS_ID, 8]]):
-        rows = [decoder.advance_tokens(decoder.start(), ids) for ids in states]
+        rows = [advance_tokens(decoder, decoder.start(), ids) for ids in states]
         for (log_probs, state), ids in zip(rows, states, strict=True):
-            expected_log_probs, expected_state = expected.advance_tokens(expected.start(), ids)
+            expected_log_probs, expected_state = advance_tokens(expected, expected.start(), ids)
             np.testing.assert_allclose(log_probs, expected_log_probs, atol=atol)
             expected_log_probs, _ = expected.advance(expected_state, 5)
             np.testing.assert_allclose(decoder.advance(state, 5)[0], expected_log_probs, atol=atol)

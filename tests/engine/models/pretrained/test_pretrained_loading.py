@@ -205,11 +205,12 @@ def test_bos_starts_a_text_where_the_tokenizer_adds_it(folder):
 @pytest.mark.slow
 def test_nothing_is_printed_while_a_model_is_loaded_and_generates(folder):
     code = f"""
+from engine.models.base import advance_tokens
 from engine.models.pretrained.loading import load_pretrained
 from engine.models.pretrained.chat import ChatMessage
 model = load_pretrained({f"hf:{folder}"!r})
 ids = model.chat.encode([ChatMessage("user", "Hi " * 100)])
-state = model.advance_tokens(model.start(), ids)[1]
+state = advance_tokens(model, model.start(), ids)[1]
 for token in range(70):
     _, state = model.advance(state, 9)
 model.record_attention(model.tokenizer.encode("Hi"))

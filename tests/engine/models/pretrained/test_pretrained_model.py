@@ -9,7 +9,7 @@ import torch
 
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
-from engine.models.base import advance_tokens
+from engine.models.base import advance_tokens, score_sequence
 from engine.models.pretrained.contexts import CopyReader, RereadReader
 from engine.models.pretrained.forward import CausalForward
 from engine.models.pretrained.loading import load_pretrained
@@ -64,11 +64,10 @@ def test_log_probs_equal_those_of_transformers_token_by_token_and_in_one_pass(fa
     first, state = model.predict_tokens(model.start(), [EOS_ID, *ids[:20]])
     rest, _ = model.predict_tokens(state, ids[20:])
     np.testing.assert_allclose(np.concatenate([first, rest]), expected, atol=1e-4)
-    last, _ = model.advance_tokens(state, ids[20:])
+    last, _ = advance_tokens(model, state, ids[20:])
     np.testing.assert_allclose(last, expected[-1], atol=1e-4)
     array = np.array(ids, np.int32)
-    np.testing.assert_allclose(model.score_sequence(array), expected[np.arange(len(ids)), ids], atol=1e-4)
-    np.testing.assert_allclose(list(model.iter_log_probs(array)), expected[: len(ids)], atol=1e-4)
+    np.testing.assert_allclose(score_sequence(model, array), expected[np.arange(len(ids)), ids], atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -76,7 +75,7 @@ def test_a_kept_state_can_be_continued_in_several_ways(family, pretrained):
     model = pretrained(family)
     _, state = advance_tokens(model, model.start(), [EOS_ID, *random_ids(8)])
     continuations = [random_ids(10, seed) for seed in (1, 2, 1)]
-    branches = [model.advance_tokens(state, tokens)[1] for tokens in continuations]
+    branches = [advance_tokens(model, state, tokens)[1] for tokens in continuations]
     for branch, tokens in zip(branches, continuations, strict=True):
         expected, _ = advance_tokens(model, model.start(), [EOS_ID, *random_ids(8), *tokens, 9])
         np.testing.assert_allclose(model.advance(branch, 9)[0], expected, atol=1e-4)
@@ -126,7 +125,7 @@ def test_a_full_context_slides_by_rereading_its_last_half(family, setting, tmp_p
     rows, last = model.predict_tokens(model.start(), [EOS_ID, *ids])
     np.testing.assert_allclose(rows[1:], expected, atol=1e-4)
     assert last.context.tokens == window
-    scores = model.score_sequence(np.array(ids, np.int32))
+    scores = score_sequence(model, np.array(ids, np.int32))
     np.testing.assert_allclose(scores[1:], [row[id] for row, id in zip(expected, ids[1:], strict=False)], atol=1e-4)
 
 

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.errors import InvalidInputError
+from engine.models.base import advance_tokens
 from engine.models.pretrained.adapter import read_tokenizer_files
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.tokenizer import PretrainedTokenizer
@@ -216,7 +217,7 @@ def test_a_broken_template_is_told_from_a_missing_one():
 def test_a_chat_is_read_without_the_start_of_a_text(pretrained):
     model = pretrained("llama")
     ids = model.chat.encode(CONVERSATION)
-    _, state = model.advance_tokens(model.start(), ids)
+    _, state = advance_tokens(model, model.start(), ids)
     assert state.context.tokens == [{1: 2, 2: 1}.get(id, id) for id in ids]
     # The end of a reply is read as the token that the template ends it with.
     _, state = model.advance(state, EOS_ID)
