@@ -3,14 +3,15 @@
 import array
 import csv
 import hashlib
+import io
 import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, groupby, pairwise, repeat
+from itertools import groupby, pairwise
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,77 +26,18 @@ from engine.storage.files import assets_dir, check_is_file, read_limited
 
 MAX_CORPUS_BYTES = 1_000_000_000
 MAX_LINE_CHARACTERS = 1_000_000
+SCENE_LINES = 20  # lines of a block that the split by scenes keeps together
+BEGINNING_CHARACTERS = 1_000_000  # length of the beginning of a file that shows whether it names speakers
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 BOM = b"\xef\xbb\xbf"
-CODECS = {"UTF-8": "utf-8", "UTF-8 with BOM": "utf-8-sig", "Latin-1": "latin-1", "Windows-1252": "cp1252"}
-"""Python codec of each encoding that `scan_file` detects."""
+CODECS = {"UTF-8": "utf-8", "UTF-8 with BOM": "utf-8-sig", "Windows-1252": "cp1252"}  # Latin-1 is a part of the last
 
 _CONTROL_BYTES = bytes(byte for byte in range(1, 32) if byte not in b"\t\n\r\f\v")
-_UNDEFINED_IN_CP1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
+_COMMA_AFTER_SENTENCE = re.compile(r"""([.!?…]|[.!?…]["')]+(?=\s))\s*,[\s,]*""")
+"""A comma that a stage direction left behind a sentence, as in "death! , What", but not the one in `"Go!", he said`."""
 
-
-class FileScan(NamedTuple):
-    """Properties of a text file, found by reading all of it."""
-
-    encoding: str  # a key of `CODECS`
-    sha256: str
-    after_escaped_quotes: frozenset[bytes]
-    r"""All bytes that follow `\"`, which show whether the backslash is an escape."""
-
-
-def scan_file(path: Path) -> FileScan:
-    """Return the properties of a text file, or raise a CorpusError if it is not one."""
-    try:
-        check_is_file(path, "CSV or text file")
-        content = read_limited(path, MAX_CORPUS_BYTES)
-    except OSError as error:  # for example missing permissions, or a name that is too long
-        raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise CorpusError(f"{path} is UTF-16, which is not supported; save it as UTF-8")
-    text = content.removeprefix(BOM)
-    if not text or text.isspace():
-        raise CorpusError(f"{path} is empty; use a file with text")
-    if b"\0" in text:
-        raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a CSV or text file")
-    if (len(text) - len(text.translate(None, _CONTROL_BYTES))) * 100 > len(text):
-        raise CorpusError(f"{path} is a binary file, not text; name a CSV or text file")
-    after_quotes = frozenset(re.findall(rb'\\"(.)', content, re.DOTALL))
-    return FileScan(_detect_encoding(content, path), hashlib.sha256(content).hexdigest(), after_quotes)
-
-
-def _detect_encoding(content: bytes, path: Path) -> str:
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        # Control characters in Latin-1, printable in Windows-1252.
-        c1_bytes = {byte for byte in range(0x80, 0xA0) if byte in content}
-        if c1_bytes & _UNDEFINED_IN_CP1252:
-            raise CorpusError(
-                f"{path} is not UTF-8 (byte {error.start}), Latin-1 or Windows-1252; save it as UTF-8"
-            ) from error
-        return "Windows-1252" if c1_bytes else "Latin-1"
-    return "UTF-8 with BOM" if content.startswith(BOM) else "UTF-8"
-
-
-def read_lines(path: Path, encoding: str) -> list[str]:
-    """Return the lines of a text file, or raise a CorpusError if one is too long."""
-    lines = path.read_text(CODECS[encoding]).splitlines()
-    check_line_lengths(lines, str(path))
-    return lines
-
-
-def read_whole_text(path: Path) -> str:
-    """Return a text file as written, with a line feed for each line end, or raise a CorpusError if it is not text."""
-    text = path.read_text(CODECS[scan_file(path).encoding])
-    check_line_lengths(text.split("\n"), str(path))
-    return text
-
-
-def check_line_lengths(lines: Iterable[str], source: str) -> None:
-    """Raise a CorpusError if a line of the text `source` is too long."""
-    if max(map(len, lines), default=0) > MAX_LINE_CHARACTERS:
-        raise CorpusError(
-            f"{source} has a line of over {MAX_LINE_CHARACTERS:,} characters; put one utterance on a line"
-        )
+Row = tuple[str, str, int]
+"""Text and speaker of a row as written, and the number of its section: a film, or the text between empty lines."""
 
 
 @dataclass(frozen=True)
@@ -129,13 +71,7 @@ class Lines(Sequence[Line]):
     def __len__(self) -> int:
         return len(self.texts)
 
-    @overload
-    def __getitem__(self, index: int) -> Line: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Lines": ...
-    def __getitem__(self, index: int | slice) -> "Line | Lines":
-        if isinstance(index, slice):
-            return self.take(np.arange(len(self))[index])
+    def __getitem__(self, index: int) -> Line:  # type: ignore[override]  # slices are not needed
         return Line(self.texts[index], self.speaker_names[self.speaker_ids[index]])
 
     def __iter__(self) -> Iterator[Line]:
@@ -143,13 +79,9 @@ class Lines(Sequence[Line]):
 
 
 def make_lines(texts: list[str], speakers: Sequence[str] = (), scene_ids: Sequence[int] = ()) -> Lines:
-    """Return lines, by default of no speaker and in one scene.
+    """Return lines of clean texts, by default of no speaker and in one scene.
 
-    Args:
-        texts: Texts of the lines, with single spaces between words and no other white space.
-        speakers: Canonical name of the speaker of each line; empty if it is unknown. Names that are equal up to spaces
-            and hyphens become the most frequent one of them.
-        scene_ids: Number of the scene of each line.
+    Names of speakers that are equal up to spaces and hyphens become the most frequent one of them.
     """
     spellings = {"": Counter([""])}
     for name, num_lines in Counter(speakers).items():
@@ -161,21 +93,6 @@ def make_lines(texts: list[str], speakers: Sequence[str] = (), scene_ids: Sequen
         np.array(scene_ids or [0] * len(texts), np.int32),
         tuple(counts.most_common(1)[0][0] for counts in spellings.values()),
     )
-
-
-SCENE_LINES = 20  # lines of a block that the split by scenes keeps together
-BEGINNING_CHARACTERS = 1_000_000  # length of the beginning of a file that shows whether it names speakers
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-
-_END_OF_FILE = "\0"
-"""Last line, added after an empty one: inside an open quote, both become part of a field. Text files have no NUL."""
-_COMMA_AFTER_SENTENCE = re.compile(r"""([.!?…]|[.!?…]["')]+(?=\s))\s*,[\s,]*""")
-"""A comma that a stage direction left behind a sentence, as in "death! , What", but not the one in `"Go!", he said`."""
-_SPACE_BEFORE_COMMA = re.compile(r"\s+,[\s,]*")
-_LEADING_COMMAS = re.compile(r"^[\s,]+")
-
-Row = tuple[str, str, int]
-"""Text and speaker of a row as written, and the number of its section: a film, or the text between empty lines."""
 
 
 @dataclass(frozen=True)
@@ -210,80 +127,61 @@ def read_corpus(config: DataConfig) -> Corpus:
     if bool(config.valid_corpus) != bool(config.test_corpus):
         raise ConfigError("valid_corpus and test_corpus belong together; set both or neither")
     names = [name for name in (config.corpus, config.valid_corpus, config.test_corpus) if name]
-    files = [_read_file(name, config, has_blocks=config.split == "scenes" and len(names) == 1) for name in names]
-    scene_ids: list[int] = []
-    for file in files:
-        num_before = scene_ids[-1] + 1 if scene_ids else 0
-        scene_ids += [num_before + scene for scene in file.scene_ids]
-    first, hashes = files[0], [file.scan.sha256 for file in files]
-    return Corpus(
-        source=str(first.path),
-        lines=make_lines(
-            list(chain.from_iterable(file.texts for file in files)),
-            list(chain.from_iterable(file.speakers for file in files)),
-            scene_ids,
-        ),
-        file_ends=tuple(accumulate(len(file.texts) for file in files)),
-        num_rows=sum(file.num_rows for file in files),
-        encoding=first.scan.encoding,
-        separator=first.separator,
-        sha256=hashes[0] if len(files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
-        marks=tuple(sum((file.marks for file in files), Counter[str]()).most_common()),
-    )
-
-
-class _CleanFile(NamedTuple):
-    """The usable lines of one file."""
-
-    path: Path
-    scan: FileScan
-    separator: str
-    num_rows: int
-    texts: list[str]
-    speakers: list[str]
-    scene_ids: list[int]
-    marks: Counter[str]
-
-
-def _read_file(name: str, config: DataConfig, *, has_blocks: bool) -> _CleanFile:
-    path = Path(name)
-    if name == BUNDLED:
-        path = assets_dir() / "dialogues.csv"
-        config = replace(config, corpus_format="csv", text_column="dialog", speaker_column="char", scene_column="movie")
-    scan = scan_file(path)
-    separator, rows = _open_rows(path, scan, config)
-    repairs = config.corpus_format == "csv" and is_open_vocabulary(config.tokenizer)
+    has_blocks = config.split == "scenes" and len(names) == 1
     texts: list[str] = []
     speakers: list[str] = []
-    scene_ids: list[int] = []
+    scene_ids = array.array("i")
     marks: Counter[str] = Counter()
-    num_rows, scene, length, section = 0, -1, 0, -1
-    for raw_text, raw_speaker, row_section in rows:
-        num_rows += 1
-        written = " ".join(raw_text.split())
-        text = repair_dialogue(written) if repairs else written
-        if len(text) <= config.min_characters or (config.mode == "dialogue" and not written):
-            continue
-        if len(text) > MAX_LINE_CHARACTERS:
-            raise CorpusError(f"{path} has an utterance of {len(text):,} characters; shorten it")
-        is_block_start = has_blocks and len(texts) % SCENE_LINES == 0
-        if row_section != section or length == config.scene_lines or is_block_start:
-            scene, length = scene + 1, 0
-        section, length = row_section, length + 1
-        speaker = normalize_speaker(raw_speaker)
-        if speaker.marks:
-            marks.update(speaker.marks)
-        texts.append(text)
-        speakers.append(speaker.name)
-        scene_ids.append(scene)
-    if not num_rows:
-        raise CorpusError(f"{path} has a header but no rows; use a file with text")
-    if not texts:
-        raise CorpusError(
-            f"{path}: none of the {num_rows} lines is longer than {config.min_characters} characters; "
-            "lower the limit with --set min_characters=N"
-        )
-    return _CleanFile(path, scan, separator, num_rows, texts, speakers, scene_ids, marks)
+    formats, hashes, file_ends, num_rows, scene = [], [], [0], 0, -1
+    for name in names:
+        path, options = Path(name), config
+        if name == BUNDLED:
+            path = assets_dir() / "dialogues.csv"
+            options = replace(
+                config, corpus_format="csv", text_column="dialog", speaker_column="char", scene_column="movie"
+            )
+        repairs = options.corpus_format == "csv" and is_open_vocabulary(config.tokenizer)
+        file = TextFile.read(path)
+        separator, rows = _read_rows(file, options)
+        section, length, rows_before = -1, 0, num_rows
+        for raw_text, raw_speaker, row_section in rows:
+            num_rows += 1
+            written = " ".join(raw_text.split())
+            text = repair_dialogue(written) if repairs else written
+            if len(text) <= config.min_characters or (config.mode == "dialogue" and not written):
+                continue
+            if len(text) > MAX_LINE_CHARACTERS:
+                raise CorpusError(f"{path} has an utterance of {len(text):,} characters; shorten it")
+            if row_section != section or length == config.scene_lines or (has_blocks and len(texts) % SCENE_LINES == 0):
+                scene, length = scene + 1, 0
+            section, length = row_section, length + 1
+            speaker = normalize_speaker(raw_speaker)
+            if speaker.marks:
+                marks.update(speaker.marks)
+            texts.append(text)
+            speakers.append(speaker.name)
+            scene_ids.append(scene)
+        if num_rows == rows_before:
+            raise CorpusError(f"{path} has a header but no rows; use a file with text")
+        if len(texts) == file_ends[-1]:
+            raise CorpusError(
+                f"{path}: none of the {num_rows - rows_before} lines is longer than {config.min_characters} "
+                "characters; lower the limit with --set min_characters=N"
+            )
+        formats.append((str(path), file.encoding, separator))
+        hashes.append(file.sha256)
+        file_ends.append(len(texts))
+    source, encoding, separator = formats[0]
+    return Corpus(
+        source=source,
+        lines=make_lines(texts, speakers, scene_ids),
+        file_ends=tuple(file_ends[1:]),
+        num_rows=num_rows,
+        encoding=encoding,
+        separator=separator,
+        sha256=hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
+        marks=tuple(marks.most_common()),
+    )
 
 
 def names_speakers(config: DataConfig) -> bool:
@@ -297,8 +195,7 @@ def names_speakers(config: DataConfig) -> bool:
         return False
     if config.corpus_format == "text":
         return detect_style(lines) is not None
-    headers = (next(csv.reader(lines[:1], delimiter=separator), []) for separator in SEPARATORS)
-    return any(config.speaker_column in header for header in headers)
+    return any(config.speaker_column in next(csv.reader(lines[:1], delimiter=each), []) for each in SEPARATORS)
 
 
 def repair_dialogue(line: str) -> str:
@@ -308,66 +205,120 @@ def repair_dialogue(line: str) -> str:
     """
     if "," not in line:
         return line
-    line = _LEADING_COMMAS.sub("", line)
-    line = _COMMA_AFTER_SENTENCE.sub(r"\1 ", line)
-    return _SPACE_BEFORE_COMMA.sub(", ", line).strip()
+    line = _COMMA_AFTER_SENTENCE.sub(r"\1 ", re.sub(r"^[\s,]+", "", line))
+    return re.sub(r"\s+,[\s,]*", ", ", line).strip()
 
 
-def _open_rows(path: Path, scan: FileScan, config: DataConfig) -> tuple[str, Iterator[Row]]:
+class TextFile(NamedTuple):
+    """A text file that the user names."""
+
+    path: Path
+    content: bytes
+    encoding: str  # a key of `CODECS`
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path) -> "TextFile":
+        """Read a file and detect its encoding, or raise a CorpusError if it is not a text."""
+        try:
+            check_is_file(path, "CSV or text file")
+            content = read_limited(path, MAX_CORPUS_BYTES)
+        except OSError as error:  # for example missing permissions, or a name that is too long
+            raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise CorpusError(f"{path} is UTF-16, which is not supported; save it as UTF-8")
+        if not content.removeprefix(BOM).strip():
+            raise CorpusError(f"{path} is empty; use a file with text")
+        if b"\0" in content:
+            raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a CSV or text file")
+        if (len(content) - len(content.translate(None, _CONTROL_BYTES))) * 100 > len(content):
+            raise CorpusError(f"{path} is a binary file, not text; name a CSV or text file")
+        encoding = "UTF-8 with BOM" if content.startswith(BOM) else "UTF-8"
+        try:
+            content.decode()
+        except UnicodeDecodeError as error:
+            encoding = "Windows-1252"
+            try:
+                content.decode("cp1252")
+            except UnicodeDecodeError:
+                raise CorpusError(
+                    f"{path} is not UTF-8 (byte {error.start}), Latin-1 or Windows-1252; save it as UTF-8"
+                ) from error
+        return cls(path, content, encoding, hashlib.sha256(content).hexdigest())
+
+    def open(self, newline: str | None = None) -> io.TextIOWrapper:
+        return io.TextIOWrapper(io.BytesIO(self.content), CODECS[self.encoding], newline=newline)
+
+
+def read_whole_text(path: Path) -> str:
+    """Return a text file as written, with a line feed for each line end, or raise a CorpusError if it is not text."""
+    text = TextFile.read(path).open().read()
+    check_line_lengths(text.split("\n"), str(path))
+    return text
+
+
+def check_line_lengths(lines: Iterable[str], source: str) -> None:
+    """Raise a CorpusError if a line of the text `source` is too long."""
+    if max(map(len, lines), default=0) > MAX_LINE_CHARACTERS:
+        raise CorpusError(
+            f"{source} has a line of over {MAX_LINE_CHARACTERS:,} characters; put one utterance on a line"
+        )
+
+
+def _read_rows(file: TextFile, config: DataConfig) -> tuple[str, Iterator[Row]]:
     """Return the name of the separator of a file, and its rows before the clean-up."""
     if config.corpus_format == "csv":
         csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
-        separator = _detect_separator(path, scan, config.text_column)
-        return SEPARATORS[separator], _read_table(_check_rows(path, scan, separator), path, config)
-    lines = read_lines(path, scan.encoding)
+        first = next((line for line in file.open(newline="") if line.strip()), "")[:MAX_LINE_CHARACTERS]
+        headers = {separator: next(csv.reader([first], delimiter=separator), []) for separator in SEPARATORS}
+        separator = max(SEPARATORS, key=lambda each: (config.text_column in headers[each], len(headers[each])))
+        return SEPARATORS[separator], _read_table(_read_csv(file, separator), str(file.path), config)
+    lines = (line for block in file.open() for line in block.splitlines())
     if config.mode == "dialogue":
-        return "none", read_utterances(iter(lines), str(path))
-    sections = accumulate(not line.strip() for line in lines)
-    return "none", zip(lines, repeat(""), sections)
+        return "none", read_utterances(lines, str(file.path))
+    return "none", _read_plain(lines)
 
 
-def _detect_separator(path: Path, scan: FileScan, text_column: str) -> str:
-    """Return the separator whose header has the text column and, among those, most columns."""
-    with path.open(encoding=CODECS[scan.encoding], newline="") as file:
-        line = next((line for line in file if line.strip()), "")[:MAX_LINE_CHARACTERS]
-    headers = {separator: next(csv.reader([line], delimiter=separator), []) for separator in SEPARATORS}
-    return max(SEPARATORS, key=lambda each: (text_column in headers[each], len(headers[each])))
+def _read_plain(lines: Iterable[str]) -> Iterator[Row]:
+    section = 0
+    for line in lines:
+        section += not line.strip()
+        yield line, "", section
 
 
-def _check_rows(path: Path, scan: FileScan, separator: str) -> Iterator[list[str]]:
+def _read_csv(file: TextFile, separator: str) -> Iterator[list[str]]:
     """Yield the header and the rows of a table; a row of another length, or an open quote, raises a CorpusError."""
     # After an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
-    has_escapes = not scan.after_escaped_quotes <= {b'"', separator.encode(), b"\r", b"\n"}
-    with path.open(encoding=CODECS[scan.encoding], newline="") as file:
-        lines = chain(file, ["\n", _END_OF_FILE])
-        reader = csv.reader(lines, delimiter=separator, escapechar="\\" if has_escapes else None)
-        num_columns, line = 0, 1
-        try:
-            for row in reader:
-                if len(row) < 2 and not "".join(row).replace(_END_OF_FILE, "").strip():
-                    pass  # an empty line, or the end
-                elif _END_OF_FILE in row[-1]:
-                    raise CorpusError(f"{path} is not a regular CSV: a quote on line {line} is never closed; close it")
-                elif len(row) == (num_columns := num_columns or len(row)):
-                    yield row
-                else:
+    has_escapes = re.search(rb'\\"[^"\r\n' + separator.encode() + rb"]", file.content) is not None
+    reader = csv.reader(
+        file.open(newline=""), delimiter=separator, escapechar="\\" if has_escapes else None, strict=True
+    )
+    num_columns, line = 0, 1  # first line of the row
+    try:
+        for row in reader:
+            if len(row) > 1 or "".join(row).strip():
+                num_columns = num_columns or len(row)
+                if len(row) != num_columns:
                     raise CorpusError(
-                        f"{path} is not a regular CSV: line {line} has {len(row)} fields, but the header has "
+                        f"{file.path} is not a regular CSV: line {line} has {len(row)} fields, but the header has "
                         f"{num_columns}; put quotes around a text that contains a {SEPARATORS[separator]} or a line "
                         "end, or use --text"
                     )
-                line = reader.line_num + 1
-        except csv.Error as error:
-            problem = f"is not a regular CSV: line {reader.line_num}: {error}; fix that line"
-            if "field limit" in str(error):
-                problem = (
-                    f"has an utterance of over {MAX_LINE_CHARACTERS:,} characters before line {reader.line_num}; "
-                    "shorten it, or close its quote"
-                )
-            raise CorpusError(f"{path} {problem}") from error
+                yield row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        problem = f"is not a regular CSV: line {reader.line_num}: {error}; fix that line"
+        if "field limit" in str(error):
+            problem = (
+                f"has an utterance of over {MAX_LINE_CHARACTERS:,} characters before line {reader.line_num}; "
+                "shorten it, or close its quote"
+            )
+        elif "end of data" in str(error):
+            problem = f"is not a regular CSV: a quote on line {line} is never closed; close it"
+        raise CorpusError(f"{file.path} {problem}") from error
 
 
-def _read_table(rows: Iterator[list[str]], path: Path, config: DataConfig) -> Iterator[Row]:
+def _read_table(rows: Iterator[list[str]], path: str, config: DataConfig) -> Iterator[Row]:
     """Yield the texts, speakers and sections of a table that begins with its header."""
     header = next(rows, [])
     text_column, speaker_column = config.text_column, config.speaker_column
@@ -401,36 +352,28 @@ def split_corpus(corpus: Corpus, config: DataConfig) -> Sequence[Int32Array]:
 def split_indices(num_lines: int, seed: int, split: str = "lines", held_out: float = 0.1) -> Sequence[Int32Array]:
     """Split line indices into training, validation and test; too few lines raise a CorpusError.
 
-    Args:
-        num_lines: Number of lines of the corpus.
-        seed: Seed of the shuffle with `random.Random`.
-        split: "lines" shuffles single lines. "scenes" shuffles blocks of `SCENE_LINES` lines and keeps each split in
-            file order, so that nearly every held-out line has its neighbours in its own split.
-        held_out: Fraction of the lines for validation, and for test.
+    "lines" shuffles single lines with `random.Random(seed)`. "scenes" shuffles blocks of `SCENE_LINES` lines and keeps
+    each split in file order, so that nearly every held-out line has its neighbours in its own split. `held_out` is the
+    fraction of the lines for validation, and for test.
     """
-    if split == "lines":
-        indices = _shuffled(num_lines, seed)
-        train_end, valid_end = int((1 - 2 * held_out) * num_lines), int((1 - held_out) * num_lines)
-        splits = indices[:train_end], indices[train_end:valid_end], indices[valid_end:]
+    is_split_by_lines = split == "lines"
+    size = num_lines if is_split_by_lines else -(-num_lines // SCENE_LINES)
+    numbers = array.array("i", range(size))  # a list would need nine times the memory
+    random.Random(seed).shuffle(numbers)
+    shuffled = np.array(numbers, np.int32)
+    if is_split_by_lines:
+        splits = np.split(shuffled, [int((1 - 2 * held_out) * size), int((1 - held_out) * size)])
     else:
-        blocks = _shuffled(-(-num_lines // SCENE_LINES), seed)
-        size = max(1, int(held_out * len(blocks)))
+        num_blocks = max(1, int(held_out * size))
         block_of_line = np.arange(num_lines) // SCENE_LINES
         valid, test, train = (
             np.flatnonzero(np.isin(block_of_line, part)).astype(np.int32)
-            for part in (blocks[:size], blocks[size : 2 * size], blocks[2 * size :])
+            for part in np.split(shuffled, [num_blocks, 2 * num_blocks])
         )
-        splits = train, valid, test
+        splits = [train, valid, test]
     if not all(map(len, splits)):
-        needed = 3 * SCENE_LINES if split == "scenes" else 6
+        needed = 6 if is_split_by_lines else 3 * SCENE_LINES
         raise CorpusError(
             f"{num_lines} usable lines cannot be split into training, validation and test; at least {needed} are needed"
         )
     return splits
-
-
-def _shuffled(size: int, seed: int) -> Int32Array:
-    """Return the numbers below `size` in the order of `random.Random(seed).shuffle`."""
-    numbers = array.array("i", range(size))  # a list would need nine times the memory
-    random.Random(seed).shuffle(numbers)
-    return np.array(numbers, np.int32)

@@ -5,12 +5,22 @@ import hashlib
 import io
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import DataConfig
-from engine.data.corpus import MAX_LINE_CHARACTERS, Corpus, Line, read_corpus, repair_dialogue, split_indices
+from engine.data.arrays import CHUNK_SIZE, permute_lines
+from engine.data.corpus import (
+    MAX_LINE_CHARACTERS,
+    Corpus,
+    Line,
+    make_lines,
+    read_corpus,
+    repair_dialogue,
+    split_indices,
+)
 from engine.data.dataset import load_dataset
 from engine.data.speakers import merge_key, normalize_speaker
 from engine.errors import CorpusError
@@ -19,7 +29,7 @@ LONG = "a sentence long enough to be kept"
 ENCODINGS = {
     "utf-8": ("UTF-8", "Théoden"),
     "utf-8-sig": ("UTF-8 with BOM", "Théoden"),
-    "latin-1": ("Latin-1", "Théoden"),
+    "latin-1": ("Windows-1252", "Théoden"),
     "cp1252": ("Windows-1252", "“Théoden”"),
 }
 """Detected name of each encoding, and a speaker whose name makes the encoding unambiguous."""
@@ -81,7 +91,7 @@ class TestRefusals:
             (b"", "is empty"), (b"\xef\xbb\xbf\r\n \n", "is empty"), ("char,dialog\n", "no rows"),
             (f",char,text\n0,SAM,{LONG}\n", "no column 'dialog'; its columns: char, text"),
             (f"char;dialog,,\nSAM;{LONG},,\n", "no column 'dialog'; its columns: char;dialog"),  # cut at commas
-            (f'"char" "dialog"\n"1" "SAM" "{LONG}"\n', "no column 'dialog'; its columns: char"),  # of R
+            (f'"char" "dialog"\n"1" "SAM" "{LONG}"\n', "is not a regular CSV: line 1: ',' expected"),  # of R
             (f"char,dialog\n1,SAM,{LONG}\n", "line 2 has 3 fields, but the header has 2"),
             ("dialog\nshort\nalso short\n", "none of the 2 lines is longer than 20"),
             ("char,dialog\nSAM,Well, I never thought of that, said he\n", "is not a regular CSV"),
@@ -347,3 +357,19 @@ def test_no_line_of_the_film_dialogues_keeps_a_loose_comma(lotr_csv):
     raw, repaired = read(lotr_csv).lines, read(lotr_csv, tokenizer="bpe").lines
     assert sum(" ," in line.text for line in raw) > 200
     assert not any(" ," in line.text or line.text.startswith(",") for line in repaired)
+
+
+def test_chosen_lines_keep_their_speakers():
+    lines = make_lines(["the green barrels", "", "seven lanterns, é"], ["", "SAM", "FRODO"])
+    assert [*lines.take(np.array([2, 0]))] == [Line("seven lanterns, é", "FRODO"), Line("the green barrels")]
+
+
+@pytest.mark.parametrize("shift", [0, 7, 1_500_000, -1])
+def test_permuted_lines_of_a_long_text_are_rolled_like_numpy_roll(shift):
+    rng = np.random.default_rng(0)
+    offsets = np.concatenate(([0], np.cumsum(rng.integers(0, 500, 6000))))
+    text = np.arange(int(offsets[-1]) + 1)  # the last token is after all lines
+    assert len(text) > CHUNK_SIZE
+    order = rng.permutation(6000)
+    permuted = np.concatenate([*(text[offsets[line] : offsets[line + 1]] for line in order), text[-1:]])
+    assert np.array_equal(permute_lines(text, offsets, order, shift), np.roll(permuted, shift))
