@@ -158,7 +158,7 @@ def run_ablation(config: Config, variants: Sequence[Variant], seeds: Sequence[in
 def _run_trial(config: Config, variant: Variant) -> Trial:
     """Train one variant, in a worker process of the pool."""
     limit_openmp_spinning()
-    from engine.training.run import train
+    from engine.training.trainer import train
 
     start_time = time.perf_counter()
     *_, finished = train(config, load_training_input(config), variant.name)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.config import TEACHER_SEPARATOR, Config, DataConfig
+from engine.config import BUNDLED, TEACHER_SEPARATOR, Config, DataConfig
 from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import Tokenizer, is_open_vocabulary
@@ -157,6 +157,17 @@ def map_to_vocabulary(weights: Mapping[str, Float32Array], old: Tokenizer, new: 
             is_known = np.expand_dims(old_ids >= 0, [i for i in range(mean.ndim) if i != axis])
             mapped[name] = np.where(is_known, weights[name].take(old_ids, axis), mean)
     return mapped
+
+
+def canonical_config(config: Config, runs_dir: Path | None = None) -> Config:
+    """Return `config` with names that mean the same later and from any directory: absolute paths and no "latest"."""
+    data, training = config.data, config.training
+    paths = {"corpus": data.corpus, "valid_corpus": data.valid_corpus, "test_corpus": data.test_corpus}
+    return config.with_values(
+        **{name: str(absolute_path(Path(path))) for name, path in paths.items() if path not in ("", BUNDLED)},
+        init=canonical_name(training.init, runs_dir) if training.init else "",
+        teachers=canonical_teachers(training.teacher_names, runs_dir),
+    )
 
 
 def canonical_name(model: str, runs_dir: Path | None = None, *, keep_name: bool = True) -> str:

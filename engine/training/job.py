@@ -1,11 +1,9 @@
 """Training jobs: checked input and a locked run directory, for a new run or for one to resume."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
-from engine.config import BUNDLED, Config
+from engine.config import Config
 from engine.control import CommandQueue
 from engine.data.dataset import Dataset, load_dataset
 from engine.errors import ConfigError, RunError
@@ -18,38 +16,32 @@ from engine.runs.locked_run import LockedRun, create_run, reopen_run
 from engine.runs.metrics import read_current_rows
 from engine.runs.writer import record_events
 from engine.runtime.process import get_process_info, limit_openmp_spinning, require_package
-from engine.storage.files import absolute_path
 from engine.training.diagnoses import diagnose
 from engine.training.dialogue_parts import fit_dialogue_parts
-from engine.training.initial_run import canonical_name, canonical_teachers, load_training_input
+from engine.training.initial_run import canonical_config, canonical_teachers, load_training_input
 
 
-@dataclass(frozen=True)
 class TrainingJob:
     """A checked configuration, its data, and the run directory for the result."""
 
-    config: Config
-    dataset: Dataset
-    run: LockedRun
-    command_queue: CommandQueue
-    is_resume: bool = False
+    def __init__(self, config: Config, dataset: Dataset, run: LockedRun, *, is_resume: bool = False) -> None:
+        self.config, self.dataset, self.run, self.is_resume = config, dataset, run, is_resume
+        self.command_queue = CommandQueue([CommandFileReader(run.path, run.commands_offset)])
 
     def events(
         self, cancelled: Callable[[], bool], take_problems: Callable[[], Sequence[str]] = lambda: ()
     ) -> Iterator[TrainingEvent]:
-        """Train, and yield every event once it is recorded in the run directory.
+        """Train until `cancelled` returns True, and yield every event once it is recorded in the run directory.
 
-        Args:
-            cancelled: Function that returns True if the training should save and stop.
-            take_problems: Function that returns new problems of other readers of the events, such as experiment
-                trackers, without waiting. They are recorded as warnings.
+        `take_problems` returns new problems of other readers of the events, such as experiment trackers, without
+        waiting. They are recorded as warnings.
         """
         self.command_queue.cancelled = cancelled
 
         def train() -> Iterator[TrainingEvent]:
             yield Preparing("loading PyTorch")
             limit_openmp_spinning()
-            from engine.training.run import train_run
+            from engine.training.trainer import train_run
 
             training = train_run(self.config, self.dataset, self.run.path, self.command_queue, is_resume=self.is_resume)
             for event in diagnose(training, self.config, self.run.path):
@@ -67,16 +59,13 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
     """
     require_package("torch")
     limit_openmp_spinning()
-    config = with_absolute_paths(config)
     _check_settings(config)
-    if init := config.training.init:
-        config = config.with_values(init=canonical_name(init, runs_dir))
+    config = canonical_config(config, runs_dir)
     dataset, initial_weights, base = load_training_input(config, runs_dir)
     if config.training.teachers:
         from engine.training.distillation import load_teachers  # loads PyTorch
 
-        teachers = canonical_teachers(config.training.teacher_names, runs_dir)
-        config = config.with_values(teachers=teachers)
+        init = config.training.init
         if init and canonical_teachers([init], runs_dir) in config.training.teacher_names:
             raise ConfigError(
                 f"run {init} is a teacher and the initial model, so the student starts with all that it could learn; "
@@ -89,14 +78,14 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
             f"fill at most {num_tokens // 2:,} columns; use --set batch_size=N or more text"
         )
     if config.training.device not in ("auto", "cpu"):
-        from engine.training.device import choose_device  # loads PyTorch early: a missing device is reported now
+        from engine.training.state import choose_device  # loads PyTorch early: a missing device is reported now
 
-        choose_device(config.training, get_process_info())
+        choose_device(config.training)
     files = {} if base is None else base_files(base, config.model)
     if dataset.cast:
         files |= fit_dialogue_parts(dataset.splits.train, dataset.splits.valid, dataset.cast)
     run = create_run(config, dataset.tokenizer, run_name, runs_dir, initial_weights, files)
-    return _make_job(config, dataset, run)
+    return TrainingJob(config, dataset, run)
 
 
 def resume_job(
@@ -128,12 +117,10 @@ def resume_job(
             f"{config.data.corpus} has changed since run {run_dir.name!r} was started: its SHA-256 was "
             f"{str(sha256)[:12]}… and is now {dataset.corpus.sha256[:12]}…; restore the file, or train a new run"
         )
-    # A closed vocabulary is built from the corpus again.
-    pairs = enumerate(zip_longest(tokenizer.tokens, dataset.tokenizer.tokens, fillvalue="missing"))
-    if different := next(((index, *pair) for index, pair in pairs if pair[0] != pair[1]), None):
+    if tokenizer.tokens != dataset.tokenizer.tokens:  # a closed vocabulary is built from the corpus again
         raise RunError(
-            f"the vocabulary of {config.data.corpus} has changed since the run was started: token {different[0]} was "
-            f"{different[1]!r} and is now {different[2]!r}; restore the corpus, or train a new run"
+            f"the vocabulary of {config.data.corpus} has changed since the run was started; restore the corpus, or "
+            "train a new run"
         )
     expected, actual = started.get("world_size"), get_process_info().world_size
     if expected not in (None, actual):  # sums would be rounded differently
@@ -142,20 +129,7 @@ def resume_job(
             f"run {run_dir.name!r} was trained by {expected} process{'es' if expected > 1 else ''} and cannot be "
             f"resumed by {actual}; use {launcher} train --resume {run_dir.name}"
         )
-    return _make_job(config, dataset, reopen_run(run_dir), is_resume=True)
-
-
-def _make_job(config: Config, dataset: Dataset, run: LockedRun, *, is_resume: bool = False) -> TrainingJob:
-    command_queue = CommandQueue([CommandFileReader(run.path, run.commands_offset)])
-    return TrainingJob(config, dataset, run, command_queue, is_resume)
-
-
-def with_absolute_paths(config: Config) -> Config:
-    """Make the paths of corpora absolute, so that the run finds them again from any directory."""
-    data = config.data
-    paths = {"corpus": data.corpus, "valid_corpus": data.valid_corpus, "test_corpus": data.test_corpus}
-    absolute = {name: str(absolute_path(Path(path))) for name, path in paths.items() if path not in ("", BUNDLED)}
-    return config.with_values(**absolute)
+    return TrainingJob(config, dataset, reopen_run(run_dir), is_resume=True)
 
 
 def _check_settings(config: Config) -> None:

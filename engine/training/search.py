@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import re
 import signal
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -35,12 +34,12 @@ from engine.runtime.process import limit_openmp_spinning
 from engine.storage.files import default_runs_dir, read_limited, write_atomically
 from engine.storage.lock import FileLock
 from engine.storage.schema import decode
-from engine.training.initial_run import INHERITED_SETTINGS, canonical_name, canonical_teachers, load_training_input
-from engine.training.job import prepare_job, resume_job, with_absolute_paths
+from engine.training.initial_run import INHERITED_SETTINGS, canonical_config, load_training_input
+from engine.training.job import prepare_job, resume_job
 from engine.training.search_space import parse_space
 
 SEARCH_FILE, TRIALS_FILE, LOCK_FILE = "search.json", "trials.log", "lock"
-MAX_NAME_LENGTH = MAX_RUN_NAME_LENGTH - 40  # the names of its runs add a number and a split
+MAX_NAME_LENGTH = MAX_RUN_NAME_LENGTH - 8  # the names of its runs add a number
 POLL_INTERVAL = 0.2  # maximum seconds between two looks at the clock and at the trials
 EXIT_TIMEOUT = 10.0  # seconds that a worker has to save and stop its trial before it is killed
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
@@ -50,14 +49,13 @@ MAX_DUPLICATES = 20  # proposals in a row that were tried before, after which th
 NUM_RANDOM_TRIALS = 10  # before the model of optuna's TPE sampler is used
 SIGNIFICANT_DIGITS = 4  # of the numbers that are tried, so that a printed setting is exactly the one that was trained
 REDUCTION = 2  # number of trials that reach a rung for each one that continues
-# Fractions of the first run after which trials are compared. While the learning rate is high, the order of trials says
+# Fractions of a run after which trials are compared. While the learning rate is high, the order of trials says
 # little about their order at the end. In 14 trials of preset tiny over 12 epochs, Kendall's tau of the two was 0.05
 # after a quarter, 0.45 after half and 0.80 after two thirds.
 RUNGS_OF_ANNEALED, RUNGS_OF_OTHERS = (0.66,), (0.25, 0.5)
 ANNEALED_SCHEDULES = ("one_cycle", "slanted_triangular")
 
 Value = bool | int | float | str
-Perplexity = Annotated[float, Meta(ge=1)]
 TrialState = Literal["running", "complete", "pruned", "diverged", "failed", "stopped"]
 EndReason = Literal["budget", "trials", "interrupted", "exhausted", "failures"]
 
@@ -69,8 +67,6 @@ class SearchPlan:
     config: Config
     space: tuple[str, ...]
     """Assignments that `parse_space` reads."""
-    split_seeds: tuple[int, ...]
-    """Seeds of the splits that each trial is trained on, with one run each."""
     corpus_sha256: str
 
     @cached_property
@@ -79,10 +75,9 @@ class SearchPlan:
 
     @property
     def rungs(self) -> tuple[float, ...]:
-        """Numbers of runs after which the worse half of the trials ends: parts of the first run, then whole runs."""
+        """Fractions of a run after which the worse half of the trials ends."""
         may_anneal = self.config.training.schedule in ANNEALED_SCHEDULES or "schedule" in self.distributions
-        fractions = RUNGS_OF_ANNEALED if may_anneal else RUNGS_OF_OTHERS
-        return (*fractions, *map(float, range(1, len(self.split_seeds) + 1)))
+        return RUNGS_OF_ANNEALED if may_anneal else RUNGS_OF_OTHERS
 
     def round(self, params: dict[str, Any]) -> dict[str, Value]:
         """Return settings that optuna proposes, with numbers of few digits inside of their ranges."""
@@ -112,16 +107,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial: its settings, its runs and its result so far."""
+    """One trial: its settings, its run and its result so far."""
 
     number: Annotated[int, Meta(ge=0, le=1_000_000)]
     state: TrialState
     settings: dict[str, Value]
-    runs: list[str]
-    perplexities: list[Perplexity] = field(default_factory=list)
-    """Best validation perplexity of each run that is complete."""
-    valid_perplexity: Perplexity | None = None
-    """Geometric mean over the runs so far."""
+    run: str
+    valid_perplexity: Annotated[float, Meta(ge=1)] | None = None  # best so far
     fraction: Annotated[float, Meta(ge=0, le=1)] = 0.0
     seconds: Annotated[float, Meta(ge=0)] = 0.0
     message: str = ""
@@ -153,7 +145,7 @@ class Search:
         path = runs_dir / name
         if (path / SEARCH_FILE).exists():
             raise RunError(f"search {name!r} exists in {runs_dir}; continue it with --resume, or choose another --name")
-        trial_name = re.compile(rf"{re.escape(name)}-\d{{3,}}(-split\d+)?")
+        trial_name = re.compile(rf"{re.escape(name)}-\d{{3,}}")
         if path.exists() or any(trial_name.fullmatch(run.name) for run in find_run_dirs(runs_dir)):
             raise RunError(f"{runs_dir} has a run {name!r} or {name}-000 already; choose another --name")
         try:
@@ -186,8 +178,8 @@ class Search:
             raise RunError(f"search {name!r} in {runs_dir} cannot be opened: {error.strerror}") from error
         try:
             plan = decode(SearchPlan, json.loads(content))  # json reads the surrogates of a path that is not UTF-8
-            if not plan.distributions or not plan.split_seeds:
-                raise ConfigError("no range, or no seed of a split")
+            if not plan.distributions:
+                raise ConfigError("no range")
         except (InvalidInputError, ValueError, RecursionError) as error:
             raise RunError(
                 f"search {name!r} in {runs_dir} is damaged ({error}); start a new one; its runs are not affected"
@@ -283,12 +275,8 @@ class Search:
         return [replace(to_record(trial), state="stopped") for trial in running if RECORD in trial.user_attrs]
 
 
-def make_plan(
-    config: Config, space: Sequence[str], split_seeds: Sequence[int] = (), runs_dir: Path | None = None
-) -> SearchPlan:
+def make_plan(config: Config, space: Sequence[str], runs_dir: Path | None = None) -> SearchPlan:
     """Read the corpus, check that the assignments `space` fit the configuration, and return the plan.
-
-    Without `split_seeds`, trials are trained on the split of `config`.
 
     Raises:
         InvalidInputError: If the input is unusable.
@@ -298,20 +286,12 @@ def make_plan(
             "nothing to search: give at least one --set a range or a choice, such as --set lr=0.002..0.02 or "
             "--set optimizer=adamw,sgd"
         )
-    if split_seeds and config.data.valid_corpus:
-        raise ConfigError("--split-seeds has no effect on a corpus that is already split; omit it")
     training = config.training
     for name in parse_space(space):
         if training.init and name in INHERITED_SETTINGS:
             raise ConfigError(f"{name} cannot be searched: run {training.init!r}, where training starts, determines it")
-    seeds = tuple(split_seeds) or (config.data.split_seed,)
-    config = with_absolute_paths(config).with_values(
-        # The name "latest" would mean the trial before.
-        init=canonical_name(training.init, runs_dir) if training.init else "",
-        teachers=canonical_teachers(training.teacher_names, runs_dir),
-        split_seed=seeds[0],
-    )
-    return SearchPlan(config, tuple(space), seeds, load_training_input(config, runs_dir).dataset.corpus.sha256)
+    config = canonical_config(config, runs_dir)  # the name "latest" would mean the trial before
+    return SearchPlan(config, tuple(space), load_training_input(config, runs_dir).dataset.corpus.sha256)
 
 
 def default_num_jobs(config: Config) -> int:
@@ -395,9 +375,7 @@ def propose(
         study.tell(trial, state=StudyState.FAIL)
     else:
         return None
-    number, seeds = len(records), plan.split_seeds
-    runs = [f"{name}-{number:03}" + (f"-split{seed}" if len(seeds) > 1 else "") for seed in seeds]
-    record = TrialRecord(number, "running", settings, runs)
+    record = TrialRecord(len(records), "running", settings, f"{name}-{len(records):03}")
     trial.set_user_attr(RECORD, asdict(record))
     return trial, record
 
@@ -420,7 +398,7 @@ def run_worker(path: Path, plan: SearchPlan, budget: Budget, index: int, stop: E
         if proposal is None:
             return
         trial, record = proposal
-        result = TrialTrainer(plan, path.parent, trial, record).train(is_stopped)
+        result = train_trial(plan, path.parent, trial, record, is_stopped)
         if result.state == "complete":
             study.tell(trial, result.valid_perplexity)
         else:  # later proposals avoid settings that diverged or were pruned
@@ -428,85 +406,56 @@ def run_worker(path: Path, plan: SearchPlan, budget: Budget, index: int, stop: E
             study.tell(trial, state=StudyState.PRUNED if is_bad else StudyState.FAIL)
 
 
-class TrialTrainer:
-    """Trainer of one trial, with a run in `runs_dir` for each split; `record` is its result so far."""
+def train_trial(
+    plan: SearchPlan, runs_dir: Path, trial: optuna.Trial, record: TrialRecord, is_stopped: Callable[[], bool]
+) -> TrialRecord:
+    """Train the run of a trial, or continue it, and return the trial with its result."""
+    started_at = time.monotonic() - record.seconds
+    num_rungs = 0
 
-    def __init__(self, plan: SearchPlan, runs_dir: Path, trial: optuna.Trial, record: TrialRecord) -> None:
-        self.record = record
-        self._plan, self._runs_dir, self._trial = plan, runs_dir, trial
-        self._start_time = time.monotonic() - record.seconds
-        self._num_rungs = 0  # that the trial has reached
+    def save(**changes: Any) -> None:
+        nonlocal record
+        record = replace(record, seconds=time.monotonic() - started_at, **changes)
+        trial.set_user_attr(RECORD, asdict(record))
 
-    def train(self, is_stopped: Callable[[], bool]) -> TrialRecord:
-        """Train the runs that are not complete, and return the trial with its result."""
-        state: TrialState = "complete"
-        message = ""
-        try:
-            for index in range(len(self.record.perplexities), len(self.record.runs)):
-                state = self._train_run(index, is_stopped)
-                if state != "complete":
-                    break
-        except TrainingError as error:
-            state, message = "diverged", describe_error(error)
-            self._trial.report(math.inf, REDUCTION**self._num_rungs)
-        except Exception as error:  # whatever ends a trial, the search continues
-            state, message = "failed", describe_error(error)
-        self._save(state=state, message=message or self.record.message)
-        return self.record
-
-    def _train_run(self, index: int, is_stopped: Callable[[], bool]) -> TrialState:
-        """Train a run, or continue it, and return the state of the trial after it."""
-        name, training = self.record.runs[index], self._plan.config.training
-        run_dir, best = find_run(name, self._runs_dir), math.inf
-        if run_dir is not None:  # of an earlier budget
+    try:
+        run_dir = find_run(record.run, runs_dir)
+        if run_dir is None:
+            training = plan.config.training
+            config = plan.config.with_values(
+                **record.settings, threads=training.threads or 1, score_test=False, keep_epoch_checkpoints=False
+            )
+            job, best = prepare_job(config, record.run, runs_dir), math.inf
+        else:  # of an earlier budget
             summary = summarize_run(run_dir)
             best = summary.valid_perplexity or math.inf
             if summary.state in COMPLETE:
-                return "pruned" if summary.state == "pruned" or self._is_worse(index, 1.0, best) else "complete"
-            job = resume_job(name, self._runs_dir)
-        else:
-            config = self._plan.config.with_values(
-                **self.record.settings,
-                split_seed=self._plan.split_seeds[index],
-                threads=training.threads or 1,
-                score_test=False,
-                keep_epoch_checkpoints=False,
-            )
-            job = prepare_job(config, name, self._runs_dir)
+                save(state="pruned" if summary.state == "pruned" else "complete", valid_perplexity=best, fraction=1.0)
+                return record
+            job = resume_job(record.run, runs_dir)
         epochs = job.config.training.epochs + job.config.training.fine_tune_epochs
         for event in job.events(is_stopped):
             match event:
                 case Evaluated():
-                    best = min(best, event.valid_perplexity)
-                    fraction = event.epoch / epochs
-                    # The end is reported when the run is complete.
-                    if 0 < fraction < 1 and self._is_worse(index, fraction, best):
-                        job.command_queue.send(ControlCommand("prune"))
+                    best, fraction = min(best, event.valid_perplexity), min(1.0, event.epoch / epochs)
+                    save(valid_perplexity=best, fraction=fraction)
+                    reached = bisect.bisect_right(plan.rungs, round(fraction, 4))
+                    if reached > num_rungs and fraction < 1:
+                        num_rungs = reached
+                        trial.report(best, REDUCTION ** (reached - 1))  # optuna's rungs are powers of this factor
+                        if trial.should_prune():
+                            job.command_queue.send(ControlCommand("prune"))
                 case Warned():
-                    self._save(message=event.message)
+                    save(message=event.message)
                 case Finished(reason="stopped" | "detached"):
-                    return "stopped"
+                    save(state="stopped")
                 case Finished(reason="pruned"):
-                    return "pruned"
-        return "pruned" if self._is_worse(index, 1.0, best) else "complete"
-
-    def _is_worse(self, index: int, fraction: float, perplexity: float) -> bool:
-        """Record the progress of a run. Return True if the trial is in the worse half at a new rung."""
-        perplexities = [*self.record.perplexities, perplexity]
-        value = statistics.geometric_mean(perplexities)
-        num_runs = round(index + fraction, 4)
-        self._save(
-            perplexities=perplexities if fraction == 1 else self.record.perplexities,
-            valid_perplexity=value,
-            fraction=num_runs / len(self.record.runs),
-        )
-        num_rungs = bisect.bisect_right(self._plan.rungs, num_runs)
-        if num_rungs == self._num_rungs:
-            return False
-        self._num_rungs = num_rungs
-        self._trial.report(value, REDUCTION ** (num_rungs - 1))  # optuna's rungs are powers of the reduction factor
-        return num_runs < len(self.record.runs) and self._trial.should_prune()
-
-    def _save(self, **changes: Any) -> None:
-        self.record = replace(self.record, seconds=time.monotonic() - self._start_time, **changes)
-        self._trial.set_user_attr(RECORD, asdict(self.record))
+                    save(state="pruned")
+                case Finished():
+                    save(state="complete", fraction=1.0)
+    except TrainingError as error:
+        trial.report(math.inf, REDUCTION**num_rungs)
+        save(state="diverged", message=describe_error(error))
+    except Exception as error:  # whatever ends a trial, the search continues
+        save(state="failed", message=describe_error(error))
+    return record

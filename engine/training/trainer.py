@@ -1,26 +1,60 @@
-"""The training loop: optimizer steps, reports, validation, and control commands between steps."""
+"""A training as a generator of events, in each of its processes: steps, reports, validations, commands and checkpoints.
+
+`train_run` trains a run, `Trainer.fit` is the loop, and `Trainer.train_step` is one optimizer step.
+"""
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from engine.analysis.bits_per_character import count_validation_characters
+from engine.analysis.perplexity import evaluate
 from engine.config import Config
 from engine.control import CommandKind, CommandQueue
-from engine.events import CommandApplied, Snapshot, Step, StopReason, TrainingEvent
-from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
-from engine.training.batches import Window
-from engine.training.initial_run import TrainingInput
+from engine.data.dataset import Dataset, load_dataset
+from engine.events import (
+    CommandApplied,
+    Finished,
+    Preparing,
+    Resume,
+    Snapshot,
+    Started,
+    Step,
+    StopReason,
+    TrainingEvent,
+    Warned,
+)
+from engine.models.ngram import MAX_KNESER_NEY_TOKENS, KneserNey, Unigram
+from engine.runs.adapter_files import needs_base, read_run_base
+from engine.runs.directory import read_config_and_tokenizer
+from engine.runs.loading import read_initial_weights
+from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
+from engine.runtime.process import disable_heap_trimming
+from engine.training.initial_run import TrainingInput, load_training_input
 from engine.training.loss import LossModule, Objective
 from engine.training.optim import discard_frozen_gradients, scheduled_lr
-from engine.training.state import TrainerState, serialize_checkpoint
+from engine.training.state import (
+    ResumeCheckpoint,
+    TrainerState,
+    choose_device,
+    load_latest_checkpoint,
+    serialize_checkpoint,
+    set_num_threads,
+)
 from engine.training.validation import check_finite, validate
 
 REPORT_INTERVAL = 0.25  # seconds; reading a loss makes a GPU wait, so losses are not read at every step
 PAUSE_POLL_INTERVAL = 0.1  # seconds
+MEASURED_LAYERS = (1, 3)  # of the Transformers that are measured in place of a deeper one
+MEASURED_COLUMNS, MEASURED_STEPS = 2, 3
+FORWARD_FRACTION = 1 / 3  # time of a token in a validation, which needs no gradients, as a fraction of that in training
 
 
 class StepResult(NamedTuple):
@@ -42,9 +76,7 @@ class Trainer:
         start_time: float | None = None,
     ) -> None:
         """Build the network, the optimizer and the loss. Training time counts from `start_time`, or from now."""
-        self.config = config
-        self.options = config.training
-        self.distributed = distributed
+        self.options, self.distributed = config.training, distributed
         self.state = TrainerState(config, source, device, distributed, start_time)
         dataset = source.dataset
         self.objective = Objective(config.training, dataset.train, len(dataset.tokenizer), device)
@@ -54,8 +86,8 @@ class Trainer:
     def fit(self, commands: CommandQueue) -> Generator[TrainingEvent, None, StopReason]:
         """Train all epochs, then fine-tune, starting from the current state. Return the reason for the end."""
         state, progress = self.state, self.state.progress
-        self._start_report()
-        self._saved_at = time.perf_counter()
+        self._results: list[StepResult] = []  # since the last report
+        self._report_start, self._saved_at = state.seconds, time.perf_counter()
         if state.best_weights is None:  # a training that is stopped early still has a model
             yield from validate(state)
         while True:
@@ -78,11 +110,17 @@ class Trainer:
 
     def train_step(self) -> StepResult:
         """Train on the next BPTT window: forward, loss, backward, clip, step."""
-        state = self.state
+        state, options = self.state, self.options
         window = state.windows.next_window()
         if window.start == 0:
             state.recurrent_state = state.initial_recurrent_state()
-        lr = self._learning_rate(window)
+        lr = options.fine_tune_lr
+        if not state.progress.fine_tuning:
+            epoch = state.progress.epoch_index + window.start
+            lr = scheduled_lr(options, epoch / options.epochs, state.progress.plateau_factor)
+        lr *= state.progress.lr_scale
+        if options.variable_bptt:
+            lr *= len(window.inputs) / options.bptt
         for group in state.optimizer.param_groups:
             group["lr"] = lr * group["lr_factor"]
         # Back-propagation is truncated at the start of the window.
@@ -96,44 +134,28 @@ class Trainer:
         )
         state.optimizer.zero_grad(set_to_none=True)
         objective.backward()
-        discard_frozen_gradients(state.network, self.options, state.progress.epoch_index)
+        discard_frozen_gradients(state.network, options, state.progress.epoch_index)
         loss = self.distributed.average_loss(loss.detach())
-        gradient_norm = nn.utils.clip_grad_norm_(state.network.parameters(), self.options.clip or math.inf)
+        gradient_norm = nn.utils.clip_grad_norm_(state.network.parameters(), options.clip or math.inf)
         state.optimizer.step()
         if state.weight_average is not None:
             state.weight_average.update(state.network)
         state.finish_step(window)
         return StepResult(loss, gradient_norm.detach(), window.targets.numel(), lr)
 
-    def _learning_rate(self, window: Window) -> float:
-        """Return the learning rate for `window`, which is scaled by the window's length if lengths vary."""
-        options, progress = self.options, self.state.progress
-        if progress.fine_tuning:
-            lr = options.fine_tune_lr
-        else:
-            epoch = progress.epoch_index + window.start
-            lr = scheduled_lr(options, epoch / options.epochs, progress.plateau_factor)
-        lr *= progress.lr_scale
-        return lr * (len(window.inputs) / options.bptt) if options.variable_bptt else lr
-
-    def _start_report(self) -> None:
-        self._results: list[StepResult] = []  # since the last report
-        self._report_start = self.state.seconds
-
     def _report(self) -> Iterator[Step]:
         """Yield the averages over the steps since the last report, if there are any, and check the loss."""
-        results, start = self._results, self._report_start
-        if not results:
+        if not self._results:
             return
-        self._start_report()
+        results, start = self._results, self._report_start
+        self._results, self._report_start = [], self.state.seconds
         if not self.distributed.process.is_main_process:
             return
-        state, progress = self.state, self.state.progress
+        progress, seconds = self.state.progress, self._report_start
         losses, gradient_norms, tokens, lrs = zip(*results, strict=True)
         num_tokens = sum(tokens)
         loss = float(sum(loss * number for loss, number in zip(losses, tokens, strict=True))) / num_tokens
-        check_finite(loss, state)
-        seconds = self._report_start
+        check_finite(loss, self.state)
         epochs_left = self.options.epochs + self.options.fine_tune_epochs - progress.epoch
         yield Step(
             step=progress.step,
@@ -149,11 +171,9 @@ class Trainer:
     def _apply_commands(self, commands: CommandQueue) -> Generator[TrainingEvent, None, StopReason | None]:
         """Apply pending commands, and save a checkpoint if one is due; a paused training waits for further commands.
 
-        Returns:
-            The reason to stop, or None to continue.
+        Return the reason to stop, or None to continue.
         """
-        state, progress = self.state, self.state.progress
-        interval = self.options.checkpoint_seconds
+        state, progress, interval = self.state, self.state.progress, self.options.checkpoint_seconds
         paused_at: float | None = None
 
         def poll() -> tuple[list[tuple[CommandKind, str]], bool, bool]:
@@ -204,3 +224,166 @@ class Trainer:
         yield from self._report()
         if (content := serialize_checkpoint(self.state)) is not None:
             yield Snapshot(self.state.progress.step, content)
+
+
+def train(
+    config: Config,
+    source: TrainingInput,
+    run_name: str = "",
+    commands: CommandQueue | None = None,
+    checkpoint: ResumeCheckpoint | None = None,
+    *,
+    is_resume: bool = False,
+    distributed: DistributedContext = SINGLE_PROCESS,
+) -> Iterator[TrainingEvent]:
+    """Train a model, and yield every event; the last one is `Finished`, with the best model on the validation split.
+
+    The test split is scored once, at the end, unless the training is stopped or `score_test` is false. Training starts
+    from `checkpoint`, or else as `source` says, even if the run was started before (`is_resume`). All processes of a
+    `distributed` training compute the same; only the main one yields the events of reports, validation and checkpoints.
+
+    Raises:
+        RunError: If the checkpoint is damaged, or belongs to another configuration.
+        ConfigError: If the configured device does not exist.
+        TrainingError: If the loss is not a finite number, or another process has ended.
+    """
+    start_time = time.perf_counter()
+    options, dataset = config.training, source.dataset
+    set_num_threads(options)
+    disable_heap_trimming()
+    device = choose_device(options)
+    if options.max_eval_tokens:
+        dataset = replace(dataset, valid=dataset.valid[: options.max_eval_tokens])
+        source = source._replace(dataset=dataset)
+    if checkpoint is not None:
+        checkpoint.check_config(config)
+    is_long = len(dataset.train) > MAX_KNESER_NEY_TOKENS  # then its 5-grams do not fit into memory
+    long_text = f"unigram baseline; no 5-grams beyond {MAX_KNESER_NEY_TOKENS:,} tokens"
+    yield Preparing(f"computing the {long_text if is_long else 'unigram and 5-gram baselines'}")
+    is_scored = dataset.scored_mask(dataset.valid)
+    unigram, *kneser_ney = distributed.broadcast_object(
+        lambda: [
+            evaluate(baseline(dataset.train, dataset.tokenizer), dataset.valid, is_scored).perplexity
+            for baseline in ((Unigram,) if is_long else (Unigram, KneserNey))
+        ]
+    )
+    # A part of the split, as `max_eval_tokens` leaves it, is not a whole number of lines.
+    characters, untokenized_bits = (0, 0.0) if options.max_eval_tokens else count_validation_characters(dataset)
+    trainer = Trainer(config, source, device, distributed, start_time)
+    state = trainer.state
+    yield Started(
+        run=run_name,
+        preset=config.preset,
+        parameters=sum(parameter.numel() for parameter in state.network.parameters()),
+        vocabulary_size=len(dataset.tokenizer),
+        train_tokens=len(dataset.train),
+        valid_tokens=int(is_scored.sum()),
+        epochs=options.epochs + options.fine_tune_epochs,
+        device=str(device),
+        corpus_sha256=dataset.corpus.sha256,
+        unigram_perplexity=unigram,
+        kneser_ney_perplexity=kneser_ney[0] if kneser_ney else math.nan,
+        world_size=distributed.process.world_size,
+        valid_characters=characters,
+        valid_untokenized_bits=untokenized_bits,
+        base="" if source.base is None else source.base.name,
+    )
+    if checkpoint is not None:
+        checkpoint.restore(state)
+    if is_resume or checkpoint is not None:
+        yield Resume(0 if checkpoint is None else state.progress.step + 1)
+    reason = yield from trainer.fit(commands or CommandQueue())
+    assert state.best_weights is not None
+    state.network.load_weights(state.best_weights)
+    ended_early = reason in ("stopped", "detached", "pruned")
+    initial, best = state.progress.initial_perplexity, state.progress.best_perplexity
+    if options.init and not ended_early and best >= initial and distributed.process.is_main_process:
+        yield Warned(
+            f"fine-tuning has not improved validation perplexity, which was {initial:.1f} before it; the run keeps the "
+            "weights it started from; use a lower learning rate, such as "
+            f"--set lr={options.lr / 3:.2g}, or more dropout"
+        )
+    test_perplexity = math.nan
+    if options.score_test and not ended_early:
+        test_perplexity = distributed.broadcast_object(
+            lambda: evaluate(state.network, dataset.test, dataset.scored_mask(dataset.test)).perplexity
+        )
+    yield Finished(
+        reason=reason,
+        run=run_name,
+        epochs=state.progress.epoch,
+        valid_perplexity=best,
+        test_perplexity=test_perplexity,
+        seconds=state.seconds,
+        model=state.network.to_decoder(dataset.tokenizer, state.best_weights),
+        notebook_perplexity=state.progress.notebook_perplexity,
+    )
+
+
+def train_run(
+    config: Config, dataset: Dataset, run_dir: Path, commands: CommandQueue, *, is_resume: bool = False
+) -> Iterator[TrainingEvent]:
+    """Train the run in `run_dir` as the main process, and yield the events of `train`, which lists the errors.
+
+    In a distributed training, this function waits for the worker ranks, which call `train_as_worker_rank`.
+    """
+    checkpoint, warning = load_latest_checkpoint(run_dir) if is_resume else (None, "")
+    if warning:
+        yield Warned(warning)
+    with distributed_context() as context:
+        context.broadcast_object(lambda: (str(run_dir), str(checkpoint.path) if checkpoint else "", is_resume))
+        source = _read_input(config, dataset, run_dir, checkpoint)
+        yield from train(config, source, run_dir.name, commands, checkpoint, is_resume=is_resume, distributed=context)
+
+
+def train_as_worker_rank(context: DistributedContext) -> None:
+    """Train the run that the main process broadcasts, from the same checkpoint or initial weights."""
+    name, checkpoint_path, is_resume = context.broadcast_object(lambda: ("", "", False))
+    config, tokenizer = read_config_and_tokenizer(Path(name))
+    checkpoint = ResumeCheckpoint(Path(checkpoint_path)) if checkpoint_path else None
+    source = _read_input(config, load_dataset(config.data, tokenizer), Path(name), checkpoint)
+    for _ in train(config, source, checkpoint=checkpoint, is_resume=is_resume, distributed=context):
+        pass
+
+
+def _read_input(config: Config, dataset: Dataset, run_dir: Path, checkpoint: ResumeCheckpoint | None) -> TrainingInput:
+    initial_weights = None if checkpoint else read_initial_weights(run_dir, config, dataset.tokenizer)
+    base = read_run_base(run_dir, config.data.mode) if needs_base(config) else None
+    return TrainingInput(dataset, initial_weights, base)
+
+
+def estimate_training_seconds(
+    config: Config, runs_dir: Path | None = None, cancelled: Callable[[], bool] = lambda: False
+) -> float:
+    """Return about how many seconds all epochs of a training take, validations included; NaN if that is cancelled.
+
+    A few steps are measured in this process, while other programs may be busy. Further layers of a deep Transformer
+    take as long as those that are measured, and the time of a token hardly depends on the columns.
+    """
+    source = load_training_input(config, runs_dir)._replace(initial_weights=None)
+    set_num_threads(config.training)
+    device = choose_device(config.training)
+
+    def seconds_per_token(**values: int) -> float:
+        """Return the median time of a token in the first steps after the first one, which allocates memory."""
+        trainer, times = Trainer(config.with_values(**values), source, device), []
+        for _ in range(1 + MEASURED_STEPS):
+            if cancelled():
+                return math.nan
+            started_at = time.perf_counter()
+            result = trainer.train_step()
+            result.loss.item()  # waits for the device
+            times.append((time.perf_counter() - started_at) / result.num_tokens)
+        return median(times[1:])
+
+    layers, (few, more) = config.model.num_layers, MEASURED_LAYERS
+    if config.model.architecture != "transformer" or layers <= more:
+        seconds = seconds_per_token()
+    else:
+        columns = min(config.training.batch_size, MEASURED_COLUMNS)
+        shallow, deeper = (seconds_per_token(batch_size=columns, num_layers=number) for number in (few, more))
+        seconds = shallow + (deeper - shallow) * (layers - few) / (more - few)
+    epochs = config.training.epochs + config.training.fine_tune_epochs
+    validations = epochs / config.training.eval_every_epochs
+    tokens = epochs * len(source.dataset.train) + FORWARD_FRACTION * validations * len(source.dataset.valid)
+    return tokens * seconds

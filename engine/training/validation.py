@@ -44,38 +44,33 @@ def validate(state: TrainerState) -> Iterator[TrainingEvent]:
 
     perplexity, progress.notebook_perplexity = state.distributed.broadcast_object(score)
     weights = network.export_weights()
-    model = network.to_decoder(dataset.tokenizer, weights)
     # The notebook's formula returns a constant, so the notebook always saves the latest weights.
     is_best = perplexity < progress.best_perplexity or follows_notebook
+    progress.evaluations_since_best += 1
     if is_best:
         state.best_weights, progress.best_perplexity, progress.evaluations_since_best = weights, perplexity, 0
-    else:
-        progress.evaluations_since_best += 1
     if not progress.step:
         progress.initial_perplexity = perplexity
     else:
-        followed, earlier = (
-            progress.notebook_perplexity if follows_notebook else perplexity,
-            progress.valid_perplexities,
-        )
-        if followed >= min(earlier, default=math.inf):
+        followed = progress.notebook_perplexity if follows_notebook else perplexity
+        if followed >= min(progress.valid_perplexities, default=math.inf):
             progress.plateau_factor *= 0.5
-        triggered = nonmonotone_trigger(earlier, followed, options.nonmonotone_interval)
-        earlier.append(followed)
+        triggered = nonmonotone_trigger(progress.valid_perplexities, followed, options.nonmonotone_interval)
+        progress.valid_perplexities.append(followed)
         out_of_patience = 0 < options.patience <= progress.evaluations_since_best
         if out_of_patience or (progress.fine_tuning and triggered):
             progress.early_stopped = True
         if triggered and state.weight_average is None and options.averaging == "nt_asgd":
             state.weight_average = WeightAverage(state.network)
     progress.evaluation_due = False
-    seconds = state.seconds
     if state.distributed.process.is_main_process:
+        model = network.to_decoder(dataset.tokenizer, weights)
         yield Evaluated(
             step=progress.step,
             epoch=progress.epoch,
             valid_perplexity=perplexity,
             is_best=is_best,
-            seconds=seconds,
+            seconds=state.seconds,
             model=model,
             adapter=None if network.base is None else weights,
             notebook_perplexity=progress.notebook_perplexity,
@@ -116,14 +111,8 @@ def _sample(model: LanguageModel, state: TrainerState) -> Sampled:
         prompt = tokenizer.decode(ids).rstrip(" ")
         text = TextInProgress(model, ids, settings, options.sample_seed)
     pieces = [event.piece for event in generate(text) if isinstance(event, TokenEvent)]
-    return Sampled(
-        step=state.progress.step,
-        epoch=state.progress.epoch,
-        prompt=prompt,
-        text="".join(pieces).lstrip(" "),
-        seed=options.sample_seed,
-        temperature=options.sample_temperature,
-    )
+    progress, written = state.progress, "".join(pieces).lstrip(" ")
+    return Sampled(progress.step, progress.epoch, prompt, written, options.sample_seed, options.sample_temperature)
 
 
 @torch.no_grad()

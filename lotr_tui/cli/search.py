@@ -42,15 +42,6 @@ def search(
             rich_help_panel=SEARCH,
         ),
     ] = None,
-    split_seeds: Annotated[
-        str | None,
-        typer.Option(
-            "--split-seeds",
-            metavar="N,N,...",
-            help="Train each trial on several splits, and compare geometric means of the perplexities.",
-            rich_help_panel=SEARCH,
-        ),
-    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -88,29 +79,13 @@ def search(
     from lotr_tui.cli.search_report import search_on_console
 
     if resume is not None:
-        if training != training_options.NO_OPTIONS or name is not None or split_seeds is not None:
+        if training != training_options.NO_OPTIONS or name is not None:
             raise InvalidInputError(f"--resume {resume} keeps the settings of that search; omit all others")
         found = Search.open(resume, runs_dir)
     else:
-        seeds = _parse_seeds(split_seeds)
-        if seeds and training.overrides["split_seed"] is not None:
-            raise InvalidInputError("--split-seed and --split-seeds exclude each other; give one of them")
         assignments, space = split_space(training.assignments)
         config = replace(training, assignments=assignments).configure(runs_dir)
-        plan = make_plan(config, space, seeds, runs_dir)
+        plan = make_plan(config, space, runs_dir)
         found = Search.create(name or f"search-{datetime.now():%Y%m%d-%H%M%S}", runs_dir, plan)
     budget = Budget(60 * minutes if minutes else math.inf, trials or math.inf)
     return search_on_console(found, budget, jobs or default_num_jobs(found.plan.config), as_json=as_json)
-
-
-def _parse_seeds(text: str | None) -> list[int]:
-    """Return the numbers of a text such as "1234,0,1"; [] for None."""
-    if text is None:
-        return []
-    try:
-        seeds = [int(number) for number in text.split(",")]
-    except ValueError:
-        raise InvalidInputError(f"--split-seeds {text} is not a list of whole numbers, such as 1234,0,1") from None
-    if len(set(seeds)) < len(seeds):
-        raise InvalidInputError(f"--split-seeds {text} has a seed twice; give each seed once")
-    return seeds

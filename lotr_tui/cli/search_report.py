@@ -101,8 +101,6 @@ def _print_start(search: Search, budget: Budget, num_jobs: int) -> None:
         facts.append(f"{format_duration(budget.seconds)} of time")
     if math.isfinite(budget.num_trials):
         facts.append(f"{budget.num_trials:.0f} new trials at most")
-    if len(plan.split_seeds) > 1:
-        facts.append(f"splits {', '.join(map(str, plan.split_seeds))}")
     if records:
         facts.append(f"after {len(records)} earlier trials")
     print(printable(f"search {search.path.name} in {search.path}: {', '.join(facts)}"))
@@ -152,12 +150,10 @@ def _print_table(search: Search, budget: Budget, reason: EndReason, seconds: flo
         (record for record in search.records() if record.state == "complete"), key=lambda it: it.valid_perplexity or 0
     )
     names = list(search.plan.distributions)
-    several = ["of splits"] if len(search.plan.split_seeds) > 1 else []
     rows = [
         [
             str(record.number),
             _format_perplexity(record.valid_perplexity),
-            *([" ".join(map(_format_perplexity, record.perplexities))] if several else []),
             format_duration(record.seconds),
             *(_format_value(record.settings[name]) for name in names),
         ]
@@ -166,7 +162,7 @@ def _print_table(search: Search, budget: Budget, reason: EndReason, seconds: flo
     counts = ", ".join(f"{count} {state}" for state, count in _count_states(search).items())
     print(f"\n{END_REASONS[reason]} after {format_duration(seconds)}: {counts}\n")
     console = make_console()
-    console.print(make_fitting_table(console.width, ["trial"], ["valid", *several, "time", *names], rows))
+    console.print(make_fitting_table(console.width, ["trial"], ["valid", "time", *names], rows))
     print()
     if importances := search.importances():
         shares = ", ".join(f"{name} {format_percent(share)}" for name, share in importances.items())

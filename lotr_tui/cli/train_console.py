@@ -128,7 +128,7 @@ def train_worker_rank() -> int:
     """Train as a process other than the main one, which prints, saves and decides when to stop."""
     limit_openmp_spinning()
     from engine.runtime.distributed import PeerLostError, distributed_context
-    from engine.training.run import train_as_worker_rank
+    from engine.training.trainer import train_as_worker_rank
 
     try:
         with distributed_context() as context:

@@ -141,7 +141,7 @@ class TemporaryTraining(LocalTraining):
 
         job = prepare_job(self.config, RUN_NAME, self._stack.enter_context(temporary_folder()))
         if isinstance(job, TrainingJob) and len(job.dataset.train) > MAX_TRAIN_TOKENS:
-            job = replace(job, dataset=limit_dataset(job.dataset))
+            job.dataset = limit_dataset(job.dataset)
         return job
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.config import Config, DataConfig, ModelConfig
@@ -128,17 +128,17 @@ def train_overfitting_run(config: Config, folder: Path, cancelled: Callable[[], 
         folder.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder() as temporary:
             job = prepare_job(config, RUN_NAME, temporary)
-            dataset = limit_dataset(job.dataset)
+            job.dataset = limit_dataset(job.dataset)
             events: list[Evaluated] = []
             scores: list[TrainScore] = []
             is_done = False
             line = ""
-            for event in replace(job, dataset=dataset).events(cancelled):
+            for event in job.events(cancelled):
                 if isinstance(event, Preparing):
                     yield f"preparing the run without regularization: {event.message} …"
                 elif isinstance(event, Evaluated) and event.model is not None:
                     events.append(event)
-                    scores.append(TrainScore(event.step, event.epoch, train_perplexity(event.model, dataset)))
+                    scores.append(TrainScore(event.step, event.epoch, train_perplexity(event.model, job.dataset)))
                     line = (
                         f"training without regularization on this corpus, once: epoch {event.epoch:.1f} of "
                         f"{config.training.epochs}, held-out perplexity {format_perplexity(event.valid_perplexity)}"

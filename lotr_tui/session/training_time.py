@@ -21,7 +21,7 @@ def measure_training_seconds(config: Config, runs_dir: Path | None, cancelled: C
     if key not in _measured:
         limit_openmp_spinning()
         preload_torch()
-        from engine.training.run import estimate_training_seconds  # loads PyTorch
+        from engine.training.trainer import estimate_training_seconds  # loads PyTorch
 
         seconds = estimate_training_seconds(config, runs_dir, cancelled)
         if math.isnan(seconds):

@@ -19,9 +19,9 @@ from engine.data.dataset import load_dataset
 from engine.models.base import score_sequence
 from engine.presets import get_preset
 from engine.runs.metrics import read_current_rows
-from engine.training.device import set_num_threads
 from engine.training.initial_run import configure, load_training_input
 from engine.training.job import prepare_job
+from engine.training.state import set_num_threads
 from engine.training.trainer import Trainer
 from tests.bench.measuring import Skip, call
 from tests.bench.speeds import load_playable

@@ -28,9 +28,9 @@ from engine.runs.metrics import read_current_rows, read_rows
 from engine.runs.summary import list_runs, summarize_run
 from engine.storage.files import read_text_file
 from engine.training.initial_run import TrainingInput
-from engine.training.run import train
 from engine.training.search import Search
 from engine.training.state import ResumeCheckpoint
+from engine.training.trainer import train
 from lotr_tui.cli.data.summary import print_data_summary
 from lotr_tui.cli.status import print_status, read_status, status_to_dict
 from lotr_tui.learn.progress import ProgressStore

@@ -18,8 +18,8 @@ from engine.events import Evaluated, Finished, Snapshot, Step
 from engine.runtime.distributed import distributed_context
 from engine.training import trainer
 from engine.training.initial_run import TrainingInput
-from engine.training.run import train
 from engine.training.state import ResumeCheckpoint
+from engine.training.trainer import train
 from tests.support.networks import random_base
 
 

@@ -15,8 +15,7 @@ from engine.models.numpy_decoder import NumpyDecoder
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
 from engine.training.initial_run import TrainingInput
-from engine.training.run import train
-from engine.training.trainer import Trainer
+from engine.training.trainer import Trainer, train
 from tests.support.files import sentences
 from tests.support.models import random_weights
 

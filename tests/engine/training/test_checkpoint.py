@@ -21,8 +21,8 @@ from engine.runs.metrics import read_current_rows
 from engine.storage.tensor_file import seal
 from engine.training.initial_run import TrainingInput
 from engine.training.job import prepare_job, resume_job
-from engine.training.run import train
 from engine.training.state import ResumeCheckpoint
+from engine.training.trainer import train
 from tests.support.files import sentences, write_csv
 from tests.support.networks import TRANSFORMER, random_base
 from tests.support.training import REPORT_EACH_STEP, events_of, make_config, make_trainer, weights_equal, weights_of

@@ -17,7 +17,7 @@ from engine.runs.metrics import read_current_rows
 from engine.training.diagnoses import NUM_READINGS, DiskReading, GpuReading, History, diagnose
 from engine.training.initial_run import TrainingInput
 from engine.training.job import prepare_job, resume_job
-from engine.training.run import train
+from engine.training.trainer import train
 from tests.support.files import sentences, write_csv
 from tests.support.runs import append_events
 from tests.support.training import NO_DROPOUT, events_of, make_config, run_training, weights_equal, weights_of

@@ -119,7 +119,7 @@ def test_problems_of_other_readers_are_recorded_as_warnings(small_csv, tmp_path)
     [
         ("option", "was started with lr=.* and cannot be resumed with lr=0.5; omit that option"),
         ("corpus", r"small\.csv has changed since run 'mine' was started: its SHA-256 was"),
-        ("vocabulary", "the vocabulary of .* has changed since the run was started: token 2 was 'zorblax'"),
+        ("vocabulary", "the vocabulary of .* has changed since the run was started"),
     ],
 )
 def test_a_changed_training_is_not_resumed(small_csv, tmp_path, change, message):

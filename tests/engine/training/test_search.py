@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict, replace
 from multiprocessing import active_children
+from unittest.mock import ANY
 
 import optuna
 import pytest
@@ -18,9 +19,9 @@ from engine.training.search import (
     Search,
     SearchPlan,
     TrialRecord,
-    TrialTrainer,
     open_study,
     propose,
+    train_trial,
 )
 from engine.training.search_space import parse_space, split_space
 from tests.support.files import sentences
@@ -62,10 +63,10 @@ def test_invalid_ranges_are_refused_in_one_line(assignment, message):
     assert message in str(refused.value)
 
 
-def make_plan(*assignments, split_seeds=(1234,), **settings):
+def make_plan(*assignments, **settings):
     config = make_config(**settings)
     corpus = load_dataset(config.data).corpus
-    return SearchPlan(config, assignments, split_seeds, corpus.sha256)
+    return SearchPlan(config, assignments, corpus.sha256)
 
 
 @pytest.fixture
@@ -75,25 +76,23 @@ def config(tmp_path):
     return {"corpus": str(corpus), "corpus_format": "text", "epochs": 4, "bptt": 24}
 
 
-def train_trial(plan, runs_dir, record=None, is_stopped=lambda: False, trial=None):
+RECORD = TrialRecord(0, "running", {"lr": 0.02}, "s-000")
+
+
+def train(plan, runs_dir, record=RECORD, is_stopped=lambda: False, trial=None):
     """Train a trial whose proposals are those of `record`, in a study of its own."""
-    settings = {"lr": 0.02} if record is None else record.settings
-    record = record or TrialRecord(0, "running", settings, [f"s-000-split{seed}" for seed in plan.split_seeds])
-    trial = trial or optuna.create_study().ask(plan.distributions)
-    return TrialTrainer(plan, runs_dir, trial, record).train(is_stopped)
+    return train_trial(plan, runs_dir, trial or optuna.create_study().ask(plan.distributions), record, is_stopped)
 
 
-def test_a_trial_is_a_run_for_each_split_without_a_score_of_the_test_split(tmp_path, config):
-    plan = make_plan("lr=0.01..0.1", split_seeds=(1, 2), **config)
-    trial = train_trial(plan, tmp_path)
+def test_a_trial_is_a_run_without_a_score_of_the_test_split(tmp_path, config):
+    trial = train(make_plan("lr=0.01..0.1", **config), tmp_path)
     assert (trial.state, trial.fraction) == ("complete", 1.0)
-    for index, name in enumerate(trial.runs):
-        summary = summarize_run(tmp_path / name)
-        assert (summary.state, summary.test_perplexity) == ("finished", None)
-        assert summary.valid_perplexity == trial.perplexities[index]
-        saved = read_config(tmp_path / name)
-        assert (saved.training.lr, saved.data.split_seed, saved.training.score_test) == (0.02, index + 1, False)
-    assert trial.valid_perplexity == pytest.approx(math.sqrt(math.prod(trial.perplexities)))
+    summary = summarize_run(tmp_path / "s-000")
+    assert (summary.state, summary.test_perplexity) == ("finished", None)
+    assert summary.valid_perplexity == trial.valid_perplexity
+    saved = read_config(tmp_path / "s-000").training
+    assert (saved.lr, saved.score_test) == (0.02, False)
+    assert train(make_plan("lr=0.01..0.1", **config), tmp_path) == replace(trial, seconds=ANY)  # it has ended already
 
 
 def test_the_worse_half_is_pruned_after_half_of_the_epochs(tmp_path, config):
@@ -105,27 +104,27 @@ def test_the_worse_half_is_pruned_after_half_of_the_epochs(tmp_path, config):
         better.should_prune()
         study.tell(better, value)
     trial = study.ask(plan.distributions)
-    pruned = train_trial(plan, tmp_path, trial=trial)
+    pruned = train(plan, tmp_path, trial=trial)
     assert (pruned.state, pruned.fraction) == ("pruned", 0.25)
     assert not list(tmp_path.glob("s-*/resume*"))
 
 
 def test_a_trial_that_diverges_or_cannot_be_trained_ends_with_its_reason(tmp_path, config):
     plan = make_plan("lr=0.01..0.1", **config, optimizer="sgd", clip=0.0)
-    end = train_trial(plan, tmp_path / "first", TrialRecord(0, "running", {"lr": 1000.0}, ["s-000"]))
+    end = train(plan, tmp_path / "first", replace(RECORD, settings={"lr": 1000.0}))
     assert (end.state, end.message.startswith("the loss is")) == ("diverged", True)
-    end = train_trial(plan, tmp_path / "second", TrialRecord(0, "running", {"batch_size": 60_000}, ["s-000"]))
+    end = train(plan, tmp_path / "second", replace(RECORD, settings={"batch_size": 60_000}))
     assert (end.state, end.message.startswith("batch_size=60000 is too large")) == ("failed", True)
 
 
 def test_a_trial_that_is_stopped_goes_on_where_it_was(tmp_path, config):
-    plan = make_plan("lr=0.01..0.1", split_seeds=(1, 2), **config)
-    whole = train_trial(plan, tmp_path / "whole")
+    plan = make_plan("lr=0.01..0.1", **config)
+    whole = train(plan, tmp_path / "whole")
     looks = iter([False] * 6)
-    stopped = train_trial(plan, tmp_path / "parts", is_stopped=lambda: next(looks, None) is not False)
+    stopped = train(plan, tmp_path / "parts", is_stopped=lambda: next(looks, None) is not False)
     assert stopped.state == "stopped"
-    resumed = train_trial(plan, tmp_path / "parts", stopped)
-    assert (resumed.state, resumed.perplexities) == ("complete", whole.perplexities)
+    resumed = train(plan, tmp_path / "parts", stopped)
+    assert (resumed.state, resumed.valid_perplexity) == ("complete", whole.valid_perplexity)
 
 
 def propose_all(plan, path, result, budget=Budget(num_trials=30)):  # noqa: B008

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.training import run
+from engine.training import trainer as training
 from engine.training.initial_run import load_training_input
-from engine.training.run import estimate_training_seconds
+from engine.training.trainer import estimate_training_seconds
 from tests.support.training import make_config
 
 
@@ -20,7 +20,7 @@ class StepClock:
 
     def perf_counter(self):
         if not self.is_start:
-            self.now += 2.0 + self.trainers[-1].config.model.num_layers
+            self.now += 2.0 + self.trainers[-1].state.config.model.num_layers
         self.is_start = not self.is_start
         return self.now
 
@@ -30,12 +30,12 @@ def trainers(monkeypatch):
     made = []
 
     def make(*arguments, **options):
-        made.append(trainer(*arguments, **options))
+        made.append(make_trainer(*arguments, **options))
         return made[-1]
 
-    trainer = run.Trainer
-    monkeypatch.setattr(run, "Trainer", make)
-    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=StepClock(made).perf_counter))
+    make_trainer = training.Trainer
+    monkeypatch.setattr(training, "Trainer", make)
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=StepClock(made).perf_counter))
     return made
 
 
@@ -59,10 +59,10 @@ def test_the_time_follows_from_the_tokens_the_epochs_and_all_layers(
     dataset = load_training_input(config).dataset
     expected = 5 * (len(dataset.train) + len(dataset.valid) / 3) * seconds_of_a_step
     assert estimate_training_seconds(config) == pytest.approx(expected)
-    assert [trainer.config.model.num_layers for trainer in trainers] == measured_layers
+    assert [trainer.state.config.model.num_layers for trainer in trainers] == measured_layers
 
 
 def test_a_cancelled_estimate_is_not_a_number_and_trains_no_further(small_csv, trainers):
     calls = count()
-    assert math.isnan(estimate_training_seconds(make_config(corpus=str(small_csv)), cancelled=lambda: next(calls) >= 2))
+    assert math.isnan(estimate_training_seconds(make_config(corpus=str(small_csv)), cancelled=lambda: next(calls) >= 1))
     assert trainers[0].state.progress.step == 1

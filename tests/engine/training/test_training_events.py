@@ -16,9 +16,9 @@ from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey, Unigram
 from engine.presets import get_preset
-from engine.training.device import choose_dtype
 from engine.training.initial_run import TrainingInput
-from engine.training.run import train
+from engine.training.state import choose_dtype
+from engine.training.trainer import train
 from engine.training.validation import check_finite
 from tests.support.models import text_bits_per_character
 from tests.support.training import events_of, make_config, make_trainer, run_training, weights_equal, weights_of
