@@ -3,26 +3,21 @@
 import hashlib
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from http.client import HTTPException
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 from engine.data.corpus import read_whole_text
 from engine.errors import CorpusError, InvalidInputError, LotrError
-from engine.storage.files import app_home, assets_dir, atomic_replace, check_output, read_limited, write_output
+from engine.runtime.download import download
+from engine.storage.files import app_home, assets_dir, check_output, read_limited, write_output
 
 GUTENBERG = "https://www.gutenberg.org"
 BOOK_PATH = "/cache/epub/{id}/pg{id}.txt"
 """Path of the UTF-8 text of a book, on the site of Project Gutenberg and on its mirrors."""
 MAX_BOOK_BYTES = 8_000_000  # maximum size of a file; the longest book of the list has 1.4 MB
-ATTEMPTS, FIRST_BACKOFF, TIMEOUT = 4, 1.0, 30.0
-"""Attempts at a book, seconds before the second (each further one waits twice as long), and without an answer."""
 PAUSE = 2.0  # seconds between two books, which Project Gutenberg asks of programs
 
 
@@ -119,8 +114,7 @@ def download_books(
     """Download the books that `folder` does not contain, one after the other with a pause; see `book_url`.
 
     Raises:
-        InvalidInputError: If the server has no such book.
-        CorpusError: If its answer is not a book.
+        InvalidInputError: If the server has no such book, or its answer is not one.
         LotrError: If the server fails or cannot be reached, or the folder cannot be written.
     """
     is_first = True
@@ -130,44 +124,20 @@ def download_books(
             if not is_first:
                 time.sleep(PAUSE)
             is_first = False
-            content = _download(url)
+            partial = path.with_suffix(".part")
             try:
-                read_body(content, url)
-                with atomic_replace(path) as file:
-                    file.write(content)
-            except CorpusError as error:
-                raise CorpusError(f"{error}; try another --mirror") from error
+                partial.unlink(missing_ok=True)
+                download(url, partial, MAX_BOOK_BYTES)
+                read_body(partial.read_bytes(), url)
+                partial.rename(path)
+            except LotrError as error:
+                partial.unlink(missing_ok=True)
+                raise type(error)(f"{error}; try another --mirror") from error
             except OSError as error:
                 raise LotrError(
                     f"{folder} cannot be written: {error.strerror}; free some space, or set LOTR_TUI_HOME"
                 ) from error
         on_book()
-
-
-def _download(url: str) -> bytes:
-    headers = {"User-Agent": f"lotr-tui/{version('lotr-tui')}", "Accept": "text/plain"}
-    request, reason = urllib.request.Request(url, headers=headers), ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(FIRST_BACKOFF * 2 ** (attempt - 1))
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-                content: bytes = response.read(MAX_BOOK_BYTES + 1)
-            if len(content) > MAX_BOOK_BYTES:
-                raise CorpusError(f"{url} is longer than {MAX_BOOK_BYTES:,} bytes, so it is not a book")
-            if response.length:
-                raise HTTPException("the connection broke off")
-            return content
-        except urllib.error.HTTPError as error:
-            error.close()
-            reason = f"the server answered {error.code} {error.reason}"
-            if error.code < 500 and error.code not in {408, 425, 429}:
-                raise InvalidInputError(f"{url}: {reason}; try another --mirror") from error
-        except (OSError, HTTPException) as error:  # no connection, or one that broke off
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-    raise LotrError(
-        f"{url} could not be downloaded in {ATTEMPTS} attempts: {reason}; check the network, or try another --mirror"
-    )
 
 
 # Header and licence of a file

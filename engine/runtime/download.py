@@ -1,0 +1,86 @@
+"""Downloads over HTTP, with several attempts; what an interrupted one has left is continued."""
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from importlib.metadata import version
+from pathlib import Path
+
+from engine.errors import InvalidInputError, LotrError
+
+ATTEMPTS, FIRST_PAUSE, TIMEOUT = 4, 1.0, 30.0
+"""Attempts, seconds before the second (each further one waits twice as long), and seconds without an answer."""
+CHUNK_BYTES = 1 << 18
+
+
+class _InterruptedError(Exception):
+    """Reason why an attempt failed that another one may not have."""
+
+
+def download(
+    url: str, path: Path, max_bytes: int, on_bytes: Callable[[int, int], object] = lambda done, total: None
+) -> None:
+    """Download the rest of a file of which `path` contains the beginning, if it exists.
+
+    `on_bytes` gets the bytes that are there and those of the whole file (0 if the server does not say it) after each
+    part. It may raise an exception to stop.
+
+    Raises:
+        InvalidInputError: If the server has no such file, or one that is longer than `max_bytes`.
+        LotrError: If the server fails or cannot be reached.
+        OSError: If the file cannot be written.
+    """
+    reason = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
+        try:
+            return _continue(url, path, max_bytes, on_bytes)
+        except _InterruptedError as error:
+            reason = str(error)
+    raise LotrError(f"{url} could not be downloaded in {ATTEMPTS} attempts: {reason}; check the network")
+
+
+def _continue(url: str, path: Path, max_bytes: int, on_bytes: Callable[[int, int], object]) -> None:
+    done = path.stat().st_size if path.exists() else 0
+    headers = {"User-Agent": f"lotr-tui/{version('lotr-tui')}"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    with _network_errors(url, path):
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    if response.status != 206:  # the server sends the whole file, whatever was asked for
+        done = 0
+    with response, path.open("ab" if done else "wb") as file:
+        total = done + (response.length or 0)
+        while True:
+            with _network_errors(url, path):
+                chunk = response.read(CHUNK_BYTES)
+            if not chunk:
+                break
+            file.write(chunk)
+            done += len(chunk)
+            if max(done, total) > max_bytes:
+                path.unlink()
+                raise InvalidInputError(f"{url} is longer than {max_bytes:,} bytes")
+            on_bytes(done, total)
+        if response.length:
+            raise _InterruptedError("the connection broke off")
+
+
+@contextmanager
+def _network_errors(url: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        error.close()
+        answer = f"the server answered {error.code} {error.reason}"
+        if error.code == 416:  # the file there is not the beginning of the server's
+            path.unlink(missing_ok=True)
+        elif error.code < 500 and error.code not in {408, 425, 429}:
+            raise InvalidInputError(f"{url}: {answer}") from error
+        raise _InterruptedError(answer) from error
+    except (OSError, HTTPException) as error:  # no connection, or one that broke off
+        raise _InterruptedError(str(getattr(error, "reason", error)) or type(error).__name__) from error
