@@ -18,8 +18,13 @@ from engine.data.arrays import Float32Array
 from engine.data.speakers import STRANGER, display_name
 from engine.errors import RunError
 from engine.models.pretrained.base import VOCABULARY_TENSORS, UnsupportedModelError
-from engine.models.pretrained.base_gguf import LAYER_NAMES, NAMES, PERMUTED_ARCHITECTURE, ROPE_FACTORS
-from engine.models.pretrained.gguf_tensors import DEFAULT_ALIGNMENT
+from engine.models.pretrained.gguf_file import (
+    DEFAULT_ALIGNMENT,
+    LAYER_NAMES,
+    NAMES,
+    PERMUTED_ARCHITECTURE,
+    ROPE_FACTORS,
+)
 from engine.models.pretrained.gguf_vocabulary import vocabulary_metadata
 from engine.models.pretrained.script_template import script_chat_template
 from engine.models.transformer_layout import (

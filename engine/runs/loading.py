@@ -124,10 +124,13 @@ def _load_pretrained(name: str, precision: str, on_progress: "Callable[[LoadingP
     from engine.models.pretrained.reading import read_base
     from engine.models.pretrained.script_template import find_script_cast
 
-    path = parse_pretrained_name(name).path
+    source = parse_pretrained_name(name)
+    path = source.path
     try:
         base = read_base(name, on_progress)
     except UnsupportedModelError as error:
+        if source.kind == "gguf":
+            raise InvalidInputError(f"{error}; only its folder can be read: hf:FOLDER or hf:owner/name") from error
         if precision == "int8":
             raise InvalidInputError(f"{error}, for which there is no --precision int8; leave it out") from error
         # Imported here: it loads PyTorch and transformers.

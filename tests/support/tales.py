@@ -46,6 +46,8 @@ class BookServer:
     files: dict[str, bytes]
     break_after: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
+    continues: bool = False
+    """True if it sends the rest of a file to clients that have its start."""
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -61,8 +63,11 @@ def serve_books(files):
             # Both before the answer, after whose head the client may send the next request.
             status = state.statuses.pop(0) if state.statuses else 404 if content is None else 200
             num_bytes = state.break_after.pop(0) if state.break_after else None
-            self.send_response(status)
             content = content or b""
+            if status == 200 and state.continues and (wanted := self.headers.get("Range")):
+                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+                status, content = (206, content[start:]) if start < len(content) else (416, b"")
+            self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content[:num_bytes])

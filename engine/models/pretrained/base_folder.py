@@ -1,38 +1,140 @@
-"""Folders of Llama, Mistral, Qwen2 and SmolLM2 in Hugging Face's format as bases, read without transformers."""
+"""Folders of Llama, Mistral, Qwen2 and SmolLM2 in Hugging Face's format, on this machine or on the Hub, as bases."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from engine.config import ModelConfig
+from engine.data.arrays import Float32Array
 from engine.errors import InvalidInputError, printable
+from engine.models.pretrained import base as bases
 from engine.models.pretrained import folder_checks
-from engine.models.pretrained.base import (
-    VOCABULARY_TENSORS,
-    Base,
-    LazyTensors,
-    UnsupportedModelError,
-    check_shapes,
-    new_config,
-    vocabulary_rows,
-)
 from engine.models.pretrained.chat import SANDBOX, JinjaTemplate
 from engine.models.pretrained.special_tokens import TokenizerFiles, try_tokenizer
 from engine.models.transformer_layout import LLAMA3_HIGH_FACTOR, LLAMA3_LOW_FACTOR
 from engine.runtime.sandbox import SandboxError
+from engine.storage.schema import decode
 
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}
 """Values of `model_type` that are read, with the names of the models."""
 FLOAT_DTYPES = ("float32", "float16", "bfloat16")
-TOKENIZER_FILE, TEMPLATE_FILE, GENERATION_FILE = "tokenizer.json", "chat_template.jinja", "generation_config.json"
-MAX_NUMBER = 1e18
-"""Maximum of the numbers in a configuration."""
+TOKENIZER_FILE, TEMPLATE_FILE = "tokenizer.json", "chat_template.jinja"
 IGNORED_TENSORS = "rotary_emb.inv_freq"
 """End of the names of tensors that old files have and that follow from the settings."""
+DOWNLOADED_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja")  # never pickles or code
+HUB_TIMEOUT = 5.0  # seconds without an answer
+
+Size = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e18)]
 
 
-def read_folder_base(folder: Path, name: str) -> Base:
+class _Rope(msgspec.Struct):
+    rope_type: str | None = None
+    type: str | None = None  # before transformers 4.43
+    rope_theta: Positive | None = None  # since transformers 5
+    factor: Positive = 1.0
+    original_max_position_embeddings: Size = 1
+    low_freq_factor: float = LLAMA3_LOW_FACTOR
+    high_freq_factor: float = LLAMA3_HIGH_FACTOR
+    partial_rotary_factor: float = 1.0
+
+
+class _Settings(msgspec.Struct, kw_only=True):
+    """Settings of `config.json`."""
+
+    hidden_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    intermediate_size: Size
+    max_position_embeddings: Size
+    num_key_value_heads: Size | None = None
+    head_dim: Size | None = None
+    rms_norm_eps: Positive = 1e-6
+    rope_theta: Positive | None = None
+    rope_parameters: _Rope | None = None
+    rope_scaling: _Rope | None = None
+    sliding_window: Size | None = None
+    use_sliding_window: bool = False
+    tie_word_embeddings: bool = False
+    hidden_act: str = "silu"
+    mlp_bias: bool = False
+    attention_bias: bool = False
+
+
+def read_config(settings: Mapping[str, Any], name: str) -> ModelConfig:
+    """Return the configuration of a model of one of the families, given the content of its `config.json`.
+
+    Raises:
+        UnsupportedModelError: If only transformers can load the model.
+        InvalidInputError: If a setting is missing or has no sense.
+    """
+    model_type = settings.get("model_type")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise bases.UnsupportedModelError(f"{name} is a model of the kind {printable(str(model_type)[:60])!r}")
+    try:
+        stated = decode(_Settings, settings)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{name}: config.json has no usable {error}; fetch the model again") from error
+    if (stated.hidden_act, stated.mlp_bias, stated.attention_bias) != ("silu", False, False):
+        raise bases.UnsupportedModelError(f"{name} has another hidden_act, mlp_bias or attention_bias than most models")
+    rope = stated.rope_parameters or stated.rope_scaling or _Rope()
+    kind, factors = rope.rope_type or rope.type or "default", (rope.low_freq_factor, rope.high_freq_factor)
+    is_known = kind in ("default", "linear", "llama3") and factors == (LLAMA3_LOW_FACTOR, LLAMA3_HIGH_FACTOR)
+    if not is_known or rope.partial_rotary_factor != 1.0:
+        raise bases.UnsupportedModelError(f"{name} has rotary positions of another kind ({printable(kind[:60])})")
+    values = {
+        "embedding_size": stated.hidden_size,
+        "num_layers": stated.num_hidden_layers,
+        "num_heads": stated.num_attention_heads,
+        "num_kv_heads": stated.num_key_value_heads or stated.num_attention_heads,
+        "head_size": stated.head_dim or stated.hidden_size // stated.num_attention_heads,
+        "feed_forward_size": stated.intermediate_size,
+        "norm_eps": stated.rms_norm_eps,
+        "qkv_bias": model_type == "qwen2",
+        "tie_weights": stated.tie_word_embeddings,
+        "rope_base": rope.rope_theta or stated.rope_theta or 10_000.0,
+        "rope_scaling": "none" if kind == "default" else kind,
+    }
+    if kind != "default":
+        values["rope_factor"] = rope.factor
+    if kind == "llama3":
+        values["rope_original_context"] = rope.original_max_position_embeddings
+    context_size = stated.max_position_embeddings
+    # Up to the size of a sliding window, attention to the window is attention to all tokens.
+    if stated.sliding_window and (model_type == "mistral" or stated.use_sliding_window):
+        context_size = min(context_size, stated.sliding_window)
+    return bases.new_config(name, context_size, values)
+
+
+def new_base(
+    name: str,
+    family: str,
+    files: tuple[Path, ...],
+    config: ModelConfig,
+    tokenizer_files: TokenizerFiles,
+    end_ids: Iterable[int],
+    shapes: Mapping[str, tuple[int, ...]],
+    read: Callable[..., Float32Array],
+    num_tokens: int,
+) -> bases.Base:
+    """Return a base whose tensors have `shapes`; `read` reads one, given its name and the rows that are wanted or None.
+
+    Raises:
+        UnsupportedModelError: If it has tensors of another kind of model.
+        InvalidInputError: If tensors or tokens are missing or damaged.
+    """
+    bases.check_shapes(name, shapes, config, num_tokens)
+    tokenizer = tokenizer_files.make_tokenizer(name, end_ids, num_tokens)
+    rows = bases.vocabulary_rows(tokenizer)
+    readers = {tensor: partial(read, tensor, rows if tensor in bases.VOCABULARY_TENSORS else None) for tensor in shapes}
+    chat = tokenizer_files.make_chat_template(tokenizer)
+    return bases.Base(name, family, files, config, tokenizer, bases.LazyTensors(readers), chat)
+
+
+def read_folder_base(folder: Path, name: str) -> bases.Base:
     """Return the model of a folder; its weights are read when they are needed.
 
     Raises:
@@ -40,108 +142,55 @@ def read_folder_base(folder: Path, name: str) -> Base:
         InvalidInputError: If a file is missing or damaged, or would run code.
     """
     settings = folder_checks.read_model_config(folder, name)
-    config = _read_config(settings, name)
-    end_ids = _end_ids(folder, settings, name)
+    config = read_config(settings, name)
+    generation = folder_checks.read_json(folder / "generation_config.json", name)
+    ends = [generation.get("eos_token_id"), settings.get("eos_token_id")]
+    end_ids = [id for value in ends for id in (value if isinstance(value, list) else [value]) if isinstance(id, int)]
     tokenizer_files = _read_tokenizer_files(folder, name, end_ids)
     paths = folder_checks.find_weight_files(folder, name)
-    tensors = {
+    files = {
         tensor: file
-        for path in paths
-        for file in [folder_checks.open_weights(path, name)]
+        for file in [folder_checks.open_weights(path, name) for path in paths]
         for tensor in file.header.tensors
         if not tensor.endswith(IGNORED_TENSORS) and not (config.tie_weights and tensor == "lm_head.weight")
     }
-    for tensor, file in tensors.items():
+    for tensor, file in files.items():
         if (dtype := file.header.tensors[tensor][0]) not in FLOAT_DTYPES:
-            raise UnsupportedModelError(f"{name}: {printable(tensor[:100])} is {dtype}, not {', '.join(FLOAT_DTYPES)}")
-    shapes = {tensor: file.header.tensors[tensor][1] for tensor, file in tensors.items()}
-    num_rows = shapes.get(VOCABULARY_TENSORS[0], (0,))[0]
-    num_tokens = min(num_rows, tokenizer_files.num_tokens)
-    check_shapes(name, shapes, config, num_tokens)
+            raise bases.UnsupportedModelError(
+                f"{name}: {printable(tensor[:100])} is {dtype}, not {', '.join(FLOAT_DTYPES)}"
+            )
+    shapes = {tensor: file.header.tensors[tensor][1] for tensor, file in files.items()}
+    num_rows = shapes.get(bases.VOCABULARY_TENSORS[0], (0,))[0]
     if num_rows != settings.get("vocab_size", num_rows):
         raise InvalidInputError(
             f"{name}: config.json states {settings['vocab_size']} tokens, but the weights have {num_rows:,}; "
             "fetch the model again"
         )
-    tokenizer = tokenizer_files.make_tokenizer(name, end_ids, num_tokens)
-    rows = vocabulary_rows(tokenizer)
-    readers = {
-        tensor: partial(file.read_float32, tensor, rows if tensor in VOCABULARY_TENSORS else None)
-        for tensor, file in tensors.items()
-    }
-    chat = tokenizer_files.make_chat_template(tokenizer)
-    return Base(name, FAMILIES[settings["model_type"]], tuple(paths), config, tokenizer, LazyTensors(readers), chat)
-
-
-def _read_config(settings: Mapping[str, Any], name: str) -> ModelConfig:
-    model_type = settings.get("model_type")
-    if model_type not in FAMILIES:
-        raise UnsupportedModelError(f"{name} is a model of the kind {printable(str(model_type)[:60])!r}")
-
-    number = partial(_number, settings, name)
-    unusual = [
-        key
-        for key, usual in (("hidden_act", "silu"), ("mlp_bias", False), ("attention_bias", False))
-        if settings.get(key, usual) != usual
-    ]
-    if unusual:
-        raise UnsupportedModelError(f"{name} has another {unusual[0]} than most models")
-    heads = number("num_attention_heads")
-    context_size = number("max_position_embeddings")
-    # Up to the size of a sliding window, attention to the window is attention to all tokens.
-    if settings.get("sliding_window") and (model_type == "mistral" or settings.get("use_sliding_window")):
-        context_size = min(context_size, number("sliding_window"))
-    values = {
-        "embedding_size": number("hidden_size"),
-        "num_layers": number("num_hidden_layers"),
-        "num_heads": heads,
-        "num_kv_heads": number("num_key_value_heads", heads),
-        "head_size": number("head_dim", number("hidden_size") // heads),
-        "feed_forward_size": number("intermediate_size"),
-        "norm_eps": float(number("rms_norm_eps", 1e-6)),
-        "qkv_bias": model_type == "qwen2",
-        "tie_weights": settings.get("tie_word_embeddings", False),
-        **_rope_settings(settings, name),
-    }
-    return new_config(name, context_size, values)
-
-
-def _number(settings: Mapping[str, Any], name: str, key: str, default: float | None = None) -> Any:
-    value = settings.get(key)
-    value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MAX_NUMBER:
-        raise InvalidInputError(f"{name}: config.json has no usable {key}; fetch the model again")
-    return value
-
-
-def _rope_settings(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the settings of rotary positions, which transformers 5 writes together and earlier versions apart."""
-    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise InvalidInputError(f"{name}: config.json has no usable rope_parameters; fetch the model again")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    factors = (rope.get("low_freq_factor", LLAMA3_LOW_FACTOR), rope.get("high_freq_factor", LLAMA3_HIGH_FACTOR))
-    is_known = kind in ("default", "linear", "llama3") and factors == (LLAMA3_LOW_FACTOR, LLAMA3_HIGH_FACTOR)
-    if not is_known or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise UnsupportedModelError(f"{name} has rotary positions of another kind ({printable(str(kind)[:60])})")
-    values = {
-        "rope_base": float(_number({**settings, **rope}, name, "rope_theta", 10_000.0)),
-        "rope_scaling": "none" if kind == "default" else kind,
-    }
-    if kind != "default":
-        values["rope_factor"] = float(_number(rope, name, "factor"))
-    if kind == "llama3":
-        values["rope_original_context"] = _number(rope, name, "original_max_position_embeddings")
-    return values
+    num_tokens = min(num_rows, tokenizer_files.num_tokens)
+    return new_base(
+        name,
+        FAMILIES[settings["model_type"]],
+        tuple(paths),
+        config,
+        tokenizer_files,
+        end_ids,
+        shapes,
+        lambda tensor, rows: files[tensor].read_float32(tensor, rows),
+        num_tokens,
+    )
 
 
 def _read_tokenizer_files(folder: Path, name: str, end_ids: list[int]) -> TokenizerFiles:
     path = folder / TOKENIZER_FILE
     if not path.is_file():
-        raise UnsupportedModelError(f"{name} has no {TOKENIZER_FILE}")
+        raise bases.UnsupportedModelError(f"{name} has no {TOKENIZER_FILE}")
     content = folder_checks.read_text(path, name)
-    settings = folder_checks.read_optional_json(folder / folder_checks.TOKENIZER_CONFIG_FILE, name)
-    texts = {key: _token_text(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    settings = folder_checks.read_json(folder / folder_checks.TOKENIZER_CONFIG_FILE, name)
+    texts: dict[str, str | None] = {}
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):  # stated alone or with other facts
+        token = settings.get(key)
+        text = token.get("content") if isinstance(token, dict) else token
+        texts[key] = text if isinstance(text, str) else None
     try:
         ids = SANDBOX.call(try_tokenizer, str(path.absolute()), name, texts, end_ids)
     except SandboxError as error:
@@ -150,29 +199,63 @@ def _read_tokenizer_files(folder: Path, name: str, end_ids: list[int]) -> Tokeni
         ) from error
     template = settings.get("chat_template")
     if isinstance(template, list):  # several named ones
-        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        named = {str(item.get("name")): item.get("template") for item in template if isinstance(item, dict)}
         template = named.get("default")
     if (folder / TEMPLATE_FILE).is_file():
         template = folder_checks.read_text(folder / TEMPLATE_FILE, name)
-    return TokenizerFiles(
-        content,
-        bos_id=ids["bos_token"],
-        eos_id=ids["eos_token"],
-        first_id=ids["first"],
-        template=JinjaTemplate(template, texts) if isinstance(template, str) else None,
-    )
+    template = JinjaTemplate(template, texts) if isinstance(template, str) else None
+    return TokenizerFiles(content, ids["bos_token"], ids["eos_token"], ids["first"], template)
 
 
-def _token_text(token: object) -> str | None:
-    """Return the text of a special token, which a file states alone or with other facts."""
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else None
+def fetch_folder(repo_id: str, name: str, on_progress: Callable[[str], object]) -> Path:
+    """Return the folder of a model in the local cache of the Hugging Face Hub, after downloading the missing files.
 
+    `on_progress` receives the state of the download in words.
 
-def _end_ids(folder: Path, settings: Mapping[str, Any], name: str) -> list[int]:
-    """Return the end tokens in the settings of a model."""
-    ids: list[int] = []
-    for content in (folder_checks.read_optional_json(folder / GENERATION_FILE, name), settings):
-        value = content.get("eos_token_id")
-        ids += [id for id in (value if isinstance(value, list) else [value]) if isinstance(id, int)]
-    return ids
+    Raises:
+        InvalidInputError: If the model is neither in the cache nor reachable, or it cannot be used.
+    """
+    try:
+        from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    except ImportError as error:
+        raise InvalidInputError(f"{name} needs huggingface_hub; pip install 'lotr-tui[hf]'") from error
+    files: dict[str, Any] = {
+        "allow_patterns": [f"*{suffix}" for suffix in DOWNLOADED_SUFFIXES],
+        "ignore_patterns": ["*/*"],
+    }
+    cached_error = None
+    try:
+        folder = Path(snapshot_download(repo_id, local_files_only=True, **files))
+        folder_checks.read_model_config(folder, name)
+        folder_checks.find_weight_files(folder, name)
+        return folder
+    except InvalidInputError as error:  # the cache may have only a part of the model
+        cached_error = error
+    except Exception:  # not cached, or a damaged cache
+        pass
+    on_progress(f"asking the Hugging Face Hub for {repo_id}")
+    try:
+        info = HfApi().model_info(repo_id, files_metadata=True, timeout=HUB_TIMEOUT)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if "/" not in file.rfilename}
+        if not any(file.endswith(".safetensors") for file in sizes):
+            folder_checks.refuse_pickles(list(sizes), name)
+            raise InvalidInputError(f"{name} has no weights in safetensors; choose another model")
+        config_path = Path(hf_hub_download(repo_id, folder_checks.CONFIG_FILE, revision=info.sha))
+        config = folder_checks.read_model_config(config_path.parent, name)
+        if str(config.get("model_type")) not in FAMILIES:
+            folder_checks.check_is_causal(config, name)
+        total = sum(size for file, size in sizes.items() if file.endswith(DOWNLOADED_SUFFIXES))
+        on_progress(f"downloading {folder_checks.format_bytes(total)}")
+        return Path(snapshot_download(repo_id, revision=info.sha, **files))
+    except InvalidInputError:
+        raise
+    except Exception as error:  # libraries for connections raise errors of many types
+        if cached_error is not None:
+            raise cached_error from error
+        reason = f"is neither in the local cache nor reachable ({type(error).__name__}); check the name and the network"
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if "GatedRepoError" in kinds:
+            reason = "is only for users who accepted its terms on huggingface.co; do so and log in with `hf auth login`"
+        elif "RepositoryNotFoundError" in kinds:
+            reason = "is not on the Hugging Face Hub, or it is private; check the name"
+        raise InvalidInputError(f"{name} {reason}") from error

@@ -1,7 +1,5 @@
-"""Checks of a folder with a model by others, before anything large is read."""
+"""Checks of a folder with a model by others, before anything large is read. None of its code is ever run."""
 
-import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,46 +7,38 @@ from typing import Any
 
 from engine.errors import InvalidInputError, RunError
 from engine.storage.files import open_regular_file, read_limited
+from engine.storage.schema import parse_json
 from engine.storage.tensor_file import TensorFile
 
 CONFIG_FILE, TOKENIZER_CONFIG_FILE = "config.json", "tokenizer_config.json"
-ADAPTER_CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-"""Settings of transformers that state the number of layers."""
 MAX_JSON_BYTES = 50_000_000
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-LOADING_FACTOR = 1.2
-"""Peak memory of loading a folder, relative to the weights as they are kept in memory."""
+CODE_SETTINGS = (
+    (CONFIG_FILE, "auto_map", bool),
+    (TOKENIZER_CONFIG_FILE, "auto_map", bool),
+    (CONFIG_FILE, "attn_implementation", lambda value: "/" in str(value)),  # transformers would download this program
+    (CONFIG_FILE, "_attn_implementation", lambda value: "/" in str(value)),
+)
+"""Settings that name code, and whether a value does."""
 
 
 def read_model_config(folder: Path, name: str) -> dict[str, Any]:
-    """Return the content of `config.json`, after checking that the model brings no code.
-
-    Raises:
-        InvalidInputError: If the file is missing or damaged, or names remote code.
-    """
-    path = folder / CONFIG_FILE
-    if (folder / ADAPTER_CONFIG_FILE).exists():  # transformers would load the base that the file names
+    """Return the content of `config.json`, or raise an InvalidInputError if it is damaged or the model brings code."""
+    if (folder / "adapter_config.json").exists():  # transformers would load the base that the file names
         raise InvalidInputError(f"{name} is an adapter (LoRA), so merge it with its base model first")
-    if not path.is_file():
-        hint = ""
-        if gguf_files := sorted(folder.glob("*.gguf")):
-            hint = f"; it has a GGUF file: write gguf:{gguf_files[0]}"
+    if not (folder / CONFIG_FILE).is_file():
+        gguf_files = sorted(folder.glob("*.gguf"))
+        hint = f"; it has a GGUF file: write gguf:{gguf_files[0]}" if gguf_files else ""
         raise InvalidInputError(f"{name} has no {CONFIG_FILE}, so it is no model of transformers{hint}")
-    config = _read_json(path, name)
-    for content, file in ((config, CONFIG_FILE), (read_optional_json(folder / TOKENIZER_CONFIG_FILE, name), "")):
-        if content.get("auto_map"):
+    contents = {file: read_json(folder / file, name) for file in (CONFIG_FILE, TOKENIZER_CONFIG_FILE)}
+    for file, key, is_code in CODE_SETTINGS:
+        if is_code(contents[file].get(key)):
             raise InvalidInputError(
-                f"{name} needs code of its own (auto_map in {file or TOKENIZER_CONFIG_FILE}), which is never run; "
+                f"{name} needs code of its own ({key} in {file}), which is never run; "
                 "choose a model whose architecture is part of transformers"
             )
-    for key in ("attn_implementation", "_attn_implementation"):
-        if "/" in str(config.get(key)):  # transformers would download a program of this name
-            raise InvalidInputError(
-                f"{name} needs code of its own ({key} in {CONFIG_FILE}), which is never run; choose another model"
-            )
-    return config
+    return contents[CONFIG_FILE]
 
 
 def check_file_sizes(folder: Path, name: str) -> None:
@@ -65,59 +55,52 @@ def check_file_sizes(folder: Path, name: str) -> None:
 
 def check_is_causal(config: Mapping[str, Any], name: str) -> None:
     """Raise an InvalidInputError unless a configuration describes a model that predicts the next token."""
-    from transformers import CONFIG_MAPPING
+    from transformers import CONFIG_MAPPING, __version__
     from transformers.models.auto import modeling_auto
 
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
-        from transformers import __version__
-
+    model_type = str(config.get("model_type"))
+    if model_type not in CONFIG_MAPPING:
         raise InvalidInputError(
-            f"{name} has the model type {str(model_type)[:60]!r}, which transformers {__version__} does not know; "
+            f"{name} has the model type {model_type[:60]!r}, which transformers {__version__} does not know; "
             "update transformers, or choose another model"
         )
     listed = config.get("architectures")
     architectures = [str(item) for item in listed] if isinstance(listed, list) else []
-    is_masked = model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if config.get("is_encoder_decoder"):
-        kind = "an encoder-decoder model"
-    elif is_masked and not config.get("is_decoder") and not any(_is_causal_class(item) for item in architectures):
-        kind = "an encoder-only model, which does not predict the next token"
-    elif model_type not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        kind = "no language model"
-    else:
-        return
-    described = f" ({architectures[0][:60]})" if architectures else ""
-    raise InvalidInputError(f"{name} is {kind}{described}; choose a causal language model, such as Llama or GPT-2")
-
-
-def _is_causal_class(class_name: str) -> bool:
-    return class_name.endswith(("CausalLM", "LMHeadModel"))
+    is_decoder = config.get("is_decoder") or any(item.endswith(("CausalLM", "LMHeadModel")) for item in architectures)
+    if (
+        model_type not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        or (model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not is_decoder)
+        or config.get("is_encoder_decoder")
+    ):
+        described = f" ({architectures[0][:60]})" if architectures else ""
+        raise InvalidInputError(
+            f"{name} is no model that predicts the next token{described}; choose a causal language model, such as Llama"
+        )
 
 
 def find_weight_files(folder: Path, name: str) -> list[Path]:
-    """Return the safetensors files of a model.
-
-    Raises:
-        InvalidInputError: If there are none, only pickles, or a part is missing.
-    """
+    """Return the safetensors files of a model, or raise an InvalidInputError if one is missing, or it has a pickle."""
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
     if (folder / WEIGHTS_INDEX_FILE).is_file():
-        weight_map = _read_json(folder / WEIGHTS_INDEX_FILE, name).get("weight_map")
-        file_names = sorted({str(file) for file in weight_map.values()}) if isinstance(weight_map, dict) else []
-        if not file_names or any(Path(file).name != file for file in file_names):
+        weight_map = read_json(folder / WEIGHTS_INDEX_FILE, name).get("weight_map")
+        files = sorted({str(file) for file in weight_map.values()}) if isinstance(weight_map, dict) else []
+        if not files or any(Path(file).name != file for file in files):
             raise InvalidInputError(f"{name}: {WEIGHTS_INDEX_FILE} is damaged; fetch the model again")
-        if missing := [file for file in file_names if not (folder / file).is_file()]:
+        if missing := [file for file in files if not (folder / file).is_file()]:
             raise InvalidInputError(f"{name} lacks {missing[0]} and {len(missing) - 1} more; fetch the model again")
-        return [folder / file for file in file_names]
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
-    if pickles:
+        return [folder / file for file in files]
+    refuse_pickles([path.name for path in folder.iterdir()], name)
+    raise InvalidInputError(f"{name} has no weights: {WEIGHTS_FILE} is missing; fetch the model again")
+
+
+def refuse_pickles(files: list[str], name: str) -> None:
+    """Raise an InvalidInputError if a model, which has no other weights, has them as a pickle."""
+    if pickles := sorted(file for file in files if file.endswith(PICKLE_SUFFIXES)):
         raise InvalidInputError(
             f"{name} has its weights only as a pickle ({pickles[0]}), which can run code and is never loaded; "
             "choose a model with safetensors"
         )
-    raise InvalidInputError(f"{name} has no weights: {WEIGHTS_FILE} is missing; fetch the model again")
 
 
 def open_weights(path: Path, name: str) -> TensorFile:
@@ -128,35 +111,11 @@ def open_weights(path: Path, name: str) -> TensorFile:
         raise InvalidInputError(f"{name} has damaged weights: {error}; fetch the model again") from error
 
 
-def count_parameters(files: list[Path], name: str) -> tuple[int, int]:
-    """Return the number of parameters in safetensors files and their bytes there.
-
-    Raises:
-        InvalidInputError: If a file is damaged.
-    """
-    headers = [open_weights(file, name).header for file in files]
-    num_parameters = sum(math.prod(shape) for header in headers for _, shape in header.tensors.values())
-    return num_parameters, sum(header.tensor_bytes for header in headers)
-
-
-def check_layers(config: Mapping[str, Any], num_tensors: int, name: str) -> None:
-    """Raise an InvalidInputError if the settings of a model state more layers than its files have tensors.
-
-    transformers would build all of them before it reads the files.
-    """
-    stated = max((config[key] for key in LAYER_KEYS if isinstance(config.get(key), int)), default=0)
-    if stated > num_tensors:
-        raise InvalidInputError(
-            f"{name} states {stated:,} layers, but the weights have {num_tensors:,} tensors; fetch the model again"
-        )
-
-
-def check_memory(name: str, required: int, free: int | None = None) -> None:
-    """Raise an InvalidInputError if loading a model takes more memory than is free (by default, on this machine)."""
+def check_memory(name: str, required: int) -> None:
+    """Raise an InvalidInputError if loading a model takes more memory than is free on this machine."""
     import psutil
 
-    free = psutil.virtual_memory().available if free is None else free
-    if required > free:
+    if required > (free := psutil.virtual_memory().available):
         raise InvalidInputError(
             f"{name} needs {format_bytes(required)} of memory, and {format_bytes(free)} are free; "
             "choose a smaller model, or close other programs"
@@ -164,7 +123,6 @@ def check_memory(name: str, required: int, free: int | None = None) -> None:
 
 
 def format_bytes(size: int) -> str:
-    """Return a size in MB or GB."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
@@ -175,11 +133,6 @@ def format_count(number: int) -> str:
     return f"{number / 1e6:.0f} M" if number >= 1e7 else f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,}"
 
 
-def read_optional_json(path: Path, name: str) -> dict[str, Any]:
-    """Return the content of a JSON object, or an empty one if there is no file; damage raises an InvalidInputError."""
-    return _read_json(path, name) if path.is_file() else {}
-
-
 def read_text(path: Path, name: str) -> str:
     """Return a text of at most `MAX_JSON_BYTES`, or raise an InvalidInputError."""
     try:
@@ -188,10 +141,11 @@ def read_text(path: Path, name: str) -> str:
         raise InvalidInputError(f"{name}: {path.name} cannot be read or is not text; fetch the model again") from error
 
 
-def _read_json(path: Path, name: str) -> dict[str, Any]:
+def read_json(path: Path, name: str) -> dict[str, Any]:
+    """Return the content of a JSON object, empty if there is no file; damage raises an InvalidInputError."""
     try:
-        content = json.loads(read_text(path, name))
-    except (ValueError, RecursionError) as error:
+        content = parse_json(read_text(path, name)) if path.is_file() else {}
+    except InvalidInputError as error:
         raise InvalidInputError(f"{name}: {path.name} is not JSON; fetch the model again") from error
     if not isinstance(content, dict):
         raise InvalidInputError(f"{name}: {path.name} is no JSON object; fetch the model again")

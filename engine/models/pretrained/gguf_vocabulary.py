@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from engine.data.tokenizers.base import MAX_TOKEN_CHARACTERS
@@ -39,8 +38,8 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
     "qwen2": _pattern(""),
 }
 """Ways to cut texts before byte pairs are merged, by the names of llama.cpp."""
-WHOLE_WORD_PRE_TOKENIZERS = ("llama-bpe",)
-"""Ways whose tokens are also found without a path of merges to them."""
+WHOLE_WORD_PRE_TOKENIZER = "llama-bpe"
+"""Way whose tokens are also found without a path of merges to them."""
 _SAMPLE_TEXT = (
     "I'll see. He'LL (in 12 or 345 days)...\n\n  It's caf\u00e9 time!\r\n\u65e5\u672c x\u00b2\u00bd\t~~\U0001f600 "
 )
@@ -51,7 +50,7 @@ def read_vocabulary(metadata: Mapping[str, Any], name: str) -> TokenizerFiles:
     """Return the tokenizer of a GGUF file.
 
     Raises:
-        UnsupportedModelError: If it is of a kind that only transformers knows.
+        UnsupportedModelError: If it is of another kind.
         InvalidInputError: If it is missing or damaged.
     """
     tokens = metadata.get(_PREFIX + "tokens")
@@ -60,109 +59,90 @@ def read_vocabulary(metadata: Mapping[str, Any], name: str) -> TokenizerFiles:
     vocabulary = {token: id for id, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens) or max(map(len, tokens)) > MAX_TOKEN_CHARACTERS:
         raise InvalidInputError(f"{name} has a damaged vocabulary: a token is listed twice, or too long")
-    types = _numbers(metadata, "token_type", len(tokens), name).tolist()
-    ids = {kind: _token_id(metadata, kind, len(tokens), name) for kind in ("bos", "eos", "unknown")}
-    kind = metadata.get(_PREFIX + "model")
-    pre_tokenizer = metadata.get(_PREFIX + "pre", "default")
+    columns = {}  # one number per token, all 1 if the file has none, as normal tokens have as their type
+    for key in ("token_type", "scores"):
+        numbers = columns[key] = metadata.get(_PREFIX + key, np.ones(len(tokens), np.int32))
+        if not isinstance(numbers, np.ndarray) or len(numbers) != len(tokens) or not np.isfinite(numbers).all():
+            raise InvalidInputError(f"{name} has a damaged vocabulary: its {key} does not have {len(tokens):,} numbers")
+    types, texts = columns["token_type"].tolist(), {}
+    ids = {kind: metadata.get(f"{_PREFIX}{kind}_token_id") for kind in ("bos", "eos", "unknown")}
+    for kind, id in ids.items():
+        if id is not None and (not isinstance(id, int) or not 0 <= id < len(tokens)):
+            raise InvalidInputError(f"{name} has a damaged vocabulary: its {kind} token is {str(id)[:60]}")
+        texts[f"{kind}_token"] = None if id is None else tokens[id]
+    kind, pre_tokenizer = metadata.get(_PREFIX + "model"), str(metadata.get(_PREFIX + "pre", "default"))
     if kind == "gpt2":
-        content = _byte_pairs(metadata, vocabulary, pre_tokenizer, name)
+        if pre_tokenizer not in PRE_TOKENIZERS:
+            raise UnsupportedModelError(f"{name} cuts texts in a way of its own ({pre_tokenizer[:60]!r})")
+        merges = metadata.get(_PREFIX + "merges")
+        if not isinstance(merges, list) or not all(isinstance(merge, str) and " " in merge for merge in merges):
+            raise InvalidInputError(f"{name} has a damaged vocabulary: its merges are missing, or no pairs")
+        content = _byte_pairs(vocabulary, [merge.split(" ", 1) for merge in merges], pre_tokenizer)
     elif kind == "llama":
-        content = _sentencepiece(metadata, vocabulary, types, tokens[ids["unknown"] or 0], name)
+        unknown, adds_space = tokens[ids["unknown"] or 0], metadata.get(_PREFIX + "add_space_prefix") is not False
+        content = _sentencepiece(vocabulary, columns["scores"].tolist(), types, unknown, adds_space)
     else:
         raise UnsupportedModelError(f"{name} has a tokenizer of the kind {str(kind)[:60]!r}")
-    added = np.flatnonzero(np.isin(types, (_UNKNOWN, _CONTROL, _USER_DEFINED))).tolist()
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     content["added_tokens"] = [
-        _added_token(id, tokens[id], is_special=bool(types[id] != _USER_DEFINED)) for id in added
+        {"id": id, "content": tokens[id], **flags, "special": types[id] != _USER_DEFINED}
+        for id in np.flatnonzero(np.isin(types, (_UNKNOWN, _CONTROL, _USER_DEFINED))).tolist()
     ]
-    adds_bos = metadata.get(_PREFIX + "add_bos_token", kind == "llama" or pre_tokenizer in WHOLE_WORD_PRE_TOKENIZERS)
+    adds_bos = metadata.get(_PREFIX + "add_bos_token", kind == "llama" or pre_tokenizer == WHOLE_WORD_PRE_TOKENIZER)
     template = metadata.get("tokenizer.chat_template")
-    variables = {f"{kind}_token": None if (id := ids[kind]) is None else tokens[id] for kind in ("bos", "eos")}
     return TokenizerFiles(
         json.dumps(content, ensure_ascii=False),
         bos_id=ids["bos"],
         eos_id=ids["eos"],
-        first_id=ids["bos"] if adds_bos else None,
-        template=JinjaTemplate(template, variables) if isinstance(template, str) else None,
+        first_id=ids["bos"] if adds_bos is True else None,
+        template=JinjaTemplate(template, texts) if isinstance(template, str) else None,
     )
 
 
-def _numbers(metadata: Mapping[str, Any], key: str, count: int, name: str) -> npt.NDArray[Any]:
-    """Return one number per token; they are all 1 if the file has none, as normal tokens have in `token_type`."""
-    numbers = metadata.get(_PREFIX + key)
-    if numbers is None:
-        return np.ones(count, np.int32)
-    if not isinstance(numbers, np.ndarray) or len(numbers) != count or not np.isfinite(numbers).all():
-        raise InvalidInputError(f"{name} has a damaged vocabulary: its {key} does not have {count:,} numbers")
-    return numbers
-
-
-def _token_id(metadata: Mapping[str, Any], kind: str, num_tokens: int, name: str) -> int | None:
-    id = metadata.get(f"{_PREFIX}{kind}_token_id")
-    if id is not None and (not isinstance(id, int) or not 0 <= id < num_tokens):
-        raise InvalidInputError(f"{name} has a damaged vocabulary: its {kind} token is {str(id)[:60]}")
-    return id
-
-
-def _added_token(id: int, text: str, *, is_special: bool) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": id, "content": text, **flags, "special": is_special}
-
-
-def _byte_pairs(
-    metadata: Mapping[str, Any], vocabulary: Mapping[str, int], pre_tokenizer: object, name: str
-) -> dict[str, Any]:
+def _byte_pairs(vocabulary: Mapping[str, int], merges: list[list[str]], pre_tokenizer: str) -> dict[str, Any]:
     """Return a tokenizer of byte pairs, as GPT-2 has it."""
-    if pre_tokenizer not in PRE_TOKENIZERS:
-        raise UnsupportedModelError(f"{name} cuts texts in a way of its own ({str(pre_tokenizer)[:60]!r})")
-    merges = metadata.get(_PREFIX + "merges")
-    if not isinstance(merges, list) or not all(isinstance(merge, str) and " " in merge for merge in merges):
-        raise InvalidInputError(f"{name} has a damaged vocabulary: its merges are missing, or no pairs")
-    model = {
-        "type": "BPE",
-        "vocab": vocabulary,
-        "merges": [merge.split(" ", 1) for merge in merges],
-        "ignore_merges": pre_tokenizer in WHOLE_WORD_PRE_TOKENIZERS,
-    }
+    ignore_merges = pre_tokenizer == WHOLE_WORD_PRE_TOKENIZER
     return {
         "version": "1.0",
         "normalizer": {"type": "NFC"} if pre_tokenizer == "qwen2" else None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": PRE_TOKENIZERS[str(pre_tokenizer)]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": PRE_TOKENIZERS[pre_tokenizer]},
         "decoder": _BYTE_LEVEL,
-        "model": model,
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": merges, "ignore_merges": ignore_merges},
     }
 
 
 def _sentencepiece(
-    metadata: Mapping[str, Any], vocabulary: Mapping[str, int], types: Sequence[int], unknown: str, name: str
+    vocabulary: Mapping[str, int], scores: Sequence[float], types: Sequence[int], unknown: str, adds_space: bool
 ) -> dict[str, Any]:
     """Return a tokenizer of SentencePiece, as Llama 2 has it: pairs with the best score are merged first."""
-    scores = _numbers(metadata, "scores", len(vocabulary), name).tolist()
     merges = []
     for token, id in vocabulary.items():
         if types[id] == _NORMAL:
             pairs = ((token[:end], token[end:]) for end in range(1, len(token)))
             merges += [(scores[id], *pair) for pair in pairs if pair[0] in vocabulary and pair[1] in vocabulary]
     merges.sort(key=lambda merge: (-merge[0], -len(merge[1]), -len(merge[2])))
-    model = {
-        "type": "BPE",
-        "vocab": vocabulary,
-        "merges": [pair for _, *pair in merges],
-        "unk_token": unknown,
-        "fuse_unk": True,
-        "byte_fallback": True,
-    }
-    adds_space = metadata.get(_PREFIX + "add_space_prefix", True)
-    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK}
-    marks = {"type": "Replace", "pattern": {"String": SPACE_MARK}, "content": " "}
-    first_space = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if adds_space else []
-    decoders = [marks, {"type": "ByteFallback"}, {"type": "Fuse"}, *first_space]
-    normalizers = [*([{"type": "Prepend", "prepend": SPACE_MARK}] if adds_space else []), spaces]
+    normalizers = [{"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK}]
+    decoders = [
+        {"type": "Replace", "pattern": {"String": SPACE_MARK}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    if adds_space:
+        normalizers.insert(0, {"type": "Prepend", "prepend": SPACE_MARK})
+        decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return {
         "version": "1.0",
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": model,
+        "model": {
+            "type": "BPE",
+            "vocab": vocabulary,
+            "merges": [pair for _, *pair in merges],
+            "unk_token": unknown,
+            "fuse_unk": True,
+            "byte_fallback": True,
+        },
     }
 
 
@@ -171,11 +151,7 @@ def vocabulary_metadata(
 ) -> dict[str, Any]:
     """Return the metadata from which llama.cpp and `read_vocabulary` read the same tokenizer, without bos and eos.
 
-    Args:
-        tokenizer_json: Content of `tokenizer.json`.
-        num_tokens: Number of tokens of the model; those that the file lacks are called `[PAD…]`.
-        special_ids: Ids of the special tokens.
-        name: Name of the model for errors.
+    Tokens from `num_tokens` on are left out, and those that `tokenizer.json` lacks are called `[PAD…]`.
 
     Raises:
         UnsupportedModelError: If llama.cpp has no such tokenizer.
@@ -194,39 +170,35 @@ def vocabulary_metadata(
         tokens[token["id"]], types[token["id"]] = token["content"], _USER_DEFINED
     types[list(special_ids)] = _CONTROL
     merges = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
-    metadata: dict[str, Any] = {"tokens": tokens, "token_type": types}
+    metadata: dict[str, Any] = {_PREFIX + "tokens": tokens, _PREFIX + "token_type": types}
     if is_sentencepiece:
         # Pairs with the best score are merged first: that of a token follows from the first of its merges.
         ranks = {"".join(merge): rank for rank, merge in reversed(list(enumerate(merges)))}
+        scores = -np.array([ranks.get(token, len(merges)) for token in tokens], np.float32)
         first_token = backend.encode("a", add_special_tokens=False).tokens[0]
-        metadata |= {
-            "model": "llama",
-            "scores": -np.array([ranks.get(token, len(merges)) for token in tokens], np.float32),
-            "add_space_prefix": first_token.startswith(SPACE_MARK),
-        }
+        metadata |= {_PREFIX + "model": "llama", _PREFIX + "scores": scores}
+        metadata[_PREFIX + "add_space_prefix"] = first_token.startswith(SPACE_MARK)
         if (unknown := model["vocab"].get(model.get("unk_token"))) is not None:
-            types[unknown], metadata["unknown_token_id"] = _UNKNOWN, unknown
+            types[unknown], metadata[_PREFIX + "unknown_token_id"] = _UNKNOWN, unknown
     else:
-        metadata |= {
-            "model": "gpt2",
-            "pre": _find_pre_tokenizer(backend, name),
-            "merges": [" ".join(merge) for merge in merges],
-        }
-    metadata = {_PREFIX + key: value for key, value in metadata.items()}
+        merged = [" ".join(merge) for merge in merges]
+        metadata |= {_PREFIX + "model": "gpt2", _PREFIX + "merges": merged}
+        if (pre_tokenizer := _find_pre_tokenizer(backend)) is None:
+            raise UnsupportedModelError(f"{name} cuts texts in a way for which llama.cpp has no name")
+        metadata[_PREFIX + "pre"] = pre_tokenizer
     read = HuggingFaceTokenizer.from_str(read_vocabulary(metadata, name).backend_json)
     if read.encode(_SAMPLE_TEXT).ids != backend.encode(_SAMPLE_TEXT, add_special_tokens=False).ids:
         raise UnsupportedModelError(f"{name} reads texts in a way that llama.cpp does not have")
     return metadata
 
 
-def _find_pre_tokenizer(backend: HuggingFaceTokenizer, name: str) -> str:
-    """Return llama.cpp's name of the way in which a tokenizer cuts texts."""
-    if backend.pre_tokenizer is not None:
-        pieces = backend.pre_tokenizer.pre_tokenize_str(_SAMPLE_TEXT)
-        for known, parts in PRE_TOKENIZERS.items():
-            content = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
-            content |= {"pre_tokenizer": {"type": "Sequence", "pretokenizers": parts}}
-            other = HuggingFaceTokenizer.from_str(json.dumps(content)).pre_tokenizer
-            if other.pre_tokenize_str(_SAMPLE_TEXT) == pieces:
-                return known
-    raise UnsupportedModelError(f"{name} cuts texts in a way for which llama.cpp has no name")
+def _find_pre_tokenizer(backend: HuggingFaceTokenizer) -> str | None:
+    """Return llama.cpp's name of the way in which a tokenizer cuts texts; None if it has none."""
+    if backend.pre_tokenizer is None:
+        return None
+    pieces = backend.pre_tokenizer.pre_tokenize_str(_SAMPLE_TEXT)
+    for known in PRE_TOKENIZERS:
+        other = HuggingFaceTokenizer.from_str(json.dumps({**_byte_pairs({}, [], known), "added_tokens": []}))
+        if other.pre_tokenizer.pre_tokenize_str(_SAMPLE_TEXT) == pieces:
+            return known
+    return None

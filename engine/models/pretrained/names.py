@@ -13,20 +13,17 @@ SMOLLM2 = "smollm2"
 BASE_FILE = "base.json"
 """Description of a stored model, and in an adapter run that of the model it starts from."""
 HF_PREFIX, GGUF_PREFIX = "hf:", "gguf:"
-_HUB_ID_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_HUB_ID_PATTERN = re.compile(r"(?!.*\.\.)(?=.{1,96}$)[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 """Identifier of a model on the Hugging Face Hub: `owner/name`, or `name` alone for old models such as gpt2."""
-MAX_HUB_ID_LENGTH = 96
 
 
 @dataclass(frozen=True)
 class PretrainedSource:
     """The place that a model by others is loaded from."""
 
-    name: str
-    """Name as the user gave it, with its prefix."""
+    name: str  # as the user gave it, with its prefix
     kind: Literal["folder", "hub", "gguf", "stored"]
-    target: str
-    """Path of the folder or file, or identifier on the Hub, or name of a stored model."""
+    target: str  # path of the folder or file, identifier on the Hub, or name of a stored model
 
     @property
     def path(self) -> Path:
@@ -64,31 +61,20 @@ def parse_pretrained_name(name: str) -> PretrainedSource:
     """
     if name == SMOLLM2:
         return PretrainedSource(name, "stored", name)
-    if name.startswith(GGUF_PREFIX):
-        source = PretrainedSource(name, "gguf", name.removeprefix(GGUF_PREFIX))
-        if not source.target:
-            raise InvalidInputError(f"{name} names no file; write gguf:FILE, such as gguf:models/smollm2.gguf")
-        if not _exists(source.path):
-            raise InvalidInputError(f"{name}: there is no such file; give the path of a GGUF file")
-        if source.path.is_dir():
-            raise InvalidInputError(f"{name} is a folder; give the path of a GGUF file in it, or hf:FOLDER")
-        return source
-    target = name.removeprefix(HF_PREFIX)
+    prefix, _, target = name.partition(":")
+    form = "gguf:FILE" if prefix == "gguf" else "hf:FOLDER or hf:owner/name"
     if not target:
-        raise InvalidInputError(f"{name} names no model; write hf:FOLDER or hf:owner/name")
-    source = PretrainedSource(name, "folder", target)
-    if _exists(source.path):
-        if source.path.is_dir():
-            return source
-        hint = f"; write {GGUF_PREFIX}{target}" if target.endswith(".gguf") else "; give the folder that it is in"
-        raise InvalidInputError(f"{name} is a file, not a folder{hint}")
-    if not _HUB_ID_PATTERN.fullmatch(target) or len(target) > MAX_HUB_ID_LENGTH or ".." in target:
-        raise InvalidInputError(f"{name}: there is no such folder; give the path of a folder, or hf:owner/name")
-    return PretrainedSource(name, "hub", target)
-
-
-def _exists(path: Path) -> bool:
+        raise InvalidInputError(f"{name} names no model; write {form}")
+    source = PretrainedSource(name, "gguf" if prefix == "gguf" else "folder", target)
     try:
-        return path.exists()
-    except (OSError, ValueError):  # too long, or with a zero byte
-        return False
+        exists, is_folder = source.path.exists(), source.path.is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown ~user, or with a zero byte
+        exists = is_folder = False
+    if exists and is_folder == (source.kind == "folder"):
+        return source
+    if exists:
+        kind = "a folder" if is_folder else "a file, not a folder"
+        raise InvalidInputError(f"{name} is {kind}; write {form if is_folder else f'{GGUF_PREFIX}{target}'}")
+    if source.kind == "folder" and _HUB_ID_PATTERN.fullmatch(target):
+        return PretrainedSource(name, "hub", target)
+    raise InvalidInputError(f"{name}: there is no such file or folder; write {form}")

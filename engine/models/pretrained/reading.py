@@ -1,6 +1,5 @@
 """Reading of pre-trained models by name, without PyTorch. What a kind of files needs is imported when one is read."""
 
-from engine.errors import InvalidInputError
 from engine.models.pretrained.base import Base, LoadingProgress, ProgressCallback
 from engine.models.pretrained.names import SMOLLM2, parse_pretrained_name
 from engine.runtime.process import silence_descriptors
@@ -22,21 +21,12 @@ def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
     source = parse_pretrained_name(name)
     silence_descriptors()
     if source.kind == "gguf":
-        from engine.models.pretrained.base_gguf import read_gguf_base
+        from engine.models.pretrained.gguf_file import read_gguf_base
 
         return read_gguf_base(source.path, name)
-    from engine.models.pretrained.base_folder import read_folder_base
+    from engine.models.pretrained.base_folder import fetch_folder, read_folder_base
 
     folder = source.path
     if source.kind == "hub":
-        try:
-            from engine.models.pretrained.hub import fetch_folder
-
-            folder = fetch_folder(source.target, name, lambda text: (on_progress or _ignore)(LoadingProgress(text)))
-        except ImportError as error:
-            raise InvalidInputError(f"{name} needs huggingface_hub; pip install 'lotr-tui[hf]'") from error
+        folder = fetch_folder(source.target, name, lambda text: on_progress and on_progress(LoadingProgress(text)))
     return read_folder_base(folder, name)
-
-
-def _ignore(progress: LoadingProgress) -> None:
-    pass

@@ -19,53 +19,36 @@ END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endofte
 TEXT_START_TOKEN = "<|endoftext|>"
 CLOSED_VOCABULARIES = ("WordLevel", "WordPiece")
 """Kinds of tokenizers that lose the spaces or the unknown words of a text."""
-MAX_REASON_CHARACTERS = 200
+TRIED_TEXTS = ("", " ", "Where is the Ring?\nIt's safe, for 12 days. \u65e5\u672c \U0001f600", "a" * 1000, "a b " * 500)
 _MARK = "MESSAGE0X"
 _LINE_FEEDS = ("\n", "\N{LATIN CAPITAL LETTER C WITH DOT ABOVE}", "<0x0A>")
 """Line feeds as vocabularies write them; the second in byte-level ones."""
-
-TRIED_TEXTS = ("", " ", "Where is the Ring?\nIt's safe, for 12 days. \u65e5\u672c \U0001f600", "a" * 1000, "a b " * 500)
-"""Texts that a tokenizer is tried with."""
 
 
 @dataclass(frozen=True)
 class TokenizerFiles:
     """Facts about a tokenizer from the files of a model. Ids are the model's."""
 
-    backend_json: str
-    """Content of `tokenizer.json`."""
+    backend_json: str  # content of `tokenizer.json`
     bos_id: int | None = None
     eos_id: int | None = None
-    first_id: int | None = None
-    """Token that the tokenizer puts before a text; None if it puts none."""
-    template: JinjaTemplate | None = None
-    """Chat template; None if there is none. It may fail for any conversation."""
+    first_id: int | None = None  # token that the tokenizer puts before a text
+    template: JinjaTemplate | None = None  # it may fail for any conversation
 
     @cached_property
     def _content(self) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(self.backend_json)
         return content
 
-    @cached_property
-    def _line_end_ids(self) -> set[int]:
-        """Ids of the tokens with a line feed, which end the replies of models of scripts and are text."""
-        vocabulary = self._content["model"]["vocab"]
-        items = vocabulary.items() if isinstance(vocabulary, dict) else ()
-        return {id for token, id in items if any(mark in token for mark in _LINE_FEEDS)}
-
     @property
     def num_tokens(self) -> int:
         """Number of ids, up to the largest one of a token."""
         vocabulary = self._content["model"]["vocab"]
         ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-        return 1 + max([*ids, *self._ids_of_text.values()], default=-1)
-
-    @cached_property
-    def _ids_of_text(self) -> dict[str, int]:
-        return {token["content"]: token["id"] for token in self._content.get("added_tokens") or []}
+        return 1 + max([*ids, *(token["id"] for token in self._content.get("added_tokens") or [])], default=-1)
 
     def make_tokenizer(self, name: str, model_end_ids: Iterable[int], size: int) -> PretrainedTokenizer:
-        """Return the tokenizer of a model, with its chat template if that can be applied.
+        """Return the tokenizer of a model.
 
         Args:
             name: Name of the model for errors.
@@ -81,7 +64,7 @@ class TokenizerFiles:
                 "from, or a model of byte pairs"
             )
         try:
-            specials = self.find_special_tokens(model_end_ids, size)
+            specials = self._find_special_tokens(model_end_ids, size)
         except SandboxLimitError as error:
             raise InvalidInputError(f"{name} has a chat template that cannot be used: {error}") from error
         if specials is None:
@@ -89,9 +72,7 @@ class TokenizerFiles:
         try:
             return PretrainedTokenizer(self.backend_json, size, specials)
         except Exception as error:  # the library raises `Exception` itself
-            raise InvalidInputError(
-                f"{name} has a damaged tokenizer: {describe_error(error)[:MAX_REASON_CHARACTERS]}"
-            ) from error
+            raise InvalidInputError(f"{name} has a damaged tokenizer: {describe_error(error)[:200]}") from error
 
     def make_chat_template(self, tokenizer: PretrainedTokenizer) -> ChatTemplate | None:
         """Return the chat template, with its problem if it cannot write a message of a user; None if there is none."""
@@ -104,52 +85,49 @@ class TokenizerFiles:
             chat.problem = str(error)
         return chat
 
-    def find_special_tokens(self, model_end_ids: Iterable[int], size: int) -> SpecialTokens | None:
-        """Return the special tokens; None if no token ends a text. For the arguments see `make_tokenizer`."""
-        ids_of_text = {text: id for text, id in self._ids_of_text.items() if id < size}
-        added = self._content.get("added_tokens") or []
-        special_ids = {token["id"] for token in added if token["special"] and token["id"] < size}
-        known_ends = [ids_of_text[text] for text in END_TOKENS if text in ids_of_text]
-        ends_of_texts = [id for id in model_end_ids if id not in self._line_end_ids]
-        candidates = [self._find_turn_end(ids_of_text), self.eos_id, *ends_of_texts, *known_ends]
-        end_ids = list(dict.fromkeys(id for id in candidates if id is not None and 0 <= id < size))
+    def _find_special_tokens(self, model_end_ids: Iterable[int], size: int) -> SpecialTokens | None:
+        """Return the special tokens; None if no token ends a text."""
+        added = [token for token in self._content.get("added_tokens") or [] if token["id"] < size]
+        ids_of_text = {token["content"]: token["id"] for token in added}
+        special_ids = {token["id"] for token in added if token["special"]}
+        conversation = self._render_conversation()
+        after_reply = conversation.partition(_MARK)[2].lstrip()
+        turn_end = max((text for text in ids_of_text if after_reply.startswith(text)), key=len, default=None)
+        # Tokens with a line feed, which end the replies of models of scripts, are text.
+        vocabulary = self._content["model"]["vocab"]
+        items = vocabulary.items() if isinstance(vocabulary, dict) else ()
+        line_ends = {id for token, id in items if any(mark in token for mark in _LINE_FEEDS)}
+        candidates = [
+            ids_of_text.get(turn_end),
+            self.eos_id,
+            *(id for id in model_end_ids if id not in line_ends),
+            *map(ids_of_text.get, END_TOKENS),
+        ]
+        end_ids = tuple(dict.fromkeys(id for id in candidates if id is not None and 0 <= id < size))
         if not end_ids:
             return None
         special_ids.update(end_ids)
-        start_id = self._find_start(ids_of_text, special_ids)
+        # Chat models often name the start of a message as bos, which starts no text and is not put before one.
+        start_id = self.first_id if self.first_id in {*special_ids, self.bos_id} else None
+        start_text = next((text for text, id in ids_of_text.items() if id == start_id), None)
+        starts_messages = start_text is not None and conversation.count(start_text) > 1
+        if TEXT_START_TOKEN in ids_of_text and (start_id is None or starts_messages):
+            start_id = ids_of_text[TEXT_START_TOKEN]
+        elif start_id is None:
+            start_id = self.bos_id
         if start_id is None or start_id >= size:
             start_id = end_ids[0]
-        return SpecialTokens(start_id, end_ids[0], tuple(end_ids), tuple(sorted(special_ids | {start_id})))
+        return SpecialTokens(start_id, end_ids[0], end_ids, tuple(sorted(special_ids | {start_id})))
 
-    def _find_start(self, ids_of_text: dict[str, int], special_ids: set[int]) -> int | None:
-        """Return the token that is put before a text, or else the token that separates texts, or else bos.
-
-        Chat models often name the start of a message as bos, which starts no text and is not put before one.
-        """
-        first = self.first_id if self.first_id in {*special_ids, self.bos_id} else None
-        if TEXT_START_TOKEN in ids_of_text and (first is None or self._starts_messages(first, ids_of_text)):
-            return ids_of_text[TEXT_START_TOKEN]
-        return self.bos_id if first is None else first
-
-    def _starts_messages(self, id: int, ids_of_text: dict[str, int]) -> bool:
-        """Return True if the chat template writes a special token more than once, so before each message."""
-        text = next((text for text, special_id in ids_of_text.items() if special_id == id), None)
-        return text is not None and self._rendered_conversation.count(text) > 1
-
-    def _find_turn_end(self, ids_of_text: dict[str, int]) -> int | None:
-        """Return the special token that the chat template writes after a reply; None if it writes none."""
-        after = self._rendered_conversation.partition(_MARK)[2].lstrip()
-        found = [special for special in ids_of_text if after.startswith(special)]
-        return ids_of_text[max(found, key=len)] if found else None
-
-    @cached_property
-    def _rendered_conversation(self) -> str:
-        """A conversation in the chat template, with `_MARK` as the reply; "" if there is no usable template."""
-        if self.template is None:
-            return ""
-        messages = [("user", "x"), ("assistant", _MARK), ("user", "y")]
+    def _render_conversation(self) -> str:
+        """Return a conversation in the chat template, with `_MARK` as the reply; "" if there is no usable template."""
+        messages = (("user", "x"), ("assistant", _MARK), ("user", "y"))
         try:
-            return self.template([{"role": role, "content": content} for role, content in messages])
+            return (
+                self.template([{"role": role, "content": content} for role, content in messages])
+                if self.template
+                else ""
+            )
         except SandboxLimitError:
             raise
         except Exception:  # a template is a program, which can raise anything

@@ -1,15 +1,15 @@
 """Fetched models on the disk of a user: in 8 bits, ready to be mapped into memory."""
 
 import errno
-import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from engine.config import ModelConfig
 from engine.errors import InvalidInputError, RunError, describe_error
@@ -24,12 +24,10 @@ from engine.storage.files import fsync_path, read_limited
 from engine.storage.lock import FileLock
 from engine.storage.quantization import Int8Rows
 from engine.storage.schema import decode_json
-from engine.storage.tensor_file import SCALE_SUFFIX, StoredTensor, TensorFile, check_tensors
+from engine.storage.tensor_file import SCALE_SUFFIX, TensorFile, check_tensors
 
 TOKENIZER_FILE, WEIGHTS_FILE = "tokenizer.json", "model.safetensors"
-MAX_FILE_BYTES = 64_000_000
-"""Maximum size of the files without the weights."""
-LOCK_FILE = "lock"
+MAX_FILE_BYTES = 64_000_000  # of the files without the weights
 
 
 @dataclass(frozen=True)
@@ -40,16 +38,13 @@ class StoredBase:
     name: str
     family: str
     config: ModelConfig
-    sha256: str
-    """SHA-256 of the file that the model was converted from."""
-    source: str
-    """Origin of that file, in words."""
+    sha256: str  # of the file that the model was converted from
+    source: str  # of that file, in words
     num_tokens: int
     specials: SpecialTokens
     template: JinjaTemplate | None
     weights_bytes: int
-    weights_sha256: str
-    """Size and SHA-256 of the converted weights."""
+    weights_sha256: str  # of the converted weights
 
 
 @contextmanager
@@ -62,7 +57,7 @@ def locked_store() -> Iterator[Path]:
     folder = base_folder(SMOLLM2).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / LOCK_FILE):
+        with FileLock(folder / "lock"):
             yield folder
     except BlockingIOError as error:
         raise InvalidInputError(f"another process fetches a model into {folder}; wait until it has finished") from error
@@ -85,10 +80,11 @@ def store_base(base: Base, name: str, sha256: str, source: str) -> None:
     from safetensors.numpy import save_file
 
     target = base_folder(name)
-    for stale in target.parent.glob(f".{name}-*"):  # of a process that was killed
-        shutil.rmtree(stale, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    folder, old = (target.with_name(f".{name}-{kind}") for kind in ("new", "old"))
+    for leftover in (folder, old):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
+        folder.mkdir()
         weights = quantize_tensors(base.weights)
         check_weights(weights, transformer_weight_shapes(base.config, len(base.tokenizer)), MAX_TRANSFORMER_WEIGHT)
         tensors = {tensor: part.values if isinstance(part, Int8Rows) else part for tensor, part in weights.items()}
@@ -108,18 +104,17 @@ def store_base(base: Base, name: str, sha256: str, source: str) -> None:
             weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
             weights_sha256=hash_files([folder / WEIGHTS_FILE]),
         )
-        (folder / BASE_FILE).write_text(json.dumps(asdict(stored), indent=2, ensure_ascii=False), "utf-8")
+        (folder / BASE_FILE).write_bytes(msgspec.json.encode(stored))
         for path in (*folder.iterdir(), folder):
             fsync_path(path)
-        folder.chmod(0o755)
         if target.exists():
-            target.rename(folder.with_name(f"{folder.name}-old"))
+            target.rename(old)
         folder.rename(target)
         fsync_path(target.parent)
     except SafetensorError as error:  # the library's name for a full disk, too
         raise OSError(errno.EIO, str(error)) from error
     finally:
-        for leftover in target.parent.glob(f".{name}-*"):
+        for leftover in (folder, old):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -146,14 +141,13 @@ def read_stored_base(name: str) -> Base:
         raise InvalidInputError(
             f"{name} is damaged ({describe_error(error).removesuffix('.')}); run `lotr-tui fetch {name}`"
         ) from error
-    readers = {tensor: partial(_read_tensor, file, tensor) for tensor in shapes}
     return Base(
         name,
         stored.family,
         (file.path,),
         stored.config,
         tokenizer,
-        LazyTensors(readers, file.release_pages),
+        LazyTensors({tensor: partial(file.read_weight, tensor) for tensor in shapes}, file.release_pages),
         ChatTemplate(replace(stored.template, is_trusted=True), tokenizer) if stored.template else None,
         stored.sha256,
     )
@@ -167,10 +161,3 @@ def is_stored_whole(name: str) -> bool:
         return hash_files([base_folder(name) / WEIGHTS_FILE]) == stored.weights_sha256
     except (InvalidInputError, OSError):
         return False
-
-
-def _read_tensor(file: TensorFile, tensor: str) -> StoredTensor:
-    values = file.read(tensor)
-    if file.header.tensors[tensor][0] == "int8":
-        return Int8Rows(values, file.read_float32(tensor + SCALE_SUFFIX))
-    return file.read_float32(tensor)

