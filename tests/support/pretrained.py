@@ -104,6 +104,19 @@ def save_model(folder, family, **options):
     return model.eval()
 
 
+def load_gguf(path):
+    """Return the model of a GGUF file as transformers reads it, to compare with."""
+    import torch
+    import transformers
+
+    from engine.models.pretrained.adapter import adapt
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    auto = transformers.AutoModelForCausalLM
+    module = auto.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    return adapt(module.eval().requires_grad_(False), tokenizer, f"gguf:{path}")
+
+
 def save_llama(folder):
     import numpy as np
     from safetensors.numpy import save_file

@@ -74,7 +74,7 @@ def check_is_causal(config: Mapping[str, Any], name: str) -> None:
     ):
         described = f" ({architectures[0][:60]})" if architectures else ""
         raise InvalidInputError(
-            f"{name} is no model that predicts the next token{described}; choose a causal language model, such as Llama"
+            f"{name} is no causal language model{described}, which predicts the next token; choose one, such as Llama"
         )
 
 

@@ -114,19 +114,21 @@ def _read_config(file: "_GGUFFile", architecture: str) -> ModelConfig:
         raise UnsupportedModelError(f"{file.name} is a model of the kind {printable(architecture[:60])!r}")
     prefix = f"{architecture}."
     stated = {k.removeprefix(prefix): v for k, v in file.metadata.items() if isinstance(v, (int, float, str))}
-    settings = {ours: stated[theirs] for theirs, ours in SETTINGS.items() if theirs in stated}
+    settings: dict[str, Any] = {ours: stated[theirs] for theirs, ours in SETTINGS.items() if theirs in stated}
     settings |= {"model_type": architecture, "use_sliding_window": True}
     settings["tie_word_embeddings"] = "output.weight" not in file.tensors
     settings.setdefault("rms_norm_eps", 1e-5)
     if (scaling := stated.get("rope.scaling.type", "none")) != "none":
         factor = stated.get("rope.scaling.factor", 1.0)
-        settings["rope_scaling"] = {"rope_type": "linear" if scaling == "linear" else f"{scaling}", "factor": factor}
+        settings["rope_scaling"] = {"rope_type": str(scaling), "factor": factor}
     config = read_config(settings, file.name)
     sizes = {stated.get(key, config.head_size) for key in ("attention.value_length", "rope.dimension_count")}
     if stated.get("expert_count", 0) != 0 or sizes != {config.head_size}:
         raise UnsupportedModelError(f"{file.name} has experts, or rotary positions of another kind")
     # Numbers in single precision get the digits that they were written with.
-    shortened = {key: float(str(np.float32(getattr(config, key)))) for key in ("norm_eps", "rope_base", "rope_factor")}
+    shortened: dict[str, Any] = {
+        key: float(str(np.float32(getattr(config, key)))) for key in ("norm_eps", "rope_base", "rope_factor")
+    }
     config = replace(config, **shortened)
     if ROPE_FACTORS not in file.tensors:
         return config

@@ -65,11 +65,11 @@ def read_vocabulary(metadata: Mapping[str, Any], name: str) -> TokenizerFiles:
         if not isinstance(numbers, np.ndarray) or len(numbers) != len(tokens) or not np.isfinite(numbers).all():
             raise InvalidInputError(f"{name} has a damaged vocabulary: its {key} does not have {len(tokens):,} numbers")
     types, texts = columns["token_type"].tolist(), {}
-    ids = {kind: metadata.get(f"{_PREFIX}{kind}_token_id") for kind in ("bos", "eos", "unknown")}
-    for kind, id in ids.items():
+    ids = {special: metadata.get(f"{_PREFIX}{special}_token_id") for special in ("bos", "eos", "unknown")}
+    for special, id in ids.items():
         if id is not None and (not isinstance(id, int) or not 0 <= id < len(tokens)):
-            raise InvalidInputError(f"{name} has a damaged vocabulary: its {kind} token is {str(id)[:60]}")
-        texts[f"{kind}_token"] = None if id is None else tokens[id]
+            raise InvalidInputError(f"{name} has a damaged vocabulary: its {special} token is {str(id)[:60]}")
+        texts[f"{special}_token"] = None if id is None else tokens[id]
     kind, pre_tokenizer = metadata.get(_PREFIX + "model"), str(metadata.get(_PREFIX + "pre", "default"))
     if kind == "gpt2":
         if pre_tokenizer not in PRE_TOKENIZERS:

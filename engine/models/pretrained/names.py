@@ -77,4 +77,4 @@ def parse_pretrained_name(name: str) -> PretrainedSource:
         raise InvalidInputError(f"{name} is {kind}; write {form if is_folder else f'{GGUF_PREFIX}{target}'}")
     if source.kind == "folder" and _HUB_ID_PATTERN.fullmatch(target):
         return PretrainedSource(name, "hub", target)
-    raise InvalidInputError(f"{name}: there is no such file or folder; write {form}")
+    raise InvalidInputError(f"{name}: there is no such {'file' if source.kind == 'gguf' else 'folder'}; write {form}")

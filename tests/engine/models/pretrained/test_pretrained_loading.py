@@ -13,7 +13,7 @@ import pytest
 from engine.errors import InvalidInputError
 from engine.models.pretrained import folder_checks
 from engine.models.pretrained.loading import load_pretrained
-from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, save_tokenizer, write_gguf
+from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, save_tokenizer
 
 
 def edit_json(path, **changes):
@@ -35,6 +35,7 @@ def check_refused(name, *parts):
 
 
 transformers = pytest.importorskip("transformers")
+filter_repo_objects = pytest.importorskip("huggingface_hub.utils").filter_repo_objects
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
@@ -109,16 +110,15 @@ def without_end_of_text(folder):
         ([without(WEIGHTS), file(INDEX, '{"weight_map": {"a": "../x.safetensors"}}')], [f"{INDEX} is damaged"]),
         ([file(WEIGHTS, "")], ["damaged weights", "fetch the model again"]),
         ([file(WEIGHTS, b"\xff" * 1000)], ["damaged weights"]), ([truncated_weights], ["damaged weights"]),
-        ([model_type("t5", "T5Model", is_encoder_decoder=True)], ["is an encoder-decoder model (T5Model)"]),
-        ([model_type("vit", "ViTModel")], ["is no language model (ViTModel)"]),
-        ([model_type("bert", "BertForMaskedLM")], ["is an encoder-only model", "(BertForMaskedLM)"]),
+        ([model_type("t5", "T5Model", is_encoder_decoder=True)], ["is no causal language model (T5Model)"]),
+        ([model_type("vit", "ViTModel")], ["is no causal language model (ViTModel)"]),
+        ([model_type("bert", "BertForMaskedLM")], ["is no causal language model (BertForMaskedLM)"]),
         ([settings(model_type="quantum9")], ["model type 'quantum9', which transformers"]),
         ([settings(model_type=None)], ["model type 'None'"]),
         ([settings(num_hidden_layers=3)], ["of its tensors, such as model.layers.2."]),
-        ([settings(num_hidden_layers=10**12)], ["states 1,000,000,000,000 layers, but the weights have"]),
         ([settings(hidden_size=64)], ["transformers cannot load it"]),
-        ([settings(intermediate_size=10**6)], ["config.json describes ", "parameters, but the weights have 28,832"]),
-        ([file("tokenizer.json", "{")], ["its tokenizer"]),
+        ([settings(intermediate_size=10**6)], ["transformers cannot load it"]),
+        ([file("tokenizer.json", "{")], ["transformers cannot load it"]),
         ([without("tokenizer.json"), without("tokenizer_config.json")], ["tokenizer"]),
         ([of_whole_words], ["WordLevel tokenizer", "play the run that it was exported from"]),
         ([without_end_of_text], ["no token that ends a text"]),
@@ -162,8 +162,6 @@ def test_remote_code_is_refused_and_not_run(name, folder, tmp_path):
 def test_a_missing_extra_is_one_line(folder, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     check_refused(folder, "needs torch and transformers; pip install 'lotr-tui[hf]'")
-    (folder / "x.gguf").touch()
-    check_refused(f"gguf:{folder / 'x.gguf'}", "torch and transformers and accelerate; pip install")
 
 
 # --- tokens that start and end a text ---
@@ -232,18 +230,21 @@ class FakeHub:
         monkeypatch.setattr("huggingface_hub.HfApi", lambda: self)
         monkeypatch.setattr("huggingface_hub.hf_hub_download", self.hf_hub_download)
 
-    def snapshot_download(self, repo_id, **options):
-        assert options["local_files_only"]
-        if not self.is_cached:
+    def snapshot_download(self, repo_id, *, allow_patterns, ignore_patterns, local_files_only=False, revision=None):
+        if not local_files_only:
+            self.downloaded += filter_repo_objects(self.names(), allow_patterns=allow_patterns)
+        elif not self.is_cached:
             raise FileNotFoundError("not cached")
         return str(self.folder)
+
+    def names(self):
+        return self.files or [path.name for path in self.folder.iterdir()]
 
     def model_info(self, repo_id, *, files_metadata, timeout):
         assert timeout <= 10
         if self.folder is None or self.is_cached:
             raise self.error("no network")
-        files = self.files or [path.name for path in self.folder.iterdir()]
-        siblings = [type("File", (), {"rfilename": file, "size": 1000}) for file in files]
+        siblings = [type("File", (), {"rfilename": file, "size": 1000}) for file in self.names()]
         return type("Info", (), {"siblings": siblings, "sha": "abc"})
 
     def hf_hub_download(self, repo_id, file, **options):
@@ -265,14 +266,15 @@ def test_a_model_is_downloaded_without_pickles_and_code(folder, monkeypatch):
         (folder / extra).touch()
     hub, steps = FakeHub(monkeypatch, folder), []
     load_pretrained("hf:owner/tiny", steps.append)
-    assert (hub.downloaded[0], hub.downloaded[-1]) == (CONFIG, WEIGHTS)
+    assert hub.downloaded[0] == CONFIG
+    assert WEIGHTS in hub.downloaded
     assert not {"pytorch_model.bin", "modeling_x.py", "model.onnx"} & set(hub.downloaded)
     assert "asking the Hugging Face Hub for owner/tiny" in [step.text for step in steps]
-    assert any(step.text.startswith("downloading 0 MB of") for step in steps)
+    assert any(step.text.startswith("downloading 0 MB") for step in steps)
 
 
 def test_refusals_of_the_hub_and_pickles_and_code_on_it_are_explained_before_the_download(folder, monkeypatch):
-    for error, part in (("GatedRepoError", "log in"), ("RepositoryNotFoundError", "no model")):
+    for error, part in (("GatedRepoError", "log in"), ("RepositoryNotFoundError", "is not on the Hugging Face Hub")):
         FakeHub(monkeypatch, None, error=type(error, (Exception,), {}))
         check_refused("hf:owner/tiny", part)
     FakeHub(monkeypatch, folder, [CONFIG, "pytorch_model.bin"])
@@ -292,16 +294,10 @@ def test_the_library_of_the_hub_fails_offline_in_one_line(monkeypatch, tmp_path)
     check_refused("hf:lotr-tui-tests/there-is-no-such-model", "neither in the local cache nor reachable")
 
 
-# --- GGUF files ---
-
-
-def test_a_model_larger_than_the_memory_is_refused(folder, tmp_path, monkeypatch):
+def test_a_model_larger_than_the_memory_is_refused(folder, monkeypatch):
     steps = []
     load_pretrained(f"hf:{folder}", steps.append)
     required = next(step.memory_bytes for step in steps if step.memory_bytes)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": required - 1}))
     size = folder_checks.format_bytes(required)
     check_refused(folder, f"needs {size} of memory, and {folder_checks.format_bytes(required - 1)} are free")
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000}))
-    write_gguf(tmp_path / "tiny.gguf", folder)
-    check_refused(f"gguf:{tmp_path / 'tiny.gguf'}", "of memory, and 0 MB are free")

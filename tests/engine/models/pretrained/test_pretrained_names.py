@@ -24,7 +24,7 @@ def test_folders_come_before_the_hub(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("hf:", "hf: names no model; write hf:FOLDER or hf:owner/name"), ("gguf:", "gguf: names no file"),
+        ("hf:", "hf: names no model; write hf:FOLDER or hf:owner/name"), ("gguf:", "gguf: names no model"),
         ("gguf:missing.gguf", "gguf:missing.gguf: there is no such file"),
         ("hf:./missing", "hf:./missing: there is no such folder"), ("hf:/no/such/folder", "there is no such folder"),
         ("hf:a/b/c", "there is no such folder"), ("hf:owner/..", "there is no such folder"),
@@ -46,5 +46,5 @@ def test_a_gguf_file_is_named_and_a_file_for_a_folder_and_a_folder_for_a_file_ar
     assert (source.kind, source.path, source.short_name) == ("gguf", file, "SmolLM2-135M.Q4_1")
     with pytest.raises(InvalidInputError, match=r"is a file, not a folder; write gguf:"):
         parse_pretrained_name(f"hf:{file}")
-    with pytest.raises(InvalidInputError, match="is a folder; give the path of a GGUF file"):
+    with pytest.raises(InvalidInputError, match="is a folder; write gguf:FILE"):
         parse_pretrained_name(f"gguf:{tmp_path}")
