@@ -15,7 +15,7 @@ from engine.data.speakers import display_name, first_to_answer
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, Tokenizer
 from engine.errors import RunError
 from engine.models.pretrained.base import VOCABULARY_TENSORS, vocabulary_rows
-from engine.models.pretrained.script_template import script_chat_template
+from engine.models.pretrained.chat import script_chat_template
 from engine.models.transformer_layout import (
     LLAMA3_HIGH_FACTOR,
     LLAMA3_LOW_FACTOR,

@@ -18,6 +18,7 @@ from engine.data.arrays import Float32Array
 from engine.data.speakers import STRANGER, display_name
 from engine.errors import RunError
 from engine.models.pretrained.base import VOCABULARY_TENSORS, UnsupportedModelError
+from engine.models.pretrained.chat import script_chat_template
 from engine.models.pretrained.gguf_file import (
     DEFAULT_ALIGNMENT,
     LAYER_NAMES,
@@ -26,7 +27,6 @@ from engine.models.pretrained.gguf_file import (
     ROPE_FACTORS,
 )
 from engine.models.pretrained.gguf_vocabulary import vocabulary_metadata
-from engine.models.pretrained.script_template import script_chat_template
 from engine.models.transformer_layout import (
     head_size,
     inner_size,

@@ -121,8 +121,8 @@ def find_model(name: str | None, runs_dir: Path | None = None) -> tuple[Path, in
 def _load_pretrained(name: str, precision: str, on_progress: "Callable[[LoadingProgress], None] | None") -> LoadedModel:
     # Imported here: Hugging Face's tokenizers, which models of words do not need.
     from engine.models.pretrained.base import UnsupportedModelError
+    from engine.models.pretrained.chat import find_script_cast
     from engine.models.pretrained.reading import read_base
-    from engine.models.pretrained.script_template import find_script_cast
 
     source = parse_pretrained_name(name)
     path = source.path

@@ -7,8 +7,7 @@ from torch import nn
 from engine.models.pretrained.attention import AttentionPretrainedModel, find_recorder
 from engine.models.pretrained.chat import JinjaTemplate
 from engine.models.pretrained.folder_checks import format_count
-from engine.models.pretrained.forward import CausalForward
-from engine.models.pretrained.model import PretrainedInfo, PretrainedModel
+from engine.models.pretrained.model import PretrainedModel
 from engine.models.pretrained.probe import choose_reader
 from engine.models.pretrained.special_tokens import TokenizerFiles
 
@@ -35,15 +34,9 @@ def adapt(module: nn.Module, hf_tokenizer: Any, name: str) -> PretrainedModel:
     files = read_tokenizer_files(hf_tokenizer)
     tokenizer = files.make_tokenizer(name, _model_end_ids(module), size)
     chat = files.make_chat_template(tokenizer)
-    info = PretrainedInfo(name, describe_model(module), _context_size(text_config))
-    forward = CausalForward(module)
-    recorder = find_recorder(forward, size)
-    reader, reads_ragged_batches = choose_reader(forward, size)
-    if recorder is None:
-        return PretrainedModel(forward, reader, tokenizer, info, chat, reads_ragged_batches=reads_ragged_batches)
-    return AttentionPretrainedModel(
-        forward, reader, tokenizer, info, chat, reads_ragged_batches=reads_ragged_batches, recorder=recorder
-    )
+    recorder = find_recorder(module, size)
+    arguments = (choose_reader(module, size), tokenizer, name, describe_model(module), _context_size(text_config), chat)
+    return PretrainedModel(*arguments) if recorder is None else AttentionPretrainedModel(recorder, *arguments)
 
 
 def read_tokenizer_files(hf_tokenizer: Any) -> TokenizerFiles:

@@ -32,17 +32,15 @@ VOCABULARY_TENSORS = ("model.embed_tokens.weight", "lm_head.weight")
 """Tensors with one row per token."""
 INT8_FACTOR, FP32_FACTOR = 2.5, 9.0
 """Peak memory in bytes of loading one weight, in 8 bits and in single precision."""
-HASH_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
 class LoadingProgress:
-    """One step of loading a model."""
+    """One step of loading a model, such as "reading the weights"."""
 
     text: str
-    """The step in words, such as "reading the weights"."""
     memory_bytes: int | None = None
-    """Memory in bytes that the model needs; None before it is known."""
+    """Memory that the model needs; None before it is known."""
 
 
 ProgressCallback = Callable[[LoadingProgress], None]
@@ -58,13 +56,7 @@ class LazyTensors(Mapping[str, StoredTensor]):
     def __init__(
         self, readers: Mapping[str, Callable[[], StoredTensor]], release_pages: Callable[[], None] = lambda: None
     ) -> None:
-        """Take the function that reads each tensor, by name.
-
-        Args:
-            readers: The functions.
-            release_pages: Function that gives the memory of what was read of a mapped file back; later accesses still
-                work.
-        """
+        """Take the function that reads each tensor, and one that gives the memory of mapped files back."""
         self._readers = readers
         self.release_pages = release_pages
 
@@ -93,7 +85,6 @@ class Base:
     weights: LazyTensors
     """Tensors by name, as `transformer_weight_shapes` lists them; see `vocabulary_rows` for the order of the tokens."""
     chat: "ChatTemplate | None"
-    """Form of a conversation; None if the model has none."""
     stored_sha256: str = ""
     """SHA-256 that is known without reading the files."""
 
@@ -104,7 +95,6 @@ class Base:
 
     @property
     def num_parameters(self) -> int:
-        """Number of weights."""
         return sum(map(math.prod, transformer_weight_shapes(self.config, len(self.tokenizer)).values()))
 
     @property
@@ -127,9 +117,10 @@ class Base:
         check_memory(self.name, required)
         if on_progress is not None:
             on_progress(LoadingProgress("reading the weights", required))
+        weights = self.weights
+        if not int8:
+            weights = LazyTensors({name: partial(self._read_float32, name) for name in weights})
         try:
-            single = LazyTensors({name: partial(self._read_float32, name) for name in self.weights})
-            weights = self.weights if int8 else single
             decoder = NumpyTransformer(self.config, self.tokenizer, weights, int8=int8, chat=self.chat)
         except MemoryError as error:
             raise InvalidInputError(f"{self.name} does not fit into the free memory; close other programs") from error
@@ -140,18 +131,17 @@ class Base:
 
     def check_weights(self) -> None:
         """Raise an InvalidInputError if a weight is not finite, or huge. This reads all of them."""
+        shapes = transformer_weight_shapes(self.config, len(self.tokenizer))
         try:
-            check_weights(
-                self.weights, transformer_weight_shapes(self.config, len(self.tokenizer)), MAX_TRANSFORMER_WEIGHT
-            )
+            check_weights(self.weights, shapes, MAX_TRANSFORMER_WEIGHT)
         except InvalidInputError as error:
             raise self._damage(error) from error
 
-    def _damage(self, error: InvalidInputError) -> InvalidInputError:
-        return InvalidInputError(f"{self.name}: {str(error).removesuffix('; the run is damaged')}; fetch it again")
-
     def _read_float32(self, name: str) -> StoredTensor:
         return to_float32(self.weights[name])
+
+    def _damage(self, error: InvalidInputError) -> InvalidInputError:
+        return InvalidInputError(f"{self.name}: {str(error).removesuffix('; the run is damaged')}; fetch it again")
 
 
 def quantize_tensors(weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
@@ -165,8 +155,7 @@ def hash_files(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            while chunk := file.read(HASH_CHUNK_BYTES):
-                digest.update(chunk)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Conversations in the form that a model by others was trained on: its chat template."""
+"""Conversations in the form that a model by others was trained on: its chat template, a program in Jinja2."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
+from engine.data import speakers
 from engine.data.tokenizers.bytes import check_unicode
 from engine.errors import InvalidInputError, describe_error
 from engine.runtime.sandbox import Sandbox
@@ -18,38 +19,34 @@ if TYPE_CHECKING:  # this module imports tokenizers, which a session with a mode
 
     from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
-ChatRole = Literal["system", "user", "assistant"]
-
 MAX_TEMPLATE_CHARACTERS = 100_000
 """Maximum length of a template by others, and of the text that it adds to the messages."""
 SANDBOX = Sandbox("engine.models.pretrained.special_tokens", "jinja2.ext", "jinja2.sandbox", max_cpu_seconds=5)
 """Process in which the tokenizers of models by others are tried, and their chat templates run."""
+_MARK = "MESSAGE0X"
+_CAST_START, _CAST_END = "{%- set cast = ", " -%}"
 
 
 @dataclass(frozen=True)
 class ChatMessage:
-    """One message of a conversation."""
-
-    role: ChatRole
+    role: Literal["system", "user", "assistant"]
     text: str
 
 
 class ChatTemplate:
     """The form of a conversation: how messages become the token ids that the model was trained on.
 
-    Special tokens are read only where the template writes them. In the text of a message they are plain characters, so
-    that no message can end its turn or pretend to be another role.
+    Special tokens count only where the template writes them. In a message they get a space after their first character,
+    so that no message can end its turn or pretend to be another role.
     """
 
     def __init__(self, template: "JinjaTemplate", tokenizer: "PretrainedTokenizer") -> None:
-        """Use a template, which may be unable to write any conversation; it is not run before it is needed."""
         self.template = template
         self.problem = ""
         """Reason why no conversation can be written, as far as that is known."""
         self._tokenizer = tokenizer
-        texts = sorted(tokenizer.special_texts.values(), key=len, reverse=True)
-        self._special_pattern = re.compile("|".join(map(re.escape, texts)) or r"(?!)")
-        self._special_ids = {text: id for id, text in tokenizer.special_texts.items()}
+        specials = "|".join(map(re.escape, filter(None, tokenizer.special_texts.values()))) or "(?!)"
+        self._special_start = re.compile(f"(?=(?:{specials})).", re.DOTALL)
 
     def encode(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         """Return the token ids of `messages`, from the start of the text to the start of the assistant's next reply.
@@ -60,47 +57,11 @@ class ChatTemplate:
         for message in messages:
             check_unicode(message.text)
         if not self.accepts_system:
-            messages = fold_system_prompt(messages)
-        if self._strips_messages:
-            messages = [replace(message, text=message.text.strip()) for message in messages]
-        marks = _new_marks(messages)
-        marked = self._render([replace(m, text=mark) for m, mark in zip(messages, marks, strict=True)])
-        if any(marked.count(mark) != 1 for mark in marks):
-            # The template repeats, drops or changes a message: render the texts themselves, without special tokens.
-            return self._encode_all(self._render([replace(m, text=self._break_specials(m.text)) for m in messages]))
-        parts = re.split("|".join(marks), marked) if marks else [marked]
-        texts = [*(message.text for message in messages), ""]
-        conversation = "".join(part + text for part, text in zip(parts, texts, strict=True))
-        num_specials = sum(len(self._special_pattern.findall(part)) for part in parts)
-        if len(self._special_pattern.findall(conversation)) == num_specials:
-            return self._encode_all(conversation)
-        return self._encode_parts(parts, texts)
+            messages = _fold_system_prompt(messages)
+        plain = [replace(message, text=self._special_start.sub(r"\g<0> ", message.text)) for message in messages]
+        return tuple(self._tokenizer.encode_with_special_tokens(self._render(*plain)).tolist())
 
-    def _encode_all(self, conversation: str) -> tuple[int, ...]:
-        """Encode a conversation whose messages contain no special tokens, exactly as transformers does."""
-        return tuple(self._tokenizer.encode_with_special_tokens(conversation).tolist())
-
-    def _encode_parts(self, parts: Sequence[str], texts: Sequence[str]) -> tuple[int, ...]:
-        """Encode the text of a template, `parts`, in which special tokens are read, and `texts` after each part."""
-        ids: list[int] = []
-        plain = ""
-        for part, text in zip(parts, texts, strict=True):
-            start = 0
-            for match in self._special_pattern.finditer(part):
-                ids += self._tokenizer.encode(plain + part[start : match.start()]).tolist()
-                ids.append(self._tokenizer.swap_id(self._special_ids[match[0]]))
-                plain, start = "", match.end()
-            plain += part[start:] + text
-        return (*ids, *self._tokenizer.encode(plain).tolist())
-
-    def _break_specials(self, text: str) -> str:
-        """Return `text` with a space inside each special token, which is plain text then."""
-        while match := self._special_pattern.search(text):
-            middle = match.start() + max(1, len(match[0]) // 2)
-            text = f"{text[:middle]} {text[middle:]}"
-        return text
-
-    def _render(self, messages: Sequence[ChatMessage]) -> str:
+    def _render(self, *messages: ChatMessage) -> str:
         try:
             return self.template([{"role": message.role, "content": message.text} for message in messages])
         except Exception as error:  # a template is a program, which can raise anything
@@ -108,15 +69,10 @@ class ChatTemplate:
             raise InvalidInputError(f"the model's chat template cannot write this conversation: {reason}") from error
 
     @cached_property
-    def _strips_messages(self) -> bool:
-        return " x " not in self._render([ChatMessage("user", " x ")])
-
-    @cached_property
     def accepts_system(self) -> bool:
         """False if the template has no system messages; the system prompt then starts the first user message."""
-        (mark,) = _new_marks([ChatMessage("system", "")])
         try:
-            return mark in self._render([ChatMessage("system", mark), ChatMessage("user", "x")])
+            return _MARK in self._render(ChatMessage("system", _MARK), ChatMessage("user", "x"))
         except InvalidInputError:
             return False
 
@@ -125,36 +81,21 @@ class ChatTemplate:
         """System prompt that the template inserts if the messages have none; "" if it inserts none."""
         if not self.accepts_system:
             return ""
-        plain = self._render([ChatMessage("user", "x")])
-        (mark,) = _new_marks([ChatMessage("system", "")])
-        before, after = self._render([ChatMessage("system", mark), ChatMessage("user", "x")]).split(mark, 1)
+        plain = self._render(ChatMessage("user", "x"))
+        before, after = self._render(ChatMessage("system", _MARK), ChatMessage("user", "x")).split(_MARK, 1)
         if not plain.startswith(before) or not plain.endswith(after) or len(plain) <= len(before) + len(after):
             return ""
         return plain[len(before) : len(plain) - len(after)].strip()
 
 
-def fold_system_prompt(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Return `messages` with the text of system messages at the start of the user's message after them."""
-    folded: list[ChatMessage] = []
-    prompts: list[str] = []
-    for message in messages:
-        if message.role == "system":
-            if message.text.strip():
-                prompts.append(message.text)
-        elif message.role == "user" and prompts:
-            folded.append(replace(message, text="\n\n".join([*prompts, message.text])))
-            prompts = []
-        else:
-            folded.append(message)
-    return folded
-
-
-def _new_marks(messages: Sequence[ChatMessage]) -> list[str]:
-    """Return one text per message that no template changes, that no message contains, and that are all distinct."""
-    number = 0
-    while any(f"MESSAGE{number}X" in message.text for message in messages):
-        number += 1
-    return [f"MESSAGE{number}X{index}X" for index, _ in enumerate(messages)]
+def _fold_system_prompt(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Return `messages` with the text of system messages at the start of the first message of the user."""
+    prompts = [message.text for message in messages if message.role == "system" and message.text.strip()]
+    others = [message for message in messages if message.role != "system"]
+    first = next((index for index, message in enumerate(others) if message.role == "user"), None)
+    if first is not None:
+        others[first] = replace(others[first], text="\n\n".join([*prompts, others[first].text]))
+    return others
 
 
 @dataclass(frozen=True)
@@ -181,10 +122,16 @@ class JinjaTemplate:
                 next(parser.stream)
                 return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
+        def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+            return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+        def raise_exception(message: str) -> NoReturn:
+            raise InvalidInputError(message)
+
         extensions = [loopcontrols, GenerationTag]
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
+        environment.filters["tojson"] = to_json
+        environment.globals["raise_exception"] = raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         return environment.from_string(self.source)
 
@@ -202,21 +149,50 @@ class JinjaTemplate:
 
 
 def render_template(source: str, variables: dict[str, str | None], messages: list[dict[str, str]]) -> str:
-    """Return the text of a conversation in a template, which runs in this process.
-
-    Raises:
-        InvalidInputError: If the template is too long, or writes too much beside the messages.
-        Exception: If the template fails, in any way.
-    """
+    """Return the text of a conversation in a template, which runs in this process: call this in a sandbox."""
     text = JinjaTemplate(source, variables, is_trusted=True)(messages)
     if max(len(source), len(text) - sum(len(message["content"]) for message in messages)) > MAX_TEMPLATE_CHARACTERS:
         raise InvalidInputError(f"it has, or writes, more than {MAX_TEMPLATE_CHARACTERS:,} characters")
     return text
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+def script_chat_template(cast: Sequence[str]) -> str:
+    """Return a chat template for exported models of scripts, which writes a conversation as one message a line.
+
+    It lists the cast, so that the model is played as in lotr-tui. A stranger says the messages of a user, and
+    `first_to_answer` the others. A system message that is a name says who answers instead, and the field `name` of a
+    message who says it.
+    """
+    user, answering = (
+        speakers.display_name(speakers.STRANGER),
+        json.dumps(speakers.display_name(speakers.first_to_answer(cast)), ensure_ascii=False),
+    )
+    return (
+        f"{_CAST_START}{speakers.cast_to_json(cast)}{_CAST_END}"
+        f"{{%- set script = namespace(answering={answering}) -%}}"
+        "{{- bos_token -}}"
+        "{%- for message in messages -%}"
+        "{%- set text = message['content'] | replace('\\n', ' ') | trim -%}"
+        "{%- if message['role'] != 'system' -%}"
+        f"{{{{- message['name'] or (script.answering if message['role'] == 'assistant' else '{user}') -}}}}"
+        "{{- ': ' + text + '\\n' -}}"
+        f"{{%- elif text and text | length <= {speakers.MAX_NAME_CHARACTERS} -%}}"
+        "{%- set script.answering = text -%}"
+        "{%- endif -%}"
+        "{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- script.answering + ':' -}}{%- endif -%}"
+    )
 
 
-def _raise_exception(message: str) -> NoReturn:
-    raise InvalidInputError(message)
+def find_script_cast(chat: ChatTemplate | None, name: str) -> tuple[str, ...]:
+    """Return the cast in the template of the model `name`, as `script_chat_template` writes it; () for others.
+
+    Raises:
+        RunError: If it is damaged.
+    """
+    source = "" if chat is None else chat.template.source
+    if not source.startswith(_CAST_START):
+        return ()
+    return speakers.cast_from_json(
+        source.removeprefix(_CAST_START).partition(_CAST_END)[0], f"{name}: the chat template"
+    )

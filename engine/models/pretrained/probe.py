@@ -1,12 +1,9 @@
 """Choice of the fastest way to keep what a model has read, by comparing a few forward passes with one without cache."""
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from engine.models.pretrained.contexts import BufferReader, ContextReader, CopyReader, RereadReader
-from engine.models.pretrained.forward import CausalForward
+from engine.models.pretrained.reader import CACHINGS, PretrainedState, TextReader
 
 NUM_PROBE_TOKENS = 6
 """Tokens of the comparison; the context of a model must have as many positions."""
@@ -14,64 +11,35 @@ MAX_DIFFERENCE, MAX_HALF_PRECISION_DIFFERENCE = 5e-4, 0.5
 """Maximum difference between log-probabilities that are computed in two ways, in single and in half precision."""
 
 
-def choose_reader(forward: CausalForward, vocabulary_size: int) -> tuple[ContextReader, bool]:
-    """Return the fastest reader that computes what the model computes without a cache.
-
-    Returns:
-        The reader, and True if it can read texts of different lengths together.
-    """
-    ids = [id % vocabulary_size for id in range(5, 5 + 7 * NUM_PROBE_TOKENS, 7)]
-    candidates: list[ContextReader] = [
-        BufferReader(forward),
-        CopyReader(forward, one_by_one=False),
-        CopyReader(forward, one_by_one=True),
-    ]
-    for reader in candidates:
-        if _succeeds(_reads_correctly, reader, forward, ids):
-            return reader, isinstance(reader, BufferReader) and _succeeds(_pads_correctly, reader, forward, ids)
-    return RereadReader(forward), False
+def choose_reader(module: nn.Module, vocabulary_size: int) -> TextReader:
+    """Return a reader that keeps texts in the fastest way that computes what the model computes without a cache."""
+    reader, ids = TextReader(module), [id % vocabulary_size for id in range(5, 5 + 7 * NUM_PROBE_TOKENS, 7)]
+    for caching in CACHINGS:
+        reader.caching = caching
+        try:
+            with torch.inference_mode():
+                if _reads_correctly(reader, ids):
+                    break
+        except Exception:  # a model raises anything for a cache of another kind
+            continue
+    return reader
 
 
-def _succeeds(
-    check: Callable[[ContextReader, CausalForward, list[int]], bool],
-    reader: ContextReader,
-    forward: CausalForward,
-    ids: list[int],
-) -> bool:
-    """Return the result of `check`, or False if it fails: a model raises anything for a cache of another kind."""
-    try:
-        with torch.inference_mode():
-            return check(reader, forward, ids)
-    except Exception:
-        return False
-
-
-def _reads_correctly(reader: ContextReader, forward: CausalForward, ids: list[int]) -> bool:
-    """Return True if the last distribution is right after one token, several tokens, and a branch."""
+def _reads_correctly(reader: TextReader, ids: list[int]) -> bool:
+    """Return True if distributions are right after one token, several tokens, a branch, and in a batch."""
     first, rest, branch = ids[:3], ids[3:], ids[4:] + ids[:1]
-    start = reader.read([reader.empty()], [first], last_only=True).contexts
-    middle = reader.read(start, [rest[:1]], last_only=True).contexts
-    texts = [
-        (reader.read(middle, [rest[1:]], last_only=False).logits[0], rest[1:], [*first, *rest]),
-        (reader.read(start, [branch], last_only=True).logits[0], branch[-1:], [*first, *branch]),
-        (reader.read(middle, [rest[1:2]], last_only=True).logits[0], rest[1:2], [*first, *rest[:2]]),
-    ]
-    return all(is_close(logits, _reference(forward, text)[-len(new) :]) for logits, new, text in texts)
 
+    def is_right(state: PretrainedState, new: list[int]) -> bool:
+        logits, _ = reader.read([state], [new], last_only=False)
+        expected = reader.module(torch.tensor([[*state.tokens, *new]], device=reader.device), use_cache=False).logits
+        return is_close(logits[0], expected[0, -len(new) :])
 
-def _pads_correctly(reader: ContextReader, forward: CausalForward, ids: list[int]) -> bool:
-    """Return True if two texts of different lengths are read together as each alone."""
-    (long,) = reader.read([reader.empty()], [ids[:4]], last_only=True).contexts
-    (short,) = reader.read([reader.empty()], [ids[1:2]], last_only=True).contexts
-    output = reader.read([long, short], [ids[4:5], ids[2:3]], last_only=True)
-    output = reader.read(output.contexts, [ids[5:6], ids[3:4]], last_only=True)
-    references = _reference(forward, ids[:6])[-1], _reference(forward, ids[1:4])[-1]
-    return all(is_close(logits[-1], reference) for logits, reference in zip(output.logits, references, strict=True))
-
-
-def _reference(forward: CausalForward, ids: list[int]) -> Tensor:
-    """Return the logits `[time, vocabulary]` of a pass without cache."""
-    return forward(forward.to_ids([ids]), use_cache=False)[0][0]
+    _, (start,) = reader.read([reader.start()], [first], last_only=True)
+    _, (middle,) = reader.read([start], [rest[:1]], last_only=True)
+    _, (other,) = reader.read([start], [branch[:1]], last_only=True)
+    if reader.caching == "crop":
+        _, (middle, other) = reader.read([middle, other], [rest[1:2], branch[1:2]], last_only=True)
+    return is_right(middle, rest[-1:]) and is_right(start, branch) and is_right(other, branch[-1:])
 
 
 def is_close(logits: Tensor, reference: Tensor) -> bool:

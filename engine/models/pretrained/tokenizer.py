@@ -22,12 +22,10 @@ from engine.data.tokenizers.bytes import ByteTokenizer, check_unicode
 from engine.errors import InvalidInputError
 from engine.models.pretrained.token_bytes import decode_vocabulary
 
-BPE_OPTIONS = (
+_BPE_OPTIONS = (
     *("unk_token", "continuing_subword_prefix", "end_of_word_suffix"),
     *("fuse_unk", "byte_fallback", "ignore_merges"),
-)
-"""Settings of byte pairs in `tokenizer.json`, without `dropout`, which is for training."""
-_LINE_PART = re.compile(r"\n|[^\n]+")
+)  # not `dropout`, which is for training
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,6 @@ class SpecialTokens:
     """A model's ids of the tokens that start and end texts."""
 
     start_id: int
-    """Token that starts a text."""
     end_id: int
     """Token that ends a reply in the model's chat template, or else a text."""
     end_ids: tuple[int, ...]
@@ -63,8 +60,7 @@ class PretrainedTokenizer(ByteTokenizer):
             specials: The special tokens, which the file need not mark as special.
         """
         self.specials = specials
-        self.end_id = specials.end_id
-        """The model's id of the token that is `<eos>` here."""
+        self.end_id = specials.end_id  # the model's id of the token that is `<eos>` here
         special_ids = set(specials.special_ids)
         self._lock = threading.Lock()
         with convert_panics():
@@ -75,21 +71,21 @@ class PretrainedTokenizer(ByteTokenizer):
                 names[id] = name
         self.special_texts = {id: text for id in sorted(special_ids) if (text := added.get(id, names[id])) is not None}
         """Text of each special token, by the model's id."""
-        is_byte_level = _is_byte_level(self._backend)
+        parts = (self._backend.pre_tokenizer, self._backend.decoder)
+        is_byte_level = any(b'"ByteLevel"' in part.__getstate__() for part in parts if part is not None)
         token_bytes = decode_vocabulary(names, added | self.special_texts, is_byte_level=is_byte_level)
         self._to_model_id = np.arange(size, dtype=np.int32)
         self._to_model_id[[EOS_ID, self.end_id]] = [self.end_id, EOS_ID]
         token_bytes[self.end_id] = token_bytes[EOS_ID]
         super().__init__([*token_bytes[:EOS_ID], *token_bytes[EOS_ID + 1 :]])
         self._is_for_scripts = False
-        self._adds_space = self._backend.decode(self._backend.encode("a", add_special_tokens=False).ids) == "a" and (
-            self._decode_bytes(self._encode("a")) == b" a"
+        self._adds_space = (
+            self._backend.decode(self._encode_plain("a").ids) == "a" and self._decode_bytes(self._encode("a")) == b" a"
         )
         self.start_id = self.swap_id(specials.start_id)
         self.other_end_ids = tuple(self.swap_id(id) for id in specials.end_ids if id != self.end_id)
 
     def for_scripts(self) -> Self:
-        """Return the tokenizer for parts of scripts: a line feed is one token, and no space is added."""
         if not self._adds_space and not any(self.token_bytes[id].strip() for id in self.line_end_ids):
             return self
         tokenizer = copy(self)
@@ -109,7 +105,7 @@ class PretrainedTokenizer(ByteTokenizer):
             return self._to_our_ids(text, self._encode_plain(text).ids)
         before = "\n" if self._adds_space else ""  # a space is added only at the start of a text
         num_before = len(self._encode_plain(before).ids)
-        texts = [before + part for part in _LINE_PART.findall(text)]
+        texts = [before + part for part in re.findall(r"\n|[^\n]+", text)]
         ids = [self._to_our_ids(text, self._encode_plain(text).ids)[num_before:] for text in texts]
         return np.concatenate([np.empty(0, np.int32), *ids])
 
@@ -130,7 +126,6 @@ class PretrainedTokenizer(ByteTokenizer):
         return self._swap_known(ids)
 
     def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
-        """Return the token ids of each of several texts, encoded in parallel."""
         for line in lines:
             check_unicode(line)
         if self._is_for_scripts:
@@ -153,23 +148,15 @@ class PretrainedTokenizer(ByteTokenizer):
         """Encode a text in which the vocabulary itself finds a special token: cut each inside, as often as needed."""
         parts = [text]
         for special in sorted(self.special_texts.values(), key=len, reverse=True):
-            pieces = [part.split(special) for part in parts]
             half = max(1, len(special) // 2)
-            parts = []
-            for piece in pieces:
-                for index, rest in enumerate(piece):
-                    before = special[half:] if index else ""
-                    after = special[:half] if index + 1 < len(piece) else ""
-                    parts.append(before + rest + after)
+            middle = re.compile(f"(?<={re.escape(special[:half])})(?={re.escape(special[half:])})")
+            parts = [piece for part in parts for piece in middle.split(part)]
         ids = [id for part in parts for id in self._encode_plain(part).ids]
         return [id for id in ids if id not in self.special_texts]  # only <unk> of a vocabulary without bytes is left
 
     def end_offsets(self, text: str, ids: TokenIds) -> Int64Array:
-        """Return the index `[tokens]` after the last character of each token, given the encoding `ids` of `text`.
-
-        The bytes of the tokens are counted where they are the text. A tokenizer may also normalize the text or add a
-        space before it; then its own offsets are used.
-        """
+        # The bytes of the tokens are counted where they are the text. A tokenizer may also normalize the text or add a
+        # space before it; then its own offsets are used.
         if self._decode_bytes(ids) == text.encode():
             return super().end_offsets(text, ids)
         encoding = self._encode_plain(text)
@@ -178,24 +165,21 @@ class PretrainedTokenizer(ByteTokenizer):
         else:
             ends = np.minimum(np.cumsum(self._num_bytes[ids]), len(text))
         ends = np.maximum.accumulate(ends)
-        if len(ends):
-            ends[-1] = len(text)
+        ends[-1:] = len(text)
         return ends
 
     def _decode_bytes(self, ids: TokenIds) -> bytes:
         return b"".join([self.token_bytes[id] for id in ids.tolist()])
 
     def piece_decoder(self) -> PieceDecoder:
-        """Return a decoder at the start of a text, which leaves out the space that the tokenizer adds before a text."""
         decoder = super().piece_decoder()
         return _SpaceStrippingDecoder(decoder) if self._adds_space and not self._is_for_scripts else decoder
 
     def ids_with_prefix(self, prefix: bytes) -> npt.NDArray[np.intp]:
-        """Return the ids of the tokens that begin with `prefix` and are longer: all but the special ones."""
+        is_plain = np.ones(len(self), np.bool_)
+        is_plain[self._to_model_id[list(self.special_texts)]] = False
         ids = super().ids_with_prefix(prefix)
-        is_special = np.zeros(len(self), np.bool_)
-        is_special[[self.swap_id(id) for id in self.special_texts]] = True
-        return ids[~is_special[ids]]
+        return ids[is_plain[ids]]
 
     def to_json(self) -> str:
         """Return the tokenizer in Hugging Face's format, with the model's ids."""
@@ -214,7 +198,7 @@ def convert_panics() -> Iterator[None]:
 
 
 class _SpaceStrippingDecoder:
-    """Decoder that leaves out a space at the start of a text."""
+    """Decoder that leaves out the space that some tokenizers add before a text."""
 
     def __init__(self, decoder: PieceDecoder) -> None:
         self._decoder = decoder
@@ -253,7 +237,7 @@ def _read_backend(
             tuple(merge.split(" ", 1)) if isinstance(merge, str) else merge
             for merge in decode(pairs, type=list[str | tuple[str, str]])
         ]
-        options: Any = {name: option for name in BPE_OPTIONS if (option := decode(model.get(name, b"null")))}
+        options: Any = {name: option for name in _BPE_OPTIONS if (option := decode(model.get(name, b"null")))}
         # The added tokens find their ids in a vocabulary of their own.
         small = {"type": "BPE", "vocab": {token["content"]: token["id"] for token in kept}, "merges": []}
         backend = HuggingFaceTokenizer.from_str(encode({**content, "model": small}).decode())
@@ -265,9 +249,3 @@ def _read_backend(
     backend.no_padding()
     backend.encode_special_tokens = True
     return backend_json, backend, vocabulary, {token["id"]: token["content"] for token in kept}
-
-
-def _is_byte_level(backend: HuggingFaceTokenizer) -> bool:
-    """Return True if the tokenizer's file writes tokens as byte-level vocabularies do."""
-    parts = [part.__getstate__() for part in (backend.pre_tokenizer, backend.decoder) if part is not None]
-    return any(b'"ByteLevel"' in part for part in parts)

@@ -1,7 +1,6 @@
 """Models by others against transformers itself: distributions, kept states, batches, full contexts and attention."""
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 import pytest
@@ -10,10 +9,9 @@ import torch
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.base import advance_tokens, score_sequence
-from engine.models.pretrained.contexts import CopyReader, RereadReader
-from engine.models.pretrained.forward import CausalForward
 from engine.models.pretrained.loading import load_pretrained
 from engine.models.pretrained.model import PretrainedModel
+from engine.models.pretrained.reader import TextReader
 from tests.support.pretrained import CONTEXT_SIZE, VOCABULARY_SIZE, save_model
 
 transformers = pytest.importorskip("transformers")
@@ -64,8 +62,8 @@ def test_log_probs_equal_those_of_transformers_token_by_token_and_in_one_pass(fa
     first, state = model.predict_tokens(model.start(), [EOS_ID, *ids[:20]])
     rest, _ = model.predict_tokens(state, ids[20:])
     np.testing.assert_allclose(np.concatenate([first, rest]), expected, atol=1e-4)
-    last, _ = advance_tokens(model, state, ids[20:])
-    np.testing.assert_allclose(last, expected[-1], atol=1e-4)
+    last, _ = model.predict_tokens(state, ids[20:], last_only=True)
+    np.testing.assert_allclose(last, expected[-1:], atol=1e-4)
     array = np.array(ids, np.int32)
     np.testing.assert_allclose(score_sequence(model, array), expected[np.arange(len(ids)), ids], atol=1e-4)
 
@@ -120,11 +118,11 @@ def test_a_full_context_slides_by_rereading_its_last_half(family, setting, tmp_p
         log_probs, state = model.advance(state, token)
         expected.append(reference_rows(module, window)[-1])
         np.testing.assert_allclose(log_probs, expected[-1], atol=1e-4)
-        assert model.num_positions(state) == len(window)
+        assert state.num_positions == len(window)
         assert model.has_slid(state) == (count > size)
     rows, last = model.predict_tokens(model.start(), [EOS_ID, *ids])
     np.testing.assert_allclose(rows[1:], expected, atol=1e-4)
-    assert last.context.tokens == window
+    assert last.tokens == window
     scores = score_sequence(model, np.array(ids, np.int32))
     np.testing.assert_allclose(scores[1:], [row[id] for row, id in zip(expected, ids[1:], strict=False)], atol=1e-4)
 
@@ -142,13 +140,11 @@ def test_threads_may_continue_the_same_state(pretrained):
     np.testing.assert_allclose(results, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "new_reader", [RereadReader, *(partial(CopyReader, one_by_one=one_by_one) for one_by_one in (False, True))]
-)
-def test_slower_ways_to_keep_a_text_predict_the_same(new_reader, pretrained):
+@pytest.mark.parametrize("caching", ["step", "none"])
+def test_slower_ways_to_keep_a_text_predict_the_same(caching, pretrained):
     fast = pretrained("llama")
-    forward = CausalForward(fast.module)
-    slow = PretrainedModel(forward, new_reader(forward), fast.tokenizer, fast.info)
+    reader = TextReader(fast.reader.module, caching)
+    slow = PretrainedModel(reader, fast.tokenizer, fast.name, fast.description, fast.context_size)
     ids = random_ids(CONTEXT_SIZE + 20)
     expected, _ = fast.predict_tokens(fast.start(), [EOS_ID, *ids])
     first, state = slow.predict_tokens(slow.start(), [EOS_ID, *ids[:50]])
@@ -157,6 +153,18 @@ def test_slower_ways_to_keep_a_text_predict_the_same(new_reader, pretrained):
     batch = slow.advance_batch([state, state], ids[50:52])
     np.testing.assert_allclose(batch[0][0], expected[51], atol=1e-4)
     np.testing.assert_allclose(slow.advance(state, ids[50])[0], expected[51], atol=1e-4)
+
+
+def test_the_states_of_a_text_share_its_keys_and_values(pretrained):
+    model = pretrained("llama")
+    states = [model.predict_tokens(model.start(), [EOS_ID, *random_ids(8)])[1]]
+    for token in random_ids(5):
+        states.append(model.advance(states[-1], token)[1])
+    assert len({model.state_memory(state) for state in states}) == 1
+    branch = model.advance(states[2], 9)[1]
+    (text, num_bytes), (other, num_branch_bytes) = model.state_memory(states[0]), model.state_memory(branch)
+    assert text != other
+    assert num_bytes / len(states[-1].tokens) == num_branch_bytes / len(branch.tokens) > 0
 
 
 # --- attention ---

@@ -11,7 +11,6 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.errors import InvalidInputError
-from engine.models.base import advance_tokens
 from engine.models.pretrained.adapter import read_tokenizer_files
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.tokenizer import PretrainedTokenizer
@@ -217,8 +216,8 @@ def test_a_broken_template_is_told_from_a_missing_one():
 def test_a_chat_is_read_without_the_start_of_a_text(pretrained):
     model = pretrained("llama")
     ids = model.chat.encode(CONVERSATION)
-    _, state = advance_tokens(model, model.start(), ids)
-    assert state.context.tokens == [{1: 2, 2: 1}.get(id, id) for id in ids]
+    _, state = model.predict_tokens(model.start(), ids)
+    assert state.tokens == [{1: 2, 2: 1}.get(id, id) for id in ids]
     # The end of a reply is read as the token that the template ends it with.
     _, state = model.advance(state, EOS_ID)
-    assert state.context.tokens[-1] == 2
+    assert state.tokens[-1] == 2
