@@ -28,9 +28,9 @@ class AttentionRecorder:
     The model itself keeps the fast attention, also while another thread records.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Any) -> None:
         shared = [*module.parameters(), *module.buffers()]
-        self._module: Any = deepcopy(module, {id(tensor): tensor for tensor in shared})
+        self._module = deepcopy(module, {id(tensor): tensor for tensor in shared})
         self._module.set_attn_implementation("eager")
         self._final_norm = _find_final_norm(self._module)
         self._lock = threading.Lock()

@@ -14,8 +14,7 @@ from engine.errors import InvalidInputError, describe_error
 from engine.runtime.sandbox import Sandbox
 
 if TYPE_CHECKING:  # this module imports tokenizers, which a session with a model of words does not need
-    from jinja2 import Template, nodes
-    from jinja2.parser import Parser
+    from jinja2 import Template
 
     from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
@@ -110,17 +109,8 @@ class JinjaTemplate:
 
     @cached_property
     def _compiled(self) -> "Template":
-        from jinja2.ext import Extension, loopcontrols  # with its imports, Jinja2 takes 60 ms
+        from jinja2.ext import loopcontrols  # with its imports, Jinja2 takes 60 ms
         from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        class GenerationTag(Extension):
-            """Tag around the text of a reply, which marks it for training."""
-
-            tags = {"generation"}  # noqa: RUF012 - as Jinja2 declares it
-
-            def parse(self, parser: "Parser") -> "list[nodes.Node]":
-                next(parser.stream)
-                return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
         def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
             return json.dumps(value, ensure_ascii=ensure_ascii, **options)
@@ -128,12 +118,13 @@ class JinjaTemplate:
         def raise_exception(message: str) -> NoReturn:
             raise InvalidInputError(message)
 
-        extensions = [loopcontrols, GenerationTag]
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters["tojson"] = to_json
         environment.globals["raise_exception"] = raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        return environment.from_string(self.source)
+        # A tag around the text of replies, which marks it for training, has no effect here.
+        source = re.sub(r"({%-?) *generation\b", r"\1 if true", self.source)
+        return environment.from_string(re.sub(r"({%-?) *endgeneration\b", r"\1 endif", source))
 
     def __call__(self, messages: list[dict[str, str]]) -> str:
         """Return the text of a conversation, given messages with the keys "role" and "content".
@@ -163,10 +154,8 @@ def script_chat_template(cast: Sequence[str]) -> str:
     `first_to_answer` the others. A system message that is a name says who answers instead, and the field `name` of a
     message who says it.
     """
-    user, answering = (
-        speakers.display_name(speakers.STRANGER),
-        json.dumps(speakers.display_name(speakers.first_to_answer(cast)), ensure_ascii=False),
-    )
+    user, first = speakers.display_name(speakers.STRANGER), speakers.first_to_answer(cast)
+    answering = json.dumps(speakers.display_name(first), ensure_ascii=False)
     return (
         f"{_CAST_START}{speakers.cast_to_json(cast)}{_CAST_END}"
         f"{{%- set script = namespace(answering={answering}) -%}}"

@@ -42,17 +42,17 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 
 def test_progress_states_the_memory_before_the_weights_are_read(folder):
     steps = []
-    model = load_pretrained(f"hf:{folder}", steps.append)
+    load_pretrained(f"hf:{folder}", steps.append)
     texts = [step.text for step in steps]
     assert texts[0] == "importing torch and transformers"
     reading = next(step for step in steps if step.text.startswith("reading"))
-    assert reading.memory_bytes == pytest.approx(1.2 * 4 * model.num_parameters, rel=0.01)  # with buffers
+    assert reading.memory_bytes == pytest.approx(1.2 * 4 * 28_832, rel=0.01)  # with buffers
     assert texts.index("checking the files") < texts.index(reading.text)
 
 
 def test_odd_settings_that_do_not_matter_are_ignored(folder):
     edit_json(folder / CONFIG, architectures=5, return_dict=False)
-    assert load_pretrained(f"hf:{folder}").num_parameters == 28_832
+    assert load_pretrained(f"hf:{folder}").description.endswith("28,832 parameters")
 
 
 # --- what is refused ---

@@ -151,7 +151,10 @@ def reference(hf_tokenizer, messages):
 
 
 def test_chat_ids_equal_those_of_transformers():
-    for template in (CHAT_TEMPLATE, CHAT_TEMPLATE.replace("m['content']", "m['content'] | trim")):
+    content = "{{ m['content'] }}"
+    marked = f"{{%- generation %}}{content}{{% endgeneration %}}\n"
+    for form in (content, "{{ m['content'] | trim }}", marked):
+        template = CHAT_TEMPLATE.replace(content, form)
         hf_tokenizer, chat = new_template(template)
         for messages in (CONVERSATION, CONVERSATION[:2], [USER("x")]):
             assert list(chat.encode(messages)) == reference(hf_tokenizer, messages)
@@ -170,7 +173,7 @@ def test_special_tokens_in_a_message_are_plain_text(attack):
     assert ids.count(START) == 5
     assert ids.count(END) == 4
     assert 0 not in ids
-    assert TOKENIZER.decode(ids).count(attack) == 4
+    assert TOKENIZER.decode(ids).replace("< |", "<|").count(attack) == 4
 
 
 def test_the_default_system_prompt_is_found():
