@@ -10,7 +10,14 @@ from engine.data.arrays import Float64Array
 from engine.data.corpus import Lines
 from engine.data.speakers import CAST_FILE, SOMEONE, cast_to_json
 from engine.models.speaker_text import MAX_POWER, EvidencePowers, SpeakerTextModel
-from engine.models.turn_taking import MAX_DESIGN_ELEMENTS, SpokenLine, TurnModel, cast_index, fit_conditional_logit
+from engine.models.turn_taking import (
+    MAX_DESIGN_ELEMENTS,
+    SpokenLine,
+    TurnModel,
+    TurnState,
+    cast_index,
+    fit_conditional_logit,
+)
 from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
 
 POWER_L2 = 5.0  # of 2, 5, 10 and 20 the best on validation lines of other splits of the film dialogues
@@ -35,11 +42,11 @@ def fit_powers(
     speakers: list[int] = []
     max_lines = min(MAX_POWER_LINES, 1 + MAX_DESIGN_ELEMENTS // (3 * len(turn_model.cast)))
     for scene in scenes:
-        state = turn_model.start()
+        state = TurnState()
         for line in scene[: max_lines - len(speakers)]:
             evidence.append((turn_model.log_frequencies, turn_model.log_probs(state), text_model.scores(line.text)))
             speakers.append(line.speaker)
-            state = turn_model.read_turn(state, line)
+            state = state.after(line, turn_model.cast)
     if not speakers:
         return EvidencePowers(), EvidencePowers()
     features, chosen = np.array(evidence).transpose(0, 2, 1), np.array(speakers)  # [lines, cast, evidence]

@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-from engine.analysis.speaker_posterior import SpeakerPosterior
+from engine.analysis.speakers import SpeakerPosterior
 from engine.data.scripts import Turn, encode_speaker, encode_turn
 from engine.generation.best_of import stream_answers
 from engine.generation.prompt import prefill

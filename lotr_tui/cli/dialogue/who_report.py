@@ -8,7 +8,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from engine.analysis.speaker_posterior import SpeakerGuess, SpeakerPosterior, WordEvidence, guess_written_speaker
+from engine.analysis.speakers import SpeakerGuess, SpeakerPosterior, WordEvidence, guess_written_speaker
 from engine.data.scripts import Turn, turn_text
 from engine.errors import InvalidInputError, printable, shell_word
 from engine.generation.prompt import encode_prompt
@@ -87,7 +87,7 @@ def guess_speaker(
         InvalidInputError: If there are no speakers, or the model knows no word of the text, or has no text model.
     """
     model, known = loaded.model, loaded.cast
-    if by == "text" and not (isinstance(model, DialogueModel) and model.has_text_model):
+    if by == "text" and not (isinstance(model, DialogueModel) and model.text_model is not None):
         raise InvalidInputError(f"{shell_word(loaded.name)} has no text model; leave out --by text")
     if known and cast is not None:
         raise InvalidInputError(
@@ -105,7 +105,7 @@ def guess_speaker(
     if isinstance(model, DialogueModel):
         turns = parse_script(script, model.cast)
         context = read_turns(model, turns) if turns else None
-        by = by or ("text" if model.has_text_model else "lm")
+        by = by or ("lm" if model.text_model is None else "text")
         guess = SpeakerPosterior(model, context, by_language_model=by == "lm").update(text, is_complete=True)
     else:
         turns, names = read_script(script, cast, context_name)

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from engine.analysis.bits_per_character import native_form
-from engine.analysis.speaker_evaluation import evaluate_by_speaker
+from engine.analysis.speakers import evaluate_by_speaker
 from engine.data.scripts import parse_line
 from engine.errors import printable
 from engine.runs.adapter_files import needs_base

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.analysis import speaker_posterior
-from engine.analysis.speaker_evaluation import evaluate_by_speaker
-from engine.analysis.speaker_posterior import SpeakerPosterior, guess_written_speaker
+from engine.analysis import speakers
+from engine.analysis.speakers import SpeakerPosterior, evaluate_by_speaker, guess_written_speaker
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
 from engine.data.scripts import Turn, encode_speaker, encode_turns
@@ -23,6 +22,7 @@ from engine.generation.turns import next_speaker_probs, read_turns
 from engine.models.base import score_sequence
 from engine.models.dialogue import DialogueModel, DialogueState
 from engine.models.speaker_text import EvidencePowers, SpeakerTextModel
+from engine.models.turn_taking import TurnState
 from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.directory import read_config
 from engine.storage.files import assets_dir
@@ -52,13 +52,13 @@ def test_scores_are_those_of_each_line(inner):
     ids, log_probs = encode_scenes(scenes), score_sequence(inner, encode_scenes(scenes))
     nats, tokens, texts, turn_nats, hits, position = Counter(), Counter(), {}, [], [], 0
     for scene in scenes:
-        turns = TURN_MODEL.start()
+        turns = TurnState()
         position += bool(position)  # an empty line
         for turn in scene:
             line = spoken([[turn if turn.speaker in CAST else Turn("SOMEONE", turn.text)]])[0][0]
             turn_nats.append(-TURN_MODEL.log_probs(turns)[line.speaker])
             hits.append(int(TURN_MODEL.log_probs(turns).argmax()) == line.speaker)
-            turns = TURN_MODEL.read_turn(turns, line)
+            turns = turns.after(line, CAST)
             said = TOKENIZER.encode(f" {turn.text}\n")
             position += len(TOKENIZER.encode(f"{turn.speaker.title()}:"))
             assert ids[position : position + len(said)].tolist() == said.tolist()
@@ -139,13 +139,13 @@ def test_probabilities_of_the_included_model_come_true_on_held_out_lines(is_know
     test = load_dataset(read_config(folder).with_values(tokenizer="characters").data).splits.test
     confidences, hits = [], []
     for scene in spoken_scenes(test, model.cast):
-        turns = model.turn_model.start()
+        turns = TurnState()
         for line in scene:
             context = DecoderState(None, DialogueState(None, turns)) if is_known_scene else None
             probs = SpeakerPosterior(model, context).update(line.text, is_complete=True).posterior
             confidences.append(max(probs))
             hits.append(probs.argmax() == line.speaker)
-            turns = model.turn_model.read_turn(turns, line)
+            turns = turns.after(line, model.cast)
     error = 0.0  # the expected calibration error, with ten bins of equal width (Guo et al. 2017)
     for start in range(10):
         bin = [i for i, confidence in enumerate(confidences) if start <= 10 * confidence < start + 1 + (start == 9)]
@@ -164,7 +164,7 @@ class CountingModel(DialogueModel):
 
 
 def test_one_more_word_costs_one_batch_and_the_states_of_a_long_text_are_bounded(monkeypatch):
-    monkeypatch.setattr(speaker_posterior, "MAX_STEPS", 4)
+    monkeypatch.setattr(speakers, "MAX_STEPS", 4)
     model = CountingModel(LSTM, CAST, TURN_MODEL)
     posterior = SpeakerPosterior(model)
     words = ["oak", "elm", "fir", "ash", "yew"] * 4

@@ -13,7 +13,7 @@ from engine.models import base
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.dialogue import MAX_LINE_TOKENS, DialogueModel
 from engine.models.speaker_text import SpeakerTextModel
-from engine.models.turn_taking import TurnModel
+from engine.models.turn_taking import TurnModel, TurnState
 from tests.support.models import distributions
 from tests.support.random_dialogues import (
     CAST,
@@ -54,9 +54,9 @@ def test_predictions_are_the_language_models_own_in_every_way_of_reading(inner, 
 
 
 def test_the_turn_model_reads_the_lines_of_the_current_scene():
-    expected = TURN_MODEL.start()
+    expected = TurnState()
     for line in spoken([SCENE])[0]:
-        expected = TURN_MODEL.read_turn(expected, line)
+        expected = expected.after(line, CAST)
     state = prefill(MODEL, encode_scenes([OTHER_SCENE, SCENE]))
     assert state.model_state.turns == expected
     assert MODEL.next_speaker_log_probs(state.model_state, state.log_probs).tolist() == (
@@ -82,7 +82,7 @@ def test_turns_are_read_from_the_text(script, same):
 def test_eos_ends_a_line_and_a_scene():
     ids = [*encode_scenes([SCENE])[:-1].tolist(), EOS_ID]
     assert prefill(MODEL, ids).model_state.turns == turns_after(script_text([SCENE]))
-    assert prefill(MODEL, [*ids, EOS_ID]).model_state.turns == TURN_MODEL.start()
+    assert prefill(MODEL, [*ids, EOS_ID]).model_state.turns == TurnState()
 
 
 def test_without_a_turn_model_a_speaker_is_as_likely_as_the_first_token_of_the_name():

@@ -14,6 +14,7 @@ from engine.events import Evaluated, Finished, Started
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.base import predict_tokens, score_sequence
+from engine.models.turn_taking import TurnState
 from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.loading import load_model
 from engine.training.batches import WindowReader
@@ -103,13 +104,13 @@ def test_the_powers_of_the_evidence_make_the_speakers_of_validation_lines_likeli
     model = read_dialogue_parts(job.run.path).wrap(LSTM)
     priors, scores, speakers = ([], []), [], []
     for scene in spoken_scenes(job.dataset.splits.valid, model.cast):
-        state = model.turn_model.start()
+        state = TurnState()
         for line in scene:
             priors[0].append(model.turn_model.log_frequencies)
             priors[1].append(model.turn_model.log_probs(state))
             scores.append(model.text_model.scores(line.text))
             speakers.append(line.speaker)
-            state = model.turn_model.read_turn(state, line)
+            state = state.after(line, model.cast)
 
     def loss(prior, powers):
         joint = powers[0] * np.array(prior) + powers[1] * np.array(scores)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from engine.analysis.speaker_posterior import SpeakerPosterior
+from engine.analysis.speakers import SpeakerPosterior
 from engine.data.scripts import Turn, encode_speaker, encode_turns, turn_text
 from engine.errors import InvalidInputError
 from engine.generation.generate import Done, generate

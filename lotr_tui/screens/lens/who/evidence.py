@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from engine.analysis.speaker_posterior import SpeakerGuess
+from engine.analysis.speakers import SpeakerGuess
 from engine.data.speakers import display_name
 from engine.generation.turns import SpeakerProb
 from lotr_tui.formatting import format_percent, plural, truncate

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from textual.message_pump import MessagePump
 
-from engine.analysis.speaker_posterior import SpeakerGuess, SpeakerPosterior
+from engine.analysis.speakers import SpeakerGuess, SpeakerPosterior
 from engine.data.scripts import Turn
 from engine.errors import describe_error
 from engine.generation.prompt import DecoderState

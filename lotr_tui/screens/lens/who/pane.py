@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Rule
 
-from engine.analysis.speaker_posterior import SpeakerGuess
+from engine.analysis.speakers import SpeakerGuess
 from engine.models.dialogue import DialogueModel
 from lotr_tui.screens.lens.who.bars import WhoWouldSayBars
 from lotr_tui.screens.lens.who.evidence import LineEvidence, SpeakerPair

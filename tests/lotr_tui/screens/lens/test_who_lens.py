@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from textual.widgets import Input
 
-from engine.analysis.speaker_posterior import SpeakerPosterior
+from engine.analysis.speakers import SpeakerPosterior
 from engine.data.scripts import Turn
 from engine.generation.turns import read_turns
 from lotr_tui.screens.lens.token_inspector import LensTokenInspector

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.analysis.speaker_posterior import explain_guess
+from engine.analysis.speakers import explain_guess
 from engine.data.scripts import Turn
 from engine.errors import InvalidInputError
 from engine.generation.turns import SpeakerProb
