@@ -14,6 +14,8 @@ BUNDLED = "bundled"
 """Value of `DataConfig.corpus` that stands for the dialogues shipped with lotr-tui."""
 LSTM, BASE = "lstm", "base"
 """Names of the small LSTM and of the pre-trained LSTM shipped with lotr-tui, in the place of a run's name."""
+TokenizerName = Literal["words", "whitespace", "characters", "bpe", "pretrained"]
+DataMode = Literal["line", "stream", "dialogue"]
 MAX_SHOWN_VALUE = 200
 """Maximum characters of an invalid value in an error."""
 
@@ -67,7 +69,7 @@ class DataConfig(_ValidatedConfig):
     speaker_column: str = setting("char", "CSV column with the speakers; may be missing")
     valid_corpus: str = setting("", "path of a validation text; needs test_corpus, and corpus is then not split")
     test_corpus: str = setting("", "path of a test text; needs valid_corpus")
-    tokenizer: Literal["words", "whitespace", "characters", "bpe", "pretrained"] = setting(
+    tokenizer: TokenizerName = setting(
         "words",
         "words: lower-case words of letters, digits and apostrophes; whitespace: split at white space only; "
         "characters: one token per character; bpe: byte pairs learned from the training split, for text as written; "
@@ -79,7 +81,7 @@ class DataConfig(_ValidatedConfig):
     min_speaker_lines: int = setting(
         10, "in dialogue mode, speakers with fewer lines in the training split are not in the cast", 1, 1_000_000
     )
-    mode: Literal["line", "stream", "dialogue"] = setting(
+    mode: DataMode = setting(
         "line",
         "line: <eos> ends every line; stream: one <eos> ends each split; dialogue: a script, 'Name: text' on each line",
     )

@@ -14,10 +14,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from engine.config import DataMode
 from engine.data.arrays import Float64Array, Int64Array
 from engine.data.corpus import Lines
 from engine.data.dataset import Dataset
-from engine.data.encoding import DataMode
 from engine.data.scripts import Turn, script_text, turn_text, utterance_mask
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import EOS_ID, UNK, TokenIds, Tokenizer

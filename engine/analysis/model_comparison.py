@@ -7,8 +7,8 @@ import numpy as np
 
 from engine.analysis.bits_per_character import TEXT_FORMS, EncodedText, TextForm, convert_text, native_form
 from engine.analysis.perplexity import Evaluation, summarize_log_probs, token_log_probs
+from engine.config import DataMode
 from engine.data.arrays import Float64Array
-from engine.data.encoding import DataMode
 from engine.data.scripts import Turn, turn_text
 from engine.data.speakers import SOMEONE
 from engine.errors import CorpusError

@@ -2,17 +2,26 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from engine.config import DataConfig
+from engine.config import DataConfig, DataMode
 from engine.data.arrays import LINE_BLOCK, Int32Array, Int64Array, iter_slices
 from engine.data.corpus import Lines
 from engine.data.scripts import SCENE_END, encode_speaker, said_text, speaker_head
 from engine.data.speakers import SOMEONE
-from engine.data.tokenizers.base import EOS, EOS_ID, MAX_TOKEN_CHARACTERS, UNK, UNK_ID, TokenIds, Tokenizer
+from engine.data.tokenizers.base import (
+    EOS,
+    EOS_ID,
+    MAX_TOKEN_CHARACTERS,
+    MAX_VOCABULARY_SIZE,
+    UNK,
+    UNK_ID,
+    TokenIds,
+    Tokenizer,
+)  # fmt: skip
 from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import (
     COMMA,
@@ -22,7 +31,8 @@ from engine.data.tokenizers.words import (
     PunctuationIds,
     WordTokenizer,
     WordTokenizerName,
-)
+)  # fmt: skip
+from engine.errors import CorpusError
 
 HASH_SLOTS = 2**19
 MIN_LOOKUP_BATCH = 1_000
@@ -30,8 +40,19 @@ _HASH_SHIFT = np.uint64(65 - HASH_SLOTS.bit_length())
 _HASH_MULTIPLIERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 _MAX_HASHED_BYTES = 16
 _BYTE_MASKS = np.array([(1 << (8 * num_bytes)) - 1 for num_bytes in range(9)], np.uint64)
-_WORD_BYTES = b"abcdefghijklmnopqrstuvwxyz0123456789'"
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """Token ids of a split."""
+
+    ids: TokenIds  # token ids `[time]`, with `<eos>` as the mode says
+    punctuation: PunctuationIds  # punctuation class after each token `[time]`; "none" in an open vocabulary
+    lines: Int32Array
+    """Index of each line in the corpus `[lines]`. Lines without a word of a closed vocabulary are left out."""
+    offsets: Int64Array  # start of each line in `ids`, and the end of the last one `[lines + 1]`
+    scene_offsets: Int64Array  # the same of the scenes `[scenes + 1]`
 
 
 class TokenizedBlock(NamedTuple):
@@ -51,11 +72,11 @@ class _AutoIncrementIds(dict[bytes, int]):
 
 
 class TokenIndexer:
-    """Assigns ids to tokens, in order of first appearance after `<unk>` and `<eos>`.
+    """Assigns ids to the words of `split_words`, in order of first appearance after `<unk>` and `<eos>`.
 
-    A hash table in NumPy finds the ids of all tokens of a block at once. A token of up to 16 bytes is stored in the
-    table as two integers. Only the other tokens (new, longer, or with a slot that is taken) are looked up one by one
-    in a dict, which happens to a few percent of real text.
+    A hash table in NumPy finds the ids of all tokens of a block at once, twice as fast as a dict. A token of up to 16
+    bytes is stored in the table as two integers. Only the other tokens (new, longer, or with a slot that is taken) are
+    looked up one by one in a dict, which happens to a few percent of real text.
     """
 
     def __init__(self, tokenizer: WordTokenizerName = "words") -> None:
@@ -63,10 +84,11 @@ class TokenIndexer:
         self._token_to_id = _AutoIncrementIds({UNK.encode(): UNK_ID, EOS.encode(): EOS_ID})
         self._hash_table = np.zeros((HASH_SLOTS, 3), np.uint64)
         """Two integers of a token and its id + 1 in each slot; 0 if the slot is free."""
-        token_bytes = _WORD_BYTES if tokenizer == "words" else bytes(set(range(256)) - set(b" \n\0"))
+        is_words = tokenizer == "words"
+        token_bytes = b"abcdefghijklmnopqrstuvwxyz0123456789'" if is_words else bytes(set(range(256)) - set(b" \n\0"))
         self._is_token_byte = bytes(byte in token_bytes for byte in range(256))
-        marks = {ord("\n"): LINE_END} | (dict.fromkeys(b".!?", SENTENCE_END) if tokenizer == "words" else {})
-        other = COMMA if tokenizer == "words" else NONE
+        marks = {ord("\n"): LINE_END} | (dict.fromkeys(b".!?", SENTENCE_END) if is_words else {})
+        other = COMMA if is_words else NONE
         self._class_of_byte = bytes(marks.get(b, NONE if b in token_bytes + b" " else other) for b in range(256))
 
     @property
@@ -76,8 +98,8 @@ class TokenIndexer:
 
     def index_block(self, text: str) -> TokenizedBlock:
         """Tokenize a block of clean lines, each ended by a line feed."""
-        raw = self._normalize(text)
-        raw += bytes(_MAX_HASHED_BYTES)  # so that 16 bytes can be read from the start of any token
+        # Zeros, so that 16 bytes can be read from the start of any token.
+        raw = self._normalize(text) + bytes(_MAX_HASHED_BYTES)
         is_token_byte = np.frombuffer(raw.translate(self._is_token_byte), np.int8)
         edges = np.flatnonzero(np.diff(is_token_byte, prepend=0, append=0))
         starts, ends = edges[::2], edges[1::2]
@@ -128,21 +150,6 @@ class TokenIndexer:
         return ids
 
 
-DataMode = Literal["line", "stream", "dialogue"]
-"""line: `<eos>` ends every line; stream: one `<eos>` ends each split; dialogue: so too, and each split is a script."""
-
-
-@dataclass(frozen=True)
-class EncodedSplit:
-    """Token ids of a split."""
-
-    ids: TokenIds  # token ids `[time]`, with `<eos>` as the mode says
-    punctuation: PunctuationIds  # punctuation class after each token `[time]`; "none" in an open vocabulary
-    lines: Int32Array
-    """Index of each line in the corpus `[lines]`. Lines without a word of a closed vocabulary are left out."""
-    offsets: Int64Array  # start of each line in `ids`, and the end of the last one `[lines + 1]`
-
-
 def encode_words(
     lines: Lines, splits: Sequence[Int32Array], mode: DataMode, name: WordTokenizerName
 ) -> tuple[list[EncodedSplit], list[str]]:
@@ -153,27 +160,37 @@ def encode_words(
     """
     indexer = TokenIndexer(name)
 
-    def index(texts: list[str]) -> TokenizedBlock:
-        return indexer.index_block("\n".join([*texts, ""]))
+    def encode_block(block: Lines) -> TokenizedBlock:
+        return indexer.index_block("".join(f"{text}\n" for text in block.texts))
 
-    encoded = [_encode(lines, split, index, mode) for split in splits]
-    return encoded, indexer.tokens
+    return [_encode(lines, split, encode_block, mode) for split in splits], indexer.tokens
 
 
 def limit_vocabulary(
-    splits: Sequence[EncodedSplit], words: Sequence[str], min_count: int, name: WordTokenizerName
-) -> tuple[list[EncodedSplit], WordTokenizer]:
-    """Replace rare words by `<unk>`: the result has the vocabulary of the training split, the first of `splits`.
+    splits: Sequence[EncodedSplit], words: Sequence[str], min_count: int, name: WordTokenizerName, source: str
+) -> WordTokenizer:
+    """Replace words with fewer than `min_count` occurrences in the first split by `<unk>`, in place.
 
-    Other words have at least `min_count` occurrences in it. The other arguments are what `encode_words` returns.
+    `splits` and `words` are what `encode_words` returns; errors name the file `source`.
     """
     counts = np.bincount(splits[0].ids, minlength=len(words))
     counts[[UNK_ID, EOS_ID]] = 0
     kept = [id for id in np.flatnonzero(counts >= min_count).tolist() if len(words[id]) <= MAX_TOKEN_CHARACTERS]
+    if not kept:
+        raise CorpusError(
+            f"{source}: no word occurs {min_count} times in the training split; use more text or --set min_count=1"
+        )
+    if len(kept) + 2 > MAX_VOCABULARY_SIZE:
+        raise CorpusError(
+            f"{source}: {len(kept):,} words occur {min_count} times or more, but a model has {MAX_VOCABULARY_SIZE:,} "
+            f"at most; use --set min_count={min_count + 1} or more"
+        )
     new_ids = np.full(len(words), UNK_ID, np.int32)
     new_ids[[EOS_ID, *kept]] = np.arange(EOS_ID, EOS_ID + 1 + len(kept))
-    tokenizer = WordTokenizer((UNK, EOS, *(words[id] for id in kept)), name)
-    return [replace(split, ids=new_ids[split.ids]) for split in splits], tokenizer
+    for split in splits:
+        for part in iter_slices(len(split.ids)):
+            split.ids[part] = new_ids[split.ids[part]]
+    return WordTokenizer((UNK, EOS, *(words[id] for id in kept)), name)
 
 
 def train_tokenizer(lines: Lines, config: DataConfig) -> Tokenizer:
@@ -197,37 +214,34 @@ def encode_open(lines: Lines, split: Int32Array, tokenizer: Tokenizer, mode: Dat
     """
     names = lines.speaker_names if mode == "dialogue" else ()
     heads = [np.array(encode_speaker(tokenizer, name or SOMEONE), np.int32) for name in names]
-    scene_end, scene_starts = tokenizer.encode(SCENE_END), set(find_scene_starts(lines.scene_ids[split])[1:].tolist())
-    speakers, num_done = lines.speaker_ids[split].tolist(), 0
+    scene_end, scene_before = tokenizer.encode(SCENE_END), lines.scene_ids[split[:1]]
 
-    def index(texts: list[str]) -> TokenizedBlock:
-        nonlocal num_done
-        if mode != "dialogue":
-            ids = tokenizer.encode_lines([f"{text}\n" for text in texts] if mode == "stream" else texts)
+    def encode_block(block: Lines) -> TokenizedBlock:
+        nonlocal scene_before
+        if mode == "dialogue":
+            starts_scene = np.diff(block.scene_ids, prepend=scene_before).astype(bool)
+            scene_before = block.scene_ids[-1:]
+            said = tokenizer.encode_lines(list(map(said_text, block.texts)))
+            parts = zip(starts_scene.tolist(), block.speaker_ids.tolist(), said, strict=True)
+            ids = [
+                np.concatenate([scene_end[: len(scene_end) * is_start], heads[id], text])
+                for is_start, id, text in parts
+            ]
         else:
-            ids = tokenizer.encode_lines(list(map(said_text, texts)))
-            for index, number in enumerate(range(num_done, num_done + len(texts))):
-                before = [scene_end] if number in scene_starts else []
-                ids[index] = np.concatenate([*before, heads[speakers[number]], ids[index]])
-            num_done += len(texts)
+            ids = tokenizer.encode_lines([f"{text}\n" for text in block.texts] if mode == "stream" else block.texts)
         return TokenizedBlock(np.concatenate(ids), np.array(list(map(len, ids))), None)
 
-    return _encode(lines, split, index, mode)
-
-
-def find_scene_starts(scene_ids: Int32Array) -> Int64Array:
-    """Return the indices of the first lines of all scenes, given the number of the scene of each line."""
-    return np.flatnonzero(np.diff(scene_ids, prepend=-1))
+    return _encode(lines, split, encode_block, mode)
 
 
 def _encode(
-    lines: Lines, split: Int32Array, index_lines: Callable[[list[str]], TokenizedBlock], mode: DataMode
+    lines: Lines, split: Int32Array, encode_block: Callable[[Lines], TokenizedBlock], mode: DataMode
 ) -> EncodedSplit:
-    """Encode lines in blocks, and add `<eos>` as `mode` says."""
+    """Encode the lines with the indices `split` in blocks, and add `<eos>` as `mode` says."""
     ids, punctuation = bytearray(), bytearray()  # grow without a copy
-    kept, lengths = [], []
+    kept, lengths = [split[:0]], [np.zeros(1, np.int64)]
     for part in iter_slices(len(split), LINE_BLOCK):
-        block = index_lines([lines.texts[line] for line in split[part].tolist()])
+        block = encode_block(lines.take(split[part]))
         is_kept = block.line_lengths >= (0 if block.punctuation is None else 1)
         ends = np.cumsum(block.line_lengths)[is_kept] if mode == "line" else np.empty(0, np.int64)
         ids += np.insert(block.ids, ends, EOS_ID).tobytes()
@@ -238,9 +252,10 @@ def _encode(
     if mode != "line":
         ids += np.array([EOS_ID], np.int32).tobytes()
         punctuation += bytes([LINE_END])
-    all_ids = np.frombuffer(ids, np.int32)
-    classes = np.frombuffer(punctuation, np.uint8)
+    all_ids, classes = np.frombuffer(ids, np.int32), np.frombuffer(punctuation, np.uint8)
     if len(classes) < len(all_ids):  # an open vocabulary
         classes = np.zeros(len(all_ids), np.uint8)
         classes[all_ids == EOS_ID] = NONE if mode == "dialogue" else LINE_END
-    return EncodedSplit(all_ids, classes, np.concatenate(kept), np.concatenate([[0], *lengths]).cumsum())
+    kept_lines, offsets = np.concatenate(kept), np.concatenate(lengths).cumsum()
+    scene_starts = np.flatnonzero(np.diff(lines.scene_ids[kept_lines], prepend=-1)) if mode == "dialogue" else kept[0]
+    return EncodedSplit(all_ids, classes, kept_lines, offsets, np.append(offsets[scene_starts], offsets[-1]))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from engine.config import Config, ModelConfig
-from engine.data.encoding import DataMode
+from engine.config import Config, DataMode, ModelConfig
 from engine.errors import InvalidInputError, RunError
 from engine.models.adapter import MergedWeights, adapter_shapes, check_adapter, lora_targets
 from engine.models.pretrained.names import BASE_FILE, HF_PREFIX, SMOLLM2

@@ -95,7 +95,7 @@ class WindowReader:
         punctuation = data.train_punctuation if self._with_punctuation else None
         if not self._options.shuffle_lines:
             return data.train, punctuation
-        offsets = data.train_scene_offsets if data.mode == "dialogue" else data.train_lines.offsets
+        offsets = data.train_scene_offsets if data.mode == "dialogue" else data.train_offsets
         shuffled = array.array("i", range(len(offsets) - 1))  # a list needs nine times the memory
         self._rng.shuffle(shuffled)
         # Rotating the text moves the column borders, so the same tokens do not lose their context in every epoch.

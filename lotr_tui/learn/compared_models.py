@@ -8,9 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from engine.analysis.bits_per_character import WrittenBits, measure_written_bits
-from engine.config import BUNDLED, DataConfig
+from engine.config import BUNDLED, DataConfig, DataMode
 from engine.data.dataset import Dataset, load_dataset
-from engine.data.encoding import DataMode
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import CorpusError, describe_error
 from engine.models.base import LanguageModel

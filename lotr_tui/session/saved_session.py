@@ -15,8 +15,9 @@ from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
+from engine.config import TokenizerName
 from engine.data.speakers import MAX_NAME_CHARACTERS
-from engine.data.tokenizers.base import TokenizerName, is_open_vocabulary
+from engine.data.tokenizers.base import is_open_vocabulary
 from engine.errors import InvalidInputError
 from engine.generation.generate import FinishReason
 from engine.generation.settings import MAX_SEED, SamplerSettings

@@ -16,8 +16,9 @@ from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import Config
 from engine.control import CommandQueue
 from engine.data.corpus import BOM, CODECS, read_corpus
-from engine.data.dataset import concatenate_lines, load_dataset, summarize_dataset
+from engine.data.dataset import concatenate_lines, load_dataset
 from engine.data.speakers import normalize_speaker
+from engine.data.summary import summarize_dataset
 from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import printable

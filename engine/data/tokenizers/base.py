@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.config import TokenizerName
 from engine.data.arrays import Int32Array
 
 UNK, EOS = "<unk>", "<eos>"
@@ -17,10 +18,6 @@ MAX_VOCABULARY_SIZE = 1_000_000
 MAX_TOKEN_CHARACTERS = 1000
 
 TokenIds = Int32Array  # token ids `[time]`
-
-TokenizerName = Literal["words", "whitespace", "characters", "bpe", "pretrained"]
-"""words: lower-case words of letters, digits and apostrophes, as in the notebook; whitespace: split at white space;
-characters: one token per character; bpe: byte-level byte-pair encoding; pretrained: of a model by others."""
 
 
 def is_open_vocabulary(name: TokenizerName) -> bool:

@@ -1,6 +1,7 @@
 """Reading the tokenizer and the cast of a run from their files."""
 
-from engine.data.tokenizers.base import Tokenizer, TokenizerName, is_open_vocabulary
+from engine.config import TokenizerName
+from engine.data.tokenizers.base import Tokenizer, is_open_vocabulary
 from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 

@@ -6,9 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.config import DataConfig
-from engine.data.cast import SpeakerSummary
-from engine.data.dataset import DatasetSummary
 from engine.data.speakers import SOMEONE, display_name
+from engine.data.summary import DatasetSummary, SpeakerSummary
 from engine.errors import printable
 from lotr_tui.cli.console import make_table
 from lotr_tui.formatting import plural

@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.config import DataConfig
-from engine.data.dataset import load_dataset, summarize_dataset
+from engine.data.dataset import load_dataset
+from engine.data.summary import summarize_dataset
 from engine.errors import printable
 from lotr_tui.cli.console import make_console, make_table, print_json
 from lotr_tui.cli.data.speaker_table import describe_pairs, describe_speakers, make_speaker_table

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rich.text import Text
 
-from engine.config import Config
+from engine.config import Config, TokenizerName
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers.base import Tokenizer, TokenizerName
+from engine.data.tokenizers.base import Tokenizer
 from engine.errors import printable
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.directory import read_config_and_tokenizer, resolve_run

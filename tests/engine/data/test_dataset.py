@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from engine.config import DataConfig
-from engine.data.dataset import load_dataset, summarize_dataset
+from engine.data.dataset import load_dataset
+from engine.data.summary import summarize_dataset
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import split_words
 from engine.errors import ConfigError, CorpusError

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import DataConfig
-from engine.data.dataset import load_dataset, summarize_dataset
+from engine.data.dataset import load_dataset
 from engine.data.speakers import SOMEONE
+from engine.data.summary import summarize_dataset
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import ConfigError, CorpusError
 

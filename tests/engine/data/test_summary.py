@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.cast import count_pairs, summarize_speakers
 from engine.data.corpus import make_lines
+from engine.data.summary import count_pairs, summarize_speakers
 from engine.data.tokenizers.words import split_words
 
 ROWS = st.lists(
