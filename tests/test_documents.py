@@ -23,8 +23,8 @@ from engine.models.turn_taking import FEATURES
 from engine.presets import PRESETS, get_preset
 from engine.runs.directory import read_config, read_config_and_tokenizer
 from engine.training import diagnoses
-from lotr_tui.cli.data.tokenize import MAX_TEXT_BYTES
 from lotr_tui.cli.generate import MAX_PROMPT_BYTES
+from lotr_tui.cli.tokenize import MAX_TEXT_BYTES
 from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.screens.comparison.ladder import NOTEBOOK_TEMPERATURES, WIDE_TEMPERATURES
 from lotr_tui.serve import browser_input

@@ -1,4 +1,4 @@
-"""Output of the plain commands: tables, wrapped text and JSON."""
+"""Input and output of the plain commands: standard input, tables and JSON."""
 
 import json
 import math
@@ -13,28 +13,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-MIN_TERMINAL_WIDTH = 60
-"""Narrowest layout in cells; a narrower terminal wraps the lines itself."""
-UNLIMITED_WIDTH = 1_000_000
-"""Width in cells where there is no terminal: rows are neither wrapped nor cut off."""
-MIN_TEXT_WIDTH = 16
-"""Width in cells that a column of text keeps, or the width of its longest text, where a table leaves numbers out."""
-COLUMN_GAP = 2
-"""Cells between two columns of a table."""
+from engine.errors import InvalidInputError
+from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+from lotr_tui.formatting import displayable
 
+MIN_TERMINAL_WIDTH = 60  # cells; a narrower terminal wraps the lines itself
+UNLIMITED_WIDTH = 1_000_000  # where there is no terminal, rows are neither wrapped nor cut off
+MIN_TEXT_WIDTH = 16  # that a column of text keeps, or the width of its longest text, where a table leaves numbers out
+COLUMN_GAP = 2
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def terminal_width() -> int:
     """Return the width of the terminal in cells, or of COLUMNS where it is set; 80 if neither is known."""
     return max(MIN_TERMINAL_WIDTH, shutil.get_terminal_size().columns or 80)
-
-
-def discard_output() -> None:
-    """Send standard output to the null device from now on, including the text that is still buffered."""
-    null_device = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null_device, sys.stdout.fileno())
-    os.close(null_device)
 
 
 def make_console() -> Console:
@@ -44,37 +36,31 @@ def make_console() -> Console:
     return Console(highlight=False, markup=False, emoji=False, width=width, height=24)
 
 
-def make_table(text_headings: Sequence[str], number_headings: Sequence[str]) -> Table:
-    """Return a table without borders: columns of text, then columns of numbers, which are aligned on the right.
+def print_table(texts: Sequence[str], numbers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of columns of text with the headings `texts`, then columns of `numbers`.
 
-    A text that is too long for a terminal continues on the next line; a number is never split.
+    A narrow terminal gets fewer of the last columns, but at least one of numbers. A text may continue on the next line.
     """
-    table = Table(box=None, pad_edge=False)
-    for heading in text_headings:
-        table.add_column(heading, overflow="fold")
-    for heading in number_headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
-def make_fitting_table(
-    width: int, text_headings: Sequence[str], number_headings: Sequence[str], rows: Sequence[Sequence[str]]
-) -> Table:
-    """Return a table of `rows`, without the last columns of numbers where `width` is too narrow for all of them.
-
-    The first column of numbers is always there. A text that has more than `MIN_TEXT_WIDTH` cells may continue on the
-    next line to make room for numbers.
-    """
-    headings = [*text_headings, *number_headings]
+    console, headings = make_console(), [*texts, *numbers]
     widths = [max(map(cell_len, cells)) for cells in zip(headings, *rows, strict=True)]
-    widths = [min(size, MIN_TEXT_WIDTH) if index < len(text_headings) else size for index, size in enumerate(widths)]
+    widths = [min(size, MIN_TEXT_WIDTH) if index < len(texts) else size for index, size in enumerate(widths)]
     count = len(headings)
-    while count > len(text_headings) + 1 and sum(widths[:count]) + COLUMN_GAP * (count - 1) > width:
+    while count > len(texts) + 1 and sum(widths[:count]) + COLUMN_GAP * (count - 1) > console.width:
         count -= 1
-    table = make_table(text_headings, number_headings[: count - len(text_headings)])
+    table = Table(box=None, pad_edge=False)
+    for index, heading in enumerate(headings[:count]):
+        if index < len(texts):
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row[:count]))
-    return table
+    console.print(table)
+
+
+def print_json(value: object, indent: int | None = None) -> None:
+    """Print `value` as JSON, at once."""
+    print(to_json(value, indent), flush=True)
 
 
 def to_json(value: object, indent: int | None = None) -> str:
@@ -83,11 +69,6 @@ def to_json(value: object, indent: int | None = None) -> str:
     A byte of an argument or a file name that is not UTF-8 becomes U+FFFD, and a number that is not finite null.
     """
     return json.dumps(_replace_invalid(value), indent=indent, allow_nan=False)
-
-
-def print_json(value: object, indent: int | None = None) -> None:
-    """Print `value` as JSON, at once."""
-    print(to_json(value, indent), flush=True)
 
 
 def _replace_invalid(value: object) -> object:
@@ -101,3 +82,42 @@ def _replace_invalid(value: object) -> object:
         case list() | tuple():
             return [_replace_invalid(item) for item in value]
     return value
+
+
+def print_piece(text: str) -> None:
+    """Print a part of a generated text on stdout, at once; a terminal gets no control characters."""
+    print(displayable(text) if sys.stdout.isatty() else text, end="", flush=True)
+
+
+def read_text(text: str | None, name: str, example: str, max_bytes: int) -> str:
+    """Return the argument `name`, or standard input where it is "-" or missing; bytes that are not UTF-8 stay."""
+    if text is None and sys.stdin.isatty():
+        raise InvalidInputError(f"{name} is missing; give one, such as `{example}`")
+    return read_standard_input(max_bytes) if text in (None, "-") else str(text)
+
+
+def read_standard_input(max_bytes: int = -1) -> str:
+    """Return standard input, with a lone surrogate in the place of each byte that is not UTF-8."""
+    content = sys.stdin.buffer.read(max_bytes + 1 or -1)  # one byte more than allowed, so that endless input ends here
+    if b"\0" in content:
+        raise InvalidInputError("standard input contains NUL bytes, so it is not text; use a text")
+    if len(content) > max_bytes >= 0:
+        raise InvalidInputError(f"standard input has over {max_bytes:,} bytes; use a part of it")
+    return content.decode(errors="surrogateescape")
+
+
+def discard_output() -> None:
+    """Send standard output to the null device from now on, including the text that is still buffered."""
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, sys.stdout.fileno())
+    os.close(null_device)
+
+
+def report_names(names: Sequence[str]) -> list[str]:
+    """Return the names of models as tables show them: of a folder or file only the last part, if it is unique."""
+    short = []
+    for name in names:
+        source = parse_pretrained_name(name) if is_pretrained_name(name) else None
+        is_whole = source is None or source.kind in ("hub", "stored")
+        short.append(name if is_whole or source is None else f"{name.partition(':')[0]}:{source.short_name}")
+    return [label if short.count(label) == 1 else name for name, label in zip(names, short, strict=True)]

@@ -1,25 +1,30 @@
-"""Start of the app in a terminal, and its orderly end."""
+"""Start of the app in a terminal or a browser, and its orderly end. Commands import this module, and Textual, last."""
 
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from textual.screen import Screen
+
+from engine.control import ControlCommand
 from engine.errors import InvalidInputError, printable
 from engine.models.pretrained.names import BASE_FILE, is_pretrained_name
-from lotr_tui.app import LotrApp
+from lotr_tui.app import POLL_INTERVAL, LotrApp
+from lotr_tui.messages import TrainingChanged
 from lotr_tui.session.model_loading import ModelLoader, check_fetched
 from lotr_tui.textual_fixes import is_served
 from lotr_tui.textual_fixes.terminal import fix_drivers
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.runs.combine import CombinationOptions
     from lotr_tui.learn.material import Material
+    from lotr_tui.monitor.training_view import TrainingView
 
-THREAD_SWITCH_INTERVAL = 0.001
-"""Seconds after which a busy thread lets the screen handle a key; a fifth of Python's default."""
+THREAD_SWITCH_INTERVAL = 0.001  # a fifth of Python's default: seconds after which a busy thread lets a key through
+DRAIN_INTERVAL = 0.05  # seconds between two reads of a follower; screens are notified every `POLL_INTERVAL`
 
 
 def open_session(
@@ -31,17 +36,9 @@ def open_session(
     *,
     mouse: bool = True,
 ) -> int:
-    """Open the interactive session with the models of `runs`, or with the default model, until the user quits.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InvalidInputError: If there is no terminal, a run or theme does not exist, or a run is damaged.
-    """
+    """Open the session with the models of `runs`, or with the default model, until the user quits; return exit code."""
     if not _has_screen():
         raise InvalidInputError("the interactive session needs a terminal; use `lotr-tui generate PROMPT` instead")
-
     load = ModelLoader(runs, runs_dir, combination)
     # A named run must exist before the screen is drawn. Loading a large model takes seconds and follows that.
     is_slow = len(runs) == 1 and combination is None and _is_slow(runs[0], runs_dir)
@@ -51,26 +48,16 @@ def open_session(
 
 
 def open_class(chapter: int | None, material: "Material | None", theme: str | None = None, *, mouse: bool) -> int:
-    """Open the class until the user quits.
+    """Open the class until the user quits, and return the exit code.
 
-    Args:
-        chapter: Index of a chapter; None opens the first one whose task is not done.
-        material: Corpus and models; None for the bundled ones, which are loaded after the first paint.
-        theme: Name of a theme for this session; None is the saved one.
-        mouse: False to leave the mouse to the terminal.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InvalidInputError: If there is no terminal, or no such theme.
+    `chapter` is the index of one, or None for the first whose task is not done; `material` is None for the bundled one.
     """
     if not _has_screen():
         raise InvalidInputError("the class needs a terminal; `lotr-tui learn --list` prints its chapters")
     from lotr_tui.screens.learn.screen import ChapterScreen
 
     def make_material() -> "Material":
-        from lotr_tui.learn.material import Material
+        from lotr_tui.learn.material import Material  # after the first paint
 
         return material or Material()
 
@@ -78,15 +65,52 @@ def open_class(chapter: int | None, material: "Material | None", theme: str | No
     return run_app(app, mouse=mouse)
 
 
+class AttachApp(LotrApp):
+    """The app as the dashboard of a run directory. Closing it does not stop the training."""
+
+    def __init__(self, path: Path, *, theme: str | None = None) -> None:
+        from lotr_tui.monitor.run_follower import RunFollower  # not for the session, whose start it would delay
+
+        super().__init__(runs_dir=path.parent, theme=theme)
+        self._run_follower = RunFollower(path)
+        self._has_notified = self._notify_scheduled = False
+
+    @property
+    def training_view(self) -> "TrainingView":
+        return self._run_follower.view
+
+    def send_command(self, command: ControlCommand) -> None:
+        self._run_follower.send_command(command)
+
+    def get_default_screen(self) -> Screen[Any]:
+        from lotr_tui.screens.dashboard.screen import DashboardScreen
+
+        return DashboardScreen(self.training_view, self.send_command, exit_on_close=True, attached=True)
+
+    def on_mount(self) -> None:
+        self.set_interval(DRAIN_INTERVAL, self._poll_follower)
+
+    def on_unmount(self) -> None:
+        self._run_follower.stop()
+
+    def _poll_follower(self) -> None:
+        """Read the follower often, since it waits for that, but notify the screens less often."""
+        if self._run_follower.poll() and not self._notify_scheduled:
+            self._notify_scheduled = True
+            # The first notification comes at once: a short curve is drawn sooner.
+            self.set_timer(POLL_INTERVAL if self._has_notified else DRAIN_INTERVAL, self._notify_screens)
+
+    def _notify_screens(self) -> None:
+        self._has_notified, self._notify_scheduled = True, False
+        for screen in self.screen_stack:
+            screen.post_message(TrainingChanged(self.training_view, []))
+
+
 def run_app(app: LotrApp, *, mouse: bool) -> int:
     """Run `app` until the user quits, the terminal closes or a signal arrives, then finish or hand over its training.
 
-    Returns:
-        The exit code: 0, or 128 plus the number of the signal that ended the app, or 1 if something is not saved, or if
-        the training that the app was started with has failed.
-
-    Raises:
-        TrainingError: If a detached training could not be continued by another process.
+    Return 0, or 128 plus the number of the signal that ended the app, or 1 if something is not saved, or if the
+    training that the app was started with has failed. A TrainingError says that no other process could continue it.
     """
     fix_drivers()
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
@@ -118,6 +142,11 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     return app.exit_code or int(bool(problems))
 
 
+def _has_screen() -> bool:
+    """Return True in a browser, or if all standard streams are a terminal; the screen is drawn on standard error."""
+    return is_served() or all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+
+
 def _is_slow(name: str, runs_dir: Path | None) -> bool:
     """Return True for a model that takes seconds to load: one by others, or an adapter of one, whose base is there."""
     if is_pretrained_name(name):
@@ -130,11 +159,6 @@ def _is_slow(name: str, runs_dir: Path | None) -> bool:
         return False
     check_fetched(read_reference(run_dir).name, name)
     return True
-
-
-def _has_screen() -> bool:
-    """Return True in a browser, or if all standard streams are a terminal; the screen is drawn on standard error."""
-    return is_served() or all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def _print_run(app: LotrApp) -> None:

@@ -1,225 +1,205 @@
-"""Options that several commands share, and detection of a terminal to draw on."""
+"""Options that several commands share, each declared once, and detection of a terminal to draw on."""
 
 import os
 import sys
-from collections.abc import Callable
-from functools import wraps
-from inspect import Parameter, Signature, signature
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
+from engine.config import TEACHER_SEPARATOR, Config
 from engine.errors import InvalidInputError
-from lotr_tui.cli.parser import int_option
+from engine.presets import PRESETS, get_preset
+from engine.storage.files import absolute_path
+from lotr_tui.cli.parser import flag, number, option, setting
 from lotr_tui.textual_fixes import is_served
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imports numpy
     from engine.runs.combine import CombinationOptions
 
-DATA, MODEL, SCREEN = "Data", "Model", "Screen"
-"""Sections of the help texts."""
+DATA, MODEL, SCREEN, TRAINING = "Data", "Model", "Screen", "Training"
+MODEL_NAMES = "name or path of a run, latest, RUN@EPOCH, hf:FOLDER, hf:owner/name or gguf:FILE"
+DEFAULT_MODEL = "Default: bundled where SmolLM2 was fetched, else lstm."
 
+JsonOption = Annotated[bool, flag("--json", "Print JSON.")]
+JsonLinesOption = Annotated[bool, flag("--jsonl", "Print one JSON object per token.")]
 RunsDirOption = Annotated[
-    Path | None,
-    typer.Option("--runs-dir", metavar="DIR", file_okay=False, help="Folder of the runs; see `lotr-tui locate`."),
+    Path | None, option("--runs-dir", "DIR", "Folder of the runs; see `lotr-tui locate`.", file_okay=False)
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-ThemeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--theme",
-        metavar="NAME",
-        help="Theme for this session: shire, shire-light, ansi-dark or any Textual theme.",
-        rich_help_panel=SCREEN,
-    ),
-]
-NoMouseOption = Annotated[
-    bool,
-    typer.Option("--no-mouse", help="Leave the mouse to the terminal, to select text with it.", rich_help_panel=SCREEN),
-]
-
-SplitSeedOption = Annotated[
-    int | None, int_option("--split-seed", help="Seed of the shuffle before the split.", rich_help_panel=DATA)
-]
-ModeOption = Annotated[
-    Literal["line", "stream", "dialogue"] | None,
-    typer.Option(
-        "--mode",
-        metavar="line|stream|dialogue",
-        help="line: every line ends with an end-of-line token; stream: each split is one long text; dialogue: lines "
-        "in order, with their speakers.",
-        rich_help_panel=DATA,
-    ),
-]
-SplitOption = Annotated[
-    Literal["lines", "scenes"] | None,
-    typer.Option(
-        "--split",
-        metavar="lines|scenes",
-        help="lines: hold out single lines for validation and test; scenes: blocks of 20 lines, in file order.",
-        rich_help_panel=DATA,
-    ),
-]
-TokenizerOption = Annotated[
-    Literal["words", "whitespace", "characters", "bpe"] | None,
-    typer.Option(
-        "--tokenizer",
-        metavar="NAME",
-        help="words, whitespace, characters or bpe; the last two read and write any text as it is written.",
-        rich_help_panel=DATA,
-    ),
-]
-VocabularySizeOption = Annotated[
-    int | None, int_option("--vocabulary-size", help="Tokens of a bpe vocabulary to learn.", rich_help_panel=DATA)
-]
-TextColumnOption = Annotated[
-    str | None,
-    typer.Option("--text-column", metavar="NAME", help="CSV column of the utterances.", rich_help_panel=DATA),
-]
-SpeakerColumnOption = Annotated[
-    str | None,
-    typer.Option("--speaker-column", metavar="NAME", help="CSV column of the speakers.", rich_help_panel=DATA),
-]
-
+THEMES = "Theme for this session: shire, shire-light, ansi-dark or any Textual theme."
+ThemeOption = Annotated[str | None, option("--theme", "NAME", THEMES, SCREEN)]
+NoMouseOption = Annotated[bool, flag("--no-mouse", "Leave the mouse to the terminal, to select text with it.", SCREEN)]
 RunsOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--run",
-        metavar="RUN",
-        help="Model to use: name or path of a run, latest, RUN@EPOCH, hf:FOLDER, hf:owner/name or gguf:FILE; repeat "
-        "it for an ensemble of runs. Default: bundled where SmolLM2 was fetched, else lstm.",
-        show_default=False,
-        rich_help_panel=MODEL,
-    ),
+    option("--run", "RUN", f"Model: {MODEL_NAMES}; repeat it for an ensemble of runs. {DEFAULT_MODEL}", MODEL),
 ]
-MixtureOption = Annotated[
-    bool,
-    typer.Option(
-        "--mixture",
-        help="Mix with a Kneser-Ney model, with weights chosen on validation.",
-        rich_help_panel=MODEL,
-    ),
-]
-CacheOption = Annotated[
-    bool,
-    typer.Option("--cache", help="Make recently used words more likely (continuous cache).", rich_help_panel=MODEL),
-]
-DynamicOption = Annotated[
-    bool,
-    typer.Option("--dynamic", help="Keep training while reading (dynamic evaluation).", rich_help_panel=MODEL),
-]
-WeightsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--weights",
-        metavar="W,W,...",
-        help="Weights of the models, such as 0.8,0.2; Kneser-Ney comes last.",
-        rich_help_panel=MODEL,
-    ),
-]
-CacheWindowOption = Annotated[
-    int | None,
-    int_option(
-        "--cache-window",
-        minimum=1,
-        maximum=10_000_000,
-        help="Words in the cache. Default: 500.",
-        rich_help_panel=MODEL,
-    ),
-]
+RunOption = Annotated[str | None, option("--run", "RUN", f"Model: {MODEL_NAMES}. {DEFAULT_MODEL}", MODEL)]
 PrecisionOption = Annotated[
     Literal["auto", "fp32", "int8"],
-    typer.Option(
+    option(
         "--precision",
-        metavar="auto|fp32|int8",
-        help="int8 is faster for large models, and less exact; auto computes as the model is stored.",
-        rich_help_panel=MODEL,
+        "auto|fp32|int8",
+        "int8 is faster for large models, and less exact; auto computes as the model is stored.",
+        MODEL,
     ),
 ]
+TokenizerOption = Annotated[str | None, setting("tokenizer", DATA)]
+VocabularySizeOption = Annotated[int | None, setting("vocabulary_size", DATA)]
+ModeOption = Annotated[str | None, setting("mode", DATA)]
+SplitOption = Annotated[str | None, setting("split", DATA)]
+SplitSeedOption = Annotated[int | None, setting("split_seed", DATA)]
+TextColumnOption = Annotated[str | None, setting("text_column", DATA)]
+SpeakerColumnOption = Annotated[str | None, setting("speaker_column", DATA)]
+SetOption = Annotated[
+    list[str] | None,
+    option("--set", "KEY=VALUE", "Change any setting; repeatable. See `lotr-tui train --list-settings`.", TRAINING),
+]
+CsvOption = Annotated[
+    Path | None, option("--csv", "FILE", "Corpus: a CSV, one utterance per row. Default: the bundled dialogues.", DATA)
+]
+TextOption = Annotated[Path | None, option("--text", "FILE", "Corpus: plain text, one utterance per line.", DATA)]
 
 
-def check_output_format(*, as_json: bool, jsonl: bool) -> None:
-    """Refuse two output formats at once."""
+@dataclass(frozen=True)
+class Combination:
+    """Options that combine models."""
+
+    mixture: Annotated[
+        bool, flag("--mixture", "Mix with a Kneser-Ney model, with weights chosen on validation.", MODEL)
+    ] = False
+    cache: Annotated[bool, flag("--cache", "Make recently used words more likely (continuous cache).", MODEL)] = False
+    dynamic: Annotated[bool, flag("--dynamic", "Keep training while reading (dynamic evaluation).", MODEL)] = False
+    weights: Annotated[
+        str | None,
+        option("--weights", "W,W,...", "Weights of the models, such as 0.8,0.2; Kneser-Ney comes last.", MODEL),
+    ] = None
+    cache_window: Annotated[
+        int | None, number("--cache-window", int, "Words in the cache. Default: 500.", MODEL, 1, 1e7)
+    ] = None
+
+    def parse(self) -> "CombinationOptions | None":
+        """Return the combination, or None if no option is given."""
+        if self == Combination():
+            return None
+        from engine.runs.combine import CombinationOptions
+
+        if self.cache_window is not None and not self.cache:
+            raise InvalidInputError(f"--cache-window {self.cache_window} has no effect without --cache; give both")
+        try:
+            weights = tuple(map(float, self.weights.split(","))) if self.weights is not None else ()
+        except ValueError:
+            form = "must be numbers separated by commas, such as 0.8,0.2"
+            raise InvalidInputError(f"--weights {self.weights} {form}") from None
+        window = {} if self.cache_window is None else {"cache_window": self.cache_window}
+        return CombinationOptions(self.mixture, self.cache, self.dynamic, weights, **window)
+
+
+SETTINGS = (
+    *("init", "tokenizer", "mode", "split", "split_seed", "text_column", "speaker_column"),
+    *("seed", "epochs", "device", "threads", "precision"),
+)
+"""Options of a training that are settings of `Config` under the same name."""
+INIT_HELP = (
+    "Fine-tune: start from a run or RUN@EPOCH, from base (the pre-trained LSTM that is included), or with an adapter "
+    "from smollm2, gguf:FILE, hf:FOLDER or hf:owner/name."
+)
+PRESET_HELP = (
+    f"Settings to start from: {', '.join(PRESETS)}. Default: default; with --init finetune, or dialogue with --mode "
+    "dialogue, or lora for a model by others."
+)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Options that describe a training. None leaves a setting as it is in the preset."""
+
+    preset: Annotated[str | None, option("--preset", "NAME", PRESET_HELP, TRAINING)] = None
+    init: Annotated[str | None, option("--init", "RUN", INIT_HELP, TRAINING)] = None
+    teachers: Annotated[
+        list[str] | None,
+        option(
+            "--teacher",
+            "RUN",
+            "Distil: also learn the averaged predictions of this run; repeat it for an ensemble.",
+            TRAINING,
+        ),
+    ] = None
+    csv: CsvOption = None
+    text: TextOption = None
+    valid: Annotated[
+        Path | None, option("--valid", "FILE", "Validation text of a corpus that is already split.", DATA)
+    ] = None
+    test: Annotated[Path | None, option("--test", "FILE", "Test text of a corpus that is already split.", DATA)] = None
+    text_column: TextColumnOption = None
+    speaker_column: SpeakerColumnOption = None
+    tokenizer: TokenizerOption = None
+    mode: ModeOption = None
+    split: SplitOption = None
+    split_seed: SplitSeedOption = None
+    seed: Annotated[int | None, setting("seed", TRAINING)] = None
+    epochs: Annotated[int | None, setting("epochs", TRAINING)] = None
+    device: Annotated[str | None, setting("device", TRAINING)] = None
+    threads: Annotated[int | None, setting("threads", TRAINING)] = None
+    precision: Annotated[str | None, setting("precision", TRAINING)] = None
+    assignments: SetOption = None
+
+    def configure(self, runs_dir: Path | None = None) -> Config:
+        """Return the preset, changed by these options, or raise an InvalidInputError."""
+        from engine.training.initial_run import configure, default_preset  # imports numpy
+
+        if self.init is not None and not self.init.strip():  # an unset variable must not train from random weights
+            raise InvalidInputError("--init names no run; give one, or omit the option; see `lotr-tui runs`")
+        name = default_preset(self.init or "", self.mode, runs_dir) if self.preset is None else self.preset
+        return configure(get_preset(name), self.apply, runs_dir)
+
+    def apply(self, config: Config) -> Config:
+        """Return `config` with the changes that these options make, or raise an InvalidInputError."""
+        if self.csv and self.text:
+            raise InvalidInputError("--csv and --text exclude each other; give one corpus")
+        if self.text and (self.text_column or self.speaker_column):
+            raise InvalidInputError(
+                f"--text {self.text} reads lines without columns; for a file with columns, use --csv"
+            )
+        values = {name: value for name in SETTINGS if (value := getattr(self, name)) is not None}
+        if self.teachers:
+            values["teachers"] = TEACHER_SEPARATOR.join(self.teachers)
+        if path := self.csv or self.text:
+            values |= {"corpus": str(absolute_path(path)), "corpus_format": "csv" if self.csv else "text"}
+        config = config.with_values(**values)
+        if self.valid or self.test:
+            if not (self.valid and self.test and path):
+                raise InvalidInputError("--valid and --test need each other, and --text or --csv for the training text")
+            if config.data.tokenizer in ("words", "whitespace"):  # the file has its tokens already, and all of them
+                if self.tokenizer is None and not config.training.init:
+                    config = config.with_values(tokenizer="whitespace")
+                config = config.with_values(min_characters=0)
+                if config.data.tokenizer == "whitespace":
+                    config = config.with_values(min_count=1)
+            else:
+                config = config.with_values(min_characters=-1)
+            config = config.with_values(valid_corpus=str(self.valid), test_corpus=str(self.test))
+        return config.with_overrides(list(self.assignments or ()))
+
+
+def check_output_format(as_json: bool, jsonl: bool) -> None:
     if as_json and jsonl:
         raise InvalidInputError("--json and --jsonl exclude each other; give one of them")
 
 
 def check_vocabulary_size(vocabulary_size: int | None, tokenizer: str | None) -> None:
-    """Refuse a vocabulary size for a tokenizer that does not learn one of a given size."""
     if vocabulary_size is not None and tokenizer != "bpe":
         raise InvalidInputError("--vocabulary-size belongs to --tokenizer bpe; add that option")
-
-
-def has_terminal() -> bool:
-    """Return True if a screen can be drawn: in a browser, or on a terminal that is not dumb while CI is not set."""
-    if is_served():
-        return True
-    is_plain = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("CI", "") not in ("", "0", "false")
-    # The screen is drawn on standard error.
-    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)) and not is_plain
 
 
 def check_theme(name: str | None) -> None:
     """Raise a ConfigError if no theme has this name; None is the saved theme."""
     if name is not None:
-        from lotr_tui.theme import check_theme_name  # imports Textual, which most commands do not need
+        from lotr_tui.theme import check_theme_name  # imports Textual
 
         check_theme_name(name)
 
 
-def parse_combination(
-    *,
-    mixture: MixtureOption = False,
-    cache: CacheOption = False,
-    dynamic: DynamicOption = False,
-    weights: WeightsOption = None,
-    cache_window: CacheWindowOption = None,
-) -> "CombinationOptions | None":
-    """Return the combination of models that the options describe, or None if none of them is given.
-
-    Raises:
-        InvalidInputError: If the weights are not numbers, or a cache window is given without a cache.
-    """
-    if not (mixture or cache or dynamic or weights is not None or cache_window is not None):
-        return None
-    from engine.runs.combine import CombinationOptions
-
-    if cache_window is not None and not cache:
-        raise InvalidInputError(f"--cache-window {cache_window} has no effect without --cache; give both")
-    try:
-        numbers = tuple(float(number) for number in weights.split(",")) if weights is not None else ()
-    except ValueError:
-        raise InvalidInputError(f"--weights {weights} must be numbers separated by commas, such as 0.8,0.2") from None
-    window = {} if cache_window is None else {"cache_window": cache_window}
-    return CombinationOptions(mixture=mixture, cache=cache, dynamic=dynamic, weights=numbers, **window)
-
-
-def merge_options(
-    name: str, parse: Callable[..., Any]
-) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
-    """Return a decorator of a command that has a parameter `name`.
-
-    The command gets the options that are the parameters of `parse` instead of this one, which becomes their result.
-    """
-    parsed_options = signature(parse).parameters
-
-    def decorate(command: Callable[..., int | None]) -> Callable[..., int | None]:
-        @wraps(command)
-        def run_command(**arguments: Any) -> int | None:
-            value = parse(**{option: arguments.pop(option) for option in parsed_options})
-            return command(**arguments, **{name: value})
-
-        parameters: list[Parameter] = []
-        for parameter in signature(command).parameters.values():
-            parameters += parsed_options.values() if parameter.name == name else [parameter]
-        keywords = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
-        run_command.__signature__ = Signature(keywords)  # type: ignore[attr-defined]
-        run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run_command
-
-    return decorate
-
-
-with_combination = merge_options("combination", parse_combination)
-"""Decorator of a command that has a parameter `combination`: it gets the options of `parse_combination` instead."""
+def has_terminal() -> bool:
+    """Return True if a screen can be drawn: in a browser, or on a terminal that is not dumb while CI is not set."""
+    is_plain = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("CI", "") not in ("", "0", "false")
+    # The screen is drawn on standard error.
+    return is_served() or (not is_plain and all(each.isatty() for each in (sys.stdin, sys.stdout, sys.stderr)))

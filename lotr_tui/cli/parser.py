@@ -1,136 +1,201 @@
-"""The command-line parser: help texts, number options, and the words of its errors."""
+"""Declaration of options and commands, and the form of help texts and errors, on top of Typer."""
 
 import difflib
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from engine.config import setting_type
 from engine.errors import InvalidInputError, suggest_nearest
-from lotr_tui.completion.values import with_completion
+from lotr_tui.completion.values import VALUES
 
-MAX_HELP_WIDTH = 100
-"""Widest help text in cells; longer lines are hard to read."""
-MAX_TERM_WIDTH = 30
-"""Widest first column of a help text in cells."""
-SIMILARITY = 0.7
-"""Minimum similarity of a suggested command or option, as difflib measures it."""
-OTHER_WORDS = {"help": "--help", "version": "--version"}
-"""Options that people try as commands."""
-
-
-class _CommandMixin:
-    """Help text in our own form, and errors that know their command."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help text."""
-        formatter.write(_render_help(self, ctx))
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments of the command; an error of the parser gets the context, which may be missing."""
-        try:
-            parsed: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
-        except Exception as error:
-            if getattr(error, "ctx", ctx) is None:
-                error.ctx = ctx  # type: ignore[attr-defined]
-            raise
-        return parsed
+Function = Callable[..., Any]
+MAX_HELP_WIDTH, MAX_TERM_WIDTH = 100, 30
+SIMILARITY = 0.7  # of a suggested command or option, as difflib measures it
+OTHER_WORDS = {"help": "--help", "version": "--version"}  # options that people try as commands
+REWORDED = (
+    (r"Missing (?:argument|option) '([^']*)'.*", r"\1 is missing"),
+    (r"Option '([^']*)' requires .*", r"\1 needs a value"),
+    (r"Option '([^']*)' does not take a value", r"\1 takes no value"),
+    (r"No such option:? '?([^\s']+).*", r"unknown option \1"),
+    (r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", r"unexpected argument '\1'"),
+    (r"Invalid value for '([^']*)': \w+ '(.*)' is a file", r"\1 \2 is a file; name a folder"),
+)
+"""Errors of the parser, and how we say them."""
 
 
-class Command(_CommandMixin, TyperCommand):
-    """Command with its own help text and errors."""
+def option(name: str, metavar: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    """Return an option that takes a value, under the heading `panel` of the help."""
+    values = more.pop("values", None) or VALUES.get(name) or VALUES.get(metavar)
+    return typer.Option(name, metavar=metavar, help=help, rich_help_panel=panel, autocompletion=values, **more)
 
 
-class CommandGroup(_CommandMixin, TyperGroup):
-    """Group of commands with its own help text and errors, and suggestions for an unknown command.
+def flag(name: str, help: str, panel: str | None = None) -> Any:
+    """Return an option without a value."""
+    return typer.Option(name, help=help, rich_help_panel=panel)
 
-    Options before a command are passed on to it, which refuses those that it does not have.
+
+def number(
+    name: str, kind: type[int | float], help: str, panel: str | None = None, low: float | None = None, high: float = 1e6
+) -> Any:
+    """Return an option for a number from `low` to `high`; without `low`, the engine checks the range."""
+    expected = "a whole number" if kind is int else "a number"
+    expected += "" if low is None else f" from {low} to {high:,.0f}"
+
+    def parse(text: object) -> int | float:
+        with suppress(ValueError):
+            value = kind(str(text))
+            if low is None or low <= value <= high:
+                return value
+        raise InvalidInputError(f"{name} {text} is not {expected}")
+
+    return option(name, "N" if kind is int else "X", help, panel, parser=parse)
+
+
+def setting(name: str, panel: str | None = None) -> Any:
+    """Return an option for a setting of `Config`, which has its type, range and description."""
+    kind, meta = setting_type(name)
+    option_name = f"--{name.replace('_', '-')}"
+    if kind is int:
+        return number(option_name, int, str(meta.description), panel)
+    choices = getattr(kind, "__args__", ())
+    values = (lambda: list(choices)) if choices else None
+    return option(option_name, "|".join(choices) or "NAME", str(meta.description), panel, values=values)
+
+
+def argument(metavar: str, help: str, **more: Any) -> Any:
+    """Return an argument."""
+    return typer.Argument(metavar=metavar, help=help, autocompletion=VALUES.get(metavar), **more)
+
+
+def make_group(*examples: str, **more: Any) -> typer.Typer:
+    """Return a group of commands, to which `add_command` adds them, with examples for its help text."""
+    return typer.Typer(
+        cls=more.pop("cls", CommandGroup),
+        epilog="\n".join(examples),
+        add_completion=False,
+        invoke_without_command=True,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": MAX_HELP_WIDTH},
+        **more,
+    )
+
+
+def add_command(group: typer.Typer, name: str, *examples: str) -> Callable[[Function], Function]:
+    """Return a decorator that adds a function as a command to `group`, with examples for its help text.
+
+    A parameter whose type is a dataclass stands for the options that are the fields of this class.
     """
 
+    def add(function: Function) -> Function:
+        group.command(name, cls=Command, epilog="\n".join(examples))(expand_options(function))
+        return function
+
+    return add
+
+
+def expand_options(function: Function) -> Function:
+    """Return a function with the fields of dataclasses in place of the parameters of these classes."""
+    given = signature(function).parameters
+    classes: dict[str, Function] = {
+        name: each.annotation for name, each in given.items() if hasattr(each.annotation, "__dataclass_fields__")
+    }
+    fields = {name: signature(options).parameters for name, options in classes.items()}
+
+    @wraps(function)
+    def run_command(**arguments: Any) -> Any:
+        for name, options in classes.items():
+            arguments[name] = options(**{field: arguments.pop(field) for field in fields[name]})
+        return function(**arguments)
+
+    parameters = [each for name, own in given.items() for each in fields.get(name, {name: own}).values()]
+    keywords = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in parameters]
+    run_command.__signature__ = Signature(keywords)  # type: ignore[attr-defined]
+    run_command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run_command
+
+
+class HelpForm:
+    """Help text of a command: its sections, and its examples as they are typed. Errors know their command."""
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the options of the group."""
+        try:
+            return super().parse_args(ctx, args)  # type: ignore[misc, no-any-return]
+        except Exception as error:
+            if getattr(error, "ctx", ctx) is None:  # so that the message names the command
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        pieces = ["[OPTIONS]"]
+        for param in self.get_params(ctx):  # type: ignore[attr-defined]
+            if param.param_type_name == "argument":
+                name = param.metavar + ("..." if param.nargs != 1 else "")
+                pieces.append(name if param.required else f"[{name}]")
+        return [*pieces, *(["[COMMAND]"] if hasattr(self, "commands") else [])]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Commands": []}
+        for name, command in getattr(self, "commands", {}).items():
+            sections["Commands"].append((name, command.get_short_help_str(limit=MAX_HELP_WIDTH)))
+        for param in self.get_params(ctx):  # type: ignore[attr-defined]
+            if param.param_type_name == "argument":
+                sections["Arguments"].append((param.metavar, param.help or ""))
+            else:
+                title = getattr(param, "rich_help_panel", None) or "Options"
+                sections.setdefault(title, []).append(param.get_help_record(ctx))
+        sections["Options"] = sections.pop("Options")  # the general ones come last
+        for title, rows in sections.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_max=MAX_TERM_WIDTH)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        if self.epilog:  # type: ignore[attr-defined]
+            examples = self.epilog.splitlines()  # type: ignore[attr-defined]
+            formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in examples))
+
+
+class Command(HelpForm, TyperCommand):
+    """Command with our form of help."""
+
+
+class CommandGroup(HelpForm, TyperGroup):
+    """Group of commands. Options before a command are passed on to it, which refuses those that it does not have."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta["arguments"] = list(args)
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that `args` names, and its arguments; an unknown one raises an InvalidInputError."""
         if args[0] not in self.commands:
-            raise InvalidInputError(_describe_unknown_command(args[0], self.commands, ctx.command_path))
+            raise InvalidInputError(_describe_unknown_command(args[0], list(self.commands), ctx.command_path))
         before = ctx.meta["arguments"][: -len(args)]
         options = before[:-1] if before[-1:] == ["--"] else before
         return super().resolve_command(ctx, [args[0], *options, *args[1:]])
 
 
-def int_option(*names: str, help: str, minimum: int | None = None, maximum: int | None = None, **options: Any) -> Any:
-    """Return an option for a whole number with an inclusive range; the engine checks a range that is left out."""
-    allowed = "" if minimum is None else f" from {minimum}" + ("" if maximum is None else f" to {maximum:,}")
-
-    def parse(text: object) -> int:
-        with suppress(ValueError):
-            number = int(str(text))
-            if (minimum is None or number >= minimum) and (maximum is None or number <= maximum):
-                return number
-        raise InvalidInputError(f"{names[-1]} {text} is not a whole number{allowed}")
-
-    return typer.Option(*names, metavar="N", parser=parse, help=help, **options)
-
-
-def float_option(*names: str, help: str, **options: Any) -> Any:
-    """Return an option for a number, whose range the engine checks."""
-
-    def parse(text: object) -> float:
-        try:
-            return float(str(text))
-        except ValueError:
-            raise InvalidInputError(f"{names[-1]} {text} is not a number") from None
-
-    return typer.Option(*names, metavar="X", parser=parse, help=help, **options)
-
-
-def add_command(group: typer.Typer, name: str, *examples: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator that adds a function as a command to `group`, with examples for its help text."""
-    add = group.command(name, cls=Command, epilog="\n".join(examples))
-    return lambda function: add(with_completion(function))
-
-
-def make_group(help: str, *examples: str, **options: Any) -> typer.Typer:
-    """Return a group of commands, to which `add_command` adds them, with examples for its help text."""
-    return typer.Typer(
-        help=help,
-        cls=CommandGroup,
-        epilog="\n".join(examples),
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        invoke_without_command=True,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        **options,
-    )
-
-
 def describe_usage_error(error: Any) -> str:
     """Return the message of an error of the parser in our words, with the command whose help explains it."""
     message = error.format_message().rstrip(".").replace("Value error, ", "")
-    context = getattr(error, "ctx", None)
-    command = "lotr-tui" if context is None else context.command_path
-    if match := re.fullmatch(r"Missing (?:argument|option) '([^']*)'", message):
-        message = f"{match[1]} is missing"
-    elif match := re.fullmatch(r"Option '([^']*)' requires .*", message):
-        message = f"{match[1]} needs a value"
-    elif match := re.fullmatch(r"Option '([^']*)' does not take a value", message):
-        message = f"{match[1]} takes no value"
-    elif match := re.match(r"No such option:? '?([^\s']+)", message):
-        options = [name for param in (context.command.get_params(context) if context else []) for name in param.opts]
-        near = difflib.get_close_matches(match[1], options, 1, SIMILARITY)
-        message = f"unknown option {match[1]}" + (f"; did you mean {near[0]}?" if near else "")
-    elif match := re.fullmatch(r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", message, re.DOTALL):
-        hint = "; put a prompt of several words in quotes" if command.endswith(" generate") else ""
-        message = f"unexpected argument {match[1]!r}{hint}"
-    elif match := re.fullmatch(r"Invalid value for '([^']*)': \w+ '(.*)' is a file", message, re.DOTALL):
-        message = f"{match[1]} {match[2]} is a file; name a folder"
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "lotr-tui"
+    for pattern, words in REWORDED:
+        if re.fullmatch(pattern, message, re.DOTALL):
+            message = re.sub(pattern, words, message, flags=re.DOTALL)
+            break
+    if message.startswith("unknown option") and error.ctx:
+        names = [name for param in error.ctx.command.get_params(error.ctx) for name in param.opts]
+        near = difflib.get_close_matches(message.split()[-1], names, 1, SIMILARITY)
+        message += f"; did you mean {near[0]}?" if near else ""
+    elif message.startswith("unexpected argument") and command.endswith(" generate"):
+        message += "; put a prompt of several words in quotes"
     elif match := re.fullmatch(r"Invalid value for '([^']*)': '(.*)' is not one of (.*)", message, re.DOTALL):
         choices = re.findall(r"'([^']*)'", match[3])
         message = f"{match[1]} {match[2]} is not one of {', '.join(choices)}{suggest_nearest(match[2], choices)}"
@@ -138,8 +203,7 @@ def describe_usage_error(error: Any) -> str:
     return f"{message} See `{command} --help`" if message.endswith("?") else f"{message}; see `{command} --help`"
 
 
-def _describe_unknown_command(name: str, commands: Iterable[str], group: str) -> str:
-    names = list(commands)
+def _describe_unknown_command(name: str, names: list[str], group: str) -> str:
     near = [OTHER_WORDS[name]] if name in OTHER_WORDS else []
     near += [command for command in names if len(name) > 1 and (command.startswith(name) or name.startswith(command))]
     near += difflib.get_close_matches(name, names, cutoff=SIMILARITY)
@@ -148,73 +212,3 @@ def _describe_unknown_command(name: str, commands: Iterable[str], group: str) ->
     if " " in name.strip():
         return f"unknown command {name!r}; to continue a text, use: lotr-tui generate {shlex.quote(name)}"
     return f"unknown command {name!r}; the commands are {', '.join(names)}. See `{group} --help`"
-
-
-def _render_help(command: Any, context: Any) -> str:
-    """Return the help text of a command or group, as wide as the terminal allows."""
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    from lotr_tui.cli.console import make_console, terminal_width
-
-    commands: Mapping[str, Any] = getattr(command, "commands", {})
-    params = [param for param in command.get_params(context) if not getattr(param, "hidden", False)]
-    arguments = [param for param in params if param.param_type_name == "argument"]
-    sections: dict[str, list[tuple[str, str]]] = {}
-    for argument in arguments:
-        sections.setdefault("Arguments", []).append((_argument_name(argument), _describe_parameter(argument)))
-    for name, subcommand in commands.items():
-        sections.setdefault("Commands", []).append((name, subcommand.get_short_help_str(limit=MAX_HELP_WIDTH)))
-    for option in params:
-        if option.param_type_name == "option":
-            title = "Options" if option.name == "help" else getattr(option, "rich_help_panel", None) or "Options"
-            sections.setdefault(title, []).append((_option_term(option), _describe_parameter(option)))
-    if "Options" in sections:  # the general ones last
-        sections["Options"] = sections.pop("Options")
-
-    usage = [context.command_path, "[OPTIONS]", *(_argument_usage(argument) for argument in arguments)]
-    if commands:
-        usage.append("[COMMAND]" if command.invoke_without_command else "COMMAND")
-    console = make_console()
-    console.width = min(terminal_width(), MAX_HELP_WIDTH)
-    terms = [term for rows in sections.values() for term, _ in rows]
-    width = min(max(map(len, terms)), MAX_TERM_WIDTH, console.width // 2)
-    with console.capture() as capture:
-        console.print(Text.assemble(("Usage: ", "bold"), " ".join(usage)))
-        console.print(Text(f"\n{' '.join((command.help or '').split())}"))
-        for title, rows in sections.items():
-            console.print(Text(f"\n{title}:", "bold"))
-            grid = Table.grid(padding=(0, 2, 0, 0))
-            grid.add_column(width=width, overflow="fold", style="cyan")
-            grid.add_column()
-            for term, description in rows:
-                grid.add_row(Text(term), Text(description))
-            console.print(Padding(grid, (0, 0, 0, 2)))
-        if command.epilog:
-            console.print(Text("\nExamples:", "bold"))
-            for line in command.epilog.splitlines():
-                console.print(Text(f"  {line}"), soft_wrap=True)
-    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
-
-
-def _argument_name(argument: Any) -> str:
-    return str(argument.metavar or argument.name.upper())
-
-
-def _argument_usage(argument: Any) -> str:
-    name = _argument_name(argument) + ("..." if argument.nargs != 1 else "")
-    return name if argument.required else f"[{name}]"
-
-
-def _option_term(option: Any) -> str:
-    """Return the names of an option, short ones first, and the placeholder of its value."""
-    names = ", ".join(sorted(option.opts, key=len))
-    return names if option.is_flag else f"{names} {option.metavar or option.name.upper()}"
-
-
-def _describe_parameter(param: Any) -> str:
-    """Return the help of an argument or option with its default value, if there is one to show."""
-    shown = param.show_default if isinstance(param.show_default, str) else param.default
-    has_default = param.show_default and isinstance(shown, (str, int, float)) and not isinstance(shown, bool)
-    return f"{param.help or ''} [default: {shown}]" if has_default else param.help or ""

@@ -1,18 +1,73 @@
-"""The commands for existing runs: `attach`, `status`, `stop` and `runs …`."""
+"""`lotr-tui runs`: a list of runs, a comparison, and what is done with one of them."""
 
+import json
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.text import Text
 
-from engine.errors import InvalidInputError, LotrError, printable, shell_word
-from lotr_tui.cli.options import JsonOption, NoMouseOption, RunsDirOption, ThemeOption, check_theme, has_terminal
-from lotr_tui.cli.parser import add_command, int_option, make_group
-from lotr_tui.trackers.libraries import TrackerName
+from engine.errors import InvalidInputError, LotrError, describe_error, printable
+from engine.runs.compact import write_compact_copy
+from engine.runs.directory import (
+    METRICS_FILE,
+    MODEL_FILE,
+    bundled_run_name,
+    find_run_dirs,
+    is_locked,
+    read_config,
+    resolve_run,
+    run_word,
+)
+from engine.runs.export import export_hugging_face
+from engine.runs.loading import list_epoch_checkpoints
+from engine.runs.locked_run import delete_run, rename_run
+from engine.runs.metrics import read_current_rows
+from engine.runs.summary import list_runs, summarize_run
+from engine.storage.files import default_runs_dir
+from lotr_tui.cli.console import make_console, print_json, print_table
+from lotr_tui.cli.options import JsonOption, RunsDirOption
+from lotr_tui.cli.parser import add_command, argument, flag, make_group, number, option
+from lotr_tui.formatting import (
+    PRETRAINED_MARK_NOTE,
+    format_age,
+    format_bytes,
+    format_perplexity,
+    format_run_perplexity,
+)
+from lotr_tui.monitor.compared_run import read_compared_run
+from lotr_tui.monitor.comparison_layout import layout_comparison
+from lotr_tui.monitor.export import export_csv, export_tensorboard
+from lotr_tui.monitor.run_comparison import RunComparison, compare_runs
+from lotr_tui.trackers.follower import send_run
+from lotr_tui.trackers.libraries import TrackerName, check_installed, view_command
+from lotr_tui.trackers.tensorboard_import import import_tensorboard
 
-runs_cli = make_group(
-    "List or compare runs, or show, rename, delete, export or copy one. Without a command, list them, latest first.",
+STYLES = {
+    "plain": "",
+    "heading": "bold",
+    "best": "bold green",
+    "better": "green",
+    "worse": "red",
+    "muted": "dim",
+}
+RunArgument = Annotated[str, argument("RUN", "Name or path of a run, or latest.")]
+HF_HELP = (
+    "Write a Transformer into a new folder that Hugging Face's transformers loads with the same logits. An adapter is "
+    "merged into its base."
+)
+GGUF_HELP = "Write a Transformer into a new file for llama.cpp and Ollama, with a Modelfile beside it if it converses."
+TYPE_HELP = "Type of the matrices in FILE: q8_0 is half the size and less exact. Default: f16."
+LOG_HELP = (
+    "Send to an experiment tracker what it misses of the run: all of it, or what a tracker of the training did not "
+    "receive."
+)
+PRECISION_HELP = "Precision of the weight matrices: int8 is a quarter of the size and less exact, fp16 half the size."
+commands = make_group(
     "lotr-tui runs",
     "lotr-tui runs show latest",
     "lotr-tui runs compare my-run other-run",
@@ -22,101 +77,119 @@ runs_cli = make_group(
     "lotr-tui runs export my-run --log wandb",
     "lotr-tui runs import --tensorboard their-logs",
     "lotr-tui runs compact my-run small --precision int8",
+    name="runs",
 )
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run, or latest.")]
-LatestRunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run, or latest.")]
 
-
-def attach(
-    run: LatestRunArgument = "latest",
-    runs_dir: RunsDirOption = None,
-    theme: ThemeOption = None,
-    no_mouse: NoMouseOption = False,
-) -> int:
-    """Show the dashboard of a running or finished run. Closing it does not stop the training."""
-    from engine.runs.directory import resolve_run
-
-    check_theme(theme)
-    path = resolve_run(run, runs_dir).absolute()
-    if not has_terminal():
-        raise InvalidInputError(f"attach needs a terminal; use `lotr-tui status {shell_word(run)}` instead")
-    from lotr_tui.cli.attach import AttachApp
-    from lotr_tui.cli.launch import run_app
-
-    return run_app(AttachApp(path, theme=theme), mouse=not no_mouse)
-
-
-def status(run: LatestRunArgument = "latest", runs_dir: RunsDirOption = None, as_json: JsonOption = False) -> None:
-    """Print the progress of a run on one screen of text."""
-    from engine.runs.directory import resolve_run
-    from lotr_tui.cli.status import print_status
-
-    print_status(resolve_run(run, runs_dir).absolute(), as_json=as_json)
-
-
-def stop(
-    run: LatestRunArgument = "latest",
-    checkpoint: Annotated[bool, typer.Option("--checkpoint", help="Save and continue, instead of stopping.")] = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return without waiting for the training.")] = False,
-    runs_dir: RunsDirOption = None,
-) -> None:
-    """Ask a running training to save and stop."""
-    from engine.runs.directory import resolve_run
-    from lotr_tui.cli.stop import request_checkpoint, request_stop
-
-    request = request_checkpoint if checkpoint else request_stop
-    print(request(resolve_run(run, runs_dir).absolute(), wait=not no_wait))
-
-
-@runs_cli.callback()
+@commands.callback()
 def runs(context: typer.Context, runs_dir: RunsDirOption = None, as_json: JsonOption = False) -> None:
-    """List the runs, latest first."""
-    if context.invoked_subcommand is None:
-        from lotr_tui.cli.reports import print_runs
+    """List or compare runs, or show, rename, delete, export or copy one. Without a command, list them, latest first."""
+    if context.invoked_subcommand is not None:
+        return
+    summaries = list_runs(runs_dir)
+    if as_json:
+        print_json([{**asdict(run), "path": str(run.path)} for run in summaries])
+        return
+    for path in sorted(set(find_run_dirs(runs_dir or default_runs_dir())) - {run.path for run in summaries}):
+        print(printable(f"run {path.name} cannot be read; see `lotr-tui runs show {run_word(path)}`"), file=sys.stderr)
+    if not summaries:
+        print("no runs yet; start one with `lotr-tui train`", file=sys.stderr)
+        return
+    rows = [
+        [
+            *(printable(run.name), run.state, printable(run.preset), run.architecture, run.mode),
+            f"{run.epochs:.1f}",
+            format_run_perplexity(run.valid_perplexity, run),
+            format_run_perplexity(run.test_perplexity, run),
+            format_age(time.time() - run.started_at),
+            f"{run.size_bytes / 1e6:.1f}",
+        ]
+        for run in summaries
+    ]
+    print_table(["run", "state", "preset", "model", "mode"], ["epochs", "valid", "test", "age", "MB"], rows)
+    if any(run.pretrained_on_other_text for run in summaries):
+        print(PRETRAINED_MARK_NOTE)
 
-        print_runs(runs_dir, as_json=as_json)
 
-
-@add_command(runs_cli, "show")
+@add_command(commands, "show")
 def runs_show(run: RunArgument, runs_dir: RunsDirOption = None) -> None:
     """Print the settings, evaluations and saved epochs of a run as JSON."""
-    from lotr_tui.cli.reports import print_run
+    path = resolve_run(run, runs_dir)
+    evaluations = [row for row in read_current_rows(path / METRICS_FILE, subsample=True) if row["event"] == "evaluated"]
+    record = {
+        **asdict(summarize_run(path)),
+        "path": str(path),
+        "config": json.loads(read_config(path).to_json()),
+        "saved_epochs": [asdict(checkpoint) for checkpoint in list_epoch_checkpoints(path)],
+        "evaluations": [[row.get(key) for key in ("step", "epoch", "valid_perplexity")] for row in evaluations],
+    }
+    print_json(record, indent=2)
 
-    print_run(run, runs_dir)
 
-
-@add_command(runs_cli, "compare", "lotr-tui runs compare my-run other-run", "lotr-tui runs compare a b c --baseline b")
+@add_command(commands, "compare", "lotr-tui runs compare my-run other-run", "lotr-tui runs compare a b c --baseline b")
 def runs_compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Names or paths of runs, or latest.")],
+    runs: Annotated[list[str], argument("RUN", "Names or paths of runs, or latest.")],
     baseline: Annotated[
-        str | None,
-        typer.Option(
-            "--baseline",
-            metavar="RUN",
-            help="Run that differences refer to. Default: the first one.",
-            show_default=False,
-        ),
+        str | None, option("--baseline", "RUN", "Run that differences refer to. Default: the first one.")
     ] = None,
     runs_dir: RunsDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the settings that differ between runs, their results, and the differences to a baseline."""
-    from lotr_tui.cli.runs_compare import print_run_comparison
+    paths = list(dict.fromkeys(resolve_run(run, runs_dir).absolute() for run in runs))
+    baseline_path = paths[0] if baseline is None else resolve_run(baseline, runs_dir).absolute()
+    if baseline_path not in paths:
+        paths.insert(0, baseline_path)
+    if len(paths) < 2:
+        raise InvalidInputError(
+            f"runs compare needs two different runs, and got only {runs[0]}; name another one, see `lotr-tui runs`"
+        )
+    names = [bundled_run_name(path) or path.name for path in paths]
+    names = [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
+    compared = [read_compared_run(path, name) for path, name in zip(paths, names, strict=True)]
+    comparison = compare_runs(compared, paths.index(baseline_path))
+    if as_json:
+        print_json(_comparison_record(comparison, names), indent=2)
+        return
+    console = make_console()
+    for line in layout_comparison(comparison, names, console.width):
+        text = Text.assemble(*((piece, STYLES[role]) for piece, role in line))
+        text.rstrip()
+        console.print(text, soft_wrap=True)
 
-    print_run_comparison(runs, baseline, runs_dir, as_json=as_json)
+
+def _comparison_record(comparison: RunComparison, names: Sequence[str]) -> dict[str, Any]:
+    """Return a comparison as a JSON object. Unknown values and differences of incomparable figures are null."""
+    rows = comparison.metrics
+    return {
+        "baseline": names[comparison.baseline],
+        "runs": [
+            {
+                "run": run.name,
+                "path": str(run.path),
+                "state": run.state,
+                "settings": {row.name: row.values[index] for row in comparison.settings},
+                **{row.metric.name: row.values[index] for row in rows},
+                "difference": {
+                    row.metric.name: asdict(difference) if (difference := row.differences[index]) else None
+                    for row in rows
+                },
+            }
+            for index, run in enumerate(comparison.runs)
+        ],
+        "best": {row.metric.name: names[min(row.best)] if row.best else None for row in rows if row.metric.better},
+        "comparable": {row.metric.name: row.is_comparable for row in rows if row.metric.parts},
+        "notes": list(comparison.notes),
+    }
 
 
-@add_command(runs_cli, "rm")
+@add_command(commands, "rm")
 def runs_rm(
     run: RunArgument,
     runs_dir: RunsDirOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete a run with its model, and print its name and path."""
-    from engine.runs.directory import resolve_run
-    from engine.runs.locked_run import delete_run
-
     path = resolve_run(run, runs_dir).absolute()
     try:
         is_confirmed = yes or typer.confirm(printable(f"Delete run {path.name} in {path}?"), err=True)
@@ -129,67 +202,28 @@ def runs_rm(
     print(printable(f"deleted run {path.name}: {path}"))
 
 
-@add_command(runs_cli, "rename")
+@add_command(commands, "rename")
 def runs_rename(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="Name of a run, or latest.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="New name of the run.")],
+    old: Annotated[str, argument("OLD", "Name of a run, or latest.")],
+    new: Annotated[str, argument("NEW", "New name of the run.")],
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Rename a run."""
-    from engine.runs.locked_run import rename_run
-
     print(printable(rename_run(old, new, runs_dir)))
 
 
-@add_command(runs_cli, "export")
+@add_command(commands, "export")
 def runs_export(
     run: RunArgument,
-    csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="DIR", help="Write one CSV table per kind of event.")
-    ] = None,
-    tensorboard: Annotated[
-        Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write logs for TensorBoard.")
-    ] = None,
-    hugging_face: Annotated[
-        Path | None,
-        typer.Option(
-            "--hf",
-            metavar="DIR",
-            help="Write a Transformer into a new folder that Hugging Face's transformers loads with the same logits. "
-            "An adapter is merged into its base.",
-        ),
-    ] = None,
-    gguf: Annotated[
-        Path | None,
-        typer.Option(
-            "--gguf",
-            metavar="FILE",
-            help="Write a Transformer into a new file for llama.cpp and Ollama, with a Modelfile beside it if it "
-            "converses.",
-        ),
-    ] = None,
-    gguf_type: Annotated[
-        Literal["f16", "q8_0"] | None,
-        typer.Option(
-            "--type",
-            metavar="f16|q8_0",
-            help="Type of the matrices in FILE: q8_0 is half the size and less exact. Default: f16.",
-        ),
-    ] = None,
-    tracker: Annotated[
-        TrackerName | None,
-        typer.Option(
-            "--log",
-            metavar="tensorboard|wandb|mlflow|trackio",
-            help="Send to an experiment tracker what it misses of the run: all of it, or what a tracker of the "
-            "training did not receive.",
-        ),
-    ] = None,
+    csv: Annotated[Path | None, option("--csv", "DIR", "Write one CSV table per kind of event.")] = None,
+    tensorboard: Annotated[Path | None, option("--tensorboard", "DIR", "Write logs for TensorBoard.")] = None,
+    hugging_face: Annotated[Path | None, option("--hf", "DIR", HF_HELP)] = None,
+    gguf: Annotated[Path | None, option("--gguf", "FILE", GGUF_HELP)] = None,
+    gguf_type: Annotated[Literal["f16", "q8_0"] | None, option("--type", "f16|q8_0", TYPE_HELP)] = None,
+    tracker: Annotated[TrackerName | None, option("--log", "tensorboard|wandb|mlflow|trackio", LOG_HELP)] = None,
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Export the metrics or the model of a run for other programs."""
-    from engine.runs.directory import resolve_run
-
     path = resolve_run(run, runs_dir).absolute()
     targets = [target for target in (csv, tensorboard, hugging_face, gguf) if target is not None]
     if len(targets) + (tracker is not None) != 1:
@@ -197,86 +231,75 @@ def runs_export(
     if gguf_type is not None and gguf is None:
         raise InvalidInputError("--type belongs to --gguf FILE")
     if tracker is not None:
-        from lotr_tui.cli.trackers import send_to_tracker
-
-        send_to_tracker(path, tracker)
-        return
-    if hugging_face is not None:
-        from engine.runs.export import export_hugging_face
-
+        _send_to_tracker(path, tracker)
+    elif hugging_face is not None:
         export_hugging_face(path, hugging_face.absolute())
     elif gguf is not None:
-        from engine.runs.export_gguf import export_gguf
+        from engine.runs.export_gguf import export_gguf  # imports gguf, which the list of runs does not need
 
         targets = export_gguf(path, gguf, gguf_type or "f16")
+    elif csv is not None:
+        export_csv(path, csv)
     else:
-        from lotr_tui.monitor.export import export_csv, export_tensorboard
-
-        if csv is not None:
-            export_csv(path, csv)
-        elif tensorboard is not None:
-            export_tensorboard(path, tensorboard)
+        export_tensorboard(path, targets[0])
     for target in targets:
         print(printable(str(target)))
 
 
-@add_command(runs_cli, "import")
+def _send_to_tracker(run_dir: Path, name: TrackerName) -> None:
+    """Send what a tracker misses of a run, and print how to see it there."""
+    check_installed([name])
+    try:
+        state = send_run(run_dir, name)
+    except InvalidInputError:
+        raise
+    except Exception as error:
+        again = f"lotr-tui runs export {run_word(run_dir)} --log {name}"
+        raise LotrError(f"{name} failed: {describe_error(error).rstrip('.')}; try again with: {again}") from error
+    if not state.tracker_id:
+        raise InvalidInputError(f"run {run_dir.name!r} has nothing to send yet")
+    print(printable(f"{name} has everything of run {run_dir.name}; see it with: {view_command(name, run_dir)}"))
+    if not state.is_complete:
+        rest = "is going on" if is_locked(run_dir) else "can be resumed"
+        print(printable(f"the training {rest}; the same command sends what is added"), file=sys.stderr)
+
+
+@add_command(commands, "import")
 def runs_import(
-    tensorboard: Annotated[
-        Path, typer.Option("--tensorboard", metavar="DIR", help="Folder with event files, one run per folder in it.")
-    ],
-    run: Annotated[
-        str | None, typer.Option("--run", metavar="NAME", help="Name of the new run. Default: the name of the folder.")
-    ] = None,
+    tensorboard: Annotated[Path, option("--tensorboard", "DIR", "Folder with event files, one run per folder in it.")],
+    run: Annotated[str | None, option("--run", "NAME", "Name of the new run. Default: the name of the folder.")] = None,
     tag: Annotated[
-        str | None,
-        typer.Option("--tag", metavar="TAG", help="Curve of the validation. Default: the first one that looks so."),
+        str | None, option("--tag", "TAG", "Curve of the validation. Default: the first one that looks so.")
     ] = None,
     as_perplexity: Annotated[
         bool | None,
-        typer.Option(
+        flag(
             "--perplexity/--loss",
-            help="Values of the curves: perplexities, or losses in nats. Default: by the name of the tag.",
+            "Values of the curves: perplexities, or losses in nats. Default: by the name of the tag.",
         ),
     ] = None,
     steps_per_epoch: Annotated[
         int | None,
-        int_option("--steps-per-epoch", minimum=1, help="Steps in an epoch. Default: the curve called epoch."),
+        number("--steps-per-epoch", int, "Steps in an epoch. Default: the curve called epoch.", None, 1, 1e9),
     ] = None,
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Import the curves of trainings by other programs, to compare them in the list of runs."""
-    from engine.storage.files import default_runs_dir
-    from lotr_tui.formatting import format_perplexity
-    from lotr_tui.trackers.tensorboard_import import import_tensorboard
-
-    runs_dir = runs_dir or default_runs_dir()
-    imported = import_tensorboard(tensorboard, runs_dir, run, tag, steps_per_epoch, as_perplexity)
+    imported = import_tensorboard(tensorboard, runs_dir or default_runs_dir(), run, tag, steps_per_epoch, as_perplexity)
     for each in imported:
         print(printable(f"{each.path.name}: {each.curve}, best perplexity {format_perplexity(each.best_perplexity)}"))
     if not all(each.has_epochs for each in imported):
         print("the logs have no epochs, so each evaluation counts as one; give --steps-per-epoch N", file=sys.stderr)
 
 
-@add_command(runs_cli, "compact")
+@add_command(commands, "compact")
 def runs_compact(
     run: RunArgument,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the copy, which must not exist.")],
-    precision: Annotated[
-        Literal["fp16", "int8"],
-        typer.Option(
-            "--precision",
-            metavar="fp16|int8",
-            help="Precision of the weight matrices: int8 is a quarter of the size and less exact, fp16 half the size.",
-        ),
-    ] = "int8",
+    folder: Annotated[Path, argument("DIR", "Folder of the copy, which must not exist.")],
+    precision: Annotated[Literal["fp16", "int8"], option("--precision", "fp16|int8", PRECISION_HELP)] = "int8",
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Write a small copy of a run, to play and evaluate, and print the sizes."""
-    from engine.runs.compact import write_compact_copy
-    from engine.runs.directory import MODEL_FILE, resolve_run
-    from lotr_tui.formatting import format_bytes
-
     copy = write_compact_copy(resolve_run(run, runs_dir).absolute(), folder.absolute(), precision)
     before, after, total = map(format_bytes, (copy.model_bytes_before, copy.model_bytes, copy.total_bytes))
     print(printable(f"{folder}: {MODEL_FILE} {before} → {after} ({precision}), {total} with all files"))

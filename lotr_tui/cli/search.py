@@ -1,65 +1,83 @@
-"""The command that searches hyperparameters within a budget."""
+"""`lotr-tui search`: a search of hyperparameters in the foreground, with its lines, tables and signals."""
 
 import math
-from dataclasses import replace
+import signal
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from engine.errors import InvalidInputError
+from engine.config import BUNDLED, Config
+from engine.errors import InvalidInputError, TrainingError, printable, shell_word
+from engine.presets import PRESETS
 from engine.runtime.process import require_package
-from lotr_tui.cli import options, training_options
-from lotr_tui.cli.parser import float_option, int_option
+from engine.runtime.worker import Cancellation
+from engine.storage.files import default_runs_dir
+from engine.training.initial_run import configure
+from lotr_tui.cli import options
+from lotr_tui.cli.console import print_json, print_table
+from lotr_tui.cli.parser import add_command, flag, make_group, number, option
+from lotr_tui.formatting import format_duration, format_percent, plural
+from lotr_tui.monitor.background import detach_from_terminal, install_signal_handlers
+
+if TYPE_CHECKING:  # these modules import optuna
+    from engine.training.search import Budget, EndReason, Search, TrialRecord
 
 SEARCH = "Search"
-"""Section of the help text."""
 MAX_MINUTES = 1e6
+MAX_TABLE_ROWS = 10
+END_REASONS = {
+    "budget": "the time is used",
+    "trials": "all trials are done",
+    "interrupted": "interrupted",
+    "exhausted": "all combinations were tried",
+    "failures": "too many trials failed in a row",
+}
+DECISIVE_SETTINGS = ("init", "tokenizer", "mode", "architecture")  # on which the defaults of others depend
+SETTINGS_WITH_OPTIONS = ("init", "corpus", "corpus_format")
+commands = make_group()
 
 
-@training_options.with_training
+@add_command(
+    commands,
+    "search",
+    "lotr-tui search --minutes 20 --set lr=0.002..0.02 --set input_dropout=0.3..0.7",
+    "lotr-tui search --trials 30 --preset tiny --set optimizer=adamw,sgd",
+    "lotr-tui search --resume search-20250131-120000 --minutes 60",
+)
 def search(
     *,
     minutes: Annotated[
         float | None,
-        float_option(
-            "--minutes",
-            help="Time for the search; trials that are still trained then are saved.",
-            rich_help_panel=SEARCH,
-        ),
+        number("--minutes", float, "Time for the search; trials that are still trained then are saved.", SEARCH),
     ] = None,
-    trials: Annotated[
-        int | None,
-        int_option("--trials", minimum=1, maximum=1_000_000, help="Trials to start, at most.", rich_help_panel=SEARCH),
-    ] = None,
+    trials: Annotated[int | None, number("--trials", int, "Trials to start, at most.", SEARCH, 1)] = None,
     jobs: Annotated[
         int | None,
-        int_option(
+        number(
             "--jobs",
-            minimum=1,
-            maximum=1_000,
-            help="Parallel trainings, with one thread each. Default: the number of cores; 1 on a GPU.",
-            rich_help_panel=SEARCH,
+            int,
+            "Parallel trainings, with one thread each. Default: the number of cores; 1 on a GPU.",
+            SEARCH,
+            1,
+            1000,
         ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(
+        option(
             "--name",
-            metavar="NAME",
-            help="Name of the search; its runs are NAME-000, NAME-001 and so on. Default: the time.",
-            rich_help_panel=SEARCH,
+            "NAME",
+            "Name of the search; its runs are NAME-000, NAME-001 and so on. Default: the time.",
+            SEARCH,
         ),
     ] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option("--resume", metavar="NAME", help="Continue a search with another budget.", rich_help_panel=SEARCH),
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print one JSON object per trial, and a summary.", rich_help_panel=SEARCH),
-    ] = False,
-    training: training_options.TrainingOptions,
+    resume: Annotated[str | None, option("--resume", "NAME", "Continue a search with another budget.", SEARCH)] = None,
+    as_json: Annotated[bool, flag("--json", "Print one JSON object per trial, and a summary.", SEARCH)] = False,
+    training: options.TrainingOptions,
     runs_dir: options.RunsDirOption = None,
 ) -> int:
     """Search hyperparameters: train with different settings and keep the best ones by validation perplexity.
@@ -74,18 +92,203 @@ def search(
         raise InvalidInputError(f"--minutes {minutes:g} is out of range; use a number above 0, such as 20")
     require_package("torch", "search")
     require_package("optuna", "search")
-    from engine.training.search import Budget, Search, default_num_jobs, make_plan
+    from engine.training.search import Budget, Search, default_num_jobs, make_plan  # imports optuna
     from engine.training.search_space import split_space
-    from lotr_tui.cli.search_report import search_on_console
 
     if resume is not None:
-        if training != training_options.NO_OPTIONS or name is not None:
+        if training != options.TrainingOptions() or name is not None:
             raise InvalidInputError(f"--resume {resume} keeps the settings of that search; omit all others")
         found = Search.open(resume, runs_dir)
     else:
-        assignments, space = split_space(training.assignments)
+        assignments, space = split_space(training.assignments or ())
         config = replace(training, assignments=assignments).configure(runs_dir)
         plan = make_plan(config, space, runs_dir)
         found = Search.create(name or f"search-{datetime.now():%Y%m%d-%H%M%S}", runs_dir, plan)
     budget = Budget(60 * minutes if minutes else math.inf, trials or math.inf)
-    return search_on_console(found, budget, jobs or default_num_jobs(found.plan.config), as_json=as_json)
+    return _search_on_console(found, budget, jobs or default_num_jobs(found.plan.config), as_json=as_json)
+
+
+def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_json: bool) -> int:
+    """Search, and print a line or a JSON object for each trial and a summary. Return the exit code.
+
+    SIGINT and SIGTERM save and stop all trials with exit code 130 and 143; a second SIGINT ends the search at once. If
+    the terminal closes, the search continues without it. If the reader of stdout is gone, the search saves and stops.
+    The exit code is 1 if too many trials failed in a row.
+    """
+    cancellation = Cancellation()
+    exit_code = 0
+
+    def stop(signal_number: signal.Signals) -> None:
+        nonlocal exit_code
+        if exit_code and signal_number == signal.SIGINT:
+            raise KeyboardInterrupt
+        exit_code = 128 + signal_number
+        cancellation.set()
+        print("saving the trials; ctrl+c again quits at once", file=sys.stderr)
+
+    stops = {number: partial(stop, number) for number in (signal.SIGINT, signal.SIGTERM)}
+    install_signal_handlers({**stops, signal.SIGHUP: detach_from_terminal})
+    start_time = time.monotonic()
+    if not as_json:
+        _print_start(search, budget, num_jobs)
+    running = search.run(budget, num_jobs, cancellation)
+    broken_pipe: BrokenPipeError | None = None
+    while True:
+        try:
+            record, seconds_left = next(running)
+        except StopIteration as ended:
+            reason: EndReason = ended.value
+            break
+        try:
+            if broken_pipe is None:
+                _print_trial(record, search.best(), seconds_left, as_json=as_json)
+        except BrokenPipeError as error:
+            broken_pipe = error
+            cancellation.set()
+    search.close()
+    if broken_pipe:
+        raise broken_pipe
+    seconds, best = time.monotonic() - start_time, search.best()
+    if as_json:
+        print_json(
+            {
+                "event": "summary",
+                "search": str(search.path),
+                "reason": reason,
+                "trials": Counter(record.state for record in search.records()),
+                "best": None if best is None else asdict(best),
+                "importances": search.importances(),
+                "command": None if best is None else _best_command(search, best),
+                "seconds": seconds,
+            }
+        )
+    elif best is not None:
+        _print_results(search, budget, reason, seconds)
+    exit_code = exit_code or int(reason == "failures")
+    if best is None:
+        problem = _explain_no_result(search, budget, reason)
+        if exit_code <= 1:
+            raise TrainingError(problem)
+        print(f"lotr-tui: {problem}", file=sys.stderr)
+    return exit_code
+
+
+def _print_start(search: "Search", budget: "Budget", num_jobs: int) -> None:
+    plan, records = search.plan, search.records()
+    facts = [plural(num_jobs, "job"), f"seed {plan.config.training.seed}"]
+    if math.isfinite(budget.seconds):
+        facts.append(f"{format_duration(budget.seconds)} of time")
+    if math.isfinite(budget.num_trials):
+        facts.append(f"{budget.num_trials:.0f} new trials at most")
+    if records:
+        facts.append(f"after {len(records)} earlier trials")
+    print(printable(f"search {search.path.name} in {search.path}: {', '.join(facts)}"))
+    from engine.training.search_space import describe_distribution
+
+    ranges = {name: describe_distribution(each) for name, each in plan.distributions.items()}
+    for name, text in ranges.items():
+        print(f"  {name:{max(map(len, ranges))}}  {text}")
+    print("each trial is a run; watch the latest: lotr-tui attach", flush=True)
+
+
+def _print_trial(record: "TrialRecord", best: "TrialRecord | None", seconds_left: float, *, as_json: bool) -> None:
+    if as_json:
+        number = None if best is None else best.number
+        print_json({"event": "trial", **asdict(record), "best": number, "seconds_left": seconds_left})
+        return
+    is_part = record.state in ("pruned", "stopped")
+    settings = " ".join(f"{name}={_format_value(value)}" for name, value in record.settings.items())
+    columns = [
+        f"{record.number:4}",
+        f"{record.state + (f' {format_percent(record.fraction)}' if is_part else ''):14}",
+        f"{_format_perplexity(record.valid_perplexity):>7}",
+        f"{'' if best is None else f'best {_format_perplexity(best.valid_perplexity)} ({best.number})':18}",
+        f"{format_duration(seconds_left):>7} left" if math.isfinite(seconds_left) else "",
+        settings + (f": {printable(record.message)}" if record.message else ""),
+    ]
+    print("  ".join(filter(None, columns)), flush=True)
+
+
+def _print_results(search: "Search", budget: "Budget", reason: "EndReason", seconds: float) -> None:
+    """Print the best complete trials, best first, the importances of the settings, and commands to continue with."""
+    records = search.records()
+    complete = [record for record in records if record.state == "complete"]
+    complete.sort(key=lambda record: record.valid_perplexity or 0)
+    names = list(search.plan.distributions)
+    rows = [
+        [
+            str(record.number),
+            _format_perplexity(record.valid_perplexity),
+            format_duration(record.seconds),
+            *(_format_value(record.settings[name]) for name in names),
+        ]
+        for record in complete[:MAX_TABLE_ROWS]
+    ]
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(record.state for record in records).items())
+    print(f"\n{END_REASONS[reason]} after {format_duration(seconds)}: {counts}\n")
+    print_table(["trial"], ["valid", "time", *names], rows)
+    print()
+    if importances := search.importances():
+        shares = ", ".join(f"{name} {format_percent(share)}" for name, share in importances.items())
+        print(f"importance for validation: {shares}")
+    print(f"train with the best settings:\n  {_best_command(search, complete[0])}")
+    if reason != "exhausted":
+        print(f"continue the search:\n  {_resume_command(search, budget.seconds)}", flush=True)
+
+
+def _resume_command(search: "Search", seconds: float) -> str:
+    minutes = seconds / 60 if math.isfinite(seconds) else 10
+    runs_dir = search.path.parent
+    option = "" if runs_dir == default_runs_dir() else f" --runs-dir {shell_word(str(runs_dir))}"
+    return f"lotr-tui search --resume {shell_word(search.path.name)} --minutes {minutes:g}{option}"
+
+
+def _explain_no_result(search: "Search", budget: "Budget", reason: "EndReason") -> str:
+    """Return why no trial is complete, and what to do."""
+    records = search.records()
+    failed = next((record for record in reversed(records) if record.message), None)
+    furthest = max(records, key=lambda record: record.fraction, default=None)
+    if failed is not None and (reason == "failures" or furthest is None or not furthest.fraction):
+        return f"search {search.path.name} has no result; trial {failed.number} {failed.state}: {failed.message}"
+    if furthest is None or not furthest.fraction:
+        return f"no trial reached its first validation; give it more time: {_resume_command(search, budget.seconds)}"
+    minutes = max(furthest.seconds / furthest.fraction / 60, 0.1)
+    return (
+        f"no trial is complete, which takes about {minutes:.1f} minutes; trial {furthest.number} is at "
+        f"{format_percent(furthest.fraction)} with validation {_format_perplexity(furthest.valid_perplexity)}; "
+        f"continue it: {_resume_command(search, 60 * math.ceil(4 * minutes))}"
+    )
+
+
+def _best_command(search: "Search", best: "TrialRecord") -> str:
+    return format_train_command(search.plan.config.with_values(**best.settings))
+
+
+def format_train_command(config: Config) -> str:
+    """Return the `lotr-tui train` command that trains with `config`, which has the name of its preset."""
+    preset = PRESETS[config.preset]
+    values, before = config.settings(), preset.settings()
+    decisive = {name: values[name] for name in DECISIVE_SETTINGS if values[name] != before[name]}
+    defaults = configure(preset, lambda defaults: defaults.with_values(**decisive)).settings()
+    different = decisive | {name: value for name, value in values.items() if value != defaults[name]}
+    words = ["lotr-tui", "train"]
+    if config.preset != "default" or "init" in different:
+        words += ["--preset", config.preset]
+    if "init" in different:
+        words += ["--init", config.training.init]
+    if config.data.corpus != BUNDLED:
+        words += ["--csv" if config.data.corpus_format == "csv" else "--text", config.data.corpus]
+    for name, value in different.items():
+        if name not in SETTINGS_WITH_OPTIONS:
+            words += ["--set", f"{name}={_format_value(value)}"]
+    return " ".join(map(shell_word, words))
+
+
+def _format_perplexity(perplexity: float | None) -> str:
+    """Return a perplexity with two decimals; differences between good settings are small."""
+    return "-" if perplexity is None or not math.isfinite(perplexity) else f"{perplexity:.2f}"
+
+
+def _format_value(value: Any) -> str:
+    """Return a value as `--set` takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

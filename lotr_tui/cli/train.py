@@ -1,66 +1,79 @@
-"""The commands that train: `train` and `finetune` for one model, `ablate` for many to compare."""
+"""`lotr-tui train`, `finetune` and `ablate`: trainings in the dashboard, or with plain lines or JSON events."""
 
+import errno
+import math
 import os
-from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+import signal
+import sys
+import time
+from dataclasses import asdict, replace
+from functools import partial, wraps
+from typing import Annotated, Any
 
-import typer
-
-from engine.config import Config, describe_settings
-from engine.errors import InvalidInputError, printable, shell_word
+from engine import events
+from engine.config import describe_settings
+from engine.control import ControlCommand
+from engine.errors import InvalidInputError, OutputError, TrainingError, printable, shell_word
 from engine.models.pretrained.names import SMOLLM2
-from lotr_tui.cli import options, training_options
-from lotr_tui.cli.parser import int_option
+from engine.runs.directory import run_word
+from engine.runtime.process import get_process_info, limit_openmp_spinning
+from engine.runtime.worker import Cancellation
+from engine.training.ablation import Trial, run_ablation, select_variants, summarize_trials
+from engine.training.job import TrainingJob, prepare_job, resume_job
+from lotr_tui.cli import options
+from lotr_tui.cli.console import discard_output, print_json, print_table, to_json
+from lotr_tui.cli.parser import add_command, flag, make_group, number, option
+from lotr_tui.formatting import PRETRAINED_NOTE, displayable, format_duration
+from lotr_tui.monitor.background import (
+    attach_hint,
+    detach_from_terminal,
+    dies_with_terminal,
+    install_signal_handlers,
+    resume_in_background,
+    rotate_console_log,
+)
+from lotr_tui.monitor.loss_unit import PERPLEXITY, LossUnit
+from lotr_tui.trackers.follower import choose_trackers, chosen_trackers
 from lotr_tui.trackers.libraries import check_installed, parse_tracker_names
-
-if TYPE_CHECKING:
-    from engine.training.job import TrainingJob
+from lotr_tui.trackers.supervisor import TrackerSupervisor
 
 RUN, OUTPUT = "Run", "Output"
-"""Sections of the help text of `train`."""
+PROGRESS_INTERVAL = 5.0  # fewest seconds between two lines of progress
+MAX_TRACKER_WAIT = 60.0  # seconds to wait at the end of a training until its trackers have received everything
+TRACKER_REPORT_DELAY, TRACKER_POLL_INTERVAL = 2.0, 0.1
+commands = make_group()
 
 
-@training_options.with_training
+@add_command(
+    commands,
+    "train",
+    "lotr-tui train",
+    "lotr-tui train --text novel.txt --epochs 20 --run novel",
+    "lotr-tui train --resume novel",
+    "lotr-tui train --init base",
+    "lotr-tui train --preset tiny --set hidden_size=100",
+)
 def train(
-    training: training_options.TrainingOptions,
+    *,
+    training: options.TrainingOptions,
     list_settings: Annotated[
-        bool,
-        typer.Option(
-            "--list-settings", help="List all settings for --set, and exit.", rich_help_panel=training_options.TRAINING
-        ),
+        bool, flag("--list-settings", "List all settings for --set, and exit.", options.TRAINING)
     ] = False,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            "--run", metavar="NAME", help="Name of the new run. Default: preset and time.", rich_help_panel=RUN
-        ),
-    ] = None,
+    run: Annotated[str | None, option("--run", "NAME", "Name of the new run. Default: preset and time.", RUN)] = None,
     runs_dir: options.RunsDirOption = None,
     resume: Annotated[
-        str | None,
-        typer.Option(
-            "--resume", metavar="RUN", help="Resume a run that was stopped or killed, bit-exactly.", rich_help_panel=RUN
-        ),
+        str | None, option("--resume", "RUN", "Resume a run that was stopped or killed, bit-exactly.", RUN)
     ] = None,
-    detach: Annotated[
-        bool,
-        typer.Option("--detach", help="Train in the background; see `lotr-tui attach`.", rich_help_panel=OUTPUT),
-    ] = False,
-    no_tui: Annotated[
-        bool, typer.Option("--no-tui", help="Print lines instead of drawing the dashboard.", rich_help_panel=OUTPUT)
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print one JSON object per event; implies --no-tui.", rich_help_panel=OUTPUT),
-    ] = False,
+    detach: Annotated[bool, flag("--detach", "Train in the background; see `lotr-tui attach`.", OUTPUT)] = False,
+    no_tui: Annotated[bool, flag("--no-tui", "Print lines instead of drawing the dashboard.", OUTPUT)] = False,
+    as_json: Annotated[bool, flag("--json", "Print one JSON object per event; implies --no-tui.", OUTPUT)] = False,
     trackers: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
             "--log",
-            metavar="tensorboard|wandb|mlflow|trackio",
-            help="Send the training to this experiment tracker too; repeatable.",
-            rich_help_panel=OUTPUT,
+            "tensorboard|wandb|mlflow|trackio",
+            "Send the training to this experiment tracker too; repeatable.",
+            OUTPUT,
         ),
     ] = None,
     theme: options.ThemeOption = None,
@@ -70,17 +83,14 @@ def train(
 
     `lotr-tui finetune` makes a model that converses.
     """
-    from engine.runtime.process import get_process_info
-    from engine.training.job import prepare_job, resume_job
-
     options.check_theme(theme)
     process = get_process_info()
-    if not process.is_main_process:
-        from lotr_tui.cli.train_console import train_worker_rank
-
-        return 0 if detach else train_worker_rank()
+    if process.rank:
+        return 0 if detach else _train_worker_rank()
     if list_settings:
-        _print_settings(training.configure(runs_dir))
+        config = training.configure(runs_dir)
+        for name, (section, description) in describe_settings().items():
+            print(f"{f'{name}={getattr(getattr(config, section), name)}':34} {description}")
         return 0
     tracker_names = parse_tracker_names(trackers or ())
     check_installed(tracker_names)
@@ -91,94 +101,246 @@ def train(
     else:
         job = prepare_job(training.configure(runs_dir), run, runs_dir)
         if not (job.config.training.init or as_json):
-            print(printable(f"for a model that converses, use {_finetune_command(training)}"))
+            corpora = {"--csv": training.csv, "--text": training.text}
+            corpus = "".join(f" {name} {shell_word(str(path))}" for name, path in corpora.items() if path)
+            print(printable(f"for a model that converses, use lotr-tui finetune{corpus}"))
     if tracker_names:
-        from lotr_tui.trackers.follower import choose_trackers
-
         choose_trackers(job.run.path, tracker_names)
     if detach:
-        from lotr_tui.monitor.background import resume_in_background
-
         job.run.lock.release()
         print(resume_in_background(job.run.path))
         return 0
     if no_tui or as_json or process.world_size > 1 or not options.has_terminal():
-        from lotr_tui.cli.train_console import train_on_console
-
         return train_on_console(job, as_json=as_json)
-    return _train_in_dashboard(job, runs_dir, theme, mouse=not no_mouse)
-
-
-@wraps(train, assigned=("__annotations__",))  # it has the options of `train`
-def finetune(**arguments: Any) -> int | None:
-    """Teach SmolLM2 to converse like the speakers of a corpus: short for `train --init smollm2 --mode dialogue`."""
-    return train(**{**arguments, "init": arguments["init"] or SMOLLM2, "mode": arguments["mode"] or "dialogue"})
-
-
-def _finetune_command(training: training_options.TrainingOptions) -> str:
-    """Return the command that fine-tunes SmolLM2 on the corpus of a training."""
-    corpora = {"--csv": training.csv, "--text": training.text}
-    options_of_corpus = [f" {name} {shell_word(str(path))}" for name, path in corpora.items() if path]
-    return f"lotr-tui finetune{''.join(options_of_corpus)}"
-
-
-def ablate(
-    preset: training_options.PresetOption = None,
-    init: training_options.InitOption = None,
-    csv: training_options.CsvOption = None,
-    text: training_options.TextOption = None,
-    valid: training_options.ValidOption = None,
-    test: training_options.TestOption = None,
-    tokenizer: options.TokenizerOption = None,
-    mode: options.ModeOption = None,
-    split: options.SplitOption = None,
-    split_seed: options.SplitSeedOption = None,
-    assignments: training_options.SetOption = None,
-    seeds: Annotated[
-        int, int_option("--seeds", minimum=1, maximum=1_000, help="Trainings per variant, with seeds from 0.")
-    ] = 3,
-    jobs: Annotated[
-        int | None,
-        int_option("--jobs", minimum=1, maximum=1_000, help="Parallel trainings. Default: the number of cores."),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="VARIANT", help="Train only this variant; repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per training.")] = False,
-) -> None:
-    """Measure the effect of each technique: train with one removed or added at a time, with several seeds."""
-    from engine.training.ablation import select_variants
-    from lotr_tui.cli.reports import print_ablation
-
-    training = training_options.TrainingOptions(
-        preset=preset,
-        init=init,
-        csv=csv,
-        text=text,
-        valid=valid,
-        test=test,
-        mode=mode,
-        tokenizer=tokenizer,
-        overrides={"split": split, "split_seed": split_seed},
-        assignments=assignments or (),
-    )
-    config = training.configure()
-    variants = select_variants(config, only or [])
-    print_ablation(config, variants, seeds, jobs or os.cpu_count() or 1, as_json=as_json)
-
-
-def _train_in_dashboard(job: "TrainingJob", runs_dir: Path | None, theme: str | None, *, mouse: bool) -> int:
-    from lotr_tui.app import LotrApp
+    from lotr_tui.app import LotrApp  # imports Textual
     from lotr_tui.cli.launch import run_app
-    from lotr_tui.monitor.background import attach_hint, dies_with_terminal
 
     if dies_with_terminal():
         print(f"if this terminal closes, the training continues\n{attach_hint(job.run.path)}")
-    return run_app(LotrApp(job=job, runs_dir=runs_dir, theme=theme), mouse=mouse)
+    return run_app(LotrApp(job=job, runs_dir=runs_dir, theme=theme), mouse=not no_mouse)
 
 
-def _print_settings(config: Config) -> None:
-    for name, (section, description) in describe_settings().items():
-        value: Any = getattr(getattr(config, section), name)
-        print(f"{f'{name}={value}':34} {description}")
+@add_command(
+    commands,
+    "finetune",
+    "lotr-tui finetune",
+    "lotr-tui finetune --csv dialogues.csv --run film",
+    "lotr-tui finetune --text shakespeare.txt --run romeo",
+    "lotr-tui finetune --init gguf:llama.gguf --csv lines.csv --set lora_rank=32",
+)
+@wraps(train, assigned=("__annotations__",))  # it has the options of `train`
+def finetune(*, training: options.TrainingOptions, **others: Any) -> int:
+    """Teach SmolLM2 to converse like the speakers of a corpus: short for `train --init smollm2 --mode dialogue`."""
+    training = replace(training, init=training.init or SMOLLM2, mode=training.mode or "dialogue")
+    code: int = train(training=training, **others)
+    return code
+
+
+def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
+    """Train and print one line per event on stdout. Return the exit code.
+
+    SIGINT and SIGTERM save and stop at the next step with exit code 130 and 143; SIGUSR1 saves. If the terminal closes,
+    the training continues without it. If the reader of stdout is gone, the training saves and stops. If stdout cannot
+    be written for another reason, such as a full disk, the training continues without it, and the exit code is 1.
+    """
+    cancellation, waiting = Cancellation(), Cancellation()
+    has_ended = False
+    exit_code = 0
+
+    def stop(signal_number: signal.Signals) -> None:
+        nonlocal exit_code
+        exit_code = exit_code or 128 + signal_number
+        (waiting if has_ended else cancellation).set()
+
+    def continue_without_terminal() -> None:
+        detach_from_terminal()
+        if get_process_info().world_size > 1:  # torchrun received the signal too, and ends its processes soon
+            job.command_queue.send(ControlCommand("detach"))
+
+    install_signal_handlers(
+        {
+            signal.SIGINT: partial(stop, signal.SIGINT),
+            signal.SIGTERM: partial(stop, signal.SIGTERM),
+            signal.SIGHUP: continue_without_terminal,
+            signal.SIGUSR1: lambda: job.command_queue.send(ControlCommand("checkpoint")),
+        }
+    )
+    lines = ProgressFormatter(job)
+    broken_pipe: BrokenPipeError | None = None
+    has_failed_output = is_detached = False
+    trackers = TrackerSupervisor(job.run.path) if chosen_trackers(job.run.path) else None
+    for event in job.events(cancellation, trackers.take_problems) if trackers else job.events(cancellation):
+        is_detached = isinstance(event, events.Finished) and event.reason == "detached"
+        if as_json:
+            is_end = isinstance(event, (events.Started, events.Finished))
+            line = to_json(events.event_to_dict(event) | ({"run": str(job.run.path)} if is_end else {}))
+        else:
+            line = lines.format(event)
+        if not line or broken_pipe:
+            continue
+        try:
+            print(line, flush=True)
+            rotate_console_log(job.run.path)
+        except BrokenPipeError as error:
+            broken_pipe = error
+            cancellation.set()
+        except OutputError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO:
+                detach_from_terminal()  # the terminal is gone, and its signal has not arrived yet
+            else:
+                has_failed_output = True
+                discard_output()
+                hint = f"lotr-tui attach {run_word(job.run.path)}"
+                print(f"lotr-tui: {error}; the training continues, see `{hint}`", file=sys.stderr)
+    has_ended = True
+    if broken_pipe:
+        raise broken_pipe
+    if is_detached:
+        print(resume_in_background(job.run.path), file=sys.stderr)
+        return 0
+    if trackers:
+        _wait_for_trackers(trackers, waiting)
+    return exit_code or int(has_failed_output)
+
+
+def _wait_for_trackers(trackers: TrackerSupervisor, cancellation: Cancellation) -> None:
+    """Wait until the trackers have received the end of the training, and print on stderr how to see it there.
+
+    A tracker that takes long, or a signal after the end of the training, ends the waiting; the process of the tracker
+    continues alone.
+    """
+    started_at, is_reported = time.monotonic(), False
+    while not trackers.wait(TRACKER_POLL_INTERVAL) and not cancellation():
+        waited = time.monotonic() - started_at
+        if waited > MAX_TRACKER_WAIT:
+            break
+        if waited > TRACKER_REPORT_DELAY and not is_reported:
+            is_reported = True
+            print(f"waiting for {', '.join(trackers.running)} to receive the end of the training", file=sys.stderr)
+    for line in trackers.closing_lines():
+        print(line, file=sys.stderr)
+
+
+def _train_worker_rank() -> int:
+    """Train as a process other than the main one, which prints, saves and decides when to stop."""
+    limit_openmp_spinning()
+    from engine.runtime.distributed import PeerLostError, distributed_context  # imports PyTorch
+    from engine.training.trainer import train_as_worker_rank
+
+    try:
+        with distributed_context() as context:
+            signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+            install_signal_handlers(dict.fromkeys(signals, lambda: None))  # the main process handles signals
+            train_as_worker_rank(context)
+    except PeerLostError:  # the process that ended first has printed the reason
+        return 1
+    return 0
+
+
+class ProgressFormatter:
+    """Converter from training events to lines: every evaluation and sample, and a step every few seconds."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        self._job = job
+        self._last_line_time = time.perf_counter()
+        self._last_step: events.Step | None = None
+        self._started: events.Started | None = None
+        self._unit = PERPLEXITY
+
+    def format(self, event: events.TrainingEvent) -> str:
+        """Return the line to print for `event`, or ""; the event of a failed training raises a TrainingError."""
+        options, unit = self._job.config.training, self._unit
+        match event:
+            case events.Preparing():
+                return f"{event.message} ..."
+            case events.Started():
+                self._started, self._unit = event, (unit := LossUnit.of(event))
+                origin = f", from run {options.init}" if options.init else ""
+                tokens = "tokens" if self._job.dataset.tokenizer.is_open else "words"
+                return (
+                    f"{printable(f'run {event.run} in {self._job.run.path}{origin}')}\n"
+                    f"{event.parameters:,} parameters, {event.vocabulary_size:,} {tokens}, "
+                    f"{event.train_tokens:,} training tokens, on {event.device}\n"
+                    f"baselines (validation {unit.title}): unigram {unit.format(event.unigram_perplexity)}, "
+                    f"Kneser-Ney {unit.format(event.kneser_ney_perplexity)}"
+                )
+            case events.Step() | events.Evaluated():
+                line = f"epoch {event.epoch:5.1f}/{options.epochs + options.fine_tune_epochs}"
+                if isinstance(event, events.Step):
+                    self._last_step = event
+                    if time.perf_counter() - self._last_line_time < PROGRESS_INTERVAL:
+                        return ""
+                else:
+                    mark = "  best" if event.is_best else ""
+                    line += f"  valid {unit.format(event.valid_perplexity):>7}{_notebook_figure(event)}{mark:6}"
+                self._last_line_time = time.perf_counter()
+                if step := self._last_step:
+                    line += f"  train {unit.format(step.train_perplexity):>7}  lr {step.lr:.5f}  "
+                    line += f"{step.tokens_per_second:7,.0f} tokens/s  {format_duration(step.eta_seconds)} left"
+                return line
+            case events.Sampled():
+                return f'    "{printable(event.prompt)}" {displayable(event.text)}'
+            case events.Finished():
+                valid = f"valid {unit.name} {unit.format(event.valid_perplexity)}{_notebook_figure(event)}"
+                bits = math.nan if self._started is None else self._started.bits_per_character(event.valid_perplexity)
+                valid += f" ({bits:.3f} bits/character)" if unit.is_perplexity and not math.isnan(bits) else ""
+                test = "" if math.isnan(event.test_perplexity) else f", test {unit.format(event.test_perplexity)}"
+                note, run = "" if unit.is_perplexity else f", {PRETRAINED_NOTE}", run_word(self._job.run.path)
+                hint = f"\nopen a session with it: lotr-tui --run {run}"
+                if event.reason == "stopped":
+                    hint = f"\nresume it: lotr-tui train --resume {run}"
+                hint = "" if event.reason == "detached" else hint  # its own hint follows
+                return f"{event.reason} after {format_duration(event.seconds)}: {valid}{test}{note}{hint}"
+            case events.CommandApplied():
+                return f"{event.kind.replace('_', ' ')} {event.value}".rstrip() + f" at step {event.step:,}"
+            case events.Resume():
+                return f"resuming at step {event.step:,}" if event.step else "restarting from the beginning"
+            case events.Warned():
+                return f"warning: {printable(event.message)}"
+            case events.Diagnosed():
+                return f"diagnosis: {printable(event.message)}\n    remedy: {printable(event.remedy)}"
+            case events.Failed():
+                raise TrainingError(event.message)
+        return ""
+
+
+def _notebook_figure(event: events.Evaluated | events.Finished) -> str:
+    """Return what the notebook's formula prints for the same model, if the training follows that formula."""
+    perplexity = event.notebook_perplexity
+    return "" if math.isnan(perplexity) else f" (the notebook prints {perplexity:.3f})"
+
+
+@add_command(
+    commands,
+    "ablate",
+    "lotr-tui ablate --preset tiny --seeds 2",
+    "lotr-tui ablate --only weight_drop --set epochs=20",
+)
+def ablate(
+    *,
+    training: options.TrainingOptions,
+    seeds: Annotated[int, number("--seeds", int, "Trainings per variant, with seeds from 0.", None, 1, 1000)] = 3,
+    jobs: Annotated[
+        int | None, number("--jobs", int, "Parallel trainings. Default: the number of cores.", None, 1, 1000)
+    ] = None,
+    only: Annotated[list[str] | None, option("--only", "VARIANT", "Train only this variant; repeatable.")] = None,
+    as_json: Annotated[bool, flag("--json", "Print one JSON object per training.")] = False,
+) -> None:
+    """Measure the effect of each technique: train with one removed or added at a time, with several seeds."""
+    config = training.configure()
+    variants = select_variants(config, only or [])
+    trials: list[Trial] = []
+    for trial in run_ablation(config, variants, range(seeds), jobs or os.cpu_count() or 1):
+        trials.append(trial)
+        if as_json:
+            print_json(asdict(trial))
+        else:
+            progress = f"{len(trials)}/{len(variants) * seeds}  {trial.variant}, seed {trial.seed}"
+            result = f"valid {trial.valid_perplexity:.2f}  test {trial.test_perplexity:.2f}  {trial.seconds:.0f} s"
+            print(f"{progress}: {result}", file=sys.stderr)
+    if not as_json:
+        rows = [
+            [printable(variant), *(f"{figure:.2f}" for figure in figures)]
+            for variant, figures in summarize_trials(trials).items()
+        ]
+        print_table(["variant"], ["valid", "spread", "test", "spread"], rows)

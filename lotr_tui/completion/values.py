@@ -5,44 +5,14 @@ It is imported with every command, so each function imports what lists its value
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from inspect import signature
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import typer
-from typer.models import ParameterInfo
 
 from engine.errors import LotrError, printable
-from lotr_tui.trackers.libraries import TRACKER_NAMES
 
 ListValues = Callable[[typer.Context, str], Iterable[str]]
 """Function that lists values for the options typed before, and for the beginning of a word."""
-
-
-def with_completion(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command offer the values of those options and arguments that are in `VALUES`."""
-    for parameter in signature(command).parameters.values():
-        for info in getattr(parameter.annotation, "__metadata__", ()):
-            if isinstance(info, ParameterInfo):
-                # Typer keeps the first name of an annotated option as its default value.
-                for name in (info.default, info.metavar):
-                    if isinstance(name, str) and (list_values := VALUES.get(name)):
-                        info.autocompletion = _make_callback(list_values)
-    return command
-
-
-def shell_script(shell: str) -> str:
-    """Return the script with which a shell asks Typer for completions."""
-    return Path(__file__).with_name(f"lotr-tui.{shell}").read_text(encoding="utf-8")
-
-
-def _make_callback(list_values: ListValues) -> Callable[..., list[str]]:
-    def complete(context: typer.Context, incomplete: str) -> list[str]:
-        with suppress(LotrError, OSError, ValueError):  # a message would break the line that is typed
-            return [value for value in list_values(context, incomplete) if value == printable(value)]
-        return []
-
-    return complete
 
 
 def _runs(context: typer.Context, incomplete: str) -> list[str]:
@@ -70,7 +40,7 @@ def _speakers(context: typer.Context, incomplete: str) -> list[str]:
     from engine.runs.directory import MAX_CONFIG_BYTES, resolve_run
     from engine.storage.files import read_limited
 
-    runs = context.params.get("run") or context.params.get("runs") or [None]
+    runs = context.params.get("run") or [None]
     file = resolve_run(runs if isinstance(runs, str) else runs[-1], context.params.get("runs_dir")) / CAST_FILE
     cast = cast_from_json(read_limited(file, MAX_CONFIG_BYTES).decode(), str(file))
     return [name.lower() for name in cast] if incomplete.islower() else list(cast)
@@ -99,16 +69,31 @@ def _chapters(context: typer.Context, incomplete: str) -> list[str]:
     return [chapter.name for chapter in CHAPTERS]
 
 
-VALUES: dict[str, ListValues] = {
-    "RUN": _runs,
-    "OLD": _runs,
-    "KEY=VALUE": _settings,
-    "--as": _speakers,
-    "--to": _speakers,
-    "--cast": _several_speakers,
-    "--preset": _presets,
-    "--theme": _themes,
-    "CHAPTER": _chapters,
-    "--log": lambda context, incomplete: TRACKER_NAMES,
+def _trackers(context: typer.Context, incomplete: str) -> Iterable[str]:
+    from lotr_tui.trackers.libraries import TRACKER_NAMES
+
+    return TRACKER_NAMES
+
+
+def _offer(list_values: ListValues) -> Callable[..., list[str]]:
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        with suppress(LotrError, OSError, ValueError):  # a message would break the line that is typed
+            return [value for value in list_values(context, incomplete) if value == printable(value)]
+        return []
+
+    return complete
+
+
+VALUES = {
+    "RUN": _offer(_runs),
+    "OLD": _offer(_runs),
+    "KEY=VALUE": _offer(_settings),
+    "--as": _offer(_speakers),
+    "--to": _offer(_speakers),
+    "--cast": _offer(_several_speakers),
+    "--preset": _offer(_presets),
+    "--theme": _offer(_themes),
+    "CHAPTER": _offer(_chapters),
+    "--log": _offer(_trackers),
 }
 """Functions by the name of an option, or by the placeholder of a value in the help; Typer itself offers a `Literal`."""

@@ -27,7 +27,7 @@ import rich.table  # noqa: F401
 import safetensors.numpy  # noqa: F401
 import torch._dynamo  # noqa: F401 - the first optimizer imports it, which takes a second
 
-import lotr_tui.cli.generate_console
+import lotr_tui.cli.generate
 import lotr_tui.cli.main  # noqa: F401
 from engine.errors import MAX_MESSAGE_LENGTH, LotrError
 from lotr_tui.__main__ import main as lotr_tui_main

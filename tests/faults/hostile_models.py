@@ -19,7 +19,7 @@ from pathlib import Path
 # Imported here so that no fork has to import them.
 import transformers.models.auto.modeling_auto  # noqa: F401
 
-import lotr_tui.cli.generate_console
+import lotr_tui.cli.generate
 import lotr_tui.cli.main  # noqa: F401
 from tests.faults.hostile_files import FINDINGS_DIR, limit_and_redirect, run_main
 from tests.faults.mutations import Mutator

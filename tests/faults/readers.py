@@ -32,8 +32,8 @@ from engine.training.initial_run import TrainingInput
 from engine.training.search import Search
 from engine.training.state import ResumeCheckpoint
 from engine.training.trainer import train
-from lotr_tui.cli.data.summary import print_data_summary
-from lotr_tui.cli.status import print_status, read_status, status_to_dict
+from lotr_tui.cli.data import print_data_summary
+from lotr_tui.cli.watch import print_status
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.monitor.compared_run import read_compared_run
 from lotr_tui.monitor.comparison_layout import layout_comparison
@@ -185,7 +185,9 @@ def _read_metrics(home, path):
     with redirect_stdout(io.StringIO()) as output:
         print_status(run_dir(home), as_json=False)
     _assert_printable(output.getvalue().split("\n"))
-    json.dumps(status_to_dict(read_status(run_dir(home))), allow_nan=False)
+    with redirect_stdout(io.StringIO()) as output:
+        print_status(run_dir(home), as_json=True)
+    json.loads(output.getvalue())
 
 
 def _read_commands(home, path):

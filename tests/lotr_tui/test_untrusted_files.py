@@ -10,7 +10,7 @@ from textual.widgets import OptionList
 from engine.errors import TrainingError
 from engine.events import Diagnosed, Sampled, Started, Warned, event_to_dict
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
-from lotr_tui.cli.train_console import ProgressFormatter
+from lotr_tui.cli.train import ProgressFormatter
 from lotr_tui.monitor.background import resume_in_background
 from lotr_tui.monitor.export import export_csv
 from lotr_tui.screens.text.text_input import MAX_TEXT_CHARACTERS, marks_to_newlines, newlines_to_marks

@@ -17,17 +17,17 @@ import pandas  # noqa: F401
 import rich.table  # noqa: F401
 
 import engine.training.job  # noqa: F401
-import lotr_tui.cli.generate_console
-import lotr_tui.cli.reports  # noqa: F401
+import lotr_tui.cli.generate
+import lotr_tui.cli.runs  # noqa: F401
 from lotr_tui.__main__ import main
-from lotr_tui.cli.main import cli
+from lotr_tui.cli.main import run_command
 
 TIMEOUT = 60
 
 
 def serve():
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
-        cli(["locate"])  # imports what every command needs
+        run_command(["locate"])  # imports what every command needs
     gc.freeze()  # otherwise the garbage collection of a fork would copy the memory of this process
     for line in sys.stdin:
         request = json.loads(line)

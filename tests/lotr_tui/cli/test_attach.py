@@ -7,7 +7,7 @@ from engine.events import CommandApplied, Finished
 from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import METRICS_FILE
 from engine.runs.locked_run import create_run
-from lotr_tui.cli.attach import AttachApp
+from lotr_tui.cli.launch import AttachApp
 from lotr_tui.monitor import run_follower
 from tests.support.app import training_events
 from tests.support.dashboard import dashboard_text

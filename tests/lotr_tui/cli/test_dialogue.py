@@ -13,7 +13,7 @@ from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import TurnStart, begin_turn, generate_scene, next_speaker_probs, read_turns
 from engine.runs.loading import load_model
-from lotr_tui.cli.dialogue.script import read_script
+from lotr_tui.cli.who import read_script
 from tests.support.commands import json_output, run_here
 from tests.support.files import KNOWN_WORDS
 from tests.support.random_dialogues import WORDS, write_dialogue_run, write_distinct_dialogues

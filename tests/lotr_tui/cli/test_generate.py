@@ -5,11 +5,9 @@ import re
 
 import pytest
 
-from engine.generation.prompt import encode_prompt
 from engine.generation.settings import SamplerSettings
-from lotr_tui.cli.generate_console import generate_on_console
+from lotr_tui.cli.generate import Request, continue_text
 from lotr_tui.session import settings
-from lotr_tui.session.session_model import SessionModel
 from tests.support.commands import json_output
 from tests.support.files import KNOWN_WORDS
 from tests.support.open_models import RecitingModel, bpe_tokenizer, character_tokenizer
@@ -116,10 +114,8 @@ def test_an_argument_that_is_not_utf8_gives_valid_json(generate):
 
 
 def recite(model, prompt, seeds=(3,), *, predicts_eos=True, **options):
-    session_model = SessionModel("open", "", model, predicts_eos=predicts_eos)
-    flags = {"reply": False, "as_json": False, "jsonl": False, **options}
-    encoded = encode_prompt(prompt, model.tokenizer)
-    generate_on_console(session_model, encoded, SamplerSettings(max_tokens=90), seeds, **flags)
+    settings = SamplerSettings(max_tokens=90)
+    continue_text(Request("open", model, settings, seeds, predicts_eos=predicts_eos, **options), prompt)
 
 
 @TOKENIZERS

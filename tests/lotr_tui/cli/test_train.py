@@ -10,8 +10,8 @@ from engine.config import Config, describe_settings
 from engine.data.tokenizers.words import WordTokenizer
 from engine.presets import get_preset
 from engine.runs.summary import list_runs
-from lotr_tui.cli.search_report import format_train_command
-from lotr_tui.cli.training_options import parse_training
+from lotr_tui.cli.options import TrainingOptions
+from lotr_tui.cli.search import format_train_command
 from tests.support.commands import json_output
 from tests.support.files import no_file_longer_than, sentences
 from tests.support.open_models import bpe_tokenizer
@@ -174,5 +174,5 @@ def test_trials_are_runs_and_the_best_settings_become_a_command_for_train(lotr, 
     ],
 )
 def test_the_command_repeats_any_configuration(settings_of, options, values):
-    printed = format_train_command(parse_training(**values).configure())
+    printed = format_train_command(TrainingOptions(**values).configure())
     assert settings_of(*shlex.split(printed)[2:]) == settings_of(*options)

@@ -8,7 +8,7 @@ from textual.widgets import OptionList
 
 from engine import events
 from engine.runs.directory import METRICS_FILE
-from lotr_tui.cli.attach import AttachApp
+from lotr_tui.cli.launch import AttachApp
 from lotr_tui.monitor import run_follower
 from lotr_tui.screens.runs.screen import RunsScreen
 from tests.support.files import write_run

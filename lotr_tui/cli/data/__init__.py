@@ -1,1 +1,0 @@
-"""Commands about corpora and tokens: `data info`, `data speech` and `tokenize`."""

@@ -1,1 +1,0 @@
-"""`lotr-tui fetch`: downloads of a model and of texts."""
