@@ -39,6 +39,25 @@ def suggest_nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else "."
 
 
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra of lotr-tui from where lotr-tui itself came, such as a checkout."""
+    import json
+    import shlex
+    from importlib import metadata
+    from pathlib import Path
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:  # https://packaging.python.org/en/latest/specifications/direct-url/
+        address = urlsplit(
+            json.loads(metadata.distribution("lotr-tui").read_text("direct_url.json") or "{}").get("url")
+        )
+        source = url2pathname(address.path) if address.scheme == "file" else "lotr-tui"
+    except metadata.PackageNotFoundError:
+        source = str(Path(__file__).parents[1])
+    return f"pip install {shlex.quote(f'{source}[{extra}]')}"
+
+
 class LotrError(Exception):
     """Base class of errors that are shown to the user; something failed while running (exit code 1)."""
 

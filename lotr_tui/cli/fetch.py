@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.data import tales
-from engine.errors import InvalidInputError, LotrError, printable
+from engine.errors import InvalidInputError, LotrError, install_command, printable
 from engine.models.pretrained import fetch as pretrained_fetch
 from engine.models.pretrained.names import SMOLLM2, base_folder
 from engine.storage.files import absolute_path, check_output
@@ -66,7 +66,7 @@ def fetch_dialogues() -> None:
     try:
         import kagglehub  # optional
     except ImportError as error:
-        raise InvalidInputError("fetch dialogues needs kagglehub; pip install 'lotr-tui[kaggle]'") from error
+        raise InvalidInputError(f"fetch dialogues needs kagglehub; {install_command('kaggle')}") from error
     try:
         path = Path(kagglehub.dataset_download(KAGGLE_DATASET)) / KAGGLE_FILE
     except Exception as error:  # kagglehub lets the exceptions of its HTTP client through

@@ -4,7 +4,7 @@ import sys
 from importlib.util import find_spec
 from typing import Annotated
 
-from engine.errors import InvalidInputError, printable
+from engine.errors import InvalidInputError, install_command, printable
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.directory import resolve_run
 from lotr_tui.cli import options
@@ -33,7 +33,7 @@ def serve(
 ) -> int:
     """Show the session, or the dashboard of a run, in a browser."""
     if any(find_spec(name) is None for name in ("textual_serve", "aiohttp")):
-        raise InvalidInputError("serve needs textual-serve; pip install 'lotr-tui[serve]'")
+        raise InvalidInputError(f"serve needs textual-serve; {install_command('serve')}")
     options.check_theme(theme)
     if attach is not None and run:
         raise InvalidInputError("--run and --attach exclude each other; --attach shows the dashboard of one run")

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from engine.errors import describe_error, printable
+from engine.errors import describe_error, install_command, printable
 from engine.storage.files import app_home
 from lotr_tui.engine_package import describe_engine_problem
 
@@ -230,7 +230,7 @@ def check_extras() -> Finding:
     present = [extra for extra, names in packages.items() if all(map(find_version, names))]
     missing = [extra for extra in packages if extra not in present]
     summary = f"installed: {', '.join(present) or 'none'}; not installed: {', '.join(missing) or 'none'}"
-    return make_finding("extras", f"{summary} (`pip install 'lotr-tui[{missing[0]}]'`)" if missing else summary)
+    return make_finding("extras", f"{summary} (`{install_command(missing[0])}`)" if missing else summary)
 
 
 CHECKS = (

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from engine.errors import InvalidInputError, shell_word
+from engine.errors import InvalidInputError, install_command, shell_word
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 TRACKER_NAMES: tuple[TrackerName, ...] = get_args(TrackerName)
@@ -219,7 +219,7 @@ def check_installed(names: Sequence[TrackerName]) -> None:
     """Raise an InvalidInputError if the package of a tracker is not installed. No package is imported."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise InvalidInputError(f"{name} is not installed; pip install 'lotr-tui[{name}]'")
+            raise InvalidInputError(f"{name} is not installed; {install_command(name)}")
 
 
 def open_tracker(name: TrackerName, run_dir: Path, settings: Settings, tracker_id: str) -> Tracker:

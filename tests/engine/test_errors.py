@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import errors
-from engine.errors import MAX_MESSAGE_LENGTH, LotrError, TrainingError, describe_error, printable
+from engine.errors import MAX_MESSAGE_LENGTH, LotrError, TrainingError, describe_error, install_command, printable
 
 ANY_TEXT = st.text(st.characters())  # lone surrogates and controls too
 
@@ -52,3 +52,21 @@ def test_describe_error_adds_the_type_of_foreign_exceptions():
 @pytest.mark.parametrize(("name", "ending"), [("defualt", "; did you mean default?"), ("zzz", "."), ("", ".")])
 def test_suggest_nearest_names_the_closest_or_ends_the_sentence(name, ending):
     assert errors.suggest_nearest(name, ["default", "tiny", "notebook"]) == ending
+
+
+@pytest.mark.parametrize(
+    ("origin", "source"),
+    [
+        ('{"url": "file:///home/frodo/my%20shire", "dir_info": {"editable": true}}', "/home/frodo/my shire"),
+        ('{"url": "https://example.org/lotr_tui-1.0-py3-none-any.whl"}', "lotr-tui"),
+        (None, "lotr-tui"),
+    ],
+    ids=["checkout", "download", "index"],
+)
+def test_an_extra_is_installed_from_where_the_program_came(origin, source, tmp_path, monkeypatch):
+    (tmp_path / "lotr_tui-9.dist-info").mkdir()
+    (tmp_path / "lotr_tui-9.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lotr-tui\nVersion: 9\n")
+    if origin is not None:
+        (tmp_path / "lotr_tui-9.dist-info" / "direct_url.json").write_text(origin)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert install_command("hf") == f"pip install '{source}[hf]'"

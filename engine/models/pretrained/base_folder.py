@@ -9,7 +9,7 @@ import msgspec
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.errors import InvalidInputError, printable
+from engine.errors import InvalidInputError, install_command, printable
 from engine.models.pretrained import base as bases
 from engine.models.pretrained import folder_checks
 from engine.models.pretrained.chat import SANDBOX, JinjaTemplate
@@ -218,7 +218,7 @@ def fetch_folder(repo_id: str, name: str, on_progress: Callable[[str], object]) 
     try:
         from huggingface_hub import HfApi, hf_hub_download, snapshot_download
     except ImportError as error:
-        raise InvalidInputError(f"{name} needs huggingface_hub; pip install 'lotr-tui[hf]'") from error
+        raise InvalidInputError(f"{name} needs huggingface_hub; {install_command('hf')}") from error
     files: dict[str, Any] = {
         "allow_patterns": [f"*{suffix}" for suffix in DOWNLOADED_SUFFIXES],
         "ignore_patterns": ["*/*"],

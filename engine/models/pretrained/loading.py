@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InvalidInputError, LotrError, describe_error, printable
+from engine.errors import InvalidInputError, LotrError, describe_error, install_command, printable
 from engine.models.pretrained import folder_checks
 from engine.models.pretrained.base import LoadingProgress, ProgressCallback
 from engine.models.pretrained.base_folder import fetch_folder
@@ -41,7 +41,7 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
     report = on_progress or (lambda progress: None)
     source = parse_pretrained_name(name)
     if missing := [module for module in ("torch", "transformers") if importlib.util.find_spec(module) is None]:
-        raise InvalidInputError(f"{name} needs {' and '.join(missing)}; pip install 'lotr-tui[hf]'")
+        raise InvalidInputError(f"{name} needs {' and '.join(missing)}; {install_command('hf')}")
     report(LoadingProgress("importing torch and transformers"))
     SANDBOX.start()
     limit_openmp_spinning()

@@ -3,6 +3,7 @@
 import pytest
 
 from engine.data import tales
+from engine.errors import install_command
 from tests.support.tales import make_books, serve_books
 
 BOOKS = make_books()
@@ -67,7 +68,7 @@ def test_books_of_a_mirror_become_one_file_and_are_not_downloaded_again(lotr, mi
 @pytest.mark.parametrize(
     ("module_source", "exit_code", "message"),
     [
-        ("raise ImportError('none')", 2, "pip install 'lotr-tui[kaggle]'"),
+        ("raise ImportError('none')", 2, install_command("kaggle")),
         ("def dataset_download(name): raise OSError('no\\nroute')", 1, "could not be downloaded: no route"),
         ("def dataset_download(name): return '.'", 1, "does not contain lotr_scripts.csv any more"),
     ],

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("textual_serve", reason="needs textual-serve; pip install 'lotr-tui[serve]'")
 
+from engine.errors import install_command
 from tests.support.browser import ServeProcess
 
 
@@ -41,7 +42,7 @@ def test_a_port_in_use_is_refused(refused):
 
 def test_without_textual_serve_the_command_says_what_to_install(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "textual_serve", None)
-    assert refused("serve") == "lotr-tui: serve needs textual-serve; pip install 'lotr-tui[serve]'"
+    assert refused("serve") == f"lotr-tui: serve needs textual-serve; {install_command('serve')}"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from engine.errors import install_command
 from lotr_tui.doctor import checks
 from tests.support.commands import run_here
 
@@ -113,7 +114,7 @@ def test_versions_and_extras(machine, monkeypatch):
     ]
     monkeypatch.setattr(checks.metadata, "requires", lambda name: requirements)
     extras = checks.check_extras().summary
-    assert extras == "installed: search; not installed: wandb (`pip install 'lotr-tui[wandb]'`)"
+    assert extras == f"installed: search; not installed: wandb (`{install_command('wandb')}`)"
     monkeypatch.setattr(checks, "describe_engine_problem", lambda: "/other/engine is imported; unset PYTHONPATH")
     assert checks.check_versions().state == "problem"
     assert checks.check_versions().advice == "unset PYTHONPATH"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import InvalidInputError
+from engine.errors import InvalidInputError, install_command
 from engine.models.pretrained import folder_checks
 from engine.models.pretrained.loading import load_pretrained
 from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, save_tokenizer
@@ -161,7 +161,7 @@ def test_remote_code_is_refused_and_not_run(name, folder, tmp_path):
 
 def test_a_missing_extra_is_one_line(folder, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    check_refused(folder, "needs torch and transformers; pip install 'lotr-tui[hf]'")
+    check_refused(folder, f"needs torch and transformers; {install_command('hf')}")
 
 
 # --- tokens that start and end a text ---
