@@ -10,7 +10,7 @@ import numpy as np
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.errors import ConfigError, suggest_nearest
-from engine.models.numpy_decoder import check_weights
+from engine.models.matrices import check_weights
 from engine.models.transformer_layout import transformer_weight_shapes
 from engine.storage.quantization import Int8Rows, quantize_rows
 from engine.storage.tensor_file import StoredTensor, to_float32, to_int8

@@ -1,10 +1,32 @@
-"""Record of a Transformer reading a text: attention weights, and the vectors between its layers."""
+"""Attention of a Transformer in numpy: rotary positions, keys and values of the tokens read, and records of a text.
 
+A state lists segments, each the first rows of a buffer. A text that is continued appends to its last buffer in place. A
+text that branches off earlier keeps the rows before the branch and appends to a new buffer.
+"""
+
+import math
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from engine.data.arrays import Float32Array
+import numpy as np
+import numpy.typing as npt
+
+from engine.config import ModelConfig
+from engine.data.arrays import Float32Array, Int64Array
 from engine.data.tokenizers.base import TokenIds, Tokenizer
+from engine.models.transformer_layout import head_size, num_kv_heads, rotary_frequencies
+
+MIN_CAPACITY = 32
+"""Minimum number of free rows of a new buffer, unless the context is smaller."""
+MAX_COPIED_ROWS = 32
+"""Rows that a branch copies rather than sharing them: products with short segments take longer than the copy saves."""
+MAX_SEGMENTS = 4
+"""Maximum number of segments of a state; a branch that would need more copies the rows of the last segment."""
+MIN_POSITIONS = 256
+"""Positions whose rotations are computed at once, at least."""
+Rotations = npt.NDArray[np.complex64]
 
 
 @dataclass(frozen=True)
@@ -23,23 +45,189 @@ class AttentionModel(Protocol):
     """A model whose attention and layers can be recorded."""
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokens that the model can predict."""
+    def tokenizer(self) -> Tokenizer: ...
 
     @property
     def context_size(self) -> int:
         """Maximum number of positions, the start of the text included."""
 
     def record_attention(self, ids: TokenIds) -> AttentionRecord:
-        """Read the start of a text and then `ids` `[time]`, and record all `time + 1` positions.
-
-        Raises:
-            InvalidInputError: If the positions do not fit into the context.
-        """
+        """Read the start of a text and then `ids` `[time]`; an InvalidInputError if the context is too small."""
 
     def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
-        """Return the log-probabilities `[rows, vocabulary]` that the output layer computes from layer outputs.
+        """Return the log-probabilities `[rows, vocabulary]` that the output layer computes from outputs of any layer.
 
-        This is the logit lens (nostalgebraist, "interpreting GPT: the logit lens", 2020). Vectors `[rows, width]` of
-        any layer are treated as those of the last one.
+        This is the logit lens (nostalgebraist, "interpreting GPT: the logit lens", 2020).
         """
+
+
+class CacheBuffer:
+    """Rows for tokens with their keys and values, written in order. States and threads share a buffer.
+
+    A row is claimed before it is written, and never changes once a state includes it.
+    """
+
+    def __init__(self, config: ModelConfig, capacity: int) -> None:
+        # One array, since numpy asks the system for huge pages from 4 MB on, which are read faster.
+        shape = (config.num_layers, 2, num_kv_heads(config), capacity, head_size(config))
+        self.layers = tuple(np.empty(shape, np.float32))  # each [keys or values, heads, capacity, head size]
+        self.tokens: TokenIds = np.empty(capacity, np.int32)
+        self.num_claimed = 0  # more than all rows once a text has continued in a larger buffer
+        self.lock = threading.Lock()
+
+
+class CacheSegment(NamedTuple):
+    """First `length` rows of a buffer."""
+
+    buffer: CacheBuffer
+    length: int
+
+
+Segments = tuple[CacheSegment, ...]
+"""Consecutive parts of a text, oldest first."""
+
+
+def extend_segments(
+    config: ModelConfig, segments: Segments, num_positions: int, tokens: Sequence[int] | TokenIds
+) -> Segments:
+    """Return segments with new last rows, for a text of `num_positions` tokens that continues with `tokens`.
+
+    The caller writes the keys and values of these rows, which all are in the last segment. `segments` stay valid.
+    """
+    count, num_copied, shared = len(tokens), 0, segments
+    if segments:
+        buffer, length = segments[-1]
+        with buffer.lock:
+            is_newest, is_full = length == buffer.num_claimed, length + count > len(buffer.tokens)
+            if is_newest:  # after a move to a larger buffer, the next text that continues these rows is a branch
+                buffer.num_claimed = len(buffer.tokens) + 1 if is_full else length + count
+        if is_newest and not is_full:
+            buffer.tokens[length : length + count] = tokens
+            return (*segments[:-1], CacheSegment(buffer, length + count))
+        # A full buffer grows by a copy, so that a text without branches has one segment.
+        if is_newest or length <= MAX_COPIED_ROWS or len(segments) == MAX_SEGMENTS:
+            num_copied, shared = length, segments[:-1]
+    length = num_copied + count
+    room = config.context_size - num_positions + num_copied
+    new = CacheBuffer(config, min(room, length + max(MIN_CAPACITY, length // 2)))
+    new.num_claimed = length
+    if num_copied:
+        new.tokens[:num_copied] = buffer.tokens[:num_copied]
+        for rows, copied_rows in zip(new.layers, buffer.layers, strict=True):
+            rows[:, :, :num_copied] = copied_rows[:, :, :num_copied]
+    new.tokens[num_copied:length] = tokens
+    return (*shared, CacheSegment(new, length))
+
+
+def segment_tokens(segments: Segments) -> TokenIds:
+    """Return all tokens `[positions]` of a text."""
+    return np.concatenate([np.empty(0, np.int32), *(buffer.tokens[:length] for buffer, length in segments)])
+
+
+class RotaryEmbedding:
+    """Rotation of queries and keys by their positions, see `rotary_frequencies`.
+
+    The units of a pair are neighbours, see `pair_units`, so that a rotation is a product of complex numbers. Queries
+    are also divided by the root of the head size, so that their products with keys are the scores.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._num_heads = np.array([config.num_heads, num_kv_heads(config)])
+        self._frequencies = rotary_frequencies(config)
+        self._query_scale = 1 / math.sqrt(head_size(config))
+        self._table: Rotations = np.empty((0, 2, len(self._frequencies)), np.complex64)  # [positions, query or key, ..]
+
+    def rotations(self, positions: int | Int64Array) -> Rotations:
+        """Return the rotations `[..., heads, head size / 2]`, first of query heads, then of key heads."""
+        num_positions = 1 + (positions if isinstance(positions, int) else int(positions.max()))
+        if num_positions > len(table := self._table):
+            # Threads may do so at the same time: they store equal tables.
+            count = max(MIN_POSITIONS, num_positions * 3 // 2)
+            rotations = np.exp(1j * np.multiply.outer(np.arange(count), self._frequencies))
+            table = np.stack([rotations * self._query_scale, rotations], axis=1).astype(np.complex64)
+            self._table = table
+        return table[positions].repeat(self._num_heads, axis=-2)
+
+
+def attend_one(queries: Float32Array, layer: int, segments: Segments, sums: Float32Array | None) -> Float32Array:
+    """Return the attention output `[width]` of one token to all rows of a text, with the fewest operations.
+
+    Args:
+        queries: Queries `[key heads, queries per key head, head size, 1]` of the token.
+        layer: Index of the layer.
+        segments: Rows of the text.
+        sums: Array `[heads]` that receives the sums of the exponentials of the scores. The caller has to check that
+            they are neither too large nor too small for single precision. Without it, the largest score is first
+            subtracted from all, which prevents both but takes longer.
+    """
+    num_kv_heads, group, size, _ = queries.shape
+    # One product per query: BLAS multiplies a matrix by a vector faster than by the few queries of a key head.
+    parts = [np.matmul(buffer.layers[layer][0][:, None, :length], queries) for buffer, length in segments]
+    scores = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+    weights = scores.reshape(num_kv_heads * group, -1)
+    if sums is None:
+        weights -= np.maximum.reduce(weights, axis=1, keepdims=True)
+    np.exp(weights, out=weights)
+    sums = np.add.reduce(weights, axis=1, out=sums)
+    weights, start, parts = weights.reshape(num_kv_heads, group, 1, -1), 0, []
+    for buffer, length in segments:
+        parts.append(np.matmul(weights[..., start : start + length], buffer.layers[layer][1][:, None, :length]))
+        start += length
+    output: Float32Array = (parts[0] if len(parts) == 1 else np.add.reduce(parts)).reshape(num_kv_heads * group, size)
+    output /= sums[:, None]
+    return output.reshape(-1)
+
+
+class BatchAttention:
+    """Attention of the last tokens of several texts; rows that consecutive texts share are read once for them."""
+
+    def __init__(self, texts: Sequence[Segments], counts: Sequence[int]) -> None:
+        """Find out which texts share rows; each of `texts` includes the rows of its last `counts` tokens."""
+        spans: dict[tuple[int, int, int], tuple[CacheBuffer, int, int, slice]] = {}
+        positions, row = list[Int64Array](), 0
+        for segments, count in zip(texts, counts, strict=True):
+            start = 0
+            for buffer, length in segments:
+                key, first = (id(buffer), start, length), row
+                if key in spans and spans[key][3].stop == row:
+                    first = spans[key][3].start
+                elif key in spans:
+                    key = (id(buffer), start, -row)  # texts in between do not share the rows
+                spans[key] = buffer, start, length, slice(first, row + count)
+                start += length
+            positions.append(np.arange(start - count, start))
+            row += count
+        self.positions = np.concatenate(positions)  # [rows]
+        self._spans, self._all = list(spans.values()), slice(0, row)
+        self._first_hidden = int(self.positions.min()) + 1
+        self._num_positions = int(self.positions.max()) + 1
+        self._is_hidden = np.arange(self._first_hidden, self._num_positions) > self.positions[:, None]
+
+    def attend(self, heads: Float32Array, layer: int, record: Float32Array | None = None) -> Float32Array:
+        """Return the attention output `[rows, width]` of queries `[rows, key heads, queries per key head, head size]`.
+
+        `record` `[heads, rows, positions]` receives the weights.
+        """
+        num_rows, num_kv_heads, group, _ = heads.shape
+        queries = np.ascontiguousarray(heads.transpose(1, 2, 0, 3))
+        weights = np.empty((num_kv_heads, group, num_rows, self._num_positions), np.float32)
+        output = np.zeros_like(queries)
+
+        def of_texts(rows: slice, array: Float32Array) -> Float32Array:
+            # A view [key heads, 1 or queries, rows, n]: if the texts share all rows, a key head needs one product.
+            return array.reshape(num_kv_heads, 1, group * num_rows, -1) if rows == self._all else array[:, :, rows]
+
+        for buffer, start, length, rows in self._spans:
+            keys = buffer.layers[layer][0, :, None, :length].swapaxes(-1, -2)
+            np.matmul(of_texts(rows, queries), keys, out=of_texts(rows, weights)[..., start : start + length])
+        np.copyto(weights[..., self._first_hidden :], -np.inf, where=self._is_hidden)
+        weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
+        np.exp(weights, out=weights)
+        sums: Float32Array = np.add.reduce(weights, axis=-1, keepdims=True)
+        for buffer, start, length, rows in self._spans:
+            values, own = buffer.layers[layer][1, :, None, :length], of_texts(rows, output)
+            own += np.matmul(of_texts(rows, weights)[..., start : start + length], values)
+        output /= sums
+        if record is not None:
+            np.divide(weights, sums, out=record.reshape(weights.shape))
+        return output.transpose(2, 0, 1, 3).reshape(num_rows, -1)

@@ -6,11 +6,13 @@ from engine.config import ModelConfig
 from engine.data.tokenizers.base import Tokenizer
 from engine.models import numpy_lstm
 from engine.models.adapter import adapter_shapes
-from engine.models.numpy_decoder import NumpyDecoder
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer_layout import transformer_weight_shapes
 from engine.storage.tensor_file import StoredTensor
+
+NumpyDecoder = NumpyLSTM | NumpyTransformer
+"""A trained network as a `LanguageModel`, played without torch."""
 
 
 def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
@@ -28,14 +30,6 @@ def trained_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple
 def build_decoder(
     config: ModelConfig, tokenizer: Tokenizer, weights: Mapping[str, StoredTensor], *, int8: bool = False
 ) -> NumpyDecoder:
-    """Prepare the weights of a run, named as in `weight_shapes`, for inference.
-
-    Matrices that are stored in 8 bits are multiplied in 8 bits; with `int8`, all large ones are.
-
-    Raises:
-        RunError: If a tensor is missing, unknown, of the wrong shape, or contains NaN or huge values.
-        ConfigError: If the configuration is impossible.
-        InvalidInputError: If 8 bits are needed and numkong is not installed.
-    """
+    """Prepare the weights of a run, named as in `weight_shapes`, for inference; see the constructor of each model."""
     decoder_type = NumpyTransformer if config.architecture == "transformer" else NumpyLSTM
     return decoder_type(config, tokenizer, weights, int8=int8)

@@ -12,8 +12,8 @@ from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.data.tokenizers.words import PUNCTUATION_CLASSES
 from engine.models.base import SequenceOutput
+from engine.models.decoders import NumpyDecoder
 from engine.models.linear import linear
-from engine.models.numpy_decoder import NumpyDecoder
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.tensor_file import StoredTensor
 

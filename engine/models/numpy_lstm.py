@@ -10,9 +10,16 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.words import PUNCTUATION_CLASSES, PunctuationIds
-from engine.models.base import LogProbs
-from engine.models.matmul import Float32Matrix, Int8Matrix, Matrix, make_matrix
-from engine.models.numpy_decoder import NumpyDecoder, check_weights, normalize_logits
+from engine.models.base import LogProbs, SequenceOutput
+from engine.models.matrices import (
+    Float32Matrix,
+    Int8Matrix,
+    Matrix,
+    check_weights,
+    embed,
+    make_matrix,
+    normalize_logits,
+)
 from engine.storage.quantization import Int8Rows
 from engine.storage.tensor_file import StoredTensor, to_float32
 
@@ -87,16 +94,9 @@ def _input_gates(weight_ih: Matrix, bias: Float32Array, embedding: StoredTensor,
         gates = weight_ih.matmul_rows(Int8Rows(embedding.values[rows], embedding.scales[rows]))
         gates = gates if isinstance(token, np.ndarray) else gates[0]
     else:
-        gates = weight_ih.matmul(_embed(embedding, token))
+        gates = weight_ih.matmul(embed(embedding, token))
     gates += bias
     return gates
-
-
-def _embed(embedding: StoredTensor, token: int | TokenIds) -> Float32Array:
-    if isinstance(embedding, Int8Rows):
-        return embedding.values[token] * embedding.scales[token, None]
-    rows: Float32Array = embedding[token]
-    return rows
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _PunctuationSoftmax:
         return softmax(hidden @ self.gate_weight + self.gate_bias)
 
 
-class NumpyLSTM(NumpyDecoder):
+class NumpyLSTM:
     """A trained LSTM as a `LanguageModel`. The model itself never changes, so threads may share it."""
 
     def __init__(
@@ -165,7 +165,8 @@ class NumpyLSTM(NumpyDecoder):
         self.config = config
         self.int8 = int8
         check_weights(weights, weight_shapes(config, len(tokenizer)))
-        self._tensors = dict(weights)
+        self.tensors = dict(weights)
+        self.has_int8_weights = any(isinstance(tensor, Int8Rows) for tensor in weights.values())
         self._embedding = weights["embedding.weight"]
         output = self._embedding if config.tie_weights else weights["output.weight"]
         self._output = make_matrix(output, quantize=int8, by_columns=not config.punctuation)
@@ -188,13 +189,13 @@ class NumpyLSTM(NumpyDecoder):
 
     def _make_layer(self, index: int, hidden_size: int) -> _LSTMLayer:
         weight_ih, weight_hh, bias_ih, bias_hh = (
-            _to_sigmoids_first_order(self._tensors[f"layers.{index}.{name}_l0"])
+            _to_sigmoids_first_order(self.tensors[f"layers.{index}.{name}_l0"])
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         rounds = []
         for number in range(self.config.mogrifier_rounds):
             down, up = (
-                to_float32(self._tensors[f"mogrifiers.{index}.{name}.{number}"]).clip(-MAX_GATE_WEIGHT, MAX_GATE_WEIGHT)
+                to_float32(self.tensors[f"mogrifiers.{index}.{name}.{number}"]).clip(-MAX_GATE_WEIGHT, MAX_GATE_WEIGHT)
                 for name in ("down", "up")
             )
             rounds.append((Float32Matrix(down), Float32Matrix(up * np.float32(0.5))))
@@ -207,12 +208,9 @@ class NumpyLSTM(NumpyDecoder):
         )
 
     @property
-    def has_int8_weights(self) -> bool:
-        return any(isinstance(tensor, Int8Rows) for tensor in self._tensors.values())
-
-    @property
-    def tensors(self) -> dict[str, StoredTensor]:
-        return self._tensors
+    def weights(self) -> dict[str, Float32Array]:
+        """The tensors in single precision; those in 8 bits are computed at every access."""
+        return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
 
     def start(self) -> LSTMState:
         sizes = [layer.hidden_size for layer in self._layers]
@@ -283,7 +281,8 @@ class NumpyLSTM(NumpyDecoder):
     def hidden_vector(self, state: LSTMState) -> Float32Array:
         return state[-1][0]
 
-    def _iter_chunks(self, ids: TokenIds) -> Iterator[tuple[Float32Array, Float32Array]]:
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
+        """Score a whole text, with the output layer of `SCORING_CHUNK` tokens at once."""
         state, previous = self.start(), EOS_ID
         for start in range(0, len(ids), SCORING_CHUNK):
             targets = ids[start : start + SCORING_CHUNK]
@@ -291,7 +290,8 @@ class NumpyLSTM(NumpyDecoder):
             for row, target in enumerate(targets):
                 _, state = self.advance_state(state, previous)
                 hidden[row], previous = state[-1][0], int(target)
-            yield self._log_probs(hidden), hidden
+            log_probs = self._log_probs(hidden)[np.arange(len(targets)), targets]
+            yield SequenceOutput(log_probs.astype(np.float64), hidden)
 
     def advance_state(self, state: LSTMState, token: int | TokenIds) -> tuple[tuple[Float32Array, ...], LSTMState]:
         """Read `token` without predicting the next one.
@@ -313,7 +313,7 @@ class NumpyLSTM(NumpyDecoder):
                 gates += self.input_gates[token]
             else:
                 assert layer.weight_ih is not None
-                inputs = _embed(self._embedding, token) if is_first else new_layers[-1][0]
+                inputs = embed(self._embedding, token) if is_first else new_layers[-1][0]
                 if layer.mogrifier:
                     inputs, hidden, _ = layer.mogrify(inputs, hidden)
                 gates = layer.weight_hh.matmul(hidden)
@@ -339,7 +339,7 @@ class NumpyLSTM(NumpyDecoder):
         A factor is 0 to 2. The first round multiplies the input, the second the hidden state before the step, and so
         on. There are no rounds without a mogrifier.
         """
-        inputs, factors_by_layer = _embed(self._embedding, token), []
+        inputs, factors_by_layer = embed(self._embedding, token), []
         for layer, (hidden_before, _), (hidden_after, _) in zip(self._layers, before, after, strict=True):
             _, _, factors = layer.mogrify(inputs, hidden_before)
             factors_by_layer.append(factors)

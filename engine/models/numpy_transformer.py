@@ -1,22 +1,32 @@
 """The Transformer language model in numpy, for inference without torch."""
 
 import math
+import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError
-from engine.models.attention import AttentionRecord
-from engine.models.base import EXCLUDED_LOG_PROB, LogProbs
-from engine.models.key_value_cache import CacheShape, Segments, extend_segments, segment_tokens
-from engine.models.numpy_decoder import NumpyDecoder, normalize_logits
-from engine.models.transformer_layers import MAX_SUM, MIN_SUM, TransformerLayers
+from engine.models.attention import (
+    AttentionRecord,
+    BatchAttention,
+    RotaryEmbedding,
+    Segments,
+    attend_one,
+    extend_segments,
+    segment_tokens,
+)
+from engine.models.base import EXCLUDED_LOG_PROB, LogProbs, SequenceOutput
+from engine.models.matrices import Int8Matrix, Matrix, check_tensor, embed, make_matrix, normalize_logits
 from engine.models.transformer_layout import (
     check_transformer_config,
     head_size,
@@ -24,12 +34,15 @@ from engine.models.transformer_layout import (
     num_kv_heads,
     transformer_weight_shapes,
 )
-from engine.models.transformer_weights import prepare_weights
-from engine.storage.tensor_file import StoredTensor
+from engine.runtime.process import use_huge_pages
+from engine.storage.quantization import Int8Rows
+from engine.storage.tensor_file import StoredTensor, check_names, to_float32, to_int8
 
 if TYPE_CHECKING:
     from engine.models.pretrained.chat import ChatTemplate
 
+MAX_TRANSFORMER_WEIGHT = 1e4
+"""Maximum absolute value of a weight, so that vectors between the layers of models of usual sizes are finite."""
 MAX_FAST_WEIGHTS = 30_000_000
 """Number of weights up to which a token is read in about 2 ms."""
 READ_TOKENS = 128
@@ -37,9 +50,27 @@ READ_TOKENS = 128
 MAX_SCORES = 2**23
 """Maximum number of attention scores of a layer at once, where tokens are read at once."""
 HUGE_PAGES_DELAY = 1.0
-"""Seconds from loading a model until its weights are moved into huge pages."""
-SCORING_CHUNK = 128
-"""Tokens whose log-probabilities are computed at once when a text is scored."""
+"""Seconds until the weights move into huge pages. Who needs new memory meanwhile is delayed, so the first prompt is
+read before."""
+SAMPLE_TOKENS, SAMPLE_STRIDE = 16, 7919
+"""Number of tokens of the text that shows which units are large, and the distance of their numbers."""
+MIN_SUM, MAX_SUM = 1e-30, 1e30
+"""Range of the sums of exponentials that single precision represents well."""
+_ONE = np.array(1, np.float32)
+"""An array, which numpy adds faster than a number."""
+
+
+@dataclass(frozen=True)
+class TransformerLayer:
+    """Weights of one layer; matrices that multiply the same vector are one."""
+
+    attention_norm: Float32Array  # [width]
+    qkv: Matrix  # [query, key and value units, width]; units of queries and keys are in the order of `pair_units`
+    qkv_bias: Float32Array | None
+    output: Matrix  # [width, query units]
+    feed_forward_norm: Float32Array  # [width]
+    gate_up: Matrix  # [2 inner, width]: halves of the gates, and then the values that they are multiplied by
+    down: Matrix  # [width, inner]
 
 
 class TransformerState(NamedTuple):
@@ -55,8 +86,8 @@ class TransformerState(NamedTuple):
     """Vector `[width]` that the next token is predicted from; zeros before the first token."""
 
 
-class NumpyTransformer(NumpyDecoder):
-    """A trained Transformer as a `LanguageModel`.
+class NumpyTransformer:
+    """A trained Transformer as a `LanguageModel`. The model itself never changes, so threads may share it.
 
     A text is read in windows of at most `context_size` tokens. A full window is replaced by one with its last
     `context_size // 2` tokens before the next token is read. Results for equal texts are equal to within rounding:
@@ -84,112 +115,186 @@ class NumpyTransformer(NumpyDecoder):
             InvalidInputError: If 8 bits are needed and numkong is not installed.
         """
         check_transformer_config(config)
-        prepared = prepare_weights(config, len(tokenizer), weights, int8=int8)
-        self.tokenizer = tokenizer
-        self.config = config
-        self.int8 = int8
-        self.chat = chat
-        self._tensors, self._has_int8 = weights, prepared.has_int8
-        self._layers, self._output = TransformerLayers(config, prepared), prepared.output
-        if int8 or prepared.has_int8:
-            # Who needs new memory meanwhile is delayed, so a screen shows the model first, and a prompt is read.
-            huge_pages = threading.Timer(HUGE_PAGES_DELAY, prepared.use_huge_pages)
-            huge_pages.daemon = True
-            huge_pages.start()
-        self._shape = CacheShape(config.num_layers, num_kv_heads(config), head_size(config), config.context_size)
-        self._num_kept = num_kept_tokens(config.context_size)
+        self.tokenizer, self.config, self.int8, self.chat, self.tensors = tokenizer, config, int8, chat, weights
+        self.context_size = config.context_size
+        self.has_int8_weights = False  # True if a matrix was stored in 8 bits
+        self._shapes = transformer_weight_shapes(config, len(tokenizer))
+        check_names(weights, self._shapes)
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            embedding = threads.submit(self._read, "model.embed_tokens.weight")
+            untied = None if config.tie_weights else threads.submit(self._read, "lm_head.weight")
+            output = threads.submit(lambda: make_matrix((untied or embedding).result()))
+            self._layers = list(threads.map(self._read_layer, range(config.num_layers)))
+            self._final_norm = to_float32(self._read("model.norm.weight"))
+            self._embedding, self._output = embedding.result(), output.result()
+        self._num_heads, self._num_kv_heads, self._head_size = config.num_heads, num_kv_heads(config), head_size(config)
+        self._rotary = RotaryEmbedding(config)
         self._end_ids = [EOS_ID, *tokenizer.other_end_ids]
+        if isinstance(self._output, Int8Matrix):
+            self._multiply_large_inputs_exactly()
+        if int8 or self.has_int8_weights:
+            timer = threading.Timer(HUGE_PAGES_DELAY, self._use_huge_pages)
+            timer.daemon = True
+            timer.start()
+
+    def _read(self, name: str) -> StoredTensor:
+        tensor = self.tensors[name]
+        if isinstance(tensor, Int8Rows):
+            self.has_int8_weights = True
+        elif self.int8:
+            tensor = to_int8(tensor)
+        check_tensor(name, tensor, self._shapes[name], MAX_TRANSFORMER_WEIGHT)
+        return tensor
+
+    def _read_layer(self, index: int) -> TransformerLayer:
+        prefix, half, pair = f"model.layers.{index}", np.float32(0.5), partial(pair_units, size=head_size(self.config))
+        q, k, v, o = (self._read(f"{prefix}.self_attn.{name}_proj.weight") for name in "qkvo")
+        gate, up, down = (self._read(f"{prefix}.mlp.{name}_proj.weight") for name in ("gate", "up", "down"))
+        norms = [to_float32(self._read(f"{prefix}.{name}_layernorm.weight")) for name in ("input", "post_attention")]
+        bias = None
+        if self.config.qkv_bias:
+            biases = [to_float32(self._read(f"{prefix}.self_attn.{name}_proj.bias")) for name in "qkv"]
+            bias = np.concatenate([*map(pair, biases[:2]), biases[2]])
+        half_gate = Int8Rows(gate.values, gate.scales * half) if isinstance(gate, Int8Rows) else gate * half
+        return TransformerLayer(
+            attention_norm=norms[0],
+            qkv=_join(_map_rows(pair, q), _map_rows(pair, k), v),
+            qkv_bias=bias,
+            output=_join(o),
+            feed_forward_norm=norms[1],
+            gate_up=_join(half_gate, up),
+            down=_join(down),
+        )
+
+    def _multiply_large_inputs_exactly(self) -> None:
+        """Find the two units that are the largest of the vectors between layers, and spare them the rounding to 8 bits.
+
+        Large Transformers have few such units (Dettmers et al. 2022, arXiv 2208.07339); any text shows which.
+        """
+        sample = np.arange(min(SAMPLE_TOKENS, self.context_size)) * SAMPLE_STRIDE % len(self.tokenizer)
+        outputs = self._record(sample.astype(np.int32)).layer_outputs
+
+        def spare(matrix: Matrix, rows: Float32Array, norm: Float32Array) -> None:
+            if isinstance(matrix, Int8Matrix):
+                squares = np.square(self._normalize(rows, norm)).sum(axis=0)
+                matrix.multiply_exactly(*np.argsort(squares)[-2:].tolist())
+
+        for layer, rows in zip(self._layers, outputs, strict=False):
+            spare(layer.qkv, rows, layer.attention_norm)
+            spare(layer.gate_up, rows, layer.feed_forward_norm)
+        spare(self._output, outputs[-1], self._final_norm)
+
+    def _use_huge_pages(self) -> None:
+        """Move matrices in 8 bits into huge pages, in which a product is about an eighth faster."""
+        layers = (matrix for each in self._layers for matrix in (each.qkv, each.output, each.gate_up, each.down))
+        use_huge_pages(matrix.memory for matrix in (*layers, self._output) if isinstance(matrix, Int8Matrix))
 
     @property
-    def context_size(self) -> int:
-        """Maximum number of tokens in a window, the start of the text included."""
-        return self.config.context_size
+    def weights(self) -> dict[str, Float32Array]:
+        """The tensors in single precision; those in 8 bits are computed at every access."""
+        return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
 
     @cached_property
     def is_slow(self) -> bool:
         """True if reading a token takes long enough to delay the keyboard, so that screens read in a thread."""
-        shapes = transformer_weight_shapes(self.config, len(self.tokenizer))
-        return sum(map(math.prod, shapes.values())) > MAX_FAST_WEIGHTS
-
-    @property
-    def has_int8_weights(self) -> bool:
-        """True if a matrix was stored in 8 bits."""
-        return self._has_int8
-
-    @property
-    def tensors(self) -> Mapping[str, StoredTensor]:
-        """Tensors by name, as they were given."""
-        return self._tensors
+        return sum(map(math.prod, self._shapes.values())) > MAX_FAST_WEIGHTS
 
     def start(self) -> TransformerState:
-        """Return an empty window."""
         return TransformerState((), 0, False, np.zeros(self.config.embedding_size, np.float32))
 
     def hidden_vector(self, state: TransformerState) -> Float32Array:
-        """Return the normalized output `[width]` of the last layer."""
         return state.hidden
 
     def has_slid(self, state: TransformerState) -> bool:
-        """Return True if the first tokens of the text are no longer in the window."""
         return state.has_slid
+
+    def num_positions(self, state: TransformerState) -> int:
+        return state.num_positions
 
     def state_memory(self, state: TransformerState) -> tuple[int, int]:
         """Return the identity of the memory that `state` shares with others of its text, and its size in bytes."""
         buffer = state.segments[-1].buffer if state.segments else None
         return id(buffer), 0 if buffer is None else sum(layer.nbytes for layer in buffer.layers)
 
-    def num_positions(self, state: TransformerState) -> int:
-        """Return the number of tokens in the window."""
-        return state.num_positions
-
     def advance(self, state: TransformerState, token: int) -> tuple[LogProbs, TransformerState]:
-        """Read `token`; return the log-probabilities `[vocabulary]` of the next token and the new state."""
         position = state.num_positions
-        if position == self._shape.context_size:
+        if position == self.context_size:
             rows, state = self.predict_tokens(state, (token,), last_only=True)
             return rows[0], state
         if token == EOS_ID and not position:
             token = self.tokenizer.start_id
-        segments = extend_segments(state.segments, position, (token,), self._shape)
-        hidden = self._layers.read_token(token, position, segments)
-        log_probs = self._output.matmul_vector(hidden)
-        with np.errstate(over="ignore", invalid="ignore"):
+        segments = extend_segments(self.config, state.segments, position, (token,))
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            sums = np.empty((len(self._layers), self._num_heads), np.float32)
+            hidden = self._read_token(token, position, segments, sums)
+            if not MIN_SUM < sums.min() <= sums.max() < MAX_SUM:  # NaN fails the comparison
+                hidden = self._read_token(token, position, segments, None)
+            log_probs = self._output.matmul_vector(hidden)
             total = np.add.reduce(np.exp(log_probs))
-        if not MIN_SUM < total < MAX_SUM:
-            log_probs -= np.maximum.reduce(log_probs)
-            total = np.add.reduce(np.exp(log_probs))
+            if not MIN_SUM < total < MAX_SUM:
+                log_probs -= np.maximum.reduce(log_probs)
+                total = np.add.reduce(np.exp(log_probs))
         log_probs -= math.log(total)
         if len(self._end_ids) > 1:
             self._merge_ends(log_probs[None])
         return log_probs, TransformerState(segments, position + 1, state.has_slid, hidden)
+
+    def _read_token(self, token: int, position: int, segments: Segments, sums: Float32Array | None) -> Float32Array:
+        """Write the keys and values of one token to the last row of `segments`, and return its vector `[width]`.
+
+        The result equals `_read_tokens` with fewer operations: their overhead is much of the time. See `attend_one` for
+        `sums` `[layers, heads]`.
+        """
+        num_units, size = self._num_heads * self._head_size, self._head_size
+        num_rotated = num_units + self._num_kv_heads * size
+        query_shape, row_shape = (self._num_kv_heads, -1, size, 1), (2, self._num_kv_heads, size)
+        rotations = self._rotary.rotations(position).reshape(-1)
+        buffer, length = segments[-1]
+        row = length - 1
+        vector = embed(self._embedding, token)
+        for index, layer in enumerate(self._layers):
+            # A norm divides by a number, which is left to the product.
+            qkv = layer.qkv.matmul_vector(vector * layer.attention_norm, self._norm_factor(vector), layer.qkv_bias)
+            pairs = qkv[:num_rotated].view(np.complex64)
+            pairs *= rotations
+            buffer.layers[index][:, :, row] = qkv[num_units:].reshape(row_shape)
+            queries = qkv[:num_units].reshape(query_shape)
+            attended = attend_one(queries, index, segments, None if sums is None else sums[index])
+            vector = layer.output.matmul_vector(attended, plus=vector)
+            gate_up = layer.gate_up.matmul_vector(vector * layer.feed_forward_norm, self._norm_factor(vector))
+            vector = layer.down.matmul_vector(_swiglu(gate_up), plus=vector)
+        vector *= self._final_norm * np.float32(self._norm_factor(vector))
+        return vector
+
+    def _norm_factor(self, vector: Float32Array) -> float:
+        """Return one divided by the root mean square of a vector `[width]`."""
+        return 1 / math.sqrt(vector.dot(vector) / len(vector) + self.config.norm_eps)
 
     def advance_batch(
         self, states: Sequence[TransformerState], tokens: Sequence[int]
     ) -> list[tuple[LogProbs, TransformerState]]:
         """Read one token in each of several texts, with one product per weight matrix."""
         states = [self._make_room(state) for state in states]
-        tokens = [
-            self.tokenizer.start_id if token == EOS_ID and not state.num_positions else token
+        chunks = [
+            [self.tokenizer.start_id if token == EOS_ID and not state.num_positions else token]
             for state, token in zip(states, tokens, strict=True)
         ]
         texts = [
-            extend_segments(state.segments, state.num_positions, (token,), self._shape)
-            for state, token in zip(states, tokens, strict=True)
+            extend_segments(self.config, state.segments, state.num_positions, chunk)
+            for state, chunk in zip(states, chunks, strict=True)
         ]
-        hidden = self._layers.read_batch(tokens, [state.num_positions for state in states], texts)
-        log_probs = self._log_probs(hidden)
+        hidden = self._read_tokens(np.concatenate(chunks), texts, [1] * len(texts))
         return [
             (row, TransformerState(segments, state.num_positions + 1, state.has_slid, vector))
-            for row, segments, state, vector in zip(log_probs, texts, states, hidden, strict=True)
+            for row, segments, state, vector in zip(self._log_probs(hidden), texts, states, hidden, strict=True)
         ]
 
     def _make_room(self, state: TransformerState) -> TransformerState:
         """Return the state with its last tokens in a new window if the window was full."""
-        if state.num_positions < self._shape.context_size:
+        if state.num_positions < self.context_size:
             return state
-        kept = segment_tokens(state.segments)[-self._num_kept :]
-        emptied = TransformerState((), 0, True, state.hidden)
-        *_, (_, restarted) = self._iter_hidden(emptied, kept)
+        kept = segment_tokens(state.segments)[-num_kept_tokens(self.context_size) :]
+        *_, (_, restarted) = self._read_text(TransformerState((), 0, True, state.hidden), kept)
         return restarted
 
     def predict_tokens(
@@ -201,33 +306,142 @@ class NumpyTransformer(NumpyDecoder):
         """
         if last_only:
             text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
-            stride = self._shape.context_size - self._num_kept
-            num_slides = max(0, -(-(len(text) - self._shape.context_size) // stride))
+            stride = self.context_size - num_kept_tokens(self.context_size)
+            num_slides = max(0, -(-(len(text) - self.context_size) // stride))
             if num_slides:
                 state, tokens = TransformerState((), 0, True, state.hidden), text[num_slides * stride :].tolist()
-            *_, (_, state) = self._iter_hidden(state, tokens)
+            *_, (_, state) = self._read_text(state, tokens)
             return self._log_probs(state.hidden[None]), state
         rows = []
-        for hidden, last_state in self._iter_hidden(state, tokens):  # noqa: B007
+        for hidden, last_state in self._read_text(state, tokens):  # noqa: B007
             rows.append(self._log_probs(hidden))
         return np.concatenate(rows), last_state
+
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
+        """Score a whole text in passes of `READ_TOKENS`, which hold several windows of a short context."""
+        inputs, start = np.append(np.int32(self.tokenizer.start_id), ids[:-1]), 0
+        is_short = self.context_size <= READ_TOKENS
+        parts = self._iter_windows(inputs) if is_short else (it for it, _ in self._read_text(self.start(), inputs))
+        for hidden in parts if len(ids) else ():
+            targets = ids[start : start + len(hidden)]
+            log_probs = self._log_probs(hidden)[np.arange(len(hidden)), targets]
+            yield SequenceOutput(log_probs.astype(np.float64), hidden)
+            start += len(hidden)
+
+    def _iter_windows(self, inputs: TokenIds) -> Iterator[Float32Array]:
+        """Yield vectors `[tokens, width]` of consecutive tokens of a text `[time]`, several windows at once."""
+        context, num_kept = self.context_size, num_kept_tokens(self.context_size)
+        # Each window after the first one reads `num_kept` tokens again, and then new ones.
+        starts = [0, *range(context - num_kept, len(inputs) - num_kept, context - num_kept)]
+        per_pass = max(1, READ_TOKENS // context)
+        for first in range(0, len(starts), per_pass):
+            windows = [inputs[start : start + context] for start in starts[first : first + per_pass]]
+            texts = [extend_segments(self.config, (), 0, window) for window in windows]
+            hidden = self._read_tokens(np.concatenate(windows), texts, list(map(len, windows)))
+            ends = np.cumsum([len(window) for window in windows])
+            parts = np.split(hidden, ends[:-1])
+            yield np.concatenate([part[num_kept if first + index else 0 :] for index, part in enumerate(parts)])
+
+    def _read_text(
+        self, state: TransformerState, tokens: Sequence[int] | TokenIds
+    ) -> Iterator[tuple[Float32Array, TransformerState]]:
+        """Read at least one token; yield vectors `[tokens, width]` of consecutive tokens, and the state after them."""
+        text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
+        if text[0] == EOS_ID and not state.num_positions and not state.has_slid:
+            text[0] = self.tokenizer.start_id
+        segments, has_slid = state.segments, state.has_slid
+        num_done = num_read = state.num_positions  # tokens of `text`; those read again after a slide are done already
+        window_start = 0
+        while num_done < len(text):
+            if num_read - window_start == self.context_size:
+                window_start = num_read = num_read - num_kept_tokens(self.context_size)
+                segments, has_slid = (), True
+            max_positions = min(self.context_size, num_read - window_start + READ_TOKENS)
+            max_tokens = max(1, min(READ_TOKENS, MAX_SCORES // (self._num_heads * max_positions)))
+            chunk = text[num_read : min(window_start + self.context_size, num_read + max_tokens)]
+            segments = extend_segments(self.config, segments, num_read - window_start, chunk)
+            hidden = self._read_tokens(chunk, [segments], [len(chunk)])
+            num_read += len(chunk)
+            if num_read > num_done:
+                num_new, num_done = num_read - num_done, num_read
+                last = hidden[-1].copy()  # a view would keep the others in memory
+                yield hidden[-num_new:], TransformerState(segments, num_read - window_start, has_slid, last)
+
+    def _read_tokens(
+        self,
+        tokens: TokenIds,
+        texts: Sequence[Segments],
+        counts: Sequence[int],
+        record: AttentionRecord | None = None,
+    ) -> Float32Array:
+        """Read the last `counts` tokens of several texts, with one product per weight matrix.
+
+        Writes their keys and values to the last rows of `texts`, and fills `record`.
+
+        Returns:
+            The vectors `[tokens, width]` that the tokens after `tokens` `[tokens]` are predicted from.
+        """
+        attention = BatchAttention(texts, counts)
+        rotations = self._rotary.rotations(attention.positions)
+        ends = np.cumsum(counts).tolist()
+        new_rows = [
+            (segments[-1].buffer, slice(segments[-1].length - count, segments[-1].length), slice(end - count, end))
+            for segments, count, end in zip(texts, counts, ends, strict=True)
+        ]
+        num_rotated, key_shape = self._num_heads + self._num_kv_heads, (2, self._num_kv_heads, self._head_size)
+        vectors = embed(self._embedding, tokens)
+        for index, layer in enumerate(self._layers):
+            if record is not None:
+                record.layer_outputs[index] = vectors
+            qkv = layer.qkv.matmul(self._normalize(vectors, layer.attention_norm))
+            if layer.qkv_bias is not None:
+                qkv += layer.qkv_bias
+            heads = qkv.reshape(len(tokens), -1, self._head_size)
+            pairs = heads[:, :num_rotated].view(np.complex64)
+            pairs *= rotations
+            keys_values = heads[:, self._num_heads :].reshape(-1, *key_shape).transpose(1, 2, 0, 3)
+            for buffer, buffer_rows, rows in new_rows:
+                buffer.layers[index][:, :, buffer_rows] = keys_values[:, :, rows]
+            queries = heads[:, : self._num_heads].reshape(len(tokens), self._num_kv_heads, -1, self._head_size)
+            attended = attention.attend(queries, index, None if record is None else record.weights[index])
+            vectors += layer.output.matmul(attended)
+            gate_up = layer.gate_up.matmul(self._normalize(vectors, layer.feed_forward_norm))
+            vectors += layer.down.matmul(_swiglu(gate_up))
+        if record is not None:
+            record.layer_outputs[-1] = vectors
+        return self._normalize(vectors, self._final_norm)
+
+    def _normalize(self, vectors: Float32Array, weight: Float32Array) -> Float32Array:
+        """Divide vectors `[rows, width]` by their root mean square and multiply by `weight` `[width]` (RMSNorm)."""
+        mean_squares = np.einsum("rw,rw->r", vectors, vectors) / np.float32(vectors.shape[1])
+        normalized = vectors * weight
+        normalized /= np.sqrt(mean_squares + np.float32(self.config.norm_eps))[:, None]
+        return normalized
 
     def record_attention(self, ids: TokenIds) -> AttentionRecord:
         """Read `<eos>` and then `ids` `[time]`, and record the attention and the layers of all `time + 1` positions.
 
-        Raises:
-            InvalidInputError: If the positions do not fit into the context.
+        An InvalidInputError if the positions do not fit into the context.
         """
-        if len(ids) >= self._shape.context_size:
+        if len(ids) >= self.context_size:
             raise InvalidInputError(
-                f"a text of {len(ids)} tokens and its start do not fit into the context of {self._shape.context_size}; "
+                f"a text of {len(ids)} tokens and its start do not fit into the context of {self.context_size}; "
                 "use a shorter text"
             )
-        return AttentionRecord(*self._layers.record(np.append(np.int32(self.tokenizer.start_id), ids)))
+        return self._record(np.append(np.int32(self.tokenizer.start_id), ids))
+
+    def _record(self, tokens: TokenIds) -> AttentionRecord:
+        time, num_layers = len(tokens), len(self._layers)
+        record = AttentionRecord(
+            np.empty((num_layers, self._num_heads, time, time), np.float32),
+            np.empty((num_layers + 1, time, self.config.embedding_size), np.float32),
+        )
+        self._read_tokens(tokens, [extend_segments(self.config, (), 0, tokens)], [time], record)
+        return record
 
     def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
         """Return the log-probabilities `[rows, vocabulary]` that the output layer computes from layer outputs."""
-        return self._log_probs(self._layers.normalize(layer_outputs))
+        return self._log_probs(self._normalize(layer_outputs, self._final_norm))
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
         """Return the log-probabilities `[rows, vocabulary]` of the tokens after the vectors `[rows, width]`."""
@@ -242,58 +456,40 @@ class NumpyTransformer(NumpyDecoder):
         log_probs[:, self._end_ids] = EXCLUDED_LOG_PROB
         log_probs[:, EOS_ID] = ends
 
-    def _iter_hidden(
-        self, state: TransformerState, tokens: Sequence[int] | TokenIds
-    ) -> Iterator[tuple[Float32Array, TransformerState]]:
-        """Read at least one token; yield vectors `[tokens, width]` of consecutive tokens, and the state after them."""
-        context = self._shape.context_size
-        text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
-        if text[0] == EOS_ID and not state.num_positions and not state.has_slid:
-            text[0] = self.tokenizer.start_id
-        segments, has_slid = state.segments, state.has_slid
-        num_done = num_read = state.num_positions  # tokens of `text`; those read again after a slide are done already
-        window_start = 0
-        while num_done < len(text):
-            if num_read - window_start == context:
-                window_start = num_read = num_read - self._num_kept
-                segments, has_slid = (), True
-            max_positions = min(context, num_read - window_start + READ_TOKENS)
-            max_tokens = max(1, min(READ_TOKENS, MAX_SCORES // (self.config.num_heads * max_positions)))
-            chunk = text[num_read : min(window_start + context, num_read + max_tokens)]
-            segments = extend_segments(segments, num_read - window_start, chunk, self._shape)
-            hidden = self._layers.read_tokens(chunk, segments)
-            num_read += len(chunk)
-            if num_read > num_done:
-                num_new, num_done = num_read - num_done, num_read
-                yield (
-                    hidden[-num_new:],
-                    TransformerState(segments, num_read - window_start, has_slid, hidden[-1].copy()),
-                )
 
-    def _iter_chunks(self, ids: TokenIds) -> Iterator[tuple[Float32Array, Float32Array]]:
-        """Yield the distributions `[time, vocabulary]` of consecutive tokens, and their vectors `[time, width]`."""
-        if not len(ids):
-            return
-        inputs = np.append(np.int32(self.tokenizer.start_id), ids[:-1])
-        is_long = self._shape.context_size > READ_TOKENS
-        long_parts = (hidden for hidden, _ in self._iter_hidden(self.start(), inputs))
-        for part in long_parts if is_long else self._iter_windows(inputs):
-            for start in range(0, len(part), SCORING_CHUNK):
-                hidden = part[start : start + SCORING_CHUNK]
-                yield self._log_probs(hidden), hidden
+def _swiglu(gate_up: Float32Array) -> Float32Array:
+    """Return silu(gates) · values `[..., inner]` for halves of gates, and values, `[..., 2 inner]`.
 
-    def _iter_windows(self, inputs: TokenIds) -> Iterator[Float32Array]:
-        """Yield vectors `[tokens, width]` of consecutive tokens of a text `[time]`, several windows at once."""
-        context, num_kept = self._shape.context_size, self._num_kept
-        stride = context - num_kept
-        yield self._layers.read_windows(inputs[None, :context])[0]
-        # Each further window reads `num_kept` tokens again, and then up to `stride` new ones.
-        num_full = max(0, len(inputs) - context) // stride
-        windows = np.lib.stride_tricks.sliding_window_view(inputs, context)[::stride] if num_full else inputs[None]
-        per_batch = max(1, READ_TOKENS // context)
-        for first in range(1, num_full + 1, per_batch):
-            batch = windows[first : min(first + per_batch, num_full + 1)]
-            yield self._layers.read_windows(batch)[:, num_kept:].reshape(-1, self.config.embedding_size)
-        last = inputs[(num_full + 1) * stride :]
-        if len(inputs) > context and len(last) > num_kept:
-            yield self._layers.read_windows(last[None])[0, num_kept:]
+    silu(x) = x · sigmoid(x) = x / 2 · (1 + tanh(x / 2)), which does not overflow.
+    """
+    inner = gate_up.shape[-1] // 2
+    half_gates = gate_up[..., :inner]
+    activated: Float32Array = np.tanh(half_gates)
+    activated += _ONE
+    activated *= half_gates
+    activated *= gate_up[..., inner:]
+    return activated
+
+
+def pair_units(units: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """Reorder the first axis, heads of `size` units, so that both units of each pair are neighbours.
+
+    Unit `i` of the first half of a head and unit `i` of its second half are rotated together, see
+    `rotary_frequencies`. Products of queries and keys do not depend on the order of the units.
+    """
+    heads = units.reshape(-1, 2, size // 2, *units.shape[1:])
+    return heads.swapaxes(1, 2).reshape(units.shape)
+
+
+def _map_rows(function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], matrix: StoredTensor) -> StoredTensor:
+    if isinstance(matrix, Int8Rows):
+        return Int8Rows(function(matrix.values), function(matrix.scales))
+    return function(matrix)
+
+
+def _join(*parts: StoredTensor) -> Matrix:
+    """Return one matrix with the rows of all parts, in 8 bits if all of them are."""
+    rows = [part for part in parts if isinstance(part, Int8Rows)]
+    if len(rows) < len(parts):
+        return make_matrix(np.concatenate([to_float32(part) for part in parts]), by_columns=True)
+    return make_matrix(Int8Rows(*map(np.concatenate, zip(*rows, strict=True))))

@@ -17,6 +17,7 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.speakers import STRANGER, display_name
 from engine.errors import RunError
+from engine.models.numpy_transformer import pair_units
 from engine.models.pretrained.base import VOCABULARY_TENSORS, UnsupportedModelError
 from engine.models.pretrained.chat import script_chat_template
 from engine.models.pretrained.gguf_file import (
@@ -34,7 +35,6 @@ from engine.models.transformer_layout import (
     rotary_frequencies,
     transformer_weight_shapes,
 )
-from engine.models.transformer_weights import pair_units
 from engine.runs.export import answering_name, export_vocabulary, load_transformer
 from engine.storage.files import atomic_replace, check_is_new
 from engine.storage.tensor_file import StoredTensor, to_float32

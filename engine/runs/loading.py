@@ -15,8 +15,7 @@ from engine.errors import InvalidInputError, RunError
 from engine.events import Started, event_from_dict
 from engine.models.adapter import adapter_shapes
 from engine.models.base import LanguageModel
-from engine.models.decoders import build_decoder, weight_shapes
-from engine.models.numpy_decoder import NumpyDecoder
+from engine.models.decoders import NumpyDecoder, build_decoder, weight_shapes
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs import directory
 from engine.runs.adapter_files import ADAPTER_FILE, load_adapted

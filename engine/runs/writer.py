@@ -13,7 +13,7 @@ import numpy as np
 from engine import events
 from engine.errors import LotrError, RunError, describe_error, printable
 from engine.events import TrainingEvent
-from engine.models.numpy_decoder import NumpyDecoder
+from engine.models.decoders import NumpyDecoder
 from engine.runs import directory
 from engine.runs.adapter_files import ADAPTER_FILE, read_reference, serialize_adapter
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE

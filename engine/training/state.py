@@ -19,9 +19,9 @@ from engine.config import Config, TrainingConfig
 from engine.data.arrays import Float32Array
 from engine.errors import ConfigError, InvalidInputError, RunError
 from engine.models.decoders import trained_shapes
+from engine.models.matrices import check_weights
 from engine.models.network import Network, RecurrentState
 from engine.models.networks import build_network
-from engine.models.numpy_decoder import check_weights
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.runtime.process import get_process_info

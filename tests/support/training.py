@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from engine.config import Config
 from engine.control import CommandQueue
 from engine.data.dataset import load_dataset
-from engine.models.numpy_decoder import NumpyDecoder
+from engine.models.decoders import NumpyDecoder
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
 from engine.training.initial_run import TrainingInput

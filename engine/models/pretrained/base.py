@@ -15,11 +15,10 @@ import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.errors import ConfigError, InvalidInputError, printable
-from engine.models.numpy_decoder import check_weights
-from engine.models.numpy_transformer import NumpyTransformer
+from engine.models.matrices import check_weights
+from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer
 from engine.models.pretrained.folder_checks import check_memory, format_count
 from engine.models.transformer_layout import TRANSFORMER_VALUES, check_transformer_config, transformer_weight_shapes
-from engine.models.transformer_weights import MAX_TRANSFORMER_WEIGHT
 from engine.storage.tensor_file import StoredTensor, to_float32, to_int8
 
 if TYPE_CHECKING:  # commands that only mention bases need no tokenizers

@@ -13,13 +13,13 @@ import msgspec
 
 from engine.config import ModelConfig
 from engine.errors import InvalidInputError, RunError, describe_error
-from engine.models.numpy_decoder import check_weights
+from engine.models.matrices import check_weights
+from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT
 from engine.models.pretrained.base import Base, LazyTensors, hash_files, quantize_tensors
 from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
 from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from engine.models.transformer_layout import transformer_weight_shapes
-from engine.models.transformer_weights import MAX_TRANSFORMER_WEIGHT
 from engine.storage.files import fsync_path, read_limited
 from engine.storage.lock import FileLock
 from engine.storage.quantization import Int8Rows

@@ -15,8 +15,7 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError, RunError
 from engine.models.base import forward_sequence, score_sequence
 from engine.models.lstm import LSTMModel
-from engine.models.matmul import Int8Matrix
-from engine.models.numpy_decoder import MAX_WEIGHT
+from engine.models.matrices import MAX_WEIGHT, Int8Matrix
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model

@@ -1,17 +1,21 @@
-"""Products of one large matrix with a few vectors, which take most of the time of inference."""
+"""Matrices of models that are played with numpy: their check, and products with a few vectors, in 32 or 8 bits."""
 
 import threading
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Float32Array
-from engine.errors import InvalidInputError
+from engine.data.tokenizers.base import TokenIds
+from engine.errors import InvalidInputError, RunError
 from engine.storage.quantization import MAX_INT8, MIN_PEAK, Int8Rows, quantize_rows
-from engine.storage.tensor_file import StoredTensor
+from engine.storage.tensor_file import SCALE_SUFFIX, StoredTensor, check_names, check_tensors
 
+MAX_WEIGHT = 1e15
+"""Maximum absolute value of a weight. Sums of products of two weights are then finite, and so are all probabilities."""
 STRIP_ROWS = 64
 """Rows per strip of a matrix: four AVX-512 registers."""
 STRIP_BATCH_SIZE = 16
@@ -19,18 +23,8 @@ STRIP_BATCH_SIZE = 16
 MAX_STRIP_VECTORS = 64
 """Maximum number of vectors for which strips are faster than one large product."""
 _STEP, _MIN_PEAK = 1 / MAX_INT8, float(MIN_PEAK)
-
-
-class Matrix(Protocol):
-    """A matrix `[outputs, inputs]` stored for fast products with vectors."""
-
-    def matmul(self, vectors: Float32Array) -> Float32Array:
-        """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
-
-    def matmul_vector(
-        self, vector: Float32Array, factor: float = 1.0, plus: Float32Array | None = None
-    ) -> Float32Array:
-        """Return the product `[outputs]` with one vector `[inputs]`, multiplied by `factor`, plus `plus`."""
+_SCRATCH = threading.local()
+"""Integer products of one vector, by number of outputs: memory that numkong writes, and the same in numpy."""
 
 
 class Float32Matrix:
@@ -41,26 +35,18 @@ class Float32Matrix:
     """
 
     def __init__(self, matrix: Float32Array, *, by_columns: bool = False) -> None:
-        """Store `matrix` `[outputs, inputs]`, without a copy if it is contiguous.
-
-        Stored by columns, the product of a matrix and one vector reads memory about a fifth faster.
-        """
+        """Store `matrix` `[outputs, inputs]`; by columns, a product with one vector is about a fifth faster."""
         self._matrix = np.asfortranarray(matrix) if by_columns else np.ascontiguousarray(matrix)
         self._out_features, self._in_features = matrix.shape
-
-    @property
-    def matrix(self) -> Float32Array:
-        """The matrix `[outputs, inputs]`; not to be changed."""
-        return self._matrix
 
     def matmul(self, vectors: Float32Array) -> Float32Array:
         """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
         if vectors.ndim == 1:
             return self.matmul_vector(vectors)
-        products: Float32Array
         rows = vectors.reshape(-1, self._in_features)
+        products: Float32Array
         if len(rows) == 1:
-            products = self._matrix @ rows[0]
+            products = self._matrix.dot(rows[0])
         elif len(rows) > MAX_STRIP_VECTORS:
             products = rows @ self._matrix.T
         else:
@@ -95,25 +81,6 @@ class Float32Matrix:
         return strips
 
 
-class _ExactInput(NamedTuple):
-    """An input of a matrix that is multiplied in single precision."""
-
-    number: int
-    column: Float32Array
-    """Its column of the matrix, `[outputs]`."""
-
-
-class _Scratch(threading.local):
-    """Memory of each thread for integer products of one vector, which only exist within one call."""
-
-    def __init__(self) -> None:
-        self.sums: dict[int, tuple[Any, npt.NDArray[np.int32]]] = {}
-        """By number of outputs: `[1, outputs]` as numkong writes it, and `[outputs]`, the same, as numpy reads it."""
-
-
-_SCRATCH = _Scratch()
-
-
 class Int8Matrix:
     """A matrix in 8 bits, whose vectors are rounded to 8 bits as well.
 
@@ -122,20 +89,17 @@ class Int8Matrix:
     """
 
     def __init__(self, rows: Int8Rows) -> None:
-        """Copy a matrix `[outputs, inputs]`.
-
-        Raises:
-            InvalidInputError: If numkong is not installed. numpy has no fast products of 8-bit integers.
-        """
+        """Copy a matrix `[outputs, inputs]`; without numkong, raise an InvalidInputError."""
         try:
             import numkong
-        except ImportError as error:
+        except ImportError as error:  # numpy has no fast products of 8-bit integers
             raise InvalidInputError("weights in int8 need numkong, which is missing; pip install numkong") from error
         self._numkong: Any = numkong
         self._out_features, self._in_features = rows.values.shape
         self._scales = rows.scales.copy()
         self._packed = numkong.dots_pack(rows.values)
-        self._exact: tuple[_ExactInput, _ExactInput] | None = None
+        self._exact: tuple[int, int] | None = None
+        self._exact_columns: tuple[Float32Array, ...] = ()
 
     @property
     def memory(self) -> tuple[int, int]:
@@ -149,8 +113,7 @@ class Int8Matrix:
         """
         units = np.zeros((2, self._in_features), np.int8)
         units[[0, 1], [first, second]] = 1
-        columns = (self._sums(units) * self._scales).astype(np.float32)
-        self._exact = _ExactInput(first, columns[0]), _ExactInput(second, columns[1])
+        self._exact, self._exact_columns = (first, second), tuple((self._sums(units) * self._scales).astype(np.float32))
 
     def matmul(self, vectors: Float32Array) -> Float32Array:
         """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
@@ -161,10 +124,10 @@ class Int8Matrix:
             products = self.matmul_rows(quantize_rows(rows))
         else:
             others = rows.copy()
-            others[:, [each.number for each in self._exact]] = 0
+            others[:, self._exact] = 0
             products = self.matmul_rows(quantize_rows(others))
-            for number, column in self._exact:
-                products += rows[:, number, None] * column
+            for unit, column in zip(self._exact, self._exact_columns, strict=True):
+                products += rows[:, unit, None] * column
         return products.reshape(*vectors.shape[:-1], self._out_features)
 
     def matmul_vector(
@@ -176,20 +139,18 @@ class Int8Matrix:
         """
         numkong, added = self._numkong, plus
         if self._exact is not None:
-            (first, first_column), (second, second_column) = self._exact
-            others = vector.copy()
-            others[first] = others[second] = 0
-            added = numkong.blend(
-                first_column, second_column, alpha=vector.item(first) * factor, beta=vector.item(second) * factor
-            )
-            vector = others
+            first, second = self._exact
+            alpha, beta = vector.item(first) * factor, vector.item(second) * factor
+            vector = vector.copy()
+            vector[first] = vector[second] = 0
+            added = numkong.blend(*self._exact_columns, alpha=alpha, beta=beta)
         lowest, _, highest, _ = numkong.minmax(vector) or (0.0, 0, 0.0, 0)  # None: all numbers are NaN
         peak = max(highest, -lowest, _MIN_PEAK)
         values = numkong.astype(numkong.scale(vector, alpha=MAX_INT8 / peak), "int8").reshape(1, self._in_features)
-        scratch = _SCRATCH.sums.get(self._out_features)
+        scratch = _SCRATCH.__dict__.get(self._out_features)
         if scratch is None:
             tensor = numkong.zeros((1, self._out_features), dtype="int32")
-            scratch = _SCRATCH.sums[self._out_features] = tensor, np.asarray(tensor)[0]
+            scratch = _SCRATCH.__dict__[self._out_features] = tensor, np.asarray(tensor)[0]
         tensor, integers = scratch
         numkong.dots_packed(values, self._packed, out=tensor)
         sums, scale = integers.astype(np.float32), peak * _STEP * factor
@@ -212,11 +173,54 @@ class Int8Matrix:
         return np.asarray(self._numkong.dots_packed(values, self._packed))
 
 
-def make_matrix(tensor: StoredTensor, *, quantize: bool = False, by_columns: bool = False) -> Matrix:
-    """Store a matrix for fast products: in 8 bits if it has 8 bits or `quantize` is set, else in single precision.
+Matrix = Float32Matrix | Int8Matrix
+"""A matrix `[outputs, inputs]` stored for fast products with vectors."""
 
-    `by_columns` is the order of a matrix in single precision, see `Float32Matrix`.
-    """
+
+def make_matrix(tensor: StoredTensor, *, quantize: bool = False, by_columns: bool = False) -> Matrix:
+    """Store a matrix: in 8 bits if it has 8 bits or `quantize` is set, else in single precision."""
     if isinstance(tensor, Int8Rows):
         return Int8Matrix(tensor)
     return Int8Matrix(quantize_rows(tensor)) if quantize else Float32Matrix(tensor, by_columns=by_columns)
+
+
+def embed(embedding: StoredTensor, tokens: int | TokenIds) -> Float32Array:
+    """Return the rows `[..., width]` of `tokens`; those of one token in single precision are not to be changed."""
+    if isinstance(embedding, Int8Rows):
+        return embedding.values[tokens] * embedding.scales[tokens, None]
+    rows: Float32Array = embedding[tokens]
+    return rows
+
+
+def normalize_logits(logits: Float32Array) -> Float32Array:
+    """Turn logits `[rows, vocabulary]` into log-probabilities in place, and return them."""
+    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True), dtype=np.float32)
+    return logits
+
+
+def check_weights(
+    weights: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]], max_weight: float = MAX_WEIGHT
+) -> None:
+    """Raise a RunError unless the tensors have the given shapes and no number beyond `max_weight`."""
+    check_names(weights, shapes)
+    for name, tensor in weights.items():
+        check_tensor(name, tensor, shapes[name], max_weight)
+
+
+def check_tensor(name: str, tensor: StoredTensor, shape: tuple[int, ...], max_weight: float = MAX_WEIGHT) -> None:
+    """Raise a RunError unless a tensor has the given shape and no number beyond `max_weight`."""
+    if isinstance(tensor, Int8Rows):
+        arrays: dict[str, npt.NDArray[Any]] = {name: tensor.values, name + SCALE_SUFFIX: tensor.scales}
+        min_value, max_value, forbidden = 0.0, max_weight / 128, "negative, not finite"
+    else:
+        arrays, min_value, max_value, forbidden = {name: tensor}, -max_weight, max_weight, "not finite"
+    check_tensors({key: (str(array.dtype), array.shape) for key, array in arrays.items()}, {name: shape})
+    checked, numbers = list(arrays.items())[-1]
+    lowest, highest = float(numbers.min()), float(numbers.max())
+    if not min_value <= lowest <= highest <= max_value:  # NaN fails the comparison
+        value = highest if highest > max_value else lowest
+        raise RunError(
+            f"{checked} holds values that are {forbidden} or beyond {max_value:g}, such as {value:g}; "
+            "the run is damaged"
+        )
