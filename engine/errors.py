@@ -35,7 +35,7 @@ def suggest_nearest(name: str, names: Iterable[str]) -> str:
     """Return the end of a sentence: "; did you mean X?" with the closest of `names`, or "." if none is close."""
     import difflib
 
-    matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]}?" if matches else "."
 
 

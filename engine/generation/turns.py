@@ -55,6 +55,20 @@ def without_last_speaker(names: Sequence[str], last: str) -> Sequence[str]:
     return [name for name in names if name != last] or names
 
 
+def scene_candidates(names: Sequence[str], spoken: Sequence[str], num_left: int) -> Sequence[str]:
+    """Return who of the named cast of a scene may speak next, so that all of them do.
+
+    Nobody speaks twice in a row. Who has not spoken for `2 * (len(names) - 1)` turns is next, and so is who has not
+    spoken at all when only as many turns are left. `spoken` are the speakers so far; `num_left` counts the next turn.
+    """
+    max_silence = 2 * (len(names) - 1)
+    must = [name for name in names if name not in spoken]
+    if len(must) < num_left:
+        recent = spoken[-max_silence:]
+        must = [name for name in names if name not in recent] if len(recent) == max_silence else []
+    return must or without_last_speaker(names, spoken[-1] if spoken else "")
+
+
 def sample_speaker(probs: Sequence[SpeakerProb], cast: Sequence[str], temperature: float, seed: int) -> SpeakerProb:
     """Sample a speaker from `probs` with the noise of the whole `cast`, so that choices among a part are comparable."""
     check_seed(seed)
@@ -101,9 +115,9 @@ def generate_scene(
 ) -> Iterator[TurnStart | TokenEvent | Done]:
     """Generate `num_turns` turns: for each a `TurnStart`, its tokens, and a `Done`.
 
-    The speakers are of `cast` (None: of all), none of them twice in a row. A scene goes on from `state` after a line
-    end, whose tokens are `history`, or begins. `cancelled` is called before each turn and each token; True ends the
-    scene. A seed out of range, or a name that is not in the cast of the model, raises an InvalidInputError.
+    The speakers are of `cast` (None: of all, none of them twice in a row), see `scene_candidates`. A scene goes on from
+    `state` after a line end, whose tokens are `history`, or begins. `cancelled` is called before each turn and each
+    token; True ends the scene. A seed out of range, or a name outside the model's cast, raises an InvalidInputError.
     """
     check_seed(seed)
     state = state or prefill(model, [])
@@ -111,15 +125,20 @@ def generate_scene(
     names = model.cast if cast is None else tuple(find_speaker(name, model.cast) for name in cast)
     lines = model.tokenizer.decode(history).split("\n")
     said = parse_line(lines[-2]) if len(lines) > 1 else None
-    last = said.speaker if said else ""
+    spoken = [said.speaker] if said else []
     for number in range(num_turns):
         if cancelled():
             return
         words_seed = turn_seed(seed, number)
-        candidates = next_speaker_probs(model, state, without_last_speaker(names, last))
+        if cast is None:
+            may_speak = without_last_speaker(names, spoken[-1] if spoken else "")
+        else:
+            may_speak = scene_candidates(names, spoken, num_turns - number)
+        candidates = next_speaker_probs(model, state, may_speak)
         chosen = sample_speaker(candidates, model.cast, settings.temperature, words_seed)
         yield TurnStart(chosen.name, chosen.prob, words_seed, tuple(candidates))
-        last, text = chosen.name, begin_turn(model, state, chosen.name, settings, words_seed, history)
+        spoken.append(chosen.name)
+        text = begin_turn(model, state, chosen.name, settings, words_seed, history)
         for event in generate(text, cancelled):
             yield event
             if isinstance(event, Done) and event.reason == "cancelled":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from engine.errors import InvalidInputError
 from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.generation.settings import SamplerSettings
-from engine.generation.turns import turn_seed, without_last_speaker
+from engine.generation.turns import scene_candidates, turn_seed, without_last_speaker
 from lotr_tui.session.conversation.cast import Roles, answering_cast
 from lotr_tui.session.conversation.generation import ReplyContext, nearest_state, prepare_context, to_prompt_line
 from lotr_tui.session.conversation.reply_generation import ReplyGeneration
@@ -24,6 +24,10 @@ class _Scene:
     session_model: SessionModel
     candidates: tuple[str, ...]
     """Speakers who take part."""
+    is_named: bool
+    """True if the user has named them, so that each of them speaks."""
+    spoken: list[str]
+    """Speakers so far, the one before the scene included."""
     num_turns: int
     settings: SamplerSettings
     seed: int
@@ -97,7 +101,8 @@ class DialogueTurns(ReplyGeneration):
         members = _known_cast(session_model)
         candidates = answering_cast(members, "") if cast is None else tuple(cast)
         self._check_idle()
-        self._scene = _Scene(session_model, candidates, num_turns, settings, seed, best_of)
+        spoken = [] if previous is None else [previous.speaker]
+        self._scene = _Scene(session_model, candidates, cast is not None, spoken, num_turns, settings, seed, best_of)
         return self._start_scene_turn(self._scene, previous)
 
     def answer_as(self, reply: Reply, speaker: str, settings: SamplerSettings, seed: int, best_of: int = 1) -> Reply:
@@ -139,6 +144,7 @@ class DialogueTurns(ReplyGeneration):
         reply, scene = super().poll(), self._scene
         if reply is None or scene is None or self.active_reply is not None:
             return reply
+        scene.spoken.append(reply.speaker)
         has_ended = reply.done is not None and reply.done.reason in ("eos", "length")
         if has_ended and scene.number < scene.num_turns and self.current_reply is reply and not self.is_full:
             self._start_scene_turn(scene, reply)
@@ -148,9 +154,12 @@ class DialogueTurns(ReplyGeneration):
 
     def _start_scene_turn(self, scene: _Scene, previous: Reply | None) -> Reply:
         seed = turn_seed(scene.seed, scene.number)
-        scene.number += 1
         prompt = EncodedPrompt("", (), ())
-        candidates = without_last_speaker(scene.candidates, "" if previous is None else previous.speaker)
+        if scene.is_named:
+            candidates = scene_candidates(scene.candidates, scene.spoken, scene.num_turns - scene.number)
+        else:
+            candidates = without_last_speaker(scene.candidates, scene.spoken[-1] if scene.spoken else "")
+        scene.number += 1
         roles = Roles("", scene.candidates[0] if len(scene.candidates) == 1 else "")
         return self._start_turn(
             scene.session_model, prompt, roles, candidates, scene.settings, seed, previous, scene.num_answers

@@ -5,6 +5,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.data.scripts import Turn, encode_turns
 from engine.errors import InvalidInputError
@@ -19,6 +21,7 @@ from engine.generation.turns import (
     next_speaker_probs,
     read_turns,
     sample_speaker,
+    scene_candidates,
 )
 from engine.models.dialogue import DialogueModel
 from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, TOKENIZER, TURN_MODEL, WORD_IDS
@@ -142,6 +145,26 @@ def test_only_the_given_cast_speaks_and_state_continues_a_scene():
     assert {turn.speaker for turn in script_of(events)} == {"SAM", "GOLLUM"}
     others = {speaker.name: speaker.prob for speaker in next_speaker_probs(MODEL, state, ["SAM", "GOLLUM"])}
     assert events[0].prob == others[events[0].speaker]
+
+
+@given(st.integers(1, 5), st.integers(1, 20), st.data())
+def test_all_of_a_named_cast_speak_whoever_is_preferred(num_names, num_turns, data):
+    names, spoken = "ABCDE"[:num_names], []
+    for number in range(num_turns):
+        may_speak = scene_candidates(names, spoken, num_turns - number)
+        assert num_names == 1 or not spoken or spoken[-1] not in may_speak
+        spoken.append(data.draw(st.sampled_from(may_speak)))
+    assert num_turns < num_names or set(spoken) == set(names)
+    for start in range(num_turns - 3 * num_names):
+        assert set(spoken[start : start + 3 * num_names]) == set(names)
+
+
+def test_in_a_scene_of_three_nobody_is_left_out_where_the_likeliest_would_be_two():
+    greedy = SamplerSettings(temperature=0, max_tokens=6)
+    without_a_cast = {turn.speaker for turn in script_of(scene(num_turns=8, settings=greedy))}
+    named = [turn.speaker for turn in script_of(scene(num_turns=8, settings=greedy, cast=CAST[:3]))]
+    assert len(without_a_cast) == 2
+    assert set(named[:5]) == set(CAST[:3])
 
 
 @pytest.mark.parametrize("num_calls", [0, 4])
