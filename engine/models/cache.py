@@ -1,21 +1,18 @@
 """Neural cache: recently used tokens become more likely, most of all after similar contexts."""
 
-import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from engine.data.arrays import Float32Array, Float64Array
-from engine.data.tokenizers.base import TokenIds, Tokenizer
+from engine.data.tokenizers.base import TokenIds
 from engine.errors import InvalidInputError
 from engine.models import base
 from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, SequenceOutput
 
-CHUNK_ROWS = 64
-"""Hidden vectors that are stored together."""
-SCORING_CHUNK = 256
-"""Tokens whose cache probabilities are computed at once when a text is scored."""
+BLOCK_ROWS = 64  # hidden vectors that are stored together, so that a state costs one vector and not the whole cache
+SCORING_CHUNK = 256  # tokens whose cache probabilities are computed at once when a text is scored
 THETA_GRID = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5)
 WEIGHT_GRID = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
 
@@ -24,12 +21,9 @@ WEIGHT_GRID = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.
 class CacheSettings:
     """Parameters of a neural cache (Grave, Joulin and Usunier 2017, equations 2 to 4)."""
 
-    window: int = 500
-    """Number of tokens in the cache."""
-    theta: float = 1.0
-    """Sharpness of the similarity between contexts; at 0, all tokens in the cache count the same."""
-    weight: float = 0.1
-    """Interpolation weight of the cache, called lambda in the paper."""
+    window: int = 500  # tokens in the cache
+    theta: float = 1.0  # sharpness of the similarity between contexts; at 0, all tokens in the cache count the same
+    weight: float = 0.1  # of the cache beside the model, called lambda in the paper
 
     def __post_init__(self) -> None:
         if self.window < 1:
@@ -40,73 +34,15 @@ class CacheSettings:
             raise InvalidInputError(f"cache weight {self.weight:g} is out of range; use a number in [0, 1)")
 
 
-class _KeyChunk:
-    """Rows for hidden vectors, written one by one. All states of a text share it, since each uses only its first rows.
-
-    Threads may share a chunk.
-    """
-
-    def __init__(self, rows: Float32Array, num_written: int = 0) -> None:
-        self.rows = rows
-        self._num_written = num_written
-        self._lock = threading.Lock()
-
-    def write(self, row: int, vector: HiddenVector) -> "_KeyChunk":
-        """Return a chunk whose row number `row` is `vector`: this one, or a copy if another text has written there."""
-        with self._lock:
-            if row == self._num_written:
-                self.rows[row] = vector
-                self._num_written += 1
-                return self
-        rows = self.rows.copy()
-        rows[row] = vector
-        return _KeyChunk(rows, row + 1)
-
-
-@dataclass(frozen=True)
-class CachedKeys:
-    """The latest hidden vectors of a text, oldest first. A state costs one vector, however many it can look back to."""
-
-    chunks: tuple[_KeyChunk, ...] = ()
-    """Chunks of `CHUNK_ROWS` rows."""
-    start: int = 0
-    """First row of the first chunk that is still in the cache."""
-    end: int = 0
-    """Number of rows of all chunks that are used."""
-
-    def __len__(self) -> int:
-        return self.end - self.start
-
-    def append(self, vector: HiddenVector, window: int) -> "CachedKeys":
-        """Return the latest `window` vectors after one more."""
-        chunks, start, row = self.chunks, self.start, self.end % CHUNK_ROWS
-        if row == 0:
-            chunks = (*chunks, _KeyChunk(np.empty((CHUNK_ROWS, len(vector)), np.float32)))
-        chunks = (*chunks[:-1], chunks[-1].write(row, vector))
-        end = self.end + 1
-        start = max(start, end - window)
-        if start >= CHUNK_ROWS:
-            return CachedKeys(chunks[1:], start - CHUNK_ROWS, end - CHUNK_ROWS)
-        return CachedKeys(chunks, start, end)
-
-    def products(self, vector: HiddenVector) -> Float32Array:
-        """Return the product `[keys]` of each key with `vector`."""
-        num_rows = [CHUNK_ROWS] * (len(self.chunks) - 1) + [self.end - CHUNK_ROWS * (len(self.chunks) - 1)]
-        parts = [chunk.rows[:size] @ vector for chunk, size in zip(self.chunks, num_rows, strict=True)]
-        return np.concatenate(parts)[self.start :]
-
-
 @dataclass(frozen=True)
 class CacheState:
     """State of the model, and the tokens in the cache with the hidden vectors they were predicted from."""
 
     model_state: ModelState
-    hidden_vector: HiddenVector | None
-    """Vector that the next token is predicted from; None before `<eos>` was read."""
-    keys: CachedKeys
-    """Hidden vector of each token in the cache."""
-    token_ids: TokenIds
-    """Tokens `[cached]`, oldest first."""
+    hidden_vector: HiddenVector | None = None  # that the next token is predicted from; None before `<eos>` was read
+    blocks: tuple[Float32Array, ...] = ()  # hidden vectors `[BLOCK_ROWS, hidden]` each, oldest first
+    vectors: tuple[HiddenVector, ...] = ()  # hidden vectors after the last block
+    token_ids: TokenIds = field(default_factory=lambda: np.empty(0, np.int32))  # tokens `[cached]`, oldest first
 
 
 class NeuralCache:
@@ -116,28 +52,18 @@ class NeuralCache:
     """
 
     def __init__(self, model: LanguageModel, settings: CacheSettings) -> None:
-        """Add a cache to `model`."""
-        self.model = model
-        self.settings = settings
+        self.model, self.settings, self.tokenizer = model, settings, model.tokenizer
         self._model_hidden_vector = base.hidden_vector_function(model)
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The vocabulary of the model."""
-        return self.model.tokenizer
-
     def start(self) -> CacheState:
-        """Return the start state of the model with an empty cache."""
-        return CacheState(self.model.start(), None, CachedKeys(), np.empty(0, np.int32))
+        return CacheState(self.model.start())
 
     def advance(self, state: CacheState, token: int) -> tuple[LogProbs, CacheState]:
-        """Add `token` to the cache; return the distribution of the next token and the new state."""
         return self._apply_cache(state, token, self.model.advance(state.model_state, token))
 
     predict_tokens = base.predict_one_by_one
 
     def advance_batch(self, states: Sequence[CacheState], tokens: Sequence[int]) -> list[tuple[LogProbs, CacheState]]:
-        """Read one token in each of several texts."""
         outputs = base.advance_batch(self.model, [state.model_state for state in states], tokens)
         return list(map(self._apply_cache, states, tokens, outputs))
 
@@ -145,25 +71,34 @@ class NeuralCache:
         self, state: CacheState, token: int, output: tuple[LogProbs, ModelState]
     ) -> tuple[LogProbs, CacheState]:
         log_probs, model_state = output
-        hidden, keys, token_ids = self._model_hidden_vector(model_state), state.keys, state.token_ids
+        hidden, blocks, vectors, token_ids = (
+            self._model_hidden_vector(model_state),
+            state.blocks,
+            state.vectors,
+            state.token_ids,
+        )
         if state.hidden_vector is not None:
-            keys = keys.append(state.hidden_vector, self.settings.window)
-            token_ids = np.append(token_ids[len(token_ids) + 1 - len(keys) :], np.int32(token))
+            vectors = (*vectors, state.hidden_vector)
+            token_ids = np.append(token_ids, np.int32(token))[-self.settings.window :]
+        if len(vectors) == BLOCK_ROWS:
+            blocks, vectors = (*blocks, np.stack(vectors)), ()
+        if len(blocks) * BLOCK_ROWS + len(vectors) - BLOCK_ROWS >= len(token_ids) > 0:
+            blocks = blocks[1:]
         if len(token_ids):
-            similarity = self.settings.theta * keys.products(hidden)
+            rows = [*blocks, np.concatenate(vectors).reshape(len(vectors), len(hidden))] if vectors else blocks
+            products = np.concatenate([keys @ hidden for keys in rows])[-len(token_ids) :]
+            similarity = self.settings.theta * products
             weights = np.exp(similarity - similarity.max())
             cached = np.bincount(token_ids, weights=weights / weights.sum(), minlength=len(log_probs))
             weight = self.settings.weight
             probs = (1 - weight) * np.exp(log_probs.astype(np.float64)) + weight * cached
             log_probs = np.log(probs).astype(np.float32)
-        return log_probs, CacheState(model_state, hidden, keys, token_ids)
+        return log_probs, CacheState(model_state, hidden, blocks, vectors, token_ids)
 
     def hidden_vector(self, state: CacheState) -> HiddenVector:
-        """Return the hidden vector of the model."""
         return self._model_hidden_vector(state.model_state)
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
-        """Read a whole text, with the cache of many tokens computed at once."""
         output = base.forward_sequence(self.model, ids)
         probs = cache_probs(output.hidden_states, ids, self.settings.window, [self.settings.theta])[0]
         yield SequenceOutput(_interpolate(output.log_probs, probs, self.settings.weight), output.hidden_states)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,20 +19,17 @@ class Unigram:
     """Relative frequencies in the training text, smoothed with one extra token spread evenly over the vocabulary."""
 
     def __init__(self, ids: TokenIds, tokenizer: Tokenizer) -> None:
-        """Count the training text `ids` `[time]`."""
         self.tokenizer = tokenizer
         counts = chunked_bincount(ids, len(tokenizer)) + 1.0 / len(tokenizer)
         self._log_probs: LogProbs = np.log(counts / counts.sum()).astype(np.float32)
 
     def start(self) -> None:
-        """Return None: the model has no state."""
+        return None
 
     def advance(self, state: None, token: int) -> tuple[LogProbs, None]:
-        """Return the same distribution after every token."""
         return self._log_probs, None
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
-        """Score a whole text at once; the hidden vectors are empty."""
         yield SequenceOutput(self._log_probs[ids].astype(np.float64), np.empty((len(ids), 0), np.float32))
 
 
@@ -39,28 +37,21 @@ class Unigram:
 class BackoffLevel:
     """Part of one context length in the probability of a token."""
 
-    context: tuple[int, ...]
-    """Ids of the tokens before; () for the level without context."""
-    context_count: int
-    """Sum of the counts of all tokens after this context; 0 for an unseen context."""
-    count: int
-    """Count of the token after this context."""
+    context: tuple[int, ...]  # ids of the tokens before
+    context_count: int  # sum of the counts of all tokens after this context; 0 for an unseen context
+    count: int  # of the token after this context
     counts_tokens_before: bool
     """False if an n-gram counts as often as it occurs; True if it counts the different tokens seen before it."""
-    discounted_prob: float
-    """(count - discount) / context_count; 0 for an unseen token or context."""
-    backoff_weight: float
-    """Weight of the next shorter context's probability; 1 for an unseen context."""
+    discounted_prob: float  # (count - discount) / context_count; 0 for an unseen token or context
+    backoff_weight: float  # of the next shorter context's probability; 1 for an unseen context
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """Probability of a token as the sum of the parts of its contexts."""
+    """Probability of a token as the sum of the parts of its contexts, the longest context first."""
 
     levels: tuple[BackoffLevel, ...]
-    """One level per context length, the longest context first."""
-    uniform_prob: float
-    """Probability at the end of the chain, the same for every token of the vocabulary."""
+    uniform_prob: float  # at the end of the chain, the same for every token of the vocabulary
 
     @property
     def parts(self) -> tuple[float, ...]:
@@ -77,8 +68,7 @@ class Backoff:
         return sum(self.parts)
 
 
-@dataclass(frozen=True)
-class _NgramLevel:
+class _Level(NamedTuple):
     """All n-grams of one length n, as one level of a trie; arrays are `[ngrams]` unless stated otherwise.
 
     The key of an n-gram is `context * vocabulary_size + last_token`, where `context` is the position of its first n - 1
@@ -87,12 +77,9 @@ class _NgramLevel:
 
     keys: Int64Array
     last_tokens: Int64Array
-    counts: Int32Array
-    """Occurrences on the highest level, and numbers of different tokens before the n-gram on the others."""
-    discounted_probs: Float64Array
-    """(count - discount) / total count of the context `[ngrams]`: the probability that needs no backoff."""
-    backoff_weights: Float64Array
-    """Weight of the next shorter context's distribution `[contexts]`."""
+    counts: Int32Array  # occurrences on the highest level, and different tokens before the n-gram on the others
+    discounted_probs: Float64Array  # (count - discount) / total count of the context: needs no backoff
+    backoff_weights: Float64Array  # weight `[contexts]` of the next shorter context's distribution
 
 
 class KneserNey:
@@ -110,67 +97,43 @@ class KneserNey:
                 f"the training text has {len(ids):,} tokens; Kneser-Ney counts at most {MAX_KNESER_NEY_TOKENS:,}, "
                 "so leave it out"
             )
-        self.tokenizer = tokenizer
-        self.order = order
-        self._vocabulary_size = len(tokenizer)
-        text = np.concatenate([[EOS_ID], ids]).astype(np.int64)
-        self._levels = _count_ngrams(text, self._vocabulary_size, order)
+        self.tokenizer, self.order, self._size = tokenizer, order, len(tokenizer)
+        self._levels = _count_ngrams(np.concatenate([[EOS_ID], ids]).astype(np.int64), self._size, order)
 
     def start(self) -> tuple[int, ...]:
-        """Return the state before any token."""
         return ()
 
     def advance(self, state: tuple[int, ...], token: int) -> tuple[LogProbs, tuple[int, ...]]:
-        """Read `token`; return the distribution after the last `order - 1` tokens and the new state."""
         tokens = (*state, token)
         state = tokens[max(0, len(tokens) - self.order + 1) :]
-        probs = np.full(self._vocabulary_size, 1.0 / self._vocabulary_size)
+        probs = np.full(self._size, 1.0 / self._size)
         for length in range(len(state) + 1):  # of the context, shortest first
-            context = self._lookup(state[len(state) - length :])
-            if context is None:
+            found = self._find(state[len(state) - length :])
+            if found is None:
                 break  # longer contexts end in this one, so they are unseen too
-            level = self._levels[length]
-            first_key = context * self._vocabulary_size
-            first, last = np.searchsorted(level.keys, (first_key, first_key + self._vocabulary_size))
-            if first == last:
-                break
+            level, (context, first, last) = self._levels[length], found
             probs *= level.backoff_weights[context]
             probs[level.last_tokens[first:last]] += level.discounted_probs[first:last]
         return np.log(probs).astype(np.float32), state
 
     def explain_backoff(self, state: tuple[int, ...], token: int) -> Backoff:
-        """Return the parts of the probability that `advance` gives to `token` together with `state`.
-
-        Args:
-            state: The new state that `advance` returned, which is the longest context.
-            token: The token to predict.
-        """
-        contexts = [state[start:] for start in range(len(state) + 1)]
-        levels = tuple(self._explain_level(context, token) for context in contexts)
-        return Backoff(levels, 1.0 / self._vocabulary_size)
-
-    def _explain_level(self, context: tuple[int, ...], token: int) -> BackoffLevel:
-        level, node = self._levels[len(context)], self._lookup(context)
-        counts_tokens_before = len(context) + 1 < self.order
-        first = last = position = 0
-        if node is not None:
-            first_key = node * self._vocabulary_size
-            wanted = (first_key, first_key + self._vocabulary_size, first_key + token)
-            first, last, position = np.searchsorted(level.keys, wanted).tolist()
-        if node is None or first == last:
-            return BackoffLevel(context, 0, 0, counts_tokens_before, 0.0, 1.0)
-        is_seen = position < last and level.last_tokens[position] == token
-        return BackoffLevel(
-            context,
-            context_count=int(level.counts[first:last].sum()),
-            count=int(level.counts[position]) if is_seen else 0,
-            counts_tokens_before=counts_tokens_before,
-            discounted_prob=float(level.discounted_probs[position]) if is_seen else 0.0,
-            backoff_weight=float(level.backoff_weights[node]),
-        )
+        """Return the parts of the probability that `advance` gives to `token` together with the new state `state`."""
+        levels = []
+        for start in range(len(state) + 1):
+            context, level = state[start:], self._levels[len(state) - start]
+            counts_tokens_before, found = len(context) + 1 < self.order, self._find(context)
+            if found is None:
+                levels.append(BackoffLevel(context, 0, 0, counts_tokens_before, 0.0, 1.0))
+                continue
+            node, first, last = found
+            position = first + int(np.searchsorted(level.last_tokens[first:last], token))
+            is_seen = position < last and level.last_tokens[position] == token
+            count, prob = (level.counts[position], level.discounted_probs[position]) if is_seen else (0, 0)
+            total, weight = int(level.counts[first:last].sum()), float(level.backoff_weights[node])
+            levels.append(BackoffLevel(context, total, int(count), counts_tokens_before, float(prob), weight))
+        return Backoff(tuple(levels), 1.0 / self._size)
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
-        """Score a whole text with the same sums as `advance`; the hidden vectors are empty."""
         text = np.concatenate([[EOS_ID], ids]).astype(np.int64)
         for chunk in iter_slices(len(ids)):
             start = max(0, chunk.start - self.order)  # before the context of the chunk's first token
@@ -179,43 +142,47 @@ class KneserNey:
             yield SequenceOutput(log_probs, np.empty((len(probs), 0), np.float32))
 
     def _token_probs(self, ids: Int64Array) -> Float64Array:
-        """Return the probability `[time - 1]` of each token in `ids` `[time]` after the first."""
+        """Return the probability `[time - 1]` of each token in `ids` `[time]` after the first, as `advance` does."""
         previous, targets = ids[:-1], ids[1:]
-        probs = np.full(len(targets), 1.0 / self._vocabulary_size)
+        probs = np.full(len(targets), 1.0 / self._size)
         contexts = np.zeros(len(targets), np.int64)  # index of the context before each target; at first the empty one
+
+        def look_up(level: _Level, contexts: Int64Array, last_tokens: Int64Array) -> Int64Array:
+            """Return the indices of n-grams, given their contexts and last tokens; -1 for unseen n-grams."""
+            wanted = contexts * self._size + last_tokens  # less than every key if the context is unseen (-1)
+            positions = np.minimum(np.searchsorted(level.keys, wanted), len(level.keys) - 1)
+            return np.where(level.keys[positions] == wanted, positions, -1)
+
         for length, level in enumerate(self._levels):
             if not len(level.keys):
                 break  # the training text is shorter than the n-grams of this level
             if length:
                 shorter_contexts = np.append(-1 if length > 1 else 0, contexts[:-1])
-                contexts = self._lookup_batch(length - 1, shorter_contexts, previous)
+                contexts = look_up(self._levels[length - 1], shorter_contexts, previous)
             seen = contexts >= 0
             probs[seen] *= level.backoff_weights[contexts[seen]]
-            ngrams = self._lookup_batch(length, contexts, targets)
+            ngrams = look_up(level, contexts, targets)
             seen = ngrams >= 0
             probs[seen] += level.discounted_probs[ngrams[seen]]
         return probs
 
-    def _lookup_batch(self, level: int, contexts: Int64Array, last_tokens: Int64Array) -> Int64Array:
-        """Return the indices of n-grams on a level, given their contexts and last tokens; -1 for unseen n-grams."""
-        keys = self._levels[level].keys
-        wanted = contexts * self._vocabulary_size + last_tokens  # less than every key if the context is unseen (-1)
-        positions = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where(keys[positions] == wanted, positions, -1)
+    def _find(self, context: tuple[int, ...]) -> tuple[int, int, int] | None:
+        """Return the index of a context, and the first and the end of its continuations on the next level.
 
-    def _lookup(self, ngram: tuple[int, ...]) -> int | None:
-        """Return the index of an n-gram on its level of the trie; None if the n-gram is unseen."""
+        None if the training text does not go on after it.
+        """
         node = 0
-        for level, token in zip(self._levels, ngram, strict=False):
-            key = node * self._vocabulary_size + token
-            position = int(np.searchsorted(level.keys, key))
-            if position == len(level.keys) or level.keys[position] != key:
+        for level, token in zip(self._levels, context, strict=False):
+            key = node * self._size + token
+            node = int(np.searchsorted(level.keys, key))
+            if node == len(level.keys) or level.keys[node] != key:
                 return None
-            node = position
-        return node
+        first_key = node * self._size
+        first, end = np.searchsorted(self._levels[len(context)].keys, (first_key, first_key + self._size)).tolist()
+        return None if first == end else (node, first, end)
 
 
-def _count_ngrams(ids: Int64Array, vocabulary_size: int, order: int) -> list[_NgramLevel]:
+def _count_ngrams(ids: Int64Array, vocabulary_size: int, order: int) -> list[_Level]:
     """Count the n-grams of all lengths up to `order`."""
     # node[i] is the index, on its level, of the n-gram that ends at position i. The empty n-gram is the root, 0.
     node = np.zeros(len(ids), dtype=np.int64)
@@ -235,25 +202,17 @@ def _count_ngrams(ids: Int64Array, vocabulary_size: int, order: int) -> list[_Ng
             # Replace the count by the number of different tokens before the n-gram: one per (n+1)-gram that ends in it.
             longer_ends = counted[n][2]
             counts = np.bincount(node[longer_ends], minlength=len(keys))
-        levels.append(_build_level(keys, counts, num_contexts, vocabulary_size))
+        contexts = keys // vocabulary_size
+        discounts = _estimate_discounts(counts)[np.minimum(counts, 3)]
+        totals = np.bincount(contexts, weights=counts, minlength=num_contexts)
+        discounted_mass = np.bincount(contexts, weights=discounts, minlength=num_contexts)
+        divisors = np.maximum(totals, 1)
+        # If all continuations of a context have count zero, the shorter context gets the whole probability.
+        backoff_weights = np.where(totals > 0, discounted_mass / divisors, 1.0)
+        discounted_probs = (counts - discounts) / divisors[contexts]
+        levels.append(_Level(keys, keys % vocabulary_size, counts.astype(np.int32), discounted_probs, backoff_weights))
         num_contexts = len(keys)
     return levels
-
-
-def _build_level(keys: Int64Array, counts: Int64Array, num_contexts: int, vocabulary_size: int) -> _NgramLevel:
-    contexts = keys // vocabulary_size
-    discounts = _estimate_discounts(counts)[np.minimum(counts, 3)]
-    totals = np.bincount(contexts, weights=counts, minlength=num_contexts)
-    discounted_mass = np.bincount(contexts, weights=discounts, minlength=num_contexts)
-    # If all continuations of a context have count zero, the shorter context gets the whole probability.
-    divisors = np.maximum(totals, 1)
-    return _NgramLevel(
-        keys=keys,
-        last_tokens=keys % vocabulary_size,
-        counts=counts.astype(np.int32),
-        discounted_probs=(counts - discounts) / divisors[contexts],
-        backoff_weights=np.where(totals > 0, discounted_mass / divisors, 1.0),
-    )
 
 
 def _estimate_discounts(counts: Int64Array) -> Float64Array:

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,14 +14,14 @@ from engine.data.tokenizers.words import WordTokenizerName, word_spans
 from engine.models.base import score_sequence
 from engine.models.ngram import KneserNey
 
-MAX_TRAINING_BYTES = 2_000_000
-"""Maximum size of the words that a model learns from; later words of a vocabulary are rarer and change little."""
-SENTENCE_ENDS = frozenset(".!?…")
-_LOWER, _CAPITAL, _UPPER = "lower", "Capital", "UPPER"
-_NUM_BYTE_SYMBOLS = 257
-"""Values of a byte, and the end of a string."""
-_END_BYTE = 0xFF
-"""A byte that no UTF-8 text contains, in the place of the end of a word."""
+MAX_TRAINING_BYTES = 2_000_000  # of the words that a model learns from; later words are rarer and change little
+NUM_BYTE_SYMBOLS = 257  # the values of a byte, and the end of a string
+END_BYTE = 0xFF  # a byte that no UTF-8 text contains, in the place of the end of a word
+
+Choice = tuple[str, tuple[Hashable, ...]]
+"""A thing that the words of a line do not say: the characters between two words, or the form of a word; and the
+contexts that it depends on, from the most general one to the most specific one.
+"""
 
 
 class SpellingModel:
@@ -39,8 +38,7 @@ class SpellingModel:
         known = known[: np.searchsorted(sizes, MAX_TRAINING_BYTES)]
         # Kneser-Ney reads one end before the text by itself.
         self._model = KneserNey(self._join(known)[1:], CharacterTokenizer([]), order)
-        known_prob = np.exp(self.log_probs(known)).sum()
-        self._unknown_log_prob = float(np.log1p(-known_prob))
+        self._unknown_log_prob = float(np.log1p(-np.exp(self.log_probs(known)).sum()))
 
     def log_probs(self, words: Sequence[str]) -> Float64Array:
         """Return the natural-log probability `[words]` that any word is spelled like each of `words`."""
@@ -55,25 +53,16 @@ class SpellingModel:
 
     def _join(self, words: Sequence[str]) -> TokenIds:
         """Return the bytes of all words as ids, with enough ends in between that no word is the context of another."""
-        padding = bytes([_END_BYTE] * (self._order - 1))
+        padding = bytes([END_BYTE] * (self._order - 1))
         joined = padding.join([b"", *(word.encode(errors="surrogatepass") for word in words), b""])
         ids = np.frombuffer(joined, np.uint8).astype(np.int32)
-        return np.where(ids == _END_BYTE, EOS_ID, ids + (ids >= EOS_ID)).astype(np.int32)
+        return np.where(ids == END_BYTE, EOS_ID, ids + (ids >= EOS_ID)).astype(np.int32)
 
 
 @lru_cache(maxsize=4)
 def spelling_model(tokenizer: Tokenizer) -> SpellingModel:
     """Return the spelling model of the words of a closed vocabulary. It is kept for the next call."""
     return SpellingModel(tokenizer.tokens[EOS_ID + 1 :])
-
-
-class _Choice(NamedTuple):
-    """One thing that the words of a line do not say."""
-
-    value: str
-    """The characters between two words, or the form of a word: one of three names, or the word as it is written."""
-    contexts: tuple[Hashable, ...]
-    """Contexts that the choice depends on, from the most general one to the most specific one."""
 
 
 class OrthographyModel:
@@ -89,36 +78,35 @@ class OrthographyModel:
         self._tokenizer_name = tokenizer_name
         self._counts: dict[Hashable, Counter[str]] = {}
         for line in lines:
-            for choice in self._choices(line):
-                for context in choice.contexts:
-                    self._counts.setdefault(context, Counter())[choice.value] += 1
+            for value, contexts in self._choices(line):
+                for context in contexts:
+                    self._counts.setdefault(context, Counter())[value] += 1
         self._totals = {context: counts.total() for context, counts in self._counts.items()}
 
     def bits(self, line: str) -> float:
         """Return the bits that a line needs, given its words."""
-        return -sum(math.log2(self.prob(choice.value, choice.contexts)) for choice in self._choices(line))
+        return -sum(math.log2(self.prob(*choice)) for choice in self._choices(line))
 
     def prob(self, value: str, contexts: Sequence[Hashable]) -> float:
         """Return the probability of a string in a context, whose more general contexts are before it."""
-        prob = math.exp(-math.log(_NUM_BYTE_SYMBOLS) * min(100, len(value.encode(errors="surrogatepass")) + 1))
+        prob = math.exp(-math.log(NUM_BYTE_SYMBOLS) * min(100, len(value.encode(errors="surrogatepass")) + 1))
         for context in contexts:
             if counts := self._counts.get(context):
-                num_values = len(counts)
-                prob = (counts[value] + num_values * prob) / (self._totals[context] + num_values)
+                prob = (counts[value] + len(counts) * prob) / (self._totals[context] + len(counts))
         return prob
 
-    def _choices(self, line: str) -> Iterator[_Choice]:
+    def _choices(self, line: str) -> Iterator[Choice]:
         """Yield the separator before each word and the form of the word, and then the end of the line."""
-        previous: str | None = None
-        position = 0
+        previous, position = None, 0
         for start, end, word in word_spans(line, self._tokenizer_name):
-            separator = line[position:start]
-            yield _Choice(separator, _separator_contexts(previous, word))
-            starts_sentence = previous is None or not SENTENCE_ENDS.isdisjoint(separator)
-            form = _form(line[start:end], word)
-            yield _Choice(form, (("form",), ("form", starts_sentence), ("form", starts_sentence, word)))
+            separator, written = line[position:start], line[start:end]
+            yield separator, _separator_contexts(previous, word)
+            starts_sentence = previous is None or any(mark in separator for mark in ".!?…")
+            forms = {word.capitalize(): "Capital", word.upper(): "UPPER", word: "lower"}
+            contexts = (("form",), ("form", starts_sentence), ("form", starts_sentence, word))
+            yield forms.get(written, written), contexts
             previous, position = word, end
-        yield _Choice(line[position:], _separator_contexts(previous, None))
+        yield line[position:], _separator_contexts(previous, None)
 
 
 def _separator_contexts(previous: str | None, following: str | None) -> tuple[Hashable, ...]:
@@ -130,10 +118,3 @@ def _separator_contexts(previous: str | None, following: str | None) -> tuple[Ha
         ("after", previous, following is None),
         ("between", previous, following),
     )
-
-
-def _form(written: str, word: str) -> str:
-    """Return the name of the form of a word, or the word as it is written if the form has no name."""
-    if written == word:
-        return _LOWER
-    return {word.capitalize(): _CAPITAL, word.upper(): _UPPER}.get(written, written)

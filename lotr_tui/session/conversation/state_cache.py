@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from engine.generation.prompt import DecoderState
 from engine.models.base import LogProbs
-from engine.models.cache import CachedKeys
 from lotr_tui.session.conversation.reply_tree import Reply
 from lotr_tui.session.model_abilities import NO_LOG_PROBS, SharedMemoryModel, has_log_probs, is_slow, split_dialogue
 from lotr_tui.session.session_model import SessionModel
@@ -134,8 +133,6 @@ def state_arrays(value: Any) -> Iterator[npt.NDArray[Any]]:
     """Yield all arrays of a decoder state; states that follow each other share some of them."""
     if isinstance(value, np.ndarray):
         yield value
-    elif isinstance(value, CachedKeys):
-        yield from (chunk.rows for chunk in value.chunks)
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from state_arrays(item)
