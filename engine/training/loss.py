@@ -78,8 +78,7 @@ class Objective:
             smoothed = -(log_probs @ self._frequencies).view_as(targets)
             losses = (1 - options.label_smoothing) * losses + options.label_smoothing * smoothed
         if soft_targets is not None:
-            probs = soft_targets.predictions.tokens
-            losses = soft_targets.mix_losses(losses, log_probs.view(*targets.shape, -1), probs)
+            losses = soft_targets.mix_losses(losses, log_probs.view(*targets.shape, -1), soft_targets.tokens)
         return loss, self.regularize((losses * weights).mean(), raw, dropped)
 
     def regularize(self, objective: Tensor, raw: Tensor, dropped: Tensor) -> Tensor:
@@ -139,6 +138,6 @@ def punctuation_loss(log_probs: Tensor, punctuation: Tensor, soft_targets: SoftT
     """Return the mean loss of the log-probabilities `[time, batch, classes]` of `punctuation` `[time, batch]`."""
     losses = nn.functional.nll_loss(log_probs.flatten(0, -2), punctuation.flatten(), reduction="none")
     losses = losses.view_as(punctuation)
-    if soft_targets is not None and soft_targets.predictions.punctuation is not None:
-        losses = soft_targets.mix_losses(losses, log_probs, soft_targets.predictions.punctuation)
+    if soft_targets is not None and soft_targets.punctuation is not None:
+        losses = soft_targets.mix_losses(losses, log_probs, soft_targets.punctuation)
     return losses.mean()

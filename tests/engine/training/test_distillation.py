@@ -9,7 +9,7 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import ConfigError, InvalidInputError
 from engine.events import Snapshot
 from engine.models.decoders import build_decoder
-from engine.training.distillation import TeacherWriter, load_teachers
+from engine.training.distillation import load_teachers
 from engine.training.initial_run import canonical_teachers
 from engine.training.job import prepare_job
 from engine.training.state import ResumeCheckpoint
@@ -26,8 +26,6 @@ from tests.support.training import (
     weights_of,
     write_initial_run,
 )
-
-CPU = torch.device("cpu")
 
 
 def write_teacher(path, tokenizer, seed=0, **values):
@@ -49,7 +47,7 @@ def test_predictions_are_the_mean_of_what_the_models_predict_after_the_text_so_f
     state = make_trainer(dataset, teachers=",".join(names), **values).state
     windows = [state.windows.next_window() for _ in range(3)]
     lessons = [state.teachers.teach(window, state.dropout_generator)[1] for window in windows]
-    predicted = torch.cat([targets.predictions.tokens for targets in lessons])[:, 1]
+    predicted = torch.cat([targets.tokens for targets in lessons])[:, 1]
     decoders = make_decoders(dataset.tokenizer, 2, scale=1, **values)
     states = [decoder.start() for decoder in decoders]
     for step, token in enumerate(torch.cat([window.inputs for window in windows])[:, 1].tolist()):
@@ -59,14 +57,17 @@ def test_predictions_are_the_mean_of_what_the_models_predict_after_the_text_so_f
         np.testing.assert_allclose(predicted[step], expected, atol=1e-6)
 
 
-def test_written_text_has_the_mean_of_what_each_teacher_predicts_after_it(dataset):
-    decoders = make_decoders(dataset.tokenizer, 2, num_layers=2, mogrifier_rounds=2)
-    writer, generator = TeacherWriter(decoders, 3, CPU), torch.Generator().manual_seed(0)
-    windows, predictions = zip(*(writer.write(length, generator) for length in (5, 4)), strict=True)
-    inputs = torch.cat([window.inputs for window in windows])[:, 1].tolist()
-    targets = torch.cat([window.targets for window in windows])[:, 1].tolist()
+def test_written_text_has_the_mean_of_what_each_teacher_predicts_after_it(tmp_path, dataset):
+    values = {"num_layers": 2, "mogrifier_rounds": 2}
+    names = [write_teacher(tmp_path / f"teacher-{seed}", dataset.tokenizer, seed, **values) for seed in range(2)]
+    state = make_trainer(dataset, teachers=",".join(names), teacher_columns=3, batch_size=4, **values).state
+    lessons = [state.teachers.teach(state.windows.next_window(), state.dropout_generator) for _ in range(2)]
+    windows = [window for window, _ in lessons]
+    inputs = torch.cat([window.inputs for window in windows])[:, 5].tolist()
+    targets = torch.cat([window.targets for window in windows])[:, 5].tolist()
     assert inputs == [EOS_ID, *targets[:-1]]
-    tokens = torch.cat([each.tokens for each in predictions])[:, 1].numpy()
+    tokens = torch.cat([each.tokens for _, each in lessons])[:, 5].numpy()
+    decoders = make_decoders(dataset.tokenizer, 2, scale=1, **values)
     states = [decoder.start() for decoder in decoders]
     for step, token in enumerate(inputs):
         outputs = [decoder.advance(state, token) for decoder, state in zip(decoders, states, strict=True)]

@@ -6,7 +6,7 @@ import torch
 
 from engine.config import ModelConfig, TrainingConfig
 from engine.models.lstm import LSTMModel
-from engine.training.distillation import Predictions, SoftTargets
+from engine.training.distillation import SoftTargets
 from engine.training.loss import Objective
 from tests.support.training import NO_DROPOUT
 
@@ -78,7 +78,7 @@ def test_teachers_replace_a_part_of_the_targets(weight):
     teacher = torch.softmax(torch.randn(logits.shape, generator=seeded(5)), -1)
     objective = objective_of(ar=0.0, tar=0.0)
     weights = torch.full((targets.shape[1],), weight)
-    soft_targets = SoftTargets(Predictions(teacher, None), weights, targets.shape[1])
+    soft_targets = SoftTargets(teacher, None, weights, targets.shape[1])
     loss, distilled = objective(logits, targets, None, raw, dropped, soft_targets)
     expected = -float((teacher.double().numpy() * log_probs_of(logits)).sum(-1).mean())
     assert float(loss) == pytest.approx(cross_entropy(logits, targets), rel=1e-6)
