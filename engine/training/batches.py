@@ -4,7 +4,7 @@ import array
 import random
 from dataclasses import dataclass, replace
 from operator import index
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,13 @@ class Window:
         return replace(self, **shards)
 
 
+class Epoch(NamedTuple):
+    columns: Tensor  # tokens `[time, batch]`
+    punctuation: Tensor | None  # `[time, batch]` as in `Window`
+    is_scored: Tensor | None  # `[time, batch]`, False for names in a script; None if all targets weigh the same
+    rng_state: tuple[Any, ...]  # of the generator before the epoch was drawn
+
+
 class WindowReader:
     """Endless reader of the training split: cuts each epoch into columns and returns window after window.
 
@@ -47,32 +54,30 @@ class WindowReader:
     def __init__(
         self, dataset: Dataset, options: TrainingConfig, device: torch.device, *, with_punctuation: bool
     ) -> None:
-        self._dataset = dataset
-        self._options = options
-        self._device = device
+        self._dataset, self._options, self._device = dataset, options, device
         self._with_punctuation = with_punctuation
         self._rng = random.Random(options.seed)
         self._position = 0
-        self.discard_epoch()
+        self._epoch: Epoch | None = None
 
     @property
     def is_mid_epoch(self) -> bool:
         """True if the current epoch has windows left."""
-        return self._columns is not None
+        return self._epoch is not None
 
     def next_window(self) -> Window:
         """Return the next window, the first of a new epoch if the current epoch has been read."""
-        columns = self._begin_epoch() if self._columns is None else self._columns
-        begin, num_targets = self._position, len(columns) - 1
+        epoch = self._epoch = self._epoch or self._begin_epoch()
+        begin, num_targets = self._position, len(epoch.columns) - 1
         end = min(begin + sample_bptt_length(self._options, self._rng), num_targets)
         target_weights = None
-        if self._is_scored is not None:  # some targets are names in a script
-            weights = torch.where(self._is_scored[begin + 1 : end + 1], 1.0, self._options.name_weight)
+        if epoch.is_scored is not None:
+            weights = torch.where(epoch.is_scored[begin + 1 : end + 1], 1.0, self._options.name_weight)
             target_weights = weights / weights.mean().clamp_min(1e-9)
         window = Window(
-            inputs=columns[begin:end].long(),
-            targets=columns[begin + 1 : end + 1].long(),
-            punctuation=None if self._punctuation is None else self._punctuation[begin:end].long(),
+            inputs=epoch.columns[begin:end].long(),
+            targets=epoch.columns[begin + 1 : end + 1].long(),
+            punctuation=None if epoch.punctuation is None else epoch.punctuation[begin:end].long(),
             target_weights=target_weights,
             start=begin / num_targets,
             end=end / num_targets,
@@ -84,10 +89,7 @@ class WindowReader:
 
     def discard_epoch(self) -> None:
         """Drop the rest of the current epoch; the next window starts a new one."""
-        self._columns: Tensor | None = None
-        self._punctuation: Tensor | None = None
-        self._is_scored: Tensor | None = None
-        self._epoch_rng_state: tuple[Any, ...] | None = None
+        self._epoch = None
 
     def draw_epoch(self) -> tuple[TokenIds, PunctuationIds | None]:
         """Return the training tokens `[time]` in the order of a new epoch, and their punctuation if it is learned."""
@@ -104,24 +106,26 @@ class WindowReader:
         tokens = permute_lines(data.train, offsets, order, first)
         return tokens, None if punctuation is None else permute_lines(punctuation, offsets, order, first)
 
-    def _begin_epoch(self) -> Tensor:
-        """Draw the order of the next epoch, cut the text into `batch_size` columns, and return them."""
+    def _begin_epoch(self) -> Epoch:
+        """Draw the order of the next epoch, and cut the text into `batch_size` columns."""
 
         def to_columns(values: npt.NDArray[ScalarT]) -> Tensor:
             return torch.from_numpy(batchify(values, self._options.batch_size)).to(self._device)
 
-        self._epoch_rng_state, self._position = self._rng.getstate(), 0
+        rng_state, self._position = self._rng.getstate(), 0
         tokens, punctuation = self.draw_epoch()
-        self._columns = to_columns(tokens)
-        self._punctuation = None if punctuation is None else to_columns(punctuation)
-        if self._dataset.mode == "dialogue" and self._options.name_weight != 1:
-            self._is_scored = to_columns(self._dataset.scored_mask(tokens))
-        return self._columns
+        is_weighted = self._dataset.mode == "dialogue" and self._options.name_weight != 1
+        return Epoch(
+            to_columns(tokens),
+            None if punctuation is None else to_columns(punctuation),
+            to_columns(self._dataset.scored_mask(tokens)) if is_weighted else None,
+            rng_state,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position and the generator states as JSON values."""
-        states = {"rng_state": self._rng.getstate(), "epoch_rng_state": self._epoch_rng_state}
-        return {"position": self._position, **states}
+        epoch_rng_state = None if self._epoch is None else self._epoch.rng_state
+        return {"position": self._position, "rng_state": self._rng.getstate(), "epoch_rng_state": epoch_rng_state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; damaged values raise a LookupError, TypeError or ValueError."""
@@ -134,7 +138,8 @@ class WindowReader:
         self.discard_epoch()
         if state_dict["epoch_rng_state"] is not None:
             set_rng_state("epoch_rng_state")
-            if not 0 <= position < len(self._begin_epoch()):
+            self._epoch = self._begin_epoch()
+            if not 0 <= position < len(self._epoch.columns):
                 raise ValueError(f"position {position} is outside of the epoch")
         self._position = position
         set_rng_state("rng_state")

@@ -1,6 +1,7 @@
 """Diagnoses of a training: eight functions that each find one kind of problem in its history, with a remedy.
 
-A false alarm is worse than a miss: the thresholds are above everything that healthy trainings of the presets show.
+A false alarm is worse than a miss: the thresholds, which `assets/docs/diagnostics.md` lists, are above everything that
+healthy trainings of the presets show.
 """
 
 import contextlib
@@ -22,39 +23,8 @@ from engine.runs.metrics import drop_superseded_rows, read_rows
 # Lowest and highest learning rate with which the models of this program learn from random weights.
 USUAL_LR = {"adamw": (0.001, 0.02), "adam": (0.001, 0.02), "sgd": (1.0, 50.0)}
 GOOD_LR = {"adamw": 0.003, "adam": 0.003, "sgd": 10.0}
-MAX_DECAY_PER_STEP, GOOD_DECAY_PER_STEP = 0.01, 0.001  # fraction of a weight; the presets stay below 0.003
-MIN_WORSE_EVALUATIONS = 4  # without a new best; up to three are noise, as with a constant rate on a short text
-MIN_VALIDATION_RISE = 1.05  # generalization loss (Prechelt 1998, GL); the end of a healthy training rises by up to 2 %
-LOW_DROPOUT, MORE_DROPOUT = 0.3, 0.5  # below, more is worth a try; the presets for the dialogues use 0.3 to 0.65
-SPIKE_WINDOW = 40  # reports in the running median; about ten seconds
-MIN_REPORTS = 20  # before them no spike is possible: at the start, the loss falls too fast for a level
-MIN_LOSS_RISE = math.log(2)  # the perplexity doubles; the last window of an epoch can be a single, hard time step
-MAX_DEVIATIONS = 6.0  # standard deviations that are still noise, for losses that vary much, as with small batches
-MAD_TO_DEVIATION = 1.4826  # standard deviation of a normal distribution, divided by its median absolute deviation
-MIN_HIGH_REPORTS = 2  # in a row; a single one may consist of one unusual window
-MIN_RISE_AT_ONCE = 1.1  # perplexity, divided by the perplexity of the initial model, that is reported at once
-MIN_RISE, MIN_RISES = 1.02, 2  # the same if the first evaluations are all worse; a large corpus rises by 0.3 % at first
-MUCH_WORSE = 1.5  # the same, from which the learning rate is far too high
-NUM_EARLY_REPORTS = 20  # their median is the early level of the norm
-VANISHED_FRACTION = 1e-3  # of the early level; over a healthy training, the norm changes by a factor of 0.5 to 4
-VANISHED_NORM = 1e-7  # whatever the early level was: about the rounding error of 32-bit numbers around 1
-NUM_VANISHED_REPORTS = 20  # in a row; about five seconds
-MEMORIZED_PERPLEXITY = 2.0  # below, small gradients are natural: the text is nearly known by heart
-EXPLODED_RATIO = 20.0  # norm, divided by the clipping limit, that is far too large; the presets have ratios up to 4
-EXPLODED_WINDOW, MIN_EXPLODED = 40, 36  # latest reports, and how many of them are "nearly all"
-UNIGRAM_FRACTION = 0.95  # of the unigram perplexity; a model that uses the context is below it after an epoch
-OVERFITTED_FRACTION = 0.7  # the same for training perplexity: the model uses the context, and rather overfits
-MIN_IMPROVEMENT = 0.97  # best perplexity, divided by the best one an epoch earlier, of a model that still learns
-MIN_EPOCHS, MIN_STEPS = 1.0, 100  # between the two; a short text has too few steps per epoch to learn much
-ENDED_LR = 0.1  # fraction of the highest learning rate so far at which the model learns no more: any step is enough
-MIN_WARM_UP = 0.25  # fraction of the peak learning rate; before, the warm-up has hardly begun
-MAX_ADAM_DECAY = 1e-4  # Adam divides weight decay by the size of gradients (Loshchilov and Hutter 2019, section 2)
-MUCH_DROPOUT, GOOD_DROPOUT = 0.7, 0.4  # above, a small model hardly learns
-FEW_STEPS, MORE_EPOCHS = 500, 3  # the learning rate of a healthy model may fall before it gets beyond frequencies
-NUM_READINGS = 120  # averaged, one per second: a validation or a checkpoint is a small part of them
-MIN_UTILIZATION = 0.5
-DISK_MARGIN = 1.1  # space that a checkpoint needs, divided by its size: the metrics and the model grow too
-RECOVERED_CHECKPOINTS = 2  # that must fit before the problem may be reported again: not at every change
+NUM_REPORTS = 20  # of a step, for a level of losses and norms; about five seconds
+NUM_READINGS = 120  # of the GPU, one per second; a validation or a checkpoint is a small part of them
 DISK_INTERVAL, GPU_INTERVAL = 10.0, 1.0  # seconds between two readings; checkpoints are 30 seconds apart by default
 
 
@@ -88,7 +58,7 @@ class History:
         self.step, self.epoch = 0, 0.0
         self.unigram_perplexity = math.nan
         self.train_tokens = 0
-        self.steps: deque[events.Step] = deque(maxlen=SPIKE_WINDOW + MIN_HIGH_REPORTS)
+        self.steps: deque[events.Step] = deque(maxlen=2 * NUM_REPORTS + 2)
         self.early_norms: list[float] = []
         self.lr = self.max_lr = 0.0
         self.evaluations: list[Evaluation] = []
@@ -111,7 +81,7 @@ class History:
                 self.lr, self.max_lr = observation.lr, max(self.max_lr, observation.lr)
                 self._losses.append(math.log(observation.train_perplexity))
                 self.steps.append(observation)
-                if len(self.early_norms) < NUM_EARLY_REPORTS:
+                if len(self.early_norms) < NUM_REPORTS:
                     self.early_norms.append(observation.gradient_norm)
             case events.Evaluated() if math.isfinite(observation.valid_perplexity):
                 self.step, self.epoch = observation.step, observation.epoch
@@ -155,8 +125,8 @@ def _lower_lr(options: TrainingConfig) -> str:
 
 def _weaker_decay(options: TrainingConfig) -> str:
     """Return the setting with a lower weight decay if it removes weights faster than they learn; otherwise ""."""
-    is_strong = options.lr * options.weight_decay > MAX_DECAY_PER_STEP
-    return f"--set weight_decay={GOOD_DECAY_PER_STEP / options.lr:.2g}" if is_strong else ""
+    is_strong = options.lr * options.weight_decay > 0.01  # of a weight in each step; the presets stay below 0.003
+    return f"--set weight_decay={0.001 / options.lr:.2g}" if is_strong else ""
 
 
 def _format(perplexity: float) -> str:
@@ -173,36 +143,40 @@ def rising_validation(history: History) -> Finding | None:
     best = min(evaluations, key=lambda each: each.perplexity, default=None)
     if best is None or options.patience:
         return None
-    worse = evaluations[evaluations.index(best) + 1 :]
-    delay = options.nonmonotone_interval if options.averaging == "nt_asgd" else 0  # averaging is then due to start
-    if len(worse) < MIN_WORSE_EVALUATIONS + delay:
-        return None
-    latest = worse[-1]
-    if latest.perplexity < max(MIN_VALIDATION_RISE * best.perplexity, *(each.perplexity for each in worse)):
+    latest, worse = evaluations[-1], evaluations[evaluations.index(best) + 1 :]
+    # Up to three are noise, as with a constant rate on a short text; then averaging is due to start.
+    min_worse = 4 + (options.nonmonotone_interval if options.averaging == "nt_asgd" else 0)
+    # Generalization loss (Prechelt 1998, GL); the end of a healthy training rises by up to 2 %.
+    limit = max([1.05 * best.perplexity, *(each.perplexity for each in worse)])
+    if len(worse) < min_worse or latest.perplexity < limit:
         return None
     reason, change = "training perplexity rises too: the learning rate is high", f" {_lower_lr(options)}"
     if not latest.train_perplexity > best.train_perplexity:
-        is_low = history.config.model.output_dropout <= LOW_DROPOUT
-        reason = "the model overfits"
-        change = f" --set input_dropout={MORE_DROPOUT} --set output_dropout={MORE_DROPOUT}" if is_low else ""
+        reason, change = "the model overfits", ""
+        if history.config.model.output_dropout <= 0.3:
+            change = " --set input_dropout=0.5 --set output_dropout=0.5"
     is_over = latest.epoch >= options.epochs + options.fine_tune_epochs
     now = "the best model is kept" if is_over else f"lotr-tui stop {history.run} keeps the best model"
     return Finding(
         f"validation perplexity rose from its best, {_format(best.perplexity)} at epoch {best.epoch:.1f}, to "
         f"{_format(latest.perplexity)} in {len(worse)} evaluations; {reason}",
-        f"{now}; next time --set patience={MIN_WORSE_EVALUATIONS}{change}",
+        f"{now}; next time --set patience=4{change}",
     )
 
 
 def loss_spike(history: History) -> Finding | None:
-    """Find that the latest reports are far above the running median of those before."""
+    """Find that the latest two reports are far above the running median of those before.
+
+    A single one may consist of one unusual window.
+    """
     losses = [math.log(step.train_perplexity) for step in history.steps]
-    before, latest = losses[:-MIN_HIGH_REPORTS], losses[-MIN_HIGH_REPORTS:]
-    if len(before) < MIN_REPORTS:
+    before, latest = losses[:-2], losses[-2:]
+    if len(before) < NUM_REPORTS:  # at the start, the loss falls too fast for a level
         return None
     level = median(before)
-    deviation = MAD_TO_DEVIATION * median(abs(loss - level) for loss in before)
-    if not min(latest) > level + max(MIN_LOSS_RISE, MAX_DEVIATIONS * deviation):
+    deviation = 1.4826 * median(abs(loss - level) for loss in before)  # of a normal distribution
+    # Twice the perplexity, and noise of small batches excluded.
+    if min(latest) <= level + max(math.log(2), 6 * deviation):
         return None
     step, clip = history.steps[-1], "" if history.options.clip else "--set clip=1, or "
     return Finding(
@@ -222,11 +196,11 @@ def forgetting(history: History) -> Finding | None:
         return None
     first, *others = history.evaluations
     rises = [each.perplexity / first.perplexity for each in others]
-    is_worse = min(rises) >= 1 and min(rises[-MIN_RISES:]) >= MIN_RISE and len(rises) >= MIN_RISES
-    if rises[-1] < MIN_RISE_AT_ONCE and not is_worse:
+    is_worse = len(rises) >= 2 and min(rises) >= 1 and min(rises[-2:]) >= 1.02  # a large corpus rises by 0.3 % at first
+    if rises[-1] < 1.1 and not is_worse:
         return None
     lowest, highest = USUAL_LR[options.optimizer]
-    lr = lowest if options.lr > highest else options.lr / (10 if rises[-1] >= MUCH_WORSE else 3)
+    lr = lowest if options.lr > highest else options.lr / (10 if rises[-1] >= 1.5 else 3)
     return Finding(
         f"fine-tuning destroys what was learned: validation perplexity was {_format(first.perplexity)} before it and "
         f"is {_format(others[-1].perplexity)} at epoch {others[-1].epoch:.1f}",
@@ -237,10 +211,12 @@ def forgetting(history: History) -> Finding | None:
 def vanishing_gradients(history: History) -> Finding | None:
     """Find that the norm of all gradients has been tiny for long, although there is something left to learn."""
     options, num_layers = history.options, history.config.model.num_layers
-    latest, level = list(history.steps)[-NUM_VANISHED_REPORTS:], median(history.early_norms)
-    limit = max(VANISHED_NORM, VANISHED_FRACTION * level)
-    has_vanished = all(s.gradient_norm < limit and s.train_perplexity > MEMORIZED_PERPLEXITY for s in latest)
-    if not has_vanished or len(latest) < NUM_VANISHED_REPORTS:
+    latest, level = list(history.steps)[-NUM_REPORTS:], median(history.early_norms)
+    # A healthy norm changes by a factor of 0.5 to 4; numbers of 32 bits around 1 are rounded to 1e-7.
+    limit = max(1e-7, 1e-3 * level)
+    # Below a perplexity of 2, small gradients are natural: the text is nearly known by heart.
+    has_vanished = all(step.gradient_norm < limit and step.train_perplexity > 2 for step in latest)
+    if not has_vanished or len(latest) < NUM_REPORTS:
         return None
     remedy = _lower_lr(options)
     if decay := _weaker_decay(options):  # the weights have decayed to zero, and with them the gradients
@@ -257,10 +233,9 @@ def vanishing_gradients(history: History) -> Finding | None:
 
 
 def exploding_gradients(history: History) -> Finding | None:
-    """Find that nearly all recent gradients were clipped to a small fraction."""
-    clip, norms = history.options.clip, [step.gradient_norm for step in history.steps][-EXPLODED_WINDOW:]
-    exploded = [norm for norm in norms if norm > EXPLODED_RATIO * clip]
-    if not clip or len(exploded) < MIN_EXPLODED or norms[-1] != exploded[-1]:
+    """Find that nearly all recent gradients were clipped to a small fraction; the presets have ratios up to 4."""
+    clip, norms = history.options.clip, [step.gradient_norm for step in history.steps][-40:]
+    if not clip or norms[-1] <= 20 * clip or sum(norm > 20 * clip for norm in norms) < 36:
         return None
     message = f"the gradients explode: nearly every step is clipped, now from {norms[-1]:.3g} to {clip:g}"
     return Finding(message, f"train again with {_lower_lr(history.options)}")
@@ -269,18 +244,19 @@ def exploding_gradients(history: History) -> Finding | None:
 def unigram_model(history: History) -> Finding | None:
     """Find that an evaluation after an epoch is as bad as the unigram model, and not getting better."""
     options, latest, unigram = history.options, history.evaluations[-1], history.unigram_perplexity
-    min_steps = 1 if history.lr <= ENDED_LR * history.max_lr else MIN_STEPS
+    # A short text has too few steps per epoch to learn much; at a tenth of the learning rate, the model learns no more.
+    min_steps = 1 if history.lr <= 0.1 * history.max_lr else 100
     earlier = [
         each.perplexity
         for each in history.evaluations
-        if latest.epoch - each.epoch >= MIN_EPOCHS and latest.step - each.step >= min_steps
+        if latest.epoch - each.epoch >= 1 and latest.step - each.step >= min_steps
     ]
     if (
         not earlier
-        or not latest.perplexity >= UNIGRAM_FRACTION * unigram
-        or latest.train_perplexity < OVERFITTED_FRACTION * unigram
-        or min(each.perplexity for each in history.evaluations) <= MIN_IMPROVEMENT * min(earlier)
-        or history.max_lr < MIN_WARM_UP * options.lr
+        or not latest.perplexity >= 0.95 * unigram
+        or latest.train_perplexity < 0.7 * unigram  # the model uses the context, and rather overfits
+        or min(each.perplexity for each in history.evaluations) <= 0.97 * min(earlier)  # it still learns
+        or history.max_lr < 0.25 * options.lr  # the warm-up has hardly begun
     ):
         return None
     model, (lowest, highest) = history.config.model, USUAL_LR[options.optimizer]
@@ -291,12 +267,12 @@ def unigram_model(history: History) -> Finding | None:
     elif not lowest <= options.lr <= highest:
         problem = "low" if options.lr < lowest else "high"
         change = f"--set lr={GOOD_LR[options.optimizer]:.2g}; lr={options.lr:.2g} is {problem}"
-    elif options.optimizer == "adam" and options.weight_decay > MAX_ADAM_DECAY:
+    elif options.optimizer == "adam" and options.weight_decay > 1e-4:  # Loshchilov and Hutter 2019, section 2
         change = "--set optimizer=adamw; the weight decay of adam keeps weights with small gradients at zero"
-    elif names := [name for name in ("input_dropout", "output_dropout") if getattr(model, name) > MUCH_DROPOUT]:
-        change = " ".join(f"--set {name}={GOOD_DROPOUT}" for name in names)
-    elif latest.step < FEW_STEPS:
-        change = f"--epochs {MORE_EPOCHS * options.epochs}, since {latest.step:,} steps are few"
+    elif names := [name for name in ("input_dropout", "output_dropout") if getattr(model, name) > 0.7]:
+        change = " ".join(f"--set {name}=0.4" for name in names)
+    elif latest.step < 500:
+        change = f"--epochs {3 * options.epochs}, since {latest.step:,} steps are few"
     else:
         change = f"{_lower_lr(options)}, and check that the order of words in the text has a meaning"
     return Finding(
@@ -312,9 +288,9 @@ def idle_gpu(history: History) -> Finding | None:
         return None
     utilization, options = mean(history.gpu_readings), history.options
     history.gpu_readings.clear()
-    if utilization >= MIN_UTILIZATION:
+    if utilization >= 0.5:
         return None
-    batch_size = options.batch_size * (2 if utilization >= MIN_UTILIZATION / 2 else 4)
+    batch_size = options.batch_size * (2 if utilization >= 0.25 else 4)
     remedy = f"--set batch_size={batch_size}, or with --device cpu if the model is tiny"
     if history.train_tokens < batch_size * options.bptt * 10:  # an epoch of ten steps learns little
         remedy = "--device cpu, which is about as fast for a model and text of this size"
@@ -324,8 +300,8 @@ def idle_gpu(history: History) -> Finding | None:
 
 def disk_space(history: History) -> Finding | None:
     """Find that there is no room for the next checkpoint, which is written beside the old one and then replaces it."""
-    needed = DISK_MARGIN * history.checkpoint_bytes
-    if history.free_bytes >= RECOVERED_CHECKPOINTS * needed:
+    needed = 1.1 * history.checkpoint_bytes  # the metrics and the model grow too
+    if history.free_bytes >= 2 * needed:  # not at every change
         history.reported.discard("disk_space")
     if history.free_bytes >= needed:
         return None

@@ -59,7 +59,7 @@ class Objective:
         the whole vocabulary. `raw` and `dropped` `[time, batch, hidden]` are the outputs of the last layer before and
         after dropout. The cross-entropy counts only the columns of the corpus, not those that teachers wrote.
         """
-        options = self.options
+        smoothing = self.options.label_smoothing
         logits, classes = logits.float().flatten(0, 1), targets.flatten()
         if sampled_classes is not None:
             # A sampled softmax estimates the full one (Jean et al. 2015, section 3) if the exponential of each class is
@@ -74,20 +74,18 @@ class Objective:
         weights = torch.ones_like(losses) if target_weights is None else target_weights
         num_columns = None if soft_targets is None else soft_targets.num_corpus_columns
         loss = (losses * weights)[:, :num_columns].mean()
-        if options.label_smoothing:
-            smoothed = -(log_probs @ self._frequencies).view_as(targets)
-            losses = (1 - options.label_smoothing) * losses + options.label_smoothing * smoothed
+        if smoothing:
+            losses = (1 - smoothing) * losses + smoothing * -(log_probs @ self._frequencies).view_as(targets)
         if soft_targets is not None:
             losses = soft_targets.mix_losses(losses, log_probs.view(*targets.shape, -1), soft_targets.tokens)
         return loss, self.regularize((losses * weights).mean(), raw, dropped)
 
     def regularize(self, objective: Tensor, raw: Tensor, dropped: Tensor) -> Tensor:
         """Add the penalties of large and of changing outputs: AR and TAR (Merity et al. 2017, section 4.6)."""
-        options = self.options
-        if options.ar:
-            objective = objective + options.ar * dropped.float().pow(2).mean()
-        if options.tar and len(raw) > 1:
-            objective = objective + options.tar * (raw[1:] - raw[:-1]).float().pow(2).mean()
+        if self.options.ar:
+            objective = objective + self.options.ar * dropped.float().pow(2).mean()
+        if self.options.tar and len(raw) > 1:
+            objective = objective + self.options.tar * (raw[1:] - raw[:-1]).float().pow(2).mean()
         return objective
 
 
@@ -99,9 +97,7 @@ class LossModule(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
-        self._objective = objective
-        self._dtype = dtype
-        self._distributed = distributed
+        self._objective, self._dtype, self._distributed = objective, dtype, distributed
 
     def forward(
         self,
