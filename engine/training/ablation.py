@@ -3,7 +3,7 @@
 import multiprocessing
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
@@ -14,7 +14,8 @@ from engine.models.transformer_layout import TRANSFORMER_VALUES
 from engine.runtime.process import limit_openmp_spinning, require_package
 from engine.training.initial_run import INHERITED_SETTINGS, load_training_input
 
-# Overrides that remove or add a technique; of a preset, those that change something. ULMFiT: Howard and Ruder 2018.
+# Overrides of the form "setting=value" that remove or add a technique; of a preset, those that change something.
+# ULMFiT: Howard and Ruder 2018.
 REMOVALS = {
     "weight drop": "weight_drop=0",
     "variational dropout (a new mask at each step)": "variational_dropout=false",
@@ -66,27 +67,19 @@ ADAPTER_ADDITIONS = {
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A preset with one technique removed or added, by overrides of the form "setting=value"."""
-
-    name: str
-    overrides: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Trial:
     """Result of training a variant with one seed."""
 
     variant: str
-    overrides: tuple[str, ...]
+    overrides: list[str]
     seed: int
     valid_perplexity: float
     test_perplexity: float
     seconds: float
 
 
-def list_variants(config: Config) -> list[Variant]:
-    """Return the unchanged configuration, and a variant for each technique that can be removed or added."""
+def list_variants(config: Config) -> dict[str, list[str]]:
+    """Return the overrides of the unchanged configuration, and of a variant for each technique to remove or add."""
     model, training = config.model, config.training
     fixed: set[str] = set()  # settings that cannot be changed
     if training.init:
@@ -108,29 +101,27 @@ def list_variants(config: Config) -> list[Variant]:
     present = {name for name, is_present in presence.items() if is_present}
     additions = ADDITIONS | (FINE_TUNING_ADDITIONS if training.init else {})
     additions |= ADAPTER_ADDITIONS if model.lora_rank else {}
-    variants = [Variant(config.preset, ())]
+    variants: dict[str, list[str]] = {config.preset: []}
     for word, techniques in (("without", REMOVALS), ("with", additions)):
         for name, text in techniques.items():
             overrides = text.split(" ")
             if name not in present and config.with_overrides(overrides) != config:
                 present.add(name)  # what can be removed cannot be added
                 if not fixed & {override.partition("=")[0] for override in overrides}:
-                    variants.append(Variant(f"{word} {name}", tuple(overrides)))
+                    variants[f"{word} {name}"] = overrides
     return variants
 
 
-def select_variants(config: Config, names: Sequence[str]) -> list[Variant]:
+def select_variants(config: Config, names: Sequence[str]) -> dict[str, list[str]]:
     """Return the variants with these names, or without names all of them. An unknown name raises a ConfigError."""
-    variants = {variant.name: variant for variant in list_variants(config)}
-    for name in names:
-        if name not in variants:
-            raise ConfigError(
-                f"unknown variant {name!r}{suggest_nearest(name, variants)} The variants are: {', '.join(variants)}"
-            )
-    return [variants[name] for name in names] if names else list(variants.values())
+    variants = list_variants(config)
+    if unknown := next((name for name in names if name not in variants), None):
+        nearest = suggest_nearest(unknown, variants)
+        raise ConfigError(f"unknown variant {unknown!r}{nearest} The variants are: {', '.join(variants)}")
+    return {name: variants[name] for name in names or variants}
 
 
-def run_ablation(config: Config, variants: Sequence[Variant], seeds: Sequence[int], jobs: int) -> Iterator[Trial]:
+def run_ablation(config: Config, variants: Mapping[str, list[str]], seeds: Sequence[int], jobs: int) -> Iterator[Trial]:
     """Train every variant with every seed, in `jobs` processes at a time, and yield the trials in that order.
 
     Raises:
@@ -143,8 +134,8 @@ def run_ablation(config: Config, variants: Sequence[Variant], seeds: Sequence[in
     # Spawned, not forked: torch's threads do not survive a fork.
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         futures = [
-            pool.submit(_run_trial, config.with_values(seed=seed).with_overrides(list(variant.overrides)), variant)
-            for variant in variants
+            pool.submit(_run_trial, config.with_values(seed=seed).with_overrides(overrides), name, overrides)
+            for name, overrides in variants.items()
             for seed in seeds
         ]
         try:
@@ -155,18 +146,16 @@ def run_ablation(config: Config, variants: Sequence[Variant], seeds: Sequence[in
                 future.cancel()
 
 
-def _run_trial(config: Config, variant: Variant) -> Trial:
+def _run_trial(config: Config, variant: str, overrides: list[str]) -> Trial:
     """Train one variant, in a worker process of the pool."""
     limit_openmp_spinning()
     from engine.training.trainer import train
 
     start_time = time.perf_counter()
-    *_, finished = train(config, load_training_input(config), variant.name)
-    assert isinstance(finished, Finished)
-    return Trial(
-        variant.name, variant.overrides, config.training.seed, finished.valid_perplexity, finished.test_perplexity,
-        time.perf_counter() - start_time,
-    )  # fmt: skip
+    *_, end = train(config, load_training_input(config), variant)
+    assert isinstance(end, Finished)
+    seconds = time.perf_counter() - start_time
+    return Trial(variant, overrides, config.training.seed, end.valid_perplexity, end.test_perplexity, seconds)
 
 
 def summarize_trials(trials: Sequence[Trial]) -> dict[str, list[float]]:

@@ -1,6 +1,5 @@
 """Hyperparameter search: a study of optuna in a folder, whose trials worker processes train as ordinary runs."""
 
-import bisect
 import json
 import math
 import multiprocessing
@@ -48,12 +47,10 @@ MAX_FAILURES = 5  # trials in a row that diverge or fail, after which the search
 MAX_DUPLICATES = 20  # proposals in a row that were tried before, after which the space counts as exhausted
 NUM_RANDOM_TRIALS = 10  # before the model of optuna's TPE sampler is used
 SIGNIFICANT_DIGITS = 4  # of the numbers that are tried, so that a printed setting is exactly the one that was trained
-REDUCTION = 2  # number of trials that reach a rung for each one that continues
-# Fractions of a run after which trials are compared. While the learning rate is high, the order of trials says
-# little about their order at the end. In 14 trials of preset tiny over 12 epochs, Kendall's tau of the two was 0.05
-# after a quarter, 0.45 after half and 0.80 after two thirds.
-RUNGS_OF_ANNEALED, RUNGS_OF_OTHERS = (0.66,), (0.25, 0.5)
-ANNEALED_SCHEDULES = ("one_cycle", "slanted_triangular")
+# Fraction of a run after which trials are compared, and the worse half ends. While the learning rate is high, the order
+# of trials says little about their order at the end. In 14 trials of preset tiny over 12 epochs, Kendall's tau of the
+# two was 0.05 after a quarter, 0.45 after half and 0.80 after two thirds.
+COMPARED_AT = 0.66
 
 Value = bool | int | float | str
 TrialState = Literal["running", "complete", "pruned", "diverged", "failed", "stopped"]
@@ -65,19 +62,12 @@ class SearchPlan:
     """Everything that determines a search, except for its budget: the content of `search.json`."""
 
     config: Config
-    space: tuple[str, ...]
-    """Assignments that `parse_space` reads."""
+    space: tuple[str, ...]  # assignments that `parse_space` reads
     corpus_sha256: str
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
         return parse_space(self.space)
-
-    @property
-    def rungs(self) -> tuple[float, ...]:
-        """Fractions of a run after which the worse half of the trials ends."""
-        may_anneal = self.config.training.schedule in ANNEALED_SCHEDULES or "schedule" in self.distributions
-        return RUNGS_OF_ANNEALED if may_anneal else RUNGS_OF_OTHERS
 
     def round(self, params: dict[str, Any]) -> dict[str, Value]:
         """Return settings that optuna proposes, with numbers of few digits inside of their ranges."""
@@ -94,11 +84,9 @@ class Budget:
     """Limits of a search; whichever is reached first ends it."""
 
     seconds: float = math.inf
-    num_trials: float = math.inf
-    """Number of trials to start."""
+    num_trials: float = math.inf  # to start
     started_at: float = field(default_factory=time.monotonic)
-    num_earlier: int = 0
-    """Number of trials of earlier budgets, whose failures do not end the search."""
+    num_earlier: int = 0  # trials of earlier budgets, whose failures do not end the search
 
     @property
     def seconds_left(self) -> float:
@@ -116,8 +104,7 @@ class TrialRecord:
     valid_perplexity: Annotated[float, Meta(ge=1)] | None = None  # best so far
     fraction: Annotated[float, Meta(ge=0, le=1)] = 0.0
     seconds: Annotated[float, Meta(ge=0)] = 0.0
-    message: str = ""
-    """Reason for a failure, or the last warning."""
+    message: str = ""  # reason for a failure, or the last warning
 
 
 class Search:
@@ -320,7 +307,7 @@ def open_study(path: Path, plan: SearchPlan, seed: int) -> optuna.Study:
                 sampler=optuna.samplers.TPESampler(
                     n_startup_trials=NUM_RANDOM_TRIALS, multivariate=True, constant_liar=True, seed=seed
                 ),
-                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION),
+                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
                 study_name="search",
                 load_if_exists=True,
             )
@@ -411,7 +398,7 @@ def train_trial(
 ) -> TrialRecord:
     """Train the run of a trial, or continue it, and return the trial with its result."""
     started_at = time.monotonic() - record.seconds
-    num_rungs = 0
+    is_compared = False
 
     def save(**changes: Any) -> None:
         nonlocal record
@@ -439,10 +426,9 @@ def train_trial(
                 case Evaluated():
                     best, fraction = min(best, event.valid_perplexity), min(1.0, event.epoch / epochs)
                     save(valid_perplexity=best, fraction=fraction)
-                    reached = bisect.bisect_right(plan.rungs, round(fraction, 4))
-                    if reached > num_rungs and fraction < 1:
-                        num_rungs = reached
-                        trial.report(best, REDUCTION ** (reached - 1))  # optuna's rungs are powers of this factor
+                    if COMPARED_AT <= fraction < 1 and not is_compared:
+                        is_compared = True
+                        trial.report(best, 1)
                         if trial.should_prune():
                             job.command_queue.send(ControlCommand("prune"))
                 case Warned():
@@ -454,7 +440,7 @@ def train_trial(
                 case Finished():
                     save(state="complete", fraction=1.0)
     except TrainingError as error:
-        trial.report(math.inf, REDUCTION**num_rungs)
+        trial.report(math.inf, 1)
         save(state="diverged", message=describe_error(error))
     except Exception as error:  # whatever ends a trial, the search continues
         save(state="failed", message=describe_error(error))

@@ -14,23 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from engine import events
 from engine.analysis.bits_per_character import count_validation_characters
 from engine.analysis.perplexity import evaluate
 from engine.config import Config
 from engine.control import CommandKind, CommandQueue
 from engine.data.dataset import Dataset, load_dataset
-from engine.events import (
-    CommandApplied,
-    Finished,
-    Preparing,
-    Resume,
-    Snapshot,
-    Started,
-    Step,
-    StopReason,
-    TrainingEvent,
-    Warned,
-)
+from engine.events import StopReason, TrainingEvent
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS, KneserNey, Unigram
 from engine.runs.adapter_files import needs_base, read_run_base
 from engine.runs.directory import read_config_and_tokenizer
@@ -143,7 +133,7 @@ class Trainer:
         state.finish_step(window)
         return StepResult(loss, gradient_norm.detach(), window.targets.numel(), lr)
 
-    def _report(self) -> Iterator[Step]:
+    def _report(self) -> Iterator[events.Step]:
         """Yield the averages over the steps since the last report, if there are any, and check the loss."""
         if not self._results:
             return
@@ -157,7 +147,7 @@ class Trainer:
         loss = float(sum(loss * number for loss, number in zip(losses, tokens, strict=True))) / num_tokens
         check_finite(loss, self.state)
         epochs_left = self.options.epochs + self.options.fine_tune_epochs - progress.epoch
-        yield Step(
+        yield events.Step(
             step=progress.step,
             epoch=progress.epoch,
             train_perplexity=math.exp(min(loss, 700)),
@@ -185,7 +175,7 @@ class Trainer:
         while True:
             pending, cancelled, save_due = self.distributed.broadcast_object(poll)
             for kind, value in pending:
-                yield CommandApplied(progress.step, progress.epoch, kind, value)
+                yield events.CommandApplied(progress.step, progress.epoch, kind, value)
                 match kind:
                     case "stop":
                         return "stopped"
@@ -223,7 +213,7 @@ class Trainer:
         """Yield the checkpoint of the current state, after a report of the steps before it."""
         yield from self._report()
         if (content := serialize_checkpoint(self.state)) is not None:
-            yield Snapshot(self.state.progress.step, content)
+            yield events.Snapshot(self.state.progress.step, content)
 
 
 def train(
@@ -259,7 +249,7 @@ def train(
         checkpoint.check_config(config)
     is_long = len(dataset.train) > MAX_KNESER_NEY_TOKENS  # then its 5-grams do not fit into memory
     long_text = f"unigram baseline; no 5-grams beyond {MAX_KNESER_NEY_TOKENS:,} tokens"
-    yield Preparing(f"computing the {long_text if is_long else 'unigram and 5-gram baselines'}")
+    yield events.Preparing(f"computing the {long_text if is_long else 'unigram and 5-gram baselines'}")
     is_scored = dataset.scored_mask(dataset.valid)
     unigram, *kneser_ney = distributed.broadcast_object(
         lambda: [
@@ -271,7 +261,7 @@ def train(
     characters, untokenized_bits = (0, 0.0) if options.max_eval_tokens else count_validation_characters(dataset)
     trainer = Trainer(config, source, device, distributed, start_time)
     state = trainer.state
-    yield Started(
+    yield events.Started(
         run=run_name,
         preset=config.preset,
         parameters=sum(parameter.numel() for parameter in state.network.parameters()),
@@ -291,14 +281,14 @@ def train(
     if checkpoint is not None:
         checkpoint.restore(state)
     if is_resume or checkpoint is not None:
-        yield Resume(0 if checkpoint is None else state.progress.step + 1)
+        yield events.Resume(0 if checkpoint is None else state.progress.step + 1)
     reason = yield from trainer.fit(commands or CommandQueue())
     assert state.best_weights is not None
     state.network.load_weights(state.best_weights)
     ended_early = reason in ("stopped", "detached", "pruned")
     initial, best = state.progress.initial_perplexity, state.progress.best_perplexity
     if options.init and not ended_early and best >= initial and distributed.process.is_main_process:
-        yield Warned(
+        yield events.Warned(
             f"fine-tuning has not improved validation perplexity, which was {initial:.1f} before it; the run keeps the "
             "weights it started from; use a lower learning rate, such as "
             f"--set lr={options.lr / 3:.2g}, or more dropout"
@@ -308,7 +298,7 @@ def train(
         test_perplexity = distributed.broadcast_object(
             lambda: evaluate(state.network, dataset.test, dataset.scored_mask(dataset.test)).perplexity
         )
-    yield Finished(
+    yield events.Finished(
         reason=reason,
         run=run_name,
         epochs=state.progress.epoch,
@@ -329,7 +319,7 @@ def train_run(
     """
     checkpoint, warning = load_latest_checkpoint(run_dir) if is_resume else (None, "")
     if warning:
-        yield Warned(warning)
+        yield events.Warned(warning)
     with distributed_context() as context:
         context.broadcast_object(lambda: (str(run_dir), str(checkpoint.path) if checkpoint else "", is_resume))
         source = _read_input(config, dataset, run_dir, checkpoint)

@@ -95,8 +95,8 @@ def test_a_trial_is_a_run_without_a_score_of_the_test_split(tmp_path, config):
     assert train(make_plan("lr=0.01..0.1", **config), tmp_path) == replace(trial, seconds=ANY)  # it has ended already
 
 
-def test_the_worse_half_is_pruned_after_half_of_the_epochs(tmp_path, config):
-    plan = make_plan("lr=0.01..0.1", schedule="constant", **config)
+def test_the_worse_half_is_pruned_after_two_thirds_of_the_epochs(tmp_path, config):
+    plan = make_plan("lr=0.01..0.1", **config)
     study = optuna.create_study(pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2))
     for value in (10.0, 12.0):
         better = study.ask(plan.distributions)
@@ -105,7 +105,7 @@ def test_the_worse_half_is_pruned_after_half_of_the_epochs(tmp_path, config):
         study.tell(better, value)
     trial = study.ask(plan.distributions)
     pruned = train(plan, tmp_path, trial=trial)
-    assert (pruned.state, pruned.fraction) == ("pruned", 0.25)
+    assert (pruned.state, pruned.fraction) == ("pruned", 0.75)
     assert not list(tmp_path.glob("s-*/resume*"))
 
 
