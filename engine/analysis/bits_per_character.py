@@ -195,7 +195,9 @@ def count_characters(
     bits = np.zeros(len(ids))
     if not isinstance(tokenizer, WordTokenizer):
         return [1 if id == EOS_ID else len(text) for text, id in zip(token_texts, ids, strict=True)], bits
-    words = [text.strip() if text.strip() == UNK else "".join(tokenizer.split(text)) for text in token_texts]
+    words = [
+        text.strip() if text.strip() == UNK else "".join(split_words(text, tokenizer.name)) for text in token_texts
+    ]
     is_unknown = ids == tokenizer.unk_id
     bits[is_unknown] = spelling_bits(tokenizer, compress(words, is_unknown))
     return [0 if id == EOS_ID else len(word) + 1 for word, id in zip(words, ids, strict=True)], bits

@@ -21,7 +21,7 @@ from engine.data.tokenizers.base import (
     UNK_ID,
     TokenIds,
     Tokenizer,
-)  # fmt: skip
+)
 from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import (
     COMMA,
@@ -31,7 +31,7 @@ from engine.data.tokenizers.words import (
     PunctuationIds,
     WordTokenizer,
     WordTokenizerName,
-)  # fmt: skip
+)
 from engine.errors import CorpusError
 
 HASH_SLOTS = 2**19

@@ -20,7 +20,7 @@ from engine.data.dataset import concatenate_lines, load_dataset
 from engine.data.speakers import normalize_speaker
 from engine.data.summary import summarize_dataset
 from engine.data.tokenizers.base import EOS, UNK
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import printable
 from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import RESUME_FILE, check_run_name, is_locked, lock_owner, read_config_and_tokenizer
@@ -115,7 +115,7 @@ def _read_lens_text(home, path):
     tokens = tokenize_with_offsets(text, VOCABULARY)
     assert tokens.ids.tolist() == VOCABULARY.encode(text).tolist()
     line = newlines_to_marks(text)
-    typed, shown = (VOCABULARY.split(marks_to_newlines(each)) for each in (text, line))
+    typed, shown = (split_words(marks_to_newlines(each)) for each in (text, line))
     assert shown == typed[len(typed) - len(shown) :]  # a long text loses its beginning
     _assert_printable([line, printable(text)])
 

@@ -57,6 +57,7 @@ class Tokenizer(ABC):
     name: TokenizerName
     is_open: bool
     """True for an open vocabulary, which encodes any text as written. A closed one reads other words as `<unk>`."""
+    unk_id: int | None  # None in an open vocabulary, which has no `<unk>`
     tokens: tuple[str, ...]  # text of each token, by id. Tokens of an open vocabulary include the space before a word
     reads_line_ends: bool = False
     """True if line breaks are ordinary characters and `<eos>` ends a whole text, as in models by others."""
@@ -76,31 +77,25 @@ class Tokenizer(ABC):
     def __contains__(self, token: str) -> bool:
         return token in self.token_to_id
 
-    @property
-    def unk_id(self) -> int | None:
-        """Id of `<unk>`; None in an open vocabulary, which has no such token."""
-        return None if self.is_open else UNK_ID
-
     @abstractmethod
     def encode(self, text: str) -> TokenIds:
         """Return the token ids `[time]` of a text, without `<eos>`."""
+
+    def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
+        """Return the token ids of each of several texts."""
+        return [self.encode(line) for line in lines]
 
     @abstractmethod
     def spans(self, text: str) -> list[TokenSpan]:
         """Return the tokens of `encode` with the characters that they were read from."""
 
+    def unknown_spans(self, text: str) -> list[UnknownSpan]:
+        """Return the parts of `text` that the model does not know, in text order; none in an open vocabulary."""
+        return []
+
     @abstractmethod
     def piece_decoder(self) -> PieceDecoder:
         """Return a decoder at the start of a text. `<eos>` is decoded as a line feed."""
-
-    @abstractmethod
-    def to_json(self) -> str:
-        """Return the content of the tokenizer's file in a run directory."""
-
-    @cached_property
-    @abstractmethod
-    def word_starts(self) -> npt.NDArray[np.bool_]:
-        """`[vocabulary]`: True for tokens that end the word before them, because they begin with something else."""
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Return the text that each token adds to the text before it. The pieces joined are the decoded text."""
@@ -111,27 +106,26 @@ class Tokenizer(ABC):
         return pieces
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of `ids`, with a line feed for each `<eos>`."""
         return "".join(self.pieces(ids))
+
+    @abstractmethod
+    def to_json(self) -> str:
+        """Return the content of the tokenizer's file in a run directory."""
 
     def for_scripts(self) -> Self:
         """Return the tokenizer for parts of scripts: a line feed is one token, and no space is added."""
         return self
 
-    def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
-        """Return the token ids of each of several texts."""
-        return [self.encode(line) for line in lines]
-
-    def unknown_spans(self, text: str) -> list[UnknownSpan]:
-        """Return the parts of `text` that the model does not know, in text order; none in an open vocabulary."""
-        return []
-
     @cached_property
     def token_to_id(self) -> dict[str, int]:
-        """Id of each token, by its text."""
         return {token: id for id, token in enumerate(self.tokens)}
 
-    @property
+    @cached_property
+    @abstractmethod
+    def word_starts(self) -> npt.NDArray[np.bool_]:
+        """`[vocabulary]`: True for tokens that end the word before them, because they begin with something else."""
+
+    @cached_property
     def line_end_ids(self) -> TokenIds:
         """Ids of the tokens that end a line: `<eos>`, and in an open vocabulary all that contain a line feed."""
         return np.array([EOS_ID], np.int32)

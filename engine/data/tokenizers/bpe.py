@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019), computed by Hugging Face's tokenizers."""
+"""Tokenizers of Hugging Face: byte-level byte-pair encoding, and the conversion of all others to `tokenizer.json`."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, TokenIds, Tokenizer
-from engine.data.tokenizers.bytes import ByteTokenizer, CharacterTokenizer, check_unicode
+from engine.data.tokenizers.bytes import ByteTokenizer, CharacterTokenizer, byte_characters, check_unicode
 from engine.data.tokenizers.words import WORD_PATTERN, WordTokenizer
 from engine.errors import RunError
 
@@ -20,7 +20,10 @@ MAX_LEARNED_TOKEN_LENGTH = 24
 
 
 class BPETokenizer(ByteTokenizer):
-    """A tokenizer that merges frequent neighbours, from single bytes up to whole words with the space before them."""
+    """Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019).
+
+    Merges frequent neighbours, from single bytes up to whole words with the space before them.
+    """
 
     name = "bpe"
 
@@ -31,15 +34,16 @@ class BPETokenizer(ByteTokenizer):
         raises a ValueError.
         """
         self.merges = tuple(merges)
-        tokens = dict.fromkeys(_BYTE_CHARACTERS)
+        byte_of = byte_characters()
+        names = dict.fromkeys(sorted(byte_of))
         for left, right in merges:
-            if left not in tokens or right not in tokens or left + right in tokens:
+            if left not in names or right not in names or left + right in names:
                 raise ValueError(f"impossible merge of {left!r} and {right!r}")
-            tokens[left + right] = None
-        names = list(tokens)
-        super().__init__([bytes(map(_CHARACTER_BYTES.__getitem__, name)) for name in names])
-        names.insert(EOS_ID, EOS)
-        vocabulary = {name: id for id, name in enumerate(names)}
+            names[left + right] = None
+        super().__init__([bytes(map(byte_of.__getitem__, name)) for name in names])
+        ordered = [*names]
+        ordered.insert(EOS_ID, EOS)
+        vocabulary = {name: id for id, name in enumerate(ordered)}
         self._backend = _new_backend(models.BPE(vocab=vocabulary, merges=list(self.merges)))
 
     @classmethod
@@ -75,37 +79,22 @@ class BPETokenizer(ByteTokenizer):
         try:
             content = json.loads(text)
             tokenizer = cls([(left, right) for left, right in content["model"]["merges"]])
+            content["vocabulary"] = content["model"].get("vocab")
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise RunError(f"{source} is not a tokenizer of byte pairs ({error}); the run is damaged") from error
         expected = json.loads(tokenizer.to_json())
-        if content["model"].get("vocab") != expected["model"]["vocab"]:
-            raise RunError(f"{source} has a vocabulary that does not follow from its merges; the run is damaged")
-        for key in ("version", "normalizer", "pre_tokenizer"):
+        expected["vocabulary"] = expected["model"]["vocab"]
+        for key in ("version", "normalizer", "pre_tokenizer", "vocabulary"):
             if content.get(key) != expected[key]:
-                raise RunError(f"{source} is of another version or program: its {key} differs; train a new run")
+                raise RunError(f"{source} is damaged, or of another program: its {key} differs; train a new run")
         return tokenizer
 
 
 def _new_backend(model: models.BPE) -> HuggingFaceTokenizer:
     backend = HuggingFaceTokenizer(model)
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(CHUNK_PATTERN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split, byte_level = pre_tokenizers.Split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([split(Regex(CHUNK_PATTERN), "isolated"), byte_level])
     return backend
-
-
-def _byte_characters() -> dict[str, int]:
-    """Return the byte that each printable character stands for in Hugging Face's files, as in GPT-2."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
-
-
-_CHARACTER_BYTES = _byte_characters()
-_BYTE_CHARACTERS = sorted(_CHARACTER_BYTES)
 
 
 def to_hugging_face(tokenizer: Tokenizer) -> HuggingFaceTokenizer:
@@ -118,43 +107,25 @@ def to_hugging_face(tokenizer: Tokenizer) -> HuggingFaceTokenizer:
     if isinstance(tokenizer, BPETokenizer):
         backend = HuggingFaceTokenizer.from_str(tokenizer.to_json())
         backend.decoder = decoders.ByteLevel()
-    elif isinstance(tokenizer, CharacterTokenizer):
-        backend = _convert_characters(tokenizer)
+    elif isinstance(tokenizer, CharacterTokenizer):  # byte pairs without a merge
+        names = [chr(byte) if byte < 128 else f"<0x{byte:02X}>" for byte in range(256)]
+        names = [*names[:EOS_ID], EOS, *names[EOS_ID:], *tokenizer.characters]
+        vocabulary = {name: id for id, name in enumerate(names)}
+        backend = HuggingFaceTokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
+        backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     else:
         assert isinstance(tokenizer, WordTokenizer), "all other tokenizers have a closed vocabulary of words"
-        backend = _convert_words(tokenizer)
+        backend = HuggingFaceTokenizer(models.WordLevel(tokenizer.token_to_id, unk_token=UNK))
+        pattern = WORD_PATTERN.pattern
+        if tokenizer.name == "words":
+            backend.normalizer = normalizers.Lowercase()
+        else:  # the printable characters of Python's version of Unicode but the space, as ranges
+            is_printable = [chr(code).isprintable() and code != ord(" ") for code in range(sys.maxunicode + 1)]
+            edges = np.flatnonzero(np.diff(is_printable, prepend=False, append=False)).reshape(-1, 2)
+            pattern = "[" + "".join(rf"\x{{{start:x}}}-\x{{{end - 1:x}}}" for start, end in edges.tolist()) + "]+"
+        # Removes all but the words. Without a decoder, they are joined by spaces.
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
     backend.add_special_tokens([AddedToken(EOS, normalized=False, special=True)])
     backend.post_processor = processors.TemplateProcessing(single=f"{EOS} $A", special_tokens=[(EOS, EOS_ID)])
     backend.encode_special_tokens = True
     return backend
-
-
-def _convert_characters(tokenizer: CharacterTokenizer) -> HuggingFaceTokenizer:
-    """Convert a tokenizer of characters: byte pairs without a merge, and bytes for characters that are no tokens."""
-    names = [chr(byte) if byte < 128 else f"<0x{byte:02X}>" for byte in range(256)]
-    names = [*names[:EOS_ID], EOS, *names[EOS_ID:], *tokenizer.characters]
-    model = models.BPE(vocab={name: id for id, name in enumerate(names)}, merges=[], byte_fallback=True)
-    backend = HuggingFaceTokenizer(model)
-    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    return backend
-
-
-def _convert_words(tokenizer: WordTokenizer) -> HuggingFaceTokenizer:
-    """Convert a closed vocabulary: a table of words, and the pattern of a word."""
-    vocabulary = {token: id for id, token in enumerate(tokenizer.tokens)}
-    backend = HuggingFaceTokenizer(models.WordLevel(vocabulary, unk_token=UNK))
-    if tokenizer.name == "words":
-        backend.normalizer = normalizers.Lowercase()
-        pattern = WORD_PATTERN.pattern
-    else:
-        pattern = f"[{_printable_ranges()}]+"
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)  # removes all but the words
-    return backend  # without a decoder, words are joined by spaces
-
-
-def _printable_ranges() -> str:
-    """Return the printable characters of Python's version of Unicode but the space, as ranges of an expression."""
-    is_printable = [chr(code).isprintable() and code != ord(" ") for code in range(sys.maxunicode + 1)]
-    starts = [code for code in range(1, len(is_printable)) if is_printable[code] and not is_printable[code - 1]]
-    ends = [code for code in range(1, len(is_printable)) if is_printable[code - 1] and not is_printable[code]]
-    return "".join(rf"\x{{{start:x}}}-\x{{{end - 1:x}}}" for start, end in zip(starts, ends, strict=True))

@@ -1,4 +1,4 @@
-"""Common base of the open vocabularies, whose tokens are sequences of bytes, so that they encode any text."""
+"""Open vocabularies, whose tokens are sequences of bytes, so that they encode any text; and the one of characters."""
 
 import codecs
 import json
@@ -25,6 +25,7 @@ class ByteTokenizer(Tokenizer):
     """A tokenizer whose tokens are `<eos>` at id 1 and otherwise sequences of bytes, among them every single byte."""
 
     is_open = True
+    unk_id = None
 
     def __init__(self, token_bytes: Sequence[bytes]) -> None:
         """Create a tokenizer of the tokens `token_bytes`, without `<eos>`, which is inserted at its id."""
@@ -38,7 +39,6 @@ class ByteTokenizer(Tokenizer):
         """Return the token ids `[time]` of a text that is valid Unicode."""
 
     def encode(self, text: str) -> TokenIds:
-        """Return the token ids `[time]` of a text as written; a lone surrogate raises an InvalidInputError."""
         check_unicode(text)
         return self._encode(text)
 
@@ -55,6 +55,9 @@ class ByteTokenizer(Tokenizer):
         edges: Int64Array = num_characters[np.cumsum(self._num_bytes[ids])]
         return edges
 
+    def piece_decoder(self) -> PieceDecoder:
+        return _ByteDecoder(self.token_bytes)
+
     @cached_property
     def _num_bytes(self) -> Int64Array:
         return np.fromiter(map(len, self.token_bytes), np.int64, len(self))
@@ -69,9 +72,6 @@ class ByteTokenizer(Tokenizer):
         has_line_feed = np.zeros(len(self), np.bool_)  # np.unique would import numpy.ma
         has_line_feed[np.searchsorted(np.cumsum(self._num_bytes), places, side="right")] = True
         return np.flatnonzero(has_line_feed).astype(np.int32)
-
-    def piece_decoder(self) -> PieceDecoder:
-        return _ByteDecoder(self.token_bytes)
 
     @cached_property
     def word_starts(self) -> npt.NDArray[np.bool_]:
@@ -135,8 +135,8 @@ def _token_name(token: bytes) -> str:
     try:
         text = token.decode()
     except UnicodeDecodeError:
-        text = ""
-    if text and (text.isprintable() or (text.isspace() and not text.strip(" "))):
+        text = "\0"
+    if text.isprintable() or (text.isspace() and not text.strip(" ")):
         return text
     return "".join(f"<0x{byte:02X}>" for byte in token)
 
@@ -146,10 +146,15 @@ def is_word_character(character: str) -> bool:
     return character.isalnum() or character in ("'", "’", "\N{REPLACEMENT CHARACTER}")
 
 
+def byte_characters() -> dict[str, int]:
+    """Return the byte that each printable character stands for in byte-level vocabularies, as in GPT-2."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
 @dataclass(frozen=True)
 class _CharactersFile:
-    """Content of the tokenizer's file."""
-
     type: Literal["characters"]
     version: Literal[1]
     characters: Annotated[list[Annotated[str, Meta(min_length=1, max_length=1)]], Meta(max_length=MAX_VOCABULARY_SIZE)]
@@ -176,8 +181,7 @@ class CharacterTokenizer(ByteTokenizer):
         for line in lines:
             if not line.isascii():
                 counts.update(line)
-        kept = [character for character, count in counts.items() if count >= min_count and not character.isascii()]
-        return cls([character for character in kept if character.isprintable()])
+        return cls([c for c, count in counts.items() if count >= min_count and not c.isascii() and c.isprintable()])
 
     def _encode(self, text: str) -> TokenIds:
         if text.isascii():
@@ -200,10 +204,8 @@ class CharacterTokenizer(ByteTokenizer):
         try:
             characters = decode_json(_CharactersFile, text).characters
         except InvalidInputError as error:
-            raise RunError(
-                f"{source} is not a tokenizer of characters that this version reads ({str(error).removesuffix('.')}); "
-                "train a new run"
-            ) from error
+            problem = str(error).removesuffix(".")
+            raise RunError(f"{source} is not a tokenizer of characters ({problem}); train a new run") from error
         if len(set(characters)) != len(characters) or not all(c.isprintable() and not c.isascii() for c in characters):
             raise RunError(f"{source} lists a character twice, or one that cannot be shown; the run is damaged")
         return cls(characters)

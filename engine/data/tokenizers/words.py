@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,18 +25,16 @@ from engine.data.tokenizers.base import (
 )
 from engine.errors import RunError
 
+WordTokenizerName = Literal["words", "whitespace"]
+
 PUNCTUATION_CLASSES = ("none", "comma", "sentence", "line")
-"""Names of the classes, weakest first; the strongest mark between two words decides.
+"""Classes of the marks between two words, which `words` leaves out of the text; the strongest mark decides.
 
 none: white space only; comma: any mark that does not end a sentence; sentence: a mark that does; line: the end of the
 line. Text of the `whitespace` tokenizer keeps its marks as tokens, so only "none" and "line" occur in it.
 """
 NONE, COMMA, SENTENCE_END, LINE_END = range(len(PUNCTUATION_CLASSES))
-
 PunctuationIds = npt.NDArray[np.uint8]  # indices into `PUNCTUATION_CLASSES`
-
-
-WordTokenizerName = Literal["words", "whitespace"]
 
 WORD_PATTERN = re.compile(r"[a-z0-9']+")  # a word of the `words` tokenizer, in lower-case text
 _NON_WORD_PATTERN = re.compile(r"[^a-z0-9']+")
@@ -61,11 +60,15 @@ def word_spans(text: str, name: WordTokenizerName) -> Iterator[tuple[int, int, s
         yield origin[match.start()], origin[match.end() - 1] + 1, match[0]
 
 
+def _replace_unprintable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
 def skipped_spans(text: str, name: WordTokenizerName) -> Iterator[UnknownSpan]:
     """Yield each run of letters, digits and symbols beyond ASCII that are in no word of the `words` tokenizer."""
     if name == "whitespace" or text.isascii():
         return
-    is_in_word = bytearray(len(text))
+    is_in_word = bytearray(len(text) + 1)
     for start, end, _ in word_spans(text, name):
         is_in_word[start:end] = b"\1" * (end - start)
     run_start = None
@@ -88,18 +91,15 @@ class WordTokenizer(Tokenizer):
     """A tokenizer whose tokens are `<unk>`, `<eos>`, then the known words."""
 
     is_open = False
+    unk_id = UNK_ID
     name: WordTokenizerName
 
     def __init__(self, tokens: Sequence[str], name: WordTokenizerName = "words") -> None:
         self.tokens = tuple(tokens)
         self.name = name
 
-    def split(self, text: str) -> list[str]:
-        """Split `text` into words, known or unknown."""
-        return split_words(text, self.name)
-
     def encode(self, text: str) -> TokenIds:
-        words = self.split(text)
+        words = split_words(text, self.name)
         return np.fromiter((self.token_to_id.get(word, UNK_ID) for word in words), np.int32, len(words))
 
     def spans(self, text: str) -> list[TokenSpan]:
@@ -123,20 +123,17 @@ class WordTokenizer(Tokenizer):
     @classmethod
     def from_json(cls, text: str, source: str, name: WordTokenizerName = "words") -> "WordTokenizer":
         """Parse the output of `to_json`, which was read from the file `source`; damage raises a RunError."""
-        # Checked before parsing, which takes many times the memory. A token may contain a comma, hence the factor.
-        if text.count(",") > 2 * MAX_VOCABULARY_SIZE:
-            raise RunError(f"{source} is not a vocabulary: it has more than {MAX_VOCABULARY_SIZE:,} entries")
         try:
-            tokens = json.loads(text)
+            tokens = msgspec.json.decode(text, type=list[str])
         except (ValueError, RecursionError) as error:
-            raise RunError(f"{source} is not JSON; the run is damaged") from error
-        if not isinstance(tokens, list) or tokens[:2] != [UNK, EOS] or not 2 < len(tokens) <= MAX_VOCABULARY_SIZE:
-            raise RunError(f"{source} is not a vocabulary: expected a list that starts with {UNK}, {EOS}")
+            raise RunError(f"{source} is not a list of words; the run is damaged") from error
+        if tokens[:2] != [UNK, EOS] or not 2 < len(tokens) <= MAX_VOCABULARY_SIZE:
+            raise RunError(
+                f"{source} is not a vocabulary: expected a list that starts with {UNK}, {EOS} and has at most "
+                f"{MAX_VOCABULARY_SIZE:,} entries"
+            )
         # Tokens are shown in the terminal unchanged, so anything that the tokenizer cannot produce is refused.
-        if not all(
-            isinstance(token, str) and len(token) <= MAX_TOKEN_CHARACTERS and split_words(token, name) == [token]
-            for token in tokens[2:]
-        ):
+        if not all(len(token) <= MAX_TOKEN_CHARACTERS and split_words(token, name) == [token] for token in tokens[2:]):
             raise RunError(
                 f"{source} contains entries that are not words of at most {MAX_TOKEN_CHARACTERS:,} characters; "
                 "the run is damaged"
@@ -151,19 +148,14 @@ class _WordDecoder:
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self._tokens = tokens
-        self._starts_line = True
+        self._space = ""
 
     def decode(self, id: int) -> str:
         if id == EOS_ID:
-            self._starts_line = True
+            self._space = ""
             return "\n"
-        space = "" if self._starts_line else " "
-        self._starts_line = False
-        return space + self._tokens[id]
+        piece, self._space = self._space + self._tokens[id], " "
+        return piece
 
     def flush(self) -> str:
         return ""
-
-
-def _replace_unprintable(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

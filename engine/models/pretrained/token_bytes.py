@@ -3,18 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from engine.data.tokenizers.bytes import byte_characters
+
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
 """Mark that stands for a space in vocabularies of SentencePiece."""
 BYTE_PATTERN = re.compile(r"<0x([0-9A-F]{2})>")
 """Token of a single byte in vocabularies of SentencePiece."""
 _NUM_BYTES = 256
-
-
-def byte_characters() -> dict[str, int]:
-    """Return the byte that each printable character stands for in byte-level vocabularies, as in GPT-2."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(_NUM_BYTES) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(_NUM_BYTES + i): byte for i, byte in enumerate(others)}
 
 
 def decode_vocabulary(
