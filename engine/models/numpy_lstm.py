@@ -1,8 +1,8 @@
 """The LSTM language model in numpy, for inference without torch."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,16 +25,13 @@ from engine.storage.tensor_file import StoredTensor, to_float32
 
 LSTMState = tuple[tuple[Float32Array, Float32Array], ...]
 """Hidden and cell state of every layer, each `[hidden]`, or `[batch, hidden]` for several texts read together."""
-SCORING_CHUNK = 128
-"""Tokens whose log-probabilities are computed at once when a text is scored."""
-MIN_PROB = np.finfo(np.float32).tiny
-"""Lower bound of a probability, so that its logarithm is finite."""
-MAX_GATE_WEIGHT = 1e6
-"""Largest weight of a mogrifier, whose products of two matrices would overflow; a training comes nowhere near it."""
-MAX_TABLE_SIZE = 2**22
-"""Maximum elements of a table of input gates; computing a larger one takes longer than the products of a long text."""
-NUM_CACHED_TOKENS = 128
-"""Tokens whose gates are kept without a table: two thirds of the tokens of a text are among the last 128 others."""
+SCORING_CHUNK = 128  # tokens whose log-probabilities are computed at once when a text is scored
+MIN_PROB = np.finfo(np.float32).tiny  # of a token, so that its logarithm is finite
+MAX_GATE_WEIGHT = 1e6  # of a mogrifier, whose products of two matrices would overflow; a training comes nowhere near it
+MAX_TABLE_SIZE = (
+    2**22
+)  # of a table of input gates; computing a larger one takes longer than the products of a long text
+NUM_CACHED_TOKENS = 128  # whose gates are kept without a table: two thirds of a text are among the last 128 others
 
 
 def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
@@ -44,8 +41,7 @@ def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[
     for i, (input_size, hidden_size) in enumerate(sizes):
         shapes[f"layers.{i}.weight_ih_l0"] = (4 * hidden_size, input_size)
         shapes[f"layers.{i}.weight_hh_l0"] = (4 * hidden_size, hidden_size)
-        shapes[f"layers.{i}.bias_ih_l0"] = (4 * hidden_size,)
-        shapes[f"layers.{i}.bias_hh_l0"] = (4 * hidden_size,)
+        shapes[f"layers.{i}.bias_ih_l0"] = shapes[f"layers.{i}.bias_hh_l0"] = (4 * hidden_size,)
         for index in range(config.mogrifier_rounds):
             source, target = (hidden_size, input_size) if index % 2 == 0 else (input_size, hidden_size)
             shapes[f"mogrifiers.{i}.down.{index}"] = (config.mogrifier_rank, source)
@@ -62,60 +58,21 @@ def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[
     return shapes
 
 
-class InputGates:
-    """What each token adds to the gates of the first layer: its product with the input weights, and the bias.
-
-    They are computed once for all tokens if this table is small, and otherwise kept for the last tokens that were read.
-    """
-
-    table: Float32Array | None = None
-    """`[vocabulary, 4 hidden]`; None if it would be too large, or the weights are stored in 8 bits and fast."""
-
-    def __init__(self, weight_ih: Matrix, bias: Float32Array, embedding: StoredTensor) -> None:
-        vocabulary_size = len(embedding.values if isinstance(embedding, Int8Rows) else embedding)
-        if isinstance(weight_ih, Float32Matrix) and vocabulary_size * len(bias) <= MAX_TABLE_SIZE:
-            self.table = weight_ih.matmul(to_float32(embedding)) + bias
-        else:
-            # The cache holds no reference to this object, which would keep the weights until the garbage collection.
-            self._compute = partial(_input_gates, weight_ih, bias, embedding)
-            self._compute_cached = lru_cache(NUM_CACHED_TOKENS)(self._compute)
-
-    def __getitem__(self, token: int | TokenIds) -> Float32Array:
-        """Return the gates `[..., 4 hidden]` of `token`; not to be changed."""
-        if self.table is not None:
-            gates: Float32Array = self.table[token]
-            return gates
-        return self._compute(token) if isinstance(token, np.ndarray) else self._compute_cached(token)
-
-
-def _input_gates(weight_ih: Matrix, bias: Float32Array, embedding: StoredTensor, token: int | TokenIds) -> Float32Array:
-    if isinstance(weight_ih, Int8Matrix) and isinstance(embedding, Int8Rows):  # not quantized again
-        rows = np.atleast_1d(token)
-        gates = weight_ih.matmul_rows(Int8Rows(embedding.values[rows], embedding.scales[rows]))
-        gates = gates if isinstance(token, np.ndarray) else gates[0]
-    else:
-        gates = weight_ih.matmul(embed(embedding, token))
-    gates += bias
-    return gates
-
-
-@dataclass(frozen=True)
-class _LSTMLayer:
+class _Layer(NamedTuple):
     """Weights of one layer, with gates in the order input, forget, output, candidate.
 
     The weights of the first three gates are halved: sigmoid(x) = (1 + tanh(x / 2)) / 2, so one tanh computes all gates.
     """
 
-    weight_ih: Matrix | None  # [4 hidden, input]; None in a first layer whose products are in `InputGates`
+    weight_ih: Matrix | None  # [4 hidden, input]; None in a first layer whose products are those of `_input_gates`
     weight_hh: Matrix  # [4 hidden, hidden]
     bias: Float32Array  # [4 hidden]
-    hidden_size: int
-    mogrifier: tuple[tuple[Matrix, Matrix], ...]  # [rank, source] and half of [target, rank] of each round
+    mogrifier: list[tuple[Matrix, Matrix]]  # [rank, source] and half of [target, rank] of each round
 
     def mogrify(
         self, inputs: Float32Array, hidden: Float32Array
     ) -> tuple[Float32Array, Float32Array, tuple[Float32Array, ...]]:
-        """Let the input and the hidden state gate each other, as in `engine.models.lstm.run_steps`.
+        """Let the input and the hidden state gate each other, as in `engine.models.lstm.run_mogrifier`.
 
         Returns:
             The gated inputs and hidden states, and the factors, 0 to 2, by which each round multiplied its target.
@@ -133,17 +90,13 @@ class _LSTMLayer:
         return inputs, hidden, tuple(factors)
 
 
-@dataclass(frozen=True)
-class _PunctuationSoftmax:
+class _PunctuationSoftmax(NamedTuple):
     """Weights of `engine.models.network.PunctuationSoftmax`."""
 
     gate_weight: Float32Array  # [hidden, classes]
     gate_bias: Float32Array  # [classes]
     scale: Float32Array  # [classes, hidden]
     bias: Float32Array  # [classes, vocabulary], both biases and the logits that the shift of the hidden state adds
-
-    def gate_probs(self, hidden: Float32Array) -> Float32Array:
-        return softmax(hidden @ self.gate_weight + self.gate_bias)
 
 
 class NumpyLSTM:
@@ -161,12 +114,10 @@ class NumpyLSTM:
             RunError: If a tensor is missing, unknown, of the wrong shape, or contains NaN or huge values.
             InvalidInputError: If 8 bits are needed and numkong is not installed.
         """
-        self.tokenizer = tokenizer
-        self.config = config
-        self.int8 = int8
         check_weights(weights, weight_shapes(config, len(tokenizer)))
-        self.tensors = dict(weights)
+        self.tokenizer, self.config, self.int8, self.tensors = tokenizer, config, int8, dict(weights)
         self.has_int8_weights = any(isinstance(tensor, Int8Rows) for tensor in weights.values())
+        self._sizes = [hidden_size for _, hidden_size in config.layer_sizes()]
         self._embedding = weights["embedding.weight"]
         output = self._embedding if config.tie_weights else weights["output.weight"]
         self._output = make_matrix(output, quantize=int8, by_columns=not config.punctuation)
@@ -179,33 +130,27 @@ class NumpyLSTM:
             )
             bias = bias + self._output_bias + shift @ to_float32(output).T
             self._punctuation = _PunctuationSoftmax(np.ascontiguousarray(gate_weight.T), gate_bias, 1 + scale, bias)
-        self._layers = [self._make_layer(i, size) for i, (_, size) in enumerate(config.layer_sizes())]
+        self._layers = [self._make_layer(index) for index in range(len(self._sizes))]
         first = self._layers[0]
-        self.input_gates: InputGates | None = None
-        """Input gates of the first layer by token; None with a mogrifier, where the input depends on the state."""
         if not first.mogrifier and first.weight_ih is not None:
-            self.input_gates = InputGates(first.weight_ih, first.bias, self._embedding)
-            self._layers[0] = replace(first, weight_ih=None)
+            self._input_gates = _input_gates(first.weight_ih, first.bias, self._embedding)
+            self._layers[0] = first._replace(weight_ih=None)
 
-    def _make_layer(self, index: int, hidden_size: int) -> _LSTMLayer:
+    def _make_layer(self, index: int) -> _Layer:
         weight_ih, weight_hh, bias_ih, bias_hh = (
             _to_sigmoids_first_order(self.tensors[f"layers.{index}.{name}_l0"])
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        rounds = []
+        rounds: list[tuple[Matrix, Matrix]] = []
         for number in range(self.config.mogrifier_rounds):
             down, up = (
                 to_float32(self.tensors[f"mogrifiers.{index}.{name}.{number}"]).clip(-MAX_GATE_WEIGHT, MAX_GATE_WEIGHT)
                 for name in ("down", "up")
             )
             rounds.append((Float32Matrix(down), Float32Matrix(up * np.float32(0.5))))
-        return _LSTMLayer(
-            weight_ih=make_matrix(weight_ih, quantize=self.int8 and index > 0, by_columns=True),
-            weight_hh=make_matrix(weight_hh, quantize=self.int8, by_columns=True),
-            bias=to_float32(bias_ih) + to_float32(bias_hh),
-            hidden_size=hidden_size,
-            mogrifier=tuple(rounds),
-        )
+        input_matrix = make_matrix(weight_ih, quantize=self.int8 and index > 0, by_columns=True)
+        hidden_matrix = make_matrix(weight_hh, quantize=self.int8, by_columns=True)
+        return _Layer(input_matrix, hidden_matrix, to_float32(bias_ih) + to_float32(bias_hh), rounds)
 
     @property
     def weights(self) -> dict[str, Float32Array]:
@@ -213,8 +158,7 @@ class NumpyLSTM:
         return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
 
     def start(self) -> LSTMState:
-        sizes = [layer.hidden_size for layer in self._layers]
-        return tuple((np.zeros(size, np.float32), np.zeros(size, np.float32)) for size in sizes)
+        return tuple((np.zeros(size, np.float32), np.zeros(size, np.float32)) for size in self._sizes)
 
     def advance(self, state: LSTMState, token: int) -> tuple[LogProbs, LSTMState]:
         _, state = self.advance_state(state, token)
@@ -223,15 +167,10 @@ class NumpyLSTM:
     def predict_tokens(
         self, state: LSTMState, tokens: Sequence[int], *, last_only: bool = False
     ) -> tuple[Float32Array, LSTMState]:
-        """Read several tokens of a text, with the output layer of all at once, or of the last one alone."""
-        hidden = list[Float32Array]()
-        for token in tokens:
-            _, state = self.advance_state(state, token)
-            hidden.append(state[-1][0])
-        return self._log_probs(np.stack(hidden[-1:] if last_only else hidden)), state
+        hidden, state = self._read(state, tokens)
+        return self._log_probs(hidden[-1:] if last_only else hidden), state
 
     def advance_batch(self, states: Sequence[LSTMState], tokens: Sequence[int]) -> list[tuple[LogProbs, LSTMState]]:
-        """Read one token in each of several texts, with one product per weight matrix."""
         layers = tuple(
             (np.concatenate(hiddens).reshape(len(tokens), -1), np.concatenate(cells).reshape(len(tokens), -1))
             for hiddens, cells in (zip(*layer, strict=True) for layer in zip(*states, strict=True))
@@ -241,6 +180,25 @@ class NumpyLSTM:
         return [
             (log_probs[row], tuple((hidden[row], cell[row]) for hidden, cell in batch)) for row in range(len(tokens))
         ]
+
+    def hidden_vector(self, state: LSTMState) -> Float32Array:
+        return state[-1][0]
+
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
+        state, inputs = self.start(), [EOS_ID, *ids[:-1].tolist()]
+        for start in range(0, len(ids), SCORING_CHUNK):
+            targets = ids[start : start + SCORING_CHUNK]
+            hidden, state = self._read(state, inputs[start : start + SCORING_CHUNK])
+            log_probs = self._log_probs(hidden)[np.arange(len(targets)), targets]
+            yield SequenceOutput(log_probs.astype(np.float64), hidden)
+
+    def _read(self, state: LSTMState, tokens: Sequence[int]) -> tuple[Float32Array, LSTMState]:
+        """Read tokens of a text; return the hidden states `[tokens, hidden]` of the last layer, and the state."""
+        hidden = np.empty((len(tokens), self._sizes[-1]), np.float32)
+        for row, token in enumerate(tokens):
+            _, state = self.advance_state(state, token)
+            hidden[row] = state[-1][0]
+        return hidden, state
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
         """Return the log-probabilities `[time, vocabulary]` of the tokens after the hidden states `[time, hidden]`.
@@ -255,7 +213,7 @@ class NumpyLSTM:
         probs += self._punctuation.bias
         probs -= probs.max(axis=2, keepdims=True)
         np.exp(probs, out=probs)
-        gates = self._punctuation.gate_probs(hidden)
+        gates = _softmax(hidden @ self._punctuation.gate_weight + self._punctuation.gate_bias)
         gates /= probs.sum(axis=2)
         mixed: Float32Array = np.matmul(gates[:, None], probs)[:, 0]
         np.maximum(mixed, MIN_PROB, out=mixed)
@@ -266,7 +224,9 @@ class NumpyLSTM:
 
         None if the model does not learn punctuation.
         """
-        return None if self._punctuation is None else self._punctuation.gate_probs(hidden)
+        if self._punctuation is None:
+            return None
+        return _softmax(hidden @ self._punctuation.gate_weight + self._punctuation.gate_bias)
 
     def token_probs(self, hidden: Float32Array, punctuation: PunctuationIds | None) -> Float32Array:
         """Return the probabilities `[texts, vocabulary]` of the tokens after the hidden states `[texts, hidden]`.
@@ -274,31 +234,14 @@ class NumpyLSTM:
         `punctuation` `[texts]` are the classes before these tokens; None for a model that does not learn punctuation.
         """
         if self._punctuation is None or punctuation is None:
-            return softmax(self._output.matmul(hidden) + self._output_bias)
+            return _softmax(self._output.matmul(hidden) + self._output_bias)
         scaled = hidden * self._punctuation.scale[punctuation]
-        return softmax(self._output.matmul(scaled) + self._punctuation.bias[punctuation])
-
-    def hidden_vector(self, state: LSTMState) -> Float32Array:
-        return state[-1][0]
-
-    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
-        """Score a whole text, with the output layer of `SCORING_CHUNK` tokens at once."""
-        state, previous = self.start(), EOS_ID
-        for start in range(0, len(ids), SCORING_CHUNK):
-            targets = ids[start : start + SCORING_CHUNK]
-            hidden = np.empty((len(targets), self._layers[-1].hidden_size), np.float32)
-            for row, target in enumerate(targets):
-                _, state = self.advance_state(state, previous)
-                hidden[row], previous = state[-1][0], int(target)
-            log_probs = self._log_probs(hidden)[np.arange(len(targets)), targets]
-            yield SequenceOutput(log_probs.astype(np.float64), hidden)
+        return _softmax(self._output.matmul(scaled) + self._punctuation.bias[punctuation])
 
     def advance_state(self, state: LSTMState, token: int | TokenIds) -> tuple[tuple[Float32Array, ...], LSTMState]:
-        """Read `token` without predicting the next one.
+        """Read `token` without predicting the next one, or tokens `[batch]` of several texts.
 
-        Args:
-            state: State before the token, or only its first layers: the layers above are not computed then.
-            token: One token, or tokens `[batch]` of several texts; the states then are `[batch, hidden]`.
+        If `state` has the first layers only, the layers above are not computed.
 
         Returns:
             The gates of every layer after their activation function, `[4 hidden]` or `[batch, 4 hidden]` in the order
@@ -307,13 +250,12 @@ class NumpyLSTM:
         gates_by_layer: list[Float32Array] = []
         new_layers: list[tuple[Float32Array, Float32Array]] = []
         for layer, (hidden, cell) in zip(self._layers, state, strict=False):
-            size, is_first = layer.hidden_size, not new_layers
-            if is_first and self.input_gates is not None:
+            size = hidden.shape[-1]
+            if layer.weight_ih is None:
                 gates = layer.weight_hh.matmul(hidden)
-                gates += self.input_gates[token]
+                gates += self._input_gates(token)
             else:
-                assert layer.weight_ih is not None
-                inputs = embed(self._embedding, token) if is_first else new_layers[-1][0]
+                inputs = new_layers[-1][0] if new_layers else embed(self._embedding, token)
                 if layer.mogrifier:
                     inputs, hidden, _ = layer.mogrify(inputs, hidden)
                 gates = layer.weight_hh.matmul(hidden)
@@ -334,20 +276,41 @@ class NumpyLSTM:
     def mogrifier_factors(
         self, before: LSTMState, token: int, after: LSTMState
     ) -> tuple[tuple[Float32Array, ...], ...]:
-        """Return the factors `[target]` of each round of each layer in the step that reads `token`.
+        """Return the factors `[target]`, 0 to 2, of each round of each layer in the step that reads `token`.
 
-        A factor is 0 to 2. The first round multiplies the input, the second the hidden state before the step, and so
-        on. There are no rounds without a mogrifier.
+        The first round multiplies the input, the second the hidden state before the step, and so on.
         """
-        inputs, factors_by_layer = embed(self._embedding, token), []
-        for layer, (hidden_before, _), (hidden_after, _) in zip(self._layers, before, after, strict=True):
-            _, _, factors = layer.mogrify(inputs, hidden_before)
-            factors_by_layer.append(factors)
-            inputs = hidden_after
-        return tuple(factors_by_layer)
+        inputs = [embed(self._embedding, token), *(hidden for hidden, _ in after[:-1])]
+        layers = zip(self._layers, inputs, before, strict=True)
+        return tuple(layer.mogrify(vector, hidden)[2] for layer, vector, (hidden, _) in layers)
 
 
-def softmax(logits: Float32Array) -> Float32Array:
+def _input_gates(
+    weight_ih: Matrix, bias: Float32Array, embedding: StoredTensor
+) -> Callable[[int | TokenIds], Float32Array]:
+    """Return the function to what tokens add to the gates `[..., 4 hidden]` of the first layer: not to be changed.
+
+    They are computed once for all tokens if this table is small, and otherwise kept for the last tokens that were read.
+    """
+    vocabulary_size = len(embedding.values if isinstance(embedding, Int8Rows) else embedding)
+    if isinstance(weight_ih, Float32Matrix) and vocabulary_size * len(bias) <= MAX_TABLE_SIZE:
+        return (weight_ih.matmul(to_float32(embedding)) + bias).__getitem__
+
+    def compute(tokens: int | TokenIds) -> Float32Array:
+        if isinstance(weight_ih, Int8Matrix) and isinstance(embedding, Int8Rows):  # not quantized again
+            rows = np.atleast_1d(tokens)
+            gates = weight_ih.matmul_rows(Int8Rows(embedding.values[rows], embedding.scales[rows]))
+            gates = gates if isinstance(tokens, np.ndarray) else gates[0]
+        else:
+            gates = weight_ih.matmul(embed(embedding, tokens))
+        gates += bias
+        return gates
+
+    compute_cached = lru_cache(NUM_CACHED_TOKENS)(compute)
+    return lambda tokens: compute(tokens) if isinstance(tokens, np.ndarray) else compute_cached(tokens)
+
+
+def _softmax(logits: Float32Array) -> Float32Array:
     """Return the softmax over the last axis, computed in place."""
     logits -= logits.max(axis=-1, keepdims=True)
     np.exp(logits, out=logits)
@@ -356,7 +319,7 @@ def softmax(logits: Float32Array) -> Float32Array:
 
 
 def _to_sigmoids_first_order(tensor: StoredTensor) -> StoredTensor:
-    """Convert `[4 hidden, ...]` from PyTorch's gate order (input, forget, candidate, output) to `_LSTMLayer`'s."""
+    """Convert `[4 hidden, ...]` from PyTorch's gate order (input, forget, candidate, output) to `_Layer`'s."""
     rows = tensor.scales if isinstance(tensor, Int8Rows) else tensor
     size = len(rows) // 4
     order = np.r_[: 2 * size, 3 * size : 4 * size, 2 * size : 3 * size]
