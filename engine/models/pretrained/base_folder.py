@@ -24,8 +24,7 @@ FLOAT_DTYPES = ("float32", "float16", "bfloat16")
 TOKENIZER_FILE, TEMPLATE_FILE = "tokenizer.json", "chat_template.jinja"
 IGNORED_TENSORS = "rotary_emb.inv_freq"
 """End of the names of tensors that old files have and that follow from the settings."""
-DOWNLOADED_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja")  # never pickles or code
-HUB_TIMEOUT = 5.0  # seconds without an answer
+DOWNLOADED_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # never pickles or code
 
 Size = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e18)]
@@ -207,22 +206,17 @@ def _read_tokenizer_files(folder: Path, name: str, end_ids: list[int]) -> Tokeni
     return TokenizerFiles(content, ids["bos_token"], ids["eos_token"], ids["first"], template)
 
 
-def fetch_folder(repo_id: str, name: str, on_progress: Callable[[str], object]) -> Path:
+def fetch_folder(repo_id: str, name: str, on_progress: bases.ProgressCallback) -> Path:
     """Return the folder of a model in the local cache of the Hugging Face Hub, after downloading the missing files.
-
-    `on_progress` receives the state of the download in words.
 
     Raises:
         InvalidInputError: If the model is neither in the cache nor reachable, or it cannot be used.
     """
     try:
-        from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+        from huggingface_hub import hf_hub_download, snapshot_download
     except ImportError as error:
         raise InvalidInputError(f"{name} needs huggingface_hub; {install_command('hf')}") from error
-    files: dict[str, Any] = {
-        "allow_patterns": [f"*{suffix}" for suffix in DOWNLOADED_SUFFIXES],
-        "ignore_patterns": ["*/*"],
-    }
+    files: dict[str, Any] = {"allow_patterns": DOWNLOADED_FILES, "ignore_patterns": ["*/*"]}
     cached_error = None
     try:
         folder = Path(snapshot_download(repo_id, local_files_only=True, **files))
@@ -233,20 +227,13 @@ def fetch_folder(repo_id: str, name: str, on_progress: Callable[[str], object]) 
         cached_error = error
     except Exception:  # not cached, or a damaged cache
         pass
-    on_progress(f"asking the Hugging Face Hub for {repo_id}")
     try:
-        info = HfApi().model_info(repo_id, files_metadata=True, timeout=HUB_TIMEOUT)
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if "/" not in file.rfilename}
-        if not any(file.endswith(".safetensors") for file in sizes):
-            folder_checks.refuse_pickles(list(sizes), name)
-            raise InvalidInputError(f"{name} has no weights in safetensors; choose another model")
-        config_path = Path(hf_hub_download(repo_id, folder_checks.CONFIG_FILE, revision=info.sha))
-        config = folder_checks.read_model_config(config_path.parent, name)
+        on_progress(bases.LoadingProgress(f"asking the Hugging Face Hub for {repo_id}"))
+        config = folder_checks.read_model_config(Path(hf_hub_download(repo_id, folder_checks.CONFIG_FILE)).parent, name)
         if str(config.get("model_type")) not in FAMILIES:
             folder_checks.check_is_causal(config, name)
-        total = sum(size for file, size in sizes.items() if file.endswith(DOWNLOADED_SUFFIXES))
-        on_progress(f"downloading {folder_checks.format_bytes(total)}")
-        return Path(snapshot_download(repo_id, revision=info.sha, **files))
+        on_progress(bases.LoadingProgress(f"downloading {repo_id}"))
+        return Path(snapshot_download(repo_id, **files))
     except InvalidInputError:
         raise
     except Exception as error:  # libraries for connections raise errors of many types

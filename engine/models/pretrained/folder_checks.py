@@ -90,17 +90,9 @@ def find_weight_files(folder: Path, name: str) -> list[Path]:
         if missing := [file for file in files if not (folder / file).is_file()]:
             raise InvalidInputError(f"{name} lacks {missing[0]} and {len(missing) - 1} more; fetch the model again")
         return [folder / file for file in files]
-    refuse_pickles([path.name for path in folder.iterdir()], name)
-    raise InvalidInputError(f"{name} has no weights: {WEIGHTS_FILE} is missing; fetch the model again")
-
-
-def refuse_pickles(files: list[str], name: str) -> None:
-    """Raise an InvalidInputError if a model, which has no other weights, has them as a pickle."""
-    if pickles := sorted(file for file in files if file.endswith(PICKLE_SUFFIXES)):
-        raise InvalidInputError(
-            f"{name} has its weights only as a pickle ({pickles[0]}), which can run code and is never loaded; "
-            "choose a model with safetensors"
-        )
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
+    hint = f", only a pickle ({pickles[0]}), which can run code and is never loaded" if pickles else ""
+    raise InvalidInputError(f"{name} has no {WEIGHTS_FILE}{hint}; choose a model with safetensors")
 
 
 def open_weights(path: Path, name: str) -> TensorFile:

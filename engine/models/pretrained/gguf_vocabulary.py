@@ -64,12 +64,11 @@ def read_vocabulary(metadata: Mapping[str, Any], name: str) -> TokenizerFiles:
         numbers = columns[key] = metadata.get(_PREFIX + key, np.ones(len(tokens), np.int32))
         if not isinstance(numbers, np.ndarray) or len(numbers) != len(tokens) or not np.isfinite(numbers).all():
             raise InvalidInputError(f"{name} has a damaged vocabulary: its {key} does not have {len(tokens):,} numbers")
-    types, texts = columns["token_type"].tolist(), {}
+    types = columns["token_type"].tolist()
     ids = {special: metadata.get(f"{_PREFIX}{special}_token_id") for special in ("bos", "eos", "unknown")}
     for special, id in ids.items():
         if id is not None and (not isinstance(id, int) or not 0 <= id < len(tokens)):
             raise InvalidInputError(f"{name} has a damaged vocabulary: its {special} token is {str(id)[:60]}")
-        texts[f"{special}_token"] = None if id is None else tokens[id]
     kind, pre_tokenizer = metadata.get(_PREFIX + "model"), str(metadata.get(_PREFIX + "pre", "default"))
     if kind == "gpt2":
         if pre_tokenizer not in PRE_TOKENIZERS:
@@ -90,6 +89,7 @@ def read_vocabulary(metadata: Mapping[str, Any], name: str) -> TokenizerFiles:
     ]
     adds_bos = metadata.get(_PREFIX + "add_bos_token", kind == "llama" or pre_tokenizer == WHOLE_WORD_PRE_TOKENIZER)
     template = metadata.get("tokenizer.chat_template")
+    texts = {f"{special}_token": None if (id := ids[special]) is None else tokens[id] for special in ("bos", "eos")}
     return TokenizerFiles(
         json.dumps(content, ensure_ascii=False),
         bos_id=ids["bos"],

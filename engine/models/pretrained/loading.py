@@ -50,7 +50,7 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
     silence_descriptors()
     folder = source.path
     if source.kind == "hub":
-        folder = fetch_folder(source.target, name, lambda text: report(LoadingProgress(text)))
+        folder = fetch_folder(source.target, name, report)
     report(LoadingProgress("checking the files"))
     folder_checks.check_is_causal(folder_checks.read_model_config(folder, name), name)
     folder_checks.check_file_sizes(folder, name)

@@ -1,6 +1,6 @@
 """Reading of pre-trained models by name, without PyTorch. What a kind of files needs is imported when one is read."""
 
-from engine.models.pretrained.base import Base, LoadingProgress, ProgressCallback
+from engine.models.pretrained.base import Base, ProgressCallback
 from engine.models.pretrained.names import SMOLLM2, parse_pretrained_name
 from engine.runtime.process import silence_descriptors
 
@@ -28,5 +28,5 @@ def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
 
     folder = source.path
     if source.kind == "hub":
-        folder = fetch_folder(source.target, name, lambda text: on_progress and on_progress(LoadingProgress(text)))
+        folder = fetch_folder(source.target, name, on_progress or (lambda progress: None))
     return read_folder_base(folder, name)

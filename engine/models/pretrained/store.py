@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.errors import InvalidInputError, RunError, describe_error
@@ -81,15 +82,18 @@ def store_base(base: Base, name: str, sha256: str, source: str) -> None:
 
     target = base_folder(name)
     folder, old = (target.with_name(f".{name}-{kind}") for kind in ("new", "old"))
-    for leftover in (folder, old):  # of a process that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+    weights = quantize_tensors(base.weights)
+    check_weights(weights, transformer_weight_shapes(base.config, len(base.tokenizer)), MAX_TRANSFORMER_WEIGHT)
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for tensor, part in weights.items():
+        if isinstance(part, Int8Rows):
+            tensors[tensor], tensors[tensor + SCALE_SUFFIX] = part.values, part.scales
+        else:
+            tensors[tensor] = part
     try:
         folder.mkdir()
-        weights = quantize_tensors(base.weights)
-        check_weights(weights, transformer_weight_shapes(base.config, len(base.tokenizer)), MAX_TRANSFORMER_WEIGHT)
-        tensors = {tensor: part.values if isinstance(part, Int8Rows) else part for tensor, part in weights.items()}
-        scales = {tensor + SCALE_SUFFIX: part.scales for tensor, part in weights.items() if isinstance(part, Int8Rows)}
-        save_file(tensors | scales, folder / WEIGHTS_FILE)
+        save_file(tensors, folder / WEIGHTS_FILE)
         (folder / TOKENIZER_FILE).write_text(base.tokenizer.to_json(), "utf-8")
         stored = StoredBase(
             version=1,
@@ -118,8 +122,8 @@ def store_base(base: Base, name: str, sha256: str, source: str) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def read_stored_base(name: str) -> Base:
-    """Return a stored model, whose weights are mapped. The files are checked quickly: their sizes, names and shapes.
+def read_stored_base(name: str, *, check_bytes: bool = False) -> Base:
+    """Return a stored model, whose weights are mapped, after a check of their size, names and shapes, or of all bytes.
 
     Raises:
         InvalidInputError: If the model has not been fetched, or is damaged.
@@ -132,6 +136,8 @@ def read_stored_base(name: str) -> Base:
         file = TensorFile(folder / WEIGHTS_FILE)
         if (size := file.path.stat().st_size) != stored.weights_bytes:
             raise RunError(f"{WEIGHTS_FILE} has {size:,} bytes, not {stored.weights_bytes:,}")
+        if check_bytes and hash_files([file.path]) != stored.weights_sha256:
+            raise RunError(f"{WEIGHTS_FILE} has changed")
         shapes = transformer_weight_shapes(stored.config, stored.num_tokens)
         check_tensors(file.header.tensors, shapes)
     except FileNotFoundError as error:
@@ -151,13 +157,3 @@ def read_stored_base(name: str) -> Base:
         ChatTemplate(replace(stored.template, is_trusted=True), tokenizer) if stored.template else None,
         stored.sha256,
     )
-
-
-def is_stored_whole(name: str) -> bool:
-    """Return True if a model is stored and none of its bytes has changed."""
-    try:
-        read_stored_base(name)
-        stored = decode_json(StoredBase, read_limited(base_folder(name) / BASE_FILE, MAX_FILE_BYTES))
-        return hash_files([base_folder(name) / WEIGHTS_FILE]) == stored.weights_sha256
-    except (InvalidInputError, OSError):
-        return False
