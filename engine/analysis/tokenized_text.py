@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Int32Array
-from engine.data.scripts import MAX_HEAD_CHARACTERS, SCENE_END, encode_speaker, split_name
+from engine.data.scripts import MAX_HEAD_CHARACTERS, SCENE_END, NameCase, encode_speaker, split_name
 from engine.data.speakers import SOMEONE, find_member, normalize_speaker
 from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.bytes import ByteTokenizer
@@ -313,4 +313,4 @@ def read_label(line: str, cast: Sequence[str]) -> tuple[str, int]:
     if (member := find_member(name, cast)) is not None:
         return member, length
     named = split_name(" ".join(line[:length].split()))
-    return (name, length) if named is not None and named.case == "upper" else ("", 0)
+    return (name, length) if named is not None and named.case == NameCase.UPPER else ("", 0)

@@ -1,14 +1,18 @@
-"""Script form: a conversation as plain text, "Gandalf: text" on each line, and an empty line between two scenes.
+"""Scripts: a conversation as plain text, "Gandalf: text" on each line, and an empty line between two scenes.
 
 Every model with an open vocabulary reads and writes this text; nothing else says who speaks. The name, the text
 with its line end, and an empty line are encoded separately, so that their tokens do not depend on each other.
+
+Files by others, such as plays and transcripts, are read in the style that their beginning shows. A name ends with a
+colon and begins its line. Every word of it begins with a capital or a digit, except for small words such as "of".
 """
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import chain, islice
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +23,18 @@ from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.errors import CorpusError
 
 SCENE_END = "\n"  # the empty line after a scene
+SAMPLE_LINES = 2_000  # number of lines at the beginning of a file that show its style
+MAX_NAME_WORDS, MAX_CHAT_NAME_WORDS = 6, 2  # maximum numbers of words of a name, and of a name without capitals
+MAX_HEAD_CHARACTERS = 120  # maximum length of a name with the parts in brackets beside it
+# Minimum fractions: of lines that have a name; of these where names can have any case, and of names without capitals
+# there; of names in capitals where all are; of names after empty lines where these separate speeches and not scenes,
+# and where all names follow one.
+MIN_NAME_FRACTION, MIN_CHAT_FRACTION, MIN_UPPER_FRACTION = 0.05, 0.5, 0.9
+MIN_SPACED_FRACTION, MIN_GAP_FRACTION = 0.8, 0.95
+
+_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|[()\[\]]")
+# Letters, digits, hyphens, apostrophes, slashes and ampersands; a period may only abbreviate, as in "MRS." and "V.O."
+_NAME_WORD = re.compile(r"[^\W_](?:[^\W_]|['’/&#-]|\.(?=[^\W_]))*|[&-]|(?:[^\W_]{1,3}|(?:[^\W_]\.)+[^\W_])\.")
 
 
 @dataclass(frozen=True)
@@ -77,32 +93,22 @@ def utterance_mask(tokenizer: Tokenizer, ids: TokenIds) -> npt.NDArray[np.bool_]
 
     The head of a line are the tokens up to the first one that ends with a colon; a line without one is all head.
     """
-    positions = np.arange(len(ids))
     is_line_end = np.isin(ids, tokenizer.line_end_ids)
     starts_line = np.concatenate([[True], is_line_end[:-1]])[: len(ids)]
-    line_starts = np.maximum.accumulate(np.where(starts_line, positions, 0))
+    line_starts = np.maximum.accumulate(np.where(starts_line, np.arange(len(ids)), 0))
     is_colon = np.isin(ids, tokenizer.colon_ids)
     num_colons_before: Int64Array = np.cumsum(is_colon) - is_colon
     mask: npt.NDArray[np.bool_] = num_colons_before > num_colons_before[line_starts]
     return mask
 
 
-SAMPLE_LINES = 2_000  # number of lines at the beginning of a file that show its style
-MAX_NAME_WORDS, MAX_CHAT_NAME_WORDS = 6, 2  # maximum numbers of words of a name, and of a name without capitals
-MAX_HEAD_CHARACTERS = 120  # maximum length of a name with the parts in brackets beside it
-# Minimum fractions, of the lines at the beginning of a script that have a name; of lines with a name, and of names
-# without capitals, where names can have any case; of names in capitals, where all are; of names after empty lines,
-# where empty lines separate speeches, not scenes; and of the same where all names follow one.
-MIN_NAME_FRACTION, MIN_CHAT_FRACTION, MIN_UPPER_FRACTION = 0.05, 0.5, 0.9
-MIN_SPACED_FRACTION, MIN_GAP_FRACTION = 0.8, 0.95
+class NameCase(IntEnum):
+    """Capitals of a name, strictest first."""
 
-_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|[()\[\]]")
-_NAME_WORD = re.compile(r"[^\W_](?:[^\W_]|['’/&#-]|\.(?=[^\W_]))*|[&-]|(?:[^\W_]{1,3}|(?:[^\W_]\.)+[^\W_])\.")
-
-NameCase = Literal["upper", "title", "sentence", "any"]
-"""upper: no small letters; title: a capital begins every word but small ones; sentence: a capital begins the name;
-any: whatever case. Strictest first."""
-_STRICTNESS: dict[NameCase, int] = {"upper": 0, "title": 1, "sentence": 2, "any": 3}
+    UPPER = 0  # no small letters
+    TITLE = 1  # a capital begins every word but small ones
+    SENTENCE = 2  # a capital begins the name
+    ANY = 3
 
 
 class NamedLine(NamedTuple):
@@ -132,29 +138,31 @@ class ScriptStyle(NamedTuple):
     def read_name(self, line: str, *, follows_gap: bool) -> NamedLine | None:
         """Return the name and the text of a line with single spaces, or None if it does not begin with a name."""
         named = split_name(line) if follows_gap or not self.names_follow_gaps else None
-        if named is None or (self.names_stand_alone and named.text):
-            return None
-        return named if _STRICTNESS[named.case] <= _STRICTNESS[self.case] else None
+        is_name = named and named.case <= self.case and not (self.names_stand_alone and named.text)
+        return named if is_name else None
 
 
 def split_name(line: str) -> NamedLine | None:
     """Split a line with single spaces after the name that it begins with; None if it does not begin with a name."""
     head, colon, _ = line[: MAX_HEAD_CHARACTERS + 1].partition(":")
     text = line[len(head) + len(colon) :]
-    if not colon or not (text == "" or text[0] == " "):
-        return None
     words = _BRACKETS.sub(" ", head).split()
-    if not 1 <= len(words) <= MAX_NAME_WORDS or not all(map(_NAME_WORD.fullmatch, words)):
+    if (
+        not colon
+        or text[:1] not in ("", " ")
+        or not 1 <= len(words) <= MAX_NAME_WORDS
+        or not all(map(_NAME_WORD.fullmatch, words))
+        or not normalize_speaker(head).name
+        or not any(map(str.isalpha, "".join(words)))
+    ):
         return None
-    if not normalize_speaker(head).name or not any(map(str.isalpha, "".join(words))):
-        return None
-    case: NameCase = "any"
+    case = NameCase.ANY
     if all(word == word.upper() for word in words):
-        case = "upper"
+        case = NameCase.UPPER
     elif all(word[0] == word[0].upper() or (index and word in SMALL_WORDS) for index, word in enumerate(words)):
-        case = "title"
+        case = NameCase.TITLE
     elif words[0][0] == words[0][0].upper():
-        case = "sentence"
+        case = NameCase.SENTENCE
     elif len(words) > MAX_CHAT_NAME_WORDS:
         return None
     return NamedLine(head.strip(), text.strip(), case)
@@ -165,37 +173,30 @@ def detect_style(lines: Sequence[str]) -> ScriptStyle | None:
     texts = [" ".join(line.split()) for line in lines[:SAMPLE_LINES]]
     gaps = [True, *(not text for text in texts)]
     found = [(named, gap) for text, gap in zip(texts, gaps, strict=False) if text and (named := split_name(text))]
-    min_names = max(1, MIN_NAME_FRACTION * (num_lines := sum(map(bool, texts))))
-    num_upper, num_title, num_sentence = (
-        sum(_STRICTNESS[named.case] <= strictness for named, _ in found) for strictness in range(3)
-    )
-    if len(found) < min_names:
-        return None
-    case: NameCase = "title"
+    num_lines, num_found = sum(map(bool, texts)), len(found)
+    num_upper, num_title, num_sentence = (sum(named.case <= case for named, _ in found) for case in range(3))
+    case = NameCase.TITLE
     if num_upper >= MIN_UPPER_FRACTION * num_title > 0:
-        case = "upper"
-    elif len(found) >= MIN_CHAT_FRACTION * num_lines and num_sentence < MIN_CHAT_FRACTION * len(found):
-        case = "any"
-    found = [(named, gap) for named, gap in found if _STRICTNESS[named.case] <= _STRICTNESS[case]]
-    if len(found) < min_names:
+        case = NameCase.UPPER
+    elif num_found >= MIN_CHAT_FRACTION * num_lines and num_sentence < MIN_CHAT_FRACTION * num_found:
+        case = NameCase.ANY
+    found = [(named, gap) for named, gap in found if named.case <= case]
+    if len(found) < max(1, MIN_NAME_FRACTION * num_lines):
         return None
     names_stand_alone = sum(not named.text for named, _ in found) > len(found) / 2
     found = [(named, gap) for named, gap in found if not (names_stand_alone and named.text)]
     gap_fraction = sum(gap for _, gap in found) / len(found) if len(found) > 1 else 0.0
     names_follow_gaps = gap_fraction >= MIN_GAP_FRACTION
-    if names_stand_alone and names_follow_gaps and case == "title":  # such a line is a name even if a word is small
-        case = "sentence"
+    if names_stand_alone and names_follow_gaps and case == NameCase.TITLE:  # a name even if a word is small
+        case = NameCase.SENTENCE
     return ScriptStyle(names_stand_alone, case, names_follow_gaps, 2 if gap_fraction >= MIN_SPACED_FRACTION else 1)
 
 
 def read_utterances(lines: Iterator[str], source: str) -> Iterator[Utterance]:
-    """Yield the utterances of a script, given by its lines.
+    """Yield the utterances of a script; a beginning without names raises a CorpusError about the file `source`.
 
     A line without a name continues the utterance before it, or after an empty line begins another one of the same
     speaker. Lines before the first name have no speaker.
-
-    Raises:
-        CorpusError: If the beginning names no speakers. The message names the file `source`.
     """
     beginning = list(islice(lines, SAMPLE_LINES))
     style = detect_style(beginning)
@@ -226,10 +227,7 @@ def read_utterances(lines: Iterator[str], source: str) -> Iterator[Utterance]:
 
 
 def read_scenes(script: str) -> list[list[Turn]]:
-    """Return the scenes of a script in any style, with canonical names.
-
-    Lines before the first name are SOMEONE's, and so are all lines of a text that names no speakers.
-    """
+    """Return the scenes of a script in any style; lines of nobody are SOMEONE's, as all of a text without speakers."""
     lines = script.splitlines()
     if detect_style(lines) is None:
         return [[Turn(SOMEONE, text) for line in lines if (text := " ".join(line.split()))]]

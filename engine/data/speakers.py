@@ -55,11 +55,9 @@ class Speaker(NamedTuple):
 def normalize_speaker(raw: str) -> Speaker:
     """Return the canonical name of a speaker, and the marks that were separated from it.
 
-    A name keeps its letters, digits, hyphens, apostrophes, slashes and ampersands, in upper case. Control characters,
-    tags and other signs become spaces, and periods are dropped. Text in brackets beside a name is a mark, and so is
-    a known mark in any spelling at the end of a name: "Gandalf (V.O.)" and "GANDALF VOICE-OVER" are GANDALF with the
-    mark "VOICE OVER". A lone bracket is ignored, as in "(GOLLUM". A name of over `MAX_NAME_CHARACTERS` becomes empty,
-    and so does a text of over `MAX_WRITTEN_CHARACTERS`.
+    A name keeps its letters, digits, hyphens, apostrophes, slashes and ampersands, in upper case. Text in brackets
+    beside a name is a mark, and so is a known mark in any spelling at its end: "Gandalf (V.O.)" and "Gandalf Voice-over"
+    are GANDALF with the mark "VOICE OVER". A name that is too long becomes empty.
     """
     raw = " ".join(raw.split())
     if len(raw) > MAX_WRITTEN_CHARACTERS:
@@ -85,14 +83,12 @@ def merge_key(name: str) -> str:
 
 def display_name(name: str) -> str:
     """Return a canonical name as it is written in a sentence, such as "King of the Dead" or "Richard III"."""
-    words = []
-    for index, word in enumerate(name.split()):
+    words = name.split()
+    for index, word in enumerate(words):
         if index and word.lower() in SMALL_WORDS:
-            words.append(word.lower())
-        else:
-            words.append(
-                word if _ROMAN_NUMBER.fullmatch(word) else _CAPITALS.sub(lambda match: match[0].upper(), word.lower())
-            )
+            words[index] = word.lower()
+        elif not _ROMAN_NUMBER.fullmatch(word):
+            words[index] = _CAPITALS.sub(lambda match: match[0].upper(), word.lower())
     return " ".join(words)
 
 
@@ -133,21 +129,19 @@ def find_speaker(name: str, cast: Sequence[str]) -> str:
 
 def _clean(text: str) -> str:
     """Return `text` in upper case, with single spaces and only the characters of names."""
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).upper()).translate(_APOSTROPHES)
-    kept = "".join(map(_clean_character, text))
+    kept = ""
+    for character in unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).upper()).translate(_APOSTROPHES):
+        category = unicodedata.category(character)
+        if character in "-/&'" or category[0] in "LNM":
+            kept += character
+        elif character != "." and category != "Cf":
+            kept += " "
     words = [word if word == "&" else word.strip("-/&'") for word in kept.split()]
     return " ".join(filter(None, words)).strip("& ")
 
 
-def _clean_character(character: str) -> str:
-    category = unicodedata.category(character)
-    if character in "-/&'" or category[0] in "LNM":
-        return character
-    return "" if character == "." or category == "Cf" else " "
-
-
 def _mark_key(text: str) -> str:
-    return " ".join(text.replace("-", " ").replace("/", " ").split())
+    return " ".join(re.split("[-/ ]+", text)).strip()
 
 
 def _trailing_mark(words: Sequence[str]) -> str:
