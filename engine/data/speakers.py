@@ -56,7 +56,7 @@ def normalize_speaker(raw: str) -> Speaker:
     """Return the canonical name of a speaker, and the marks that were separated from it.
 
     A name keeps its letters, digits, hyphens, apostrophes, slashes and ampersands, in upper case. Text in brackets
-    beside a name is a mark, and so is a known mark in any spelling at its end: "Gandalf (V.O.)" and "Gandalf Voice-over"
+    beside a name is a mark, as is a known mark at its end in any spelling: "Gandalf (V.O.)" and "Gandalf Voice-over"
     are GANDALF with the mark "VOICE OVER". A name that is too long becomes empty.
     """
     raw = " ".join(raw.split())
