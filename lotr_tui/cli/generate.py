@@ -4,26 +4,19 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import Annotated, Any
 
 from engine.config import LSTM
 from engine.data.scripts import encode_speaker, encode_turns
 from engine.data.speakers import STRANGER
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, printable
+from engine.generation import prompt as prompts
 from engine.generation.best_of import MAX_ANSWERS, Answer, stream_answers
 from engine.generation.generate import Done, TokenEvent, generate_batch
-from engine.generation.prompt import (
-    DecoderState,
-    EncodedPrompt,
-    encode_prompt,
-    list_shortened,
-    prefill,
-    prefill_prompt,
-)
+from engine.generation.prompt import EncodedPrompt, prefill
 from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
 from engine.generation.turns import MAX_HISTORY_TOKENS, begin_turn, next_speaker_probs, read_turns
@@ -34,7 +27,7 @@ from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_
 from engine.runs.loading import load_model_by_name
 from lotr_tui import STARTED
 from lotr_tui.cli import options
-from lotr_tui.cli.console import print_json, print_piece, read_text
+from lotr_tui.cli.console import print_json, print_piece, read_text, report_unknown_text
 from lotr_tui.cli.parser import add_command, argument, flag, make_group, number, option
 from lotr_tui.cli.scripts import check_has_cast, parse_script, read_prompt, write_scene
 from lotr_tui.formatting import describe_finish_reason, format_percent, token_noun
@@ -42,12 +35,15 @@ from lotr_tui.session.conversation.cast import answering_cast, describe_unknown_
 from lotr_tui.session.model_abilities import chat_start, default_num_answers, find_chat_template
 from lotr_tui.session.settings import REPLY_MODE_NOTE, default_model_settings
 
-SAMPLING = "Sampling, by default as in a new session with the model"
-DIALOGUE = "Dialogue"
+SAMPLING, DIALOGUE = "Sampling, by default as in a new session with the model", "Dialogue"
 MAX_PROMPT_BYTES = 100_000  # of standard input; a large model reads it in a minute or two
 MAX_TURNS, DEFAULT_TURNS = 10_000, 8
-MAX_LISTED_WORDS = 20  # unknown words that a message lists; JSON has all of them
 MAX_BATCH_SIZE = 16  # texts generated together; larger batches are hardly faster
+TOKEN_FIELDS = (
+    *("index", "id", "text", "logprob", "sampling_prob", "rank", "entropy", "num_kept", "top_tokens", "seconds"),
+    "piece",
+)
+CHAT_HELP = "Answer the prompt; a model by others uses its chat template if it has one."
 BEST_OF_HELP = (
     "Draw N answers and print the one that the prompt makes most likely, compared with no prompt. Default: 8, with a "
     "large model 4."
@@ -56,119 +52,96 @@ Events = Iterator[TokenEvent | Done]
 commands = make_group()
 
 
+@dataclass(frozen=True)
+class SamplingOptions:
+    """Sampler settings that have options. None is the setting of a new session."""
+
+    temperature: Annotated[
+        float | None, number("--temperature", float, "From 0 (always the likeliest word) to 2.", SAMPLING)
+    ] = None
+    top_k: Annotated[int | None, number("--top-k", int, "Sample from the N likeliest words; 0: all.", SAMPLING)] = None
+    top_p: Annotated[
+        float | None, number("--top-p", float, "Sample from the likeliest words up to this probability.", SAMPLING)
+    ] = None
+    min_p: Annotated[
+        float | None, number("--min-p", float, "Smallest probability, relative to the likeliest word's.", SAMPLING)
+    ] = None
+    repetition_penalty: Annotated[
+        float | None, number("--repetition-penalty", float, "Above 1: used words become less likely.", SAMPLING)
+    ] = None
+    max_tokens: Annotated[int | None, number("--max-tokens", int, "Words, or tokens, per text.", SAMPLING)] = None
+
+
 @add_command(
     commands,
     "generate",
-    'lotr-tui generate "Where is Frodo"',
     'lotr-tui generate "The lamp" --count 3 --temperature 1.2',
     "cat prompt.txt | lotr-tui generate --json",
     'lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF --best-of 8',
     "lotr-tui generate --scene --cast FRODO,SAM,GOLLUM --turns 8",
-    'lotr-tui generate "Who are you?" --run gguf:smollm2.gguf --reply',
 )
 def generate(
     *,
-    prompt: Annotated[
-        str | None, argument("PROMPT", "Text to continue; - or nothing: read it from standard input.")
-    ] = None,
+    prompt: Annotated[str | None, argument("PROMPT", "Text to continue; - or nothing: standard input.")] = None,
     run: options.RunsOption = None,
     runs_dir: options.RunsDirOption = None,
     combination: options.Combination,
     precision: options.PrecisionOption = "auto",
-    temperature: Annotated[
-        float | None, number("--temperature", float, "From 0 (always the likeliest word) to 2.", SAMPLING)
-    ] = None,
-    top_k: Annotated[
-        int | None, number("--top-k", int, "Sample from the N likeliest words; 0: from all.", SAMPLING)
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        number("--top-p", float, "Sample from the likeliest words up to this total probability.", SAMPLING),
-    ] = None,
-    min_p: Annotated[
-        float | None,
-        number("--min-p", float, "Sample from words at least this probable, relative to the likeliest.", SAMPLING),
-    ] = None,
-    repetition_penalty: Annotated[
-        float | None,
-        number("--repetition-penalty", float, "Above 1: words already used become less likely.", SAMPLING),
-    ] = None,
-    seed: Annotated[
-        int | None, number("--seed", int, "Random seed. Default: a new one, which is printed.", SAMPLING)
-    ] = None,
-    max_tokens: Annotated[
-        int | None, number("--max-tokens", int, "Maximum words per text, or tokens.", SAMPLING)
-    ] = None,
+    sampling: SamplingOptions,
+    seed: Annotated[int | None, number("--seed", int, "Default: a new one, which is printed.", SAMPLING)] = None,
     count: Annotated[int, number("--count", int, "Number of texts, with consecutive seeds.", None, 1)] = 1,
-    reply: Annotated[
-        bool,
-        flag(
-            "--reply",
-            "Answer the prompt instead of continuing it; a model by others uses its chat template if it has one.",
-        ),
-    ] = False,
-    system: Annotated[
-        str | None, option("--system", "PROMPT", "System prompt for the chat template. Default: its own one.")
-    ] = None,
-    speaking_as: Annotated[
-        str | None, option("--as", "NAME", "Speaker who says the prompt. Default: a stranger.", DIALOGUE)
-    ] = None,
-    speaker: Annotated[
-        str | None, option("--to", "NAME", "Speaker who answers. Default: the likeliest one.", DIALOGUE)
-    ] = None,
+    reply: Annotated[bool, flag("--reply", CHAT_HELP)] = False,
+    system: Annotated[str | None, option("--system", "PROMPT", "System prompt of the chat template.")] = None,
+    as_: Annotated[str | None, option("--as", "NAME", "Who says the prompt. Default: a stranger.", DIALOGUE)] = None,
+    to: Annotated[str | None, option("--to", "NAME", "Who answers. Default: the likeliest speaker.", DIALOGUE)] = None,
     best_of: Annotated[int | None, number("--best-of", int, BEST_OF_HELP, DIALOGUE, 1, MAX_ANSWERS)] = None,
-    scene: Annotated[
-        bool, flag("--scene", "Write a scene, one line a turn, which starts with the prompt if there is one.", DIALOGUE)
-    ] = False,
-    cast: Annotated[
-        str | None, option("--cast", "A,B,...", "Speakers of the scene. Default: everybody.", DIALOGUE)
-    ] = None,
-    turns: Annotated[
-        int | None,
-        number("--turns", int, f"Turns of the scene. Default: {DEFAULT_TURNS}.", DIALOGUE, 1, MAX_TURNS),
-    ] = None,
+    scene: Annotated[bool, flag("--scene", "Write a scene, which may start with the prompt.", DIALOGUE)] = False,
+    cast: Annotated[str | None, option("--cast", "A,B,...", "Speakers of it. Default: everybody.", DIALOGUE)] = None,
+    turns: Annotated[int | None, number("--turns", int, "Lines of it. Default: 8.", DIALOGUE, 1, MAX_TURNS)] = None,
     as_json: Annotated[bool, flag("--json", "Print one JSON object per text.")] = False,
     jsonl: options.JsonLinesOption = False,
 ) -> None:
     """Continue or answer a prompt, or write a scene. The text goes to stdout, everything else to stderr."""
     options.check_output_format(as_json, jsonl)
-    chosen = {
-        "repetition_penalty": repetition_penalty,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "max_tokens": max_tokens,
-    }
-    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in vars(sampling).items() if value is not None}
     SamplerSettings(**given)  # raises before the model is loaded
     first_seed = random_seed() if seed is None else seed
     check_seed(first_seed)
     check_seed(first_seed + count - 1)
-    answer_options = {"--as": speaking_as, "--to": speaker, "--best-of": best_of, "--reply": reply or None}
-    of_answer = next((name for name, value in answer_options.items() if value is not None), "")
-    if scene and of_answer:
-        raise InvalidInputError(f"{of_answer} belongs to an answer, not to a scene; leave out {of_answer} or --scene")
+    of_answer = {"--as": as_, "--to": to, "--best-of": best_of, "--reply": reply or None}
+    use = next((name for name, value in of_answer.items() if value is not None), "")
+    if scene and use:
+        raise InvalidInputError(f"{use} belongs to an answer, not to a scene; leave out {use} or --scene")
     for name, value in (("--cast", cast), ("--turns", turns)):
         if value is not None and not scene:
             raise InvalidInputError(f"{name} has no effect without --scene; give both")
     if system is not None and not reply:
         raise InvalidInputError("--system belongs to an answer by a chat template; add --reply, or leave out --system")
-    is_conversation = scene or of_answer not in ("", "--reply")
+    is_conversation = scene or use not in ("", "--reply")
     text = None
     if prompt is not None or not is_conversation:  # a speaker opens a conversation or a scene without a prompt
         text = read_text(prompt, "PROMPT", 'lotr-tui generate "Where is Frodo"', MAX_PROMPT_BYTES)
-    name, model, mode = _load(run or [], runs_dir, combination, precision)
-    if not run and name == LSTM:
+
+    combined = combination.parse()
+    if (combined or len(run or []) > 1) and (pretrained := next(filter(is_pretrained_name, run or []), None)):
+        remedy = "leave out other runs, --mixture, --cache and --dynamic"
+        raise InvalidInputError(f"{pretrained} is a model by others and cannot be combined; {remedy}")
+    loaded = [load_model_by_name(name, runs_dir, precision) for name in run or (None,)]
+    if not run and loaded[0].name == LSTM:
         print("note: this is the small LSTM; `lotr-tui fetch smollm2` brings a model that understands", file=sys.stderr)
-    chat, is_pretrained = find_chat_template(model), model.tokenizer.name == "pretrained"
-    defaults = default_model_settings(is_pretrained=is_pretrained, is_chat=chat is not None)
+    model = loaded[0].model
+    if combined or len(loaded) > 1:
+        from engine.runs.combine import CombinationOptions, ModelCombiner  # most calls do not need them
+
+        model = ModelCombiner(loaded).combine_to_play(combined or CombinationOptions()).model
+    is_pretrained, is_chat = model.tokenizer.name == "pretrained", find_chat_template(model) is not None
+    defaults = default_model_settings(is_pretrained=is_pretrained, is_chat=is_chat).sampler
     request = Request(
-        name,
+        "+".join(each.name for each in loaded),
         model,
-        replace(defaults.sampler, **given),
+        replace(defaults, **given),
         range(first_seed, first_seed + count),
-        predicts_eos=mode == "line",
+        predicts_eos=loaded[0].config.data.mode == "line",
         as_json=as_json,
         jsonl=jsonl,
     )
@@ -177,34 +150,14 @@ def generate(
     if scene:
         write_scene(request, text, cast, turns or DEFAULT_TURNS)
     elif is_conversation or (reply and isinstance(model, DialogueModel)):
-        answer(request, text, of_answer, speaking_as, speaker, best_of)
+        answer(request, text, use, as_, to, best_of)
     else:
         continue_text(request, text or "", reply=reply, system=system or "")
 
 
-def _load(
-    names: Sequence[str], runs_dir: Path | None, combination: options.Combination, precision: str
-) -> tuple[str, LanguageModel, str]:
-    """Return the name of the models together, the model to play with, and the mode of its training text."""
-    combined = combination.parse()
-    pretrained = next(filter(is_pretrained_name, names), None)
-    if pretrained is not None and (len(names) > 1 or combined is not None):
-        raise InvalidInputError(
-            f"{pretrained} is a model by others and cannot be combined; leave out other runs, --mixture, --cache and "
-            "--dynamic"
-        )
-    loaded = [load_model_by_name(name, runs_dir, precision) for name in names or (None,)]
-    if combined is None and len(loaded) == 1:
-        return loaded[0].name, loaded[0].model, loaded[0].config.data.mode
-    from engine.runs.combine import CombinationOptions, ModelCombiner  # most calls do not need them
-
-    model = ModelCombiner(loaded).combine_to_play(combined or CombinationOptions()).model
-    return "+".join(each.name for each in loaded), model, loaded[0].config.data.mode
-
-
 @dataclass(frozen=True)
 class Request:
-    """Texts to generate, and the form in which they are printed."""
+    """Texts to generate, and the form in which they are printed: text, an object per text, or one per token."""
 
     name: str
     model: LanguageModel
@@ -213,51 +166,46 @@ class Request:
     predicts_eos: bool = True
     """True if the training text has `<eos>` after every line, so that the model can answer without a cast, and stop."""
     as_json: bool = False
-    """True to print one JSON object per text."""
     jsonl: bool = False
-    """True to print one JSON object per token, and one at the end of each text."""
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is printed about a text beside its tokens."""
+def print_text(
+    request: Request,
+    events: Events,
+    prompt: EncodedPrompt,
+    label: Callable[[], str] = str,
+    details: Callable[[], Mapping[str, object]] = dict,
+    *,
+    is_line: bool = False,
+) -> None:
+    """Print one text while its events come: as text with a summary on stderr, or as JSON.
 
-    prompt: EncodedPrompt
-    label: Callable[[], str] = str
-    """Beginning of the summary; called, like `details`, at the end of the text."""
-    details: Callable[[], Mapping[str, object]] = field(default=dict)
-    """More fields of the JSON object of a text."""
-    is_line: bool = False
-    """True if a text is a whole line, without the space before its first word."""
-
-
-def print_text(request: Request, events: Events, facts: Facts) -> None:
-    """Print one text while its events come: as text with a summary on stderr, or as JSON."""
+    At the end of the text, `label` is called for the beginning of the summary, and `details` for more fields of the
+    JSON object. With `is_line`, a text is a whole line, without the space before its first word.
+    """
     tokenizer = request.model.tokenizer
-    lead = " " if facts.is_line or not tokenizer.is_open else ""
-    pieces: list[str] = []
-    tokens: list[dict[str, object]] = []
+    tokens: list[dict[str, Any]] = []
     first_token_seconds: float | None = None
     for event in events:
         if isinstance(event, TokenEvent):
             first_token_seconds = first_token_seconds or time.perf_counter() - STARTED
-            if request.jsonl:
-                print_json({"event": "token", **token_record(event)})
-            elif request.as_json:
-                pieces.append(event.piece)
-                tokens.append(token_record(event))
-            else:
+            if not (request.as_json or request.jsonl):
                 print_piece(event.piece.removeprefix(" ") if event.index == 0 else event.piece)
+                continue
+            tokens.append({name: getattr(event, name) for name in TOKEN_FIELDS})
+            if request.jsonl:
+                print_json({"event": "token", **tokens.pop()})
         elif request.jsonl:
-            print_json({"event": "done", **asdict(event), **facts.details()})
+            print_json({"event": "done", **asdict(event), **details()})
         elif request.as_json:
+            text = "".join(token["piece"] for token in tokens)
             print_json(
                 {
-                    "prompt": facts.prompt.text,
-                    "text": "".join(pieces).removeprefix(lead),
-                    **facts.details(),
+                    "prompt": prompt.text,
+                    "text": text.removeprefix(" " if is_line or not tokenizer.is_open else ""),
+                    **details(),
                     "tokens": tokens,
-                    "unknown": facts.prompt.unknown_tokens,
+                    "unknown": prompt.unknown_tokens,
                     "seed": event.seed,
                     **asdict(request.settings),
                     "run": request.name,
@@ -269,28 +217,22 @@ def print_text(request: Request, events: Events, facts: Facts) -> None:
         else:
             print(flush=True)
             noun = token_noun(tokenizer)
-            parts = [facts.label(), f"seed {event.seed}", request.settings.describe()]
+            parts = [label(), f"seed {event.seed}", request.settings.describe()]
             parts += [f"{event.tokens_per_second:,.0f} {noun}s/s", describe_finish_reason(event, noun)]
             print(" · ".join(filter(None, parts)), file=sys.stderr)
 
 
-def token_record(event: TokenEvent) -> dict[str, object]:
-    """Return the figures of a token as the fields of its JSON object."""
-    names = ("index", "id", "text", "logprob", "sampling_prob", "rank", "entropy", "num_kept", "top_tokens", "seconds")
-    return {name: getattr(event, name) for name in (*names, "piece")}
-
-
 def generate_texts(
-    request: Request, state: DecoderState, ids: Sequence[int], context: Sequence[int] = ()
+    request: Request, state: prompts.DecoderState, ids: Sequence[int], context: Sequence[int] = ()
 ) -> Iterator[Events]:
     """Yield the events of the text of each seed, which continues `ids` from `state`. Several texts share batches.
 
     `context` are the ids of the lines before, if the text is a line of a conversation.
     """
     for start in range(0, len(request.seeds), MAX_BATCH_SIZE):
-        batch = request.seeds[start : start + MAX_BATCH_SIZE]
+        seeds = request.seeds[start : start + MAX_BATCH_SIZE]
         yield from _stream_batch(
-            [TextInProgress(request.model, ids, request.settings, seed, state, noise_context=context) for seed in batch]
+            [TextInProgress(request.model, ids, request.settings, seed, state, noise_context=context) for seed in seeds]
         )
 
 
@@ -315,14 +257,14 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
 
     A model with a chat template answers by it, and any other model with a line after the prompt.
     """
-    model, chat = request.model, find_chat_template(request.model)
-    problem = (
-        getattr(getattr(model, "chat", None), "problem", "") or f"{_short_name(request.name)} has no chat template"
-    )
+    model, tokenizer, chat = request.model, request.model.tokenizer, find_chat_template(request.model)
+    name, is_by_others = request.name, is_pretrained_name(request.name)
+    short_name = printable(parse_pretrained_name(name).short_name) if is_by_others else name
+    problem = getattr(getattr(model, "chat", None), "problem", "") or f"{short_name} has no chat template"
     if system and chat is None:
         raise InvalidInputError(f"--system needs a chat template: {problem}; leave it out")
-    prompt = encode_prompt(text, model.tokenizer)
-    report_unknown_text(prompt, model.tokenizer)
+    prompt = prompts.encode_prompt(text, tokenizer)
+    report_unknown_text(prompt, tokenizer)
     if reply and chat is not None:
         messages = [ChatMessage("system", system.strip()), ChatMessage("user", text.strip())]
         ids = [*chat.encode([message for message in messages if message.text])]
@@ -330,21 +272,30 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
     else:
         ids = _context_ids(request, prompt)
         if reply:
-            ids += model.tokenizer.encode("\n").tolist() if model.tokenizer.reads_line_ends else [EOS_ID]
+            ids += tokenizer.encode("\n").tolist() if tokenizer.reads_line_ends else [EOS_ID]
+            note = REPLY_MODE_NOTE
+            if is_by_others:
+                note = f"{problem}; it continues the text on the next line"
+            elif not request.predicts_eos:
+                note = "this model was trained without line ends, so it rarely answers, or stops"
             if not (request.as_json or request.jsonl):
-                note = REPLY_MODE_NOTE
-                if is_pretrained_name(request.name):
-                    note = f"{problem}; it continues the text on the next line"
-                elif not request.predicts_eos:
-                    note = "this model was trained without line ends, so it rarely answers, or stops"
                 print(f"note: {note}", file=sys.stderr)
-        state = prefill_prompt(model, ids)
+        state = prompts.prefill_prompt(model, ids)
+    context_size = getattr(model, "context_size", None)
     for events in generate_texts(request, state, ids):
-        print_text(request, _note_full_context(events, model, len(ids)), Facts(prompt))
+        num_tokens = len(ids) + 1  # with the token that starts a text
 
+        def counted(events: Events = events) -> Events:
+            nonlocal num_tokens
+            for event in events:
+                num_tokens += isinstance(event, TokenEvent)
+                yield event
 
-def _short_name(name: str) -> str:
-    return printable(parse_pretrained_name(name).short_name) if is_pretrained_name(name) else name
+        print_text(request, counted(), prompt)
+        if context_size and num_tokens > context_size:
+            size = f"{context_size:,} tokens"
+            note = f"the context of {size} was full, so the model forgot the beginning of the text"
+            print(f"note: {note}", file=sys.stderr)
 
 
 def _context_ids(request: Request, prompt: EncodedPrompt) -> list[int]:
@@ -367,54 +318,23 @@ def _context_ids(request: Request, prompt: EncodedPrompt) -> list[int]:
     return list(chain.from_iterable([EOS_ID, *ids.tolist()] for ids in tokenizer.encode_lines(text.splitlines())))[1:]
 
 
-def _note_full_context(events: Events, model: LanguageModel, num_read: int) -> Events:
-    """Yield the events of a text, and then say on stderr if it was longer than the context of a model by others."""
-    num_tokens, context_size = num_read + 1, getattr(model, "context_size", None)  # with the token that starts a text
-    for event in events:
-        yield event
-        num_tokens += isinstance(event, TokenEvent)
-    if context_size and num_tokens > context_size:
-        size = f"{context_size:,} tokens"
-        print(f"note: the context of {size} was full, so the model forgot the beginning of the text", file=sys.stderr)
-
-
-def report_unknown_text(prompt: EncodedPrompt, tokenizer: Tokenizer) -> None:
-    """Print on stderr which parts of a prompt the model does not know, if there are any."""
-    skipped = [text for text in prompt.unknown_tokens if not tokenizer.spans(text)]
-    rare = [text for text in prompt.unknown_tokens if text not in skipped]
-    if rare:
-        words = list_shortened(rare, MAX_LISTED_WORDS)
-        print(printable(f"not in the vocabulary, read as rare words: {words}"), file=sys.stderr)
-    if skipped:
-        reason = "the model reads only words of a to z, digits and apostrophes"
-        print(printable(f"skipped, because {reason}: {list_shortened(skipped, MAX_LISTED_WORDS)}"), file=sys.stderr)
-
-
 def answer(
-    request: Request,
-    text: str | None,
-    option_name: str,
-    speaking_as: str | None,
-    speaker: str | None,
-    best_of: int | None,
+    request: Request, text: str | None, use: str, speaking_as: str | None, to: str | None, best_of: int | None
 ) -> None:
-    """Print an answer to the prompt for each seed, or the best of several, which have the seeds of a text each.
+    """Print an answer to the prompt for each seed, or the best of several, which have consecutive seeds.
 
     Without a prompt, it is the first line of a conversation. Names are as they were typed: None is a stranger for who
-    says the prompt, and the likeliest for who answers. `option_name` is the option that needs a model with a cast.
+    says the prompt, and the likeliest for who answers. `use` is the option that needs a model with a cast.
     """
-    model = check_has_cast(request.model, request.name, option_name)
-    listener, name = (None if typed is None else read_name(typed, model.cast) for typed in (speaking_as, speaker))
+    model = check_has_cast(request.model, request.name, use)
+    listener, name = (None if typed is None else read_name(typed, model.cast) for typed in (speaking_as, to))
     if name is not None and name == listener:
         raise InvalidInputError(f"--as and --to are both {name}; name two speakers")
     turns, prompt = read_prompt(text, model, listener or STRANGER)
-    num_answers = best_of or default_num_answers(model)
-    if turns:
-        listener = listener or turns[-1].speaker
-    elif (best_of or 1) > 1:
+    if not turns and (best_of or 1) > 1:
         raise InvalidInputError(f"--best-of {best_of} compares answers to a PROMPT; give one")
-    else:
-        num_answers = 1
+    num_answers = best_of or default_num_answers(model) if turns else 1
+    listener = listener or (turns[-1].speaker if turns else None)
     state = read_turns(model, turns)
     likeliest = next_speaker_probs(model, state)
     if name is None:
@@ -423,7 +343,7 @@ def answer(
     share = next((each.prob for each in likeliest if each.name == name), None)
     history = encode_turns(model.tokenizer, turns)[-MAX_HISTORY_TOKENS:]
     if not (request.as_json or request.jsonl):
-        if speaker is None and share is not None:
+        if to is None and share is not None:
             print(f"{name} answers, the likeliest speaker ({format_percent(share)})", file=sys.stderr)
         for each in (listener, name):
             if each != STRANGER and (note := describe_unknown_name(each or "", model.cast)):
@@ -444,16 +364,12 @@ def answer(
 
     def details() -> dict[str, object]:
         fields = ("text", "score", "log_prob", "log_prob_alone", "is_repetition")
-        return {
-            "speaker": name,
-            "speaking_as": listener,
-            "probability": share,
-            "score": candidates[0].score if candidates else None,
-            "candidates": [
-                {field: getattr(each, field) for field in fields} | {"seed": each.done.seed, "reason": each.done.reason}
-                for each in candidates
-            ],
-        }
+        rows = [
+            {**{field: getattr(each, field) for field in fields}, "seed": each.done.seed, "reason": each.done.reason}
+            for each in candidates
+        ]
+        facts = {"speaker": name, "speaking_as": listener, "probability": share}
+        return {**facts, "score": candidates[0].score if candidates else None, "candidates": rows}
 
     if num_answers == 1:
         head = encode_speaker(model.tokenizer, name)
@@ -461,4 +377,4 @@ def answer(
     else:
         texts = (best_answer(request.seeds[0] + index * num_answers) for index in range(len(request.seeds)))
     for events in texts:
-        print_text(request, events, Facts(prompt, label, details, is_line=True))
+        print_text(request, events, prompt, label, details, is_line=True)

@@ -22,26 +22,15 @@ DEFAULT_MODEL = "Default: bundled where SmolLM2 was fetched, else lstm."
 
 JsonOption = Annotated[bool, flag("--json", "Print JSON.")]
 JsonLinesOption = Annotated[bool, flag("--jsonl", "Print one JSON object per token.")]
-RunsDirOption = Annotated[
-    Path | None, option("--runs-dir", "DIR", "Folder of the runs; see `lotr-tui locate`.", file_okay=False)
-]
+RunsDirOption = Annotated[Path | None, option("--runs-dir", "DIR", "Folder of the runs.", file_okay=False)]
 THEMES = "Theme for this session: shire, shire-light, ansi-dark or any Textual theme."
 ThemeOption = Annotated[str | None, option("--theme", "NAME", THEMES, SCREEN)]
 NoMouseOption = Annotated[bool, flag("--no-mouse", "Leave the mouse to the terminal, to select text with it.", SCREEN)]
-RunsOption = Annotated[
-    list[str] | None,
-    option("--run", "RUN", f"Model: {MODEL_NAMES}; repeat it for an ensemble of runs. {DEFAULT_MODEL}", MODEL),
-]
-RunOption = Annotated[str | None, option("--run", "RUN", f"Model: {MODEL_NAMES}. {DEFAULT_MODEL}", MODEL)]
-PrecisionOption = Annotated[
-    Literal["auto", "fp32", "int8"],
-    option(
-        "--precision",
-        "auto|fp32|int8",
-        "int8 is faster for large models, and less exact; auto computes as the model is stored.",
-        MODEL,
-    ),
-]
+RUNS = f"A {MODEL_NAMES}; repeat it for an ensemble of runs. {DEFAULT_MODEL}"
+RunsOption = Annotated[list[str] | None, option("--run", "RUN", RUNS, MODEL)]
+RunOption = Annotated[str | None, option("--run", "RUN", f"A {MODEL_NAMES}. {DEFAULT_MODEL}", MODEL)]
+PRECISION = "int8 is faster for large models, and less exact; auto computes as the model is stored."
+PrecisionOption = Annotated[Literal["auto", "fp32", "int8"], option("--precision", "auto|fp32|int8", PRECISION, MODEL)]
 TokenizerOption = Annotated[str | None, setting("tokenizer", DATA)]
 VocabularySizeOption = Annotated[int | None, setting("vocabulary_size", DATA)]
 ModeOption = Annotated[str | None, setting("mode", DATA)]
@@ -49,13 +38,10 @@ SplitOption = Annotated[str | None, setting("split", DATA)]
 SplitSeedOption = Annotated[int | None, setting("split_seed", DATA)]
 TextColumnOption = Annotated[str | None, setting("text_column", DATA)]
 SpeakerColumnOption = Annotated[str | None, setting("speaker_column", DATA)]
-SetOption = Annotated[
-    list[str] | None,
-    option("--set", "KEY=VALUE", "Change any setting; repeatable. See `lotr-tui train --list-settings`.", TRAINING),
-]
-CsvOption = Annotated[
-    Path | None, option("--csv", "FILE", "Corpus: a CSV, one utterance per row. Default: the bundled dialogues.", DATA)
-]
+SETTING = "Change any setting; repeatable. See `lotr-tui train --list-settings`."
+SetOption = Annotated[list[str] | None, option("--set", "KEY=VALUE", SETTING, TRAINING)]
+CSV = "Corpus: a CSV, one utterance per row. Default: the bundled dialogues."
+CsvOption = Annotated[Path | None, option("--csv", "FILE", CSV, DATA)]
 TextOption = Annotated[Path | None, option("--text", "FILE", "Corpus: plain text, one utterance per line.", DATA)]
 
 
@@ -63,18 +49,11 @@ TextOption = Annotated[Path | None, option("--text", "FILE", "Corpus: plain text
 class Combination:
     """Options that combine models."""
 
-    mixture: Annotated[
-        bool, flag("--mixture", "Mix with a Kneser-Ney model, with weights chosen on validation.", MODEL)
-    ] = False
+    mixture: Annotated[bool, flag("--mixture", "Mix with a Kneser-Ney model, tuned on validation.", MODEL)] = False
     cache: Annotated[bool, flag("--cache", "Make recently used words more likely (continuous cache).", MODEL)] = False
     dynamic: Annotated[bool, flag("--dynamic", "Keep training while reading (dynamic evaluation).", MODEL)] = False
-    weights: Annotated[
-        str | None,
-        option("--weights", "W,W,...", "Weights of the models, such as 0.8,0.2; Kneser-Ney comes last.", MODEL),
-    ] = None
-    cache_window: Annotated[
-        int | None, number("--cache-window", int, "Words in the cache. Default: 500.", MODEL, 1, 1e7)
-    ] = None
+    weights: Annotated[str | None, option("--weights", "W,W,...", "Of the models; Kneser-Ney is last.", MODEL)] = None
+    cache_window: Annotated[int | None, number("--cache-window", int, "Words. Default: 500.", MODEL, 1, 1e7)] = None
 
     def parse(self) -> "CombinationOptions | None":
         """Return the combination, or None if no option is given."""
@@ -102,6 +81,7 @@ INIT_HELP = (
     "Fine-tune: start from a run or RUN@EPOCH, from base (the pre-trained LSTM that is included), or with an adapter "
     "from smollm2, gguf:FILE, hf:FOLDER or hf:owner/name."
 )
+TEACHER_HELP = "Distil: also learn the averaged predictions of this run; repeat it for an ensemble."
 PRESET_HELP = (
     f"Settings to start from: {', '.join(PRESETS)}. Default: default; with --init finetune, or dialogue with --mode "
     "dialogue, or lora for a model by others."
@@ -114,21 +94,11 @@ class TrainingOptions:
 
     preset: Annotated[str | None, option("--preset", "NAME", PRESET_HELP, TRAINING)] = None
     init: Annotated[str | None, option("--init", "RUN", INIT_HELP, TRAINING)] = None
-    teachers: Annotated[
-        list[str] | None,
-        option(
-            "--teacher",
-            "RUN",
-            "Distil: also learn the averaged predictions of this run; repeat it for an ensemble.",
-            TRAINING,
-        ),
-    ] = None
+    teachers: Annotated[list[str] | None, option("--teacher", "RUN", TEACHER_HELP, TRAINING)] = None
     csv: CsvOption = None
     text: TextOption = None
-    valid: Annotated[
-        Path | None, option("--valid", "FILE", "Validation text of a corpus that is already split.", DATA)
-    ] = None
-    test: Annotated[Path | None, option("--test", "FILE", "Test text of a corpus that is already split.", DATA)] = None
+    valid: Annotated[Path | None, option("--valid", "FILE", "Validation text, if the corpus is split.", DATA)] = None
+    test: Annotated[Path | None, option("--test", "FILE", "Test text, if the corpus is split.", DATA)] = None
     text_column: TextColumnOption = None
     speaker_column: SpeakerColumnOption = None
     tokenizer: TokenizerOption = None
@@ -168,14 +138,13 @@ class TrainingOptions:
         if self.valid or self.test:
             if not (self.valid and self.test and path):
                 raise InvalidInputError("--valid and --test need each other, and --text or --csv for the training text")
-            if config.data.tokenizer in ("words", "whitespace"):  # the file has its tokens already, and all of them
-                if self.tokenizer is None and not config.training.init:
-                    config = config.with_values(tokenizer="whitespace")
-                config = config.with_values(min_characters=0)
-                if config.data.tokenizer == "whitespace":
-                    config = config.with_values(min_count=1)
-            else:
-                config = config.with_values(min_characters=-1)
+            # The files are lines and tokens already, and all of them count.
+            is_closed = config.data.tokenizer in ("words", "whitespace")
+            if is_closed and self.tokenizer is None and not config.training.init:
+                config = config.with_values(tokenizer="whitespace")
+            if config.data.tokenizer == "whitespace":
+                config = config.with_values(min_count=1)
+            config = config.with_values(min_characters=0 if is_closed else -1)
             config = config.with_values(valid_corpus=str(self.valid), test_corpus=str(self.test))
         return config.with_overrides(list(self.assignments or ()))
 

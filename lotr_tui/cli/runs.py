@@ -12,71 +12,35 @@ import typer
 from rich.text import Text
 
 from engine.errors import InvalidInputError, LotrError, describe_error, printable
-from engine.runs.compact import write_compact_copy
-from engine.runs.directory import (
-    METRICS_FILE,
-    MODEL_FILE,
-    bundled_run_name,
-    find_run_dirs,
-    is_locked,
-    read_config,
-    resolve_run,
-    run_word,
-)
-from engine.runs.export import export_hugging_face
-from engine.runs.loading import list_epoch_checkpoints
-from engine.runs.locked_run import delete_run, rename_run
-from engine.runs.metrics import read_current_rows
-from engine.runs.summary import list_runs, summarize_run
+from engine.runs import directory, loading, locked_run, metrics, summary
+from engine.runs.directory import resolve_run, run_word
 from engine.storage.files import default_runs_dir
+from lotr_tui import formatting
 from lotr_tui.cli.console import make_console, print_json, print_table
 from lotr_tui.cli.options import JsonOption, RunsDirOption
 from lotr_tui.cli.parser import add_command, argument, flag, make_group, number, option
-from lotr_tui.formatting import (
-    PRETRAINED_MARK_NOTE,
-    format_age,
-    format_bytes,
-    format_perplexity,
-    format_run_perplexity,
-)
 from lotr_tui.monitor.compared_run import read_compared_run
 from lotr_tui.monitor.comparison_layout import layout_comparison
-from lotr_tui.monitor.export import export_csv, export_tensorboard
 from lotr_tui.monitor.run_comparison import RunComparison, compare_runs
+from lotr_tui.trackers import libraries
 from lotr_tui.trackers.follower import send_run
-from lotr_tui.trackers.libraries import TrackerName, check_installed, view_command
+from lotr_tui.trackers.libraries import TrackerName
 from lotr_tui.trackers.tensorboard_import import import_tensorboard
 
-STYLES = {
-    "plain": "",
-    "heading": "bold",
-    "best": "bold green",
-    "better": "green",
-    "worse": "red",
-    "muted": "dim",
-}
+STYLES = {"plain": "", "heading": "bold", "best": "bold green", "better": "green", "worse": "red", "muted": "dim"}
 RunArgument = Annotated[str, argument("RUN", "Name or path of a run, or latest.")]
-HF_HELP = (
-    "Write a Transformer into a new folder that Hugging Face's transformers loads with the same logits. An adapter is "
-    "merged into its base."
-)
-GGUF_HELP = "Write a Transformer into a new file for llama.cpp and Ollama, with a Modelfile beside it if it converses."
+HF_HELP = "Write a Transformer, with its adapter merged, into a new folder for transformers, with the same logits."
+GGUF_HELP = "Write a Transformer into a new file for llama.cpp and Ollama, with a Modelfile if it converses."
 TYPE_HELP = "Type of the matrices in FILE: q8_0 is half the size and less exact. Default: f16."
-LOG_HELP = (
-    "Send to an experiment tracker what it misses of the run: all of it, or what a tracker of the training did not "
-    "receive."
-)
-PRECISION_HELP = "Precision of the weight matrices: int8 is a quarter of the size and less exact, fp16 half the size."
+LOG_HELP = "Send to an experiment tracker what it misses of the run."
+PRECISION_HELP = "Weight matrices: int8 is a quarter of the size and less exact, fp16 half the size."
+CURVE_HELP = "Values of the curves: perplexities, or losses in nats. Default: by the name of the tag."
 commands = make_group(
     "lotr-tui runs",
     "lotr-tui runs show latest",
     "lotr-tui runs compare my-run other-run",
     "lotr-tui runs export my-run --csv tables",
-    "lotr-tui runs export my-gpt --hf my-gpt-hf",
     "lotr-tui runs export bundled --gguf gandalf.gguf --type q8_0",
-    "lotr-tui runs export my-run --log wandb",
-    "lotr-tui runs import --tensorboard their-logs",
-    "lotr-tui runs compact my-run small --precision int8",
     name="runs",
 )
 
@@ -86,11 +50,11 @@ def runs(context: typer.Context, runs_dir: RunsDirOption = None, as_json: JsonOp
     """List or compare runs, or show, rename, delete, export or copy one. Without a command, list them, latest first."""
     if context.invoked_subcommand is not None:
         return
-    summaries = list_runs(runs_dir)
+    summaries = summary.list_runs(runs_dir)
     if as_json:
         print_json([{**asdict(run), "path": str(run.path)} for run in summaries])
         return
-    for path in sorted(set(find_run_dirs(runs_dir or default_runs_dir())) - {run.path for run in summaries}):
+    for path in sorted(set(directory.find_run_dirs(runs_dir or default_runs_dir())) - {run.path for run in summaries}):
         print(printable(f"run {path.name} cannot be read; see `lotr-tui runs show {run_word(path)}`"), file=sys.stderr)
     if not summaries:
         print("no runs yet; start one with `lotr-tui train`", file=sys.stderr)
@@ -99,28 +63,32 @@ def runs(context: typer.Context, runs_dir: RunsDirOption = None, as_json: JsonOp
         [
             *(printable(run.name), run.state, printable(run.preset), run.architecture, run.mode),
             f"{run.epochs:.1f}",
-            format_run_perplexity(run.valid_perplexity, run),
-            format_run_perplexity(run.test_perplexity, run),
-            format_age(time.time() - run.started_at),
+            formatting.format_run_perplexity(run.valid_perplexity, run),
+            formatting.format_run_perplexity(run.test_perplexity, run),
+            formatting.format_age(time.time() - run.started_at),
             f"{run.size_bytes / 1e6:.1f}",
         ]
         for run in summaries
     ]
     print_table(["run", "state", "preset", "model", "mode"], ["epochs", "valid", "test", "age", "MB"], rows)
     if any(run.pretrained_on_other_text for run in summaries):
-        print(PRETRAINED_MARK_NOTE)
+        print(formatting.PRETRAINED_MARK_NOTE)
 
 
 @add_command(commands, "show")
 def runs_show(run: RunArgument, runs_dir: RunsDirOption = None) -> None:
     """Print the settings, evaluations and saved epochs of a run as JSON."""
     path = resolve_run(run, runs_dir)
-    evaluations = [row for row in read_current_rows(path / METRICS_FILE, subsample=True) if row["event"] == "evaluated"]
+    evaluations = [
+        row
+        for row in metrics.read_current_rows(path / directory.METRICS_FILE, subsample=True)
+        if row["event"] == "evaluated"
+    ]
     record = {
-        **asdict(summarize_run(path)),
+        **asdict(summary.summarize_run(path)),
         "path": str(path),
-        "config": json.loads(read_config(path).to_json()),
-        "saved_epochs": [asdict(checkpoint) for checkpoint in list_epoch_checkpoints(path)],
+        "config": json.loads(directory.read_config(path).to_json()),
+        "saved_epochs": [asdict(checkpoint) for checkpoint in loading.list_epoch_checkpoints(path)],
         "evaluations": [[row.get(key) for key in ("step", "epoch", "valid_perplexity")] for row in evaluations],
     }
     print_json(record, indent=2)
@@ -129,9 +97,7 @@ def runs_show(run: RunArgument, runs_dir: RunsDirOption = None) -> None:
 @add_command(commands, "compare", "lotr-tui runs compare my-run other-run", "lotr-tui runs compare a b c --baseline b")
 def runs_compare(
     runs: Annotated[list[str], argument("RUN", "Names or paths of runs, or latest.")],
-    baseline: Annotated[
-        str | None, option("--baseline", "RUN", "Run that differences refer to. Default: the first one.")
-    ] = None,
+    baseline: Annotated[str | None, option("--baseline", "RUN", "Run to compare with. Default: the first.")] = None,
     runs_dir: RunsDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -144,7 +110,7 @@ def runs_compare(
         raise InvalidInputError(
             f"runs compare needs two different runs, and got only {runs[0]}; name another one, see `lotr-tui runs`"
         )
-    names = [bundled_run_name(path) or path.name for path in paths]
+    names = [directory.bundled_run_name(path) or path.name for path in paths]
     names = [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
     compared = [read_compared_run(path, name) for path, name in zip(paths, names, strict=True)]
     comparison = compare_runs(compared, paths.index(baseline_path))
@@ -198,7 +164,7 @@ def runs_rm(
         raise InvalidInputError(f"runs rm {run} needs a confirmation; give --yes") from None
     if not is_confirmed:
         raise LotrError(f"run {path.name} was not deleted")
-    delete_run(path, runs_dir)
+    locked_run.delete_run(path, runs_dir)
     print(printable(f"deleted run {path.name}: {path}"))
 
 
@@ -209,7 +175,7 @@ def runs_rename(
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Rename a run."""
-    print(printable(rename_run(old, new, runs_dir)))
+    print(printable(locked_run.rename_run(old, new, runs_dir)))
 
 
 @add_command(commands, "export")
@@ -230,14 +196,15 @@ def runs_export(
         raise InvalidInputError("give one of --csv DIR, --tensorboard DIR, --hf DIR, --gguf FILE and --log TRACKER")
     if gguf_type is not None and gguf is None:
         raise InvalidInputError("--type belongs to --gguf FILE")
+    from engine.runs import export, export_gguf  # import gguf, which the list of runs does not need
+    from lotr_tui.monitor.export import export_csv, export_tensorboard
+
     if tracker is not None:
         _send_to_tracker(path, tracker)
     elif hugging_face is not None:
-        export_hugging_face(path, hugging_face.absolute())
+        export.export_hugging_face(path, hugging_face.absolute())
     elif gguf is not None:
-        from engine.runs.export_gguf import export_gguf  # imports gguf, which the list of runs does not need
-
-        targets = export_gguf(path, gguf, gguf_type or "f16")
+        targets = export_gguf.export_gguf(path, gguf, gguf_type or "f16")
     elif csv is not None:
         export_csv(path, csv)
     else:
@@ -248,7 +215,7 @@ def runs_export(
 
 def _send_to_tracker(run_dir: Path, name: TrackerName) -> None:
     """Send what a tracker misses of a run, and print how to see it there."""
-    check_installed([name])
+    libraries.check_installed([name])
     try:
         state = send_run(run_dir, name)
     except InvalidInputError:
@@ -258,36 +225,33 @@ def _send_to_tracker(run_dir: Path, name: TrackerName) -> None:
         raise LotrError(f"{name} failed: {describe_error(error).rstrip('.')}; try again with: {again}") from error
     if not state.tracker_id:
         raise InvalidInputError(f"run {run_dir.name!r} has nothing to send yet")
-    print(printable(f"{name} has everything of run {run_dir.name}; see it with: {view_command(name, run_dir)}"))
+    print(
+        printable(f"{name} has everything of run {run_dir.name}; see it with: {libraries.view_command(name, run_dir)}")
+    )
     if not state.is_complete:
-        rest = "is going on" if is_locked(run_dir) else "can be resumed"
+        rest = "is going on" if directory.is_locked(run_dir) else "can be resumed"
         print(printable(f"the training {rest}; the same command sends what is added"), file=sys.stderr)
 
 
 @add_command(commands, "import")
 def runs_import(
     tensorboard: Annotated[Path, option("--tensorboard", "DIR", "Folder with event files, one run per folder in it.")],
-    run: Annotated[str | None, option("--run", "NAME", "Name of the new run. Default: the name of the folder.")] = None,
-    tag: Annotated[
-        str | None, option("--tag", "TAG", "Curve of the validation. Default: the first one that looks so.")
-    ] = None,
-    as_perplexity: Annotated[
-        bool | None,
-        flag(
-            "--perplexity/--loss",
-            "Values of the curves: perplexities, or losses in nats. Default: by the name of the tag.",
-        ),
-    ] = None,
+    run: Annotated[str | None, option("--run", "NAME", "Name of the new run. Default: that of the folder.")] = None,
+    tag: Annotated[str | None, option("--tag", "TAG", "Curve of the validation. Default: the first of them.")] = None,
+    as_perplexity: Annotated[bool | None, flag("--perplexity/--loss", CURVE_HELP)] = None,
     steps_per_epoch: Annotated[
-        int | None,
-        number("--steps-per-epoch", int, "Steps in an epoch. Default: the curve called epoch.", None, 1, 1e9),
+        int | None, number("--steps-per-epoch", int, "Default: the curve called epoch.", None, 1, 1e9)
     ] = None,
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Import the curves of trainings by other programs, to compare them in the list of runs."""
     imported = import_tensorboard(tensorboard, runs_dir or default_runs_dir(), run, tag, steps_per_epoch, as_perplexity)
     for each in imported:
-        print(printable(f"{each.path.name}: {each.curve}, best perplexity {format_perplexity(each.best_perplexity)}"))
+        print(
+            printable(
+                f"{each.path.name}: {each.curve}, best perplexity {formatting.format_perplexity(each.best_perplexity)}"
+            )
+        )
     if not all(each.has_epochs for each in imported):
         print("the logs have no epochs, so each evaluation counts as one; give --steps-per-epoch N", file=sys.stderr)
 
@@ -300,6 +264,8 @@ def runs_compact(
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Write a small copy of a run, to play and evaluate, and print the sizes."""
+    from engine.runs.compact import write_compact_copy
+
     copy = write_compact_copy(resolve_run(run, runs_dir).absolute(), folder.absolute(), precision)
-    before, after, total = map(format_bytes, (copy.model_bytes_before, copy.model_bytes, copy.total_bytes))
-    print(printable(f"{folder}: {MODEL_FILE} {before} → {after} ({precision}), {total} with all files"))
+    before, after, total = map(formatting.format_bytes, (copy.model_bytes_before, copy.model_bytes, copy.total_bytes))
+    print(printable(f"{folder}: {directory.MODEL_FILE} {before} → {after} ({precision}), {total} with all files"))

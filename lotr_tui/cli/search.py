@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # these modules import optuna
 SEARCH = "Search"
 MAX_MINUTES = 1e6
 MAX_TABLE_ROWS = 10
+JOBS_HELP = "Parallel trainings, with one thread each. Default: the number of cores; 1 on a GPU."
+NAME_HELP = "Name of the search; its runs are NAME-000, NAME-001 and so on. Default: the time."
 END_REASONS = {
     "budget": "the time is used",
     "trials": "all trials are done",
@@ -37,44 +39,16 @@ END_REASONS = {
     "failures": "too many trials failed in a row",
 }
 DECISIVE_SETTINGS = ("init", "tokenizer", "mode", "architecture")  # on which the defaults of others depend
-SETTINGS_WITH_OPTIONS = ("init", "corpus", "corpus_format")
 commands = make_group()
 
 
-@add_command(
-    commands,
-    "search",
-    "lotr-tui search --minutes 20 --set lr=0.002..0.02 --set input_dropout=0.3..0.7",
-    "lotr-tui search --trials 30 --preset tiny --set optimizer=adamw,sgd",
-    "lotr-tui search --resume search-20250131-120000 --minutes 60",
-)
+@add_command(commands, "search", "lotr-tui search --minutes 20 --set lr=0.002..0.02 --set optimizer=adamw,sgd")
 def search(
     *,
-    minutes: Annotated[
-        float | None,
-        number("--minutes", float, "Time for the search; trials that are still trained then are saved.", SEARCH),
-    ] = None,
+    minutes: Annotated[float | None, number("--minutes", float, "Time; unfinished trials are saved.", SEARCH)] = None,
     trials: Annotated[int | None, number("--trials", int, "Trials to start, at most.", SEARCH, 1)] = None,
-    jobs: Annotated[
-        int | None,
-        number(
-            "--jobs",
-            int,
-            "Parallel trainings, with one thread each. Default: the number of cores; 1 on a GPU.",
-            SEARCH,
-            1,
-            1000,
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        option(
-            "--name",
-            "NAME",
-            "Name of the search; its runs are NAME-000, NAME-001 and so on. Default: the time.",
-            SEARCH,
-        ),
-    ] = None,
+    jobs: Annotated[int | None, number("--jobs", int, JOBS_HELP, SEARCH, 1, 1000)] = None,
+    name: Annotated[str | None, option("--name", "NAME", NAME_HELP, SEARCH)] = None,
     resume: Annotated[str | None, option("--resume", "NAME", "Continue a search with another budget.", SEARCH)] = None,
     as_json: Annotated[bool, flag("--json", "Print one JSON object per trial, and a summary.", SEARCH)] = False,
     training: options.TrainingOptions,
@@ -248,16 +222,13 @@ def _explain_no_result(search: "Search", budget: "Budget", reason: "EndReason") 
     records = search.records()
     failed = next((record for record in reversed(records) if record.message), None)
     furthest = max(records, key=lambda record: record.fraction, default=None)
-    if failed is not None and (reason == "failures" or furthest is None or not furthest.fraction):
+    if furthest is not None and furthest.fraction and (failed is None or reason != "failures"):
+        minutes = max(furthest.seconds / furthest.fraction / 60, 0.1)
+        again = _resume_command(search, 60 * math.ceil(4 * minutes))
+        return f"no trial is complete, which takes about {minutes:.1f} minutes; continue: {again}"
+    if failed is not None:
         return f"search {search.path.name} has no result; trial {failed.number} {failed.state}: {failed.message}"
-    if furthest is None or not furthest.fraction:
-        return f"no trial reached its first validation; give it more time: {_resume_command(search, budget.seconds)}"
-    minutes = max(furthest.seconds / furthest.fraction / 60, 0.1)
-    return (
-        f"no trial is complete, which takes about {minutes:.1f} minutes; trial {furthest.number} is at "
-        f"{format_percent(furthest.fraction)} with validation {_format_perplexity(furthest.valid_perplexity)}; "
-        f"continue it: {_resume_command(search, 60 * math.ceil(4 * minutes))}"
-    )
+    return f"no trial reached its first validation; give it more time: {_resume_command(search, budget.seconds)}"
 
 
 def _best_command(search: "Search", best: "TrialRecord") -> str:
@@ -279,7 +250,7 @@ def format_train_command(config: Config) -> str:
     if config.data.corpus != BUNDLED:
         words += ["--csv" if config.data.corpus_format == "csv" else "--text", config.data.corpus]
     for name, value in different.items():
-        if name not in SETTINGS_WITH_OPTIONS:
+        if name not in ("init", "corpus", "corpus_format"):
             words += ["--set", f"{name}={_format_value(value)}"]
     return " ".join(map(shell_word, words))
 

@@ -20,12 +20,7 @@ TOKEN_STYLES = ("reverse", "underline")  # of neighbouring tokens, which show th
 commands = make_group()
 
 
-@add_command(
-    commands,
-    "tokenize",
-    'lotr-tui tokenize "Where is Frodo"',
-    'lotr-tui tokenize "my precious" --tokenizer bpe',
-)
+@add_command(commands, "tokenize", 'lotr-tui tokenize "my precious" --tokenizer bpe')
 def tokenize(
     text: Annotated[str | None, argument("TEXT", "Text; - or nothing: standard input.")] = None,
     run: options.RunOption = None,

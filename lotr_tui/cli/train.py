@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial, wraps
 from typing import Annotated, Any
@@ -24,57 +25,35 @@ from lotr_tui.cli import options
 from lotr_tui.cli.console import discard_output, print_json, print_table, to_json
 from lotr_tui.cli.parser import add_command, flag, make_group, number, option
 from lotr_tui.formatting import PRETRAINED_NOTE, displayable, format_duration
-from lotr_tui.monitor.background import (
-    attach_hint,
-    detach_from_terminal,
-    dies_with_terminal,
-    install_signal_handlers,
-    resume_in_background,
-    rotate_console_log,
-)
+from lotr_tui.monitor import background
 from lotr_tui.monitor.loss_unit import PERPLEXITY, LossUnit
 from lotr_tui.trackers.follower import choose_trackers, chosen_trackers
-from lotr_tui.trackers.libraries import check_installed, parse_tracker_names
+from lotr_tui.trackers.libraries import TRACKER_NAMES, check_installed, parse_tracker_names
 from lotr_tui.trackers.supervisor import TrackerSupervisor
 
 RUN, OUTPUT = "Run", "Output"
+TRACKERS = "|".join(TRACKER_NAMES)
 PROGRESS_INTERVAL = 5.0  # fewest seconds between two lines of progress
 MAX_TRACKER_WAIT = 60.0  # seconds to wait at the end of a training until its trackers have received everything
-TRACKER_REPORT_DELAY, TRACKER_POLL_INTERVAL = 2.0, 0.1
+TRACKER_REPORT_DELAY = 2.0  # seconds of waiting after which a line says so
 commands = make_group()
 
 
 @add_command(
-    commands,
-    "train",
-    "lotr-tui train",
-    "lotr-tui train --text novel.txt --epochs 20 --run novel",
-    "lotr-tui train --resume novel",
-    "lotr-tui train --init base",
-    "lotr-tui train --preset tiny --set hidden_size=100",
+    commands, "train", "lotr-tui train --text novel.txt --epochs 20 --run novel", "lotr-tui train --resume novel"
 )
 def train(
     *,
     training: options.TrainingOptions,
-    list_settings: Annotated[
-        bool, flag("--list-settings", "List all settings for --set, and exit.", options.TRAINING)
-    ] = False,
+    list_settings: Annotated[bool, flag("--list-settings", "List the settings of --set.", options.TRAINING)] = False,
     run: Annotated[str | None, option("--run", "NAME", "Name of the new run. Default: preset and time.", RUN)] = None,
     runs_dir: options.RunsDirOption = None,
-    resume: Annotated[
-        str | None, option("--resume", "RUN", "Resume a run that was stopped or killed, bit-exactly.", RUN)
-    ] = None,
+    resume: Annotated[str | None, option("--resume", "RUN", "Resume a run that ended early, exactly.", RUN)] = None,
     detach: Annotated[bool, flag("--detach", "Train in the background; see `lotr-tui attach`.", OUTPUT)] = False,
     no_tui: Annotated[bool, flag("--no-tui", "Print lines instead of drawing the dashboard.", OUTPUT)] = False,
     as_json: Annotated[bool, flag("--json", "Print one JSON object per event; implies --no-tui.", OUTPUT)] = False,
     trackers: Annotated[
-        list[str] | None,
-        option(
-            "--log",
-            "tensorboard|wandb|mlflow|trackio",
-            "Send the training to this experiment tracker too; repeatable.",
-            OUTPUT,
-        ),
+        list[str] | None, option("--log", TRACKERS, "Send it to a tracker; repeatable.", OUTPUT)
     ] = None,
     theme: options.ThemeOption = None,
     no_mouse: options.NoMouseOption = False,
@@ -108,25 +87,23 @@ def train(
         choose_trackers(job.run.path, tracker_names)
     if detach:
         job.run.lock.release()
-        print(resume_in_background(job.run.path))
+        print(background.resume_in_background(job.run.path))
         return 0
     if no_tui or as_json or process.world_size > 1 or not options.has_terminal():
         return train_on_console(job, as_json=as_json)
     from lotr_tui.app import LotrApp  # imports Textual
     from lotr_tui.cli.launch import run_app
 
-    if dies_with_terminal():
-        print(f"if this terminal closes, the training continues\n{attach_hint(job.run.path)}")
+    if background.dies_with_terminal():
+        print(f"if this terminal closes, the training continues\n{background.attach_hint(job.run.path)}")
     return run_app(LotrApp(job=job, runs_dir=runs_dir, theme=theme), mouse=not no_mouse)
 
 
 @add_command(
     commands,
     "finetune",
-    "lotr-tui finetune",
-    "lotr-tui finetune --csv dialogues.csv --run film",
-    "lotr-tui finetune --text shakespeare.txt --run romeo",
-    "lotr-tui finetune --init gguf:llama.gguf --csv lines.csv --set lora_rank=32",
+    "lotr-tui finetune --csv dialogues.csv",
+    "lotr-tui finetune --init gguf:llama.gguf --text a.txt",
 )
 @wraps(train, assigned=("__annotations__",))  # it has the options of `train`
 def finetune(*, training: options.TrainingOptions, **others: Any) -> int:
@@ -143,21 +120,24 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
     the training continues without it. If the reader of stdout is gone, the training saves and stops. If stdout cannot
     be written for another reason, such as a full disk, the training continues without it, and the exit code is 1.
     """
-    cancellation, waiting = Cancellation(), Cancellation()
-    has_ended = False
+    cancellation = Cancellation()
+    has_ended = has_failed_output = is_detached = False
     exit_code = 0
+    broken_pipe: BrokenPipeError | None = None
 
     def stop(signal_number: signal.Signals) -> None:
         nonlocal exit_code
         exit_code = exit_code or 128 + signal_number
-        (waiting if has_ended else cancellation).set()
+        cancellation.set()
+        if has_ended:
+            raise KeyboardInterrupt
 
     def continue_without_terminal() -> None:
-        detach_from_terminal()
+        background.detach_from_terminal()
         if get_process_info().world_size > 1:  # torchrun received the signal too, and ends its processes soon
             job.command_queue.send(ControlCommand("detach"))
 
-    install_signal_handlers(
+    background.install_signal_handlers(
         {
             signal.SIGINT: partial(stop, signal.SIGINT),
             signal.SIGTERM: partial(stop, signal.SIGTERM),
@@ -166,8 +146,6 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
         }
     )
     lines = ProgressFormatter(job)
-    broken_pipe: BrokenPipeError | None = None
-    has_failed_output = is_detached = False
     trackers = TrackerSupervisor(job.run.path) if chosen_trackers(job.run.path) else None
     for event in job.events(cancellation, trackers.take_problems) if trackers else job.events(cancellation):
         is_detached = isinstance(event, events.Finished) and event.reason == "detached"
@@ -180,13 +158,13 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
             continue
         try:
             print(line, flush=True)
-            rotate_console_log(job.run.path)
+            background.rotate_console_log(job.run.path)
         except BrokenPipeError as error:
             broken_pipe = error
             cancellation.set()
         except OutputError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO:
-                detach_from_terminal()  # the terminal is gone, and its signal has not arrived yet
+                background.detach_from_terminal()  # the terminal is gone, and its signal has not arrived yet
             else:
                 has_failed_output = True
                 discard_output()
@@ -196,29 +174,16 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
     if broken_pipe:
         raise broken_pipe
     if is_detached:
-        print(resume_in_background(job.run.path), file=sys.stderr)
+        print(background.resume_in_background(job.run.path), file=sys.stderr)
         return 0
     if trackers:
-        _wait_for_trackers(trackers, waiting)
+        with suppress(KeyboardInterrupt):  # a signal ends the waiting; the process of a tracker continues alone
+            if not trackers.wait(TRACKER_REPORT_DELAY):
+                print(f"waiting for {', '.join(trackers.running)} to receive the end of the training", file=sys.stderr)
+                trackers.wait(MAX_TRACKER_WAIT)
+        for line in trackers.closing_lines():
+            print(line, file=sys.stderr)
     return exit_code or int(has_failed_output)
-
-
-def _wait_for_trackers(trackers: TrackerSupervisor, cancellation: Cancellation) -> None:
-    """Wait until the trackers have received the end of the training, and print on stderr how to see it there.
-
-    A tracker that takes long, or a signal after the end of the training, ends the waiting; the process of the tracker
-    continues alone.
-    """
-    started_at, is_reported = time.monotonic(), False
-    while not trackers.wait(TRACKER_POLL_INTERVAL) and not cancellation():
-        waited = time.monotonic() - started_at
-        if waited > MAX_TRACKER_WAIT:
-            break
-        if waited > TRACKER_REPORT_DELAY and not is_reported:
-            is_reported = True
-            print(f"waiting for {', '.join(trackers.running)} to receive the end of the training", file=sys.stderr)
-    for line in trackers.closing_lines():
-        print(line, file=sys.stderr)
 
 
 def _train_worker_rank() -> int:
@@ -230,7 +195,7 @@ def _train_worker_rank() -> int:
     try:
         with distributed_context() as context:
             signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-            install_signal_handlers(dict.fromkeys(signals, lambda: None))  # the main process handles signals
+            background.install_signal_handlers(dict.fromkeys(signals, lambda: None))  # the main process handles signals
             train_as_worker_rank(context)
     except PeerLostError:  # the process that ended first has printed the reason
         return 1
@@ -310,19 +275,12 @@ def _notebook_figure(event: events.Evaluated | events.Finished) -> str:
     return "" if math.isnan(perplexity) else f" (the notebook prints {perplexity:.3f})"
 
 
-@add_command(
-    commands,
-    "ablate",
-    "lotr-tui ablate --preset tiny --seeds 2",
-    "lotr-tui ablate --only weight_drop --set epochs=20",
-)
+@add_command(commands, "ablate", "lotr-tui ablate --only weight_drop --epochs 20 --seeds 2")
 def ablate(
     *,
     training: options.TrainingOptions,
     seeds: Annotated[int, number("--seeds", int, "Trainings per variant, with seeds from 0.", None, 1, 1000)] = 3,
-    jobs: Annotated[
-        int | None, number("--jobs", int, "Parallel trainings. Default: the number of cores.", None, 1, 1000)
-    ] = None,
+    jobs: Annotated[int | None, number("--jobs", int, "Trainings at once. Default: all cores.", None, 1, 1000)] = None,
     only: Annotated[list[str] | None, option("--only", "VARIANT", "Train only this variant; repeatable.")] = None,
     as_json: Annotated[bool, flag("--json", "Print one JSON object per training.")] = False,
 ) -> None:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,28 +88,21 @@ def print_status(path: Path, *, as_json: bool) -> None:
 
 def _status_record(view: TrainingView, *, is_running: bool, saved_seconds_ago: float | None) -> dict[str, Any]:
     step, best, started, finished = view.steps.last, view.best, view.started, view.finished
-    sample = view.samples[-1] if view.samples else None
     return {
         "epoch": view.epoch,
         "epochs": view.epochs or None,
-        "step": step.step if step else None,
-        "train_perplexity": step.train_perplexity if step else None,
+        **{name: getattr(step, name, None) for name in ("step", "train_perplexity", "lr", "tokens_per_second")},
         "valid_perplexity": view.evaluations[-1].valid_perplexity if view.evaluations else None,
         "best_valid_perplexity": best.valid_perplexity if best else None,
         "best_epoch": best.epoch if best else None,
         "test_perplexity": finished.test_perplexity if finished else None,
-        "unigram_perplexity": started.unigram_perplexity if started else None,
-        "kneser_ney_perplexity": started.kneser_ney_perplexity if started else None,
-        "lr": step.lr if step else None,
-        "tokens_per_second": step.tokens_per_second if step else None,
-        "seconds": finished.seconds if finished else step.seconds if step else None,
+        **{name: getattr(started, name, None) for name in ("unigram_perplexity", "kneser_ney_perplexity")},
+        "seconds": getattr(finished or step, "seconds", None),
         "eta_seconds": step.eta_seconds if step and is_running else None,
-        "sample": sample and {"epoch": sample.epoch, "prompt": sample.prompt, "text": sample.text},
+        "sample": asdict(view.samples[-1]) if view.samples else None,
         "saved_seconds_ago": saved_seconds_ago,
         "failure": view.failure or None,
-        "diagnoses": [
-            {"kind": event.kind, "message": event.message, "remedy": event.remedy} for event in view.current_diagnoses
-        ],
+        "diagnoses": [asdict(event) for event in view.current_diagnoses],
     }
 
 

@@ -6,9 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rich.table import Table
-from rich.text import Text
-
 from engine.analysis.speakers import SpeakerGuess, SpeakerPosterior, guess_written_speaker
 from engine.data.scripts import Turn, detect_style, read_utterances, turn_text
 from engine.data.speakers import find_member, normalize_speaker
@@ -20,8 +17,15 @@ from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.loading import load_model_by_name
 from engine.storage.files import read_text_file
 from lotr_tui.cli import options
-from lotr_tui.cli.console import MIN_TERMINAL_WIDTH, make_console, print_json, read_text, report_names
-from lotr_tui.cli.generate import report_unknown_text
+from lotr_tui.cli.console import (
+    MIN_TERMINAL_WIDTH,
+    make_console,
+    print_json,
+    print_table,
+    read_text,
+    report_names,
+    report_unknown_text,
+)
 from lotr_tui.cli.parser import add_command, argument, make_group, option
 from lotr_tui.cli.scripts import parse_script
 from lotr_tui.formatting import format_percent, plural, truncate
@@ -165,47 +169,38 @@ def _guess_record(guess: SpeakerGuess) -> dict[str, object]:
 
 def _print_guess(guess: SpeakerGuess) -> None:
     """Print the likeliest speakers as bars, and the words with the strongest evidence for or against the first."""
-    console, ranking = make_console(), guess.ranking()
-    width = max(MIN_BAR_WIDTH, min(MAX_BAR_WIDTH, console.width - NUM_OTHER_CELLS))
+    ranking = guess.ranking()
+    width = max(MIN_BAR_WIDTH, min(MAX_BAR_WIDTH, make_console().width - NUM_OTHER_CELLS))
     prior_of = dict(zip(guess.cast, guess.prior.tolist(), strict=True))
     rows = [(item.name, item.prob, prior_of[item.name]) for item in ranking[:MAX_LISTED_SPEAKERS]]
     if others := ranking[MAX_LISTED_SPEAKERS:]:
         prior = sum(prior_of[item.name] for item in others)
         rows.append((plural(len(others), "other"), sum(item.prob for item in others), prior))
-    table = Table(box=None, pad_edge=False)
-    table.add_column("speaker")
-    table.add_column("probability", width=width)
-    table.add_column("", justify="right")
-    table.add_column("before the text", justify="right")
-    for name, prob, prior in rows:
-        cells = (truncate(printable(name), MAX_NAME_WIDTH), bar(prob, width), format_percent(prob))
-        table.add_row(*map(Text, cells), format_percent(prior))
-    console.print(table)
+    cells = [
+        (truncate(printable(name), MAX_NAME_WIDTH), bar(prob, width), format_percent(prob), format_percent(prior))
+        for name, prob, prior in rows
+    ]
+    print_table(["speaker", "probability"], ["", "before the text"], cells)
 
     strongest = sorted(range(len(guess.words)), key=lambda index: -abs(guess.words[index].gain))[:MAX_LISTED_WORDS]
     scale = max((abs(word.gain) for word in guess.words), default=0) or 1.0
     leader = ranking[0].name
-    table = Table(box=None, pad_edge=False)
-    table.add_column("word")
-    table.add_column("against", justify="right", width=EVIDENCE_WIDTH)
-    table.add_column("for", width=EVIDENCE_WIDTH)
-    table.add_column("odds", justify="right")
-    table.add_column(truncate(leader, MAX_LEADER_WIDTH), justify="right")
+    words = []
     for word in (guess.words[index] for index in sorted(strongest)):
         length = "█" * round(abs(word.gain) / scale * EVIDENCE_WIDTH)
-        sides = (length, "") if word.gain < 0 else ("", length)
+        sides = (length.rjust(EVIDENCE_WIDTH), "") if word.gain < 0 else ("", length)
         share = format_percent(float(word.posterior[guess.cast.index(leader)]))
         shown = truncate(printable(word.word), MAX_WORD_WIDTH)
-        table.add_row(*map(Text, (shown, *sides)), _format_factor(word.gain), share)
-    console.print()
-    console.print(table)
+        words.append((shown, *sides, _format_factor(word.gain), share))
+    print()
+    print_table(["word", "against".rjust(EVIDENCE_WIDTH), "for"], ["odds", truncate(leader, MAX_LEADER_WIDTH)], words)
     if len(guess.words) > MAX_LISTED_WORDS:
-        console.print(f"{MAX_LISTED_WORDS} of {len(guess.words):,} words: those with the strongest evidence")
-    console.print()
+        print(f"{MAX_LISTED_WORDS} of {len(guess.words):,} words: those with the strongest evidence")
+    print()
     best = max(guess.words, key=lambda word: word.gain, default=None)
     if best is not None and best.gain >= GIVEAWAY_GAIN:
         shown = truncate(printable(best.word), MIN_TERMINAL_WIDTH // 2)
-        console.print(Text(f'"{shown}" gave {leader} away: odds {_format_factor(best.gain)}'))
+        print(f'"{shown}" gave {leader} away: odds {_format_factor(best.gain)}')
 
 
 def _format_factor(gain: float) -> str:
