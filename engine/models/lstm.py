@@ -13,18 +13,9 @@ from engine.data.arrays import Float32Array, chunked_bincount
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.words import PUNCTUATION_CLASSES
 from engine.models.base import SequenceOutput
-from engine.models.linear import linear
-from engine.models.network import (
-    LayerGroup,
-    Network,
-    NetworkOutput,
-    PunctuationSoftmax,
-    RecurrentState,
-    drop_tokens,
-    dropout,
-    dropout_mask,
-)
+from engine.models.network import LayerGroup, Network, NetworkOutput, PunctuationSoftmax, RecurrentState
 from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.torch_ops import drop_tokens, dropout, dropout_mask, linear
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 SCORING_CHUNK = 1024

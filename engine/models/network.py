@@ -1,4 +1,4 @@
-"""The interface of the networks that a `Trainer` trains, and what they share: dropout and punctuation."""
+"""The interface of the networks that a `Trainer` trains, and the softmax that also learns punctuation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.data.tokenizers.words import PUNCTUATION_CLASSES
 from engine.models.base import SequenceOutput
 from engine.models.decoders import NumpyDecoder
-from engine.models.linear import linear
+from engine.models.torch_ops import linear
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.tensor_file import StoredTensor
 
@@ -26,14 +26,10 @@ LayerGroup = dict[str, nn.Parameter]
 class NetworkOutput(NamedTuple):
     """Result of reading a window."""
 
-    logits: Tensor
-    """`[time, batch, classes]`."""
-    state: RecurrentState
-    """State after the window."""
-    raw: Tensor
-    """Output of the last layer `[time, batch, width]` before dropout."""
-    dropped: Tensor
-    """Output of the last layer `[time, batch, width]` after dropout."""
+    logits: Tensor  # [time, batch, classes]
+    state: RecurrentState  # after the window
+    raw: Tensor  # output of the last layer [time, batch, width] before dropout
+    dropped: Tensor  # and after dropout
 
 
 class PunctuationSoftmax(nn.Module):
@@ -64,8 +60,7 @@ class PunctuationSoftmax(nn.Module):
     ) -> Tensor:
         """Return the logits `[time, batch, words]` of the next words, given the punctuation before them.
 
-        `weight` `[words, hidden]` and `bias` `[words]` of the output layer belong to the words `class_ids`; None stands
-        for the whole vocabulary.
+        `weight` and `bias` of the output layer belong to the words `class_ids`, or to the whole vocabulary.
         """
         hidden = hidden * (1 + self.scale[punctuation]) + self.shift[punctuation]
         component_bias = self.bias if class_ids is None else self.bias[:, class_ids]
@@ -87,15 +82,12 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 
 class Network(nn.Module, ABC):
-    """A language model in PyTorch, with dropout if and only if `forward` receives a generator.
-
-    `train()` and `eval()` make no difference.
-    """
+    """A language model in PyTorch, with dropout if and only if `forward` receives a generator."""
 
     config: ModelConfig
     base: Mapping[str, StoredTensor] | None = None
     """Frozen weights that an adapter changes; None if all weights are trained."""
-    punctuation_softmax: PunctuationSoftmax | None
+    punctuation_softmax: PunctuationSoftmax | None = None
     """Output layer that also learns punctuation; None if the model has none."""
 
     @abstractmethod
@@ -134,10 +126,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def layer_groups(self) -> list[LayerGroup]:
-        """Return the layer groups from top to bottom: output layer, layers, embedding.
-
-        A tied embedding is the output layer's matrix and belongs to the output layer's group, as in fastai.
-        """
+        """Return the layer groups from top to bottom: output layer with a tied embedding, layers, embedding."""
 
     @abstractmethod
     def export_weights(self) -> dict[str, Float32Array]:
@@ -154,46 +143,3 @@ class Network(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
-
-
-def dropout_mask(like: Tensor, shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
-    """Return a mask of `shape`: 0 with probability `p`, otherwise 1 / (1 - p), so that the expected value is 1.
-
-    On the CPU, each random 64-bit integer supplies four elements, which takes a tenth of the time of `bernoulli_`
-    and rounds `p` to a multiple of 1 / 65,536.
-    """
-    keep = 1.0 - p
-    mask = torch.empty(shape, dtype=like.dtype, device=like.device)
-    if like.device.type != "cpu":  # pragma: no cover - the tests have no GPU
-        return mask.bernoulli_(keep, generator=generator).div_(keep)
-    integers = torch.empty(-(-mask.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    uniform = integers.view(torch.int16)[: mask.numel()].view(shape)
-    num_kept = round(keep * 2**16)  # out of the 2**16 values of an int16
-    return torch.lt(uniform, num_kept - 2**15, out=mask).mul_(2**16 / num_kept)
-
-
-def dropout(
-    vectors: Tensor,
-    p: float,
-    generator: torch.Generator | None,
-    distributed: DistributedContext,
-    *,
-    variational: bool,
-) -> Tensor:
-    """Drop elements of `vectors` `[time, batch, size]`; without a generator, return them unchanged.
-
-    `variational` dropout uses one mask for all time steps (Merity et al. 2017, section 4.2). Each process of a
-    `distributed` training draws the mask of the whole batch and uses its own columns.
-    """
-    if generator is None or not p:
-        return vectors
-    time, batch, size = vectors.shape
-    shape = (1 if variational else time, batch * distributed.process.world_size, size)
-    return vectors * distributed.shard_batch(dropout_mask(vectors, shape, p, generator))
-
-
-def drop_tokens(embeddings: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
-    """Zero the embeddings `[vocabulary, size]` of random tokens in a whole window (Merity et al. 2017, section 4.3)."""
-    if generator is None or not p:
-        return embeddings
-    return embeddings * dropout_mask(embeddings, (embeddings.shape[0], 1), p, generator)

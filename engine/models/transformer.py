@@ -1,7 +1,7 @@
 """The Transformer language model in PyTorch: decoder-only, in the layout of Llama (Touvron et al. 2023)."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import cast
 
@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import ModelConfig
-from engine.data.arrays import Float32Array, Int64Array
+from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.models.adapter import MergedWeights
+from engine.models.adapter import MergedWeights, lora_targets
 from engine.models.base import SequenceOutput
-from engine.models.linear import linear
-from engine.models.lora import AdaptedLinears
-from engine.models.network import LayerGroup, Network, NetworkOutput, RecurrentState, drop_tokens, dropout
+from engine.models.network import LayerGroup, Network, NetworkOutput, RecurrentState
 from engine.models.numpy_transformer import NumpyTransformer
+from engine.models.torch_ops import causal_attention, drop_tokens, dropout, linear, rms_norm, rotate, swiglu
 from engine.models.transformer_layout import (
     check_transformer_config,
     head_size,
@@ -26,7 +25,6 @@ from engine.models.transformer_layout import (
     num_kv_heads,
     rotary_frequencies,
 )
-from engine.models.transformer_ops import causal_attention, rms_norm, rotate, swiglu
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.tensor_file import StoredTensor, to_float32
 
@@ -39,17 +37,15 @@ MAX_SCORING_LOGITS = 2**23
 
 
 class Linears(nn.Module):
-    """Linear layers that read the same vectors, computed as one product; their outputs stand side by side."""
+    """Linear layers by name that read the same vectors, computed as one product; their outputs stand side by side."""
 
     def __init__(self, in_features: int, sizes: Mapping[str, int], *, has_bias: bool = False) -> None:
-        """Create layers by name, with `sizes` outputs each."""
         super().__init__()
         self.sizes = dict(sizes)
         for name, size in sizes.items():
             self.add_module(name, nn.Linear(in_features, size, has_bias))
 
     def forward(self, vectors: Tensor, drop: Drop) -> Tensor:
-        """Return the outputs `[..., sum of sizes]` for `vectors` `[..., inputs]`; `drop` is for adapters only."""
         layers = [cast(nn.Linear, layer) for layer in self.children()]
         weights: list[Tensor] = [layer.weight for layer in layers]
         biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
@@ -58,26 +54,77 @@ class Linears(nn.Module):
         return linear(vectors, torch.cat(weights), torch.cat(biases) if biases else None)
 
 
+class LowRankChange(nn.Module):
+    """The matrices A `[rank, inputs]` and B `[outputs, rank]` of a change (Hu et al. 2021), named as in PEFT."""
+
+    def __init__(self, in_features: int, out_features: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.lora_A = nn.Linear(in_features, rank, bias=False)
+        self.lora_B = nn.Linear(rank, out_features, bias=False)
+        # The same as Kaiming-uniform initialization with a = √5, which PyTorch uses for linear layers.
+        bound = 1 / math.sqrt(in_features)
+        nn.init.uniform_(self.lora_A.weight, -bound, bound, generator=generator)
+        nn.init.zeros_(self.lora_B.weight)
+
+
+class AdaptedLinears(nn.Module):
+    """Frozen `Linears` with trained low-rank changes in single precision; dropout applies to what these read.
+
+    The frozen weights are buffers outside of the state dict, in the type that products are computed in.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        sizes: Mapping[str, int],
+        weight: Tensor,
+        bias: Tensor | None,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self._sizes, self._scale = dict(sizes), config.lora_alpha / config.lora_rank
+        targets = lora_targets(config)
+        for name, size in sizes.items():
+            if name in targets:
+                self.add_module(name, LowRankChange(weight.shape[1], size, config.lora_rank, generator))
+
+    def forward(self, vectors: Tensor, drop: Drop) -> Tensor:
+        outputs = nn.functional.linear(vectors, self.weight, self.bias)
+        changes = {name: cast(LowRankChange, change) for name, change in self.named_children()}
+        if not changes:
+            return outputs
+        first = torch.cat([change.lora_A.weight for change in changes.values()]).to(vectors.dtype)
+        blocks = [
+            changes[name].lora_B.weight if name in changes else first.new_empty(size, 0, dtype=torch.float32)
+            for name, size in self._sizes.items()
+        ]
+        second: Tensor = torch.block_diag(*blocks) * self._scale  # type: ignore[no-untyped-call]
+        low_rank = nn.functional.linear(drop(vectors), first).flatten(0, -2)
+        return torch.addmm(outputs.flatten(0, -2), low_rank, second.t().to(vectors.dtype)).view_as(outputs)
+
+
 class _Attention(nn.Module):
     """Causal self-attention of several heads with rotary position embeddings."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width, size = config.embedding_size, head_size(config)
         self.num_heads, self.num_kv_heads = config.num_heads, num_kv_heads(config)
-        units, kv_units = self.num_heads * size, self.num_kv_heads * size
+        units, kv_units = self.num_heads * head_size(config), self.num_kv_heads * head_size(config)
         sizes = {"q_proj": units, "k_proj": kv_units, "v_proj": kv_units}
-        self.qkv = Linears(width, sizes, has_bias=config.qkv_bias)
-        self.output = Linears(units, {"o_proj": width})
+        self.qkv = Linears(config.embedding_size, sizes, has_bias=config.qkv_bias)
+        self.output = Linears(units, {"o_proj": config.embedding_size})
 
     def forward(self, vectors: Tensor, rotation: tuple[Tensor, Tensor], drop: Drop) -> Tensor:
-        """Return the attention output `[batch, time, width]` of `vectors` `[batch, time, width]`."""
         num_rotated = self.num_heads + self.num_kv_heads
         heads = self.qkv(vectors, drop).unflatten(-1, (num_rotated + self.num_kv_heads, -1))
         rotated, values = rotate(heads[:, :, :num_rotated], *rotation), heads[:, :, num_rotated:]
         attended = causal_attention(rotated[:, :, : self.num_heads], rotated[:, :, self.num_heads :], values)
-        output: Tensor = self.output(attended, drop)
-        return output
+        return cast(Tensor, self.output(attended, drop))
 
 
 class _FeedForward(nn.Module):
@@ -90,17 +137,14 @@ class _FeedForward(nn.Module):
         self.down = Linears(inner, {"down_proj": width})
 
     def forward(self, vectors: Tensor, drop: Drop) -> Tensor:
-        """Return the output `[batch, time, width]` of `vectors` `[batch, time, width]`."""
-        output: Tensor = self.down(swiglu(self.gate_up(vectors, drop)), drop)
-        return output
+        return cast(Tensor, self.down(swiglu(self.gate_up(vectors, drop)), drop))
 
 
 class _Norm(nn.RMSNorm):
     """RMSNorm in fewer passes than PyTorch's."""
 
     def forward(self, vectors: Tensor) -> Tensor:
-        assert self.eps is not None
-        return rms_norm(vectors, self.weight, self.eps)
+        return rms_norm(vectors, self.weight, cast(float, self.eps))
 
 
 class _Layer(nn.Module):
@@ -108,10 +152,9 @@ class _Layer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.embedding_size
-        self.input_layernorm = _Norm(width, config.norm_eps)
+        self.input_layernorm = _Norm(config.embedding_size, config.norm_eps)
         self.self_attn = _Attention(config)
-        self.post_attention_layernorm = _Norm(width, config.norm_eps)
+        self.post_attention_layernorm = _Norm(config.embedding_size, config.norm_eps)
         self.mlp = _FeedForward(config)
 
 
@@ -146,29 +189,21 @@ class TransformerModel(Network):
         base: Mapping[str, StoredTensor] | None = None,
         base_dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Create the layers and initialize their weights from `generator`.
+        """Create the layers and initialize their weights from `generator`; impossible settings raise a ConfigError.
 
         With `lora_rank`, the weights are `base`, stored and multiplied in `base_dtype`.
-
-        Raises:
-            ConfigError: If settings do not fit together.
         """
         super().__init__()
         check_transformer_config(config)
-        assert bool(config.lora_rank) == (base is not None)
-        self.config = config
-        self.punctuation_softmax = None
-        self.vocabulary_size = vocabulary_size
+        self.config, self.vocabulary_size, self.base = config, vocabulary_size, base
+        self.start_id = EOS_ID
+        """Token before the first one of a text that is scored."""
         with torch.device("cpu" if base is None else "meta"):
             self.model = _Body(config, vocabulary_size)
             self.lm_head = None if config.tie_weights else nn.Linear(config.embedding_size, vocabulary_size, bias=False)
         angles = np.arange(config.context_size)[:, None, None] * rotary_frequencies(config)
         for name, table in (("rotation_cosine", np.cos(angles)), ("rotation_sine", np.sin(angles))):
             self.register_buffer(name, torch.from_numpy(table.astype(np.float32)), persistent=False)
-        self.start_id = EOS_ID
-        """Token before the first one of a text that is scored."""
-        self.base = base
-        """Frozen weights; None if all weights are trained."""
         if base is None:
             self._init_weights(generator)
         else:
@@ -188,23 +223,22 @@ class TransformerModel(Network):
     def _freeze(self, base: Mapping[str, StoredTensor], dtype: torch.dtype, generator: torch.Generator) -> None:
         """Replace all parameters by buffers with the tensors of `base`, and add low-rank changes."""
 
-        def load(names: Iterable[str]) -> Tensor | None:
-            tensors = [torch.tensor(to_float32(base[name]), dtype=dtype) for name in names if name in base]
-            return torch.cat(tensors) if tensors else None
+        def load(*names: str) -> Tensor:
+            return torch.cat([torch.tensor(to_float32(base[name]), dtype=dtype) for name in names])
 
         for path, module in list(self.named_modules()):
             if isinstance(module, Linears):
                 layers = [f"{path.rpartition('.')[0]}.{name}" for name in module.sizes]
-                weight, bias = (load(f"{layer}.{kind}" for layer in layers) for kind in ("weight", "bias"))
-                assert weight is not None
+                has_bias = f"{layers[0]}.bias" in base
+                bias = load(*(f"{layer}.bias" for layer in layers)) if has_bias else None
+                weight = load(*(f"{layer}.weight" for layer in layers))
                 self.set_submodule(path, AdaptedLinears(self.config, module.sizes, weight, bias, generator))
             elif isinstance(module, (nn.Embedding, nn.RMSNorm)) or path == "lm_head":
                 del module.weight
-                module.register_buffer("weight", load([f"{path}.weight"]), persistent=False)
+                module.register_buffer("weight", load(f"{path}.weight"), persistent=False)
 
     def initial_state(self, batch_size: int) -> RecurrentState:
-        """Return an empty state: every window is read on its own."""
-        return []
+        return []  # every window is read on its own
 
     def forward(
         self,
@@ -215,7 +249,6 @@ class TransformerModel(Network):
         punctuation: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> NetworkOutput:
-        """Read a window of at most `context_size` tokens: see the base class."""
         raw, dropped = self.read_window(ids, dropout_generator, distributed)
         weight = self.output_weight
         logits = linear(dropped, weight if class_ids is None else weight[class_ids])
@@ -224,89 +257,60 @@ class TransformerModel(Network):
     @property
     def output_weight(self) -> Tensor:
         """Matrix `[vocabulary, width]` of the output layer."""
-        weight: Tensor = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return weight
+        return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     def read_window(
-        self, ids: Tensor, dropout_generator: torch.Generator | None, distributed: DistributedContext
+        self, ids: Tensor, generator: torch.Generator | None, distributed: DistributedContext
     ) -> tuple[Tensor, Tensor]:
         """Return the output `[time, batch, width]` of the last layer before and after dropout, without any logits."""
-        raw = self._read(ids, dropout_generator, distributed)
-        return raw, self._dropout(raw, self.config.output_dropout, dropout_generator, distributed)
+        config, has_dropout = self.config, generator is not None
 
-    def _read(
-        self, ids: Tensor, generator: torch.Generator | None = None, distributed: DistributedContext = SINGLE_PROCESS
-    ) -> Tensor:
-        """Return the normalized output `[time, batch, width]` of the last layer."""
-        config = self.config
+        def drop(p: float, vectors: Tensor) -> Tensor:
+            return dropout(vectors, p, generator, distributed, variational=config.variational_dropout)
+
+        def drop_batch(p: float, vectors: Tensor) -> Tensor:
+            return drop(p, vectors.transpose(0, 1)).transpose(0, 1) if has_dropout and p else vectors
+
         embeddings = drop_tokens(self.model.embed_tokens.weight, config.embedding_dropout, generator)
         # Attention needs the batch first; dropout masks have the time first, as in the LSTM.
-        vectors = nn.functional.embedding(ids, embeddings)
-        vectors = self._dropout(vectors, config.input_dropout, generator, distributed).transpose(0, 1).contiguous()
-        cosine, sine = (table[: len(ids)].to(vectors.dtype) for table in (self.rotation_cosine, self.rotation_sine))
-
-        def drop(p: float, batch: Tensor) -> Tensor:
-            if generator is None or not p:
-                return batch
-            return self._dropout(batch.transpose(0, 1), p, generator, distributed).transpose(0, 1)
-
-        drop_added, drop_adapted = partial(drop, config.hidden_dropout), partial(drop, config.lora_dropout)
+        vectors = drop(config.input_dropout, nn.functional.embedding(ids, embeddings)).transpose(0, 1).contiguous()
+        rotation = self.rotation_cosine[: len(ids)], self.rotation_sine[: len(ids)]
+        drop_added, drop_adapted = partial(drop_batch, config.hidden_dropout), partial(drop_batch, config.lora_dropout)
         for layer in self.model.layers:
             assert isinstance(layer, _Layer)
-            attended = layer.self_attn(layer.input_layernorm(vectors), (cosine, sine), drop_adapted)
+            attended = layer.self_attn(layer.input_layernorm(vectors), rotation, drop_adapted)
             vectors = vectors + drop_added(attended)
             vectors = vectors + drop_added(layer.mlp(layer.post_attention_layernorm(vectors), drop_adapted))
-        output: Tensor = self.model.norm(vectors.transpose(0, 1).contiguous())
-        return output
-
-    def _dropout(
-        self, vectors: Tensor, p: float, generator: torch.Generator | None, distributed: DistributedContext
-    ) -> Tensor:
-        return dropout(vectors, p, generator, distributed, variational=self.config.variational_dropout)
+        raw = self.model.norm(vectors.transpose(0, 1).contiguous())
+        return raw, drop(config.output_dropout, raw)
 
     @torch.no_grad()
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
-        """Score a whole text; see `SequenceModel`.
+        """Score a whole text, several windows at once; see `SequenceModel`.
 
         After a full window, the next one begins with its last `num_kept_tokens`, as in `NumpyTransformer`. So a window
         after the first one predicts only the tokens after these.
         """
-        context = self.config.context_size
-        num_reread = num_kept_tokens(context)
-        inputs = np.append(np.int32(self.start_id), ids[:-1]).astype(np.int64)
-        starts = [0, *range(context - num_reread, max(1, len(ids) - num_reread), context - num_reread)]
-        windows_per_batch = max(1, MAX_SCORING_LOGITS // (context * self.vocabulary_size))
-        groups = [starts[:1]] + [
-            starts[first : first + windows_per_batch] for first in range(1, len(starts), windows_per_batch)
-        ]
-        for group in groups:
-            first_row = 0 if group[0] == 0 else num_reread
-            raw = self._read(self._stack_windows(inputs, group))
+        context, num_kept = self.config.context_size, num_kept_tokens(self.config.context_size)
+        tokens = torch.from_numpy(np.append(np.int32(self.start_id), ids).astype(np.int64))
+        starts = [0, *range(context - num_kept, len(ids) - num_kept, context - num_kept)] if len(ids) else []
+        num_windows = max(1, MAX_SCORING_LOGITS // (context * self.vocabulary_size))
+        num_rows = max(1, MAX_SCORING_LOGITS // self.vocabulary_size)
+        for group in (starts[first : first + num_windows] for first in range(0, len(starts), num_windows)):
+            windows = nn.utils.rnn.pad_sequence([tokens[:-1][start : start + context] for start in group])
+            raw, _ = self.read_window(windows.to(self.device), None, SINGLE_PROCESS)
             for column, start in enumerate(group):
-                targets = torch.from_numpy(ids[start + first_row : start + context].astype(np.int64)).to(self.device)
-                hidden = raw[first_row : first_row + len(targets), column]
-                rows_at_once = max(1, MAX_SCORING_LOGITS // self.vocabulary_size)
-                log_probs = [
+                first = num_kept if start else 0
+                targets = tokens[start + first + 1 : start + context + 1].to(self.device)
+                hidden = raw[first : first + len(targets), column]
+                scores = [
                     torch.log_softmax(linear(rows, self.output_weight).float(), dim=-1).gather(-1, classes[:, None])
-                    for rows, classes in zip(
-                        torch.split(hidden, rows_at_once), torch.split(targets, rows_at_once), strict=True
-                    )
+                    for rows, classes in zip(torch.split(hidden, num_rows), torch.split(targets, num_rows), strict=True)
                 ]
-                scores = torch.cat(log_probs).flatten().double().cpu().numpy()
-                yield SequenceOutput(scores, hidden.float().cpu().numpy())
-
-    def _stack_windows(self, inputs: Int64Array, starts: Sequence[int]) -> Tensor:
-        """Return the windows `[time, windows]` of `inputs` `[time]` that begin at `starts`, padded at the end."""
-        context = self.config.context_size
-        length = min(context, max(len(inputs) - start for start in starts))
-        windows = np.full((length, len(starts)), EOS_ID, np.int64)
-        for column, start in enumerate(starts):
-            window = inputs[start : start + length]
-            windows[: len(window), column] = window
-        return torch.from_numpy(windows).to(self.device)
+                log_probs = torch.cat(scores).flatten().double().cpu().numpy()
+                yield SequenceOutput(log_probs, hidden.float().cpu().numpy())
 
     def layer_groups(self) -> list[LayerGroup]:
-        """Return the layer groups from top to bottom; the tied embedding belongs to the first."""
         num_layers = self.config.num_layers
         groups: list[LayerGroup] = [{} for _ in range(num_layers + 1)]
         for name, parameter in self.named_parameters():
@@ -316,14 +320,12 @@ class TransformerModel(Network):
 
     @torch.no_grad()
     def export_weights(self) -> dict[str, Float32Array]:
-        """Return copies of all trained tensors by name, as `model.safetensors` or an adapter stores them."""
         return {
             _tensor_name(name): each.detach().float().cpu().numpy().copy() for name, each in self.named_parameters()
         }
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Float32Array]) -> None:
-        """Copy the tensors that `export_weights` returned into this model."""
         for name, parameter in self.named_parameters():
             parameter.copy_(torch.from_numpy(weights[_tensor_name(name)]))
 

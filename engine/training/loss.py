@@ -11,8 +11,8 @@ from engine.config import TrainingConfig
 from engine.data.arrays import chunked_bincount
 from engine.data.tokenizers.base import TokenIds
 from engine.models.network import Network, RecurrentState
+from engine.models.torch_ops import linear_cross_entropy
 from engine.models.transformer import TransformerModel
-from engine.models.transformer_ops import linear_cross_entropy
 from engine.runtime.distributed import DistributedContext
 from engine.training.batches import Window
 from engine.training.distillation import SoftTargets

@@ -7,8 +7,8 @@ import torch
 from engine.errors import ConfigError
 from engine.models.adapter import MergedWeights, adapter_shapes, lora_targets
 from engine.models.numpy_transformer import NumpyTransformer
+from engine.models.torch_ops import causal_attention, linear_cross_entropy
 from engine.models.transformer import TransformerModel
-from engine.models.transformer_ops import causal_attention, linear_cross_entropy
 from engine.runtime.distributed import SINGLE_PROCESS
 from engine.storage.quantization import Int8Rows, quantize_rows
 from tests.support.models import random_weights
@@ -98,7 +98,7 @@ def test_a_merged_adapter_predicts_as_an_unmerged_one(is_int8):
 
 
 def test_the_chunked_loss_has_the_gradients_of_a_trained_output_layer(monkeypatch):
-    monkeypatch.setattr("engine.models.transformer_ops.CROSS_ENTROPY_ROWS", 4)
+    monkeypatch.setattr("engine.models.torch_ops.CROSS_ENTROPY_ROWS", 4)
     vectors = torch.randn(5, 3, 8, generator=seeded(1), requires_grad=True)
     weight = torch.randn(VOCABULARY_SIZE, 8, generator=seeded(2), requires_grad=True)
     targets = make_window(5)

@@ -13,9 +13,8 @@ from torch import nn
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer
-from engine.models.linear import linear
 from engine.models.lstm import MIN_LOOP_UNITS, LSTMModel, Mogrifier, build_subword_matrix, run_steps
-from engine.models.network import dropout_mask
+from engine.models.torch_ops import dropout_mask, linear
 from engine.presets import get_preset
 from tests.support.networks import VOCABULARY_SIZE, make_model, make_window, seeded
 from tests.support.training import NO_DROPOUT
