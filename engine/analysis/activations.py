@@ -84,8 +84,7 @@ class NextTokenComparison:
     ids: TokenIds  # tokens `[count]` by their larger probability, in descending order
     probs: Float64Array  # probabilities `[2, count]` of the tokens in the first and in the second distribution
     best: tuple[int, int]  # likeliest token of the first and of the second distribution
-    divergence_bits: float
-    """Kullback-Leibler divergence D(first ‖ second) in bits; infinite if the second excludes a token of the first."""
+    divergence_bits: float  # Kullback-Leibler, D(first ‖ second); infinite if the second excludes a token of the first
 
     @property
     def agrees(self) -> bool:
@@ -116,8 +115,8 @@ class LayerActivations:
     candidate: Float32Array
     cell: Float32Array
     hidden: Float32Array  # input of the next layer or of the output layer
+    # Factors `[time, size]` of each mogrifier round, 0 to 2, for the input and the previous hidden state in turn.
     mogrifier: tuple[Float32Array, ...] = ()
-    """Factors `[time, size]` of each mogrifier round, 0 to 2, for the input and the previous hidden state in turn."""
 
     def get(self, name: ActivationName) -> Float32Array:
         values: Float32Array = getattr(self, name)

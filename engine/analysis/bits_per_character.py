@@ -26,14 +26,12 @@ from engine.errors import CorpusError
 from engine.models.base import LanguageModel, score_sequence
 from engine.models.spelling import OrthographyModel, spelling_model
 
+# original: a text as written; whitespace: without empty lines and repeated white space; words: lower-case words only,
+# separated by single spaces. Each form can be computed from the one before it.
 TextForm = Literal["original", "whitespace", "words"]
-"""original: a text as written; whitespace: without empty lines and repeated white space; words: lower-case words only,
-separated by single spaces. Each form can be computed from the one before it."""
 TEXT_FORMS: tuple[TextForm, ...] = ("original", "whitespace", "words")
-MAX_COUNTED_TOKENS = 500_000
-"""Maximum tokens of a validation split whose characters are counted, which takes a few seconds then."""
-MIN_BLOCK_CHARACTERS = 100
-"""Minimum size of a block of the bootstrap, about 20 words. Longer texts have more blocks, and longer ones."""
+MAX_COUNTED_TOKENS = 500_000  # of a validation split whose characters are counted, which takes a few seconds then
+MIN_BLOCK_CHARACTERS = 100  # of the bootstrap, about 20 words; longer texts have more blocks, and longer ones
 
 
 def native_form(tokenizer: Tokenizer) -> TextForm:
@@ -70,21 +68,19 @@ class EncodedText:
         """Encode a text in the tokenizer's native form or a later one, as `convert_text` returns it.
 
         In line mode, `<eos>` stands for each line end. In the other modes, one `<eos>` ends the text. In dialogue mode,
-        and with `is_script`, the text is a script, of which a closed vocabulary reads no names.
-
-        Raises:
-            CorpusError: If the text has no word to score, or the tokenizer of a model by others changes a character.
+        and with `is_script`, the text is a script, of which a closed vocabulary reads no names. A text without words,
+        or with characters that the tokenizer of a model by others changes, raises a CorpusError.
         """
         is_script = is_script or mode == "dialogue"
-        self.text, self.tokenizer = text, tokenizer
-        """The characters that count; of a script, the texts of the lines without the space after the name."""
-        if is_script:
+        self.text, self.tokenizer = text, tokenizer  # the characters that count
+        if is_script:  # the texts of the lines, without the space after the name
             lines = (line.partition(":") for line in text.split("\n"))
             self.text = "".join(f"{said.lstrip(' ')}\n" for _, colon, said in lines if colon)
         if not self.text:
             raise CorpusError("the text has no words to score; use a longer text")
         if is_script and not tokenizer.is_open:
             text, is_script = self.text, False
+        self.num_characters = len(self.text)
         self._has_line_ends = mode != "stream" or tokenizer.is_open
         ids, ends, unknown_words, start = list[int](), list[int](), list[str](), 0
         lines_to_read = text.split("\n")[:-1]
@@ -119,24 +115,20 @@ class EncodedText:
                 "the tokenizer of the model changes this text, so some characters would be free; use another text"
             )
         self.ids: TokenIds = np.array(ids, np.int32)
+        # Index `[tokens]` after the last character of each token, which stands for the characters since the one before
+        # it; a later byte of a character stands for none.
         self.end_offsets: Int64Array = np.array(ends, np.int64)
-        """Index `[tokens]` after the last character of each token. The token stands for the characters since the one
-        before it; a later byte of a character stands for none."""
-        self.unknown_words = unknown_words  # text of each `<unk>`, in text order
+        self._unknown_words = unknown_words  # text of each `<unk>`, in text order
         self.is_scored: npt.NDArray[np.bool_] = np.ones(len(ids), np.bool_)  # `[tokens]`: True for tokens that count
         if is_script:
             self.is_scored = utterance_mask(tokenizer, self.ids)
-
-    @property
-    def num_characters(self) -> int:
-        return len(self.text)
 
     @cached_property
     def untokenized_bits(self) -> Float64Array:
         """Bits `[tokens]` of what the tokens leave out: the spelling of unknown words, and line ends in stream mode."""
         bits = np.zeros(len(self.ids))
         if self.tokenizer.unk_id is not None:
-            bits[self.ids == self.tokenizer.unk_id] = spelling_bits(self.tokenizer, self.unknown_words)
+            bits[self.ids == self.tokenizer.unk_id] = spelling_bits(self.tokenizer, self._unknown_words)
         if not self._has_line_ends:  # the last line end is `<eos>`
             # Each word is followed by a space or a line end, whose probability is estimated from the words so far
             # (Krichevsky and Trofimov 1981).
@@ -217,9 +209,8 @@ def spelling_bits(tokenizer: Tokenizer, unknown_words: Iterable[str]) -> Float64
 class WrittenBits(NamedTuple):
     """Bits of lines as they are written, and the number of their characters, line ends included."""
 
-    token_bits: float  # bits of the tokens, with the spelling of unknown words
-    orthography_bits: float
-    """Bits of the capitals, punctuation and spaces that the tokens leave out; 0 for an open vocabulary."""
+    token_bits: float  # with the spelling of unknown words
+    orthography_bits: float  # of the capitals, punctuation and spaces that the tokens of a closed vocabulary leave out
     num_characters: int
 
     @property

@@ -1,4 +1,7 @@
-"""Comparison of several models on the same text, by bits per character, with the intervals of a block bootstrap."""
+"""Comparison of models on the same text, by bits per character, and the intervals of a block bootstrap.
+
+Blocks of consecutive text are resampled, because neighbouring tokens are similarly hard to predict.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.analysis.bits_per_character import TEXT_FORMS, EncodedText, TextForm, convert_text, native_form
-from engine.analysis.perplexity import Evaluation, summarize_log_probs, token_log_probs
+from engine.analysis.perplexity import Evaluation, perplexity, summarize_log_probs, token_log_probs
 from engine.config import DataMode
 from engine.data.arrays import Float64Array
 from engine.data.scripts import Turn, turn_text
@@ -16,6 +19,7 @@ from engine.models.base import LanguageModel
 
 MIN_BLOCKS = 10  # fewest blocks for a confidence interval: with fewer, the resampled texts are almost all alike
 NUM_RESAMPLES = 2000
+BLOCK_TOKENS = 20  # of the interval of a perplexity
 
 
 @dataclass(frozen=True)
@@ -23,18 +27,21 @@ class PairedComparison:
     """Difference between two models on the same text, first model minus second."""
 
     difference: float  # difference of the rates, such as bits per character; negative if the first model is better
-    confidence_interval: tuple[float, float] | None
-    """95 % confidence interval of `difference`; None if the text is too short for one."""
-    better_fraction: float | None
-    """Fraction of the resampled texts on which the first model is better, ties counted as half; None as above."""
+    confidence_interval: tuple[float, float] | None  # 95 %; None if the text is too short
+    better_fraction: float | None  # of the resampled texts on which the first is better, ties counted as half
 
 
 def rate_confidence_interval(amounts: Float64Array, sizes: Float64Array) -> tuple[float, float] | None:
-    """Return the 95 % confidence interval of `amounts.sum() / sizes.sum()`, both `[blocks]`, as `PairedComparison`.
-
-    Blocks of consecutive text are resampled, because neighbouring tokens are similarly hard to predict.
-    """
+    """Return the 95 % confidence interval of `amounts.sum() / sizes.sum()`, both `[blocks]`; None for a short text."""
     return _interval(_resampled_rates(amounts, sizes))
+
+
+def perplexity_confidence_interval(log_probs: Float64Array) -> tuple[float, float] | None:
+    """Return the 95 % confidence interval of the perplexity for natural-log probabilities `[time]`."""
+    starts = np.arange(0, len(log_probs), BLOCK_TOKENS)
+    sizes = np.diff(starts, append=len(log_probs)).astype(np.float64)
+    interval = rate_confidence_interval(-np.add.reduceat(log_probs, starts), sizes)
+    return None if interval is None else (perplexity(interval[0]), perplexity(interval[1]))
 
 
 def compare_paired(first: Float64Array, second: Float64Array, sizes: Float64Array) -> PairedComparison:
@@ -79,8 +86,7 @@ class CandidateScores:
     candidate: Candidate
     evaluation: Evaluation
     bits_per_character: float
-    confidence_interval: tuple[float, float] | None
-    """95 % confidence interval of `bits_per_character`; None if the text is too short for one."""
+    confidence_interval: tuple[float, float] | None  # 95 %, of the bits per character; None if the text is too short
     block_bits: Float64Array  # bits `[blocks]` of blocks of the text, the same blocks for all models
 
 
@@ -91,8 +97,7 @@ class FormComparison:
     form: TextForm
     num_characters: int
     scores: tuple[CandidateScores, ...]
-    best_two: PairedComparison | None
-    """Difference in bits per character between the best model and the second; None for one model."""
+    best_two: PairedComparison | None  # bits per character of the best model and the second; None for one model
 
 
 def compare_models(

@@ -12,8 +12,6 @@ from engine.data.tokenizers.base import UNK_ID, TokenIds
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel, SequenceModel, score_sequence
 
-BOOTSTRAP_BLOCK_SIZE = 20
-"""Consecutive tokens per block of the bootstrap, because neighbouring tokens are similarly hard to predict."""
 MAX_EXP_ARGUMENT = math.log(sys.float_info.max)
 
 
@@ -22,8 +20,7 @@ class Evaluation:
     """Quality of a model's predictions on one text."""
 
     tokens: int
-    unk_rate: float
-    """Fraction of tokens that are `<unk>`; a high rate lowers the perplexity although the model is no better."""
+    unk_rate: float  # fraction of `<unk>`; a high rate lowers the perplexity although the model is no better
     perplexity: float
     bits_per_token: float
 
@@ -67,19 +64,3 @@ def summarize_log_probs(log_probs: Float64Array, ids: TokenIds, unk_id: int | No
 def perplexity(mean_nll: float) -> float:
     """Return the exponential of the mean negative log-probability; infinity where a float overflows, or for NaN."""
     return math.exp(mean_nll) if mean_nll <= MAX_EXP_ARGUMENT else math.inf
-
-
-def perplexity_confidence_interval(
-    log_probs: Float64Array, num_resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the 95 % confidence interval of the perplexity for natural-log probabilities `[time]`.
-
-    A circular block bootstrap (Politis and Romano 1992) scores `num_resamples` texts resampled from the blocks.
-    """
-    block_size = min(BOOTSTRAP_BLOCK_SIZE, len(log_probs))
-    num_blocks = math.ceil(len(log_probs) / block_size)
-    sums = np.concatenate([[0.0], np.cumsum(np.concatenate([log_probs, log_probs[: block_size - 1]]))])
-    block_means = (sums[block_size:] - sums[:-block_size]) / block_size
-    resamples = np.random.default_rng(seed).integers(0, len(log_probs), (num_resamples, num_blocks))
-    low, high = np.quantile(-block_means[resamples].mean(axis=1), [0.025, 0.975])
-    return perplexity(float(low)), perplexity(float(high))

@@ -8,14 +8,16 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 
 from engine.analysis.bits_per_character import EncodedText, TextForm, convert_text, native_form, written_text
-from engine.analysis.model_comparison import Candidate, FormComparison, compare_models, rate_confidence_interval
-from engine.analysis.perplexity import (
-    BOOTSTRAP_BLOCK_SIZE,
-    Evaluation,
+from engine.analysis.model_comparison import (
+    BLOCK_TOKENS,
+    MIN_BLOCKS,
+    Candidate,
+    FormComparison,
+    compare_models,
     perplexity_confidence_interval,
-    summarize_log_probs,
-    token_log_probs,
+    rate_confidence_interval,
 )
+from engine.analysis.perplexity import Evaluation, summarize_log_probs, token_log_probs
 from engine.analysis.speakers import evaluate_by_speaker
 from engine.data.arrays import Float64Array
 from engine.data.corpus import check_line_lengths, read_whole_text
@@ -36,7 +38,6 @@ from lotr_tui.cli.scripts import check_has_cast
 from lotr_tui.formatting import MISSING, PRETRAINED_NOTE, format_percent, plural
 
 COMBINATION_KEYS = ("dynamic", "cache", "mixture")  # in the JSON report; each adds something to the one before it
-MIN_INTERVAL_TOKENS = 10 * BOOTSTRAP_BLOCK_SIZE  # with fewer blocks, the resampled texts are almost all alike
 FORMS: dict[TextForm, str] = {
     "original": "the original text",
     "whitespace": "the text with single spaces",
@@ -192,7 +193,7 @@ def _score_models(
         log_probs = token_log_probs(model, text.ids)
         scored = log_probs[text.is_scored]
         evaluation = summarize_log_probs(scored, text.ids[text.is_scored], text.tokenizer.unk_id)
-        interval = perplexity_confidence_interval(scored) if len(scored) >= MIN_INTERVAL_TOKENS else None
+        interval = perplexity_confidence_interval(scored)
         rows.append(_Row(key, name, note, log_probs, evaluation, interval))
     return rows
 
@@ -222,8 +223,8 @@ def _print_evaluation(
     context_size = getattr(combiner.runs[0].decoder, "context_size", None)
     if context_size and len(text.ids) > context_size:
         lines.append(f"context: {context_size:,} tokens; a full context continues with its last half")
-    if num_tokens < MIN_INTERVAL_TOKENS:
-        lines.append(f"a confidence interval (95 % CI) needs at least {MIN_INTERVAL_TOKENS} tokens")
+    if num_tokens <= BLOCK_TOKENS * (MIN_BLOCKS - 1):
+        lines.append(f"a confidence interval (95 % CI) needs more than {BLOCK_TOKENS * (MIN_BLOCKS - 1)} tokens")
     for line in lines:
         print(printable(line))
 

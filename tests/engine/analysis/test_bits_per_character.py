@@ -25,6 +25,7 @@ from engine.analysis.model_comparison import (
     Candidate,
     compare_models,
     compare_paired,
+    perplexity_confidence_interval,
     rate_confidence_interval,
 )
 from engine.config import DataConfig
@@ -351,6 +352,16 @@ def test_the_interval_has_the_width_of_a_normal_distribution():
     assert (low + high) / 2 == pytest.approx(bits.mean() / 100, abs=standard_error / 5)
     assert high - low == pytest.approx(2 * 1.96 * standard_error, rel=0.08)
     assert rate_confidence_interval(bits, SIZES[: len(bits)]) == (low, high)
+
+
+def test_the_interval_of_a_perplexity_has_the_width_of_a_normal_distribution():
+    log_probs = np.random.default_rng(5).normal(-4, 2, 8000)
+    low, high = perplexity_confidence_interval(log_probs)
+    expected = NormalDist(-log_probs.mean(), log_probs.std() / math.sqrt(8000))
+    assert (math.log(low), math.log(high)) == pytest.approx(
+        (expected.inv_cdf(0.025), expected.inv_cdf(0.975)), abs=expected.stdev / 3
+    )
+    assert perplexity_confidence_interval(log_probs[:180]) is None
 
 
 def test_short_texts_and_impossible_tokens_have_no_interval():

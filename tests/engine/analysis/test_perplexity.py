@@ -1,4 +1,4 @@
-"""Perplexity: the tokens a model reads and is scored on, hand calculations, and confidence intervals."""
+"""Perplexity: the tokens a model reads and is scored on, and hand calculations."""
 
 import math
 import sys
@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.analysis.perplexity import (
-    BOOTSTRAP_BLOCK_SIZE,
-    evaluate,
-    perplexity,
-    perplexity_confidence_interval,
-    summarize_log_probs,
-    token_log_probs,
-)
+from engine.analysis.perplexity import evaluate, perplexity, summarize_log_probs, token_log_probs
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer
@@ -104,22 +97,3 @@ def test_perplexity_is_infinite_only_if_a_float_overflows():
     assert perplexity(math.log(sys.float_info.max)) == pytest.approx(sys.float_info.max)
     assert evaluate(FunctionModel(lambda read: [0.5, 0.5, 0, 0]), to_ids(0, 2)).perplexity == math.inf
     assert [perplexity(exponent) for exponent in (709.79, 710.0, 1e6, math.inf, math.nan)] == [math.inf] * 5
-
-
-@pytest.mark.parametrize("length", [7, BOOTSTRAP_BLOCK_SIZE, 50])
-def test_the_interval_matches_a_circular_block_bootstrap_with_plain_slices(length):
-    """Blocks start at any token and wrap around at the end of the text."""
-    log_probs = np.random.default_rng(5).normal(-4, 2, length).tolist()
-    size = min(BOOTSTRAP_BLOCK_SIZE, length)
-    num_blocks = math.ceil(length / BOOTSTRAP_BLOCK_SIZE)
-    resamples = np.random.default_rng(7).integers(0, length, (41, num_blocks)).tolist()
-    blocks = [-math.fsum((log_probs + log_probs)[start : start + size]) / size for start in range(length)]
-    means = sorted(math.fsum(blocks[start] for start in starts) / len(starts) for starts in resamples)
-    expected = math.exp(means[1]), math.exp(means[39])  # 2.5 % of 41 values are outside on each side
-    assert perplexity_confidence_interval(np.array(log_probs), 41, 7) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("length", [1, 2, BOOTSTRAP_BLOCK_SIZE - 1, BOOTSTRAP_BLOCK_SIZE, BOOTSTRAP_BLOCK_SIZE + 1])
-def test_short_texts_have_an_interval_within_their_scores(length):
-    low, high = perplexity_confidence_interval(np.linspace(-2, -1, length))
-    assert math.e - 1e-9 <= low <= high <= math.e**2 + 1e-9
