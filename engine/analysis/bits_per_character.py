@@ -118,7 +118,7 @@ class EncodedText:
         # Index `[tokens]` after the last character of each token, which stands for the characters since the one before
         # it; a later byte of a character stands for none.
         self.end_offsets: Int64Array = np.array(ends, np.int64)
-        self._unknown_words = unknown_words  # text of each `<unk>`, in text order
+        self.unknown_words = unknown_words  # text of each `<unk>`, in text order
         self.is_scored: npt.NDArray[np.bool_] = np.ones(len(ids), np.bool_)  # `[tokens]`: True for tokens that count
         if is_script:
             self.is_scored = utterance_mask(tokenizer, self.ids)
@@ -128,7 +128,7 @@ class EncodedText:
         """Bits `[tokens]` of what the tokens leave out: the spelling of unknown words, and line ends in stream mode."""
         bits = np.zeros(len(self.ids))
         if self.tokenizer.unk_id is not None:
-            bits[self.ids == self.tokenizer.unk_id] = spelling_bits(self.tokenizer, self._unknown_words)
+            bits[self.ids == self.tokenizer.unk_id] = spelling_bits(self.tokenizer, self.unknown_words)
         if not self._has_line_ends:  # the last line end is `<eos>`
             # Each word is followed by a space or a line end, whose probability is estimated from the words so far
             # (Krichevsky and Trofimov 1981).

@@ -77,18 +77,18 @@ class Teachers:
             self.networks.append(network.to(device).requires_grad_(False))
         softmaxes = [network.punctuation_softmax for network in self.networks]
         self._softmaxes = [softmax for softmax in softmaxes if softmax is not None]  # of all teachers, or of none
-        self.num_written_columns = config.training.teacher_columns
+        self._num_written = config.training.teacher_columns
         self._num_columns, self._vocabulary_size = num_columns, len(dataset.tokenizer)
-        self._weights = torch.ones(num_columns + self.num_written_columns, device=device)
+        self._weights = torch.ones(num_columns + self._num_written, device=device)
         self._weights[:num_columns] = config.training.teacher_weight
         self._restart()
 
     def _restart(self) -> None:
         """Start new texts, each after `<eos>`."""
         self._states = [network.initial_state(self._num_columns) for network in self.networks]
-        self._writing_states = [network.initial_state(self.num_written_columns) for network in self.networks]
+        self._writing_states = [network.initial_state(self._num_written) for network in self.networks]
         # Last token `[columns]` of each text, which the teachers have not read yet.
-        self._last_tokens = torch.full((self.num_written_columns,), EOS_ID, device=self._weights.device)
+        self._last_tokens = torch.full((self._num_written,), EOS_ID, device=self._weights.device)
 
     @torch.no_grad()
     def teach(self, window: Window, generator: torch.Generator) -> tuple[Window, SoftTargets]:
@@ -102,7 +102,7 @@ class Teachers:
         self._states = [output.state for output in outputs]
         tokens = torch.stack([torch.softmax(output.logits.float(), dim=-1) for output in outputs]).mean(dim=0)
         gates = self._gate_probs(outputs).mean(dim=0) if self._softmaxes else None
-        if self.num_written_columns:
+        if self._num_written:
             written, written_tokens, written_gates = self._write(len(window.inputs), generator)
             names = [name for name, value in vars(window).items() if isinstance(value, Tensor)]
             columns: dict[str, Any] = {
@@ -161,7 +161,7 @@ class Teachers:
         return classes[:, 0], gates.mean(dim=0), probs
 
     def state_dict(self, gather: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        states = [*self._states, *(self._writing_states if self.num_written_columns else ())]
+        states = [*self._states, *(self._writing_states if self._num_written else ())]
         tensors = {
             f"{index}.{name}": gather(tensor)
             for index, state in enumerate(states)
@@ -171,7 +171,7 @@ class Teachers:
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], shard: Callable[[Tensor], Tensor]) -> None:
         self._restart()
-        states = [*self._states, *(self._writing_states if self.num_written_columns else ())]
+        states = [*self._states, *(self._writing_states if self._num_written else ())]
         loaded = [load_recurrent_state(tensors, f"{index}.", like, shard) for index, like in enumerate(states)]
         self._states, self._writing_states = loaded[: len(self.networks)], loaded[len(self.networks) :]
         tokens = tensors["last_tokens"]

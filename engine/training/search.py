@@ -110,8 +110,10 @@ class TrialRecord:
 class Search:
     """A search in its folder, locked by this process until `close`."""
 
-    def __init__(self, path: Path, plan: SearchPlan, lock: FileLock) -> None:
-        self.path, self.plan, self._lock = path, plan, lock
+    def __init__(self, path: Path, plan: SearchPlan) -> None:
+        self.path, self.plan, self._lock = path, plan, FileLock(path / LOCK_FILE)
+        if not self._lock.acquire():
+            raise RunError(f"another process runs the search in {path}; wait until it ends, or stop it")
         # A killed process or a full disk left the last line incomplete, to which optuna would append.
         with suppress(FileNotFoundError), (path / TRIALS_FILE).open("r+b") as lines:
             lines.truncate(lines.read().rfind(b"\n") + 1)
@@ -120,11 +122,7 @@ class Search:
 
     @classmethod
     def create(cls, name: str, runs_dir: Path | None, plan: SearchPlan) -> "Search":
-        """Create the folder of a new search, beside its runs.
-
-        Raises:
-            RunError: If the name is invalid or taken, or the folder cannot be written.
-        """
+        """Create the folder of a new search beside its runs; a name that is invalid or taken raises a RunError."""
         runs_dir = runs_dir or default_runs_dir()
         check_run_name(name)
         if len(name) > MAX_NAME_LENGTH:
@@ -137,37 +135,27 @@ class Search:
             raise RunError(f"{runs_dir} has a run {name!r} or {name}-000 already; choose another --name")
         try:
             path.mkdir(parents=True)
-            lock = _acquire_lock(path)
             write_atomically(path / SEARCH_FILE, json.dumps(asdict(plan), indent=2).encode())
+            return cls(path, plan)
         except OSError as error:
             raise RunError(
                 f"runs folder {runs_dir} cannot be written: {error.strerror}; choose another with --runs-dir"
             ) from error
-        return cls(path, plan, lock)
 
     @classmethod
     def open(cls, name: str, runs_dir: Path | None) -> "Search":
-        """Open the folder of a search, to resume it.
-
-        Raises:
-            InvalidInputError: If there is no such search, it is damaged, another process runs it, or its corpus has
-                changed.
-        """
+        """Open a search to resume it; one that is damaged, running or missing raises an InvalidInputError."""
         runs_dir = runs_dir or default_runs_dir()
         path = runs_dir / name
         if not (path / SEARCH_FILE).is_file():
             names = [file.parent.name for file in runs_dir.glob(f"*/{SEARCH_FILE}")]
             raise RunError(f"there is no search {name!r} in {runs_dir}{suggest_nearest(name, names)}")
         try:
-            lock = _acquire_lock(path)
-            content = read_limited(path / SEARCH_FILE, MAX_CONFIG_BYTES)
-        except OSError as error:
-            raise RunError(f"search {name!r} in {runs_dir} cannot be opened: {error.strerror}") from error
-        try:
-            plan = decode(SearchPlan, json.loads(content))  # json reads the surrogates of a path that is not UTF-8
+            # Unlike msgspec, json reads the surrogates of a path that is not UTF-8.
+            plan = decode(SearchPlan, json.loads(read_limited(path / SEARCH_FILE, MAX_CONFIG_BYTES)))
             if not plan.distributions:
                 raise ConfigError("no range")
-        except (InvalidInputError, ValueError, RecursionError) as error:
+        except (InvalidInputError, OSError, ValueError, RecursionError) as error:
             raise RunError(
                 f"search {name!r} in {runs_dir} is damaged ({error}); start a new one; its runs are not affected"
             ) from error
@@ -176,7 +164,7 @@ class Search:
                 f"{plan.config.data.corpus} has changed since the search was started; restore the file, or start a "
                 "new one"
             )
-        return cls(path, plan, lock)
+        return cls(path, plan)
 
     def close(self) -> None:
         self._lock.release()
@@ -263,15 +251,10 @@ class Search:
 
 
 def make_plan(config: Config, space: Sequence[str], runs_dir: Path | None = None) -> SearchPlan:
-    """Read the corpus, check that the assignments `space` fit the configuration, and return the plan.
-
-    Raises:
-        InvalidInputError: If the input is unusable.
-    """
+    """Read the corpus, check that the assignments `space` fit the configuration, and return the plan."""
     if not space:
         raise ConfigError(
-            "nothing to search: give at least one --set a range or a choice, such as --set lr=0.002..0.02 or "
-            "--set optimizer=adamw,sgd"
+            "nothing to search: give at least one --set a range or a choice, such as --set lr=0.002..0.02"
         )
     training = config.training
     for name in parse_space(space):
@@ -286,13 +269,6 @@ def default_num_jobs(config: Config) -> int:
     device = config.training.device
     uses_gpu = device in ("cuda", "mps") or (device == "auto" and NVIDIA_DEVICE.exists())
     return 1 if uses_gpu else os.cpu_count() or 1
-
-
-def _acquire_lock(path: Path) -> FileLock:
-    lock = FileLock(path / LOCK_FILE)
-    if not lock.acquire():
-        raise RunError(f"another process runs the search in {path}; wait until it ends, or stop it")
-    return lock
 
 
 def open_study(path: Path, plan: SearchPlan, seed: int) -> optuna.Study:

@@ -124,18 +124,13 @@ class TrainerState:
         start_time: float | None = None,
     ) -> None:
         """Initialize the generators from the configured seed, and the weights as `build_network` does."""
-        options = config.training
-        self.config = config
-        self.dataset = dataset = source.dataset
-        self.device = device
-        self.distributed = distributed
+        options, dataset = config.training, source.dataset
+        self.config, self.dataset, self.distributed = config, dataset, distributed
         self.dtype = choose_dtype(config, device)
         network = build_network(config, dataset, source.initial_weights, source.base, self.dtype)
         self.network: Network = network.to(device)
         self._num_columns = options.batch_size // distributed.process.world_size
-        self.teachers: Teachers | None = None
-        if options.teachers:
-            self.teachers = Teachers(config, dataset, device, self._num_columns)
+        self.teachers = Teachers(config, dataset, device, self._num_columns) if options.teachers else None
         self.optimizer = optim.build_optimizer(self.network, options)
         self.weight_average: optim.WeightAverage | None = None
         if options.averaging == "ema":
@@ -157,8 +152,7 @@ class TrainerState:
         return self.network if self.weight_average is None else self.weight_average.network
 
     def initial_recurrent_state(self) -> RecurrentState:
-        written = 0 if self.teachers is None else self.teachers.num_written_columns
-        return self.network.initial_state(self._num_columns + written)
+        return self.network.initial_state(self._num_columns + self.config.training.teacher_columns)
 
     def finish_step(self, window: Window) -> None:
         """Count the optimizer step on `window`, and decide if validation comes next."""
@@ -185,10 +179,8 @@ class TrainerState:
         self.optimizer = optim.build_optimizer(self.network, options, fine_tuning=True)
         self.weight_average = optim.WeightAverage(self.network)
         self.windows.discard_epoch()
-        progress.fine_tuning = True
-        progress.early_stopped = False
-        progress.valid_perplexities = []
-        progress.evaluations_since_best = 0
+        progress.fine_tuning, progress.early_stopped = True, False
+        progress.valid_perplexities, progress.evaluations_since_best = [], 0
         progress.epoch_index = math.ceil(progress.epoch)
         progress.end_epoch = progress.epoch_index + options.fine_tune_epochs
 
@@ -283,8 +275,8 @@ class ResumeCheckpoint:
             self._config = Config.from_json(metadata["config"], str(path))
             self._values: dict[str, Any] = json.loads(metadata["trainer_state"])
             progress = self._values["progress"]
-            if missing := {item.name for item in fields(TrainingProgress)} - progress.keys():
-                raise LookupError(f"missing values: {missing}")
+            if {item.name for item in fields(TrainingProgress)} - progress.keys():
+                raise LookupError("values are missing")
             self.progress = decode(TrainingProgress, progress)
             self.progress.sample_prompt.encode()  # a lone surrogate cannot be displayed
         except FileNotFoundError as error:
