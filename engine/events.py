@@ -159,7 +159,6 @@ DiagnosisKind = Literal[
     "vanishing_gradients",
     "exploding_gradients",
     "unigram_model",
-    "idle_gpu",
     "disk_space",
 ]
 """Problem of a training that a function of `engine.training.diagnoses` finds."""

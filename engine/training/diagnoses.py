@@ -1,4 +1,4 @@
-"""Diagnoses of a training: eight functions that each find one kind of problem in its history, with a remedy.
+"""Diagnoses of a training: seven functions that each find one kind of problem in its history, with a remedy.
 
 A false alarm is worse than a miss: the thresholds, which `assets/docs/diagnostics.md` lists, are above everything that
 healthy trainings of the presets show.
@@ -24,12 +24,7 @@ from engine.runs.metrics import drop_superseded_rows, read_rows
 USUAL_LR = {"adamw": (0.001, 0.02), "adam": (0.001, 0.02), "sgd": (1.0, 50.0)}
 GOOD_LR = {"adamw": 0.003, "adam": 0.003, "sgd": 10.0}
 NUM_REPORTS = 20  # of a step, for a level of losses and norms; about five seconds
-NUM_READINGS = 120  # of the GPU, one per second; a validation or a checkpoint is a small part of them
-DISK_INTERVAL, GPU_INTERVAL = 10.0, 1.0  # seconds between two readings; checkpoints are 30 seconds apart by default
-
-
-class GpuReading(NamedTuple):
-    utilization: float  # fraction of the last second in which the GPU computed
+DISK_INTERVAL = 10.0  # seconds between two readings; checkpoints are 30 seconds apart by default
 
 
 class DiskReading(NamedTuple):
@@ -57,27 +52,23 @@ class History:
         self.reported: set[str] = set()
         self.step, self.epoch = 0, 0.0
         self.unigram_perplexity = math.nan
-        self.train_tokens = 0
         self.steps: deque[events.Step] = deque(maxlen=2 * NUM_REPORTS + 2)
         self.early_norms: list[float] = []
         self.lr = self.max_lr = 0.0
         self.evaluations: list[Evaluation] = []
-        self.is_training = False  # and not paused
-        self.gpu_readings: list[float] = []
         self.checkpoint_bytes = self.free_bytes = 0
         self._losses: list[float] = []  # of the reports since the last evaluation
 
-    def observe(self, observation: TrainingEvent | GpuReading | DiskReading) -> list[Diagnosed]:
-        """Return the problems that an event, or a reading of the machine, shows and that were not reported before."""
+    def observe(self, observation: TrainingEvent | DiskReading) -> list[Diagnosed]:
+        """Return the problems that an event, or a reading of the disk, shows and that were not reported before."""
         match observation:
             case events.Started():
                 self.unigram_perplexity = observation.unigram_perplexity
-                self.train_tokens = observation.train_tokens
                 # Network, best model, two moments of Adam, moving average: a guess until the first checkpoint.
                 copies = 2 + 2 * (self.options.optimizer != "sgd") + (self.options.averaging == "ema")
                 self.checkpoint_bytes = 4 * observation.parameters * copies
             case events.Step() if observation.train_perplexity >= 1 and not math.isnan(observation.gradient_norm):
-                self.step, self.epoch, self.is_training = observation.step, observation.epoch, True
+                self.step, self.epoch = observation.step, observation.epoch
                 self.lr, self.max_lr = observation.lr, max(self.max_lr, observation.lr)
                 self._losses.append(math.log(observation.train_perplexity))
                 self.steps.append(observation)
@@ -88,12 +79,8 @@ class History:
                 train = math.exp(mean(self._losses)) if self._losses else math.nan
                 self.evaluations.append(Evaluation(self.step, self.epoch, observation.valid_perplexity, train))
                 self._losses = []
-            case events.CommandApplied(kind="pause"):
-                self.is_training = False
             case events.Snapshot():
                 self.checkpoint_bytes = len(observation.content)
-            case GpuReading() if self.is_training:
-                self.gpu_readings.append(observation.utilization)
             case DiskReading():
                 self.free_bytes = observation.free_bytes
             case _:
@@ -282,22 +269,6 @@ def unigram_model(history: History) -> Finding | None:
     )
 
 
-def idle_gpu(history: History) -> Finding | None:
-    """Find that the GPU computes less than half of some minutes."""
-    if len(history.gpu_readings) < NUM_READINGS:
-        return None
-    utilization, options = mean(history.gpu_readings), history.options
-    history.gpu_readings.clear()
-    if utilization >= 0.5:
-        return None
-    batch_size = options.batch_size * (2 if utilization >= 0.25 else 4)
-    remedy = f"--set batch_size={batch_size}, or with --device cpu if the model is tiny"
-    if history.train_tokens < batch_size * options.bptt * 10:  # an epoch of ten steps learns little
-        remedy = "--device cpu, which is about as fast for a model and text of this size"
-    message = f"the GPU was idle {1 - utilization:.0%} of the last {NUM_READINGS // 60} minutes: the model is small"
-    return Finding(message, f"train again with {remedy}")
-
-
 def disk_space(history: History) -> Finding | None:
     """Find that there is no room for the next checkpoint, which is written beside the old one and then replaces it."""
     needed = 1.1 * history.checkpoint_bytes  # the metrics and the model grow too
@@ -320,7 +291,6 @@ DIAGNOSES: dict[DiagnosisKind, tuple[type, Callable[[History], Finding | None]]]
     "vanishing_gradients": (events.Step, vanishing_gradients),
     "exploding_gradients": (events.Step, exploding_gradients),
     "unigram_model": (events.Evaluated, unigram_model),
-    "idle_gpu": (GpuReading, idle_gpu),
     "disk_space": (DiskReading, disk_space),
 }
 
@@ -333,7 +303,7 @@ def diagnose(training: Iterator[TrainingEvent], config: Config, run_dir: Path) -
     """
     history = History(config, run_word(run_dir))
     started: events.Started | None = None
-    disk_read_at = gpu_read_at = -math.inf
+    disk_read_at = -math.inf
     for event in training:
         if isinstance(event, events.Started):
             started = event
@@ -344,28 +314,8 @@ def diagnose(training: Iterator[TrainingEvent], config: Config, run_dir: Path) -
                 history.observe(started)
         yield event
         yield from history.observe(event)
-        now = time.monotonic()
-        if not isinstance(event, (events.Started, events.Step, events.Evaluated)):
-            continue
-        if now - disk_read_at >= DISK_INTERVAL:
-            disk_read_at = now
+        is_running = isinstance(event, (events.Started, events.Step, events.Evaluated))
+        if is_running and time.monotonic() - disk_read_at >= DISK_INTERVAL:
+            disk_read_at = time.monotonic()
             with contextlib.suppress(OSError):  # the folder was deleted, or its file system reports no space
                 yield from history.observe(DiskReading(shutil.disk_usage(run_dir).free))
-        # "cuda" is the name of AMD's GPUs too.
-        if now - gpu_read_at >= GPU_INTERVAL and started is not None and started.device.startswith("cuda"):
-            utilization = read_gpu_utilization(started.device)
-            gpu_read_at = now if utilization is not None else math.inf
-            yield from [] if utilization is None else history.observe(GpuReading(utilization))
-
-
-def read_gpu_utilization(device: str) -> float | None:
-    """Return the fraction of the last second in which a GPU computed; None without the extra `gpu`, or on a MIG slice.
-
-    PyTorch finds the GPU in the list of NVIDIA's library, and waits for no computation.
-    """
-    import torch
-
-    try:
-        return torch.cuda.utilization(torch.device(device)) / 100
-    except Exception:  # a missing package, driver, permission or feature raises different errors
-        return None

@@ -112,7 +112,11 @@ class Search:
 
     def __init__(self, path: Path, plan: SearchPlan) -> None:
         self.path, self.plan, self._lock = path, plan, FileLock(path / LOCK_FILE)
-        if not self._lock.acquire():
+        try:
+            is_free = self._lock.acquire()
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error.strerror}") from error
+        if not is_free:
             raise RunError(f"another process runs the search in {path}; wait until it ends, or stop it")
         # A killed process or a full disk left the last line incomplete, to which optuna would append.
         with suppress(FileNotFoundError), (path / TRIALS_FILE).open("r+b") as lines:

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from engine.events import Diagnosed, DiagnosisKind, Evaluated
+from engine.events import Diagnosed, Evaluated
 
 UNIGRAM_FRACTION = 0.9
 """Fraction of the unigram perplexity from which a model clearly uses the context."""
-LASTING: tuple[DiagnosisKind, ...] = ("idle_gpu",)
-"""Kinds that no later event makes invalid."""
 
 
 def current_diagnoses(
@@ -22,8 +20,6 @@ def current_diagnoses(
     """
 
     def is_outdated(diagnosis: Diagnosed) -> bool:
-        if diagnosis.kind in LASTING:
-            return False
         if diagnosis.kind == "disk_space":
             return checkpoint_step is not None and checkpoint_step > diagnosis.step
         later = [event for event in evaluations if event.step > diagnosis.step]

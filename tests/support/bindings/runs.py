@@ -158,7 +158,7 @@ async def show_samples(pilot):
 async def diagnosis(pilot):
     await train(pilot)
     app = pilot.app
-    app.training_view.apply(Diagnosed(123, 12.0, "idle_gpu", "the GPU was idle", "--set batch_size=40"))
+    app.training_view.apply(Diagnosed(123, 12.0, "loss_spike", "training perplexity jumped", "--set lr=0.001"))
     app.screen.show_view(app.training_view)
 
 

@@ -120,7 +120,7 @@ LEARNING = ["rising_validation", "loss_spike", "forgetting", "vanishing_gradient
         ("unigram_model", BEST, True), ("unigram_model", Evaluated(43, 4.0, 149.0, True, 9.0), False),
         ("disk_space", Checkpointed(43, "resume.safetensors"), True),
         ("disk_space", Checkpointed(43, "model.safetensors"), False), ("disk_space", BEST, False),
-        ("idle_gpu", BEST, False), ("loss_spike", Resume(33), True), ("loss_spike", Resume(34), False),
+        ("loss_spike", Resume(33), True), ("loss_spike", Resume(34), False),
     ],
 )  # fmt: skip
 def test_later_events_outdate_a_problem(kind, event, is_outdated):
