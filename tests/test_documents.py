@@ -154,15 +154,8 @@ def limits(_):
         f"{browser_input.MAX_KEYS_BYTES >> 10} KiB; a message above {browser_input.MAX_MESSAGE_BYTES >> 20} MiB",
     )
     yield "serve.md", f"| {browser_input.MAX_WIDTH} x {browser_input.MAX_HEIGHT} cells |"
-    yield "diagnostics.md", f"running median of {diagnoses.SPIKE_WINDOW} reports"
-    yield "diagnostics.md", f"not in the first {diagnoses.MIN_REPORTS} reports"
-    yield (
-        "diagnostics.md",
-        (
-            f"{diagnoses.MIN_EXPLODED} of {diagnoses.EXPLODED_WINDOW} reports with a norm of more than "
-            f"{diagnoses.EXPLODED_RATIO:.0f} times `clip`"
-        ),
-    )
+    yield "diagnostics.md", f"running median of {2 * diagnoses.NUM_REPORTS} reports"
+    yield "diagnostics.md", f"not in the first {diagnoses.NUM_REPORTS} reports"
 
 
 @pytest.mark.parametrize("figures", [bundled_dialogues, film_dialogues, models, limits])
