@@ -14,7 +14,7 @@ from engine.data.arrays import Float32Array
 from engine.data.speakers import display_name, first_to_answer
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, Tokenizer
 from engine.errors import RunError
-from engine.models.pretrained.base import VOCABULARY_TENSORS, vocabulary_rows
+from engine.models.pretrained.base import VOCABULARY_TENSORS
 from engine.models.pretrained.chat import script_chat_template
 from engine.models.transformer_layout import (
     LLAMA3_HIGH_FACTOR,
@@ -65,10 +65,10 @@ def export_vocabulary(tokenizer: Tokenizer) -> ExportedVocabulary:
         line_ends = [*tokenizer.encode("\n").tolist()[-1:], *tokenizer.line_end_ids.tolist()]
     if isinstance(tokenizer, PretrainedTokenizer):
         specials, texts = tokenizer.specials, tokenizer.special_texts
-        content, rows = tokenizer.to_json(), vocabulary_rows(tokenizer)
+        content, rows = tokenizer.to_json(), tokenizer.swapped_ids.astype(np.intp)
         start_id, end_ids, special_ids = specials.start_id, specials.end_ids, specials.special_ids
         start_text, end_text = texts[start_id], texts[specials.end_id]
-        line_ends = [tokenizer.swap_id(id) for id in line_ends]
+        line_ends = tokenizer.swapped_ids[line_ends].tolist()
     else:
         content, rows = to_hugging_face(tokenizer).to_str(pretty=True), np.arange(len(tokenizer))
         start_id, end_ids, special_ids, start_text, end_text = EOS_ID, (EOS_ID,), (EOS_ID,), EOS, EOS

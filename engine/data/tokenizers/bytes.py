@@ -56,7 +56,7 @@ class ByteTokenizer(Tokenizer):
         return edges
 
     def piece_decoder(self) -> PieceDecoder:
-        return _ByteDecoder(self.token_bytes)
+        return ByteDecoder(self.token_bytes)
 
     @cached_property
     def _num_bytes(self) -> Int64Array:
@@ -102,7 +102,7 @@ class ByteTokenizer(Tokenizer):
         return others
 
 
-class _ByteDecoder:
+class ByteDecoder:
     """Decoder that keeps the bytes of an incomplete character until the character is complete."""
 
     def __init__(self, token_bytes: Sequence[bytes]) -> None:

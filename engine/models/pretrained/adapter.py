@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from engine.models.pretrained.attention import AttentionPretrainedModel, find_recorder
+from engine.models.pretrained.attention import AttentionPretrainedModel
 from engine.models.pretrained.chat import JinjaTemplate
 from engine.models.pretrained.folder_checks import format_count
 from engine.models.pretrained.model import PretrainedModel
@@ -34,9 +34,11 @@ def adapt(module: nn.Module, hf_tokenizer: Any, name: str) -> PretrainedModel:
     files = read_tokenizer_files(hf_tokenizer)
     tokenizer = files.make_tokenizer(name, _model_end_ids(module), size)
     chat = files.make_chat_template(tokenizer)
-    recorder = find_recorder(module, size)
     arguments = (choose_reader(module, size), tokenizer, name, describe_model(module), _context_size(text_config), chat)
-    return PretrainedModel(*arguments) if recorder is None else AttentionPretrainedModel(recorder, *arguments)
+    try:
+        return AttentionPretrainedModel(*arguments)
+    except Exception:  # models without attention, or of unknown structure, raise anything
+        return PretrainedModel(*arguments)
 
 
 def read_tokenizer_files(hf_tokenizer: Any) -> TokenizerFiles:

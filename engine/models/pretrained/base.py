@@ -3,15 +3,14 @@
 import hashlib
 import math
 import os
+from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.errors import ConfigError, InvalidInputError, printable
@@ -25,12 +24,9 @@ if TYPE_CHECKING:  # commands that only mention bases need no tokenizers
     from engine.models.pretrained.chat import ChatTemplate
     from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
-MAX_CONTEXT_SIZE = 65_536
-"""Maximum of the setting `context_size`; a larger context is used up to there."""
-VOCABULARY_TENSORS = ("model.embed_tokens.weight", "lm_head.weight")
-"""Tensors with one row per token."""
-INT8_FACTOR, FP32_FACTOR = 2.5, 9.0
-"""Peak memory in bytes of loading one weight, in 8 bits and in single precision."""
+MAX_CONTEXT_SIZE = 65_536  # of the setting; a larger context is used up to there
+VOCABULARY_TENSORS = ("model.embed_tokens.weight", "lm_head.weight")  # with one row per token
+INT8_FACTOR, FP32_FACTOR = 2.5, 9.0  # peak memory in bytes of loading one weight, in 8 bits and in single precision
 
 
 @dataclass(frozen=True)
@@ -38,8 +34,7 @@ class LoadingProgress:
     """One step of loading a model, such as "reading the weights"."""
 
     text: str
-    memory_bytes: int | None = None
-    """Memory that the model needs; None before it is known."""
+    memory_bytes: int | None = None  # that the model needs; None before it is known
 
 
 ProgressCallback = Callable[[LoadingProgress], None]
@@ -49,43 +44,34 @@ class UnsupportedModelError(InvalidInputError):
     """Error for a model by others that only transformers can load."""
 
 
-class LazyTensors(Mapping[str, StoredTensor]):
+class LazyTensors(UserDict[str, Any]):
     """Tensors that are read from a file at every access, so that one at a time is in memory."""
 
     def __init__(
         self, readers: Mapping[str, Callable[[], StoredTensor]], release_pages: Callable[[], None] = lambda: None
     ) -> None:
         """Take the function that reads each tensor, and one that gives the memory of mapped files back."""
-        self._readers = readers
+        super().__init__(readers)
         self.release_pages = release_pages
 
     def __getitem__(self, name: str) -> StoredTensor:
-        return self._readers[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._readers)
-
-    def __len__(self) -> int:
-        return len(self._readers)
+        tensor: StoredTensor = self.data[name]()
+        return tensor
 
 
 @dataclass(frozen=True)
 class Base:
     """A pre-trained model, read from files by `read_base`."""
 
-    name: str
-    """Name as the user gave it."""
-    family: str
-    """Architecture and size, such as "SmolLM2 135M", for a description."""
-    files: tuple[Path, ...]
-    """Files of the weights."""
+    name: str  # as the user gave it
+    family: str  # architecture and size, such as "SmolLM2 135M"
+    files: tuple[Path, ...]  # of the weights
     config: ModelConfig
     tokenizer: "PretrainedTokenizer"
     weights: LazyTensors
-    """Tensors by name, as `transformer_weight_shapes` lists them; see `vocabulary_rows` for the order of the tokens."""
+    """Tensors as `transformer_weight_shapes` lists them, those of the vocabulary in the order of our tokens."""
     chat: "ChatTemplate | None"
-    stored_sha256: str = ""
-    """SHA-256 that is known without reading the files."""
+    stored_sha256: str = ""  # if it is known without reading the files
 
     @cached_property
     def sha256(self) -> str:
@@ -118,29 +104,27 @@ class Base:
             on_progress(LoadingProgress("reading the weights", required))
         weights = self.weights
         if not int8:
-            weights = LazyTensors({name: partial(self._read_float32, name) for name in weights})
-        try:
+            weights = LazyTensors({name: partial(lambda key: to_float32(self.weights[key]), name) for name in weights})
+        with self._refuse_damage():
             decoder = NumpyTransformer(self.config, self.tokenizer, weights, int8=int8, chat=self.chat)
-        except MemoryError as error:
-            raise InvalidInputError(f"{self.name} does not fit into the free memory; close other programs") from error
-        except InvalidInputError as error:
-            raise self._damage(error) from error
         self.weights.release_pages()
         return decoder
 
     def check_weights(self) -> None:
         """Raise an InvalidInputError if a weight is not finite, or huge. This reads all of them."""
-        shapes = transformer_weight_shapes(self.config, len(self.tokenizer))
-        try:
+        with self._refuse_damage():
+            shapes = transformer_weight_shapes(self.config, len(self.tokenizer))
             check_weights(self.weights, shapes, MAX_TRANSFORMER_WEIGHT)
+
+    @contextmanager
+    def _refuse_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except MemoryError as error:
+            raise InvalidInputError(f"{self.name} does not fit into the free memory; close other programs") from error
         except InvalidInputError as error:
-            raise self._damage(error) from error
-
-    def _read_float32(self, name: str) -> StoredTensor:
-        return to_float32(self.weights[name])
-
-    def _damage(self, error: InvalidInputError) -> InvalidInputError:
-        return InvalidInputError(f"{self.name}: {str(error).removesuffix('; the run is damaged')}; fetch it again")
+            reason = str(error).removesuffix("; the run is damaged")
+            raise InvalidInputError(f"{self.name}: {reason}; fetch it again") from error
 
 
 def quantize_tensors(weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
@@ -159,21 +143,11 @@ def hash_files(files: Iterable[Path]) -> str:
 
 
 def new_config(name: str, context_size: int, settings: Mapping[str, Any]) -> ModelConfig:
-    """Return the configuration of a pre-trained model, without dropout.
-
-    Raises:
-        UnsupportedModelError: If a setting is out of range.
-    """
-    values: dict[str, Any] = {
-        **TRANSFORMER_VALUES,
-        "architecture": "transformer",
-        "context_size": min(context_size, MAX_CONTEXT_SIZE),
-        "unigram_bias": False,
-        **dict.fromkeys(("embedding_dropout", "input_dropout", "hidden_dropout", "output_dropout"), 0.0),
-        **settings,
-    }
+    """Return a configuration without dropout; a setting out of range raises an UnsupportedModelError."""
+    dropouts = ("embedding_dropout", "input_dropout", "hidden_dropout", "output_dropout")
+    values = {**TRANSFORMER_VALUES, **dict.fromkeys(dropouts, 0.0), "unigram_bias": False, **settings}
     try:
-        config = ModelConfig(**values)
+        config = ModelConfig(architecture="transformer", context_size=min(context_size, MAX_CONTEXT_SIZE), **values)
         check_transformer_config(config)
     except ConfigError as error:
         raise UnsupportedModelError(f"{name} has a setting out of range: {error}") from error
@@ -181,31 +155,17 @@ def new_config(name: str, context_size: int, settings: Mapping[str, Any]) -> Mod
 
 
 def check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, num_tokens: int) -> None:
-    """Raise an InvalidInputError unless tensors have the shapes of a configuration.
-
-    Those with one row per token may have more rows than `num_tokens`.
-    """
+    """Raise an InvalidInputError unless tensors have the shapes of a configuration, or more rows than tokens."""
     expected = transformer_weight_shapes(config, num_tokens)
     if missing := sorted(expected.keys() - shapes.keys()):
-        raise InvalidInputError(
-            f"{name} lacks {len(missing)} of its tensors, such as {printable(missing[0])}; it is damaged, or another "
-            "kind of model"
-        )
+        shown = f"{len(missing)} of its tensors, such as {printable(missing[0])}"
+        raise InvalidInputError(f"{name} lacks {shown}; it is damaged, or another kind of model")
     if unknown := sorted(shapes.keys() - expected.keys()):
-        raise UnsupportedModelError(
-            f"{name} has tensors of another kind of model, such as {printable(unknown[0][:100])}"
-        )
+        shown = printable(unknown[0][:100])
+        raise UnsupportedModelError(f"{name} has tensors of another kind of model, such as {shown}")
     for tensor, shape in expected.items():
         actual = shapes[tensor]
-        if tensor in VOCABULARY_TENSORS and actual[:1] > shape[:1]:
-            actual = (num_tokens, *actual[1:])
-        if actual != shape:
-            what = "; its vocabulary does not match" if tensor in VOCABULARY_TENSORS and actual[1:] == shape[1:] else ""
-            raise InvalidInputError(
-                f"{name}: {tensor} is {list(actual)}, not {list(shape)}{what}; fetch the model again"
-            )
-
-
-def vocabulary_rows(tokenizer: "PretrainedTokenizer") -> npt.NDArray[np.intp]:
-    """Return the model's id of each of our tokens: the rows of `VOCABULARY_TENSORS` in our order."""
-    return tokenizer.swap(np.arange(len(tokenizer), dtype=np.int32)).astype(np.intp)
+        if actual != shape and not (
+            tensor in VOCABULARY_TENSORS and actual[1:] == shape[1:] and actual[0] > num_tokens
+        ):
+            raise InvalidInputError(f"{name}: {tensor} is {list(actual)}, not {list(shape)}; fetch the model again")

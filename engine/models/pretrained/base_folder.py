@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
@@ -127,7 +128,7 @@ def new_base(
     """
     bases.check_shapes(name, shapes, config, num_tokens)
     tokenizer = tokenizer_files.make_tokenizer(name, end_ids, num_tokens)
-    rows = bases.vocabulary_rows(tokenizer)
+    rows = tokenizer.swapped_ids.astype(np.intp)
     readers = {tensor: partial(read, tensor, rows if tensor in bases.VOCABULARY_TENSORS else None) for tensor in shapes}
     chat = tokenizer_files.make_chat_template(tokenizer)
     return bases.Base(name, family, files, config, tokenizer, bases.LazyTensors(readers), chat)

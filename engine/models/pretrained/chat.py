@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
 from engine.data import speakers
 from engine.data.tokenizers.bytes import check_unicode
@@ -18,8 +18,7 @@ if TYPE_CHECKING:  # this module imports tokenizers, which a session with a mode
 
     from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
-MAX_TEMPLATE_CHARACTERS = 100_000
-"""Maximum length of a template by others, and of the text that it adds to the messages."""
+MAX_TEMPLATE_CHARACTERS = 100_000  # of a template by others, and of the text that it adds to the messages
 SANDBOX = Sandbox("engine.models.pretrained.special_tokens", "jinja2.ext", "jinja2.sandbox", max_cpu_seconds=5)
 """Process in which the tokenizers of models by others are tried, and their chat templates run."""
 _MARK = "MESSAGE0X"
@@ -41,23 +40,20 @@ class ChatTemplate:
 
     def __init__(self, template: "JinjaTemplate", tokenizer: "PretrainedTokenizer") -> None:
         self.template = template
-        self.problem = ""
-        """Reason why no conversation can be written, as far as that is known."""
+        self.problem = ""  # reason why no conversation can be written, as far as that is known
         self._tokenizer = tokenizer
-        specials = "|".join(map(re.escape, filter(None, tokenizer.special_texts.values()))) or "(?!)"
-        self._special_start = re.compile(f"(?=(?:{specials})).", re.DOTALL)
 
     def encode(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         """Return the token ids of `messages`, from the start of the text to the start of the assistant's next reply.
 
-        Raises:
-            InvalidInputError: If the template cannot be applied to these messages.
+        An InvalidInputError is raised if the template cannot be applied to these messages.
         """
         for message in messages:
             check_unicode(message.text)
         if not self.accepts_system:
             messages = _fold_system_prompt(messages)
-        plain = [replace(message, text=self._special_start.sub(r"\g<0> ", message.text)) for message in messages]
+        cuts = self._tokenizer.special_cuts
+        plain = [replace(message, text=cuts.sub(" ", message.text)) for message in messages]
         return tuple(self._tokenizer.encode_with_special_tokens(self._render(*plain)).tolist())
 
     def _render(self, *messages: ChatMessage) -> str:
@@ -80,11 +76,10 @@ class ChatTemplate:
         """System prompt that the template inserts if the messages have none; "" if it inserts none."""
         if not self.accepts_system:
             return ""
-        plain = self._render(ChatMessage("user", "x"))
         before, after = self._render(ChatMessage("system", _MARK), ChatMessage("user", "x")).split(_MARK, 1)
-        if not plain.startswith(before) or not plain.endswith(after) or len(plain) <= len(before) + len(after):
-            return ""
-        return plain[len(before) : len(plain) - len(after)].strip()
+        plain = self._render(ChatMessage("user", "x"))
+        inserted = plain[len(before) : len(plain) - len(after)]
+        return inserted.strip() if plain == before + inserted + after else ""
 
 
 def _fold_system_prompt(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
@@ -102,24 +97,19 @@ class JinjaTemplate:
     """A chat template in Jinja2. It is compiled when it is first called, which may fail."""
 
     source: str
-    variables: dict[str, str | None]
-    """Texts of the special tokens by the names that templates use, such as "bos_token"."""
-    is_trusted: bool = False
-    """True for a template that may run in this process; others run in one with limits on time and memory."""
+    variables: dict[str, str | None]  # texts of special tokens by the names that templates use, such as "bos_token"
+    is_trusted: bool = False  # it may run in this process; others run in one with limits on time and memory
 
     @cached_property
     def _compiled(self) -> "Template":
         from jinja2.ext import loopcontrols  # with its imports, Jinja2 takes 60 ms
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-            return json.dumps(value, ensure_ascii=ensure_ascii, **options)
-
         def raise_exception(message: str) -> NoReturn:
             raise InvalidInputError(message)
 
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = to_json
+        environment.filters["tojson"] = lambda value, **form: json.dumps(value, **{"ensure_ascii": False, **form})
         environment.globals["raise_exception"] = raise_exception
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         # A tag around the text of replies, which marks it for training, has no effect here.
@@ -127,12 +117,7 @@ class JinjaTemplate:
         return environment.from_string(re.sub(r"({%-?) *endgeneration\b", r"\1 endif", source))
 
     def __call__(self, messages: list[dict[str, str]]) -> str:
-        """Return the text of a conversation, given messages with the keys "role" and "content".
-
-        Raises:
-            SandboxLimitError: If a template that is not trusted takes too much time or memory.
-            Exception: If the template fails, in any way.
-        """
+        """Return the text of messages with the keys "role" and "content"; a template may raise anything."""
         if not self.is_trusted:
             return cast(str, SANDBOX.call(render_template, self.source, self.variables, messages))
         options = {"tools": None, "documents": None, "add_generation_prompt": True}
@@ -148,11 +133,10 @@ def render_template(source: str, variables: dict[str, str | None], messages: lis
 
 
 def script_chat_template(cast: Sequence[str]) -> str:
-    """Return a chat template for exported models of scripts, which writes a conversation as one message a line.
+    """Return a chat template for an exported model of scripts, which writes one message a line and lists the cast.
 
-    It lists the cast, so that the model is played as in lotr-tui. A stranger says the messages of a user, and
-    `first_to_answer` the others. A system message that is a name says who answers instead, and the field `name` of a
-    message who says it.
+    A stranger says the messages of a user, and `first_to_answer` the others. A system message that is a name says who
+    answers instead, and the field `name` of a message who says it.
     """
     user, first = speakers.display_name(speakers.STRANGER), speakers.first_to_answer(cast)
     answering = json.dumps(speakers.display_name(first), ensure_ascii=False)
@@ -174,11 +158,7 @@ def script_chat_template(cast: Sequence[str]) -> str:
 
 
 def find_script_cast(chat: ChatTemplate | None, name: str) -> tuple[str, ...]:
-    """Return the cast in the template of the model `name`, as `script_chat_template` writes it; () for others.
-
-    Raises:
-        RunError: If it is damaged.
-    """
+    """Return the cast that `script_chat_template` wrote for the model `name`; () for others, a RunError if damaged."""
     source = "" if chat is None else chat.template.source
     if not source.startswith(_CAST_START):
         return ()

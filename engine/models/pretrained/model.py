@@ -19,10 +19,7 @@ MAX_CHUNK_TOKENS = 512
 
 
 class PretrainedModel:
-    """A causal language model by others (`AutoModelForCausalLM` of transformers). Threads may share it.
-
-    Implements `LanguageModel`, `BatchModel` and `HiddenVectorModel`; the subclass `AttentionPretrainedModel` also
-    implements `AttentionModel`.
+    """A causal language model of transformers as a `BatchModel` and `HiddenVectorModel`. Threads may share it.
 
     A text that fills the context slides: its last half is read again from position 0, and the next tokens after it. So
     a state depends only on the tokens read.
@@ -40,16 +37,10 @@ class PretrainedModel:
         context_size: int,
         chat: ChatTemplate | None = None,
     ) -> None:
-        self.tokenizer = tokenizer
-        self.name = name
-        self.description = description
-        self.context_size = context_size
-        self.chat = chat
-        self.reader = reader
-        self._end_ids = [EOS_ID, *tokenizer.other_end_ids]
+        self.reader, self.tokenizer, self.chat = reader, tokenizer, chat
+        self.name, self.description, self.context_size = name, description, context_size
 
     def start(self) -> PretrainedState:
-        """Return the state before any token. Advance it with `<eos>` to read the token that starts a text."""
         return self.reader.start()
 
     def advance(self, state: PretrainedState, token: int) -> tuple[LogProbs, PretrainedState]:
@@ -64,8 +55,8 @@ class PretrainedModel:
         if self.reader.caching != "crop" or len(lengths) > 1 or not 0 < min(lengths) < self.context_size:
             return [self.advance(state, token) for state, token in zip(states, tokens, strict=True)]
         with torch.inference_mode():
-            ids = [[self.tokenizer.swap_id(token)] for token in tokens]
-            logits, new_states = self.reader.read(states, ids, last_only=True)
+            ids = self.tokenizer.swapped_ids[list(tokens)]
+            logits, new_states = self.reader.read(states, ids[:, None].tolist(), last_only=True)
             log_probs = self._log_probs(logits[:, -1])
         new_states = [new._replace(has_slid=state.has_slid) for new, state in zip(new_states, states, strict=True)]
         return list(zip(log_probs, new_states, strict=True))
@@ -73,7 +64,6 @@ class PretrainedModel:
     def predict_tokens(
         self, state: PretrainedState, tokens: Sequence[int], *, last_only: bool = False
     ) -> tuple[Float32Array, PretrainedState]:
-        """Read several tokens of a text; see `BatchModel`."""
         ids, parts = self.model_ids(state, tokens), list[Float32Array]()
         with torch.inference_mode():
             while ids:
@@ -91,7 +81,7 @@ class PretrainedModel:
 
     def model_ids(self, state: PretrainedState, tokens: Sequence[int]) -> list[int]:
         """Return the model's ids of `tokens`; `<eos>` at the start of a text is the token that starts a text."""
-        ids = [self.tokenizer.swap_id(token) for token in tokens]
+        ids: list[int] = self.tokenizer.swapped_ids[list(tokens)].tolist()
         if not state.num_positions and tokens[0] == EOS_ID:
             ids[0] = self.tokenizer.specials.start_id
         return ids
@@ -101,9 +91,10 @@ class PretrainedModel:
         log_probs = torch.log_softmax(logits[:, : len(self.tokenizer)].float(), -1)
         swapped = [EOS_ID, self.tokenizer.end_id]
         log_probs[:, swapped] = log_probs[:, swapped[::-1]]
-        if len(self._end_ids) > 1:
-            ends = log_probs[:, self._end_ids].logsumexp(1)
-            log_probs[:, self._end_ids] = EXCLUDED_LOG_PROB
+        if self.tokenizer.other_end_ids:
+            end_ids = [EOS_ID, *self.tokenizer.other_end_ids]
+            ends = log_probs[:, end_ids].logsumexp(1)
+            log_probs[:, end_ids] = EXCLUDED_LOG_PROB
             log_probs[:, EOS_ID] = ends
         rows: Float32Array = log_probs.cpu().numpy()
         return rows

@@ -1,9 +1,11 @@
 """Choice of the fastest way to keep what a model has read, by comparing a few forward passes with one without cache."""
 
+from typing import get_args
+
 import torch
 from torch import Tensor, nn
 
-from engine.models.pretrained.reader import CACHINGS, PretrainedState, TextReader
+from engine.models.pretrained.reader import Caching, PretrainedState, TextReader
 
 NUM_PROBE_TOKENS = 6
 """Tokens of the comparison; the context of a model must have as many positions."""
@@ -14,7 +16,7 @@ MAX_DIFFERENCE, MAX_HALF_PRECISION_DIFFERENCE = 5e-4, 0.5
 def choose_reader(module: nn.Module, vocabulary_size: int) -> TextReader:
     """Return a reader that keeps texts in the fastest way that computes what the model computes without a cache."""
     reader, ids = TextReader(module), [id % vocabulary_size for id in range(5, 5 + 7 * NUM_PROBE_TOKENS, 7)]
-    for caching in CACHINGS:
+    for caching in get_args(Caching):
         reader.caching = caching
         try:
             with torch.inference_mode():

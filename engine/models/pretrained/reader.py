@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache
 
 from engine.data.arrays import Int64Array
@@ -16,13 +16,10 @@ from engine.models.base import HiddenVector
 
 CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
 """Names of the argument and of the output that hold the cache."""
-
-
 Caching = Literal["crop", "step", "none"]
 """Use of a model's cache. crop: the states of a text share a `DynamicCache`, of which a branch crops a copy. step: each
 state has a copy of a cache of another kind, which reads one token per pass, as recurrent models need. none: each state
 reads all tokens again."""
-CACHINGS: tuple[Caching, ...] = ("crop", "step", "none")
 
 
 class ReadTexts:
@@ -39,10 +36,8 @@ class PretrainedState(NamedTuple):
     texts: ReadTexts
     row: int = 0
     num_positions: int = 0
-    hidden: HiddenVector = np.empty(0, np.float32)
-    """Vector `[width]` that the next token is predicted from; empty before the first token."""
-    has_slid: bool = False
-    """True if the start of the text has left the context."""
+    hidden: HiddenVector = np.empty(0, np.float32)  # the next token is predicted from it
+    has_slid: bool = False  # True if the start of the text has left the context
 
     @property
     def tokens(self) -> list[int]:
@@ -54,7 +49,7 @@ class PretrainedState(NamedTuple):
 class TextReader:
     """A causal language model of transformers that reads texts. Threads may share it."""
 
-    def __init__(self, module: nn.Module, caching: Caching = "crop") -> None:
+    def __init__(self, module: Any, caching: Caching = "crop") -> None:
         self.module, self.caching = module, caching
         self.device = next(module.parameters()).device
         arguments = inspect.signature(module.forward).parameters
@@ -62,12 +57,8 @@ class TextReader:
         self._can_limit_logits = "logits_to_keep" in arguments
         self._lock = threading.Lock()
         self._observed = observed = threading.local()
-
-        def observe(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-            observed.vectors = inputs[0]
-
-        if (output_layer := module.get_output_embeddings()) is not None:  # type: ignore[operator]
-            output_layer.register_forward_pre_hook(observe)
+        if (output_layer := module.get_output_embeddings()) is not None:
+            output_layer.register_forward_pre_hook(lambda _, inputs: setattr(observed, "vectors", inputs[0]))
 
     def start(self) -> PretrainedState:
         cache = DynamicCache() if self.caching == "crop" else None
@@ -89,7 +80,7 @@ class TextReader:
             parts = np.split(new, new.shape[1], 1)
         logits: list[Tensor] = []
         for part in parts:
-            options: dict[str, Any] = {} if cache is None else {self._cache_name: cache}
+            options = {} if cache is None else {self._cache_name: cache}
             if last_only and self._can_limit_logits:
                 options["logits_to_keep"] = 1
             ids, self._observed.vectors = torch.from_numpy(part).to(self.device), None
@@ -133,8 +124,6 @@ def count_bytes(value: Any) -> int:
     """Return the bytes of the tensors in a cache of transformers."""
     if isinstance(value, Tensor):
         return value.nbytes
-    if isinstance(value, dict):
-        return sum(map(count_bytes, value.values()))
-    if isinstance(value, list | tuple):
-        return sum(map(count_bytes, value))
-    return 0 if isinstance(value, type) else count_bytes(getattr(value, "__dict__", {}))
+    if isinstance(value, dict | list | tuple):
+        return sum(map(count_bytes, value.values() if isinstance(value, dict) else value))
+    return 0 if isinstance(value, type) else count_bytes(getattr(value, "__dict__", ()))

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -18,14 +19,9 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from engine.data.arrays import Int64Array
 from engine.data.tokenizers.base import EOS_ID, PieceDecoder, TokenIds
-from engine.data.tokenizers.bytes import ByteTokenizer, check_unicode
+from engine.data.tokenizers.bytes import ByteDecoder, ByteTokenizer, check_unicode
 from engine.errors import InvalidInputError
 from engine.models.pretrained.token_bytes import decode_vocabulary
-
-_BPE_OPTIONS = (
-    *("unk_token", "continuing_subword_prefix", "end_of_word_suffix"),
-    *("fuse_unk", "byte_fallback", "ignore_merges"),
-)  # not `dropout`, which is for training
 
 
 @dataclass(frozen=True)
@@ -33,12 +29,9 @@ class SpecialTokens:
     """A model's ids of the tokens that start and end texts."""
 
     start_id: int
-    end_id: int
-    """Token that ends a reply in the model's chat template, or else a text."""
-    end_ids: tuple[int, ...]
-    """All tokens that end a text or a reply, `end_id` among them."""
-    special_ids: tuple[int, ...]
-    """All special tokens, which no text is encoded as."""
+    end_id: int  # it ends a reply in the model's chat template, or else a text
+    end_ids: tuple[int, ...]  # all tokens that end a text or a reply, `end_id` among them
+    special_ids: tuple[int, ...]  # all special tokens, which no text is encoded as
 
 
 class PretrainedTokenizer(ByteTokenizer):
@@ -52,13 +45,7 @@ class PretrainedTokenizer(ByteTokenizer):
     reads_line_ends = True
 
     def __init__(self, backend_json: str, size: int, specials: SpecialTokens) -> None:
-        """Create a tokenizer.
-
-        Args:
-            backend_json: Content of the model's `tokenizer.json`.
-            size: Number of tokens of the model; tokens beyond have no logits and are left out.
-            specials: The special tokens, which the file need not mark as special.
-        """
+        """Read a `tokenizer.json`, without the tokens from `size` on, of which the model has no logits."""
         self.specials = specials
         self.end_id = specials.end_id  # the model's id of the token that is `<eos>` here
         special_ids = set(specials.special_ids)
@@ -69,21 +56,30 @@ class PretrainedTokenizer(ByteTokenizer):
         for name, id in vocabulary.items():
             if id < size:
                 names[id] = name
+        # By the model's id.
         self.special_texts = {id: text for id in sorted(special_ids) if (text := added.get(id, names[id])) is not None}
-        """Text of each special token, by the model's id."""
         parts = (self._backend.pre_tokenizer, self._backend.decoder)
         is_byte_level = any(b'"ByteLevel"' in part.__getstate__() for part in parts if part is not None)
-        token_bytes = decode_vocabulary(names, added | self.special_texts, is_byte_level=is_byte_level)
-        self._to_model_id = np.arange(size, dtype=np.int32)
-        self._to_model_id[[EOS_ID, self.end_id]] = [self.end_id, EOS_ID]
-        token_bytes[self.end_id] = token_bytes[EOS_ID]
-        super().__init__([*token_bytes[:EOS_ID], *token_bytes[EOS_ID + 1 :]])
+        spelled = decode_vocabulary(names, added | self.special_texts, is_byte_level=is_byte_level)
+        # The model's id of each of our ids, and our id of each of the model's.
+        self.swapped_ids = np.arange(size, dtype=np.int32)
+        self.swapped_ids[[EOS_ID, self.end_id]] = [self.end_id, EOS_ID]
+        spelled[self.end_id] = spelled[EOS_ID]
+        super().__init__([*spelled[:EOS_ID], *spelled[EOS_ID + 1 :]])
         self._is_for_scripts = False
-        self._adds_space = (
-            self._backend.decode(self._encode_plain("a").ids) == "a" and self._decode_bytes(self._encode("a")) == b" a"
-        )
-        self.start_id = self.swap_id(specials.start_id)
-        self.other_end_ids = tuple(self.swap_id(id) for id in specials.end_ids if id != self.end_id)
+        ids = self._encode_plain("a").ids
+        token_bytes = b"".join(self.token_bytes[id] for id in self._swap_known(ids).tolist())
+        self._adds_space = token_bytes == b" a" and self._backend.decode(ids) == "a"
+        self.start_id = int(self.swapped_ids[specials.start_id])
+        self.other_end_ids = tuple(int(self.swapped_ids[id]) for id in specials.end_ids if id != self.end_id)
+
+    @cached_property
+    def special_cuts(self) -> re.Pattern[str]:
+        """Places after the first character of each special token in a text."""
+        rests: dict[str, list[str]] = {}
+        for text in filter(None, self.special_texts.values()):
+            rests.setdefault(re.escape(text[0]), []).append(re.escape(text[1:]))
+        return re.compile("|".join(f"(?<={first})(?={'|'.join(rests[first])})" for first in rests) or "(?!)")
 
     def for_scripts(self) -> Self:
         if not self._adds_space and not any(self.token_bytes[id].strip() for id in self.line_end_ids):
@@ -91,14 +87,6 @@ class PretrainedTokenizer(ByteTokenizer):
         tokenizer = copy(self)
         tokenizer._is_for_scripts = True
         return tokenizer
-
-    def swap(self, ids: TokenIds) -> TokenIds:
-        """Return the model's ids of our `ids`, or our ids of the model's: the same exchange of two ids."""
-        return self._to_model_id[ids]
-
-    def swap_id(self, id: int) -> int:
-        """Return the model's id of our `id`, or our id of the model's."""
-        return EOS_ID if id == self.end_id else self.end_id if id == EOS_ID else id
 
     def _encode(self, text: str) -> TokenIds:
         if not self._is_for_scripts:
@@ -135,49 +123,35 @@ class PretrainedTokenizer(ByteTokenizer):
         return [self._to_our_ids(line, encoding.ids) for line, encoding in zip(lines, encodings, strict=True)]
 
     def _to_our_ids(self, text: str, model_ids: list[int]) -> TokenIds:
-        if not self.special_texts.keys().isdisjoint(model_ids):
-            model_ids = self._encode_split(text)
+        if not self.special_texts.keys().isdisjoint(model_ids):  # the vocabulary itself finds special tokens
+            ids = [id for part in self.special_cuts.split(text) for id in self._encode_plain(part).ids]
+            model_ids = [id for id in ids if id not in self.special_texts]  # <unk> of a vocabulary without bytes
         return self._swap_known(model_ids)
 
     def _swap_known(self, model_ids: list[int]) -> TokenIds:
         """Return our ids; a token that the model has no logits of becomes the token 0."""
         ids = np.array(model_ids, np.int32)
-        return self._to_model_id[np.where(ids < len(self._to_model_id), ids, 0)]
-
-    def _encode_split(self, text: str) -> list[int]:
-        """Encode a text in which the vocabulary itself finds a special token: cut each inside, as often as needed."""
-        parts = [text]
-        for special in sorted(self.special_texts.values(), key=len, reverse=True):
-            half = max(1, len(special) // 2)
-            middle = re.compile(f"(?<={re.escape(special[:half])})(?={re.escape(special[half:])})")
-            parts = [piece for part in parts for piece in middle.split(part)]
-        ids = [id for part in parts for id in self._encode_plain(part).ids]
-        return [id for id in ids if id not in self.special_texts]  # only <unk> of a vocabulary without bytes is left
+        return self.swapped_ids[np.where(ids < len(self.swapped_ids), ids, 0)]
 
     def end_offsets(self, text: str, ids: TokenIds) -> Int64Array:
-        # The bytes of the tokens are counted where they are the text. A tokenizer may also normalize the text or add a
-        # space before it; then its own offsets are used.
-        if self._decode_bytes(ids) == text.encode():
+        if b"".join(self.token_bytes[id] for id in ids.tolist()) == text.encode():
             return super().end_offsets(text, ids)
+        # It normalizes the text or adds a space before it, so its own offsets are used.
         encoding = self._encode_plain(text)
-        if len(encoding.ids) == len(ids):
-            ends = np.array([end for _, end in encoding.offsets], np.int64)
-        else:
+        ends = np.array([end for _, end in encoding.offsets], np.int64)
+        if len(ends) != len(ids):
             ends = np.minimum(np.cumsum(self._num_bytes[ids]), len(text))
         ends = np.maximum.accumulate(ends)
         ends[-1:] = len(text)
         return ends
 
-    def _decode_bytes(self, ids: TokenIds) -> bytes:
-        return b"".join([self.token_bytes[id] for id in ids.tolist()])
-
     def piece_decoder(self) -> PieceDecoder:
-        decoder = super().piece_decoder()
-        return _SpaceStrippingDecoder(decoder) if self._adds_space and not self._is_for_scripts else decoder
+        strips_space = self._adds_space and not self._is_for_scripts
+        return _SpaceStrippingDecoder(self.token_bytes) if strips_space else super().piece_decoder()
 
     def ids_with_prefix(self, prefix: bytes) -> npt.NDArray[np.intp]:
         is_plain = np.ones(len(self), np.bool_)
-        is_plain[self._to_model_id[list(self.special_texts)]] = False
+        is_plain[self.swapped_ids[list(self.special_texts)]] = False
         ids = super().ids_with_prefix(prefix)
         return ids[is_plain[ids]]
 
@@ -197,32 +171,25 @@ def convert_panics() -> Iterator[None]:
         raise InvalidInputError(f"the tokenizer fails: {error}") from error
 
 
-class _SpaceStrippingDecoder:
+class _SpaceStrippingDecoder(ByteDecoder):
     """Decoder that leaves out the space that some tokenizers add before a text."""
 
-    def __init__(self, decoder: PieceDecoder) -> None:
-        self._decoder = decoder
-        self._is_at_start = True
+    _is_at_start = True
 
     def decode(self, id: int) -> str:
-        piece = self._decoder.decode(id)
-        if self._is_at_start and piece:
-            self._is_at_start = False
-            return piece.removeprefix(" ")
-        return piece
-
-    def flush(self) -> str:
-        return self._decoder.flush()
+        piece = super().decode(id)
+        if not piece or not self._is_at_start:
+            return piece
+        self._is_at_start = False
+        return piece.removeprefix(" ")
 
 
 def _read_backend(
     backend_json: str, size: int, special_ids: Collection[int]
 ) -> tuple[str, HuggingFaceTokenizer, dict[str, int], dict[int, str]]:
-    """Return the content of a `tokenizer.json` without the tokens from `size` on, and its tokenizer.
+    """Return the content of a `tokenizer.json`, its tokenizer, its vocabulary, and the tokens added to that by id.
 
-    Exactly the tokens `special_ids` are marked as special. The vocabulary, and the tokens that were added to it by id,
-    are returned too. A vocabulary of byte pairs is read in steps, since `from_str` takes twice as long, in which it
-    stops the other threads.
+    Tokens from `size` on are left out, and exactly the tokens `special_ids` are marked as special.
     """
     content = decode(backend_json, type=dict[str, Raw])
     added = decode(content.get("added_tokens", b"null")) or []
@@ -231,13 +198,13 @@ def _read_backend(
         content["added_tokens"] = Raw(encode(kept))
         backend_json = encode(content).decode()
     model = decode(content["model"], type=dict[str, Raw])
-    if decode(model.pop("type", b"null")) == "BPE":
+    if decode(model.pop("type", b"null")) == "BPE":  # `from_str` takes twice as long, and stops other threads
         vocabulary, pairs = decode(model.pop("vocab"), type=dict[str, int]), model.pop("merges")
         merges: Any = [
             tuple(merge.split(" ", 1)) if isinstance(merge, str) else merge
             for merge in decode(pairs, type=list[str | tuple[str, str]])
         ]
-        options: Any = {name: option for name in _BPE_OPTIONS if (option := decode(model.get(name, b"null")))}
+        options: Any = {key: option for key, raw in model.items() if key != "dropout" and (option := decode(raw))}
         # The added tokens find their ids in a vocabulary of their own.
         small = {"type": "BPE", "vocab": {token["content"]: token["id"] for token in kept}, "merges": []}
         backend = HuggingFaceTokenizer.from_str(encode({**content, "model": small}).decode())

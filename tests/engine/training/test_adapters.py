@@ -119,7 +119,7 @@ def check_log_probs(run, model):
     decoder = load_model_by_name(str(run), precision="fp32").decoder
     tokenizer = decoder.tokenizer
     ids = tokenizer.encode("Where is the Ring? It is safe, for tonight.")
-    tokens = tokenizer.swap(np.append(np.int32(tokenizer.start_id), ids)).astype(np.int64)
+    tokens = tokenizer.swapped_ids[np.append(np.int32(tokenizer.start_id), ids)].astype(np.int64)
     with torch.no_grad():
         rows = torch.log_softmax(model.eval()(torch.from_numpy(tokens)[None]).logits[0], -1)
     expected = rows[np.arange(len(ids)), tokens[1:]].numpy()
