@@ -165,7 +165,6 @@ def check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]], config: Model
         raise UnsupportedModelError(f"{name} has tensors of another kind of model, such as {shown}")
     for tensor, shape in expected.items():
         actual = shapes[tensor]
-        if actual != shape and not (
-            tensor in VOCABULARY_TENSORS and actual[1:] == shape[1:] and actual[0] > num_tokens
-        ):
+        has_more_rows = tensor in VOCABULARY_TENSORS and actual[1:] == shape[1:] and actual[0] > num_tokens
+        if actual != shape and not has_more_rows:
             raise InvalidInputError(f"{name}: {tensor} is {list(actual)}, not {list(shape)}; fetch the model again")

@@ -248,7 +248,7 @@ def with_nan(tensors):
     ("change", "message"),
     [
         (tensor("blk.1.ffn_up.weight", np.zeros((64, 31))), "model.layers.1.mlp.up_proj.weight is [64, 31], not"),
-        (tensor("token_embd.weight", np.zeros((300, 32))), "token_embd.weight is [300, 32], not [320, 32]"),
+        (tensor("token_embd.weight", np.zeros((300, 32))), "model.embed_tokens.weight is [300, 32], not [320, 32]"),
         ({"edit": lambda tensors: tensors.pop("blk.1.attn_v.weight")}, "lacks 1 of its tensors, such as model"),
         ({"edit": with_nan}, "not finite"),
         (setting(tokenizer__ggml__tokens=["a", "a"]), "a token is listed twice"),
