@@ -209,6 +209,17 @@ class TrainerState:
             **{f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()},
         }
 
+    def serialize(self) -> bytes | None:
+        """Return the content of `resume.safetensors`; None except in the main process."""
+        state_dict = self.state_dict()
+        if not self.distributed.process.is_main_process:
+            return None
+        # Tied weights are one tensor with two names; safetensors wants a copy for each name.
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state_dict.items() if isinstance(v, Tensor)}
+        values = {k: v for k, v in state_dict.items() if not isinstance(v, Tensor)}
+        config = json.dumps(asdict(self.config))
+        return seal(save(tensors, {**UNSEALED, "config": config, "trainer_state": json.dumps(values)}))
+
     def load_state_dict(self, state: Mapping[str, Any], progress: TrainingProgress) -> None:
         """Restore what `state_dict` returned, so that training continues bit for bit."""
 
@@ -248,18 +259,6 @@ def _load_parameters(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if tensor.shape != parameter.shape or tensor.dtype != parameter.dtype:
             raise ValueError(f"unexpected shape or type of {name}")
         parameter.copy_(tensor)
-
-
-def serialize_checkpoint(state: TrainerState) -> bytes | None:
-    """Return the content of `resume.safetensors`; None except in the main process."""
-    state_dict = state.state_dict()
-    if not state.distributed.process.is_main_process:
-        return None
-    # Tied weights are one tensor with two names; safetensors wants a copy for each name.
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state_dict.items() if isinstance(v, Tensor)}
-    values = {k: v for k, v in state_dict.items() if not isinstance(v, Tensor)}
-    config = json.dumps(asdict(state.config))
-    return seal(save(tensors, {**UNSEALED, "config": config, "trainer_state": json.dumps(values)}))
 
 
 class ResumeCheckpoint:

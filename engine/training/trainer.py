@@ -16,32 +16,35 @@ from torch import Tensor, nn
 
 from engine import events
 from engine.analysis.bits_per_character import count_validation_characters
+from engine.analysis.notebook import printed_perplexity, window_starts
 from engine.analysis.perplexity import evaluate
 from engine.config import Config
 from engine.control import CommandKind, CommandQueue
-from engine.data.dataset import Dataset, load_dataset
+from engine.data.dataset import Dataset, batchify, load_dataset
+from engine.data.scripts import Turn, parse_line, speaker_head, turn_text
+from engine.data.speakers import STRANGER, first_to_answer
+from engine.data.tokenizers.base import TokenIds
+from engine.errors import TrainingError
 from engine.events import StopReason, TrainingEvent
+from engine.generation.generate import TokenEvent, generate
+from engine.generation.sampling import TextInProgress
+from engine.generation.settings import SamplerSettings
+from engine.generation.turns import begin_turn, read_turns
+from engine.models.base import LanguageModel
+from engine.models.network import Network
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS, KneserNey, Unigram
 from engine.runs.adapter_files import needs_base, read_run_base
 from engine.runs.directory import read_config_and_tokenizer
 from engine.runs.loading import read_initial_weights
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
 from engine.runtime.process import disable_heap_trimming
+from engine.training import optim
 from engine.training.initial_run import TrainingInput, load_training_input
-from engine.training.loss import LossModule, Objective
-from engine.training.optim import discard_frozen_gradients, scheduled_lr
-from engine.training.state import (
-    ResumeCheckpoint,
-    TrainerState,
-    choose_device,
-    load_latest_checkpoint,
-    serialize_checkpoint,
-    set_num_threads,
-)
-from engine.training.validation import check_finite, validate
+from engine.training.state import ResumeCheckpoint, TrainerState, choose_device, load_latest_checkpoint, set_num_threads
 
 REPORT_INTERVAL = 0.25  # seconds; reading a loss makes a GPU wait, so losses are not read at every step
 PAUSE_POLL_INTERVAL = 0.1  # seconds
+MAX_SAMPLE_TOKENS, MAX_LINE_TOKENS = 25, 60  # the latter of an answer, which ends with its line
 MEASURED_LAYERS = (1, 3)  # of the Transformers that are measured in place of a deeper one
 MEASURED_COLUMNS, MEASURED_STEPS = 2, 3
 FORWARD_FRACTION = 1 / 3  # time of a token in a validation, which needs no gradients, as a fraction of that in training
@@ -69,8 +72,8 @@ class Trainer:
         self.options, self.distributed = config.training, distributed
         self.state = TrainerState(config, source, device, distributed, start_time)
         dataset = source.dataset
-        self.objective = Objective(config.training, dataset.train, len(dataset.tokenizer), device)
-        loss_module = LossModule(self.state.network, self.objective, self.state.dtype, distributed)
+        self.objective = optim.Objective(config.training, dataset.train, len(dataset.tokenizer), device)
+        loss_module = optim.LossModule(self.state.network, self.objective, self.state.dtype, distributed)
         self.loss_module = distributed.wrap_ddp(loss_module)
 
     def fit(self, commands: CommandQueue) -> Generator[TrainingEvent, None, StopReason]:
@@ -107,7 +110,7 @@ class Trainer:
         lr = options.fine_tune_lr
         if not state.progress.fine_tuning:
             epoch = state.progress.epoch_index + window.start
-            lr = scheduled_lr(options, epoch / options.epochs, state.progress.plateau_factor)
+            lr = optim.scheduled_lr(options, epoch / options.epochs, state.progress.plateau_factor)
         lr *= state.progress.lr_scale
         if options.variable_bptt:
             lr *= len(window.inputs) / options.bptt
@@ -124,7 +127,7 @@ class Trainer:
         )
         state.optimizer.zero_grad(set_to_none=True)
         objective.backward()
-        discard_frozen_gradients(state.network, options, state.progress.epoch_index)
+        optim.discard_frozen_gradients(state.network, options, state.progress.epoch_index)
         loss = self.distributed.average_loss(loss.detach())
         gradient_norm = nn.utils.clip_grad_norm_(state.network.parameters(), options.clip or math.inf)
         state.optimizer.step()
@@ -212,8 +215,109 @@ class Trainer:
     def _save(self) -> Iterator[TrainingEvent]:
         """Yield the checkpoint of the current state, after a report of the steps before it."""
         yield from self._report()
-        if (content := serialize_checkpoint(self.state)) is not None:
+        if (content := self.state.serialize()) is not None:
             yield events.Snapshot(self.state.progress.step, content)
+
+
+def validate(state: TrainerState) -> Iterator[TrainingEvent]:
+    """Score the validation split, update the state, and yield `Evaluated` and `Sampled`.
+
+    The plateau factor falls, the average of NT-ASGD starts, or the training ends early, as configured. Every process of
+    a distributed training must call this function; only the main process scores and yields.
+    """
+    options, progress, dataset = state.config.training, state.progress, state.dataset
+    network, follows_notebook = state.evaluated_network, options.validation_metric == "notebook"
+
+    def score() -> tuple[float, float]:
+        perplexity = evaluate(network, dataset.valid, dataset.scored_mask(dataset.valid)).perplexity
+        check_finite(perplexity, state)
+        if not follows_notebook:
+            return perplexity, math.nan
+        return perplexity, notebook_perplexity(network, dataset.valid, options.batch_size, options.bptt)
+
+    perplexity, progress.notebook_perplexity = state.distributed.broadcast_object(score)
+    weights = network.export_weights()
+    # The notebook's formula returns a constant, so the notebook always saves the latest weights.
+    is_best = perplexity < progress.best_perplexity or follows_notebook
+    progress.evaluations_since_best += 1
+    if is_best:
+        state.best_weights, progress.best_perplexity, progress.evaluations_since_best = weights, perplexity, 0
+    if not progress.step:
+        progress.initial_perplexity = perplexity
+    else:
+        followed = progress.notebook_perplexity if follows_notebook else perplexity
+        if followed >= min(progress.valid_perplexities, default=math.inf):
+            progress.plateau_factor *= 0.5
+        triggered = optim.nonmonotone_trigger(progress.valid_perplexities, followed, options.nonmonotone_interval)
+        progress.valid_perplexities.append(followed)
+        out_of_patience = 0 < options.patience <= progress.evaluations_since_best
+        if out_of_patience or (progress.fine_tuning and triggered):
+            progress.early_stopped = True
+        if triggered and state.weight_average is None and options.averaging == "nt_asgd":
+            state.weight_average = optim.WeightAverage(state.network)
+    progress.evaluation_due = False
+    if state.distributed.process.is_main_process:
+        model = network.to_decoder(dataset.tokenizer, weights)
+        yield events.Evaluated(
+            step=progress.step,
+            epoch=progress.epoch,
+            valid_perplexity=perplexity,
+            is_best=is_best,
+            seconds=state.seconds,
+            model=model,
+            adapter=None if network.base is None else weights,
+            notebook_perplexity=progress.notebook_perplexity,
+        )
+        yield _sample(model, state)
+
+
+def check_finite(loss: float, state: TrainerState) -> None:
+    """Raise a TrainingError unless a loss is finite. The message names a likely cause, a remedy and the best model."""
+    if math.isfinite(loss):
+        return
+    options = state.config.training
+    cause, remedy = "the learning rate is too high", f"--set lr={options.lr / 3:.2g}"
+    if not options.clip:
+        cause, remedy = "gradients are not clipped", f"--set clip=1 or {remedy}"
+    elif state.dtype != torch.float32:
+        cause, remedy = f"the learning rate is too high or {state.dtype} too coarse", f"{remedy} or --precision fp32"
+    best = f"; the best model (perplexity {state.progress.best_perplexity:.1f}) is saved" if state.best_weights else ""
+    raise TrainingError(f"the loss is {loss} at step {state.progress.step}, likely because {cause}; try {remedy}{best}")
+
+
+def _sample(model: LanguageModel, state: TrainerState) -> events.Sampled:
+    """Continue the sample prompt, in dialogue mode by an answer, always with the same seed for a comparison."""
+    options, prompt, cast = state.config.training, state.progress.sample_prompt, state.dataset.cast
+    is_dialogue = state.dataset.mode == "dialogue"
+    max_tokens = MAX_LINE_TOKENS if is_dialogue else MAX_SAMPLE_TOKENS
+    settings = SamplerSettings(temperature=options.sample_temperature, max_tokens=max_tokens)
+    if is_dialogue:
+        said = parse_line(prompt) or Turn(STRANGER, prompt)
+        speaker = next(name for name in (first_to_answer(cast), *cast) if name != said.speaker)
+        prompt = f"{turn_text(said)}{speaker_head(speaker)}"
+        text = begin_turn(model, read_turns(model, [said]), speaker, settings, options.sample_seed)
+    else:
+        tokenizer = model.tokenizer
+        if tokenizer.is_open and prompt.strip(" "):
+            prompt = f"{prompt.rstrip(' ')} "  # the sample starts with another word, as one of a closed vocabulary does
+        ids = [id for id in tokenizer.encode(prompt).tolist() if id != tokenizer.unk_id]
+        prompt = tokenizer.decode(ids).rstrip(" ")
+        text = TextInProgress(model, ids, settings, options.sample_seed)
+    pieces = [event.piece for event in generate(text) if isinstance(event, TokenEvent)]
+    step, epoch, written = state.progress.step, state.progress.epoch, "".join(pieces).lstrip(" ")
+    return events.Sampled(step, epoch, prompt, written, options.sample_seed, options.sample_temperature)
+
+
+@torch.no_grad()
+def notebook_perplexity(network: Network, ids: TokenIds, batch_size: int, bptt: int) -> float:
+    """Return the perplexity of `ids` by the formula of the notebook, see `engine.analysis.notebook`."""
+    columns = torch.from_numpy(batchify(ids, batch_size)).to(network.device).long()
+    state, losses = network.initial_state(batch_size), []
+    for begin in window_starts(len(columns), bptt):
+        logits, state, _, _ = network(columns[begin : begin + bptt], state)
+        targets = columns[begin + 1 : begin + 1 + bptt]
+        losses.append(float(nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())))
+    return printed_perplexity(losses, len(columns), bptt)
 
 
 def train(

@@ -15,7 +15,7 @@ from engine.events import Evaluated
 from engine.models.base import forward_sequence
 from engine.models.lstm import LSTMModel
 from engine.models.network import PunctuationSoftmax
-from engine.training.loss import punctuation_loss
+from engine.training.optim import punctuation_loss
 from tests.support.training import events_of, make_config, run_training, weights_of
 
 SIZE = 30

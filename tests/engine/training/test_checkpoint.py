@@ -81,7 +81,7 @@ def write_checkpoint(snapshot, path):
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_resume_from_any_step_is_bit_exact(dataset, settings, tmp_path, monkeypatch):
     monkeypatch.setattr("engine.models.lstm.MIN_LOOP_UNITS", 1)  # otherwise small layers are never bfloat16
-    monkeypatch.setattr("engine.training.loss.LARGE_VOCABULARY", 1)
+    monkeypatch.setattr("engine.training.optim.LARGE_VOCABULARY", 1)
     config = make_config(**({"epochs": 2, "bptt": 24} | REPORT_EACH_STEP | SETTINGS[settings]))
     whole = run(config, dataset)
     snapshots = [index for index, event in enumerate(whole) if isinstance(event, Snapshot)]

@@ -7,7 +7,7 @@ import torch
 from engine.config import ModelConfig, TrainingConfig
 from engine.models.lstm import LSTMModel
 from engine.training.distillation import SoftTargets
-from engine.training.loss import Objective
+from engine.training.optim import Objective
 from tests.support.training import NO_DROPOUT
 
 VOCABULARY_SIZE = 12

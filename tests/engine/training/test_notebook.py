@@ -12,7 +12,7 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.events import Evaluated, Finished, Started, Step
 from engine.models.lstm import LSTMModel
 from engine.presets import get_preset
-from engine.training.validation import notebook_perplexity
+from engine.training.trainer import notebook_perplexity
 from tests.support import training
 from tests.support.training import events_of
 

@@ -18,8 +18,7 @@ from engine.models.ngram import KneserNey, Unigram
 from engine.presets import get_preset
 from engine.training.initial_run import TrainingInput
 from engine.training.state import choose_dtype
-from engine.training.trainer import train
-from engine.training.validation import check_finite
+from engine.training.trainer import check_finite, train
 from tests.support.models import text_bits_per_character
 from tests.support.training import events_of, make_config, make_trainer, run_training, weights_equal, weights_of
 
