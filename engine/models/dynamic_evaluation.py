@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.data.dataset import batchify
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError, RunError
 from engine.models.base import HiddenVector, LogProbs, SequenceOutput, score_sequence
 from engine.models.lstm import LSTMModel
@@ -18,28 +18,20 @@ from engine.models.network import RecurrentState
 from engine.models.numpy_lstm import NumpyLSTM
 
 LR_GRID = (3e-5, 6e-5, 1.2e-4, 2.4e-4)
-SEGMENT_LENGTH = 3
-"""Tokens read between two gradient steps."""
-BATCH_SIZE, BPTT = 20, 20
-"""Batch size and window in which the gradients on the training text are measured."""
-MIN_GRADIENT_FRACTION = 0.1
-"""Fraction of the mean RMS gradient added to every RMS, so that weights of rare tokens do not take huge steps."""
+SEGMENT_LENGTH = 3  # tokens read between two gradient steps
+BATCH_SIZE, BPTT = 20, 20  # of the windows in which the gradients on the training text are measured
+MIN_GRADIENT_FRACTION = 0.1  # of the mean RMS gradient is added to each, so that weights of rare tokens do not jump
 
 
 @dataclass(frozen=True)
 class DynamicState:
     """Weights after the text read so far, and the current segment, which has not changed the weights yet."""
 
-    model: LSTMModel
-    """Model with the current weights; never modified."""
-    segment_start_state: RecurrentState
-    """LSTM state before the first token of the segment."""
+    model: LSTMModel  # with the current weights; never modified
+    segment_start_state: RecurrentState  # before the first token of the segment
     segment_tokens: tuple[int, ...]
-    """Tokens of the segment read so far."""
-    lstm_state: RecurrentState
-    """LSTM state after the last token."""
-    hidden_vector: HiddenVector
-    """Vector `[hidden]` that the next token is predicted from."""
+    lstm_state: RecurrentState  # after the last token
+    hidden_vector: HiddenVector  # `[hidden]` that the next token is predicted from
 
 
 class DynamicEvaluation:
@@ -52,23 +44,16 @@ class DynamicEvaluation:
     def __init__(
         self, base_model: NumpyLSTM, training_ids: TokenIds, lr: float = 6e-5, segment_length: int = SEGMENT_LENGTH
     ) -> None:
-        """Measure the gradients of `base_model` on its training text `[time]`.
-
-        Raises:
-            InvalidInputError: If the text is too short.
-        """
-        self.base_model = base_model
-        """The LSTM with its weights after training."""
-        self.tokenizer: Tokenizer = base_model.tokenizer
+        """Measure the gradients of `base_model` on its training text; a too short one raises an InvalidInputError."""
         if len(training_ids) < 2 * BATCH_SIZE:
             raise InvalidInputError(
                 f"the training text has {len(training_ids)} tokens; dynamic evaluation needs at least {2 * BATCH_SIZE}"
             )
-        self.lr = lr
-        self.segment_length = segment_length
+        self.base_model, self.tokenizer = base_model, base_model.tokenizer
+        self.lr, self.segment_length = lr, segment_length
         self._model = LSTMModel(base_model.config, len(base_model.tokenizer), torch.Generator())
         self._model.load_weights(base_model.weights)
-        self._gradient_rms = compute_gradient_rms(self._model, training_ids)
+        self._gradient_rms = _gradient_rms(self._model, training_ids)
 
     def with_lr(self, lr: float) -> "DynamicEvaluation":
         """Return the same model with another learning rate."""
@@ -77,42 +62,27 @@ class DynamicEvaluation:
         return other
 
     def start(self) -> DynamicState:
-        """Return the weights after training, with hidden and cell states of zeros."""
         states = self._model.initial_state(1)
         return DynamicState(self._model, states, (), states, hidden_vector=np.empty(0, np.float32))
 
     def advance(self, state: DynamicState, token: int) -> tuple[LogProbs, DynamicState]:
         """Read `token`. After a full segment, first update the weights; `token` is the target of the last step."""
         if len(state.segment_tokens) == self.segment_length:
-            state = self._adapt(state, token)
+            model = deepcopy(state.model)
+            inputs, targets = torch.tensor(state.segment_tokens), torch.tensor([*state.segment_tokens[1:], token])
+            logits, _, _, _ = model(inputs[:, None], state.segment_start_state)
+            self._update_weights(model, nn.functional.cross_entropy(logits[:, 0], targets))
+            state = replace(state, model=model, segment_start_state=state.lstm_state, segment_tokens=())
         with torch.no_grad():
             logits, lstm_state, raw, _ = state.model(torch.tensor([[token]]), state.lstm_state)
         log_probs: LogProbs = torch.log_softmax(logits[0, 0], dim=-1).numpy()
         tokens = (*state.segment_tokens, token)
         return log_probs, replace(state, segment_tokens=tokens, lstm_state=lstm_state, hidden_vector=raw[0, 0].numpy())
 
-    def _adapt(self, state: DynamicState, next_token: int) -> DynamicState:
-        """Return a state with weights trained on the finished segment, and an empty new segment."""
-        model = deepcopy(state.model)
-        inputs = torch.tensor(state.segment_tokens)[:, None]
-        targets = torch.tensor([*state.segment_tokens[1:], next_token])[:, None]
-        logits, _, _, _ = model(inputs, state.segment_start_state)
-        self._update_weights(model, nn.functional.cross_entropy(logits[:, 0], targets[:, 0]))
-        return replace(state, model=model, segment_start_state=state.lstm_state, segment_tokens=())
-
-    def _update_weights(self, model: LSTMModel, loss: Tensor) -> None:
-        parameters = list(model.parameters())
-        gradients = torch.autograd.grad(loss, parameters)
-        with torch.no_grad():
-            for parameter, gradient, rms in zip(parameters, gradients, self._gradient_rms, strict=True):
-                parameter.addcdiv_(gradient, rms, value=-self.lr)
-
     def hidden_vector(self, state: DynamicState) -> HiddenVector:
-        """Return the hidden state `[hidden]` of the last layer."""
         return state.hidden_vector
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
-        """Read a whole text, segment by segment."""
         model = deepcopy(self._model)
         inputs = torch.tensor([EOS_ID, *ids[:-1].tolist()])[:, None]
         targets = torch.tensor(ids.tolist())[:, None]
@@ -123,6 +93,13 @@ class DynamicEvaluation:
             log_probs = torch.log_softmax(logits, dim=-1).gather(-1, targets[segment, :, None]).flatten()
             self._update_weights(model, -log_probs.mean())
             yield SequenceOutput(log_probs.detach().double().numpy(), raw.detach()[:, 0].numpy())
+
+    def _update_weights(self, model: LSTMModel, loss: Tensor) -> None:
+        parameters = list(model.parameters())
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for parameter, gradient, rms in zip(parameters, gradients, self._gradient_rms, strict=True):
+                parameter.addcdiv_(gradient, rms, value=-self.lr)
 
 
 def tune_dynamic_lr(model: DynamicEvaluation, ids: TokenIds, lr_grid: Sequence[float] = LR_GRID) -> float:
@@ -138,24 +115,19 @@ def tune_dynamic_lr(model: DynamicEvaluation, ids: TokenIds, lr_grid: Sequence[f
     return max(finite, key=finite.__getitem__)
 
 
-def compute_gradient_rms(model: LSTMModel, ids: TokenIds) -> list[Tensor]:
-    """Return the root mean square of each parameter's gradients on the training text `ids` `[time]`.
-
-    `MIN_GRADIENT_FRACTION` of the mean over all parameters is added, so that no element is zero.
-    """
-    columns = torch.from_numpy(batchify(ids, BATCH_SIZE))
+def _gradient_rms(model: LSTMModel, ids: TokenIds) -> list[Tensor]:
+    """Return the root mean square of each parameter's gradients on a text, plus a fraction of the mean of all."""
+    columns = torch.from_numpy(batchify(ids, BATCH_SIZE)).long()
     parameters = list(model.parameters())
     squares = [torch.zeros_like(parameter) for parameter in parameters]
-    states, num_windows = model.initial_state(BATCH_SIZE), 0
-    for start in range(0, len(columns) - 1, BPTT):
-        window = columns[start : start + BPTT + 1].long()
-        inputs, targets = window[:-1], window[1:]
-        logits, states, _, _ = model(inputs, _detach(states))
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    states, starts = model.initial_state(BATCH_SIZE), range(0, len(columns) - 1, BPTT)
+    for start in starts:
+        window = columns[start : start + BPTT + 1]
+        logits, states, _, _ = model(window[:-1], _detach(states))
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), window[1:].flatten())
         for square, gradient in zip(squares, torch.autograd.grad(loss, parameters), strict=True):
             square.add_(gradient**2)
-        num_windows += 1
-    all_rms = [(square / num_windows).sqrt() for square in squares]
+    all_rms = [(square / len(starts)).sqrt() for square in squares]
     mean = sum(float(rms.sum()) for rms in all_rms) / sum(rms.numel() for rms in all_rms)
     return [rms + MIN_GRADIENT_FRACTION * mean for rms in all_rms]
 

@@ -1,7 +1,7 @@
 """The LSTM language model in PyTorch; the notebook's and the paper's models are two configurations of it."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,8 @@ from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.torch_ops import drop_tokens, dropout, dropout_mask, linear
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
-SCORING_CHUNK = 1024
-"""Maximum number of tokens that are scored at once."""
-MAX_SCORING_LOGITS = 2**23
-"""Maximum number of logits in memory at once while a text is scored."""
-MIN_LOOP_UNITS = 512
-"""Units from which a layer in bfloat16 on the CPU trains in `run_steps`; at 768, oneDNN's LSTM takes a fifth longer."""
+SCORING_CHUNK = 1024  # maximum number of tokens that are scored at once
+MAX_SCORING_LOGITS = 2**23  # maximum number of logits in memory at once while a text is scored
 SUBWORD_LENGTHS = range(2, 6)
 
 
@@ -40,7 +36,8 @@ class Mogrifier(nn.Module):
 class _WeightOfSteps(torch.autograd.Function):
     """Returns `start` `[time, batch, outputs]`, to which each step adds its product with a matrix.
 
-    The gradient of the matrix `weight` is one product over all steps of their inputs, which the steps append to a list.
+    The gradient of the matrix `weight` is one product over the `inputs` of all steps. Automatic differentiation would
+    add it up step by step: a training step of `default` takes 1.15 times as long.
     """
 
     @staticmethod
@@ -54,33 +51,26 @@ class _WeightOfSteps(torch.autograd.Function):
         return gradient.flatten(0, 1).t() @ torch.stack(ctx.inputs).flatten(0, 1), gradient, None
 
 
-class _StepLinear:
-    """A linear layer that one time step after the other calls.
+def _step_linear(weight: Tensor, start: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a linear layer with the bias `start` `[time, batch, outputs]` that is called once per time step."""
+    inputs: list[Tensor] = []
+    starts = iter(_WeightOfSteps.apply(weight, start, inputs).unbind())  # type: ignore[no-untyped-call]
+    transposed = weight.detach().t()
 
-    Automatic differentiation would add up the gradient of its weight step by step: 1.5 times the time of a step of
-    `default` in bfloat16, 1.1 times in float32.
-    """
+    def step(vectors: Tensor) -> Tensor:
+        inputs.append(vectors.detach())
+        return torch.addmm(next(starts), vectors, transposed)
 
-    def __init__(self, weight: Tensor, start: Tensor) -> None:
-        """Create a layer with the bias `start` `[time, batch, outputs]`."""
-        self._inputs: list[Tensor] = []
-        starts: Tensor = _WeightOfSteps.apply(weight, start, self._inputs)  # type: ignore[no-untyped-call]
-        self._starts, self._is_differentiated = iter(starts.unbind()), starts.requires_grad
-        self._weight = weight.detach().t()
-
-    def __call__(self, vectors: Tensor) -> Tensor:
-        if self._is_differentiated:
-            self._inputs.append(vectors.detach())
-        return torch.addmm(next(self._starts), vectors, self._weight)
+    return step
 
 
-def run_steps(
-    vectors: Tensor, state: tuple[Tensor, Tensor], weights: Sequence[Tensor], mogrifier: nn.Module | None = None
+def run_mogrifier(
+    vectors: Tensor, state: tuple[Tensor, Tensor], weights: Sequence[Tensor], mogrifier: nn.Module
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run an LSTM layer step by step; arguments and results are those of `torch.lstm`.
+    """Run an LSTM layer with a mogrifier; other arguments and results are those of `torch.lstm`.
 
-    With a mogrifier, the hidden state gates the input in the odd rounds before a step, and the input the hidden state
-    in the even ones: x <- 2 sigmoid(up @ (down @ h)) * x, then h <- 2 sigmoid(up @ (down @ x)) * h.
+    The hidden state gates the input in the odd rounds before a step, and the input the hidden state in the even ones:
+    x <- 2 sigmoid(up @ (down @ h)) * x, then h <- 2 sigmoid(up @ (down @ x)) * h.
     Under autocast, the products have its type; the gates and the cell are float32.
     """
     (hidden,), (cell,) = state
@@ -88,19 +78,16 @@ def run_steps(
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     wide = torch.promote_types(dtype, torch.float32)
+    assert isinstance(mogrifier, Mogrifier)
     with torch.autocast(device, enabled=False):
         bias = (weights[2] + weights[3]).to(dtype)
         vectors, hidden, weight_ih, weight_hh = (each.to(dtype) for each in (vectors, hidden, *weights[:2]))
-        rounds = []
-        if isinstance(mogrifier, Mogrifier):
-            gates_of = _StepLinear(torch.cat([weight_ih, weight_hh], dim=1), bias.expand(*vectors.shape[:2], -1))
-            zero = vectors.new_zeros(())
-            rounds = [
-                [_StepLinear(matrix.to(dtype), zero.expand(*vectors.shape[:2], len(matrix))) for matrix in pair]
-                for pair in zip(mogrifier.down, mogrifier.up, strict=True)
-            ]
-        else:
-            gates_of = _StepLinear(weight_hh, nn.functional.linear(vectors, weight_ih, bias))
+        gates_of = _step_linear(torch.cat([weight_ih, weight_hh], dim=1), bias.expand(*vectors.shape[:2], -1))
+        zero = vectors.new_zeros(())
+        rounds = [
+            [_step_linear(matrix.to(dtype), zero.expand(*vectors.shape[:2], len(matrix))) for matrix in pair]
+            for pair in zip(mogrifier.down, mogrifier.up, strict=True)
+        ]
         outputs = []
         for inputs in vectors.unbind():
             for index, (down, up) in enumerate(rounds):
@@ -108,7 +95,7 @@ def run_steps(
                     inputs = torch.sigmoid(up(down(hidden))) * 2 * inputs
                 else:
                     hidden = torch.sigmoid(up(down(inputs))) * 2 * hidden
-            gates = gates_of(torch.cat([inputs, hidden], dim=1) if rounds else hidden).to(wide)
+            gates = gates_of(torch.cat([inputs, hidden], dim=1)).to(wide)
             input_, forget, candidate, output = gates.chunk(4, dim=1)
             cell = torch.sigmoid(forget) * cell + torch.sigmoid(input_) * torch.tanh(candidate)
             hidden = (torch.sigmoid(output) * torch.tanh(cell)).to(dtype)
@@ -144,11 +131,7 @@ class LSTMModel(Network):
     subword_matrix: Tensor
 
     def __init__(
-        self,
-        config: ModelConfig,
-        vocabulary_size: int,
-        generator: torch.Generator,
-        subwords: Tensor | None = None,
+        self, config: ModelConfig, vocabulary_size: int, generator: torch.Generator, subwords: Tensor | None = None
     ) -> None:
         """Create the layers and initialize their weights from `generator`.
 
@@ -221,19 +204,15 @@ class LSTMModel(Network):
         embeddings = self._embedding_weight()
         vectors = nn.functional.embedding(ids, drop_tokens(embeddings, config.embedding_dropout, generator))
         vectors = raw = drop(vectors, config.input_dropout)
-        in_bf16 = vectors.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         new_states = []
         for i, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
             if i:
                 vectors = drop(raw, config.hidden_dropout)
             weights: list[Tensor] = list(layer.parameters())  # input, recurrent, and the two biases
-            recurrent = weights[1]
             if generator is not None and config.weight_drop:  # one mask for the whole window
-                weights[1] = recurrent * dropout_mask(recurrent, recurrent.shape, config.weight_drop, generator)
+                weights[1] = weights[1] * dropout_mask(weights[1], weights[1].shape, config.weight_drop, generator)
             if self.mogrifiers:
-                raw, hidden, cell = run_steps(vectors, layer_state, weights, self.mogrifiers[i])
-            elif generator is not None and in_bf16 and recurrent.shape[1] >= MIN_LOOP_UNITS:
-                raw, hidden, cell = run_steps(vectors, layer_state, weights)
+                raw, hidden, cell = run_mogrifier(vectors, layer_state, weights, self.mogrifiers[i])
             else:
                 # Not layer(...), because nn.LSTM runs on its own weights only. The arguments after `weights` are:
                 # has_biases, num_layers, dropout, train, bidirectional, batch_first.
@@ -266,17 +245,14 @@ class LSTMModel(Network):
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         states, previous = self.initial_state(1), EOS_ID
         num_softmaxes = len(PUNCTUATION_CLASSES) if self.punctuation_softmax is not None else 1
-        logits_per_token = self.output.out_features * num_softmaxes
-        chunk_size = min(SCORING_CHUNK, max(1, MAX_SCORING_LOGITS // logits_per_token))
+        chunk_size = min(SCORING_CHUNK, max(1, MAX_SCORING_LOGITS // (self.output.out_features * num_softmaxes)))
         for start in range(0, len(ids), chunk_size):
-            targets = torch.from_numpy(ids[start : start + chunk_size].astype(np.int64))
-            inputs = torch.cat([torch.tensor([previous]), targets[:-1]])
-            previous = int(targets[-1])
-            targets = targets.to(self.device)
-            logits, states, raw, _ = self(inputs.to(self.device)[:, None], states)
+            chunk = np.append(previous, ids[start : start + chunk_size])
+            previous, tokens = chunk[-1], torch.from_numpy(chunk.astype(np.int64)).to(self.device)[:, None]
+            logits, states, raw, _ = self(tokens[:-1], states)
             log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-            target_log_probs = log_probs.gather(-1, targets[:, None, None]).flatten()
-            yield SequenceOutput(target_log_probs.double().cpu().numpy(), raw[:, 0].float().cpu().numpy())
+            scores = log_probs.gather(-1, tokens[1:, :, None]).flatten()
+            yield SequenceOutput(scores.double().cpu().numpy(), raw[:, 0].float().cpu().numpy())
 
     def layer_groups(self) -> list[LayerGroup]:
         num_layers = len(self.layers)
