@@ -1,6 +1,6 @@
 """Folders of Llama, Mistral, Qwen2 and SmolLM2 in Hugging Face's format, on this machine or on the Hub, as bases."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.errors import InvalidInputError, install_command, printable
+from engine.errors import InvalidInputError, RunError, install_command, printable
 from engine.models.pretrained import base as bases
 from engine.models.pretrained import folder_checks
 from engine.models.pretrained.chat import SANDBOX, JinjaTemplate
@@ -18,11 +18,11 @@ from engine.models.pretrained.special_tokens import TokenizerFiles, try_tokenize
 from engine.models.transformer_layout import LLAMA3_HIGH_FACTOR, LLAMA3_LOW_FACTOR
 from engine.runtime.sandbox import SandboxError
 from engine.storage.schema import decode
+from engine.storage.tensor_file import TensorFile
 
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}
 """Values of `model_type` that are read, with the names of the models."""
 FLOAT_DTYPES = ("float32", "float16", "bfloat16")
-TOKENIZER_FILE, TEMPLATE_FILE = "tokenizer.json", "chat_template.jinja"
 IGNORED_TENSORS = "rotary_emb.inv_freq"
 """End of the names of tensors that old files have and that follow from the settings."""
 DOWNLOADED_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # never pickles or code
@@ -115,7 +115,7 @@ def new_base(
     files: tuple[Path, ...],
     config: ModelConfig,
     tokenizer_files: TokenizerFiles,
-    end_ids: Iterable[int],
+    end_ids: Sequence[int],
     shapes: Mapping[str, tuple[int, ...]],
     read: Callable[..., Float32Array],
     num_tokens: int,
@@ -148,9 +148,13 @@ def read_folder_base(folder: Path, name: str) -> bases.Base:
     end_ids = [id for value in ends for id in (value if isinstance(value, list) else [value]) if isinstance(id, int)]
     tokenizer_files = _read_tokenizer_files(folder, name, end_ids)
     paths = folder_checks.find_weight_files(folder, name)
+    try:
+        weight_files = [TensorFile(path) for path in paths]
+    except (RunError, OSError) as error:
+        raise InvalidInputError(f"{name} has damaged weights: {error}; fetch the model again") from error
     files = {
         tensor: file
-        for file in [folder_checks.open_weights(path, name) for path in paths]
+        for file in weight_files
         for tensor in file.header.tensors
         if not tensor.endswith(IGNORED_TENSORS) and not (config.tie_weights and tensor == "lm_head.weight")
     }
@@ -181,13 +185,13 @@ def read_folder_base(folder: Path, name: str) -> bases.Base:
 
 
 def _read_tokenizer_files(folder: Path, name: str, end_ids: list[int]) -> TokenizerFiles:
-    path = folder / TOKENIZER_FILE
+    path, template_path = folder / "tokenizer.json", folder / "chat_template.jinja"
     if not path.is_file():
-        raise bases.UnsupportedModelError(f"{name} has no {TOKENIZER_FILE}")
+        raise bases.UnsupportedModelError(f"{name} has no {path.name}")
     content = folder_checks.read_text(path, name)
     settings = folder_checks.read_json(folder / folder_checks.TOKENIZER_CONFIG_FILE, name)
     texts: dict[str, str | None] = {}
-    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):  # stated alone or with other facts
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):  # a text, or a dictionary with it
         token = settings.get(key)
         text = token.get("content") if isinstance(token, dict) else token
         texts[key] = text if isinstance(text, str) else None
@@ -195,14 +199,14 @@ def _read_tokenizer_files(folder: Path, name: str, end_ids: list[int]) -> Tokeni
         ids = SANDBOX.call(try_tokenizer, str(path.absolute()), name, texts, end_ids)
     except SandboxError as error:
         raise InvalidInputError(
-            f"{name} has a damaged tokenizer: {TOKENIZER_FILE}: {error}; fetch the model again"
+            f"{name} has a damaged tokenizer: {path.name}: {error}; fetch the model again"
         ) from error
     template = settings.get("chat_template")
     if isinstance(template, list):  # several named ones
         named = {str(item.get("name")): item.get("template") for item in template if isinstance(item, dict)}
         template = named.get("default")
-    if (folder / TEMPLATE_FILE).is_file():
-        template = folder_checks.read_text(folder / TEMPLATE_FILE, name)
+    if template_path.is_file():
+        template = folder_checks.read_text(template_path, name)
     template = JinjaTemplate(template, texts) if isinstance(template, str) else None
     return TokenizerFiles(content, ids["bos_token"], ids["eos_token"], ids["first"], template)
 
@@ -230,9 +234,8 @@ def fetch_folder(repo_id: str, name: str, on_progress: bases.ProgressCallback) -
         pass
     try:
         on_progress(bases.LoadingProgress(f"asking the Hugging Face Hub for {repo_id}"))
-        config = folder_checks.read_model_config(Path(hf_hub_download(repo_id, folder_checks.CONFIG_FILE)).parent, name)
-        if str(config.get("model_type")) not in FAMILIES:
-            folder_checks.check_is_causal(config, name)
+        config_path = hf_hub_download(repo_id, folder_checks.CONFIG_FILE)
+        folder_checks.read_model_config(Path(config_path).parent, name)
         on_progress(bases.LoadingProgress(f"downloading {repo_id}"))
         return Path(snapshot_download(repo_id, **files))
     except InvalidInputError:

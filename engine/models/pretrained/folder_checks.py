@@ -1,14 +1,12 @@
 """Checks of a folder with a model by others, before anything large is read. None of its code is ever run."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InvalidInputError, RunError
+from engine.errors import InvalidInputError
 from engine.storage.files import open_regular_file, read_limited
 from engine.storage.schema import parse_json
-from engine.storage.tensor_file import TensorFile
 
 CONFIG_FILE, TOKENIZER_CONFIG_FILE = "config.json", "tokenizer_config.json"
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -53,31 +51,6 @@ def check_file_sizes(folder: Path, name: str) -> None:
                 raise InvalidInputError(f"{name}: {path.name} cannot be read: {error.strerror}") from error
 
 
-def check_is_causal(config: Mapping[str, Any], name: str) -> None:
-    """Raise an InvalidInputError unless a configuration describes a model that predicts the next token."""
-    from transformers import CONFIG_MAPPING, __version__
-    from transformers.models.auto import modeling_auto
-
-    model_type = str(config.get("model_type"))
-    if model_type not in CONFIG_MAPPING:
-        raise InvalidInputError(
-            f"{name} has the model type {model_type[:60]!r}, which transformers {__version__} does not know; "
-            "update transformers, or choose another model"
-        )
-    listed = config.get("architectures")
-    architectures = [str(item) for item in listed] if isinstance(listed, list) else []
-    is_decoder = config.get("is_decoder") or any(item.endswith(("CausalLM", "LMHeadModel")) for item in architectures)
-    if (
-        model_type not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        or (model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not is_decoder)
-        or config.get("is_encoder_decoder")
-    ):
-        described = f" ({architectures[0][:60]})" if architectures else ""
-        raise InvalidInputError(
-            f"{name} is no causal language model{described}, which predicts the next token; choose one, such as Llama"
-        )
-
-
 def find_weight_files(folder: Path, name: str) -> list[Path]:
     """Return the safetensors files of a model, or raise an InvalidInputError if one is missing, or it has a pickle."""
     if (folder / WEIGHTS_FILE).is_file():
@@ -93,14 +66,6 @@ def find_weight_files(folder: Path, name: str) -> list[Path]:
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
     hint = f", only a pickle ({pickles[0]}), which can run code and is never loaded" if pickles else ""
     raise InvalidInputError(f"{name} has no {WEIGHTS_FILE}{hint}; choose a model with safetensors")
-
-
-def open_weights(path: Path, name: str) -> TensorFile:
-    """Return a safetensors file; a damaged one raises an InvalidInputError."""
-    try:
-        return TensorFile(path)
-    except (RunError, OSError) as error:
-        raise InvalidInputError(f"{name} has damaged weights: {error}; fetch the model again") from error
 
 
 def check_memory(name: str, required: int) -> None:

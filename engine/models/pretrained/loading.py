@@ -2,7 +2,6 @@
 
 import importlib.util
 import logging
-import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,14 +51,11 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
     if source.kind == "hub":
         folder = fetch_folder(source.target, name, report)
     report(LoadingProgress("checking the files"))
-    folder_checks.check_is_causal(folder_checks.read_model_config(folder, name), name)
+    folder_checks.read_model_config(folder, name)
     folder_checks.check_file_sizes(folder, name)
-    headers = [folder_checks.open_weights(file, name).header for file in folder_checks.find_weight_files(folder, name)]
-    num_parameters = sum(math.prod(shape) for header in headers for _, shape in header.tensors.values())
-    stored = sum(header.tensor_bytes for header in headers)
+    stored = sum(file.stat().st_size for file in folder_checks.find_weight_files(folder, name))
     try:
-        num_described, num_buffer_bytes = SANDBOX.call(try_folder, str(folder.absolute()), name)
-        return _load(folder, name, stored, 4 * max(num_parameters, num_described) + num_buffer_bytes, report)
+        return _load(folder, name, stored, SANDBOX.call(try_folder, str(folder.absolute()), name), report)
     except LotrError as error:
         if not isinstance(error, SandboxError):
             raise
@@ -84,24 +80,35 @@ def silence_libraries() -> None:
         warnings.filterwarnings("ignore", module=rf"{module}(\..*)?")
 
 
-def try_folder(path: str, name: str) -> tuple[int, int]:
+def try_folder(path: str, name: str) -> int:
     """Read the settings and the tokenizer of a folder, and build its model without weights, in a sandbox.
 
     Returns:
-        The number of parameters, and the bytes of the tensors that are no parameters.
+        The bytes of the model in single precision.
     """
     import torch
-    import transformers
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto import modeling_auto
 
     from engine.models.pretrained.adapter import read_tokenizer_files
 
-    auto: Any = transformers.AutoModelForCausalLM
     silence_libraries()
+    auto: Any = AutoModelForCausalLM
+    config = _read_hf_config(Path(path))
+    names = config.architectures if isinstance(config.architectures, list) else []
+    is_decoder = any(str(name).endswith(("CausalLM", "LMHeadModel")) for name in names)
+    is_masked = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not is_decoder
+    is_causal = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not is_masked
+    if not is_causal or getattr(config, "is_encoder_decoder", False):
+        raise InvalidInputError(
+            f"{name} is no causal language model, which predicts the next token; choose another one"
+        )
     with torch.device("meta"):
-        module: torch.nn.Module = auto.from_config(_read_hf_config(Path(path)))
+        module: torch.nn.Module = auto.from_config(config)
     files = read_tokenizer_files(_read_hf_tokenizer(Path(path), name))
     try_texts(files.make_tokenizer(name, [0], files.num_tokens))
-    return sum(part.numel() for part in module.parameters()), sum(part.nbytes for part in module.buffers())
+    buffer_bytes = sum(part.nbytes for part in module.buffers())
+    return 4 * sum(part.numel() for part in module.parameters()) + buffer_bytes
 
 
 def _load(folder: Path, name: str, stored: int, required: int, report: ProgressCallback) -> "PretrainedModel":

@@ -1,7 +1,7 @@
 """Tokenizers of models by others as their files describe them: special tokens, and where a text starts and ends."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,13 +47,8 @@ class TokenizerFiles:
         ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
         return 1 + max([*ids, *(token["id"] for token in self._content.get("added_tokens") or [])], default=-1)
 
-    def make_tokenizer(self, name: str, model_end_ids: Iterable[int], size: int) -> PretrainedTokenizer:
-        """Return the tokenizer of a model.
-
-        Args:
-            name: Name of the model for errors.
-            model_end_ids: End tokens in the model's settings.
-            size: Number of tokens that the model has; it has no logits of others.
+    def make_tokenizer(self, name: str, model_end_ids: Sequence[int], size: int) -> PretrainedTokenizer:
+        """Return the tokenizer of a model, given the end tokens in its settings and the number of its logits.
 
         Raises:
             InvalidInputError: If the tokenizer cannot spell every text, or no token ends a text.
@@ -85,18 +80,26 @@ class TokenizerFiles:
             chat.problem = str(error)
         return chat
 
-    def _find_special_tokens(self, model_end_ids: Iterable[int], size: int) -> SpecialTokens | None:
+    def _find_special_tokens(self, model_end_ids: Sequence[int], size: int) -> SpecialTokens | None:
         """Return the special tokens; None if no token ends a text."""
         added = [token for token in self._content.get("added_tokens") or [] if token["id"] < size]
         ids_of_text = {token["content"]: token["id"] for token in added}
         special_ids = {token["id"] for token in added if token["special"]}
-        conversation = self._render_conversation()
+        messages = (("user", "x"), ("assistant", _MARK), ("user", "y"))
+        conversation = ""
+        try:
+            if self.template is not None:
+                conversation = self.template([{"role": role, "content": text} for role, text in messages])
+        except SandboxLimitError:
+            raise
+        except Exception:  # a template is a program, which can raise anything
+            pass
         after_reply = conversation.partition(_MARK)[2].lstrip()
         turn_end = max((text for text in ids_of_text if after_reply.startswith(text)), key=len, default=None)
         # Tokens with a line feed, which end the replies of models of scripts, are text.
         vocabulary = self._content["model"]["vocab"]
         items = vocabulary.items() if isinstance(vocabulary, dict) else ()
-        line_ends = {id for token, id in items if any(mark in token for mark in _LINE_FEEDS)}
+        line_ends = {id for token, id in items if id in model_end_ids and any(mark in token for mark in _LINE_FEEDS)}
         candidates = [
             ids_of_text.get(turn_end),
             self.eos_id,
@@ -119,32 +122,12 @@ class TokenizerFiles:
             start_id = end_ids[0]
         return SpecialTokens(start_id, end_ids[0], end_ids, tuple(sorted(special_ids | {start_id})))
 
-    def _render_conversation(self) -> str:
-        """Return a conversation in the chat template, with `_MARK` as the reply; "" if there is no usable template."""
-        messages = (("user", "x"), ("assistant", _MARK), ("user", "y"))
-        try:
-            return (
-                self.template([{"role": role, "content": content} for role, content in messages])
-                if self.template
-                else ""
-            )
-        except SandboxLimitError:
-            raise
-        except Exception:  # a template is a program, which can raise anything
-            return ""
-
 
 def try_tokenizer(path: str, name: str, texts: dict[str, str | None], end_ids: Sequence[int]) -> dict[str, int | None]:
     """Read a `tokenizer.json`, and encode some texts. Call this in a sandbox first: the library may crash.
 
-    Args:
-        path: Path of the file.
-        name: Name of the model for errors.
-        texts: Texts of tokens.
-        end_ids: End tokens in the model's settings.
-
     Returns:
-        The id of each of `texts`, and as "first" the token that the tokenizer puts before a text; None if it has none.
+        The id of each of the tokens `texts`, and as "first" the one that is put before a text; None if there is none.
     """
     content = Path(path).read_text("utf-8")
     backend = HuggingFaceTokenizer.from_str(content)

@@ -108,13 +108,13 @@ def without_end_of_text(folder):
         ([without(WEIGHTS)], ["has no model.safetensors; choose a model with safetensors"]),
         ([without(WEIGHTS), file(INDEX, "{}")], ["model.safetensors.index.json is damaged"]),
         ([without(WEIGHTS), file(INDEX, '{"weight_map": {"a": "../x.safetensors"}}')], [f"{INDEX} is damaged"]),
-        ([file(WEIGHTS, "")], ["damaged weights", "fetch the model again"]),
-        ([file(WEIGHTS, b"\xff" * 1000)], ["damaged weights"]), ([truncated_weights], ["damaged weights"]),
-        ([model_type("t5", "T5Model", is_encoder_decoder=True)], ["is no causal language model (T5Model)"]),
-        ([model_type("vit", "ViTModel")], ["is no causal language model (ViTModel)"]),
-        ([model_type("bert", "BertForMaskedLM")], ["is no causal language model (BertForMaskedLM)"]),
-        ([settings(model_type="quantum9")], ["model type 'quantum9', which transformers"]),
-        ([settings(model_type=None)], ["model type 'None'"]),
+        ([file(WEIGHTS, "")], ["transformers cannot load it: SafetensorError"]),
+        ([file(WEIGHTS, b"\xff" * 1000)], ["SafetensorError"]), ([truncated_weights], ["SafetensorError"]),
+        ([model_type("t5", "T5Model", is_encoder_decoder=True)], ["is no causal language model"]),
+        ([model_type("vit", "ViTModel")], ["is no causal language model"]),
+        ([model_type("bert", "BertForMaskedLM")], ["is no causal language model"]),
+        ([settings(model_type="quantum9")], ["model type `quantum9`"]),
+        ([settings(model_type=None)], ["transformers cannot load it: "]),
         ([settings(num_hidden_layers=3)], ["of its tensors, such as model.layers.2."]),
         ([settings(hidden_size=64)], ["transformers cannot load it"]),
         ([settings(intermediate_size=10**6)], ["transformers cannot load it"]),
@@ -147,7 +147,7 @@ def test_a_pickle_is_refused_and_not_opened(name, folder, tmp_path):
     (folder / name).write_bytes(pickle.dumps(Attack()))
     check_refused(folder, f"only a pickle ({name})", "never loaded")
     shutil.copy(folder / name, folder / WEIGHTS)
-    check_refused(folder, "damaged weights")
+    check_refused(folder, "SafetensorError")
     assert not (tmp_path / "attacked").exists()
 
 
