@@ -1,4 +1,4 @@
-"""Hyperparameters of the data, the model and the training: frozen dataclasses, validated and stored as JSON."""
+"""Settings of the data, the model and the training: frozen dataclasses, validated and stored as JSON."""
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -10,14 +10,12 @@ import msgspec
 from engine.errors import ConfigError, InvalidInputError, suggest_nearest
 from engine.storage.schema import decode
 
-BUNDLED = "bundled"
-"""Value of `DataConfig.corpus` that stands for the dialogues shipped with lotr-tui."""
-LSTM, BASE = "lstm", "base"
-"""Names of the small LSTM and of the pre-trained LSTM shipped with lotr-tui, in the place of a run's name."""
+BUNDLED = "bundled"  # value of `DataConfig.corpus` that stands for the dialogues shipped with lotr-tui
+LSTM, BASE = "lstm", "base"  # the small LSTM and the pre-trained one shipped with lotr-tui, in place of a run's name
+TEACHER_SEPARATOR = ","  # between the names of runs in the setting `teachers`
 TokenizerName = Literal["words", "whitespace", "characters", "bpe", "pretrained"]
 DataMode = Literal["line", "stream", "dialogue"]
-MAX_SHOWN_VALUE = 200
-"""Maximum characters of an invalid value in an error."""
+MAX_SHOWN_VALUE = 200  # maximum characters of an invalid value in an error
 
 
 def setting(default: Any, description: str, minimum: float | None = None, maximum: float | None = None) -> Any:
@@ -71,73 +69,44 @@ class DataConfig(_ValidatedConfig):
     test_corpus: str = setting("", "path of a test text; needs valid_corpus")
     tokenizer: TokenizerName = setting(
         "words",
-        "words: lower-case words of letters, digits and apostrophes; whitespace: split at white space only; "
-        "characters: one token per character; bpe: byte pairs learned from the training split, for text as written; "
-        "pretrained: that of the pre-trained model of --init",
+        "words: lower-case words of letters, digits and apostrophes; whitespace: split at white space; characters: one "
+        "token each; bpe: byte pairs of the training split; pretrained: that of the pre-trained model of --init",
     )
     vocabulary_size: int = setting(2048, "tokens of a bpe vocabulary; other tokenizers use min_count", 300, 100_000)
     scene_column: str = setting("movie", "CSV column whose changes end a scene; may be missing")
     scene_lines: int = setting(20, "lines after which a scene ends", 1, 1_000_000)
-    min_speaker_lines: int = setting(
-        10, "in dialogue mode, speakers with fewer lines in the training split are not in the cast", 1, 1_000_000
-    )
+    min_speaker_lines: int = setting(10, "minimum training lines of a speaker in the cast of a dialogue", 1, 1_000_000)
     mode: DataMode = setting(
         "line",
-        "line: <eos> ends every line; stream: one <eos> ends each split; dialogue: a script, 'Name: text' on each line",
+        "line: <eos> ends every line; stream: one <eos> ends each split; dialogue: 'Name: text' on each line",
     )
-    split: Literal["lines", "scenes"] = setting(
-        "lines", "lines: shuffle single lines, as the notebook does; scenes: hold out blocks of 20 lines, in file order"
-    )
+    split: Literal["lines", "scenes"] = setting("lines", "lines: shuffled; scenes: blocks of 20 lines, in file order")
     split_seed: int = setting(1234, "seed of the shuffle before the split", 0, 2**63 - 1)
     held_out: float = setting(0.1, "fraction of the text for validation, and for test", 0.0001, 0.4)
-    min_characters: int = setting(
-        20, "lines of this length or shorter are left out; -1 keeps empty lines for characters and bpe", -1, 10_000
-    )
-    min_count: int = setting(
-        3, "words with fewer occurrences in the training split become <unk>, and characters their bytes", 1, 1_000_000
-    )
+    min_characters: int = setting(20, "lines of this length or shorter are left out; -1 keeps empty lines", -1, 10_000)
+    min_count: int = setting(3, "words with fewer training occurrences become <unk>, characters bytes", 1, 1_000_000)
 
 
 @dataclass(frozen=True)
 class ModelConfig(_ValidatedConfig):
-    """Architecture and regularization of the language model.
+    """Architecture and regularization; section numbers are of AWD-LSTM (Merity et al. 2017, arXiv 1708.02182)."""
 
-    Section numbers refer to the AWD-LSTM paper (Merity et al. 2017, arXiv 1708.02182).
-    """
-
-    architecture: Literal["lstm", "transformer"] = setting(
-        "lstm", "lstm: recurrent layers; transformer: causal self-attention in the layout of Llama"
-    )
-    embedding_size: int = setting(
-        300, "size of the token embeddings; of a transformer, the width of all layers", 1, 16_384
-    )
+    architecture: Literal["lstm", "transformer"] = setting("lstm", "transformer: self-attention in the layout of Llama")
+    embedding_size: int = setting(300, "size of token embeddings; of a transformer, the width of all layers", 1, 16_384)
     hidden_size: int = setting(300, "units per LSTM layer; with tied weights, the last has embedding_size", 1, 16_384)
     num_layers: int = setting(1, "number of layers", 1, 64)
     num_heads: int = setting(6, "attention heads per transformer layer; each has an even number of units", 1, 256)
-    feed_forward_size: int = setting(
-        0, "inner units of a transformer's feed-forward layers; 0: 8/3 of embedding_size, rounded up to 32s", 0, 65_536
-    )
-    context_size: int = setting(
-        64, "tokens that a transformer reads at most before it forgets the older half", 2, 65_536
-    )
-    num_kv_heads: int = setting(
-        0, "key and value heads of a transformer, each shared by several query heads; 0: one per query head", 0, 256
-    )
+    feed_forward_size: int = setting(0, "inner units of a transformer; 0: 8/3 of embedding_size, in 32s", 0, 65_536)
+    context_size: int = setting(64, "tokens that a transformer reads before it forgets the older half", 2, 65_536)
+    num_kv_heads: int = setting(0, "key and value heads, each for several query heads; 0: one per query head", 0, 256)
     head_size: int = setting(0, "units of a transformer's head; 0: embedding_size / num_heads", 0, 1024)
     norm_eps: float = setting(1e-5, "number added to the mean square in a transformer's norms", 1e-12, 1e-2)
     rope_base: float = setting(10_000.0, "base of the frequencies of rotary positions", 1, 1e9)
-    rope_scaling: Literal["none", "linear", "llama3"] = setting(
-        "none", "linear: positions divided by rope_factor; llama3: only those of low frequencies"
-    )
+    rope_scaling: Literal["none", "linear", "llama3"] = setting("none", "linear: all positions; llama3: some")
     rope_factor: float = setting(1.0, "factor by which scaled rotary positions extend the context", 1, 1024)
     rope_original_context: int = setting(8192, "llama3: context before rotary positions were scaled", 2, 10_000_000)
     qkv_bias: bool = setting(False, "add biases to a transformer's queries, keys and values, as Qwen2 does")
-    lora_rank: int = setting(
-        0,
-        "train only low-rank changes of this rank to the matrices of a pre-trained model (LoRA); 0: all weights",
-        0,
-        512,
-    )
+    lora_rank: int = setting(0, "rank of the trained changes of a pre-trained model (LoRA); 0: all weights", 0, 512)
     lora_alpha: float = setting(32.0, "the low-rank changes are multiplied by lora_alpha / lora_rank", 0, 4096)
     lora_dropout: float = setting(0.1, "dropout on the inputs of the low-rank changes", 0, 0.99)
     lora_targets: str = setting(
@@ -147,17 +116,10 @@ class ModelConfig(_ValidatedConfig):
     variational_dropout: bool = setting(True, "use one dropout mask for all time steps (4.2)")
     embedding_dropout: float = setting(0.2, "fraction of the vocabulary whose embedding is zeroed (4.3)", 0, 0.99)
     input_dropout: float = setting(0.6, "dropout on the embeddings", 0, 0.99)
-    hidden_dropout: float = setting(
-        0.3, "dropout between LSTM layers; of a transformer, on what each layer adds", 0, 0.99
-    )
+    hidden_dropout: float = setting(0.3, "dropout between LSTM layers, or on what transformer layers add", 0, 0.99)
     output_dropout: float = setting(0.6, "dropout on the output of the last layer", 0, 0.99)
     weight_drop: float = setting(0.5, "LSTM: DropConnect on the hidden-to-hidden weights (section 2)", 0, 0.99)
-    mogrifier_rounds: int = setting(
-        0,
-        "LSTM: rounds in which input and hidden state gate each other (Melis et al. 2019); 0: off",
-        0,
-        16,
-    )
+    mogrifier_rounds: int = setting(0, "LSTM: rounds of mutual gating of input and state (Melis et al. 2019)", 0, 16)
     mogrifier_rank: int = setting(32, "LSTM: inner size of the mogrifier's matrices", 1, 4096)
     initialization: Literal["uniform", "notebook"] = setting(
         "uniform", "uniform: as in the paper; notebook: Xavier input and orthogonal recurrent weights, zero biases"
@@ -173,42 +135,21 @@ class ModelConfig(_ValidatedConfig):
         return list(zip([self.embedding_size, *hidden[:-1]], hidden, strict=True))
 
 
-TEACHER_SEPARATOR = ","
-"""Character between the names of runs in the setting `teachers`."""
-
-
 @dataclass(frozen=True)
 class TrainingConfig(_ValidatedConfig):
     """Settings of the optimization, the evaluations and the hardware."""
 
-    init: str = setting(
-        "",
-        "model whose weights and tokenizer training starts from: a run, base, or the pre-trained smollm2, gguf:FILE or "
-        "hf:FOLDER; empty: random weights",
-    )
-    teachers: str = setting(
-        "", "paths of runs, separated by commas, whose averaged predictions are learned besides the text; --teacher"
-    )
-    teacher_weight: float = setting(
-        0.5, "fraction of the loss that compares with the teachers' predictions (Hinton et al. 2015)", 0, 1
-    )
-    teacher_columns: int = setting(
-        0,
-        "columns of each window that hold text written by the teachers, besides batch_size columns of the corpus",
-        0,
-        65_536,
-    )
+    init: str = setting("", "run, base, smollm2, gguf:FILE or hf:FOLDER to start from; empty: random weights")
+    teachers: str = setting("", "paths of runs whose averaged predictions are learned, separated by commas; --teacher")
+    teacher_weight: float = setting(0.5, "fraction of the loss that teachers give (Hinton et al. 2015)", 0, 1)
+    teacher_columns: int = setting(0, "columns of a window with text by teachers, beside batch_size others", 0, 65_536)
     epochs: int = setting(80, "passes over the training split", 1, 100_000)
-    fine_tune_epochs: int = setting(
-        0, "epochs of averaged SGD from the best weights, at most; ends when validation worsens (section 5)", 0, 100_000
-    )
+    fine_tune_epochs: int = setting(0, "most epochs of averaged SGD from the best weights (section 5)", 0, 100_000)
     fine_tune_lr: float = setting(30.0, "learning rate of fine-tuning", 1e-9, 1000)
     batch_size: int = setting(20, "parallel columns that the text is cut into", 1, 65_536)
     bptt: int = setting(25, "time steps of truncated back-propagation", 1, 10_000)
     variable_bptt: bool = setting(False, "draw the length of each window at random and rescale the learning rate (4.1)")
-    shuffle_lines: bool = setting(
-        True, "read the lines in a new random order every epoch; in dialogue mode, the scenes"
-    )
+    shuffle_lines: bool = setting(True, "read lines, in a dialogue scenes, in a new random order every epoch")
     optimizer: Literal["adamw", "adam", "sgd"] = setting("adamw", "optimizer of the main training")
     lr: float = setting(0.01, "peak learning rate", 1e-9, 1000)
     schedule: Literal["one_cycle", "slanted_triangular", "plateau", "constant"] = setting(
@@ -217,51 +158,32 @@ class TrainingConfig(_ValidatedConfig):
         "plateau: halve without progress on validation",
     )
     warmup_fraction: float = setting(0.25, "fraction of one_cycle and slanted_triangular that warms up", 0, 1)
-    layer_lr_decay: float = setting(
-        1.0, "divides the learning rate once more for each lower layer; ULMFiT: 2.6; 1: the same rate for all", 1, 100
-    )
-    unfreeze_epochs: int = setting(
-        0,
-        "epochs after which the next lower layer is trained too, from the top down; 0: all from the start",
-        0,
-        100_000,
-    )
+    layer_lr_decay: float = setting(1.0, "divides the learning rate, once more for each lower layer", 1, 100)
+    unfreeze_epochs: int = setting(0, "epochs after which the next lower layer learns too; 0: all at once", 0, 100_000)
     beta2: float = setting(0.99, "decay rate of Adam's second moment", 0, 0.999999)
     weight_decay: float = setting(0.1, "weight decay; adamw and adam leave out the biases", 0, 100)
     clip: float = setting(1.0, "maximum gradient norm; 0: no clipping", 0, 1e6)
     ar: float = setting(0.0, "activation regularization: L2 penalty on the outputs (4.6)", 0, 1000)
     tar: float = setting(0.0, "temporal activation regularization: L2 penalty on hidden-state changes (4.6)", 0, 1000)
-    softmax_samples: int = setting(
-        0, "sampled softmax: tokens scored besides those of the window; 0: the whole vocabulary", 0, 1_000_000
-    )
-    name_weight: float = setting(
-        1.0, "factor of the loss of names and empty lines in dialogue mode, which no evaluation scores", 0, 1
-    )
+    softmax_samples: int = setting(0, "sampled softmax: tokens scored besides the window's; 0: all", 0, 1_000_000)
+    name_weight: float = setting(1.0, "factor of the loss of names in a dialogue, which no evaluation scores", 0, 1)
     label_smoothing: float = setting(0.0, "fraction of each target spread over all tokens by frequency", 0, 0.9)
     averaging: Literal["ema", "nt_asgd", "none"] = setting(
         "ema", "evaluate averaged weights; ema: moving average; nt_asgd: since validation stopped improving (section 3)"
     )
     ema_decay: float = setting(0.98, "decay rate of the moving average", 0, 0.9999)
-    nonmonotone_interval: int = setting(
-        5, "nt_asgd starts averaging if validation is worse than the best before this many evaluations", 1, 100_000
-    )
+    nonmonotone_interval: int = setting(5, "nt_asgd starts if validation is worse than so many earlier", 1, 100_000)
     eval_every_epochs: int = setting(1, "epochs between evaluations", 1, 100_000)
-    eval_every_steps: int = setting(
-        0, "optimizer steps between evaluations, for very long epochs; 0: use eval_every_epochs", 0, 10_000_000
-    )
+    eval_every_steps: int = setting(0, "optimizer steps between evaluations; 0: use eval_every_epochs", 0, 10_000_000)
     max_eval_tokens: int = setting(0, "first tokens of the validation split to score in training; 0: all", 0, 2**31)
-    validation_metric: Literal["perplexity", "notebook"] = setting(
-        "perplexity", "metric for the schedule and for the best model; notebook: a faulty formula that scores no token"
-    )
+    validation_metric: Literal["perplexity", "notebook"] = setting("perplexity", "notebook: a faulty formula")
     score_test: bool = setting(True, "score the test split once, at the end; false: never read it")
     checkpoint_seconds: float = setting(30.0, "seconds between checkpoints; 0: only on request, and at the end", 0, 1e6)
     patience: int = setting(0, "stop after this many evaluations without a new best; 0: never", 0, 100_000)
     seed: int = setting(0, "seed of initialization, dropout and line order", 0, 2**63 - 1)
     keep_epoch_checkpoints: bool = setting(True, "also keep the models of epochs 1, 2, 4, 8 ..., loaded as RUN@EPOCH")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "device to train on")
-    precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "auto: bf16 where the GPU supports it, or the CPU does and layers have 400 units or more; else fp32"
-    )
+    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto: bf16 where the device is faster with it, or fp32")
     threads: int = setting(0, "CPU threads; 0: all cores", 0, 1024)
     sample_prompt: str = setting("Bilbo Baggins is", "prompt that is continued at every evaluation")
     sample_seed: int = setting(0, "seed of the sample at every evaluation", 0, 2**63 - 1)
@@ -269,7 +191,6 @@ class TrainingConfig(_ValidatedConfig):
 
     @property
     def teacher_names(self) -> tuple[str, ...]:
-        """Names of the teachers, as `teachers` lists them."""
         return tuple(name.strip() for name in self.teachers.split(TEACHER_SEPARATOR) if name.strip())
 
     def __post_init__(self) -> None:
@@ -278,29 +199,22 @@ class TrainingConfig(_ValidatedConfig):
             raise ConfigError("softmax_samples and label_smoothing cannot be combined; set one of them to 0")
         if self.softmax_samples and self.teachers:
             raise ConfigError("a sampled softmax cannot learn from teachers; use --set softmax_samples=0")
-        try:
-            self.sample_prompt.encode()
-        except UnicodeEncodeError as error:
-            raise ConfigError(f"sample_prompt={self.sample_prompt} is not UTF-8 text; type another prompt") from error
+        if self.sample_prompt.encode(errors="replace").decode() != self.sample_prompt:
+            raise ConfigError(f"sample_prompt={self.sample_prompt} is not UTF-8 text; type another prompt")
 
 
 @dataclass(frozen=True)
 class Config:
     """Complete configuration of a training: enough to repeat it."""
 
-    preset: str = ""
-    """Name of the preset that the configuration comes from; empty for the defaults of all settings."""
+    preset: str = ""  # the preset that the configuration comes from; empty for the defaults of all settings
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig(punctuation=True)
     training: TrainingConfig = TrainingConfig()
 
     def settings(self) -> dict[str, str | int | float | bool]:
         """Return the preset and the value of every setting, by name, in the order of the sections."""
-        sections = asdict(self)
-        settings: dict[str, str | int | float | bool] = {"preset": sections.pop("preset")}
-        for section in sections.values():
-            settings |= section
-        return settings
+        return {"preset": self.preset, **asdict(self.data), **asdict(self.model), **asdict(self.training)}
 
     def difference(self, other: "Config") -> tuple[str, Any, Any] | None:
         """Return the first setting that differs, and both values; None if at most the presets differ."""
@@ -309,11 +223,7 @@ class Config:
         return next((pair for pair in pairs if pair[1] != pair[2]), None)
 
     def with_values(self, **values: Any) -> Self:
-        """Return a copy with some settings replaced. Setting names are unique over the sections.
-
-        Raises:
-            ConfigError: If a setting does not exist, or a value has the wrong type or is out of range.
-        """
+        """Return a copy with some settings replaced, or raise a ConfigError. Names are unique over the sections."""
         changes: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
             changes.setdefault(_section_of(name), {})[name] = value
@@ -321,11 +231,7 @@ class Config:
         return replace(self, **{section: replace(getattr(self, section), **new) for section, new in changes.items()})
 
     def with_overrides(self, overrides: list[str]) -> Self:
-        """Return a copy changed by texts of the form "key=value", as `--set` takes them.
-
-        Raises:
-            ConfigError: If a text has another form, a setting does not exist, or a value is invalid.
-        """
+        """Return a copy changed by texts of the form "key=value", as `--set` takes them, or raise a ConfigError."""
         return self.with_values(**{name: parse_setting(name, text) for name, text in map(split_assignment, overrides)})
 
     def to_json(self) -> str:
@@ -334,20 +240,12 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str, source: str) -> "Config":
-        """Parse the output of `to_json`. A setting that is missing gets its default.
-
-        Raises:
-            ConfigError: If `text` is not JSON of this form. The message names `source`.
-        """
+        """Parse the output of `to_json`, or raise a ConfigError about `source`. A missing setting gets its default."""
         try:
             data = json.loads(text)  # unlike msgspec, reads the lone surrogates of a path that is not UTF-8
             missing = [item.name for item in fields(cls) if isinstance(data, dict) and item.name not in data]
             if missing:
                 raise ConfigError(f"{', '.join(missing)} missing")
-            for section, config_class in _SECTIONS.items() if isinstance(data, dict) else ():
-                values, field_types = data[section], _field_types(config_class)
-                for name in values.keys() & field_types if isinstance(values, dict) else ():
-                    _convert(name, values[name], field_types[name])  # its message names the setting and the value
             return decode(cls, data)
         except InvalidInputError as error:
             raise ConfigError(f"{source} is not a valid configuration: {error}") from error
@@ -360,7 +258,7 @@ _SECTIONS: dict[str, Any] = {"data": DataConfig, "model": ModelConfig, "training
 
 @cache
 def describe_settings() -> dict[str, tuple[str, str]]:
-    """Return the section and the description of every setting that `--set` accepts."""
+    """Return the section and the description of every setting."""
     return {
         name: (section, get_args(field_type)[1].description)
         for section, config_class in _SECTIONS.items()
@@ -377,11 +275,7 @@ def split_assignment(assignment: str) -> tuple[str, str]:
 
 
 def parse_setting(name: str, text: str) -> Any:
-    """Return the value of a setting from text, as `--set` takes it.
-
-    Raises:
-        ConfigError: If the setting does not exist, or the value has the wrong type or is out of range.
-    """
+    """Return the value of a setting from text, as `--set` takes it; an invalid name or value raises a ConfigError."""
     return _convert(name, text, _field_types(_SECTIONS[_section_of(name)])[name], strict=False)
 
 

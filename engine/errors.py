@@ -1,21 +1,17 @@
 """Errors that a user can act on: one printable line that names the problem, the value and the remedy."""
 
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
-_UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co"}
-"""Unicode categories: controls, format marks (which can reverse the text around them), surrogates, unassigned."""
+MAX_MESSAGE_LENGTH = 2_000  # maximum characters of an error message, which may quote a value from a file
 
-_DEPENDENCIES = frozenset(
-    {
-        *("gguf", "jinja2", "msgspec", "numkong", "numpy", "pandas", "platformdirs", "psutil", "rich", "safetensors"),
-        *("textual", "tokenizers", "torch", "typer"),
-    }
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co"}  # controls, marks that can reverse the text, surrogates, unassigned
+_DEPENDENCIES = (
+    *("gguf", "jinja2", "msgspec", "numkong", "numpy", "pandas", "platformdirs", "psutil", "rich", "safetensors"),
+    *("textual", "tokenizers", "torch", "typer"),
 )
 """Packages that lotr-tui requires, of which an installation may lack some. They are imported by the names they have."""
-
-MAX_MESSAGE_LENGTH = 2_000
-"""Maximum characters of an error message, which may quote a value of any length from a file."""
 
 
 def printable(text: str) -> str:
@@ -26,8 +22,6 @@ def printable(text: str) -> str:
 
 def shell_word(name: str) -> str:
     """Return `name` as one printable word of a shell command, quoted where it needs quotes."""
-    import shlex
-
     return shlex.quote(printable(name))
 
 
@@ -42,16 +36,14 @@ def suggest_nearest(name: str, names: Iterable[str]) -> str:
 def install_command(extra: str) -> str:
     """Return the command that installs an extra of lotr-tui from where lotr-tui itself came, such as a checkout."""
     import json
-    import shlex
     from importlib import metadata
     from pathlib import Path
     from urllib.parse import urlsplit
     from urllib.request import url2pathname
 
     try:  # https://packaging.python.org/en/latest/specifications/direct-url/
-        address = urlsplit(
-            json.loads(metadata.distribution("lotr-tui").read_text("direct_url.json") or "{}").get("url")
-        )
+        origin = metadata.distribution("lotr-tui").read_text("direct_url.json") or "{}"
+        address = urlsplit(json.loads(origin).get("url"))
         source = url2pathname(address.path) if address.scheme == "file" else "lotr-tui"
     except metadata.PackageNotFoundError:
         source = str(Path(__file__).parents[1])

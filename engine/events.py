@@ -11,11 +11,8 @@ import msgspec
 from engine.data.arrays import Float32Array
 from engine.models.base import LanguageModel
 
-StopReason = Literal["done", "stopped", "detached", "patience", "pruned"]
-"""Reason for the end of a training; "pruned" is the decision of a hyperparameter search."""
-
-NOT_RECORDED = ("model", "adapter")
-"""Fields of events that records leave out."""
+StopReason = Literal["done", "stopped", "detached", "patience", "pruned"]  # the last by a hyperparameter search
+NOT_RECORDED = ("model", "adapter")  # fields of events that records leave out
 
 
 @dataclass(frozen=True)
@@ -34,26 +31,19 @@ class Started:
     parameters: int
     vocabulary_size: int
     train_tokens: int
-    valid_tokens: int
-    """Tokens of the validation split that count: all, but of a dialogue only the tokens of utterances."""
+    valid_tokens: int  # tokens of the validation split that count: all, but of a dialogue only those of utterances
     epochs: int
     device: str
     corpus_sha256: str
-    unigram_perplexity: float
-    """Validation perplexity of a unigram model, which knows nothing but token frequencies."""
-    kneser_ney_perplexity: float
-    """Validation perplexity of a 5-gram Kneser-Ney model; NaN if the training split is too long for one."""
+    unigram_perplexity: float  # on validation, of a model that knows nothing but token frequencies
+    kneser_ney_perplexity: float  # on validation, of 5-grams; NaN if the training split is too long for them
     world_size: int = 1
-    valid_characters: int = 0
-    """Characters of the validation split, in the form that the tokenizer reads; of a dialogue, of the utterances with
-    their line ends. 0 if they were not counted."""
-    valid_untokenized_bits: float = 0.0
-    """Bits for what the tokens of the validation split leave out, such as the spelling of unknown words."""
-    base: str = ""
-    """Model by others that the training starts from, which was pre-trained on other text; empty for none."""
+    valid_characters: int = 0  # as the tokenizer reads them; of a dialogue, those of utterances with their line ends
+    valid_untokenized_bits: float = 0.0  # for what the tokens leave out, such as the spelling of unknown words
+    base: str = ""  # model by others that the training starts from, which was pre-trained on other text
 
     def bits_per_character(self, valid_perplexity: float) -> float:
-        """Return the bits per character that belong to a perplexity on the validation split; NaN if not known."""
+        """Return the bits per character of a validation perplexity; NaN if not known."""
         if not self.valid_characters or not valid_perplexity >= 1:
             return math.nan
         bits = self.valid_tokens * math.log2(valid_perplexity) + self.valid_untokenized_bits
@@ -65,36 +55,27 @@ class Step:
     """Report on the optimizer steps since the previous report, averaged over these steps."""
 
     step: int
-    epoch: float
-    """Epochs done, with fraction."""
-    train_perplexity: float
-    """Perplexity on the training windows, with dropout; it can exceed the validation perplexity."""
-    lr: float
-    """Learning rate of the latest step."""
-    gradient_norm: float
-    """Norm of the gradients before clipping."""
+    epoch: float  # epochs done, with fraction
+    train_perplexity: float  # on the training windows, with dropout; it can exceed the validation perplexity
+    lr: float  # of the latest step
+    gradient_norm: float  # before clipping
     tokens_per_second: float
-    seconds: float
-    """Training time since the start, without pauses."""
+    seconds: float  # training time since the start, without pauses
     eta_seconds: float
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Result of a validation over every token of the split."""
+    """Result of a validation over every token of the split; the weights of the best one so far are saved."""
 
     step: int
     epoch: float
     valid_perplexity: float
     is_best: bool
-    """True if this is the best validation perplexity so far; the weights are saved then."""
     seconds: float
-    model: LanguageModel | None = field(default=None, repr=False, compare=False)
-    """Snapshot of the model that was evaluated; not recorded."""
-    adapter: Mapping[str, Float32Array] | None = field(default=None, repr=False, compare=False)
-    """Low-rank matrices of `model`, if it is an adapted one; not recorded."""
-    notebook_perplexity: float = math.nan
-    """Perplexity by the notebook's formula; NaN unless `validation_metric` is "notebook"."""
+    model: LanguageModel | None = field(default=None, repr=False, compare=False)  # snapshot that was evaluated
+    adapter: Mapping[str, Float32Array] | None = field(default=None, repr=False, compare=False)  # its LoRA matrices
+    notebook_perplexity: float = math.nan  # by the notebook's formula; NaN unless it is the `validation_metric`
 
 
 @dataclass(frozen=True)
@@ -111,11 +92,10 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Checkpoint that a reader of the events should write to disk; not recorded."""
+    """Checkpoint that a reader of the events should write to disk, as `resume.safetensors`; not recorded."""
 
     step: int
     content: bytes = field(repr=False)
-    """Content of the file `resume.safetensors`."""
 
 
 @dataclass(frozen=True)
@@ -130,19 +110,17 @@ class CommandApplied:
 
 @dataclass(frozen=True)
 class Resume:
-    """Continuation from a checkpoint. Earlier events of this step and later ones are superseded."""
+    """Continuation with `step`, 0 from scratch. Earlier events of this step and later ones are superseded."""
 
     step: int
-    """Number of the next step; 0 if the training starts from scratch."""
 
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """Write of a file: the best weights, the weights of an epoch, or a checkpoint to resume from."""
+    """Write of a file, a path in the run directory: the best weights, those of an epoch, or a checkpoint."""
 
     step: int
     file: str
-    """Path relative to the run directory."""
 
 
 @dataclass(frozen=True)
@@ -153,15 +131,9 @@ class Warned:
 
 
 DiagnosisKind = Literal[
-    "rising_validation",
-    "loss_spike",
-    "forgetting",
-    "vanishing_gradients",
-    "exploding_gradients",
-    "unigram_model",
-    "disk_space",
-]
-"""Problem of a training that a function of `engine.training.diagnoses` finds."""
+    "rising_validation", "loss_spike", "forgetting", "vanishing_gradients",
+    "exploding_gradients", "unigram_model", "disk_space",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -171,10 +143,8 @@ class Diagnosed:
     step: int
     epoch: float
     kind: DiagnosisKind
-    message: str
-    """Observation with its figures, one line."""
-    remedy: str
-    """Options, settings or commands that help, one line."""
+    message: str  # observation with its figures, one line
+    remedy: str  # options, settings or commands that help, one line
 
 
 @dataclass(frozen=True)
@@ -185,13 +155,10 @@ class Finished:
     run: str
     epochs: float
     valid_perplexity: float
-    test_perplexity: float
-    """Perplexity on the test split, which is scored once; NaN if the training was stopped, or `score_test` is false."""
+    test_perplexity: float  # scored once; NaN if the training was stopped, or `score_test` is false
     seconds: float
     model: LanguageModel | None = field(default=None, repr=False, compare=False)
-    """Best model; not recorded."""
-    notebook_perplexity: float = math.nan
-    """Latest validation perplexity by the notebook's formula, as in `Evaluated`."""
+    notebook_perplexity: float = math.nan  # the latest on validation, as in `Evaluated`
 
 
 @dataclass(frozen=True)
@@ -216,25 +183,19 @@ _EVENT_TYPES: dict[str, type[RecordedEvent]] = {event_name(type_): type_ for typ
 
 
 def event_to_dict(event: TrainingEvent) -> dict[str, Any]:
-    """Return an event as a JSON object: its name under "event", and its fields without models.
-
-    Numbers that are not finite become null.
-    """
+    """Return an event as a JSON object: its name under "event", and its fields; null for NaN and infinity."""
     values = {item.name: getattr(event, item.name) for item in fields(event) if item.name not in NOT_RECORDED}
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
     return {"event": event_name(type(event)), **finite}
 
 
 def event_from_dict(row: dict[str, Any]) -> RecordedEvent | None:
-    """Return the event that `event_to_dict` turned into `row`; None if the row is not a valid event.
-
-    Null becomes NaN. Unknown fields are ignored, since a newer version may have written them.
-    """
+    """Return the event that `event_to_dict` turned into `row`; None if the row is not a valid event."""
     event_type = _EVENT_TYPES.get(str(row.get("event")))
     if event_type is None:
         return None
     values = {name: math.nan if value is None else value for name, value in row.items() if name not in NOT_RECORDED}
-    try:
+    try:  # unknown fields are ignored, since a newer version may have written them
         return msgspec.convert(values, event_type)
     except msgspec.ValidationError:
         return None

@@ -26,7 +26,7 @@ class TrainingJob:
 
     def __init__(self, config: Config, dataset: Dataset, run: LockedRun, *, is_resume: bool = False) -> None:
         self.config, self.dataset, self.run, self.is_resume = config, dataset, run, is_resume
-        self.command_queue = CommandQueue([CommandFileReader(run.path, run.commands_offset)])
+        self.command_queue = CommandQueue(CommandFileReader(run.path, run.commands_offset))
 
     def events(
         self, cancelled: Callable[[], bool], take_problems: Callable[[], Sequence[str]] = lambda: ()

@@ -134,7 +134,7 @@ def test_commands_arrive_once_and_in_order(stopped):
     run = reopen_run(stopped)
     for command in commands:
         send_command(stopped, command)
-    queue = CommandQueue([CommandFileReader(run.path, run.commands_offset)])
+    queue = CommandQueue(CommandFileReader(run.path, run.commands_offset))
     queue.send(ControlCommand("pause"))
     assert queue.drain() == [ControlCommand("pause"), *commands]
     assert queue.drain() == []
