@@ -183,9 +183,7 @@ class TrainingConfig(_ValidatedConfig):
     seed: int = setting(0, "seed of initialization, dropout and line order", 0, 2**63 - 1)
     keep_epoch_checkpoints: bool = setting(True, "also keep the models of epochs 1, 2, 4, 8 ..., loaded as RUN@EPOCH")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "device to train on")
-    precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "auto: bf16 where the device is faster with it, or fp32"
-    )
+    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto: bf16 where it is faster, otherwise fp32")
     threads: int = setting(0, "CPU threads; 0: all cores", 0, 1024)
     sample_prompt: str = setting("Bilbo Baggins is", "prompt that is continued at every evaluation")
     sample_seed: int = setting(0, "seed of the sample at every evaluation", 0, 2**63 - 1)
