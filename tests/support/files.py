@@ -7,6 +7,7 @@ import resource
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from safetensors.numpy import save
 
 from engine.config import Config, DataConfig
@@ -100,10 +101,12 @@ def run_to_end(loading):
 
 @contextmanager
 def no_file_longer_than(size):
-    """Let no file of this process grow beyond `size` bytes. Writes beyond that fail, as on a full disk."""
+    """Let no file of this process and of those it starts grow beyond `size` bytes; writes fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # Python would keep the beginning of a compiled module
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
