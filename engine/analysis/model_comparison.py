@@ -84,6 +84,8 @@ class CandidateScores:
     """Scores of one model on one form of a text."""
 
     candidate: Candidate
+    text: EncodedText
+    log_probs: Float64Array  # natural-log probability `[time]` of each token
     evaluation: Evaluation
     bits_per_character: float
     confidence_interval: tuple[float, float] | None  # 95 %, of the bits per character; None if the text is too short
@@ -145,6 +147,8 @@ def _compare_on(text: str, form: TextForm, candidates: Sequence[Candidate], *, i
         scores.append(
             CandidateScores(
                 candidate,
+                encoded,
+                log_probs,
                 summarize_log_probs(log_probs[is_scored], encoded.ids[is_scored], tokenizer.unk_id),
                 encoded.bits_per_character(log_probs),
                 rate_confidence_interval(block_bits, encoded.block_sizes),

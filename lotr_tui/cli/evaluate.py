@@ -1,36 +1,27 @@
-"""`lotr-tui eval`: how well one model, with its combinations and baselines, predicts a text, or several models."""
+"""`lotr-tui eval`: how well models, their combinations and baselines predict a text."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
-from engine.analysis.bits_per_character import EncodedText, TextForm, convert_text, native_form, written_text
-from engine.analysis.model_comparison import (
-    BLOCK_TOKENS,
-    MIN_BLOCKS,
-    Candidate,
-    FormComparison,
-    compare_models,
-    perplexity_confidence_interval,
-    rate_confidence_interval,
-)
-from engine.analysis.perplexity import Evaluation, summarize_log_probs, token_log_probs
+from engine.analysis.bits_per_character import TextForm, convert_text, native_form, written_text
+from engine.analysis.model_comparison import Candidate, FormComparison, compare_models, perplexity_confidence_interval
 from engine.analysis.speakers import evaluate_by_speaker
-from engine.data.arrays import Float64Array
 from engine.data.corpus import check_line_lengths, read_whole_text
 from engine.data.dataset import Dataset
 from engine.data.scripts import detect_style, parse_line, read_scenes, script_text
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.words import split_words
 from engine.errors import CorpusError, InvalidInputError, printable
+from engine.models.base import LanguageModel
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS, Unigram
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.adapter_files import needs_base
 from engine.runs.combine import CombinationOptions, ModelCombiner
-from engine.runs.loading import load_model_by_name
+from engine.runs.loading import LoadedModel, load_model_by_name
 from lotr_tui.cli import options
 from lotr_tui.cli.console import print_json, print_table, read_standard_input, report_names, to_json
 from lotr_tui.cli.parser import add_command, argument, flag, make_group, option
@@ -46,6 +37,15 @@ FORMS: dict[TextForm, str] = {
 SPLIT_HELP = "Split to score; of several models, that of the first, without lines that another was trained on."
 SplitName = Literal["valid", "test", "train"]
 commands = make_group()
+
+
+class Scored(NamedTuple):
+    """A model to score."""
+
+    key: str  # of its perplexity in the JSON report of one model
+    name: str
+    model: LanguageModel
+    note: str = ""  # about the chosen weights, cache and learning rate
 
 
 @add_command(
@@ -84,261 +84,65 @@ def evaluate(
     if text is None and names and all(map(is_pretrained_name, names)):  # before anything slow
         other = "" if is_comparison else ", or add a RUN to compare with it on the split of that run"
         raise InvalidInputError(f"{names[0]} is a model by others and has no split to score; use --text FILE{other}")
-    models = [load_model_by_name(name, runs_dir, precision) for name in names or [None]]
-    combined = combination.parse() or CombinationOptions()
-    source = _read_source(split, text)
-    if is_comparison:
-        combiners = [ModelCombiner([model]) for model in models]
-        _compare(combiners, combined, source, only_words=normalized, as_json=as_json)
-        return
-    combiner = ModelCombiner(models)
+    runs = [load_model_by_name(name, runs_dir, precision) for name in names or [None]]
+    combiners = [ModelCombiner([each]) for each in runs] if is_comparison else [ModelCombiner(runs)]
+    combined, split_or_path = combination.parse() or CombinationOptions(), split if text is None else text
+    content, is_script, source, notes = _read_common_text(combiners, split, text)
     if by_speaker:
-        _print_by_speaker(combiner, combined, source, as_json=as_json)
+        script = content if is_script else script_text(read_scenes(content))
+        _print_by_speaker(combiners[0], combined, script, split_or_path, as_json=as_json)
         return
-    tokenizer, mode = models[0].decoder.tokenizer, models[0].config.data.mode
-    form: TextForm = "words" if normalized else native_form(tokenizer)
-    converted = source.convert(combiner, form)
-    form = "original" if converted == source.convert(combiner, "original") else form
-    encoded = EncodedText(converted, tokenizer, mode)
-    if jsonl:
-        model = combiner.combine(combined).model
-        scores = token_log_probs(model, encoded.ids)[encoded.is_scored].tolist()
-        for token, score in zip(encoded.ids[encoded.is_scored].tolist(), scores, strict=True):
-            print(to_json({"id": token, "text": model.tokenizer.tokens[token], "logprob": score}))
-        return
-    rows = _score_models(combiner, combined, encoded, baselines=baselines or (text is None and not as_json))
-    if as_json:
-        print_json(_report_record(combiner, source.name, encoded, form, rows))
+    if is_comparison:
+        models = []
+        for combiner in combiners:
+            together = combiner.combine(combined)
+            models.append(Scored("", combiner.runs[0].name, together.model, together.describe()))
     else:
-        _print_evaluation(combiner, source, encoded, form, rows)
-
-
-@dataclass(frozen=True)
-class TextSource:
-    """The text to score: a file, or else a split of the runs' data."""
-
-    split: SplitName
-    name: str
-    content: str | None  # of the file
-
-    @property
-    def names_speakers(self) -> bool:
-        return self.content is not None and detect_style(self.content.splitlines()) is not None
-
-    def convert(self, combiner: ModelCombiner, form: TextForm) -> str:
-        """Return the text in a form, as the first run of `combiner`, whose split it is, has it.
-
-        Another text for a run in dialogue mode becomes a script in the form that the run reads. A text without words,
-        or a split that cannot be read, is a CorpusError.
-        """
-        mode = combiner.runs[0].config.data.mode
-        if self.content is None:
-            text = written_text(getattr(combiner.dataset.splits, self.split), mode)
-        else:
-            text = script_text(read_scenes(self.content)) if mode == "dialogue" else self.content
-        text = convert_text(text, form, mode)
-        if not text.strip():
-            label = "split" if self.content is None else "--text"
-            raise CorpusError(f"{label} {self.name} has no words to score; use a longer text")
-        return text
-
-
-def _read_source(split: SplitName, path: str | None) -> TextSource:
-    if path is None:
-        return TextSource(split, split, None)
-    if path != "-":
-        return TextSource(split, path, read_whole_text(Path(path)))
-    content = read_standard_input().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    check_line_lengths(content.split("\n"), "standard input")
-    return TextSource(split, path, content)
-
-
-class _Row(NamedTuple):
-    """Scores of one model."""
-
-    json_key: str  # of the perplexity in the JSON report
-    name: str
-    note: str  # about the chosen weights, cache and learning rate
-    log_probs: Float64Array  # natural-log probability `[time]` of each token
-    evaluation: Evaluation
-    interval: tuple[float, float] | None  # 95 % confidence interval of the perplexity; None if the text is too short
-
-
-def _score_models(
-    combiner: ModelCombiner, combination: CombinationOptions, text: EncodedText, *, baselines: bool
-) -> list[_Row]:
-    """Return one row for the runs alone, then one for each requested combination, added to the ones before it."""
-    plain = replace(combination, mixture=False, cache=False, dynamic=False, weights=())
-    is_ensemble = len(combiner.runs) > 1
-    names = report_names([run.name for run in combiner.runs])
-    combinations = [("perplexity", "ensemble" if is_ensemble else names[0], plain)]
-    if combination.dynamic:
-        combinations.append(("dynamic", "with dynamic evaluation", replace(plain, dynamic=True)))
-    if combination.cache:
-        combinations.append(("cache", "with a cache", replace(plain, dynamic=combination.dynamic, cache=True)))
-    if combination.mixture or combination.weights:
-        combinations.append(("mixture", "mixture", combination))
-    # All are combined before the text is scored, which can take longer than finding out that one is impossible.
-    combined = [(key, name, combiner.combine(each)) for key, name, each in combinations]
-    models = [(key, name, each.describe(), each.model) for key, name, each in combined]
-    if is_ensemble:
-        models += [("run", name, "", run.decoder) for name, run in zip(names, combiner.runs, strict=True)]
-    if baselines:
-        dataset = combiner.dataset
-        models.append(("unigram", "unigram", "", Unigram(dataset.train, dataset.tokenizer)))
-        if len(dataset.train) <= MAX_KNESER_NEY_TOKENS:
-            models.append(("kneser_ney_5", "Kneser-Ney 5", "", combiner.kneser_ney))
-    rows = []
-    for key, name, note, model in models:
-        log_probs = token_log_probs(model, text.ids)
-        scored = log_probs[text.is_scored]
-        evaluation = summarize_log_probs(scored, text.ids[text.is_scored], text.tokenizer.unk_id)
-        interval = perplexity_confidence_interval(scored)
-        rows.append(_Row(key, name, note, log_probs, evaluation, interval))
-    return rows
-
-
-def _print_evaluation(
-    combiner: ModelCombiner, source: TextSource, text: EncodedText, form: TextForm, rows: Sequence[_Row]
-) -> None:
-    """Print the perplexities and bits per character, and what the figures are about."""
-    cells = []
-    for row in rows:
-        interval = f"{row.interval[0]:.1f}-{row.interval[1]:.1f}" if row.interval else MISSING
-        bits = f"{row.evaluation.bits_per_token:.3f}", f"{text.bits_per_character(row.log_probs):.3f}"
-        cells.append([printable(row.name), f"{row.evaluation.perplexity:.2f}", interval, *bits])
-    print_table(["model"], ["perplexity", "95 % CI", "bits/token", "bits/char"], cells)
-    lines = [f"{row.name}: {row.note}" for row in rows if row.note]
-    mode, num_tokens = combiner.runs[0].config.data.mode, int(text.is_scored.sum())
-    label = source.name if text.tokenizer.reads_line_ends and mode != "dialogue" else f"{source.name}, {mode} mode"
-    tokens = f"{num_tokens:,} tokens" + (" of the utterances, given the names" if mode == "dialogue" else "")
-    if text.tokenizer.unk_id is not None:
-        tokens += f", {100 * rows[0].evaluation.unk_rate:.1f} % rare words"
-    lines.append(f"{label}: {tokens}")
-    if mode == "dialogue" and source.content is not None and not source.names_speakers:
-        lines.append(f"no line names its speaker: {SOMEONE} says all")
-    lines.append(f"bits/char: of {FORMS[form]}, {text.num_characters:,} characters")
-    if pretrained := [run.name for run in combiner.runs if needs_base(run.config)]:
-        lines.append(f"{', '.join(report_names(pretrained))}: {PRETRAINED_NOTE}")
-    context_size = getattr(combiner.runs[0].decoder, "context_size", None)
-    if context_size and len(text.ids) > context_size:
-        lines.append(f"context: {context_size:,} tokens; a full context continues with its last half")
-    if num_tokens <= BLOCK_TOKENS * (MIN_BLOCKS - 1):
-        lines.append(f"a confidence interval (95 % CI) needs more than {BLOCK_TOKENS * (MIN_BLOCKS - 1)} tokens")
-    for line in lines:
-        print(printable(line))
-
-
-def _report_record(
-    combiner: ModelCombiner, source: str, text: EncodedText, form: TextForm, rows: Sequence[_Row]
-) -> dict[str, object]:
-    """Return the JSON report. Its top-level figures belong to the complete combination, the last of them in `rows`."""
-    combinations = [row for row in rows if row.json_key in COMBINATION_KEYS]
-    evaluated = (combinations or rows)[-1 if combinations else 0]
-    perplexities = {row.json_key: row.evaluation.perplexity for row in rows}
-    record: dict[str, object] = {
-        "run": "+".join(run.name for run in combiner.runs),
-        "split": source,
-        "mode": combiner.runs[0].config.data.mode,
-        "pretrained_on_other_text": any(needs_base(run.config) for run in combiner.runs),
-        **asdict(evaluated.evaluation),
-        "confidence_interval": evaluated.interval,
-        "text_form": form,
-        "characters": text.num_characters,
-        "bits_per_character": text.bits_per_character(evaluated.log_probs),
-        "bits_per_character_interval": rate_confidence_interval(text.block_bits(evaluated.log_probs), text.block_sizes),
-    }
-    if baselines := {name: perplexities[name] for name in ("unigram", "kneser_ney_5") if name in perplexities}:
-        record["baselines"] = baselines
-    if combinations:
-        record["plain"] = perplexities["perplexity"]
-    for row in combinations:
-        record |= {row.json_key: row.evaluation.perplexity, f"{row.json_key}_description": row.note}
-    return record
-
-
-def _print_by_speaker(
-    combiner: ModelCombiner, combination: CombinationOptions, source: TextSource, *, as_json: bool
-) -> None:
-    """Print how well the runs predict the texts of each speaker, and the next speaker."""
-    run = "+".join(loaded.name for loaded in combiner.runs)
-    model = check_has_cast(combiner.combine_to_play(combination).model, run, "--by-speaker")
-    script = source.convert(combiner, native_form(model.tokenizer))
-    scenes = [[turn for turn in map(parse_line, scene.split("\n")) if turn] for scene in script.split("\n\n")]
-    evaluation = evaluate_by_speaker(model, list(filter(None, scenes)))
-    is_pretrained = any(needs_base(loaded.config) for loaded in combiner.runs)
-    if as_json:
-        facts = {"run": run, "split": source.name, "mode": "dialogue", "pretrained_on_other_text": is_pretrained}
-        print_json({**facts, **asdict(evaluation)})
+        models = _list_models(combiners[0], combined, baselines=baselines or (text is None and not as_json))
+    modes = [each.config.data.mode for each in runs] if is_comparison else [runs[0].config.data.mode] * len(models)
+    candidates = [Candidate(each.name, each.model, mode) for each, mode in zip(models, modes, strict=True)]
+    comparisons = compare_models(candidates, content, is_script=is_script, only_words=normalized)
+    if jsonl or (as_json and not is_comparison):
+        _print_json_of_one_model(models, comparisons[0], runs, split_or_path, jsonl=jsonl)
         return
-    rows = []
-    for each in evaluation.speakers:
-        figures = f"{each.perplexity:.2f}", f"{each.bits_per_character:.3f}", f"{each.tokens:,}", f"{each.lines:,}"
-        rows.append([each.speaker, *figures])
-    print_table(["speaker"], ["perplexity", "bits/char", "tokens", "lines"], rows)
-    turns, note = evaluation.next_speaker, f"; {PRETRAINED_NOTE}" if is_pretrained else ""
-    accuracy = f"{format_percent(turns.accuracy)} of {plural(turns.turns, 'turn')}"
-    print(f"who speaks next: {turns.bits_per_turn:.2f} bits per turn, top-1 accuracy {accuracy}")
-    print(printable(f"{source.name}, run {run}{note}; the rows are about the texts, without the names"))
-
-
-def _compare(
-    combiners: Sequence[ModelCombiner],
-    combination: CombinationOptions,
-    source: TextSource,
-    *,
-    only_words: bool,
-    as_json: bool,
-) -> None:
-    """Print the bits per character of several models on one text, and whether the best is better than the second."""
-    text, is_script, name, notes = _find_common_text(combiners, source)
-    candidates = []
-    for combiner in combiners:
-        run, combined = combiner.runs[0], combiner.combine(combination)
-        candidates.append(Candidate(run.name, combined.model, run.config.data.mode))
-        about = [PRETRAINED_NOTE if needs_base(run.config) else "", combined.describe()]
-        if is_script and not combined.model.tokenizer.is_open:
+    for loaded in runs:
+        about = [PRETRAINED_NOTE if needs_base(loaded.config) else ""]
+        if is_script and not loaded.decoder.tokenizer.is_open:
             about.append("reads the texts without the names, which it cannot spell")
-        elif not is_script and run.config.data.mode == "dialogue":
+        elif not is_script and loaded.config.data.mode == "dialogue":
             about.append(f"reads every line as said by {SOMEONE}")
-        notes += [f"{run.name}: {remark}" for remark in about if remark]
-    comparisons = compare_models(candidates, text, is_script=is_script, only_words=only_words)
+        notes += [f"{loaded.name}: {remark}" for remark in about if remark]
+    notes += [f"{each.name}: {each.note}" for each in models if each.note]
     if as_json:
         texts = [_comparison_record(each) for each in comparisons]
-        print_json({"split": source.name, "text": name, "texts": texts, "notes": notes})
+        print_json({"split": split_or_path, "text": source, "texts": texts, "notes": notes})
         return
     for index, comparison in enumerate(comparisons):
         given = " of the utterances, given the names" if is_script else ""
         description = f"{FORMS[comparison.form]}{given}, {comparison.num_characters:,} characters"
-        print(("\n" if index else "") + printable(f"{name}: {description}"))
-        names = report_names([scores.candidate.name for scores in comparison.scores])
-        rows = []
-        for label, scores in zip(names, comparison.scores, strict=True):
-            tokenizer, mode = scores.candidate.model.tokenizer, scores.candidate.mode
-            interval, evaluation = scores.confidence_interval, scores.evaluation
-            is_plain = mode == "line" or tokenizer.reads_line_ends
-            row = [printable(label), tokenizer.name if is_plain else f"{tokenizer.name}, {mode}"]
-            bounds = f"{interval[0]:.2f}-{interval[1]:.2f}" if interval else MISSING
-            rare = MISSING if tokenizer.is_open else f"{100 * evaluation.unk_rate:.1f} %"
-            figures = f"{scores.bits_per_character:.3f}", bounds, f"{evaluation.perplexity:.2f}"
-            rows.append([*row, *figures, f"{evaluation.tokens:,}", rare])
-        # The most important figures come first: a narrow terminal has no room for the last ones.
-        print_table(["run", "tokenizer"], ["bits/char", "95 % CI", "perplexity", "tokens", "rare"], rows)
-        print(printable(_describe_best_two(comparison, names)))
+        print(("\n" if index else "") + printable(f"{source}: {description}"))
+        _print_comparison(comparison)
     for note in notes:
         print(printable(note))
 
 
-def _find_common_text(combiners: Sequence[ModelCombiner], source: TextSource) -> tuple[str, bool, str, list[str]]:
-    """Return the text to compare models on, whether it is a script, whose names all models get, its name and remarks.
+def _read_common_text(
+    combiners: Sequence[ModelCombiner], split: SplitName, path: str | None
+) -> tuple[str, bool, str, list[str]]:
+    """Return the text to score, whether it is a script, whose names all models get, its name and remarks.
 
-    It is the file that was named, or a split: that of the first run with an open vocabulary, whose text is as written,
-    or else of the first run. The lines that another run was trained on, and this one was not, are left out.
+    It is a file, or standard input, or else a split: that of the first run with an open vocabulary, whose text is as
+    written, or else of the first run. The lines that another run was trained on, and this one was not, are left out.
     """
-    if source.content is not None:
+    if path is not None:
+        if path == "-":
+            text = read_standard_input().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+            check_line_lengths(text.split("\n"), "standard input")
+        else:
+            text = read_whole_text(Path(path))
         has_dialogue = any(combiner.runs[0].config.data.mode == "dialogue" for combiner in combiners)
-        is_script = has_dialogue and source.names_speakers
-        return script_text(read_scenes(source.content)) if is_script else source.content, is_script, source.name, []
+        is_script = has_dialogue and detect_style(text.splitlines()) is not None
+        return script_text(read_scenes(text)) if is_script else text, is_script, path, []
     datasets, notes, failure = list[tuple[str, Dataset]](), list[str](), CorpusError("no run has a split")
     for combiner in sorted(combiners, key=lambda each: not each.runs[0].decoder.tokenizer.is_open):
         run = combiner.runs[0]
@@ -353,10 +157,10 @@ def _find_common_text(combiners: Sequence[ModelCombiner], source: TextSource) ->
         raise failure
     (owner, dataset), *others = datasets
     left_out = {_words_of(line.text) for _, other in others for line in other.splits.train}
-    left_out -= {_words_of(line.text) for line in dataset.splits.train}
-    lines = getattr(dataset.splits, source.split)
-    kept = [index for index, line in enumerate(lines) if _words_of(line.text) not in left_out]
-    name = f"{source.split} of {owner}"
+    left_out -= {_words_of(line.text) for line in dataset.splits.train} if others else set()
+    lines = getattr(dataset.splits, split)
+    kept = [index for index, line in enumerate(lines) if not others or _words_of(line.text) not in left_out]
+    name = f"{split} of {owner}"
     if not kept:
         raise CorpusError(f"every line of {name} is in the training text of another run; use --text FILE")
     if len(kept) < len(lines):
@@ -368,20 +172,56 @@ def _words_of(text: str) -> str:
     return " ".join(split_words(text))
 
 
-def _describe_best_two(comparison: FormComparison, names: Sequence[str]) -> str:
-    """Return the result of the paired test between the two best models as a sentence; `names` has the best first."""
-    if comparison.best_two is None:
-        return "the other models cannot read this form of the text"
-    best_two, interval = comparison.best_two, comparison.best_two.confidence_interval
-    result = f"{names[0]} needs {0 - best_two.difference:.3f} bits/char less than {names[1]}"  # "0 -": no negative zero
-    if interval is None or best_two.better_fraction is None:
-        return f"{result}; the text is too short for a confidence interval"
-    bounds = f"95 % CI {0 - interval[1]:.3f} to {0 - interval[0]:.3f}"
-    return f"{result} ({bounds}): better in {100 * best_two.better_fraction:.1f} % of resampled texts"
+def _list_models(combiner: ModelCombiner, combination: CombinationOptions, *, baselines: bool) -> list[Scored]:
+    """Return the runs alone, then each requested combination, added to the ones before it, and the baselines."""
+    plain = replace(combination, mixture=False, cache=False, dynamic=False, weights=())
+    is_ensemble = len(combiner.runs) > 1
+    names = report_names([run.name for run in combiner.runs])
+    combinations = [("perplexity", "ensemble" if is_ensemble else names[0], plain)]
+    if combination.dynamic:
+        combinations.append(("dynamic", "with dynamic evaluation", replace(plain, dynamic=True)))
+    if combination.cache:
+        combinations.append(("cache", "with a cache", replace(plain, dynamic=combination.dynamic, cache=True)))
+    if combination.mixture or combination.weights:
+        combinations.append(("mixture", "mixture", combination))
+    combined = [(key, name, combiner.combine(each)) for key, name, each in combinations]
+    models = [Scored(key, name, each.model, each.describe()) for key, name, each in combined]
+    if is_ensemble:
+        models += [Scored("run", name, run.decoder) for name, run in zip(names, combiner.runs, strict=True)]
+    if baselines:
+        dataset = combiner.dataset
+        models.append(Scored("unigram", "unigram", Unigram(dataset.train, dataset.tokenizer)))
+        if len(dataset.train) <= MAX_KNESER_NEY_TOKENS:
+            models.append(Scored("kneser_ney_5", "Kneser-Ney 5", combiner.kneser_ney))
+    return models
+
+
+def _print_comparison(comparison: FormComparison) -> None:
+    """Print the scores of models on one text, best first, and whether the best is better than the second."""
+    names = report_names([scores.candidate.name for scores in comparison.scores])
+    rows = []
+    for name, scores in zip(names, comparison.scores, strict=True):
+        tokenizer, mode = scores.candidate.model.tokenizer, scores.candidate.mode
+        interval, evaluation = scores.confidence_interval, scores.evaluation
+        is_plain = mode == "line" or tokenizer.reads_line_ends
+        row = [printable(name), tokenizer.name if is_plain else f"{tokenizer.name}, {mode}"]
+        bounds = f"{interval[0]:.2f}-{interval[1]:.2f}" if interval else MISSING
+        rare = MISSING if tokenizer.is_open else f"{100 * evaluation.unk_rate:.1f} %"
+        figures = f"{scores.bits_per_character:.3f}", bounds, f"{evaluation.perplexity:.2f}"
+        rows.append([*row, *figures, f"{evaluation.tokens:,}", rare])
+    # The most important figures come first: a narrow terminal has no room for the last ones.
+    print_table(["run", "tokenizer"], ["bits/char", "95 % CI", "perplexity", "tokens", "rare"], rows)
+    if (best_two := comparison.best_two) is not None:
+        interval = best_two.confidence_interval
+        result = f"{names[0]} needs {0 - best_two.difference:.3f} bits/char less than {names[1]}"  # "0 -": never -0.000
+        reliability = "; the text is too short for a confidence interval"
+        if interval is not None and best_two.better_fraction is not None:
+            bounds = f"95 % CI {0 - interval[1]:.3f} to {0 - interval[0]:.3f}"
+            reliability = f" ({bounds}): better in {100 * best_two.better_fraction:.1f} % of resampled texts"
+        print(printable(result + reliability))
 
 
 def _comparison_record(comparison: FormComparison) -> dict[str, object]:
-    names = [scores.candidate.name for scores in comparison.scores[:2]]
     models = [
         {
             "run": scores.candidate.name,
@@ -394,6 +234,68 @@ def _comparison_record(comparison: FormComparison) -> dict[str, object]:
         }
         for scores in comparison.scores
     ]
-    best_two = {"runs": names, **asdict(comparison.best_two)} if comparison.best_two else None
+    best_two = None
+    if comparison.best_two is not None:
+        best_two = {"runs": [scores.candidate.name for scores in comparison.scores[:2]], **asdict(comparison.best_two)}
     facts = {"text_form": comparison.form, "characters": comparison.num_characters}
     return {**facts, "models": models, "best_two": best_two}
+
+
+def _print_json_of_one_model(
+    models: Sequence[Scored], comparison: FormComparison, runs: Sequence[LoadedModel], source: str, *, jsonl: bool
+) -> None:
+    """Print the tokens or the figures of the complete combination, and the perplexities of all others."""
+    scores_of = {scores.candidate.name: scores for scores in comparison.scores}
+    combinations = [each for each in models if each.key in COMBINATION_KEYS]
+    scores = scores_of[(combinations or models[:1])[-1].name]
+    scored = scores.log_probs[scores.text.is_scored]
+    if jsonl:
+        tokens = scores.candidate.model.tokenizer.tokens
+        for token, score in zip(scores.text.ids[scores.text.is_scored].tolist(), scored.tolist(), strict=True):
+            print(to_json({"id": token, "text": tokens[token], "logprob": score}))
+        return
+    perplexities = {each.key: scores_of[each.name].evaluation.perplexity for each in models}
+    record: dict[str, object] = {
+        "run": "+".join(run.name for run in runs),
+        "split": source,
+        "mode": runs[0].config.data.mode,
+        "pretrained_on_other_text": any(needs_base(run.config) for run in runs),
+        **asdict(scores.evaluation),
+        "confidence_interval": perplexity_confidence_interval(scored),
+        "text_form": comparison.form,
+        "characters": comparison.num_characters,
+        "bits_per_character": scores.bits_per_character,
+        "bits_per_character_interval": scores.confidence_interval,
+    }
+    if baselines := {name: perplexities[name] for name in ("unigram", "kneser_ney_5") if name in perplexities}:
+        record["baselines"] = baselines
+    if combinations:
+        record["plain"] = perplexities["perplexity"]
+    for each in combinations:
+        record |= {each.key: perplexities[each.key], f"{each.key}_description": each.note}
+    print_json(record)
+
+
+def _print_by_speaker(
+    combiner: ModelCombiner, combination: CombinationOptions, script: str, source: str, *, as_json: bool
+) -> None:
+    """Print how well the runs predict the texts of each speaker, and the next speaker."""
+    run = "+".join(loaded.name for loaded in combiner.runs)
+    model = check_has_cast(combiner.combine_to_play(combination).model, run, "--by-speaker")
+    script = convert_text(script, native_form(model.tokenizer), "dialogue")
+    scenes = [[turn for turn in map(parse_line, scene.split("\n")) if turn] for scene in script.split("\n\n")]
+    evaluation = evaluate_by_speaker(model, list(filter(None, scenes)))
+    is_pretrained = any(needs_base(loaded.config) for loaded in combiner.runs)
+    if as_json:
+        facts = {"run": run, "split": source, "mode": "dialogue", "pretrained_on_other_text": is_pretrained}
+        print_json({**facts, **asdict(evaluation)})
+        return
+    rows = []
+    for each in evaluation.speakers:
+        figures = f"{each.perplexity:.2f}", f"{each.bits_per_character:.3f}", f"{each.tokens:,}", f"{each.lines:,}"
+        rows.append([each.speaker, *figures])
+    print_table(["speaker"], ["perplexity", "bits/char", "tokens", "lines"], rows)
+    turns, note = evaluation.next_speaker, f"; {PRETRAINED_NOTE}" if is_pretrained else ""
+    accuracy = f"{format_percent(turns.accuracy)} of {plural(turns.turns, 'turn')}"
+    print(f"who speaks next: {turns.bits_per_turn:.2f} bits per turn, top-1 accuracy {accuracy}")
+    print(printable(f"{source}, run {run}{note}; the rows are about the texts, without the names"))

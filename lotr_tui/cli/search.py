@@ -31,13 +31,8 @@ MAX_MINUTES = 1e6
 MAX_TABLE_ROWS = 10
 JOBS_HELP = "Parallel trainings, with one thread each. Default: the number of cores; 1 on a GPU."
 NAME_HELP = "Name of the search; its runs are NAME-000, NAME-001 and so on. Default: the time."
-END_REASONS = {
-    "budget": "the time is used",
-    "trials": "all trials are done",
-    "interrupted": "interrupted",
-    "exhausted": "all combinations were tried",
-    "failures": "too many trials failed in a row",
-}
+END_REASONS = {"budget": "the time is used", "trials": "all trials are done", "interrupted": "interrupted"}
+END_REASONS |= {"exhausted": "all combinations were tried", "failures": "too many trials failed in a row"}
 DECISIVE_SETTINGS = ("init", "tokenizer", "mode", "architecture")  # on which the defaults of others depend
 commands = make_group()
 
@@ -89,7 +84,7 @@ def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_
     the terminal closes, the search continues without it. If the reader of stdout is gone, the search saves and stops.
     The exit code is 1 if too many trials failed in a row.
     """
-    cancellation = Cancellation()
+    cancellation, start_time = Cancellation(), time.monotonic()
     exit_code = 0
 
     def stop(signal_number: signal.Signals) -> None:
@@ -102,9 +97,14 @@ def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_
 
     stops = {number: partial(stop, number) for number in (signal.SIGINT, signal.SIGTERM)}
     install_signal_handlers({**stops, signal.SIGHUP: detach_from_terminal})
-    start_time = time.monotonic()
     if not as_json:
-        _print_start(search, budget, num_jobs)
+        from engine.training.search_space import describe_distribution  # imports optuna
+
+        earlier = f", after {len(search.records())} earlier trials" if search.records() else ""
+        print(printable(f"search {search.path.name} in {search.path}: {plural(num_jobs, 'job')}{earlier}"))
+        for name, distribution in search.plan.distributions.items():
+            print(f"  {name}: {describe_distribution(distribution)}")
+        print("each trial is a run; watch the latest: lotr-tui attach", flush=True)
     running = search.run(budget, num_jobs, cancellation)
     broken_pipe: BrokenPipeError | None = None
     while True:
@@ -122,22 +122,23 @@ def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_
     search.close()
     if broken_pipe:
         raise broken_pipe
-    seconds, best = time.monotonic() - start_time, search.best()
+    best, states = search.best(), Counter(record.state for record in search.records())
+    seconds, importances = time.monotonic() - start_time, search.importances()
+    command = None if best is None else format_train_command(search.plan.config.with_values(**best.settings))
     if as_json:
-        print_json(
-            {
-                "event": "summary",
-                "search": str(search.path),
-                "reason": reason,
-                "trials": Counter(record.state for record in search.records()),
-                "best": None if best is None else asdict(best),
-                "importances": search.importances(),
-                "command": None if best is None else _best_command(search, best),
-                "seconds": seconds,
-            }
-        )
+        facts: dict[str, Any] = {"event": "summary", "search": str(search.path), "reason": reason, "trials": states}
+        facts |= {"best": None if best is None else asdict(best), "importances": importances, "command": command}
+        print_json({**facts, "seconds": seconds})
     elif best is not None:
-        _print_results(search, budget, reason, seconds)
+        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        print(f"\n{END_REASONS[reason]} after {format_duration(seconds)}: {counts}\n")
+        _print_best_trials(search)
+        if importances:
+            shares = ", ".join(f"{name} {format_percent(share)}" for name, share in importances.items())
+            print(f"\nimportance for validation: {shares}")
+        print(f"train with the best settings:\n  {command}")
+        if reason != "exhausted":
+            print(f"continue the search:\n  {_resume_command(search, budget.seconds)}", flush=True)
     exit_code = exit_code or int(reason == "failures")
     if best is None:
         problem = _explain_no_result(search, budget, reason)
@@ -147,67 +148,28 @@ def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_
     return exit_code
 
 
-def _print_start(search: "Search", budget: "Budget", num_jobs: int) -> None:
-    plan, records = search.plan, search.records()
-    facts = [plural(num_jobs, "job"), f"seed {plan.config.training.seed}"]
-    if math.isfinite(budget.seconds):
-        facts.append(f"{format_duration(budget.seconds)} of time")
-    if math.isfinite(budget.num_trials):
-        facts.append(f"{budget.num_trials:.0f} new trials at most")
-    if records:
-        facts.append(f"after {len(records)} earlier trials")
-    print(printable(f"search {search.path.name} in {search.path}: {', '.join(facts)}"))
-    from engine.training.search_space import describe_distribution
-
-    ranges = {name: describe_distribution(each) for name, each in plan.distributions.items()}
-    for name, text in ranges.items():
-        print(f"  {name:{max(map(len, ranges))}}  {text}")
-    print("each trial is a run; watch the latest: lotr-tui attach", flush=True)
-
-
 def _print_trial(record: "TrialRecord", best: "TrialRecord | None", seconds_left: float, *, as_json: bool) -> None:
     if as_json:
         number = None if best is None else best.number
         print_json({"event": "trial", **asdict(record), "best": number, "seconds_left": seconds_left})
         return
-    is_part = record.state in ("pruned", "stopped")
+    share = f" {format_percent(record.fraction)}" if record.state in ("pruned", "stopped") else ""
     settings = " ".join(f"{name}={_format_value(value)}" for name, value in record.settings.items())
-    columns = [
-        f"{record.number:4}",
-        f"{record.state + (f' {format_percent(record.fraction)}' if is_part else ''):14}",
-        f"{_format_perplexity(record.valid_perplexity):>7}",
-        f"{'' if best is None else f'best {_format_perplexity(best.valid_perplexity)} ({best.number})':18}",
-        f"{format_duration(seconds_left):>7} left" if math.isfinite(seconds_left) else "",
-        settings + (f": {printable(record.message)}" if record.message else ""),
-    ]
-    print("  ".join(filter(None, columns)), flush=True)
+    best_so_far = "" if best is None else f"best {_format_perplexity(best.valid_perplexity)} ({best.number})"
+    time_left = f"{format_duration(seconds_left):>7} left  " if math.isfinite(seconds_left) else ""
+    message = f": {printable(record.message)}" if record.message else ""
+    figures = f"{record.number:4}  {record.state + share:14}  {_format_perplexity(record.valid_perplexity):>7}"
+    print(f"{figures}  {best_so_far:18}  {time_left}{settings}{message}", flush=True)
 
 
-def _print_results(search: "Search", budget: "Budget", reason: "EndReason", seconds: float) -> None:
-    """Print the best complete trials, best first, the importances of the settings, and commands to continue with."""
-    records = search.records()
-    complete = [record for record in records if record.state == "complete"]
-    complete.sort(key=lambda record: record.valid_perplexity or 0)
+def _print_best_trials(search: "Search") -> None:
     names = list(search.plan.distributions)
-    rows = [
-        [
-            str(record.number),
-            _format_perplexity(record.valid_perplexity),
-            format_duration(record.seconds),
-            *(_format_value(record.settings[name]) for name in names),
-        ]
-        for record in complete[:MAX_TABLE_ROWS]
-    ]
-    counts = ", ".join(f"{count} {state}" for state, count in Counter(record.state for record in records).items())
-    print(f"\n{END_REASONS[reason]} after {format_duration(seconds)}: {counts}\n")
+    complete = [record for record in search.records() if record.state == "complete"]
+    rows = []
+    for record in sorted(complete, key=lambda record: record.valid_perplexity or 0)[:MAX_TABLE_ROWS]:
+        figures = str(record.number), _format_perplexity(record.valid_perplexity), format_duration(record.seconds)
+        rows.append([*figures, *(_format_value(record.settings[name]) for name in names)])
     print_table(["trial"], ["valid", "time", *names], rows)
-    print()
-    if importances := search.importances():
-        shares = ", ".join(f"{name} {format_percent(share)}" for name, share in importances.items())
-        print(f"importance for validation: {shares}")
-    print(f"train with the best settings:\n  {_best_command(search, complete[0])}")
-    if reason != "exhausted":
-        print(f"continue the search:\n  {_resume_command(search, budget.seconds)}", flush=True)
 
 
 def _resume_command(search: "Search", seconds: float) -> str:
@@ -229,10 +191,6 @@ def _explain_no_result(search: "Search", budget: "Budget", reason: "EndReason") 
     if failed is not None:
         return f"search {search.path.name} has no result; trial {failed.number} {failed.state}: {failed.message}"
     return f"no trial reached its first validation; give it more time: {_resume_command(search, budget.seconds)}"
-
-
-def _best_command(search: "Search", best: "TrialRecord") -> str:
-    return format_train_command(search.plan.config.with_values(**best.settings))
 
 
 def format_train_command(config: Config) -> str:

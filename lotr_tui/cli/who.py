@@ -1,14 +1,13 @@
 """`lotr-tui who`: which speaker would say a text, as bars and the evidence of each word, or as JSON."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 from engine.analysis.speakers import SpeakerGuess, SpeakerPosterior, guess_written_speaker
-from engine.data.scripts import Turn, detect_style, read_utterances, turn_text
-from engine.data.speakers import find_member, normalize_speaker
+from engine.data.scripts import Turn, detect_style, read_scenes, turn_text
+from engine.data.speakers import SOMEONE, normalize_speaker
 from engine.errors import InvalidInputError, printable, shell_word
 from engine.generation.prompt import encode_prompt
 from engine.generation.turns import read_turns
@@ -16,22 +15,13 @@ from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.loading import load_model_by_name
 from engine.storage.files import read_text_file
-from lotr_tui.cli import options
-from lotr_tui.cli.console import (
-    MIN_TERMINAL_WIDTH,
-    make_console,
-    print_json,
-    print_table,
-    read_text,
-    report_names,
-    report_unknown_text,
-)
+from lotr_tui.cli import console, options
 from lotr_tui.cli.parser import add_command, argument, make_group, option
 from lotr_tui.cli.scripts import parse_script
 from lotr_tui.formatting import format_percent, plural, truncate
 from lotr_tui.widgets.bars import bar
 
-MAX_CONTEXT_BYTES, MAX_TEXT_BYTES = 100_000, 10_000  # the model reads the text as every speaker
+MAX_TEXT_BYTES = 10_000  # the model reads the text as every speaker
 MIN_SPEAKERS, MAX_SPEAKERS = 2, 64  # of a cast that a person names
 MAX_LISTED_SPEAKERS, MAX_JSON_SPEAKERS, MAX_LISTED_WORDS = 8, 10, 24
 MAX_NAME_WIDTH, MAX_WORD_WIDTH, MAX_LEADER_WIDTH = 24, 20, 16
@@ -46,9 +36,7 @@ BY_HELP = (
 commands = make_group()
 
 
-@add_command(
-    commands, "who", 'lotr-tui who "we wants it"', "lotr-tui who --run dialogues --context scene.txt < line.txt"
-)
+@add_command(commands, "who", 'lotr-tui who "we wants it"', "lotr-tui who --context scene.txt < line.txt")
 def who(
     text: Annotated[str | None, argument("TEXT", "Text; - or nothing: standard input.")] = None,
     run: options.RunOption = None,
@@ -65,112 +53,88 @@ def who(
     often the speaker speaks), times the likelihood of the words and letters by the run's text model, each to a power
     that was fitted on validation lines, so that about 60 % of the guesses with 60 % are right.
     """
-    content = read_text(text, "TEXT", 'lotr-tui who "we wants it"', MAX_TEXT_BYTES)
+    content = console.read_text(text, "TEXT", 'lotr-tui who "we wants it"', MAX_TEXT_BYTES)
     if not content.strip():
         raise InvalidInputError("the text is empty; give at least one word")
     if (size := len(content.encode(errors="surrogateescape"))) > MAX_TEXT_BYTES:
         raise InvalidInputError(f"the text has {size:,} bytes; use at most {MAX_TEXT_BYTES:,} of it")
     script = "" if context is None else read_text_file(context)
-    if (size := len(script.encode())) > MAX_CONTEXT_BYTES:
-        limit = f"use at most {MAX_CONTEXT_BYTES:,}, from its end"
-        raise InvalidInputError(f"--context {context} has {size:,} bytes; {limit}")
     loaded = load_model_by_name(run, runs_dir, precision)
-    model, known, word = loaded.model, loaded.cast, shell_word(loaded.name)
+    model, name = loaded.model, shell_word(loaded.name)
     if by == "text" and not (isinstance(model, DialogueModel) and model.text_model is not None):
-        raise InvalidInputError(f"{word} has no text model; leave out --by text")
-    if known and cast is not None:
-        raise InvalidInputError(f"--cast is for models without speakers, and {word} knows {len(known)}; leave it out")
-    if not known and cast is None and not script.strip():
-        raise InvalidInputError(
-            f"`lotr-tui who` needs a model that knows speakers, and {word} does not; name them: --cast FRODO,SAM, or "
-            "train one: lotr-tui train --mode dialogue"
-        )
+        raise InvalidInputError(f"{name} has no text model; leave out --by text")
     if not model.tokenizer.is_open:  # bytes that are not UTF-8 are skipped like other symbols
         content = content.encode(errors="surrogateescape").decode(errors="replace")
-    encoded = encode_prompt(content, model.tokenizer)
-    report_unknown_text(encoded, model.tokenizer)
     if isinstance(model, DialogueModel):
-        turns = parse_script(script, model.cast)
+        if cast is not None:
+            remark = f"{name} knows {len(model.cast)}; leave it out"
+            raise InvalidInputError(f"--cast is for models without speakers, and {remark}")
+        turns, speakers = parse_script(script, model.cast), model.cast
+    else:
+        turns, speakers = _read_cast(script, cast, f"--context {context}", name)
+    encoded = encode_prompt(content, model.tokenizer)
+    console.report_unknown_text(encoded, model.tokenizer)
+    if isinstance(model, DialogueModel):
         state = read_turns(model, turns) if turns else None
         by = by or ("lm" if model.text_model is None else "text")
         guess = SpeakerPosterior(model, state, by_language_model=by == "lm").update(content, is_complete=True)
     else:
-        turns, names = read_script(script, None if cast is None else cast.split(","), f"--context {context}")
         has_eos = loaded.config.data.mode != "stream"
-        guess = guess_written_speaker(model, names, turns, content, eos_per_line=has_eos)
+        guess = guess_written_speaker(model, speakers, turns, content, eos_per_line=has_eos)
     if as_json:
         facts = {"run": loaded.name, "text": content, "context": [asdict(turn) for turn in turns]}
-        print_json({**facts, "unknown": encoded.unknown_tokens, "by": by or "lm", **_guess_record(guess)})
+        console.print_json({**facts, "unknown": encoded.unknown_tokens, "by": by or "lm", **_guess_record(guess)})
     else:
         _print_guess(guess)
-        name = report_names([loaded.name])[0] if is_pretrained_name(loaded.name) else f"run {loaded.name}"
+        label = console.report_names([loaded.name])[0] if is_pretrained_name(loaded.name) else f"run {loaded.name}"
         place = f"after {plural(len(turns), 'line')}" if turns else "at the start of a scene"
-        print(printable(f"{name}, {place}, by {JUDGES[by or 'lm']}"))
+        print(printable(f"{label}, {place}, by {JUDGES[by or 'lm']}"))
         if turns:
-            print(truncate(printable(turn_text(turns[-1]).rstrip()), MIN_TERMINAL_WIDTH))
+            print(truncate(printable(turn_text(turns[-1]).rstrip()), console.MIN_TERMINAL_WIDTH))
 
 
-def read_script(script: str, names: Sequence[str] | None, source: str) -> tuple[list[Turn], tuple[str, ...]]:
-    """Return the turns of a script of any cast, and the names of the speakers to consider, for a model without a cast.
-
-    `names` are those of speakers as typed, in any case; None for all names in the script, in order of appearance.
-    `source` is the name of the script in messages. Unusable names, or a script without names, raise InvalidInputError.
-    """
-    cast = [] if names is None else [" ".join(name.split()) for name in names]
-    keys = [normalize_speaker(name).name for name in cast]
-    for index, key in enumerate(keys):
-        if not key:
-            raise InvalidInputError(f"--cast: {cast[index]!r} is not a name; give names such as --cast FRODO,SAM")
-        if key in keys[:index]:
-            raise InvalidInputError(f"--cast names {cast[index]} twice; name every speaker once")
-    turns = []
-    lines = script.splitlines() if script.strip() else []
-    if lines and detect_style(lines) is None:
-        raise InvalidInputError(f"{source} names no speakers; write its lines as NAME: text")
-    for utterance in read_utterances(iter(lines), source) if lines else ():
-        if not utterance.speaker:
-            continue
-        key = normalize_speaker(utterance.speaker).name
-        member = find_member(key, keys)
-        if member is None and names is None:
-            cast.append(utterance.speaker)
-            keys.append(key)
-            member = key
-        turns.append(Turn(utterance.speaker if member is None else cast[keys.index(member)], utterance.text))
-    if not MIN_SPEAKERS <= len(cast) <= MAX_SPEAKERS:
-        given = source if names is None else f"--cast {','.join(cast)}"
+def _read_cast(script: str, cast: str | None, source: str, name: str) -> tuple[list[Turn], tuple[str, ...]]:
+    """Return the turns of a script, and the speakers to consider for a model without a cast: `cast`, or those in it."""
+    if cast is None and not script.strip():
         raise InvalidInputError(
-            f"the number of speakers of {given} is {len(cast)}; name {MIN_SPEAKERS} to {MAX_SPEAKERS}, such as "
-            "--cast FRODO,SAM"
+            f"`lotr-tui who` needs a model that knows speakers, and {name} does not; name them: --cast FRODO,SAM, or "
+            "train one: lotr-tui train --mode dialogue"
         )
-    return turns, tuple(cast)
+    if script.strip() and detect_style(script.splitlines()) is None:
+        raise InvalidInputError(f"{source} names no speakers; write its lines as NAME: text")
+    turns = [turn for scene in read_scenes(script) for turn in scene if turn.speaker != SOMEONE]
+    typed = [turn.speaker for turn in turns] if cast is None else cast.split(",")
+    speakers = tuple(dict.fromkeys(filter(None, (normalize_speaker(each).name for each in typed))))
+    if not MIN_SPEAKERS <= len(speakers) <= MAX_SPEAKERS:
+        given, limits = source if cast is None else f"--cast {cast}", f"{MIN_SPEAKERS} to {MAX_SPEAKERS}"
+        problem = f"the number of speakers of {given} is {len(speakers)}"
+        raise InvalidInputError(f"{problem}; name {limits}, such as --cast FRODO,SAM")
+    return turns, speakers
 
 
 def _guess_record(guess: SpeakerGuess) -> dict[str, object]:
     ranking, place = guess.ranking(), {name: index for index, name in enumerate(guess.cast)}
     listed = [item.name for item in ranking[:MAX_JSON_SPEAKERS]]
-    return {
-        "speaker": ranking[0].name,
-        "speakers": [
-            {"speaker": item.name, "probability": item.prob, "prior": float(guess.prior[place[item.name]])}
-            for item in ranking
-        ],
-        "words": [
-            {
-                "word": word.word,
-                "log_odds_gain": word.gain,
-                "probabilities": {name: float(word.posterior[place[name]]) for name in listed},
-                "evidence": {name: float(word.evidence[place[name]]) for name in listed},
-            }
-            for word in guess.words
-        ],
-    }
+    speakers = [
+        {"speaker": item.name, "probability": item.prob, "prior": float(guess.prior[place[item.name]])}
+        for item in ranking
+    ]
+    words = [
+        {
+            "word": word.word,
+            "log_odds_gain": word.gain,
+            "probabilities": {name: float(word.posterior[place[name]]) for name in listed},
+            "evidence": {name: float(word.evidence[place[name]]) for name in listed},
+        }
+        for word in guess.words
+    ]
+    return {"speaker": ranking[0].name, "speakers": speakers, "words": words}
 
 
 def _print_guess(guess: SpeakerGuess) -> None:
     """Print the likeliest speakers as bars, and the words with the strongest evidence for or against the first."""
     ranking = guess.ranking()
-    width = max(MIN_BAR_WIDTH, min(MAX_BAR_WIDTH, make_console().width - NUM_OTHER_CELLS))
+    width = max(MIN_BAR_WIDTH, min(MAX_BAR_WIDTH, console.make_console().width - NUM_OTHER_CELLS))
     prior_of = dict(zip(guess.cast, guess.prior.tolist(), strict=True))
     rows = [(item.name, item.prob, prior_of[item.name]) for item in ranking[:MAX_LISTED_SPEAKERS]]
     if others := ranking[MAX_LISTED_SPEAKERS:]:
@@ -180,26 +144,25 @@ def _print_guess(guess: SpeakerGuess) -> None:
         (truncate(printable(name), MAX_NAME_WIDTH), bar(prob, width), format_percent(prob), format_percent(prior))
         for name, prob, prior in rows
     ]
-    print_table(["speaker", "probability"], ["", "before the text"], cells)
+    console.print_table(["speaker", "probability"], ["", "before the text"], cells)
+    print()
 
     strongest = sorted(range(len(guess.words)), key=lambda index: -abs(guess.words[index].gain))[:MAX_LISTED_WORDS]
     scale = max((abs(word.gain) for word in guess.words), default=0) or 1.0
-    leader = ranking[0].name
-    words = []
+    leader, words = ranking[0].name, []
     for word in (guess.words[index] for index in sorted(strongest)):
         length = "█" * round(abs(word.gain) / scale * EVIDENCE_WIDTH)
         sides = (length.rjust(EVIDENCE_WIDTH), "") if word.gain < 0 else ("", length)
         share = format_percent(float(word.posterior[guess.cast.index(leader)]))
-        shown = truncate(printable(word.word), MAX_WORD_WIDTH)
-        words.append((shown, *sides, _format_factor(word.gain), share))
-    print()
-    print_table(["word", "against".rjust(EVIDENCE_WIDTH), "for"], ["odds", truncate(leader, MAX_LEADER_WIDTH)], words)
+        words.append((truncate(printable(word.word), MAX_WORD_WIDTH), *sides, _format_factor(word.gain), share))
+    texts = ["word", "against".rjust(EVIDENCE_WIDTH), "for"]
+    console.print_table(texts, ["odds", truncate(leader, MAX_LEADER_WIDTH)], words)
     if len(guess.words) > MAX_LISTED_WORDS:
         print(f"{MAX_LISTED_WORDS} of {len(guess.words):,} words: those with the strongest evidence")
     print()
     best = max(guess.words, key=lambda word: word.gain, default=None)
     if best is not None and best.gain >= GIVEAWAY_GAIN:
-        shown = truncate(printable(best.word), MIN_TERMINAL_WIDTH // 2)
+        shown = truncate(printable(best.word), console.MIN_TERMINAL_WIDTH // 2)
         print(f'"{shown}" gave {leader} away: odds {_format_factor(best.gain)}')
 
 

@@ -7,13 +7,11 @@ import pytest
 
 from engine.analysis.speakers import SpeakerPosterior
 from engine.data.scripts import Turn, encode_speaker, encode_turns, turn_text
-from engine.errors import InvalidInputError
 from engine.generation.generate import Done, generate
 from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import TurnStart, begin_turn, generate_scene, next_speaker_probs, read_turns
 from engine.runs.loading import load_model
-from lotr_tui.cli.who import read_script
 from tests.support.commands import json_output, run_here
 from tests.support.files import KNOWN_WORDS
 from tests.support.random_dialogues import WORDS, write_dialogue_run, write_distinct_dialogues
@@ -235,28 +233,3 @@ class TestBySpeaker:
         assert lines[0].split() == ["speaker", "perplexity", "bits/char", "tokens", "lines"]
         assert [line.split()[0] for line in lines[1:4]] == list(speakers)
         assert re.search(r"\nwho speaks next: \d\.\d\d bits per turn, top-1 accuracy \d+ % of 40 turns\n", shown)
-
-
-def test_a_script_names_its_speakers_as_it_or_the_cast_writes_them():
-    script = "Mr. Frodo: the road\nSAM: a friend\n  of mine\n\nMR. FRODO: Note: this\n"
-    turns, cast = read_script(script, None, "the context")
-    assert cast == ("Mr. Frodo", "SAM")
-    assert turns == [Turn("Mr. Frodo", "the road"), Turn("SAM", "a friend of mine"), Turn("Mr. Frodo", "Note: this")]
-    turns, cast = read_script("FRODO: the road\nPIPPIN: it is long\n", ["Frodo", " Sam  Gamgee"], "the context")
-    assert cast == ("Frodo", "Sam Gamgee")
-    assert turns == [Turn("Frodo", "the road"), Turn("PIPPIN", "it is long")]
-
-
-@pytest.mark.parametrize(
-    ("script", "names", "message"),
-    [
-        ("It was a dark night.\n", ["A", "B"], "the context names no speakers"),
-        ("", ["A", " "], "--cast: '' is not a name"),
-        ("", ["Sam", "Frodo", "SAM"], "--cast names SAM twice"),
-        ("", ["Sam"], "the number of speakers of --cast Sam is 1"),
-        ("Sam: Hello\n", None, "the number of speakers of the context is 1"),
-    ],
-)
-def test_scripts_and_casts_without_speakers_to_choose_from_are_refused(script, names, message):
-    with pytest.raises(InvalidInputError, match=message):
-        read_script(script, names, "the context")

@@ -252,7 +252,7 @@ class TestSeveralModels:
         assert figures["dialogue"] == pytest.approx(alone["bits_per_character"])
         assert report["notes"] == ["dialogue: reads every line as said by SOMEONE"]
         assert (
-            "no line names its speaker: SOMEONE says all"
+            "dialogue: reads every line as said by SOMEONE"
             in lotr("eval", "dialogue", "--text", folder / "own.txt").stdout
         )
 

@@ -56,6 +56,7 @@ OPTIONS = [
     ("who the --run d --cast FRODO,SAM", "--cast is for models without speakers, and "),
     ("who the --run r --cast A,B --by text", "r has no text model; leave out --by text"),
     ("who the --run r --context small.csv", "--context small.csv names no speakers; write its lines as NAME: text"),
+    ("who the --run r --cast Sam,SAM", "the number of speakers of --cast Sam,SAM is 1; name 2 to 64, such as --cast"),
     ("tokenize a --vocabulary-size 500", "--vocabulary-size belongs to --tokenizer bpe"),
     ("search --minutes 1 --init base --set hidden_size=10..20", "hidden_size cannot be searched"),
     ("search --minutes 1 --resume nothing", "there is no search 'nothing'"),
