@@ -4,11 +4,10 @@ from typing import Any
 
 from torch import nn
 
-from engine.models.pretrained.attention import AttentionPretrainedModel
 from engine.models.pretrained.chat import JinjaTemplate
 from engine.models.pretrained.folder_checks import format_count
-from engine.models.pretrained.model import PretrainedModel
-from engine.models.pretrained.probe import choose_reader
+from engine.models.pretrained.model import AttentionPretrainedModel, PretrainedModel
+from engine.models.pretrained.reader import choose_reader
 from engine.models.pretrained.special_tokens import TokenizerFiles
 
 CONTEXT_SIZE_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length", "context_length")

@@ -1,13 +1,19 @@
-"""A causal language model by others as a `LanguageModel`."""
+"""A causal language model of transformers as a `LanguageModel`, also with attention where that can be read."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers.base import EOS_ID, TokenIds
+from engine.errors import InvalidInputError
+from engine.models.attention import AttentionRecord
 from engine.models.base import EXCLUDED_LOG_PROB, HiddenVector, LogProbs
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.reader import PretrainedState, TextReader, count_bytes
@@ -16,8 +22,12 @@ from engine.models.transformer_layout import num_kept_tokens
 
 MAX_CHUNK_TOKENS = 512
 """Maximum number of tokens in one forward pass; a longer text needs more memory and is not faster."""
+FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "norm_f", "ln_out")
+"""Names of the layer before the output layer, by family: Llama, GPT-2, GPT-NeoX and OPT, Phi, MPT, Falcon-H1, RWKV."""
+TRIED_IDS = np.array([3, 7, 5], np.int32)
 
 
+@dataclass(eq=False)
 class PretrainedModel:
     """A causal language model of transformers as a `BatchModel` and `HiddenVectorModel`. Threads may share it.
 
@@ -25,20 +35,14 @@ class PretrainedModel:
     a state depends only on the tokens read.
     """
 
-    is_slow = True
-    """True: reading a token takes long enough to delay the keyboard, so screens call the model in a thread."""
+    reader: TextReader
+    tokenizer: PretrainedTokenizer
+    name: str
+    description: str
+    context_size: int
+    chat: ChatTemplate | None = None
 
-    def __init__(
-        self,
-        reader: TextReader,
-        tokenizer: PretrainedTokenizer,
-        name: str,
-        description: str,
-        context_size: int,
-        chat: ChatTemplate | None = None,
-    ) -> None:
-        self.reader, self.tokenizer, self.chat = reader, tokenizer, chat
-        self.name, self.description, self.context_size = name, description, context_size
+    is_slow = True  # reading a token takes long enough to delay the keyboard, so screens call the model in a thread
 
     def start(self) -> PretrainedState:
         return self.reader.start()
@@ -108,3 +112,56 @@ class PretrainedModel:
 
     def has_slid(self, state: PretrainedState) -> bool:
         return state.has_slid
+
+
+@dataclass(eq=False)
+class AttentionPretrainedModel(PretrainedModel):
+    """A model by others as an `AttentionModel`; creating one fails if it has no attention or an unknown structure.
+
+    A copy that shares the weights computes attention in the slower way that returns its weights.
+    """
+
+    def __post_init__(self) -> None:
+        module, self._lock = self.reader.module, threading.Lock()
+        shared = [*module.parameters(), *module.buffers()]
+        self._copy = deepcopy(module, {id(tensor): tensor for tensor in shared})
+        self._copy.set_attn_implementation("eager")
+        body = getattr(self._copy, module.base_model_prefix)
+        parts = (body, *body.children())
+        norms = [getattr(part, name) for part in parts for name in FINAL_NORM_NAMES if hasattr(part, name)]
+        self._final_norm = norms[0]
+        record = self.record_attention(TRIED_IDS)
+        rows, _ = self.predict_tokens(self.start(), [EOS_ID, *TRIED_IDS.tolist()])
+        errors = record.weights.sum(-1) - 1, np.exp(self.layer_log_probs(record.layer_outputs[-1])) - np.exp(rows)
+        if np.triu(record.weights, 1).any() or max(np.abs(error).max() for error in errors) > 0.02:
+            raise ValueError("a model of unknown structure")
+
+    def record_attention(self, ids: TokenIds) -> AttentionRecord:
+        size = len(ids) + 1
+        if size > self.context_size:
+            limit = f"{self.name} can show {self.context_size:,} at most"
+            raise InvalidInputError(f"attention of {size:,} positions: {limit}; shorten the text")
+        # transformers normalizes the last of its vectors, so the vector after the last layer is taken before the norm.
+        last: list[Tensor] = []
+        options = {"output_attentions": True, "output_hidden_states": True}
+        model_ids = self.model_ids(self.start(), [EOS_ID, *ids.tolist()])
+        output = self._run(model_ids, lambda _, inputs: last.append(inputs[0]), **options)
+        weights = torch.cat(output.attentions)
+        vectors = torch.cat([*output.hidden_states[: len(weights)], last[-1].reshape(1, size, -1)])
+        return AttentionRecord(weights.float().cpu().numpy(), vectors.float().cpu().numpy())
+
+    def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
+        # They take the place of the vectors of some text, so that the model itself scales and bounds the logits.
+        vectors = torch.from_numpy(np.ascontiguousarray(layer_outputs))
+        output = self._run([0] * len(vectors), lambda _, inputs: vectors.to(inputs[0]).reshape(inputs[0].shape))
+        return self._log_probs(output.logits[0])
+
+    def _run(self, model_ids: list[int], hook: Callable[..., Any], **options: Any) -> Any:
+        """Read tokens with a hook before the final norm."""
+        with self._lock, torch.inference_mode():
+            handle = self._final_norm.register_forward_pre_hook(hook)
+            try:
+                ids = torch.tensor([model_ids], device=self.reader.device)
+                return self._copy(ids, use_cache=False, **options)
+            finally:
+                handle.remove()
