@@ -96,7 +96,7 @@ class DynamicEvaluation:
 
     def _update_weights(self, model: LSTMModel, loss: Tensor) -> None:
         parameters = list(model.parameters())
-        gradients = torch.autograd.grad(loss, parameters)
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
         with torch.no_grad():
             for parameter, gradient, rms in zip(parameters, gradients, self._gradient_rms, strict=True):
                 parameter.addcdiv_(gradient, rms, value=-self.lr)
@@ -125,7 +125,7 @@ def _gradient_rms(model: LSTMModel, ids: TokenIds) -> list[Tensor]:
         window = columns[start : start + BPTT + 1]
         logits, states, _, _ = model(window[:-1], _detach(states))
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), window[1:].flatten())
-        for square, gradient in zip(squares, torch.autograd.grad(loss, parameters), strict=True):
+        for square, gradient in zip(squares, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True):
             square.add_(gradient**2)
     all_rms = [(square / len(starts)).sqrt() for square in squares]
     mean = sum(float(rms.sum()) for rms in all_rms) / sum(rms.numel() for rms in all_rms)
