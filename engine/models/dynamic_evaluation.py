@@ -125,7 +125,9 @@ def _gradient_rms(model: LSTMModel, ids: TokenIds) -> list[Tensor]:
         window = columns[start : start + BPTT + 1]
         logits, states, _, _ = model(window[:-1], _detach(states))
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), window[1:].flatten())
-        for square, gradient in zip(squares, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True):
+        for square, gradient in zip(
+            squares, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True
+        ):
             square.add_(gradient**2)
     all_rms = [(square / len(starts)).sqrt() for square in squares]
     mean = sum(float(rms.sum()) for rms in all_rms) / sum(rms.numel() for rms in all_rms)

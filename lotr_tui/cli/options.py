@@ -23,8 +23,7 @@ DEFAULT_MODEL = "Default: bundled where SmolLM2 was fetched, else lstm."
 JsonOption = Annotated[bool, flag("--json", "Print JSON.")]
 JsonLinesOption = Annotated[bool, flag("--jsonl", "Print one JSON object per token.")]
 RunsDirOption = Annotated[Path | None, option("--runs-dir", "DIR", "Folder of the runs.", file_okay=False)]
-THEMES = "Theme for this session: shire, shire-light, ansi-dark or any Textual theme."
-ThemeOption = Annotated[str | None, option("--theme", "NAME", THEMES, SCREEN)]
+ThemeOption = Annotated[str | None, option("--theme", "NAME", "shire, shire-light or any Textual theme.", SCREEN)]
 NoMouseOption = Annotated[bool, flag("--no-mouse", "Leave the mouse to the terminal, to select text with it.", SCREEN)]
 RUNS = f"A {MODEL_NAMES}; repeat it for an ensemble of runs. {DEFAULT_MODEL}"
 RunsOption = Annotated[list[str] | None, option("--run", "RUN", RUNS, MODEL)]

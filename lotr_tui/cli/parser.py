@@ -19,7 +19,6 @@ from lotr_tui.completion.values import VALUES
 Function = Callable[..., Any]
 MAX_HELP_WIDTH, MAX_TERM_WIDTH = 100, 30
 SIMILARITY = 0.7  # of a suggested command or option, as difflib measures it
-OTHER_WORDS = {"help": "--help", "version": "--version"}  # options that people try as commands
 REWORDED = (
     (r"Missing (?:argument|option) '([^']*)'.*", r"\1 is missing"),
     (r"Option '([^']*)' requires .*", r"\1 needs a value"),
@@ -46,15 +45,14 @@ def number(
     name: str, kind: type[int | float], help: str, panel: str | None = None, low: float | None = None, high: float = 1e6
 ) -> Any:
     """Return an option for a number from `low` to `high`; without `low`, the engine checks the range."""
-    expected = "a whole number" if kind is int else "a number"
-    expected += "" if low is None else f" from {low} to {high:,.0f}"
 
     def parse(text: object) -> int | float:
         with suppress(ValueError):
             value = kind(str(text))
             if low is None or low <= value <= high:
                 return value
-        raise InvalidInputError(f"{name} {text} is not {expected}")
+        limits = "" if low is None else f" from {low} to {high:,.0f}"
+        raise InvalidInputError(f"{name} {text} is not {'a whole' if kind is int else 'a'} number{limits}")
 
     return option(name, "N" if kind is int else "X", help, panel, parser=parse)
 
@@ -89,10 +87,7 @@ def make_group(*examples: str, **more: Any) -> typer.Typer:
 
 
 def add_command(group: typer.Typer, name: str, *examples: str) -> Callable[[Function], Function]:
-    """Return a decorator that adds a function as a command to `group`, with examples for its help text.
-
-    A parameter whose type is a dataclass stands for the options that are the fields of this class.
-    """
+    """Return a decorator that adds a function (see `expand_options`) as a command, with examples for its help."""
 
     def add(function: Function) -> Function:
         group.command(name, cls=Command, epilog="\n".join(examples))(expand_options(function))
@@ -115,10 +110,10 @@ def expand_options(function: Function) -> Function:
             arguments[name] = options(**{field: arguments.pop(field) for field in fields[name]})
         return function(**arguments)
 
-    parameters = [each for name, own in given.items() for each in fields.get(name, {name: own}).values()]
-    keywords = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in parameters]
-    run_command.__signature__ = Signature(keywords)  # type: ignore[attr-defined]
-    run_command.__annotations__ = {each.name: each.annotation for each in parameters}
+    options = [each for name, own in given.items() for each in fields.get(name, {name: own}).values()]
+    options = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in options]
+    run_command.__signature__ = Signature(options)  # type: ignore[attr-defined]
+    run_command.__annotations__ = {each.name: each.annotation for each in options}
     return run_command
 
 
@@ -204,7 +199,7 @@ def describe_usage_error(error: Any) -> str:
 
 
 def _describe_unknown_command(name: str, names: list[str], group: str) -> str:
-    near = [OTHER_WORDS[name]] if name in OTHER_WORDS else []
+    near = [f"--{name}"] if name in ("help", "version") else []
     near += [command for command in names if len(name) > 1 and (command.startswith(name) or name.startswith(command))]
     near += difflib.get_close_matches(name, names, cutoff=SIMILARITY)
     if near:

@@ -2,27 +2,22 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
-
-from rich.table import Table
-from rich.text import Text
 
 from engine.control import ControlCommand
 from engine.errors import InvalidInputError, LotrError, printable, shell_word
 from engine.runs.control_files import send_command
 from engine.runs.directory import RESUME_FILE, WEIGHT_FILES, is_locked, lock_owner, resolve_run, run_word
 from engine.runs.summary import COMPLETE, summarize_run
-from lotr_tui.cli.console import make_console, print_json
+from lotr_tui.cli.console import print_json
 from lotr_tui.cli.options import JsonOption, NoMouseOption, RunsDirOption, ThemeOption, check_theme, has_terminal
 from lotr_tui.cli.parser import add_command, argument, flag, make_group
 from lotr_tui.formatting import format_age, format_count, format_duration
 from lotr_tui.monitor.training_view import TrainingView
 
-STOP_TIMEOUT = 20.0  # seconds to wait for the training to obey
-STOP_POLL_INTERVAL = 0.1
+STOP_TIMEOUT, STOP_POLL_INTERVAL = 20.0, 0.1  # seconds to wait for the training to obey
 RunArgument = Annotated[str, argument("RUN", "Name or path of a run, or latest.")]
 commands = make_group()
 
@@ -52,29 +47,22 @@ def status(run: RunArgument = "latest", runs_dir: RunsDirOption = None, as_json:
 
 def print_status(path: Path, *, as_json: bool) -> None:
     """Print the progress of the run in `path`; one whose configuration cannot be read raises a RunError."""
-    state = summarize_run(path).state
-    view = TrainingView.from_run(path, subsample=True)
-    writer = lock_owner(path) if state == "running" else ""
+    state, word = summarize_run(path).state, run_word(path)
+    view, writer = TrainingView.from_run(path, subsample=True), lock_owner(path) if state == "running" else ""
     try:
         saved_seconds_ago = max(0.0, time.time() - (path / RESUME_FILE).stat().st_mtime)  # the clock may be set back
     except OSError:
         saved_seconds_ago = None
     if as_json:
         facts = {"run": printable(path.name), "path": str(path), "state": state, "writer": writer or None}
-        print_json(
-            {**facts, **_status_record(view, is_running=state == "running", saved_seconds_ago=saved_seconds_ago)}
-        )
+        print_json({**facts, "saved_seconds_ago": saved_seconds_ago, **_status_record(view, state)})
         return
-    console = make_console()
-    console.print(Text(f"{printable(path.name)}  {state}{f', by {writer}' if writer else ''}", "bold"))
-    table = Table.grid(padding=(0, 2))
+    print(f"{printable(path.name)}  {state}{f', by {writer}' if writer else ''}")
     rows = _status_rows(view, state)
     if saved_seconds_ago is not None:
         rows.append(("saved", f"{format_age(saved_seconds_ago)} ago"))
     for label, value in rows:
-        table.add_row(Text(label, "dim"), Text(printable(value)))
-    console.print(table)
-    word = run_word(path)
+        print(f"{label:15}{printable(value)}")
     hints = [("watch" if state == "running" else "view", f"attach {word}")]
     if state == "running":
         hints.append(("stop", f"stop {word}"))
@@ -83,10 +71,10 @@ def print_status(path: Path, *, as_json: bool) -> None:
     if state not in (*COMPLETE, "running"):
         hints.append(("resume", f"train --resume {word}"))
     for label, command in hints:
-        console.print(Text(f"{label + ':':10}lotr-tui {command}", "dim"), soft_wrap=True)
+        print(f"{label + ':':10}lotr-tui {command}")
 
 
-def _status_record(view: TrainingView, *, is_running: bool, saved_seconds_ago: float | None) -> dict[str, Any]:
+def _status_record(view: TrainingView, state: str) -> dict[str, Any]:
     step, best, started, finished = view.steps.last, view.best, view.started, view.finished
     return {
         "epoch": view.epoch,
@@ -98,45 +86,39 @@ def _status_record(view: TrainingView, *, is_running: bool, saved_seconds_ago: f
         "test_perplexity": finished.test_perplexity if finished else None,
         **{name: getattr(started, name, None) for name in ("unigram_perplexity", "kneser_ney_perplexity")},
         "seconds": getattr(finished or step, "seconds", None),
-        "eta_seconds": step.eta_seconds if step and is_running else None,
+        "eta_seconds": step.eta_seconds if step and state == "running" else None,
         "sample": asdict(view.samples[-1]) if view.samples else None,
-        "saved_seconds_ago": saved_seconds_ago,
         "failure": view.failure or None,
         "diagnoses": [asdict(event) for event in view.current_diagnoses],
     }
 
 
 def _status_rows(view: TrainingView, state: str) -> list[tuple[str, str]]:
-    step, best, unit = view.steps.last, view.best, view.unit
-    progress = f"{view.epoch:.1f} of {view.epochs}" if view.epochs else "not started yet"
-    if state == "imported":
-        progress = f"{view.epoch:.1f}"
-    rows = [("epoch", progress + (f", step {step.step:,}" if step else ""))]
-    if view.failure:
-        rows.append(("failed", view.failure))
+    step, best, started, finished, unit = view.steps.last, view.best, view.started, view.finished, view.unit
+    total = "" if state == "imported" else f" of {view.epochs}"
+    progress = f"{view.epoch:.1f}{total}" if view.epochs or not total else "not started yet"
+    rows = [("epoch", progress + (f", step {step.step:,}" if step else "")), ("failed", view.failure)]
     if step:
         rows.append(("train", unit.format(step.train_perplexity)))
     if view.evaluations and best:
         valid = unit.format(view.evaluations[-1].valid_perplexity)
         rows.append(("valid", f"{valid}, best {unit.format(best.valid_perplexity)} at epoch {best.epoch:.1f}"))
-    if view.finished and math.isfinite(view.finished.test_perplexity):
-        rows.append(("test", unit.format(view.finished.test_perplexity)))
-    if view.started:
-        unigram = unit.format(view.started.unigram_perplexity)
-        kneser_ney = unit.format(view.started.kneser_ney_perplexity)
+    if finished and math.isfinite(finished.test_perplexity):
+        rows.append(("test", unit.format(finished.test_perplexity)))
+    if started:
+        unigram, kneser_ney = unit.format(started.unigram_perplexity), unit.format(started.kneser_ney_perplexity)
         rows.append(("baselines", f"unigram {unigram}, Kneser-Ney {kneser_ney}"))
-        if not unit.is_perplexity:
-            rows.append(("figures", unit.title))
+        rows.append(("figures", "" if unit.is_perplexity else unit.title))
     if step:
         rows.append(("learning rate", f"{step.lr:.5f}, {format_count(step.tokens_per_second)} tokens/s"))
         remaining = f", {format_duration(step.eta_seconds)} left" if state == "running" else ""
-        rows.append(("time", format_duration(view.finished.seconds if view.finished else step.seconds) + remaining))
+        rows.append(("time", format_duration(finished.seconds if finished else step.seconds) + remaining))
     for diagnosis in view.current_diagnoses:
         rows += [("diagnosis", diagnosis.message), ("remedy", diagnosis.remedy)]
     if view.samples:
         sample = view.samples[-1]
         rows.append(("sample", f'epoch {sample.epoch:.1f}: "{sample.prompt}" {sample.text}'))
-    return rows
+    return [(label, value) for label, value in rows if value]
 
 
 @add_command(commands, "stop")
@@ -148,35 +130,28 @@ def stop(
 ) -> None:
     """Ask a running training to save and stop."""
     path = resolve_run(run, runs_dir).absolute()
-    resume_file = path / RESUME_FILE
-
-    def saved_file() -> tuple[int, int] | None:  # changes with every save
-        try:
-            status = resume_file.stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns
-
-    before = saved_file()
+    before = _saved_file(path)
     send_command(path, ControlCommand("checkpoint" if checkpoint else "stop"))
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while not no_wait and is_locked(path) and not (checkpoint and _saved_file(path) != before):
+        if time.monotonic() > deadline:
+            raise LotrError(
+                f"run {path.name} has not {'saved' if checkpoint else 'stopped'} within {STOP_TIMEOUT:.0f} s; it does "
+                f"so between two steps. Check again with `lotr-tui status {run_word(path)}`"
+            )
+        time.sleep(STOP_POLL_INTERVAL)
+    message = "has stopped" + (f"; resume it: lotr-tui train --resume {run_word(path)}" if _saved_file(path) else "")
     if no_wait:
         message = f"was asked to save{'' if checkpoint else ' and stop'}"
     elif checkpoint:
-        _wait_until(lambda: saved_file() != before or not is_locked(path), path, "saved")
         message = "is saved" if is_locked(path) else "has ended"
-    else:
-        _wait_until(lambda: not is_locked(path), path, "stopped")
-        hint = f"; resume it: lotr-tui train --resume {run_word(path)}" if resume_file.exists() else ""
-        message = f"has stopped{hint}"
     print(printable(f"run {path.name} {message}"))
 
 
-def _wait_until(condition: Callable[[], bool], path: Path, outcome: str) -> None:
-    deadline = time.monotonic() + STOP_TIMEOUT
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LotrError(
-                f"run {path.name} has not {outcome} within {STOP_TIMEOUT:.0f} s; it does so between two steps. "
-                f"Check again with `lotr-tui status {run_word(path)}`"
-            )
-        time.sleep(STOP_POLL_INTERVAL)
+def _saved_file(path: Path) -> tuple[int, int] | None:
+    """Return inode and modification time of the checkpoint file, which change with every save."""
+    try:
+        status = (path / RESUME_FILE).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
