@@ -87,7 +87,7 @@ class Network(nn.Module, ABC):
     config: ModelConfig
     base: Mapping[str, StoredTensor] | None = None
     """Frozen weights that an adapter changes; None if all weights are trained."""
-    punctuation_softmax: PunctuationSoftmax | None = None
+    punctuation_softmax: PunctuationSoftmax | None  # without a default, which would hide the module
     """Output layer that also learns punctuation; None if the model has none."""
 
     @abstractmethod

@@ -194,6 +194,7 @@ class TransformerModel(Network):
         With `lora_rank`, the weights are `base`, stored and multiplied in `base_dtype`.
         """
         super().__init__()
+        self.punctuation_softmax = None
         check_transformer_config(config)
         self.config, self.vocabulary_size, self.base = config, vocabulary_size, base
         self.start_id = EOS_ID
