@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +49,7 @@ def open_session(
 
 
 def open_class(chapter: int | None, material: "Material | None", theme: str | None = None, *, mouse: bool) -> int:
-    """Open the class until the user quits, and return the exit code.
-
-    `chapter` is the index of one, or None for the first whose task is not done; `material` is None for the bundled one.
-    """
+    """Open the class, at a chapter or the first whose task is not done, until the user quits; return the exit code."""
     if not _has_screen():
         raise InvalidInputError("the class needs a terminal; `lotr-tui learn --list` prints its chapters")
     from lotr_tui.screens.learn.screen import ChapterScreen
@@ -61,8 +59,8 @@ def open_class(chapter: int | None, material: "Material | None", theme: str | No
 
         return material or Material()
 
-    app = LotrApp(make_class_screen=lambda: ChapterScreen(make_material, chapter, exit_on_close=True), theme=theme)
-    return run_app(app, mouse=mouse)
+    screen = partial(ChapterScreen, make_material, chapter, exit_on_close=True)
+    return run_app(LotrApp(make_class_screen=screen, theme=theme), mouse=mouse)
 
 
 class AttachApp(LotrApp):
@@ -110,33 +108,28 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     """Run `app` until the user quits, the terminal closes or a signal arrives, then finish or hand over its training.
 
     Return 0, or 128 plus the number of the signal that ended the app, or 1 if something is not saved, or if the
-    training that the app was started with has failed. A TrainingError says that no other process could continue it.
+    training that the app was started with has failed.
     """
     fix_drivers()
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, _: app.handle_signal(signal.Signals(number)))
     sys.setswitchinterval(THREAD_SWITCH_INTERVAL)
     app.run(mouse=mouse)
-    from lotr_tui.monitor.background import (  # not needed for the first paint
-        describe_background_run,
-        detach_from_terminal,
-        resume_in_background,
-    )
+    from lotr_tui.monitor import background  # not needed for the first paint
 
     if app.terminal_closed:
         if is_served() and app.is_training and app.run_path is not None:
-            print(describe_background_run(app.run_path, os.getpid()), file=sys.stderr)  # the server shows it
-        detach_from_terminal()
+            print(background.describe_background_run(app.run_path, os.getpid()), file=sys.stderr)  # the server shows it
+        background.detach_from_terminal()
     app.finish_training()
     if app.detached_run is not None:
-        print(resume_in_background(app.detached_run))
+        print(background.resume_in_background(app.detached_run))
     elif app.job is not None or app.is_training:  # a training that ended in the session was shown there
         _print_run(app)
     for line in app.tracker_lines():
         print(line)
-    view = app.training_view
-    failure = "" if app.job is None or view is None else view.failure
-    problems = [problem for problem in (app.exit_message, failure) if problem]
+    failure = app.training_view.failure if app.job is not None and app.training_view is not None else ""
+    problems = list(filter(None, (app.exit_message, failure)))
     for problem in problems:
         print(f"lotr-tui: {printable(problem)}", file=sys.stderr)
     return app.exit_code or int(bool(problems))

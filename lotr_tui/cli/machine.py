@@ -17,12 +17,9 @@ from lotr_tui.cli.parser import add_command, argument, make_group
 from lotr_tui.doctor.checks import run_checks
 from lotr_tui.formatting import plural
 from lotr_tui.learn.progress import progress_file
-from lotr_tui.session.history import history_file
-from lotr_tui.session.session_file import sessions_folder
-from lotr_tui.session.settings import settings_file
+from lotr_tui.session import history, session_file, settings
 
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-MAX_WIDTH = 100
 commands = make_group()
 
 
@@ -41,7 +38,7 @@ def doctor(as_json: JsonOption = False) -> int:
         text = Text(printable(finding.summary) + advice)
         table.add_row(Text(finding.state, STYLES[finding.state]), Text(finding.name), text)
     console = make_console()
-    console.print(table, width=min(terminal_width(), MAX_WIDTH))
+    console.print(table, width=min(terminal_width(), 100))
     counts = f"{plural(problems, 'problem')}, {plural(warnings, 'warning')}"
     console.print(f"{len(findings)} checks: {counts}".replace(" 0 ", " no "))
     return 1 if problems else 0
@@ -54,9 +51,9 @@ def locate() -> None:
         "home": app_home(),
         "runs": default_runs_dir(),
         "models": base_folder(SMOLLM2).parent,
-        "settings": settings_file(),
-        "history": history_file(),
-        "sessions": sessions_folder(),
+        "settings": settings.settings_file(),
+        "history": history.history_file(),
+        "sessions": session_file.sessions_folder(),
         "progress": progress_file(),
         "assets": assets_dir(),
     }
@@ -64,12 +61,7 @@ def locate() -> None:
         print(f"{name:8}  {path}")
 
 
-@add_command(
-    commands,
-    "completion",
-    'eval "$(lotr-tui completion bash)"',
-    "lotr-tui completion fish > ~/.config/fish/completions/lotr-tui.fish",
-)
+@add_command(commands, "completion", 'eval "$(lotr-tui completion bash)"')
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], argument("SHELL", "bash, zsh or fish.")]) -> None:
     """Print the completion for a shell: commands, options, runs, presets, settings and speakers.
 

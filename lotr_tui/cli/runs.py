@@ -79,17 +79,17 @@ def runs(context: typer.Context, runs_dir: RunsDirOption = None, as_json: JsonOp
 def runs_show(run: RunArgument, runs_dir: RunsDirOption = None) -> None:
     """Print the settings, evaluations and saved epochs of a run as JSON."""
     path = resolve_run(run, runs_dir)
-    evaluations = [
-        row
-        for row in metrics.read_current_rows(path / directory.METRICS_FILE, subsample=True)
-        if row["event"] == "evaluated"
-    ]
+    rows = metrics.read_current_rows(path / directory.METRICS_FILE, subsample=True)
     record = {
         **asdict(summary.summarize_run(path)),
         "path": str(path),
         "config": json.loads(directory.read_config(path).to_json()),
         "saved_epochs": [asdict(checkpoint) for checkpoint in loading.list_epoch_checkpoints(path)],
-        "evaluations": [[row.get(key) for key in ("step", "epoch", "valid_perplexity")] for row in evaluations],
+        "evaluations": [
+            [row.get(key) for key in ("step", "epoch", "valid_perplexity")]
+            for row in rows
+            if row["event"] == "evaluated"
+        ],
     }
     print_json(record, indent=2)
 
@@ -126,23 +126,22 @@ def runs_compare(
 
 def _comparison_record(comparison: RunComparison, names: Sequence[str]) -> dict[str, Any]:
     """Return a comparison as a JSON object. Unknown values and differences of incomparable figures are null."""
-    rows = comparison.metrics
-    return {
-        "baseline": names[comparison.baseline],
-        "runs": [
+    rows, records = comparison.metrics, []
+    for index, run in enumerate(comparison.runs):
+        differences = {row.metric.name: row.differences[index] for row in rows}
+        records.append(
             {
                 "run": run.name,
                 "path": str(run.path),
                 "state": run.state,
                 "settings": {row.name: row.values[index] for row in comparison.settings},
                 **{row.metric.name: row.values[index] for row in rows},
-                "difference": {
-                    row.metric.name: asdict(difference) if (difference := row.differences[index]) else None
-                    for row in rows
-                },
+                "difference": {name: each and asdict(each) for name, each in differences.items()},
             }
-            for index, run in enumerate(comparison.runs)
-        ],
+        )
+    return {
+        "baseline": names[comparison.baseline],
+        "runs": records,
         "best": {row.metric.name: names[min(row.best)] if row.best else None for row in rows if row.metric.better},
         "comparable": {row.metric.name: row.is_comparable for row in rows if row.metric.parts},
         "notes": list(comparison.notes),

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.analysis.tokenized_text import read_label
 from engine.data.scripts import Turn, encode_turns, speaker_head, turn_text
 from engine.data.speakers import SOMEONE, STRANGER, find_speaker
 from engine.errors import InvalidInputError, PromptError, shell_word
-from engine.generation.generate import TokenEvent
+from engine.generation.generate import Done, TokenEvent
 from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.generation.turns import TurnStart, generate_scene, read_turns
 from engine.models.base import LanguageModel
@@ -78,73 +78,68 @@ def write_scene(request: "Request", prompt: str | None, cast: str | None, num_tu
     state, history = read_turns(model, given), encode_turns(model.tokenizer, given)
     is_plain = not (request.as_json or request.jsonl)
     for number, seed in enumerate(request.seeds):
+        turns: list[dict[str, Any]] = []
+        tokens: list[TokenEvent] = []
+        seconds = 0.0
         if is_plain:
             print_piece(("\n" if number else "") + "".join(map(turn_text, given)))
-        turns: list[dict[str, object]] = []
-        tokens: list[TokenEvent] = []
-        num_tokens, seconds = 0, 0.0
         with defer_interrupt() as is_interrupted:
             for event in generate_scene(
                 model, members, num_turns, request.settings, seed, state, is_interrupted, history=history
             ):
                 if isinstance(event, TurnStart):
                     start, tokens = event, []
-                    if is_plain:
-                        print_piece(speaker_head(event.speaker))
                 elif isinstance(event, TokenEvent):
                     tokens.append(event)
-                    num_tokens, seconds = num_tokens + 1, seconds + event.seconds
-                    if is_plain:
-                        print_piece(_LINE_BREAK.sub(" ", event.piece))
+                    seconds += event.seconds
                 else:
-                    turns.append(
-                        {
-                            "turn": len(turns),
-                            "speaker": start.speaker,
-                            "text": "".join(token.piece for token in tokens).strip(),
-                            "probability": start.prob,
-                            "speakers": {each.name: each.prob for each in start.candidates[:MAX_LISTED_SPEAKERS]},
-                            "seed": event.seed,
-                            "tokens": event.tokens,
-                            "logprob": sum(token.logprob for token in tokens),
-                            "reason": event.reason,
-                        }
-                    )
-                    if is_plain:
-                        print_piece("\n")
-                    elif request.jsonl:
+                    turns.append(_turn_record(len(turns), start, tokens, event))
+                    if request.jsonl:
                         print_json({"scene": number, **turns[-1]})
+                if is_plain:
+                    print_piece(_scene_text(event))
+            num_tokens = sum(turn["tokens"] for turn in turns)
             speed = num_tokens / seconds if seconds else 0.0
             if request.as_json:
-                print_json(
-                    {
-                        "prompt": encoded.text,
-                        "given": [asdict(turn) for turn in given],
-                        "turns": turns,
-                        "seed": seed,
-                        **asdict(request.settings),
-                        "run": request.name,
-                        "reason": "cancelled" if is_interrupted() else "length",
-                        "tokens_per_second": speed,
-                    }
-                )
+                facts: dict[str, Any] = {
+                    "prompt": encoded.text,
+                    "given": [asdict(turn) for turn in given],
+                    "turns": turns,
+                }
+                facts |= {"seed": seed, **asdict(request.settings), "run": request.name, "tokens_per_second": speed}
+                print_json({**facts, "reason": "cancelled" if is_interrupted() else "length"})
             elif is_plain:
                 parts = [f"seed {seed}", request.settings.describe(), f"{speed:,.0f} {token_noun(model.tokenizer)}s/s"]
                 print(" · ".join([*parts, plural(len(turns), "turn")]), file=sys.stderr)
 
 
+def _scene_text(event: TurnStart | TokenEvent | Done) -> str:
+    if isinstance(event, TurnStart):
+        return speaker_head(event.speaker)
+    return _LINE_BREAK.sub(" ", event.piece) if isinstance(event, TokenEvent) else "\n"
+
+
+def _turn_record(number: int, start: TurnStart, tokens: Sequence[TokenEvent], done: Done) -> dict[str, Any]:
+    return {
+        "turn": number,
+        "speaker": start.speaker,
+        "text": "".join(token.piece for token in tokens).strip(),
+        "probability": start.prob,
+        "speakers": {each.name: each.prob for each in start.candidates[:MAX_LISTED_SPEAKERS]},
+        "seed": done.seed,
+        "tokens": done.tokens,
+        "logprob": sum(token.logprob for token in tokens),
+        "reason": done.reason,
+    }
+
+
 def _find_cast(names: Sequence[str], cast: Sequence[str]) -> tuple[str, ...]:
     """Return the members of `cast` that `names` mean: at least two different ones."""
     members = tuple(find_speaker(name.strip(), cast) for name in names)
-    for index, member in enumerate(members):
-        if member in members[:index]:
-            raise InvalidInputError(f"--cast names {member} twice; name every speaker once")
+    if twice := next((member for member in members if members.count(member) > 1), ""):
+        raise InvalidInputError(f"--cast names {twice} twice; name every speaker once")
     if len(members) < 2:
-        others = [member for member in cast if member not in members]
-        names = shell_word(",".join([*members, *others[:1]]))
-        raise InvalidInputError(
-            f"--cast has only {members[0]}, but a scene needs two speakers; add one, such as --cast {names}"
-        )
+        raise InvalidInputError(f"--cast has only {members[0]}, but a scene needs two speakers; add one")
     return members
 
 

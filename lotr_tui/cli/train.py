@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial, wraps
@@ -137,14 +138,13 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
         if get_process_info().world_size > 1:  # torchrun received the signal too, and ends its processes soon
             job.command_queue.send(ControlCommand("detach"))
 
-    background.install_signal_handlers(
-        {
-            signal.SIGINT: partial(stop, signal.SIGINT),
-            signal.SIGTERM: partial(stop, signal.SIGTERM),
-            signal.SIGHUP: continue_without_terminal,
-            signal.SIGUSR1: lambda: job.command_queue.send(ControlCommand("checkpoint")),
-        }
-    )
+    def save() -> None:
+        job.command_queue.send(ControlCommand("checkpoint"))
+
+    stops = {number: partial(stop, number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[signal.Signals, Callable[[], None]] = {**stops, signal.SIGHUP: continue_without_terminal}
+    handlers[signal.SIGUSR1] = save
+    background.install_signal_handlers(handlers)
     lines = ProgressFormatter(job)
     trackers = TrackerSupervisor(job.run.path) if chosen_trackers(job.run.path) else None
     for event in job.events(cancellation, trackers.take_problems) if trackers else job.events(cancellation):
