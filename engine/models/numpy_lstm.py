@@ -50,11 +50,9 @@ def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[
         shapes["output.weight"] = (vocabulary_size, config.hidden_size)
     shapes["output.bias"] = (vocabulary_size,)
     if config.punctuation:
-        num_classes = len(PUNCTUATION_CLASSES)
-        for name in ("gate_weight", "scale", "shift"):
-            shapes[f"punctuation_softmax.{name}"] = (num_classes, sizes[-1][1])
-        shapes["punctuation_softmax.gate_bias"] = (num_classes,)
-        shapes["punctuation_softmax.bias"] = (num_classes, vocabulary_size)
+        rows: dict[str, tuple[int, ...]] = dict.fromkeys(("gate_weight", "scale", "shift"), (sizes[-1][1],))
+        rows |= {"gate_bias": (), "bias": (vocabulary_size,)}
+        shapes |= {f"punctuation_softmax.{name}": (len(PUNCTUATION_CLASSES), *row) for name, row in rows.items()}
     return shapes
 
 
@@ -72,11 +70,7 @@ class _Layer(NamedTuple):
     def mogrify(
         self, inputs: Float32Array, hidden: Float32Array
     ) -> tuple[Float32Array, Float32Array, tuple[Float32Array, ...]]:
-        """Let the input and the hidden state gate each other, as in `engine.models.lstm.run_mogrifier`.
-
-        Returns:
-            The gated inputs and hidden states, and the factors, 0 to 2, by which each round multiplied its target.
-        """
+        """Let the input and the hidden state gate each other; the factors of each round are returned too."""
         factors = []
         for index, (down, up) in enumerate(self.mogrifier):
             factor = up.matmul(down.matmul(hidden if index % 2 == 0 else inputs))
@@ -105,14 +99,10 @@ class NumpyLSTM:
     def __init__(
         self, config: ModelConfig, tokenizer: Tokenizer, weights: Mapping[str, StoredTensor], *, int8: bool = False
     ) -> None:
-        """Prepare the weights, named as in `weight_shapes`, for inference.
+        """Prepare the weights, named as in `weight_shapes`, or raise a RunError if they are damaged.
 
         Matrices that are stored in 8 bits are multiplied in 8 bits. With `int8`, all other weight matrices are
         quantized too, except the embedding and the first layer's input weights.
-
-        Raises:
-            RunError: If a tensor is missing, unknown, of the wrong shape, or contains NaN or huge values.
-            InvalidInputError: If 8 bits are needed and numkong is not installed.
         """
         check_weights(weights, weight_shapes(config, len(tokenizer)))
         self.tokenizer, self.config, self.int8, self.tensors = tokenizer, config, int8, dict(weights)
@@ -201,10 +191,7 @@ class NumpyLSTM:
         return hidden, state
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
-        """Return the log-probabilities `[time, vocabulary]` of the tokens after the hidden states `[time, hidden]`.
-
-        With a punctuation softmax, they are summed over the punctuation before the tokens.
-        """
+        """Return the log-probabilities `[time, vocabulary]` of tokens, summed over the punctuation before them."""
         if self._punctuation is None:
             logits = self._output.matmul(hidden)
             logits += self._output_bias
@@ -213,35 +200,26 @@ class NumpyLSTM:
         probs += self._punctuation.bias
         probs -= probs.max(axis=2, keepdims=True)
         np.exp(probs, out=probs)
-        gates = _softmax(hidden @ self._punctuation.gate_weight + self._punctuation.gate_bias)
-        gates /= probs.sum(axis=2)
+        gates = _softmax(hidden @ self._punctuation.gate_weight + self._punctuation.gate_bias) / probs.sum(axis=2)
         mixed: Float32Array = np.matmul(gates[:, None], probs)[:, 0]
         np.maximum(mixed, MIN_PROB, out=mixed)
         return np.asarray(np.log(mixed, out=mixed))
 
     def punctuation_probs(self, hidden: Float32Array) -> Float32Array | None:
-        """Return the probabilities `[texts, classes]` of the punctuation after the hidden states `[texts, hidden]`.
-
-        None if the model does not learn punctuation.
-        """
+        """Return the probabilities `[texts, classes]` of the punctuation after hidden states; None without one."""
         if self._punctuation is None:
             return None
         return _softmax(hidden @ self._punctuation.gate_weight + self._punctuation.gate_bias)
 
     def token_probs(self, hidden: Float32Array, punctuation: PunctuationIds | None) -> Float32Array:
-        """Return the probabilities `[texts, vocabulary]` of the tokens after the hidden states `[texts, hidden]`.
-
-        `punctuation` `[texts]` are the classes before these tokens; None for a model that does not learn punctuation.
-        """
+        """Return the probabilities `[texts, vocabulary]` of the tokens after hidden states and punctuation, if any."""
         if self._punctuation is None or punctuation is None:
             return _softmax(self._output.matmul(hidden) + self._output_bias)
         scaled = hidden * self._punctuation.scale[punctuation]
         return _softmax(self._output.matmul(scaled) + self._punctuation.bias[punctuation])
 
     def advance_state(self, state: LSTMState, token: int | TokenIds) -> tuple[tuple[Float32Array, ...], LSTMState]:
-        """Read `token` without predicting the next one, or tokens `[batch]` of several texts.
-
-        If `state` has the first layers only, the layers above are not computed.
+        """Read `token`, or tokens `[batch]` of several texts, in the layers that `state` has.
 
         Returns:
             The gates of every layer after their activation function, `[4 hidden]` or `[batch, 4 hidden]` in the order
@@ -276,10 +254,7 @@ class NumpyLSTM:
     def mogrifier_factors(
         self, before: LSTMState, token: int, after: LSTMState
     ) -> tuple[tuple[Float32Array, ...], ...]:
-        """Return the factors `[target]`, 0 to 2, of each round of each layer in the step that reads `token`.
-
-        The first round multiplies the input, the second the hidden state before the step, and so on.
-        """
+        """Return the factors, 0 to 2, of inputs and hidden states in turn, of each layer when it reads `token`."""
         inputs = [embed(self._embedding, token), *(hidden for hidden, _ in after[:-1])]
         layers = zip(self._layers, inputs, before, strict=True)
         return tuple(layer.mogrify(vector, hidden)[2] for layer, vector, (hidden, _) in layers)
@@ -290,7 +265,7 @@ def _input_gates(
 ) -> Callable[[int | TokenIds], Float32Array]:
     """Return the function to what tokens add to the gates `[..., 4 hidden]` of the first layer: not to be changed.
 
-    They are computed once for all tokens if this table is small, and otherwise kept for the last tokens that were read.
+    It looks them up in a table of all tokens if that is small, and otherwise keeps those of the last tokens.
     """
     vocabulary_size = len(embedding.values if isinstance(embedding, Int8Rows) else embedding)
     if isinstance(weight_ih, Float32Matrix) and vocabulary_size * len(bias) <= MAX_TABLE_SIZE:
