@@ -9,9 +9,8 @@ from engine.data.arrays import Float32Array
 from engine.generation.sampling import entropy_bits, top_tokens
 from engine.models.attention import AttentionModel, AttentionRecord
 from engine.models.base import LanguageModel
-from engine.models.cache import NeuralCache
+from engine.models.combinations import Mixture, NeuralCache
 from engine.models.dialogue import DialogueModel
-from engine.models.mixture import Mixture
 
 
 def iter_parts(model: LanguageModel) -> Iterator[LanguageModel]:

@@ -9,8 +9,14 @@ import numpy as np
 from engine.data.dataset import Dataset, load_dataset
 from engine.errors import ConfigError, CorpusError, InvalidInputError
 from engine.models.base import LanguageModel, SequenceOutput, forward_sequence
-from engine.models.cache import CacheSettings, NeuralCache, tune_cache
-from engine.models.mixture import Mixture, tune_mixture_weights, validate_mixture_weights
+from engine.models.combinations import (
+    CacheSettings,
+    Mixture,
+    NeuralCache,
+    tune_cache,
+    tune_mixture_weights,
+    validate_mixture_weights,
+)
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.directory import CONFIG_FILE

@@ -14,10 +14,9 @@ from engine.analysis.activations import (
 from engine.analysis.attention import attention_rollouts, find_attention_model, logit_lens
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
-from engine.models.cache import CacheSettings, NeuralCache
+from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.models.dynamic_evaluation import DynamicEvaluation
-from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir

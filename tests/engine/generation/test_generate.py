@@ -22,8 +22,7 @@ from engine.generation.prompt import prefill, prefill_prompt
 from engine.generation.sampling import NUM_NOISE_TOKENS, TextInProgress, sampling_probs
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.models.base import advance_batch, predict_one_by_one, score_sequence
-from engine.models.cache import CacheSettings, NeuralCache
-from engine.models.mixture import Mixture
+from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.directory import resolve_run

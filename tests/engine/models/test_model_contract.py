@@ -15,10 +15,9 @@ from engine.models.base import (
     predict_tokens,
     score_sequence,
 )
-from engine.models.cache import CacheSettings, NeuralCache
+from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.models.dynamic_evaluation import DynamicEvaluation
-from engine.models.mixture import Mixture
 from engine.models.ngram import Unigram
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.storage.quantization import quantize_rows

@@ -14,9 +14,8 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError, InvalidInputError
 from engine.models.base import forward_sequence
-from engine.models.cache import CacheSettings, NeuralCache, tune_cache
+from engine.models.combinations import CacheSettings, Mixture, NeuralCache, tune_cache
 from engine.models.dynamic_evaluation import LR_GRID, DynamicEvaluation, tune_dynamic_lr
-from engine.models.mixture import Mixture
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.combine import CombinationOptions, CombinedModel, ModelCombiner, load_run_dataset

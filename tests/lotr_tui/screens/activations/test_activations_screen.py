@@ -8,7 +8,7 @@ from engine.analysis.activations import find_lstm, record_activations
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import UNK_ID
-from engine.models.cache import CacheSettings, NeuralCache
+from engine.models.combinations import CacheSettings, NeuralCache
 from engine.models.dynamic_evaluation import DynamicEvaluation
 from lotr_tui.screens.activations.gate_strips import GateStrips
 from lotr_tui.screens.activations.mogrifier_line import mogrifier_line

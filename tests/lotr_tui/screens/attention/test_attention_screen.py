@@ -5,7 +5,7 @@ import pytest
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.generation.prompt import prefill
-from engine.models.cache import CacheSettings, NeuralCache
+from engine.models.combinations import CacheSettings, NeuralCache
 from engine.models.dialogue import DialogueModel
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.attention.attended_list import AttendedList

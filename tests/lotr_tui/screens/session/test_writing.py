@@ -6,8 +6,7 @@ import time
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.sampling import TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
-from engine.models.cache import CacheSettings, NeuralCache
-from engine.models.mixture import Mixture
+from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.session.conversation import saved_replies

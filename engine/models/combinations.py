@@ -1,9 +1,10 @@
-"""Neural cache: recently used tokens become more likely, most of all after similar contexts."""
+"""Combinations of models: a mixture of several, and a neural cache, which makes recently used tokens more likely."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.data.arrays import Float32Array, Float64Array
 from engine.data.tokenizers.base import TokenIds
@@ -15,6 +16,87 @@ BLOCK_ROWS = 64  # hidden vectors that are stored together, so that a state cost
 SCORING_CHUNK = 256  # tokens whose cache probabilities are computed at once when a text is scored
 THETA_GRID = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5)
 WEIGHT_GRID = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
+
+MixtureState = tuple[ModelState, ...]
+"""State of each model."""
+
+
+class Mixture:
+    """Weighted mean of the distributions of models of one vocabulary, with the hidden vector of the first model."""
+
+    def __init__(self, models: Sequence[LanguageModel], weights: Sequence[float]) -> None:
+        self.models, self.weights, self.tokenizer = tuple(models), tuple(weights), models[0].tokenizer
+        with np.errstate(divide="ignore"):
+            self._log_weights = np.log(np.asarray(weights))
+        self._first_hidden_vector = base.hidden_vector_function(models[0])
+
+    def start(self) -> MixtureState:
+        return tuple(model.start() for model in self.models)
+
+    def advance(self, state: MixtureState, token: int) -> tuple[LogProbs, MixtureState]:
+        outputs = [model.advance(model_state, token) for model, model_state in zip(self.models, state, strict=True)]
+        return self._combine(outputs)
+
+    def predict_tokens(
+        self, state: MixtureState, tokens: Sequence[int], *, last_only: bool = False
+    ) -> tuple[Float32Array, MixtureState]:
+        outputs = [
+            base.predict_tokens(model, model_state, tokens, last_only=last_only)
+            for model, model_state in zip(self.models, state, strict=True)
+        ]
+        return self._combine(outputs)
+
+    def advance_batch(
+        self, states: Sequence[MixtureState], tokens: Sequence[int]
+    ) -> list[tuple[LogProbs, MixtureState]]:
+        outputs_by_model = [
+            base.advance_batch(model, model_states, tokens)
+            for model, model_states in zip(self.models, zip(*states, strict=True), strict=True)
+        ]
+        return [self._combine(outputs) for outputs in zip(*outputs_by_model, strict=True)]
+
+    def hidden_vector(self, state: MixtureState) -> HiddenVector:
+        return self._first_hidden_vector(state[0])
+
+    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
+        yield self.mix_outputs([base.forward_sequence(model, ids) for model in self.models])
+
+    def mix_outputs(self, outputs: Sequence[SequenceOutput]) -> SequenceOutput:
+        """Combine the outputs of the models, one per model and all for the same text."""
+        return SequenceOutput(self._mix([output.log_probs for output in outputs]), outputs[0].hidden_states)
+
+    def _combine(self, outputs: Sequence[tuple[Float32Array, ModelState]]) -> tuple[Float32Array, MixtureState]:
+        mixed = self._mix([log_probs for log_probs, _ in outputs]).astype(np.float32)
+        return mixed, tuple(state for _, state in outputs)
+
+    def _mix(self, log_probs: Sequence[npt.NDArray[np.floating]]) -> Float64Array:
+        """Return the logarithm of the weighted mean of the probabilities of each model."""
+        weighted = np.stack(log_probs) + self._log_weights.reshape(-1, *[1] * log_probs[0].ndim)
+        highest = weighted.max(axis=0)
+        mixed: Float64Array = highest + np.log(np.exp(weighted - highest).sum(axis=0))
+        return mixed
+
+
+def validate_mixture_weights(weights: Sequence[float], num_models: int) -> None:
+    """Raise an InvalidInputError unless `weights` are one per model, not negative, and sum to 1."""
+    if len(weights) != num_models:
+        raise InvalidInputError(f"{len(weights)} weights for {num_models} models; use one weight per model")
+    if not all(weight >= 0 for weight in weights) or abs(sum(weights) - 1) > 1e-6:  # NaN fails the first test
+        listed = ",".join(f"{weight:g}" for weight in weights)
+        raise InvalidInputError(f"weights {listed} sum to {sum(weights):g}; they must be 0 or more and sum to 1")
+
+
+def tune_mixture_weights(log_probs: Float64Array, num_iterations: int = 200) -> tuple[float, ...]:
+    """Return the weights that maximize the likelihood of a text of tokens with `log_probs` `[models, time]`.
+
+    Each iteration of expectation maximization increases the likelihood, which has a single maximum.
+    """
+    probs = np.exp(log_probs - log_probs.max(axis=0))
+    weights = np.full(len(probs), 1 / len(probs))
+    for _ in range(num_iterations):
+        joint = weights[:, None] * probs
+        weights = (joint / joint.sum(axis=0)).mean(axis=1)
+    return tuple(float(weight) for weight in weights / weights.sum())
 
 
 @dataclass(frozen=True)
@@ -28,10 +110,6 @@ class CacheSettings:
     def __post_init__(self) -> None:
         if self.window < 1:
             raise InvalidInputError(f"cache window {self.window} is out of range; use a whole number, for example 500")
-        if not 0 <= self.theta <= 1000:
-            raise InvalidInputError(f"cache theta {self.theta:g} is out of range; use a number in [0, 1000]")
-        if not 0 <= self.weight < 1:
-            raise InvalidInputError(f"cache weight {self.weight:g} is out of range; use a number in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -46,9 +124,9 @@ class CacheState:
 
 
 class NeuralCache:
-    """A model with a cache of recent tokens. The first token of a text is predicted without the cache.
+    """A model with a cache of recent tokens, most of all those after similar contexts, by the model's hidden vectors.
 
-    For a model without hidden vectors, such as Kneser-Ney, all tokens in the cache count the same.
+    Without hidden vectors, all tokens in the cache count the same. The first token of a text has an empty cache.
     """
 
     def __init__(self, model: LanguageModel, settings: CacheSettings) -> None:
@@ -105,11 +183,7 @@ class NeuralCache:
 
 
 def cache_probs(hidden_states: HiddenVector, ids: TokenIds, window: int, thetas: Sequence[float]) -> Float64Array:
-    """Return the probability `[thetas, time]` of each token of `ids` under the cache alone.
-
-    The token at each position is predicted from `hidden_states` `[time, hidden]`. The first token has an empty cache
-    and the probability 0.
-    """
+    """Return the probability `[thetas, time]` of each token, predicted from `hidden_states`, under the cache alone."""
     probs = np.zeros((len(thetas), len(ids)))
     for begin in range(0, len(ids), SCORING_CHUNK):
         end = min(begin + SCORING_CHUNK, len(ids))
@@ -129,17 +203,13 @@ def cache_probs(hidden_states: HiddenVector, ids: TokenIds, window: int, thetas:
 
 
 def _interpolate(log_probs: Float64Array, cache_probs: Float64Array, weight: float) -> Float64Array:
-    """Return the log-probabilities `[time]` of model and cache together; the first token has an empty cache."""
     mixed = np.log((1 - weight) * np.exp(log_probs) + weight * cache_probs)
-    mixed[0] = log_probs[0]
+    mixed[0] = log_probs[0]  # the cache is empty
     return mixed
 
 
 def tune_cache(output: SequenceOutput, ids: TokenIds, window: int = CacheSettings.window) -> CacheSettings:
-    """Return the settings that maximize the likelihood of `ids` `[time]`, by grid search over theta and weight.
-
-    `output` is the output of the model for the text, without a cache.
-    """
+    """Return the settings of the grids that maximize the likelihood of `ids`, given the output without a cache."""
     probs_by_theta = dict(zip(THETA_GRID, cache_probs(output.hidden_states, ids, window, THETA_GRID), strict=True))
     theta, weight = max(
         ((theta, weight) for theta in THETA_GRID for weight in WEIGHT_GRID),
