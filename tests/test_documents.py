@@ -19,7 +19,7 @@ from engine.data.tales import BOOKS
 from engine.models.decoders import weight_shapes
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS
 from engine.models.pretrained.fetch import SOURCE_BYTES
-from engine.models.turn_taking import FEATURES
+from engine.models.speakers import FEATURES
 from engine.presets import PRESETS, get_preset
 from engine.runs.directory import read_config, read_config_and_tokenizer
 from engine.training import diagnoses

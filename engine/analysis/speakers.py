@@ -19,7 +19,7 @@ from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import SpeakerProb
 from engine.models.base import LanguageModel, advance_batch, predict_tokens
 from engine.models.dialogue import DialogueModel
-from engine.models.turn_taking import cast_index
+from engine.models.speakers import cast_index
 
 MAX_STEPS = 32  # tokens at the end of a text whose states are kept, so that the end can be edited at no cost
 MAX_STEP_ELEMENTS = 6_000_000  # log-probabilities in the states that are kept

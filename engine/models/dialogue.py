@@ -12,8 +12,7 @@ from engine.data.tokenizers.base import TokenIds
 from engine.errors import InvalidInputError
 from engine.models import base
 from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, SequenceOutput
-from engine.models.speaker_text import SpeakerTextModel
-from engine.models.turn_taking import SpokenLine, TurnModel, TurnState, cast_index
+from engine.models.speakers import SpeakerTextModel, SpokenLine, TurnModel, TurnState, cast_index
 
 MAX_LINE_TOKENS = 256  # of a line that are read for the names in it; only the first ones of a longer line
 

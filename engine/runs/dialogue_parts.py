@@ -7,8 +7,7 @@ from pathlib import Path
 from engine.data.speakers import CAST_FILE, cast_from_json
 from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
-from engine.models.speaker_text import SpeakerTextModel
-from engine.models.turn_taking import TurnModel
+from engine.models.speakers import SpeakerTextModel, TurnModel
 from engine.storage.schema import read_run_file, read_run_json
 
 DIALOGUE_FILE, WHO_FILE = "dialogue.json", "who.json"

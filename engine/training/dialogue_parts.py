@@ -9,9 +9,11 @@ import numpy as np
 from engine.data.arrays import Float64Array
 from engine.data.corpus import Lines
 from engine.data.speakers import CAST_FILE, SOMEONE, cast_to_json
-from engine.models.speaker_text import MAX_POWER, EvidencePowers, SpeakerTextModel
-from engine.models.turn_taking import (
+from engine.models.speakers import (
     MAX_DESIGN_ELEMENTS,
+    MAX_POWER,
+    EvidencePowers,
+    SpeakerTextModel,
     SpokenLine,
     TurnModel,
     TurnState,

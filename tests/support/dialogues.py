@@ -9,7 +9,7 @@ from engine.generation.prompt import prefill
 from engine.generation.turns import begin_turn
 from engine.models.dialogue import DialogueModel
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.turn_taking import SpokenLine, TurnModel
+from engine.models.speakers import SpokenLine, TurnModel
 from lotr_tui.session.session_model import SessionModel
 from tests.support.conversations import SETTINGS, finish_reply
 from tests.support.models import random_weights

@@ -12,7 +12,7 @@ from engine.data.scripts import SCENE_END, Turn, encode_turns, script_text, turn
 from engine.data.tokenizers.bpe import BPETokenizer
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.turn_taking import SpokenLine, TurnModel
+from engine.models.speakers import SpokenLine, TurnModel
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
 from engine.training.dialogue_parts import fit_dialogue_parts

@@ -21,8 +21,7 @@ from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import next_speaker_probs, read_turns
 from engine.models.base import score_sequence
 from engine.models.dialogue import DialogueModel, DialogueState
-from engine.models.speaker_text import EvidencePowers, SpeakerTextModel
-from engine.models.turn_taking import TurnState
+from engine.models.speakers import EvidencePowers, SpeakerTextModel, TurnState
 from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.directory import read_config
 from engine.storage.files import assets_dir

@@ -12,8 +12,7 @@ from engine.generation.prompt import prefill
 from engine.models import base
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.dialogue import MAX_LINE_TOKENS, DialogueModel
-from engine.models.speaker_text import SpeakerTextModel
-from engine.models.turn_taking import TurnModel, TurnState
+from engine.models.speakers import SpeakerTextModel, TurnModel, TurnState
 from tests.support.models import distributions
 from tests.support.random_dialogues import (
     CAST,

@@ -14,7 +14,7 @@ from engine.events import Evaluated, Finished, Started
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.base import predict_tokens, score_sequence
-from engine.models.turn_taking import TurnState
+from engine.models.speakers import TurnState
 from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.loading import load_model
 from engine.training.batches import WindowReader
