@@ -1,11 +1,11 @@
 """Pre-training corpus: old English fantasy and adventure books of Project Gutenberg, one paragraph a line."""
 
 import hashlib
+import operator
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,12 +66,7 @@ def write_tales(
 ) -> TalesSummary:
     """Clean the files of books in `folder`, and write them to `output`, with an empty line between books.
 
-    The output appears when all books are cleaned. `on_book` is called after each.
-
-    Raises:
-        InvalidInputError: If books are missing, or `output` is one of them.
-        CorpusError: If a file is not a book.
-        LotrError: If the text cannot be written.
+    `on_book` is called after each. What prevents the text raises a LotrError, and leaves an old one.
     """
     paths = [folder / book.file_name for book in books]
     if missing := [path.name for path in paths if not path.is_file()]:
@@ -166,19 +161,13 @@ def read_body(content: bytes, name: str) -> str:
 # Cleaning
 
 _NUMBER = r"(?:[ivxlc]+|\d+)"
-_CHAPTER = re.compile(rf"chapter\s+{_NUMBER}\b|{_NUMBER}[.:]?$", re.I)
-_CONTENTS = re.compile(r"(?:contents?|list of [a-z ]+)[.:]?$", re.I)
-_END_NOTES = re.compile(r"(?:NOTES AND REFERENCES|NOTE TO CHAPTER [IVXLC.]+)$")
 _NOTE = re.compile(
     r"\[\d+\]|\(\d+\)|\*+\s?[A-Z(]|\[\s?[*+]|\[(?:footnote|later editions)|"
     r"(?:\d+\s+)?(?:full page )?line-art drawing",
     re.I,
 )
-_ATTRIBUTION = re.compile(r"(?:--|—)\s?[A-Z][^!?]{0,50}(?<![,;:])$")
-_OLD_LETTERS = re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]{2}|[\u0300-\u036f]")
 _SMALL_WORD = re.compile(r"(?:an?|the|of|in|on|at|to|and|or|for|with|by|from|as|into|his|her|their|la|de)$", re.I)
 _NOTE_MARKERS = re.compile(r"(?:(?<=[\w.,;!?])|(?<=\S[\"']))(?:\(\d+\))+|(?: ?\(\d+\))+$")
-_OPENING_CAPITALS = re.compile(r"(?:[A-Z][A-Z']*(?![\w.])[ ,]*)+")
 _CHARACTERS = str.maketrans(
     dict.fromkeys("‘’`´", "'")
     | dict.fromkeys("“”", '"')
@@ -188,44 +177,31 @@ _CHARACTERS = str.maketrans(
 )
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(NamedTuple):
     """Lines between two blank lines."""
 
-    lines: tuple[str, ...]  # the lines as they are in the book, without trailing spaces
+    lines: list[str]  # without trailing spaces
     gap: int  # number of blank lines before the block
-
-    @cached_property
-    def text(self) -> str:
-        return " ".join(" ".join(self.lines).split())
-
-    @cached_property
-    def width(self) -> int:
-        """Length of the longest line without its indentation."""
-        return max(len(line.strip()) for line in self.lines)
+    text: str  # the lines joined, with single spaces
+    width: int  # length of the longest line without its indentation
 
 
-def _split_blocks(text: str) -> list[_Block]:
-    """Return the blocks of a text in order, without the page numbers above them."""
-    blocks: list[_Block] = []
-    lines: list[str] = []
+def _split_blocks(text: str) -> Iterator[_Block]:
+    """Yield the blocks of a text in order, without the page numbers above them."""
     gap = 0
-    for line in [*text.split("\n"), ""]:
-        line = line.rstrip()
-        if line:
-            lines.append(line)
-            continue
-        if lines:
-            has_page_number = len(lines) > 1 and re.fullmatch(r"\d{1,3}", lines[0])
-            blocks.append(_Block(tuple(lines[1:] if has_page_number else lines), gap))
-            lines, gap = [], 0
-        gap += 1
-    return blocks
+    for is_blank, group in groupby(map(str.rstrip, text.split("\n")), key=operator.not_):
+        lines = [*group]
+        if is_blank:
+            gap = len(lines)
+        else:
+            if len(lines) > 1 and re.fullmatch(r"\d{1,3}", lines[0]):
+                del lines[0]
+            yield _Block(lines, gap, " ".join(" ".join(lines).split()), max(len(line.strip()) for line in lines))
 
 
 def clean_body(body: str) -> list[str]:
     """Return the cleaned paragraphs of a book without licence, each line of a verse as one paragraph."""
-    blocks = _split_blocks(body)
+    blocks = [*_split_blocks(body)]
     lengths = sorted(len(line) for block in blocks for line in block.lines if len(line) > 40)
     wrap = lengths[int(0.95 * len(lengths))]  # the column at which prose is wrapped
     lower_words = set(re.findall(r"\b[a-z]+\b", body))
@@ -234,11 +210,11 @@ def clean_body(body: str) -> list[str]:
     in_front_matter = True  # title page and contents: everything before the first prose
     after_heading = False
     for block in blocks:
-        if _END_NOTES.match(block.text) and len(kept) > 100:  # tables of contents name the same heading
-            break
-        if _CONTENTS.match(block.lines[0].strip(" _*")):
+        if re.match(r"(?:NOTES AND REFERENCES|NOTE TO CHAPTER [IVXLC.]+)$", block.text) and len(kept) > 100:
+            break  # tables of contents name the same heading
+        if re.match(r"(?:contents?|list of [a-z ]+)[.:]?$", block.lines[0].strip(" _*"), re.I):
             in_front_matter = True
-        elif _is_furniture(block):
+        elif _is_furniture(block.text):
             continue
         elif _is_heading(block, after_heading):
             after_heading = True
@@ -246,8 +222,10 @@ def clean_body(body: str) -> list[str]:
         elif pieces := _paragraphs(block, wrap) if not in_front_matter or _is_prose(block, wrap) else []:
             if after_heading:
                 pieces[0] = lower_opening(pieces[0], lower_words)
-            if unfinished and _continues(unfinished, pieces, wrap):
-                pieces[0] = _unwrap((kept.pop(), pieces[0]))
+            first = pieces[0][0]
+            is_joined = first.islower() or (unfinished and first.isalpha() and len(unfinished.lines[-1]) > wrap - 15)
+            if unfinished and len(pieces) == 1 and is_joined:
+                pieces[0] = _unwrap([kept.pop(), pieces[0]])
             kept.extend(pieces)
             unfinished = block if len(pieces) == 1 and re.search(r"[\w,;]$|\w-$", pieces[0][-2:]) else None
             in_front_matter = after_heading = False
@@ -255,15 +233,14 @@ def clean_body(body: str) -> list[str]:
     return kept
 
 
-def _is_furniture(block: _Block) -> bool:
+def _is_furniture(text: str) -> bool:
     """Return True for a separator, a note, a picture's caption or letters that are not Latin."""
-    text = block.text
-    return (
+    return bool(
         not re.search(r"[^\W_]", text)
-        or _NOTE.match(text) is not None
+        or _NOTE.match(text)
         or (text[0] + text[-1] == "()" and len(text) < 200)
         or text.count("|") > 2
-        or (not text.isascii() and _OLD_LETTERS.search(text) is not None)
+        or (not text.isascii() and re.search(r"[\u0370-\u03ff]{2}|[\u0300-\u036f]", text))
     )
 
 
@@ -274,39 +251,26 @@ def _is_heading(block: _Block, after_heading: bool) -> bool:
         return after_heading or bare[:1] not in "\"'“‘" or block.lines[0].startswith(" " * 8)
     if len(block.lines) > 3:
         return False
-    if _CHAPTER.match(bare) or (after_heading and _is_title_case(bare)):
+    if re.match(rf"chapter\s+{_NUMBER}\b|{_NUMBER}[.:]?$", bare, re.I) or (after_heading and _is_title_case(bare)):
         return True
-    has_open_end = not re.search(r"[.!?,;:\"'”’)-]$", bare)
-    is_numbered = re.match(rf"{_NUMBER}[.:]?\s+\S", bare, re.I) is not None
-    return len(block.lines) == 1 and len(bare) < 90 and block.gap > 1 and (has_open_end or is_numbered)
+    is_title = not re.search(r"[.!?,;:\"'”’)-]$", bare) or re.match(rf"{_NUMBER}[.:]?\s+\S", bare, re.I) is not None
+    return is_title and len(block.lines) == 1 and len(bare) < 90 and block.gap > 1
 
 
 def _is_prose(block: _Block, wrap: int) -> bool:
     """Return True for a paragraph that cannot be part of a title page or a list of contents."""
-    return (
-        len(block.lines) > 1
-        and block.width > wrap - 12
-        and not block.lines[0].startswith("  ")
-        and block.text.rstrip("\"'”’)_*")[-1:] in set(".!?:,;-—")
-        and not _is_title_case(block.text)
-    )
+    is_wrapped = len(block.lines) > 1 and block.width > wrap - 12 and not block.lines[0].startswith("  ")
+    return is_wrapped and block.text.rstrip("\"'”’)_*")[-1:] in set(".!?:,;-—") and not _is_title_case(block.text)
 
 
 def _is_title_case(text: str) -> bool:
-    words: list[str] = re.findall(r"[^\W\d_][\w'’]*", text)
-    longer = [word for word in words if not _SMALL_WORD.match(word)]
+    longer = [word for word in re.findall(r"[^\W\d_][\w'’]*", text) if not _SMALL_WORD.match(word)]
     return bool(longer) and sum(word[0].isupper() for word in longer) >= 0.8 * len(longer)
 
 
 def _drop_source(kept: list[str]) -> None:
     """Remove the paragraph at the end of a tale that names where the tale was taken from."""
-    if (
-        kept
-        and len(kept[-1]) < 80
-        and kept[-1][0] not in "\"'"
-        and kept[-1][-1] not in '!?"'
-        and _is_title_case(kept[-1])
-    ):
+    if kept and kept[-1][0] not in "\"'" and kept[-1][-1] not in '!?"' and _is_title_case(kept[-1]):
         del kept[-1]
 
 
@@ -314,25 +278,19 @@ def _paragraphs(block: _Block, wrap: int) -> list[str]:
     """Return the paragraphs of a block: the lines of a verse, otherwise one."""
     capitals = sum(line.lstrip(" \"'“‘_([-—*")[:1].isupper() for line in block.lines)
     if len(block.lines) > 1 and block.width <= wrap - 10 and capitals >= 0.75 * len(block.lines):
-        lines = map(clean_paragraph, block.lines)
-        return [line for line in lines if re.search(r"[a-z]", line) and not _ATTRIBUTION.match(line)]
+        lines = [line for line in map(clean_paragraph, block.lines) if re.search(r"[a-z]", line)]
+        return [line for line in lines if not re.match(r"(?:--|—)\s?[A-Z][^!?]{0,50}(?<![,;:])$", line)]  # no sources
     paragraph = clean_paragraph(_unwrap(block.lines))
     return [paragraph] if re.search(r"\w", paragraph) else []
 
 
-def _unwrap(lines: tuple[str, ...]) -> str:
+def _unwrap(lines: Sequence[str]) -> str:
     """Return wrapped lines as one line. A hyphen or a dash at the end of a line joins without a space."""
     joined = lines[0].strip()
     for line in map(str.strip, lines[1:]):
         is_compound = re.fullmatch(r"\w-", joined[-2:]) and not re.match(r"(?:and|or|to)\b", line)
         joined += line if is_compound or joined.endswith("--") else f" {line}"
     return joined
-
-
-def _continues(unfinished: _Block, pieces: list[str], wrap: int) -> bool:
-    """Return True if `pieces` is one paragraph that continues the sentence of the block before it."""
-    first = pieces[0][0]
-    return len(pieces) == 1 and (first.islower() or (first.isalpha() and len(unfinished.lines[-1]) > wrap - 15))
 
 
 def clean_paragraph(text: str) -> str:
@@ -352,14 +310,15 @@ def lower_opening(text: str, lower_words: set[str]) -> str:
 
     `lower_words` are the words that the book has in lower case; the others are names.
     """
-    start = 1 if text[:1] in {'"', "'"} else 0
-    match = _OPENING_CAPITALS.match(text, start)
+    match = re.match(r"[\"']?((?:[A-Z][A-Z']*(?![\w.])[ ,]*)+)", text)
     if match is None:
         return text
-    words = re.split(r"([ ,]+)", match[0])
+    words = re.split(r"([ ,]+)", match[1])
     opening = "".join(word.lower() if word.lower() in lower_words else word.capitalize() for word in words)
-    return text[:start] + opening[:1].upper() + opening[1:] + text[match.end() :]
+    return text[: match.start(1)] + opening[:1].upper() + opening[1:] + text[match.end() :]
 
+
+# Speech in prose: training text that is nearer to dialogue than a whole book
 
 MIN_WORDS = 4  # shortest quotation that is kept; shorter ones are mostly titles, single words and cries
 
@@ -369,11 +328,8 @@ _SINGLE = re.compile(r"(?:(?<=[\s—(])|^)‘(.+?)’(?=[\s—)]|$)")
 
 
 def find_quotations(paragraph: str) -> list[str]:
-    """Return the quotations in a paragraph, without quotation marks.
-
-    A quotation without an end reaches to the end of the paragraph: the next paragraph continues it. Single quotation
-    marks count only if there are no double ones, since a quotation in a quotation has the other kind.
-    """
+    """Return the quotations in a paragraph, without quotation marks; the last one may have no end."""
+    # Single quotation marks count only if there are no double ones: a quotation in a quotation has the other kind.
     found = _DOUBLE.findall(paragraph) or _SINGLE.findall(paragraph)
     quotations = [quotation.strip().rstrip(",") for quotation in found]
     return [quotation for quotation in quotations if len(quotation.split()) >= MIN_WORDS]
