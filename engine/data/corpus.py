@@ -27,17 +27,15 @@ from engine.storage.files import assets_dir, check_is_file, read_limited
 MAX_CORPUS_BYTES = 1_000_000_000
 MAX_LINE_CHARACTERS = 1_000_000
 SCENE_LINES = 20  # lines of a block that the split by scenes keeps together
-BEGINNING_CHARACTERS = 1_000_000  # length of the beginning of a file that shows whether it names speakers
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 BOM = b"\xef\xbb\xbf"
 CODECS = {"UTF-8": "utf-8", "UTF-8 with BOM": "utf-8-sig", "Windows-1252": "cp1252"}  # Latin-1 is a part of the last
 
 _CONTROL_BYTES = bytes(byte for byte in range(1, 32) if byte not in b"\t\n\r\f\v")
+# A comma that a stage direction left behind a sentence, as in "death! , What", but not the one in `"Go!", he said`.
 _COMMA_AFTER_SENTENCE = re.compile(r"""([.!?…]|[.!?…]["')]+(?=\s))\s*,[\s,]*""")
-"""A comma that a stage direction left behind a sentence, as in "death! , What", but not the one in `"Go!", he said`."""
 
-Row = tuple[str, str, int]
-"""Text and speaker of a row as written, and the number of its section: a film, or the text between empty lines."""
+Row = tuple[str, str, int]  # text, speaker as written, and number of the section: a film, or text between empty lines
 
 
 @dataclass(frozen=True)
@@ -101,14 +99,12 @@ class Corpus:
 
     source: str  # path of the first file
     lines: Lines
-    file_ends: tuple[int, ...]
-    """Number of lines up to the end of each file: one to split, or the training, the validation and the test text."""
+    file_ends: tuple[int, ...]  # number of lines up to the end of each file: one to split, or three that are splits
     num_rows: int  # number of rows before the clean-up
     encoding: str
     separator: str  # name of the CSV separator; "none" for plain text
     sha256: str  # hash of the files, which shows later whether a model was trained on this text
-    marks: tuple[tuple[str, int], ...]
-    """Marks that were separated from the names of speakers, with their numbers of lines, most lines first."""
+    marks: tuple[tuple[str, int], ...]  # marks beside the names of speakers, with their numbers of lines
 
 
 def read_corpus(config: DataConfig) -> Corpus:
@@ -116,13 +112,7 @@ def read_corpus(config: DataConfig) -> Corpus:
 
     Lines of `min_characters` or fewer are left out, and in a dialogue also those without a text. A scene ends at the
     end of a file, where the scene column changes or an empty line stands, after `scene_lines` lines, and with the
-    blocks of a split by scenes. Open vocabularies read dialogues of CSV files without the marks that removed stage
-    directions left behind.
-
-    Raises:
-        ConfigError: If there is a validation text without a test text, or the reverse.
-        CorpusError: If a file cannot be read, has no text column or rows of different lengths, or has no usable line;
-            or if a dialogue names no speakers.
+    blocks of a split by scenes. A file that is no such text raises a CorpusError.
     """
     if bool(config.valid_corpus) != bool(config.test_corpus):
         raise ConfigError("valid_corpus and test_corpus belong together; set both or neither")
@@ -190,7 +180,7 @@ def names_speakers(config: DataConfig) -> bool:
         return True
     try:
         with Path(config.corpus).expanduser().open(encoding="utf-8-sig", errors="replace") as file:
-            lines = file.read(BEGINNING_CHARACTERS).splitlines()
+            lines = file.read(1_000_000).splitlines()
     except (OSError, ValueError, RuntimeError):  # a path that is too long, has a null byte, or names an unknown user
         return False
     if config.corpus_format == "text":
@@ -199,10 +189,7 @@ def names_speakers(config: DataConfig) -> bool:
 
 
 def repair_dialogue(line: str) -> str:
-    """Return a line without the marks that removed stage directions left behind, as in "a fish , so juicy".
-
-    A comma after the end of a sentence is dropped; any other comma after a space joins the word before it.
-    """
+    """Return a line without the commas that removed stage directions left behind, as in "a fish , so juicy"."""
     if "," not in line:
         return line
     line = _COMMA_AFTER_SENTENCE.sub(r"\1 ", re.sub(r"^[\s,]+", "", line))
@@ -266,7 +253,7 @@ def check_line_lengths(lines: Iterable[str], source: str) -> None:
 
 
 def _read_rows(file: TextFile, config: DataConfig) -> tuple[str, Iterator[Row]]:
-    """Return the name of the separator of a file, and its rows before the clean-up."""
+    """Return the name of the separator, and the rows before the clean-up."""
     if config.corpus_format == "csv":
         csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
         first = next((line for line in file.open(newline="") if line.strip()), "")[:MAX_LINE_CHARACTERS]
@@ -287,7 +274,6 @@ def _read_plain(lines: Iterable[str]) -> Iterator[Row]:
 
 
 def _read_csv(file: TextFile, separator: str) -> Iterator[list[str]]:
-    """Yield the header and the rows of a table; a row of another length, or an open quote, raises a CorpusError."""
     # After an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
     has_escapes = re.search(rb'\\"[^"\r\n' + separator.encode() + rb"]", file.content) is not None
     reader = csv.reader(
@@ -319,7 +305,6 @@ def _read_csv(file: TextFile, separator: str) -> Iterator[list[str]]:
 
 
 def _read_table(rows: Iterator[list[str]], path: str, config: DataConfig) -> Iterator[Row]:
-    """Yield the texts, speakers and sections of a table that begins with its header."""
     header = next(rows, [])
     text_column, speaker_column = config.text_column, config.speaker_column
     columns = ", ".join([name[:40] for name in header if name][:20]) or "none"
@@ -352,9 +337,8 @@ def split_corpus(corpus: Corpus, config: DataConfig) -> Sequence[Int32Array]:
 def split_indices(num_lines: int, seed: int, split: str = "lines", held_out: float = 0.1) -> Sequence[Int32Array]:
     """Split line indices into training, validation and test; too few lines raise a CorpusError.
 
-    "lines" shuffles single lines with `random.Random(seed)`. "scenes" shuffles blocks of `SCENE_LINES` lines and keeps
-    each split in file order, so that nearly every held-out line has its neighbours in its own split. `held_out` is the
-    fraction of the lines for validation, and for test.
+    "lines" shuffles single lines. "scenes" shuffles blocks of `SCENE_LINES` lines and keeps each split in file order.
+    `held_out` is the fraction of the lines for validation, and for test.
     """
     is_split_by_lines = split == "lines"
     size = num_lines if is_split_by_lines else -(-num_lines // SCENE_LINES)

@@ -25,8 +25,6 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
 class CorpusSplits(NamedTuple):
-    """The three splits of a corpus. Every line is in exactly one of them, or in a dialogue in none if it is empty."""
-
     train: Lines
     valid: Lines
     test: Lines
@@ -56,11 +54,9 @@ class Dataset:
     train_punctuation: PunctuationIds  # punctuation class after each token of `train` `[time]`
     train_line_indices: Int32Array  # index in the corpus of each training line that has a token `[lines]`
     train_offsets: Int64Array  # start of each of these lines in `train`, and the end of the last one `[lines + 1]`
-    train_scene_offsets: Int64Array
-    """Start of each scene of `train`, and the end of the last one `[scenes + 1]`; only used in dialogue mode.
-
-    Every scene but the first starts with an empty line.
-    """
+    train_scene_offsets: (
+        Int64Array  # in dialogue mode, the same of the scenes; all but the first start with an empty line
+    )
     stats: CorpusStats
 
     @cached_property
@@ -90,13 +86,8 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
     """Read, split and encode the corpus of `config`, in memory.
 
     An open vocabulary is learned from the training split, or taken over as `tokenizer` from an earlier run. A closed
-    vocabulary always consists of words of the training split. In dialogue mode, lines without a text are left out, and
-    each split is a script in file order.
-
-    Raises:
-        CorpusError: If the corpus cannot be read, is too small, or has no speakers in dialogue mode.
-        ConfigError: If there is a validation text without a test text, or the reverse, or a closed vocabulary in
-            dialogue mode.
+    vocabulary always consists of words of the training split. In dialogue mode, each split is a script in file order.
+    An unusable corpus raises a CorpusError, and settings that contradict each other a ConfigError.
     """
     mode, is_open = config.mode, is_open_vocabulary(config.tokenizer)
     if mode == "dialogue" and not is_open:
@@ -139,7 +130,6 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
 def _count_tokens(
     splits: Sequence[EncodedSplit], source: str, tokens: Sequence[str], script: Tokenizer | None = None
 ) -> CorpusStats:
-    """Count the tokens of all splits, by `script` the utterances only; an empty split raises a CorpusError."""
     for split, name in zip(splits, ("training", "validation", "test"), strict=True):
         if not len(split.lines):
             raise CorpusError(f"{source}: the {name} split has no word; use more text or another --split-seed")
@@ -170,10 +160,7 @@ def _check_alphabet(lines: Lines, tokenizer: WordTokenizerName, source: str) -> 
 
 
 def _choose_cast(lines: Lines, config: DataConfig, source: str) -> tuple[str, ...]:
-    """Return the speakers with `min_speaker_lines` of the training lines, most lines first, then SOMEONE.
-
-    Speakers with equally many lines are in the order of their first lines in the file.
-    """
+    """Return the speakers with `min_speaker_lines` of the training lines, most lines first, then SOMEONE."""
     names, min_lines = lines.speaker_names, config.min_speaker_lines
     counts = np.bincount(lines.speaker_ids, minlength=len(names)).tolist()
     by_count = sorted((id for id in range(len(names)) if names[id] not in ("", SOMEONE)), key=lambda id: -counts[id])

@@ -49,23 +49,18 @@ class EncodedSplit:
 
     ids: TokenIds  # token ids `[time]`, with `<eos>` as the mode says
     punctuation: PunctuationIds  # punctuation class after each token `[time]`; "none" in an open vocabulary
-    lines: Int32Array
-    """Index of each line in the corpus `[lines]`. Lines without a word of a closed vocabulary are left out."""
+    lines: Int32Array  # index of each line in the corpus `[lines]`; lines without a word are left out
     offsets: Int64Array  # start of each line in `ids`, and the end of the last one `[lines + 1]`
     scene_offsets: Int64Array  # the same of the scenes `[scenes + 1]`
 
 
 class TokenizedBlock(NamedTuple):
-    """A tokenized block of lines."""
-
     ids: TokenIds  # index of each token in `TokenIndexer.tokens` `[time]`
     line_lengths: Int64Array  # number of tokens of each line `[lines]`
     punctuation: PunctuationIds | None  # punctuation class after each token `[time]`; None in an open vocabulary
 
 
 class _AutoIncrementIds(dict[bytes, int]):
-    """Mapping from tokens to ids. A new token gets the next id."""
-
     def __missing__(self, token: bytes) -> int:
         id = self[token] = len(self)
         return id
@@ -82,8 +77,7 @@ class TokenIndexer:
     def __init__(self, tokenizer: WordTokenizerName = "words") -> None:
         self._tokenizer = tokenizer
         self._token_to_id = _AutoIncrementIds({UNK.encode(): UNK_ID, EOS.encode(): EOS_ID})
-        self._hash_table = np.zeros((HASH_SLOTS, 3), np.uint64)
-        """Two integers of a token and its id + 1 in each slot; 0 if the slot is free."""
+        self._hash_table = np.zeros((HASH_SLOTS, 3), np.uint64)  # two integers of a token, and its id + 1 or 0
         is_words = tokenizer == "words"
         token_bytes = b"abcdefghijklmnopqrstuvwxyz0123456789'" if is_words else bytes(set(range(256)) - set(b" \n\0"))
         self._is_token_byte = bytes(byte in token_bytes for byte in range(256))
@@ -93,7 +87,6 @@ class TokenIndexer:
 
     @property
     def tokens(self) -> list[str]:
-        """All distinct tokens so far, by id."""
         return [token.decode() for token in self._token_to_id]
 
     def index_block(self, text: str) -> TokenizedBlock:
@@ -118,7 +111,6 @@ class TokenIndexer:
         return TokenizedBlock(ids, line_lengths, punctuation)
 
     def _normalize(self, text: str) -> bytes:
-        """Return `text` as bytes whose tokens and marks each have their byte classes."""
         if self._tokenizer == "whitespace":
             if not text.replace("\n", " ").isprintable():
                 text = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
@@ -153,11 +145,7 @@ class TokenIndexer:
 def encode_words(
     lines: Lines, splits: Sequence[Int32Array], mode: DataMode, name: WordTokenizerName
 ) -> tuple[list[EncodedSplit], list[str]]:
-    """Encode the lines with the indices `splits`, first the training lines, as words in order of first appearance.
-
-    Returns:
-        The splits, and the words by id. The first two are `<unk>` and `<eos>`, also where the text has them.
-    """
+    """Encode the lines with the indices `splits`, first the training lines; return also all words, by id."""
     indexer = TokenIndexer(name)
 
     def encode_block(block: Lines) -> TokenizedBlock:
@@ -169,10 +157,7 @@ def encode_words(
 def limit_vocabulary(
     splits: Sequence[EncodedSplit], words: Sequence[str], min_count: int, name: WordTokenizerName, source: str
 ) -> WordTokenizer:
-    """Replace words with fewer than `min_count` occurrences in the first split by `<unk>`, in place.
-
-    `splits` and `words` are what `encode_words` returns; errors name the file `source`.
-    """
+    """Replace words with fewer than `min_count` occurrences in the first split by `<unk>`, in place."""
     counts = np.bincount(splits[0].ids, minlength=len(words))
     counts[[UNK_ID, EOS_ID]] = 0
     kept = [id for id in np.flatnonzero(counts >= min_count).tolist() if len(words[id]) <= MAX_TOKEN_CHARACTERS]
@@ -209,8 +194,7 @@ def train_tokenizer(lines: Lines, config: DataConfig) -> Tokenizer:
 def encode_open(lines: Lines, split: Int32Array, tokenizer: Tokenizer, mode: DataMode) -> EncodedSplit:
     """Encode the lines with the indices `split` in an open vocabulary.
 
-    In stream mode, each line includes its line feed. In dialogue mode, each line gets its head, and each scene but the
-    first an empty line before it (see `engine.data.scripts`).
+    In stream mode, each line includes its line feed; in dialogue mode, its head, and before a scene the empty line.
     """
     names = lines.speaker_names if mode == "dialogue" else ()
     heads = [np.array(encode_speaker(tokenizer, name or SOMEONE), np.int32) for name in names]

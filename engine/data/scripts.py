@@ -3,8 +3,8 @@
 Every model with an open vocabulary reads and writes this text; nothing else says who speaks. The name, the text
 with its line end, and an empty line are encoded separately, so that their tokens do not depend on each other.
 
-Files by others, such as plays and transcripts, are read in the style that their beginning shows. A name ends with a
-colon and begins its line. Every word of it begins with a capital or a digit, except for small words such as "of".
+Files by others, such as plays and transcripts, are read in the style that their beginning shows. A name begins its
+line and ends with a colon. Every word of it begins with a capital or a digit, except for small words such as "of".
 """
 
 import re
@@ -57,12 +57,10 @@ def said_text(text: str) -> str:
 
 
 def turn_text(turn: Turn) -> str:
-    """Return a turn as its line of a script, with the line feed."""
     return speaker_head(turn.speaker) + said_text(turn.text)
 
 
 def script_text(scenes: Iterable[Sequence[Turn]]) -> str:
-    """Return scenes as a script."""
     return SCENE_END.join("".join(map(turn_text, scene)) for scene in scenes)
 
 
@@ -84,7 +82,6 @@ def encode_turn(tokenizer: Tokenizer, turn: Turn) -> tuple[int, ...]:
 
 
 def encode_turns(tokenizer: Tokenizer, turns: Sequence[Turn]) -> tuple[int, ...]:
-    """Return the token ids of several turns of one scene."""
     return tuple(id for turn in turns for id in encode_turn(tokenizer, turn))
 
 
@@ -120,8 +117,6 @@ class NamedLine(NamedTuple):
 
 
 class Utterance(NamedTuple):
-    """One utterance of a script."""
-
     text: str
     speaker: str  # name as written; empty before the first name
     section: int  # number of the scene

@@ -13,8 +13,7 @@ from msgspec import Meta
 from engine.errors import InvalidInputError, RunError, suggest_nearest
 from engine.storage.schema import decode_json
 
-MAX_NAME_CHARACTERS, MAX_WRITTEN_CHARACTERS = 40, 500
-"""Maximum lengths of a name, and of a name as written with the marks beside it. A longer text is no name."""
+MAX_NAME_CHARACTERS, MAX_WRITTEN_CHARACTERS = 40, 500  # of a name, and of a name as written with the marks beside it
 CAST_FILE = "cast.json"
 MAX_CAST_SIZE = 10_000
 SOMEONE = "SOMEONE"
@@ -107,11 +106,7 @@ def find_member(canonical: str, cast: Sequence[str]) -> str | None:
 
 
 def find_speaker(name: str, cast: Sequence[str]) -> str:
-    """Return the member of `cast` that `name` means, in any case and with any marks.
-
-    Raises:
-        InvalidInputError: If there is no such member. The message suggests the nearest, or lists the cast.
-    """
+    """Return the member of `cast` that `name` means, in any case and with any marks, or raise an InvalidInputError."""
     if name in cast:
         return name
     canonical = normalize_speaker(name).name

@@ -15,8 +15,7 @@ from engine.runtime.download import download
 from engine.storage.files import app_home, assets_dir, check_output, read_limited, write_output
 
 GUTENBERG = "https://www.gutenberg.org"
-BOOK_PATH = "/cache/epub/{id}/pg{id}.txt"
-"""Path of the UTF-8 text of a book, on the site of Project Gutenberg and on its mirrors."""
+BOOK_PATH = "/cache/epub/{id}/pg{id}.txt"  # of the UTF-8 text of a book, on the site and on its mirrors
 MAX_BOOK_BYTES = 8_000_000  # maximum size of a file; the longest book of the list has 1.4 MB
 PAUSE = 2.0  # seconds between two books, which Project Gutenberg asks of programs
 
@@ -47,8 +46,7 @@ class TalesSummary(NamedTuple):
     num_characters: int  # line ends included
     num_words: int  # between spaces
     sha256: str
-    other_editions: tuple[Book, ...]
-    """Books whose file is not the listed edition: Project Gutenberg corrects its books from time to time."""
+    other_editions: tuple[Book, ...]  # books whose file is not the listed edition, since some are corrected
 
 
 def tales_dir() -> Path:
@@ -108,9 +106,7 @@ def download_books(
 ) -> None:
     """Download the books that `folder` does not contain, one after the other with a pause; see `book_url`.
 
-    Raises:
-        InvalidInputError: If the server has no such book, or its answer is not one.
-        LotrError: If the server fails or cannot be reached, or the folder cannot be written.
+    An answer that is no book raises an InvalidInputError, and a failure of the server or the disk a LotrError.
     """
     is_first = True
     for book in books:

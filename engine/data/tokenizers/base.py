@@ -21,7 +21,7 @@ TokenIds = Int32Array  # token ids `[time]`
 
 
 def is_open_vocabulary(name: TokenizerName) -> bool:
-    """Return True if the tokenizers of this name encode any text as written, and False if they know some words."""
+    """Return True if the tokenizers of this name encode any text as written."""
     return name in ("characters", "bpe", "pretrained")
 
 
@@ -34,8 +34,6 @@ class TokenSpan(NamedTuple):
 
 
 class UnknownSpan(NamedTuple):
-    """A part of a text that a model does not know."""
-
     start: int
     end: int
     text: str

@@ -15,8 +15,7 @@ from engine.errors import RunError
 
 CHUNK_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}{1,64}| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]{1,64}|\s+(?!\S)|\s+"
 """Parts of a text that tokens never cross, as in GPT-2; the limits keep a text without spaces fast."""
-MAX_LEARNED_TOKEN_LENGTH = 24
-"""Maximum characters of a token that training adds, so that rows of dashes do not take up the vocabulary."""
+MAX_LEARNED_TOKEN_LENGTH = 24  # characters, so that rows of dashes do not take up the vocabulary
 
 
 class BPETokenizer(ByteTokenizer):

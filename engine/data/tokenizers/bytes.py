@@ -36,7 +36,7 @@ class ByteTokenizer(Tokenizer):
 
     @abstractmethod
     def _encode(self, text: str) -> TokenIds:
-        """Return the token ids `[time]` of a text that is valid Unicode."""
+        """Return the token ids `[time]` of a text without lone surrogates."""
 
     def encode(self, text: str) -> TokenIds:
         check_unicode(text)
@@ -49,7 +49,7 @@ class ByteTokenizer(Tokenizer):
         return [TokenSpan(*span) for span in zip(edges[:-1], edges[1:], ids.tolist(), strict=True)]
 
     def end_offsets(self, text: str, ids: TokenIds) -> Int64Array:
-        """Return the index `[tokens]` after the last character of each token, given the encoding `ids` of `text`."""
+        """Return the index `[tokens]` after the last character of each token of `text`."""
         is_first_byte = (np.frombuffer(text.encode(), np.uint8) & 0xC0) != 0x80
         num_characters = np.append(0, np.cumsum(is_first_byte))
         edges: Int64Array = num_characters[np.cumsum(self._num_bytes[ids])]

@@ -144,8 +144,6 @@ class WordTokenizer(Tokenizer):
 
 
 class _WordDecoder:
-    """Decoder that puts a space before each word but the first of a line."""
-
     def __init__(self, tokens: Sequence[str]) -> None:
         self._tokens = tokens
         self._space = ""
