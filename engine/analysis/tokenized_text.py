@@ -309,7 +309,7 @@ def read_label(line: str, cast: Sequence[str]) -> tuple[str, int]:
     head, colon, rest = line[: MAX_HEAD_CHARACTERS + 2].partition(":")
     if not colon or not (rest == "" or rest[0].isspace()):
         return "", 0
-    length, name = len(head) + len(colon), normalize_speaker(head).name
+    length, name = len(head) + len(colon), normalize_speaker(head)
     if (member := find_member(name, cast)) is not None:
         return member, length
     named = split_name(" ".join(line[:length].split()))

@@ -104,7 +104,6 @@ class Corpus:
     encoding: str
     separator: str  # name of the CSV separator; "none" for plain text
     sha256: str  # hash of the files, which shows later whether a model was trained on this text
-    marks: tuple[tuple[str, int], ...]  # marks beside the names of speakers, with their numbers of lines
 
 
 def read_corpus(config: DataConfig) -> Corpus:
@@ -121,7 +120,6 @@ def read_corpus(config: DataConfig) -> Corpus:
     texts: list[str] = []
     speakers: list[str] = []
     scene_ids = array.array("i")
-    marks: Counter[str] = Counter()
     formats, hashes, file_ends, num_rows, scene = [], [], [0], 0, -1
     for name in names:
         path, options = Path(name), config
@@ -145,11 +143,8 @@ def read_corpus(config: DataConfig) -> Corpus:
             if row_section != section or length == config.scene_lines or (has_blocks and len(texts) % SCENE_LINES == 0):
                 scene, length = scene + 1, 0
             section, length = row_section, length + 1
-            speaker = normalize_speaker(raw_speaker)
-            if speaker.marks:
-                marks.update(speaker.marks)
             texts.append(text)
-            speakers.append(speaker.name)
+            speakers.append(normalize_speaker(raw_speaker))
             scene_ids.append(scene)
         if num_rows == rows_before:
             raise CorpusError(f"{path} has a header but no rows; use a file with text")
@@ -170,7 +165,6 @@ def read_corpus(config: DataConfig) -> Corpus:
         encoding=encoding,
         separator=separator,
         sha256=hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
-        marks=tuple(marks.most_common()),
     )
 
 
@@ -212,14 +206,10 @@ class TextFile(NamedTuple):
             content = read_limited(path, MAX_CORPUS_BYTES)
         except OSError as error:  # for example missing permissions, or a name that is too long
             raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
-        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise CorpusError(f"{path} is UTF-16, which is not supported; save it as UTF-8")
         if not content.removeprefix(BOM).strip():
             raise CorpusError(f"{path} is empty; use a file with text")
-        if b"\0" in content:
-            raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a CSV or text file")
-        if (len(content) - len(content.translate(None, _CONTROL_BYTES))) * 100 > len(content):
-            raise CorpusError(f"{path} is a binary file, not text; name a CSV or text file")
+        if b"\0" in content or (len(content) - len(content.translate(None, _CONTROL_BYTES))) * 100 > len(content):
+            raise CorpusError(f"{path} is UTF-16 or a binary file; name a CSV or text file, saved as UTF-8")
         encoding = "UTF-8 with BOM" if content.startswith(BOM) else "UTF-8"
         try:
             content.decode()

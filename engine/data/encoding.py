@@ -23,15 +23,7 @@ from engine.data.tokenizers.base import (
     Tokenizer,
 )
 from engine.data.tokenizers.bytes import CharacterTokenizer
-from engine.data.tokenizers.words import (
-    COMMA,
-    LINE_END,
-    NONE,
-    SENTENCE_END,
-    PunctuationIds,
-    WordTokenizer,
-    WordTokenizerName,
-)
+from engine.data.tokenizers.words import Punctuation, PunctuationIds, WordTokenizer, WordTokenizerName
 from engine.errors import CorpusError
 
 HASH_SLOTS = 2**19
@@ -81,9 +73,11 @@ class TokenIndexer:
         is_words = tokenizer == "words"
         token_bytes = b"abcdefghijklmnopqrstuvwxyz0123456789'" if is_words else bytes(set(range(256)) - set(b" \n\0"))
         self._is_token_byte = bytes(byte in token_bytes for byte in range(256))
-        marks = {ord("\n"): LINE_END} | (dict.fromkeys(b".!?", SENTENCE_END) if is_words else {})
-        other = COMMA if is_words else NONE
-        self._class_of_byte = bytes(marks.get(b, NONE if b in token_bytes + b" " else other) for b in range(256))
+        marks = dict.fromkeys(token_bytes + b" ", Punctuation.NONE) | {ord("\n"): Punctuation.LINE_END}
+        if is_words:
+            marks |= dict.fromkeys(b".!?", Punctuation.SENTENCE_END)
+        other = Punctuation.COMMA if is_words else Punctuation.NONE
+        self._class_of_byte = bytes(marks.get(byte, other) for byte in range(256))
 
     @property
     def tokens(self) -> list[str]:
@@ -230,16 +224,16 @@ def _encode(
         ends = np.cumsum(block.line_lengths)[is_kept] if mode == "line" else np.empty(0, np.int64)
         ids += np.insert(block.ids, ends, EOS_ID).tobytes()
         if block.punctuation is not None:
-            punctuation += np.insert(block.punctuation, ends, LINE_END).tobytes()
+            punctuation += np.insert(block.punctuation, ends, Punctuation.LINE_END).tobytes()
         kept.append(split[part][is_kept])
         lengths.append(block.line_lengths[is_kept] + (mode == "line"))
     if mode != "line":
         ids += np.array([EOS_ID], np.int32).tobytes()
-        punctuation += bytes([LINE_END])
+        punctuation += bytes([Punctuation.LINE_END])
     all_ids, classes = np.frombuffer(ids, np.int32), np.frombuffer(punctuation, np.uint8)
     if len(classes) < len(all_ids):  # an open vocabulary
         classes = np.zeros(len(all_ids), np.uint8)
-        classes[all_ids == EOS_ID] = NONE if mode == "dialogue" else LINE_END
+        classes[all_ids == EOS_ID] = Punctuation.NONE if mode == "dialogue" else Punctuation.LINE_END
     kept_lines, offsets = np.concatenate(kept), np.concatenate(lengths).cumsum()
     scene_starts = np.flatnonzero(np.diff(lines.scene_ids[kept_lines], prepend=-1)) if mode == "dialogue" else kept[0]
     return EncodedSplit(all_ids, classes, kept_lines, offsets, np.append(offsets[scene_starts], offsets[-1]))

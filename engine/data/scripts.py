@@ -67,7 +67,7 @@ def script_text(scenes: Iterable[Sequence[Turn]]) -> str:
 def parse_line(line: str) -> Turn | None:
     """Return the turn of a line of a script; None if the line is empty or names no speaker."""
     head, colon, text = line.partition(":")
-    speaker = normalize_speaker(head).name if colon else ""
+    speaker = normalize_speaker(head) if colon else ""
     return Turn(speaker, " ".join(text.split())) if speaker else None
 
 
@@ -130,12 +130,6 @@ class ScriptStyle(NamedTuple):
     names_follow_gaps: bool  # true if an empty line comes before every name
     scene_gap: int  # number of empty lines that end a scene: two if one is between two speeches
 
-    def read_name(self, line: str, *, follows_gap: bool) -> NamedLine | None:
-        """Return the name and the text of a line with single spaces, or None if it does not begin with a name."""
-        named = split_name(line) if follows_gap or not self.names_follow_gaps else None
-        is_name = named and named.case <= self.case and not (self.names_stand_alone and named.text)
-        return named if is_name else None
-
 
 def split_name(line: str) -> NamedLine | None:
     """Split a line with single spaces after the name that it begins with; None if it does not begin with a name."""
@@ -147,7 +141,7 @@ def split_name(line: str) -> NamedLine | None:
         or text[:1] not in ("", " ")
         or not 1 <= len(words) <= MAX_NAME_WORDS
         or not all(map(_NAME_WORD.fullmatch, words))
-        or not normalize_speaker(head).name
+        or not normalize_speaker(head)
         or not any(map(str.isalpha, "".join(words)))
     ):
         return None
@@ -208,7 +202,9 @@ def read_utterances(lines: Iterator[str], source: str) -> Iterator[Utterance]:
         if not text:
             gap += not is_start
             continue
-        named = style.read_name(text, follows_gap=gap > 0 or is_start)
+        named = split_name(text) if gap or is_start or not style.names_follow_gaps else None
+        if named and (named.case > style.case or (named.text and style.names_stand_alone)):
+            named = None
         if parts and (named or gap):
             yield Utterance(" ".join(parts), speaker, section)
             parts = []
@@ -228,5 +224,5 @@ def read_scenes(script: str) -> list[list[Turn]]:
         return [[Turn(SOMEONE, text) for line in lines if (text := " ".join(line.split()))]]
     scenes: dict[int, list[Turn]] = {}
     for text, speaker, section in read_utterances(iter(lines), "the script"):
-        scenes.setdefault(section, []).append(Turn(normalize_speaker(speaker).name or SOMEONE, text))
+        scenes.setdefault(section, []).append(Turn(normalize_speaker(speaker) or SOMEONE, text))
     return list(scenes.values())

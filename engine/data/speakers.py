@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -26,53 +26,37 @@ MAX_SUGGESTED_NAMES = 12  # maximum number of members of the cast that an error 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _TAG = re.compile(r"<[^<>]*>|\[/[^\[\]]*\]|\[[a-z#@][^\[\]]*\](?=.*\[/)")
 """Tags as in HTML and in Rich, which closes a tag in brackets with a slash."""
-_BRACKETS = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]|\{([^{}]*)\}")
+_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}")
 _ROMAN_NUMBER = re.compile(r"[IVX]{2,}")
 _CAPITALS = re.compile(r"^\w'\w|(?:^|(?<=[-/&]))\w")
 """Letters of a word that are capitals: the first one, also of a part, and two in words such as "O'Brien"."""
 _APOSTROPHES = str.maketrans("’‘ʼ`´", "'''''")
-_MARK_WORDS = {
-    "VOICE OVER": ("VOICEOVER", "VO", "V O"),
-    "OFF SCREEN": ("OFFSCREEN", "OFF CAMERA", "OFFCAMERA", "OFF STAGE", "OFFSTAGE", "OFF", "OS", "O S", "OC", "O C"),
-    "CONTINUED": ("CONTINUING", "CONT'D", "CONTD", "CONT D", "CONT"),
-    "VOICE": (),
+_MARKS = {
+    *("VOICE OVER", "VOICEOVER", "VO", "V O", "VOICE", "CONTINUED", "CONTINUING", "CONT'D", "CONTD", "CONT D", "CONT"),
+    *("OFF SCREEN", "OFFSCREEN", "OFF CAMERA", "OFFCAMERA", "OFF STAGE", "OFFSTAGE", "OFF", "OS", "O S", "OC", "O C"),
 }
-_MARKS = {spelling: mark for mark, spellings in _MARK_WORDS.items() for spelling in (mark, *spellings)}
-"""Canonical mark of each spelling, in upper case, without periods and with a space for each hyphen or slash."""
+"""Marks of a script beside a name, in upper case, without periods and with a space for each hyphen or slash."""
 _VOICE_OF_NO_NAME = re.compile(r"(?:AN?|THE|FIRST|SECOND|THIRD|ANOTHER|OTHER|.*'S|.*\d)")
 """Words that make "VOICE" after them a part of a name, as in "THE VOICE"."""
 
 
-class Speaker(NamedTuple):
-    """A speaker as a corpus names it."""
-
-    name: str  # canonical name: upper case, single spaces, at most `MAX_NAME_CHARACTERS`; empty if there is none
-    marks: tuple[str, ...]  # marks that were beside the name, such as "VOICE OVER", in text order
-
-
 @lru_cache(maxsize=1000)
-def normalize_speaker(raw: str) -> Speaker:
-    """Return the canonical name of a speaker, and the marks that were separated from it.
+def normalize_speaker(raw: str) -> str:
+    """Return the canonical name of a speaker; empty if there is none, or it has over `MAX_NAME_CHARACTERS`.
 
     A name keeps its letters, digits, hyphens, apostrophes, slashes and ampersands, in upper case. Text in brackets
-    beside a name is a mark, as is a known mark at its end in any spelling: "Gandalf (V.O.)" and "Gandalf Voice-over"
-    are GANDALF with the mark "VOICE OVER". A name that is too long becomes empty.
+    beside it is left out, as is a known mark at its end: "Gandalf (V.O.)" and "Gandalf Voice-over" are GANDALF.
     """
     raw = " ".join(raw.split())
     if len(raw) > MAX_WRITTEN_CHARACTERS:
-        return Speaker("", ())
+        return ""
     text = " ".join(_TAG.sub(" ", _ESCAPE_SEQUENCE.sub(" ", raw)).split())
-    marks = [mark for groups in _BRACKETS.findall(text) if (mark := _clean("".join(groups)))]
-    words = _clean(_BRACKETS.sub(" ", text)).split()
-    if not words:  # only brackets or a tag: they hold the name
-        words, marks = _clean(_ESCAPE_SEQUENCE.sub(" ", raw)).split(), []
-    trailing = []
-    while mark := _trailing_mark(words):
-        words = _clean(" ".join(words[: -len(mark.split())])).split()
-        trailing.append(_MARKS[_mark_key(mark)])
+    # If there are only brackets or a tag, they hold the name.
+    words = _clean(_BRACKETS.sub(" ", text)).split() or _clean(_ESCAPE_SEQUENCE.sub(" ", raw)).split()
+    while num_words := _count_mark_words(words):
+        words = _clean(" ".join(words[:-num_words])).split()
     name = " ".join(words)
-    marks = [_MARKS.get(_mark_key(mark), mark)[:MAX_NAME_CHARACTERS] for mark in marks]
-    return Speaker(name if len(name) <= MAX_NAME_CHARACTERS else "", (*reversed(trailing), *marks))
+    return name if len(name) <= MAX_NAME_CHARACTERS else ""
 
 
 def merge_key(name: str) -> str:
@@ -109,7 +93,7 @@ def find_speaker(name: str, cast: Sequence[str]) -> str:
     """Return the member of `cast` that `name` means, in any case and with any marks, or raise an InvalidInputError."""
     if name in cast:
         return name
-    canonical = normalize_speaker(name).name
+    canonical = normalize_speaker(name)
     member = find_member(canonical, cast)
     if member is not None:
         return member
@@ -135,18 +119,13 @@ def _clean(text: str) -> str:
     return " ".join(filter(None, words)).strip("& ")
 
 
-def _mark_key(text: str) -> str:
-    return " ".join(re.split("[-/ ]+", text)).strip()
-
-
-def _trailing_mark(words: Sequence[str]) -> str:
-    """Return the mark of one or two words that ends a name of several words, or an empty text."""
+def _count_mark_words(words: Sequence[str]) -> int:
+    """Return the number of words, one or two, of the mark that ends a name of several words; 0 if it has none."""
     for num_words in range(min(2, len(words) - 1), 0, -1):
-        mark = " ".join(words[-num_words:])
-        is_name = mark == "VOICE" and _VOICE_OF_NO_NAME.fullmatch(words[-2])
-        if _mark_key(mark) in _MARKS and not is_name:
-            return mark
-    return ""
+        mark = re.sub("[-/ ]+", " ", " ".join(words[-num_words:])).strip()
+        if mark in _MARKS and not (mark == "VOICE" and _VOICE_OF_NO_NAME.fullmatch(words[-2])):
+            return num_words
+    return 0
 
 
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)]

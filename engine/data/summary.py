@@ -45,7 +45,7 @@ class SpeakerSummary:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """Summary of a dataset. Speakers, pairs and marks are sorted by their numbers of lines, most lines first."""
+    """Summary of a dataset. Speakers and pairs are sorted by their numbers of lines, most lines first."""
 
     num_rows: int
     num_lines: int
@@ -57,7 +57,6 @@ class DatasetSummary:
     num_scenes: int
     speakers: tuple[SpeakerSummary, ...]
     speaker_pairs: tuple[SpeakerPair, ...]
-    marks: tuple[tuple[str, int], ...]  # marks that were separated from the names of speakers
     longest_line: Line
     longest_line_tokens: int
     most_frequent: tuple[tuple[str, int], ...]
@@ -85,7 +84,6 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
         num_scenes=len(np.unique(lines.scene_ids)),
         speakers=speakers,
         speaker_pairs=tuple(pairs[:MAX_PAIRS]),
-        marks=dataset.corpus.marks,
         longest_line=longest,
         longest_line_tokens=len(dataset.tokenizer.encode(longest.text)),
         most_frequent=stats.most_frequent,

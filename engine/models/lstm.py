@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, chunked_bincount
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.data.tokenizers.words import PUNCTUATION_CLASSES
+from engine.data.tokenizers.words import Punctuation
 from engine.models.base import SequenceOutput
 from engine.models.network import LayerGroup, Network, NetworkOutput, PunctuationSoftmax, RecurrentState
 from engine.models.numpy_lstm import NumpyLSTM
@@ -244,7 +244,7 @@ class LSTMModel(Network):
     @torch.no_grad()
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         states, previous = self.initial_state(1), EOS_ID
-        num_softmaxes = len(PUNCTUATION_CLASSES) if self.punctuation_softmax is not None else 1
+        num_softmaxes = len(Punctuation) if self.punctuation_softmax is not None else 1
         chunk_size = min(SCORING_CHUNK, max(1, MAX_SCORING_LOGITS // (self.output.out_features * num_softmaxes)))
         for start in range(0, len(ids), chunk_size):
             chunk = np.append(previous, ids[start : start + chunk_size])

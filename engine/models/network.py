@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import TokenIds, Tokenizer
-from engine.data.tokenizers.words import PUNCTUATION_CLASSES
+from engine.data.tokenizers.words import Punctuation
 from engine.models.base import SequenceOutput
 from engine.models.decoders import NumpyDecoder
 from engine.models.torch_ops import linear
@@ -42,7 +42,7 @@ class PunctuationSoftmax(nn.Module):
 
     def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
         super().__init__()
-        num_classes = len(PUNCTUATION_CLASSES)  # with zeros, all are equally likely and predict the same words
+        num_classes = len(Punctuation)  # with zeros, all are equally likely and predict the same words
         self.gate_weight = nn.Parameter(torch.zeros(num_classes, hidden_size))
         self.gate_bias = nn.Parameter(torch.zeros(num_classes))
         # The scale minus one, so that weight decay pulls the scale to one.
@@ -70,7 +70,7 @@ class PunctuationSoftmax(nn.Module):
         """Return the log-probabilities `[..., vocabulary]` of the next words, summed over the punctuation classes."""
         gates = self.gate_log_probs(hidden)
         components = []
-        for index in range(len(PUNCTUATION_CLASSES)):
+        for index in range(len(Punctuation)):
             logits = linear(hidden * (1 + self.scale[index]) + self.shift[index], weight, bias)
             components.append(_log_softmax(logits + self.bias[index]) + gates[..., index, None])
         return torch.logsumexp(torch.stack(components), dim=0)

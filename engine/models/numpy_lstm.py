@@ -9,7 +9,7 @@ import numpy as np
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.data.tokenizers.words import PUNCTUATION_CLASSES, PunctuationIds
+from engine.data.tokenizers.words import Punctuation, PunctuationIds
 from engine.models.base import LogProbs, SequenceOutput
 from engine.models.matrices import (
     Float32Matrix,
@@ -52,7 +52,7 @@ def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[
     if config.punctuation:
         rows: dict[str, tuple[int, ...]] = dict.fromkeys(("gate_weight", "scale", "shift"), (sizes[-1][1],))
         rows |= {"gate_bias": (), "bias": (vocabulary_size,)}
-        shapes |= {f"punctuation_softmax.{name}": (len(PUNCTUATION_CLASSES), *row) for name, row in rows.items()}
+        shapes |= {f"punctuation_softmax.{name}": (len(Punctuation), *row) for name, row in rows.items()}
     return shapes
 
 

@@ -102,7 +102,6 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
         ("mode", f"{dataset.mode}, split by {config.split}, split seed {config.split_seed}"),
         ("scenes", f"{summary.num_scenes:,}, of {config.scene_lines} lines or fewer"),
         ("speakers", speakers),
-        ("marks", ", ".join(f"{mark} {count:,}" for mark, count in summary.marks)),
         ("longest line", longest),
         ("most frequent", ", ".join(f"{text.replace(' ', '·')} {count:,}" for text, count in summary.most_frequent)),
         ("who follows", pairs),

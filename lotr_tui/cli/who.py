@@ -104,7 +104,7 @@ def _read_cast(script: str, cast: str | None, source: str, name: str) -> tuple[l
         raise InvalidInputError(f"{source} names no speakers; write its lines as NAME: text")
     turns = [turn for scene in read_scenes(script) for turn in scene if turn.speaker != SOMEONE]
     typed = [turn.speaker for turn in turns] if cast is None else cast.split(",")
-    speakers = tuple(dict.fromkeys(filter(None, (normalize_speaker(each).name for each in typed))))
+    speakers = tuple(dict.fromkeys(filter(None, (normalize_speaker(each) for each in typed))))
     if not MIN_SPEAKERS <= len(speakers) <= MAX_SPEAKERS:
         given, limits = source if cast is None else f"--cast {cast}", f"{MIN_SPEAKERS} to {MAX_SPEAKERS}"
         problem = f"the number of speakers of {given} is {len(speakers)}"

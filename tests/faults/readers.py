@@ -80,7 +80,7 @@ def _text_of(corpus, path):
 
 def _read_csv(home, path):
     corpus = read_corpus(replace(small_config(home).data, corpus=str(path), corpus_format="csv", min_characters=0))
-    assert all(normalize_speaker(line.speaker) == (line.speaker, ()) for line in corpus.lines)
+    assert all(normalize_speaker(line.speaker) == line.speaker for line in corpus.lines)
     text = _text_of(corpus, path)
     if text is not None and corpus.separator == "comma" and "\\" not in text:
         table = csv.reader(io.StringIO(text, newline=""))

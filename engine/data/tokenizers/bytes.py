@@ -63,15 +63,8 @@ class ByteTokenizer(Tokenizer):
         return np.fromiter(map(len, self.token_bytes), np.int64, len(self))
 
     @cached_property
-    def _joined_bytes(self) -> npt.NDArray[np.uint8]:
-        return np.frombuffer(b"".join(self.token_bytes), np.uint8)
-
-    @cached_property
     def line_end_ids(self) -> TokenIds:
-        places = np.flatnonzero(self._joined_bytes == EOS_BYTES[0])
-        has_line_feed = np.zeros(len(self), np.bool_)  # np.unique would import numpy.ma
-        has_line_feed[np.searchsorted(np.cumsum(self._num_bytes), places, side="right")] = True
-        return np.flatnonzero(has_line_feed).astype(np.int32)
+        return np.array([id for id, token in enumerate(self.token_bytes) if EOS_BYTES in token], np.int32)
 
     @cached_property
     def word_starts(self) -> npt.NDArray[np.bool_]:
@@ -81,8 +74,8 @@ class ByteTokenizer(Tokenizer):
     @cached_property
     def word_ends(self) -> npt.NDArray[np.bool_]:
         """`[vocabulary]`: True for tokens that are complete whatever follows, such as punctuation and line ends."""
-        is_space: npt.NDArray[np.bool_] = self._joined_bytes[np.cumsum(self._num_bytes) - 1] == ord(" ")
-        return ~(self._has_word_character(-1) | is_space)
+        ends_with_space = np.array([token.endswith(b" ") for token in self.token_bytes], np.bool_)
+        return ~(self._has_word_character(-1) | ends_with_space)
 
     def _has_word_character(self, place: int) -> npt.NDArray[np.bool_]:
         """Return `[vocabulary]`: whether the first (0) or last (-1) character of each token can be part of a word."""
@@ -94,12 +87,8 @@ class ByteTokenizer(Tokenizer):
 
     def ids_with_prefix(self, prefix: bytes) -> npt.NDArray[np.intp]:
         """Return the ids of the tokens that begin with `prefix` and are longer."""
-        starts = np.cumsum(self._num_bytes) - self._num_bytes
-        ids = np.flatnonzero(self._num_bytes > len(prefix))
-        for place, byte in enumerate(prefix):
-            ids = ids[self._joined_bytes[starts[ids] + place] == byte]
-        others: npt.NDArray[np.intp] = ids[ids != EOS_ID]
-        return others
+        longer = (id for id, token in enumerate(self.token_bytes) if token.startswith(prefix) and token != prefix)
+        return np.array([id for id in longer if id != EOS_ID], np.intp)
 
 
 class ByteDecoder:

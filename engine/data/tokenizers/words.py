@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from enum import IntEnum
 from functools import cached_property
 from typing import Literal
 
@@ -27,17 +28,19 @@ from engine.errors import RunError
 
 WordTokenizerName = Literal["words", "whitespace"]
 
-PUNCTUATION_CLASSES = ("none", "comma", "sentence", "line")
-"""Classes of the marks between two words, which `words` leaves out of the text; the strongest mark decides.
-
-none: white space only; comma: any mark that does not end a sentence; sentence: a mark that does; line: the end of the
-line. Text of the `whitespace` tokenizer keeps its marks as tokens, so only "none" and "line" occur in it.
-"""
-NONE, COMMA, SENTENCE_END, LINE_END = range(len(PUNCTUATION_CLASSES))
-PunctuationIds = npt.NDArray[np.uint8]  # indices into `PUNCTUATION_CLASSES`
+PunctuationIds = npt.NDArray[np.uint8]
 
 WORD_PATTERN = re.compile(r"[a-z0-9']+")  # a word of the `words` tokenizer, in lower-case text
 _NON_WORD_PATTERN = re.compile(r"[^a-z0-9']+")
+
+
+class Punctuation(IntEnum):
+    """Classes of the marks between two words, which `words` leaves out of the text; the strongest mark decides."""
+
+    NONE = 0  # white space; all between the tokens of `whitespace`, which keeps the marks as tokens
+    COMMA = 1  # a mark that does not end a sentence
+    SENTENCE_END = 2
+    LINE_END = 3
 
 
 def split_words(text: str, name: WordTokenizerName = "words") -> list[str]:

@@ -95,7 +95,7 @@ class CastList(LineList, can_focus=False):
         """
         key = typed.strip().casefold()
         self._matches = [name for name in self._names if key in self._title(name).casefold()]
-        if not self._matches and (name := normalize_speaker(typed).name):
+        if not self._matches and (name := normalize_speaker(typed)):
             self._matches = [name]
         if key and self._matches:
             beginnings = [name for name in self._matches if self._title(name).casefold().startswith(key)]

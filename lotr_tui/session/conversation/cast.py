@@ -41,7 +41,7 @@ def read_name(typed: str, cast: Sequence[str]) -> str:
     Raises:
         InvalidInputError: If the text is no name.
     """
-    canonical = normalize_speaker(typed).name
+    canonical = normalize_speaker(typed)
     return find_member(canonical, cast) or canonical or find_speaker(typed, cast)
 
 

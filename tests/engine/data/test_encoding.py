@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.data.encoding import HASH_SLOTS, TokenIndexer
-from engine.data.tokenizers.words import COMMA, LINE_END, NONE, SENTENCE_END, WORD_PATTERN, split_words
+from engine.data.tokenizers.words import WORD_PATTERN, Punctuation, split_words
 
 SIGNS = st.sampled_from("aZ09'-.,!?… \t\u2028\u00a0\u200bKKİẞΣσßéÉ“”\x1c\x85ﬁǅ日")
 LINES = st.lists(
@@ -23,10 +23,15 @@ def join_lines(lines):
 def naive_punctuation(line, tokenizer):
     """Return the punctuation class after each token, from the gaps between the tokens."""
     if tokenizer == "whitespace":
-        return [NONE] * (len(split_words(line, tokenizer)) - 1) + [LINE_END] * bool(split_words(line, tokenizer))
+        words = split_words(line, tokenizer)
+        return [Punctuation.NONE] * (len(words) - 1) + [Punctuation.LINE_END] * bool(words)
     gaps = WORD_PATTERN.split(line.lower())[1:]
-    marks = [NONE if gap.isspace() else SENTENCE_END if re.search("[.!?…]", gap) else COMMA for gap in gaps]
-    return marks[:-1] + [LINE_END] * bool(gaps)
+    strongest = [re.search("[.!?…]", gap) for gap in gaps]
+    marks = [
+        Punctuation.NONE if gap.isspace() else Punctuation.SENTENCE_END if ends else Punctuation.COMMA
+        for gap, ends in zip(gaps, strongest, strict=True)
+    ]
+    return marks[:-1] + [Punctuation.LINE_END] * bool(gaps)
 
 
 def check(lines, tokenizer, indexer):

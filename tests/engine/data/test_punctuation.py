@@ -10,7 +10,7 @@ import torch
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import COMMA, LINE_END, NONE, PUNCTUATION_CLASSES, SENTENCE_END, WordTokenizer
+from engine.data.tokenizers.words import Punctuation, WordTokenizer
 from engine.events import Evaluated
 from engine.models.base import forward_sequence
 from engine.models.lstm import LSTMModel
@@ -40,7 +40,8 @@ def test_each_word_has_the_punctuation_after_it(dataset, mode):
     words = [data.tokenizer.tokens[token] for token in data.train.tolist()]
     after = {*zip(words, data.train_punctuation.tolist(), strict=True)}
     marks = {
-        "hill": COMMA, "night": SENTENCE_END, "day": SENTENCE_END, "here": LINE_END, "<eos>": LINE_END, "the": NONE,
+        "hill": Punctuation.COMMA, "night": Punctuation.SENTENCE_END, "day": Punctuation.SENTENCE_END,
+        "here": Punctuation.LINE_END, "<eos>": Punctuation.LINE_END, "the": Punctuation.NONE,
     }  # fmt: skip
     for word, expected in marks.items():
         assert {mark for other, mark in after if other == word} == {expected}
@@ -68,7 +69,7 @@ def naive_mixture(softmax, vector, weight, bias):
     p = {name: value.tolist() for name, value in softmax.named_parameters()}
     gates = softmax_of([dot(row, vector) + b for row, b in zip(p["gate_weight"], p["gate_bias"], strict=True)])
     token_probs = []
-    for mark in range(len(PUNCTUATION_CLASSES)):
+    for mark in range(len(Punctuation)):
         modulated = [h * (1 + a) + b for h, a, b in zip(vector, p["scale"][mark], p["shift"][mark], strict=True)]
         rows = zip(weight, bias, p["bias"][mark], strict=True)
         token_probs.append(softmax_of([dot(row, modulated) + b + own for row, b, own in rows]))
@@ -87,7 +88,7 @@ def test_mixture_equals_the_naive_sum_over_punctuation():
     assert mixture.tolist() == pytest.approx(expected, abs=1e-12)
     assert float(mixture.sum()) == pytest.approx(1, abs=1e-12)
     assert softmax.gate_log_probs(vector).exp().tolist() == pytest.approx(gates, abs=1e-12)
-    for mark in range(len(PUNCTUATION_CLASSES)):
+    for mark in range(len(Punctuation)):
         logits = softmax.conditional_logits(vector[None, None], torch.tensor([[mark]]), weight, bias, None)
         assert logits.softmax(-1)[0, 0].tolist() == pytest.approx(token_probs[mark], abs=1e-12)
         sampled_ids = torch.tensor([2, 5, 11])
@@ -141,5 +142,5 @@ def test_training_learns_which_words_follow_which_marks(dataset):
     weights = weights_of(evaluated[-1])
     words = dataset.tokenizer.token_to_id
     bias = weights["punctuation_softmax.bias"][:, words["at"]]
-    assert bias[COMMA] > bias[NONE] + 0.5
+    assert bias[Punctuation.COMMA] > bias[Punctuation.NONE] + 0.5
     assert evaluated[-1].valid_perplexity < evaluated[0].valid_perplexity / 3

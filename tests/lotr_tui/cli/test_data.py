@@ -25,7 +25,7 @@ def script(tmp_path):
 
 
 class TestInfo:
-    def test_speakers_scenes_pairs_and_marks(self, info, script):
+    def test_speakers_scenes_and_pairs(self, info, script):
         row = info(script, *DIALOGUE)
         assert (row["mode"], row["split"], row["num_lines"], row["num_scenes"]) == ("dialogue", "scenes", 160, 40)
         assert row["cast"] == ["SAM", "FRODO", "MERRY", "SOMEONE"]
@@ -37,7 +37,6 @@ class TestInfo:
             "next_speakers": [["SAM", 40]],
         }
         assert row["speaker_pairs"][0] == {"speaker": "SAM", "next_speaker": "FRODO", "count": 40}
-        assert row["marks"] == [["VOICE OVER", 40]]
         changed = info(script, "--set", "scene_lines=2", "--set", "min_speaker_lines=40", *DIALOGUE)
         assert (changed["num_scenes"], changed["cast"]) == (80, ["SAM", "SOMEONE"])
 
@@ -58,7 +57,6 @@ class TestInfo:
         for row in (
             r"scenes +40, of 20 lines or fewer",
             r"speakers +3, of whom 3 with at least 10 lines in train are the cast",
-            r"marks +VOICE OVER 40",
             r"who follows +Frodo after Sam 40, ",
             r"Sam +80 +240 +Frodo 50, Merry 50",
             r"Frodo +40 +160 +Sam 100",
