@@ -16,19 +16,12 @@ from engine.storage.quantization import Int8Rows, quantize_rows
 from engine.storage.tensor_file import StoredTensor, to_float32, to_int8
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Matrices of a layer that can be changed."""
 MAX_ADAPTER_WEIGHT = 1e4
-"""Maximum absolute value of a number of an adapter."""
-BLOCK_SIZE = 2**16
-"""Numbers that are merged at once, which stay in the processor's cache: three times as fast as a whole matrix."""
+BLOCK_SIZE = 2**16  # numbers merged at once stay in the processor's cache: three times as fast as a whole matrix
 
 
 def lora_targets(config: ModelConfig) -> tuple[str, ...]:
-    """Return the names of the matrices that an adapter changes, in the order of `LORA_TARGETS`.
-
-    Raises:
-        ConfigError: If the setting names no matrix, or an unknown one.
-    """
+    """Return the names of the matrices that an adapter changes; a ConfigError if there is none or an unknown one."""
     names = [name.strip() for name in config.lora_targets.split(",") if name.strip()]
     for name in names:
         if name not in LORA_TARGETS:
@@ -40,11 +33,7 @@ def lora_targets(config: ModelConfig) -> tuple[str, ...]:
 
 
 def adapter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every tensor of an adapter; `NAME.lora_A.weight` belongs to the matrix `NAME.weight`.
-
-    Raises:
-        ConfigError: If the setting `lora_targets` is invalid.
-    """
+    """Return name and shape of every tensor of an adapter; `NAME.lora_A.weight` belongs to the matrix `NAME.weight`."""
     targets, rank, shapes = lora_targets(config), config.lora_rank, dict[str, tuple[int, ...]]()
     for name, shape in transformer_weight_shapes(config, 0).items():
         matrix = name.removesuffix(".weight")

@@ -18,14 +18,10 @@ from engine.data.arrays import Float32Array, Int64Array
 from engine.data.tokenizers.base import TokenIds, Tokenizer
 from engine.models.transformer_layout import head_size, num_kv_heads, rotary_frequencies
 
-MIN_CAPACITY = 32
-"""Minimum number of free rows of a new buffer, unless the context is smaller."""
-MAX_COPIED_ROWS = 32
-"""Rows that a branch copies rather than sharing them: products with short segments take longer than the copy saves."""
-MAX_SEGMENTS = 4
-"""Maximum number of segments of a state; a branch that would need more copies the rows of the last segment."""
-MIN_POSITIONS = 256
-"""Positions whose rotations are computed at once, at least."""
+MIN_CAPACITY = 32  # free rows of a new buffer, unless the context is smaller
+MAX_COPIED_ROWS = 32  # a branch shares longer segments: products with short ones take longer than a copy
+MAX_SEGMENTS = 4  # of a state; a branch that would need more copies the rows of the last segment
+MIN_POSITIONS = 256  # whose rotations are computed at once
 Rotations = npt.NDArray[np.complex64]
 
 
@@ -125,10 +121,9 @@ def segment_tokens(segments: Segments) -> TokenIds:
 
 
 class RotaryEmbedding:
-    """Rotation of queries and keys by their positions, see `rotary_frequencies`.
+    """Rotation of queries and keys by their positions: a product of complex numbers, since `pair_units` joins pairs.
 
-    The units of a pair are neighbours, see `pair_units`, so that a rotation is a product of complex numbers. Queries
-    are also divided by the root of the head size, so that their products with keys are the scores.
+    Queries are also divided by the root of the head size, so that their products with keys are the scores.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -152,13 +147,9 @@ class RotaryEmbedding:
 def attend_one(queries: Float32Array, layer: int, segments: Segments, sums: Float32Array | None) -> Float32Array:
     """Return the attention output `[width]` of one token to all rows of a text, with the fewest operations.
 
-    Args:
-        queries: Queries `[key heads, queries per key head, head size, 1]` of the token.
-        layer: Index of the layer.
-        segments: Rows of the text.
-        sums: Array `[heads]` that receives the sums of the exponentials of the scores. The caller has to check that
-            they are neither too large nor too small for single precision. Without it, the largest score is first
-            subtracted from all, which prevents both but takes longer.
+    `queries` are `[key heads, queries per key head, head size, 1]`. `sums` `[heads]` receives the sums of the
+    exponentials of the scores, which the caller has to check: they may be too large or too small for single precision.
+    Without it, the largest score is first subtracted from all, which prevents both but takes longer.
     """
     num_kv_heads, group, size, _ = queries.shape
     # One product per query: BLAS multiplies a matrix by a vector faster than by the few queries of a key head.
@@ -182,7 +173,7 @@ class BatchAttention:
     """Attention of the last tokens of several texts; rows that consecutive texts share are read once for them."""
 
     def __init__(self, texts: Sequence[Segments], counts: Sequence[int]) -> None:
-        """Find out which texts share rows; each of `texts` includes the rows of its last `counts` tokens."""
+        # Each of `texts` includes the rows of its last `counts` tokens.
         spans: dict[tuple[int, int, int], tuple[CacheBuffer, int, int, slice]] = {}
         positions, row = list[Int64Array](), 0
         for segments, count in zip(texts, counts, strict=True):

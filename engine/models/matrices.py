@@ -16,22 +16,17 @@ from engine.storage.tensor_file import SCALE_SUFFIX, StoredTensor, check_names, 
 
 MAX_WEIGHT = 1e15
 """Maximum absolute value of a weight. Sums of products of two weights are then finite, and so are all probabilities."""
-STRIP_ROWS = 64
-"""Rows per strip of a matrix: four AVX-512 registers."""
-STRIP_BATCH_SIZE = 16
-"""Vectors multiplied with a strip at once. Up to 976 inputs, OpenBLAS then uses its kernel for small matrices."""
-MAX_STRIP_VECTORS = 64
-"""Maximum number of vectors for which strips are faster than one large product."""
+STRIP_ROWS = 64  # four AVX-512 registers
+STRIP_BATCH_SIZE = 16  # vectors at once; up to 976 inputs, OpenBLAS then uses its kernel for small matrices
+MAX_STRIP_VECTORS = 64  # one large product is faster for more
 _STEP, _MIN_PEAK = 1 / MAX_INT8, float(MIN_PEAK)
-_SCRATCH = threading.local()
-"""Integer products of one vector, by number of outputs: memory that numkong writes, and the same in numpy."""
+_SCRATCH = threading.local()  # integer products by number of outputs, as numkong writes and as numpy reads them
 
 
 class Float32Matrix:
     """A matrix in single precision, also stored in strips of rows for products with 2 to 64 vectors.
 
-    OpenBLAS copies the matrix in every product except small ones (on CPUs with AVX-512; on others, a strip still fits
-    into the L1 cache). With strips, 4 vectors take hardly longer than one, and 16 vectors a quarter of 16 times one.
+    OpenBLAS copies the matrix in every product except small ones. With strips, 4 vectors take hardly longer than one.
     """
 
     def __init__(self, matrix: Float32Array, *, by_columns: bool = False) -> None:
@@ -71,7 +66,7 @@ class Float32Matrix:
 
     @cached_property
     def _strips(self) -> Float32Array:
-        """Transposed strips `[strips, inputs, STRIP_ROWS]`, the last one padded; built by the first batched product."""
+        """Transposed strips `[strips, inputs, STRIP_ROWS]`, the last one padded."""
         num_whole, rest = divmod(self._out_features, STRIP_ROWS)
         strips = np.zeros((num_whole + bool(rest), self._in_features, STRIP_ROWS), np.float32)
         whole = self._matrix[: num_whole * STRIP_ROWS].reshape(num_whole, STRIP_ROWS, self._in_features)
@@ -82,10 +77,9 @@ class Float32Matrix:
 
 
 class Int8Matrix:
-    """A matrix in 8 bits, whose vectors are rounded to 8 bits as well.
+    """A matrix in 8 bits, whose vectors are rounded to 8 bits as well: a product reads a quarter of the bytes.
 
-    A product reads a quarter of the bytes and is less accurate. The sums themselves are exact, so a product with
-    several vectors equals the products with each vector alone.
+    The sums are exact, so a product with several vectors equals the products with each vector alone.
     """
 
     def __init__(self, rows: Int8Rows) -> None:
@@ -107,13 +101,10 @@ class Int8Matrix:
         return id(self._packed), self._packed.nbytes
 
     def multiply_exactly(self, first: int, second: int) -> None:
-        """Multiply two inputs in single precision, because the others are rounded more finely without them.
-
-        This is the method of Dettmers et al. 2022 (LLM.int8, arXiv 2208.07339) for inputs that are often the largest.
-        """
-        units = np.zeros((2, self._in_features), np.int8)
-        units[[0, 1], [first, second]] = 1
-        self._exact, self._exact_columns = (first, second), tuple((self._sums(units) * self._scales).astype(np.float32))
+        """Multiply the two largest inputs in single precision: without them, the others are rounded more finely."""
+        units = Int8Rows(np.zeros((2, self._in_features), np.int8), np.ones(2, np.float32))
+        units.values[[0, 1], [first, second]] = 1
+        self._exact, self._exact_columns = (first, second), tuple(self.matmul_rows(units))
 
     def matmul(self, vectors: Float32Array) -> Float32Array:
         """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
@@ -163,14 +154,10 @@ class Int8Matrix:
 
     def matmul_rows(self, vectors: Int8Rows) -> Float32Array:
         """Return the products `[rows, outputs]` with vectors `[rows, inputs]` that are in 8 bits already."""
-        products: Float32Array = self._sums(vectors.values).astype(np.float32)
+        products: Float32Array = np.asarray(self._numkong.dots_packed(vectors.values, self._packed)).astype(np.float32)
         products *= self._scales
         products *= vectors.scales[:, None]
         return products
-
-    def _sums(self, values: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
-        """Return the integer products `[rows, outputs]` with integers `[rows, inputs]`."""
-        return np.asarray(self._numkong.dots_packed(values, self._packed))
 
 
 Matrix = Float32Matrix | Int8Matrix
@@ -205,22 +192,15 @@ def check_weights(
     """Raise a RunError unless the tensors have the given shapes and no number beyond `max_weight`."""
     check_names(weights, shapes)
     for name, tensor in weights.items():
-        check_tensor(name, tensor, shapes[name], max_weight)
-
-
-def check_tensor(name: str, tensor: StoredTensor, shape: tuple[int, ...], max_weight: float = MAX_WEIGHT) -> None:
-    """Raise a RunError unless a tensor has the given shape and no number beyond `max_weight`."""
-    if isinstance(tensor, Int8Rows):
-        arrays: dict[str, npt.NDArray[Any]] = {name: tensor.values, name + SCALE_SUFFIX: tensor.scales}
-        min_value, max_value, forbidden = 0.0, max_weight / 128, "negative, not finite"
-    else:
-        arrays, min_value, max_value, forbidden = {name: tensor}, -max_weight, max_weight, "not finite"
-    check_tensors({key: (str(array.dtype), array.shape) for key, array in arrays.items()}, {name: shape})
-    checked, numbers = list(arrays.items())[-1]
-    lowest, highest = float(numbers.min()), float(numbers.max())
-    if not min_value <= lowest <= highest <= max_value:  # NaN fails the comparison
-        value = highest if highest > max_value else lowest
-        raise RunError(
-            f"{checked} holds values that are {forbidden} or beyond {max_value:g}, such as {value:g}; "
-            "the run is damaged"
-        )
+        if isinstance(tensor, Int8Rows):
+            arrays: dict[str, npt.NDArray[Any]] = {name: tensor.values, name + SCALE_SUFFIX: tensor.scales}
+            min_value, max_value, forbidden = 0.0, max_weight / 128, "negative, not finite"
+        else:
+            arrays, min_value, max_value, forbidden = {name: tensor}, -max_weight, max_weight, "not finite"
+        check_tensors({key: (str(array.dtype), array.shape) for key, array in arrays.items()}, {name: shapes[name]})
+        checked, numbers = list(arrays.items())[-1]
+        lowest, highest = float(numbers.min()), float(numbers.max())
+        if not min_value <= lowest <= highest <= max_value:  # NaN fails the comparison
+            value = f"{highest if highest > max_value else lowest:g}"
+            forbidden = f"{forbidden} or beyond {max_value:g}, such as {value}"
+            raise RunError(f"{checked} holds values that are {forbidden}; the run is damaged")

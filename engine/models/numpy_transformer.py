@@ -5,7 +5,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +18,7 @@ from engine.errors import InvalidInputError
 from engine.models.attention import (
     AttentionRecord,
     BatchAttention,
+    CacheBuffer,
     RotaryEmbedding,
     Segments,
     attend_one,
@@ -26,7 +26,7 @@ from engine.models.attention import (
     segment_tokens,
 )
 from engine.models.base import EXCLUDED_LOG_PROB, LogProbs, SequenceOutput
-from engine.models.matrices import Int8Matrix, Matrix, check_tensor, embed, make_matrix, normalize_logits
+from engine.models.matrices import Int8Matrix, Matrix, check_weights, embed, make_matrix, normalize_logits
 from engine.models.transformer_layout import (
     check_transformer_config,
     head_size,
@@ -43,25 +43,16 @@ if TYPE_CHECKING:
 
 MAX_TRANSFORMER_WEIGHT = 1e4
 """Maximum absolute value of a weight, so that vectors between the layers of models of usual sizes are finite."""
-MAX_FAST_WEIGHTS = 30_000_000
-"""Number of weights up to which a token is read in about 2 ms."""
-READ_TOKENS = 128
-"""Maximum number of tokens that are read at once; the arrays of more tokens do not fit into the processor's cache."""
-MAX_SCORES = 2**23
-"""Maximum number of attention scores of a layer at once, where tokens are read at once."""
-HUGE_PAGES_DELAY = 1.0
-"""Seconds until the weights move into huge pages. Who needs new memory meanwhile is delayed, so the first prompt is
-read before."""
-SAMPLE_TOKENS, SAMPLE_STRIDE = 16, 7919
-"""Number of tokens of the text that shows which units are large, and the distance of their numbers."""
-MIN_SUM, MAX_SUM = 1e-30, 1e30
-"""Range of the sums of exponentials that single precision represents well."""
-_ONE = np.array(1, np.float32)
-"""An array, which numpy adds faster than a number."""
+MAX_FAST_WEIGHTS = 30_000_000  # with which a token is read in about 2 ms
+READ_TOKENS = 128  # at once: the arrays of more tokens do not fit into the processor's cache
+MAX_SCORES = 2**23  # attention scores of a layer at once
+HUGE_PAGES_DELAY = 1.0  # seconds: who needs new memory during the move is delayed, so the first prompt is read before
+SAMPLE_TOKENS, SAMPLE_STRIDE = 16, 7919  # of the text that shows which units are large
+MIN_SUM, MAX_SUM = 1e-30, 1e30  # sums of exponentials that single precision represents well
+_ONE = np.array(1, np.float32)  # numpy adds an array faster than a number
 
 
-@dataclass(frozen=True)
-class TransformerLayer:
+class TransformerLayer(NamedTuple):
     """Weights of one layer; matrices that multiply the same vector are one."""
 
     attention_norm: Float32Array  # [width]
@@ -76,14 +67,10 @@ class TransformerLayer:
 class TransformerState(NamedTuple):
     """Everything that the Transformer remembers of a text: its window, which is a pure function of the tokens read."""
 
-    segments: Segments
-    """Tokens of the window with their keys and values; states share them."""
-    num_positions: int
-    """Number of tokens in the window."""
-    has_slid: bool
-    """True if the first tokens of the text are no longer in the window."""
-    hidden: Float32Array
-    """Vector `[width]` that the next token is predicted from; zeros before the first token."""
+    segments: Segments  # tokens of the window with their keys and values; states share them
+    num_positions: int  # tokens in the window
+    has_slid: bool  # True if the first tokens of the text are no longer in the window
+    hidden: Float32Array  # vector `[width]` that the next token is predicted from; zeros before the first token
 
 
 class NumpyTransformer:
@@ -103,11 +90,9 @@ class NumpyTransformer:
         int8: bool = False,
         chat: "ChatTemplate | None" = None,
     ) -> None:
-        """Prepare the weights, named as in `transformer_weight_shapes`, for inference.
+        """Prepare the weights, named as in `transformer_weight_shapes`; each tensor is read once, in threads.
 
         Matrices that are stored in 8 bits are multiplied in 8 bits. With `int8`, all others are quantized too.
-        `weights` may compute its tensors when they are read: this reads each of them once, in threads, and `tensors`
-        reads them again. `chat` is the form of a conversation that the model knows.
 
         Raises:
             RunError: If a tensor is missing, unknown, of the wrong shape, or contains NaN or huge values.
@@ -143,7 +128,7 @@ class NumpyTransformer:
             self.has_int8_weights = True
         elif self.int8:
             tensor = to_int8(tensor)
-        check_tensor(name, tensor, self._shapes[name], MAX_TRANSFORMER_WEIGHT)
+        check_weights({name: tensor}, {name: self._shapes[name]}, MAX_TRANSFORMER_WEIGHT)
         return tensor
 
     def _read_layer(self, index: int) -> TransformerLayer:
@@ -167,9 +152,9 @@ class NumpyTransformer:
         )
 
     def _multiply_large_inputs_exactly(self) -> None:
-        """Find the two units that are the largest of the vectors between layers, and spare them the rounding to 8 bits.
+        """Spare the two largest units of the vectors between layers the rounding to 8 bits.
 
-        Large Transformers have few such units (Dettmers et al. 2022, arXiv 2208.07339); any text shows which.
+        Large Transformers have few such units (LLM.int8, Dettmers et al. 2022, arXiv 2208.07339); any text shows which.
         """
         sample = np.arange(min(SAMPLE_TOKENS, self.context_size)) * SAMPLE_STRIDE % len(self.tokenizer)
         outputs = self._record(sample.astype(np.int32)).layer_outputs
@@ -217,10 +202,8 @@ class NumpyTransformer:
         return id(buffer), 0 if buffer is None else sum(layer.nbytes for layer in buffer.layers)
 
     def advance(self, state: TransformerState, token: int) -> tuple[LogProbs, TransformerState]:
+        state = self._make_room(state)
         position = state.num_positions
-        if position == self.context_size:
-            rows, state = self.predict_tokens(state, (token,), last_only=True)
-            return rows[0], state
         if token == EOS_ID and not position:
             token = self.tokenizer.start_id
         segments = extend_segments(self.config, state.segments, position, (token,))
@@ -235,15 +218,12 @@ class NumpyTransformer:
                 log_probs -= np.maximum.reduce(log_probs)
                 total = np.add.reduce(np.exp(log_probs))
         log_probs -= math.log(total)
-        if len(self._end_ids) > 1:
-            self._merge_ends(log_probs[None])
-        return log_probs, TransformerState(segments, position + 1, state.has_slid, hidden)
+        return self._merge_ends(log_probs[None])[0], TransformerState(segments, position + 1, state.has_slid, hidden)
 
     def _read_token(self, token: int, position: int, segments: Segments, sums: Float32Array | None) -> Float32Array:
-        """Write the keys and values of one token to the last row of `segments`, and return its vector `[width]`.
+        """Read the last token of a text as `_read_chunks` does, with fewer operations: their overhead takes much time.
 
-        The result equals `_read_tokens` with fewer operations: their overhead is much of the time. See `attend_one` for
-        `sums` `[layers, heads]`.
+        See `attend_one` for `sums` `[layers, heads]`.
         """
         num_units, size = self._num_heads * self._head_size, self._head_size
         num_rotated = num_units + self._num_kv_heads * size
@@ -273,43 +253,20 @@ class NumpyTransformer:
     def advance_batch(
         self, states: Sequence[TransformerState], tokens: Sequence[int]
     ) -> list[tuple[LogProbs, TransformerState]]:
-        """Read one token in each of several texts, with one product per weight matrix."""
-        states = [self._make_room(state) for state in states]
-        chunks = [
-            [self.tokenizer.start_id if token == EOS_ID and not state.num_positions else token]
-            for state, token in zip(states, tokens, strict=True)
-        ]
-        texts = [
-            extend_segments(self.config, state.segments, state.num_positions, chunk)
-            for state, chunk in zip(states, chunks, strict=True)
-        ]
-        hidden = self._read_tokens(np.concatenate(chunks), texts, [1] * len(texts))
-        return [
-            (row, TransformerState(segments, state.num_positions + 1, state.has_slid, vector))
-            for row, segments, state, vector in zip(self._log_probs(hidden), texts, states, hidden, strict=True)
-        ]
-
-    def _make_room(self, state: TransformerState) -> TransformerState:
-        """Return the state with its last tokens in a new window if the window was full."""
-        if state.num_positions < self.context_size:
-            return state
-        kept = segment_tokens(state.segments)[-num_kept_tokens(self.context_size) :]
-        *_, (_, restarted) = self._read_text(TransformerState((), 0, True, state.hidden), kept)
-        return restarted
+        read = self._read_chunks([self._make_room(state) for state in states], [(token,) for token in tokens])
+        log_probs = self._log_probs(np.concatenate([hidden for hidden, _ in read]))
+        return [(row, state) for row, (_, state) in zip(log_probs, read, strict=True)]
 
     def predict_tokens(
         self, state: TransformerState, tokens: Sequence[int], *, last_only: bool = False
     ) -> tuple[Float32Array, TransformerState]:
-        """Read several tokens of a text, together as far as a window has room for them; see `BatchModel`.
-
-        With `last_only`, windows that the last token does not depend on are not read.
-        """
+        """Read several tokens of a text; with `last_only`, no windows that the last token does not depend on."""
         if last_only:
             text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
             stride = self.context_size - num_kept_tokens(self.context_size)
             num_slides = max(0, -(-(len(text) - self.context_size) // stride))
             if num_slides:
-                state, tokens = TransformerState((), 0, True, state.hidden), text[num_slides * stride :].tolist()
+                state, tokens = self._slid_start(), text[num_slides * stride :].tolist()
             *_, (_, state) = self._read_text(state, tokens)
             return self._log_probs(state.hidden[None]), state
         rows = []
@@ -318,77 +275,75 @@ class NumpyTransformer:
         return np.concatenate(rows), last_state
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
-        """Score a whole text in passes of `READ_TOKENS`, which hold several windows of a short context."""
-        inputs, start = np.append(np.int32(self.tokenizer.start_id), ids[:-1]), 0
+        inputs, start = np.append(np.int32(EOS_ID), ids[:-1]), 0
         is_short = self.context_size <= READ_TOKENS
-        parts = self._iter_windows(inputs) if is_short else (it for it, _ in self._read_text(self.start(), inputs))
+        parts = self._read_windows(inputs) if is_short else (it for it, _ in self._read_text(self.start(), inputs))
         for hidden in parts if len(ids) else ():
             targets = ids[start : start + len(hidden)]
             log_probs = self._log_probs(hidden)[np.arange(len(hidden)), targets]
             yield SequenceOutput(log_probs.astype(np.float64), hidden)
             start += len(hidden)
 
-    def _iter_windows(self, inputs: TokenIds) -> Iterator[Float32Array]:
-        """Yield vectors `[tokens, width]` of consecutive tokens of a text `[time]`, several windows at once."""
+    def _read_windows(self, inputs: TokenIds) -> Iterator[Float32Array]:
+        """Yield vectors `[tokens, width]` of consecutive tokens of a text, several windows of it at once."""
         context, num_kept = self.context_size, num_kept_tokens(self.context_size)
         # Each window after the first one reads `num_kept` tokens again, and then new ones.
         starts = [0, *range(context - num_kept, len(inputs) - num_kept, context - num_kept)]
         per_pass = max(1, READ_TOKENS // context)
-        for first in range(0, len(starts), per_pass):
-            windows = [inputs[start : start + context] for start in starts[first : first + per_pass]]
-            texts = [extend_segments(self.config, (), 0, window) for window in windows]
-            hidden = self._read_tokens(np.concatenate(windows), texts, list(map(len, windows)))
-            ends = np.cumsum([len(window) for window in windows])
-            parts = np.split(hidden, ends[:-1])
-            yield np.concatenate([part[num_kept if first + index else 0 :] for index, part in enumerate(parts)])
+        for group in (starts[first : first + per_pass] for first in range(0, len(starts), per_pass)):
+            states = [self._slid_start() if start else self.start() for start in group]
+            read = self._read_chunks(states, [inputs[start : start + context] for start in group])
+            parts = [hidden[num_kept if start else 0 :] for start, (hidden, _) in zip(group, read, strict=True)]
+            yield np.concatenate(parts)
 
     def _read_text(
         self, state: TransformerState, tokens: Sequence[int] | TokenIds
     ) -> Iterator[tuple[Float32Array, TransformerState]]:
-        """Read at least one token; yield vectors `[tokens, width]` of consecutive tokens, and the state after them."""
-        text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
-        if text[0] == EOS_ID and not state.num_positions and not state.has_slid:
-            text[0] = self.tokenizer.start_id
-        segments, has_slid = state.segments, state.has_slid
-        num_done = num_read = state.num_positions  # tokens of `text`; those read again after a slide are done already
-        window_start = 0
-        while num_done < len(text):
-            if num_read - window_start == self.context_size:
-                window_start = num_read = num_read - num_kept_tokens(self.context_size)
-                segments, has_slid = (), True
-            max_positions = min(self.context_size, num_read - window_start + READ_TOKENS)
-            max_tokens = max(1, min(READ_TOKENS, MAX_SCORES // (self._num_heads * max_positions)))
-            chunk = text[num_read : min(window_start + self.context_size, num_read + max_tokens)]
-            segments = extend_segments(self.config, segments, num_read - window_start, chunk)
-            hidden = self._read_tokens(chunk, [segments], [len(chunk)])
-            num_read += len(chunk)
-            if num_read > num_done:
-                num_new, num_done = num_read - num_done, num_read
-                last = hidden[-1].copy()  # a view would keep the others in memory
-                yield hidden[-num_new:], TransformerState(segments, num_read - window_start, has_slid, last)
+        """Yield the vectors `[tokens, width]` of consecutive tokens of a text, and the state after them."""
+        while len(tokens):
+            state = self._make_room(state)
+            room = self.context_size - state.num_positions
+            max_positions = min(self.context_size, state.num_positions + READ_TOKENS)
+            count = max(1, min(room, READ_TOKENS, MAX_SCORES // (self._num_heads * max_positions)))
+            ((hidden, state),) = self._read_chunks([state], [tokens[:count]])
+            tokens = tokens[count:]
+            yield hidden, state
 
-    def _read_tokens(
+    def _make_room(self, state: TransformerState) -> TransformerState:
+        """Return the state with its last tokens in a new window if the window was full."""
+        if state.num_positions < self.context_size:
+            return state
+        kept = segment_tokens(state.segments)[-num_kept_tokens(self.context_size) :]
+        *_, (_, restarted) = self._read_text(self._slid_start(), kept)
+        return restarted
+
+    def _slid_start(self) -> TransformerState:
+        return self.start()._replace(has_slid=True)
+
+    def _read_chunks(
         self,
-        tokens: TokenIds,
-        texts: Sequence[Segments],
-        counts: Sequence[int],
+        states: Sequence[TransformerState],
+        chunks: Sequence[Sequence[int] | TokenIds],
         record: AttentionRecord | None = None,
-    ) -> Float32Array:
-        """Read the last `counts` tokens of several texts, with one product per weight matrix.
-
-        Writes their keys and values to the last rows of `texts`, and fills `record`.
+    ) -> list[tuple[Float32Array, TransformerState]]:
+        """Read the next tokens of several texts, for which their windows have room, with one product per matrix.
 
         Returns:
-            The vectors `[tokens, width]` that the tokens after `tokens` `[tokens]` are predicted from.
+            The vectors `[tokens, width]` that the tokens after those of each chunk are predicted from, and its state.
         """
+        tokens = np.concatenate(chunks).astype(np.int32)
+        counts, ends = list(map(len, chunks)), np.cumsum(list(map(len, chunks))).tolist()
+        texts, new_rows = list[Segments](), list[tuple[CacheBuffer, slice, slice]]()
+        for state, count, end in zip(states, counts, ends, strict=True):
+            rows = slice(end - count, end)
+            if tokens[rows.start] == EOS_ID and not state.num_positions and not state.has_slid:
+                tokens[rows.start] = self.tokenizer.start_id
+            texts.append(extend_segments(self.config, state.segments, state.num_positions, tokens[rows]))
+            buffer, length = texts[-1][-1]
+            new_rows.append((buffer, slice(length - count, length), rows))
         attention = BatchAttention(texts, counts)
         rotations = self._rotary.rotations(attention.positions)
-        ends = np.cumsum(counts).tolist()
-        new_rows = [
-            (segments[-1].buffer, slice(segments[-1].length - count, segments[-1].length), slice(end - count, end))
-            for segments, count, end in zip(texts, counts, ends, strict=True)
-        ]
-        num_rotated, key_shape = self._num_heads + self._num_kv_heads, (2, self._num_kv_heads, self._head_size)
+        num_rotated, size = self._num_heads + self._num_kv_heads, self._head_size
         vectors = embed(self._embedding, tokens)
         for index, layer in enumerate(self._layers):
             if record is not None:
@@ -396,20 +351,25 @@ class NumpyTransformer:
             qkv = layer.qkv.matmul(self._normalize(vectors, layer.attention_norm))
             if layer.qkv_bias is not None:
                 qkv += layer.qkv_bias
-            heads = qkv.reshape(len(tokens), -1, self._head_size)
+            heads = qkv.reshape(len(tokens), -1, size)
             pairs = heads[:, :num_rotated].view(np.complex64)
             pairs *= rotations
-            keys_values = heads[:, self._num_heads :].reshape(-1, *key_shape).transpose(1, 2, 0, 3)
+            keys_values = heads[:, self._num_heads :].reshape(-1, 2, self._num_kv_heads, size).transpose(1, 2, 0, 3)
             for buffer, buffer_rows, rows in new_rows:
                 buffer.layers[index][:, :, buffer_rows] = keys_values[:, :, rows]
-            queries = heads[:, : self._num_heads].reshape(len(tokens), self._num_kv_heads, -1, self._head_size)
+            queries = heads[:, : self._num_heads].reshape(len(tokens), self._num_kv_heads, -1, size)
             attended = attention.attend(queries, index, None if record is None else record.weights[index])
             vectors += layer.output.matmul(attended)
             gate_up = layer.gate_up.matmul(self._normalize(vectors, layer.feed_forward_norm))
             vectors += layer.down.matmul(_swiglu(gate_up))
         if record is not None:
             record.layer_outputs[-1] = vectors
-        return self._normalize(vectors, self._final_norm)
+        hidden = self._normalize(vectors, self._final_norm)
+        return [
+            # A view of the last vector would keep the others in memory.
+            (hidden[rows], TransformerState(text, state.num_positions + count, state.has_slid, hidden[end - 1].copy()))
+            for text, state, count, end, (*_, rows) in zip(texts, states, counts, ends, new_rows, strict=True)
+        ]
 
     def _normalize(self, vectors: Float32Array, weight: Float32Array) -> Float32Array:
         """Divide vectors `[rows, width]` by their root mean square and multiply by `weight` `[width]` (RMSNorm)."""
@@ -419,52 +379,40 @@ class NumpyTransformer:
         return normalized
 
     def record_attention(self, ids: TokenIds) -> AttentionRecord:
-        """Read `<eos>` and then `ids` `[time]`, and record the attention and the layers of all `time + 1` positions.
-
-        An InvalidInputError if the positions do not fit into the context.
-        """
+        """Record the start of a text and then `ids` `[time]`; an InvalidInputError if the context is too small."""
         if len(ids) >= self.context_size:
-            raise InvalidInputError(
-                f"a text of {len(ids)} tokens and its start do not fit into the context of {self.context_size}; "
-                "use a shorter text"
-            )
-        return self._record(np.append(np.int32(self.tokenizer.start_id), ids))
+            needed = f"a text of {len(ids)} tokens and its start do not fit into the context of {self.context_size}"
+            raise InvalidInputError(f"{needed}; use a shorter text")
+        return self._record(np.append(np.int32(EOS_ID), ids))
 
     def _record(self, tokens: TokenIds) -> AttentionRecord:
         time, num_layers = len(tokens), len(self._layers)
-        record = AttentionRecord(
-            np.empty((num_layers, self._num_heads, time, time), np.float32),
-            np.empty((num_layers + 1, time, self.config.embedding_size), np.float32),
-        )
-        self._read_tokens(tokens, [extend_segments(self.config, (), 0, tokens)], [time], record)
+        weights = np.empty((num_layers, self._num_heads, time, time), np.float32)
+        record = AttentionRecord(weights, np.empty((num_layers + 1, time, self.config.embedding_size), np.float32))
+        self._read_chunks([self.start()], [tokens], record)
         return record
 
     def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
-        """Return the log-probabilities `[rows, vocabulary]` that the output layer computes from layer outputs."""
         return self._log_probs(self._normalize(layer_outputs, self._final_norm))
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
         """Return the log-probabilities `[rows, vocabulary]` of the tokens after the vectors `[rows, width]`."""
-        log_probs = normalize_logits(self._output.matmul(hidden))
-        if len(self._end_ids) > 1:
-            self._merge_ends(log_probs)
-        return log_probs
+        return self._merge_ends(normalize_logits(self._output.matmul(hidden)))
 
-    def _merge_ends(self, log_probs: Float32Array) -> None:
+    def _merge_ends(self, log_probs: Float32Array) -> Float32Array:
         """Give `<eos>` the probability of all tokens that end a text, in each row `[rows, vocabulary]`."""
-        ends = np.logaddexp.reduce(log_probs[:, self._end_ids], axis=1)
-        log_probs[:, self._end_ids] = EXCLUDED_LOG_PROB
-        log_probs[:, EOS_ID] = ends
+        if len(self._end_ids) > 1:
+            ends = np.logaddexp.reduce(log_probs[:, self._end_ids], axis=1)
+            log_probs[:, self._end_ids] = EXCLUDED_LOG_PROB
+            log_probs[:, EOS_ID] = ends
+        return log_probs
 
 
 def _swiglu(gate_up: Float32Array) -> Float32Array:
-    """Return silu(gates) · values `[..., inner]` for halves of gates, and values, `[..., 2 inner]`.
-
-    silu(x) = x · sigmoid(x) = x / 2 · (1 + tanh(x / 2)), which does not overflow.
-    """
+    """Return silu(gates) · values `[..., inner]` for halves of gates, and values, `[..., 2 inner]`."""
     inner = gate_up.shape[-1] // 2
     half_gates = gate_up[..., :inner]
-    activated: Float32Array = np.tanh(half_gates)
+    activated: Float32Array = np.tanh(half_gates)  # silu(x) = x / 2 · (1 + tanh(x / 2)), which does not overflow
     activated += _ONE
     activated *= half_gates
     activated *= gate_up[..., inner:]
@@ -472,10 +420,9 @@ def _swiglu(gate_up: Float32Array) -> Float32Array:
 
 
 def pair_units(units: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """Reorder the first axis, heads of `size` units, so that both units of each pair are neighbours.
+    """Reorder the first axis, heads of `size` units, so that both units of a pair are neighbours.
 
-    Unit `i` of the first half of a head and unit `i` of its second half are rotated together, see
-    `rotary_frequencies`. Products of queries and keys do not depend on the order of the units.
+    The products of queries and keys stay the same. See `rotary_frequencies` for the pairs.
     """
     heads = units.reshape(-1, 2, size // 2, *units.shape[1:])
     return heads.swapaxes(1, 2).reshape(units.shape)
