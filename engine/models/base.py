@@ -18,8 +18,7 @@ EXCLUDED_LOG_PROB = -1e4
 """Log-probability of a token that cannot come next: finite, so that sums over the vocabulary stay numbers."""
 ModelState = Any
 """Everything a model remembers of the tokens read so far. An immutable value: a kept state is a branch point."""
-SCORING_CHUNK = 256
-"""Tokens whose distributions are in memory at once when a text is scored."""
+SCORING_CHUNK = 256  # tokens whose distributions are in memory at once
 
 
 class LanguageModel(Protocol):
@@ -39,10 +38,8 @@ class LanguageModel(Protocol):
 class SequenceOutput:
     """Output for consecutive tokens of a text, the first of which is predicted after `<eos>`."""
 
-    log_probs: Float64Array
-    """Natural-log probability `[time]` of each token."""
-    hidden_states: HiddenVector
-    """Vectors `[time, hidden]` that the tokens were predicted from."""
+    log_probs: Float64Array  # natural-log probability `[time]` of each token
+    hidden_states: HiddenVector  # vectors `[time, hidden]` that the tokens were predicted from
 
 
 @runtime_checkable
@@ -150,10 +147,7 @@ def advance_tokens(model: LanguageModel, state: ModelState, tokens: Sequence[int
 
 
 def hidden_vector_function(model: LanguageModel) -> Callable[[ModelState], HiddenVector]:
-    """Return the function from a state of `model` to its hidden vector.
-
-    Loops over tokens call this once: a protocol check costs up to a tenth of the time that a model takes per token.
-    """
+    """Return the function from a state of `model` to its hidden vector: a check at every token would take long."""
     if isinstance(model, HiddenVectorModel):
         return model.hidden_vector
     return lambda state: np.empty(0, np.float32)

@@ -21,13 +21,10 @@ def build_network(
     base: Base | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Network:
-    """Build the configured network for the vocabulary of `dataset`.
+    """Build the configured network for the vocabulary of `dataset`; impossible sizes raise a ConfigError.
 
     The weights are drawn from the configured seed, unless there are `initial_weights`. An adapter changes the
     pre-trained model `base`, which is stored and multiplied in `dtype`; without one, all weights of `base` are trained.
-
-    Raises:
-        ConfigError: If the sizes of a Transformer do not fit together.
     """
     tokenizer = dataset.tokenizer
     generator = torch.Generator().manual_seed(config.training.seed)

@@ -12,21 +12,17 @@ from torch.nn import functional
 
 from engine.runtime.distributed import DistributedContext
 
-HAS_ONEDNN_LINEAR = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
-    torch.ops.mkldnn, "_linear_pointwise"
-)
-"""True if PyTorch has the operator that torch.compile replaces `linear` by; it is private and may disappear."""
-MAX_EXPLICIT_TIME = 1024
-"""Longest window whose attention weights are computed as one matrix; a matrix of longer ones takes too much memory."""
-CROSS_ENTROPY_ROWS = 512
-"""Rows whose logits over a large vocabulary are in memory at once."""
+# The operator that torch.compile replaces `linear` by is private and may disappear.
+HAS_ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+HAS_ONEDNN_LINEAR = HAS_ONEDNN and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+MAX_EXPLICIT_TIME = 1024  # the matrix of the attention weights of longer windows takes too much memory
+CROSS_ENTROPY_ROWS = 512  # whose logits over a large vocabulary are in memory at once
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return `inputs` `[..., in]` times the transposed `weight` `[out, in]` plus `bias` `[out]`: `[..., out]`.
 
-    `torch.nn.functional.linear` uses oneDNN for bfloat16 only; this function also uses it for float32 on CPUs, where it
-    is up to twice as fast.
+    Unlike PyTorch, it uses oneDNN for float32 on CPUs too, where that is up to twice as fast.
     """
     is_float32 = inputs.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if not (HAS_ONEDNN_LINEAR and is_float32 and inputs.device.type == "cpu"):
@@ -52,7 +48,6 @@ class _OneDNNLinear(torch.autograd.Function):
 
 
 def _onednn_matmul(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return `left` `[n, k]` times the transposed `right` `[m, k]`: `[n, m]`. Both may be transposed views."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
     return product
 
@@ -129,7 +124,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 
 class _SwiGlu(torch.autograd.Function):
-    """Keeps its input only, and writes both parts of the gradient into one tensor."""
+    """Keeps its input only."""
 
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
@@ -202,18 +197,14 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _causal_mask(time: int, group: int, dtype: torch.dtype) -> Tensor:
-    """Return the mask to add to the scores `[group * time, time]`: -inf for later positions."""
     return torch.full((time, time), -torch.inf, dtype=dtype).triu_(1).repeat(group, 1)
 
 
 def linear_cross_entropy(vectors: Tensor, weight: Tensor, targets: Tensor, target_weights: Tensor | None) -> Tensor:
-    """Return the mean cross-entropy of targets, without all logits in memory at once.
+    """Return the mean cross-entropy of targets `[time, batch]`, without all logits in memory at once.
 
-    Args:
-        vectors: Vectors `[time, batch, width]` that the targets are predicted from.
-        weight: Matrix `[vocabulary, width]` of the output layer.
-        targets: Token ids `[time, batch]`.
-        target_weights: Factors `[time, batch]` of the cross-entropies, or None. Targets of weight 0 take no time.
+    The targets are predicted from `vectors` `[time, batch, width]` by the output layer `weight` `[vocabulary, width]`.
+    `target_weights` `[time, batch]`, if any, multiply the cross-entropies; targets of weight 0 take no time.
     """
     vectors, targets = vectors.flatten(0, 1), targets.flatten()
     factors = torch.ones(targets.shape, device=targets.device) if target_weights is None else target_weights.flatten()

@@ -30,10 +30,8 @@ from engine.storage.tensor_file import StoredTensor, to_float32
 
 Drop = Callable[[Tensor], Tensor]
 """Dropout of vectors `[batch, time, width]`."""
-INIT_STD = 0.02
-"""Standard deviation of the initial weights, as in GPT-2."""
-MAX_SCORING_LOGITS = 2**23
-"""Maximum number of logits in memory at once while a text is scored."""
+INIT_STD = 0.02  # as in GPT-2
+MAX_SCORING_LOGITS = 2**23  # in memory at once
 
 
 class Linears(nn.Module):
@@ -197,8 +195,7 @@ class TransformerModel(Network):
         self.punctuation_softmax = None
         check_transformer_config(config)
         self.config, self.vocabulary_size, self.base = config, vocabulary_size, base
-        self.start_id = EOS_ID
-        """Token before the first one of a text that is scored."""
+        self.start_id = EOS_ID  # token before the first one of a text that is scored
         with torch.device("cpu" if base is None else "meta"):
             self.model = _Body(config, vocabulary_size)
             self.lm_head = None if config.tie_weights else nn.Linear(config.embedding_size, vocabulary_size, bias=False)
@@ -212,7 +209,7 @@ class TransformerModel(Network):
 
     @torch.no_grad()
     def _init_weights(self, generator: torch.Generator) -> None:
-        """Draw matrices as GPT-2 does: projections to the residual stream are smaller in models with more layers."""
+        # As in GPT-2: projections to the residual stream are smaller in models with more layers.
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
                 is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
@@ -222,8 +219,6 @@ class TransformerModel(Network):
                 nn.init.zeros_(parameter)
 
     def _freeze(self, base: Mapping[str, StoredTensor], dtype: torch.dtype, generator: torch.Generator) -> None:
-        """Replace all parameters by buffers with the tensors of `base`, and add low-rank changes."""
-
         def load(*names: str) -> Tensor:
             return torch.cat([torch.tensor(to_float32(base[name]), dtype=dtype) for name in names])
 
@@ -287,11 +282,7 @@ class TransformerModel(Network):
 
     @torch.no_grad()
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
-        """Score a whole text, several windows at once; see `SequenceModel`.
-
-        After a full window, the next one begins with its last `num_kept_tokens`, as in `NumpyTransformer`. So a window
-        after the first one predicts only the tokens after these.
-        """
+        """Score a whole text, several windows at once; each repeats the last `num_kept_tokens` of the one before."""
         context, num_kept = self.config.context_size, num_kept_tokens(self.config.context_size)
         tokens = torch.from_numpy(np.append(np.int32(self.start_id), ids).astype(np.int64))
         starts = [0, *range(context - num_kept, len(ids) - num_kept, context - num_kept)] if len(ids) else []
@@ -331,7 +322,7 @@ class TransformerModel(Network):
             parameter.copy_(torch.from_numpy(weights[_tensor_name(name)]))
 
     def to_decoder(self, tokenizer: Tokenizer, weights: Mapping[str, Float32Array] | None = None) -> NumpyTransformer:
-        """Return the model with `weights` (see the base class) for inference in numpy; an adapted one has 8 bits."""
+        """Return the model for inference in numpy; an adapted one has 8 bits."""
         tensors: Mapping[str, StoredTensor] = self.export_weights() if weights is None else weights
         if self.base is not None:
             tensors = MergedWeights(self.config, self.base, tensors, int8=True)

@@ -9,8 +9,6 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float64Array
 from engine.errors import ConfigError
 
-FEED_FORWARD_MULTIPLE = 32
-"""The automatic inner size of feed-forward layers is a multiple of this."""
 LLAMA3_LOW_FACTOR, LLAMA3_HIGH_FACTOR = 1.0, 4.0
 """Rotations in the original context up to which, and from which, llama3 scales a frequency fully, and not at all."""
 
@@ -22,12 +20,11 @@ TRANSFORMER_VALUES: dict[str, Any] = {
 
 
 def head_size(config: ModelConfig) -> int:
-    """Return the number of units of each attention head."""
     return config.head_size or config.embedding_size // config.num_heads
 
 
 def num_kv_heads(config: ModelConfig) -> int:
-    """Return the number of heads that have keys and values; query heads share them in groups of consecutive heads."""
+    """Return the number of heads with keys and values; groups of consecutive query heads share them."""
     return config.num_kv_heads or config.num_heads
 
 
@@ -37,16 +34,16 @@ def largest_num_heads(embedding_size: int, max_heads: int) -> int:
 
 
 def inner_size(config: ModelConfig) -> int:
-    """Return the inner size of the feed-forward layers."""
-    if config.feed_forward_size:
-        return config.feed_forward_size
-    # With its three matrices, a SwiGLU layer of this size has the parameters of a two-matrix layer of four times the
-    # width (Shazeer 2020, arXiv 2002.05202).
-    return -(-8 * config.embedding_size // (3 * FEED_FORWARD_MULTIPLE)) * FEED_FORWARD_MULTIPLE
+    """Return the inner size of the feed-forward layers: by default 8 / 3 of the width, in multiples of 32.
+
+    With its three matrices, a SwiGLU layer then has the parameters of a two-matrix layer of four times the width
+    (Shazeer 2020, arXiv 2002.05202).
+    """
+    return config.feed_forward_size or -(-8 * config.embedding_size // (3 * 32)) * 32
 
 
 def num_kept_tokens(context_size: int) -> int:
-    """Return the number of last tokens that a full context keeps: they are read again from position 0."""
+    """Return how many last tokens a full context keeps: they are read again from position 0."""
     return context_size // 2
 
 
@@ -93,8 +90,8 @@ def check_transformer_config(config: ModelConfig) -> None:
 def transformer_weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every tensor in `model.safetensors`; linear layers are `[outputs, inputs]`."""
     width, inner, size = config.embedding_size, inner_size(config), head_size(config)
-    attended = config.num_heads * size
-    sizes = {"q_proj": attended, "k_proj": num_kv_heads(config) * size, "v_proj": num_kv_heads(config) * size}
+    attended, kv_units = config.num_heads * size, num_kv_heads(config) * size
+    sizes = {"q_proj": attended, "k_proj": kv_units, "v_proj": kv_units}
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary_size, width)}
     for i in range(config.num_layers):
         layer = f"model.layers.{i}"
