@@ -16,11 +16,9 @@ from engine.data.dataset import Dataset, concatenate_lines
 from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds, Tokenizer
 from engine.errors import CorpusError
 
-MIN_PASSAGE_LENGTH = 4
-"""Minimum words of a passage, without punctuation; three words in a row often occur in both texts by chance."""
-MAX_OCCURRENCES = 5  # maximum number of occurrences that are listed for a passage
-MAX_INDEXED_WORDS = 8_000_000
-"""Maximum words of an indexed training text; the index takes about 30 bytes of memory per word."""
+MIN_PASSAGE_LENGTH = 4  # words without punctuation; three in a row often occur in both texts by chance
+MAX_OCCURRENCES = 5  # that are listed for a passage
+MAX_INDEXED_WORDS = 8_000_000  # of a training text; the index takes about 30 bytes of memory per word
 _HASH_FACTOR = 0x9E3779B97F4A7C15
 
 
@@ -31,7 +29,7 @@ class Occurrence:
     line_index: int  # index of the line in `Dataset.train_lines`
     offset: int  # number of words in the line before the passage, runs of punctuation included
     text: str  # the whole line as written in the corpus
-    speaker: str  # speaker of the line; empty if the corpus has no speakers
+    speaker: str  # empty if the corpus has no speakers
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from engine.data.tokenizers.base import EOS, UNK, TokenIds
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
 from engine.models.base import LanguageModel, advance_batch
 
-NUM_ROWS, ROW_LENGTH = 64, 36
-"""Layout of the validation text in the notebook: its batch size, and the tokens per row that its text had."""
+NUM_ROWS, ROW_LENGTH = 64, 36  # of the validation text in the notebook: its batch size, and the tokens per row
 NOTEBOOK_WINDOW = 50  # tokens per window in the notebook
 
 

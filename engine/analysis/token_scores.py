@@ -15,8 +15,8 @@ from engine.generation.generate import NUM_TOP_TOKENS
 from engine.models.base import BatchModel, LanguageModel, LogProbs, predict_tokens
 from engine.models.dialogue import DialogueModel
 
+# Tokens per chunk. Chunks grow, so that the first scores appear at once, but for models that read each in one pass.
 FIRST_CHUNK_SIZE, MAX_CHUNK_SIZE = 16, 512
-"""Tokens per chunk. Chunks grow, so that the first scores appear at once, but for models that read each in one pass."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,8 @@ class WordScore:
     bits: float
     model_prob: float  # product over the tokens of the word
     rank: int | None  # rank of a word that is one token, 1 for the most likely one; None for a longer word
-    parts: tuple[tuple[str, float], ...]
-    """Text of each token as written and its bits. The tokens of one character are one part."""
-    top_tokens: tuple[tuple[str, float], ...]
-    """The most likely alternatives to the first token that is not a space, in descending order of probability."""
+    parts: tuple[tuple[str, float], ...]  # text of each token as written and its bits; a character is one part
+    top_tokens: tuple[tuple[str, float], ...]  # the most likely alternatives to the first token that is not a space
 
 
 class TokenScores:

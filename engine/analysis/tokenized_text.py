@@ -41,23 +41,19 @@ class TokenizedText:
 
     text: str
     start_offsets: Int32Array
-    end_offsets: Int32Array
-    """Index `[tokens]` after the last character; equals the start for a later byte of the character before."""
-    ids: TokenIds
-    """Token ids `[tokens]`. If line ends are tokens, an `<eos>` spans each of them, but only after lines with a word in
-    a closed vocabulary."""
+    end_offsets: Int32Array  # after the last character; the start for a later byte of the character before
+    ids: TokenIds  # `[tokens]`; an `<eos>` spans a line end, in a closed vocabulary only after a line with a word
     word_starts: Int32Array  # first token `[words]` of each word
     sentence_starts: Int32Array  # first word `[sentences]` of each sentence. Sentences end at . ! ? … and at line ends.
     unk_id: int | None = UNK_ID
+    # Start and end `[runs, 2]` of each run of characters that the tokenizer cannot read.
     skipped_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
-    """Start and end `[runs, 2]` of each run of characters that the tokenizer cannot read."""
+    # Ids that a model reads before a token, by its index: the name before the first one of each line of a script, and
+    # an empty line before that where a scene starts.
     heads: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    """Token ids that a model reads before a token, by the index of the token: the name before the first one of each
-    line of a script, and an empty line before that where a scene starts. Empty without a cast."""
-    speakers: Mapping[int, str] = field(default_factory=dict)
-    """Canonical name of the speaker of each line of a script, by the index of its first token."""
+    speakers: Mapping[int, str] = field(default_factory=dict)  # canonical, by the index of the first token of a line
+    # Start and end `[labels, 2]` of the names of speakers, with the colon and the white space after it.
     label_spans: Int32Array = field(default_factory=lambda: np.empty((0, 2), np.int32))
-    """Start and end `[labels, 2]` of the names of speakers, with the colon and the white space after it."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -122,11 +122,7 @@ def select_variants(config: Config, names: Sequence[str]) -> dict[str, list[str]
 
 
 def run_ablation(config: Config, variants: Mapping[str, list[str]], seeds: Sequence[int], jobs: int) -> Iterator[Trial]:
-    """Train every variant with every seed, in `jobs` processes at a time, and yield the trials in that order.
-
-    Raises:
-        InvalidInputError: If the data cannot be read, a setting is invalid, or PyTorch is not installed.
-    """
+    """Train every variant with every seed, in `jobs` processes at a time, and yield the trials in that order."""
     require_package("torch", "ablation")
     load_training_input(config)  # report a bad corpus or initial run before any process starts
     if jobs > 1:

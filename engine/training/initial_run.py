@@ -1,6 +1,6 @@
 """The run or pre-trained model that a training starts from: its settings, its weights and its tokenizer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,10 +104,8 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
     """Load the dataset of `config`, and what the training starts from.
 
     An open vocabulary is taken over from the initial model, or else from the first teacher. A closed one is built from
-    the dataset. The weights are mapped to the new vocabulary token by token.
-
-    Raises:
-        InvalidInputError: If the corpus cannot be read, there is no such run or model, or it has other settings.
+    the dataset, and the weights are mapped to it token by token. An initial model that is missing or has other settings
+    raises an InvalidInputError.
     """
     init, mode, tokenizer = config.training.init, config.data.mode, None
     if is_pretrained_name(init):
@@ -163,10 +161,18 @@ def canonical_config(config: Config, runs_dir: Path | None = None) -> Config:
     """Return `config` with names that mean the same later and from any directory: absolute paths and no "latest"."""
     data, training = config.data, config.training
     paths = {"corpus": data.corpus, "valid_corpus": data.valid_corpus, "test_corpus": data.test_corpus}
+    teachers: list[str] = []
+    for name in training.teacher_names:
+        teacher = canonical_name(name, runs_dir, keep_name=False)
+        if TEACHER_SEPARATOR in teacher:
+            raise ConfigError(f"--teacher {name} has a comma in its path; rename the run or its folder")
+        if teacher in teachers:
+            raise ConfigError(f"--teacher {name} is given twice; give each teacher once")
+        teachers.append(teacher)
     return config.with_values(
         **{name: str(absolute_path(Path(path))) for name, path in paths.items() if path not in ("", BUNDLED)},
         init=canonical_name(training.init, runs_dir) if training.init else "",
-        teachers=canonical_teachers(training.teacher_names, runs_dir),
+        teachers=TEACHER_SEPARATOR.join(teachers),
     )
 
 
@@ -185,19 +191,6 @@ def canonical_name(model: str, runs_dir: Path | None = None, *, keep_name: bool 
     is_name = keep_name and run_dir.parent == (runs_dir or default_runs_dir())
     name = run_dir.name if is_name else str(absolute_path(run_dir))
     return name if epoch is None else epoch_model_name(name, epoch)
-
-
-def canonical_teachers(names: Sequence[str], runs_dir: Path | None = None) -> str:
-    """Return the value of the setting `teachers` for names of runs: absolute paths, or names of bundled runs."""
-    canonical: list[str] = []
-    for name in names:
-        full = canonical_name(name, runs_dir, keep_name=False)
-        if TEACHER_SEPARATOR in full:
-            raise ConfigError(f"--teacher {name} has a comma in its path; rename the run or its folder")
-        if full in canonical:
-            raise ConfigError(f"--teacher {name} is given twice; give each teacher once")
-        canonical.append(full)
-    return TEACHER_SEPARATOR.join(canonical)
 
 
 def _read_initial_config(init: str, runs_dir: Path | None) -> Config:

@@ -18,7 +18,7 @@ from engine.runs.writer import record_events
 from engine.runtime.process import get_process_info, limit_openmp_spinning, require_package
 from engine.training.diagnoses import diagnose
 from engine.training.dialogue_parts import fit_dialogue_parts
-from engine.training.initial_run import canonical_config, canonical_teachers, load_training_input
+from engine.training.initial_run import canonical_config, canonical_name, load_training_input
 
 
 class TrainingJob:
@@ -52,10 +52,9 @@ class TrainingJob:
 
 
 def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | None = None) -> TrainingJob:
-    """Read the data, check that the data fits the configuration, and create the run directory.
+    """Read the data, check that it fits the configuration, and create the run directory.
 
-    Raises:
-        InvalidInputError: If the input is unusable, or PyTorch is not installed; nothing is written then.
+    Unusable input, or a missing PyTorch, raises an InvalidInputError; nothing is written then.
     """
     require_package("torch")
     limit_openmp_spinning()
@@ -66,7 +65,7 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
         from engine.training.distillation import load_teachers  # loads PyTorch
 
         init = config.training.init
-        if init and canonical_teachers([init], runs_dir) in config.training.teacher_names:
+        if init and canonical_name(init, runs_dir, keep_name=False) in config.training.teacher_names:
             raise ConfigError(
                 f"run {init} is a teacher and the initial model, so the student starts with all that it could learn; "
                 "use another --teacher, or omit --init"
@@ -93,11 +92,8 @@ def resume_job(
 ) -> TrainingJob:
     """Prepare to resume a run that was stopped, detached or killed.
 
-    `apply_options` applies command-line options to the run's configuration, to check that they do not change it.
-
-    Raises:
-        InvalidInputError: If the corpus or the configuration has changed, the run is finished or being trained, or a
-            file is damaged, or PyTorch is not installed.
+    `apply_options` applies command-line options to the run's configuration, to check that they do not change it. A
+    changed corpus or configuration, or a run that is finished, being trained or damaged, raises an InvalidInputError.
     """
     require_package("torch")
     run_dir = resolve_run(run, runs_dir)

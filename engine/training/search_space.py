@@ -37,10 +37,8 @@ def parse_space(assignments: Sequence[str]) -> dict[str, BaseDistribution]:
     """Return the distribution of each setting that is searched.
 
     A range is `key=low..high`, a choice `key=a,b,c`. A range is logarithmic if its start is above 0, its end is at
-    least 5 times its start, and the setting is no fraction; `:log` or `:linear` after it overrides this rule.
-
-    Raises:
-        ConfigError: If a setting does not exist or cannot be searched, or a range or value is invalid.
+    least 5 times its start, and the setting is no fraction; `:log` or `:linear` after it overrides this rule. A setting
+    that cannot be searched, or an invalid range or value, raises a ConfigError.
     """
     distributions: dict[str, BaseDistribution] = {}
     for assignment in assignments:

@@ -335,11 +335,7 @@ def train(
     The test split is scored once, at the end, unless the training is stopped or `score_test` is false. Training starts
     from `checkpoint`, or else as `source` says, even if the run was started before (`is_resume`). All processes of a
     `distributed` training compute the same; only the main one yields the events of reports, validation and checkpoints.
-
-    Raises:
-        RunError: If the checkpoint is damaged, or belongs to another configuration.
-        ConfigError: If the configured device does not exist.
-        TrainingError: If the loss is not a finite number, or another process has ended.
+    A loss that is not finite, or the end of another process, raises a TrainingError.
     """
     start_time = time.perf_counter()
     options, dataset = config.training, source.dataset
@@ -417,10 +413,7 @@ def train(
 def train_run(
     config: Config, dataset: Dataset, run_dir: Path, commands: CommandQueue, *, is_resume: bool = False
 ) -> Iterator[TrainingEvent]:
-    """Train the run in `run_dir` as the main process, and yield the events of `train`, which lists the errors.
-
-    In a distributed training, this function waits for the worker ranks, which call `train_as_worker_rank`.
-    """
+    """Train the run in `run_dir` as the main process, while the worker ranks call `train_as_worker_rank`."""
     checkpoint, warning = load_latest_checkpoint(run_dir) if is_resume else (None, "")
     if warning:
         yield events.Warned(warning)

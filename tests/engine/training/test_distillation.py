@@ -10,7 +10,7 @@ from engine.errors import ConfigError, InvalidInputError
 from engine.events import Snapshot
 from engine.models.decoders import build_decoder
 from engine.training.distillation import load_teachers
-from engine.training.initial_run import canonical_teachers
+from engine.training.initial_run import canonical_config
 from engine.training.job import prepare_job
 from engine.training.state import ResumeCheckpoint
 from tests.support.models import random_weights
@@ -117,9 +117,9 @@ def test_teacher_that_does_not_fit_is_refused(tmp_path, dataset, teacher, studen
 def test_missing_and_repeated_teachers_and_the_student_itself_are_refused_and_others_recorded(tmp_path, dataset):
     name = write_teacher(tmp_path / "teacher", dataset.tokenizer)
     with pytest.raises(InvalidInputError, match="no-such"):
-        canonical_teachers(["no-such"], tmp_path)
+        canonical_config(make_config(teachers="no-such"), tmp_path)
     with pytest.raises(ConfigError, match="given twice"):
-        canonical_teachers(["teacher", name], tmp_path)
+        canonical_config(make_config(teachers=f"teacher,{name}"), tmp_path)
     data = {"corpus": dataset.corpus.source, "corpus_format": "text", "teachers": "teacher"}
     with pytest.raises(ConfigError, match="starts with all that it could learn"):
         prepare_job(make_config(init="teacher", **data), "student", tmp_path)
