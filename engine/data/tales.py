@@ -12,7 +12,7 @@ from typing import NamedTuple
 from engine.data.corpus import read_whole_text
 from engine.errors import CorpusError, InvalidInputError, LotrError
 from engine.runtime.download import download
-from engine.storage.files import app_home, assets_dir, check_output, read_limited, write_output
+from engine.storage.files import app_home, assets_dir, check_output, read_limited, write_atomically
 
 GUTENBERG = "https://www.gutenberg.org"
 BOOK_PATH = "/cache/epub/{id}/pg{id}.txt"  # of the UTF-8 text of a book, on the site and on its mirrors
@@ -82,7 +82,7 @@ def write_tales(
         texts.append("".join(f"{paragraph}\n" for paragraph in clean_body(read_body(content, str(path)))))
         on_book()
     text = "\n".join(texts)
-    write_output(output, text.encode())
+    write_atomically(output, text.encode(), option="--output")
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     return TalesSummary(output, len(text), len(text.split()), sha256, tuple(other_editions))
 
@@ -339,5 +339,5 @@ def write_speech(source: Path, output: Path) -> int:
     check_output(output)
     if output.exists() and output.samefile(source):
         raise InvalidInputError(f"--output {output} is the text itself; name another file")
-    write_output(output, "".join(f"{quotation}\n" for quotation in quotations).encode())
+    write_atomically(output, "".join(f"{quotation}\n" for quotation in quotations).encode(), option="--output")
     return len(quotations)

@@ -1,8 +1,9 @@
 """Combination of runs into one model: ensembles, mixtures with Kneser-Ney, neural caches and dynamic evaluation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from engine.runs.directory import CONFIG_FILE
 from engine.runs.loading import LoadedModel
 from engine.runtime.process import require_package
 
+if TYPE_CHECKING:  # loads torch, which no other combination needs
+    from engine.models.dynamic_evaluation import DynamicEvaluation
+
 
 @dataclass(frozen=True)
 class CombinationOptions:
@@ -42,27 +46,10 @@ class CombinationOptions:
         CacheSettings(window=self.cache_window)  # raises an error for an invalid window
 
 
-@dataclass(frozen=True)
-class CombinedModel:
-    """Combined model, ready for generation or evaluation, and its tuned parameters."""
-
+class CombinedModel(NamedTuple):
     model: LanguageModel
-    weights: tuple[tuple[str, float], ...]
-    cache_settings: CacheSettings | None
-    learning_rates: tuple[float, ...]
-
-    def describe(self) -> str:
-        mixture = " + ".join(f"{weight:.2f} {name}" for name, weight in self.weights)
-        descriptions = [mixture] if mixture else []
-        if self.learning_rates:
-            descriptions.append("dynamic evaluation at lr " + ", ".join(f"{lr:g}" for lr in self.learning_rates))
-        if (cache := self.cache_settings) is not None:
-            descriptions.append(
-                f"cache {cache.weight:g} (window {cache.window}, theta {cache.theta:g})"
-                if cache.weight
-                else "no cache, which did not help on validation"
-            )
-        return ", ".join(descriptions)
+    description: str
+    """The weights and the tuned parameters; empty for a single model."""
 
 
 class ModelCombiner:
@@ -76,7 +63,6 @@ class ModelCombiner:
                     "choose runs of the same corpus and split seed"
                 )
         self.runs = tuple(runs)
-        self._tuned_dynamic_models: list[tuple[LanguageModel, float]] = []
         self._validation_outputs: dict[int, SequenceOutput] = {}
 
     @cached_property
@@ -89,41 +75,37 @@ class ModelCombiner:
 
     def combine(self, options: CombinationOptions) -> CombinedModel:
         """Combine the runs, tuning on the validation split all parameters that `options` leave open."""
-        if options.dynamic:
-            require_package("torch", "--dynamic")
-        num_models = len(self.runs) + options.mixture
-        if options.weights and num_models == 1:
+        names = [*(run.name for run in self.runs), *(["Kneser-Ney"] if options.mixture else [])]
+        weights, descriptions = options.weights, []
+        if weights and len(names) == 1:
             raise InvalidInputError("--weights needs several models; add --mixture or another --run")
-        if options.dynamic and any(isinstance(run.decoder, NumpyLSTM) and run.decoder.int8 for run in self.runs):
-            remedy = "leave out --dynamic or --precision"
-            raise InvalidInputError(f"int8 weights cannot be trained by dynamic evaluation; {remedy}")
-        if options.weights:
-            validate_mixture_weights(options.weights, num_models)  # before anything slow
-        names = [run.name for run in self.runs]
+        if weights:
+            validate_mixture_weights(weights, len(names))  # before anything slow
         models: list[LanguageModel] = [run.decoder for run in self.runs]
-        learning_rates: tuple[float, ...] = ()
         if options.dynamic:
-            models = [model for model, _ in self._dynamic_models()]
-            learning_rates = tuple(lr for _, lr in self._dynamic_models())
+            models = [*self._dynamic_models]
+            rates = ", ".join(f"{model.lr:g}" for model in self._dynamic_models)
+            descriptions.append(f"dynamic evaluation at lr {rates}")
         if options.mixture:
-            names.append("Kneser-Ney")
             models.append(self.kneser_ney)
-        weights = options.weights
-        if options.mixture and not weights:
-            weights = tune_mixture_weights(np.stack([self._validation_output(model).log_probs for model in models]))
-        elif not weights:
-            weights = tuple(1 / len(models) for _ in models)
-        model = Mixture(models, weights) if len(models) > 1 else models[0]
-        cache_settings = None
+        model = models[0]
+        if len(models) > 1:
+            if options.mixture and not weights:
+                weights = tune_mixture_weights(np.stack([self._validation_output(each).log_probs for each in models]))
+            weights = weights or tuple(1 / len(models) for _ in models)
+            model = Mixture(models, weights)
+            shares = [f"{weight:.2f} {name}" for weight, name in zip(weights, names, strict=True)]
+            descriptions.insert(0, " + ".join(shares))
         if options.cache:
-            cache_settings = tune_cache(self._validation_output(model), self.dataset.valid, options.cache_window)
-            model = NeuralCache(model, cache_settings)
-        named_weights = tuple(zip(names, weights, strict=True)) if len(models) > 1 else ()
-        return CombinedModel(model, named_weights, cache_settings, learning_rates)
+            cache = tune_cache(self._validation_output(model), self.dataset.valid, options.cache_window)
+            model = NeuralCache(model, cache)
+            parameters = f"cache {cache.weight:g} (window {cache.window}, theta {cache.theta:g})"
+            descriptions.append(parameters if cache.weight else "no cache, which did not help on validation")
+        return CombinedModel(model, ", ".join(descriptions))
 
     def combine_to_play(self, options: CombinationOptions) -> CombinedModel:
-        combined, parts = self.combine(options), self.runs[0].dialogue_parts
-        return combined if parts is None else replace(combined, model=parts.wrap(combined.model))
+        (model, description), parts = self.combine(options), self.runs[0].dialogue_parts
+        return CombinedModel(model if parts is None else parts.wrap(model), description)
 
     def _validation_output(self, model: LanguageModel) -> SequenceOutput:
         if isinstance(model, Mixture):
@@ -133,20 +115,17 @@ class ModelCombiner:
             self._validation_outputs[id(model)] = forward_sequence(model, self.dataset.valid)
         return self._validation_outputs[id(model)]
 
-    def _dynamic_models(self) -> list[tuple[LanguageModel, float]]:
-        if not self._tuned_dynamic_models:
-            # Imported here because it loads torch, which no other combination needs.
-            from engine.models.dynamic_evaluation import DynamicEvaluation, tune_dynamic_lr
+    @cached_property
+    def _dynamic_models(self) -> "list[DynamicEvaluation]":
+        require_package("torch", "--dynamic")
+        from engine.models.dynamic_evaluation import DynamicEvaluation, tune_dynamic_lr
 
-            for run in self.runs:
-                if not isinstance(run.decoder, NumpyLSTM):
-                    raise InvalidInputError(
-                        f"--dynamic trains LSTMs only, and {run.name} is none; leave it out or choose another run"
-                    )
-                model = DynamicEvaluation(run.decoder, self.dataset.train)
-                lr = tune_dynamic_lr(model, self.dataset.valid)
-                self._tuned_dynamic_models.append((model.with_lr(lr), lr))
-        return self._tuned_dynamic_models
+        lstms = [run.decoder for run in self.runs if isinstance(run.decoder, NumpyLSTM) and not run.decoder.int8]
+        if len(lstms) < len(self.runs):
+            remedy = "leave out --dynamic or --precision, or choose other runs"
+            raise InvalidInputError(f"--dynamic trains LSTMs in single precision, and not all models are; {remedy}")
+        models = [DynamicEvaluation(lstm, self.dataset.train) for lstm in lstms]
+        return [model.with_lr(tune_dynamic_lr(model, self.dataset.valid)) for model in models]
 
 
 def load_run_dataset(run: LoadedModel) -> Dataset:
@@ -160,7 +139,7 @@ def load_run_dataset(run: LoadedModel) -> Dataset:
             f"the training text of run {run.name!r}, which {run.path / CONFIG_FILE} names, cannot be used: {error}, "
             "or use --text FILE"
         ) from error
-    is_changed = run.corpus_sha256 not in ("", dataset.corpus.sha256)
+    is_changed = run.started is not None and run.started.corpus_sha256 not in ("", dataset.corpus.sha256)
     if is_changed or dataset.tokenizer != run.decoder.tokenizer:
         raise CorpusError(
             f"{dataset.corpus.source} has changed since run {run.name} was trained, so its splits are not the same; "

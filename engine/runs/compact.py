@@ -1,4 +1,4 @@
-"""Compact copies of runs: weights in half precision or 8 bits, thinned metrics, and nothing to resume from."""
+"""Compact copies of runs: weights in half precision or 8 bits, fewer events, and nothing to resume from."""
 
 import json
 import shutil
@@ -12,30 +12,22 @@ import numpy.typing as npt
 
 from engine.data.arrays import Float32Array
 from engine.errors import RunError
+from engine.events import Checkpointed, RecordedEvent, Sampled, Step, event_to_dict
 from engine.models.pretrained.names import BASE_FILE
-from engine.runs import adapter_files
-from engine.runs.dialogue_parts import DIALOGUE_FILES
-from engine.runs.directory import (
-    CONFIG_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    SAMPLES_FILE,
-    WEIGHT_FILES,
-    read_config,
-    tokenizer_files,
-)
+from engine.runs import adapter_files, directory
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
 from engine.runs.loading import load_model
-from engine.runs.metrics import read_rows
+from engine.runs.metrics import read_events
 from engine.storage.files import check_is_new, create_folder
 from engine.storage.quantization import quantize_rows
 from engine.storage.tensor_file import SCALE_SUFFIX, serialize_weights, to_float32
 
 CompactPrecision = Literal["fp16", "int8"]
 
-COPIED_FILES = (BASE_FILE, adapter_files.ADAPTER_CONFIG_FILE, *DIALOGUE_FILES)
+COPIED_FILES = (BASE_FILE, adapter_files.ADAPTER_CONFIG_FILE, *directory.DIALOGUE_FILES)
 """Files that are copied as they are, where a run has them."""
-MAX_ROWS = {"step": 200, "sampled": 50}
-"""Number of rows of an event that a compact copy keeps at most; a chart has about as many columns as steps are kept."""
+MAX_EVENTS: dict[type[RecordedEvent], int] = {Step: 200, Sampled: 50}
+"""Number of events of a kind that are kept at most; a chart has about as many columns as steps are kept."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +46,16 @@ def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision)
     The folder must be new, and appears once it is complete.
     """
     check_is_new(folder)
-    config = read_config(run_dir)
-    contents = {
-        CONFIG_FILE: config.to_json().encode(),
-        METRICS_FILE: _thin_rows(run_dir / METRICS_FILE),
-        SAMPLES_FILE: _thin_rows(run_dir / SAMPLES_FILE),
-    }
+    config = directory.read_config(run_dir)
+    contents = {name: _thin_events(run_dir / name) for name in (METRICS_FILE, SAMPLES_FILE)}
+    contents[CONFIG_FILE] = config.to_json().encode()
     if config.model.lora_rank:
         weights_file, sha256 = adapter_files.ADAPTER_FILE, adapter_files.read_reference(run_dir).sha256
         adapter = {name: to_float32(each) for name, each in adapter_files.read_adapter(run_dir, config.model).items()}
         contents[weights_file] = adapter_files.serialize_adapter(_compact_tensors(adapter, precision), sha256)
     else:
-        weights_file, decoder = MODEL_FILE, load_model(run_dir).decoder
-        contents |= tokenizer_files(decoder.tokenizer)
+        weights_file, decoder = directory.MODEL_FILE, load_model(run_dir).decoder
+        contents |= directory.tokenizer_files(decoder.tokenizer)
         contents[weights_file] = serialize_weights(_compact_tensors(decoder.weights, precision))
     contents |= {name: file.read_bytes() for name in COPIED_FILES if (file := run_dir / name).is_file()}
     with create_folder(folder) as partial:
@@ -85,22 +74,21 @@ def _compact_tensors(weights: Mapping[str, Float32Array], precision: CompactPrec
         elif precision == "int8":
             tensors[name], tensors[name + SCALE_SUFFIX] = quantize_rows(weight)
         else:
-            largest = float(np.abs(weight).max())
-            if largest > float(np.finfo(np.float16).max):
+            if (largest := float(np.abs(weight).max())) > float(np.finfo(np.float16).max):
                 raise RunError(f"{name} holds {largest:g}, too large for half precision; use --precision int8")
             tensors[name] = weight.astype(np.float16)
     return tensors
 
 
-def _thin_rows(path: Path) -> bytes:
-    """Return the lines of a file of rows with fewer steps and samples, and the last row about the best weights."""
-    rows = list(read_rows(path))
-    numbers: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        numbers.setdefault(row["event"], []).append(number)
-    models = [number for number in numbers.pop("checkpointed", []) if rows[number].get("file") in WEIGHT_FILES]
-    kept = set(models[-1:])
-    for event, candidates in numbers.items():
-        count = min(len(candidates), MAX_ROWS.get(event, len(candidates)))
+def _thin_events(path: Path) -> bytes:
+    """Return the lines of a file of events with fewer steps and samples, and the last event about the best weights."""
+    events = list(read_events(path))
+    numbers: dict[type[RecordedEvent], list[int]] = {}
+    for number, event in enumerate(events):
+        if not isinstance(event, Checkpointed) or event.file in directory.WEIGHT_FILES:
+            numbers.setdefault(type(event), []).append(number)
+    kept = set(numbers.pop(Checkpointed, [])[-1:])
+    for kind, candidates in numbers.items():
+        count = min(len(candidates), MAX_EVENTS.get(kind, len(candidates)))
         kept.update(candidates[round(index)] for index in np.linspace(0, len(candidates) - 1, count))
-    return b"".join(json.dumps(rows[number]).encode() + b"\n" for number in sorted(kept))
+    return b"".join(json.dumps(event_to_dict(events[number])).encode() + b"\n" for number in sorted(kept))

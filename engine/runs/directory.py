@@ -3,10 +3,10 @@
 import os
 import re
 import stat
-import unicodedata
 from pathlib import Path
 
 from engine.config import BASE, BUNDLED, LSTM, Config
+from engine.data.speakers import CAST_FILE
 from engine.data.tokenizers.base import Tokenizer
 from engine.data.tokenizers.loading import tokenizer_file_name, tokenizer_from_json
 from engine.errors import ConfigError, InvalidInputError, RunError, printable, shell_word, suggest_nearest
@@ -15,19 +15,18 @@ from engine.runs.adapter_files import ADAPTER_FILE, needs_base, read_run_base
 from engine.storage import lock
 from engine.storage.files import assets_dir, default_runs_dir, open_regular_file
 from engine.storage.schema import read_run_file
-from engine.storage.tensor_file import describe_file
 
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
 WEIGHT_FILES = (MODEL_FILE, ADAPTER_FILE)
 """Files of the best weights: of a whole model, or of an adapter."""
-METRICS_FILE, SAMPLES_FILE, LOG_FILE, LOCK_FILE = "metrics.jsonl", "samples.jsonl", "log.txt", "lock"
+METRICS_FILE, SAMPLES_FILE, LOCK_FILE, COMMANDS_FILE = "metrics.jsonl", "samples.jsonl", "lock", "commands.jsonl"
 RESUME_FILE, PREVIOUS_RESUME_FILE = "resume.safetensors", "resume.previous.safetensors"
 """Checkpoint from which training resumes exactly, and the one before it, used if the latest one is damaged."""
 INITIAL_FILE = "initial.safetensors"
 """Weights that a fine-tuning run starts from, kept until the training is complete."""
-COMMANDS_FILE = "commands.jsonl"
-IMPORT_FILE = "imported.json"
-"""Origin of a run that was trained by another program, in place of the configuration."""
+DIALOGUE_FILE, WHO_FILE = "dialogue.json", "who.json"
+"""Files of the models of who speaks next and of who says a text, which is larger and seldom needed."""
+DIALOGUE_FILES = (CAST_FILE, DIALOGUE_FILE, WHO_FILE)
 EPOCHS_DIR = "epochs"
 LATEST_RUN = "latest"
 """Run name that stands for the run that was started last."""
@@ -37,13 +36,11 @@ RESERVED_RUN_NAMES = (LATEST_RUN, *BUNDLED_FOLDERS, SMOLLM2)
 MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES = 1_000_000, 64_000_000
 """Size limits in bytes; a vocabulary of a million words needs about 15 million."""
 MAX_RUN_NAME_LENGTH = 100
-RUN_NAME_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_NAME_LENGTH - 1}}}")
-"""Names for new runs: plain in every shell, and without "@", which separates a run from an epoch."""
 
 
 def check_run_name(name: str) -> None:
-    """Raise a RunError if a new run cannot have this name, because it is reserved or not plain enough."""
-    if not RUN_NAME_PATTERN.fullmatch(name):
+    """Raise a RunError unless a new run can have this name: plain in every shell, without "@", and not reserved."""
+    if not re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_NAME_LENGTH - 1}}}", name):
         raise RunError(
             f"run name {name!r} is not allowed; start with a letter or digit, and use letters (a to z), digits, "
             f"'.', '_' and '-', {MAX_RUN_NAME_LENGTH} characters at most"
@@ -61,7 +58,7 @@ def run_word(run_dir: Path) -> str:
 
 def bundled_run_names() -> list[str]:
     """Return the names of the models that are shipped with this version of lotr-tui."""
-    return [name for name, folder in BUNDLED_FOLDERS.items() if (assets_dir() / folder / CONFIG_FILE).is_file()]
+    return [name for name, folder in BUNDLED_FOLDERS.items() if is_run(assets_dir() / folder)]
 
 
 def bundled_run_name(run_dir: Path) -> str | None:
@@ -87,9 +84,9 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
     """Return the directory of a run, or raise a RunError.
 
     `run` is a name in the runs folder, a path of a run directory, "latest", the name of a model that is shipped with
-    lotr-tui, or None for `default_run_name`.
+    lotr-tui, or None for the default one.
     """
-    run = default_run_name() if run is None else run
+    runs_dir, run = runs_dir or default_runs_dir(), default_run_name() if run is None else run
     if run in BUNDLED_FOLDERS:
         path = assets_dir() / BUNDLED_FOLDERS[run]
         if run not in bundled_run_names():
@@ -102,75 +99,56 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
             f"{run} is a model by others, not a run of lotr-tui; use it in the session, with generate, eval, who and "
             "tokenize, or as --init of a training"
         )
-    runs_dir = runs_dir or default_runs_dir()
     if run == LATEST_RUN:
         return _latest_run(runs_dir)
     if (run_dir := find_run(run, runs_dir)) is not None:
         return run_dir
-    path = Path(run)
+    kind = "neither"
     try:
-        path = path.expanduser()
-        is_file, is_folder_of_run, is_folder = path.is_file(), is_run(path), path.is_dir()
+        path = Path(run).expanduser()
+        if is_run(path):
+            return path
+        kind = "file" if path.is_file() else "folder" if path.is_dir() else "neither"
     except (OSError, RuntimeError, ValueError):  # a path that is too long, an unknown user, a zero byte
-        is_file = is_folder_of_run = is_folder = False
-    if is_folder_of_run:
-        return path
-    if is_file:
-        contents = f"a run is a folder with {CONFIG_FILE}, a tokenizer and {MODEL_FILE}"
-        raise RunError(f"--run {run} is {describe_file(path)}; {contents}")
-    if is_folder:
+        pass
+    if kind == "file":
+        raise RunError(f"--run {run} is a file; a run is a folder with {CONFIG_FILE}, a tokenizer and {MODEL_FILE}")
+    if kind == "folder":
         raise RunError(f"--run {run} is a folder without {CONFIG_FILE}, so it is not a run; see `lotr-tui runs`")
-    names = [path.name for path in find_run_dirs(runs_dir)]
-    raise RunError(f"run {run!r} is neither in {runs_dir} nor a path{suggest_nearest(run, names)} See `lotr-tui runs`")
+    hint = suggest_nearest(run, [path.name for path in find_run_dirs(runs_dir)])
+    raise RunError(f"run {run!r} is neither in {runs_dir} nor a path{hint} See `lotr-tui runs`")
 
 
 def find_run(name: str, runs_dir: Path) -> Path | None:
-    """Return the folder of the run with this name in `runs_dir`, or None.
-
-    A folder may have any name. One with unusual characters is also found by the name that a list of runs prints for it,
-    and in any Unicode normalization; several that look alike raise a RunError.
-    """
-    if name == Path(name).name != ".." and name and _created_at(runs_dir / name) is not None:
+    """Return the folder of the run with this name in `runs_dir`, also as a list of runs prints it, or None."""
+    if name == Path(name).name != ".." and name and started_at(runs_dir / name) is not None:
         return runs_dir / name
-    composed = unicodedata.normalize("NFC", name)
-    matches = [
-        path for path in find_run_dirs(runs_dir) if unicodedata.normalize("NFC", printable(path.name)) == composed
-    ]
-    if len(matches) > 1:
-        raise RunError(f"{len(matches)} runs in {runs_dir} are called {name!r}; rename their folders")
-    return matches[0] if matches else None
+    return next((path for path in find_run_dirs(runs_dir) if printable(path.name) == name), None)
 
 
 def find_run_dirs(runs_dir: Path) -> list[Path]:
-    """Return the folders of runs, including imported ones; an empty list if `runs_dir` is missing or unreadable."""
+    """Return the folders of runs; an empty list if `runs_dir` is missing or unreadable."""
     try:
-        return [path for path in runs_dir.iterdir() if _created_at(path) is not None]
+        return [path for path in runs_dir.iterdir() if started_at(path) is not None]
     except OSError:
         return []
 
 
 def is_run(run_dir: Path) -> bool:
-    return (run_dir / CONFIG_FILE).is_file() or is_imported(run_dir)
+    return (run_dir / CONFIG_FILE).is_file()
 
 
-def is_imported(run_dir: Path) -> bool:
-    """Return True if a run was trained by another program, so that it has curves but no model."""
-    return (run_dir / IMPORT_FILE).is_file() and not (run_dir / CONFIG_FILE).exists()
-
-
-def _created_at(run_dir: Path) -> float | None:
+def started_at(run_dir: Path) -> float | None:
     """Return when a run was started, in seconds since 1970; None if the folder is not a readable run."""
-    for name in (CONFIG_FILE, IMPORT_FILE):
-        try:
-            status = (run_dir / name).stat()
-        except (OSError, ValueError):  # a name with a zero byte
-            continue
-        return status.st_mtime if stat.S_ISREG(status.st_mode) else None
-    return None
+    try:
+        status = (run_dir / CONFIG_FILE).stat()
+    except (OSError, ValueError):  # a name with a zero byte
+        return None
+    return status.st_mtime if stat.S_ISREG(status.st_mode) else None
 
 
 def _latest_run(runs_dir: Path) -> Path:
-    for path in sorted(find_run_dirs(runs_dir), key=lambda path: _created_at(path) or 0.0, reverse=True):
+    for path in sorted(find_run_dirs(runs_dir), key=lambda path: started_at(path) or 0.0, reverse=True):
         try:
             read_config(path)
         except InvalidInputError:
@@ -181,8 +159,6 @@ def _latest_run(runs_dir: Path) -> Path:
 
 def read_config(run_dir: Path) -> Config:
     """Read the configuration of a run; a missing file raises a RunError, and a damaged one a ConfigError."""
-    if is_imported(run_dir):
-        raise RunError(f"run {run_dir.name!r} was imported: it has curves, but neither a configuration nor a model")
     try:
         return Config.from_json(_read_text(run_dir / CONFIG_FILE, MAX_CONFIG_BYTES), str(run_dir / CONFIG_FILE))
     except ConfigError as error:
@@ -201,9 +177,8 @@ def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
 
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
     """Return name and content of the file of a tokenizer; there is none for one of a pre-trained model by others."""
-    if tokenizer.name == "pretrained":
-        return {}
-    return {tokenizer_file_name(tokenizer.name): tokenizer.to_json().encode()}
+    is_stored = tokenizer.name != "pretrained"
+    return {tokenizer_file_name(tokenizer.name): tokenizer.to_json().encode()} if is_stored else {}
 
 
 def _read_text(path: Path, max_bytes: int) -> str:

@@ -1,29 +1,31 @@
 """Loading of models by name: of runs, and of models by others. Pickles are never read."""
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.config import Config, DataConfig
 from engine.data.arrays import Float32Array
+from engine.data.speakers import CAST_FILE, cast_from_json
 from engine.data.tokenizers.base import Tokenizer
 from engine.errors import InvalidInputError, RunError
-from engine.events import Started, event_from_dict
+from engine.events import Evaluated, RecordedEvent, Started
 from engine.models.adapter import adapter_shapes
 from engine.models.base import LanguageModel
 from engine.models.decoders import NumpyDecoder, build_decoder, weight_shapes
+from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+from engine.models.speakers import SpeakerTextModel, TurnModel
 from engine.runs import directory
 from engine.runs.adapter_files import ADAPTER_FILE, load_adapted
-from engine.runs.dialogue_parts import DialogueParts, read_dialogue_parts
-from engine.runs.directory import EPOCHS_DIR, METRICS_FILE, find_run, resolve_run
-from engine.runs.metrics import Row, drop_superseded_rows, number_or_none, read_current_rows, read_rows
-from engine.runs.summary import saved_perplexity
+from engine.runs.directory import METRICS_FILE, find_run, resolve_run
+from engine.runs.metrics import drop_superseded, read_current_events, read_events
+from engine.runs.summary import finite_or_none, saved_perplexity
 from engine.storage.files import default_runs_dir
+from engine.storage.schema import read_run_file, read_run_json
 from engine.storage.tensor_file import open_weights, to_float32
 
 if TYPE_CHECKING:  # this module imports PyTorch
@@ -32,7 +34,7 @@ if TYPE_CHECKING:  # this module imports PyTorch
 INFERENCE_PRECISIONS = ("auto", "fp32", "int8")
 PRETRAINED_CONFIG = Config("pretrained", data=DataConfig(corpus="", tokenizer="pretrained", mode="stream"))
 """Configuration of a model by others, of which only the data matter: line ends are characters."""
-_RUN_AT_EPOCH_PATTERN = re.compile(r"(.+)@([0-9]{1,9})", re.DOTALL)
+MAX_PART_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,24 @@ class EpochCheckpoint:
 
     epoch: int
     valid_perplexity: float | None
+
+
+@dataclass(frozen=True)
+class DialogueParts:
+    """Everything that a played dialogue model has besides its network."""
+
+    run_dir: Path
+    cast: tuple[str, ...]
+    """Canonical names of the speakers that can be chosen to speak; the last is SOMEONE."""
+    turn_model: TurnModel | None = None
+    """Model of who speaks next; None for a model that was exported without its parts."""
+
+    def wrap(self, model: LanguageModel) -> DialogueModel:
+        """Return `model` with all parts of the run; parts of another cast raise an InvalidInputError."""
+        if self.turn_model is None:
+            return DialogueModel(model, self.cast)
+        read_text_model = partial(read_run_json, SpeakerTextModel, self.run_dir / directory.WHO_FILE, MAX_PART_BYTES)
+        return DialogueModel(model, self.cast, self.turn_model, read_text_model)
 
 
 @dataclass(frozen=True)
@@ -55,12 +75,9 @@ class LoadedModel:
     decoder: LanguageModel
     """Network of the run, or the model by others."""
     valid_perplexity: float | None = None
-    kneser_ney_perplexity: float | None = None
-    corpus_sha256: str = ""
-    """SHA-256 of the training corpus; "" if the metrics do not contain it."""
+    started: Started | None = None
+    """Description of the training; None if the metrics have none."""
     epoch: int | None = None
-    bits_per_character: float | None = None
-    """Bits per character of the validation split; None if the metrics do not tell."""
     description: str = ""
     """Family, layers and size of a model by others, or the family that an adapter changes; "" for other runs."""
     dialogue_parts: DialogueParts | None = None
@@ -75,6 +92,13 @@ class LoadedModel:
     def cast(self) -> tuple[str, ...]:
         """Speakers that can be chosen to speak; none except in dialogue mode."""
         return () if self.dialogue_parts is None else self.dialogue_parts.cast
+
+    @property
+    def bits_per_character(self) -> float | None:
+        """Bits per character of the validation split; None if the metrics do not tell."""
+        if self.started is None or self.valid_perplexity is None:
+            return None
+        return finite_or_none(self.started.bits_per_character(self.valid_perplexity))
 
 
 @dataclass(frozen=True)
@@ -113,7 +137,7 @@ def load_model_by_name(
 def find_model(name: str | None, runs_dir: Path | None = None) -> tuple[Path, int | None]:
     """Return the run directory of a run or of RUN@EPOCH, and the epoch."""
     is_run = name is not None and find_run(name, runs_dir or default_runs_dir()) is not None  # its name may have an "@"
-    match = None if is_run else _RUN_AT_EPOCH_PATTERN.fullmatch(name or "")
+    match = None if is_run else re.fullmatch(r"(.+)@([0-9]{1,9})", name or "", re.DOTALL)
     return resolve_run(match[1] if match else name, runs_dir), int(match[2]) if match else None
 
 
@@ -124,7 +148,6 @@ def _load_pretrained(name: str, precision: str, on_progress: "Callable[[LoadingP
     from engine.models.pretrained.reading import read_base
 
     source = parse_pretrained_name(name)
-    path = source.path
     try:
         base = read_base(name, on_progress)
     except UnsupportedModelError as error:
@@ -136,13 +159,13 @@ def _load_pretrained(name: str, precision: str, on_progress: "Callable[[LoadingP
         from engine.models.pretrained.loading import load_pretrained
 
         model = load_pretrained(name, on_progress)
-        return LoadedModel(name, path, PRETRAINED_CONFIG, model, description=model.description)
+        return LoadedModel(name, source.path, PRETRAINED_CONFIG, model, description=model.description)
     config, parts = replace(PRETRAINED_CONFIG, model=base.config), None
     if cast := find_script_cast(base.chat, name):
         config, base = config.with_values(mode="dialogue"), base.for_scripts()
-        parts = DialogueParts(path, cast)
+        parts = DialogueParts(source.path, cast)
     decoder = base.decoder(int8=precision != "fp32", on_progress=on_progress)
-    return LoadedModel(name, path, config, decoder, description=base.description, dialogue_parts=parts)
+    return LoadedModel(name, source.path, config, decoder, description=base.description, dialogue_parts=parts)
 
 
 def load_model(
@@ -158,12 +181,12 @@ def load_model(
     takes a second, and calls `on_progress`.
     """
     config = directory.read_config(run_dir)
-    all_rows = list(read_rows(run_dir / METRICS_FILE, subsample=True))
-    rows = drop_superseded_rows(all_rows)
+    all_events = list(read_events(run_dir / METRICS_FILE, subsample=True))
+    events = drop_superseded(all_events)
     name = directory.bundled_run_name(run_dir) or run_dir.name
-    file, perplexity = find_weights(run_dir, config, epoch), saved_perplexity(all_rows)
+    file, perplexity = find_weights(run_dir, config, epoch), saved_perplexity(all_events)
     if epoch is not None:
-        perplexity, name = _perplexity_at_epoch(rows, epoch), directory.epoch_model_name(name, epoch)
+        perplexity, name = _perplexity_at_epoch(events, epoch), directory.epoch_model_name(name, epoch)
     decoder: NumpyDecoder
     description = ""
     if config.model.lora_rank:
@@ -171,22 +194,24 @@ def load_model(
         description = f"{family} + adapter"
     else:
         decoder = _read_decoder(file, *directory.read_config_and_tokenizer(run_dir))
-    first_row = next((row for row in rows if row["event"] == "started"), {})
-    started = event_from_dict(first_row)
-    bits = started.bits_per_character(perplexity) if perplexity and isinstance(started, Started) else math.nan
     return LoadedRun(
         name=name,
         path=run_dir,
         config=config,
         decoder=decoder,
         valid_perplexity=perplexity,
-        bits_per_character=bits if math.isfinite(bits) else None,
-        kneser_ney_perplexity=number_or_none(first_row.get("kneser_ney_perplexity")),
-        corpus_sha256=str(first_row.get("corpus_sha256", "")),
+        started=next((event for event in events if isinstance(event, Started)), None),
         epoch=epoch,
         description=description,
         dialogue_parts=read_dialogue_parts(run_dir) if config.data.mode == "dialogue" else None,
     )
+
+
+def read_dialogue_parts(run_dir: Path) -> DialogueParts:
+    """Read the files of a run in dialogue mode; a missing or damaged file raises a RunError."""
+    file = run_dir / CAST_FILE
+    cast = cast_from_json(read_run_file(file, MAX_PART_BYTES).decode(errors="replace"), str(file))
+    return DialogueParts(run_dir, cast, read_run_json(TurnModel, run_dir / directory.DIALOGUE_FILE, MAX_PART_BYTES))
 
 
 def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) -> dict[str, Float32Array] | None:
@@ -211,16 +236,16 @@ def _read_decoder(file: Path, config: Config, tokenizer: Tokenizer) -> NumpyDeco
 
 def list_epoch_checkpoints(run_dir: Path) -> list[EpochCheckpoint]:
     """Return the epochs whose weights a run keeps, in ascending order; an empty list if there are none."""
-    files = (run_dir / EPOCHS_DIR).glob("*.safetensors")
+    files = (run_dir / directory.EPOCHS_DIR).glob("*.safetensors")
     epochs = [int(file.stem) for file in files if re.fullmatch("[1-9][0-9]*", file.stem)]
-    rows = read_current_rows(run_dir / METRICS_FILE, subsample=True) if epochs else []
-    return [EpochCheckpoint(epoch, _perplexity_at_epoch(rows, epoch)) for epoch in sorted(epochs)]
+    events = read_current_events(run_dir / METRICS_FILE, subsample=True) if epochs else []
+    return [EpochCheckpoint(epoch, _perplexity_at_epoch(events, epoch)) for epoch in sorted(epochs)]
 
 
-def _perplexity_at_epoch(rows: Sequence[Row], epoch: int) -> float | None:
+def _perplexity_at_epoch(events: Sequence[RecordedEvent], epoch: int) -> float | None:
     """Return the validation perplexity of the latest evaluation after `epoch` whole epochs."""
-    evaluations = [row for row in rows if row["event"] == "evaluated" and row.get("epoch") == epoch]
-    return number_or_none(evaluations[-1].get("valid_perplexity")) if evaluations else None
+    evaluations = [event for event in events if isinstance(event, Evaluated) and event.epoch == epoch]
+    return finite_or_none(evaluations[-1].valid_perplexity) if evaluations else None
 
 
 def find_weights(run_dir: Path, config: Config, epoch: int | None = None) -> Path:

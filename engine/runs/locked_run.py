@@ -1,33 +1,36 @@
-"""Creating, reopening, deleting and renaming a run directory, each while its lock is held."""
+"""Creating, reopening, deleting and renaming a run directory while its lock is held, and commands to its holder."""
 
-import contextlib
+import json
 import os
 import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from engine.config import Config
+from engine.control import ControlCommand
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import Tokenizer
 from engine.data.tokenizers.loading import TOKENIZER_FILE, VOCABULARY_FILE
-from engine.errors import RunError
+from engine.errors import InvalidInputError, RunError
 from engine.models.pretrained.names import BASE_FILE
 from engine.runs import directory
 from engine.runs.adapter_files import ADAPTER_CONFIG_FILE
-from engine.runs.dialogue_parts import DIALOGUE_FILES
-from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, INITIAL_FILE, LOCK_FILE
+from engine.runs.directory import COMMANDS_FILE, CONFIG_FILE, DIALOGUE_FILES, EPOCHS_DIR, INITIAL_FILE, LOCK_FILE
 from engine.runs.summary import is_finished
-from engine.storage.files import default_runs_dir, write_atomically
+from engine.storage.files import default_runs_dir, open_regular_file, write_atomically
 from engine.storage.lock import FileLock
 from engine.storage.tensor_file import serialize_weights
 
-LOCK_ATTEMPTS = 20
-"""Attempts to take a lock, which other processes hold for a moment when they check it."""
+LOCK_TIMEOUT = 0.2
+"""Seconds of attempts to take a lock, which other processes hold for a moment when they check it."""
 LOCK_RETRY_INTERVAL = 0.01
+MAX_COMMAND_BYTES = 100_000
+"""Bytes of commands per read; a longer line without an end is skipped."""
 FIRST_FILES = (VOCABULARY_FILE, TOKENIZER_FILE, BASE_FILE, ADAPTER_CONFIG_FILE, *DIALOGUE_FILES, INITIAL_FILE)
 """Files that are written before the configuration."""
 
@@ -67,17 +70,13 @@ def create_run(
     if name is not None:
         directory.check_run_name(name)
     stem = name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
+    names = [stem] if name else [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
-        path = runs_dir / stem
-        for number in range(2, 1000):
-            if (acquired := _create_and_lock(path)) is not None:
-                break
-            if name is not None:
-                raise RunError(f"run {name!r} exists in {runs_dir}; choose another --run name")
-            path = runs_dir / f"{stem}-{number}"
-        else:
-            raise RunError(f"there are too many runs {stem} in {runs_dir}; choose a --run name")
+        locked = ((runs_dir / each, _create_and_lock(runs_dir / each)) for each in names)
+        path, acquired = next((each for each in locked if each[1] is not None), (runs_dir, None))
+        if acquired is None:
+            raise RunError(f"run {names[-1]!r} exists in {runs_dir}; choose another --run name")
         if config.training.keep_epoch_checkpoints:
             (path / EPOCHS_DIR).mkdir(exist_ok=True)
     except OSError as error:
@@ -98,7 +97,7 @@ def reopen_run(run_dir: Path) -> LockedRun:
     A run that another process trains, that is finished, or whose files are missing or damaged raises a RunError.
     """
     config, tokenizer = directory.read_config_and_tokenizer(run_dir)
-    with contextlib.ExitStack() as on_error:
+    with ExitStack() as on_error:
         try:
             acquired = _acquire_run_lock(run_dir)
             if acquired is None:
@@ -156,10 +155,10 @@ def rename_run(run: str, new_name: str, runs_dir: Path | None = None) -> str:
     return f"run {path.name} is now {new_name}"
 
 
-@contextlib.contextmanager
+@contextmanager
 def _hold_run_lock(run_dir: Path) -> Iterator[None]:
     """Hold the lock of a run, so that no process trains it in the block; raise a RunError if one does already."""
-    lock = FileLock(run_dir / LOCK_FILE, LOCK_ATTEMPTS * LOCK_RETRY_INTERVAL)
+    lock = FileLock(run_dir / LOCK_FILE, LOCK_TIMEOUT)
     try:
         acquired = not lock.path.exists() or lock.acquire()  # no lock file is created
     except OSError:  # the lock file cannot be written, so it can only be checked
@@ -175,7 +174,7 @@ def _hold_run_lock(run_dir: Path) -> Iterator[None]:
 
 def _create_and_lock(path: Path) -> tuple[FileLock, int] | None:
     """Create the folder of a run and lock it. Return lock and commands offset; None if the run exists."""
-    with contextlib.suppress(FileExistsError):
+    with suppress(FileExistsError):
         path.mkdir()
     if not _is_abandoned(path) or (acquired := _acquire_run_lock(path)) is None:
         return None
@@ -194,17 +193,18 @@ def _is_abandoned(path: Path) -> bool:
 
 def _acquire_run_lock(run_dir: Path) -> tuple[FileLock, int] | None:
     """Take the lock of a run and write this process into it. Return lock and commands offset; None if it is taken."""
-    lock = FileLock(run_dir / LOCK_FILE)
-    for _ in range(LOCK_ATTEMPTS):
+    lock, deadline = FileLock(run_dir / LOCK_FILE), time.monotonic() + LOCK_TIMEOUT
+    while True:
         try:  # just before each attempt: as soon as the lock is taken, commands are for us
-            commands_offset = (run_dir / directory.COMMANDS_FILE).stat().st_size
+            commands_offset = (run_dir / COMMANDS_FILE).stat().st_size
         except OSError:
             commands_offset = 0
         if lock.acquire():
-            lock.write_owner(f"process {os.getpid()} on {platform.node()}\n")
+            lock.path.write_text(f"process {os.getpid()} on {platform.node()}\n", errors="replace")
             return lock, commands_offset
+        if time.monotonic() >= deadline:
+            return None
         time.sleep(LOCK_RETRY_INTERVAL)
-    return None
 
 
 def _remove_temporary_files(run_dir: Path) -> None:
@@ -212,3 +212,47 @@ def _remove_temporary_files(run_dir: Path) -> None:
     for pattern in (*(f".{name}.*" for name in names), f"{EPOCHS_DIR}/.*.safetensors.*"):
         for temporary in run_dir.glob(pattern):
             temporary.unlink(missing_ok=True)
+
+
+def send_command(run_dir: Path, command: ControlCommand) -> None:
+    """Send a command to the process that trains a run; a RunError is raised if there is none."""
+    if not directory.is_locked(run_dir):
+        raise RunError(f"run {run_dir.name!r} is not being trained, so there is nothing to {command.kind}")
+    path = run_dir / COMMANDS_FILE
+    # The first newline ends what another process may have left unfinished.
+    line = f"\n{json.dumps({'kind': command.kind, 'value': command.value})}\n".encode()
+    try:
+        fd = open_regular_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        with os.fdopen(fd, "wb") as file:
+            file.write(line)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}; the command was not sent") from error
+
+
+class CommandFileReader:
+    """Incremental reader of the commands of other processes, used as a source of a `CommandQueue`."""
+
+    def __init__(self, run_dir: Path, offset: int = 0) -> None:
+        """Read the commands of `run_dir` after the first `offset` bytes, which an earlier training received."""
+        self._path = run_dir / COMMANDS_FILE
+        self._offset = offset
+
+    def __call__(self) -> list[ControlCommand]:
+        """Return the commands since the last call. Invalid lines are skipped."""
+        try:
+            with os.fdopen(open_regular_file(self._path), "rb") as file:
+                self._offset = min(self._offset, os.fstat(file.fileno()).st_size)  # smaller if it was truncated
+                file.seek(self._offset)
+                content = file.read(MAX_COMMAND_BYTES)
+        except OSError:
+            self._offset = 0
+            return []
+        is_endless_line = b"\n" not in content and len(content) == MAX_COMMAND_BYTES
+        end = len(content) if is_endless_line else content.rfind(b"\n") + 1
+        self._offset += end
+        commands = []
+        for line in content[:end].splitlines():
+            with suppress(ValueError, KeyError, TypeError, RecursionError, InvalidInputError):
+                row = json.loads(line)
+                commands.append(ControlCommand(row["kind"], row["value"]))
+        return commands

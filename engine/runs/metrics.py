@@ -1,154 +1,127 @@
-"""Reading of `metrics.jsonl` and `samples.jsonl`: the lines that were added, whatever the files contain."""
+"""Reading of `metrics.jsonl` and `samples.jsonl`: the events in the lines that were added, whatever the files hold."""
 
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
+from engine.events import Failed, Finished, RecordedEvent, Resume, Step, event_from_dict
 from engine.storage.files import open_regular_file
-
-Row = dict[str, Any]
-"""One line of a metrics file: an event as a flat JSON object."""
-_Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-# Nested values are refused: empty lists take 30 times their size in the file as memory.
-decode_line = msgspec.json.Decoder(dict[str, _Integer | float | str | bool | None]).decode
 
 READ_CHUNK_BYTES = 1 << 16
 """Bytes per read; larger buffers are returned to the system after each read, which makes reading slower."""
 MAX_LINE_BYTES = 1_000_000
 """Length from which a line is skipped."""
 MAX_FILE_BYTES = 4_000_000_000
-"""Size from which a file is not read; two months of step rows take less."""
-MAX_NON_STEP_LINES = 300_000
-"""Number of lines other than step rows that are read; a checkpoint every 30 s writes fewer in 100 days."""
-MAX_ROW_FIELDS = 64
-FINGERPRINT_BYTES = 64
-"""Number of bytes before the read position that are compared to detect a replaced file."""
+"""Size from which a file is not read; two months of steps take less."""
 _STEP_PREFIX = b'{"event": "step"'
-
-
-@dataclass(frozen=True)
-class RowBatch:
-    rows: list[Row]
-    is_new_record: bool
-    """True if the file was replaced: these rows are from its start, and earlier rows are obsolete."""
+_Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+# Nested values are refused: empty lists take 30 times their size in the file as memory.
+_decode_row = msgspec.json.Decoder(dict[str, _Integer | float | str | bool | None]).decode
+_decode_step = msgspec.json.Decoder(Step).decode
 
 
 class RecordFollower:
-    """Incremental reader of a JSON-lines file that another process may be writing.
+    """Incremental reader of a file of events that another process may be writing.
 
-    Only lines that end in a newline count. Lines that are not a flat object with an event are skipped, and no content
-    of the file raises an exception. With `subsample`, only the last of consecutive step rows is returned.
+    Only lines that end in a newline count. Lines that are not an event of this version are skipped, and no content of
+    the file raises an exception. With `subsample`, only the last of consecutive steps is returned.
     """
 
     def __init__(self, path: Path, *, subsample: bool = False) -> None:
         self.path = path
         self.at_end = False
         """True if the last call read to the end of the file."""
+        self.is_replaced = False
+        """True if the last call found another file: its events are from the start, and earlier ones are obsolete."""
+        self.fraction_read = 0.0
         self.file_size = 0
         self.problem = ""
         """Reason why the file cannot be read; empty if it can."""
         self._subsample = subsample
-        self._identity = (0, 0)  # device and inode
-        self._offset = self._num_others = 0
-        self._fingerprint = b""  # last bytes before the offset
-        self._is_in_long_line = False
+        self._identity: tuple[int, int] | None = None  # device and inode
+        self._offset = 0
+        self._start_of_line = b""
 
-    @property
-    def fraction_read(self) -> float:
-        """Fraction of the file that has been read, 0 to 1."""
-        return min(1.0, self._offset / max(1, self.file_size))
-
-    def read_batch(self, max_seconds: float) -> RowBatch:
-        """Read new rows for about `max_seconds`, but at least one chunk."""
+    def read(self, max_seconds: float) -> list[RecordedEvent]:
+        """Read the events that were added for about `max_seconds`, but at least one chunk."""
         deadline = time.perf_counter() + max_seconds
-        rows: list[Row] = []
-        is_new_record, self.problem, self.at_end = False, "", False
+        events: list[RecordedEvent] = []
+        self.is_replaced, self.at_end, self.problem = False, True, ""
         try:
             with os.fdopen(open_regular_file(self.path), "rb") as file:
-                fd, status = file.fileno(), os.fstat(file.fileno())
-                identity, read_before = (status.st_dev, status.st_ino), len(self._fingerprint)
-                if self._offset:
-                    is_same = os.pread(fd, read_before, self._offset - read_before) == self._fingerprint
-                    is_new_record = identity != self._identity or not is_same
-                if is_new_record:
-                    self._offset = self._num_others = 0
-                    self._fingerprint, self._is_in_long_line = b"", False
-                self._identity, self.file_size = identity, status.st_size
+                status = os.fstat(file.fileno())
+                identity, self.file_size = (status.st_dev, status.st_ino), status.st_size
+                if self._offset and (identity != self._identity or self.file_size < self._offset):
+                    self._offset, self._start_of_line, self.is_replaced = 0, b"", True
+                self._identity = identity
+                if self.file_size > MAX_FILE_BYTES:
+                    self.problem = "larger than any file that lotr-tui writes"
+                    return []
+                file.seek(self._offset)
+                rest = self._start_of_line
+                self.at_end = False
                 while not self.at_end:
-                    if self._num_others > MAX_NON_STEP_LINES or self.file_size > MAX_FILE_BYTES:
-                        self.problem, self.at_end = "larger than the limits of a file that lotr-tui writes", True
+                    chunk = file.read(READ_CHUNK_BYTES)
+                    self.at_end = len(chunk) < READ_CHUNK_BYTES
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    if len(rest) > MAX_LINE_BYTES:
+                        rest = b"\0"  # with which no line is valid
+                    events += self._parse_lines(lines)
+                    if (lines or rest[:1] == b"\0") and time.perf_counter() >= deadline:  # each call makes progress
                         break
-                    rows += self._read_chunk(fd)
-                    if time.perf_counter() >= deadline:
-                        break
+                # An unfinished line is read again, since the next writer may remove it.
+                self._start_of_line = rest if rest[:1] == b"\0" else b""
+                self._offset = file.tell() - len(rest) + len(self._start_of_line)
+                self.fraction_read = min(1.0, self._offset / max(1, self.file_size))
         except OSError as error:
-            self.problem, self.at_end = error.strerror or type(error).__name__, True
-        return RowBatch(rows, is_new_record)
+            self.problem, self._identity = error.strerror or type(error).__name__, None
+        return events
 
-    def _read_chunk(self, fd: int) -> list[Row]:
-        """Read complete lines at the offset, which is moved after them; a line without an end is read again later."""
-        chunk, limit = os.pread(fd, READ_CHUNK_BYTES, self._offset), READ_CHUNK_BYTES
-        if len(chunk) == limit and b"\n" not in chunk:
-            chunk, limit = os.pread(fd, MAX_LINE_BYTES, self._offset), MAX_LINE_BYTES
-        self.at_end = len(chunk) < limit
-        *lines, partial_line = chunk.split(b"\n")
-        if self._is_in_long_line and lines:
-            del lines[0]
-            self._is_in_long_line = False
-        if len(partial_line) == MAX_LINE_BYTES:
-            partial_line, self._is_in_long_line = b"", True
-        end = len(chunk) - len(partial_line)
-        self._offset += end
-        self._fingerprint = (self._fingerprint + chunk[max(0, end - FINGERPRINT_BYTES) : end])[-FINGERPRINT_BYTES:]
-        is_step = [line.startswith(_STEP_PREFIX) and line.endswith(b"}") for line in lines]
-        self._num_others += len(lines) - sum(is_step)
+    def _parse_lines(self, lines: list[bytes]) -> list[RecordedEvent]:
         if self._subsample:
+            is_step = [line.startswith(_STEP_PREFIX) and line.endswith(b"}") for line in lines]
             precedes_step = zip(lines, is_step, [*is_step[1:], False], strict=False)
             lines = [line for line, step, next_is_step in precedes_step if not (step and next_is_step)]
-        return [row for line in lines if (row := _parse_row(line)) is not None]
+        return [event for line in lines if (event := parse_line(line)) is not None]
 
 
-def _parse_row(line: bytes) -> Row | None:
+def parse_line(line: bytes) -> RecordedEvent | None:
+    if line.startswith(_STEP_PREFIX):  # most lines
+        try:
+            return _decode_step(line)
+        except (msgspec.DecodeError, ValueError):  # null for a number that is not finite
+            pass
     try:
-        row: Row = decode_line(line)
+        return event_from_dict(_decode_row(line))
     except (msgspec.DecodeError, ValueError):  # also NaN and numbers beyond the range of a float
         return None
-    return row if isinstance(row.get("event"), str) and len(row) <= MAX_ROW_FIELDS else None
 
 
-def read_rows(path: Path, *, subsample: bool = False) -> Iterator[Row]:
-    """Yield the rows that a file contains now. A missing file has no rows, and a torn last line is ignored."""
+def read_events(path: Path, *, subsample: bool = False) -> Iterator[RecordedEvent]:
+    """Yield the events that a file contains now. A missing file has none, and a torn last line is ignored."""
     follower = RecordFollower(path, subsample=subsample)
     while not follower.at_end:
-        yield from follower.read_batch(0).rows
+        yield from follower.read(0)
 
 
-def read_current_rows(path: Path, *, subsample: bool = False) -> list[Row]:
-    """Return the rows of a file as `read_rows` does, without rows that a resumed training has superseded."""
-    return drop_superseded_rows(read_rows(path, subsample=subsample))
+def read_current_events(path: Path, *, subsample: bool = False) -> list[RecordedEvent]:
+    """Return the events of a file as `read_events` does, without those that a resumed training has superseded."""
+    return drop_superseded(read_events(path, subsample=subsample))
 
 
-def drop_superseded_rows(rows: Iterable[Row]) -> list[Row]:
-    """Drop the steps that a resumed training repeats, from the step of its "resume" row, and the earlier end."""
-    kept: list[Row] = []
-    for row in rows:
-        first_step = row.get("step")
-        if row["event"] == "resume" and isinstance(first_step, int):
+def drop_superseded(events: Iterable[RecordedEvent]) -> list[RecordedEvent]:
+    """Drop the steps that a resumed training repeats, from the step of its `Resume`, and the earlier end."""
+    kept: list[RecordedEvent] = []
+    for event in events:
+        if isinstance(event, Resume):
             kept = [
                 earlier
                 for earlier in kept
-                if earlier["event"] not in ("finished", "failed")
-                and not (isinstance(step := earlier.get("step"), int) and step >= first_step)
+                if not isinstance(earlier, (Finished, Failed)) and getattr(earlier, "step", -1) < event.step
             ]
-        kept.append(row)
+        kept.append(event)
     return kept
-
-
-def number_or_none(value: object) -> float | None:
-    """Return a number of a row as a float; None for any other value."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -1,36 +1,29 @@
-"""Summaries of runs, read from the run directory, and runs that were trained by other programs."""
+"""Summaries of runs, read from the run directory."""
 
-import contextlib
-import json
+import math
 import os
-import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import InvalidInputError, RunError
-from engine.events import RecordedEvent, event_to_dict
+from engine.errors import InvalidInputError
+from engine.events import Checkpointed, Evaluated, Failed, Finished, RecordedEvent, Warned
 from engine.runs.adapter_files import needs_base
 from engine.runs.directory import (
     CONFIG_FILE,
-    IMPORT_FILE,
-    MAX_CONFIG_BYTES,
     METRICS_FILE,
-    RESERVED_RUN_NAMES,
     WEIGHT_FILES,
-    check_run_name,
     find_run_dirs,
-    is_imported,
     is_locked,
     read_config,
 )
-from engine.runs.metrics import Row, drop_superseded_rows, number_or_none, read_current_rows, read_rows
-from engine.storage.files import create_folder, default_runs_dir
-from engine.storage.schema import read_run_json
+from engine.runs.metrics import drop_superseded, read_current_events, read_events
+from engine.storage.files import default_runs_dir
 
-RunState = Literal["running", "finished", "pruned", "stopped", "failed", "crashed", "imported"]
-COMPLETE: tuple[RunState, ...] = ("finished", "pruned", "imported")
+RunState = Literal["running", "finished", "pruned", "stopped", "failed", "crashed"]
+COMPLETE: tuple[RunState, ...] = ("finished", "pruned")
 """States of a run that cannot be resumed."""
 
 
@@ -52,98 +45,85 @@ class RunSummary:
     started_at: float
     size_bytes: int
     architecture: str
-    """"lstm" or "transformer"; "?" for an imported run."""
     pretrained_on_other_text: bool = False
-
-
-@dataclass(frozen=True)
-class ImportSource:
-    program: str
-    path: str
-    curve: str
-    """Name of the curve that became the validation perplexity."""
 
 
 def list_runs(runs_dir: Path | None = None) -> list[RunSummary]:
     """Return the readable runs of a folder, latest first."""
     summaries = []
     for path in find_run_dirs(runs_dir or default_runs_dir()):
-        with contextlib.suppress(InvalidInputError, OSError, ValueError):
+        with suppress(InvalidInputError, OSError, ValueError):
             summaries.append(summarize_run(path))
     return sorted(summaries, key=lambda run: run.started_at, reverse=True)
 
 
 def summarize_run(run_dir: Path) -> RunSummary:
     """Read the summary of a run; a missing or damaged configuration raises an InvalidInputError."""
-    if is_imported(run_dir):
-        source = read_run_json(ImportSource, run_dir / IMPORT_FILE, MAX_CONFIG_BYTES)
-        first_file, preset, corpus, mode, architecture = IMPORT_FILE, source.program, source.path, "?", "?"
-        starts_from_base = False
-    else:
-        config = read_config(run_dir)
-        first_file, preset, corpus, mode = CONFIG_FILE, config.preset, config.data.corpus, config.data.mode
-        architecture, starts_from_base = config.model.architecture, needs_base(config)
-    all_rows = list(read_rows(run_dir / METRICS_FILE, subsample=True))
-    rows = drop_superseded_rows(all_rows)
-    epochs = (number_or_none(row.get("epochs" if row["event"] == "finished" else "epoch")) for row in rows)
+    config = read_config(run_dir)
+    all_events = list(read_events(run_dir / METRICS_FILE, subsample=True))
+    events = drop_superseded(all_events)
+    epochs = (event.epochs if isinstance(event, Finished) else getattr(event, "epoch", 0.0) for event in events)
+    final = _final_event(events)
     return RunSummary(
         name=run_dir.name,
         path=run_dir,
-        state=run_state(run_dir, rows),
-        preset=preset,
-        corpus=corpus,
-        mode=mode,
-        epochs=max((epoch for epoch in epochs if epoch is not None), default=0.0),
-        valid_perplexity=saved_perplexity(all_rows),
-        test_perplexity=number_or_none(_final_row(rows).get("test_perplexity")),
-        started_at=(run_dir / first_file).stat().st_mtime,
+        state=run_state(run_dir, events),
+        preset=config.preset,
+        corpus=config.data.corpus,
+        mode=config.data.mode,
+        epochs=max((epoch for epoch in epochs if math.isfinite(epoch)), default=0.0),
+        valid_perplexity=saved_perplexity(all_events),
+        test_perplexity=finite_or_none(final.test_perplexity) if isinstance(final, Finished) else None,
+        started_at=(run_dir / CONFIG_FILE).stat().st_mtime,
         size_bytes=directory_size(run_dir),
-        architecture=architecture,
-        pretrained_on_other_text=starts_from_base,
+        architecture=config.model.architecture,
+        pretrained_on_other_text=needs_base(config),
     )
 
 
-def run_state(run_dir: Path, rows: Sequence[Row]) -> RunState:
-    """Return the state of a run; `rows` are its rows without superseded ones."""
-    if is_imported(run_dir):
-        return "imported"
-    return "running" if is_locked(run_dir) else _end_state(_final_row(rows))
+def run_state(run_dir: Path, events: Sequence[RecordedEvent]) -> RunState:
+    """Return the state of a run; `events` are its events without superseded ones."""
+    return "running" if is_locked(run_dir) else _end_state(events)
 
 
 def is_finished(run_dir: Path) -> bool:
     """Return True if the metrics of a run say that the training is complete, or was pruned."""
-    return _end_state(_final_row(read_current_rows(run_dir / METRICS_FILE, subsample=True))) in COMPLETE
+    return _end_state(read_current_events(run_dir / METRICS_FILE, subsample=True)) in COMPLETE
 
 
-def saved_perplexity(rows: Iterable[Row]) -> float | None:
+def saved_perplexity(events: Iterable[RecordedEvent]) -> float | None:
     """Return the validation perplexity of the saved model file; None if no model was saved.
 
-    `rows` are all rows of the run, including superseded ones, because resuming a training leaves the file as it is.
+    `events` are all events of the run, including superseded ones, because resuming a training leaves the file as it is.
     """
-    perplexities: dict[int, float | None] = {}
-    saved = None
-    for row in rows:
-        event, step, perplexity = row["event"], row.get("step"), number_or_none(row.get("valid_perplexity"))
-        if event == "evaluated" and isinstance(step, int):
-            perplexities[step] = perplexity
-        elif event == "checkpointed" and isinstance(step, int) and row.get("file") in WEIGHT_FILES:
-            saved = perplexities.get(step)  # a file can be written late, after other evaluations
-        elif event == "finished" and perplexity is not None:  # recorded only if all files are written
-            saved = perplexity
-    return saved
+    perplexities: dict[int, float] = {}
+    saved = math.nan
+    for event in events:
+        if isinstance(event, Evaluated):
+            perplexities[event.step] = event.valid_perplexity
+        elif isinstance(event, Checkpointed) and event.file in WEIGHT_FILES:
+            saved = perplexities.get(event.step, math.nan)  # a file can be written late, after other evaluations
+        elif isinstance(event, Finished) and math.isfinite(event.valid_perplexity):  # all files are written then
+            saved = event.valid_perplexity
+    return finite_or_none(saved)
 
 
-def _final_row(rows: Sequence[Row]) -> Row:
-    """Return the last row that says how the training ended; {} if there is none."""
-    # Rows about written or unwritten files can follow the end.
-    return next((row for row in reversed(rows) if row["event"] not in ("checkpointed", "warned")), {})
+def finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
-def _end_state(final_row: Row) -> RunState:
-    if final_row.get("event") == "finished":
-        reason = final_row.get("reason")
-        return "stopped" if reason in ("stopped", "detached") else "pruned" if reason == "pruned" else "finished"
-    return "failed" if final_row.get("event") == "failed" else "crashed"
+def _final_event(events: Sequence[RecordedEvent]) -> RecordedEvent | None:
+    """Return the event that says how the training ended; events about files can follow it."""
+    return next((event for event in reversed(events) if not isinstance(event, (Checkpointed, Warned))), None)
+
+
+def _end_state(events: Sequence[RecordedEvent]) -> RunState:
+    final = _final_event(events)
+    if isinstance(final, Finished):
+        if final.reason == "pruned":
+            return "pruned"
+        return "stopped" if final.reason in ("stopped", "detached") else "finished"
+    return "failed" if isinstance(final, Failed) else "crashed"
 
 
 def directory_size(path: Path) -> int:
@@ -151,35 +131,6 @@ def directory_size(path: Path) -> int:
     size = 0
     for folder, _, names in os.walk(path):
         for name in names:
-            with contextlib.suppress(OSError):  # a training replaces files meanwhile
+            with suppress(OSError):  # a training replaces files meanwhile
                 size += (Path(folder) / name).lstat().st_size
     return size
-
-
-def write_imported_run(
-    runs_dir: Path, name: str, source: ImportSource, events: Sequence[RecordedEvent], started_at: float
-) -> Path:
-    """Write a run of another program, which was started at a time in seconds since 1970, and return its folder.
-
-    An invalid or taken name, or a folder that cannot be written, raises a RunError.
-    """
-    check_run_name(name)
-    try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"runs folder {runs_dir} cannot be written: {error.strerror}") from error
-    lines = "".join(f"{json.dumps(event_to_dict(event))}\n" for event in events)
-    with create_folder(runs_dir / name) as partial:
-        (partial / METRICS_FILE).write_text(lines, encoding="utf-8")
-        (partial / IMPORT_FILE).write_text(json.dumps(asdict(source)), encoding="utf-8")
-        os.utime(partial / IMPORT_FILE, (started_at, started_at))
-    return runs_dir / name
-
-
-def free_run_name(wanted: str, runs_dir: Path) -> str:
-    """Return a name for a new run in `runs_dir` that resembles `wanted`."""
-    plain = unicodedata.normalize("NFKD", wanted).encode("ascii", "ignore").decode()
-    stem = "".join(character if character.isalnum() or character in "._-" else "-" for character in plain)
-    stem = stem.lstrip("._-")[:90] or "imported"
-    names = (stem, *(f"{stem}-{number}" for number in range(2, 1_000)))
-    return next((name for name in names if not (runs_dir / name).exists() and name not in RESERVED_RUN_NAMES), stem)

@@ -1,17 +1,15 @@
-"""Recording of a training in its run directory: metrics, samples, log, checkpoints and weights."""
+"""Recording of a training in its run directory: metrics, samples, checkpoints and weights."""
 
-import contextlib
-import json
 import math
-import time
 import traceback
 from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import numpy as np
 
 from engine import events
-from engine.errors import LotrError, RunError, describe_error, printable
+from engine.errors import LotrError, RunError, describe_error
 from engine.events import TrainingEvent
 from engine.models.decoders import NumpyDecoder
 from engine.runs import directory
@@ -19,7 +17,7 @@ from engine.runs.adapter_files import ADAPTER_FILE, read_reference, serialize_ad
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runs.locked_run import LockedRun
 from engine.storage.files import write_atomically
-from engine.storage.json_lines import MAX_LOG_BYTES, JsonLinesAppender
+from engine.storage.json_lines import JsonLinesAppender
 from engine.storage.tensor_file import serialize_weights
 
 
@@ -28,18 +26,18 @@ def record_events(run: LockedRun, training: Iterator[TrainingEvent]) -> Iterator
 
     Data that cannot be written, as on a full disk, is kept and written later; a `Warned` event reports the problem. If
     some still cannot be written at the end, a LotrError is raised in place of the event `Finished`. An exception of the
-    training is recorded as a `Failed` row with a traceback in the log, and raised again.
+    training is recorded as a `Failed` row with its traceback, and raised again.
     """
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         stack.callback(run.lock.release)
-        writer = stack.enter_context(contextlib.closing(_RunWriter(run)))
+        writer = stack.enter_context(closing(_RunWriter(run)))
         try:
             for event in training:
                 for recorded in writer.write_event(event):
                     yield from writer.drain_warnings()
                     yield recorded
         except Exception as error:
-            writer.write_failure(events.Failed(describe_error(error), traceback.format_exc()))
+            writer.write_row(events.Failed(describe_error(error), traceback.format_exc()))
             raise
 
 
@@ -47,37 +45,38 @@ class _RunWriter:
     def __init__(self, run: LockedRun) -> None:
         self._run = run
         try:
-            path = run.path / directory.METRICS_FILE
-            self._metrics = JsonLinesAppender(path)
-            path = run.path / directory.SAMPLES_FILE
-            self._samples = JsonLinesAppender(path)
-            path = run.path / directory.LOG_FILE
-            self._log = JsonLinesAppender(path, exclusive=False, max_bytes=MAX_LOG_BYTES)
+            self._metrics = JsonLinesAppender(run.path / directory.METRICS_FILE)
+            self._samples = JsonLinesAppender(run.path / directory.SAMPLES_FILE)
         except OSError as error:
-            raise RunError(f"run {run.path} cannot be written: {path.name}: {error.strerror}") from error
+            raise RunError(f"run {run.path} cannot be written: {error.strerror}") from error
         self._pending_files: dict[Path, tuple[int, bytes]] = {}
         """Step and content of each file that is still to be written."""
-        self._is_complete = False
-        """True if the training reached its end, so that it cannot be resumed."""
         self._problem = ""
         self._reported_problem = ""
 
     def write_event(self, event: TrainingEvent) -> list[TrainingEvent]:
         """Record `event`. Return the events to yield in its place."""
         resume_path = self._run.path / RESUME_FILE
-        if isinstance(event, events.Snapshot):
-            self._pending_files[resume_path] = (event.step, event.content)
-            return self._flush_pending_files()
-        if isinstance(event, events.Finished):
-            self._is_complete = event.reason in ("done", "patience", "pruned")
-            if self._is_complete:
-                self._pending_files.pop(resume_path, None)
-            checkpoints = self._flush_pending_files()
-            if not self._problem:  # a training with unwritten files must stay resumable
-                self._write_row(event)
-            self._finish()
-            return [*checkpoints, event]
-        self._write_row(event)
+        match event:
+            case events.Snapshot():
+                self._pending_files[resume_path] = (event.step, event.content)
+                return self._flush_pending_files()
+            case events.Finished():
+                is_complete = event.reason in ("done", "patience", "pruned")
+                if is_complete:
+                    self._pending_files.pop(resume_path, None)
+                checkpoints = self._flush_pending_files()
+                if not self._problem:  # a training with unwritten files must stay resumable
+                    self.write_row(event)
+                self._metrics.flush()
+                if problem := self._metrics.problem or self._problem:
+                    raise LotrError(f"{problem}; the end of the training is not saved")
+                if is_complete:  # not earlier: the checkpoints are the only copy until the model is written
+                    for name in (PREVIOUS_RESUME_FILE, RESUME_FILE, directory.INITIAL_FILE):
+                        with suppress(OSError):
+                            (self._run.path / name).unlink(missing_ok=True)
+                return [*checkpoints, event]
+        self.write_row(event)
         if isinstance(event, events.Evaluated):
             self._add_weights(event)
             return [event, *self._flush_pending_files()]
@@ -90,42 +89,21 @@ class _RunWriter:
         if not problem or not is_new:
             return []
         warning = events.Warned(f"{problem}; the training continues and tries again")
-        self._write_row(warning)
+        self.write_row(warning)
         return [warning]
-
-    def _finish(self) -> None:
-        """Raise a LotrError if a file is still not written; delete what only a resume needs from a whole training."""
-        self._metrics.flush()
-        if problem := self._metrics.problem or self._problem:
-            raise LotrError(f"{problem}; the end of the training is not saved")
-        if self._is_complete:  # not earlier: the checkpoints are the only copy until the model is written
-            for name in (PREVIOUS_RESUME_FILE, RESUME_FILE, directory.INITIAL_FILE):
-                with contextlib.suppress(OSError):
-                    (self._run.path / name).unlink(missing_ok=True)
-
-    def write_failure(self, failed: events.Failed) -> None:
-        self._metrics.append(events.event_to_dict(failed))
-        # Keeps the indentation of the traceback; its text may contain control characters of an untrusted file.
-        lines = [" " * (len(line) - len(line.lstrip(" "))) + printable(line) for line in failed.details.split("\n")]
-        self._write_log("\n".join(lines))
 
     def close(self) -> None:
         """Try once more to write pending data, and close the files."""
         self._flush_pending_files()
-        for file in (self._metrics, self._samples, self._log):
-            file.close()
+        self._metrics.close()
+        self._samples.close()
 
-    def _write_log(self, text: str) -> None:
-        self._log.append_text(f"{time.strftime('%H:%M:%S')} {text}")
-
-    def _write_row(self, event: TrainingEvent) -> None:
+    def write_row(self, event: TrainingEvent) -> None:
         row = events.event_to_dict(event)
         if not isinstance(event, events.Sampled):
             self._metrics.append(row)
         if isinstance(event, (events.Sampled, events.Resume)):  # a reader of the samples alone must know of a resume
             self._samples.append(row)
-        if not isinstance(event, events.Step):
-            self._write_log(json.dumps(row))
 
     def _flush_pending_files(self) -> list[TrainingEvent]:
         """Try to write all pending files. Return a `Checkpointed` event for each written file."""
@@ -140,23 +118,20 @@ class _RunWriter:
             else:
                 del self._pending_files[path]
                 checkpoints.append(events.Checkpointed(step, path.relative_to(self._run.path).as_posix()))
-                self._write_row(checkpoints[-1])
+                self.write_row(checkpoints[-1])
         return checkpoints
 
     def _add_weights(self, event: events.Evaluated) -> None:
         """Add the weight files that an evaluation causes to be written to the pending files."""
         run, epoch = self._run, event.epoch
-        best_file = directory.MODEL_FILE if event.adapter is None else ADAPTER_FILE
-        paths = [run.path / best_file] if event.is_best else []
+        paths = [run.path / (directory.MODEL_FILE if event.adapter is None else ADAPTER_FILE)] if event.is_best else []
         # Epochs 1, 2, 4, 8, …: early ones change the most, and a long training keeps few models.
         if run.config.training.keep_epoch_checkpoints and epoch >= 1 and math.log2(epoch).is_integer():
             paths.append(directory.epoch_weights_path(run.path, int(epoch)))
-        if not paths:
-            return
-        if event.adapter is not None:
+        if paths and event.adapter is not None:
             halves = {name: weight.astype(np.float16) for name, weight in event.adapter.items()}
             content = serialize_adapter(halves, read_reference(run.path).sha256)
-        elif isinstance(event.model, NumpyDecoder):
+        elif paths and isinstance(event.model, NumpyDecoder):
             content = serialize_weights(event.model.weights)
         else:
             return

@@ -1,15 +1,15 @@
 """Folders of the application, bounded reads, atomic writes, and files that the user names."""
 
-import contextlib
 import errno
 import fcntl
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
-from engine.errors import CorpusError, InvalidInputError, LotrError, RunError
+from engine.errors import CorpusError, InvalidInputError, RunError
 
 MAX_TEXT_FILE_BYTES = 4_000_000
 """Maximum size of a text file, about 800,000 words; a model reads them in a minute or two."""
@@ -71,47 +71,34 @@ def read_limited(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-@contextlib.contextmanager
+@contextmanager
 def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = False) -> Iterator[IO[bytes]]:
     """Open a temporary file that replaces `path` when the block ends without an exception.
 
     Readers see the old content or the new content, also after a power failure. An old file is renamed to `backup`, if
     that is given; with `exclusive` it raises a FileExistsError.
     """
-    import tempfile  # takes 7 ms, and commands that only read, such as the completion, do not need it
-
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            yield cast(IO[bytes], file)
+        with temporary.open("xb") as file:
+            yield file
             file.flush()
             fsync(file.fileno())
-        temporary.chmod(0o644)
         if exclusive:
-            try:
-                path.hardlink_to(temporary)
-            except FileExistsError:
-                raise
-            except OSError:  # FAT and some network file systems have no hard links
-                if path.exists():
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-                temporary.replace(path)
-        else:
-            if backup is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    path.replace(backup)
-            temporary.replace(path)
+            path.touch(exist_ok=False)
+        if backup is not None:
+            with suppress(FileNotFoundError):
+                path.replace(backup)
+        temporary.replace(path)
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     fsync_path(path.parent)
 
 
 def fsync(fd: int) -> None:
     if (full_fsync := getattr(fcntl, "F_FULLFSYNC", None)) is not None:  # `os.fsync` leaves it in a Mac's disk's memory
-        with contextlib.suppress(OSError):  # network disks and others do not support it
+        with suppress(OSError):  # network disks and others do not support it
             fcntl.fcntl(fd, full_fsync)
             return
     os.fsync(fd)
@@ -119,7 +106,7 @@ def fsync(fd: int) -> None:
 
 def fsync_path(path: Path) -> None:
     """Flush a file, or the names in a folder, to the disk if the file system supports it."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fsync(fd)
@@ -127,14 +114,13 @@ def fsync_path(path: Path) -> None:
             os.close(fd)
 
 
-def write_atomically(path: Path, content: bytes, backup: Path | None = None) -> None:
-    """Replace `path` by `content` with `atomic_replace`; a failure raises a RunError."""
+def write_atomically(path: Path, content: bytes, backup: Path | None = None, option: str = "--runs-dir") -> None:
+    """Replace `path`, which an option names, by `content` with `atomic_replace`; a failure raises a RunError."""
     try:
         with atomic_replace(path, backup=backup) as file:
             file.write(content)
     except OSError as error:
-        reason = f"{error.strerror}; free some space or choose another --runs-dir"
-        raise RunError(f"cannot write {path}: {reason}") from error
+        raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another {option}") from error
 
 
 def check_is_new(path: Path, kind: str = "folder") -> None:
@@ -143,10 +129,10 @@ def check_is_new(path: Path, kind: str = "folder") -> None:
         raise RunError(f"{path} exists, and nothing is overwritten; choose a new {kind}")
 
 
-@contextlib.contextmanager
+@contextmanager
 def create_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder for files, which gets the name `folder` when the block ends without an exception."""
-    import shutil  # like tempfile
+    import shutil  # takes 5 ms, and commands that only read, such as the completion, do not need it
 
     check_is_new(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -171,24 +157,12 @@ def check_output(output: Path) -> None:
         raise InvalidInputError(f"--output {output} is in a folder that does not exist; create {output.parent}")
 
 
-def write_output(output: Path, content: bytes) -> None:
-    """Write a file that the user named, which appears when it is complete, or raise a LotrError."""
-    try:
-        with atomic_replace(output) as file:
-            file.write(content)
-    except OSError as error:
-        reason = f"{error.strerror}; free some space or name another --output"
-        raise LotrError(f"{output} cannot be written: {reason}") from error
-
-
 def check_is_file(path: Path, kind: str) -> None:
     """Raise a CorpusError unless `path` is a regular file. `kind` says which kind of file the user can name."""
     if not path.exists():
         raise CorpusError(f"{path} does not exist; check the path")
-    if path.is_dir():
-        raise CorpusError(f"{path} is a folder; name a {kind} in it")
     if not path.is_file():
-        raise CorpusError(f"{path} is not a regular file; name a {kind}")
+        raise CorpusError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}; name a {kind}")
 
 
 def read_text_file(path: Path) -> str:
@@ -196,15 +170,11 @@ def read_text_file(path: Path) -> str:
     try:
         path = path.expanduser()
         check_is_file(path, "text file")
-        if (size := path.stat().st_size) > MAX_TEXT_FILE_BYTES:
-            limit = f"the limit is {MAX_TEXT_FILE_BYTES / 1e6:g} MB, so use a part of it"
-            raise CorpusError(f"{path} has {size / 1e6:,.1f} MB; {limit}")
-        content = path.read_bytes()
-    except (OSError, RuntimeError, ValueError) as error:  # ValueError: NUL in the path; RuntimeError: unknown ~user
-        raise CorpusError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if b"\0" in content:
-        raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a text file")
-    try:
-        return content.decode("utf-8-sig")
+        text = read_limited(path, MAX_TEXT_FILE_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: NUL in the path; RuntimeError: unknown ~user
+        raise CorpusError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if "\0" in text:
+        raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a text file")
+    return text

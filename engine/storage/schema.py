@@ -1,12 +1,10 @@
 """Validation of data from files against dataclasses, with one-line errors that name the field."""
 
-import dataclasses
 import re
-import types
 from collections.abc import Mapping
-from functools import cache
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -53,36 +51,30 @@ def decode(type_: type[T], data: object) -> T:
 
     A field that is missing, unknown, of another type or out of range raises an InvalidInputError.
     """
-    _reject_unknown_fields(type_, data, "")
     try:
-        return msgspec.convert(data, type_, strict=True)
+        built = msgspec.convert(data, type_, strict=True)
     except msgspec.ValidationError as error:
         # "Expected `int`, got `str` - at `$.top_k`" becomes "top_k: expected int, got str"
         message, _, where = str(error).replace("`", "").partition(" - at ")
         field = re.sub(r"^(key in )?\$\.?", "", where)
         message = message[:1].lower() + message[1:]
         raise InvalidInputError(f"{field}: {message}" if field else message) from error
+    _reject_unknown_fields(built, data, "")
+    return built
 
 
-def _reject_unknown_fields(type_: Any, data: object, path: str) -> None:
+def _reject_unknown_fields(built: Any, data: Any, path: str) -> None:
     """Refuse keys that are no fields: msgspec ignores them for dataclasses, and a typo or an old name must be seen."""
-    hints = _dataclass_hints(type_)
-    if isinstance(data, dict) and (hints is not None or get_origin(type_) is Mapping):
+    if is_dataclass(built):
+        names = [field.name for field in fields(built)]
         for name, value in data.items():
-            where = f"{path}.{name}" if path else str(name)
-            if hints is not None and name not in hints:
-                raise InvalidInputError(f"unknown field {where!r}{suggest_nearest(str(name), hints)}")
-            _reject_unknown_fields(get_args(type_)[1] if hints is None else hints[name], value, where)
-    elif isinstance(data, list) and get_origin(type_) in (list, tuple):
-        item_type = get_args(type_)[0]
-        if _dataclass_hints(item_type) is not None:  # the items of others need no check, and may be millions
-            for index, item in enumerate(data):
-                _reject_unknown_fields(item_type, item, f"{path}[{index}]")
-
-
-@cache
-def _dataclass_hints(type_: Any) -> dict[str, Any] | None:
-    """Return the field types of a dataclass, or of the dataclass in an optional type; None for any other type."""
-    if get_origin(type_) is types.UnionType:
-        type_ = next((option for option in get_args(type_) if dataclasses.is_dataclass(option)), None)
-    return get_type_hints(type_) if isinstance(type_, type) and dataclasses.is_dataclass(type_) else None
+            where = f"{path}.{name}" if path else name
+            if name not in names:
+                raise InvalidInputError(f"unknown field {where!r}{suggest_nearest(name, names)}")
+            _reject_unknown_fields(getattr(built, name), value, where)
+    elif isinstance(built, Mapping):
+        for (name, value), item in zip(data.items(), built.values(), strict=True):
+            _reject_unknown_fields(item, value, f"{path}.{name}")
+    elif isinstance(built, (list, tuple)) and built and is_dataclass(built[0]):  # others may have millions of items
+        for index, (item, value) in enumerate(zip(built, data, strict=True)):
+            _reject_unknown_fields(item, value, f"{path}[{index}]")

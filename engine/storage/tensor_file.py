@@ -1,6 +1,5 @@
 """Safetensors files, which the library safetensors checks: their checksum, and the tensors that a model expects."""
 
-import contextlib
 import json
 import math
 import mmap
@@ -8,6 +7,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,6 @@ from engine.storage.quantization import Int8Rows, quantize_rows
 
 MAX_HEADER_BYTES = 8_000_000
 """Maximum size of a header; a resume checkpoint stores the validation perplexities of 100,000 epochs in less."""
-MAX_TENSORS = 10_000
 MEMORY_CHECK_THRESHOLD = 100_000_000
 """Size of the weights in bytes from which the free memory is checked before loading."""
 MEMORY_FACTOR = 3
@@ -45,6 +44,34 @@ class SafetensorsHeader:
     metadata: dict[str, str]
     tensor_bytes: int
     offsets: dict[str, int]
+
+
+def read_header(path: Path) -> SafetensorsHeader:
+    """Read the header of a safetensors file, after the library safetensors has checked it.
+
+    A missing file raises a FileNotFoundError, and one that cannot be read or is damaged a RunError.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with os.fdopen(open_regular_file(path), "rb") as file:
+            if (length := int.from_bytes(file.read(8), "little")) > MAX_HEADER_BYTES:
+                raise ValueError(f"the header is larger than {MAX_HEADER_BYTES:,} bytes")
+            content = file.read(length)
+        with safe_open(path, "numpy"):
+            entries: dict[str, Any] = json.loads(content)
+        metadata = entries.pop("__metadata__", None) or {}
+        tensors = {name: (DTYPES[each["dtype"]], tuple(each["shape"])) for name, each in entries.items()}
+    except FileNotFoundError:
+        raise
+    except KeyError as error:
+        raise RunError(f"{path} has a tensor of the dtype {error.args[0]}, which is not supported") from error
+    except (OSError, ValueError, MemoryError, SafetensorError) as error:  # a sparse file may have any size
+        reason = str(getattr(error, "strerror", None) or error).removeprefix("Error while deserializing header: ")
+        raise RunError(f"{path} is not a valid safetensors file: {printable(reason[:100])}") from error
+    offsets = {name: 8 + length + each["data_offsets"][0] for name, each in entries.items()}
+    tensor_bytes = max((each["data_offsets"][1] for each in entries.values()), default=0)
+    return SafetensorsHeader(tensors, metadata, tensor_bytes, offsets)
 
 
 class TensorFile:
@@ -92,7 +119,7 @@ class TensorFile:
 
     def release_pages(self) -> None:
         """Give the memory of what was read back; it is read again when it is used. Changes of tensors are lost."""
-        with contextlib.suppress(OSError, AttributeError):  # not all systems can
+        with suppress(OSError, AttributeError):  # not all systems can
             self._content.madvise(mmap.MADV_DONTNEED)
 
 
@@ -136,17 +163,14 @@ def open_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> 
     `NAME.scale` `[rows]`. A file that is missing, damaged, of another model, or too large for the free memory raises a
     RunError.
     """
-    if not path.is_file():
-        raise RunError(f"{path} is missing; the run has not saved a model yet")
-    if (description := describe_file(path)) != "a file":
-        raise RunError(f"{path} is {description}, not safetensors")
     try:
         file = TensorFile(path)
-        check_tensors(file.header.tensors, expected_shapes, float_dtypes=("float32", "float16"))
     except FileNotFoundError as error:
-        raise RunError(f"{path} was deleted while it was read") from error
+        raise RunError(f"{path} is missing; the run has not saved a model yet") from error
+    try:
+        check_tensors(file.header.tensors, expected_shapes, float_dtypes=("float32", "float16"))
     except RunError as error:
-        raise error if str(path) in str(error) else RunError(f"{path}: {error}") from error
+        raise RunError(f"{path}: {error}") from error
     num_bytes = 4 * sum(map(math.prod, expected_shapes.values()))
     if num_bytes >= MEMORY_CHECK_THRESHOLD:  # a sparse file can have any size
         import psutil
@@ -159,49 +183,6 @@ def open_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> 
     if "crc32" in file.header.metadata:  # files of other programs have none
         file.check_bytes()
     return file
-
-
-def describe_file(path: Path) -> str:
-    """Return what a file is that a user gave as weights: "a file", a pickle, or unreadable."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError:
-        return "a file that cannot be read"
-    if start[8:] == b"{":  # a safetensors file: its 8-byte length can look like the start of a pickle
-        return "a file"
-    is_pickle = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or start[:4] == b"PK\x03\x04"
-    return "a pickle, which can run code and is never loaded" if is_pickle else "a file"
-
-
-def read_header(path: Path) -> SafetensorsHeader:
-    """Read the header of a safetensors file, after the library safetensors has checked it.
-
-    A missing file raises a FileNotFoundError, and one that cannot be read or is damaged a RunError.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with os.fdopen(open_regular_file(path), "rb") as file:
-            if (length := int.from_bytes(file.read(8), "little")) > MAX_HEADER_BYTES:
-                raise ValueError(f"the header is larger than {MAX_HEADER_BYTES:,} bytes")
-            content = file.read(length)
-        if content.count(b"{") > 2 * MAX_TENSORS:  # checked before parsing, which takes many times the memory
-            raise ValueError(f"it has more than {MAX_TENSORS:,} tensors")
-        with safe_open(path, "numpy"):
-            entries: dict[str, Any] = json.loads(content)
-        metadata = entries.pop("__metadata__", None) or {}
-        tensors = {name: (DTYPES[each["dtype"]], tuple(each["shape"])) for name, each in entries.items()}
-        ranges = {name: each["data_offsets"] for name, each in entries.items()}
-    except KeyError as error:
-        raise RunError(f"{path} has a tensor of the dtype {error.args[0]}, which is not supported") from error
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, MemoryError, SafetensorError) as error:  # a sparse file may have any size
-        reason = str(getattr(error, "strerror", None) or error).removeprefix("Error while deserializing header: ")
-        raise RunError(f"{path} is not a valid safetensors file: {printable(reason[:100])}") from error
-    offsets = {name: 8 + length + start for name, (start, _) in ranges.items()}
-    return SafetensorsHeader(tensors, metadata, max((end for _, end in ranges.values()), default=0), offsets)
 
 
 def check_tensors(

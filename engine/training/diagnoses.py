@@ -18,7 +18,7 @@ from engine import events
 from engine.config import Config, TrainingConfig
 from engine.events import Diagnosed, DiagnosisKind, TrainingEvent
 from engine.runs.directory import METRICS_FILE, run_word
-from engine.runs.metrics import drop_superseded_rows, read_rows
+from engine.runs.metrics import drop_superseded, read_events
 
 # Lowest and highest learning rate with which the models of this program learn from random weights.
 USUAL_LR = {"adamw": (0.001, 0.02), "adam": (0.001, 0.02), "sgd": (1.0, 50.0)}
@@ -94,10 +94,9 @@ class History:
 
     def restore(self, run_dir: Path, resume_step: int) -> None:
         """Continue after the recorded events before a step, except steps, without reporting their problems again."""
+        recorded = read_events(run_dir / METRICS_FILE, subsample=True)
         reported: set[str] = set()
-        rows = [*read_rows(run_dir / METRICS_FILE, subsample=True), {"event": "resume", "step": resume_step}]
-        for row in drop_superseded_rows(rows):
-            event = events.event_from_dict(row) if row["event"] != "step" else None
+        for event in drop_superseded([*recorded, events.Resume(resume_step)]):
             if isinstance(event, Diagnosed):
                 reported.add(event.kind)
             elif isinstance(event, (events.Started, events.Evaluated)):

@@ -20,7 +20,7 @@ from engine.models.speakers import (
     cast_index,
     fit_conditional_logit,
 )
-from engine.runs.dialogue_parts import DIALOGUE_FILE, WHO_FILE
+from engine.runs.directory import DIALOGUE_FILE, WHO_FILE
 
 POWER_L2 = 5.0  # of 2, 5, 10 and 20 the best on validation lines of other splits of the film dialogues
 MAX_POWER_LINES = 4000  # that the powers are fitted to, fewer for a large cast; of a longer split, the first ones

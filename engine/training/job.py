@@ -7,13 +7,12 @@ from engine.config import Config
 from engine.control import CommandQueue
 from engine.data.dataset import Dataset, load_dataset
 from engine.errors import ConfigError, RunError
-from engine.events import Preparing, TrainingEvent, Warned
+from engine.events import Preparing, Started, TrainingEvent, Warned
 from engine.models.transformer_layout import check_transformer_config
 from engine.runs.adapter_files import base_files
-from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import METRICS_FILE, read_config_and_tokenizer, resolve_run
-from engine.runs.locked_run import LockedRun, create_run, reopen_run
-from engine.runs.metrics import read_current_rows
+from engine.runs.locked_run import CommandFileReader, LockedRun, create_run, reopen_run
+from engine.runs.metrics import read_current_events
 from engine.runs.writer import record_events
 from engine.runtime.process import get_process_info, limit_openmp_spinning, require_package
 from engine.training.diagnoses import diagnose
@@ -105,9 +104,9 @@ def resume_job(
             "omit that option, or train a new run"
         )
     dataset = load_dataset(config.data, tokenizer)
-    rows = read_current_rows(run_dir / METRICS_FILE, subsample=True)
-    started = next((row for row in rows if row["event"] == "started"), {})
-    sha256 = started.get("corpus_sha256", dataset.corpus.sha256)
+    recorded = read_current_events(run_dir / METRICS_FILE, subsample=True)
+    started = next((event for event in recorded if isinstance(event, Started)), None)
+    sha256 = started.corpus_sha256 if started else dataset.corpus.sha256
     if sha256 != dataset.corpus.sha256:
         raise RunError(
             f"{config.data.corpus} has changed since run {run_dir.name!r} was started: its SHA-256 was "
@@ -118,8 +117,9 @@ def resume_job(
             f"the vocabulary of {config.data.corpus} has changed since the run was started; restore the corpus, or "
             "train a new run"
         )
-    expected, actual = started.get("world_size"), get_process_info().world_size
-    if expected not in (None, actual):  # sums would be rounded differently
+    actual = get_process_info().world_size
+    expected = started.world_size if started else actual
+    if expected != actual:  # sums would be rounded differently
         launcher = "lotr-tui" if expected == 1 else f"torchrun --nproc-per-node {expected} -m lotr_tui"
         raise RunError(
             f"run {run_dir.name!r} was trained by {expected} process{'es' if expected > 1 else ''} and cannot be "

@@ -96,7 +96,7 @@ def evaluate(
         models = []
         for combiner in combiners:
             together = combiner.combine(combined)
-            models.append(Scored("", combiner.runs[0].name, together.model, together.describe()))
+            models.append(Scored("", combiner.runs[0].name, together.model, together.description))
     else:
         models = _list_models(combiners[0], combined, baselines=baselines or (text is None and not as_json))
     modes = [each.config.data.mode for each in runs] if is_comparison else [runs[0].config.data.mode] * len(models)
@@ -185,7 +185,7 @@ def _list_models(combiner: ModelCombiner, combination: CombinationOptions, *, ba
     if combination.mixture or combination.weights:
         combinations.append(("mixture", "mixture", combination))
     combined = [(key, name, combiner.combine(each)) for key, name, each in combinations]
-    models = [Scored(key, name, each.model, each.describe()) for key, name, each in combined]
+    models = [Scored(key, name, each.model, each.description) for key, name, each in combined]
     if is_ensemble:
         models += [Scored("run", name, run.decoder) for name, run in zip(names, combiner.runs, strict=True)]
     if baselines:

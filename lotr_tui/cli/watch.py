@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from engine.control import ControlCommand
 from engine.errors import InvalidInputError, LotrError, printable, shell_word
-from engine.runs.control_files import send_command
 from engine.runs.directory import RESUME_FILE, WEIGHT_FILES, is_locked, lock_owner, resolve_run, run_word
+from engine.runs.locked_run import send_command
 from engine.runs.summary import COMPLETE, summarize_run
 from lotr_tui.cli.console import print_json
 from lotr_tui.cli.options import JsonOption, NoMouseOption, RunsDirOption, ThemeOption, check_theme, has_terminal
@@ -95,8 +95,7 @@ def _status_record(view: TrainingView, state: str) -> dict[str, Any]:
 
 def _status_rows(view: TrainingView, state: str) -> list[tuple[str, str]]:
     step, best, started, finished, unit = view.steps.last, view.best, view.started, view.finished, view.unit
-    total = "" if state == "imported" else f" of {view.epochs}"
-    progress = f"{view.epoch:.1f}{total}" if view.epochs or not total else "not started yet"
+    progress = f"{view.epoch:.1f} of {view.epochs}" if view.epochs else "not started yet"
     rows = [("epoch", progress + (f", step {step.step:,}" if step else "")), ("failed", view.failure)]
     if step:
         rows.append(("train", unit.format(step.train_perplexity)))

@@ -13,10 +13,11 @@ from engine.errors import TrainingError, printable
 from engine.runs.directory import is_locked, run_word
 from engine.runtime.process import get_process_info, launch_command
 from engine.storage.files import open_regular_file
-from engine.storage.json_lines import MAX_LOG_BYTES, rotated_path
 
 CONSOLE_LOG = "console.txt"
 """Output of a training in the background, in its run directory."""
+MAX_LOG_BYTES = 2_000_000
+"""Size from which the output is rotated; only one rotated file is kept."""
 START_TIMEOUT = 60.0
 """Seconds to wait until the background process has locked the run."""
 POLL_INTERVAL = 0.1
@@ -72,7 +73,7 @@ def rotate_console_log(path: Path) -> None:
     with suppress(OSError):  # the log grows beyond its limit if it cannot be renamed
         status = os.fstat(sys.stdout.fileno())
         if status.st_size > MAX_LOG_BYTES and os.path.samestat(status, console_log.lstat()):
-            console_log.replace(rotated_path(console_log))
+            console_log.replace(console_log.with_stem("console.1"))
             fd = _open_console_log(path)
             for output in _output_descriptors():
                 os.dup2(fd, output)

@@ -13,9 +13,9 @@ from engine.data.speakers import CAST_FILE
 from engine.data.tokenizers.base import is_open_vocabulary
 from engine.data.tokenizers.loading import tokenizer_file_name
 from engine.errors import InvalidInputError
-from engine.events import Evaluated, Finished, Started, Step, event_from_dict
-from engine.runs.directory import MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES, METRICS_FILE, is_imported, read_config
-from engine.runs.metrics import drop_superseded_rows, read_rows
+from engine.events import Evaluated, Finished, Started, Step
+from engine.runs.directory import MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES, METRICS_FILE, read_config
+from engine.runs.metrics import drop_superseded, read_events
 from engine.runs.summary import RunState, directory_size, run_state, saved_perplexity
 from engine.storage.files import read_limited
 
@@ -60,15 +60,14 @@ def read_compared_run(path: Path, name: str = "") -> ComparedRun:
     config = None
     with suppress(InvalidInputError):
         config = read_config(path)
-    all_rows = list(read_rows(path / METRICS_FILE, subsample=True))
-    rows = drop_superseded_rows(all_rows)
-    events = [event for row in rows if (event := event_from_dict(row)) is not None]
+    all_events = list(read_events(path / METRICS_FILE, subsample=True))
+    events = drop_superseded(all_events)
     started = next((event for event in reversed(events) if isinstance(event, Started)), None)
     steps = [event for event in events if isinstance(event, Step)]
     evaluations = [event for event in events if isinstance(event, Evaluated)]
     finished = next((event for event in reversed(events) if isinstance(event, Finished)), None)
 
-    valid_perplexity = saved_perplexity(all_rows)
+    valid_perplexity = saved_perplexity(all_events)
     if valid_perplexity is None:
         valid_perplexity = min(
             (event.valid_perplexity for event in evaluations if event.valid_perplexity > 0), default=None
@@ -84,12 +83,12 @@ def read_compared_run(path: Path, name: str = "") -> ComparedRun:
         "seconds": finished.seconds if finished else max((event.seconds for event in progress), default=None),
         "tokens_per_second": _median_speed(steps),
         "parameters": started.parameters if started else None,
-        "size_bytes": None if is_imported(path) else directory_size(path),
+        "size_bytes": directory_size(path),
     }
     return ComparedRun(
         name=name or path.name,
         path=path,
-        state=run_state(path, rows),
+        state=run_state(path, events),
         device=started.device if started else "",
         settings=None if config is None else config.settings(),
         text=ScoredText() if config is None else _scored_text(path, config, started),

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import RunError, printable
-from engine.events import TrainingEvent, event_from_dict, event_name, event_to_dict
+from engine.events import Sampled, Step, TrainingEvent, event_name, event_to_dict
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
-from engine.runs.metrics import read_current_rows
+from engine.runs.metrics import read_current_events
 from engine.runtime.process import require_package
 from engine.storage.files import fsync_path
 from lotr_tui.monitor.step_columns import STEP_FIELDS
@@ -36,8 +36,10 @@ def export_csv(run: Path, folder: Path) -> list[Path]:
     import pandas as pd  # takes 0.35 s, which other commands do not need
 
     events_by_type: dict[str, list[TrainingEvent]] = {}
-    for event in _read_events(run):
+    metrics, samples = (read_current_events(run / name, subsample=True) for name in (METRICS_FILE, SAMPLES_FILE))
+    for event in (*metrics, *(sample for sample in samples if isinstance(sample, Sampled))):
         events_by_type.setdefault(event_name(type(event)), []).append(event)
+    events_by_type.pop(event_name(Step), None)
     view = TrainingView.from_run(run)
     with _fill_folder(folder) as partial:
         for record_type, events in events_by_type.items():
@@ -60,15 +62,6 @@ def export_tensorboard(run: Path, folder: Path) -> None:
     check_installed(["tensorboard"])
     with _fill_folder(folder) as partial:
         write_tensorboard(run, partial)
-
-
-def _read_events(run: Path) -> Iterator[TrainingEvent]:
-    """Yield all events of a run except steps."""
-    metrics = (row for row in read_current_rows(run / METRICS_FILE, subsample=True) if row["event"] != "step")
-    samples = (row for row in read_current_rows(run / SAMPLES_FILE) if row["event"] == "sampled")
-    for row in (*metrics, *samples):
-        if (event := event_from_dict(row)) is not None:
-            yield event
 
 
 def _printable_values(row: dict[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.control import ControlCommand
-from engine.runs.control_files import send_command
+from engine.events import TrainingEvent
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, is_locked, run_word
+from engine.runs.locked_run import send_command
 from engine.runs.metrics import RecordFollower
 from engine.runtime.worker import Cancellation, GeneratorThread
-from lotr_tui.monitor.metrics_reader import RecordItem, decode_rows
+from lotr_tui.monitor.step_columns import RecordItem, group_steps
 from lotr_tui.monitor.training_view import TrainingView
 
 POLL_INTERVAL = 0.25
@@ -36,7 +37,7 @@ class RecordChunk:
     """Part of the metrics and samples of a run, and the state of the run directory."""
 
     metrics: tuple[RecordItem, ...]
-    samples: tuple[RecordItem, ...]
+    samples: tuple[TrainingEvent, ...]
     is_new_record: bool
     """True if the files were replaced, so that everything read before is obsolete."""
     at_end: bool
@@ -111,14 +112,14 @@ class RunFollower:
         metrics, samples = self._open_files()
         while not cancellation():
             locked = is_locked(self.path)  # checked before reading, so that no last row is missed
-            metric_rows, sample_rows = metrics.read_batch(READ_BUDGET), samples.read_batch(READ_BUDGET)
-            is_new_record = metric_rows.is_new_record or sample_rows.is_new_record
+            new_metrics, new_samples = metrics.read(READ_BUDGET), samples.read(READ_BUDGET)
+            is_new_record = metrics.is_replaced or samples.is_replaced
             if is_new_record:  # both files are read from the start
                 metrics, samples = self._open_files()
-                metric_rows, sample_rows = metrics.read_batch(READ_BUDGET), samples.read_batch(READ_BUDGET)
+                new_metrics, new_samples = metrics.read(READ_BUDGET), samples.read(READ_BUDGET)
             chunk = RecordChunk(
-                metrics=tuple(decode_rows(metric_rows.rows)),
-                samples=tuple(decode_rows(sample_rows.rows)),
+                metrics=tuple(group_steps(new_metrics)),
+                samples=tuple(new_samples),
                 is_new_record=is_new_record,
                 at_end=metrics.at_end and samples.at_end,
                 fraction_read=metrics.fraction_read,
@@ -127,7 +128,7 @@ class RunFollower:
                 is_locked=locked,
             )
             status = (chunk.problem, chunk.is_locked, chunk.at_end)
-            if metric_rows.rows or sample_rows.rows or is_new_record or status != previous_status:
+            if new_metrics or new_samples or is_new_record or status != previous_status:
                 yield chunk
             previous_status = status
             cancellation.wait(POLL_INTERVAL if chunk.at_end else READ_PAUSE)

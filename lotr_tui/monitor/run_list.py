@@ -10,9 +10,9 @@ import numpy as np
 
 from engine.data.arrays import Float64Array
 from engine.errors import InvalidInputError
-from engine.events import Evaluated, Resume, event_from_dict
+from engine.events import Evaluated, Resume
 from engine.runs.directory import METRICS_FILE, bundled_run_names, resolve_run
-from engine.runs.metrics import read_rows
+from engine.runs.metrics import read_events
 from engine.runs.summary import RunSummary, list_runs, summarize_run
 from lotr_tui.formatting import format_age, format_bytes, format_run_perplexity
 
@@ -92,8 +92,7 @@ def filter_and_sort_runs(runs: Sequence[RunSummary], query: str, sort_column: in
 def read_validation_curve(run: RunSummary) -> ValidationCurve:
     """Read the validation curve of a run, without evaluations that a resumed training has superseded."""
     evaluations: list[Evaluated] = []
-    for row in read_rows(run.path / METRICS_FILE, subsample=True):
-        event = event_from_dict(row)
+    for event in read_events(run.path / METRICS_FILE, subsample=True):
         if isinstance(event, Resume):
             evaluations = [earlier for earlier in evaluations if earlier.step < event.step]
         elif isinstance(event, Evaluated):

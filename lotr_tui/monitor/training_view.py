@@ -10,12 +10,11 @@ import numpy as np
 
 from engine import events
 from engine.runs.directory import METRICS_FILE, RESUME_FILE, SAMPLES_FILE
-from engine.runs.metrics import read_rows
+from engine.runs.metrics import read_events
 from lotr_tui.monitor.diagnoses import current_diagnoses
 from lotr_tui.monitor.log_lines import LogLine, TrainingLog
 from lotr_tui.monitor.loss_unit import LossUnit
-from lotr_tui.monitor.metrics_reader import RecordItem, decode_rows
-from lotr_tui.monitor.step_columns import StepColumns
+from lotr_tui.monitor.step_columns import RecordItem, StepColumns, group_steps
 
 Phase = Literal["preparing", "training", "finished", "failed"]
 
@@ -52,8 +51,8 @@ class TrainingView:
     def from_run(cls, path: Path, *, subsample: bool = False) -> "TrainingView":
         """Read the view of a run directory; `subsample` reads only the last of consecutive steps, much faster."""
         view = cls()
-        view.apply_metrics(decode_rows(read_rows(path / METRICS_FILE, subsample=subsample)))
-        view.apply_samples(decode_rows(read_rows(path / SAMPLES_FILE)))
+        view.apply_metrics(group_steps(read_events(path / METRICS_FILE, subsample=subsample)))
+        view.apply_samples(read_events(path / SAMPLES_FILE))
         return view
 
     @classmethod
@@ -64,7 +63,7 @@ class TrainingView:
         return view
 
     def apply_metrics(self, items: Iterable[RecordItem]) -> None:
-        """Apply decoded rows of `metrics.jsonl`, which contains no samples."""
+        """Apply the content of `metrics.jsonl`, which contains no samples."""
         for item in items:
             if isinstance(item, np.ndarray):
                 self.steps.extend(item)
@@ -74,13 +73,13 @@ class TrainingView:
             else:
                 self.apply(item)
 
-    def apply_samples(self, items: Iterable[RecordItem]) -> None:
-        """Apply decoded rows of `samples.jsonl`, whose resume rows concern samples alone."""
-        for item in items:
-            if isinstance(item, events.Resume):
-                self._rewind_samples(item.step)
-            elif isinstance(item, events.Sampled):
-                self.samples.append(item)
+    def apply_samples(self, items: Iterable[events.TrainingEvent]) -> None:
+        """Apply the events of `samples.jsonl`, whose resumes concern samples alone."""
+        for event in items:
+            if isinstance(event, events.Resume):
+                self._rewind_samples(event.step)
+            elif isinstance(event, events.Sampled):
+                self.samples.append(event)
 
     def apply(self, event: events.TrainingEvent) -> None:
         """Apply one live event."""

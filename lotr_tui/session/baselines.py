@@ -1,5 +1,6 @@
 """Models that can be compared with the session's model: other runs, Kneser-Ney baselines and mixtures of both."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -72,11 +73,11 @@ def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> SessionMode
     if choice.kind == "mixture":
         combined = combiner.combine(CombinationOptions(mixture=True))
         valid = evaluate(combined.model, combiner.dataset.valid).perplexity
-        description = f"{combined.describe()} · valid {valid:.1f}"
+        description = f"{combined.description} · valid {valid:.1f}"
         return SessionModel(choice.name, description, _follow_script(loaded, combined.model), corpus, loaded.path)
     model = combiner.kneser_ney
-    known = loaded.kneser_ney_perplexity
-    valid = evaluate(model, combiner.dataset.valid).perplexity if known is None else known
+    known = loaded.started.kneser_ney_perplexity if loaded.started else math.nan
+    valid = known if math.isfinite(known) else evaluate(model, combiner.dataset.valid).perplexity
     description = f"{model.order}-gram counts · valid {valid:.1f}"
     return SessionModel(choice.name, description, _follow_script(loaded, model), corpus, loaded.path)
 

@@ -1,5 +1,6 @@
 """Model of a session with its name and description."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,8 @@ from engine.models.base import LanguageModel
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs.adapter_files import needs_base
-from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.directory import CONFIG_FILE, read_config
-from engine.runs.loading import LoadedModel, load_model_by_name
+from engine.runs.loading import LoadedModel, load_model_by_name, read_dialogue_parts
 from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import PRETRAINED_NOTE, plural
 from lotr_tui.session.conversation.cast import answering_cast
@@ -72,8 +72,8 @@ class SessionModel:
             parts[-1] += f", {PRETRAINED_NOTE}" if needs_base(loaded.config) else ""
         elif loaded.valid_perplexity is not None:
             parts.append(f"valid {loaded.valid_perplexity:.1f}")
-            if loaded.kneser_ney_perplexity is not None:
-                parts[-1] += f" (Kneser-Ney {loaded.kneser_ney_perplexity:.1f})"
+            if loaded.started is not None and math.isfinite(loaded.started.kneser_ney_perplexity):
+                parts[-1] += f" (Kneser-Ney {loaded.started.kneser_ney_perplexity:.1f})"
         if getattr(loaded.decoder, "int8", False):
             parts.append("in int8")
         data = loaded.config.data
@@ -239,7 +239,7 @@ def load_session_model(
     data = runs[0].config.data
     return SessionModel(
         "+".join(run.name for run in runs),
-        combined.describe(),
+        combined.description,
         combined.model,
         data.corpus,
         runs[0].path,

@@ -19,7 +19,7 @@ from typing import cast
 
 from engine.config import Config
 from engine.errors import InvalidInputError, RunError, describe_error, printable
-from engine.events import Evaluated, Failed, Finished, Resume, Sampled, Started, Step, event_from_dict, event_name
+from engine.events import Evaluated, Failed, Finished, Resume, Sampled, Started, Step, event_name
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE, is_locked, read_config
 from engine.runs.metrics import RecordFollower
 from engine.storage.files import read_limited, write_atomically
@@ -108,11 +108,10 @@ class RunStream:
     def read(self) -> list[Point]:
         """Read the next batch; at the same step, a sample follows the metrics."""
         # Metrics first: all samples before the last of these rows are then in the file of the samples.
-        metric_rows = self._metrics.read_batch(READ_BUDGET).rows
-        sample_rows = self._samples.read_batch(READ_BUDGET).rows
+        metrics, samples = self._metrics.read(READ_BUDGET), self._samples.read(READ_BUDGET)
         self.at_end = self._metrics.at_end and self._samples.at_end
         points: list[Point] = []
-        for event in map(event_from_dict, metric_rows):
+        for event in metrics:
             match event:
                 case Started():
                     self.started = event
@@ -126,7 +125,7 @@ class RunStream:
                     values = _finite(event, STEP_METRICS if isinstance(event, Step) else EVALUATION_METRICS)
                     if self._is_new(event) and values:
                         points.append(Point(event.step, self._started_at + self._seconds, values))
-        self._waiting += [event for event in map(event_from_dict, sample_rows) if isinstance(event, Sampled)]
+        self._waiting += [event for event in samples if isinstance(event, Sampled)]
         is_all = self.at_end or self.end is not None
         ready = [sample for sample in self._waiting if is_all or sample.step < self._max_step]
         self._waiting = [] if is_all else [sample for sample in self._waiting if sample.step >= self._max_step]

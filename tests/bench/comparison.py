@@ -16,9 +16,10 @@ from engine.analysis.bits_per_character import TEXT_FORMS, EncodedText, convert_
 from engine.analysis.perplexity import evaluate
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
+from engine.events import Started
 from engine.models.base import score_sequence
 from engine.presets import get_preset
-from engine.runs.metrics import read_current_rows
+from engine.runs.metrics import read_current_events
 from engine.training.initial_run import configure, load_training_input
 from engine.training.job import prepare_job
 from engine.training.state import set_num_threads
@@ -88,10 +89,10 @@ def train_within(preset, values, name, options, seconds):
     started = time.perf_counter()
     for _ in replace(job, dataset=dataset).events(lambda: time.perf_counter() > started + seconds):
         pass
-    rows = read_current_rows(runs_dir / name / "metrics.jsonl", subsample=True)
-    start = next(row for row in rows if row["event"] == "started")
-    seconds = max(row.get("seconds") or 0 for row in rows)
-    return {"seconds": seconds, "size": f"{start['parameters'] / 1e6:.1f} M"}
+    events = read_current_events(runs_dir / name / "metrics.jsonl", subsample=True)
+    start = next(event for event in events if isinstance(event, Started))
+    seconds = max(getattr(event, "seconds", 0) for event in events)
+    return {"seconds": seconds, "size": f"{start.parameters / 1e6:.1f} M"}
 
 
 def measure_comparison(options):

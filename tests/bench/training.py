@@ -95,6 +95,7 @@ def measure_quality(options):
 
 def command_speed(*options, launcher=(sys.executable, "-m"), in_terminal=False, **environment):
     """Train by the command line, and return the tokens per second that the record of the run gives."""
+    from engine.events import Failed, Finished, Started, Step
     from engine.runs.metrics import RecordFollower
 
     with tempfile.TemporaryDirectory() as home, ExitStack() as stack:
@@ -104,23 +105,23 @@ def command_speed(*options, launcher=(sys.executable, "-m"), in_terminal=False, 
         else:
             variables = os.environ | {"LOTR_TUI_HOME": home} | environment
             process = subprocess.Popen([*command, "--no-tui"], env=variables, stdout=subprocess.DEVNULL)
-        follower, rows = RecordFollower(Path(home, "runs", "measured", "metrics.jsonl")), []
-        while not rows or rows[-1]["event"] not in ("finished", "failed"):
+        follower, events = RecordFollower(Path(home, "runs", "measured", "metrics.jsonl")), []
+        while not events or not isinstance(events[-1], (Finished, Failed)):
             if in_terminal:
                 terminal.read_until_quiet(0.3, 0.3)
             elif process.poll() is not None and process.returncode:
                 raise RuntimeError(f"the training ended with exit code {process.returncode}")
             else:
                 time.sleep(0.3)
-            rows += follower.read_batch(0.1).rows
+            events += follower.read(0.1)
         if not in_terminal:
             with suppress(subprocess.TimeoutExpired):  # the training waits for its trackers, of which one may hang
                 process.wait(15)
             process.kill()
             process.wait()
-    steps = [row for row in rows if row["event"] == "step"]
-    epochs, seconds = (steps[-1][name] - steps[0][name] for name in ("epoch", "seconds"))
-    return next(row["train_tokens"] for row in rows if row["event"] == "started") * epochs / seconds
+    steps = [event for event in events if isinstance(event, Step)]
+    started = next(event for event in events if isinstance(event, Started))
+    return started.train_tokens * (steps[-1].epoch - steps[0].epoch) / (steps[-1].seconds - steps[0].seconds)
 
 
 def measure_dashboard(options, epochs=3):

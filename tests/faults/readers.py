@@ -22,10 +22,11 @@ from engine.data.summary import summarize_dataset
 from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import printable
-from engine.runs.control_files import CommandFileReader
+from engine.events import Step
 from engine.runs.directory import RESUME_FILE, check_run_name, is_locked, lock_owner, read_config_and_tokenizer
 from engine.runs.loading import list_epoch_checkpoints, load_model, load_model_by_name, read_initial_weights
-from engine.runs.metrics import read_current_rows, read_rows
+from engine.runs.locked_run import CommandFileReader
+from engine.runs.metrics import read_current_events, read_events
 from engine.runs.summary import list_runs, summarize_run
 from engine.storage.files import read_text_file
 from engine.training.initial_run import TrainingInput
@@ -176,10 +177,10 @@ def _read_initial_weights(home, path):
 
 
 def _read_metrics(home, path):
-    rows = list(read_rows(path))
-    subsampled = [row for row in read_rows(path, subsample=True) if row["event"] != "step"]
-    assert subsampled == [row for row in rows if row["event"] != "step"]
-    assert len(read_current_rows(path)) <= len(rows)
+    events = list(read_events(path))
+    subsampled = [repr(event) for event in read_events(path, subsample=True) if not isinstance(event, Step)]
+    assert subsampled == [repr(event) for event in events if not isinstance(event, Step)]
+    assert len(read_current_events(path)) <= len(events)
     for subsample in (True, False):
         _assert_printable(line.text for line in TrainingView.from_run(run_dir(home), subsample=subsample).log)
     with redirect_stdout(io.StringIO()) as output:

@@ -6,8 +6,9 @@ import subprocess
 import time
 from collections import Counter
 
+from engine.events import Checkpointed, Evaluated, Sampled, Warned, event_to_dict
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE
-from engine.runs.metrics import read_current_rows, read_rows
+from engine.runs.metrics import read_current_events, read_events
 from engine.storage.files import assets_dir
 from tests.support.terminal import SESSION_COMMAND
 
@@ -62,8 +63,9 @@ class ReferenceTraining:
 
     def check_no_event_is_lost(self, name):
         run_dir = self.run_dir(name)
-        samples = [row for row in read_rows(run_dir / SAMPLES_FILE) if row["event"] == "sampled"]
-        recorded = Counter(map(_comparable_text, [*read_rows(run_dir / METRICS_FILE), *samples]))
+        samples = [event for event in read_events(run_dir / SAMPLES_FILE) if isinstance(event, Sampled)]
+        events = [*read_events(run_dir / METRICS_FILE), *samples]
+        recorded = Counter(_comparable_text(event_to_dict(event)) for event in events)
         lost = Counter(map(_comparable_text, self.printed_events(name))) - recorded
         assert not lost, f"{name}: {lost.total()} events are lost, such as {next(iter(lost))}"
 
@@ -76,10 +78,10 @@ class ReferenceTraining:
         assert not leftovers, f"{name}: {leftovers} are left behind"
 
     def _read_result(self, name):
-        rows = read_current_rows(self.run_dir(name) / METRICS_FILE)
-        last = next(row for row in reversed(rows) if row["event"] not in ("checkpointed", "warned"))
-        assert (last["event"], last["reason"]) == ("finished", "done"), last
-        evaluations = [(row["step"], row["valid_perplexity"]) for row in rows if row["event"] == "evaluated"]
+        events = read_current_events(self.run_dir(name) / METRICS_FILE)
+        last = next(event for event in reversed(events) if not isinstance(event, (Checkpointed, Warned)))
+        assert getattr(last, "reason", "") == "done", last
+        evaluations = [(event.step, event.valid_perplexity) for event in events if isinstance(event, Evaluated)]
         return (self.run_dir(name) / MODEL_FILE).read_bytes(), evaluations
 
 

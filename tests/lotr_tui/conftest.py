@@ -10,6 +10,7 @@ from textual.cache import LRUCache
 from textual.css.stylesheet import Stylesheet
 
 from engine.config import Config
+from engine.events import Started
 from engine.generation.settings import SamplerSettings
 from engine.runs.loading import LoadedModel
 from lotr_tui.app import LotrApp
@@ -64,7 +65,8 @@ def decoder():
 
 @pytest.fixture
 def loaded(decoder, tmp_path):
-    return LoadedModel("bundled", tmp_path, Config(), decoder, 74.9, 94.1, "")
+    started = Started("bundled", "tiny", 99, 5, 100, 10, 40, "cpu", "", 151.0, 94.1)
+    return LoadedModel("bundled", tmp_path, Config(), decoder, 74.9, started)
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from engine.models.pretrained.base_folder import new_base, read_config
 from engine.models.pretrained.gguf_vocabulary import read_vocabulary
 from engine.models.transformer_layout import rotary_frequencies
 from engine.storage.files import open_regular_file
-from engine.storage.tensor_file import MAX_TENSORS
 
 FAMILIES = {"llama": "Llama", "qwen2": "Qwen2"}
 """Architectures of llama.cpp that are read, with their names; Mistral's files are "llama" too."""
@@ -59,7 +58,7 @@ SETTINGS = {
 """Names of settings in a `config.json`, by their names in the file."""
 DEFAULT_ALIGNMENT = 32
 MAX_HEADER_BYTES = 64_000_000  # of everything before the tensors; 256,000 tokens with their merges need 12 million
-MAX_KEYS, MAX_TEXT_BYTES = 10_000, 4_000_000
+MAX_TENSORS, MAX_KEYS, MAX_TEXT_BYTES = 10_000, 10_000, 4_000_000
 _TEXT, _ARRAY = 8, 9  # codes of types in metadata; those of numbers follow
 _DTYPES = {
     0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8",

@@ -22,8 +22,8 @@ from engine.generation.turns import next_speaker_probs, read_turns
 from engine.models.base import score_sequence
 from engine.models.dialogue import DialogueModel, DialogueState
 from engine.models.speakers import EvidencePowers, SpeakerTextModel, TurnState
-from engine.runs.dialogue_parts import read_dialogue_parts
 from engine.runs.directory import read_config
+from engine.runs.loading import read_dialogue_parts
 from engine.storage.files import assets_dir
 from engine.training.dialogue_parts import spoken_scenes
 from tests.support.models import ParallelReader, TokenByTokenModel, random_lstm

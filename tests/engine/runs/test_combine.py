@@ -14,13 +14,14 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError, InvalidInputError
 from engine.models.base import forward_sequence
-from engine.models.combinations import CacheSettings, Mixture, NeuralCache, tune_cache
+from engine.models.combinations import Mixture, NeuralCache, tune_cache
 from engine.models.dynamic_evaluation import LR_GRID, DynamicEvaluation, tune_dynamic_lr
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
-from engine.runs.combine import CombinationOptions, CombinedModel, ModelCombiner, load_run_dataset
+from engine.runs.combine import CombinationOptions, ModelCombiner, load_run_dataset
 from engine.runs.loading import LoadedModel
 from tests.support.files import sentences, write_csv
+from tests.support.runs import make_events
 
 
 def shuffled_sentences(count):
@@ -52,7 +53,8 @@ def make_run(dataset, name, seed, tokenizer=None):
     weights = {part: rng.normal(0, 0.4, shape).astype(np.float32) for part, shape in shapes.items()}
     weights["output.bias"] = np.log(np.bincount(dataset.train, minlength=len(tokenizer)) + 1).astype(np.float32)
     decoder = NumpyLSTM(config.model, tokenizer, weights)
-    return LoadedModel(name, Path(name), config, decoder, None, None, dataset.corpus.sha256)
+    started = replace(make_events()[1], corpus_sha256=dataset.corpus.sha256)
+    return LoadedModel(name, Path(name), config, decoder, started=started)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +83,9 @@ def assert_same(actual, expected, dataset):
 
 
 def test_several_runs_are_averaged(combiner, alone, runs, dataset):
-    assert alone.combine(CombinationOptions()) == CombinedModel(runs[0].decoder, (), None, ())
+    assert alone.combine(CombinationOptions()) == (runs[0].decoder, "")
     combined = combiner.combine(CombinationOptions())
-    assert dict(combined.weights) == pytest.approx({"first": 1 / 3, "second": 1 / 3, "third": 1 / 3})
-    assert (combined.cache_settings, combined.learning_rates) == (None, ())
+    assert combined.description == "0.33 first + 0.33 second + 0.33 third"
     probs = [np.exp(forward_sequence(run.decoder, dataset.test).log_probs) for run in runs]
     mean = [math.log(sum(column) / 3) for column in zip(*probs, strict=True)]
     assert forward_sequence(combined.model, dataset.test).log_probs == pytest.approx(mean, abs=1e-5)
@@ -92,10 +93,10 @@ def test_several_runs_are_averaged(combiner, alone, runs, dataset):
 
 def test_a_combination_without_tuning_needs_no_corpus(runs, tmp_path):
     runs_without_corpus = [
-        replace(run, config=run.config.with_values(corpus=str(tmp_path / "gone.csv")), corpus_sha256="") for run in runs
+        replace(run, config=run.config.with_values(corpus=str(tmp_path / "gone.csv")), started=None) for run in runs
     ]
     combined = ModelCombiner(runs_without_corpus).combine(CombinationOptions(weights=(0.1, 0.1, 0.8)))
-    assert combined.weights[2] == ("third", 0.8)
+    assert combined.model.weights[2] == 0.8
     for options in (CombinationOptions(mixture=True), CombinationOptions(cache=True), CombinationOptions(dynamic=True)):
         with pytest.raises(CorpusError, match=r"gone\.csv does not exist"):
             ModelCombiner(runs_without_corpus).combine(options)
@@ -106,14 +107,15 @@ def test_the_weight_of_kneser_ney_is_tuned_on_validation(alone, runs, dataset):
     models = [runs[0].decoder, KneserNey(dataset.train, dataset.tokenizer)]
     lstm, counts = (np.exp(forward_sequence(model, dataset.valid).log_probs) for model in models)
     best = max((i / 1000 for i in range(1001)), key=lambda w: np.log(w * lstm + (1 - w) * counts).sum())
-    assert dict(combined.weights) == pytest.approx({"first": best, "Kneser-Ney": 1 - best}, abs=2e-3)
+    assert combined.model.weights == pytest.approx((best, 1 - best), abs=2e-3)
+    assert combined.description == f"{combined.model.weights[0]:.2f} first + {combined.model.weights[1]:.2f} Kneser-Ney"
     assert 0.005 < best < 0.995  # otherwise the corpus could not distinguish the models
-    assert_same(combined.model, Mixture(models, [weight for _, weight in combined.weights]), dataset)
+    assert_same(combined.model, Mixture(models, combined.model.weights), dataset)
 
 
 def test_given_weights_are_used_with_kneser_ney_last(combiner, runs, dataset):
     combined = combiner.combine(CombinationOptions(mixture=True, weights=(0.4, 0.3, 0.2, 0.1)))
-    assert dict(combined.weights) == {"first": 0.4, "second": 0.3, "third": 0.2, "Kneser-Ney": 0.1}
+    assert combined.description == "0.40 first + 0.30 second + 0.20 third + 0.10 Kneser-Ney"
     counts = KneserNey(dataset.train, dataset.tokenizer)
     expected = Mixture([*(run.decoder for run in runs), counts], [0.4, 0.3, 0.2, 0.1])
     assert_same(combined.model, expected, dataset)
@@ -122,10 +124,12 @@ def test_given_weights_are_used_with_kneser_ney_last(combiner, runs, dataset):
 def test_the_cache_is_added_to_the_whole_mixture(combiner, dataset):
     without_cache = combiner.combine(CombinationOptions())
     combined = combiner.combine(CombinationOptions(cache=True))
-    assert combined.weights == without_cache.weights
-    assert combined.cache_settings == tune_cache(forward_sequence(without_cache.model, dataset.valid), dataset.valid)
-    assert_same(combined.model, NeuralCache(without_cache.model, combined.cache_settings), dataset)
-    assert combined.cache_settings.weight > 0
+    cache = combined.model.settings
+    assert cache == tune_cache(forward_sequence(without_cache.model, dataset.valid), dataset.valid)
+    assert_same(combined.model, NeuralCache(without_cache.model, cache), dataset)
+    assert cache.weight > 0
+    parameters = f"cache {cache.weight:g} (window 500, theta {cache.theta:g})"
+    assert combined.description == f"{without_cache.description}, {parameters}"
 
 
 def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs, dataset):
@@ -133,7 +137,7 @@ def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs, dataset):
     combined = combiner.combine(CombinationOptions(dynamic=True))
     dynamic_models = [DynamicEvaluation(run.decoder, dataset.train) for run in runs[:2]]
     rates = tuple(tune_dynamic_lr(model, dataset.valid) for model in dynamic_models)
-    assert combined.learning_rates == rates
+    assert combined.description.endswith(f", dynamic evaluation at lr {rates[0]:g}, {rates[1]:g}")
     assert set(rates) <= set(LR_GRID)
     parts = [model.with_lr(rate) for model, rate in zip(dynamic_models, rates, strict=True)]
     assert_same(combined.model, Mixture(parts, [0.5, 0.5]), dataset)
@@ -178,19 +182,9 @@ def test_a_changed_corpus_is_refused(dataset, tmp_path):
     run = make_run(load_dataset(Config("tiny").with_values(corpus=str(path)).data), "mine", 0)
     assert np.array_equal(load_run_dataset(run).valid, dataset.valid)
     write_csv(path, [*TEXTS[:-1], "the miller carries the green barrels before dawn"])  # nearly the same words
-    for loaded in (run, replace(run, corpus_sha256="0" * 64)):
+    for loaded in (run, replace(run, started=replace(run.started, corpus_sha256="0" * 64))):
         with pytest.raises(CorpusError, match=r"changing\.csv has changed since run mine") as error:
             ModelCombiner([loaded]).combine(CombinationOptions(mixture=True))
         assert str(error.value).isprintable()
     write_csv(path, TEXTS)
-    assert load_run_dataset(run).corpus.sha256 == run.corpus_sha256  # a restored corpus is accepted
-
-
-def test_the_description_names_every_part(runs):
-    model, weights = runs[0].decoder, (("first", 0.75), ("first", 0.25))
-    every_part = CombinedModel(model, weights, CacheSettings(300, 0.4, 0.06), (2e-5, 1e-5)).describe()
-    mixture, rates = "0.75 first + 0.25 first", "dynamic evaluation at lr 2e-05, 1e-05"
-    assert every_part == f"{mixture}, {rates}, cache 0.06 (window 300, theta 0.4)"
-    assert CombinedModel(model, (), None, ()).describe() == ""
-    unhelpful = CombinedModel(model, (), CacheSettings(weight=0), ()).describe()
-    assert unhelpful == "no cache, which did not help on validation"
+    assert load_run_dataset(run).corpus.sha256 == run.started.corpus_sha256  # a restored corpus is accepted

@@ -1,6 +1,5 @@
 """Compact copies of runs, and the reading of weights in half precision and in 8 bits from untrusted files."""
 
-import json
 import math
 import os
 import shutil
@@ -10,17 +9,18 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from engine.errors import RunError
+from engine.events import Checkpointed, Evaluated, Resume, Sampled, Step
 from engine.models.base import score_sequence
 from engine.runs import compact
 from engine.runs.compact import write_compact_copy
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE, read_config
 from engine.runs.loading import load_model
 from engine.runs.locked_run import create_run
-from engine.runs.metrics import read_rows
+from engine.runs.metrics import read_events
 from engine.runs.summary import summarize_run
 from engine.runs.writer import record_events
 from tests.support.files import write_run
-from tests.support.runs import make_events, record_run
+from tests.support.runs import append_events, make_events, make_step, record_run
 from tests.support.training import make_config
 
 pytest.importorskip("numkong")
@@ -92,7 +92,7 @@ def test_the_copy_is_described_like_the_run(tmp_path):
     for name in ("state", "preset", "epochs", "valid_perplexity", "test_perplexity", "started_at"):
         assert getattr(after, name) == getattr(before, name), name
     loaded = load_model(tmp_path / "small")
-    assert (loaded.kneser_ney_perplexity, loaded.corpus_sha256) == (94.0, "ab" * 32)
+    assert (loaded.started.kneser_ney_perplexity, loaded.started.corpus_sha256) == (94.0, "ab" * 32)
     assert copy.model_bytes_before == (path / MODEL_FILE).stat().st_size
     assert copy.model_bytes == (tmp_path / "small" / MODEL_FILE).stat().st_size
     assert copy.total_bytes == after.size_bytes
@@ -104,20 +104,21 @@ def test_the_copy_is_described_like_the_run(tmp_path):
 
 
 def test_steps_samples_and_checkpoints_are_thinned_and_all_evaluations_kept(random_run, monkeypatch):
-    monkeypatch.setattr(compact, "MAX_ROWS", {"step": 5, "sampled": 2})
-    evaluated = [{"event": "evaluated", "step": step, "valid_perplexity": 100.0 - step} for step in range(10)]
-    rows = [{"event": "started", "run": "é"}, *({"event": "step", "step": step} for step in range(100)), *evaluated]
-    saved = [{"event": "checkpointed", "step": step, "file": MODEL_FILE} for step in range(10)]
-    samples = [{"event": "sampled", "step": step} for step in range(10)] + [{"event": "resume", "step": 9}]
-    for name, lines in ((METRICS_FILE, rows + saved), (SAMPLES_FILE, samples)):
-        (random_run / name).write_text("".join(json.dumps(row) + "\n" for row in lines) + '{"torn')
+    monkeypatch.setattr(compact, "MAX_EVENTS", {Step: 5, Sampled: 2})
+    for name in (METRICS_FILE, SAMPLES_FILE):
+        (random_run / name).unlink(missing_ok=True)
+    started = make_events()[1]
+    evaluated = [Evaluated(step, 0.1, 100.0 - step, False, 1.0) for step in range(10)]
+    saved = [Checkpointed(step, MODEL_FILE) for step in range(10)]
+    samples = [Sampled(step, 0.1, "a", "é", 1, 0.7) for step in range(10)]
+    append_events(random_run, [started, *map(make_step, range(100)), *evaluated, *saved, *samples, Resume(9)])
     small = random_run.with_name("small")
     write_compact_copy(random_run, small, "int8")
-    started, *kept = read_rows(small / METRICS_FILE)
-    assert started == rows[0]
-    assert [row["step"] for row in kept[:5]] == [0, 25, 50, 74, 99]
-    assert kept[5:] == [*evaluated, saved[-1]]
-    assert list(read_rows(small / SAMPLES_FILE)) == [samples[0], samples[9], samples[10]]
+    first, *kept = read_events(small / METRICS_FILE)
+    assert first == started
+    assert [event.step for event in kept[:5]] == [0, 25, 50, 74, 99]
+    assert kept[5:] == [*evaluated, saved[-1], Resume(9)]
+    assert list(read_events(small / SAMPLES_FILE)) == [samples[0], samples[9], Resume(9)]
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])

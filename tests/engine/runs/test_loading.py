@@ -5,7 +5,6 @@ import math
 import os
 import pickle
 import re
-import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -39,23 +38,10 @@ def path(tmp_path):
     return record_run(tmp_path, "r", make_events())
 
 
-def write_pickle(path):
-    path.write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
-
-
-def write_torch_checkpoint(path):
-    with zipfile.ZipFile(path, "w") as archive:  # the format of torch.save
-        archive.writestr("archive/data.pkl", pickle.dumps([1]))
-
-
-@pytest.mark.parametrize("write_file", [write_pickle, write_torch_checkpoint])
-def test_a_pickle_is_refused_as_a_run_and_as_weights(tmp_path, path, write_file):
-    write_file(tmp_path / "model.pt")
-    with pytest.raises(RunError, match=r"model\.pt is a pickle.*; a run is a folder with config\.json"):
+def test_a_file_is_no_run(tmp_path):
+    (tmp_path / "model.pt").write_bytes(pickle.dumps([1]))
+    with pytest.raises(RunError, match=r"model\.pt is a file; a run is a folder with config\.json"):
         resolve_run(str(tmp_path / "model.pt"), tmp_path)
-    write_file(path / MODEL_FILE)
-    with pytest.raises(RunError, match="pickle"):
-        load_model(path)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -65,7 +51,7 @@ def test_a_pickle_of_any_protocol_is_never_executed(tmp_path, path, protocol):
             return os.mkdir, (str(tmp_path / "pwned"),)
 
     (path / MODEL_FILE).write_bytes(pickle.dumps(Evil(), protocol=protocol))
-    with pytest.raises(RunError):
+    with pytest.raises(RunError, match="is not a valid safetensors file"):
         load_model(path)
     assert not (tmp_path / "pwned").exists()
 
@@ -183,7 +169,7 @@ def test_a_damaged_training_text_is_named_with_the_configuration(path):
         (["<unk>", "<eos>", "a", "a", "b"], VOCABULARY_FILE),
         ([*VOCABULARY.tokens, "more"], r"embedding\.weight"),
         *((["<unk>", "<eos>", "a", "b", word], "not words") for word in ("\x1b[31m", "two words", "<b>", "[red]", "")),
-        *((["<unk>", "<eos>", "a", "b", word], "not words") for word in (3, None, "a" * 5_000_000)),
+        *((["<unk>", "<eos>", "a", "b", word], r"not (a list of )?words") for word in (3, None, "a" * 5_000_000)),
     ],
     ids=range(12),
 )
@@ -215,8 +201,7 @@ def test_a_run_without_metrics_is_loaded(path):
     assert load_model(path).bits_per_character is None  # the metrics do not count the characters
     (path / METRICS_FILE).unlink()
     loaded = load_model(path)
-    assert (loaded.valid_perplexity, loaded.kneser_ney_perplexity, loaded.bits_per_character) == (None, None, None)
-    assert loaded.corpus_sha256 == ""
+    assert (loaded.valid_perplexity, loaded.started, loaded.bits_per_character) == (None, None, None)
 
 
 def test_a_configuration_of_another_version_is_refused_with_file_and_remedy_and_not_overwritten(tmp_path):

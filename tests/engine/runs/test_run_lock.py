@@ -12,32 +12,46 @@ import pytest
 
 from engine.control import CommandQueue, ControlCommand
 from engine.errors import InvalidInputError, RunError
-from engine.runs.control_files import CommandFileReader, send_command
+from engine.events import Checkpointed, Evaluated, Failed, Finished, Warned
 from engine.runs.directory import (
     COMMANDS_FILE,
     EPOCHS_DIR,
     LOCK_FILE,
-    LOG_FILE,
     METRICS_FILE,
+    MODEL_FILE,
     SAMPLES_FILE,
     is_locked,
     lock_owner,
 )
-from engine.runs.locked_run import delete_run, rename_run, reopen_run
+from engine.runs.locked_run import CommandFileReader, delete_run, rename_run, reopen_run, send_command
 from engine.runs.summary import is_finished, summarize_run
 from engine.runs.writer import record_events
 from engine.storage.lock import FileLock
 from tests.support.files import no_file_longer_than
-from tests.support.runs import CONFIG_WITH_EPOCHS, make_events, make_step, new_run, record_run, record_three_runs
+from tests.support.runs import (
+    CONFIG_WITH_EPOCHS,
+    append_events,
+    make_events,
+    make_step,
+    new_run,
+    record_run,
+    record_three_runs,
+)
 
 PROGRAM = """
 import sys, time, pathlib
-from engine.runs.loading import load_model
 from engine.runs.locked_run import reopen_run
 run = reopen_run(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """
+
+
+EVALUATED, SAVED = Evaluated(1, 0.1, 90.0, True, 1.0), Checkpointed(1, MODEL_FILE)
+
+
+def finished(reason):
+    return Finished(reason, "r", 1.0, 9.0, 8.0, 1.0)
 
 
 def test_a_run_is_running_while_another_process_holds_it_and_crashed_after_sigkill(tmp_path):
@@ -58,25 +72,23 @@ def test_a_run_is_running_while_another_process_holds_it_and_crashed_after_sigki
 
 
 @pytest.mark.parametrize(
-    ("rows", "state"),
+    ("events", "state"),
     [
-        ([], "crashed"), ([{"event": "evaluated"}], "crashed"),
-        ([{"event": "finished", "reason": "done"}], "finished"), ([{"event": "finished"}], "finished"),
-        ([{"event": "finished", "reason": "stopped"}], "stopped"),
-        ([{"event": "finished", "reason": "detached"}], "stopped"),
-        ([{"event": "finished", "reason": "pruned"}], "pruned"), ([{"event": "failed"}], "failed"),
-        ([{"event": "failed"}, {"event": "evaluated"}], "crashed"),
-        ([{"event": "finished", "test_perplexity": 8.0}, {"event": "warned"}, {"event": "checkpointed"}], "finished"),
-        ([{"event": "checkpointed"}, {"event": "failed"}, {"event": "checkpointed"}, {"event": "warned"}], "failed"),
+        ([], "crashed"), ([EVALUATED], "crashed"), ([finished("done")], "finished"),
+        ([finished("patience")], "finished"),
+        ([finished("stopped")], "stopped"), ([finished("detached")], "stopped"), ([finished("pruned")], "pruned"),
+        ([Failed("x")], "failed"), ([Failed("x"), EVALUATED], "crashed"),
+        ([finished("done"), Warned("w"), SAVED], "finished"), ([SAVED, Failed("x"), SAVED, Warned("w")], "failed"),
     ],
 )  # fmt: skip
-def test_the_state_depends_on_the_last_row_about_the_training(tmp_path, rows, state):
+def test_the_state_depends_on_the_last_event_about_the_training(tmp_path, events, state):
     run = new_run(tmp_path)
-    (run.path / METRICS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    append_events(run.path, events)
     assert summarize_run(run.path).state == "running"
     run.lock.release()
     summary = summarize_run(run.path)
-    assert (summary.state, summary.test_perplexity) == (state, rows[0].get("test_perplexity") if rows else None)
+    is_done = bool(events) and isinstance(events[0], Finished)
+    assert (summary.state, summary.test_perplexity) == (state, 8.0 if is_done else None)
     assert is_finished(run.path) == (state in ("finished", "pruned"))
     if is_finished(run.path):
         with pytest.raises(RunError, match="'r' is finished; start a new one"):
@@ -204,7 +216,7 @@ def test_a_missing_epochs_folder_is_created_and_a_file_or_a_link_in_its_place_re
     assert not is_locked(path)
 
 
-@pytest.mark.parametrize("name", [METRICS_FILE, SAMPLES_FILE, LOG_FILE, LOCK_FILE, COMMANDS_FILE])
+@pytest.mark.parametrize("name", [METRICS_FILE, SAMPLES_FILE, LOCK_FILE, COMMANDS_FILE])
 def test_nothing_is_written_through_a_link(tmp_path, stopped, name):
     target = tmp_path / "target.txt"
     target.write_text("not part of a run\n")

@@ -96,19 +96,11 @@ class TestAtomicWrite:
             write_atomically(path, b"four", previous)
         assert contents(tmp_path) == {"a": b"three", "b": b"two"}
 
-    @pytest.mark.parametrize("has_hard_links", [True, False])
-    def test_an_exclusive_write_never_overwrites(self, tmp_path, monkeypatch, has_hard_links):
-        if not has_hard_links:  # as on a FAT file system
-
-            def refuse(*_):
-                raise OSError(errno.EPERM, "Operation not permitted")
-
-            monkeypatch.setattr(Path, "hardlink_to", refuse)
+    def test_an_exclusive_write_never_overwrites(self, tmp_path):
         for content in (b"one", b"two"):
             with contextlib.suppress(FileExistsError), atomic_replace(tmp_path / "a", exclusive=True) as file:
                 file.write(content)
         assert contents(tmp_path) == {"a": b"one"}
-        assert (tmp_path / "a").stat().st_nlink == 1
 
 
 class TestTextFiles:
@@ -123,7 +115,7 @@ class TestTextFiles:
             ("nul\0.txt", None, "does not exist"), ("", None, "is a folder"), ("x" * 300, None, "cannot be read"),
             ("/dev/null", None, "not a regular file"), ("binary", b"a\0b", "NUL bytes"),
             ("latin.txt", "Königin".encode("latin-1"), "not UTF-8 (byte 1)"),
-            ("long.txt", b"a" * (MAX_TEXT_FILE_BYTES + 1), "the limit is 4 MB"),
+            ("long.txt", b"a" * (MAX_TEXT_FILE_BYTES + 1), "larger than the limit of 4,000,000 bytes"),
         ],
         ids=lambda value: ascii(value)[:30],
     )  # fmt: skip

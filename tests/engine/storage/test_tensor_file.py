@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import pickle
 import struct
 
 import numpy as np
@@ -16,7 +15,7 @@ from engine.config import Config
 from engine.errors import RunError
 from engine.models.numpy_lstm import weight_shapes
 from engine.runs.loading import load_model
-from engine.storage.tensor_file import UNSEALED, TensorFile, describe_file, open_weights, read_header, serialize_weights
+from engine.storage.tensor_file import UNSEALED, TensorFile, open_weights, read_header, serialize_weights
 from tests.support.files import KNOWN_WORDS, write_run
 
 
@@ -86,14 +85,3 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path):
     path.write_bytes(flipped)
     with pytest.raises(RunError, match=r"a\.safetensors has changed since it was written; the run is damaged"):
         open_weights(path, {"a": (2, 3)})
-
-
-def test_a_pickle_is_named_and_a_long_header_that_resembles_one_is_not(tmp_path):
-    path = tmp_path / "model"
-    for content, description in (
-        (pickle.dumps({"weights": [1.0]}), "a pickle, which can run code and is never loaded"),
-        (b"\x80\x02" + b"\0" * 6 + b"{}", "a file"),  # 640 bytes of header
-    ):
-        path.write_bytes(content)
-        assert describe_file(path) == description
-    assert describe_file(tmp_path) == "a file that cannot be read"

@@ -17,7 +17,7 @@ from engine.control import CommandQueue, ControlCommand
 from engine.errors import RunError
 from engine.events import CommandApplied, Evaluated, Finished, Resume, Sampled, Snapshot, Started, Step, Warned
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, PREVIOUS_RESUME_FILE, RESUME_FILE
-from engine.runs.metrics import read_current_rows
+from engine.runs.metrics import read_current_events
 from engine.storage.tensor_file import seal
 from engine.training.initial_run import TrainingInput
 from engine.training.job import prepare_job, resume_job
@@ -288,8 +288,8 @@ def resume(path):
 
 
 def evaluations(path):
-    rows = read_current_rows(path / METRICS_FILE)
-    return [(row["step"], row["valid_perplexity"]) for row in rows if row["event"] == "evaluated"]
+    events = events_of(Evaluated, read_current_events(path / METRICS_FILE))
+    return [(event.step, event.valid_perplexity) for event in events]
 
 
 @pytest.mark.parametrize(("damage", "problem"), [(truncate, "damaged"), (Path.unlink, "missing"), (None, "")])
@@ -303,7 +303,9 @@ def test_resume_of_a_run_from_its_latest_undamaged_checkpoint_is_bit_exact(runs,
         expected = f"{stopped_run / RESUME_FILE} was {problem}; resuming from the previous checkpoint, at step {step}"
         assert warned == [expected]
         assert [type(event) for event in events].index(Warned) < [type(event) for event in events].index(Started)
-        assert expected in [row.get("message") for row in read_current_rows(stopped_run / METRICS_FILE)]
+        assert expected in [
+            event.message for event in events_of(Warned, read_current_events(stopped_run / METRICS_FILE))
+        ]
     else:
         assert not warned
     assert isinstance(events[-1], Finished)

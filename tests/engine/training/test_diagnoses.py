@@ -1,6 +1,5 @@
 """Diagnoses of a training: each problem is reported once with a remedy, and a healthy training never alarms."""
 
-import json
 import math
 import shutil
 from itertools import chain
@@ -12,8 +11,8 @@ from hypothesis import strategies as st
 
 from engine.config import Config
 from engine.events import Diagnosed, Evaluated, Started, Step
-from engine.runs.directory import LOG_FILE, METRICS_FILE
-from engine.runs.metrics import read_current_rows
+from engine.runs.directory import METRICS_FILE
+from engine.runs.metrics import read_current_events
 from engine.training.diagnoses import DiskReading, History, diagnose
 from engine.training.initial_run import TrainingInput
 from engine.training.job import prepare_job, resume_job
@@ -204,6 +203,5 @@ def test_overfitting_is_found_and_recorded_and_a_resumed_run_does_not_repeat_it(
     for event in resumed.events(lambda: len(events_of(Evaluated, events)) == 3):
         events.append(event)
     assert not any(event.kind == "rising_validation" for event in events_of(Diagnosed, events))
-    rows = [row for row in read_current_rows(job.run.path / METRICS_FILE) if row.get("kind") == "rising_validation"]
-    assert [row["step"] for row in rows] == [diagnosis.step]
-    assert json.dumps(diagnosis.message) in (job.run.path / LOG_FILE).read_text()
+    recorded = events_of(Diagnosed, read_current_events(job.run.path / METRICS_FILE))
+    assert [event for event in recorded if event.kind == "rising_validation"] == [diagnosis]

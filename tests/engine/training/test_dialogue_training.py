@@ -15,8 +15,7 @@ from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.base import predict_tokens, score_sequence
 from engine.models.speakers import TurnState
-from engine.runs.dialogue_parts import read_dialogue_parts
-from engine.runs.loading import load_model
+from engine.runs.loading import load_model, read_dialogue_parts
 from engine.training.batches import WindowReader
 from engine.training.dialogue_parts import POWER_L2, spoken_scenes
 from engine.training.initial_run import configure

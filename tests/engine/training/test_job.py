@@ -87,7 +87,7 @@ def test_all_events_are_yielded_and_recorded(small_csv, tmp_path):
     assert metrics[-1]["valid_perplexity"] == events[-1].valid_perplexity
     model = load_model(job.run.path)
     assert model.decoder.tokenizer == job.dataset.tokenizer
-    assert model.corpus_sha256 == job.dataset.corpus.sha256
+    assert model.started.corpus_sha256 == job.dataset.corpus.sha256
     assert summarize_run(job.run.path).state == "finished"
 
 
@@ -103,7 +103,7 @@ def test_a_failure_is_recorded_and_raised(small_csv, tmp_path):
     last = read_rows(job.run.path / "metrics.jsonl")[-1]
     assert last["event"] == "failed"
     assert "lr=" in last["message"]
-    assert "Traceback" in (job.run.path / "log.txt").read_text()
+    assert "Traceback" in last["details"]
     assert summarize_run(job.run.path).state == "failed"
 
 

@@ -4,9 +4,8 @@ import pytest
 
 from engine.control import ControlCommand
 from engine.events import CommandApplied, Finished
-from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import METRICS_FILE
-from engine.runs.locked_run import create_run
+from engine.runs.locked_run import CommandFileReader, create_run
 from lotr_tui.cli.launch import AttachApp
 from lotr_tui.monitor import run_follower
 from tests.support.app import training_events

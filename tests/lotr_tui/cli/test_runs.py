@@ -11,9 +11,8 @@ import pytest
 
 from engine.control import ControlCommand
 from engine.events import Checkpointed, Evaluated, Failed, Finished, Sampled, Started, Step
-from engine.runs.control_files import CommandFileReader
 from engine.runs.directory import MODEL_FILE, RESUME_FILE
-from engine.runs.locked_run import create_run
+from engine.runs.locked_run import CommandFileReader, create_run
 from tests.support.commands import json_output
 from tests.support.files import write_run
 from tests.support.runs import CONFIG, VOCABULARY, append_events
@@ -140,8 +139,7 @@ class TestStatus:
 WRITER_PROGRAM = """
 import sys, time
 from pathlib import Path
-from engine.runs.locked_run import reopen_run
-from engine.runs.control_files import CommandFileReader
+from engine.runs.locked_run import CommandFileReader, reopen_run
 run = reopen_run(Path(sys.argv[1]))
 read_commands = CommandFileReader(run.path)
 print("held", flush=True)

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from engine.runs.directory import LOCK_FILE, LOG_FILE, METRICS_FILE, is_locked
-from engine.runs.metrics import read_current_rows
+from engine.events import Failed, Resume, Started, Step
+from engine.runs.directory import LOCK_FILE, METRICS_FILE, is_locked
+from engine.runs.metrics import read_current_events
 from engine.runtime.process import launch_command
 from tests.support.files import CHECKOUT
 
@@ -47,8 +48,7 @@ def wait_until(condition):
 
 
 def recorded_steps(path):
-    rows = read_current_rows(path / METRICS_FILE) if (path / METRICS_FILE).exists() else []
-    return [row["step"] for row in rows if row["event"] == "step"]
+    return [event.step for event in read_current_events(path / METRICS_FILE) if isinstance(event, Step)]
 
 
 def test_run_of_two_processes_is_stopped_and_resumed(home, small_csv, command, environment):
@@ -65,8 +65,8 @@ def test_run_of_two_processes_is_stopped_and_resumed(home, small_csv, command, e
     assert [item.name for item in path.parent.iterdir()] == ["both"]
     steps_before = recorded_steps(path)
     assert steps_before == sorted(set(steps_before))
-    (started,) = (row for row in read_current_rows(path / METRICS_FILE) if row["event"] == "started")
-    assert started["world_size"] == 2
+    (started,) = (event for event in read_current_events(path / METRICS_FILE) if isinstance(event, Started))
+    assert started.world_size == 2
 
     single = command("train", "--resume", "both")
     assert single.returncode == 2
@@ -79,9 +79,9 @@ def test_run_of_two_processes_is_stopped_and_resumed(home, small_csv, command, e
         wait_until(lambda: len(recorded_steps(path)) > len(steps_before) + 1)
         processes.send_signal(signal.SIGTERM)
         processes.wait(TIMEOUT)
-    rows = read_current_rows(path / METRICS_FILE)
-    assert [row["step"] for row in rows if row["event"] == "resume"] == [steps_before[-1] + 1]
-    assert rows[-1]["reason"] == "stopped", (path / LOG_FILE).read_text()
+    events = read_current_events(path / METRICS_FILE)
+    assert [event.step for event in events if isinstance(event, Resume)] == [steps_before[-1] + 1]
+    assert events[-1].reason == "stopped"
     assert recorded_steps(path) == sorted(set(recorded_steps(path)))
     assert not is_locked(path)
 
@@ -97,4 +97,4 @@ def test_other_processes_end_when_one_is_killed(home, small_csv, environment):
         assert processes.wait(TIMEOUT) == 1
         assert "another process of this training has ended" in processes.stdout.read()
     assert not is_locked(path)
-    assert read_current_rows(path / METRICS_FILE)[-1]["event"] == "failed"
+    assert isinstance(read_current_events(path / METRICS_FILE)[-1], Failed)

@@ -68,7 +68,7 @@ def test_json_prints_one_event_per_line_and_the_result_last(lotr, home, small_cs
     )
     assert last["test_perplexity"] > 1
     assert {path.name for path in (home / "runs" / "mine").iterdir()} == {
-        *("config.json", "vocabulary.json", "model.safetensors", "metrics.jsonl", "samples.jsonl", "log.txt"),
+        *("config.json", "vocabulary.json", "model.safetensors", "metrics.jsonl", "samples.jsonl"),
         *("epochs", "lock"),
     }
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import events
-from engine.events import CommandApplied, Finished, Resume, Step
+from engine.events import CommandApplied, Finished, Resume, Sampled, Step
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from engine.runs.locked_run import create_run
-from engine.runs.metrics import read_current_rows
+from engine.runs.metrics import read_current_events
 from lotr_tui.monitor import run_follower
 from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.smoothing import BLOCK_SIZE, SmoothedPerplexity, exponential_moving_average, log10_or_nan
@@ -101,11 +101,9 @@ def test_a_complete_run_has_the_view_and_the_log_of_its_live_events(tmp_path_fac
     assert have_same_content(view, view_of(training))
     assert view.log == view_of(training).log
     assert view.best == min(view.evaluations, key=lambda event: event.valid_perplexity, default=None)
-    rows = [row for row in read_current_rows(path / METRICS_FILE) if row["event"] == "step"]
-    assert view.steps.column("step").tolist() == [row["step"] for row in rows]
-    assert [sample.step for sample in view.samples] == [
-        row["step"] for row in read_current_rows(path / SAMPLES_FILE) if row["event"] == "sampled"
-    ]
+    steps = [event.step for event in read_current_events(path / METRICS_FILE) if isinstance(event, Step)]
+    assert view.steps.column("step").tolist() == steps
+    assert view.samples == [event for event in read_current_events(path / SAMPLES_FILE) if isinstance(event, Sampled)]
 
 
 @pytest.mark.parametrize("ends", [[12], [9, 12], [12, 6, 20]])

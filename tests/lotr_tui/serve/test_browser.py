@@ -5,8 +5,9 @@ import time
 
 import pytest
 
+from engine.events import Step
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, is_locked
-from engine.runs.metrics import read_current_rows
+from engine.runs.metrics import read_current_events
 from engine.runs.summary import summarize_run
 from tests.support.browser import ServeProcess, missing_for_browser, open_tab, run_chromium
 from tests.support.terminal import MODEL_READY_TEXT
@@ -89,7 +90,7 @@ def test_a_closed_tab_does_not_end_the_training_of_its_session(server, browser, 
     wait_for(lambda: (run / METRICS_FILE).stat().st_size > size)  # the training goes on without a browser
     wait_for(lambda: not is_locked(run))
     assert summarize_run(run).state == "finished"
-    steps = [row["step"] for row in read_current_rows(run / METRICS_FILE) if row["event"] == "step"]
+    steps = [event.step for event in read_current_events(run / METRICS_FILE) if isinstance(event, Step)]
     assert steps == sorted(set(steps))
 
 

@@ -129,11 +129,11 @@ def gate(long_run, monkeypatch):
     opened = threading.Semaphore(0)
 
     class GatedFollower(RecordFollower):
-        def read_batch(self, max_seconds):
+        def read(self, max_seconds):
             assert threading.current_thread() is not threading.main_thread()
             if self.path.parent == long_run:
                 opened.acquire()
-            return super().read_batch(0)
+            return super().read(0)
 
     monkeypatch.setattr(run_follower, "RecordFollower", GatedFollower)
     yield opened
