@@ -3,7 +3,6 @@
 import math
 import re
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -108,8 +107,7 @@ class SpeakerGuess:
     words: tuple[WordEvidence, ...]
 
     @property
-    def posterior(self) -> Float64Array:
-        """Probability `[cast]` of each speaker after the text."""
+    def posterior(self) -> Float64Array:  # probability `[cast]` of each speaker after the text
         return self.words[-1].posterior if self.words else self.prior
 
     def ranking(self) -> list[SpeakerProb]:
@@ -144,21 +142,17 @@ class _Step(NamedTuple):
 
 
 class SpeakerPosterior:
-    """Posterior over the cast of a dialogue model while a text is typed.
+    """Posterior over the cast of a dialogue model while a text is typed; not for several threads at once.
 
     It is the prior times the likelihood ratio of the text model, each to the power that was fitted on validation lines.
     By the language model, and where there is no text model, it is the prior times the likelihood of the text: Bayes'
-    rule. The language model reads the text as every speaker, in one batch per token, and only from where the text has
-    changed. Threads must not share a posterior.
+    rule. The language model reads the text as every speaker, in one batch per token, from where the text has changed.
     """
 
     def __init__(
         self, model: DialogueModel, context: DecoderState | None = None, *, by_language_model: bool = False
     ) -> None:
-        """Prepare the posterior of the line after `context`, whose prior is the distribution of the next speaker.
-
-        Without a context, for a text of an unknown scene, the prior is how often each speaker speaks.
-        """
+        """Prepare the posterior of the line after `context`; without one, the prior is how often each speaker speaks."""
         self.model, num_speakers = model, len(model.cast)
         self._text_model = None if by_language_model else model.text_model
         if context is not None:
@@ -225,12 +219,11 @@ def guess_written_speaker(
 ) -> SpeakerGuess:
     """Return the posterior over `cast` of the speaker of a line `text` after `turns`, by a model without a cast.
 
-    The model reads the line after "NAME:" for each of the names as they are written. The posterior is proportional to
-    the prior and to the probability of the text and the end of its line: `<eos>` if `eos_per_line`, or else a line
-    feed. The prior is the frequency of each speaker in `turns`, with one more line for each.
+    The model reads the line after "NAME:" for each name as it is written. The posterior is proportional to the
+    frequency of each speaker in `turns`, with one more line for each, and to the probability of the text and the end of
+    its line: `<eos>` if `eos_per_line`, or else a line feed.
     """
-    counts = Counter(turn.speaker for turn in turns)
-    prior = np.array([counts[name] + 1 for name in cast], np.float64)
+    prior = np.array([1 + sum(turn.speaker == name for turn in turns) for name in cast], np.float64)
     words = text.split()
 
     def encode(line: str) -> tuple[list[int], list[int]]:

@@ -40,11 +40,7 @@ class DialogueModel:
         turn_model: TurnModel | None = None,
         load_text_model: Callable[[], SpeakerTextModel] | None = None,
     ) -> None:
-        """Wrap `model`, with the canonical names of the speakers that can be chosen to speak.
-
-        Raises:
-            InvalidInputError: If the cast is empty, or a part has another one.
-        """
+        """Wrap `model`; `cast` has the canonical names of who can be chosen to speak, in all parts."""
         if not cast:
             raise InvalidInputError("the model knows no speakers; use a model that was trained with --mode dialogue")
         if turn_model is not None and turn_model.cast != tuple(cast):
@@ -98,8 +94,7 @@ class DialogueModel:
     def next_speaker_log_probs(self, state: DialogueState, log_probs: LogProbs) -> Float64Array:
         """Return the natural-log probabilities `[cast]` of who says the next line, after the end of a line.
 
-        Without a turn model, a speaker is as likely as the first token of the name, shared by all whose names begin so,
-        by the distribution `log_probs` `[vocabulary]` of the language model.
+        Without a turn model, a speaker is as likely as the first token of the name, shared by all whose names begin so.
         """
         if self.turn_model is not None:
             return self.turn_model.log_probs(state.turns)

@@ -11,8 +11,7 @@ from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import CorpusError
 from engine.models.base import LogProbs, SequenceOutput
 
-MAX_KNESER_NEY_TOKENS = 3_000_000
-"""Maximum tokens in the training text of Kneser-Ney, which takes about 200 bytes of memory per token."""
+MAX_KNESER_NEY_TOKENS = 3_000_000  # in the training text: a token takes about 200 bytes of memory
 
 
 class Unigram:
@@ -40,8 +39,7 @@ class BackoffLevel:
     context: tuple[int, ...]  # ids of the tokens before
     context_count: int  # sum of the counts of all tokens after this context; 0 for an unseen context
     count: int  # of the token after this context
-    counts_tokens_before: bool
-    """False if an n-gram counts as often as it occurs; True if it counts the different tokens seen before it."""
+    counts_tokens_before: bool  # True if an n-gram counts the different tokens seen before it; False: as it occurs
     discounted_prob: float  # (count - discount) / context_count; 0 for an unseen token or context
     backoff_weight: float  # of the next shorter context's probability; 1 for an unseen context
 
@@ -83,11 +81,10 @@ class _Level(NamedTuple):
 
 
 class KneserNey:
-    """Interpolated modified Kneser-Ney (Chen and Goodman 1999, section 3).
+    """Interpolated modified Kneser-Ney (Chen and Goodman 1999, section 3); a state is the last `order - 1` tokens.
 
     The highest order uses discounted counts. Each lower order counts the different contexts an n-gram was seen in.
     The discounted probability mass goes to the next lower order, and from the lowest order evenly to all tokens.
-    A state consists of the last `order - 1` token ids.
     """
 
     def __init__(self, ids: TokenIds, tokenizer: Tokenizer, order: int = 5) -> None:
@@ -148,7 +145,6 @@ class KneserNey:
         contexts = np.zeros(len(targets), np.int64)  # index of the context before each target; at first the empty one
 
         def look_up(level: _Level, contexts: Int64Array, last_tokens: Int64Array) -> Int64Array:
-            """Return the indices of n-grams, given their contexts and last tokens; -1 for unseen n-grams."""
             wanted = contexts * self._size + last_tokens  # less than every key if the context is unseen (-1)
             positions = np.minimum(np.searchsorted(level.keys, wanted), len(level.keys) - 1)
             return np.where(level.keys[positions] == wanted, positions, -1)
@@ -167,10 +163,7 @@ class KneserNey:
         return probs
 
     def _find(self, context: tuple[int, ...]) -> tuple[int, int, int] | None:
-        """Return the index of a context, and the first and the end of its continuations on the next level.
-
-        None if the training text does not go on after it.
-        """
+        """Return the index of a context, and the first and the end of its continuations on the next level, if any."""
         node = 0
         for level, token in zip(self._levels, context, strict=False):
             key = node * self._size + token

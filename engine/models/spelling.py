@@ -19,9 +19,7 @@ NUM_BYTE_SYMBOLS = 257  # the values of a byte, and the end of a string
 END_BYTE = 0xFF  # a byte that no UTF-8 text contains, in the place of the end of a word
 
 Choice = tuple[str, tuple[Hashable, ...]]
-"""A thing that the words of a line do not say: the characters between two words, or the form of a word; and the
-contexts that it depends on, from the most general one to the most specific one.
-"""
+"""The characters between two words, or the form of a word, and its contexts, from the most general one on."""
 
 
 class SpellingModel:
@@ -31,7 +29,6 @@ class SpellingModel:
     """
 
     def __init__(self, words: Iterable[str], order: int = 5) -> None:
-        """Learn the spelling of different `words` with n-grams of up to `order` bytes."""
         self._order = order
         known = list(words)
         sizes = np.cumsum([len(word.encode(errors="surrogatepass")) + order - 1 for word in known])
@@ -41,7 +38,7 @@ class SpellingModel:
         self._unknown_log_prob = float(np.log1p(-np.exp(self.log_probs(known)).sum()))
 
     def log_probs(self, words: Sequence[str]) -> Float64Array:
-        """Return the natural-log probability `[words]` that any word is spelled like each of `words`."""
+        """Return the natural-log probability `[words]` that a word, known or not, is spelled like each of `words`."""
         ids = self._join(words)
         cumulative = np.cumsum(score_sequence(self._model, ids))
         ends = np.flatnonzero(ids == EOS_ID).reshape(-1, self._order - 1)
@@ -74,7 +71,6 @@ class OrthographyModel:
     """
 
     def __init__(self, lines: Iterable[str], tokenizer_name: WordTokenizerName) -> None:
-        """Count how the words of training lines are written."""
         self._tokenizer_name = tokenizer_name
         self._counts: dict[Hashable, Counter[str]] = {}
         for line in lines:
@@ -110,7 +106,6 @@ class OrthographyModel:
 
 
 def _separator_contexts(previous: str | None, following: str | None) -> tuple[Hashable, ...]:
-    """Return the contexts of the characters between two words; None is the start or the end of the line."""
     return (
         ("separator",),
         ("separator", previous is None, following is None),
