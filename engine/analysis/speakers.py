@@ -152,7 +152,7 @@ class SpeakerPosterior:
     def __init__(
         self, model: DialogueModel, context: DecoderState | None = None, *, by_language_model: bool = False
     ) -> None:
-        """Prepare the posterior of the line after `context`; without one, the prior is how often each speaker speaks."""
+        """Prepare the posterior of the line after `context`; without one, the prior is the frequency of each speaker."""
         self.model, num_speakers = model, len(model.cast)
         self._text_model = None if by_language_model else model.text_model
         if context is not None:
