@@ -152,7 +152,7 @@ class SpeakerPosterior:
     def __init__(
         self, model: DialogueModel, context: DecoderState | None = None, *, by_language_model: bool = False
     ) -> None:
-        """Prepare the posterior of the line after `context`; without one, the prior is the frequency of each speaker."""
+        """Prepare the posterior of the line after `context`, or of a line anywhere in a scene."""
         self.model, num_speakers = model, len(model.cast)
         self._text_model = None if by_language_model else model.text_model
         if context is not None:
