@@ -5,7 +5,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
 if sys.platform == "win32":  # before the import of a module that Windows does not have
     sys.exit("lotr-tui: Windows is not supported, because it has no flock, SIGHUP and pseudo-terminals; use WSL")
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Run the command line. Every error becomes one line on stderr and an exit code."""
-    _open_closed_streams()
-    _wrap_streams()
+    _prepare_streams()
     try:
         _exit_process(run())
     except BrokenPipeError:
@@ -57,21 +56,18 @@ class _StandardError(io.FileIO):
             return memoryview(data).nbytes
 
 
-def _open_closed_streams() -> None:
-    """Open each standard stream that is closed on the null device, in place of which another file would be opened."""
+def _prepare_streams() -> None:
+    """Replace the standard streams by ones whose failures are handled; a stream without a file stays.
+
+    A closed one becomes the null device, in place of which another file would be opened. They get descriptors of their
+    own, so that `silence_descriptors` can take 1 and 2 from libraries.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             file = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - takes the lowest free number
             os.set_inheritable(file.fileno(), True)
             setattr(sys, name, file)
             setattr(sys, f"__{name}__", file)
-
-
-def _wrap_streams() -> None:
-    """Replace the standard streams by ones whose failures are handled; a stream without a file stays.
-
-    They get descriptors of their own, so that `silence_descriptors` can take 1 and 2 from libraries.
-    """
     for name, raw_type, errors in (
         ("stdout", _StandardOutput, "replace"),  # file names need not be valid text
         ("stderr", _StandardError, "backslashreplace"),
@@ -81,13 +77,11 @@ def _wrap_streams() -> None:
             fd = os.dup(stream.fileno())
         except (OSError, ValueError):
             continue
-        setattr(sys, f"__{name}__", _reopen_stream(stream, io.FileIO(fd, "w", closefd=False), stream.errors))
-        setattr(sys, name, _reopen_stream(stream, raw_type(fd, "w", closefd=False), errors))
-
-
-def _reopen_stream(stream: TextIO, raw: io.FileIO, errors: str | None) -> TextIO:
-    by_line = getattr(stream, "line_buffering", False) or getattr(stream, "write_through", False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=stream.encoding, errors=errors, line_buffering=by_line)
+        by_line = getattr(stream, "line_buffering", False) or getattr(stream, "write_through", False)
+        for target, kind, on_error in ((f"__{name}__", io.FileIO, stream.errors), (name, raw_type, errors)):
+            raw = io.BufferedWriter(kind(fd, "w", closefd=False))
+            wrapper = io.TextIOWrapper(raw, encoding=stream.encoding, errors=on_error, line_buffering=by_line)
+            setattr(sys, target, wrapper)
 
 
 def _discard_output() -> None:

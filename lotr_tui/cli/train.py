@@ -28,7 +28,7 @@ from lotr_tui.cli.parser import add_command, flag, make_group, number, option
 from lotr_tui.formatting import PRETRAINED_NOTE, displayable, format_duration
 from lotr_tui.monitor import background
 from lotr_tui.monitor.loss_unit import PERPLEXITY, LossUnit
-from lotr_tui.trackers.follower import choose_trackers, chosen_trackers
+from lotr_tui.trackers.follower import TRACKERS_FOLDER, choose_trackers
 from lotr_tui.trackers.libraries import TRACKER_NAMES, check_installed, parse_tracker_names
 from lotr_tui.trackers.supervisor import TrackerSupervisor
 
@@ -72,8 +72,9 @@ def train(
         for name, (section, description) in describe_settings().items():
             print(f"{f'{name}={getattr(getattr(config, section), name)}':34} {description}")
         return 0
-    tracker_names = parse_tracker_names(trackers or ())
-    check_installed(tracker_names)
+    tracker_names = parse_tracker_names(trackers) if trackers else []
+    if tracker_names:
+        check_installed(tracker_names)
     if resume is not None:
         if training.preset is not None or run is not None:
             raise InvalidInputError(f"--resume {resume} keeps the name and preset of that run; omit --preset and --run")
@@ -146,7 +147,7 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
     handlers[signal.SIGUSR1] = save
     background.install_signal_handlers(handlers)
     lines = ProgressFormatter(job)
-    trackers = TrackerSupervisor(job.run.path) if chosen_trackers(job.run.path) else None
+    trackers = TrackerSupervisor(job.run.path) if (job.run.path / TRACKERS_FOLDER).is_dir() else None
     for event in job.events(cancellation, trackers.take_problems) if trackers else job.events(cancellation):
         is_detached = isinstance(event, events.Finished) and event.reason == "detached"
         if as_json:

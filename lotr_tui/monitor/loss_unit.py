@@ -11,31 +11,18 @@ from lotr_tui.formatting import MISSING, PRETRAINED_NOTE, format_perplexity
 class LossUnit:
     """Unit in which perplexities are shown."""
 
-    tokens_per_character: float = 0.0
-    """Tokens per character of the validation split, by which training perplexities are converted too; 0: no unit but
-    the perplexity itself."""
+    tokens_per_character: float = 0.0  # of the validation split, by which training perplexities are converted too
+    is_perplexity: bool = True
+    name: str = "perplexity"
+    title: str = "perplexity"  # the name with remarks on the figures
 
     @classmethod
     def of(cls, started: Started | None) -> "LossUnit":
         """Return the unit of a training: bits per character if it starts from a model by others."""
         if started is None or not started.base or not started.valid_characters:
-            return cls()
-        return cls(started.valid_tokens / started.valid_characters)
-
-    @property
-    def is_perplexity(self) -> bool:
-        """True if figures are shown as perplexities."""
-        return not self.tokens_per_character
-
-    @property
-    def name(self) -> str:
-        """Name of the unit."""
-        return "perplexity" if self.is_perplexity else "bits/character"
-
-    @property
-    def title(self) -> str:
-        """Name of the unit, with remarks on the figures."""
-        return self.name if self.is_perplexity else f"{self.name}, {PRETRAINED_NOTE}"
+            return PERPLEXITY
+        ratio, name = started.valid_tokens / started.valid_characters, "bits/character"
+        return cls(ratio, False, name, f"{name}, {PRETRAINED_NOTE}")
 
     def value(self, perplexity: float) -> float:
         """Return a perplexity, which is positive, in this unit."""

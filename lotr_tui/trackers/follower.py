@@ -37,6 +37,7 @@ OPENING = 2.0
 LOCK_TIMEOUT = 30.0
 """Seconds to wait for the process of an earlier training, which may still send the end of it."""
 MAX_STATE_BYTES = 100_000
+TRACKERS_FOLDER = "trackers"  # in a run directory that trackers follow
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class SendState:
 
 def state_file(run_dir: Path, name: TrackerName, suffix: str = ".json") -> Path:
     """Return the path of the state of a tracker, or of its other files: ".lock" and ".log"."""
-    return run_dir / "trackers" / f"{name}{suffix}"
+    return run_dir / TRACKERS_FOLDER / f"{name}{suffix}"
 
 
 def read_state(run_dir: Path, name: TrackerName) -> SendState:
