@@ -14,8 +14,8 @@ from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError, RunError
 from engine.models.base import HiddenVector, LogProbs, SequenceOutput, score_sequence
 from engine.models.lstm import LSTMModel
-from engine.models.network import RecurrentState
 from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.torch_ops import RecurrentState
 
 LR_GRID = (3e-5, 6e-5, 1.2e-4, 2.4e-4)
 SEGMENT_LENGTH = 3  # tokens read between two gradient steps

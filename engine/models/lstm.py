@@ -13,9 +13,16 @@ from engine.data.arrays import Float32Array, chunked_bincount
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.words import Punctuation
 from engine.models.base import SequenceOutput
-from engine.models.network import LayerGroup, Network, NetworkOutput, PunctuationSoftmax, RecurrentState
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.torch_ops import drop_tokens, dropout, dropout_mask, linear
+from engine.models.torch_ops import (
+    LayerGroup,
+    NetworkOutput,
+    RecurrentState,
+    drop_tokens,
+    dropout,
+    dropout_mask,
+    linear,
+)
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 SCORING_CHUNK = 1024  # maximum number of tokens that are scored at once
@@ -123,10 +130,60 @@ def build_subword_matrix(tokenizer: Tokenizer) -> Tensor:
     return torch.sparse_coo_tensor(indices, torch.from_numpy(values), size, check_invariants=True).coalesce()
 
 
-class LSTMModel(Network):
+class PunctuationSoftmax(nn.Module):
+    """Mixture of softmaxes (Yang et al. 2018, section 2.3) with one component for each punctuation class.
+
+    All components share the output weights; each scales and shifts the hidden state in its own way. In training,
+    the punctuation before each word is known and selects the component. In a text without punctuation, the
+    probability of a word is summed over all components.
+    """
+
+    def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
+        super().__init__()
+        num_classes = len(Punctuation)  # with zeros, all are equally likely and predict the same words
+        self.gate_weight = nn.Parameter(torch.zeros(num_classes, hidden_size))
+        self.gate_bias = nn.Parameter(torch.zeros(num_classes))
+        # The scale minus one, so that weight decay pulls the scale to one.
+        self.scale = nn.Parameter(torch.zeros(num_classes, hidden_size))
+        self.shift = nn.Parameter(torch.zeros(num_classes, hidden_size))
+        self.bias = nn.Parameter(torch.zeros(num_classes, vocabulary_size))
+
+    def gate_log_probs(self, hidden: Tensor) -> Tensor:
+        """Return the log-probabilities `[..., classes]` of the punctuation that follows the words read."""
+        hidden = hidden.to(self.gate_weight.dtype)  # bfloat16 after a forward pass with autocast
+        return _log_softmax(linear(hidden, self.gate_weight, self.gate_bias))
+
+    def conditional_logits(
+        self, hidden: Tensor, punctuation: Tensor, weight: Tensor, bias: Tensor, class_ids: Tensor | None
+    ) -> Tensor:
+        """Return the logits `[time, batch, words]` of the next words, given the punctuation before them.
+
+        `weight` and `bias` of the output layer belong to the words `class_ids`, or to the whole vocabulary.
+        """
+        hidden = hidden * (1 + self.scale[punctuation]) + self.shift[punctuation]
+        component_bias = self.bias if class_ids is None else self.bias[:, class_ids]
+        return linear(hidden, weight, bias) + component_bias[punctuation]
+
+    def marginal_log_probs(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return the log-probabilities `[..., vocabulary]` of the next words, summed over the punctuation classes."""
+        gates = self.gate_log_probs(hidden)
+        components = []
+        for index in range(len(Punctuation)):
+            logits = linear(hidden * (1 + self.scale[index]) + self.shift[index], weight, bias)
+            components.append(_log_softmax(logits + self.bias[index]) + gates[..., index, None])
+        return torch.logsumexp(torch.stack(components), dim=0)
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """Compute the log-softmax over the last axis in float32 or wider."""
+    return torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+class LSTMModel(nn.Module):
     """Embedding, LSTM layers, and an output layer over the vocabulary (arXiv 1708.02182, sections 2 and 4)."""
 
     subword_matrix: Tensor
+    base = None  # of an adapter
 
     def __init__(
         self, config: ModelConfig, vocabulary_size: int, generator: torch.Generator, subwords: Tensor | None = None
@@ -178,8 +235,13 @@ class LSTMModel(Network):
 
     @torch.no_grad()
     def init_output_bias(self, ids: TokenIds) -> None:
+        """Set the output bias to the log frequencies of the tokens in `ids` `[time]`."""
         counts = chunked_bincount(ids, self.output.out_features) + 1.0  # add-one smoothing
         self.output.bias.copy_(torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32)))
+
+    @property
+    def device(self) -> torch.device:
+        return self.output.bias.device
 
     def initial_state(self, batch_size: int) -> RecurrentState:
         sizes = [(1, batch_size, hidden_size) for _, hidden_size in self.config.layer_sizes()]
@@ -194,6 +256,18 @@ class LSTMModel(Network):
         punctuation: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> NetworkOutput:
+        """Read a window of tokens and predict the token after each of them.
+
+        Args:
+            ids: Token ids `[time, batch]`.
+            state: State after the previous window. Detach it to truncate back-propagation there.
+            dropout_generator: Generator of the dropout masks; None disables dropout.
+            class_ids: Ids `[classes]` of the tokens to compute logits for, in this order; None for the vocabulary.
+            punctuation: Punctuation class `[time, batch]` after each token, for a model with a punctuation softmax.
+                With None, that model returns log-probabilities summed over the punctuation classes.
+            distributed: Processes that read the other columns of the batch. Each process draws the masks of the
+                whole batch and uses its own columns.
+        """
         config, generator = self.config, dropout_generator
 
         def drop(vectors: Tensor, p: float) -> Tensor:
@@ -252,6 +326,7 @@ class LSTMModel(Network):
             yield SequenceOutput(scores.double().cpu().numpy(), raw[:, 0].float().cpu().numpy())
 
     def layer_groups(self) -> list[LayerGroup]:
+        """Return the layer groups from top to bottom: output layer with a tied embedding, layers, embedding."""
         num_layers = len(self.layers)
         groups: list[LayerGroup] = [{} for _ in range(num_layers + 2)]
         for name, parameter in self.named_parameters():
@@ -265,6 +340,7 @@ class LSTMModel(Network):
 
     @torch.no_grad()
     def export_weights(self) -> dict[str, Float32Array]:
+        """Return copies of all trained tensors by name, as `trained_shapes` lists them."""
         tensors: dict[str, Tensor] = {**dict(self.named_parameters()), "embedding.weight": self._embedding_weight()}
         tensors.pop("subword_embedding", None)
         return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in tensors.items()}

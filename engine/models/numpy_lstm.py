@@ -85,7 +85,7 @@ class _Layer(NamedTuple):
 
 
 class _PunctuationSoftmax(NamedTuple):
-    """Weights of `engine.models.network.PunctuationSoftmax`."""
+    """Weights of `engine.models.lstm.PunctuationSoftmax`."""
 
     gate_weight: Float32Array  # [hidden, classes]
     gate_bias: Float32Array  # [classes]

@@ -1,13 +1,14 @@
-"""Operations of the networks in PyTorch, several of which take a fraction of the time of PyTorch's own on CPUs.
+"""What networks in PyTorch share: their output, and operations that are faster than those of PyTorch on CPUs.
 
 Figures in comments are of two cores, for 8 windows of 256 tokens, 576 units and bfloat16.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.runtime.distributed import DistributedContext
@@ -17,6 +18,21 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-cal
 HAS_ONEDNN_LINEAR = HAS_ONEDNN and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 MAX_EXPLICIT_TIME = 1024  # the matrix of the attention weights of longer windows takes too much memory
 CROSS_ENTROPY_ROWS = 512  # whose logits over a large vocabulary are in memory at once
+
+
+RecurrentState = Sequence[tuple[Tensor, Tensor]]
+"""Hidden and cell state of every LSTM layer, each `[1, batch, hidden]`; empty for a Transformer."""
+LayerGroup = dict[str, nn.Parameter]
+"""Parameters of a layer group by name."""
+
+
+class NetworkOutput(NamedTuple):
+    """Result of reading a window."""
+
+    logits: Tensor  # [time, batch, classes]
+    state: RecurrentState  # after the window
+    raw: Tensor  # output of the last layer [time, batch, width] before dropout
+    dropped: Tensor  # and after dropout
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

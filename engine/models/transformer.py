@@ -14,9 +14,19 @@ from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.models.adapter import MergedWeights, lora_targets
 from engine.models.base import SequenceOutput
-from engine.models.network import LayerGroup, Network, NetworkOutput, RecurrentState
 from engine.models.numpy_transformer import NumpyTransformer
-from engine.models.torch_ops import causal_attention, drop_tokens, dropout, linear, rms_norm, rotate, swiglu
+from engine.models.torch_ops import (
+    LayerGroup,
+    NetworkOutput,
+    RecurrentState,
+    causal_attention,
+    drop_tokens,
+    dropout,
+    linear,
+    rms_norm,
+    rotate,
+    swiglu,
+)
 from engine.models.transformer_layout import (
     check_transformer_config,
     head_size,
@@ -166,7 +176,7 @@ class _Body(nn.Module):
         self.norm = _Norm(config.embedding_size, config.norm_eps)
 
 
-class TransformerModel(Network):
+class TransformerModel(nn.Module):
     """A Transformer that reads windows of at most `context_size` tokens, each independent of the window before.
 
     Input dropout applies to the embeddings, hidden dropout to what each layer adds, and output dropout to the vectors
@@ -178,6 +188,7 @@ class TransformerModel(Network):
 
     rotation_cosine: Tensor
     rotation_sine: Tensor
+    punctuation_softmax = None
 
     def __init__(
         self,
@@ -233,6 +244,10 @@ class TransformerModel(Network):
                 del module.weight
                 module.register_buffer("weight", load(f"{path}.weight"), persistent=False)
 
+    @property
+    def device(self) -> torch.device:
+        return self.output_weight.device
+
     def initial_state(self, batch_size: int) -> RecurrentState:
         return []  # every window is read on its own
 
@@ -245,6 +260,7 @@ class TransformerModel(Network):
         punctuation: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> NetworkOutput:
+        """Read a window of at most `context_size` tokens: see `LSTMModel`."""
         raw, dropped = self.read_window(ids, dropout_generator, distributed)
         weight = self.output_weight
         logits = linear(dropped, weight if class_ids is None else weight[class_ids])

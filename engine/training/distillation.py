@@ -16,8 +16,8 @@ from engine.data.dataset import Dataset
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import ConfigError
 from engine.models.lstm import LSTMModel
-from engine.models.network import Network, NetworkOutput, RecurrentState
-from engine.models.networks import build_network
+from engine.models.network import Network, build_network
+from engine.models.torch_ops import NetworkOutput, RecurrentState
 from engine.runs.loading import LoadedRun, find_model, load_model
 from engine.training.batches import Window
 

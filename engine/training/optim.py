@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from engine.config import TrainingConfig
 from engine.data.arrays import chunked_bincount
 from engine.data.tokenizers.base import TokenIds
-from engine.models.network import Network, RecurrentState
-from engine.models.torch_ops import linear_cross_entropy
+from engine.models.network import Network
+from engine.models.torch_ops import RecurrentState, linear_cross_entropy
 from engine.models.transformer import TransformerModel
 from engine.runtime.distributed import DistributedContext
 from engine.training.batches import Window

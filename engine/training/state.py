@@ -20,8 +20,8 @@ from engine.data.arrays import Float32Array
 from engine.errors import ConfigError, InvalidInputError, RunError
 from engine.models.decoders import trained_shapes
 from engine.models.matrices import check_weights
-from engine.models.network import Network, RecurrentState
-from engine.models.networks import build_network
+from engine.models.network import Network, build_network
+from engine.models.torch_ops import RecurrentState
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.runtime.process import get_process_info

@@ -116,7 +116,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Raise dropout with →, and press enter to train. More is not always better: at 0.8 the network learns too "
         "little in this time.",
         "The gap between the two curves is what the network has learned by heart; dropout makes it smaller.",
-        SourceLink("engine/models/network.py", "dropout"),
+        SourceLink("engine/models/torch_ops.py", "dropout"),
     ),
     Chapter(
         "sampling",

@@ -8,7 +8,7 @@ import torch
 from engine.data.dataset import load_dataset
 from engine.models.base import score_sequence
 from engine.models.decoders import build_decoder
-from engine.models.networks import build_network
+from engine.models.network import build_network
 from engine.presets import get_preset
 from engine.runtime.distributed import SINGLE_PROCESS
 from tests.bench.measuring import Figure, Skip

@@ -13,8 +13,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import Punctuation, WordTokenizer
 from engine.events import Evaluated
 from engine.models.base import forward_sequence
-from engine.models.lstm import LSTMModel
-from engine.models.network import PunctuationSoftmax
+from engine.models.lstm import LSTMModel, PunctuationSoftmax
 from engine.training.optim import punctuation_loss
 from tests.support.training import events_of, make_config, run_training, weights_of
 
