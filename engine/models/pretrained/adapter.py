@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch import nn
-
 from engine.models.pretrained.chat import JinjaTemplate
 from engine.models.pretrained.folder_checks import format_count
 from engine.models.pretrained.model import AttentionPretrainedModel, PretrainedModel
@@ -12,11 +10,10 @@ from engine.models.pretrained.special_tokens import TokenizerFiles
 
 CONTEXT_SIZE_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length", "context_length")
 """Names of the setting for the size of the context, by family."""
-UNLIMITED_CONTEXT_SIZE = 32_768
-"""Size of the context of models without a limit, such as Mamba."""
+UNLIMITED_CONTEXT_SIZE = 32_768  # of models without a limit, such as Mamba
 
 
-def adapt(module: nn.Module, hf_tokenizer: Any, name: str) -> PretrainedModel:
+def adapt(module: Any, hf_tokenizer: Any, name: str) -> PretrainedModel:
     """Return a model of transformers as a `PretrainedModel`, with attention and logit lens where they can be read.
 
     Args:
@@ -27,13 +24,23 @@ def adapt(module: nn.Module, hf_tokenizer: Any, name: str) -> PretrainedModel:
     Raises:
         InvalidInputError: If no token of the model ends a text.
     """
-    config: Any = module.config
-    text_config: Any = config.get_text_config()
-    size = min(len(hf_tokenizer), int(text_config.vocab_size))
+    config = module.config.get_text_config()
+    num_tokens = min(len(hf_tokenizer), int(config.vocab_size))
+    ends = [getattr(each, "eos_token_id", None) for each in (getattr(module, "generation_config", None), module.config)]
+    end_ids = [id for end in ends for id in (end if isinstance(end, list) else [end]) if id is not None]
     files = read_tokenizer_files(hf_tokenizer)
-    tokenizer = files.make_tokenizer(name, _model_end_ids(module), size)
-    chat = files.make_chat_template(tokenizer)
-    arguments = (choose_reader(module, size), tokenizer, name, describe_model(module), _context_size(text_config), chat)
+    tokenizer = files.make_tokenizer(name, end_ids, num_tokens)
+    description = type(module).__name__
+    for ending in ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"):
+        description = description.removesuffix(ending)
+    layers, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
+    if layers and width:
+        description += f" · {layers} layers of {width:,}"
+    description += f" · {format_count(sum(part.numel() for part in module.parameters()))} parameters"
+    sizes = (getattr(config, key, None) for key in CONTEXT_SIZE_NAMES)
+    context_size = next((size for size in sizes if isinstance(size, int) and size > 1), UNLIMITED_CONTEXT_SIZE)
+    reader, chat = choose_reader(module, num_tokens), files.make_chat_template(tokenizer)
+    arguments = (reader, tokenizer, name, description, context_size, chat)
     try:
         return AttentionPretrainedModel(*arguments)
     except Exception:  # models without attention, or of unknown structure, raise anything
@@ -45,42 +52,14 @@ def read_tokenizer_files(hf_tokenizer: Any) -> TokenizerFiles:
     template = getattr(hf_tokenizer, "chat_template", None)
     if isinstance(template, dict):  # several named ones
         template = template.get("default")
-    specials: dict[str, Any] = hf_tokenizer.special_tokens_map
-    variables: dict[str, str | None] = {key: text for key, text in specials.items() if isinstance(text, str)}
+    texts: dict[str, str | None] = {
+        key: text for key, text in hf_tokenizer.special_tokens_map.items() if isinstance(text, str)
+    }
     ids = hf_tokenizer("a")["input_ids"]
     return TokenizerFiles(
         hf_tokenizer.backend_tokenizer.to_str(),
         bos_id=hf_tokenizer.bos_token_id,
         eos_id=hf_tokenizer.eos_token_id,
         first_id=int(ids[0]) if len(ids) else None,
-        template=JinjaTemplate(template, variables) if isinstance(template, str) else None,
+        template=JinjaTemplate(template, texts) if isinstance(template, str) else None,
     )
-
-
-def describe_model(module: nn.Module) -> str:
-    """Return architecture and size of a model, such as "Llama · 30 layers of 576 · 135 M parameters"."""
-    name = type(module).__name__
-    for ending in ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"):
-        name = name.removesuffix(ending)
-    config: Any = module.config
-    text_config: Any = config.get_text_config()
-    parts = [name]
-    layers, width = getattr(text_config, "num_hidden_layers", None), getattr(text_config, "hidden_size", None)
-    if layers and width:
-        parts.append(f"{layers} layers of {width:,}")
-    parts.append(f"{format_count(sum(parameter.numel() for parameter in module.parameters()))} parameters")
-    return " · ".join(parts)
-
-
-def _context_size(config: Any) -> int:
-    sizes = (getattr(config, name, None) for name in CONTEXT_SIZE_NAMES)
-    return next((size for size in sizes if isinstance(size, int) and size > 1), UNLIMITED_CONTEXT_SIZE)
-
-
-def _model_end_ids(module: nn.Module) -> list[int]:
-    """Return the end tokens in the settings of a model."""
-    ids: list[int] = []
-    for config in (getattr(module, "generation_config", None), module.config):
-        value = getattr(config, "eos_token_id", None)
-        ids += value if isinstance(value, list) else [] if value is None else [value]
-    return ids

@@ -165,11 +165,6 @@ def read_folder_base(folder: Path, name: str) -> bases.Base:
             )
     shapes = {tensor: file.header.tensors[tensor][1] for tensor, file in files.items()}
     num_rows = shapes.get(bases.VOCABULARY_TENSORS[0], (0,))[0]
-    if num_rows != settings.get("vocab_size", num_rows):
-        raise InvalidInputError(
-            f"{name}: config.json states {settings['vocab_size']} tokens, but the weights have {num_rows:,}; "
-            "fetch the model again"
-        )
     num_tokens = min(num_rows, tokenizer_files.num_tokens)
     return new_base(
         name,

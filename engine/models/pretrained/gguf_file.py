@@ -170,6 +170,8 @@ class _GGUFFile:
             raise InvalidInputError(f"{name} is a damaged GGUF file: it ends too early or has wrong sizes") from error
 
     def _read_header(self) -> None:
+        import gguf
+
         version, num_tensors, num_keys = (self._numbers(dtype).item() for dtype in ("<u4", "<u8", "<u8"))
         if version not in (2, 3):
             raise InvalidInputError(f"{self.name} is a GGUF file of version {version}; versions 2 and 3 can be read")
@@ -188,7 +190,15 @@ class _GGUFFile:
         _check(isinstance(alignment, int) and 0 < alignment <= mmap.PAGESIZE)
         start = end = -(-self._position // alignment) * alignment
         for tensor, shape, type_code, offset in entries:  # one after the other, as llama.cpp demands
-            type_, block_size, block_bytes = self._find_type(tensor, type_code)
+            try:
+                type_ = gguf.GGMLQuantizationType(type_code)
+                block_size, block_bytes = gguf.GGML_QUANT_SIZES[type_]
+                gguf.quants.dequantize(np.zeros((1, block_bytes), np.uint8), type_)
+            except (ValueError, KeyError, NotImplementedError) as error:
+                raise InvalidInputError(
+                    f"{self.name}: {printable(tensor)} has the type {type_code}, which the package gguf cannot read; "
+                    "update gguf, or use a file of another type, such as Q8_0"
+                ) from error
             num_blocks, rest = divmod(shape[-1], block_size)
             row_bytes = num_blocks * block_bytes
             num_bytes = math.prod(shape[:-1]) * row_bytes
@@ -196,23 +206,6 @@ class _GGUFFile:
             self.tensors[tensor] = _Tensor(shape, type_, row_bytes, end, num_bytes)
             end = -(-(end + num_bytes) // alignment) * alignment
         _check(len(self.metadata) == num_keys and len(self.tensors) == num_tensors)  # no name twice
-
-    def _find_type(self, tensor: str, code: int) -> tuple[Any, int, int]:
-        """Return the type with a code, and the numbers and bytes in its blocks."""
-        import gguf
-
-        kind = str(code)
-        try:
-            type_ = gguf.GGMLQuantizationType(code)
-            kind = type_.name
-            block_size, block_bytes = gguf.GGML_QUANT_SIZES[type_]
-            gguf.quants.dequantize(np.zeros((1, block_bytes), np.uint8), type_)
-        except (ValueError, KeyError, NotImplementedError) as error:
-            raise InvalidInputError(
-                f"{self.name}: {printable(tensor)} has the type {kind}, which the package gguf cannot read; "
-                "update gguf, or use a file of another type, such as Q8_0"
-            ) from error
-        return type_, block_size, block_bytes
 
     def _numbers(self, dtype: str, count: int = 1) -> npt.NDArray[Any]:
         start = self._position

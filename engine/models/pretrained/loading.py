@@ -56,13 +56,10 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
     stored = sum(file.stat().st_size for file in folder_checks.find_weight_files(folder, name))
     try:
         return _load(folder, name, stored, SANDBOX.call(try_folder, str(folder.absolute()), name), report)
-    except LotrError as error:
-        if not isinstance(error, SandboxError):
-            raise
-        reason = str(error)
     except Exception as error:  # of many types, for each kind of model
-        reason = describe_error(error)
-    raise InvalidInputError(f"{name}: transformers cannot load it: {reason[:300]}")
+        if isinstance(error, LotrError) and not isinstance(error, SandboxError):
+            raise
+        raise InvalidInputError(f"{name}: transformers cannot load it: {describe_error(error)[:300]}") from error
 
 
 def silence_libraries() -> None:

@@ -336,7 +336,7 @@ def test_damaged_gguf_files_are_refused_before_much_is_read(folders, tmp_path):
         (huge + struct.pack("<IQ", 8, 2**62), "damaged GGUF file"),
         (content[:kinds] + struct.pack("<I", 30) + content[kinds + 4 :], "damaged GGUF file"),
         (content[:kinds] + struct.pack("<I", 99) + content[kinds + 4 :], "attn_q.weight has the type 99"),
-        (content[:kinds] + struct.pack("<I", 24) + content[kinds + 4 :], "attn_q.weight has the type I8"),
+        (content[:kinds] + struct.pack("<I", 24) + content[kinds + 4 :], "attn_q.weight has the type 24"),
         (content[:4] + b"\x09\0\0\0" + content[8:], "version 9"),
         *((other, "is not a GGUF file") for other in (b"", b"GG", b"PK\x03\x04" * 100)),
     ):
