@@ -25,6 +25,8 @@ SANDBOX = Sandbox(
     max_cpu_seconds=15,
 )
 """Process in which transformers reads the settings and the tokenizer of a model first."""
+MAX_DESCRIBED_FACTOR = 8
+"""Maximum size in single precision of the model that a configuration describes, relative to its files."""
 MEMORY_FACTOR = 1.2
 """Peak memory of loading a folder, relative to the weights as they are kept in memory."""
 
@@ -55,7 +57,11 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
     folder_checks.check_file_sizes(folder, name)
     stored = sum(file.stat().st_size for file in folder_checks.find_weight_files(folder, name))
     try:
-        return _load(folder, name, stored, SANDBOX.call(try_folder, str(folder.absolute()), name), report)
+        required = SANDBOX.call(try_folder, str(folder.absolute()), name)
+        if required > MAX_DESCRIBED_FACTOR * stored:
+            sizes = f"{stored:,} bytes, but config.json describes a model of {required:,}"
+            raise InvalidInputError(f"{name}: its weights have {sizes}; fetch the model again")
+        return _load(folder, name, stored, required, report)
     except Exception as error:  # of many types, for each kind of model
         if isinstance(error, LotrError) and not isinstance(error, SandboxError):
             raise
