@@ -109,7 +109,7 @@ def load_gguf(path):
     import torch
     import transformers
 
-    from engine.models.pretrained.adapter import adapt
+    from engine.models.pretrained.loading import adapt
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     auto = transformers.AutoModelForCausalLM

@@ -12,7 +12,7 @@ from engine.errors import InvalidInputError
 from engine.models.pretrained.base import UnsupportedModelError
 from engine.models.pretrained.chat import JinjaTemplate
 from engine.models.pretrained.special_tokens import TokenizerFiles
-from engine.models.pretrained.token_bytes import BYTE_PATTERN, SPACE_MARK
+from engine.models.pretrained.tokenizer import BYTE_PATTERN, SPACE_MARK
 
 _PREFIX = "tokenizer.ggml."
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6

@@ -3,7 +3,7 @@
 import re
 import threading
 from collections import UserList
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -19,9 +19,13 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from engine.data.arrays import Int64Array
 from engine.data.tokenizers.base import EOS_ID, PieceDecoder, TokenIds
-from engine.data.tokenizers.bytes import ByteDecoder, ByteTokenizer, check_unicode
+from engine.data.tokenizers.bytes import ByteDecoder, ByteTokenizer, byte_characters, check_unicode
 from engine.errors import InvalidInputError
-from engine.models.pretrained.token_bytes import decode_vocabulary
+
+SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
+"""Mark that stands for a space in vocabularies of SentencePiece."""
+BYTE_PATTERN = re.compile(r"<0x([0-9A-F]{2})>")
+"""Token of a single byte in vocabularies of SentencePiece."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class PretrainedTokenizer(ByteTokenizer):
         self.special_texts = {id: text for id in sorted(special_ids) if (text := added.get(id, names[id])) is not None}
         parts = (self._backend.pre_tokenizer, self._backend.decoder)
         is_byte_level = any(b'"ByteLevel"' in part.__getstate__() for part in parts if part is not None)
-        spelled = decode_vocabulary(names, added | self.special_texts, is_byte_level=is_byte_level)
+        spelled = _decode_vocabulary(names, added | self.special_texts, is_byte_level=is_byte_level)
         # The model's id of each of our ids, and our id of each of the model's.
         self.swapped_ids = np.arange(size, dtype=np.int32)
         self.swapped_ids[[EOS_ID, self.end_id]] = [self.end_id, EOS_ID]
@@ -182,6 +186,34 @@ class _SpaceStrippingDecoder(ByteDecoder):
             return piece
         self._is_at_start = False
         return piece.removeprefix(" ")
+
+
+def _decode_vocabulary(
+    names: Sequence[str | None], added_tokens: Mapping[int, str], *, is_byte_level: bool
+) -> list[bytes]:
+    """Return the bytes of each token, given its name in a vocabulary, which is byte-level or else of SentencePiece.
+
+    The name of an id without a token is None. Tokens in `added_tokens`, such as special ones, are plain text.
+    """
+    # Each character becomes the one with the number of its byte; others below 256 become one beyond, which fails.
+    translation = dict.fromkeys(range(256), chr(256)) | {
+        ord(char): chr(byte) for char, byte in byte_characters().items()
+    }
+    tokens = []
+    for id, name in enumerate(names):
+        if id in added_tokens or name is None:
+            token = added_tokens.get(id, "").encode(errors="replace")
+        elif is_byte_level:
+            try:
+                token = name.translate(translation).encode("latin-1")
+            except UnicodeEncodeError:
+                token = name.encode(errors="replace")
+        elif match := BYTE_PATTERN.fullmatch(name):
+            token = bytes([int(match[1], 16)])
+        else:
+            token = name.replace(SPACE_MARK, " ").encode(errors="replace")
+        tokens.append(token or f"<unused {id}>".encode())
+    return tokens
 
 
 def _read_backend(

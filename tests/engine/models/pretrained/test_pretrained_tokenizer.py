@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.errors import InvalidInputError
-from engine.models.pretrained.adapter import read_tokenizer_files
 from engine.models.pretrained.chat import ChatMessage
+from engine.models.pretrained.loading import read_tokenizer_files
 from engine.models.pretrained.tokenizer import PretrainedTokenizer
 from tests.support.pretrained import (
     CHAT_TEMPLATE,
