@@ -12,7 +12,7 @@ import numpy.typing as npt
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.speakers import display_name, first_to_answer
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, Tokenizer
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK, Tokenizer
 from engine.errors import RunError
 from engine.models.pretrained.base import VOCABULARY_TENSORS
 from engine.models.pretrained.chat import script_chat_template
@@ -175,31 +175,19 @@ def _model_config(config: ModelConfig, vocabulary_size: int) -> dict[str, Any]:
 
 
 def _model_card(loaded: LoadedModel, num_parameters: int) -> str:
-    model, tokenizer = loaded.config.model, loaded.decoder.tokenizer
-    facts = [
-        f"{num_parameters:,} parameters: {model.num_layers} layers of {model.embedding_size} units with "
-        f"{model.num_heads} heads.",
-        f"The context has {model.context_size} tokens. lotr-tui forgets the older half of a full context; "
-        "transformers does not.",
-    ]
-    if not tokenizer.is_open:
-        facts.append(f"The tokenizer knows {len(tokenizer) - UNK_ID - 2:,} words and reads all others as `{UNK}`.")
-    if tokenizer.name == "pretrained":
-        base = read_reference(loaded.path).name
-        facts.append(f"It is {base}, which was trained on other text, trained further.")
-    else:
-        facts.append(f"`{EOS}` (id {EOS_ID}) starts a text; the tokenizer inserts it.")
+    facts = [f"It has {num_parameters:,} parameters and needs no remote code."]
+    if loaded.decoder.tokenizer.name == "pretrained":
+        facts.append(f"It is {read_reference(loaded.path).name}, which was trained on other text, trained further.")
     if loaded.bits_per_character:
         facts.append(f"On its validation text it has {loaded.bits_per_character:.3f} bits per character.")
-    usage = _TEXT_USAGE
+    text = '"Where is"'
     if (answering := answering_name(loaded)) is not None:
-        usage = _SCRIPT_USAGE
+        text = '[{"role": "user", "content": "Where is the Ring?"}]'
         facts.append(
-            f"In its chat template, a stranger speaks and {answering} answers, one message a line. A system message "
-            "that is a name says who answers instead, and the field `name` of a message who says it."
+            f"A stranger speaks and {answering} answers, one message a line. A system message that is a name says who "
+            "answers instead, and the field `name` of a message who says it."
         )
-    family = "Qwen2" if model.qkv_bias else "Llama"
-    return _MODEL_CARD.format(family=family, facts="\n".join(f"- {fact}" for fact in facts), usage=usage)
+    return _MODEL_CARD.format(name=loaded.name, facts="\n".join(f"- {fact}" for fact in facts), text=text)
 
 
 _MODEL_CARD = """\
@@ -208,25 +196,14 @@ library_name: transformers
 pipeline_tag: text-generation
 ---
 
-# A small Transformer, trained with lotr-tui
-
-It has the architecture of {family} and needs no remote code.
+# {name}, trained with lotr-tui
 
 {facts}
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import pipeline
 
-tokenizer = AutoTokenizer.from_pretrained(".")
-model = AutoModelForCausalLM.from_pretrained(".")
-{usage}
+generate = pipeline("text-generation", ".")
+print(generate({text}, do_sample=True, temperature=0.7, min_p=0.05, max_new_tokens=100))
 ```
 """
-_TEXT_USAGE = """\
-prompt = tokenizer("Where is", return_tensors="pt")
-print(tokenizer.decode(model.generate(**prompt, do_sample=True, temperature=0.8, max_new_tokens=30)[0]))"""
-_SCRIPT_USAGE = """\
-messages = [{"role": "user", "content": "Where is the Ring?"}]
-prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
-written = model.generate(**prompt, do_sample=True, temperature=0.7, min_p=0.05, max_new_tokens=100)[0]
-print(tokenizer.decode(written[prompt["input_ids"].shape[1] :]))"""

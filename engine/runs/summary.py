@@ -11,14 +11,7 @@ from typing import Literal
 from engine.errors import InvalidInputError
 from engine.events import Checkpointed, Evaluated, Failed, Finished, RecordedEvent, Warned
 from engine.runs.adapter_files import needs_base
-from engine.runs.directory import (
-    CONFIG_FILE,
-    METRICS_FILE,
-    WEIGHT_FILES,
-    find_run_dirs,
-    is_locked,
-    read_config,
-)
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, WEIGHT_FILES, find_run_dirs, is_locked, read_config
 from engine.runs.metrics import drop_superseded, read_current_events, read_events
 from engine.storage.files import default_runs_dir
 
