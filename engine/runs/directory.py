@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from engine.config import BASE, BUNDLED, LSTM, Config
@@ -103,18 +104,13 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
         return _latest_run(runs_dir)
     if (run_dir := find_run(run, runs_dir)) is not None:
         return run_dir
-    kind = "neither"
-    try:
+    with suppress(OSError, RuntimeError, ValueError):  # a path that is too long, an unknown user, a zero byte
         path = Path(run).expanduser()
         if is_run(path):
             return path
-        kind = "file" if path.is_file() else "folder" if path.is_dir() else "neither"
-    except (OSError, RuntimeError, ValueError):  # a path that is too long, an unknown user, a zero byte
-        pass
-    if kind == "file":
-        raise RunError(f"--run {run} is a file; a run is a folder with {CONFIG_FILE}, a tokenizer and {MODEL_FILE}")
-    if kind == "folder":
-        raise RunError(f"--run {run} is a folder without {CONFIG_FILE}, so it is not a run; see `lotr-tui runs`")
+        if path.exists():
+            kind = f"folder without {CONFIG_FILE}" if path.is_dir() else "file"
+            raise RunError(f"--run {run} is a {kind}; a run has {CONFIG_FILE}, a tokenizer and {MODEL_FILE}")
     hint = suggest_nearest(run, [path.name for path in find_run_dirs(runs_dir)])
     raise RunError(f"run {run!r} is neither in {runs_dir} nor a path{hint} See `lotr-tui runs`")
 

@@ -26,11 +26,8 @@ from engine.storage.files import default_runs_dir, open_regular_file, write_atom
 from engine.storage.lock import FileLock
 from engine.storage.tensor_file import serialize_weights
 
-LOCK_TIMEOUT = 0.2
-"""Seconds of attempts to take a lock, which other processes hold for a moment when they check it."""
-LOCK_RETRY_INTERVAL = 0.01
-MAX_COMMAND_BYTES = 100_000
-"""Bytes of commands per read; a longer line without an end is skipped."""
+LOCK_TIMEOUT, LOCK_RETRY_INTERVAL = 0.2, 0.01  # seconds; other processes hold a lock for a moment to check it
+MAX_COMMAND_BYTES = 100_000  # per read; a longer line without an end is skipped
 FIRST_FILES = (VOCABULARY_FILE, TOKENIZER_FILE, BASE_FILE, ADAPTER_CONFIG_FILE, *DIALOGUE_FILES, INITIAL_FILE)
 """Files that are written before the configuration."""
 
@@ -247,8 +244,7 @@ class CommandFileReader:
         except OSError:
             self._offset = 0
             return []
-        is_endless_line = b"\n" not in content and len(content) == MAX_COMMAND_BYTES
-        end = len(content) if is_endless_line else content.rfind(b"\n") + 1
+        end = content.rfind(b"\n") + 1 or (len(content) if len(content) == MAX_COMMAND_BYTES else 0)
         self._offset += end
         commands = []
         for line in content[:end].splitlines():

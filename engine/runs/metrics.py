@@ -11,12 +11,9 @@ import msgspec
 from engine.events import Failed, Finished, RecordedEvent, Resume, Step, event_from_dict
 from engine.storage.files import open_regular_file
 
-READ_CHUNK_BYTES = 1 << 16
-"""Bytes per read; larger buffers are returned to the system after each read, which makes reading slower."""
-MAX_LINE_BYTES = 1_000_000
-"""Length from which a line is skipped."""
-MAX_FILE_BYTES = 4_000_000_000
-"""Size from which a file is not read; two months of steps take less."""
+READ_CHUNK_BYTES = 1 << 16  # larger buffers are returned to the system after each read, which makes reading slower
+MAX_LINE_BYTES = 1_000_000  # longer lines are skipped
+MAX_FILE_BYTES = 4_000_000_000  # larger files are not read; two months of steps take less
 _STEP_PREFIX = b'{"event": "step"'
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 # Nested values are refused: empty lists take 30 times their size in the file as memory.

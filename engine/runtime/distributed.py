@@ -17,10 +17,8 @@ from torch import Tensor, distributed, nn
 from engine.errors import TrainingError
 from engine.runtime.process import SINGLE_PROCESS_INFO, ProcessInfo, get_process_info
 
-TIMEOUT = timedelta(days=1)
-"""Timeout of collective operations. The main process may evaluate or write for long; a lost peer is noticed at once."""
-MESSAGE_BYTES = 256
-"""Size of a message, which starts with its length; a second message follows if it is longer."""
+TIMEOUT = timedelta(days=1)  # the main process may evaluate or write for long; a lost peer is noticed at once
+MESSAGE_BYTES = 256  # the first 8 are the length; a second message follows if it is longer
 PEER_LOST_MESSAGES = ("Connection closed", "Connection reset", "Broken pipe")
 
 T = TypeVar("T")

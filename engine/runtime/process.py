@@ -10,9 +10,7 @@ from typing import Any
 
 from engine.errors import InvalidInputError
 
-_HUGE_PAGE = 1 << 21
-_MADV_COLLAPSE = 25
-"""Advice to move memory into huge pages at once, of Linux 6.1 and later."""
+_HUGE_PAGE, _MADV_COLLAPSE = 1 << 21, 25  # move memory into huge pages at once, of Linux 6.1 and later
 
 
 @dataclass(frozen=True)

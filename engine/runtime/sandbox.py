@@ -18,13 +18,10 @@ from engine.errors import InvalidInputError, LotrError, describe_error
 if TYPE_CHECKING:
     import subprocess
 
-MAX_SECONDS = 60
-"""Maximum duration of a call, also if it waits or other processes delay it."""
-MAX_MEMORY_BYTES = 1 << 30
-"""Maximum memory that a call may take beyond the memory of the imported modules, where Linux limits it."""
+MAX_SECONDS = 60  # of a call, also if it waits or other processes delay it
+MAX_MEMORY_BYTES = 1 << 30  # that a call may take beyond the memory of the imported modules, where Linux limits it
 MAX_ANSWER_BYTES = 50_000_000
-MAX_IDLE_SECONDS = 60.0
-"""Time without a call after which the process ends; the next call starts another one."""
+MAX_IDLE_SECONDS = 60.0  # without a call, after which the process ends; the next call starts another one
 _CODE = "import sys; sys.path[:] = sys.argv[3:]; from engine.runtime.sandbox import serve; serve(*sys.argv[1:3])"
 
 

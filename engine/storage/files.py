@@ -11,8 +11,7 @@ from typing import IO
 
 from engine.errors import CorpusError, InvalidInputError, RunError
 
-MAX_TEXT_FILE_BYTES = 4_000_000
-"""Maximum size of a text file, about 800,000 words; a model reads them in a minute or two."""
+MAX_TEXT_FILE_BYTES = 4_000_000  # about 800,000 words; a model reads them in a minute or two
 
 
 def app_home() -> Path:

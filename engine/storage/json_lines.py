@@ -9,8 +9,7 @@ from typing import Any
 
 from engine.storage.files import open_regular_file
 
-MAX_TORN_LINE_BYTES = 20_000_000
-"""Size limit of an unfinished line that is removed; a longer one is ended."""
+MAX_TORN_LINE_BYTES = 20_000_000  # of an unfinished line that is removed; a longer one is ended
 
 
 class JsonLinesAppender:

@@ -12,8 +12,7 @@ from typing import IO
 
 from engine.storage.files import open_regular_file
 
-POLL_INTERVAL = 0.01
-"""Seconds between attempts to take a lock that another process holds."""
+POLL_INTERVAL = 0.01  # seconds between attempts to take a lock that another process holds
 
 
 class FileLock:

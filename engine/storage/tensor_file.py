@@ -20,14 +20,10 @@ from engine.errors import RunError, printable
 from engine.storage.files import open_regular_file
 from engine.storage.quantization import Int8Rows, quantize_rows
 
-MAX_HEADER_BYTES = 8_000_000
-"""Maximum size of a header; a resume checkpoint stores the validation perplexities of 100,000 epochs in less."""
-MEMORY_CHECK_THRESHOLD = 100_000_000
-"""Size of the weights in bytes from which the free memory is checked before loading."""
-MEMORY_FACTOR = 3
-"""Peak memory of loading a model divided by the size of its weights: the file's copy, the model's, and a temporary."""
-SCALE_SUFFIX = ".scale"
-"""End of the name of the tensor that contains the scale of each row of an 8-bit matrix."""
+MAX_HEADER_BYTES = 8_000_000  # a resume checkpoint stores the validation perplexities of 100,000 epochs in less
+MEMORY_CHECK_THRESHOLD = 100_000_000  # bytes of weights from which the free memory is checked before loading
+MEMORY_FACTOR = 3  # peak memory of loading divided by the size of the weights: the file's copy, ours, and a temporary
+SCALE_SUFFIX = ".scale"  # of the name of the tensor that contains the scale of each row of an 8-bit matrix
 StoredTensor = npt.NDArray[np.float32] | Int8Rows
 """A tensor of a model as it is used: stored half precision is converted to single precision."""
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}

@@ -40,7 +40,7 @@ def path(tmp_path):
 
 def test_a_file_is_no_run(tmp_path):
     (tmp_path / "model.pt").write_bytes(pickle.dumps([1]))
-    with pytest.raises(RunError, match=r"model\.pt is a file; a run is a folder with config\.json"):
+    with pytest.raises(RunError, match=r"model\.pt is a file; a run has config\.json"):
         resolve_run(str(tmp_path / "model.pt"), tmp_path)
 
 

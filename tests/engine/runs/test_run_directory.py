@@ -132,7 +132,7 @@ def test_a_folder_with_an_odd_name_is_found_as_it_is_printed(tmp_path):
         ("zzz", "run 'zzz' is neither in .* nor a path. See `lotr-tui runs`$"),
         ("", "^the name of the run is empty; see `lotr-tui runs`$"),
         ("hf:some/model", "is a model by others, not a run of lotr-tui; use it in .*, or as --init of a training$"),
-        ("PATH", f"is a folder without {CONFIG_FILE}, so it is not a run"),
+        ("PATH", f"is a folder without {CONFIG_FILE}; a run has {CONFIG_FILE}, a tokenizer and {MODEL_FILE}"),
         ("..", f"is a folder without {CONFIG_FILE}"), ("x" * 3000, "nor a path"),
         ("~no-such-user-here/run", "nor a path"), ("a\0b", "nor a path"), ("~\ud800/x", "nor a path"),
         ("\x1b[31mred", "nor a path"),
