@@ -21,11 +21,8 @@ if TYPE_CHECKING:  # runs without a base need none of the modules that read one
     from engine.models.pretrained.base import Base, ProgressCallback
 
 ADAPTER_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
-PEFT_PREFIX = "base_model.model."
-"""Start of the names of tensors in PEFT's files."""
-BASE_HASH = "base_sha256"
-HUB_IDS = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}
-"""Names on the Hugging Face Hub of bases that are called otherwise here."""
+PEFT_PREFIX, BASE_HASH = "base_model.model.", "base_sha256"  # of the names of tensors, and in the metadata
+HUB_IDS = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}  # of bases that are called otherwise here
 MAX_REFERENCE_BYTES = 1_000_000
 
 

@@ -252,11 +252,9 @@ def find_weights(run_dir: Path, config: Config, epoch: int | None = None) -> Pat
     """Return the file of the best weights of a run, or of those of an epoch, if the run kept it."""
     if epoch is None:
         return run_dir / (ADAPTER_FILE if config.model.lora_rank else directory.MODEL_FILE)
-    run_name = directory.bundled_run_name(run_dir) or run_dir.name
     kept = [str(item.epoch) for item in list_epoch_checkpoints(run_dir)]
-    if not kept:
-        name = directory.epoch_model_name(run_name, epoch)
-        raise RunError(f"run {run_name!r} kept no epochs, so there is no {name}, only the best model")
     if str(epoch) not in kept:
-        raise RunError(f"run {run_name!r} did not keep epoch {epoch}; it kept {', '.join(kept)}, and the best model")
+        run_name = directory.bundled_run_name(run_dir) or run_dir.name
+        others = f"{', '.join(kept)}, and the best model" if kept else "only the best model"
+        raise RunError(f"run {run_name!r} did not keep epoch {epoch}; it kept {others}")
     return directory.epoch_weights_path(run_dir, epoch)

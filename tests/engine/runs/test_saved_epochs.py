@@ -113,8 +113,8 @@ def test_a_run_without_kept_epochs_says_so(tmp_path):
     for name in ("r@1", "old@1", "bundled@1"):
         with pytest.raises(RunError) as error:
             load_model_by_name(name, tmp_path)
-        run = name.split("@")[0]
-        assert str(error.value) == f"run {run!r} kept no epochs, so there is no {name}, only the best model"
+        run, epoch = name.split("@")
+        assert str(error.value) == f"run {run!r} did not keep epoch {epoch}; it kept only the best model"
 
 
 @pytest.mark.parametrize("name", ["r@", "r@four", "r@-1", "r@1.0", "r@1@2", "@1", "r@ 1", "r@٣", "r@" + "9" * 5000])
