@@ -48,13 +48,7 @@ class Scored(NamedTuple):
     note: str = ""  # about the chosen weights, cache and learning rate
 
 
-@add_command(
-    commands,
-    "eval",
-    "lotr-tui eval --text my.txt",
-    "lotr-tui eval first second third --split test",
-    "lotr-tui eval --run first --run second --mixture --cache",
-)
+@add_command(commands, "eval", "lotr-tui eval first second --split test", "lotr-tui eval --text my.txt --cache")
 def evaluate(
     *,
     run: Annotated[list[str] | None, argument("RUN", f"{options.RUNS} Several are compared.")] = None,

@@ -60,14 +60,7 @@ class SamplingOptions:
     max_tokens: Annotated[int | None, number("--max-tokens", int, "Words, or tokens, per text.", SAMPLING)] = None
 
 
-@add_command(
-    commands,
-    "generate",
-    'lotr-tui generate "The lamp" --count 3 --temperature 1.2',
-    "cat prompt.txt | lotr-tui generate --json",
-    'lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF --best-of 8',
-    "lotr-tui generate --scene --cast FRODO,SAM,GOLLUM --turns 8",
-)
+@add_command(commands, "generate", 'lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF')
 def generate(
     *,
     prompt: Annotated[str | None, argument("PROMPT", "Text to continue; - or nothing: standard input.")] = None,

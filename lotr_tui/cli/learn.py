@@ -8,19 +8,18 @@ from engine.config import DataConfig
 from engine.errors import InvalidInputError
 from engine.storage.files import absolute_path
 from lotr_tui.cli import options
-from lotr_tui.cli.parser import add_command, argument, flag, make_group, option
+from lotr_tui.cli.parser import add_command, argument, flag, make_group
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.progress import ProgressStore
 
 CHAPTER_HELP = "Number or name of a chapter. Default: the first one whose task is not done."
-RUN_HELP = f"Learn on a run and its corpus: {options.MODEL_NAMES}."
 commands = make_group()
 
 
 @add_command(commands, "learn", "lotr-tui learn", "lotr-tui learn perplexity", "lotr-tui learn --csv dialogues.csv")
 def learn(
     chapter: Annotated[str | None, argument("CHAPTER", CHAPTER_HELP)] = None,
-    run: Annotated[str | None, option("--run", "RUN", RUN_HELP, options.MODEL)] = None,
+    run: options.RunOption = None,
     csv: options.CsvOption = None,
     text: options.TextOption = None,
     text_column: options.TextColumnOption = None,

@@ -48,13 +48,7 @@ class RootGroup(CommandGroup):
         return name, group if group.name == name else group.commands[name], arguments
 
 
-app = make_group(
-    "lotr-tui",
-    "lotr-tui --run latest",
-    'lotr-tui generate "Where is Frodo"',
-    "lotr-tui train --csv dialogues.csv",
-    cls=RootGroup,
-)
+app = make_group("lotr-tui --run latest", 'lotr-tui generate "Where is Frodo"', cls=RootGroup)
 PACE = "Words per second on the screen; 0: no delay. Default: the last one used."
 
 

@@ -34,14 +34,7 @@ GGUF_HELP = "Write a Transformer into a new file for llama.cpp and Ollama, with 
 TYPE_HELP = "Type of the matrices in FILE: q8_0 is half the size and less exact. Default: f16."
 LOG_HELP = "Send to an experiment tracker what it misses of the run."
 PRECISION_HELP = "Weight matrices: int8 is a quarter of the size and less exact, fp16 half the size."
-commands = make_group(
-    "lotr-tui runs",
-    "lotr-tui runs show latest",
-    "lotr-tui runs compare my-run other-run",
-    "lotr-tui runs export my-run --csv tables",
-    "lotr-tui runs export bundled --gguf gandalf.gguf --type q8_0",
-    name="runs",
-)
+commands = make_group("lotr-tui runs compare my-run other-run", "lotr-tui runs export my-run --csv tables", name="runs")
 
 
 @commands.callback()

@@ -181,16 +181,10 @@ def _resume_command(search: "Search", seconds: float) -> str:
 
 def _explain_no_result(search: "Search", budget: "Budget", reason: "EndReason") -> str:
     """Return why no trial is complete, and what to do."""
-    records = search.records()
-    failed = next((record for record in reversed(records) if record.message), None)
-    furthest = max(records, key=lambda record: record.fraction, default=None)
-    if furthest is not None and furthest.fraction and (failed is None or reason != "failures"):
-        minutes = max(furthest.seconds / furthest.fraction / 60, 0.1)
-        again = _resume_command(search, 60 * math.ceil(4 * minutes))
-        return f"no trial is complete, which takes about {minutes:.1f} minutes; continue: {again}"
-    if failed is not None:
+    failed = next((record for record in reversed(search.records()) if record.message), None)
+    if failed is not None and (reason == "failures" or not any(record.fraction for record in search.records())):
         return f"search {search.path.name} has no result; trial {failed.number} {failed.state}: {failed.message}"
-    return f"no trial reached its first validation; give it more time: {_resume_command(search, budget.seconds)}"
+    return f"no trial is complete; give it more time: {_resume_command(search, 4 * budget.seconds)}"
 
 
 def format_train_command(config: Config) -> str:

@@ -17,9 +17,7 @@ ALLOW_HELP = "Name under which browsers reach this server, such as that of a rev
 commands = make_group()
 
 
-@add_command(
-    commands, "serve", "lotr-tui serve", "lotr-tui serve --run latest --port 0", "lotr-tui serve --attach latest"
-)
+@add_command(commands, "serve", "lotr-tui serve --run latest --port 0", "lotr-tui serve --attach latest")
 def serve(
     run: options.RunsOption = None,
     attach: Annotated[str | None, option("--attach", "RUN", ATTACH_HELP, options.MODEL)] = None,

@@ -66,13 +66,10 @@ def tokenize(
         marked.append(_visible(content[span.start : span.end]), TOKEN_STYLES[index % 2])
         end = max(end, span.end)
     marked.append(_visible(content[end:]), "dim")
-    parts = [
-        plural(len(spans), "token"),
-        plural(len(content), "character"),
-        *([f"{len(content) / len(spans):.1f} characters per token"] if spans else []),
-        *([f"unknown: {', '.join(map(printable, unknown))}"] if unknown else []),
-        f"{splitter.name}, {len(splitter):,} tokens, {source}",
-    ]
+    parts = [plural(len(spans), "token"), plural(len(content), "character")]
+    parts += [f"{len(content) / len(spans):.1f} characters per token"] if spans else []
+    parts += [f"unknown: {', '.join(map(printable, unknown))}"] if unknown else []
+    parts.append(f"{splitter.name}, {len(splitter):,} tokens, {source}")
     console = make_console()
     console.print(marked, soft_wrap=True)
     console.print(" ".join(f"{_visible(splitter.tokens[span.id])}:{span.id}" for span in spans), soft_wrap=True)

@@ -40,9 +40,7 @@ TRACKER_REPORT_DELAY = 2.0  # seconds of waiting after which a line says so
 commands = make_group()
 
 
-@add_command(
-    commands, "train", "lotr-tui train --text novel.txt --epochs 20 --run novel", "lotr-tui train --resume novel"
-)
+@add_command(commands, "train", "lotr-tui train --text novel.txt --run novel", "lotr-tui train --resume novel")
 def train(
     *,
     training: options.TrainingOptions,
@@ -101,12 +99,7 @@ def train(
     return run_app(LotrApp(job=job, runs_dir=runs_dir, theme=theme), mouse=not no_mouse)
 
 
-@add_command(
-    commands,
-    "finetune",
-    "lotr-tui finetune --csv dialogues.csv",
-    "lotr-tui finetune --init gguf:llama.gguf --text a.txt",
-)
+@add_command(commands, "finetune", "lotr-tui finetune --csv dialogues.csv", "lotr-tui finetune --init gguf:a.gguf")
 @wraps(train, assigned=("__annotations__",))  # it has the options of `train`
 def finetune(*, training: options.TrainingOptions, **others: Any) -> int:
     """Teach SmolLM2 to converse like the speakers of a corpus: short for `train --init smollm2 --mode dialogue`."""

@@ -177,7 +177,7 @@ def test_a_damaged_run_is_refused(refused, untrained_run):
     weights = untrained_run / "model.safetensors"
     for content, message in (
         (weights.read_bytes()[:-7], "model.safetensors"),
-        (pickle.dumps({"a": 1}), "a pickle, which can run code"),
+        (pickle.dumps({"a": 1}), "is not a valid safetensors file"),
     ):
         weights.write_bytes(content)
         line = refused("generate", "the road", "--run", untrained_run)
@@ -188,9 +188,8 @@ def test_a_damaged_run_is_refused(refused, untrained_run):
 def test_a_file_or_another_folder_is_no_run(refused, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "empty is a folder without config.json" in refused("generate", "the road", "--run", tmp_path / "empty")
-    for content, message in ((pickle.dumps([1]), "a pickle"), (b"hello", "a run is a folder")):
-        (tmp_path / "model.pt").write_bytes(content)
-        assert message in refused("generate", "the road", "--run", "model.pt")
+    (tmp_path / "model.pt").write_bytes(pickle.dumps([1]))
+    assert "a run is a folder" in refused("generate", "the road", "--run", "model.pt")
 
 
 def test_a_changed_or_missing_corpus_is_refused_by_eval(refused, untrained_run):
