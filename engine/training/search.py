@@ -420,7 +420,8 @@ def train_trial(
                 case Finished():
                     save(state="complete", fraction=1.0)
     except TrainingError as error:
-        trial.report(math.inf, 1)
+        if not is_compared:
+            trial.report(math.inf, 1)
         save(state="diverged", message=describe_error(error))
     except Exception as error:  # whatever ends a trial, the search continues
         save(state="failed", message=describe_error(error))
