@@ -22,18 +22,16 @@ NUM_RESAMPLES = 2000
 BLOCK_TOKENS = 20  # of the interval of a perplexity
 
 
-@dataclass(frozen=True)
-class PairedComparison:
-    """Difference between two models on the same text, first model minus second."""
-
-    difference: float  # difference of the rates, such as bits per character; negative if the first model is better
-    confidence_interval: tuple[float, float] | None  # 95 %; None if the text is too short
-    better_fraction: float | None  # of the resampled texts on which the first is better, ties counted as half
-
-
 def rate_confidence_interval(amounts: Float64Array, sizes: Float64Array) -> tuple[float, float] | None:
     """Return the 95 % confidence interval of `amounts.sum() / sizes.sum()`, both `[blocks]`; None for a short text."""
-    return _interval(_resampled_rates(amounts, sizes))
+    num_blocks = len(amounts)
+    if num_blocks < MIN_BLOCKS or not np.isfinite(amounts).all():
+        return None
+    # Each resampled text consists of as many blocks, drawn with replacement.
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(num_blocks, np.full(num_blocks, 1 / num_blocks), NUM_RESAMPLES).astype(np.float64)
+    low, high = np.quantile((counts @ amounts) / (counts @ sizes), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def perplexity_confidence_interval(log_probs: Float64Array) -> tuple[float, float] | None:
@@ -44,30 +42,12 @@ def perplexity_confidence_interval(log_probs: Float64Array) -> tuple[float, floa
     return None if interval is None else (perplexity(interval[0]), perplexity(interval[1]))
 
 
-def compare_paired(first: Float64Array, second: Float64Array, sizes: Float64Array) -> PairedComparison:
-    """Compare the amounts `[blocks]` of two models on the same resampled texts, as easy or hard for both."""
-    rates = _resampled_rates(first - second, sizes)
-    better_fraction = None if rates is None else float(np.mean(rates < 0) + np.mean(rates == 0) / 2)
-    difference = float((first.sum() - second.sum()) / sizes.sum())
-    return PairedComparison(difference, _interval(rates), better_fraction)
+@dataclass(frozen=True)
+class PairedComparison:
+    """Difference in bits per character between two models on the same text, first model minus second."""
 
-
-def _resampled_rates(amounts: Float64Array, sizes: Float64Array) -> Float64Array | None:
-    """Return the rates `[resamples]` of texts that consist of as many blocks, drawn with replacement."""
-    num_blocks = len(amounts)
-    if num_blocks < MIN_BLOCKS or not np.isfinite(amounts).all():
-        return None
-    rng = np.random.default_rng(0)
-    counts = rng.multinomial(num_blocks, np.full(num_blocks, 1 / num_blocks), NUM_RESAMPLES).astype(np.float64)
-    rates: Float64Array = (counts @ amounts) / (counts @ sizes)
-    return rates
-
-
-def _interval(rates: Float64Array | None) -> tuple[float, float] | None:
-    if rates is None:
-        return None
-    low, high = np.quantile(rates, [0.025, 0.975])
-    return float(low), float(high)
+    difference: float
+    confidence_interval: tuple[float, float] | None  # 95 %, on the same resampled texts; None if the text is too short
 
 
 @dataclass(frozen=True)
@@ -158,5 +138,7 @@ def _compare_on(text: str, form: TextForm, candidates: Sequence[Candidate], *, i
     scores.sort(key=lambda item: item.bits_per_character)
     best_two = None
     if len(scores) > 1:
-        best_two = compare_paired(scores[0].block_bits, scores[1].block_bits, encoded.block_sizes)
+        difference, sizes = scores[0].block_bits - scores[1].block_bits, encoded.block_sizes
+        interval = rate_confidence_interval(difference, sizes)
+        best_two = PairedComparison(float(difference.sum() / sizes.sum()), interval)
     return FormComparison(form, encoded.num_characters, tuple(scores), best_two)

@@ -209,9 +209,8 @@ def _print_comparison(comparison: FormComparison) -> None:
         interval = best_two.confidence_interval
         result = f"{names[0]} needs {0 - best_two.difference:.3f} bits/char less than {names[1]}"  # "0 -": never -0.000
         reliability = "; the text is too short for a confidence interval"
-        if interval is not None and best_two.better_fraction is not None:
-            bounds = f"95 % CI {0 - interval[1]:.3f} to {0 - interval[0]:.3f}"
-            reliability = f" ({bounds}): better in {100 * best_two.better_fraction:.1f} % of resampled texts"
+        if interval is not None:
+            reliability = f" (95 % CI {0 - interval[1]:.3f} to {0 - interval[0]:.3f})"
         print(printable(result + reliability))
 
 

@@ -24,7 +24,6 @@ from engine.analysis.model_comparison import (
     MIN_BLOCKS,
     Candidate,
     compare_models,
-    compare_paired,
     perplexity_confidence_interval,
     rate_confidence_interval,
 )
@@ -280,7 +279,8 @@ def test_words_are_compared_with_all_models_and_the_original_text_with_those_tha
     assert words.num_characters == len(convert_text(SEA_TEXT, "words"))
     assert original.scores[1].bits_per_character == pytest.approx(np.log2(257))
     best, second = (scores.bits_per_character for scores in original.scores)
-    assert (original.best_two.difference, original.best_two.better_fraction) == (pytest.approx(best - second), 1)
+    assert original.best_two.difference == pytest.approx(best - second)
+    assert original.best_two.confidence_interval[1] < 0
     for scores in original.scores:
         assert scores.bits_per_character == text_bits_per_character(scores.candidate.model, SEA_TEXT, "line")
         assert scores.evaluation.unk_rate == 0
@@ -369,22 +369,5 @@ def test_short_texts_and_impossible_tokens_have_no_interval():
     assert rate_confidence_interval(bits, SIZES[: len(bits)]) is not None
     short = bits[1:]
     assert rate_confidence_interval(short, SIZES[: len(short)]) is None
-    comparison = compare_paired(short, short + 5, SIZES[: len(short)])
-    assert comparison.difference == pytest.approx(-0.05)
-    assert (comparison.confidence_interval, comparison.better_fraction) == (None, None)
     bits[4] = math.inf
     assert rate_confidence_interval(bits, SIZES[: len(bits)]) is None
-
-
-@pytest.mark.parametrize("mean", [-3.0, 0.0, 1.5])
-def test_the_chance_of_being_better_is_that_of_a_normal_distribution(mean):
-    common, differences = random_bits(400, seed=2), random_bits(400, 3, mean, 30)
-    comparison = compare_paired(common + differences, common, SIZES[:400])
-    standard_error = differences.std() / math.sqrt(400)
-    expected = NormalDist(differences.mean(), standard_error)
-    assert comparison.difference == pytest.approx(differences.mean() / 100)
-    assert comparison.better_fraction == pytest.approx(expected.cdf(0), abs=0.04)
-    low, high = comparison.confidence_interval
-    assert (100 * low, 100 * high) == pytest.approx(
-        (expected.inv_cdf(0.025), expected.inv_cdf(0.975)), abs=standard_error / 4
-    )

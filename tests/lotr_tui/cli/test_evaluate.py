@@ -262,7 +262,7 @@ class TestSeveralModels:
         assert lines[1].split() == ["run", "tokenizer", "bits/char", "95", "%", "CI", "perplexity", "tokens", "rare"]
         assert {line.split()[0] for line in lines[2:4]} == {"words", "bpe"}
         assert "bits/char less than" in lines[4]
-        assert lines[4].endswith("% of resampled texts")
+        assert "(95 % CI " in lines[4]
         assert lines[6].endswith(f"the original text, {len(TEXT):,} characters")
         assert lines[8].split()[:2] == ["bpe", "bpe"]
         short = lotr("eval", "words", "bpe", "--text", "-", stdin=b"The miller sells.")
