@@ -14,16 +14,13 @@ from engine.models.dialogue import DialogueModel
 
 
 def iter_parts(model: LanguageModel) -> Iterator[LanguageModel]:
-    """Yield `model`, and then the models inside it. Dynamic evaluation contains the LSTM as it was trained."""
+    """Yield `model`, and then the models inside it."""
     yield model
     if isinstance(model, (NeuralCache, DialogueModel)):
         yield from iter_parts(model.model)
     elif isinstance(model, Mixture):
         for part in model.models:
             yield from iter_parts(part)
-    elif (base_model := getattr(model, "base_model", None)) is not None:
-        # Not isinstance: importing DynamicEvaluation would import torch.
-        yield from iter_parts(base_model)
 
 
 def find_attention_model(model: LanguageModel) -> AttentionModel | None:

@@ -3,16 +3,14 @@
 import math
 from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
-from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engine.data.dataset import batchify
 from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError, RunError
-from engine.models.base import HiddenVector, LogProbs, SequenceOutput, score_sequence
+from engine.models.base import SequenceOutput, score_sequence
 from engine.models.lstm import LSTMModel
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.torch_ops import RecurrentState
@@ -23,22 +21,11 @@ BATCH_SIZE, BPTT = 20, 20  # of the windows in which the gradients on the traini
 MIN_GRADIENT_FRACTION = 0.1  # of the mean RMS gradient is added to each, so that weights of rare tokens do not jump
 
 
-@dataclass(frozen=True)
-class DynamicState:
-    """Weights after the text read so far, and the current segment, which has not changed the weights yet."""
-
-    model: LSTMModel  # with the current weights; never modified
-    segment_start_state: RecurrentState  # before the first token of the segment
-    segment_tokens: tuple[int, ...]
-    lstm_state: RecurrentState  # after the last token
-    hidden_vector: HiddenVector  # `[hidden]` that the next token is predicted from
-
-
 class DynamicEvaluation:
     """An LSTM that takes a step of gradient descent after every segment of a few tokens.
 
     The step of each weight is divided by the root mean square of its gradients on the training text, so weights with
-    small gradients change faster. A state owns its weights and is never modified, so a kept state is a branch point.
+    small gradients change faster. It scores whole texts only: states of a text would need a copy of the weights each.
     """
 
     def __init__(
@@ -49,8 +36,7 @@ class DynamicEvaluation:
             raise InvalidInputError(
                 f"the training text has {len(training_ids)} tokens; dynamic evaluation needs at least {2 * BATCH_SIZE}"
             )
-        self.base_model, self.tokenizer = base_model, base_model.tokenizer
-        self.lr, self.segment_length = lr, segment_length
+        self.tokenizer, self.lr, self.segment_length = base_model.tokenizer, lr, segment_length
         self._model = LSTMModel(base_model.config, len(base_model.tokenizer), torch.Generator())
         self._model.load_weights(base_model.weights)
         self._gradient_rms = _gradient_rms(self._model, training_ids)
@@ -61,45 +47,20 @@ class DynamicEvaluation:
         other.lr = lr
         return other
 
-    def start(self) -> DynamicState:
-        states = self._model.initial_state(1)
-        return DynamicState(self._model, states, (), states, hidden_vector=np.empty(0, np.float32))
-
-    def advance(self, state: DynamicState, token: int) -> tuple[LogProbs, DynamicState]:
-        """Read `token`. After a full segment, first update the weights; `token` is the target of the last step."""
-        if len(state.segment_tokens) == self.segment_length:
-            model = deepcopy(state.model)
-            inputs, targets = torch.tensor(state.segment_tokens), torch.tensor([*state.segment_tokens[1:], token])
-            logits, _, _, _ = model(inputs[:, None], state.segment_start_state)
-            self._update_weights(model, nn.functional.cross_entropy(logits[:, 0], targets))
-            state = replace(state, model=model, segment_start_state=state.lstm_state, segment_tokens=())
-        with torch.no_grad():
-            logits, lstm_state, raw, _ = state.model(torch.tensor([[token]]), state.lstm_state)
-        log_probs: LogProbs = torch.log_softmax(logits[0, 0], dim=-1).numpy()
-        tokens = (*state.segment_tokens, token)
-        return log_probs, replace(state, segment_tokens=tokens, lstm_state=lstm_state, hidden_vector=raw[0, 0].numpy())
-
-    def hidden_vector(self, state: DynamicState) -> HiddenVector:
-        return state.hidden_vector
-
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         model = deepcopy(self._model)
         inputs = torch.tensor([EOS_ID, *ids[:-1].tolist()])[:, None]
         targets = torch.tensor(ids.tolist())[:, None]
-        states = model.initial_state(1)
+        states, parameters = model.initial_state(1), list(model.parameters())
         for start in range(0, len(ids), self.segment_length):
             segment = slice(start, start + self.segment_length)
             logits, states, raw, _ = model(inputs[segment], _detach(states))
             log_probs = torch.log_softmax(logits, dim=-1).gather(-1, targets[segment, :, None]).flatten()
-            self._update_weights(model, -log_probs.mean())
+            gradients = torch.autograd.grad(-log_probs.mean(), parameters)
+            with torch.no_grad():
+                for parameter, gradient, rms in zip(parameters, gradients, self._gradient_rms, strict=True):
+                    parameter.addcdiv_(gradient, rms, value=-self.lr)
             yield SequenceOutput(log_probs.detach().double().numpy(), raw.detach()[:, 0].numpy())
-
-    def _update_weights(self, model: LSTMModel, loss: Tensor) -> None:
-        parameters = list(model.parameters())
-        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-        with torch.no_grad():
-            for parameter, gradient, rms in zip(parameters, gradients, self._gradient_rms, strict=True):
-                parameter.addcdiv_(gradient, rms, value=-self.lr)
 
 
 def tune_dynamic_lr(model: DynamicEvaluation, ids: TokenIds, lr_grid: Sequence[float] = LR_GRID) -> float:

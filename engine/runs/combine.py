@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,9 +23,6 @@ from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.directory import CONFIG_FILE
 from engine.runs.loading import LoadedModel
 from engine.runtime.process import require_package
-
-if TYPE_CHECKING:  # loads torch, which no other combination needs
-    from engine.models.dynamic_evaluation import DynamicEvaluation
 
 
 @dataclass(frozen=True)
@@ -104,6 +101,8 @@ class ModelCombiner:
         return CombinedModel(model, ", ".join(descriptions))
 
     def combine_to_play(self, options: CombinationOptions) -> CombinedModel:
+        if options.dynamic:
+            raise InvalidInputError("--dynamic trains a model on a whole text, for `lotr-tui eval` only; leave it out")
         (model, description), parts = self.combine(options), self.runs[0].dialogue_parts
         return CombinedModel(model if parts is None else parts.wrap(model), description)
 
@@ -116,7 +115,7 @@ class ModelCombiner:
         return self._validation_outputs[id(model)]
 
     @cached_property
-    def _dynamic_models(self) -> "list[DynamicEvaluation]":
+    def _dynamic_models(self) -> list[Any]:  # models that score whole texts only
         require_package("torch", "--dynamic")
         from engine.models.dynamic_evaluation import DynamicEvaluation, tune_dynamic_lr
 

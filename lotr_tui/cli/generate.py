@@ -105,7 +105,7 @@ def generate(
 
     combined = combination.parse()
     if (combined or len(run or []) > 1) and (pretrained := next(filter(is_pretrained_name, run or []), None)):
-        remedy = "leave out other runs, --mixture, --cache and --dynamic"
+        remedy = "leave out other runs, --mixture and --cache"
         raise InvalidInputError(f"{pretrained} is a model by others and cannot be combined; {remedy}")
     loaded = [load_model_by_name(name, runs_dir, precision) for name in run or (None,)]
     if not run and loaded[0].name == LSTM:

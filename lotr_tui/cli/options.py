@@ -50,7 +50,7 @@ class Combination:
 
     mixture: Annotated[bool, flag("--mixture", "Mix with a Kneser-Ney model, tuned on validation.", MODEL)] = False
     cache: Annotated[bool, flag("--cache", "Make recently used words more likely (continuous cache).", MODEL)] = False
-    dynamic: Annotated[bool, flag("--dynamic", "Keep training while reading (dynamic evaluation).", MODEL)] = False
+    dynamic: Annotated[bool, flag("--dynamic", "For eval: keep training while reading.", MODEL)] = False
     weights: Annotated[str | None, option("--weights", "W,W,...", "Of the models; Kneser-Ney is last.", MODEL)] = None
     cache_window: Annotated[int | None, number("--cache-window", int, "Words. Default: 500.", MODEL, 1, 1e7)] = None
 

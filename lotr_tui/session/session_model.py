@@ -227,8 +227,7 @@ def load_session_model(
     pretrained = next((name for name in names if is_pretrained_name(name)), None)
     if pretrained is not None and (len(names) > 1 or combination is not None):
         raise InvalidInputError(
-            f"{pretrained} is a model by others and cannot be combined; leave out other runs, --mixture, --cache "
-            "and --dynamic"
+            f"{pretrained} is a model by others and cannot be combined; leave out other runs, --mixture and --cache"
         )
     runs = [load_model_by_name(name, runs_dir, precision, on_progress) for name in names or (None,)]
     if combination is None and len(runs) == 1:

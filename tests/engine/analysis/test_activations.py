@@ -16,7 +16,6 @@ from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from engine.models.dialogue import DialogueModel
-from engine.models.dynamic_evaluation import DynamicEvaluation
 from engine.models.ngram import KneserNey
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
@@ -136,14 +135,13 @@ LSTM, OTHER = make_lstm("one layer, tied"), make_lstm("two layers of 10 and 6", 
 TRANSFORMER = random_transformer(VOCABULARY, num_layers=3, context_size=16)
 SPEAKING = random_transformer(bpe_tokenizer())
 KNESER_NEY = KneserNey(random_ids(200, SIZE), VOCABULARY, order=3)
-DYNAMIC = DynamicEvaluation(LSTM, random_ids(200, SIZE))
 
 
 @pytest.mark.parametrize(
     ("model", "lstm", "transformer"),
     [
         (Mixture([OTHER, LSTM], [0.5, 0.5]), OTHER, None),
-        (NeuralCache(Mixture([KNESER_NEY, DYNAMIC], [0.6, 0.4]), CacheSettings()), LSTM, None),
+        (NeuralCache(Mixture([KNESER_NEY, LSTM], [0.6, 0.4]), CacheSettings()), LSTM, None),
         (Mixture([LSTM, NeuralCache(TRANSFORMER, CacheSettings())], [0.5, 0.5]), LSTM, TRANSFORMER),
         (DialogueModel(SPEAKING, ["SAM", "FRODO"]), None, SPEAKING),
         (NeuralCache(Mixture([KNESER_NEY, KNESER_NEY], [0.5, 0.5]), CacheSettings()), None, None),

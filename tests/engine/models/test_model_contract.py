@@ -17,7 +17,6 @@ from engine.models.base import (
 )
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from engine.models.dialogue import DialogueModel
-from engine.models.dynamic_evaluation import DynamicEvaluation
 from engine.models.ngram import Unigram
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.storage.quantization import quantize_rows
@@ -55,7 +54,6 @@ MODELS = {
     "mixture": MIXTURE,
     "cache": NeuralCache(LSTM, CacheSettings(window=5, theta=1.5, weight=0.3)),
     "cache of Kneser-Ney": NeuralCache(KNESER_NEY, CacheSettings(window=5, weight=0.3)),
-    "dynamic evaluation": DynamicEvaluation(LSTM, random_ids(400, SIZE), 1e-3, segment_length=4),
     "dialogue": DialogueModel(LSTM, CAST, TURN_MODEL),
 }
 EACH_MODEL = pytest.mark.parametrize("model", list(MODELS.values()), ids=list(MODELS))

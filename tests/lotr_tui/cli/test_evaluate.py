@@ -143,8 +143,9 @@ class TestCombinations:
             assert "weights 0.5,0.2 sum to 0.7" in refused(*command, "--mixture", "--weights", "0.5,0.2")
 
     @pytest.mark.usefixtures("trained")
-    def test_generate_accepts_the_same_combinations(self, lotr):
-        for options in (["--mixture"], ["--cache"], ["--dynamic"], ["--run", "two", "--mixture", "--cache"]):
+    def test_generate_accepts_the_same_combinations_but_dynamic_evaluation(self, lotr, refused):
+        assert "--dynamic trains a model on a whole text" in refused("generate", "the", "--run", "one", "--dynamic")
+        for options in (["--mixture"], ["--cache"], ["--run", "two", "--mixture", "--cache"]):
             arguments = ["generate", "the miller", "--run", "one", *options, "--seed", "5", "--json"]
             row = json_output(lotr(*arguments))
             assert row["text"]

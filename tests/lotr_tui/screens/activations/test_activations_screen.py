@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from textual.widgets import Input
 
-from engine.analysis.activations import find_lstm, record_activations
+from engine.analysis.activations import record_activations
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import UNK_ID
 from engine.models.combinations import CacheSettings, NeuralCache
-from engine.models.dynamic_evaluation import DynamicEvaluation
 from lotr_tui.screens.activations.gate_strips import GateStrips
 from lotr_tui.screens.activations.mogrifier_line import mogrifier_line
 from lotr_tui.screens.activations.screen import MAX_TOKENS, ActivationsScreen
@@ -31,7 +30,7 @@ from tests.support.analysis import (
 )
 from tests.support.app import VOCABULARY
 from tests.support.attention import TOKENS
-from tests.support.models import random_ids, random_lstm
+from tests.support.models import random_lstm
 from tests.support.open_inspectors import open_session_model
 from tests.support.open_models import bpe_tokenizer
 from tests.support.pilot import notices, until
@@ -126,7 +125,6 @@ async def test_models_and_texts_that_have_no_activations_or_other_ones(make_host
         assert screen.check_action("next_layer", ()) is False
         assert f"word {MAX_TOKENS:,} of {MAX_TOKENS:,}" in strip_heading(app)
         assert "1,000 words" in notices(app)
-    assert find_lstm(DynamicEvaluation(ONE_LAYER_LSTM, random_ids(100, len(VOCABULARY)))) is ONE_LAYER_LSTM
 
 
 # Tokens that are parts of words
