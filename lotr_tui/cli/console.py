@@ -38,21 +38,21 @@ def make_console() -> Console:
     return Console(highlight=False, markup=False, emoji=False, width=width, height=24)
 
 
-def print_table(texts: Sequence[str], numbers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of columns of text with the headings `texts`, then columns of `numbers`.
+def print_table(texts: Sequence[str], numbers: Sequence[str], rows: Sequence[Sequence[str]], *remarks: str) -> None:
+    """Print a table of columns of text with the headings `texts`, then of `numbers`, then of text again: `remarks`.
 
     A narrow terminal gets fewer of the last columns, but at least one of numbers. A text may continue on the next line.
     """
-    console, headings = make_console(), [*texts, *numbers]
+    console, headings = make_console(), [*texts, *numbers, *remarks]
+    is_text = [*[True] * len(texts), *[False] * len(numbers), *[True] * len(remarks)]
     widths = [max(map(cell_len, cells)) for cells in zip(headings, *rows, strict=True)]
-    widths = [min(size, MIN_TEXT_WIDTH) if index < len(texts) else size for index, size in enumerate(widths)]
+    widths = [min(size, MIN_TEXT_WIDTH) if text else size for size, text in zip(widths, is_text, strict=True)]
     count = len(headings)
     while count > len(texts) + 1 and sum(widths[:count]) + COLUMN_GAP * (count - 1) > console.width:
         count -= 1
     table = Table(box=None, pad_edge=False)
-    for heading in headings[:count]:
-        is_text = heading in texts
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
+    for heading, text in list(zip(headings, is_text, strict=True))[:count]:
+        table.add_column(heading, justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row[:count]))
     console.print(table)

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from engine.config import Config, DataConfig
 from engine.data.dataset import load_dataset
@@ -18,7 +16,7 @@ from engine.errors import InvalidInputError, printable
 from engine.storage.files import absolute_path
 from engine.training.initial_run import configure
 from lotr_tui.cli import options
-from lotr_tui.cli.console import make_console, print_json, print_table
+from lotr_tui.cli.console import print_json, print_table
 from lotr_tui.cli.parser import add_command, argument, flag, make_group, option
 from lotr_tui.formatting import plural, truncate
 
@@ -106,11 +104,9 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
         ("most frequent", ", ".join(f"{text.replace(' ', '·')} {count:,}" for text, count in summary.most_frequent)),
         ("who follows", pairs),
     ]
-    grid = Table.grid(padding=(0, 2))
     for name, value in rows:
         if value:
-            grid.add_row(name, Text(printable(value)))
-    make_console().print(grid)
+            print(f"{name:15}{printable(value)}")
     if summary.speakers:
         _print_speakers(summary)
     splits = [
@@ -126,20 +122,17 @@ def _print_speakers(summary: DatasetSummary) -> None:
     listed = [speaker for speaker in summary.speakers if not members or speaker.name in members]
     listed = listed[: MAX_CAST if members else MAX_SPEAKERS]
     others = [speaker for speaker in summary.speakers if speaker not in listed]
-    table = Table(box=None, pad_edge=False)
-    for heading in ("speaker", "lines", "words", "who speaks next, in %"):
-        is_number = heading in ("lines", "words")
-        table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    rows = []
     for speaker in listed:
         following = ", ".join(
             f"{display_name(name)} {100 * count / speaker.num_followed:.0f}" for name, count in speaker.next_speakers
         )
         name = printable(display_name(speaker.name))
-        table.add_row(*map(Text, (name, f"{speaker.num_lines:,}", f"{speaker.num_words:,}", printable(following))))
+        rows.append([name, f"{speaker.num_lines:,}", f"{speaker.num_words:,}", printable(following)])
     if others:
         lines, words = sum(each.num_lines for each in others), sum(each.num_words for each in others)
-        table.add_row(plural(len(others), "other"), f"{lines:,}", f"{words:,}", "")
-    make_console().print(table)
+        rows.append([plural(len(others), "other"), f"{lines:,}", f"{words:,}", ""])
+    print_table(["speaker"], ["lines", "words"], rows, "who speaks next, in %")
 
 
 @add_command(commands, "speech", 'lotr-tui train --text "$(lotr-tui data speech novel.txt)"')
