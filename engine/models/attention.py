@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Int64Array
-from engine.data.tokenizers.base import TokenIds, Tokenizer
+from engine.data.tokenizers.base import TokenIds
+from engine.models.base import LanguageModel
 from engine.models.transformer_layout import head_size, num_kv_heads, rotary_frequencies
 
 MIN_CAPACITY = 32  # free rows of a new buffer, unless the context is smaller
@@ -37,11 +38,8 @@ class AttentionRecord:
 
 
 @runtime_checkable
-class AttentionModel(Protocol):
+class AttentionModel(LanguageModel, Protocol):
     """A model whose attention and layers can be recorded."""
-
-    @property
-    def tokenizer(self) -> Tokenizer: ...
 
     @property
     def context_size(self) -> int:

@@ -15,6 +15,7 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError
+from engine.models import transformer_layout as layout
 from engine.models.attention import (
     AttentionRecord,
     BatchAttention,
@@ -27,13 +28,6 @@ from engine.models.attention import (
 )
 from engine.models.base import EXCLUDED_LOG_PROB, LogProbs, SequenceOutput
 from engine.models.matrices import Int8Matrix, Matrix, check_weights, embed, make_matrix, normalize_logits
-from engine.models.transformer_layout import (
-    check_transformer_config,
-    head_size,
-    num_kept_tokens,
-    num_kv_heads,
-    transformer_weight_shapes,
-)
 from engine.runtime.process import use_huge_pages
 from engine.storage.quantization import Int8Rows
 from engine.storage.tensor_file import StoredTensor, check_names, to_float32, to_int8
@@ -77,8 +71,7 @@ class NumpyTransformer:
     """A trained Transformer as a `LanguageModel`. The model itself never changes, so threads may share it.
 
     A text is read in windows of at most `context_size` tokens. A full window is replaced by one with its last
-    `context_size // 2` tokens before the next token is read. Results for equal texts are equal to within rounding:
-    sums over the window depend on which of its rows are shared with other texts.
+    `context_size // 2` tokens. Results for equal texts are equal to within rounding: sums depend on the shared rows.
     """
 
     def __init__(
@@ -99,11 +92,13 @@ class NumpyTransformer:
             ConfigError: If a setting is impossible, see `check_transformer_config`.
             InvalidInputError: If 8 bits are needed and numkong is not installed.
         """
-        check_transformer_config(config)
+        layout.check_transformer_config(config)
         self.tokenizer, self.config, self.int8, self.chat, self.tensors = tokenizer, config, int8, chat, weights
-        self.context_size = config.context_size
+        self.context_size, self._num_kept = config.context_size, layout.num_kept_tokens(config.context_size)
+        self._num_heads, self._num_kv_heads = config.num_heads, layout.num_kv_heads(config)
+        self._head_size = layout.head_size(config)
         self.has_int8_weights = False  # True if a matrix was stored in 8 bits
-        self._shapes = transformer_weight_shapes(config, len(tokenizer))
+        self._shapes = layout.transformer_weight_shapes(config, len(tokenizer))
         check_names(weights, self._shapes)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             embedding = threads.submit(self._read, "model.embed_tokens.weight")
@@ -112,7 +107,6 @@ class NumpyTransformer:
             self._layers = list(threads.map(self._read_layer, range(config.num_layers)))
             self._final_norm = to_float32(self._read("model.norm.weight"))
             self._embedding, self._output = embedding.result(), output.result()
-        self._num_heads, self._num_kv_heads, self._head_size = config.num_heads, num_kv_heads(config), head_size(config)
         self._rotary = RotaryEmbedding(config)
         self._end_ids = [EOS_ID, *tokenizer.other_end_ids]
         if isinstance(self._output, Int8Matrix):
@@ -132,7 +126,7 @@ class NumpyTransformer:
         return tensor
 
     def _read_layer(self, index: int) -> TransformerLayer:
-        prefix, half, pair = f"model.layers.{index}", np.float32(0.5), partial(pair_units, size=head_size(self.config))
+        prefix, half, pair = f"model.layers.{index}", np.float32(0.5), partial(pair_units, size=self._head_size)
         q, k, v, o = (self._read(f"{prefix}.self_attn.{name}_proj.weight") for name in "qkvo")
         gate, up, down = (self._read(f"{prefix}.mlp.{name}_proj.weight") for name in ("gate", "up", "down"))
         norms = [to_float32(self._read(f"{prefix}.{name}_layernorm.weight")) for name in ("input", "post_attention")]
@@ -141,15 +135,8 @@ class NumpyTransformer:
             biases = [to_float32(self._read(f"{prefix}.self_attn.{name}_proj.bias")) for name in "qkv"]
             bias = np.concatenate([*map(pair, biases[:2]), biases[2]])
         half_gate = Int8Rows(gate.values, gate.scales * half) if isinstance(gate, Int8Rows) else gate * half
-        return TransformerLayer(
-            attention_norm=norms[0],
-            qkv=_join(_map_rows(pair, q), _map_rows(pair, k), v),
-            qkv_bias=bias,
-            output=_join(o),
-            feed_forward_norm=norms[1],
-            gate_up=_join(half_gate, up),
-            down=_join(down),
-        )
+        qkv, gate_up = _join(_map_rows(pair, q), _map_rows(pair, k), v), _join(half_gate, up)
+        return TransformerLayer(norms[0], qkv, bias, _join(o), norms[1], gate_up, _join(down))
 
     def _multiply_large_inputs_exactly(self) -> None:
         """Spare the two largest units of the vectors between layers the rounding to 8 bits.
@@ -159,24 +146,22 @@ class NumpyTransformer:
         sample = np.arange(min(SAMPLE_TOKENS, self.context_size)) * SAMPLE_STRIDE % len(self.tokenizer)
         outputs = self._record(sample.astype(np.int32)).layer_outputs
 
-        def spare(matrix: Matrix, rows: Float32Array, norm: Float32Array) -> None:
+        inputs = [(self._output, outputs[-1], self._final_norm)]
+        for layer, rows in zip(self._layers, outputs, strict=False):
+            inputs += (layer.qkv, rows, layer.attention_norm), (layer.gate_up, rows, layer.feed_forward_norm)
+        for matrix, rows, norm in inputs:
             if isinstance(matrix, Int8Matrix):
                 squares = np.square(self._normalize(rows, norm)).sum(axis=0)
                 matrix.multiply_exactly(*np.argsort(squares)[-2:].tolist())
 
-        for layer, rows in zip(self._layers, outputs, strict=False):
-            spare(layer.qkv, rows, layer.attention_norm)
-            spare(layer.gate_up, rows, layer.feed_forward_norm)
-        spare(self._output, outputs[-1], self._final_norm)
-
     def _use_huge_pages(self) -> None:
         """Move matrices in 8 bits into huge pages, in which a product is about an eighth faster."""
-        layers = (matrix for each in self._layers for matrix in (each.qkv, each.output, each.gate_up, each.down))
-        use_huge_pages(matrix.memory for matrix in (*layers, self._output) if isinstance(matrix, Int8Matrix))
+        weights = [weight for layer in self._layers for weight in layer]
+        use_huge_pages(matrix.memory for matrix in (*weights, self._output) if isinstance(matrix, Int8Matrix))
 
     @property
     def weights(self) -> dict[str, Float32Array]:
-        """The tensors in single precision; those in 8 bits are computed at every access."""
+        """The tensors in single precision, computed at every access."""
         return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
 
     @cached_property
@@ -247,7 +232,6 @@ class NumpyTransformer:
         return vector
 
     def _norm_factor(self, vector: Float32Array) -> float:
-        """Return one divided by the root mean square of a vector `[width]`."""
         return 1 / math.sqrt(vector.dot(vector) / len(vector) + self.config.norm_eps)
 
     def advance_batch(
@@ -263,7 +247,7 @@ class NumpyTransformer:
         """Read several tokens of a text; with `last_only`, no windows that the last token does not depend on."""
         if last_only:
             text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
-            stride = self.context_size - num_kept_tokens(self.context_size)
+            stride = self.context_size - self._num_kept
             num_slides = max(0, -(-(len(text) - self.context_size) // stride))
             if num_slides:
                 state, tokens = self._slid_start(), text[num_slides * stride :].tolist()
@@ -286,7 +270,7 @@ class NumpyTransformer:
 
     def _read_windows(self, inputs: TokenIds) -> Iterator[Float32Array]:
         """Yield vectors `[tokens, width]` of consecutive tokens of a text, several windows of it at once."""
-        context, num_kept = self.context_size, num_kept_tokens(self.context_size)
+        context, num_kept = self.context_size, self._num_kept
         # Each window after the first one reads `num_kept` tokens again, and then new ones.
         starts = [0, *range(context - num_kept, len(inputs) - num_kept, context - num_kept)]
         per_pass = max(1, READ_TOKENS // context)
@@ -313,7 +297,7 @@ class NumpyTransformer:
         """Return the state with its last tokens in a new window if the window was full."""
         if state.num_positions < self.context_size:
             return state
-        kept = segment_tokens(state.segments)[-num_kept_tokens(self.context_size) :]
+        kept = segment_tokens(state.segments)[-self._num_kept :]
         *_, (_, restarted) = self._read_text(self._slid_start(), kept)
         return restarted
 
@@ -396,7 +380,6 @@ class NumpyTransformer:
         return self._log_probs(self._normalize(layer_outputs, self._final_norm))
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
-        """Return the log-probabilities `[rows, vocabulary]` of the tokens after the vectors `[rows, width]`."""
         return self._merge_ends(normalize_logits(self._output.matmul(hidden)))
 
     def _merge_ends(self, log_probs: Float32Array) -> Float32Array:

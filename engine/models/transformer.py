@@ -12,29 +12,11 @@ from torch import Tensor, nn
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.models import torch_ops as ops
+from engine.models import transformer_layout as layout
 from engine.models.adapter import MergedWeights, lora_targets
 from engine.models.base import SequenceOutput
 from engine.models.numpy_transformer import NumpyTransformer
-from engine.models.torch_ops import (
-    LayerGroup,
-    NetworkOutput,
-    RecurrentState,
-    causal_attention,
-    drop_tokens,
-    dropout,
-    linear,
-    rms_norm,
-    rotate,
-    swiglu,
-)
-from engine.models.transformer_layout import (
-    check_transformer_config,
-    head_size,
-    inner_size,
-    num_kept_tokens,
-    num_kv_heads,
-    rotary_frequencies,
-)
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.tensor_file import StoredTensor, to_float32
 
@@ -58,8 +40,8 @@ class Linears(nn.Module):
         weights: list[Tensor] = [layer.weight for layer in layers]
         biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
         if len(layers) == 1:
-            return linear(vectors, *weights, *biases)
-        return linear(vectors, torch.cat(weights), torch.cat(biases) if biases else None)
+            return ops.linear(vectors, *weights, *biases)
+        return ops.linear(vectors, torch.cat(weights), torch.cat(biases) if biases else None)
 
 
 class LowRankChange(nn.Module):
@@ -121,8 +103,8 @@ class _Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.num_heads, self.num_kv_heads = config.num_heads, num_kv_heads(config)
-        units, kv_units = self.num_heads * head_size(config), self.num_kv_heads * head_size(config)
+        self.num_heads, self.num_kv_heads = config.num_heads, layout.num_kv_heads(config)
+        units, kv_units = self.num_heads * layout.head_size(config), self.num_kv_heads * layout.head_size(config)
         sizes = {"q_proj": units, "k_proj": kv_units, "v_proj": kv_units}
         self.qkv = Linears(config.embedding_size, sizes, has_bias=config.qkv_bias)
         self.output = Linears(units, {"o_proj": config.embedding_size})
@@ -130,8 +112,8 @@ class _Attention(nn.Module):
     def forward(self, vectors: Tensor, rotation: tuple[Tensor, Tensor], drop: Drop) -> Tensor:
         num_rotated = self.num_heads + self.num_kv_heads
         heads = self.qkv(vectors, drop).unflatten(-1, (num_rotated + self.num_kv_heads, -1))
-        rotated, values = rotate(heads[:, :, :num_rotated], *rotation), heads[:, :, num_rotated:]
-        attended = causal_attention(rotated[:, :, : self.num_heads], rotated[:, :, self.num_heads :], values)
+        rotated, values = ops.rotate(heads[:, :, :num_rotated], *rotation), heads[:, :, num_rotated:]
+        attended = ops.causal_attention(rotated[:, :, : self.num_heads], rotated[:, :, self.num_heads :], values)
         return cast(Tensor, self.output(attended, drop))
 
 
@@ -140,19 +122,19 @@ class _FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width, inner = config.embedding_size, inner_size(config)
+        width, inner = config.embedding_size, layout.inner_size(config)
         self.gate_up = Linears(width, {"gate_proj": inner, "up_proj": inner})
         self.down = Linears(inner, {"down_proj": width})
 
     def forward(self, vectors: Tensor, drop: Drop) -> Tensor:
-        return cast(Tensor, self.down(swiglu(self.gate_up(vectors, drop)), drop))
+        return cast(Tensor, self.down(ops.swiglu(self.gate_up(vectors, drop)), drop))
 
 
 class _Norm(nn.RMSNorm):
     """RMSNorm in fewer passes than PyTorch's."""
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return rms_norm(vectors, self.weight, cast(float, self.eps))
+        return ops.rms_norm(vectors, self.weight, cast(float, self.eps))
 
 
 class _Layer(nn.Module):
@@ -204,13 +186,13 @@ class TransformerModel(nn.Module):
         """
         super().__init__()
         self.punctuation_softmax = None
-        check_transformer_config(config)
+        layout.check_transformer_config(config)
         self.config, self.vocabulary_size, self.base = config, vocabulary_size, base
         self.start_id = EOS_ID  # token before the first one of a text that is scored
         with torch.device("cpu" if base is None else "meta"):
             self.model = _Body(config, vocabulary_size)
             self.lm_head = None if config.tie_weights else nn.Linear(config.embedding_size, vocabulary_size, bias=False)
-        angles = np.arange(config.context_size)[:, None, None] * rotary_frequencies(config)
+        angles = np.arange(config.context_size)[:, None, None] * layout.rotary_frequencies(config)
         for name, table in (("rotation_cosine", np.cos(angles)), ("rotation_sine", np.sin(angles))):
             self.register_buffer(name, torch.from_numpy(table.astype(np.float32)), persistent=False)
         if base is None:
@@ -248,23 +230,23 @@ class TransformerModel(nn.Module):
     def device(self) -> torch.device:
         return self.output_weight.device
 
-    def initial_state(self, batch_size: int) -> RecurrentState:
+    def initial_state(self, batch_size: int) -> ops.RecurrentState:
         return []  # every window is read on its own
 
     def forward(
         self,
         ids: Tensor,
-        state: RecurrentState,
+        state: ops.RecurrentState,
         dropout_generator: torch.Generator | None = None,
         class_ids: Tensor | None = None,
         punctuation: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
-    ) -> NetworkOutput:
+    ) -> ops.NetworkOutput:
         """Read a window of at most `context_size` tokens: see `LSTMModel`."""
         raw, dropped = self.read_window(ids, dropout_generator, distributed)
         weight = self.output_weight
-        logits = linear(dropped, weight if class_ids is None else weight[class_ids])
-        return NetworkOutput(logits, [], raw, dropped)
+        logits = ops.linear(dropped, weight if class_ids is None else weight[class_ids])
+        return ops.NetworkOutput(logits, [], raw, dropped)
 
     @property
     def output_weight(self) -> Tensor:
@@ -278,12 +260,12 @@ class TransformerModel(nn.Module):
         config, has_dropout = self.config, generator is not None
 
         def drop(p: float, vectors: Tensor) -> Tensor:
-            return dropout(vectors, p, generator, distributed, variational=config.variational_dropout)
+            return ops.dropout(vectors, p, generator, distributed, variational=config.variational_dropout)
 
         def drop_batch(p: float, vectors: Tensor) -> Tensor:
             return drop(p, vectors.transpose(0, 1)).transpose(0, 1) if has_dropout and p else vectors
 
-        embeddings = drop_tokens(self.model.embed_tokens.weight, config.embedding_dropout, generator)
+        embeddings = ops.drop_tokens(self.model.embed_tokens.weight, config.embedding_dropout, generator)
         # Attention needs the batch first; dropout masks have the time first, as in the LSTM.
         vectors = drop(config.input_dropout, nn.functional.embedding(ids, embeddings)).transpose(0, 1).contiguous()
         rotation = self.rotation_cosine[: len(ids)], self.rotation_sine[: len(ids)]
@@ -299,7 +281,7 @@ class TransformerModel(nn.Module):
     @torch.no_grad()
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         """Score a whole text, several windows at once; each repeats the last `num_kept_tokens` of the one before."""
-        context, num_kept = self.config.context_size, num_kept_tokens(self.config.context_size)
+        context, num_kept = self.config.context_size, layout.num_kept_tokens(self.config.context_size)
         tokens = torch.from_numpy(np.append(np.int32(self.start_id), ids).astype(np.int64))
         starts = [0, *range(context - num_kept, len(ids) - num_kept, context - num_kept)] if len(ids) else []
         num_windows = max(1, MAX_SCORING_LOGITS // (context * self.vocabulary_size))
@@ -312,15 +294,15 @@ class TransformerModel(nn.Module):
                 targets = tokens[start + first + 1 : start + context + 1].to(self.device)
                 hidden = raw[first : first + len(targets), column]
                 scores = [
-                    torch.log_softmax(linear(rows, self.output_weight).float(), dim=-1).gather(-1, classes[:, None])
+                    torch.log_softmax(ops.linear(rows, self.output_weight).float(), dim=-1).gather(-1, classes[:, None])
                     for rows, classes in zip(torch.split(hidden, num_rows), torch.split(targets, num_rows), strict=True)
                 ]
                 log_probs = torch.cat(scores).flatten().double().cpu().numpy()
                 yield SequenceOutput(log_probs, hidden.float().cpu().numpy())
 
-    def layer_groups(self) -> list[LayerGroup]:
+    def layer_groups(self) -> list[ops.LayerGroup]:
         num_layers = self.config.num_layers
-        groups: list[LayerGroup] = [{} for _ in range(num_layers + 1)]
+        groups: list[ops.LayerGroup] = [{} for _ in range(num_layers + 1)]
         for name, parameter in self.named_parameters():
             parts = name.split(".")
             groups[num_layers - int(parts[2]) if parts[1] == "layers" else 0][name] = parameter
