@@ -238,16 +238,16 @@ def _print_json_of_one_model(
     models: Sequence[Scored], comparison: FormComparison, runs: Sequence[LoadedModel], source: str, *, jsonl: bool
 ) -> None:
     """Print the tokens or the figures of the complete combination, and the perplexities of all others."""
-    scores_of = {scores.candidate.name: scores for scores in comparison.scores}
+    scores_of = {id(scores.candidate.model): scores for scores in comparison.scores}  # a run may be called "mixture"
     combinations = [each for each in models if each.key in COMBINATION_KEYS]
-    scores = scores_of[(combinations or models[:1])[-1].name]
+    scores = scores_of[id((combinations or models[:1])[-1].model)]
     scored = scores.log_probs[scores.text.is_scored]
     if jsonl:
         tokens = scores.candidate.model.tokenizer.tokens
         for token, score in zip(scores.text.ids[scores.text.is_scored].tolist(), scored.tolist(), strict=True):
             print(to_json({"id": token, "text": tokens[token], "logprob": score}))
         return
-    perplexities = {each.key: scores_of[each.name].evaluation.perplexity for each in models}
+    perplexities = {each.key: scores_of[id(each.model)].evaluation.perplexity for each in models}
     record: dict[str, object] = {
         "run": "+".join(run.name for run in runs),
         "split": source,

@@ -144,7 +144,7 @@ def test_trials_are_runs_and_the_best_settings_become_a_command_for_train(lotr, 
     runs = {run.name: run for run in list_runs(home / "runs")}
     assert sorted(runs) == ["s-000", "s-001"]
     for trial in trials:
-        run = runs[trial["runs"][0]]
+        run = runs[trial["run"]]
         assert run.state == ("finished" if trial["state"] == "complete" else trial["state"])
         assert (run.valid_perplexity, run.test_perplexity) == (trial["valid_perplexity"], None)
     found = settings_of(*shlex.split(summary["command"])[2:])
