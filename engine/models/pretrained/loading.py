@@ -88,11 +88,7 @@ def silence_libraries() -> None:
 
 
 def try_folder(path: str, name: str) -> int:
-    """Read the settings and the tokenizer of a folder, and build its model without weights, in a sandbox.
-
-    Returns:
-        The bytes of the model in single precision.
-    """
+    """Try settings and tokenizer of a folder, in a sandbox; return the bytes of its model in single precision."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.models.auto import modeling_auto
@@ -140,10 +136,8 @@ def _load(folder: Path, name: str, stored: int, required: int, report: ProgressC
             output_loading_info=True,
         )
         if missing := sorted(info.get("missing_keys") or []):
-            raise InvalidInputError(
-                f"{name} lacks {len(missing)} of its tensors, such as {printable(missing[0])}; "
-                "it is another kind of model, or damaged"
-            )
+            shown = f"{len(missing)} of its tensors, such as {printable(missing[0])}"
+            raise InvalidInputError(f"{name} lacks {shown}; it is another kind of model, or damaged")
         report(LoadingProgress("trying the model", required))
         return adapt(module.eval().requires_grad_(False).to(device), hf_tokenizer, name)
 
@@ -168,16 +162,7 @@ def _read_hf_tokenizer(folder: Path, name: str) -> Any:
 
 
 def adapt(module: Any, hf_tokenizer: Any, name: str) -> "PretrainedModel":
-    """Return a model of transformers as a `PretrainedModel`, with attention and logit lens where they can be read.
-
-    Args:
-        module: Causal language model of transformers, in evaluation mode on its device.
-        hf_tokenizer: Its tokenizer of transformers, with a fast implementation.
-        name: Name of the model as the user gave it.
-
-    Raises:
-        InvalidInputError: If no token of the model ends a text.
-    """
+    """Return a model of transformers, in evaluation mode, as one of ours, with attention where it can be read."""
     from engine.models.pretrained.model import AttentionPretrainedModel, PretrainedModel
     from engine.models.pretrained.reader import choose_reader
 

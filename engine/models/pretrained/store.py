@@ -50,11 +50,7 @@ class StoredBase:
 
 @contextmanager
 def locked_store() -> Iterator[Path]:
-    """Create the folder of the stored models, and keep other processes from changing it. Yield its path.
-
-    Raises:
-        InvalidInputError: If another process is changing it, or it cannot be written.
-    """
+    """Create the folder of the stored models, and keep other processes from changing it, or raise InvalidInputError."""
     folder = base_folder(SMOLLM2).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
