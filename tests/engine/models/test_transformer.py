@@ -124,6 +124,17 @@ def test_scores_of_a_text_match_token_by_token(context_size, length):
     assert score_sequence(model, ids) == pytest.approx(expected, abs=1e-4)
 
 
+def test_texts_that_share_rows_in_any_order_advance_as_alone():
+    model = random_transformer(name="grouped heads", context_size=200)
+    roots = [token_by_token(model, random_ids(length, VOCABULARY_SIZE, length))[1] for length in (60, 50)]
+    states = [model.advance(roots[root], token)[1] for token, root in enumerate((0, 1, 0, 0, 1), start=2)]
+    tokens = [8, 9, 10, 11, 12]
+    for state, token, (row, after) in zip(states, tokens, model.advance_batch(states, tokens), strict=True):
+        expected, expected_state = model.advance(state, token)
+        assert row == pytest.approx(expected, abs=1e-4)
+        assert model.advance(after, 3)[0] == pytest.approx(model.advance(expected_state, 3)[0], abs=1e-4)
+
+
 def test_threads_can_continue_the_same_states():
     model, tokens = random_transformer(context_size=64), random_ids(40, VOCABULARY_SIZE).tolist()
     _, state = token_by_token(model, tokens)
