@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from engine.config import BUNDLED, DataConfig
 from engine.data.arrays import Int32Array
-from engine.data.scripts import Turn, detect_style, read_utterances
+from engine.data.scripts import Row, Turn, detect_style, read_utterances
 from engine.data.speakers import SOMEONE, merge_key, normalize_speaker
 from engine.data.tokenizers.base import is_open_vocabulary
 from engine.errors import ConfigError, CorpusError
@@ -34,8 +34,6 @@ CODECS = {"UTF-8": "utf-8", "UTF-8 with BOM": "utf-8-sig", "Windows-1252": "cp12
 _CONTROL_BYTES = bytes(byte for byte in range(1, 32) if byte not in b"\t\n\r\f\v")
 # A comma that a stage direction left behind a sentence, as in "death! , What", but not the one in `"Go!", he said`.
 _COMMA_AFTER_SENTENCE = re.compile(r"""([.!?…]|[.!?…]["')]+(?=\s))\s*,[\s,]*""")
-
-Row = tuple[str, str, int]  # text, speaker as written, and number of the section: a film, or text between empty lines
 
 
 @dataclass(frozen=True)
@@ -146,12 +144,10 @@ def read_corpus(config: DataConfig) -> Corpus:
             texts.append(text)
             speakers.append(normalize_speaker(raw_speaker))
             scene_ids.append(scene)
-        if num_rows == rows_before:
-            raise CorpusError(f"{path} has a header but no rows; use a file with text")
         if len(texts) == file_ends[-1]:
             raise CorpusError(
                 f"{path}: none of the {num_rows - rows_before} lines is longer than {config.min_characters} "
-                "characters; lower the limit with --set min_characters=N"
+                "characters; use more text, or lower the limit with --set min_characters=N"
             )
         formats.append((str(path), file.encoding, separator))
         hashes.append(file.sha256)
@@ -237,9 +233,8 @@ def read_whole_text(path: Path) -> str:
 def check_line_lengths(lines: Iterable[str], source: str) -> None:
     """Raise a CorpusError if a line of the text `source` is too long."""
     if max(map(len, lines), default=0) > MAX_LINE_CHARACTERS:
-        raise CorpusError(
-            f"{source} has a line of over {MAX_LINE_CHARACTERS:,} characters; put one utterance on a line"
-        )
+        problem = f"a line of over {MAX_LINE_CHARACTERS:,} characters; put one utterance on a line"
+        raise CorpusError(f"{source} has {problem}")
 
 
 def _read_rows(file: TextFile, config: DataConfig) -> tuple[str, Iterator[Row]]:
@@ -283,14 +278,7 @@ def _read_csv(file: TextFile, separator: str) -> Iterator[list[str]]:
                 yield row
             line = reader.line_num + 1
     except csv.Error as error:
-        problem = f"is not a regular CSV: line {reader.line_num}: {error}; fix that line"
-        if "field limit" in str(error):
-            problem = (
-                f"has an utterance of over {MAX_LINE_CHARACTERS:,} characters before line {reader.line_num}; "
-                "shorten it, or close its quote"
-            )
-        elif "end of data" in str(error):
-            problem = f"is not a regular CSV: a quote on line {line} is never closed; close it"
+        problem = f"is not a regular CSV: the row on line {line}: {error}; close its quotes, or shorten its text"
         raise CorpusError(f"{file.path} {problem}") from error
 
 
@@ -302,11 +290,9 @@ def _read_table(rows: Iterator[list[str]], path: str, config: DataConfig) -> Ite
         raise CorpusError(f"{path} has no column {text_column!r}; its columns: {columns}. Name one with --text-column")
     has_speakers = speaker_column in header and speaker_column not in ("", text_column)
     if config.mode == "dialogue" and not has_speakers:
-        problem = f"no column {speaker_column!r} of speakers, which dialogue mode needs; its columns: {columns}"
-        if speaker_column == text_column:
-            problem = f"the texts in the column {text_column!r}, which cannot be the column of speakers"
         raise CorpusError(
-            f"{path} has {problem}; name the column of the speakers with --speaker-column, or use --mode line"
+            f"{path} has no column {speaker_column!r} of speakers beside that of the texts, which dialogue mode needs; "
+            f"its columns: {columns}; name another one with --speaker-column, or use --mode line"
         )
     text, speaker = header.index(text_column), header.index(speaker_column) if has_speakers else None
     scene = header.index(config.scene_column) if config.scene_column in filter(None, header) else None

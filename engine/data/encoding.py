@@ -1,8 +1,10 @@
 """Encoding of the splits of a corpus: their token ids, and the vocabulary of the training split."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -12,16 +14,8 @@ from engine.data.arrays import LINE_BLOCK, Int32Array, Int64Array, iter_slices
 from engine.data.corpus import Lines
 from engine.data.scripts import SCENE_END, encode_speaker, said_text, speaker_head
 from engine.data.speakers import SOMEONE
-from engine.data.tokenizers.base import (
-    EOS,
-    EOS_ID,
-    MAX_TOKEN_CHARACTERS,
-    MAX_VOCABULARY_SIZE,
-    UNK,
-    UNK_ID,
-    TokenIds,
-    Tokenizer,
-)
+from engine.data.tokenizers import base
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import Punctuation, PunctuationIds, WordTokenizer, WordTokenizerName
 from engine.errors import CorpusError
@@ -52,12 +46,6 @@ class TokenizedBlock(NamedTuple):
     punctuation: PunctuationIds | None  # punctuation class after each token `[time]`; None in an open vocabulary
 
 
-class _AutoIncrementIds(dict[bytes, int]):
-    def __missing__(self, token: bytes) -> int:
-        id = self[token] = len(self)
-        return id
-
-
 class TokenIndexer:
     """Assigns ids to the words of `split_words`, in order of first appearance after `<unk>` and `<eos>`.
 
@@ -68,7 +56,7 @@ class TokenIndexer:
 
     def __init__(self, tokenizer: WordTokenizerName = "words") -> None:
         self._tokenizer = tokenizer
-        self._token_to_id = _AutoIncrementIds({UNK.encode(): UNK_ID, EOS.encode(): EOS_ID})
+        self._token_to_id = defaultdict(count(2).__next__, {UNK.encode(): UNK_ID, EOS.encode(): EOS_ID})
         self._hash_table = np.zeros((HASH_SLOTS, 3), np.uint64)  # two integers of a token, and its id + 1 or 0
         is_words = tokenizer == "words"
         token_bytes = b"abcdefghijklmnopqrstuvwxyz0123456789'" if is_words else bytes(set(range(256)) - set(b" \n\0"))
@@ -154,15 +142,15 @@ def limit_vocabulary(
     """Replace words with fewer than `min_count` occurrences in the first split by `<unk>`, in place."""
     counts = np.bincount(splits[0].ids, minlength=len(words))
     counts[[UNK_ID, EOS_ID]] = 0
-    kept = [id for id in np.flatnonzero(counts >= min_count).tolist() if len(words[id]) <= MAX_TOKEN_CHARACTERS]
+    kept = [id for id in np.flatnonzero(counts >= min_count).tolist() if len(words[id]) <= base.MAX_TOKEN_CHARACTERS]
     if not kept:
         raise CorpusError(
             f"{source}: no word occurs {min_count} times in the training split; use more text or --set min_count=1"
         )
-    if len(kept) + 2 > MAX_VOCABULARY_SIZE:
+    if len(kept) + 2 > base.MAX_VOCABULARY_SIZE:
         raise CorpusError(
-            f"{source}: {len(kept):,} words occur {min_count} times or more, but a model has {MAX_VOCABULARY_SIZE:,} "
-            f"at most; use --set min_count={min_count + 1} or more"
+            f"{source}: {len(kept):,} words occur {min_count} times or more, but a model has "
+            f"{base.MAX_VOCABULARY_SIZE:,} at most; use --set min_count={min_count + 1} or more"
         )
     new_ids = np.full(len(words), UNK_ID, np.int32)
     new_ids[[EOS_ID, *kept]] = np.arange(EOS_ID, EOS_ID + 1 + len(kept))

@@ -32,6 +32,8 @@ MAX_HEAD_CHARACTERS = 120  # maximum length of a name with the parts in brackets
 MIN_NAME_FRACTION, MIN_CHAT_FRACTION, MIN_UPPER_FRACTION = 0.05, 0.5, 0.9
 MIN_SPACED_FRACTION, MIN_GAP_FRACTION = 0.8, 0.95
 
+Row = tuple[str, str, int]  # text, speaker as written, and number of the section: a film, or text between empty lines
+
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|[()\[\]]")
 # Letters, digits, hyphens, apostrophes, slashes and ampersands; a period may only abbreviate, as in "MRS." and "V.O."
 _NAME_WORD = re.compile(r"[^\W_](?:[^\W_]|['’/&#-]|\.(?=[^\W_]))*|[&-]|(?:[^\W_]{1,3}|(?:[^\W_]\.)+[^\W_])\.")
@@ -116,12 +118,6 @@ class NamedLine(NamedTuple):
     case: NameCase  # strictest case that the name has
 
 
-class Utterance(NamedTuple):
-    text: str
-    speaker: str  # name as written; empty before the first name
-    section: int  # number of the scene
-
-
 class ScriptStyle(NamedTuple):
     """Form in which a script names its speakers."""
 
@@ -181,8 +177,8 @@ def detect_style(lines: Sequence[str]) -> ScriptStyle | None:
     return ScriptStyle(names_stand_alone, case, names_follow_gaps, 2 if gap_fraction >= MIN_SPACED_FRACTION else 1)
 
 
-def read_utterances(lines: Iterator[str], source: str) -> Iterator[Utterance]:
-    """Yield the utterances of a script; a beginning without names raises a CorpusError about the file `source`.
+def read_utterances(lines: Iterator[str], source: str) -> Iterator[Row]:
+    """Yield the utterances of a script; without names at its beginning, raise a CorpusError about the file `source`.
 
     A line without a name continues the utterance before it, or after an empty line begins another one of the same
     speaker. Lines before the first name have no speaker.
@@ -206,7 +202,7 @@ def read_utterances(lines: Iterator[str], source: str) -> Iterator[Utterance]:
         if named and (named.case > style.case or (named.text and style.names_stand_alone)):
             named = None
         if parts and (named or gap):
-            yield Utterance(" ".join(parts), speaker, section)
+            yield " ".join(parts), speaker, section
             parts = []
         section += gap >= style.scene_gap
         if named:
@@ -214,7 +210,7 @@ def read_utterances(lines: Iterator[str], source: str) -> Iterator[Utterance]:
         parts += [text] if text else []
         gap, is_start = 0, False
     if parts:
-        yield Utterance(" ".join(parts), speaker, section)
+        yield " ".join(parts), speaker, section
 
 
 def read_scenes(script: str) -> list[list[Turn]]:

@@ -16,12 +16,10 @@ from engine.storage.schema import decode_json
 MAX_NAME_CHARACTERS, MAX_WRITTEN_CHARACTERS = 40, 500  # of a name, and of a name as written with the marks beside it
 CAST_FILE = "cast.json"
 MAX_CAST_SIZE = 10_000
-SOMEONE = "SOMEONE"
-"""Last member of every cast, for speakers without a token of their own and for lines without a speaker."""
+SOMEONE = "SOMEONE"  # last member of every cast, for speakers who are not in it and for lines without a speaker
 STRANGER = "STRANGER"  # speaker of the lines of a user who has chosen no name
 SMALL_WORDS = frozenset(["a", "an", "and", "at", "by", "de", "for", "from", "in", "of", "on", "the", "to", "with"])
 """Words of a name that are not written with a capital, unless they begin it."""
-MAX_SUGGESTED_NAMES = 12  # maximum number of members of the cast that an error lists
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _TAG = re.compile(r"<[^<>]*>|\[/[^\[\]]*\]|\[[a-z#@][^\[\]]*\](?=.*\[/)")
@@ -100,8 +98,7 @@ def find_speaker(name: str, cast: Sequence[str]) -> str:
     shown = name if len(name) <= MAX_NAME_CHARACTERS else f"{name[:MAX_NAME_CHARACTERS]}…"
     nearest = suggest_nearest(canonical, [member for member in cast if member != SOMEONE]) if canonical else "."
     if nearest == ".":
-        names = ", ".join(cast[:MAX_SUGGESTED_NAMES])
-        nearest = f"; use one of {names}{', …' if len(cast) > MAX_SUGGESTED_NAMES else ''}"
+        nearest = f"; use one of {', '.join(cast[:12])}{', …' if len(cast) > 12 else ''}"
     problem = f"speaker {shown!r} is not in the cast of this model" if canonical else f"{shown!r} is not a name"
     raise InvalidInputError(f"{problem}{nearest}")
 

@@ -12,18 +12,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.tokenizers.base import (
-    EOS,
-    EOS_ID,
-    MAX_TOKEN_CHARACTERS,
-    MAX_VOCABULARY_SIZE,
-    UNK,
-    UNK_ID,
-    TokenIds,
-    Tokenizer,
-    TokenSpan,
-    UnknownSpan,
-)
+from engine.data.tokenizers import base
+from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID, TokenIds, Tokenizer, TokenSpan, UnknownSpan
 from engine.errors import RunError
 
 WordTokenizerName = Literal["words", "whitespace"]
@@ -130,19 +120,14 @@ class WordTokenizer(Tokenizer):
             tokens = msgspec.json.decode(text, type=list[str])
         except (ValueError, RecursionError) as error:
             raise RunError(f"{source} is not a list of words; the run is damaged") from error
-        if tokens[:2] != [UNK, EOS] or not 2 < len(tokens) <= MAX_VOCABULARY_SIZE:
-            raise RunError(
-                f"{source} is not a vocabulary: expected a list that starts with {UNK}, {EOS} and has at most "
-                f"{MAX_VOCABULARY_SIZE:,} entries"
-            )
         # Tokens are shown in the terminal unchanged, so anything that the tokenizer cannot produce is refused.
-        if not all(len(token) <= MAX_TOKEN_CHARACTERS and split_words(token, name) == [token] for token in tokens[2:]):
+        max_size, max_length = base.MAX_VOCABULARY_SIZE, base.MAX_TOKEN_CHARACTERS
+        are_words = all(len(word) <= max_length and split_words(word, name) == [word] for word in tokens[2:])
+        if tokens[:2] != [UNK, EOS] or not 2 < len(set(tokens)) == len(tokens) <= max_size or not are_words:
             raise RunError(
-                f"{source} contains entries that are not words of at most {MAX_TOKEN_CHARACTERS:,} characters; "
-                "the run is damaged"
+                f"{source} is not a vocabulary: {UNK}, {EOS} and at most {max_size:,} entries in all, different words of "
+                f"at most {max_length:,} characters; the run is damaged"
             )
-        if len(set(tokens)) != len(tokens):
-            raise RunError(f"{source} contains the same word twice; the run is damaged")
         return cls(tokens, name)
 
 

@@ -88,20 +88,20 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"", "is empty"), (b"\xef\xbb\xbf\r\n \n", "is empty"), ("char,dialog\n", "no rows"),
+            (b"", "is empty"), (b"\xef\xbb\xbf\r\n \n", "is empty"), ("char,dialog\n", "none of the 0 lines"),
             (f",char,text\n0,SAM,{LONG}\n", "no column 'dialog'; its columns: char, text"),
             (f"char;dialog,,\nSAM;{LONG},,\n", "no column 'dialog'; its columns: char;dialog"),  # cut at commas
-            (f'"char" "dialog"\n"1" "SAM" "{LONG}"\n', "is not a regular CSV: line 1: ',' expected"),  # of R
+            (f'"char" "dialog"\n"1" "SAM" "{LONG}"\n', "the row on line 1: ',' expected"),  # of R
             (f"char,dialog\n1,SAM,{LONG}\n", "line 2 has 3 fields, but the header has 2"),
             ("dialog\nshort\nalso short\n", "none of the 2 lines is longer than 20"),
             ("char,dialog\nSAM,Well, I never thought of that, said he\n", "is not a regular CSV"),
             (f"dialog\n{LONG}\0\n", "is UTF-16 or a binary file"), (f"dialog\n{LONG}\n".encode("utf-16"), "is UTF-16"),
             (f"dialog\n{LONG}\n".encode("utf-16-le"), "is UTF-16"), (bytes(range(1, 256)) * 20, "binary"),
-            ("dialog\n" + "x" * (MAX_LINE_CHARACTERS + 1), "has an utterance of over"),
-            ('dialog\n"' + ("x" * 1000 + "\n") * 1001 + '"\n', "has an utterance of"),
+            ("dialog\n" + "x" * (MAX_LINE_CHARACTERS + 1), "line 2: field larger than"),
+            ('dialog\n"' + ("x" * 1000 + "\n") * 1001 + '"\n', "line 2: field larger than"),
             (f"dialog,{'a' * 100_000},{'b,' * 10_000}\n{LONG}\n", "line 2 has 1 fields"),
             (f'char,"dialog\n"\nSAM,{LONG}\n', "no column 'dialog'"),
-            (f'char,dialog\nSAM,{LONG}\nSAM,"', "is never closed"),
+            (f'char,dialog\nSAM,{LONG}\nSAM,"', "line 3: unexpected end of data"),
         ],
         ids=lambda value: ascii(value[:30]),
     )  # fmt: skip
@@ -134,7 +134,7 @@ class TestRefusals:
     @pytest.mark.parametrize("ending", ["", "\n", f"\nSAM,{LONG}\n" * 2000])
     def test_the_line_of_a_quote_that_is_never_closed_is_named(self, file, ending):
         message = refusal(write(file, f'char,dialog\nSAM,"{LONG}\n{LONG}"\nSAM,"{LONG}{ending}'))
-        assert "a quote on line 4 is never closed" in message
+        assert "line 4: unexpected end of data; close its quotes" in message
 
     def test_undecodable_bytes_are_refused_in_any_block(self, file):
         first = b"char,dialog\nSAM,a long line with a caf\xe9 in it\n"  # is not UTF-8

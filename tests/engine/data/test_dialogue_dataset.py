@@ -151,7 +151,12 @@ ONE_SPEAKER = [("SAM", "go on", "One")] * 30
     ("columns", "rows", "speaker_column", "message"),
     [
         (("who", "dialog"), ONE_SPEAKER, "char", rf"no column 'char' of .* columns: who, dialog, movie;.*{REMEDY}"),
-        (("char", "dialog"), ONE_SPEAKER, "dialog", f"the column 'dialog', which cannot be .*{REMEDY}"),
+        (
+            ("char", "dialog"),
+            ONE_SPEAKER,
+            "dialog",
+            f"no column 'dialog' of speakers beside .*{REMEDY}",
+        ),
         (("char", "dialog"), [(" ", "go on", "One")] * 30, "char", f"names no speakers.*{REMEDY}"),
         (
             ("char", "dialog"),
