@@ -32,10 +32,7 @@ def chunked_bincount(ids: npt.NDArray[Any], minlength: int) -> Int64Array:
 
 
 def permute_lines(array: npt.NDArray[T], offsets: Int64Array, order: npt.NDArray[Any], shift: int) -> npt.NDArray[T]:
-    """Reorder the lines of a text `[time]`, then roll it by `shift` positions as `np.roll` does.
-
-    `offsets` `[lines + 1]` has the start of each line and the end of the last one. Elements after it stay at the end.
-    """
+    """Reorder the lines of a text `[time]`, which start and end at `offsets` `[lines + 1]`, then roll it by `shift`."""
     order, offsets = np.append(order, len(offsets) - 1), np.append(offsets, len(array))
     starts, lengths = offsets[order], offsets[order + 1] - offsets[order]
     permuted, end = np.empty_like(array), 0

@@ -8,8 +8,9 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise, repeat, tee
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +29,7 @@ MAX_CORPUS_BYTES = 1_000_000_000
 MAX_LINE_CHARACTERS = 1_000_000
 SCENE_LINES = 20  # lines of a block that the split by scenes keeps together
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-BOM = b"\xef\xbb\xbf"
-CODECS = {"UTF-8": "utf-8", "UTF-8 with BOM": "utf-8-sig", "Windows-1252": "cp1252"}  # Latin-1 is a part of the last
+CODECS = {"UTF-8": "utf-8-sig", "Windows-1252": "cp1252"}  # the latter contains Latin-1
 
 _CONTROL_BYTES = bytes(byte for byte in range(1, 32) if byte not in b"\t\n\r\f\v")
 # A comma that a stage direction left behind a sentence, as in "death! , What", but not the one in `"Go!", he said`.
@@ -75,10 +75,7 @@ class Lines(Sequence[Line]):
 
 
 def make_lines(texts: list[str], speakers: Sequence[str] = (), scene_ids: Sequence[int] = ()) -> Lines:
-    """Return lines of clean texts, by default of no speaker and in one scene.
-
-    Names of speakers that are equal up to spaces and hyphens become the most frequent one of them.
-    """
+    """Return lines of clean texts; names that are equal up to spaces and hyphens become the most frequent of them."""
     spellings = {"": Counter([""])}
     for name, num_lines in Counter(speakers).items():
         spellings.setdefault(merge_key(name), Counter())[name] += num_lines
@@ -202,22 +199,15 @@ class TextFile(NamedTuple):
             content = read_limited(path, MAX_CORPUS_BYTES)
         except OSError as error:  # for example missing permissions, or a name that is too long
             raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
-        if not content.removeprefix(BOM).strip():
+        if not content.removeprefix(b"\xef\xbb\xbf").strip():
             raise CorpusError(f"{path} is empty; use a file with text")
         if b"\0" in content or (len(content) - len(content.translate(None, _CONTROL_BYTES))) * 100 > len(content):
             raise CorpusError(f"{path} is UTF-16 or a binary file; name a CSV or text file, saved as UTF-8")
-        encoding = "UTF-8 with BOM" if content.startswith(BOM) else "UTF-8"
-        try:
-            content.decode()
-        except UnicodeDecodeError as error:
-            encoding = "Windows-1252"
-            try:
-                content.decode("cp1252")
-            except UnicodeDecodeError:
-                raise CorpusError(
-                    f"{path} is not UTF-8 (byte {error.start}), Latin-1 or Windows-1252; save it as UTF-8"
-                ) from error
-        return cls(path, content, encoding, hashlib.sha256(content).hexdigest())
+        for encoding, codec in CODECS.items():
+            with suppress(UnicodeDecodeError):
+                content.decode(codec)
+                return cls(path, content, encoding, hashlib.sha256(content).hexdigest())
+        raise CorpusError(f"{path} is not UTF-8, Latin-1 or Windows-1252; save it as UTF-8")
 
     def open(self, newline: str | None = None) -> io.TextIOWrapper:
         return io.TextIOWrapper(io.BytesIO(self.content), CODECS[self.encoding], newline=newline)
@@ -248,14 +238,8 @@ def _read_rows(file: TextFile, config: DataConfig) -> tuple[str, Iterator[Row]]:
     lines = (line for block in file.open() for line in block.splitlines())
     if config.mode == "dialogue":
         return "none", read_utterances(lines, str(file.path))
-    return "none", _read_plain(lines)
-
-
-def _read_plain(lines: Iterable[str]) -> Iterator[Row]:
-    section = 0
-    for line in lines:
-        section += not line.strip()
-        yield line, "", section
+    texts, others = tee(lines)
+    return "none", zip(texts, repeat(""), accumulate(not line.strip() for line in others))
 
 
 def _read_csv(file: TextFile, separator: str) -> Iterator[list[str]]:
@@ -311,11 +295,7 @@ def split_corpus(corpus: Corpus, config: DataConfig) -> Sequence[Int32Array]:
 
 
 def split_indices(num_lines: int, seed: int, split: str = "lines", held_out: float = 0.1) -> Sequence[Int32Array]:
-    """Split line indices into training, validation and test; too few lines raise a CorpusError.
-
-    "lines" shuffles single lines. "scenes" shuffles blocks of `SCENE_LINES` lines and keeps each split in file order.
-    `held_out` is the fraction of the lines for validation, and for test.
-    """
+    """Split line indices: shuffled "lines", or "scenes" of `SCENE_LINES` lines, each split in file order."""
     is_split_by_lines = split == "lines"
     size = num_lines if is_split_by_lines else -(-num_lines // SCENE_LINES)
     numbers = array.array("i", range(size))  # a list would need nine times the memory

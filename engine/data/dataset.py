@@ -85,9 +85,8 @@ class Dataset:
 def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Dataset:
     """Read, split and encode the corpus of `config`, in memory.
 
-    An open vocabulary is learned from the training split, or taken over as `tokenizer` from an earlier run. A closed
-    vocabulary always consists of words of the training split. In dialogue mode, each split is a script in file order.
-    An unusable corpus raises a CorpusError, and settings that contradict each other a ConfigError.
+    An open vocabulary is learned from the training split, or taken over as `tokenizer`; a closed one always consists of
+    words of the training split. An unusable corpus raises a CorpusError, and contradicting settings a ConfigError.
     """
     mode, is_open = config.mode, is_open_vocabulary(config.tokenizer)
     if mode == "dialogue" and not is_open:
@@ -164,18 +163,12 @@ def _choose_cast(lines: Lines, config: DataConfig, source: str) -> tuple[str, ..
     names, min_lines = lines.speaker_names, config.min_speaker_lines
     counts = np.bincount(lines.speaker_ids, minlength=len(names)).tolist()
     by_count = sorted((id for id in range(len(names)) if names[id] not in ("", SOMEONE)), key=lambda id: -counts[id])
-    if not by_count:
-        raise CorpusError(
-            f"{source} names no speakers, which dialogue mode needs; name another column with --speaker-column, "
-            "or use --mode line"
-        )
     cast = [names[id] for id in by_count if counts[id] >= min_lines]
     if not cast:
-        most = counts[by_count[0]]
-        leading = f": {display_name(names[by_count[0]])} has most, {most}" if most else ""
+        most = f"{display_name(names[by_count[0]])} has most, {counts[by_count[0]]}" if by_count else "it names none"
         raise CorpusError(
-            f"{source}: no speaker has {min_lines} lines in the training split{leading}; "
-            "use more text, or lower --set min_speaker_lines=N"
+            f"{source}: no speaker has {min_lines} lines in the training split: {most}; use more text, lower --set "
+            "min_speaker_lines=N, name another column with --speaker-column, or use --mode line"
         )
     if len(cast) >= MAX_CAST_SIZE:
         raise CorpusError(

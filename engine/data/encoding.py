@@ -49,9 +49,8 @@ class TokenizedBlock(NamedTuple):
 class TokenIndexer:
     """Assigns ids to the words of `split_words`, in order of first appearance after `<unk>` and `<eos>`.
 
-    A hash table in NumPy finds the ids of all tokens of a block at once, twice as fast as a dict. A token of up to 16
-    bytes is stored in the table as two integers. Only the other tokens (new, longer, or with a slot that is taken) are
-    looked up one by one in a dict, which happens to a few percent of real text.
+    A hash table in NumPy finds all tokens of a block at once, twice as fast as a dict. It stores tokens of up to 16
+    bytes as two integers. The few others (new, longer, or with a slot that is taken) are looked up in a dict.
     """
 
     def __init__(self, tokenizer: WordTokenizerName = "words") -> None:
@@ -143,14 +142,10 @@ def limit_vocabulary(
     counts = np.bincount(splits[0].ids, minlength=len(words))
     counts[[UNK_ID, EOS_ID]] = 0
     kept = [id for id in np.flatnonzero(counts >= min_count).tolist() if len(words[id]) <= base.MAX_TOKEN_CHARACTERS]
-    if not kept:
+    if not 0 < len(kept) <= base.MAX_VOCABULARY_SIZE - 2:
         raise CorpusError(
-            f"{source}: no word occurs {min_count} times in the training split; use more text or --set min_count=1"
-        )
-    if len(kept) + 2 > base.MAX_VOCABULARY_SIZE:
-        raise CorpusError(
-            f"{source}: {len(kept):,} words occur {min_count} times or more, but a model has "
-            f"{base.MAX_VOCABULARY_SIZE:,} at most; use --set min_count={min_count + 1} or more"
+            f"{source}: {len(kept):,} words occur {min_count} times or more in the training split, but a model has 1 "
+            f"to {base.MAX_VOCABULARY_SIZE - 2:,}; use more text, or another --set min_count"
         )
     new_ids = np.full(len(words), UNK_ID, np.int32)
     new_ids[[EOS_ID, *kept]] = np.arange(EOS_ID, EOS_ID + 1 + len(kept))
@@ -174,10 +169,7 @@ def train_tokenizer(lines: Lines, config: DataConfig) -> Tokenizer:
 
 
 def encode_open(lines: Lines, split: Int32Array, tokenizer: Tokenizer, mode: DataMode) -> EncodedSplit:
-    """Encode the lines with the indices `split` in an open vocabulary.
-
-    In stream mode, each line includes its line feed; in dialogue mode, its head, and before a scene the empty line.
-    """
+    """Encode the lines with the indices `split` in an open vocabulary, in dialogue mode as a script."""
     names = lines.speaker_names if mode == "dialogue" else ()
     heads = [np.array(encode_speaker(tokenizer, name or SOMEONE), np.int32) for name in names]
     scene_end, scene_before = tokenizer.encode(SCENE_END), lines.scene_ids[split[:1]]

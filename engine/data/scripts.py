@@ -48,7 +48,6 @@ class Turn:
 
 
 def speaker_head(name: str) -> str:
-    """Return the beginning of the line of a speaker with a canonical name: "Gandalf:"."""
     return f"{display_name(name)}:"
 
 
@@ -88,10 +87,7 @@ def encode_turns(tokenizer: Tokenizer, turns: Sequence[Turn]) -> tuple[int, ...]
 
 
 def utterance_mask(tokenizer: Tokenizer, ids: TokenIds) -> npt.NDArray[np.bool_]:
-    """Return `[time]` True for the tokens of texts and their line ends, and False for heads and empty lines.
-
-    The head of a line are the tokens up to the first one that ends with a colon; a line without one is all head.
-    """
+    """Return `[time]` True for tokens of texts and their line ends, False for those up to a first colon of a line."""
     is_line_end = np.isin(ids, tokenizer.line_end_ids)
     starts_line = np.concatenate([[True], is_line_end[:-1]])[: len(ids)]
     line_starts = np.maximum.accumulate(np.where(starts_line, np.arange(len(ids)), 0))
@@ -180,8 +176,7 @@ def detect_style(lines: Sequence[str]) -> ScriptStyle | None:
 def read_utterances(lines: Iterator[str], source: str) -> Iterator[Row]:
     """Yield the utterances of a script; without names at its beginning, raise a CorpusError about the file `source`.
 
-    A line without a name continues the utterance before it, or after an empty line begins another one of the same
-    speaker. Lines before the first name have no speaker.
+    A line without a name continues the utterance before it, or after an empty line begins another one of its speaker.
     """
     beginning = list(islice(lines, SAMPLE_LINES))
     style = detect_style(beginning)

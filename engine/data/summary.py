@@ -53,7 +53,6 @@ class DatasetSummary:
     num_distinct_tokens: int
     vocabulary_size: int
     cast: tuple[str, ...]
-    speaker_line_counts: tuple[tuple[str, int], ...]
     num_scenes: int
     speakers: tuple[SpeakerSummary, ...]
     speaker_pairs: tuple[SpeakerPair, ...]
@@ -80,7 +79,6 @@ def summarize_dataset(dataset: Dataset) -> DatasetSummary:
         num_distinct_tokens=stats.num_distinct_tokens,
         vocabulary_size=len(dataset.tokenizer),
         cast=dataset.cast,
-        speaker_line_counts=tuple((speaker.name, speaker.num_lines) for speaker in speakers),
         num_scenes=len(np.unique(lines.scene_ids)),
         speakers=speakers,
         speaker_pairs=tuple(pairs[:MAX_PAIRS]),

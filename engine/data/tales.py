@@ -62,10 +62,7 @@ def tales_dir() -> Path:
 def write_tales(
     folder: Path, output: Path, books: Sequence[Book] = BOOKS, on_book: Callable[[], object] = bool
 ) -> TalesSummary:
-    """Clean the files of books in `folder`, and write them to `output`, with an empty line between books.
-
-    `on_book` is called after each. What prevents the text raises a LotrError, and leaves an old one.
-    """
+    """Clean the files of books in `folder`, and write them to `output`; what prevents it raises a LotrError."""
     paths = [folder / book.file_name for book in books]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise InvalidInputError(f"{folder} lacks {len(missing)} of {len(books)} books: {', '.join(missing)}")
@@ -104,17 +101,14 @@ def book_url(mirror: str, book: Book) -> str:
 def download_books(
     folder: Path, mirror: str = GUTENBERG, books: Sequence[Book] = BOOKS, on_book: Callable[[], object] = bool
 ) -> None:
-    """Download the books that `folder` does not contain, one after the other with a pause; see `book_url`.
-
-    An answer that is no book raises an InvalidInputError, and a failure of the server or the disk a LotrError.
-    """
-    is_first = True
+    """Download the books that `folder` does not contain, one after the other; a failure raises a LotrError."""
+    num_downloaded = 0
     for book in books:
         path, url = folder / book.file_name, book_url(mirror, book)
         if not path.is_file():
-            if not is_first:
+            if num_downloaded:
                 time.sleep(PAUSE)
-            is_first = False
+            num_downloaded += 1
             partial = path.with_suffix(".part")
             try:
                 partial.unlink(missing_ok=True)
@@ -183,14 +177,13 @@ class _Block(NamedTuple):
 
 
 def _split_blocks(text: str) -> Iterator[_Block]:
-    """Yield the blocks of a text in order, without the page numbers above them."""
     gap = 0
     for is_blank, group in groupby(map(str.rstrip, text.split("\n")), key=operator.not_):
         lines = [*group]
         if is_blank:
             gap = len(lines)
         else:
-            if len(lines) > 1 and re.fullmatch(r"\d{1,3}", lines[0]):
+            if len(lines) > 1 and re.fullmatch(r"\d{1,3}", lines[0]):  # a page number
                 del lines[0]
             yield _Block(lines, gap, " ".join(" ".join(lines).split()), max(len(line.strip()) for line in lines))
 
@@ -254,7 +247,6 @@ def _is_heading(block: _Block, after_heading: bool) -> bool:
 
 
 def _is_prose(block: _Block, wrap: int) -> bool:
-    """Return True for a paragraph that cannot be part of a title page or a list of contents."""
     is_wrapped = len(block.lines) > 1 and block.width > wrap - 12 and not block.lines[0].startswith("  ")
     return is_wrapped and block.text.rstrip("\"'”’)_*")[-1:] in set(".!?:,;-—") and not _is_title_case(block.text)
 
@@ -271,7 +263,6 @@ def _drop_source(kept: list[str]) -> None:
 
 
 def _paragraphs(block: _Block, wrap: int) -> list[str]:
-    """Return the paragraphs of a block: the lines of a verse, otherwise one."""
     capitals = sum(line.lstrip(" \"'“‘_([-—*")[:1].isupper() for line in block.lines)
     if len(block.lines) > 1 and block.width <= wrap - 10 and capitals >= 0.75 * len(block.lines):
         lines = [line for line in map(clean_paragraph, block.lines) if re.search(r"[a-z]", line)]
@@ -302,10 +293,7 @@ def clean_paragraph(text: str) -> str:
 
 
 def lower_opening(text: str, lower_words: set[str]) -> str:
-    """Return a paragraph without the capitals that start a chapter: "THE LITTLE man" becomes "The little man".
-
-    `lower_words` are the words that the book has in lower case; the others are names.
-    """
+    """Return a paragraph without the capitals that start a chapter, except of words that are not in `lower_words`."""
     match = re.match(r"[\"']?((?:[A-Z][A-Z']*(?![\w.])[ ,]*)+)", text)
     if match is None:
         return text

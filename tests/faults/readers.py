@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import Config
 from engine.control import CommandQueue
-from engine.data.corpus import BOM, CODECS, read_corpus
+from engine.data.corpus import CODECS, read_corpus
 from engine.data.dataset import concatenate_lines, load_dataset
 from engine.data.speakers import normalize_speaker
 from engine.data.summary import summarize_dataset
@@ -76,7 +76,7 @@ def _text_of(corpus, path):
     """Return the text of a file; None if it is too large to be read again."""
     if corpus.num_rows > 10_000 or path.stat().st_size > 1_000_000:
         return None
-    return path.read_bytes().removeprefix(BOM).decode(CODECS[corpus.encoding])
+    return path.read_bytes().decode(CODECS[corpus.encoding])
 
 
 def _read_csv(home, path):

@@ -26,7 +26,7 @@ def is_open_vocabulary(name: TokenizerName) -> bool:
 
 
 class TokenSpan(NamedTuple):
-    """A token of a text, and the characters it was read from."""
+    """A token of a text, and the characters that it was read from."""
 
     start: int
     end: int  # index after the last character. It equals `start` if the token is a later byte of the character before
@@ -80,7 +80,6 @@ class Tokenizer(ABC):
         """Return the token ids `[time]` of a text, without `<eos>`."""
 
     def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
-        """Return the token ids of each of several texts."""
         return [self.encode(line) for line in lines]
 
     @abstractmethod

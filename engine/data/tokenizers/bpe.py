@@ -19,19 +19,12 @@ MAX_LEARNED_TOKEN_LENGTH = 24  # characters, so that rows of dashes do not take 
 
 
 class BPETokenizer(ByteTokenizer):
-    """Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019).
-
-    Merges frequent neighbours, from single bytes up to whole words with the space before them.
-    """
+    """Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019)."""
 
     name = "bpe"
 
     def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
-        """Create a tokenizer whose tokens are the bytes, then the results of `merges`, in the order they were learned.
-
-        Merges are written as in Hugging Face's files, with one printable character for each byte. An impossible one
-        raises a ValueError.
-        """
+        """Create a tokenizer of the bytes and the results of `merges`, which are written as in Hugging Face's files."""
         self.merges = tuple(merges)
         byte_of = byte_characters()
         names = dict.fromkeys(sorted(byte_of))
@@ -47,7 +40,7 @@ class BPETokenizer(ByteTokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int) -> "BPETokenizer":
-        """Learn the merges of `texts`. The vocabulary is smaller than `vocabulary_size` if the text has fewer pairs."""
+        """Learn the merges of `texts`, fewer if they have fewer pairs that occur twice."""
         backend = _new_backend(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary_size - 1,  # without <eos>
@@ -63,13 +56,11 @@ class BPETokenizer(ByteTokenizer):
         return np.array(self._backend.encode(text).ids, np.int32)
 
     def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
-        """Return the token ids of each of several texts, encoded in parallel."""
         for line in lines:
             check_unicode(line)
         return [np.array(encoding.ids, np.int32) for encoding in self._backend.encode_batch_fast(list(lines))]
 
     def to_json(self) -> str:
-        """Return the tokenizer in Hugging Face's format, as `tokenizer.json`."""
         return self._backend.to_str()
 
     @classmethod
@@ -99,9 +90,8 @@ def _new_backend(model: models.BPE) -> HuggingFaceTokenizer:
 def to_hugging_face(tokenizer: Tokenizer) -> HuggingFaceTokenizer:
     """Return a Hugging Face tokenizer with the same ids as `tokenizer`, which puts `<eos>` before a text.
 
-    Like `Tokenizer.encode`, the result reads a text that contains "<eos>" as ordinary text only with
-    `encode_special_tokens` set, which `tokenizer.json` does not store; `split_special_tokens` is its name in
-    transformers.
+    It reads "<eos>" in a text as ordinary text only with `encode_special_tokens` set, which `tokenizer.json` does not
+    store; `split_special_tokens` is its name in transformers.
     """
     if isinstance(tokenizer, BPETokenizer):
         backend = HuggingFaceTokenizer.from_str(tokenizer.to_json())

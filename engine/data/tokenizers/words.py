@@ -61,21 +61,16 @@ def skipped_spans(text: str, name: WordTokenizerName) -> Iterator[UnknownSpan]:
     """Yield each run of letters, digits and symbols beyond ASCII that are in no word of the `words` tokenizer."""
     if name == "whitespace" or text.isascii():
         return
-    is_in_word = bytearray(len(text) + 1)
+    others, run_start = [*text, " "], None
     for start, end, _ in word_spans(text, name):
-        is_in_word[start:end] = b"\1" * (end - start)
-    run_start = None
-    for index, character in enumerate(f"{text} "):
+        others[start:end] = " " * (end - start)
+    for index, character in enumerate(others):
         category = unicodedata.category(character)[0]
-        is_run_character = (
-            not character.isascii()
-            and not is_in_word[index]
-            and category not in "CPZ"  # control characters, punctuation, separators
-            and not (category == "M" and run_start is None)  # an accent belongs to the word or mark before it
-        )
-        if is_run_character and run_start is None:
+        # Not control characters, punctuation and separators; an accent belongs to the word or mark before it.
+        is_skipped = not character.isascii() and category not in ("CPZM" if run_start is None else "CPZ")
+        if is_skipped and run_start is None:
             run_start = index
-        elif not is_run_character and run_start is not None:
+        elif not is_skipped and run_start is not None:
             yield UnknownSpan(run_start, index, text[run_start:index])
             run_start = None
 
@@ -125,8 +120,8 @@ class WordTokenizer(Tokenizer):
         are_words = all(len(word) <= max_length and split_words(word, name) == [word] for word in tokens[2:])
         if tokens[:2] != [UNK, EOS] or not 2 < len(set(tokens)) == len(tokens) <= max_size or not are_words:
             raise RunError(
-                f"{source} is not a vocabulary: {UNK}, {EOS} and at most {max_size:,} entries in all, different words of "
-                f"at most {max_length:,} characters; the run is damaged"
+                f"{source} is not a vocabulary: {UNK}, {EOS} and different words of at most {max_length:,} "
+                f"characters, at most {max_size:,} entries; the run is damaged"
             )
         return cls(tokens, name)
 

@@ -28,7 +28,7 @@ from engine.errors import CorpusError
 LONG = "a sentence long enough to be kept"
 ENCODINGS = {
     "utf-8": ("UTF-8", "Théoden"),
-    "utf-8-sig": ("UTF-8 with BOM", "Théoden"),
+    "utf-8-sig": ("UTF-8", "Théoden"),
     "latin-1": ("Windows-1252", "Théoden"),
     "cp1252": ("Windows-1252", "“Théoden”"),
 }
@@ -141,7 +141,7 @@ class TestRefusals:
         write(file, first + f"SAM,{LONG}\n".encode() * 60_000 + b"SAM,\x93a long line with quotes\x94\n")
         assert read(file).encoding == "Windows-1252"
         write(file, file.read_bytes() + b"SAM,\x81 is defined in no encoding\n")
-        assert f"is not UTF-8 (byte {first.index(0xE9)})" in refusal(file)
+        assert "is not UTF-8, Latin-1 or Windows-1252; save it as UTF-8" in refusal(file)
 
 
 MESSY = st.lists(

@@ -157,7 +157,7 @@ ONE_SPEAKER = [("SAM", "go on", "One")] * 30
             "dialog",
             f"no column 'dialog' of speakers beside .*{REMEDY}",
         ),
-        (("char", "dialog"), [(" ", "go on", "One")] * 30, "char", f"names no speakers.*{REMEDY}"),
+        (("char", "dialog"), [(" ", "go on", "One")] * 30, "char", f"it names none; .*{REMEDY}"),
         (
             ("char", "dialog"),
             [(f"S{number % 10}", "go on", "One") for number in range(30)],

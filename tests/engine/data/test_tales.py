@@ -200,7 +200,7 @@ class TestText:
 
     def test_an_unusable_book_or_a_full_disk_leaves_the_old_text(self, folder, tmp_path):
         (tmp_path / "tales.txt").write_text("old")
-        with no_file_longer_than(1000), pytest.raises(LotrError, match="cannot be written: File too large"):
+        with no_file_longer_than(1000), pytest.raises(LotrError, match=r"cannot write .*: File too large"):
             build(folder, tmp_path / "tales.txt")
         (folder / "3.txt").write_bytes(b"<html></html>")
         with pytest.raises(CorpusError, match=f"{folder}/3.txt is not a book"):

@@ -46,7 +46,7 @@ class TestInfo:
         assert tuple(row[name] for name in names) == (2390, 1644, 23_615, 879)
         assert [row["splits"][name]["num_tokens"] for name in ("train", "valid", "test")] == [19_021, 2_226, 2_368]
         assert (row["encoding"], row["separator"], row["split_seed"]) == ("UTF-8", "comma", 1234)
-        assert dict(map(tuple, row["speaker_line_counts"]))["GANDALF"] == 168
+        assert {each["name"]: each["num_lines"] for each in row["speakers"]}["GANDALF"] == 168
         shown = lotr("data", "info", lotr_csv).stdout
         assert all(text in shown for text in ("2,390", "1,644", "23,615", "879", "the 1,138", "142 words"))
         assert re.search(r"Gandalf +168 +3,311 +Gandalf 24, Pippin 10", shown)
@@ -74,7 +74,7 @@ class TestInfo:
         assert "who speaks next" not in lotr("data", "info", "a.txt").stdout
         write_csv(tmp_path / "b.txt", sentences(60), columns=("who", "what"))
         row = info("b.txt", "--text-column", "what")
-        assert (row["separator"], row["num_lines"], row["speaker_line_counts"]) == ("comma", 60, [])
+        assert (row["separator"], row["num_lines"], row["speakers"]) == ("comma", 60, [])
 
     @pytest.mark.parametrize("name", ["\x1b[2JSam", "[red]Sam[/red]", "\u202eSam"])
     def test_control_characters_and_markup_of_the_corpus_are_not_printed(self, lotr, tmp_path, name):
