@@ -4,6 +4,7 @@ import csv
 import os
 import random
 import resource
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -104,7 +105,9 @@ def no_file_longer_than(size):
     """Let no file of this process and of those it starts grow beyond `size` bytes; writes fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # Python would keep the beginning of a compiled module
+        # Python would keep the beginning of a compiled module.
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
         try:
             yield
