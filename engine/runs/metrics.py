@@ -14,6 +14,7 @@ from engine.storage.files import open_regular_file
 READ_CHUNK_BYTES = 1 << 16  # larger buffers are returned to the system after each read, which makes reading slower
 MAX_LINE_BYTES = 1_000_000  # longer lines are skipped
 MAX_FILE_BYTES = 4_000_000_000  # larger files are not read; two months of steps take less
+MAX_OTHER_LINES = 300_000  # lines other than steps; a checkpoint every 30 s writes fewer in 100 days
 _STEP_PREFIX = b'{"event": "step"'
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 # Nested values are refused: empty lists take 30 times their size in the file as memory.
@@ -40,7 +41,7 @@ class RecordFollower:
         """Reason why the file cannot be read; empty if it can."""
         self._subsample = subsample
         self._identity: tuple[int, int] | None = None  # device and inode
-        self._offset = 0
+        self._offset = self._num_others = 0
         self._start_of_line = b""
 
     def read(self, max_seconds: float) -> list[RecordedEvent]:
@@ -53,15 +54,15 @@ class RecordFollower:
                 status = os.fstat(file.fileno())
                 identity, self.file_size = (status.st_dev, status.st_ino), status.st_size
                 if self._offset and (identity != self._identity or self.file_size < self._offset):
-                    self._offset, self._start_of_line, self.is_replaced = 0, b"", True
+                    self._offset, self._num_others, self._start_of_line, self.is_replaced = 0, 0, b"", True
                 self._identity = identity
-                if self.file_size > MAX_FILE_BYTES:
+                if self.file_size > MAX_FILE_BYTES or self._num_others > MAX_OTHER_LINES:
                     self.problem = "larger than any file that lotr-tui writes"
                     return []
                 file.seek(self._offset)
                 rest = self._start_of_line
                 self.at_end = False
-                while not self.at_end:
+                while not self.at_end and self._num_others <= MAX_OTHER_LINES:
                     chunk = file.read(READ_CHUNK_BYTES)
                     self.at_end = len(chunk) < READ_CHUNK_BYTES
                     *lines, rest = (rest + chunk).split(b"\n")
@@ -79,8 +80,9 @@ class RecordFollower:
         return events
 
     def _parse_lines(self, lines: list[bytes]) -> list[RecordedEvent]:
+        is_step = [line.startswith(_STEP_PREFIX) and line.endswith(b"}") for line in lines]
+        self._num_others += len(lines) - sum(is_step)
         if self._subsample:
-            is_step = [line.startswith(_STEP_PREFIX) and line.endswith(b"}") for line in lines]
             precedes_step = zip(lines, is_step, [*is_step[1:], False], strict=False)
             lines = [line for line, step, next_is_step in precedes_step if not (step and next_is_step)]
         return [event for line in lines if (event := parse_line(line)) is not None]

@@ -55,10 +55,10 @@ def write_random_run(folder, config, tokenizer):
     return folder
 
 
-def write_sparse_file(path, start=b""):
-    """Write a file that seems to have 50 GB and takes no space on the disk."""
+def write_sparse_file(path, start=b"", size=50_000_000_000):
+    """Write a file that seems to have `size` bytes and takes no space on the disk."""
     path.write_bytes(start)
-    os.truncate(path, 50_000_000_000)
+    os.truncate(path, size)
     return path
 
 
