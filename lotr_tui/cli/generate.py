@@ -52,10 +52,10 @@ commands = make_group()
 class SamplingOptions:
     """Sampler settings that have options. None is the setting of a new session."""
 
-    temperature: Annotated[float | None, number("--temperature", float, "0: the likeliest; to 2.", SAMPLING)] = None
+    temperature: Annotated[float | None, number("--temperature", float, "0 (the likeliest) to 2.", SAMPLING)] = None
     top_k: Annotated[int | None, number("--top-k", int, "Sample from the N likeliest words; 0: all.", SAMPLING)] = None
-    top_p: Annotated[float | None, number("--top-p", float, "... up to this total probability.", SAMPLING)] = None
-    min_p: Annotated[float | None, number("--min-p", float, "... down to this share of the first's.", SAMPLING)] = None
+    top_p: Annotated[float | None, number("--top-p", float, "Words of this total probability.", SAMPLING)] = None
+    min_p: Annotated[float | None, number("--min-p", float, "Words of this relative probability.", SAMPLING)] = None
     repetition_penalty: Annotated[float | None, number("--repetition-penalty", float, PENALTY_HELP, SAMPLING)] = None
     max_tokens: Annotated[int | None, number("--max-tokens", int, "Words, or tokens, per text.", SAMPLING)] = None
 
@@ -77,8 +77,8 @@ def generate(
     to: Annotated[str | None, option("--to", "NAME", "Who answers. Default: the likeliest speaker.", DIALOGUE)] = None,
     best_of: Annotated[int | None, number("--best-of", int, BEST_OF_HELP, DIALOGUE, 1, MAX_ANSWERS)] = None,
     scene: Annotated[bool, flag("--scene", "Write a scene, which may start with the prompt.", DIALOGUE)] = False,
-    cast: Annotated[str | None, option("--cast", "A,B,...", "Speakers of it. Default: everybody.", DIALOGUE)] = None,
-    turns: Annotated[int | None, number("--turns", int, "Lines of it. Default: 8.", DIALOGUE, 1, MAX_TURNS)] = None,
+    cast: Annotated[str | None, option("--cast", "A,B,...", "Of the scene. Default: everybody.", DIALOGUE)] = None,
+    turns: Annotated[int | None, number("--turns", int, "Of the scene. Default: 8.", DIALOGUE, 1, MAX_TURNS)] = None,
     as_json: Annotated[bool, flag("--json", "Print one JSON object per text.")] = False,
     jsonl: options.JsonLinesOption = False,
 ) -> None:

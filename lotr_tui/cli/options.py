@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # imports numpy
     from engine.runs.combine import CombinationOptions
 
 DATA, MODEL, SCREEN, TRAINING = "Data", "Model", "Screen", "Training"
-MODEL_NAMES = "name or path of a run, latest, RUN@EPOCH, hf:FOLDER, hf:owner/name or gguf:FILE"
+MODEL_NAMES = "Name or path of a run, latest, RUN@EPOCH, hf:FOLDER, hf:owner/name or gguf:FILE"
 DEFAULT_MODEL = "Default: bundled where SmolLM2 was fetched, else lstm."
 
 JsonOption = Annotated[bool, flag("--json", "Print JSON.")]
@@ -25,9 +25,9 @@ JsonLinesOption = Annotated[bool, flag("--jsonl", "Print one JSON object per tok
 RunsDirOption = Annotated[Path | None, option("--runs-dir", "DIR", "Folder of the runs.", file_okay=False)]
 ThemeOption = Annotated[str | None, option("--theme", "NAME", "shire, shire-light or any Textual theme.", SCREEN)]
 NoMouseOption = Annotated[bool, flag("--no-mouse", "Leave the mouse to the terminal, to select text with it.", SCREEN)]
-RUNS = f"A {MODEL_NAMES}; repeat it for an ensemble of runs. {DEFAULT_MODEL}"
+RUNS = f"{MODEL_NAMES}; repeat it for an ensemble of runs. {DEFAULT_MODEL}"
 RunsOption = Annotated[list[str] | None, option("--run", "RUN", RUNS, MODEL)]
-RunOption = Annotated[str | None, option("--run", "RUN", f"A {MODEL_NAMES}. {DEFAULT_MODEL}", MODEL)]
+RunOption = Annotated[str | None, option("--run", "RUN", f"{MODEL_NAMES}. {DEFAULT_MODEL}", MODEL)]
 PRECISION = "int8 is faster for large models, and less exact; auto computes as the model is stored."
 PrecisionOption = Annotated[Literal["auto", "fp32", "int8"], option("--precision", "auto|fp32|int8", PRECISION, MODEL)]
 TokenizerOption = Annotated[str | None, setting("tokenizer", DATA)]

@@ -60,12 +60,11 @@ def number(
 def setting(name: str, panel: str | None = None) -> Any:
     """Return an option for a setting of `Config`, which has its type, range and description."""
     kind, meta = setting_type(name)
-    option_name = f"--{name.replace('_', '-')}"
-    if kind is int:
-        return number(option_name, int, str(meta.description), panel)
-    choices = getattr(kind, "__args__", ())
-    values = (lambda: list(choices)) if choices else None
-    return option(option_name, "|".join(choices) or "NAME", str(meta.description), panel, values=values)
+    option_name, help = f"--{name.replace('_', '-')}", str(meta.description)
+    if choices := getattr(kind, "__args__", ()):
+        return option(option_name, "|".join(choices), help, panel, values=lambda: list(choices))
+    help = f"{help[:1].upper()}{help[1:]}."
+    return number(option_name, int, help, panel) if kind is int else option(option_name, "NAME", help, panel)
 
 
 def argument(metavar: str, help: str, **more: Any) -> Any:

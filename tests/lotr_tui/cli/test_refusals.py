@@ -189,7 +189,7 @@ def test_a_file_or_another_folder_is_no_run(refused, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "empty is a folder without config.json" in refused("generate", "the road", "--run", tmp_path / "empty")
     (tmp_path / "model.pt").write_bytes(pickle.dumps([1]))
-    assert "a run is a folder" in refused("generate", "the road", "--run", "model.pt")
+    assert "model.pt is a file; a run has config.json" in refused("generate", "the road", "--run", "model.pt")
 
 
 def test_a_changed_or_missing_corpus_is_refused_by_eval(refused, untrained_run):
