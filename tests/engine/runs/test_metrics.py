@@ -236,6 +236,13 @@ def test_hostile_lines_are_skipped(path, line):
     assert step_numbers(read_events(path)) == [1, 2]
 
 
+def test_a_file_of_millions_of_other_lines_is_not_read(path):
+    path.write_bytes(step_line(1) + b"{}\n" * 1_000_000 + step_line(2))
+    follower = RecordFollower(path)
+    assert step_numbers(read_to_end(follower)[0]) == [1]
+    assert follower.problem
+
+
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe"])
 def test_an_unreadable_file_has_a_problem_and_no_events(path, kind):
     if kind == "folder":
