@@ -132,7 +132,7 @@ class Warned:
 
 DiagnosisKind = Literal[
     "rising_validation", "loss_spike", "forgetting", "vanishing_gradients",
-    "exploding_gradients", "unigram_model", "disk_space",
+    "exploding_gradients", "unigram_model", "disk_space", "idle_gpu",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Diagnoses of a training: seven functions that each find one kind of problem in its history, with a remedy.
+"""Diagnoses of a training: eight functions that each find one kind of problem in its history, with a remedy.
 
 A false alarm is worse than a miss: the thresholds, which `assets/docs/diagnostics.md` lists, are above everything that
 healthy trainings of the presets show.
@@ -24,11 +24,16 @@ from engine.runs.metrics import drop_superseded, read_events
 USUAL_LR = {"adamw": (0.001, 0.02), "adam": (0.001, 0.02), "sgd": (1.0, 50.0)}
 GOOD_LR = {"adamw": 0.003, "adam": 0.003, "sgd": 10.0}
 NUM_REPORTS = 20  # of a step, for a level of losses and norms; about five seconds
-DISK_INTERVAL = 10.0  # seconds between two readings; checkpoints are 30 seconds apart by default
+DISK_INTERVAL, GPU_INTERVAL = 10.0, 1.0  # seconds between two readings; checkpoints are 30 seconds apart by default
+NUM_GPU_READINGS = 120  # a validation or a checkpoint is a small part of two minutes
 
 
 class DiskReading(NamedTuple):
     free_bytes: int  # where the run is kept
+
+
+class GpuReading(NamedTuple):
+    utilization: float  # fraction of the last second of a training in which the GPU computed
 
 
 class Finding(NamedTuple):
@@ -56,14 +61,16 @@ class History:
         self.early_norms: list[float] = []
         self.lr = self.max_lr = 0.0
         self.evaluations: list[Evaluation] = []
-        self.checkpoint_bytes = self.free_bytes = 0
+        self.checkpoint_bytes = self.free_bytes = self.train_tokens = 0
+        self.gpu_readings: list[float] = []
         self._losses: list[float] = []  # of the reports since the last evaluation
 
-    def observe(self, observation: TrainingEvent | DiskReading) -> list[Diagnosed]:
-        """Return the problems that an event, or a reading of the disk, shows and that were not reported before."""
+    def observe(self, observation: TrainingEvent | DiskReading | GpuReading) -> list[Diagnosed]:
+        """Return the problems that an event, or a reading of the machine, shows and that were not reported before."""
         match observation:
             case events.Started():
                 self.unigram_perplexity = observation.unigram_perplexity
+                self.train_tokens = observation.train_tokens
                 # Network, best model, two moments of Adam, moving average: a guess until the first checkpoint.
                 copies = 2 + 2 * (self.options.optimizer != "sgd") + (self.options.averaging == "ema")
                 self.checkpoint_bytes = 4 * observation.parameters * copies
@@ -83,6 +90,8 @@ class History:
                 self.checkpoint_bytes = len(observation.content)
             case DiskReading():
                 self.free_bytes = observation.free_bytes
+            case GpuReading():
+                self.gpu_readings.append(observation.utilization)
             case _:
                 return []
         diagnoses = []
@@ -282,6 +291,21 @@ def disk_space(history: History) -> Finding | None:
     )
 
 
+def idle_gpu(history: History) -> Finding | None:
+    """Find that the GPU computes less than half of some minutes of training."""
+    if len(history.gpu_readings) < NUM_GPU_READINGS:
+        return None
+    utilization, options = mean(history.gpu_readings), history.options
+    history.gpu_readings.clear()
+    if utilization >= 0.5:
+        return None
+    batch_size = options.batch_size * (2 if utilization >= 0.25 else 4)
+    remedy = f"train again with --set batch_size={batch_size}, or with --device cpu if the model is tiny"
+    if history.train_tokens < batch_size * options.bptt * 10:  # an epoch of ten steps learns little
+        remedy = "train again with --device cpu, which is about as fast for a model and text of this size"
+    return Finding(f"the GPU was idle {1 - utilization:.0%} of the last two minutes: the model is small", remedy)
+
+
 # The observation after which each kind of problem is looked for, and the function that finds it.
 DIAGNOSES: dict[DiagnosisKind, tuple[type, Callable[[History], Finding | None]]] = {
     "rising_validation": (events.Evaluated, rising_validation),
@@ -291,6 +315,7 @@ DIAGNOSES: dict[DiagnosisKind, tuple[type, Callable[[History], Finding | None]]]
     "exploding_gradients": (events.Step, exploding_gradients),
     "unigram_model": (events.Evaluated, unigram_model),
     "disk_space": (DiskReading, disk_space),
+    "idle_gpu": (GpuReading, idle_gpu),
 }
 
 
@@ -302,7 +327,7 @@ def diagnose(training: Iterator[TrainingEvent], config: Config, run_dir: Path) -
     """
     history = History(config, run_word(run_dir))
     started: events.Started | None = None
-    disk_read_at = -math.inf
+    disk_read_at = gpu_read_at = -math.inf
     for event in training:
         if isinstance(event, events.Started):
             started = event
@@ -318,3 +343,15 @@ def diagnose(training: Iterator[TrainingEvent], config: Config, run_dir: Path) -
             disk_read_at = time.monotonic()
             with contextlib.suppress(OSError):  # the folder was deleted, or its file system reports no space
                 yield from history.observe(DiskReading(shutil.disk_usage(run_dir).free))
+        # "cuda" is the name of AMD's GPUs too. A paused training takes no steps.
+        is_on_gpu = started is not None and started.device.startswith("cuda") and isinstance(event, events.Step)
+        if is_on_gpu and started is not None and time.monotonic() - gpu_read_at >= GPU_INTERVAL:
+            gpu_read_at = time.monotonic()
+            import torch  # the training has imported it
+
+            try:
+                utilization = torch.cuda.utilization(torch.device(started.device)) / 100
+            except Exception:  # a missing package, driver, permission or feature, each with an error of its own
+                gpu_read_at = math.inf
+            else:
+                yield from history.observe(GpuReading(utilization))

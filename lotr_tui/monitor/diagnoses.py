@@ -20,6 +20,8 @@ def current_diagnoses(
     """
 
     def is_outdated(diagnosis: Diagnosed) -> bool:
+        if diagnosis.kind == "idle_gpu":
+            return False
         if diagnosis.kind == "disk_space":
             return checkpoint_step is not None and checkpoint_step > diagnosis.step
         later = [event for event in evaluations if event.step > diagnosis.step]

@@ -13,7 +13,7 @@ from engine.config import Config
 from engine.events import Diagnosed, Evaluated, Started, Step
 from engine.runs.directory import METRICS_FILE
 from engine.runs.metrics import read_current_events
-from engine.training.diagnoses import DiskReading, History, diagnose
+from engine.training.diagnoses import NUM_GPU_READINGS, DiskReading, GpuReading, History, diagnose
 from engine.training.initial_run import TrainingInput
 from engine.training.job import prepare_job, resume_job
 from engine.training.trainer import train
@@ -63,6 +63,10 @@ def unigram(*perplexities, lr=0.01):
     return [STARTED, step(1, 200, lr=lr), *evaluations(*perplexities)]
 
 
+def gpu(utilization):
+    return [STARTED, step(1), *[GpuReading(utilization)] * NUM_GPU_READINGS]
+
+
 NOTEBOOK = {"validation_metric": "notebook", "schedule": "plateau"}
 BASE = {"init": "base", "lr": 0.01}
 EARLY = [0.3] * 20
@@ -88,6 +92,8 @@ EARLY = [0.3] * 20
         ("unigram_model", unigram(151, 150.5), {}, 3, "", "--epochs 300, since 100 steps are few"),
         ("unigram_model", unigram(151, 150), {**NOTEBOOK, "lr": 0.01}, 3, "", "validation_metric=perplexity"),
         ("unigram_model", unigram(151, 150, lr=1.0), {"lr": 1.0, "weight_decay": 0.0}, 3, "", "--set lr=0.003"),
+        ("idle_gpu", gpu(0.49), {"batch_size": 10, "bptt": 25}, NUM_GPU_READINGS + 1, "", "--set batch_size=20"),
+        ("idle_gpu", gpu(0.4), {"batch_size": 60, "bptt": 100}, NUM_GPU_READINGS + 1, "", "--device cpu"),  # short text
     ],
 )
 def test_a_problem_is_found_with_its_numbers_and_a_remedy(kind, observations, values, index, message, remedy):
@@ -131,8 +137,8 @@ def test_healthy_decreasing_noisy_curve_never_alarms(noise, start, end, norm, in
             number += 1
             observations.append(step(number, level * (1 + 0.2 * value), norm * 2**value))
         observations.append(Evaluated(number, float(epoch), level * (1 + 0.01 * values[0]), True, 0.0))
-    pairs = ((each, DiskReading(10**9)) for each in observations)
-    assert diagnoses(chain.from_iterable(pairs), init=init) == []
+    readings = (GpuReading(0.8), DiskReading(10**9))
+    assert diagnoses(chain.from_iterable((each, *readings) for each in observations), init=init) == []
 
 
 CONFIG = Config().with_values(epochs=100)
