@@ -38,10 +38,8 @@ _COMMA_AFTER_SENTENCE = re.compile(r"""([.!?…]|[.!?…]["')]+(?=\s))\s*,[\s,]*
 
 @dataclass(frozen=True)
 class Line:
-    """One cleaned utterance and its speaker; the speaker is empty if the source does not name one."""
-
     text: str
-    speaker: str = ""
+    speaker: str = ""  # empty if the source does not name one
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,8 +31,6 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """Token ids of a split."""
-
     ids: TokenIds  # token ids `[time]`, with `<eos>` as the mode says
     punctuation: PunctuationIds  # punctuation class after each token `[time]`; "none" in an open vocabulary
     lines: Int32Array  # index of each line in the corpus `[lines]`; lines without a word are left out

@@ -107,16 +107,12 @@ class NameCase(IntEnum):
 
 
 class NamedLine(NamedTuple):
-    """A line that begins with the name of its speaker."""
-
     name: str  # name as written, with the parts in brackets
     text: str  # text after the colon; empty if the name stands alone
     case: NameCase  # strictest case that the name has
 
 
 class ScriptStyle(NamedTuple):
-    """Form in which a script names its speakers."""
-
     names_stand_alone: bool  # true if nothing follows a name on its line, and the text begins on the next line
     case: NameCase  # case that every name has
     names_follow_gaps: bool  # true if an empty line comes before every name

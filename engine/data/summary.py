@@ -16,10 +16,8 @@ _WORD_BYTES = bytes(b if b >= 128 or chr(b).isalnum() or chr(b) == "'" else ord(
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Counts of one split, without `<eos>`."""
-
     num_lines: int
-    num_tokens: int
+    num_tokens: int  # without `<eos>`
     unk_rate: float
 
 
@@ -34,8 +32,6 @@ class SpeakerPair:
 
 @dataclass(frozen=True)
 class SpeakerSummary:
-    """Counts of one speaker."""
-
     name: str
     num_lines: int
     num_words: int

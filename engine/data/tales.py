@@ -32,16 +32,13 @@ class Book(NamedTuple):
         return f"{self.id}.txt"
 
 
-BOOKS = tuple(
+BOOKS = tuple(  # in the order of the text
     Book(int(id), *others)
     for id, *others in (line.split(maxsplit=2) for line in (assets_dir() / "tales.txt").read_text().splitlines())
 )
-"""Books of the corpus, in the order of the text."""
 
 
 class TalesSummary(NamedTuple):
-    """Description of a pre-training text."""
-
     path: Path
     num_characters: int  # line ends included
     num_words: int  # between spaces

@@ -110,13 +110,8 @@ def check_unicode(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        code_point = ord(text[error.start])
-        # Python reads a byte that is not UTF-8 as such a surrogate.
-        origin = f", read from the byte 0x{code_point - 0xDC00:X}" if 0xDC80 <= code_point <= 0xDCFF else ""
-        raise InvalidInputError(
-            f"the text is not valid Unicode: character {error.start + 1} is a lone surrogate "
-            f"(U+{code_point:X}){origin}; remove it, or save the text as UTF-8"
-        ) from error
+        problem = f"character {error.start + 1} is a lone surrogate (U+{ord(text[error.start]):X})"
+        raise InvalidInputError(f"the text is no Unicode: {problem}; remove it, or save the text as UTF-8") from error
 
 
 def _token_name(token: bytes) -> str:

@@ -161,7 +161,7 @@ def test_a_file_in_place_of_the_runs_folder_is_refused_and_kept(refused, small_c
         (["eval", "r", "d", "--text", "-"], b"... --- ...\n", "the text has no words to score; use a longer text"),
         (["who", "-", "--run", "d"], b" \n", "the text is empty"),
         (["who", "the " * 5_000, "--run", "d"], b"", "the text has 20,000 bytes; use at most 10,000 of it"),
-        (["generate", "-", "--run", "open"], b"The \xff wizard", "character 5 is a lone surrogate (U+DCFF), read from"),
+        (["generate", "-", "--run", "open"], b"The \xff wizard", "character 5 is a lone surrogate (U+DCFF); remove it"),
     ],
     ids=range(12),
 )

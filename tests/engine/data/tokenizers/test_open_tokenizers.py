@@ -63,9 +63,7 @@ def test_line_ends_are_decoded_as_line_feeds():
 @pytest.mark.parametrize("tokenizer", [BPE, CHARACTERS])
 def test_a_lone_surrogate_is_refused_with_its_place(tokenizer):
     for encode in (tokenizer.encode, tokenizer.spans, lambda text: tokenizer.encode_lines(["fine", text])):
-        with pytest.raises(
-            InvalidInputError, match=r"character 4 is a lone surrogate \(U\+DC80\), read from the byte 0x80;"
-        ):
+        with pytest.raises(InvalidInputError, match=r"character 4 is a lone surrogate \(U\+DC80\);"):
             encode("The\udc80")
 
 
