@@ -86,11 +86,7 @@ class NumpyTransformer:
         """Prepare the weights, named as in `transformer_weight_shapes`; each tensor is read once, in threads.
 
         Matrices that are stored in 8 bits are multiplied in 8 bits. With `int8`, all others are quantized too.
-
-        Raises:
-            RunError: If a tensor is missing, unknown, of the wrong shape, or contains NaN or huge values.
-            ConfigError: If a setting is impossible, see `check_transformer_config`.
-            InvalidInputError: If 8 bits are needed and numkong is not installed.
+        Tensors of another shape, with NaN or huge values raise a RunError, impossible settings a ConfigError.
         """
         layout.check_transformer_config(config)
         self.tokenizer, self.config, self.int8, self.chat, self.tensors = tokenizer, config, int8, chat, weights
@@ -155,7 +151,7 @@ class NumpyTransformer:
                 matrix.multiply_exactly(*np.argsort(squares)[-2:].tolist())
 
     def _use_huge_pages(self) -> None:
-        """Move matrices in 8 bits into huge pages, in which a product is about an eighth faster."""
+        # A product is about an eighth faster.
         weights = [weight for layer in self._layers for weight in layer]
         use_huge_pages(matrix.memory for matrix in (*weights, self._output) if isinstance(matrix, Int8Matrix))
 
@@ -206,10 +202,7 @@ class NumpyTransformer:
         return self._merge_ends(log_probs[None])[0], TransformerState(segments, position + 1, state.has_slid, hidden)
 
     def _read_token(self, token: int, position: int, segments: Segments, sums: Float32Array | None) -> Float32Array:
-        """Read the last token of a text as `_read_chunks` does, with fewer operations: their overhead takes much time.
-
-        See `attend_one` for `sums` `[layers, heads]`.
-        """
+        # As `_read_chunks`, with fewer operations, whose overhead takes much time. For `sums`, see `attend_one`.
         num_units, size = self._num_heads * self._head_size, self._head_size
         num_rotated = num_units + self._num_kv_heads * size
         query_shape, row_shape = (self._num_kv_heads, -1, size, 1), (2, self._num_kv_heads, size)

@@ -23,7 +23,6 @@ CROSS_ENTROPY_ROWS = 512  # whose logits over a large vocabulary are in memory a
 RecurrentState = Sequence[tuple[Tensor, Tensor]]
 """Hidden and cell state of every LSTM layer, each `[1, batch, hidden]`; empty for a Transformer."""
 LayerGroup = dict[str, nn.Parameter]
-"""Parameters of a layer group by name."""
 
 
 class NetworkOutput(NamedTuple):

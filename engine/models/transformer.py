@@ -328,6 +328,6 @@ class TransformerModel(nn.Module):
 
 
 def _tensor_name(parameter_name: str) -> str:
-    """Return the name in Llama of a parameter: without the `Linears` that compute several matrices as one."""
+    # As in Llama, without the `Linears` that compute several matrices as one.
     parts = parameter_name.split(".")
     return ".".join(part for part in parts if part not in ("qkv", "output", "gate_up", "down"))
