@@ -1,6 +1,5 @@
 """Best of several answers: the one that the context makes most likely, compared with no context."""
-# Maximum mutual information with a reward for length (Li et al. 2016, 1510.03055, sections 4.2 and 4.5), of the first
-# tokens only, so that an answer can be chosen, and shown, while it is being generated.
+# Maximum mutual information, with a reward for length (Li et al. 2016, 1510.03055, 4.2, 4.5), of the first tokens.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,7 +41,6 @@ class Answer:
 
 
 def answer_score(gain: float, num_tokens: int) -> float:
-    """Return the score of an answer whose scored tokens gain `gain` nats by their context."""
     return gain + LENGTH_REWARD * num_tokens
 
 
@@ -52,8 +50,6 @@ class AnswerChosen:
 
 
 class _Pair(NamedTuple):
-    """State of the same text in two contexts, and the log-probability of its scored tokens in each."""
-
     in_context: DecoderState
     alone: DecoderState  # after the scored tokens
     num_scored: int = 0
@@ -61,7 +57,6 @@ class _Pair(NamedTuple):
     log_prob_alone: float = 0.0
 
     def score(self, ids: TokenIds | list[int]) -> Self:
-        """Count the probability that one of `ids` comes next, unless enough tokens are scored."""
         if self.num_scored == NUM_SCORED_TOKENS:
             return self
         log_prob, alone = (float(np.logaddexp.reduce(each.log_probs[ids], dtype=np.float64)) for each in self[:2])
@@ -69,8 +64,6 @@ class _Pair(NamedTuple):
 
 
 class _PairModel:
-    """A model that reads a line in two contexts at once, and predicts it in the first."""
-
     def __init__(self, model: LanguageModel, pair: _Pair) -> None:
         self.model, self.tokenizer, self.pair = model, model.tokenizer, pair
 
@@ -99,9 +92,8 @@ def stream_answers(
 ) -> Iterator[AnswerChosen | TokenEvent | list[Answer]]:
     """Say a line that was begun by `begin_turn` with several seeds: its own, the next one and so on.
 
-    The choice of the most relevant answer comes as soon as possible, then its tokens, then all answers: general ones,
-    which fit every context, late, and repetitions last. `cancelled` is called before each token; True ends all answers.
-    A number of answers out of range raises an InvalidInputError.
+    The choice of the most relevant answer comes as soon as possible, then its tokens, then all answers, general ones
+    late and repetitions last. `cancelled` is called before each token. Too many answers raise an InvalidInputError.
     """
     if not 1 <= num_answers <= MAX_ANSWERS:
         raise InvalidInputError(f"best of {num_answers} is out of range; use a number from 1 to {MAX_ANSWERS}")

@@ -23,8 +23,6 @@ FLOOR_STEP, LOWEST_FLOOR = 0.1, 1e-6  # the search lowers its minimum probabilit
 
 
 class _Spelling(NamedTuple):
-    """Tokens of a word or of its beginning; of several beginnings, the search continues the smallest."""
-
     negative_bound: float  # minus the higher of the two probabilities, which no word with this beginning exceeds
     ids: tuple[int, ...]
     model_prob: float
@@ -33,8 +31,6 @@ class _Spelling(NamedTuple):
 
 @dataclass
 class _Frontier:
-    """Words found so far, and a heap of the beginnings of words that are likelier than `floor`."""
-
     tokenizer: ByteTokenizer
     open_word: bytes
     floor: float
@@ -65,7 +61,6 @@ class _Frontier:
             self._add(word, (*word.ids, id), math.exp(log_probs[id]), float(probs[id]))
 
     def _add(self, word: _Spelling, ids: tuple[int, ...], model_prob: float, sampling_prob: float) -> None:
-        """Add a longer beginning, or a word if it is complete, with the probabilities that it follows `word`."""
         model_prob, sampling_prob = model_prob * word.model_prob, sampling_prob * word.sampling_prob
         longer = _Spelling(-max(model_prob, sampling_prob), ids, model_prob, sampling_prob)
         if ids == word.ids or self.tokenizer.word_ends[ids[-1]]:
@@ -77,9 +72,8 @@ class _Frontier:
 class CompleteWordSearch:
     """Best-first search of the likeliest complete words after one text, which threads may share.
 
-    A word is a sequence of tokens up to the next token that starts another word; a punctuation mark is complete at
-    once. Its probability is the product of those of its tokens, times the probability that it ends there. The
-    distributions that the model has computed are kept, so that a search with other settings is fast.
+    A word is the tokens up to the next one that starts another word. Its probability is the product of those of its
+    tokens, times the probability that it ends there. Computed distributions are kept for a search with other settings.
     """
 
     def __init__(self, text: TextInProgress) -> None:
@@ -100,9 +94,8 @@ class CompleteWordSearch:
     ) -> Iterator[NextTokenProbs]:
         """Yield the words found so far after each batch, then the final result, with `is_final`.
 
-        The result has the `max_words` likeliest words with a probability of at least `min_prob`, before or after
-        sampling, and less likely ones if they are fewer than `min_words`. `cancelled` is called before each batch; True
-        ends the search. Without `runs_model`, the only result is what is known from earlier, final if that is enough.
+        It has the `max_words` likeliest words of at least `min_prob`, before or after sampling, and less likely ones if
+        they are fewer than `min_words`. Without `runs_model`, the only result is what is known from earlier.
         """
         root = _Spelling(-1.0, (), 1.0, 1.0)
         open_before = open_word(self._tokenizer, self._text.history)
@@ -139,7 +132,6 @@ class CompleteWordSearch:
 
 
 def open_word(tokenizer: ByteTokenizer, ids: Sequence[int]) -> bytes:
-    """Return the bytes of the word at the end of a text, which the next token may continue."""
     first = last_word_start(tokenizer, ids)
     text = b"".join(tokenizer.token_bytes[id] for id in ids[first:]).decode(errors="surrogateescape")
     start = len(text)
@@ -165,7 +157,6 @@ def _is_blank(tokenizer: ByteTokenizer, ids: Sequence[int]) -> bool:
 
 
 def _word_text(tokenizer: ByteTokenizer, text_before: bytes, ids: Sequence[int]) -> tuple[str, bool]:
-    """Return the text of a word without the space before it, and True if its beginning is `text_before`."""
     if ids[-1] == EOS_ID:
         return EOS, False
     continues = bool(text_before) and not tokenizer.word_starts[ids[0]]

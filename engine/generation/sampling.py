@@ -55,7 +55,6 @@ class TextInProgress:
 
     @property
     def history(self) -> Sequence[int]:
-        """Ids that the state has read."""
         return self.ids[: len(self.ids) - self.state.num_reread_tokens]
 
     @cached_property

@@ -51,7 +51,6 @@ def next_speaker_probs(
 
 
 def without_last_speaker(names: Sequence[str], last: str) -> Sequence[str]:
-    """Return the speakers `names` without `last`, who has just spoken; a single speaker stays."""
     return [name for name in names if name != last] or names
 
 
