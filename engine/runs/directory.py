@@ -21,6 +21,8 @@ CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
 WEIGHT_FILES = (MODEL_FILE, ADAPTER_FILE)
 """Files of the best weights: of a whole model, or of an adapter."""
 METRICS_FILE, SAMPLES_FILE, LOCK_FILE, COMMANDS_FILE = "metrics.jsonl", "samples.jsonl", "lock", "commands.jsonl"
+IMPORT_FILE = "imported.json"
+"""Origin of curves by another program, in place of a configuration: program, path and name of the curve."""
 RESUME_FILE, PREVIOUS_RESUME_FILE = "resume.safetensors", "resume.previous.safetensors"
 """Checkpoint from which training resumes exactly, and the one before it, used if the latest one is damaged."""
 INITIAL_FILE = "initial.safetensors"
@@ -131,16 +133,16 @@ def find_run_dirs(runs_dir: Path) -> list[Path]:
 
 
 def is_run(run_dir: Path) -> bool:
-    return (run_dir / CONFIG_FILE).is_file()
+    return (run_dir / CONFIG_FILE).is_file() or (run_dir / IMPORT_FILE).is_file()
 
 
 def started_at(run_dir: Path) -> float | None:
     """Return when a run was started, in seconds since 1970; None if the folder is not a readable run."""
-    try:
-        status = (run_dir / CONFIG_FILE).stat()
-    except (OSError, ValueError):  # a name with a zero byte
-        return None
-    return status.st_mtime if stat.S_ISREG(status.st_mode) else None
+    for name in (CONFIG_FILE, IMPORT_FILE):
+        with suppress(OSError, ValueError):  # a name with a zero byte
+            status = (run_dir / name).stat()
+            return status.st_mtime if stat.S_ISREG(status.st_mode) else None
+    return None
 
 
 def _latest_run(runs_dir: Path) -> Path:
@@ -155,6 +157,8 @@ def _latest_run(runs_dir: Path) -> Path:
 
 def read_config(run_dir: Path) -> Config:
     """Read the configuration of a run; a missing file raises a RunError, and a damaged one a ConfigError."""
+    if not (run_dir / CONFIG_FILE).exists() and (run_dir / IMPORT_FILE).exists():
+        raise RunError(f"run {run_dir.name!r} was imported: it has curves, but neither a configuration nor a model")
     try:
         return Config.from_json(_read_text(run_dir / CONFIG_FILE, MAX_CONFIG_BYTES), str(run_dir / CONFIG_FILE))
     except ConfigError as error:

@@ -11,12 +11,22 @@ from typing import Literal
 from engine.errors import InvalidInputError
 from engine.events import Checkpointed, Evaluated, Failed, Finished, RecordedEvent, Warned
 from engine.runs.adapter_files import needs_base
-from engine.runs.directory import CONFIG_FILE, METRICS_FILE, WEIGHT_FILES, find_run_dirs, is_locked, read_config
+from engine.runs.directory import (
+    IMPORT_FILE,
+    MAX_CONFIG_BYTES,
+    METRICS_FILE,
+    WEIGHT_FILES,
+    find_run_dirs,
+    is_locked,
+    read_config,
+    started_at,
+)
 from engine.runs.metrics import drop_superseded, read_current_events, read_events
 from engine.storage.files import default_runs_dir
+from engine.storage.schema import read_run_json
 
-RunState = Literal["running", "finished", "pruned", "stopped", "failed", "crashed"]
-COMPLETE: tuple[RunState, ...] = ("finished", "pruned")
+RunState = Literal["running", "finished", "pruned", "stopped", "failed", "crashed", "imported"]
+COMPLETE: tuple[RunState, ...] = ("finished", "pruned", "imported")
 """States of a run that cannot be resumed."""
 
 
@@ -52,7 +62,18 @@ def list_runs(runs_dir: Path | None = None) -> list[RunSummary]:
 
 def summarize_run(run_dir: Path) -> RunSummary:
     """Read the summary of a run; a missing or damaged configuration raises an InvalidInputError."""
-    config = read_config(run_dir)
+    if (run_dir / IMPORT_FILE).exists():
+        imported = read_run_json(dict[str, str], run_dir / IMPORT_FILE, MAX_CONFIG_BYTES)
+        preset, corpus, mode, architecture, is_pretrained = imported["program"], imported["path"], "?", "?", False
+    else:
+        config = read_config(run_dir)
+        preset, corpus, mode, architecture = (
+            config.preset,
+            config.data.corpus,
+            config.data.mode,
+            config.model.architecture,
+        )
+        is_pretrained = needs_base(config)
     all_events = list(read_events(run_dir / METRICS_FILE, subsample=True))
     events = drop_superseded(all_events)
     epochs = (event.epochs if isinstance(event, Finished) else getattr(event, "epoch", 0.0) for event in events)
@@ -61,21 +82,23 @@ def summarize_run(run_dir: Path) -> RunSummary:
         name=run_dir.name,
         path=run_dir,
         state=run_state(run_dir, events),
-        preset=config.preset,
-        corpus=config.data.corpus,
-        mode=config.data.mode,
+        preset=preset,
+        corpus=corpus,
+        mode=mode,
         epochs=max((epoch for epoch in epochs if math.isfinite(epoch)), default=0.0),
         valid_perplexity=saved_perplexity(all_events),
         test_perplexity=finite_or_none(final.test_perplexity) if isinstance(final, Finished) else None,
-        started_at=(run_dir / CONFIG_FILE).stat().st_mtime,
+        started_at=started_at(run_dir) or 0.0,
         size_bytes=directory_size(run_dir),
-        architecture=config.model.architecture,
-        pretrained_on_other_text=needs_base(config),
+        architecture=architecture,
+        pretrained_on_other_text=is_pretrained,
     )
 
 
 def run_state(run_dir: Path, events: Sequence[RecordedEvent]) -> RunState:
     """Return the state of a run; `events` are its events without superseded ones."""
+    if (run_dir / IMPORT_FILE).exists():
+        return "imported"
     return "running" if is_locked(run_dir) else _end_state(events)
 
 

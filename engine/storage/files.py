@@ -136,7 +136,7 @@ def create_folder(folder: Path) -> Iterator[Path]:
     check_is_new(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        partial.mkdir()
+        partial.mkdir(parents=True)
         yield partial
         for file in partial.iterdir():
             fsync_path(file)

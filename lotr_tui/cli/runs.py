@@ -19,13 +19,14 @@ from engine.storage.files import default_runs_dir
 from lotr_tui import formatting
 from lotr_tui.cli.console import make_console, print_json, print_table
 from lotr_tui.cli.options import JsonOption, RunsDirOption
-from lotr_tui.cli.parser import add_command, argument, make_group, option
+from lotr_tui.cli.parser import add_command, argument, flag, make_group, number, option
 from lotr_tui.monitor.compared_run import read_compared_run
 from lotr_tui.monitor.comparison_layout import layout_comparison
 from lotr_tui.monitor.run_comparison import RunComparison, compare_runs
 from lotr_tui.trackers import libraries
 from lotr_tui.trackers.follower import send_run
 from lotr_tui.trackers.libraries import TrackerName
+from lotr_tui.trackers.tensorboard_import import import_tensorboard
 
 STYLES = {"plain": "", "heading": "bold", "best": "bold green", "better": "green", "worse": "red", "muted": "dim"}
 RunArgument = Annotated[str, argument("RUN", "Name or path of a run, or latest.")]
@@ -33,6 +34,7 @@ HF_HELP = "Write a Transformer, with its adapter merged, into a new folder for t
 GGUF_HELP = "Write a Transformer into a new file for llama.cpp and Ollama, with a Modelfile if it converses."
 TYPE_HELP = "Type of the matrices in FILE: q8_0 is half the size and less exact. Default: f16."
 LOG_HELP = "Send to an experiment tracker what it misses of the run."
+CURVE_HELP = "Values of the curves: perplexities, or losses in nats. Default: by the name of the tag."
 PRECISION_HELP = "Weight matrices: int8 is a quarter of the size and less exact, fp16 half the size."
 commands = make_group("lotr-tui runs compare my-run other-run", "lotr-tui runs export my-run --csv tables", name="runs")
 
@@ -135,6 +137,29 @@ def _comparison_record(comparison: RunComparison, names: Sequence[str]) -> dict[
         "comparable": {row.metric.name: row.is_comparable for row in rows if row.metric.parts},
         "notes": list(comparison.notes),
     }
+
+
+@add_command(commands, "import")
+def runs_import(
+    tensorboard: Annotated[Path, option("--tensorboard", "DIR", "Folder with event files, one run per folder in it.")],
+    run: Annotated[str | None, option("--run", "NAME", "Name of the new run. Default: that of the folder.")] = None,
+    tag: Annotated[str | None, option("--tag", "TAG", "Curve of the validation. Default: the first of them.")] = None,
+    as_perplexity: Annotated[bool | None, flag("--perplexity/--loss", CURVE_HELP)] = None,
+    steps_per_epoch: Annotated[
+        int | None, number("--steps-per-epoch", int, "Default: the curve called epoch.", None, 1, 1e9)
+    ] = None,
+    runs_dir: RunsDirOption = None,
+) -> None:
+    """Import the curves of trainings by other programs, to compare them in the list of runs."""
+    imported = import_tensorboard(tensorboard, runs_dir or default_runs_dir(), run, tag, steps_per_epoch, as_perplexity)
+    for each in imported:
+        print(
+            printable(
+                f"{each.path.name}: {each.curve}, best perplexity {formatting.format_perplexity(each.best_perplexity)}"
+            )
+        )
+    if not all(each.has_epochs for each in imported):
+        print("the logs have no epochs, so each evaluation counts as one; give --steps-per-epoch N", file=sys.stderr)
 
 
 @add_command(commands, "rm")

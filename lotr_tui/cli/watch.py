@@ -96,6 +96,8 @@ def _status_record(view: TrainingView, state: str) -> dict[str, Any]:
 def _status_rows(view: TrainingView, state: str) -> list[tuple[str, str]]:
     step, best, started, finished, unit = view.steps.last, view.best, view.started, view.finished, view.unit
     progress = f"{view.epoch:.1f} of {view.epochs}" if view.epochs else "not started yet"
+    if state == "imported":
+        progress = f"{view.epoch:.1f}"
     rows = [("epoch", progress + (f", step {step.step:,}" if step else "")), ("failed", view.failure)]
     if step:
         rows.append(("train", unit.format(step.train_perplexity)))

@@ -158,7 +158,9 @@ def _notes(runs: Sequence[ComparedRun], baseline: int, metrics: Sequence[MetricR
     notes = []
     if running := [run.name for run in runs if run.state == "running"]:
         notes.append(f"Still training, with figures so far: {', '.join(running)}.")
-    if unknown := [run.name for run in runs if run.settings is None]:
+    if imported := [run.name for run in runs if run.state == "imported"]:
+        notes.append(f"Trained by other programs, with unknown settings: {', '.join(imported)}.")
+    if unknown := [run.name for run in runs if run.settings is None and run.name not in imported]:
         notes.append(f"Settings unknown, because config.json is missing or damaged: {', '.join(unknown)}.")
     if pretrained := [run.name for run in runs if (run.settings or {}).get("tokenizer") == "pretrained"]:
         notes.append(f"{PRETRAINED_NOTE.capitalize()}: {', '.join(pretrained)}.")

@@ -1,0 +1,161 @@
+"""Import of curves from TensorBoard's event files, so that other trainings appear in the list of runs."""
+
+import json
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+
+from engine.data.arrays import Float64Array
+from engine.errors import InvalidInputError, printable
+from engine.events import Evaluated, Finished, RecordedEvent, Step, event_to_dict
+from engine.runs.directory import IMPORT_FILE, METRICS_FILE, RESERVED_RUN_NAMES, check_run_name
+from engine.storage.files import create_folder
+from lotr_tui.trackers.libraries import check_installed
+
+MAX_POINTS = 100_000  # per curve; of a longer curve, that many are kept at random
+MAX_EXPONENT = 700.0  # largest loss in nats whose perplexity is a finite number
+_PERPLEXITY, _LOSS = r"perplexity|ppl", r"loss|nll|cross.?entropy"
+_VALIDATION, _TEST, _EPOCH = r"val|eval|dev", r"(^|[/_.-])(test|result)", r"(^|/)epochs?$"
+_LEARNING_RATE, _GRADIENT_NORM = r"(^|[/_])(lr|learning_rate)([/_-].*)?$", r"grad(ient)?_?norm"
+
+
+@dataclass(frozen=True)
+class ImportedCurves:
+    """A run that was made of a log."""
+
+    path: Path
+    curve: str
+    """Name of the validation curve."""
+    best_perplexity: float
+    has_epochs: bool
+    """False if each evaluation counts as one epoch, because the log and the user say nothing."""
+
+
+def import_tensorboard(
+    folder: Path,
+    runs_dir: Path,
+    name: str | None = None,
+    tag: str | None = None,
+    steps_per_epoch: int | None = None,
+    is_perplexity: bool | None = None,
+) -> list[ImportedCurves]:
+    """Write one run for each folder in `folder` that holds event files; None chooses by the names of the curves.
+
+    Raises:
+        InvalidInputError: If TensorBoard is not installed, there is no event file, or a log has no validation curve;
+            nothing is written then.
+        RunError: If the name is invalid or taken, or the runs folder cannot be written.
+    """
+    check_installed(["tensorboard"])
+    if not folder.is_dir():
+        raise InvalidInputError(f"{folder} is not a folder; give the folder that `tensorboard --logdir` reads")
+    folders = sorted({path.parent for path in folder.rglob("*tfevents*") if path.is_file()})
+    if not folders:
+        raise InvalidInputError(f"{folder} has no event files of TensorBoard, whose names contain tfevents")
+    if name is not None and len(folders) > 1:
+        raise InvalidInputError(f"--run {name} names one run, but {folder} has {len(folders)}; omit --run")
+    imported = []
+    for log, curves, curve in [(log, *_read_log(log, tag)) for log in folders]:
+        in_perplexities = _matches(_PERPLEXITY, curve) if is_perplexity is None else is_perplexity
+        epoch_tag = _first(curves, [_EPOCH])
+        events, started_at = _make_events(curves, curve, epoch_tag, steps_per_epoch, in_perplexities)
+        log_name = log.parent.name if log.name == "tensorboard" else log.resolve().name
+        path = runs_dir / (name or _free_run_name(log_name, runs_dir))
+        check_run_name(path.name)
+        source = {"program": "TensorBoard", "path": printable(str(log.resolve())), "curve": printable(curve)}
+        with create_folder(path) as partial:
+            lines = (f"{json.dumps(event_to_dict(event))}\n" for event in events)
+            (partial / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
+            (partial / IMPORT_FILE).write_text(json.dumps(source), encoding="utf-8")
+            os.utime(partial / IMPORT_FILE, (started_at, started_at))
+        best = next(event.valid_perplexity for event in events if isinstance(event, Finished))
+        imported.append(ImportedCurves(path, source["curve"], best, bool(epoch_tag or steps_per_epoch)))
+    return imported
+
+
+def _free_run_name(wanted: str, runs_dir: Path) -> str:
+    plain = unicodedata.normalize("NFKD", wanted).encode("ascii", "ignore").decode()
+    stem = re.sub(r"[^A-Za-z0-9._-]", "-", plain).lstrip("._-")[:90] or "imported"
+    names = (stem, *(f"{stem}-{number}" for number in range(2, 1_000)))
+    return next((name for name in names if not (runs_dir / name).exists() and name not in RESERVED_RUN_NAMES), stem)
+
+
+def _read_log(folder: Path, wanted: str | None) -> tuple[dict[str, Float64Array], str]:
+    """Return curves by tag, each `[3, point]` with steps, seconds since 1970 and values, and the validation's tag."""
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    accumulator: Any = EventAccumulator(str(folder), size_guidance={SCALARS: MAX_POINTS})
+    try:
+        accumulator.Reload()
+        scalars = {str(tag): accumulator.Scalars(tag) for tag in accumulator.Tags()[SCALARS]}
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidInputError(f"{folder} cannot be read as logs of TensorBoard: {reason}") from error
+    rows = {tag: sorted((point.step, point.wall_time, point.value) for point in scalars[tag]) for tag in scalars}
+    curves = {tag: np.array(points, np.float64).T for tag, points in rows.items() if points}
+    if not curves:
+        raise InvalidInputError(f"{folder} has no scalars: its files are damaged, or no event files of TensorBoard")
+    listed = shorten(", ".join(sorted(curves)), 400, placeholder=" …")
+    if wanted is not None and wanted not in curves:
+        raise InvalidInputError(f"{folder} has no curve {wanted!r}; its curves are {listed}")
+    validations = [tag for tag in curves if _matches(_VALIDATION, tag) and not _matches(_TEST, tag)]
+    if not (tag := wanted or _first(validations, [_PERPLEXITY, _LOSS])):
+        raise InvalidInputError(f"{folder} has no curve that looks like a validation; choose one with --tag: {listed}")
+    return curves, tag
+
+
+def _make_events(
+    curves: dict[str, Float64Array], tag: str, epoch_tag: str, steps_per_epoch: int | None, is_perplexity: bool
+) -> tuple[list[RecordedEvent], float]:
+    """Return the events of a training, and its start in seconds since 1970."""
+    started_at = float(min(curve[1, 0] for curve in curves.values()))
+    last_step = float(max(curve[0, -1] for curve in curves.values()))
+    steps, times, values = curves[tag]
+    scale = np.array([0.0, *steps]), np.arange(len(steps) + 1, dtype=np.float64)
+    if steps_per_epoch is not None:
+        scale = np.array([0.0, last_step]), np.array([0.0, last_step / steps_per_epoch])
+    elif epoch_tag:
+        scale = curves[epoch_tag][0], curves[epoch_tag][2]
+    events: list[RecordedEvent] = []
+    best = math.inf
+    columns = [steps, np.interp(steps, *scale), _to_perplexities(values, is_perplexity), times - started_at]
+    for step, epoch, perplexity, seconds in np.array(columns).T.tolist():
+        events.append(Evaluated(int(step), epoch, perplexity, perplexity < best, seconds))
+        best = min(best, perplexity) if math.isfinite(perplexity) else best
+    rest = [other for other in curves if other != tag and not _matches(f"{_VALIDATION}|{_TEST}", other)]
+    if train_tag := _first(rest, [_PERPLEXITY, _LOSS]):
+        steps, times, values = curves[train_tag]
+        perplexities = _to_perplexities(values, _matches(_PERPLEXITY, train_tag))
+        found = [curves.get(_first(curves, [pattern])) for pattern in (_LEARNING_RATE, _GRADIENT_NORM)]
+        others = [steps * math.nan if each is None else np.interp(steps, each[0], each[2]) for each in found]
+        columns = [steps, np.interp(steps, *scale), perplexities, *others, times - started_at]
+        for step, epoch, perplexity, lr, norm, seconds in np.array(columns).T.tolist():
+            events.append(Step(int(step), epoch, perplexity, lr, norm, math.nan, seconds, 0.0))
+    # At the same step, the report on the training comes first, as in our own runs.
+    events.sort(key=lambda event: (getattr(event, "step", 0), isinstance(event, Evaluated)))
+    seconds = float(max(curve[1, -1] for curve in curves.values())) - started_at
+    last_epoch = float(np.interp(last_step, *scale))
+    best = best if math.isfinite(best) else math.nan
+    return [*events, Finished("done", "imported", last_epoch, best, math.nan, seconds)], started_at
+
+
+def _to_perplexities(values: Float64Array, is_perplexity: bool) -> Float64Array:
+    perplexities = values if is_perplexity else np.exp(np.minimum(values, MAX_EXPONENT))
+    return np.where(np.isfinite(perplexities) & (perplexities > 0), perplexities, np.nan)
+
+
+def _matches(pattern: str, tag: str) -> bool:
+    return re.search(pattern, tag, re.IGNORECASE) is not None
+
+
+def _first(tags: Iterable[str], patterns: Iterable[str]) -> str:
+    """Return the first tag that matches the first pattern that any tag matches, or ""."""
+    return next((tag for pattern in patterns for tag in tags if _matches(pattern, tag)), "")
