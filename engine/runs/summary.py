@@ -64,16 +64,12 @@ def summarize_run(run_dir: Path) -> RunSummary:
     """Read the summary of a run; a missing or damaged configuration raises an InvalidInputError."""
     if (run_dir / IMPORT_FILE).exists():
         imported = read_run_json(dict[str, str], run_dir / IMPORT_FILE, MAX_CONFIG_BYTES)
-        preset, corpus, mode, architecture, is_pretrained = imported["program"], imported["path"], "?", "?", False
+        preset, corpus = imported.get("program", "?"), imported.get("path", "?")
+        mode, architecture, is_pretrained = "?", "?", False
     else:
         config = read_config(run_dir)
-        preset, corpus, mode, architecture = (
-            config.preset,
-            config.data.corpus,
-            config.data.mode,
-            config.model.architecture,
-        )
-        is_pretrained = needs_base(config)
+        preset, corpus, mode = config.preset, config.data.corpus, config.data.mode
+        architecture, is_pretrained = config.model.architecture, needs_base(config)
     all_events = list(read_events(run_dir / METRICS_FILE, subsample=True))
     events = drop_superseded(all_events)
     epochs = (event.epochs if isinstance(event, Finished) else getattr(event, "epoch", 0.0) for event in events)
