@@ -32,8 +32,8 @@ from lotr_tui.cli.console import print_json, print_piece, read_text, report_unkn
 from lotr_tui.cli.parser import add_command, argument, flag, make_group, number, option
 from lotr_tui.cli.scripts import check_has_cast, parse_script, read_prompt, write_scene
 from lotr_tui.formatting import describe_finish_reason, format_percent, token_noun
-from lotr_tui.session.conversation.cast import answering_cast, describe_unknown_name, read_name
-from lotr_tui.session.model_abilities import chat_start, default_num_answers, find_chat_template
+from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
+from lotr_tui.session.session_model import chat_start, default_num_answers, find_chat_template
 from lotr_tui.session.settings import REPLY_MODE_NOTE, default_model_settings
 
 SAMPLING, DIALOGUE = "Sampling, by default as in a new session with the model", "Dialogue"

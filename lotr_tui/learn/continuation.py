@@ -11,7 +11,7 @@ from engine.generation.sampling import END_OF_TEXT, TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable
-from lotr_tui.session.model_abilities import find_cast, reads_line_ends
+from lotr_tui.session.session_model import find_cast, reads_line_ends
 
 
 def encode_line(model: LanguageModel, line: str) -> tuple[int, ...]:

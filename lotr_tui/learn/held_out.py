@@ -15,7 +15,7 @@ from engine.models.base import LanguageModel
 from engine.models.ngram import Unigram
 from lotr_tui.formatting import truncate
 from lotr_tui.learn.material import Cancelled, ClassModel, Loading, Material
-from lotr_tui.session.model_abilities import find_cast
+from lotr_tui.session.session_model import find_cast
 from lotr_tui.session.training_text import is_line_mode
 
 MAX_HELD_OUT_TOKENS = 20_000

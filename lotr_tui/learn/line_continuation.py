@@ -11,7 +11,7 @@ from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable, format_lone_token
 from lotr_tui.learn.continuation import encode_line
-from lotr_tui.session.model_abilities import reads_line_ends
+from lotr_tui.session.session_model import reads_line_ends
 
 NUM_NEXT_TOKENS = 5
 

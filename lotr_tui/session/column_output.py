@@ -11,14 +11,13 @@ from engine.generation.prompt import EncodedPrompt, encode_prompt
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable, token_noun
+from lotr_tui.session.cast import Roles
 from lotr_tui.session.columns import GenerationColumn, generated_words
-from lotr_tui.session.conversation.cast import Roles
-from lotr_tui.session.conversation.chat import chat_ids
-from lotr_tui.session.conversation.entries import word_to_continue
-from lotr_tui.session.conversation.generation import context_ids, to_prompt_line
-from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.model_abilities import answers_by_template, chat_start, find_cast, reads_line_ends
+from lotr_tui.session.read_text import context_ids, to_prompt_line
+from lotr_tui.session.reply import Reply
+from lotr_tui.session.session_model import answers_by_template, chat_start, find_cast, reads_line_ends
 from lotr_tui.session.settings import ReplyMode
+from lotr_tui.session.transcript import word_to_continue
 
 
 class ColumnOutput:
@@ -114,9 +113,9 @@ class ColumnSlot:
         is_continued = context.reply_mode == "continue"
         self.output.continued_prompt = to_prompt_line(prompt, tokenizer) if is_continued else ""
         settings = replace(settings, temperature=self.temperature)
-        if answers_by_template(self.model, context.reply_mode):
-            return GenerationColumn(self.model, context.chat_ids(prompt, self.model), settings, chat_start(self.model))
         ids = context.token_ids(prompt, self.model, self.speaker)
+        if answers_by_template(self.model, context.reply_mode):
+            return GenerationColumn(self.model, ids, settings, chat_start(self.model))
         if not find_cast(self.model) or is_continued:
             return GenerationColumn(self.model, ids, settings)
         head = encode_speaker(tokenizer, context.speaker(self.speaker))
@@ -169,11 +168,6 @@ class PromptContext:
         line = to_prompt_line(prompt, model.tokenizer, self.reply_mode)
         roles = self.roles._replace(speaker=self.speaker(speaker))
         return tuple(context_ids(model, line, self.reply_mode, self.previous_reply, roles))
-
-    def chat_ids(self, prompt: str, model: LanguageModel) -> tuple[int, ...]:
-        """Return the token ids that a model with a chat template reads before its first word."""
-        line = to_prompt_line(prompt, model.tokenizer, self.reply_mode)
-        return tuple(chat_ids(model, line, self.previous_reply, self.roles.system_prompt))
 
 
 def encode_prompts(slots: Sequence[ColumnSlot], prompt: str) -> dict[ColumnSlot, EncodedPrompt | PromptError]:

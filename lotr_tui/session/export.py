@@ -1,68 +1,148 @@
-"""Export of a saved session as text, Markdown, JSON and SVG, without markup or control characters from its texts.
+"""Export of a session as text, Markdown and JSON, without markup or control characters from its texts.
 
-Conversations with speakers read like a script, except in JSON, which has all replies and their figures. The JSON has
-this shape (figures that are not finite are null):
+Text and Markdown read like a script. The JSON has all replies and their figures (those that are not finite are null):
 
     {"format": "lotr-tui session", "version": 5, "name": ..., "model": ..., "started": Unix time in seconds,
-     "replies": [{"id": 0, "parent_id": id or null, "parent_offset": number of the parent's tokens before this reply,
-                  "prompt": text or null, "reply_mode": "conversation", "continue" or "reply",
-                  "text": pieces of the tokens, without the space before the first word,
-                  "tokens": [{"id", "text", "logprob", "prob", "rank", "entropy", "piece": text it adds}, ...],
-                  "seed": 0, "settings": {"temperature": 0.8, ...}, "chain": description of the settings,
-                  "reason": "eos", "length", "stop", "cancelled" or "error", "tokens_per_second": 9000.0,
-                  "model": name of the run, "unknown_tokens": [texts], "name": name of the branch,
-                  "tokenizer": name of the tokenizer, "num_reread_tokens": number of the prompt's last tokens whose
-                  characters the first token repeats,
-                  "speaking_as": speaker of the prompt, "speaker": speaker of the reply,
-                  "speaker_prob": probability of a speaker that the model chose, or null,
-                  "score": null, or {"rank": place among the "num_answers" answers of the turn, "log_prob": with its
-                  context, "log_prob_alone": without, "num_tokens": scored tokens},
-                  "system_prompt": text that told a model with a chat template who it is}, ...]}
+     "replies": [{"text": of the tokens, "chain": description of the settings, "tokens": [{"id", "text", "logprob",
+                  "prob", "rank", "entropy", "piece": text it adds}, ...], and the other fields of `Reply`}, ...]}
 """
 
-import io
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from html import escape
-from itertools import pairwise
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from engine.errors import InvalidInputError
+from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, STRANGER, display_name
+from engine.errors import InvalidInputError, printable
 from engine.storage.files import atomic_replace
-from lotr_tui.session.export_path import ExportTarget, check_export_target
-from lotr_tui.session.formatted_replies import format_heading, format_replies
+from lotr_tui.formatting import plural
 from lotr_tui.session.json_store import os_error_reason
-from lotr_tui.session.saved_session import VERSION, SavedSession
-from lotr_tui.session.script import ScriptLine, read_scenes, to_text
+from lotr_tui.session.reply import Reply, Turn
+from lotr_tui.session.session_file import VERSION, Session
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
-SVG_COLUMNS = 80
-SVG_CHAR_WIDTH, SVG_LINE_HEIGHT = 8.4, 20
-"""Pixels of a character cell for a font of 14 pixels."""
+_MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]<>&~|#$@^]|(?<!\d):(?!\s|$)|(?i:(?<=www)\.)")
+_MARKDOWN_LINE_START = re.compile(r"^(\d*)([-+=.)])")
 
 
-def check_session_target(text: str) -> ExportTarget:
-    """Return the file that a typed path names, whose ending chooses one of `EXPORTERS`.
+class ScriptLine(NamedTuple):
+    """Line of a script, printable on one line."""
 
-    Raises:
-        InvalidInputError: If the ending is another one, or nothing can be written there.
+    speaker: str  # as a script has it, such as "Gandalf"; empty for a text without speakers
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.speaker}: {self.text}" if self.speaker else self.text
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Replies with one beginning."""
+
+    turns: tuple[Reply, ...]  # of the visible path
+    other_answers: tuple[Reply, ...]  # in other branches, without those that were drawn with a better one, never shown
+    reply_ids: frozenset[int]
+
+
+def read_scenes(session: Session) -> list[Scene]:
+    """Return the scenes of a session in the order of their beginnings."""
+    roots: dict[Turn, list[Reply]] = {}
+    for reply in session.replies.values():
+        roots.setdefault(reply.path()[0].turn, []).append(reply)
+    return [_read_scene(session, replies) for replies in roots.values()]
+
+
+def _read_scene(session: Session, replies: list[Reply]) -> Scene:
+    shown = [reply for reply in replies if reply.score is None or reply.score.rank == 1]
+    last = next((reply for reply in replies if reply.id == session.current_id), (shown or replies)[-1])
+    turns = last.path()
+    continued = {reply.parent for reply in replies if not reply.starts_turn and _has_all_of_parent(reply)}
+    others = [reply for reply in shown if reply not in turns and reply not in continued]
+    return Scene(tuple(turns), tuple(others), frozenset(reply.id for reply in replies))
+
+
+def _has_all_of_parent(reply: Reply) -> bool:
+    return reply.parent is not None and 0 < reply.num_shared_tokens == len(reply.parent.tokens)
+
+
+def script_lines(reply: Reply) -> Iterator[ScriptLine]:
+    """Yield the prompt, if there is one, and the answer."""
+    prompt, text = reply.prompt or "", reply.reply_text()
+    is_dialogue = reply.reply_mode == "conversation"
+    if reply.reply_mode == "continue":
+        prompt, text = "", prompt + text
+    if prompt := printable(prompt):
+        yield ScriptLine(display_name(reply.speaking_as or STRANGER) if is_dialogue else "", prompt)
+    if text := printable(text):
+        chat = printable(reply.model)[:MAX_NAME_CHARACTERS]
+        speaker = chat if reply.tokenizer == "pretrained" and not reply.speaker else display_name(SOMEONE)
+        yield ScriptLine((display_name(reply.speaker) or speaker) if is_dialogue or reply.speaker else "", text)
+
+
+def to_text(session: Session) -> str:
+    """Return the visible lines of a session as a script, "Name: text", with an empty line between two scenes.
+
+    A model can be trained on the script of conversations. Texts without speakers have no names.
     """
-    target = check_export_target(text, is_folder=False)
-    _exporter_for(target.path)
-    return target
+    scenes = ((line for turn in scene.turns for line in script_lines(turn)) for scene in read_scenes(session))
+    return "\n".join("".join(f"{line}\n" for line in lines) for lines in scenes)
 
 
-def export_session(session: SavedSession, path: Path, *, replace: bool = False) -> None:
+def to_markdown(session: Session) -> str:
+    """Return the lines of a session as paragraphs with the names in bold, and below them the other answers."""
+    num_shown = sum(reply.score is None or reply.score.rank == 1 for reply in session.replies.values())
+    started = f"{datetime.fromtimestamp(session.started):%Y-%m-%d %H:%M}"
+    summary = printable(f"{session.model} · {started} · {plural(num_shown, 'reply', 'replies')}")
+    blocks = [f"# {_escape(printable(f'lotr-tui session {session.name}'))}", _escape(summary)]
+    scenes = read_scenes(session)
+    for number, scene in enumerate(scenes, 1):
+        blocks += [f"## Scene {number}"] if len(scenes) > 1 else []
+        for turn in scene.turns:
+            blocks += map(_markdown_line, script_lines(turn))
+            figures = f"{turn.name} · " if turn.name else ""
+            blocks.append(f"*{_escape(printable(f'{figures}seed {turn.seed} · {turn.settings.describe()}'))}*")
+        answers = [line for reply in scene.other_answers for line in list(script_lines(reply))[-1:]]
+        blocks += ["### Other answers", *map(_markdown_line, answers)] if answers else []
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_line(line: ScriptLine) -> str:
+    text = _escape(line.text)
+    return f"**{_escape(line.speaker)}:** {text}" if line.speaker else text
+
+
+def _escape(line: str) -> str:
+    """Escape a printable line so that Markdown, also GitHub's, shows exactly its characters."""
+    return _MARKDOWN_LINE_START.sub(r"\1\\\2", _MARKDOWN_SPECIAL.sub(r"\\\g<0>", line))
+
+
+def to_json(session: Session) -> str:
+    """Return the session with all replies and their figures as JSON."""
+    replies = []
+    for reply in session.replies.values():
+        record = reply.record()
+        tokens = [token._asdict() for token in reply.own_tokens]
+        text = "".join(token.piece for token in reply.own_tokens).removeprefix(" ")
+        replies.append(record | {"tokens": tokens, "text": text, "chain": reply.settings.describe()})
+    header = {"format": "lotr-tui session", "version": VERSION, "name": session.name, "model": session.model}
+    record = {**header, "started": session.started, "replies": replies}
+    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+
+
+EXPORTERS: dict[str, Callable[[Session], str]] = {"md": to_markdown, "txt": to_text, "json": to_json}
+"""Functions that export a session, by file extension."""
+
+
+def export_session(session: Session, path: Path, *, replace: bool = False) -> None:
     """Write a session to a file in the format of the path's ending. Readers never see a part of it.
 
-    Raises:
-        InvalidInputError: If the ending is not one of `EXPORTERS`, the file exists and `replace` is False, or the file
-            cannot be written.
+    An ending that is not one of `EXPORTERS`, a file that exists without `replace`, and a file that cannot be written
+    raise an InvalidInputError.
     """
     content = _exporter_for(path)(session).encode()
     try:
@@ -74,144 +154,93 @@ def export_session(session: SavedSession, path: Path, *, replace: bool = False) 
         raise InvalidInputError(f"cannot write {path}: {os_error_reason(error)}; choose another folder") from error
 
 
-def _exporter_for(path: Path) -> Callable[[SavedSession], str]:
+def _exporter_for(path: Path) -> Callable[[Session], str]:
     extension = path.suffix.lower().removeprefix(".")
     if extension not in EXPORTERS:
         raise InvalidInputError(f"{path.name} has no known ending; end it in .{' or .'.join(EXPORTERS)}")
     return EXPORTERS[extension]
 
 
-def to_json(session: SavedSession) -> str:
-    """Return the session as JSON, in the shape that the module describes."""
-    record = {
-        "format": "lotr-tui session",
-        "version": VERSION,
-        "name": session.name,
-        "model": session.model,
-        "started": session.started,
-        "replies": [
-            {
-                **vars(reply),
-                "tokens": [token._asdict() for token in reply.tokens],
-                "settings": asdict(reply.settings),
-                "score": None if reply.score is None else asdict(reply.score),
-                "text": reply.text,
-                "chain": reply.settings.describe(),
-            }
-            for reply in session.replies
-        ],
-    }
-    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+# Paths that the user types for an export
 
 
-def to_markdown(session: SavedSession) -> str:
-    """Return the session as Markdown: a script, or prompts as quotes, replies as paragraphs, footers in italics."""
-    title, summary = format_heading(session)
-    blocks = [f"# {_escape_markdown(title)}", _escape_markdown(summary)]
-    scenes = [scene for scene in read_scenes(session) if scene.has_speakers]
-    for number, scene in enumerate(scenes, 1):
-        blocks += [f"## Scene {number}"] if len(scenes) > 1 else []
-        blocks += map(_markdown_line, scene.lines)
-        if scene.other_answers:
-            blocks += ["### Other answers", *map(_markdown_line, scene.other_answers)]
-    for reply in format_replies(session, set().union(*(scene.reply_ids for scene in scenes))):
-        blocks.append(f"## {_escape_markdown(reply.title)}")
-        if reply.prompt:
-            blocks.append("\\\n".join(f"> {_escape_markdown(line)}" for line in reply.prompt))
-        shared = f"*{_escape_markdown(reply.shared_text)}*" if reply.shared_text else ""
-        if text := " ".join(filter(None, [shared, _escape_markdown(reply.text)])):
-            blocks.append(text)
-        blocks.append(f"*{_escape_markdown(reply.footer)}*")
-    return "\n\n".join(blocks) + "\n"
+@dataclass(frozen=True)
+class ExportTarget:
+    """Absolute path that an export can be written to, and what to ask before."""
+
+    path: Path  # without links, so that a linked file is replaced and not its link
+    exists: bool  # True if a file would be replaced
+    missing_folder: Path | None  # to create first
 
 
-def _markdown_line(line: ScriptLine) -> str:
-    """Return a line of a script as a paragraph with the name in bold."""
-    text = _escape_markdown(line.text)
-    return f"**{_escape_markdown(line.speaker)}:** {text}" if line.speaker else text
+def suggest_export_path(folder: Path, name: str) -> Path:
+    """Return a path that does not exist: `name` in `folder`, with a number before its suffix if necessary.
+
+    If the folder is gone, the path is in the current folder.
+    """
+    try:
+        folder = folder if folder.is_dir() else current_folder()
+    except OSError:  # its parent cannot be read
+        folder = current_folder()
+    suffix = Path(name).suffix
+    names = (name if number == 1 else f"{name.removesuffix(suffix)}-{number}{suffix}" for number in count(1))
+    return next(path for path in (folder / name for name in names) if not os.path.lexists(path))
 
 
-def to_svg(session: SavedSession, columns: int = SVG_COLUMNS) -> str:
-    """Return a picture of the transcript, `columns` characters wide, that needs nothing from the network."""
-    from rich.cells import cell_len  # deferred: a session that is not exported does not need Rich's console
-    from rich.console import Console
-    from rich.text import Text
-
-    title, summary = format_heading(session)
-    blocks = [(0, Text(title, "accent")), (0, Text(summary, "muted"))]
-    scenes = [scene for scene in read_scenes(session) if scene.has_speakers]
-    for scene in scenes:
-        blocks.append((0, Text("")))
-        blocks += [
-            (0, Text.assemble((f"{line.speaker}: " if line.speaker else "", "prompt"), line.text))
-            for line in scene.lines
-        ]
-    for reply in format_replies(session, set().union(*(scene.reply_ids for scene in scenes))):
-        separator = " " if reply.shared_text and reply.text else ""
-        blocks += [(0, Text("")), (0, Text(reply.title, "muted"))]
-        blocks += [
-            (2 if index else 0, Text.assemble(("" if index else "❯ ", "accent"), (line, "prompt")))
-            for index, line in enumerate(reply.prompt)
-        ]
-        blocks.append((2, Text.assemble((reply.shared_text, "muted"), separator, reply.text)))
-        blocks.append((2, Text(reply.footer, "muted")))
-
-    console = Console(file=io.StringIO())  # only breaks lines
-    elements: list[str] = []
-    row = 0
-    for indent, block in blocks:
-        for line in block.wrap(console, max(1, columns - indent)):
-            line.rstrip()
-            row += 1
-            column = indent
-            for text, style in _styled_segments(line):
-                num_cells = cell_len(text)
-                if text.strip():
-                    x, y, length = column * SVG_CHAR_WIDTH, row * SVG_LINE_HEIGHT, num_cells * SVG_CHAR_WIDTH
-                    position = f'x="{x:g}" y="{y}" textLength="{length:g}"'
-                    elements.append(f'<text class="{style}" {position}>{escape(text, quote=False)}</text>')
-                column += num_cells
-    width, height = round(columns * SVG_CHAR_WIDTH) + 40, (row + 1) * SVG_LINE_HEIGHT + 20
-    return _SVG_TEMPLATE.format(width=width, height=height, title=escape(title, quote=False), lines="\n".join(elements))
+def current_folder() -> Path:
+    """Return the working directory, or the home folder if the working directory was deleted."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path.home()
 
 
-EXPORTERS: dict[str, Callable[[SavedSession], str]] = {
-    "md": to_markdown,
-    "txt": to_text,
-    "json": to_json,
-    "svg": to_svg,
-}
-"""Functions that export a session, by file extension."""
-
-_SVG_TEMPLATE = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">
-<title>{title}</title>
-<style>
-text {{ font: 14px monospace; fill: #d8d4c8; white-space: pre; }}
-.accent {{ fill: #d9a648; font-weight: bold; }}
-.prompt {{ font-weight: bold; }}
-.muted {{ fill: #8b8c7e; }}
-</style>
-<rect width="100%" height="100%" fill="#14150f"/>
-<g transform="translate(20, 12)" xml:space="preserve">
-{lines}
-</g>
-</svg>
-"""
+def check_session_target(text: str) -> ExportTarget:
+    """Return the file that a typed path names, as `check_export_target` does; its ending chooses an exporter."""
+    target = check_export_target(text, is_folder=False)
+    _exporter_for(target.path)
+    return target
 
 
-def _styled_segments(line: "Text") -> Iterator[tuple[str, str]]:
-    """Yield the parts of a line that have one style each, and the name of the style."""
-    edges = sorted({0, len(line), *(edge for span in line.spans for edge in (span.start, span.end))})
-    for start, end in pairwise(edges):
-        styles = [str(span.style) for span in line.spans if span.start <= start and end <= span.end]
-        yield line.plain[start:end], styles[-1] if styles else str(line.style)
+def check_export_target(text: str, *, is_folder: bool) -> ExportTarget:
+    """Return the file that a typed path names, or with `is_folder` the new or empty folder.
+
+    A path at which nothing can be written raises an InvalidInputError.
+    """
+    text = text.strip()
+    if not text:
+        raise InvalidInputError("type a path, or press esc")
+    try:
+        path = Path(text).expanduser().resolve()
+        status = path.stat() if path.exists() else None
+        is_directory = status is not None and stat.S_ISDIR(status.st_mode)
+        is_empty = not is_directory or not any(path.iterdir())
+    except OSError as error:
+        raise InvalidInputError(f"{text} cannot be used: {os_error_reason(error)}; choose another path") from error
+    except (RuntimeError, ValueError) as error:  # an unknown user, a zero byte, a lone surrogate
+        raise InvalidInputError(f"{text} is not a path; choose another path") from error
+    folder = path if is_folder and is_directory else path.parent
+    problem = ""
+    if is_folder and status is not None and not is_directory:
+        problem = f"{path} is a file; choose a new folder"
+    elif is_folder and not is_empty:
+        problem = f"{path} is not empty, and nothing in it is replaced; choose a new folder"
+    elif not is_folder and (text.endswith(os.sep) or is_directory):
+        problem = f"{path} is a folder; add the name of a file"
+    elif not is_folder and status is not None and not stat.S_ISREG(status.st_mode):
+        problem = f"{path} is not a regular file; choose another path"
+    elif folder.exists() and not folder.is_dir():
+        problem = f"{folder} is a file, not a folder; choose another path"
+    elif folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        problem = f"{folder} cannot be written: Permission denied; choose another folder"
+    if problem:
+        raise InvalidInputError(problem)
+    return ExportTarget(path, not is_folder and status is not None, None if folder.exists() else folder)
 
 
-_MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]<>&~|#$@^]|(?<!\d):(?!\s|$)|(?i:(?<=www)\.)")
-_MARKDOWN_LINE_START = re.compile(r"^(\d*)([-+=.)])")
-
-
-def _escape_markdown(line: str) -> str:
-    """Escape a printable line so that Markdown, also GitHub's, shows exactly its characters."""
-    return _MARKDOWN_LINE_START.sub(r"\1\\\2", _MARKDOWN_SPECIAL.sub(r"\\\g<0>", line))
+def abbreviate_home(path: Path) -> str:
+    """Return a path for an input, with "~" for the user's home folder."""
+    try:
+        return f"~{os.sep}{path.relative_to(Path.home())}"
+    except (RuntimeError, ValueError):  # no home folder, or a path outside it
+        return str(path)

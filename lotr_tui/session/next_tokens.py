@@ -1,52 +1,50 @@
-"""Preview of the next token in a session: after the draft in the prompt, or else after the last reply."""
+"""Preview of the next token in a session, and completion of the last word of a prompt."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from engine.data.tokenizers.bytes import ByteTokenizer
+import numpy as np
+
+from engine.data.scripts import encode_speaker
+from engine.data.speakers import STRANGER
+from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
 from engine.generation.complete_words import CompleteWordSearch, open_word
-from engine.generation.prompt import DecoderState
+from engine.generation.prompt import DecoderState, prefill
 from engine.generation.sampling import NextTokenProbs, TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb, next_speaker_probs, without_last_speaker
 from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
-from lotr_tui.session.conversation.cast import NO_ROLES, Roles, answering_cast
-from lotr_tui.session.conversation.conversation import Conversation
-from lotr_tui.session.conversation.generation import prepare_context, to_prompt_line
-from lotr_tui.session.conversation.read_text import UnreadText
-from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.model_abilities import answers_by_template
-from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.cast import NO_ROLES, Roles, answering_cast
+from lotr_tui.session.conversation import Conversation
+from lotr_tui.session.read_text import TextReader, UnreadText, to_prompt_line
+from lotr_tui.session.reply import Reply
+from lotr_tui.session.session_model import SessionModel, answers_by_template, find_cast
 from lotr_tui.session.settings import PreviewUnit, ReplyMode
-from lotr_tui.session.text_reader import TextReader
 
-MAX_CANDIDATES = 40
-"""Candidates that are computed; the screen shows as many as fit."""
+MAX_CANDIDATES = 40  # that are computed; the screen shows as many as fit
+MIN_LETTERS = 2  # of a word that is completed: after one letter too many words are possible
+MAX_COMPLETION_TOKENS = 24  # that complete a word in an open vocabulary
 
 
 @dataclass(frozen=True, eq=False)
 class NextTokenContext:
-    """A text, and the state from which the model predicts its next token."""
+    """A text that a model has read, and the state from which it predicts the next token."""
 
     model: LanguageModel
     state: DecoderState
     ids: Sequence[int]
-    """Token ids of the whole text."""
     is_first_token: bool
-    """True if the next token is the first of a reply or of a line, which it cannot end."""
     is_chat: bool = False
-    """True if a chat template has made the text."""
-    speaker: str = ""
-    """Canonical name of who says the line that begins there; empty inside of a line, and without a cast."""
-    speakers: Sequence[SpeakerProb] = ()
-    """Speakers who may say that line, likeliest first."""
+    speaker: str = ""  # who says the line that begins there; empty inside of a line, and without a cast
+    speakers: Sequence[SpeakerProb] = ()  # who may say that line, likeliest first
 
     @classmethod
     def from_read(
         cls, text: UnreadText, state: DecoderState, speakers: Sequence[SpeakerProb] = ()
     ) -> "NextTokenContext":
-        """Return a text after it was read; `speakers` may say the line that begins at its end."""
         speaker = text.speaker if speakers else ""
         return cls(text.model, state, text.ids, text.is_first_token, text.is_chat, speaker, speakers)
 
@@ -97,13 +95,8 @@ def find_unread_text(
     The text is the draft, in a dialogue after the reply `previous`, or the current reply if the draft is empty. In a
     conversation with a cast, the draft is a line in `roles`, and the next token is the answer's first. Without a draft,
     it is the first of the next turn if the last line has ended. While a reply is generated, the text ends with the
-    reply, whatever the draft is.
-
-    Returns:
-        The text; None before the first line of a chat, and for a reply that the model cannot continue.
-
-    Raises:
-        InvalidInputError: If the chat template of the model does not accept the conversation.
+    reply, whatever the draft is. Before the first line of a chat, and for a reply that the model cannot continue, the
+    result is None. A conversation that the chat template refuses raises an InvalidInputError.
     """
     model = session_model.model
     line = to_prompt_line(draft, model.tokenizer, reply_mode)
@@ -113,10 +106,8 @@ def find_unread_text(
         if reply_mode == "conversation" and session_model.cast and is_line_complete:
             return find_turn(session_model, line, previous, roles)
         if len(model.tokenizer.encode(line)):
-            context = prepare_context(session_model, line, reply_mode, previous, roles)
-            is_chat = answers_by_template(model, reply_mode)
-            num_read = len(context.ids) - len(context.unread_ids)
-            return UnreadText(model, context.ids, context.state, num_read, is_chat, reopens_last_word=not is_chat)
+            text = UnreadText.before_reply(session_model, line, reply_mode, previous, roles)
+            return replace(text, reopens_last_word=not text.is_chat)
     if last is None:
         return None if answers_by_template(model, reply_mode) else UnreadText(model, ())
     if last.session_model.model is model and not last.read_only_reason:
@@ -131,13 +122,9 @@ def find_turn(session_model: SessionModel, line: str, previous: Reply | None, ro
 
     Without a line, a member of the cast speaks after `previous`, or begins a scene.
     """
-    context = prepare_context(session_model, line, "conversation", previous, roles._replace(speaker=""))
     names = answering_cast(session_model.cast, roles.speaking_as, line)
-    return UnreadText(
-        session_model.model,
-        context.ids,
-        context.state,
-        len(context.ids) - len(context.unread_ids),
+    return replace(
+        UnreadText.before_reply(session_model, line, "conversation", previous, roles._replace(speaker="")),
         candidates=tuple(without_last_speaker(names, "" if line or previous is None else previous.speaker)),
         speaker=roles.speaker,
     )
@@ -164,3 +151,71 @@ def read_next_token(
         text = text.begin_line(text.speaker or speakers[0].name)
     state = reader.read(text, cancelled)
     return None if state is None else NextTokenContext.from_read(text, state, speakers)
+
+
+class WordCompleter:
+    """Completer of the last word of a prompt, which keeps what the model has read.
+
+    In a closed vocabulary it takes the most probable word. In an open vocabulary it appends the most probable token
+    until a token starts another word.
+    """
+
+    def __init__(self) -> None:
+        self._reader = TextReader()
+        self._tokenizer: Tokenizer | None = None
+        self._sorted_tokens: list[tuple[str, int]] = []  # words of `_tokenizer` with their ids, in alphabetical order
+
+    def complete(self, model: LanguageModel, text: str, cancelled: Callable[[], bool] = lambda: False) -> str:
+        """Return the rest of the last word of `text`; "" if it is complete, unknown or too short, or if cancelled.
+
+        This takes long with a slow model, so use a thread.
+        """
+        tokenizer = model.tokenizer
+        if isinstance(tokenizer, ByteTokenizer):
+            return self._complete_by_tokens(model, tokenizer, text, cancelled)
+        *before, (_, end, word) = [
+            (0, -1, ""),
+            *((start, end, text[start:end].lower()) for start, end, _ in tokenizer.spans(text)),
+        ]
+        if end != len(text) or len(word) < MIN_LETTERS:
+            return ""
+        if tokenizer is not self._tokenizer:
+            self._tokenizer = tokenizer
+            self._sorted_tokens = sorted((token, id) for id, token in enumerate(tokenizer.tokens) if id > EOS_ID)
+        start = bisect_left(self._sorted_tokens, (word,))
+        stop = bisect_left(self._sorted_tokens, (word + chr(0x10FFFF),))
+        ids = [id for _, id in self._sorted_tokens[start:stop]]
+        if not ids:
+            return ""
+        ids_before = tokenizer.encode(text[: before[-1][1]] if len(before) > 1 else "").tolist()
+        state = self._reader.read(UnreadText(model, ids_before), cancelled)
+        if state is None:
+            return ""
+        completed = tokenizer.tokens[ids[int(np.argmax(state.log_probs[ids]))]]
+        stem = completed.partition("'")[0]  # "bilbo" for "bilbo's": the rest is soon typed, but not soon deleted
+        return (stem if stem in tokenizer and len(stem) >= len(word) else completed)[len(word) :]
+
+    def _complete_by_tokens(
+        self, model: LanguageModel, tokenizer: ByteTokenizer, text: str, cancelled: Callable[[], bool]
+    ) -> str:
+        if not all(map(is_word_character, text[-MIN_LETTERS:].rjust(MIN_LETTERS))):
+            return ""
+        line = to_prompt_line(text)
+        head, line = (encode_speaker(tokenizer, STRANGER), f" {line}") if find_cast(model) else ((), line)
+        ids = [*head, *tokenizer.encode(line).tolist()]
+        state = self._reader.read(UnreadText(model, ids, reopens_last_word=True), cancelled)
+        if state is None:
+            return ""
+        decoder = TextInProgress(model, ids, SamplerSettings(), state=state).piece_decoder
+        num_typed, rest = state.num_reread_characters, ""
+        for _ in range(MAX_COMPLETION_TOKENS):
+            if cancelled():
+                return ""
+            id = int(np.argmax(state.log_probs))
+            piece = decoder.decode(id)[num_typed:]
+            if num_typed == 0 and (tokenizer.word_starts[id] or piece[:1] in ("'", "’")):
+                return rest
+            rest += piece
+            num_typed = 0
+            state = prefill(model, [id], state)
+        return ""

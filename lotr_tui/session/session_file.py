@@ -1,15 +1,18 @@
-"""Files of sessions: writing with a lock, resuming, listing, renaming, deleting, and quarantine of damaged files.
+"""Saved sessions: a tree of replies, one JSON line per reply, in a file that one window writes.
 
-The content of the lines is defined in `saved_session`. An incomplete last line, left by a writer that was killed, is
-ignored.
+A file begins with `{"session": {...}}`, followed by one `{"reply": {...}}` per reply. A later line replaces an
+earlier one: of the session, or of the reply with the same id (after the reply was named or continued). A token is a
+list `[id, text, logprob, prob, rank, entropy, piece]`, in which a figure that is not finite is null. An incomplete last
+line, left by a writer that was killed, is ignored.
 """
 
+import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -20,26 +23,18 @@ from engine.errors import InvalidInputError, LotrError, printable
 from engine.storage.files import app_home, atomic_replace, open_regular_file, read_limited
 from engine.storage.json_lines import JsonLinesAppender
 from engine.storage.lock import FileLock
-from lotr_tui.session.json_store import FailureReporter, os_error_reason, quarantine_file
-from lotr_tui.session.saved_session import (
-    SavedReply,
-    SavedSession,
-    decode_header,
-    encode_session,
-    header_record,
-    parse_line,
-    parse_session,
-    reply_record,
-)
+from engine.storage.schema import decode, parse_json
+from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
+from lotr_tui.session.reply import Figure, Reply
 
-MAX_PREVIEW_LINE_BYTES = 1_000_000
-"""Bytes of a line that are read for the list of sessions."""
-MAX_SESSION_BYTES = 256_000_000
-"""Size limit of a file that is read; a token takes about 80 bytes."""
-MAX_COUNTED_BYTES = 16_000_000
-"""Bytes of a file that are searched for replies for the list; a full conversation has about 2 million."""
-MAX_NAME_LENGTH = 50
-"""Characters of a session's name, which take up to four bytes each in a file name of up to 255 bytes."""
+VERSION = 5  # of the format; in earlier ones, speakers were tokens
+MAX_LINE_BYTES = 16_000_000  # which take up to 27 times as much memory once parsed; 100,000 tokens take 8 MB
+MAX_REPLIES, MAX_TOKENS = 200_000, 1_500_000  # of a session that is read
+MAX_SESSION_BYTES = 256_000_000  # of a file that is read; a token takes about 80 bytes
+MAX_PREVIEW_LINE_BYTES = 1_000_000  # of a line that is read for the list of sessions
+MAX_COUNTED_BYTES = 16_000_000  # of a file that are searched for replies for the list
+MAX_NAME_LENGTH = 50  # characters of a name, up to four bytes each in a file name of up to 255 bytes
+MAX_NAME_WORDS, MAX_FIRST_WORDS_LENGTH = 6, 40  # of the first prompt, after which a session is named
 _REPLY_ID = re.compile(rb'^\{"reply": \{"id": (\d+)(?!.*"score": \{"rank": (?!1,))', re.MULTILINE)
 """Id of a reply, in the line of a reply that is no worse answer of a turn."""
 
@@ -49,110 +44,208 @@ class SessionError(LotrError):
 
 
 @dataclass
-class SessionSummary:
-    """Entry of the list of sessions."""
+class Session:
+    """Tree of replies by their ids, in order."""
 
-    path: Path
-    modified: float
-    """Unix time in seconds."""
-    size_bytes: int
-    model: str = ""
-    first_prompt: str = ""
-    num_replies: int = 0
-    """Replies in the first `MAX_COUNTED_BYTES` of the file, without answers that were not chosen."""
-    error: str = ""
-    """Reason why the session cannot be resumed; `model` and `first_prompt` are then empty."""
-
-    @property
-    def name(self) -> str:
-        """Stem of the file name."""
-        return self.path.stem
+    name: str = ""  # stem of the file; empty before there is one
+    model: str = ""  # name of the model that it began with
+    started: float = field(default_factory=time.time)  # Unix time in seconds
+    replies: dict[int, Reply] = field(default_factory=dict)
+    current_id: int | None = None  # reply that was selected last; None selects the latest
 
 
-class SessionWriter:
-    """Writer of one session's file, which is created with the first reply and locked until `close`."""
+@dataclass(frozen=True)
+class SessionHeader:
+    """Line of a file that describes the session itself."""
 
-    def __init__(self, model: str, folder: Path | None = None) -> None:
-        """Prepare a new session that begins with the run `model`."""
-        self.session = SavedSession("", model, time.time())
+    version: int
+    model: str
+    started: Figure
+    current_id: int | None
+
+    def __post_init__(self) -> None:
+        if not self.model.isprintable():
+            raise InvalidInputError("model is not a printable name")
+        try:
+            datetime.fromtimestamp(self.started)
+        except (ValueError, OverflowError, OSError) as error:
+            raise InvalidInputError(f"started {self.started:g} is not a time; use seconds since 1970") from error
+
+
+def header_record(session: Session) -> dict[str, Any]:
+    return {"session": asdict(SessionHeader(VERSION, session.model, session.started, session.current_id))}
+
+
+def encode_session(session: Session) -> bytes:
+    """Return the content of a new file with all replies that have ended."""
+    replies = [reply for reply in session.replies.values() if not reply.is_generating]
+    records = [header_record(session), *({"reply": reply.record()} for reply in replies)]
+    if replies and session.current_id != replies[-1].id:
+        records.append(header_record(session))  # the last line of a file determines the selected reply
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+def parse_session(name: str, content: bytes) -> Session:
+    """Read a session from the complete lines of its file.
+
+    A line that is damaged or of another format, or replies that form no tree, raise an InvalidInputError.
+    """
+    header: SessionHeader | None = None
+    current_id: int | None = None
+    replies: dict[int, Reply] = {}
+    num_tokens = start = 0
+    while (end := content.find(b"\n", start)) >= 0:  # splitting all lines at once takes twice the memory
+        kind, record = _parse_line(content[start:end])
+        start = end + 1
+        if kind == "session":
+            header = _decode_header(record)
+            current_id = header.current_id
+            continue
+        reply = _decode_reply(record)
+        num_tokens += len(reply.tokens) - (len(replies[reply.id].tokens) if reply.id in replies else 0)
+        if len(replies) > MAX_REPLIES or num_tokens > MAX_TOKENS:
+            raise InvalidInputError(f"more than {MAX_REPLIES:,} replies or {MAX_TOKENS:,} tokens")
+        replies[reply.id] = reply
+        current_id = reply.id
+    if header is None:
+        raise InvalidInputError("the first line does not describe a session")
+    current_id = current_id if current_id in replies else None
+    replies = {id: replies[id] for id in sorted(replies)}
+    for reply in replies.values():
+        _attach(reply, replies)
+    return Session(name, header.model, header.started, replies, current_id)
+
+
+def _attach(reply: Reply, replies: dict[int, Reply]) -> None:
+    """Attach a reply to its parent, which must precede it, so that there is no cycle, and have the shared tokens."""
+    parent = None if reply.parent_id is None else replies.get(reply.parent_id)
+    if reply.parent_id is not None and (parent is None or parent.id >= reply.id):
+        raise InvalidInputError(f"reply {reply.id} continues reply {reply.parent_id}, which does not precede it")
+    num_parent_tokens = 0 if parent is None else len(parent.own_tokens)
+    if reply.parent_offset > num_parent_tokens:
+        raise InvalidInputError(
+            f"parent_offset {reply.parent_offset} of reply {reply.id} is out of range; "
+            f"its parent has {num_parent_tokens} tokens"
+        )
+    reply.attach(parent)
+
+
+def _parse_line(line: bytes) -> tuple[str, dict[str, Any]]:
+    """Return the kind of a line, "session" or "reply", and its content, which is not checked yet."""
+    if len(line) > MAX_LINE_BYTES:
+        raise InvalidInputError(f"a line has more than {MAX_LINE_BYTES:,} bytes")
+    record = parse_json(line)
+    if isinstance(record, dict) and len(record) == 1:
+        kind, value = next(iter(record.items()))
+        if kind in ("session", "reply") and isinstance(value, dict):
+            return kind, value
+    raise InvalidInputError("a line describes neither a session nor a reply")
+
+
+def _decode_header(record: dict[str, Any]) -> SessionHeader:
+    check_version(record.get("version"), VERSION)
+    return decode(SessionHeader, record)
+
+
+def _decode_reply(record: dict[str, Any]) -> Reply:
+    reply = decode(Reply, record)
+    texts = {  # that the terminal gets as they are
+        "tokens": [token.text for token in reply.tokens],
+        "unknown_tokens": reply.unknown_tokens,
+        "speaking_as": [reply.speaking_as],
+        "speaker": [reply.speaker],
+        "system_prompt": [reply.system_prompt],
+    }
+    for name, values in texts.items():
+        if not all(map(str.isprintable, values)):
+            raise InvalidInputError(f"{name} of reply {reply.id}: control characters are not allowed")
+    return reply
+
+
+class SessionFile:
+    """File of a session, which is created with the first reply and locked until `close`."""
+
+    def __init__(self, session: Session, folder: Path | None = None) -> None:
+        self.session = session
+        self.problem = ""  # why a part of the session is not saved; empty if all of it is, or if it was deleted
         self._folder = folder or sessions_folder()
         self._open_file: tuple[FileLock, JsonLinesAppender] | None = None
-        self.problem = ""
-        """Reason why a part of the session is not saved; empty if all of it is, or if it was deleted."""
         self._is_deleted = False
         self._failures = FailureReporter()
 
     @classmethod
-    def resume(cls, path: Path) -> "SessionWriter":
-        """Open the file of a saved session for writing, and read it into `session`.
+    def resume(cls, path: Path) -> "SessionFile":
+        """Open the file of a saved session for writing.
 
-        Raises:
-            SessionError: If the file is missing, damaged (it has then been set aside), or open in another window.
+        A SessionError is raised if the file is missing, damaged (it has then been set aside), or open in another
+        window.
         """
         with _describe_failure(path, "resumed"):
             lock = _lock_existing(path)
             try:
-                session = _read_session_file(path)
-                writer = cls(session.model, path.parent)
-                writer.session = session
-                writer._open_file = lock, _open_appender(path)
+                file = cls(_read_session_file(path), path.parent)
+                file._open_file = lock, JsonLinesAppender(path, max_buffered_bytes=MAX_SESSION_BYTES)
             except BaseException:
                 lock.release()
                 raise
-        return writer
+        return file
 
-    def save(self, reply: SavedReply) -> None:
-        """Save a reply, replacing an earlier version with the same id.
+    @property
+    def path(self) -> Path:
+        return self._folder / f"{self.session.name}.jsonl"
 
-        Raises:
-            SessionError: If the reply cannot be written. The reply is kept in memory and written together with the
-                next one. Consecutive failures raise once.
+    def save(self, changed: Iterable[Reply] = (), current_id: int | None = None) -> str:
+        """Save replies of the session, and which reply is selected (None: as before, or the last of `changed`).
+
+        What cannot be written is kept in memory, and written the next time. Return the reason for the first of several
+        failures, and otherwise an empty text.
         """
-        replies = {**self.session.replies_by_id, reply.id: reply}
-        self.session = replace(self.session, replies=tuple(replies.values()), current_id=reply.id)
-        self._append(reply_record(reply))
-
-    def set_current(self, reply_id: int) -> None:
-        """Save which reply is selected, for when the session is resumed.
-
-        Raises:
-            SessionError: If the file cannot be written, as in `save`.
-        """
-        if reply_id != self.session.current_id:
-            self.session = replace(self.session, current_id=reply_id)
-            self._append(header_record(self.session))
-
-    def save_again(self) -> None:
-        """Try to save what could not be saved."""
-        if self.problem:
-            with suppress(SessionError):
-                self._append(header_record(self.session))
+        records = []
+        for reply in changed:
+            records.append({"reply": reply.record()})
+            self.session.current_id = reply.id
+        if not records and (self._is_new or current_id == self.session.current_id) and not self.problem:
+            return ""
+        if current_id not in (None, self.session.current_id):
+            self.session.current_id = current_id
+            records.append(header_record(self.session))
+        if self._is_deleted:
+            return ""
+        try:
+            if self._open_file is not None and self._open_file[1].is_deleted:
+                self.close()
+            if self._open_file is None:  # no file yet, or another program has deleted it
+                self._create_file()
+                self.problem = ""
+            else:
+                for record in records or [header_record(self.session)]:
+                    self._open_file[1].append(record)
+                self.problem = self._open_file[1].problem
+        except OSError as error:
+            self.problem = f"{self.path if self.session.name else self._folder}: {os_error_reason(error)}"
+        if not self.problem:
+            self._failures.reset()
+            return ""
+        return self._failures.report(f"the session is not saved: {self.problem}; the conversation continues")
 
     def rename(self, name: str) -> None:
-        """Rename the session and its file.
-
-        Raises:
-            SessionError: If the name is invalid or taken, or the file cannot be renamed.
-        """
+        """Rename the session and its file; an invalid or taken name, and a failure, raise a SessionError."""
         if self._open_file is None:
-            rename_session(self._path, name)
+            rename_session(self.path, name)
         else:
             check_session_name(name)
-            path = self._path.with_name(f"{name}.jsonl")
-            with _describe_failure(self._path, "renamed"):
-                _rename_file(self._path, path)
+            path = self.path.with_name(f"{name}.jsonl")
+            with _describe_failure(self.path, "renamed"):
+                _rename_file(self.path, path)
             for file in self._open_file:
                 file.path = path
-        self.session = replace(self.session, name=name)
+        self.session.name = name
 
     def delete(self) -> None:
-        """Delete the file; replies are not saved any more.
-
-        Raises:
-            SessionError: If the file cannot be deleted.
-        """
-        with _describe_failure(self._path, "deleted"):
-            self._path.unlink()
+        """Delete the file, and save nothing more; a failure raises a SessionError."""
+        if not self._is_new:
+            with _describe_failure(self.path, "deleted"):
+                self.path.unlink()
         self._is_deleted, self.problem = True, ""
         self.close()
 
@@ -165,45 +258,34 @@ class SessionWriter:
             self._open_file = None
 
     @property
-    def _path(self) -> Path:
-        return self._folder / f"{self.session.name}.jsonl"
-
-    def _append(self, record: dict[str, object]) -> None:
-        """Write a line; if there is no file, or another program deleted it, write the whole session to a new file."""
-        if self._is_deleted:
-            return
-        try:
-            if self._open_file is not None and self._open_file[1].is_deleted:
-                self.close()
-            if self._open_file is None:
-                self._create_file()
-                self.problem = ""
-            else:
-                appender = self._open_file[1]
-                appender.append(record)
-                self.problem = appender.problem
-        except OSError as error:
-            self.problem = f"{self._path if self.session.name else self._folder}: {os_error_reason(error)}"
-        if not self.problem:
-            self._failures.reset()
-        elif message := self._failures.report(f"the session is not saved: {self.problem}; the conversation continues"):
-            raise SessionError(message)
+    def _is_new(self) -> bool:
+        return not self.session.name
 
     def _create_file(self) -> None:
-        """Create a file with the whole session, named after the time when the session started."""
+        """Create a file with the whole session."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{datetime.fromtimestamp(self.session.started):%Y%m%d-%H%M%S}"
+        stem = self.session.name or _first_words(self.session)
         for number in count(1):
-            self.session = replace(self.session, name=stem if number == 1 else f"{stem}-{number}")
+            self.session.name = stem if number == 1 else f"{stem} {number}"
             try:
-                with atomic_replace(self._path, exclusive=True) as file:
+                with atomic_replace(self.path, exclusive=True) as file:
                     file.write(encode_session(self.session))
             except FileExistsError:
                 continue
-            lock = FileLock(self._path)
+            lock = FileLock(self.path)
             _acquire(lock)
-            self._open_file = lock, _open_appender(self._path)
+            self._open_file = lock, JsonLinesAppender(self.path, max_buffered_bytes=MAX_SESSION_BYTES)
             return
+
+
+def _first_words(session: Session) -> str:
+    """Return the name of a new session: the first words that were said, or else the time when it started."""
+    first = next(iter(session.replies.values()))
+    words = re.findall(r"\w[\w'’-]*", first.prompt or "")[:MAX_NAME_WORDS]
+    while len(" ".join(words)) > MAX_FIRST_WORDS_LENGTH and len(words) > 1:
+        words.pop()
+    name = " ".join(words)[:MAX_FIRST_WORDS_LENGTH]
+    return name or f"{datetime.fromtimestamp(session.started):%Y-%m-%d %H.%M.%S}"
 
 
 def sessions_folder() -> Path:
@@ -216,11 +298,10 @@ def session_path(name: str) -> Path:
     return sessions_folder() / f"{name}.jsonl"
 
 
-def load_session(path: Path) -> SavedSession:
+def load_session(path: Path) -> Session:
     """Read a session, also while another process writes it.
 
-    Raises:
-        SessionError: If the file is missing, or damaged; a damaged file has then been set aside.
+    A file that is missing, or damaged (it has then been set aside), raises a SessionError.
     """
     try:
         return _read_session_file(path)
@@ -228,33 +309,45 @@ def load_session(path: Path) -> SavedSession:
         raise SessionError(f"session {path.stem!r} cannot be read: {os_error_reason(error)}") from error
 
 
+@dataclass
+class SessionSummary:
+    """Entry of the list of sessions."""
+
+    path: Path
+    modified: float  # Unix time in seconds
+    num_replies: int  # in the first `MAX_COUNTED_BYTES` of the file, without answers that were not chosen
+    model: str = ""
+    first_prompt: str = ""
+    error: str = ""  # why the session cannot be resumed; `model` and `first_prompt` are then empty
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+
 def list_sessions(folder: Path | None = None) -> list[SessionSummary]:
     """List the saved sessions, the latest first. Only the first two lines of each file are parsed."""
     summaries = []
     for path in (folder or sessions_folder()).glob("*.jsonl"):
         try:
-            status = path.stat()
+            modified = path.stat().st_mtime
             with os.fdopen(open_regular_file(path), "rb") as file:
                 lines = [file.readline(MAX_PREVIEW_LINE_BYTES), file.readline(MAX_PREVIEW_LINE_BYTES)]
                 file.seek(0)
                 reply_ids = set(_REPLY_ID.findall(file.read(MAX_COUNTED_BYTES)))
         except OSError:
             continue  # deleted meanwhile, or not a regular file
-        summary = SessionSummary(path, status.st_mtime, status.st_size, num_replies=len(reply_ids))
+        summary = SessionSummary(path, modified, len(reply_ids))
         try:
-            summary.model = decode_header(parse_line(lines[0])[1]).model
+            summary.model = _decode_header(_parse_line(lines[0])[1]).model
         except InvalidInputError as error:
             summary.error = str(error)
         with suppress(InvalidInputError):  # no reply yet, or a line longer than the preview
-            summary.first_prompt = _first_prompt(parse_line(lines[1])[1])
+            reply = _parse_line(lines[1])[1]
+            prompt, speaker = str(reply.get("prompt") or ""), str(reply.get("speaker") or "")
+            summary.first_prompt = printable(prompt or (f"(scene: {display_name(speaker)} begins)" if speaker else ""))
         summaries.append(summary)
     return sorted(summaries, key=lambda summary: (summary.modified, summary.name), reverse=True)
-
-
-def _first_prompt(reply: dict[str, Any]) -> str:
-    """Return the prompt of a saved reply, or for a scene without one the speaker who begins it, on one line."""
-    prompt, speaker = str(reply.get("prompt") or ""), str(reply.get("speaker") or "")
-    return printable(prompt or (f"(scene: {display_name(speaker)} begins)" if speaker else ""))
 
 
 def check_session_name(name: str) -> None:
@@ -274,12 +367,7 @@ def check_session_name(name: str) -> None:
 
 
 def rename_session(path: Path, name: str) -> Path:
-    """Rename a saved session that no window has open, and return its new path.
-
-    Raises:
-        SessionError: If the name is invalid or taken, the session is open in another window, or the file is missing or
-            cannot be renamed.
-    """
+    """Rename a saved session that no window has open, and return its new path; a failure raises a SessionError."""
     check_session_name(name)
     new_path = path.with_name(f"{name}.jsonl")
     with _describe_failure(path, "renamed"), _hold_lock(path):
@@ -288,11 +376,7 @@ def rename_session(path: Path, name: str) -> Path:
 
 
 def delete_session(path: Path) -> None:
-    """Delete a saved session that no window has open.
-
-    Raises:
-        SessionError: If the session is open in another window, or the file is missing or cannot be deleted.
-    """
+    """Delete a saved session that no window has open; a failure raises a SessionError."""
     with _describe_failure(path, "deleted"), _hold_lock(path):
         path.unlink()
 
@@ -310,13 +394,8 @@ def _rename_file(path: Path, new_path: Path) -> None:
         path.unlink()
 
 
-def _read_session_file(path: Path) -> SavedSession:
-    """Read the complete lines of a session file; a damaged file is set aside.
-
-    Raises:
-        OSError: If the file cannot be read.
-        SessionError: If the file is damaged.
-    """
+def _read_session_file(path: Path) -> Session:
+    """Read the complete lines of a session file; a damaged one is set aside and raises a SessionError."""
     content = read_limited(path, MAX_SESSION_BYTES)
     content = content[: content.rfind(b"\n") + 1]
     try:
@@ -360,7 +439,3 @@ def _hold_lock(path: Path) -> Iterator[None]:
 def _acquire(lock: FileLock) -> None:
     if not lock.acquire():
         raise SessionError(f"session {lock.path.stem!r} is open in another window; close it there first")
-
-
-def _open_appender(path: Path) -> JsonLinesAppender:
-    return JsonLinesAppender(path, max_buffered_bytes=MAX_SESSION_BYTES)

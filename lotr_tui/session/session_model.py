@@ -1,4 +1,4 @@
-"""Model of a session with its name and description."""
+"""Model of a session: its name, its description, and what it can do."""
 
 import math
 import re
@@ -6,14 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
 
 from engine.config import BUNDLED, LSTM
 from engine.data.speakers import display_name, first_to_answer
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, TrainingEvent
-from engine.models.base import LanguageModel
+from engine.generation.best_of import NUM_ANSWERS
+from engine.generation.prompt import DecoderState
+from engine.models.base import LanguageModel, LogProbs, ModelState
+from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs.adapter_files import needs_base
@@ -21,9 +26,7 @@ from engine.runs.directory import CONFIG_FILE, read_config
 from engine.runs.loading import LoadedModel, load_model_by_name, read_dialogue_parts
 from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import PRETRAINED_NOTE, plural
-from lotr_tui.session.conversation.cast import answering_cast
-from lotr_tui.session.conversation.speaker_labels import MAX_NAME_WIDTH
-from lotr_tui.session.model_abilities import find_cast, find_chat_template, is_slow
+from lotr_tui.session.cast import MAX_NAME_WIDTH, answering_cast
 from lotr_tui.session.settings import ModelSettings, ReplyMode, default_model_settings
 
 if TYPE_CHECKING:
@@ -31,11 +34,73 @@ if TYPE_CHECKING:
     from engine.runs.combine import CombinationOptions
     from lotr_tui.monitor.training_view import TrainingView
 
-EXAMPLE_PROMPTS = ("Bilbo Baggins is", "Where is Frodo", "The lamp")
-"""Prompts that the interface suggests, if the model knows all their words."""
+NUM_SLOW_ANSWERS = 4  # that a slow model draws to choose from by default, which takes it a third of a second
+NO_LOG_PROBS: LogProbs = np.empty(0, np.float32)
+"""Log-probabilities of a state whose own were evicted, or that has read nothing; reading a token computes new ones."""
+EXAMPLE_PROMPTS = ("Bilbo Baggins is", "Where is Frodo", "The lamp")  # suggested if the model knows all their words
+MAX_INTRODUCED_SPEAKERS = 6  # those with most lines in the training text
 _NAME_SEPARATORS = re.compile(r"[-_. ]")
-MAX_INTRODUCED_SPEAKERS = 6
-"""Speakers that the first line of a transcript names: those with most lines in the training text."""
+
+
+@runtime_checkable
+class SlidingModel(Protocol):
+    """A model out of whose context the beginning of a long text slides, and whose states share large memory."""
+
+    context_size: int
+
+    def has_slid(self, state: ModelState) -> bool: ...
+
+    def state_memory(self, state: ModelState) -> tuple[int, int]:
+        """Return the identity of the memory that a state shares with others, such as keys and values, and its bytes."""
+
+
+def find_cast(model: LanguageModel) -> tuple[str, ...]:
+    """Return the speakers that a model knows, of which the last stands for all others; empty if it knows none.
+
+    A model with a cast reads and writes a script (`engine.data.scripts`).
+    """
+    return model.cast if isinstance(model, DialogueModel) else ()
+
+
+def reads_line_ends(model: LanguageModel) -> bool:
+    """Return True if line breaks are ordinary characters for a model, and `<eos>` ends a whole text."""
+    return model.tokenizer.reads_line_ends or bool(find_cast(model))
+
+
+def split_dialogue(model: LanguageModel, state: ModelState) -> tuple[LanguageModel, ModelState]:
+    """Return the language model inside a dialogue model with its state; another model is returned as it is."""
+    return (model.model, state.model_state) if isinstance(model, DialogueModel) else (model, state)
+
+
+def is_slow(model: LanguageModel) -> bool:
+    """Return True if reading a token may delay the keyboard, so that screens must call the model in a thread."""
+    return bool(getattr(model.model if isinstance(model, DialogueModel) else model, "is_slow", False))
+
+
+def default_num_answers(model: LanguageModel) -> int:
+    """Return the number of answers that a model draws for a turn by default."""
+    return NUM_SLOW_ANSWERS if is_slow(model) else NUM_ANSWERS
+
+
+def find_chat_template(model: LanguageModel) -> ChatTemplate | None:
+    """Return the chat template of a model; None if it has none that works."""
+    chat: ChatTemplate | None = getattr(model, "chat", None)
+    return None if chat is None or chat.problem else chat
+
+
+def answers_by_template(model: LanguageModel, reply_mode: ReplyMode) -> bool:
+    """Return True if a model without a cast answers by its chat template in a reply mode."""
+    return reply_mode == "conversation" and not find_cast(model) and find_chat_template(model) is not None
+
+
+def chat_start(model: LanguageModel) -> DecoderState:
+    """Return the state before the ids of a model's chat template, which has no log-probabilities."""
+    return DecoderState(NO_LOG_PROBS, model.start())
+
+
+def has_log_probs(state: DecoderState) -> bool:
+    """Return True if a state has the distribution of the next token, and False if the model must read another token."""
+    return len(state.log_probs) > 0
 
 
 @dataclass(frozen=True)
@@ -45,22 +110,19 @@ class SessionModel:
     name: str
     description: str
     model: LanguageModel
-    corpus: str = BUNDLED
-    """Path of the training corpus, or "bundled"; empty for a model by others."""
-    run: Path | None = None
-    """Run directory; of several combined runs the first. None for a model by others."""
-    predicts_eos: bool = True
-    """True if the training text has `<eos>` after every line, so that the model can answer without a cast, and stop."""
-    answers_depend_on_prompt: bool = False
-    """True if each training line followed the line it answers; False if the lines were shuffled."""
-    source: str = ""
-    """Name of a model by others, such as `hf:owner/name`; empty for a model that was trained here."""
+    corpus: str = BUNDLED  # path of the training corpus, or "bundled"; empty for a model by others
+    run: Path | None = None  # of several combined runs the first; None for a model by others
+    predicts_eos: bool = True  # True if each training line ended in `<eos>`, so that it can answer without a cast
+    answers_depend_on_prompt: bool = False  # True if each training line followed the line it answers
+    source: str = ""  # name of a model by others, such as `hf:owner/name`; empty for a model that was trained here
 
     @classmethod
     def from_loaded(cls, loaded: LoadedModel) -> "SessionModel":
         """Wrap the model of a run, or a model by others."""
         if is_pretrained_name(loaded.name):
-            return cls._from_pretrained(loaded)
+            name = printable(parse_pretrained_name(loaded.name).short_name)
+            description = printable(loaded.description)
+            return cls(name, description, loaded.model, corpus="", source=loaded.name, predicts_eos=False)
         config = loaded.config.model
         layers = f"LSTM, {plural(config.num_layers, 'layer')} of {config.hidden_size}"
         if config.architecture == "transformer":
@@ -82,11 +144,6 @@ class SessionModel:
         )
 
     @classmethod
-    def _from_pretrained(cls, loaded: LoadedModel) -> "SessionModel":
-        name, description = printable(parse_pretrained_name(loaded.name).short_name), printable(loaded.description)
-        return cls(name, description, loaded.model, corpus="", source=loaded.name, predicts_eos=False)
-
-    @classmethod
     def from_training(
         cls, view: "TrainingView", events: Sequence[TrainingEvent], runs_dir: Path | None
     ) -> "SessionModel | None":
@@ -94,15 +151,15 @@ class SessionModel:
         models = [event for event in events if isinstance(event, (Evaluated, Finished)) and event.model is not None]
         if not models or view.started is None:
             return None
-        event = models[-1]
+        event, unit = models[-1], view.unit
         assert event.model is not None
-        unit = view.unit
-        valid = f"valid {unit.format(event.valid_perplexity)}"
+        description = f"valid {unit.format(event.valid_perplexity)}"
         if not unit.is_perplexity:
-            valid += f" {unit.title}"
+            description += f" {unit.title}"
         elif isinstance(event, Finished):
-            valid += f" (Kneser-Ney {unit.format(view.started.kneser_ney_perplexity)})"
-        description = valid if isinstance(event, Finished) else f"learning · epoch {event.epoch:.1f} · {valid}"
+            description += f" (Kneser-Ney {unit.format(view.started.kneser_ney_perplexity)})"
+        if not isinstance(event, Finished):
+            description = f"learning · epoch {event.epoch:.1f} · {description}"
         run = (runs_dir or default_runs_dir()) / view.started.run
         if not (run / CONFIG_FILE).is_file():
             return cls(view.started.run, description, event.model)
@@ -112,8 +169,19 @@ class SessionModel:
 
     @property
     def is_slow(self) -> bool:
-        """True if the model may delay the keyboard, so that it must not run in the thread of the screen."""
         return is_slow(self.model)
+
+    @property
+    def cast(self) -> tuple[str, ...]:
+        return find_cast(self.model)
+
+    @property
+    def knows_speakers(self) -> bool:
+        return bool(self.cast)
+
+    @property
+    def is_by_others(self) -> bool:
+        return bool(self.source)
 
     @property
     def chat(self) -> ChatTemplate | None:
@@ -138,25 +206,10 @@ class SessionModel:
         return default_model_settings(is_pretrained=is_pretrained, is_chat=self.chat is not None)
 
     @property
-    def is_by_others(self) -> bool:
-        """True for a model that was not trained here."""
-        return bool(self.source)
-
-    @property
     def label(self) -> str:
         """Name of the model beside its answers: as many parts of the name as fit beside a line."""
         ends = [len(self.name), *reversed([match.start() for match in _NAME_SEPARATORS.finditer(self.name)])]
         return next((self.name[:end] for end in ends if 0 < end <= MAX_NAME_WIDTH), self.name)
-
-    @property
-    def cast(self) -> tuple[str, ...]:
-        """Speakers that the model knows, of which the last stands for all others; empty if it knows none."""
-        return find_cast(self.model)
-
-    @property
-    def knows_speakers(self) -> bool:
-        """True if the model knows speakers, so that a conversation with them is possible."""
-        return bool(self.cast)
 
     @property
     def reply_modes(self) -> tuple[ReplyMode, ...]:
@@ -171,19 +224,16 @@ class SessionModel:
         """Return the only line of an empty transcript: what to type, and who else is there."""
         if self.chat is not None:
             return f"Say something to {self.label}. /system tells it who it is."
-        if self.is_by_others and not self.knows_speakers:
-            return (
-                f'Type "{self.example_prompt()}" and press enter; without a chat template, this model continues texts.'
-            )
         if not self.knows_speakers:
-            return f'Type "{self.example_prompt()}" and press enter.'
+            text = f'Type "{self.example_prompt()}" and press enter'
+            return f"{text}; without a chat template, this model continues texts." if self.is_by_others else f"{text}."
         names = answering_cast(self.cast, "")
         first = first_to_answer(names)
         others = [display_name(name) for name in names if name != first]
         text = f"Say hello to {display_name(first)}."
         if others:
-            named = ", ".join(others[:MAX_INTRODUCED_SPEAKERS])
-            text += f" {named}{' and others' if len(others) > MAX_INTRODUCED_SPEAKERS else ''} can answer too."
+            more = " and others" if len(others) > MAX_INTRODUCED_SPEAKERS else ""
+            text += f" {', '.join(others[:MAX_INTRODUCED_SPEAKERS])}{more} can answer too."
         return text
 
     def example_prompt(self) -> str:
@@ -218,11 +268,8 @@ def load_session_model(
 ) -> SessionModel:
     """Load the model of a run or of one of its epochs, or a combination of several runs; without names, the default.
 
-    A name such as `hf:owner/name` or `gguf:FILE` loads a model by others. A large model calls `on_progress`. A screen
-    calls `ModelLoader` instead, in a thread.
-
-    Raises:
-        InvalidInputError: If a model is missing or damaged, or if the runs cannot be combined.
+    A name such as `hf:owner/name` or `gguf:FILE` loads a model by others. A screen calls `ModelLoader` instead, in a
+    thread. A model that is missing, damaged or cannot be combined raises an InvalidInputError.
     """
     pretrained = next((name for name in names if is_pretrained_name(name)), None)
     if pretrained is not None and (len(names) > 1 or combination is not None):
@@ -235,12 +282,8 @@ def load_session_model(
     from engine.runs.combine import CombinationOptions, ModelCombiner  # deferred: most sessions do not need them
 
     combined = ModelCombiner(runs).combine_to_play(combination or CombinationOptions())
-    data = runs[0].config.data
+    name, data = "+".join(run.name for run in runs), runs[0].config.data
+    line_mode = data.mode == "line"
     return SessionModel(
-        "+".join(run.name for run in runs),
-        combined.description,
-        combined.model,
-        data.corpus,
-        runs[0].path,
-        predicts_eos=data.mode == "line",
+        name, combined.description, combined.model, data.corpus, runs[0].path, predicts_eos=line_mode
     )

@@ -11,7 +11,7 @@ from textual.strip import Strip
 from engine.data.speakers import display_name
 from engine.generation.turns import SpeakerProb
 from lotr_tui.formatting import format_percent, truncate
-from lotr_tui.session.conversation.speaker_labels import name_column_width, speaker_style
+from lotr_tui.session.cast import name_column_width, speaker_style
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget
 from lotr_tui.widgets.speaker_styles import speaker_classes, speaker_css

@@ -1,6 +1,6 @@
 """Component classes of a widget that shows names of speakers in their colours."""
 
-from lotr_tui.session.conversation.speaker_labels import SPEAKER_STYLES, UNCAST_STYLE
+from lotr_tui.session.cast import SPEAKER_STYLES, UNCAST_STYLE
 
 
 def speaker_classes(prefix: str) -> set[str]:

@@ -19,7 +19,7 @@ from engine.models.base import predict_tokens
 from engine.models.speakers import cast_index
 from engine.runs.combine import load_run_dataset
 from engine.runs.loading import load_model_by_name
-from lotr_tui.session.model_abilities import default_num_answers
+from lotr_tui.session.session_model import default_num_answers
 from lotr_tui.session.settings import default_model_settings
 from tests.bench.measuring import Figure, Skip
 

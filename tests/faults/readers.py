@@ -42,12 +42,11 @@ from lotr_tui.monitor.run_comparison import compare_runs
 from lotr_tui.monitor.run_list import list_selectable_runs, read_validation_curve
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.text.text_input import marks_to_newlines, newlines_to_marks
-from lotr_tui.session.conversation.wrapping import wrap
 from lotr_tui.session.export import to_json, to_markdown, to_svg
 from lotr_tui.session.history import PromptHistory
-from lotr_tui.session.saved_session import encode_session, parse_session
-from lotr_tui.session.session_file import list_sessions, load_session
+from lotr_tui.session.session_file import encode_session, list_sessions, load_session, parse_session
 from lotr_tui.session.settings import Settings, SettingsStore
+from lotr_tui.session.transcript import wrap
 from lotr_tui.widgets.prompt.text import sanitize_prompt
 from tests.faults import hostile_content as made
 from tests.faults.hostile_content import RUN, SEARCH, small_config

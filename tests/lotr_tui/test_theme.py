@@ -4,7 +4,7 @@ from textual.color import Color
 from textual.content import Content
 from textual.widgets import Static
 
-from lotr_tui.session.conversation.speaker_labels import SPEAKER_STYLES
+from lotr_tui.session.cast import SPEAKER_STYLES
 from lotr_tui.theme import MUTED
 
 

@@ -5,10 +5,10 @@ from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
 from lotr_tui.screens.lens.who_screen import WhoLensScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.run_chart import RunPerplexityChart
-from lotr_tui.session.answer_score import AnswerScore
+from lotr_tui.session.cast import Roles
 from lotr_tui.session.column_output import PromptContext
-from lotr_tui.session.conversation.cast import Roles
-from lotr_tui.session.saved_session import SavedToken
+from lotr_tui.session.reply import AnswerScore
+from lotr_tui.session.session_file import SavedToken
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support.app import finished, make_decoder, training_events

@@ -35,8 +35,7 @@ from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.run_chart import RunPerplexityChart
 from lotr_tui.session import training_text
-from lotr_tui.session.saved_session import SavedToken
-from lotr_tui.session.session_file import SessionWriter, sessions_folder
+from lotr_tui.session.session_file import SavedToken, SessionWriter, sessions_folder
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support import runs

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from engine.data.tokenizers.base import EOS
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.answer_score import AnswerScore
-from lotr_tui.session.saved_session import SavedReply, SavedSession, SavedToken, encode_session, reply_record
+from lotr_tui.session.reply import AnswerScore
+from lotr_tui.session.session_file import SavedReply, SavedSession, SavedToken, encode_session, reply_record
 
 printable_texts = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
 figures = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e18, max_value=1e18)

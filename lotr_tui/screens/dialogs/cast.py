@@ -16,8 +16,7 @@ from textual.widgets import Input, Label
 from engine.data.speakers import MAX_NAME_CHARACTERS, display_name, normalize_speaker
 from lotr_tui.formatting import format_percent, truncate
 from lotr_tui.screens.dialogs.keys_line import KeysLine
-from lotr_tui.session.conversation.cast import Roles
-from lotr_tui.session.conversation.speaker_labels import A_STRANGER, MODEL_CHOOSES, UNCAST_STYLE, speaker_style
+from lotr_tui.session.cast import A_STRANGER, MODEL_CHOOSES, UNCAST_STYLE, Roles, speaker_style
 from lotr_tui.textual_fixes.app import TextualFixesScreen
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.line_input import LineInput

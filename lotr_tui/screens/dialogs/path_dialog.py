@@ -17,7 +17,7 @@ from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.completing_input import CompletingInput, PathInput, format_completions
 from lotr_tui.screens.dialogs.confirm import confirm
 from lotr_tui.screens.dialogs.line_dialog import LineDialog
-from lotr_tui.session.export_path import ExportTarget, abbreviate_home, current_folder, suggest_export_path
+from lotr_tui.session.export import ExportTarget, abbreviate_home, current_folder, suggest_export_path
 from lotr_tui.session.json_store import os_error_reason
 
 ResultT = TypeVar("ResultT")

@@ -20,8 +20,7 @@ from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.confirm import confirm
 from lotr_tui.screens.dialogs.line_dialog import RenameDialog
 from lotr_tui.screens.dialogs.path_dialog import ask_to_export
-from lotr_tui.session.export import check_session_target, export_session
-from lotr_tui.session.export_path import ExportTarget
+from lotr_tui.session.export import ExportTarget, check_session_target, export_session
 from lotr_tui.session.session_file import (
     MAX_NAME_LENGTH,
     SessionSummary,

@@ -14,7 +14,7 @@ from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.screens.text.layout import Page
 from lotr_tui.session.baselines import load_kneser_ney
-from lotr_tui.session.model_abilities import find_cast
+from lotr_tui.session.session_model import find_cast
 
 POLL_INTERVAL = 0.1
 """Seconds between two repaints of the scores."""

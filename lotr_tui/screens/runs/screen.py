@@ -29,7 +29,7 @@ from lotr_tui.screens.runs.bindings import RUNS_BINDINGS
 from lotr_tui.screens.runs.comparison import ComparisonPane
 from lotr_tui.screens.runs.marks import RunMarks
 from lotr_tui.screens.runs.row_format import format_header, format_row, name_width
-from lotr_tui.session.export_path import check_export_target
+from lotr_tui.session.export import check_export_target
 from lotr_tui.textual_fixes.widgets import RobustOptionList
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.key_footer import KeyFooter

@@ -12,10 +12,10 @@ from lotr_tui.session.settings import PreviewUnit, ReplyMode
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.generation.sampling import NextTokenProbs
-    from lotr_tui.session.conversation.cast import Roles
-    from lotr_tui.session.conversation.read_text import UnreadText
-    from lotr_tui.session.conversation.reply_tree import Reply
+    from lotr_tui.session.cast import Roles
     from lotr_tui.session.next_tokens import NextTokenContext
+    from lotr_tui.session.read_text import UnreadText
+    from lotr_tui.session.reply import Reply
     from lotr_tui.session.session_model import SessionModel
 
 
@@ -36,9 +36,8 @@ class PreviewSessionScreen(CommandSessionScreen):
         from lotr_tui.screens.session.next_token_bars import MIN_ROWS
         from lotr_tui.screens.session.next_words import NextWords
         from lotr_tui.screens.session.slow_preview import SlowPreview
-        from lotr_tui.session.next_tokens import MAX_CANDIDATES
-        from lotr_tui.session.text_reader import TextReader
-        from lotr_tui.session.word_completion import WordCompleter
+        from lotr_tui.session.next_tokens import MAX_CANDIDATES, WordCompleter
+        from lotr_tui.session.read_text import TextReader
 
         self._reader = TextReader()
         self._word_completer = WordCompleter()
@@ -125,7 +124,7 @@ class PreviewSessionScreen(CommandSessionScreen):
         self, context: "NextTokenContext", settings: SamplerSettings, candidates: "NextTokenProbs"
     ) -> None:
         """Show the words or tokens that can come next after a text."""
-        from lotr_tui.session.model_abilities import reads_line_ends
+        from lotr_tui.session.session_model import reads_line_ends
 
         last_text = context.last_text(candidates.candidate_unit)
         is_answer = context.is_chat and context.is_first_token

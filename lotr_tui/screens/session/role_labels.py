@@ -13,7 +13,7 @@ from engine.errors import printable
 from lotr_tui.formatting import truncate
 from lotr_tui.screens.session.best_of_label import BestOfLabel
 from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
-from lotr_tui.session.conversation.speaker_labels import A_STRANGER, MAX_NAME_WIDTH, UNCAST_STYLE, speaker_style
+from lotr_tui.session.cast import A_STRANGER, MAX_NAME_WIDTH, UNCAST_STYLE, speaker_style
 from lotr_tui.session.settings import ReplyMode
 from lotr_tui.theme import MUTED
 

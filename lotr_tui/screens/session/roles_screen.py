@@ -14,7 +14,7 @@ from lotr_tui.screens.session.reply_mode_label import ReplyModeLabel
 from lotr_tui.screens.session.role_labels import RoleLabel, RoleLabels
 from lotr_tui.screens.session.slash_commands.parsing import CAST_COMMANDS
 from lotr_tui.screens.session.slash_commands.table import SlashCommand
-from lotr_tui.session.conversation.cast import Roles, describe_unknown_name, read_name
+from lotr_tui.session.cast import Roles, describe_unknown_name, read_name
 from lotr_tui.session.settings import ReplyMode, check_best_of
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need

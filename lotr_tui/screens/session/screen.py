@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
     from lotr_tui.screens.session.conversation.view import ConversationView
     from lotr_tui.screens.session.panes import SessionPanes
-    from lotr_tui.session.conversation.reply_tree import Reply
+    from lotr_tui.session.reply import Reply
     from lotr_tui.session.session_model import SessionModel
 
 PREVIEW_INTERVAL = 0.2
@@ -105,11 +105,10 @@ class SessionScreen(RolesSessionScreen):
         view = self._panes.conversation
         try:
             if self.reply_mode != "conversation" or not self.knows_speakers:
-                read_text = self._slow_preview.read_text if self.session_model.is_slow else None
-                view.send(self.session_model, text, self.reply_mode, self._previous_reply(), self.roles, read_text)
+                reader = self._slow_preview.reader if self.session_model.is_slow else None
+                view.send(self.session_model, text, self.reply_mode, self._previous_reply(), self.roles, reader)
             elif text.strip() or self._edited_reply is not None:
-                roles = self.roles
-                view.say(self.session_model, text, roles.speaking_as, roles.speaker, self._previous_reply())
+                view.say(self.session_model, text, self.roles, self._previous_reply())
             else:
                 view.go_on(self.session_model, self._next_cast(), 1, self._previous_reply())
         except LotrError as error:
@@ -125,7 +124,7 @@ class SessionScreen(RolesSessionScreen):
         conversation = self._panes.conversation.conversation
         edited = self._edited_reply
         previous = conversation.current_reply if edited is None else edited.turn.previous_reply
-        if previous is None or previous.exchange not in conversation.replies_by_exchange:
+        if previous is None or previous not in conversation:
             return None  # the reply may belong to a session that was full
         return previous if self.reply_mode != "continue" and previous.reply_mode == self.reply_mode else None
 
@@ -145,7 +144,7 @@ class SessionScreen(RolesSessionScreen):
     def on_conversation_view_edit_requested(self, event: "ConversationView.EditRequested") -> None:
         """Put the prompt of a reply into the prompt input."""
         self._set_edited_reply(event.reply)
-        self._prompt.value = event.reply.prompt
+        self._prompt.value = event.reply.prompt or ""
         self.set_focus(self._prompt)
 
     def _set_edited_reply(self, reply: "Reply | None") -> None:
@@ -171,7 +170,7 @@ class SessionScreen(RolesSessionScreen):
             self._first_steps.show_next()
         self._update_keys()
         conversation = self._panes.conversation.conversation
-        if self._edited_reply is not None and self._edited_reply.exchange not in conversation.replies_by_exchange:
+        if self._edited_reply is not None and self._edited_reply not in conversation:
             self._set_edited_reply(None)  # another session was opened
         if event.ended or time.monotonic() - self._preview_updated_at >= PREVIEW_INTERVAL:
             self._show_preview()
@@ -292,9 +291,9 @@ class SessionScreen(RolesSessionScreen):
 
     def action_inspect(self, inspector: Inspector) -> None:
         """Open an inspector on the typed prompt or the latest reply."""
+        from lotr_tui.session.cast import Roles
         from lotr_tui.session.column_output import PromptContext
-        from lotr_tui.session.conversation.cast import Roles
-        from lotr_tui.session.conversation.generation import to_prompt_line
+        from lotr_tui.session.read_text import to_prompt_line
 
         reply = self._panes.conversation.target_reply
         try:
@@ -305,7 +304,7 @@ class SessionScreen(RolesSessionScreen):
         prompt, prompt_context = self._draft, PromptContext(self.reply_mode, self._previous_reply(), self.next_roles())
         if reply is not None and not prompt:
             roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
-            prompt, prompt_context = reply.prompt, PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
+            prompt, prompt_context = reply.prompt or "", PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
             if seed is None and reply.starts_turn:
                 seed = reply.seed
         text_model = self.session_model if reply is None else reply.session_model

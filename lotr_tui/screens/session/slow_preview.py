@@ -8,10 +8,8 @@ from textual.timer import Timer
 from engine.errors import describe_error
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask, is_closed
-from lotr_tui.session.conversation.read_text import ReadText, UnreadText
-from lotr_tui.session.next_tokens import NextTokenContext, read_next_token
-from lotr_tui.session.text_reader import TextReader
-from lotr_tui.session.word_completion import WordCompleter
+from lotr_tui.session.next_tokens import NextTokenContext, WordCompleter, read_next_token
+from lotr_tui.session.read_text import TextReader, UnreadText
 
 POLL_INTERVAL = 0.02
 """Seconds between two looks at the result."""
@@ -40,7 +38,7 @@ class SlowPreview:
         self._completer = completer
         self._show = show
         self._show_completion = show_completion
-        self._reader = TextReader()
+        self.reader = TextReader()
         self._task: BackgroundTask[NextTokenContext | str] = BackgroundTask(
             owner, "next-token", self._deliver, self._fail, interval=POLL_INTERVAL
         )
@@ -52,11 +50,6 @@ class SlowPreview:
         self._draft = ""
         self._completion = ""
         """Text that completes `_draft`; empty if none is known."""
-
-    @property
-    def read_text(self) -> ReadText | None:
-        """Text that the model has read last, from which a reply to it can start."""
-        return self._reader.latest
 
     @property
     def is_reading(self) -> bool:
@@ -108,7 +101,7 @@ class SlowPreview:
             return
 
         def source(cancellation: Cancellation) -> Iterator[NextTokenContext | str]:
-            context = read_next_token(self._reader, text, cancellation)
+            context = read_next_token(self.reader, text, cancellation)
             if context is not None:
                 yield context
                 yield self._completer.complete(text.model, draft, cancellation)

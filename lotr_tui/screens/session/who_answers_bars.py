@@ -9,7 +9,7 @@ from textual.strip import Strip
 
 from engine.data.speakers import display_name
 from engine.generation.turns import SpeakerProb
-from lotr_tui.session.conversation.speaker_labels import MODEL_CHOOSES
+from lotr_tui.session.cast import MODEL_CHOOSES
 from lotr_tui.widgets.speaker_bars import SpeakerBars
 
 CHOSEN_MARK = "●"

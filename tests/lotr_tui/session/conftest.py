@@ -2,7 +2,7 @@
 
 import pytest
 
-from lotr_tui.session.conversation.conversation import Conversation
+from lotr_tui.session.conversation import Conversation
 from tests.support.conversations import SETTINGS, finish_reply
 
 

@@ -11,10 +11,18 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 
 from engine.errors import InvalidInputError, printable
-from lotr_tui.session.answer_score import AnswerScore
-from lotr_tui.session.export import SVG_CHAR_WIDTH, check_session_target, export_session, to_json, to_markdown, to_svg
-from lotr_tui.session.saved_session import SavedSession, SavedToken
-from lotr_tui.session.script import read_scenes, to_text
+from lotr_tui.session.export import (
+    SVG_CHAR_WIDTH,
+    check_session_target,
+    export_session,
+    read_scenes,
+    to_json,
+    to_markdown,
+    to_svg,
+    to_text,
+)
+from lotr_tui.session.reply import AnswerScore
+from lotr_tui.session.session_file import SavedSession, SavedToken
 from tests.support.files import no_file_longer_than
 from tests.support.sessions import reply_trees, saved_reply, saved_token
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InvalidInputError
-from lotr_tui.session.export_path import check_export_target, suggest_export_path
+from lotr_tui.session.export import check_export_target, suggest_export_path
 
 
 def test_suggestion_names_no_existing_file(tmp_path):

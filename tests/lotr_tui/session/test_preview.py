@@ -8,14 +8,11 @@ from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.prompt import prefill, prefill_prompt
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
-from lotr_tui.session.conversation.cast import Roles
-from lotr_tui.session.conversation.conversation import Conversation
-from lotr_tui.session.conversation.generation import ReplyContext
-from lotr_tui.session.conversation.read_text import UnreadText
-from lotr_tui.session.next_tokens import find_turn, find_unread_text, read_next_token, read_speakers
+from lotr_tui.session.cast import Roles
+from lotr_tui.session.conversation import Conversation
+from lotr_tui.session.next_tokens import WordCompleter, find_turn, find_unread_text, read_next_token, read_speakers
+from lotr_tui.session.read_text import ReplyContext, TextReader, UnreadText
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.text_reader import TextReader
-from lotr_tui.session.word_completion import WordCompleter
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import SETTINGS
 from tests.support.dialogues import ANSWERING, dialogue_session_model, finish_scene, say, text_of

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 
 from engine.errors import InvalidInputError
-from lotr_tui.session.saved_session import SavedSession, encode_session, parse_session
+from lotr_tui.session.session_file import SavedSession, encode_session, parse_session
 from tests.support.sessions import changed_reply_lines, header_line, reply_trees
 
 SCORE = {"rank": 1, "num_answers": 8, "log_prob": -20.0, "log_prob_alone": -25.0, "num_tokens": 9}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 import lotr_tui.session.session_file as module
-from lotr_tui.session.answer_score import AnswerScore
+from lotr_tui.session.reply import AnswerScore
 from lotr_tui.session.session_file import (
     SessionError,
     SessionWriter,

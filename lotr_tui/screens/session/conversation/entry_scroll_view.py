@@ -13,13 +13,11 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 
 from lotr_tui.formatting import truncate
-from lotr_tui.session.conversation.entries import Block, Exchange, Note, Span
-from lotr_tui.session.conversation.speaker_labels import MIN_NAME_WIDTH, SpeakerLabel
-from lotr_tui.session.conversation.wrapping import wrap
+from lotr_tui.session.cast import MIN_NAME_WIDTH
+from lotr_tui.session.reply import Reply
+from lotr_tui.session.transcript import Block, Entry, SpeakerLabel, Span, entry_blocks, reply_figures, wrap
 from lotr_tui.widgets.line_list import LineScrollView
 from lotr_tui.widgets.speaker_styles import speaker_classes, speaker_css
-
-Entry = Note | Exchange
 
 MAX_LINE_WIDTH = 100
 """Maximum cells of a line, since longer lines are hard to read."""
@@ -75,10 +73,10 @@ class EntryScrollView(LineScrollView, can_focus=False):
     def append(self, entry: Entry, *, follow: bool | None = None) -> None:
         """Append an entry, and scroll to it if `follow`.
 
-        By default, the view scrolls to a new exchange; a note does not move a reader who has scrolled away.
+        By default, the view scrolls to a new reply; a note does not move a reader who has scrolled away.
         """
         if follow is None:
-            follow = isinstance(entry, Exchange) or self.is_vertical_scroll_end
+            follow = isinstance(entry, Reply) or self.is_vertical_scroll_end
         self.entries.append(entry)
         self._measure_new_entries()
         self._min_height = 0
@@ -86,7 +84,7 @@ class EntryScrollView(LineScrollView, can_focus=False):
 
     def refresh_entry(self, index: int) -> None:
         """Repaint an entry after a change."""
-        follow = self.is_vertical_scroll_end and index == self._last_exchange_index()
+        follow = self.is_vertical_scroll_end and index == self._last_reply_index()
         start = self._first_line(index)
         before = self._strips.pop(index, [])
         self._measure_entry(index)
@@ -154,7 +152,7 @@ class EntryScrollView(LineScrollView, can_focus=False):
 
     def _measure_entry(self, index: int) -> None:
         """Set the height of an entry: its lines and an empty one."""
-        height = 1 + sum(len(self._wrap_block(block)) for block in self.entries[index].blocks())
+        height = 1 + sum(len(self._wrap_block(block)) for block in entry_blocks(self.entries[index]))
         self._heights[index : index + 1] = [height]
 
     def _measure_new_entries(self) -> None:
@@ -179,7 +177,7 @@ class EntryScrollView(LineScrollView, can_focus=False):
 
     def _scroll_to_character(self, index: int, block_index: int, character: int) -> None:
         """Scroll the shortest distance that brings a character into view, and figures directly below it."""
-        blocks = self.entries[index].blocks()
+        blocks = entry_blocks(self.entries[index])
         above = sum(len(self._wrap_block(block)) for block in blocks[:block_index])
         starts = [start for start, _ in self._wrap_block(blocks[block_index])]
         line = self._first_line(index) + above + bisect_right(starts, character) - 1
@@ -218,7 +216,7 @@ class EntryScrollView(LineScrollView, can_focus=False):
         strips = self._strips.get(index)
         if strips is None:
             strips = []
-            for block_index, block in enumerate(self.entries[index].blocks()):
+            for block_index, block in enumerate(entry_blocks(self.entries[index])):
                 spans = [*block.spans, *self.highlight_spans(index, block_index, block)]
                 lines = self._wrap_block(block)
                 strips += [self._line_strip(block, spans, *line, is_first=line is lines[0]) for line in lines]
@@ -248,19 +246,19 @@ class EntryScrollView(LineScrollView, can_focus=False):
             Segment(name, self._text_style(label.style)),
         ]
 
-    def _last_exchange_index(self) -> int:
-        """Return the index of the newest exchange, or -1 if there is none."""
-        return next((i for i in reversed(range(len(self.entries))) if isinstance(self.entries[i], Exchange)), -1)
+    def _last_reply_index(self) -> int:
+        """Return the index of the newest reply, or -1 if there is none."""
+        return next((i for i in reversed(range(len(self.entries))) if isinstance(self.entries[i], Reply)), -1)
 
     def _shows_figures(self, index: int) -> bool:
-        """Return True if the figures of an entry are shown; by default, of the newest exchange only."""
-        return index == self._last_exchange_index()
+        """Return True if the figures of an entry are shown; by default, of the newest reply only."""
+        return index == self._last_reply_index()
 
     def _figures_strip(self, index: int) -> Strip:
-        """Return the figures of an exchange on one line, with an ellipsis where they do not fit."""
+        """Return the figures of a reply on one line, with an ellipsis where they do not fit."""
         entry = self.entries[index]
-        text = entry.figures if isinstance(entry, Exchange) else ""
-        is_beside_names = isinstance(entry, Exchange) and entry.speakers is not None
+        text = reply_figures(entry) if isinstance(entry, Reply) else ""
+        is_beside_names = isinstance(entry, Reply) and entry.reply_mode == "conversation"
         indent = self._indent(Block("", is_beside_names=True)) if is_beside_names else FIGURES_INDENT
         width = max(1, self._layout_size.width - 1 - indent)
         if cell_len(text) > width:

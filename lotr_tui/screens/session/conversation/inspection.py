@@ -6,19 +6,17 @@ from dataclasses import dataclass, replace
 from engine.generation.complete_words import word_around
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.generation.sampling import Candidate, NextTokenProbs, Unit
-from lotr_tui.session.conversation.read_text import UnreadText
-from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.model_abilities import reads_line_ends
 from lotr_tui.session.next_tokens import NextTokenContext
-from lotr_tui.session.reply_token import ReplyToken
-from lotr_tui.session.text_reader import TextReader
+from lotr_tui.session.read_text import TextReader, UnreadText
+from lotr_tui.session.reply import Reply, Token
+from lotr_tui.session.session_model import reads_line_ends
 
 
 @dataclass(frozen=True)
 class InspectedToken:
     """Token of a reply and the distribution it was sampled from."""
 
-    token: ReplyToken
+    token: Token
     word: str
     """Word that the token belongs to."""
     position: int
@@ -99,7 +97,7 @@ class TokenInspection:
 
     def inspect_without_alternatives(self, reply: Reply, index: int) -> InspectedToken:
         """Return the token at `index` before its alternatives are known."""
-        entropy, size = reply.tokens[index].entropy, len(reply.session_model.model.tokenizer)
+        entropy, size = reply.tokens[index].entropy or 0.0, len(reply.session_model.model.tokenizer)
         preview = NextTokenProbs((), 0, size, entropy, "token", "token", is_final=False)
         return self._inspected(reply, index, preview)
 
@@ -108,8 +106,7 @@ class TokenInspection:
         tokenizer, token = reply.session_model.model.tokenizer, reply.tokens[index]
         word = token.text
         if not reply.read_only_reason:  # the token ids belong to this model
-            ids = [*reply.context_ids, *(each.id for each in reply.tokens)]
-            word = word_around(tokenizer, ids, len(reply.context_ids) + index)
+            word = word_around(tokenizer, [*reply.context_ids, *reply.ids], len(reply.context_ids) + index)
         ends_text = reads_line_ends(reply.session_model.model)
         return InspectedToken(token, word, index + 1, len(reply.tokens), preview, ends_text)
 

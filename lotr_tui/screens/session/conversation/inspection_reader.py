@@ -8,8 +8,8 @@ from engine.errors import describe_error
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.screens.session.conversation.inspection import TokenInspection
-from lotr_tui.session.conversation.read_text import UnreadText
-from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.read_text import UnreadText
+from lotr_tui.session.reply import Reply
 
 POLL_INTERVAL = 0.02
 """Seconds between two looks at the result."""

@@ -17,13 +17,12 @@ from lotr_tui.screens.session.conversation.inspection_reader import InspectionRe
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.next_words import NextWords
-from lotr_tui.session.conversation.conversation import Conversation
-from lotr_tui.session.conversation.entries import Exchange, Note
-from lotr_tui.session.conversation.full_context import describe_full_context
-from lotr_tui.session.conversation.reply_tree import Reply
-from lotr_tui.session.conversation.speaker_labels import name_column_width
+from lotr_tui.session.cast import name_column_width
+from lotr_tui.session.conversation import Conversation, describe_full_context
 from lotr_tui.session.next_tokens import NextTokenContext
+from lotr_tui.session.reply import Reply
 from lotr_tui.session.settings import PreviewUnit
+from lotr_tui.session.transcript import Note
 
 POLL_INTERVAL = 0.05
 """Seconds between two looks at the words that are being written."""
@@ -66,7 +65,7 @@ class ConversationPane(Vertical):
         self._inspected: InspectedToken | None = None
         self._inspection = TokenInspection()
         self._inspected_words = NextWords(self, NUM_TOP_TOKENS, NUM_TOP_TOKENS, self._show_inspected_words)
-        self._inspection_reader = InspectionReader(self, lambda reply, at: self._inspect_token(reply.exchange, at))
+        self._inspection_reader = InspectionReader(self, lambda reply, at: self._inspect_token(reply, at))
         self._noted_contexts: set[str] = set()
         """Names of the models whose full context is noted in this conversation."""
         self._preview_unit: PreviewUnit = "word"
@@ -99,8 +98,8 @@ class ConversationPane(Vertical):
         """Reply under the cursor, or without a cursor the latest one; None if there is none."""
         cursor = self.transcript.cursor
         entry = None if cursor is None else self.transcript.entries[cursor[0]]
-        if isinstance(entry, Exchange):
-            return self.conversation.replies_by_exchange.get(entry)
+        if isinstance(entry, Reply):
+            return entry if entry in self.conversation else None
         return self.conversation.current_reply
 
     @property
@@ -131,7 +130,7 @@ class ConversationPane(Vertical):
         reply = self.conversation.poll()
         if reply is not None:
             self._note_full_context(reply)
-            if reply.exchange in self.transcript.entries:  # another branch may be shown instead
+            if reply in self.transcript.entries:  # another branch may be shown instead
                 self._refresh_reply(reply)
             self._show_next_turn(reply)
             self.post_message(self.Changed(ended=self.conversation.active_reply is None))
@@ -152,7 +151,7 @@ class ConversationPane(Vertical):
         """Show the turn of a scene that has begun after the turn of `last`, unless another branch is shown."""
         active = self.conversation.active_reply
         if active is not None and active is self.conversation.current_reply and active is not last:
-            self.transcript.append(active.exchange, follow=self.transcript.is_vertical_scroll_end)
+            self.transcript.append(active, follow=self.transcript.is_vertical_scroll_end)
 
     def _start_next_conversation(self) -> None:
         """Replace a full conversation by an empty one; its last reply stays visible."""
@@ -162,7 +161,7 @@ class ConversationPane(Vertical):
         self.conversation = Conversation(full.pace)
         saved = f"The previous one is saved as {full.name}; ctrl+s opens it."
         note = Note(f"This session is full, so a new one begins here. {saved}")
-        self.transcript.replace_entries(0, [*([last.exchange] if last else []), note])
+        self.transcript.replace_entries(0, [*([last] if last else []), note])
         self.transcript.scroll_end(animate=False)
 
     def _show_notice(self) -> None:
@@ -179,12 +178,12 @@ class ConversationPane(Vertical):
             self._pending_cursor = None
         cursor = self.transcript.cursor
         if self.conversation.active_reply is None and cursor is not None and cursor[0] == index:
-            self._inspect_token(reply.exchange, cursor[1])  # the inspector shows the number of words
+            self._inspect_token(reply, cursor[1])  # the inspector shows the number of words
 
     def show_new_reply(self, reply: Reply, replaced: Reply | None) -> None:
         """Show a reply that is being written, at the end or instead of the one that was shown until now."""
         if replaced is None:
-            self.transcript.append(reply.exchange)
+            self.transcript.append(reply)
         else:
             self.replace_reply(replaced, reply)
         self._poll_timer.resume()
@@ -195,13 +194,13 @@ class ConversationPane(Vertical):
     def replace_reply(self, old: Reply, new: Reply) -> None:
         """Show another reply of the same turn, and the turns that follow it."""
         index = self._entry_index(old)
-        hidden = {reply.exchange for reply in old.selected_path()}
+        hidden = old.selected_path()
         rest = [entry for entry in self.transcript.entries[index + 1 :] if entry not in hidden]
         self.conversation.select_reply(new)
-        self.transcript.replace_entries(index, [*(reply.exchange for reply in new.selected_path()), *rest])
+        self.transcript.replace_entries(index, [*new.selected_path(), *rest])
 
     def _entry_index(self, reply: Reply) -> int:
-        return self.transcript.entries.index(reply.exchange)
+        return self.transcript.entries.index(reply)
 
     # Cursor
 
@@ -225,11 +224,10 @@ class ConversationPane(Vertical):
     @on(Transcript.CursorMoved)
     def _cursor_moved(self, event: Transcript.CursorMoved) -> None:
         event.stop()
-        self._inspect_token(event.exchange, event.token_index)
+        self._inspect_token(event.reply, event.token_index)
 
-    def _inspect_token(self, exchange: Exchange, token_index: int) -> None:
-        reply = self.conversation.replies_by_exchange.get(exchange)
-        if reply is None or token_index >= len(reply.tokens):
+    def _inspect_token(self, reply: Reply, token_index: int) -> None:
+        if reply not in self.conversation or token_index >= len(reply.tokens):
             return
         self._inspection_reader.cancel()
         if not self._inspection.is_known(reply, token_index):
@@ -274,8 +272,8 @@ class ConversationPane(Vertical):
         """Show words or tokens as the alternatives to the token under the cursor."""
         self._preview_unit = unit
         cursor = None if self._inspected is None else self.transcript.cursor
-        if cursor is not None and isinstance(exchange := self.transcript.entries[cursor[0]], Exchange):
-            self._inspect_token(exchange, cursor[1])
+        if cursor is not None and isinstance(reply := self.transcript.entries[cursor[0]], Reply):
+            self._inspect_token(reply, cursor[1])
 
     def _set_inspected(self, inspected: InspectedToken) -> None:
         self._inspected = inspected

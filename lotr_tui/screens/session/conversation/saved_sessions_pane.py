@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from engine.errors import LotrError
 from lotr_tui.screens.session.conversation.pane import ConversationPane
 from lotr_tui.screens.session.conversation.transcript import Transcript
-from lotr_tui.session.conversation.conversation import Conversation
-from lotr_tui.session.conversation.entries import Note
-from lotr_tui.session.conversation.restore import resume_conversation, selected_replies
+from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.transcript import Note
 
 if TYPE_CHECKING:  # this module imports the exporters
     from lotr_tui.screens.dialogs.sessions import SessionChoice
@@ -51,7 +50,7 @@ class SavedSessionsPane(ConversationPane):
         if not self._can_leave():
             return False
         try:
-            conversation = resume_conversation(path, session_model, self.conversation.pace)
+            conversation = Conversation.resume(path, session_model, self.conversation.pace)
         except LotrError as error:
             self.notify(str(error), severity="error", markup=False)
             return False
@@ -71,8 +70,7 @@ class SavedSessionsPane(ConversationPane):
         self.close_search()
         self.conversation.close()
         self.conversation = conversation
-        exchanges = [reply.exchange for reply in selected_replies(conversation)]
-        self.transcript.replace_entries(0, [Note(self._welcome), *exchanges])
+        self.transcript.replace_entries(0, [Note(self._welcome), *conversation.selected_replies()])
         self.transcript.scroll_end(animate=False)
         self._show_notice()
         self.post_message(self.Changed(ended=True))

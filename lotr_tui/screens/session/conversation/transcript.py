@@ -12,7 +12,7 @@ from textual.geometry import Offset
 from textual.message import Message
 
 from lotr_tui.screens.session.conversation.entry_scroll_view import Entry, EntryScrollView
-from lotr_tui.session.conversation.entries import Block, Exchange, Note, Span
+from lotr_tui.session.transcript import Block, Entry, Note, Span, entry_blocks, token_index_at, token_span
 
 MOUSE_HELP = "Click a word to see why it was picked; a double click branches to another word"
 
@@ -44,9 +44,9 @@ class Transcript(EntryScrollView):
     class CursorMoved(Message):
         """Posted when the cursor moves to another word."""
 
-        def __init__(self, exchange: Exchange, token_index: int) -> None:
+        def __init__(self, reply: Reply, token_index: int) -> None:
             super().__init__()
-            self.exchange = exchange
+            self.reply = reply
             self.token_index = token_index
 
     class TokenActivated(Message):
@@ -84,14 +84,14 @@ class Transcript(EntryScrollView):
             is_current = (index, block_index, start) == self._current_match
             spans.append((start, start + len(self._query), "current-match" if is_current else "match"))
         entry = self.entries[index]
-        if block.is_reply and isinstance(entry, Exchange):
+        if block.is_reply and isinstance(entry, Reply):
             for position, style in ((self._hovered, "hover"), (self.cursor, "cursor")):
-                if position is not None and position[0] == index and position[1] < len(entry.pieces):
-                    spans.append((*entry.token_span(position[1]), style))
+                if position is not None and position[0] == index and position[1] < len(entry.tokens):
+                    spans.append((*token_span(entry, position[1]), style))
         return spans
 
     def _shows_figures(self, index: int) -> bool:
-        """Return True for the newest exchange and the one under the cursor."""
+        """Return True for the newest reply and the one under the cursor."""
         return super()._shows_figures(index) or (self.cursor is not None and self.cursor[0] == index)
 
     # Cursor
@@ -122,7 +122,7 @@ class Transcript(EntryScrollView):
         if self.cursor is None:
             return
         index, token_index = self.cursor
-        if 0 <= token_index + offset < len(self._exchange(index).pieces):
+        if 0 <= token_index + offset < len(self._reply(index).tokens):
             self._move_cursor(index, token_index + offset)
         elif (other := self._adjacent_reply(index, offset)) is not None:
             self._move_cursor(other, 0 if offset > 0 else -1)
@@ -167,10 +167,10 @@ class Transcript(EntryScrollView):
         line = offset.y + self.scroll_offset.y
         index = bisect_right(self._end_lines, line)
         entry = self.entries[index] if index < len(self.entries) else None
-        if not isinstance(entry, Exchange) or not entry.pieces:
+        if not isinstance(entry, Reply) or not entry.tokens:
             return None
         line -= self._first_line(index)
-        for block_index, block in enumerate(entry.blocks()):
+        for block_index, block in enumerate(entry_blocks(entry)):
             lines = self._wrap_block(block)
             if line >= len(lines):
                 line -= len(lines)
@@ -183,40 +183,40 @@ class Transcript(EntryScrollView):
             if cells < 0 or start == end:
                 return None
             is_prompt = block_index == 0
-            token_index = entry.token_index_at(start) if block.is_reply else 0 if is_prompt else -1
+            token_index = token_index_at(entry, start) if block.is_reply else 0 if is_prompt else -1
             return (index, token_index) if token_index >= 0 else None
         return None
 
     def _reply_indices(self) -> list[int]:
         """Return the indices of the entries that have tokens."""
-        return [i for i, entry in enumerate(self.entries) if isinstance(entry, Exchange) and entry.pieces]
+        return [i for i, entry in enumerate(self.entries) if isinstance(entry, Reply) and entry.tokens]
 
     def _adjacent_reply(self, index: int, direction: int) -> int | None:
         """Return the index of the nearest entry with tokens below (direction 1) or above (-1)."""
         candidates = [other for other in self._reply_indices() if (other - index) * direction > 0]
         return min(candidates, key=lambda other: abs(other - index), default=None)
 
-    def _exchange(self, index: int) -> Exchange:
+    def _reply(self, index: int) -> Reply:
         entry = self.entries[index]
-        assert isinstance(entry, Exchange)
+        assert isinstance(entry, Reply)
         return entry
 
     def _move_cursor(self, index: int, token_index: int) -> None:
         """Put the cursor on a token of an entry; -1 is the last one."""
-        exchange = self._exchange(index)
-        before, self.cursor = self.cursor, (index, token_index % len(exchange.pieces))
+        reply = self._reply(index)
+        before, self.cursor = self.cursor, (index, token_index % len(reply.tokens))
         if before is not None and before[0] != index:
             self._repaint_entry(before[0])
         self._repaint_entry(index)
         self._scroll_to_cursor()
-        self.post_message(self.CursorMoved(exchange, self.cursor[1]))
+        self.post_message(self.CursorMoved(reply, self.cursor[1]))
 
     def _scroll_to_cursor(self) -> None:
         assert self.cursor is not None
         index, token_index = self.cursor
-        exchange = self._exchange(index)
-        block_index = next(i for i, block in enumerate(exchange.blocks()) if block.is_reply)
-        self._scroll_to_character(index, block_index, exchange.token_span(token_index)[0])
+        reply = self._reply(index)
+        block_index = next(i for i, block in enumerate(entry_blocks(reply)) if block.is_reply)
+        self._scroll_to_character(index, block_index, token_span(reply, token_index)[0])
 
     # Search
 
@@ -236,7 +236,7 @@ class Transcript(EntryScrollView):
         matches = [
             (index, block_index, start)
             for index, entry in enumerate(self.entries if self._query else [])
-            for block_index, block in enumerate(entry.blocks())
+            for block_index, block in enumerate(entry_blocks(entry))
             for start in _find_matches(block.text, self._query)
         ]
         if not matches:

@@ -8,7 +8,6 @@ from textual import on
 from textual.binding import BindingType
 from textual.message import Message
 
-from engine.data.speakers import display_name
 from engine.data.tokenizers.base import EOS, UNK
 from engine.errors import LotrError
 from engine.generation.settings import SamplerSettings
@@ -18,10 +17,10 @@ from lotr_tui.screens.dialogs.line_dialog import NameDialog
 from lotr_tui.screens.session.conversation.bindings import CONVERSATION_BINDINGS
 from lotr_tui.screens.session.conversation.saved_sessions_pane import SavedSessionsPane
 from lotr_tui.screens.session.conversation.transcript import Transcript
-from lotr_tui.session.conversation.cast import NO_ROLES, Roles
-from lotr_tui.session.conversation.conversation import Conversation
-from lotr_tui.session.conversation.read_text import ReadText
-from lotr_tui.session.conversation.reply_tree import Reply
+from lotr_tui.session.cast import NO_ROLES, Roles
+from lotr_tui.session.conversation import Conversation
+from lotr_tui.session.read_text import TextReader
+from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import REPLY_MODE_NOTE, ReplyMode
 
@@ -58,12 +57,12 @@ class ConversationView(SavedSessionsPane):
         reply_mode: ReplyMode,
         previous_reply: Reply | None,
         roles: Roles = NO_ROLES,
-        read_text: ReadText | None = None,
+        reader: TextReader | None = None,
     ) -> None:
         """Let a model continue or answer a prompt, after `previous_reply` or at the start of a text.
 
         A model that knows speakers continues the prompt as a line of the speaker in `roles`, or else of someone.
-        `read_text` is a text that the model has read already, perhaps this one.
+        `reader` may have read a part of the text already.
 
         Raises:
             LotrError: If the prompt has no known word, a control is out of range, or a reply is being written.
@@ -78,22 +77,21 @@ class ConversationView(SavedSessionsPane):
             seed,
             previous_reply,
             roles,
-            read_text,
+            reader,
         )
         if reply_mode == "reply":
             self.explain_reply_mode(session_model)
         self.show_new_reply(reply, shown)
 
     def say(
-        self, session_model: SessionModel, text: str, speaking_as: str, answering: str, previous_reply: Reply | None
+        self, session_model: SessionModel, text: str, roles: Roles, previous_reply: Reply | None
     ) -> None:
         """Say a line to a model that knows speakers, after `previous_reply` or at the start of a scene.
 
         Args:
             session_model: Model with a cast.
             text: The line.
-            speaking_as: Canonical name of who says it; empty for a stranger.
-            answering: Canonical name of who answers; empty lets the model choose.
+            roles: Who says it, and who answers; empty lets the model choose.
             previous_reply: Reply that the line follows.
 
         Raises:
@@ -102,7 +100,7 @@ class ConversationView(SavedSessionsPane):
         shown = _reply_after(previous_reply)
         settings, seed = self._get_settings()
         reply = self.conversation.say(
-            session_model, text, speaking_as, answering, settings, seed, previous_reply, self.best_of
+            session_model, text, roles, settings, seed, previous_reply, self.best_of
         )
         self.show_new_reply(reply, shown)
 
@@ -216,12 +214,10 @@ class ConversationView(SavedSessionsPane):
         reply = self.target_reply
         if reply is None:
             return
-        if reply.exchange.other_branches:
-            reply.exchange.other_branches = ()
-        elif len(reply.turn.replies) == 1:
+        if not reply.shows_branches and len(reply.turn.replies) == 1:
             self.notify("There is no other branch to compare with.")
-        else:
-            self._show_comparison(reply)
+            return
+        reply.shows_branches = not reply.shows_branches
         self.transcript.refresh_entry(self._entry_index(reply))
 
     def action_rename_branch(self) -> None:
@@ -261,11 +257,8 @@ class ConversationView(SavedSessionsPane):
             self.notify("There is no other branch yet; a digit branches to an alternative.")
             return
         cursor, self._pending_cursor = self.transcript.cursor, None
-        is_comparing = bool(old.exchange.other_branches)
-        old.exchange.other_branches = ()
+        new.shows_branches, old.shows_branches = old.shows_branches, False
         self.replace_reply(old, new)
-        if is_comparing:
-            self._show_comparison(new)
         if cursor is not None:
             if new.tokens:
                 self.transcript.enter_cursor_mode(self._entry_index(new), min(cursor[1], len(new.tokens) - 1))
@@ -273,18 +266,7 @@ class ConversationView(SavedSessionsPane):
                 self._pending_cursor = 0
         self.post_message(self.Changed(ended=True))
 
-    def _show_comparison(self, reply: Reply) -> None:
-        others = [other for other in reply.turn.replies if other is not reply]
-        reply.exchange.other_branches = [(_branch_label(other), other.exchange.pieces) for other in others]
-        self.transcript.refresh_entry(self._entry_index(reply))
-
 
 def _reply_after(reply: Reply | None) -> Reply | None:
     """Return the selected reply of the turn after `reply`, which a new reply in that turn replaces on the screen."""
     return None if reply is None or reply.next_turn is None else reply.next_turn.selected_reply
-
-
-def _branch_label(reply: Reply) -> str:
-    """Return the number of a branch, and in a conversation who speaks."""
-    label = reply.exchange.branch_label
-    return f"{label}, {display_name(reply.speaker)}" if reply.reply_mode == "conversation" else label

@@ -3,7 +3,7 @@
 import pytest
 
 from lotr_tui.screens.dialogs.cast import AnswerAgain, CastDialog, CastList
-from lotr_tui.session.conversation.cast import Roles
+from lotr_tui.session.cast import Roles
 from tests.support.pilot import lines_of
 
 NAMES = ("GANDALF", "FRODO", "SAM", "GOLLUM", "KING OF THE DEAD", "SOMEONE")

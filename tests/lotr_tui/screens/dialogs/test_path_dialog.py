@@ -11,7 +11,7 @@ from engine.errors import InvalidInputError
 from lotr_tui.screens.dialogs.completing_input import CompletingInput, list_names
 from lotr_tui.screens.dialogs.confirm import ConfirmDialog
 from lotr_tui.screens.dialogs.path_dialog import ExportDialog, OpenTextDialog
-from lotr_tui.session.export_path import check_export_target
+from lotr_tui.session.export import check_export_target
 from tests.support.pilot import notices, text_of, until
 
 BAD_PATHS = ("folder", "x" * 10_000, "a\ud800b")

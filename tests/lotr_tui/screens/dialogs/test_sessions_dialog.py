@@ -14,8 +14,8 @@ from lotr_tui.screens.dialogs.path_dialog import ExportDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.screen import SessionScreen
-from lotr_tui.session.conversation.entries import Exchange
 from lotr_tui.session.session_file import SessionWriter, list_sessions
+from lotr_tui.session.transcript import Exchange
 from tests.support.pilot import entries, reply_to, text_of, until
 from tests.support.sessions import saved_reply
 

@@ -14,9 +14,9 @@ from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
-from lotr_tui.session.conversation.entries import Exchange
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.transcript import Exchange
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support import pilot as ui
 from tests.support.app import make_decoder

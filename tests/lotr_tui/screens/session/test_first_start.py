@@ -9,10 +9,10 @@ import pytest
 from engine.errors import InvalidInputError
 from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
 from engine.runs.directory import resolve_run
-from lotr_tui.session.conversation.entries import Note
 from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import SettingsStore
+from lotr_tui.session.transcript import Note
 from tests.support import pilot as ui
 from tests.support.prompt import type_text
 

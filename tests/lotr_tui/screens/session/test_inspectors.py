@@ -12,7 +12,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.comparison import side_by_side
 from lotr_tui.screens.lens import screen as lens
-from lotr_tui.session.conversation.reply_tree import spoken_lines
+from lotr_tui.session.reply import spoken_lines
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ModelSettings
 from tests.support import pilot as ui

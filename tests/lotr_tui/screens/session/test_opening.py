@@ -10,10 +10,10 @@ from engine.models.pretrained.loading import LoadingProgress
 from engine.runs.directory import MODEL_FILE
 from engine.runs.loading import load_model
 from lotr_tui.screens.session.conversation.view import ConversationView
-from lotr_tui.session.conversation.entries import Note
 from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.session.session_model import SessionModel, load_session_model
 from lotr_tui.session.settings import SettingsStore
+from lotr_tui.session.transcript import Note
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 from tests.support import pilot as ui

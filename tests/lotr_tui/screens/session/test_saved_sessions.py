@@ -1,9 +1,9 @@
 """Saved sessions opened from the list of sessions, and sessions of models with open vocabularies."""
 
-from lotr_tui.session.conversation.conversation import Conversation
-from lotr_tui.session.conversation.entries import Exchange
+from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.transcript import Exchange
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support import pilot as ui

@@ -5,8 +5,8 @@ import pytest
 from engine.errors import InvalidInputError
 from lotr_tui.screens.session.slash_commands import parsing
 from lotr_tui.screens.session.slash_commands.command_list import SlashCommandList
-from lotr_tui.session.conversation.entries import Exchange
 from lotr_tui.session.session_file import list_sessions
+from lotr_tui.session.transcript import Exchange
 from lotr_tui.theme import SHIRE_LIGHT
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.prompt_input import PromptInput

@@ -9,10 +9,10 @@ import pytest
 from textual.widgets import Input
 
 from engine.generation.sampling import TextInProgress, next_token_probs
-from lotr_tui.session.conversation.entries import Note
 from lotr_tui.session.session_file import list_sessions
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import CHAT_SAMPLER, EXAMPLE_SYSTEM_PROMPT
+from lotr_tui.session.transcript import Note
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support import pilot as ui

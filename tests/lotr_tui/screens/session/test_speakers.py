@@ -7,7 +7,7 @@ import pytest
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.roles_screen import parse_scene
 from lotr_tui.screens.session.who_answers_bars import WhoAnswersBars
-from lotr_tui.session.conversation.entries import Note
+from lotr_tui.session.transcript import Note
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel

@@ -9,10 +9,9 @@ from engine.generation.settings import SamplerSettings
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
 from lotr_tui.screens.session.conversation.transcript import Transcript
-from lotr_tui.session.conversation import saved_replies
-from lotr_tui.session.conversation.entries import Exchange, Note
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.transcript import Exchange, Note
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.status_bar import StatusBar
 from tests.support import pilot as ui

@@ -7,11 +7,11 @@ import pytest
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from engine.models.pretrained.chat import ChatMessage
-from lotr_tui.session.conversation import state_cache
-from lotr_tui.session.conversation.cast import Roles
-from lotr_tui.session.conversation.restore import rebuild_conversation
+from lotr_tui.session import state_cache
+from lotr_tui.session.cast import Roles
+from lotr_tui.session.conversation import rebuild_conversation
 from lotr_tui.session.export import to_json, to_text
-from lotr_tui.session.saved_session import SavedSession, encode_session, parse_session
+from lotr_tui.session.session_file import SavedSession, encode_session, parse_session
 from tests.support.conversations import branch_off, finish_reply, only_session
 from tests.support.slow_models import FakeSlowModel, slow_session_model
 

@@ -7,10 +7,10 @@ from engine.generation.generate import TokenEvent, generate
 from engine.generation.prompt import prefill
 from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.conversation import state_cache
-from lotr_tui.session.conversation.state_cache import count_array_bytes
+from lotr_tui.session import state_cache
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.state_cache import count_array_bytes
 from tests.support.app import make_decoder
 from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session
 

@@ -7,8 +7,7 @@ from rich.cells import cell_len
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK
 from engine.data.tokenizers.words import WordTokenizer
 from engine.generation.generate import Done
-from lotr_tui.session.conversation.entries import Exchange, show_pieces, token_index_at, token_span
-from lotr_tui.session.conversation.wrapping import wrap
+from lotr_tui.session.transcript import Exchange, show_pieces, token_index_at, token_span, wrap
 
 WORDS = st.lists(st.text("abcdé漢字", min_size=1, max_size=12), min_size=1, max_size=30)
 

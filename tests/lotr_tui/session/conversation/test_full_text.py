@@ -9,8 +9,8 @@ import pytest
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.conversation.restore import rebuild_conversation
-from lotr_tui.session.saved_session import SavedSession, encode_session, parse_session
+from lotr_tui.session.conversation import rebuild_conversation
+from lotr_tui.session.session_file import SavedSession, encode_session, parse_session
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import branch_off, finish_reply

@@ -13,8 +13,8 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
-from lotr_tui.session.conversation.encoding import encode_lines
-from lotr_tui.session.conversation.restore import resume_conversation
+from lotr_tui.session.conversation import resume_conversation
+from lotr_tui.session.reply import encode_lines
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder

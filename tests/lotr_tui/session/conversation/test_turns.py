@@ -15,7 +15,7 @@ from engine.generation.turns import (
     read_turns,
     sample_speaker,
 )
-from lotr_tui.session.conversation.cast import Roles, answering_cast, describe_unknown_name, read_name
+from lotr_tui.session.cast import Roles, answering_cast, describe_unknown_name, read_name
 from tests.support.conversations import SETTINGS, finish_reply
 from tests.support.dialogues import ANSWERING, dialogue_session_model, finish_scene, generated_text, say, text_of
 from tests.support.sampling import script_of

@@ -27,7 +27,7 @@ from lotr_tui.screens.learn.figures.attention.head_rows import HeadRows
 from lotr_tui.screens.learn.figures.attention.model_list import ModelList
 from lotr_tui.screens.learn.figures.attention.models_view import ModelsView
 from lotr_tui.screens.learn.line_bar import LineBar
-from lotr_tui.session.model_abilities import find_cast, is_slow
+from lotr_tui.session.session_model import find_cast, is_slow
 from lotr_tui.widgets.bindings import binding_table
 
 MAX_CHARACTERS = 400

@@ -24,7 +24,7 @@ from lotr_tui.screens.learn.figures.memory.step_table import StepColumn, StepTab
 from lotr_tui.screens.learn.line_bar import LineBar
 from lotr_tui.screens.text.layout import sanitize_text
 from lotr_tui.screens.text.token_names import next_token_name
-from lotr_tui.session.model_abilities import find_cast
+from lotr_tui.session.session_model import find_cast
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.choice_bar import ChoiceBar
 from lotr_tui.widgets.slider import Slider

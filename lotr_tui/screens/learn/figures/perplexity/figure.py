@@ -28,7 +28,7 @@ from lotr_tui.screens.learn.figures.perplexity.descriptions import (
 from lotr_tui.screens.learn.figures.perplexity.word_bits import WordBits
 from lotr_tui.screens.learn.line_bar import LineBar
 from lotr_tui.screens.text.text_input import marks_to_newlines
-from lotr_tui.session.model_abilities import is_slow
+from lotr_tui.session.session_model import is_slow
 from lotr_tui.widgets.slider import Slider
 
 EXAMPLE = "What do you think of the Ring, Aragorn?"

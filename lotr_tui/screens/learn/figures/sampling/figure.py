@@ -30,7 +30,7 @@ from lotr_tui.screens.learn.line_bar import LineBar
 from lotr_tui.screens.learn.sample_rows import Sample, SampleRows
 from lotr_tui.screens.learn.word_bars import WordBar, WordBars
 from lotr_tui.screens.text.token_names import next_token_name
-from lotr_tui.session.model_abilities import is_slow
+from lotr_tui.session.session_model import is_slow
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.slider import Slider

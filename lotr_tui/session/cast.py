@@ -1,9 +1,11 @@
-"""Roles in a conversation: whom the user speaks as, and who can answer."""
+"""Roles in a conversation: whom the user speaks as, who can answer, and how the names are shown."""
 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
+
+from rich.cells import cell_len
 
 from engine.data.speakers import (
     SOMEONE,
@@ -16,30 +18,34 @@ from engine.data.speakers import (
 )
 from engine.errors import suggest_nearest
 
+SPEAKER_STYLES = tuple(f"speaker-{number}" for number in range(12))
+"""Styles of the members of the cast; a larger cast uses them again."""
+UNCAST_STYLE = "speaker"
+MODEL_CHOOSES = "the model chooses"
+A_STRANGER = "a stranger"  # the one name on the screen for who has no name
+MIN_NAME_WIDTH, MAX_NAME_WIDTH = 7, 12
+"""Least and greatest width in cells of the column of names."""
 
-class Roles(NamedTuple):
-    """Roles in a turn: who says the prompt, and who answers."""
-
-    speaking_as: str = ""
-    """Canonical name that the user speaks as, in the cast or not; empty for a stranger."""
-    speaker: str = ""
-    """Canonical name that the model speaks as, in the cast or not; empty if none is chosen."""
-    system_prompt: str = ""
-    """Text that tells a model with a chat template who it is; empty for the one of the template."""
-
-
-NO_ROLES = Roles()
-"""A turn whose roles are not chosen."""
 _GREETINGS = "hello|hi|hey|good (?:morning|day|evening|night)|goodbye|bye|farewell|thanks|thank you|dear|oh"
 _NOT_WORD = re.compile(r"\W+")
 _TITLES = r"mrs?\.?|master|lord|lady|king|old"
 
 
-def read_name(typed: str, cast: Sequence[str]) -> str:
-    """Return the speaker that a typed name means: the member of the cast, or else any name in its canonical form.
+class Roles(NamedTuple):
+    """Canonical names of who says the prompt and who answers, in the cast or not, and what a chat model is told."""
 
-    Raises:
-        InvalidInputError: If the text is no name.
+    speaking_as: str = ""  # empty for a stranger
+    speaker: str = ""  # empty if none is chosen
+    system_prompt: str = ""  # empty for the one of the chat template
+
+
+NO_ROLES = Roles()
+
+
+def read_name(typed: str, cast: Sequence[str]) -> str:
+    """Return the member of the cast that a typed name means, or else any name in its canonical form.
+
+    Text that is no name raises an InvalidInputError.
     """
     canonical = normalize_speaker(typed)
     return find_member(canonical, cast) or canonical or find_speaker(typed, cast)
@@ -49,8 +55,7 @@ def describe_unknown_name(name: str, cast: Sequence[str]) -> str:
     """Return what to expect of a speaker outside the cast, with the nearest name of the cast; empty for a member."""
     if not name or name in cast:
         return ""
-    nearest = suggest_nearest(name, [member for member in cast if member != SOMEONE])
-    hint = nearest.rstrip(".")
+    hint = suggest_nearest(name, [member for member in cast if member != SOMEONE]).rstrip(".")
     return f"{display_name(name)} is not in the cast, so the model has to imagine what such a speaker says{hint}"
 
 
@@ -60,8 +65,7 @@ def answering_cast(cast: Sequence[str], speaking_as: str, line: str = "") -> tup
     These are the members that the line calls by name, or else all but the user, a stranger and the last member. A cast
     without other members is returned as it is.
     """
-    users = (speaking_as, STRANGER)
-    others = tuple(name for name in cast[:-1] if name not in users) or tuple(cast)
+    others = tuple(name for name in cast[:-1] if name not in (speaking_as, STRANGER)) or tuple(cast)
     called = _called_pattern(others).findall(line) if line else []
     keys = {merge_key(" ".join(name.upper().split())) for name in called}
     return tuple(name for name in others if merge_key(name) in keys) or others
@@ -83,9 +87,12 @@ def _called_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"{start}\s*(?:(?:{_TITLES})\s+)?\b({any_name})\b\s*(?=[,.;:!?]|$)", re.IGNORECASE)
 
 
-def describe_choice(speaker: str, prob: float | None) -> str:
-    """Return who chose a speaker: "Gollum by your choice" or "Gandalf by the model, 31 %"; empty without a speaker."""
-    if not speaker:
-        return ""
-    name = display_name(speaker)
-    return f"{name} by your choice" if prob is None else f"{name} by the model, {100 * prob:.0f} %"
+def speaker_style(name: str, cast: Sequence[str]) -> str:
+    """Return the name of a speaker's style, which depends on the place in the cast, so that it stays the same."""
+    return SPEAKER_STYLES[cast.index(name) % len(SPEAKER_STYLES)] if name in cast else UNCAST_STYLE
+
+
+def name_column_width(cast: Sequence[str], model_label: str = "") -> int:
+    """Return the width in cells of the column with the names of a cast, or of a model without one."""
+    longest = max((cell_len(display_name(name)) for name in cast), default=cell_len(model_label))
+    return max(MIN_NAME_WIDTH, min(MAX_NAME_WIDTH, longest))

@@ -1,0 +1,325 @@
+"""Replies of a conversation: their tokens, their place in the tree, and their text."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, NamedTuple, Self
+
+from msgspec import Meta
+
+from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.config import TokenizerName
+from engine.data.scripts import Turn as SpokenLine
+from engine.data.scripts import encode_speaker, encode_turns, speaker_head, turn_text
+from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, STRANGER
+from engine.data.tokenizers.base import Tokenizer, is_open_vocabulary
+from engine.generation.best_of import MAX_ANSWERS, Answer, answer_score
+from engine.generation.generate import FinishReason, TokenEvent
+from engine.generation.prompt import DecoderState
+from engine.generation.sampling import model_end_ids
+from engine.generation.settings import MAX_SEED, SamplerSettings
+from engine.models.base import LanguageModel
+from lotr_tui.session.session_model import SessionModel, answers_by_template, find_cast, has_log_probs, reads_line_ends
+from lotr_tui.session.settings import MAX_SYSTEM_PROMPT_CHARACTERS, ReplyMode
+
+Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Figure = Annotated[float, Meta(gt=-(2**63), lt=2**63)]
+SpeakerName = Annotated[str, Meta(max_length=MAX_NAME_CHARACTERS)]
+
+
+class Token(NamedTuple):
+    """Generated token, as it is shown and saved; a figure that is not finite is None."""
+
+    id: Index  # in the vocabulary of the model that generated it
+    text: str
+    logprob: Annotated[float, Meta(gt=-(2**63), le=1)] | None
+    prob: Figure | None  # after the sampler chain
+    rank: Index
+    entropy: Figure | None
+    piece: str  # text that it adds to the text before it, with its space
+
+    @classmethod
+    def from_event(cls, event: TokenEvent) -> Self:
+        figures = (event.logprob, event.sampling_prob, event.entropy)
+        logprob, prob, entropy = (figure if math.isfinite(figure) else None for figure in figures)
+        return cls(event.id, event.text, logprob, prob, event.rank, entropy, event.piece)
+
+
+@dataclass(frozen=True)
+class AnswerScore:
+    """Rank of an answer among the answers drawn together, and its natural-log probabilities."""
+
+    rank: Annotated[int, Meta(ge=1, le=MAX_ANSWERS)]  # 1 is the answer that was shown first
+    num_answers: Annotated[int, Meta(ge=1, le=MAX_ANSWERS)]
+    log_prob: Figure
+    log_prob_alone: Figure  # at the start of a scene, by the same speaker
+    num_tokens: Annotated[int, Meta(ge=0, le=2**31)]  # that were scored, with `<eos>`
+
+    @classmethod
+    def from_answer(cls, answer: Answer, rank: int, num_answers: int) -> Self:
+        return cls(rank, num_answers, answer.log_prob, answer.log_prob_alone, answer.num_tokens)
+
+    @property
+    def score(self) -> float:
+        return answer_score(self.log_prob - self.log_prob_alone, self.num_tokens)
+
+    def describe(self) -> str:
+        """Return the place and the score, such as "best of 8 (+4.2)"."""
+        place = f"best of {self.num_answers}" if self.rank == 1 else f"answer {self.rank} of {self.num_answers}"
+        return f"{place} ({self.score:+.1f})"
+
+
+class Turn:
+    """Alternative replies at the same place of the conversation, one of them selected."""
+
+    def __init__(self, previous_reply: "Reply | None") -> None:
+        self.previous_reply = previous_reply  # that the prompt of this turn answers; None begins a text
+        self.replies: list[Reply] = []
+        self.selected_index = 0
+
+    @property
+    def selected_reply(self) -> "Reply":
+        return self.replies[self.selected_index]
+
+    def add(self, reply: "Reply") -> None:
+        """Add a reply and select it, unless a better answer was drawn with it."""
+        self.replies.append(reply)
+        if reply.score is None or reply.score.rank == 1:
+            self.selected_index = len(self.replies) - 1
+
+    def branch_label(self, reply: "Reply") -> str:
+        """Return the number and name of the branch of a reply; empty if there is only one without a name."""
+        if reply not in self.replies:  # another reply has continued it
+            return ""
+        label = f"branch {self.replies.index(reply) + 1} of {len(self.replies)}" if len(self.replies) > 1 else ""
+        return f"{label} {reply.name!r}".strip() if reply.name else label
+
+
+@dataclass(eq=False, kw_only=True)
+class Reply:
+    """Tokens that a model generated after a prompt: a node of the tree.
+
+    The fields are saved, see `record`. `attach` joins the tree, and a conversation sets the rest.
+    """
+
+    id: Index  # in the order of generation, from 0 on
+    parent_id: int | None = None  # the reply of the previous turn, or the reply that this branch leaves
+    parent_offset: Index = 0  # number of the parent's own tokens before this reply
+    prompt: str | None  # that of the turn; in a file None for a branch
+    reply_mode: ReplyMode
+    tokens: list[Token] = field(default_factory=list)  # in a file without those that a branch shares
+    seed: Annotated[int, Meta(ge=0, le=MAX_SEED)]
+    settings: SamplerSettings
+    reason: FinishReason = "error"  # why it ended
+    tokens_per_second: Figure = 0.0
+    model: str  # name of the one that generated it
+    unknown_tokens: tuple[str, ...] = ()  # of the prompt, outside the vocabulary
+    name: str = ""  # that the user gave the branch
+    tokenizer: TokenizerName = "words"
+    num_reread_tokens: Index = 0  # last tokens of the prompt whose characters the first token repeats
+    speaking_as: SpeakerName = ""  # who says the prompt of a conversation; empty for a stranger
+    speaker: SpeakerName = ""  # who says the reply; empty without a cast, and while the model has chosen none
+    speaker_prob: Annotated[float, Meta(ge=0, le=1)] | None = None  # None if the user has chosen the speaker
+    score: AnswerScore | None = None  # None if only one answer was drawn
+    system_prompt: Annotated[str, Meta(max_length=MAX_SYSTEM_PROMPT_CHARACTERS)] = ""
+
+    def __post_init__(self) -> None:
+        self.parent: Reply | None = None
+        self.turn = Turn(None)
+        self.next_turn: Turn | None = None  # that answers this reply
+        self.num_shared_tokens = 0  # leading tokens that belong to the parent or its ancestors in the same turn
+        self.is_continuation = False  # True if it shares all tokens of its parent, which it replaces
+        self.session_model: SessionModel  # that a branch of this reply uses
+        self.context_ids: Sequence[int] = ()  # tokens before the first one, without `reread_ids`
+        self.reread_ids: Sequence[int] = ()
+        self.ids: list[int] = []  # of `tokens`, in the vocabulary of `session_model`
+        # The state before each token and after the last. Evicted states are None or missing at the end, and some lack
+        # their log-probabilities, see `has_log_probs`.
+        self.decoder_states: list[DecoderState | None] = []
+        self.read_only_reason = ""  # why `session_model` cannot continue this reply; empty if it can
+        self.is_generating = False
+        self.failure = ""
+        self.shows_branches = False  # True while the other branches are shown below it
+
+    def attach(self, parent: "Reply | None") -> None:
+        """Join the tree: the turn that answers `parent`, or without a prompt the turn of `parent` as a branch."""
+        self.parent, self.parent_id = parent, None if parent is None else parent.id
+        if parent is None:
+            self.prompt = self.prompt or ""
+        elif self.prompt is not None:
+            self.turn = parent.next_turn = parent.next_turn or Turn(parent)
+        else:
+            self.turn, self.prompt, self.unknown_tokens = parent.turn, parent.prompt, parent.unknown_tokens
+            self.speaking_as, self.system_prompt = parent.speaking_as, parent.system_prompt
+            self.num_shared_tokens = parent.num_shared_tokens + self.parent_offset
+            self.tokens[:0] = parent.tokens[: self.num_shared_tokens]
+            self.is_continuation = 0 < self.num_shared_tokens == len(parent.tokens) and parent in self.turn.replies
+            if self.is_continuation and parent.next_turn is None:
+                self.turn.replies.remove(parent)
+        self.turn.add(self)
+
+    def record(self) -> dict[str, Any]:
+        """Return the reply as an object for JSON."""
+        record = {each.name: getattr(self, each.name) for each in fields(self)}
+        record["tokens"] = self.own_tokens
+        record["settings"] = asdict(self.settings)
+        record["score"] = None if self.score is None else asdict(self.score)
+        if not self.starts_turn:
+            record |= {"prompt": None, "unknown_tokens": ()}
+        return record
+
+    @property
+    def is_chat(self) -> bool:
+        """True for an answer in a conversation with a model that knows no speakers but has a chat template."""
+        return not self.speaker and answers_by_template(self.session_model.model, self.reply_mode)
+
+    @property
+    def starts_turn(self) -> bool:
+        """True if the reply follows a prompt; False if it branches off from a reply of the same turn."""
+        return self.parent is None or self.parent.turn is not self.turn
+
+    @property
+    def own_tokens(self) -> list[Token]:
+        return self.tokens[self.num_shared_tokens :]
+
+    @property
+    def has_ended_line(self) -> bool:
+        return self.reason == "eos"
+
+    @property
+    def noun(self) -> str:
+        return "token" if is_open_vocabulary(self.tokenizer) else "word"
+
+    # Token ids
+
+    @property
+    def context_ids_before_speaker(self) -> Sequence[int]:
+        """Ids of the tokens before the name of the speaker, in a conversation with a model that has a cast."""
+        head = encode_speaker(self.session_model.model.tokenizer, self.speaker) if self.speaker else ()
+        return self.context_ids[: len(self.context_ids) - len(head)]
+
+    def context_ids_before(self, speaker: str) -> Sequence[int]:
+        """Return the ids of the tokens before a line that `speaker` says in this turn; empty if none is chosen yet."""
+        if not self.session_model.cast or speaker == self.speaker:
+            return self.context_ids
+        head = encode_speaker(self.session_model.model.tokenizer, speaker) if speaker else ()
+        return [*self.context_ids_before_speaker, *head]
+
+    def set_speaker(self, speaker: str, prob: float | None) -> None:
+        self.context_ids = self.context_ids_before(speaker)
+        self.speaker, self.speaker_prob = speaker, prob
+
+    def split_context(self, num_reread_tokens: int) -> None:
+        """Set how many of the last tokens of the context the first token of the reply repeats."""
+        ids = [*self.context_ids, *self.reread_ids]
+        end = len(ids) - num_reread_tokens
+        self.context_ids, self.reread_ids, self.num_reread_tokens = ids[:end], ids[end:], num_reread_tokens
+
+    def token_ids(self, end: int | None = None) -> list[int]:
+        """Return the ids of the context and of the tokens before index `end` (None: of all tokens).
+
+        These are the ids that the model has read. Before the first token, they include `reread_ids`, so that they
+        always spell the whole text.
+        """
+        if not self.read_only_reason:
+            return [*self.context_ids, *(self.ids[:end] or self.reread_ids)]
+        model = self.session_model.model  # whose vocabulary differs from that of the tokens
+        if self.session_model.cast or self.reply_mode == "conversation":
+            return encode_said(model, self.spoken_lines(end))[:-1]  # without the last line end
+        return encode_lines(model.tokenizer, self.full_text(end))
+
+    def starts_line(self, index: int) -> bool:
+        """Return True if the token at `index` is the first of the reply or of a later line, so that it ends neither."""
+        return index == 0 or self.ids[index - 1] in model_end_ids(self.session_model.model)
+
+    def decoder_state(self, index: int) -> DecoderState | None:
+        """Return the decoder state before a token, or None if it or its log-probabilities were evicted."""
+        state = self.decoder_states[index] if index < len(self.decoder_states) else None
+        return state if state is not None and has_log_probs(state) else None
+
+    # Text
+
+    def text(self) -> str:
+        """Return the prompt and the reply, with a line break for each `<eos>`; with speakers, as a script."""
+        return self._context_text() + self.reply_text()
+
+    def reply_text(self, end: int | None = None) -> str:
+        """Return the text of the tokens before index `end` (None: of all tokens)."""
+        return "".join([token.piece for token in self.tokens[:end]])
+
+    def _context_text(self) -> str:
+        prompt = self.prompt or ""
+        if self.reply_mode == "continue":
+            return (f"{speaker_head(self.speaker or SOMEONE)} " if self.session_model.cast else "") + prompt
+        if self.reply_mode == "reply" or self.is_chat:
+            return f"{prompt}\n" if prompt or not self.is_chat else ""
+        said = turn_text(SpokenLine(self.speaking_as or STRANGER, prompt)) if prompt else ""
+        return said + (speaker_head(self.speaker) if self.speaker else "")
+
+    def full_text(self, end: int | None = None) -> str:
+        """Return the text that the model has read and written: earlier turns, the prompt and the tokens before `end`.
+
+        The text is the decoded ids, except for words that the model does not know, punctuation and case, and the marks
+        of a chat template.
+        """
+        before = [f"{reply.text()}\n" for reply in self.path()[:-1]]
+        if self.is_chat and self.system_prompt:
+            before.insert(0, f"{self.system_prompt}\n")
+        return "".join(before) + self._context_text() + self.reply_text(end)
+
+    def spoken_lines(self, end: int | None = None) -> list[SpokenLine]:
+        """Return the lines of all turns up to this reply, of which the tokens before index `end` count (None: all)."""
+        lines = []
+        for reply in self.path():
+            prompt, text = reply.prompt or "", reply.reply_text(end if reply is self else None)
+            if reads_line_ends(reply.session_model.model):
+                text = text.replace("\n", " ")
+            if reply.reply_mode == "continue":
+                prompt, text = "", prompt + text
+            lines += [SpokenLine(reply.speaking_as or STRANGER, prompt)] if prompt else []
+            lines.append(SpokenLine(reply.speaker or SOMEONE, text))
+        return lines
+
+    # Tree
+
+    def path(self) -> list["Reply"]:
+        """Return the replies that this one follows, from the first turn on, and this one."""
+        path, reply = [self], self.turn.previous_reply
+        while reply is not None:
+            path.append(reply)
+            reply = reply.turn.previous_reply
+        return path[::-1]
+
+    def selected_path(self) -> list["Reply"]:
+        """Return this reply and the selected replies of the turns that follow."""
+        path = [self]
+        while (turn := path[-1].next_turn) is not None:
+            path.append(turn.selected_reply)
+        return path
+
+    def resolve_token(self, index: int) -> tuple["Reply", int]:
+        """Return the reply that a branch at a token leaves, and the index among the own tokens of that reply.
+
+        A branch at the first own token of a branch is another choice of its parent.
+        """
+        reply = self
+        while index <= reply.num_shared_tokens and not reply.starts_turn:
+            assert reply.parent is not None
+            reply = reply.parent
+        return reply, index - reply.num_shared_tokens
+
+
+def encode_lines(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the token ids of a text in which each line break is read as `<eos>`.
+
+    In a closed vocabulary, a line without words has no `<eos>`.
+    """
+    ids: list[int] = tokenize_with_offsets(text, tokenizer, eos_per_line=True).ids.tolist()
+    return ids
+
+
+def encode_said(model: LanguageModel, lines: Sequence[SpokenLine]) -> list[int]:
+    """Return the token ids of complete lines: a script, or for a model without a cast the texts without their names."""
+    if find_cast(model):
+        return list(encode_turns(model.tokenizer, lines))
+    return encode_lines(model.tokenizer, "".join(f"{line.text}\n" for line in lines))

@@ -1,0 +1,310 @@
+"""Entries of a transcript, which are replies and notes of the app, as paragraphs, and their line breaking."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from rich.cells import cell_len
+
+from engine.data.speakers import display_name
+from engine.generation.generate import Done
+from lotr_tui.formatting import LINE_END_MARK, describe_finish_reason, displayable, format_generation_speed
+from lotr_tui.session.cast import UNCAST_STYLE, speaker_style
+from lotr_tui.session.reply import Reply
+from lotr_tui.session.session_model import reads_line_ends
+
+Span = tuple[int, int, str]
+"""Start and end of a part of a text in characters, and the name of its style."""
+USER_MARK = "❯"
+STRANGER_LABEL = "You"
+MAX_LEAD_CHARACTERS = 30  # of the prompt's last word that are repeated before a reply that continues this word
+LINE_BREAK_MARK = "↵"  # where a branch is shown on one line
+NUM_COMPARED_WORDS = 3  # of another branch that are shown before its first different token
+_LINE_END_MARKS = re.compile(f"{LINE_END_MARK}(?=\n|$)")
+_NOT_SPACE = re.compile(r"[^ ]+")
+
+
+@dataclass(frozen=True)
+class Note:
+    """Line of the app between the replies."""
+
+    text: str
+
+
+Entry = Note | Reply
+
+
+class SpeakerLabel(NamedTuple):
+    """Name before a line of a conversation."""
+
+    text: str
+    style: str = UNCAST_STYLE
+    mark: str = ""  # before the name; empty for a line of the model
+
+
+@dataclass(frozen=True)
+class Block:
+    """Paragraph of an entry."""
+
+    text: str
+    style: str = "text"
+    indent: int = 0
+    spans: tuple[Span, ...] = ()
+    is_reply: bool = False  # True if the text consists of the tokens of a reply
+    is_beside_names: bool = False
+    label: SpeakerLabel | None = None  # on the first line; None if the text belongs to the block above
+
+
+def entry_blocks(entry: Entry) -> list[Block]:
+    """Return the paragraphs of an entry; without a prompt, a conversation has the answer alone."""
+    if isinstance(entry, Note):
+        return [Block(entry.text, "muted")]
+    labels = speaker_labels(entry)
+    indent = 2 if labels is None else 0
+    blocks = []
+    if labels is None:
+        blocks.append(Block(f"❯ {entry.prompt}", "prompt", spans=((0, 1, "accent"),)))
+    elif entry.prompt:
+        blocks.append(Block(entry.prompt, label=labels[0]))
+    if entry.unknown_tokens:
+        blocks.append(Block(f"the model does not know: {', '.join(entry.unknown_tokens)}", "warning", indent))
+    if entry.tokens or entry.is_generating or labels is not None:
+        blocks.append(_reply_block(entry, indent, None if labels is None else labels[1]))
+    if entry.failure:
+        blocks.append(Block(entry.failure, "warning", indent))
+    if entry.shows_branches:
+        others = [other for other in entry.turn.replies if other is not entry]
+        blocks += [_other_branch_block(entry, other, indent + 2) for other in others]
+    return blocks if labels is None else [replace(block, is_beside_names=True) for block in blocks]
+
+
+def speaker_labels(reply: Reply) -> tuple[SpeakerLabel, SpeakerLabel] | None:
+    """Return the names of the user and of who answers; None outside of a conversation."""
+    if reply.reply_mode != "conversation":
+        return None
+    user = SpeakerLabel(STRANGER_LABEL, UNCAST_STYLE, USER_MARK)
+    if reply.is_chat:
+        return user, SpeakerLabel(reply.session_model.label)
+    cast = reply.session_model.cast
+    if reply.speaking_as:
+        user = SpeakerLabel(display_name(reply.speaking_as), speaker_style(reply.speaking_as, cast), USER_MARK)
+    return user, SpeakerLabel(display_name(reply.speaker), speaker_style(reply.speaker, cast))
+
+
+def describe_choice(reply: Reply) -> str:
+    """Return who chose the speaker: "Gollum by your choice" or "Gandalf by the model, 31 %"; empty without one."""
+    if not reply.speaker or reply.reply_mode != "conversation":
+        return ""
+    by = "your choice" if reply.speaker_prob is None else f"the model, {100 * reply.speaker_prob:.0f} %"
+    return f"{display_name(reply.speaker)} by {by}"
+
+
+def reply_figures(reply: Reply) -> str:
+    """Return the branch, why the reply ended, seed, sampler settings and speed, on one line."""
+    done = Done(reply.reason, reply.seed, len(reply.own_tokens), reply.tokens_per_second)
+    if reply.reason == "length":
+        done = replace(done, tokens=reply.settings.max_tokens)
+    is_conversation = reply.reply_mode == "conversation"
+    speed = ending = ""
+    if reply.is_generating:
+        ending = "writing"
+    elif reply.reason == "error" and not reply.failure:
+        ending = "stopped by an error or the end of the session"
+    elif not reply.failure:
+        speed = format_generation_speed(done, reply.noun)
+        ending = "" if reply.reason == "eos" and is_conversation else describe_finish_reason(done, reply.noun)
+    branch, seed, chain = reply.turn.branch_label(reply), f"seed {reply.seed}", reply.settings.describe()
+    if is_conversation:
+        best_of = "" if reply.score is None else reply.score.describe()
+        figures = [ending, seed, chain.replace("temperature", "T"), best_of, describe_choice(reply), branch, speed]
+    else:
+        figures = [branch, ending, seed, chain, speed]
+    return " · ".join(filter(None, figures))
+
+
+def token_span(reply: Reply, index: int) -> tuple[int, int]:
+    """Return the start and end of a token in the text of the reply block."""
+    lead, shown = _shown_pieces(reply)
+    start, end = piece_span(shown, index)
+    return start + len(lead), end + len(lead)
+
+
+def token_index_at(reply: Reply, character: int) -> int:
+    """Return the index of the token at a character of the reply block; -1 after the last token."""
+    lead, shown = _shown_pieces(reply)
+    return piece_index_at(shown, max(0, character - len(lead)))
+
+
+def _pieces(reply: Reply) -> list[str]:
+    return [displayable(token.piece) for token in reply.tokens]
+
+
+def _line_end(reply: Reply) -> str:
+    return "" if reads_line_ends(reply.session_model.model) else LINE_END_MARK
+
+
+def _lead(reply: Reply, pieces: Sequence[str]) -> str:
+    """Return the end of the prompt that pieces of a reply continue without a space; empty if they start a word."""
+    return word_to_continue(reply.prompt or "" if reply.reply_mode == "continue" else "", pieces)
+
+
+def _shown_pieces(reply: Reply) -> tuple[str, list[str]]:
+    """Return the end of the prompt that the reply continues, and the pieces as they are shown after it."""
+    pieces = _pieces(reply)
+    lead = _lead(reply, pieces)
+    return lead, show_pieces(pieces, starts_line=not lead, line_end=_line_end(reply))
+
+
+def _reply_block(reply: Reply, indent: int, label: SpeakerLabel | None) -> Block:
+    """Return the text of the tokens, with a line break after each end of line."""
+    lead, shown = _shown_pieces(reply)
+    text = lead + "".join(shown)
+    if not reply.is_generating and text.endswith("\n"):
+        text = text[:-1]
+    spans: list[Span] = [(0, len(lead), "muted")] if lead else []
+    spans += [(match.start(), match.end(), "muted") for match in _LINE_END_MARKS.finditer(text)]
+    if 0 < reply.num_shared_tokens < len(reply.tokens) and not reply.is_continuation:
+        start, end = piece_span(shown, reply.num_shared_tokens)
+        spans.append((start + len(lead), end + len(lead), "branch"))
+    if reply.is_generating:
+        spans.append((len(text), len(text) + 1, "accent"))
+        text += "▌"
+    return Block(text, indent=indent, spans=tuple(spans), is_reply=True, label=label)
+
+
+def _other_branch_block(reply: Reply, other: Reply, indent: int) -> Block:
+    """Return another branch from shortly before its first different token on, which is highlighted."""
+    own, pieces = _pieces(reply), _pieces(other)
+    num_same = 0
+    while num_same < min(len(pieces), len(own)) and pieces[num_same] == own[num_same]:
+        num_same += 1
+    first, num_words = num_same, 0
+    while first > 0 and num_words < NUM_COMPARED_WORDS:
+        first -= 1
+        num_words += pieces[first][:1].isspace() or pieces[first - 1].endswith("\n")
+    shown = [piece.replace("\n", f" {_line_end(reply) or LINE_BREAK_MARK} ") for piece in pieces[first:]]
+    shown[:1] = [piece.lstrip() for piece in shown[:1]]
+    speaker = f", {display_name(other.speaker)}" if other.reply_mode == "conversation" else ""
+    label = f"{other.turn.branch_label(other)}{speaker}:"
+    lead = f"{label} {'… ' if first else _lead(reply, pieces)}"
+    spans: tuple[Span, ...] = ((0, len(label), "muted"),)
+    if num_same < len(pieces):
+        start, end = piece_span(shown, num_same - first)
+        spans += ((len(lead) + start, len(lead) + end, "branch"),)
+    return Block(lead + "".join(shown), "text", indent, spans)
+
+
+def word_to_continue(prompt: str, pieces: Sequence[str]) -> str:
+    """Return the last word of a prompt if the pieces continue it; empty if they start with another word."""
+    if not prompt or next(filter(None, pieces), " ")[0].isspace():
+        return ""
+    word = prompt.rpartition(" ")[2]
+    return word if len(word) <= MAX_LEAD_CHARACTERS else f"…{word[-MAX_LEAD_CHARACTERS:]}"
+
+
+def show_pieces(pieces: Sequence[str], *, starts_line: bool = True, line_end: str = LINE_END_MARK) -> list[str]:
+    """Return the pieces of a text as they are shown: without the first space, and with a mark at each line end.
+
+    With `starts_line`, no other text of the line comes before. An empty `line_end` is shown as a blank, which makes
+    room for the cursor.
+    """
+    shown = list(pieces)
+    if starts_line:
+        shown[:1] = [piece.removeprefix(" ") for piece in shown[:1]]
+    is_line_empty = starts_line
+    for index, piece in enumerate(shown):
+        if "\n" in piece:
+            *ended_lines, last = piece.split("\n")
+            marks = []
+            for line in ended_lines:  # the mark stays on the line of the word before it
+                space = "" if line_end and is_line_empty and not line else "\N{NO-BREAK SPACE}"
+                marks.append(f"{line}{space}{line_end}\n")
+                is_line_empty = True
+            shown[index] = "".join(marks) + last
+            piece = last
+        is_line_empty = is_line_empty and not piece
+    return shown
+
+
+def piece_span(shown_pieces: Sequence[str], index: int) -> tuple[int, int]:
+    """Return the start and end of a piece, without the white space around it, in the joined pieces.
+
+    A token that ends inside a character has the span of the character, which a later token completes.
+    """
+    start = sum(map(len, shown_pieces[:index]))
+    piece = shown_pieces[index]
+    text = piece.strip() or piece
+    start += piece.index(text)
+    return start, start + max(1, len(text))
+
+
+def piece_index_at(shown_pieces: Sequence[str], character: int) -> int:
+    """Return the index of the piece at a character, or before the space there, in the joined pieces.
+
+    The result is -1 after the character that follows the last piece, which is the cursor of a text in progress.
+    """
+    found, end = -1, 0
+    for index, piece in enumerate(shown_pieces):
+        text = piece.strip() or piece
+        start, end = end + piece.index(text), end + len(piece)
+        if start > character:
+            return found
+        if text:
+            found = index
+    return found if character <= end else -1
+
+
+def wrap(text: str, width: int) -> list[tuple[int, int]]:
+    """Break a paragraph between words into lines of at most `width` cells. Return the start and end of each line.
+
+    A word wider than `width` is broken. The spaces between two lines belong to neither.
+    """
+    width = max(1, width)
+    if text.isascii() and "  " not in text:
+        return _wrap_ascii(text, width)
+    cells = len if text.isascii() else cell_len
+    lines: list[tuple[int, int]] = []
+    offset = 0
+    for line in text.split("\n"):
+        start = end = offset
+        for match in _NOT_SPACE.finditer(line):
+            word_start, word_end = offset + match.start(), offset + match.end()
+            if end > start and cells(text[start:word_end]) > width:
+                lines.append((start, end))
+                start = word_start
+            while cells(text[start:word_end]) > width:
+                cut = _fitting_length(text[start:word_end], width)
+                lines.append((start, start + cut))
+                start += cut
+            end = word_end
+        lines.append((start, max(start, end)))
+        offset += len(line) + 1
+    return lines
+
+
+def _wrap_ascii(text: str, width: int) -> list[tuple[int, int]]:
+    """Wrap ASCII text without double spaces, as `wrap` does, but fast enough for thousands of replies."""
+    lines: list[tuple[int, int]] = []
+    start = 0
+    for line in text.split("\n"):
+        next_start = start + len(line) + 1
+        end = start + len(line.rstrip(" "))
+        while end - start > width:
+            space = text.rfind(" ", start + 1, start + width + 1)
+            cut = space if space > 0 else start + width
+            lines.append((start, cut))
+            start = cut + 1 if space > 0 else cut
+        lines.append((start, end if end > start else start))
+        start = next_start
+    return lines
+
+
+def _fitting_length(text: str, width: int) -> int:
+    """Return how many characters fit into `width` cells; at least one, even if it is wider."""
+    cells = 0
+    for index, character in enumerate(text):
+        cells += cell_len(character)
+        if cells > width:
+            return max(1, index)
+    return len(text)
