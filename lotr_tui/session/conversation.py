@@ -313,9 +313,7 @@ class Conversation:
         before = UnreadText.before_reply(session_model, prompt.text, reply_mode, previous_reply, roles)
         if reader is not None:
             before = reader.skip_read(before)
-        reply = self._begin(
-            session_model, prompt, reply_mode, settings, seed, previous_reply, roles, before.ids
-        )
+        reply = self._begin(session_model, prompt, reply_mode, settings, seed, previous_reply, roles, before.ids)
         self._worker = _start_text(reply, before.state, before.unread_ids, (), self.pace, ends_word=False)
         return reply
 
@@ -447,9 +445,7 @@ class Conversation:
     ) -> Reply:
         speaking_as = Roles(roles.speaking_as)
         before = UnreadText.before_reply(session_model, prompt.text, "conversation", previous, speaking_as)
-        reply = self._begin(
-            session_model, prompt, "conversation", settings, seed, previous, speaking_as, before.ids
-        )
+        reply = self._begin(session_model, prompt, "conversation", settings, seed, previous, speaking_as, before.ids)
         if roles.speaker:
             reply.set_speaker(roles.speaker, None)
         self._worker = _start_turn(reply, before, candidates, best_of, self.pace)

@@ -46,7 +46,7 @@ class Scene:
 
     turns: tuple[Reply, ...]  # of the visible path
     other_answers: tuple[Reply, ...]  # in other branches, without those that were drawn with a better one, never shown
-    reply_ids: frozenset[int]
+    replies: tuple[Reply, ...]  # all of the scene
 
 
 def read_scenes(session: Session) -> list[Scene]:
@@ -63,7 +63,7 @@ def _read_scene(session: Session, replies: list[Reply]) -> Scene:
     turns = last.path()
     continued = {reply.parent for reply in replies if not reply.starts_turn and _has_all_of_parent(reply)}
     others = [reply for reply in shown if reply not in turns and reply not in continued]
-    return Scene(tuple(turns), tuple(others), frozenset(reply.id for reply in replies))
+    return Scene(tuple(turns), tuple(others), tuple(replies))
 
 
 def _has_all_of_parent(reply: Reply) -> bool:

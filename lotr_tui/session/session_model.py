@@ -284,6 +284,4 @@ def load_session_model(
     combined = ModelCombiner(runs).combine_to_play(combination or CombinationOptions())
     name, data = "+".join(run.name for run in runs), runs[0].config.data
     line_mode = data.mode == "line"
-    return SessionModel(
-        name, combined.description, combined.model, data.corpus, runs[0].path, predicts_eos=line_mode
-    )
+    return SessionModel(name, combined.description, combined.model, data.corpus, runs[0].path, predicts_eos=line_mode)

@@ -19,11 +19,11 @@ from engine.training.job import prepare_job
 from engine.training.search import Budget, Search, make_plan, open_study, propose
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.session.history import PromptHistory
-from lotr_tui.session.session_file import SessionWriter
+from lotr_tui.session.session_file import Session, SessionFile
 from lotr_tui.session.settings import SettingsStore
 from tests.faults.mutations import ESCAPES
 from tests.support.files import sentences, write_csv, write_sparse_file
-from tests.support.sessions import saved_reply, saved_token
+from tests.support.sessions import add_reply, saved_reply, saved_token
 
 RUN, SEARCH = "r", "search"
 
@@ -190,13 +190,14 @@ def make_home(home):
     history = PromptHistory()
     for text in ("the miller", "seven lanterns"):
         history.add(text)
-    session = SessionWriter(RUN)
-    tokens = (saved_token("green"), saved_token("barrels", 6))
+    session = SessionFile(Session(model=RUN))
+    tokens = [saved_token("green"), saved_token("barrels", 6)]
     for reply_id, parent_id, offset in ((0, None, 0), (1, 0, 2)):
-        session.save(
+        add_reply(
+            session,
             saved_reply(
                 reply_id, parent_id, offset, prompt="the miller", tokens=tokens, model=RUN, settings=SamplerSettings()
-            )
+            ),
         )
     session.close()
     plan = make_plan(config, ["lr=0.01..0.1"])

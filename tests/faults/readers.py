@@ -42,7 +42,7 @@ from lotr_tui.monitor.run_comparison import compare_runs
 from lotr_tui.monitor.run_list import list_selectable_runs, read_validation_curve
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.text.text_input import marks_to_newlines, newlines_to_marks
-from lotr_tui.session.export import to_json, to_markdown, to_svg
+from lotr_tui.session.export import to_json, to_markdown
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.session_file import encode_session, list_sessions, load_session, parse_session
 from lotr_tui.session.settings import Settings, SettingsStore
@@ -51,6 +51,7 @@ from lotr_tui.widgets.prompt.text import sanitize_prompt
 from tests.faults import hostile_content as made
 from tests.faults.hostile_content import RUN, SEARCH, small_config
 from tests.support.files import encode_lines
+from tests.support.sessions import records_of
 
 VOCABULARY = WordTokenizer((UNK, EOS, "the", "road", "is"))
 
@@ -234,9 +235,9 @@ def _read_sessions(home, path):
     for summary in list_sessions():
         _assert_printable([summary.model, summary.first_prompt, summary.error])
         session = load_session(summary.path)
-        assert parse_session(session.name, encode_session(session)) == session
-        assert all(reply.parent_id is None or reply.parent_id in session.replies_by_id for reply in session.replies)
-        _assert_printable([*to_markdown(session).split("\n"), *to_svg(session).split("\n")])
+        assert records_of(parse_session(session.name, encode_session(session))) == records_of(session)
+        assert all(reply.parent_id is None or reply.parent_id in session.replies for reply in session.replies.values())
+        _assert_printable(to_markdown(session).split("\n"))
         json.loads(to_json(session))
 
 

@@ -52,4 +52,4 @@ async def test_session_paints_before_it_is_loaded_and_a_prompt_sent_before_waits
         await ui.until(pilot, lambda: app.screen.is_ready, seconds=60)
         await ui.until_reply_ended(pilot)
         reply = ui.latest_reply(app)
-        assert (reply.session_model.name, reply.prompt, reply.done.reason) == ("bundled", PROMPT, "eos")
+        assert (reply.session_model.name, reply.prompt, reply.reason) == ("bundled", PROMPT, "eos")

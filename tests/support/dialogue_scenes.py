@@ -7,8 +7,7 @@ from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.run_chart import RunPerplexityChart
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.column_output import PromptContext
-from lotr_tui.session.reply import AnswerScore
-from lotr_tui.session.session_file import SavedToken
+from lotr_tui.session.reply import AnswerScore, Token
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support.app import finished, make_decoder, training_events
@@ -27,7 +26,7 @@ def save_conversation():
     def turn(id, text, speaker, prompt, **changes):
         ids, tokenizer = bpe_tokenizer().encode(f" {text}").tolist(), bpe_tokenizer()
         pieces = zip(ids, tokenizer.pieces(ids), strict=True)
-        tokens = tuple(SavedToken(id, tokenizer.tokens[id], -2.0, 0.14, 3, 5.2, piece) for id, piece in pieces)
+        tokens = [Token(id, tokenizer.tokens[id], -2.0, 0.14, 3, 5.2, piece) for id, piece in pieces]
         parent = {"parent_id": id - 1} if id else {}
         roles = {"reply_mode": "conversation", "speaker": speaker, "tokenizer": "bpe", "tokens": tokens}
         return reply_of(id, "", prompt=prompt, **{**roles, **parent, **changes})

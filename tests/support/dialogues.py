@@ -10,6 +10,7 @@ from engine.generation.turns import begin_turn
 from engine.models.dialogue import DialogueModel
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.speakers import SpokenLine, TurnModel
+from lotr_tui.session.cast import Roles
 from lotr_tui.session.session_model import SessionModel
 from tests.support.conversations import SETTINGS, finish_reply
 from tests.support.models import random_weights
@@ -64,7 +65,7 @@ def finish_scene(conversation):
 
 
 def say(conversation, session_model, text, answering="GANDALF", *, speaking_as="", previous=None, seed=1, best_of=1):
-    conversation.say(session_model, text, speaking_as, answering, SETTINGS, seed, previous, best_of)
+    conversation.say(session_model, text, Roles(speaking_as, answering), SETTINGS, seed, previous, best_of)
     return finish_reply(conversation)
 
 

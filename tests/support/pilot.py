@@ -9,7 +9,8 @@ from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
-from lotr_tui.session.transcript import Exchange
+from lotr_tui.session.reply import Reply
+from lotr_tui.session.transcript import entry_blocks, reply_figures
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 
 
@@ -54,15 +55,16 @@ def entries(app, entry_type):
     """Return the texts of the exchanges or notes of the transcript, without figures."""
     transcript = app.screen.query_one(Transcript)
     found = [entry for entry in transcript.entries if isinstance(entry, entry_type)]
-    return ["\n".join(block.text for block in entry.blocks()) for entry in found]
+    return ["\n".join(block.text for block in entry_blocks(entry)) for entry in found]
 
 
 def exchange_text(app):
     """Return the text of the last exchange, with its figures below the reply once that has ended."""
-    exchange = [entry for entry in app.screen.query_one(Transcript).entries if isinstance(entry, Exchange)][-1]
-    lines = [block.text for block in exchange.blocks()]
-    if not exchange.is_generating:
-        lines.insert(len(lines) - len(exchange.other_branches), exchange.figures)
+    reply = [entry for entry in app.screen.query_one(Transcript).entries if isinstance(entry, Reply)][-1]
+    lines = [block.text for block in entry_blocks(reply)]
+    if not reply.is_generating:
+        others = len(reply.turn.replies) - 1 if reply.shows_branches else 0
+        lines.insert(len(lines) - others, reply_figures(reply))
     return "\n".join(lines)
 
 

@@ -35,7 +35,8 @@ from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.run_chart import RunPerplexityChart
 from lotr_tui.session import training_text
-from lotr_tui.session.session_file import SavedToken, SessionWriter, sessions_folder
+from lotr_tui.session.reply import Token
+from lotr_tui.session.session_file import Session, SessionFile, sessions_folder
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support import runs
@@ -46,7 +47,7 @@ from tests.support.columns import until_columns_ended
 from tests.support.files import write_run
 from tests.support.pilot import text_of, until
 from tests.support.runs import append_events, view_of
-from tests.support.sessions import saved_reply
+from tests.support.sessions import add_reply, saved_reply
 
 NUCLEUS = SamplerSettings(top_p=0.9)
 TOP_K = SamplerSettings(top_k=20)
@@ -84,16 +85,13 @@ def set_age(path, minutes=0):
 
 
 def write_session(model, *replies, started=STARTED, current=None):
-    writer = SessionWriter(model)
-    writer.session = replace(writer.session, started=started)
+    file = SessionFile(Session(model=model, started=started))
     for reply in replies:
-        writer.save(reply)
-    if current is not None:
-        writer.set_current(current)
-    writer.close()
-    path = sessions_folder() / f"{writer.session.name}.jsonl"
-    set_age(path)
-    return path
+        add_reply(file, reply)
+    file.save(current_id=current)
+    file.close()
+    set_age(file.path)
+    return file.path
 
 
 def session_model_of(app):
@@ -107,9 +105,9 @@ def session_model_of(app):
 def reply_of(id, text, **changes):
     """Return a saved reply whose tokens are words of `VOCABULARY`."""
     ids = VOCABULARY.token_to_id
-    tokens = tuple(SavedToken(ids[word], word, -2.0, 0.14, 3, 5.2, f" {word}") for word in text.split())
-    reply = saved_reply(id, settings=NUCLEUS, tokens_per_second=14_200.0)
-    return replace(reply, **{"tokens": tokens, "reason": "eos", **changes})
+    tokens = [Token(ids[word], word, -2.0, 0.14, 3, 5.2, f" {word}") for word in text.split()]
+    fields = {"settings": NUCLEUS, "tokens_per_second": 14_200.0, "tokens": tokens, "reason": "eos", **changes}
+    return saved_reply(id, **fields)
 
 
 FIRST_REPLY = reply_of(0, "a very old friend of mine and i think he knows it", prompt="Bilbo Baggins is")

@@ -84,7 +84,6 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         Binding("delete,x,d", "delete", "delete", key_display="x", id="sessions.delete", tooltip="Delete the session"),
         Binding("m", "export('md')", "Markdown", id="sessions.markdown", tooltip="Export the session as Markdown"),
         Binding("j", "export('json')", "JSON", id="sessions.json", tooltip="Export the session with all figures"),
-        Binding("s", "export('svg')", "SVG", id="sessions.svg", tooltip="Export the session as a picture"),
         Binding("f5", "refresh", "refresh", show=False, id="sessions.refresh", tooltip="Read the sessions again"),
         Binding("escape", "dismiss(None)", "back", id="sessions.back", tooltip="Close without opening a session"),
     ]
@@ -235,7 +234,7 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         confirm(self.app, f"Delete {which} {printable(session.name)} ({replies})? This cannot be undone.", delete)
 
     def action_export(self, kind: str) -> None:
-        """Ask for a path, and export the selected session there as "md", "json" or "svg"."""
+        """Ask for a path, and export the selected session there as "md" or "json"."""
         session = self._selected_session()
         if session is None:
             return
@@ -251,7 +250,7 @@ def ask_to_export_session(screen: AppScreen[Any], path: Path, kind: str, on_expo
     def write(target: ExportTarget) -> None:
         export_session(load_session(path), target.path, replace=target.exists)
 
-    title = f"Export {printable(path.stem)} as .md, .txt, .json or .svg"
+    title = f"Export {printable(path.stem)} as .md, .txt or .json"
     ask_to_export(screen, title, f"{path.stem}.{kind}", check_session_target, write, on_exported)
 
 

@@ -304,7 +304,10 @@ class SessionScreen(RolesSessionScreen):
         prompt, prompt_context = self._draft, PromptContext(self.reply_mode, self._previous_reply(), self.next_roles())
         if reply is not None and not prompt:
             roles = Roles(reply.speaking_as, reply.speaker, reply.system_prompt)
-            prompt, prompt_context = reply.prompt or "", PromptContext(reply.reply_mode, reply.turn.previous_reply, roles)
+            prompt, prompt_context = (
+                reply.prompt or "",
+                PromptContext(reply.reply_mode, reply.turn.previous_reply, roles),
+            )
             if seed is None and reply.starts_turn:
                 seed = reply.seed
         text_model = self.session_model if reply is None else reply.session_model

@@ -1,30 +1,26 @@
-"""Exports of a session, read by independent parsers of Markdown, JSON and XML."""
+"""Exports of a session, read by independent parsers of Markdown and JSON."""
 
 import json
-import xml.etree.ElementTree as ET
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from rich.cells import cell_len
 
 from engine.errors import InvalidInputError, printable
 from lotr_tui.session.export import (
-    SVG_CHAR_WIDTH,
     check_session_target,
     export_session,
     read_scenes,
+    script_lines,
     to_json,
     to_markdown,
-    to_svg,
     to_text,
 )
-from lotr_tui.session.reply import AnswerScore
-from lotr_tui.session.session_file import SavedSession, SavedToken
+from lotr_tui.session.reply import AnswerScore, Token
 from tests.support.files import no_file_longer_than
-from tests.support.sessions import reply_trees, saved_reply, saved_token
+from tests.support.sessions import reply_trees, saved_reply, session_of
 
 hostile_texts = st.text(st.characters() | st.sampled_from("\\`*_{}[]()#+-.!|<>~&:=\n\r\t 1.)\x1b@$"), max_size=40)
 MARKUP = [
@@ -36,7 +32,8 @@ MARKUP = [
 
 
 def session(*replies, current_id=None):
-    return SavedSession("20260727-140305", "shire-default", 1_700_000_000.0, replies, current_id)
+    fields = {"name": "20260727-140305", "model": "shire-default", "started": 1_700_000_000.0}
+    return session_of(*replies, current_id=current_id, **fields)
 
 
 def inline_text(token):
@@ -67,38 +64,30 @@ def markdown_blocks(text):
     return blocks
 
 
-def printable_lines(prompt):
-    return "\n".join(line for line in map(printable, prompt.splitlines()) if line)
-
-
 @given(hostile_texts | st.sampled_from(MARKUP), hostile_texts | st.sampled_from(MARKUP))
 @settings(max_examples=100)
 def test_markdown_shows_exactly_the_text(prompt, name):
     blocks = markdown_blocks(to_markdown(session(saved_reply(prompt=prompt, text="a friend", name=name))))
+    name = f"{name} · " if name else ""
     expected = [
         ("heading", "lotr-tui session 20260727-140305"),
-        ("heading", printable(f"1 · {name}" if name else "1")),
-        ("blockquote", printable_lines(prompt)),
-        ("paragraph", "a friend"),
-        ("paragraph", "bundled · seed 7 · temperature 0.80 · 9,000 words/s · stopped at 2 words"),
+        ("paragraph", printable(f"{prompt} a friend")),
+        ("paragraph", printable(f"{name}seed 7 · temperature 0.80")),
     ]
     del blocks[1]  # model and time, which depends on the time zone
-    assert blocks == [(kind, text) for kind, text in expected if text]
+    assert blocks == expected
 
 
-def test_branches_name_their_parent():
+def test_branches_are_other_answers_and_a_continued_reply_is_shown_once():
     tree = session(
         saved_reply(0, text="a very old friend"),
-        saved_reply(1, 0, 2, prompt=None, text="small", name="other"),
-        saved_reply(2, 0, 4),
+        saved_reply(1, 0, 2, prompt=None, text="small"),
+        saved_reply(2, 0, 4, prompt=None, text="indeed"),
+        current_id=2,
     )
     blocks = markdown_blocks(to_markdown(tree))
-    assert ("heading", "2 · branches off 1 after 2 words · other") in blocks
-    assert ("paragraph", "a very small") in blocks
-    assert ("heading", "3 · continues 1") in blocks
-    picture = "\n".join(svg_lines(to_svg(tree)))
-    assert "2 · branches off 1 after 2 words · other" in picture
-    assert "  a very small" in picture
+    assert ("paragraph", "bilbo is a very old friend indeed") in blocks
+    assert blocks[-2:] == [("heading", "Other answers"), ("paragraph", "bilbo is a very small")]
 
 
 # JSON
@@ -107,69 +96,22 @@ def test_branches_name_their_parent():
 @given(reply_trees())
 @settings(max_examples=25)
 def test_json_contains_every_field(replies):
-    exported = json.loads(to_json(SavedSession("x", "m", 5.0, tuple(replies))))
+    exported = json.loads(to_json(session_of(*replies, started=5.0)))
     header = [exported[field] for field in ("format", "version", "name", "started")]
     assert header == ["lotr-tui session", 5, "x", 5.0]
     for record, reply in zip(exported["replies"], replies, strict=True):
-        assert record["text"] == reply.text
+        assert record["text"] == "".join(token.piece for token in reply.own_tokens).removeprefix(" ")
         assert record["chain"] == reply.settings.describe()
         for field in (
-            "id", "parent_id", "parent_offset", "prompt", "reply_mode", "seed", "reason", "tokens_per_second", "model",
+            "id", "parent_id", "parent_offset", "reply_mode", "seed", "reason", "tokens_per_second", "model",
             "name", "speaking_as", "speaker", "speaker_prob",
         ):  # fmt: skip
             assert record[field] == getattr(reply, field)
         assert record["score"] == (None if reply.score is None else asdict(reply.score))
-        assert record["unknown_tokens"] == list(reply.unknown_tokens)
-        assert [SavedToken(**token) for token in record["tokens"]] == list(reply.tokens)
+        assert record["prompt"] == (reply.prompt if reply.starts_turn else None)
+        assert record["unknown_tokens"] == list(reply.unknown_tokens if reply.starts_turn else ())
+        assert [Token(**token) for token in record["tokens"]] == reply.own_tokens
         assert record["settings"]["temperature"] == reply.settings.temperature
-
-
-# SVG
-
-SVG = "{http://www.w3.org/2000/svg}"
-
-
-def svg_lines(text):
-    """Return the visible lines, each text in its column."""
-    rows = {}
-    for element in ET.fromstring(text).iter(f"{SVG}text"):
-        line = rows.get(float(element.get("y")), "")
-        column = round(float(element.get("x")) / SVG_CHAR_WIDTH)
-        assert round(float(element.get("textLength")) / SVG_CHAR_WIDTH) == cell_len(element.text)
-        assert cell_len(line) <= column
-        rows[float(element.get("y"))] = line + " " * (column - cell_len(line)) + element.text
-    return [rows[y].rstrip() for y in sorted(rows)]
-
-
-def open_reply(pieces, *arguments, **changes):
-    tokens = tuple(saved_token(piece.replace("\n", "<0x0A>"), piece=piece) for piece in pieces)
-    return replace(saved_reply(*arguments, **changes), tokens=tokens, tokenizer="bpe")
-
-
-def test_replies_of_an_open_vocabulary_are_exported_as_prose():
-    saved = session(
-        open_reply(["ard", ",", " said", "\n", "He", ":"], prompt="The old wiz"),
-        open_reply(["isp", "ered", "."], 1, 0, 3, prompt=None),
-        open_reply(["ened"], 2, 0, 0, prompt=None),
-    )
-    lines = [line.strip() for line in svg_lines(to_svg(saved, 200))]
-    for line in ("wizard, said He:", "wizard, saidispered.", "wizened", "2 · branches off 1 after 3 tokens"):
-        assert line in lines
-    markdown = to_markdown(saved)
-    for line in ("wizard, said He:", "*wizard,* saidispered.", "wizened"):
-        assert f"\n\n{line}\n\n" in markdown
-
-
-@given(hostile_texts | st.sampled_from(MARKUP), hostile_texts, st.integers(10, 100))
-@settings(max_examples=50)
-def test_svg_is_well_formed_and_complete_for_any_text(prompt, name, columns):
-    picture = to_svg(session(saved_reply(prompt=prompt, name=name)), columns)
-    assert not {"image", "script", "use", "a"} & {each.tag.removeprefix(SVG) for each in ET.fromstring(picture).iter()}
-    lines = svg_lines(picture)
-    assert all(cell_len(line) <= columns for line in lines)
-    visible = "".join("".join(lines).split())
-    assert "".join(printable_lines(prompt).split()) in visible
-    assert "".join(printable(name).split()) in visible
 
 
 # Scripts of conversations
@@ -177,25 +119,29 @@ def test_svg_is_well_formed_and_complete_for_any_text(prompt, name, columns):
 
 def turn(id, parent_id, prompt, speaker, text, **changes):
     """A turn of a conversation that follows a reply of two words, or starts a scene."""
-    offset = 0 if parent_id is None else 2
-    return saved_reply(
-        id, parent_id, offset, prompt, text, **{"reply_mode": "conversation", "speaker": speaker, **changes}
-    )
+    fields = {"parent_offset": 0 if parent_id is None else 2, "reply_mode": "conversation", "speaker": speaker}
+    return saved_reply(id, parent_id, prompt=prompt, text=text, **{**fields, **changes})
+
+
+def lines_of(replies):
+    return [str(line) for reply in replies for line in script_lines(reply)]
 
 
 def test_answers_that_were_never_shown_are_left_out():
     shown, *others = (AnswerScore(rank, 3, -9.0, -10.0, 3) for rank in (1, 2, 3))
     replies = [turn(0, None, "where is frodo", "GANDALF", "quite safe", score=shown)]
     replies += [
-        replace(turn(id, 0, None, "GANDALF", text, score=score), parent_offset=0)
+        turn(id, 0, None, "GANDALF", text, score=score, parent_offset=0)
         for id, text, score in zip((1, 2), ("i wonder", "never mind"), others, strict=True)
     ]
-    (scene,) = read_scenes(session(*replies))
-    assert list(map(str, scene.lines)) == ["Stranger: where is frodo", "Gandalf: quite safe"]
+    tree = session(*replies)
+    (scene,) = read_scenes(tree)
+    assert lines_of(scene.turns) == ["Stranger: where is frodo", "Gandalf: quite safe"]
     assert not scene.other_answers
-    (scene,) = read_scenes(session(*replies, current_id=2))
-    assert list(map(str, scene.lines))[1:] == ["Gandalf: never mind"]
-    assert list(map(str, scene.other_answers)) == ["Gandalf: quite safe"]
+    tree.current_id = 2
+    (scene,) = read_scenes(tree)
+    assert lines_of(scene.turns)[1:] == ["Gandalf: never mind"]
+    assert lines_of(scene.other_answers)[1:] == ["Gandalf: quite safe"]
 
 
 def test_markup_in_a_name_and_in_a_line_stays_text():
@@ -211,12 +157,10 @@ def test_markup_in_a_name_and_in_a_line_stays_text():
 @given(reply_trees())
 @settings(max_examples=25)
 def test_any_session_is_a_script_of_printable_lines(replies):
-    text = to_text(session(*replies))
-    assert all(line == printable(line) for line in text.splitlines())
-    scenes = read_scenes(session(*replies))
-    assert sorted(id for scene in scenes for id in scene.reply_ids) == sorted(reply.id for reply in replies)
-    for export in (to_markdown, to_svg):
-        assert "lotr-tui session 20260727-140305" in export(session(*replies)).replace("\\", "")
+    tree = session(*replies)
+    assert all(line == printable(line) for line in to_text(tree).splitlines())
+    assert sum(len(scene.replies) for scene in read_scenes(tree)) == len(replies)
+    assert "lotr-tui session 20260727-140305" in to_markdown(tree).replace("\\", "")
 
 
 # Files
@@ -234,7 +178,7 @@ def test_existing_file_is_replaced_only_on_request(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.pdf", "a", "md"])
 def test_unknown_ending_is_refused(tmp_path, name):
-    with pytest.raises(InvalidInputError, match=r"no known ending; end it in \.md or \.txt or \.json or \.svg"):
+    with pytest.raises(InvalidInputError, match=r"no known ending; end it in \.md or \.txt or \.json"):
         export_session(session(), tmp_path / name)
     with pytest.raises(InvalidInputError, match="no known ending"):
         check_session_target(str(tmp_path / name))

@@ -11,7 +11,7 @@ from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.next_tokens import WordCompleter, find_turn, find_unread_text, read_next_token, read_speakers
-from lotr_tui.session.read_text import ReplyContext, TextReader, UnreadText
+from lotr_tui.session.read_text import TextReader, UnreadText
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import SETTINGS
@@ -75,7 +75,7 @@ def test_growing_draft_has_the_speakers_who_answer_it_and_only_its_end_is_read_a
         assert [each.name for each in speakers] == [each.name for each in expected]
         assert [each.prob for each in speakers] == pytest.approx([each.prob for each in expected], abs=1e-6)
     turn = find_turn(session_model, text, previous, Roles("FRODO"))
-    assert max(at for at in reader.latest.states if at < len(turn.ids)) >= len(turn.ids) - 8
+    assert reader.skip_read(turn).num_read >= len(turn.ids) - 8
 
 
 def test_empty_draft_has_the_speakers_who_go_on(conversation, session_model):
@@ -203,14 +203,14 @@ def test_reply_to_a_text_that_was_read_starts_there(model, is_chat):
     reader = TextReader()
     item = unread(model, TEXT, is_chat=is_chat, reopens=not is_chat)
     expected = reader.read(item)
-    context = ReplyContext(None, list(item.ids), list(item.ids))
-    shorter = reader.latest.shorten(context, model, is_chat=is_chat)
+    text = unread(model, TEXT, is_chat=is_chat)
+    shorter = reader.skip_read(text)
     assert len(shorter.unread_ids) == (0 if is_chat else 2)  # the last word may be left to the next token
     state = (prefill if is_chat else prefill_prompt)(model, shorter.unread_ids, shorter.state)
     assert np.allclose(state.log_probs, expected.log_probs, atol=1e-5)
     assert state.num_reread_tokens == expected.num_reread_tokens
-    assert reader.latest.shorten(context, model, is_chat=not is_chat) is context
-    assert reader.latest.shorten(context, FakeSlowModel(), is_chat=is_chat) is context
+    for other in (unread(model, TEXT, is_chat=not is_chat), unread(FakeSlowModel(), TEXT, is_chat=is_chat)):
+        assert reader.skip_read(other) is other
 
 
 def test_word_of_a_slow_model_is_completed_only_inside_of_a_word(model):

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 
 from engine.errors import InvalidInputError
-from lotr_tui.session.session_file import SavedSession, encode_session, parse_session
-from tests.support.sessions import changed_reply_lines, header_line, reply_trees
+from lotr_tui.session.session_file import Session, encode_session, parse_session
+from tests.support.sessions import changed_reply_lines, header_line, records_of, reply_trees
 
 SCORE = {"rank": 1, "num_answers": 8, "log_prob": -20.0, "log_prob_alone": -25.0, "num_tokens": 9}
 
@@ -13,8 +13,10 @@ SCORE = {"rank": 1, "num_answers": 8, "log_prob": -20.0, "log_prob_alone": -25.0
 @given(reply_trees())
 @settings(max_examples=25)
 def test_encoded_session_is_decoded_unchanged(replies):
-    session = SavedSession("x", "bundled", 1.7e9, tuple(replies), replies[0].id if replies else None)
-    assert parse_session("x", encode_session(session)) == session
+    session = Session("x", "bundled", 1.7e9, {reply.id: reply for reply in replies}, 0 if replies else None)
+    parsed = parse_session("x", encode_session(session))
+    assert records_of(parsed) == records_of(session)
+    assert (parsed.model, parsed.started, parsed.current_id) == (session.model, session.started, session.current_id)
 
 
 # Damage

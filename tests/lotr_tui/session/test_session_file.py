@@ -13,47 +13,47 @@ from hypothesis import given, settings
 import lotr_tui.session.session_file as module
 from lotr_tui.session.reply import AnswerScore
 from lotr_tui.session.session_file import (
+    Session,
     SessionError,
-    SessionWriter,
+    SessionFile,
     delete_session,
     list_sessions,
     load_session,
     rename_session,
 )
 from tests.support.files import no_file_longer_than
-from tests.support.sessions import header_line, reply_trees, saved_reply
+from tests.support.sessions import add_reply, header_line, records_of, reply_trees, save_replies, saved_reply
 
 
 def saved_file(folder, *replies):
-    writer = SessionWriter("bundled", folder)
-    for reply in replies or (saved_reply(),):
-        writer.save(reply)
-    writer.close()
-    return folder / f"{writer.session.name}.jsonl"
+    return save_replies(folder, *(replies or (saved_reply(),)))
+
+
+def new_file(folder):
+    return SessionFile(Session(model="bundled"), folder)
 
 
 def reply_ids(path):
-    return [reply.id for reply in load_session(path).replies]
+    return list(load_session(path).replies)
 
 
 @given(reply_trees())
 @settings(max_examples=25)
 def test_saved_session_is_loaded_and_resumed_unchanged(replies):
     with TemporaryDirectory() as folder:
-        writer = SessionWriter("bundled", Path(folder))
+        file = new_file(Path(folder))
         for reply in replies:
-            writer.save(reply)
-        writer.close()
+            add_reply(file, reply)
+        file.close()
         if not replies:
             assert list(Path(folder).iterdir()) == []
             return
         (path,) = Path(folder).iterdir()
         session = load_session(path)
-        assert session.replies == tuple(replies)
+        assert records_of(session) == records_of(file.session)
         assert session.current_id == replies[-1].id
-        assert session == writer.session
-        resumed = SessionWriter.resume(path)
-        assert resumed.session == session
+        resumed = SessionFile.resume(path)
+        assert records_of(resumed.session) == records_of(session)
         resumed.close()
 
 
@@ -63,8 +63,8 @@ def test_saved_session_is_loaded_and_resumed_unchanged(replies):
 LOCK_HOLDER = """
 import sys
 from pathlib import Path
-from lotr_tui.session.session_file import SessionWriter
-writer = SessionWriter.resume(Path(sys.argv[1]))
+from lotr_tui.session.session_file import SessionFile
+writer = SessionFile.resume(Path(sys.argv[1]))
 print("locked", flush=True)
 input()
 """
@@ -81,10 +81,10 @@ def test_killed_process_releases_its_lock(tmp_path):
     ) as process:
         assert process.stdout.readline() == "locked\n"
         with pytest.raises(SessionError, match="another window"):
-            SessionWriter.resume(path)
+            SessionFile.resume(path)
         process.kill()
         process.wait()
-    SessionWriter.resume(path).close()
+    SessionFile.resume(path).close()
 
 
 # Damage
@@ -97,7 +97,7 @@ def test_killed_process_releases_its_lock(tmp_path):
         (header_line(version=1), "written by an older lotr-tui (format 1); use that release to read it"),
     ],
 )
-@pytest.mark.parametrize("open_session", [load_session, SessionWriter.resume])
+@pytest.mark.parametrize("open_session", [load_session, SessionFile.resume])
 def test_damaged_file_is_set_aside_with_its_content(tmp_path, content, message, open_session):
     path = tmp_path / "broken.jsonl"
     path.write_bytes(content)
@@ -117,30 +117,30 @@ def test_incomplete_last_line_is_ignored_and_removed_by_the_next_writer(tmp_path
     path = saved_file(tmp_path, saved_reply(0), saved_reply(1, 0, 1))
     path.write_bytes(path.read_bytes()[:-cut])
     assert reply_ids(path) == [0]
-    writer = SessionWriter.resume(path)
-    writer.save(saved_reply(1, 0, 2, prompt="again"))
+    writer = SessionFile.resume(path)
+    add_reply(writer, saved_reply(1, 0, 2, prompt="again"))
     writer.close()
-    assert [reply.prompt for reply in load_session(path).replies] == ["bilbo is", "again"]
+    assert [reply.prompt for reply in load_session(path).replies.values()] == ["bilbo is", "again"]
 
 
 # Renaming and deleting
 
 
 def test_open_session_is_renamed_continues_in_the_new_file_and_is_closed_to_other_windows(tmp_path):
-    writer = SessionWriter("bundled", tmp_path)
-    writer.save(saved_reply(0))
+    writer = new_file(tmp_path)
+    add_reply(writer, saved_reply(0))
     writer.rename("Bilbo's 🎂 party")
     path = tmp_path / "Bilbo's 🎂 party.jsonl"
-    for change in (SessionWriter.resume, delete_session, lambda path: rename_session(path, "again")):
+    for change in (SessionFile.resume, delete_session, lambda path: rename_session(path, "again")):
         with pytest.raises(SessionError, match="is open in another window"):
             change(path)
     assert reply_ids(path) == [0]
-    writer.save(saved_reply(1))
+    add_reply(writer, saved_reply(1))
     writer.close()
     assert [each.name for each in list_sessions(tmp_path)] == ["Bilbo's 🎂 party"]
     renamed = rename_session(path, "after")
-    resumed = SessionWriter.resume(renamed)
-    resumed.save(saved_reply(2))
+    resumed = SessionFile.resume(renamed)
+    add_reply(resumed, saved_reply(2))
     resumed.close()
     assert reply_ids(renamed) == [0, 1, 2]
 
@@ -156,13 +156,13 @@ def test_open_session_is_renamed_continues_in_the_new_file_and_is_closed_to_othe
 )  # fmt: skip
 def test_bad_or_taken_name_is_refused_and_both_sessions_stay(tmp_path, name, rule):
     rename_session(saved_file(tmp_path, saved_reply(prompt="1")), "taken")
-    writer = SessionWriter("bundled", tmp_path)
-    writer.save(saved_reply(prompt="2"))
+    writer = new_file(tmp_path)
+    add_reply(writer, saved_reply(prompt="2"))
     with pytest.raises(SessionError, match=rule):
         writer.rename(name)
     writer.close()
     with pytest.raises(SessionError, match=rule):
-        rename_session(tmp_path / f"{writer.session.name}.jsonl", name)
+        rename_session(writer.path, name)
     assert {each.first_prompt for each in list_sessions(tmp_path)} == {"1", "2"}
 
 
@@ -176,10 +176,10 @@ def test_session_renamed_by_another_window_is_reported_as_gone(tmp_path, change)
 
 
 def test_deleted_session_is_not_written_again(tmp_path):
-    writer = SessionWriter("bundled", tmp_path)
-    writer.save(saved_reply(0))
+    writer = new_file(tmp_path)
+    add_reply(writer, saved_reply(0))
     writer.delete()
-    writer.save(saved_reply(1))
+    add_reply(writer, saved_reply(1))
     writer.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -188,20 +188,18 @@ def test_deleted_session_is_not_written_again(tmp_path):
 
 
 def test_full_disk_is_reported_once_and_unsaved_replies_are_written_later(tmp_path):
-    writer = SessionWriter("bundled", tmp_path)
-    writer.save(saved_reply(0))
+    writer = new_file(tmp_path)
+    add_reply(writer, saved_reply(0))
     (path,) = tmp_path.iterdir()
     before = path.read_bytes()
     with no_file_longer_than(len(before) + 40):
-        with pytest.raises(SessionError, match=re.escape(f"not saved: cannot write {path}: File too large")):
-            writer.save(saved_reply(1, 0, 1))
-        writer.save(saved_reply(2, 1, 1))
+        assert f"not saved: cannot write {path}: File too large" in add_reply(writer, saved_reply(1, 0, 1))
+        assert add_reply(writer, saved_reply(2, 1, 1)) == ""
     assert path.read_bytes() == before
-    assert [reply.id for reply in writer.session.replies] == [0, 1, 2]
-    writer.save(saved_reply(3))
+    add_reply(writer, saved_reply(3))
     assert reply_ids(path) == [0, 1, 2, 3]
-    with no_file_longer_than(0), pytest.raises(SessionError, match="File too large"):
-        writer.save(saved_reply(4))
+    with no_file_longer_than(0):
+        assert "File too large" in add_reply(writer, saved_reply(4))
     writer.close()
     assert reply_ids(path) == [0, 1, 2, 3, 4]  # close tries once more
 
@@ -209,29 +207,43 @@ def test_full_disk_is_reported_once_and_unsaved_replies_are_written_later(tmp_pa
 @pytest.mark.parametrize("room", [0, 40])
 def test_disk_that_is_full_from_the_start_leaves_no_file_until_there_is_room(tmp_path, room):
     """Another window would set an empty or incomplete file aside as damaged while it is being written."""
-    writer = SessionWriter("bundled", tmp_path)
+    writer = new_file(tmp_path)
     with no_file_longer_than(room):
-        with pytest.raises(SessionError, match=r"not saved: .*\.jsonl: File too large"):
-            writer.save(saved_reply(0))
+        assert re.search(r"not saved: .*\.jsonl: File too large", add_reply(writer, saved_reply(0)))
         assert list(tmp_path.iterdir()) == []
-    writer.save(saved_reply(1))
+    add_reply(writer, saved_reply(1))
     writer.close()
     (path,) = tmp_path.iterdir()
     assert reply_ids(path) == [0, 1]
 
 
 def test_file_deleted_during_the_session_is_written_again_in_full(tmp_path):
-    writer = SessionWriter("bundled", tmp_path)
-    writer.save(saved_reply(0))
+    writer = new_file(tmp_path)
+    add_reply(writer, saved_reply(0))
     (path,) = tmp_path.iterdir()
     path.unlink()
-    writer.save(saved_reply(1))
+    add_reply(writer, saved_reply(1))
     writer.close()
     (path,) = tmp_path.iterdir()
     assert reply_ids(path) == [0, 1]
 
 
 # The list of sessions
+
+
+@pytest.mark.parametrize(
+    ("reply", "name"),
+    [
+        (
+            saved_reply(prompt="Hello, Gandalf! Where is Frodo's pony, friend?"),
+            "Hello Gandalf Where is Frodo's pony",
+        ),
+        (saved_reply(prompt="../.etc/x\x1b[2J"), "etc x 2J"),
+        (saved_reply(prompt="x" * 100), "x" * 40),
+    ],
+)
+def test_session_is_named_by_its_first_words_and_a_second_one_by_a_number(tmp_path, reply, name):
+    assert [saved_file(tmp_path, reply).stem for _ in range(2)] == [name, f"{name} 2"]
 
 
 def test_list_begins_with_the_latest_session_and_shows_first_prompts_and_numbers_of_shown_replies(tmp_path):

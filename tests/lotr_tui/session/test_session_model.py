@@ -25,7 +25,7 @@ def test_a_model_with_speakers_starts_with_a_conversation():
 def test_a_model_with_an_adapter_has_sampler_settings_of_its_own():
     session_model = dialogue_session_model()
     assert session_model.default_settings == ModelSettings()
-    tokenizer = session_model.model.model.tokenizer = copy(session_model.model.tokenizer)
+    tokenizer = session_model.model.tokenizer = copy(session_model.model.tokenizer)
     tokenizer.name = "pretrained"
     assert session_model.default_settings == ModelSettings(PRETRAINED_SAMPLER)
 

@@ -136,7 +136,7 @@ async def path_completion(pilot):
 SESSIONS = Stage(
     scenes.sessions,
     [
-        *keys("sessions", suggested_suffix, json=becomes(".json"), svg=becomes(".svg")),
+        *keys("sessions", suggested_suffix, json=becomes(".json")),
         Row("sessions.markdown", suggested_suffix, becomes(".md"), back="export.cancel"),
         *opens("sessions", rename="RenameDialog", delete="ConfirmDialog"),
         Row(

@@ -15,7 +15,7 @@ from textual.strip import Strip
 from lotr_tui.formatting import truncate
 from lotr_tui.session.cast import MIN_NAME_WIDTH
 from lotr_tui.session.reply import Reply
-from lotr_tui.session.transcript import Block, Entry, SpeakerLabel, Span, entry_blocks, reply_figures, wrap
+from lotr_tui.session.transcript import Block, Entry, Span, SpeakerLabel, entry_blocks, reply_figures, wrap
 from lotr_tui.widgets.line_list import LineScrollView
 from lotr_tui.widgets.speaker_styles import speaker_classes, speaker_css
 

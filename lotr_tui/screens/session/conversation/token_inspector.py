@@ -1,6 +1,6 @@
 """Pane about the token under the cursor: how likely it was, and its alternatives."""
 
-from math import exp, log
+from math import exp, log, nan
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -159,12 +159,15 @@ def _describe_token(inspected: InspectedToken) -> str:
 
 def _figures(inspected: InspectedToken) -> list[str]:
     token = inspected.token
+    logprob, prob, entropy = (
+        nan if figure is None else figure for figure in (token.logprob, token.prob, token.entropy)
+    )
     return [
-        f"raw {format_percent(exp(token.logprob))}",
-        f"after sampling {format_percent(token.sampling_prob)}",
+        f"raw {format_percent(exp(logprob))}",
+        f"after sampling {format_percent(prob)}",
         f"rank {token.rank:,}",
-        f"surprise {-token.logprob / log(2):.1f} bits",
-        f"entropy {token.entropy:.1f} bits",
+        f"surprise {-logprob / log(2):.1f} bits",
+        f"entropy {entropy:.1f} bits",
     ]
 
 

@@ -11,7 +11,8 @@ from textual.binding import Binding, BindingType
 from textual.geometry import Offset
 from textual.message import Message
 
-from lotr_tui.screens.session.conversation.entry_scroll_view import Entry, EntryScrollView
+from lotr_tui.screens.session.conversation.entry_scroll_view import EntryScrollView
+from lotr_tui.session.reply import Reply
 from lotr_tui.session.transcript import Block, Entry, Note, Span, entry_blocks, token_index_at, token_span
 
 MOUSE_HELP = "Click a word to see why it was picked; a double click branches to another word"

@@ -83,9 +83,7 @@ class ConversationView(SavedSessionsPane):
             self.explain_reply_mode(session_model)
         self.show_new_reply(reply, shown)
 
-    def say(
-        self, session_model: SessionModel, text: str, roles: Roles, previous_reply: Reply | None
-    ) -> None:
+    def say(self, session_model: SessionModel, text: str, roles: Roles, previous_reply: Reply | None) -> None:
         """Say a line to a model that knows speakers, after `previous_reply` or at the start of a scene.
 
         Args:
@@ -99,9 +97,7 @@ class ConversationView(SavedSessionsPane):
         """
         shown = _reply_after(previous_reply)
         settings, seed = self._get_settings()
-        reply = self.conversation.say(
-            session_model, text, roles, settings, seed, previous_reply, self.best_of
-        )
+        reply = self.conversation.say(session_model, text, roles, settings, seed, previous_reply, self.best_of)
         self.show_new_reply(reply, shown)
 
     def go_on(

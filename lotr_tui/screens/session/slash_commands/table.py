@@ -16,7 +16,7 @@ learn       | session.learn             | CHAPTER |
 model       | session.runs              | RUN     | Use the model of a run, hf:FOLDER, hf:owner/name or gguf:FILE
 fetch       | fetch_model               |         | Fetch SmolLM2, or go on with that
 train       | session.train             |         |
-export      | export_session            | PATH    | Write this session to a .md, .txt, .json or .svg file
+export      | export_session            | PATH    | Write this session to a .md, .txt or .json file
 new         | new_session               |         | Begin a new session; this one stays saved
 sessions    | session.sessions          |         |
 runs        | session.runs              |         |

@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,18 +13,14 @@ from lotr_tui.screens.dialogs.path_dialog import ExportDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.screen import SessionScreen
-from lotr_tui.session.session_file import SessionWriter, list_sessions
-from lotr_tui.session.transcript import Exchange
+from lotr_tui.session.reply import Reply
+from lotr_tui.session.session_file import SessionFile, list_sessions
 from tests.support.pilot import entries, reply_to, text_of, until
-from tests.support.sessions import saved_reply
+from tests.support.sessions import save_replies, saved_reply
 
 
 def save_session(sessions_dir, prompt, modified):
-    writer = SessionWriter("shire", sessions_dir)
-    writer.session = replace(writer.session, started=modified)
-    writer.save(saved_reply(prompt=prompt))
-    writer.close()
-    path = sessions_dir / f"{writer.session.name}.jsonl"
+    path = save_replies(sessions_dir, saved_reply(prompt=prompt), model="shire", started=modified)
     os.utime(path, (modified, modified))
     return path
 
@@ -137,7 +132,7 @@ async def test_sessions_are_renamed_and_deleted_after_valid_answers(make_host, s
 async def test_a_session_of_another_window_is_neither_renamed_nor_deleted(make_host, sessions_dir):
     async with make_host().run_test(size=(80, 24)) as pilot:
         await show(pilot, sessions_dir)
-        writer = SessionWriter.resume(path_of(sessions_dir, "newer"))
+        writer = SessionFile.resume(path_of(sessions_dir, "newer"))
         await open_dialog(pilot, "x", ConfirmDialog)
         await pilot.press("y")
         await until(pilot, lambda: "is open in another window; close it there first" in message(pilot))
@@ -175,7 +170,7 @@ async def test_the_current_session_is_renamed_left_and_deleted_without_losing_a_
 
         await open_sessions()
         await pilot.press("n")
-        await until(pilot, lambda: isinstance(app.screen, SessionScreen) and not entries(app, Exchange))
+        await until(pilot, lambda: isinstance(app.screen, SessionScreen) and not entries(app, Reply))
         await reply_to(pilot, "bread")
         assert sorted(each.first_prompt for each in list_sessions()) == ["bilbo is", "bread"]
 
@@ -183,7 +178,7 @@ async def test_the_current_session_is_renamed_left_and_deleted_without_losing_a_
         await open_dialog(pilot, "x", ConfirmDialog)
         await pilot.press("y")
         await until(pilot, lambda: isinstance(app.screen, SessionScreen))
-        await until(pilot, lambda: not entries(app, Exchange))
+        await until(pilot, lambda: not entries(app, Reply))
         assert [each.name for each in list_sessions()] == ["party"]
         await reply_to(pilot, "winter")
         assert sorted(each.first_prompt for each in list_sessions()) == ["bilbo is", "winter"]
@@ -199,7 +194,7 @@ async def test_export_asks_for_a_path_and_suggests_the_last_folder(make_host, se
     app = make_host()
     async with app.run_test(size=(120, 24)) as pilot:
         await show(pilot, sessions_dir)
-        for key, kind, suggested in (("m", "md", sessions_dir.parent), ("j", "json", folder), ("s", "svg", folder)):
+        for key, kind, suggested in (("m", "md", sessions_dir.parent), ("j", "json", folder)):
             await open_dialog(pilot, key, ExportDialog)
             path = app.screen.query_one(Input)
             assert path.value.startswith(f"{suggested}/2020")

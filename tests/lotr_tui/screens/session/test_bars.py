@@ -217,5 +217,5 @@ async def test_inspector_shows_the_word_of_a_token_and_a_branch_to_a_word_writes
         words = [row[0] for row in rows(ui.inspector_text(app))]
         number = next(n for n, each in enumerate(words, 1) if len(each) > 1 and each.isalpha() and each != word)
         await pilot.press(str(number))
-        await ui.until(pilot, lambda: ui.latest_reply(app) is not reply and ui.latest_reply(app).done)
+        await ui.until(pilot, lambda: ui.latest_reply(app) is not reply and not ui.latest_reply(app).is_generating)
         assert written_word(ui.latest_reply(app), 3).startswith(words[number - 1])

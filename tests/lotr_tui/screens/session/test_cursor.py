@@ -14,9 +14,9 @@ from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
 from lotr_tui.screens.session.conversation.transcript import Transcript
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.next_token_bars import NextTokenBars
+from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.transcript import Exchange
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support import pilot as ui
 from tests.support.app import make_decoder
@@ -88,7 +88,7 @@ async def test_choosing_an_alternative_by_digit_enter_or_click_creates_a_branch(
             await ui.until_reply_ended(pilot)
             branch = ui.latest_reply(app)
             assert [w.text for w in branch.tokens[:3]] == [*(w.text for w in reply.tokens[:2]), word]
-            assert len(ui.entries(app, Exchange)) == 1
+            assert len(ui.entries(app, Reply)) == 1
             assert f"branch {number_of_branches} of {number_of_branches}" in ui.exchange_text(app)
             assert f'WORD 3 of {len(branch.tokens)}  "{word}"' in ui.inspector_text(app)
 
@@ -108,7 +108,7 @@ async def test_current_word_end_of_line_and_rare_word_are_no_branches(make_app):
             await ui.until(pilot, lambda name=name: f"{name!r} is not a word" in ui.notices(app))
         await pilot.press(next(line[0] for line in shown if line[1:].startswith(f"●{reply.tokens[-1].text}")))
         await ui.until(pilot, lambda: "already the word here" in ui.notices(app))
-        assert len(ui.conversation_of(app).replies_by_exchange) == 1
+        assert len(ui.conversation_of(app).replies) == 1
         assert not {"<eos>", "<unk>"} & set(ui.inspector_text(app).split())
 
 
@@ -140,8 +140,8 @@ async def test_branches_are_selected_compared_named_and_saved(make_app, tmp_path
         assert reply.name == "the long [path]"
     saved = load_session(only_session(tmp_path)).replies
     expected = [(None, 0, "the long [path]"), (0, 2, "")]
-    assert [(node.parent_id, node.parent_offset, node.name) for node in saved] == expected
-    assert saved[1].text == " ".join(w.text for w in branch.tokens[2:])
+    assert [(node.parent_id, node.parent_offset, node.name) for node in saved.values()] == expected
+    assert [token.text for token in saved[1].own_tokens] == [token.text for token in branch.tokens[2:]]
 
 
 async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_sent_again(make_app):
@@ -170,7 +170,7 @@ async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_
         await pilot.press("ctrl+x", *" old", "enter")
         await ui.until_reply_ended(pilot)
         assert ui.latest_reply(app).prompt == "bilbo is old"
-        assert len(ui.entries(app, Exchange)) == 3
+        assert len(ui.entries(app, Reply)) == 3
 
 
 async def test_reply_mode_conditions_on_the_previous_turns(make_app):
@@ -184,12 +184,12 @@ async def test_reply_mode_conditions_on_the_previous_turns(make_app):
         await pilot.press("ctrl+g", "up", "ctrl+x")
         other = await ui.reply_to(pilot, "frodo is", "9")
         assert other.turn is second.turn
-        assert [second.exchange.branch_label, other.exchange.branch_label] == ["branch 1 of 2", "branch 2 of 2"]
+        assert [second.turn.branch_label(second), other.turn.branch_label(other)] == ["branch 1 of 2", "branch 2 of 2"]
         # The reply to the second prompt does not follow the edited one.
-        assert [e.splitlines()[0] for e in ui.entries(app, Exchange)] == ["❯ bilbo is", "❯ frodo is"]
+        assert [e.splitlines()[0] for e in ui.entries(app, Reply)] == ["❯ bilbo is", "❯ frodo is"]
         await pilot.press("ctrl+g", "left_square_bracket")
         await pilot.pause()
-        assert [e.splitlines()[0] for e in ui.entries(app, Exchange)] == ["❯ bilbo is", "❯ the lamp", "❯ and knows"]
+        assert [e.splitlines()[0] for e in ui.entries(app, Reply)] == ["❯ bilbo is", "❯ the lamp", "❯ and knows"]
         # The bars show the distribution of the answer.
         await pilot.press("escape", *"he knows")
         await ui.until(pilot, lambda: "after end of line" in ui.bars_text(app))

@@ -1,9 +1,9 @@
 """Saved sessions opened from the list of sessions, and sessions of models with open vocabularies."""
 
 from lotr_tui.session.conversation import Conversation
+from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.transcript import Exchange
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support import pilot as ui
@@ -30,22 +30,22 @@ async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_save
         await ui.reply_to(pilot, "bilbo is", "1")
         await ui.reply_to(pilot, "the lamp", "2")
         await pilot.press("ctrl+g", "left", "left", "left", "enter")
-        await ui.until(pilot, lambda: len(ui.conversation_of(app).replies_by_exchange) == 3)
+        await ui.until(pilot, lambda: len(ui.conversation_of(app).replies) == 3)
         await ui.until_reply_ended(pilot)
         branch = ui.latest_reply(app)
         ui.conversation_of(app).rename_branch(branch, "the better one")
-        before = ui.entries(app, Exchange)
+        before = ui.entries(app, Reply)
         await pilot.press("escape", "ctrl+g", "left")
         await ui.until(pilot, lambda: f"WORD {len(branch.tokens) - 1} of" in ui.inspector_text(app))
         inspected = ui.inspector_text(app)
     never_closed, path = Conversation(0), only_session(tmp_path)
-    never_closed.replies_by_exchange = {reply.exchange: reply for reply in branch.turn.replies}
+    never_closed.replies.update({reply.id: reply for reply in branch.turn.replies})
 
     app = make_app()
     async with app.run_test(size=(160, 45)) as pilot:
         ui.set_field(app, "max_tokens", "12")
         await open_latest_session(pilot)
-        assert ui.entries(app, Exchange) == before
+        assert ui.entries(app, Reply) == before
         assert "branch 2 of 2 'the better one'" in ui.exchange_text(app)
         assert app.screen.focused is app.screen.query_one("#prompt", PromptInput)
         await pilot.press("ctrl+g", "left")
@@ -53,12 +53,12 @@ async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_save
         assert ui.inspector_text(app) == inspected
         ui.set_field(app, "seed", "9")
         await pilot.press("enter")
-        await ui.until(pilot, lambda: len(ui.conversation_of(app).replies_by_exchange) == 4)
+        await ui.until(pilot, lambda: len(ui.conversation_of(app).replies) == 4)
         await ui.until_reply_ended(pilot)
         new = ui.latest_reply(app)
     assert only_session(tmp_path) == path
     session = load_session(path)
-    assert [reply.parent_id for reply in session.replies] == [None, 0, 1, 2]
+    assert [reply.parent_id for reply in session.replies.values()] == [None, 0, 1, 2]
     assert session.replies[2].name == "the better one"
     never_closed.branch(branch, new.num_shared_tokens, [new.tokens[new.num_shared_tokens].id], branch.settings, 9)
     expected = finish_reply(never_closed)
@@ -72,7 +72,7 @@ async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_save
 async def test_opening_another_session_stops_and_saves_a_reply_and_a_damaged_one_changes_nothing(make_app, tmp_path):
     async with make_app().run_test(size=(100, 30)) as pilot:
         await ui.reply_to(pilot, "bilbo is", "1")
-        saved = ui.entries(pilot.app, Exchange)
+        saved = ui.entries(pilot.app, Reply)
     path = only_session(tmp_path)
     async with make_app(pace=20).run_test(size=(100, 30)) as pilot:
         app = pilot.app
@@ -81,9 +81,9 @@ async def test_opening_another_session_stops_and_saves_a_reply_and_a_damaged_one
         await ui.until(pilot, lambda: len(ui.exchange_text(app).split()) > 6)
         generating = ui.conversation_of(app)
         await open_latest_session(pilot)
-        assert ui.entries(app, Exchange) == saved
+        assert ui.entries(app, Reply) == saved
         assert generating.active_reply is None
-        (stopped,) = load_session(tmp_path / "sessions" / f"{generating.name}.jsonl").replies
+        (stopped,) = load_session(tmp_path / "sessions" / f"{generating.name}.jsonl").replies.values()
         assert stopped.reason == "cancelled"
         assert len(stopped.tokens) > 3
     with path.open("a") as file:

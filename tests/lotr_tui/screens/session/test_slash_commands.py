@@ -5,8 +5,8 @@ import pytest
 from engine.errors import InvalidInputError
 from lotr_tui.screens.session.slash_commands import parsing
 from lotr_tui.screens.session.slash_commands.command_list import SlashCommandList
+from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import list_sessions
-from lotr_tui.session.transcript import Exchange
 from lotr_tui.theme import SHIRE_LIGHT
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
@@ -77,7 +77,7 @@ async def test_mistakes_are_explained_and_numbers_set_the_controls(make_app):
             assert prompt_of(pilot).value in (command, "")
         await run(pilot, "/model nothing")
         await ui.until(pilot, lambda: "nothing" in ui.notices(pilot.app))
-        assert not ui.entries(pilot.app, Exchange)
+        assert not ui.entries(pilot.app, Reply)
         panel = pilot.app.screen.query_one(SamplerPanel)
         for command in (
             "/temperature 0.7",
@@ -109,7 +109,7 @@ async def test_commands_act_on_the_conversation_and_are_no_prompts(make_app, tmp
         prompt_of(pilot).clear()
         await pilot.press("up", "up")
         assert prompt_of(pilot).value == "/mode"
-        assert len(ui.entries(app, Exchange)) == 1
+        assert len(ui.entries(app, Reply)) == 1
         path = tmp_path / "told.md"
         for target, message in ((path, "Exported to"), (path, "exists already"), (tmp_path / "far/a.md", "not exist")):
             await run(pilot, f"/export {target}")
@@ -119,10 +119,10 @@ async def test_commands_act_on_the_conversation_and_are_no_prompts(make_app, tmp
         await ui.until(pilot, lambda: ui.screen_name(app) == "ExportDialog")
         await pilot.press("escape")
         await run(pilot, "/new")
-        assert not ui.entries(app, Exchange)
+        assert not ui.entries(app, Reply)
         assert [summary.name for summary in list_sessions()] == [name]
         await ui.reply_to(pilot, "//help is")  # a prompt that begins with a slash
-        assert "❯ /help is" in ui.entries(app, Exchange)[0]
+        assert "❯ /help is" in ui.entries(app, Reply)[0]
         assert ui.conversation_of(app).name != name
 
 

@@ -95,7 +95,7 @@ async def test_a_scene_goes_on_for_its_turns_with_its_speakers_and_a_reader_stay
     async with app.run_test(size=(80, 16)) as pilot:
         await run(pilot, "/scene 4 Frodo, gollum")
         await until_turns(pilot, 4)
-        assert {reply.speaker for reply in ui.conversation_of(app).replies_by_exchange.values()} <= {"FRODO", "GOLLUM"}
+        assert {reply.speaker for reply in ui.conversation_of(app).replies.values()} <= {"FRODO", "GOLLUM"}
         transcript = app.screen.query_one(Transcript)
         ui.conversation_of(app).pace = 100
         await ui.send(pilot, "/scene 50")

@@ -9,9 +9,11 @@ from engine.generation.settings import SamplerSettings
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from lotr_tui.screens.session.conversation.search_bar import SearchBar
 from lotr_tui.screens.session.conversation.transcript import Transcript
+from lotr_tui.session import conversation as conversation_module
+from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.transcript import Exchange, Note
+from lotr_tui.session.transcript import Note
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from lotr_tui.widgets.status_bar import StatusBar
 from tests.support import pilot as ui
@@ -85,7 +87,7 @@ async def test_unusual_prompts_are_plain_text_and_unreadable_ones_are_refused_an
             await ui.send(pilot, "bilbo is")
             await ui.until(pilot, lambda: "out of range" in ui.notices(app))
             ui.set_field(app, field, "")
-        assert not ui.entries(app, Exchange)
+        assert not ui.entries(app, Reply)
         for prompt, text in [
             ("bilbo xylophone ☺", "the model does not know: xylophone, ☺"),
             ("[red]bilbo[/red] is [/", "[red]bilbo[/red] is [/"),
@@ -110,7 +112,7 @@ async def test_escape_and_ctrl_c_stop_a_reply_and_keep_its_words(make_app):
             await pilot.press(key)
             await ui.until(pilot, lambda: "stopped by you" in ui.exchange_text(app))
             assert len(ui.exchange_text(app).split()) > 6
-        assert len(ui.entries(app, Exchange)) == 2
+        assert len(ui.entries(app, Reply)) == 2
         app.clear_notifications()
         await pilot.press("ctrl+c", "ctrl+c")
         assert ui.notices(app) == "ctrl+q quits"
@@ -162,7 +164,7 @@ async def test_quitting_while_a_reply_is_written_and_a_model_is_trained_leaves_n
 
 
 async def test_full_conversation_is_saved_and_a_new_one_begins(make_app, monkeypatch, tmp_path):
-    monkeypatch.setattr(saved_replies, "MAX_TOKENS", 50)
+    monkeypatch.setattr(conversation_module, "MAX_TOKENS", 50)
     async with make_app().run_test(size=(120, 40)) as pilot:
         app = pilot.app
         first = ui.conversation_of(app)
@@ -173,12 +175,12 @@ async def test_full_conversation_is_saved_and_a_new_one_begins(make_app, monkeyp
             await ui.until(pilot, lambda: first.active_reply is None)
             await pilot.pause()
         assert first.name in ui.entries(app, Note)[-1]
-        saved = load_session(tmp_path / "sessions" / f"{first.name}.jsonl").replies
-        assert len(saved) == len(first.replies_by_exchange)
+        saved = load_session(tmp_path / "sessions" / f"{first.name}.jsonl").replies.values()
+        assert len(saved) == len(first.replies)
         assert sum(len(reply.tokens) for reply in saved) > 50
         new = await ui.reply_to(pilot, "bilbo")
         assert new.parent is None
-        assert list(ui.conversation_of(app).replies_by_exchange.values()) == [new]
+        assert list(ui.conversation_of(app).replies.values()) == [new]
         assert len(list((tmp_path / "sessions").glob("*.jsonl"))) == 2
 
 

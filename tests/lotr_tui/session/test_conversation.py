@@ -10,7 +10,7 @@ from engine.generation.settings import SamplerSettings
 from lotr_tui.session import state_cache
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.state_cache import count_array_bytes
+from lotr_tui.session.state_cache import state_arrays
 from tests.support.app import make_decoder
 from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session
 
@@ -108,12 +108,12 @@ def test_keeping_going_after_the_end_of_a_line_writes_the_next_line(conversation
     assert more.token_ids() == [*reply.token_ids(), EOS_ID, *next_line]
     assert more.full_text() == f"{reply.full_text()}\n{model.tokenizer.decode(next_line)}"
     assert more.turn.replies == [more]
-    saved = load_session(only_session(tmp_path)).replies[-1]
-    assert saved.text == f"\n{model.tokenizer.decode(next_line)}"
+    saved = load_session(only_session(tmp_path)).replies[more.id]
+    assert "".join(token.piece for token in saved.own_tokens) == f"\n{model.tokenizer.decode(next_line)}"
 
 
 def test_branch_is_the_same_where_decoder_states_were_evicted(conversation, model, monkeypatch, ask):
-    states_of_one_reply = 13 * count_array_bytes(prefill(model, ()))
+    states_of_one_reply = 13 * sum(array.nbytes for array in state_arrays(prefill(model, ())))
     monkeypatch.setattr(state_cache, "MAX_CACHE_BYTES", states_of_one_reply)
     reply = ask("bilbo is")
     ask("the lamp")
@@ -143,9 +143,9 @@ def test_latest_models_of_a_training_replace_earlier_ones(conversation):
     for session_model in session_models:
         conversation.submit_prompt(session_model, "bilbo is", "continue", SETTINGS, 1, None)
         finish_reply(conversation)
-    kept = [reply.session_model for reply in conversation.replies_by_exchange.values()]
+    kept = [reply.session_model for reply in conversation.replies.values()]
     assert kept == [*session_models[3:], *session_models[3:]]  # each got the model that was the latest at that time
-    first = next(iter(conversation.replies_by_exchange.values()))
+    first = next(iter(conversation.replies.values()))
     assert first.decoder_state(5) is None  # the state was another model's
     conversation.branch(first, 5, (), SETTINGS, 9)
     expected = sampled_ids(kept[0].model, first.token_ids(5), SETTINGS, 9, is_first_token=False)

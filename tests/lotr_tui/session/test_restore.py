@@ -13,13 +13,16 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
-from lotr_tui.session.conversation import resume_conversation
+from lotr_tui.session.cast import Roles
+from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.reply import encode_lines
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.transcript import entry_blocks, reply_figures
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session
 from tests.support.dialogues import dialogue_session_model, finish_scene, say
+from tests.support.sessions import records_of
 
 PROMPTS = (
     "bilbo Xylophone is",
@@ -51,23 +54,23 @@ def describe(reply):
         reply.score and (reply.score.rank, reply.score.num_answers, round(reply.score.log_prob, 3)),
         list(reply.context_ids),
         [(token.id, token.piece, token.rank) for token in reply.tokens],
-        reply.done and reply.done.reason,
+        reply.reason,
         [other.id for other in turn.replies],
         turn.previous_reply and turn.previous_reply.id,
         reply.next_turn and [other.id for other in reply.next_turn.replies],
-        reply.exchange.blocks() if is_shown else None,
-        re.sub(r" · [\d,.]+ \w+/s", "", reply.exchange.figures) if is_shown else None,
+        entry_blocks(reply) if is_shown else None,
+        re.sub(r" · [\d,.]+ \w+/s", "", reply_figures(reply)) if is_shown else None,
         reply.full_text(),
     )
 
 
 def describe_all(conversation):
-    return [describe(reply) for reply in conversation.replies_by_exchange.values()]
+    return [describe(reply) for reply in conversation.replies.values()]
 
 
 def act_randomly(conversation, session_model, rng, seed):
     """Prompt, answer, edit a prompt, branch, regenerate or continue; perhaps name the branch; then select a reply."""
-    visible = [reply for reply in conversation.replies_by_exchange.values() if reply in reply.turn.replies]
+    visible = [reply for reply in conversation.replies.values() if reply in reply.turn.replies]
     reply = rng.choice(visible) if visible else None
     actions = ["continue", "reply", "edit", "branch", "branch", "again", "more", "more"]
     action = rng.choice(actions) if reply else "reply"
@@ -88,7 +91,7 @@ def act_randomly(conversation, session_model, rng, seed):
     new = finish_reply(conversation)
     if rng.random() < 0.3:
         conversation.rename_branch(new, f"name {seed}")
-    visible = [other for other in conversation.replies_by_exchange.values() if other in other.turn.replies]
+    visible = [other for other in conversation.replies.values() if other in other.turn.replies]
     conversation.select_reply(rng.choice(visible))
 
 
@@ -98,10 +101,10 @@ def test_any_tree_of_replies_is_restored_and_continued_as_if_never_closed(conver
     session_model.model.weights["output.bias"][EOS_ID] = 4  # lines end soon
     for number in range(25):
         act_randomly(conversation, session_model, rng, number)
-    assert any(token.text == EOS for reply in conversation.replies_by_exchange.values() for token in reply.tokens)
-    for reply in conversation.replies_by_exchange.values():  # the text is exactly what the model has read and written
+    assert any(token.text == EOS for reply in conversation.replies.values() for token in reply.tokens)
+    for reply in conversation.replies.values():  # the text is exactly what the model has read and written
         assert encode_lines(VOCABULARY, reply.full_text()) == reply.token_ids()
-    restored = resume_conversation(copy_session(conversation, tmp_path), session_model, 0)
+    restored = Conversation.resume(copy_session(conversation, tmp_path), session_model, 0)
     assert not restored.notice
     assert describe_all(restored) == describe_all(conversation)
     assert restored.current_reply is not None
@@ -113,16 +116,14 @@ def test_any_tree_of_replies_is_restored_and_continued_as_if_never_closed(conver
             act_randomly(each, session_model, rng, 100 + number)
     assert describe_all(restored) == describe_all(conversation)
     restored.close()
-    assert load_session(tmp_path / "copy.jsonl").replies_by_id.keys() == {
-        reply.id for reply in conversation.replies_by_exchange.values()
-    }
+    assert load_session(tmp_path / "copy.jsonl").replies.keys() == {reply.id for reply in conversation.replies.values()}
 
 
 def test_session_that_another_window_has_open_continues_in_a_new_file(conversation, session_model, tmp_path, ask):
     ask("bilbo is")
     path = only_session(tmp_path)
     before = path.read_bytes()
-    restored = resume_conversation(path, session_model, 0)
+    restored = Conversation.resume(path, session_model, 0)
     assert "is open in another window" in restored.notice
     assert "saved as a new session" in restored.notice
     assert restored.current_reply is not None
@@ -132,8 +133,8 @@ def test_session_that_another_window_has_open_continues_in_a_new_file(conversati
     assert path.read_bytes() == before
     assert restored.name != conversation.name
     session = load_session(path.with_name(f"{restored.name}.jsonl"))
-    assert session.replies[0] == load_session(path).replies[0]
-    assert [token.text for token in session.replies[1].tokens] == [token.text for token in branch.tokens[4:]]
+    assert records_of(session)[0] == records_of(load_session(path))[0]
+    assert [token.text for token in session.replies[1].own_tokens] == [token.text for token in branch.tokens[4:]]
 
 
 def make_other_model():
@@ -153,10 +154,10 @@ def test_another_model_continues_only_replies_whose_tokens_it_knows(conversation
     assert "tower" not in original.text()
     branch_off(conversation, original, 1, ids_of("tower")[0], SETTINGS, 2)
     session = load_session(only_session(tmp_path))
-    restored = resume_conversation(copy_session(conversation, tmp_path), make_other_model(), 0)
-    readable, unreadable = restored.replies_by_exchange.values()
-    assert [reply.exchange.blocks() for reply in (readable, unreadable)] == [
-        reply.exchange.blocks() for reply in conversation.replies_by_exchange.values()
+    restored = Conversation.resume(copy_session(conversation, tmp_path), make_other_model(), 0)
+    readable, unreadable = restored.replies.values()
+    assert [entry_blocks(reply) for reply in (readable, unreadable)] == [
+        entry_blocks(reply) for reply in conversation.replies.values()
     ]
     with pytest.raises(InvalidInputError, match=r"^other does not know 'tower' and cannot continue from here$"):
         restored.branch(unreadable, 0, (), SETTINGS, 3)
@@ -164,10 +165,10 @@ def test_another_model_continues_only_replies_whose_tokens_it_knows(conversation
     continuation = branch_off(restored, readable, 3, None, SETTINGS, 3)
     assert [token.text for token in continuation.tokens[:3]] == [token.text for token in original.tokens]
     restored.close()
-    replies = load_session(tmp_path / "copy.jsonl").replies
-    assert replies[0] == session.replies[0]  # with the ids and the name of the original model
-    assert replies[1].tokens == session.replies[1].tokens
-    assert [reply.model for reply in replies] == ["test", "test", "other"]
+    saved = load_session(tmp_path / "copy.jsonl")
+    assert records_of(saved)[0] == records_of(session)[0]  # with the ids and the name of the original model
+    assert saved.replies[1].tokens == session.replies[1].tokens
+    assert [reply.model for reply in saved.replies.values()] == ["test", "test", "other"]
 
 
 # Conversations with speakers
@@ -180,7 +181,7 @@ def speaking_model():
 
 def speak_randomly(conversation, speaking_model, rng, seed):
     """Say a line, let the scene go on, answer as another speaker, branch, or continue a line; then select a reply."""
-    visible = [reply for reply in conversation.replies_by_exchange.values() if reply in reply.turn.replies]
+    visible = [reply for reply in conversation.replies.values() if reply in reply.turn.replies]
     reply = rng.choice(visible) if visible else None
     settings = SamplerSettings(max_tokens=rng.randint(1, 8), temperature=rng.choice([0.5, 2.0]))
     best_of = rng.choice([1, 1, 3])
@@ -188,9 +189,9 @@ def speak_randomly(conversation, speaking_model, rng, seed):
     if reply is None or action == "say":
         roles = rng.choice(["", "FRODO", "BARLIMAN"]), rng.choice(["", "GOLLUM", "TOM BOMBADIL"])
         current = rng.choice([conversation.current_reply, conversation.current_reply, None])
-        conversation.say(speaking_model, "bilbo is", *roles, settings, seed, current, best_of)
+        conversation.say(speaking_model, "bilbo is", Roles(*roles), settings, seed, current, best_of)
     elif action == "edit":
-        conversation.say(speaking_model, "the lamp", "", "", settings, seed, reply.turn.previous_reply, best_of)
+        conversation.say(speaking_model, "the lamp", Roles(), settings, seed, reply.turn.previous_reply, best_of)
     elif action == "scene":
         conversation.go_on(speaking_model, None, 2, settings, seed, conversation.current_reply, best_of)
     elif action == "answer":
@@ -202,7 +203,7 @@ def speak_randomly(conversation, speaking_model, rng, seed):
     finish_scene(conversation)
     if rng.random() < 0.3 and conversation.current_reply is not None:
         conversation.rename_branch(conversation.current_reply, f"name {seed}")
-    visible = [other for other in conversation.replies_by_exchange.values() if other in other.turn.replies]
+    visible = [other for other in conversation.replies.values() if other in other.turn.replies]
     conversation.select_reply(rng.choice(visible))
 
 
@@ -211,14 +212,14 @@ def test_any_conversation_is_restored_and_continued_as_if_never_closed(conversat
     rng = random.Random(seed)
     for number in range(20):
         speak_randomly(conversation, speaking_model, rng, 1000 * number)
-    restored = resume_conversation(copy_session(conversation, tmp_path), speaking_model, 0)
+    restored = Conversation.resume(copy_session(conversation, tmp_path), speaking_model, 0)
     assert not restored.notice
     assert restored.current_reply is not None
     assert conversation.current_reply is not None
     assert restored.current_reply.id == conversation.current_reply.id
     # Selections off the visible path are not saved.
-    for reply in restored.replies_by_exchange.values():
-        original = next(each for each in conversation.replies_by_exchange.values() if each.id == reply.id)
+    for reply in restored.replies.values():
+        original = next(each for each in conversation.replies.values() if each.id == reply.id)
         reply.turn.selected_index = original.turn.selected_index
     assert describe_all(restored) == describe_all(conversation)
     for each in (conversation, restored):
@@ -233,8 +234,8 @@ def test_a_model_with_another_cast_continues_the_conversation_of_any_speakers(co
     first = say(conversation, speaking_model, "where is frodo", best_of=3)
     last = say(conversation, speaking_model, "bilbo is", "GOLLUM", speaking_as="GANDALF", previous=first)
     other = dialogue_session_model(("FRODO", "SAM", "SOMEONE"))
-    changed = resume_conversation(copy_session(conversation, tmp_path), other, 0)
-    assert not any(reply.read_only_reason for reply in changed.replies_by_exchange.values())
+    changed = Conversation.resume(copy_session(conversation, tmp_path), other, 0)
+    assert not any(reply.read_only_reason for reply in changed.replies.values())
     reply = say(changed, other, "where is frodo", "SAM", previous=changed.current_reply)
     assert other.model.tokenizer.decode(reply.context_ids) == f"{last.full_text()}\nStranger: where is frodo\nSam:"
     changed.close()
@@ -243,8 +244,8 @@ def test_a_model_with_another_cast_continues_the_conversation_of_any_speakers(co
 def test_a_model_without_a_cast_shows_a_conversation_but_does_not_continue_it(conversation, speaking_model, tmp_path):
     original = say(conversation, speaking_model, "where is frodo")
     plain = SessionModel("plain", "", speaking_model.model.model)
-    changed = resume_conversation(copy_session(conversation, tmp_path), plain, 0)
-    (reply,) = changed.replies_by_exchange.values()
+    changed = Conversation.resume(copy_session(conversation, tmp_path), plain, 0)
+    (reply,) = changed.replies.values()
     assert reply.full_text() == original.full_text()
     with pytest.raises(InvalidInputError, match=r"^plain knows no speakers and cannot continue from here$"):
         changed.branch(reply, 0, (), SETTINGS, 1)

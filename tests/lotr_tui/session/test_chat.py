@@ -9,10 +9,12 @@ from engine.generation.settings import SamplerSettings
 from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.session import state_cache
 from lotr_tui.session.cast import Roles
-from lotr_tui.session.conversation import rebuild_conversation
+from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.export import to_json, to_text
-from lotr_tui.session.session_file import SavedSession, encode_session, parse_session
+from lotr_tui.session.session_file import SessionFile, parse_session
+from lotr_tui.session.transcript import speaker_labels
 from tests.support.conversations import branch_off, finish_reply, only_session
+from tests.support.sessions import session_bytes
 from tests.support.slow_models import FakeSlowModel, slow_session_model
 
 SETTINGS = SamplerSettings(max_tokens=30)
@@ -45,19 +47,15 @@ def test_earlier_turns_are_messages(conversation, session_model, model):
     )
     assert list(second.context_ids) == list(model.chat.encode(model.chat.encoded[-1]))
     assert second.text() == f"Where is the Ring?\n{second.reply_text()}"
-    speakers = second.exchange.speakers
-    assert speakers is not None
-    assert (speakers.user.text, speakers.answerer.text) == ("You", "Slowpoke-1B")
+    assert [label.text for label in speaker_labels(second) or ()] == ["You", "Slowpoke-1B"]
 
 
 def test_ended_answer_is_not_continued_and_a_cut_one_is(conversation, session_model):
     reply = say(conversation, session_model, "Hello there")
-    assert reply.done is not None
     conversation.continue_reply(reply, SETTINGS, 4)
     longer = finish_reply(conversation)
     assert longer.tokens[: len(reply.tokens)] == reply.tokens
-    assert longer.done is not None
-    longer.done = type(longer.done)("eos", 1, 3, 1.0)
+    longer.reason = "eos"
     with pytest.raises(InvalidInputError, match="the answer has ended"):
         conversation.continue_reply(longer, SETTINGS, 4)
 
@@ -78,9 +76,9 @@ def test_session_file_keeps_the_system_prompt(conversation, session_model, tmp_p
     second = say(conversation, session_model, "Where is the Ring?", first, "You are Frodo.")
     path = only_session(tmp_path)
     session = parse_session(path.stem, path.read_bytes())
-    assert [reply.system_prompt for reply in session.replies] == ["You are Gandalf.", "You are Frodo."]
-    restored = rebuild_conversation(session, session_model, 0)
-    replies = list(restored.replies_by_exchange.values())
+    assert [reply.system_prompt for reply in session.replies.values()] == ["You are Gandalf.", "You are Frodo."]
+    restored = Conversation.restore(SessionFile(session), session_model, 0)
+    replies = list(restored.replies.values())
     assert [list(reply.context_ids) for reply in replies] == [list(first.context_ids), list(second.context_ids)]
     assert not any(reply.read_only_reason for reply in replies)
     branch = branch_off(restored, replies[1], 3, None, SETTINGS, 8)
@@ -92,10 +90,9 @@ def test_session_file_keeps_the_system_prompt(conversation, session_model, tmp_p
 
 def test_answers_of_a_chat_cannot_be_continued_without_a_template(conversation, session_model):
     reply = say(conversation, session_model, "Hello there")
-    session = SavedSession("x", "m", 1.0, (reply.to_saved(),), 0)
-    assert parse_session("x", encode_session(session)).replies == session.replies
+    session = parse_session("x", session_bytes(reply))
     plain = slow_session_model(FakeSlowModel(has_chat=False))
-    (restored,) = rebuild_conversation(session, plain, 0).replies_by_exchange.values()
+    (restored,) = Conversation.restore(SessionFile(session), plain, 0).replies.values()
     assert "cannot continue" in restored.read_only_reason
     assert restored.reply_text() == reply.reply_text()
     assert "Hello there" in to_text(session)

@@ -9,12 +9,14 @@ import pytest
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.bytes import ByteTokenizer
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session.conversation import rebuild_conversation
-from lotr_tui.session.session_file import SavedSession, encode_session, parse_session
+from lotr_tui.session.conversation import Conversation
+from lotr_tui.session.session_file import SessionFile, parse_session
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.transcript import entry_blocks, token_index_at, token_span
 from tests.support.app import VOCABULARY, make_decoder
 from tests.support.conversations import branch_off, finish_reply
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
+from tests.support.sessions import session_bytes
 
 # Open vocabularies
 
@@ -32,7 +34,7 @@ def ask_greedily(conversation, model, prompt, settings=GREEDY):
 
 
 def shown_text(reply):
-    (block,) = [block for block in reply.exchange.blocks() if block.is_reply]
+    (block,) = [block for block in entry_blocks(reply) if block.is_reply]
     return block.text
 
 
@@ -57,7 +59,7 @@ def test_ids_that_a_model_reads_and_writes_spell_the_text(conversation, tokenize
     model.weights["output.bias"][EOS_ID] = -3  # lines end soon
     session_model, other = SessionModel("test", "", model), SessionModel("words", "", make_decoder())
     for number in range(20):
-        replies = list(conversation.replies_by_exchange.values())
+        replies = list(conversation.replies.values())
         reply = rng.choice(replies) if replies else None
         action = rng.choice(["continue", "reply", "branch", "more"]) if reply else "continue"
         settings = SamplerSettings(max_tokens=rng.randint(1, 20), temperature=rng.choice([0.8, 2.0]))
@@ -73,18 +75,14 @@ def test_ids_that_a_model_reads_and_writes_spell_the_text(conversation, tokenize
         else:
             conversation.continue_reply(reply, settings, number)
         finish_reply(conversation)
-    saved = tuple(reply.to_saved() for reply in conversation.replies_by_exchange.values())
-    saved = parse_session("name", encode_session(SavedSession("name", "test", 0.0, saved))).replies
-    restored = rebuild_conversation(SavedSession("name", "test", 0.0, saved), session_model, 0)
-    for one, again in zip(
-        conversation.replies_by_exchange.values(), restored.replies_by_exchange.values(), strict=True
-    ):
+    restored = restore(list(conversation.replies.values()), session_model)
+    for one, again in zip(conversation.replies.values(), restored.replies.values(), strict=True):
         assert again.full_text() == one.full_text()
         if one.session_model is session_model:
             assert_ids_spell_the_text(one)
             if not again.read_only_reason:  # as after a reply of the other model
                 assert again.token_ids() == one.token_ids()
-                assert again.reread_ids == one.reread_ids
+                assert list(again.reread_ids) == list(one.reread_ids)
 
 
 def test_prompt_may_end_inside_a_word(conversation):
@@ -98,7 +96,7 @@ def test_prompt_may_end_inside_a_word(conversation):
     again = branch_off(conversation, reply, 0, None, GREEDY, 2)
     assert again.full_text() == reply.full_text()
     assert list(again.context_ids) == list(reply.context_ids) == [tokenizer.token_to_id["The"]]
-    (restored, _) = restore([reply.to_saved(), again.to_saved()], reply.session_model).replies_by_exchange.values()
+    (restored, _) = restore([reply, again], reply.session_model).replies.values()
     assert restored.token_ids() == reply.token_ids()
     assert tokenizer.decode(restored.token_ids(0)) == "The wiz"
 
@@ -114,10 +112,10 @@ def test_character_of_several_tokens_is_shown_once_it_is_complete(conversation):
     branch = finish_reply(conversation)
     assert [token.piece for token in branch.tokens[1:4]] == ["", "", "日"]
     shown = shown_text(branch)
-    start, end = branch.exchange.token_span(3)
+    start, end = token_span(branch, 3)
     assert shown[start:end] == "日"
-    assert {branch.exchange.token_span(index) for index in (1, 2, 3)} == {(start, end)}
-    assert branch.exchange.token_index_at(start) == 3
+    assert {token_span(branch, index) for index in (1, 2, 3)} == {(start, end)}
+    assert token_index_at(branch, start) == 3
 
 
 def test_control_characters_that_a_model_generates_do_not_reach_the_terminal(conversation):
@@ -132,7 +130,9 @@ def test_control_characters_that_a_model_generates_do_not_reach_the_terminal(con
 
 
 def restore(replies, session_model):
-    return rebuild_conversation(SavedSession("name", "test", 0.0, tuple(replies)), session_model, 0)
+    """Return a conversation with replies as they are read from a file."""
+    session = parse_session("name", session_bytes(*replies))
+    return Conversation.restore(SessionFile(session), session_model, 0)
 
 
 @TOKENIZERS
@@ -142,15 +142,15 @@ def test_other_vocabulary_shows_and_answers_a_saved_reply_but_cannot_branch(conv
         SessionModel("w", "", make_decoder()),
     )
     conversation.submit_prompt(open_session_model, "the lamp", "reply", GREEDY, 1, None)
-    saved = finish_reply(conversation).to_saved()
-    (by_words,) = restore([saved], word_model).replies_by_exchange.values()
+    saved = finish_reply(conversation)
+    (by_words,) = restore([saved], word_model).replies.values()
     assert by_words.text() == conversation.current_reply.text()
     assert "splits text into other tokens" in by_words.read_only_reason
     words = VOCABULARY.encode(by_words.text().partition("\n")[2]).tolist()
     assert by_words.token_ids() == [*VOCABULARY.encode("the lamp").tolist(), EOS_ID, *words]
-    edited = replace(saved, tokens=tuple(token._replace(id=token.id + 10**6) for token in saved.tokens))
+    edited = replace(saved, tokens=[token._replace(id=token.id + 10**6) for token in saved.tokens])
     changed = restore([edited], open_session_model)
-    (reply,) = changed.replies_by_exchange.values()
+    (reply,) = changed.replies.values()
     assert "splits text into other tokens" in reply.read_only_reason
     answer = changed.submit_prompt(open_session_model, "frodo", "reply", GREEDY, 1, reply)
     finish_reply(changed)

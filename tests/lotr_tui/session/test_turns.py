@@ -16,6 +16,7 @@ from engine.generation.turns import (
     sample_speaker,
 )
 from lotr_tui.session.cast import Roles, answering_cast, describe_unknown_name, read_name
+from lotr_tui.session.transcript import describe_choice, reply_figures
 from tests.support.conversations import SETTINGS, finish_reply
 from tests.support.dialogues import ANSWERING, dialogue_session_model, finish_scene, generated_text, say, text_of
 from tests.support.sampling import script_of
@@ -82,7 +83,7 @@ def test_model_chooses_who_answers_by_the_seed(conversation, session_model, seed
     expected = sample_speaker(probs, model.cast, SETTINGS.temperature, seed)
     assert (reply.speaker, reply.speaker_prob) == (expected.name, expected.prob)
     assert text_of(reply) == generated_text(reply)
-    assert reply.exchange.choice == f"{expected.name.title()} by the model, {100 * expected.prob:.0f} %"
+    assert describe_choice(reply) == f"{expected.name.title()} by the model, {100 * expected.prob:.0f} %"
 
 
 def test_scene_is_the_one_that_the_engine_generates(conversation, session_model):
@@ -111,9 +112,9 @@ def test_any_name_can_be_typed_and_the_nearest_one_of_the_cast_is_mentioned():
 
 def test_an_empty_line_is_refused_and_changes_nothing(conversation, session_model):
     with pytest.raises(PromptError, match="empty"):
-        conversation.say(session_model, "  ", "", "", SETTINGS, 1, None)
+        conversation.say(session_model, "  ", Roles(), SETTINGS, 1, None)
     assert conversation.active_reply is None
-    assert not conversation.replies_by_exchange
+    assert not conversation.replies
 
 
 def test_a_line_of_a_speaker_is_continued_up_to_its_end_and_then_on_the_next_line(conversation):
@@ -153,7 +154,9 @@ def test_turn_is_answered_again_as_another_speaker(conversation, session_model):
 
 def test_line_that_was_stopped_is_continued_and_an_ended_one_is_not(conversation):
     session_model = dialogue_session_model(end_bias=8.0)
-    stopped = conversation.say(session_model, "where is frodo", "", "GANDALF", SamplerSettings(max_tokens=1), 1, None)
+    stopped = conversation.say(
+        session_model, "where is frodo", Roles("", "GANDALF"), SamplerSettings(max_tokens=1), 1, None
+    )
     finish_reply(conversation)
     continued = conversation.continue_reply(stopped, SETTINGS, 2)
     finish_reply(conversation)
@@ -182,8 +185,8 @@ def test_best_answer_is_shown_and_the_others_are_branches(conversation, session_
     assert [score and score.score for score in scores] == pytest.approx([answer.score for answer in answers])
     assert reply.turn.selected_reply is reply
     assert conversation.current_reply is reply
-    assert "best of 5" in reply.exchange.figures
-    assert f"seed {reply.seed}" in reply.exchange.figures
+    assert "best of 5" in reply_figures(reply)
+    assert f"seed {reply.seed}" in reply_figures(reply)
     for each in replies:  # every answer has the seed that gives it again
         assert text_of(each) == generated_text(each)
 
@@ -191,11 +194,10 @@ def test_best_answer_is_shown_and_the_others_are_branches(conversation, session_
 def test_no_answer_is_shown_if_the_choice_is_stopped(conversation):
     session_model = dialogue_session_model()
     reply = conversation.say(
-        session_model, "bilbo is", "", "GANDALF", SamplerSettings(max_tokens=5000), 3, None, best_of=64
+        session_model, "bilbo is", Roles("", "GANDALF"), SamplerSettings(max_tokens=5000), 3, None, best_of=64
     )
     conversation.stop()
     finish_reply(conversation)
-    assert reply.done is not None
-    assert reply.done.reason == "cancelled"
+    assert reply.reason == "cancelled"
     assert not reply.tokens
     assert reply.turn.replies == [reply]
