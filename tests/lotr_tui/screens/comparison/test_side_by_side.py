@@ -166,7 +166,7 @@ def test_each_kind_of_choice_loads_its_model_with_its_perplexity(run, dataset):
     mixture = load_model_choice(ModelChoice("mixture", str(run)), None)
     combined = ModelCombiner([load_model(run)]).combine(CombinationOptions(mixture=True))
     perplexity = evaluate(combined.model, dataset.valid).perplexity
-    assert mixture.description == f"{combined.describe()} · valid {perplexity:.1f}"
+    assert mixture.description == f"{combined.description} · valid {perplexity:.1f}"
     assert perplexity < evaluate(network.model, dataset.valid).perplexity
     assert mixture.run == baseline.run == network.run == run
 

@@ -74,7 +74,7 @@ async def test_latest_session_is_first_and_damage_is_shown(make_host, sessions_d
         await show(pilot, sessions_dir)
         newer, broken, older = rows(pilot)
         assert newer.endswith("a newer prompt")
-        assert newer.split()[3] == "1"  # replies, after name, age and unit
+        assert newer.split()[5] == "1"  # replies, after name, age and unit
         assert "shire" in newer
         assert "✗ a line describes neither" in broken
         assert older.endswith("an older [red]prompt[/]")  # not interpreted as markup
@@ -197,7 +197,7 @@ async def test_export_asks_for_a_path_and_suggests_the_last_folder(make_host, se
         for key, kind, suggested in (("m", "md", sessions_dir.parent), ("j", "json", folder)):
             await open_dialog(pilot, key, ExportDialog)
             path = app.screen.query_one(Input)
-            assert path.value.startswith(f"{suggested}/2020")
+            assert path.value.startswith(f"{suggested}/a newer prompt.")
             assert path.value.endswith(f".{kind}")
             assert path.cursor_position == len(path.value)
             path.value = f"{folder}/mine.{kind}"

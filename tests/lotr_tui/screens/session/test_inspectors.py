@@ -12,7 +12,6 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.comparison import side_by_side
 from lotr_tui.screens.lens import screen as lens
-from lotr_tui.session.reply import spoken_lines
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ModelSettings
 from tests.support import pilot as ui
@@ -147,7 +146,7 @@ async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(make
             await ui.send(pilot, prompt)
             await ui.until_reply_ended(pilot)
         reply = ui.latest_reply(app)
-        assert len(spoken_lines(reply)) == 4
+        assert len(reply.spoken_lines()) == 4
         screen = await assert_lens_equals_session(pilot, reply, "WhoLensScreen")
         await pilot.press("f5")
         await ui.until(pilot, lambda: screen.is_idle)

@@ -66,7 +66,7 @@ async def test_resumed_session_is_shown_and_branched_as_if_never_closed_and_save
     assert len(expected.tokens) > new.num_shared_tokens + 1
     assert [token.id for token in new.tokens] == [token.id for token in expected.tokens]
     own_tokens = expected.tokens[new.num_shared_tokens :]
-    assert [token.text for token in session.replies[3].tokens] == [token.text for token in own_tokens]
+    assert [token.text for token in session.replies[3].own_tokens] == [token.text for token in own_tokens]
 
 
 async def test_opening_another_session_stops_and_saves_a_reply_and_a_damaged_one_changes_nothing(make_app, tmp_path):

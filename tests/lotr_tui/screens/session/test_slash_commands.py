@@ -114,7 +114,7 @@ async def test_commands_act_on_the_conversation_and_are_no_prompts(make_app, tmp
         for target, message in ((path, "Exported to"), (path, "exists already"), (tmp_path / "far/a.md", "not exist")):
             await run(pilot, f"/export {target}")
             await ui.until(pilot, lambda message=message: message in ui.notices(app))
-        assert "> bilbo is" in path.read_text()
+        assert "bilbo is" in path.read_text()
         await run(pilot, "/export")
         await ui.until(pilot, lambda: ui.screen_name(app) == "ExportDialog")
         await pilot.press("escape")
