@@ -23,7 +23,7 @@ from engine.data.scripts import Row, Turn, detect_style, read_utterances
 from engine.data.speakers import SOMEONE, merge_key, normalize_speaker
 from engine.data.tokenizers.base import is_open_vocabulary
 from engine.errors import ConfigError, CorpusError
-from engine.storage.files import assets_dir, check_is_file, read_limited
+from engine.storage.files import assets_dir, read_limited
 
 MAX_CORPUS_BYTES = 1_000_000_000
 MAX_LINE_CHARACTERS = 1_000_000
@@ -193,8 +193,9 @@ class TextFile(NamedTuple):
     def read(cls, path: Path) -> "TextFile":
         """Read a file and detect its encoding, or raise a CorpusError if it is not a text."""
         try:
-            check_is_file(path, "CSV or text file")
             content = read_limited(path, MAX_CORPUS_BYTES)
+        except FileNotFoundError as error:
+            raise CorpusError(f"{path} does not exist; check the path") from error
         except OSError as error:  # for example missing permissions, or a name that is too long
             raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
         if not content.removeprefix(b"\xef\xbb\xbf").strip():

@@ -12,8 +12,7 @@ from engine.data.arrays import Float32Array
 from engine.errors import ConfigError, suggest_nearest
 from engine.models.matrices import check_weights
 from engine.models.transformer_layout import transformer_weight_shapes
-from engine.storage.quantization import Int8Rows, quantize_rows
-from engine.storage.tensor_file import StoredTensor, to_float32, to_int8
+from engine.storage.tensor_file import Int8Rows, StoredTensor, quantize_rows, to_float32, to_int8
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MAX_ADAPTER_WEIGHT = 1e4

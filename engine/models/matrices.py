@@ -11,8 +11,16 @@ import numpy.typing as npt
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import TokenIds
 from engine.errors import InvalidInputError, RunError
-from engine.storage.quantization import MAX_INT8, MIN_PEAK, Int8Rows, quantize_rows
-from engine.storage.tensor_file import SCALE_SUFFIX, StoredTensor, check_names, check_tensors
+from engine.storage.tensor_file import (
+    MAX_INT8,
+    MIN_PEAK,
+    SCALE_SUFFIX,
+    Int8Rows,
+    StoredTensor,
+    check_names,
+    check_tensors,
+    quantize_rows,
+)
 
 MAX_WEIGHT = 1e15
 """Maximum absolute value of a weight. Sums of products of two weights are then finite, and so are all probabilities."""

@@ -20,8 +20,7 @@ from engine.models.matrices import (
     make_matrix,
     normalize_logits,
 )
-from engine.storage.quantization import Int8Rows
-from engine.storage.tensor_file import StoredTensor, to_float32
+from engine.storage.tensor_file import Int8Rows, StoredTensor, to_float32
 
 LSTMState = tuple[tuple[Float32Array, Float32Array], ...]
 """Hidden and cell state of every layer, each `[hidden]`, or `[batch, hidden]` for several texts read together."""

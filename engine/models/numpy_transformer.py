@@ -29,8 +29,7 @@ from engine.models.attention import (
 from engine.models.base import EXCLUDED_LOG_PROB, LogProbs, SequenceOutput
 from engine.models.matrices import Int8Matrix, Matrix, check_weights, embed, make_matrix, normalize_logits
 from engine.runtime.process import use_huge_pages
-from engine.storage.quantization import Int8Rows
-from engine.storage.tensor_file import StoredTensor, check_names, to_float32, to_int8
+from engine.storage.tensor_file import Int8Rows, StoredTensor, check_names, to_float32, to_int8
 
 if TYPE_CHECKING:
     from engine.models.pretrained.chat import ChatTemplate

@@ -97,7 +97,7 @@ def read_adapter(run_dir: Path, config: ModelConfig, file: Path | None = None) -
     shapes = adapter_shapes(config)
     mapped = open_weights(file, {f"{PEFT_PREFIX}{name}": shape for name, shape in shapes.items()})
     expected = read_reference(run_dir).sha256
-    if (sha256 := mapped.header.metadata.get(BASE_HASH, expected)) != expected:
+    if (sha256 := mapped.metadata.get(BASE_HASH, expected)) != expected:
         raise RunError(
             f"{file} is an adapter of another base, with the SHA-256 {sha256[:12]}… and not {expected[:12]}…; "
             "use the files of one run"

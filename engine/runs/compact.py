@@ -18,9 +18,8 @@ from engine.runs import adapter_files, directory
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
 from engine.runs.loading import load_model
 from engine.runs.metrics import read_events
-from engine.storage.files import check_is_new, create_folder
-from engine.storage.quantization import quantize_rows
-from engine.storage.tensor_file import SCALE_SUFFIX, serialize_weights, to_float32
+from engine.storage.files import check_is_new, write_folder
+from engine.storage.tensor_file import SCALE_SUFFIX, quantize_rows, serialize_weights, to_float32
 
 CompactPrecision = Literal["fp16", "int8"]
 
@@ -58,11 +57,9 @@ def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision)
         contents |= directory.tokenizer_files(decoder.tokenizer)
         contents[weights_file] = serialize_weights(_compact_tensors(decoder.weights, precision))
     contents |= {name: file.read_bytes() for name in COPIED_FILES if (file := run_dir / name).is_file()}
-    with create_folder(folder) as partial:
-        before = (run_dir / weights_file).stat().st_size
-        for name, content in contents.items():
-            (partial / name).write_bytes(content)
-        shutil.copystat(run_dir / CONFIG_FILE, partial / CONFIG_FILE)  # its time is the start of the training
+    write_folder(folder, contents)
+    shutil.copystat(run_dir / CONFIG_FILE, folder / CONFIG_FILE)  # its time is the start of the training
+    before = (run_dir / weights_file).stat().st_size
     return CompactCopy(before, len(contents[weights_file]), sum(map(len, contents.values())))
 
 

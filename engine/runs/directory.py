@@ -13,7 +13,7 @@ from engine.data.tokenizers.loading import tokenizer_file_name, tokenizer_from_j
 from engine.errors import ConfigError, InvalidInputError, RunError, printable, shell_word, suggest_nearest
 from engine.models.pretrained.names import SMOLLM2, is_base_stored, is_pretrained_name
 from engine.runs.adapter_files import ADAPTER_FILE, needs_base, read_run_base
-from engine.storage import lock
+from engine.storage import files
 from engine.storage.files import assets_dir, default_runs_dir, open_regular_file
 from engine.storage.schema import read_run_file
 
@@ -190,7 +190,7 @@ def _read_text(path: Path, max_bytes: int) -> str:
 
 def is_locked(run_dir: Path) -> bool:
     """Return True if a process is training the run."""
-    return lock.is_locked(run_dir / LOCK_FILE)
+    return files.is_locked(run_dir / LOCK_FILE)
 
 
 def lock_owner(run_dir: Path) -> str:

@@ -26,7 +26,7 @@ from engine.models.transformer_layout import (
 from engine.runs.adapter_files import read_reference
 from engine.runs.directory import CONFIG_FILE, MODEL_FILE, read_config
 from engine.runs.loading import LoadedModel, LoadedRun, load_model
-from engine.storage.files import check_is_new, create_folder
+from engine.storage.files import check_is_new, write_folder
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,7 @@ def export_hugging_face(run_dir: Path, folder: Path) -> None:
     template = script_chat_template(loaded.cast) if loaded.cast else None
     contents = hugging_face_files(loaded.config.model, tokenizer, weights, template)
     contents["README.md"] = _model_card(loaded, sum(weight.size for weight in weights.values())).encode()
-    with create_folder(folder) as partial:
-        for name, content in contents.items():
-            (partial / name).write_bytes(content)
+    write_folder(folder, contents)
 
 
 def hugging_face_files(

@@ -22,8 +22,7 @@ from engine.runs import directory
 from engine.runs.adapter_files import ADAPTER_CONFIG_FILE
 from engine.runs.directory import COMMANDS_FILE, CONFIG_FILE, DIALOGUE_FILES, EPOCHS_DIR, INITIAL_FILE, LOCK_FILE
 from engine.runs.summary import is_finished
-from engine.storage.files import default_runs_dir, open_regular_file, write_atomically
-from engine.storage.lock import FileLock
+from engine.storage.files import FileLock, default_runs_dir, open_regular_file, write_atomically
 from engine.storage.tensor_file import serialize_weights
 
 LOCK_TIMEOUT, LOCK_RETRY_INTERVAL = 0.2, 0.01  # seconds; other processes hold a lock for a moment to check it

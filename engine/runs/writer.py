@@ -16,8 +16,7 @@ from engine.runs import directory
 from engine.runs.adapter_files import ADAPTER_FILE, read_reference, serialize_adapter
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runs.locked_run import LockedRun
-from engine.storage.files import write_atomically
-from engine.storage.json_lines import JsonLinesAppender
+from engine.storage.files import JsonLinesAppender, write_atomically
 from engine.storage.tensor_file import serialize_weights
 
 

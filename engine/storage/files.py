@@ -1,17 +1,22 @@
-"""Folders of the application, bounded reads, atomic writes, and files that the user names."""
+"""Files on disk: folders of the application, bounded reads, atomic writes, locks and files of appended lines."""
 
 import errno
 import fcntl
+import json
+import mmap
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from engine.errors import CorpusError, InvalidInputError, RunError
 
 MAX_TEXT_FILE_BYTES = 4_000_000  # about 800,000 words; a model reads them in a minute or two
+MAX_TORN_LINE_BYTES = 20_000_000  # of an unfinished line that is removed; a longer one is ended
+LOCK_POLL_INTERVAL = 0.01  # seconds
 
 
 def app_home() -> Path:
@@ -31,7 +36,7 @@ def default_runs_dir() -> Path:
 
 
 def assets_dir() -> Path:
-    """Return the folder of the bundled corpus and model: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the bundled corpus and models: inside the installed package, or beside it in a checkout."""
     root = Path(__file__).resolve().parents[2]
     packaged = root / "lotr_tui" / "assets"
     return packaged if packaged.is_dir() else root / "assets"
@@ -52,22 +57,37 @@ def open_regular_file(path: Path, flags: int = os.O_RDONLY) -> int:
     try:
         fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)  # opening a pipe may block otherwise
     except OSError as error:
-        if error.errno == errno.ELOOP and path.is_symlink() and flags & os.O_NOFOLLOW:
+        if error.errno == errno.ELOOP and flags & os.O_NOFOLLOW:
             raise OSError(errno.ELOOP, "symbolic links are not followed for writing", str(path)) from error
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    if not stat.S_ISREG(mode := os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file")
+        raise OSError(errno.EINVAL, "it is a folder" if stat.S_ISDIR(mode) else "not a regular file", str(path))
     return fd
 
 
 def read_limited(path: Path, max_bytes: int) -> bytes:
     """Read a regular file of at most `max_bytes` bytes; a larger file raises an OSError."""
     with os.fdopen(open_regular_file(path), "rb") as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"larger than the limit of {max_bytes:,} bytes")
+        # The size is known before reading, but a file can grow.
+        if os.fstat(file.fileno()).st_size > max_bytes or len(content := file.read(max_bytes + 1)) > max_bytes:
+            raise OSError(errno.EFBIG, f"larger than the limit of {max_bytes:,} bytes", str(path))
     return content
+
+
+def read_text_file(path: Path) -> str:
+    """Return the text of a UTF-8 file, with or without byte order mark, or raise a CorpusError."""
+    try:
+        text = read_limited(path.expanduser(), MAX_TEXT_FILE_BYTES).decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise CorpusError(f"{path} does not exist; check the path") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: NUL in the path; RuntimeError: unknown ~user
+        raise CorpusError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if "\0" in text:
+        raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a text file")
+    return text
 
 
 @contextmanager
@@ -128,18 +148,17 @@ def check_is_new(path: Path, kind: str = "folder") -> None:
         raise RunError(f"{path} exists, and nothing is overwritten; choose a new {kind}")
 
 
-@contextmanager
-def create_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder for files, which gets the name `folder` when the block ends without an exception."""
+def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files by name into a new folder, which appears once it is complete; a failure raises a RunError."""
     import shutil  # takes 5 ms, and commands that only read, such as the completion, do not need it
 
     check_is_new(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         partial.mkdir(parents=True)
-        yield partial
-        for file in partial.iterdir():
-            fsync_path(file)
+        for name, content in contents.items():
+            (partial / name).write_bytes(content)
+            fsync_path(partial / name)
         partial.rename(folder)
         fsync_path(folder.parent)
     except OSError as error:
@@ -156,24 +175,100 @@ def check_output(output: Path) -> None:
         raise InvalidInputError(f"--output {output} is in a folder that does not exist; create {output.parent}")
 
 
-def check_is_file(path: Path, kind: str) -> None:
-    """Raise a CorpusError unless `path` is a regular file. `kind` says which kind of file the user can name."""
-    if not path.exists():
-        raise CorpusError(f"{path} does not exist; check the path")
-    if not path.is_file():
-        raise CorpusError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}; name a {kind}")
+class FileLock:
+    """Exclusive `flock` on a file, which the kernel releases however its process ends.
+
+    Entering it raises `BlockingIOError` if another process still holds it after `timeout` seconds. The library filelock
+    takes 30 ms to import, and where there is no `flock` it leaves a lock behind a killed process.
+    """
+
+    def __init__(self, path: Path, timeout: float = 0.0) -> None:
+        self.path, self._timeout = path, timeout
+        self._file: IO[bytes] | None = None  # the garbage collector closes it if the lock is dropped
+
+    def acquire(self) -> bool:
+        """Take the lock, retrying for the timeout; return False if another process keeps holding it."""
+        file = os.fdopen(open_regular_file(self.path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
+        deadline = time.monotonic() + self._timeout
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._file = file
+                return True
+            if time.monotonic() >= deadline:
+                file.close()
+                return False
+            time.sleep(LOCK_POLL_INTERVAL)
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> "FileLock":
+        if not self.acquire():
+            raise BlockingIOError(f"{self.path} is locked by another process")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
-def read_text_file(path: Path) -> str:
-    """Return the text of a UTF-8 file, with or without byte order mark, or raise a CorpusError."""
+def is_locked(path: Path) -> bool:
+    """Return True if a process holds the lock on `path`. A missing or unreadable file is not locked."""
     try:
-        path = path.expanduser()
-        check_is_file(path, "text file")
-        text = read_limited(path, MAX_TEXT_FILE_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except (OSError, RuntimeError, ValueError) as error:  # ValueError: NUL in the path; RuntimeError: unknown ~user
-        raise CorpusError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if "\0" in text:
-        raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a text file")
-    return text
+        with os.fdopen(open_regular_file(path), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    return False
+
+
+class JsonLinesAppender:
+    """Appender of lines to a file that no other process writes; it survives a full disk and removes a torn last line.
+
+    What cannot be written waits in memory, up to `max_buffered_bytes`, and is written before the next line once there
+    is room. An OSError is raised if the file, which is created if needed, is not a regular one that can be written.
+    """
+
+    def __init__(self, path: Path, max_buffered_bytes: int = 10_000_000) -> None:
+        self.path, self._max_buffered_bytes = path, max_buffered_bytes
+        self.problem = ""  # reason why lines are waiting in memory
+        self._waiting = bytearray()
+        self._fd = open_regular_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        if size := os.fstat(self._fd).st_size:
+            with mmap.mmap(self._fd, size, access=mmap.ACCESS_READ) as content:
+                end = content.rfind(b"\n", max(0, size - MAX_TORN_LINE_BYTES)) + 1
+            if end or size <= MAX_TORN_LINE_BYTES:
+                os.truncate(self._fd, end)
+            else:
+                self._waiting += b"\n"
+
+    @property
+    def is_deleted(self) -> bool:
+        return not os.fstat(self._fd).st_nlink
+
+    def append(self, record: Any) -> None:
+        """Append `record` as one line of JSON. A failure is reported in `problem`, not raised."""
+        line = json.dumps(record).encode() + b"\n"
+        if len(self._waiting) + len(line) <= self._max_buffered_bytes:
+            self._waiting += line
+        self.flush()
+
+    def flush(self) -> None:
+        """Try to write the lines that are waiting in memory."""
+        size, written = os.fstat(self._fd).st_size, 0
+        try:
+            while written < len(self._waiting):
+                written += os.write(self._fd, self._waiting[written:])
+            self.problem = f"{self.path} was deleted" if self.is_deleted else ""
+        except OSError as error:
+            self.problem = f"cannot write {self.path}: {error.strerror}"
+            with suppress(OSError):
+                os.truncate(self._fd, size)  # leave no part of a line behind
+                written = 0
+        del self._waiting[:written]
+
+    def close(self) -> None:
+        self.flush()
+        os.close(self._fd)

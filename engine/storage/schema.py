@@ -26,9 +26,8 @@ def read_run_file(path: Path, max_bytes: int) -> bytes:
 
 def read_run_json(type_: type[T], path: Path, max_bytes: int) -> T:
     """Return the content of a JSON file that a run must have, or raise a RunError."""
-    content = read_run_file(path, max_bytes)
     try:
-        return decode_json(type_, content)
+        return decode_json(type_, read_run_file(path, max_bytes))
     except InvalidInputError as error:
         raise RunError(f"{path} is damaged: {str(error).removesuffix('.')}; train a new run") from error
 

@@ -1,4 +1,4 @@
-"""Safetensors files, which the library safetensors checks: their checksum, and the tensors that a model expects."""
+"""Tensors of models in safetensors files, with a checksum, in single or half precision or in 8 bits."""
 
 import json
 import math
@@ -8,115 +8,50 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.errors import RunError, printable
 from engine.storage.files import open_regular_file
-from engine.storage.quantization import Int8Rows, quantize_rows
 
 MAX_HEADER_BYTES = 8_000_000  # a resume checkpoint stores the validation perplexities of 100,000 epochs in less
 MEMORY_CHECK_THRESHOLD = 100_000_000  # bytes of weights from which the free memory is checked before loading
 MEMORY_FACTOR = 3  # peak memory of loading divided by the size of the weights: the file's copy, ours, and a temporary
 SCALE_SUFFIX = ".scale"  # of the name of the tensor that contains the scale of each row of an 8-bit matrix
-StoredTensor = npt.NDArray[np.float32] | Int8Rows
-"""A tensor of a model as it is used: stored half precision is converted to single precision."""
+MAX_INT8 = 127
+MIN_PEAK = np.float32(1e-20)  # least peak of a row, so that a row of zeros has a scale
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DTYPES |= {"I64": "int64", "I32": "int32", "I8": "int8", "U8": "uint8"}
-UNSEALED = {"crc32": "00000000"}
-"""Metadata of a file whose checksum `seal` is to fill in."""
+UNSEALED = {"crc32": "00000000"}  # metadata of a file whose checksum `seal` is to fill in
 _CHECKSUM = re.compile(rb'"crc32":"([0-9a-f]{8})"')
 
 
-@dataclass(frozen=True)
-class SafetensorsHeader:
-    tensors: dict[str, tuple[str, tuple[int, ...]]]
-    """Dtype, as "float32", and shape of each tensor by name."""
-    metadata: dict[str, str]
-    tensor_bytes: int
-    offsets: dict[str, int]
+class Int8Rows(NamedTuple):
+    """A matrix `[rows, columns]`: each number is a value multiplied by the scale of its row."""
+
+    values: npt.NDArray[np.int8]
+    scales: npt.NDArray[np.float32]
+
+    def to_float32(self) -> npt.NDArray[np.float32]:
+        matrix: npt.NDArray[np.float32] = self.values * self.scales[:, None]
+        return matrix
 
 
-def read_header(path: Path) -> SafetensorsHeader:
-    """Read the header of a safetensors file, after the library safetensors has checked it.
-
-    A missing file raises a FileNotFoundError, and one that cannot be read or is damaged a RunError.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with os.fdopen(open_regular_file(path), "rb") as file:
-            if (length := int.from_bytes(file.read(8), "little")) > MAX_HEADER_BYTES:
-                raise ValueError(f"the header is larger than {MAX_HEADER_BYTES:,} bytes")
-            content = file.read(length)
-        with safe_open(path, "numpy"):
-            entries: dict[str, Any] = json.loads(content)
-        metadata = entries.pop("__metadata__", None) or {}
-        tensors = {name: (DTYPES[each["dtype"]], tuple(each["shape"])) for name, each in entries.items()}
-    except FileNotFoundError:
-        raise
-    except KeyError as error:
-        raise RunError(f"{path} has a tensor of the dtype {error.args[0]}, which is not supported") from error
-    except (OSError, ValueError, MemoryError, SafetensorError) as error:  # a sparse file may have any size
-        reason = str(getattr(error, "strerror", None) or error).removeprefix("Error while deserializing header: ")
-        raise RunError(f"{path} is not a valid safetensors file: {printable(reason[:100])}") from error
-    offsets = {name: 8 + length + each["data_offsets"][0] for name, each in entries.items()}
-    tensor_bytes = max((each["data_offsets"][1] for each in entries.values()), default=0)
-    return SafetensorsHeader(tensors, metadata, tensor_bytes, offsets)
+StoredTensor = npt.NDArray[np.float32] | Int8Rows  # as it is used: half precision becomes single precision
 
 
-class TensorFile:
-    """A mapped safetensors file: unused tensors are never read, and processes share the others."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.header = read_header(path)
-
-    @cached_property
-    def _content(self) -> mmap.mmap:
-        try:
-            with os.fdopen(open_regular_file(self.path), "rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.path} cannot be read: {error}") from error
-
-    def check_bytes(self) -> None:
-        """Read the whole file, and raise a RunError unless it has the checksum that `seal` gave it."""
-        match = _CHECKSUM.search(self._content, 0, len(self._content) - self.header.tensor_bytes)
-        if match is None or match[1] != _compute_checksum(self._content, match):
-            raise RunError(f"{self.path} has changed since it was written; the run is damaged")
-
-    def read(self, name: str) -> npt.NDArray[Any]:
-        """Return a tensor as it is stored, numbers of bfloat16 as their bits. Changing it does not change the file."""
-        dtype, shape = self.header.tensors[name]
-        numpy_dtype = "uint16" if dtype == "bfloat16" else dtype
-        return np.frombuffer(self._content, numpy_dtype, math.prod(shape), self.header.offsets[name]).reshape(shape)
-
-    def read_weight(self, name: str) -> StoredTensor:
-        """Return a tensor of a model as it is used: a part of the file, but a copy of one in half precision."""
-        tensor = self.read(name)
-        if tensor.dtype == np.int8:
-            return Int8Rows(tensor, self.read(name + SCALE_SUFFIX).astype(np.float32, copy=False))
-        return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
-
-    def read_float32(self, name: str, rows: npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.float32]:
-        """Return a copy of a tensor of floating-point numbers in single precision: all of it, or some rows in order."""
-        stored = self.read(name)
-        stored = stored if rows is None else stored[rows]
-        if self.header.tensors[name][0] == "bfloat16":
-            widened: npt.NDArray[np.float32] = (stored.astype(np.uint32) << 16).view(np.float32)
-            return widened
-        return stored.astype(np.float32)
-
-    def release_pages(self) -> None:
-        """Give the memory of what was read back; it is read again when it is used. Changes of tensors are lost."""
-        with suppress(OSError, AttributeError):  # not all systems can
-            self._content.madvise(mmap.MADV_DONTNEED)
+def quantize_rows(matrix: npt.NDArray[np.float32]) -> Int8Rows:
+    """Round a matrix `[rows, columns]` to 8 bits: the largest absolute value of each row becomes 127."""
+    peaks = np.abs(matrix).max(axis=1)
+    np.maximum(peaks, MIN_PEAK, out=peaks)
+    scaled = matrix * (np.float32(MAX_INT8) / peaks)[:, None]
+    values = np.rint(scaled, out=scaled).astype(np.int8)
+    peaks *= np.float32(1 / MAX_INT8)
+    return Int8Rows(values, peaks)
 
 
 def to_float32(tensor: StoredTensor) -> npt.NDArray[np.float32]:
@@ -130,6 +65,79 @@ def to_int8(tensor: StoredTensor) -> StoredTensor:
         return tensor
     with np.errstate(invalid="ignore"):  # a row with NaN gets a scale that is NaN, which is refused later
         return quantize_rows(tensor)
+
+
+class TensorFile:
+    """A mapped safetensors file: unused tensors are never read, and processes share the others."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header, after the library safetensors has checked it.
+
+        A missing file raises a FileNotFoundError, and one that cannot be read or is damaged a RunError.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        self.path = path
+        try:
+            with os.fdopen(open_regular_file(path), "rb") as file:
+                if (length := int.from_bytes(file.read(8), "little")) > MAX_HEADER_BYTES:
+                    raise ValueError(f"the header is larger than {MAX_HEADER_BYTES:,} bytes")
+                content = file.read(length)
+            with safe_open(path, "numpy"):
+                entries: dict[str, Any] = json.loads(content)
+            self.metadata: dict[str, str] = entries.pop("__metadata__", None) or {}
+            # Dtype, such as "float32", and shape by name.
+            self.tensors = {name: (DTYPES[each["dtype"]], tuple(each["shape"])) for name, each in entries.items()}
+        except FileNotFoundError:
+            raise
+        except KeyError as error:
+            raise RunError(f"{path} has a tensor of the dtype {error.args[0]}, which is not supported") from error
+        except (OSError, ValueError, MemoryError, SafetensorError) as error:  # a sparse file may have any size
+            reason = str(getattr(error, "strerror", None) or error).removeprefix("Error while deserializing header: ")
+            raise RunError(f"{path} is not a valid safetensors file: {printable(reason[:100])}") from error
+        self._offsets = {name: 8 + length + each["data_offsets"][0] for name, each in entries.items()}
+        self.tensor_bytes = max((each["data_offsets"][1] for each in entries.values()), default=0)
+
+    @cached_property
+    def _content(self) -> mmap.mmap:
+        try:
+            with os.fdopen(open_regular_file(self.path), "rb") as file:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path} cannot be read: {error}") from error
+
+    def check_bytes(self) -> None:
+        """Read the whole file, and raise a RunError unless it has the checksum that `seal` gave it."""
+        match = _CHECKSUM.search(self._content, 0, len(self._content) - self.tensor_bytes)
+        if match is None or match[1] != _compute_checksum(self._content, match):
+            raise RunError(f"{self.path} has changed since it was written; the run is damaged")
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """Return a tensor as it is stored, numbers of bfloat16 as their bits. Changing it does not change the file."""
+        dtype, shape = self.tensors[name]
+        numpy_dtype = "uint16" if dtype == "bfloat16" else dtype
+        return np.frombuffer(self._content, numpy_dtype, math.prod(shape), self._offsets[name]).reshape(shape)
+
+    def read_weight(self, name: str) -> StoredTensor:
+        """Return a tensor of a model as it is used: a part of the file, but a copy of one in half precision."""
+        tensor = self.read(name)
+        if tensor.dtype == np.int8:
+            return Int8Rows(tensor, self.read(name + SCALE_SUFFIX).astype(np.float32, copy=False))
+        return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
+
+    def read_float32(self, name: str, rows: npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.float32]:
+        """Return a copy of a tensor of floating-point numbers in single precision: all of it, or some rows in order."""
+        stored = self.read(name)
+        stored = stored if rows is None else stored[rows]
+        if self.tensors[name][0] == "bfloat16":
+            widened: npt.NDArray[np.float32] = (stored.astype(np.uint32) << 16).view(np.float32)
+            return widened
+        return stored.astype(np.float32)
+
+    def release_pages(self) -> None:
+        """Give the memory of what was read back; it is read again when it is used. Changes of tensors are lost."""
+        with suppress(OSError, AttributeError):  # not all systems can
+            self._content.madvise(mmap.MADV_DONTNEED)
 
 
 def serialize_weights(weights: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] = UNSEALED) -> bytes:
@@ -147,24 +155,22 @@ def seal(content: bytes) -> bytes:
 
 
 def _compute_checksum(content: bytes | mmap.mmap, item: re.Match[bytes]) -> bytes:
-    """Return the CRC-32 of everything but the `item` that has the checksum, in hexadecimal digits."""
+    # The CRC-32 of everything but the item that has it.
     view = memoryview(content)
     return b"%08x" % zlib.crc32(view[item.end() :], zlib.crc32(view[: item.start()]))
 
 
 def open_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> TensorFile:
-    """Open the file of a model, after checking that the tensors have the expected names and shapes.
+    """Open the file of a model, after checking that `check_tensors` finds what a configuration expects.
 
-    Each tensor is stored in single or half precision. A matrix may also be stored in 8 bits, with a second tensor
-    `NAME.scale` `[rows]`. A file that is missing, damaged, of another model, or too large for the free memory raises a
-    RunError.
+    A file that is missing, damaged, of another model, or too large for the free memory raises a RunError.
     """
     try:
         file = TensorFile(path)
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing; the run has not saved a model yet") from error
     try:
-        check_tensors(file.header.tensors, expected_shapes, float_dtypes=("float32", "float16"))
+        check_tensors(file.tensors, expected_shapes, ("float32", "float16"))
     except RunError as error:
         raise RunError(f"{path}: {error}") from error
     num_bytes = 4 * sum(map(math.prod, expected_shapes.values()))
@@ -176,7 +182,7 @@ def open_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> 
             raise RunError(
                 f"{path} needs {needed:,.1f} GB of memory, and {free:,.1f} GB are free; use a larger machine"
             )
-    if "crc32" in file.header.metadata:  # files of other programs have none
+    if "crc32" in file.metadata:  # files of other programs have none
         file.check_bytes()
     return file
 
@@ -188,7 +194,7 @@ def check_tensors(
 ) -> None:
     """Raise a RunError unless dtypes ("float32") and shapes match what a model configuration expects.
 
-    A matrix may also be "int8", with a tensor of its scales.
+    A matrix may also be "int8", with a second tensor `NAME.scale` `[rows]`.
     """
     expected = dict(expected_shapes)
     for name, shape in expected_shapes.items():

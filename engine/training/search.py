@@ -30,8 +30,7 @@ from engine.events import Evaluated, Finished, Warned
 from engine.runs.directory import MAX_CONFIG_BYTES, MAX_RUN_NAME_LENGTH, check_run_name, find_run, find_run_dirs
 from engine.runs.summary import COMPLETE, summarize_run
 from engine.runtime.process import limit_openmp_spinning
-from engine.storage.files import default_runs_dir, read_limited, write_atomically
-from engine.storage.lock import FileLock
+from engine.storage.files import FileLock, default_runs_dir, open_regular_file, read_limited, write_atomically
 from engine.storage.schema import decode
 from engine.training.initial_run import INHERITED_SETTINGS, canonical_config, load_training_input
 from engine.training.job import prepare_job, resume_job
@@ -113,14 +112,14 @@ class Search:
     def __init__(self, path: Path, plan: SearchPlan) -> None:
         self.path, self.plan, self._lock = path, plan, FileLock(path / LOCK_FILE)
         try:
-            is_free = self._lock.acquire()
+            if not self._lock.acquire():
+                raise RunError(f"another process runs the search in {path}; wait until it ends, or stop it")
+            # A killed process or a full disk left the last line incomplete, to which optuna would append.
+            trials = path / TRIALS_FILE
+            with suppress(FileNotFoundError), os.fdopen(open_regular_file(trials, os.O_RDWR), "r+b") as lines:
+                lines.truncate(lines.read().rfind(b"\n") + 1)
         except OSError as error:
-            raise RunError(f"{path} cannot be written: {error.strerror}") from error
-        if not is_free:
-            raise RunError(f"another process runs the search in {path}; wait until it ends, or stop it")
-        # A killed process or a full disk left the last line incomplete, to which optuna would append.
-        with suppress(FileNotFoundError), (path / TRIALS_FILE).open("r+b") as lines:
-            lines.truncate(lines.read().rfind(b"\n") + 1)
+            raise RunError(f"{error.filename or path} cannot be written: {error.strerror}") from error
         self._study = open_study(path, plan, plan.config.training.seed)
         self._end_running()
 

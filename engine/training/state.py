@@ -270,7 +270,7 @@ class ResumeCheckpoint:
         try:
             file = TensorFile(path)
             file.check_bytes()
-            metadata, self._tensor_bytes = file.header.metadata, file.header.tensor_bytes
+            metadata, self._tensor_bytes = file.metadata, file.tensor_bytes
             self._config = Config.from_json(metadata["config"], str(path))
             self._values: dict[str, Any] = json.loads(metadata["trainer_state"])
             progress = self._values["progress"]

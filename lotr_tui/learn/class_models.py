@@ -14,8 +14,7 @@ from engine.errors import RunError
 from engine.events import Evaluated, Finished, Preparing, Step
 from engine.presets import get_preset
 from engine.runs.directory import read_config, resolve_run
-from engine.storage.files import app_home, assets_dir
-from engine.storage.lock import FileLock
+from engine.storage.files import FileLock, app_home, assets_dir
 from lotr_tui.formatting import format_perplexity
 
 ClassModelName = Literal["lstm", "transformer"]

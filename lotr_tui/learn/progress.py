@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from engine.errors import InvalidInputError, RunError
-from engine.storage.files import app_home, read_limited, write_atomically
-from engine.storage.lock import FileLock
+from engine.storage.files import FileLock, app_home, read_limited, write_atomically
 from engine.storage.schema import decode, parse_json
 from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import LotrError, RunError
-from engine.storage.files import app_home, open_regular_file, write_atomically
-from engine.storage.json_lines import JsonLinesAppender
-from engine.storage.lock import FileLock
+from engine.storage.files import FileLock, JsonLinesAppender, app_home, open_regular_file, write_atomically
 from lotr_tui.session.json_store import FailureReporter, os_error_reason
 
 MAX_PROMPTS = 1000

@@ -20,9 +20,7 @@ from typing import Any
 
 from engine.data.speakers import display_name
 from engine.errors import InvalidInputError, LotrError, printable
-from engine.storage.files import app_home, atomic_replace, open_regular_file, read_limited
-from engine.storage.json_lines import JsonLinesAppender
-from engine.storage.lock import FileLock
+from engine.storage.files import FileLock, JsonLinesAppender, app_home, atomic_replace, open_regular_file, read_limited
 from engine.storage.schema import decode, parse_json
 from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
 from lotr_tui.session.reply import Figure, Reply

@@ -22,8 +22,7 @@ from engine.errors import InvalidInputError, RunError, describe_error, printable
 from engine.events import Evaluated, Failed, Finished, Resume, Sampled, Started, Step, event_name
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE, is_locked, read_config
 from engine.runs.metrics import RecordFollower
-from engine.storage.files import read_limited, write_atomically
-from engine.storage.lock import FileLock
+from engine.storage.files import FileLock, read_limited, write_atomically
 from engine.storage.schema import decode_json
 from lotr_tui.trackers.libraries import TRACKER_NAMES, Point, Settings, TensorBoardTracker, TrackerName, open_tracker
 

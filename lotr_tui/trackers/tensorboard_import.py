@@ -17,7 +17,7 @@ from engine.data.arrays import Float64Array
 from engine.errors import InvalidInputError, printable
 from engine.events import Evaluated, Finished, RecordedEvent, Step, event_to_dict
 from engine.runs.directory import IMPORT_FILE, METRICS_FILE, RESERVED_RUN_NAMES, check_run_name
-from engine.storage.files import create_folder
+from engine.storage.files import write_folder
 from lotr_tui.trackers.libraries import check_installed
 
 MAX_POINTS = 100_000  # per curve; of a longer curve, that many are kept at random
@@ -71,11 +71,9 @@ def import_tensorboard(
         path = runs_dir / (name or _free_run_name(log_name, runs_dir))
         check_run_name(path.name)
         source = {"program": "TensorBoard", "path": printable(str(log.resolve())), "curve": printable(curve)}
-        with create_folder(path) as partial:
-            lines = (f"{json.dumps(event_to_dict(event))}\n" for event in events)
-            (partial / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
-            (partial / IMPORT_FILE).write_text(json.dumps(source), encoding="utf-8")
-            os.utime(partial / IMPORT_FILE, (started_at, started_at))
+        lines = "".join(f"{json.dumps(event_to_dict(event))}\n" for event in events)
+        write_folder(path, {METRICS_FILE: lines.encode(), IMPORT_FILE: json.dumps(source).encode()})
+        os.utime(path / IMPORT_FILE, (started_at, started_at))
         best = next(event.valid_perplexity for event in events if isinstance(event, Finished))
         imported.append(ImportedCurves(path, source["curve"], best, bool(epoch_tag or steps_per_epoch)))
     return imported

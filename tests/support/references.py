@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK
 from engine.data.tokenizers.words import WordTokenizer
-from engine.storage.quantization import Int8Rows
+from engine.storage.tensor_file import Int8Rows
 
 
 def word_tokenizer(words, min_count=1, name="words"):

@@ -145,15 +145,15 @@ def read_folder_base(folder: Path, name: str) -> bases.Base:
     files = {
         tensor: file
         for file in weight_files
-        for tensor in file.header.tensors
+        for tensor in file.tensors
         if not tensor.endswith(IGNORED_TENSORS) and not (config.tie_weights and tensor == "lm_head.weight")
     }
     for tensor, file in files.items():
-        if (dtype := file.header.tensors[tensor][0]) not in FLOAT_DTYPES:
+        if (dtype := file.tensors[tensor][0]) not in FLOAT_DTYPES:
             raise bases.UnsupportedModelError(
                 f"{name}: {printable(tensor[:100])} is {dtype}, not {', '.join(FLOAT_DTYPES)}"
             )
-    shapes = {tensor: file.header.tensors[tensor][1] for tensor, file in files.items()}
+    shapes = {tensor: file.tensors[tensor][1] for tensor, file in files.items()}
     num_rows = shapes.get(bases.VOCABULARY_TENSORS[0], (0,))[0]
     num_tokens = min(num_rows, tokenizer_files.num_tokens)
     return new_base(

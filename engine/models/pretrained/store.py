@@ -21,11 +21,9 @@ from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
 from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from engine.models.transformer_layout import transformer_weight_shapes
-from engine.storage.files import fsync_path, read_limited
-from engine.storage.lock import FileLock
-from engine.storage.quantization import Int8Rows
+from engine.storage.files import FileLock, fsync_path, read_limited
 from engine.storage.schema import decode_json
-from engine.storage.tensor_file import SCALE_SUFFIX, TensorFile, check_tensors
+from engine.storage.tensor_file import SCALE_SUFFIX, Int8Rows, TensorFile, check_tensors
 
 TOKENIZER_FILE, WEIGHTS_FILE = "tokenizer.json", "model.safetensors"
 MAX_FILE_BYTES = 64_000_000  # of the files without the weights
@@ -135,7 +133,7 @@ def read_stored_base(name: str, *, check_bytes: bool = False) -> Base:
         if check_bytes and hash_files([file.path]) != stored.weights_sha256:
             raise RunError(f"{WEIGHTS_FILE} has changed")
         shapes = transformer_weight_shapes(stored.config, stored.num_tokens)
-        check_tensors(file.header.tensors, shapes)
+        check_tensors(file.tensors, shapes)
     except FileNotFoundError as error:
         reason = "is damaged" if folder.exists() else "has not been fetched"
         raise InvalidInputError(f"{name} {reason}; run `lotr-tui fetch {name}`") from error

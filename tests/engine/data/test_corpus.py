@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from engine.data.corpus import (
 from engine.data.dataset import load_dataset
 from engine.data.speakers import merge_key, normalize_speaker
 from engine.errors import CorpusError
+from tests.support.files import write_sparse_file
 
 LONG = "a sentence long enough to be kept"
 ENCODINGS = {
@@ -112,11 +114,20 @@ class TestRefusals:
     def test_what_is_no_file_is_refused(self, tmp_path):
         for name, message in (
             ("none.csv", "does not exist"),
-            ("", "is a folder"),
+            ("", "cannot be read: it is a folder"),
             ("x" * 300, "cannot be read"),
-            ("/dev/null", "is not a regular file"),
+            ("/dev/null", "cannot be read: not a regular file"),
         ):
             assert message in refusal(tmp_path / name)
+
+    def test_a_file_that_is_too_large_is_refused_before_it_takes_memory(self, tmp_path):
+        write_sparse_file(tmp_path / "large.csv")
+        tracemalloc.start()
+        try:
+            assert "larger than the limit of 1,000,000,000 bytes" in refusal(tmp_path / "large.csv")
+            assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        finally:
+            tracemalloc.stop()
 
     @pytest.mark.parametrize(
         ("rows", "problem"),

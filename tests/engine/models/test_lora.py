@@ -10,7 +10,7 @@ from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.torch_ops import causal_attention, linear_cross_entropy
 from engine.models.transformer import TransformerModel
 from engine.runtime.distributed import SINGLE_PROCESS
-from engine.storage.quantization import Int8Rows, quantize_rows
+from engine.storage.tensor_file import Int8Rows, quantize_rows
 from tests.support.models import random_weights
 from tests.support.networks import VOCABULARY, VOCABULARY_SIZE, make_window, seeded, token_by_token, transformer_config
 from tests.support.training import NO_DROPOUT

@@ -19,7 +19,7 @@ from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.models.ngram import Unigram
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.storage.quantization import quantize_rows
+from engine.storage.tensor_file import quantize_rows
 from tests.support.models import TokenByTokenModel, random_ids, random_lstm
 from tests.support.networks import random_transformer
 from tests.support.random_dialogues import CAST, KNESER_NEY, LSTM, TOKENIZER, TURN_MODEL

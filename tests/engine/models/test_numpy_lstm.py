@@ -19,7 +19,7 @@ from engine.models.matrices import MAX_WEIGHT, Int8Matrix
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model
-from engine.storage.quantization import Int8Rows, quantize_rows
+from engine.storage.tensor_file import Int8Rows, quantize_rows
 from tests.support.models import make_tokenizer, random_ids
 
 VOCABULARY_SIZE = 37

@@ -11,7 +11,7 @@ from engine.errors import ConfigError, InvalidInputError, RunError
 from engine.models.base import forward_sequence, score_sequence
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer
 from engine.models.transformer_layout import inner_size
-from engine.storage.quantization import quantize_rows
+from engine.storage.tensor_file import quantize_rows
 from tests.support.models import random_ids, random_weights
 from tests.support.networks import (
     CONFIGS,

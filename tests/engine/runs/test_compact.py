@@ -2,7 +2,7 @@
 
 import math
 import os
-import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,7 +140,7 @@ def test_a_failed_write_leaves_nothing(random_run, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copystat", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(RunError, match=r"cannot write .*small: No space left on device; choose another folder"):
         write_compact_copy(random_run, random_run.parent / "small", "int8")
     assert [path.name for path in random_run.parent.iterdir()] == ["random"]

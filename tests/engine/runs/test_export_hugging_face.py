@@ -98,6 +98,6 @@ def test_a_lstm_and_an_existing_folder_are_refused(tmp_path):
     run = write_transformer_run(tmp_path / "run", TOKENIZERS["words"])
     with pytest.raises(RunError, match="exists, and nothing is overwritten"):
         export_hugging_face(run, folder)
-    with pytest.raises(RunError, match=r"cannot write .*missing"):
-        export_hugging_face(run, tmp_path / "missing" / "exported")
+    with pytest.raises(RunError, match=r"cannot write .*config\.json/exported: Not a directory"):
+        export_hugging_face(run, run / "config.json" / "exported")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exported", "lstm", "run"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.events import Evaluated, Finished, Resume, Sampled, Step, Warned, event_from_dict, event_to_dict
 from engine.runs.metrics import MAX_LINE_BYTES, RecordFollower, read_current_events, read_events
-from engine.storage.json_lines import JsonLinesAppender
+from engine.storage.files import JsonLinesAppender
 
 
 def parse_naively(content):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.storage.json_lines import JsonLinesAppender
+from engine.storage.files import JsonLinesAppender
 from tests.support.files import no_file_longer_than, write_sparse_file
 
 

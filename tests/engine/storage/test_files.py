@@ -112,7 +112,7 @@ class TestTextFiles:
     @pytest.mark.parametrize(
         ("name", "content", "reason"),
         [
-            ("nul\0.txt", None, "does not exist"), ("", None, "is a folder"), ("x" * 300, None, "cannot be read"),
+            ("nul\0.txt", None, "embedded null byte"), ("", None, "is a folder"), ("x" * 300, None, "cannot be read"),
             ("/dev/null", None, "not a regular file"), ("binary", b"a\0b", "NUL bytes"),
             ("latin.txt", "Königin".encode("latin-1"), "not UTF-8 (byte 1)"),
             ("long.txt", b"a" * (MAX_TEXT_FILE_BYTES + 1), "larger than the limit of 4,000,000 bytes"),

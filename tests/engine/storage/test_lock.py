@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from engine.storage.lock import FileLock, is_locked
+from engine.storage.files import FileLock, is_locked
 
 HOLDER = """
 import sys
 from pathlib import Path
-from engine.storage.lock import FileLock
+from engine.storage.files import FileLock
 lock = FileLock(Path(sys.argv[1]))
 assert lock.acquire()
 print("held", flush=True)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
-from engine.storage.quantization import quantize_rows
+from engine.storage.tensor_file import quantize_rows
 
 MATRICES = hypothesis_numpy.arrays(
     np.float32,

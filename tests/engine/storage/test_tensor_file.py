@@ -15,7 +15,7 @@ from engine.config import Config
 from engine.errors import RunError
 from engine.models.numpy_lstm import weight_shapes
 from engine.runs.loading import load_model
-from engine.storage.tensor_file import UNSEALED, TensorFile, open_weights, read_header, serialize_weights
+from engine.storage.tensor_file import UNSEALED, TensorFile, open_weights, serialize_weights
 from tests.support.files import KNOWN_WORDS, write_run
 
 
@@ -46,11 +46,11 @@ def test_a_saved_file_is_read_and_a_truncated_one_refused_in_one_line(tmp_path_f
     tensors = {name: np.zeros(shape, kind) for name, (kind, shape) in shapes.items()}
     content = save(tensors, metadata=metadata or None)  # with {}, the library writes invalid JSON
     path.write_bytes(content)
-    assert read_header(path).tensors == shapes
-    assert read_header(path).metadata == metadata
+    assert TensorFile(path).tensors == shapes
+    assert TensorFile(path).metadata == metadata
     path.write_bytes(content[: tear % len(content)])
     with pytest.raises(RunError) as error:
-        read_header(path)
+        TensorFile(path)
     assert str(error.value).startswith(f"{path} is not a valid safetensors file: ")
     assert str(error.value).isprintable()
 

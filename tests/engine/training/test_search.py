@@ -1,6 +1,7 @@
 """Hyperparameter search: ranges, pruning, records that survive damage, and trials as ordinary runs."""
 
 import math
+import os
 from dataclasses import asdict, replace
 from multiprocessing import active_children
 from unittest.mock import ANY
@@ -203,6 +204,12 @@ def test_a_killed_search_loses_no_trial_and_a_damaged_one_is_refused(tmp_path, c
     (path / TRIALS_FILE).write_bytes(b'{"op_code": 99}\n')
     with pytest.raises(RunError, match="is damaged"):
         Search.open("s", tmp_path)
+    for make in (os.mkfifo, lambda file: file.symlink_to(tmp_path / "elsewhere"), os.mkdir):
+        (path / TRIALS_FILE).unlink()
+        make(path / TRIALS_FILE)
+        with pytest.raises(RunError, match=r"trials\.log cannot be written: "):
+            Search.open("s", tmp_path)
+    (path / TRIALS_FILE).rmdir()
     (path / "search.json").write_text("{")
     with pytest.raises(RunError, match="search 's' in"):
         Search.open("s", tmp_path)

@@ -19,8 +19,8 @@ from engine.models.pretrained.fetch import FetchCancelledError, fetch_smollm2
 from engine.models.pretrained.names import base_folder, is_base_stored
 from engine.models.pretrained.reading import read_base
 from engine.runs.loading import load_model_by_name
-from engine.storage.lock import FileLock
-from engine.storage.quantization import Int8Rows, quantize_rows
+from engine.storage.files import FileLock
+from engine.storage.tensor_file import Int8Rows, quantize_rows
 from tests.support.pretrained import write_gguf
 from tests.support.tales import serve_books
 
