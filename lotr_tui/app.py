@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from lotr_tui.monitor.local_training import LocalTraining
     from lotr_tui.monitor.training_view import TrainingView
     from lotr_tui.screens.dialogs.quit import QuitChoice
-    from lotr_tui.session.model_fetching import Fetch
+    from lotr_tui.session.model_loading import Fetch
     from lotr_tui.session.session_model import SessionModel
 
 SCREENS_DIR = Path(__file__).parent / "screens"
@@ -356,7 +356,7 @@ class LotrApp(LotrAppBase):
     def fetch_model(self) -> None:
         """Fetch SmolLM2 in a thread, unless that is going on, and report to the screens with `ModelFetchChanged`."""
         from engine.models.pretrained.fetch import fetch_smollm2
-        from lotr_tui.session.model_fetching import ModelFetch
+        from lotr_tui.session.model_loading import ModelFetch
 
         if self.model_fetch is None or not self.model_fetch.is_running:
             self.model_fetch = ModelFetch(self._fetch or fetch_smollm2)

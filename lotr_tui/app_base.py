@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from engine.config import Config
     from engine.runs.loading import LoadedModel
     from lotr_tui.monitor.training_view import TrainingView
-    from lotr_tui.session.model_fetching import ModelFetch
+    from lotr_tui.session.model_loading import ModelFetch
     from lotr_tui.session.session_model import SessionModel
 
 

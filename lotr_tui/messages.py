@@ -9,7 +9,7 @@ from textual.widget import Widget
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.events import TrainingEvent
     from lotr_tui.monitor.training_view import TrainingView
-    from lotr_tui.session.model_fetching import ModelFetch
+    from lotr_tui.session.model_loading import ModelFetch
 
 
 class TrainingChanged(Message, bubble=False):

@@ -120,7 +120,7 @@ class ProgressStore:
                 notice, problem = "", os_error_reason(error if isinstance(error, OSError) else error.__cause__)
             if problem:
                 return self._failures.report(f"progress is not saved: {self.path}: {problem}")
-            self._failures.reset()
+            self._failures.report("")
             return notice
 
     def _merge(self) -> tuple[str, str]:

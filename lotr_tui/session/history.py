@@ -10,10 +10,8 @@ from engine.storage.files import FileLock, JsonLinesAppender, app_home, open_reg
 from lotr_tui.session.json_store import FailureReporter, os_error_reason
 
 MAX_PROMPTS = 1000
-MAX_BYTES = 2_000_000
-"""Bytes at the end of the file that are read; older prompts are dropped when the file is next shortened."""
-LOCK_TIMEOUT = 0.2
-"""Seconds to wait while another session writes; the interface is blocked meanwhile."""
+MAX_BYTES = 2_000_000  # at the end of the file that are read; older prompts are dropped when it is next shortened
+LOCK_TIMEOUT = 0.2  # seconds to wait while another session writes; the interface is blocked meanwhile
 
 
 class HistoryError(LotrError):
@@ -45,15 +43,13 @@ class PromptHistory:
     def add(self, text: str) -> None:
         """Save a prompt, unless the prompt is blank or equals the latest one.
 
-        Raises:
-            HistoryError: If the prompt cannot be written. The prompt stays available in this session, and is written
-                together with the next one. Consecutive failures raise once.
+        The first failure to write raises a HistoryError. The prompt stays available in this session, and is written
+        together with the next one.
         """
         if not text.strip() or self.entries[-1:] == [text]:
             return
-        self.entries.append(text)
-        self._unsaved.append(text)
         for texts in (self.entries, self._unsaved):
+            texts.append(text)
             del texts[: -self._max_entries]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,11 +59,8 @@ class PromptHistory:
         except BlockingIOError:  # the other session may have been suspended
             problem = f"{self.path} is locked by another session"
         except (OSError, RunError) as error:
-            cause = error if isinstance(error, OSError) else error.__cause__
-            problem = f"{self.path}: {os_error_reason(cause)}"
-        if not problem:
-            self._failures.reset()
-        elif message := self._failures.report(f"prompts are not saved: {problem}"):
+            problem = f"{self.path}: {os_error_reason(error)}"
+        if message := self._failures.report(f"prompts are not saved: {problem}" if problem else ""):
             raise HistoryError(message)
 
     def _flush(self) -> str:
@@ -78,37 +71,35 @@ class PromptHistory:
             if not appender.problem:
                 del self._unsaved[0]
         appender.close()
-        if appender.problem:
-            return appender.problem
-        tail = _read_tail(self.path)
+        tail = b"" if appender.problem else _read_tail(self.path)
         if self.path.stat().st_size > MAX_BYTES or tail.count(b"\n") > 2 * self._max_entries:
             entries = _parse_entries(tail, self._max_entries)
             write_atomically(self.path, b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
-        return ""
+        return appender.problem
 
 
 class HistoryNavigator:
     """Cursor over the older prompts that start with a draft: each text once, newest first, then back to the draft."""
 
     def __init__(self, entries: Sequence[str], draft: str) -> None:
-        self.draft = draft
         unique = dict.fromkeys(entry for entry in reversed(entries) if entry.startswith(draft))
-        self._matches = [text for text in unique if text != draft]
-        self._index = -1
+        self.draft = draft
+        self._texts = [draft, *(text for text in unique if text != draft)]
+        self._index = 0
 
     def older(self) -> str | None:
         """Move to the next older prompt and return it; return None at the oldest."""
-        if self._index + 1 == len(self._matches):
-            return None
-        self._index += 1
-        return self._matches[self._index]
+        return self._move(1)
 
     def newer(self) -> str | None:
         """Move to the next newer prompt, or from the newest to the draft, and return it; return None at the draft."""
-        if self._index < 0:
+        return self._move(-1)
+
+    def _move(self, step: int) -> str | None:
+        if not 0 <= self._index + step < len(self._texts):
             return None
-        self._index -= 1
-        return self.draft if self._index < 0 else self._matches[self._index]
+        self._index += step
+        return self._texts[self._index]
 
 
 def _read_tail(path: Path) -> bytes:

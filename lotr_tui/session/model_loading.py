@@ -1,22 +1,38 @@
-"""Loading of a model in a thread beside a screen, with its progress as text. This module imports nothing heavy."""
+"""Models that are loaded and fetched in threads, with their progress as text. This module imports nothing heavy."""
 
 import gc
+import os
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import InvalidInputError, printable
-from engine.models.pretrained.names import SMOLLM2, is_base_stored, is_pretrained_name, parse_pretrained_name
+from engine.errors import InvalidInputError, describe_error, printable
+from engine.models.pretrained.names import (
+    HF_PREFIX,
+    SMOLLM2,
+    is_base_stored,
+    is_pretrained_name,
+    parse_pretrained_name,
+)
+from engine.runtime.worker import Cancellation
 from lotr_tui.formatting import format_bytes
+from lotr_tui.session.settings import MAX_RECENT_MODELS
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.models.pretrained.base import LoadingProgress
+    from engine.models.pretrained.fetch import FetchProgress
     from engine.runs.combine import CombinationOptions
     from lotr_tui.session.session_model import SessionModel
 
-UPDATE_INTERVAL = 0.2
-"""Seconds between two updates of the progress on the screen."""
+UPDATE_INTERVAL = 0.2  # seconds between two updates of the progress on the screen
+MODEL_NAME = "SmolLM2"
+QUIT_TIMEOUT = 0.3  # seconds to wait, when the app quits, until the file that is being written is closed
+MAX_CACHED_MODELS = 50  # of the cache that are listed
+
+Fetch = Callable[[Callable[["FetchProgress"], None], Callable[[], bool]], object]
+"""Function that fetches the model: it reports its progress, and stops soon after its second argument returns True."""
 
 
 def check_fetched(base: str, run: str = "") -> None:
@@ -27,40 +43,26 @@ def check_fetched(base: str, run: str = "") -> None:
 
 
 class ModelLoader:
-    """Loader of the model of a session. A thread calls the loader while the screen reads `describe`."""
+    """Loader of the model of a session, see `load_session_model`. A thread calls it while the screen reads `describe`.
+
+    A model by others that is missing raises an InvalidInputError at once.
+    """
 
     def __init__(
-        self,
-        names: Sequence[str] = (),
-        runs_dir: Path | None = None,
-        combination: "CombinationOptions | None" = None,
+        self, names: Sequence[str] = (), runs_dir: Path | None = None, combination: "CombinationOptions | None" = None
     ) -> None:
-        """Prepare to load the models that `load_session_model` takes by these arguments.
-
-        Raises:
-            InvalidInputError: If a model by others is missing.
-        """
         for name in names:
             check_fetched(name)
         self.names = tuple(names)
-        """Names of the models; empty for the default one."""
-        self._runs_dir = runs_dir
-        self._combination = combination
+        self._runs_dir, self._combination = runs_dir, combination
         labels = [
             parse_pretrained_name(name).short_name if is_pretrained_name(name) else Path(name).name for name in names
         ]
         self._label = "+".join(labels) or "the model"
         self._started_at = time.monotonic()
         self._progress: LoadingProgress | None = None
-        self._available_bytes: int | None = None
-        """Free memory in bytes before the weights were read."""
 
     def __call__(self) -> "SessionModel":
-        """Load the model, while other threads keep running.
-
-        Raises:
-            InvalidInputError: If the model cannot be loaded.
-        """
         # Importing numpy takes half as long as everything else before the first paint.
         from engine.runtime.process import trim_heap
         from lotr_tui.session.session_model import load_session_model
@@ -75,30 +77,74 @@ class ModelLoader:
         trim_heap()  # loading SmolLM2 leaves 11 MB of freed memory behind
         return session_model
 
+    def _report(self, progress: "LoadingProgress") -> None:
+        self._progress = progress
+
     def describe(self) -> str:
         """Return the current step, the memory that the model needs, and the time since the start, on one line."""
-        seconds = f"{time.monotonic() - self._started_at:.0f} s"
-        return printable(" · ".join(filter(None, [self.describe_briefly(), self._memory, seconds])))
+        memory = None if self._progress is None else self._progress.memory_bytes
+        needed = f" · needs {format_bytes(memory, binary=True)}" if memory is not None else ""
+        return printable(f"{self.describe_briefly()}{needed} · {time.monotonic() - self._started_at:.0f} s")
 
     def describe_briefly(self) -> str:
         """Return the name of the model and the current step."""
         progress = self._progress
         return printable(f"loading {self._label}" + ("" if progress is None else f": {progress.text}"))
 
+
+class ModelFetch:
+    """SmolLM2 being fetched by a thread; what is there when it is cancelled is used by the next one."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self.failure = ""  # why the model could not be fetched, and what to do
+        self._fetch = fetch
+        self._cancellation = Cancellation()
+        self._progress: FetchProgress | None = None
+        self._thread = threading.Thread(target=self._run, name="model-fetch", daemon=True)
+        self._thread.start()
+
     @property
-    def _memory(self) -> str:
-        """Memory that the model needs, and that is available; empty before it is known."""
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def cancel(self) -> None:
+        """Stop, and wait a moment for that."""
+        self._cancellation.set()
+        self._thread.join(QUIT_TIMEOUT)
+
+    def describe(self) -> str:
+        """Return the progress on one line, such as `SmolLM2: 34 of 98 MB`."""
         progress = self._progress
-        if progress is None or progress.memory_bytes is None:
-            return ""
-        needed = f"needs {format_bytes(progress.memory_bytes, binary=True)}"
-        if self._available_bytes is None:
-            return needed
-        return f"{needed} of {format_bytes(self._available_bytes, binary=True)} available"
+        if progress is None or not progress.total_bytes:
+            return printable(f"{MODEL_NAME}: {'starting' if progress is None else progress.text} …")
+        return f"{MODEL_NAME}: {progress.done_bytes / 1e6:.0f} of {progress.total_bytes / 1e6:.0f} MB"
 
-    def _report(self, progress: "LoadingProgress") -> None:
-        if progress.memory_bytes is not None and self._available_bytes is None:
-            import psutil
+    def _run(self) -> None:
+        try:
+            self._fetch(self._report, self._cancellation)
+        except Exception as error:  # the small model can still be played with
+            if not self._cancellation():
+                self.failure = describe_error(error)
 
-            self._available_bytes = psutil.virtual_memory().available
+    def _report(self, progress: "FetchProgress") -> None:
         self._progress = progress
+
+
+def add_recent_model(name: str, recent: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the models used last after another one was used, the latest first."""
+    return (name, *(other for other in recent if other != name))[:MAX_RECENT_MODELS]
+
+
+def known_model_names(recent: Sequence[str]) -> list[str]:
+    """Return the names of the models used last, SmolLM2 if it was fetched, then the sorted names in the local cache."""
+    fetched = [SMOLLM2] if is_base_stored(SMOLLM2) else []
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or default) / "hub")
+    cached = []
+    try:
+        for folder in sorted(cache.glob("models--*"))[:MAX_CACHED_MODELS]:
+            if any(folder.glob("snapshots/*/*.safetensors")) and any(folder.glob("snapshots/*/config.json")):
+                cached.append(HF_PREFIX + folder.name.removeprefix("models--").replace("--", "/"))
+    except OSError:  # an unreadable cache has no models
+        pass
+    return list(dict.fromkeys([*recent, *fetched, *filter(str.isprintable, cached)]))

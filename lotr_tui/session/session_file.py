@@ -221,10 +221,8 @@ class SessionFile:
                 self.problem = self._open_file[1].problem
         except OSError as error:
             self.problem = f"{self.path if self.session.name else self._folder}: {os_error_reason(error)}"
-        if not self.problem:
-            self._failures.reset()
-            return ""
-        return self._failures.report(f"the session is not saved: {self.problem}; the conversation continues")
+        message = f"the session is not saved: {self.problem}; the conversation continues" if self.problem else ""
+        return self._failures.report(message)
 
     def rename(self, name: str) -> None:
         """Rename the session and its file; an invalid or taken name, and a failure, raise a SessionError."""

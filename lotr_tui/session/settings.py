@@ -15,29 +15,20 @@ from engine.storage.files import app_home, read_limited, write_atomically
 from engine.storage.schema import decode, parse_json
 from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
 
-VERSION = 4
-"""Format of the settings file; earlier ones had the settings of the models in common."""
+VERSION = 4  # of the format; earlier ones had the settings of the models in common
 MAX_PACE = 1000.0
-MAX_ANSWERS = 64
-"""Maximum number of answers that are drawn for a turn; the engine has the same one, in a module that imports numpy."""
+MAX_ANSWERS = 64  # drawn for a turn; the engine has the same limit, in a module that imports numpy
 DEFAULT_SAMPLER = SamplerSettings(temperature=0.7, min_p=0.05, max_tokens=40)
 """Sampling controls of a new model, with which small models speak more fluently than with a temperature alone."""
 PRETRAINED_SAMPLER = replace(DEFAULT_SAMPLER, temperature=0.6, repetition_penalty=1.1, max_tokens=100)
 """Sampling controls of a large model by others, also with an adapter: it ends its lines, but repeats its own words."""
-CHAT_SAMPLER = replace(PRETRAINED_SAMPLER, max_tokens=200)
-"""Sampling controls of a model that answers by its chat template, which is seldom one line."""
+CHAT_SAMPLER = replace(PRETRAINED_SAMPLER, max_tokens=200)  # an answer by a chat template is seldom one line
 MAX_SYSTEM_PROMPT_CHARACTERS = 2000
-"""Maximum length of a system prompt."""
 EXAMPLE_SYSTEM_PROMPT = "You are Gandalf, the wizard. Answer in one or two sentences."
-"""System prompt that the interface offers as an example."""
-MAX_RECENT_MODELS = 8
-"""Maximum number of models by others that are offered again."""
-MAX_MODELS = 100
-"""Number of models whose settings are kept: the last ones that were changed."""
-MAX_MODEL_NAME_CHARACTERS = 4096
-"""Maximum length of the name of a model by others, which may be a path."""
+MAX_RECENT_MODELS = 8  # by others, that are offered again
+MAX_MODELS = 100  # whose settings are kept: the last ones that were changed
+MAX_MODEL_NAME_CHARACTERS = 4096  # of a model by others, whose name may be a path
 MAX_SETTINGS_BYTES = 1_000_000
-"""Size limit of the settings file."""
 ReplyMode = Literal["conversation", "continue", "reply"]
 """conversation: the prompt is a line of one speaker, and the model says the next as another, or answers by its chat
 template; continue: the model continues the text of the prompt; reply: the prompt is a line, and the model says the
@@ -47,7 +38,6 @@ PreviewUnit = Literal["word", "token"]
 REPLY_MODE_NOTE = (
     "this model learned each line on its own, in random order, so a reply hardly depends on what you say to it"
 )
-"""Note about replies of a model whose training lines were shuffled, for the session and for `generate --reply`."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +45,9 @@ class ModelSettings:
     """Settings by which one model answers, and its roles."""
 
     sampler: SamplerSettings = field(default_factory=lambda: DEFAULT_SAMPLER)
-    best_of: int = 0
-    """Number of answers that are drawn for a turn; 0 is the number of the model, and 1 turns the choice off."""
-    speaking_as: str = ""
-    """Speaker of the user's lines in a conversation; empty for a stranger."""
-    answering: str = ""
-    """Speaker who answers; empty lets the model choose."""
+    best_of: int = 0  # answers that are drawn for a turn; 0 is the number of the model, and 1 turns the choice off
+    speaking_as: str = ""  # who says the user's lines in a conversation; empty for a stranger
+    answering: str = ""  # who answers; empty lets the model choose
 
     def __post_init__(self) -> None:
         check_best_of(self.best_of)
@@ -73,50 +60,39 @@ class ModelSettings:
 class Settings:
     """Values that are kept across sessions."""
 
-    theme: str = "shire"
-    """Name of a Textual theme or of one of the app's own; only the app can check that the theme exists."""
-    models: Mapping[str, ModelSettings] = field(default_factory=dict)
-    """Settings of each model that the user has changed them for, by its name, the latest last."""
-    pace: float = 25.0
-    """Tokens per second on the screen; 0 shows tokens as fast as they are generated."""
-    reply_mode: ReplyMode = "conversation"
-    """Mode that the user chose last; a model that cannot be used in it is used in its own default mode."""
-    system_prompt: str = ""
-    """Text that tells a model with a chat template who it is; empty for the one of the template."""
-    recent_models: tuple[str, ...] = ()
-    """Names of the models by others that were used last, the latest first."""
-    first_model: Literal["", "smollm2", "lstm"] = ""
-    """Answer to the question of the first start; empty before it was asked."""
+    theme: str = "shire"  # only the app can check that the theme exists
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)  # by name, the latest change last
+    pace: float = 25.0  # tokens per second on the screen; 0 shows tokens as fast as they are generated
+    reply_mode: ReplyMode = "conversation"  # that the user chose last; a model that lacks it has its own default
+    system_prompt: str = ""  # of a model with a chat template; empty for the one of the template
+    recent_models: tuple[str, ...] = ()  # by others, the latest first
+    first_model: Literal["", "smollm2", "lstm"] = ""  # answer to the question of the first start; empty before it
     preview_unit: PreviewUnit = "word"
-    keymap: Mapping[str, str] = field(default_factory=dict)
-    """Keys that replace the defaults, by binding id, in the format of `App.set_keymap`: "ctrl+l,f5"."""
-    export_folder: str = ""
-    """Absolute path of the folder of the last export; empty before the first one."""
-    baseline_run: str = ""
-    """Absolute path of the run that others are compared with; empty for none."""
+    keymap: Mapping[str, str] = field(default_factory=dict)  # keys by binding id, as for `App.set_keymap`: "ctrl+l,f5"
+    export_folder: str = ""  # absolute path of the last export; empty before the first one
+    baseline_run: str = ""  # absolute path of the run that others are compared with; empty for none
 
     def __post_init__(self) -> None:
         if not self.theme or not self.theme.isprintable():
             raise InvalidInputError(f"theme {self.theme!r} is not a name; choose a theme from the command palette")
         check_pace(self.pace)
+        check_system_prompt(self.system_prompt)
         for name, path in (("export_folder", self.export_folder), ("baseline_run", self.baseline_run)):
             if path and not (path.isprintable() and Path(path).is_absolute()):
                 raise InvalidInputError(f"{name} {path!r} is not an absolute path; leave it empty")
-        if self.reply_mode not in get_args(ReplyMode):
-            raise InvalidInputError(
-                f"reply_mode {self.reply_mode!r} is unknown; use {' or '.join(get_args(ReplyMode))}"
-            )
-        if len(self.models) > MAX_MODELS or not all(map(_is_model_name, self.models)):
-            raise InvalidInputError(f"models are not the settings of up to {MAX_MODELS} models; leave the field empty")
-        check_system_prompt(self.system_prompt)
-        if len(self.recent_models) > MAX_RECENT_MODELS or not all(map(_is_model_name, self.recent_models)):
-            raise InvalidInputError(f"recent_models are not up to {MAX_RECENT_MODELS} names; leave the list empty")
-        if self.preview_unit not in get_args(PreviewUnit):
-            raise InvalidInputError(
-                f"preview_unit {self.preview_unit!r} is unknown; use {' or '.join(get_args(PreviewUnit))}"
-            )
+        for name, value, choices in (
+            ("reply_mode", self.reply_mode, get_args(ReplyMode)),
+            ("preview_unit", self.preview_unit, get_args(PreviewUnit)),
+        ):
+            if value not in choices:
+                raise InvalidInputError(f"{name} {value!r} is unknown; use {' or '.join(choices)}")
+        names = [*self.models, *self.recent_models]
+        is_valid = all(name.isprintable() and len(name) <= MAX_MODEL_NAME_CHARACTERS for name in names)
+        if not is_valid or len(self.models) > MAX_MODELS or len(self.recent_models) > MAX_RECENT_MODELS:
+            raise InvalidInputError("models and recent_models are not the names of models; leave them empty")
         for binding, keys in self.keymap.items():
-            if not binding or not all(_is_key_name(key.strip()) for key in keys.split(",")):
+            names = [key.strip() for key in keys.split(",")]
+            if not binding or not all(name and name.isprintable() and " " not in name for name in names):
                 raise InvalidInputError(
                     f"keymap: keys {keys!r} of {binding!r} are not valid; use names like ctrl+l, separated by commas"
                 )
@@ -130,14 +106,20 @@ class Settings:
     def from_json(cls, text: str) -> "Settings":
         """Read the content of a settings file; missing fields take their defaults.
 
-        Raises:
-            InvalidInputError: If the text is damaged, was written in another format, or holds an invalid value.
+        Text that is damaged, of another format, or that holds an invalid value raises an InvalidInputError.
         """
         record = parse_json(text)
         if not isinstance(record, dict):
             raise InvalidInputError("expected an object with settings")
         check_version(record.pop("version", None), VERSION)
         return decode(cls, record)
+
+    def changed(self, changes: Mapping[str, Any]) -> "Settings":
+        """Return the settings after changes; of `models`, the changed ones become the latest."""
+        changed = changes.get("models", {})
+        others = {name: value for name, value in self.models.items() if name not in changed}
+        models = dict(list({**others, **changed}.items())[-MAX_MODELS:])
+        return replace(self, **{**changes, "models": models})
 
 
 def settings_file() -> Path:
@@ -163,29 +145,25 @@ class SettingsStore:
 
     @property
     def has_unsaved_changes(self) -> bool:
-        """True if a setting was changed since the last successful `save`."""
         return bool(self._unsaved)
 
     def change(self, **changes: Any) -> None:
         """Change some settings of this session; `save` writes them. Models outside `models` stay as they are.
 
-        Raises:
-            InvalidInputError: If a value is out of range; nothing has changed.
+        A value that is out of range raises an InvalidInputError, and nothing has changed.
         """
-        models = self.current.models
-        changed_models = {name: each for name, each in changes.pop("models", {}).items() if each != models.get(name)}
-        changed = _changed(self.current, {**changes, "models": changed_models})
-        different = {name: value for name, value in changes.items() if value != getattr(self.current, name)}
-        if changed_models:
-            different["models"] = {**self._unsaved.get("models", {}), **changed_models}
-        self.current = changed
+        before = self.current
+        models = {name: each for name, each in changes.pop("models", {}).items() if each != before.models.get(name)}
+        self.current = before.changed({**changes, "models": models})
+        different = {name: value for name, value in changes.items() if value != getattr(before, name)}
+        if models:
+            different["models"] = {**self._unsaved.get("models", {}), **models}
         self._unsaved = {**self._unsaved, **different}
 
     def save(self) -> str:
         """Write the changed settings. Return a line for the user, "" if there is nothing to report.
 
         If the file cannot be written, the first failure is reported and the changes still apply to this session.
-        A write waits for the disk.
         """
         with self._save_lock:
             unsaved, current = self._unsaved, self.current
@@ -194,22 +172,18 @@ class SettingsStore:
                 return self._failures.report(notice)  # a file that could not be set aside must not be overwritten
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.path, _changed(stored or current, unsaved).to_json().encode())
+                write_atomically(self.path, (stored or current).changed(unsaved).to_json().encode())
             except (OSError, RunError) as error:
-                cause = error if isinstance(error, OSError) else error.__cause__
+                reason = os_error_reason(error)
                 return self._failures.report(
-                    f"settings are not saved: {self.path}: {os_error_reason(cause)}; they apply until you quit"
+                    f"settings are not saved: {self.path}: {reason}; they apply until you quit"
                 )
             self._unsaved = {name: value for name, value in self._unsaved.items() if unsaved.get(name) is not value}
-            self._failures.reset()
+            self._failures.report("")
             return notice
 
     def update(self, **changes: Any) -> str:
-        """Change some settings and write the file. Return a line for the user, "" if there is nothing to report.
-
-        Raises:
-            InvalidInputError: If a value is out of range; nothing has changed.
-        """
+        """Change some settings as `change` does, and `save` them."""
         self.change(**changes)
         return self.save()
 
@@ -226,21 +200,8 @@ class SettingsStore:
 
 
 def default_model_settings(*, is_pretrained: bool, is_chat: bool) -> ModelSettings:
-    """Return how a model answers until the user changes that.
-
-    Args:
-        is_pretrained: True if the model is by others, also with an adapter.
-        is_chat: True if it answers by a chat template.
-    """
+    """Return how a model by others or with its weights, or one that answers by a chat template, answers at first."""
     return ModelSettings(CHAT_SAMPLER if is_chat else PRETRAINED_SAMPLER if is_pretrained else DEFAULT_SAMPLER)
-
-
-def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Return settings after changes; of `models`, the changed ones become the latest."""
-    changed = changes.get("models", {})
-    others = [item for item in settings.models.items() if item[0] not in changed]
-    models = dict([*others, *changed.items()][-MAX_MODELS:])
-    return replace(settings, **{**changes, "models": models})
 
 
 def check_best_of(best_of: int) -> None:
@@ -265,11 +226,3 @@ def check_pace(pace: float) -> None:
     """Raise an InvalidInputError if a pace, in words per second, is out of range."""
     if not 0 <= pace <= MAX_PACE:  # NaN fails the comparison
         raise InvalidInputError(f"pace {pace} is out of range; use 0 (full speed) to {MAX_PACE:g} words per second")
-
-
-def _is_model_name(name: str) -> bool:
-    return name.isprintable() and len(name) <= MAX_MODEL_NAME_CHARACTERS
-
-
-def _is_key_name(name: str) -> bool:
-    return name.isprintable() and " " not in name and bool(name)

@@ -1,64 +1,66 @@
-"""Training data of a run, loaded once per session, and searches in it."""
+"""Training data of runs, loaded once per session: searches in it, and models that are built from it to compare."""
 
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
+from engine.analysis.activations import BATCH_SIZE, ActivationName, TopActivations, find_top_activations
 from engine.analysis.memorization import MemorizationReport, TrainingIndex
+from engine.analysis.perplexity import evaluate
 from engine.analysis.tokenized_text import TokenizedText
+from engine.config import Config
+from engine.data.corpus import Line
 from engine.data.dataset import Dataset
+from engine.data.scripts import speaker_head
+from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import Tokenizer
-from engine.errors import LotrError, RunError
-from engine.runs.combine import load_run_dataset
+from engine.errors import LotrError, RunError, printable
+from engine.models.base import LanguageModel
+from engine.models.ngram import KneserNey
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+from engine.runs.combine import CombinationOptions, ModelCombiner, load_run_dataset
+from engine.runs.directory import epoch_model_name, resolve_run
 from engine.runs.loading import load_model
 from engine.runs.summary import summarize_run
+from engine.runtime.process import limit_openmp_spinning, preload_torch
+from engine.runtime.worker import Cancellation
+from lotr_tui.session.model_loading import ModelLoader
+from lotr_tui.session.session_model import SessionModel
 
-MAX_CACHED_RUNS = 2
-"""Number of runs whose training data stay in memory."""
+MAX_CACHED_RUNS = 2  # whose training data stay in memory
+UnitId = tuple[int, int, ActivationName]
+"""Layer and unit, both counted from 0, and the activation."""
 
 
 @lru_cache(MAX_CACHED_RUNS)
 def load_training_data(run: Path) -> Dataset:
-    """Load the dataset of a run. This may take seconds, so call it in a thread.
-
-    Raises:
-        RunError: If the run is damaged.
-        CorpusError: If the corpus is missing or has changed.
-    """
+    """Load the dataset of a run, in a thread. A damaged run and a missing corpus raise a LotrError."""
     return load_run_dataset(load_model(run))
 
 
-def load_matching_training_data(run: Path, tokenizer: Tokenizer) -> Dataset:
-    """Load the dataset of a run and check that it has the vocabulary of a model.
+@lru_cache(MAX_CACHED_RUNS)
+def load_training_index(run: Path) -> TrainingIndex:
+    """Load the dataset of a run and index its training split; see `load_training_data`."""
+    return TrainingIndex.from_dataset(load_training_data(run))
 
-    Raises:
-        RunError: If the run is damaged, or its vocabulary differs from that of `tokenizer`.
-        CorpusError: If the corpus is missing or has changed.
-    """
+
+def _load_matching_data(run: Path, tokenizer: Tokenizer) -> Dataset:
     data = load_training_data(run)
     if data.tokenizer != tokenizer:
         raise RunError(f"run {run.name} has another vocabulary than this model; open the model of that run")
     return data
 
 
-@lru_cache(MAX_CACHED_RUNS)
-def load_training_index(run: Path) -> TrainingIndex:
-    """Load the dataset of a run and index its training split. This may take seconds, so call it in a thread.
-
-    Raises:
-        RunError: If the run is damaged.
-        CorpusError: If the corpus is missing, has changed or is too large to index.
-    """
-    return TrainingIndex.from_dataset(load_training_data(run))
-
-
 def find_memorized_passages(run: Path, tokenizer: Tokenizer, tokens: TokenizedText) -> MemorizationReport:
     """Find the passages of a text, tokenized by `tokenizer`, that are copied from the training text of a run.
 
-    Raises:
-        RunError: If the run is damaged, or its vocabulary differs from that of `tokenizer`.
-        CorpusError: If the corpus is missing, has changed or is too large to index.
+    A run that is damaged or has another vocabulary, and a corpus that is missing or too large, raise a LotrError.
     """
-    load_matching_training_data(run, tokenizer)
+    _load_matching_data(run, tokenizer)
     return load_training_index(run).find_copied(tokens)
 
 
@@ -68,3 +70,120 @@ def is_line_mode(run: Path) -> bool:
         return summarize_run(run).mode == "line"
     except (LotrError, OSError):  # the run was deleted after its model was loaded
         return False
+
+
+class UnitSearch:
+    """Search of a run's training text for the tokens on which one LSTM unit is highest and lowest."""
+
+    def __init__(self, run: Path, decoder: NumpyLSTM, unit: UnitId) -> None:
+        self.unit = unit
+        self._source_lines: Sequence[Line] = ()
+        self._has_speakers = False
+        self._run, self._decoder = run, decoder
+        self._total_steps = self._completed_steps = 0
+
+    @property
+    def progress(self) -> float | None:
+        """Fraction of the text searched, from 0 to 1; None while the text is being loaded."""
+        return min(1.0, self._completed_steps / self._total_steps) if self._total_steps else None
+
+    def line_text(self, line_index: int) -> str:
+        """Return a searched line as written in the corpus, in dialogue mode with the name of its speaker."""
+        line = self._source_lines[line_index]
+        return f"{speaker_head(line.speaker or SOMEONE)} {line.text}" if self._has_speakers else line.text
+
+    def results(self, cancellation: Cancellation) -> Iterator[TopActivations]:
+        """Load the text, search it in a thread, and yield the one result, of the tokens searched until a cancellation.
+
+        A run that is damaged or has another vocabulary, and a corpus that is missing, raise a LotrError.
+        """
+        data = _load_matching_data(self._run, self._decoder.tokenizer)
+        self._source_lines, self._has_speakers = data.train_source_lines, bool(data.cast)
+        # The search asks after each token of a batch's longest line, and after each batch, whether it is cancelled.
+        longest = sorted(map(len, data.train_lines), reverse=True)[::BATCH_SIZE]
+        self._total_steps = sum(longest) + len(longest)
+
+        def count_step() -> bool:
+            self._completed_steps += 1
+            return cancellation()
+
+        layer, unit, activation = self.unit
+        yield find_top_activations(self._decoder, data.train_lines, layer, unit, activation, cancelled=count_step)
+
+
+# Models to compare with
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model by others, or one that can be built from a run."""
+
+    kind: Literal["run", "kneser-ney", "mixture"]
+    run: str  # name in the runs directory, path of a run, "bundled", or name of a model by others
+    epoch: int | None = None  # saved epoch of the run's model; None is the best one
+
+    @property
+    def name(self) -> str:
+        if is_pretrained_name(self.run):
+            return printable(parse_pretrained_name(self.run).short_name)
+        run = printable(Path(self.run).name)
+        model = run if self.epoch is None else epoch_model_name(run, self.epoch)
+        return {"run": model, "kneser-ney": "Kneser-Ney", "mixture": f"{run} + Kneser-Ney"}[self.kind]
+
+    @property
+    def loading_message(self) -> str:
+        """Text shown while the model is being built."""
+        counting = "counting the n-grams of the training text"
+        weights = f"{counting}, then choosing the weights on validation …"
+        return {"run": "loading …", "kneser-ney": f"{counting} …", "mixture": weights}[self.kind]
+
+
+def load_kneser_ney(run: Path) -> KneserNey:
+    """Build the Kneser-Ney baseline of a run from its training split; see `load_training_data`."""
+    return ModelCombiner([load_model(run)]).kneser_ney
+
+
+def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> SessionModel:
+    """Load or build a model, in a thread. One that is missing or damaged raises a LotrError."""
+    if is_pretrained_name(choice.run):
+        return ModelLoader([choice.run])()
+    loaded = load_model(resolve_run(choice.run, runs_dir), choice.epoch)
+    if choice.kind == "run":
+        return SessionModel.from_loaded(loaded)
+    combiner = ModelCombiner([loaded])
+    model: LanguageModel
+    if choice.kind == "mixture":
+        combined = combiner.combine(CombinationOptions(mixture=True))
+        model, valid, description = combined.model, math.nan, combined.description
+    else:
+        model = combiner.kneser_ney
+        valid = loaded.started.kneser_ney_perplexity if loaded.started else math.nan
+        description = f"{model.order}-gram counts"
+    if not math.isfinite(valid):
+        valid = evaluate(model, combiner.dataset.valid).perplexity
+    if loaded.dialogue_parts is not None:
+        model = loaded.dialogue_parts.wrap(model)
+    corpus = loaded.config.data.corpus
+    return SessionModel(choice.name, f"{description} · valid {valid:.1f}", model, corpus, loaded.path)
+
+
+_measured: dict[tuple[Config, Path | None], float] = {}
+"""Seconds of the trainings that this process has measured."""
+
+
+def measure_training_seconds(config: Config, runs_dir: Path | None, cancelled: Callable[[], bool]) -> float:
+    """Return about how many seconds a training takes, as busy as this machine is now; NaN if that is cancelled.
+
+    A corpus or an initial model that cannot be read raises an InvalidInputError.
+    """
+    key = config, runs_dir
+    if key not in _measured:
+        limit_openmp_spinning()
+        preload_torch()
+        from engine.training.trainer import estimate_training_seconds  # loads PyTorch
+
+        seconds = estimate_training_seconds(config, runs_dir, cancelled)
+        if math.isnan(seconds):
+            return seconds
+        _measured[key] = seconds
+    return _measured[key]

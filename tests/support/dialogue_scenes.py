@@ -6,7 +6,7 @@ from lotr_tui.screens.lens.who_screen import WhoLensScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.run_chart import RunPerplexityChart
 from lotr_tui.session.cast import Roles
-from lotr_tui.session.column_output import PromptContext
+from lotr_tui.session.columns import PromptContext
 from lotr_tui.session.reply import AnswerScore, Token
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.widgets.prompt.prompt_input import PromptInput

@@ -23,7 +23,7 @@ from lotr_tui.screens.text.text_input import TextInputBar
 from lotr_tui.screens.text.token_names import describe_word_around, token_names
 from lotr_tui.screens.text.view import TokenTextView
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.unit_search import UnitId
+from lotr_tui.session.training_text import UnitId
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.help_line import HelpLine

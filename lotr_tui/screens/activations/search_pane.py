@@ -14,7 +14,7 @@ from engine.errors import describe_error
 from engine.models.numpy_lstm import NumpyLSTM
 from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.screens.activations.top_activations import UnitTopActivations
-from lotr_tui.session.unit_search import UnitId, UnitSearch
+from lotr_tui.session.training_text import UnitId, UnitSearch
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.status_bar import StatusBar
 
@@ -96,7 +96,7 @@ class UnitSearchPane(Vertical):
         assert self._search is not None, "results belong to a search"
         self._progress_timer.pause()
         [top_activations] = results
-        count = f"{top_activations.num_tokens:,} {self._search.token_noun}s"
+        count = f"{top_activations.num_tokens:,} {self._noun}s"
         scope = f"of {count}, stopped early" if self._stopped_early else f"of all {count}"
         self._show_heading((self._unit_label(self._search.unit), "bold"), (f" · highest ▲ and lowest ▼ {scope}", MUTED))
         self.query_one(UnitTopActivations).show(top_activations)

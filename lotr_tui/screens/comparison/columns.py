@@ -12,8 +12,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from lotr_tui.formatting import describe_finish_reason, format_percent, plural, truncate
-from lotr_tui.session.column_output import ColumnOutput
-from lotr_tui.session.columns import first_difference, fraction_differing, mean_surprisal
+from lotr_tui.session.columns import ColumnOutput, first_difference, fraction_differing, mean_surprisal
 from lotr_tui.widgets.drawing import StripWidget
 
 DIFFERENCE_MARK = "▸"

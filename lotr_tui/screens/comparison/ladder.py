@@ -16,7 +16,7 @@ from lotr_tui.screens.comparison.columns import CompareWith
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
 from lotr_tui.screens.comparison.speakers import FINDING_SPEAKER, rank_speakers_in_thread
 from lotr_tui.session.cast import read_name
-from lotr_tui.session.column_output import ColumnOutput, ColumnSlot
+from lotr_tui.session.columns import ColumnOutput, ColumnSlot
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.line_input import LineInput
 

@@ -18,7 +18,7 @@ from engine.generation.settings import SamplerSettings, check_seed, random_seed
 from lotr_tui.formatting import plural, token_noun
 from lotr_tui.screens.comparison.columns import DIFFERENCE_MARK, CompareWith, GenerationColumns
 from lotr_tui.screens.comparison.writers import ColumnWriters
-from lotr_tui.session.column_output import ColumnSlot, PromptContext, describe_unknown_words, encode_prompts
+from lotr_tui.session.columns import ColumnSlot, PromptContext, describe_unknown_words, encode_prompts
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.textual_fixes.app import TextualFixesScreen
 from lotr_tui.theme import MUTED

@@ -24,11 +24,11 @@ from lotr_tui.screens.comparison.model_dialog import ColumnChoice, ModelChoiceDi
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
 from lotr_tui.screens.comparison.speakers import FINDING_SPEAKER, rank_speakers_in_thread
 from lotr_tui.screens.comparison.temperatures import format_temperature, step_temperature
-from lotr_tui.session.baselines import ModelChoice, load_model_choice
 from lotr_tui.session.cast import named_speaker
-from lotr_tui.session.column_output import ColumnOutput, ColumnSlot, PromptContext
-from lotr_tui.session.known_models import known_model_names
+from lotr_tui.session.columns import ColumnOutput, ColumnSlot, PromptContext
+from lotr_tui.session.model_loading import known_model_names
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.training_text import ModelChoice, load_model_choice
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.number_field import NumberField
 

@@ -4,7 +4,7 @@ from engine.errors import describe_error
 from engine.generation.turns import SpeakerProb
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
-from lotr_tui.session.column_output import PromptContext
+from lotr_tui.session.columns import PromptContext
 from lotr_tui.session.next_tokens import find_turn, read_speakers
 from lotr_tui.session.read_text import TextReader, to_prompt_line
 from lotr_tui.session.session_model import SessionModel

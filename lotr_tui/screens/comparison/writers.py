@@ -10,8 +10,7 @@ from engine.generation.generate import IndexedEvent
 from engine.generation.settings import SamplerSettings
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.session.column_output import ColumnSlot, PromptContext
-from lotr_tui.session.columns import GenerationColumn, generate_columns
+from lotr_tui.session.columns import ColumnSlot, GenerationColumn, PromptContext, generate_columns
 
 
 class ColumnWriters:

@@ -35,7 +35,7 @@ from lotr_tui.screens.dialogs.completing_input import (
     setting_choices,
 )
 from lotr_tui.screens.dialogs.keys_line import KeysLine
-from lotr_tui.session.training_time import measure_training_seconds
+from lotr_tui.session.training_text import measure_training_seconds
 from lotr_tui.textual_fixes.app import TextualFixesScreen
 from lotr_tui.textual_fixes.widgets import RobustOptionList
 from lotr_tui.widgets.line_input import LineInput

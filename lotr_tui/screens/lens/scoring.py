@@ -13,8 +13,8 @@ from engine.models.ngram import KneserNey
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.screens.text.layout import Page
-from lotr_tui.session.baselines import load_kneser_ney
 from lotr_tui.session.session_model import find_cast
+from lotr_tui.session.training_text import load_kneser_ney
 
 POLL_INTERVAL = 0.1
 """Seconds between two repaints of the scores."""

@@ -9,7 +9,7 @@ from textual.screen import Screen
 from engine.generation.settings import SamplerSettings
 
 if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
-    from lotr_tui.session.column_output import PromptContext
+    from lotr_tui.session.columns import PromptContext
     from lotr_tui.session.session_model import SessionModel
 
 Inspector = Literal["ladder", "side_by_side", "lens", "memorization", "activations"]

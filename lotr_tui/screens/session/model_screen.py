@@ -15,8 +15,7 @@ from lotr_tui.messages import ModelFetchChanged, TrainingChanged
 from lotr_tui.screens.runs.open_run import choose_run
 from lotr_tui.screens.session.frame import BaseSessionScreen
 from lotr_tui.screens.session.status import SessionStatus
-from lotr_tui.session.known_models import add_recent_model
-from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader
+from lotr_tui.session.model_loading import UPDATE_INTERVAL, ModelLoader, add_recent_model
 from lotr_tui.session.settings import ModelSettings
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need

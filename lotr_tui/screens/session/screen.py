@@ -292,7 +292,7 @@ class SessionScreen(RolesSessionScreen):
     def action_inspect(self, inspector: Inspector) -> None:
         """Open an inspector on the typed prompt or the latest reply."""
         from lotr_tui.session.cast import Roles
-        from lotr_tui.session.column_output import PromptContext
+        from lotr_tui.session.columns import PromptContext
         from lotr_tui.session.read_text import to_prompt_line
 
         reply = self._panes.conversation.target_reply

@@ -10,7 +10,7 @@ from lotr_tui.screens.dialogs.path_dialog import OpenTextDialog
 from lotr_tui.screens.lens.screen import LensScreen
 from lotr_tui.screens.lens.who_screen import WhoLensScreen
 from lotr_tui.screens.memorization.screen import MemorizationScreen
-from lotr_tui.session.column_output import PromptContext
+from lotr_tui.session.columns import PromptContext
 from lotr_tui.session.session_file import sessions_folder
 from tests.support import scenes
 from tests.support.analysis import is_idle

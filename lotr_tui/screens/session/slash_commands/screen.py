@@ -20,7 +20,7 @@ from lotr_tui.screens.session.slash_commands.parsing import (
     unescape_prompt,
 )
 from lotr_tui.screens.session.slash_commands.table import SlashCommand
-from lotr_tui.session.known_models import known_model_names
+from lotr_tui.session.model_loading import known_model_names
 from lotr_tui.theme import check_theme_name
 from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt.completion import Completion

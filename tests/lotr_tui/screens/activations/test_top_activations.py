@@ -7,13 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine.analysis.activations import TopActivations, find_top_activations
+from engine.analysis.activations import BATCH_SIZE, TopActivations, find_top_activations
 from engine.data.corpus import Line
 from lotr_tui.screens.activations.screen import ActivationsScreen
 from lotr_tui.screens.activations.top_activations import UnitTopActivations
 from lotr_tui.screens.text.view import TokenTextView
-from lotr_tui.session import training_text, unit_search
-from lotr_tui.session.unit_search import count_search_steps
+from lotr_tui.session import training_text
 from tests.support import analysis
 from tests.support.app import VOCABULARY
 from tests.support.pilot import until
@@ -69,7 +68,8 @@ class EndlessSearch:
     """Substitute for `find_top_activations` that searches half of the text and then waits until it is stopped."""
 
     def __init__(self, lines):
-        self.num_steps = count_search_steps(lines) // 2
+        longest = sorted(map(len, lines), reverse=True)[::BATCH_SIZE]
+        self.num_steps = (sum(longest) + len(longest)) // 2
         self.half_done = threading.Event()
 
     def __call__(self, *args, cancelled, **options):
@@ -83,7 +83,7 @@ class EndlessSearch:
 
 async def test_a_search_shows_its_progress_and_is_stopped_by_f4_or_escape(make_host, session_model, monkeypatch):
     search = EndlessSearch(use_random_training_text(monkeypatch))
-    monkeypatch.setattr(unit_search, "find_top_activations", search)
+    monkeypatch.setattr(training_text, "find_top_activations", search)
     app = make_host(session_model=session_model)
     async with app.run_test(size=(200, 50)) as pilot:
         await analysis.open_activations(pilot, session_model)

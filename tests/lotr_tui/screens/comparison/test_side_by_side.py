@@ -19,9 +19,9 @@ from engine.runs.combine import CombinationOptions, ModelCombiner
 from engine.runs.loading import load_model
 from lotr_tui.screens.comparison.columns import DIFFERENCE_MARK
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
-from lotr_tui.session.baselines import ModelChoice, load_model_choice
-from lotr_tui.session.column_output import ColumnOutput, ColumnSlot
+from lotr_tui.session.columns import ColumnOutput, ColumnSlot
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.training_text import ModelChoice, load_model_choice
 from tests.support.app import make_decoder
 from tests.support.columns import column_lines, columns_text, generated_words, note_text, until_columns_ended
 from tests.support.files import sentences, write_csv

@@ -9,9 +9,9 @@ from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.comparison.ladder import LadderScreen
 from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
-from lotr_tui.session.baselines import ModelChoice
 from lotr_tui.session.cast import Roles, named_speaker
-from lotr_tui.session.column_output import PromptContext
+from lotr_tui.session.columns import PromptContext
+from lotr_tui.session.training_text import ModelChoice
 from tests.support.columns import columns_text, until_columns_ended
 from tests.support.pilot import text_of, until
 from tests.support.slow_models import REFUSED_TEXT, FakeSlowModel, slow_session_model

@@ -13,7 +13,7 @@ from lotr_tui.screens.comparison.ladder import WIDE_TEMPERATURES, LadderScreen
 from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
 from lotr_tui.session.cast import Roles
-from lotr_tui.session.column_output import PromptContext
+from lotr_tui.session.columns import PromptContext
 from lotr_tui.session.conversation import Conversation
 from tests.support.columns import column_lines, note_text, until_columns_ended
 from tests.support.dialogues import ANSWERING, dialogue_session_model, say, text_of

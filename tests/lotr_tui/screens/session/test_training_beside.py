@@ -20,8 +20,8 @@ from lotr_tui.monitor import run_follower
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
 from lotr_tui.screens.session.run_chart import RunPerplexityChart
-from lotr_tui.session.baselines import ModelChoice, load_model_choice
 from lotr_tui.session.session_model import load_session_model
+from lotr_tui.session.training_text import ModelChoice, load_model_choice
 from lotr_tui.session.transcript import Note
 from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support import pilot as ui

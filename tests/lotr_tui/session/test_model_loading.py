@@ -1,7 +1,7 @@
 """Names of models by others that are offered."""
 
 from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
-from lotr_tui.session.known_models import add_recent_model, cached_model_names, hub_cache, known_model_names
+from lotr_tui.session.model_loading import add_recent_model, known_model_names
 from lotr_tui.session.settings import MAX_RECENT_MODELS, Settings
 
 
@@ -18,10 +18,9 @@ def test_models_with_safetensors_are_listed(tmp_path, monkeypatch):
     cache_model(tmp_path, "models--owner--pickle", "config.json", "pytorch_model.bin")
     cache_model(tmp_path, "models--owner--tokenizer-only", "config.json")
     cache_model(tmp_path, "datasets--owner--data", "config.json", "model.safetensors")
-    assert cached_model_names(tmp_path) == ["hf:gpt2", "hf:owner/small-model"]
-    assert cached_model_names(tmp_path / "missing") == []
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "missing"))
+    assert known_model_names([]) == []
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert hub_cache() == tmp_path
     assert known_model_names(["gguf:a.gguf", "hf:gpt2"]) == ["gguf:a.gguf", "hf:gpt2", "hf:owner/small-model"]
     monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path))
     base_folder(SMOLLM2).mkdir(parents=True)
