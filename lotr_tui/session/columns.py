@@ -133,9 +133,13 @@ class ColumnOutput:
         return last if isinstance(last, Done) else None
 
     @property
+    def token_events(self) -> list[TokenEvent]:
+        return [event for event in self.events if isinstance(event, TokenEvent)]
+
+    @property
     def shown_words(self) -> list[str]:
         """The words to show; a first word that continues the last one of the prompt is shown with its beginning."""
-        tokens = [event for event in self.events if isinstance(event, TokenEvent)]
+        tokens = self.token_events
         line_end = LINE_END_MARK if self.marks_line_ends else "\n"
         words = [line_end if word == "\n" else displayable(word) for word in generated_words(tokens)]
         lead = word_to_continue(self.continued_prompt, [token.piece for token in tokens])
