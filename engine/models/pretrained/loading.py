@@ -20,29 +20,19 @@ from engine.runtime.sandbox import Sandbox, SandboxError
 if TYPE_CHECKING:
     from engine.models.pretrained.model import PretrainedModel
 
+# Transformers first reads the settings and the tokenizer of a model here.
 SANDBOX = Sandbox(
     *("torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto"),
     *("transformers.models.auto.tokenization_auto", "engine.models.pretrained.loading"),
     max_cpu_seconds=15,
 )
-"""Process in which transformers reads the settings and the tokenizer of a model first."""
-MAX_DESCRIBED_FACTOR = 8
-"""Maximum size in single precision of the model that a configuration describes, relative to its files."""
-MEMORY_FACTOR = 1.2
-"""Peak memory of loading a folder, relative to the weights as they are kept in memory."""
+MEMORY_FACTOR = 1.2  # peak memory of loading a folder, relative to the weights as they are kept in memory
 CONTEXT_SIZE_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length", "context_length")
-"""Names of the setting for the size of the context, by family."""
 UNLIMITED_CONTEXT_SIZE = 32_768  # of models without a limit, such as Mamba
 
 
 def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "PretrainedModel":
-    """Load the model of a folder or of the Hub that `name` names, and report each step to `on_progress`.
-
-    Loading takes seconds, so use a thread. `on_progress` is called in the same thread.
-
-    Raises:
-        InvalidInputError: If the model cannot be loaded: one line that names the model and the remedy.
-    """
+    """Load the model of a folder or of the Hub in seconds; an InvalidInputError names the model and the remedy."""
     report = on_progress or (lambda progress: None)
     source = parse_pretrained_name(name)
     if missing := [module for module in ("torch", "transformers") if importlib.util.find_spec(module) is None]:
@@ -62,9 +52,6 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
     stored = sum(file.stat().st_size for file in folder_checks.find_weight_files(folder, name))
     try:
         required = SANDBOX.call(try_folder, str(folder.absolute()), name)
-        if required > MAX_DESCRIBED_FACTOR * stored:
-            sizes = f"{stored:,} bytes, but config.json describes a model of {required:,}"
-            raise InvalidInputError(f"{name}: its weights have {sizes}; fetch the model again")
         return _load(folder, name, stored, required, report)
     except Exception as error:  # of many types, for each kind of model
         if isinstance(error, LotrError) and not isinstance(error, SandboxError):
@@ -113,7 +100,7 @@ def try_folder(path: str, name: str) -> int:
 
 
 def _load(folder: Path, name: str, stored: int, required: int, report: ProgressCallback) -> "PretrainedModel":
-    """Load the model of a folder that has been checked, with the bytes of its weights there and in single precision."""
+    # `stored` and `required` are the bytes of the weights in the folder and in single precision.
     import torch
     import transformers
 
@@ -143,7 +130,6 @@ def _load(folder: Path, name: str, stored: int, required: int, report: ProgressC
 
 
 def _read_hf_config(folder: Path) -> Any:
-    """Return the configuration of a folder in the form of transformers, with the kind of output that we read."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -152,7 +138,6 @@ def _read_hf_config(folder: Path) -> Any:
 
 
 def _read_hf_tokenizer(folder: Path, name: str) -> Any:
-    """Return the tokenizer of a folder in the form of transformers, with a fast implementation."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -162,9 +147,8 @@ def _read_hf_tokenizer(folder: Path, name: str) -> Any:
 
 
 def adapt(module: Any, hf_tokenizer: Any, name: str) -> "PretrainedModel":
-    """Return a model of transformers, in evaluation mode, as one of ours, with attention where it can be read."""
-    from engine.models.pretrained.model import AttentionPretrainedModel, PretrainedModel
-    from engine.models.pretrained.reader import choose_reader
+    """Return a model of transformers, in evaluation mode, as one of ours."""
+    from engine.models.pretrained.model import PretrainedModel
 
     config = module.config.get_text_config()
     num_tokens = min(len(hf_tokenizer), int(config.vocab_size))
@@ -181,16 +165,10 @@ def adapt(module: Any, hf_tokenizer: Any, name: str) -> "PretrainedModel":
     description += f" · {folder_checks.format_count(sum(part.numel() for part in module.parameters()))} parameters"
     sizes = (getattr(config, key, None) for key in CONTEXT_SIZE_NAMES)
     context_size = next((size for size in sizes if isinstance(size, int) and size > 1), UNLIMITED_CONTEXT_SIZE)
-    reader, chat = choose_reader(module, num_tokens), files.make_chat_template(tokenizer)
-    arguments = (reader, tokenizer, name, description, context_size, chat)
-    try:
-        return AttentionPretrainedModel(*arguments)
-    except Exception:  # models without attention, or of unknown structure, raise anything
-        return PretrainedModel(*arguments)
+    return PretrainedModel(module, tokenizer, name, description, context_size, files.make_chat_template(tokenizer))
 
 
 def read_tokenizer_files(hf_tokenizer: Any) -> TokenizerFiles:
-    """Return what a tokenizer of transformers says about itself."""
     template = getattr(hf_tokenizer, "chat_template", None)
     if isinstance(template, dict):  # several named ones
         template = template.get("default")

@@ -1,51 +1,89 @@
-"""A causal language model of transformers as a `LanguageModel`, also with attention where that can be read."""
+"""A causal language model of transformers as a `LanguageModel`. This module imports transformers."""
 
+import inspect
 import threading
-from collections.abc import Callable, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
-from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import EOS_ID, TokenIds
-from engine.errors import InvalidInputError
-from engine.models.attention import AttentionRecord
+from engine.data.arrays import Float32Array, Int64Array
+from engine.data.tokenizers.base import EOS_ID
 from engine.models.base import EXCLUDED_LOG_PROB, HiddenVector, LogProbs
 from engine.models.pretrained.chat import ChatTemplate
-from engine.models.pretrained.reader import PretrainedState, TextReader, count_bytes
 from engine.models.pretrained.tokenizer import PretrainedTokenizer
 from engine.models.transformer_layout import num_kept_tokens
 
-MAX_CHUNK_TOKENS = 512
-"""Maximum number of tokens in one forward pass; a longer text needs more memory and is not faster."""
-FINAL_NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "norm_f", "ln_out")
-"""Names of the layer before the output layer, by family: Llama, GPT-2, GPT-NeoX and OPT, Phi, MPT, Falcon-H1, RWKV."""
-TRIED_IDS = np.array([3, 7, 5], np.int32)
+MAX_CHUNK_TOKENS = 512  # in one forward pass; more need more memory and are not faster
+MAX_DIFFERENCE, MAX_HALF_PRECISION_DIFFERENCE = 5e-4, 0.5  # of log-probabilities that are computed in two ways
 
 
-@dataclass(eq=False)
+class ReadTexts:
+    """Texts of one length that were read together, one row per text, and their cache. Their states share this."""
+
+    def __init__(self, tokens: Int64Array, cache: DynamicCache) -> None:
+        self.tokens = tokens  # `[texts, positions]`
+        self.cache = cache
+
+
+class PretrainedState(NamedTuple):
+    """The first positions of a text that a model by others has read. An immutable value: it is a branch point."""
+
+    texts: ReadTexts
+    row: int = 0
+    num_positions: int = 0
+    hidden: HiddenVector = np.empty(0, np.float32)  # the next token is predicted from it
+    has_slid: bool = False  # True if the start of the text has left the context
+
+    @property
+    def tokens(self) -> list[int]:
+        """The model's ids of the tokens in the context."""
+        ids: list[int] = self.texts.tokens[self.row, : self.num_positions].tolist()
+        return ids
+
+
 class PretrainedModel:
     """A causal language model of transformers as a `BatchModel` and `HiddenVectorModel`. Threads may share it.
 
     A text that fills the context slides: its last half is read again from position 0, and the next tokens after it. So
-    a state depends only on the tokens read.
+    a state depends only on the tokens read. Recurrent models have no cache that can be cropped: each token is predicted
+    from the whole text.
     """
-
-    reader: TextReader
-    tokenizer: PretrainedTokenizer
-    name: str
-    description: str
-    context_size: int
-    chat: ChatTemplate | None = None
 
     is_slow = True  # reading a token takes long enough to delay the keyboard, so screens call the model in a thread
 
+    def __init__(
+        self,
+        module: Any,
+        tokenizer: PretrainedTokenizer,
+        name: str,
+        description: str,
+        context_size: int,
+        chat: ChatTemplate | None = None,
+    ) -> None:
+        self.module, self.tokenizer, self.name, self.description = module, tokenizer, name, description
+        self.context_size, self.chat = context_size, chat
+        self._device = next(module.parameters()).device
+        arguments = inspect.signature(module.forward).parameters
+        self._cache_name = "cache" if "cache" in arguments else "past_key_values"  # in newer and older versions
+        self._can_limit_logits = "logits_to_keep" in arguments
+        self._lock = threading.Lock()
+        self._observed = observed = threading.local()
+        if (output_layer := module.get_output_embeddings()) is not None:
+            output_layer.register_forward_pre_hook(lambda _, inputs: setattr(observed, "vectors", inputs[0]))
+        self.has_cache = True
+        try:
+            with torch.inference_mode():
+                self.has_cache = self._reads_correctly()
+        except Exception:  # a model raises anything for a cache of another kind
+            self.has_cache = False
+
     def start(self) -> PretrainedState:
-        return self.reader.start()
+        return PretrainedState(ReadTexts(np.empty((1, 0), np.int64), DynamicCache()))
 
     def advance(self, state: PretrainedState, token: int) -> tuple[LogProbs, PretrainedState]:
         rows, state = self.predict_tokens(state, (token,), last_only=True)
@@ -56,11 +94,11 @@ class PretrainedModel:
     ) -> list[tuple[LogProbs, PretrainedState]]:
         """Read one token in each of several texts: in one pass if they have one length, and the cache can be shared."""
         lengths = {state.num_positions for state in states}
-        if self.reader.caching != "crop" or len(lengths) > 1 or not 0 < min(lengths) < self.context_size:
+        if not self.has_cache or len(lengths) > 1 or not 0 < min(lengths) < self.context_size:
             return [self.advance(state, token) for state, token in zip(states, tokens, strict=True)]
         with torch.inference_mode():
             ids = self.tokenizer.swapped_ids[list(tokens)]
-            logits, new_states = self.reader.read(states, ids[:, None].tolist(), last_only=True)
+            logits, new_states = self._read(states, ids[:, None].tolist(), last_only=True)
             log_probs = self._log_probs(logits[:, -1])
         new_states = [new._replace(has_slid=state.has_slid) for new, state in zip(new_states, states, strict=True)]
         return list(zip(log_probs, new_states, strict=True))
@@ -68,7 +106,10 @@ class PretrainedModel:
     def predict_tokens(
         self, state: PretrainedState, tokens: Sequence[int], *, last_only: bool = False
     ) -> tuple[Float32Array, PretrainedState]:
-        ids, parts = self.model_ids(state, tokens), list[Float32Array]()
+        ids: list[int] = self.tokenizer.swapped_ids[list(tokens)].tolist()
+        if not state.num_positions and tokens[0] == EOS_ID:
+            ids[0] = self.tokenizer.specials.start_id
+        parts = list[Float32Array]()
         with torch.inference_mode():
             while ids:
                 reread, has_slid = list[int](), state.has_slid
@@ -77,21 +118,45 @@ class PretrainedModel:
                     reread, state, has_slid = state.tokens[first:], self.start(), True
                 num_new = min(self.context_size - state.num_positions - len(reread), MAX_CHUNK_TOKENS)
                 new, ids = ids[:num_new], ids[num_new:]
-                logits, (state,) = self.reader.read([state], [reread + new], last_only=last_only)
+                logits, (state,) = self._read([state], [reread + new], last_only=last_only)
                 state = state._replace(has_slid=has_slid)
                 rows = self._log_probs(logits[0, -len(new) :])
                 parts = [rows] if last_only else [*parts, rows]
         return parts[0] if len(parts) == 1 else np.concatenate(parts), state
 
-    def model_ids(self, state: PretrainedState, tokens: Sequence[int]) -> list[int]:
-        """Return the model's ids of `tokens`; `<eos>` at the start of a text is the token that starts a text."""
-        ids: list[int] = self.tokenizer.swapped_ids[list(tokens)].tolist()
-        if not state.num_positions and tokens[0] == EOS_ID:
-            ids[0] = self.tokenizer.specials.start_id
-        return ids
+    def hidden_vector(self, state: PretrainedState) -> HiddenVector:
+        return state.hidden
+
+    def state_memory(self, state: PretrainedState) -> tuple[int, int]:
+        """Return the identity of the memory that `state` shares with others of its text, and its size in bytes."""
+        return id(state.texts), sum(layer.keys.nbytes + layer.values.nbytes for layer in state.texts.cache.layers)
+
+    def has_slid(self, state: PretrainedState) -> bool:
+        return state.has_slid
+
+    def _read(
+        self, states: Sequence[PretrainedState], tokens: list[list[int]], *, last_only: bool
+    ) -> tuple[Tensor, list[PretrainedState]]:
+        # Logits `[texts, time, vocabulary]` of tokens `[texts][time]` after texts of one length, and the new states.
+        texts, num_read, new = _join(states), states[0].num_positions, np.array(tokens, np.int64)
+        read, cache = np.concatenate([texts.tokens[:, :num_read], new], 1), texts.cache
+        options: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._can_limit_logits else {}
+        if self.has_cache:
+            options[self._cache_name] = cache = _crop(cache, num_read)
+        ids, self._observed.vectors = torch.from_numpy(new if self.has_cache else read).to(self._device), None
+        logits = self.module(ids, use_cache=self.has_cache, **options).logits
+        vectors, self._observed.vectors = self._observed.vectors, None
+        hidden = np.empty((len(new), 0), np.float32) if vectors is None else vectors[:, -1].float().cpu().numpy()
+        with self._lock:
+            if texts.tokens.shape[1] == num_read:
+                texts.tokens, texts.cache = read, cache
+            else:
+                texts = ReadTexts(read, cache)
+        new_states = [PretrainedState(texts, row, read.shape[1], vector) for row, vector in enumerate(hidden)]
+        return logits[:, -1 if last_only else -new.shape[1] :], new_states
 
     def _log_probs(self, logits: Tensor) -> Float32Array:
-        """Return log-probabilities `[rows, vocabulary]` of our tokens, given logits `[rows, model vocabulary]`."""
+        # Log-probabilities `[rows, vocabulary]` of our tokens, given logits `[rows, model vocabulary]`.
         log_probs = torch.log_softmax(logits[:, : len(self.tokenizer)].float(), -1)
         swapped = [EOS_ID, self.tokenizer.end_id]
         log_probs[:, swapped] = log_probs[:, swapped[::-1]]
@@ -103,65 +168,41 @@ class PretrainedModel:
         rows: Float32Array = log_probs.cpu().numpy()
         return rows
 
-    def hidden_vector(self, state: PretrainedState) -> HiddenVector:
-        return state.hidden
+    def _reads_correctly(self) -> bool:
+        # True if distributions are right after one token, several tokens, a branch, and in a batch.
+        def is_right(state: PretrainedState, new: list[int]) -> bool:
+            logits, _ = self._read([state], [new], last_only=False)
+            expected = self.module(torch.tensor([[*state.tokens, *new]], device=self._device), use_cache=False).logits
+            rows = [torch.log_softmax(each[0, -len(new) :].float(), -1) for each in (logits, expected)]
+            limit = MAX_DIFFERENCE if logits.dtype == torch.float32 else MAX_HALF_PRECISION_DIFFERENCE
+            return bool((rows[0] - rows[1]).abs().max() <= limit)
 
-    def state_memory(self, state: PretrainedState) -> tuple[int, int]:
-        """Return the identity of the memory that `state` shares with others of its text, and its size in bytes."""
-        return id(state.texts), count_bytes(state.texts.cache)
+        ids = [id % len(self.tokenizer) for id in range(5, 47, 7)]
+        branch = ids[4:] + ids[:1]
+        _, (start,) = self._read([self.start()], [ids[:3]], last_only=True)
+        _, (middle,) = self._read([start], [ids[3:4]], last_only=True)
+        _, (other,) = self._read([start], [branch[:1]], last_only=True)
+        _, (middle, other) = self._read([middle, other], [ids[4:5], branch[1:2]], last_only=True)
+        return is_right(middle, ids[5:]) and is_right(start, branch) and is_right(other, branch[2:])
 
-    def has_slid(self, state: PretrainedState) -> bool:
-        return state.has_slid
+
+def _join(states: Sequence[PretrainedState]) -> ReadTexts:
+    # Texts that begin with those of `states`, in this order.
+    texts, num_read = states[0].texts, states[0].num_positions
+    if [(state.texts, state.row) for state in states] == [(texts, row) for row in range(len(texts.tokens))]:
+        return texts
+    caches = [_crop(state.texts.cache, num_read) for state in states]
+    for layers in zip(*(cache.layers for cache in caches), strict=True):
+        keys = [layer.keys[state.row] for layer, state in zip(layers, states, strict=True)]
+        values = [layer.values[state.row] for layer, state in zip(layers, states, strict=True)]
+        layers[0].keys, layers[0].values = torch.stack(keys), torch.stack(values)
+    return ReadTexts(np.stack([state.texts.tokens[state.row, :num_read] for state in states]), caches[0])
 
 
-@dataclass(eq=False)
-class AttentionPretrainedModel(PretrainedModel):
-    """A model by others as an `AttentionModel`; creating one fails if it has no attention or an unknown structure.
-
-    A copy that shares the weights computes attention in the slower way that returns its weights.
-    """
-
-    def __post_init__(self) -> None:
-        module, self._lock = self.reader.module, threading.Lock()
-        shared = [*module.parameters(), *module.buffers()]
-        self._copy = deepcopy(module, {id(tensor): tensor for tensor in shared})
-        self._copy.set_attn_implementation("eager")
-        body = getattr(self._copy, module.base_model_prefix)
-        parts = (body, *body.children())
-        norms = [getattr(part, name) for part in parts for name in FINAL_NORM_NAMES if hasattr(part, name)]
-        self._final_norm = norms[0]
-        record = self.record_attention(TRIED_IDS)
-        rows, _ = self.predict_tokens(self.start(), [EOS_ID, *TRIED_IDS.tolist()])
-        errors = record.weights.sum(-1) - 1, np.exp(self.layer_log_probs(record.layer_outputs[-1])) - np.exp(rows)
-        if np.triu(record.weights, 1).any() or max(np.abs(error).max() for error in errors) > 0.02:
-            raise ValueError("a model of unknown structure")
-
-    def record_attention(self, ids: TokenIds) -> AttentionRecord:
-        size = len(ids) + 1
-        if size > self.context_size:
-            limit = f"{self.name} can show {self.context_size:,} at most"
-            raise InvalidInputError(f"attention of {size:,} positions: {limit}; shorten the text")
-        # transformers normalizes the last of its vectors, so the vector after the last layer is taken before the norm.
-        last: list[Tensor] = []
-        options = {"output_attentions": True, "output_hidden_states": True}
-        model_ids = self.model_ids(self.start(), [EOS_ID, *ids.tolist()])
-        output = self._run(model_ids, lambda _, inputs: last.append(inputs[0]), **options)
-        weights = torch.cat(output.attentions)
-        vectors = torch.cat([*output.hidden_states[: len(weights)], last[-1].reshape(1, size, -1)])
-        return AttentionRecord(weights.float().cpu().numpy(), vectors.float().cpu().numpy())
-
-    def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
-        # They take the place of the vectors of some text, so that the model itself scales and bounds the logits.
-        vectors = torch.from_numpy(np.ascontiguousarray(layer_outputs))
-        output = self._run([0] * len(vectors), lambda _, inputs: vectors.to(inputs[0]).reshape(inputs[0].shape))
-        return self._log_probs(output.logits[0])
-
-    def _run(self, model_ids: list[int], hook: Callable[..., Any], **options: Any) -> Any:
-        """Read tokens with a hook before the final norm."""
-        with self._lock, torch.inference_mode():
-            handle = self._final_norm.register_forward_pre_hook(hook)
-            try:
-                ids = torch.tensor([model_ids], device=self.reader.device)
-                return self._copy(ids, use_cache=False, **options)
-            finally:
-                handle.remove()
+def _crop(cache: DynamicCache, num_positions: int) -> DynamicCache:
+    # It shares memory until a pass appends to it, which makes new tensors.
+    cropped = copy(cache)
+    cropped.layers = [copy(layer) for layer in cache.layers]
+    if num_excess := cache.get_seq_length() - num_positions:
+        cropped.crop(-num_excess)
+    return cropped

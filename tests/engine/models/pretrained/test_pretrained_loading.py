@@ -108,7 +108,7 @@ def without_end_of_text(folder):
         ([without(WEIGHTS)], ["has no model.safetensors; choose a model with safetensors"]),
         ([without(WEIGHTS), file(INDEX, "{}")], ["model.safetensors.index.json is damaged"]),
         ([without(WEIGHTS), file(INDEX, '{"weight_map": {"a": "../x.safetensors"}}')], [f"{INDEX} is damaged"]),
-        ([file(WEIGHTS, "")], ["its weights have 0 bytes"]),
+        ([file(WEIGHTS, "")], ["cannot load it: SafetensorError"]),
         ([file(WEIGHTS, b"\xff" * 100_000)], ["cannot load it: SafetensorError"]),
         ([truncated_weights], ["SafetensorError"]),
         ([model_type("t5", "T5Model", is_encoder_decoder=True)], ["is no causal language model"]),
@@ -118,7 +118,6 @@ def without_end_of_text(folder):
         ([settings(model_type=None)], ["transformers cannot load it: "]),
         ([settings(num_hidden_layers=3)], ["of its tensors, such as model.layers.2."]),
         ([settings(hidden_size=64)], ["transformers cannot load it"]),
-        ([settings(intermediate_size=10**6)], ["bytes, but config.json describes a model of 768,"]),
         ([file("tokenizer.json", "{")], ["transformers cannot load it"]),
         ([without("tokenizer.json"), without("tokenizer_config.json")], ["tokenizer"]),
         ([of_whole_words], ["WordLevel tokenizer", "play the run that it was exported from"]),
@@ -148,7 +147,7 @@ def test_a_pickle_is_refused_and_not_opened(name, folder, tmp_path):
     (folder / name).write_bytes(pickle.dumps(Attack()))
     check_refused(folder, f"only a pickle ({name})", "never loaded")
     shutil.copy(folder / name, folder / WEIGHTS)
-    check_refused(folder, "its weights have")
+    check_refused(folder, "transformers cannot load it")
     assert not (tmp_path / "attacked").exists()
 
 
@@ -212,7 +211,6 @@ ids = model.chat.encode([ChatMessage("user", "Hi " * 100)])
 state = advance_tokens(model, model.start(), ids)[1]
 for token in range(70):
     _, state = model.advance(state, 9)
-model.record_attention(model.tokenizer.encode("Hi"))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("", "")

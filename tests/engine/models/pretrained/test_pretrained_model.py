@@ -1,4 +1,4 @@
-"""Models by others against transformers itself: distributions, kept states, batches, full contexts and attention."""
+"""Models by others against transformers itself: distributions, kept states, batches and full contexts."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,11 +7,9 @@ import pytest
 import torch
 
 from engine.data.tokenizers.base import EOS_ID
-from engine.errors import InvalidInputError
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.pretrained.loading import load_pretrained
 from engine.models.pretrained.model import PretrainedModel
-from engine.models.pretrained.reader import TextReader
 from tests.support.pretrained import CONTEXT_SIZE, VOCABULARY_SIZE, save_model
 
 transformers = pytest.importorskip("transformers")
@@ -140,11 +138,10 @@ def test_threads_may_continue_the_same_state(pretrained):
     np.testing.assert_allclose(results, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("caching", ["step", "none"])
-def test_slower_ways_to_keep_a_text_predict_the_same(caching, pretrained):
+def test_a_model_without_a_cache_predicts_the_same(pretrained):
     fast = pretrained("llama")
-    reader = TextReader(fast.reader.module, caching)
-    slow = PretrainedModel(reader, fast.tokenizer, fast.name, fast.description, fast.context_size)
+    slow = PretrainedModel(fast.module, fast.tokenizer, fast.name, fast.description, fast.context_size)
+    slow.has_cache = False
     ids = random_ids(CONTEXT_SIZE + 20)
     expected, _ = fast.predict_tokens(fast.start(), [EOS_ID, *ids])
     first, state = slow.predict_tokens(slow.start(), [EOS_ID, *ids[:50]])
@@ -165,41 +162,3 @@ def test_the_states_of_a_text_share_its_keys_and_values(pretrained):
     (text, num_bytes), (other, num_branch_bytes) = model.state_memory(states[0]), model.state_memory(branch)
     assert text != other
     assert num_bytes / len(states[-1].tokens) == num_branch_bytes / len(branch.tokens) > 0
-
-
-# --- attention ---
-
-IDS = np.array(random_ids(20), np.int32)
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
-def test_recorded_attention_is_that_of_transformers(family, pretrained, folders):
-    record = pretrained(family).record_attention(IDS)
-    module = transformers.AutoModelForCausalLM.from_pretrained(folders(family), attn_implementation="eager").eval()
-    with torch.inference_mode():
-        output = module(torch.tensor([[0, *IDS.tolist()]]), output_attentions=True, output_hidden_states=True)
-    expected = torch.cat(output.attentions).numpy()
-    np.testing.assert_allclose(record.weights, expected, atol=1e-5)
-    assert not np.triu(record.weights, 1).any()
-    np.testing.assert_allclose(record.layer_outputs[:-1], torch.cat(output.hidden_states[:-1]).numpy(), atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("family", "options"), [("llama", {}), ("gpt2", {}), ("gemma2", {"final_logit_softcapping": 2.0})]
-)
-def test_the_logit_lens_of_the_last_layer_is_the_prediction(family, options, tmp_path):
-    save_model(tmp_path, family, **options)
-    model = load_pretrained(f"hf:{tmp_path}")
-    record = model.record_attention(IDS)
-    rows, _ = model.predict_tokens(model.start(), [EOS_ID, *IDS.tolist()])
-    np.testing.assert_allclose(model.layer_log_probs(record.layer_outputs[-1]), rows, atol=1e-4)
-    first = model.layer_log_probs(record.layer_outputs[0])
-    np.testing.assert_allclose(np.exp(first.astype(np.float64)).sum(1), 1, atol=1e-4)
-    assert np.abs(first - rows).max() > 0.1
-
-
-def test_a_text_beyond_the_context_is_refused(pretrained):
-    ids = np.full(CONTEXT_SIZE, 5, np.int32)
-    assert pretrained("llama").record_attention(ids[1:]).weights.shape[-1] == CONTEXT_SIZE
-    with pytest.raises(InvalidInputError, match=rf"attention of {CONTEXT_SIZE + 1} positions: hf:.* {CONTEXT_SIZE} at"):
-        pretrained("llama").record_attention(ids)
