@@ -49,14 +49,13 @@ def check_adapter(config: ModelConfig, adapter: Mapping[str, StoredTensor]) -> N
 
 
 class MergedWeights(Mapping[str, StoredTensor]):
-    """Weights of an adapted model, each merged when it is read, so that one at a time is in single precision."""
+    """Weights of a model with an adapter, or none, in 8 bits or single precision, each computed when it is read."""
 
     def __init__(
         self, config: ModelConfig, base: Mapping[str, StoredTensor], adapter: Mapping[str, StoredTensor], *, int8: bool
     ) -> None:
-        """Merge `adapter`, checked by `check_adapter`, into `base`; all matrices are in 8 bits or single precision."""
         self._base, self._adapter, self._int8 = base, adapter, int8
-        self._scale = np.float32(config.lora_alpha / config.lora_rank)
+        self._scale = np.float32(config.lora_alpha / max(1, config.lora_rank))
 
     def __getitem__(self, name: str) -> StoredTensor:
         matrix = name.removesuffix(".weight")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import Tokenizer
 from engine.models import numpy_lstm
-from engine.models.adapter import adapter_shapes
+from engine.models.adapter import MergedWeights, adapter_shapes
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer_layout import transformer_weight_shapes
@@ -31,5 +31,6 @@ def build_decoder(
     config: ModelConfig, tokenizer: Tokenizer, weights: Mapping[str, StoredTensor], *, int8: bool = False
 ) -> NumpyDecoder:
     """Prepare the weights of a run, named as in `weight_shapes`, for inference; see the constructor of each model."""
-    decoder_type = NumpyTransformer if config.architecture == "transformer" else NumpyLSTM
-    return decoder_type(config, tokenizer, weights, int8=int8)
+    if config.architecture == "transformer":
+        return NumpyTransformer(config, tokenizer, MergedWeights(config, weights, {}, int8=True) if int8 else weights)
+    return NumpyLSTM(config, tokenizer, weights, int8=int8)

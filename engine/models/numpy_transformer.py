@@ -29,7 +29,7 @@ from engine.models.attention import (
 from engine.models.base import EXCLUDED_LOG_PROB, LogProbs, SequenceOutput
 from engine.models.matrices import Int8Matrix, Matrix, check_weights, embed, make_matrix, normalize_logits
 from engine.runtime.process import use_huge_pages
-from engine.storage.tensor_file import Int8Rows, StoredTensor, check_names, to_float32, to_int8
+from engine.storage.tensor_file import Int8Rows, StoredTensor, check_names, to_float32
 
 if TYPE_CHECKING:
     from engine.models.pretrained.chat import ChatTemplate
@@ -79,16 +79,15 @@ class NumpyTransformer:
         tokenizer: Tokenizer,
         weights: Mapping[str, StoredTensor],
         *,
-        int8: bool = False,
         chat: "ChatTemplate | None" = None,
     ) -> None:
         """Prepare the weights, named as in `transformer_weight_shapes`; each tensor is read once, in threads.
 
-        Matrices that are stored in 8 bits are multiplied in 8 bits. With `int8`, all others are quantized too.
+        Matrices that are stored in 8 bits are multiplied in 8 bits.
         Tensors of another shape, with NaN or huge values raise a RunError, impossible settings a ConfigError.
         """
         layout.check_transformer_config(config)
-        self.tokenizer, self.config, self.int8, self.chat, self.tensors = tokenizer, config, int8, chat, weights
+        self.tokenizer, self.config, self.chat, self.tensors = tokenizer, config, chat, weights
         self.context_size, self._num_kept = config.context_size, layout.num_kept_tokens(config.context_size)
         self._num_heads, self._num_kv_heads = config.num_heads, layout.num_kv_heads(config)
         self._head_size = layout.head_size(config)
@@ -106,7 +105,7 @@ class NumpyTransformer:
         self._end_ids = [EOS_ID, *tokenizer.other_end_ids]
         if isinstance(self._output, Int8Matrix):
             self._multiply_large_inputs_exactly()
-        if int8 or self.has_int8_weights:
+        if self.has_int8_weights:
             timer = threading.Timer(HUGE_PAGES_DELAY, self._use_huge_pages)
             timer.daemon = True
             timer.start()
@@ -115,8 +114,6 @@ class NumpyTransformer:
         tensor = self.tensors[name]
         if isinstance(tensor, Int8Rows):
             self.has_int8_weights = True
-        elif self.int8:
-            tensor = to_int8(tensor)
         check_weights({name: tensor}, {name: self._shapes[name]}, MAX_TRANSFORMER_WEIGHT)
         return tensor
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from engine.config import Config, DataMode, ModelConfig
 from engine.errors import InvalidInputError, RunError
-from engine.models.adapter import MergedWeights, adapter_shapes, check_adapter, lora_targets
+from engine.models.adapter import adapter_shapes, check_adapter, lora_targets
 from engine.models.pretrained.names import BASE_FILE, HF_PREFIX, SMOLLM2
 from engine.storage.schema import read_run_json
 from engine.storage.tensor_file import UNSEALED, StoredTensor, open_weights, serialize_weights
@@ -65,7 +65,7 @@ def read_reference(run_dir: Path) -> BaseReference:
 
 def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
     """Read the pre-trained model that a run starts from, which must not have changed since, for texts of a mode."""
-    from engine.models.pretrained.reading import read_base  # loads Hugging Face's tokenizers
+    from engine.models.pretrained.store import read_base  # loads Hugging Face's tokenizers
 
     reference = read_reference(run_dir)
     try:
@@ -122,22 +122,9 @@ def load_adapted(
 
     Return the model, and the family of the pre-trained one, such as "SmolLM2".
     """
-    from engine.models.numpy_transformer import NumpyTransformer
-    from engine.models.pretrained.base import INT8_FACTOR, LoadingProgress
-
     base, adapter = read_run_base(run_dir, config.data.mode), read_adapter(run_dir, config.model, file)
-    if on_progress is not None:
-        required = int(INT8_FACTOR * base.num_parameters) if int8 else None
-        on_progress(LoadingProgress(f"merging the adapter into {base.family}", required))
     try:
-        weights = MergedWeights(config.model, base.weights, adapter, int8=int8)
-        decoder = NumpyTransformer(config.model, base.tokenizer, weights, chat=base.chat)
-    except MemoryError as error:
-        raise RunError(f"{base.name} does not fit into the free memory; close other programs") from error
+        decoder = base.decoder(int8=int8, on_progress=on_progress, config=config.model, adapter=adapter)
     except InvalidInputError as error:
-        reason = str(error).removesuffix("; the run is damaged")
-        raise RunError(
-            f"run {run_dir.name!r} with its base {base.name}: {reason}; restore the base, or train a new run"
-        ) from error
-    base.weights.release_pages()
+        raise RunError(f"run {run_dir.name!r} with its base {error}, or train a new run") from error
     return decoder, base.family

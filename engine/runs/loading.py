@@ -145,7 +145,7 @@ def _load_pretrained(name: str, precision: str, on_progress: "Callable[[LoadingP
     # Imported here: Hugging Face's tokenizers, which models of words do not need.
     from engine.models.pretrained.base import UnsupportedModelError
     from engine.models.pretrained.chat import find_script_cast
-    from engine.models.pretrained.reading import read_base
+    from engine.models.pretrained.store import read_base
 
     source = parse_pretrained_name(name)
     try:

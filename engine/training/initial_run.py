@@ -14,7 +14,7 @@ from engine.errors import ConfigError
 from engine.models.adapter import lora_targets
 from engine.models.pretrained.base import Base
 from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
-from engine.models.pretrained.reading import read_base
+from engine.models.pretrained.store import read_base
 from engine.models.transformer_layout import TRANSFORMER_VALUES, largest_num_heads
 from engine.runs.adapter_files import needs_base, read_adapter, read_run_base
 from engine.runs.directory import BUNDLED_FOLDERS, epoch_model_name, read_config

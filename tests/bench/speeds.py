@@ -31,11 +31,10 @@ from engine.generation.prompt import encode_prompt, prefill
 from engine.generation.sampling import TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.base import advance_tokens, score_sequence
-from engine.models.decoders import weight_shapes
+from engine.models.decoders import build_decoder, weight_shapes
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.numpy_transformer import NumpyTransformer
-from engine.models.pretrained.reading import read_base
+from engine.models.pretrained.store import read_base
 from engine.presets import get_preset
 from engine.runs.directory import resolve_run
 from engine.runs.export import export_hugging_face
@@ -134,7 +133,7 @@ def transformer_speeds():
     text = np.random.default_rng(0).integers(2, len(decoder.tokenizer), 500).astype(np.int32)
     scores, speeds = {}, {}
     for name in ("fp32", "int8"):
-        model = NumpyTransformer(decoder.config, decoder.tokenizer, decoder.weights, int8=name == "int8")
+        model = build_decoder(decoder.config, decoder.tokenizer, decoder.weights, int8=name == "int8")
         speeds |= {f"{name}_{key}": value for key, value in play_speeds(model, (2, 3)).items()}
         scores[name], states = score_sequence(model, text), [model.advance(model.start(), EOS_ID)[1]]
         for token in range(2, 302):

@@ -2,23 +2,21 @@
 
 import hashlib
 import math
-import os
 from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.config import ModelConfig
 from engine.errors import ConfigError, InvalidInputError, printable
+from engine.models.adapter import MergedWeights
 from engine.models.matrices import check_weights
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer
-from engine.models.pretrained.folder_checks import check_memory, format_count
 from engine.models.transformer_layout import TRANSFORMER_VALUES, check_transformer_config, transformer_weight_shapes
-from engine.storage.tensor_file import StoredTensor, to_float32, to_int8
+from engine.storage.tensor_file import StoredTensor
 
 if TYPE_CHECKING:  # commands that only mention bases need no tokenizers
     from engine.models.pretrained.chat import ChatTemplate
@@ -31,9 +29,7 @@ INT8_FACTOR, FP32_FACTOR = 2.5, 9.0  # peak memory in bytes of loading one weigh
 
 @dataclass(frozen=True)
 class LoadingProgress:
-    """One step of loading a model, such as "reading the weights"."""
-
-    text: str
+    text: str  # such as "reading the weights"
     memory_bytes: int | None = None  # that the model needs; None before it is known
 
 
@@ -45,14 +41,13 @@ class UnsupportedModelError(InvalidInputError):
 
 
 class LazyTensors(UserDict[str, Any]):
-    """Tensors that are read from a file at every access, so that one at a time is in memory."""
+    """Tensors by name that a function reads from a file at every access, so that one at a time is in memory."""
 
     def __init__(
         self, readers: Mapping[str, Callable[[], StoredTensor]], release_pages: Callable[[], None] = lambda: None
     ) -> None:
-        """Take the function that reads each tensor, and one that gives the memory of mapped files back."""
         super().__init__(readers)
-        self.release_pages = release_pages
+        self.release_pages = release_pages  # gives the memory of mapped files back
 
     def __getitem__(self, name: str) -> StoredTensor:
         tensor: StoredTensor = self.data[name]()
@@ -68,8 +63,7 @@ class Base:
     files: tuple[Path, ...]  # of the weights
     config: ModelConfig
     tokenizer: "PretrainedTokenizer"
-    weights: LazyTensors
-    """Tensors as `transformer_weight_shapes` lists them, those of the vocabulary in the order of our tokens."""
+    weights: LazyTensors  # as `transformer_weight_shapes` lists them; rows of the vocabulary are in our order
     chat: "ChatTemplate | None"
     stored_sha256: str = ""  # if it is known without reading the files
 
@@ -92,21 +86,27 @@ class Base:
         """Return the same model as one that reads and writes scripts, and has no chat template."""
         return replace(self, tokenizer=self.tokenizer.for_scripts(), chat=None)
 
-    def decoder(self, *, int8: bool, on_progress: ProgressCallback | None = None) -> NumpyTransformer:
-        """Load the weights, in 8 bits or in single precision, and return the model.
+    def decoder(
+        self,
+        *,
+        int8: bool,
+        on_progress: ProgressCallback | None = None,
+        config: ModelConfig | None = None,
+        adapter: Mapping[str, StoredTensor] | None = None,
+    ) -> NumpyTransformer:
+        """Return the model, changed by the adapter of a run with `config` if there is one, in 8 bits or in float32.
 
-        Raises:
-            InvalidInputError: If they do not fit into the memory, or are damaged.
+        Damaged weights, or too many for the free memory, raise an InvalidInputError.
         """
         required = int((INT8_FACTOR if int8 else FP32_FACTOR) * self.num_parameters)
         check_memory(self.name, required)
         if on_progress is not None:
-            on_progress(LoadingProgress("reading the weights", required))
-        weights = self.weights
-        if not int8:
-            weights = LazyTensors({name: partial(lambda key: to_float32(self.weights[key]), name) for name in weights})
+            text = f"merging the adapter into {self.family}" if adapter else "reading the weights"
+            on_progress(LoadingProgress(text, required))
+        config = config or self.config
         with self._refuse_damage():
-            decoder = NumpyTransformer(self.config, self.tokenizer, weights, int8=int8, chat=self.chat)
+            weights = MergedWeights(config, self.weights, adapter or {}, int8=int8)
+            decoder = NumpyTransformer(config, self.tokenizer, weights, chat=self.chat)
         self.weights.release_pages()
         return decoder
 
@@ -125,12 +125,6 @@ class Base:
         except InvalidInputError as error:
             reason = str(error).removesuffix("; the run is damaged")
             raise InvalidInputError(f"{self.name}: {reason}; fetch it again") from error
-
-
-def quantize_tensors(weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Return tensors with all matrices in 8 bits, converted in threads; vectors stay as they are."""
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return dict(zip(weights, threads.map(lambda name: to_int8(weights[name]), weights), strict=True))
 
 
 def hash_files(files: Iterable[Path]) -> str:
@@ -168,3 +162,25 @@ def check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]], config: Model
         has_more_rows = tensor in VOCABULARY_TENSORS and actual[1:] == shape[1:] and actual[0] > num_tokens
         if actual != shape and not has_more_rows:
             raise InvalidInputError(f"{name}: {tensor} is {list(actual)}, not {list(shape)}; fetch the model again")
+
+
+def check_memory(name: str, required: int) -> None:
+    """Raise an InvalidInputError if loading a model takes more memory than is free on this machine."""
+    import psutil
+
+    if required > (free := psutil.virtual_memory().available):
+        raise InvalidInputError(
+            f"{name} needs {format_bytes(required)} of memory, and {format_bytes(free)} are free; "
+            "choose a smaller model, or close other programs"
+        )
+
+
+def format_bytes(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+
+
+def format_count(number: int) -> str:
+    """Return a number of parameters, such as "135 M"."""
+    if number >= 1e9:
+        return f"{number / 1e9:.1f} B"
+    return f"{number / 1e6:.0f} M" if number >= 1e7 else f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,}"

@@ -1,5 +1,9 @@
-"""Folders of Llama, Mistral, Qwen2 and SmolLM2 in Hugging Face's format, on this machine or on the Hub, as bases."""
+"""Folders with models by others in Hugging Face's format, on this machine or on the Hub: none of their code is run.
 
+Llama, Mistral, Qwen2 and SmolLM2 are read as bases, without transformers.
+"""
+
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,20 +16,28 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.errors import InvalidInputError, RunError, install_command, printable
 from engine.models.pretrained import base as bases
-from engine.models.pretrained import folder_checks
 from engine.models.pretrained.chat import SANDBOX, JinjaTemplate
 from engine.models.pretrained.special_tokens import TokenizerFiles, try_tokenizer
 from engine.models.transformer_layout import LLAMA3_HIGH_FACTOR, LLAMA3_LOW_FACTOR
 from engine.runtime.sandbox import SandboxError
-from engine.storage.schema import decode
+from engine.storage.files import open_regular_file, read_limited
+from engine.storage.schema import decode, parse_json
 from engine.storage.tensor_file import TensorFile
 
-FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}
-"""Values of `model_type` that are read, with the names of the models."""
+FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}  # by values of `model_type`
 FLOAT_DTYPES = ("float32", "float16", "bfloat16")
-IGNORED_TENSORS = "rotary_emb.inv_freq"
-"""End of the names of tensors that old files have and that follow from the settings."""
+IGNORED_TENSORS = "rotary_emb.inv_freq"  # end of the names of tensors in old files, which follow from the settings
 DOWNLOADED_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # never pickles or code
+CONFIG_FILE, TOKENIZER_CONFIG_FILE = "config.json", "tokenizer_config.json"
+WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+MAX_JSON_BYTES = 50_000_000
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+CODE_SETTINGS = (  # with a function that tells whether the value names code
+    (CONFIG_FILE, "auto_map", bool),
+    (TOKENIZER_CONFIG_FILE, "auto_map", bool),
+    (CONFIG_FILE, "attn_implementation", lambda value: "/" in str(value)),  # transformers would download this program
+    (CONFIG_FILE, "_attn_implementation", lambda value: "/" in str(value)),
+)
 
 Size = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e18)]
@@ -42,9 +54,7 @@ class _Rope(msgspec.Struct):
     partial_rotary_factor: float = 1.0
 
 
-class _Settings(msgspec.Struct, kw_only=True):
-    """Settings of `config.json`."""
-
+class _Settings(msgspec.Struct, kw_only=True):  # of `config.json`
     hidden_size: Size
     num_hidden_layers: Size
     num_attention_heads: Size
@@ -115,7 +125,7 @@ def new_base(
     read: Callable[..., Float32Array],
     num_tokens: int,
 ) -> bases.Base:
-    """Return a base whose tensors have `shapes`; `read` reads one, given its name and rows or None."""
+    """Return a base whose tensors have `shapes`; `read` takes a name, and the rows to read or None for all."""
     bases.check_shapes(name, shapes, config, num_tokens)
     tokenizer = tokenizer_files.make_tokenizer(name, end_ids, num_tokens)
     rows = tokenizer.swapped_ids.astype(np.intp)
@@ -124,20 +134,81 @@ def new_base(
     return bases.Base(name, family, files, config, tokenizer, bases.LazyTensors(readers), chat)
 
 
-def read_folder_base(folder: Path, name: str) -> bases.Base:
-    """Return the model of a folder; its weights are read when they are needed.
+def read_model_config(folder: Path, name: str) -> dict[str, Any]:
+    """Return the content of `config.json`, or raise an InvalidInputError if it is damaged or the model brings code."""
+    if (folder / "adapter_config.json").exists():  # transformers would load the base that the file names
+        raise InvalidInputError(f"{name} is an adapter (LoRA), so merge it with its base model first")
+    if not (folder / CONFIG_FILE).is_file():
+        gguf_files = sorted(folder.glob("*.gguf"))
+        hint = f"; it has a GGUF file: write gguf:{gguf_files[0]}" if gguf_files else ""
+        raise InvalidInputError(f"{name} has no {CONFIG_FILE}, so it is no model of transformers{hint}")
+    contents = {file: read_json(folder / file, name) for file in (CONFIG_FILE, TOKENIZER_CONFIG_FILE)}
+    for file, key, is_code in CODE_SETTINGS:
+        if is_code(contents[file].get(key)):
+            raise InvalidInputError(
+                f"{name} needs code of its own ({key} in {file}), which is never run; "
+                "choose a model whose architecture is part of transformers"
+            )
+    return contents[CONFIG_FILE]
 
-    Raises:
-        UnsupportedModelError: If only transformers can load the model.
-        InvalidInputError: If a file is missing or damaged, or would run code.
-    """
-    settings = folder_checks.read_model_config(folder, name)
+
+def check_file_sizes(folder: Path, name: str) -> None:
+    """Raise an InvalidInputError if a file that transformers may read as a whole is large, or no regular file."""
+    for path in folder.iterdir():
+        if path.suffix not in (".safetensors", ".gguf", *PICKLE_SUFFIXES) and not path.is_dir():
+            try:
+                os.close(open_regular_file(path))
+                if path.stat().st_size > MAX_JSON_BYTES:
+                    raise InvalidInputError(f"{name}: {path.name} is larger than {bases.format_bytes(MAX_JSON_BYTES)}")
+            except OSError as error:
+                raise InvalidInputError(f"{name}: {path.name} cannot be read: {error.strerror}") from error
+
+
+def find_weight_files(folder: Path, name: str) -> list[Path]:
+    """Return the safetensors files of a model, or raise an InvalidInputError if one is missing, or it has a pickle."""
+    if (folder / WEIGHTS_FILE).is_file():
+        return [folder / WEIGHTS_FILE]
+    if (folder / WEIGHTS_INDEX_FILE).is_file():
+        weight_map = read_json(folder / WEIGHTS_INDEX_FILE, name).get("weight_map")
+        files = sorted({str(file) for file in weight_map.values()}) if isinstance(weight_map, dict) else []
+        if not files or any(Path(file).name != file for file in files):
+            raise InvalidInputError(f"{name}: {WEIGHTS_INDEX_FILE} is damaged; fetch the model again")
+        if missing := [file for file in files if not (folder / file).is_file()]:
+            raise InvalidInputError(f"{name} lacks {missing[0]} and {len(missing) - 1} more; fetch the model again")
+        return [folder / file for file in files]
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
+    hint = f", only a pickle ({pickles[0]}), which can run code and is never loaded" if pickles else ""
+    raise InvalidInputError(f"{name} has no {WEIGHTS_FILE}{hint}; choose a model with safetensors")
+
+
+def read_text(path: Path, name: str) -> str:
+    """Return a text of at most `MAX_JSON_BYTES`, or raise an InvalidInputError."""
+    try:
+        return read_limited(path, MAX_JSON_BYTES).decode()
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{name}: {path.name} cannot be read or is not text; fetch the model again") from error
+
+
+def read_json(path: Path, name: str) -> dict[str, Any]:
+    """Return the content of a JSON object, empty if there is no file; damage raises an InvalidInputError."""
+    try:
+        content = parse_json(read_text(path, name)) if path.is_file() else {}
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{name}: {path.name} is not JSON; fetch the model again") from error
+    if not isinstance(content, dict):
+        raise InvalidInputError(f"{name}: {path.name} is no JSON object; fetch the model again")
+    return content
+
+
+def read_folder_base(folder: Path, name: str) -> bases.Base:
+    """Return the model of a folder, or raise an InvalidInputError: if a file is damaged, or would run code."""
+    settings = read_model_config(folder, name)
     config = read_config(settings, name)
-    generation = folder_checks.read_json(folder / "generation_config.json", name)
+    generation = read_json(folder / "generation_config.json", name)
     ends = [generation.get("eos_token_id"), settings.get("eos_token_id")]
     end_ids = [id for value in ends for id in (value if isinstance(value, list) else [value]) if isinstance(id, int)]
     tokenizer_files = _read_tokenizer_files(folder, name, end_ids)
-    paths = folder_checks.find_weight_files(folder, name)
+    paths = find_weight_files(folder, name)
     try:
         weight_files = [TensorFile(path) for path in paths]
     except (RunError, OSError) as error:
@@ -173,8 +244,8 @@ def _read_tokenizer_files(folder: Path, name: str, end_ids: list[int]) -> Tokeni
     path, template_path = folder / "tokenizer.json", folder / "chat_template.jinja"
     if not path.is_file():
         raise bases.UnsupportedModelError(f"{name} has no {path.name}")
-    content = folder_checks.read_text(path, name)
-    settings = folder_checks.read_json(folder / folder_checks.TOKENIZER_CONFIG_FILE, name)
+    content = read_text(path, name)
+    settings = read_json(folder / TOKENIZER_CONFIG_FILE, name)
     texts: dict[str, str | None] = {}
     for key in ("bos_token", "eos_token", "unk_token", "pad_token"):  # a text, or a dictionary with it
         token = settings.get(key)
@@ -191,17 +262,13 @@ def _read_tokenizer_files(folder: Path, name: str, end_ids: list[int]) -> Tokeni
         named = {str(item.get("name")): item.get("template") for item in template if isinstance(item, dict)}
         template = named.get("default")
     if template_path.is_file():
-        template = folder_checks.read_text(template_path, name)
+        template = read_text(template_path, name)
     template = JinjaTemplate(template, texts) if isinstance(template, str) else None
     return TokenizerFiles(content, ids["bos_token"], ids["eos_token"], ids["first"], template)
 
 
 def fetch_folder(repo_id: str, name: str, on_progress: bases.ProgressCallback) -> Path:
-    """Return the folder of a model in the local cache of the Hugging Face Hub, after downloading the missing files.
-
-    Raises:
-        InvalidInputError: If the model is neither in the cache nor reachable, or it cannot be used.
-    """
+    """Return the folder of a model in the local cache of the Hugging Face Hub, after downloading the missing files."""
     try:
         from huggingface_hub import hf_hub_download, snapshot_download
     except ImportError as error:
@@ -210,8 +277,8 @@ def fetch_folder(repo_id: str, name: str, on_progress: bases.ProgressCallback) -
     cached_error = None
     try:
         folder = Path(snapshot_download(repo_id, local_files_only=True, **files))
-        folder_checks.read_model_config(folder, name)
-        folder_checks.find_weight_files(folder, name)
+        read_model_config(folder, name)
+        find_weight_files(folder, name)
         return folder
     except InvalidInputError as error:  # the cache may have only a part of the model
         cached_error = error
@@ -219,8 +286,8 @@ def fetch_folder(repo_id: str, name: str, on_progress: bases.ProgressCallback) -
         pass
     try:
         on_progress(bases.LoadingProgress(f"asking the Hugging Face Hub for {repo_id}"))
-        config_path = hf_hub_download(repo_id, folder_checks.CONFIG_FILE)
-        folder_checks.read_model_config(Path(config_path).parent, name)
+        config_path = hf_hub_download(repo_id, CONFIG_FILE)
+        read_model_config(Path(config_path).parent, name)
         on_progress(bases.LoadingProgress(f"downloading {repo_id}"))
         return Path(snapshot_download(repo_id, **files))
     except InvalidInputError:

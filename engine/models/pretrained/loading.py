@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InvalidInputError, LotrError, describe_error, install_command, printable
-from engine.models.pretrained import folder_checks
-from engine.models.pretrained.base import LoadingProgress, ProgressCallback
-from engine.models.pretrained.base_folder import fetch_folder
+from engine.models.pretrained import base_folder
+from engine.models.pretrained.base import LoadingProgress, ProgressCallback, check_memory, format_bytes, format_count
 from engine.models.pretrained.chat import JinjaTemplate
 from engine.models.pretrained.names import parse_pretrained_name
 from engine.models.pretrained.special_tokens import TokenizerFiles, try_texts
@@ -45,11 +44,11 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
     silence_descriptors()
     folder = source.path
     if source.kind == "hub":
-        folder = fetch_folder(source.target, name, report)
+        folder = base_folder.fetch_folder(source.target, name, report)
     report(LoadingProgress("checking the files"))
-    folder_checks.read_model_config(folder, name)
-    folder_checks.check_file_sizes(folder, name)
-    stored = sum(file.stat().st_size for file in folder_checks.find_weight_files(folder, name))
+    base_folder.read_model_config(folder, name)
+    base_folder.check_file_sizes(folder, name)
+    stored = sum(file.stat().st_size for file in base_folder.find_weight_files(folder, name))
     try:
         required = SANDBOX.call(try_folder, str(folder.absolute()), name)
         return _load(folder, name, stored, required, report)
@@ -109,8 +108,8 @@ def _load(folder: Path, name: str, stored: int, required: int, report: ProgressC
     if torch.cuda.is_available() and MEMORY_FACTOR * stored < torch.cuda.mem_get_info()[0]:
         device, dtype, required = torch.device("cuda"), "auto", stored
     required = int(MEMORY_FACTOR * required)
-    folder_checks.check_memory(name, required)
-    report(LoadingProgress(f"reading {folder_checks.format_bytes(stored)} of weights", required))
+    check_memory(name, required)
+    report(LoadingProgress(f"reading {format_bytes(stored)} of weights", required))
     with convert_panics():
         hf_tokenizer = _read_hf_tokenizer(folder, name)
         module, info = auto.from_pretrained(
@@ -162,7 +161,7 @@ def adapt(module: Any, hf_tokenizer: Any, name: str) -> "PretrainedModel":
     layers, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
     if layers and width:
         description += f" · {layers} layers of {width:,}"
-    description += f" · {folder_checks.format_count(sum(part.numel() for part in module.parameters()))} parameters"
+    description += f" · {format_count(sum(part.numel() for part in module.parameters()))} parameters"
     sizes = (getattr(config, key, None) for key in CONTEXT_SIZE_NAMES)
     context_size = next((size for size in sizes if isinstance(size, int) and size > 1), UNLIMITED_CONTEXT_SIZE)
     return PretrainedModel(module, tokenizer, name, description, context_size, files.make_chat_template(tokenizer))

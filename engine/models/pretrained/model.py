@@ -129,7 +129,8 @@ class PretrainedModel:
 
     def state_memory(self, state: PretrainedState) -> tuple[int, int]:
         """Return the identity of the memory that `state` shares with others of its text, and its size in bytes."""
-        return id(state.texts), sum(layer.keys.nbytes + layer.values.nbytes for layer in state.texts.cache.layers)
+        layers: list[Any] = state.texts.cache.layers
+        return id(state.texts), sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
     def has_slid(self, state: PretrainedState) -> bool:
         return state.has_slid

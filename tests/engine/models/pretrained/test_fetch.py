@@ -17,7 +17,7 @@ from engine.models.pretrained import fetch
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.fetch import FetchCancelledError, fetch_smollm2
 from engine.models.pretrained.names import base_folder, is_base_stored
-from engine.models.pretrained.reading import read_base
+from engine.models.pretrained.store import read_base
 from engine.runs.loading import load_model_by_name
 from engine.storage.files import FileLock
 from engine.storage.tensor_file import Int8Rows, quantize_rows

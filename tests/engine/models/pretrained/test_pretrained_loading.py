@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InvalidInputError, install_command
-from engine.models.pretrained import folder_checks
+from engine.models.pretrained import base as bases
 from engine.models.pretrained.loading import load_pretrained
 from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, save_tokenizer
 
@@ -286,5 +286,5 @@ def test_a_model_larger_than_the_memory_is_refused(folder, monkeypatch):
     load_pretrained(f"hf:{folder}", steps.append)
     required = next(step.memory_bytes for step in steps if step.memory_bytes)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": required - 1}))
-    size = folder_checks.format_bytes(required)
-    check_refused(folder, f"needs {size} of memory, and {folder_checks.format_bytes(required - 1)} are free")
+    size = bases.format_bytes(required)
+    check_refused(folder, f"needs {size} of memory, and {bases.format_bytes(required - 1)} are free")
