@@ -179,7 +179,6 @@ def test_8_bits_are_close_to_single_precision_even_if_a_unit_is_large(is_stored,
     difference = score_sequence(int8, ids) - score_sequence(exact, ids)
     assert 0 < np.abs(difference).max() < 0.2
     assert token_by_token(int8, ids)[0] == pytest.approx(int8.predict_tokens(int8.start(), ids.tolist())[0], abs=0.02)
-        assert all(map(np.array_equal, tensor, tensors[name])), name
 
 
 def test_damaged_missing_and_unknown_tensors_are_refused():
