@@ -7,13 +7,12 @@ from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from engine.config import TrainingConfig
 from engine.data.arrays import permute_lines
-from engine.data.dataset import Dataset, ScalarT, batchify
+from engine.data.dataset import Dataset, batchify
 from engine.data.tokenizers.base import TokenIds
 from engine.data.tokenizers.words import PunctuationIds
 from engine.runtime.distributed import DistributedContext
@@ -31,7 +30,6 @@ class Window:
     end: float = 0.0  # the same after this window; 1 for the last one of an epoch
 
     def shard(self, distributed: DistributedContext) -> "Window":
-        """Return the columns of the batch that belong to this process."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         shards: dict[str, Any] = {name: distributed.shard_batch(tensor) for name, tensor in tensors.items()}
         return replace(self, **shards)
@@ -58,16 +56,11 @@ class WindowReader:
         self._with_punctuation = with_punctuation
         self._rng = random.Random(options.seed)
         self._position = 0
-        self._epoch: Epoch | None = None
-
-    @property
-    def is_mid_epoch(self) -> bool:
-        """True if the current epoch has windows left."""
-        return self._epoch is not None
+        self.epoch: Epoch | None = None  # that has windows left
 
     def next_window(self) -> Window:
         """Return the next window, the first of a new epoch if the current epoch has been read."""
-        epoch = self._epoch = self._epoch or self._begin_epoch()
+        epoch = self.epoch = self.epoch or self._begin_epoch()
         begin, num_targets = self._position, len(epoch.columns) - 1
         end = min(begin + sample_bptt_length(self._options, self._rng), num_targets)
         target_weights = None
@@ -84,12 +77,8 @@ class WindowReader:
         )
         self._position = end
         if end == num_targets:
-            self.discard_epoch()
+            self.epoch = None
         return window
-
-    def discard_epoch(self) -> None:
-        """Drop the rest of the current epoch; the next window starts a new one."""
-        self._epoch = None
 
     def draw_epoch(self) -> tuple[TokenIds, PunctuationIds | None]:
         """Return the training tokens `[time]` in the order of a new epoch, and their punctuation if it is learned."""
@@ -107,50 +96,39 @@ class WindowReader:
         return tokens, None if punctuation is None else permute_lines(punctuation, offsets, order, first)
 
     def _begin_epoch(self) -> Epoch:
-        """Draw the order of the next epoch, and cut the text into `batch_size` columns."""
-
-        def to_columns(values: npt.NDArray[ScalarT]) -> Tensor:
-            return torch.from_numpy(batchify(values, self._options.batch_size)).to(self._device)
-
         rng_state, self._position = self._rng.getstate(), 0
         tokens, punctuation = self.draw_epoch()
         is_weighted = self._dataset.mode == "dialogue" and self._options.name_weight != 1
-        return Epoch(
-            to_columns(tokens),
-            None if punctuation is None else to_columns(punctuation),
-            to_columns(self._dataset.scored_mask(tokens)) if is_weighted else None,
-            rng_state,
-        )
+        texts = (tokens, punctuation, self._dataset.scored_mask(tokens) if is_weighted else None)
+        columns = [None if text is None else batchify(text, self._options.batch_size) for text in texts]
+        tensors = [None if text is None else torch.from_numpy(text).to(self._device) for text in columns]
+        assert tensors[0] is not None
+        return Epoch(tensors[0], tensors[1], tensors[2], rng_state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position and the generator states as JSON values."""
-        epoch_rng_state = None if self._epoch is None else self._epoch.rng_state
+        epoch_rng_state = None if self.epoch is None else self.epoch.rng_state
         return {"position": self._position, "rng_state": self._rng.getstate(), "epoch_rng_state": epoch_rng_state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; damaged values raise a LookupError, TypeError or ValueError."""
+        """Continue where `state_dict` was taken; damaged values raise an error of `CORRUPT_FILE_ERRORS`."""
 
         def set_rng_state(name: str) -> None:
             version, numbers, gauss = state_dict[name]  # JSON has no tuples
             self._rng.setstate((version, tuple(numbers), gauss))
 
         position = index(state_dict["position"])
-        self.discard_epoch()
+        self.epoch = None
         if state_dict["epoch_rng_state"] is not None:
             set_rng_state("epoch_rng_state")
-            self._epoch = self._begin_epoch()
-            if not 0 <= position < len(self._epoch.columns):
+            self.epoch = self._begin_epoch()
+            if not 0 <= position < len(self.epoch.columns):
                 raise ValueError(f"position {position} is outside of the epoch")
         self._position = position
         set_rng_state("rng_state")
 
 
 def sample_bptt_length(options: TrainingConfig, rng: random.Random) -> int:
-    """Return the length of the next BPTT window in time steps.
-
-    With `variable_bptt`, the length is drawn around `bptt`, and in 5 % of the cases around half of it (Merity et al.
-    2017, section 4.1).
-    """
+    """Return the time steps of the next window; a variable length is that of Merity et al. (2017, section 4.1)."""
     if not options.variable_bptt:
         return options.bptt
     base = options.bptt if rng.random() < 0.95 else options.bptt / 2

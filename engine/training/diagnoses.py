@@ -33,7 +33,7 @@ class DiskReading(NamedTuple):
 
 
 class GpuReading(NamedTuple):
-    utilization: float  # fraction of the last second of a training in which the GPU computed
+    utilization: float  # fraction of the last second
 
 
 class Finding(NamedTuple):
@@ -49,10 +49,9 @@ class Evaluation(NamedTuple):
 
 
 class History:
-    """Facts about a training that the diagnoses need, and the kinds of problems that were reported."""
+    """What the diagnoses know of a training, and the kinds of problems that were reported."""
 
     def __init__(self, config: Config, run: str) -> None:
-        """Start before the first event; `run` is the name or path of the run, as it is typed after a command."""
         self.config, self.options, self.run = config, config.training, run
         self.reported: set[str] = set()
         self.step, self.epoch = 0, 0.0
@@ -66,7 +65,6 @@ class History:
         self._losses: list[float] = []  # of the reports since the last evaluation
 
     def observe(self, observation: TrainingEvent | DiskReading | GpuReading) -> list[Diagnosed]:
-        """Return the problems that an event, or a reading of the machine, shows and that were not reported before."""
         match observation:
             case events.Started():
                 self.unigram_perplexity = observation.unigram_perplexity
@@ -119,7 +117,6 @@ def _lower_lr(options: TrainingConfig) -> str:
 
 
 def _weaker_decay(options: TrainingConfig) -> str:
-    """Return the setting with a lower weight decay if it removes weights faster than they learn; otherwise ""."""
     is_strong = options.lr * options.weight_decay > 0.01  # of a weight in each step; the presets stay below 0.003
     return f"--set weight_decay={0.001 / options.lr:.2g}" if is_strong else ""
 
@@ -129,14 +126,10 @@ def _format(perplexity: float) -> str:
 
 
 def rising_validation(history: History) -> Finding | None:
-    """Find that the latest evaluation is the worst since a best one that is long enough ago.
-
-    A training with `patience` stops by itself. The weights before the first step are not counted as a best evaluation,
-    because `forgetting` and `unigram_model` compare with them.
-    """
+    """Find that the latest evaluation is the worst since a best one that is long enough ago."""
     options, evaluations = history.options, [each for each in history.evaluations if each.step]
     best = min(evaluations, key=lambda each: each.perplexity, default=None)
-    if best is None or options.patience:
+    if best is None or options.patience:  # with patience, a training stops by itself
         return None
     latest, worse = evaluations[-1], evaluations[evaluations.index(best) + 1 :]
     # Up to three are noise, as with a constant rate on a short text; then averaging is due to start.
@@ -160,10 +153,7 @@ def rising_validation(history: History) -> Finding | None:
 
 
 def loss_spike(history: History) -> Finding | None:
-    """Find that the latest two reports are far above the running median of those before.
-
-    A single one may consist of one unusual window.
-    """
+    """Find that two reports (one may be an unusual window) are far above the median of those before."""
     losses = [math.log(step.train_perplexity) for step in history.steps]
     before, latest = losses[:-2], losses[-2:]
     if len(before) < NUM_REPORTS:  # at the start, the loss falls too fast for a level
@@ -182,10 +172,7 @@ def loss_spike(history: History) -> Finding | None:
 
 
 def forgetting(history: History) -> Finding | None:
-    """Find that fine-tuning destroys what the initial model has learned.
-
-    Once an evaluation is better than the initial model, a small rise is for `rising_validation`.
-    """
+    """Find that fine-tuning destroys what the initial model has learned; a later rise is for `rising_validation`."""
     options = history.options
     if not options.init or len(history.evaluations) < 2 or history.evaluations[0].step:
         return None
@@ -228,7 +215,7 @@ def vanishing_gradients(history: History) -> Finding | None:
 
 
 def exploding_gradients(history: History) -> Finding | None:
-    """Find that nearly all recent gradients were clipped to a small fraction; the presets have ratios up to 4."""
+    """Find that nearly all recent gradients were clipped to less than a twentieth; the presets stay below 4."""
     clip, norms = history.options.clip, [step.gradient_norm for step in history.steps][-40:]
     if not clip or norms[-1] <= 20 * clip or sum(norm > 20 * clip for norm in norms) < 36:
         return None
@@ -320,11 +307,7 @@ DIAGNOSES: dict[DiagnosisKind, tuple[type, Callable[[History], Finding | None]]]
 
 
 def diagnose(training: Iterator[TrainingEvent], config: Config, run_dir: Path) -> Iterator[TrainingEvent]:
-    """Yield the events of `training`, and after each of them the problems that it shows, once per training and kind.
-
-    After a resume, the rows of `run_dir` hold earlier evaluations and reported problems. The main process of a
-    distributed training calls this function; the others report nothing.
-    """
+    """Yield the events of `training`, and after each of them the problems that it shows, once per training and kind."""
     history = History(config, run_word(run_dir))
     started: events.Started | None = None
     disk_read_at = gpu_read_at = -math.inf

@@ -1,7 +1,6 @@
 """Distillation: trained runs, the teachers, predict the windows of a student, and write text for it.
 
-On a small corpus, teachers have memorized the text they were trained on, so their predictions of that text say little
-that the text does not say. On new text, which the teachers sample themselves, they show everything they have learned.
+On a small corpus, teachers have memorized their text. On new text, which they sample, they show all they have learned.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +47,7 @@ def load_teachers(config: Config, dataset: Dataset) -> list[LoadedRun]:
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """Distributions of the teachers over the targets of a window, and how much each of its columns learns from them."""
+    """Distributions of the teachers over the targets of a window."""
 
     tokens: Tensor  # [time, batch, vocabulary], given the punctuation before the target if the model learns it
     punctuation: Tensor | None  # [time, batch, classes], of the punctuation before the target
@@ -56,10 +55,7 @@ class SoftTargets:
     num_corpus_columns: int  # the teachers wrote the text of the columns after them
 
     def mix_losses(self, losses: Tensor, log_probs: Tensor, probs: Tensor) -> Tensor:
-        """Return the losses `[time, batch]` of the text mixed with the cross-entropies of predictions.
-
-        `log_probs` of the student and `probs` of the teachers are `[time, batch, classes]`.
-        """
+        """Mix losses `[time, batch]` with the cross-entropies of the teachers' `probs` `[time, batch, classes]`."""
         cross_entropies = -(probs * log_probs).sum(dim=-1)
         return (1 - self.weights) * losses + self.weights * cross_entropies
 
@@ -68,7 +64,6 @@ class Teachers:
     """Trained runs that predict the windows of the corpus, and write columns of text of their own."""
 
     def __init__(self, config: Config, dataset: Dataset, device: torch.device, num_columns: int) -> None:
-        """Load the runs that the setting `teachers` names; windows of the corpus have `num_columns` columns."""
         self.networks: list[Network] = []
         for run in load_teachers(config, dataset):
             # Exported embeddings include the vectors of subwords.
@@ -84,7 +79,6 @@ class Teachers:
         self._restart()
 
     def _restart(self) -> None:
-        """Start new texts, each after `<eos>`."""
         self._states = [network.initial_state(self._num_columns) for network in self.networks]
         self._writing_states = [network.initial_state(self._num_written) for network in self.networks]
         # Last token `[columns]` of each text, which the teachers have not read yet.
@@ -113,15 +107,12 @@ class Teachers:
         return window, SoftTargets(tokens, gates, self._weights, self._num_columns)
 
     def _gate_probs(self, outputs: Sequence[NetworkOutput]) -> Tensor:
-        """Return the probabilities `[teachers, time, columns, classes]` of the punctuation after the tokens read."""
+        # Of the punctuation after the tokens read, `[teachers, time, columns, classes]`.
         pairs = zip(self._softmaxes, outputs, strict=True)
         return torch.stack([softmax.gate_log_probs(output.raw).exp() for softmax, output in pairs])
 
     def _write(self, length: int, generator: torch.Generator) -> tuple[Window, Tensor, Tensor]:
-        """Continue the texts by `length` tokens, each sampled from the mean distribution of the teachers.
-
-        Return the window, and the teachers' predictions of its tokens and punctuation, all `[time, columns, ...]`.
-        """
+        """Sample `length` tokens; return their window, and the predictions of tokens and of punctuation."""
         steps = []
         for _ in range(length):
             tokens = self._last_tokens
@@ -132,11 +123,7 @@ class Teachers:
         return Window(inputs, targets, punctuation, torch.ones_like(targets, dtype=torch.float32)), probs, gates
 
     def _predict_next(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Read the last token of each text, sample the punctuation after it, and predict the next token.
-
-        Return the punctuation `[columns]`, its distribution `[columns, classes]`, both zeros if the teachers learn
-        none, and the distribution `[columns, vocabulary]` of the token.
-        """
+        """Read the last tokens; return the punctuation sampled after each, its distribution and the next token's."""
         tokens = self._last_tokens
         # With punctuation, the logits follow below.
         options = {"class_ids": tokens[:0], "punctuation": torch.zeros_like(tokens[None])} if self._softmaxes else {}

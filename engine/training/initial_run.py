@@ -60,11 +60,7 @@ VOCABULARY_AXES = {
 
 
 def configure(preset: Config, apply_options: Callable[[Config], Config], runs_dir: Path | None = None) -> Config:
-    """Return `preset` changed by `apply_options`, with defaults that depend on the tokenizer and the initial run.
-
-    `apply_options` can change all of these defaults. An invalid option, or a run that does not exist, raises an
-    InvalidInputError.
-    """
+    """Return `preset` changed by `apply_options`, with defaults that depend on the tokenizer and the initial run."""
     config = apply_options(preset)
     defaults: dict[str, Any] = {}
     if init := config.training.init:
@@ -101,11 +97,9 @@ def default_preset(init: str, mode: str | None, runs_dir: Path | None = None) ->
 
 
 def load_training_input(config: Config, runs_dir: Path | None = None) -> TrainingInput:
-    """Load the dataset of `config`, and what the training starts from.
+    """Load the dataset of `config`, and what the training starts from; an unusable model raises an InvalidInputError.
 
-    An open vocabulary is taken over from the initial model, or else from the first teacher. A closed one is built from
-    the dataset, and the weights are mapped to it token by token. An initial model that is missing or has other settings
-    raises an InvalidInputError.
+    An open vocabulary is that of the initial model, or of the first teacher. The weights are mapped to a closed one.
     """
     init, mode, tokenizer = config.training.init, config.data.mode, None
     if is_pretrained_name(init):
@@ -177,10 +171,7 @@ def canonical_config(config: Config, runs_dir: Path | None = None) -> Config:
 
 
 def canonical_name(model: str, runs_dir: Path | None = None, *, keep_name: bool = True) -> str:
-    """Return the name that a configuration records for a model: neither "latest" nor a relative path.
-
-    Of a run in the runs folder, it is the name, unless `keep_name` is false.
-    """
+    """Return the name of a model in a configuration: an absolute path, or a run's name if `keep_name` allows it."""
     if model in BUNDLED_FOLDERS:
         return model
     if is_pretrained_name(model):

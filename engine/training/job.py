@@ -21,8 +21,6 @@ from engine.training.initial_run import canonical_config, canonical_name, load_t
 
 
 class TrainingJob:
-    """A checked configuration, its data, and the run directory for the result."""
-
     def __init__(self, config: Config, dataset: Dataset, run: LockedRun, *, is_resume: bool = False) -> None:
         self.config, self.dataset, self.run, self.is_resume = config, dataset, run, is_resume
         self.command_queue = CommandQueue(CommandFileReader(run.path, run.commands_offset))
@@ -30,10 +28,9 @@ class TrainingJob:
     def events(
         self, cancelled: Callable[[], bool], take_problems: Callable[[], Sequence[str]] = lambda: ()
     ) -> Iterator[TrainingEvent]:
-        """Train until `cancelled` returns True, and yield every event once it is recorded in the run directory.
+        """Train until `cancelled` returns True, and yield every event once it is recorded.
 
-        `take_problems` returns new problems of other readers of the events, such as experiment trackers, without
-        waiting. They are recorded as warnings.
+        `take_problems` returns new problems of other readers of the events, which are recorded as warnings.
         """
         self.command_queue.cancelled = cancelled
 
@@ -89,10 +86,9 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
 def resume_job(
     run: str, runs_dir: Path | None = None, apply_options: Callable[[Config], Config] = lambda config: config
 ) -> TrainingJob:
-    """Prepare to resume a run that was stopped, detached or killed.
+    """Prepare to resume a run; one that cannot be resumed exactly raises an InvalidInputError.
 
-    `apply_options` applies command-line options to the run's configuration, to check that they do not change it. A
-    changed corpus or configuration, or a run that is finished, being trained or damaged, raises an InvalidInputError.
+    `apply_options` applies command-line options, to check that they do not change the run's configuration.
     """
     require_package("torch")
     run_dir = resolve_run(run, runs_dir)

@@ -26,10 +26,9 @@ SLANTED_TRIANGULAR_RATIO = 32  # highest divided by lowest learning rate (Howard
 
 
 class Objective:
-    """The configured loss of a BPTT window, computed from the network's output."""
+    """The configured loss of a BPTT window."""
 
     def __init__(self, options: TrainingConfig, ids: TokenIds, vocabulary_size: int, device: torch.device) -> None:
-        """Count the token frequencies of the training split `ids` `[time]`; `device` is the device of the logits."""
         self.options = options
         frequencies = chunked_bincount(ids, vocabulary_size) / len(ids)
         self._frequencies = torch.from_numpy(frequencies.astype(np.float32)).to(device)
@@ -58,11 +57,10 @@ class Objective:
         soft_targets: SoftTargets | None = None,
         target_weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the cross-entropy, and the objective to minimize: the cross-entropy with all regularization terms.
+        """Return the cross-entropy of the columns of the corpus, and the objective to minimize, with all penalties.
 
-        `logits` `[time, batch, classes]` belong to the `sampled_classes` that `sample_softmax_classes` returned, or to
-        the whole vocabulary. `raw` and `dropped` `[time, batch, hidden]` are the outputs of the last layer before and
-        after dropout. The cross-entropy counts only the columns of the corpus, not those that teachers wrote.
+        `logits` `[time, batch, classes]` are of the `sampled_classes` or the vocabulary; `raw` and `dropped`
+        `[time, batch, hidden]` are the outputs of the last layer before and after dropout.
         """
         smoothing = self.options.label_smoothing
         logits, classes = logits.float().flatten(0, 1), targets.flatten()
@@ -112,7 +110,6 @@ class LossModule(nn.Module):
         generator: torch.Generator,
         soft_targets: SoftTargets | None,
     ) -> tuple[Tensor, Tensor, RecurrentState]:
-        """Return the cross-entropy of a window, the objective to minimize, and the new state of the network."""
         autocast: Any = contextlib.nullcontext()
         if self._dtype != torch.float32 and self.network.base is None:  # a base has the type already
             autocast = torch.autocast(window.inputs.device.type, self._dtype)
@@ -146,10 +143,8 @@ def punctuation_loss(log_probs: Tensor, punctuation: Tensor, soft_targets: SoftT
 
 def scheduled_lr(options: TrainingConfig, progress: float, plateau_factor: float) -> float:
     """Return the learning rate of the configured schedule; `progress` is the fraction of the training that is done."""
-    if options.schedule == "plateau":
-        return options.lr * plateau_factor
-    if options.schedule == "constant":
-        return options.lr
+    if options.schedule in ("plateau", "constant"):
+        return options.lr * (plateau_factor if options.schedule == "plateau" else 1)
     decay_progress = (progress - options.warmup_fraction) / max(1e-9, 1 - options.warmup_fraction)
     is_warmup = progress < options.warmup_fraction
     if options.schedule == "slanted_triangular":
@@ -201,20 +196,8 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def discard_frozen_gradients(network: Network, options: TrainingConfig, epoch_index: int) -> None:
-    """Remove the gradients of frozen layer groups: gradual unfreezing (Howard and Ruder 2018, section 3.3)."""
-    if options.unfreeze_epochs:  # they keep `requires_grad`: `DistributedDataParallel` expects a gradient of each
-        for group in network.layer_groups()[1 + epoch_index // options.unfreeze_epochs :]:
-            for parameter in group.values():
-                parameter.grad = None
-
-
 class WeightAverage:
-    """A copy of a network whose weights are a running average of the trained network's weights.
-
-    With a decay, it is an exponential moving average, which soon forgets random weights. Without one, it is the mean
-    over all updates since its creation, which averaged SGD evaluates (Merity et al. 2017, section 3).
-    """
+    """A copy of a network with averaged weights: a moving average, or without a decay the mean of averaged SGD."""
 
     def __init__(self, network: Network, decay: float | None = None, *, is_pretrained: bool = False) -> None:
         # What the training never changes is shared: a pre-trained model below an adapter is large.
@@ -236,8 +219,5 @@ class WeightAverage:
 
 
 def nonmonotone_trigger(history: Sequence[float], perplexity: float, interval: int) -> bool:
-    """Return True if `perplexity` exceeds the best of `history` without its last `interval` entries.
-
-    This is the trigger of NT-ASGD (Merity et al. 2017, algorithm 1), which tolerates a worse evaluation among the last.
-    """
+    """Return True where NT-ASGD starts to average (Merity et al. 2017, algorithm 1)."""
     return len(history) > interval and perplexity > min(history[:-interval])

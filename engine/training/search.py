@@ -1,4 +1,7 @@
-"""Hyperparameter search: a study of optuna in a folder, whose trials worker processes train as ordinary runs."""
+"""Hyperparameter search: a study of optuna in a folder, whose trials worker processes train as ordinary runs.
+
+The search space is the ranges and choices that `--set` takes.
+"""
 
 import json
 import math
@@ -10,20 +13,20 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from multiprocessing.connection import wait
 from multiprocessing.synchronize import Event, Lock
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import optuna
 from msgspec import Meta, convert
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState as StudyState
 
-from engine.config import Config
+from engine.config import Config, describe_settings, parse_setting, setting_type, split_assignment
 from engine.control import ControlCommand
 from engine.errors import ConfigError, InvalidInputError, RunError, TrainingError, describe_error, suggest_nearest
 from engine.events import Evaluated, Finished, Warned
@@ -34,7 +37,6 @@ from engine.storage.files import FileLock, default_runs_dir, open_regular_file, 
 from engine.storage.schema import decode
 from engine.training.initial_run import INHERITED_SETTINGS, canonical_config, load_training_input
 from engine.training.job import prepare_job, resume_job
-from engine.training.search_space import parse_space
 
 SEARCH_FILE, TRIALS_FILE, LOCK_FILE = "search.json", "trials.log", "lock"
 MAX_NAME_LENGTH = MAX_RUN_NAME_LENGTH - 8  # the names of its runs add a number
@@ -50,6 +52,15 @@ SIGNIFICANT_DIGITS = 4  # of the numbers that are tried, so that a printed setti
 # of trials says little about their order at the end. In 14 trials of preset tiny over 12 epochs, Kendall's tau of the
 # two was 0.05 after a quarter, 0.45 after half and 0.80 after two thirds.
 COMPARED_AT = 0.66
+LOGARITHMIC_RATIO = 5  # ratio of the ends of a range from which it is logarithmic, unless the setting is a fraction
+SCALES = {"log": True, "linear": False}  # marks after a range, as in `lr=0.002..0.02:log`
+NOT_COMPARABLE = ("max_eval_tokens", "validation_metric")  # they change what the validation perplexity is
+# Settings whose best value would say nothing about the model.
+NOT_OF_THE_MODEL = (
+    "seed", "device", "threads", "score_test", "keep_epoch_checkpoints", "checkpoint_seconds", "sample_seed",
+    "sample_temperature", "eval_every_epochs", "eval_every_steps",
+)  # fmt: skip
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 Value = bool | int | float | str
 TrialState = Literal["running", "complete", "pruned", "diverged", "failed", "stopped"]
@@ -69,7 +80,6 @@ class SearchPlan:
         return parse_space(self.space)
 
     def round(self, params: dict[str, Any]) -> dict[str, Value]:
-        """Return settings that optuna proposes, with numbers of few digits inside of their ranges."""
         rounded = dict(params)
         for name, distribution in self.distributions.items():
             if isinstance(distribution, FloatDistribution):
@@ -84,12 +94,7 @@ class Budget:
 
     seconds: float = math.inf
     num_trials: float = math.inf  # to start
-    started_at: float = field(default_factory=time.monotonic)
     num_earlier: int = 0  # trials of earlier budgets, whose failures do not end the search
-
-    @property
-    def seconds_left(self) -> float:
-        return max(0.0, self.started_at + self.seconds - time.monotonic())
 
 
 @dataclass(frozen=True)
@@ -127,15 +132,14 @@ class Search:
     def create(cls, name: str, runs_dir: Path | None, plan: SearchPlan) -> "Search":
         """Create the folder of a new search beside its runs; a name that is invalid or taken raises a RunError."""
         runs_dir = runs_dir or default_runs_dir()
+        path, trial_name = runs_dir / name, re.compile(rf"{re.escape(name)}-\d{{3,}}")
         check_run_name(name)
         if len(name) > MAX_NAME_LENGTH:
             raise RunError(f"--name {name} is too long for the names of its runs; use {MAX_NAME_LENGTH} characters")
-        path = runs_dir / name
-        if (path / SEARCH_FILE).exists():
-            raise RunError(f"search {name!r} exists in {runs_dir}; continue it with --resume, or choose another --name")
-        trial_name = re.compile(rf"{re.escape(name)}-\d{{3,}}")
         if path.exists() or any(trial_name.fullmatch(run.name) for run in find_run_dirs(runs_dir)):
-            raise RunError(f"{runs_dir} has a run {name!r} or {name}-000 already; choose another --name")
+            raise RunError(
+                f"{runs_dir} has a search or runs named {name}; continue it with --resume, or choose another --name"
+            )
         try:
             path.mkdir(parents=True)
             write_atomically(path / SEARCH_FILE, json.dumps(asdict(plan), indent=2).encode())
@@ -173,11 +177,9 @@ class Search:
         self._lock.release()
 
     def records(self) -> list[TrialRecord]:
-        """Return all trials by number, including trials of earlier budgets."""
         return read_records(self._study)
 
     def best(self) -> TrialRecord | None:
-        """Return the complete trial with the lowest perplexity, or None if no trial is complete."""
         complete = [record for record in self.records() if record.state == "complete"]
         return min(complete, key=lambda record: record.valid_perplexity or math.inf, default=None)
 
@@ -186,9 +188,7 @@ class Search:
         complete = [record for record in self.records() if record.state == "complete"]
         if len(complete) < NUM_RANDOM_TRIALS or len(self.plan.distributions) < 2:
             return {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
 
     def run(
@@ -199,8 +199,9 @@ class Search:
         Yield each trial when it has ended, and the seconds that are left. Trials that are still trained at the end are
         saved and stopped; a search that is resumed trains them first. Return why the search has ended.
         """
+        end_time = time.monotonic() + budget.seconds
         shown = {record.number: record for record in self.records()}
-        budget = replace(budget, started_at=time.monotonic(), num_earlier=len(shown))
+        budget = replace(budget, num_earlier=len(shown))
         waiting = self._study.get_trials(deepcopy=False, states=[StudyState.WAITING])
         enqueued = {to_record(trial).number for trial in waiting}
         for record in shown.values():
@@ -223,13 +224,14 @@ class Search:
         try:
             while running := [worker.sentinel for worker in workers if worker.is_alive()]:
                 wait(running, POLL_INTERVAL)
-                if reason is None and (cancelled() or not budget.seconds_left):
-                    reason = "interrupted" if budget.seconds_left else "budget"
+                seconds_left = max(0.0, end_time - time.monotonic())
+                if reason is None and (cancelled() or not seconds_left):
+                    reason = "interrupted" if seconds_left else "budget"
                     stop.set()
                 for record in self.records():
                     if record.state != "running" and record != shown.get(record.number):
                         shown[record.number] = record
-                        yield record, budget.seconds_left
+                        yield record, seconds_left
         finally:
             stop.set()  # the caller may have left
             for worker in workers:
@@ -267,6 +269,71 @@ def make_plan(config: Config, space: Sequence[str], runs_dir: Path | None = None
     return SearchPlan(config, tuple(space), load_training_input(config, runs_dir).dataset.corpus.sha256)
 
 
+def split_space(assignments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the assignments of single values, as all of a text are, and of ranges and choices; the last one counts."""
+    fixed: list[str] = []
+    searched: list[str] = []
+    for name, assignment in {split_assignment(assignment)[0]: assignment for assignment in assignments}.items():
+        text = split_assignment(assignment)[1]
+        is_searched = setting_type(name)[0] is not str and (".." in text or "," in text)
+        (searched if is_searched else fixed).append(assignment)
+    return fixed, searched
+
+
+def parse_space(assignments: Sequence[str]) -> dict[str, BaseDistribution]:
+    """Return the distribution of each range `key=low..high` or choice `key=a,b,c`; an invalid one raises a ConfigError.
+
+    A range over a factor of 5 is logarithmic unless the setting is a fraction; `:log` or `:linear` after it says which.
+    """
+    distributions: dict[str, BaseDistribution] = {}
+    for assignment in assignments:
+        name, text = split_assignment(assignment)
+        plain_type, meta = setting_type(name)
+        if describe_settings()[name][0] == "data" or name in NOT_COMPARABLE:
+            raise ConfigError(
+                f"{assignment} cannot be searched: it changes the text that is scored, or how, and such perplexities "
+                f"do not compare; give {name} one value"
+            )
+        if name in NOT_OF_THE_MODEL:
+            raise ConfigError(f"{assignment} cannot be searched: no value makes a better model; give {name} one value")
+        if ".." in text:
+            distributions[name] = _parse_range(name, text, plain_type, meta)
+            continue
+        values = [parse_setting(name, value.strip()) for value in text.split(",")]
+        if len(set(values)) < len(values):
+            raise ConfigError(f"{name}={text} has a value twice; give each value once")
+        distributions[name] = CategoricalDistribution(values)
+    return distributions
+
+
+def describe_distribution(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(map(str, distribution.choices))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return f"{distribution.low:g} to {distribution.high:g}{', logarithmic' if distribution.log else ''}"
+
+
+def _parse_range(name: str, text: str, plain_type: Any, meta: Meta) -> BaseDistribution:
+    if plain_type not in (int, float):
+        values = ("true", "false") if plain_type is bool else get_args(plain_type)
+        raise ConfigError(f"{name}={text} is a range, but {name} is no number; use {name}={','.join(values)}")
+    numbers, _, scale = text.partition(":")
+    if scale and scale not in SCALES:
+        raise ConfigError(f"{name}={text} has the scale {scale!r}; use log or linear, or leave it out")
+    first, _, last = (part.strip() for part in numbers.partition(".."))
+    low, high = parse_setting(name, first), parse_setting(name, last)
+    if low > high:
+        raise ConfigError(f"{name}={text} is reversed; use {name}={last}..{first}")
+    if low == high:
+        raise ConfigError(f"{name}={text} has one value; use {name}={first}")
+    is_fraction = meta.le is not None and meta.le <= 1
+    is_logarithmic = SCALES.get(scale, low > 0 and high / low >= LOGARITHMIC_RATIO and not is_fraction)
+    if is_logarithmic and low <= 0:
+        raise ConfigError(f"{name}={text} starts at {low:g}, which has no logarithm; use a start above 0, or :linear")
+    kind = IntDistribution if plain_type is int else FloatDistribution
+    return kind(low, high, log=is_logarithmic)
+
+
 def default_num_jobs(config: Config) -> int:
     """Return the number of trainings that run at the same time by default: one per core, or one on a GPU."""
     device = config.training.device
@@ -279,17 +346,15 @@ def open_study(path: Path, plan: SearchPlan, seed: int) -> optuna.Study:
     file = path / TRIALS_FILE
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study = optuna.create_study(
-                storage=optuna.storages.JournalStorage(JournalFileBackend(str(file))),
-                sampler=optuna.samplers.TPESampler(
-                    n_startup_trials=NUM_RANDOM_TRIALS, multivariate=True, constant_liar=True, seed=seed
-                ),
-                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
-                study_name="search",
-                load_if_exists=True,
-            )
+        study = optuna.create_study(
+            storage=optuna.storages.JournalStorage(JournalFileBackend(str(file))),
+            sampler=optuna.samplers.TPESampler(
+                n_startup_trials=NUM_RANDOM_TRIALS, multivariate=True, constant_liar=True, seed=seed
+            ),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+            study_name="search",
+            load_if_exists=True,
+        )
         if any(record.settings.keys() != plan.distributions.keys() for record in read_records(study)):
             raise ValueError("it has trials of another search")
     except OSError as error:
@@ -300,7 +365,7 @@ def open_study(path: Path, plan: SearchPlan, seed: int) -> optuna.Study:
 
 
 def read_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return the latest record of each trial by number. One whose worker was killed counts as stopped."""
+    """Return the latest record of each trial by number, stopped if its worker was killed."""
     records = {}
     for trial in study.get_trials(deepcopy=False):
         if RECORD in trial.user_attrs:
@@ -315,7 +380,6 @@ def to_record(trial: optuna.Trial | optuna.trial.FrozenTrial) -> TrialRecord:
 
 
 def have_failed(records: list[TrialRecord], budget: Budget) -> bool:
-    """Return True if the last trials of this budget that ended all diverged or failed."""
     states = [record.state for record in records[budget.num_earlier :] if record.state not in ("running", "stopped")]
     return len(states) >= MAX_FAILURES and set(states[-MAX_FAILURES:]) <= {"diverged", "failed"}
 
@@ -347,7 +411,6 @@ def propose(
 
 
 def run_worker(path: Path, plan: SearchPlan, budget: Budget, index: int, stop: Event, lock: Lock) -> None:
-    """Train trials of the study in `path`, one after the other, until there is none or `stop` is set."""
     for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_number, signal.SIG_IGN)  # the process of the search handles signals
     limit_openmp_spinning()
@@ -375,7 +438,6 @@ def run_worker(path: Path, plan: SearchPlan, budget: Budget, index: int, stop: E
 def train_trial(
     plan: SearchPlan, runs_dir: Path, trial: optuna.Trial, record: TrialRecord, is_stopped: Callable[[], bool]
 ) -> TrialRecord:
-    """Train the run of a trial, or continue it, and return the trial with its result."""
     started_at = time.monotonic() - record.seconds
     is_compared = False
 

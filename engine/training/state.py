@@ -47,10 +47,7 @@ CORRUPT_FILE_ERRORS = (
 
 
 def choose_device(config: TrainingConfig) -> torch.device:
-    """Return the configured device, or with "auto" the fastest one; a ConfigError is raised if there is none.
-
-    Each of several processes gets its own GPU.
-    """
+    """Return the configured device, of several processes an own GPU for each; a missing one raises a ConfigError."""
     process = get_process_info()
     is_single_process = process.world_size == 1
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -68,10 +65,7 @@ def choose_device(config: TrainingConfig) -> torch.device:
 
 
 def choose_dtype(config: Config, device: torch.device) -> torch.dtype:
-    """Return the type of the matrix products; weights and losses are always float32.
-
-    With "auto", it is bfloat16 where that was measured to be faster, with the same perplexity.
-    """
+    """Return the type of the matrix products; weights and losses are always float32."""
     precision, model = config.training.precision, config.model
     if precision != "auto":
         return torch.bfloat16 if precision == "bf16" else torch.float32
@@ -123,7 +117,6 @@ class TrainerState:
         distributed: DistributedContext = SINGLE_PROCESS,
         start_time: float | None = None,
     ) -> None:
-        """Initialize the generators from the configured seed, and the weights as `build_network` does."""
         options, dataset = config.training, source.dataset
         self.config, self.dataset, self.distributed = config, dataset, distributed
         self.dtype = choose_dtype(config, device)
@@ -147,10 +140,6 @@ class TrainerState:
     def seconds(self) -> float:  # without pauses
         return time.perf_counter() - self.start_time
 
-    @property
-    def evaluated_network(self) -> Network:
-        return self.network if self.weight_average is None else self.weight_average.network
-
     def initial_recurrent_state(self) -> RecurrentState:
         return self.network.initial_state(self._num_columns + self.config.training.teacher_columns)
 
@@ -169,26 +158,20 @@ class TrainerState:
             progress.evaluation_due = epoch_done and progress.epoch_index % options.eval_every_epochs == 0
 
     def start_fine_tuning(self) -> None:
-        """Load the best weights, replace the optimizer by SGD, and average the weights from here on.
-
-        Fine-tuning (Merity et al. 2017, section 5) lasts `fine_tune_epochs`, or until the non-monotone trigger fires.
-        """
+        """Go on with averaged SGD from the best weights (Merity et al. 2017, section 5)."""
         assert self.best_weights is not None, "fine-tuning starts from validated weights"
         options, progress = self.config.training, self.progress
         self.network.load_weights(self.best_weights)
         self.optimizer = optim.build_optimizer(self.network, options, fine_tuning=True)
         self.weight_average = optim.WeightAverage(self.network)
-        self.windows.discard_epoch()
+        self.windows.epoch = None
         progress.fine_tuning, progress.early_stopped = True, False
         progress.valid_perplexities, progress.evaluations_since_best = [], 0
         progress.epoch_index = math.ceil(progress.epoch)
         progress.end_epoch = progress.epoch_index + options.fine_tune_epochs
 
     def state_dict(self) -> dict[str, Any]:
-        """Return tensors under dotted names, and everything else as JSON values.
-
-        Every process must call this method, since the main process gathers the recurrent state of all columns.
-        """
+        """Return tensors under dotted names, and JSON values; every process calls it, to gather its columns."""
         average, gather = self.weight_average, self.distributed.gather_batch
         parts: dict[str, Mapping[str, Tensor]] = {
             "network": dict(self.network.named_parameters()),
@@ -196,7 +179,7 @@ class TrainerState:
             "average": {} if average is None else dict(average.network.named_parameters()),
             "best_model": {name: torch.from_numpy(weight) for name, weight in (self.best_weights or {}).items()},
         }
-        if self.windows.is_mid_epoch:
+        if self.windows.epoch is not None:
             tensors = recurrent_tensors(self.recurrent_state)
             parts["lstm_state"] = {name: gather(tensor) for name, tensor in tensors.items()}
             if self.teachers is not None:
@@ -221,8 +204,6 @@ class TrainerState:
         return seal(save(tensors, {**UNSEALED, "config": config, "trainer_state": json.dumps(values)}))
 
     def load_state_dict(self, state: Mapping[str, Any], progress: TrainingProgress) -> None:
-        """Restore what `state_dict` returned, so that training continues bit for bit."""
-
         def part(prefix: str) -> dict[str, Tensor]:
             start = f"{prefix}."
             return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
@@ -245,7 +226,7 @@ class TrainerState:
             self.weight_average.updates = decode(int, updates)
         self.dropout_generator.set_state(state["dropout_generator"])
         self.windows.load_state_dict(state["windows"])
-        if self.windows.is_mid_epoch:
+        if self.windows.epoch is not None:
             like, shard = self.initial_recurrent_state(), self.distributed.shard_batch
             self.recurrent_state = load_recurrent_state(state, "lstm_state.", like, shard)
             if self.teachers is not None:
@@ -311,8 +292,8 @@ class ResumeCheckpoint:
 def load_latest_checkpoint(run_dir: Path) -> tuple[ResumeCheckpoint | None, str]:
     """Return the latest usable checkpoint of a run, if there is one, and a warning if it is not the last one written.
 
-    A damaged or missing last checkpoint is replaced by the one before, so that the next save cannot keep the damaged
-    file as the previous one. If all are damaged, a RunError is raised.
+    It replaces a damaged one, which the next save would keep as the previous one. If all are damaged, a RunError is
+    raised.
     """
     path, previous = run_dir / RESUME_FILE, run_dir / PREVIOUS_RESUME_FILE
     if not path.exists() and not previous.exists():

@@ -58,7 +58,7 @@ class StepResult(NamedTuple):
 
 
 class Trainer:
-    """Trainer of a language model. Everything that changes during training is in `state`."""
+    """A network in training; everything that changes is in `state`."""
 
     def __init__(
         self,
@@ -68,7 +68,6 @@ class Trainer:
         distributed: DistributedContext = SINGLE_PROCESS,
         start_time: float | None = None,
     ) -> None:
-        """Build the network, the optimizer and the loss. Training time counts from `start_time`, or from now."""
         self.options, self.distributed = config.training, distributed
         self.state = TrainerState(config, source, device, distributed, start_time)
         dataset = source.dataset
@@ -93,7 +92,7 @@ class Trainer:
                 yield from validate(state)
             elif progress.epoch_index < progress.end_epoch and not progress.early_stopped:
                 self._results.append(self.train_step())
-                is_due = not state.windows.is_mid_epoch or progress.evaluation_due
+                is_due = state.windows.epoch is None or progress.evaluation_due
                 if is_due or state.seconds - self._report_start >= REPORT_INTERVAL:
                     yield from self._report()
             elif self.options.fine_tune_epochs and not progress.fine_tuning:
@@ -127,7 +126,10 @@ class Trainer:
         )
         state.optimizer.zero_grad(set_to_none=True)
         objective.backward()
-        optim.discard_frozen_gradients(state.network, options, state.progress.epoch_index)
+        if options.unfreeze_epochs:  # gradual unfreezing (Howard and Ruder 2018, section 3.3)
+            for group in state.network.layer_groups()[1 + state.progress.epoch_index // options.unfreeze_epochs :]:
+                for parameter in group.values():  # frozen, but `DistributedDataParallel` expects a gradient of each
+                    parameter.grad = None
         loss = self.distributed.average_loss(loss.detach())
         gradient_norm = nn.utils.clip_grad_norm_(state.network.parameters(), options.clip or math.inf)
         state.optimizer.step()
@@ -137,7 +139,6 @@ class Trainer:
         return StepResult(loss, gradient_norm.detach(), window.targets.numel(), lr)
 
     def _report(self) -> Iterator[events.Step]:
-        """Yield the averages over the steps since the last report, if there are any, and check the loss."""
         if not self._results:
             return
         results, start = self._results, self._report_start
@@ -162,10 +163,7 @@ class Trainer:
         )
 
     def _apply_commands(self, commands: CommandQueue) -> Generator[TrainingEvent, None, StopReason | None]:
-        """Apply pending commands, and save a checkpoint if one is due; a paused training waits for further commands.
-
-        Return the reason to stop, or None to continue.
-        """
+        """Apply commands, wait while paused, and save a checkpoint that is due; return the reason to stop, or None."""
         state, progress, interval = self.state, self.state.progress, self.options.checkpoint_seconds
         paused_at: float | None = None
 
@@ -213,20 +211,16 @@ class Trainer:
         self._saved_at = time.perf_counter()
 
     def _save(self) -> Iterator[TrainingEvent]:
-        """Yield the checkpoint of the current state, after a report of the steps before it."""
         yield from self._report()
         if (content := self.state.serialize()) is not None:
             yield events.Snapshot(self.state.progress.step, content)
 
 
 def validate(state: TrainerState) -> Iterator[TrainingEvent]:
-    """Score the validation split, update the state, and yield `Evaluated` and `Sampled`.
-
-    The plateau factor falls, the average of NT-ASGD starts, or the training ends early, as configured. Every process of
-    a distributed training must call this function; only the main process scores and yields.
-    """
+    """Score the validation split, and change what depends on it; every process calls it, and the main one yields."""
     options, progress, dataset = state.config.training, state.progress, state.dataset
-    network, follows_notebook = state.evaluated_network, options.validation_metric == "notebook"
+    network = state.network if state.weight_average is None else state.weight_average.network
+    follows_notebook = options.validation_metric == "notebook"
 
     def score() -> tuple[float, float]:
         perplexity = evaluate(network, dataset.valid, dataset.scored_mask(dataset.valid)).perplexity
@@ -330,12 +324,10 @@ def train(
     is_resume: bool = False,
     distributed: DistributedContext = SINGLE_PROCESS,
 ) -> Iterator[TrainingEvent]:
-    """Train a model, and yield every event; the last one is `Finished`, with the best model on the validation split.
+    """Train from `checkpoint`, or else from `source`, and yield every event; the last one is `Finished`.
 
-    The test split is scored once, at the end, unless the training is stopped or `score_test` is false. Training starts
-    from `checkpoint`, or else as `source` says, even if the run was started before (`is_resume`). All processes of a
-    `distributed` training compute the same; only the main one yields the events of reports, validation and checkpoints.
-    A loss that is not finite, or the end of another process, raises a TrainingError.
+    Only the main process of a `distributed` training yields reports, validations and checkpoints. A loss that is not
+    finite, or the end of another process, raises a TrainingError.
     """
     start_time = time.perf_counter()
     options, dataset = config.training, source.dataset
@@ -442,10 +434,9 @@ def _read_input(config: Config, dataset: Dataset, run_dir: Path, checkpoint: Res
 def estimate_training_seconds(
     config: Config, runs_dir: Path | None = None, cancelled: Callable[[], bool] = lambda: False
 ) -> float:
-    """Return about how many seconds all epochs of a training take, validations included; NaN if that is cancelled.
+    """Measure a few steps, and return about how many seconds all epochs take; NaN if that is cancelled.
 
-    A few steps are measured in this process, while other programs may be busy. Further layers of a deep Transformer
-    take as long as those that are measured, and the time of a token hardly depends on the columns.
+    Further layers of a Transformer take as long as those measured; the time of a token hardly depends on the columns.
     """
     source = load_training_input(config, runs_dir)._replace(initial_weights=None)
     set_num_threads(config.training)

@@ -61,8 +61,7 @@ def search(
         raise InvalidInputError(f"--minutes {minutes:g} is out of range; use a number above 0, such as 20")
     require_package("torch", "search")
     require_package("optuna", "search")
-    from engine.training.search import Budget, Search, default_num_jobs, make_plan  # imports optuna
-    from engine.training.search_space import split_space
+    from engine.training.search import Budget, Search, default_num_jobs, make_plan, split_space  # imports optuna
 
     if resume is not None:
         if training != options.TrainingOptions() or name is not None:
@@ -98,7 +97,7 @@ def _search_on_console(search: "Search", budget: "Budget", num_jobs: int, *, as_
     stops = {number: partial(stop, number) for number in (signal.SIGINT, signal.SIGTERM)}
     install_signal_handlers({**stops, signal.SIGHUP: detach_from_terminal})
     if not as_json:
-        from engine.training.search_space import describe_distribution  # imports optuna
+        from engine.training.search import describe_distribution  # imports optuna
 
         earlier = f", after {len(search.records())} earlier trials" if search.records() else ""
         print(printable(f"search {search.path.name} in {search.path}: {plural(num_jobs, 'job')}{earlier}"))

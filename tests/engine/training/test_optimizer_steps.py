@@ -56,7 +56,7 @@ def test_the_windows_of_an_epoch_are_its_columns_cut_at_any_lengths(dataset):
     reader = make_trainer(dataset, shuffle_lines=False, variable_bptt=True, bptt=12).state.windows
     columns = torch.from_numpy(batchify(dataset.train, 4)).long()
     windows = [reader.next_window()]
-    while reader.is_mid_epoch:
+    while reader.epoch is not None:
         windows.append(reader.next_window())
     assert torch.equal(torch.cat([window.inputs for window in windows]), columns[:-1])
     assert torch.equal(torch.cat([window.targets for window in windows]), columns[1:])

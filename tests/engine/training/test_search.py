@@ -21,10 +21,11 @@ from engine.training.search import (
     SearchPlan,
     TrialRecord,
     open_study,
+    parse_space,
     propose,
+    split_space,
     train_trial,
 )
-from engine.training.search_space import parse_space, split_space
 from tests.support.files import sentences
 from tests.support.training import make_config
 
