@@ -25,9 +25,7 @@ def find_lstm(model: LanguageModel) -> NumpyLSTM | None:
     return next((part for part in iter_parts(model) if isinstance(part, NumpyLSTM)), None)
 
 
-class UnitStep(NamedTuple):
-    """Values of one unit in one step, with the ranges of `LayerActivations`."""
-
+class UnitStep(NamedTuple):  # of one unit, with the ranges of `LayerActivations`
     forget: float
     input: float
     candidate: float
@@ -37,10 +35,7 @@ class UnitStep(NamedTuple):
     hidden: float
 
 
-@dataclass(frozen=True)
-class LSTMStep:
-    """One step of an LSTM: a token, and the state before and after it."""
-
+class LSTMStep(NamedTuple):
     token: int
     before: LSTMState
     gates: tuple[Float32Array, ...]  # gates `[4 hidden]` of each layer, in the order input, forget, output, candidate
@@ -77,10 +72,7 @@ def liveliest_unit(step: LSTMStep) -> tuple[int, int]:
     return layer, int(np.argmax(changes[layer]))
 
 
-@dataclass(frozen=True)
-class NextTokenComparison:
-    """The likeliest next tokens of two distributions."""
-
+class NextTokenComparison(NamedTuple):
     ids: TokenIds  # tokens `[count]` by their larger probability, in descending order
     probs: Float64Array  # probabilities `[2, count]` of the tokens in the first and in the second distribution
     best: tuple[int, int]  # likeliest token of the first and of the second distribution
@@ -105,8 +97,8 @@ def compare_next_tokens(log_probs: LogProbs, other: LogProbs, count: int) -> Nex
 class LayerActivations:
     """Activations of one LSTM layer `[time, hidden]`; each row belongs to the step that read the token.
 
-    With cell' for the cell of the previous step: cell = forget · cell' + input · candidate, and
-    hidden = output · tanh(cell). The gates are from 0 to 1, candidate and hidden from -1 to 1, the cell is unbounded.
+    cell = forget · cell before + input · candidate, and hidden = output · tanh(cell). The gates are from 0 to 1,
+    candidate and hidden from -1 to 1.
     """
 
     input: Float32Array  # fraction of the candidate that is added to the cell
@@ -142,15 +134,11 @@ def record_activations(
 def _layer_activations(
     gates: Float32Array, cell: Float32Array, hidden: Float32Array, mogrifier: tuple[Float32Array, ...] = ()
 ) -> LayerActivations:
-    """Split the gates `[rows, 4 hidden]` of `NumpyLSTM.advance_state` by name."""
     input_, forget, output, candidate = np.split(gates, 4, axis=1)
     return LayerActivations(input_, forget, output, candidate, cell, hidden, mogrifier)
 
 
-@dataclass(frozen=True)
-class ActivationExample:
-    """A token that activates a unit strongly, with its context as `Tokenizer.pieces` writes it."""
-
+class ActivationExample(NamedTuple):
     line_index: int
     position: int  # number of tokens in the line before the token
     value: float
@@ -159,12 +147,9 @@ class ActivationExample:
     context_after: tuple[str, ...]  # text of the tokens that the unit has not read yet
 
 
-@dataclass(frozen=True)
-class TopActivations:
-    """The tokens with the highest activation of one unit, in descending order, and the lowest, in ascending order."""
-
-    highest: tuple[ActivationExample, ...]
-    lowest: tuple[ActivationExample, ...]
+class TopActivations(NamedTuple):
+    highest: tuple[ActivationExample, ...]  # in descending order
+    lowest: tuple[ActivationExample, ...]  # in ascending order
     num_tokens: int  # number of tokens read; less than the whole corpus if the search was cancelled
 
 
@@ -180,9 +165,8 @@ def find_top_activations(
 ) -> TopActivations:
     """Find the `top_n` tokens of a corpus with the highest, and with the lowest, activation of one unit.
 
-    Examples have `context_size` words before and after the token. Each line is read on its own after `<eos>`, long ones
-    first. A token is listed once if several lines start with the same tokens up to it. `cancelled` is called after
-    every step; once it returns True, the result covers the tokens read so far.
+    Examples have `context_size` words before and after the token; equal beginnings of lines are listed once. Each line
+    is read on its own after `<eos>`, long ones first. When `cancelled` returns True, the tokens read so far count.
     """
     lengths = np.array([len(line) for line in lines], np.int64)
     line_starts = np.cumsum(lengths) - lengths
@@ -231,7 +215,7 @@ def find_top_activations(
 def _batched_unit_activations(
     lstm: NumpyLSTM, lines: Sequence[TokenIds], layer: int, unit: int, activation: ActivationName
 ) -> Iterator[Float32Array]:
-    """Read `lines`, sorted from the longest down; yield per step the unit's values `[lines that have this token]`."""
+    # `lines` are sorted from the longest down; a step yields the values `[lines that have this token]`.
     # The state after <eos> is the same for all lines. Layers above `layer` are not needed.
     _, state = lstm.advance_state(lstm.start()[: layer + 1], EOS_ID)
     state = tuple((np.tile(hidden, (len(lines), 1)), np.tile(cell, (len(lines), 1))) for hidden, cell in state)

@@ -1,7 +1,7 @@
 """Why a Transformer predicts a token: attention rollout over all layers, and the prediction of each layer."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from engine.models.dialogue import DialogueModel
 
 
 def iter_parts(model: LanguageModel) -> Iterator[LanguageModel]:
-    """Yield `model`, and then the models inside it."""
     yield model
     if isinstance(model, (NeuralCache, DialogueModel)):
         yield from iter_parts(model.model)
@@ -31,20 +30,16 @@ def find_attention_model(model: LanguageModel) -> AttentionModel | None:
 def attention_rollouts(weights: Float32Array) -> Float32Array:
     """Return how much each position contributes to each one through all layers (Abnar and Zuidema 2020, 2005.00928).
 
-    The weights `[layers, heads, positions, positions]` are averaged over the heads. Half of what a layer returns is its
-    input at the same position, as the residual connection does. The rows of the result sum to 1.
+    The weights `[layers, heads, positions, positions]` are averaged over the heads. The rows of the result sum to 1.
     """
     rollouts: Float32Array = np.eye(weights.shape[-1], dtype=np.float32)
     for layer_weights in weights:
         rollouts += layer_weights.mean(axis=0) @ rollouts
-        rollouts /= 2
+        rollouts /= 2  # half of what a layer returns is its input, by the residual connection
     return rollouts
 
 
-@dataclass(frozen=True)
-class LayerPrediction:
-    """The distribution that a model would predict if it ended after one of its layers."""
-
+class LayerPrediction(NamedTuple):
     layer: int  # number of the layer, counted from 1; 0 is the embedding, before all layers
     top_tokens: tuple[tuple[str, float], ...]  # the most likely tokens with their probabilities, in descending order
     entropy_bits: float

@@ -4,7 +4,7 @@ They consist of whole words: the tokens of a closed vocabulary; or words and run
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,20 +22,14 @@ MAX_INDEXED_WORDS = 8_000_000  # of a training text; the index takes about 30 by
 _HASH_FACTOR = 0x9E3779B97F4A7C15
 
 
-@dataclass(frozen=True)
-class Occurrence:
-    """Position of a passage in the training text."""
-
+class Occurrence(NamedTuple):
     line_index: int  # index of the line in `Dataset.train_lines`
     offset: int  # number of words in the line before the passage, runs of punctuation included
     text: str  # the whole line as written in the corpus
     speaker: str  # empty if the corpus has no speakers
 
 
-@dataclass(frozen=True)
-class Passage:
-    """A run of words that also occurs in the training text and cannot be extended. It may end in punctuation."""
-
+class Passage(NamedTuple):  # a run of words that cannot be extended; it may end in punctuation
     start: int
     length: int  # number of words, runs of punctuation included
     num_words: int  # number of words without punctuation, at least `MIN_PASSAGE_LENGTH`
@@ -43,10 +37,7 @@ class Passage:
     occurrences: tuple[Occurrence, ...]  # the first `MAX_OCCURRENCES` occurrences, in the order of the training text
 
 
-@dataclass(frozen=True)
-class MemorizationReport:
-    """The copied passages of a text."""
-
+class MemorizationReport(NamedTuple):
     passages: tuple[Passage, ...]  # all passages, sorted by start. Passages may overlap, but none contains another.
     num_words: int  # number of words, without punctuation and line ends
     novel_fraction: float  # fraction of these words outside all passages, unknown ones included; 0 for an empty text
@@ -98,7 +89,6 @@ class TrainingIndex:
     def find_passages(
         self, ids: Sequence[int] | TokenIds, has_letters: npt.NDArray[np.bool_] | None = None
     ) -> MemorizationReport:
-        """Find the copied passages of a text `[words]`, of which those without letters do not count as words."""
         tokens = np.asarray(ids, np.int32)
         is_word = tokens != EOS_ID if has_letters is None else has_letters
         num_words_before = np.append(0, np.cumsum(is_word))
@@ -121,7 +111,6 @@ class TrainingIndex:
         return MemorizationReport(tuple(passages), num_all_words, num_novel_words / max(1, num_all_words))
 
     def _find_longest(self, ids: TokenIds, hash: np.uint64) -> tuple[Int32Array, int]:
-        """Return the places of the longest prefix of `ids` in the training text, in order, and its length."""
         first = np.searchsorted(self._sorted_hashes, hash)
         places, length = self._places[first : np.searchsorted(self._sorted_hashes, hash, side="right")], 0
         # The training text ends in <eos>, which is not among `ids`.
@@ -145,7 +134,6 @@ def occurrence_span(occurrence: Occurrence, passage: Passage, tokenizer: Tokeniz
 
 
 def _hash_runs(ids: TokenIds) -> npt.NDArray[np.uint64]:
-    """Return a hash of each run of `MIN_PASSAGE_LENGTH` words, by its first word; other runs may have the same."""
     num_runs = max(0, len(ids) - MIN_PASSAGE_LENGTH + 1)
     hashes = np.zeros(num_runs, np.uint64)
     for offset in range(MIN_PASSAGE_LENGTH):

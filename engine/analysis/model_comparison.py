@@ -5,17 +5,26 @@ Blocks of consecutive text are resampled, because neighbouring tokens are simila
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from engine.analysis.bits_per_character import TEXT_FORMS, EncodedText, TextForm, convert_text, native_form
-from engine.analysis.perplexity import Evaluation, perplexity, summarize_log_probs, token_log_probs
+from engine.analysis.evaluation import (
+    TEXT_FORMS,
+    EncodedText,
+    Evaluation,
+    TextForm,
+    convert_text,
+    native_form,
+    perplexity,
+    summarize_log_probs,
+)
 from engine.config import DataMode
 from engine.data.arrays import Float64Array
 from engine.data.scripts import Turn, turn_text
 from engine.data.speakers import SOMEONE
 from engine.errors import CorpusError
-from engine.models.base import LanguageModel
+from engine.models.base import LanguageModel, score_sequence
 
 MIN_BLOCKS = 10  # fewest blocks for a confidence interval: with fewer, the resampled texts are almost all alike
 NUM_RESAMPLES = 2000
@@ -44,25 +53,18 @@ def perplexity_confidence_interval(log_probs: Float64Array) -> tuple[float, floa
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Difference in bits per character between two models on the same text, first model minus second."""
-
-    difference: float
+    difference: float  # in bits per character, first model minus second
     confidence_interval: tuple[float, float] | None  # 95 %, on the same resampled texts; None if the text is too short
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to compare, and the mode of its training text."""
-
     name: str
     model: LanguageModel
-    mode: DataMode
+    mode: DataMode  # of its training text
 
 
-@dataclass(frozen=True)
-class CandidateScores:
-    """Scores of one model on one form of a text."""
-
+class CandidateScores(NamedTuple):
     candidate: Candidate
     text: EncodedText
     log_probs: Float64Array  # natural-log probability `[time]` of each token
@@ -72,25 +74,20 @@ class CandidateScores:
     block_bits: Float64Array  # bits `[blocks]` of blocks of the text, the same blocks for all models
 
 
-@dataclass(frozen=True)
-class FormComparison:
-    """Scores of all models that can read one form of a text, best first."""
-
+class FormComparison(NamedTuple):
     form: TextForm
     num_characters: int
-    scores: tuple[CandidateScores, ...]
+    scores: tuple[CandidateScores, ...]  # of all models that can read the form, best first
     best_two: PairedComparison | None  # bits per character of the best model and the second; None for one model
 
 
 def compare_models(
     candidates: Sequence[Candidate], text: str, *, is_script: bool = False, only_words: bool = False
 ) -> list[FormComparison]:
-    """Score each model on every form of a text that it can read and that another model needs.
+    """Score each model on every form of a text that it can read and that another model needs, the simplest first.
 
-    The form that all models can read comes first. With `only_words`, lower-case words are the only form. All models
-    account for the same characters: in a script, the texts and their line ends. Its names are given, and a
-    closed vocabulary does not read them. A model of dialogues reads the lines of another text as said by SOMEONE.
-    Nothing to score, or characters that a model cannot read, raise a CorpusError.
+    All models account for the same characters. The names of a script are given, not scored. A model of dialogues reads
+    the lines of another text as said by SOMEONE. Characters that a model cannot read raise a CorpusError.
     """
     # A line of a dialogue has single spaces.
     native_forms: list[TextForm] = [
@@ -122,7 +119,7 @@ def _compare_on(text: str, form: TextForm, candidates: Sequence[Candidate], *, i
             encoded = EncodedText(own_text, tokenizer, candidate.mode, is_script=is_script)
         except CorpusError as error:
             raise CorpusError(f"{candidate.name}: {error}") from error
-        log_probs, is_scored = token_log_probs(candidate.model, encoded.ids), encoded.is_scored
+        log_probs, is_scored = score_sequence(candidate.model, encoded.ids), encoded.is_scored
         block_bits = encoded.block_bits(log_probs)
         scores.append(
             CandidateScores(

@@ -7,11 +7,11 @@ of its losses by the trimmed width. With rows shorter than a window, nothing is 
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from engine.analysis.perplexity import perplexity
+from engine.analysis.evaluation import perplexity
 from engine.data.arrays import Float64Array
 from engine.data.tokenizers.base import EOS, UNK, TokenIds
 from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
@@ -22,7 +22,7 @@ NOTEBOOK_WINDOW = 50  # tokens per window in the notebook
 
 
 def _trimmed_length(row_length: int, window: int) -> int:
-    """Return the tokens per row that the notebook keeps: whole windows, and one token that is only predicted."""
+    # Whole windows, and one token that is only predicted.
     length = max(1, row_length)
     return length - (length - 1) % window
 
@@ -38,10 +38,7 @@ def printed_perplexity(mean_nlls: Iterable[float], row_length: int, window: int)
     return perplexity(total / _trimmed_length(row_length, window))
 
 
-@dataclass(frozen=True)
-class NotebookEvaluation:
-    """Result of the notebook's validation with one window size."""
-
+class NotebookEvaluation(NamedTuple):
     window: int
     num_windows: int  # whole windows in a row
     num_scored: int  # scored tokens of all rows
@@ -52,11 +49,7 @@ class NotebookEvaluation:
 
 
 def evaluate_windows(log_probs: Float64Array, window: int) -> NotebookEvaluation:
-    """Return the notebook's validation, given the natural-log probabilities `[rows, row length - 1]` of a text.
-
-    The first token of each row is only read. The state of the model must be carried from the start of a row to its end,
-    as the notebook does.
-    """
+    """Return the notebook's validation, given the natural-log probabilities `[rows, row length - 1]` of a text."""
     row_length = log_probs.shape[1] + 1
     starts = window_starts(row_length, window)
     scored = log_probs[:, : len(starts) * window]
@@ -74,20 +67,14 @@ def evaluate_windows(log_probs: Float64Array, window: int) -> NotebookEvaluation
 
 
 def notebook_rows(ids: TokenIds) -> TokenIds:
-    """Lay out the beginning of a text `[time]` as rows of the notebook's length: at most 64 rows of 36 tokens.
-
-    A text that is shorter than a row becomes one row.
-    """
+    """Lay out the beginning of a text `[time]` as at most 64 rows of 36 tokens; a shorter text becomes one row."""
     length = min(ROW_LENGTH, len(ids))
     num_rows = min(NUM_ROWS, len(ids) // max(1, length))
     return ids[: num_rows * length].reshape(num_rows, length)
 
 
 def score_rows(model: LanguageModel, rows: TokenIds) -> Float64Array:
-    """Return the natural-log probabilities `[rows, length - 1]` of the tokens in rows `[rows, length]`.
-
-    The model reads each row from an empty state. Each token but the first is predicted from those before it in its row.
-    """
+    """Return the natural-log probabilities `[rows, length - 1]` of rows `[rows, length]`, each read on its own."""
     scores, states = np.empty((len(rows), rows.shape[1] - 1)), [model.start()] * len(rows)
     for time in range(rows.shape[1] - 1):
         outputs = advance_batch(model, states, rows[:, time].tolist())
@@ -98,13 +85,9 @@ def score_rows(model: LanguageModel, rows: TokenIds) -> Float64Array:
 
 
 class VocabularyCutoffs:
-    """Counts of the words of a training text, from which vocabularies with any cut-off are made.
-
-    The cut-off is the number of occurrences in the training text that a word of the vocabulary has at least.
-    """
+    """Vocabularies of a training text by cut-off: the occurrences that a word of the vocabulary has at least."""
 
     def __init__(self, train: Iterable[str], held_out: Iterable[str], name: WordTokenizerName = "words") -> None:
-        """Count the words of a training text, given as lines, and look up the words of a held-out text."""
         self._name = name
         self._counts = Counter(word for line in train for word in split_words(line, name))
         held_out_counts = [self._counts[word] for line in held_out for word in split_words(line, name)]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.analysis.perplexity import perplexity
+from engine.analysis.evaluation import perplexity
 from engine.data.arrays import Float64Array
 from engine.data.scripts import SCENE_END, Turn, encode_speaker, encode_turn
 from engine.data.tokenizers.base import EOS_ID
@@ -27,9 +27,7 @@ WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
-class SpeakerScores:
-    """Predictions of the texts of one speaker, given the speaker; tokens include line ends, but not the names."""
-
+class SpeakerScores:  # given the speaker; tokens include line ends, but not the names
     speaker: str
     lines: int
     tokens: int
@@ -39,9 +37,7 @@ class SpeakerScores:
 
 
 @dataclass(frozen=True)
-class NextSpeakerScores:
-    """Predictions of the speaker of each line, given that there is another line."""
-
+class NextSpeakerScores:  # given that there is another line
     turns: int
     bits_per_turn: float
     accuracy: float  # fraction of lines whose speaker is the likeliest; speakers outside the cast count as SOMEONE
@@ -49,9 +45,7 @@ class NextSpeakerScores:
 
 @dataclass(frozen=True)
 class DialogueEvaluation:
-    """Evaluation of a dialogue model on one text; the speakers with most tokens first."""
-
-    speakers: tuple[SpeakerScores, ...]
+    speakers: tuple[SpeakerScores, ...]  # those with most tokens first
     next_speaker: NextSpeakerScores
 
 
@@ -88,10 +82,7 @@ def evaluate_by_speaker(model: DialogueModel, scenes: Sequence[Sequence[Turn]]) 
     return DialogueEvaluation(tuple(scores), NextSpeakerScores(len(turn_nats), bits_per_turn, float(np.mean(hits))))
 
 
-@dataclass(frozen=True)
-class WordEvidence:
-    """A word of a text, and its evidence on the speaker."""
-
+class WordEvidence(NamedTuple):
     word: str  # with its punctuation
     evidence: Float64Array  # increase `[cast]` of the log of the unnormalized posterior of each speaker by the word
     posterior: Float64Array  # probability `[cast]` of each speaker after the word
@@ -116,7 +107,7 @@ class SpeakerGuess:
         return [SpeakerProb(self.cast[index], float(self.posterior[index])) for index in order]
 
     def explain(self, speaker: str, other: str) -> list[tuple[str, float]]:
-        """Return each word with the natural logarithm by which it changes the odds of `speaker` against `other`."""
+        """Return each word with its change of the natural-log odds of `speaker` against `other`."""
         first, second = self.cast.index(speaker), self.cast.index(other)
         return [(word.word, float(word.evidence[first] - word.evidence[second])) for word in self.words]
 
@@ -133,9 +124,7 @@ def explain_guess(cast: tuple[str, ...], words: Sequence[str], joint: Sequence[F
     return SpeakerGuess(cast, np.exp(log_posteriors[0]), tuple(evidence))
 
 
-class _Step(NamedTuple):
-    """A token that was read as every speaker."""
-
+class _Step(NamedTuple):  # a token that was read as every speaker
     token: int
     log_likelihood: Float64Array  # natural-log probability `[cast]` of the text up to this token, for each speaker
     states: tuple[DecoderState, ...]  # state after the token, for each speaker; empty where it is not kept

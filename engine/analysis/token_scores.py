@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.analysis.bits_per_character import count_characters
+from engine.analysis.evaluation import count_characters
 from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float64Array
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
@@ -19,13 +19,10 @@ from engine.models.dialogue import DialogueModel
 FIRST_CHUNK_SIZE, MAX_CHUNK_SIZE = 16, 512
 
 
-@dataclass(frozen=True)
-class WordScore:
-    """Score of a word; in a closed vocabulary, each token is one."""
-
+class WordScore(NamedTuple):
     bits: float
     model_prob: float  # product over the tokens of the word
-    rank: int | None  # rank of a word that is one token, 1 for the most likely one; None for a longer word
+    rank: int | None  # of a word that is one token, 1 for the most likely one
     parts: tuple[tuple[str, float], ...]  # text of each token as written and its bits; a character is one part
     top_tokens: tuple[tuple[str, float], ...]  # the most likely alternatives to the first token that is not a space
 
@@ -34,7 +31,7 @@ class TokenScores:
     """Scores of the tokens of a text, filled in while a model reads it: one record of an array for each token."""
 
     def __init__(self, tokens: TokenizedText, tokenizer: Tokenizer, previous: "TokenScores | None" = None) -> None:
-        """Create the scores of `tokens`; the `previous` ones, by the same model, are kept up to the first change."""
+        """Create the scores of `tokens`; `previous` ones by the same model are kept up to the first change."""
         num_top = min(NUM_TOP_TOKENS, len(tokenizer))
         self.tokens, self.tokenizer, self.num_scored = tokens, tokenizer, 0
         self._records = np.zeros(
@@ -54,11 +51,7 @@ class TokenScores:
             self._records[: self.num_scored] = previous._records[: self.num_scored]
 
     def read(self, model: LanguageModel, cancelled: Callable[[], bool] = lambda: False) -> Iterator[int]:
-        """Let a model read the text after `<eos>` in one pass; yield the number of scored tokens after each chunk.
-
-        It reads the name before each line of a script, so each word is predicted given its speaker. Names have no
-        scores.
-        """
+        """Let a model read the text after `<eos>`, with names of a script; yield the scored tokens by chunk."""
         if isinstance(model, DialogueModel):
             model = model.model  # its distributions are the same
         size = MAX_CHUNK_SIZE if isinstance(model, BatchModel) else FIRST_CHUNK_SIZE
@@ -74,7 +67,7 @@ class TokenScores:
             yield self.num_scored
 
     def _score_rows(self, rows: Sequence[LogProbs], start: int) -> None:
-        """Score tokens from `start` on, each predicted by one row: a long row stays in the processor's cache."""
+        # Row by row: a long row stays in the processor's cache.
         span = slice(start, start + len(rows))
         ids, records = self.tokens.ids[span], self._records[span]
         log_probs, ranks, top_ids, top_log_probs = (
@@ -105,7 +98,7 @@ class TokenScores:
 
     @property
     def bits_per_character(self) -> float:
-        """Bits per character of the tokens scored so far; NaN if they have no character."""
+        """Of the tokens scored so far; NaN if they have no character."""
         scored = self._records[: self.num_scored]
         num_characters = int(scored["num_characters"].sum())
         bits = -float(scored["log_prob"].sum()) / math.log(2) + float(scored["spelling_bits"].sum())
@@ -113,12 +106,11 @@ class TokenScores:
 
     @property
     def num_scored_words(self) -> int:
-        """Number of words whose tokens are all scored."""
         return int(np.searchsorted(self.tokens.word_ends, self.num_scored, side="right"))
 
     @property
     def word_bits(self) -> Float64Array:
-        """Bits `[words]` of each word; NaN for words that are not scored to their end."""
+        """`[words]`; NaN for words that are not scored to their end."""
         return _sum_from(self.bits, self.tokens.word_starts)
 
     def bits_of_word(self, index: int) -> float:
@@ -126,7 +118,7 @@ class TokenScores:
         return -float(self.log_probs[tokens.word_starts[index] : tokens.word_ends[index]].sum()) / math.log(2)
 
     def word_score(self, index: int) -> WordScore | None:
-        """Return the score of one word; None if the word is not scored to its end yet."""
+        """Return the score of one word; None if it is not scored to its end yet."""
         if not 0 <= index < self.num_scored_words:
             return None
         tokens = range(int(self.tokens.word_starts[index]), int(self.tokens.word_ends[index]))

@@ -35,8 +35,7 @@ class TokenizedText:
     """The tokens of a text, with their spans in the text and the words and sentences that they form.
 
     In a closed vocabulary, each token is a word. In an open one, a word has one or more tokens, begins with the white
-    space before it, and may be a run of punctuation or a line end. The names of a script are in no word: a model reads
-    them before the first token of a line.
+    space before it, and may be a run of punctuation or a line end. The names of a script are in no word.
     """
 
     text: str
@@ -63,12 +62,11 @@ class TokenizedText:
 
     @cached_property
     def unknown_mask(self) -> npt.NDArray[np.bool_]:
-        """`[tokens]`: True for tokens that the model reads as `<unk>`."""
         unknown: npt.NDArray[np.bool_] = self.ids == (-1 if self.unk_id is None else self.unk_id)
         return unknown
 
     def read_ids(self, start: int = 0, stop: int | None = None) -> tuple[list[int], list[int]]:
-        """Return the ids that a model reads for some tokens, with names, and the position of each token among them."""
+        """Return the ids that a model reads for some tokens, with names, and the position of each token in them."""
         ids, positions = list[int](), list[int]()
         for index, token in enumerate(self.ids[start:stop].tolist(), start):
             ids += self.heads.get(index, ())
@@ -97,12 +95,12 @@ class TokenizedText:
 
     @cached_property
     def word_ends(self) -> Int32Array:
-        """Token `[words]` after the last one of each word."""
+        """`[words]`, exclusive."""
         return np.append(self.word_starts[1:], len(self)).astype(np.int32)[: self.num_words]
 
     @cached_property
     def word_spans(self) -> tuple[Int32Array, Int32Array]:
-        """First character and place after the last of each word, both `[words]`, without the spaces before it."""
+        """Start and end of the characters of each word, both `[words]`, without the spaces before it."""
         starts, ends = self.start_offsets[self.word_starts], self.end_offsets[self.word_ends - 1]
         code_points = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), np.uint32)
         visible = np.append(np.flatnonzero(code_points != ord(" ")), len(self.text))
@@ -122,7 +120,7 @@ class TokenizedText:
 
     @cached_property
     def has_letters(self) -> npt.NDArray[np.bool_]:
-        """`[words]`: True for words of letters and digits; False for punctuation and line ends that are tokens."""
+        """`[words]`: False for punctuation and line ends."""
         if self.unk_id is not None:
             is_word: npt.NDArray[np.bool_] = self.ids != EOS_ID
             return is_word
@@ -141,12 +139,9 @@ def tokenize_with_offsets(
 ) -> TokenizedText:
     """Split `text` into tokens, words and sentences.
 
-    With `eos_per_line`, each line end is `<eos>`, as in the training of line mode, but not after a line without a word
-    in a closed vocabulary. Without, a closed vocabulary ignores line ends, and an open one reads them as characters, as
-    in the training of stream mode. Models by others always do.
-
-    For a model with a `cast`, the text is a script. A line without a name is said by SOMEONE, and empty lines between
-    two others end a scene. A name alone on its line has no tokens.
+    With `eos_per_line`, each line end is `<eos>`, as in the training of line mode. Without, and by models by others, a
+    closed vocabulary ignores line ends, and an open one reads them. For a model with a `cast`, the text is a script: a
+    line without a name is said by SOMEONE, and empty lines between two others end a scene.
     """
     heads, speakers, labels = dict[int, tuple[int, ...]](), dict[int, str](), list[tuple[int, int]]()
     eos_per_line = eos_per_line and not tokenizer.reads_line_ends
@@ -187,7 +182,7 @@ def tokenize_with_offsets(
 
 
 def _read_words(text: str, tokenizer: WordTokenizer, *, eos_per_line: bool) -> tuple[Int32Array, Int32Array, TokenIds]:
-    """Return start, end and id of each word of a closed vocabulary, and of each `<eos>`: three arrays `[tokens]`."""
+    # Start, end and id of each word of a closed vocabulary, and of each `<eos>`.
     spans: list[tuple[int, int, int]] = list(tokenizer.spans(text))
     if eos_per_line and spans:
         line_ends = [match.span() for match in LINE_END.finditer(text)]
@@ -201,10 +196,7 @@ def _read_words(text: str, tokenizer: WordTokenizer, *, eos_per_line: bool) -> t
 
 
 def _read_bytes(text: str, tokenizer: ByteTokenizer, *, eos_per_line: bool) -> tuple[Int32Array, Int32Array, TokenIds]:
-    """Return start, end and id of each token of an open vocabulary, which cover the text: three arrays `[tokens]`.
-
-    Lines are encoded one by one, as in training, but for models by others, which have tokens of several line breaks.
-    """
+    # Lines are encoded one by one, as in training, but for models by others, which have tokens of several line breaks.
     matches = [] if tokenizer.reads_line_ends else [match.span() for match in LINE_END.finditer(text)]
     line_ends = np.array(matches, np.int64).reshape(-1, 2)
     starts, stops = np.append(0, line_ends[:, 1]), np.append(line_ends[:, 0 if eos_per_line else 1], len(text))
@@ -235,10 +227,7 @@ def _iter_script(
     speakers: dict[int, str],
     labels: list[tuple[int, int]],
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield start, end and id of the tokens of a script, and fill in the heads, speakers and labels of its lines.
-
-    The tokens of a text begin with the space before it, which is no part of their spans.
-    """
+    # The tokens of a text begin with the space before it, which is no part of their spans.
     num_tokens, scene_end = 0, tuple[int, ...]()
     for line in labelled_lines(text, cast):
         if line.is_blank:
@@ -264,8 +253,6 @@ def _iter_script(
 
 
 class LabelledLine(NamedTuple):
-    """Line of a text, with the name that it begins with. All places are indices of characters of the text."""
-
     speaker: str  # canonical name of the speaker of the line, as in the cast if it is a member; empty if none is named
     start: int  # first character of the name, or of the text if there is no name
     text_start: int
@@ -279,9 +266,8 @@ class LabelledLine(NamedTuple):
 
 
 def labelled_lines(text: str, cast: Sequence[str]) -> Iterator[LabelledLine]:
-    """Yield the lines of a text, of which some begin with the name of a speaker and a colon.
+    """Yield the lines of a text, of which some begin with a name: a member of `cast`, or one in capitals as in "MAN:".
 
-    A name is a member of `cast` in any case and with any marks, or any other name in capitals, as in "MAN ON WALL:".
     After a name alone on its line, the lines up to the next name or blank line are of this speaker.
     """
     start, name_alone = 0, ""

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from engine import events
-from engine.analysis.bits_per_character import count_validation_characters
+from engine.analysis.evaluation import count_validation_characters, evaluate
 from engine.analysis.notebook import printed_perplexity, window_starts
-from engine.analysis.perplexity import evaluate
 from engine.config import Config
 from engine.control import CommandKind, CommandQueue
 from engine.data.dataset import Dataset, batchify, load_dataset

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
-from engine.analysis.bits_per_character import TextForm, convert_text, native_form, written_text
+from engine.analysis.evaluation import TextForm, convert_text, native_form, written_text
 from engine.analysis.model_comparison import Candidate, FormComparison, compare_models, perplexity_confidence_interval
 from engine.analysis.speakers import evaluate_by_speaker
 from engine.data.corpus import check_line_lengths, read_whole_text

@@ -73,7 +73,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Move through the words with ← and →. Press tab to reach the notebook's window, and shrink it with ←: a row "
         "has 36 words, and the first one is only read.",
         "A perplexity says nothing before you know what was scored. Even then, the notebook divides by one too many.",
-        SourceLink("engine/analysis/perplexity.py", "summarize_log_probs"),
+        SourceLink("engine/analysis/evaluation.py", "summarize_log_probs"),
     ),
     Chapter(
         "memory",

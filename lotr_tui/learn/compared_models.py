@@ -7,7 +7,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from engine.analysis.bits_per_character import WrittenBits, measure_written_bits
+from engine.analysis.evaluation import WrittenBits, measure_written_bits
 from engine.config import BUNDLED, DataConfig, DataMode
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.words import WordTokenizer, split_words

@@ -4,8 +4,8 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 
+from engine.analysis.evaluation import evaluate
 from engine.analysis.notebook import notebook_rows, score_rows
-from engine.analysis.perplexity import evaluate
 from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
 from engine.data.arrays import Float64Array

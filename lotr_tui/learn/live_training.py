@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.analysis.perplexity import evaluate
+from engine.analysis.evaluation import evaluate
 from engine.config import Config, DataConfig, ModelConfig, TrainingConfig
 from engine.data.dataset import Dataset
 from engine.errors import CorpusError, RunError

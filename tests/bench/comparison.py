@@ -12,8 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from engine.analysis.bits_per_character import TEXT_FORMS, EncodedText, convert_text, native_form, written_text
-from engine.analysis.perplexity import evaluate
+from engine.analysis.evaluation import TEXT_FORMS, EncodedText, convert_text, evaluate, native_form, written_text
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.events import Started

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.analysis.perplexity import evaluate
+from engine.analysis.evaluation import evaluate
 from engine.config import DataConfig
 from engine.data.corpus import read_corpus
 from engine.data.dataset import batchify, load_dataset

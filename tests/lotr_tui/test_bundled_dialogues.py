@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from engine.analysis.perplexity import evaluate
+from engine.analysis.evaluation import evaluate
 from engine.config import DataConfig
 from engine.data.corpus import read_corpus
 from engine.data.dataset import load_dataset

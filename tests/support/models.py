@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from engine.analysis.bits_per_character import EncodedText, convert_text, native_form
+from engine.analysis.evaluation import EncodedText, convert_text, native_form
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.models.base import predict_one_by_one, score_sequence

@@ -3,8 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from engine.analysis.bits_per_character import TextForm, native_form
-from engine.analysis.perplexity import Evaluation, summarize_log_probs
+from engine.analysis.evaluation import Evaluation, TextForm, native_form, summarize_log_probs
 from engine.analysis.token_scores import TokenScores
 from lotr_tui.formatting import PRETRAINED_NOTE, format_percent, plural
 from lotr_tui.screens.text.metrics_bar import Metric, MetricsBar, unreadable_metric

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from engine.analysis.activations import compare_next_tokens
-from engine.analysis.bits_per_character import (
+from engine.analysis.evaluation import (
     TEXT_FORMS,
     EncodedText,
     convert_text,

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.analysis.perplexity import evaluate, perplexity, summarize_log_probs, token_log_probs
+from engine.analysis.evaluation import evaluate, perplexity, summarize_log_probs
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError
+from engine.models.base import score_sequence
 from engine.models.lstm import LSTMModel
 from tests.support.models import make_tokenizer, random_ids
 
@@ -43,7 +44,7 @@ def test_evaluation_matches_a_hand_calculation():
     table = {(1,): [0.1, 0.2, 0.5, 0.2], (1, 2): [0.25, 0.25, 0.25, 0.25], (1, 2, 3): [0.5, 0.125, 0.125, 0.25]}
     model = FunctionModel(lambda read: table.get(read, [0.25] * 4))
     evaluation = evaluate(model, to_ids(2, 3, 1))
-    assert token_log_probs(model, to_ids(2, 3, 1)) == pytest.approx(np.log([0.5, 0.25, 0.125]), rel=1e-6)
+    assert score_sequence(model, to_ids(2, 3, 1)) == pytest.approx(np.log([0.5, 0.25, 0.125]), rel=1e-6)
     assert evaluation.tokens == 3
     assert evaluation.perplexity == pytest.approx(4)  # (1/2 * 1/4 * 1/8) ** (-1/3)
     assert evaluation.bits_per_token == pytest.approx(2)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.analysis.perplexity import evaluate, summarize_log_probs, token_log_probs
+from engine.analysis.evaluation import evaluate, summarize_log_probs
 from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import LINE_END, tokenize_with_offsets
 from engine.config import ModelConfig
@@ -15,6 +15,7 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
+from engine.models.base import score_sequence
 from engine.models.ngram import KneserNey
 from tests.support.app import VOCABULARY
 from tests.support.dialogues import dialogue_model
@@ -46,13 +47,13 @@ def test_scores_match_the_evaluation(model):
     scores = score_all(model, words)
     assert scores.is_complete
     assert summarize_log_probs(scores.log_probs, words.ids) == evaluate(model, words.ids)
-    np.testing.assert_allclose(scores.bits, -token_log_probs(model, words.ids) / math.log(2), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(scores.bits, -score_sequence(model, words.ids) / math.log(2), rtol=0, atol=1e-9)
 
 
 def test_a_sentence_has_a_perplexity_once_all_its_tokens_are_scored():
     model = make_lstm()
     words = tokenize_with_offsets("The lamp was lit. Gandalf! " + "we walked all night " * 4, VOCABULARY)
-    log_probs = token_log_probs(TokenByTokenModel(model), words.ids)
+    log_probs = score_sequence(TokenByTokenModel(model), words.ids)
     scores = TokenScores(words, VOCABULARY)
     assert np.isnan(scores.sentence_perplexities()).all()
     assert next(scores.read(TokenByTokenModel(model))) == 16

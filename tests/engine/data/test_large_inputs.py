@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.analysis.perplexity import evaluate
+from engine.analysis.evaluation import evaluate
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.words import WordTokenizer

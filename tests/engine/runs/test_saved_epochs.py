@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from engine.analysis.perplexity import evaluate
+from engine.analysis.evaluation import evaluate
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated
 from engine.presets import get_preset

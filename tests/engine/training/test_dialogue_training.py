@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.analysis.bits_per_character import EncodedText, written_text
+from engine.analysis.evaluation import EncodedText, written_text
 from engine.data.dataset import load_dataset
 from engine.data.scripts import Turn
 from engine.events import Evaluated, Finished, Started

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.analysis.perplexity import evaluate
+from engine.analysis.evaluation import evaluate
 from engine.config import TrainingConfig
 from engine.data.dataset import batchify
 from engine.data.tokenizers.base import EOS_ID

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from engine.analysis.perplexity import evaluate
+from engine.analysis.evaluation import evaluate
 from engine.data.dataset import load_dataset
 from engine.errors import TrainingError
 from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.analysis.perplexity import evaluate
+from engine.analysis.evaluation import evaluate
 from engine.config import ModelConfig, TrainingConfig
 from engine.data.dataset import load_dataset
 from engine.errors import RunError

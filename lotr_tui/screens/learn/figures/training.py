@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from textual import on
 from textual.app import ComposeResult
 
-from engine.analysis.perplexity import evaluate
+from engine.analysis.evaluation import evaluate
 from engine.config import Config, DataConfig, ModelConfig
 from engine.control import ControlCommand
 from engine.data.dataset import Dataset

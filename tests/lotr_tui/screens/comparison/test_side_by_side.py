@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save
 from textual.widgets import Input
 
-from engine.analysis.perplexity import evaluate
+from engine.analysis.evaluation import evaluate
 from engine.config import Config
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers.base import EOS, UNK

@@ -3,7 +3,7 @@
 import pytest
 from textual.widgets import Static
 
-from engine.analysis.perplexity import evaluate
+from engine.analysis.evaluation import evaluate
 from engine.data.dataset import load_dataset
 from engine.models.ngram import KneserNey, Unigram
 from lotr_tui.learn import live_training

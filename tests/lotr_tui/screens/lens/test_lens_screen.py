@@ -7,9 +7,10 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
-from engine.analysis.perplexity import evaluate, token_log_probs
+from engine.analysis.evaluation import evaluate
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.models.base import score_sequence
 from engine.runs.combine import ModelCombiner
 from engine.runs.loading import load_model
 from lotr_tui.formatting import format_percent
@@ -67,7 +68,7 @@ async def test_metrics_sentences_and_details_are_those_of_the_evaluation(make_ho
         assert f"{network.bits_per_token:.2f} bits per word" in metrics(app)
         num_unknown = int((ids == UNK_ID).sum())
         assert f"{len(ids)} words, {num_unknown} unknown ({format_percent(network.unk_rate)})" in metrics(app)
-        log_probs, counted = (token_log_probs(model, ids) for model in (make_decoder(), kneser_ney))
+        log_probs, counted = (score_sequence(model, ids) for model in (make_decoder(), kneser_ney))
         assert f"without unknown {np.exp(-log_probs[ids != UNK_ID].mean()):,.1f}" in metrics(app)
         assert f"better than Kneser-Ney on {format_percent(np.mean(log_probs > counted))} of words" in metrics(app)
 

@@ -5,8 +5,8 @@ import math
 from rich.cells import cell_len
 from textual.content import Content
 
+from engine.analysis.evaluation import perplexity
 from engine.analysis.notebook import NotebookEvaluation
-from engine.analysis.perplexity import perplexity
 from engine.analysis.token_scores import TokenScores
 from engine.data.tokenizers.base import UNK
 from lotr_tui.formatting import (
