@@ -89,24 +89,16 @@ def compare_models(
     All models account for the same characters. The names of a script are given, not scored. A model of dialogues reads
     the lines of another text as said by SOMEONE. Characters that a model cannot read raise a CorpusError.
     """
-    # A line of a dialogue has single spaces.
-    native_forms: list[TextForm] = [
-        "whitespace" if item.mode == "dialogue" and not is_script else native_form(item.model.tokenizer)
-        for item in candidates
-    ]
-    readers: dict[str, tuple[TextForm, list[Candidate]]] = {}
-    forms: set[TextForm] = {"words"} if only_words else set(native_forms)
-    for form in sorted(forms, key=TEXT_FORMS.index):
-        converted = convert_text(text, form, "dialogue" if is_script else "line")
-        # A text that is the same in several forms is compared once, as the most complete of them.
-        form_of_text = readers[converted][0] if converted in readers else form
-        able = [
-            item
-            for item, native in zip(candidates, native_forms, strict=True)
-            if TEXT_FORMS.index(native) <= TEXT_FORMS.index(form)
-        ]
-        readers[converted] = form_of_text, able
-    return [_compare_on(each, *readers[each], is_script=is_script) for each in reversed(readers)]
+    readers = {form: [item for item in candidates if native_form(item.model.tokenizer) == form] for form in TEXT_FORMS}
+    if only_words or readers["words"]:
+        readers["words"] = list(candidates)
+    texts: dict[str, tuple[TextForm, list[Candidate]]] = {}
+    for form in reversed(TEXT_FORMS):
+        if readers[form] and not (only_words and form == "original"):
+            converted = convert_text(text, form, "dialogue" if is_script else "line")
+            # A text of lower-case words is compared once, as the original.
+            texts[converted] = form, texts[converted][1] if converted in texts else readers[form]
+    return [_compare_on(each, *texts[each], is_script=is_script) for each in texts]
 
 
 def _compare_on(text: str, form: TextForm, candidates: Sequence[Candidate], *, is_script: bool) -> FormComparison:

@@ -9,12 +9,8 @@ from lotr_tui.formatting import PRETRAINED_NOTE, format_percent, plural
 from lotr_tui.screens.text.metrics_bar import Metric, MetricsBar, unreadable_metric
 from lotr_tui.theme import MUTED
 
-TEXT_FORM_NAMES: dict[TextForm, str] = {
-    "original": "",
-    "whitespace": " (words only)",
-    "words": " (lower-case words)",
-}
-"""Note on the characters that are counted, by the form of the text that a tokenizer reads."""
+# Note on the characters that are counted, by the form of the text that a tokenizer reads.
+TEXT_FORM_NAMES: dict[TextForm, str] = {"original": "", "words": " (lower-case words)"}
 
 
 class LensMetrics(MetricsBar):
