@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from engine.analysis.activations import BATCH_SIZE, ActivationName, TopActivations, find_top_activations
+from engine.analysis.evaluation import evaluate
 from engine.analysis.memorization import MemorizationReport, TrainingIndex
-from engine.analysis.perplexity import evaluate
 from engine.analysis.tokenized_text import TokenizedText
 from engine.config import Config
 from engine.data.corpus import Line
