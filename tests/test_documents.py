@@ -21,7 +21,8 @@ from engine.models.ngram import MAX_KNESER_NEY_TOKENS
 from engine.models.pretrained.fetch import SOURCE_BYTES
 from engine.models.speakers import FEATURES
 from engine.presets import PRESETS, get_preset
-from engine.runs.directory import read_config, read_config_and_tokenizer
+from engine.runs.directory import read_config
+from engine.runs.loading import read_config_and_tokenizer
 from engine.training import diagnoses
 from lotr_tui.cli.generate import MAX_PROMPT_BYTES
 from lotr_tui.cli.tokenize import MAX_TEXT_BYTES

@@ -8,16 +8,14 @@ from pathlib import Path
 
 from engine.config import BASE, BUNDLED, LSTM, Config
 from engine.data.speakers import CAST_FILE
-from engine.data.tokenizers.base import Tokenizer
-from engine.data.tokenizers.loading import tokenizer_file_name, tokenizer_from_json
 from engine.errors import ConfigError, InvalidInputError, RunError, printable, shell_word, suggest_nearest
 from engine.models.pretrained.names import SMOLLM2, is_base_stored, is_pretrained_name
-from engine.runs.adapter_files import ADAPTER_FILE, needs_base, read_run_base
 from engine.storage import files
 from engine.storage.files import assets_dir, default_runs_dir, open_regular_file
-from engine.storage.schema import read_run_file
+from engine.storage.schema import read_run_text
 
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
+ADAPTER_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"  # the names of PEFT
 WEIGHT_FILES = (MODEL_FILE, ADAPTER_FILE)
 """Files of the best weights: of a whole model, or of an adapter."""
 METRICS_FILE, SAMPLES_FILE, LOCK_FILE, COMMANDS_FILE = "metrics.jsonl", "samples.jsonl", "lock", "commands.jsonl"
@@ -127,7 +125,8 @@ def find_run(name: str, runs_dir: Path) -> Path | None:
 def find_run_dirs(runs_dir: Path) -> list[Path]:
     """Return the folders of runs; an empty list if `runs_dir` is missing or unreadable."""
     try:
-        return [path for path in runs_dir.iterdir() if started_at(path) is not None]
+        folders = [path for path in runs_dir.iterdir() if not path.name.startswith(".")]  # which are unfinished
+        return [path for path in folders if started_at(path) is not None]
     except OSError:
         return []
 
@@ -160,32 +159,15 @@ def read_config(run_dir: Path) -> Config:
     if not (run_dir / CONFIG_FILE).exists() and (run_dir / IMPORT_FILE).exists():
         raise RunError(f"run {run_dir.name!r} was imported: it has curves, but neither a configuration nor a model")
     try:
-        return Config.from_json(_read_text(run_dir / CONFIG_FILE, MAX_CONFIG_BYTES), str(run_dir / CONFIG_FILE))
+        return Config.from_json(read_run_text(run_dir / CONFIG_FILE, MAX_CONFIG_BYTES), str(run_dir / CONFIG_FILE))
     except ConfigError as error:
         reason = f"is damaged, or was written by another version of lotr-tui ({str(error).removesuffix('.')})"
         raise ConfigError(f"run {run_dir.name!r} {reason}; train a new run") from error
 
 
-def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
-    """Read the configuration and the tokenizer of a run, which may be that of a pre-trained model."""
-    config = read_config(run_dir)
-    if needs_base(config):
-        return config, read_run_base(run_dir, config.data.mode).tokenizer
-    file = run_dir / tokenizer_file_name(config.data.tokenizer)
-    return config, tokenizer_from_json(_read_text(file, MAX_VOCABULARY_BYTES), str(file), config.data.tokenizer)
-
-
-def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """Return name and content of the file of a tokenizer; there is none for one of a pre-trained model by others."""
-    is_stored = tokenizer.name != "pretrained"
-    return {tokenizer_file_name(tokenizer.name): tokenizer.to_json().encode()} if is_stored else {}
-
-
-def _read_text(path: Path, max_bytes: int) -> str:
-    try:
-        return read_run_file(path, max_bytes).decode()
-    except UnicodeDecodeError as error:
-        raise RunError(f"{path} cannot be read: not UTF-8; the run is damaged") from error
+def needs_base(config: Config) -> bool:
+    """Return True for a run whose tokenizer, and for an adapter also the weights, are those of a pre-trained model."""
+    return config.data.tokenizer == "pretrained"
 
 
 def is_locked(run_dir: Path) -> bool:

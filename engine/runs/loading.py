@@ -1,40 +1,48 @@
-"""Loading of models by name: of runs, and of models by others. Pickles are never read."""
+"""Loading of models by name: of runs, with the adapter of a pre-trained model in PEFT's format, and of others' models.
 
+Pickles are never read.
+"""
+
+import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from engine.config import Config, DataConfig
+import numpy.typing as npt
+
+from engine.config import Config, DataConfig, DataMode, ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.speakers import CAST_FILE, cast_from_json
 from engine.data.tokenizers.base import Tokenizer
+from engine.data.tokenizers.loading import tokenizer_file_name, tokenizer_from_json
 from engine.errors import InvalidInputError, RunError
 from engine.events import Evaluated, RecordedEvent, Started
-from engine.models.adapter import adapter_shapes
+from engine.models.adapter import adapter_shapes, check_adapter, lora_targets
 from engine.models.base import LanguageModel
 from engine.models.decoders import NumpyDecoder, build_decoder, weight_shapes
 from engine.models.dialogue import DialogueModel
-from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
+from engine.models.pretrained.names import BASE_FILE, HF_PREFIX, SMOLLM2, is_pretrained_name, parse_pretrained_name
 from engine.models.speakers import SpeakerTextModel, TurnModel
 from engine.runs import directory
-from engine.runs.adapter_files import ADAPTER_FILE, load_adapted
-from engine.runs.directory import METRICS_FILE, find_run, resolve_run
+from engine.runs.directory import find_run, needs_base, read_config, resolve_run
 from engine.runs.metrics import drop_superseded, read_current_events, read_events
 from engine.runs.summary import finite_or_none, saved_perplexity
 from engine.storage.files import default_runs_dir
-from engine.storage.schema import read_run_file, read_run_json
-from engine.storage.tensor_file import open_weights, to_float32
+from engine.storage.schema import read_run_json, read_run_text
+from engine.storage.tensor_file import UNSEALED, StoredTensor, open_weights, serialize_weights, to_float32
 
-if TYPE_CHECKING:  # this module imports PyTorch
-    from engine.models.pretrained.base import LoadingProgress
+if TYPE_CHECKING:  # runs without a base need none of the modules that read one
+    from engine.models.pretrained.base import Base, ProgressCallback
 
 INFERENCE_PRECISIONS = ("auto", "fp32", "int8")
 PRETRAINED_CONFIG = Config("pretrained", data=DataConfig(corpus="", tokenizer="pretrained", mode="stream"))
 """Configuration of a model by others, of which only the data matter: line ends are characters."""
-MAX_PART_BYTES = 64_000_000
+PEFT_PREFIX, BASE_HASH = "base_model.model.", "base_sha256"  # of the names of tensors, and in the metadata
+HUB_IDS = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}  # of bases that are called otherwise here
+MAX_REFERENCE_BYTES, MAX_FILE_BYTES = 1_000_000, 64_000_000  # a vocabulary of a million words needs about 15 million
 
 
 @dataclass(frozen=True)
@@ -46,20 +54,24 @@ class EpochCheckpoint:
 
 
 @dataclass(frozen=True)
+class BaseReference:
+    name: str  # that `read_base` takes, with an absolute path
+    sha256: str
+
+
+@dataclass(frozen=True)
 class DialogueParts:
     """Everything that a played dialogue model has besides its network."""
 
     run_dir: Path
-    cast: tuple[str, ...]
-    """Canonical names of the speakers that can be chosen to speak; the last is SOMEONE."""
-    turn_model: TurnModel | None = None
-    """Model of who speaks next; None for a model that was exported without its parts."""
+    cast: tuple[str, ...]  # canonical names of the speakers that can be chosen to speak; the last is SOMEONE
+    turn_model: TurnModel | None = None  # of who speaks next; None for a model that was exported without its parts
 
     def wrap(self, model: LanguageModel) -> DialogueModel:
         """Return `model` with all parts of the run; parts of another cast raise an InvalidInputError."""
         if self.turn_model is None:
             return DialogueModel(model, self.cast)
-        read_text_model = partial(read_run_json, SpeakerTextModel, self.run_dir / directory.WHO_FILE, MAX_PART_BYTES)
+        read_text_model = partial(read_run_json, SpeakerTextModel, self.run_dir / directory.WHO_FILE, MAX_FILE_BYTES)
         return DialogueModel(model, self.cast, self.turn_model, read_text_model)
 
 
@@ -67,21 +79,16 @@ class DialogueParts:
 class LoadedModel:
     """Model ready for inference, and facts about its training."""
 
-    name: str
-    """Name of the run; RUN@EPOCH for the weights of an epoch."""
-    path: Path
-    """Run directory; of a model by others its folder or file."""
+    name: str  # of the run; RUN@EPOCH for the weights of an epoch
+    path: Path  # run directory; of a model by others its folder or file
     config: Config
-    decoder: LanguageModel
-    """Network of the run, or the model by others."""
+    decoder: LanguageModel  # network of the run, or the model by others
     valid_perplexity: float | None = None
-    started: Started | None = None
-    """Description of the training; None if the metrics have none."""
+    started: Started | None = None  # None if the metrics have none
     epoch: int | None = None
     description: str = ""
     """Family, layers and size of a model by others, or the family that an adapter changes; "" for other runs."""
-    dialogue_parts: DialogueParts | None = None
-    """Parts of a dialogue model besides its network; None in other modes."""
+    dialogue_parts: DialogueParts | None = None  # None in other modes
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -110,7 +117,7 @@ def load_model_by_name(
     name: str | None,
     runs_dir: Path | None = None,
     precision: str = "auto",
-    on_progress: "Callable[[LoadingProgress], None] | None" = None,
+    on_progress: "ProgressCallback | None" = None,
 ) -> LoadedModel:
     """Load the best model of a run, the model RUN@EPOCH of an epoch, or a model by others, or raise InvalidInputError.
 
@@ -141,7 +148,7 @@ def find_model(name: str | None, runs_dir: Path | None = None) -> tuple[Path, in
     return resolve_run(match[1] if match else name, runs_dir), int(match[2]) if match else None
 
 
-def _load_pretrained(name: str, precision: str, on_progress: "Callable[[LoadingProgress], None] | None") -> LoadedModel:
+def _load_pretrained(name: str, precision: str, on_progress: "ProgressCallback | None") -> LoadedModel:
     # Imported here: Hugging Face's tokenizers, which models of words do not need.
     from engine.models.pretrained.base import UnsupportedModelError
     from engine.models.pretrained.chat import find_script_cast
@@ -173,45 +180,60 @@ def load_model(
     epoch: int | None = None,
     *,
     int8_adapted: bool = True,
-    on_progress: "Callable[[LoadingProgress], None] | None" = None,
+    on_progress: "ProgressCallback | None" = None,
 ) -> LoadedRun:
     """Load the best weights of a run, or the weights that it kept after `epoch`, or raise an InvalidInputError.
 
     An adapter is merged into its base, and the result has 8 bits, or with `int8_adapted=False` single precision. That
     takes a second, and calls `on_progress`.
     """
-    config = directory.read_config(run_dir)
-    all_events = list(read_events(run_dir / METRICS_FILE, subsample=True))
+    config = read_config(run_dir)
+    all_events = list(read_events(run_dir / directory.METRICS_FILE, subsample=True))
     events = drop_superseded(all_events)
     name = directory.bundled_run_name(run_dir) or run_dir.name
     file, perplexity = find_weights(run_dir, config, epoch), saved_perplexity(all_events)
     if epoch is not None:
         perplexity, name = _perplexity_at_epoch(events, epoch), directory.epoch_model_name(name, epoch)
-    decoder: NumpyDecoder
-    description = ""
     if config.model.lora_rank:
-        decoder, family = load_adapted(run_dir, config, file, int8=int8_adapted, on_progress=on_progress)
-        description = f"{family} + adapter"
+        decoder, description = _load_adapted(run_dir, config, file, int8=int8_adapted, on_progress=on_progress)
     else:
-        decoder = _read_decoder(file, *directory.read_config_and_tokenizer(run_dir))
-    return LoadedRun(
-        name=name,
-        path=run_dir,
-        config=config,
-        decoder=decoder,
-        valid_perplexity=perplexity,
-        started=next((event for event in events if isinstance(event, Started)), None),
-        epoch=epoch,
-        description=description,
-        dialogue_parts=read_dialogue_parts(run_dir) if config.data.mode == "dialogue" else None,
-    )
+        decoder, description = _read_decoder(file, *read_config_and_tokenizer(run_dir)), ""
+    started = next((event for event in events if isinstance(event, Started)), None)
+    parts = read_dialogue_parts(run_dir) if config.data.mode == "dialogue" else None
+    return LoadedRun(name, run_dir, config, decoder, perplexity, started, epoch, description, parts)
+
+
+def _load_adapted(
+    run_dir: Path, config: Config, file: Path, *, int8: bool, on_progress: "ProgressCallback | None"
+) -> tuple[NumpyDecoder, str]:
+    base, adapter = read_run_base(run_dir, config.data.mode), read_adapter(run_dir, config.model, file)
+    try:
+        decoder = base.decoder(int8=int8, on_progress=on_progress, config=config.model, adapter=adapter)
+    except InvalidInputError as error:
+        raise RunError(f"run {run_dir.name!r} with its base {error}, or train a new run") from error
+    return decoder, f"{base.family} + adapter"
+
+
+def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
+    """Read the configuration and the tokenizer of a run, which may be that of a pre-trained model."""
+    config = read_config(run_dir)
+    if needs_base(config):
+        return config, read_run_base(run_dir, config.data.mode).tokenizer
+    file = run_dir / tokenizer_file_name(config.data.tokenizer)
+    return config, tokenizer_from_json(read_run_text(file, MAX_FILE_BYTES), str(file), config.data.tokenizer)
+
+
+def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """Return name and content of the file of a tokenizer; there is none for one of a pre-trained model by others."""
+    is_stored = tokenizer.name != "pretrained"
+    return {tokenizer_file_name(tokenizer.name): tokenizer.to_json().encode()} if is_stored else {}
 
 
 def read_dialogue_parts(run_dir: Path) -> DialogueParts:
     """Read the files of a run in dialogue mode; a missing or damaged file raises a RunError."""
     file = run_dir / CAST_FILE
-    cast = cast_from_json(read_run_file(file, MAX_PART_BYTES).decode(errors="replace"), str(file))
-    return DialogueParts(run_dir, cast, read_run_json(TurnModel, run_dir / directory.DIALOGUE_FILE, MAX_PART_BYTES))
+    cast = cast_from_json(read_run_text(file, MAX_FILE_BYTES), str(file))
+    return DialogueParts(run_dir, cast, read_run_json(TurnModel, run_dir / directory.DIALOGUE_FILE, MAX_FILE_BYTES))
 
 
 def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) -> dict[str, Float32Array] | None:
@@ -238,7 +260,7 @@ def list_epoch_checkpoints(run_dir: Path) -> list[EpochCheckpoint]:
     """Return the epochs whose weights a run keeps, in ascending order; an empty list if there are none."""
     files = (run_dir / directory.EPOCHS_DIR).glob("*.safetensors")
     epochs = [int(file.stem) for file in files if re.fullmatch("[1-9][0-9]*", file.stem)]
-    events = read_current_events(run_dir / METRICS_FILE, subsample=True) if epochs else []
+    events = read_current_events(run_dir / directory.METRICS_FILE, subsample=True) if epochs else []
     return [EpochCheckpoint(epoch, _perplexity_at_epoch(events, epoch)) for epoch in sorted(epochs)]
 
 
@@ -251,10 +273,80 @@ def _perplexity_at_epoch(events: Sequence[RecordedEvent], epoch: int) -> float |
 def find_weights(run_dir: Path, config: Config, epoch: int | None = None) -> Path:
     """Return the file of the best weights of a run, or of those of an epoch, if the run kept it."""
     if epoch is None:
-        return run_dir / (ADAPTER_FILE if config.model.lora_rank else directory.MODEL_FILE)
+        return run_dir / (directory.ADAPTER_FILE if config.model.lora_rank else directory.MODEL_FILE)
     kept = [str(item.epoch) for item in list_epoch_checkpoints(run_dir)]
     if str(epoch) not in kept:
         run_name = directory.bundled_run_name(run_dir) or run_dir.name
         others = f"{', '.join(kept)}, and the best model" if kept else "only the best model"
         raise RunError(f"run {run_name!r} did not keep epoch {epoch}; it kept {others}")
     return directory.epoch_weights_path(run_dir, epoch)
+
+
+def base_files(base: "Base", config: ModelConfig) -> dict[str, bytes]:
+    """Return name and content of the files of a new run that starts from `base`."""
+    contents: dict[str, Any] = {BASE_FILE: asdict(BaseReference(base.name, base.sha256))}
+    if config.lora_rank:
+        alpha = float(config.lora_alpha)
+        contents[directory.ADAPTER_CONFIG_FILE] = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": HUB_IDS.get(base.name, base.name.removeprefix(HF_PREFIX)),
+            "r": config.lora_rank,
+            "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+            "lora_dropout": config.lora_dropout,
+            "target_modules": lora_targets(config),
+            "bias": "none",
+            "inference_mode": True,
+        }
+    return {name: json.dumps(content, indent=2).encode() for name, content in contents.items()}
+
+
+def read_reference(run_dir: Path) -> BaseReference:
+    """Read which pre-trained model a run starts from; a missing or damaged file raises a RunError."""
+    return read_run_json(BaseReference, run_dir / BASE_FILE, MAX_REFERENCE_BYTES)
+
+
+def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
+    """Read the pre-trained model that a run starts from, which must not have changed since, for texts of a mode."""
+    from engine.models.pretrained.store import read_base  # loads Hugging Face's tokenizers
+
+    reference = read_reference(run_dir)
+    try:
+        base = read_base(reference.name)
+    except InvalidInputError as error:
+        raise RunError(f"run {run_dir.name!r} needs its base: {error}") from error
+    if base.sha256 != reference.sha256:
+        remedy = f"run `lotr-tui fetch {SMOLLM2}` again" if reference.name == SMOLLM2 else "restore it"
+        raise RunError(
+            f"{reference.name} has changed since run {run_dir.name!r} was trained: its SHA-256 was "
+            f"{reference.sha256[:12]}… and is now {base.sha256[:12]}…; {remedy}, or train a new run"
+        )
+    return base.for_scripts() if mode == "dialogue" else base
+
+
+def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], base_sha256: str) -> bytes:
+    named = {f"{PEFT_PREFIX}{name}": tensor for name, tensor in tensors.items()}
+    return serialize_weights(named, {**UNSEALED, "format": "pt", BASE_HASH: base_sha256})
+
+
+def read_adapter(run_dir: Path, config: ModelConfig, file: Path | None = None) -> Mapping[str, StoredTensor]:
+    """Open the best adapter of a run, or that in `file`, whose matrices are read at every access.
+
+    A file that is missing, damaged, or belongs to another base or configuration raises a RunError.
+    """
+    from engine.models.pretrained.base import LazyTensors
+
+    file, shapes = file or run_dir / directory.ADAPTER_FILE, adapter_shapes(config)
+    mapped = open_weights(file, {f"{PEFT_PREFIX}{name}": shape for name, shape in shapes.items()})
+    expected = read_reference(run_dir).sha256
+    if (sha256 := mapped.metadata.get(BASE_HASH, expected)) != expected:
+        raise RunError(
+            f"{file} is an adapter of another base, with the SHA-256 {sha256[:12]}… and not {expected[:12]}…; "
+            "use the files of one run"
+        )
+    adapter = LazyTensors({name: partial(mapped.read_weight, f"{PEFT_PREFIX}{name}") for name in shapes})
+    try:
+        check_adapter(config, adapter)
+    except RunError as error:
+        raise RunError(f"{file}: {error}") from error
+    return adapter

@@ -1,34 +1,37 @@
-"""Creating, reopening, deleting and renaming a run directory while its lock is held, and commands to its holder."""
+"""A run directory that a process writes while it holds the lock: creation, records, commands and deletion."""
 
+import errno
 import json
+import math
 import os
 import platform
 import shutil
-import time
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
+from engine import events
 from engine.config import Config
 from engine.control import ControlCommand
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import Tokenizer
-from engine.data.tokenizers.loading import TOKENIZER_FILE, VOCABULARY_FILE
-from engine.errors import InvalidInputError, RunError
-from engine.models.pretrained.names import BASE_FILE
+from engine.errors import InvalidInputError, LotrError, RunError, describe_error
+from engine.events import TrainingEvent
+from engine.models.decoders import NumpyDecoder
 from engine.runs import directory
-from engine.runs.adapter_files import ADAPTER_CONFIG_FILE
-from engine.runs.directory import COMMANDS_FILE, CONFIG_FILE, DIALOGUE_FILES, EPOCHS_DIR, INITIAL_FILE, LOCK_FILE
+from engine.runs.directory import COMMANDS_FILE, CONFIG_FILE, EPOCHS_DIR, INITIAL_FILE, LOCK_FILE, RESUME_FILE
+from engine.runs.loading import read_config_and_tokenizer, read_reference, serialize_adapter, tokenizer_files
 from engine.runs.summary import is_finished
-from engine.storage.files import FileLock, default_runs_dir, open_regular_file, write_atomically
+from engine.storage.files import FileLock, JsonLinesAppender, default_runs_dir, open_regular_file, write_atomically
 from engine.storage.tensor_file import serialize_weights
 
-LOCK_TIMEOUT, LOCK_RETRY_INTERVAL = 0.2, 0.01  # seconds; other processes hold a lock for a moment to check it
+LOCK_TIMEOUT = 0.2  # seconds; other processes hold a lock for a moment to check it
 MAX_COMMAND_BYTES = 100_000  # per read; a longer line without an end is skipped
-FIRST_FILES = (VOCABULARY_FILE, TOKENIZER_FILE, BASE_FILE, ADAPTER_CONFIG_FILE, *DIALOGUE_FILES, INITIAL_FILE)
-"""Files that are written before the configuration."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class LockedRun:
     tokenizer: Tokenizer
     lock: FileLock
     """Held lock; `record_events` releases it at the end of the training."""
-    commands_offset: int
+    commands_offset: int = 0
     """Size in bytes of the commands file before the lock was taken: those commands are for an earlier training."""
 
     @property
@@ -67,24 +70,32 @@ def create_run(
         directory.check_run_name(name)
     stem = name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
     names = [stem] if name else [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
+    contents = {**tokenizer_files(tokenizer), **(files or {}), CONFIG_FILE: config.to_json().encode()}
+    if initial_weights is not None:
+        contents[INITIAL_FILE] = serialize_weights(initial_weights)
+    unfinished = runs_dir / f".{stem}.{os.urandom(6).hex()}"  # gets its name once it is complete and locked
     try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        locked = ((runs_dir / each, _create_and_lock(runs_dir / each)) for each in names)
-        path, acquired = next((each for each in locked if each[1] is not None), (runs_dir, None))
-        if acquired is None:
-            raise RunError(f"run {names[-1]!r} exists in {runs_dir}; choose another --run name")
+        unfinished.mkdir(parents=True)
+        lock = _take_lock(unfinished)
+        assert lock is not None
+        for file_name, content in contents.items():
+            write_atomically(unfinished / file_name, content)
         if config.training.keep_epoch_checkpoints:
-            (path / EPOCHS_DIR).mkdir(exist_ok=True)
+            (unfinished / EPOCHS_DIR).mkdir()
+        for path in map(runs_dir.joinpath, names):
+            try:
+                unfinished.rename(path)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
+            else:
+                return LockedRun(path, config, tokenizer, lock)
     except OSError as error:
         reason = f"{error.strerror}; choose another with --runs-dir"
         raise RunError(f"runs folder {runs_dir} cannot be written: {reason}") from error
-    contents = {**directory.tokenizer_files(tokenizer), **(files or {})}
-    if initial_weights is not None:
-        contents[INITIAL_FILE] = serialize_weights(initial_weights)
-    contents[CONFIG_FILE] = config.to_json().encode()  # written last, because it makes the folder a run
-    for file_name, content in contents.items():
-        write_atomically(path / file_name, content)
-    return LockedRun(path, config, tokenizer, *acquired)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    raise RunError(f"run {names[-1]!r} exists in {runs_dir}; choose another --run name")
 
 
 def reopen_run(run_dir: Path) -> LockedRun:
@@ -92,27 +103,40 @@ def reopen_run(run_dir: Path) -> LockedRun:
 
     A run that another process trains, that is finished, or whose files are missing or damaged raises a RunError.
     """
-    config, tokenizer = directory.read_config_and_tokenizer(run_dir)
+    config, tokenizer = read_config_and_tokenizer(run_dir)
+    commands = run_dir / COMMANDS_FILE
     with ExitStack() as on_error:
         try:
-            acquired = _acquire_run_lock(run_dir)
-            if acquired is None:
+            # Before the lock is taken: from then on, commands are for us.
+            offset = commands.stat().st_size if commands.exists() else 0
+            if (lock := _take_lock(run_dir)) is None:
                 owner = directory.lock_owner(run_dir) or "another process"
                 attach = f"lotr-tui attach {directory.run_word(run_dir)}"
                 raise RunError(f"run {run_dir.name!r} is being trained by {owner}; `{attach}` shows it")
-            on_error.callback(acquired[0].release)
+            on_error.callback(lock.release)
             if is_finished(run_dir):  # checked with the lock held: its last owner may have finished the run
                 raise RunError(f"run {run_dir.name!r} is finished; start a new one with `lotr-tui train`")
             if (run_dir / EPOCHS_DIR).is_symlink():
                 raise RunError(f"{run_dir / EPOCHS_DIR} is a link out of the run; replace it by a folder")
             if config.training.keep_epoch_checkpoints:
                 (run_dir / EPOCHS_DIR).mkdir(exist_ok=True)
-            _remove_temporary_files(run_dir)
+            for folder in (run_dir, run_dir / EPOCHS_DIR):
+                for temporary in folder.glob(".*.safetensors.*"):  # of a killed process
+                    temporary.unlink(missing_ok=True)
         except OSError as error:
             reason = f"{error.strerror}; only its owner can resume it"
             raise RunError(f"run {run_dir} cannot be written: {reason}") from error
         on_error.pop_all()
-    return LockedRun(run_dir, config, tokenizer, *acquired)
+    return LockedRun(run_dir, config, tokenizer, lock, offset)
+
+
+def _take_lock(run_dir: Path) -> FileLock | None:
+    """Take the lock of a run and write this process into it; return None if another process holds it."""
+    lock = FileLock(run_dir / LOCK_FILE, LOCK_TIMEOUT)
+    if not lock.acquire():
+        return None
+    lock.path.write_text(f"process {os.getpid()} on {platform.node()}\n", errors="replace")
+    return lock
 
 
 def delete_run(run_dir: Path, runs_dir: Path | None = None) -> None:
@@ -125,7 +149,7 @@ def delete_run(run_dir: Path, runs_dir: Path | None = None) -> None:
     if not directory.is_run(run_dir):
         raise RunError(f"{run_dir} has no {CONFIG_FILE}, so it is not a run and is not deleted")
     try:
-        with _hold_run_lock(run_dir):
+        with _hold_lock(run_dir):
             shutil.rmtree(run_dir)
     except OSError as error:
         raise RunError(f"run {run_dir} cannot be deleted: {error.strerror}") from error
@@ -140,7 +164,7 @@ def rename_run(run: str, new_name: str, runs_dir: Path | None = None) -> str:
     directory.check_run_name(new_name)
     new_path = runs_dir / new_name
     try:
-        with _hold_run_lock(path):
+        with _hold_lock(path):
             # On a file system that ignores case, the same name in other letters is the run itself.
             is_same = new_name.casefold() == path.name.casefold() != new_name and new_path.exists()
             if (new_path.exists() or new_path.is_symlink()) and not (is_same and new_path.samefile(path)):
@@ -152,7 +176,7 @@ def rename_run(run: str, new_name: str, runs_dir: Path | None = None) -> str:
 
 
 @contextmanager
-def _hold_run_lock(run_dir: Path) -> Iterator[None]:
+def _hold_lock(run_dir: Path) -> Iterator[None]:
     """Hold the lock of a run, so that no process trains it in the block; raise a RunError if one does already."""
     lock = FileLock(run_dir / LOCK_FILE, LOCK_TIMEOUT)
     try:
@@ -168,48 +192,6 @@ def _hold_run_lock(run_dir: Path) -> Iterator[None]:
         lock.release()
 
 
-def _create_and_lock(path: Path) -> tuple[FileLock, int] | None:
-    """Create the folder of a run and lock it. Return lock and commands offset; None if the run exists."""
-    with suppress(FileExistsError):
-        path.mkdir()
-    if not _is_abandoned(path) or (acquired := _acquire_run_lock(path)) is None:
-        return None
-    if not _is_abandoned(path):  # another process may have created the run before the lock was taken
-        acquired[0].release()
-        return None
-    _remove_temporary_files(path)
-    return acquired
-
-
-def _is_abandoned(path: Path) -> bool:
-    """Return True if a folder contains no more than `create_run` leaves behind when its process is killed."""
-    names = (LOCK_FILE, EPOCHS_DIR, *FIRST_FILES)
-    return path.is_dir() and all(item.name in names or item.name.startswith(".") for item in path.iterdir())
-
-
-def _acquire_run_lock(run_dir: Path) -> tuple[FileLock, int] | None:
-    """Take the lock of a run and write this process into it. Return lock and commands offset; None if it is taken."""
-    lock, deadline = FileLock(run_dir / LOCK_FILE), time.monotonic() + LOCK_TIMEOUT
-    while True:
-        try:  # just before each attempt: as soon as the lock is taken, commands are for us
-            commands_offset = (run_dir / COMMANDS_FILE).stat().st_size
-        except OSError:
-            commands_offset = 0
-        if lock.acquire():
-            lock.path.write_text(f"process {os.getpid()} on {platform.node()}\n", errors="replace")
-            return lock, commands_offset
-        if time.monotonic() >= deadline:
-            return None
-        time.sleep(LOCK_RETRY_INTERVAL)
-
-
-def _remove_temporary_files(run_dir: Path) -> None:
-    names = (CONFIG_FILE, *FIRST_FILES, *directory.WEIGHT_FILES, directory.RESUME_FILE)
-    for pattern in (*(f".{name}.*" for name in names), f"{EPOCHS_DIR}/.*.safetensors.*"):
-        for temporary in run_dir.glob(pattern):
-            temporary.unlink(missing_ok=True)
-
-
 def send_command(run_dir: Path, command: ControlCommand) -> None:
     """Send a command to the process that trains a run; a RunError is raised if there is none."""
     if not directory.is_locked(run_dir):
@@ -218,8 +200,7 @@ def send_command(run_dir: Path, command: ControlCommand) -> None:
     # The first newline ends what another process may have left unfinished.
     line = f"\n{json.dumps({'kind': command.kind, 'value': command.value})}\n".encode()
     try:
-        fd = open_regular_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        with os.fdopen(fd, "wb") as file:
+        with os.fdopen(open_regular_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "wb") as file:
             file.write(line)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}; the command was not sent") from error
@@ -230,8 +211,7 @@ class CommandFileReader:
 
     def __init__(self, run_dir: Path, offset: int = 0) -> None:
         """Read the commands of `run_dir` after the first `offset` bytes, which an earlier training received."""
-        self._path = run_dir / COMMANDS_FILE
-        self._offset = offset
+        self._path, self._offset = run_dir / COMMANDS_FILE, offset
 
     def __call__(self) -> list[ControlCommand]:
         """Return the commands since the last call. Invalid lines are skipped."""
@@ -251,3 +231,118 @@ class CommandFileReader:
                 row = json.loads(line)
                 commands.append(ControlCommand(row["kind"], row["value"]))
         return commands
+
+
+def record_events(run: LockedRun, training: Iterator[TrainingEvent]) -> Iterator[TrainingEvent]:
+    """Write the events of `training` to the run directory and yield them, with events about the files written.
+
+    Data that cannot be written, as on a full disk, is kept and written later; a `Warned` event reports the problem. If
+    some still cannot be written at the end, a LotrError is raised in place of the event `Finished`. An exception of the
+    training is recorded as a `Failed` row with its traceback, and raised again.
+    """
+    with ExitStack() as stack:
+        stack.callback(run.lock.release)
+        writer = stack.enter_context(closing(_RunWriter(run)))
+        try:
+            for event in training:
+                for recorded in writer.write_event(event):
+                    yield from writer.drain_warnings()
+                    yield recorded
+        except Exception as error:
+            writer.write_row(events.Failed(describe_error(error), traceback.format_exc()))
+            raise
+
+
+class _RunWriter:
+    def __init__(self, run: LockedRun) -> None:
+        self._run = run
+        try:
+            self._metrics = JsonLinesAppender(run.path / directory.METRICS_FILE)
+            self._samples = JsonLinesAppender(run.path / directory.SAMPLES_FILE)
+        except OSError as error:
+            raise RunError(f"run {run.path} cannot be written: {error.strerror}") from error
+        self._pending_files: dict[Path, tuple[int, bytes]] = {}  # step and content of what is still to be written
+        self._problem = self._reported_problem = ""
+
+    def write_event(self, event: TrainingEvent) -> list[TrainingEvent]:
+        """Record `event`. Return the events to yield in its place."""
+        resume_path = self._run.path / RESUME_FILE
+        match event:
+            case events.Snapshot():
+                self._pending_files[resume_path] = (event.step, event.content)
+                return self._flush_pending_files()
+            case events.Finished():
+                is_complete = event.reason in ("done", "patience", "pruned")
+                if is_complete:
+                    self._pending_files.pop(resume_path, None)
+                checkpoints = self._flush_pending_files()
+                if not self._problem:  # a training with unwritten files must stay resumable
+                    self.write_row(event)
+                self._metrics.flush()
+                if problem := self._metrics.problem or self._problem:
+                    raise LotrError(f"{problem}; the end of the training is not saved")
+                if is_complete:  # not earlier: the checkpoints are the only copy until the model is written
+                    for name in (directory.PREVIOUS_RESUME_FILE, RESUME_FILE, INITIAL_FILE):
+                        with suppress(OSError):
+                            (self._run.path / name).unlink(missing_ok=True)
+                return [*checkpoints, event]
+        self.write_row(event)
+        if isinstance(event, events.Evaluated):
+            self._add_weights(event)
+            return [event, *self._flush_pending_files()]
+        return [event]
+
+    def drain_warnings(self) -> list[TrainingEvent]:
+        """Return a warning if there is a problem that has not been reported since it began."""
+        problem = self._metrics.problem or self._samples.problem or self._problem
+        is_new, self._reported_problem = problem != self._reported_problem, problem
+        if not problem or not is_new:
+            return []
+        warning = events.Warned(f"{problem}; the training continues and tries again")
+        self.write_row(warning)
+        return [warning]
+
+    def close(self) -> None:
+        """Try once more to write pending data, and close the files."""
+        self._flush_pending_files()
+        self._metrics.close()
+        self._samples.close()
+
+    def write_row(self, event: TrainingEvent) -> None:
+        row = events.event_to_dict(event)
+        if not isinstance(event, events.Sampled):
+            self._metrics.append(row)
+        if isinstance(event, (events.Sampled, events.Resume)):  # a reader of the samples alone must know of a resume
+            self._samples.append(row)
+
+    def _flush_pending_files(self) -> list[TrainingEvent]:
+        """Try to write all pending files. Return a `Checkpointed` event for each written file."""
+        checkpoints: list[TrainingEvent] = []
+        self._problem = ""
+        for path, (step, content) in list(self._pending_files.items()):
+            backup = path.with_name(directory.PREVIOUS_RESUME_FILE) if path.name == RESUME_FILE else None
+            try:
+                write_atomically(path, content, backup)
+            except RunError as error:
+                self._problem = self._problem or str(error)  # the oldest problem, so that it is reported once
+            else:
+                del self._pending_files[path]
+                checkpoints.append(events.Checkpointed(step, path.relative_to(self._run.path).as_posix()))
+                self.write_row(checkpoints[-1])
+        return checkpoints
+
+    def _add_weights(self, event: events.Evaluated) -> None:
+        run, epoch = self._run, event.epoch
+        best_file = directory.MODEL_FILE if event.adapter is None else directory.ADAPTER_FILE
+        paths = [run.path / best_file] if event.is_best else []
+        # Epochs 1, 2, 4, 8, …: early ones change the most, and a long training keeps few models.
+        if run.config.training.keep_epoch_checkpoints and epoch >= 1 and math.log2(epoch).is_integer():
+            paths.append(directory.epoch_weights_path(run.path, int(epoch)))
+        if paths and event.adapter is not None:
+            halves = {name: weight.astype(np.float16) for name, weight in event.adapter.items()}
+            content = serialize_adapter(halves, read_reference(run.path).sha256)
+        elif paths and isinstance(event.model, NumpyDecoder):
+            content = serialize_weights(event.model.weights)
+        else:
+            return
+        self._pending_files |= dict.fromkeys(paths, (event.step, content))

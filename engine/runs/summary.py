@@ -10,7 +10,6 @@ from typing import Literal
 
 from engine.errors import InvalidInputError
 from engine.events import Checkpointed, Evaluated, Failed, Finished, RecordedEvent, Warned
-from engine.runs.adapter_files import needs_base
 from engine.runs.directory import (
     IMPORT_FILE,
     MAX_CONFIG_BYTES,
@@ -18,6 +17,7 @@ from engine.runs.directory import (
     WEIGHT_FILES,
     find_run_dirs,
     is_locked,
+    needs_base,
     read_config,
     started_at,
 )

@@ -14,20 +14,23 @@ from engine.storage.files import read_limited
 T = TypeVar("T")
 
 
-def read_run_file(path: Path, max_bytes: int) -> bytes:
-    """Return the content of a file that a run must have, or raise a RunError."""
+def read_run_text(path: Path, max_bytes: int) -> str:
+    """Return the text of a UTF-8 file that a run must have, or raise a RunError."""
     try:
-        return read_limited(path, max_bytes)
+        return read_limited(path, max_bytes).decode()
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing; the run is not complete") from error
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}; the run is damaged") from error
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} cannot be read: not UTF-8; the run is damaged") from error
 
 
 def read_run_json(type_: type[T], path: Path, max_bytes: int) -> T:
     """Return the content of a JSON file that a run must have, or raise a RunError."""
+    content = read_run_text(path, max_bytes)
     try:
-        return decode_json(type_, read_run_file(path, max_bytes))
+        return decode_json(type_, content)
     except InvalidInputError as error:
         raise RunError(f"{path} is damaged: {str(error).removesuffix('.')}; train a new run") from error
 

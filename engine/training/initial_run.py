@@ -16,9 +16,8 @@ from engine.models.pretrained.base import Base
 from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
 from engine.models.pretrained.store import read_base
 from engine.models.transformer_layout import TRANSFORMER_VALUES, largest_num_heads
-from engine.runs.adapter_files import needs_base, read_adapter, read_run_base
-from engine.runs.directory import BUNDLED_FOLDERS, epoch_model_name, read_config
-from engine.runs.loading import find_model, find_weights, load_model
+from engine.runs.directory import BUNDLED_FOLDERS, epoch_model_name, needs_base, read_config
+from engine.runs.loading import find_model, find_weights, load_model, read_adapter, read_run_base
 from engine.storage.files import absolute_path, default_runs_dir
 from engine.storage.tensor_file import to_float32
 

@@ -9,11 +9,10 @@ from engine.data.dataset import Dataset, load_dataset
 from engine.errors import ConfigError, RunError
 from engine.events import Preparing, Started, TrainingEvent, Warned
 from engine.models.transformer_layout import check_transformer_config
-from engine.runs.adapter_files import base_files
-from engine.runs.directory import METRICS_FILE, read_config_and_tokenizer, resolve_run
-from engine.runs.locked_run import CommandFileReader, LockedRun, create_run, reopen_run
+from engine.runs.directory import METRICS_FILE, resolve_run
+from engine.runs.loading import base_files, read_config_and_tokenizer
+from engine.runs.locked_run import CommandFileReader, LockedRun, create_run, record_events, reopen_run
 from engine.runs.metrics import read_current_events
-from engine.runs.writer import record_events
 from engine.runtime.process import get_process_info, limit_openmp_spinning, require_package
 from engine.training.diagnoses import diagnose
 from engine.training.dialogue_parts import fit_dialogue_parts

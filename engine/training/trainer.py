@@ -32,9 +32,8 @@ from engine.generation.turns import begin_turn, read_turns
 from engine.models.base import LanguageModel
 from engine.models.network import Network
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS, KneserNey, Unigram
-from engine.runs.adapter_files import needs_base, read_run_base
-from engine.runs.directory import read_config_and_tokenizer
-from engine.runs.loading import read_initial_weights
+from engine.runs.directory import needs_base
+from engine.runs.loading import read_config_and_tokenizer, read_initial_weights, read_run_base
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
 from engine.runtime.process import disable_heap_trimming
 from engine.training import optim

@@ -19,8 +19,8 @@ from engine.errors import CorpusError, InvalidInputError, printable
 from engine.models.base import LanguageModel
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS, Unigram
 from engine.models.pretrained.names import is_pretrained_name
-from engine.runs.adapter_files import needs_base
 from engine.runs.combine import CombinationOptions, ModelCombiner
+from engine.runs.directory import needs_base
 from engine.runs.loading import LoadedModel, load_model_by_name
 from lotr_tui.cli import options
 from lotr_tui.cli.console import print_json, print_table, read_standard_input, report_names, to_json

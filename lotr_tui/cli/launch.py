@@ -144,8 +144,7 @@ def _is_slow(name: str, runs_dir: Path | None) -> bool:
     """Return True for a model that takes seconds to load: one by others, or an adapter of one, whose base is there."""
     if is_pretrained_name(name):
         return True
-    from engine.runs.adapter_files import read_reference
-    from engine.runs.loading import find_model
+    from engine.runs.loading import find_model, read_reference
 
     run_dir, _ = find_model(name, runs_dir)
     if not (run_dir / BASE_FILE).is_file():

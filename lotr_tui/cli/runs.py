@@ -209,7 +209,7 @@ def runs_export(
         raise InvalidInputError("give one of --csv DIR, --tensorboard DIR, --hf DIR, --gguf FILE and --log TRACKER")
     if gguf_type is not None and gguf is None:
         raise InvalidInputError("--type belongs to --gguf FILE")
-    from engine.runs import export, export_gguf  # import gguf, which the list of runs does not need
+    from engine.runs import export  # imports gguf, which the list of runs does not need
     from lotr_tui.monitor.export import export_csv, export_tensorboard
 
     if tracker is not None:
@@ -217,7 +217,7 @@ def runs_export(
     elif hugging_face is not None:
         export.export_hugging_face(path, hugging_face.absolute())
     elif gguf is not None:
-        targets = export_gguf.export_gguf(path, gguf, gguf_type or "f16")
+        targets = export.export_gguf(path, gguf, gguf_type or "f16")
     elif csv is not None:
         export_csv(path, csv)
     else:
@@ -254,7 +254,7 @@ def runs_compact(
     runs_dir: RunsDirOption = None,
 ) -> None:
     """Write a small copy of a run, to play and evaluate, and print the sizes."""
-    from engine.runs.compact import write_compact_copy
+    from engine.runs.export import write_compact_copy
 
     copy = write_compact_copy(resolve_run(run, runs_dir).absolute(), folder.absolute(), precision)
     before, after, total = map(formatting.format_bytes, (copy.model_bytes_before, copy.model_bytes, copy.total_bytes))

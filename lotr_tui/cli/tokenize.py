@@ -8,8 +8,8 @@ from engine.config import Config
 from engine.data.dataset import load_dataset
 from engine.errors import InvalidInputError, printable
 from engine.models.pretrained.names import is_pretrained_name
-from engine.runs.directory import read_config_and_tokenizer, resolve_run
-from engine.runs.loading import load_model_by_name
+from engine.runs.directory import resolve_run
+from engine.runs.loading import load_model_by_name, read_config_and_tokenizer
 from lotr_tui.cli import options
 from lotr_tui.cli.console import make_console, print_json, read_text, report_names
 from lotr_tui.cli.parser import add_command, argument, make_group

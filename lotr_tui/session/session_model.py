@@ -21,8 +21,7 @@ from engine.models.base import LanguageModel, LogProbs, ModelState
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
-from engine.runs.adapter_files import needs_base
-from engine.runs.directory import CONFIG_FILE, read_config
+from engine.runs.directory import CONFIG_FILE, needs_base, read_config
 from engine.runs.loading import LoadedModel, load_model_by_name, read_dialogue_parts
 from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import PRETRAINED_NOTE, plural

@@ -23,8 +23,14 @@ from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import printable
 from engine.events import Step
-from engine.runs.directory import RESUME_FILE, check_run_name, is_locked, lock_owner, read_config_and_tokenizer
-from engine.runs.loading import list_epoch_checkpoints, load_model, load_model_by_name, read_initial_weights
+from engine.runs.directory import RESUME_FILE, check_run_name, is_locked, lock_owner
+from engine.runs.loading import (
+    list_epoch_checkpoints,
+    load_model,
+    load_model_by_name,
+    read_config_and_tokenizer,
+    read_initial_weights,
+)
 from engine.runs.locked_run import CommandFileReader
 from engine.runs.metrics import read_current_events, read_events
 from engine.runs.summary import list_runs, summarize_run

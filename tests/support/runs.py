@@ -8,8 +8,7 @@ from engine.config import Config, ModelConfig, TrainingConfig
 from engine.data.tokenizers.words import WordTokenizer
 from engine.events import Evaluated, Finished, Preparing, Resume, Sampled, Started, Step, event_to_dict
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
-from engine.runs.locked_run import create_run
-from engine.runs.writer import record_events
+from engine.runs.locked_run import create_run, record_events
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.models import random_lstm
 

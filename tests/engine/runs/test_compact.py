@@ -11,14 +11,13 @@ from safetensors.numpy import load_file, save_file
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated, Resume, Sampled, Step
 from engine.models.base import score_sequence
-from engine.runs import compact
-from engine.runs.compact import write_compact_copy
+from engine.runs import export
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, SAMPLES_FILE, read_config
+from engine.runs.export import write_compact_copy
 from engine.runs.loading import load_model
-from engine.runs.locked_run import create_run
+from engine.runs.locked_run import create_run, record_events
 from engine.runs.metrics import read_events
 from engine.runs.summary import summarize_run
-from engine.runs.writer import record_events
 from tests.support.files import write_run
 from tests.support.runs import append_events, make_events, make_step, record_run
 from tests.support.training import make_config
@@ -104,7 +103,7 @@ def test_the_copy_is_described_like_the_run(tmp_path):
 
 
 def test_steps_samples_and_checkpoints_are_thinned_and_all_evaluations_kept(random_run, monkeypatch):
-    monkeypatch.setattr(compact, "MAX_EVENTS", {Step: 5, Sampled: 2})
+    monkeypatch.setattr(export, "MAX_EVENTS", {Step: 5, Sampled: 2})
     for name in (METRICS_FILE, SAMPLES_FILE):
         (random_run / name).unlink(missing_ok=True)
     started = make_events()[1]

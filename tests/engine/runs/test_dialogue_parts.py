@@ -8,8 +8,8 @@ import pytest
 from engine.data.speakers import CAST_FILE
 from engine.errors import InvalidInputError, RunError
 from engine.models.dialogue import DialogueModel
-from engine.runs.compact import write_compact_copy
 from engine.runs.directory import DIALOGUE_FILE, WHO_FILE
+from engine.runs.export import write_compact_copy
 from engine.runs.loading import load_model
 from tests.support.random_dialogues import RUN_CAST, write_dialogue_run
 

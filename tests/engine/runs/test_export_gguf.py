@@ -8,7 +8,7 @@ import torch
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import RunError
 from engine.models.base import score_sequence
-from engine.runs.export_gguf import export_gguf
+from engine.runs.export import export_gguf
 from engine.runs.loading import load_model, load_model_by_name
 from tests.support.files import write_run
 from tests.support.open_models import LINES, bpe_tokenizer, character_tokenizer, write_transformer_run

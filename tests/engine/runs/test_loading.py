@@ -17,16 +17,9 @@ from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.errors import ConfigError, CorpusError, InvalidInputError, RunError
 from engine.runs.combine import load_run_dataset
-from engine.runs.compact import write_compact_copy
-from engine.runs.directory import (
-    CONFIG_FILE,
-    INITIAL_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    read_config_and_tokenizer,
-    resolve_run,
-)
-from engine.runs.loading import load_model, load_model_by_name, read_initial_weights
+from engine.runs.directory import CONFIG_FILE, INITIAL_FILE, METRICS_FILE, MODEL_FILE, resolve_run
+from engine.runs.export import write_compact_copy
+from engine.runs.loading import load_model, load_model_by_name, read_config_and_tokenizer, read_initial_weights
 from engine.runs.locked_run import create_run, reopen_run
 from engine.runs.summary import list_runs, summarize_run
 from tests.support.files import write_run
@@ -168,8 +161,14 @@ def test_a_damaged_training_text_is_named_with_the_configuration(path):
         (["a", "b", "c"], VOCABULARY_FILE),
         (["<unk>", "<eos>", "a", "a", "b"], VOCABULARY_FILE),
         ([*VOCABULARY.tokens, "more"], r"embedding\.weight"),
-        *((["<unk>", "<eos>", "a", "b", word], "not words") for word in ("\x1b[31m", "two words", "<b>", "[red]", "")),
-        *((["<unk>", "<eos>", "a", "b", word], r"not (a list of )?words") for word in (3, None, "a" * 5_000_000)),
+        *(
+            (["<unk>", "<eos>", "a", "b", word], "not a vocabulary")
+            for word in ("\x1b[31m", "two words", "<b>", "[red]", "")
+        ),
+        *(
+            (["<unk>", "<eos>", "a", "b", word], r"not a (list of words|vocabulary)")
+            for word in (3, None, "a" * 5_000_000)
+        ),
     ],
     ids=range(12),
 )

@@ -1,29 +1,28 @@
 """Run directories: names, the list of runs and their states, locks, commands, deletion, and files in the way."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from engine.data.tokenizers.loading import VOCABULARY_FILE
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated, Finished, Step
 from engine.models.pretrained.names import BASE_FILE
-from engine.runs import directory, metrics
+from engine.runs import directory, locked_run, metrics
 from engine.runs.directory import (
     CONFIG_FILE,
-    INITIAL_FILE,
     METRICS_FILE,
     MODEL_FILE,
     bundled_run_names,
     find_run,
+    find_run_dirs,
     resolve_run,
     run_word,
 )
 from engine.runs.loading import load_model
-from engine.runs.locked_run import delete_run
+from engine.runs.locked_run import delete_run, record_events
 from engine.runs.summary import is_finished, list_runs, summarize_run
-from engine.runs.writer import record_events
 from engine.storage.files import assets_dir
 from tests.support.files import write_run
 from tests.support.runs import CONFIG_WITH_EPOCHS, make_decoder, make_events, new_run, record_run, record_three_runs
@@ -67,7 +66,12 @@ def test_default_names_never_collide(tmp_path, monkeypatch):
     assert len({run.name for run in runs}) == 4
     assert all(run.name.startswith("tiny-") for run in runs)
     tried = []
-    monkeypatch.setattr(Path, "mkdir", lambda path, **_: tried.append(path.name))
+
+    def rename(_, path):
+        tried.append(path.name)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(RunError, match=r"run 'tiny-.*-999' exists in .*; choose another --run name"):
         new_run(tmp_path / "none", None)
     assert len(set(tried)) == len(tried) > 900
@@ -81,18 +85,26 @@ def test_the_default_runs_folder_is_in_the_home(home):
         assert run_word(path) == str(path)
 
 
-def test_an_abandoned_directory_is_reused_and_its_temporary_files_are_removed(tmp_path):
-    for name in ("r/epochs", "s"):
-        (tmp_path / name).mkdir(parents=True)
-    temporary = [f"r/.{name}.x7" for name in (CONFIG_FILE, VOCABULARY_FILE, INITIAL_FILE)]
-    for name in ("r/lock", "r/vocabulary.json", "r/initial.safetensors", *temporary, "s/notes.txt"):
-        (tmp_path / name).touch()
-    assert new_run(tmp_path).path == tmp_path / "r"
-    assert not list((tmp_path / "r").glob(".*"))
-    for name in ("r", "s"):  # "r" is a run now, and "s" contains a file of the user
-        with pytest.raises(RunError, match="exists"):
-            new_run(tmp_path, name)
-    assert [item.name for item in (tmp_path / "s").iterdir()] == ["notes.txt"]
+def test_a_run_appears_complete_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").touch()
+    with pytest.raises(RunError, match="exists"):
+        new_run(tmp_path, "notes")
+    write = locked_run.write_atomically
+
+    def check_and_write(path, content):
+        assert find_run_dirs(tmp_path) == []
+        if path.name == CONFIG_FILE:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locked_run, "write_atomically", check_and_write)
+        with pytest.raises(RunError, match="No space left on device"):
+            new_run(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["notes", "notes.txt"]
+    (tmp_path / "r").mkdir()  # an empty folder is no run
+    assert find_run_dirs(tmp_path) == [] != [new_run(tmp_path).path]
 
 
 def test_a_run_is_resolved_from_its_name_or_path(tmp_path, monkeypatch):

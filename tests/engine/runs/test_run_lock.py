@@ -23,9 +23,8 @@ from engine.runs.directory import (
     is_locked,
     lock_owner,
 )
-from engine.runs.locked_run import CommandFileReader, delete_run, rename_run, reopen_run, send_command
+from engine.runs.locked_run import CommandFileReader, delete_run, record_events, rename_run, reopen_run, send_command
 from engine.runs.summary import is_finished, summarize_run
-from engine.runs.writer import record_events
 from engine.storage.files import FileLock
 from tests.support.files import no_file_longer_than
 from tests.support.runs import (

@@ -10,8 +10,7 @@ from engine.events import Checkpointed, Evaluated
 from engine.presets import get_preset
 from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, MODEL_FILE, epoch_weights_path
 from engine.runs.loading import EpochCheckpoint, list_epoch_checkpoints, load_model, load_model_by_name
-from engine.runs.locked_run import create_run
-from engine.runs.writer import record_events
+from engine.runs.locked_run import create_run, record_events
 from engine.storage import files
 from engine.training.job import prepare_job
 from tests.support.files import sentences, write_csv, write_run

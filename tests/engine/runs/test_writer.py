@@ -24,20 +24,11 @@ from engine.events import (
     event_from_dict,
 )
 from engine.models.ngram import Unigram
-from engine.runs.directory import (
-    METRICS_FILE,
-    MODEL_FILE,
-    PREVIOUS_RESUME_FILE,
-    RESUME_FILE,
-    SAMPLES_FILE,
-    is_locked,
-    read_config_and_tokenizer,
-)
-from engine.runs.loading import load_model
-from engine.runs.locked_run import create_run, reopen_run
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, PREVIOUS_RESUME_FILE, RESUME_FILE, SAMPLES_FILE, is_locked
+from engine.runs.loading import load_model, read_config_and_tokenizer
+from engine.runs.locked_run import create_run, record_events, reopen_run
 from engine.runs.metrics import read_current_events, read_events
 from engine.runs.summary import is_finished, summarize_run
-from engine.runs.writer import record_events
 from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, make_step, read_strict_rows, record_run
 
 

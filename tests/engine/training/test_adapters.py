@@ -16,11 +16,8 @@ from engine.models.base import score_sequence
 from engine.models.pretrained.names import BASE_FILE
 from engine.models.pretrained.store import read_base
 from engine.presets import get_preset
-from engine.runs.adapter_files import ADAPTER_FILE
-from engine.runs.compact import write_compact_copy
-from engine.runs.directory import INITIAL_FILE, MODEL_FILE
-from engine.runs.export import export_hugging_face
-from engine.runs.export_gguf import export_gguf
+from engine.runs.directory import ADAPTER_FILE, INITIAL_FILE, MODEL_FILE
+from engine.runs.export import export_gguf, export_hugging_face, write_compact_copy
 from engine.runs.loading import load_model, load_model_by_name
 from engine.training.initial_run import WHOLE_MODEL_LR, TrainingInput, configure, default_preset
 from engine.training.job import prepare_job, resume_job

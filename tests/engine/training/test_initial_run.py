@@ -11,8 +11,8 @@ from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import ConfigError, RunError
 from engine.events import Evaluated, Warned
-from engine.runs.directory import INITIAL_FILE, epoch_weights_path, read_config_and_tokenizer
-from engine.runs.loading import load_model
+from engine.runs.directory import INITIAL_FILE, epoch_weights_path
+from engine.runs.loading import load_model, read_config_and_tokenizer
 from engine.training.initial_run import DEFAULT_PATIENCE, configure, map_to_vocabulary
 from engine.training.job import prepare_job, resume_job
 from tests.support.files import sentences, write_csv

@@ -13,9 +13,8 @@ from engine.events import Evaluated, Finished, Sampled, Started, Step, event_to_
 from engine.presets import PRESETS
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, epoch_weights_path
 from engine.runs.loading import list_epoch_checkpoints
-from engine.runs.locked_run import create_run
+from engine.runs.locked_run import create_run, record_events
 from engine.runs.metrics import RecordFollower
-from engine.runs.writer import record_events
 from lotr_tui.monitor import run_follower
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
