@@ -14,7 +14,6 @@ from engine.errors import ConfigError
 from engine.models.adapter import lora_targets
 from engine.models.pretrained.base import Base
 from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
-from engine.models.pretrained.store import read_base
 from engine.models.transformer_layout import TRANSFORMER_VALUES, largest_num_heads
 from engine.runs.directory import BUNDLED_FOLDERS, epoch_model_name, needs_base, read_config
 from engine.runs.loading import find_model, find_weights, load_model, read_adapter, read_run_base
@@ -102,7 +101,7 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
     """
     init, mode, tokenizer = config.training.init, config.data.mode, None
     if is_pretrained_name(init):
-        base = read_base(init)
+        base = _read_base(init)
         _check_settings(config, _base_config(base), init)
         if config.model.lora_rank:
             lora_targets(config.model)
@@ -184,7 +183,13 @@ def canonical_name(model: str, runs_dir: Path | None = None, *, keep_name: bool 
 
 
 def _read_initial_config(init: str, runs_dir: Path | None) -> Config:
-    return _base_config(read_base(init)) if is_pretrained_name(init) else read_config(find_model(init, runs_dir)[0])
+    return _base_config(_read_base(init)) if is_pretrained_name(init) else read_config(find_model(init, runs_dir)[0])
+
+
+def _read_base(name: str) -> Base:
+    from engine.models.pretrained.store import read_base  # loads tokenizers, which `train --help` does not need
+
+    return read_base(name)
 
 
 def _base_config(base: Base) -> Config:
