@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK_ID, is_open_vocabulary
 from engine.errors import InvalidInputError, describe_error, printable
@@ -199,6 +199,19 @@ class Conversation:
         reply.name = printable(name)
         self._save(reply)
 
+    def _new_reply(self, session_model: SessionModel, settings: SamplerSettings, seed: int, **fields: Any) -> Reply:
+        reply = Reply(
+            id=next(reversed(self.replies), -1) + 1,
+            settings=settings,
+            seed=seed,
+            model=session_model.name,
+            tokenizer=session_model.model.tokenizer.name,
+            **fields,
+        )
+        reply.session_model = session_model
+        self.replies[reply.id] = reply
+        return reply
+
     def _begin(
         self,
         session_model: SessionModel,
@@ -211,65 +224,31 @@ class Conversation:
         ids: Sequence[int],
     ) -> Reply:
         """Add a reply to a prompt, or to nothing in a scene, and make it the active one."""
-        tokenizer = session_model.model.tokenizer
-        reply = Reply(
-            id=self._next_id,
-            parent_offset=0 if previous is None else len(previous.own_tokens),
-            prompt=prompt.text,
-            unknown_tokens=prompt.unknown_tokens,
-            reply_mode=reply_mode,
-            settings=settings,
-            seed=seed,
-            model=session_model.name,
-            tokenizer=tokenizer.name,
-            speaking_as=roles.speaking_as,
-            system_prompt=roles.system_prompt,
-            speaker=roles.speaker,
-        )
-        reply.session_model, reply.context_ids = session_model, ids
+        offset = 0 if previous is None else len(previous.own_tokens)
+        fields = {"prompt": prompt.text, "unknown_tokens": prompt.unknown_tokens, "reply_mode": reply_mode}
+        reply = self._new_reply(session_model, settings, seed, parent_offset=offset, **fields, **roles._asdict())
+        reply.context_ids = ids
         reply.attach(previous)
         self._activate(reply)
         return reply
 
     def _branch_from(
-        self,
-        source: Reply,
-        index: int,
-        settings: SamplerSettings,
-        seed: int,
-        speaker: str,
-        score: AnswerScore | None = None,
+        self, source: Reply, index: int, settings: SamplerSettings, seed: int, speaker: str, **fields: Any
     ) -> Reply:
         """Return another reply of the turn of `source` that shares its tokens before `index`."""
         is_continuation = 0 < index == len(source.tokens)
         parent, offset = (source, len(source.own_tokens)) if is_continuation else source.resolve_token(index)
-        branch = Reply(
-            id=self._next_id,
-            parent_offset=offset,
-            prompt=None,
-            reply_mode=source.reply_mode,
-            settings=settings,
-            seed=seed,
-            model=source.session_model.name,
-            tokenizer=source.session_model.model.tokenizer.name,
-            name=source.name if is_continuation and source.next_turn is None else "",
-            speaker=speaker,
-            speaker_prob=source.speaker_prob if speaker == source.speaker else None,
-            score=score,
-        )
-        branch.session_model, branch.context_ids = source.session_model, parent.context_ids_before(speaker)
-        branch.reread_ids, branch.num_reread_tokens = parent.reread_ids, len(parent.reread_ids)
+        fields |= {"parent_offset": offset, "prompt": None, "reply_mode": source.reply_mode, "speaker": speaker}
+        branch = self._new_reply(source.session_model, settings, seed, **fields)
+        branch.speaker_prob = source.speaker_prob if speaker == source.speaker else None
+        branch.name = source.name if is_continuation and source.next_turn is None else ""
         branch.attach(parent)
-        branch.ids = parent.ids[: branch.num_shared_tokens]
-        self.replies[branch.id] = branch
+        branch.inherit_context(parent)
+        branch.num_reread_tokens = len(parent.reread_ids)
         return branch
 
-    @property
-    def _next_id(self) -> int:
-        return next(reversed(self.replies), -1) + 1
-
     def _activate(self, reply: Reply) -> None:
-        self.replies[reply.id] = reply
+        """Select a reply and make it the active one."""
         reply.turn.selected_index = len(reply.turn.replies) - 1
         reply.is_generating = True
         self.active_reply = self.current_reply = reply
@@ -309,11 +288,10 @@ class Conversation:
         is_chat = answers_by_template(session_model.model, reply_mode)
         roles = Roles("", roles.speaker if session_model.cast else "", roles.system_prompt if is_chat else "")
         self._check_idle()
-        previous_reply = None if reply_mode == "continue" else previous_reply
-        before = UnreadText.before_reply(session_model, prompt.text, reply_mode, previous_reply, roles)
-        if reader is not None:
-            before = reader.skip_read(before)
-        reply = self._begin(session_model, prompt, reply_mode, settings, seed, previous_reply, roles, before.ids)
+        previous = None if reply_mode == "continue" else previous_reply
+        before = UnreadText.before_reply(session_model, prompt.text, reply_mode, previous, roles)
+        before = before if reader is None else reader.skip_read(before)
+        reply = self._begin(session_model, prompt, reply_mode, settings, seed, previous, roles, before.ids)
         self._worker = _start_text(reply, before.state, before.unread_ids, (), self.pace, ends_word=False)
         return reply
 
@@ -514,7 +492,7 @@ class Conversation:
         reply.score = AnswerScore.from_answer(answers[0], 1, len(answers))
         for rank, answer in enumerate(answers[1:], 2):
             score = AnswerScore.from_answer(answer, rank, len(answers))
-            branch = self._branch_from(reply, 0, reply.settings, answer.done.seed, reply.speaker, score)
+            branch = self._branch_from(reply, 0, reply.settings, answer.done.seed, reply.speaker, score=score)
             branch.tokens += map(Token.from_event, answer.events)
             branch.ids += [event.id for event in answer.events]
             branch.reason, branch.tokens_per_second = answer.done.reason, answer.done.tokens_per_second
@@ -635,8 +613,7 @@ def _restore(reply: Reply, session_model: SessionModel) -> None:
             problems.append(f"{error}; this reply cannot be continued")
         unknown = {span.text for span in tokenizer.unknown_spans(reply.prompt)}.difference(reply.unknown_tokens)
     elif parent is not None:
-        reply.context_ids, reply.reread_ids = parent.context_ids_before(reply.speaker), parent.reread_ids
-        reply.ids = parent.ids[: reply.num_shared_tokens]
+        reply.inherit_context(parent)
         reply.decoder_states = [None] * reply.num_shared_tokens
         unknown = set()
     if reply.reply_mode == "conversation" and not session_model.cast and not reply.is_chat:

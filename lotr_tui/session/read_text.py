@@ -11,9 +11,8 @@ from engine.data.speakers import SOMEONE, STRANGER
 from engine.data.tokenizers.base import EOS_ID, Tokenizer
 from engine.generation.prompt import DecoderState, last_word_start, prefill, reopen_last_word
 from engine.models.base import LanguageModel, advance_tokens
-from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.session.cast import NO_ROLES, Roles
-from lotr_tui.session.reply import Reply, encode_lines, encode_said
+from lotr_tui.session.reply import Reply, chat_messages, encode_lines, encode_said
 from lotr_tui.session.session_model import (
     NO_LOG_PROBS,
     SessionModel,
@@ -99,26 +98,6 @@ def _script_ids(
     if prompt:
         ids += encode_turn(tokenizer, SpokenLine(roles.speaking_as or STRANGER, prompt))
     return [*ids, *encode_speaker(tokenizer, roles.speaker)] if roles.speaker else ids
-
-
-def chat_messages(prompt: str, previous_reply: Reply | None, system_prompt: str = "") -> list[ChatMessage]:
-    """Return the messages before an answer: the system prompt, the turns up to `previous_reply`, and the prompt.
-
-    Empty messages are left out, and two of one role become one, because templates want the roles to alternate.
-    """
-    turns: list[ChatMessage] = []
-    for reply in [] if previous_reply is None else previous_reply.path():
-        said, answer = reply.prompt or "", reply.reply_text()
-        if reply.reply_mode == "continue":
-            said, answer = "", said + answer
-        turns += [ChatMessage("user", said), ChatMessage("assistant", answer)]
-    messages = [ChatMessage("system", system_prompt)] if system_prompt else []
-    for role, text in ((message.role, message.text.strip()) for message in [*turns, ChatMessage("user", prompt)]):
-        if text and messages and messages[-1].role == role:
-            messages[-1] = ChatMessage(role, f"{messages[-1].text}\n{text}")
-        elif text:
-            messages.append(ChatMessage(role, text))
-    return messages
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from engine.generation.prompt import DecoderState
 from engine.generation.sampling import model_end_ids
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.models.base import LanguageModel
+from engine.models.pretrained.chat import ChatMessage
 from lotr_tui.session.session_model import SessionModel, answers_by_template, find_cast, has_log_probs, reads_line_ends
 from lotr_tui.session.settings import MAX_SYSTEM_PROMPT_CHARACTERS, ReplyMode
 
@@ -205,6 +206,11 @@ class Reply:
         head = encode_speaker(self.session_model.model.tokenizer, speaker) if speaker else ()
         return [*self.context_ids_before_speaker, *head]
 
+    def inherit_context(self, parent: "Reply") -> None:
+        """Take over what the model has read before this branch of `parent`."""
+        self.context_ids, self.reread_ids = parent.context_ids_before(self.speaker), parent.reread_ids
+        self.ids = parent.ids[: self.num_shared_tokens]
+
     def set_speaker(self, speaker: str, prob: float | None) -> None:
         self.context_ids = self.context_ids_before(speaker)
         self.speaker, self.speaker_prob = speaker, prob
@@ -259,13 +265,15 @@ class Reply:
     def full_text(self, end: int | None = None) -> str:
         """Return the text that the model has read and written: earlier turns, the prompt and the tokens before `end`.
 
-        The text is the decoded ids, except for words that the model does not know, punctuation and case, and the marks
-        of a chat template.
+        The text is the decoded ids, except for words that the model does not know, punctuation and case. Of a chat
+        template, it has the messages after their roles, with the system prompt.
         """
-        before = [f"{reply.text()}\n" for reply in self.path()[:-1]]
-        if self.is_chat and self.system_prompt:
-            before.insert(0, f"{self.system_prompt}\n")
-        return "".join(before) + self._context_text() + self.reply_text(end)
+        if self.is_chat:
+            messages = chat_messages(self.prompt or "", self.turn.previous_reply, self.system_prompt)
+            said = "".join(f"{message.role}\n{message.text}\n" for message in messages)
+            return f"{said}assistant\n{self.reply_text(end)}"
+        before = "".join(f"{reply.text()}\n" for reply in self.path()[:-1])
+        return before + self._context_text() + self.reply_text(end)
 
     def spoken_lines(self, end: int | None = None) -> list[SpokenLine]:
         """Return the lines of all turns up to this reply, of which the tokens before index `end` count (None: all)."""
@@ -323,3 +331,23 @@ def encode_said(model: LanguageModel, lines: Sequence[SpokenLine]) -> list[int]:
     if find_cast(model):
         return list(encode_turns(model.tokenizer, lines))
     return encode_lines(model.tokenizer, "".join(f"{line.text}\n" for line in lines))
+
+
+def chat_messages(prompt: str, previous_reply: Reply | None, system_prompt: str = "") -> list[ChatMessage]:
+    """Return the messages before an answer: the system prompt, the turns up to `previous_reply`, and the prompt.
+
+    Empty messages are left out, and two of one role become one, because templates want the roles to alternate.
+    """
+    turns: list[ChatMessage] = []
+    for reply in [] if previous_reply is None else previous_reply.path():
+        said, answer = reply.prompt or "", reply.reply_text()
+        if reply.reply_mode == "continue":
+            said, answer = "", said + answer
+        turns += [ChatMessage("user", said), ChatMessage("assistant", answer)]
+    messages = [ChatMessage("system", system_prompt)] if system_prompt else []
+    for role, text in ((message.role, message.text.strip()) for message in [*turns, ChatMessage("user", prompt)]):
+        if text and messages and messages[-1].role == role:
+            messages[-1] = ChatMessage(role, f"{messages[-1].text}\n{text}")
+        elif text:
+            messages.append(ChatMessage(role, text))
+    return messages

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -16,13 +17,9 @@ from lotr_tui.session.session_model import reads_line_ends
 
 Span = tuple[int, int, str]
 """Start and end of a part of a text in characters, and the name of its style."""
-USER_MARK = "❯"
-STRANGER_LABEL = "You"
 MAX_LEAD_CHARACTERS = 30  # of the prompt's last word that are repeated before a reply that continues this word
-LINE_BREAK_MARK = "↵"  # where a branch is shown on one line
 NUM_COMPARED_WORDS = 3  # of another branch that are shown before its first different token
 _LINE_END_MARKS = re.compile(f"{LINE_END_MARK}(?=\n|$)")
-_NOT_SPACE = re.compile(r"[^ ]+")
 
 
 @dataclass(frozen=True)
@@ -83,13 +80,11 @@ def speaker_labels(reply: Reply) -> tuple[SpeakerLabel, SpeakerLabel] | None:
     """Return the names of the user and of who answers; None outside of a conversation."""
     if reply.reply_mode != "conversation":
         return None
-    user = SpeakerLabel(STRANGER_LABEL, UNCAST_STYLE, USER_MARK)
+    cast, user = reply.session_model.cast, reply.speaking_as
+    said = SpeakerLabel(display_name(user) if user else "You", speaker_style(user, cast), mark="❯")
     if reply.is_chat:
-        return user, SpeakerLabel(reply.session_model.label)
-    cast = reply.session_model.cast
-    if reply.speaking_as:
-        user = SpeakerLabel(display_name(reply.speaking_as), speaker_style(reply.speaking_as, cast), USER_MARK)
-    return user, SpeakerLabel(display_name(reply.speaker), speaker_style(reply.speaker, cast))
+        return said, SpeakerLabel(reply.session_model.label)
+    return said, SpeakerLabel(display_name(reply.speaker), speaker_style(reply.speaker, cast))
 
 
 def describe_choice(reply: Reply) -> str:
@@ -145,15 +140,13 @@ def _line_end(reply: Reply) -> str:
 
 
 def _lead(reply: Reply, pieces: Sequence[str]) -> str:
-    """Return the end of the prompt that pieces of a reply continue without a space; empty if they start a word."""
-    return word_to_continue(reply.prompt or "" if reply.reply_mode == "continue" else "", pieces)
+    return word_to_continue(reply.prompt or "", pieces) if reply.reply_mode == "continue" else ""
 
 
 def _shown_pieces(reply: Reply) -> tuple[str, list[str]]:
-    """Return the end of the prompt that the reply continues, and the pieces as they are shown after it."""
-    pieces = _pieces(reply)
-    lead = _lead(reply, pieces)
-    return lead, show_pieces(pieces, starts_line=not lead, line_end=_line_end(reply))
+    """Return the end of the prompt that the reply continues without a space, and the pieces as they are shown."""
+    lead = _lead(reply, _pieces(reply))
+    return lead, show_pieces(_pieces(reply), starts_line=not lead, line_end=_line_end(reply))
 
 
 def _reply_block(reply: Reply, indent: int, label: SpeakerLabel | None) -> Block:
@@ -183,7 +176,7 @@ def _other_branch_block(reply: Reply, other: Reply, indent: int) -> Block:
     while first > 0 and num_words < NUM_COMPARED_WORDS:
         first -= 1
         num_words += pieces[first][:1].isspace() or pieces[first - 1].endswith("\n")
-    shown = [piece.replace("\n", f" {_line_end(reply) or LINE_BREAK_MARK} ") for piece in pieces[first:]]
+    shown = [piece.replace("\n", f" {_line_end(reply) or '↵'} ") for piece in pieces[first:]]
     shown[:1] = [piece.lstrip() for piece in shown[:1]]
     speaker = f", {display_name(other.speaker)}" if other.reply_mode == "conversation" else ""
     label = f"{other.turn.branch_label(other)}{speaker}:"
@@ -203,27 +196,22 @@ def word_to_continue(prompt: str, pieces: Sequence[str]) -> str:
     return word if len(word) <= MAX_LEAD_CHARACTERS else f"…{word[-MAX_LEAD_CHARACTERS:]}"
 
 
-def show_pieces(pieces: Sequence[str], *, starts_line: bool = True, line_end: str = LINE_END_MARK) -> list[str]:
-    """Return the pieces of a text as they are shown: without the first space, and with a mark at each line end.
+def show_pieces(pieces: Sequence[str], *, starts_line: bool, line_end: str = LINE_END_MARK) -> list[str]:
+    """Return the pieces of a text as they are shown: without the first space of a line, and with marks at line ends.
 
-    With `starts_line`, no other text of the line comes before. An empty `line_end` is shown as a blank, which makes
-    room for the cursor.
+    An empty `line_end` is shown as a blank, which makes room for the cursor.
     """
-    shown = list(pieces)
-    if starts_line:
-        shown[:1] = [piece.removeprefix(" ") for piece in shown[:1]]
+    shown = []
     is_line_empty = starts_line
-    for index, piece in enumerate(shown):
-        if "\n" in piece:
-            *ended_lines, last = piece.split("\n")
-            marks = []
-            for line in ended_lines:  # the mark stays on the line of the word before it
-                space = "" if line_end and is_line_empty and not line else "\N{NO-BREAK SPACE}"
-                marks.append(f"{line}{space}{line_end}\n")
-                is_line_empty = True
-            shown[index] = "".join(marks) + last
-            piece = last
-        is_line_empty = is_line_empty and not piece
+    for index, piece in enumerate(pieces):
+        *ended_lines, last = (piece.removeprefix(" ") if starts_line and not index else piece).split("\n")
+        text = ""
+        for line in ended_lines:  # the mark stays on the line of the word before it
+            is_line_empty = is_line_empty and not line
+            text += line + ("" if line_end and is_line_empty else "\N{NO-BREAK SPACE}") + f"{line_end}\n"
+            is_line_empty = True
+        shown.append(text + last)
+        is_line_empty = is_line_empty and not last
     return shown
 
 
@@ -232,10 +220,9 @@ def piece_span(shown_pieces: Sequence[str], index: int) -> tuple[int, int]:
 
     A token that ends inside a character has the span of the character, which a later token completes.
     """
-    start = sum(map(len, shown_pieces[:index]))
     piece = shown_pieces[index]
     text = piece.strip() or piece
-    start += piece.index(text)
+    start = sum(map(len, shown_pieces[:index])) + piece.index(text)
     return start, start + max(1, len(text))
 
 
@@ -250,8 +237,7 @@ def piece_index_at(shown_pieces: Sequence[str], character: int) -> int:
         start, end = end + piece.index(text), end + len(piece)
         if start > character:
             return found
-        if text:
-            found = index
+        found = index if text else found
     return found if character <= end else -1
 
 
@@ -261,50 +247,24 @@ def wrap(text: str, width: int) -> list[tuple[int, int]]:
     A word wider than `width` is broken. The spaces between two lines belong to neither.
     """
     width = max(1, width)
-    if text.isascii() and "  " not in text:
-        return _wrap_ascii(text, width)
-    cells = len if text.isascii() else cell_len
+    cells = len if text.isascii() else cell_len  # fast enough for thousands of replies
     lines: list[tuple[int, int]] = []
     offset = 0
     for line in text.split("\n"):
-        start = end = offset
-        for match in _NOT_SPACE.finditer(line):
-            word_start, word_end = offset + match.start(), offset + match.end()
-            if end > start and cells(text[start:word_end]) > width:
-                lines.append((start, end))
-                start = word_start
-            while cells(text[start:word_end]) > width:
-                cut = _fitting_length(text[start:word_end], width)
-                lines.append((start, start + cut))
-                start += cut
-            end = word_end
-        lines.append((start, max(start, end)))
+        start, end = offset, offset + len(line.rstrip(" "))
+        first = offset + len(line) - len(line.lstrip(" "))
         offset += len(line) + 1
-    return lines
-
-
-def _wrap_ascii(text: str, width: int) -> list[tuple[int, int]]:
-    """Wrap ASCII text without double spaces, as `wrap` does, but fast enough for thousands of replies."""
-    lines: list[tuple[int, int]] = []
-    start = 0
-    for line in text.split("\n"):
-        next_start = start + len(line) + 1
-        end = start + len(line.rstrip(" "))
-        while end - start > width:
-            space = text.rfind(" ", start + 1, start + width + 1)
-            cut = space if space > 0 else start + width
-            lines.append((start, cut))
-            start = cut + 1 if space > 0 else cut
-        lines.append((start, end if end > start else start))
-        start = next_start
+        while cells(text[start:end]) > width:
+            cut = start + width if cells is len else start + _fitting_length(text[start : start + width + 1], width)
+            space = text.rfind(" ", max(start, first) + 1, cut + 1)
+            cut = space if space > 0 else cut
+            lines.append((start, start + len(text[start:cut].rstrip(" "))))
+            start = cut + len(text[cut:end]) - len(text[cut:end].lstrip(" "))
+        lines.append((start, max(start, end)))
     return lines
 
 
 def _fitting_length(text: str, width: int) -> int:
     """Return how many characters fit into `width` cells; at least one, even if it is wider."""
-    cells = 0
-    for index, character in enumerate(text):
-        cells += cell_len(character)
-        if cells > width:
-            return max(1, index)
-    return len(text)
+    ends = list(accumulate(map(cell_len, text)))
+    return max(1, sum(end <= width for end in ends))

@@ -47,6 +47,9 @@ def test_earlier_turns_are_messages(conversation, session_model, model):
     )
     assert list(second.context_ids) == list(model.chat.encode(model.chat.encoded[-1]))
     assert second.text() == f"Where is the Ring?\n{second.reply_text()}"
+    answer = first.reply_text().strip()
+    before = f"system\nYou are Gandalf.\nuser\nHello there\nassistant\n{answer}\nuser\nWhere is the Ring?\nassistant\n"
+    assert second.full_text() == before + second.reply_text()  # what the attention view and the lens read
     assert [label.text for label in speaker_labels(second) or ()] == ["You", "Slowpoke-1B"]
 
 
