@@ -1,7 +1,8 @@
 """Conversation with a model: a tree of replies, of which one at a time is being generated, saved in a file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,14 +63,12 @@ answers, each token, all answers that were drawn, and the end."""
 class _Scene:
     """Turns without the user that are still to be generated."""
 
-    session_model: SessionModel
+    start_turn: Callable[..., Reply]  # `Conversation._start_turn` with the model and its settings
     candidates: tuple[str, ...]
     is_named: bool  # True if the user has named the candidates, so that each of them speaks
     spoken: list[str]  # speakers so far, the one before the scene included
     num_turns: int
-    settings: SamplerSettings
     seed: int
-    num_answers: int
     number: int = 0  # of the next turn, from 0 on
 
 
@@ -200,36 +199,10 @@ class Conversation:
         self._save(reply)
 
     def _new_reply(self, session_model: SessionModel, settings: SamplerSettings, seed: int, **fields: Any) -> Reply:
-        reply = Reply(
-            id=next(reversed(self.replies), -1) + 1,
-            settings=settings,
-            seed=seed,
-            model=session_model.name,
-            tokenizer=session_model.model.tokenizer.name,
-            **fields,
-        )
+        id, tokenizer = next(reversed(self.replies), -1) + 1, session_model.model.tokenizer.name
+        reply = Reply(id=id, settings=settings, seed=seed, model=session_model.name, tokenizer=tokenizer, **fields)
         reply.session_model = session_model
-        self.replies[reply.id] = reply
-        return reply
-
-    def _begin(
-        self,
-        session_model: SessionModel,
-        prompt: EncodedPrompt,
-        reply_mode: ReplyMode,
-        settings: SamplerSettings,
-        seed: int,
-        previous: Reply | None,
-        roles: Roles,
-        ids: Sequence[int],
-    ) -> Reply:
-        """Add a reply to a prompt, or to nothing in a scene, and make it the active one."""
-        offset = 0 if previous is None else len(previous.own_tokens)
-        fields = {"prompt": prompt.text, "unknown_tokens": prompt.unknown_tokens, "reply_mode": reply_mode}
-        reply = self._new_reply(session_model, settings, seed, parent_offset=offset, **fields, **roles._asdict())
-        reply.context_ids = ids
-        reply.attach(previous)
-        self._activate(reply)
+        self.replies[id] = reply
         return reply
 
     def _branch_from(
@@ -247,21 +220,26 @@ class Conversation:
         branch.num_reread_tokens = len(parent.reread_ids)
         return branch
 
-    def _activate(self, reply: Reply) -> None:
-        """Select a reply and make it the active one."""
+    def _begin_turn(self, reply: Reply, previous: Reply | None, ids: Sequence[int]) -> Reply:
+        reply.parent_offset = 0 if previous is None else len(previous.own_tokens)
+        reply.context_ids = ids
+        reply.attach(previous)
+        return reply
+
+    def _generate(self, reply: Reply, events: Callable[..., Iterator[GenerationEvent]], *arguments: Any) -> Reply:
+        """Select a reply, and generate it in a thread."""
         reply.turn.selected_index = len(reply.turn.replies) - 1
         reply.is_generating = True
         self.active_reply = self.current_reply = reply
         self._other_answers = []
+        self._worker = GeneratorThread("generation", partial(events, reply, self.pace, *arguments)).start()
+        return reply
 
-    def _check_idle(self) -> None:
+    def _check_writable(self, reply: Reply | None = None) -> None:
+        if reply is not None and reply.read_only_reason:
+            raise InvalidInputError(reply.read_only_reason)
         if self.active_reply is not None:
             raise InvalidInputError("the model is still generating; press esc to stop it")
-
-    def _check_writable(self, reply: Reply) -> None:
-        if reply.read_only_reason:
-            raise InvalidInputError(reply.read_only_reason)
-        self._check_idle()
 
     # Prompts and branches
 
@@ -283,17 +261,17 @@ class Conversation:
         is not read again. A prompt without a token that the model knows, or messages that the chat template refuses,
         raise an InvalidInputError.
         """
+        self._check_writable()
         tokenizer = session_model.model.tokenizer
         prompt = encode_prompt(to_prompt_line(text, tokenizer, reply_mode), tokenizer)
         is_chat = answers_by_template(session_model.model, reply_mode)
         roles = Roles("", roles.speaker if session_model.cast else "", roles.system_prompt if is_chat else "")
-        self._check_idle()
         previous = None if reply_mode == "continue" else previous_reply
         before = UnreadText.before_reply(session_model, prompt.text, reply_mode, previous, roles)
         before = before if reader is None else reader.skip_read(before)
-        reply = self._begin(session_model, prompt, reply_mode, settings, seed, previous, roles, before.ids)
-        self._worker = _start_text(reply, before.state, before.unread_ids, (), self.pace, ends_word=False)
-        return reply
+        fields = {"prompt": prompt.text, "unknown_tokens": prompt.unknown_tokens, "reply_mode": reply_mode}
+        reply = self._new_reply(session_model, settings, seed, **fields, **roles._asdict())
+        return self._generate(self._begin_turn(reply, previous, before.ids), _write_text, before, (), False)
 
     def branch(
         self,
@@ -314,16 +292,12 @@ class Conversation:
         self._check_writable(reply)
         if reply.reply_mode == "conversation" and reply.session_model.cast and not reply.speaker:  # none was chosen
             return self.answer_as(reply, "", settings, seed)
-        ids = reply.token_ids(index)
-        state, num_read = reply.decoder_state(index), len(ids)
+        before = UnreadText.of_reply(reply, index)
+        is_cached = reply.decoder_state(index) is not None
         branch = self._branch_from(reply, index, settings, seed, reply.speaker)
-        for shared in reply.decoder_states[:index] if state is not None else [None] * index:
+        for shared in reply.decoder_states[:index] if is_cached else [None] * index:
             self._states.add(branch, shared)
-        if state is None:
-            state, num_read = nearest_state(reply, reply.session_model.model, ids, is_chat=reply.is_chat)
-        self._activate(branch)
-        self._worker = _start_text(branch, state, ids[num_read:], forced_ids, self.pace, ends_word=ends_word)
-        return branch
+        return self._generate(branch, _write_text, before, forced_ids, ends_word)
 
     def continue_reply(self, reply: Reply, settings: SamplerSettings, seed: int) -> Reply:
         """Start a reply that keeps going after the last token of `reply`, on a new line if the line has ended.
@@ -356,10 +330,10 @@ class Conversation:
         (0: `default_num_answers`), of which the best is shown and the others become branches. A line without a token
         that the model knows raises a PromptError.
         """
+        self._check_writable()
         prompt = encode_prompt(to_prompt_line(text), session_model.model.tokenizer)
-        self._check_idle()
         candidates = answering_cast(session_model.cast, roles.speaking_as, prompt.text)
-        return self._start_turn(session_model, prompt, roles, candidates, settings, seed, previous, best_of)
+        return self._start_turn(session_model, settings, best_of, seed, prompt, roles, candidates, previous)
 
     def go_on(
         self,
@@ -377,10 +351,11 @@ class Conversation:
         are chosen among `cast` (None: all but strangers and someone), which may be a single name outside the model's.
         See `say` for the other arguments.
         """
-        self._check_idle()
+        self._check_writable()
         candidates = answering_cast(session_model.cast, "") if cast is None else tuple(cast)
+        start_turn = partial(self._start_turn, session_model, settings, best_of)
         spoken = [] if previous is None else [previous.speaker]
-        self._scene = _Scene(session_model, candidates, cast is not None, spoken, num_turns, settings, seed, best_of)
+        self._scene = _Scene(start_turn, candidates, cast is not None, spoken, num_turns, seed)
         return self._start_scene_turn(self._scene, previous)
 
     def answer_as(self, reply: Reply, speaker: str, settings: SamplerSettings, seed: int, best_of: int = 1) -> Reply:
@@ -390,12 +365,10 @@ class Conversation:
         """
         self._check_writable(reply)
         branch = self._branch_from(reply, 0, settings, seed, speaker)
-        ids, model = list(branch.context_ids_before_speaker), reply.session_model.model
-        state, num_read = nearest_state(reply.turn.previous_reply, model, ids)
-        self._activate(branch)
+        ids, model = branch.context_ids_before_speaker, reply.session_model.model
+        before = UnreadText(model, ids, *nearest_state(reply.turn.previous_reply, model, ids))
         candidates = answering_cast(reply.session_model.cast, reply.speaking_as, reply.prompt or "")
-        self._worker = _start_turn(branch, UnreadText(model, ids, state, num_read), candidates, best_of, self.pace)
-        return branch
+        return self._generate(branch, _write_turn, before, candidates, best_of)
 
     def _start_scene_turn(self, scene: _Scene, previous: Reply | None) -> Reply:
         seed, number = turn_seed(scene.seed, scene.number), scene.number
@@ -405,29 +378,27 @@ class Conversation:
         else:
             candidates = without_last_speaker(scene.candidates, scene.spoken[-1] if scene.spoken else "")
         roles = Roles("", scene.candidates[0] if len(scene.candidates) == 1 else "")
-        prompt = EncodedPrompt("", (), ())
-        return self._start_turn(
-            scene.session_model, prompt, roles, candidates, scene.settings, seed, previous, scene.num_answers
-        )
+        return scene.start_turn(seed, EncodedPrompt("", (), ()), roles, candidates, previous)
 
     def _start_turn(
         self,
         session_model: SessionModel,
+        settings: SamplerSettings,
+        best_of: int,
+        seed: int,
         prompt: EncodedPrompt,
         roles: Roles,
         candidates: Sequence[str],
-        settings: SamplerSettings,
-        seed: int,
         previous: Reply | None,
-        best_of: int,
     ) -> Reply:
-        speaking_as = Roles(roles.speaking_as)
-        before = UnreadText.before_reply(session_model, prompt.text, "conversation", previous, speaking_as)
-        reply = self._begin(session_model, prompt, "conversation", settings, seed, previous, speaking_as, before.ids)
+        user = Roles(roles.speaking_as)
+        before = UnreadText.before_reply(session_model, prompt.text, "conversation", previous, user)
+        fields = {"prompt": prompt.text, "unknown_tokens": prompt.unknown_tokens, "reply_mode": "conversation"}
+        reply = self._new_reply(session_model, settings, seed, **fields, **user._asdict())
+        self._begin_turn(reply, previous, before.ids)
         if roles.speaker:
             reply.set_speaker(roles.speaker, None)
-        self._worker = _start_turn(reply, before, candidates, best_of, self.pace)
-        return reply
+        return self._generate(reply, _write_turn, before, candidates, best_of)
 
     # Generation
 
@@ -513,69 +484,60 @@ def describe_full_context(reply: Reply) -> str:
 # The generating thread
 
 
-def _start_text(
+def _write_text(
     reply: Reply,
-    state: DecoderState | None,
-    unread_ids: Sequence[int],
-    forced_ids: Sequence[int],
     pace: float,
-    *,
+    before: UnreadText,
+    forced_ids: Sequence[int],
     ends_word: bool,
-) -> GeneratorThread[GenerationEvent]:
-    """Generate the tokens of a reply, which has only its shared ones, after the cached `state` and `unread_ids`.
-
-    The first tokens are `forced_ids`, and with `ends_word` the next token starts another word.
-    """
-    model, settings, seed = reply.session_model.model, reply.settings, reply.seed
+    cancellation: Cancellation,
+) -> Iterator[GenerationEvent]:
+    """Generate the tokens of a reply, which has only its shared ones: first `forced_ids`, which may end a word."""
     is_dialogue = reply.reply_mode == "conversation"
     history = reply.token_ids()[-MAX_HISTORY_TOKENS if is_dialogue else 0 :]
     starts_line = reply.starts_line(len(reply.tokens))
-    noise_context: Sequence[int] = ()
+    noise: Sequence[int] = ()
     if reply.speaker and is_dialogue and starts_line and not forced_ids:
-        noise_context = reply.context_ids_before_speaker[-MAX_HISTORY_TOKENS:]
+        noise = reply.context_ids_before_speaker[-MAX_HISTORY_TOKENS:]
     read_context = prefill if reply.tokens or is_dialogue else prefill_prompt
-
-    def source(cancellation: Cancellation) -> Iterator[GenerationEvent]:
-        current = read_context(model, unread_ids, state)
-        yield current
-        text = TextInProgress(
-            model, history, settings, seed, current, is_first_token=starts_line, noise_context=noise_context
-        )
-        for id in forced_ids:
-            yield force_token(text, id)
-        if ends_word:
-            end_word(text)
-        yield from throttle(generate(text, cancellation), pace, cancellation)
-
-    return GeneratorThread("generation", source).start()
+    state = read_context(before.model, before.unread_ids, before.state)
+    yield state
+    text = TextInProgress(
+        before.model, history, reply.settings, reply.seed, state, is_first_token=starts_line, noise_context=noise
+    )
+    for id in forced_ids:
+        yield force_token(text, id)
+    if ends_word:
+        end_word(text)
+    yield from throttle(generate(text, cancellation), pace, cancellation)
 
 
-def _start_turn(
-    reply: Reply, before: UnreadText, candidates: Sequence[str], num_answers: int, pace: float
-) -> GeneratorThread[GenerationEvent]:
+def _write_turn(
+    reply: Reply,
+    pace: float,
+    before: UnreadText,
+    candidates: Sequence[str],
+    num_answers: int,
+    cancellation: Cancellation,
+) -> Iterator[GenerationEvent]:
     """Generate a line of a speaker, whom the model chooses among `candidates` if the reply has none."""
-    model, settings, seed, speaker = reply.session_model.model, reply.settings, reply.seed, reply.speaker
+    model, settings, seed, name = before.model, reply.settings, reply.seed, reply.speaker
     assert isinstance(model, DialogueModel), "a model with a cast"
-    history = before.ids[-MAX_HISTORY_TOKENS:]
-
-    def source(cancellation: Cancellation) -> Iterator[GenerationEvent]:
-        state, name = prefill(model, before.unread_ids, before.state), speaker
-        if not name:
-            temperature = min(settings.temperature, ANSWERING_TEMPERATURE) if reply.prompt else settings.temperature
-            chosen = sample_speaker(next_speaker_probs(model, state, candidates), model.cast, temperature, seed)
-            yield chosen
-            name = chosen.name
-        text = begin_turn(model, state, name, settings, seed, history)
-        yield text.state
-        steps: Iterator[GenerationEvent]
-        if (number := num_answers or default_num_answers(model)) > 1:
-            steps = _best_answer(text, number, cancellation)
-            yield next(steps)  # the choice, which is no token and waits for none
-        else:
-            steps = generate(text, cancellation)
-        yield from throttle(steps, pace, cancellation)
-
-    return GeneratorThread("generation", source).start()
+    state = prefill(model, before.unread_ids, before.state)
+    if not name:
+        temperature = min(settings.temperature, ANSWERING_TEMPERATURE) if reply.prompt else settings.temperature
+        chosen = sample_speaker(next_speaker_probs(model, state, candidates), model.cast, temperature, seed)
+        yield chosen
+        name = chosen.name
+    text = begin_turn(model, state, name, settings, seed, before.ids[-MAX_HISTORY_TOKENS:])
+    yield text.state
+    steps: Iterator[GenerationEvent]
+    if (number := num_answers or default_num_answers(model)) > 1:
+        steps = _best_answer(text, number, cancellation)
+        yield next(steps)  # the choice, which is no token and waits for none
+    else:
+        steps = generate(text, cancellation)
+    yield from throttle(steps, pace, cancellation)
 
 
 def _best_answer(text: TextInProgress, num_answers: int, cancellation: Cancellation) -> Iterator[GenerationEvent]:

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import count
@@ -76,10 +76,9 @@ def header_record(session: Session) -> dict[str, Any]:
 
 def encode_session(session: Session) -> bytes:
     """Return the content of a new file with all replies that have ended."""
-    replies = [reply for reply in session.replies.values() if not reply.is_generating]
-    records = [header_record(session), *({"reply": reply.record()} for reply in replies)]
-    if replies and session.current_id != replies[-1].id:
-        records.append(header_record(session))  # the last line of a file determines the selected reply
+    replies = [{"reply": reply.record()} for reply in session.replies.values() if not reply.is_generating]
+    header = header_record(session)
+    records = [header, *replies, header] if replies else [header]  # the last line determines the selected reply
     return b"".join(json.dumps(record).encode() + b"\n" for record in records)
 
 
@@ -109,23 +108,14 @@ def parse_session(name: str, content: bytes) -> Session:
         raise InvalidInputError("the first line does not describe a session")
     current_id = current_id if current_id in replies else None
     replies = {id: replies[id] for id in sorted(replies)}
-    for reply in replies.values():
-        _attach(reply, replies)
+    for id, reply in replies.items():
+        parent = None if reply.parent_id is None else replies.get(reply.parent_id)
+        if reply.parent_id is not None and (parent is None or parent.id >= id):  # so that there is no cycle
+            raise InvalidInputError(f"reply {id} continues reply {reply.parent_id}, which does not precede it")
+        if reply.parent_offset > (0 if parent is None else len(parent.own_tokens)):
+            raise InvalidInputError(f"parent_offset {reply.parent_offset} of reply {id} is out of range")
+        reply.attach(parent)
     return Session(name, header.model, header.started, replies, current_id)
-
-
-def _attach(reply: Reply, replies: dict[int, Reply]) -> None:
-    """Attach a reply to its parent, which must precede it, so that there is no cycle, and have the shared tokens."""
-    parent = None if reply.parent_id is None else replies.get(reply.parent_id)
-    if reply.parent_id is not None and (parent is None or parent.id >= reply.id):
-        raise InvalidInputError(f"reply {reply.id} continues reply {reply.parent_id}, which does not precede it")
-    num_parent_tokens = 0 if parent is None else len(parent.own_tokens)
-    if reply.parent_offset > num_parent_tokens:
-        raise InvalidInputError(
-            f"parent_offset {reply.parent_offset} of reply {reply.id} is out of range; "
-            f"its parent has {num_parent_tokens} tokens"
-        )
-    reply.attach(parent)
 
 
 def _parse_line(line: bytes) -> tuple[str, dict[str, Any]]:
@@ -147,15 +137,9 @@ def _decode_header(record: dict[str, Any]) -> SessionHeader:
 
 def _decode_reply(record: dict[str, Any]) -> Reply:
     reply = decode(Reply, record)
-    texts = {  # that the terminal gets as they are
-        "tokens": [token.text for token in reply.tokens],
-        "unknown_tokens": reply.unknown_tokens,
-        "speaking_as": [reply.speaking_as],
-        "speaker": [reply.speaker],
-        "system_prompt": [reply.system_prompt],
-    }
-    for name, values in texts.items():
-        if not all(map(str.isprintable, values)):
+    tokens = [token.text for token in reply.tokens]
+    for name in ("tokens", "unknown_tokens", "speaking_as", "speaker", "system_prompt"):  # the terminal gets them as is
+        if not all(map(str.isprintable, tokens if name == "tokens" else getattr(reply, name))):
             raise InvalidInputError(f"{name} of reply {reply.id}: control characters are not allowed")
     return reply
 
@@ -182,7 +166,7 @@ class SessionFile:
             lock = _lock_existing(path)
             try:
                 file = cls(_read_session_file(path), path.parent)
-                file._open_file = lock, JsonLinesAppender(path, max_buffered_bytes=MAX_SESSION_BYTES)
+                file._open(lock)
             except BaseException:
                 lock.release()
                 raise
@@ -202,7 +186,7 @@ class SessionFile:
         for reply in changed:
             records.append({"reply": reply.record()})
             self.session.current_id = reply.id
-        if not records and (self._is_new or current_id == self.session.current_id) and not self.problem:
+        if not records and (not self.session.name or current_id == self.session.current_id) and not self.problem:
             return ""
         if current_id not in (None, self.session.current_id):
             self.session.current_id = current_id
@@ -226,22 +210,15 @@ class SessionFile:
 
     def rename(self, name: str) -> None:
         """Rename the session and its file; an invalid or taken name, and a failure, raise a SessionError."""
-        if self._open_file is None:
-            rename_session(self.path, name)
-        else:
-            check_session_name(name)
-            path = self.path.with_name(f"{name}.jsonl")
-            with _describe_failure(self.path, "renamed"):
-                _rename_file(self.path, path)
-            for file in self._open_file:
-                file.path = path
+        path = rename_session(self.path, name, is_locked=self._open_file is not None)
+        for file in self._open_file or ():
+            file.path = path
         self.session.name = name
 
     def delete(self) -> None:
         """Delete the file, and save nothing more; a failure raises a SessionError."""
-        if not self._is_new:
-            with _describe_failure(self.path, "deleted"):
-                self.path.unlink()
+        with _describe_failure(self.path, "deleted"):
+            self.path.unlink(missing_ok=not self.session.name)
         self._is_deleted, self.problem = True, ""
         self.close()
 
@@ -253,9 +230,8 @@ class SessionFile:
             lock.release()
             self._open_file = None
 
-    @property
-    def _is_new(self) -> bool:
-        return not self.session.name
+    def _open(self, lock: FileLock) -> None:
+        self._open_file = lock, JsonLinesAppender(self.path, max_buffered_bytes=MAX_SESSION_BYTES)
 
     def _create_file(self) -> None:
         """Create a file with the whole session."""
@@ -268,9 +244,7 @@ class SessionFile:
                     file.write(encode_session(self.session))
             except FileExistsError:
                 continue
-            lock = FileLock(self.path)
-            _acquire(lock)
-            self._open_file = lock, JsonLinesAppender(self.path, max_buffered_bytes=MAX_SESSION_BYTES)
+            self._open(_lock(self.path))
             return
 
 
@@ -346,8 +320,7 @@ def list_sessions(folder: Path | None = None) -> list[SessionSummary]:
     return sorted(summaries, key=lambda summary: (summary.modified, summary.name), reverse=True)
 
 
-def check_session_name(name: str) -> None:
-    """Raise a SessionError that names the rule if a session cannot have this name."""
+def _check_name(name: str) -> None:
     forbidden = next((char for char in name if char == "/" or not char.isprintable()), "")
     if not name:
         rule = "type at least one character"
@@ -362,31 +335,29 @@ def check_session_name(name: str) -> None:
     raise SessionError(f"not a session name: {rule}")
 
 
-def rename_session(path: Path, name: str) -> Path:
-    """Rename a saved session that no window has open, and return its new path; a failure raises a SessionError."""
-    check_session_name(name)
+def rename_session(path: Path, name: str, *, is_locked: bool = False) -> Path:
+    """Rename a session that no other window has open, and return its new path.
+
+    A failure, and a name that is invalid or taken, also by two windows at once, raise a SessionError.
+    """
+    _check_name(name)
     new_path = path.with_name(f"{name}.jsonl")
-    with _describe_failure(path, "renamed"), _hold_lock(path):
-        _rename_file(path, new_path)
+    with _describe_failure(path, "renamed"), nullcontext() if is_locked else _hold_lock(path):
+        try:
+            new_path.hardlink_to(path)
+        except OSError as error:  # FAT and some network file systems have no hard links
+            # A file system that ignores case, as on macOS, has the file under its new name already.
+            if new_path.exists() and (new_path.name == path.name or not new_path.samefile(path)):
+                raise SessionError(f"a session {new_path.stem!r} exists already; choose another name") from error
+            path.rename(new_path)
+        else:
+            path.unlink()
     return new_path
 
 
 def delete_session(path: Path) -> None:
     """Delete a saved session that no window has open; a failure raises a SessionError."""
     with _describe_failure(path, "deleted"), _hold_lock(path):
-        path.unlink()
-
-
-def _rename_file(path: Path, new_path: Path) -> None:
-    """Rename a session's file; a taken name raises a SessionError, also if two windows choose it at once."""
-    try:
-        new_path.hardlink_to(path)
-    except OSError as error:  # FAT and some network file systems have no hard links
-        # A file system that ignores case, as on macOS, has the file under its new name already.
-        if new_path.exists() and (new_path.name == path.name or not new_path.samefile(path)):
-            raise SessionError(f"a session {new_path.stem!r} exists already; choose another name") from error
-        path.rename(new_path)
-    else:
         path.unlink()
 
 
@@ -411,18 +382,6 @@ def _describe_failure(path: Path, action: str) -> Iterator[None]:
         raise SessionError(f"session {path.stem!r} cannot be {action}: {os_error_reason(error)}") from error
 
 
-def _lock_existing(path: Path) -> FileLock:
-    """Lock the file of a session; a missing file raises FileNotFoundError and is not created."""
-    before = path.stat()
-    lock = FileLock(path)
-    _acquire(lock)
-    if not os.path.samestat(before, path.stat()):  # renamed by another window meanwhile, and created again by the lock
-        path.unlink()
-        lock.release()
-        raise FileNotFoundError(path)
-    return lock
-
-
 @contextmanager
 def _hold_lock(path: Path) -> Iterator[None]:
     lock = _lock_existing(path)
@@ -432,6 +391,19 @@ def _hold_lock(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(lock: FileLock) -> None:
+def _lock_existing(path: Path) -> FileLock:
+    """Lock the file of a session; a missing file raises FileNotFoundError and is not created."""
+    before = path.stat()
+    lock = _lock(path)
+    if not os.path.samestat(before, path.stat()):  # renamed by another window meanwhile, and created again by the lock
+        path.unlink()
+        lock.release()
+        raise FileNotFoundError(path)
+    return lock
+
+
+def _lock(path: Path) -> FileLock:
+    lock = FileLock(path)
     if not lock.acquire():
-        raise SessionError(f"session {lock.path.stem!r} is open in another window; close it there first")
+        raise SessionError(f"session {path.stem!r} is open in another window; close it there first")
+    return lock
