@@ -1,6 +1,6 @@
 """Conversation with a model: a tree of replies, of which one at a time is being generated, saved in a file."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from engine.generation.turns import (
 from engine.models.dialogue import DialogueModel
 from engine.runtime.worker import Cancellation, GeneratorThread, throttle
 from lotr_tui.session.cast import NO_ROLES, Roles, answering_cast
-from lotr_tui.session.read_text import TextReader, UnreadText, context_ids, nearest_state, to_prompt_line
+from lotr_tui.session.read_text import StateCache, TextReader, UnreadText, context_ids, nearest_state, to_prompt_line
 from lotr_tui.session.reply import AnswerScore, Reply, Token
 from lotr_tui.session.session_file import Session, SessionError, SessionFile, load_session
 from lotr_tui.session.session_model import (
@@ -39,9 +39,9 @@ from lotr_tui.session.session_model import (
     split_dialogue,
 )
 from lotr_tui.session.settings import ReplyMode
-from lotr_tui.session.state_cache import StateCache, evict_models
 
 STOP_TIMEOUT = 0.5  # seconds that `close` waits for the generating thread, which may still be reading a long prompt
+MAX_MODELS_PER_RUN = 3  # kept of one training, which produces a new one with every evaluation
 MAX_TOKENS = 50_000
 """Tokens after which a conversation is full: about 400 turns, each with the eight answers that were drawn for it."""
 ANSWERING_TEMPERATURE = 0.3
@@ -423,7 +423,7 @@ class Conversation:
         if has_ended:
             if worker.exception is not None:
                 reply.failure = f"failed: {describe_error(worker.exception)}"
-            evict_models(self.replies.values())
+            _evict_models(self.replies.values())
             self._end_reply(reply)
             self._continue_scene(reply)
         return reply if events or has_ended else None
@@ -468,6 +468,20 @@ class Conversation:
             branch.ids += [event.id for event in answer.events]
             branch.reason, branch.tokens_per_second = answer.done.reason, answer.done.tokens_per_second
             self._other_answers.append(branch)
+
+
+def _evict_models(replies: Iterable[Reply]) -> None:
+    """Keep the latest models of each training; replies of earlier models are continued by the latest."""
+    latest_models: dict[str, list[SessionModel]] = {}
+    for reply in reversed(list(replies)):
+        kept = latest_models.setdefault(reply.session_model.name, [])
+        if any(reply.session_model.model is session_model.model for session_model in kept):
+            continue
+        if len(kept) < MAX_MODELS_PER_RUN:
+            kept.append(reply.session_model)
+        elif reply.session_model.model.tokenizer == kept[0].model.tokenizer:
+            reply.session_model = kept[0]
+            reply.decoder_states.clear()
 
 
 def describe_full_context(reply: Reply) -> str:

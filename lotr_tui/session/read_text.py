@@ -1,6 +1,7 @@
 """Texts that a model reads before it predicts: their token ids, and the states that are kept on the way."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -27,7 +28,9 @@ from lotr_tui.session.settings import ReplyMode
 JOINERS = "\u200c\u200d"
 """Zero-width joiners, which are not printable but part of Persian words and of some emoji."""
 CHUNK_TOKENS = 32  # that the model reads at once; a cancellation waits for the end of such a chunk
-MAX_STATES = 64  # that are kept of the latest text
+MAX_TEXT_STATES = 64  # that are kept of the latest text
+MAX_STATES = 1000  # that are kept of replies to branch from: 30 MB of the bundled LSTM
+MAX_LOG_PROBS = 250  # that are kept with them: 50 MB of SmolLM2
 
 
 def to_prompt_line(text: str, tokenizer: Tokenizer | None = None, reply_mode: ReplyMode = "continue") -> str:
@@ -194,6 +197,31 @@ def _count_shared(ids: Sequence[int], other_ids: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, other_ids, strict=False)))
 
 
+class StateCache:
+    """First-in, first-out cache of the decoder states of replies; the text is read again where a state was evicted.
+
+    The log-probabilities of a state are large, and reading one token computes them again, so they are evicted first.
+    """
+
+    def __init__(self) -> None:
+        self._log_probs: deque[tuple[Reply, int]] = deque()
+        self._states: deque[tuple[Reply, int]] = deque()
+
+    def add(self, reply: Reply, state: DecoderState | None) -> None:
+        """Append a state to the states of `reply`, and evict the oldest over the limits."""
+        place = reply, len(reply.decoder_states)
+        reply.decoder_states.append(state)
+        for places, limit in ((self._log_probs, MAX_LOG_PROBS), (self._states, MAX_STATES)):
+            if state is not None:
+                places.append(place)
+            if len(places) > limit:
+                oldest, index = places.popleft()
+                evicted = oldest.decoder_states[index] if index < len(oldest.decoder_states) else None
+                if evicted is not None:
+                    is_whole = places is self._states
+                    oldest.decoder_states[index] = None if is_whole else evicted._replace(log_probs=NO_LOG_PROBS)
+
+
 class TextReader:
     """Reader that keeps states of the latest text, so that the same beginning of another text is not read again.
 
@@ -264,6 +292,6 @@ class TextReader:
         """Keep the latest states; only those from `end` on keep their log-probabilities, which are large."""
         kept = {
             at: states[at] if at >= end else states[at]._replace(log_probs=NO_LOG_PROBS)
-            for at in sorted(states)[-MAX_STATES:]
+            for at in sorted(states)[-MAX_TEXT_STATES:]
         }
         self._latest = replace(text, state=None), kept

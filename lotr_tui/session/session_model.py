@@ -43,14 +43,11 @@ _NAME_SEPARATORS = re.compile(r"[-_. ]")
 
 @runtime_checkable
 class SlidingModel(Protocol):
-    """A model out of whose context the beginning of a long text slides, and whose states share large memory."""
+    """A model out of whose context the beginning of a long text slides."""
 
     context_size: int
 
     def has_slid(self, state: ModelState) -> bool: ...
-
-    def state_memory(self, state: ModelState) -> tuple[int, int]:
-        """Return the identity of the memory that a state shares with others, such as keys and values, and its bytes."""
 
 
 def find_cast(model: LanguageModel) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import pytest
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from engine.models.pretrained.chat import ChatMessage
-from lotr_tui.session import state_cache
+from lotr_tui.session import read_text
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.export import to_json, to_text
@@ -64,7 +64,7 @@ def test_ended_answer_is_not_continued_and_a_cut_one_is(conversation, session_mo
 
 
 def test_model_states_stay_where_log_probs_were_evicted(conversation, session_model, model, monkeypatch):
-    monkeypatch.setattr(state_cache, "MAX_LOG_PROB_BYTES", 5 * 4 * len(model.tokenizer))
+    monkeypatch.setattr(read_text, "MAX_LOG_PROBS", 5)
     reply = say(conversation, session_model, "Hello there")
     assert [index for index in range(31) if reply.decoder_state(index) is not None] == [26, 27, 28, 29, 30]
     assert all(state is not None for state in reply.decoder_states)

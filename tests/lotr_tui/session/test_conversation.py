@@ -7,10 +7,9 @@ from engine.generation.generate import TokenEvent, generate
 from engine.generation.prompt import prefill
 from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
-from lotr_tui.session import state_cache
+from lotr_tui.session import read_text
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.session.state_cache import state_arrays
 from tests.support.app import make_decoder
 from tests.support.conversations import SETTINGS, branch_off, finish_reply, ids_of, only_session
 
@@ -113,8 +112,7 @@ def test_keeping_going_after_the_end_of_a_line_writes_the_next_line(conversation
 
 
 def test_branch_is_the_same_where_decoder_states_were_evicted(conversation, model, monkeypatch, ask):
-    states_of_one_reply = 13 * sum(array.nbytes for array in state_arrays(prefill(model, ())))
-    monkeypatch.setattr(state_cache, "MAX_CACHE_BYTES", states_of_one_reply)
+    monkeypatch.setattr(read_text, "MAX_STATES", 13)
     reply = ask("bilbo is")
     ask("the lamp")
     assert reply.decoder_state(5) is None
