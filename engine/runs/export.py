@@ -82,7 +82,7 @@ def _load_transformer(run_dir: Path, option: str, program: str) -> tuple[loading
             f"run {run_dir.name!r} has architecture={architecture}, which {program} does not have; "
             f"{option} exports runs with architecture=transformer, such as those of `lotr-tui train --preset gpt-tiny`"
         )
-    loaded = loading.load_model(run_dir, int8_adapted=False)
+    loaded = loading.load_model(run_dir, precision="fp32")
     return loaded, display_name(first_to_answer(loaded.cast)) if loaded.cast else None
 
 

@@ -130,15 +130,7 @@ def load_model_by_name(
         raise InvalidInputError(f"--precision {precision} is unknown for inference; choose one of {choices}")
     if name is not None and is_pretrained_name(name):
         return _load_pretrained(name, precision, on_progress)
-    loaded = load_model(*find_model(name, runs_dir), int8_adapted=precision != "fp32", on_progress=on_progress)
-    stored = loaded.decoder
-    if loaded.config.model.lora_rank:
-        return loaded
-    if precision == "int8":
-        return replace(loaded, decoder=build_decoder(stored.config, stored.tokenizer, stored.tensors, int8=True))
-    if precision == "fp32" and stored.has_int8_weights:
-        return replace(loaded, decoder=build_decoder(stored.config, stored.tokenizer, stored.weights))
-    return loaded
+    return load_model(*find_model(name, runs_dir), precision, on_progress)
 
 
 def find_model(name: str | None, runs_dir: Path | None = None) -> tuple[Path, int | None]:
@@ -178,14 +170,12 @@ def _load_pretrained(name: str, precision: str, on_progress: "ProgressCallback |
 def load_model(
     run_dir: Path,
     epoch: int | None = None,
-    *,
-    int8_adapted: bool = True,
+    precision: str = "auto",
     on_progress: "ProgressCallback | None" = None,
 ) -> LoadedRun:
     """Load the best weights of a run, or the weights that it kept after `epoch`, or raise an InvalidInputError.
 
-    An adapter is merged into its base, and the result has 8 bits, or with `int8_adapted=False` single precision. That
-    takes a second, and calls `on_progress`.
+    An adapter is merged into its base, which takes a second, calls `on_progress`, and gives 8 bits or "fp32".
     """
     config = read_config(run_dir)
     all_events = list(read_events(run_dir / directory.METRICS_FILE, subsample=True))
@@ -194,24 +184,19 @@ def load_model(
     file, perplexity = find_weights(run_dir, config, epoch), saved_perplexity(all_events)
     if epoch is not None:
         perplexity, name = _perplexity_at_epoch(events, epoch), directory.epoch_model_name(name, epoch)
+    decoder: NumpyDecoder
     if config.model.lora_rank:
-        decoder, description = _load_adapted(run_dir, config, file, int8=int8_adapted, on_progress=on_progress)
+        base, adapter = read_run_base(run_dir, config.data.mode), read_adapter(run_dir, config.model, file)
+        description, is_int8 = f"{base.family} + adapter", precision != "fp32"
+        try:
+            decoder = base.decoder(int8=is_int8, on_progress=on_progress, config=config.model, adapter=adapter)
+        except InvalidInputError as error:
+            raise RunError(f"run {run_dir.name!r} with its base {error}, or train a new run") from error
     else:
-        decoder, description = _read_decoder(file, *read_config_and_tokenizer(run_dir)), ""
+        decoder, description = _read_decoder(file, *read_config_and_tokenizer(run_dir), precision), ""
     started = next((event for event in events if isinstance(event, Started)), None)
     parts = read_dialogue_parts(run_dir) if config.data.mode == "dialogue" else None
     return LoadedRun(name, run_dir, config, decoder, perplexity, started, epoch, description, parts)
-
-
-def _load_adapted(
-    run_dir: Path, config: Config, file: Path, *, int8: bool, on_progress: "ProgressCallback | None"
-) -> tuple[NumpyDecoder, str]:
-    base, adapter = read_run_base(run_dir, config.data.mode), read_adapter(run_dir, config.model, file)
-    try:
-        decoder = base.decoder(int8=int8, on_progress=on_progress, config=config.model, adapter=adapter)
-    except InvalidInputError as error:
-        raise RunError(f"run {run_dir.name!r} with its base {error}, or train a new run") from error
-    return decoder, f"{base.family} + adapter"
 
 
 def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
@@ -246,10 +231,13 @@ def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) ->
     return _read_decoder(run_dir / directory.INITIAL_FILE, config, tokenizer).weights
 
 
-def _read_decoder(file: Path, config: Config, tokenizer: Tokenizer) -> NumpyDecoder:
+def _read_decoder(file: Path, config: Config, tokenizer: Tokenizer, precision: str = "auto") -> NumpyDecoder:
     tensors = open_weights(file, shapes := weight_shapes(config.model, len(tokenizer)))
+    weights = {name: tensors.read_weight(name) for name in shapes}
+    if precision == "fp32":
+        weights = {name: to_float32(weight) for name, weight in weights.items()}
     try:
-        return build_decoder(config.model, tokenizer, {name: tensors.read_weight(name) for name in shapes})
+        return build_decoder(config.model, tokenizer, weights, int8=precision == "int8")
     except RunError as error:
         raise RunError(f"{file}: {error}") from error
     finally:

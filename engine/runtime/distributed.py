@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, distributed, nn
 
 from engine.errors import TrainingError
-from engine.runtime.process import SINGLE_PROCESS_INFO, ProcessInfo, get_process_info
+from engine.runtime.process import ProcessInfo, get_process_info
 
 TIMEOUT = timedelta(days=1)  # the main process may evaluate or write for long; a lost peer is noticed at once
-MESSAGE_BYTES = 256  # the first 8 are the length; a second message follows if it is longer
 PEER_LOST_MESSAGES = ("Connection closed", "Connection reset", "Broken pipe")
 
 T = TypeVar("T")
@@ -46,15 +45,11 @@ class DistributedContext:
         if self._is_single:
             return factory()
         content = json.dumps(factory()).encode() if self.process.is_main_process else b""
-        first = self._broadcast((len(content).to_bytes(8, "little") + content)[:MESSAGE_BYTES].ljust(MESSAGE_BYTES))
-        length = int.from_bytes(first[:8], "little")
-        content = first[8 : 8 + length] if length <= MESSAGE_BYTES - 8 else self._broadcast(content.ljust(length))
-        return cast("T", json.loads(content))
-
-    def _broadcast(self, message: bytes) -> bytes:
-        buffer = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+        size = torch.tensor(len(content))
+        distributed.broadcast(size, 0, group=self._control_group)
+        buffer = torch.frombuffer(bytearray(content.ljust(int(size))), dtype=torch.uint8)
         distributed.broadcast(buffer, 0, group=self._control_group)
-        return buffer.numpy().tobytes()
+        return cast("T", json.loads(buffer.numpy().tobytes()))
 
     def shard_batch(self, batch: Tensor) -> Tensor:
         """Return this process's columns of a tensor `[time, batch, ...]`."""
@@ -125,7 +120,7 @@ class _LossAveragingModule(nn.Module):
         return loss, objective + self.loss_parameter * loss.detach(), *rest
 
 
-SINGLE_PROCESS = DistributedContext(SINGLE_PROCESS_INFO)
+SINGLE_PROCESS = DistributedContext(ProcessInfo())
 
 
 @contextmanager

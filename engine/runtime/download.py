@@ -3,8 +3,7 @@
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
@@ -14,10 +13,6 @@ from engine.errors import InvalidInputError, LotrError
 ATTEMPTS, FIRST_PAUSE, TIMEOUT = 4, 1.0, 30.0
 """Attempts, seconds before the second (each further one waits twice as long), and seconds without an answer."""
 CHUNK_BYTES = 1 << 18
-
-
-class _InterruptedError(Exception):
-    """Reason why an attempt failed that another one may not have."""
 
 
 def download(
@@ -33,47 +28,21 @@ def download(
         LotrError: If the server fails or cannot be reached.
         OSError: If the file cannot be written.
     """
-    reason = ""
+    problem = ""
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
-        try:
-            return _continue(url, path, max_bytes, on_bytes)
-        except _InterruptedError as error:
-            reason = str(error)
-    raise LotrError(f"{url} could not be downloaded in {ATTEMPTS} attempts: {reason}; check the network")
+        if not (problem := _continue(url, path, max_bytes, on_bytes)):
+            return
+    raise LotrError(f"{url} could not be downloaded in {ATTEMPTS} attempts: {problem}; check the network")
 
 
-def _continue(url: str, path: Path, max_bytes: int, on_bytes: Callable[[int, int], object]) -> None:
+def _continue(url: str, path: Path, max_bytes: int, on_bytes: Callable[[int, int], object]) -> str:
+    """Download what is missing of a file. Return why this failed, if another attempt may not fail, or else ""."""
     done = path.stat().st_size if path.exists() else 0
-    headers = {"User-Agent": f"lotr-tui/{version('lotr-tui')}"}
-    if done:
-        headers["Range"] = f"bytes={done}-"
-    with _network_errors(url, path):
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
-    if response.status != 206:  # the server sends the whole file, whatever was asked for
-        done = 0
-    with response, path.open("ab" if done else "wb") as file:
-        total = done + (response.length or 0)
-        while True:
-            with _network_errors(url, path):
-                chunk = response.read(CHUNK_BYTES)
-            if not chunk:
-                break
-            file.write(chunk)
-            done += len(chunk)
-            if max(done, total) > max_bytes:
-                path.unlink()
-                raise InvalidInputError(f"{url} is longer than {max_bytes:,} bytes")
-            on_bytes(done, total)
-        if response.length:
-            raise _InterruptedError("the connection broke off")
-
-
-@contextmanager
-def _network_errors(url: str, path: Path) -> Iterator[None]:
+    headers = {"User-Agent": f"lotr-tui/{version('lotr-tui')}"} | ({"Range": f"bytes={done}-"} if done else {})
     try:
-        yield
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         answer = f"the server answered {error.code} {error.reason}"
@@ -81,6 +50,27 @@ def _network_errors(url: str, path: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
         elif error.code < 500 and error.code not in {408, 425, 429}:
             raise InvalidInputError(f"{url}: {answer}") from error
-        raise _InterruptedError(answer) from error
-    except (OSError, HTTPException) as error:  # no connection, or one that broke off
-        raise _InterruptedError(str(getattr(error, "reason", error)) or type(error).__name__) from error
+        return answer
+    except (OSError, HTTPException) as error:
+        return _describe(error)
+    if response.status != 206:  # the server sends the whole file, whatever was asked for
+        done = 0
+    with response, path.open("ab" if done else "wb") as file:
+        total = done + (response.length or 0)
+        while True:
+            try:
+                chunk = response.read(CHUNK_BYTES)
+            except (OSError, HTTPException) as error:
+                return _describe(error)
+            if not chunk:
+                return "the connection broke off" if response.length else ""
+            file.write(chunk)
+            done += len(chunk)
+            if max(done, total) > max_bytes:
+                path.unlink()
+                raise InvalidInputError(f"{url} is longer than {max_bytes:,} bytes")
+            on_bytes(done, total)
+
+
+def _describe(error: Exception) -> str:
+    return str(getattr(error, "reason", error)) or type(error).__name__

@@ -1,15 +1,19 @@
-"""This process: its rank in a distributed training, its memory, and the large packages that it imports."""
+"""This process: its rank in a distributed training, its memory, large packages that it imports, and the machine."""
 
+import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import InvalidInputError
+from engine.runtime.worker import Cancellation
 
+POLL_INTERVAL = 1.0  # seconds between readings of the machine
 _HUGE_PAGE, _MADV_COLLAPSE = 1 << 21, 25  # move memory into huge pages at once, of Linux 6.1 and later
 
 
@@ -28,13 +32,10 @@ class ProcessInfo:
         return self.rank == 0
 
 
-SINGLE_PROCESS_INFO = ProcessInfo()
-
-
 def get_process_info() -> ProcessInfo:
     """Return the rank of this process from the environment variables of `torchrun`; without them, a single process."""
     numbers = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")]
-    return ProcessInfo(*map(int, numbers)) if all(number.isdecimal() for number in numbers) else SINGLE_PROCESS_INFO
+    return ProcessInfo(*map(int, numbers)) if all(number.isdecimal() for number in numbers) else ProcessInfo()
 
 
 def launch_command(num_processes: int) -> list[str]:
@@ -99,16 +100,15 @@ def trim_heap() -> None:
 
 
 def use_huge_pages(blocks: Iterable[tuple[int, int]]) -> None:
-    """Move blocks of memory, each an address and a size in bytes, into huge pages where the system can.
+    """Move blocks of memory, each an address and a size in bytes, into huge pages, whose addresses are found sooner.
 
-    The processor then finds the addresses of what it reads sooner. The content does not change, and other threads can
-    read it meanwhile. Blocks less than a huge page apart share pages; gaps that are no memory are left alone.
+    The content does not change, and other threads can read it meanwhile. Gaps that are no memory are left alone.
     """
     if (libc := _load_libc("mallopt")) is None:
         return
     ranges: list[list[int]] = []
     for start, size in sorted(blocks):
-        if ranges and start - ranges[-1][1] < _HUGE_PAGE:
+        if ranges and start - ranges[-1][1] < _HUGE_PAGE:  # they share a page
             ranges[-1][1] = start + size
         else:
             ranges.append([start - start % os.sysconf("SC_PAGE_SIZE"), start + size])
@@ -124,3 +124,58 @@ def _load_libc(function: str) -> Any:
 
     libc = CDLL(None) if sys.platform == "linux" else None
     return libc if hasattr(libc, function) else None
+
+
+@dataclass(frozen=True)
+class GpuStats:
+    """Statistics of one GPU, over all processes, memory in bytes; None where the GPU does not report a value."""
+
+    utilization: float | None
+    memory_used: int | None
+    memory_total: int | None
+    temperature_celsius: float | None
+    power_watts: float | None
+
+
+@dataclass(frozen=True)
+class MachineStats:
+    """One reading: resident memory in bytes and CPU usage of this process (1 is one fully used core), and all GPUs."""
+
+    memory_used: int
+    cpu_cores_used: float
+    cpu_cores: int
+    gpus: tuple[GpuStats, ...] = ()
+
+
+def poll_machine_stats(cancelled: Cancellation) -> Iterator[MachineStats]:
+    """Yield a reading every `POLL_INTERVAL` seconds until cancelled. GPUs need the extra `gpu` and a driver."""
+    import psutil
+
+    process = psutil.Process()
+    nvml: Any = None
+    gpus: list[Any] = []
+    process.cpu_percent(None)  # the first call returns 0
+    with suppress(Exception):  # a missing package, library, driver or permission raises different errors
+        nvml = importlib.import_module("pynvml")
+        nvml.nvmlInit()
+        gpus += [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    while not cancelled.wait(POLL_INTERVAL):
+        cores_used = process.cpu_percent(None) / 100
+        readings = tuple(_read_gpu(nvml, gpu) for gpu in gpus)
+        yield MachineStats(process.memory_info().rss, cores_used, psutil.cpu_count() or 1, readings)
+
+
+def _read_gpu(nvml: Any, gpu: Any) -> GpuStats:
+    def query(read: Callable[[], float]) -> Any:
+        try:
+            return read()
+        except Exception:  # some GPUs do not support a query, as in laptops that for power
+            return None
+
+    return GpuStats(
+        query(lambda: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100),
+        query(lambda: nvml.nvmlDeviceGetMemoryInfo(gpu).used),
+        query(lambda: nvml.nvmlDeviceGetMemoryInfo(gpu).total),
+        query(lambda: float(nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU))),
+        query(lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
+    )

@@ -87,11 +87,10 @@ class Sandbox:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(request)
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except BrokenPipeError:
-            pass
+            with suppress(BrokenPipeError):
+                process.stdin.write(request)
+                process.stdin.flush()
+                answer = process.stdout.readline()
         finally:
             if not answer:  # also after an interruption: the next answer would be the one to this request
                 self._stop()
@@ -111,7 +110,6 @@ def serve(modules: str, max_cpu_seconds: str) -> None:
 
 
 def _run_in_fork(request: bytes, max_cpu_seconds: int) -> bytes:
-    """Carry out a request in a fork with limits, and return its answer."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

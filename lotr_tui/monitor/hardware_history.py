@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.data.arrays import Float64Array
-from engine.runtime.hardware import GpuStats, MachineStats
+from engine.runtime.process import GpuStats, MachineStats
 from lotr_tui.formatting import format_bytes, format_duration
 from lotr_tui.monitor.training_view import TrainingView
 

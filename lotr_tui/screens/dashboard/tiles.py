@@ -10,7 +10,7 @@ from rich.segment import Segment
 from textual.geometry import Size
 from textual.strip import Strip
 
-from engine.runtime.hardware import POLL_INTERVAL, MachineStats, poll_machine_stats
+from engine.runtime.process import POLL_INTERVAL, MachineStats, poll_machine_stats
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.monitor.hardware_history import MachineHistory, MetricTile, training_tiles
 from lotr_tui.monitor.training_view import TrainingView

@@ -9,9 +9,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from engine.runtime import hardware
-from engine.runtime.hardware import GpuStats, poll_machine_stats
-from engine.runtime.process import use_huge_pages
+from engine.runtime import process
+from engine.runtime.process import GpuStats, poll_machine_stats, use_huge_pages
 from engine.runtime.worker import Cancellation
 
 MEMORY_PROGRAM = """
@@ -85,7 +84,7 @@ def test_memory_keeps_its_content_in_huge_pages_and_what_is_no_memory_is_left_al
 @pytest.mark.parametrize("driver", [None, fake_pynvml(error=OSError("driver not loaded"))])  # None: no extra "gpu"
 def test_memory_and_cpu_usage_of_this_process_are_read_without_a_gpu(monkeypatch, driver):
     monkeypatch.setitem(sys.modules, "pynvml", driver)
-    monkeypatch.setattr(hardware, "POLL_INTERVAL", 0.0)
+    monkeypatch.setattr(process, "POLL_INTERVAL", 0.0)
     readings = poll_machine_stats(Cancellation())
     next(readings)
     buffer = bytearray(b"x") * 80_000_000
@@ -101,7 +100,7 @@ def test_memory_and_cpu_usage_of_this_process_are_read_without_a_gpu(monkeypatch
 @pytest.mark.parametrize(("power", "watts"), [(312_000, 312.0), (None, None)])
 def test_a_gpu_without_power_sensor_reports_the_other_values(monkeypatch, power, watts):
     monkeypatch.setitem(sys.modules, "pynvml", fake_pynvml(power))
-    monkeypatch.setattr(hardware, "POLL_INTERVAL", 0.0)
+    monkeypatch.setattr(process, "POLL_INTERVAL", 0.0)
     gpus = next(poll_machine_stats(Cancellation())).gpus
     assert gpus[0] == GpuStats(0.97, 3 * 2**30, 80 * 2**30, 67.0, watts)
     assert gpus[1].utilization == 0.96

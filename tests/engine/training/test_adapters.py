@@ -158,7 +158,7 @@ def test_a_gguf_file_of_the_run_is_read_with_its_tokens_and_its_script(kind, tra
         run, _ = train(tmp_path, corpus, f"hf:{tmp_path / 'base'}", epochs=1)
     files = export_gguf(run, tmp_path / "my run.gguf")
     assert [file.name for file in files] == ["my run.gguf", "my run.Modelfile"]
-    decoder, base = load_model(run, int8_adapted=False).decoder, read_base(f"gguf:{files[0]}")
+    decoder, base = load_model(run, precision="fp32").decoder, read_base(f"gguf:{files[0]}")
     assert base.tokenizer == decoder.tokenizer
     assert base.tokenizer.specials == decoder.tokenizer.specials
     ids = decoder.tokenizer.encode("Sam: Where is the Ring?\nMerry: It is safe, for tonight.\n")

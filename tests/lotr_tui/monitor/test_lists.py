@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.events import Finished, Snapshot, Step
 from engine.runs import directory
 from engine.runs.summary import RunSummary
-from engine.runtime.hardware import GpuStats, MachineStats
+from engine.runtime.process import GpuStats, MachineStats
 from lotr_tui.monitor.hardware_history import WINDOW_SECONDS, MachineHistory, MetricTile
 from lotr_tui.monitor.run_list import RUN_COLUMNS, filter_and_sort_runs, list_selectable_runs
 from tests.support.files import write_run
