@@ -139,6 +139,8 @@ def read_corpus(config: DataConfig) -> Corpus:
             texts.append(text)
             speakers.append(normalize_speaker(raw_speaker))
             scene_ids.append(scene)
+        if num_rows == rows_before:
+            raise CorpusError(f"{path} has no rows below its header; use a file with text")
         if len(texts) == file_ends[-1]:
             raise CorpusError(
                 f"{path}: none of the {num_rows - rows_before} lines is longer than {config.min_characters} "

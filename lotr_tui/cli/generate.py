@@ -21,7 +21,6 @@ from engine.generation.prompt import EncodedPrompt, prefill
 from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
 from engine.generation.turns import MAX_HISTORY_TOKENS, begin_turn, next_speaker_probs, read_turns
-from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
@@ -30,7 +29,7 @@ from lotr_tui import STARTED
 from lotr_tui.cli import options
 from lotr_tui.cli.console import print_json, print_piece, read_text, report_unknown_text
 from lotr_tui.cli.parser import add_command, argument, flag, make_group, number, option
-from lotr_tui.cli.scripts import check_has_cast, parse_script, read_prompt, write_scene
+from lotr_tui.cli.scripts import Request, check_has_cast, parse_script, read_prompt, write_scene
 from lotr_tui.formatting import describe_finish_reason, format_percent, token_noun
 from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.session_model import chat_start, default_num_answers, find_chat_template
@@ -134,20 +133,6 @@ def generate(
         answer(request, text, use, as_, to, best_of)
     else:
         continue_text(request, text or "", reply=reply, system=system or "")
-
-
-@dataclass(frozen=True)
-class Request:
-    """Texts to generate, and the form in which they are printed: text, an object per text, or one per token."""
-
-    name: str
-    model: LanguageModel
-    settings: SamplerSettings
-    seeds: Sequence[int]
-    predicts_eos: bool = True
-    """True if the training text has `<eos>` after every line, so that the model can answer without a cast, and stop."""
-    as_json: bool = False
-    jsonl: bool = False
 
 
 def print_text(

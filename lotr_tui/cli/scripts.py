@@ -5,9 +5,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.analysis.tokenized_text import read_label
 from engine.data.scripts import Turn, encode_turns, speaker_head, turn_text
@@ -15,17 +15,29 @@ from engine.data.speakers import SOMEONE, STRANGER, find_speaker
 from engine.errors import InvalidInputError, PromptError, shell_word
 from engine.generation.generate import Done, TokenEvent
 from engine.generation.prompt import EncodedPrompt, encode_prompt
+from engine.generation.settings import SamplerSettings
 from engine.generation.turns import TurnStart, generate_scene, read_turns
 from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
 from lotr_tui.cli.console import print_json, print_piece
 from lotr_tui.formatting import plural, token_noun
 
-if TYPE_CHECKING:
-    from lotr_tui.cli.generate import Request
-
 MAX_LISTED_SPEAKERS = 10  # whose probabilities the JSON of a turn has
 _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Texts to generate, and the form in which they are printed: text, an object per text, or one per token."""
+
+    name: str
+    model: LanguageModel
+    settings: SamplerSettings
+    seeds: Sequence[int]
+    predicts_eos: bool = True
+    """True if the training text has `<eos>` after every line, so that the model can answer without a cast, and stop."""
+    as_json: bool = False
+    jsonl: bool = False
 
 
 def parse_script(text: str, cast: Sequence[str], speaker: str = SOMEONE) -> list[Turn]:
@@ -67,7 +79,7 @@ def check_has_cast(model: LanguageModel, run: str, use: str) -> DialogueModel:
     )
 
 
-def write_scene(request: "Request", prompt: str | None, cast: str | None, num_turns: int) -> None:
+def write_scene(request: Request, prompt: str | None, cast: str | None, num_turns: int) -> None:
     """Print one scene for each seed, which begins with the lines of the prompt.
 
     JSON has one object per scene or, line by line, per turn. An interrupted scene is printed as far as it is.

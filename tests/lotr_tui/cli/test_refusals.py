@@ -133,10 +133,11 @@ def test_an_unusable_corpus_is_refused_before_a_run_is_made(refused, tmp_path, c
 @pytest.mark.parametrize("arguments", [("train", "--csv"), ("train", "--text"), ("data", "info")])
 def test_a_path_without_a_file_is_named(refused, tmp_path, arguments):
     (tmp_path / "loop").symlink_to("loop")
-    for name in ("none.csv", "loop", "~nobody-there/x"):
+    for name in ("none.csv", "~nobody-there/x"):
         assert f"{name} does not exist; check the path" in refused(*arguments, name)
     assert "is a folder" in refused(*arguments, tmp_path)
-    assert "cannot be read" in refused(*arguments, "x" * 300)
+    for name in ("loop", "x" * 300):
+        assert f"{name} cannot be read" in refused(*arguments, name)
 
 
 @pytest.mark.parametrize("command", ["", "runs", "status", "train --csv small.csv", "tokenize the"])
