@@ -90,7 +90,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"", "is empty"), (b"\xef\xbb\xbf\r\n \n", "is empty"), ("char,dialog\n", "none of the 0 lines"),
+            (b"", "is empty"), (b"\xef\xbb\xbf\r\n \n", "is empty"), ("char,dialog\n", "has no rows"),
             (f",char,text\n0,SAM,{LONG}\n", "no column 'dialog'; its columns: char, text"),
             (f"char;dialog,,\nSAM;{LONG},,\n", "no column 'dialog'; its columns: char;dialog"),  # cut at commas
             (f'"char" "dialog"\n"1" "SAM" "{LONG}"\n', "the row on line 1: ',' expected"),  # of R
