@@ -11,17 +11,16 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, STRANGER, display_name
 from engine.errors import InvalidInputError, printable
 from engine.storage.files import atomic_replace
-from lotr_tui.formatting import plural
 from lotr_tui.session.json_store import os_error_reason
 from lotr_tui.session.reply import Reply, Turn
 from lotr_tui.session.session_file import VERSION, Session
@@ -30,23 +29,12 @@ _MARKDOWN_SPECIAL = re.compile(r"[\\`*_\[\]<>&~|#$@^]|(?<!\d):(?!\s|$)|(?i:(?<=w
 _MARKDOWN_LINE_START = re.compile(r"^(\d*)([-+=.)])")
 
 
-class ScriptLine(NamedTuple):
-    """Line of a script, printable on one line."""
-
-    speaker: str  # as a script has it, such as "Gandalf"; empty for a text without speakers
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.speaker}: {self.text}" if self.speaker else self.text
-
-
 @dataclass(frozen=True)
 class Scene:
     """Replies with one beginning."""
 
-    turns: tuple[Reply, ...]  # of the visible path
-    other_answers: tuple[Reply, ...]  # in other branches, without those that were drawn with a better one, never shown
-    replies: tuple[Reply, ...]  # all of the scene
+    turns: list[Reply]  # of the visible path
+    other_answers: list[Reply]  # in other branches, without those that were drawn with a better one, never shown
 
 
 def read_scenes(session: Session) -> list[Scene]:
@@ -54,34 +42,29 @@ def read_scenes(session: Session) -> list[Scene]:
     roots: dict[Turn, list[Reply]] = {}
     for reply in session.replies.values():
         roots.setdefault(reply.path()[0].turn, []).append(reply)
-    return [_read_scene(session, replies) for replies in roots.values()]
+    scenes = []
+    for replies in roots.values():
+        shown = [reply for reply in replies if reply.score is None or reply.score.rank == 1]
+        turns = next((reply for reply in replies if reply.id == session.current_id), (shown or replies)[-1]).path()
+        seen = {*turns, *(reply.parent for reply in replies if reply.is_continuation)}
+        scenes.append(Scene(turns, [reply for reply in shown if reply not in seen]))
+    return scenes
 
 
-def _read_scene(session: Session, replies: list[Reply]) -> Scene:
-    shown = [reply for reply in replies if reply.score is None or reply.score.rank == 1]
-    last = next((reply for reply in replies if reply.id == session.current_id), (shown or replies)[-1])
-    turns = last.path()
-    continued = {reply.parent for reply in replies if not reply.starts_turn and _has_all_of_parent(reply)}
-    others = [reply for reply in shown if reply not in turns and reply not in continued]
-    return Scene(tuple(turns), tuple(others), tuple(replies))
+def script_lines(reply: Reply) -> list[tuple[str, str]]:
+    """Return the speakers and the texts of the prompt, if there is one, and of the answer, each on one line.
 
-
-def _has_all_of_parent(reply: Reply) -> bool:
-    return reply.parent is not None and 0 < reply.num_shared_tokens == len(reply.parent.tokens)
-
-
-def script_lines(reply: Reply) -> Iterator[ScriptLine]:
-    """Yield the prompt, if there is one, and the answer."""
-    prompt, text = reply.prompt or "", reply.reply_text()
+    A speaker is empty in a text without speakers.
+    """
+    prompt, text, speaker = reply.prompt or "", reply.reply_text(), display_name(reply.speaker)
     is_dialogue = reply.reply_mode == "conversation"
     if reply.reply_mode == "continue":
         prompt, text = "", prompt + text
-    if prompt := printable(prompt):
-        yield ScriptLine(display_name(reply.speaking_as or STRANGER) if is_dialogue else "", prompt)
-    if text := printable(text):
-        chat = printable(reply.model)[:MAX_NAME_CHARACTERS]
-        speaker = chat if reply.tokenizer == "pretrained" and not reply.speaker else display_name(SOMEONE)
-        yield ScriptLine((display_name(reply.speaker) or speaker) if is_dialogue or reply.speaker else "", text)
+    if is_dialogue and not speaker:
+        is_chat = reply.tokenizer == "pretrained"
+        speaker = printable(reply.model)[:MAX_NAME_CHARACTERS] if is_chat else display_name(SOMEONE)
+    lines = [(display_name(reply.speaking_as or STRANGER) if is_dialogue else "", prompt), (speaker, text)]
+    return [(name, printable(line)) for name, line in lines if line]
 
 
 def to_text(session: Session) -> str:
@@ -89,48 +72,43 @@ def to_text(session: Session) -> str:
 
     A model can be trained on the script of conversations. Texts without speakers have no names.
     """
-    scenes = ((line for turn in scene.turns for line in script_lines(turn)) for scene in read_scenes(session))
-    return "\n".join("".join(f"{line}\n" for line in lines) for lines in scenes)
+    scenes = [[line for turn in scene.turns for line in script_lines(turn)] for scene in read_scenes(session)]
+    return "\n".join("".join(f"{name}: {text}\n" if name else f"{text}\n" for name, text in lines) for lines in scenes)
 
 
 def to_markdown(session: Session) -> str:
     """Return the lines of a session as paragraphs with the names in bold, and below them the other answers."""
-    num_shown = sum(reply.score is None or reply.score.rank == 1 for reply in session.replies.values())
     started = f"{datetime.fromtimestamp(session.started):%Y-%m-%d %H:%M}"
-    summary = printable(f"{session.model} · {started} · {plural(num_shown, 'reply', 'replies')}")
-    blocks = [f"# {_escape(printable(f'lotr-tui session {session.name}'))}", _escape(summary)]
+    blocks = [f"# {_escape(f'lotr-tui session {session.name}')}", _escape(f"{session.model} · {started}")]
     scenes = read_scenes(session)
     for number, scene in enumerate(scenes, 1):
         blocks += [f"## Scene {number}"] if len(scenes) > 1 else []
         for turn in scene.turns:
-            blocks += map(_markdown_line, script_lines(turn))
-            figures = f"{turn.name} · " if turn.name else ""
-            blocks.append(f"*{_escape(printable(f'{figures}seed {turn.seed} · {turn.settings.describe()}'))}*")
-        answers = [line for reply in scene.other_answers for line in list(script_lines(reply))[-1:]]
-        blocks += ["### Other answers", *map(_markdown_line, answers)] if answers else []
+            name = f"{turn.name} · " if turn.name else ""
+            blocks += [_markdown_line(*line) for line in script_lines(turn)]
+            blocks.append(f"*{_escape(f'{name}seed {turn.seed} · {turn.settings.describe()}')}*")
+        blocks += ["### Other answers"] if scene.other_answers else []
+        blocks += [_markdown_line(*line) for reply in scene.other_answers for line in script_lines(reply)[-1:]]
     return "\n\n".join(blocks) + "\n"
 
 
-def _markdown_line(line: ScriptLine) -> str:
-    text = _escape(line.text)
-    return f"**{_escape(line.speaker)}:** {text}" if line.speaker else text
+def _markdown_line(speaker: str, text: str) -> str:
+    return f"**{_escape(speaker)}:** {_escape(text)}" if speaker else _escape(text)
 
 
-def _escape(line: str) -> str:
-    """Escape a printable line so that Markdown, also GitHub's, shows exactly its characters."""
-    return _MARKDOWN_LINE_START.sub(r"\1\\\2", _MARKDOWN_SPECIAL.sub(r"\\\g<0>", line))
+def _escape(text: str) -> str:
+    """Return a text on one line, of which Markdown, also GitHub's, shows exactly the characters."""
+    return _MARKDOWN_LINE_START.sub(r"\1\\\2", _MARKDOWN_SPECIAL.sub(r"\\\g<0>", printable(text)))
 
 
 def to_json(session: Session) -> str:
     """Return the session with all replies and their figures as JSON."""
-    replies = []
+    record: dict[str, Any] = {"format": "lotr-tui session", "version": VERSION, "name": session.name}
+    record |= {"model": session.model, "started": session.started, "replies": []}
     for reply in session.replies.values():
-        record = reply.record()
         tokens = [token._asdict() for token in reply.own_tokens]
         text = "".join(token.piece for token in reply.own_tokens).removeprefix(" ")
-        replies.append(record | {"tokens": tokens, "text": text, "chain": reply.settings.describe()})
-    header = {"format": "lotr-tui session", "version": VERSION, "name": session.name, "model": session.model}
-    record = {**header, "started": session.started, "replies": replies}
+        record["replies"].append(reply.record() | {"tokens": tokens, "text": text, "chain": reply.settings.describe()})
     return json.dumps(record, indent=1, allow_nan=False) + "\n"
 
 

@@ -62,32 +62,17 @@ def context_ids(
         assert template is not None, "the model has a chat template"
         return list(template.encode(chat_messages(prompt, previous_reply, roles.system_prompt)))
     is_same = previous_reply is None or previous_reply.session_model.model.tokenizer == tokenizer
-    if find_cast(model):
-        return _script_ids(model, prompt, reply_mode, previous_reply, roles, is_same=is_same)
-    line = f"{prompt}\n" if prompt and reply_mode != "continue" else prompt
-    if previous_reply is None:
-        return encode_lines(tokenizer, line)
-    if not is_same:
-        return encode_said(model, previous_reply.spoken_lines()) + encode_lines(tokenizer, line)
-    previous_ids = previous_reply.token_ids()
-    if tokenizer.reads_line_ends:
-        return [*previous_ids, *tokenizer.encode(f"\n{line}").tolist()]
-    if previous_ids and (tokenizer.is_open or previous_ids[-1] != EOS_ID):
-        previous_ids.append(EOS_ID)
-    return previous_ids + encode_lines(tokenizer, line)
-
-
-def _script_ids(
-    model: LanguageModel,
-    prompt: str,
-    reply_mode: ReplyMode,
-    previous_reply: Reply | None,
-    roles: Roles,
-    *,
-    is_same: bool,
-) -> list[int]:
-    """Return the `context_ids` of a model with a cast. A turn without an answer counts as the prompt alone."""
-    tokenizer = model.tokenizer
+    if not find_cast(model):
+        line = f"{prompt}\n" if prompt and reply_mode != "continue" else prompt
+        if previous_reply is None:
+            return encode_lines(tokenizer, line)
+        if not is_same:
+            return encode_said(model, previous_reply.spoken_lines()) + encode_lines(tokenizer, line)
+        ids = previous_reply.token_ids()
+        if tokenizer.reads_line_ends:
+            return [*ids, *tokenizer.encode(f"\n{line}").tolist()]
+        ends_line = not ids or (ids[-1] == EOS_ID and not tokenizer.is_open)
+        return [*ids, *([] if ends_line else [EOS_ID]), *encode_lines(tokenizer, line)]
     if reply_mode == "continue":
         return [*encode_speaker(tokenizer, roles.speaker or SOMEONE), *tokenizer.encode(f" {prompt}").tolist()]
     if previous_reply is None:
@@ -96,7 +81,7 @@ def _script_ids(
         ids = encode_said(model, [line for line in previous_reply.spoken_lines() if line.text])
     elif previous_reply.tokens or previous_reply.reply_mode == "continue":
         ids = [*previous_reply.token_ids(), *tokenizer.encode("\n").tolist()]
-    else:
+    else:  # a turn without an answer counts as the prompt alone
         ids = [*previous_reply.context_ids_before_speaker]
     if prompt:
         ids += encode_turn(tokenizer, SpokenLine(roles.speaking_as or STRANGER, prompt))

@@ -64,7 +64,6 @@ def reads_line_ends(model: LanguageModel) -> bool:
 
 
 def split_dialogue(model: LanguageModel, state: ModelState) -> tuple[LanguageModel, ModelState]:
-    """Return the language model inside a dialogue model with its state; another model is returned as it is."""
     return (model.model, state.model_state) if isinstance(model, DialogueModel) else (model, state)
 
 
@@ -74,7 +73,6 @@ def is_slow(model: LanguageModel) -> bool:
 
 
 def default_num_answers(model: LanguageModel) -> int:
-    """Return the number of answers that a model draws for a turn by default."""
     return NUM_SLOW_ANSWERS if is_slow(model) else NUM_ANSWERS
 
 
@@ -90,12 +88,10 @@ def answers_by_template(model: LanguageModel, reply_mode: ReplyMode) -> bool:
 
 
 def chat_start(model: LanguageModel) -> DecoderState:
-    """Return the state before the ids of a model's chat template, which has no log-probabilities."""
     return DecoderState(NO_LOG_PROBS, model.start())
 
 
 def has_log_probs(state: DecoderState) -> bool:
-    """Return True if a state has the distribution of the next token, and False if the model must read another token."""
     return len(state.log_probs) > 0
 
 
@@ -186,18 +182,15 @@ class SessionModel:
 
     @property
     def chat_problem(self) -> str:
-        """Reason why a model has no `chat`, as a sentence without its end."""
         chat = getattr(self.model, "chat", None)
         return (chat and chat.problem) or f"{self.name} has no chat template"
 
     @property
     def settings_name(self) -> str:
-        """Name under which the settings of the model are kept."""
         return self.source or self.name
 
     @property
     def default_settings(self) -> ModelSettings:
-        """Settings by which the model answers until the user changes them."""
         is_pretrained = self.model.tokenizer.name == "pretrained"
         return default_model_settings(is_pretrained=is_pretrained, is_chat=self.chat is not None)
 
@@ -213,11 +206,10 @@ class SessionModel:
         return ("conversation", "continue") if self.knows_speakers or self.chat is not None else ("continue", "reply")
 
     def reply_mode_at_start(self, saved: ReplyMode) -> ReplyMode:
-        """Return the reply mode of a new session: the saved one if the model can be used in it, or else the default."""
         return saved if saved in self.reply_modes else self.reply_modes[0]
 
     def welcome_text(self) -> str:
-        """Return the only line of an empty transcript: what to type, and who else is there."""
+        """Return the first line of a transcript: what to type, and who else is there."""
         if self.chat is not None:
             return f"Say something to {self.label}. /system tells it who it is."
         if not self.knows_speakers:
@@ -235,24 +227,19 @@ class SessionModel:
     def example_prompt(self) -> str:
         """Return a prompt that the model knows: one of `EXAMPLE_PROMPTS`, or else two words of its vocabulary."""
         tokenizer = self.model.tokenizer
-        for text in EXAMPLE_PROMPTS:
-            if not tokenizer.unknown_spans(text):
-                return text
         words = [token for token in islice(tokenizer.tokens, EOS_ID + 1, 200) if token.isalpha()]
-        return " ".join(words[:2] or tokenizer.tokens[EOS_ID + 1 :][:2])
+        return next((text for text in EXAMPLE_PROMPTS if not tokenizer.unknown_spans(text)), " ".join(words[:2]))
 
     def introduction(self) -> str:
         """Return what the user talks to, for the help line before the first prompt."""
         model = {BUNDLED: "the bundled model", LSTM: "the small LSTM"}.get(self.name, self.name)
         if self.knows_speakers:
             return f"You are talking to {plural(len(answering_cast(self.cast, '')), 'speaker')} of {model}"
-        tokenizer = self.model.tokenizer
-        if self.is_by_others:
-            return f"You are talking to {model}" + ("" if self.chat is None else " by its chat template")
-        if not tokenizer.is_open:
-            return f"You are talking to {model} ({plural(len(tokenizer), 'word')})"
-        noun = "character" if tokenizer.name == "characters" else "word piece"
-        return f"You are talking to {model} ({plural(len(tokenizer), noun)}, any text)"
+        if self.chat is not None:
+            return f"You are talking to {model} by its chat template"
+        if self.model.tokenizer.is_open:
+            return f"You are talking to {model}"
+        return f"You are talking to {model} ({plural(len(self.model.tokenizer), 'word')})"
 
 
 def load_session_model(
@@ -279,5 +266,5 @@ def load_session_model(
 
     combined = ModelCombiner(runs).combine_to_play(combination or CombinationOptions())
     name, data = "+".join(run.name for run in runs), runs[0].config.data
-    line_mode = data.mode == "line"
-    return SessionModel(name, combined.description, combined.model, data.corpus, runs[0].path, predicts_eos=line_mode)
+    arguments = name, combined.description, combined.model, data.corpus, runs[0].path
+    return SessionModel(*arguments, predicts_eos=data.mode == "line")

