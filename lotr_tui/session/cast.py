@@ -43,10 +43,7 @@ NO_ROLES = Roles()
 
 
 def read_name(typed: str, cast: Sequence[str]) -> str:
-    """Return the member of the cast that a typed name means, or else any name in its canonical form.
-
-    Text that is no name raises an InvalidInputError.
-    """
+    """Return the member of the cast that a typed name means, or else any name in its canonical form."""
     canonical = normalize_speaker(typed)
     return find_member(canonical, cast) or canonical or find_speaker(typed, cast)
 
@@ -60,11 +57,7 @@ def describe_unknown_name(name: str, cast: Sequence[str]) -> str:
 
 
 def answering_cast(cast: Sequence[str], speaking_as: str, line: str = "") -> tuple[str, ...]:
-    """Return the members of the cast that the model chooses from after a line of the user.
-
-    These are the members that the line calls by name, or else all but the user, a stranger and the last member. A cast
-    without other members is returned as it is.
-    """
+    """Return whom a line of the user calls by name, or else all but the user, a stranger and the last member."""
     others = tuple(name for name in cast[:-1] if name not in (speaking_as, STRANGER)) or tuple(cast)
     called = _called_pattern(others).findall(line) if line else []
     keys = {merge_key(" ".join(name.upper().split())) for name in called}

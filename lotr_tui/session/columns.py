@@ -36,10 +36,7 @@ _WORD = re.compile(r"\n|\S+")
 
 @dataclass(frozen=True)
 class GenerationColumn:
-    """A model, a text for it to continue, and how to sample the next tokens.
-
-    The columns of a model are alike but for the texts and the settings.
-    """
+    """A model, a text for it to continue, and how to sample: columns of a model differ in texts and settings only."""
 
     model: LanguageModel
     ids: tuple[int, ...]
@@ -53,8 +50,7 @@ def generate_columns(
 ) -> Iterator[IndexedEvent]:
     """Continue the text of every column of one model, one token of each in turn, until every column has its `Done`.
 
-    All columns use the noise of one seed, so they differ by their settings alone. The model reads the common start of
-    their texts once. `pace` is the maximum number of tokens per second in each column; 0 for no limit.
+    All columns use the noise of one seed. `pace` is the maximum number of tokens per second in each; 0 for no limit.
     """
     model, initial_state = columns[0].model, columns[0].initial_state
     if columns[0].lines_before is not None:
@@ -88,11 +84,7 @@ def first_difference(words: Sequence[str], other_words: Sequence[str]) -> int | 
 
 
 def fraction_differing(words: Sequence[str], other_words: Sequence[str]) -> float:
-    """Return the fraction of positions with different words, from 0 to 1.
-
-    Only positions that both texts have reached count, unless the shorter text ended in `<eos>`: then every further
-    word of the longer text differs.
-    """
+    """Return the fraction of positions with different words; those after the shorter text count if it has ended."""
     shorter, longer = sorted((words, other_words), key=len)
     num_positions = len(longer) if shorter and shorter[-1] == EOS else len(shorter)
     num_equal = sum(word == other for word, other in zip(shorter, longer, strict=False))
@@ -100,10 +92,7 @@ def fraction_differing(words: Sequence[str], other_words: Sequence[str]) -> floa
 
 
 def mean_surprisal(events: Sequence[TokenEvent | Done]) -> float | None:
-    """Return the mean surprisal per word of a text in bits, by the model's own distribution; None without words.
-
-    The surprisal of a word is the sum over its tokens, so models with different tokenizers are comparable.
-    """
+    """Return the mean surprisal per word of a text in bits, by the model's own distribution; None without words."""
     num_words = sum(word not in ("\n", EOS) for word in generated_words(events))
     log_probs = [event.logprob for event in events if isinstance(event, TokenEvent)]
     return -math.fsum(log_probs) / num_words / math.log(2) if num_words else None
@@ -146,10 +135,7 @@ class ColumnOutput:
         return [lead + word for word in words[:1]] + words[1:]
 
     def words_to_compare(self, other: "ColumnOutput") -> list[str]:
-        """Return the words, with a final `<eos>` if the model ended the text itself.
-
-        A last word that is not complete is left out if it is the beginning of the word at its place in `other`.
-        """
+        """Return the words and a final `<eos>`, without an incomplete last word that may become that of `other`."""
         words, other_words = generated_words(self.events), generated_words(other.events)
         if self._is_last_word_complete or not words or len(words) > len(other_words):
             return words
@@ -198,9 +184,8 @@ class PromptContext:
         return 0 if self.previous_reply is None else len(self.previous_reply.path())
 
     def token_ids(self, prompt: str, model: LanguageModel, speaker: str = "") -> tuple[int, ...]:
-        """Return the token ids that a model reads before its first word: the earlier turns and the prompt.
+        """Return what a model reads before its first word, which `speaker` says, or else who answers or someone.
 
-        A model with a cast reads a script, which ends in the name of `speaker`, or else of who answers or of someone.
         A chat template that does not accept the conversation raises an InvalidInputError.
         """
         line = to_prompt_line(prompt, model.tokenizer, self.reply_mode)
@@ -235,10 +220,7 @@ class ColumnSlot:
 
 
 def encode_prompts(slots: Sequence[ColumnSlot], prompt: str) -> dict[ColumnSlot, EncodedPrompt | PromptError]:
-    """Encode `prompt` for the model of each slot; the value is the error if the model cannot read the prompt.
-
-    An empty prompt is not encoded: in a conversation, it stands for the next turn.
-    """
+    """Encode a prompt, unless it is empty, for the model of each slot; the value is the error if that is impossible."""
     encoded: dict[ColumnSlot, EncodedPrompt | PromptError] = {}
     for slot in slots if prompt.strip() else ():
         if slot.model is not None:

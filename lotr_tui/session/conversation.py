@@ -254,12 +254,11 @@ class Conversation:
         roles: Roles = NO_ROLES,
         reader: TextReader | None = None,
     ) -> Reply:
-        """Start to continue or answer a prompt; an answer follows `previous_reply`, if there is one.
+        """Start to continue a prompt, or to answer it after `previous_reply`.
 
-        In a conversation, the model answers by its chat template with the system prompt of `roles`. Otherwise, a model
-        with a cast continues a line of the speaker of `roles`, by default someone's. What `reader` has read of the text
-        is not read again. A prompt without a token that the model knows, or messages that the chat template refuses,
-        raise an InvalidInputError.
+        The system prompt of `roles` is for a chat template, the speaker for a model with a cast that continues a line.
+        What `reader` has read of the text is not read again. A prompt without a token that the model knows, or messages
+        that the chat template refuses, raise an InvalidInputError.
         """
         self._check_writable()
         tokenizer = session_model.model.tokenizer
@@ -283,11 +282,9 @@ class Conversation:
         *,
         ends_word: bool = False,
     ) -> Reply:
-        """Start another reply that differs from token `index` on: the tokens `forced_ids`, then sampled ones.
+        """Start another reply that differs from token `index` on: the tokens `forced_ids`, a whole word if `ends_word`.
 
-        With `ends_word`, the forced tokens are a complete word, so that the next token starts another one. With the
-        index after the last token, the new reply continues `reply` and replaces it in its turn. A reply that the
-        session's model cannot read raises an InvalidInputError.
+        With the index after the last token, the new reply continues `reply` and replaces it in its turn.
         """
         self._check_writable(reply)
         if reply.reply_mode == "conversation" and reply.session_model.cast and not reply.speaker:  # none was chosen
@@ -300,10 +297,7 @@ class Conversation:
         return self._generate(branch, _write_text, before, forced_ids, ends_word)
 
     def continue_reply(self, reply: Reply, settings: SamplerSettings, seed: int) -> Reply:
-        """Start a reply that keeps going after the last token of `reply`, on a new line if the line has ended.
-
-        The ended line of a speaker raises an InvalidInputError; see also `branch`.
-        """
+        """Keep going after `reply`, on a new line if the line has ended, unless a speaker has said it."""
         if reply.is_chat and reply.has_ended_line:
             raise InvalidInputError("the answer has ended; say something, or draw another answer")
         if reply.reply_mode == "conversation" and reply.has_ended_line:
@@ -326,9 +320,8 @@ class Conversation:
     ) -> Reply:
         """Say a line to a model with a cast, after the reply `previous` (None: a new scene).
 
-        Without a speaker in `roles`, the model chooses who answers, see `answering_cast`. `best_of` answers are drawn
-        (0: `default_num_answers`), of which the best is shown and the others become branches. A line without a token
-        that the model knows raises a PromptError.
+        Without a speaker in `roles`, the model chooses who answers. Of `best_of` answers (0: `default_num_answers`), the best is
+        shown and the others become branches. A line without a known token raises a PromptError.
         """
         self._check_writable()
         prompt = encode_prompt(to_prompt_line(text), session_model.model.tokenizer)
@@ -345,11 +338,9 @@ class Conversation:
         previous: Reply | None,
         best_of: int = 1,
     ) -> Reply:
-        """Start to generate turns without the user, as `generate_scene` does, and return the first one.
+        """Start turns without the user, as `generate_scene` does, by speakers of `cast` (None: all with a name).
 
-        `poll` starts each further turn when the one before has ended; `stop` ends the scene at any token. The speakers
-        are chosen among `cast` (None: all but strangers and someone), which may be a single name outside the model's.
-        See `say` for the other arguments.
+        `poll` starts each further turn when the one before has ended, and `stop` ends the scene. See also `say`.
         """
         self._check_writable()
         candidates = answering_cast(session_model.cast, "") if cast is None else tuple(cast)
@@ -359,10 +350,7 @@ class Conversation:
         return self._start_scene_turn(self._scene, previous)
 
     def answer_as(self, reply: Reply, speaker: str, settings: SamplerSettings, seed: int, best_of: int = 1) -> Reply:
-        """Start another answer in the turn of `reply`, by the same speaker or by another one (empty: by any).
-
-        A reply that the session's model cannot read raises an InvalidInputError.
-        """
+        """Start another answer in the turn of `reply`, by the same speaker or by another one (empty: by any)."""
         self._check_writable(reply)
         branch = self._branch_from(reply, 0, settings, seed, speaker)
         ids, model = branch.context_ids_before_speaker, reply.session_model.model
@@ -409,10 +397,7 @@ class Conversation:
             self._worker.cancel()
 
     def poll(self) -> Reply | None:
-        """Collect the events since the last call. Return the reply that has changed, or None.
-
-        When a turn of a scene has ended, the next turn is active afterwards.
-        """
+        """Collect new events, and start the next turn of a scene. Return the reply that has changed, or None."""
         worker, reply = self._worker, self.active_reply
         if worker is None or reply is None:
             return None
@@ -555,10 +540,7 @@ def _write_turn(
 
 
 def _best_answer(text: TextInProgress, num_answers: int, cancellation: Cancellation) -> Iterator[GenerationEvent]:
-    """Yield the best of several answers while it is generated, then all answers, then the end of the best.
-
-    Where the choice is stopped there is no answer, and where the best answer is stopped the others are dropped.
-    """
+    """Yield the best of several answers while it is generated, then all answers unless it is stopped, then its end."""
     for event in stream_answers(text, num_answers, cancellation):
         if isinstance(event, AnswerChosen) and cancellation():
             yield Done("cancelled", text.seed, 0, 0.0)

@@ -52,10 +52,7 @@ def read_scenes(session: Session) -> list[Scene]:
 
 
 def script_lines(reply: Reply) -> list[tuple[str, str]]:
-    """Return the speakers and the texts of the prompt, if there is one, and of the answer, each on one line.
-
-    A speaker is empty in a text without speakers.
-    """
+    """Return the speakers (empty in a text without them) and the texts of the prompt, if any, and of the answer."""
     prompt, text, speaker = reply.prompt or "", reply.reply_text(), display_name(reply.speaker)
     is_dialogue = reply.reply_mode == "conversation"
     if reply.reply_mode == "continue":
@@ -68,10 +65,7 @@ def script_lines(reply: Reply) -> list[tuple[str, str]]:
 
 
 def to_text(session: Session) -> str:
-    """Return the visible lines of a session as a script, "Name: text", with an empty line between two scenes.
-
-    A model can be trained on the script of conversations. Texts without speakers have no names.
-    """
+    """Return the visible lines of a session as a script, on which a model can be trained."""
     scenes = [[line for turn in scene.turns for line in script_lines(turn)] for scene in read_scenes(session)]
     return "\n".join("".join(f"{name}: {text}\n" if name else f"{text}\n" for name, text in lines) for lines in scenes)
 
@@ -117,11 +111,7 @@ EXPORTERS: dict[str, Callable[[Session], str]] = {"md": to_markdown, "txt": to_t
 
 
 def export_session(session: Session, path: Path, *, replace: bool = False) -> None:
-    """Write a session to a file in the format of the path's ending. Readers never see a part of it.
-
-    An ending that is not one of `EXPORTERS`, a file that exists without `replace`, and a file that cannot be written
-    raise an InvalidInputError.
-    """
+    """Write a session in the format of the path's ending, or raise an InvalidInputError. Readers never see a part."""
     content = _exporter_for(path)(session).encode()
     try:
         with atomic_replace(path, exclusive=not replace) as file:
@@ -152,10 +142,7 @@ class ExportTarget:
 
 
 def suggest_export_path(folder: Path, name: str) -> Path:
-    """Return a path that does not exist: `name` in `folder`, with a number before its suffix if necessary.
-
-    If the folder is gone, the path is in the current folder.
-    """
+    """Return a path that does not exist: `name` with a number, in `folder` or, if that is gone, the current one."""
     try:
         folder = folder if folder.is_dir() else current_folder()
     except OSError:  # its parent cannot be read
@@ -181,10 +168,7 @@ def check_session_target(text: str) -> ExportTarget:
 
 
 def check_export_target(text: str, *, is_folder: bool) -> ExportTarget:
-    """Return the file that a typed path names, or with `is_folder` the new or empty folder.
-
-    A path at which nothing can be written raises an InvalidInputError.
-    """
+    """Return the file that a typed path names, or with `is_folder` the new or empty folder, unless it is unusable."""
     text = text.strip()
     if not text:
         raise InvalidInputError("type a path, or press esc")

@@ -24,10 +24,7 @@ def history_file() -> Path:
 
 
 class PromptHistory:
-    """The latest prompts, oldest first. Several sessions may append to one file.
-
-    A session sees its own prompts and the prompts that were in the file when the session started.
-    """
+    """The latest prompts, oldest first: those in the file at the start, to which all sessions append, and new ones."""
 
     def __init__(self, path: Path | None = None, max_entries: int = MAX_PROMPTS) -> None:
         """Read the history; an unreadable file counts as empty, and damaged lines are skipped."""
@@ -41,11 +38,7 @@ class PromptHistory:
             self.entries = []
 
     def add(self, text: str) -> None:
-        """Save a prompt, unless the prompt is blank or equals the latest one.
-
-        The first failure to write raises a HistoryError. The prompt stays available in this session, and is written
-        together with the next one.
-        """
+        """Save a prompt, unless it is blank or the latest one; the first of several failures raises a HistoryError."""
         if not text.strip() or self.entries[-1:] == [text]:
             return
         for texts in (self.entries, self._unsaved):

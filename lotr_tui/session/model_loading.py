@@ -43,10 +43,7 @@ def check_fetched(base: str, run: str = "") -> None:
 
 
 class ModelLoader:
-    """Loader of the model of a session, see `load_session_model`. A thread calls it while the screen reads `describe`.
-
-    A model by others that is missing raises an InvalidInputError at once.
-    """
+    """Loader of a model, see `load_session_model`, which a thread calls while the screen reads `describe`."""
 
     def __init__(
         self, names: Sequence[str] = (), runs_dir: Path | None = None, combination: "CombinationOptions | None" = None

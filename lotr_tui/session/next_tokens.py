@@ -90,13 +90,10 @@ def find_unread_text(
     previous: Reply | None,
     roles: Roles = NO_ROLES,
 ) -> UnreadText | None:
-    """Return the text whose next token is shown. The model does not run.
+    """Return the text whose next token is shown: the draft, or the reply that is generated or selected.
 
-    The text is the draft, in a dialogue after the reply `previous`, or the current reply if the draft is empty. In a
-    conversation with a cast, the draft is a line in `roles`, and the next token is the answer's first. Without a draft,
-    it is the first of the next turn if the last line has ended. While a reply is generated, the text ends with the
-    reply, whatever the draft is. Before the first line of a chat, and for a reply that the model cannot continue, the
-    result is None. A conversation that the chat template refuses raises an InvalidInputError.
+    In a conversation with a cast, the draft is a line in `roles`, and without it the next turn follows an ended line. The
+    result is None before the first line of a chat, and for a reply that the model cannot continue.
     """
     model = session_model.model
     line = to_prompt_line(draft, model.tokenizer, reply_mode)
@@ -118,10 +115,7 @@ def find_unread_text(
 
 
 def find_turn(session_model: SessionModel, line: str, previous: Reply | None, roles: Roles) -> UnreadText:
-    """Return a line of a conversation in `roles` after the reply `previous`, which a member of the cast answers.
-
-    Without a line, a member of the cast speaks after `previous`, or begins a scene.
-    """
+    """Return a line after `previous`, or without a line the text so far, which a member of the cast answers."""
     names = answering_cast(session_model.cast, roles.speaking_as, line)
     return replace(
         UnreadText.before_reply(session_model, line, "conversation", previous, roles._replace(speaker="")),
@@ -154,11 +148,7 @@ def read_next_token(
 
 
 class WordCompleter:
-    """Completer of the last word of a prompt, which keeps what the model has read.
-
-    In a closed vocabulary it takes the most probable word. In an open vocabulary it appends the most probable token
-    until a token starts another word.
-    """
+    """Completer of the last word of a prompt, by the likeliest word or tokens, which keeps what the model has read."""
 
     def __init__(self) -> None:
         self._reader = TextReader()
@@ -166,10 +156,7 @@ class WordCompleter:
         self._sorted_tokens: list[tuple[str, int]] = []  # words of `_tokenizer` with their ids, in alphabetical order
 
     def complete(self, model: LanguageModel, text: str, cancelled: Callable[[], bool] = lambda: False) -> str:
-        """Return the rest of the last word of `text`; "" if it is complete, unknown or too short, or if cancelled.
-
-        This takes long with a slow model, so use a thread.
-        """
+        """Return the rest of the last word of `text`; "" if it is complete, unknown or too short, or if cancelled."""
         tokenizer = model.tokenizer
         if isinstance(tokenizer, ByteTokenizer):
             return self._complete_by_tokens(model, tokenizer, text, cancelled)

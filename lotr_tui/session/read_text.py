@@ -36,8 +36,7 @@ MAX_LOG_PROBS = 250  # that are kept with them: 50 MB of SmolLM2
 def to_prompt_line(text: str, tokenizer: Tokenizer | None = None, reply_mode: ReplyMode = "continue") -> str:
     """Return a typed text as one line of printable characters, in which a tokenizer finds the same tokens.
 
-    If a model with an open vocabulary continues the text, a space at its end stays: it says that the last word is
-    complete.
+    A space at the end stays if an open vocabulary continues the text: it says that the last word is complete.
     """
     line = "".join(character if character.isprintable() or character in JOINERS else " " for character in text)
     is_word_complete = tokenizer is not None and tokenizer.is_open and reply_mode == "continue" and line[-1:] == " "
@@ -49,10 +48,8 @@ def context_ids(
 ) -> list[int]:
     """Return the token ids that a model reads before a reply to `prompt`: the text of `previous_reply` and the prompt.
 
-    `previous_reply` may be of a model with another vocabulary; its text is then tokenized again. In a closed
-    vocabulary, a reply that was stopped before its first word adds no second `<eos>`. A model with a cast reads a
-    script, which ends with the name of the speaker of `roles`, unless the model is to choose one in a conversation. A
-    chat template that does not accept the messages raises an InvalidInputError.
+    A model with a cast reads a script, which ends with the name of the speaker of `roles`, if there is one. A chat
+    template that does not accept the messages raises an InvalidInputError.
     """
     tokenizer = model.tokenizer
     if reply_mode == "continue":
@@ -162,10 +159,9 @@ class UnreadText:
 def nearest_state(
     reply: Reply | None, model: LanguageModel, ids: Sequence[int], *, is_chat: bool = False
 ) -> tuple[DecoderState | None, int]:
-    """Return the latest cached state of `model` in the text of `reply` that has read a beginning of `ids`.
+    """Return the latest state in the text of `reply` that has read a beginning of `ids`, and how many it has read.
 
-    A text by a chat template (`is_chat`) agrees only with another one. The state after all of `ids` has its
-    log-probabilities. The second value is the number of ids that the state has read: 0 without one, or before a chat.
+    A text by a chat template (`is_chat`) agrees only with another one.
     """
     while reply is not None and reply.session_model.model is model and not reply.read_only_reason:
         num_shared = _count_shared([*reply.context_ids, *reply.ids], ids) if reply.is_chat == is_chat else -1
@@ -183,10 +179,7 @@ def _count_shared(ids: Sequence[int], other_ids: Sequence[int]) -> int:
 
 
 class StateCache:
-    """First-in, first-out cache of the decoder states of replies; the text is read again where a state was evicted.
-
-    The log-probabilities of a state are large, and reading one token computes them again, so they are evicted first.
-    """
+    """First-in, first-out cache of the states of replies; log-probabilities, which are large, are evicted first."""
 
     def __init__(self) -> None:
         self._log_probs: deque[tuple[Reply, int]] = deque()
@@ -208,10 +201,7 @@ class StateCache:
 
 
 class TextReader:
-    """Reader that keeps states of the latest text, so that the same beginning of another text is not read again.
-
-    Threads may share a reader; one reads at a time.
-    """
+    """Reader that keeps states of the latest text for another one with its beginning. Threads may share it."""
 
     def __init__(self) -> None:
         self._latest: tuple[UnreadText, dict[int, DecoderState]] | None = None

@@ -222,11 +222,7 @@ class Reply:
         self.context_ids, self.reread_ids, self.num_reread_tokens = ids[:end], ids[end:], num_reread_tokens
 
     def token_ids(self, end: int | None = None) -> list[int]:
-        """Return the ids of the context and of the tokens before index `end` (None: of all tokens).
-
-        These are the ids that the model has read. Before the first token, they include `reread_ids`, so that they
-        always spell the whole text.
-        """
+        """Return the ids that the model has read and written before the token `end`, which spell the whole text."""
         if not self.read_only_reason:
             return [*self.context_ids, *(self.ids[:end] or self.reread_ids)]
         model = self.session_model.model  # whose vocabulary differs from that of the tokens
@@ -263,10 +259,9 @@ class Reply:
         return said + (speaker_head(self.speaker) if self.speaker else "")
 
     def full_text(self, end: int | None = None) -> str:
-        """Return the text that the model has read and written: earlier turns, the prompt and the tokens before `end`.
+        """Return the text that the model has read and written before the token `end`, from the first turn on.
 
-        The text is the decoded ids, except for words that the model does not know, punctuation and case. Of a chat
-        template, it has the messages after their roles, with the system prompt.
+        Of a chat template, it has the messages after their roles, with the system prompt.
         """
         if self.is_chat:
             messages = chat_messages(self.prompt or "", self.turn.previous_reply, self.system_prompt)
@@ -306,10 +301,7 @@ class Reply:
         return path
 
     def resolve_token(self, index: int) -> tuple["Reply", int]:
-        """Return the reply that a branch at a token leaves, and the index among the own tokens of that reply.
-
-        A branch at the first own token of a branch is another choice of its parent.
-        """
+        """Return the reply that a branch at a token leaves, and the index among its own tokens."""
         reply = self
         while index <= reply.num_shared_tokens and not reply.starts_turn:
             assert reply.parent is not None
@@ -318,10 +310,7 @@ class Reply:
 
 
 def encode_lines(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return the token ids of a text in which each line break is read as `<eos>`.
-
-    In a closed vocabulary, a line without words has no `<eos>`.
-    """
+    """Return the token ids of a text in which each line break is read as `<eos>`."""
     ids: list[int] = tokenize_with_offsets(text, tokenizer, eos_per_line=True).ids.tolist()
     return ids
 
@@ -334,10 +323,7 @@ def encode_said(model: LanguageModel, lines: Sequence[SpokenLine]) -> list[int]:
 
 
 def chat_messages(prompt: str, previous_reply: Reply | None, system_prompt: str = "") -> list[ChatMessage]:
-    """Return the messages before an answer: the system prompt, the turns up to `previous_reply`, and the prompt.
-
-    Empty messages are left out, and two of one role become one, because templates want the roles to alternate.
-    """
+    """Return the messages before an answer, without empty ones, and with one for two of the same role."""
     turns: list[ChatMessage] = []
     for reply in [] if previous_reply is None else previous_reply.path():
         said, answer = reply.prompt or "", reply.reply_text()

@@ -83,10 +83,7 @@ def encode_session(session: Session) -> bytes:
 
 
 def parse_session(name: str, content: bytes) -> Session:
-    """Read a session from the complete lines of its file.
-
-    A line that is damaged or of another format, or replies that form no tree, raise an InvalidInputError.
-    """
+    """Read a session from the complete lines of its file, or raise an InvalidInputError."""
     header: SessionHeader | None = None
     current_id: int | None = None
     replies: dict[int, Reply] = {}
@@ -157,11 +154,7 @@ class SessionFile:
 
     @classmethod
     def resume(cls, path: Path) -> "SessionFile":
-        """Open the file of a saved session for writing.
-
-        A SessionError is raised if the file is missing, damaged (it has then been set aside), or open in another
-        window.
-        """
+        """Open a saved session for writing; one that is missing, damaged or open elsewhere raises a SessionError."""
         with _describe_failure(path, "resumed"):
             lock = _lock_existing(path)
             try:
@@ -179,8 +172,7 @@ class SessionFile:
     def save(self, changed: Iterable[Reply] = (), current_id: int | None = None) -> str:
         """Save replies of the session, and which reply is selected (None: as before, or the last of `changed`).
 
-        What cannot be written is kept in memory, and written the next time. Return the reason for the first of several
-        failures, and otherwise an empty text.
+        What cannot be written is written the next time. Return the reason for the first of several failures, or "".
         """
         records = []
         for reply in changed:
@@ -269,10 +261,7 @@ def session_path(name: str) -> Path:
 
 
 def load_session(path: Path) -> Session:
-    """Read a session, also while another process writes it.
-
-    A file that is missing, or damaged (it has then been set aside), raises a SessionError.
-    """
+    """Read a session, also while another process writes it; a damaged file is set aside and raises a SessionError."""
     try:
         return _read_session_file(path)
     except OSError as error:
@@ -336,10 +325,7 @@ def _check_name(name: str) -> None:
 
 
 def rename_session(path: Path, name: str, *, is_locked: bool = False) -> Path:
-    """Rename a session that no other window has open, and return its new path.
-
-    A failure, and a name that is invalid or taken, also by two windows at once, raise a SessionError.
-    """
+    """Rename a session that no other window has open, and return its path; a taken name raises a SessionError."""
     _check_name(name)
     new_path = path.with_name(f"{name}.jsonl")
     with _describe_failure(path, "renamed"), nullcontext() if is_locked else _hold_lock(path):

@@ -51,10 +51,7 @@ class SlidingModel(Protocol):
 
 
 def find_cast(model: LanguageModel) -> tuple[str, ...]:
-    """Return the speakers that a model knows, of which the last stands for all others; empty if it knows none.
-
-    A model with a cast reads and writes a script (`engine.data.scripts`).
-    """
+    """Return the speakers of whom a model reads and writes a script, the last for all others; empty without them."""
     return model.cast if isinstance(model, DialogueModel) else ()
 
 
@@ -249,10 +246,9 @@ def load_session_model(
     precision: str = "auto",
     on_progress: "Callable[[LoadingProgress], None] | None" = None,
 ) -> SessionModel:
-    """Load the model of a run or of one of its epochs, or a combination of several runs; without names, the default.
+    """Load the model of a run, of one of its epochs or by others, or a combination of runs; without names, the default.
 
-    A name such as `hf:owner/name` or `gguf:FILE` loads a model by others. A screen calls `ModelLoader` instead, in a
-    thread. A model that is missing, damaged or cannot be combined raises an InvalidInputError.
+    A model that is missing, damaged or cannot be combined raises an InvalidInputError. A screen uses `ModelLoader`.
     """
     pretrained = next((name for name in names if is_pretrained_name(name)), None)
     if pretrained is not None and (len(names) > 1 or combination is not None):

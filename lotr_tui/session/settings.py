@@ -104,10 +104,7 @@ class Settings:
 
     @classmethod
     def from_json(cls, text: str) -> "Settings":
-        """Read the content of a settings file; missing fields take their defaults.
-
-        Text that is damaged, of another format, or that holds an invalid value raises an InvalidInputError.
-        """
+        """Read a settings file, or raise an InvalidInputError; missing fields take their defaults."""
         record = parse_json(text)
         if not isinstance(record, dict):
             raise InvalidInputError("expected an object with settings")
@@ -130,8 +127,7 @@ def settings_file() -> Path:
 class SettingsStore:
     """Current settings and the file that keeps them.
 
-    If two sessions run, the last change of each setting wins: a session writes only the settings that it has changed,
-    and of `models` only the models whose settings it has changed. `save` may run in another thread.
+    A session writes only the settings, and of `models` only the models, that it has changed. Threads may call `save`.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -148,10 +144,7 @@ class SettingsStore:
         return bool(self._unsaved)
 
     def change(self, **changes: Any) -> None:
-        """Change some settings of this session; `save` writes them. Models outside `models` stay as they are.
-
-        A value that is out of range raises an InvalidInputError, and nothing has changed.
-        """
+        """Change some settings, and only the given ones of `models`, unless a value is invalid; `save` writes them."""
         before = self.current
         models = {name: each for name, each in changes.pop("models", {}).items() if each != before.models.get(name)}
         self.current = before.changed({**changes, "models": models})
@@ -161,10 +154,7 @@ class SettingsStore:
         self._unsaved = {**self._unsaved, **different}
 
     def save(self) -> str:
-        """Write the changed settings. Return a line for the user, "" if there is nothing to report.
-
-        If the file cannot be written, the first failure is reported and the changes still apply to this session.
-        """
+        """Write the changed settings. Return the first of several failures, or ""."""
         with self._save_lock:
             unsaved, current = self._unsaved, self.current
             stored, notice = self._read()  # another session may have changed the file, or written a newer format

@@ -56,10 +56,7 @@ def _load_matching_data(run: Path, tokenizer: Tokenizer) -> Dataset:
 
 
 def find_memorized_passages(run: Path, tokenizer: Tokenizer, tokens: TokenizedText) -> MemorizationReport:
-    """Find the passages of a text, tokenized by `tokenizer`, that are copied from the training text of a run.
-
-    A run that is damaged or has another vocabulary, and a corpus that is missing or too large, raise a LotrError.
-    """
+    """Find the passages of a text that are copied from the training text of a run, or raise a LotrError."""
     _load_matching_data(run, tokenizer)
     return load_training_index(run).find_copied(tokens)
 
@@ -93,10 +90,7 @@ class UnitSearch:
         return f"{speaker_head(line.speaker or SOMEONE)} {line.text}" if self._has_speakers else line.text
 
     def results(self, cancellation: Cancellation) -> Iterator[TopActivations]:
-        """Load the text, search it in a thread, and yield the one result, of the tokens searched until a cancellation.
-
-        A run that is damaged or has another vocabulary, and a corpus that is missing, raise a LotrError.
-        """
+        """Load the text, search it in a thread until a cancellation, and yield the one result, or raise a LotrError."""
         data = _load_matching_data(self._run, self._decoder.tokenizer)
         self._source_lines, self._has_speakers = data.train_source_lines, bool(data.cast)
         # The search asks after each token of a batch's longest line, and after each batch, whether it is cancelled.
@@ -172,10 +166,7 @@ _measured: dict[tuple[Config, Path | None], float] = {}
 
 
 def measure_training_seconds(config: Config, runs_dir: Path | None, cancelled: Callable[[], bool]) -> float:
-    """Return about how many seconds a training takes, as busy as this machine is now; NaN if that is cancelled.
-
-    A corpus or an initial model that cannot be read raises an InvalidInputError.
-    """
+    """Return about how many seconds a training takes on this machine now; NaN if that is cancelled."""
     key = config, runs_dir
     if key not in _measured:
         limit_openmp_spinning()

@@ -197,10 +197,7 @@ def word_to_continue(prompt: str, pieces: Sequence[str]) -> str:
 
 
 def show_pieces(pieces: Sequence[str], *, starts_line: bool, line_end: str = LINE_END_MARK) -> list[str]:
-    """Return the pieces of a text as they are shown: without the first space of a line, and with marks at line ends.
-
-    An empty `line_end` is shown as a blank, which makes room for the cursor.
-    """
+    """Return pieces as they are shown: without the first space of a line, and with marks (or blanks) at line ends."""
     shown = []
     is_line_empty = starts_line
     for index, piece in enumerate(pieces):
@@ -216,10 +213,7 @@ def show_pieces(pieces: Sequence[str], *, starts_line: bool, line_end: str = LIN
 
 
 def piece_span(shown_pieces: Sequence[str], index: int) -> tuple[int, int]:
-    """Return the start and end of a piece, without the white space around it, in the joined pieces.
-
-    A token that ends inside a character has the span of the character, which a later token completes.
-    """
+    """Return the start and end of a piece without white space, or of the character that it is a part of."""
     piece = shown_pieces[index]
     text = piece.strip() or piece
     start = sum(map(len, shown_pieces[:index])) + piece.index(text)
@@ -227,10 +221,7 @@ def piece_span(shown_pieces: Sequence[str], index: int) -> tuple[int, int]:
 
 
 def piece_index_at(shown_pieces: Sequence[str], character: int) -> int:
-    """Return the index of the piece at a character, or before the space there, in the joined pieces.
-
-    The result is -1 after the character that follows the last piece, which is the cursor of a text in progress.
-    """
+    """Return the index of the piece at a character, or before the space there; -1 after the last piece."""
     found, end = -1, 0
     for index, piece in enumerate(shown_pieces):
         text = piece.strip() or piece
@@ -242,10 +233,7 @@ def piece_index_at(shown_pieces: Sequence[str], character: int) -> int:
 
 
 def wrap(text: str, width: int) -> list[tuple[int, int]]:
-    """Break a paragraph between words into lines of at most `width` cells. Return the start and end of each line.
-
-    A word wider than `width` is broken. The spaces between two lines belong to neither.
-    """
+    """Return the start and end of each line of a paragraph, broken between words into at most `width` cells."""
     width = max(1, width)
     cells = len if text.isascii() else cell_len  # fast enough for thousands of replies
     lines: list[tuple[int, int]] = []
