@@ -1,10 +1,10 @@
 """Conversation with a model: a tree of replies, of which one at a time is being generated, saved in a file."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from engine.data.tokenizers.base import EOS, EOS_ID, UNK_ID, is_open_vocabulary
 from engine.errors import InvalidInputError, describe_error, printable
@@ -41,22 +41,15 @@ from lotr_tui.session.session_model import (
 from lotr_tui.session.settings import ReplyMode
 
 STOP_TIMEOUT = 0.5  # seconds that `close` waits for the generating thread, which may still be reading a long prompt
-MAX_MODELS_PER_RUN = 3  # kept of one training, which produces a new one with every evaluation
 MAX_TOKENS = 50_000
 """Tokens after which a conversation is full: about 400 turns, each with the eight answers that were drawn for it."""
 ANSWERING_TEMPERATURE = 0.3
 """Highest temperature of the choice of who answers the user: someone who is addressed by name nearly always does."""
 
 
-class RankedAnswers(NamedTuple):
-    """Answers that were drawn for a turn, the best first, whose tokens came before."""
-
-    answers: Sequence[Answer]
-
-
-GenerationEvent = SpeakerProb | AnswerChosen | RankedAnswers | DecoderState | TokenEvent | Done
+GenerationEvent = SpeakerProb | AnswerChosen | list[Answer] | DecoderState | TokenEvent | Done
 """Event of a reply: the speaker that the model chooses, the state before the first token, the choice among several
-answers, each token, all answers that were drawn, and the end."""
+answers, each token, all answers that were drawn (the best first), and the end."""
 
 
 @dataclass
@@ -320,8 +313,8 @@ class Conversation:
     ) -> Reply:
         """Say a line to a model with a cast, after the reply `previous` (None: a new scene).
 
-        Without a speaker in `roles`, the model chooses who answers. Of `best_of` answers (0: `default_num_answers`), the best is
-        shown and the others become branches. A line without a known token raises a PromptError.
+        Without a speaker in `roles`, the model chooses who answers. Of `best_of` answers (0: `default_num_answers`), the
+        best is shown and the others become branches. A line without a known token raises a PromptError.
         """
         self._check_writable()
         prompt = encode_prompt(to_prompt_line(text), session_model.model.tokenizer)
@@ -408,7 +401,6 @@ class Conversation:
         if has_ended:
             if worker.exception is not None:
                 reply.failure = f"failed: {describe_error(worker.exception)}"
-            _evict_models(self.replies.values())
             self._end_reply(reply)
             self._continue_scene(reply)
         return reply if events or has_ended else None
@@ -432,8 +424,8 @@ class Conversation:
             reply.set_speaker(event.name, event.prob)
         elif isinstance(event, AnswerChosen):
             reply.seed = event.seed
-        elif isinstance(event, RankedAnswers):
-            self._add_answers(reply, event.answers)
+        elif isinstance(event, list):
+            self._add_answers(reply, event)
         elif isinstance(event, TokenEvent):
             reply.tokens.append(Token.from_event(event))
             reply.ids.append(event.id)
@@ -453,20 +445,6 @@ class Conversation:
             branch.ids += [event.id for event in answer.events]
             branch.reason, branch.tokens_per_second = answer.done.reason, answer.done.tokens_per_second
             self._other_answers.append(branch)
-
-
-def _evict_models(replies: Iterable[Reply]) -> None:
-    """Keep the latest models of each training; replies of earlier models are continued by the latest."""
-    latest_models: dict[str, list[SessionModel]] = {}
-    for reply in reversed(list(replies)):
-        kept = latest_models.setdefault(reply.session_model.name, [])
-        if any(reply.session_model.model is session_model.model for session_model in kept):
-            continue
-        if len(kept) < MAX_MODELS_PER_RUN:
-            kept.append(reply.session_model)
-        elif reply.session_model.model.tokenizer == kept[0].model.tokenizer:
-            reply.session_model = kept[0]
-            reply.decoder_states.clear()
 
 
 def describe_full_context(reply: Reply) -> str:
@@ -547,7 +525,7 @@ def _best_answer(text: TextInProgress, num_answers: int, cancellation: Cancellat
             return
         if isinstance(event, list):
             if not cancellation():
-                yield RankedAnswers(event)
+                yield event
             yield event[0].done
         else:
             yield event

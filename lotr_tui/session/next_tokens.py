@@ -1,6 +1,5 @@
 """Preview of the next token in a session, and completion of the last word of a prompt."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from engine.data.scripts import encode_speaker
 from engine.data.speakers import STRANGER
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers.base import EOS_ID
 from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
 from engine.generation.complete_words import CompleteWordSearch, open_word
 from engine.generation.prompt import DecoderState, prefill
@@ -92,8 +91,8 @@ def find_unread_text(
 ) -> UnreadText | None:
     """Return the text whose next token is shown: the draft, or the reply that is generated or selected.
 
-    In a conversation with a cast, the draft is a line in `roles`, and without it the next turn follows an ended line. The
-    result is None before the first line of a chat, and for a reply that the model cannot continue.
+    In a conversation with a cast, the draft is a line in `roles`, and without it the next turn follows an ended line.
+    The result is None before the first line of a chat, and for a reply that the model cannot continue.
     """
     model = session_model.model
     line = to_prompt_line(draft, model.tokenizer, reply_mode)
@@ -152,8 +151,6 @@ class WordCompleter:
 
     def __init__(self) -> None:
         self._reader = TextReader()
-        self._tokenizer: Tokenizer | None = None
-        self._sorted_tokens: list[tuple[str, int]] = []  # words of `_tokenizer` with their ids, in alphabetical order
 
     def complete(self, model: LanguageModel, text: str, cancelled: Callable[[], bool] = lambda: False) -> str:
         """Return the rest of the last word of `text`; "" if it is complete, unknown or too short, or if cancelled."""
@@ -166,12 +163,7 @@ class WordCompleter:
         ]
         if end != len(text) or len(word) < MIN_LETTERS:
             return ""
-        if tokenizer is not self._tokenizer:
-            self._tokenizer = tokenizer
-            self._sorted_tokens = sorted((token, id) for id, token in enumerate(tokenizer.tokens) if id > EOS_ID)
-        start = bisect_left(self._sorted_tokens, (word,))
-        stop = bisect_left(self._sorted_tokens, (word + chr(0x10FFFF),))
-        ids = [id for _, id in self._sorted_tokens[start:stop]]
+        ids = [id for id, token in enumerate(tokenizer.tokens) if id > EOS_ID and token.startswith(word)]
         if not ids:
             return ""
         ids_before = tokenizer.encode(text[: before[-1][1]] if len(before) > 1 else "").tolist()

@@ -134,17 +134,3 @@ def test_failure_to_save_is_reported_once(conversation, tmp_path, ask):
         conversation.notice = ""
     assert "not saved" in notices[0]
     assert notices[1:] == ["", ""]
-
-
-def test_latest_models_of_a_training_replace_earlier_ones(conversation):
-    session_models = [SessionModel("learning", "", make_decoder(seed)) for seed in range(6)]
-    for session_model in session_models:
-        conversation.submit_prompt(session_model, "bilbo is", "continue", SETTINGS, 1, None)
-        finish_reply(conversation)
-    kept = [reply.session_model for reply in conversation.replies.values()]
-    assert kept == [*session_models[3:], *session_models[3:]]  # each got the model that was the latest at that time
-    first = next(iter(conversation.replies.values()))
-    assert first.decoder_state(5) is None  # the state was another model's
-    conversation.branch(first, 5, (), SETTINGS, 9)
-    expected = sampled_ids(kept[0].model, first.token_ids(5), SETTINGS, 9, is_first_token=False)
-    assert [token.id for token in finish_reply(conversation).tokens[5:]] == expected
