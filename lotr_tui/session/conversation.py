@@ -313,8 +313,8 @@ class Conversation:
     ) -> Reply:
         """Say a line to a model with a cast, after the reply `previous` (None: a new scene).
 
-        Without a speaker in `roles`, the model chooses who answers. Of `best_of` answers (0: `default_num_answers`), the
-        best is shown and the others become branches. A line without a known token raises a PromptError.
+        Without a speaker in `roles`, the model chooses who answers. The best of `best_of` answers (0: as many as usual)
+        is shown and the others become branches. A line without a known token raises a PromptError.
         """
         self._check_writable()
         prompt = encode_prompt(to_prompt_line(text), session_model.model.tokenizer)
