@@ -1,7 +1,4 @@
-"""Passages of generated text that are copied from the training text.
-
-They consist of whole words: the tokens of a closed vocabulary; or words and runs of punctuation as written.
-"""
+"""Passages of generated text that are copied from the training text: of whole words, and punctuation between them."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -46,8 +43,7 @@ class MemorizationReport(NamedTuple):
 class TrainingIndex:
     """The places of all runs of `MIN_PASSAGE_LENGTH` words in the training text, by a hash of each run.
 
-    Passages never cross the end of a line, where a shuffled split decides what comes next, and never contain `<unk>`.
-    A training text of more than `MAX_INDEXED_WORDS` words raises a CorpusError.
+    Passages stay in a line and contain no `<unk>`. More than `MAX_INDEXED_WORDS` words raise a CorpusError.
     """
 
     def __init__(

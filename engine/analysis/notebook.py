@@ -22,9 +22,7 @@ NOTEBOOK_WINDOW = 50  # tokens per window in the notebook
 
 
 def _trimmed_length(row_length: int, window: int) -> int:
-    # Whole windows, and one token that is only predicted.
-    length = max(1, row_length)
-    return length - (length - 1) % window
+    return max(1, row_length) - (max(1, row_length) - 1) % window  # whole windows, and one that is only predicted
 
 
 def window_starts(row_length: int, window: int) -> range:

@@ -50,7 +50,7 @@ class DialogueEvaluation:
 
 
 def evaluate_by_speaker(model: DialogueModel, scenes: Sequence[Sequence[Turn]]) -> DialogueEvaluation:
-    """Score scenes, each of which the model reads after the ones before; none with a line raises a CorpusError."""
+    """Score scenes, which the model reads one after the other; none with a line raises a CorpusError."""
     if not any(scenes):
         raise CorpusError("the text has no line to score; use a script of lines such as FRODO: Where is Sam?")
     tokenizer, state = model.tokenizer, prefill(model, ())
@@ -133,9 +133,8 @@ class _Step(NamedTuple):  # a token that was read as every speaker
 class SpeakerPosterior:
     """Posterior over the cast of a dialogue model while a text is typed; not for several threads at once.
 
-    It is the prior times the likelihood ratio of the text model, each to the power that was fitted on validation lines.
-    By the language model, and where there is no text model, it is the prior times the likelihood of the text: Bayes'
-    rule. The language model reads the text as every speaker, in one batch per token, from where the text has changed.
+    It is the prior times the likelihood ratio of the text model, each to a fitted power, or the prior times the
+    likelihood by the language model, which reads the text as every speaker.
     """
 
     def __init__(
@@ -208,9 +207,8 @@ def guess_written_speaker(
 ) -> SpeakerGuess:
     """Return the posterior over `cast` of the speaker of a line `text` after `turns`, by a model without a cast.
 
-    The model reads the line after "NAME:" for each name as it is written. The posterior is proportional to the
-    frequency of each speaker in `turns`, with one more line for each, and to the probability of the text and the end of
-    its line: `<eos>` if `eos_per_line`, or else a line feed.
+    It is proportional to the lines of each speaker in `turns`, plus one, and to the probability of the text and its end
+    after "NAME:", which is `<eos>` if `eos_per_line`, or else a line feed.
     """
     prior = np.array([1 + sum(turn.speaker == name for turn in turns) for name in cast], np.float64)
     words = text.split()

@@ -182,7 +182,6 @@ def tokenize_with_offsets(
 
 
 def _read_words(text: str, tokenizer: WordTokenizer, *, eos_per_line: bool) -> tuple[Int32Array, Int32Array, TokenIds]:
-    # Start, end and id of each word of a closed vocabulary, and of each `<eos>`.
     spans: list[tuple[int, int, int]] = list(tokenizer.spans(text))
     if eos_per_line and spans:
         line_ends = [match.span() for match in LINE_END.finditer(text)]

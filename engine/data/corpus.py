@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby, pairwise, repeat, tee
+from itertools import accumulate, groupby, repeat, tee
 from pathlib import Path
 from typing import NamedTuple
 
@@ -286,13 +286,6 @@ def _read_table(rows: Iterator[list[str]], path: str, config: DataConfig) -> Ite
         if scene is not None and (name := row[scene].strip()) != scene_before:
             section, scene_before = section + 1, name
         yield row[text], "" if speaker is None else row[speaker], section
-
-
-def split_corpus(corpus: Corpus, config: DataConfig) -> Sequence[Int32Array]:
-    """Return the line indices of the splits of a corpus: its three files, or parts of its one file."""
-    if len(corpus.file_ends) == 1:
-        return split_indices(len(corpus.lines), config.split_seed, config.split, config.held_out)
-    return [np.arange(*edges, dtype=np.int32) for edges in pairwise((0, *corpus.file_ends))]
 
 
 def split_indices(num_lines: int, seed: int, split: str = "lines", held_out: float = 0.1) -> Sequence[Int32Array]:

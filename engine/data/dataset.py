@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from engine.config import DataConfig, DataMode
 from engine.data.arrays import Int32Array, Int64Array, chunked_bincount
-from engine.data.corpus import Corpus, Lines, read_corpus, split_corpus
+from engine.data.corpus import Corpus, Lines, read_corpus, split_indices
 from engine.data.encoding import EncodedSplit, encode_open, encode_words, limit_vocabulary, train_tokenizer
 from engine.data.scripts import SCENE_END, utterance_mask
 from engine.data.speakers import MAX_CAST_SIZE, SOMEONE, display_name
@@ -95,7 +96,10 @@ def load_dataset(config: DataConfig, tokenizer: Tokenizer | None = None) -> Data
             "use --tokenizer bpe, or --mode line"
         )
     corpus = read_corpus(config)
-    lines, splits = corpus.lines, split_corpus(corpus, config)
+    lines = corpus.lines
+    splits: Sequence[Int32Array] = [np.arange(*edges, dtype=np.int32) for edges in pairwise((0, *corpus.file_ends))]
+    if len(splits) == 1:  # one file
+        splits = split_indices(len(lines), config.split_seed, config.split, config.held_out)
     if is_open:
         tokenizer = tokenizer or train_tokenizer(lines.take(splits[0]), config)
         if mode == "dialogue":

@@ -126,11 +126,11 @@ def encode_words(
 ) -> tuple[list[EncodedSplit], list[str]]:
     """Encode the lines with the indices `splits`, first the training lines; return also all words, by id."""
     indexer = TokenIndexer(name)
-
-    def encode_block(block: Lines) -> TokenizedBlock:
-        return indexer.index_block("".join(f"{text}\n" for text in block.texts))
-
-    return [_encode(lines, split, encode_block, mode) for split in splits], indexer.tokens
+    encoded = [
+        _encode(lines, split, lambda block: indexer.index_block("".join(f"{text}\n" for text in block.texts)), mode)
+        for split in splits
+    ]
+    return encoded, indexer.tokens
 
 
 def limit_vocabulary(

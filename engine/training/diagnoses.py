@@ -1,7 +1,6 @@
 """Diagnoses of a training: eight functions that each find one kind of problem in its history, with a remedy.
 
-A false alarm is worse than a miss: the thresholds, which `assets/docs/diagnostics.md` lists, are above everything that
-healthy trainings of the presets show.
+A false alarm is worse than a miss: the thresholds, see `assets/docs/diagnostics.md`, are above what the presets show.
 """
 
 import contextlib

@@ -17,8 +17,7 @@ from engine.models.network import Network
 from engine.models.torch_ops import RecurrentState, linear_cross_entropy
 from engine.models.transformer import TransformerModel
 from engine.runtime.distributed import DistributedContext
-from engine.training.batches import Window
-from engine.training.distillation import SoftTargets
+from engine.training.windows import SoftTargets, Window
 
 LARGE_VOCABULARY = 8192  # tokens from which the logits of a window take much more memory than everything else
 ADAM_STATE_KEYS = {"step", "exp_avg", "exp_avg_sq"}  # of each parameter; SGD without momentum has no state

@@ -28,9 +28,8 @@ from engine.runtime.process import get_process_info
 from engine.storage.schema import decode
 from engine.storage.tensor_file import UNSEALED, TensorFile, seal
 from engine.training import optim
-from engine.training.batches import Window, WindowReader
-from engine.training.distillation import Teachers, load_recurrent_state, recurrent_tensors
 from engine.training.initial_run import TrainingInput
+from engine.training.windows import Teachers, Window, WindowReader, load_recurrent_state, recurrent_tensors
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Amount = Annotated[float, Meta(ge=0, lt=2.0**53)]

@@ -1,7 +1,4 @@
-"""A training as a generator of events, in each of its processes: steps, reports, validations, commands and checkpoints.
-
-`train_run` trains a run, `Trainer.fit` is the loop, and `Trainer.train_step` is one optimizer step.
-"""
+"""A training as a generator of events: `Trainer.fit` is the loop, and `Trainer.train_step` is one optimizer step."""
 
 import math
 import time

@@ -7,8 +7,16 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
-from engine.analysis.evaluation import TextForm, convert_text, native_form, written_text
-from engine.analysis.model_comparison import Candidate, FormComparison, compare_models, perplexity_confidence_interval
+from engine.analysis.evaluation import (
+    Candidate,
+    FormComparison,
+    TextForm,
+    compare_models,
+    convert_text,
+    native_form,
+    perplexity_confidence_interval,
+    written_text,
+)
 from engine.analysis.speakers import evaluate_by_speaker
 from engine.data.corpus import check_line_lengths, read_whole_text
 from engine.data.dataset import Dataset

@@ -7,8 +7,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
-from engine.analysis.activations import find_lstm
-from engine.analysis.attention import find_attention_model
+from engine.analysis.activations import find_attention_model, find_lstm
 from engine.config import BUNDLED, DataConfig
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import Tokenizer

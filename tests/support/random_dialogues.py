@@ -15,7 +15,7 @@ from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.speakers import SpokenLine, TurnModel
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
-from engine.training.dialogue_parts import fit_dialogue_parts
+from engine.training.job import fit_dialogue_parts
 from tests.support.files import KNOWN_WORDS
 from tests.support.models import random_weights
 

@@ -10,7 +10,7 @@ from rich.style import Style
 from textual.binding import BindingType
 from textual.message import Message
 
-from engine.analysis.attention import LayerPrediction
+from engine.analysis.activations import LayerPrediction
 from engine.errors import printable
 from lotr_tui.formatting import LINE_END_MARK, format_lone_token, format_percent
 from lotr_tui.widgets.bars import bar

@@ -4,7 +4,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 
-from engine.analysis.attention import LayerPrediction, logit_lens
+from engine.analysis.activations import LayerPrediction, logit_lens
 from engine.data.tokenizers.base import Tokenizer
 from engine.errors import describe_error
 from engine.models.attention import AttentionModel

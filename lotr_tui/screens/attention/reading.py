@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.analysis.attention import attention_rollouts
+from engine.analysis.activations import attention_rollouts
 from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float32Array, Int64Array
 from engine.data.tokenizers.base import Tokenizer

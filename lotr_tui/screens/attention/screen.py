@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Rule
 
-from engine.analysis.attention import find_attention_model
+from engine.analysis.activations import find_attention_model
 from engine.analysis.tokenized_text import TokenizedText
 from lotr_tui.formatting import plural, token_noun
 from lotr_tui.screens.attention.attended_list import AttendedList

@@ -77,7 +77,7 @@ def create_inspector_screen(inspector: Inspector, context: InspectionContext) ->
 
             return MemorizationScreen(context.text_model, context.text)
         case "activations":
-            from engine.analysis.attention import find_attention_model
+            from engine.analysis.activations import find_attention_model
 
             if find_attention_model(context.text_model.model) is not None:
                 from lotr_tui.screens.attention.screen import AttentionScreen

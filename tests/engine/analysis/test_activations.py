@@ -6,12 +6,14 @@ import pytest
 from engine.analysis import activations
 from engine.analysis.activations import (
     UnitStep,
+    attention_rollouts,
+    find_attention_model,
     find_lstm,
     find_top_activations,
+    logit_lens,
     read_steps,
     record_activations,
 )
-from engine.analysis.attention import attention_rollouts, find_attention_model, logit_lens
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache

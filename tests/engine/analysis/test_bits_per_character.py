@@ -13,19 +13,17 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from engine.analysis.activations import compare_next_tokens
 from engine.analysis.evaluation import (
+    MIN_BLOCKS,
     TEXT_FORMS,
+    Candidate,
     EncodedText,
+    compare_models,
     convert_text,
     measure_written_bits,
     native_form,
-    written_text,
-)
-from engine.analysis.model_comparison import (
-    MIN_BLOCKS,
-    Candidate,
-    compare_models,
     perplexity_confidence_interval,
     rate_confidence_interval,
+    written_text,
 )
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset

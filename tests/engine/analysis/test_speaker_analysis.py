@@ -25,7 +25,7 @@ from engine.models.speakers import EvidencePowers, SpeakerTextModel, TurnState
 from engine.runs.directory import read_config
 from engine.runs.loading import read_dialogue_parts
 from engine.storage.files import assets_dir
-from engine.training.dialogue_parts import spoken_scenes
+from engine.training.job import spoken_scenes
 from tests.support.models import ParallelReader, TokenByTokenModel, random_lstm
 from tests.support.open_models import bpe_tokenizer, character_tokenizer, open_model
 from tests.support.random_dialogues import (

@@ -16,10 +16,9 @@ from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.base import predict_tokens, score_sequence
 from engine.models.speakers import TurnState
 from engine.runs.loading import load_model, read_dialogue_parts
-from engine.training.batches import WindowReader
-from engine.training.dialogue_parts import POWER_L2, spoken_scenes
 from engine.training.initial_run import configure
-from engine.training.job import prepare_job
+from engine.training.job import POWER_L2, prepare_job, spoken_scenes
+from engine.training.windows import WindowReader
 from tests.support.random_dialogues import LSTM, write_distinct_dialogues
 from tests.support.training import NO_DROPOUT, make_config
 

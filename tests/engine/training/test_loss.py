@@ -6,8 +6,8 @@ import torch
 
 from engine.config import ModelConfig, TrainingConfig
 from engine.models.lstm import LSTMModel
-from engine.training.distillation import SoftTargets
 from engine.training.optim import Objective
+from engine.training.windows import SoftTargets
 from tests.support.training import NO_DROPOUT
 
 VOCABULARY_SIZE = 12

@@ -14,8 +14,8 @@ from engine.data.dataset import batchify
 from engine.data.tokenizers.base import EOS_ID
 from engine.events import Evaluated, Step
 from engine.models.lstm import LSTMModel
-from engine.training.batches import sample_bptt_length
 from engine.training.optim import scheduled_lr
+from engine.training.windows import sample_bptt_length
 from tests.support.training import (
     NO_DROPOUT,
     REPORT_EACH_STEP,

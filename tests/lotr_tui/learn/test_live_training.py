@@ -19,7 +19,7 @@ from engine.config import ModelConfig, TrainingConfig
 from engine.data.dataset import load_dataset
 from engine.errors import RunError
 from engine.runs.loading import load_model
-from engine.training.batches import WindowReader
+from engine.training.windows import WindowReader
 from lotr_tui.learn import live_training, overfitting_run
 from lotr_tui.learn.bptt_window import steps_per_epoch, window_of_step
 from lotr_tui.learn.class_models import bundled_data_config, class_data_config, class_models_dir

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from engine.analysis.attention import attention_rollouts
+from engine.analysis.activations import attention_rollouts
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.attention.reading import ROLLOUT, HeadId
 from lotr_tui.screens.attention.strip_columns import (

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.analysis.attention import attention_rollouts
+from engine.analysis.activations import attention_rollouts
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from lotr_tui.screens.attention.kept_text import keep_last_tokens
 from lotr_tui.screens.attention.reading import MAX_RECORD_BYTES, ROLLOUT, HeadId, max_recorded_tokens, read_attention

@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.widgets import Input
 
-from engine.analysis.attention import find_attention_model
+from engine.analysis.activations import find_attention_model
 from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
 from engine.models.attention import AttentionModel
 from engine.runtime.worker import Cancellation
