@@ -247,7 +247,7 @@ def _iter_script(
         if has_end:
             starts[len(written) - 1] = line.end
         for start, end, id in tokenizer.spans(written):
-            yield starts[start], ends[end], id
+            yield min(starts[start], ends[end]), ends[end], id  # a later byte before spaces stands where they begin
             num_tokens += 1
 
 
