@@ -58,7 +58,6 @@ def run_word(run_dir: Path) -> str:
 
 
 def bundled_run_names() -> list[str]:
-    """Return the names of the models that are shipped with this version of lotr-tui."""
     return [name for name, folder in BUNDLED_FOLDERS.items() if is_run(assets_dir() / folder)]
 
 
@@ -73,7 +72,6 @@ def default_run_name() -> str:
 
 
 def epoch_model_name(name: str, epoch: int) -> str:
-    """Return the name of the model that a run kept after an epoch."""
     return f"{name}@{epoch}"
 
 
@@ -89,10 +87,7 @@ def resolve_run(run: str | None, runs_dir: Path | None = None) -> Path:
     """
     runs_dir, run = runs_dir or default_runs_dir(), default_run_name() if run is None else run
     if run in BUNDLED_FOLDERS:
-        path = assets_dir() / BUNDLED_FOLDERS[run]
-        if run not in bundled_run_names():
-            raise RunError(f"this installation has no model {run!r}: {path} is missing; use another run")
-        return path
+        return assets_dir() / BUNDLED_FOLDERS[run]
     if not run.strip():
         raise RunError("the name of the run is empty; see `lotr-tui runs`")
     if is_pretrained_name(run):
@@ -171,7 +166,6 @@ def needs_base(config: Config) -> bool:
 
 
 def is_locked(run_dir: Path) -> bool:
-    """Return True if a process is training the run."""
     return files.is_locked(run_dir / LOCK_FILE)
 
 

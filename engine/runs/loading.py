@@ -1,7 +1,4 @@
-"""Loading of models by name: of runs, with the adapter of a pre-trained model in PEFT's format, and of others' models.
-
-Pickles are never read.
-"""
+"""Loading of models by name: of runs with adapters in PEFT's format, and of models by others. Never of pickles."""
 
 import json
 import re
@@ -86,8 +83,7 @@ class LoadedModel:
     valid_perplexity: float | None = None
     started: Started | None = None  # None if the metrics have none
     epoch: int | None = None
-    description: str = ""
-    """Family, layers and size of a model by others, or the family that an adapter changes; "" for other runs."""
+    description: str = ""  # family of the pre-trained model, with layers and size where it has no adapter
     dialogue_parts: DialogueParts | None = None  # None in other modes
 
     @cached_property
@@ -290,7 +286,7 @@ def base_files(base: "Base", config: ModelConfig) -> dict[str, bytes]:
 
 
 def read_reference(run_dir: Path) -> BaseReference:
-    """Read which pre-trained model a run starts from; a missing or damaged file raises a RunError."""
+    """Read which pre-trained model a run starts from, or raise a RunError."""
     return read_run_json(BaseReference, run_dir / BASE_FILE, MAX_REFERENCE_BYTES)
 
 
@@ -318,10 +314,7 @@ def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], base_sha256: str)
 
 
 def read_adapter(run_dir: Path, config: ModelConfig, file: Path | None = None) -> Mapping[str, StoredTensor]:
-    """Open the best adapter of a run, or that in `file`, whose matrices are read at every access.
-
-    A file that is missing, damaged, or belongs to another base or configuration raises a RunError.
-    """
+    """Open the best adapter of a run, or that in `file`; its matrices are read at every access."""
     from engine.models.pretrained.base import LazyTensors
 
     file, shapes = file or run_dir / directory.ADAPTER_FILE, adapter_shapes(config)

@@ -41,14 +41,8 @@ class LockedRun:
     path: Path
     config: Config
     tokenizer: Tokenizer
-    lock: FileLock
-    """Held lock; `record_events` releases it at the end of the training."""
-    commands_offset: int = 0
-    """Size in bytes of the commands file before the lock was taken: those commands are for an earlier training."""
-
-    @property
-    def name(self) -> str:
-        return self.path.name
+    lock: FileLock  # held until `record_events` releases it at the end of the training
+    commands_offset: int = 0  # bytes of the commands file that are for an earlier training
 
 
 def create_run(
@@ -59,11 +53,10 @@ def create_run(
     initial_weights: Mapping[str, Float32Array] | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> LockedRun:
-    """Create and lock a run directory. The default name consists of the preset and the time.
+    """Create and lock a run directory, or raise a RunError. The default name consists of the preset and the time.
 
-    `initial_weights` are the weights that the training starts from; None for random weights, or those of a pre-trained
-    model. `files` are others by name, such as those that `fit_dialogue_parts` and `base_files` return. A name that is
-    invalid or taken, or a folder that cannot be written, raises a RunError.
+    `initial_weights` are those that the training starts from; None for random ones, or those of a pre-trained model.
+    `files` are others by name, such as those that `fit_dialogue_parts` and `base_files` return.
     """
     runs_dir = runs_dir or default_runs_dir()
     if name is not None:
@@ -99,10 +92,7 @@ def create_run(
 
 
 def reopen_run(run_dir: Path) -> LockedRun:
-    """Lock a run that was stopped or interrupted, to resume its training.
-
-    A run that another process trains, that is finished, or whose files are missing or damaged raises a RunError.
-    """
+    """Lock a run that was stopped or interrupted, to resume its training; any other run raises a RunError."""
     config, tokenizer = read_config_and_tokenizer(run_dir)
     commands = run_dir / COMMANDS_FILE
     with ExitStack() as on_error:
@@ -177,19 +167,12 @@ def rename_run(run: str, new_name: str, runs_dir: Path | None = None) -> str:
 
 @contextmanager
 def _hold_lock(run_dir: Path) -> Iterator[None]:
-    """Hold the lock of a run, so that no process trains it in the block; raise a RunError if one does already."""
-    lock = FileLock(run_dir / LOCK_FILE, LOCK_TIMEOUT)
     try:
-        acquired = not lock.path.exists() or lock.acquire()  # no lock file is created
-    except OSError:  # the lock file cannot be written, so it can only be checked
-        acquired = not directory.is_locked(run_dir)
-    if not acquired:
+        with FileLock(run_dir / LOCK_FILE, LOCK_TIMEOUT):
+            yield
+    except BlockingIOError as error:
         stop = f"lotr-tui stop {directory.run_word(run_dir)}"
-        raise RunError(f"run {run_dir.name!r} is being trained; stop it first: {stop}")
-    try:
-        yield
-    finally:
-        lock.release()
+        raise RunError(f"run {run_dir.name!r} is being trained; stop it first: {stop}") from error
 
 
 def send_command(run_dir: Path, command: ControlCommand) -> None:
@@ -207,10 +190,9 @@ def send_command(run_dir: Path, command: ControlCommand) -> None:
 
 
 class CommandFileReader:
-    """Incremental reader of the commands of other processes, used as a source of a `CommandQueue`."""
+    """Reader of the commands that other processes add after the first `offset` bytes, a source of a `CommandQueue`."""
 
     def __init__(self, run_dir: Path, offset: int = 0) -> None:
-        """Read the commands of `run_dir` after the first `offset` bytes, which an earlier training received."""
         self._path, self._offset = run_dir / COMMANDS_FILE, offset
 
     def __call__(self) -> list[ControlCommand]:
@@ -265,7 +247,7 @@ class _RunWriter:
         self._problem = self._reported_problem = ""
 
     def write_event(self, event: TrainingEvent) -> list[TrainingEvent]:
-        """Record `event`. Return the events to yield in its place."""
+        """Record `event`, and return the events to yield in its place."""
         resume_path = self._run.path / RESUME_FILE
         match event:
             case events.Snapshot():
@@ -303,7 +285,6 @@ class _RunWriter:
         return [warning]
 
     def close(self) -> None:
-        """Try once more to write pending data, and close the files."""
         self._flush_pending_files()
         self._metrics.close()
         self._samples.close()

@@ -26,8 +26,7 @@ from engine.storage.files import default_runs_dir
 from engine.storage.schema import read_run_json
 
 RunState = Literal["running", "finished", "pruned", "stopped", "failed", "crashed", "imported"]
-COMPLETE: tuple[RunState, ...] = ("finished", "pruned", "imported")
-"""States of a run that cannot be resumed."""
+COMPLETE: tuple[RunState, ...] = ("finished", "pruned", "imported")  # cannot be resumed
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,8 @@ class RunSummary:
     preset: str
     corpus: str
     mode: str
-    epochs: float
-    """Completed epochs, with fraction."""
-    valid_perplexity: float | None
-    """Validation perplexity of the saved model; None if no model is saved yet."""
+    epochs: float  # completed ones, with fraction
+    valid_perplexity: float | None  # of the saved model; None if no model is saved yet
     test_perplexity: float | None
     started_at: float
     size_bytes: int
@@ -125,17 +122,21 @@ def finite_or_none(value: float) -> float | None:
 
 
 def _final_event(events: Sequence[RecordedEvent]) -> RecordedEvent | None:
-    """Return the event that says how the training ended; events about files can follow it."""
+    # The event that says how the training ended; events about files can follow it.
     return next((event for event in reversed(events) if not isinstance(event, (Checkpointed, Warned))), None)
 
 
 def _end_state(events: Sequence[RecordedEvent]) -> RunState:
-    final = _final_event(events)
-    if isinstance(final, Finished):
-        if final.reason == "pruned":
+    match _final_event(events):
+        case Finished(reason="pruned"):
             return "pruned"
-        return "stopped" if final.reason in ("stopped", "detached") else "finished"
-    return "failed" if isinstance(final, Failed) else "crashed"
+        case Finished(reason="stopped" | "detached"):
+            return "stopped"
+        case Finished():
+            return "finished"
+        case Failed():
+            return "failed"
+    return "crashed"
 
 
 def directory_size(path: Path) -> int:

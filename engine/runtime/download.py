@@ -10,8 +10,7 @@ from pathlib import Path
 
 from engine.errors import InvalidInputError, LotrError
 
-ATTEMPTS, FIRST_PAUSE, TIMEOUT = 4, 1.0, 30.0
-"""Attempts, seconds before the second (each further one waits twice as long), and seconds without an answer."""
+ATTEMPTS, FIRST_PAUSE, TIMEOUT = 4, 1.0, 30.0  # seconds; each further attempt waits twice as long
 CHUNK_BYTES = 1 << 18
 
 
@@ -20,13 +19,9 @@ def download(
 ) -> None:
     """Download the rest of a file of which `path` contains the beginning, if it exists.
 
-    `on_bytes` gets the bytes that are there and those of the whole file (0 if the server does not say it) after each
-    part. It may raise an exception to stop.
-
-    Raises:
-        InvalidInputError: If the server has no such file, or one that is longer than `max_bytes`.
-        LotrError: If the server fails or cannot be reached.
-        OSError: If the file cannot be written.
+    `on_bytes` gets the bytes that are there and those of the whole file (0 if the server does not say it), and may
+    raise an exception to stop. A file that is missing or too long raises an InvalidInputError, a server that fails a
+    LotrError, and a file that cannot be written an OSError.
     """
     problem = ""
     for attempt in range(ATTEMPTS):

@@ -68,10 +68,8 @@ def require_package(name: str, purpose: str = "training") -> None:
 
 
 def limit_openmp_spinning() -> None:
-    """Make OpenMP threads sleep sooner while they wait for each other; call this before importing PyTorch.
-
-    Beside one busy process, training takes 4 times as long without this limit, and 2 times with it.
-    """
+    """Make OpenMP threads sleep sooner while they wait for each other; call this before importing PyTorch."""
+    # Beside one busy process, training takes 4 times as long without this limit, and 2 times with it.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
@@ -84,10 +82,8 @@ def preload_torch() -> None:
 
 
 def disable_heap_trimming() -> None:
-    """Keep freed memory in this process for reuse; call this before starting the thread of a training.
-
-    Returning and requesting it costs a page fault for every 4 KB: 8 % of the time of `train --preset tiny`.
-    """
+    """Keep freed memory in this process for reuse; call this before starting the thread of a training."""
+    # Returning and requesting it costs a page fault for every 4 KB: 8 % of the time of `train --preset tiny`.
     if (libc := _load_libc("mallopt")) is not None:
         # One arena for all threads (-8): a thread's own arena would still return blocks larger than its heaps.
         for parameter, value in ((-3, 2**30), (-1, 2**31 - 1), (-2, 2**26), (-8, 1)):
@@ -100,10 +96,7 @@ def trim_heap() -> None:
 
 
 def use_huge_pages(blocks: Iterable[tuple[int, int]]) -> None:
-    """Move blocks of memory, each an address and a size in bytes, into huge pages, whose addresses are found sooner.
-
-    The content does not change, and other threads can read it meanwhile. Gaps that are no memory are left alone.
-    """
+    """Move blocks of memory, each an address and a size in bytes, into huge pages, whose addresses are found sooner."""
     if (libc := _load_libc("mallopt")) is None:
         return
     ranges: list[list[int]] = []

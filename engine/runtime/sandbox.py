@@ -34,27 +34,25 @@ class SandboxLimitError(SandboxError):
 
 
 class Sandbox:
-    """A process that imports modules and forks for each call, so that no call can harm this process or a later call.
+    """A process that imports modules once and forks for each call, so that no call harms this process or a later one.
 
     It starts with the first call, and ends with this process. Threads may share it.
     """
 
     def __init__(self, *modules: str, max_cpu_seconds: int) -> None:
-        """Name the modules that are imported once, before the calls, and the maximum processor time of a call."""
         self._arguments = [" ".join(modules), str(max_cpu_seconds)]
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Start the process, which takes as long as the imports, without waiting for it."""
+        """Start the process without waiting for its imports."""
         with self._lock:
             self._start()
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return the result of a function of a module in the process. Arguments and result are values of JSON.
 
-        An InvalidInputError of the function is raised as it is, another one as a SandboxError, and too much time or
-        memory, or a crash, as a SandboxLimitError.
+        An InvalidInputError of the function is raised as it is, and another one as a SandboxError.
         """
         request = json.dumps([function.__module__, function.__qualname__, arguments]).encode() + b"\n"
         with self._lock:
@@ -82,7 +80,6 @@ class Sandbox:
             self._process = None
 
     def _ask(self, request: bytes) -> bytes:
-        """Return the answer to a request; nothing if the process has ended."""
         process, answer = self._start(), b""
         assert process.stdin is not None
         assert process.stdout is not None

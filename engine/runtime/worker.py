@@ -18,16 +18,14 @@ class Cancellation(threading.Event):
 
 
 class GeneratorThread(Generic[T]):
-    """A thread that runs a generator and buffers its events until `drain` is called.
+    """A thread that runs a generator and buffers at most `max_pending` of its events until `drain` is called.
 
-    The generator receives a `Cancellation`, which it should check regularly. When `max_pending` events are buffered, it
-    waits for `drain` or `cancel`.
+    The generator receives a `Cancellation`, which it should check regularly.
     """
 
     def __init__(self, name: str, source: EventSource[T], max_pending: int = 4096) -> None:
         self.cancellation = Cancellation()
-        self.exception: BaseException | None = None
-        """Exception that ended the generator; valid once `is_running` is False."""
+        self.exception: BaseException | None = None  # that ended the generator; valid once `is_running` is False
         self._source, self._max_pending = source, max_pending
         self._pending: deque[T] = deque()
         self._not_full = threading.Condition()
@@ -38,7 +36,6 @@ class GeneratorThread(Generic[T]):
         return self
 
     def cancel(self) -> None:
-        """Request the generator to stop, and wake it if it waits for room in the buffer."""
         self.cancellation.set()
         with self._not_full:
             self._not_full.notify_all()

@@ -92,10 +92,9 @@ def read_text_file(path: Path) -> str:
 
 @contextmanager
 def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = False) -> Iterator[IO[bytes]]:
-    """Open a temporary file that replaces `path` when the block ends without an exception.
+    """Open a temporary file that replaces `path` as a whole when the block ends without an exception.
 
-    Readers see the old content or the new content, also after a power failure. An old file is renamed to `backup`, if
-    that is given; with `exclusive` it raises a FileExistsError.
+    An old file is renamed to `backup`, if that is given; with `exclusive` it raises a FileExistsError.
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
@@ -176,11 +175,9 @@ def check_output(output: Path) -> None:
 
 
 class FileLock:
-    """Exclusive `flock` on a file, which the kernel releases however its process ends.
+    """Exclusive `flock` on a file; entering it raises `BlockingIOError` if it is held for `timeout` seconds."""
 
-    Entering it raises `BlockingIOError` if another process still holds it after `timeout` seconds. The library filelock
-    takes 30 ms to import, and where there is no `flock` it leaves a lock behind a killed process.
-    """
+    # The library filelock takes 30 ms to import, and its fallback for `flock` leaves a lock behind a killed process.
 
     def __init__(self, path: Path, timeout: float = 0.0) -> None:
         self.path, self._timeout = path, timeout
@@ -225,10 +222,9 @@ def is_locked(path: Path) -> bool:
 
 
 class JsonLinesAppender:
-    """Appender of lines to a file that no other process writes; it survives a full disk and removes a torn last line.
+    """Appender of lines to a file that no other process writes; a torn last line is removed.
 
-    What cannot be written waits in memory, up to `max_buffered_bytes`, and is written before the next line once there
-    is room. An OSError is raised if the file, which is created if needed, is not a regular one that can be written.
+    What a full disk refuses waits in memory, up to `max_buffered_bytes`, and is written before the next line.
     """
 
     def __init__(self, path: Path, max_buffered_bytes: int = 10_000_000) -> None:
@@ -256,7 +252,6 @@ class JsonLinesAppender:
         self.flush()
 
     def flush(self) -> None:
-        """Try to write the lines that are waiting in memory."""
         size, written = os.fstat(self._fd).st_size, 0
         try:
             while written < len(self._waiting):

@@ -36,7 +36,6 @@ def read_run_json(type_: type[T], path: Path, max_bytes: int) -> T:
 
 
 def decode_json(type_: type[T], content: bytes | str) -> T:
-    """Parse JSON and build a `type_` from it with `decode`. NaN and infinity are refused."""
     return decode(type_, parse_json(content))
 
 

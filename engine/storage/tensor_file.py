@@ -68,13 +68,12 @@ def to_int8(tensor: StoredTensor) -> StoredTensor:
 
 
 class TensorFile:
-    """A mapped safetensors file: unused tensors are never read, and processes share the others."""
+    """A mapped safetensors file: unused tensors are never read, and processes share the others.
+
+    A missing file raises a FileNotFoundError, and one with a header that the library safetensors refuses a RunError.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Read the header, after the library safetensors has checked it.
-
-        A missing file raises a FileNotFoundError, and one that cannot be read or is damaged a RunError.
-        """
         from safetensors import SafetensorError, safe_open
 
         self.path = path
@@ -113,7 +112,7 @@ class TensorFile:
             raise RunError(f"{self.path} has changed since it was written; the run is damaged")
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """Return a tensor as it is stored, numbers of bfloat16 as their bits. Changing it does not change the file."""
+        """Return a tensor as it is stored, numbers of bfloat16 as their bits; changes stay in memory."""
         dtype, shape = self.tensors[name]
         numpy_dtype = "uint16" if dtype == "bfloat16" else dtype
         return np.frombuffer(self._content, numpy_dtype, math.prod(shape), self._offsets[name]).reshape(shape)
@@ -141,7 +140,6 @@ class TensorFile:
 
 
 def serialize_weights(weights: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] = UNSEALED) -> bytes:
-    """Return the content of a safetensors file with a checksum."""
     from safetensors.numpy import save
 
     return seal(save(dict(weights), {**metadata}))
@@ -161,10 +159,7 @@ def _compute_checksum(content: bytes | mmap.mmap, item: re.Match[bytes]) -> byte
 
 
 def open_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> TensorFile:
-    """Open the file of a model, after checking that `check_tensors` finds what a configuration expects.
-
-    A file that is missing, damaged, of another model, or too large for the free memory raises a RunError.
-    """
+    """Open the file of a model; one that is missing, damaged, of another model or too large raises a RunError."""
     try:
         file = TensorFile(path)
     except FileNotFoundError as error:
@@ -192,10 +187,7 @@ def check_tensors(
     expected_shapes: Mapping[str, tuple[int, ...]],
     float_dtypes: Sequence[str] = ("float32",),
 ) -> None:
-    """Raise a RunError unless dtypes ("float32") and shapes match what a model configuration expects.
-
-    A matrix may also be "int8", with a second tensor `NAME.scale` `[rows]`.
-    """
+    """Raise a RunError unless dtypes and shapes match; a matrix may be "int8", with a tensor `NAME.scale` `[rows]`."""
     expected = dict(expected_shapes)
     for name, shape in expected_shapes.items():
         if len(shape) == 2 and actual.get(name, ("",))[0] == "int8":
@@ -210,7 +202,6 @@ def check_tensors(
 
 
 def check_names(actual: Iterable[str], expected: Iterable[str]) -> None:
-    """Raise a RunError unless a model has the expected tensors and no others."""
     names, wanted = set(actual), set(expected)
     if missing := sorted(wanted - names):
         raise RunError(f"the model lacks {', '.join(missing[:3])}; it does not match the configuration")

@@ -36,7 +36,7 @@ def test_a_new_run_has_the_configuration_and_the_vocabulary_and_is_locked(small_
 
 
 def test_the_run_is_created_in_runs_dir_with_a_name_of_its_own(small_csv, home, tmp_path):
-    names = {prepare_job(small_config(small_csv), None, tmp_path / "a" / "b").run.name for _ in range(2)}
+    names = {prepare_job(small_config(small_csv), None, tmp_path / "a" / "b").run.path.name for _ in range(2)}
     assert len(names) == 2
     assert all(name.startswith("tiny-") and (tmp_path / "a" / "b" / name).is_dir() for name in names)
     assert not home.exists()
