@@ -234,9 +234,11 @@ class SessionModel:
             return f"You are talking to {plural(len(answering_cast(self.cast, '')), 'speaker')} of {model}"
         if self.chat is not None:
             return f"You are talking to {model} by its chat template"
-        if self.model.tokenizer.is_open:
-            return f"You are talking to {model}"
-        return f"You are talking to {model} ({plural(len(self.model.tokenizer), 'word')})"
+        tokenizer = self.model.tokenizer
+        if not tokenizer.is_open:
+            return f"You are talking to {model} ({plural(len(tokenizer), 'word')})"
+        noun = "character" if tokenizer.name == "characters" else "word piece"
+        return f"You are talking to {model} ({plural(len(tokenizer), noun)}, any text)"
 
 
 def load_session_model(
