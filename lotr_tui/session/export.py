@@ -61,7 +61,7 @@ def script_lines(reply: Reply) -> list[tuple[str, str]]:
         is_chat = reply.tokenizer == "pretrained"
         speaker = printable(reply.model)[:MAX_NAME_CHARACTERS] if is_chat else display_name(SOMEONE)
     lines = [(display_name(reply.speaking_as or STRANGER) if is_dialogue else "", prompt), (speaker, text)]
-    return [(name, printable(line)) for name, line in lines if line]
+    return [(name, line) for name, line in ((name, printable(line)) for name, line in lines) if line]
 
 
 def to_text(session: Session) -> str:
