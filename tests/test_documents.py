@@ -27,7 +27,7 @@ from engine.training import diagnoses
 from lotr_tui.cli.generate import MAX_PROMPT_BYTES
 from lotr_tui.cli.tokenize import MAX_TEXT_BYTES
 from lotr_tui.learn.chapters import CHAPTERS
-from lotr_tui.screens.comparison.ladder import NOTEBOOK_TEMPERATURES, WIDE_TEMPERATURES
+from lotr_tui.screens.inspect.comparison import NOTEBOOK_TEMPERATURES, WIDE_TEMPERATURES
 from lotr_tui.serve import browser_input
 from tests.support.files import CHECKOUT
 

@@ -47,7 +47,7 @@ from lotr_tui.monitor.comparison_layout import layout_comparison
 from lotr_tui.monitor.run_comparison import compare_runs
 from lotr_tui.monitor.run_list import list_selectable_runs, read_validation_curve
 from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.screens.text.text_input import marks_to_newlines, newlines_to_marks
+from lotr_tui.screens.inspect.text_screen import marks_to_newlines, newlines_to_marks
 from lotr_tui.session.export import to_json, to_markdown
 from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.session_file import encode_session, list_sessions, load_session, parse_session

@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 
 from lotr_tui.commands import iter_binding_tables
-from lotr_tui.screens.comparison.ladder import LadderScreen
+from lotr_tui.screens.inspect.comparison import LadderScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from tests.support import scenes
 from tests.support.app import FakeJob, training_events

@@ -13,7 +13,7 @@ from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from lotr_tui.cli.train import ProgressFormatter
 from lotr_tui.monitor.background import resume_in_background
 from lotr_tui.monitor.export import export_csv
-from lotr_tui.screens.text.text_input import MAX_TEXT_CHARACTERS, marks_to_newlines, newlines_to_marks
+from lotr_tui.screens.inspect.text_screen import MAX_TEXT_CHARACTERS, marks_to_newlines, newlines_to_marks
 from lotr_tui.session.history import HistoryError, PromptHistory
 from tests.support.files import write_run
 from tests.support.pilot import lines_of, until

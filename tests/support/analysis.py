@@ -5,12 +5,11 @@ from textual.widgets import Static
 
 from engine.config import ModelConfig
 from engine.models.ngram import KneserNey
-from lotr_tui.screens.activations.gate_strips import GateStrips
-from lotr_tui.screens.activations.screen import ActivationsScreen
-from lotr_tui.screens.lens.screen import LensScreen
-from lotr_tui.screens.lens.text_view import LensTextView
-from lotr_tui.screens.memorization.screen import MemorizationScreen
-from lotr_tui.screens.text.screen import TextAnalysisScreen
+from lotr_tui.screens.inspect.activations import ActivationsScreen
+from lotr_tui.screens.inspect.copied import CopiedScreen
+from lotr_tui.screens.inspect.heat_strip import HeatStrips
+from lotr_tui.screens.inspect.lens import LensScreen
+from lotr_tui.screens.inspect.text_screen import InspectorScreen
 from lotr_tui.widgets.status_bar import StatusBar
 from tests.support.app import VOCABULARY
 from tests.support.models import random_lstm
@@ -21,7 +20,7 @@ LENS_TEXT = "Bilbo Baggins is a friend. The wizard was lit!\nWe walked all night
 
 
 def is_idle(app):
-    assert isinstance(app.screen, TextAnalysisScreen)
+    assert isinstance(app.screen, InspectorScreen)
     return app.screen.is_idle
 
 
@@ -66,7 +65,7 @@ async def open_lens(pilot, text=LENS_TEXT, session_model=None):
 
 
 def lens_text(app):
-    return painted(app.screen.query_one(LensTextView))
+    return painted(app.screen.query_one("#text"))
 
 
 # Memorization
@@ -74,7 +73,7 @@ def lens_text(app):
 
 async def open_memorization(pilot, session_model, text):
     """Open the memorization screen, and wait for the result."""
-    screen = MemorizationScreen(session_model, text)
+    screen = CopiedScreen(session_model, text)
     await _open(pilot, screen, seconds=30)
     return screen
 
@@ -101,4 +100,4 @@ async def open_activations(pilot, session_model, text=ACTIVATIONS_TEXT):
 
 
 def gate_strips(app):
-    return app.screen.query_one(GateStrips)
+    return app.screen.query_one(HeatStrips)

@@ -7,8 +7,8 @@ import numpy as np
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.errors import InvalidInputError
 from engine.models.attention import AttentionRecord
-from lotr_tui.screens.attention.screen import AttentionScreen
-from lotr_tui.screens.attention.strips import AttentionStrips
+from lotr_tui.screens.inspect.attention import AttentionScreen
+from lotr_tui.screens.inspect.heat_strip import HeatStrips
 from lotr_tui.session.session_model import SessionModel
 from tests.support.analysis import ACTIVATIONS_TEXT, LENS_TEXT, painted_lines
 from tests.support.app import VOCABULARY
@@ -77,7 +77,7 @@ async def open_attention(pilot, session_model, text=LENS_TEXT):
 
 
 def attention_strips(app):
-    return app.screen.query_one(AttentionStrips)
+    return app.screen.query_one(HeatStrips)
 
 
 def expected_record(model, text=ACTIVATIONS_TEXT):
@@ -90,5 +90,5 @@ def strip_lines(app):
     return painted_lines(attention_strips(app))
 
 
-def list_lines(app, widget_type):
-    return painted_lines(app.screen.query_one(widget_type))
+def list_lines(app, selector):
+    return painted_lines(app.screen.query_one(selector))

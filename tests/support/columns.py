@@ -3,7 +3,7 @@
 from textual.widgets import Static
 
 from engine.generation.generate import TokenEvent
-from lotr_tui.screens.comparison.columns import GenerationColumns
+from lotr_tui.screens.inspect.columns import GenerationColumns
 from tests.support.analysis import painted_lines
 from tests.support.pilot import text_of, until
 

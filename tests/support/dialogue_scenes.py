@@ -1,8 +1,8 @@
 """Scenes of the session, of comparisons and of the lens with a model that knows speakers."""
 
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
-from lotr_tui.screens.lens.who_screen import WhoLensScreen
+from lotr_tui.screens.inspect.comparison import SideBySideScreen
+from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.run_chart import RunPerplexityChart
 from lotr_tui.session.cast import Roles
@@ -79,17 +79,17 @@ async def cast_dialog(pilot):
 async def _open_lens(pilot, *keys):
     """Open the lens for a model with low entropy, whose speakers differ much."""
     session_model = SessionModel("scenes", "a small dialogue model", dialogue_model(scale=1.5), predicts_eos=False)
-    await open_inspector(pilot, WhoLensScreen(session_model, SCRIPT), *keys)
+    await open_inspector(pilot, LensScreen(session_model, SCRIPT), *keys)
     pilot.app.clear_notifications()  # that the model has no run
     await pilot.pause(0.1)
 
 
 async def who_lens(pilot):
-    await _open_lens(pilot, "f5")
+    await _open_lens(pilot, "w")
 
 
 async def pair_lens(pilot):
-    await _open_lens(pilot, "f5", "f6")
+    await _open_lens(pilot, "w", "w")
 
 
 async def speakers_side_by_side(pilot):

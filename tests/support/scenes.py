@@ -17,20 +17,18 @@ from engine.runs.directory import MODEL_FILE
 from engine.runs.loading import EpochCheckpoint
 from engine.runs.locked_run import create_run
 from engine.runs.summary import directory_size
-from lotr_tui.screens.activations.screen import ActivationsScreen
-from lotr_tui.screens.attention.screen import AttentionScreen
-from lotr_tui.screens.comparison import side_by_side
-from lotr_tui.screens.comparison.ladder import LadderScreen
-from lotr_tui.screens.comparison.model_dialog import ModelChoiceDialog
-from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.screens.dialogs.first_model import FirstModelDialog
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.screens.dialogs.quit import QuitDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
-from lotr_tui.screens.lens import scoring
-from lotr_tui.screens.lens.screen import LensScreen
-from lotr_tui.screens.memorization.screen import MemorizationScreen
+from lotr_tui.screens.inspect import comparison, lens
+from lotr_tui.screens.inspect.activations import ActivationsScreen
+from lotr_tui.screens.inspect.attention import AttentionScreen
+from lotr_tui.screens.inspect.comparison import LadderScreen, SideBySideScreen
+from lotr_tui.screens.inspect.copied import CopiedScreen
+from lotr_tui.screens.inspect.lens import LensScreen
+from lotr_tui.screens.inspect.model_choice import ModelChoiceDialog
 from lotr_tui.screens.runs.screen import RunsScreen
 from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.run_chart import RunPerplexityChart
@@ -75,9 +73,9 @@ def make_deterministic(monkeypatch, times=1):
     index, counts = TrainingIndex(train, lines), make_kneser_ney()
     monkeypatch.setattr(training_text, "load_training_data", lambda run: data)
     monkeypatch.setattr(training_text, "load_training_index", lambda run: index)
-    monkeypatch.setattr(scoring, "load_kneser_ney", lambda run: counts)
+    monkeypatch.setattr(lens, "load_kneser_ney", lambda run: counts)
     baseline = SessionModel("kneser-ney", "3-gram counts · valid 94.1", counts)
-    monkeypatch.setattr(side_by_side, "load_model_choice", lambda choice, runs_dir: replace(baseline, name=choice.name))
+    monkeypatch.setattr(comparison, "load_model_choice", lambda choice, runs_dir: replace(baseline, name=choice.name))
 
 
 def set_age(path, minutes=0):
@@ -207,12 +205,12 @@ def confident_model(app):
 
 async def lens_text(pilot):
     """The lens with a text of three sentences, and the cursor on a word."""
-    await open_inspector(pilot, LensScreen(confident_model(pilot.app), LENS_TEXT), "shift+tab", "home", "n")
+    await open_inspector(pilot, LensScreen(confident_model(pilot.app), LENS_TEXT), "home", "n")
 
 
 async def memorization(pilot):
     """Three copied passages, the second one selected."""
-    await open_inspector(pilot, MemorizationScreen(session_model_of(pilot.app), REPLY_TEXT), "right")
+    await open_inspector(pilot, CopiedScreen(session_model_of(pilot.app), REPLY_TEXT), "n")
 
 
 def large_model(app):
@@ -221,20 +219,20 @@ def large_model(app):
 
 
 async def activations(pilot):
-    await open_inspector(pilot, ActivationsScreen(large_model(pilot.app), LENS_TEXT), "f3", "comma")
+    await open_inspector(pilot, ActivationsScreen(large_model(pilot.app), LENS_TEXT), "space", "N")
 
 
 async def attention(pilot):
     """The heads of the last layer on a word, with one head pinned."""
     screen = AttentionScreen(attention_session_model(VOCABULARY, num_layers=12, num_heads=9), LENS_TEXT)
-    await open_inspector(pilot, screen, "down", "down", "down", "f3", "comma", "comma")
+    await open_inspector(pilot, screen, "down", "down", "down", "space", "N", "N")
     await pilot.pause(0.2)
 
 
 async def logit_lens(pilot):
     """What each layer predicts, which replaces the other lists on a small terminal."""
     await attention(pilot)
-    await pilot.press("f5", "f5", "f5", "up")
+    await pilot.press("tab", "tab", "tab", "up")
     await pilot.pause(0.1)
 
 

@@ -18,7 +18,7 @@ from engine.training.job import prepare_job
 from lotr_tui.app import LotrApp
 from lotr_tui.learn.chapters import find_chapter
 from lotr_tui.learn.material import Material
-from lotr_tui.screens.attention.screen import AttentionScreen
+from lotr_tui.screens.inspect.attention import AttentionScreen
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.widgets.prompt.prompt_input import PromptInput

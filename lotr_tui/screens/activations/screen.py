@@ -2,6 +2,15 @@
 
 from typing import ClassVar
 
+from lotr_tui.screens.activations.gate_strips import SIGMOID_GATES, GateStrips, strips_legend, value_scale
+from lotr_tui.screens.activations.mogrifier_line import mogrifier_line
+from lotr_tui.screens.activations.top_activations import UnitTopActivations
+from lotr_tui.screens.activations.unit_activations import UnitActivations
+from lotr_tui.screens.text.layout import Page, sanitize_text
+from lotr_tui.screens.text.screen import TextInputScreen
+from lotr_tui.screens.text.text_input import TextInputBar
+from lotr_tui.screens.text.token_names import describe_word_around, token_names
+from lotr_tui.screens.text.view import TokenTextView
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -12,16 +21,7 @@ from textual.widgets import Rule
 from engine.analysis.activations import LayerActivations, find_lstm, record_activations
 from engine.analysis.tokenized_text import TokenizedText
 from lotr_tui.formatting import token_noun
-from lotr_tui.screens.activations.gate_strips import SIGMOID_GATES, GateStrips, strips_legend, value_scale
-from lotr_tui.screens.activations.mogrifier_line import mogrifier_line
 from lotr_tui.screens.activations.search_pane import UnitSearchPane
-from lotr_tui.screens.activations.top_activations import UnitTopActivations
-from lotr_tui.screens.activations.unit_activations import UnitActivations
-from lotr_tui.screens.text.layout import Page, sanitize_text
-from lotr_tui.screens.text.screen import TextInputScreen
-from lotr_tui.screens.text.text_input import TextInputBar
-from lotr_tui.screens.text.token_names import describe_word_around, token_names
-from lotr_tui.screens.text.view import TokenTextView
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import UnitId
 from lotr_tui.theme import MUTED

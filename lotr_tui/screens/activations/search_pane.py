@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lotr_tui.screens.activations.top_activations import UnitTopActivations
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
@@ -13,7 +14,6 @@ from engine.analysis.activations import ActivationExample, TopActivations
 from engine.errors import describe_error
 from engine.models.numpy_lstm import NumpyLSTM
 from lotr_tui.background_task import BackgroundTask, is_closed
-from lotr_tui.screens.activations.top_activations import UnitTopActivations
 from lotr_tui.session.training_text import UnitId, UnitSearch
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.status_bar import StatusBar

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from lotr_tui.screens.text.layout import Page
+from lotr_tui.screens.text.token_names import token_names
 
 from engine.analysis.activations import attention_rollouts
 from engine.analysis.tokenized_text import TokenizedText
@@ -12,8 +14,6 @@ from engine.data.arrays import Float32Array, Int64Array
 from engine.data.tokenizers.base import Tokenizer
 from engine.models.attention import AttentionModel, AttentionRecord
 from lotr_tui.formatting import format_lone_token
-from lotr_tui.screens.text.layout import Page
-from lotr_tui.screens.text.token_names import token_names
 
 MAX_RECORD_BYTES = 280_000_000
 """Memory for the attention weights of a text: 508 positions of a model of 30 layers with 9 heads."""

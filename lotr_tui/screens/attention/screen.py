@@ -3,6 +3,17 @@
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
+from lotr_tui.screens.attention.attended_list import AttendedList
+from lotr_tui.screens.attention.head_along_text import HEADER, HeadAlongText
+from lotr_tui.screens.attention.kept_text import keep_last_tokens
+from lotr_tui.screens.attention.strip_columns import shade_levels
+from lotr_tui.screens.attention.strips import AttentionStrips, row_label
+from lotr_tui.screens.attention.text_view import AttentionTextView
+from lotr_tui.screens.text.layout import Page
+from lotr_tui.screens.text.screen import TextInputScreen
+from lotr_tui.screens.text.text_input import TextInputBar
+from lotr_tui.screens.text.token_names import describe_word_around
+from lotr_tui.screens.text.view import TokenTextView
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -14,9 +25,6 @@ from textual.widgets import Rule
 from engine.analysis.activations import find_attention_model
 from engine.analysis.tokenized_text import TokenizedText
 from lotr_tui.formatting import plural, token_noun
-from lotr_tui.screens.attention.attended_list import AttendedList
-from lotr_tui.screens.attention.head_along_text import HEADER, HeadAlongText
-from lotr_tui.screens.attention.kept_text import keep_last_tokens
 from lotr_tui.screens.attention.layer_predictions import LayerPredictions
 from lotr_tui.screens.attention.lens_pane import LogitLensPane
 from lotr_tui.screens.attention.reading import (
@@ -26,14 +34,6 @@ from lotr_tui.screens.attention.reading import (
     max_recorded_tokens,
     read_attention,
 )
-from lotr_tui.screens.attention.strip_columns import shade_levels
-from lotr_tui.screens.attention.strips import AttentionStrips, row_label
-from lotr_tui.screens.attention.text_view import AttentionTextView
-from lotr_tui.screens.text.layout import Page
-from lotr_tui.screens.text.screen import TextInputScreen
-from lotr_tui.screens.text.text_input import TextInputBar
-from lotr_tui.screens.text.token_names import describe_word_around
-from lotr_tui.screens.text.view import TokenTextView
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from lotr_tui.screens.comparison.model_dialog import ColumnChoice, ModelChoiceDialog
+from lotr_tui.screens.comparison.temperatures import format_temperature, step_temperature
 from textual.binding import BindingType
 from textual.widget import Widget
 from textual.widgets import Input
@@ -20,10 +22,8 @@ from lotr_tui.app_base import LotrAppBase
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import format_percent, token_noun
 from lotr_tui.screens.comparison.columns import CompareWith
-from lotr_tui.screens.comparison.model_dialog import ColumnChoice, ModelChoiceDialog
 from lotr_tui.screens.comparison.screen import GenerationColumnsScreen
 from lotr_tui.screens.comparison.speakers import FINDING_SPEAKER, rank_speakers_in_thread
-from lotr_tui.screens.comparison.temperatures import format_temperature, step_temperature
 from lotr_tui.session.cast import named_speaker
 from lotr_tui.session.columns import ColumnOutput, ColumnSlot, PromptContext
 from lotr_tui.session.model_loading import known_model_names

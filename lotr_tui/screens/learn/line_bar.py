@@ -5,7 +5,7 @@ from typing import ClassVar
 from textual import on
 from textual.widgets import Input
 
-from lotr_tui.screens.text.text_input import TextInputBar
+from lotr_tui.screens.inspect.text_screen import TextInputBar
 from lotr_tui.widgets.help_line import HelpLine
 
 MAX_CHARACTERS = 2000

@@ -2,11 +2,11 @@
 
 import numpy as np
 import numpy.typing as npt
+from lotr_tui.screens.text.metrics_bar import Metric, MetricsBar, unreadable_metric
 
 from engine.analysis.evaluation import Evaluation, TextForm, native_form, summarize_log_probs
 from engine.analysis.token_scores import TokenScores
 from lotr_tui.formatting import PRETRAINED_NOTE, format_percent, plural
-from lotr_tui.screens.text.metrics_bar import Metric, MetricsBar, unreadable_metric
 from lotr_tui.theme import MUTED
 
 # Note on the characters that are counted, by the form of the text that a tokenizer reads.

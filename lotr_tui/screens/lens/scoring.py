@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lotr_tui.screens.text.layout import Page
 from textual.message_pump import MessagePump
 
 from engine.analysis.token_scores import TokenScores
@@ -12,7 +13,6 @@ from engine.models.base import LanguageModel
 from engine.models.ngram import KneserNey
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
-from lotr_tui.screens.text.layout import Page
 from lotr_tui.session.session_model import find_cast
 from lotr_tui.session.training_text import load_kneser_ney
 

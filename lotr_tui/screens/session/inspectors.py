@@ -42,7 +42,7 @@ def create_inspector_screen(inspector: Inspector, context: InspectionContext) ->
     """Create the screen of an inspector."""
     match inspector:
         case "ladder":
-            from lotr_tui.screens.comparison.ladder import LadderScreen
+            from lotr_tui.screens.inspect.comparison import LadderScreen
 
             return LadderScreen(
                 context.session_model,
@@ -53,7 +53,7 @@ def create_inspector_screen(inspector: Inspector, context: InspectionContext) ->
                 context.prompt_context,
             )
         case "side_by_side":
-            from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
+            from lotr_tui.screens.inspect.comparison import SideBySideScreen
 
             return SideBySideScreen(
                 context.session_model,
@@ -65,24 +65,21 @@ def create_inspector_screen(inspector: Inspector, context: InspectionContext) ->
                 context.prompt_context,
             )
         case "lens":
-            if context.text_model.knows_speakers:
-                from lotr_tui.screens.lens.who_screen import WhoLensScreen
+            from lotr_tui.screens.inspect.lens import LensScreen
 
-                return WhoLensScreen(context.text_model, context.text)
-            from lotr_tui.screens.lens.screen import LensScreen
-
-            return LensScreen(context.text_model, context.text, reads_line_ends="\n" in context.text)
+            reads_line_ends = "\n" in context.text and not context.text_model.knows_speakers
+            return LensScreen(context.text_model, context.text, reads_line_ends=reads_line_ends)
         case "memorization":
-            from lotr_tui.screens.memorization.screen import MemorizationScreen
+            from lotr_tui.screens.inspect.copied import CopiedScreen
 
-            return MemorizationScreen(context.text_model, context.text)
+            return CopiedScreen(context.text_model, context.text)
         case "activations":
             from engine.analysis.activations import find_attention_model
 
             if find_attention_model(context.text_model.model) is not None:
-                from lotr_tui.screens.attention.screen import AttentionScreen
+                from lotr_tui.screens.inspect.attention import AttentionScreen
 
                 return AttentionScreen(context.text_model, context.text)
-            from lotr_tui.screens.activations.screen import ActivationsScreen
+            from lotr_tui.screens.inspect.activations import ActivationsScreen
 
             return ActivationsScreen(context.text_model, context.text)

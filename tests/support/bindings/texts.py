@@ -3,13 +3,11 @@
 from pathlib import Path
 
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.activations.screen import ActivationsScreen
-from lotr_tui.screens.comparison.ladder import LadderScreen
-from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
 from lotr_tui.screens.dialogs.path_dialog import OpenTextDialog
-from lotr_tui.screens.lens.screen import LensScreen
-from lotr_tui.screens.lens.who_screen import WhoLensScreen
-from lotr_tui.screens.memorization.screen import MemorizationScreen
+from lotr_tui.screens.inspect.activations import ActivationsScreen
+from lotr_tui.screens.inspect.comparison import LadderScreen, SideBySideScreen
+from lotr_tui.screens.inspect.copied import CopiedScreen
+from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.session.columns import PromptContext
 from lotr_tui.session.session_file import sessions_folder
 from tests.support import scenes
@@ -17,7 +15,6 @@ from tests.support.analysis import is_idle
 from tests.support.app import VOCABULARY
 from tests.support.attention import attention_session_model, open_attention
 from tests.support.bindings import (
-    LINE_OF_WORDS,
     LIST,
     LONG_TEXT,
     PAGES,
@@ -61,6 +58,10 @@ def painted(app):
     return [columns.render_line(y).text for y in range(columns.size.height)]
 
 
+def prompt_of(app):
+    return app.screen.prompt_and_seed[0]
+
+
 def ladder(pace):
     async def set_up(pilot):
         settings = SamplerSettings(top_k=20, max_tokens=200)
@@ -80,25 +81,28 @@ async def speaker_columns(pilot):
 
 async def column_choice(pilot):
     await speaker_columns(pilot)
-    await pilot.press("f3")
+    await pilot.press("a")
     await until(pilot, lambda: pilot.app.screen.query("#models"))
 
 
 LADDER = Stage(
     ladder(0),
     [
-        *keys("ladder", selected_temperature, preset=becomes(0.5)),
+        *keys("ladder", selected_temperature, temperatures=becomes(0.5)),
         *keys("columns", num_columns, add=moves(1), remove=moves(-1)),
-        *keys("columns", of_screen("selected_index"), previous=moves(-1), next=moves(1)),
-        *keys("columns", selected_temperature, lower_temperature=decreases, raise_temperature=increases),
-        Row("columns.generate", of_screen("prompt_and_seed"), becomes(("the towerx", 3)), ("x",)),
-        *keys("columns", painted, up=changes, down=changes),
-        *keys("columns", of_screen("prompt_and_seed"), seed=changes),
+        *keys("columns", of_screen("selected_index"), next=moves(1), previous=moves(-1)),
+        *keys("columns", selected_temperature, lower=decreases),
+        Row("columns.raise", selected_temperature, increases),
+        *keys("columns", painted, page_up=changes, page_down=changes),
+        *keys("generation-columns", painted, up=changes, down=changes),
+        *keys("columns", of_screen("prompt_and_seed"), again=changes),
+        *keys("columns", focused, edit=becomes("LineInput")),
+        Row("columns.generate", prompt_of, becomes("the towerx"), ("x",)),
     ],
 )
 SLOW_COLUMNS = Stage(
     ladder(2),
-    [Row("columns.stop", is_writing, becomes(False)), Row("columns.interrupt", is_writing, becomes(False), ("enter",))],
+    [Row("columns.close", is_writing, becomes(False)), Row("columns.stop", is_writing, becomes(False), ("enter",))],
     is_slow=True,
 )
 SPEAKER_COLUMNS = Stage(
@@ -160,43 +164,41 @@ COMPLETION = Stage(
 # The lens and copied passages
 
 
+def heading(app):
+    return str(app.screen.query_one("#heading").content)
+
+
 async def lens(pilot):
     await pilot.app.push_screen(LensScreen(scenes.confident_model(pilot.app), LONG_TEXT))
     await until(pilot, lambda: is_idle(pilot.app))
-    pilot.app.screen.query_one("LensTextView").focus()
 
 
 async def who_lens(pilot):
-    screen = WhoLensScreen(dialogue_session_model(), "GANDALF: where is frodo\nwe walked all night")
+    screen = LensScreen(dialogue_session_model(), "GANDALF: where is frodo\nwe walked all night")
     await pilot.app.push_screen(screen)
     await until(pilot, lambda: is_idle(pilot.app))
 
 
-def pair_of(number):
-    """Return a function that returns one of the two speakers that the lens compares."""
-    return lambda app: app.screen.query_one("WhoPane").default_pair()[number]
-
-
-async def memorization(pilot):
-    await pilot.app.push_screen(MemorizationScreen(scenes.session_model_of(pilot.app), LONG_TEXT))
+async def copied(pilot):
+    await pilot.app.push_screen(CopiedScreen(scenes.session_model_of(pilot.app), LONG_TEXT))
     await until(pilot, lambda: is_idle(pilot.app))
 
 
-lens_cursor, passage = of("LensTextView", "cursor"), of("PassageTextView", "highlighted")
+text_cursor = of("#text", "cursor")
 LENS = Stage(
     lens,
     [
-        Row("lens-text-view.last", lens_cursor, increases, ("home",)),
-        *keys("lens-text-view", lens_cursor, page_up=decreases, first=becomes(0), page_down=increases),
-        *keys("lens-text-view", lens_cursor, left=moves(-1), right=moves(1), up=decreases, down=increases),
-        Row("lens-text-view.next", lens_cursor, increases, ("home",)),
-        Row("lens-text-view.previous", lens_cursor, decreases, ("end",)),
-        *keys("lens", of("LensTextView", "view"), view=changes),
+        Row("text-view.last", text_cursor, increases, ("home",)),
+        *keys("text-view", text_cursor, page_up=decreases, first=becomes(0), page_down=increases),
+        *keys("text-view", text_cursor, left=moves(-1), right=moves(1), up=decreases, down=increases),
+        Row("inspect.next", text_cursor, increases, ("home",)),
+        Row("inspect.previous", text_cursor, decreases, ("end",)),
+        *keys("lens", of_screen("view"), view=changes),
         *keys("lens", of_screen("eos_per_line"), line_ends=changes),
-        *opens("lens", open=("OpenTextDialog", "open-text.cancel")),
-        *keys("lens", focused, sentences=becomes("LensSentences")),
-        *keys("lens-sentences", of("LensSentences", "cursor"), **{"first": decreases, **LIST}),
-        *keys("lens-sentences", of("LensSentences", "hardest_first"), order=becomes(True)),
+        *keys("lens", heading, sort=changes),
+        *opens("lens", file=("OpenTextDialog", "open-text.cancel")),
+        *keys("inspect", focused, pane=becomes("RowList"), previous_pane=becomes("TextView")),
+        *keys("inspect", focused, edit=becomes("LensTextArea")),
     ],
     size=(60, 14),
 )
@@ -204,24 +206,13 @@ WHO_LENS = Stage(
     who_lens,
     [
         *keys("lens", of_screen("who_view"), who=becomes("who")),
-        *keys("lens", pair_of(0), first=changes),
-        *keys("lens", pair_of(1), second=changes),
-        *opens("lens", pair=("SpeakerPairDialog", "speaker-pair.cancel")),
+        *opens("lens", compare=("SpeakerPairDialog", "speaker-pair.cancel")),
+        closes("inspect.close", "SessionScreen"),
     ],
-)
-MEMORIZATION = Stage(
-    memorization,
-    [
-        *keys("passage-text-view", passage, next=moves(1), previous=moves(-1), tab=moves(1), back=moves(-1)),
-        *keys("passage-text-view", passage, last=increases, first=becomes(0)),
-        *keys("passage-text-view", scroll_y("PassageTextView"), page_down=increases, page_up=decreases),
-        *keys("memorization", focused, edit=becomes("LineInput")),
-    ],
-    size=(60, 14),
 )
 OCCURRENCES = Stage(
-    with_focus(memorization, "PassageOccurrences"),
-    keys("passage-occurrences", scroll_y("PassageOccurrences"), down=increases, up=decreases, **PAGES),
+    with_focus(copied, "#occurrences"),
+    keys("occurrences", scroll_y("#occurrences"), down=increases, up=decreases, **PAGES),
     size=(60, 14),
 )
 
@@ -237,76 +228,41 @@ async def attention(pilot):
     await open_attention(pilot, attention_session_model(VOCABULARY, num_layers=24), LONG_TEXT)
 
 
-unit, gate, text_cursor = of("GateStrips", "unit"), of("GateStrips", "gate"), of("TokenTextView", "cursor")
-position, head_row = of("AttentionStrips", "position"), of("AttentionStrips", "row")
+item, strip_row = of("#strips", "item"), of("#strips", "row")
 ACTIVATIONS = Stage(
     activations,
     [
-        *keys("activations", text_cursor, previous=moves(-1), next=moves(1)),
-        *keys("gate-strips", unit, first=becomes(0), right=moves(1), left=moves(-1), page_down=moves(20)),
-        *keys("gate-strips", unit, page_up=moves(-20), last=becomes(199)),
-        *keys("gate-strips", gate, up=becomes("candidate"), down=becomes("cell")),
-        *keys("gate-strips", unit, largest=changes),
-        *keys("gate-strips", of("GateStrips", "units_per_cell"), zoom=becomes(1)),
+        *keys("heat-strips", item, first=becomes(0), right=moves(1), left=moves(-1), page_down=moves(20)),
+        *keys("heat-strips", item, page_up=moves(-20), last=becomes(199)),
+        *keys("heat-strips", strip_row, up=moves(-1), down=moves(1)),
+        *keys("heat-strips", item, largest=changes),
+        *keys("heat-strips", lambda app: app.screen.query_one("#strips").columns().sizes.max(), zoom=becomes(1)),
         *keys("activations", lambda app: app.screen.pinned_unit is None, pin=becomes(False)),
-        *keys("activations", focused, edit=becomes("LineInput")),
-        *keys("activations", lambda app: app.screen.has_class("-search-results"), other=becomes(True)),
-        *keys("activations", of("UnitTopActivations", "examples"), find=changes),
-        *keys("activations", of_screen("layer_index"), layer=becomes(1)),
+        *keys("activations", of_screen("layer_index"), layer=becomes(1), previous_layer=becomes(0)),
+        *keys("activations", of_screen("examples"), find=changes),
     ],
 )
-ACTIVATION_TEXT = Stage(
-    with_focus(activations, "TokenTextView"),
-    [Row("token-text-view.first", text_cursor, becomes(0)), *keys("token-text-view", text_cursor, **LINE_OF_WORDS)],
-    size=(60, 14),
-)
-ACTIVATION_LIST = Stage(
-    with_focus(activations, "UnitActivations"),
-    keys("unit-activations", of("UnitActivations", "cursor"), **{"first": decreases, **LIST}),
-)
 TOP_ACTIVATIONS = Stage(
-    with_focus(activations, "UnitTopActivations", "f4"),
+    with_focus(activations, "#search", "slash"),
     [
-        *keys("unit-top-activations", of("UnitTopActivations", "cursor"), **LIST),
-        Row("unit-top-activations.select", of_screen("text"), changes),
+        *keys("row-list", of("#search", "cursor"), **LIST),
+        Row("row-list.choose", of_screen("text"), changes),
     ],
 )
 ATTENTION = Stage(
     attention,
     [
-        *keys("attention", text_cursor, previous=moves(-1), next=moves(1)),
-        *keys("attention-strips", position, first=becomes(0), right=moves(1), left=moves(-1), page_down=increases),
-        *keys("attention-strips", position, page_up=decreases, last=increases),
-        *keys("attention-strips", head_row, up=moves(-1), down=moves(1)),
-        *keys("attention-strips", position, largest=changes),
-        *keys(
-            "attention-strips", lambda app: len(app.screen.query_one("AttentionStrips").columns().names), zoom=increases
-        ),
         *keys("attention", of_screen("layer_index"), layer=becomes(0), previous_layer=becomes(23)),
         *keys("attention", lambda app: app.screen.pinned_head is None, pin=becomes(False)),
         *keys("attention", of_screen("is_without_start"), start=becomes(True)),
-        *keys("attention", focused, other=becomes("AttendedList"), edit=becomes("LineInput")),
-        closes("attention.close", "SessionScreen"),
     ],
-)
-STRONGEST_ATTENTION = Stage(
-    with_focus(attention, "AttendedList", "f5"),
-    keys("attended-list", of("AttendedList", "cursor_line"), **{"first": becomes(0), **LIST}),
-)
-HEAD_ALONG_TEXT = Stage(
-    with_focus(attention, "HeadAlongText", "f5", "f5"),
-    keys("head-along-text", of("HeadAlongText", "cursor"), **{"first": decreases, **LIST}),
-)
-LOGIT_LENS = Stage(
-    with_focus(attention, "LayerPredictions", "f5", "f5", "f5"),
-    keys("layer-predictions", of("LayerPredictions", "cursor"), **{"first": becomes(0), **LIST}),
 )
 
 TEXT_APPS = {
     "columns": [LADDER, SPEAKER_COLUMNS, COLUMN_CHOICE, SLOW_COLUMNS],
     "saved sessions": [COMPLETION, SESSIONS],
     "new session": [NEW_SESSION],
-    "lens and copied passages": [WHO_LENS, LENS, MEMORIZATION, OCCURRENCES],
-    "activations": [ACTIVATIONS, ACTIVATION_TEXT, ACTIVATION_LIST, TOP_ACTIVATIONS],
-    "attention": [ATTENTION, STRONGEST_ATTENTION, HEAD_ALONG_TEXT, LOGIT_LENS],
+    "lens and copied passages": [WHO_LENS, LENS, OCCURRENCES],
+    "activations": [ACTIVATIONS, TOP_ACTIVATIONS],
+    "attention": [ATTENTION],
 }

@@ -10,8 +10,7 @@ from engine.analysis.activations import find_lstm, record_activations
 from engine.data.scripts import utterance_mask
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.comparison import side_by_side
-from lotr_tui.screens.lens import screen as lens
+from lotr_tui.screens.inspect import comparison, lens
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import ModelSettings
 from tests.support import pilot as ui
@@ -78,7 +77,7 @@ async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_it
         assert f"rank {score.rank:,}" in figures
         assert f"{score.bits:.1f} bits" in figures
         await pilot.press("escape")
-        screen = await open_with(pilot, "f9", "MemorizationScreen")
+        screen = await open_with(pilot, "f9", "CopiedScreen")
         await ui.until(pilot, lambda: is_idle(app))
         assert screen.page.tokens.ids.tolist() == reply.token_ids()
         await pilot.press("escape")
@@ -95,7 +94,7 @@ async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_it
 def few_models(monkeypatch):
     """Let the baseline of every run be another small model, which needs no loading."""
     baseline = SessionModel("baseline", "", make_decoder(9))
-    monkeypatch.setattr(side_by_side, "load_model_choice", lambda choice, runs_dir: baseline)
+    monkeypatch.setattr(comparison, "load_model_choice", lambda choice, runs_dir: baseline)
 
 
 async def open_columns(pilot, key, name):
@@ -147,8 +146,8 @@ async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(make
             await ui.until_reply_ended(pilot)
         reply = ui.latest_reply(app)
         assert len(reply.spoken_lines()) == 4
-        screen = await assert_lens_equals_session(pilot, reply, "WhoLensScreen")
-        await pilot.press("f5")
+        screen = await assert_lens_equals_session(pilot, reply, "LensScreen")
+        await pilot.press("w")
         await ui.until(pilot, lambda: screen.is_idle)
         assert "after 3 lines" in str(screen.query_one("#who").evidence.summary())
         await pilot.press("escape")
@@ -159,7 +158,7 @@ async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(make
         expected = whole.cell[utterance_mask(session_model.model.tokenizer, ids)]
         np.testing.assert_array_equal(screen.layer_activations[0].cell, expected)
         await pilot.press("escape")
-        screen = await open_with(pilot, "f9", "MemorizationScreen")
+        screen = await open_with(pilot, "f9", "CopiedScreen")
         await ui.until(pilot, lambda: screen.page is not None)
         assert screen.page.tokens.ids.tolist() == text_ids(reply)
         assert painted(screen.query_one("#text")).startswith("Stranger: Where is the ")

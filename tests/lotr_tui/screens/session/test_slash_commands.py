@@ -49,7 +49,7 @@ async def test_commands_open_the_screens_of_their_keys(make_app):
         for command, screen in [
             ("/HELP ", "HelpScreen"), ("/model", "RunsScreen"), ("/train", "NewTrainingDialog"),
             ("/sessions", "SessionsScreen"), ("/lens", "LensScreen"), ("/ladder", "LadderScreen"),
-            ("/compare", "SideBySideScreen"), ("/copied", "MemorizationScreen"), ("/inside", "ActivationsScreen"),
+            ("/compare", "SideBySideScreen"), ("/copied", "CopiedScreen"), ("/inside", "ActivationsScreen"),
             ("/theme", "AppCommandPalette"),
         ]:  # fmt: skip
             await run(pilot, command)

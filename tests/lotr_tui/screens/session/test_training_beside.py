@@ -17,7 +17,7 @@ from engine.runs.locked_run import create_run, record_events
 from engine.runs.metrics import RecordFollower
 from lotr_tui.monitor import run_follower
 from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.screens.comparison.side_by_side import SideBySideScreen
+from lotr_tui.screens.inspect.comparison import SideBySideScreen
 from lotr_tui.screens.session.run_chart import RunPerplexityChart
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.session.training_text import ModelChoice, load_model_choice
@@ -195,7 +195,7 @@ def trained(folder):
 
 
 async def open_side_by_side(pilot):
-    """Type a prompt and open the comparison; its Kneser-Ney column disappears because there is no corpus."""
+    """Type a prompt and open the comparison; the default model replaces Kneser-Ney, because there is no corpus."""
     await pilot.press(*"the tower", "ctrl+y")
     screen = pilot.app.screen
     assert isinstance(screen, SideBySideScreen)
@@ -206,7 +206,7 @@ async def open_side_by_side(pilot):
 
 async def offered_models(pilot):
     """Open the list of models for a column, and return its rows."""
-    await pilot.press("f3")
+    await pilot.press("right", "x", "a")
     assert ui.screen_name(pilot.app) == "ModelChoiceDialog"
     return [" ".join(str(option.prompt).split()) for option in pilot.app.screen.query_one(OptionList).options]
 

@@ -20,8 +20,7 @@ from lotr_tui.learn.attention_line import EXAMPLE, GOAL, strongest_earlier
 from lotr_tui.learn.compared_models import Comparison, load_comparison
 from lotr_tui.learn.example_line import find_example
 from lotr_tui.learn.material import ClassModel, Material
-from lotr_tui.screens.attention.kept_text import keep_last_tokens
-from lotr_tui.screens.attention.reading import AttentionReading, max_recorded_tokens, read_attention
+from lotr_tui.screens.inspect.attention import AttentionReading, keep_last_tokens, max_recorded_tokens, read_attention
 from lotr_tui.screens.learn.figure import ChapterFigure
 from lotr_tui.screens.learn.figures.attention.head_rows import HeadRows
 from lotr_tui.screens.learn.figures.attention.model_list import ModelList

@@ -16,8 +16,8 @@ from textual.strip import Strip
 from engine.data.arrays import Float32Array
 from lotr_tui.formatting import SELECTED_MARK, truncate
 from lotr_tui.learn.attention_line import describe_head, format_weight, strongest_earlier
-from lotr_tui.screens.attention.reading import AttentionReading
-from lotr_tui.screens.attention.strip_columns import SHADES, THRESHOLDS, StripColumns, named_columns, shade_levels
+from lotr_tui.screens.inspect.attention import AttentionReading
+from lotr_tui.screens.inspect.heat_strip import SHADES, THRESHOLDS, StripColumns, named_columns, shade_levels
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.drawing import SEPARATOR, StripWidget
 

@@ -22,12 +22,12 @@ from lotr_tui.learn.example_line import START_WORDS, find_example
 from lotr_tui.learn.line_place import LinePlace, find_place
 from lotr_tui.learn.material import Material
 from lotr_tui.learn.ngram_view import count_plainly, view_ngrams
+from lotr_tui.screens.inspect.page import next_token_name
 from lotr_tui.screens.learn.figure import ChapterFigure
 from lotr_tui.screens.learn.figures.counting.backoff_table import BackoffTable, ExplainedWord, describe_counts
 from lotr_tui.screens.learn.line_bar import LineBar
 from lotr_tui.screens.learn.sample_rows import Sample, SampleRows
 from lotr_tui.screens.learn.word_bars import WordBar, WordBars
-from lotr_tui.screens.text.token_names import next_token_name
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.slider import Slider

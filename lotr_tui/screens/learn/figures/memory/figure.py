@@ -18,12 +18,11 @@ from lotr_tui.formatting import token_noun
 from lotr_tui.learn.example_line import START_WORDS, find_example
 from lotr_tui.learn.lstm_line import LineReading, agrees_after_reset, predict_next, read_line
 from lotr_tui.learn.material import Material
+from lotr_tui.screens.inspect.page import next_token_name, sanitize_text
 from lotr_tui.screens.learn.figure import ChapterFigure
 from lotr_tui.screens.learn.figures.memory.next_tokens import NextTokens
 from lotr_tui.screens.learn.figures.memory.step_table import StepColumn, StepTable, describe_step
 from lotr_tui.screens.learn.line_bar import LineBar
-from lotr_tui.screens.text.layout import sanitize_text
-from lotr_tui.screens.text.token_names import next_token_name
 from lotr_tui.session.session_model import find_cast
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.choice_bar import ChoiceBar

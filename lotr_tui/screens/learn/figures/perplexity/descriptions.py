@@ -20,7 +20,7 @@ from lotr_tui.formatting import (
     truncate,
 )
 from lotr_tui.learn.held_out import HeldOut
-from lotr_tui.screens.text.token_names import PART_SEPARATOR, visible_part
+from lotr_tui.screens.inspect.page import PART_SEPARATOR, visible_part
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import join_fitting

@@ -17,6 +17,7 @@ from lotr_tui.background_task import BackgroundTask, Debounce
 from lotr_tui.learn.example_line import find_example
 from lotr_tui.learn.held_out import CERTAIN_BITS, HeldOut, has_certain_word, measure_held_out, tokenize_line
 from lotr_tui.learn.material import ClassModel, Material
+from lotr_tui.screens.inspect.text_screen import marks_to_newlines
 from lotr_tui.screens.learn.figure import REST_SECONDS, ChapterFigure
 from lotr_tui.screens.learn.figures.perplexity.descriptions import (
     describe_held_out,
@@ -27,7 +28,6 @@ from lotr_tui.screens.learn.figures.perplexity.descriptions import (
 )
 from lotr_tui.screens.learn.figures.perplexity.word_bits import WordBits
 from lotr_tui.screens.learn.line_bar import LineBar
-from lotr_tui.screens.text.text_input import marks_to_newlines
 from lotr_tui.session.session_model import is_slow
 from lotr_tui.widgets.slider import Slider
 

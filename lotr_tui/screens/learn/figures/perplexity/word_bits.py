@@ -16,8 +16,7 @@ from textual.strip import Strip
 
 from engine.analysis.token_scores import TokenScores
 from lotr_tui.formatting import LINE_END_MARK, truncate
-from lotr_tui.screens.text.layout import UNKNOWN_MARKS
-from lotr_tui.screens.text.token_names import visible_part
+from lotr_tui.screens.inspect.page import UNKNOWN_MARKS, visible_part
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.line_list import LineScrollView
 

@@ -24,12 +24,12 @@ from lotr_tui.learn.example_line import START_WORDS, find_example
 from lotr_tui.learn.material import ClassModel, Material
 from lotr_tui.learn.sample_ladder import ReadLine, read_line, sample_ladder
 from lotr_tui.learn.sampler_view import SamplerView, view_sampler
+from lotr_tui.screens.inspect.page import next_token_name
 from lotr_tui.screens.learn.figure import ChapterFigure
 from lotr_tui.screens.learn.figures.sampling.sliders import SAMPLE_TOKENS, make_sliders, read_settings
 from lotr_tui.screens.learn.line_bar import LineBar
 from lotr_tui.screens.learn.sample_rows import Sample, SampleRows
 from lotr_tui.screens.learn.word_bars import WordBar, WordBars
-from lotr_tui.screens.text.token_names import next_token_name
 from lotr_tui.session.session_model import is_slow
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table

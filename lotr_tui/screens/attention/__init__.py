@@ -1,1 +1,0 @@
-"""Attention screen: attention weights and layer predictions of a Transformer for each token of a text."""

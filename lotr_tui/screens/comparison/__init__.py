@@ -1,1 +1,0 @@
-"""Screens that compare generated texts in columns: the temperature ladder and models side by side."""

@@ -1,0 +1,425 @@
+"""Activations: an LSTM layer on each token of a text, one unit along the text, and its top activations."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from rich.cells import cell_len, set_cell_size
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Container, Vertical
+from textual.content import Content
+from textual.widgets import Rule
+
+from engine.analysis.activations import (
+    ACTIVATION_NAMES,
+    ActivationExample,
+    ActivationName,
+    LayerActivations,
+    TopActivations,
+    find_lstm,
+    record_activations,
+)
+from engine.analysis.tokenized_text import TokenizedText
+from engine.data.arrays import Float32Array
+from engine.data.tokenizers.base import UNK
+from engine.errors import describe_error
+from lotr_tui.background_task import BackgroundTask, is_closed
+from lotr_tui.formatting import LINE_END_MARK, token_noun
+from lotr_tui.screens.inspect.heat_strip import (
+    NEGATIVE_CHARS,
+    POSITIVE_CHARS,
+    ZERO_CHAR,
+    HeatStrips,
+    StripRow,
+    number_range,
+)
+from lotr_tui.screens.inspect.page import Page, describe_word_around, sanitize_text, token_names, visible_part
+from lotr_tui.screens.inspect.row_list import Row, RowList
+from lotr_tui.screens.inspect.text_screen import TextInputBar, TextScreen
+from lotr_tui.screens.inspect.text_view import TextView
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.training_text import UnitId, UnitSearch
+from lotr_tui.theme import MUTED
+from lotr_tui.widgets.bars import BLOCK_HEIGHTS, bar
+from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.help_line import HelpLine
+from lotr_tui.widgets.key_footer import KeyFooter
+from lotr_tui.widgets.status_bar import StatusBar
+
+MAX_TOKENS = 1000
+"""Maximum length of a text; the activations of 1,000 tokens in three layers of 1,150 units take 83 MB."""
+PROGRESS_INTERVAL = 0.1
+"""Seconds between two updates of the progress of a search."""
+PLACEHOLDER = "Type a text below and press enter to see the gates of the LSTM."
+SIGMOID_GATES: frozenset[ActivationName] = frozenset({"input", "forget", "output"})
+"""Activations between 0 and 1; the others have a sign."""
+HELP_LINES: dict[ActivationName, str] = {
+    "input": "input gate: share of the new content that is stored, 0 to 1",
+    "forget": "forget gate: share of the memory that is kept, 1 keeps all",
+    "output": "output gate: share of the memory that is shown, 0 to 1",
+    "candidate": "candidate: the new content for the memory, -1 to 1",
+    "cell": "cell: the memory of each unit after this {noun}",
+    "hidden": "hidden: what the layer passes on after this {noun}, -1 to 1",
+}
+MOGRIFIER_NOTE = "layer input and last hidden scale each other in turn: mean (range)"
+LABEL_WIDTH, TOKEN_WIDTH, NUMBER_WIDTH = 18, 14, 8
+
+
+def value_scale(layer: LayerActivations, gate: ActivationName) -> float:
+    """Return the value of a full cell: 1 for a gate, otherwise the largest absolute value in the text."""
+    return 1.0 if gate in SIGMOID_GATES else max(float(np.abs(layer.get(gate)).max(initial=0.0)), 1e-6)
+
+
+def strips_legend(num_units: int, num_cells: int, width: int) -> tuple[str, str]:
+    """Return the meaning of the characters and of a cell, the latter shortened if both exceed `width` cells."""
+    blocks = f"0 {BLOCK_HEIGHTS[0]}{BLOCK_HEIGHTS[3]}{BLOCK_HEIGHTS[-1]} 1"
+    characters = f"{blocks}   − {NEGATIVE_CHARS[::-1]} {ZERO_CHAR} {POSITIVE_CHARS} +"
+    if num_units > num_cells:
+        short = f"{number_range(num_units / num_cells)} units per cell"
+        cells = f"{short}: mean of a gate, otherwise largest absolute value"
+    else:
+        short = cells = "one unit per cell"
+        if num_units < num_cells:
+            short = cells = f"{number_range(num_cells / num_units)} cells per unit"
+    return characters, cells if len(characters) + len(cells) + 3 <= width else short
+
+
+def mogrifier_line(factors: Sequence[Float32Array], width: int) -> tuple[str, str]:
+    """Return the most detailed description of `factors` that fits `width` cells, and an explanation if it fits too.
+
+    `factors` are those of each round `[size]`, by which the layer's input and its hidden values before the token are
+    multiplied in turn. A description that does not fit leaves out the ranges, and then the rounds: the factors of the
+    same target are multiplied.
+    """
+    targets = ("layer input", "hidden")
+    rounds = [(targets[index % 2], factor) for index, factor in enumerate(factors)]
+    products = [(targets[first], np.prod(factors[first::2], axis=0)) for first in range(min(2, len(factors)))]
+    forms = []
+    for scaled in (rounds, products):
+        means = [f"{target} ×{factor.mean():.2f}" for target, factor in scaled]
+        ranges = [
+            f"{mean} ({factor.min():.1f}–{factor.max():.1f})" for mean, (_, factor) in zip(means, scaled, strict=True)
+        ]
+        forms += [f"mogrifier  {'  '.join(parts)}" for parts in (ranges, means)]
+    form = next((form for form in forms if cell_len(form) <= width), forms[-1])
+    return form, MOGRIFIER_NOTE if form is forms[0] and cell_len(form) + len(MOGRIFIER_NOTE) + 3 <= width else ""
+
+
+class ActivationsScreen(TextScreen[tuple[LayerActivations, ...]]):
+    """Activations of the LSTM inside the session's model while it reads a text."""
+
+    AUTO_FOCUS = "#strips"
+    HEADING = "activations: inside the LSTM"
+    BUSY_MESSAGE = "reading the text …"
+    FAILURE_MESSAGE = "cannot compute the activations"
+    PANES = ("text", "strips", "along", "search", "line")
+    TAKING_TURNS = ("along", "search")
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-high")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *binding_table(
+            "activations",
+            """
+            layer | right_square_bracket | step_layer(1) | layer | The next layer | [ ]
+            pin   | space                | toggle_pin    | pin   | Keep showing this unit along the text
+            find  | slash                | toggle_search | find  | Search for what activates this unit most
+            """,
+            show=True,
+        ),
+        *binding_table(
+            "activations",
+            """
+            previous-layer | left_square_bracket | step_layer(-1) | previous layer | The previous layer
+            """,
+        ),
+    ]
+
+    def __init__(self, session_model: SessionModel, text: str = "") -> None:
+        super().__init__(session_model, text)
+        self._lstm = self.inspected_part = find_lstm(session_model.model)
+        self._noun = token_noun(session_model.model.tokenizer)
+        self.layer_activations: tuple[LayerActivations, ...] = ()
+        """Activations of each layer on the text; empty while they are computed."""
+        self._names: list[str] = []
+        self.layer_index = 0
+        self.pinned_unit: UnitId | None = None
+        """Unit that stays shown along the text, if any."""
+        self._is_first_result = True
+        self._search: UnitSearch | None = None
+        self._stopped_early = False
+        self.examples: tuple[ActivationExample, ...] = ()
+        """Results of the last search: the highest activations and then the lowest."""
+        self._marks: tuple[str, ...] = ()  # of the examples
+        self._search_task: BackgroundTask[TopActivations] = BackgroundTask(
+            self, "unit-search", self._show_examples, self._show_search_failure
+        )
+
+    @property
+    def is_idle(self) -> bool:
+        return super().is_idle and not self._search_task.is_running
+
+    def compose(self) -> ComposeResult:
+        noun = self._noun
+        yield StatusBar(id="status")
+        yield TextView(PLACEHOLDER, f"← → {noun}: the strips show the layer after it")
+        yield Rule(line_style="solid")
+        yield HeatStrips(LABEL_WIDTH, self._strips_help, lambda unit: f"unit {unit}")
+        mogrifier = StatusBar(id="mogrifier")
+        mogrifier.display = self._lstm is not None and self._lstm.config.mogrifier_rounds > 0
+        yield mogrifier
+        yield StatusBar(id="legend")
+        with Container(id="body"):
+            with Vertical(id="left"):
+                yield StatusBar(id="along-heading")
+                help_line = f"Value of one unit on each {noun}; ↑ ↓ choose a {noun}, space pins the unit"
+                yield RowList("Activations of a unit", help_line, id="along")
+            with Vertical(id="right"):
+                yield StatusBar(id="search-heading")
+                help_line = f"Training {noun}s with the highest ▲ and lowest ▼ value; enter shows their line"
+                yield RowList("Top activations of a unit", help_line, can_choose=True, id="search")
+        yield TextInputBar(self.text, id="line")
+        yield HelpLine()
+        yield KeyFooter(descriptions={"inspect.next": noun})
+
+    def on_mount(self) -> None:
+        self._progress_timer = self.set_interval(PROGRESS_INTERVAL, self._show_progress, pause=True)
+        hint = f"/ searches the training text for the {self._noun}s that activate this unit most"
+        self.show_line("#search-heading", (hint, MUTED))
+
+    def on_unmount(self) -> None:
+        super().on_unmount()
+        self._search_task.cancel()
+
+    # Analysis
+
+    def tokenize(self, text: str) -> TokenizedText:
+        """Tokenize a text, cut after `MAX_TOKENS` tokens; of a script, keep the last lines."""
+        tokens = super().tokenize(text)
+        if len(tokens) <= MAX_TOKENS:
+            return tokens
+        last_lines = [start for start in tokens.speakers if start >= len(tokens) - MAX_TOKENS]
+        part = "last" if last_lines else "first"
+        self.notify(f"Only the {part} {MAX_TOKENS:,} {self._noun}s are analysed.", markup=False)
+        if last_lines:
+            self.text = text[text.rfind("\n", 0, int(tokens.start_offsets[last_lines[0]])) + 1 :]
+        else:
+            # The text ends before a word, if possible, so that the last tokens stay the same.
+            num_tokens = int(tokens.word_starts[tokens.word_index(MAX_TOKENS)]) or MAX_TOKENS
+            self.text = text[: int(tokens.end_offsets[num_tokens - 1])]
+        return super().tokenize(self.text)
+
+    def find_problem(self) -> str:
+        return f"no LSTM in this model: it only counts {self._noun}s" if self._lstm is None else ""
+
+    def show_page(self, page: Page, cursor: int | None) -> None:
+        self.layer_activations = ()
+        self._names = token_names(page, self.session_model.model.tokenizer)
+        self.query_one(TextView).show(page, len(page.tokens) - 1 if cursor is None else cursor)
+        self._update_view()
+
+    def compute(self, tokens: TokenizedText) -> tuple[LayerActivations, ...]:
+        assert self._lstm is not None, "checked by find_problem"
+        return record_activations(self._lstm, *tokens.read_ids())
+
+    def show_result(self, result: tuple[LayerActivations, ...]) -> None:
+        """Show the activations; the first time, the cursor moves to the cell with the largest absolute value."""
+        self.layer_activations = result
+        if self._is_first_result:
+            self._is_first_result = False
+            strips, position = self.query_one(HeatStrips), self.query_one(TextView).cursor
+            strips.row = ACTIVATION_NAMES.index("cell")
+            strips.item = int(np.abs(result[self.layer_index].cell[position]).argmax())
+        self._update_view()
+
+    def show_message(self, message: str) -> None:
+        self.query_one(HeatStrips).show_message(message)
+
+    # View
+
+    @property
+    def gate(self) -> ActivationName:
+        """The activation under the cursor of the strips."""
+        return ACTIVATION_NAMES[self.query_one(HeatStrips).row]
+
+    @on(TextView.CursorMoved)
+    @on(HeatStrips.CursorMoved)
+    def _update_view(self) -> None:
+        strips, along = self.query_one(HeatStrips), self.query_one("#along", RowList)
+        mogrifier, legend = self.query_one("#mogrifier", StatusBar), self.query_one("#legend", StatusBar)
+        if not self.layer_activations:
+            along.clear()
+            for line in (mogrifier, legend, self.query_one("#along-heading", StatusBar)):
+                line.show(Content(""), Content(""))
+            return
+        assert self.page is not None, "the text is analysed"
+        position, layer = self.query_one(TextView).cursor, self.layer_activations[self.layer_index]
+        heading = [
+            f"layer {self.layer_index + 1} of {len(self.layer_activations)}",
+            f'on reading "{self._names[position]}"{describe_word_around(self.page.tokens, position)}',
+            f"{self._noun} {position + 1:,} of {len(self._names):,}",
+        ]
+        strips.show([self._strip_row(layer, gate, position) for gate in ACTIVATION_NAMES], heading)
+        self.query_one(HelpLine).update_text()
+        if layer.mogrifier:
+            texts = mogrifier_line([factor[position] for factor in layer.mogrifier], self.size.width - 2)
+            mogrifier.show(Content(texts[0]), Content.styled(texts[1], MUTED))
+        num_shown = int(strips.columns().sizes.sum())
+        texts = strips_legend(num_shown, strips.num_cells, self.size.width - 2)
+        legend.show(*(Content.styled(text, MUTED) for text in texts))
+        unit_id = self._current_unit()
+        values = self.layer_activations[unit_id[0]].get(unit_id[2])[:, unit_id[1]].tolist()
+        scale = value_scale(self.layer_activations[unit_id[0]], unit_id[2])
+        is_signed = unit_id[2] not in SIGMOID_GATES
+        along.show(
+            len(values),
+            lambda index, width: _draw_value(self._names[index], values[index], scale, width, is_signed=is_signed),
+            position,
+        )
+        pinned = (" · pinned" if self.pinned_unit else "", "$accent")
+        self.show_line("#along-heading", (self.unit_label(unit_id), "bold"), (" along the text", MUTED), pinned)
+
+    def _strip_row(self, layer: LayerActivations, gate: ActivationName, position: int) -> StripRow:
+        is_gate, scale = gate in SIGMOID_GATES, value_scale(layer, gate)
+        label = f"{gate:<9} {'0–1' if is_gate else f'±{scale:.2f}'}"
+        return StripRow(label, layer.get(gate)[position], "gate" if is_gate else "signed", scale)
+
+    def _strips_help(self) -> str:
+        return f"{HELP_LINES[self.gate].format(noun=self._noun)}; ← → unit, ↑ ↓ line"
+
+    def unit_label(self, unit_id: UnitId) -> str:
+        """Return the name of a unit for display, without the layer if there is only one."""
+        layer, unit, activation = unit_id
+        label = f"unit {unit} {activation}"
+        return label if len(self.layer_activations) == 1 else f"layer {layer + 1} {label}"
+
+    def _current_unit(self) -> UnitId:
+        """Return the pinned unit, or the one under the cursor."""
+        return self.pinned_unit or (self.layer_index, self.query_one(HeatStrips).item, self.gate)
+
+    @on(RowList.Selected, "#along")
+    def _move_to_token(self, message: RowList.Selected) -> None:
+        self.query_one(TextView).move_cursor(message.index)
+
+    # Search
+
+    def action_toggle_search(self) -> None:
+        """Search the training text for the top activations of the current unit, or stop the running search."""
+        if self._search_task.is_running:
+            self._stop_search()
+        elif self._lstm is None or not self.layer_activations:
+            self.notify("There is no unit to search for.", markup=False)
+        elif self.session_model.run is None:
+            self.notify("No training text to search: this model has no run.", markup=False)
+        else:
+            self.set_class(True, "-search")
+            self._search = UnitSearch(self.session_model.run, self._lstm, self._current_unit())
+            self._stopped_early, self.examples = False, ()
+            self.query_one("#search", RowList).clear()
+            self._show_progress()
+            self._progress_timer.resume()
+            self._search_task.start(self._search.results)
+
+    def _stop_search(self) -> None:
+        """End the search early, and show the results so far."""
+        self._stopped_early = True
+        self._search_task.stop()
+
+    def _show_progress(self) -> None:
+        if is_closed(self):
+            return
+        assert self._search is not None, "the timer runs during a search"
+        progress = self._search.progress
+        status = "reading the text" if progress is None else f"{100 * progress:.0f} %"
+        text = f"searching for {self.unit_label(self._search.unit)} … {status} · esc stops"
+        self.show_line("#search-heading", (text, MUTED))
+
+    def _show_search_failure(self, error: BaseException) -> None:
+        self._progress_timer.pause()
+        self.show_line("#search-heading", ("the search failed", MUTED))
+        self.query_one("#search", RowList).clear(describe_error(error))
+
+    def _show_examples(self, results: list[TopActivations]) -> None:
+        assert self._search is not None, "results belong to a search"
+        self._progress_timer.pause()
+        [top] = results
+        count = f"{top.num_tokens:,} {self._noun}s"
+        scope = f"of {count}, stopped early" if self._stopped_early else f"of all {count}"
+        unit = (self.unit_label(self._search.unit), "bold")
+        self.show_line("#search-heading", unit, (f" · highest ▲ and lowest ▼ {scope}", MUTED))
+        self.examples = (*top.highest, *top.lowest)
+        spaces = [" " * (len(examples) - 1) for examples in (top.highest, top.lowest)]
+        self._marks = (*f"▲{spaces[0]}"[: len(top.highest)], *f"▼{spaces[1]}"[: len(top.lowest)])
+        self._move_to_example(0)
+
+    def _move_to_example(self, index: int) -> None:
+        self.query_one("#search", RowList).show(len(self.examples), self._draw_example, index)
+
+    @on(RowList.Selected, "#search")
+    def _select_example(self, message: RowList.Selected) -> None:
+        if not isinstance(message, RowList.Chosen):
+            self._move_to_example(message.index)
+            return
+        example = self.examples[message.index]
+        assert self._search is not None, "examples belong to a search"
+        self.text = sanitize_text(self._search.line_text(example.line_index)).replace("\n", " ")
+        self.query_one(TextInputBar).set_text(self.text)
+        strips = self.query_one(HeatStrips)
+        self.layer_index, strips.item, gate = self._search.unit
+        strips.row = ACTIVATION_NAMES.index(gate)
+        self.analyse(example.position)
+
+    def _draw_example(self, index: int, width: int) -> Row:
+        """Return the value of an example and its token in context, the tokens of all rows aligned."""
+        example = self.examples[index]
+        # The space before a word stays outside the brackets.
+        starts_word = example.token.startswith(" ") and not example.token.isspace()
+        before = _join_pieces(example.context_before) + " " * starts_word
+        context_width = max(0, (width - 13) * 2 // 5) + 1
+        while cell_len(before) > context_width:
+            before = before[1:]
+        return [
+            (f"{self._marks[index]}{example.value:+8.3f}", "plain"),
+            ("  " + " " * (context_width - cell_len(before)) + before, "muted"),
+            (f"[{visible_part(_join_pieces([example.token]))}]", "strong"),
+            (_join_pieces(example.context_after), "muted"),
+        ]
+
+    # Keys
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Hide the layer keys if there is only one layer."""
+        return action != "step_layer" or (self._lstm is not None and self._lstm.config.num_layers > 1)
+
+    def action_step_layer(self, offset: int) -> None:
+        if self.layer_activations:
+            self.layer_index = (self.layer_index + offset) % len(self.layer_activations)
+            self._update_view()
+
+    def action_toggle_pin(self) -> None:
+        if self.layer_activations:
+            self.pinned_unit = self._current_unit() if self.pinned_unit is None else None
+            self._update_view()
+
+    def action_close(self) -> None:
+        if self._search_task.is_running:
+            self._stop_search()
+        else:
+            super().action_close()
+
+
+def _draw_value(name: str, value: float, scale: float, width: int, *, is_signed: bool) -> Row:
+    """Return a token, the value of a unit and its bar, which starts in the middle if the value has a sign."""
+    number = f"{value:{'+' * is_signed}{NUMBER_WIDTH}.3f}"
+    text = (f"{set_cell_size(name, TOKEN_WIDTH)}{number}  ", "plain")
+    bar_width, fraction = max(2, width - TOKEN_WIDTH - NUMBER_WIDTH - 2), value / scale
+    if not is_signed:
+        return [text, (bar(fraction, bar_width), "gate")]
+    half = (bar_width - 1) // 2
+    left = "▒" * round(max(0.0, min(-fraction, 1.0)) * half)
+    return [text, (left.rjust(half), "negative"), ("│", "muted"), (bar(fraction, half), "positive")]
+
+
+def _join_pieces(pieces: Sequence[str]) -> str:
+    text = "".join(piece.replace(UNK, "‹rare word›") if piece.strip(" ") == UNK else piece for piece in pieces)
+    return sanitize_text(text).replace("\n", LINE_END_MARK)

@@ -1,0 +1,317 @@
+"""Generated texts in columns that mark where each one differs from another, and the threads that write them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from rich.cells import cell_len, chop_cells
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import BindingType
+from textual.message import Message
+from textual.message_pump import MessagePump
+from textual.strip import Strip
+
+from engine.errors import InvalidInputError, describe_error
+from engine.generation.generate import IndexedEvent
+from engine.generation.settings import SamplerSettings
+from engine.runtime.worker import Cancellation
+from lotr_tui.background_task import BackgroundTask
+from lotr_tui.formatting import describe_finish_reason, format_percent, plural, truncate
+from lotr_tui.session.columns import (
+    ColumnOutput,
+    ColumnSlot,
+    GenerationColumn,
+    PromptContext,
+    first_difference,
+    fraction_differing,
+    generate_columns,
+    mean_surprisal,
+)
+from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.drawing import StripWidget
+
+DIFFERENCE_MARK = "▸"
+"""Mark before the first word that differs; that word is also underlined."""
+COLUMN_GAP = 2
+MAX_DESCRIPTION_LINES = 4
+MIN_WIDTH_FOR_ONE_LINE_STATS = 25
+"""Column width in cells from which both statistics are on one line."""
+
+StyledWord = tuple[str, Style]
+Line = list[Segment]
+
+
+class ColumnWriters:
+    """Tasks that generate text: one for the columns of a model that start together, another for each later one.
+
+    A model that is slow or fails holds up no other model.
+    """
+
+    def __init__(self, owner: MessagePump, on_tokens: Callable[[], None], on_end: Callable[[], None]) -> None:
+        """Prepare to generate; timers of `owner` call `on_tokens` for new tokens, and `on_end` after a task."""
+        self._owner, self._on_tokens, self._on_end = owner, on_tokens, on_end
+        self._tasks: dict[BackgroundTask[IndexedEvent], list[ColumnSlot]] = {}
+
+    @property
+    def is_writing(self) -> bool:
+        return any(task.is_running for task in self._tasks)
+
+    def start(
+        self,
+        slots: Sequence[ColumnSlot],
+        prompt: str,
+        context: PromptContext,
+        settings: SamplerSettings,
+        seed: int,
+        pace: float,
+    ) -> None:
+        """Continue or answer `prompt` in the slots that are empty, idle and have a model, each with its temperature."""
+        self._tasks = {task: written for task, written in self._tasks.items() if task.is_running}
+        busy = {slot for written in self._tasks.values() for slot in written}
+        groups: dict[int, list[ColumnSlot]] = {}
+        for slot in slots:
+            if slot.model is not None and slot.output.is_empty and slot not in busy:
+                groups.setdefault(id(slot.model), []).append(slot)
+        for group in groups.values():
+            try:
+                columns = [slot.column(prompt, context, settings) for slot in group]
+            except InvalidInputError as error:
+                self._fail(group, error)
+                continue
+            task: BackgroundTask[IndexedEvent] = BackgroundTask(
+                self._owner, "columns", partial(self._take_events, group), partial(self._fail, group), self._on_end
+            )
+            self._tasks[task] = group
+            task.start(partial(_generate, columns, seed, pace))
+
+    def stop(self, *, except_for: Sequence[ColumnSlot] = ()) -> None:
+        """Ask the tasks that write for none of some slots to stop; their last tokens are still shown."""
+        for task, written in self._tasks.items():
+            if not any(slot in except_for for slot in written):
+                task.stop()
+
+    def discard(self) -> None:
+        """Stop all tasks and drop their remaining tokens."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _take_events(self, slots: Sequence[ColumnSlot], events: list[IndexedEvent]) -> None:
+        for index, event in events:
+            slots[index].output.add_event(event)
+        self._on_tokens()
+
+    def _fail(self, slots: Sequence[ColumnSlot], error: BaseException) -> None:
+        for slot in slots:
+            if slot.output.done_event is None:
+                slot.output.failure = f"failed: {describe_error(error)}"
+        self._on_end()
+
+
+def _generate(
+    columns: Sequence[GenerationColumn], seed: int, pace: float, cancellation: Cancellation
+) -> Iterator[IndexedEvent]:
+    return generate_columns(columns, seed, cancellation, pace)
+
+
+class GenerationColumns(StripWidget, can_focus=True):
+    """Columns of text that scroll together; as many as fit are visible, the selected one among them.
+
+    All lines are drawn again when a token arrives, but only changed lines are repainted.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        f"generation-columns--{name}" for name in ("title", "selected", "rule", "muted", "mark", "failure")
+    }
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "generation-columns",
+        """
+        up   | up   | scroll_lines(-1) | scroll up   | A line up
+        down | down | scroll_lines(1)  | scroll down | A line down
+        """,
+    )
+
+    @dataclass
+    class ColumnSelected(Message):
+        """Posted when a column was clicked."""
+
+        index: int
+
+    def __init__(self, min_column_width: int, *, compares_with_first: bool) -> None:
+        """Compare each column with the first one, or else with the one to its left."""
+        super().__init__(id="columns")
+        self.outputs: Sequence[ColumnOutput] = ()
+        self.selected_index = 0
+        self._min_column_width = min_column_width
+        self._compares_with_first = compares_with_first
+        self._first_visible = 0
+        self._scroll_top: int | None = None  # first visible line; None keeps the end visible
+        self._max_scroll_top = 0
+        self._body_height = 1
+
+    def show(self, outputs: Sequence[ColumnOutput], selected_index: int) -> None:
+        """Show these columns, and select the one nearest to `selected_index`."""
+        self.outputs, self.selected_index = list(outputs), max(0, min(selected_index, len(outputs) - 1))
+        self.redraw_changes()
+
+    def visible_columns(self) -> range:
+        """Return the indices of the columns that fit."""
+        count, _ = self._layout_columns(self.size.width)
+        first = max(self._first_visible, self.selected_index - count + 1)
+        self._first_visible = min(first, self.selected_index, len(self.outputs) - count)
+        return range(self._first_visible, self._first_visible + count)
+
+    def action_scroll_lines(self, lines: int) -> None:
+        """Scroll by a number of lines; at the end, the view follows new tokens again."""
+        top = (self._max_scroll_top if self._scroll_top is None else self._scroll_top) + lines
+        self._scroll_top = None if top >= self._max_scroll_top else max(0, top)
+        self.redraw_changes()
+
+    def scroll_pages(self, pages: int) -> None:
+        """Scroll by a number of pages, which overlap by one line."""
+        self.action_scroll_lines(pages * max(1, self._body_height - 1))
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.action_scroll_lines(-2)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.action_scroll_lines(2)
+
+    def on_click(self, event: events.Click) -> None:
+        num_visible, width = self._layout_columns(self.size.width)
+        index = self._first_visible + min(event.x // (width + COLUMN_GAP), num_visible - 1)
+        if index < len(self.outputs):
+            self.post_message(self.ColumnSelected(index))
+
+    def draw(self, width: int, height: int) -> list[Strip]:
+        if not self.outputs or width < 1:
+            return []
+        visible, (_, column_width) = self.visible_columns(), self._layout_columns(width)
+        headings = self._headings(visible, column_width)
+        if height < len(headings) + 3:
+            headings = headings[:1]  # on a very low terminal, the title leaves room for the text
+        bodies = [self._body_lines(index, column_width) for index in visible]
+        self._body_height = height - len(headings)
+        self._max_scroll_top = max(0, max(len(body) for body in bodies) - self._body_height)
+        top = self._max_scroll_top if self._scroll_top is None else min(self._scroll_top, self._max_scroll_top)
+        rows = headings + [_line_of_each(bodies, y) for y in range(top, top + self._body_height)]
+        style = self.rich_style  # Textual computes the style at each access
+        gap = Strip.blank(COLUMN_GAP, style)
+        lines = []
+        for cells in rows[:height]:
+            strips = [part for cell in cells for part in (Strip(cell).adjust_cell_length(column_width, style), gap)]
+            lines.append(Strip.join(strips[:-1]).simplify())
+        return lines
+
+    def _layout_columns(self, width: int) -> tuple[int, int]:
+        """Return the number of visible columns and the width of each."""
+        count = max(1, min(len(self.outputs), (width + COLUMN_GAP) // (self._min_column_width + COLUMN_GAP)))
+        return count, max(1, (width + COLUMN_GAP) // count - COLUMN_GAP)
+
+    def _style(self, name: str) -> Style:
+        return self.get_component_rich_style(f"generation-columns--{name}")
+
+    def _headings(self, visible: range, width: int) -> list[list[Line]]:
+        """Return title, description, statistics, difference and a rule, each with a line per visible column."""
+        plain, title, muted = self.rich_style, self._style("title"), self._style("muted")
+        outputs = [self.outputs[index] for index in visible]
+        titles = [_wrap_words([(word, title) for word in output.title.split()], width, plain) for output in outputs]
+        descriptions = []
+        for output in outputs:
+            parts = [output.description]
+            if any(cell_len(each.description) > width for each in outputs):
+                parts = output.description.replace(", ", " · ").split(" · ")
+            words = [[(word, muted) for word in part.split()] for part in parts]
+            descriptions.append([line for part in words for line in _wrap_words(part, width, muted)])
+        lines = [_line_of_each(titles, y) for y in range(max(map(len, titles), default=1) or 1)]
+        lines += [
+            _line_of_each(descriptions, y) for y in range(min(MAX_DESCRIPTION_LINES, max(map(len, descriptions))))
+        ]
+        stats = [_output_stats(output) for output in outputs]
+        if width >= MIN_WIDTH_FOR_ONE_LINE_STATS:
+            stats = [[" · ".join(part for part in parts if part)] for parts in stats]
+        texts = [[*parts, self._difference_label(index, width)] for parts, index in zip(stats, visible, strict=True)]
+        lines += [[[Segment(truncate(text[y], width), plain)] for text in texts] for y in range(len(texts[0]))]
+        rules = [("━", "selected") if index == self.selected_index else ("─", "rule") for index in visible]
+        return [*lines, [[Segment(char * width, self._style(name))] for char, name in rules]]
+
+    def _reference(self, index: int) -> ColumnOutput | None:
+        """Return the column that a column is compared with, or None for the first one."""
+        return None if index == 0 else self.outputs[0 if self._compares_with_first else index - 1]
+
+    def _first_difference(self, index: int) -> int | None:
+        output, reference = self.outputs[index], self._reference(index)
+        if reference is None:
+            return None
+        return first_difference(output.words_to_compare(reference), reference.words_to_compare(output))
+
+    def _difference_label(self, index: int, width: int) -> str:
+        """Describe where a column differs from the one it is compared with."""
+        output, reference = self.outputs[index], self._reference(index)
+        if reference is None or not output.events or not reference.events:
+            return ""
+        first, both_done = self._first_difference(index), output.done_event and reference.done_event
+        if first is None:
+            return "= same words" if both_done else "= same so far"
+        fraction = fraction_differing(output.words_to_compare(reference), reference.words_to_compare(output))
+        short = f"≠ at word {first + 1}"
+        long = f"{short} · {format_percent(fraction)} differ"
+        return long if both_done and cell_len(long) <= width else short
+
+    def _body_lines(self, index: int, width: int) -> list[Line]:
+        """Return the text of a column, with the first difference marked and the reason of its end."""
+        output, plain, muted = self.outputs[index], self.rich_style, self._style("muted")
+        if output.is_empty:
+            return _wrap_words([(word, muted) for word in output.placeholder.split()], width, plain)
+        words: list[StyledWord] = [(word, plain) for word in output.shown_words]
+        end: list[StyledWord] = []
+        if output.done_event:
+            end = [(word, muted) for word in describe_finish_reason(output.done_event, output.noun).split()]
+        elif not output.failure:
+            words.append(("▌", self._style("selected")))
+        if (first := self._first_difference(index)) is not None:
+            # A text that ends where the reference continues differs in its end, so the reason is marked.
+            marked, position = (words, first) if first < len(words) else (end, 0)
+            marked[position] = (DIFFERENCE_MARK + marked[position][0], self._style("mark"))
+        failure = [(word, self._style("failure")) for word in output.failure.split()]
+        return [line for part in (words, end, failure) for line in _wrap_words(part, width, plain)]
+
+
+def _output_stats(output: ColumnOutput) -> list[str]:
+    """Return the number of words and the mean surprisal, or empty texts before the first word."""
+    surprisal = mean_surprisal(output.events)
+    if surprisal is None:
+        return ["", ""]
+    num_decimals = 0 if output.noun == "token" and surprisal >= 10 else 2  # a word of several tokens can have many bits
+    return [plural(len(output.shown_words), "word"), f"{surprisal:.{num_decimals}f} bits/word"]
+
+
+def _line_of_each(texts: Sequence[list[Line]], y: int) -> list[Line]:
+    """Return line `y` of each text, empty after its end."""
+    return [text[y] if y < len(text) else [] for text in texts]
+
+
+def _wrap_words(words: Sequence[StyledWord], width: int, space_style: Style) -> list[Line]:
+    """Break words into lines of at most `width` cells; a longer word is split, and a line feed begins a line."""
+    lines: list[Line] = []
+    available = 0
+    for text, style in words:
+        word = text.removesuffix("\n")
+        for number, part in enumerate([word] if cell_len(word) <= width else chop_cells(word, width)):
+            part_width = cell_len(part)
+            if lines and not lines[-1]:
+                lines[-1] = [Segment(part, style)]
+                available = width - part_width
+            elif lines and number == 0 and part_width < available:
+                lines[-1] += [Segment(" ", space_style), Segment(part, style)]
+                available -= part_width + 1
+            else:
+                lines.append([Segment(part, style)])
+                available = width - part_width
+        if text.endswith("\n"):
+            lines.append([])
+    return lines

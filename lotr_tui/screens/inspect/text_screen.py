@@ -1,0 +1,293 @@
+"""What the inspectors of a text share: keys, title, a line of metrics, the input line, the analysis in a thread."""
+
+import re
+from collections.abc import Sequence
+from typing import ClassVar, Generic, TypeVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Input, Label
+
+from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
+from engine.data.tokenizers.base import EOS
+from engine.errors import describe_error
+from engine.models.dialogue import DialogueModel
+from lotr_tui.background_task import BackgroundTask, is_closed
+from lotr_tui.formatting import LINE_END_MARK
+from lotr_tui.screens.inspect.page import Page, sanitize_text
+from lotr_tui.screens.inspect.text_view import TextView
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.textual_fixes.app import TextualFixesScreen
+from lotr_tui.theme import MUTED
+from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.line_input import LineInput
+from lotr_tui.widgets.status_bar import StatusBar
+
+MAX_TEXT_CHARACTERS = 20_000
+"""Maximum length of a text, about 4,000 words."""
+MAX_LISTED_TEXTS = 3
+"""Number of unreadable parts of a text that are listed."""
+_SPACE = re.compile(r"\s")
+_LINE_END = re.compile(rf" *(?:{LINE_END_MARK}|{EOS}) *|\n")
+
+ResultT = TypeVar("ResultT")
+Metric = list[tuple[str, str]]
+"""Pairs of text and style, as `Content.assemble` takes them."""
+
+
+class MetricsBar(StatusBar):
+    """One line with as many metrics as fit, the most important first, and a note on the right."""
+
+    _metrics: Sequence[Metric] = ()
+    _note = ""
+
+    def show_metrics(self, metrics: Sequence[Metric], note: str = "") -> None:
+        self._metrics, self._note = metrics, note
+        self.on_resize()
+
+    def on_resize(self) -> None:
+        available = self.content_size.width - (len(self._note) + 2 if self._note else 0)
+        fitting = Content("")
+        for metric in self._metrics:
+            longer = Content.assemble(fitting, "   " if fitting else "", *metric)
+            if longer.cell_length > available and fitting:
+                break
+            fitting = longer
+        self.show(fitting, Content.styled(self._note, MUTED))
+
+
+def unreadable_metric(texts: list[str]) -> list[Metric]:
+    """Return the metric that lists the parts of a text that the tokenizer cannot read; no metric if there are none."""
+    more = ", …" if len(texts) > MAX_LISTED_TEXTS else ""
+    return [[(f"cannot read {', '.join(texts[:MAX_LISTED_TEXTS])}{more}", "$warning")]] if texts else []
+
+
+class TextInputBar(Horizontal):
+    """A prompt mark and a one-line input; line ends are shown as `¶`. Enter posts `Input.Submitted`."""
+
+    DEFAULT_CSS = """
+    TextInputBar { height: 1; padding: 0 1; }
+    TextInputBar Label { color: $accent; margin-right: 1; }
+    TextInputBar Input { width: 1fr; padding: 0; background: $background; }
+    TextInputBar Input:focus { background: $panel; }
+    """
+    PLACEHOLDER: ClassVar[str] = "type a text and press enter"
+    HELP_LINE = "Enter analyses the text; ¶ is the end of a line"
+
+    def __init__(self, text: str, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._input = LineInput(
+            newlines_to_marks(text),
+            placeholder=self.PLACEHOLDER,
+            compact=True,
+            max_length=MAX_TEXT_CHARACTERS,
+            select_on_focus=False,
+        )
+
+    def compose(self) -> ComposeResult:
+        yield Label("❯")
+        yield self._input
+
+    @property
+    def text(self) -> str:
+        """The typed text, with a line feed for each `¶`."""
+        return marks_to_newlines(self._input.value)
+
+    def set_text(self, text: str) -> None:
+        self._input.value = newlines_to_marks(text)
+
+
+def cut_text(text: str) -> str:
+    """Return the last `MAX_TEXT_CHARACTERS` characters of `text`, from the start of a word on."""
+    if len(text) <= MAX_TEXT_CHARACTERS:
+        return text
+    end = text[-MAX_TEXT_CHARACTERS - 1 :]
+    space = _SPACE.search(end)
+    return end[space.end() :] if space else end[1:]
+
+
+def marks_to_newlines(text: str) -> str:
+    """Return `text` sanitized, with a line feed for each `¶` or `<eos>`."""
+    return _LINE_END.sub("\n", sanitize_text(text))
+
+
+def newlines_to_marks(text: str) -> str:
+    """Return `text` sanitized and on one line, with `¶` for each line end; a long text loses its beginning."""
+    return cut_text(_LINE_END.sub(f" {LINE_END_MARK} ", sanitize_text(text)).strip(" "))
+
+
+class InspectorScreen(TextualFixesScreen, Screen[None]):
+    """A screen that shows how one model reads a text: keys and title of all inspectors of a text."""
+
+    CSS_PATH = "inspect.tcss"
+    PANES: ClassVar[tuple[str, ...]]
+    """Ids of the parts that take the focus, in order."""
+    TAKING_TURNS: ClassVar[tuple[str, ...]] = ()
+    """Parts of which a small terminal shows one; the screen has a class with the id of the last that had the focus."""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *binding_table(
+            "inspect",
+            """
+            close | escape | close          | back | Stop what runs, or return to the previous screen
+            pane  | tab    | step_pane(1)   | pane | The next part of the screen, which a narrow terminal then shows
+            next  | n      | step_mark(1)   | next | The next word, surprising word or copied passage | n/N
+            edit  | e      | edit           | edit | Edit the text
+            """,
+            show=True,
+        ),
+        *binding_table(
+            "inspect",
+            """
+            previous      | N         | step_mark(-1) | previous | The previous word, surprising word or copied passage
+            previous-pane | shift+tab | step_pane(-1) | pane     | The previous part of the screen
+            """,
+        ),
+    ]
+    inspected_part: object = None
+    """Model inside the model of the session that is shown; None for the whole."""
+
+    def __init__(self, session_model: SessionModel) -> None:
+        super().__init__()
+        self.session_model = session_model
+
+    @property
+    def is_idle(self) -> bool:
+        """True once the current text is analysed."""
+        raise NotImplementedError
+
+    def panes(self) -> tuple[str, ...]:
+        return self.PANES
+
+    def show_title(self, title: str) -> None:
+        """Show the title and the model in the status line, and whether it is shown without its helpers.
+
+        A cache or a mixture changes what the part predicts; the parts that know speakers do not.
+        """
+        model = self.session_model.model
+        if self.inspected_part not in (None, model.model if isinstance(model, DialogueModel) else model):
+            title = f"{title} as trained"
+        about = f" · {self.session_model.name} · {self.session_model.description}"
+        self.show_line("#status", ("lotr-tui", "bold $accent"), "  ", (title, "bold"), (about, MUTED))
+
+    def show_line(self, selector: str, *parts: str | tuple[str, str]) -> None:
+        self.query_one(selector, StatusBar).show(Content.assemble(*parts))
+
+    def action_close(self) -> None:
+        self.dismiss()
+
+    def action_step_mark(self, direction: int) -> None:
+        self.query_one("#text", TextView).step_mark(direction)
+
+    def action_step_pane(self, direction: int) -> None:
+        panes = self.panes()
+        focused = [] if self.focused is None else [node.id for node in self.focused.ancestors_with_self]
+        current = next((index for index, pane in enumerate(panes) if pane in focused), -direction)
+        self.focus_pane(panes[(current + direction) % len(panes)])
+
+    def focus_pane(self, pane: str) -> None:
+        """Focus a part of the screen, and show it."""
+        if pane in self.TAKING_TURNS:
+            for each in self.TAKING_TURNS:
+                self.set_class(each == pane, f"-{each}")
+        self.call_after_refresh(self.query_one(f"#{pane}", Widget).focus)
+
+    def action_edit(self) -> None:
+        self.focus_pane(self.panes()[-1])
+
+
+class TextScreen(InspectorScreen, Generic[ResultT]):
+    """A screen with an input line for the text, which `compute` analyses in a thread."""
+
+    HEADING: ClassVar[str]
+    BUSY_MESSAGE: ClassVar[str]
+    FAILURE_MESSAGE: ClassVar[str]
+    """Start of the message about a failed analysis."""
+    SHOWS_TOKENS: ClassVar[bool] = True
+    """True if the items of the text are tokens, False if they are words."""
+
+    def __init__(self, session_model: SessionModel, text: str = "") -> None:
+        """Analyse `text`, with a line break for each `<eos>`, once the screen is mounted."""
+        super().__init__(session_model)
+        self.text = cut_text(sanitize_text(text))
+        self.page: Page | None = None
+        """Layout of the analysed text; None before the first analysis."""
+        self._analysis_task: BackgroundTask[ResultT] = BackgroundTask(
+            self, "text-analysis", lambda results: self.show_result(results[0]), self._show_failure
+        )
+
+    # Parts that a subclass implements
+
+    def find_problem(self) -> str:
+        """Return why no text can be analysed, or "" if there is no reason."""
+        raise NotImplementedError
+
+    def show_page(self, page: Page, cursor: int | None) -> None:
+        """Show a text that is not analysed yet, with the cursor on a word or token; None is the default."""
+        raise NotImplementedError
+
+    def compute(self, tokens: TokenizedText) -> ResultT:
+        """Analyse the text; called in a thread."""
+        raise NotImplementedError
+
+    def show_result(self, result: ResultT) -> None:
+        raise NotImplementedError
+
+    def show_message(self, message: str) -> None:
+        """Show a message in place of a result."""
+        raise NotImplementedError
+
+    # Analysis
+
+    @property
+    def is_idle(self) -> bool:
+        return self.page is not None and not self._analysis_task.is_running
+
+    def on_mount(self) -> None:
+        self.show_title(self.HEADING)
+        self.call_after_refresh(self._analyse_first_text)
+
+    def on_unmount(self) -> None:
+        self._analysis_task.cancel()
+
+    def tokenize(self, text: str) -> TokenizedText:
+        """Tokenize a text as the model of the session reads it."""
+        tokenizer = self.session_model.model.tokenizer
+        eos_per_line = not tokenizer.is_open or self.session_model.predicts_eos
+        return tokenize_with_offsets(text, tokenizer, eos_per_line=eos_per_line, cast=self.session_model.cast)
+
+    def _analyse_first_text(self) -> None:
+        if not is_closed(self):  # a key may close the screen before its first paint
+            self.analyse()
+
+    def analyse(self, cursor: int | None = None) -> None:
+        """Show the text with the cursor on a word or token, and analyse it in a thread."""
+        self._analysis_task.cancel()
+        tokens = self.tokenize(self.text)
+        self.page = Page.from_tokens(tokens) if self.SHOWS_TOKENS else Page.from_words(tokens)
+        self.show_page(self.page, cursor)
+        if problem := self.find_problem():
+            self.show_message(problem)
+        elif skipped := [] if len(tokens) else tokens.skipped_texts():
+            self.show_message(f"the model cannot read {', '.join(skipped[:5])}; type words of the letters a to z")
+        elif not len(tokens):
+            self.show_message("the text has no words; type one below and press enter")
+        else:
+            self.show_message(self.BUSY_MESSAGE)
+            self._analysis_task.start(lambda _: iter([self.compute(tokens)]))
+
+    def _show_failure(self, error: BaseException) -> None:
+        self.show_message(f"{self.FAILURE_MESSAGE}: {describe_error(error)}")
+
+    @on(Input.Submitted)
+    def _submit_text(self) -> None:
+        self.text = self.query_one(TextInputBar).text
+        self.analyse()
+        self.query_one(self.AUTO_FOCUS).focus()  # type: ignore[arg-type]
+
+    def action_edit(self) -> None:
+        self.query_one(Input).focus()

@@ -1,0 +1,254 @@
+"""The lens: its figures, its text with a cursor, typed and opened texts, and failures."""
+
+import threading
+
+import numpy as np
+import pytest
+from textual import events
+from textual.widgets import Input
+
+from engine.analysis.evaluation import evaluate
+from engine.analysis.tokenized_text import tokenize_with_offsets
+from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.models.base import score_sequence
+from engine.runs.combine import ModelCombiner
+from engine.runs.loading import load_model
+from lotr_tui.formatting import format_percent
+from lotr_tui.screens.inspect import lens
+from lotr_tui.screens.inspect.lens import LENS_VIEWS, MAX_EDITABLE_CHARACTERS, LensScreen, LensTextArea
+from lotr_tui.screens.inspect.word_details import WordDetails
+from lotr_tui.session.session_model import SessionModel
+from tests.support.analysis import (
+    LENS_TEXT,
+    is_idle,
+    lens_text,
+    make_kneser_ney,
+    open_lens,
+    painted,
+    static_text,
+    status_text,
+)
+from tests.support.app import VOCABULARY, make_decoder
+from tests.support.models import text_bits_per_character
+from tests.support.open_inspectors import open_session_model, use_training_text, words_session_model
+from tests.support.open_models import bpe_tokenizer
+from tests.support.pilot import notices, until
+from tests.support.scenes import confident_model
+
+
+@pytest.fixture
+def kneser_ney(monkeypatch):
+    counts = make_kneser_ney()
+    monkeypatch.setattr(lens, "load_kneser_ney", lambda run: counts)
+    return counts
+
+
+def metrics(app):
+    return status_text(app, "#metrics")
+
+
+def sentence_lines(app):
+    return painted(app.screen.query_one("#sentences")).splitlines()
+
+
+def numbers_of(line):
+    return [float(number.replace(",", "")) for number in line.replace("▸", "").split()[:2]]
+
+
+async def test_metrics_sentences_and_details_are_those_of_the_evaluation(make_host, kneser_ney):
+    app = make_host()
+    async with app.run_test(size=(240, 50)) as pilot:
+        screen = await open_lens(pilot)
+        ids = VOCABULARY.encode(LENS_TEXT)
+        network, baseline = evaluate(make_decoder(), ids), evaluate(kneser_ney, ids)
+        assert f"perplexity {network.perplexity:,.1f}   Kneser-Ney {baseline.perplexity:,.1f}" in metrics(app)
+        assert f"{network.bits_per_token:.2f} bits per word" in metrics(app)
+        num_unknown = int((ids == UNK_ID).sum())
+        assert f"{len(ids)} words, {num_unknown} unknown ({format_percent(network.unk_rate)})" in metrics(app)
+        log_probs, counted = (score_sequence(model, ids) for model in (make_decoder(), kneser_ney))
+        assert f"without unknown {np.exp(-log_probs[ids != UNK_ID].mean()):,.1f}" in metrics(app)
+        assert f"better than Kneser-Ney on {format_percent(np.mean(log_probs > counted))} of words" in metrics(app)
+
+        scores, counted = screen.scorer.network_scores, screen.scorer.baseline_scores
+        app.screen.query_one("#text").focus()
+        await pilot.press("home", "right", "right", "right")
+        details = painted(app.screen.query_one(WordDetails))
+        own, other = scores.word_score(3), counted.word_score(3)
+        assert "WORD  a  sentence 1 of 4" in details
+        for figure in (f"{own.bits:.1f}", f"{other.bits:.1f}", format_percent(own.top_tokens[0][1])):
+            assert figure in details
+        assert f"better by {abs(own.bits - other.bits):.1f}" in details
+
+        app.screen.query_one("#sentences").focus()
+        await pilot.pause()
+        lines = sentence_lines(app)
+        perplexities = zip(scores.sentence_perplexities(), counted.sentence_perplexities(), strict=True)
+        for line, values in zip(lines, perplexities, strict=True):
+            assert line.replace("▸", "").split()[:2] == [f"{value:,.1f}" for value in values]
+        assert lines[1].endswith("The wizard was lit!")
+        await pilot.press("s")
+        await pilot.pause()
+        hardest = [numbers_of(line)[0] for line in sentence_lines(app)]
+        assert hardest == sorted(hardest, reverse=True)
+        assert "hardest first" in static_text(app, "#heading")
+        await pilot.press("s")
+        text = app.screen.query_one("#text")
+        await pilot.click("#sentences", offset=(5, 2))
+        await pilot.pause()
+        assert text.cursor == scores.tokens.sentence_starts[2]
+        await pilot.press("b")
+        await until(pilot, lambda: lens_text(app).splitlines()[0].endswith("lit!¶") and is_idle(app))
+
+
+async def test_a_model_is_compared_with_kneser_ney_of_its_own_data(make_host, tmp_path):
+    session_model = words_session_model(tmp_path)
+    loaded = load_model(session_model.run)
+    app = make_host(session_model=session_model)
+    text = "Bilbo Baggins is a very old friend of mine.\nWhere is the wizard?\n"
+    async with app.run_test(size=(160, 45)) as pilot:
+        await open_lens(pilot, text)
+        ids = []
+        for line in text.splitlines():
+            ids += [*loaded.decoder.tokenizer.encode(line).tolist(), EOS_ID]
+        baseline = evaluate(ModelCombiner([loaded]).kneser_ney, np.array(ids, np.int32))
+        assert f"Kneser-Ney {baseline.perplexity:,.1f}" in metrics(app)
+        assert lens_text(app).count("¶") == 2  # the model was trained in line mode
+
+
+async def test_shades_follow_the_view(make_host, kneser_ney):
+    app = make_host()
+    async with app.run_test(size=(160, 45)) as pilot:
+        model = confident_model(app)
+        screen = await open_lens(pilot, " ".join(["wizard", *VOCABULARY.tokens[2:]]), model)
+        text, scores = app.screen.query_one("#text"), screen.scorer.network_scores
+
+        network, baseline = scores.bits, screen.scorer.baseline_scores.bits
+        text.focus()
+        surprises = [index for index in np.flatnonzero(network >= 10).tolist() if index > 0]
+        await pilot.press("home", "n", "n")
+        assert text.cursor == surprises[1]
+        await pilot.press("N")
+        assert text.cursor == surprises[0]
+        usual = ["dim", "usual", "surprising", "strong"]
+        for view in (*LENS_VIEWS[1:], LENS_VIEWS[0]):
+            await pilot.press("v")
+            assert screen.view == view
+            names, shades = {
+                "network": (usual, np.digitize(network, [3, 6, 10])),
+                "Kneser-Ney": (usual, np.digitize(baseline, [3, 6, 10])),
+                "difference": (
+                    ["much-worse", "worse", "even", "better", "much-better"],
+                    np.digitize(baseline - network, [-3, -1, 1, 3]),
+                ),
+            }[view]
+            if view == "difference":
+                assert "Kneser-Ney by 3" in status_text(app, "#legend")
+            for index in np.flatnonzero(~text.page.unknown_mask).tolist():
+                assert text.styles_of(index)[0] == names[shades[index]]
+
+
+async def test_typed_pasted_and_opened_texts_are_scored(make_host, kneser_ney, tmp_path):
+    (tmp_path / "short.txt").write_text("The lamp was lit.\n")
+    (tmp_path / "long.txt").write_text("bread " * MAX_EDITABLE_CHARACTERS)
+    app = make_host()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await open_lens(pilot, "")
+        text_area = app.screen.query_one(LensTextArea)
+        await pilot.press(*"the lamp was")
+        await until(pilot, lambda: lens_text(app) == "the lamp was" and is_idle(app))
+        assert app.screen.query_one("#text").cursor == 2  # the word before the cursor of the text area
+        assert "perplexity" in metrics(app)
+        await pilot.press("ctrl+u")
+        await until(pilot, lambda: "Type a text below" in lens_text(app))
+        text_area.post_message(events.Paste("the\x1b[31m lamp\r\nwas [red]lit[/red]\u202e"))
+        await until(pilot, lambda: "lamp" in lens_text(app))
+        assert text_area.text == "the [31m lamp\nwas [red]lit[/red] "
+        assert lens_text(app).splitlines() == ["the [‹31m› lamp", "was [‹red›]lit[/‹red›]"]
+        for name, first in (("short.txt", "The"), ("long.txt", "bread")):
+            text_area.blur()
+            app.screen.query_one("#text").focus()
+            await pilot.press("f")
+            await pilot.pause()
+            app.screen.query_one(Input).value = str(tmp_path / name)
+            await pilot.press("enter")
+            await until(pilot, lambda: isinstance(app.screen, LensScreen))
+            await until(pilot, lambda first=first: lens_text(app).startswith(first))
+        assert text_area.text == ""  # the text is too long to be edited
+        text_area.focus()
+        await pilot.press("x")  # the typed text replaces the opened one and stops its scoring
+        await until(pilot, lambda: lens_text(app) == "‹x›" and is_idle(app))
+        text_area.post_message(events.Paste("the lamp was lit. " * 20_000))
+        await until(pilot, lambda: "scored" in metrics(app), 30)
+        assert text_area.text == ""
+        await pilot.press("escape")
+        await until(pilot, lambda: not any(thread.name.startswith("lens") for thread in threading.enumerate()))
+
+
+async def test_a_missing_baseline_and_a_failing_model_are_reported(make_host):
+    class Broken:
+        tokenizer = VOCABULARY
+
+        def start(self):
+            return None
+
+        def advance(self, state, token):
+            raise ValueError("weights [red] are gone")
+
+    app = make_host()  # the directory of its run is empty
+    async with app.run_test(size=(200, 50)) as pilot:
+        await open_lens(pilot)
+        assert "no Kneser-Ney" in metrics(app)
+        await pilot.press("v")
+        await until(pilot, lambda: "config.json is missing" in notices(app))
+        assert app.screen.view == "network"
+        await pilot.press("escape")
+        await open_lens(pilot, session_model=SessionModel("broken", "", Broken()))
+        await until(pilot, lambda: "weights [red] are gone" in notices(app))
+        assert lens_text(app).startswith("Bilbo")
+
+
+# Tokens that are parts of words: words are the unit of reading
+
+TEXT = "The wizard’s old pony — “Éowyn” 😀 smiled?!\nWhere is Frodo…\n"
+WORDS = [
+    *["The", "wizard’s", "old", "pony", "—", "“", "Éowyn", "”", "😀", "smiled", "?!", "\n"],
+    *["Where", "is", "Frodo", "…", "\n"],
+]
+
+
+async def test_words_of_several_tokens_are_scored_shaded_and_explained(make_host, monkeypatch, tmp_path):
+    tokenizer = bpe_tokenizer()
+    counts = use_training_text(monkeypatch, tokenizer)
+    session_model = open_session_model(tokenizer, tmp_path)
+    app = make_host(session_model=session_model)
+    async with app.run_test(size=(200, 50), notifications=True) as pilot:
+        screen = await open_lens(pilot, TEXT)
+        ids = tokenize_with_offsets(TEXT, tokenizer, eos_per_line=True).ids
+        network, baseline = evaluate(session_model.model, ids), evaluate(counts, ids)
+        bits_per_character = text_bits_per_character(session_model.model, TEXT, "line")
+        assert (
+            f"{bits_per_character:.2f} bits/character   perplexity {network.perplexity:,.1f}"
+            f"   Kneser-Ney {baseline.perplexity:,.1f}   9 words, {len(ids)} tokens" in metrics(app)
+        )
+        text, scores = app.screen.query_one("#text"), screen.scorer.network_scores
+        assert [scores.tokens.word(index) for index in range(scores.tokens.num_words)] == WORDS
+        assert lens_text(app).splitlines() == ["The wizard’s old pony — “Éowyn” 😀 smiled?!¶", "Where is Frodo…¶"]
+        text.focus()
+        await pilot.press("home", "right", "right")
+        reversed_text = [s.text for s in text.render_line(0) if s.style is not None and s.style.reverse]
+        assert reversed_text == ["old"]  # without the space before it
+        await pilot.press("escape")
+
+        await pilot.resize_terminal(60, 20)
+        screen = await open_lens(pilot, "the tower. Lamps")
+        app.screen.query_one("#text").focus()
+        await pilot.press("end")
+        word = screen.scorer.network_scores.word_score(3)
+        shown = painted(app.screen.query_one(WordDetails))
+        bits = [f"{each:.1f}" for _, each in word.parts]
+        assert "|".join("·" if part == " " else part.strip() for part, _ in word.parts) in shown
+        assert f"{word.bits:.1f} bits = {bits[0]} + {bits[1]} + " in shown
+        monkeypatch.setattr(tokenizer, "name", "pretrained")
+        await pilot.press("b")
+        await until(pilot, lambda: screen.is_idle)
+        assert metrics(app).endswith(" bits/character, pre-trained on other text")

@@ -1,0 +1,223 @@
+"""Side by side: columns that differ by model, and how their models are loaded."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+from textual.widgets import Input
+
+from engine.analysis.evaluation import evaluate
+from engine.config import Config
+from engine.data.dataset import load_dataset
+from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers.words import WordTokenizer
+from engine.generation.generate import Done, TokenEvent, generate
+from engine.generation.prompt import encode_prompt
+from engine.generation.sampling import TextInProgress
+from engine.generation.settings import SamplerSettings
+from engine.models.ngram import KneserNey
+from engine.runs.combine import CombinationOptions, ModelCombiner
+from engine.runs.loading import load_model
+from lotr_tui.screens.inspect.columns import DIFFERENCE_MARK
+from lotr_tui.screens.inspect.comparison import SideBySideScreen
+from lotr_tui.session.columns import ColumnOutput, ColumnSlot
+from lotr_tui.session.session_model import SessionModel
+from lotr_tui.session.training_text import ModelChoice, load_model_choice
+from tests.support.app import make_decoder
+from tests.support.columns import column_lines, columns_text, generated_words, note_text, until_columns_ended
+from tests.support.files import sentences, write_csv
+from tests.support.models import random_lstm
+from tests.support.open_models import RecitingModel, bpe_tokenizer, character_tokenizer
+from tests.support.pilot import text_of, until
+from tests.support.sampling import make_token_event
+
+PROMPT = "the tower"
+
+
+async def open_screen(pilot, prompt=PROMPT, run=None, model=None):
+    session_model = SessionModel("mine", "valid 74.9", model or make_decoder(), run=run)
+    screen = SideBySideScreen(session_model, pilot.app.runs_dir, prompt, SamplerSettings(top_k=20), 3, 0)
+    await pilot.app.push_screen(screen)
+    await pilot.pause()
+    return screen
+
+
+def expected_words(model, prompt=PROMPT, seed=3):
+    ids = encode_prompt(prompt, model.tokenizer).ids
+    events = generate(TextInProgress(model, ids, SamplerSettings(temperature=0.8, top_k=20), seed))
+    return [event.text for event in events if isinstance(event, TokenEvent)]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    corpus = write_csv(tmp_path_factory.mktemp("corpus") / "small.csv", sentences(120))
+    return load_dataset(Config("tiny").with_values(corpus=str(corpus)).data)
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory):
+    """A run on the disk with random weights and the word frequencies of the corpus as output bias."""
+    folder = tmp_path_factory.mktemp("runs") / "small-run"
+    config = Config("tiny").with_values(corpus=dataset.corpus.source, embedding_size=6, hidden_size=6)
+    weights = dict(random_lstm(config.model, dataset.tokenizer, scale=0.4).weights)
+    weights["output.bias"] = np.log(np.bincount(dataset.train, minlength=len(dataset.tokenizer)) + 1).astype("f4")
+    folder.mkdir()
+    (folder / "config.json").write_text(config.to_json())
+    (folder / "vocabulary.json").write_text(dataset.tokenizer.to_json())
+    (folder / "model.safetensors").write_bytes(save(weights))
+    return folder
+
+
+async def test_kneser_ney_of_the_run_comes_first_and_a_key_adds_the_mixture(make_host, run, dataset):
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        model, counts = load_model(run).decoder, KneserNey(dataset.train, dataset.tokenizer)
+        screen = await open_screen(pilot, "the miller", run, model)
+        await until(pilot, lambda: len(screen.slots) == 2 and not screen.is_loading)
+        await until_columns_ended(pilot, screen)
+        words = [expected_words(each, "the miller") for each in (model, counts)]
+        assert [generated_words(slot.output) for slot in screen.slots] == words
+        assert column_lines(screen)[0].split() == ["mine", "Kneser-Ney"]
+        assert DIFFERENCE_MARK in columns_text(screen)
+        assert "temperature 0.80 → top-k" in text_of(screen.query_one("#status"))
+        await pilot.press("a", "down", "enter")
+        await until(pilot, lambda: len(screen.slots) == 3 and not screen.is_loading)
+        await until_columns_ended(pilot, screen)
+        mixture = ModelCombiner([load_model(run)]).combine(CombinationOptions(mixture=True)).model
+        assert generated_words(screen.slots[2].output) == expected_words(mixture, "the miller")
+        await pilot.press("a")
+        assert pilot.app.screen is screen
+        assert "the maximum; x removes one" in note_text(screen)
+        await pilot.press("r")
+        await until_columns_ended(pilot, screen)
+        seed = screen.prompt_and_seed[1]
+        assert seed != 3
+        assert generated_words(screen.slots[1].output) == expected_words(counts, "the miller", seed)
+
+
+async def test_a_column_can_be_removed_while_its_model_loads_and_a_failure_is_one_line(make_host, loader, tmp_path):
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_screen(pilot, run=tmp_path / "mine")
+        await until(pilot, lambda: screen.slots[0].output.done_event)
+        await pilot.pause()
+        assert "counting the n-grams" in " ".join(columns_text(screen).split())
+        await pilot.press("right", "x")
+        loader.released.set()
+        await until(pilot, lambda: not screen.is_loading)
+        assert len(screen.slots) == 1
+
+        def fail(choice, runs_dir):
+            raise MemoryError("no\n[room]")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lotr_tui.screens.inspect.comparison.load_model_choice", fail)
+            await pilot.press("a", "enter")
+            await until(pilot, lambda: "MemoryError" in note_text(screen))
+        assert note_text(screen) == "Kneser-Ney: MemoryError: no [room]"
+        assert len(screen.slots) == 1
+
+
+async def test_each_model_reads_the_prompt_with_its_own_vocabulary(make_host):
+
+    few = KneserNey(np.array([2, 3, 4, 1, 2, 4, 1]), WordTokenizer((UNK, EOS, "the", "road", "goes")))
+    async with make_host().run_test(size=(120, 24)) as pilot:
+        screen = await open_screen(pilot, "")
+        screen.slots.append(ColumnSlot(ColumnOutput("few words"), few, 0.8))
+        screen.show_slots()
+        for prompt, note in (("the tower", "not every model knows: tower (few words)"), ("tower", None)):
+            screen.query_one("#prompt", Input).value = prompt
+            await pilot.press("enter")
+            await until_columns_ended(pilot, screen)
+            assert generated_words(screen.slots[0].output) == expected_words(make_decoder(), prompt)
+            if note:
+                assert note_text(screen) == note
+                assert generated_words(screen.slots[1].output) == expected_words(few)
+            else:
+                assert "knows none of the prompt's words: tower" in screen.slots[1].output.failure
+
+
+async def test_a_model_that_fails_does_not_end_the_columns_of_other_models(make_host):
+    class Broken:
+        tokenizer = make_decoder().tokenizer
+
+        def start(self):
+            return None
+
+        def advance(self, state, token):
+            raise RuntimeError("out of [order]")
+
+    counts = KneserNey(make_decoder().tokenizer.encode("the tower of the lamp").repeat(2), make_decoder().tokenizer, 3)
+    async with make_host().run_test(size=(120, 24)) as pilot:
+        screen = await open_screen(pilot, "")
+        for name, model in (("broken", Broken()), ("counts", counts)):
+            screen.slots.append(ColumnSlot(ColumnOutput(name), model, 0.8))
+        screen.query_one("#prompt", Input).value = PROMPT
+        await pilot.press("enter")
+        await until_columns_ended(pilot, screen)
+        assert "failed: RuntimeError: out of [order]" in columns_text(screen)
+        first, _, third = (generated_words(slot.output) for slot in screen.slots)
+        assert (first, third) == (expected_words(make_decoder()), expected_words(counts))
+
+
+def test_each_kind_of_choice_loads_its_model_with_its_perplexity(run, dataset):
+    network = load_model_choice(ModelChoice("run", str(run)), None)
+    assert network.name == "small-run"
+    baseline = load_model_choice(ModelChoice("kneser-ney", str(run)), None)
+    expected = KneserNey(dataset.train, dataset.tokenizer)
+    assert baseline.description == f"5-gram counts · valid {evaluate(expected, dataset.valid).perplexity:.1f}"
+    mixture = load_model_choice(ModelChoice("mixture", str(run)), None)
+    combined = ModelCombiner([load_model(run)]).combine(CombinationOptions(mixture=True))
+    perplexity = evaluate(combined.model, dataset.valid).perplexity
+    assert mixture.description == f"{combined.description} · valid {perplexity:.1f}"
+    assert perplexity < evaluate(network.model, dataset.valid).perplexity
+    assert mixture.run == baseline.run == network.run == run
+
+
+# Models with different tokenizers: whole words are shown and compared
+
+LINES = ("The wizard said: “Where is the Ring?”", "The wizard said: “Where is Éowyn?”")
+
+
+def output(*pieces, noun="token", reason=None):
+    column = ColumnOutput("")
+    column.noun = noun
+    column.events = [make_token_event(index=i, piece=piece) for i, piece in enumerate(pieces)]
+    if reason is not None:
+        column.events.append(Done(reason, 0, len(pieces), 1.0))
+    return column
+
+
+@pytest.mark.parametrize(
+    ("column", "other", "expected"),
+    [
+        (output(" a", " wiz"), output(" a", " wiz", "ard", "."), ["a"]),  # it may still become "wizard."
+        (output(" a", " wiz", "ard"), output(" a", " wiz", reason="eos"), ["a", "wizard"]),
+        (output(" a", " wiz"), output(" a", " king"), ["a", "wiz"]),
+        (output(" a", " wiz", reason="length"), output(" a", " wiz", "ard", " of"), ["a"]),
+        (output(" a", " wiz", noun="word"), output(" a", " wizard", noun="word"), ["a", "wiz"]),
+    ],
+)
+def test_word_that_is_not_complete_differs_only_from_words_that_it_cannot_become(column, other, expected):
+    assert column.words_to_compare(other) == expected
+
+
+def test_words_are_shown_with_the_end_of_the_prompt_and_marks_for_line_ends():
+    column = output("ard", ",", " said", "\n", "\x1b", "He")
+    column.continued_prompt = "The old wiz"
+    assert column.shown_words == ["wizard,", "said", "¶", "�He"]
+    assert output(" of", " old").shown_words == ["of", "old"]
+
+
+async def test_words_of_models_with_different_tokenizers_are_compared(make_host):
+    models = [RecitingModel(bpe_tokenizer(), LINES[0]), RecitingModel(character_tokenizer(), LINES[1])]
+    async with make_host().run_test(size=(200, 50)) as pilot:
+        session_model = SessionModel("bpe", "", models[0])
+        screen = SideBySideScreen(session_model, pilot.app.runs_dir, "", SamplerSettings(max_tokens=60), 3, 0)
+        await pilot.app.push_screen(screen)
+        screen.slots.append(ColumnSlot(ColumnOutput("characters"), models[1], 0.8))
+        screen.query_one("#prompt").value = "The wiz"
+        await pilot.press("enter")
+        await until_columns_ended(pilot, screen)
+        shown = [" ".join(slot.output.shown_words) for slot in screen.slots]
+        assert shown == [line.removeprefix("The ") for line in LINES]
+        for text in ("≠ at word 5 · 43 % differ", f"{DIFFERENCE_MARK}Éowyn?”", "end of line"):
+            assert text in columns_text(screen)
+        assert text_of(screen.query_one("#max_tokens Label")) == "tokens"
