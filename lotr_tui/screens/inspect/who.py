@@ -412,7 +412,8 @@ class WhoPane(Vertical):
         elif (index := evidence.giveaway) is not None:
             before[index], after[index] = GIVEAWAY_MARKS
         text = self.query_one(TextView)
-        text.show(page.with_marks(before, after), text.cursor)
+        is_same_text = text.page.tokens.text == evidence.line.text
+        text.show(page.with_marks(before, after), text.cursor if is_same_text else len(page.starts) - 1)
         self._show_bars()
         self._show_summary(evidence.progress)
         self.query_one("#who-legend", StatusBar).show(self._legend(evidence.pair))
