@@ -223,7 +223,7 @@ class ColumnsScreen(TextualFixesScreen, Screen[None]):
         self.writers.discard()
 
     def on_resize(self) -> None:
-        self.call_after_refresh(self.show_note, self._note)
+        self.call_after_refresh(lambda: self.show_note(self._note))
 
     def show_note(self, problem: str | None = None) -> None:
         """Show a problem below the columns; without one, explain the mark in the columns and say which are visible."""
