@@ -80,6 +80,11 @@ def _called_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"{start}\s*(?:(?:{_TITLES})\s+)?\b({any_name})\b\s*(?=[,.;:!?]|$)", re.IGNORECASE)
 
 
+def shown_name(name: str) -> str:
+    """Return a canonical name as the screen shows it; strangers and someone have one name."""
+    return A_STRANGER.capitalize() if name in (STRANGER, SOMEONE) else display_name(name)
+
+
 def speaker_style(name: str, cast: Sequence[str]) -> str:
     """Return the name of a speaker's style, which depends on the place in the cast, so that it stays the same."""
     return SPEAKER_STYLES[cast.index(name) % len(SPEAKER_STYLES)] if name in cast else UNCAST_STYLE
@@ -87,5 +92,5 @@ def speaker_style(name: str, cast: Sequence[str]) -> str:
 
 def name_column_width(cast: Sequence[str], model_label: str = "") -> int:
     """Return the width in cells of the column with the names of a cast, or of a model without one."""
-    longest = max((cell_len(display_name(name)) for name in cast), default=cell_len(model_label))
+    longest = max((cell_len(shown_name(name)) for name in cast), default=cell_len(model_label))
     return max(MIN_NAME_WIDTH, min(MAX_NAME_WIDTH, longest))

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 from rich.cells import cell_len
 
-from engine.data.speakers import display_name
 from engine.generation.generate import Done
 from lotr_tui.formatting import LINE_END_MARK, describe_finish_reason, displayable, format_generation_speed
-from lotr_tui.session.cast import UNCAST_STYLE, speaker_style
+from lotr_tui.session.cast import UNCAST_STYLE, shown_name, speaker_style
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_model import reads_line_ends
 
@@ -81,10 +80,10 @@ def speaker_labels(reply: Reply) -> tuple[SpeakerLabel, SpeakerLabel] | None:
     if reply.reply_mode != "conversation":
         return None
     cast, user = reply.session_model.cast, reply.speaking_as
-    said = SpeakerLabel(display_name(user) if user else "You", speaker_style(user, cast), mark="❯")
+    said = SpeakerLabel(shown_name(user) if user else "You", speaker_style(user, cast), mark="❯")
     if reply.is_chat:
         return said, SpeakerLabel(reply.session_model.label)
-    return said, SpeakerLabel(display_name(reply.speaker), speaker_style(reply.speaker, cast))
+    return said, SpeakerLabel(shown_name(reply.speaker), speaker_style(reply.speaker, cast))
 
 
 def describe_choice(reply: Reply) -> str:
@@ -92,7 +91,7 @@ def describe_choice(reply: Reply) -> str:
     if not reply.speaker or reply.reply_mode != "conversation":
         return ""
     by = "your choice" if reply.speaker_prob is None else f"the model, {100 * reply.speaker_prob:.0f} %"
-    return f"{display_name(reply.speaker)} by {by}"
+    return f"{shown_name(reply.speaker)} by {by}"
 
 
 def reply_figures(reply: Reply) -> str:
@@ -178,7 +177,7 @@ def _other_branch_block(reply: Reply, other: Reply, indent: int) -> Block:
         num_words += pieces[first][:1].isspace() or pieces[first - 1].endswith("\n")
     shown = [piece.replace("\n", f" {_line_end(reply) or '↵'} ") for piece in pieces[first:]]
     shown[:1] = [piece.lstrip() for piece in shown[:1]]
-    speaker = f", {display_name(other.speaker)}" if other.reply_mode == "conversation" else ""
+    speaker = f", {shown_name(other.speaker)}" if other.reply_mode == "conversation" else ""
     label = f"{other.turn.branch_label(other)}{speaker}:"
     lead = f"{label} {'… ' if first else _lead(reply, pieces)}"
     spans: tuple[Span, ...] = ((0, len(label), "muted"),)

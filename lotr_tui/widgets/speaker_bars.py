@@ -8,10 +8,9 @@ from rich.segment import Segment
 from textual import events
 from textual.strip import Strip
 
-from engine.data.speakers import display_name
 from engine.generation.turns import SpeakerProb
 from lotr_tui.formatting import format_percent, truncate
-from lotr_tui.session.cast import name_column_width, speaker_style
+from lotr_tui.session.cast import name_column_width, shown_name, speaker_style
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget
 from lotr_tui.widgets.speaker_styles import speaker_classes, speaker_css
@@ -79,7 +78,7 @@ class SpeakerBars(StripWidget):
             )
         ]
         for speaker in rows:
-            name = set_cell_size(truncate(display_name(speaker.name), name_width), name_width)
+            name = set_cell_size(truncate(shown_name(speaker.name), name_width), name_width)
             lines.append(
                 Strip(
                     [
