@@ -327,20 +327,12 @@ PARAMETER repeat_penalty 1.05
 '''
 
 
-@dataclass(frozen=True)
-class CompactCopy:
-    """Sizes in bytes: of the weights before and in the copy, and of all files of the copy."""
-
-    model_bytes_before: int
-    model_bytes: int
-    total_bytes: int
-
-
-def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision) -> CompactCopy:
+def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision) -> tuple[int, int, int]:
     """Write a copy of a run that is as small as possible and can be played and evaluated, but not resumed.
 
     The matrices are stored in half precision, or in 8 bits with one scale per row; all other tensors are unchanged.
-    The folder must be new, and appears once it is complete.
+    The folder must be new, and appears once it is complete. Return sizes in bytes: of the weights before and after, and
+    of all files.
     """
     check_is_new(folder)
     config = directory.read_config(run_dir)
@@ -359,7 +351,7 @@ def write_compact_copy(run_dir: Path, folder: Path, precision: CompactPrecision)
     # The time of the configuration is the start of the training.
     shutil.copystat(run_dir / directory.CONFIG_FILE, folder / directory.CONFIG_FILE)
     before = (run_dir / weights_file).stat().st_size
-    return CompactCopy(before, len(contents[weights_file]), sum(map(len, contents.values())))
+    return before, len(contents[weights_file]), sum(map(len, contents.values()))
 
 
 def _compact_tensors(weights: Mapping[str, Float32Array], precision: CompactPrecision) -> dict[str, npt.NDArray[Any]]:

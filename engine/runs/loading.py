@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 
@@ -34,7 +34,7 @@ from engine.storage.tensor_file import UNSEALED, StoredTensor, open_weights, ser
 if TYPE_CHECKING:  # runs without a base need none of the modules that read one
     from engine.models.pretrained.base import Base, ProgressCallback
 
-INFERENCE_PRECISIONS = ("auto", "fp32", "int8")
+InferencePrecision = Literal["auto", "fp32", "int8"]
 PRETRAINED_CONFIG = Config("pretrained", data=DataConfig(corpus="", tokenizer="pretrained", mode="stream"))
 """Configuration of a model by others, of which only the data matter: line ends are characters."""
 PEFT_PREFIX, BASE_HASH = "base_model.model.", "base_sha256"  # of the names of tensors, and in the metadata
@@ -112,7 +112,7 @@ class LoadedRun(LoadedModel):
 def load_model_by_name(
     name: str | None,
     runs_dir: Path | None = None,
-    precision: str = "auto",
+    precision: InferencePrecision = "auto",
     on_progress: "ProgressCallback | None" = None,
 ) -> LoadedModel:
     """Load the best model of a run, the model RUN@EPOCH of an epoch, or a model by others, or raise InvalidInputError.
@@ -121,9 +121,6 @@ def load_model_by_name(
     while a model by others, or an adapter of one, is being loaded. The precision "auto" multiplies in 8 bits the
     weights that are stored in 8 bits, and those of models by others that need no transformers; "int8" all large ones.
     """
-    if precision not in INFERENCE_PRECISIONS:
-        choices = ", ".join(INFERENCE_PRECISIONS)
-        raise InvalidInputError(f"--precision {precision} is unknown for inference; choose one of {choices}")
     if name is not None and is_pretrained_name(name):
         return _load_pretrained(name, precision, on_progress)
     return load_model(*find_model(name, runs_dir), precision, on_progress)
@@ -136,7 +133,7 @@ def find_model(name: str | None, runs_dir: Path | None = None) -> tuple[Path, in
     return resolve_run(match[1] if match else name, runs_dir), int(match[2]) if match else None
 
 
-def _load_pretrained(name: str, precision: str, on_progress: "ProgressCallback | None") -> LoadedModel:
+def _load_pretrained(name: str, precision: InferencePrecision, on_progress: "ProgressCallback | None") -> LoadedModel:
     # Imported here: Hugging Face's tokenizers, which models of words do not need.
     from engine.models.pretrained.base import UnsupportedModelError
     from engine.models.pretrained.chat import find_script_cast
@@ -166,7 +163,7 @@ def _load_pretrained(name: str, precision: str, on_progress: "ProgressCallback |
 def load_model(
     run_dir: Path,
     epoch: int | None = None,
-    precision: str = "auto",
+    precision: InferencePrecision = "auto",
     on_progress: "ProgressCallback | None" = None,
 ) -> LoadedRun:
     """Load the best weights of a run, or the weights that it kept after `epoch`, or raise an InvalidInputError.
@@ -227,7 +224,9 @@ def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) ->
     return _read_decoder(run_dir / directory.INITIAL_FILE, config, tokenizer).weights
 
 
-def _read_decoder(file: Path, config: Config, tokenizer: Tokenizer, precision: str = "auto") -> NumpyDecoder:
+def _read_decoder(
+    file: Path, config: Config, tokenizer: Tokenizer, precision: InferencePrecision = "auto"
+) -> NumpyDecoder:
     tensors = open_weights(file, shapes := weight_shapes(config.model, len(tokenizer)))
     weights = {name: tensors.read_weight(name) for name in shapes}
     if precision == "fp32":

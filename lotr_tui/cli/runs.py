@@ -256,6 +256,6 @@ def runs_compact(
     """Write a small copy of a run, to play and evaluate, and print the sizes."""
     from engine.runs.export import write_compact_copy
 
-    copy = write_compact_copy(resolve_run(run, runs_dir).absolute(), folder.absolute(), precision)
-    before, after, total = map(formatting.format_bytes, (copy.model_bytes_before, copy.model_bytes, copy.total_bytes))
+    sizes = write_compact_copy(resolve_run(run, runs_dir).absolute(), folder.absolute(), precision)
+    before, after, total = map(formatting.format_bytes, sizes)
     print(printable(f"{folder}: {directory.MODEL_FILE} {before} → {after} ({precision}), {total} with all files"))

@@ -22,7 +22,7 @@ from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs.directory import CONFIG_FILE, needs_base, read_config
-from engine.runs.loading import LoadedModel, load_model_by_name, read_dialogue_parts
+from engine.runs.loading import InferencePrecision, LoadedModel, load_model_by_name, read_dialogue_parts
 from engine.storage.files import default_runs_dir
 from lotr_tui.formatting import PRETRAINED_NOTE, plural
 from lotr_tui.session.cast import MAX_NAME_WIDTH, answering_cast
@@ -245,7 +245,7 @@ def load_session_model(
     names: Sequence[str],
     runs_dir: Path | None,
     combination: "CombinationOptions | None" = None,
-    precision: str = "auto",
+    precision: InferencePrecision = "auto",
     on_progress: "Callable[[LoadingProgress], None] | None" = None,
 ) -> SessionModel:
     """Load the model of a run, of one of its epochs or by others, or a combination of runs; without names, the default.

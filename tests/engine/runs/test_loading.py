@@ -15,7 +15,7 @@ from safetensors.torch import save_file as save_torch
 
 from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.loading import VOCABULARY_FILE
-from engine.errors import ConfigError, CorpusError, InvalidInputError, RunError
+from engine.errors import ConfigError, CorpusError, RunError
 from engine.runs.combine import load_run_dataset
 from engine.runs.directory import CONFIG_FILE, INITIAL_FILE, METRICS_FILE, MODEL_FILE, resolve_run
 from engine.runs.export import write_compact_copy
@@ -64,12 +64,6 @@ def test_the_precision_of_products_can_be_chosen(tmp_path, path):
     assert np.array_equal(log_probs[0], log_probs[2])
     assert not np.array_equal(log_probs[0], log_probs[1])
     assert log_probs[1] == pytest.approx(log_probs[0], abs=0.2)
-
-
-def test_an_unknown_precision_is_refused(tmp_path):
-    with pytest.raises(InvalidInputError) as error:
-        load_model_by_name("r", tmp_path, "fp16")
-    assert str(error.value) == "--precision fp16 is unknown for inference; choose one of auto, fp32, int8"
 
 
 HEADER = b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,9999]}}'
