@@ -30,11 +30,9 @@ Rotations = npt.NDArray[np.complex64]
 class AttentionRecord:
     """Attention and layer outputs of a text. Position 0 is the start of the text; position `i + 1` is token `i`."""
 
+    # `[layers, heads, positions, positions]`: weight of each earlier position (last axis) for each position
     weights: Float32Array
-    """`[layers, heads, positions, positions]`: weight of each earlier position (last axis) for each position. Each row
-    sums to 1, and the weights of later positions are 0."""
-    layer_outputs: Float32Array
-    """`[layers + 1, positions, width]`: the vector of each position before the first layer and after each layer."""
+    layer_outputs: Float32Array  # `[layers + 1, positions, width]`: before the first layer and after each layer
 
 
 @runtime_checkable
@@ -49,18 +47,12 @@ class AttentionModel(LanguageModel, Protocol):
         """Read the start of a text and then `ids` `[time]`; an InvalidInputError if the context is too small."""
 
     def layer_log_probs(self, layer_outputs: Float32Array) -> Float32Array:
-        """Return the log-probabilities `[rows, vocabulary]` that the output layer computes from outputs of any layer.
-
-        This is the logit lens (nostalgebraist, "interpreting GPT: the logit lens", 2020).
-        """
+        """Return the log-probabilities `[rows, vocabulary]` that the output layer gives to outputs of any layer."""
 
 
 class CacheBuffer:
-    """Rows for tokens with their keys and values, written in order. States and threads share a buffer.
-
-    A row is claimed before it is written, and never changes once a state includes it.
-    """
-
+    # Rows for tokens with their keys and values, written in order. States and threads share a buffer: a row is claimed
+    # before it is written, and never changes once a state includes it.
     def __init__(self, config: ModelConfig, capacity: int) -> None:
         # One array, since numpy asks the system for huge pages from 4 MB on, which are read faster.
         shape = (config.num_layers, 2, num_kv_heads(config), capacity, head_size(config))
@@ -71,23 +63,18 @@ class CacheBuffer:
 
 
 class CacheSegment(NamedTuple):
-    """First `length` rows of a buffer."""
-
+    # The first `length` rows of a buffer.
     buffer: CacheBuffer
     length: int
 
 
-Segments = tuple[CacheSegment, ...]
-"""Consecutive parts of a text, oldest first."""
+Segments = tuple[CacheSegment, ...]  # consecutive parts of a text, oldest first
 
 
 def extend_segments(
     config: ModelConfig, segments: Segments, num_positions: int, tokens: Sequence[int] | TokenIds
 ) -> Segments:
-    """Return segments with new last rows, for a text of `num_positions` tokens that continues with `tokens`.
-
-    The caller writes the keys and values of these rows, which all are in the last segment. `segments` stay valid.
-    """
+    """Return segments that continue a text with rows for `tokens`, all in the last segment; `segments` stay valid."""
     count, num_copied, shared = len(tokens), 0, segments
     if segments:
         buffer, length = segments[-1]
@@ -114,16 +101,11 @@ def extend_segments(
 
 
 def segment_tokens(segments: Segments) -> TokenIds:
-    """Return all tokens `[positions]` of a text."""
     return np.concatenate([np.empty(0, np.int32), *(buffer.tokens[:length] for buffer, length in segments)])
 
 
 class RotaryEmbedding:
-    """Rotation of queries and keys by their positions: a product of complex numbers, since `pair_units` joins pairs.
-
-    Queries are also divided by the root of the head size, so that their products with keys are the scores.
-    """
-
+    # Queries are also divided by the root of the head size, so that their products with keys are the scores.
     def __init__(self, config: ModelConfig) -> None:
         self._num_heads = np.array([config.num_heads, num_kv_heads(config)])
         self._frequencies = rotary_frequencies(config)
@@ -131,7 +113,7 @@ class RotaryEmbedding:
         self._table: Rotations = np.empty((0, 2, len(self._frequencies)), np.complex64)  # [positions, query or key, ..]
 
     def rotations(self, positions: int | Int64Array) -> Rotations:
-        """Return the rotations `[..., heads, head size / 2]`, first of query heads, then of key heads."""
+        # `[..., heads, head size / 2]`, first of query heads, then of key heads
         num_positions = 1 + (positions if isinstance(positions, int) else int(positions.max()))
         if num_positions > len(table := self._table):
             # Threads may do so at the same time: they store equal tables.
@@ -143,12 +125,9 @@ class RotaryEmbedding:
 
 
 def attend_one(queries: Float32Array, layer: int, segments: Segments, sums: Float32Array | None) -> Float32Array:
-    """Return the attention output `[width]` of one token to all rows of a text, with the fewest operations.
-
-    `queries` are `[key heads, queries per key head, head size, 1]`. `sums` `[heads]` receives the sums of the
-    exponentials of the scores, which the caller has to check: they may be too large or too small for single precision.
-    Without it, the largest score is first subtracted from all, which prevents both but takes longer.
-    """
+    # `queries` are `[key heads, queries per key head, head size, 1]`. `sums` `[heads]` receives the sums of
+    # exponentials, which the caller checks: they may exceed single precision. Without it, the largest score is first
+    # subtracted.
     num_kv_heads, group, size, _ = queries.shape
     # One product per query: BLAS multiplies a matrix by a vector faster than by the few queries of a key head.
     parts = [np.matmul(buffer.layers[layer][0][:, None, :length], queries) for buffer, length in segments]
@@ -193,10 +172,8 @@ class BatchAttention:
         self._is_hidden = np.arange(self._first_hidden, self._num_positions) > self.positions[:, None]
 
     def attend(self, heads: Float32Array, layer: int, record: Float32Array | None = None) -> Float32Array:
-        """Return the attention output `[rows, width]` of queries `[rows, key heads, queries per key head, head size]`.
-
-        `record` `[heads, rows, positions]` receives the weights.
-        """
+        # Queries are `[rows, key heads, queries per key head, head size]`; `record` `[heads, rows, positions]` gets the
+        # weights.
         num_rows, num_kv_heads, group, _ = heads.shape
         queries = np.ascontiguousarray(heads.transpose(1, 2, 0, 3))
         weights = np.empty((num_kv_heads, group, num_rows, self._num_positions), np.float32)

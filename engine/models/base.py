@@ -10,14 +10,12 @@ import numpy.typing as npt
 from engine.data.arrays import Float32Array, Float64Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 
-LogProbs = npt.NDArray[np.float32]
-"""Natural-log probabilities `[vocabulary]` of the next token; the probabilities sum to one."""
+LogProbs = npt.NDArray[np.float32]  # natural-log probabilities `[vocabulary]` of the next token
+# `[hidden]`, which the next token is predicted from; empty if the model has none
 HiddenVector = npt.NDArray[np.float32]
-"""The vector `[hidden]` that a model predicts the next token from; empty if the model has none."""
-EXCLUDED_LOG_PROB = -1e4
-"""Log-probability of a token that cannot come next: finite, so that sums over the vocabulary stay numbers."""
+EXCLUDED_LOG_PROB = -1e4  # of a token that cannot come next: finite, so that sums over the vocabulary stay numbers
+# Everything a model remembers of the tokens read: an immutable value, so a kept state is a branch point.
 ModelState = Any
-"""Everything a model remembers of the tokens read so far. An immutable value: a kept state is a branch point."""
 SCORING_CHUNK = 256  # tokens whose distributions are in memory at once
 
 
@@ -47,25 +45,17 @@ class SequenceModel(Protocol):
     """A model that scores a whole text faster than token by token."""
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
-        """Read `ids`, carrying the state from the first to the last token; yield the output of consecutive parts."""
+        """Carry the state from the first to the last token; yield the output of consecutive parts."""
 
 
 @runtime_checkable
 class BatchModel(Protocol):
-    """A model that reads several tokens together faster than one after the other.
-
-    Both methods equal `advance` for each token, to within rounding: batched products sum in another order.
-    """
+    """A model that reads several tokens together faster than one by one, equal to `advance` within rounding."""
 
     def predict_tokens(
         self, state: Any, tokens: Sequence[int], *, last_only: bool = False
     ) -> tuple[Float32Array, ModelState]:
-        """Read at least one token of one text.
-
-        Returns:
-            The distributions `[tokens, vocabulary]` after each token, or `[1, vocabulary]` after the last one with
-            `last_only`, and the state after the last.
-        """
+        """Return distributions `[tokens, vocabulary]`, or `[1, vocabulary]` with `last_only`, and the last state."""
 
     def advance_batch(self, states: Sequence[Any], tokens: Sequence[int]) -> list[tuple[LogProbs, ModelState]]:
         """Read one token in each of several texts."""
@@ -130,7 +120,7 @@ def predict_tokens(
 def predict_one_by_one(
     model: LanguageModel, state: ModelState, tokens: Sequence[int], *, last_only: bool = False
 ) -> tuple[Float32Array, ModelState]:
-    """Read at least one token of a text as `BatchModel.predict_tokens` does, but one after the other."""
+    """Read at least one token as `BatchModel.predict_tokens` does, but one after the other."""
     rows = list[LogProbs]()
     for token in tokens:
         if last_only:
@@ -147,7 +137,7 @@ def advance_tokens(model: LanguageModel, state: ModelState, tokens: Sequence[int
 
 
 def hidden_vector_function(model: LanguageModel) -> Callable[[ModelState], HiddenVector]:
-    """Return the function from a state of `model` to its hidden vector: a check at every token would take long."""
+    """Return the function from a state to its hidden vector: a check at every token would take long."""
     if isinstance(model, HiddenVectorModel):
         return model.hidden_vector
     return lambda state: np.empty(0, np.float32)

@@ -18,7 +18,6 @@ THETA_GRID = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5)
 WEIGHT_GRID = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
 
 MixtureState = tuple[ModelState, ...]
-"""State of each model."""
 
 
 class Mixture:
@@ -70,7 +69,6 @@ class Mixture:
         return mixed, tuple(state for _, state in outputs)
 
     def _mix(self, log_probs: Sequence[npt.NDArray[np.floating]]) -> Float64Array:
-        """Return the logarithm of the weighted mean of the probabilities of each model."""
         weighted = np.stack(log_probs) + self._log_weights.reshape(-1, *[1] * log_probs[0].ndim)
         highest = weighted.max(axis=0)
         mixed: Float64Array = highest + np.log(np.exp(weighted - highest).sum(axis=0))
@@ -87,10 +85,7 @@ def validate_mixture_weights(weights: Sequence[float], num_models: int) -> None:
 
 
 def tune_mixture_weights(log_probs: Float64Array, num_iterations: int = 200) -> tuple[float, ...]:
-    """Return the weights that maximize the likelihood of a text of tokens with `log_probs` `[models, time]`.
-
-    Each iteration of expectation maximization increases the likelihood, which has a single maximum.
-    """
+    """Return the likeliest weights, given `log_probs` `[models, time]` of a text, by expectation maximization."""
     probs = np.exp(log_probs - log_probs.max(axis=0))
     weights = np.full(len(probs), 1 / len(probs))
     for _ in range(num_iterations):
@@ -114,8 +109,6 @@ class CacheSettings:
 
 @dataclass(frozen=True)
 class CacheState:
-    """State of the model, and the tokens in the cache with the hidden vectors they were predicted from."""
-
     model_state: ModelState
     hidden_vector: HiddenVector | None = None  # that the next token is predicted from; None before `<eos>` was read
     blocks: tuple[Float32Array, ...] = ()  # hidden vectors `[BLOCK_ROWS, hidden]` each, oldest first
@@ -124,10 +117,7 @@ class CacheState:
 
 
 class NeuralCache:
-    """A model with a cache of recent tokens, most of all those after similar contexts, by the model's hidden vectors.
-
-    Without hidden vectors, all tokens in the cache count the same. The first token of a text has an empty cache.
-    """
+    """A model with a cache of recent tokens, most of all of those after similar contexts, by hidden vectors."""
 
     def __init__(self, model: LanguageModel, settings: CacheSettings) -> None:
         self.model, self.settings, self.tokenizer = model, settings, model.tokenizer

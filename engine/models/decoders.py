@@ -12,7 +12,6 @@ from engine.models.transformer_layout import transformer_weight_shapes
 from engine.storage.tensor_file import StoredTensor
 
 NumpyDecoder = NumpyLSTM | NumpyTransformer
-"""A trained network as a `LanguageModel`, played without torch."""
 
 
 def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:

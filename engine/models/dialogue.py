@@ -19,8 +19,6 @@ MAX_LINE_TOKENS = 256  # of a line that are read for the names in it; only the f
 
 @dataclass(frozen=True)
 class DialogueState:
-    """State of a dialogue model; beside the language model's, its size does not grow with the scene."""
-
     model_state: ModelState
     turns: TurnState = field(default_factory=TurnState)  # the scene's lines before the current one
     line: tuple[int, ...] = ()  # first tokens of the current line
@@ -29,8 +27,8 @@ class DialogueState:
 class DialogueModel:
     """A language model that reads and writes a script, and follows who has spoken.
 
-    Its distributions are the language model's. The turn model chooses the next speaker of a generated scene, and the
-    text model recognizes who says a text; without one of them, the language model does.
+    Its distributions are the language model's. The turn model chooses who speaks next, and the text model recognizes
+    who says a text; without one of them, the language model does.
     """
 
     def __init__(
@@ -92,10 +90,7 @@ class DialogueModel:
         return iter([base.forward_sequence(self.model, ids)])
 
     def next_speaker_log_probs(self, state: DialogueState, log_probs: LogProbs) -> Float64Array:
-        """Return the natural-log probabilities `[cast]` of who says the next line, after the end of a line.
-
-        Without a turn model, a speaker is as likely as the first token of the name, shared by all whose names begin so.
-        """
+        """Return the natural-log probabilities `[cast]` of who says the next line, after the end of a line."""
         if self.turn_model is not None:
             return self.turn_model.log_probs(state.turns)
         first_tokens = [encode_speaker(self.tokenizer, name)[0] for name in self.cast]

@@ -22,10 +22,9 @@ MIN_GRADIENT_FRACTION = 0.1  # of the mean RMS gradient is added to each, so tha
 
 
 class DynamicEvaluation:
-    """An LSTM that takes a step of gradient descent after every segment of a few tokens.
+    """An LSTM that takes a step of gradient descent after every segment of a few tokens. It scores whole texts only.
 
-    The step of each weight is divided by the root mean square of its gradients on the training text, so weights with
-    small gradients change faster. It scores whole texts only: states of a text would need a copy of the weights each.
+    The step of each weight is divided by the root mean square of its gradients on the training text.
     """
 
     def __init__(
@@ -42,7 +41,6 @@ class DynamicEvaluation:
         self._gradient_rms = _gradient_rms(self._model, training_ids)
 
     def with_lr(self, lr: float) -> "DynamicEvaluation":
-        """Return the same model with another learning rate."""
         other = copy(self)
         other.lr = lr
         return other
@@ -64,11 +62,7 @@ class DynamicEvaluation:
 
 
 def tune_dynamic_lr(model: DynamicEvaluation, ids: TokenIds, lr_grid: Sequence[float] = LR_GRID) -> float:
-    """Return the learning rate of `lr_grid` that maximizes the likelihood of the text `ids` `[time]`.
-
-    Raises:
-        RunError: If the model diverges at every learning rate, because its weights are damaged.
-    """
+    """Return the learning rate that makes `ids` `[time]` likeliest; a RunError if the model diverges at all."""
     likelihoods = {lr: float(score_sequence(model.with_lr(lr), ids).sum()) for lr in lr_grid}
     finite = {lr: likelihood for lr, likelihood in likelihoods.items() if math.isfinite(likelihood)}
     if not finite:
@@ -77,7 +71,7 @@ def tune_dynamic_lr(model: DynamicEvaluation, ids: TokenIds, lr_grid: Sequence[f
 
 
 def _gradient_rms(model: LSTMModel, ids: TokenIds) -> list[Tensor]:
-    """Return the root mean square of each parameter's gradients on a text, plus a fraction of the mean of all."""
+    # The root mean square of each parameter's gradients on a text, plus a fraction of the mean of all.
     columns = torch.from_numpy(batchify(ids, BATCH_SIZE)).long()
     parameters = list(model.parameters())
     squares = [torch.zeros_like(parameter) for parameter in parameters]

@@ -41,12 +41,9 @@ class Mogrifier(nn.Module):
 
 
 class _WeightOfSteps(torch.autograd.Function):
-    """Returns `start` `[time, batch, outputs]`, to which each step adds the product of its input and `weight`.
-
-    The gradient of the weight is one product over all `inputs`. Added up step by step, as automatic differentiation
-    does, a training of `default` takes 1.13 times as long.
-    """
-
+    # Returns `start` `[time, batch, outputs]`, to which each step adds the product of its input and `weight`. The
+    # gradient of the weight is one product over all inputs: added up step by step, a training of `default` takes 1.13
+    # times as long.
     @staticmethod
     def forward(ctx: Any, weight: Tensor, start: Tensor, inputs: list[Tensor]) -> Tensor:
         ctx.inputs = inputs
@@ -59,7 +56,7 @@ class _WeightOfSteps(torch.autograd.Function):
 
 
 def _step_linear(weight: Tensor, start: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a linear layer with the bias `start` `[time, batch, outputs]` that is called once per time step."""
+    # A linear layer with the bias `start` `[time, batch, outputs]` that is called once per time step.
     inputs: list[Tensor] = []
     starts = iter(_WeightOfSteps.apply(weight, start, inputs).unbind())  # type: ignore[no-untyped-call]
     transposed = weight.detach().t()
@@ -74,11 +71,7 @@ def _step_linear(weight: Tensor, start: Tensor) -> Callable[[Tensor], Tensor]:
 def run_mogrifier(
     vectors: Tensor, state: tuple[Tensor, Tensor], weights: Sequence[Tensor], mogrifier: nn.Module
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run an LSTM layer with a mogrifier; other arguments and results are those of `torch.lstm`.
-
-    In the odd rounds before a step, x <- 2 sigmoid(up @ (down @ h)) * x; in the even ones, h <- 2 sigmoid(up @ (down @
-    x)) * h. Under autocast, the products have its type; the gates and the cell are float32.
-    """
+    """Run an LSTM layer with a mogrifier; other arguments and results are those of `torch.lstm`."""
     (hidden,), (cell,) = state
     device, dtype = vectors.device.type, vectors.dtype
     if torch.is_autocast_enabled(device):
@@ -113,7 +106,7 @@ def build_subword_matrix(tokenizer: Tokenizer) -> Tensor:
     """Return the sparse matrix `[vocabulary, subwords]` of the subwords of each word (Bojanowski et al. 2017).
 
     These are 2 to 5 characters of two words or more, `^` for the start and `$` for the end of a word. Each entry is
-    1 / sqrt(subwords of the word), so that long words get no longer vectors. `<unk>` and `<eos>` have none.
+    1 / sqrt(subwords of the word). `<unk>` and `<eos>` have none.
     """
     words_with: defaultdict[str, list[int]] = defaultdict(list)
     for token_id, word in enumerate(tokenizer.tokens):
@@ -133,9 +126,7 @@ def build_subword_matrix(tokenizer: Tokenizer) -> Tensor:
 class PunctuationSoftmax(nn.Module):
     """Mixture of softmaxes (Yang et al. 2018, section 2.3) with one component for each punctuation class.
 
-    All components share the output weights; each scales and shifts the hidden state in its own way. In training,
-    the punctuation before each word is known and selects the component. In a text without punctuation, the
-    probability of a word is summed over all components.
+    In training, the punctuation before each word selects the component; in a text without, all are summed.
     """
 
     def __init__(self, hidden_size: int, vocabulary_size: int) -> None:
@@ -156,10 +147,7 @@ class PunctuationSoftmax(nn.Module):
     def conditional_logits(
         self, hidden: Tensor, punctuation: Tensor, weight: Tensor, bias: Tensor, class_ids: Tensor | None
     ) -> Tensor:
-        """Return the logits `[time, batch, words]` of the next words, given the punctuation before them.
-
-        `weight` and `bias` of the output layer belong to the words `class_ids`, or to the whole vocabulary.
-        """
+        """Return the logits `[time, batch, words]` of the words `class_ids`, given the punctuation before them."""
         hidden = hidden * (1 + self.scale[punctuation]) + self.shift[punctuation]
         component_bias = self.bias if class_ids is None else self.bias[:, class_ids]
         return linear(hidden, weight, bias) + component_bias[punctuation]
@@ -175,7 +163,6 @@ class PunctuationSoftmax(nn.Module):
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """Compute the log-softmax over the last axis in float32 or wider."""
     return torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -188,11 +175,7 @@ class LSTMModel(nn.Module):
     def __init__(
         self, config: ModelConfig, vocabulary_size: int, generator: torch.Generator, subwords: Tensor | None = None
     ) -> None:
-        """Create the layers and initialize their weights from `generator`.
-
-        With `subwords` of `build_subword_matrix`, the embedding of a word is its vector plus those of its subwords.
-        `export_weights` returns these sums, so that inference does not depend on subwords.
-        """
+        """With `subwords`, an embedding is the sum of a word's vector and those of its subwords."""
         super().__init__()
         self.config = config
         self.subword_embedding: nn.Parameter | None = None
@@ -235,7 +218,6 @@ class LSTMModel(nn.Module):
 
     @torch.no_grad()
     def init_output_bias(self, ids: TokenIds) -> None:
-        """Set the output bias to the log frequencies of the tokens in `ids` `[time]`."""
         counts = chunked_bincount(ids, self.output.out_features) + 1.0  # add-one smoothing
         self.output.bias.copy_(torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32)))
 
@@ -256,17 +238,11 @@ class LSTMModel(nn.Module):
         punctuation: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> NetworkOutput:
-        """Read a window of tokens and predict the token after each of them.
+        """Read token ids `[time, batch]` and predict the token after each: all tokens, or only `class_ids`.
 
-        Args:
-            ids: Token ids `[time, batch]`.
-            state: State after the previous window. Detach it to truncate back-propagation there.
-            dropout_generator: Generator of the dropout masks; None disables dropout.
-            class_ids: Ids `[classes]` of the tokens to compute logits for, in this order; None for the vocabulary.
-            punctuation: Punctuation class `[time, batch]` after each token, for a model with a punctuation softmax.
-                With None, that model returns log-probabilities summed over the punctuation classes.
-            distributed: Processes that read the other columns of the batch. Each process draws the masks of the
-                whole batch and uses its own columns.
+        Dropout needs a generator. `punctuation` `[time, batch]` after each token is given in training; without it, a
+        model with a punctuation softmax returns log-probabilities summed over the classes. Each process of a
+        `distributed` training draws the masks of the whole batch and uses its own columns.
         """
         config, generator = self.config, dropout_generator
 

@@ -22,8 +22,7 @@ from engine.storage.tensor_file import (
     quantize_rows,
 )
 
-MAX_WEIGHT = 1e15
-"""Maximum absolute value of a weight. Sums of products of two weights are then finite, and so are all probabilities."""
+MAX_WEIGHT = 1e15  # sums of products of two weights are then finite, and so are all probabilities
 STRIP_ROWS = 64  # four AVX-512 registers
 STRIP_BATCH_SIZE = 16  # vectors at once; up to 976 inputs, OpenBLAS then uses its kernel for small matrices
 MAX_STRIP_VECTORS = 64  # one large product is faster for more
@@ -32,13 +31,13 @@ _SCRATCH = threading.local()  # integer products by number of outputs, as numkon
 
 
 class Float32Matrix:
-    """A matrix in single precision, also stored in strips of rows for products with 2 to 64 vectors.
+    """A matrix `[outputs, inputs]` in single precision, also in strips of rows for products with 2 to 64 vectors.
 
     OpenBLAS copies the matrix in every product except small ones. With strips, 4 vectors take hardly longer than one.
     """
 
     def __init__(self, matrix: Float32Array, *, by_columns: bool = False) -> None:
-        """Store `matrix` `[outputs, inputs]`; by columns, a product with one vector is about a fifth faster."""
+        # By columns, a product with one vector is about a fifth faster.
         self._matrix = np.asfortranarray(matrix) if by_columns else np.ascontiguousarray(matrix)
         self._out_features, self._in_features = matrix.shape
 
@@ -74,7 +73,7 @@ class Float32Matrix:
 
     @cached_property
     def _strips(self) -> Float32Array:
-        """Transposed strips `[strips, inputs, STRIP_ROWS]`, the last one padded."""
+        # `[strips, inputs, STRIP_ROWS]`, transposed, the last one padded
         num_whole, rest = divmod(self._out_features, STRIP_ROWS)
         strips = np.zeros((num_whole + bool(rest), self._in_features, STRIP_ROWS), np.float32)
         whole = self._matrix[: num_whole * STRIP_ROWS].reshape(num_whole, STRIP_ROWS, self._in_features)
@@ -91,7 +90,6 @@ class Int8Matrix:
     """
 
     def __init__(self, rows: Int8Rows) -> None:
-        """Copy a matrix `[outputs, inputs]`; without numkong, raise an InvalidInputError."""
         try:
             import numkong
         except ImportError as error:  # numpy has no fast products of 8-bit integers
@@ -105,7 +103,7 @@ class Int8Matrix:
 
     @property
     def memory(self) -> tuple[int, int]:
-        """Address and size of the block of memory that products read: it is a part of its Python object."""
+        # Address and size of the block that products read: it is a part of its Python object.
         return id(self._packed), self._packed.nbytes
 
     def multiply_exactly(self, first: int, second: int) -> None:
@@ -115,7 +113,6 @@ class Int8Matrix:
         self._exact, self._exact_columns = (first, second), tuple(self.matmul_rows(units))
 
     def matmul(self, vectors: Float32Array) -> Float32Array:
-        """Return the products `[..., outputs]` with `vectors` `[..., inputs]` as a new array."""
         if vectors.ndim == 1:
             return self.matmul_vector(vectors)
         rows = vectors.reshape(-1, self._in_features)
@@ -132,10 +129,7 @@ class Int8Matrix:
     def matmul_vector(
         self, vector: Float32Array, factor: float = 1.0, plus: Float32Array | None = None
     ) -> Float32Array:
-        """Return the product `[outputs]` with one vector `[inputs]`, multiplied by `factor`, plus `plus`.
-
-        It is that of `matmul` with the fewest operations, whose overhead is much of the time.
-        """
+        # The fewest operations, whose overhead is much of the time.
         numkong, added = self._numkong, plus
         if self._exact is not None:
             first, second = self._exact
@@ -161,7 +155,7 @@ class Int8Matrix:
         return product
 
     def matmul_rows(self, vectors: Int8Rows) -> Float32Array:
-        """Return the products `[rows, outputs]` with vectors `[rows, inputs]` that are in 8 bits already."""
+        # Products `[rows, outputs]` with vectors that are in 8 bits already.
         products: Float32Array = np.asarray(self._numkong.dots_packed(vectors.values, self._packed)).astype(np.float32)
         products *= self._scales
         products *= vectors.scales[:, None]
@@ -169,11 +163,9 @@ class Int8Matrix:
 
 
 Matrix = Float32Matrix | Int8Matrix
-"""A matrix `[outputs, inputs]` stored for fast products with vectors."""
 
 
 def make_matrix(tensor: StoredTensor, *, quantize: bool = False, by_columns: bool = False) -> Matrix:
-    """Store a matrix: in 8 bits if it has 8 bits or `quantize` is set, else in single precision."""
     if isinstance(tensor, Int8Rows):
         return Int8Matrix(tensor)
     return Int8Matrix(quantize_rows(tensor)) if quantize else Float32Matrix(tensor, by_columns=by_columns)

@@ -13,7 +13,6 @@ from engine.models.transformer import TransformerModel
 from engine.storage.tensor_file import to_float32
 
 Network = LSTMModel | TransformerModel
-"""A network that a `Trainer` trains, with dropout if and only if `forward` receives a generator."""
 
 
 def build_network(
@@ -25,8 +24,8 @@ def build_network(
 ) -> Network:
     """Build the configured network for the vocabulary of `dataset`; impossible sizes raise a ConfigError.
 
-    The weights are drawn from the configured seed, unless there are `initial_weights`. An adapter changes the
-    pre-trained model `base`, which is stored and multiplied in `dtype`; without one, all weights of `base` are trained.
+    The weights are `initial_weights`, those of the pre-trained model `base` (frozen in `dtype` under an adapter), or
+    random.
     """
     tokenizer = dataset.tokenizer
     generator = torch.Generator().manual_seed(config.training.seed)

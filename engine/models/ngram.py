@@ -62,17 +62,13 @@ class Backoff:
 
     @property
     def prob(self) -> float:
-        """Probability of the token."""
         return sum(self.parts)
 
 
 class _Level(NamedTuple):
-    """All n-grams of one length n, as one level of a trie; arrays are `[ngrams]` unless stated otherwise.
-
-    The key of an n-gram is `context * vocabulary_size + last_token`, where `context` is the position of its first n - 1
-    tokens among the keys of the level above. Keys are sorted, so the continuations of a context are adjacent.
-    """
-
+    # All n-grams of one length n, a level of a trie; arrays are `[ngrams]`. The key of an n-gram is `context *
+    # vocabulary_size + last_token`, where `context` is the position of its first n - 1 tokens on the level above. Keys
+    # are sorted, so the continuations of a context are adjacent.
     keys: Int64Array
     last_tokens: Int64Array
     counts: Int32Array  # occurrences on the highest level, and different tokens before the n-gram on the others
@@ -81,14 +77,9 @@ class _Level(NamedTuple):
 
 
 class KneserNey:
-    """Interpolated modified Kneser-Ney (Chen and Goodman 1999, section 3); a state is the last `order - 1` tokens.
-
-    The highest order uses discounted counts. Each lower order counts the different contexts an n-gram was seen in.
-    The discounted probability mass goes to the next lower order, and from the lowest order evenly to all tokens.
-    """
+    """Interpolated modified Kneser-Ney (Chen and Goodman 1999, section 3); a state is the last `order - 1` tokens."""
 
     def __init__(self, ids: TokenIds, tokenizer: Tokenizer, order: int = 5) -> None:
-        """Count the training text `ids` `[time]`; more than `MAX_KNESER_NEY_TOKENS` raise a CorpusError."""
         if len(ids) > MAX_KNESER_NEY_TOKENS:
             raise CorpusError(
                 f"the training text has {len(ids):,} tokens; Kneser-Ney counts at most {MAX_KNESER_NEY_TOKENS:,}, "
@@ -139,7 +130,7 @@ class KneserNey:
             yield SequenceOutput(log_probs, np.empty((len(probs), 0), np.float32))
 
     def _token_probs(self, ids: Int64Array) -> Float64Array:
-        """Return the probability `[time - 1]` of each token in `ids` `[time]` after the first, as `advance` does."""
+        # Of each token in `ids` `[time]` after the first, as `advance` does.
         previous, targets = ids[:-1], ids[1:]
         probs = np.full(len(targets), 1.0 / self._size)
         contexts = np.zeros(len(targets), np.int64)  # index of the context before each target; at first the empty one
@@ -163,7 +154,7 @@ class KneserNey:
         return probs
 
     def _find(self, context: tuple[int, ...]) -> tuple[int, int, int] | None:
-        """Return the index of a context, and the first and the end of its continuations on the next level, if any."""
+        # The index of a context, and the first and the end of its continuations on the next level, if any.
         node = 0
         for level, token in zip(self._levels, context, strict=False):
             key = node * self._size + token
@@ -176,7 +167,6 @@ class KneserNey:
 
 
 def _count_ngrams(ids: Int64Array, vocabulary_size: int, order: int) -> list[_Level]:
-    """Count the n-grams of all lengths up to `order`."""
     # node[i] is the index, on its level, of the n-gram that ends at position i. The empty n-gram is the root, 0.
     node = np.zeros(len(ids), dtype=np.int64)
     counted: list[tuple[Int64Array, Int64Array, Int64Array, Int64Array]] = []
@@ -209,7 +199,7 @@ def _count_ngrams(ids: Int64Array, vocabulary_size: int, order: int) -> list[_Le
 
 
 def _estimate_discounts(counts: Int64Array) -> Float64Array:
-    """Return the discounts of counts 0, 1, 2, and 3 or more (Chen and Goodman 1999, equation 26)."""
+    # Of counts 0, 1, 2, and 3 or more (Chen and Goodman 1999, equation 26).
     n1, n2, n3, n4 = (int(np.sum(counts == k)) for k in (1, 2, 3, 4))
     if n1 and n2 and n3 and n4:
         y = n1 / (n1 + 2 * n2)

@@ -22,8 +22,8 @@ from engine.models.matrices import (
 )
 from engine.storage.tensor_file import Int8Rows, StoredTensor, to_float32
 
+# Hidden and cell state of every layer, each `[hidden]` or `[batch, hidden]`.
 LSTMState = tuple[tuple[Float32Array, Float32Array], ...]
-"""Hidden and cell state of every layer, each `[hidden]`, or `[batch, hidden]` for several texts read together."""
 SCORING_CHUNK = 128  # tokens whose log-probabilities are computed at once when a text is scored
 MIN_PROB = np.finfo(np.float32).tiny  # of a token, so that its logarithm is finite
 MAX_GATE_WEIGHT = 1e6  # of a mogrifier, whose products of two matrices would overflow; a training comes nowhere near it
@@ -56,11 +56,8 @@ def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[
 
 
 class _Layer(NamedTuple):
-    """Weights of one layer, with gates in the order input, forget, output, candidate.
-
-    The weights of the first three gates are halved: sigmoid(x) = (1 + tanh(x / 2)) / 2, so one tanh computes all gates.
-    """
-
+    # Gates are in the order input, forget, output, candidate. The weights of the first three are halved: sigmoid(x) =
+    # (1 + tanh(x / 2)) / 2, so one tanh computes all gates.
     weight_ih: Matrix | None  # [4 hidden, input]; None in a first layer whose products are those of `_input_gates`
     weight_hh: Matrix  # [4 hidden, hidden]
     bias: Float32Array  # [4 hidden]
@@ -69,7 +66,6 @@ class _Layer(NamedTuple):
     def mogrify(
         self, inputs: Float32Array, hidden: Float32Array
     ) -> tuple[Float32Array, Float32Array, tuple[Float32Array, ...]]:
-        """Let the input and the hidden state gate each other; the factors of each round are returned too."""
         factors = []
         for index, (down, up) in enumerate(self.mogrifier):
             factor = up.matmul(down.matmul(hidden if index % 2 == 0 else inputs))
@@ -84,8 +80,6 @@ class _Layer(NamedTuple):
 
 
 class _PunctuationSoftmax(NamedTuple):
-    """Weights of `engine.models.lstm.PunctuationSoftmax`."""
-
     gate_weight: Float32Array  # [hidden, classes]
     gate_bias: Float32Array  # [classes]
     scale: Float32Array  # [classes, hidden]
@@ -100,8 +94,8 @@ class NumpyLSTM:
     ) -> None:
         """Prepare the weights, named as in `weight_shapes`, or raise a RunError if they are damaged.
 
-        Matrices that are stored in 8 bits are multiplied in 8 bits. With `int8`, all other weight matrices are
-        quantized too, except the embedding and the first layer's input weights.
+        Matrices that are stored in 8 bits are multiplied in 8 bits. With `int8`, all others are quantized too, except
+        the embedding and the first layer's input weights.
         """
         check_weights(weights, weight_shapes(config, len(tokenizer)))
         self.tokenizer, self.config, self.int8, self.tensors = tokenizer, config, int8, dict(weights)
@@ -143,7 +137,6 @@ class NumpyLSTM:
 
     @property
     def weights(self) -> dict[str, Float32Array]:
-        """The tensors in single precision; those in 8 bits are computed at every access."""
         return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
 
     def start(self) -> LSTMState:
@@ -182,7 +175,7 @@ class NumpyLSTM:
             yield SequenceOutput(log_probs.astype(np.float64), hidden)
 
     def _read(self, state: LSTMState, tokens: Sequence[int]) -> tuple[Float32Array, LSTMState]:
-        """Read tokens of a text; return the hidden states `[tokens, hidden]` of the last layer, and the state."""
+        # The hidden states `[tokens, hidden]` of the last layer, and the state.
         hidden = np.empty((len(tokens), self._sizes[-1]), np.float32)
         for row, token in enumerate(tokens):
             _, state = self.advance_state(state, token)
@@ -190,7 +183,6 @@ class NumpyLSTM:
         return hidden, state
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
-        """Return the log-probabilities `[time, vocabulary]` of tokens, summed over the punctuation before them."""
         if self._punctuation is None:
             logits = self._output.matmul(hidden)
             logits += self._output_bias
@@ -220,9 +212,8 @@ class NumpyLSTM:
     def advance_state(self, state: LSTMState, token: int | TokenIds) -> tuple[tuple[Float32Array, ...], LSTMState]:
         """Read `token`, or tokens `[batch]` of several texts, in the layers that `state` has.
 
-        Returns:
-            The gates of every layer after their activation function, `[4 hidden]` or `[batch, 4 hidden]` in the order
-            input, forget, output, candidate; and the new state.
+        Return the gates of every layer after their activation function, `[4 hidden]` or `[batch, 4 hidden]` in the
+        order input, forget, output, candidate; and the new state.
         """
         gates_by_layer: list[Float32Array] = []
         new_layers: list[tuple[Float32Array, Float32Array]] = []
@@ -262,10 +253,8 @@ class NumpyLSTM:
 def _input_gates(
     weight_ih: Matrix, bias: Float32Array, embedding: StoredTensor
 ) -> Callable[[int | TokenIds], Float32Array]:
-    """Return the function to what tokens add to the gates `[..., 4 hidden]` of the first layer: not to be changed.
-
-    It looks them up in a table of all tokens if that is small, and otherwise keeps those of the last tokens.
-    """
+    # What tokens add to the gates `[..., 4 hidden]` of the first layer, not to be changed: from a table of all tokens
+    # if that is small, and otherwise of the last tokens.
     vocabulary_size = len(embedding.values if isinstance(embedding, Int8Rows) else embedding)
     if isinstance(weight_ih, Float32Matrix) and vocabulary_size * len(bias) <= MAX_TABLE_SIZE:
         return (weight_ih.matmul(to_float32(embedding)) + bias).__getitem__
@@ -285,7 +274,7 @@ def _input_gates(
 
 
 def _softmax(logits: Float32Array) -> Float32Array:
-    """Return the softmax over the last axis, computed in place."""
+    # Over the last axis, in place.
     logits -= logits.max(axis=-1, keepdims=True)
     np.exp(logits, out=logits)
     logits /= logits.sum(axis=-1, keepdims=True)
@@ -293,7 +282,7 @@ def _softmax(logits: Float32Array) -> Float32Array:
 
 
 def _to_sigmoids_first_order(tensor: StoredTensor) -> StoredTensor:
-    """Convert `[4 hidden, ...]` from PyTorch's gate order (input, forget, candidate, output) to `_Layer`'s."""
+    # From PyTorch's gate order: input, forget, candidate, output.
     rows = tensor.scales if isinstance(tensor, Int8Rows) else tensor
     size = len(rows) // 4
     order = np.r_[: 2 * size, 3 * size : 4 * size, 2 * size : 3 * size]

@@ -34,8 +34,7 @@ from engine.storage.tensor_file import Int8Rows, StoredTensor, check_names, to_f
 if TYPE_CHECKING:
     from engine.models.pretrained.chat import ChatTemplate
 
-MAX_TRANSFORMER_WEIGHT = 1e4
-"""Maximum absolute value of a weight, so that vectors between the layers of models of usual sizes are finite."""
+MAX_TRANSFORMER_WEIGHT = 1e4  # so that vectors between the layers of models of usual sizes are finite
 MAX_FAST_WEIGHTS = 30_000_000  # with which a token is read in about 2 ms
 READ_TOKENS = 128  # at once: the arrays of more tokens do not fit into the processor's cache
 MAX_SCORES = 2**23  # attention scores of a layer at once
@@ -46,8 +45,7 @@ _ONE = np.array(1, np.float32)  # numpy adds an array faster than a number
 
 
 class TransformerLayer(NamedTuple):
-    """Weights of one layer; matrices that multiply the same vector are one."""
-
+    # Matrices that multiply the same vector are one.
     attention_norm: Float32Array  # [width]
     qkv: Matrix  # [query, key and value units, width]; units of queries and keys are in the order of `pair_units`
     qkv_bias: Float32Array | None
@@ -58,8 +56,6 @@ class TransformerLayer(NamedTuple):
 
 
 class TransformerState(NamedTuple):
-    """Everything that the Transformer remembers of a text: its window, which is a pure function of the tokens read."""
-
     segments: Segments  # tokens of the window with their keys and values; states share them
     num_positions: int  # tokens in the window
     has_slid: bool  # True if the first tokens of the text are no longer in the window
@@ -83,7 +79,6 @@ class NumpyTransformer:
     ) -> None:
         """Prepare the weights, named as in `transformer_weight_shapes`; each tensor is read once, in threads.
 
-        Matrices that are stored in 8 bits are multiplied in 8 bits.
         Tensors of another shape, with NaN or huge values raise a RunError, impossible settings a ConfigError.
         """
         layout.check_transformer_config(config)
@@ -131,10 +126,8 @@ class NumpyTransformer:
         return TransformerLayer(norms[0], qkv, bias, _join(o), norms[1], gate_up, _join(down))
 
     def _multiply_large_inputs_exactly(self) -> None:
-        """Spare the two largest units of the vectors between layers the rounding to 8 bits.
-
-        Large Transformers have few such units (LLM.int8, Dettmers et al. 2022, arXiv 2208.07339); any text shows which.
-        """
+        # The two largest units of the vectors between layers are not rounded to 8 bits: large Transformers have few
+        # such units (LLM.int8, Dettmers et al. 2022, arXiv 2208.07339), and any text shows which.
         sample = np.arange(min(SAMPLE_TOKENS, self.context_size)) * SAMPLE_STRIDE % len(self.tokenizer)
         outputs = self._record(sample.astype(np.int32)).layer_outputs
 
@@ -153,12 +146,11 @@ class NumpyTransformer:
 
     @property
     def weights(self) -> dict[str, Float32Array]:
-        """The tensors in single precision, computed at every access."""
         return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
 
     @cached_property
     def is_slow(self) -> bool:
-        """True if reading a token takes long enough to delay the keyboard, so that screens read in a thread."""
+        # Reading a token delays the keyboard, so screens read in a thread.
         return sum(map(math.prod, self._shapes.values())) > MAX_FAST_WEIGHTS
 
     def start(self) -> TransformerState:
@@ -233,7 +225,7 @@ class NumpyTransformer:
     def predict_tokens(
         self, state: TransformerState, tokens: Sequence[int], *, last_only: bool = False
     ) -> tuple[Float32Array, TransformerState]:
-        """Read several tokens of a text; with `last_only`, no windows that the last token does not depend on."""
+        # With `last_only`, no windows that the last token does not depend on.
         if last_only:
             text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
             stride = self.context_size - self._num_kept
@@ -258,7 +250,7 @@ class NumpyTransformer:
             start += len(hidden)
 
     def _read_windows(self, inputs: TokenIds) -> Iterator[Float32Array]:
-        """Yield vectors `[tokens, width]` of consecutive tokens of a text, several windows of it at once."""
+        # As `_read_text`, but several windows at once.
         context, num_kept = self.context_size, self._num_kept
         # Each window after the first one reads `num_kept` tokens again, and then new ones.
         starts = [0, *range(context - num_kept, len(inputs) - num_kept, context - num_kept)]
@@ -272,7 +264,7 @@ class NumpyTransformer:
     def _read_text(
         self, state: TransformerState, tokens: Sequence[int] | TokenIds
     ) -> Iterator[tuple[Float32Array, TransformerState]]:
-        """Yield the vectors `[tokens, width]` of consecutive tokens of a text, and the state after them."""
+        # Yields the vectors `[tokens, width]` of consecutive tokens of a text, and the state after them.
         while len(tokens):
             state = self._make_room(state)
             room = self.context_size - state.num_positions
@@ -283,7 +275,7 @@ class NumpyTransformer:
             yield hidden, state
 
     def _make_room(self, state: TransformerState) -> TransformerState:
-        """Return the state with its last tokens in a new window if the window was full."""
+        # The state with its last tokens in a new window if the window was full.
         if state.num_positions < self.context_size:
             return state
         kept = segment_tokens(state.segments)[-self._num_kept :]
@@ -299,11 +291,9 @@ class NumpyTransformer:
         chunks: Sequence[Sequence[int] | TokenIds],
         record: AttentionRecord | None = None,
     ) -> list[tuple[Float32Array, TransformerState]]:
-        """Read the next tokens of several texts, for which their windows have room, with one product per matrix.
-
-        Returns:
-            The vectors `[tokens, width]` that the tokens after those of each chunk are predicted from, and its state.
-        """
+        # Reads the next tokens of several texts, for which their windows have room, with one product per matrix.
+        # Returns the vectors `[tokens, width]` that the tokens after those of each chunk are predicted from, and its
+        # state.
         tokens = np.concatenate(chunks).astype(np.int32)
         counts, ends = list(map(len, chunks)), np.cumsum(list(map(len, chunks))).tolist()
         texts, new_rows = list[Segments](), list[tuple[CacheBuffer, slice, slice]]()
@@ -345,14 +335,13 @@ class NumpyTransformer:
         ]
 
     def _normalize(self, vectors: Float32Array, weight: Float32Array) -> Float32Array:
-        """Divide vectors `[rows, width]` by their root mean square and multiply by `weight` `[width]` (RMSNorm)."""
+        # RMSNorm of vectors `[rows, width]`
         mean_squares = np.einsum("rw,rw->r", vectors, vectors) / np.float32(vectors.shape[1])
         normalized = vectors * weight
         normalized /= np.sqrt(mean_squares + np.float32(self.config.norm_eps))[:, None]
         return normalized
 
     def record_attention(self, ids: TokenIds) -> AttentionRecord:
-        """Record the start of a text and then `ids` `[time]`; an InvalidInputError if the context is too small."""
         if len(ids) >= self.context_size:
             needed = f"a text of {len(ids)} tokens and its start do not fit into the context of {self.context_size}"
             raise InvalidInputError(f"{needed}; use a shorter text")
@@ -372,7 +361,7 @@ class NumpyTransformer:
         return self._merge_ends(normalize_logits(self._output.matmul(hidden)))
 
     def _merge_ends(self, log_probs: Float32Array) -> Float32Array:
-        """Give `<eos>` the probability of all tokens that end a text, in each row `[rows, vocabulary]`."""
+        # `<eos>` gets the probability of all tokens that end a text
         if len(self._end_ids) > 1:
             ends = np.logaddexp.reduce(log_probs[:, self._end_ids], axis=1)
             log_probs[:, self._end_ids] = EXCLUDED_LOG_PROB
@@ -381,7 +370,7 @@ class NumpyTransformer:
 
 
 def _swiglu(gate_up: Float32Array) -> Float32Array:
-    """Return silu(gates) · values `[..., inner]` for halves of gates, and values, `[..., 2 inner]`."""
+    # Silu(gates) · values `[..., inner]` for halves of gates, and values, `[..., 2 inner]`.
     inner = gate_up.shape[-1] // 2
     half_gates = gate_up[..., :inner]
     activated: Float32Array = np.tanh(half_gates)  # silu(x) = x / 2 · (1 + tanh(x / 2)), which does not overflow
@@ -392,10 +381,7 @@ def _swiglu(gate_up: Float32Array) -> Float32Array:
 
 
 def pair_units(units: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """Reorder the first axis, heads of `size` units, so that both units of a pair are neighbours.
-
-    The products of queries and keys stay the same. See `rotary_frequencies` for the pairs.
-    """
+    """Reorder heads of `size` units so that both units of a pair of `rotary_frequencies` are neighbours."""
     heads = units.reshape(-1, 2, size // 2, *units.shape[1:])
     return heads.swapaxes(1, 2).reshape(units.shape)
 
@@ -407,7 +393,7 @@ def _map_rows(function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], matrix: 
 
 
 def _join(*parts: StoredTensor) -> Matrix:
-    """Return one matrix with the rows of all parts, in 8 bits if all of them are."""
+    # One matrix with the rows of all parts, in 8 bits if all of them are.
     rows = [part for part in parts if isinstance(part, Int8Rows)]
     if len(rows) < len(parts):
         return make_matrix(np.concatenate([to_float32(part) for part in parts]), by_columns=True)

@@ -37,8 +37,8 @@ FEATURES = (
 MAX_POSITION = 20  # number of lines of a scene from which a longer one counts the same
 NEARBY_LINES = 4  # distance within which two speakers of a scene keep company
 COMPANY_DECAY = 0.6  # factor by which the company of a speaker counts less for each line since the speaker's last one
+# Imaginary lines, spread like all lines, that smooth the counts of each kind of pair of speakers.
 PRIOR_LINES = {"succession": 30.0, "second_succession": 10.0, "company": 20.0}
-"""Number of imaginary lines, spread like all lines, that smooth the counts of each kind of pair of speakers."""
 TURN_L2 = 2.0  # weight of half the sum of squared coefficients in the loss of the logit
 MAX_DESIGN_ELEMENTS = 20_000_000  # of the matrix of features; a larger training split is thinned out evenly
 MIN_NAME_LETTERS = 3  # that a name and its variant share; in a shorter variant also half of the name
@@ -57,8 +57,7 @@ _TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.!?,;:'\"-]+")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
 
-Triples = tuple[tuple[int, int, int], ...]
-"""Counts of pairs of speakers: first, second, count."""
+Triples = tuple[tuple[int, int, int], ...]  # counts of pairs of speakers: first, second, count
 
 
 class SpokenLine(NamedTuple):
@@ -86,7 +85,6 @@ class TurnState:
     addressed_before: frozenset[int] = frozenset()  # in the line before the last one
 
     def after(self, line: SpokenLine, cast: Sequence[str]) -> "TurnState":
-        """Return the state after one more line."""
         speaker = line.speaker
         older = [(other, min(lines + 1, MAX_POSITION)) for other, lines in self.last_lines if other != speaker]
         return TurnState(
@@ -99,8 +97,6 @@ class TurnState:
 
 
 class TurnCounts:
-    """Counts that the features are computed from: lines `[cast]`, and pairs of speakers by `PRIOR_LINES`."""
-
     def __init__(self, num_speakers: int, scenes: Iterable[Sequence[SpokenLine]] = ()) -> None:
         self.lines = np.zeros(num_speakers)
         self.pairs = {kind: defaultdict[int, Counter[int]](Counter) for kind in PRIOR_LINES}
@@ -108,7 +104,7 @@ class TurnCounts:
             self.add(scene, 1)
 
     def add(self, scene: Sequence[SpokenLine], sign: int) -> None:
-        """Add the counts of a scene, or subtract them for a `sign` of -1."""
+        # `sign` is -1 to subtract the counts of a scene
         speakers, company = [line.speaker for line in scene], self.pairs["company"]
         for position, speaker in enumerate(speakers):
             self.lines[speaker] += sign
@@ -121,12 +117,12 @@ class TurnCounts:
 
     @property
     def frequencies(self) -> Float64Array:
-        """Relative frequency `[cast]` of each speaker, with one imaginary line each."""
+        # `[cast]`, with one imaginary line each
         frequencies: Float64Array = (self.lines + 1) / (self.lines.sum() + len(self.lines))
         return frequencies
 
     def features(self, state: TurnState) -> Float64Array:
-        """Return the features `[cast, features]` of each possible next speaker."""
+        # `[cast, features]` of each possible next speaker
         size, frequencies = len(self.lines), self.frequencies
 
         def indicator(speakers: Iterable[int]) -> Float64Array:
@@ -189,10 +185,7 @@ class TurnModel:
 
     @classmethod
     def fit(cls, cast: Sequence[str], scenes: Sequence[Sequence[SpokenLine]]) -> Self:
-        """Fit the model to the scenes of a training split.
-
-        The features of a scene are computed from the counts of all other scenes, as they will be for a new scene.
-        """
+        """Fit the model to scenes, each with the counts of the others, as for a new scene."""
         counts = TurnCounts(len(cast), scenes)
         step = max(1, -(-sum(map(len, scenes)) * len(cast) * len(FEATURES) // MAX_DESIGN_ELEMENTS))
         rows, chosen, position = [], [], 0
@@ -224,7 +217,6 @@ class TurnModel:
 
     @cached_property
     def log_frequencies(self) -> Float64Array:
-        """Natural logarithm `[cast]` of how often each speaker speaks, smoothed."""
         log_frequencies: Float64Array = np.log(self._counts.frequencies)
         return log_frequencies
 
@@ -240,10 +232,7 @@ class TurnModel:
 
 
 def fit_conditional_logit(features: Float64Array, chosen: npt.NDArray[np.int64], l2: float) -> Float64Array:
-    """Return the coefficients `[features]` that make choices likeliest, less `l2` / 2 times their squares; Newton's.
-
-    `features` are `[events, alternatives, features]`, and `chosen` `[events]` the index of each event's alternative.
-    """
+    """Return the coefficients `[features]` that make choices likeliest, less `l2` / 2 times their squares; Newton's."""
     events, size = np.arange(len(chosen)), features.shape[2]
 
     def loss(weights: Float64Array) -> tuple[float, Float64Array]:
@@ -271,8 +260,7 @@ def fit_conditional_logit(features: Float64Array, chosen: npt.NDArray[np.int64],
 def find_mentions(text: str, cast: Sequence[str]) -> tuple[frozenset[int], frozenset[int]]:
     """Return the speakers that `text` names, not in the possessive, and of these the addressed: "Run, Frodo!".
 
-    A name counts in any case. A variant of a name of one word, such as Pip for Pippin or Samwise for Sam, counts if it
-    begins with a capital letter. The last member of the cast, SOMEONE, has no name.
+    A variant such as Pip for Pippin or Samwise for Sam counts with a capital letter. The last of the cast has no name.
     """
     text = text[-MAX_CHARACTERS:]
     by_first_word, by_prefix = _index_names(tuple(cast))
@@ -299,7 +287,7 @@ def find_mentions(text: str, cast: Sequence[str]) -> tuple[frozenset[int], froze
 
 @lru_cache(maxsize=8)
 def _index_names(cast: tuple[str, ...]) -> tuple[dict[str, list[tuple[tuple[str, ...], int]]], dict[str, set[int]]]:
-    """Return names and speakers by first word in lower case, and speakers by beginnings that are long enough."""
+    # Names and speakers by first word in lower case, and speakers by beginnings that are long enough.
     by_first_word: defaultdict[str, list[tuple[tuple[str, ...], int]]] = defaultdict(list)
     by_prefix: defaultdict[str, set[int]] = defaultdict(set)
     for speaker, name in enumerate(cast[:-1]):
@@ -324,14 +312,13 @@ class SpeakerTextModel:
     """Evidence that the words and letters of a text give on its speaker, without a language model."""
 
     words: tuple[str, ...]  # words and punctuation marks of the training split, in lower case
-    word_counts: tuple[tuple[tuple[int, int], ...], ...]
-    """Words `[cast]` of each speaker, as positions in `words`, and in how many of the speaker's lines they occur."""
+    word_counts: tuple[tuple[tuple[int, int], ...], ...]  # per speaker: word, lines with it
     groups: tuple[str, ...]  # groups of letters that the regression knows; none for a large cast
     group_lines: tuple[int, ...]  # number of lines of the training split that each group occurs in
     num_lines: int  # number of lines of the training split
     weights: str  # `[groups, cast]` of the regression, in half precision and base64
+    # For a text of an unknown scene, and after the lines of a scene.
     powers: tuple[EvidencePowers, EvidencePowers] = (EvidencePowers(), EvidencePowers())
-    """Powers for a text of an unknown scene, and for one after the lines of a scene."""
 
     def __post_init__(self) -> None:
         try:
@@ -351,7 +338,6 @@ class SpeakerTextModel:
 
     @classmethod
     def fit(cls, num_speakers: int, scenes: Iterable[Sequence[SpokenLine]]) -> Self:
-        """Fit the model to the lines of a training split."""
         spoken = [(line.speaker, split_words(line.text)) for scene in scenes for line in scene]
         lines = [(speaker, words) for speaker, words in spoken if words]
         vocabulary = {word: index for index, word in enumerate(sorted({word for _, words in lines for word in words}))}
@@ -384,14 +370,10 @@ class SpeakerTextModel:
 
     @property
     def num_speakers(self) -> int:
-        """Size of the cast."""
         return len(self.word_counts)
 
     def scores(self, text: str) -> Float64Array:
-        """Return the log-likelihood ratio `[cast]` of a text for each speaker, relative to all speakers.
-
-        Of a longer text, the last `MAX_CHARACTERS` are used.
-        """
+        """Return the log-likelihood ratio `[cast]` of the end of a text for each speaker, relative to all speakers."""
         words = split_words(text[-MAX_CHARACTERS:])
         unused_word, users_by_word = self._word_ratios
         scores: Float64Array = np.zeros(self.num_speakers)
@@ -405,9 +387,8 @@ class SpeakerTextModel:
 
     @cached_property
     def _word_ratios(self) -> tuple[Float64Array, dict[str, dict[int, float]]]:
-        """Log ratio `[cast]` of the frequency of a word that the speaker never uses to its frequency in all lines, and
-        what the use of each word by a speaker adds to it.
-        """
+        # Log ratio `[cast]` of the frequency of a word that the speaker never uses to its frequency in all lines, and
+        # what the use of each word by a speaker adds to it.
         users: list[dict[int, int]] = [{} for _ in self.words]
         for speaker, pairs in enumerate(self.word_counts):
             for word, count in pairs:
@@ -423,14 +404,13 @@ class SpeakerTextModel:
 
     @cached_property
     def _regression(self) -> tuple[dict[str, int], Float32Array, Float32Array]:
-        """Position and rarity of each group of letters, and the weights `[groups, cast]`."""
+        # Position and rarity of each group of letters, and the weights `[groups, cast]`.
         weights = np.frombuffer(base64.b64decode(self.weights), np.float16).astype(np.float32)
         index = {group: position for position, group in enumerate(self.groups)}
         return index, _rarity(self.group_lines, self.num_lines), weights.reshape(len(self.groups), self.num_speakers)
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words, numbers and punctuation marks of a text in lower case."""
     return _TOKEN.findall(text.lower())
 
 
@@ -440,14 +420,14 @@ def _letter_groups(words: Sequence[str]) -> list[str]:
 
 
 def _rarity(num_lines_with: Sequence[int], num_lines: int) -> Float32Array:
-    """Return the logarithm `[groups]` of the number of lines divided by the number of lines with each group."""
+    # Logarithm `[groups]` of the number of lines divided by the number of lines with each group.
     return np.log((num_lines + 1) / (np.array(num_lines_with, np.float64) + 1)).astype(np.float32)
 
 
 def _group_features(
     words: Sequence[str], index: Mapping[str, int], rarity: Float32Array
 ) -> tuple[list[int], Float32Array]:
-    """Return the groups of a text and their features: log counts times rarity, divided by the root of their norm."""
+    # Log counts times rarity, divided by the root of their norm.
     counts = Counter(position for group in _letter_groups(words) if (position := index.get(group)) is not None)
     positions = list(counts)
     values: Float32Array = np.log1p(np.array(list(counts.values()), np.float32)) * rarity[positions]
@@ -459,9 +439,8 @@ def fit_softmax_regression(
 ) -> Float32Array:
     """Return the weights `[features, classes]` that make labels likeliest, less `l2` / 2 times their squares.
 
-    The logit of a class has its log frequency as a constant. The weights are sums of the events' features, so each step
-    works on events: Newton steps with an upper bound of the Hessian (Boehning 1992), accelerated (Nesterov 1983).
-    `features` are `[events, features]`, and `labels` `[events]` the class of each event.
+    They are sums of the events' `features` `[events, features]`, so each step works on events: Newton with an upper
+    bound of the Hessian (Boehning 1992), accelerated (Nesterov 1983).
     """
     is_label = np.eye(num_classes, dtype=np.float32)[labels]
     constants = np.log((is_label.sum(axis=0) + 1) / len(labels))

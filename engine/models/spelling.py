@@ -18,15 +18,12 @@ MAX_TRAINING_BYTES = 2_000_000  # of the words that a model learns from; later w
 NUM_BYTE_SYMBOLS = 257  # the values of a byte, and the end of a string
 END_BYTE = 0xFF  # a byte that no UTF-8 text contains, in the place of the end of a word
 
+# Characters between words or the form of one, and its contexts from the most general one on.
 Choice = tuple[str, tuple[Hashable, ...]]
-"""The characters between two words, or the form of a word, and its contexts, from the most general one on."""
 
 
 class SpellingModel:
-    """A probability for every possible word, from the spelling of known words (Mielke and Eisner 2019).
-
-    A word is a sequence of UTF-8 bytes and an end, predicted by a Kneser-Ney model that has read each known word once.
-    """
+    """Probability of every possible word: Kneser-Ney on the bytes of known ones (Mielke and Eisner 2019)."""
 
     def __init__(self, words: Iterable[str], order: int = 5) -> None:
         self._order = order
@@ -49,7 +46,7 @@ class SpellingModel:
         return self.log_probs(words) - self._unknown_log_prob
 
     def _join(self, words: Sequence[str]) -> TokenIds:
-        """Return the bytes of all words as ids, with enough ends in between that no word is the context of another."""
+        # As ids, with enough ends in between that no word is the context of another.
         padding = bytes([END_BYTE] * (self._order - 1))
         joined = padding.join([b"", *(word.encode(errors="surrogatepass") for word in words), b""])
         ids = np.frombuffer(joined, np.uint8).astype(np.int32)
@@ -65,9 +62,8 @@ def spelling_model(tokenizer: Tokenizer) -> SpellingModel:
 class OrthographyModel:
     """Probability of a line as it is written, given its words as a tokenizer of words reads them.
 
-    A model of words and this model together give each line with a word a probability, so that their bits compare with
-    the bits of a model that reads text as it is written. Counts of the training text are interpolated from the general
-    to the specific context (Witten and Bell 1991); a string that is new has 257 equally likely symbols per byte.
+    Counts of the training text are interpolated from the general to the specific context (Witten and Bell 1991); a
+    string that is new has 257 equally likely symbols per byte.
     """
 
     def __init__(self, lines: Iterable[str], tokenizer_name: WordTokenizerName) -> None:
@@ -84,7 +80,7 @@ class OrthographyModel:
         return -sum(math.log2(self.prob(*choice)) for choice in self._choices(line))
 
     def prob(self, value: str, contexts: Sequence[Hashable]) -> float:
-        """Return the probability of a string in a context, whose more general contexts are before it."""
+        # Each context comes after more general ones.
         prob = math.exp(-math.log(NUM_BYTE_SYMBOLS) * min(100, len(value.encode(errors="surrogatepass")) + 1))
         for context in contexts:
             if counts := self._counts.get(context):
@@ -92,7 +88,6 @@ class OrthographyModel:
         return prob
 
     def _choices(self, line: str) -> Iterator[Choice]:
-        """Yield the separator before each word and the form of the word, and then the end of the line."""
         previous, position = None, 0
         for start, end, word in word_spans(line, self._tokenizer_name):
             separator, written = line[position:start], line[start:end]

@@ -20,14 +20,12 @@ MAX_EXPLICIT_TIME = 1024  # the matrix of the attention weights of longer window
 CROSS_ENTROPY_ROWS = 512  # whose logits over a large vocabulary are in memory at once
 
 
+# Hidden and cell of every LSTM layer, each `[1, batch, hidden]`; none of a Transformer.
 RecurrentState = Sequence[tuple[Tensor, Tensor]]
-"""Hidden and cell state of every LSTM layer, each `[1, batch, hidden]`; empty for a Transformer."""
 LayerGroup = dict[str, nn.Parameter]
 
 
 class NetworkOutput(NamedTuple):
-    """Result of reading a window."""
-
     logits: Tensor  # [time, batch, classes]
     state: RecurrentState  # after the window
     raw: Tensor  # output of the last layer [time, batch, width] before dropout
@@ -35,10 +33,7 @@ class NetworkOutput(NamedTuple):
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return `inputs` `[..., in]` times the transposed `weight` `[out, in]` plus `bias` `[out]`: `[..., out]`.
-
-    Unlike PyTorch, it uses oneDNN for float32 on CPUs too, where that is up to twice as fast.
-    """
+    """Return `functional.linear`, in float32 on CPUs by oneDNN, which is up to twice as fast."""
     is_float32 = inputs.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if not (HAS_ONEDNN_LINEAR and is_float32 and inputs.device.type == "cpu"):
         return functional.linear(inputs, weight, bias)
@@ -68,10 +63,10 @@ def _onednn_matmul(left: Tensor, right: Tensor, bias: Tensor | None = None) -> T
 
 
 def dropout_mask(like: Tensor, shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
-    """Return a mask of `shape`: 0 with probability `p`, otherwise 1 / (1 - p), so that the expected value is 1.
+    """Return a mask of `shape`: 0 with probability `p`, otherwise 1 / (1 - p).
 
-    On the CPU, each random 64-bit integer supplies four elements, which takes a tenth of the time of `bernoulli_`
-    and rounds `p` to a multiple of 1 / 65,536.
+    On the CPU, a random 64-bit integer supplies four elements, in a tenth of the time of `bernoulli_`, for multiples of
+    1 / 65,536.
     """
     keep = 1.0 - p
     mask = torch.empty(shape, dtype=like.dtype, device=like.device)
@@ -86,7 +81,7 @@ def dropout_mask(like: Tensor, shape: tuple[int, ...], p: float, generator: torc
 def dropout(
     vectors: Tensor, p: float, generator: torch.Generator | None, distributed: DistributedContext, *, variational: bool
 ) -> Tensor:
-    """Drop elements of `vectors` `[time, batch, size]`; without a generator, return them unchanged.
+    """Drop elements of `vectors` `[time, batch, size]`, if there is a generator.
 
     `variational` dropout uses one mask for all time steps (Merity et al. 2017, section 4.2). Each process of a
     `distributed` training draws the mask of the whole batch and uses its own columns.
@@ -112,8 +107,7 @@ def rms_norm(vectors: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class _RmsNorm(torch.autograd.Function):
-    """1 ms forward and backward, where the same of PyTorch takes 11."""
-
+    # 1 ms forward and backward, where the same of PyTorch takes 11
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, weight: Tensor, eps: float) -> Tensor:
         norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True, dtype=torch.float32)
@@ -139,8 +133,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 
 class _SwiGlu(torch.autograd.Function):
-    """Keeps its input only."""
-
+    # Keeps its input only.
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
@@ -160,18 +153,14 @@ class _SwiGlu(torch.autograd.Function):
 
 
 def rotate(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate queries or keys `[batch, time, heads, head size]` by their positions; see `rotary_frequencies`.
-
-    `cosine` and `sine` are `[time, 1, head size / 2]`.
-    """
+    """Rotate queries or keys `[batch, time, heads, head size]` by `cosine` and `sine` `[time, 1, head size / 2]`."""
     cosine, sine = cosine.to(vectors.dtype), sine.to(vectors.dtype)
     rotated: Tensor = _Rotate.apply(vectors, cosine, sine)  # type: ignore[no-untyped-call]
     return rotated
 
 
 class _Rotate(torch.autograd.Function):
-    """Keeps no vectors: the gradient is rotated back."""
-
+    # Keeps no vectors: the gradient is rotated back.
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         ctx.save_for_backward(cosine, sine)
@@ -189,11 +178,7 @@ class _Rotate(torch.autograd.Function):
 
 
 def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Return the attention `[batch, time, heads * head size]` of each position to itself and those before it.
-
-    `queries` are `[batch, time, heads, head size]`; `keys` and `values` have fewer heads if groups of consecutive query
-    heads share them.
-    """
+    """Return the attention `[batch, time, width]` of queries `[batch, time, heads, size]`; several share keys."""
     batch, time, num_heads, size = queries.shape
     is_explicit = queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and time <= MAX_EXPLICIT_TIME
     if not is_explicit:
@@ -216,11 +201,7 @@ def _causal_mask(time: int, group: int, dtype: torch.dtype) -> Tensor:
 
 
 def linear_cross_entropy(vectors: Tensor, weight: Tensor, targets: Tensor, target_weights: Tensor | None) -> Tensor:
-    """Return the mean cross-entropy of targets `[time, batch]`, without all logits in memory at once.
-
-    The targets are predicted from `vectors` `[time, batch, width]` by the output layer `weight` `[vocabulary, width]`.
-    `target_weights` `[time, batch]`, if any, multiply the cross-entropies; targets of weight 0 take no time.
-    """
+    """Return the mean cross-entropy of targets `[time, batch]`, with few logits in memory at once."""
     vectors, targets = vectors.flatten(0, 1), targets.flatten()
     factors = torch.ones(targets.shape, device=targets.device) if target_weights is None else target_weights.flatten()
     factors = factors / targets.numel()
@@ -232,8 +213,7 @@ def linear_cross_entropy(vectors: Tensor, weight: Tensor, targets: Tensor, targe
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Computes the gradients with the loss, so that the logits of a few rows are needed only once."""
-
+    # Computes the gradients with the loss, so that the logits of a few rows are needed only once.
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, weight: Tensor, targets: Tensor, all_factors: Tensor) -> Tensor:
         needs_vectors, needs_weight = ctx.needs_input_grad[:2]

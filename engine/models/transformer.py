@@ -20,8 +20,7 @@ from engine.models.numpy_transformer import NumpyTransformer
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.tensor_file import StoredTensor, to_float32
 
-Drop = Callable[[Tensor], Tensor]
-"""Dropout of vectors `[batch, time, width]`."""
+Drop = Callable[[Tensor], Tensor]  # of vectors `[batch, time, width]`
 INIT_STD = 0.02  # as in GPT-2
 MAX_SCORING_LOGITS = 2**23  # in memory at once
 
@@ -58,10 +57,7 @@ class LowRankChange(nn.Module):
 
 
 class AdaptedLinears(nn.Module):
-    """Frozen `Linears` with trained low-rank changes in single precision; dropout applies to what these read.
-
-    The frozen weights are buffers outside of the state dict, in the type that products are computed in.
-    """
+    """Frozen `Linears`, outside of the state dict, with trained low-rank changes in float32."""
 
     weight: Tensor
     bias: Tensor | None
@@ -99,8 +95,6 @@ class AdaptedLinears(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Causal self-attention of several heads with rotary position embeddings."""
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads = config.num_heads, layout.num_kv_heads(config)
@@ -118,8 +112,6 @@ class _Attention(nn.Module):
 
 
 class _FeedForward(nn.Module):
-    """Feed-forward layer with a SwiGLU activation."""
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, inner = config.embedding_size, layout.inner_size(config)
@@ -131,15 +123,11 @@ class _FeedForward(nn.Module):
 
 
 class _Norm(nn.RMSNorm):
-    """RMSNorm in fewer passes than PyTorch's."""
-
     def forward(self, vectors: Tensor) -> Tensor:
         return ops.rms_norm(vectors, self.weight, cast(float, self.eps))
 
 
 class _Layer(nn.Module):
-    """Attention and feed-forward layer, each normalized before and added to the residual stream."""
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.input_layernorm = _Norm(config.embedding_size, config.norm_eps)
@@ -149,8 +137,6 @@ class _Layer(nn.Module):
 
 
 class _Body(nn.Module):
-    """Embedding, layers and last norm, named as in Llama."""
-
     def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(vocabulary_size, config.embedding_size)
@@ -161,11 +147,7 @@ class _Body(nn.Module):
 class TransformerModel(nn.Module):
     """A Transformer that reads windows of at most `context_size` tokens, each independent of the window before.
 
-    Input dropout applies to the embeddings, hidden dropout to what each layer adds, and output dropout to the vectors
-    that the tokens are predicted from.
-
-    With a base, all weights are frozen, and the parameters are low-rank changes of the matrices (see `engine.models.
-    adapter`), to which `export_weights` and `load_weights` are limited.
+    With a base, all weights are frozen, and the parameters are low-rank changes of the matrices (see `adapter`).
     """
 
     rotation_cosine: Tensor
@@ -180,10 +162,7 @@ class TransformerModel(nn.Module):
         base: Mapping[str, StoredTensor] | None = None,
         base_dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Create the layers and initialize their weights from `generator`; impossible settings raise a ConfigError.
-
-        With `lora_rank`, the weights are `base`, stored and multiplied in `base_dtype`.
-        """
+        """Draw the weights from `generator`; `base` is stored and multiplied in `base_dtype`."""
         super().__init__()
         self.punctuation_softmax = None
         layout.check_transformer_config(config)
@@ -242,7 +221,6 @@ class TransformerModel(nn.Module):
         punctuation: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> ops.NetworkOutput:
-        """Read a window of at most `context_size` tokens: see `LSTMModel`."""
         raw, dropped = self.read_window(ids, dropout_generator, distributed)
         weight = self.output_weight
         logits = ops.linear(dropped, weight if class_ids is None else weight[class_ids])
@@ -250,7 +228,6 @@ class TransformerModel(nn.Module):
 
     @property
     def output_weight(self) -> Tensor:
-        """Matrix `[vocabulary, width]` of the output layer."""
         return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     def read_window(
@@ -320,7 +297,6 @@ class TransformerModel(nn.Module):
             parameter.copy_(torch.from_numpy(weights[_tensor_name(name)]))
 
     def to_decoder(self, tokenizer: Tokenizer, weights: Mapping[str, Float32Array] | None = None) -> NumpyTransformer:
-        """Return the model for inference in numpy; an adapted one has 8 bits."""
         tensors: Mapping[str, StoredTensor] = self.export_weights() if weights is None else weights
         if self.base is not None:
             tensors = MergedWeights(self.config, self.base, tensors, int8=True)

@@ -9,14 +9,14 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float64Array
 from engine.errors import ConfigError
 
+# Rotations in the original context up to, and from which frequencies are scaled, and not.
 LLAMA3_LOW_FACTOR, LLAMA3_HIGH_FACTOR = 1.0, 4.0
-"""Rotations in the original context up to which, and from which, llama3 scales a frequency fully, and not at all."""
 
+# Of the settings that only LSTMs can choose.
 TRANSFORMER_VALUES: dict[str, Any] = {
     "weight_drop": 0.0, "subword_embeddings": False, "punctuation": False, "initialization": "uniform",
     "mogrifier_rounds": 0,
 }  # fmt: skip
-"""Values of the settings that only LSTMs can choose."""
 
 
 def head_size(config: ModelConfig) -> int:
@@ -34,11 +34,7 @@ def largest_num_heads(embedding_size: int, max_heads: int) -> int:
 
 
 def inner_size(config: ModelConfig) -> int:
-    """Return the inner size of the feed-forward layers: by default 8 / 3 of the width, in multiples of 32.
-
-    With its three matrices, a SwiGLU layer then has the parameters of a two-matrix layer of four times the width
-    (Shazeer 2020, arXiv 2002.05202).
-    """
+    """Return the inner units of the feed-forward layers: by default 8 / 3 of the width, in 32s (Shazeer 2020)."""
     return config.feed_forward_size or -(-8 * config.embedding_size // (3 * 32)) * 32
 
 

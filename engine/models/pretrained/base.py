@@ -128,7 +128,6 @@ class Base:
 
 
 def hash_files(files: Iterable[Path]) -> str:
-    """Return the SHA-256 of the content of files, one after the other, in hexadecimal digits."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
@@ -137,7 +136,7 @@ def hash_files(files: Iterable[Path]) -> str:
 
 
 def new_config(name: str, context_size: int, settings: Mapping[str, Any]) -> ModelConfig:
-    """Return a configuration without dropout; a setting out of range raises an UnsupportedModelError."""
+    # Without dropout.
     dropouts = ("embedding_dropout", "input_dropout", "hidden_dropout", "output_dropout")
     values = {**TRANSFORMER_VALUES, **dict.fromkeys(dropouts, 0.0), "unigram_bias": False, **settings}
     try:

@@ -182,7 +182,6 @@ def find_weight_files(folder: Path, name: str) -> list[Path]:
 
 
 def read_text(path: Path, name: str) -> str:
-    """Return a text of at most `MAX_JSON_BYTES`, or raise an InvalidInputError."""
     try:
         return read_limited(path, MAX_JSON_BYTES).decode()
     except (OSError, ValueError) as error:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # this module imports tokenizers, which a session with a mode
     from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
 MAX_TEMPLATE_CHARACTERS = 100_000  # of a template by others, and of the text that it adds to the messages
+# Tries the tokenizers of models by others, and runs their chat templates.
 SANDBOX = Sandbox("engine.models.pretrained.special_tokens", "jinja2.ext", "jinja2.sandbox", max_cpu_seconds=5)
-"""Process in which the tokenizers of models by others are tried, and their chat templates run."""
 _MARK = "MESSAGE0X"
 _CAST_START, _CAST_END = "{%- set cast = ", " -%}"
 
@@ -34,8 +34,7 @@ class ChatMessage:
 class ChatTemplate:
     """The form of a conversation: how messages become the token ids that the model was trained on.
 
-    Special tokens count only where the template writes them. In a message they get a space after their first character,
-    so that no message can end its turn or pretend to be another role.
+    In a message, special tokens get a space after their first character, so that no message can end its turn.
     """
 
     def __init__(self, template: "JinjaTemplate", tokenizer: "PretrainedTokenizer") -> None:
@@ -44,10 +43,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
 
     def encode(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
-        """Return the token ids of `messages`, from the start of the text to the start of the assistant's next reply.
-
-        An InvalidInputError is raised if the template cannot be applied to these messages.
-        """
+        """Return the token ids of `messages`, from the start of the text to the start of the assistant's next reply."""
         for message in messages:
             check_unicode(message.text)
         if not self.accepts_system:
@@ -65,7 +61,7 @@ class ChatTemplate:
 
     @cached_property
     def accepts_system(self) -> bool:
-        """False if the template has no system messages; the system prompt then starts the first user message."""
+        # Without system messages in the template, the system prompt starts the first user message.
         try:
             return _MARK in self._render(ChatMessage("system", _MARK), ChatMessage("user", "x"))
         except InvalidInputError:
@@ -83,7 +79,6 @@ class ChatTemplate:
 
 
 def _fold_system_prompt(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Return `messages` with the text of system messages at the start of the first message of the user."""
     prompts = [message.text for message in messages if message.role == "system" and message.text.strip()]
     others = [message for message in messages if message.role != "system"]
     first = next((index for index, message in enumerate(others) if message.role == "user"), None)
@@ -117,7 +112,6 @@ class JinjaTemplate:
         return environment.from_string(re.sub(r"({%-?) *endgeneration\b", r"\1 endif", source))
 
     def __call__(self, messages: list[dict[str, str]]) -> str:
-        """Return the text of messages with the keys "role" and "content"; a template may raise anything."""
         if not self.is_trusted:
             return cast(str, SANDBOX.call(render_template, self.source, self.variables, messages))
         options = {"tools": None, "documents": None, "add_generation_prompt": True}
@@ -125,7 +119,7 @@ class JinjaTemplate:
 
 
 def render_template(source: str, variables: dict[str, str | None], messages: list[dict[str, str]]) -> str:
-    """Return the text of a conversation in a template, which runs in this process: call this in a sandbox."""
+    # In this process: call this in a sandbox.
     text = JinjaTemplate(source, variables, is_trusted=True)(messages)
     if max(len(source), len(text) - sum(len(message["content"]) for message in messages)) > MAX_TEMPLATE_CHARACTERS:
         raise InvalidInputError(f"it has, or writes, more than {MAX_TEMPLATE_CHARACTERS:,} characters")
@@ -135,8 +129,8 @@ def render_template(source: str, variables: dict[str, str | None], messages: lis
 def script_chat_template(cast: Sequence[str]) -> str:
     """Return a chat template for an exported model of scripts, which writes one message a line and lists the cast.
 
-    A stranger says the messages of a user, and `first_to_answer` the others. A system message that is a name says who
-    answers instead, and the field `name` of a message who says it.
+    A stranger says the messages of a user. A system message that is a name says who answers, and the field `name` of a
+    message who says it.
     """
     user, first = speakers.display_name(speakers.STRANGER), speakers.first_to_answer(cast)
     answering = json.dumps(speakers.display_name(first), ensure_ascii=False)

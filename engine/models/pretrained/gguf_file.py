@@ -22,12 +22,9 @@ from engine.models.pretrained.gguf_vocabulary import read_vocabulary
 from engine.models.transformer_layout import rotary_frequencies
 from engine.storage.files import open_regular_file
 
-FAMILIES = {"llama": "Llama", "qwen2": "Qwen2"}
-"""Architectures of llama.cpp that are read, with their names; Mistral's files are "llama" too."""
-PERMUTED_ARCHITECTURE = "llama"
-"""Architecture whose files store the rows of queries and keys so that rotated units are neighbours."""
-ROPE_FACTORS = "rope_freqs.weight"
-"""Tensor of the numbers that Llama 3.1 and later divide the rotary frequencies by."""
+FAMILIES = {"llama": "Llama", "qwen2": "Qwen2"}  # architectures of llama.cpp; Mistral's files are "llama" too
+PERMUTED_ARCHITECTURE = "llama"  # its files store the rows of queries and keys so that rotated units are neighbours
+ROPE_FACTORS = "rope_freqs.weight"  # which Llama 3.1 and later divide the rotary frequencies by
 LLAMA3_ORIGINAL_CONTEXT = 8192
 # Names of tensors, by their names in the file, without their ends such as ".weight".
 NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
@@ -43,6 +40,7 @@ LAYER_NAMES = {
     "ffn_down": "mlp.down_proj",
 }
 
+# Names in a `config.json`, by those in the file.
 SETTINGS = {
     "embedding_length": "hidden_size",
     "block_count": "num_hidden_layers",
@@ -55,7 +53,6 @@ SETTINGS = {
     "context_length": "max_position_embeddings",
     "attention.sliding_window": "sliding_window",
 }
-"""Names of settings in a `config.json`, by their names in the file."""
 DEFAULT_ALIGNMENT = 32
 MAX_HEADER_BYTES = 64_000_000  # of everything before the tensors; 256,000 tokens with their merges need 12 million
 MAX_TENSORS, MAX_KEYS, MAX_TEXT_BYTES = 10_000, 10_000, 4_000_000
@@ -66,12 +63,7 @@ _DTYPES = {
 
 
 def read_gguf_base(path: Path, name: str) -> Base:
-    """Return the model of a GGUF file; its weights are read when they are needed.
-
-    Raises:
-        UnsupportedModelError: If it is a model of another kind.
-        InvalidInputError: If the file is damaged.
-    """
+    """Return the model of a GGUF file, or raise an InvalidInputError; its weights are read when needed."""
     file = _GGUFFile(path, name)
     architecture = str(file.metadata.get("general.architecture"))
     config = _read_config(file, architecture)
@@ -100,7 +92,6 @@ def read_gguf_base(path: Path, name: str) -> Base:
 
 
 def _our_name(tensor: str) -> str:
-    """Return the name of a tensor in our layout; an unknown name is returned as it is."""
     stem, _, kind = tensor.rpartition(".")
     if stem in NAMES:
         return f"{NAMES[stem]}.{kind}"
@@ -148,8 +139,7 @@ class _Tensor(NamedTuple):
 
 
 class _GGUFFile:
-    """A mapped GGUF file, whose metadata and tensor list are read and checked here in a fraction of gguf's time."""
-
+    # A mapped file, whose metadata and tensor list are read and checked here in a fraction of gguf's time.
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
         try:
@@ -212,7 +202,7 @@ class _GGUFFile:
         return np.frombuffer(self._content, dtype, count, start)
 
     def _texts(self, count: int) -> list[str]:
-        """Return texts that are stored with their lengths in bytes; a vocabulary has hundreds of thousands."""
+        # Stored with their lengths in bytes; a vocabulary has hundreds of thousands.
         content, position, limit, texts = self._content, self._position, MAX_HEADER_BYTES, []
         unpack_length = struct.Struct("<Q").unpack_from
         for _ in range(count):
@@ -226,7 +216,6 @@ class _GGUFFile:
         return texts
 
     def _value(self) -> Any:
-        """Return a value of metadata: a number, a text, or an array of numpy or a list of one of both."""
         code, count = self._numbers("<u4").item(), 1
         if is_array := code == _ARRAY:
             code, count = self._numbers("<u4").item(), self._numbers("<u8").item()
@@ -238,7 +227,7 @@ class _GGUFFile:
         return numbers if is_array else numbers.item()
 
     def read(self, name: str, rows: npt.NDArray[np.intp] | None = None) -> Float32Array:
-        """Return a tensor in single precision: all of it, or the given rows (of a vector, its elements) in order."""
+        # All of a tensor, or the given rows (of a vector, its elements) in order.
         from gguf.quants import dequantize
 
         tensor = self.tensors[name]

@@ -16,12 +16,11 @@ from engine.models.pretrained.tokenizer import BYTE_PATTERN, SPACE_MARK
 
 _PREFIX = "tokenizer.ggml."
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
-"""Types of tokens."""
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
 def _pattern(digits: str) -> list[dict[str, Any]]:
-    """Return the way of Llama 3 and Qwen 2, which differ in the number of digits in a part."""
+    # Llama 3 and Qwen 2 differ in the number of digits in a part
     regex = (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + digits + r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -30,6 +29,7 @@ def _pattern(digits: str) -> list[dict[str, Any]]:
     return [split, {**_BYTE_LEVEL, "use_regex": False}]
 
 
+# Ways to cut texts before byte pairs are merged, by the names of llama.cpp.
 PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
     "gpt-2": [_BYTE_LEVEL],
     "default": [_BYTE_LEVEL],
@@ -37,22 +37,15 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
     "llama-bpe": _pattern("{1,3}"),
     "qwen2": _pattern(""),
 }
-"""Ways to cut texts before byte pairs are merged, by the names of llama.cpp."""
-WHOLE_WORD_PRE_TOKENIZER = "llama-bpe"
-"""Way whose tokens are also found without a path of merges to them."""
+WHOLE_WORD_PRE_TOKENIZER = "llama-bpe"  # its tokens are also found without a path of merges to them
+# The known ways cut it differently; numbers of over three digits are no token of ours.
 _SAMPLE_TEXT = (
     "I'll see. He'LL (in 12 or 345 days)...\n\n  It's caf\u00e9 time!\r\n\u65e5\u672c x\u00b2\u00bd\t~~\U0001f600 "
 )
-"""Text that the known ways cut differently. Numbers are short: those of over three digits are no token of ours."""
 
 
 def read_vocabulary(metadata: Mapping[str, Any], name: str) -> TokenizerFiles:
-    """Return the tokenizer of a GGUF file.
-
-    Raises:
-        UnsupportedModelError: If it is of another kind.
-        InvalidInputError: If it is missing or damaged.
-    """
+    """Return the tokenizer of a GGUF file, or raise an InvalidInputError."""
     tokens = metadata.get(_PREFIX + "tokens")
     if not isinstance(tokens, list) or not tokens:
         raise InvalidInputError(f"{name} has no tokens, so it is no language model; use another file")
@@ -100,7 +93,6 @@ def read_vocabulary(metadata: Mapping[str, Any], name: str) -> TokenizerFiles:
 
 
 def _byte_pairs(vocabulary: Mapping[str, int], merges: list[list[str]], pre_tokenizer: str) -> dict[str, Any]:
-    """Return a tokenizer of byte pairs, as GPT-2 has it."""
     ignore_merges = pre_tokenizer == WHOLE_WORD_PRE_TOKENIZER
     return {
         "version": "1.0",
@@ -114,7 +106,7 @@ def _byte_pairs(vocabulary: Mapping[str, int], merges: list[list[str]], pre_toke
 def _sentencepiece(
     vocabulary: Mapping[str, int], scores: Sequence[float], types: Sequence[int], unknown: str, adds_space: bool
 ) -> dict[str, Any]:
-    """Return a tokenizer of SentencePiece, as Llama 2 has it: pairs with the best score are merged first."""
+    # As Llama 2 has it: pairs with the best score are merged first.
     merges = []
     for token, id in vocabulary.items():
         if types[id] == _NORMAL:
@@ -193,7 +185,6 @@ def vocabulary_metadata(
 
 
 def _find_pre_tokenizer(backend: HuggingFaceTokenizer) -> str | None:
-    """Return llama.cpp's name of the way in which a tokenizer cuts texts; None if it has none."""
     if backend.pre_tokenizer is None:
         return None
     pieces = backend.pre_tokenizer.pre_tokenize_str(_SAMPLE_TEXT)

@@ -59,7 +59,6 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
 
 
 def silence_libraries() -> None:
-    """Keep transformers and the libraries that it uses from printing warnings and progress bars over the screen."""
     import huggingface_hub.utils
     import transformers
 
@@ -74,7 +73,7 @@ def silence_libraries() -> None:
 
 
 def try_folder(path: str, name: str) -> int:
-    """Try settings and tokenizer of a folder, in a sandbox; return the bytes of its model in single precision."""
+    # Called in the sandbox; returns the bytes of the model in single precision.
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.models.auto import modeling_auto

@@ -23,16 +23,13 @@ MAX_DIFFERENCE, MAX_HALF_PRECISION_DIFFERENCE = 5e-4, 0.5  # of log-probabilitie
 
 
 class ReadTexts:
-    """Texts of one length that were read together, one row per text, and their cache. Their states share this."""
-
+    # Texts of one length that were read together, one row per text, and their cache. Their states share this.
     def __init__(self, tokens: Int64Array, cache: DynamicCache) -> None:
         self.tokens = tokens  # `[texts, positions]`
         self.cache = cache
 
 
 class PretrainedState(NamedTuple):
-    """The first positions of a text that a model by others has read. An immutable value: it is a branch point."""
-
     texts: ReadTexts
     row: int = 0
     num_positions: int = 0
@@ -41,7 +38,7 @@ class PretrainedState(NamedTuple):
 
     @property
     def tokens(self) -> list[int]:
-        """The model's ids of the tokens in the context."""
+        # The model's ids of the tokens in the context.
         ids: list[int] = self.texts.tokens[self.row, : self.num_positions].tolist()
         return ids
 
@@ -49,9 +46,8 @@ class PretrainedState(NamedTuple):
 class PretrainedModel:
     """A causal language model of transformers as a `BatchModel` and `HiddenVectorModel`. Threads may share it.
 
-    A text that fills the context slides: its last half is read again from position 0, and the next tokens after it. So
-    a state depends only on the tokens read. Recurrent models have no cache that can be cropped: each token is predicted
-    from the whole text.
+    A text that fills the context slides: its last half is read again from position 0. Recurrent models have no cache
+    that can be cropped: each token is predicted from the whole text.
     """
 
     is_slow = True  # reading a token takes long enough to delay the keyboard, so screens call the model in a thread
@@ -92,7 +88,7 @@ class PretrainedModel:
     def advance_batch(
         self, states: Sequence[PretrainedState], tokens: Sequence[int]
     ) -> list[tuple[LogProbs, PretrainedState]]:
-        """Read one token in each of several texts: in one pass if they have one length, and the cache can be shared."""
+        # In one pass if the texts have one length, and the cache can be shared.
         lengths = {state.num_positions for state in states}
         if not self.has_cache or len(lengths) > 1 or not 0 < min(lengths) < self.context_size:
             return [self.advance(state, token) for state, token in zip(states, tokens, strict=True)]
@@ -128,7 +124,6 @@ class PretrainedModel:
         return state.hidden
 
     def state_memory(self, state: PretrainedState) -> tuple[int, int]:
-        """Return the identity of the memory that `state` shares with others of its text, and its size in bytes."""
         layers: list[Any] = state.texts.cache.layers
         return id(state.texts), sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 

@@ -9,25 +9,20 @@ from engine.errors import InvalidInputError
 from engine.storage.files import app_home
 
 SMOLLM2 = "smollm2"
-"""Name of the model that `lotr-tui fetch` stores, and that adapters start from."""
-BASE_FILE = "base.json"
-"""Description of a stored model, and in an adapter run that of the model it starts from."""
+BASE_FILE = "base.json"  # describes a stored model, and in an adapter run the model it starts from
 HF_PREFIX, GGUF_PREFIX = "hf:", "gguf:"
+# `owner/name`, or `name` alone for old models such as gpt2
 _HUB_ID_PATTERN = re.compile(r"(?!.*\.\.)(?=.{1,96}$)[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-"""Identifier of a model on the Hugging Face Hub: `owner/name`, or `name` alone for old models such as gpt2."""
 
 
 @dataclass(frozen=True)
 class PretrainedSource:
-    """The place that a model by others is loaded from."""
-
     name: str  # as the user gave it, with its prefix
     kind: Literal["folder", "hub", "gguf", "stored"]
     target: str  # path of the folder or file, identifier on the Hub, or name of a stored model
 
     @property
     def path(self) -> Path:
-        """Path of the folder or file; relative to the current directory if the user gave it so."""
         return base_folder(self.target) if self.kind == "stored" else Path(self.target).expanduser()
 
     @property
@@ -52,12 +47,9 @@ def is_pretrained_name(name: str | None) -> bool:
 
 
 def parse_pretrained_name(name: str) -> PretrainedSource:
-    """Return the place that `name` (see `is_pretrained_name`) loads a model from.
+    """Return the place of a model; an InvalidInputError if its folder or file does not exist.
 
     An `hf:` name that is a folder on this machine is that folder, and otherwise a model on the Hub.
-
-    Raises:
-        InvalidInputError: If no path or identifier follows the prefix, or the folder or file does not exist.
     """
     if name == SMOLLM2:
         return PretrainedSource(name, "stored", name)

@@ -14,15 +14,14 @@ from engine.models.pretrained.chat import ChatMessage, ChatTemplate, JinjaTempla
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from engine.runtime.sandbox import SandboxLimitError
 
+# Of texts and replies in well-known models.
 END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
-"""Special tokens that end a text or a reply in well-known models."""
 TEXT_START_TOKEN = "<|endoftext|>"
-CLOSED_VOCABULARIES = ("WordLevel", "WordPiece")
-"""Kinds of tokenizers that lose the spaces or the unknown words of a text."""
+CLOSED_VOCABULARIES = ("WordLevel", "WordPiece")  # they lose the spaces or the unknown words of a text
 TRIED_TEXTS = ("", " ", "Where is the Ring?\nIt's safe, for 12 days. \u65e5\u672c \U0001f600", "a" * 1000, "a b " * 500)
 _MARK = "MESSAGE0X"
+# As vocabularies write them; the second in byte-level ones.
 _LINE_FEEDS = ("\n", "\N{LATIN CAPITAL LETTER C WITH DOT ABOVE}", "<0x0A>")
-"""Line feeds as vocabularies write them; the second in byte-level ones."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +41,12 @@ class TokenizerFiles:
 
     @property
     def num_tokens(self) -> int:
-        """Number of ids, up to the largest one of a token."""
         vocabulary = self._content["model"]["vocab"]
         ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
         return 1 + max([*ids, *(token["id"] for token in self._content.get("added_tokens") or [])], default=-1)
 
     def make_tokenizer(self, name: str, model_end_ids: Sequence[int], size: int) -> PretrainedTokenizer:
-        """Return the tokenizer of a model, given the end tokens in its settings and the number of its logits.
-
-        Raises:
-            InvalidInputError: If the tokenizer cannot spell every text, or no token ends a text.
-        """
+        """Return a tokenizer with `size` tokens; an InvalidInputError if it cannot spell every text or end one."""
         if (kind := self._content["model"].get("type")) in CLOSED_VOCABULARIES:
             raise InvalidInputError(
                 f"{name} has a {kind} tokenizer, which cannot spell every text; play the run that it was exported "
@@ -70,7 +64,6 @@ class TokenizerFiles:
             raise InvalidInputError(f"{name} has a damaged tokenizer: {describe_error(error)[:200]}") from error
 
     def make_chat_template(self, tokenizer: PretrainedTokenizer) -> ChatTemplate | None:
-        """Return the chat template, with its problem if it cannot write a message of a user; None if there is none."""
         if self.template is None:
             return None
         chat = ChatTemplate(self.template, tokenizer)
@@ -81,7 +74,6 @@ class TokenizerFiles:
         return chat
 
     def _find_special_tokens(self, model_end_ids: Sequence[int], size: int) -> SpecialTokens | None:
-        """Return the special tokens; None if no token ends a text."""
         added = [token for token in self._content.get("added_tokens") or [] if token["id"] < size]
         ids_of_text = {token["content"]: token["id"] for token in added}
         special_ids = {token["id"] for token in added if token["special"]}
@@ -124,10 +116,9 @@ class TokenizerFiles:
 
 
 def try_tokenizer(path: str, name: str, texts: dict[str, str | None], end_ids: Sequence[int]) -> dict[str, int | None]:
-    """Read a `tokenizer.json`, and encode some texts. Call this in a sandbox first: the library may crash.
+    """Return the ids of the tokens `texts` in a `tokenizer.json`, and as "first" of that before a text.
 
-    Returns:
-        The id of each of the tokens `texts`, and as "first" the one that is put before a text; None if there is none.
+    Call this in a sandbox: it encodes some texts, and the library may crash.
     """
     content = Path(path).read_text("utf-8")
     backend = HuggingFaceTokenizer.from_str(content)
@@ -139,7 +130,7 @@ def try_tokenizer(path: str, name: str, texts: dict[str, str | None], end_ids: S
 
 
 def try_texts(tokenizer: PretrainedTokenizer) -> None:
-    """Encode and decode texts that tokenizers treat in different ways; call this in a sandbox."""
+    # Which tokenizers treat in different ways.
     for text in TRIED_TEXTS:
         ids = tokenizer.encode(text)
         tokenizer.decode(ids)

@@ -50,7 +50,6 @@ class StoredBase:  # content of the file that describes a stored model
 
 @contextmanager
 def locked_store() -> Iterator[Path]:
-    """Create the folder of the stored models, and keep other processes from changing it, or raise InvalidInputError."""
     folder = base_folder(SMOLLM2).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

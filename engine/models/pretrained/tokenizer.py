@@ -22,10 +22,8 @@ from engine.data.tokenizers.base import EOS_ID, PieceDecoder, TokenIds
 from engine.data.tokenizers.bytes import ByteDecoder, ByteTokenizer, byte_characters, check_unicode
 from engine.errors import InvalidInputError
 
-SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
-"""Mark that stands for a space in vocabularies of SentencePiece."""
-BYTE_PATTERN = re.compile(r"<0x([0-9A-F]{2})>")
-"""Token of a single byte in vocabularies of SentencePiece."""
+SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"  # of SentencePiece
+BYTE_PATTERN = re.compile(r"<0x([0-9A-F]{2})>")  # of single bytes in vocabularies of SentencePiece
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,7 @@ class SpecialTokens:
 class PretrainedTokenizer(ByteTokenizer):
     """Tokenizer of a model by others. Ids are the model's, except that id 1 and the id of its end token are swapped.
 
-    Special tokens in a text, such as `<|im_end|>`, are read as the characters that they consist of. Line breaks are
-    ordinary characters, and `<eos>` ends a whole text or a reply.
+    Special tokens in a text are read as the characters that they consist of. Line breaks are characters, too.
     """
 
     name = "pretrained"
@@ -79,7 +76,7 @@ class PretrainedTokenizer(ByteTokenizer):
 
     @cached_property
     def special_cuts(self) -> re.Pattern[str]:
-        """Places after the first character of each special token in a text."""
+        # Places after the first character of each special token in a text.
         rests: dict[str, list[str]] = {}
         for text in filter(None, self.special_texts.values()):
             rests.setdefault(re.escape(text[0]), []).append(re.escape(text[1:]))
@@ -102,12 +99,11 @@ class PretrainedTokenizer(ByteTokenizer):
         return np.concatenate([np.empty(0, np.int32), *ids])
 
     def _encode_plain(self, text: str) -> Encoding:
-        """Encode a text in which special tokens are read as the characters that they consist of."""
         with self._lock, convert_panics():
             return self._backend.encode(text, add_special_tokens=False)
 
     def encode_with_special_tokens(self, text: str) -> TokenIds:
-        """Return the token ids of `text`, in which special tokens are read as such: never for the text of a user."""
+        """Return the token ids of `text` with its special tokens: never for the text of a user."""
         # Other threads encode texts of users; a second backend would take 70 ms and 20 MB.
         with self._lock, convert_panics():
             self._backend.encode_special_tokens = False
@@ -133,7 +129,7 @@ class PretrainedTokenizer(ByteTokenizer):
         return self._swap_known(model_ids)
 
     def _swap_known(self, model_ids: list[int]) -> TokenIds:
-        """Return our ids; a token that the model has no logits of becomes the token 0."""
+        # A token that the model has no logits of becomes the token 0.
         ids = np.array(model_ids, np.int32)
         return self.swapped_ids[np.where(ids < len(self.swapped_ids), ids, 0)]
 
@@ -160,13 +156,12 @@ class PretrainedTokenizer(ByteTokenizer):
         return ids[is_plain[ids]]
 
     def to_json(self) -> str:
-        """Return the tokenizer in Hugging Face's format, with the model's ids."""
         return self._json
 
 
 @contextmanager
 def convert_panics() -> Iterator[None]:
-    """Turn a panic of tokenizers, which is no `Exception`, into an InvalidInputError."""
+    # A panic of tokenizers is no `Exception`.
     try:
         yield
     except BaseException as error:
@@ -176,8 +171,7 @@ def convert_panics() -> Iterator[None]:
 
 
 class _SpaceStrippingDecoder(ByteDecoder):
-    """Decoder that leaves out the space that some tokenizers add before a text."""
-
+    # Leaves out the space that some tokenizers add before a text.
     _is_at_start = True
 
     def decode(self, id: int) -> str:
@@ -191,11 +185,9 @@ class _SpaceStrippingDecoder(ByteDecoder):
 def _decode_vocabulary(
     names: Sequence[str | None], added_tokens: Mapping[int, str], *, is_byte_level: bool
 ) -> list[bytes]:
-    """Return the bytes of each token, given its name in a vocabulary, which is byte-level or else of SentencePiece.
-
-    The name of an id without a token is None. Tokens in `added_tokens`, such as special ones, are plain text.
-    """
-    # Each character becomes the one with the number of its byte; others below 256 become one beyond, which fails.
+    # The bytes of each token, given its name in a vocabulary, which is byte-level or else of SentencePiece; None for an
+    # id without a token. Added tokens are plain text. Each character becomes the one with the number of its byte;
+    # others below 256 become one beyond, which fails.
     translation = dict.fromkeys(range(256), chr(256)) | {
         ord(char): chr(byte) for char, byte in byte_characters().items()
     }
@@ -219,10 +211,8 @@ def _decode_vocabulary(
 def _read_backend(
     backend_json: str, size: int, special_ids: Collection[int]
 ) -> tuple[str, HuggingFaceTokenizer, dict[str, int], dict[int, str]]:
-    """Return the content of a `tokenizer.json`, its tokenizer, its vocabulary, and the tokens added to that by id.
-
-    Tokens from `size` on are left out, and exactly the tokens `special_ids` are marked as special.
-    """
+    # The content of a `tokenizer.json`, its tokenizer, its vocabulary, and the tokens added to that by id: without
+    # those from `size` on, and with exactly `special_ids` marked as special.
     content = decode(backend_json, type=dict[str, Raw])
     added = decode(content.get("added_tokens", b"null")) or []
     kept = [{**token, "special": token["id"] in special_ids} for token in added if token["id"] < size]
