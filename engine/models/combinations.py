@@ -33,17 +33,13 @@ class Mixture:
         return tuple(model.start() for model in self.models)
 
     def advance(self, state: MixtureState, token: int) -> tuple[LogProbs, MixtureState]:
-        outputs = [model.advance(model_state, token) for model, model_state in zip(self.models, state, strict=True)]
-        return self._combine(outputs)
+        return self._combine([model.advance(each, token) for model, each in zip(self.models, state, strict=True)])
 
     def predict_tokens(
         self, state: MixtureState, tokens: Sequence[int], *, last_only: bool = False
     ) -> tuple[Float32Array, MixtureState]:
-        outputs = [
-            base.predict_tokens(model, model_state, tokens, last_only=last_only)
-            for model, model_state in zip(self.models, state, strict=True)
-        ]
-        return self._combine(outputs)
+        models = zip(self.models, state, strict=True)
+        return self._combine([base.predict_tokens(model, each, tokens, last_only=last_only) for model, each in models])
 
     def advance_batch(
         self, states: Sequence[MixtureState], tokens: Sequence[int]
@@ -71,8 +67,7 @@ class Mixture:
     def _mix(self, log_probs: Sequence[npt.NDArray[np.floating]]) -> Float64Array:
         weighted = np.stack(log_probs) + self._log_weights.reshape(-1, *[1] * log_probs[0].ndim)
         highest = weighted.max(axis=0)
-        mixed: Float64Array = highest + np.log(np.exp(weighted - highest).sum(axis=0))
-        return mixed
+        return np.asarray(highest + np.log(np.exp(weighted - highest).sum(axis=0)))
 
 
 def validate_mixture_weights(weights: Sequence[float], num_models: int) -> None:
@@ -127,7 +122,7 @@ class NeuralCache:
         return CacheState(self.model.start())
 
     def advance(self, state: CacheState, token: int) -> tuple[LogProbs, CacheState]:
-        return self._apply_cache(state, token, self.model.advance(state.model_state, token))
+        return self.advance_batch([state], [token])[0]
 
     predict_tokens = base.predict_one_by_one
 
@@ -138,13 +133,8 @@ class NeuralCache:
     def _apply_cache(
         self, state: CacheState, token: int, output: tuple[LogProbs, ModelState]
     ) -> tuple[LogProbs, CacheState]:
-        log_probs, model_state = output
-        hidden, blocks, vectors, token_ids = (
-            self._model_hidden_vector(model_state),
-            state.blocks,
-            state.vectors,
-            state.token_ids,
-        )
+        (log_probs, model_state), token_ids = output, state.token_ids
+        hidden, blocks, vectors = self._model_hidden_vector(model_state), state.blocks, state.vectors
         if state.hidden_vector is not None:
             vectors = (*vectors, state.hidden_vector)
             token_ids = np.append(token_ids, np.int32(token))[-self.settings.window :]

@@ -63,8 +63,7 @@ class DialogueModel:
         return DialogueState(self.model.start())
 
     def advance(self, state: DialogueState, token: int) -> tuple[LogProbs, DialogueState]:
-        log_probs, model_state = self.model.advance(state.model_state, token)
-        return log_probs, self._follow(state, (token,), model_state)
+        return self.advance_batch([state], [token])[0]
 
     def advance_batch(
         self, states: Sequence[DialogueState], tokens: Sequence[int]
@@ -95,8 +94,7 @@ class DialogueModel:
             return self.turn_model.log_probs(state.turns)
         first_tokens = [encode_speaker(self.tokenizer, name)[0] for name in self.cast]
         by_name = log_probs[first_tokens] - np.log(np.bincount(first_tokens)[first_tokens])
-        normalized: Float64Array = by_name - np.logaddexp.reduce(by_name)
-        return normalized
+        return np.asarray(by_name - np.logaddexp.reduce(by_name))
 
     def _follow(self, state: DialogueState, tokens: Sequence[int], model_state: ModelState) -> DialogueState:
         turns, line = state.turns, state.line

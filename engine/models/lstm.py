@@ -12,17 +12,9 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, chunked_bincount
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.words import Punctuation
+from engine.models import torch_ops as ops
 from engine.models.base import SequenceOutput
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.torch_ops import (
-    LayerGroup,
-    NetworkOutput,
-    RecurrentState,
-    drop_tokens,
-    dropout,
-    dropout_mask,
-    linear,
-)
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 SCORING_CHUNK = 1024  # maximum number of tokens that are scored at once
@@ -142,7 +134,7 @@ class PunctuationSoftmax(nn.Module):
     def gate_log_probs(self, hidden: Tensor) -> Tensor:
         """Return the log-probabilities `[..., classes]` of the punctuation that follows the words read."""
         hidden = hidden.to(self.gate_weight.dtype)  # bfloat16 after a forward pass with autocast
-        return _log_softmax(linear(hidden, self.gate_weight, self.gate_bias))
+        return _log_softmax(ops.linear(hidden, self.gate_weight, self.gate_bias))
 
     def conditional_logits(
         self, hidden: Tensor, punctuation: Tensor, weight: Tensor, bias: Tensor, class_ids: Tensor | None
@@ -150,14 +142,14 @@ class PunctuationSoftmax(nn.Module):
         """Return the logits `[time, batch, words]` of the words `class_ids`, given the punctuation before them."""
         hidden = hidden * (1 + self.scale[punctuation]) + self.shift[punctuation]
         component_bias = self.bias if class_ids is None else self.bias[:, class_ids]
-        return linear(hidden, weight, bias) + component_bias[punctuation]
+        return ops.linear(hidden, weight, bias) + component_bias[punctuation]
 
     def marginal_log_probs(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the log-probabilities `[..., vocabulary]` of the next words, summed over the punctuation classes."""
         gates = self.gate_log_probs(hidden)
         components = []
         for index in range(len(Punctuation)):
-            logits = linear(hidden * (1 + self.scale[index]) + self.shift[index], weight, bias)
+            logits = ops.linear(hidden * (1 + self.scale[index]) + self.shift[index], weight, bias)
             components.append(_log_softmax(logits + self.bias[index]) + gates[..., index, None])
         return torch.logsumexp(torch.stack(components), dim=0)
 
@@ -225,19 +217,19 @@ class LSTMModel(nn.Module):
     def device(self) -> torch.device:
         return self.output.bias.device
 
-    def initial_state(self, batch_size: int) -> RecurrentState:
+    def initial_state(self, batch_size: int) -> ops.RecurrentState:
         sizes = [(1, batch_size, hidden_size) for _, hidden_size in self.config.layer_sizes()]
         return [(self.output.bias.new_zeros(size), self.output.bias.new_zeros(size)) for size in sizes]
 
     def forward(
         self,
         ids: Tensor,
-        state: RecurrentState,
+        state: ops.RecurrentState,
         dropout_generator: torch.Generator | None = None,
         class_ids: Tensor | None = None,
         punctuation: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
-    ) -> NetworkOutput:
+    ) -> ops.NetworkOutput:
         """Read token ids `[time, batch]` and predict the token after each: all tokens, or only `class_ids`.
 
         Dropout needs a generator. `punctuation` `[time, batch]` after each token is given in training; without it, a
@@ -247,10 +239,10 @@ class LSTMModel(nn.Module):
         config, generator = self.config, dropout_generator
 
         def drop(vectors: Tensor, p: float) -> Tensor:
-            return dropout(vectors, p, generator, distributed, variational=config.variational_dropout)
+            return ops.dropout(vectors, p, generator, distributed, variational=config.variational_dropout)
 
         embeddings = self._embedding_weight()
-        vectors = nn.functional.embedding(ids, drop_tokens(embeddings, config.embedding_dropout, generator))
+        vectors = nn.functional.embedding(ids, ops.drop_tokens(embeddings, config.embedding_dropout, generator))
         vectors = raw = drop(vectors, config.input_dropout)
         new_states = []
         for i, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
@@ -258,7 +250,7 @@ class LSTMModel(nn.Module):
                 vectors = drop(raw, config.hidden_dropout)
             weights: list[Tensor] = list(layer.parameters())  # input, recurrent, and the two biases
             if generator is not None and config.weight_drop:  # one mask for the whole window
-                weights[1] = weights[1] * dropout_mask(weights[1], weights[1].shape, config.weight_drop, generator)
+                weights[1] = weights[1] * ops.dropout_mask(weights[1], weights[1].shape, config.weight_drop, generator)
             if self.mogrifiers:
                 raw, hidden, cell = run_mogrifier(vectors, layer_state, weights, self.mogrifiers[i])
             else:
@@ -273,12 +265,12 @@ class LSTMModel(nn.Module):
         if class_ids is not None:
             weight, bias = weight[class_ids], bias[class_ids]
         if self.punctuation_softmax is None:
-            logits = linear(dropped, weight, bias)
+            logits = ops.linear(dropped, weight, bias)
         elif punctuation is None:
             logits = self.punctuation_softmax.marginal_log_probs(dropped, weight, bias)
         else:
             logits = self.punctuation_softmax.conditional_logits(dropped, punctuation, weight, bias, class_ids)
-        return NetworkOutput(logits, new_states, raw, dropped)
+        return ops.NetworkOutput(logits, new_states, raw, dropped)
 
     def _embedding_weight(self) -> Tensor:
         weight: Tensor = self.embedding.weight
@@ -301,10 +293,10 @@ class LSTMModel(nn.Module):
             scores = log_probs.gather(-1, tokens[1:, :, None]).flatten()
             yield SequenceOutput(scores.double().cpu().numpy(), raw[:, 0].float().cpu().numpy())
 
-    def layer_groups(self) -> list[LayerGroup]:
+    def layer_groups(self) -> list[ops.LayerGroup]:
         """Return the layer groups from top to bottom: output layer with a tied embedding, layers, embedding."""
         num_layers = len(self.layers)
-        groups: list[LayerGroup] = [{} for _ in range(num_layers + 2)]
+        groups: list[ops.LayerGroup] = [{} for _ in range(num_layers + 2)]
         for name, parameter in self.named_parameters():
             if name.startswith(("layers.", "mogrifiers.")):
                 groups[num_layers - int(name.split(".")[1])][name] = parameter

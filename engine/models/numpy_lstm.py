@@ -9,7 +9,7 @@ import numpy as np
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.data.tokenizers.words import Punctuation, PunctuationIds
+from engine.data.tokenizers.words import Punctuation
 from engine.models.base import LogProbs, SequenceOutput
 from engine.models.matrices import (
     Float32Matrix,
@@ -27,9 +27,7 @@ LSTMState = tuple[tuple[Float32Array, Float32Array], ...]
 SCORING_CHUNK = 128  # tokens whose log-probabilities are computed at once when a text is scored
 MIN_PROB = np.finfo(np.float32).tiny  # of a token, so that its logarithm is finite
 MAX_GATE_WEIGHT = 1e6  # of a mogrifier, whose products of two matrices would overflow; a training comes nowhere near it
-MAX_TABLE_SIZE = (
-    2**22
-)  # of a table of input gates; computing a larger one takes longer than the products of a long text
+MAX_TABLE_SIZE = 2**22  # of a table of input gates; a larger one takes longer than the products of a long text
 NUM_CACHED_TOKENS = 128  # whose gates are kept without a table: two thirds of a text are among the last 128 others
 
 
@@ -107,10 +105,9 @@ class NumpyLSTM:
         self._output_bias = to_float32(weights["output.bias"])
         self._punctuation: _PunctuationSoftmax | None = None
         if config.punctuation:
-            gate_weight, gate_bias, scale, shift, bias = (
-                to_float32(weights[f"punctuation_softmax.{name}"])
-                for name in ("gate_weight", "gate_bias", "scale", "shift", "bias")
-            )
+            names = ("gate_weight", "gate_bias", "scale", "shift", "bias")
+            parts = (to_float32(weights[f"punctuation_softmax.{name}"]) for name in names)
+            gate_weight, gate_bias, scale, shift, bias = parts
             bias = bias + self._output_bias + shift @ to_float32(output).T
             self._punctuation = _PunctuationSoftmax(np.ascontiguousarray(gate_weight.T), gate_bias, 1 + scale, bias)
         self._layers = [self._make_layer(index) for index in range(len(self._sizes))]
@@ -187,27 +184,18 @@ class NumpyLSTM:
             logits = self._output.matmul(hidden)
             logits += self._output_bias
             return normalize_logits(logits)
-        probs = self._output.matmul(hidden[:, None] * self._punctuation.scale)  # [time, classes, vocabulary]
-        probs += self._punctuation.bias
-        probs -= probs.max(axis=2, keepdims=True)
-        np.exp(probs, out=probs)
-        gates = _softmax(hidden @ self._punctuation.gate_weight + self._punctuation.gate_bias) / probs.sum(axis=2)
+        softmax = self._punctuation
+        probs = self._output.matmul(hidden[:, None] * softmax.scale)  # [time, classes, vocabulary]
+        probs += softmax.bias
+        gates = hidden @ softmax.gate_weight + softmax.gate_bias
+        for logits in (probs, gates):
+            logits -= logits.max(axis=-1, keepdims=True)
+            np.exp(logits, out=logits)
+        gates /= gates.sum(axis=-1, keepdims=True)
+        gates /= probs.sum(axis=2)
         mixed: Float32Array = np.matmul(gates[:, None], probs)[:, 0]
         np.maximum(mixed, MIN_PROB, out=mixed)
         return np.asarray(np.log(mixed, out=mixed))
-
-    def punctuation_probs(self, hidden: Float32Array) -> Float32Array | None:
-        """Return the probabilities `[texts, classes]` of the punctuation after hidden states; None without one."""
-        if self._punctuation is None:
-            return None
-        return _softmax(hidden @ self._punctuation.gate_weight + self._punctuation.gate_bias)
-
-    def token_probs(self, hidden: Float32Array, punctuation: PunctuationIds | None) -> Float32Array:
-        """Return the probabilities `[texts, vocabulary]` of the tokens after hidden states and punctuation, if any."""
-        if self._punctuation is None or punctuation is None:
-            return _softmax(self._output.matmul(hidden) + self._output_bias)
-        scaled = hidden * self._punctuation.scale[punctuation]
-        return _softmax(self._output.matmul(scaled) + self._punctuation.bias[punctuation])
 
     def advance_state(self, state: LSTMState, token: int | TokenIds) -> tuple[tuple[Float32Array, ...], LSTMState]:
         """Read `token`, or tokens `[batch]` of several texts, in the layers that `state` has.
@@ -271,14 +259,6 @@ def _input_gates(
 
     compute_cached = lru_cache(NUM_CACHED_TOKENS)(compute)
     return lambda tokens: compute(tokens) if isinstance(tokens, np.ndarray) else compute_cached(tokens)
-
-
-def _softmax(logits: Float32Array) -> Float32Array:
-    # Over the last axis, in place.
-    logits -= logits.max(axis=-1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=-1, keepdims=True)
-    return logits
 
 
 def _to_sigmoids_first_order(tensor: StoredTensor) -> StoredTensor:

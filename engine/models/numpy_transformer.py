@@ -15,17 +15,8 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError
+from engine.models import attention
 from engine.models import transformer_layout as layout
-from engine.models.attention import (
-    AttentionRecord,
-    BatchAttention,
-    CacheBuffer,
-    RotaryEmbedding,
-    Segments,
-    attend_one,
-    extend_segments,
-    segment_tokens,
-)
 from engine.models.base import EXCLUDED_LOG_PROB, LogProbs, SequenceOutput
 from engine.models.matrices import Int8Matrix, Matrix, check_weights, embed, make_matrix, normalize_logits
 from engine.runtime.process import use_huge_pages
@@ -56,7 +47,7 @@ class TransformerLayer(NamedTuple):
 
 
 class TransformerState(NamedTuple):
-    segments: Segments  # tokens of the window with their keys and values; states share them
+    segments: attention.Segments  # tokens of the window with their keys and values; states share them
     num_positions: int  # tokens in the window
     has_slid: bool  # True if the first tokens of the text are no longer in the window
     hidden: Float32Array  # vector `[width]` that the next token is predicted from; zeros before the first token
@@ -96,7 +87,7 @@ class NumpyTransformer:
             self._layers = list(threads.map(self._read_layer, range(config.num_layers)))
             self._final_norm = to_float32(self._read("model.norm.weight"))
             self._embedding, self._output = embedding.result(), output.result()
-        self._rotary = RotaryEmbedding(config)
+        self._rotary = attention.RotaryEmbedding(config)
         self._end_ids = [EOS_ID, *tokenizer.other_end_ids]
         if isinstance(self._output, Int8Matrix):
             self._multiply_large_inputs_exactly()
@@ -175,7 +166,7 @@ class NumpyTransformer:
         position = state.num_positions
         if token == EOS_ID and not position:
             token = self.tokenizer.start_id
-        segments = extend_segments(self.config, state.segments, position, (token,))
+        segments = attention.extend_segments(self.config, state.segments, position, (token,))
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             sums = np.empty((len(self._layers), self._num_heads), np.float32)
             hidden = self._read_token(token, position, segments, sums)
@@ -189,7 +180,9 @@ class NumpyTransformer:
         log_probs -= math.log(total)
         return self._merge_ends(log_probs[None])[0], TransformerState(segments, position + 1, state.has_slid, hidden)
 
-    def _read_token(self, token: int, position: int, segments: Segments, sums: Float32Array | None) -> Float32Array:
+    def _read_token(
+        self, token: int, position: int, segments: attention.Segments, sums: Float32Array | None
+    ) -> Float32Array:
         # As `_read_chunks`, with fewer operations, whose overhead takes much time. For `sums`, see `attend_one`.
         num_units, size = self._num_heads * self._head_size, self._head_size
         num_rotated = num_units + self._num_kv_heads * size
@@ -205,7 +198,7 @@ class NumpyTransformer:
             pairs *= rotations
             buffer.layers[index][:, :, row] = qkv[num_units:].reshape(row_shape)
             queries = qkv[:num_units].reshape(query_shape)
-            attended = attend_one(queries, index, segments, None if sums is None else sums[index])
+            attended = attention.attend_one(queries, index, segments, None if sums is None else sums[index])
             vector = layer.output.matmul_vector(attended, plus=vector)
             gate_up = layer.gate_up.matmul_vector(vector * layer.feed_forward_norm, self._norm_factor(vector))
             vector = layer.down.matmul_vector(_swiglu(gate_up), plus=vector)
@@ -227,7 +220,7 @@ class NumpyTransformer:
     ) -> tuple[Float32Array, TransformerState]:
         # With `last_only`, no windows that the last token does not depend on.
         if last_only:
-            text = np.concatenate([segment_tokens(state.segments), np.asarray(tokens, np.int32)])
+            text = np.concatenate([attention.segment_tokens(state.segments), np.asarray(tokens, np.int32)])
             stride = self.context_size - self._num_kept
             num_slides = max(0, -(-(len(text) - self.context_size) // stride))
             if num_slides:
@@ -278,7 +271,7 @@ class NumpyTransformer:
         # The state with its last tokens in a new window if the window was full.
         if state.num_positions < self.context_size:
             return state
-        kept = segment_tokens(state.segments)[-self._num_kept :]
+        kept = attention.segment_tokens(state.segments)[-self._num_kept :]
         *_, (_, restarted) = self._read_text(self._slid_start(), kept)
         return restarted
 
@@ -289,23 +282,23 @@ class NumpyTransformer:
         self,
         states: Sequence[TransformerState],
         chunks: Sequence[Sequence[int] | TokenIds],
-        record: AttentionRecord | None = None,
+        record: attention.AttentionRecord | None = None,
     ) -> list[tuple[Float32Array, TransformerState]]:
         # Reads the next tokens of several texts, for which their windows have room, with one product per matrix.
         # Returns the vectors `[tokens, width]` that the tokens after those of each chunk are predicted from, and its
         # state.
         tokens = np.concatenate(chunks).astype(np.int32)
         counts, ends = list(map(len, chunks)), np.cumsum(list(map(len, chunks))).tolist()
-        texts, new_rows = list[Segments](), list[tuple[CacheBuffer, slice, slice]]()
+        texts, new_rows = list[attention.Segments](), list[tuple[attention.CacheBuffer, slice, slice]]()
         for state, count, end in zip(states, counts, ends, strict=True):
             rows = slice(end - count, end)
             if tokens[rows.start] == EOS_ID and not state.num_positions and not state.has_slid:
                 tokens[rows.start] = self.tokenizer.start_id
-            texts.append(extend_segments(self.config, state.segments, state.num_positions, tokens[rows]))
+            texts.append(attention.extend_segments(self.config, state.segments, state.num_positions, tokens[rows]))
             buffer, length = texts[-1][-1]
             new_rows.append((buffer, slice(length - count, length), rows))
-        attention = BatchAttention(texts, counts)
-        rotations = self._rotary.rotations(attention.positions)
+        batch = attention.BatchAttention(texts, counts)
+        rotations = self._rotary.rotations(batch.positions)
         num_rotated, size = self._num_heads + self._num_kv_heads, self._head_size
         vectors = embed(self._embedding, tokens)
         for index, layer in enumerate(self._layers):
@@ -321,7 +314,7 @@ class NumpyTransformer:
             for buffer, buffer_rows, rows in new_rows:
                 buffer.layers[index][:, :, buffer_rows] = keys_values[:, :, rows]
             queries = heads[:, : self._num_heads].reshape(len(tokens), self._num_kv_heads, -1, size)
-            attended = attention.attend(queries, index, None if record is None else record.weights[index])
+            attended = batch.attend(queries, index, None if record is None else record.weights[index])
             vectors += layer.output.matmul(attended)
             gate_up = layer.gate_up.matmul(self._normalize(vectors, layer.feed_forward_norm))
             vectors += layer.down.matmul(_swiglu(gate_up))
@@ -341,16 +334,17 @@ class NumpyTransformer:
         normalized /= np.sqrt(mean_squares + np.float32(self.config.norm_eps))[:, None]
         return normalized
 
-    def record_attention(self, ids: TokenIds) -> AttentionRecord:
+    def record_attention(self, ids: TokenIds) -> attention.AttentionRecord:
         if len(ids) >= self.context_size:
             needed = f"a text of {len(ids)} tokens and its start do not fit into the context of {self.context_size}"
             raise InvalidInputError(f"{needed}; use a shorter text")
         return self._record(np.append(np.int32(EOS_ID), ids))
 
-    def _record(self, tokens: TokenIds) -> AttentionRecord:
+    def _record(self, tokens: TokenIds) -> attention.AttentionRecord:
         time, num_layers = len(tokens), len(self._layers)
         weights = np.empty((num_layers, self._num_heads, time, time), np.float32)
-        record = AttentionRecord(weights, np.empty((num_layers + 1, time, self.config.embedding_size), np.float32))
+        outputs = np.empty((num_layers + 1, time, self.config.embedding_size), np.float32)
+        record = attention.AttentionRecord(weights, outputs)
         self._read_chunks([self.start()], [tokens], record)
         return record
 

@@ -134,8 +134,7 @@ class TurnCounts:
             dense, prior = np.zeros(size), PRIOR_LINES[kind]
             if counts := self.pairs[kind].get(first):
                 dense[list(counts)] = list(counts.values())
-            ratio: Float64Array = np.log((dense / frequencies + prior) / (dense.sum() + prior))
-            return ratio
+            return np.asarray(np.log((dense / frequencies + prior) / (dense.sum() + prior)))
 
         rows = dict.fromkeys(FEATURES, np.zeros(size))
         rows["frequency"] = np.log(frequencies)
@@ -201,24 +200,21 @@ class TurnModel:
             counts.add(scene, 1)
         design = np.stack(rows) if rows else np.zeros((0, len(cast), len(FEATURES)))
         weights = fit_conditional_logit(design, np.array(chosen, np.int64), TURN_L2)
-        successions, second_successions, company = (
+        triples = (
             tuple((first, second, n) for first, row in sorted(table.items()) for second, n in sorted(row.items()) if n)
             for table in counts.pairs.values()
         )
         named = dict(zip(FEATURES, weights.tolist(), strict=True))
-        lines = tuple(counts.lines.astype(int).tolist())
-        return cls(tuple(cast), named, lines, successions, second_successions, company)
+        return cls(tuple(cast), named, tuple(counts.lines.astype(int).tolist()), *triples)
 
     def log_probs(self, state: TurnState) -> Float64Array:
         """Return the natural-log probabilities `[cast]` of the next speaker."""
         logits = self._counts.features(state) @ np.array([self.weights[name] for name in FEATURES])
-        log_probs: Float64Array = logits - np.logaddexp.reduce(logits)
-        return log_probs
+        return np.asarray(logits - np.logaddexp.reduce(logits))
 
     @cached_property
     def log_frequencies(self) -> Float64Array:
-        log_frequencies: Float64Array = np.log(self._counts.frequencies)
-        return log_frequencies
+        return np.log(self._counts.frequencies)
 
     @cached_property
     def _counts(self) -> TurnCounts:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,68 +26,53 @@ MAX_SCORING_LOGITS = 2**23  # in memory at once
 
 
 class Linears(nn.Module):
-    """Linear layers by name that read the same vectors, computed as one product; their outputs stand side by side."""
+    """Linear layers by name that read the same vectors, computed as one product; their outputs stand side by side.
 
-    def __init__(self, in_features: int, sizes: Mapping[str, int], *, has_bias: bool = False) -> None:
-        super().__init__()
-        self.sizes = dict(sizes)
-        for name, size in sizes.items():
-            self.add_module(name, nn.Linear(in_features, size, has_bias))
-
-    def forward(self, vectors: Tensor, drop: Drop) -> Tensor:
-        layers = [cast(nn.Linear, layer) for layer in self.children()]
-        weights: list[Tensor] = [layer.weight for layer in layers]
-        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
-        if len(layers) == 1:
-            return ops.linear(vectors, *weights, *biases)
-        return ops.linear(vectors, torch.cat(weights), torch.cat(biases) if biases else None)
-
-
-class LowRankChange(nn.Module):
-    """The matrices A `[rank, inputs]` and B `[outputs, rank]` of a change (Hu et al. 2021), named as in PEFT."""
-
-    def __init__(self, in_features: int, out_features: int, rank: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.lora_A = nn.Linear(in_features, rank, bias=False)
-        self.lora_B = nn.Linear(rank, out_features, bias=False)
-        # The same as Kaiming-uniform initialization with a = √5, which PyTorch uses for linear layers.
-        bound = 1 / math.sqrt(in_features)
-        nn.init.uniform_(self.lora_A.weight, -bound, bound, generator=generator)
-        nn.init.zeros_(self.lora_B.weight)
-
-
-class AdaptedLinears(nn.Module):
-    """Frozen `Linears`, outside of the state dict, with trained low-rank changes in float32."""
+    Frozen ones are buffers outside of the state dict, with trained low-rank changes in float32 (Hu et al. 2021): the
+    matrices A `[rank, inputs]` and B `[outputs, rank]`, named as in PEFT. Dropout applies to what the changes read.
+    """
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        sizes: Mapping[str, int],
-        weight: Tensor,
-        bias: Tensor | None,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, in_features: int, sizes: Mapping[str, int], *, has_bias: bool = False) -> None:
         super().__init__()
+        self.sizes, self._is_frozen, self._scale = dict(sizes), False, 1.0
+        for name, size in sizes.items():
+            self.add_module(name, nn.Linear(in_features, size, has_bias))
+
+    def freeze(self, config: ModelConfig, weight: Tensor, bias: Tensor | None, generator: torch.Generator) -> None:
+        """Replace the layers by one frozen matrix, and add low-rank changes of the layers that `config` names."""
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
-        self._sizes, self._scale = dict(sizes), config.lora_alpha / config.lora_rank
-        targets = lora_targets(config)
-        for name, size in sizes.items():
+        self._is_frozen, self._scale = True, config.lora_alpha / config.lora_rank
+        in_features, targets = weight.shape[1], lora_targets(config)
+        for name, size in self.sizes.items():
+            delattr(self, name)
             if name in targets:
-                self.add_module(name, LowRankChange(weight.shape[1], size, config.lora_rank, generator))
+                first = nn.Linear(in_features, config.lora_rank, bias=False)
+                second = nn.Linear(config.lora_rank, size, bias=False)
+                # The same as Kaiming-uniform initialization with a = √5, which PyTorch uses for linear layers.
+                bound = 1 / math.sqrt(in_features)
+                nn.init.uniform_(first.weight, -bound, bound, generator=generator)
+                nn.init.zeros_(second.weight)
+                self.add_module(name, nn.ModuleDict({"lora_A": first, "lora_B": second}))
 
     def forward(self, vectors: Tensor, drop: Drop) -> Tensor:
+        layers: dict[str, Any] = dict(self.named_children())
+        if not self._is_frozen:
+            weights = [layer.weight for layer in layers.values()]
+            biases = [layer.bias for layer in layers.values() if layer.bias is not None]
+            if len(layers) == 1:
+                return ops.linear(vectors, *weights, *biases)
+            return ops.linear(vectors, torch.cat(weights), torch.cat(biases) if biases else None)
         outputs = nn.functional.linear(vectors, self.weight, self.bias)
-        changes = {name: cast(LowRankChange, change) for name, change in self.named_children()}
-        if not changes:
+        if not layers:
             return outputs
-        first = torch.cat([change.lora_A.weight for change in changes.values()]).to(vectors.dtype)
+        first = torch.cat([change["lora_A"].weight for change in layers.values()]).to(vectors.dtype)
         blocks = [
-            changes[name].lora_B.weight if name in changes else first.new_empty(size, 0, dtype=torch.float32)
-            for name, size in self._sizes.items()
+            layers[name]["lora_B"].weight if name in layers else first.new_empty(size, 0, dtype=torch.float32)
+            for name, size in self.sizes.items()
         ]
         second: Tensor = torch.block_diag(*blocks) * self._scale  # type: ignore[no-untyped-call]
         low_rank = nn.functional.linear(drop(vectors), first).flatten(0, -2)
@@ -152,7 +137,6 @@ class TransformerModel(nn.Module):
 
     rotation_cosine: Tensor
     rotation_sine: Tensor
-    punctuation_softmax = None
 
     def __init__(
         self,
@@ -200,7 +184,7 @@ class TransformerModel(nn.Module):
                 has_bias = f"{layers[0]}.bias" in base
                 bias = load(*(f"{layer}.bias" for layer in layers)) if has_bias else None
                 weight = load(*(f"{layer}.weight" for layer in layers))
-                self.set_submodule(path, AdaptedLinears(self.config, module.sizes, weight, bias, generator))
+                module.freeze(self.config, weight, bias, generator)
             elif isinstance(module, (nn.Embedding, nn.RMSNorm)) or path == "lm_head":
                 del module.weight
                 module.register_buffer("weight", load(f"{path}.weight"), persistent=False)
@@ -285,25 +269,23 @@ class TransformerModel(nn.Module):
             groups[num_layers - int(parts[2]) if parts[1] == "layers" else 0][name] = parameter
         return [group for group in groups if group]
 
+    def _named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
+        # As in Llama, without the `Linears` that compute several matrices as one.
+        for name, parameter in self.named_parameters():
+            parts = (part for part in name.split(".") if part not in ("qkv", "output", "gate_up", "down"))
+            yield ".".join(parts), parameter
+
     @torch.no_grad()
     def export_weights(self) -> dict[str, Float32Array]:
-        return {
-            _tensor_name(name): each.detach().float().cpu().numpy().copy() for name, each in self.named_parameters()
-        }
+        return {name: each.detach().float().cpu().numpy().copy() for name, each in self._named_tensors()}
 
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Float32Array]) -> None:
-        for name, parameter in self.named_parameters():
-            parameter.copy_(torch.from_numpy(weights[_tensor_name(name)]))
+        for name, parameter in self._named_tensors():
+            parameter.copy_(torch.from_numpy(weights[name]))
 
     def to_decoder(self, tokenizer: Tokenizer, weights: Mapping[str, Float32Array] | None = None) -> NumpyTransformer:
         tensors: Mapping[str, StoredTensor] = self.export_weights() if weights is None else weights
         if self.base is not None:
             tensors = MergedWeights(self.config, self.base, tensors, int8=True)
         return NumpyTransformer(self.config, tokenizer, tensors)
-
-
-def _tensor_name(parameter_name: str) -> str:
-    # As in Llama, without the `Linears` that compute several matrices as one.
-    parts = parameter_name.split(".")
-    return ".".join(part for part in parts if part not in ("qkv", "output", "gate_up", "down"))

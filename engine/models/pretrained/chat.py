@@ -47,7 +47,11 @@ class ChatTemplate:
         for message in messages:
             check_unicode(message.text)
         if not self.accepts_system:
-            messages = _fold_system_prompt(messages)
+            prompts = [message.text for message in messages if message.role == "system" and message.text.strip()]
+            messages = [message for message in messages if message.role != "system"]
+            first = next((index for index, message in enumerate(messages) if message.role == "user"), None)
+            if first is not None:
+                messages[first] = replace(messages[first], text="\n\n".join([*prompts, messages[first].text]))
         cuts = self._tokenizer.special_cuts
         plain = [replace(message, text=cuts.sub(" ", message.text)) for message in messages]
         return tuple(self._tokenizer.encode_with_special_tokens(self._render(*plain)).tolist())
@@ -76,15 +80,6 @@ class ChatTemplate:
         plain = self._render(ChatMessage("user", "x"))
         inserted = plain[len(before) : len(plain) - len(after)]
         return inserted.strip() if plain == before + inserted + after else ""
-
-
-def _fold_system_prompt(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    prompts = [message.text for message in messages if message.role == "system" and message.text.strip()]
-    others = [message for message in messages if message.role != "system"]
-    first = next((index for index, message in enumerate(others) if message.role == "user"), None)
-    if first is not None:
-        others[first] = replace(others[first], text="\n\n".join([*prompts, others[first].text]))
-    return others
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from engine.errors import InvalidInputError
 from engine.models.pretrained.base import UnsupportedModelError
 from engine.models.pretrained.chat import JinjaTemplate
 from engine.models.pretrained.special_tokens import TokenizerFiles
-from engine.models.pretrained.tokenizer import BYTE_PATTERN, SPACE_MARK
+from engine.models.pretrained.tokenizer import SPACE_MARK
 
 _PREFIX = "tokenizer.ggml."
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 1, 2, 3, 4, 5  # types of tokens
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
@@ -141,43 +141,29 @@ def _sentencepiece(
 def vocabulary_metadata(
     tokenizer_json: str, num_tokens: int, special_ids: Collection[int], name: str
 ) -> dict[str, Any]:
-    """Return the metadata from which llama.cpp and `read_vocabulary` read the same tokenizer, without bos and eos.
+    """Return the metadata for llama.cpp and `read_vocabulary`, or raise an UnsupportedModelError; without bos and eos.
 
     Tokens from `num_tokens` on are left out, and those that `tokenizer.json` lacks are called `[PAD…]`.
-
-    Raises:
-        UnsupportedModelError: If llama.cpp has no such tokenizer.
     """
     content = json.loads(tokenizer_json)
     model, backend = content["model"], HuggingFaceTokenizer.from_str(tokenizer_json)
-    if model["type"] != "BPE":
-        raise UnsupportedModelError(f"{name} has a {model['type']} tokenizer, which llama.cpp does not have")
-    is_sentencepiece = bool(model.get("byte_fallback"))
+    pre_tokenizer = _find_pre_tokenizer(backend)
+    if model["type"] != "BPE" or pre_tokenizer is None:
+        raise UnsupportedModelError(f"{name} has a tokenizer for which llama.cpp has no name")
     tokens, types = [f"[PAD{id}]" for id in range(num_tokens)], np.full(num_tokens, _UNUSED, np.int32)
     for token, id in model["vocab"].items():
         if id < num_tokens:
-            tokens[id] = token.replace(" ", SPACE_MARK) if is_sentencepiece else token
-            types[id] = _BYTE if is_sentencepiece and BYTE_PATTERN.fullmatch(token) else _NORMAL
+            tokens[id], types[id] = token, _NORMAL
     for token in content["added_tokens"]:
         tokens[token["id"]], types[token["id"]] = token["content"], _USER_DEFINED
     types[list(special_ids)] = _CONTROL
-    merges = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
-    metadata: dict[str, Any] = {_PREFIX + "tokens": tokens, _PREFIX + "token_type": types}
-    if is_sentencepiece:
-        # Pairs with the best score are merged first: that of a token follows from the first of its merges.
-        ranks = {"".join(merge): rank for rank, merge in reversed(list(enumerate(merges)))}
-        scores = -np.array([ranks.get(token, len(merges)) for token in tokens], np.float32)
-        first_token = backend.encode("a", add_special_tokens=False).tokens[0]
-        metadata |= {_PREFIX + "model": "llama", _PREFIX + "scores": scores}
-        metadata[_PREFIX + "add_space_prefix"] = first_token.startswith(SPACE_MARK)
-        if (unknown := model["vocab"].get(model.get("unk_token"))) is not None:
-            types[unknown], metadata[_PREFIX + "unknown_token_id"] = _UNKNOWN, unknown
-    else:
-        merged = [" ".join(merge) for merge in merges]
-        metadata |= {_PREFIX + "model": "gpt2", _PREFIX + "merges": merged}
-        if (pre_tokenizer := _find_pre_tokenizer(backend)) is None:
-            raise UnsupportedModelError(f"{name} cuts texts in a way for which llama.cpp has no name")
-        metadata[_PREFIX + "pre"] = pre_tokenizer
+    metadata = {
+        _PREFIX + "tokens": tokens,
+        _PREFIX + "token_type": types,
+        _PREFIX + "model": "gpt2",
+        _PREFIX + "merges": [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]],
+        _PREFIX + "pre": pre_tokenizer,
+    }
     read = HuggingFaceTokenizer.from_str(read_vocabulary(metadata, name).backend_json)
     if read.encode(_SAMPLE_TEXT).ids != backend.encode(_SAMPLE_TEXT, add_special_tokens=False).ids:
         raise UnsupportedModelError(f"{name} reads texts in a way that llama.cpp does not have")

@@ -11,7 +11,7 @@ from engine.models.base import score_sequence
 from engine.runs.export import export_gguf
 from engine.runs.loading import load_model, load_model_by_name
 from tests.support.files import write_run
-from tests.support.open_models import LINES, bpe_tokenizer, character_tokenizer, write_transformer_run
+from tests.support.open_models import LINES, bpe_tokenizer, write_transformer_run
 
 LLAMA3 = {"rope_base": 500.0, "rope_scaling": "llama3", "rope_factor": 8.0, "rope_original_context": 8192}
 QWEN2 = {"qkv_bias": True, "rope_scaling": "linear", "rope_factor": 2.0}
@@ -28,7 +28,7 @@ def check_ids(ours, expected):
     ("tokenizer", "values"),
     [
         (bpe_tokenizer(), {}),
-        (character_tokenizer(), {"num_kv_heads": 2, "head_size": 16, "tie_weights": False, **LLAMA3}),
+        (bpe_tokenizer(), {"num_kv_heads": 2, "head_size": 16, "tie_weights": False, **LLAMA3}),
         (bpe_tokenizer(), {"num_kv_heads": 1, "feed_forward_size": 40, "norm_eps": 1e-3, **QWEN2}),
     ],
     ids=["llama", "llama3", "qwen2"],
@@ -64,7 +64,7 @@ def test_transformers_computes_the_logits_of_the_run(values, tmp_path):
 def test_what_llama_cpp_does_not_have_and_existing_files_are_refused(tmp_path, monkeypatch):
     file = tmp_path / "run.gguf"
     words = write_transformer_run(tmp_path / "words", WordTokenizer(("<unk>", "<eos>", "old", "lamp")))
-    with pytest.raises(RunError, match="words has a WordLevel tokenizer, which llama"):
+    with pytest.raises(RunError, match=r"words has a tokenizer for which llama\.cpp has no name; export it"):
         export_gguf(words, file)
     with pytest.raises(RunError, match=r"architecture=lstm, which llama\.cpp does not have; --gguf exports runs"):
         export_gguf(write_run(tmp_path / "lstm"), file)
