@@ -3,7 +3,7 @@
 Figures in comments are of two cores, for 8 windows of 256 tokens, 576 units and bfloat16.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -100,12 +100,6 @@ def drop_tokens(embeddings: Tensor, p: float, generator: torch.Generator | None)
     return embeddings * dropout_mask(embeddings, (embeddings.shape[0], 1), p, generator)
 
 
-def rms_norm(vectors: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Divide vectors `[..., width]` by their root mean square and multiply them by `weight` `[width]`."""
-    normalized: Tensor = _RmsNorm.apply(vectors, weight, eps)  # type: ignore[no-untyped-call]
-    return normalized
-
-
 class _RmsNorm(torch.autograd.Function):
     # 1 ms forward and backward, where the same of PyTorch takes 11
     @staticmethod
@@ -126,10 +120,8 @@ class _RmsNorm(torch.autograd.Function):
         return gradient.addcmul_(normalized, mean, value=-1).mul_(inverse), grad_weight, None
 
 
-def swiglu(gate_up: Tensor) -> Tensor:
-    """Return silu(gates) · values `[..., inner]` for gates and values `[..., 2 inner]` (Shazeer 2020)."""
-    activated: Tensor = _SwiGlu.apply(gate_up)  # type: ignore[no-untyped-call]
-    return activated
+# Divides vectors `[..., width]` by their root mean square and multiplies them by a weight `[width]`.
+rms_norm: Callable[[Tensor, Tensor, float], Tensor] = _RmsNorm.apply
 
 
 class _SwiGlu(torch.autograd.Function):
@@ -150,6 +142,10 @@ class _SwiGlu(torch.autograd.Function):
         torch.mul(gradients[0], functional.silu(gates), out=grad_values)
         grad_gates.copy_(torch.ops.aten.silu_backward(gradients[0] * values, gates))
         return gradient
+
+
+# Returns silu(gates) · values `[..., inner]` for gates and values `[..., 2 inner]` (Shazeer 2020).
+swiglu: Callable[[Tensor], Tensor] = _SwiGlu.apply
 
 
 def rotate(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ import json
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from engine.models.pretrained.chat import JinjaTemplate
+from engine.models.pretrained.special_tokens import TokenizerFiles
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 
 CHAT_TEMPLATE = (
@@ -104,6 +106,19 @@ def save_model(folder, family, **options):
     return model.eval()
 
 
+def tokenizer_files_of(hf_tokenizer):
+    """Return what a tokenizer of transformers says about itself."""
+    texts = {key: text for key, text in hf_tokenizer.special_tokens_map.items() if isinstance(text, str)}
+    ids, template = hf_tokenizer("a")["input_ids"], hf_tokenizer.chat_template
+    return TokenizerFiles(
+        hf_tokenizer.backend_tokenizer.to_str(),
+        bos_id=hf_tokenizer.bos_token_id,
+        eos_id=hf_tokenizer.eos_token_id,
+        first_id=int(ids[0]) if len(ids) else None,
+        template=JinjaTemplate(template, texts) if template else None,
+    )
+
+
 def load_gguf(path):
     """Return the model of a GGUF file as transformers reads it, to compare with."""
     import torch
@@ -114,7 +129,7 @@ def load_gguf(path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     auto = transformers.AutoModelForCausalLM
     module = auto.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    return adapt(module.eval().requires_grad_(False), tokenizer, f"gguf:{path}")
+    return adapt(module.eval().requires_grad_(False), tokenizer_files_of(tokenizer), f"gguf:{path}")
 
 
 def save_llama(folder):

@@ -78,9 +78,7 @@ class Base:
 
     @property
     def description(self) -> str:
-        """Family, layers and size, such as "Llama · 30 layers of 576 · 135 M parameters"."""
-        layers = f"{self.config.num_layers} layers of {self.config.embedding_size:,}"
-        return f"{self.family} · {layers} · {format_count(self.num_parameters)} parameters"
+        return describe_model(self.family, self.config.num_layers, self.config.embedding_size, self.num_parameters)
 
     def for_scripts(self) -> "Base":
         """Return the same model as one that reads and writes scripts, and has no chat template."""
@@ -178,8 +176,11 @@ def format_bytes(size: int) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
-def format_count(number: int) -> str:
-    """Return a number of parameters, such as "135 M"."""
-    if number >= 1e9:
-        return f"{number / 1e9:.1f} B"
-    return f"{number / 1e6:.0f} M" if number >= 1e7 else f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,}"
+def describe_model(family: str, num_layers: int | None, width: int | None, num_parameters: int) -> str:
+    """Return family, layers and size, such as "Llama · 30 layers of 576 · 135 M parameters"."""
+    layers = f" · {num_layers} layers of {width:,}" if num_layers and width else ""
+    millions = num_parameters / 1e6
+    size = f"{millions:.1f} M" if millions >= 0.1 else f"{num_parameters:,}"
+    if millions >= 10:
+        size = f"{millions / 1000:.1f} B" if millions >= 1000 else f"{millions:.0f} M"
+    return f"{family}{layers} · {size} parameters"

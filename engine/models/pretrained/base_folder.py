@@ -3,7 +3,6 @@
 Llama, Mistral, Qwen2 and SmolLM2 are read as bases, without transformers.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from engine.models.pretrained.chat import SANDBOX, JinjaTemplate
 from engine.models.pretrained.special_tokens import TokenizerFiles, try_tokenizer
 from engine.models.transformer_layout import LLAMA3_HIGH_FACTOR, LLAMA3_LOW_FACTOR
 from engine.runtime.sandbox import SandboxError
-from engine.storage.files import open_regular_file, read_limited
+from engine.storage.files import read_limited
 from engine.storage.schema import decode, parse_json
 from engine.storage.tensor_file import TensorFile
 
@@ -152,18 +151,6 @@ def read_model_config(folder: Path, name: str) -> dict[str, Any]:
     return contents[CONFIG_FILE]
 
 
-def check_file_sizes(folder: Path, name: str) -> None:
-    """Raise an InvalidInputError if a file that transformers may read as a whole is large, or no regular file."""
-    for path in folder.iterdir():
-        if path.suffix not in (".safetensors", ".gguf", *PICKLE_SUFFIXES) and not path.is_dir():
-            try:
-                os.close(open_regular_file(path))
-                if path.stat().st_size > MAX_JSON_BYTES:
-                    raise InvalidInputError(f"{name}: {path.name} is larger than {bases.format_bytes(MAX_JSON_BYTES)}")
-            except OSError as error:
-                raise InvalidInputError(f"{name}: {path.name} cannot be read: {error.strerror}") from error
-
-
 def find_weight_files(folder: Path, name: str) -> list[Path]:
     """Return the safetensors files of a model, or raise an InvalidInputError if one is missing, or it has a pickle."""
     if (folder / WEIGHTS_FILE).is_file():
@@ -206,7 +193,7 @@ def read_folder_base(folder: Path, name: str) -> bases.Base:
     generation = read_json(folder / "generation_config.json", name)
     ends = [generation.get("eos_token_id"), settings.get("eos_token_id")]
     end_ids = [id for value in ends for id in (value if isinstance(value, list) else [value]) if isinstance(id, int)]
-    tokenizer_files = _read_tokenizer_files(folder, name, end_ids)
+    tokenizer_files = read_tokenizer_files(folder, name, end_ids)
     paths = find_weight_files(folder, name)
     try:
         weight_files = [TensorFile(path) for path in paths]
@@ -239,10 +226,11 @@ def read_folder_base(folder: Path, name: str) -> bases.Base:
     )
 
 
-def _read_tokenizer_files(folder: Path, name: str, end_ids: list[int]) -> TokenizerFiles:
+def read_tokenizer_files(folder: Path, name: str, end_ids: list[int]) -> TokenizerFiles:
+    """Read `tokenizer.json` and what other files say about it, after a try in a sandbox."""
     path, template_path = folder / "tokenizer.json", folder / "chat_template.jinja"
     if not path.is_file():
-        raise bases.UnsupportedModelError(f"{name} has no {path.name}")
+        raise InvalidInputError(f"{name} has no {path.name}; choose a model with one")
     content = read_text(path, name)
     settings = read_json(folder / TOKENIZER_CONFIG_FILE, name)
     texts: dict[str, str | None] = {}

@@ -2,27 +2,26 @@
 
 import importlib.util
 import logging
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InvalidInputError, LotrError, describe_error, install_command, printable
 from engine.models.pretrained import base_folder
-from engine.models.pretrained.base import LoadingProgress, ProgressCallback, check_memory, format_bytes, format_count
-from engine.models.pretrained.chat import JinjaTemplate
+from engine.models.pretrained.base import LoadingProgress, ProgressCallback, check_memory, describe_model, format_bytes
 from engine.models.pretrained.names import parse_pretrained_name
-from engine.models.pretrained.special_tokens import TokenizerFiles, try_texts
-from engine.models.pretrained.tokenizer import convert_panics
+from engine.models.pretrained.special_tokens import TokenizerFiles
 from engine.runtime.process import limit_openmp_spinning, preload_torch, silence_descriptors
 from engine.runtime.sandbox import Sandbox, SandboxError
 
 if TYPE_CHECKING:
     from engine.models.pretrained.model import PretrainedModel
 
-# Transformers first reads the settings and the tokenizer of a model here.
+# Transformers first reads the settings of a model here.
 SANDBOX = Sandbox(
     *("torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto"),
-    *("transformers.models.auto.tokenization_auto", "engine.models.pretrained.loading"),
+    "engine.models.pretrained.loading",
     max_cpu_seconds=15,
 )
 MEMORY_FACTOR = 1.2  # peak memory of loading a folder, relative to the weights as they are kept in memory
@@ -47,11 +46,12 @@ def load_pretrained(name: str, on_progress: ProgressCallback | None = None) -> "
         folder = base_folder.fetch_folder(source.target, name, report)
     report(LoadingProgress("checking the files"))
     base_folder.read_model_config(folder, name)
-    base_folder.check_file_sizes(folder, name)
+    base_folder.read_json(folder / "generation_config.json", name)  # transformers reads it as a whole
     stored = sum(file.stat().st_size for file in base_folder.find_weight_files(folder, name))
+    tokenizer_files = base_folder.read_tokenizer_files(folder, name, [0])
     try:
-        required = SANDBOX.call(try_folder, str(folder.absolute()), name)
-        return _load(folder, name, stored, required, report)
+        required = SANDBOX.call(try_config, str(folder.absolute()), name)
+        return _load(folder, name, tokenizer_files, stored, required, report)
     except Exception as error:  # of many types, for each kind of model
         if isinstance(error, LotrError) and not isinstance(error, SandboxError):
             raise
@@ -72,7 +72,7 @@ def silence_libraries() -> None:
         warnings.filterwarnings("ignore", module=rf"{module}(\..*)?")
 
 
-def try_folder(path: str, name: str) -> int:
+def try_config(path: str, name: str) -> int:
     # Called in the sandbox; returns the bytes of the model in single precision.
     import torch
     from transformers import AutoModelForCausalLM
@@ -80,7 +80,7 @@ def try_folder(path: str, name: str) -> int:
 
     silence_libraries()
     auto: Any = AutoModelForCausalLM
-    config = _read_hf_config(Path(path))
+    config = _read_config(Path(path))
     names = config.architectures if isinstance(config.architectures, list) else []
     is_decoder = any(str(name).endswith(("CausalLM", "LMHeadModel")) for name in names)
     is_masked = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not is_decoder
@@ -91,13 +91,20 @@ def try_folder(path: str, name: str) -> int:
         )
     with torch.device("meta"):
         module: torch.nn.Module = auto.from_config(config)
-    files = read_tokenizer_files(_read_hf_tokenizer(Path(path), name))
-    try_texts(files.make_tokenizer(name, [0], files.num_tokens))
-    buffer_bytes = sum(part.nbytes for part in module.buffers())
-    return 4 * sum(part.numel() for part in module.parameters()) + buffer_bytes
+    return 4 * sum(part.numel() for part in module.parameters()) + sum(part.nbytes for part in module.buffers())
 
 
-def _load(folder: Path, name: str, stored: int, required: int, report: ProgressCallback) -> "PretrainedModel":
+def _read_config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    config.return_dict = True
+    return config
+
+
+def _load(
+    folder: Path, name: str, tokenizer_files: TokenizerFiles, stored: int, required: int, report: ProgressCallback
+) -> "PretrainedModel":
     # `stored` and `required` are the bytes of the weights in the folder and in single precision.
     import torch
     import transformers
@@ -109,75 +116,30 @@ def _load(folder: Path, name: str, stored: int, required: int, report: ProgressC
     required = int(MEMORY_FACTOR * required)
     check_memory(name, required)
     report(LoadingProgress(f"reading {format_bytes(stored)} of weights", required))
-    with convert_panics():
-        hf_tokenizer = _read_hf_tokenizer(folder, name)
-        module, info = auto.from_pretrained(
-            folder,
-            config=_read_hf_config(folder),
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-        if missing := sorted(info.get("missing_keys") or []):
-            shown = f"{len(missing)} of its tensors, such as {printable(missing[0])}"
-            raise InvalidInputError(f"{name} lacks {shown}; it is another kind of model, or damaged")
-        report(LoadingProgress("trying the model", required))
-        return adapt(module.eval().requires_grad_(False).to(device), hf_tokenizer, name)
+    options = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
+    module, info = auto.from_pretrained(
+        folder, config=_read_config(folder), dtype=dtype, output_loading_info=True, **options
+    )
+    if missing := sorted(info.get("missing_keys") or []):
+        shown = f"{len(missing)} of its tensors, such as {printable(missing[0])}"
+        raise InvalidInputError(f"{name} lacks {shown}; it is another kind of model, or damaged")
+    report(LoadingProgress("trying the model", required))
+    return adapt(module.eval().requires_grad_(False).to(device), tokenizer_files, name)
 
 
-def _read_hf_config(folder: Path) -> Any:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    config.return_dict = True
-    return config
-
-
-def _read_hf_tokenizer(folder: Path, name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    if getattr(tokenizer, "backend_tokenizer", None) is None:
-        raise InvalidInputError(f"{name} has no tokenizer.json, and its other tokenizer is not supported")
-    return tokenizer
-
-
-def adapt(module: Any, hf_tokenizer: Any, name: str) -> "PretrainedModel":
+def adapt(module: Any, tokenizer_files: TokenizerFiles, name: str) -> "PretrainedModel":
     """Return a model of transformers, in evaluation mode, as one of ours."""
     from engine.models.pretrained.model import PretrainedModel
 
     config = module.config.get_text_config()
-    num_tokens = min(len(hf_tokenizer), int(config.vocab_size))
+    num_tokens = min(tokenizer_files.num_tokens, int(config.vocab_size))
     ends = [getattr(each, "eos_token_id", None) for each in (getattr(module, "generation_config", None), module.config)]
     end_ids = [id for end in ends for id in (end if isinstance(end, list) else [end]) if id is not None]
-    files = read_tokenizer_files(hf_tokenizer)
-    tokenizer = files.make_tokenizer(name, end_ids, num_tokens)
-    description = type(module).__name__
-    for ending in ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"):
-        description = description.removesuffix(ending)
+    tokenizer = tokenizer_files.make_tokenizer(name, end_ids, num_tokens)
+    family = re.sub("(ForCausalLM|LMHeadModel|ForConditionalGeneration)$", "", type(module).__name__)
     layers, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
-    if layers and width:
-        description += f" · {layers} layers of {width:,}"
-    description += f" · {format_count(sum(part.numel() for part in module.parameters()))} parameters"
+    description = describe_model(family, layers, width, sum(part.numel() for part in module.parameters()))
     sizes = (getattr(config, key, None) for key in CONTEXT_SIZE_NAMES)
     context_size = next((size for size in sizes if isinstance(size, int) and size > 1), UNLIMITED_CONTEXT_SIZE)
-    return PretrainedModel(module, tokenizer, name, description, context_size, files.make_chat_template(tokenizer))
-
-
-def read_tokenizer_files(hf_tokenizer: Any) -> TokenizerFiles:
-    template = getattr(hf_tokenizer, "chat_template", None)
-    if isinstance(template, dict):  # several named ones
-        template = template.get("default")
-    texts: dict[str, str | None] = {
-        key: text for key, text in hf_tokenizer.special_tokens_map.items() if isinstance(text, str)
-    }
-    ids = hf_tokenizer("a")["input_ids"]
-    return TokenizerFiles(
-        hf_tokenizer.backend_tokenizer.to_str(),
-        bos_id=hf_tokenizer.bos_token_id,
-        eos_id=hf_tokenizer.eos_token_id,
-        first_id=int(ids[0]) if len(ids) else None,
-        template=JinjaTemplate(template, texts) if isinstance(template, str) else None,
-    )
+    chat = tokenizer_files.make_chat_template(tokenizer)
+    return PretrainedModel(module, tokenizer, name, description, context_size, chat)

@@ -35,9 +35,8 @@ class TokenizerFiles:
     template: JinjaTemplate | None = None  # it may fail for any conversation
 
     @cached_property
-    def _content(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.backend_json)
-        return content
+    def _content(self) -> Any:
+        return json.loads(self.backend_json)
 
     @property
     def num_tokens(self) -> int:
@@ -52,12 +51,7 @@ class TokenizerFiles:
                 f"{name} has a {kind} tokenizer, which cannot spell every text; play the run that it was exported "
                 "from, or a model of byte pairs"
             )
-        try:
-            specials = self._find_special_tokens(model_end_ids, size)
-        except SandboxLimitError as error:
-            raise InvalidInputError(f"{name} has a chat template that cannot be used: {error}") from error
-        if specials is None:
-            raise InvalidInputError(f"{name} has no token that ends a text (eos_token), so it cannot be played")
+        specials = self._find_special_tokens(name, model_end_ids, size)
         try:
             return PretrainedTokenizer(self.backend_json, size, specials)
         except Exception as error:  # the library raises `Exception` itself
@@ -73,7 +67,7 @@ class TokenizerFiles:
             chat.problem = str(error)
         return chat
 
-    def _find_special_tokens(self, model_end_ids: Sequence[int], size: int) -> SpecialTokens | None:
+    def _find_special_tokens(self, name: str, model_end_ids: Sequence[int], size: int) -> SpecialTokens:
         added = [token for token in self._content.get("added_tokens") or [] if token["id"] < size]
         ids_of_text = {token["content"]: token["id"] for token in added}
         special_ids = {token["id"] for token in added if token["special"]}
@@ -82,10 +76,9 @@ class TokenizerFiles:
         try:
             if self.template is not None:
                 conversation = self.template([{"role": role, "content": text} for role, text in messages])
-        except SandboxLimitError:
-            raise
-        except Exception:  # a template is a program, which can raise anything
-            pass
+        except Exception as error:  # a template is a program, which can raise anything
+            if isinstance(error, SandboxLimitError):
+                raise InvalidInputError(f"{name} has a chat template that cannot be used: {error}") from error
         after_reply = conversation.partition(_MARK)[2].lstrip()
         turn_end = max((text for text in ids_of_text if after_reply.startswith(text)), key=len, default=None)
         # Tokens with a line feed, which end the replies of models of scripts, are text.
@@ -100,7 +93,7 @@ class TokenizerFiles:
         ]
         end_ids = tuple(dict.fromkeys(id for id in candidates if id is not None and 0 <= id < size))
         if not end_ids:
-            return None
+            raise InvalidInputError(f"{name} has no token that ends a text (eos_token), so it cannot be played")
         special_ids.update(end_ids)
         # Chat models often name the start of a message as bos, which starts no text and is not put before one.
         start_id = self.first_id if self.first_id in {*special_ids, self.bos_id} else None
@@ -125,15 +118,9 @@ def try_tokenizer(path: str, name: str, texts: dict[str, str | None], end_ids: S
     ids = {key: None if text is None else backend.token_to_id(text) for key, text in texts.items()}
     first = backend.encode("a").ids
     files = TokenizerFiles(content, ids.get("bos_token"), ids.get("eos_token"), first[0] if first else None)
-    try_texts(files.make_tokenizer(name, end_ids, files.num_tokens))
-    return {**ids, "first": files.first_id}
-
-
-def try_texts(tokenizer: PretrainedTokenizer) -> None:
-    # Which tokenizers treat in different ways.
-    for text in TRIED_TEXTS:
-        ids = tokenizer.encode(text)
-        tokenizer.decode(ids)
-        tokenizer.end_offsets(text, ids)
+    tokenizer = files.make_tokenizer(name, end_ids, files.num_tokens)
+    for text, encoded in zip(TRIED_TEXTS, tokenizer.encode_lines(TRIED_TEXTS), strict=True):
+        tokenizer.decode(encoded)
+        tokenizer.end_offsets(text, encoded)
         tokenizer.encode_with_special_tokens(text)
-    tokenizer.encode_lines(TRIED_TEXTS)
+    return {**ids, "first": files.first_id}

@@ -11,7 +11,6 @@ from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.tokenizers.base import EOS, EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.pretrained.chat import ChatMessage
-from engine.models.pretrained.loading import read_tokenizer_files
 from engine.models.pretrained.tokenizer import PretrainedTokenizer
 from tests.support.pretrained import (
     CHAT_TEMPLATE,
@@ -21,6 +20,7 @@ from tests.support.pretrained import (
     VOCABULARY_SIZE,
     new_backend,
     new_sentencepiece,
+    tokenizer_files_of,
 )
 
 transformers = pytest.importorskip("transformers")
@@ -137,7 +137,7 @@ def new_template(template=CHAT_TEMPLATE):
     hf_tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=new_backend(), bos_token="<|im_start|>", eos_token="<|im_end|>", chat_template=template
     )
-    return hf_tokenizer, read_tokenizer_files(hf_tokenizer).make_chat_template(TOKENIZER)
+    return hf_tokenizer, tokenizer_files_of(hf_tokenizer).make_chat_template(TOKENIZER)
 
 
 def reference(hf_tokenizer, messages):
