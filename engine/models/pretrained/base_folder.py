@@ -177,8 +177,9 @@ def read_text(path: Path, name: str) -> str:
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
     """Return the content of a JSON object, empty if there is no file; damage raises an InvalidInputError."""
+    text = read_text(path, name) if path.is_file() else "{}"
     try:
-        content = parse_json(read_text(path, name)) if path.is_file() else {}
+        content = parse_json(text)
     except InvalidInputError as error:
         raise InvalidInputError(f"{name}: {path.name} is not JSON; fetch the model again") from error
     if not isinstance(content, dict):
