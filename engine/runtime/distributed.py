@@ -106,8 +106,7 @@ class DistributedContext:
 
 
 class _LossAveragingModule(nn.Module):
-    """Module that makes the loss the gradient of an extra parameter, so that DDP averages it with the gradients."""
-
+    # The loss is the gradient of an extra parameter, so that DDP averages it with the gradients.
     def __init__(self, loss_module: nn.Module, device: torch.device) -> None:
         super().__init__()
         self.loss_module = loss_module

@@ -33,7 +33,7 @@ def download(
 
 
 def _continue(url: str, path: Path, max_bytes: int, on_bytes: Callable[[int, int], object]) -> str:
-    """Download what is missing of a file. Return why this failed, if another attempt may not fail, or else ""."""
+    # Returns why it failed, if another attempt may not fail.
     done = path.stat().st_size if path.exists() else 0
     headers = {"User-Agent": f"lotr-tui/{version('lotr-tui')}"} | ({"Range": f"bytes={done}-"} if done else {})
     try:

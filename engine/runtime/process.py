@@ -39,7 +39,7 @@ def get_process_info() -> ProcessInfo:
 
 
 def launch_command(num_processes: int) -> list[str]:
-    """Return a command prefix that runs a module in `num_processes` processes; append the module and its arguments."""
+    """Return the start of a command that runs a module in `num_processes` processes."""
     if num_processes == 1:
         return [sys.executable, "-m"]
     # The dashes keep torchrun from parsing the module's options.
@@ -112,7 +112,6 @@ def use_huge_pages(blocks: Iterable[tuple[int, int]]) -> None:
 
 
 def _load_libc(function: str) -> Any:
-    """Return the C library of this process; None if it lacks a function of glibc."""
     from ctypes import CDLL  # the session starts without ctypes
 
     libc = CDLL(None) if sys.platform == "linux" else None

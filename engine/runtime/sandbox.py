@@ -45,7 +45,6 @@ class Sandbox:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Start the process without waiting for its imports."""
         with self._lock:
             self._start()
 
@@ -95,7 +94,6 @@ class Sandbox:
 
 
 def serve(modules: str, max_cpu_seconds: str) -> None:
-    """Import modules, and answer requests on standard input until it is closed or idle."""
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # what libraries print is dropped
         sys.stdout = sys.stderr

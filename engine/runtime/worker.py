@@ -41,7 +41,7 @@ class GeneratorThread(Generic[T]):
             self._not_full.notify_all()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the end of the thread, at most `timeout` seconds. Return True if the thread has ended."""
+        """Wait at most `timeout` seconds for the end of the thread, and return True if it has ended."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 

@@ -60,7 +60,7 @@ def to_float32(tensor: StoredTensor) -> npt.NDArray[np.float32]:
 
 
 def to_int8(tensor: StoredTensor) -> StoredTensor:
-    """Return a matrix in 8 bits; a vector is returned as it is."""
+    """Return a matrix in 8 bits, and a vector as it is."""
     if isinstance(tensor, Int8Rows) or tensor.ndim == 1:
         return tensor
     with np.errstate(invalid="ignore"):  # a row with NaN gets a scale that is NaN, which is refused later
