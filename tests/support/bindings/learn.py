@@ -79,11 +79,11 @@ slider, head = of("Slider", "index"), of("AttentionFigure", "head")
 CHAPTER = Stage(
     chapter("tokens"),
     [
-        *keys("learn", focused, edit=becomes("LineInput"), pane=becomes("Slider"), pane_back=becomes("LineInput")),
         *keys("learn", of_screen("index"), next=becomes(1), previous=becomes(0)),
         *keys("learn", hint_is_shown, hint=becomes(True)),
         *opens("learn", code=("SourceScreen", "learn-source.close")),
         *opens("learn", contents=("ContentsDialog", "learn-contents.close")),
+        *keys("learn", focused, edit=becomes("LineInput"), pane=becomes("Slider"), pane_back=becomes("LineInput")),
     ],
 )
 SMALL_CHAPTER = Stage(chapter("tokens"), keys("learn", figure_is_visible, pane=becomes(True)), size=(60, 20))
