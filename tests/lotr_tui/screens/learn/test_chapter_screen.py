@@ -197,7 +197,7 @@ def test_folded_lines_of_code_keep_their_text_and_their_numbers():
     code, first_line = read_source(CHAPTERS[4])
     rows = number_lines(code, first_line, 56).plain.split("\n")
     assert all(len(row) <= 56 for row in rows)
-    lines, number, width = {}, 0, len(rows[0].split()[0])
+    lines, number, width = {}, 0, len(str(first_line + len(code.splitlines())))
     for row in rows:
         number = int(row[:width]) if row[:width].strip() else number
         lines[number] = lines.get(number, "") + "".join(row[width:].split())
