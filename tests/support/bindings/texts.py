@@ -142,7 +142,7 @@ SESSIONS = Stage(
     [
         *keys("sessions", suggested_suffix, json=becomes(".json")),
         Row("sessions.markdown", suggested_suffix, becomes(".md"), back="export.cancel"),
-        *opens("sessions", rename="RenameDialog", delete="ConfirmDialog"),
+        *opens("sessions", rename=("RenameDialog", "name.cancel"), delete="ConfirmDialog"),
         Row(
             "sessions.refresh",
             lambda app: app.screen.query_one("OptionList").option_count,
