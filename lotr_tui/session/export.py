@@ -40,8 +40,10 @@ class Scene:
 def read_scenes(session: Session) -> list[Scene]:
     """Return the scenes of a session in the order of their beginnings."""
     roots: dict[Turn, list[Reply]] = {}
-    for reply in session.replies.values():
-        roots.setdefault(reply.path()[0].turn, []).append(reply)
+    root_of: dict[Reply, Turn] = {}
+    for reply in session.replies.values():  # parents come before their replies
+        root_of[reply] = reply.turn if reply.parent is None else root_of[reply.parent]
+        roots.setdefault(root_of[reply], []).append(reply)
     scenes = []
     for replies in roots.values():
         shown = [reply for reply in replies if reply.score is None or reply.score.rank == 1]

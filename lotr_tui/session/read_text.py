@@ -4,7 +4,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 from engine.data.scripts import Turn as SpokenLine
 from engine.data.scripts import encode_speaker, encode_turn
@@ -175,7 +174,10 @@ def nearest_state(
 
 
 def _count_shared(ids: Sequence[int], other_ids: Sequence[int]) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, other_ids, strict=False)))
+    for index, (id, other_id) in enumerate(zip(ids, other_ids, strict=False)):
+        if id != other_id:
+            return index
+    return min(len(ids), len(other_ids))
 
 
 class StateCache:

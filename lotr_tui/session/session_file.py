@@ -112,6 +112,9 @@ def parse_session(name: str, content: bytes) -> Session:
         if reply.parent_offset > (0 if parent is None else len(parent.own_tokens)):
             raise InvalidInputError(f"parent_offset {reply.parent_offset} of reply {id} is out of range")
         reply.attach(parent)
+        num_tokens += reply.num_shared_tokens
+        if num_tokens > 10 * MAX_TOKENS:  # branches of branches of a long reply would take any amount of memory
+            raise InvalidInputError(f"more than {10 * MAX_TOKENS:,} tokens in branches")
     return Session(name, header.model, header.started, replies, current_id)
 
 

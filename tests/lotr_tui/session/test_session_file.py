@@ -276,3 +276,11 @@ def test_list_reports_damaged_sessions_and_changes_no_file(tmp_path):
     assert "not valid JSON" in errors.pop("broken")
     assert "older" in errors.pop("older")
     assert list(errors.values()) == [""]
+
+
+def test_branches_that_share_a_long_text_many_times_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_TOKENS", 100)
+    branches = [saved_reply(id, 0, 50, prompt=None, text="") for id in range(1, 30)]
+    path = saved_file(tmp_path, saved_reply(0, text="a " * 50), *branches)
+    with pytest.raises(SessionError, match="more than 1,000 tokens in branches"):
+        load_session(path)
