@@ -183,7 +183,7 @@ def test_a_line_without_a_name_is_said_by_someone_and_empty_lines_end_a_scene(to
     assert tokens.read_ids()[0] == [*first, *tokenizer.encode("\n").tolist(), *second]
 
 
-@example(next(each for each in TOKENIZERS if each.is_open), "\x80 \x1e")
+@example(TOKENIZERS[0], "\x80 \x1e")
 @given(st.sampled_from(TOKENIZERS), SCRIPTS)
 def test_any_text_has_its_tokens_in_order_and_outside_the_labels(tokenizer, text):
     script = tokenize_with_offsets(text, tokenizer, cast=CAST)
