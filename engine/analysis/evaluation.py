@@ -52,7 +52,9 @@ def evaluate(
     if not len(ids) or (is_scored is not None and not is_scored.any()):
         raise CorpusError("the text has no token to score; use a longer text")
     log_probs = score_sequence(model, ids)
-    return summarize_log_probs(*((log_probs, ids) if is_scored is None else (log_probs[is_scored], ids[is_scored])))
+    if is_scored is not None:
+        log_probs, ids = log_probs[is_scored], ids[is_scored]
+    return summarize_log_probs(log_probs, ids)
 
 
 def summarize_log_probs(log_probs: Float64Array, ids: TokenIds, unk_id: int | None = UNK_ID) -> Evaluation:
@@ -72,7 +74,7 @@ def perplexity(mean_nll: float) -> float:
 
 
 def native_form(tokenizer: Tokenizer) -> TextForm:
-    """Return the most complete form of a text that a tokenizer can read without loss, unknown words aside."""
+    """Return the form of a text that a tokenizer can read without loss, unknown words aside."""
     return "words" if tokenizer.name == "words" else "original"
 
 

@@ -309,10 +309,11 @@ def diagnose(training: Iterator[TrainingEvent], config: Config, run_dir: Path) -
     """Yield the events of `training`, and after each of them the problems that it shows, once per training and kind."""
     history = History(config, run_word(run_dir))
     started: events.Started | None = None
+    device = ""
     disk_read_at = gpu_read_at = -math.inf
     for event in training:
         if isinstance(event, events.Started):
-            started = event
+            started, device = event, event.device
         elif isinstance(event, events.Resume):
             history = History(config, run_word(run_dir))
             history.restore(run_dir, event.step)
@@ -326,13 +327,13 @@ def diagnose(training: Iterator[TrainingEvent], config: Config, run_dir: Path) -
             with contextlib.suppress(OSError):  # the folder was deleted, or its file system reports no space
                 yield from history.observe(DiskReading(shutil.disk_usage(run_dir).free))
         # "cuda" is the name of AMD's GPUs too. A paused training takes no steps.
-        is_on_gpu = started is not None and started.device.startswith("cuda") and isinstance(event, events.Step)
-        if is_on_gpu and started is not None and time.monotonic() - gpu_read_at >= GPU_INTERVAL:
+        is_step_on_gpu = device.startswith("cuda") and isinstance(event, events.Step)
+        if is_step_on_gpu and time.monotonic() - gpu_read_at >= GPU_INTERVAL:
             gpu_read_at = time.monotonic()
             import torch  # the training has imported it
 
             try:
-                utilization = torch.cuda.utilization(torch.device(started.device)) / 100
+                utilization = torch.cuda.utilization(torch.device(device)) / 100
             except Exception:  # a missing package, driver, permission or feature, each with an error of its own
                 gpu_read_at = math.inf
             else:

@@ -208,14 +208,10 @@ def _check_settings(config: Config, initial: Config, init: str) -> None:
     if needs_base(initial) and config.model.context_size <= initial.model.context_size:  # it has read longer texts
         expected.pop("context_size", None)
     if expected:
-
-        def assignments(values: Mapping[str, Any]) -> list[str]:
-            texts = {name: str(values[name]) for name in expected}
-            return [f"{name}={text.lower() if text in ('True', 'False') else text}" for name, text in texts.items()]
-
-        options = "".join(f" --set {assignment}" for assignment in assignments(expected))
+        have = ", ".join(f"{name}={str(actual[name]).lower()}" for name in expected)
+        needed = "".join(f" --set {name}={str(value).lower()}" for name, value in expected.items())
         source = init if is_pretrained_name(init) else f"run {init!r}"
         raise ConfigError(
-            f"a model with {', '.join(assignments(actual))} cannot start from the weights of {source}; "
-            f"use{options.replace('--set tokenizer=', '--tokenizer ')}, or omit these settings"
+            f"a model with {have} cannot start from the weights of {source}; "
+            f"use{needed.replace('--set tokenizer=', '--tokenizer ')}, or omit these settings"
         )

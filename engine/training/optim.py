@@ -155,15 +155,15 @@ def scheduled_lr(options: TrainingConfig, progress: float, plateau_factor: float
 
 
 def build_optimizer(network: Network, options: TrainingConfig, *, fine_tuning: bool = False) -> torch.optim.Optimizer:
-    """Return the configured optimizer, or the SGD of the fine-tuning phase (Merity et al. 2017, section 5).
+    """Return the configured optimizer, or the SGD of the fine-tuning phase.
 
-    The value `lr_factor` of a parameter group is 1 for the top layer group and `layer_lr_decay` times less for each
-    lower one (Howard and Ruder 2018, section 3.2). Adam and AdamW decay neither biases nor the scales of norms.
+    `lr_factor` falls by `layer_lr_decay` with each lower layer group (Howard and Ruder 2018, section 3.2).
     """
     is_sgd = fine_tuning or options.optimizer == "sgd"
     layers = network.layer_groups() if options.layer_lr_decay != 1 else [dict(network.named_parameters())]
     groups: list[dict[str, Any]] = []
     for depth, layer in enumerate(layers):
+        # Adam and AdamW decay neither biases nor the scales of norms.
         decayed = {name for name, weight in layer.items() if is_sgd or ("bias" not in name and weight.ndim > 1)}
         for is_decayed, weight_decay in ((True, options.weight_decay), (False, 0.0)):
             if parameters := [weight for name, weight in layer.items() if (name in decayed) == is_decayed]:

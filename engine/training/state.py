@@ -106,7 +106,7 @@ class TrainingProgress:
 
 
 class TrainerState:
-    """Everything that changes during a training: weights, optimizer, data order, random generators and counters."""
+    """All that changes in a training: weights, optimizer, data order, random generators and counters."""
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ from engine.training.state import ResumeCheckpoint, TrainerState, choose_device,
 
 REPORT_INTERVAL = 0.25  # seconds; reading a loss makes a GPU wait, so losses are not read at every step
 PAUSE_POLL_INTERVAL = 0.1  # seconds
+STOP_REASONS: dict[str, StopReason] = {"stop": "stopped", "detach": "detached", "prune": "pruned"}  # by command
 MAX_SAMPLE_TOKENS, MAX_LINE_TOKENS = 25, 60  # the latter of an answer, which ends with its line
 MEASURED_LAYERS = (1, 3)  # of the Transformers that are measured in place of a deeper one
 MEASURED_COLUMNS, MEASURED_STEPS = 2, 3
@@ -172,13 +173,9 @@ class Trainer:
             pending, cancelled, save_due = self.distributed.broadcast_object(poll)
             for kind, value in pending:
                 yield events.CommandApplied(progress.step, progress.epoch, kind, value)
+                if kind in STOP_REASONS:
+                    return STOP_REASONS[kind]
                 match kind:
-                    case "stop":
-                        return "stopped"
-                    case "detach":
-                        return "detached"
-                    case "prune":
-                        return "pruned"
                     case "pause" if paused_at is None:
                         paused_at = time.perf_counter()
                     case "resume" if paused_at is not None:
@@ -372,7 +369,7 @@ def train(
     reason = yield from trainer.fit(commands or CommandQueue())
     assert state.best_weights is not None
     state.network.load_weights(state.best_weights)
-    ended_early = reason in ("stopped", "detached", "pruned")
+    ended_early = reason in STOP_REASONS.values()
     initial, best = state.progress.initial_perplexity, state.progress.best_perplexity
     if options.init and not ended_early and best >= initial and distributed.process.is_main_process:
         yield events.Warned(
