@@ -317,16 +317,15 @@ def compare_models(
     All models account for the same characters. The names of a script are given, not scored. A model of dialogues reads
     the lines of another text as said by SOMEONE. Characters that a model cannot read raise a CorpusError.
     """
-    readers = {form: [item for item in candidates if native_form(item.model.tokenizer) == form] for form in TEXT_FORMS}
-    if only_words or readers["words"]:
-        readers["words"] = list(candidates)
-    texts: dict[str, tuple[TextForm, list[Candidate]]] = {}
-    for form in reversed(TEXT_FORMS):
-        if readers[form] and not (only_words and form == "original"):
-            converted = convert_text(text, form, "dialogue" if is_script else "line")
-            # A text of lower-case words is compared once, as the original.
-            texts[converted] = form, texts[converted][1] if converted in texts else readers[form]
-    return [_compare_on(each, *texts[each], is_script=is_script) for each in texts]
+    mode: DataMode = "dialogue" if is_script else "line"
+    words, original = convert_text(text, "words", mode), convert_text(text, "original", mode)
+    able = [item for item in candidates if native_form(item.model.tokenizer) == "original" or words == original]
+    comparisons = []
+    if only_words or len(able) < len(candidates):
+        comparisons.append(_compare_on(words, "words", candidates, is_script=is_script))
+    if able and not only_words:
+        comparisons.append(_compare_on(original, "original", able, is_script=is_script))
+    return comparisons
 
 
 def _compare_on(text: str, form: TextForm, candidates: Sequence[Candidate], *, is_script: bool) -> FormComparison:
