@@ -8,7 +8,7 @@ MAX_MESSAGE_LENGTH = 2_000  # maximum characters of an error message, which may 
 
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Cn", "Co"}  # controls, marks that can reverse the text, surrogates, unassigned
 _DEPENDENCIES = (
-    *("gguf", "jinja2", "msgspec", "numkong", "numpy", "pandas", "platformdirs", "psutil", "rich", "safetensors"),
+    *("gguf", "jinja2", "msgspec", "numkong", "numpy", "platformdirs", "psutil", "rich", "safetensors"),
     *("textual", "tokenizers", "torch", "typer"),
 )
 """Packages that lotr-tui requires, of which an installation may lack some. They are imported by the names they have."""

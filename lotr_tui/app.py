@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
+from textual import events
 from textual.binding import Binding
 from textual.command import Provider
 from textual.dom import DOMNode
@@ -18,6 +19,7 @@ from lotr_tui.app_base import AppOptions, LotrAppBase
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.messages import ModelFetchChanged, TrainingChanged
 from lotr_tui.screens.base import AppScreen
+from lotr_tui.screens.prompt_screen import PromptScreen
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.config import Config
@@ -25,7 +27,7 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
     from engine.training.job import TrainingJob
     from lotr_tui.monitor.local_training import LocalTraining
     from lotr_tui.monitor.training_view import TrainingView
-    from lotr_tui.screens.dialogs.quit import QuitChoice
+    from lotr_tui.screens.dialogs.questions import QuitChoice
     from lotr_tui.session.model_loading import Fetch
     from lotr_tui.session.session_model import SessionModel
 
@@ -127,6 +129,14 @@ class LotrApp(LotrAppBase):
         if self._exit_requested:
             self.exit()
 
+    async def on_event(self, event: events.Event) -> None:
+        """Let a screen with a prompt send typed text there before the focused widget gets it."""
+        if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded and self.screen_stack:
+            screen = self.screen
+            if isinstance(screen, PromptScreen) and screen.redirect_to_prompt(event):
+                return
+        await super().on_event(event)
+
     def on_unmount(self) -> None:
         """Stop fetching, and the training unless it outlives its terminal."""
         if self.model_fetch is not None:
@@ -140,7 +150,7 @@ class LotrApp(LotrAppBase):
 
     async def action_quit(self) -> None:
         """Exit, after a question if a conversation would be lost, and another one if this process trains."""
-        from lotr_tui.screens.dialogs.confirm import ConfirmDialog, confirm
+        from lotr_tui.screens.dialogs.questions import ConfirmDialog, confirm
 
         screens = (screen for screen in self.screen_stack if isinstance(screen, AppScreen))
         problem = next(filter(None, (screen.save_again() for screen in screens)), "")
@@ -152,7 +162,7 @@ class LotrApp(LotrAppBase):
 
     def _quit_saved(self) -> None:
         """Exit. If this process trains, ask first whether to stop the training or to continue it in the background."""
-        from lotr_tui.screens.dialogs.quit import QuitDialog
+        from lotr_tui.screens.dialogs.questions import QuitDialog
 
         if not self.is_training:
             self.exit()
@@ -178,20 +188,25 @@ class LotrApp(LotrAppBase):
         self.push_screen(SessionScreen(session_model, self.runs_dir, self.pace))
 
     def open_training_session(self, view: "TrainingView") -> None:
-        """Show a session with the model of a training above the current screen."""
+        """Show a session with the model of a training above the current screen; later models replace it."""
         from lotr_tui.screens.session.screen import SessionScreen
-        from lotr_tui.session.session_model import SessionModel
 
-        events = [view.finished] if view.finished else view.evaluations[-1:]
-        self.push_screen(
-            SessionScreen(SessionModel.from_training(view, events, self.runs_dir), self.runs_dir, self.pace)
-        )
+        self.push_screen(SessionScreen.from_training(view, self.runs_dir, self.pace))
 
     def open_dashboard(self, view: "TrainingView", on_close: "Callable[[LoadedModel | None], None]") -> None:
         """Show the dashboard of a training; `on_close` gets the run that was chosen on it, or None."""
         from lotr_tui.screens.dashboard.screen import DashboardScreen
 
         self.push_screen(DashboardScreen(view, self.send_command), on_close)
+
+    def watch_run(self, path: Path, on_close: "Callable[[LoadedModel | None], None]") -> None:
+        """Show the dashboard of a run that this or another process trains, or that has ended."""
+        from lotr_tui.screens.dashboard.screen import DashboardScreen
+
+        if path == self.run_path and self.training_view is not None:
+            self.open_dashboard(self.training_view, on_close)
+        else:
+            self.push_screen(DashboardScreen.following(path), on_close)
 
     def action_command_palette(self) -> None:
         """Open the command palette."""
@@ -203,14 +218,14 @@ class LotrApp(LotrAppBase):
     def action_toggle_help(self) -> None:
         """Show or hide all keys."""
         from lotr_tui.commands import iter_binding_commands
-        from lotr_tui.screens.dialogs.help import HelpScreen
-        from lotr_tui.screens.session.keys import SLASH_COMMANDS
-        from lotr_tui.screens.session.screen import SessionScreen
+        from lotr_tui.screens.dialogs.dialog import HelpScreen
+        from lotr_tui.screens.session.slash_commands.screen import CommandSessionScreen
+        from lotr_tui.screens.session.slash_commands.table import SLASH_COMMANDS
 
         if isinstance(self.screen, HelpScreen):
             self.screen.dismiss()
         elif not isinstance(self.screen, SystemModalScreen):  # not above the palette
-            typed = SLASH_COMMANDS.values() if isinstance(self.screen, SessionScreen) else ()
+            typed = SLASH_COMMANDS.values() if isinstance(self.screen, CommandSessionScreen) else ()
             self.push_screen(
                 HelpScreen(
                     list(iter_binding_commands(self, self.screen)), [(command.usage, command.help) for command in typed]

@@ -92,6 +92,11 @@ class LotrAppBase(TextualFixesApp):
         """State of the latest training of this process, or None before the first one."""
         raise NotImplementedError
 
+    @property
+    def run_path(self) -> Path | None:
+        """Run directory of the latest training of this process, or None before it is prepared."""
+        raise NotImplementedError
+
     def start_training(self, config: "Config", run_name: str | None = None) -> None:
         """Train in a thread of this process and report to the screens with `TrainingChanged`.
 
@@ -123,6 +128,10 @@ class LotrAppBase(TextualFixesApp):
 
     def open_dashboard(self, view: "TrainingView", on_close: "Callable[[LoadedModel | None], None]") -> None:
         """Show the dashboard of a training; `on_close` gets the run that was chosen on it, or None."""
+        raise NotImplementedError
+
+    def watch_run(self, path: Path, on_close: "Callable[[LoadedModel | None], None]") -> None:
+        """Show the dashboard of a run that this or another process trains, or that has ended."""
         raise NotImplementedError
 
     # Settings

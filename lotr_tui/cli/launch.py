@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from textual.screen import Screen
 
-from engine.control import ControlCommand
 from engine.errors import InvalidInputError, printable
 from engine.models.pretrained.names import BASE_FILE, is_pretrained_name
-from lotr_tui.app import POLL_INTERVAL, LotrApp
-from lotr_tui.messages import TrainingChanged
+from lotr_tui.app import LotrApp
 from lotr_tui.session.model_loading import ModelLoader, check_fetched
 from lotr_tui.textual_fixes import is_served
 from lotr_tui.textual_fixes.terminal import fix_drivers
@@ -22,10 +20,8 @@ from lotr_tui.textual_fixes.terminal import fix_drivers
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.runs.combine import CombinationOptions
     from lotr_tui.learn.material import Material
-    from lotr_tui.monitor.training_view import TrainingView
 
 THREAD_SWITCH_INTERVAL = 0.001  # a fifth of Python's default: seconds after which a busy thread lets a key through
-DRAIN_INTERVAL = 0.05  # seconds between two reads of a follower; screens are notified every `POLL_INTERVAL`
 
 
 def open_session(
@@ -67,41 +63,13 @@ class AttachApp(LotrApp):
     """The app as the dashboard of a run directory. Closing it does not stop the training."""
 
     def __init__(self, path: Path, *, theme: str | None = None) -> None:
-        from lotr_tui.monitor.run_follower import RunFollower  # not for the session, whose start it would delay
-
         super().__init__(runs_dir=path.parent, theme=theme)
-        self._run_follower = RunFollower(path)
-        self._has_notified = self._notify_scheduled = False
-
-    @property
-    def training_view(self) -> "TrainingView":
-        return self._run_follower.view
-
-    def send_command(self, command: ControlCommand) -> None:
-        self._run_follower.send_command(command)
+        self._path = path
 
     def get_default_screen(self) -> Screen[Any]:
-        from lotr_tui.screens.dashboard.screen import DashboardScreen
+        from lotr_tui.screens.dashboard.screen import DashboardScreen  # not for the session, whose start it would delay
 
-        return DashboardScreen(self.training_view, self.send_command, exit_on_close=True, attached=True)
-
-    def on_mount(self) -> None:
-        self.set_interval(DRAIN_INTERVAL, self._poll_follower)
-
-    def on_unmount(self) -> None:
-        self._run_follower.stop()
-
-    def _poll_follower(self) -> None:
-        """Read the follower often, since it waits for that, but notify the screens less often."""
-        if self._run_follower.poll() and not self._notify_scheduled:
-            self._notify_scheduled = True
-            # The first notification comes at once: a short curve is drawn sooner.
-            self.set_timer(POLL_INTERVAL if self._has_notified else DRAIN_INTERVAL, self._notify_screens)
-
-    def _notify_screens(self) -> None:
-        self._has_notified, self._notify_scheduled = True, False
-        for screen in self.screen_stack:
-            screen.post_message(TrainingChanged(self.training_view, []))
+        return DashboardScreen.following(self._path, exit_on_close=True)
 
 
 def run_app(app: LotrApp, *, mouse: bool) -> int:

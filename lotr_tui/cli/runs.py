@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.text import Text
 
 from engine.errors import InvalidInputError, LotrError, describe_error, printable
 from engine.events import Evaluated
@@ -20,15 +19,20 @@ from lotr_tui import formatting
 from lotr_tui.cli.console import make_console, print_json, print_table
 from lotr_tui.cli.options import JsonOption, RunsDirOption
 from lotr_tui.cli.parser import add_command, argument, flag, make_group, number, option
-from lotr_tui.monitor.compared_run import read_compared_run
-from lotr_tui.monitor.comparison_layout import layout_comparison
-from lotr_tui.monitor.run_comparison import RunComparison, compare_runs
+from lotr_tui.monitor.comparison import RunComparison, compare_runs, read_compared_run
+from lotr_tui.monitor.comparison_table import Role, comparison_tables
 from lotr_tui.trackers import libraries
 from lotr_tui.trackers.follower import send_run
 from lotr_tui.trackers.libraries import TrackerName
 from lotr_tui.trackers.tensorboard_import import import_tensorboard
 
-STYLES = {"plain": "", "heading": "bold", "best": "bold green", "better": "green", "worse": "red", "muted": "dim"}
+STYLES: dict[Role, str] = {
+    "heading": "bold",
+    "best": "bold green",
+    "better": "green",
+    "worse": "red",
+    "muted": "dim",
+}
 RunArgument = Annotated[str, argument("RUN", "Name or path of a run, or latest.")]
 HF_HELP = "Write a Transformer, with its adapter merged, into a new folder for transformers, with the same logits."
 GGUF_HELP = "Write a Transformer into a new file for llama.cpp and Ollama, with a Modelfile if it converses."
@@ -109,10 +113,8 @@ def runs_compare(
         print_json(_comparison_record(comparison, names), indent=2)
         return
     console = make_console()
-    for line in layout_comparison(comparison, names, console.width):
-        text = Text.assemble(*((piece, STYLES[role]) for piece, role in line))
-        text.rstrip()
-        console.print(text, soft_wrap=True)
+    for part in comparison_tables(comparison, names, console.width, STYLES):
+        console.print(part)
 
 
 def _comparison_record(comparison: RunComparison, names: Sequence[str]) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def _comparison_record(comparison: RunComparison, names: Sequence[str]) -> dict[
                 "run": run.name,
                 "path": str(run.path),
                 "state": run.state,
-                "settings": {row.name: row.values[index] for row in comparison.settings},
+                "settings": {name: values[index] for name, values in comparison.settings.items()},
                 **{row.metric.name: row.values[index] for row in rows},
                 "difference": {name: each and asdict(each) for name, each in differences.items()},
             }

@@ -27,7 +27,7 @@ from lotr_tui.cli.console import discard_output, print_json, print_table, to_jso
 from lotr_tui.cli.parser import add_command, flag, make_group, number, option
 from lotr_tui.formatting import PRETRAINED_NOTE, displayable, format_duration
 from lotr_tui.monitor import background
-from lotr_tui.monitor.loss_unit import PERPLEXITY, LossUnit
+from lotr_tui.monitor.training_log import PERPLEXITY, LossUnit
 from lotr_tui.trackers.follower import TRACKERS_FOLDER, choose_trackers
 from lotr_tui.trackers.libraries import TRACKER_NAMES, check_installed, parse_tracker_names
 from lotr_tui.trackers.supervisor import TrackerSupervisor

@@ -20,19 +20,20 @@ MAX_LOG_BYTES = 2_000_000
 """Size from which the output is rotated; only one rotated file is kept."""
 START_TIMEOUT = 60.0
 """Seconds to wait until the background process has locked the run."""
-POLL_INTERVAL = 0.1
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 def resume_in_background(path: Path) -> str:
     """Start a background process, or one per rank under torchrun, that resumes a run. Return a message for the user.
 
-    Raises:
-        TrainingError: If the process did not start to train. The run directory is then unchanged.
+    If the process does not start to train, a TrainingError is raised; the run directory is then unchanged.
     """
     command = [*launch_command(get_process_info().world_size), "lotr_tui", "train", "--resume", str(path), "--no-tui"]
     console_log = path / CONSOLE_LOG
+    # A folder `engine` in the working directory would hide ours. A checkout that is not installed needs that directory.
+    is_checkout = Path(__file__).resolve().parents[2] == Path.cwd()
     try:
-        fd = _open_console_log(path)
+        fd = open_regular_file(console_log, APPEND)
     except OSError as error:
         raise TrainingError(
             f"run {path.name} cannot continue in the background: {console_log} cannot be written: {error.strerror}"
@@ -44,27 +45,18 @@ def resume_in_background(path: Path) -> str:
             stdout=console,
             stderr=console,
             start_new_session=True,
-            env=_environment_for_module(),
+            env=dict(os.environ) if is_checkout else os.environ | {"PYTHONSAFEPATH": "1"},
         )
     deadline = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < deadline:
         if is_locked(path):
             return describe_background_run(path, process.pid)
-        time.sleep(POLL_INTERVAL)
+        time.sleep(0.1)
     process.kill()
     raise TrainingError(
         f"run {path.name} did not start in the background; see {console_log}, "
         f"then resume it with: lotr-tui train --resume {run_word(path)}"
     )
-
-
-def _environment_for_module() -> dict[str, str]:
-    """Return the environment for `python -m lotr_tui`, without the working directory among the folders of modules.
-
-    A folder `engine` there would hide ours. In a checkout that is not installed, the working directory is needed.
-    """
-    is_checkout = Path(__file__).resolve().parents[2] == Path.cwd()
-    return dict(os.environ) if is_checkout else os.environ | {"PYTHONSAFEPATH": "1"}
 
 
 def rotate_console_log(path: Path) -> None:
@@ -74,7 +66,7 @@ def rotate_console_log(path: Path) -> None:
         status = os.fstat(sys.stdout.fileno())
         if status.st_size > MAX_LOG_BYTES and os.path.samestat(status, console_log.lstat()):
             console_log.replace(console_log.with_stem("console.1"))
-            fd = _open_console_log(path)
+            fd = open_regular_file(console_log, APPEND)
             for output in _output_descriptors():
                 os.dup2(fd, output)
             os.close(fd)
@@ -83,10 +75,6 @@ def rotate_console_log(path: Path) -> None:
 def _output_descriptors() -> set[int]:
     """Return the descriptors of standard output and standard error: Python's own, and the ones of libraries."""
     return {1, 2, *(stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream is not None)}
-
-
-def _open_console_log(path: Path) -> int:
-    return open_regular_file(path / CONSOLE_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
 def describe_background_run(path: Path, pid: int) -> str:

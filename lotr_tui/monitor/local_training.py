@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 TrainingUpdate = TrainingEvent | TrainingView
 """New event, or the view of an earlier training that is resumed."""
-POLL_INTERVAL = 0.5
 
 
 class LocalTraining:
@@ -27,30 +26,29 @@ class LocalTraining:
     def __init__(self, prepare_job: "Callable[[], TrainingJob]", resume_path: Path | None = None) -> None:
         """Start the thread, which calls `prepare_job`; `resume_path` is the directory of a run that is resumed."""
         self.view = TrainingView()
-        self._prepare_job = prepare_job
-        self._resume_path = resume_path
         self.trackers: TrackerSupervisor | None = None
         """Processes that send the training to trackers; None until the training is prepared."""
+        self._prepare_job = prepare_job
+        self._resume_path = resume_path
         self._job: TrainingJob | None = None
         self._early_commands: list[ControlCommand] = []
-        self._job_lock = threading.Lock()
-        """Lock for the job and the commands that wait for it."""
+        self._job_lock = threading.Lock()  # of the job and the commands that wait for it
         disable_heap_trimming()
         self._worker: GeneratorThread[TrainingUpdate] = GeneratorThread("training", self._generate_updates).start()
 
     def poll(self) -> tuple[list[TrainingEvent], bool]:
         """Apply new events to the view. Return the events, and True if they are the last ones."""
         has_ended = not self._worker.is_running  # checked before draining, so that no last event is missed
+        updates = self._worker.drain()
+        if has_ended and self._worker.exception is not None:
+            updates = [*updates, Failed(describe_error(self._worker.exception))]
         events: list[TrainingEvent] = []
-        for update in self._worker.drain():
+        for update in updates:
             if isinstance(update, TrainingView):
                 self.view = update
             else:
                 events.append(update)
                 self.view.apply(update)
-        if has_ended and self._worker.exception is not None:
-            events.append(Failed(describe_error(self._worker.exception)))
-            self.view.apply(events[-1])
         return events, has_ended
 
     def send_command(self, command: ControlCommand) -> None:
@@ -73,7 +71,7 @@ class LocalTraining:
 
     def wait_until_finished(self) -> None:
         """Wait for the end of the thread and discard its events, which are in the run directory."""
-        while not self._worker.join(POLL_INTERVAL):
+        while not self._worker.join(0.5):
             self._worker.drain()
 
     @property

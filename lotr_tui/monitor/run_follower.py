@@ -3,8 +3,9 @@
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.control import ControlCommand
 from engine.events import TrainingEvent
@@ -12,44 +13,29 @@ from engine.runs.directory import METRICS_FILE, SAMPLES_FILE, is_locked, run_wor
 from engine.runs.locked_run import send_command
 from engine.runs.metrics import RecordFollower
 from engine.runtime.worker import Cancellation, GeneratorThread
-from lotr_tui.monitor.step_columns import RecordItem, group_steps
+from lotr_tui.monitor.steps import RecordItem, group_steps
 from lotr_tui.monitor.training_view import TrainingView
 
 POLL_INTERVAL = 0.25
 """Seconds between two reads of a file that has been read to its end."""
-READ_BUDGET = 0.01
-"""Seconds of reading per chunk; freeing the rows of a longer chunk blocks the screen."""
-READ_PAUSE = 0.006
-"""Seconds between two chunks, in which the screen can run Python code."""
-APPLY_BUDGET = 0.01
-"""Seconds of applying chunks per poll, so that the screen stays responsive."""
-MIN_ROW_BYTES = 150
-"""Lower bound of the length of a step row in bytes."""
-MAX_RESERVED_STEPS = 4_000_000
-"""Maximum number of steps that memory is reserved for in advance."""
-MAX_QUEUED_CHUNKS = 4
-"""Number of unread chunks at which the reader waits for the screen."""
+READ_BUDGET = 0.01  # seconds of reading per chunk; freeing the rows of a longer chunk blocks the screen
+READ_PAUSE = 0.006  # seconds between two chunks, in which the screen can run Python code
+APPLY_BUDGET = 0.01  # seconds of applying chunks per poll, so that the screen stays responsive
+MIN_ROW_BYTES = 150  # of a step
+MAX_RESERVED_STEPS = 4_000_000  # that memory is reserved for in advance
+MAX_QUEUED_CHUNKS = 4  # at which the reader waits for the screen
 READING = "reading metrics"
 
 
-@dataclass(frozen=True)
-class RecordChunk:
-    """Part of the metrics and samples of a run, and the state of the run directory."""
-
+class _Chunk(NamedTuple):
     metrics: tuple[RecordItem, ...]
     samples: tuple[TrainingEvent, ...]
-    is_new_record: bool
-    """True if the files were replaced, so that everything read before is obsolete."""
+    is_new_record: bool  # the files were replaced, so that everything read before is obsolete
     at_end: bool
-    """True if both files have been read to the end."""
     fraction_read: float
-    """Fraction of `metrics.jsonl` that has been read, 0 to 1."""
-    max_steps: int
-    """Upper bound of the number of steps in the file."""
+    max_steps: int  # upper bound of the number of steps in the file
     problem: str
-    """Reason why the run directory cannot be read; empty if it can."""
     is_locked: bool
-    """True if a process trains the run."""
 
 
 class RunFollower:
@@ -63,13 +49,13 @@ class RunFollower:
         """Fraction of `metrics.jsonl` that is in the view, 0 to 1."""
         self.at_end = False
         """True if the view contained all rows at the last poll."""
-        self._queued_chunks: deque[RecordChunk] = deque()
-        self._worker: GeneratorThread[RecordChunk] = GeneratorThread(
+        self._queued_chunks: deque[_Chunk] = deque()
+        self._worker: GeneratorThread[_Chunk] = GeneratorThread(
             "follow", self._read_chunks, max_pending=MAX_QUEUED_CHUNKS
         ).start()
 
     def poll(self) -> bool:
-        """Apply new rows to the view. Return True if there were any chunks."""
+        """Apply new rows to the view. Return True if there were any."""
         self._queued_chunks += self._worker.drain()
         deadline, num_applied = time.perf_counter() + APPLY_BUDGET, 0
         while self._queued_chunks and (not num_applied or time.perf_counter() < deadline):
@@ -80,68 +66,52 @@ class RunFollower:
             self.view.steps.reserve(min(chunk.max_steps, MAX_RESERVED_STEPS))
             self.view.apply_metrics(chunk.metrics)
             self.view.apply_samples(chunk.samples)
-            self.view.notice = self._format_notice(chunk)
+            self.view.notice = chunk.problem
+            if not chunk.problem and not chunk.at_end:
+                self.view.notice = f"{READING}: {chunk.fraction_read:.0%}"
+            elif not chunk.problem and self.view.is_active and not chunk.is_locked:
+                resume = f"lotr-tui train --resume {run_word(self.path)}"
+                self.view.notice = f"no process is training it; resume with: {resume}"
             self.fraction_read, self.at_end = chunk.fraction_read, chunk.at_end
         if (started := self.view.started) is not None and started.run != self.path.name:
             self.view.started = replace(started, run=self.path.name)  # the run was renamed
         return bool(num_applied)
 
     def send_command(self, command: ControlCommand) -> None:
-        """Send a command to the process that trains the run.
-
-        Raises:
-            RunError: If no process trains the run, or the run directory cannot be written.
-        """
+        """Send a command to the process that trains the run; without one, raise a RunError."""
         send_command(self.path, command)
 
     def stop(self) -> None:
         """Stop to follow the run."""
         self._worker.cancel()
 
-    def _format_notice(self, chunk: RecordChunk) -> str:
-        if chunk.problem:
-            return chunk.problem
-        if not chunk.at_end:
-            return f"{READING}: {chunk.fraction_read:.0%}"
-        if self.view.is_active and not chunk.is_locked:
-            return f"no process is training it; resume with: lotr-tui train --resume {run_word(self.path)}"
-        return ""
-
-    def _read_chunks(self, cancellation: Cancellation) -> Iterator[RecordChunk]:
+    def _read_chunks(self, cancellation: Cancellation) -> Iterator[_Chunk]:
         previous_status: tuple[object, ...] = ()
-        metrics, samples = self._open_files()
+        metrics, samples = RecordFollower(self.path / METRICS_FILE), RecordFollower(self.path / SAMPLES_FILE)
         while not cancellation():
             locked = is_locked(self.path)  # checked before reading, so that no last row is missed
             new_metrics, new_samples = metrics.read(READ_BUDGET), samples.read(READ_BUDGET)
             is_new_record = metrics.is_replaced or samples.is_replaced
             if is_new_record:  # both files are read from the start
-                metrics, samples = self._open_files()
+                metrics, samples = RecordFollower(metrics.path), RecordFollower(samples.path)
                 new_metrics, new_samples = metrics.read(READ_BUDGET), samples.read(READ_BUDGET)
-            chunk = RecordChunk(
+            problem = metrics.problem and f"{METRICS_FILE} cannot be read: {metrics.problem}"
+            if problem and not self.path.is_dir():
+                problem = "the run directory was deleted; showing what was read"
+            elif problem and not metrics.path.exists():
+                problem = f"there is no {METRICS_FILE} in the run directory"
+            chunk = _Chunk(
                 metrics=tuple(group_steps(new_metrics)),
                 samples=tuple(new_samples),
                 is_new_record=is_new_record,
                 at_end=metrics.at_end and samples.at_end,
                 fraction_read=metrics.fraction_read,
                 max_steps=metrics.file_size // MIN_ROW_BYTES,
-                problem=self._describe_problem(metrics),
+                problem=problem,
                 is_locked=locked,
             )
-            status = (chunk.problem, chunk.is_locked, chunk.at_end)
+            status = (problem, locked, chunk.at_end)
             if new_metrics or new_samples or is_new_record or status != previous_status:
                 yield chunk
             previous_status = status
             cancellation.wait(POLL_INTERVAL if chunk.at_end else READ_PAUSE)
-
-    def _open_files(self) -> tuple[RecordFollower, RecordFollower]:
-        return RecordFollower(self.path / METRICS_FILE), RecordFollower(self.path / SAMPLES_FILE)
-
-    def _describe_problem(self, metrics: RecordFollower) -> str:
-        """Return why the metrics cannot be read, as a notice; "" if they can."""
-        if not metrics.problem:
-            return ""
-        if not self.path.is_dir():
-            return "the run directory was deleted; showing what was read"
-        if not metrics.path.exists():
-            return f"there is no {METRICS_FILE} in the run directory"
-        return f"{METRICS_FILE} cannot be read: {metrics.problem}"

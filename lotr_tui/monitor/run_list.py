@@ -1,32 +1,35 @@
 """List of runs for browsing: columns, filter, sort order and validation curves."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.data.arrays import Float64Array
 from engine.errors import InvalidInputError
-from engine.events import Evaluated, Resume
+from engine.events import Evaluated
 from engine.runs.directory import METRICS_FILE, bundled_run_names, resolve_run
-from engine.runs.metrics import read_events
+from engine.runs.metrics import read_current_events
 from engine.runs.summary import RunSummary, list_runs, summarize_run
 from lotr_tui.formatting import format_age, format_bytes, format_run_perplexity
 
 
-@dataclass(frozen=True)
-class RunColumn:
-    """Column of the list of runs."""
+class RunColumn(NamedTuple):
+    """Column of the list of runs; a width of 0 cells fills the remaining width."""
 
     name: str
     width: int
-    """Width in cells; 0 for the column that fills the remaining width."""
     format: Callable[[RunSummary], str]
     sort_key: Callable[[RunSummary], float | str]
-    """Sort key, ascending."""
+
+
+def _unknown_last(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 RUN_COLUMNS = (
@@ -52,18 +55,15 @@ RUN_COLUMNS = (
 """Columns from left to right. All fit into 80 cells; narrower terminals drop columns from the right, except the column
 that the list is sorted by."""
 AGE_COLUMN = [column.name for column in RUN_COLUMNS].index("age")
-"""Index of the column that the list is sorted by at first."""
+"""Index of the column that the list is sorted by at first: latest first."""
 
 
-@dataclass(frozen=True)
-class ValidationCurve:
-    """Validation perplexity of a run over its epochs."""
+class ValidationCurve(NamedTuple):
+    """Validation perplexity of a run over its epochs; NaN for a value that is not a positive finite number."""
 
     run_name: str
-    epochs: Float64Array
-    """Epochs `[evaluation]` with fraction."""
-    perplexities: Float64Array
-    """Perplexities `[evaluation]`; NaN for a value that is not a positive finite number."""
+    epochs: Float64Array  # [evaluation], with fraction
+    perplexities: Float64Array  # [evaluation]
 
 
 def list_selectable_runs(runs_dir: Path | None) -> list[RunSummary]:
@@ -75,7 +75,7 @@ def list_selectable_runs(runs_dir: Path | None) -> list[RunSummary]:
     return runs
 
 
-def filter_and_sort_runs(runs: Sequence[RunSummary], query: str, sort_column: int, reverse: bool) -> list[RunSummary]:
+def filter_and_sort_runs(runs: Sequence[RunSummary], query: str, sort_column: int) -> list[RunSummary]:
     """Return the runs whose name, state, preset, corpus or mode contain all words of `query`.
 
     The runs are sorted by the column with the index `sort_column` in `RUN_COLUMNS`, and then by name.
@@ -86,21 +86,13 @@ def filter_and_sort_runs(runs: Sequence[RunSummary], query: str, sort_column: in
         return all(word in text for word in query.lower().split())
 
     by_name = sorted(filter(matches, runs), key=lambda run: run.name.lower())
-    return sorted(by_name, key=RUN_COLUMNS[sort_column].sort_key, reverse=reverse)
+    return sorted(by_name, key=RUN_COLUMNS[sort_column].sort_key)
 
 
 def read_validation_curve(run: RunSummary) -> ValidationCurve:
     """Read the validation curve of a run, without evaluations that a resumed training has superseded."""
-    evaluations: list[Evaluated] = []
-    for event in read_events(run.path / METRICS_FILE, subsample=True):
-        if isinstance(event, Resume):
-            evaluations = [earlier for earlier in evaluations if earlier.step < event.step]
-        elif isinstance(event, Evaluated):
-            evaluations.append(event)
+    events = read_current_events(run.path / METRICS_FILE, subsample=True)
+    evaluations = [event for event in events if isinstance(event, Evaluated)]
     perplexities = np.array([event.valid_perplexity for event in evaluations], np.float64)
     perplexities[~(perplexities > 0) | ~np.isfinite(perplexities)] = np.nan
     return ValidationCurve(run.name, np.array([event.epoch for event in evaluations], np.float64), perplexities)
-
-
-def _unknown_last(value: float | None) -> float:
-    return float("inf") if value is None else value

@@ -9,43 +9,34 @@ from typing import Literal
 import numpy as np
 
 from engine import events
-from engine.runs.directory import METRICS_FILE, RESUME_FILE, SAMPLES_FILE
+from engine.runs.directory import METRICS_FILE, RESUME_FILE, SAMPLES_FILE, WEIGHT_FILES
 from engine.runs.metrics import read_events
-from lotr_tui.monitor.diagnoses import current_diagnoses
-from lotr_tui.monitor.log_lines import LogLine, TrainingLog
-from lotr_tui.monitor.loss_unit import LossUnit
-from lotr_tui.monitor.step_columns import RecordItem, StepColumns, group_steps
+from lotr_tui.monitor.steps import RecordItem, StepColumns, group_steps
+from lotr_tui.monitor.training_log import LogLine, LossUnit, log_line
 
-Phase = Literal["preparing", "training", "finished", "failed"]
+UNIGRAM_FRACTION = 0.9  # of the unigram perplexity, from which a model clearly uses the context
 
 
 @dataclass
 class TrainingView:
     """State of a training, built from live events or from the metrics and samples of a run."""
 
-    phase: Phase = "preparing"
-    activity: str = "starting"
-    """Current part of the preparation; empty while training."""
+    phase: Literal["preparing", "training", "finished", "failed"] = "preparing"
+    activity: str = "starting"  # part of the preparation; empty while training
     started: events.Started | None = None
     steps: StepColumns = field(default_factory=StepColumns)
-    evaluations: list[events.Evaluated] = field(default_factory=list)
-    """Evaluations, oldest first; only the latest one keeps its model."""
+    evaluations: list[events.Evaluated] = field(default_factory=list)  # only the latest one keeps its model
     samples: list[events.Sampled] = field(default_factory=list)
     applied_commands: list[events.CommandApplied] = field(default_factory=list)
     diagnoses: list[events.Diagnosed] = field(default_factory=list)
-    """Problems that were found, oldest first."""
     resume_count: int = 0
-    """Number of times that the training was resumed."""
     paused: bool = False
     finished: events.Finished | None = None
     failure: str = ""
-    """Error message of a failed training; empty otherwise."""
-    checkpoint_step: int | None = None
-    """Step of the latest resume checkpoint; None before the first one."""
-    notice: str = ""
-    """Notice about a followed run, as that no process is training it; empty if there is none."""
-    _dismissed: list[events.Diagnosed] = field(default_factory=list, compare=False)
-    _log: TrainingLog = field(default_factory=TrainingLog, compare=False)
+    checkpoint_step: int | None = None  # of the latest checkpoint to resume from
+    notice: str = ""  # about a followed run, such as that no process trains it
+    log: list[LogLine] = field(default_factory=list, compare=False)
+    dismissed: list[events.Diagnosed] = field(default_factory=list, compare=False)
 
     @classmethod
     def from_run(cls, path: Path, *, subsample: bool = False) -> "TrainingView":
@@ -69,7 +60,7 @@ class TrainingView:
                 self.steps.extend(item)
             elif isinstance(item, events.Resume):
                 self._rewind(item.step)
-                self._log.add(item, self.seconds)
+                self._add_to_log(item)
             else:
                 self.apply(item)
 
@@ -83,10 +74,10 @@ class TrainingView:
 
     def apply(self, event: events.TrainingEvent) -> None:
         """Apply one live event."""
-        if isinstance(event, events.Resume):
-            self._rewind(event.step)
-            self._rewind_samples(event.step)
         match event:
+            case events.Resume():
+                self._rewind(event.step)
+                self._rewind_samples(event.step)
             case events.Preparing():
                 self.activity = event.message
             case events.Started():
@@ -104,14 +95,22 @@ class TrainingView:
                 self.paused = event.kind == "pause" or (self.paused and event.kind != "resume")
             case events.Diagnosed():
                 self.diagnoses.append(event)
-            case events.Checkpointed():
-                self.checkpoint_step = event.step if event.file == RESUME_FILE else self.checkpoint_step
+            case events.Checkpointed(file=file) if file == RESUME_FILE:
+                self.checkpoint_step = event.step
             case events.Finished():
                 self.finished, self.phase, self.paused = event, "finished", False
             case events.Failed():
                 self.failure, self.phase, self.paused = event.message, "failed", False
         if not isinstance(event, (events.Step, events.Sampled)):
-            self._log.add(event, self.seconds)
+            self._add_to_log(event)
+
+    def _add_to_log(self, event: events.TrainingEvent) -> None:
+        last, line = (self.log[-1] if self.log else None), log_line(event, self.seconds, self.unit)
+        is_new_best = isinstance(event, events.Checkpointed) and event.file in WEIGHT_FILES
+        if is_new_best and last is not None and (last.kind, last.step) == ("evaluation", getattr(event, "step", -1)):
+            self.log[-1] = replace(last, text=f"{last.text}, saved")
+        elif line is not None and not (isinstance(event, events.Preparing) and last and last.text == line.text):
+            self.log.append(line)
 
     def _rewind(self, step: int) -> None:
         """Remove everything of `step` and later steps except samples; a resumed training repeats it."""
@@ -119,7 +118,7 @@ class TrainingView:
         self.evaluations = [event for event in self.evaluations if event.step < step]
         self.applied_commands = [event for event in self.applied_commands if event.step < step]
         self.diagnoses = [event for event in self.diagnoses if event.step < step]
-        self._log.rewind(step)
+        self.log = [line for line in self.log if line.step < step]
         self.resume_count += 1
         self.paused = False
         self.finished, self.failure = None, ""
@@ -129,22 +128,24 @@ class TrainingView:
         self.samples = [event for event in self.samples if event.step < step]
 
     @property
-    def log(self) -> list[LogLine]:
-        """Log lines, oldest first."""
-        return self._log.lines
-
-    @property
     def current_diagnoses(self) -> list[events.Diagnosed]:
-        """Problems that were neither dismissed nor ended by later events, oldest first."""
-        if not self.diagnoses:
-            return []
-        shown = [diagnosis for diagnosis in self.diagnoses if diagnosis not in self._dismissed]
-        unigram_perplexity = self.started.unigram_perplexity if self.started else math.nan
-        return current_diagnoses(shown, self.evaluations, self.checkpoint_step, unigram_perplexity)
+        """Problems that were neither dismissed nor ended by later events, oldest first.
 
-    def dismiss_diagnosis(self, diagnosis: events.Diagnosed) -> None:
-        """Leave a problem out of `current_diagnoses` from now on."""
-        self._dismissed.append(diagnosis)
+        A new best model ends a problem of learning, and a written checkpoint one of the disk.
+        """
+        unigram_perplexity = self.started.unigram_perplexity if self.started else math.nan
+
+        def is_outdated(diagnosis: events.Diagnosed) -> bool:
+            if diagnosis.kind == "idle_gpu":
+                return False
+            if diagnosis.kind == "disk_space":
+                return self.checkpoint_step is not None and self.checkpoint_step > diagnosis.step
+            later = [event for event in self.evaluations if event.step > diagnosis.step]
+            if diagnosis.kind == "unigram_model":
+                return any(event.valid_perplexity < UNIGRAM_FRACTION * unigram_perplexity for event in later)
+            return any(event.is_best for event in later)
+
+        return [each for each in self.diagnoses if each not in self.dismissed and not is_outdated(each)]
 
     @property
     def unit(self) -> LossUnit:
@@ -207,7 +208,6 @@ class TrainingView:
         return self.started.epochs if self.started else 0
 
     def _latest(self, name: str) -> float:
-        """Return the highest value of a field that the last step and the last evaluation have; 0 if unknown."""
         values = self.steps.column(name)[-1:].tolist()
         values += [float(getattr(event, name)) for event in self.evaluations[-1:]]
         return max((value for value in values if math.isfinite(value)), default=0.0)

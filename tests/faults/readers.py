@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import get_args
 
 from rich.cells import cell_len
 
@@ -42,9 +43,8 @@ from engine.training.trainer import train
 from lotr_tui.cli.data import print_data_summary
 from lotr_tui.cli.watch import print_status
 from lotr_tui.learn.progress import ProgressStore
-from lotr_tui.monitor.compared_run import read_compared_run
-from lotr_tui.monitor.comparison_layout import layout_comparison
-from lotr_tui.monitor.run_comparison import compare_runs
+from lotr_tui.monitor.comparison import compare_runs, read_compared_run
+from lotr_tui.monitor.comparison_table import Role, comparison_tables
 from lotr_tui.monitor.run_list import list_selectable_runs, read_validation_curve
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.inspect.text_screen import marks_to_newlines, newlines_to_marks
@@ -53,7 +53,7 @@ from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.session_file import encode_session, list_sessions, load_session, parse_session
 from lotr_tui.session.settings import Settings, SettingsStore
 from lotr_tui.session.transcript import wrap
-from lotr_tui.widgets.prompt import sanitize_prompt
+from lotr_tui.widgets.prompt.text import sanitize_prompt
 from tests.faults import hostile_content as made
 from tests.faults.hostile_content import RUN, SEARCH, small_config
 from tests.support.files import encode_lines
@@ -153,7 +153,7 @@ def _read_run_name(home, path):
 def _list_runs(home, path):
     runs = [*list_runs(), *list_selectable_runs(None)]
     comparison = compare_runs([read_compared_run(run.path) for run in runs] + [read_compared_run(run_dir(home))])
-    layout_comparison(comparison, [run.name for run in comparison.runs], 80)
+    comparison_tables(comparison, [run.name for run in comparison.runs], 80, dict.fromkeys(get_args(Role), ""))
     for run in runs:
         read_validation_curve(run)
     list_epoch_checkpoints(run_dir(home))

@@ -10,7 +10,6 @@ from textual.geometry import Region
 from textual.widgets import Input
 
 from lotr_tui.commands import check_keymap, collect_bindings, iter_binding_commands
-from lotr_tui.screens.dialogs.help import KeyBindingsPanel
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.session.settings import SettingsStore
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
@@ -58,14 +57,12 @@ def palette_lines(palette):
 
 
 async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_keys(make_app, tmp_path):
-    settings_file(tmp_path, keymap={"session.temperatures": "alt+l,alt+g"})
+    settings_file(tmp_path, keymap={"session.ladder": "alt+l,alt+g"})
     async with make_app().run_test(size=SIZE) as pilot:
         app = pilot.app
         session = app.screen
-        for key in ("", "alt+l", "c", "l", "ctrl+t", "ctrl+o"):
+        for key in ("", "alt+l", "ctrl+y", "ctrl+e", "ctrl+t", "ctrl+o"):
             if key:
-                app.screen.query_one(TemperatureSlider).focus()
-                await pilot.pause()
                 await pilot.press(key)
                 await until(pilot, lambda: app.screen is not session)
             await pilot.pause()
@@ -78,13 +75,13 @@ async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_key
             if key:
                 app.pop_screen()
                 await until(pilot, lambda: app.screen is session)
-        await pilot.press("t")
+        await pilot.press("ctrl+l")
         assert app.screen is session  # the keymap has replaced the key
         await pilot.resize_terminal(60, 20)
         await pilot.press("f1")
         await until(pilot, lambda: screen_name(app) == "HelpScreen")
         await pilot.pause()
-        panel = app.screen.query_one(KeyBindingsPanel)
+        panel = app.screen.query_one("VerticalScroll")
         assert panel.max_scroll_x == 0
         await pilot.press("end")
         await until(pilot, lambda: panel.scroll_offset.y == panel.max_scroll_y > 0)
@@ -95,7 +92,7 @@ async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_key
 async def test_palette_runs_actions_and_its_rows_fit_each_terminal(make_app):
     async with make_app().run_test(size=SIZE) as pilot:
         app = pilot.app
-        for command, screen in (("temperatures", "LadderScreen"), ("f1", "HelpScreen")):
+        for command, screen in (("ladder", "LadderScreen"), ("f1", "HelpScreen")):
             await run_command(pilot, command)
             await until(pilot, lambda screen=screen: screen_name(app) == screen)
             app.pop_screen()
@@ -104,9 +101,9 @@ async def test_palette_runs_actions_and_its_rows_fit_each_terminal(make_app):
         palette = await open_palette(pilot)
         for width in (80, 60):
             await pilot.resize_terminal(width, 24)
-            await until(pilot, lambda: any(line.startswith("again: ") for line in palette_lines(palette)))
+            await until(pilot, lambda: any(line.startswith("ladder: ") for line in palette_lines(palette)))
             await until(
-                pilot, lambda: all(line.endswith("^r r") for line in palette_lines(palette) if "again: " in line)
+                pilot, lambda: all(line.endswith("^l") for line in palette_lines(palette) if "ladder: " in line)
             )
         await pilot.press("ctrl+p")
         assert len(app.screen_stack) == 2  # no second palette
@@ -159,8 +156,8 @@ async def test_theme_option_is_not_saved_and_changes_of_settings_are_written_tog
     [
         ('{"version": 4, "theme": "mordor"}', "unknown theme 'mordor' in "),
         (
-            '{"version": 4, "keymap": {"session.temperatures": "l"}}',
-            "key l is bound to session.lens and session.temperatures",
+            '{"version": 4, "keymap": {"session.ladder": "ctrl+e"}}',
+            "key ctrl+e is bound to session.ladder and session.lens",
         ),
     ],
 )
@@ -196,10 +193,10 @@ async def test_unwritable_settings_are_reported_once(make_app, tmp_path):
 @pytest.mark.parametrize(
     ("keymap", "expected"),
     [
-        ({"session.temperatures": "t"}, []),
-        ({"session.temperatures": "l", "session.lens": "t"}, []),  # a swap
-        ({"session.lens": "f9, ctrl+q"}, ["ctrl+q is bound to session.lens and app.quit"]),
-        ({"app.help": "ctrl+t"}, ["ctrl+t is bound to session.train and app.help"]),
+        ({"session.ladder": "ctrl+l"}, []),
+        ({"session.ladder": "ctrl+e", "session.lens": "ctrl+l"}, []),  # a swap
+        ({"session.ladder": "f9, ctrl+q"}, ["ctrl+q is bound to session.ladder and app.quit"]),
+        ({"app.help": "f2"}, ["f2 is bound to session.pane and app.help"]),
         ({"sing": "f9"}, ["unknown action 'sing'"]),
     ],
 )

@@ -13,8 +13,7 @@ from engine.errors import LotrError
 from engine.presets import PRESETS
 from lotr_tui.cli.launch import run_app
 from lotr_tui.monitor.local_training import LocalTraining
-from lotr_tui.screens.dialogs.confirm import ConfirmDialog
-from lotr_tui.screens.dialogs.quit import QuitDialog
+from lotr_tui.screens.dialogs.questions import ConfirmDialog, QuitDialog
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.session.session_file import load_session
 from tests.support.app import FakeJob, finished, make_decoder, training_events
@@ -45,12 +44,12 @@ async def test_quitting_asks_on_every_screen_and_a_cancel_changes_nothing(make_t
     app = make_training_app()
     async with app.run_test(size=(80, 24)) as pilot:
         app.screen.start_training(PRESETS["tiny"])
-        for cancel in ("escape", "n"):
+        for cancel in ("escape", "c"):
             await ask_to_quit(pilot)
             await pilot.press("ctrl+q")  # a second one changes nothing
             await pilot.press(cancel)
             await until(pilot, lambda: isinstance(app.screen, SessionScreen))
-        for key in ("ctrl+o", "ctrl+p", "ctrl+t"):
+        for key in ("ctrl+e", "ctrl+p", "ctrl+t"):
             await pilot.press(key)
             await pilot.pause()
             await ask_to_quit(pilot)
@@ -72,8 +71,8 @@ async def test_quitting_the_dashboard_of_a_training_asks_the_same(make_app):
     job = FakeJob(training_events()).release(5)
     app = make_app(job=job)
     async with app.run_test(size=(80, 24)) as pilot:
-        await ask_to_quit(pilot, "q")
-        await pilot.press("n")
+        await ask_to_quit(pilot, "escape")
+        await pilot.press("escape")
         await ask_to_quit(pilot)
         await pilot.click(app.screen.query_one(OptionList), offset=(3, 0))
         await until_ended(pilot)

@@ -88,7 +88,7 @@ async def test_list_of_runs_shows_no_control_characters(make_app, tmp_path):
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("ctrl+o")
         await until(pilot, lambda: any(runs.option_count > 1 for runs in app.screen.query(OptionList)))
-        await pilot.press("space", "down", "space", "d")
+        await pilot.press("space", "down", "space", "c")
         await pilot.pause()
         lines = [line for widget in app.screen.query("*") for line in lines_of(widget).split("\n")]
         assert any("[2J" in line for line in lines)

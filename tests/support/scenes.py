@@ -18,9 +18,8 @@ from engine.runs.loading import EpochCheckpoint
 from engine.runs.locked_run import create_run
 from engine.runs.summary import directory_size
 from lotr_tui.screens.dashboard.screen import DashboardScreen
-from lotr_tui.screens.dialogs.first_model import FirstModelDialog
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
-from lotr_tui.screens.dialogs.quit import QuitDialog
+from lotr_tui.screens.dialogs.questions import FirstModelDialog, QuitDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
 from lotr_tui.screens.inspect import comparison, lens
 from lotr_tui.screens.inspect.activations import ActivationsScreen
@@ -30,19 +29,20 @@ from lotr_tui.screens.inspect.copied import CopiedScreen
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.screens.inspect.model_choice import ModelChoiceDialog
 from lotr_tui.screens.runs.screen import RunsScreen
-from lotr_tui.screens.session.conversation_view import ConversationView
+from lotr_tui.screens.session.conversation.view import ConversationView
+from lotr_tui.screens.session.run_chart import RunPerplexityChart
 from lotr_tui.session import training_text
 from lotr_tui.session.reply import Token
 from lotr_tui.session.session_file import Session, SessionFile, sessions_folder
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.widgets.prompt import PromptInput
+from lotr_tui.widgets.prompt.prompt_input import PromptInput
 from tests.support import runs
 from tests.support.analysis import LENS_TEXT, is_idle, make_kneser_ney, make_random_lstm
 from tests.support.app import VOCABULARY, finished, make_decoder, training_events
 from tests.support.attention import attention_session_model
 from tests.support.columns import until_columns_ended
 from tests.support.files import write_run
-from tests.support.pilot import text_of, until
+from tests.support.pilot import lines_of, text_of, until
 from tests.support.runs import append_events, view_of
 from tests.support.sessions import add_reply, saved_reply
 
@@ -126,7 +126,7 @@ async def session(pilot):
     await pilot.pause(0.1)
     assert app.screen.query_one(ConversationView).open_session(save_session(), session_model_of(app))
     app.screen.query_one("#prompt", PromptInput).value = "the lamp"
-    app.screen.show_training(view_of([*training_events(), finished(make_decoder())]))
+    app.screen.query_one(RunPerplexityChart).show(view_of([*training_events(), finished(make_decoder())]))
     await pilot.pause()
 
 
@@ -137,16 +137,16 @@ async def _session_after(pilot, *keys):
 
 
 async def next_word_pane(pilot):
-    await _session_after(pilot, "end", "tab", "tab")
+    await _session_after(pilot, "f2")
 
 
 async def cursor_mode(pilot):
-    """The cursor on a word, with another alternative marked."""
-    await _session_after(pilot, "ctrl+g", "left", "left")
+    """The cursor on a word, with another alternative highlighted."""
+    await _session_after(pilot, "ctrl+g", "left", "left", "j")
 
 
 async def branches(pilot):
-    await _session_after(pilot, "ctrl+g", "up", "right", "right", "z")
+    await _session_after(pilot, "ctrl+g", "up", "right", "right", "c")
 
 
 async def search(pilot):
@@ -155,11 +155,7 @@ async def search(pilot):
 
 async def controls(pilot):
     """All sampling controls, one of them out of range."""
-    await _session_after(pilot, "shift+tab", "o")
-    await pilot.press(*"40")
-    pilot.app.screen.query_one("#top_p Input").focus()
-    await pilot.press(*"1.5")
-    await pilot.pause()
+    await _session_after(pilot, "f4", *"40", "tab", *"1.5")
 
 
 # Columns
@@ -300,7 +296,7 @@ async def compared_runs(pilot):
     await pilot.press("slash", *"tiny", "enter")
     await until(pilot, lambda: app.screen.query_one("#runs", OptionList).option_count == 3)
     await pilot.press("s", "s", "home", "b", "down", "down", "space")
-    await until(pilot, lambda: "\nresults" in text_of(app.screen.query_one("DifferenceTable")))
+    await until(pilot, lambda: "\nresults" in lines_of(app.screen.query_one("DifferenceTable")))
     await pilot.pause(0.2)
 
 
@@ -323,7 +319,7 @@ async def dashboard(pilot, *more_events):
     view = view_of([*training_events(9, models=False), *LATER_EVENTS, *more_events])
     await _open(pilot, DashboardScreen(view, lambda command: None, attached=True))
     await pilot.pause(0.2)
-    await pilot.press("left", "left")
+    await pilot.press("left_square_bracket", "left_square_bracket")
     await pilot.pause(0.1)
 
 
@@ -337,7 +333,7 @@ async def diagnosed_training(pilot):
 async def export_dialog(pilot):
     """The dialog for the path of an export, with a path that cannot be written."""
     await sessions(pilot)
-    await pilot.press("m")
+    await pilot.press("ctrl+s")
     await until(pilot, lambda: pilot.app.screen.query("ExportDialog Input"))
     pilot.app.screen.query_one(Input).value = "/dev/full"
     await pilot.press("enter")
@@ -360,7 +356,7 @@ async def new_training_dialog(pilot):
     await session(pilot)
     await _open(pilot, NewTrainingDialog("no/such.csv"))
     await pilot.press("enter")
-    await until(pilot, lambda: text_of(pilot.app.screen.query_one("#corpus-problem")))
+    await until(pilot, lambda: text_of(pilot.app.screen.query_one("#problem")))
     await pilot.pause()
     # Whether the problem appears before or after the field is scrolled into view decides about a row.
     pilot.app.screen.query_one(".dialog").scroll_home(animate=False, immediate=True)

@@ -1,7 +1,6 @@
-"""Perplexity chart of the dashboard, with zoom, other x axes, smoothing and a cursor."""
+"""Perplexity chart of the dashboard, with zoom and a cursor."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,24 +9,19 @@ from textual import events
 from textual.message import Message
 from textual.strip import Strip
 
-from engine.data.arrays import Float64Array
 from engine.errors import printable
 from lotr_tui.formatting import format_duration
-from lotr_tui.monitor.smoothing import SmoothedPerplexity, log10_or_nan
-from lotr_tui.widgets.charts.axes import X_AXIS_FIELDS, XAxis
 from lotr_tui.widgets.charts.canvas import Canvas
 from lotr_tui.widgets.charts.frame import Y_LABEL_WIDTH, LogCurve, perplexity_bounds
 from lotr_tui.widgets.charts.perplexity_chart import PerplexityChart
-from lotr_tui.widgets.charts.plotting import BrailleCells, column_at, decimate
+from lotr_tui.widgets.charts.plotting import BrailleCells, column_at
 
-SMOOTHING_CHOICES = (0.85, 0.97, 0.995)
-X_AXES: tuple[XAxis, ...] = ("epoch", "step", "time")
 MIN_VISIBLE_STEPS = 8
 """Approximate number of steps in the smallest visible range."""
 
 
 class TrainingChart(PerplexityChart):
-    """Perplexity chart that also shows the training perplexity without smoothing, and has a cursor at an update."""
+    """Perplexity chart that can be zoomed, and has a cursor at an update."""
 
     class CursorMoved(Message):
         """Posted when a click moves the cursor to an update, or to the latest one (None)."""
@@ -36,15 +30,8 @@ class TrainingChart(PerplexityChart):
             super().__init__()
             self.step = step
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self.cursor_step: int | None = None
-        """Update at the cursor; None follows the latest update without a cursor line."""
-
-    @property
-    def smoothing(self) -> float:
-        """Decay of the moving average over the training perplexity."""
-        return self._smoothed_train.decay
+    cursor_step: int | None = None
+    """Update at the cursor; None follows the latest update without a cursor line."""
 
     def set_cursor(self, step: int | None) -> None:
         """Move the cursor to an update and make it visible; None follows the latest update."""
@@ -53,51 +40,19 @@ class TrainingChart(PerplexityChart):
             self.axes = self.axes.scrolled_to(self._x_of_step(step), self.x_end, self.x_latest)
         self.redraw_changes()
 
-    # Actions
-
-    def action_zoom(self, factor: float) -> None:
-        """Multiply the visible width by `factor`; 0.5 zooms in."""
-        min_width = self.x_end * MIN_VISIBLE_STEPS / max(MIN_VISIBLE_STEPS, len(self._view.steps))
-        anchor = None if self.cursor_step is None else self._x_of_step(self.cursor_step)
-        self.axes = self.axes.zoomed(factor, anchor, self.x_end, self.x_latest, min_width)
-        self.redraw_changes()
-
-    def action_pan(self, fraction: float) -> None:
-        """Move the visible range by a fraction of its width."""
-        self.axes = self.axes.panned(fraction, self.x_end, self.x_latest)
-        self.redraw_changes()
-
-    def action_reset_zoom(self) -> None:
-        """Show the whole curve."""
-        self.axes = replace(self.axes, width=None, right=None)
-        self.redraw_changes()
-
-    def action_toggle_log_scale(self) -> None:
-        """Change between a linear and a logarithmic y axis."""
-        self.axes = replace(self.axes, log_scale=not self.axes.log_scale)
-        self.redraw_changes()
-
-    def action_next_x_axis(self) -> None:
-        """Change the x axis from epochs to updates to time, and keep about the same part visible."""
-        left, right = self.x_range
-        ends = np.array([left, min(right, self.x_latest)])
-        old_x, axes = self._step_x(self.axes.x_axis), self.axes
-        axes = replace(axes, x_axis=X_AXES[(X_AXES.index(axes.x_axis) + 1) % len(X_AXES)])
-        if axes.width is not None and len(old_x):
-            start, end = np.interp(ends, old_x, self._step_x(axes.x_axis)).tolist()
-            axes = replace(axes, width=max(end - start, 1e-9), right=None if axes.right is None else end)
-        self.axes = axes
-        self.redraw_changes()
-
-    def action_next_smoothing(self) -> None:
-        """Smooth the training curve more; after the strongest smoothing, start again with the weakest."""
-        index = SMOOTHING_CHOICES.index(self.smoothing) + 1
-        self._smoothed_train = SmoothedPerplexity(SMOOTHING_CHOICES[index % len(SMOOTHING_CHOICES)])
+    def zoom(self, factor: float) -> None:
+        """Multiply the visible width by `factor`; 0.5 zooms in, and 0 shows the whole curve."""
+        if factor:
+            min_width = self.x_end * MIN_VISIBLE_STEPS / max(MIN_VISIBLE_STEPS, len(self._view.steps))
+            anchor = None if self.cursor_step is None else self._x_of_step(self.cursor_step)
+            self.axes = self.axes.zoomed(factor, anchor, self.x_end, self.x_latest, min_width)
+        else:
+            self.axes = replace(self.axes, width=None, right=None)
         self.redraw_changes()
 
     def step_at_column_offset(self, columns: int) -> int | None:
         """Return the update `columns` columns from the cursor, at least one step away; None for the latest update."""
-        steps, x = self._view.steps.column("step"), self._step_x(self.axes.x_axis)
+        steps, x = self._view.steps.column("step"), self._view.steps.column("epoch")
         if not len(steps):
             return None
         left, right = self.x_range
@@ -110,35 +65,21 @@ class TrainingChart(PerplexityChart):
 
     def on_click(self, event: events.Click) -> None:
         """Ask to move the cursor to the clicked position; after the latest update, to follow it."""
-        offset = event.get_content_offset(self)
-        if offset is None or not len(self._view.steps):
+        offset, steps = event.get_content_offset(self), self._view.steps.column("step")
+        if offset is None or not len(steps):
             return
         left, right = self.x_range
         x = left + (offset.x - Y_LABEL_WIDTH) / max(1, self.size.width - Y_LABEL_WIDTH - 1) * (right - left)
-        index = int(np.searchsorted(self._step_x(self.axes.x_axis), x))
-        steps = self._view.steps.column("step")
+        index = int(np.searchsorted(self._view.steps.column("epoch"), x))
         self.post_message(self.CursorMoved(int(steps[index]) if index < len(steps) else None))
 
-    # Curves
-
-    def _step_x(self, x_axis: XAxis) -> Float64Array:
-        """Return the positions of the steps on an x axis, `[steps]`."""
-        return self._view.steps.column(X_AXIS_FIELDS[x_axis])
-
     def _x_of_step(self, step: int) -> float:
-        """Return the position of an update on the x axis."""
-        steps, x = self._view.steps.column("step"), self._step_x(self.axes.x_axis)
+        steps, epochs = self._view.steps.column("step"), self._view.steps.column("epoch")
         if not len(steps):
             return 0.0
         if step < steps[0]:
-            return float(x[0] * step / steps[0])
-        return float(np.interp(step, steps, x))
-
-    def _raw_curve(self, x_range: tuple[float, float], columns: int) -> LogCurve:
-        """Return the training perplexity without smoothing."""
-        perplexities = self._view.steps.column("train_perplexity")
-        x, y = decimate(self._step_x(self.axes.x_axis), perplexities, x_range, 2 * columns)
-        return x, log10_or_nan(y)
+            return float(epochs[0] * step / steps[0])
+        return float(np.interp(step, steps, epochs))
 
     def _y_range(self, curves: dict[str, LogCurve]) -> tuple[float, float]:
         """Return the range, rounded outwards so that it changes rarely; after a zoom, all visible values fit."""
@@ -152,8 +93,6 @@ class TrainingChart(PerplexityChart):
             10 ** (math.ceil(math.log10(high) * steps_per_decade) / steps_per_decade),
         )
 
-    # Drawing
-
     def _empty_lines(self) -> list[Strip]:
         """Return the reason why there is no curve."""
         view = self._view
@@ -163,7 +102,6 @@ class TrainingChart(PerplexityChart):
         return [Strip([]), Strip([Segment(text, self.get_component_rich_style("chart--axis"))])]
 
     def _draw_cursor(self, canvas: Canvas, x_range: tuple[float, float]) -> None:
-        """Draw the cursor as a vertical line."""
         if self.cursor_step is not None and x_range[0] <= (x := self._x_of_step(self.cursor_step)) <= x_range[1]:
             canvas.draw_vertical_line(column_at(x, x_range, canvas.columns), "chart--cursor")
 
@@ -186,24 +124,18 @@ class TrainingChart(PerplexityChart):
         if self.cursor_step is None:
             return super()._legend_entries()
         view, step, unit = self._view, self.cursor_step, self._view.unit
-        num_steps = int(np.searchsorted(view.steps.column("step"), step, "right"))
+        count = int(np.searchsorted(view.steps.column("step"), step, "right"))
         evaluation = next((event for event in reversed(view.evaluations) if event.step <= step), None)
 
         def value(name: str) -> float:
-            return float(view.steps.column(name)[num_steps - 1]) if num_steps else math.nan
+            return float(view.steps.column(name)[count - 1]) if count else math.nan
 
-        smoothed = float(self._smoothed_train.compute(view.steps)[num_steps - 1]) if num_steps else math.nan
-        position: dict[XAxis, Callable[[], str]] = {
-            "epoch": lambda: f"{value('epoch') if num_steps else 0.0:.2f}",
-            "step": lambda: f"{step:,}",
-            "time": lambda: format_duration(value("seconds") if num_steps else 0.0),
-        }
-        x_axis = self.axes.x_axis
+        smoothed = float(self._smoothed_train.compute(view.steps)[count - 1]) if count else math.nan
         return [
-            ("chart--cursor", f"│ {x_axis}", position[x_axis]()),
+            ("chart--cursor", "│ epoch", f"{value('epoch') if count else 0.0:.2f}"),
             ("chart--valid", "━ valid", unit.format(evaluation.valid_perplexity if evaluation else None)),
             ("chart--train", "━ train", unit.format(10.0**smoothed)),
-            ("chart--raw", "raw", unit.format(value("train_perplexity"))),
-            ("chart--axis", "lr", f"{value('lr'):.3g}" if num_steps else "-"),
-            *(("chart--axis", name, text()) for name, text in position.items() if name != x_axis),
+            ("chart--axis", "lr", f"{value('lr'):.3g}" if count else "-"),
+            ("chart--axis", "step", f"{step:,}"),
+            ("chart--axis", "time", format_duration(value("seconds") if count else 0.0)),
         ]

@@ -2,48 +2,67 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.timer import Timer
-from textual.widgets import Rule
+from textual.widgets import Rule, Static
 
 from engine.control import CommandKind, ControlCommand
-from engine.errors import LotrError
-from engine.events import Checkpointed, Evaluated, Sampled, Step
+from engine.errors import LotrError, printable
+from engine.events import Checkpointed, CommandApplied, DiagnosisKind, Evaluated, Sampled, Step, TrainingEvent
 from engine.runs.loading import LoadedModel
+from lotr_tui.formatting import PRETRAINED_NOTE
 from lotr_tui.messages import PaneSelected, TrainingChanged
-from lotr_tui.monitor.pending_commands import PendingCommands
+from lotr_tui.monitor.export import export_csv
+from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.dashboard.bindings import DASHBOARD_BINDINGS
 from lotr_tui.screens.dashboard.chart import TrainingChart
-from lotr_tui.screens.dashboard.diagnosis_banner import DiagnosisBanner
-from lotr_tui.screens.dashboard.log_pane import LogPane
-from lotr_tui.screens.dashboard.metrics import TrainingMetrics
-from lotr_tui.screens.dashboard.prompt_dialog import SamplePromptDialog
-from lotr_tui.screens.dashboard.sample_timeline import SampleTimeline
-from lotr_tui.screens.dashboard.status import TrainingStatus
+from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline, TrainingMetrics
 from lotr_tui.screens.dashboard.tiles import MetricTiles
-from lotr_tui.screens.dialogs.confirm import confirm
+from lotr_tui.screens.dialogs.paths import ask_to_export
+from lotr_tui.screens.dialogs.questions import SamplePromptDialog, confirm
 from lotr_tui.screens.runs.open_run import choose_run, load_run
+from lotr_tui.session.export import check_export_target
 from lotr_tui.session.session_model import SessionModel
+from lotr_tui.theme import MUTED
+from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.pane_tabs import PaneTabs
+from lotr_tui.widgets.status_bar import StatusBar
 
 DASHBOARD_PANES = {"chart": "curve", "samples": "samples", "tiles": "metrics", "log": "log"}
 """Ids and labels of the panes, of which a narrow terminal shows one at a time."""
 REFRESH_INTERVAL = 1.0
 """Seconds between two updates of frequently changing figures; over a slow line, an update of 3 KB takes time."""
+FOLLOW_INTERVAL = 0.05
+"""Seconds between two polls of a run that another process trains."""
 FREQUENT_EVENTS = (Step, Evaluated, Sampled, Checkpointed)
 """Events that are shown at the next update; all other events are shown at once."""
 MIN_LR_SCALE = 2.0**-10
 CONTROL_ACTIONS = ("toggle_pause", "stop_training", "send_command", "change_prompt", "halve_lr", "reset_lr")
 """Actions that need an active training."""
+PENDING_LABELS: dict[CommandKind, str] = {
+    "pause": "pausing",
+    "resume": "resuming",
+    "checkpoint": "saving",
+    "stop": "stopping",
+    "detach": "detaching",
+}
+"""Label of each command until the training has applied it."""
+REMEDIES: dict[DiagnosisKind, str] = {
+    **dict.fromkeys(("rising_validation", "forgetting", "unigram_model", "vanishing_gradients"), "dashboard.stop"),
+    **dict.fromkeys(("loss_spike", "exploding_gradients"), "dashboard.halve-lr"),
+}
+"""Ids of the bindings that help against a problem while the training is active."""
 
 
 class DashboardScreen(AppScreen[LoadedModel | None]):
@@ -53,7 +72,46 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
     """
 
     AUTO_FOCUS = ""
-    BINDINGS: ClassVar[list[BindingType]] = DASHBOARD_BINDINGS
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *binding_table(
+            "dashboard",
+            """
+            pause           | space                | toggle_pause               | pause    | Pause or resume
+            stop            | ctrl+c               | stop_training              | stop     | Stop, keep the best model
+            pane            | tab                  | next_pane(1)               | pane     | The next pane
+            previous-sample | left_square_bracket  | step_sample(-1)            | samples  | The previous sample | [ ]
+            zoom-in         | plus,equals_sign     | zoom(0.5)                  | zoom     | Zoom into the curve | + -
+            prompt          | e                    | change_prompt              | prompt   | Edit the samples' prompt
+            halve-lr        | h                    | halve_lr                   | lower lr | Halve the learning rate
+            save            | k                    | send_command('checkpoint') | save     | Save to resume from here
+            detach          | d                    | send_command('detach')     | detach   | Go on without a screen
+            play            | p                    | open_session               | play     | Play with the latest model
+            runs            | ctrl+o               | choose_model               | runs     | All runs
+            export          | ctrl+s               | export                     | export   | Export CSV files
+            close           | escape               | close                      | close    | Close the dashboard
+            """,
+            show=True,
+        ),
+        *binding_table(
+            "dashboard",
+            """
+            previous-pane | shift+tab            | next_pane(-1)    | previous pane | The previous pane
+            dismiss       | x                    | dismiss_problem  | dismiss       | Hide the problem; the log keeps it
+            next-sample   | right_square_bracket | step_sample(1)   | next sample   | The next sample
+            zoom-out      | minus                | zoom(2.0)        | zoom out      | Zoom out of the curve
+            show-all      | z                    | zoom(0)          | whole curve   | Show the whole curve
+            reset-lr      | H                    | reset_lr         | full lr       | The scheduled learning rate
+            cursor-left   | left                 | move_cursor(-1)  | cursor left   | Cursor on the curve to the left
+            cursor-right  | right                | move_cursor(1)   | cursor right  | Cursor on the curve to the right
+            first         | home                 | first_sample     | first sample  | The first sample
+            latest        | end                  | follow_latest    | latest        | Follow the latest sample
+            log-up        | up                   | log('step', -1)  | log up        | A line up in the log
+            log-down      | down                 | log('step', 1)   | log down      | A line down in the log
+            log-page-up   | pageup               | log('page', -1)  | log page up   | A page up in the log
+            log-page-down | pagedown             | log('page', 1)   | log page down | A page down in the log
+            """,
+        ),
+    ]
 
     def __init__(
         self,
@@ -62,30 +120,38 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         *,
         exit_on_close: bool = False,
         attached: bool = False,
+        follower: RunFollower | None = None,
     ) -> None:
         """Show a training, to which `send_command` sends a command or raises a `LotrError`.
 
         With `exit_on_close`, closing the dashboard exits the app. With `attached`, another process trains, so that
-        closing the dashboard stops nothing.
+        closing the dashboard stops nothing; `follower` reads its run.
         """
         super().__init__()
         self._view = view
         self._send_command = send_command
         self._exit_on_close = exit_on_close
         self._attached = attached
-        self._pending_commands = PendingCommands()
+        self._follower = follower
+        self._pending: list[ControlCommand] = []  # sent, and not applied yet
+        self._num_applied = len(view.applied_commands)
         self._was_active = view.is_active
         self._refreshed_at = -math.inf
         self._refresh_timer: Timer | None = None
 
+    @classmethod
+    def following(cls, path: Path, *, exit_on_close: bool = False) -> "DashboardScreen":
+        """Return the dashboard of a run that another process trains, or that has ended."""
+        follower = RunFollower(path)
+        return cls(follower.view, follower.send_command, exit_on_close=exit_on_close, attached=True, follower=follower)
+
     def compose(self) -> ComposeResult:
-        """Create the status bar, the tabs of a narrow terminal, the metrics, the panes and the footer."""
-        yield TrainingStatus(id="status")
+        yield StatusBar(id="status")
         yield PaneTabs(DASHBOARD_PANES, id="panes")
         yield Rule(line_style="solid")
         yield TrainingMetrics(self._view, id="metrics")
         yield MetricTiles(id="tiles")
-        yield DiagnosisBanner(DASHBOARD_BINDINGS, self.app.format_binding_keys, id="diagnosis")
+        yield Static(id="diagnosis", markup=False)
         with Horizontal(id="body"):
             yield TrainingChart(id="chart")
             with Vertical(id="side"):
@@ -94,28 +160,55 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        """Show the first pane and the current state."""
+        """Show the first pane and the current state, and start to follow a run."""
         self._show_pane(next(iter(DASHBOARD_PANES)))
         self.show_view(self._view)
+        if self._follower is not None:
+            self.set_interval(FOLLOW_INTERVAL, self._poll_follower)
+
+    def on_unmount(self) -> None:
+        if self._follower is not None:
+            self._follower.stop()
 
     def on_screen_suspend(self) -> None:
         """Stop to read the machine while another screen covers the dashboard."""
         self.query_one(MetricTiles).set_machine_monitoring(False)
 
     def on_screen_resume(self) -> None:
-        """Show the current state again."""
         self.show_view(self._view)
 
+    @property
+    def view(self) -> TrainingView:
+        """State of the training that is shown."""
+        return self._view
+
     def on_training_changed(self, message: TrainingChanged) -> None:
+        """Show the training of this process, unless another one is followed."""
+        if self._follower is None:
+            self._change_view(message.view, message.events)
+
+    def _poll_follower(self) -> None:
+        if self._follower is not None and self._follower.poll():
+            self._change_view(self._follower.view, [])
+
+    def _change_view(self, view: TrainingView, events: Sequence[TrainingEvent]) -> None:
         """Show rare events at once, and frequent events at most every `REFRESH_INTERVAL` seconds."""
-        self._view = message.view
-        self._pending_commands.discard_applied(message.view.applied_commands)
-        self._chart.update_smoothing(message.view)
-        if not all(isinstance(event, FREQUENT_EVENTS) for event in message.events):
+        self._view = view
+        self._discard_applied(view.applied_commands)
+        self._chart.update_smoothing(view)
+        if not all(isinstance(event, FREQUENT_EVENTS) for event in events):
             self._refresh_now()
         elif self._refresh_timer is None:
             delay = self._refreshed_at + REFRESH_INTERVAL - time.monotonic()
             self._refresh_timer = self.set_timer(max(0.001, delay), self._refresh_now)  # Textual divides by the delay
+
+    def _discard_applied(self, applied: Sequence[CommandApplied]) -> None:
+        """Remove the pending commands that were applied since the last call."""
+        for event in applied[self._num_applied :]:
+            matching = (each for each in self._pending if (each.kind, each.value) == (event.kind, event.value))
+            if (command := next(matching, None)) is not None:
+                self._pending.remove(command)
+        self._num_applied = len(applied)
 
     def _refresh_now(self) -> None:
         if self._refresh_timer is not None:
@@ -132,18 +225,70 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         tiles = self.query_one(MetricTiles)
         tiles.set_machine_monitoring(view.is_active and not self._attached)
         tiles.show(view)
-        self.query_one(DiagnosisBanner).show(view.current_diagnoses, is_active=view.is_active)
+        diagnosis = self.query_one("#diagnosis", Static)
+        diagnosis.display = bool(view.current_diagnoses)
+        diagnosis.update(self._describe_problem())
         self._chart.show(view)
         self._samples.show(view)
         self.query_one(LogPane).show(view.log)
 
     def _update_status(self) -> None:
-        if self._was_active != self._view.is_active:
-            self._was_active = self._view.is_active
+        """Show name and size of the run, and its state: a notice, the end, the last pending command or the phase."""
+        view = self._view
+        if self._was_active != view.is_active:
+            self._was_active = view.is_active
             self.refresh_bindings()
-        self.query_one(TrainingStatus).update_status(
-            self._view, self._pending_commands.commands, is_following=self._attached
-        )
+        name, size = "training", ""
+        if (started := view.started) is not None:
+            name = printable(started.run)
+            size = (
+                (f" · {PRETRAINED_NOTE}" if started.base else "")
+                + f" · {started.parameters:,} parameters · vocabulary {started.vocabulary_size:,}"
+                f" · {started.train_tokens:,} tokens · {printable(started.device)}"
+            )
+        labels = [PENDING_LABELS[command.kind] for command in self._pending if command.kind in PENDING_LABELS]
+        state: str = "following" if self._attached else view.phase
+        style = MUTED
+        if view.notice:
+            state, style = printable(view.notice), "$text-warning"
+        elif view.phase == "failed":
+            state, style = "failed", "bold $text-error"
+        elif view.finished:
+            reason = view.finished.reason
+            state = reason if reason in ("stopped", "detached", "pruned") else "finished"
+            style = "bold $accent"
+        elif labels or view.paused:
+            state, style = (f"{labels[-1]} …" if labels else "paused"), "bold $accent"
+        parts = [Content.styled(state, style)]
+        if view.lr_scale != 1:
+            parts.append(Content.styled(f"lr × {view.lr_scale:g}", "$accent"))
+        if view.is_active and view.checkpoint_step is not None:
+            parts.append(Content.styled(f"saved at {view.checkpoint_step:,}", MUTED))
+        if view.phase == "finished" and view.evaluations and not self._attached:
+            parts.append(Content.styled("press p to play", MUTED))
+        left = Content.assemble(("lotr-tui", "bold $accent"), "  ", (name, "bold"), (size, MUTED))
+        self.query_one("#status", StatusBar).show(left, Content(" · ").join(parts))
+
+    def _describe_problem(self) -> Content:
+        """Return the latest problem with its remedy and the keys that act on it, as one paragraph."""
+        diagnoses = self._view.current_diagnoses
+        if not diagnoses:
+            return Content("")
+        latest = diagnoses[-1]
+        parts: list[tuple[str, str] | str] = [
+            ("! ", "bold $text-warning"),
+            (printable(latest.message), "$text-warning"),
+            (" → ", MUTED),
+            printable(latest.remedy),
+        ]
+        remedy = REMEDIES.get(latest.kind) if self._view.is_active else None
+        for binding in self.BINDINGS:
+            if isinstance(binding, Binding) and binding.id in (remedy, "dashboard.dismiss"):
+                keys = self.app.format_binding_keys(binding)
+                parts += ["  ", (keys, "bold $accent"), (f" {binding.description}", MUTED)]
+        if len(diagnoses) > 1:
+            parts.append((f"  {len(diagnoses) - 1} more", MUTED))
+        return Content.assemble(*parts)
 
     @property
     def _chart(self) -> TrainingChart:
@@ -156,20 +301,19 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
     # Panes
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Disable control actions after the training, and the pane key on wide terminals, which show all panes."""
+        """Disable control actions after the training, and the pane keys on wide terminals, which show all panes."""
         if action in CONTROL_ACTIONS:
             return self._view.is_active
-        if action == "dismiss_diagnosis":
+        if action == "dismiss_problem":
             return bool(self._view.current_diagnoses)
         return action != "next_pane" or self.has_class("-narrow")
 
-    def action_next_pane(self) -> None:
-        """Show the next pane."""
+    def action_next_pane(self, offset: int) -> None:
+        """Show another pane."""
         panes = list(DASHBOARD_PANES)
-        self._show_pane(panes[(panes.index(self.query_one(PaneTabs).pane) + 1) % len(panes)])
+        self._show_pane(panes[(panes.index(self.query_one(PaneTabs).pane) + offset) % len(panes)])
 
     def on_pane_selected(self, message: PaneSelected) -> None:
-        """Show the clicked pane."""
         self._show_pane(message.pane)
 
     def _show_pane(self, pane: str) -> None:
@@ -204,20 +348,20 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         """Follow the latest update."""
         self._select_step(None)
 
-    async def action_chart(self, action: str) -> None:
-        """Run an action of the chart."""
-        await self._chart.run_action(action)
+    def action_zoom(self, factor: float) -> None:
+        """Zoom the curve; 0 shows all of it."""
+        self._chart.zoom(factor)
 
-    async def action_log(self, action: str) -> None:
-        """Run an action of the log."""
-        await self.query_one(LogPane).run_action(action)
+    def action_log(self, unit: str, offset: int) -> None:
+        """Scroll the log by lines ("step") or pages."""
+        log = self.query_one(LogPane)
+        log.action_step(offset) if unit == "step" else log.action_page(offset)
 
-    def action_dismiss_diagnosis(self) -> None:
-        """Hide the problem that the banner shows; the log keeps it."""
-        if diagnoses := self._view.current_diagnoses:
-            self._view.dismiss_diagnosis(diagnoses[-1])
-            self.show_view(self._view)
-            self.refresh_bindings()
+    def action_dismiss_problem(self) -> None:
+        """Hide the problem; the log keeps it."""
+        self._view.dismissed += self._view.current_diagnoses[-1:]
+        self.show_view(self._view)
+        self.refresh_bindings()
 
     # Control of the training
 
@@ -231,7 +375,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         except LotrError as error:
             self.notify(str(error), severity="warning", markup=False)
             return
-        self._pending_commands.add(command)
+        self._pending.append(command)
         self._update_status()
 
     def action_send_command(self, kind: CommandKind) -> None:
@@ -240,11 +384,14 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def action_toggle_pause(self) -> None:
         """Pause or resume, depending on the last command sent."""
-        self._request(ControlCommand("resume" if self._pending_commands.will_be_paused(self._view) else "pause"))
+        kinds = [command.kind for command in self._pending if command.kind in ("pause", "resume")]
+        will_be_paused = kinds[-1] == "pause" if kinds else self._view.paused
+        self._request(ControlCommand("resume" if will_be_paused else "pause"))
 
     def action_halve_lr(self) -> None:
         """Halve the learning rate, or the one last sent."""
-        scale = self._pending_commands.lr_scale(self._view) / 2
+        scales = [command.lr_scale for command in self._pending if command.kind == "lr"]
+        scale = (scales[-1] if scales else self._view.lr_scale) / 2
         if scale >= MIN_LR_SCALE:
             self._request(ControlCommand("lr", f"{scale:g}"))
 
@@ -273,7 +420,8 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         if not self._view.evaluations:
             self.notify("No model yet. The first evaluation saves one.")
         elif self._attached and self._view.started:
-            load_run(self, self._view.started.run, self._use_model)
+            name = self._view.started.run if self._follower is None else str(self._follower.path)
+            load_run(self, name, self._use_model)
         elif self._exit_on_close:
             self.app.open_training_session(self._view)
         else:
@@ -288,6 +436,21 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             self.app.open_session(SessionModel.from_loaded(loaded))
         else:
             self.dismiss(loaded)
+
+    def action_export(self) -> None:
+        """Ask for a new folder, and export the metrics of the training there."""
+        path = self.app.run_path if self._follower is None else self._follower.path
+        if path is None or not self._view.started:
+            self.notify("Nothing to export yet.")
+            return
+        ask_to_export(
+            self,
+            f"Export {printable(path.name)} to a new folder",
+            f"{path.name}-csv",
+            partial(check_export_target, is_folder=True),
+            lambda target: export_csv(path, target.path),
+            lambda message: self.notify(message, markup=False),
+        )
 
     async def action_close(self) -> None:
         """Close the dashboard; one that was opened by a command quits, after a question if the app trains."""

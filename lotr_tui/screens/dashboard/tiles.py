@@ -72,7 +72,6 @@ class MetricTiles(StripWidget):
             self._machine_reader.cancel()
 
     def on_unmount(self) -> None:
-        """Stop the thread."""
         self._machine_reader.cancel()
 
     def _add_readings(self, readings: list[MachineStats]) -> None:

@@ -2,20 +2,17 @@
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import get_args, get_type_hints
 
 from textual import on, work
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.events import Click, DescendantFocus
-from textual.screen import ModalScreen
-from textual.widgets import Input, Label, OptionList, Static
+from textual.suggester import Suggester
+from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.config import BUNDLED, Config, describe_settings
@@ -27,18 +24,10 @@ from engine.runtime.worker import Cancellation
 from engine.storage.files import default_runs_dir
 from lotr_tui.background_task import Debounce, is_closed, run_in_thread
 from lotr_tui.formatting import format_age
-from lotr_tui.screens.dialogs.completing_input import (
-    CompletingInput,
-    PathInput,
-    SettingsInput,
-    format_completions,
-    setting_choices,
-)
-from lotr_tui.screens.dialogs.keys_line import KeysLine
+from lotr_tui.screens.dialogs.dialog import Dialog, Field
+from lotr_tui.screens.dialogs.paths import MAX_PATH_LENGTH, PathSuggester
 from lotr_tui.session.training_text import measure_training_seconds
-from lotr_tui.textual_fixes.app import TextualFixesScreen
 from lotr_tui.textual_fixes.widgets import RobustOptionList
-from lotr_tui.widgets.line_input import LineInput
 
 PRESET_DESCRIPTIONS = {
     "tiny": "a small model in a few seconds",
@@ -66,15 +55,12 @@ ESTIMATE_DELAY = 1.0
 FIELDS = {"corpus": "Corpus", "run": "Run name", "epochs": "Epochs", "settings": "Settings"}
 """Labels of the fields by id."""
 HINTS = {
-    "preset": "A preset sets everything; the fields change it. Times are measured on this machine as it is now.",
+    "answers": "A preset sets everything; the fields change it. Times are measured on this machine as it is now.",
     "corpus": "A .csv or .txt file; empty: the bundled dialogues.",
     "run": "A name for the run folder; empty: named after the preset and the time.",
     "epochs": "Passes over the training text; empty: those of the preset.",
     "settings": "Further settings, such as lr=0.005 seed=3.",
 }
-"""Help for each field, shown while it has the focus."""
-MAX_PATH_IN_ERROR = 200
-"""Characters of a path that an error message shows."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +68,37 @@ class NewTraining:
     """Training that the user has asked for."""
 
     config: Config
-    run_name: str | None
-    """Name of the run; None for one made of the preset and the time."""
-    fields: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """Texts of the fields by id, to ask again if the training cannot be prepared."""
+    run_name: str | None  # None for one made of the preset and the time
+    fields: Mapping[str, str] = field(default_factory=dict, compare=False)  # to ask again if it cannot be prepared
 
 
-class _FieldError(Exception):
-    """Error in a field of the dialog."""
-
+class _FieldError(InvalidInputError):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
         self.name = name
+
+
+class SettingsSuggester(Suggester):
+    """Completion of the last word of settings such as `lr=0.01 epochs=20`: a name, or one of a few values."""
+
+    async def get_suggestion(self, value: str) -> str | None:
+        head, space, word = value.rpartition(" ")
+        name, equals, _ = word.partition("=")
+        choices = [f"{setting}=" for setting in describe_settings()]
+        if equals:
+            choices = [f"{name}={choice}" for choice in setting_choices(name)]
+        if not word or word in choices:
+            return None
+        return next((head + space + each for each in choices if each.startswith(word.casefold())), None)
+
+
+def setting_choices(name: str) -> Sequence[str]:
+    """Return the values of a setting with fixed values, and none for a number or a text."""
+    if name not in describe_settings():
+        return ()
+    section, _ = describe_settings()[name]
+    value_type = get_type_hints(type(getattr(Config(), section)))[name]
+    return ("true", "false") if value_type is bool else tuple(map(str, get_args(value_type)))
 
 
 class PresetList(RobustOptionList):
@@ -107,26 +112,21 @@ class PresetList(RobustOptionList):
             self.highlighted = index
 
 
-class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
+class NewTrainingDialog(Dialog[NewTraining]):
     """Dialog that asks for a preset and changes to it, dismissed with the training, or with None if cancelled."""
 
     CSS = """
     NewTrainingDialog {
-        .field { height: 1; }
         .field Label { width: 10; }
-        .field Input { width: 1fr; }
-        .problem { color: $text-error; height: auto; padding-left: 10; display: none; }
-        #hint { color: $muted; text-style: $muted-style; height: 2; margin-top: 1; text-overflow: ellipsis; }
+        .dialog-text { height: 2; margin-top: 1; text-overflow: ellipsis; }
         &.-short .dialog, &.-low .dialog { padding: 0 2; }
-        &.-short .dialog-title, &.-short #preset, &.-short .dialog-keys, &.-short #hint { margin: 0; }
-        &.-low .dialog-title, &.-low #preset, &.-low .dialog-keys, &.-low #hint { margin: 0; }
-        &.-low #preset { max-height: 7; }
+        &.-short .dialog-title, &.-short #answers, &.-short .dialog-keys, &.-short .dialog-text { margin: 0; }
+        &.-low .dialog-title, &.-low #answers, &.-low .dialog-keys, &.-low .dialog-text { margin: 0; }
+        &.-low #answers { max-height: 7; }
     }
     """
+    LIST = PresetList
     VERTICAL_BREAKPOINTS = [(0, "-low"), (22, "-short"), (26, "-tall")]  # noqa: RUF012
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss(None)", "cancel", id="new-training.cancel", tooltip="Close without training")
-    ]
 
     def __init__(
         self,
@@ -141,52 +141,40 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         The run will be created in `runs_dir`; None is the default directory. If the corpus has speakers, a conversation
         is offered first.
         """
-        super().__init__()
         others = [name for name in OFFERED_PRESETS if name != CONVERSATION]
-        self._presets = [CONVERSATION, *others] if has_speakers else OFFERED_PRESETS
-        suggested_preset = CONVERSATION if has_speakers and is_base_stored(SMOLLM2) else SUGGESTED_PRESET
-        self._seconds: dict[str, float] = {}
-        """Time of a training with a preset on the corpus, where it is known."""
-        self._measured = ""
-        """Preset whose time is being measured, if any."""
-        self._cancellation = Cancellation()
-        """Stops the measurement of these times."""
+        self._presets = [CONVERSATION, *others] if has_speakers else list(OFFERED_PRESETS)
+        preset = CONVERSATION if has_speakers and is_base_stored(SMOLLM2) else SUGGESTED_PRESET
+        texts: Mapping[str, str] = {"corpus": "" if corpus == BUNDLED else corpus}
+        if previous is not None:
+            texts, preset = previous.fields, previous.config.preset
+        self._seconds: dict[str, float] = {}  # of a training with a preset on the corpus, where that is known
+        self._measured = ""  # preset whose time is being measured
+        self._cancellation = Cancellation()  # of the measurement
         self._estimate = Debounce(self, ESTIMATE_DELAY, self._estimate_times)
-        suggested = {"corpus": "" if corpus == BUNDLED else corpus}
-        self._suggested: Mapping[str, str] = suggested if previous is None else previous.fields
-        self._suggested_preset = suggested_preset if previous is None else previous.config.preset
         self._runs_dir = runs_dir or default_runs_dir()
+        rest: dict[str, tuple[str, int, Suggester | None]] = {
+            "corpus": ("the bundled dialogues", MAX_PATH_LENGTH, PathSuggester()),
+            "run": ("", MAX_RUN_NAME_LENGTH, None),
+            "epochs": ("", 20, None),
+            "settings": ("name=value …", 1000, SettingsSuggester(use_cache=False)),
+        }
+        super().__init__(
+            "Train a model in the background",
+            text=" ",  # the hint
+            answers=[(name, None) for name in self._presets],
+            highlighted=self._presets.index(preset),
+            fields=[
+                Field(name, texts.get(name, ""), placeholder, FIELDS[name], max_length, suggester)
+                for name, (placeholder, max_length, suggester) in rest.items()
+            ],
+            verb="train",
+        )
 
-    def compose(self) -> ComposeResult:
-        """Create the list of presets, the fields with lines for their errors, a line of help and the line of keys."""
-        with VerticalScroll(classes="dialog", can_focus=False):
-            yield Label("Train a model in the background", classes="dialog-title")
-            yield PresetList(
-                *(Option(self._format_preset(name), id=name) for name in self._presets),
-                id="preset",
-                markup=False,
-            )
-            inputs = (
-                PathInput(placeholder="the bundled dialogues", id="corpus", compact=True),
-                LineInput(id="run", compact=True, max_length=MAX_RUN_NAME_LENGTH),
-                LineInput(id="epochs", compact=True, max_length=20),
-                SettingsInput(placeholder="name=value …", id="settings", compact=True),
-            )
-            for line_input in inputs:
-                name = str(line_input.id)
-                line_input.value = self._suggested.get(name, "")
-                with Horizontal(classes="field"):
-                    yield Label(FIELDS[name])
-                    yield line_input
-                yield Static("", id=f"{name}-problem", classes="problem", markup=False)
-            yield Static("", id="hint", markup=False)
-            yield KeysLine(("enter", "train", "submit"), ("tab", "next", ""), ("esc", "cancel", "dismiss(None)"))
+    def options(self) -> list[Option]:
+        return [Option(self._format_preset(name, is_chosen=False), id=name) for name in self._presets]
 
     def on_mount(self) -> None:
-        """Highlight the suggested preset."""
-        presets = self.query_one("#preset", OptionList)
-        presets.highlighted = presets.get_option_index(self._suggested_preset)
-        presets.focus()
+        self.query_one("#answers").focus()
         self._estimate_times()
 
     def on_unmount(self) -> None:
@@ -194,24 +182,21 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         self._cancellation.set()
         self._estimate.cancel()
 
-    # Help
-
     @property
     def _preset(self) -> Config:
-        presets = self.query_one("#preset", OptionList)
-        return _get_preset(presets.get_option_at_index(presets.highlighted or 0).id or SUGGESTED_PRESET)
+        return _get_preset(self._presets[self.query_one("#answers", OptionList).highlighted or 0])
 
     @on(OptionList.OptionHighlighted)
     @on(Input.Changed, "#epochs")
     def _show_preset(self) -> None:
         """Mark the preset, which is not highlighted without the focus, and show the values of the empty fields."""
-        presets = self.query_one("#preset", OptionList)
+        presets = self.query_one("#answers", OptionList)
         for name in self._presets:
             presets.replace_option_prompt(name, self._format_preset(name, is_chosen=name == self._preset.preset))
         self.query_one("#run", Input).placeholder = f"{self._preset.preset} and the time"
         self.query_one("#epochs", Input).placeholder = str(self._preset.training.epochs)
 
-    def _format_preset(self, name: str, *, is_chosen: bool = False) -> str:
+    def _format_preset(self, name: str, *, is_chosen: bool) -> str:
         time = "…" if name == self._measured else ""
         if name in self._seconds:
             epochs = self.query_one("#epochs", Input).value.strip()
@@ -247,50 +232,40 @@ class NewTrainingDialog(TextualFixesScreen, ModalScreen[NewTraining | None]):
         self._show_preset()
 
     @on(DescendantFocus)
-    @on(CompletingInput.CompletionsChanged)
+    @on(Input.Changed)
     def _show_hint(self) -> None:
-        """Explain the field with the focus: its completions, the setting that is typed, or the field itself."""
+        """Explain the field with the focus, or the setting that is typed there."""
         focused = self.focused
-        hint = Content(HINTS.get(focused.id or "", "") if focused is not None else "")
-        if isinstance(focused, SettingsInput) and (name := focused.setting):
-            _, description = describe_settings()[name]
-            section, _ = describe_settings()[name]
-            value = getattr(getattr(self._preset, section), name)
-            choices = " or ".join(setting_choices(name))
-            hint = Content.assemble((name, "bold"), f" ({choices or value}): {description}")
-        elif isinstance(focused, CompletingInput) and len(focused.completions) > 1:
-            hint = format_completions(focused)
-        self.query_one("#hint", Static).update(hint)
+        name = str(focused.id) if focused is not None else ""
+        hint = Content(HINTS.get(name, ""))
+        if isinstance(focused, Input) and name == "settings":
+            setting = focused.value.rpartition(" ")[2].partition("=")[0]
+            if setting in describe_settings():
+                section, description = describe_settings()[setting]
+                value = getattr(getattr(self._preset, section), setting)
+                choices = " or ".join(setting_choices(setting))
+                hint = Content.assemble((setting, "bold"), f" ({choices or value}): {description}")
+        self.query_one(".dialog-text", Static).update(hint)
 
-    # Submission
+    @on(Input.Changed)
+    def _clear_problem(self) -> None:
+        self.show_problem("")
 
-    @on(OptionList.OptionSelected)
-    @on(Input.Submitted)
-    def action_submit(self) -> None:
-        """Close the dialog with the training, or show an error at its field."""
-        self._submit()
+    def choose(self, index: int) -> None:
+        """Train with the preset."""
+        self.action_submit()
 
-    @work(exclusive=True, group="submit")
-    async def _submit(self) -> None:
-        texts = {name: self.query_one(f"#{name}", Input).value.strip() for name in FIELDS}
-        for name in FIELDS:
-            self._show_problem(name, "")
+    async def use(self, texts: Mapping[str, str]) -> None:
+        """Close the dialog with the training, or show an error and focus its field."""
+        texts = {name: text.strip() for name, text in texts.items()}
         try:
             training = await run_in_thread(_read_fields, self._preset, texts, self._runs_dir)
         except _FieldError as error:
-            self._show_problem(error.name, str(error))
-            self.query_one(f"#{error.name}", Input).focus()
+            if not is_closed(self):
+                self.query_one(f"#{error.name}", Input).focus()
+                self.show_problem(str(error))
         else:
             self.dismiss(training)
-
-    @on(Input.Changed)
-    def _clear_problem(self, event: Input.Changed) -> None:
-        self._show_problem(event.input.id or "", "")
-
-    def _show_problem(self, name: str, text: str) -> None:
-        problem = self.query_one(f"#{name}-problem", Static)
-        problem.update(text)
-        problem.display = bool(text)
 
 
 def _get_preset(name: str) -> Config:
@@ -321,7 +296,16 @@ def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> Ne
         if epochs := texts["epochs"]:
             config = config.with_overrides([f"epochs={epochs}"])
         name = "settings"
-        return config.with_overrides(_split_settings(texts["settings"], is_epochs_set=bool(epochs)))
+        try:
+            settings = shlex.split(texts["settings"])
+        except ValueError as error:
+            raise ConfigError("a quotation mark is not closed; add the second one") from error
+        for setting in settings:
+            if "=" not in setting:
+                raise ConfigError(f"{setting!r} has no value; write name=value, such as seed=3")
+            if epochs and setting.startswith("epochs="):
+                raise ConfigError("epochs are set twice; clear one of them")
+        return config.with_overrides(settings)
 
     try:
         config = configure(preset, apply_fields, runs_dir)
@@ -331,7 +315,7 @@ def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> Ne
 
 
 def _check_corpus(path: str) -> None:
-    shown = path[:MAX_PATH_IN_ERROR]
+    shown = path[:200]
     try:
         expanded = Path(path).expanduser()
         if expanded.is_dir():
@@ -343,17 +327,3 @@ def _check_corpus(path: str) -> None:
     except (OSError, ValueError, RuntimeError):  # a path that is too long, has a null byte, or names an unknown user
         pass
     raise ConfigError(f"file not found: {shown}; fix the path or clear it")
-
-
-def _split_settings(text: str, *, is_epochs_set: bool) -> list[str]:
-    """Return the settings of a line, of which a value with spaces is quoted."""
-    try:
-        settings = shlex.split(text)
-    except ValueError as error:
-        raise ConfigError("a quotation mark is not closed; add the second one") from error
-    for setting in settings:
-        if "=" not in setting:
-            raise ConfigError(f"{setting!r} has no value; write name=value, such as seed=3")
-        if is_epochs_set and setting.startswith("epochs="):
-            raise ConfigError("epochs are set twice; clear one of them")
-    return settings

@@ -17,9 +17,8 @@ from engine.errors import LotrError, printable
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import format_age, plural, truncate
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.dialogs.confirm import confirm
-from lotr_tui.screens.dialogs.line_dialog import RenameDialog
-from lotr_tui.screens.dialogs.path_dialog import ask_to_export
+from lotr_tui.screens.dialogs.paths import ask_to_export
+from lotr_tui.screens.dialogs.questions import NameDialog, confirm
 from lotr_tui.session.export import ExportTarget, check_session_target, export_session
 from lotr_tui.session.session_file import (
     MAX_NAME_LENGTH,
@@ -31,34 +30,26 @@ from lotr_tui.session.session_file import (
 )
 from lotr_tui.textual_fixes.widgets import RobustOptionList
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.status_bar import StatusBar
 
 SessionChoice = Path | Literal["new"]
 """File of the session to open, or "new" for a session without replies."""
-NAME_WIDTHS = ((100, 30), (80, 22), (0, 16))
-"""Minimum width of the terminal, and the maximum width of the column of names from there on."""
-MIN_WIDTH_WITH_MODEL = 100
-"""Minimum width of the terminal for the column of model names."""
-MAX_MODEL_WIDTH = 24
-"""Maximum width of the column of model names."""
 MAX_SESSIONS = 500
 """Maximum number of sessions in the list, the latest ones."""
 EMPTY_MESSAGE = "No saved sessions yet. A session is saved from its first reply on."
 
 
 class OpenSession(Protocol):
-    """Session that is open in this window, such as a `Conversation`."""
+    """Session that is open in this window; its `name` is empty before it has a file. Failures raise a LotrError."""
 
     @property
-    def name(self) -> str:
-        """Name of the session; empty before it has a file."""
+    def name(self) -> str: ...
 
-    def rename(self, name: str) -> None:
-        """Rename the session; an invalid or taken name raises a LotrError."""
+    def rename(self, name: str) -> None: ...
 
-    def delete(self) -> None:
-        """Delete the session and end it; a failure raises a LotrError."""
+    def delete(self) -> None: ...
 
 
 class SessionsScreen(AppScreen[SessionChoice | None]):
@@ -79,13 +70,17 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
     AUTO_FOCUS = "#sessions"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open", id="sessions.open", tooltip="Continue the selected session", priority=True),
-        Binding("n,ctrl+n", "new", "new", key_display="n", id="sessions.new", tooltip="Begin a new session"),
-        Binding("r,f2", "rename", "rename", key_display="r", id="sessions.rename", tooltip="Rename the session"),
-        Binding("delete,x,d", "delete", "delete", key_display="x", id="sessions.delete", tooltip="Delete the session"),
-        Binding("m", "export('md')", "Markdown", id="sessions.markdown", tooltip="Export the session as Markdown"),
-        Binding("j", "export('json')", "JSON", id="sessions.json", tooltip="Export the session with all figures"),
-        Binding("f5", "refresh", "refresh", show=False, id="sessions.refresh", tooltip="Read the sessions again"),
-        Binding("escape", "dismiss(None)", "back", id="sessions.back", tooltip="Close without opening a session"),
+        *binding_table(
+            "sessions",
+            """
+            new    | n      | new           | new    | Begin a new session
+            rename | e      | rename        | rename | Rename the session
+            delete | x      | delete        | delete | Delete the session
+            export | ctrl+s | export        | export | Export the session as Markdown, text or JSON
+            back   | escape | dismiss(None) | back   | Close without opening a session
+            """,
+            show=True,
+        ),
     ]
 
     def __init__(self, open_session: OpenSession | None = None, sessions_dir: Path | None = None) -> None:
@@ -96,7 +91,6 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         self._sessions: list[SessionSummary] = []
 
     def compose(self) -> ComposeResult:
-        """Create the title bar, the list, a line for messages and the footer."""
         yield StatusBar(id="status")
         yield Rule(line_style="solid")
         yield Static(id="columns", markup=False)
@@ -104,29 +98,20 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         yield Static(id="message", markup=False)
         yield KeyFooter()
 
-    def on_screen_resume(self) -> None:
-        """Read the sessions, also after a dialog that may have changed them."""
-        self.action_refresh()
-
     def on_resize(self) -> None:
-        """Format the rows for the new width."""
         self._update_rows()
 
-    # List
-
     @work(exclusive=True, group="list")
-    async def action_refresh(self) -> None:
-        """Read the sessions again."""
+    async def on_screen_resume(self) -> None:
+        """Read the sessions, also after a dialog that may have changed them."""
         self._sessions = await run_in_thread(list_sessions, self._sessions_dir)
         if not self.query("#sessions"):  # the screen was closed
             return
         count = len(self._sessions)
         limit = f", the latest {MAX_SESSIONS} shown" if count > MAX_SESSIONS else ""
-        self.query_one("#status", StatusBar).show(
-            Content.assemble(
-                ("lotr-tui", "bold $accent"), "  ", ("sessions", "bold"), (f" · {count:,} saved{limit}", MUTED)
-            )
-        )
+        summary = (f" · {count:,} saved{limit}", MUTED)
+        title = Content.assemble(("lotr-tui", "bold $accent"), "  ", ("sessions", "bold"), summary)
+        self.query_one("#status", StatusBar).show(title)
         self._update_rows()
         if not self._sessions:
             self._show_message(EMPTY_MESSAGE)
@@ -139,15 +124,23 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         index = options.highlighted or 0
         selected_id = options.get_option_at_index(index).id if index < options.option_count else open_name
         width = self.size.width
-        model_width = max((cell_len(printable(session.model)) for session in sessions), default=0)
-        name_width = max((cell_len(printable(session.name)) for session in sessions), default=0)
-        max_name_width = next(column for minimum, column in NAME_WIDTHS if width >= minimum)
-        layout = (
-            min(max_name_width, name_width),
-            min(MAX_MODEL_WIDTH, model_width) if width >= MIN_WIDTH_WITH_MODEL else 0,
-        )
-        self.query_one("#columns", Static).update(Content.styled(_format_header(*layout) if sessions else "", MUTED))
-        rows = [Option(_format_row(each, *layout, each.name == open_name), id=each.name) for each in sessions]
+        name_width = min(30 if width >= 100 else 22 if width >= 80 else 16, _max_width(each.name for each in sessions))
+        model_width = min(24, _max_width(each.model for each in sessions)) if width >= 100 else 0
+        model = f"{'model':{model_width}}  " if model_width else ""
+        header = f"{'name':{name_width}}  {'age':>6}  {'replies':>7}  {model}first prompt" if sessions else ""
+        self.query_one("#columns", Static).update(Content.styled(header, MUTED))
+        rows = []
+        for session in sessions:
+            name = _fit(session.name, name_width)
+            age = f"{format_age(time.time() - session.modified):>6}"
+            if session.error:
+                row = Content.assemble(" ", name, (f"  {age}  ", "dim"), f"✗ {session.error}")
+            else:
+                model = f"{_fit(session.model, model_width)}  " if model_width else ""
+                figures = f"  {age}  {session.num_replies:>7,}  {model}"
+                marker = ("current · " if session.name == open_name else "", "bold")
+                row = Content.assemble(" ", name, (figures, "dim"), marker, session.first_prompt or "…")
+            rows.append(Option(row, id=session.name))
         options.set_options(rows)
         if sessions:
             indices = [index for index, session in enumerate(sessions) if session.name == selected_id]
@@ -161,13 +154,12 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
             return None
         return self._sessions[index]
 
-    def _is_open_here(self, session: SessionSummary) -> bool:
-        return self._open_session is not None and session.name == self._open_session.name
+    def _open_here(self, session: SessionSummary) -> OpenSession | None:
+        is_open = self._open_session is not None and session.name == self._open_session.name
+        return self._open_session if is_open else None
 
     def _show_message(self, text: str) -> None:
         self.query_one("#message", Static).update(Content(text))
-
-    # Actions
 
     @on(OptionList.OptionSelected)
     def action_open(self) -> None:
@@ -177,7 +169,7 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
             return
         if session.error:
             self._show_message(f"✗ cannot open {printable(session.name)}: {session.error}")
-        elif self._is_open_here(session):
+        elif self._open_here(session):
             self._show_message(f"{printable(session.name)} is the current session")
         else:
             self.dismiss(session.path)
@@ -191,10 +183,9 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         session = self._selected_session()
         if session is None:
             return
-        open_session = self._open_session
 
         def rename(name: str) -> None:
-            if open_session is not None and session.name == open_session.name:
+            if open_session := self._open_here(session):
                 open_session.rename(name)
             else:
                 rename_session(session.path, name)
@@ -204,14 +195,14 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
                 self._show_message(f"{printable(session.name)} is now {name}")
 
         title = f"New name of {printable(session.name)}"
-        self.app.push_screen(RenameDialog(session.name, title, MAX_NAME_LENGTH, rename), renamed)
+        self.app.push_screen(NameDialog(session.name, title, MAX_NAME_LENGTH, rename), renamed)
 
     def action_delete(self) -> None:
         """Delete the selected session after a confirmation. Deleting the current session begins a new one."""
         session = self._selected_session()
         if session is None:
             return
-        open_session = self._open_session if self._is_open_here(session) else None
+        open_session = self._open_here(session)
 
         def delete() -> None:
             try:
@@ -233,15 +224,15 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         replies = plural(session.num_replies, "reply", "replies")
         confirm(self.app, f"Delete {which} {printable(session.name)} ({replies})? This cannot be undone.", delete)
 
-    def action_export(self, kind: str) -> None:
-        """Ask for a path, and export the selected session there as "md" or "json"."""
+    def action_export(self) -> None:
+        """Ask for a path, and export the selected session there."""
         session = self._selected_session()
         if session is None:
             return
         if session.error:
             self._show_message(f"✗ cannot export {printable(session.name)}: {session.error}")
-            return
-        ask_to_export_session(self, session.path, kind, self._show_message)
+        else:
+            ask_to_export_session(self, session.path, "md", self._show_message)
 
 
 def ask_to_export_session(screen: AppScreen[Any], path: Path, kind: str, on_exported: Callable[[str], None]) -> None:
@@ -254,24 +245,9 @@ def ask_to_export_session(screen: AppScreen[Any], path: Path, kind: str, on_expo
     ask_to_export(screen, title, f"{path.stem}.{kind}", check_session_target, write, on_exported)
 
 
-def _format_header(name_width: int, model_width: int) -> str:
-    """Return the names of the columns."""
-    model = f"{'model':{model_width}}  " if model_width else ""
-    return f"{'name':{name_width}}  {'age':>6}  {'replies':>7}  {model}first prompt"
-
-
-def _format_row(session: SessionSummary, name_width: int, model_width: int, is_open: bool) -> Content:
-    """Return the row of a session, or its name and its error. A column without width is left out."""
-    name = _fit(session.name, name_width)
-    age = f"{format_age(time.time() - session.modified):>6}"
-    if session.error:
-        return Content.assemble(" ", name, (f"  {age}  ", "dim"), f"✗ {session.error}")
-    model = f"{_fit(session.model, model_width)}  " if model_width else ""
-    marker = "current · " if is_open else ""
-    figures = f"  {age}  {session.num_replies:>7,}  {model}"
-    return Content.assemble(" ", name, (figures, "dim"), (marker, "bold"), session.first_prompt or "…")
+def _max_width(texts: Any) -> int:
+    return max((cell_len(printable(text)) for text in texts), default=0)
 
 
 def _fit(text: str, width: int) -> str:
-    """Return a printable text of exactly `width` cells, with an ellipsis if it is too long."""
     return set_cell_size(truncate(printable(text), width), width)

@@ -28,7 +28,7 @@ from engine.models.ngram import KneserNey
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask, Debounce, is_closed
 from lotr_tui.formatting import PRETRAINED_NOTE, format_percent, plural, truncate
-from lotr_tui.screens.dialogs.path_dialog import OpenTextDialog
+from lotr_tui.screens.dialogs.paths import OpenTextDialog
 from lotr_tui.screens.inspect.page import UNKNOWN_MARKS, Page, sanitize_text, visible_part
 from lotr_tui.screens.inspect.row_list import Row, RowList
 from lotr_tui.screens.inspect.text_screen import InspectorScreen, Metric, MetricsBar, unreadable_metric

@@ -20,7 +20,7 @@ from engine.runs.directory import bundled_run_names
 from engine.runs.loading import EpochCheckpoint
 from engine.runs.summary import list_runs
 from lotr_tui.formatting import format_model_row, format_percent, format_run_row
-from lotr_tui.screens.dialogs.keys_line import KeysLine
+from lotr_tui.screens.dialogs.dialog import KeysLine
 from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS
 from lotr_tui.session.training_text import ModelChoice
 from lotr_tui.textual_fixes.app import TextualFixesScreen

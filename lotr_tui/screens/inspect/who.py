@@ -2,13 +2,12 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
@@ -27,7 +26,7 @@ from engine.models.dialogue import DialogueModel
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import format_percent, plural, truncate
-from lotr_tui.screens.dialogs.line_dialog import LineDialog
+from lotr_tui.screens.dialogs.dialog import Dialog, Field
 from lotr_tui.screens.inspect.page import Page
 from lotr_tui.screens.inspect.text_screen import Metric, MetricsBar
 from lotr_tui.screens.inspect.text_view import TextView, difference_style
@@ -305,22 +304,17 @@ def shown_speakers(ranking: Sequence[SpeakerProb], needed: Sequence[str], count:
     return [speaker for speaker in ranking if speaker in first or speaker in others]
 
 
-class SpeakerPairDialog(LineDialog[SpeakerPair]):
+class SpeakerPairDialog(Dialog[SpeakerPair]):
     """Dialog that asks for the names of two speakers, separated by a comma."""
-
-    KEYS = (("enter", "compare", "submit"), ("esc", "cancel", "dismiss(None)"))
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss(None)", "cancel", id="speaker-pair.cancel", tooltip="Keep the two speakers")
-    ]
 
     def __init__(self, cast: Sequence[str], pair: SpeakerPair) -> None:
         names = ", ".join(map(display_name, pair))
-        placeholder = "Gandalf, Gollum"
-        super().__init__("Compare two speakers", names, placeholder=placeholder, max_length=4 * MAX_NAME_CHARACTERS)
+        field = Field("names", names, "Gandalf, Gollum", max_length=4 * MAX_NAME_CHARACTERS)
+        super().__init__("Compare two speakers", fields=[field], submit=self._read_pair, verb="compare")
         self._cast = cast
 
-    def parse(self, line: str) -> SpeakerPair:
-        names = [name.strip() for name in line.split(",") if name.strip()]
+    def _read_pair(self, texts: Mapping[str, str]) -> SpeakerPair:
+        names = [name.strip() for name in texts["names"].split(",") if name.strip()]
         if len(names) != 2:
             raise InvalidInputError(f"{len(names)} names do not make a pair; write two, like Gandalf, Gollum")
         first, second = (find_speaker(name, self._cast) for name in names)

@@ -1,37 +1,37 @@
-"""Screen with the runs: filter, sort, compare, play, rename, delete and export."""
+"""Screen with the runs: filter, sort, compare, play, watch, rename, delete and export."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from rich.cells import cell_len, set_cell_size
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Input, OptionList, Rule, Static
 from textual.widgets.option_list import Option
 
 from engine.errors import LotrError, printable
 from engine.runs.directory import MAX_RUN_NAME_LENGTH, bundled_run_name
+from engine.runs.loading import LoadedModel
 from engine.runs.locked_run import delete_run, rename_run
 from engine.runs.summary import RunSummary
 from engine.storage.files import default_runs_dir
 from lotr_tui.background_task import run_in_thread
-from lotr_tui.formatting import PRETRAINED_MARK_NOTE, format_bytes
-from lotr_tui.monitor.export import export_csv, export_tensorboard
+from lotr_tui.formatting import PRETRAINED_MARK_NOTE, format_bytes, truncate
+from lotr_tui.monitor.export import export_csv
 from lotr_tui.monitor.run_list import AGE_COLUMN, RUN_COLUMNS, filter_and_sort_runs, list_selectable_runs
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.dialogs.confirm import confirm
-from lotr_tui.screens.dialogs.line_dialog import RenameDialog
-from lotr_tui.screens.dialogs.path_dialog import ask_to_export
-from lotr_tui.screens.runs.bindings import RUNS_BINDINGS
-from lotr_tui.screens.runs.comparison import ComparisonPane
-from lotr_tui.screens.runs.marks import RunMarks
-from lotr_tui.screens.runs.row_format import format_header, format_row, name_width
+from lotr_tui.screens.dialogs.paths import ask_to_export
+from lotr_tui.screens.dialogs.questions import NameDialog, confirm
+from lotr_tui.screens.runs.comparison import BASELINE_MARK, CURVE_MARKS, ComparisonPane
 from lotr_tui.session.export import check_export_target
 from lotr_tui.textual_fixes.widgets import RobustOptionList
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.line_input import LineInput
 from lotr_tui.widgets.status_bar import StatusBar
@@ -40,6 +40,10 @@ ROW_MARGIN = 4
 """Columns beside a row: the mark before it and the scroll bar after it."""
 POLL_INTERVAL = 3.0
 """Seconds between two refreshes of the list while a run is training."""
+NAME_WIDTHS = (16, 24)
+"""Limits of the room for names, which fits the longest name; default names have up to 24 cells."""
+MAX_NAME_WIDTH = 48
+"""Maximum width of the column of names on a wide terminal."""
 
 
 class RunsScreen(AppScreen[str | None]):
@@ -64,7 +68,25 @@ class RunsScreen(AppScreen[str | None]):
     }
     """
     AUTO_FOCUS = "#runs"
-    BINDINGS: ClassVar[list[BindingType]] = RUNS_BINDINGS
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select_run", "play", id="runs.select", tooltip="Play with the selected run", priority=True),
+        *binding_table(
+            "runs",
+            """
+            watch    | ctrl+t | watch           | watch    | Watch the training of the selected run
+            mark     | space  | toggle_mark     | mark     | Mark the run for the comparison
+            baseline | b      | toggle_baseline | baseline | Compare other runs with this one; again: unpin it
+            compare  | c      | toggle_compare  | compare  | Settings that differ, and results; tab scrolls them
+            filter   | slash  | focus_filter    | filter   | Filter the runs | /
+            sort     | s      | sort            | sort     | Sort by the next column
+            rename   | e      | rename          | rename   | Rename the selected run
+            delete   | x      | delete          | delete   | Delete the selected run
+            export   | ctrl+s | export          | export   | Export the metrics as CSV files
+            """,
+            show=True,
+        ),
+        Binding("escape", "back", "back", id="runs.back", tooltip="Clear the filter, or go back", priority=True),
+    ]
 
     def __init__(self, runs_dir: Path | None = None) -> None:
         """List the runs of a directory, or of the default one."""
@@ -73,11 +95,11 @@ class RunsScreen(AppScreen[str | None]):
         self._runs: list[RunSummary] = []
         self._visible_runs: list[RunSummary] = []
         self._message, self._hints = "", "reading the runs …"  # the hints are shown while there is no message
-        self._marks = RunMarks()
-        self._sort_column, self._sort_reversed = AGE_COLUMN, False  # latest first
+        self._marked: list[Path] = []
+        self._baseline: Path | None = None  # may be in another folder
+        self._sort_column = AGE_COLUMN  # latest first
 
     def compose(self) -> ComposeResult:
-        """Create the title bar, the filter, the list, the comparison, a line for messages and the footer."""
         yield StatusBar(id="status")
         yield LineInput(placeholder="words in name, state, preset, corpus", id="filter", compact=True)
         yield Rule(line_style="solid")
@@ -91,34 +113,39 @@ class RunsScreen(AppScreen[str | None]):
     def on_mount(self) -> None:
         """Read the runs, and start to refresh the list while a run is training."""
         if baseline := self.app.settings_store.current.baseline_run:
-            self._marks.baseline = Path(baseline)
-        self._show_message("")
-        self.action_refresh()
+            self._baseline = Path(baseline)
+        self._reload("")
         self.set_interval(POLL_INTERVAL, self._refresh_if_training)
 
     def on_resize(self) -> None:
-        """Format the rows for the new width."""
         self._update_rows()
 
     # List
 
+    def _refresh_if_training(self) -> None:
+        if any(run.state == "running" for run in self._runs) and self.is_current:
+            self._reload(self._message)
+
     @work(exclusive=True, group="list")
-    async def action_refresh(self) -> None:
-        """Read the runs again."""
+    async def _reload(self, message: str, selected_path: Path | None = None) -> None:
+        """Read the runs, and show a message."""
+        self._show_message(message)
         self._runs = await run_in_thread(list_selectable_runs, self._runs_dir)
         if self._is_closing:
             return
-        self._marks.keep({run.path for run in self._runs})
+        paths = {run.path for run in self._runs}
+        self._marked = [path for path in self._marked if path in paths]
         has_own_runs = any(bundled_run_name(run.path) is None for run in self._runs)
         hints = [] if has_own_runs else ["No runs yet. Press esc, then ctrl+t to train one."]
         hints += [PRETRAINED_MARK_NOTE] if any(run.pretrained_on_other_text for run in self._runs) else []
         self._hints = "   ".join(hints)
-        self._show_message(self._message)
-        self._update_rows()
+        self._show_message(message)
+        self._update_rows(selected_path)
 
-    def _refresh_if_training(self) -> None:
-        if any(run.state == "running" for run in self._runs) and self.is_current:
-            self.action_refresh()
+    @property
+    def _is_closing(self) -> bool:
+        """True when the screen is being closed, which removes its widgets first."""
+        return not (self.query("#runs") and self.query("#comparison"))
 
     @on(Input.Changed, "#filter")
     def _apply_filter(self) -> None:
@@ -131,31 +158,33 @@ class RunsScreen(AppScreen[str | None]):
         options = self.query_one("#runs", OptionList)
         selected, highlighted = self._selected_run(), options.highlighted or 0
         path = selected_path or (selected.path if selected else None)
-        self._visible_runs = filter_and_sort_runs(
-            self._runs, self.query_one("#filter", Input).value, self._sort_column, self._sort_reversed
-        )
+        query = self.query_one("#filter", Input).value
+        self._visible_runs = filter_and_sort_runs(self._runs, query, self._sort_column)
         width = max(20, self.size.width - ROW_MARGIN)
-        min_name_width = name_width(self._visible_runs)
-        header = format_header(width, min_name_width, self._sort_column, self._sort_reversed)
+        longest = max((cell_len(printable(run.name)) for run in self._visible_runs), default=0)
+        name_width = max(NAME_WIDTHS[0], min(NAME_WIDTHS[1], longest))
+        names = [f"{each.name}{'↓' * (index == self._sort_column)}" for index, each in enumerate(RUN_COLUMNS)]
+        header = _format_cells(names, width, name_width, self._sort_column)
         self.query_one("#columns", Static).update(Content.styled(header, MUTED))
-        options.set_options(Option(self._format_row(run, width, min_name_width)) for run in self._visible_runs)
-        if self._visible_runs:
+        rows = []
+        for run in self._visible_runs:
+            texts = [column.format(run) for column in RUN_COLUMNS]
+            row = _format_cells(texts, width, name_width, self._sort_column)
+            rows.append(Option(Content.assemble((f" {self._mark_of(run.path)} ", "bold $accent"), row)))
+        options.set_options(rows)
+        if rows:
             indices = [index for index, run in enumerate(self._visible_runs) if run.path == path]
-            options.highlighted = indices[0] if indices else min(highlighted, len(self._visible_runs) - 1)
-        count, visible_count = len(self._runs), len(self._visible_runs)
-        shown = f"{visible_count:,} of {count:,}" if visible_count < count else f"{count:,}"
+            options.highlighted = indices[0] if indices else min(highlighted, len(rows) - 1)
+        count = len(self._runs)
+        shown = f"{len(rows):,} of {count:,}" if len(rows) < count else f"{count:,}"
         title = Content.assemble(("lotr-tui", "bold $accent"), "  ", ("runs", "bold"), (f" · {shown}", MUTED))
         self.query_one("#status", StatusBar).show(title)
         self._update_comparison()
 
-    def _format_row(self, run: RunSummary, width: int, min_name_width: int) -> Content:
-        row = format_row(run, width, min_name_width, self._sort_column)
-        return Content.assemble((f" {self._marks.mark_of(run.path)} ", "bold $accent"), row)
-
-    @property
-    def _is_closing(self) -> bool:
-        """True when the screen is being closed, which removes its widgets first."""
-        return not (self.query("#runs") and self.query("#comparison"))
+    def _mark_of(self, path: Path) -> str:
+        if path == self._baseline:
+            return BASELINE_MARK
+        return CURVE_MARKS[self._marked.index(path)] if path in self._marked else " "
 
     def _selected_run(self) -> RunSummary | None:
         index = self.query_one("#runs", OptionList).highlighted
@@ -163,9 +192,21 @@ class RunsScreen(AppScreen[str | None]):
 
     @on(OptionList.OptionHighlighted)
     def _update_comparison(self) -> None:
-        """Compare the marked runs, or the selected run if no run is marked, with the baseline."""
-        if not self._is_closing:
-            self.query_one(ComparisonPane).compare(self._marks.compared_runs(self._runs, self._selected_run()))
+        """Compare the baseline, if one is pinned, with the marked runs, or with the selected run if none is marked."""
+        if self._is_closing:
+            return
+        by_path = {run.path: run for run in self._runs}
+        compared = [(self._mark_of(path), by_path[path]) for path in self._marked if path in by_path]
+        selected = self._selected_run()
+        if not compared and selected is not None and selected.path != self._baseline:
+            compared = [(CURVE_MARKS[0], selected)]
+        if self._baseline in by_path:
+            compared.insert(0, (BASELINE_MARK, by_path[self._baseline]))
+        self.query_one(ComparisonPane).compare(compared)
+
+    def _show_message(self, text: str) -> None:
+        self._message = text
+        self.query_one("#message", Static).update(Content(printable(text or self._hints)))
 
     # Actions
 
@@ -182,6 +223,18 @@ class RunsScreen(AppScreen[str | None]):
             self._show_message(f"{run.name} has no model yet; the first evaluation saves one.")
         else:
             self.dismiss(bundled_run_name(run.path) or str(run.path))
+
+    def action_watch(self) -> None:
+        """Show the dashboard of the selected run, and close the screen if a model is chosen there."""
+        run = self._selected_run()
+        if run is None:
+            return
+
+        def closed(loaded: LoadedModel | None) -> None:
+            if loaded is not None:
+                self.dismiss(bundled_run_name(loaded.path) or str(loaded.path))
+
+        self.app.watch_run(run.path, closed)
 
     def action_back(self) -> None:
         """Clear and leave the filter; without a filter, close the screen."""
@@ -200,10 +253,18 @@ class RunsScreen(AppScreen[str | None]):
 
     def action_toggle_mark(self) -> None:
         """Mark the selected run for the comparison, or remove its mark."""
-        run = self._selected_run()
+        run, message = self._selected_run(), ""
         if run is None:
             return
-        self._show_message(self._marks.toggle(run))
+        if run.path == self._baseline:
+            message = f"{run.name} is the baseline; press b to unpin it."
+        elif run.path in self._marked:
+            self._marked.remove(run.path)
+        elif len(self._marked) < len(CURVE_MARKS):
+            self._marked.append(run.path)
+        else:
+            message = f"At most {len(CURVE_MARKS)} runs can be marked; remove a mark first."
+        self._show_message(message)
         self._update_rows()
 
     def action_toggle_baseline(self) -> None:
@@ -211,45 +272,30 @@ class RunsScreen(AppScreen[str | None]):
         run = self._selected_run()
         if run is None:
             return
-        if self._marks.toggle_baseline(run):
-            self.add_class("-differences")
-            self.refresh_bindings()
-            self._show_message(f"{run.name} is the baseline; other runs are compared with it.")
-        else:
+        if run.path == self._baseline:
+            self._keep_baseline(None)
             self._show_message(f"{run.name} is no longer the baseline.")
-        self._keep_baseline()
+        else:
+            self._keep_baseline(run.path)
+            self._marked = [path for path in self._marked if path != run.path]
+            self.add_class("-differences")
+            self._show_message(f"{run.name} is the baseline; other runs are compared with it.")
         self._update_rows()
 
-    def _keep_baseline(self) -> None:
+    def _keep_baseline(self, path: Path | None) -> None:
         """Keep the baseline for the next session."""
-        path = str(self._marks.baseline.absolute()) if self._marks.baseline else ""
-        self.app.update_settings(baseline_run=path if path.isprintable() else "")
+        self._baseline = path
+        text = str(path.absolute()) if path else ""
+        self.app.update_settings(baseline_run=text if text.isprintable() else "")
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Disable the keys that scroll the comparison while it is hidden."""
-        if action == "scroll_differences" and not self.has_class("-differences"):
-            return False
-        return super().check_action(action, parameters)
-
-    def action_scroll_differences(self, pages: int) -> None:
-        """Scroll the comparison by pages."""
-        self.query_one(ComparisonPane).scroll_differences(pages)
-
-    def action_sort(self, offset: int) -> None:
-        """Sort by the column `offset` columns further."""
-        self._sort_column = (self._sort_column + offset) % len(RUN_COLUMNS)
-        self._sort_reversed = False
+    def action_sort(self) -> None:
+        """Sort by the next column."""
+        self._sort_column = (self._sort_column + 1) % len(RUN_COLUMNS)
         self._update_rows()
 
-    def action_reverse_sort(self) -> None:
-        """Reverse the order."""
-        self._sort_reversed = not self._sort_reversed
-        self._update_rows()
-
-    def action_toggle_differences(self) -> None:
+    def action_toggle_compare(self) -> None:
         """Show or hide the settings and results that differ."""
         self.toggle_class("-differences")
-        self.refresh_bindings()
 
     def action_rename(self) -> None:
         """Ask for a new name of the selected run."""
@@ -257,17 +303,17 @@ class RunsScreen(AppScreen[str | None]):
         if run is None:
             return
 
-        def rename(name: str) -> None:
-            rename_run(str(run.path), name, self._runs_dir)
-
         def renamed(name: str | None) -> None:
             if name is not None and name != run.name:
-                self._marks.rename(run.path, self._runs_dir / name)
-                self._keep_baseline()
-                self._reload(f"{run.name} is now {name}", self._runs_dir / name)
+                path = self._runs_dir / name
+                self._marked = [path if marked == run.path else marked for marked in self._marked]
+                if run.path == self._baseline:
+                    self._keep_baseline(path)
+                self._reload(f"{run.name} is now {name}", path)
 
         title = f"New name of {printable(run.name)}"
-        self.app.push_screen(RenameDialog(run.name, title, MAX_RUN_NAME_LENGTH, rename), renamed)
+        rename = partial(rename_run, str(run.path), runs_dir=self._runs_dir)
+        self.app.push_screen(NameDialog(run.name, title, MAX_RUN_NAME_LENGTH, rename), renamed)
 
     def action_delete(self) -> None:
         """Delete the selected run after a confirmation."""
@@ -277,7 +323,6 @@ class RunsScreen(AppScreen[str | None]):
         if run.state == "running":
             self._show_message(f"✗ {run.name} is being trained; stop it first")
             return
-
         question = f"Delete {printable(run.name)} ({format_bytes(run.size_bytes)})? This cannot be undone."
         confirm(self.app, question, lambda: self._delete(run))
 
@@ -288,33 +333,33 @@ class RunsScreen(AppScreen[str | None]):
         except LotrError as error:
             self._reload(f"✗ {error}")
         else:
-            self._marks.forget(run.path)
-            self._keep_baseline()
+            if run.path == self._baseline:
+                self._keep_baseline(None)
             self._reload(f"deleted {run.name}")
 
-    @work(exclusive=True, group="list")
-    async def _reload(self, message: str, selected_path: Path | None = None) -> None:
-        """Read the changed runs, and show a message."""
-        self._runs = await run_in_thread(list_selectable_runs, self._runs_dir)
-        if not self._is_closing:
-            self._update_rows(selected_path)
-            self._show_message(message)
-
-    def action_export(self, kind: str) -> None:
-        """Ask for a new folder, and export the metrics of the selected run there as "csv" or "tensorboard"."""
+    def action_export(self) -> None:
+        """Ask for a new folder, and export the metrics of the selected run there."""
         run = self._selected_run()
-        if run is None:
-            return
-        export = export_csv if kind == "csv" else export_tensorboard
-        ask_to_export(
-            self,
-            f"Export {printable(run.name)} to a new folder",
-            f"{run.name}-{kind}",
-            partial(check_export_target, is_folder=True),
-            lambda target: export(run.path, target.path),
-            self._show_message,
-        )
+        if run is not None:
+            ask_to_export(
+                self,
+                f"Export {printable(run.name)} to a new folder",
+                f"{run.name}-csv",
+                partial(check_export_target, is_folder=True),
+                lambda target: export_csv(run.path, target.path),
+                self._show_message,
+            )
 
-    def _show_message(self, text: str) -> None:
-        self._message = text
-        self.query_one("#message", Static).update(Content(printable(text or self._hints)))
+
+def _format_cells(texts: Sequence[str], width: int, min_name_width: int, sort_column: int) -> str:
+    """Return one text per column; columns that do not fit are left out from the right, except the sort column.
+
+    On a wide terminal the columns stay next to the names.
+    """
+    cells = list(zip(RUN_COLUMNS, texts, strict=True))
+    sort_cell = cells[sort_column]
+    while len(cells) > 2 and min_name_width + sum(column.width + 1 for column, _ in cells[1:]) > width:
+        cells.pop(-2 if cells[-1] is sort_cell else -1)
+    values = [truncate(printable(text), column.width).rjust(column.width) for column, text in cells[1:]]
+    room = max(1, min(width - sum(len(value) + 1 for value in values), MAX_NAME_WIDTH))
+    return " ".join([set_cell_size(truncate(printable(texts[0]), room), room), *values])

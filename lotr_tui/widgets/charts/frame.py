@@ -10,7 +10,7 @@ from rich.style import Style
 from textual.strip import Strip
 
 from engine.data.arrays import Float64Array
-from lotr_tui.monitor.loss_unit import PERPLEXITY, LossUnit
+from lotr_tui.monitor.training_log import PERPLEXITY, LossUnit
 from lotr_tui.widgets.charts.canvas import Canvas
 from lotr_tui.widgets.charts.plotting import (
     MIN_TICKS,

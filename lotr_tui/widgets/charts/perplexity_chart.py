@@ -12,12 +12,12 @@ from rich.segment import Segment
 from textual.strip import Strip
 
 from lotr_tui.formatting import format_duration
-from lotr_tui.monitor.smoothing import MAX_PERPLEXITY, SmoothedPerplexity, log10_or_nan
+from lotr_tui.monitor.steps import MAX_PERPLEXITY, SmoothedPerplexity, log10_or_nan
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.widgets.charts.axes import X_AXIS_FIELDS, ChartAxes
 from lotr_tui.widgets.charts.canvas import Canvas
 from lotr_tui.widgets.charts.frame import Y_LABEL_WIDTH, LogCurve, YAxis, format_x_axis, frame_lines, perplexity_bounds
-from lotr_tui.widgets.charts.plotting import BrailleCells, column_at, decimate, nice_ceiling
+from lotr_tui.widgets.charts.plotting import BrailleCells, column_at, column_means, decimate, nice_ceiling
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
 
 DEFAULT_SMOOTHING = 0.85
@@ -33,7 +33,6 @@ class PerplexityChart(StripWidget):
     PerplexityChart { height: 1fr; min-height: 5; padding: 0 1; }
     PerplexityChart > .chart--valid { color: $accent; }
     PerplexityChart > .chart--train { color: $foreground 70%; }
-    PerplexityChart > .chart--raw { color: $foreground 50%; text-style: dim; }
     PerplexityChart > .chart--baseline { color: $secondary; }
     PerplexityChart > .chart--axis { color: $muted; text-style: $muted-style; }
     PerplexityChart > .chart--cursor { color: $accent 60%; }
@@ -41,7 +40,6 @@ class PerplexityChart(StripWidget):
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "chart--valid",
         "chart--train",
-        "chart--raw",
         "chart--baseline",
         "chart--axis",
         "chart--cursor",
@@ -72,13 +70,12 @@ class PerplexityChart(StripWidget):
         if rows < 2 or columns < 10 or not self._view.evaluations:
             return [*legend, *self._empty_lines()]
         x_range = self.x_range
-        curves = {"chart--raw": self._raw_curve(x_range, columns)} | self._smoothed_curves(x_range, columns)
+        curves = self._smoothed_curves(x_range, columns)
         y_axis = YAxis(*self._y_range(curves), rows, self.axes.log_scale, unit)
         cells = {style: y_axis.plot(curve, x_range, columns) for style, curve in curves.items()}
         canvas = Canvas(rows, columns)
         self._draw_cursor(canvas, x_range)
         self._draw_baselines(canvas, y_axis, cells)
-        canvas.draw_curves({"chart--raw": cells.pop("chart--raw")})
         canvas.draw_curves(cells)
         self._draw_best(canvas, y_axis, x_range)
         self._label_curves(canvas, cells)
@@ -106,18 +103,14 @@ class PerplexityChart(StripWidget):
         """Visible range of the x axis."""
         return self.axes.x_range(self.x_end, self.x_latest)
 
-    def _raw_curve(self, x_range: tuple[float, float], columns: int) -> LogCurve:
-        """Return the training perplexity without smoothing; this chart does not show it."""
-        return np.empty(0), np.empty(0)
-
     def _smoothed_curves(self, x_range: tuple[float, float], columns: int) -> dict[str, LogCurve]:
-        """Return the smoothed training perplexity and the validation perplexity."""
+        """Return the smoothed training perplexity, with one point per column, and the validation perplexity."""
         steps, field = self._view.steps, X_AXIS_FIELDS[self.axes.x_axis]
         evaluations = self._view.evaluations
         x = np.array([getattr(event, field) for event in evaluations], float)
         valid = log10_or_nan(np.array([event.valid_perplexity for event in evaluations], float))
         return {
-            "chart--train": decimate(steps.column(field), self._smoothed_train.compute(steps), x_range, 2 * columns),
+            "chart--train": column_means(steps.column(field), self._smoothed_train.compute(steps), x_range, columns),
             "chart--valid": decimate(x, valid, x_range, 2 * columns),
         }
 

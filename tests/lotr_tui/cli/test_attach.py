@@ -33,7 +33,7 @@ async def test_dashboard_follows_the_record_past_damaged_lines_and_sends_command
         await until(pilot, lambda: "no metrics.jsonl" in text_of(app.screen.query_one("#status")))
         append_events(path, EVENTS[:20])
         await until(pilot, lambda: "epoch 3.0/12" in dashboard_text(app))
-        await pilot.press("c")
+        await pilot.press("k")
         await until(pilot, lambda: "saving …" in text_of(app.screen.query_one("#status")))
         assert requests() == [ControlCommand("checkpoint")]
         append_events(path, [CommandApplied(9, 3.0, "checkpoint", "")])
@@ -44,6 +44,6 @@ async def test_dashboard_follows_the_record_past_damaged_lines_and_sends_command
         await until(pilot, lambda: "epoch 12.0/12" in dashboard_text(app))
         append_events(path, [Finished("done", "r", 12.0, 72.5, 74.1, 24.0)])
         await until(pilot, lambda: "test 74.1" in dashboard_text(app))
-        await pilot.press("q")
+        await pilot.press("escape")
         await until(pilot, lambda: app.return_code == 0)
     assert requests() == []

@@ -2,17 +2,19 @@
 
 import math
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
 from engine.events import Checkpointed, Evaluated, Finished, Started, Step
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
-from lotr_tui.monitor.compared_run import ComparedRun, ScoredText, read_compared_run
-from lotr_tui.monitor.comparison_layout import layout_comparison
-from lotr_tui.monitor.run_comparison import compare_runs
+from lotr_tui.monitor.comparison import ComparedRun, ScoredText, compare_runs, read_compared_run
+from lotr_tui.monitor.comparison_table import Role, comparison_tables
 from tests.support.runs import CONFIG, VOCABULARY, append_events
 
 TEXT = ScoredText("corpus", "split", "line", "vocabulary", "words 100")
@@ -97,7 +99,10 @@ def test_every_line_of_the_table_fits_and_every_run_is_named_in_printable_charac
         for number in range(count)
     ]  # fmt: skip
     names = [f"20250101-120000-default-\x1b[31mlong-name-{run.name}" for run in runs]
-    lines = ["".join(text for text, _ in line) for line in layout_comparison(compare_runs(runs), names, width)]
+    console = Console(width=width, file=StringIO())
+    for part in comparison_tables(compare_runs(runs), names, width, dict.fromkeys(get_args(Role), "")):
+        console.print(part)
+    lines = console.file.getvalue().splitlines()
     assert max(map(cell_len, lines)) <= width
     squeezed = "".join("".join(lines).split())
     assert squeezed.isprintable()

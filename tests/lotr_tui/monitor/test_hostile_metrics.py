@@ -85,11 +85,11 @@ async def test_the_dashboard_and_the_list_show_the_valid_rows(run):
         (write_run(run.with_name(f"r{number}")) / METRICS_FILE).write_bytes(RECORDS[kind])
     app = AttachApp(run)
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: not app.training_view.is_active or app.training_view.notice)
-        await pilot.press("y", "x", "m", "left", "right", "comma", "plus", "left_square_bracket", "home", "end")
+        await until(pilot, lambda: not app.screen.view.is_active or app.screen.view.notice)
+        await pilot.press("left_square_bracket", "right_square_bracket", "right", "left", "plus", "z", "home", "end")
         await pilot.press("ctrl+o")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen) and app.screen.query_one(OptionList).options)
         for _ in RECORDS:
             await pilot.press("space", "down")
-        await pilot.press("d", "s", "s", "S")
+        await pilot.press("c", "s", "s", "s")
         assert app.is_running

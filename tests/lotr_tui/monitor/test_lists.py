@@ -35,16 +35,13 @@ def test_bundled_models_follow_the_runs_if_they_are_present(tmp_path, monkeypatc
     assert [run.name for run in list_selectable_runs(tmp_path / "runs")] == ["mine", "base"]
 
 
-@given(st.lists(st.one_of(st.none(), st.floats(1, 500)), max_size=8), st.booleans())
-def test_unknown_perplexities_sort_after_all_others(perplexities, is_reversed):
+@given(st.lists(st.one_of(st.none(), st.floats(1, 500)), max_size=8))
+def test_unknown_perplexities_sort_after_all_others(perplexities):
     runs = [summary(f"r{number}", valid_perplexity=value) for number, value in enumerate(perplexities)]
     column = [column.name for column in RUN_COLUMNS].index("valid")
-    values = [run.valid_perplexity for run in filter_and_sort_runs(runs, "", column, is_reversed)]
-    known = [value for value in values if value is not None]
-    assert known == sorted(known, reverse=is_reversed)
-    num_unknown = len(values) - len(known)
-    unknown = values[:num_unknown] if is_reversed else values[len(known) :]
-    assert unknown == [None] * num_unknown
+    values = [run.valid_perplexity for run in filter_and_sort_runs(runs, "", column)]
+    known = sorted(value for value in values if value is not None)
+    assert values == known + [None] * (len(values) - len(known))
 
 
 GIB = 2**30

@@ -15,8 +15,7 @@ from engine.runs.locked_run import create_run
 from engine.runs.metrics import read_current_events
 from lotr_tui.monitor import run_follower
 from lotr_tui.monitor.run_follower import RunFollower
-from lotr_tui.monitor.smoothing import BLOCK_SIZE, SmoothedPerplexity, exponential_moving_average, log10_or_nan
-from lotr_tui.monitor.step_columns import StepColumns
+from lotr_tui.monitor.steps import BLOCK_SIZE, SmoothedPerplexity, StepColumns, exponential_moving_average, log10_or_nan
 from lotr_tui.monitor.training_view import TrainingView
 from tests.support.app import training_events
 from tests.support.runs import CONFIG, VOCABULARY, append_events, make_step, view_of

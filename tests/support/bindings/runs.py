@@ -8,7 +8,7 @@ from textual.widgets import OptionList
 from engine.events import Checkpointed, Diagnosed, Evaluated, Step, event_to_dict
 from engine.runs.directory import METRICS_FILE, MODEL_FILE
 from lotr_tui.monitor.run_list import RUN_COLUMNS
-from lotr_tui.screens.runs.overlay_chart import BASELINE_MARK, CURVE_MARKS
+from lotr_tui.screens.runs.comparison import BASELINE_MARK, CURVE_MARKS
 from lotr_tui.screens.runs.screen import RunsScreen
 from tests.support import scenes
 from tests.support.app import training_events
@@ -19,7 +19,6 @@ from tests.support.bindings import (
     closes,
     decreases,
     focused,
-    has_quit,
     increases,
     input_value,
     keys,
@@ -28,8 +27,7 @@ from tests.support.bindings import (
     opens,
     scroll_y,
 )
-from tests.support.files import write_run
-from tests.support.pilot import screen_name, text_of, until
+from tests.support.pilot import lines_of, screen_name, text_of, until
 
 # The list of runs
 
@@ -38,11 +36,6 @@ def rows(app):
     """Return the rows of the list, which may be below a dialog."""
     screen = next(screen for screen in reversed(app.screen_stack) if isinstance(screen, RunsScreen))
     return [str(option.prompt) for option in screen.query_one("#runs", OptionList).options]
-
-
-def names(app):
-    """Return the beginning of each row, without its age, which may change in between."""
-    return [row[:30] for row in rows(app)]
 
 
 def listed(app):
@@ -56,12 +49,7 @@ def sorted_by(app):
 
 def shows_differences(app):
     pane = app.screen.query_one("#differences")
-    return bool(pane.region.area) and "hidden" in text_of(app.screen.query_one("#settings"))
-
-
-def first_line(app):
-    """Return the number of lines above the visible part of the comparison."""
-    return round(app.screen.query_one("#differences").scroll_y)
+    return bool(pane.region.area) and "hidden" in lines_of(app.screen.query_one("#settings"))
 
 
 def suggested_folder(app):
@@ -91,17 +79,13 @@ RUNS = Stage(
     runs,
     [
         Row("runs.mark", lambda app: sum(row[1] in CURVE_MARKS for row in rows(app)), moves(1)),
-        Row("runs.differences", shows_differences, becomes(True), ("up", "space")),
-        *keys("runs", first_line, scroll_down=increases, scroll_up=decreases),
+        Row("runs.compare", shows_differences, becomes(True), ("up", "space")),
         *keys("runs", lambda app: sum(row[1] == BASELINE_MARK for row in rows(app)), baseline=moves(1)),
-        Row("runs.reverse", names, lambda before, after: before != after == before[::-1], ("down",)),
-        *keys("runs", sorted_by, sort=becomes("size↓")),
-        *keys("runs", suggested_folder, csv=becomes("first-csv"), tensorboard=becomes("first-tensorboard")),
-        *opens("runs", rename="RenameDialog", delete="ConfirmDialog"),
-        Row("runs.refresh", listed, moves(1), prepare=lambda app: write_run(Path("runs/new"))),
+        Row("runs.sort", sorted_by, becomes("size↓"), ("down",)),
+        *keys("runs", suggested_folder, export=becomes("first-csv")),
+        *opens("runs", rename="NameDialog", delete="ConfirmDialog", watch=("DashboardScreen", "dashboard.close")),
         *keys("runs", focused, filter=becomes("LineInput")),
         Row("runs.back", focused, becomes("RobustOptionList"), ("f", "i", "r", "s", "t")),
-        Row("confirm.yes", listed, moves(-1), ("x",)),
         closes("runs.back", "SessionScreen"),
     ],
     size=(100, 24),  # all columns
@@ -146,12 +130,12 @@ async def train(pilot):
 
 async def log(pilot):
     """Show the log, which is longer than the screen."""
-    await pilot.press("f2", "f2", "f2")
+    await pilot.press("tab", "tab", "tab")
     await until(pilot, lambda: scroll_y("LogPane")(pilot.app) > 0)
 
 
 async def show_samples(pilot):
-    await pilot.press("f2")
+    await pilot.press("tab")
     await train(pilot)
 
 
@@ -162,7 +146,9 @@ async def diagnosis(pilot):
     app.screen.show_view(app.training_view)
 
 
-PROBLEM = Stage(diagnosis, keys("dashboard", of("DiagnosisBanner", "display"), dismiss=becomes(False)))
+PROBLEM = Stage(
+    diagnosis, keys("dashboard", lambda app: app.screen.query_one("#diagnosis").display, dismiss=becomes(False))
+)
 LOG = Stage(
     log,
     [
@@ -178,18 +164,12 @@ DASHBOARD = Stage(
         *keys("dashboard", sample_epoch, first=becomes(0.0), latest=becomes(12.0)),
         *keys("dashboard", of("TrainingChart", "cursor_step"), cursor_left=becomes(122), cursor_right=becomes(123)),
         Row("dashboard.zoom-in", visible_range, becomes((6, 12)), ("end",)),
-        *keys(
-            "dashboard", visible_range, pan_left=becomes((3, 9)), pan_right=becomes((6, 12)), zoom_out=becomes((0, 12))
-        ),
+        *keys("dashboard", visible_range, zoom_out=becomes((0, 12))),
         Row("dashboard.show-all", visible_range, becomes((0, 12)), ("plus", "plus")),
-        *keys("dashboard", lambda app: chart(app).axes.log_scale, log_scale=becomes(False)),
-        *keys("dashboard", lambda app: chart(app).axes.x_axis, x_axis=becomes("step")),
-        *keys("dashboard", of("TrainingChart", "smoothing"), smoothing=becomes(0.97)),
-        *keys("dashboard", of("PaneTabs", "pane"), pane=becomes("samples")),
+        *keys("dashboard", of("PaneTabs", "pane"), pane=becomes("samples"), previous_pane=becomes("chart")),
         *opens("dashboard", runs="RunsScreen", play="SessionScreen"),
-        *opens("dashboard", prompt=("SamplePromptDialog", "sample-prompt.cancel"), interrupt="ConfirmDialog"),
-        *opens("dashboard", stop=("ConfirmDialog", "confirm.no"), close=("QuitDialog", "quit.cancel")),
-        Row("confirm.yes", lambda app: app.is_training, becomes(False), ("s",)),
+        *opens("dashboard", prompt=("SamplePromptDialog", "dialog.cancel"), export="ExportDialog"),
+        *opens("dashboard", stop="ConfirmDialog", close="QuitDialog"),
     ],
 )
 CONTROL_COMMANDS = Stage(
@@ -202,13 +182,9 @@ CONTROL_COMMANDS = Stage(
         Row("dashboard.detach", commands, sends("detach")),
     ],
 )
-DETACH = Stage(train, [Row("quit.detach", commands, sends("detach"), ("q",))])
-STOP = Stage(train, [Row("quit.stop", has_quit, becomes(True), ("q",))])
 
 RUN_APPS = {"runs": [RUNS], "selected run": [SELECTED_RUN]}
 TRAINING_APPS = {
     "dashboard": [PROBLEM, LOG, DASHBOARD],
     "control commands": [CONTROL_COMMANDS],
-    "quitting with detach": [DETACH],
-    "quitting with stop": [STOP],
 }

@@ -1,6 +1,6 @@
 """Keys of the session: prompt, conversation and sampling controls."""
 
-from lotr_tui.screens.dialogs.system_prompt import SystemPromptDialog
+from lotr_tui.screens.dialogs.questions import SystemPromptDialog
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT
 from tests.support import dialogue_scenes, scenes
@@ -18,11 +18,12 @@ from tests.support.bindings import (
     keys,
     moves,
     of,
+    of_screen,
     opens,
     scroll_y,
 )
 from tests.support.open_models import bpe_tokenizer, open_model
-from tests.support.pilot import press_letter, screen_name, send, text_of, until
+from tests.support.pilot import send, text_of, until
 
 value, selected = of("PromptInput", "value"), of("PromptInput", "selected_text")
 temperature, preset = of("TemperatureSlider", "value"), of("SamplerPanel", "preset")
@@ -77,12 +78,6 @@ async def open_system_prompt(pilot):
     await pilot.app.push_screen(SystemPromptDialog("", "You help."))
 
 
-async def open_cast_dialog(pilot):
-    await dialogue_scenes.use_speakers(pilot)
-    await press_letter(pilot, "w")
-    await until(pilot, lambda: screen_name(pilot.app) == "CastDialog")
-
-
 def focus_on(widget_type):
     async def set_up(pilot):
         await scenes.session(pilot)
@@ -97,7 +92,6 @@ async def enter_cursor_mode(pilot):
 
 
 column = lambda app: app.screen.query_one("PromptInput").cursor_location[1]  # noqa: E731
-chosen = lambda app: app.screen.active_list.chosen  # noqa: E731
 
 PROMPT = Stage(
     type_prompt,
@@ -112,54 +106,28 @@ PROMPT = Stage(
         Row("prompt.delete-word", value, becomes("he "), ("end",)),
         Row("prompt.delete-to-start", value, becomes("")),
         Row("prompt.delete-to-end", value, becomes("t"), ("t", "h", "left")),
-        Row("prompt.yank", value, becomes("th")),
-        Row("prompt.backspace", value, becomes("t")),
         *keys("prompt", value, new_line=becomes("t\n"), paste=becomes("t\npony")),
         Row("prompt.send", lambda app: len(view(app).conversation.replies), moves(1)),
         *keys("prompt", value, older=becomes("t\npony"), newer=becomes("")),
         Row("prompt.complete", value, becomes("winter"), ("w", "i", "n")),
     ],
 )
-SEARCH = Stage(scenes.search, keys("session", current_match, up=moves(-1), down=moves(1)))
+SEARCH = Stage(scenes.search, keys("search", current_match, up=moves(-1), down=moves(1)))
 SLIDER = Stage(
     focus_on("TemperatureSlider"),
     keys("temperature", temperature, down=becomes(0.75), up=becomes(0.8), greedy=becomes(0.0), highest=becomes(2.0)),
 )
 PRESETS = Stage(focus_on("PresetPicker"), keys("preset", preset, next=changes, previous=becomes("notebook 0.8")))
 OPEN_VOCABULARY = Stage(
-    use_open_model,
-    [
-        Row(
-            "session.units",
-            lambda app: app.settings_store.current.preview_unit,
-            becomes("token"),
-            prepare=lambda app: app.screen.query_one("TemperatureSlider").focus(),
-        )
-    ],
+    use_open_model, keys("session", lambda app: app.settings_store.current.preview_unit, tokens=becomes("token"))
 )
 SYSTEM_PROMPT = Stage(
     open_system_prompt,
     [
-        Row("system-prompt.example", input_value, becomes(EXAMPLE_SYSTEM_PROMPT)),
-        closes("system-prompt.cancel", "SessionScreen"),
+        Row("field.complete", input_value, becomes(EXAMPLE_SYSTEM_PROMPT)),
+        closes("dialog.cancel", "SessionScreen"),
     ],
 )
-
-
-def opened_by(command):
-    async def set_up(pilot):
-        await scenes.session(pilot)
-        await send(pilot, command)
-        await until(pilot, lambda: screen_name(pilot.app) != "SessionScreen")
-
-    return set_up
-
-
-CLOSED = [
-    Stage(opened_by("/sessions"), [closes("sessions.back", "SessionScreen")]),
-    Stage(opened_by("/learn"), [closes("learn.close", "SessionScreen")]),
-    Stage(opened_by("/model smollm2"), [closes("first-model.later", "SessionScreen")]),
-]
 SLOW_REPLY = Stage(
     start_slow_reply,
     [
@@ -171,81 +139,56 @@ SLOW_REPLY = Stage(
 SESSION = Stage(
     long_session,
     [
-        *keys("session", temperature, cooler=becomes(0.75), hotter=becomes(0.8)),
-        Row("session.page-up", scroll_y("Transcript"), decreases),
+        *keys("session", temperature, lower_temperature=becomes(0.75), raise_temperature=becomes(0.8)),
+        *keys("session", preset, preset=changes),
+        *keys("session", lambda app: app.screen.query_one("SamplerPanel").has_class("-all"), controls=becomes(True)),
+        *keys("session", of("PaneTabs", "pane"), pane=becomes("next")),
+        Row("session.page-up", scroll_y("Transcript"), decreases, ("f2", "f2")),
         *keys("session", scroll_y("Transcript"), page_down=increases),
-        Row("session.redraw", has_quit, lambda before, after: before == after),
-        *keys("session", focused, words=becomes("Transcript"), stop=becomes("PromptInput")),
-        *keys("session", focused, pane=becomes("Transcript"), pane_back=becomes("PromptInput")),
-        *keys("session", branch_count, again=becomes(2)),
-        *keys("session", lambda app: len(reply(app).tokens), next=increases),
-        *keys("session", lambda app: app.screen.query_one("SearchBar").has_class("-open"), find=becomes(True)),
-        *opens("session", train=("NewTrainingDialog", "new-training.cancel"), models=("RunsScreen", "runs.back")),
-        *opens("session", export=("ExportDialog", "export.cancel")),
+        *keys("session", focused, inspect_words=becomes("Transcript"), stop=becomes("PromptInput")),
+        *keys("session", of_screen("reply_mode"), reply_mode=becomes("reply")),
+        *keys("session", lambda app: view(app).conversation.pace, pace=becomes(5.0)),
+        Row("session.edit", value, becomes("Where is the wizard"), ("f5",) * 4),
+        *keys("session", branch_count, regenerate=becomes(2)),
+        *keys("session", lambda app: len(reply(app).tokens), **{"continue": increases}),
+        *keys("session", lambda app: app.screen.query_one("SamplerPanel").seed() is None, hold_seed=becomes(False)),
+        *keys("session", lambda app: app.clipboard, copy=changes),
+        *keys("session", of("SearchBar", "is_open"), find=becomes(True)),
+        *opens("session", train=("NewTrainingDialog", "dialog.cancel"), runs=("RunsScreen", "runs.back")),
+        *opens("session", sessions=("SessionsScreen", "sessions.back"), learn=("ChapterScreen", "learn.close")),
+        *opens("session", model=("FirstModelDialog", "dialog.cancel")),
+        *opens("session", memorization=("CopiedScreen", "inspect.close")),
+        *opens("session", activations=("ActivationsScreen", "inspect.close"), lens=("LensScreen", "inspect.close")),
+        *opens("session", ladder=("LadderScreen", "columns.close"), compare="SideBySideScreen"),
         *opens("app", help=("HelpScreen", "help.close"), palette="AppCommandPalette"),
-    ],
-)
-LETTERS = Stage(
-    focus_on("TemperatureSlider"),
-    [
-        *keys("session", temperature, hotter_letter=increases, cooler_letter=decreases),
-        Row("session.copy", lambda app: app.clipboard, changes),
-        Row("session.talk", lambda app: len(app._notifications), increases),  # noqa: SLF001
-        *opens("session", copied=("CopiedScreen", "inspect.close")),
-        *opens("session", inside=("ActivationsScreen", "inspect.close"), lens=("LensScreen", "inspect.close")),
-        *opens("session", temperatures=("LadderScreen", "columns.close"), compare="SideBySideScreen"),
-        *keys("session", branch_count, again_letter=increases),
-        *keys("session", lambda app: len(reply(app).tokens), next_letter=increases),
-        *keys("session", lambda app: reply(app).id, earlier=changes, later=changes),
-        Row("session.answers", lambda app: reply(app).shows_branches, becomes(True)),
-        *keys("session", lambda app: app.screen.query_one("SamplerPanel").has_class("-all"), options=becomes(True)),
-        Row("session.enter", focused, becomes("PromptInput")),
-        Row(
-            "session.find-letter",
-            focused,
-            becomes("LineInput"),
-            prepare=lambda app: app.screen.query_one("#temperature").focus(),
-        ),
-        Row("session.edit", value, changes, prepare=lambda app: app.screen.query_one("#temperature").focus()),
     ],
 )
 CONVERSATION = Stage(
     dialogue_scenes.conversation,
-    [
-        Row(
-            "session.who",
-            screen_name,
-            becomes("CastDialog"),
-            prepare=lambda app: app.screen.query_one("TemperatureSlider").focus(),
-            back="cast.cancel",
-        ),
-        Row("cast.again", branch_count, increases, ("w",)),
-    ],
-)
-CAST = Stage(
-    open_cast_dialog,
-    [
-        *keys(
-            "cast", chosen, down=becomes("GANDALF"), up=becomes(""), page_down=becomes("SOMEONE"), page_up=becomes("")
-        ),
-        *keys("cast", lambda app: app.screen.active_list.id, column=becomes("speaking-as")),
-    ],
+    opens("session", cast=("CastDialog", "dialog.cancel")),
 )
 CURSOR_MODE = Stage(
     enter_cursor_mode,
     [
-        *keys("session", cursor, left=decreases, right=increases),
-        *keys("session", lambda app: cursor(app)[1], home=becomes(0), end=becomes(13)),
-        *keys("session", lambda app: cursor(app)[0], up=moves(-1), down=moves(1)),
-        *(Row(f"session.branch-{number}", branch_count, moves(1)) for number in range(1, 9)),
+        *keys("transcript", cursor, left=decreases, right=increases),
+        *keys("transcript", lambda app: cursor(app)[1], home=becomes(0), end=becomes(13)),
+        *keys("transcript", lambda app: cursor(app)[0], up=moves(-1), down=moves(1)),
+        *keys("conversation", of("ConversationView", "highlighted"), next_alternative=becomes(2)),
+        *keys("conversation", of("ConversationView", "highlighted"), previous_alternative=becomes(1)),
+        *(Row(f"conversation.branch-{number}", branch_count, moves(1)) for number in range(1, 9)),
+        Row("conversation.branch", branch_count, moves(1)),
+        *keys("conversation", lambda app: reply(app).id, previous_branch=decreases, next_branch=increases),
+        *keys("conversation", lambda app: reply(app).id, parent_branch=decreases),
+        *keys("conversation", lambda app: bool(reply(app).shows_branches), compare=becomes(True)),
+        *keys("conversation", lambda app: app.clipboard, copy=changes),
+        *opens("conversation", name=("NameDialog", "dialog.cancel")),
     ],
 )
 
 SESSION_APPS = {
     "prompt, search and controls": [PROMPT, PRESETS, SLIDER, SYSTEM_PROMPT, SEARCH],
-    "session": [SESSION, LETTERS],
-    "screens of commands": CLOSED,
-    "cast and conversation": [CAST, CONVERSATION],
+    "session": [SESSION],
+    "cast and conversation": [CONVERSATION],
     "words of a reply": [CURSOR_MODE],
     "subwords and a slow reply": [OPEN_VOCABULARY, SLOW_REPLY],
 }

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.dialogs.path_dialog import OpenTextDialog
+from lotr_tui.screens.dialogs.paths import OpenTextDialog
 from lotr_tui.screens.inspect.activations import ActivationsScreen
 from lotr_tui.screens.inspect.comparison import LadderScreen, SideBySideScreen
 from lotr_tui.screens.inspect.copied import CopiedScreen
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.session.columns import PromptContext
-from lotr_tui.session.session_file import sessions_folder
 from tests.support import scenes
 from tests.support.analysis import is_idle
 from tests.support.app import VOCABULARY
@@ -119,13 +118,8 @@ COLUMN_CHOICE = Stage(
 
 def suggested_suffix(app):
     """Return the suffix of the path that the export dialog suggests, or "" without the dialog."""
-    inputs = app.screen.query("CompletingInput")
+    inputs = app.screen.query("FieldInput")
     return Path(inputs.first().value).suffix if inputs else ""
-
-
-def completion(app):
-    completing_input = app.screen.query_one("CompletingInput")
-    return completing_input.completions[completing_input.completion_index]
 
 
 async def path_completion(pilot):
@@ -134,21 +128,13 @@ async def path_completion(pilot):
         Path("texts", name).touch()
     await pilot.app.push_screen(OpenTextDialog())
     await pilot.press(*"texts/")
-    await until(pilot, lambda: len(pilot.app.screen.query_one("CompletingInput").completions) == 2)
 
 
 SESSIONS = Stage(
     scenes.sessions,
     [
-        *keys("sessions", suggested_suffix, json=becomes(".json")),
-        Row("sessions.markdown", suggested_suffix, becomes(".md"), back="export.cancel"),
-        *opens("sessions", rename=("RenameDialog", "name.cancel"), delete="ConfirmDialog"),
-        Row(
-            "sessions.refresh",
-            lambda app: app.screen.query_one("OptionList").option_count,
-            moves(-1),
-            prepare=lambda app: (sessions_folder() / "broken.jsonl").unlink(),
-        ),
+        Row("sessions.export", suggested_suffix, becomes(".md"), back="dialog.cancel"),
+        *opens("sessions", rename="NameDialog", delete="ConfirmDialog"),
         closes("sessions.open", "SessionScreen"),
     ],
 )
@@ -156,8 +142,7 @@ NEW_SESSION = Stage(scenes.sessions, [closes("sessions.new", "SessionScreen")])
 COMPLETION = Stage(
     path_completion,
     [
-        *keys("completion", completion, next=becomes("texts/pony.txt"), previous=becomes("texts/lamp.txt")),
-        *keys("completion", of("CompletingInput", "value"), accept=becomes("texts/lamp.txt")),
+        *keys("field", of("FieldInput", "value"), complete=becomes("texts/lamp.txt")),
     ],
 )
 
@@ -196,7 +181,7 @@ LENS = Stage(
         *keys("lens", of_screen("view"), view=changes),
         *keys("lens", of_screen("eos_per_line"), line_ends=changes),
         *keys("lens", heading, sort=changes),
-        *opens("lens", file=("OpenTextDialog", "open-text.cancel")),
+        *opens("lens", file=("OpenTextDialog", "dialog.cancel")),
         *keys("inspect", focused, pane=becomes("RowList"), previous_pane=becomes("TextView")),
         *keys("inspect", focused, edit=becomes("LensTextArea")),
     ],
@@ -206,7 +191,7 @@ WHO_LENS = Stage(
     who_lens,
     [
         *keys("lens", of_screen("who_view"), who=becomes("who")),
-        *opens("lens", compare=("SpeakerPairDialog", "speaker-pair.cancel")),
+        *opens("lens", compare=("SpeakerPairDialog", "dialog.cancel")),
         closes("inspect.close", "SessionScreen"),
     ],
 )

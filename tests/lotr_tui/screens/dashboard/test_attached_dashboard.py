@@ -9,8 +9,7 @@ from engine.errors import RunError
 from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Resume, Warned
 from lotr_tui.messages import TrainingChanged
 from lotr_tui.screens.dashboard.chart import TrainingChart
-from lotr_tui.screens.dashboard.log_pane import LogPane
-from lotr_tui.screens.dashboard.sample_timeline import SampleTimeline
+from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from tests.support.app import finished, make_decoder, training_events
 from tests.support.pilot import lines_of, notices, text_of, until
@@ -61,7 +60,7 @@ async def test_a_command_is_pending_until_applied_and_a_refused_one_is_reported(
         view.apply(finished(make_decoder()))
         screen.post_message(TrainingChanged(view, []))
         await until(pilot, lambda: "finished" in status_text(app))
-        await pilot.press("space", "c", "d", "l", "s")
+        await pilot.press("space", "k", "d", "h", "ctrl+c")
         assert app.screen is screen
         assert not commands
 
@@ -75,7 +74,7 @@ async def test_the_cursor_moves_over_samples_and_steps_and_new_ones_leave_it(mak
             return chart.render_line(0).text
 
         assert "latest" in text_of(samples)
-        await pilot.press("left", "left")
+        await pilot.press("left_square_bracket", "left_square_bracket")
         assert "a friend of mine 8" in text_of(samples)
         assert "epoch 8.0" in text_of(samples).splitlines()[0]
         assert f"valid {view.evaluations[8].valid_perplexity:.1f}" in legend()
@@ -84,7 +83,7 @@ async def test_the_cursor_moves_over_samples_and_steps_and_new_ones_leave_it(mak
         screen.show_view(view)
         assert "a friend of mine 8" in text_of(samples)
         assert "epoch 8.00" in legend()
-        await pilot.press("end", "comma")
+        await pilot.press("end", "left")
         assert "a friend of mine 11" in text_of(samples)
         assert "epoch 11.75" in legend()
         await pilot.click(chart, offset=(7 + (chart.size.width - 6) // 2, 9))

@@ -7,13 +7,10 @@ from textual.widgets import Input
 
 from engine.control import ControlCommand
 from engine.events import Diagnosed
-from lotr_tui.screens.dashboard.diagnosis_banner import DiagnosisBanner
-from lotr_tui.screens.dashboard.log_pane import LogPane
-from lotr_tui.screens.dashboard.prompt_dialog import SamplePromptDialog
-from lotr_tui.screens.dashboard.sample_timeline import SampleTimeline
+from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.screens.dashboard.tiles import MetricTiles
-from lotr_tui.screens.dialogs.confirm import ConfirmDialog
+from lotr_tui.screens.dialogs.questions import ConfirmDialog, SamplePromptDialog
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.widgets.key_footer import KeyFooter
 from tests.support.app import FakeJob, finished, make_decoder, training_events
@@ -56,7 +53,7 @@ async def test_figures_follow_the_training_and_p_opens_a_session_with_its_model(
         await until(pilot, lambda: "finished" in dashboard_text(app))
         assert "test 74.1" in dashboard_text(app)
         await until(pilot, lambda: not CONTROL_ACTIONS & visible_actions())
-        await pilot.press("s", "ctrl+c")
+        await pilot.press("ctrl+c")
         await pilot.pause()
         assert isinstance(app.screen, DashboardScreen)
         await pilot.press("p")
@@ -107,7 +104,7 @@ async def test_each_control_key_sends_its_command(make_app):
         field.value = "the [lamp]"
         await pilot.press("enter")
         await until(pilot, lambda: "sample prompt: “the [lamp]”" in lines_of(app.screen.query_one(LogPane)))
-        for key, text in (("space", "paused"), ("space", "training"), ("l", "lr × 0.5"), ("c", "saved at 7")):
+        for key, text in (("space", "paused"), ("space", "training"), ("h", "lr × 0.5"), ("k", "saved at 7")):
             await pilot.press(key)
             await until(pilot, lambda: text in status(app))  # noqa: B023
         await pilot.press("d")
@@ -131,19 +128,19 @@ async def test_a_problem_is_shown_with_its_remedy_until_dismissed_and_stop_asks_
     async with app.run_test(size=(60, 20)) as pilot:
 
         def banner():
-            widget = app.screen.query_one(DiagnosisBanner)
+            widget = app.screen.query_one("#diagnosis")
             return text_of(widget) if widget.display else ""
 
         await until(pilot, lambda: app.training_view is not None and len(app.training_view.samples) == 4)
         assert banner() == ""
         job.release()
-        await until(pilot, lambda: banner() == "! a problem → a remedy  l lower lr  k dismiss")
-        await pilot.press("l")
+        await until(pilot, lambda: banner() == "! a problem → a remedy  h lower lr  x dismiss")
+        await pilot.press("h")
         await until(pilot, lambda: job.commands == [ControlCommand("lr", "0.5")])
-        await pilot.press("k")
+        await pilot.press("x")
         await until(pilot, lambda: banner() == "")
         assert [line.kind for line in app.training_view.log if line.text == "a problem; a remedy"] == ["warning"]
-        await pilot.press("s")
+        await pilot.press("ctrl+c")
         await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("y")
         await pilot.pause()

@@ -7,15 +7,14 @@ from types import SimpleNamespace
 import pytest
 from textual.widgets import Input, OptionList, Static
 
-from lotr_tui.screens.dialogs.confirm import ConfirmDialog
-from lotr_tui.screens.dialogs.line_dialog import RenameDialog
-from lotr_tui.screens.dialogs.path_dialog import ExportDialog
+from lotr_tui.screens.dialogs.paths import ExportDialog
+from lotr_tui.screens.dialogs.questions import ConfirmDialog, NameDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
-from lotr_tui.screens.session.conversation_view import ConversationView
+from lotr_tui.screens.session.conversation.view import ConversationView
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import SessionFile, list_sessions
-from tests.support.pilot import entries, reply_to, send, text_of, until
+from tests.support.pilot import entries, reply_to, text_of, until
 from tests.support.sessions import save_replies, saved_reply
 
 
@@ -97,7 +96,7 @@ async def test_intact_sessions_are_opened_and_the_current_or_a_damaged_one_is_no
         await pilot.press("escape")
 
         results = await show(pilot, tmp_path / "none")
-        for key in ("enter", "r", "x", "m"):
+        for key in ("enter", "e", "x", "ctrl+s"):
             await pilot.press(key)
             assert "No saved sessions yet" in message(pilot)
 
@@ -108,7 +107,7 @@ async def test_intact_sessions_are_opened_and_the_current_or_a_damaged_one_is_no
 async def test_sessions_are_renamed_and_deleted_after_valid_answers(make_host, sessions_dir):
     async with make_host().run_test(size=(80, 24)) as pilot:
         await show(pilot, sessions_dir)
-        await open_dialog(pilot, "r", RenameDialog)
+        await open_dialog(pilot, "e", NameDialog)
         name = pilot.app.screen.query_one(Input)
         for typed, rule in (("a/b", "'/' is not allowed"), ("broken", "exists already")):
             name.value = typed
@@ -136,7 +135,7 @@ async def test_a_session_of_another_window_is_neither_renamed_nor_deleted(make_h
         await open_dialog(pilot, "x", ConfirmDialog)
         await pilot.press("y")
         await until(pilot, lambda: "is open in another window; close it there first" in message(pilot))
-        await open_dialog(pilot, "r", RenameDialog)
+        await open_dialog(pilot, "e", NameDialog)
         await pilot.press("x", "enter")
         await until(pilot, lambda: "is open in another window" in problem(pilot))
         writer.close()
@@ -151,14 +150,14 @@ async def test_the_current_session_is_renamed_left_and_deleted_without_losing_a_
         await until(pilot, lambda: app.screen.query(ConversationView))
 
         async def open_sessions():
-            await send(pilot, "/sessions")
+            await pilot.press("ctrl+s")
             await until(
                 pilot, lambda: isinstance(app.screen, SessionsScreen) and app.screen.query_one(OptionList).options
             )
 
         await reply_to(pilot)
         await open_sessions()
-        await open_dialog(pilot, "r", RenameDialog)
+        await open_dialog(pilot, "e", NameDialog)
         await pilot.press(*"party", "enter")
         await until(pilot, lambda: isinstance(app.screen, SessionsScreen) and "party" in rows(pilot)[0])
         assert "current · " in rows(pilot)[0]
@@ -194,11 +193,11 @@ async def test_export_asks_for_a_path_and_suggests_the_last_folder(make_host, se
     app = make_host()
     async with app.run_test(size=(120, 24)) as pilot:
         await show(pilot, sessions_dir)
-        for key, kind, suggested in (("m", "md", sessions_dir.parent), ("j", "json", folder)):
-            await open_dialog(pilot, key, ExportDialog)
+        for kind, suggested in (("md", sessions_dir.parent), ("json", folder)):
+            await open_dialog(pilot, "ctrl+s", ExportDialog)
             path = app.screen.query_one(Input)
             assert path.value.startswith(f"{suggested}/a newer prompt.")
-            assert path.value.endswith(f".{kind}")
+            assert path.value.endswith(".md")
             assert path.cursor_position == len(path.value)
             path.value = f"{folder}/mine.{kind}"
             await pilot.press("enter")

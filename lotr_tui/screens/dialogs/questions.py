@@ -1,0 +1,199 @@
+"""Dialogs with a question, and dialogs that ask for one line."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from textual import on
+from textual.app import App
+from textual.content import Content
+from textual.suggester import Suggester
+from textual.widgets import Input, OptionList
+from textual.widgets.option_list import Option
+
+from engine.control import MAX_SAMPLE_PROMPT_LENGTH, ControlCommand
+from engine.data.speakers import MAX_NAME_CHARACTERS, display_name, normalize_speaker
+from engine.errors import printable
+from lotr_tui.formatting import format_percent
+from lotr_tui.screens.dialogs.dialog import Dialog, Field
+from lotr_tui.session.cast import A_STRANGER, MODEL_CHOOSES, Roles, speaker_style
+from lotr_tui.session.settings import EXAMPLE_SYSTEM_PROMPT, MAX_SYSTEM_PROMPT_CHARACTERS, check_system_prompt
+from lotr_tui.theme import MUTED
+
+QuitChoice = Literal["stop", "detach"]
+"""stop: the training saves and stops; detach: the training continues in the background."""
+CastColumn = Literal["answering", "speaking-as"]
+FIRST_MODEL_TEXT = (
+    "SmolLM2 was pre-trained on other text; an adapter lets it speak like the cast. It downloads in the background, "
+    "while you play with the small LSTM. Later, /fetch brings it."
+)
+
+
+class ConfirmDialog(Dialog[bool]):
+    """Yes-or-no question; enter means no where it was the key of the list below, and `enter_confirms` is False."""
+
+    def __init__(self, question: str, *, enter_confirms: bool = True) -> None:
+        super().__init__(question, answers=[("yes", True), ("no", False)], highlighted=int(not enter_confirms))
+
+
+def confirm(app: App[Any], question: str, on_yes: Callable[[], object], *, enter_confirms: bool = True) -> None:
+    """Ask a question, and call `on_yes` if the user confirms; see `ConfirmDialog`."""
+
+    def on_answer(confirmed: bool | None) -> None:
+        if confirmed:
+            on_yes()
+
+    app.push_screen(ConfirmDialog(question, enter_confirms=enter_confirms), on_answer)
+
+
+class QuitDialog(Dialog[QuitChoice]):
+    """Question about the running training, dismissed with the choice, or with None to keep lotr-tui open."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Quit? A model is being trained.",
+            answers=[
+                ("stop the training; the best model is kept", "stop"),
+                ("detach: it continues in the background", "detach"),
+                ("cancel", None),
+            ],
+        )
+
+
+class FirstModelDialog(Dialog[bool]):
+    """Question of the first start, dismissed with True for SmolLM2, which is downloaded."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Which model do you want to talk to?",
+            text=FIRST_MODEL_TEXT,
+            answers=[
+                ("SmolLM2, 98 MB, understands you", True),
+                ("the small LSTM, included, babbles, shows everything", False),
+            ],
+        )
+
+
+class NameDialog(Dialog[str]):
+    """Dialog for a name, without spaces around it; `rename` uses another name, or raises a LotrError."""
+
+    def __init__(
+        self,
+        current_name: str,
+        title: str = "Name of this branch",
+        max_length: int = 40,
+        rename: Callable[[str], object] = str,
+    ) -> None:
+        def submit(texts: Mapping[str, str]) -> str:
+            name = texts["name"].strip()
+            if name != current_name:
+                rename(name)
+            return name
+
+        field = Field("name", current_name, "a name", max_length=max_length)
+        super().__init__(title, fields=[field], submit=submit, verb="rename")
+
+
+class SamplePromptDialog(Dialog[ControlCommand]):
+    """Dialog for the prompt of a training's samples, dismissed with the command that sets it."""
+
+    def __init__(self, prompt: str) -> None:
+        super().__init__(
+            "Prompt of the samples, from the next evaluation on",
+            fields=[Field("prompt", prompt, "the first words", max_length=MAX_SAMPLE_PROMPT_LENGTH)],
+            submit=lambda texts: ControlCommand("prompt", " ".join(texts["prompt"].split())),
+            verb="use",
+        )
+
+
+class SystemPromptDialog(Dialog[str]):
+    """Dialog for the system prompt; an empty line is the `default` of the model's chat template."""
+
+    def __init__(self, current: str, default: str) -> None:
+        placeholder = printable(default) or f"such as: {EXAMPLE_SYSTEM_PROMPT}"
+        field = Field("prompt", current, placeholder, "", MAX_SYSTEM_PROMPT_CHARACTERS, _Example(use_cache=False))
+        super().__init__("System prompt: who the model is", fields=[field], submit=self._check, verb="use")
+
+    def _check(self, texts: Mapping[str, str]) -> str:
+        check_system_prompt(text := texts["prompt"].strip())
+        return text
+
+
+class _Example(Suggester):
+    async def get_suggestion(self, value: str) -> str | None:
+        return EXAMPLE_SYSTEM_PROMPT if EXAMPLE_SYSTEM_PROMPT.startswith(value) else None
+
+
+class CastDialog(Dialog[Roles]):
+    """List of who answers or of who the user is, dismissed with both roles. A typed part of a name finds one."""
+
+    def __init__(
+        self,
+        cast: Sequence[str],
+        answerers: Sequence[str],
+        roles: Sequence[str],
+        current: Roles,
+        probs: Mapping[str, float],
+        column: CastColumn = "answering",
+    ) -> None:
+        """Offer the `answerers`, with the probabilities of some of them, or for the other column the `roles`."""
+        self._cast, self._current, self._column = cast, current, column
+        is_answering = column == "answering"
+        chosen = current.speaker if is_answering else current.speaking_as
+        self._chosen, self._probs = chosen, probs if is_answering else {}
+        self._unnamed = MODEL_CHOOSES if is_answering else A_STRANGER
+        self._names = list(dict.fromkeys(["", *(answerers if is_answering else roles), chosen]))
+        super().__init__(
+            "Who answers" if is_answering else "Who you are",
+            answers=[(self._title(name), self._roles(name)) for name in self._names],
+            highlighted=self._names.index(chosen),
+            fields=[Field("name", "", "type a part of a name, or any name", max_length=MAX_NAME_CHARACTERS)],
+        )
+
+    def on_mount(self) -> None:
+        self.query_one("#name").focus()
+
+    def on_key(self, event: Any) -> None:
+        """Let the arrows move in the list while a name is typed."""
+        if event.key in ("up", "down", "pageup", "pagedown"):
+            event.stop()
+            options = self.query_one("#answers", OptionList)
+            moves: dict[str, Callable[[], None]] = {
+                "up": options.action_cursor_up,
+                "down": options.action_cursor_down,
+                "pageup": options.action_page_up,
+                "pagedown": options.action_page_down,
+            }
+            moves[event.key]()
+
+    def options(self) -> list[Option]:
+        options = []
+        for name in self._names:
+            style = f"bold ${speaker_style(name, self._cast)}" if name in self._cast else "bold"
+            prob = f"  {format_percent(self._probs[name])}" if name in self._probs else ""
+            mark = "● " if name == self._chosen else "  "
+            options.append(Option(Content.assemble((mark, "bold $accent"), (self._title(name), style), (prob, MUTED))))
+        return options
+
+    @on(Input.Changed)
+    def _find(self, event: Input.Changed) -> None:
+        """Highlight the first role that begins with the typed text, or else one that contains it."""
+        key = event.value.strip().casefold()
+        titles = [self._title(name).casefold() for name in self._names]
+        found = [index for index, title in enumerate(titles) if title.startswith(key)]
+        found += [index for index, title in enumerate(titles) if key in title]
+        options = self.query_one("#answers", OptionList)
+        if key:
+            options.highlighted = found[0] if found else None
+
+    async def use(self, texts: Mapping[str, str]) -> None:
+        """Use the highlighted role, or a typed name that is not in the list."""
+        index = self.query_one("#answers", OptionList).highlighted
+        self.dismiss(self._roles(normalize_speaker(texts["name"]) if index is None else self._names[index]))
+
+    def _title(self, name: str) -> str:
+        return display_name(name) if name else self._unnamed
+
+    def _roles(self, name: str) -> Roles:
+        if self._column == "answering":
+            return self._current._replace(speaker=name)
+        return self._current._replace(speaking_as=name)

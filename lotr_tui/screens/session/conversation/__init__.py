@@ -1,0 +1,1 @@
+"""The conversation of the session: transcript, cursor, token inspector and search."""

@@ -1,0 +1,1 @@
+"""Commands that are typed into the prompt of a session, such as `/model RUN`."""

@@ -1,0 +1,1 @@
+"""The prompt input, its key bindings and the cleaning of pasted text."""
