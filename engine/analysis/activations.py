@@ -128,7 +128,6 @@ def read_steps(
 
 
 def liveliest_unit(step: LSTMStep) -> tuple[int, int]:
-    """Return layer and unit whose cell changes most in a step."""
     changes = [np.abs(after - before) for (_, after), (_, before) in zip(step.after, step.before, strict=True)]
     layer = int(np.argmax([change.max() for change in changes]))
     return layer, int(np.argmax(changes[layer]))

@@ -74,7 +74,6 @@ def perplexity(mean_nll: float) -> float:
 
 
 def native_form(tokenizer: Tokenizer) -> TextForm:
-    """Return the form of a text that a tokenizer can read without loss, unknown words aside."""
     return "words" if tokenizer.name == "words" else "original"
 
 

@@ -26,7 +26,6 @@ def _trimmed_length(row_length: int, window: int) -> int:
 
 
 def window_starts(row_length: int, window: int) -> range:
-    """Return the first input of each window of a row."""
     return range(0, _trimmed_length(row_length, window) - 1, window)
 
 
@@ -97,7 +96,7 @@ class VocabularyCutoffs:
         return len(self._sorted_counts) - int(np.searchsorted(self._sorted_counts, cutoff))
 
     def unknown_rate(self, cutoff: int) -> float:
-        """Return the fraction of the words of the held-out text that are unknown; 0 for an empty text."""
+        """Return the fraction of the held-out words that are unknown; 0 for an empty text."""
         return int(np.searchsorted(self._sorted_held_out_counts, cutoff)) / max(1, self.num_held_out_words)
 
     def tokenizer(self, cutoff: int) -> WordTokenizer:

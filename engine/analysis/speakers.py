@@ -50,7 +50,7 @@ class DialogueEvaluation:
 
 
 def evaluate_by_speaker(model: DialogueModel, scenes: Sequence[Sequence[Turn]]) -> DialogueEvaluation:
-    """Score scenes, which the model reads one after the other; none with a line raises a CorpusError."""
+    """Score scenes, which the model reads in turn; none with a line raises a CorpusError."""
     if not any(scenes):
         raise CorpusError("the text has no line to score; use a script of lines such as FRODO: Where is Sam?")
     tokenizer, state = model.tokenizer, prefill(model, ())

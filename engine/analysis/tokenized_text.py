@@ -24,10 +24,10 @@ LINE_END = re.compile(LINE_END_PATTERN)  # line ends as in `str.splitlines`
 _SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’»)\]]*+(?:\s++|$)|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+""")
 
 # An apostrophe belongs to the letters after it, except after other punctuation. No token of bpe is in two words then.
+# Words as written, runs of punctuation and line ends, which leave out only white space.
 WRITTEN_WORD = re.compile(
     rf"(?P<line_end>{LINE_END_PATTERN})|(?P<word>(?:(?<![^\w\s])['’])?[^\W_]++(?:['’][^\W_]++)*+)|(?:[^\w\s]|_)++"
 )
-"""Words as written, runs of punctuation and line ends. They leave out only white space."""
 
 
 @dataclass(frozen=True)
