@@ -64,7 +64,6 @@ class TrainingChart(PerplexityChart):
         return None if target >= len(steps) else int(steps[max(0, target)])
 
     def on_click(self, event: events.Click) -> None:
-        """Ask to move the cursor to the clicked position; after the latest update, to follow it."""
         offset, steps = event.get_content_offset(self), self._view.steps.column("step")
         if offset is None or not len(steps):
             return

@@ -52,7 +52,6 @@ class TrainingMetrics(StripWidget):
         self.redraw_changes()
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        """Return the progress line and the line of figures."""
         view, styles = self._view, self.component_styles()
         name_style = styles["training-metrics--name"]
         if view.phase == "preparing":
@@ -144,7 +143,6 @@ class SampleTimeline(Widget):
             self.refresh()
 
     def render(self) -> Content:
-        """Return the sample with its heading, and as many earlier samples as fit."""
         index = self._sample_index()
         if index is None:
             return Content.styled(SAMPLES_TEXT, MUTED)
@@ -226,7 +224,6 @@ class LogPane(LineList, can_focus=False):
         return len(self._wrapped_lines)
 
     def line_segments(self, line: int) -> list[Segment]:
-        """Return the time, the mark and the text of a line."""
         source, text, is_first = self._wrapped_lines[line]
         prefix = f"{format_duration(source.seconds):>{TIME_WIDTH}} {KIND_MARKS[source.kind]} "
         return [
@@ -235,7 +232,6 @@ class LogPane(LineList, can_focus=False):
         ]
 
     def action_step(self, offset: int) -> None:
-        """Scroll down by `offset` lines, or up if `offset` is negative."""
         self.scroll_to(y=self.scroll_offset.y + offset, animate=False)
 
     def on_resize(self) -> None:

@@ -160,7 +160,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        """Show the first pane and the current state, and start to follow a run."""
         self._show_pane(next(iter(DASHBOARD_PANES)))
         self.show_view(self._view)
         if self._follower is not None:
@@ -309,7 +308,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         return action != "next_pane" or self.has_class("-narrow")
 
     def action_next_pane(self, offset: int) -> None:
-        """Show another pane."""
         panes = list(DASHBOARD_PANES)
         self._show_pane(panes[(panes.index(self.query_one(PaneTabs).pane) + offset) % len(panes)])
 
@@ -333,32 +331,25 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self._samples.set_cursor(step)
 
     def action_step_sample(self, offset: int) -> None:
-        """Move the cursor by `offset` samples."""
         self._select_step(self._samples.adjacent_sample_step(offset))
 
     def action_move_cursor(self, offset: int) -> None:
-        """Move the cursor by `offset` columns of the chart."""
         self._select_step(self._chart.step_at_column_offset(offset))
 
     def action_first_sample(self) -> None:
-        """Move the cursor to the first sample."""
         self._select_step(self._view.samples[0].step if self._view.samples else None)
 
     def action_follow_latest(self) -> None:
-        """Follow the latest update."""
         self._select_step(None)
 
     def action_zoom(self, factor: float) -> None:
-        """Zoom the curve; 0 shows all of it."""
         self._chart.zoom(factor)
 
     def action_log(self, unit: str, offset: int) -> None:
-        """Scroll the log by lines ("step") or pages."""
         log = self.query_one(LogPane)
         log.action_step(offset) if unit == "step" else log.action_page(offset)
 
     def action_dismiss_problem(self) -> None:
-        """Hide the problem; the log keeps it."""
         self._view.dismissed += self._view.current_diagnoses[-1:]
         self.show_view(self._view)
         self.refresh_bindings()
@@ -379,28 +370,23 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self._update_status()
 
     def action_send_command(self, kind: CommandKind) -> None:
-        """Send a command without a value."""
         self._request(ControlCommand(kind))
 
     def action_toggle_pause(self) -> None:
-        """Pause or resume, depending on the last command sent."""
         kinds = [command.kind for command in self._pending if command.kind in ("pause", "resume")]
         will_be_paused = kinds[-1] == "pause" if kinds else self._view.paused
         self._request(ControlCommand("resume" if will_be_paused else "pause"))
 
     def action_halve_lr(self) -> None:
-        """Halve the learning rate, or the one last sent."""
         scales = [command.lr_scale for command in self._pending if command.kind == "lr"]
         scale = (scales[-1] if scales else self._view.lr_scale) / 2
         if scale >= MIN_LR_SCALE:
             self._request(ControlCommand("lr", f"{scale:g}"))
 
     def action_reset_lr(self) -> None:
-        """Restore the scheduled learning rate."""
         self._request(ControlCommand("lr", "1"))
 
     def action_change_prompt(self) -> None:
-        """Ask for another prompt of the samples."""
 
         def request(command: ControlCommand | None) -> None:
             if command is not None:
@@ -409,14 +395,12 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         self.app.push_screen(SamplePromptDialog(self._view.prompt), request)
 
     def action_stop_training(self) -> None:
-        """Stop the training after a confirmation."""
         question = "Stop the training? The best model so far is kept."
         confirm(self.app, question, lambda: self._request(ControlCommand("stop")))
 
     # Navigation
 
     def action_open_session(self) -> None:
-        """Open a session with the latest model."""
         if not self._view.evaluations:
             self.notify("No model yet. The first evaluation saves one.")
         elif self._attached and self._view.started:
@@ -428,7 +412,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             self.dismiss()
 
     def action_choose_model(self) -> None:
-        """Show the runs, and use the model of the selected run."""
         choose_run(self, lambda name: load_run(self, name, self._use_model))
 
     def _use_model(self, loaded: LoadedModel) -> None:
@@ -438,7 +421,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             self.dismiss(loaded)
 
     def action_export(self) -> None:
-        """Ask for a new folder, and export the metrics of the training there."""
         path = self.app.run_path if self._follower is None else self._follower.path
         if path is None or not self._view.started:
             self.notify("Nothing to export yet.")
@@ -453,7 +435,6 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         )
 
     async def action_close(self) -> None:
-        """Close the dashboard; one that was opened by a command quits, after a question if the app trains."""
         if self._exit_on_close:
             await self.app.action_quit()
         else:

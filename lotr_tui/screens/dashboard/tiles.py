@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import ClassVar
 
@@ -93,49 +94,39 @@ class MetricTiles(StripWidget):
         return self.screen.has_class("-narrow")
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """Return the number of lines of tiles."""
         self._num_lines = len(self._tile_rows(width))
         return self._num_lines
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        """Return the lines of tiles, with blank lines between stacked tiles if there is room."""
         rows = self._tile_rows(width)
-        if not self._is_stacked:
-            return [Strip(self._side_by_side(row, _sparkline_width(rows, width))) for row in rows[:height]]
-        tiles = [tile for row in rows for tile in row]
-        name_width = max((len(_full_name(tile)) for tile in tiles), default=0)
-        sparkline_width = max(MIN_SPARKLINE_WIDTH, min(MAX_SPARKLINE_WIDTH, width - name_width - VALUE_WIDTH - 5))
-        lines = [
-            Strip(self._segments(tile, f"{_full_name(tile):<{name_width}}", VALUE_WIDTH, sparkline_width))
-            for tile in tiles[:height]
-        ]
-        if 2 * len(lines) <= height + 1:
+        sparkline_width = _sparkline_width(rows, width)
+        name_style = self.get_component_rich_style("metric-tiles--name")
+        history_style = self.get_component_rich_style("metric-tiles--history")
+        lines = []
+        for row in rows[:height]:
+            segments = [Segment(f"{row[0].group} ", name_style)] if row[0].group else []
+            for tile in row:
+                segments += [
+                    Segment(f"{tile.name} ", name_style),
+                    Segment(f"{tile.value:>{tile.value_width}} ", self.rich_style),
+                    Segment(sparkline(tile.resample(sparkline_width), tile.max_value), history_style),
+                    Segment(" " * TILE_GAP, self.rich_style),
+                ]
+            lines.append(Strip(segments[:-1]))
+        if self._is_stacked and 2 * len(lines) <= height + 1:
             return [line for drawn in lines for line in (drawn, Strip([]))]
         return lines
-
-    def _side_by_side(self, row: Sequence[MetricTile], sparkline_width: int) -> list[Segment]:
-        segments: list[Segment] = []
-        if row[0].group:
-            name_style = self.get_component_rich_style("metric-tiles--name")
-            segments.append(Segment(f"{row[0].group} ", name_style))
-        for tile in row:
-            segments += self._segments(tile, tile.name, tile.value_width, sparkline_width)
-            segments.append(Segment(" " * TILE_GAP, self.rich_style))
-        return segments[:-1]
-
-    def _segments(self, tile: MetricTile, name: str, value_width: int, sparkline_width: int) -> list[Segment]:
-        history = sparkline(tile.resample(sparkline_width), tile.max_value)
-        return [
-            Segment(f"{name} ", self.get_component_rich_style("metric-tiles--name")),
-            Segment(f"{tile.value:>{value_width}} ", self.rich_style),
-            Segment(history, self.get_component_rich_style("metric-tiles--history")),
-        ]
 
     def _tile_rows(self, width: int) -> list[list[MetricTile]]:
         """Return the tiles of each line: as many as fit, and the tiles of each GPU on lines of their own."""
         tiles = [*training_tiles(self._view), *(self.machine_history.tiles() if self.machine_history else [])]
         if self._is_stacked:
-            return [[tile] for tile in tiles]
+            names = [f"{tile.group} {tile.name}".strip() for tile in tiles]
+            name_width = max(map(len, names), default=0)
+            return [
+                [replace(tile, group="", name=f"{name:<{name_width}}", value_width=VALUE_WIDTH)]
+                for name, tile in zip(names, tiles, strict=True)
+            ]
         rows = [row for _, members in groupby(tiles, key=lambda tile: tile.group) for row in _balance(members, width)]
         return rows[:MAX_LINES]  # a machine with many GPUs shows only the first ones
 
@@ -162,7 +153,3 @@ def _sparkline_width(rows: Iterable[Sequence[MetricTile]], width: int) -> int:
     """Return the width of sparklines with which the fullest line ends at the right edge."""
     room = min(((width - _row_width(row, 0)) // len(row) for row in rows), default=0)
     return max(MIN_SPARKLINE_WIDTH, min(MAX_SPARKLINE_WIDTH, room))
-
-
-def _full_name(tile: MetricTile) -> str:
-    return f"{tile.group} {tile.name}".strip()

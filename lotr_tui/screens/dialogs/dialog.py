@@ -55,7 +55,6 @@ class FieldInput(LineInput):
     ]
 
     async def action_complete(self) -> None:
-        """Insert the suggestion for the typed text, which may still be looked for, or focus the next field."""
         suggestion = None
         if self.suggester is not None:
             with suppress(asyncio.TimeoutError):
@@ -172,7 +171,6 @@ class Dialog(TextualFixesScreen, ModalScreen[ResultT | None]):
 
     @on(Input.Submitted)
     def action_submit(self) -> None:
-        """Use the texts of the fields, or choose the highlighted answer of a dialog without fields."""
         if self._fields:
             self._use()
         else:

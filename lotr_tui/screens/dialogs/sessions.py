@@ -163,7 +163,6 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
 
     @on(OptionList.OptionSelected)
     def action_open(self) -> None:
-        """Close the screen with the selected session."""
         session = self._selected_session()
         if session is None:
             return
@@ -175,11 +174,9 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
             self.dismiss(session.path)
 
     def action_new(self) -> None:
-        """Close the screen with a new session."""
         self.dismiss("new")
 
     def action_rename(self) -> None:
-        """Ask for another name of the selected session."""
         session = self._selected_session()
         if session is None:
             return
@@ -198,7 +195,6 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         self.app.push_screen(NameDialog(session.name, title, MAX_NAME_LENGTH, rename), renamed)
 
     def action_delete(self) -> None:
-        """Delete the selected session after a confirmation. Deleting the current session begins a new one."""
         session = self._selected_session()
         if session is None:
             return
@@ -225,7 +221,6 @@ class SessionsScreen(AppScreen[SessionChoice | None]):
         confirm(self.app, f"Delete {which} {printable(session.name)} ({replies})? This cannot be undone.", delete)
 
     def action_export(self) -> None:
-        """Ask for a path, and export the selected session there."""
         session = self._selected_session()
         if session is None:
             return

@@ -66,7 +66,6 @@ class OverlayChart(StripWidget):
         self.redraw()
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        """Return the legend, the rows with the curves, and the epochs."""
         if not self._curves:
             return []
         styles = self.component_styles()

@@ -111,7 +111,6 @@ class RunsScreen(AppScreen[str | None]):
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        """Read the runs, and start to refresh the list while a run is training."""
         if baseline := self.app.settings_store.current.baseline_run:
             self._baseline = Path(baseline)
         self._reload("")
@@ -212,7 +211,6 @@ class RunsScreen(AppScreen[str | None]):
 
     @on(OptionList.OptionSelected)
     def action_select_run(self) -> None:
-        """Leave the filter; in the list, close the screen with the selected run."""
         if self.focused is not None and self.focused.id == "filter":
             self.set_focus(self.query_one("#runs"))
             return
@@ -225,7 +223,6 @@ class RunsScreen(AppScreen[str | None]):
             self.dismiss(bundled_run_name(run.path) or str(run.path))
 
     def action_watch(self) -> None:
-        """Show the dashboard of the selected run, and close the screen if a model is chosen there."""
         run = self._selected_run()
         if run is None:
             return
@@ -237,7 +234,6 @@ class RunsScreen(AppScreen[str | None]):
         self.app.watch_run(run.path, closed)
 
     def action_back(self) -> None:
-        """Clear and leave the filter; without a filter, close the screen."""
         filter_input = self.query_one("#filter", Input)
         if filter_input.has_focus or filter_input.value:
             filter_input.value = ""
@@ -246,13 +242,11 @@ class RunsScreen(AppScreen[str | None]):
             self.dismiss(None)
 
     def action_focus_filter(self) -> None:
-        """Show and focus the filter; the list follows as the user types."""
         filter_input = self.query_one("#filter", Input)
         filter_input.add_class("-active")
         self.set_focus(filter_input)
 
     def action_toggle_mark(self) -> None:
-        """Mark the selected run for the comparison, or remove its mark."""
         run, message = self._selected_run(), ""
         if run is None:
             return
@@ -268,7 +262,6 @@ class RunsScreen(AppScreen[str | None]):
         self._update_rows()
 
     def action_toggle_baseline(self) -> None:
-        """Pin the selected run as the baseline and show the differences to it; unpin it if it is the baseline."""
         run = self._selected_run()
         if run is None:
             return
@@ -289,16 +282,13 @@ class RunsScreen(AppScreen[str | None]):
         self.app.update_settings(baseline_run=text if text.isprintable() else "")
 
     def action_sort(self) -> None:
-        """Sort by the next column."""
         self._sort_column = (self._sort_column + 1) % len(RUN_COLUMNS)
         self._update_rows()
 
     def action_toggle_compare(self) -> None:
-        """Show or hide the settings and results that differ."""
         self.toggle_class("-differences")
 
     def action_rename(self) -> None:
-        """Ask for a new name of the selected run."""
         run = self._selected_run()
         if run is None:
             return
@@ -316,7 +306,6 @@ class RunsScreen(AppScreen[str | None]):
         self.app.push_screen(NameDialog(run.name, title, MAX_RUN_NAME_LENGTH, rename), renamed)
 
     def action_delete(self) -> None:
-        """Delete the selected run after a confirmation."""
         run = self._selected_run()
         if run is None:
             return
@@ -338,7 +327,6 @@ class RunsScreen(AppScreen[str | None]):
             self._reload(f"deleted {run.name}")
 
     def action_export(self) -> None:
-        """Ask for a new folder, and export the metrics of the selected run there."""
         run = self._selected_run()
         if run is not None:
             ask_to_export(
