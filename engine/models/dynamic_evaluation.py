@@ -62,7 +62,7 @@ class DynamicEvaluation:
 
 
 def tune_dynamic_lr(model: DynamicEvaluation, ids: TokenIds, lr_grid: Sequence[float] = LR_GRID) -> float:
-    """Return the learning rate that makes `ids` `[time]` likeliest; a RunError if the model diverges at all."""
+    """Return the learning rate that makes `ids` `[time]` likeliest; a RunError if the model diverges at each."""
     likelihoods = {lr: float(score_sequence(model.with_lr(lr), ids).sum()) for lr in lr_grid}
     finite = {lr: likelihood for lr, likelihood in likelihoods.items() if math.isfinite(likelihood)}
     if not finite:

@@ -88,7 +88,6 @@ class NumpyTransformer:
             self._final_norm = to_float32(self._read("model.norm.weight"))
             self._embedding, self._output = embedding.result(), output.result()
         self._rotary = attention.RotaryEmbedding(config)
-        self._end_ids = [EOS_ID, *tokenizer.other_end_ids]
         if isinstance(self._output, Int8Matrix):
             self._multiply_large_inputs_exactly()
         if self.has_int8_weights:
@@ -178,7 +177,8 @@ class NumpyTransformer:
                 log_probs -= np.maximum.reduce(log_probs)
                 total = np.add.reduce(np.exp(log_probs))
         log_probs -= math.log(total)
-        return self._merge_ends(log_probs[None])[0], TransformerState(segments, position + 1, state.has_slid, hidden)
+        state = TransformerState(segments, position + 1, state.has_slid, hidden)
+        return merge_ends(log_probs[None], self.tokenizer)[0], state
 
     def _read_token(
         self, token: int, position: int, segments: attention.Segments, sums: Float32Array | None
@@ -352,15 +352,17 @@ class NumpyTransformer:
         return self._log_probs(self._normalize(layer_outputs, self._final_norm))
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
-        return self._merge_ends(normalize_logits(self._output.matmul(hidden)))
+        return merge_ends(normalize_logits(self._output.matmul(hidden)), self.tokenizer)
 
-    def _merge_ends(self, log_probs: Float32Array) -> Float32Array:
-        # `<eos>` gets the probability of all tokens that end a text
-        if len(self._end_ids) > 1:
-            ends = np.logaddexp.reduce(log_probs[:, self._end_ids], axis=1)
-            log_probs[:, self._end_ids] = EXCLUDED_LOG_PROB
-            log_probs[:, EOS_ID] = ends
-        return log_probs
+
+def merge_ends(log_probs: Float32Array, tokenizer: Tokenizer) -> Float32Array:
+    """Give `<eos>` the probability of all tokens that end a text, in place, in each row `[rows, vocabulary]`."""
+    if tokenizer.other_end_ids:
+        end_ids = [EOS_ID, *tokenizer.other_end_ids]
+        ends = np.logaddexp.reduce(log_probs[:, end_ids], axis=1)
+        log_probs[:, end_ids] = EXCLUDED_LOG_PROB
+        log_probs[:, EOS_ID] = ends
+    return log_probs
 
 
 def _swiglu(gate_up: Float32Array) -> Float32Array:

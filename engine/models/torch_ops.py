@@ -19,7 +19,6 @@ HAS_ONEDNN_LINEAR = HAS_ONEDNN and hasattr(torch.ops.mkldnn, "_linear_pointwise"
 MAX_EXPLICIT_TIME = 1024  # the matrix of the attention weights of longer windows takes too much memory
 CROSS_ENTROPY_ROWS = 512  # whose logits over a large vocabulary are in memory at once
 
-
 # Hidden and cell of every LSTM layer, each `[1, batch, hidden]`; none of a Transformer.
 RecurrentState = Sequence[tuple[Tensor, Tensor]]
 LayerGroup = dict[str, nn.Parameter]

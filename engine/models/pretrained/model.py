@@ -13,7 +13,8 @@ from transformers import DynamicCache
 
 from engine.data.arrays import Float32Array, Int64Array
 from engine.data.tokenizers.base import EOS_ID
-from engine.models.base import EXCLUDED_LOG_PROB, HiddenVector, LogProbs
+from engine.models.base import HiddenVector, LogProbs
+from engine.models.numpy_transformer import merge_ends
 from engine.models.pretrained.chat import ChatTemplate
 from engine.models.pretrained.tokenizer import PretrainedTokenizer
 from engine.models.transformer_layout import num_kept_tokens
@@ -153,16 +154,10 @@ class PretrainedModel:
 
     def _log_probs(self, logits: Tensor) -> Float32Array:
         # Log-probabilities `[rows, vocabulary]` of our tokens, given logits `[rows, model vocabulary]`.
-        log_probs = torch.log_softmax(logits[:, : len(self.tokenizer)].float(), -1)
+        log_probs: Float32Array = torch.log_softmax(logits[:, : len(self.tokenizer)].float(), -1).cpu().numpy()
         swapped = [EOS_ID, self.tokenizer.end_id]
         log_probs[:, swapped] = log_probs[:, swapped[::-1]]
-        if self.tokenizer.other_end_ids:
-            end_ids = [EOS_ID, *self.tokenizer.other_end_ids]
-            ends = log_probs[:, end_ids].logsumexp(1)
-            log_probs[:, end_ids] = EXCLUDED_LOG_PROB
-            log_probs[:, EOS_ID] = ends
-        rows: Float32Array = log_probs.cpu().numpy()
-        return rows
+        return merge_ends(log_probs, self.tokenizer)
 
     def _reads_correctly(self) -> bool:
         # True if distributions are right after one token, several tokens, a branch, and in a batch.
