@@ -1,9 +1,13 @@
 """The chapters of the class: texts, tasks, and links to the code."""
 
+import ast
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.errors import InvalidInputError, suggest_nearest
-from lotr_tui.learn.source_code import SourceLink
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Folder that contains the packages `engine` and `lotr_tui`."""
 
 
 @dataclass(frozen=True)
@@ -11,18 +15,13 @@ class Chapter:
     """A chapter: a few sentences beside a live figure, and one task."""
 
     name: str
-    """Name on the command line and in the progress file."""
     title: str
     text: str
-    """Three to six sentences."""
-    task: tuple[str, ...]
-    """Parts of the task, one sentence each; the figure recognizes when a part is done."""
+    task: tuple[str, ...]  # one sentence for each part; the figure recognizes when a part is done
     hint: str
-    """How to do the task."""
     conclusion: str
-    """Lesson of the task, in one or two sentences."""
-    source: SourceLink
-    """Code that implements what the chapter is about."""
+    source_file: str  # below `ROOT`
+    source_symbol: str  # qualified name of a function or class in the file
 
 
 CHAPTERS: tuple[Chapter, ...] = (
@@ -30,18 +29,19 @@ CHAPTERS: tuple[Chapter, ...] = (
         "tokens",
         "Text becomes numbers",
         "A language model reads numbers. A tokenizer cuts a text into tokens; each has an id, its place in the "
-        "vocabulary. Words lose capitals and punctuation, and one outside the vocabulary becomes <unk>: the model "
-        "cannot tell one <unk> from another. Characters and byte pairs (BPE) can write any text, but need more "
-        "tokens. The cut-off is how often a word must occur in the training text to be known.",
+        "vocabulary. A word outside it becomes <unk>: the model cannot tell one <unk> from another. Byte pairs (BPE) "
+        "can write any text: again and again, the two neighbours that occur together most often are merged into one "
+        "token. The cut-off is how often a word must occur to be known.",
         (
-            "Type a line that has an <unk>.",
+            "Type a word that becomes <unk>.",
             "Find the lowest cut-off at which more than 10 % of the words of the held-out text are unknown.",
         ),
-        "Type a name that nobody in these dialogues has. Press tab to reach the cut-off, and → to raise it until the "
-        "percentage below it passes 10.0 %.",
+        "e leads to the line: type a name that nobody in these dialogues has. tab leads to the cut-off, and → raises "
+        "it until the percentage below it passes 10.0 %.",
         "A higher cut-off makes a smaller vocabulary and an easier task: a model that may say <unk> looks better than "
         "it is.",
-        SourceLink("engine/data/tokenizers/words.py", "WordTokenizer"),
+        "engine/data/tokenizers/words.py",
+        "WordTokenizer",
     ),
     Chapter(
         "counting",
@@ -54,40 +54,43 @@ CHAPTERS: tuple[Chapter, ...] = (
             "See what order 1 gives it.",
             "Find a word after two words that order 5 has never seen together.",
         ),
-        "Move through the words with ctrl+← and ctrl+→, or click one; ↑ and ↓ change the order. A set phrase "
-        'has one likely next word. For two words of your own that nobody says together, their row has "never".',
+        "e leads to the line: move through its words with ctrl+← and ctrl+→, or click one; ↑ and ↓ change the order. "
+        'A set phrase has one likely next word. For two words that nobody says together, their row has "never".',
         "Counts are a strong baseline: a network has to beat them to be worth its training.",
-        SourceLink("engine/models/ngram.py", "KneserNey.advance"),
+        "engine/models/ngram.py",
+        "KneserNey.advance",
     ),
     Chapter(
         "perplexity",
         "Perplexity",
         "A good model is rarely surprised. The surprisal of a word is -log2 of its probability, in bits. Its mean "
         "over a text is the cross-entropy, and 2 to that power the perplexity: the text is as hard as a guess among "
-        "that many words. The classroom notebook that this program grew out of printed 1.000: it scores only whole "
-        "windows of 50 words, and its rows have 36.",
+        "that many words. Models are compared on the same held-out text. The classroom notebook that this program "
+        "grew out of printed 1.000, because it scored no word (assets/docs/notebook.md).",
         (
             "Find a word with less than 1 bit of surprisal.",
-            "Find the largest window with which the notebook scores any word.",
+            "Write a line of five words or more that counting finds easier than the network does.",
         ),
-        "Move through the words with ← and →. Press tab to reach the notebook's window, and shrink it with ←: a row "
-        "has 36 words, and the first one is only read.",
-        "A perplexity says nothing before you know what was scored. Even then, the notebook divides by one too many.",
-        SourceLink("engine/analysis/evaluation.py", "summarize_log_probs"),
+        "e leads to the line: move through its words with ctrl+← and ctrl+→, or click one. ← and → change the model "
+        "of the bits. Counting knows by heart what somebody says in the dialogues.",
+        "One line proves nothing: a model is good if it is rarely surprised by a long text that it has not read.",
+        "engine/analysis/evaluation.py",
+        "summarize_log_probs",
     ),
     Chapter(
         "memory",
         "A network with memory",
-        "An LSTM keeps a cell for each unit. The forget gate says how much of it stays, the input gate how much of "
-        "the candidate is added, the output gate how much the next layer sees (hidden). Reset before the last word, "
-        "the LSTM knows that word alone, as in the classroom notebook that this program grew out of.",
+        "A network reads a word as its embedding: numbers that are alike for words that are used alike. An LSTM keeps "
+        "a cell for each unit: the forget gate says how much of it stays, the input gate how much of the candidate "
+        "comes in, the output gate how much goes on (hidden). A reset forgets the words before.",
         (
             "Reset the state before the last word.",
             "Find a text after which the two predictions disagree about the most likely next word.",
         ),
-        'Press f8 to reset the state, and type the beginning of a question, such as "What did you".',
+        'x resets the state. e leads to the line: type the beginning of a question, such as "What did you".',
         "What the network knows of the words before is in its state, and nowhere else.",
-        SourceLink("engine/models/numpy_lstm.py", "NumpyLSTM.advance_state"),
+        "engine/models/numpy_lstm.py",
+        "NumpyLSTM.advance_state",
     ),
     Chapter(
         "training",
@@ -103,7 +106,8 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Move the learning rate with ← and →, and press enter to train. Try both ends of the slider first: 0.000001 "
         "and 1. A good rate lies between them, and every step of the slider multiplies it by three.",
         "A good learning rate is a few steps of the slider wide, so it is the first thing to tune.",
-        SourceLink("engine/training/trainer.py", "Trainer.train_step"),
+        "engine/training/trainer.py",
+        "Trainer.train_step",
     ),
     Chapter(
         "overfitting",
@@ -116,54 +120,49 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Raise dropout with →, and press enter to train. More is not always better: at 0.8 the network learns too "
         "little in this time.",
         "The gap between the two curves is what the network has learned by heart; dropout makes it smaller.",
-        SourceLink("engine/models/torch_ops.py", "dropout"),
+        "engine/models/torch_ops.py",
+        "dropout",
     ),
     Chapter(
         "sampling",
         "Sampling",
-        "A model gives probabilities; a sampler picks a word. The temperature divides the log-probabilities. Top-k "
-        "keeps the k likeliest words, top-p the smallest set with probability p, and min-p the words with at least "
-        "that fraction of the likeliest one's. A comment in the notebook that this program grew out of says that a "
-        "high temperature makes the model more confident.",
+        "A model gives probabilities; a sampler picks a word. The temperature divides the log-probabilities: below 1, "
+        "likely words become likelier, above 1 they lose. Top-k keeps the k likeliest words, top-p the smallest set "
+        "with probability p, and min-p the words with at least that fraction of the likeliest one's.",
         (
-            "Test it: make the likeliest word twice as likely as at temperature 1.",
+            "Make the likeliest word twice as likely as at temperature 1.",
             "Make it half as likely.",
             "At temperature 1, keep fewer than ten words.",
         ),
-        "Press tab to reach the sliders, and move them with ← and →. At temperature 1, lower top-k or top-p, or raise "
-        "min-p.",
-        "The comment has the direction wrong: a low temperature makes the model more confident, a high one less.",
-        SourceLink("engine/generation/sampling.py", "apply_temperature"),
+        "Move the sliders with ← and →; tab leads to the next one. At temperature 1, lower top-k or top-p, or raise "
+        "min-p. r draws other texts.",
+        "A low temperature makes the model more confident, a high one less; the cuts remove what should never be said.",
+        "engine/generation/sampling.py",
+        "apply_temperature",
     ),
     Chapter(
         "attention",
         "Attention, and what ChatGPT is",
         "A Transformer has no state. In each head, a word compares its query with the keys of itself and the words "
         "before it, and a softmax makes weights of the scores. ChatGPT is such a network, much larger: pre-trained on "
-        "much of the web, then trained on conversations. The models show what pre-training changes: with old tales "
-        "first, an LSTM needs fewer bits per character.",
+        "much of the web, then fine-tuned on conversations, which moves its weights a little. The models show what "
+        "each step changes, in bits per character.",
         (
             "Type a line of your own, and find a head that looks more than half at one earlier word.",
             "Select the model that needs the fewest bits per character.",
         ),
-        "Type a line, press tab, and move with ↑ ↓ through the heads and with ← → through the words: the number on the "
-        "right must pass 50 %. f8 leads to the models (tab, where both are visible); wait until they "
-        "have numbers.",
-        "Predict the next token, with attention in place of a state, a larger network and much more text to read "
-        "first: this is the whole idea. At this size attention does not beat the LSTM; with more text and weights, it "
-        "does.",
-        SourceLink("engine/models/transformer.py", "_Attention"),
+        "e leads to the line; ↑ and ↓ change the head, ctrl+← and ctrl+→ the word that looks: the number on the right "
+        "must pass 50 %. tab leads to the models; wait until they have numbers.",
+        "Predict the next token, with attention, a large network and much text: this is the whole idea. Next: talk to "
+        "the model (lotr-tui), and train one on a text of yours (lotr-tui train --text FILE).",
+        "engine/models/transformer.py",
+        "_Attention",
     ),
 )
-"""All chapters, in their order."""
 
 
 def find_chapter(name: str) -> int:
-    """Return the index of a chapter, given its name or its number from 1.
-
-    Raises:
-        InvalidInputError: If there is no such chapter.
-    """
+    """Return the index of a chapter, given its name or its number from 1; raises an InvalidInputError for others."""
     names = [chapter.name for chapter in CHAPTERS]
     if name in names:
         return names.index(name)
@@ -179,3 +178,21 @@ def find_chapter(name: str) -> int:
 def first_open_chapter(done: tuple[str, ...]) -> int:
     """Return the index of the first chapter whose task is not done, or 0 if all are done."""
     return next((index for index, chapter in enumerate(CHAPTERS) if chapter.name not in done), 0)
+
+
+def read_source(chapter: Chapter) -> tuple[str, int]:
+    """Return the code of a chapter and the number of its first line; the file is parsed and not run.
+
+    Raises:
+        InvalidInputError: If the file cannot be read, or does not define the symbol.
+    """
+    try:
+        text = (ROOT / chapter.source_file).read_text(encoding="utf-8")
+        node: ast.AST = ast.parse(text)
+        for name in chapter.source_symbol.split("."):
+            node = next(child for child in ast.iter_child_nodes(node) if getattr(child, "name", "") == name)
+    except (OSError, SyntaxError, ValueError, StopIteration) as error:
+        raise InvalidInputError(f"{chapter.source_file} is missing or damaged; install lotr-tui again") from error
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    return "\n".join(text.splitlines()[first - 1 : node.end_lineno]), first

@@ -2,35 +2,29 @@
 
 import hashlib
 import math
-import shutil
 import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
 
 from engine.config import LSTM, Config, DataConfig
 from engine.errors import RunError
 from engine.events import Evaluated, Finished, Preparing, Step
 from engine.presets import get_preset
 from engine.runs.directory import read_config, resolve_run
-from engine.storage.files import FileLock, app_home, assets_dir
+from engine.storage.files import app_home, assets_dir
 from lotr_tui.formatting import format_perplexity
+
+if TYPE_CHECKING:
+    from engine.training.job import TrainingJob
 
 ClassModelName = Literal["lstm", "transformer"]
 LABELS: dict[ClassModelName, str] = {"lstm": "LSTM", "transformer": "Transformer"}
-LOCK_FILE, TRAINING_DIR = "training.lock", "training"
-"""Lock of the process that trains, and the folder in which it trains; both are in the folder of all corpora."""
+# Tokens that a training reads at most, in whole epochs and at least in one: a minute or two on two cores.
 MAX_TRAINED_TOKENS: dict[ClassModelName, int] = {"lstm": 1_500_000, "transformer": 3_500_000}
-"""Tokens that a training reads at most, in whole epochs and at least in one: a minute or two on two cores."""
-MAX_TRAINING_SECONDS = 180.0
-"""Time after which the training on a very large corpus ends, and its best model is kept."""
-STEPS_BETWEEN_EVALUATIONS, MAX_EVALUATED_TOKENS = 200, 20_000
-"""Settings of a training of a single epoch."""
-SECONDS_UNIT = 5
-"""Seconds to which the remaining time is rounded up."""
-LOCK_INTERVAL = 0.2
-"""Seconds between two attempts to take the lock."""
+MAX_TRAINING_SECONDS = 180.0  # the training on a very large corpus ends then, and its best model is kept
 
 
 def class_data_config(data: DataConfig) -> DataConfig:
@@ -45,20 +39,10 @@ def bundled_data_config() -> DataConfig:
 
 
 def class_model_config(name: ClassModelName, data: DataConfig) -> Config:
-    """Return the configuration of a small model that is trained within a minute on two cores."""
     config = get_preset("tiny").with_values(epochs=10) if name == "lstm" else get_preset("gpt-tiny")
     if name == "transformer":
         config = config.with_values(embedding_size=96, num_layers=3, context_size=32, bptt=32, epochs=30)
     return replace(config, preset=f"class-{name}", data=data)
-
-
-def fit_to_corpus(config: Config, name: ClassModelName, num_tokens: int) -> Config:
-    """Return the configuration with fewer epochs for a large corpus, and with evaluations during a single epoch."""
-    epochs = max(1, min(config.training.epochs, MAX_TRAINED_TOKENS[name] // max(1, num_tokens)))
-    config = config.with_values(epochs=epochs)
-    if epochs > 1:
-        return config
-    return config.with_values(eval_every_steps=STEPS_BETWEEN_EVALUATIONS, max_eval_tokens=MAX_EVALUATED_TOKENS)
 
 
 def class_models_dir(data: DataConfig, corpus_sha256: str) -> Path:
@@ -72,22 +56,7 @@ def class_models_dir(data: DataConfig, corpus_sha256: str) -> Path:
 def train_class_model(
     name: ClassModelName, data: DataConfig, corpus_sha256: str, num_tokens: int, cancelled: Callable[[], bool]
 ) -> Generator[str, None, Path]:
-    """Train a small model on a corpus unless that was done before.
-
-    One process trains at a time; others wait for it, and find its model if it is the one they need.
-
-    Args:
-        name: Kind of the model.
-        data: Configuration of the corpus.
-        corpus_sha256: SHA-256 of the corpus.
-        num_tokens: Number of tokens of the training split.
-        cancelled: Function that returns True once the training is to stop.
-
-    Yields:
-        Lines of progress.
-
-    Returns:
-        The run directory.
+    """Train a small model on a corpus unless that was done before; yield lines of progress, return the run directory.
 
     Raises:
         InvalidInputError: If the corpus is too small, or the model cannot be stored.
@@ -96,74 +65,60 @@ def train_class_model(
     run = class_models_dir(data, corpus_sha256) / name
     if run.is_dir():
         return run
-    folder = app_home() / "class"
+    config = class_model_config(name, data)
+    epochs = max(1, min(config.training.epochs, MAX_TRAINED_TOKENS[name] // max(1, num_tokens)))
+    config = config.with_values(epochs=epochs)
+    if epochs == 1:
+        config = config.with_values(eval_every_steps=200, max_eval_tokens=20_000)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE)
-        while not lock.acquire():
-            if cancelled():
-                raise _stopped(name)
-            yield "waiting for a training in another window …"
-            time.sleep(LOCK_INTERVAL)
-        try:
-            if not run.is_dir():  # the other process may have trained it
-                config = fit_to_corpus(class_model_config(name, data), name, num_tokens)
-                yield from train_small_model(name, config, folder / TRAINING_DIR, run, cancelled)
-        finally:
-            shutil.rmtree(folder / TRAINING_DIR, ignore_errors=True)
-            lock.release()
+        run.parent.mkdir(parents=True, exist_ok=True)
+        yield from train_small_model(name, config, run, cancelled)
     except OSError as error:
-        raise RunError(f"cannot write {folder}: {error.strerror}; free some space") from error
+        raise RunError(f"cannot write {run.parent}: {error.strerror}; free some space") from error
     return run
 
 
 def train_small_model(
-    name: ClassModelName, config: Config, temporary: Path, run: Path, cancelled: Callable[[], bool]
+    name: ClassModelName, config: Config, run: Path, cancelled: Callable[[], bool]
 ) -> Generator[str, None, None]:
-    """Train a model in the folder `temporary`, and move it to `run` once it is complete.
-
-    Yields:
-        Lines of progress.
-
-    Raises:
-        InvalidInputError: If the corpus is too small.
-        RunError: If the training was cancelled.
-    """
+    """Train a model in a temporary folder beside `run`, and move it there once it is complete."""
     from engine.training.job import prepare_job  # training is rare, and imports much
 
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-    job = prepare_job(config, config.preset, temporary)
-    ends_at = time.monotonic() + MAX_TRAINING_SECONDS
-    is_done = False
-    line = ""
+    with TemporaryDirectory(prefix=".training-", dir=run.parent, ignore_cleanup_errors=True) as folder:
+        job = prepare_job(config, config.preset, Path(folder))
+        yield from follow_training(job, f"a small {LABELS[name]}", cancelled, MAX_TRAINING_SECONDS)
+        if not run.is_dir():  # another session may have trained it meanwhile
+            job.run.path.replace(run)
+
+
+def follow_training(
+    job: "TrainingJob",
+    name: str,
+    cancelled: Callable[[], bool],
+    max_seconds: float = math.inf,
+    on_evaluated: Callable[[Evaluated], None] = lambda event: None,
+) -> Generator[str, None, None]:
+    """Run a training to its end or for `max_seconds`; yield lines of progress with the time that is left.
+
+    Raises:
+        RunError: If the training was cancelled.
+    """
+    ends_at, num_epochs = time.monotonic() + max_seconds, job.config.training.epochs
+    is_done, line = False, ""
     for event in job.events(lambda: cancelled() or time.monotonic() > ends_at):
         if isinstance(event, Preparing):
-            yield f"preparing a small {LABELS[name]} for this corpus: {event.message} …"
+            yield f"preparing {name} for this corpus: {event.message} …"
         elif isinstance(event, Evaluated):
+            on_evaluated(event)
             line = (
-                f"training a small {LABELS[name]} on this corpus, once: epoch {event.epoch:.0f} of "
-                f"{job.config.training.epochs}, perplexity {format_perplexity(event.valid_perplexity)}"
+                f"training {name} on this corpus, once: epoch {event.epoch:.0f} of {num_epochs}, perplexity "
+                f"{format_perplexity(event.valid_perplexity)}"
             )
             yield f"{line} …"
-        elif isinstance(event, Step) and line:
-            left = min(estimate_seconds_left(event, job.config.training.epochs), ends_at - time.monotonic())
-            yield f"{line}, {describe_seconds_left(left)} …"
+        elif isinstance(event, Step) and line and event.epoch:
+            seconds = event.seconds / event.epoch * max(0.0, num_epochs - event.epoch)
+            seconds = min(seconds, ends_at - time.monotonic())
+            yield f"{line}, about {max(1, math.ceil(seconds / 5)) * 5} s left …"  # does not change with each step
         is_done = isinstance(event, Finished) and (event.reason == "done" or not cancelled())
     if not is_done:
-        raise _stopped(name)
-    run.parent.mkdir(parents=True, exist_ok=True)
-    job.run.path.replace(run)
-
-
-def estimate_seconds_left(step: Step, num_epochs: int) -> float:
-    """Return the seconds that a training of `num_epochs` epochs needs after `step`, as fast as before it."""
-    return step.seconds / step.epoch * max(0.0, num_epochs - step.epoch) if step.epoch else math.inf
-
-
-def describe_seconds_left(seconds: float) -> str:
-    """Return a rough time, which does not change with each step."""
-    return f"about {max(1, math.ceil(seconds / SECONDS_UNIT)) * SECONDS_UNIT} s left"
-
-
-def _stopped(name: ClassModelName) -> RunError:
-    return RunError(f"the training of the small {LABELS[name]} was stopped; open the chapter again")
+        raise RunError(f"the training of {name} was stopped; open the chapter again")

@@ -3,14 +3,13 @@
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 from engine.analysis.activations import find_attention_model, find_lstm
 from engine.config import BUNDLED, DataConfig
 from engine.data.dataset import Dataset, load_dataset
-from engine.data.tokenizers.base import Tokenizer
 from engine.errors import CorpusError, printable
 from engine.models.base import LanguageModel
 from engine.models.ngram import KneserNey
@@ -21,10 +20,8 @@ from lotr_tui.learn.class_models import (
     ClassModelName,
     bundled_data_config,
     class_data_config,
-    class_models_dir,
     train_class_model,
 )
-from lotr_tui.learn.shared_jobs import SharedJobs
 from lotr_tui.session.session_model import SessionModel
 
 T = TypeVar("T")
@@ -38,38 +35,24 @@ class ClassModel:
     """A model that a chapter uses."""
 
     name: str
-    """Name for display."""
     model: LanguageModel
     note: str = ""
     """Why the chapter does not use the model of the user; empty if it does, or if there is none."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Tokens that the model predicts."""
-        return self.model.tokenizer
 
 
 class Material:
     """Corpus and models of a class: the bundled ones, a corpus of the user, or a run and its corpus.
 
-    Methods that return a `Loading` may take long, and are called in a thread. Results are kept, so that a chapter that
-    is opened again has them at once. The thread of a chapter that was left may still load what the next chapter needs
-    too; then the second thread waits for the first one.
+    Results are kept, so that a chapter that is opened again has them at once. The thread that loads holds `lock`: the
+    one of a chapter that was left ends at its next line of progress.
     """
 
     def __init__(self, data: DataConfig | None = None, session_model: SessionModel | None = None) -> None:
-        """Use a corpus, a model with its corpus, or the bundled ones if both are None."""
         self.session_model = session_model
-        """Model of the user; None for the models of the class."""
-        self.results: dict[type, object] = {}
-        """Results of chapters by their type, such as measurements that take seconds."""
-        self.jobs = SharedJobs()
-        """Trainings of models for the corpus of the user, which continue when the chapter is left."""
+        self.lock = threading.Lock()
+        self.results: dict[type, object] = {}  # of chapters by their type, such as measurements that take seconds
         self._data = data
-        self._lock = threading.Lock()
-        """Held while a corpus is read, n-grams are counted, or the weights of a model are read."""
         self._counts: dict[int, KneserNey] = {}
-        self._words: Dataset | None = None
         self._models: dict[ClassModelName, ClassModel] = {}
 
     @classmethod
@@ -81,11 +64,7 @@ class Material:
 
     @property
     def data(self) -> DataConfig:
-        """Configuration of the corpus, read as words.
-
-        Raises:
-            RunError: If the run of the user is damaged.
-        """
+        """Configuration of the corpus, read as words; raises a RunError if the run of the user is damaged."""
         if self._data is None:
             run = None if self.session_model is None else self.session_model.run
             self._data = bundled_data_config() if run is None else class_data_config(read_config(run).data)
@@ -102,25 +81,19 @@ class Material:
         Raises:
             CorpusError: If the corpus is missing or too small.
         """
-        if self._words is None:
+        known = self.results.get(Dataset)
+        if not isinstance(known, Dataset):
             yield f"reading {self.corpus_name} …"
-            with self._lock:
-                if self._words is None:
-                    self._words, self._data = _load_words(self.data)
-        return self._words
+            known, self._data = _load_words(self.data)
+            self.results[Dataset] = known
+        return known
 
     def counts(self, order: int) -> Loading[KneserNey]:
-        """Count the n-grams of the training split for a Kneser-Ney model.
-
-        Raises:
-            CorpusError: If the corpus is missing, too small or too large.
-        """
+        """Count the n-grams of the training split; raises a CorpusError if it is too large."""
         dataset = yield from self.words()
         if order not in self._counts:
             yield f"counting the {order}-grams of {self.corpus_name} …"
-            with self._lock:
-                if order not in self._counts:
-                    self._counts[order] = KneserNey(dataset.train, dataset.tokenizer, order)
+            self._counts[order] = KneserNey(dataset.train, dataset.tokenizer, order)
         return self._counts[order]
 
     def model(self, cancelled: Cancelled) -> Loading[ClassModel]:
@@ -131,44 +104,39 @@ class Material:
 
     def lstm(self, cancelled: Cancelled) -> Loading[ClassModel]:
         """Return a model with an LSTM inside: the one of the user if it has one, or the small one of the class."""
-        if self.session_model is not None and find_lstm(self.session_model.model) is not None:
-            return ClassModel(self.session_model.name, self.session_model.model)
-        return (yield from self._with_note("lstm", "no gates", cancelled))
+        return (yield from self._model_with("lstm", find_lstm, "no gates", cancelled))
 
     def transformer(self, cancelled: Cancelled) -> Loading[ClassModel]:
         """Return a model with a Transformer inside: the one of the user if it has one, or the small one."""
-        if self.session_model is not None and find_attention_model(self.session_model.model) is not None:
-            return ClassModel(self.session_model.name, self.session_model.model)
-        return (yield from self._with_note("transformer", "no attention", cancelled))
+        return (yield from self._model_with("transformer", find_attention_model, "no attention", cancelled))
 
-    def _with_note(self, name: ClassModelName, lack: str, cancelled: Cancelled) -> Loading[ClassModel]:
+    def _model_with(
+        self, name: ClassModelName, find: Callable[[LanguageModel], object], lack: str, cancelled: Cancelled
+    ) -> Loading[ClassModel]:
+        own = self.session_model
+        if own is not None and find(own.model) is not None:
+            return ClassModel(own.name, own.model)
         small = yield from self.class_model(name, cancelled)
-        if self.session_model is None:
-            return small
-        return replace(small, note=f"{self.session_model.name} has {lack}, so this is the class's small {LABELS[name]}")
+        note = "" if own is None else f"{own.name} has {lack}, so this is the class's small {LABELS[name]}"
+        return replace(small, note=note) if note else small
 
     def class_model(self, name: ClassModelName, cancelled: Cancelled) -> Loading[ClassModel]:
         """Return a small model of the class, which is trained first if the corpus is the user's and new.
 
         Raises:
             InvalidInputError: If the corpus is missing or too small, or the model cannot be stored.
-            RunError: If the training was stopped, or `cancelled` returned True; then the training continues.
+            RunError: If `cancelled` returned True.
         """
         if name not in self._models:
             dataset = yield from self.words()
-            run = class_models_dir(self.data, dataset.corpus.sha256) / name
-            if not run.is_dir():
-                arguments = name, self.data, dataset.corpus.sha256, len(dataset.train)
-                run = yield from self.jobs.wait_for(name, partial(train_class_model, *arguments), cancelled)
-            with self._lock:
-                if name not in self._models:
-                    self._models[name] = ClassModel(f"small {LABELS[name]}", load_model(run).model)
+            sha256 = dataset.corpus.sha256
+            run = yield from train_class_model(name, self.data, sha256, len(dataset.train), cancelled)
+            self._models[name] = ClassModel(f"small {LABELS[name]}", load_model(run).model)
         return self._models[name]
 
 
 @lru_cache(maxsize=2)
 def _load_words(data: DataConfig) -> tuple[Dataset, DataConfig]:
-    """Return a corpus as words, or split at white space if the words tokenizer cannot read it."""
     try:
         return load_dataset(data), data
     except CorpusError as error:

@@ -3,8 +3,9 @@
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from pathlib import Path
 
 from engine.errors import InvalidInputError, RunError
@@ -14,44 +15,32 @@ from lotr_tui.session.json_store import FailureReporter, check_version, os_error
 
 VERSION = 1
 MAX_PROGRESS_BYTES = 100_000
-LOCK_TIMEOUT = 2.0
-"""Seconds to wait for another session that writes the file."""
+LOCK_TIMEOUT = 2.0  # seconds to wait for another session that writes the file
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Chapters that a student has finished, and the one that was open last."""
+    """Names of the chapters that are done, of the one that was open last, and finished parts of the tasks by name."""
 
     done: tuple[str, ...] = ()
-    """Names of the chapters whose task is done, in the order in which they were done."""
     last: str = ""
-    """Name of the chapter that was open last; empty before the first one."""
     parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Indices of the finished parts of the task, by the name of each chapter."""
 
-    def merged_with(self, change: "Progress") -> "Progress":
-        """Return the progress after a change, which contains only additions."""
-        done = tuple(dict.fromkeys((*self.done, *change.done)))
+    def merged_with(self, change: "Progress | None") -> "Progress":
+        """Return the progress after additions; None begins the class again."""
+        if change is None:
+            return Progress()
         parts = {
-            name: self.finished_parts(name) | change.finished_parts(name) for name in {**self.parts, **change.parts}
+            name: tuple(sorted({*self.parts.get(name, ()), *change.parts.get(name, ())}))
+            for name in {**self.parts, **change.parts}
         }
-        return Progress(done, change.last or self.last, {name: tuple(sorted(each)) for name, each in parts.items()})
-
-    def finished_parts(self, chapter: str) -> frozenset[int]:
-        """Return the indices of the finished parts of a chapter's task."""
-        return frozenset(self.parts.get(chapter, ()))
+        return Progress(tuple(dict.fromkeys((*self.done, *change.done))), change.last or self.last, parts)
 
     def to_json(self) -> str:
-        """Return the content of the file."""
         return json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Progress":
-        """Read the content of the file.
-
-        Raises:
-            InvalidInputError: If the text is damaged, or was written in another format.
-        """
         record = parse_json(text)
         if not isinstance(record, dict):
             raise InvalidInputError("expected an object with the progress")
@@ -76,11 +65,8 @@ class ProgressStore:
         self.path = path or progress_file()
         self._failures = FailureReporter()
         self._save_lock = threading.Lock()
-        """Held while the file is written."""
-        self._state_lock = threading.Lock()
-        """Held while `current` and `_unsaved` change together."""
-        self._unsaved: list[Progress | None] = []
-        """Changes since the last write, oldest first; None begins the class again."""
+        self._state_lock = threading.Lock()  # held while `current` and `_unsaved` change together
+        self._unsaved: list[Progress | None] = []  # oldest first; None begins the class again
         stored, self.notice = self._read()
         self.current = stored or Progress()
 
@@ -99,7 +85,7 @@ class ProgressStore:
 
     def _change(self, change: Progress | None) -> None:
         with self._state_lock:
-            self.current = _apply(self.current, [change])
+            self.current = self.current.merged_with(change)
             self._unsaved.append(change)
 
     def save(self) -> str:
@@ -124,26 +110,21 @@ class ProgressStore:
             return notice
 
     def _merge(self) -> tuple[str, str]:
-        """Add to the stored progress, while the lock of the file is held.
-
-        Returns:
-            A line about a damaged file, and why the progress could not be written; both may be empty.
-        """
+        """Add to the stored progress; return a line about a damaged file, and why nothing could be written."""
         stored, notice = self._read()
         if notice and os.path.lexists(self.path):
             return "", "it cannot be read"  # a file that could not be set aside must not be overwritten
         with self._state_lock:
             written, current = list(self._unsaved), self.current
         # A file that is gone is written again in full.
-        merged = _apply(stored or current, written)
+        merged = reduce(Progress.merged_with, written, stored or current)
         write_atomically(self.path, merged.to_json().encode())
         with self._state_lock:
             del self._unsaved[: len(written)]
-            self.current = _apply(merged, self._unsaved)
+            self.current = reduce(Progress.merged_with, self._unsaved, merged)
         return notice, ""
 
     def _read(self) -> tuple[Progress | None, str]:
-        """Return the progress in the file, None if there is none, and a line for the user."""
         try:
             return Progress.from_json(read_limited(self.path, MAX_PROGRESS_BYTES).decode()), ""
         except FileNotFoundError:
@@ -152,10 +133,3 @@ class ProgressStore:
             return None, f"{self.path} cannot be read: {os_error_reason(error)}; the class begins again"
         except (ValueError, InvalidInputError) as error:
             return None, f"{quarantine_file(self.path, error)}; the class begins again"
-
-
-def _apply(progress: Progress, changes: Sequence[Progress | None]) -> Progress:
-    """Return the progress after some changes, of which None begins the class again."""
-    for change in changes:
-        progress = Progress() if change is None else progress.merged_with(change)
-    return progress

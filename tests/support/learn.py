@@ -7,7 +7,7 @@ from textual.widgets import Static
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.material import Material
 from lotr_tui.learn.progress import ProgressStore
-from lotr_tui.screens.learn.live_figure import LiveTrainingFigure
+from lotr_tui.screens.learn.figures.training import LiveTrainingFigure
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.widgets.key_footer import KeyFooter
 from tests.support.pilot import lines_of, text_of, until

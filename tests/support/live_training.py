@@ -58,3 +58,6 @@ class FakeTraining:
 
     def stop(self):
         self.is_stopped = True
+
+    def join(self, timeout):
+        return self.is_stopped

@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.widgets import Rule, Static
+from textual.widget import Widget
+from textual.widgets import Input, Rule, Static
 
 from engine.errors import describe_error
 from lotr_tui.background_task import run_in_thread
@@ -18,7 +19,7 @@ from lotr_tui.learn.chapters import CHAPTERS, Chapter, first_open_chapter
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.messages import ChapterFigureReady, TaskPartDone
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.learn.chapter_text import ChapterText
+from lotr_tui.screens.dialogs.questions import confirm
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.help_line import HelpLine
@@ -32,9 +33,11 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
 LAYOUT_SIZES = {"-stacked": (70, 22), "-beside": (110, 16)}
 """Minimum columns and rows for text and figure at the same time, one above or beside the other."""
 MIN_COLUMNS, MIN_ROWS = 40, 12
-"""Size of the smallest terminal in which a text or a figure can be used."""
 TOO_SMALL = f"The class needs {MIN_COLUMNS} × {MIN_ROWS} characters."
-FOOTER_KEYS = ("part", "next", "previous", "hint", "source", "contents", "close")
+FOOTER_KEYS = (
+    "learn-live.train", "learn-counting.again", "learn-sampling.again", "learn-memory.reset", "learn-memory.find",
+    *(f"learn.{name}" for name in ("pane", "edit", "next", "previous", "hint", "code", "contents", "close")),
+)  # fmt: skip
 """Keys of the footer, the most important first."""
 
 
@@ -45,13 +48,15 @@ class ChapterScreen(AppScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "learn",
         """
-        next     | f3     | step_chapter(1)  | next     | The next chapter
-        previous | f2     | step_chapter(-1) | previous | The previous chapter
-        part     | f5     | toggle_part      | figure   | The text or the figure, where only one of them fits
-        hint     | f7     | show_hint        | hint     | How to do the task
-        source   | f4     | show_source      | code     | The code behind this chapter
-        contents | f6     | show_contents    | chapters | All chapters
-        close    | escape | close            | close    | Leave the class; the progress is kept
+        pane      | tab       | step_pane(1)     | pane     | The next part; the text where only one fits
+        pane-back | shift+tab | step_pane(-1)    | back     | The part before
+        edit      | e         | edit_line        | edit     | Type into the line of the figure
+        next      | n,ctrl+n  | step_chapter(1)  | next     | The next chapter, also while a text is typed | n
+        previous  | b         | step_chapter(-1) | previous | The previous chapter
+        hint      | h         | show_hint        | hint     | How to do the task
+        code      | v         | show_code        | code     | View the code behind this chapter
+        contents  | g         | show_contents    | chapters | Go to another chapter
+        close     | escape    | close            | close    | Leave the class; the progress is kept
         """,
         show=True,
     )
@@ -64,23 +69,20 @@ class ChapterScreen(AppScreen[None]):
         progress_store: ProgressStore | None = None,
         exit_on_close: bool = False,
     ) -> None:
-        """Open a chapter.
+        """Open a chapter by its index; None opens the first one whose task is not done.
 
-        Args:
-            make_material: Creates the corpus and the models of the class, in a thread and after the first paint.
-            chapter: Index of the chapter; None opens the first one whose task is not done.
-            progress_store: Store of the progress; None reads the user's file.
-            exit_on_close: True to end the app when the class is left.
+        `make_material` creates the corpus and the models of the class, in a thread and after the first paint. With
+        `exit_on_close`, the app ends when the class is left.
         """
         super().__init__()
         self.progress_store = progress_store or ProgressStore()
         self.index = first_open_chapter(self.progress_store.current.done) if chapter is None else chapter
-        """Index of the open chapter."""
         self._make_material = make_material
         self._material: Material | None = None
-        self._figure: ChapterFigure[Any] | None = None
-        """Figure of the open chapter; None while it is created, or if that has failed."""
+        self._figure: ChapterFigure[Any] | None = None  # None while it is created, or if that has failed
         self._exit_on_close = exit_on_close
+        self._shows_hint = False
+        self._early_keys: list[events.Key] | None = None  # typed after `edit` while there is no line yet
 
     @property
     def chapter(self) -> Chapter:
@@ -95,11 +97,10 @@ class ChapterScreen(AppScreen[None]):
     @property
     def finished_parts(self) -> frozenset[int]:
         """Indices of the finished parts of the task of the open chapter."""
-        return self.progress_store.current.finished_parts(self.chapter.name)
+        return frozenset(self.progress_store.current.parts.get(self.chapter.name, ()))
 
     @property
     def is_idle(self) -> bool:
-        """True once the figure shows what its controls say."""
         return self._figure is not None and self._figure.is_idle
 
     @property
@@ -108,42 +109,33 @@ class ChapterScreen(AppScreen[None]):
         return not (self.has_class("-stacked") or self.has_class("-beside"))
 
     def get_help_line(self) -> str:
-        """Return where the figure is, if the text is shown in its place."""
         is_hidden = self.takes_turns and not self.has_class("-figure")
-        return f"{self._key('part')} shows the figure" if is_hidden else ""
+        return f"{self._key('pane')} shows the figure" if is_hidden else ""
 
     def _key(self, name: str) -> str:
-        """Return the key of a binding for display, such as `f5`."""
         binding = next(each for each in self.BINDINGS if isinstance(each, Binding) and each.id == f"learn.{name}")
         return self.app.format_binding_keys(binding)
 
     def compose(self) -> ComposeResult:
-        """Yield status, text, place of the figure, help line and footer."""
         yield StatusBar(id="status")
         yield Rule(line_style="solid")
         with Horizontal(id="body"):
-            yield ChapterText(id="text")
+            with VerticalScroll(id="text", can_focus=False):
+                yield Static(id="sentences", markup=False)
+                yield Static(id="task", markup=False)
             yield Rule(line_style="solid", id="divider")
             yield Vertical(id="figure-place")
         yield Static(TOO_SMALL, id="too-small", markup=False)
         yield HelpLine()
-        yield KeyFooter(self._footer_keys)
-
-    def _footer_keys(self) -> list[FooterKey]:
-        part = "text" if self.has_class("-figure") else "figure"
-        return [FooterKey(f"learn.{name}", part if name == "part" else "") for name in FOOTER_KEYS]
+        yield KeyFooter(lambda: [FooterKey(name) for name in FOOTER_KEYS])
 
     def on_mount(self) -> None:
-        """Show the text, and the figure after the first paint."""
         if self.progress_store.notice:
             self.notify(self.progress_store.notice, severity="warning", markup=False)
         self._show_text()
         self.call_after_refresh(self._load_chapter)
 
     def on_unmount(self) -> None:
-        """Stop the preparations in the background, and write the progress that no worker has written yet."""
-        if self._material is not None:
-            self._material.jobs.cancel()
         if self.progress_store.has_unsaved_changes:
             self.app.exit_message = self.progress_store.save() or self.app.exit_message
 
@@ -155,25 +147,57 @@ class ChapterScreen(AppScreen[None]):
         self.set_class(width < MIN_COLUMNS or height < MIN_ROWS, "-too-small")
         self.call_after_refresh(self._focus_figure)
 
-    # Content
+    # Text
 
     def _show_text(self) -> None:
+        """Show the chapter. A hint takes the place of the sentences, so that nothing moves."""
         chapter, done = self.chapter, self.progress_store.current.done
         dots = Content("").join(
             Content.styled("●" if each.name in done else "○", "$accent" if each is chapter else MUTED)
             for each in CHAPTERS
         )
-        title = Content.assemble(
-            ("lotr-tui", "bold $accent"),
-            "  ",
-            (f"{self.index + 1} of {len(CHAPTERS)} ", MUTED),
-            (chapter.title, "bold"),
-        )
+        place = f"{self.index + 1} of {len(CHAPTERS)} "
+        title = Content.assemble(("lotr-tui", "bold $accent"), "  ", (place, MUTED), (chapter.title, "bold"))
         self.query_one("#status", StatusBar).show(title, dots)
-        next_key = self._key("next") if self.index + 1 < len(CHAPTERS) else ""
-        text = self.query_one(ChapterText)
-        text.show(chapter, self.finished_parts, is_done=self.is_done, next_key=next_key)
+        parts = [
+            Content.assemble(_unbroken(text), (" ✓ ", "bold $success") if part in self.finished_parts else " ")
+            for part, text in enumerate(chapter.task)
+        ]
+        count = f"{len(self.finished_parts)} of {len(parts)}  " if len(parts) > 1 else ""
+        task = Content.assemble(("▸ Task  ", "bold $accent"), (count, MUTED), *parts)
+        sentences = self.query_one("#sentences", Static)
+        sentences.styles.min_height = sentences.size.height if self._shows_hint else None
+        hint = Content.assemble(("Hint  ", "bold $accent"), _unbroken(chapter.hint))
+        if self._shows_hint and self.is_done:
+            hint = Content.assemble(task, "\n\n", hint)
+        sentences.update(hint if self._shows_hint else _unbroken(chapter.text))
+        if self.is_done:
+            what_next = f" {self._key('next')} goes on." if self.index + 1 < len(CHAPTERS) else ""
+            task = Content.assemble(("✓ Done  ", "bold $success"), _unbroken(chapter.conclusion), (what_next, MUTED))
+        self.query_one("#task", Static).update(task)
         self.refresh_bindings()
+
+    @on(TaskPartDone)
+    def _finish_part(self, message: TaskPartDone) -> None:
+        if message.figure is not self._figure:  # the figure of a chapter that was left
+            return
+        self.progress_store.add(parts={self.chapter.name: (message.part,)})
+        if len(self.finished_parts) == len(self.chapter.task) and not self.is_done:
+            self.progress_store.add(done=self.chapter.name)
+            self._shows_hint = False
+            if self.takes_turns:
+                self.notify(f"Done. {self.chapter.conclusion}", markup=False)
+        self._save_progress()
+        self._show_text()
+
+    def _save_progress(self) -> None:
+        self.run_worker(self._save_in_thread(), group="progress")
+
+    async def _save_in_thread(self) -> None:
+        if notice := await asyncio.to_thread(self.progress_store.save):
+            self.notify(notice, severity="warning", markup=False)
+
+    # Figure
 
     def _load_chapter(self) -> None:
         """Show the figure of the chapter; the worker of an earlier call is cancelled."""
@@ -194,6 +218,10 @@ class ChapterScreen(AppScreen[None]):
         await place.mount(figure)
         self.progress_store.add(last=CHAPTERS[index].name)
         self._save_progress()
+        if (keys := self._early_keys) is not None:
+            self._early_keys = None
+            self.action_edit_line()
+            self.call_after_refresh(lambda: [self.post_message(key) for key in keys])
 
     def _prepare_figure(self, chapter: str) -> "tuple[Callable[[Material], ChapterFigure[Any]], Material]":
         """Import the module of a figure, which imports numpy, and prepare the material; called in a thread."""
@@ -201,108 +229,110 @@ class ChapterScreen(AppScreen[None]):
 
         return import_figure(chapter), self._material or self._make_material()
 
-    @on(TaskPartDone)
-    def _finish_part(self, message: TaskPartDone) -> None:
-        if message.figure is not self._figure:  # the figure of a chapter that was left
-            return
-        self.progress_store.add(parts={self.chapter.name: (message.part,)})
-        if len(self.finished_parts) == len(self.chapter.task) and not self.is_done:
-            self.progress_store.add(done=self.chapter.name)
-            self.query_one(ChapterText).shows_hint = False
-            if self.takes_turns:
-                self.notify(f"Done. {self.chapter.conclusion}", markup=False)
-        self._save_progress()
-        self._show_text()
-
-    def _save_progress(self) -> None:
-        self.run_worker(self._save_in_thread(), group="progress")
-
-    async def _save_in_thread(self) -> None:
-        if notice := await asyncio.to_thread(self.progress_store.save):
-            self.notify(notice, severity="warning", markup=False)
-
     def show_chapter(self, index: int) -> None:
         """Open a chapter from its beginning; a training in the figure is stopped."""
         if self._figure is not None and (work := self._figure.work_in_progress):
             self.notify(f"The {work} was stopped, because you left its chapter.")
-        self.index = index
+        self.index, self._shows_hint, self._early_keys = index, False, None
         self.remove_class("-figure")
-        self._show_hint(False)
+        self._show_text()
+        self.query_one("#text").scroll_home(animate=False)
         self._load_chapter()
+
+    @property
+    def _panes(self) -> list[Widget]:
+        return [] if self._figure is None else [each for each in self._figure.query("*") if each.can_focus]
 
     @on(ChapterFigureReady)
     def _focus_figure(self) -> None:
-        """Focus the first control of the figure, if the figure is visible and nothing else has the focus."""
-        if self.focused is None and self.query_one("#figure-place").display and self._figure is not None:
-            controls = [widget for widget in self._figure.query("*") if widget.focusable]
-            self.set_focus(next(iter(controls), None))
+        if self.focused is None and self.query_one("#figure-place").display and self.is_current:
+            panes = [each for each in self._panes if each.focusable]
+            self.set_focus(next((each for each in panes if not isinstance(each, Input)), None))
 
     # Keys
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hide the keys that have no effect: at the ends of the class, and where text and figure are both visible."""
         if action == "step_chapter":
             return 0 <= self.index + int(str(parameters[0])) < len(CHAPTERS)
-        if action == "toggle_part":
-            return self.takes_turns
+        if action == "edit_line":
+            return self._figure is None or any(isinstance(each, Input) for each in self._panes)
         return True
 
+    def on_key(self, event: events.Key) -> None:
+        if self._early_keys is not None:
+            event.stop()
+            event.prevent_default()
+            self._early_keys.append(event)
+
     def action_step_chapter(self, offset: int) -> None:
-        """Open a chapter before or after this one."""
         self.show_chapter(self.index + offset)
 
-    def action_toggle_part(self) -> None:
-        """Show the figure in place of the text, or the reverse."""
-        self.toggle_class("-figure")
-        if not self.has_class("-figure"):
+    def action_step_pane(self, offset: int) -> None:
+        """Focus the next part of the figure, which then is visible; where only one fits, the text is a part too."""
+        panes: list[Widget | None] = [*([None] if self.takes_turns else []), *self._panes]
+        if panes:
+            here = panes.index(self.focused) if self.focused in panes else 0 if self.takes_turns else -1
+            self._focus_pane(panes[(here + offset) % len(panes)])
+
+    def action_edit_line(self) -> None:
+        """Focus the line of the figure; what is typed before it is there is kept for it."""
+        if self._figure is None:
+            self._early_keys = []
+        elif line := next((each for each in self._panes if isinstance(each, Input)), None):
+            self._focus_pane(line)
+
+    def _focus_pane(self, pane: Widget | None) -> None:
+        """Show a part of the figure and focus it; None shows the text."""
+        self.set_class(pane is not None, "-figure")
+        if self._figure is not None and pane is not None:
+            self._figure.reveal(pane)
+        self.app.update_styles(self)
+        if pane is None:
             self.set_focus(None)
+        elif pane.focusable:
+            self.set_focus(pane)
+        else:
+            self.call_after_refresh(self.set_focus, pane)
         self.query_one(HelpLine).update_text()
         self.refresh_bindings()
-        self.call_after_refresh(self._focus_figure)
 
     def action_show_hint(self) -> None:
-        """Show how to do the task in place of the sentences, or the sentences again."""
         self.remove_class("-figure")
-        self._show_hint(not self.query_one(ChapterText).shows_hint)
-
-    def _show_hint(self, shows_hint: bool) -> None:
-        text = self.query_one(ChapterText)
-        text.shows_hint = shows_hint
+        self._shows_hint = not self._shows_hint
         self._show_text()
-        text.scroll_home(animate=False)
+        self.query_one("#text").scroll_home(animate=False)
 
-    def action_show_source(self) -> None:
-        """Show the code of the chapter."""
-        from lotr_tui.screens.learn.source_screen import SourceScreen
+    def action_show_code(self) -> None:
+        from lotr_tui.screens.learn.dialogs import SourceScreen  # imports pygments
 
-        self.app.push_screen(SourceScreen(self.chapter.source))
+        self.app.push_screen(SourceScreen(self.chapter))
 
     def action_show_contents(self) -> None:
-        """Show all chapters."""
-        from lotr_tui.screens.learn.contents import ContentsDialog
+        from lotr_tui.screens.learn.dialogs import BEGIN_AGAIN, ContentsDialog
 
-        self.app.push_screen(ContentsDialog(self.index, self.progress_store.current.done), self._on_contents_closed)
+        def open_choice(choice: int | None) -> None:
+            if choice == BEGIN_AGAIN:
+                self.progress_store.reset()
+                self.show_chapter(0)
+            elif choice is not None and choice != self.index:
+                self.show_chapter(choice)
 
-    def _on_contents_closed(self, choice: int | None) -> None:
-        from lotr_tui.screens.learn.contents import BEGIN_AGAIN
-
-        if choice == BEGIN_AGAIN:
-            self.progress_store.reset()
-            self.show_chapter(0)
-        elif choice is not None and choice != self.index:
-            self.show_chapter(choice)
+        self.app.push_screen(ContentsDialog(self.index, self.progress_store.current.done), open_choice)
 
     def action_close(self) -> None:
         """Leave the class; ask first if that stops a training."""
-        from lotr_tui.screens.dialogs.questions import confirm
+
+        def close() -> None:
+            if self._exit_on_close:
+                self.app.exit()
+            else:
+                self.dismiss()
 
         if self._figure is not None and (work := self._figure.work_in_progress):
-            confirm(self.app, f"Leave the class? The {work} stops.", self._close)
+            confirm(self.app, f"Leave the class? The {work} stops.", close)
         else:
-            self._close()
+            close()
 
-    def _close(self) -> None:
-        if self._exit_on_close:
-            self.app.exit()
-        else:
-            self.dismiss()
+
+def _unbroken(text: str) -> Content:
+    return Content(text.replace(" %", "\u00a0%"))

@@ -8,9 +8,8 @@ from operator import attrgetter
 import pytest
 
 from engine.errors import InvalidInputError
-from lotr_tui.learn.chapters import CHAPTERS, find_chapter
+from lotr_tui.learn.chapters import CHAPTERS, find_chapter, read_source
 from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
-from lotr_tui.learn.source_code import SourceExcerpt, read_source
 
 
 def test_chapter_is_found_by_name_or_number():
@@ -26,9 +25,9 @@ def test_unknown_chapter_is_refused_with_the_names(name):
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: str(chapter.name))
 def test_source_link_leads_to_a_definition_of_readable_length(chapter):
-    module = importlib.import_module(chapter.source.path.removesuffix(".py").replace("/", "."))
-    lines, first = inspect.getsourcelines(attrgetter(chapter.source.symbol)(module))
-    assert read_source(chapter.source) == SourceExcerpt("".join(lines).rstrip(), first)
+    module = importlib.import_module(chapter.source_file.removesuffix(".py").replace("/", "."))
+    lines, first = inspect.getsourcelines(attrgetter(chapter.source_symbol)(module))
+    assert read_source(chapter) == ("".join(lines).rstrip(), first)
     assert len(lines) <= 150
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from engine.data.dataset import load_dataset
 from lotr_tui.learn.class_models import bundled_data_config
-from lotr_tui.learn.compared_models import FailedModel, ModelProgress, ScoredModel, load_comparison
+from lotr_tui.learn.compared_models import ScoredModel, load_comparison
 from lotr_tui.learn.material import Material
 from tests.support.files import run_to_end
 
@@ -26,12 +26,12 @@ def comparison_of(material):
 def scored():
     """Return the comparison on the bundled dialogues, with all models scored."""
     comparison = comparison_of(Material())
-    list(comparison.iter_events(lambda: False))
+    list(comparison.iter_progress(lambda: False))
     return comparison
 
 
 def test_pre_training_needs_fewer_bits_than_the_twin_from_scratch(scored):
-    bits = {scored.models[index].name: outcome.bits.bits_per_character for index, outcome in scored.outcomes.items()}
+    bits = {scored.models[index].name: outcome.bits.bits_per_character for index, outcome in scored.scored.items()}
     assert sorted(bits, key=bits.get) == [
         *("LSTM, pre-trained", "LSTM, from scratch", "LSTM of words", "Transformer of words", "5-gram of words")
     ]
@@ -58,10 +58,10 @@ def test_model_that_fails_does_not_stop_the_others():
 
     models = comparison.models
     comparison.models = (replace(models[0], load=fail), models[1])
-    events = list(comparison.iter_events(lambda: False))
-    failed = next(event for event in events if isinstance(event, FailedModel))
-    assert (failed.index, failed.reason.count("\n")) == (0, 0)
+    events = list(comparison.iter_progress(lambda: False))
+    assert comparison.outcomes[0].count("\n") == 0
+    assert "broken" in comparison.outcomes[0]
     assert isinstance(comparison.outcomes[1], ScoredModel)
     assert comparison.best == 1
-    assert ModelProgress(0, "loading …") in events
-    assert not list(comparison.iter_events(lambda: False))  # outcomes are kept
+    assert events[:2] == [(0, "loading …"), (0, "")]
+    assert not list(comparison.iter_progress(lambda: False))  # outcomes are kept

@@ -1,4 +1,6 @@
-"""Lines that figures start with, places in them, what is looked at, and how they are continued."""
+"""Lines that figures start with, and what a head does on them."""
+
+import re
 
 import numpy as np
 import pytest
@@ -6,11 +8,10 @@ import pytest
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.data.tokenizers.words import WordTokenizer
 from engine.runs.loading import load_model
+from engine.runtime.worker import Cancellation
 from engine.storage.files import assets_dir
-from lotr_tui.learn.attention_line import strongest_earlier
-from lotr_tui.learn.example_line import find_example
-from lotr_tui.learn.line_continuation import continue_line
-from lotr_tui.learn.line_place import LinePlace, find_place
+from lotr_tui.learn.lines import find_example
+from lotr_tui.screens.learn.figures.attention import NO_STORY, continue_line, strongest_earlier, tell_head
 
 TOKENIZER = WordTokenizer(("<unk>", "<eos>", "der", "alte", "ring", "liegt", "im", "see"))
 LINES = ["Der Ring", "Der neue Ring liegt im See", "Der alte Ring liegt im See", "Im See liegt der alte Ring"]
@@ -30,27 +31,30 @@ def test_default_is_replaced_by_a_line_of_known_words_that_the_chapter_can_use(d
     assert find_example(default, LINES, TOKENIZER, **options) == example
 
 
-WORDS = WordTokenizer(("<unk>", "<eos>", "the", "ring"))
-
-
-@pytest.mark.parametrize(
-    ("cursor", "place"),
-    [
-        (0, LinePlace((), 2, "The")),
-        (2, LinePlace((), 2, "The")),
-        (3, LinePlace((2,), 0, "old")),  # on the space after a word is the place of the next one
-        (4, LinePlace((2,), 0, "old")),
-        (9, LinePlace((2, 0), 3, "ring")),
-        (13, LinePlace((2, 0, 3), None, "")),
-    ],
-)
-def test_place_is_the_word_on_the_cursor_or_the_next_one(cursor, place):
-    assert find_place(WORDS, "The old, ring!", cursor) == place
-
-
 def test_start_and_the_word_itself_do_not_count():
     weights = np.array([0.5, 0.03, 0.07, 0.4], np.float32)
     assert strongest_earlier(weights) == (2, pytest.approx(0.07))
+
+
+@pytest.mark.parametrize(
+    ("looks_at", "story"),
+    [
+        ([0, 0, 1, 2, 3, 4, 5], "word before"),
+        ([0, 0, 0, 0, 0, 0, 0], "rests"),
+        ([0, 1, 2, 3, 4, 5, 6], "as it is"),
+        ([0, 0, 0, 2, 2, 3, 4], "remembers what followed"),
+        ([0, 0, 0, 1, 1, 2, 2], "the same word"),
+        ([0, 0, 2, 1, 3, 0, 4], ""),
+    ],
+)
+def test_story_of_a_head_is_what_most_words_do(looks_at, story):
+    words = ["start", "a", "b", "a", "b", "a", "b"]
+    if "same word" in story:
+        looks_at = [0, 0, 0, 1, 2, 1, 2]
+    if "remembers" in story:
+        looks_at = [0, 0, 0, 2, 3, 2, 3]
+    told = tell_head(words, np.eye(7, dtype=np.float32)[looks_at])
+    assert story in told if story else told == NO_STORY
 
 
 @pytest.mark.parametrize("line", ["Frodo has the Ring, and Sam has the", ""])
@@ -69,8 +73,9 @@ def test_continuation_takes_the_most_likely_word_each_time(line):
         if token == EOS_ID:
             break
         log_probs, state = model.advance(state, token)
-    continuation = continue_line(model, line, 6)
-    assert continuation.text == " ".join(words)
-    first = continuation.next_tokens
+    text, first = continue_line(model, line, 6, Cancellation())
+    assert text == " ".join(words)
     names = {"<unk>": "rare word", "<eos>": "end of line"}
-    assert [name for name, _ in first] == [names.get(tokenizer.tokens[id], tokenizer.tokens[id]) for id in likely]
+    assert re.findall(r"(\S.*?) [<\d.]+ %", first) == [
+        names.get(tokenizer.tokens[id], tokenizer.tokens[id]) for id in likely
+    ]

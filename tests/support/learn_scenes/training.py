@@ -1,8 +1,7 @@
 """Scenes of the chapters with a live training, without a thread."""
 
-from lotr_tui.learn.overfitting_run import Regularization, overfitting_config
-from lotr_tui.screens.learn.figures.overfitting import OverfittingFigure
-from lotr_tui.screens.learn.figures.training import TrainingFigure, training_config
+from lotr_tui.learn.live_training import Regularization, overfitting_config
+from lotr_tui.screens.learn.figures.training import OverfittingFigure, TrainingFigure, training_config
 from tests.support.learn import open_chapter
 from tests.support.live_training import FakeTraining, live_events
 
@@ -17,14 +16,14 @@ async def learn_training(pilot):
     figure = screen.query_one(TrainingFigure)
     config = training_config(figure.data.data, len(figure.data.dataset.train))
     _show(figure, FakeTraining(live_events(VALID, TRAIN), config))
-    await pilot.press("f5", "right", "right")
+    await pilot.press("right", "right")
     await pilot.pause(0.1)
 
 
 async def learn_overfitting(pilot):
     screen = await open_chapter(pilot, "overfitting")
     figure = screen.query_one(OverfittingFigure)
-    await pilot.press("f5", *["right"] * 4)
+    await pilot.press(*["right"] * 4)
     config = overfitting_config(figure.data.data, len(figure.data.dataset.train), Regularization(dropout=0.4))
     _show(figure, FakeTraining(live_events(VALID), config, SCORES))
     await pilot.pause(0.1)
@@ -40,5 +39,5 @@ async def live_training(pilot):
 
 def _show(figure, training):
     figure.training, figure.is_training = training, True
-    figure.show_training([])
+    figure.show_training()
     figure.show_train_line()

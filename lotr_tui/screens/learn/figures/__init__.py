@@ -1,4 +1,4 @@
-"""Figures of the chapters, one module or package for each. A module is imported when its chapter is opened."""
+"""Figures of the chapters. A module is imported when a chapter of it is opened."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -10,15 +10,14 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint does not 
 
 FIGURES = {
     "tokens": "tokens:TokensFigure",
-    "perplexity": "perplexity.figure:PerplexityFigure",
-    "memory": "memory.figure:MemoryFigure",
-    "counting": "counting.figure:CountingFigure",
+    "counting": "counting:CountingFigure",
+    "perplexity": "perplexity:PerplexityFigure",
+    "memory": "memory:MemoryFigure",
     "training": "training:TrainingFigure",
-    "overfitting": "overfitting:OverfittingFigure",
-    "sampling": "sampling.figure:SamplingFigure",
-    "attention": "attention.figure:AttentionFigure",
+    "overfitting": "training:OverfittingFigure",
+    "sampling": "sampling:SamplingFigure",
+    "attention": "attention:AttentionFigure",
 }
-"""Module and class of the figure of each chapter."""
 
 
 def import_figure(chapter: str) -> "Callable[[Material], ChapterFigure[Any]]":

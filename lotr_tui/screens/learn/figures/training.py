@@ -1,68 +1,205 @@
-"""Figure of the chapter on training: a live training with a learning rate to move, and the window that it reads."""
+"""Figures with a live training: the learning rate beside the counting models, and dropout beside a run without."""
 
+import asyncio
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, TypeVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Container
+from textual.content import Content
+from textual.timer import Timer
 
 from engine.analysis.evaluation import evaluate
-from engine.config import Config, DataConfig, ModelConfig
+from engine.config import Config, DataConfig, ModelConfig, TrainingConfig
 from engine.control import ControlCommand
 from engine.data.dataset import Dataset
-from engine.events import TrainingEvent
+from engine.data.tokenizers.base import EOS_ID
+from engine.events import Sampled
 from engine.models.ngram import KneserNey, Unigram
 from engine.runtime.worker import Cancellation
-from lotr_tui.formatting import format_perplexity
-from lotr_tui.learn.live_training import MAX_TRAIN_TOKENS, TemporaryTraining, TrainScore, limit_dataset, live_config
+from lotr_tui.app_base import LotrAppBase
+from lotr_tui.formatting import LINE_END_MARK, displayable, format_perplexity, truncate
+from lotr_tui.learn.live_training import (
+    MAX_TRAIN_TOKENS,
+    Regularization,
+    RunCurves,
+    TemporaryTraining,
+    Verdict,
+    judge,
+    limit_dataset,
+    live_config,
+    load_overfitting_run,
+    overfitting_config,
+    window_of_step,
+)
 from lotr_tui.learn.material import Material
-from lotr_tui.learn.training_verdict import Verdict, judge
 from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.screens.learn.curve_chart import TRAIN, VALID, ChartData, Curve, CurveChart
-from lotr_tui.screens.learn.live_figure import LiveTrainingFigure, TrainLine
-from lotr_tui.screens.learn.window_text import SampleLines, WindowText
+from lotr_tui.screens.learn.curve_chart import OTHER_TRAIN, OTHER_VALID, TRAIN, VALID, ChartData, Curve, CurveChart
+from lotr_tui.screens.learn.figure import ChapterFigure, Drawing
+from lotr_tui.theme import MUTED
+from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.slider import Slider
 
+DataT = TypeVar("DataT")
+POLL_INTERVAL = 0.05
+CLOSE_TIMEOUT = 1.0  # seconds to wait for the end of the training, after its current step, when the chapter is left
+MAX_SECONDS = 60.0  # of training on a slow computer
+# A small LSTM that begins with equally likely words, and not with their frequencies. On two cores, the five epochs take
+# 14 seconds. Measured on the bundled dialogues, up to 0.0001 is worse than the unigram model after two epochs, 0.0003
+# and 0.001 end between the counting models, 0.003 to 0.03 pass the 5-gram model, and 0.3 and 1 make the loss jump.
 MODEL = ModelConfig(
     embedding_size=128, hidden_size=128, embedding_dropout=0.0, input_dropout=0.0, output_dropout=0.0, weight_drop=0.0,
     subword_embeddings=False, unigram_bias=False,
 )  # fmt: skip
-"""A small LSTM that begins with equally likely words, and not with their frequencies.
-
-On two cores, the five epochs take 14 seconds. Measured on the bundled dialogues, up to 0.0001 is worse than the unigram
-model after two epochs, 0.0003 and 0.001 end between the counting models, 0.003 to 0.03 pass the 5-gram model, 0.1 stays
-above it, and 0.3 and 1 make the loss jump in the first steps.
-"""
-EPOCHS = 5
-EVALUATIONS_PER_EPOCH = 4
+EPOCHS, EVALUATIONS_PER_EPOCH = 5, 4
+# The highest rate is the one of the configuration, which commands scale down.
 LEARNING_RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
-"""Learning rates of the slider. The highest one is the rate of the configuration, which commands scale down."""
 FIRST_RATE = LEARNING_RATES.index(1e-3)
-ORDER = 5
-FALL_RATIO = 0.99
-"""A curve below this ratio of the evaluation before is falling."""
-LABEL_WIDTH = 17
+FRACTIONS = tuple(number / 10 for number in range(9))  # of dropout and weight drop
+NARROW = 66  # columns of the figure below which its sliders are one above the other
+TALL, VERY_TALL = 30, 42  # rows of the terminal from which three samples, and six, are shown
+
+
+class LiveTrainingFigure(ChapterFigure[DataT]):
+    """Figure with a training that enter starts and stops, and a drawing `train-line` that says so."""
+
+    DEFAULT_CSS = """
+    LiveTrainingFigure #train-line { height: 1; }
+    """
+    BINDING_GROUP_TITLE = "Live training"
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "learn-live", "train | enter | toggle_training | train | Start or stop the training", show=True
+    )
+
+    def __init__(self, material: Material) -> None:
+        super().__init__(material)
+        self.training: TemporaryTraining | None = None  # the current one or the last one
+        self.is_training = False
+        self._end_note = ""  # why the training was ended before its last epoch
+        self._poll_timer: Timer | None = None
+
+    # Parts that a subclass implements
+
+    def idle_text(self) -> str:
+        """Return the text of the line before the first training."""
+        raise NotImplementedError
+
+    def make_config(self) -> Config:
+        """Return the configuration of a training with what the controls say."""
+        raise NotImplementedError
+
+    def show_training(self) -> None:
+        """Show the training after new events."""
+        raise NotImplementedError
+
+    def describe_result(self, view: TrainingView) -> str:
+        """Return what a training that has ended has shown."""
+        raise NotImplementedError
+
+    def make_training(self) -> TemporaryTraining:
+        config = self.make_config()
+        # The number of threads for matrix products belongs to the process: a training of the session keeps its own.
+        return TemporaryTraining(config.with_values(threads=0) if self._session_trains else config)
+
+    @property
+    def view(self) -> TrainingView:
+        """State of the training; empty before the first one."""
+        return TrainingView() if self.training is None else self.training.view
+
+    @property
+    def _session_trains(self) -> bool:
+        return isinstance(self.app, LotrAppBase) and self.app.is_training
+
+    @property
+    def work_in_progress(self) -> str:
+        return "training" if self.is_training else ""
+
+    @property
+    def is_idle(self) -> bool:
+        return super().is_idle and not self.is_training
+
+    @on(Drawing.Clicked, "#train-line")
+    def action_toggle_training(self) -> None:
+        if self.data is None:
+            return
+        if self.is_training:
+            self._end_training("stopped")
+        else:
+            self._end_note = ""
+            self.training, self.is_training = self.make_training(), True
+            if self._session_trains:
+                self.show_note("The training of the session runs too, so both are slower.")
+            if self._poll_timer is None:
+                self._poll_timer = self.set_interval(POLL_INTERVAL, self._poll)
+            self._poll_timer.resume()
+            self.show_training()
+        self.show_train_line()
+
+    def _end_training(self, note: str) -> None:
+        if self.training is not None and not self._end_note:
+            self._end_note = note
+            self.training.stop()
+
+    def _poll(self) -> None:
+        if self.training is None or not self.is_training:
+            return
+        new_events, has_ended = self.training.poll()
+        if self.training.view.seconds > MAX_SECONDS:
+            self._end_training(f"ended after {MAX_SECONDS:.0f} s")
+        if has_ended:
+            self.is_training = False
+            if self._poll_timer is not None:
+                self._poll_timer.pause()
+        if new_events or has_ended:
+            self.show_training()
+            self.show_train_line()
+
+    def show_train_line(self) -> None:
+        """Say what enter does, and what the training does."""
+        view = self.view
+        if self.is_training:
+            valid = view.evaluations[-1].valid_perplexity if view.evaluations else None
+            state = (
+                f"epoch {view.epoch:.2f} of {view.epochs} · held-out {format_perplexity(valid)} · {view.seconds:.0f} s"
+            )
+            if view.started is None:
+                state = f"{view.activity} … (PyTorch takes 1 to 3 seconds)"
+            action = "■ enter", " stops"
+        elif self.training is None:
+            action, state = ("▶ enter", " trains"), self.idle_text()
+        else:
+            action = "▶ enter", " trains again"
+            state = " · ".join(filter(None, (self._end_note, self.describe_result(view))))
+        content = Content.assemble((action[0], "bold $accent"), action[1], (" · ", MUTED), state)
+        self.query_one("#train-line", Drawing).show(lambda *_: content)
+
+    @on(events.Unmount)
+    async def _close_training(self) -> None:
+        self.is_training = False
+        if self.training is not None:
+            self.training.stop()
+            await asyncio.to_thread(self.training.join, CLOSE_TIMEOUT)
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """Corpus of the training, and the counting models that it is compared with."""
+    """Corpus of the training, and the perplexities of the unigram and the 5-gram model on its held-out text."""
 
     data: DataConfig
     dataset: Dataset
     unigram: float
-    """Perplexity of the unigram model on the held-out text."""
     ngram: float
-    """Perplexity of the 5-gram Kneser-Ney model on it."""
 
 
 def training_config(data: DataConfig, num_train_tokens: int) -> Config:
     """Return the configuration of the live training; its learning rate is the highest one."""
-    return live_config(
-        data, num_train_tokens, epochs=EPOCHS, evaluations_per_epoch=EVALUATIONS_PER_EPOCH, model=MODEL,
-        lr=LEARNING_RATES[-1],
-    )  # fmt: skip
+    make = partial(live_config, data, num_train_tokens, epochs=EPOCHS, evaluations_per_epoch=EVALUATIONS_PER_EPOCH)
+    return make(model=MODEL, lr=LEARNING_RATES[-1])
 
 
 class TrainingFigure(LiveTrainingFigure[Baselines]):
@@ -70,141 +207,250 @@ class TrainingFigure(LiveTrainingFigure[Baselines]):
 
     DEFAULT_CSS = """
     TrainingFigure Slider { margin: 0 1; max-width: 100%; }
+    TrainingFigure #window { text-wrap: wrap; }
     """
 
-    def __init__(self, material: Material) -> None:
-        super().__init__(material)
-        self._sent_rate = -1
-        """Index of the learning rate that was sent to the training last; -1 before the first one."""
-
     def compose_figure(self) -> ComposeResult:
-        """Yield the learning rate, the line of the training, the curve, the samples and the window."""
-        yield Slider(
-            "learning rate",
-            [format_rate(rate) for rate in LEARNING_RATES],
-            FIRST_RATE,
-            help_line="How far each step moves the weights; ← → change it, even while it trains",
-            id="rate",
-        )
-        yield TrainLine(id="train-line")
-        yield CurveChart(LABEL_WIDTH, id="curves")
-        yield SampleLines(id="samples")
-        yield WindowText(id="window")
+        texts = [f"{rate:.6f}".rstrip("0").rstrip(".") for rate in LEARNING_RATES]
+        help_line = "How far each step moves the weights; ← → change it, even while it trains"
+        yield Slider("learning rate", texts, FIRST_RATE, help_line=help_line, id="rate")
+        yield Drawing("train-line", "Enter or a click starts and stops the training")
+        yield CurveChart(id="curves")
+        yield Drawing("samples", "What the network writes after each evaluation, always with the same seed")
+        yield Drawing("window", "Words that one step reads: the state comes in at [, gradients stop there")
 
     def load(self, cancelled: Cancellation) -> Generator[str, None, Baselines]:
-        """Score the counting models on the held-out text."""
         words = yield from self.material.words()
         dataset = limit_dataset(words)
         yield f"scoring the counting models on {self.material.corpus_name} …"
         unigram = evaluate(Unigram(dataset.train, dataset.tokenizer), dataset.valid).perplexity
         if len(dataset.train) == len(words.train):
-            kneser_ney = yield from self.material.counts(ORDER)
+            kneser_ney = yield from self.material.counts(5)
         else:
-            kneser_ney = KneserNey(dataset.train, dataset.tokenizer, ORDER)
+            kneser_ney = KneserNey(dataset.train, dataset.tokenizer, 5)
         return Baselines(self.material.data, dataset, unigram, evaluate(kneser_ney, dataset.valid).perplexity)
 
     def show_data(self, data: Baselines) -> None:
-        """Show the counting models and the first window."""
         if len(data.dataset.train) == MAX_TRAIN_TOKENS:
             self.show_note(f"The training reads the first {MAX_TRAIN_TOKENS:,} words of {self.material.corpus_name}.")
         self.show_train_line()
-        self.show_training([])
+        self.show_training()
 
-    # Training
-
-    @property
     def idle_text(self) -> str:
-        """Text of the line before the first training."""
         return "about 20 s; move the rate meanwhile"
 
-    def make_training(self) -> TemporaryTraining:
-        """Train from random weights with the learning rate of the slider."""
+    def make_config(self) -> Config:
         assert self.data is not None
-        self._sent_rate = -1
-        training = self.start_thread(training_config(self.data.data, len(self.data.dataset.train)), scores_train=True)
+        return training_config(self.data.data, len(self.data.dataset.train))
+
+    def make_training(self) -> TemporaryTraining:
+        training = super().make_training()
         self._send_rate(training)
         return training
 
     def _send_rate(self, training: TemporaryTraining) -> None:
-        """Send the learning rate of the slider to a training, which uses it from its next step on."""
-        index = self.query_one(Slider).index
-        if index != self._sent_rate:
-            self._sent_rate = index
-            training.send_command(ControlCommand("lr", f"{LEARNING_RATES[index] / LEARNING_RATES[-1]:g}"))
+        rate = LEARNING_RATES[self.query_one(Slider).index]
+        training.send_command(ControlCommand("lr", f"{rate / LEARNING_RATES[-1]:g}"))
 
     @on(Slider.Changed)
     def _change_rate(self) -> None:
-        """Change the learning rate of a training that runs."""
         if self.training is not None and self.is_training:
             self._send_rate(self.training)
 
-    @property
-    def verdict(self) -> Verdict:
-        """Verdict on the current training, or on the last one."""
-        return Verdict() if self.training is None else judge(self.training.view)
-
-    def show_training(self, new_events: Sequence[TrainingEvent]) -> None:
-        """Show curve, sample and window, and report which part of the task the training has done."""
+    def show_training(self) -> None:
         assert self.data is not None
-        data = self.data
-        view = TrainingView() if self.training is None else self.training.view
-        train_scores = () if self.training is None else self.training.train_scores
-        config = training_config(data.data, len(data.dataset.train))
-        self.query_one(CurveChart).show(chart_data(view, train_scores, data, config.training.epochs))
-        self.query_one(SampleLines).show(view.samples)
-        self.query_one(WindowText).show(data.dataset, config.training, max(1, view.step))
-        verdict = self.verdict
-        for part, is_done in enumerate((verdict.is_too_slow, verdict.has_jumped, verdict.beats_ngram)):
+        view, dataset, config = self.view, self.data.dataset, self.make_config().training
+        unigram, ngram, num_epochs = self.data.unigram, self.data.ngram, config.epochs
+        if (started := view.started) is not None:
+            unigram, ngram, num_epochs = started.unigram_perplexity, started.kneser_ney_perplexity, started.epochs
+        scores, evaluations = [] if self.training is None else self.training.train_scores, view.evaluations
+        # The training text is scored like the held-out text, so that their curves can be compared.
+        curves = (
+            Curve("train", TRAIN, [each.epoch for each in scores], [each.train_perplexity for each in scores]),
+            Curve("held-out", VALID, [e.epoch for e in evaluations], [e.valid_perplexity for e in evaluations]),
+        )
+        y_range = 0.75 * min(unigram, ngram), 3 * max(unigram, ngram)
+        baselines = ("unigram", unigram), ("5-gram", ngram)
+        shown = tuple(curve for curve in curves if curve.epochs)
+        self.query_one(CurveChart).show(ChartData(shown, baselines, num_epochs, y_range))
+        samples, step = view.samples, max(1, view.step)
+
+        def paint_samples(width: int, _: int) -> Content:
+            height = self.app.size.height
+            return describe_samples(samples, 6 if height >= VERY_TALL else 3 if height >= TALL else 1, width)
+
+        def paint_window(width: int, _: int) -> Content:
+            return describe_window(dataset, config, step, width, has_place=self.app.size.height >= TALL)
+
+        self.query_one("#samples", Drawing).show(paint_samples)
+        self.query_one("#window", Drawing).show(paint_window)
+        for part, is_done in enumerate(judge(view)):
             if is_done:
                 self.finish_part(part)
-        if verdict.is_hopeless:
-            self.end_training("")
 
     def describe_result(self, view: TrainingView) -> str:
-        """Return the best perplexity, and why the training is too fast, too slow or good."""
         if view.best is None:
             return view.failure
-        verdict, best = self.verdict, format_perplexity(view.best.valid_perplexity)
-        ended = "ended, since " if verdict.is_hopeless else ""
-        if verdict.has_jumped:
-            has_been_good = verdict.beats_ngram
-            return f"best {best} before the loss jumped" if has_been_good else f"{ended}too fast: the loss has jumped"
-        if verdict.is_too_slow:
-            return f"{ended}too slow: still above the unigram model"
-        if verdict.beats_ngram:
-            return f"best {best}: below the 5-gram model"
+        best = f"best {format_perplexity(view.best.valid_perplexity)}"
+        match judge(view):
+            case Verdict(has_jumped=True, beats_ngram=True):
+                return f"{best} before the loss jumped"
+            case Verdict(has_jumped=True):
+                return "too fast: the loss has jumped"
+            case Verdict(is_too_slow=True):
+                return "too slow: still above the unigram model"
+            case Verdict(beats_ngram=True):
+                return f"{best}: below the 5-gram model"
         before, last = ([math.inf] + [event.valid_perplexity for event in view.evaluations])[-2:]
-        is_falling = math.isfinite(before) and last < FALL_RATIO * before
-        return f"best {best}{', falling' if is_falling else ''}: above the 5-gram model"
+        is_falling = math.isfinite(before) and last < 0.99 * before
+        return f"{best}{', falling' if is_falling else ''}: above the 5-gram model"
 
 
-def chart_data(view: TrainingView, train_scores: Sequence[TrainScore], data: Baselines, num_epochs: int) -> ChartData:
-    """Return the curves of a training and the lines of the counting models.
+def describe_samples(samples: Sequence[Sampled], num_lines: int, width: int) -> Content:
+    """Return one line for each sample, and blank ones for those to come."""
+    lines = [] if samples else [Content.styled("writes   a sentence after each evaluation", MUTED)]
+    for sample in samples[-num_lines:]:
+        text = " ".join(displayable(f"{sample.prompt} {sample.text}").split())
+        lines.append(Content.assemble((f"{sample.epoch:6.2f}   ", MUTED), truncate(text, width - 9)))
+    return Content("\n").join([*lines, *[Content("")] * (num_lines - len(lines))])
 
-    The training text is scored like the held-out text, so that their curves can be compared: the loss of a few steps
-    depends more on their text.
+
+def describe_window(dataset: Dataset, options: TrainingConfig, step: int, width: int, *, has_place: bool) -> Content:
+    """Return the text of the first row around the window of a step on two lines, or three where it is narrow."""
+    window, num_lines = window_of_step(step, len(dataset.train), options), 2 if width >= 66 else 3
+    words = [
+        LINE_END_MARK if id == EOS_ID else displayable(dataset.tokenizer.tokens[id])
+        for id in dataset.train[: window.row_length].tolist()
+    ]
+    inside = " ".join(words[window.begin : window.end])
+    room = max(0, (num_lines * (width - 9) - len(inside) - 12) // 8)  # words before and after
+    before, after = words[max(0, window.begin - room) : window.begin], words[window.end : window.end + room]
+    text = Content.assemble(
+        ("" if has_place else "reads  ", MUTED),
+        (" ".join(["…" if window.begin else "", *before, ""]).lstrip(), MUTED),
+        ("[", "bold $accent"), inside, ("]", "bold $accent"),
+        (" ".join(["", *after, "…"]), MUTED),
+    )  # fmt: skip
+    rows = text.wrap(max(20, width))[:num_lines]
+    rows += [Content("")] * (num_lines - len(rows))
+    if has_place:
+        place = f"row 1 of {options.batch_size} · words {window.begin + 1:,} to {window.end:,} of {window.row_length:,}"
+        rows.insert(0, Content.styled(truncate(f"{place} · gradients stop at [", width), MUTED))
+    return Content("\n").join(rows)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """Corpus of the trainings, and the curves of the one without regularization."""
+
+    data: DataConfig
+    dataset: Dataset
+    curves: RunCurves
+    num_epochs: int
+
+
+class OverfittingFigure(LiveTrainingFigure[PreparedRun]):
+    """Curves of the training and the held-out text for two runs, and the gap between them."""
+
+    DEFAULT_CSS = """
+    OverfittingFigure #settings { layout: horizontal; height: 1; padding: 0 1; }
+    OverfittingFigure #settings Slider { min-width: 16; margin-right: 2; }
+    OverfittingFigure #settings #tie { margin-right: 0; }
+    OverfittingFigure.-narrow #settings { layout: vertical; height: 3; }
     """
-    unigram, ngram = data.unigram, data.ngram
-    if view.started is not None:
-        unigram, ngram, num_epochs = (
-            view.started.unigram_perplexity, view.started.kneser_ney_perplexity, view.started.epochs,
-        )  # fmt: skip
-    curves = [
-        Curve(
-            "train", TRAIN, [score.epoch for score in train_scores],
-            [score.train_perplexity for score in train_scores],
-        ),
-        Curve(
-            "held-out", VALID, [event.epoch for event in view.evaluations],
-            [event.valid_perplexity for event in view.evaluations],
-        ),
-    ]  # fmt: skip
-    y_range = (0.75 * min(unigram, ngram), 3 * max(unigram, ngram))
-    return ChartData(
-        tuple(curve for curve in curves if curve.epochs), (("unigram", unigram), ("5-gram", ngram)), num_epochs, y_range
-    )
+
+    def compose_figure(self) -> ComposeResult:
+        texts, what = [f"{fraction:.1f}" for fraction in FRACTIONS], "hidden at each step of the next training"
+        with Container(id="settings"):
+            yield Slider("dropout", texts, help_line=f"Fraction of inputs and outputs {what}", id="dropout")
+            yield Slider("weight drop", texts, help_line=f"Fraction of recurrent weights {what}", id="weight-drop")
+            help_line = "One matrix for the first and the last layer of the next training"
+            yield Slider("tied", ["no", "yes"], help_line=help_line, id="tie")
+        yield Drawing("train-line", "Enter or a click starts and stops the training")
+        yield CurveChart(id="curves")
+        yield Drawing("gaps")
+
+    def load(self, cancelled: Cancellation) -> Generator[str, None, PreparedRun]:
+        dataset, data = limit_dataset((yield from self.material.words())), self.material.data
+        curves = yield from load_overfitting_run(data, dataset, cancelled)
+        epochs = overfitting_config(data, len(dataset.train), Regularization()).training.epochs
+        return PreparedRun(data, dataset, curves, epochs)
+
+    def show_data(self, data: PreparedRun) -> None:
+        self.show_train_line()
+        self.show_training()
+
+    def on_resize(self) -> None:
+        self.set_class(self.size.width < NARROW, "-narrow")
+
+    @property
+    def setting(self) -> Regularization:
+        """Regularization that the sliders choose."""
+        index = {str(slider.id): slider.index for slider in self.query(Slider)}
+        return Regularization(FRACTIONS[index["dropout"]], FRACTIONS[index["weight-drop"]], bool(index["tie"]))
+
+    @on(Slider.Changed)
+    def _show_setting(self) -> None:
+        if self.data is not None:
+            self.show_train_line()
+
+    def idle_text(self) -> str:
+        is_same = self.setting == Regularization()
+        return "the same run once more; regularize it first" if is_same else "about 25 seconds, with these settings"
+
+    def make_config(self) -> Config:
+        assert self.data is not None
+        return overfitting_config(self.data.data, len(self.data.dataset.train), self.setting)
+
+    def show_training(self) -> None:
+        assert self.data is not None
+        prepared, live, setting = self.data.curves, RunCurves(), None
+        if self.training is not None:
+            model = self.training.config.model
+            live = RunCurves.from_evaluations(self.view.evaluations, self.training.train_scores)
+            setting = Regularization(model.output_dropout, model.weight_drop, model.tie_weights)
+        curves = []
+        for name, run, styles in (("without", prepared, (OTHER_TRAIN, OTHER_VALID)), ("yours", live, (TRAIN, VALID))):
+            if run.epochs:
+                curves.append(Curve(f"{name} train", styles[0], run.epochs, run.train))
+                curves.append(Curve(f"{name} held-out", styles[1], run.epochs, run.valid))
+        y_range = 0.85 * min(prepared.train), 1.8 * max(prepared.best, prepared.valid[-1])
+        self.query_one(CurveChart).show(ChartData(tuple(curves), (), self.data.num_epochs, y_range))
+        self.query_one("#gaps", Drawing).show(lambda width, _: describe_gaps(prepared, live, setting, width))
+        if live.valid and live.best < prepared.best:
+            self.finish_part(0)
+
+    def describe_result(self, view: TrainingView) -> str:
+        assert self.data is not None
+        assert self.training is not None
+        live = RunCurves.from_evaluations(view.evaluations, self.training.train_scores)
+        if not live.valid:
+            return view.failure
+        verdict = "better" if live.best < self.data.curves.best else "no better"
+        return f"best {format_perplexity(live.best)}: {verdict} than without"
 
 
-def format_rate(rate: float) -> str:
-    """Return a learning rate without an exponent, such as 0.003."""
-    return f"{rate:.6f}".rstrip("0").rstrip(".")
+def describe_gaps(prepared: RunCurves, live: RunCurves, setting: Regularization | None, width: int) -> Content:
+    """Return a table with the perplexities of both runs at the end, their gap, the best one, and their settings.
+
+    `setting` is the one of the live run, None before the first one. The last columns are left out if need be.
+    """
+    columns = ("train", "held-out", "gap", "best", "dropout", "weight drop", "tied")
+    widths = [9] * 4 + [len(column) + 2 for column in columns[4:]]
+    while 8 + sum(widths) > width and len(widths) > 4:
+        widths.pop()
+
+    def row(name: str, texts: Sequence[str], styles: Sequence[str]) -> Content:
+        cells = [text.rjust(cell_width) for text, cell_width in zip(texts, widths, strict=False)]
+        return Content.assemble((f"{name:8}", styles[-1]), *zip(cells, styles, strict=False))
+
+    lines = [row("", columns, [MUTED] * 8)]
+    for name, run, used in (("without", prepared, Regularization()), ("yours", live, setting)):
+        texts = ["·"] * len(columns)
+        if run.epochs:
+            train, valid = run.train[-1], run.valid[-1]
+            texts[:4] = [format_perplexity(value) for value in (train, valid, valid - train, run.best)]
+        if used is not None:
+            texts[4:] = [f"{used.dropout:.1f}", f"{used.weight_drop:.1f}", "yes" if used.tie_weights else "no"]
+        lines.append(row(name, texts, ["", "", "bold", "", MUTED, MUTED, MUTED, "$accent" if run is live else ""]))
+    return Content("\n").join(lines)

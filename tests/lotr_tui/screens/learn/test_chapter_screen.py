@@ -5,15 +5,13 @@ from pathlib import Path
 import pytest
 from textual.widgets import OptionList
 
-from lotr_tui.learn.chapters import CHAPTERS, find_chapter
+from lotr_tui.learn.chapters import CHAPTERS, find_chapter, read_source
 from lotr_tui.learn.material import Material
 from lotr_tui.learn.progress import Progress, ProgressStore, progress_file
-from lotr_tui.learn.source_code import SourceLink, read_source
 from lotr_tui.screens.dialogs.questions import ConfirmDialog
 from lotr_tui.screens.learn import figures
-from lotr_tui.screens.learn.contents import ContentsDialog
+from lotr_tui.screens.learn.dialogs import ContentsDialog, number_lines
 from lotr_tui.screens.learn.screen import ChapterScreen
-from lotr_tui.screens.learn.source_screen import number_lines
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import chapter_screen, open_chapter, sentences, task_text, until_chapter, until_done
 from tests.support.learn_figure import FailingFigure, SliderFigure
@@ -29,10 +27,10 @@ NUM_PARTS = len(CHAPTER.task)
 async def test_chapters_open_in_their_order_and_text_and_figure_fit_80_columns(make_host):
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "tokens")
-        await pilot.press("f2")
+        await pilot.press("b")
         for index, chapter in enumerate(CHAPTERS):
             if index:
-                await pilot.press("f3")
+                await pilot.press("n")
                 await until_chapter(pilot, index)
             assert f"{index + 1} of 8" in lines_of(screen.query_one("#status"))
             assert sentences(screen) == chapter.text
@@ -40,12 +38,12 @@ async def test_chapters_open_in_their_order_and_text_and_figure_fit_80_columns(m
             assert isinstance(pilot.app.focused, Slider)
             assert screen.query_one("#text").max_scroll_y == 0
             assert screen.query_one("#figure-place").size.height >= 9
-        await pilot.press("f3")
+        await pilot.press("n")
         assert screen.index == len(CHAPTERS) - 1
         await pilot.press(*["right"] * len(CHAPTERS[-1].task))
         await until_done(pilot)
         assert task_text(screen).strip() == f"✓ Done  {CHAPTERS[-1].conclusion}"
-        await pilot.press("f2")
+        await pilot.press("b")
         await until_chapter(pilot, len(CHAPTERS) - 2)
 
 
@@ -54,27 +52,27 @@ async def test_contents_open_a_chapter_and_begin_again_asks_first(make_host):
         ProgressStore().path.write_text(Progress(("tokens", "memory")).to_json())
         await pilot.app.push_screen(ChapterScreen(Material))
         screen = await until_chapter(pilot, 1)  # the first one that is not done
-        await pilot.press("f6")
+        await pilot.press("g")
         chapters = pilot.app.screen.query_one(OptionList)
         assert chapters.highlighted == 1
         done = [str(option.prompt) for option in chapters.options if str(option.prompt).startswith("✓")]
         assert done == [f"✓ 1  {CHAPTERS[0].title}", f"✓ 4  {CHAPTERS[3].title}"]
         await pilot.press("enter")
         assert chapter_screen(pilot).is_idle  # the open chapter stays as it is
-        await pilot.press("f6", "up", "enter")
+        await pilot.press("g", "up", "enter")
         await until_chapter(pilot, 0)
         assert screen.is_done
-        await pilot.press("right", "f6", "r", "enter")
+        await pilot.press("right", "g", "r", "enter")
         assert isinstance(pilot.app.screen, ContentsDialog)
         await pilot.press("r")
         assert isinstance(pilot.app.screen, ConfirmDialog)
         await pilot.press("n", "escape")
         assert screen.is_done
-        await pilot.press("f6", "r", "y")
+        await pilot.press("g", "r", "y")
         await until_chapter(pilot, 0)
         assert "✓" not in task_text(screen)
         await until(pilot, lambda: ProgressStore().current == Progress((), "tokens"))
-        await pilot.press("f6", "r")
+        await pilot.press("g", "r")
         assert isinstance(pilot.app.screen, ContentsDialog)  # nothing to forget
         await pilot.press("escape", *["right"] * 2)
         await until_done(pilot)
@@ -85,7 +83,7 @@ async def test_parts_of_the_task_get_a_mark_the_last_one_ends_the_chapter_and_wo
         screen = await open_chapter(pilot, "training")
         place = screen.query_one("#figure-place").region
         for text in (f"Hint  {CHAPTER.hint}", CHAPTER.text):
-            await pilot.press("f7")
+            await pilot.press("h")
             assert sentences(screen) == text
             assert screen.query_one("#figure-place").region == place
         assert "✓" not in task_text(screen)
@@ -93,33 +91,33 @@ async def test_parts_of_the_task_get_a_mark_the_last_one_ends_the_chapter_and_wo
             await pilot.press("right")
             await until(pilot, lambda: f"{CHAPTER.task[part]} ✓" in task_text(screen))  # noqa: B023
             assert task_text(screen).count("✓") == part + 1
-        await pilot.press("f3")
+        await pilot.press("n")
         await until_chapter(pilot, TRAINING + 1)
         assert not screen.finished_parts
-        await pilot.press("f2")
+        await pilot.press("b")
         await until_chapter(pilot, TRAINING)
         assert f"{CHAPTER.task[0]} ✓" in task_text(screen)  # finished parts are kept
         assert not ProgressStore().current.done
         await pilot.press(*["right"] * NUM_PARTS)
         await until_done(pilot)
-        assert task_text(screen) == f"✓ Done  {CHAPTER.conclusion} f3 goes on."
+        assert task_text(screen) == f"✓ Done  {CHAPTER.conclusion} n goes on."
         parts = {"training": tuple(range(NUM_PARTS))}
         await until(pilot, lambda: ProgressStore().current == Progress(("training",), "training", parts))
         assert lines_of(screen.query_one("#status")).count("●") == 1
         assert not notices(pilot.app)
-        await pilot.press("f7")
-        assert sentences(screen).startswith(f"▸ Task  {CHAPTER.task[0]} ✓")
+        await pilot.press("h")
+        assert sentences(screen).startswith(f"▸ Task  3 of 3  {CHAPTER.task[0]} ✓")
 
-        await pilot.press("f3")
+        await pilot.press("n")
         await until_chapter(pilot, TRAINING + 1)
         await pilot.resize_terminal(60, 20)
-        await pilot.press("f5", *["right"] * len(CHAPTERS[TRAINING + 1].task))
+        await pilot.press("tab", *["right"] * len(CHAPTERS[TRAINING + 1].task))
         await until_done(pilot)
         assert notices(pilot.app) == f"Done. {CHAPTERS[TRAINING + 1].conclusion}"  # the task is hidden
         monkeypatch.setattr(SliderFigure, "work_in_progress", "training")
         await pilot.press("escape")
         assert isinstance(pilot.app.screen, ConfirmDialog)
-        await pilot.press("n", "f3")
+        await pilot.press("n", "n")
         await until_chapter(pilot, TRAINING + 2)
         assert "The training was stopped, because you left its chapter." in notices(pilot.app)
         await pilot.press("escape", "y")
@@ -141,9 +139,9 @@ async def test_damaged_progress_begins_again_and_progress_that_cannot_be_saved_i
         await pilot.press("right", "right")
         await until_done(pilot)
         await until(pilot, lambda: "progress is not saved" in notices(pilot.app))
-        await pilot.press("f3")
+        await pilot.press("n")
         await until_chapter(pilot, 1)
-        await pilot.press("f2")
+        await pilot.press("b")
         await until_chapter(pilot, 0)
         assert notices(pilot.app).count("progress is not saved") == 1
         assert screen.is_done
@@ -163,13 +161,13 @@ async def test_failures_of_figure_and_material_are_one_line_and_tried_again(make
         await until(pilot, lambda: screen.query("#figure-failure"))
         assert "no space" in text_of(screen.query_one("#figure-failure"))
         monkeypatch.setattr(figures, "import_figure", lambda chapter: FailingFigure)
-        await pilot.press("f3")
+        await pilot.press("n")
         await until(pilot, lambda: screen.query("#figure-message"))
         await until(pilot, lambda: "broken" in text_of(screen.query_one("#figure-message")))
         assert "\n" not in text_of(screen.query_one("#figure-message"))
         assert not screen.query("#figure-failure")
         monkeypatch.setattr(figures, "import_figure", lambda chapter: SliderFigure)
-        await pilot.press("f3")
+        await pilot.press("n")
         await until_chapter(pilot, 2)
 
 
@@ -182,26 +180,26 @@ async def test_class_that_was_started_by_its_command_ends_with_escape_and_its_pr
     assert ProgressStore().current == Progress(("tokens",), "tokens", {"tokens": (0, 1)})
 
 
-async def test_f4_shows_the_code_with_the_numbers_of_its_lines(make_host):
+async def test_v_shows_the_code_with_the_numbers_of_its_lines(make_host):
     async with make_host().run_test(size=(140, 35)) as pilot:
         await open_chapter(pilot, "counting")
-        link = CHAPTERS[1].source
-        await pilot.press("f4")
+        chapter = CHAPTERS[1]
+        await pilot.press("v")
         painted = lines_of(pilot.app.screen.query_one("#source")).splitlines()
-        row = next(row for row in painted if f"def {link.symbol.rpartition('.')[2]}(" in row)
+        row = next(row for row in painted if f"def {chapter.source_symbol.rpartition('.')[2]}(" in row)
         number, definition = row.strip().split(maxsplit=1)
-        source = (Path(__file__).parents[4] / link.path).read_text().splitlines()
+        source = (Path(__file__).parents[4] / chapter.source_file).read_text().splitlines()
         assert definition.strip() == source[int(number) - 1].strip()
-        assert link.path in lines_of(pilot.app.screen.query_one("#status"))
+        assert chapter.source_file in lines_of(pilot.app.screen.query_one("#status"))
 
 
 def test_folded_lines_of_code_keep_their_text_and_their_numbers():
-    excerpt = read_source(SourceLink("engine/models/ngram.py", "KneserNey"))
-    rows = number_lines(excerpt, 56).plain.split("\n")
+    code, first_line = read_source(CHAPTERS[4])
+    rows = number_lines(code, first_line, 56).plain.split("\n")
     assert all(len(row) <= 56 for row in rows)
-    lines, number = {}, 0
+    lines, number, width = {}, 0, len(str(first_line + len(code.splitlines())))
     for row in rows:
-        number = int(row[:4]) if row[:4].strip() else number
-        lines[number] = lines.get(number, "") + "".join(row[4:].split())
-    source = ["".join(line.split()) for line in excerpt.text.splitlines()]
-    assert lines == dict(enumerate(source, excerpt.first_line))
+        number = int(row[:width]) if row[:width].strip() else number
+        lines[number] = lines.get(number, "") + "".join(row[width:].split())
+    source = ["".join(line.split()) for line in code.splitlines()]
+    assert lines == dict(enumerate(source, first_line))

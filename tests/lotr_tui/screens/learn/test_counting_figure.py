@@ -4,7 +4,7 @@ import re
 from functools import cache
 from itertools import pairwise
 
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
@@ -15,10 +15,7 @@ from engine.models.ngram import KneserNey
 from lotr_tui.formatting import format_percent
 from lotr_tui.learn.class_models import bundled_data_config, class_data_config
 from lotr_tui.learn.material import Material
-from lotr_tui.screens.learn.figures.counting.backoff_table import BackoffTable
-from lotr_tui.screens.learn.figures.counting.figure import SAMPLE_TOKENS
-from lotr_tui.screens.learn.sample_rows import SampleRows
-from lotr_tui.screens.learn.word_bars import WordBars
+from lotr_tui.screens.learn.figures.counting import SAMPLE_TOKENS
 from tests.support.learn import open_chapter, until_done
 from tests.support.pilot import text_of, until
 from tests.support.references import ReferenceKneserNey
@@ -40,22 +37,22 @@ def occurrences(words):
 
 
 def rows(screen):
-    return text_of(screen.query_one(BackoffTable)).splitlines()
+    return text_of(screen.query_one("#backoff")).splitlines()
 
 
 async def test_counts_probabilities_and_sampled_texts_are_those_of_plain_implementations(make_host):
     async with make_host().run_test(size=(200, 50)) as pilot:
         screen = await open_chapter(pilot, "counting")
-        samples = screen.query_one(SampleRows)
-        await until(pilot, lambda: len(samples.samples) == 5)
-        for order, sample in zip((1, 2, 3, 4, 5), samples.samples, strict=True):
+        heading, *samples = text_of(screen.query_one("#samples")).splitlines()
+        assert "r: again" in heading
+        for order, sample in zip((1, 2, 3, 4, 5), samples, strict=True):
             model = KneserNey(DATASET().train, DATASET().tokenizer, order)
             settings = SamplerSettings(temperature=1.0, max_tokens=SAMPLE_TOKENS)
-            assert f"order {order}, seed {order} " in text_of(samples)
+            assert f"order {order}, seed {order} " in sample
             ids = encode("What should I do? Bilbo, I am afraid of the")
             generated = generate(TextInProgress(model, ids, settings, order))
             words = [event.text for event in generated if isinstance(event, TokenEvent)]
-            assert sample.text.removeprefix("… ").split(" ¶")[0] == " ".join(words)
+            assert sample.split("… ")[1].split(" ¶")[0].strip() == " ".join(words)
 
         longest, *middle, anything, _, total = rows(screen)[1:]
         assert "never" in longest
@@ -71,10 +68,10 @@ async def test_counts_probabilities_and_sampled_texts_are_those_of_plain_impleme
         assert total.endswith(format_percent(reference(5).prob(dark, encode("am afraid of the"))))
         seen, before_dark = occurrences("afraid of the"), occurrences("afraid of the dark")
         share = f"{before_dark / seen:.0%}".replace("%", " %")
-        counted = text_of(screen.query_one("#counted", Static))
+        counted = text_of(screen.query_one("#counted"))
         assert counted == f"counted “afraid of the” {seen} times, {before_dark} before “dark” = {share}"
 
-        await pilot.press("left", "left", "left")
+        await pilot.press("e", "left", "left", "left")
         known = {*DATASET().tokenizer.tokens[2:40], "the", "you", "it", "a"}  # frequent words, not all of them likely
         assert f"{occurrences('I am afraid of')}×" in rows(screen)[1]
         assert f"{occurrences('I am afraid of the')}×" in rows(screen)[1]
@@ -84,7 +81,7 @@ async def test_counts_probabilities_and_sampled_texts_are_those_of_plain_impleme
             context = encode("I am afraid of")[5 - order :]
             assert rows(screen)[-1].endswith(format_percent(reference(order).prob(the, context)))
             assert rows(screen)[-2 - order].split()[0] == {5: "i", 2: "of"}[order]
-            for bar in text_of(screen.query_one(WordBars)).splitlines()[1:7]:
+            for bar in text_of(screen.query_one("#bars")).splitlines()[1:7]:
                 word, percent = bar[1:].split()[0], re.findall(r"[<\d.]+ %", bar)[-1]
                 assert word not in known or percent == format_percent(reference(order).prob(encode(word)[0], context))
 
@@ -93,13 +90,16 @@ async def test_task_is_done_by_keyboard_and_unknown_words_are_shown_as_such(make
     async with make_host().run_test(size=(80, 24)) as pilot:
         screen = await open_chapter(pilot, "counting")
         assert not screen.finished_parts
+        seed = screen.query_one("#figure").seed
+        await pilot.press("e", "ctrl+r")
+        assert screen.query_one("#figure").seed > seed
         await pilot.click(screen.query_one("#line Input", Input), offset=(12, 0))
         assert screen.finished_parts == {0}
-        assert "word at the cursor: I" in text_of(screen.query_one("#place", Static))
+        assert "word at the cursor: I" in text_of(screen.query_one("#place"))
         await pilot.press("ctrl+u", *"zorblax zorblax the", *["left"] * 4)
         assert "<unk>" in rows(screen)[-4]
         await pilot.press("home")
-        assert "zorblax→<unk>" in text_of(screen.query_one("#place", Static))
+        assert "zorblax→<unk>" in text_of(screen.query_one("#place"))
         await pilot.press("ctrl+right")
         assert rows(screen)[1].strip() == "too near the start"
         await pilot.press("ctrl+k", *"what should I do", *["left"] * 4)
@@ -117,9 +117,18 @@ async def test_another_corpus_has_its_own_line_and_counts(make_host, tmp_path):
     async with make_host().run_test(size=(60, 20)) as pilot:
         screen = await open_chapter(pilot, "counting", lambda: Material(data))
         assert screen.query_one("#line Input", Input).value.startswith("the small red house")
-        await pilot.press("f5", "ctrl+u")
+        await pilot.press("tab", "ctrl+u")
         await until(pilot, lambda: screen.is_idle)
         assert "start" in rows(screen)[-4]
         await pilot.press(*"the small red")
-        assert "▸house " in text_of(screen.query_one(WordBars))
+        assert "▸house " in text_of(screen.query_one("#bars"))
         assert f"{len(load_dataset(class_data_config(data)).splits.train)}×" in rows(screen)[1]  # "start the small red"
+
+
+async def test_text_that_is_typed_in_a_burst_while_a_chapter_opens_is_in_its_line(make_host):
+    async with make_host().run_test(size=(80, 24)) as pilot:
+        screen = await open_chapter(pilot, "tokens", lambda: Material())
+        await pilot.press("n", "e", *"ring and hobbit")
+        await until(pilot, lambda: screen.is_idle and "ring" in screen.query_one("#line Input", Input).value, 30)
+        await until(pilot, lambda: screen.query_one("#line Input", Input).value.endswith("thering and hobbit"))
+        assert "end of the line" in text_of(screen.query_one("#place"))

@@ -1,21 +1,21 @@
 """The chapter on overfitting: its numbers, its task, and leaving it while it trains."""
 
 import pytest
-from textual.widgets import Static
 
-from engine.storage.files import assets_dir
+from engine.data.dataset import load_dataset
 from lotr_tui.learn import live_training
-from lotr_tui.learn.live_training import train_perplexity
-from lotr_tui.learn.overfitting_run import read_curves
+from lotr_tui.learn.class_models import bundled_data_config
+from lotr_tui.learn.live_training import load_overfitting_run, train_perplexity
 from lotr_tui.screens.learn.curve_chart import CurveChart
-from lotr_tui.screens.learn.figures.overfitting import OverfittingFigure
-from lotr_tui.screens.learn.live_figure import TrainLine
+from lotr_tui.screens.learn.figures.training import OverfittingFigure
 from tests.support.app import make_decoder
+from tests.support.files import run_to_end
 from tests.support.learn import chapter_screen, num_evaluations, open_chapter, until_done
 from tests.support.live_training import live_events, live_job
 from tests.support.pilot import lines_of, text_of, until
 
-PREPARED = read_curves(assets_dir() / "class/overfitting")
+DATA = bundled_data_config()
+PREPARED = run_to_end(load_overfitting_run(DATA, load_dataset(DATA), lambda: False))[0]
 BETTER, WORSE = PREPARED.best - 0.1, PREPARED.best + 0.1
 pytestmark = pytest.mark.usefixtures("temporary")
 
@@ -25,7 +25,7 @@ def figure_of(pilot):
 
 
 def gaps(pilot):
-    return [line.split() for line in text_of(figure_of(pilot).query_one("#gaps", Static)).splitlines()]
+    return [line.split() for line in text_of(figure_of(pilot).query_one("#gaps")).splitlines()]
 
 
 async def train(pilot, use_job, valid):
@@ -58,13 +58,12 @@ async def test_own_training_is_shown_beside_the_prepared_run_and_the_task_is_don
         await pilot.press("enter")
         await until(pilot, lambda: not figure_of(pilot).is_training)
         assert not screen.is_done
-        line = text_of(screen.query_one(TrainLine))
+        line = text_of(screen.query_one("#train-line"))
         assert "▶ enter trains again" in line
         assert "no better than without" in line
         await pilot.press(*["right"] * 3, "tab", "right", "tab", "right")
         # The result stays, beside the settings that it was trained with.
-        assert "▶ enter trains these settings" in text_of(screen.query_one(TrainLine))
-        assert text_of(screen.query_one(TrainLine)).endswith("no better than without")
+        assert text_of(screen.query_one("#train-line")).endswith("no better than without")
         assert gaps(pilot)[2][5:] == ["0.0", "0.0", "no"]
         await train(pilot, use_job, [2247.0, 150.0, BETTER])
         await until_done(pilot)
@@ -72,9 +71,9 @@ async def test_own_training_is_shown_beside_the_prepared_run_and_the_task_is_don
         assert (model.input_dropout, model.output_dropout) == (0.3, 0.3)
         assert (model.weight_drop, model.tie_weights) == (0.1, True)
         assert gaps(pilot)[2][5:] == ["0.3", "0.1", "yes"]
-        await pilot.click(TrainLine)
+        await pilot.click("#train-line")
         await until(pilot, lambda: not figure_of(pilot).is_training)
         job = await train(pilot, use_job, [2247.0, 150.0])
-        await pilot.press("f2")
+        await pilot.press("b")
         await until(pilot, job.stopped.is_set)
         await until(pilot, lambda: not list(temporary.glob(f"{live_training.TEMPORARY_PREFIX}*")))

@@ -4,7 +4,6 @@ import math
 import re
 
 import numpy as np
-from textual.widgets import Static
 
 from engine.data.tokenizers.base import EOS_ID, UNK_ID
 from engine.generation.generate import TokenEvent, generate
@@ -13,10 +12,14 @@ from engine.generation.settings import SamplerSettings
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir
 from lotr_tui.formatting import format_percent
-from lotr_tui.screens.learn.figures.sampling.figure import EXAMPLE
-from lotr_tui.screens.learn.figures.sampling.sliders import MIN_PS, SAMPLE_TOKENS, TEMPERATURES, TOP_KS, TOP_PS
-from lotr_tui.screens.learn.sample_rows import SampleRows
-from lotr_tui.screens.learn.word_bars import WordBars
+from lotr_tui.screens.learn.figures.sampling import (
+    EXAMPLE,
+    MIN_PS,
+    SHORT_SAMPLE_TOKENS,
+    TEMPERATURES,
+    TOP_KS,
+    TOP_PS,
+)
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter, until_done
 from tests.support.pilot import text_of, until
@@ -59,7 +62,7 @@ def entropy(probs):
 
 
 def shown(screen, id):
-    return text_of(screen.query_one(f"#{id}", Static))
+    return text_of(screen.query_one(f"#{id}"))
 
 
 async def press_until_idle(pilot, screen, *keys):
@@ -87,7 +90,7 @@ async def test_bars_filters_and_texts_are_those_of_a_plain_computation(make_host
             await pilot.pause()
             await until(pilot, lambda: screen.is_idle)
             sampled = sampled_probs(**chain)
-            lines = text_of(screen.query_one(WordBars)).splitlines()[1:]
+            lines = text_of(screen.query_one("#bars")).splitlines()[1:]
             assert len(lines) >= 5
             for line in lines:
                 name = line[1:].split()[0]
@@ -116,7 +119,6 @@ async def test_texts_are_those_of_the_engine_and_the_task_is_done_by_keyboard(ma
         half = next(step for step in range(1, 20) if sampled_probs(1 + step / 20).max() <= base / 2)
         temperature, top_k = screen.query_one("#temperature", Slider), screen.query_one("#top-k", Slider)
         one = temperature.index
-        await pilot.press("tab")
         for part, last, key in ((0, one - twice, "left"), (1, one + half, "right")):
             temperature.index = last + (1 if key == "left" else -1)
             await press_until_idle(pilot, screen)
@@ -133,16 +135,17 @@ async def test_texts_are_those_of_the_engine_and_the_task_is_done_by_keyboard(ma
         await pilot.pause()
         for seed in (7, 8):
             await until(pilot, lambda: screen.is_idle)
-            samples = screen.query_one(SampleRows)
-            assert f"seed {seed}" in text_of(samples)
-            assert [sample.label for sample in samples.samples] == ["0.50", "0.30", "1.00", "1.50"]
-            for sample in samples.samples:
-                settings = SamplerSettings(temperature=float(sample.label), max_tokens=SAMPLE_TOKENS)
+            lines = shown(screen, "samples").splitlines()
+            lines = [line for line in lines if "… " in line]
+            assert [line.split()[0].removeprefix("▸") for line in lines] == ["seed"] * 4
+            for line, temperature in zip(lines, ("0.50", "0.30", "1.00", "1.50"), strict=True):
+                assert f"seed {seed}, {temperature}" in line
+                settings = SamplerSettings(temperature=float(temperature), max_tokens=SHORT_SAMPLE_TOKENS)
                 events = generate(TextInProgress(MODEL, IDS, settings, seed))
                 words = [event.text for event in events if isinstance(event, TokenEvent)]
-                assert sample.text.removeprefix("… ").split(" ¶")[0] == " ".join(words)
-            await pilot.press("f8")
-        await press_until_idle(pilot, screen, "shift+tab", "shift+tab", "ctrl+u")
+                assert " ".join(words).startswith(line.split("… ")[1].split(" ¶")[0].strip(" …"))
+            await press_until_idle(pilot, screen, "r")
+        await press_until_idle(pilot, screen, "e", "ctrl+u")
         log_probs, _ = MODEL.advance(MODEL.start(), EOS_ID)
         likeliest = MODEL.tokenizer.tokens[int(np.argmax(np.where(np.arange(len(log_probs)) > 0, log_probs, -99)))]
-        assert f"▸{likeliest} " in text_of(screen.query_one(WordBars))  # an empty line is the start of a text
+        assert f"▸{likeliest} " in text_of(screen.query_one("#bars"))  # an empty line is the start of a text

@@ -44,9 +44,15 @@ async def test_figure_has_the_numbers_of_a_training_with_the_same_cutoff_and_the
             await pilot.pause()
             assert f"{100 * rates[slider.index]:.1f} % of" in unknown()
 
+        assert "merged first  · t, h e" in tokens
+        await pilot.press("e", *" know")
+        await pilot.pause(REST_SECONDS + 0.2)
+        assert not screen.finished_parts  # the unknown word of the example is not the student's
         screen.query_one(Input).value = "a" * 1999
         await pilot.press("end", "b")
         assert text_of(screen.query_one(HelpLine)).strip() == "The line is full: 2,000 characters"
+        await pilot.pause(REST_SECONDS + 0.2)
+        assert screen.finished_parts == {0}
         screen.query_one(Input).value = ""
         lowest = next(index for index, rate in enumerate(rates) if rate > 0.1)
         slider.index = lowest

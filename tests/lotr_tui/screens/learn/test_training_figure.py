@@ -15,9 +15,7 @@ from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.screens.dialogs.questions import ConfirmDialog
 from lotr_tui.screens.learn.curve_chart import CurveChart
 from lotr_tui.screens.learn.figures.training import FIRST_RATE, LEARNING_RATES, TrainingFigure
-from lotr_tui.screens.learn.live_figure import TrainLine
 from lotr_tui.screens.learn.screen import ChapterScreen
-from lotr_tui.screens.learn.window_text import SampleLines, WindowText
 from lotr_tui.widgets.slider import Slider
 from tests.support.app import make_decoder
 from tests.support.files import write_corpus
@@ -36,7 +34,7 @@ def figure_of(pilot):
 
 
 def train_line(pilot):
-    return text_of(figure_of(pilot).query_one(TrainLine))
+    return text_of(figure_of(pilot).query_one("#train-line"))
 
 
 async def train(pilot, use_job, valid, *, models=False):
@@ -60,7 +58,7 @@ async def test_curves_samples_and_window_are_those_of_the_events_and_the_slider_
             ("5-gram", KneserNey(dataset.train, dataset.tokenizer, 5)),
         ):
             assert f"{name} {evaluate(model, dataset.valid).perplexity:.1f}" in chart()
-        window = text_of(screen.query_one(WindowText))
+        window = text_of(screen.query_one("#window"))
         assert f"row 1 of 20 · words 1 to 25 of {len(dataset.train) // 20:,}" in window
         inside = window[window.rindex("[") + 1 : window.index("]")].replace("¶", "<eos>").split()
         assert inside == [dataset.tokenizer.tokens[id] for id in dataset.train[:25].tolist()]
@@ -73,14 +71,14 @@ async def test_curves_samples_and_window_are_those_of_the_events_and_the_slider_
         train_score = train_perplexity(make_decoder(3), job.dataset)
         for text in ("held-out 170.0", f"train {train_score:.1f}", "unigram 285.8", "5-gram 110.2"):
             assert text in chart()
-        samples = text_of(screen.query_one(SampleLines)).splitlines()
+        samples = text_of(screen.query_one("#samples")).strip("\n").splitlines()
         assert samples == [f"{number / 4:6.2f}   bilbo baggins is a friend of mine {number}" for number in range(4)]
         begin = (56 * 3 - 1) * 25
-        assert f"words {begin + 1:,} to {begin + 25:,} of" in text_of(screen.query_one(WindowText))
+        assert f"words {begin + 1:,} to {begin + 25:,} of" in text_of(screen.query_one("#window"))
         await pilot.resize_terminal(80, 24)
         await pilot.press("left")
-        assert text_of(screen.query_one(WindowText)).startswith("reads  … ")
-        assert screen.query_one(CurveChart).size.height == 7
+        assert text_of(screen.query_one("#window")).startswith("reads  … ")
+        assert screen.query_one(CurveChart).size.height >= 6
 
         await until(pilot, lambda: len(job.commands) == 2)
         rates = LEARNING_RATES[FIRST_RATE + 2], LEARNING_RATES[FIRST_RATE + 1]
@@ -100,7 +98,7 @@ async def test_task_is_done_by_trainings_that_are_too_slow_too_fast_and_good(mak
         screen = await open_chapter(pilot, "training")
 
         async def stop():
-            await pilot.click(TrainLine)
+            await pilot.click("#train-line")
             await until(pilot, lambda: not figure_of(pilot).is_training)
 
         for valid, result in (([2247.0, 180.0, 131.0], "131.0, falling"), ([2247.0, 131.0, 133.0], "131.0")):
@@ -110,16 +108,15 @@ async def test_task_is_done_by_trainings_that_are_too_slow_too_fast_and_good(mak
         assert not screen.finished_parts
         for part, (valid, result) in enumerate(
             (
-                (SLOW, "ended, since too slow: still above the unigram model"),
-                (FAST, "ended, since too fast: the loss has jumped"),
+                (SLOW, "stopped · too slow: still above the unigram model"),
+                (FAST, "stopped · too fast: the loss has jumped"),
                 (GOOD, "stopped · best 108.2: below the 5-gram model"),
             )
         ):
             assert part not in screen.finished_parts
             await train(pilot, use_job, valid)
             await until(pilot, lambda part=part: part in screen.finished_parts)
-            if valid is GOOD:
-                await stop()
+            await stop()
             await until(pilot, lambda: not figure_of(pilot).is_training)
             assert train_line(pilot) == f"▶ enter trains again · {result}"
         await until_done(pilot)
@@ -133,7 +130,7 @@ async def test_task_is_done_by_trainings_that_are_too_slow_too_fast_and_good(mak
         await until(pilot, lambda: "No space left" in train_line(pilot))
 
 
-@pytest.mark.parametrize("leave", ["f3", "escape"])
+@pytest.mark.parametrize("leave", ["n", "escape"])
 async def test_leaving_stops_the_training_and_keeps_the_progress(make_host, use_job, temporary, leave):
     ProgressStore().add(done="tokens")
     app = make_host()
