@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lotr_tui.widgets.charts.axes import ChartAxes
-from lotr_tui.widgets.charts.plotting import braille_curve, decimate, linear_ticks, log_ticks, nice_ceiling
+from lotr_tui.widgets.charts.plotting import (
+    braille_curve,
+    column_means,
+    decimate,
+    linear_ticks,
+    log_ticks,
+    nice_ceiling,
+)
 
 values_and_gaps = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math.inf])
 
@@ -32,6 +39,18 @@ def test_single_value_between_two_gaps_is_a_dot():
 
 
 # Decimation
+
+
+@given(st.lists(values_and_gaps, max_size=2000), st.integers(5, 60))
+def test_a_curve_of_means_has_one_point_per_column_with_the_mean_of_its_finite_values(values, columns):
+    x, y = np.arange(len(values), dtype=float), np.array(values, float)
+    mean_x, mean_y = column_means(x, y, (0.0, 2000.0), columns)
+    finite = np.isfinite(y)
+    assert len(mean_x) == len(mean_y) <= columns
+    assert np.all(np.diff(mean_x) > 0)
+    if finite.sum() > columns:
+        cells = np.floor(x[finite] / 2000 * columns)
+        assert mean_y.tolist() == pytest.approx([y[finite][cells == cell].mean() for cell in np.unique(cells)])
 
 
 @given(st.lists(values_and_gaps, min_size=1, max_size=3000), st.integers(5, 60), st.integers(0, 60), st.integers(2, 60))

@@ -13,7 +13,7 @@ from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from tests.support.app import finished, make_decoder, training_events
 from tests.support.pilot import lines_of, notices, text_of, until
-from tests.support.runs import view_of
+from tests.support.runs import append_events, view_of
 
 
 @asynccontextmanager
@@ -125,3 +125,19 @@ LEARNING = ["rising_validation", "loss_spike", "forgetting", "vanishing_gradient
 def test_later_events_outdate_a_problem(kind, event, is_outdated):
     view = view_of([*training_events(3), Diagnosed(33, 3.0, kind, "a problem", "a remedy"), event])
     assert (view.current_diagnoses == []) == is_outdated
+
+
+async def test_a_followed_run_is_shown_while_this_process_trains_another_one(make_host, tmp_path):
+    path = tmp_path / "followed"
+    path.mkdir()
+    append_events(path, training_events(3, models=False))
+    app = make_host()
+    async with app.run_test(size=(160, 45)) as pilot:
+        screen = DashboardScreen.following(path)
+        app.push_screen(screen)
+        await until(pilot, lambda: screen.query("#status") and "followed" in status_text(app))
+        await until(pilot, lambda: len(screen.view.samples) == 4)
+        screen.post_message(TrainingChanged(view_of(training_events(10)), training_events(10)))
+        await pilot.pause()
+        assert len(screen.view.samples) == 4
+        assert "followed" in status_text(app)
