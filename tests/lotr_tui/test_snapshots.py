@@ -26,7 +26,7 @@ OTHERS = [
     (scenes.side_by_side_models, "shire-light", NORMAL), (dialogue_scenes.speakers_side_by_side, "shire", NORMAL),
     (scenes.lens_text, "shire", NORMAL), (scenes.lens_text, COLOURLESS, TINY),
     (dialogue_scenes.who_lens, "shire", NORMAL), (dialogue_scenes.who_lens, COLOURLESS, TINY),
-    (dialogue_scenes.pair_lens, "ansi-light", NORMAL), (scenes.memorization, "shire", NORMAL),
+    (scenes.memorization, "shire", NORMAL),
     (scenes.activations, "shire-light", NORMAL), (scenes.activations, COLOURLESS, TINY),
     (scenes.attention, "ansi-light", NORMAL), (scenes.attention, COLOURLESS, TINY), (scenes.logit_lens, "shire", TINY),
     (scenes.sessions, "shire", NORMAL), (scenes.sessions, COLOURLESS, TINY), (scenes.palette, "shire", NORMAL),

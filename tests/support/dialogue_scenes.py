@@ -88,10 +88,6 @@ async def who_lens(pilot):
     await _open_lens(pilot, "w")
 
 
-async def pair_lens(pilot):
-    await _open_lens(pilot, "w", "w")
-
-
 async def speakers_side_by_side(pilot):
     settings = SamplerSettings(top_k=20, max_tokens=20)
     context = PromptContext("conversation", roles=Roles("", "GOLLUM"))

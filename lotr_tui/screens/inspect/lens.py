@@ -33,7 +33,7 @@ from lotr_tui.screens.inspect.page import UNKNOWN_MARKS, Page, sanitize_text, vi
 from lotr_tui.screens.inspect.row_list import Row, RowList
 from lotr_tui.screens.inspect.text_screen import InspectorScreen, Metric, MetricsBar, unreadable_metric
 from lotr_tui.screens.inspect.text_view import DIFFERENCE_THRESHOLDS, DIFFERENCES, TextView, difference_style
-from lotr_tui.screens.inspect.who import SpeakerPair, SpeakerPairDialog, WhoPane, line_at
+from lotr_tui.screens.inspect.who import WhoPane, line_at
 from lotr_tui.screens.inspect.word_details import WordDetails
 from lotr_tui.session.session_model import SessionModel, find_cast
 from lotr_tui.session.training_text import is_line_mode, load_kneser_ney
@@ -61,13 +61,6 @@ TEXT_FORM_NAMES: dict[TextForm, str] = {"original": "", "words": " (lower-case w
 LensView = Literal["network", "Kneser-Ney", "difference"]
 """Meaning of the shades: the surprisal of one model, or the difference between both."""
 LENS_VIEWS: tuple[LensView, ...] = get_args(LensView)
-WhoView = Literal["surprise", "who", "pair"]
-"""Surprise of each word, the likely speakers of a line, or a line between two speakers."""
-TITLES: dict[WhoView, str] = {
-    "surprise": "lens: surprise per word",
-    "who": "lens: who would say this?",
-    "pair": "lens: between two speakers",
-}
 
 
 class LensScorer:
@@ -251,8 +244,7 @@ class LensScreen(InspectorScreen):
         "lens",
         """
         view      | v | next_view        | view      | Shade by the network, Kneser-Ney or the difference
-        who       | w | next_who_view    | who       | Who would say this: all, two speakers, or the surprise again
-        compare   | c | choose_pair      | compare   | Type the names of two speakers to compare
+        who       | w | toggle_who       | who       | Who would say this, or the surprise again
         sort      | s | toggle_order     | sort      | The hardest sentences first, or as written
         file      | f | open             | file      | Open a text file
         line-ends | b | toggle_line_ends | breaks    | Read line breaks as ends of lines, or ignore them
@@ -303,12 +295,12 @@ class LensScreen(InspectorScreen):
         yield KeyFooter()
 
     def panes(self) -> tuple[str, ...]:
-        return self.PANES if self.who_view == "surprise" else ("who-text", "text-area")
+        return ("who-text", "text-area") if self.shows_who else self.PANES
 
     def on_mount(self) -> None:
         self.query_one("#text" if self._text else "#text-area").focus()
         self._show_legend()
-        self.show_title(TITLES["surprise"])
+        self.show_title("lens: surprise per word")
         self.call_after_refresh(self._start_scoring)
 
     def _start_scoring(self) -> None:
@@ -531,7 +523,7 @@ class LensScreen(InspectorScreen):
     @on(LensTextArea.Changed)
     @on(LensTextArea.SelectionChanged)
     def _follow_text_cursor(self) -> None:
-        if self.who_view != "surprise":
+        if self.shows_who:
             self._guess_speaker()
         elif self._text == self.query_one(LensTextArea).text and (index := self._word_at_text_cursor()) is not None:
             self.query_one("#text", TextView).move_cursor(index)
@@ -540,12 +532,9 @@ class LensScreen(InspectorScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Enable the keys of the shown view; line breaks always end a line of a script."""
-        knows_speakers, is_surprise = bool(self.query(WhoPane)), self.who_view == "surprise"
-        if action in ("next_who_view", "choose_pair"):
-            return knows_speakers
-        if action == "toggle_line_ends":
-            return not knows_speakers
-        return is_surprise or action not in ("next_view", "toggle_order", "step_mark")
+        if action in ("toggle_who", "toggle_line_ends"):
+            return bool(self.query(WhoPane)) == (action == "toggle_who")
+        return not self.shows_who or action not in ("next_view", "toggle_order", "step_mark")
 
     def action_next_view(self) -> None:
         if self.scorer.baseline is None:
@@ -565,10 +554,9 @@ class LensScreen(InspectorScreen):
     # Who would say it
 
     @property
-    def who_view(self) -> WhoView:
-        if not self.has_class("-who"):
-            return "surprise"
-        return "who" if self.query_one(WhoPane).pair is None else "pair"
+    def shows_who(self) -> bool:
+        """True while the speakers are shown in place of the surprise."""
+        return self.has_class("-who")
 
     def _guess_speaker(self) -> None:
         """Guess the speaker of the line at the cursor of the text area."""
@@ -576,35 +564,14 @@ class LensScreen(InspectorScreen):
         text = self._text if self._source_name else sanitize_text(area.text)
         self.query_one(WhoPane).guess(line_at(text, self.session_model.cast, area.cursor_index()))
 
-    def action_next_who_view(self) -> None:
-        views: tuple[WhoView, ...] = get_args(WhoView)
-        self._show_who_view(views[(views.index(self.who_view) + 1) % len(views)])
-
-    def action_choose_pair(self) -> None:
-        def compare(pair: SpeakerPair | None) -> None:
-            if pair is not None:
-                self.query_one(WhoPane).compare(pair)
-                self._show_who_view("pair")
-
-        pair = self.query_one(WhoPane).default_pair()
-        self.app.push_screen(SpeakerPairDialog(self.session_model.cast, pair), compare)
-
-    @on(WhoPane.PairChanged)
-    def _show_pair_title(self) -> None:
-        self.show_title(TITLES[self.who_view])
-
-    def _show_who_view(self, view: WhoView) -> None:
-        is_hidden = self.focused is not self.query_one(LensTextArea)  # the focused part of the other view
-        self.set_class(view != "surprise", "-who")
-        if view == "pair":
-            self.query_one(WhoPane).compare_likeliest()
-        else:
-            self.query_one(WhoPane).compare(None)
-        if view != "surprise":
+    def action_toggle_who(self) -> None:
+        is_typing = self.query_one(LensTextArea).has_focus
+        self.toggle_class("-who")
+        if self.shows_who:
             self._guess_speaker()
-        self.show_title(TITLES[view])
+        self.show_title("lens: who would say this?" if self.shows_who else "lens: surprise per word")
         self.refresh_bindings()
-        if is_hidden:
+        if not is_typing:  # the part that had the focus is hidden
             self.focus_pane(self.panes()[0])
 
 

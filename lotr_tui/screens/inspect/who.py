@@ -1,16 +1,15 @@
-"""Pane of the lens: who of the cast would say a line, and which of two speakers each of its words belongs to."""
+"""Pane of the lens: who of the cast would say a line, and which word gives the speaker away."""
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.message import Message
 from textual.message_pump import MessagePump
 from textual.strip import Strip
 from textual.widgets import Rule
@@ -18,18 +17,17 @@ from textual.widgets import Rule
 from engine.analysis.speakers import SpeakerGuess, SpeakerPosterior
 from engine.analysis.tokenized_text import labelled_lines
 from engine.data.scripts import Turn
-from engine.data.speakers import MAX_NAME_CHARACTERS, display_name, find_speaker
-from engine.errors import InvalidInputError, describe_error
+from engine.data.speakers import display_name
+from engine.errors import describe_error
 from engine.generation.prompt import DecoderState
 from engine.generation.turns import SpeakerProb, read_turns
 from engine.models.dialogue import DialogueModel
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import format_percent, plural, truncate
-from lotr_tui.screens.dialogs.dialog import Dialog, Field
 from lotr_tui.screens.inspect.page import Page
 from lotr_tui.screens.inspect.text_screen import Metric, MetricsBar
-from lotr_tui.screens.inspect.text_view import TextView, difference_style
+from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.speaker_bars import SpeakerBars
 from lotr_tui.widgets.status_bar import StatusBar
@@ -99,20 +97,12 @@ def cut_words(text: str) -> str:
     return text.removesuffix(words[-1]).rstrip() if len(words) > MAX_WORDS else text
 
 
-class SpeakerPair(NamedTuple):
-    """Two speakers who are compared word by word; the words of the first have a plus."""
-
-    first: str
-    second: str
-
-
 @dataclass(frozen=True)
 class LineEvidence:
-    """Guess for a line, and the pair of speakers that the user compares, if any."""
+    """Guess for a line, and what its words say about the speaker."""
 
     line: UnknownLine
     guess: SpeakerGuess
-    pair: SpeakerPair | None
 
     @property
     def is_partial(self) -> bool:
@@ -125,10 +115,8 @@ class LineEvidence:
 
     @property
     def word_bits(self) -> list[float]:
-        """Bits of each word: for the speaker who leads after the line, or for the first of the pair."""
-        if self.pair is None:
-            return [word.gain / math.log(2) for word in self.guess.words]
-        return [evidence / math.log(2) for _, evidence in self.guess.explain(*self.pair)]
+        """Bits of each word for the speaker who leads after the line."""
+        return [word.gain / math.log(2) for word in self.guess.words]
 
     @property
     def giveaway(self) -> int | None:
@@ -141,8 +129,6 @@ class LineEvidence:
 
     def summary(self) -> list[Metric]:
         """Return what the line shows, the most important first."""
-        if self.pair is not None:
-            return self._describe_pair(self.pair)
         num_lines = len(self.line.context)
         prior: Metric = [(f"after {plural(num_lines, 'line')}" if num_lines else "prior: frequencies", MUTED)]
         if not self.guess.words:
@@ -160,18 +146,6 @@ class LineEvidence:
             written = f"no. {position}, {format_percent(prob)}"
             metrics.append([(f"written as {display_name(speaker)}: ", MUTED), (written, "")])
         return [*metrics, prior]
-
-    def _describe_pair(self, pair: SpeakerPair) -> list[Metric]:
-        bits, names = self.word_bits, tuple(map(display_name, pair))
-        metrics: list[Metric] = [[(f"{names[0]} +", "bold"), (" against ", MUTED), (f"{names[1]} {MINUS}", "bold")]]
-        if not bits:
-            return [*metrics, [("type a line below", MUTED)]]
-        metrics.append([(f"{format_bits(math.fsum(bits))} bits", ""), (" in all", MUTED)])
-        for sign, name in zip((1, -1), names, strict=True):
-            if (index := _strongest_word([sign * each for each in bits])) is not None:
-                word = truncate(self.guess.words[index].word, MAX_WORD_WIDTH)
-                metrics.append([(f"most {name}: ", MUTED), (f"“{word}” {format_bits(bits[index])}", "")])
-        return metrics
 
 
 def _strongest_word(values: Sequence[float]) -> int | None:
@@ -261,32 +235,19 @@ class SpeakerGuesser:
 
 
 class WhoWouldSayBars(SpeakerBars):
-    """The likeliest speakers of a line. A click on a speaker compares him with the one who leads."""
+    """The likeliest speakers of a line, and the one whose name is written before it."""
 
-    HELP_LINE = "Who is likely to say it; a click compares with the first"
+    HELP_LINE = "Who is likely to say it"
     TITLE: ClassVar[str] = "WHO WOULD SAY THIS"
     MARK_STYLE: ClassVar[str] = "speaker-bars--title"
     _ranking: Sequence[SpeakerProb] = ()
     _marks: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
     _note = ""
 
-    @dataclass
-    class SpeakerClicked(Message):
-        """Posted when a speaker is clicked."""
-
-        name: str
-
-    def show(self, ranking: Sequence[SpeakerProb], written: str, pair: SpeakerPair | None, note: str) -> None:
-        """Show the likeliest speakers, and always the one whose name is `written` and the pair that is compared."""
+    def show(self, ranking: Sequence[SpeakerProb], written: str, note: str) -> None:
         self._ranking, self._note = ranking, note
         self._marks = {written: WRITTEN_MARK} if written else {}
-        if pair is not None:
-            self._marks |= {pair.first: "+", pair.second: MINUS}
         self.redraw_changes()
-
-    def on_click(self, event: events.Click) -> None:
-        if (name := self.clicked_speaker(event)) is not None:
-            self.post_message(self.SpeakerClicked(name))
 
     def draw(self, width: int, height: int) -> list[Strip]:
         rows = shown_speakers(self._ranking, list(self._marks), min(MAX_SPEAKERS, height - 1))
@@ -304,30 +265,8 @@ def shown_speakers(ranking: Sequence[SpeakerProb], needed: Sequence[str], count:
     return [speaker for speaker in ranking if speaker in first or speaker in others]
 
 
-class SpeakerPairDialog(Dialog[SpeakerPair]):
-    """Dialog that asks for the names of two speakers, separated by a comma."""
-
-    def __init__(self, cast: Sequence[str], pair: SpeakerPair) -> None:
-        names = ", ".join(map(display_name, pair))
-        field = Field("names", names, "Gandalf, Gollum", max_length=4 * MAX_NAME_CHARACTERS)
-        super().__init__("Compare two speakers", fields=[field], submit=self._read_pair, verb="compare")
-        self._cast = cast
-
-    def _read_pair(self, texts: Mapping[str, str]) -> SpeakerPair:
-        names = [name.strip() for name in texts["names"].split(",") if name.strip()]
-        if len(names) != 2:
-            raise InvalidInputError(f"{len(names)} names do not make a pair; write two, like Gandalf, Gollum")
-        first, second = (find_speaker(name, self._cast) for name in names)
-        if first == second:
-            raise InvalidInputError(f"both names are {display_name(first)}; write two different ones")
-        return SpeakerPair(first, second)
-
-
 class WhoPane(Vertical):
     """Line with its telling words, the bars of its likely speakers, and what they say in one line."""
-
-    class PairChanged(Message):
-        """Posted when a click has chosen two speakers to compare."""
 
     def __init__(self, model: DialogueModel) -> None:
         super().__init__(id="who")
@@ -338,14 +277,6 @@ class WhoPane(Vertical):
         self.evidence: LineEvidence | None = None
         """Evidence of the current line; None before the first guess."""
         self._line = UnknownLine()
-        self._pair: SpeakerPair | None = None
-        self._compares = False
-        self._follows_guess = False  # the pair is the two likeliest speakers of a line that is still read
-
-    @property
-    def pair(self) -> SpeakerPair | None:
-        """The two speakers that are compared; None while the whole cast is."""
-        return self._pair if self._compares else None
 
     def compose(self) -> ComposeResult:
         yield MetricsBar(id="who-summary")
@@ -368,70 +299,28 @@ class WhoPane(Vertical):
                 self._show_summary("reading the lines …")
             self.guesser.guess(line)
 
-    def compare_likeliest(self) -> None:
-        """Compare the pair that was compared last, or the two likeliest speakers."""
-        follows_guess = self._pair is None and (self.evidence is None or self.evidence.is_partial)
-        self.compare(self.default_pair())
-        self._follows_guess = follows_guess
-
-    def compare(self, pair: SpeakerPair | None) -> None:
-        """Compare two speakers word by word, or with None the whole cast again."""
-        self._compares, self._follows_guess = pair is not None, False
-        self._pair = pair or self._pair
-        if self.evidence is not None:
-            self._show(LineEvidence(self.evidence.line, self.evidence.guess, self.pair))
-
-    def default_pair(self) -> SpeakerPair:
-        """Return the pair that was compared last, or the two likeliest speakers."""
-        names = self._names()
-        return self._pair or SpeakerPair(names[0], names[1 % len(names)])
-
-    def _names(self) -> list[str]:
-        """Return the cast, likeliest speaker first."""
-        return list(self._cast) if self.evidence is None else [each.name for each in self.evidence.guess.ranking()]
-
     def _show_guess(self, line: UnknownLine, guess: SpeakerGuess) -> None:
-        self.evidence = LineEvidence(line, guess, None)
-        if self._follows_guess:
-            self._pair, self._follows_guess = None, self.evidence.is_partial
-            self._pair = self.default_pair()
-        self._show(LineEvidence(line, guess, self.pair))
-
-    def _show(self, evidence: LineEvidence) -> None:
-        self.evidence = evidence
-        page = Page.from_written_words(evidence.line.text)
+        self.evidence = evidence = LineEvidence(line, guess)
+        page = Page.from_written_words(line.text)
         before, after = [""] * len(page.starts), [""] * len(page.starts)
-        if evidence.pair is not None:
-            after[: len(evidence.guess.words)] = map(format_bits, evidence.word_bits)
-        elif (index := evidence.giveaway) is not None:
+        if (index := evidence.giveaway) is not None:
             before[index], after[index] = GIVEAWAY_MARKS
         text = self.query_one(TextView)
-        is_same_text = text.page.tokens.text == evidence.line.text
+        is_same_text = text.page.tokens.text == line.text
         text.show(page.with_marks(before, after), text.cursor if is_same_text else len(page.starts) - 1)
         self._show_bars()
         self._show_summary(evidence.progress)
-        self.query_one("#who-legend", StatusBar).show(self._legend(evidence.pair))
+        legend = Content.assemble(
+            "word".join(GIVEAWAY_MARKS), (" gave the speaker away: it raised the odds most", MUTED)
+        )
+        self.query_one("#who-legend", StatusBar).show(Content.assemble("word".join(GIVEAWAY_MARKS), note))
 
     def _styles_of(self, index: int) -> tuple[str, ...]:
         evidence, text = self.evidence, self.query_one(TextView)
         if evidence is None or index >= len(evidence.guess.words):
             return ("gap",)
-        if evidence.pair is not None:
-            name = difference_style(evidence.word_bits[index])
-        else:
-            name = "strong" if index == evidence.giveaway else "token"
+        name = "strong" if index == evidence.giveaway else "token"
         return (name, "cursor") if text.has_focus and index == text.cursor else (name,)
-
-    def _legend(self, pair: SpeakerPair | None) -> Content:
-        if pair is None:
-            mark = "word".join(GIVEAWAY_MARKS)
-            return Content.assemble(mark, (" gave the speaker away: it raised the odds most", MUTED))
-        text = self.query_one(TextView)
-        plus, minus = (
-            Content.styled(f"{sign} {display_name(name)}", text.get_visual_style(f"text-view--{style}"))
-            for sign, name, style in (("+", pair.first, "much-better"), (MINUS, pair.second, "much-worse"))
-        )
-        return Content("  ").join([plus, minus, Content.styled("bits per word", MUTED)])
 
     def _show_summary(self, note: str) -> None:
         metrics = [] if self.evidence is None else self.evidence.summary()
@@ -447,12 +336,4 @@ class WhoPane(Vertical):
             is_part = text.has_focus and text.cursor < len(words)
             ranking = evidence.ranking(text.cursor + 1 if is_part else None)
             note = f"after “{words[text.cursor].word}”" if is_part else ""
-            self.query_one(WhoWouldSayBars).show(ranking, evidence.line.speaker, evidence.pair, note)
-
-    @on(WhoWouldSayBars.SpeakerClicked)
-    def _compare_clicked(self, message: WhoWouldSayBars.SpeakerClicked) -> None:
-        """Compare a clicked speaker with the one who leads, or the leader with the next one."""
-        message.stop()
-        other = next((name for name in self._names() if name != message.name), message.name)
-        self.compare(SpeakerPair(message.name, other))
-        self.post_message(self.PairChanged())
+            self.query_one(WhoWouldSayBars).show(ranking, evidence.line.speaker, note)

@@ -190,8 +190,7 @@ LENS = Stage(
 WHO_LENS = Stage(
     who_lens,
     [
-        *keys("lens", of_screen("who_view"), who=becomes("who")),
-        *opens("lens", compare=("SpeakerPairDialog", "dialog.cancel")),
+        *keys("lens", of_screen("shows_who"), who=becomes(True)),
         closes("inspect.close", "SessionScreen"),
     ],
 )

@@ -5,13 +5,12 @@ import threading
 
 import numpy as np
 import pytest
-from textual.widgets import Input
 
 from engine.analysis.speakers import SpeakerPosterior
 from engine.data.scripts import Turn
 from engine.generation.turns import read_turns
 from lotr_tui.screens.inspect.lens import LensScreen
-from lotr_tui.screens.inspect.who import FIRST_WORDS, SpeakerPair, WhoPane, WhoWouldSayBars
+from lotr_tui.screens.inspect.who import FIRST_WORDS, WhoPane, WhoWouldSayBars
 from lotr_tui.screens.inspect.word_details import WordDetails
 from tests.support.analysis import is_idle, lens_text, painted, painted_lines, status_text
 from tests.support.dialogues import dialogue_model, dialogue_session_model
@@ -90,29 +89,7 @@ async def test_lines_before_are_the_context(make_host):
         np.testing.assert_allclose(pane.evidence.guess.posterior, guess.posterior, rtol=1e-4)
 
 
-async def test_two_speakers_are_compared_word_by_word_and_chosen_by_name(make_host):
-    app = make_host(session_model=dialogue_session_model())
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await open_who(pilot, LINE)
-        pane = screen.query_one(WhoPane)
-        first, second, *_ = [each.name for each in pane.evidence.guess.ranking()]
-        screen.query_one("#who-text").focus()
-        await pilot.press("w")
-        assert (pane.pair, screen.who_view) == (SpeakerPair(first, second), "pair")
-        await pilot.press("c")
-        app.screen.query_one(Input).value = "gandalf, gollum"
-        await pilot.press("enter")
-        await until(pilot, lambda: app.screen is screen)
-        await pilot.pause()
-        expected = [f"{word}{bits / math.log(2):+.1f}" for word, bits in guess_of(LINE).explain("GANDALF", "GOLLUM")]
-        shown = painted(screen.query_one("#who-text")).replace("−", "-").split()
-        assert shown == [word.replace("+0.0", "±0.0").replace("-0.0", "±0.0") for word in expected]
-        assert status_text(app, "#who-summary").startswith("Gandalf + against Gollum −")
-        assert status_text(app, "#who-legend").startswith("+ Gandalf  − Gollum")
-        assert {line[:8] for line in bars(screen)} >= {"+ Gandal", "− Gollum"}
-
-
-async def test_a_long_line_is_read_in_parts_and_the_likeliest_two_of_the_whole_are_compared(make_host, monkeypatch):
+async def test_a_long_line_is_read_in_parts_and_then_the_whole_counts(make_host, monkeypatch):
     update, read_on = SpeakerPosterior.update, threading.Event()
 
     def wait_before_the_last_words(posterior, text, **options):
@@ -128,13 +105,14 @@ async def test_a_long_line_is_read_in_parts_and_the_likeliest_two_of_the_whole_a
         await until(pilot, lambda: screen.scorer.network_scores is not None)
         await pilot.press("w")
         await until(pilot, lambda: screen.query_one(WhoPane).evidence is not None)
-        await pilot.press("w")
         assert status_text(app, "#who-summary").endswith("4 of 7 words")
         read_on.set()
         await until(pilot, lambda: screen.is_idle)
         await pilot.pause()
         assert "of 7 words" not in status_text(app, "#who-summary")
-        assert screen.query_one(WhoPane).pair == tuple(each.name for each in guess_of(line).ranking()[:2])
+        assert [each.name for each in screen.query_one(WhoPane).evidence.ranking()] == [
+            each.name for each in guess_of(line).ranking()
+        ]
 
 
 async def test_words_of_a_script_have_their_surprise_given_the_speaker(make_host):

@@ -9,14 +9,11 @@ from hypothesis import strategies as st
 
 from engine.analysis.speakers import explain_guess
 from engine.data.scripts import Turn
-from engine.errors import InvalidInputError
 from engine.generation.turns import SpeakerProb
 from lotr_tui.screens.inspect.who import (
     MAX_CONTEXT_LINES,
     MAX_WORDS,
     LineEvidence,
-    SpeakerPair,
-    SpeakerPairDialog,
     UnknownLine,
     cut_words,
     line_at,
@@ -25,7 +22,6 @@ from lotr_tui.screens.inspect.who import (
 from tests.support.dialogues import CAST
 
 SCRIPT = "FRODO: hello\n\nGANDALF: where is it\nno name\nGOLLUM: we wants it"
-PAIR = SpeakerPair("GANDALF", "GOLLUM")
 
 
 def place(part):
@@ -67,7 +63,7 @@ def summary_text(evidence):
 def test_the_word_with_the_highest_gain_gave_the_speaker_away():
     # GANDALF, FRODO, GOLLUM, STRANGER, SOMEONE
     guess = make_guess([[0, 0, math.log(2), 0, 0], [0, 0, math.log(8), 0, 0], [math.log(2), 0, 0, 0, 0]])
-    evidence = LineEvidence(UnknownLine("w0 w1 w2", "FRODO", (Turn("FRODO", "x"),)), guess, None)
+    evidence = LineEvidence(UnknownLine("w0 w1 w2", "FRODO", (Turn("FRODO", "x"),)), guess)
     assert evidence.giveaway == 1
     # The odds of Gollum are 1/4, then 2/4, 16/4, and 16/5 after the last word.
     assert summary_text(evidence) == (
@@ -79,21 +75,11 @@ def test_the_word_with_the_highest_gain_gave_the_speaker_away():
     assert evidence.ranking(1)[0].prob == pytest.approx(2 / 6)
 
 
-def test_bits_of_a_pair_do_not_depend_on_the_others():
-    guess = make_guess([[math.log(4), 5.0, 0, 0, 0], [0, 0, math.log(2), 9.0, 0]], prior=(0.1, 0.1, 0.6, 0.1, 0.1))
-    evidence = LineEvidence(UnknownLine("w0 w1"), guess, PAIR)
-    np.testing.assert_allclose(evidence.word_bits, [2, -1])
-    assert summary_text(evidence) == (
-        "Gandalf + against Gollum − | +1.0 bits in all | most Gandalf: “w0” +2.0 | most Gollum: “w1” −1.0"
-    )
-
-
 def test_a_line_without_words_or_evidence():
-    assert summary_text(LineEvidence(UnknownLine(), make_guess([]), None)) == "type a line below | prior: frequencies"
-    even = LineEvidence(UnknownLine("w0"), make_guess([[0.0] * 5]), None)
+    assert summary_text(LineEvidence(UnknownLine(), make_guess([]))) == "type a line below | prior: frequencies"
+    even = LineEvidence(UnknownLine("w0"), make_guess([[0.0] * 5]))
     assert "no word gives a speaker away" in summary_text(even)
     assert even.giveaway is None
-    assert "type a line below" in summary_text(LineEvidence(UnknownLine(), make_guess([]), PAIR))
 
 
 @given(st.integers(0, 8), st.sets(st.integers(0, 9), max_size=3))
@@ -107,18 +93,3 @@ def test_needed_speakers_are_always_among_the_shown_ones(count, needed):
         assert needed <= set(names)
         others = [number for number in names if number not in needed]
         assert others == [number for number in range(10) if number not in needed][: len(others)]
-
-
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
-        ("gandalf", "1 names do not make a pair"),
-        ("gandalf, Gandalf", "both names are Gandalf"),
-        ("gandalf, golum", "did you mean GOLLUM"),
-    ],
-)
-def test_a_pair_has_two_different_members_of_the_cast(line, problem):
-    dialog = SpeakerPairDialog(CAST, PAIR)
-    assert dialog.parse(" gandalf , GOLLUM") == PAIR
-    with pytest.raises(InvalidInputError, match=problem):
-        dialog.parse(line)
