@@ -310,9 +310,7 @@ class WhoPane(Vertical):
         text.show(page.with_marks(before, after), text.cursor if is_same_text else len(page.starts) - 1)
         self._show_bars()
         self._show_summary(evidence.progress)
-        legend = Content.assemble(
-            "word".join(GIVEAWAY_MARKS), (" gave the speaker away: it raised the odds most", MUTED)
-        )
+        note = (" gave the speaker away: it raised the odds most", MUTED)
         self.query_one("#who-legend", StatusBar).show(Content.assemble("word".join(GIVEAWAY_MARKS), note))
 
     def _styles_of(self, index: int) -> tuple[str, ...]:
