@@ -114,10 +114,14 @@ EXPORTERS: dict[str, Callable[[Session], str]] = {"md": to_markdown, "txt": to_t
 
 def export_session(session: Session, path: Path, *, replace: bool = False) -> None:
     """Write a session in the format of the path's ending, or raise an InvalidInputError. Readers never see a part."""
-    content = _exporter_for(path)(session).encode()
+    write_export(path, _exporter_for(path)(session), replace=replace)
+
+
+def write_export(path: Path, text: str, *, replace: bool) -> None:
+    """Write the text of an export, or raise an InvalidInputError. Readers never see a part."""
     try:
         with atomic_replace(path, exclusive=not replace) as file:
-            file.write(content)
+            file.write(text.encode())
     except FileExistsError as error:
         raise InvalidInputError(f"{path} exists already; choose another name") from error
     except OSError as error:

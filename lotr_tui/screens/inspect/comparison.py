@@ -10,7 +10,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
-from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input, Label, Rule, Static
 
@@ -25,8 +24,10 @@ from engine.runs.loading import list_epoch_checkpoints
 from lotr_tui.app_base import LotrAppBase
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import format_percent, plural, token_noun
+from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.inspect.columns import DIFFERENCE_MARK, ColumnWriters, GenerationColumns
 from lotr_tui.screens.inspect.model_choice import ColumnChoice, ModelChoiceDialog
+from lotr_tui.screens.inspect.text_screen import export_picture
 from lotr_tui.session.cast import named_speaker, read_name
 from lotr_tui.session.columns import (
     ColumnOutput,
@@ -40,7 +41,6 @@ from lotr_tui.session.next_tokens import find_turn, read_speakers
 from lotr_tui.session.read_text import TextReader, to_prompt_line
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import ModelChoice, load_model_choice
-from lotr_tui.textual_fixes.app import TextualFixesScreen
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.help_line import HelpLine
@@ -98,7 +98,7 @@ def rank_speakers(session_model: SessionModel, prompt: str, context: PromptConte
     return read_speakers(TextReader(), find_turn(session_model, line, previous, context.roles))
 
 
-class ColumnsScreen(TextualFixesScreen, Screen[None]):
+class ColumnsScreen(AppScreen[None]):
     """Columns of generated text with a prompt and controls below; a subclass decides what the columns are."""
 
     CSS_PATH = "inspect.tcss"
@@ -121,6 +121,7 @@ class ColumnsScreen(TextualFixesScreen, Screen[None]):
             raise    | plus   | adjust_temperature(1)  | temp   | Raise the temperature by 0.05  | +/-
             next     | right  | select_column(1)       | column | Select the column to the right | ←→
             edit     | e      | edit                   | edit   | Edit the prompt
+            export   | ctrl+s | export                 | export | Write a picture of what is shown to a file
             """,
             show=True,
         ),
@@ -328,6 +329,9 @@ class ColumnsScreen(TextualFixesScreen, Screen[None]):
 
     def action_edit(self) -> None:
         self.query_one("#prompt", Input).focus()
+
+    def action_export(self) -> None:
+        export_picture(self, "columns")
 
     def action_new_seed(self) -> None:
         self.query_one("#seed Input", Input).value = str(random_seed())

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar, Generic, TypeVar
+from functools import partial
+from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.content import Content
-from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
@@ -19,10 +19,12 @@ from engine.errors import describe_error
 from engine.models.dialogue import DialogueModel
 from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.formatting import LINE_END_MARK
+from lotr_tui.screens.base import AppScreen
+from lotr_tui.screens.dialogs.path_dialog import ask_to_export
 from lotr_tui.screens.inspect.page import Page, sanitize_text
 from lotr_tui.screens.inspect.text_view import TextView
+from lotr_tui.session.export import check_export_target, write_export
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.textual_fixes.app import TextualFixesScreen
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.line_input import LineInput
@@ -121,7 +123,20 @@ def newlines_to_marks(text: str) -> str:
     return cut_text(_LINE_END.sub(f" {LINE_END_MARK} ", sanitize_text(text)).strip(" "))
 
 
-class InspectorScreen(TextualFixesScreen, Screen[None]):
+def export_picture(screen: AppScreen[Any], name: str) -> None:
+    """Ask for a path, and write a picture of a screen there."""
+    picture = screen.app.export_screenshot()
+    ask_to_export(
+        screen,
+        "Export a picture of what is shown",
+        f"{name}.svg",
+        partial(check_export_target, is_folder=False),
+        lambda target: write_export(target.path, picture, replace=target.exists),
+        partial(screen.notify, markup=False),
+    )
+
+
+class InspectorScreen(AppScreen[None]):
     """A screen that shows how one model reads a text: keys and title of all inspectors of a text."""
 
     CSS_PATH = "inspect.tcss"
@@ -137,6 +152,7 @@ class InspectorScreen(TextualFixesScreen, Screen[None]):
             pane  | tab    | step_pane(1)   | pane | The next part of the screen, which a narrow terminal then shows
             next  | n      | step_mark(1)   | next | The next word, surprising word or copied passage | n/N
             edit  | e      | edit           | edit | Edit the text
+            export | ctrl+s | export        | export | Write a picture of what is shown to a file
             """,
             show=True,
         ),
@@ -179,6 +195,9 @@ class InspectorScreen(TextualFixesScreen, Screen[None]):
 
     def action_close(self) -> None:
         self.dismiss()
+
+    def action_export(self) -> None:
+        export_picture(self, "inspected")
 
     def action_step_mark(self, direction: int) -> None:
         self.query_one("#text", TextView).step_mark(direction)
