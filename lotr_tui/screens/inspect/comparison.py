@@ -28,7 +28,7 @@ from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.inspect.columns import DIFFERENCE_MARK, ColumnWriters, GenerationColumns
 from lotr_tui.screens.inspect.model_choice import ColumnChoice, ModelChoiceDialog
 from lotr_tui.screens.inspect.text_screen import export_picture
-from lotr_tui.session.cast import named_speaker, read_name
+from lotr_tui.session.cast import named_speaker, read_name, shown_name
 from lotr_tui.session.columns import (
     ColumnOutput,
     ColumnSlot,
@@ -121,7 +121,6 @@ class ColumnsScreen(AppScreen[None]):
             raise    | plus   | adjust_temperature(1)  | temp   | Raise the temperature by 0.05  | +/-
             next     | right  | select_column(1)       | column | Select the column to the right | ←→
             edit     | e      | edit                   | edit   | Edit the prompt
-            export   | ctrl+s | export                 | export | Write a picture of what is shown to a file
             """,
             show=True,
         ),
@@ -132,6 +131,7 @@ class ColumnsScreen(AppScreen[None]):
             previous  | left     | select_column(-1)      | previous column | Select the column to the left
             page-up   | pageup   | scroll_page(-1)        | page up         | A page up
             page-down | pagedown | scroll_page(1)         | page down       | A page down
+            export    | ctrl+s   | export                 | export          | Write a picture of what is shown to a file
             """,
         ),
         Binding("ctrl+c", "stop", "stop", show=False, id="columns.stop", tooltip="Stop the generation", priority=True),
@@ -650,7 +650,7 @@ class SideBySideScreen(ColumnsScreen):
 
     def _speaker_slot(self, name: str) -> ColumnSlot:
         prob = next((speaker.prob for speaker in self._ranking if speaker.name == name), None)
-        output = ColumnOutput(display_name(name), "" if prob is None else f"{format_percent(prob)} likely to answer")
+        output = ColumnOutput(shown_name(name), "" if prob is None else f"{format_percent(prob)} likely to answer")
         return ColumnSlot(output, self.session_model.model, self.settings.temperature, name)
 
     async def _add_likely_speakers(self) -> None:
@@ -694,7 +694,7 @@ class SideBySideScreen(ColumnsScreen):
             slot.speaker = named_speaker(cast, self.prompt_context.roles.system_prompt)
         slot.model, slot.temperature = session_model.model, self.settings.temperature
         slot.output.title = printable(session_model.name)
-        name = display_name(slot.speaker) if cast else ""
+        name = shown_name(slot.speaker) if cast else ""
         role = f"{name} answers" if self.prompt_context.is_answer else f"as {name}"
         slot.output.description = f"{role} · " * bool(name) + printable(session_model.description)
         slot.output.placeholder = ""

@@ -17,7 +17,6 @@ from textual.widgets import Rule
 from engine.analysis.speakers import SpeakerGuess, SpeakerPosterior
 from engine.analysis.tokenized_text import labelled_lines
 from engine.data.scripts import Turn
-from engine.data.speakers import display_name
 from engine.errors import describe_error
 from engine.generation.prompt import DecoderState
 from engine.generation.turns import SpeakerProb, read_turns
@@ -28,6 +27,7 @@ from lotr_tui.formatting import format_percent, plural, truncate
 from lotr_tui.screens.inspect.page import Page
 from lotr_tui.screens.inspect.text_screen import Metric, MetricsBar
 from lotr_tui.screens.inspect.text_view import TextView
+from lotr_tui.session.cast import shown_name
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.speaker_bars import SpeakerBars
 from lotr_tui.widgets.status_bar import StatusBar
@@ -134,7 +134,7 @@ class LineEvidence:
         if not self.guess.words:
             return [[("type a line below", MUTED)], prior]
         ranking = self.guess.ranking()
-        metrics: list[Metric] = [[(f"{display_name(ranking[0].name)} {format_percent(ranking[0].prob)}", "bold")]]
+        metrics: list[Metric] = [[(f"{shown_name(ranking[0].name)} {format_percent(ranking[0].prob)}", "bold")]]
         if (index := self.giveaway) is None:
             metrics.append([("no word gives a speaker away", MUTED)])
         else:
@@ -144,7 +144,7 @@ class LineEvidence:
         if speaker := self.line.speaker:
             position, prob = next((n, each.prob) for n, each in enumerate(ranking, 1) if each.name == speaker)
             written = f"no. {position}, {format_percent(prob)}"
-            metrics.append([(f"written as {display_name(speaker)}: ", MUTED), (written, "")])
+            metrics.append([(f"written as {shown_name(speaker)}: ", MUTED), (written, "")])
         return [*metrics, prior]
 
 

@@ -12,6 +12,7 @@ from engine.generation.turns import read_turns
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.screens.inspect.who import FIRST_WORDS, WhoPane, WhoWouldSayBars
 from lotr_tui.screens.inspect.word_details import WordDetails
+from lotr_tui.session.cast import shown_name
 from tests.support.analysis import is_idle, lens_text, painted, painted_lines, status_text
 from tests.support.dialogues import dialogue_model, dialogue_session_model
 from tests.support.pilot import until
@@ -43,8 +44,13 @@ def bars(screen):
 
 
 def bar_probs(screen):
+    """Return the names and probabilities of the rows; nameless speakers have the same name."""
     rows = [line.replace("+", " ").replace("−", " ").replace("●", " ").split() for line in bars(screen)[1:]]
-    return {row[0]: float(row[-2].lstrip("<")) for row in rows if row}
+    return [("A stranger" if row[0] == "A" else row[0], float(row[-2].lstrip("<"))) for row in rows if row]
+
+
+def names_of(ranking):
+    return [shown_name(each.name) for each in ranking]
 
 
 def guess_of(text, model=None, state=None):
@@ -59,9 +65,8 @@ async def test_bars_are_the_posterior_while_a_line_is_typed_and_after_the_word_a
             await type_line(pilot, part)
             ranking = guess_of(text).ranking()
             probs = bar_probs(screen)
-            assert [name.upper() for name in probs] == [each.name for each in ranking]
-            for each in ranking:
-                assert probs[each.name.capitalize()] == pytest.approx(100 * each.prob, rel=0.1)
+            assert [name for name, _ in probs] == names_of(ranking)
+            assert [prob for _, prob in probs] == pytest.approx([100 * each.prob for each in ranking], rel=0.1)
         leader, summary = ranking[0], status_text(app, "#who-summary")
         assert summary.startswith(f"{leader.name.capitalize()} {100 * leader.prob:.0f} %")
         best = max(guess_of(LINE).words, key=lambda word: word.gain)
@@ -71,7 +76,7 @@ async def test_bars_are_the_posterior_while_a_line_is_typed_and_after_the_word_a
         await pilot.press("home", "right")
         await pilot.pause()
         assert "after “walke" in bars(screen)[0]
-        assert [name.upper() for name in bar_probs(screen)] == [each.name for each in guess_of("we walked").ranking()]
+        assert [name for name, _ in bar_probs(screen)] == names_of(guess_of("we walked").ranking())
 
 
 async def test_lines_before_are_the_context(make_host):
