@@ -20,7 +20,7 @@ from engine.models.dialogue import DialogueModel
 from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.formatting import LINE_END_MARK
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.dialogs.path_dialog import ask_to_export
+from lotr_tui.screens.dialogs.paths import ask_to_export
 from lotr_tui.screens.inspect.page import Page, sanitize_text
 from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.session.export import check_export_target, write_export

@@ -95,7 +95,7 @@ LADDER = Stage(
         *keys("columns", painted, page_up=changes, page_down=changes),
         *keys("generation-columns", painted, up=changes, down=changes),
         *keys("columns", of_screen("prompt_and_seed"), again=changes),
-        *opens("columns", export=("ExportDialog", "export.cancel")),
+        *opens("columns", export=("ExportDialog", "dialog.cancel")),
         *keys("columns", focused, edit=becomes("LineInput")),
         Row("columns.generate", prompt_of, becomes("the towerx"), ("x",)),
     ],
@@ -192,7 +192,7 @@ WHO_LENS = Stage(
     who_lens,
     [
         *keys("lens", of_screen("shows_who"), who=becomes(True)),
-        *opens("inspect", export=("ExportDialog", "export.cancel")),
+        *opens("inspect", export=("ExportDialog", "dialog.cancel")),
         closes("inspect.close", "SessionScreen"),
     ],
 )
