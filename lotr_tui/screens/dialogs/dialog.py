@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rich.table import Table
 from rich.text import Text
@@ -22,10 +22,12 @@ from textual.widgets.option_list import Option
 
 from engine.errors import LotrError
 from lotr_tui.background_task import is_closed
-from lotr_tui.commands import PaletteCommand
 from lotr_tui.textual_fixes.app import TextualFixesScreen
 from lotr_tui.textual_fixes.widgets import RobustOptionList
 from lotr_tui.widgets.line_input import MAX_LINE_CHARACTERS, LineInput
+
+if TYPE_CHECKING:
+    from lotr_tui.commands import PaletteCommand  # not needed for the first paint
 
 ResultT = TypeVar("ResultT")
 COMPLETION_TIMEOUT = 0.5
@@ -206,7 +208,7 @@ class HelpScreen(TextualFixesScreen, ModalScreen[None]):
         Binding("escape", "dismiss(None)", "close", id="help.close", tooltip="Close the help")
     ]
 
-    def __init__(self, commands: Sequence[PaletteCommand], typed_commands: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, commands: "Sequence[PaletteCommand]", typed_commands: Sequence[tuple[str, str]] = ()) -> None:
         """Show the commands of key bindings, and commands that can be typed, with explanations."""
         super().__init__()
         self._groups: list[tuple[str, list[tuple[str, str]]]] = [
