@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from textual import events
 from textual.binding import Binding
 from textual.command import Provider
 from textual.dom import DOMNode
@@ -19,7 +18,6 @@ from lotr_tui.app_base import AppOptions, LotrAppBase
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.messages import ModelFetchChanged, TrainingChanged
 from lotr_tui.screens.base import AppScreen
-from lotr_tui.screens.prompt_screen import PromptScreen
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.config import Config
@@ -129,14 +127,6 @@ class LotrApp(LotrAppBase):
         if self._exit_requested:
             self.exit()
 
-    async def on_event(self, event: events.Event) -> None:
-        """Let a screen with a prompt send typed text there before the focused widget gets it."""
-        if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded and self.screen_stack:
-            screen = self.screen
-            if isinstance(screen, PromptScreen) and screen.redirect_to_prompt(event):
-                return
-        await super().on_event(event)
-
     def on_unmount(self) -> None:
         """Stop fetching, and the training unless it outlives its terminal."""
         if self.model_fetch is not None:
@@ -188,10 +178,14 @@ class LotrApp(LotrAppBase):
         self.push_screen(SessionScreen(session_model, self.runs_dir, self.pace))
 
     def open_training_session(self, view: "TrainingView") -> None:
-        """Show a session with the model of a training above the current screen; later models replace it."""
+        """Show a session with the model of a training above the current screen."""
         from lotr_tui.screens.session.screen import SessionScreen
+        from lotr_tui.session.session_model import SessionModel
 
-        self.push_screen(SessionScreen.from_training(view, self.runs_dir, self.pace))
+        events = [view.finished] if view.finished else view.evaluations[-1:]
+        self.push_screen(
+            SessionScreen(SessionModel.from_training(view, events, self.runs_dir), self.runs_dir, self.pace)
+        )
 
     def open_dashboard(self, view: "TrainingView", on_close: "Callable[[LoadedModel | None], None]") -> None:
         """Show the dashboard of a training; `on_close` gets the run that was chosen on it, or None."""
@@ -219,13 +213,13 @@ class LotrApp(LotrAppBase):
         """Show or hide all keys."""
         from lotr_tui.commands import iter_binding_commands
         from lotr_tui.screens.dialogs.dialog import HelpScreen
-        from lotr_tui.screens.session.slash_commands.screen import CommandSessionScreen
-        from lotr_tui.screens.session.slash_commands.table import SLASH_COMMANDS
+        from lotr_tui.screens.session.keys import SLASH_COMMANDS
+        from lotr_tui.screens.session.screen import SessionScreen
 
         if isinstance(self.screen, HelpScreen):
             self.screen.dismiss()
         elif not isinstance(self.screen, SystemModalScreen):  # not above the palette
-            typed = SLASH_COMMANDS.values() if isinstance(self.screen, CommandSessionScreen) else ()
+            typed = SLASH_COMMANDS.values() if isinstance(self.screen, SessionScreen) else ()
             self.push_screen(
                 HelpScreen(
                     list(iter_binding_commands(self, self.screen)), [(command.usage, command.help) for command in typed]

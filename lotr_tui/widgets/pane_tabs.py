@@ -14,7 +14,7 @@ from lotr_tui.theme import MUTED
 class PaneTabs(Widget):
     """Line with the names of the panes, the visible one in brackets; a click selects a pane."""
 
-    HELP_LINE = "A click or F2 shows another pane"
+    HELP_LINE = "A click or tab shows another pane"
     DEFAULT_CSS = "PaneTabs { height: 1; padding: 0 1; }"
 
     pane: reactive[str] = reactive("")

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -12,51 +12,44 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from engine.errors import InvalidInputError
-from engine.generation.settings import SamplerSettings, check_seed
+from engine.errors import InvalidInputError, suggest_nearest
+from engine.generation.settings import SamplerSettings, check_seed, random_seed
 from lotr_tui.messages import TemperatureChanged
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.number_field import NumberField
 from lotr_tui.widgets.preset_picker import CUSTOM_PRESET, SAMPLER_PRESETS, PresetPicker
 from lotr_tui.widgets.temperature_slider import TemperatureSlider
 
-NumberT = TypeVar("NumberT", int, float)
-
-NARROW_WIDTH = 70
-"""Width in columns from which the preset and the summary are always visible."""
-WIDE_WIDTH = 98
-"""Width in columns from which all controls are always visible."""
+NARROW_WIDTH = 70  # columns from which the preset and the summary are always visible
+WIDE_WIDTH = 98  # columns from which all controls are always visible
 
 
-class _NumericControl(NamedTuple):
-    """Label, width in columns, help and number type of the field for a setting."""
-
+class _Control(NamedTuple):
     label: str
     width: int
     help_line: str
     is_decimal: bool = False
 
 
-_NUMERIC_CONTROLS = {
-    "top_k": _NumericControl("top-k", 5, "Only this many of the most likely words; empty: all"),
-    "top_p": _NumericControl("top-p", 5, "Only the most likely words with this total probability", is_decimal=True),
-    "min_p": _NumericControl("min-p", 5, "Only words at least this fraction as likely as the first", is_decimal=True),
-    "repetition_penalty": _NumericControl(
-        "penalty", 4, "Above 1, words that were used become less likely", is_decimal=True
-    ),
-    "max_tokens": _NumericControl("words", 4, "Maximum number of words of a reply"),
+_CONTROLS = {
+    "top_k": _Control("top-k", 5, "Only this many of the most likely words; empty: all"),
+    "top_p": _Control("top-p", 5, "Only the most likely words with this total probability", is_decimal=True),
+    "min_p": _Control("min-p", 5, "Only words at least this fraction as likely as the first", is_decimal=True),
+    "repetition_penalty": _Control("penalty", 4, "Above 1, words that were used become less likely", is_decimal=True),
+    "max_tokens": _Control("words", 4, "Maximum number of words of a reply"),
 }
-_SEED_HELP = "The same seed gives the same reply; empty: a new seed"
 _DEFAULTS = {field.name: field.default for field in fields(SamplerSettings)}
 _PLACEHOLDERS = {"top_k": "all", "max_tokens": "30"}
+_chain_of = attrgetter("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
+_PRESET_NAMES = {_chain_of(preset): name for name, preset in SAMPLER_PRESETS.items()}
 
 
 class SamplerPanel(Vertical):
     """Controls for all sampler settings and the seed, the preset picker, and a summary of the sampler chain.
 
     The first line (temperature, seed, maximum length) is always visible. A wider panel also shows the preset and the
-    summary, and the other controls while one of them is set; `action_toggle_all` shows everything at any width. Invalid
-    input stays in its field, marked as an error.
+    summary, and the other controls while one of them is set; `toggle_all` shows everything at any width. Invalid input
+    stays in its field, marked as an error.
     """
 
     DEFAULT_CSS = """
@@ -82,7 +75,7 @@ class SamplerPanel(Vertical):
     def __init__(self, settings: SamplerSettings = SamplerSettings(), *, id: str | None = None) -> None:  # noqa: B008
         super().__init__(id=id)
         self._slider = TemperatureSlider(settings.temperature, id="temperature")
-        self._number_fields = {
+        self._fields = {
             name: NumberField(
                 control.label,
                 _field_text(name, settings),
@@ -92,42 +85,34 @@ class SamplerPanel(Vertical):
                 decimal=control.is_decimal,
                 help_line=control.help_line,
             )
-            for name, control in _NUMERIC_CONTROLS.items()
+            for name, control in _CONTROLS.items()
         }
+        help_line = "The same seed gives the same reply; empty: a new seed"
         self._seed_field = NumberField(
-            "seed", "", id="seed", width=13, placeholder="random", max_digits=19, help_line=_SEED_HELP
+            "seed", "", id="seed", width=13, placeholder="random", max_digits=19, help_line=help_line
         )
-        self._last_random_seed: int | None = None
+        self._last_seed: int | None = None  # a random one
         self._last_values = self._values()
 
     def compose(self) -> ComposeResult:
-        """Create the rows of controls."""
         self._fit(self.app.size.width)  # before the controls are there, which would change their styles with it
-        self.set_class(self._is_filtered, "-filtered")
+        filters = [field for name, field in self._fields.items() if name != "max_tokens"]
+        self.set_class(any(field.text for field in filters), "-filtered")
         with Horizontal(id="main"):
             yield self._slider
             yield self._seed_field
-            yield self._number_fields["max_tokens"]
+            yield self._fields["max_tokens"]
         with Vertical(id="second"):
             with Horizontal(id="summary"):
                 yield PresetPicker(id="preset")
                 yield Static(id="chain", markup=False)
             with Horizontal(id="filters"):
-                yield from self._filter_fields()
-
-    @property
-    def _is_filtered(self) -> bool:
-        return any(field.text for field in self._filter_fields())
-
-    def _filter_fields(self) -> list[NumberField]:
-        return [field for name, field in self._number_fields.items() if name != "max_tokens"]
+                yield from filters
 
     def on_mount(self) -> None:
-        """Show the summary."""
-        self._update_summary()
+        self._show_values()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Show the controls that fit."""
         self._fit(event.size.width)
 
     def _fit(self, width: int) -> None:
@@ -136,59 +121,48 @@ class SamplerPanel(Vertical):
 
     def set_token_noun(self, noun: str) -> None:
         """Name the maximum length after what the interface calls a token of the model."""
-        self._number_fields["max_tokens"].set_label(f"{noun}s")
+        self._fields["max_tokens"].set_label(f"{noun}s")
 
     # Values of the controls
 
     def settings(self) -> SamplerSettings:
-        """Return the settings of the controls.
-
-        Raises:
-            InvalidInputError: If a value is out of range.
-        """
-        values: dict[str, Any] = {name: value for name in _NUMERIC_CONTROLS if (value := self._value(name)) is not None}
-        return SamplerSettings(temperature=self._slider.value, **values)
+        """Return the settings of the controls; a value out of range raises an InvalidInputError."""
+        numbers = {name: number for name in _CONTROLS if (number := self._number(name)) is not None}
+        return SamplerSettings(temperature=self._slider.value, **numbers)
 
     def seed(self) -> int | None:
-        """Return the fixed seed, or None for a random seed.
-
-        Raises:
-            InvalidInputError: If the seed is out of range.
-        """
+        """Return the fixed seed, or None for a random one; a seed out of range raises an InvalidInputError."""
         seed = self._seed_field.parse_int()
         if seed is not None:
             check_seed(seed)
         return seed
 
-    def set_value(self, name: str, text: str) -> None:
-        """Set a setting to a typed number.
+    def draw_seed(self) -> int:
+        """Return the fixed seed, or a random one, which the seed field then shows."""
+        seed = self.seed()
+        if seed is None:
+            seed = self._last_seed = random_seed()
+            self._seed_field.placeholder = f"random {seed}"
+        return seed
 
-        Raises:
-            InvalidInputError: If the text is no number, or the number is out of range.
-        """
-        is_decimal = name == "temperature" or _NUMERIC_CONTROLS[name].is_decimal
+    def set_value(self, name: str, text: str) -> None:
+        """Set a field of `SamplerSettings`; a text that is no number in its range raises an InvalidInputError."""
+        is_decimal = name == "temperature" or _CONTROLS[name].is_decimal
         value: Any = _parse_number(text, float if is_decimal else int)
         self.apply(replace(self.settings(), **{name: value}))
 
     def set_seed(self, text: str) -> None:
-        """Fix a typed seed.
-
-        Raises:
-            InvalidInputError: If the text is no seed.
-        """
-        seed = _parse_number(text, int)
-        check_seed(seed)
-        self._seed_field.text = str(seed)
-
-    def show_random_seed(self, seed: int) -> None:
-        """Show the random seed in use as the placeholder of the seed field."""
-        self._last_random_seed = seed
-        self._seed_field.placeholder = f"random {seed}"
+        """Fix a typed seed or the `last` random one, or return to `random` seeds."""
+        if text == "last" and self._last_seed is not None:
+            text = str(self._last_seed)
+        if text != "random":
+            check_seed(_parse_number(text, int))
+        self._seed_field.text = "" if text == "random" else str(int(text))
 
     def apply(self, settings: SamplerSettings) -> None:
         """Set all controls and post one `Changed` message."""
         self._slider.value = settings.temperature
-        for name, field in self._number_fields.items():
+        for name, field in self._fields.items():
             field.text = _field_text(name, settings)
         self._post_if_changed()
 
@@ -196,48 +170,39 @@ class SamplerPanel(Vertical):
     def preset(self) -> str:
         """Name of the preset in use, or `CUSTOM_PRESET`."""
         try:
-            settings = self.settings()
+            return _PRESET_NAMES.get(_chain_of(self.settings()), CUSTOM_PRESET)
         except InvalidInputError:
             return CUSTOM_PRESET
-        presets = {replace(preset, max_tokens=settings.max_tokens): name for name, preset in SAMPLER_PRESETS.items()}
-        return presets.get(settings, CUSTOM_PRESET)
+
+    def apply_preset(self, name: str) -> None:
+        """Set all controls but the maximum length; a name that is unknown raises an InvalidInputError."""
+        if name not in SAMPLER_PRESETS:
+            names = ", ".join(SAMPLER_PRESETS)
+            nearest = suggest_nearest(name, SAMPLER_PRESETS)
+            raise InvalidInputError(f"there is no preset {name!r}{nearest} The presets are {names}")
+        text = self._fields["max_tokens"].text  # stays as typed, even if it is invalid
+        self.apply(SAMPLER_PRESETS[name])
+        self._fields["max_tokens"].text = text
 
     # Actions
 
-    def action_toggle_all(self) -> None:
+    def toggle_all(self) -> None:
         """Show all controls and focus the first one that was hidden, or hide them again."""
         self.toggle_class("-all")
         if self.has_class("-all"):
-            self.call_after_refresh(self._number_fields["top_k"].query_one(Input).focus)
+            self.call_after_refresh(self._fields["top_k"].query_one(Input).focus)
 
-    def action_step_temperature(self, steps: int) -> None:
+    def step_temperature(self, steps: int) -> None:
         """Raise or lower the temperature by a number of steps of 0.05."""
         self._slider.action_step(steps)
 
-    def action_step_preset(self, offset: int) -> None:
-        """Apply the preset `offset` places further; from custom settings, the first or the last preset."""
-        names = list(SAMPLER_PRESETS)
-        index = names.index(self.preset) + offset if self.preset in names else min(0, offset)
-        preset = SAMPLER_PRESETS[names[index % len(names)]]
-        max_tokens = self._value("max_tokens")
-        try:
-            self.apply(preset if max_tokens is None else replace(preset, max_tokens=int(max_tokens)))
-        except InvalidInputError:  # the maximum length is invalid, and stays as typed
-            text = self._number_fields["max_tokens"].text
-            self.apply(preset)
-            self._number_fields["max_tokens"].text = text
-
-    def action_toggle_fixed_seed(self) -> None:
-        """Fix the last random seed; if a seed is fixed, return to random seeds."""
-        if self._seed_field.text or self._last_random_seed is None:
-            self._seed_field.text = ""
-        else:
-            self._seed_field.text = str(self._last_random_seed)
-
     @on(PresetPicker.StepRequested)
-    def _preset_step_requested(self, event: PresetPicker.StepRequested) -> None:
+    def _step_preset(self, event: PresetPicker.StepRequested) -> None:
+        """Apply the preset some places further; from custom settings, the first or the last preset."""
         event.stop()
-        self.action_step_preset(event.offset)
+        names, preset = list(SAMPLER_PRESETS), self.preset
+        index = names.index(preset) + event.offset if preset in names else min(0, event.offset)
+        self.apply_preset(names[index % len(names)])
 
     @on(TemperatureChanged)
     @on(Input.Changed)
@@ -245,55 +210,56 @@ class SamplerPanel(Vertical):
         event.stop()
         self._post_if_changed()
 
-    def _value(self, name: str) -> float | None:
-        field = self._number_fields[name]
-        return field.parse_float() if _NUMERIC_CONTROLS[name].is_decimal else field.parse_int()
+    def _number(self, name: str) -> Any:
+        field = self._fields[name]
+        return field.parse_float() if _CONTROLS[name].is_decimal else field.parse_int()
 
     def _values(self) -> tuple[object, ...]:
-        return self._slider.value, self._seed_field.text, *(field.text for field in self._number_fields.values())
+        return self._slider.value, self._seed_field.text, *(field.text for field in self._fields.values())
 
     def _post_if_changed(self) -> None:
         """Post one `Changed` message for a change, even if the change moved several controls."""
         values = self._values()
         if values != self._last_values:
+            if values[1:] == self._last_values[1:] and not self.query(".-invalid"):
+                self._show_chain("")  # a key that moves the temperature checks no field again
+            else:
+                self._show_values()
             self._last_values = values
-            self._update_summary()
             self.post_message(self.Changed())
 
-    def _update_summary(self) -> None:
-        """Show the preset and the sampler chain, or the first error; mark the fields with errors."""
-        self.set_class(self._is_filtered, "-filtered")
-        errors = []
-        for name, field in self._number_fields.items():
-            value = self._value(name)
-            values: dict[str, Any] = {} if value is None else {name: value}
-            errors.append(_validation_error(partial(SamplerSettings, **values)))
-            field.set_error(errors[-1])
-        errors.append(_validation_error(self.seed))
-        self._seed_field.set_error(errors[-1])
-        if error := next(filter(None, errors), ""):
-            summary = Content.styled(f"✗ {error}", "$text-error")
-        else:
-            summary = Content.styled(self.settings().describe(), MUTED)
-        self.query_one("#chain", Static).update(summary, layout=False)
+    def _show_values(self) -> None:
+        """Mark the fields with errors, and show the sampler chain, or the first error."""
+        is_filtered = any(field.text for name, field in self._fields.items() if name != "max_tokens")
+        self.set_class(is_filtered, "-filtered")
+        first = ""
+        for name, field in [*self._fields.items(), ("seed", self._seed_field)]:
+            error = ""
+            try:
+                if name == "seed":
+                    self.seed()
+                elif (number := self._number(name)) is not None:
+                    SamplerSettings(**{name: number})
+            except InvalidInputError as problem:
+                error = str(problem)
+            field.set_error(error)
+            first = first or error
+        self._show_chain(first)
+
+    def _show_chain(self, error: str) -> None:
+        chain = (
+            Content.styled(f"✗ {error}", "$text-error") if error else Content.styled(self.settings().describe(), MUTED)
+        )
+        self.query_one("#chain", Static).update(chain, layout=False)
         self.query_one(PresetPicker).preset_name = self.preset
 
 
-def _parse_number(text: str, number_type: Callable[[str], NumberT]) -> NumberT:
+def _parse_number(text: str, number_type: Callable[[str], Any]) -> Any:
     try:
         return number_type(text)
     except ValueError as error:
         kind = "a whole number" if number_type is int else "a number"
         raise InvalidInputError(f"{text!r} is not {kind}") from error
-
-
-def _validation_error(check: Callable[[], object]) -> str:
-    """Return the error that `check` raises as text, or "" if there is none."""
-    try:
-        check()
-    except InvalidInputError as error:
-        return str(error)
-    return ""
 
 
 def _field_text(name: str, settings: SamplerSettings) -> str:

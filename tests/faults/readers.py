@@ -53,7 +53,7 @@ from lotr_tui.session.history import PromptHistory
 from lotr_tui.session.session_file import encode_session, list_sessions, load_session, parse_session
 from lotr_tui.session.settings import Settings, SettingsStore
 from lotr_tui.session.transcript import wrap
-from lotr_tui.widgets.prompt.text import sanitize_prompt
+from lotr_tui.widgets.prompt import sanitize_prompt
 from tests.faults import hostile_content as made
 from tests.faults.hostile_content import RUN, SEARCH, small_config
 from tests.support.files import encode_lines

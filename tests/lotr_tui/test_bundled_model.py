@@ -8,7 +8,7 @@ import pytest
 from engine.models.pretrained.fetch import fetch_smollm2
 from lotr_tui.app import LotrApp
 from lotr_tui.session.model_loading import ModelLoader
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.prompt import PromptInput
 from tests.support import pilot as ui
 
 pytestmark = pytest.mark.slow

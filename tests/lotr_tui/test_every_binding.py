@@ -6,7 +6,7 @@ import pytest
 
 from lotr_tui.commands import iter_binding_tables
 from lotr_tui.screens.inspect.comparison import LadderScreen
-from lotr_tui.screens.session.conversation.view import ConversationView
+from lotr_tui.screens.session.conversation_view import ConversationView
 from tests.support import scenes
 from tests.support.app import FakeJob, training_events
 from tests.support.bindings.learn import LEARN_APPS

@@ -57,12 +57,14 @@ def palette_lines(palette):
 
 
 async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_keys(make_app, tmp_path):
-    settings_file(tmp_path, keymap={"session.ladder": "alt+l,alt+g"})
+    settings_file(tmp_path, keymap={"session.temperatures": "alt+l,alt+g"})
     async with make_app().run_test(size=SIZE) as pilot:
         app = pilot.app
         session = app.screen
-        for key in ("", "alt+l", "ctrl+y", "ctrl+e", "ctrl+t", "ctrl+o"):
+        for key in ("", "alt+l", "c", "l", "ctrl+t", "ctrl+o"):
             if key:
+                app.screen.query_one(TemperatureSlider).focus()
+                await pilot.pause()
                 await pilot.press(key)
                 await until(pilot, lambda: app.screen is not session)
             await pilot.pause()
@@ -75,7 +77,7 @@ async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_key
             if key:
                 app.pop_screen()
                 await until(pilot, lambda: app.screen is session)
-        await pilot.press("ctrl+l")
+        await pilot.press("t")
         assert app.screen is session  # the keymap has replaced the key
         await pilot.resize_terminal(60, 20)
         await pilot.press("f1")
@@ -92,7 +94,7 @@ async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_key
 async def test_palette_runs_actions_and_its_rows_fit_each_terminal(make_app):
     async with make_app().run_test(size=SIZE) as pilot:
         app = pilot.app
-        for command, screen in (("ladder", "LadderScreen"), ("f1", "HelpScreen")):
+        for command, screen in (("temperatures", "LadderScreen"), ("f1", "HelpScreen")):
             await run_command(pilot, command)
             await until(pilot, lambda screen=screen: screen_name(app) == screen)
             app.pop_screen()
@@ -101,9 +103,9 @@ async def test_palette_runs_actions_and_its_rows_fit_each_terminal(make_app):
         palette = await open_palette(pilot)
         for width in (80, 60):
             await pilot.resize_terminal(width, 24)
-            await until(pilot, lambda: any(line.startswith("ladder: ") for line in palette_lines(palette)))
+            await until(pilot, lambda: any(line.startswith("again: ") for line in palette_lines(palette)))
             await until(
-                pilot, lambda: all(line.endswith("^l") for line in palette_lines(palette) if "ladder: " in line)
+                pilot, lambda: all(line.endswith("^r r") for line in palette_lines(palette) if "again: " in line)
             )
         await pilot.press("ctrl+p")
         assert len(app.screen_stack) == 2  # no second palette
@@ -156,8 +158,8 @@ async def test_theme_option_is_not_saved_and_changes_of_settings_are_written_tog
     [
         ('{"version": 4, "theme": "mordor"}', "unknown theme 'mordor' in "),
         (
-            '{"version": 4, "keymap": {"session.ladder": "ctrl+e"}}',
-            "key ctrl+e is bound to session.ladder and session.lens",
+            '{"version": 4, "keymap": {"session.temperatures": "l"}}',
+            "key l is bound to session.lens and session.temperatures",
         ),
     ],
 )
@@ -193,10 +195,10 @@ async def test_unwritable_settings_are_reported_once(make_app, tmp_path):
 @pytest.mark.parametrize(
     ("keymap", "expected"),
     [
-        ({"session.ladder": "ctrl+l"}, []),
-        ({"session.ladder": "ctrl+e", "session.lens": "ctrl+l"}, []),  # a swap
-        ({"session.ladder": "f9, ctrl+q"}, ["ctrl+q is bound to session.ladder and app.quit"]),
-        ({"app.help": "f2"}, ["f2 is bound to session.pane and app.help"]),
+        ({"session.temperatures": "t"}, []),
+        ({"session.temperatures": "l", "session.lens": "t"}, []),  # a swap
+        ({"session.lens": "f9, ctrl+q"}, ["ctrl+q is bound to session.lens and app.quit"]),
+        ({"app.help": "ctrl+t"}, ["ctrl+t is bound to session.train and app.help"]),
         ({"sing": "f9"}, ["unknown action 'sing'"]),
     ],
 )

@@ -49,7 +49,7 @@ async def test_quitting_asks_on_every_screen_and_a_cancel_changes_nothing(make_t
             await pilot.press("ctrl+q")  # a second one changes nothing
             await pilot.press(cancel)
             await until(pilot, lambda: isinstance(app.screen, SessionScreen))
-        for key in ("ctrl+e", "ctrl+p", "ctrl+t"):
+        for key in ("ctrl+o", "ctrl+p", "ctrl+t"):
             await pilot.press(key)
             await pilot.pause()
             await ask_to_quit(pilot)

@@ -3,17 +3,16 @@
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.inspect.comparison import SideBySideScreen
 from lotr_tui.screens.inspect.lens import LensScreen
-from lotr_tui.screens.session.conversation.view import ConversationView
-from lotr_tui.screens.session.run_chart import RunPerplexityChart
+from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.columns import PromptContext
 from lotr_tui.session.reply import AnswerScore, Token
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.prompt import PromptInput
 from tests.support.app import finished, make_decoder, training_events
 from tests.support.dialogues import dialogue_model, dialogue_session_model
 from tests.support.open_models import bpe_tokenizer
-from tests.support.pilot import until
+from tests.support.pilot import press_letter, until
 from tests.support.runs import view_of
 from tests.support.scenes import open_columns, open_inspector, reply_of, write_session
 
@@ -58,21 +57,22 @@ async def conversation(pilot):
     assert screen.query_one(ConversationView).open_session(save_conversation(), screen.session_model)
     screen.set_roles(screen.roles._replace(speaker="GOLLUM", speaking_as="FRODO"))
     screen.query_one("#prompt", PromptInput).value = "we walked"
-    screen.query_one(RunPerplexityChart).show(view_of([*training_events(), finished(make_decoder())]))
+    screen.show_training(view_of([*training_events(), finished(make_decoder())]))
     await pilot.pause()
 
 
 async def answers(pilot):
     """The comparison of two answers, and the cursor on a word."""
     await conversation(pilot)
-    await pilot.press("ctrl+g", "c", "left")
+    await pilot.press("ctrl+g", "z", "left")
     await pilot.pause()
 
 
 async def cast_dialog(pilot):
     """The dialog for the cast, in which a part of a name was typed."""
     await conversation(pilot)
-    await pilot.press("ctrl+d", "g")
+    await press_letter(pilot, "w")
+    await pilot.press("g")
     await pilot.pause()
 
 

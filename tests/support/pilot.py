@@ -5,13 +5,13 @@ import time
 
 from textual.widgets import Input
 
-from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
-from lotr_tui.screens.session.conversation.transcript import Transcript
-from lotr_tui.screens.session.conversation.view import ConversationView
-from lotr_tui.screens.session.next_token_bars import NextTokenBars
+from lotr_tui.screens.session.conversation_view import ConversationView
+from lotr_tui.screens.session.side import NextTokenBars
+from lotr_tui.screens.session.token_inspector import TokenInspector
+from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.transcript import entry_blocks, reply_figures
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.prompt import PromptInput
 
 
 async def until(pilot, condition, seconds=10):
@@ -90,8 +90,17 @@ def set_field(app, field, value):
     app.screen.query_one(f"#{field} Input", Input).value = value
 
 
+async def press_letter(pilot, letter):
+    """Press a letter where no text is typed: on the temperature slider."""
+    pilot.app.screen.query_one("#temperature").focus()
+    await pilot.pause()
+    await pilot.press(letter)
+
+
 async def send(pilot, prompt):
-    pilot.app.screen.query_one("#prompt", PromptInput).value = prompt
+    prompt_input = pilot.app.screen.query_one("#prompt", PromptInput)
+    prompt_input.value = prompt
+    prompt_input.focus()
     await pilot.press("enter")
 
 

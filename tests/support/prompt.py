@@ -7,7 +7,7 @@ from textual.widgets import Static
 
 from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.prompt import PromptInput
 
 WORD_VOCABULARY = WordTokenizer((UNK, EOS, "bilbo", "baggins", "is", "a", "friend", "the", "lamp", "don't"))
 WHITESPACE_VOCABULARY = WordTokenizer((UNK, EOS, "Bilbo", "is", "3.5", "the"), "whitespace")

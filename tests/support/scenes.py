@@ -29,13 +29,12 @@ from lotr_tui.screens.inspect.copied import CopiedScreen
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.screens.inspect.model_choice import ModelChoiceDialog
 from lotr_tui.screens.runs.screen import RunsScreen
-from lotr_tui.screens.session.conversation.view import ConversationView
-from lotr_tui.screens.session.run_chart import RunPerplexityChart
+from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.session import training_text
 from lotr_tui.session.reply import Token
 from lotr_tui.session.session_file import Session, SessionFile, sessions_folder
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.prompt import PromptInput
 from tests.support import runs
 from tests.support.analysis import LENS_TEXT, is_idle, make_kneser_ney, make_random_lstm
 from tests.support.app import VOCABULARY, finished, make_decoder, training_events
@@ -126,7 +125,7 @@ async def session(pilot):
     await pilot.pause(0.1)
     assert app.screen.query_one(ConversationView).open_session(save_session(), session_model_of(app))
     app.screen.query_one("#prompt", PromptInput).value = "the lamp"
-    app.screen.query_one(RunPerplexityChart).show(view_of([*training_events(), finished(make_decoder())]))
+    app.screen.show_training(view_of([*training_events(), finished(make_decoder())]))
     await pilot.pause()
 
 
@@ -137,16 +136,16 @@ async def _session_after(pilot, *keys):
 
 
 async def next_word_pane(pilot):
-    await _session_after(pilot, "f2")
+    await _session_after(pilot, "end", "tab", "tab")
 
 
 async def cursor_mode(pilot):
-    """The cursor on a word, with another alternative highlighted."""
-    await _session_after(pilot, "ctrl+g", "left", "left", "j")
+    """The cursor on a word, with another alternative marked."""
+    await _session_after(pilot, "ctrl+g", "left", "left")
 
 
 async def branches(pilot):
-    await _session_after(pilot, "ctrl+g", "up", "right", "right", "c")
+    await _session_after(pilot, "ctrl+g", "up", "right", "right", "z")
 
 
 async def search(pilot):
@@ -155,7 +154,11 @@ async def search(pilot):
 
 async def controls(pilot):
     """All sampling controls, one of them out of range."""
-    await _session_after(pilot, "f4", *"40", "tab", *"1.5")
+    await _session_after(pilot, "shift+tab", "o")
+    await pilot.press(*"40")
+    pilot.app.screen.query_one("#top_p Input").focus()
+    await pilot.press(*"1.5")
+    await pilot.pause()
 
 
 # Columns

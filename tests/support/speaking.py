@@ -2,8 +2,8 @@
 
 from textual.widgets import Label
 
-from lotr_tui.screens.session.role_labels import RoleLabels
-from lotr_tui.screens.session.who_answers_bars import WhoAnswersBars
+from lotr_tui.screens.session.roles import RoleLabels
+from lotr_tui.screens.session.side import WhoAnswersBars
 from tests.support.dialogues import dialogue_session_model
 from tests.support.pilot import (
     conversation_of,

@@ -21,7 +21,7 @@ from lotr_tui.learn.material import Material
 from lotr_tui.screens.inspect.attention import AttentionScreen
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.session.session_model import load_session_model
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.prompt import PromptInput
 from tests.support.files import CHECKOUT
 from tests.support.terminal import link_fetched_models
 

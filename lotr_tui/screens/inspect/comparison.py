@@ -47,7 +47,7 @@ from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.key_footer import KeyFooter
 from lotr_tui.widgets.line_input import LineInput
 from lotr_tui.widgets.number_field import NumberField
-from lotr_tui.widgets.prompt.prompt_input import MAX_PROMPT_CHARACTERS
+from lotr_tui.widgets.prompt import MAX_PROMPT_CHARACTERS
 from lotr_tui.widgets.status_bar import StatusBar
 
 FINDING_SPEAKER = "finding out who is likely to answer …"

@@ -12,74 +12,54 @@ if TYPE_CHECKING:  # this module imports numpy, which the first paint does not n
     from lotr_tui.session.columns import PromptContext
     from lotr_tui.session.session_model import SessionModel
 
-Inspector = Literal["ladder", "side_by_side", "lens", "memorization", "activations"]
+Inspector = Literal["temperatures", "compare", "lens", "copied", "inside"]
 
 
 @dataclass(frozen=True)
 class InspectionContext:
     """State of the session that an inspector starts from."""
 
-    session_model: "SessionModel"
-    """Model that answers the next prompt."""
-    prompt: str
-    """Text in the prompt, or the prompt of the inspected reply if it is empty."""
-    prompt_context: "PromptContext"
-    """Reply mode and earlier turns with which the session reads that prompt."""
+    session_model: "SessionModel"  # that answers the next prompt
+    prompt: str  # text in the prompt, or the prompt of the inspected reply if it is empty
+    prompt_context: "PromptContext"  # reply mode and earlier turns with which the session reads that prompt
     sampler_settings: SamplerSettings
-    seed: int | None
-    """Fixed seed, or the seed of the inspected reply if its prompt is repeated; None for a random seed."""
+    seed: int | None  # fixed seed, or the seed of the inspected reply if its prompt is repeated; None for a random one
     text: str
     """Everything that the model has read and written up to the end of the inspected reply, with a line break for each
     `<eos>`; without a reply, the text in the prompt."""
-    text_model: "SessionModel"
-    """Model that has read `text`, or reads it now."""
+    text_model: "SessionModel"  # that has read `text`, or reads it now
     runs_dir: Path | None
-    pace: float
-    """Words per second; 0 is no limit."""
+    pace: float  # words per second; 0 is no limit
 
 
 def create_inspector_screen(inspector: Inspector, context: InspectionContext) -> Screen[None]:
     """Create the screen of an inspector."""
+    model, text_model, text = context.session_model, context.text_model, context.text
+    columns = context.prompt, context.sampler_settings, context.seed, context.pace, context.prompt_context
     match inspector:
-        case "ladder":
+        case "temperatures":
             from lotr_tui.screens.inspect.comparison import LadderScreen
 
-            return LadderScreen(
-                context.session_model,
-                context.prompt,
-                context.sampler_settings,
-                context.seed,
-                context.pace,
-                context.prompt_context,
-            )
-        case "side_by_side":
+            return LadderScreen(model, *columns)
+        case "compare":
             from lotr_tui.screens.inspect.comparison import SideBySideScreen
 
-            return SideBySideScreen(
-                context.session_model,
-                context.runs_dir,
-                context.prompt,
-                context.sampler_settings,
-                context.seed,
-                context.pace,
-                context.prompt_context,
-            )
+            return SideBySideScreen(model, context.runs_dir, *columns)
         case "lens":
             from lotr_tui.screens.inspect.lens import LensScreen
 
-            reads_line_ends = "\n" in context.text and not context.text_model.knows_speakers
-            return LensScreen(context.text_model, context.text, reads_line_ends=reads_line_ends)
-        case "memorization":
+            return LensScreen(text_model, text, reads_line_ends="\n" in text and not text_model.knows_speakers)
+        case "copied":
             from lotr_tui.screens.inspect.copied import CopiedScreen
 
-            return CopiedScreen(context.text_model, context.text)
-        case "activations":
+            return CopiedScreen(text_model, text)
+        case "inside":
             from engine.analysis.activations import find_attention_model
 
-            if find_attention_model(context.text_model.model) is not None:
+            if find_attention_model(text_model.model) is not None:
                 from lotr_tui.screens.inspect.attention import AttentionScreen
 
-                return AttentionScreen(context.text_model, context.text)
+                return AttentionScreen(text_model, text)
             from lotr_tui.screens.inspect.activations import ActivationsScreen
 
-            return ActivationsScreen(context.text_model, context.text)
+            return ActivationsScreen(text_model, text)

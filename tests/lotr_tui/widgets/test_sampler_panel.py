@@ -24,17 +24,11 @@ class PanelApp(ThemedApp):
     """App with a panel that records the settings, or the error, of each change."""
 
     CSS = "Input { border: none; height: 1; }"
-    BINDINGS = [  # noqa: RUF012
-        ("f9", "panel('toggle_fixed_seed')", "fix")
-    ]
 
     def __init__(self, settings=SamplerSettings()):  # noqa: B008
         super().__init__()
         self._settings = settings
         self.changes: list[SamplerSettings | str] = []
-
-    async def action_panel(self, action):
-        await self.query_one(SamplerPanel).run_action(action)
 
     def compose(self):
         yield Input(id="prompt")
@@ -128,7 +122,7 @@ async def test_invalid_input_is_marked_and_kept():
             assert error in summary(app)
             with pytest.raises(InvalidInputError, match=error.split()[0]):
                 (app.panel.seed if name == "seed" else app.panel.settings)()
-            app.panel.action_step_preset(1)
+            app.panel.apply_preset("careful")
             await pilot.pause()
             if name in ("max_tokens", "seed"):  # presets do not set these
                 assert field(app, name).value == text
@@ -163,11 +157,11 @@ async def test_presets_cycle_and_keep_the_maximum_length():
 
 async def test_random_seed_is_shown_and_can_be_fixed():
     app = PanelApp()
-    async with app.run_test(size=(60, 20)) as pilot:
+    async with app.run_test(size=(60, 20)):
         assert app.panel.seed() is None
-        app.panel.show_random_seed(481_516)
-        assert field(app, "seed").placeholder == "random 481516"
-        await pilot.press("f9")
-        assert app.panel.seed() == 481_516
-        await pilot.press("f9")
+        seed = app.panel.draw_seed()
+        assert field(app, "seed").placeholder == f"random {seed}"
+        app.panel.set_seed("last")
+        assert app.panel.seed() == seed == app.panel.draw_seed()
+        app.panel.set_seed("random")
         assert app.panel.seed() is None

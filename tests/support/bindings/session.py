@@ -18,12 +18,11 @@ from tests.support.bindings import (
     keys,
     moves,
     of,
-    of_screen,
     opens,
     scroll_y,
 )
 from tests.support.open_models import bpe_tokenizer, open_model
-from tests.support.pilot import send, text_of, until
+from tests.support.pilot import press_letter, screen_name, send, text_of, until
 
 value, selected = of("PromptInput", "value"), of("PromptInput", "selected_text")
 temperature, preset = of("TemperatureSlider", "value"), of("SamplerPanel", "preset")
@@ -106,20 +105,30 @@ PROMPT = Stage(
         Row("prompt.delete-word", value, becomes("he "), ("end",)),
         Row("prompt.delete-to-start", value, becomes("")),
         Row("prompt.delete-to-end", value, becomes("t"), ("t", "h", "left")),
+        Row("prompt.yank", value, becomes("th")),
+        Row("prompt.backspace", value, becomes("t")),
         *keys("prompt", value, new_line=becomes("t\n"), paste=becomes("t\npony")),
         Row("prompt.send", lambda app: len(view(app).conversation.replies), moves(1)),
         *keys("prompt", value, older=becomes("t\npony"), newer=becomes("")),
         Row("prompt.complete", value, becomes("winter"), ("w", "i", "n")),
     ],
 )
-SEARCH = Stage(scenes.search, keys("search", current_match, up=moves(-1), down=moves(1)))
+SEARCH = Stage(scenes.search, keys("session", current_match, up=moves(-1), down=moves(1)))
 SLIDER = Stage(
     focus_on("TemperatureSlider"),
     keys("temperature", temperature, down=becomes(0.75), up=becomes(0.8), greedy=becomes(0.0), highest=becomes(2.0)),
 )
 PRESETS = Stage(focus_on("PresetPicker"), keys("preset", preset, next=changes, previous=becomes("notebook 0.8")))
 OPEN_VOCABULARY = Stage(
-    use_open_model, keys("session", lambda app: app.settings_store.current.preview_unit, tokens=becomes("token"))
+    use_open_model,
+    [
+        Row(
+            "session.units",
+            lambda app: app.settings_store.current.preview_unit,
+            becomes("token"),
+            prepare=lambda app: app.screen.query_one("TemperatureSlider").focus(),
+        )
+    ],
 )
 SYSTEM_PROMPT = Stage(
     open_system_prompt,
@@ -128,6 +137,22 @@ SYSTEM_PROMPT = Stage(
         closes("dialog.cancel", "SessionScreen"),
     ],
 )
+
+
+def opened_by(command):
+    async def set_up(pilot):
+        await scenes.session(pilot)
+        await send(pilot, command)
+        await until(pilot, lambda: screen_name(pilot.app) != "SessionScreen")
+
+    return set_up
+
+
+CLOSED = [
+    Stage(opened_by("/sessions"), [closes("sessions.back", "SessionScreen")]),
+    Stage(opened_by("/learn"), [closes("learn.close", "SessionScreen")]),
+    Stage(opened_by("/model smollm2"), [closes("dialog.cancel", "SessionScreen")]),
+]
 SLOW_REPLY = Stage(
     start_slow_reply,
     [
@@ -139,55 +164,70 @@ SLOW_REPLY = Stage(
 SESSION = Stage(
     long_session,
     [
-        *keys("session", temperature, lower_temperature=becomes(0.75), raise_temperature=becomes(0.8)),
-        *keys("session", preset, preset=changes),
-        *keys("session", lambda app: app.screen.query_one("SamplerPanel").has_class("-all"), controls=becomes(True)),
-        *keys("session", of("PaneTabs", "pane"), pane=becomes("next")),
-        Row("session.page-up", scroll_y("Transcript"), decreases, ("f2", "f2")),
+        *keys("session", temperature, cooler=becomes(0.75), hotter=becomes(0.8)),
+        Row("session.page-up", scroll_y("Transcript"), decreases),
         *keys("session", scroll_y("Transcript"), page_down=increases),
-        *keys("session", focused, inspect_words=becomes("Transcript"), stop=becomes("PromptInput")),
-        *keys("session", of_screen("reply_mode"), reply_mode=becomes("reply")),
-        *keys("session", lambda app: view(app).conversation.pace, pace=becomes(5.0)),
-        Row("session.edit", value, becomes("Where is the wizard"), ("f5",) * 4),
-        *keys("session", branch_count, regenerate=becomes(2)),
-        *keys("session", lambda app: len(reply(app).tokens), **{"continue": increases}),
-        *keys("session", lambda app: app.screen.query_one("SamplerPanel").seed() is None, hold_seed=becomes(False)),
-        *keys("session", lambda app: app.clipboard, copy=changes),
-        *keys("session", of("SearchBar", "is_open"), find=becomes(True)),
-        *opens("session", train=("NewTrainingDialog", "dialog.cancel"), runs=("RunsScreen", "runs.back")),
-        *opens("session", sessions=("SessionsScreen", "sessions.back"), learn=("ChapterScreen", "learn.close")),
-        *opens("session", model=("FirstModelDialog", "dialog.cancel")),
-        *opens("session", memorization=("CopiedScreen", "inspect.close")),
-        *opens("session", activations=("ActivationsScreen", "inspect.close"), lens=("LensScreen", "inspect.close")),
-        *opens("session", ladder=("LadderScreen", "columns.close"), compare="SideBySideScreen"),
+        Row("session.redraw", has_quit, lambda before, after: before == after),
+        *keys("session", focused, words=becomes("Transcript"), stop=becomes("PromptInput")),
+        *keys("session", focused, pane=becomes("Transcript"), pane_back=becomes("PromptInput")),
+        *keys("session", branch_count, again=becomes(2)),
+        *keys("session", lambda app: len(reply(app).tokens), next=increases),
+        *keys("session", lambda app: app.screen.query_one("SearchBar").has_class("-open"), find=becomes(True)),
+        *opens("session", train=("NewTrainingDialog", "dialog.cancel"), models=("RunsScreen", "runs.back")),
+        *opens("session", export=("ExportDialog", "dialog.cancel")),
         *opens("app", help=("HelpScreen", "help.close"), palette="AppCommandPalette"),
+    ],
+)
+LETTERS = Stage(
+    focus_on("TemperatureSlider"),
+    [
+        *keys("session", temperature, hotter_letter=increases, cooler_letter=decreases),
+        Row("session.copy", lambda app: app.clipboard, changes),
+        Row("session.talk", lambda app: len(app._notifications), increases),  # noqa: SLF001
+        *opens("session", copied=("CopiedScreen", "inspect.close")),
+        *opens("session", inside=("ActivationsScreen", "inspect.close"), lens=("LensScreen", "inspect.close")),
+        *opens("session", temperatures=("LadderScreen", "columns.close"), compare="SideBySideScreen"),
+        *keys("session", branch_count, again_letter=increases),
+        *keys("session", lambda app: len(reply(app).tokens), next_letter=increases),
+        *keys("session", lambda app: reply(app).id, earlier=changes, later=changes),
+        Row("session.answers", lambda app: reply(app).shows_branches, becomes(True)),
+        *keys("session", lambda app: app.screen.query_one("SamplerPanel").has_class("-all"), options=becomes(True)),
+        Row("session.enter", focused, becomes("PromptInput")),
+        Row(
+            "session.find-letter",
+            focused,
+            becomes("LineInput"),
+            prepare=lambda app: app.screen.query_one("#temperature").focus(),
+        ),
+        Row("session.edit", value, changes, prepare=lambda app: app.screen.query_one("#temperature").focus()),
     ],
 )
 CONVERSATION = Stage(
     dialogue_scenes.conversation,
-    opens("session", cast=("CastDialog", "dialog.cancel")),
+    [
+        Row(
+            "session.who",
+            screen_name,
+            becomes("CastDialog"),
+            prepare=lambda app: app.screen.query_one("TemperatureSlider").focus(),
+            back="dialog.cancel",
+        ),
+    ],
 )
 CURSOR_MODE = Stage(
     enter_cursor_mode,
     [
-        *keys("transcript", cursor, left=decreases, right=increases),
-        *keys("transcript", lambda app: cursor(app)[1], home=becomes(0), end=becomes(13)),
-        *keys("transcript", lambda app: cursor(app)[0], up=moves(-1), down=moves(1)),
-        *keys("conversation", of("ConversationView", "highlighted"), next_alternative=becomes(2)),
-        *keys("conversation", of("ConversationView", "highlighted"), previous_alternative=becomes(1)),
-        *(Row(f"conversation.branch-{number}", branch_count, moves(1)) for number in range(1, 9)),
-        Row("conversation.branch", branch_count, moves(1)),
-        *keys("conversation", lambda app: reply(app).id, previous_branch=decreases, next_branch=increases),
-        *keys("conversation", lambda app: reply(app).id, parent_branch=decreases),
-        *keys("conversation", lambda app: bool(reply(app).shows_branches), compare=becomes(True)),
-        *keys("conversation", lambda app: app.clipboard, copy=changes),
-        *opens("conversation", name=("NameDialog", "dialog.cancel")),
+        *keys("session", cursor, left=decreases, right=increases),
+        *keys("session", lambda app: cursor(app)[1], home=becomes(0), end=becomes(13)),
+        *keys("session", lambda app: cursor(app)[0], up=moves(-1), down=moves(1)),
+        *(Row(f"session.branch-{number}", branch_count, moves(1)) for number in range(1, 9)),
     ],
 )
 
 SESSION_APPS = {
     "prompt, search and controls": [PROMPT, PRESETS, SLIDER, SYSTEM_PROMPT, SEARCH],
-    "session": [SESSION],
+    "session": [SESSION, LETTERS],
+    "screens of commands": CLOSED,
     "cast and conversation": [CONVERSATION],
     "words of a reply": [CURSOR_MODE],
     "subwords and a slow reply": [OPEN_VOCABULARY, SLOW_REPLY],

@@ -10,11 +10,11 @@ from textual.widgets import Input, OptionList, Static
 from lotr_tui.screens.dialogs.paths import ExportDialog
 from lotr_tui.screens.dialogs.questions import ConfirmDialog, NameDialog
 from lotr_tui.screens.dialogs.sessions import SessionsScreen
-from lotr_tui.screens.session.conversation.view import ConversationView
+from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.screens.session.screen import SessionScreen
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import SessionFile, list_sessions
-from tests.support.pilot import entries, reply_to, text_of, until
+from tests.support.pilot import entries, reply_to, send, text_of, until
 from tests.support.sessions import save_replies, saved_reply
 
 
@@ -150,7 +150,7 @@ async def test_the_current_session_is_renamed_left_and_deleted_without_losing_a_
         await until(pilot, lambda: app.screen.query(ConversationView))
 
         async def open_sessions():
-            await pilot.press("ctrl+s")
+            await send(pilot, "/sessions")
             await until(
                 pilot, lambda: isinstance(app.screen, SessionsScreen) and app.screen.query_one(OptionList).options
             )

@@ -132,7 +132,7 @@ def test_the_inspector_depends_on_the_model(session_model):
         (SessionModel("lstm", "", ONE_LAYER_LSTM), "ActivationsScreen"),
     ):
         context = InspectionContext(model, "", None, None, None, "", model, None, 0)
-        assert type(create_inspector_screen("activations", context)).__name__ == name
+        assert type(create_inspector_screen("inside", context)).__name__ == name
 
 
 @pytest.mark.parametrize(

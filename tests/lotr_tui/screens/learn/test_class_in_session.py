@@ -4,10 +4,9 @@ import pytest
 
 from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.screens.learn.screen import ChapterScreen
-from lotr_tui.screens.session.frame import CLASS_HINT
-from lotr_tui.screens.session.screen import SessionScreen
+from lotr_tui.screens.session.screen import CLASS_HINT, SessionScreen
 from lotr_tui.widgets.help_line import HelpLine
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.prompt import PromptInput
 from tests.support.learn import chapter_screen
 from tests.support.pilot import conversation_of, notices, reply_to, send, text_of, until
 
@@ -51,7 +50,7 @@ async def test_new_user_is_invited_and_key_and_command_open_the_class_above_the_
         reply = await reply_to(pilot)
         assert help_text(pilot).startswith("Next:")
         prompt.value = "half a"
-        await pilot.press("ctrl+underscore")
+        app.screen.action_learn()
         screen = await until_figure(pilot)
         index = screen.index
         await pilot.press(*["right"] * len(CHAPTERS[index].task), "escape")
@@ -59,5 +58,5 @@ async def test_new_user_is_invited_and_key_and_command_open_the_class_above_the_
         assert prompt.value == "half a"
         assert conversation_of(app).current_reply is reply
         assert isinstance(app.focused, PromptInput)
-        await pilot.press("ctrl+underscore")
+        await send(pilot, "/learn")
         assert (await until_figure(pilot)).index == (index + 1) % len(CHAPTERS)  # the first task is done

@@ -15,7 +15,7 @@ from engine.generation.complete_words import CompleteWordSearch
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.generation.sampling import Candidate, NextTokenProbs, TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
-from lotr_tui.screens.session.next_token_bars import NextTokenBars
+from lotr_tui.screens.session.side import NextTokenBars
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import SettingsStore
 from tests.support import pilot as ui
@@ -132,26 +132,25 @@ async def test_bars_show_complete_words_and_the_key_switches_to_tokens_and_back(
     tokenizer = bpe_tokenizer()
     app = make_app()
     async with app.run_test(size=WIDE) as pilot:
-        await ui.send(pilot, "/tokens")
-        await ui.until(pilot, lambda: "no effect: all tokens of this model are whole words" in ui.notices(app))
-        app.screen.query_one("#prompt").clear()
         app.screen.set_session_model(SessionModel("open", "", open_model(tokenizer)))
         await pilot.press(*"Where is the")
         await ui.until(pilot, lambda: shows_words(app, "Where is the"))
         assert ui.bars_text(app).startswith('NEXT WORD  after "the"')
         assert "token entropy" in ui.bars_text(app)
         assert f"of {len(tokenizer)} tokens can be sampled" in ui.bars_text(app)
-        await pilot.press("ctrl+right_square_bracket")
+        await ui.press_letter(pilot, "u")
         await ui.until(pilot, lambda: "NEXT TOKEN" in ui.bars_text(app))
+        await pilot.press("enter")
         model, ids = open_model(tokenizer), tokenizer.encode("Where is the").tolist()
         probs = next_token_probs(TextInProgress(model, ids, SamplerSettings()), 5)
         assert [row[0] for row in rows(ui.bars_text(app))[:5]] == [c.text.replace(" ", "·") for c in probs.candidates]
         await pilot.press(*" wiz")
         await pilot.pause()
         assert all(row[0].startswith("·wiz") for row in rows(ui.bars_text(app)))  # what can continue the word
-        await pilot.press(*["backspace"] * 4, "ctrl+right_square_bracket")
+        await pilot.press(*["backspace"] * 4)
+        await ui.press_letter(pilot, "u")
         await ui.until(pilot, lambda: shows_words(app, "Where is the"))
-        await ui.send(pilot, "/tokens")
+        await ui.press_letter(pilot, "u")
         await ui.until(pilot, lambda: "NEXT TOKEN" in ui.bars_text(app))
     assert SettingsStore().current.preview_unit == "token"
 
@@ -180,7 +179,7 @@ async def test_slow_search_blocks_nothing_and_ends_with_the_next_key(make_app):
         assert time.monotonic() - started < 1
         await ui.until(pilot, lambda: 'after "the"' in ui.bars_text(app))
         assert "next-words" in model.threads
-        await pilot.press("ctrl+right_square_bracket")
+        await ui.press_letter(pilot, "u")
         await ui.until(pilot, lambda: not any(thread.name == "next-words" for thread in threading.enumerate()))
         assert "NEXT TOKEN" in ui.bars_text(app)
 
@@ -206,13 +205,13 @@ async def test_inspector_shows_the_word_of_a_token_and_a_branch_to_a_word_writes
         title = f'TOKEN 4 of {len(reply.tokens)}  "{token.text.replace(" ", "·")}"{suffix}'
         assert title in ui.inspector_text(app)
         assert "branch to that word" in ui.inspector_text(app)
-        await pilot.press("ctrl+right_square_bracket")
+        await pilot.press("u")
         await ui.until(pilot, lambda: "branch to that token" in ui.inspector_text(app))
         log_probs = reply.decoder_state(3).log_probs
         probs = next_token_probs(text_after(log_probs, reply.settings, reply.token_ids(3), tokenizer), NUM_TOP_TOKENS)
         expected = [[f"{each.sampling_prob:.1%}", f"{each.model_prob:.1%}"] for each in probs.candidates]
         assert [row[1:] for row in rows(ui.inspector_text(app))] == expected
-        await pilot.press("ctrl+right_square_bracket")
+        await pilot.press("u")
         await ui.until(pilot, lambda: "branch to that word" in ui.inspector_text(app))
         words = [row[0] for row in rows(ui.inspector_text(app))]
         number = next(n for n, each in enumerate(words, 1) if len(each) > 1 and each.isalpha() and each != word)

@@ -2,22 +2,18 @@
 
 import re
 
-from textual.widgets import Input
-
 from engine.data.tokenizers.base import EOS_ID
 from engine.generation.generate import TokenEvent, generate
 from engine.generation.sampling import TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from lotr_tui.formatting import format_percent
-from lotr_tui.screens.dialogs.questions import NameDialog
-from lotr_tui.screens.session.conversation.token_inspector import TokenInspector
-from lotr_tui.screens.session.conversation.transcript import Transcript
-from lotr_tui.screens.session.conversation.view import ConversationView
-from lotr_tui.screens.session.next_token_bars import NextTokenBars
+from lotr_tui.screens.session.side import NextTokenBars
+from lotr_tui.screens.session.token_inspector import TokenInspector
+from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.prompt import PromptInput
 from tests.support import pilot as ui
 from tests.support.app import make_decoder
 from tests.support.conversations import ids_of, only_session
@@ -76,8 +72,6 @@ async def test_choosing_an_alternative_by_digit_enter_or_click_creates_a_branch(
             if method == "digit":
                 await pilot.press(str(number))
             elif method == "enter":
-                while app.screen.query_one(ConversationView).highlighted != number:
-                    await pilot.press("j")
                 await pilot.press("enter")
             else:
                 lines = ui.inspector_text(app).splitlines()
@@ -112,7 +106,7 @@ async def test_current_word_end_of_line_and_rare_word_are_no_branches(make_app):
         assert not {"<eos>", "<unk>"} & set(ui.inspector_text(app).split())
 
 
-async def test_branches_are_selected_compared_named_and_saved(make_app, tmp_path):
+async def test_branches_are_selected_compared_and_saved(make_app, tmp_path):
     async with make_app().run_test(size=WIDE) as pilot:
         app = pilot.app
         reply = await inspect_third_word(pilot)
@@ -122,25 +116,17 @@ async def test_branches_are_selected_compared_named_and_saved(make_app, tmp_path
         await pilot.press("left_square_bracket")
         await ui.until(pilot, lambda: "branch 1 of 2" in ui.exchange_text(app))
         assert " ".join(w.text for w in reply.tokens) in ui.exchange_text(app)
-        await pilot.press("right_square_bracket", "c")
+        await pilot.press("right_square_bracket", "z")
         await ui.until(pilot, lambda: "branch 1 of 2: " in ui.exchange_text(app))
         assert reply.tokens[2].text in ui.exchange_text(app).splitlines()[-1]
-        await pilot.press("u")
+        await pilot.press("left_square_bracket")
         await ui.until(pilot, lambda: ui.latest_reply(app) is reply)
         assert ui.exchange_text(app).splitlines()[-1].startswith("branch 2 of 2: ")  # the comparison stays
-        await pilot.press("c")
+        await pilot.press("z")
         await ui.until(pilot, lambda: "branch 2 of 2" not in ui.exchange_text(app))
-        await pilot.press("n")
-        await ui.until(pilot, lambda: isinstance(app.screen, NameDialog))
-        app.screen.query_one(Input).value = "the long [path]"
-        await pilot.press("enter")
-        await ui.until(pilot, lambda: not isinstance(app.screen, NameDialog))
-        assert "branch 1 of 2 'the long [path]'" in ui.exchange_text(app)
-        await pilot.press("n", "x", "escape")
-        assert reply.name == "the long [path]"
     saved = load_session(only_session(tmp_path)).replies
-    expected = [(None, 0, "the long [path]"), (0, 2, "")]
-    assert [(node.parent_id, node.parent_offset, node.name) for node in saved.values()] == expected
+    expected = [(None, 0), (0, 2)]
+    assert [(node.parent_id, node.parent_offset) for node in saved.values()] == expected
     assert [token.text for token in saved[1].own_tokens] == [token.text for token in branch.tokens[2:]]
 
 
@@ -163,11 +149,11 @@ async def test_regenerate_uses_the_seed_of_the_controls_and_an_edited_prompt_is_
         assert ui.latest_reply(app).tokens[: len(reply.tokens)] == reply.tokens
         assert len(reply.tokens) < len(ui.latest_reply(app).tokens) <= 8
         assert "branch" not in ui.exchange_text(app)
-        await pilot.press("ctrl+x")
+        await pilot.press("escape", "e")
         await ui.until(pilot, lambda: prompt.value == "bilbo is")
         await pilot.press("escape")
         await ui.until(pilot, lambda: prompt.value == "")
-        await pilot.press("ctrl+x", *" old", "enter")
+        await pilot.press("escape", "e", *" old", "enter")
         await ui.until_reply_ended(pilot)
         assert ui.latest_reply(app).prompt == "bilbo is old"
         assert len(ui.entries(app, Reply)) == 3
@@ -181,7 +167,7 @@ async def test_reply_mode_conditions_on_the_previous_turns(make_app):
         first, second = await ui.reply_to(pilot), await ui.reply_to(pilot, "the lamp", "8")
         third = await ui.reply_to(pilot, "and knows", "3")
         # Editing an earlier prompt branches the conversation there.
-        await pilot.press("ctrl+g", "up", "ctrl+x")
+        await pilot.press("ctrl+g", "up", "e")
         other = await ui.reply_to(pilot, "frodo is", "9")
         assert other.turn is second.turn
         assert [second.turn.branch_label(second), other.turn.branch_label(other)] == ["branch 1 of 2", "branch 2 of 2"]

@@ -82,9 +82,9 @@ async def test_smollm2_is_fetched_beside_the_small_model_and_then_used(start, fe
         await ui.until(pilot, lambda: "SmolLM2: 34 of 98 MB" in status(app))
         fetcher.released.set()
         await ui.until(pilot, lambda: "bundled" in status(app))
-        await pilot.press("ctrl+backslash")
+        await ui.send(pilot, "/model lstm")
         await ui.until(pilot, lambda: "lstm" in status(app))
-        await pilot.press("ctrl+backslash")
+        await ui.send(pilot, "/model bundled")
         await ui.until(pilot, lambda: "bundled" in status(app))
     assert fetcher.calls == 1
 
@@ -97,7 +97,7 @@ async def test_a_conversation_that_has_begun_keeps_its_model_and_is_told_how_to_
         await ready(pilot)
         await ui.reply_to(pilot)
         fetcher.released.set()
-        await ui.until(pilot, lambda: "SmolLM2 is there: ctrl+\\ talks to it" in "".join(ui.entries(app, Note)))
+        await ui.until(pilot, lambda: "SmolLM2 is there: /model bundled talks to it" in "".join(ui.entries(app, Note)))
         assert "lstm" in status(app)
 
 
@@ -113,10 +113,12 @@ async def test_the_question_is_asked_once_and_a_command_asks_again(start, fetche
             await pilot.pause()
             assert ui.screen_name(app) == "SessionScreen"
             if not is_first:
-                await pilot.press("ctrl+backslash")
+                await ui.send(pilot, "/model bundled")
                 await asked(pilot)
                 await pilot.press("escape")
-                await ui.send(pilot, "/fetch")
+                await ui.send(pilot, "/model smollm2")
+                await asked(pilot)
+                await pilot.press("enter")
                 await ui.until(pilot, lambda: "SmolLM2: 34 of 98 MB" in status(pilot.app))
     assert fetcher.calls == 1
 
@@ -129,10 +131,12 @@ async def test_a_failure_is_one_line_and_can_be_tried_again(start, fetcher):
         await asked(pilot)
         await pilot.press("enter")
         await ready(pilot)
-        line = "SmolLM2 was not fetched: no network; use `lotr-tui fetch smollm2`; /fetch tries again"
+        line = "SmolLM2 was not fetched: no network; use `lotr-tui fetch smollm2`; /model smollm2 tries again"
         await ui.until(pilot, lambda: line in " ".join("".join(ui.entries(app, Note)).split()) + ui.notices(app))
         fetcher.failure = None
-        await ui.send(pilot, "/fetch")
+        await ui.send(pilot, "/model smollm2")
+        await asked(pilot)
+        await pilot.press("enter")
         await ui.until(pilot, lambda: "bundled" in status(app))
 
 
@@ -148,7 +152,7 @@ async def test_quitting_while_it_is_fetched_is_quick_and_the_next_start_says_how
     assert SettingsStore().current.first_model == "smollm2"
     app = start()
     async with app.run_test(size=(120, 30)) as pilot:
-        await ui.until(pilot, lambda: "SmolLM2 is not complete yet; /fetch goes on with it" in ui.notices(app))
+        await ui.until(pilot, lambda: "SmolLM2 is not complete yet; /model smollm2 goes on with it" in ui.notices(app))
 
 
 async def test_nobody_is_asked_where_smollm2_is_there_and_a_prompt_waits_for_it(start):

@@ -27,14 +27,14 @@ SIZE = (120, 40)
 async def converse(pilot, mode, num_turns=3):
     """Have a conversation in a reply mode, and return its last reply."""
     if mode == "reply":
-        await pilot.press("f6")
+        await pilot.click("#reply-mode")
     for number, prompt in enumerate(PROMPTS[:num_turns]):
         await ui.reply_to(pilot, prompt, seed=str(number + 1))
     return ui.latest_reply(pilot.app)
 
 
 async def open_with(pilot, key, name):
-    await pilot.press(key)
+    await ui.press_letter(pilot, key)
     await ui.until(pilot, lambda: ui.screen_name(pilot.app) == name)
     return pilot.app.screen
 
@@ -50,7 +50,7 @@ def text_ids(reply):
 
 async def assert_lens_equals_session(pilot, reply, name="LensScreen"):
     """Compare each word of a reply in the lens with its figures in the session, and close the lens."""
-    screen = await open_with(pilot, "ctrl+e", name)
+    screen = await open_with(pilot, "l", name)
     await ui.until(pilot, lambda: is_idle(pilot.app))
     scores = screen.scorer.network_scores
     ids = text_ids(reply)
@@ -77,11 +77,11 @@ async def test_the_inspectors_read_the_tokens_of_the_session_and_the_lens_has_it
         assert f"rank {score.rank:,}" in figures
         assert f"{score.bits:.1f} bits" in figures
         await pilot.press("escape")
-        screen = await open_with(pilot, "f9", "CopiedScreen")
+        screen = await open_with(pilot, "m", "CopiedScreen")
         await ui.until(pilot, lambda: is_idle(app))
         assert screen.page.tokens.ids.tolist() == reply.token_ids()
         await pilot.press("escape")
-        screen = await open_with(pilot, "f10", "ActivationsScreen")
+        screen = await open_with(pilot, "i", "ActivationsScreen")
         await ui.until(pilot, lambda: is_idle(app))
         (expected,) = record_activations(make_decoder(), reply.token_ids())
         assert (screen.layer_activations[0].cell == expected.cell).all()
@@ -113,7 +113,7 @@ def assert_column_is_reply(screen, reply):
 
 
 @pytest.mark.parametrize(
-    ("key", "name", "mode"), [("ctrl+l", "LadderScreen", "continue"), ("ctrl+y", "SideBySideScreen", "reply")]
+    ("key", "name", "mode"), [("t", "LadderScreen", "continue"), ("c", "SideBySideScreen", "reply")]
 )
 async def test_a_column_repeats_the_reply_and_is_the_next_one(make_app, mode, key, name):
     app = make_app()
@@ -151,19 +151,19 @@ async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(make
         await ui.until(pilot, lambda: screen.is_idle)
         assert "after 3 lines" in str(screen.query_one("#who").evidence.summary())
         await pilot.press("escape")
-        screen = await open_with(pilot, "f10", "ActivationsScreen")
+        screen = await open_with(pilot, "i", "ActivationsScreen")
         await ui.until(pilot, lambda: screen.is_idle and screen.layer_activations)
         ids = np.array(reply.token_ids(), np.int32)
         [whole] = record_activations(find_lstm(session_model.model), ids)
         expected = whole.cell[utterance_mask(session_model.model.tokenizer, ids)]
         np.testing.assert_array_equal(screen.layer_activations[0].cell, expected)
         await pilot.press("escape")
-        screen = await open_with(pilot, "f9", "CopiedScreen")
+        screen = await open_with(pilot, "m", "CopiedScreen")
         await ui.until(pilot, lambda: screen.page is not None)
         assert screen.page.tokens.ids.tolist() == text_ids(reply)
         assert painted(screen.query_one("#text")).startswith("Stranger: Where is the ")
         await pilot.press("escape")
-        screen = await open_with(pilot, "ctrl+y", "SideBySideScreen")
+        screen = await open_with(pilot, "c", "SideBySideScreen")
         await ui.until(pilot, lambda: screen.prompt_and_seed and all(slot.model for slot in screen.slots))
         await until_columns_ended(pilot, screen)
         read = screen.prompt_context.token_ids("we walked all night", session_model.model, reply.speaker)
@@ -171,5 +171,5 @@ async def test_inspectors_of_a_conversation_read_its_lines_without_speakers(make
         assert screen.slots[0].speaker == reply.speaker
         await pilot.press("escape")
         app.screen.set_session_model(replace(session_model, name="small"))
-        screen = await open_with(pilot, "f10", "ActivationsScreen")
+        screen = await open_with(pilot, "i", "ActivationsScreen")
         assert " · small · " in ui.text_of(screen.query_one("#status"))  # not of the model that wrote the reply

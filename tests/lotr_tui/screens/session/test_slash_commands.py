@@ -1,15 +1,13 @@
-"""Slash commands in the prompt of the session."""
+"""Slash commands in the prompt of the session, and their menu."""
 
 import pytest
 
 from engine.errors import InvalidInputError
-from lotr_tui.screens.session.slash_commands import parsing
-from lotr_tui.screens.session.slash_commands.command_list import SlashCommandList
+from lotr_tui.screens.session import keys
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import list_sessions
-from lotr_tui.theme import SHIRE_LIGHT
 from lotr_tui.widgets.help_line import HelpLine
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.prompt import PromptInput, PromptMenu
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support import pilot as ui
 from tests.support.files import write_run
@@ -33,14 +31,14 @@ def test_arguments_are_completed_with_the_choices_of_their_command():
         ("/model mo", ["bree", "moria", "mordor"], "ria"),
         ("/model moria", ["moria", "moria-2"], "-2"),
         ("/model x", ["moria"], ""),
-        ("/mod", [], "el "),
-        ("/mode", [], ""),  # a command itself
+        ("/mod", [], "el"),
+        ("/to", [], ""),
     ]:
-        assert parsing.complete_command(text, lambda command, choices=choices: choices).rest == rest
-    assert "No such command" in parsing.complete_command("/zz", lambda command: []).hint
-    assert parsing.parse_command("/temperature  0.7 ").argument == "0.7"
+        assert keys.complete_command(text, lambda command, choices=choices: choices).rest == rest
+    assert "No such command" in keys.complete_command("/zz", lambda command: []).hint
+    assert keys.parse_command("/temperature  0.7 ")[1] == "0.7"
     with pytest.raises(InvalidInputError, match="type /temperature NUMBER"):
-        parsing.parse_command("/temperature")
+        keys.parse_command("/temperature")
 
 
 async def test_commands_open_the_screens_of_their_keys(make_app):
@@ -48,9 +46,9 @@ async def test_commands_open_the_screens_of_their_keys(make_app):
         app = pilot.app
         for command, screen in [
             ("/HELP ", "HelpScreen"), ("/model", "RunsScreen"), ("/train", "NewTrainingDialog"),
-            ("/sessions", "SessionsScreen"), ("/lens", "LensScreen"), ("/ladder", "LadderScreen"),
-            ("/compare", "SideBySideScreen"), ("/copied", "CopiedScreen"), ("/inside", "ActivationsScreen"),
-            ("/theme", "AppCommandPalette"),
+            ("/sessions", "SessionsScreen"), ("/inspect lens", "LensScreen"), ("/inspect temperatures", "LadderScreen"),
+            ("/inspect compare", "SideBySideScreen"), ("/inspect copied", "CopiedScreen"),
+            ("/inspect inside", "ActivationsScreen"), ("/learn", "ChapterScreen"),
         ]:  # fmt: skip
             await run(pilot, command)
             await ui.until(pilot, lambda screen=screen: ui.screen_name(app) == screen)
@@ -61,15 +59,19 @@ async def test_commands_open_the_screens_of_their_keys(make_app):
         assert app.return_code == 0
 
 
-async def test_mistakes_are_explained_and_numbers_set_the_controls(make_app):
+async def test_mistakes_are_explained_and_values_set_the_controls(make_app):
     async with make_app().run_test(size=SIZE) as pilot:
         for command, message in [
             ("/temperature hot", "'hot' is not a number"),
             ("/temperature 7", "temperature"),
-            ("/lader", "/lader is not a command; did you mean /ladder?"),
+            ("/temprature 1", "/temprature is not a command; did you mean /temperature?"),
             ("/usr/bin", "Begin with // to send it as text"),
             ("/to Gollum", "train one with --mode dialogue"),
             ("/export", "no reply yet"),
+            ("/preset chatty", "did you mean chat?"),
+            ("/set seeed 7", "did you mean seed?"),
+            ("/set mode conversation", "use continue or reply"),
+            ("/inspect lenses", "did you mean lens?"),
         ]:
             pilot.app.clear_notifications()
             await run(pilot, command)
@@ -79,21 +81,19 @@ async def test_mistakes_are_explained_and_numbers_set_the_controls(make_app):
         await ui.until(pilot, lambda: "nothing" in ui.notices(pilot.app))
         assert not ui.entries(pilot.app, Reply)
         panel = pilot.app.screen.query_one(SamplerPanel)
+        await run(pilot, "/preset chat")
+        assert (panel.preset, panel.settings().min_p) == ("chat", 0.05)
         for command in (
-            "/temperature 0.7",
-            "/top-k 40",
-            "/top-p .9",
-            "/min-p 0.1",
-            "/length 12",
-            "/penalty 1.2",
-            "/seed 7",
-        ):
+            "/temperature 0.9", "/set top-k 40", "/set top-p .9", "/set min-p 0.1", "/set length 12", "/penalty 1.1",
+            "/set seed 7", "/set pace 100",
+        ):  # fmt: skip
             await run(pilot, command)
             assert prompt_of(pilot).value == ""
         settings = panel.settings()
-        assert (settings.temperature, settings.top_k, settings.top_p, settings.min_p) == (0.7, 40, 0.9, 0.1)
-        assert (settings.max_tokens, settings.repetition_penalty, panel.seed()) == (12, 1.2, 7)
-        await run(pilot, "/seed")
+        assert (settings.temperature, settings.top_k, settings.top_p, settings.min_p) == (0.9, 40, 0.9, 0.1)
+        assert (settings.max_tokens, settings.repetition_penalty, panel.seed()) == (12, 1.1, 7)
+        assert ui.conversation_of(pilot.app).pace == 100
+        await run(pilot, "/set seed random")
         assert panel.seed() is None
 
 
@@ -102,19 +102,17 @@ async def test_commands_act_on_the_conversation_and_are_no_prompts(make_app, tmp
         app = pilot.app
         await ui.reply_to(pilot, "bilbo is")
         name = ui.conversation_of(app).name
-        await run(pilot, "/mode")
+        await run(pilot, "/set mode reply")
         assert ui.text_of(app.screen.query_one("#reply-mode")) == "reply"
-        await run(pilot, "/edit")
-        assert prompt_of(pilot).value == "bilbo is"
+        await pilot.press("up")
+        assert prompt_of(pilot).value == "/set mode reply"
         prompt_of(pilot).clear()
-        await pilot.press("up", "up")
-        assert prompt_of(pilot).value == "/mode"
         assert len(ui.entries(app, Reply)) == 1
         path = tmp_path / "told.md"
         for target, message in ((path, "Exported to"), (path, "exists already"), (tmp_path / "far/a.md", "not exist")):
             await run(pilot, f"/export {target}")
             await ui.until(pilot, lambda message=message: message in ui.notices(app))
-        assert "bilbo is" in path.read_text()
+        assert "bilbo is down" in path.read_text()
         await run(pilot, "/export")
         await ui.until(pilot, lambda: ui.screen_name(app) == "ExportDialog")
         await pilot.press("escape")
@@ -126,36 +124,40 @@ async def test_commands_act_on_the_conversation_and_are_no_prompts(make_app, tmp
         assert ui.conversation_of(app).name != name
 
 
-async def test_typed_slash_lists_the_commands_and_completes_them_by_tab_and_click(make_app, tmp_path):
+async def test_menu_lists_the_commands_and_arrows_tab_enter_and_clicks_choose(make_app, tmp_path):
     for name in ("moria", "mor\x1b[31mdor"):
         write_run(tmp_path / "runs" / name)
     async with make_app().run_test(size=SIZE) as pilot:
         app, prompt = pilot.app, prompt_of(pilot)
-        commands, body = app.screen.query_one(SlashCommandList), app.screen.query_one("#body").region
-        assert not commands.display
+        menu, body = app.screen.query_one(PromptMenu), app.screen.query_one("#body").region
+        assert not menu.display
         await pilot.press("slash")
-        assert ui.text_of(commands).startswith("/help")
-        assert ui.text_of(commands).endswith("/quit")
+        assert ui.text_of(menu).startswith("/as")
+        assert ui.text_of(menu).splitlines()[-1].startswith("/quit")
         await type_text(pilot, "m")
-        assert ui.text_of(commands).splitlines()[0].startswith("/model [RUN]")
-        assert commands.region.bottom == prompt.region.y
+        assert ui.text_of(menu).splitlines()[0].startswith("/model [NAME]")
+        assert menu.region.bottom == prompt.region.y
         assert app.screen.query_one("#body").region == body  # nothing moves
         assert visible_lines(prompt)[0].startswith("/model")
-        await pilot.press("tab")
+        await pilot.press("tab", "space")
         assert prompt.value == "/model "
-        await ui.until(pilot, lambda: "/model [RUN]" in ui.text_of(app.screen.query_one(HelpLine)))
+        await ui.until(pilot, lambda: "/model [NAME]" in ui.text_of(app.screen.query_one(HelpLine)))
         await type_text(pilot, "mor")
         assert "\x1b" not in prompt.suggestion
         await type_text(pilot, "i")
         assert prompt.suggestion == "a"
         await pilot.press("escape")
-        await ui.until(pilot, lambda: prompt.value == "" and not commands.display)
-        await type_text(pilot, "/m")
-        await pilot.click(SlashCommandList, offset=(5, 0))
-        assert prompt.value == "/model "
-        assert commands.region.height == 1
+        await ui.until(pilot, lambda: prompt.value == "" and not menu.display)
+        await type_text(pilot, "/pre")
+        await pilot.press("enter")  # which needs an argument
+        assert prompt.value == "/preset "
+        await pilot.press("down", "down", "enter")
+        await ui.until(pilot, lambda: app.screen.query_one(SamplerPanel).preset == "careful")
+        assert prompt.value == ""
+        await type_text(pilot, "/te")
+        await pilot.click(PromptMenu, offset=(5, 0))
+        assert prompt.value == "/temperature "
         prompt.clear()
-        await type_text(pilot, f"/theme {SHIRE_LIGHT.name[:-2]}")
-        assert prompt.suggestion == SHIRE_LIGHT.name[-2:]
-        await pilot.press("tab", "enter")
-        await ui.until(pilot, lambda: app.theme == SHIRE_LIGHT.name)
+        await type_text(pilot, "/")
+        await pilot.press("up", "up", "enter")  # from the last command on
+        await ui.until(pilot, lambda: ui.screen_name(app) == "HelpScreen")

@@ -13,7 +13,7 @@ from lotr_tui.session.session_file import list_sessions
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import CHAT_SAMPLER, EXAMPLE_SYSTEM_PROMPT
 from lotr_tui.session.transcript import Note
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.prompt import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support import pilot as ui
 from tests.support.app import make_decoder
@@ -51,11 +51,11 @@ def first_bar(app):
 async def test_keys_are_handled_while_the_model_reads_the_draft(make_app, model):
     async with open_session(make_app, model) as pilot:
         app = pilot.app
-        await pilot.press("f6")  # continue
+        await pilot.click("#reply-mode")  # continue
         await ui.until(pilot, lambda: first_bar(app))
         num_passes = model.num_passes
         model.hold()
-        await pilot.press(*"the wiz", "f8", "a")
+        await pilot.press(*"the wiz", "ctrl+up", "a")
         assert prompt_of(app).value == "the wiza"
         assert app.screen.model_settings.sampler.temperature == 0.65
         assert model.num_passes == num_passes
@@ -101,13 +101,13 @@ async def test_a_reply_starts_from_what_was_read_and_the_bars_follow_it_without_
         num_read, reply = model.num_read, ui.latest_reply(app)
         likeliest = model.tokenizer.tokens[int(np.argmax(reply.decoder_state(len(reply.tokens)).log_probs))]
         await ui.until(pilot, lambda: first_bar(app).startswith(likeliest.replace(" ", "·")))
-        for key in ("f7", "f7", "f8"):
+        for key in ("ctrl+down", "ctrl+down", "ctrl+up"):
             before = first_bar(app)
             await pilot.press(key)
             assert first_bar(app) != before
         assert model.num_read == num_read
         assert "NEXT TOKEN" in ui.bars_text(app)
-        await pilot.press("ctrl+right_square_bracket")
+        await ui.press_letter(pilot, "u")
         await ui.until(pilot, lambda: "NEXT WORD" in ui.bars_text(app))
 
 
@@ -149,7 +149,7 @@ async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_
         await ui.send(pilot, REFUSED_TEXT)
         await ui.until(pilot, lambda: "chat template cannot write" in ui.notices(app))
         assert "\n" not in ui.notices(app)
-        await pilot.press("ctrl+d")
+        await ui.send(pilot, "/system")
         line = app.screen.query_one(Input)
         assert line.value == "You are Gandalf."
         await pilot.press("tab")
@@ -159,7 +159,8 @@ async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_
     (session,) = list_sessions()
     assert '"system_prompt": "You are Gandalf."' in session.path.read_text()
     async with open_session(make_app, model) as pilot:
-        await pilot.press("ctrl+s", "enter")
+        await ui.send(pilot, "/sessions")
+        await pilot.press("enter")
         await ui.until(pilot, lambda: "Who are you?" in ui.transcript_text(pilot.app))
         await ui.reply_to(pilot, "Where is the Ring?")
         assert [message.role for message in model.chat.encoded[-1]] == ["system", "user", "assistant", "user"]
@@ -174,7 +175,7 @@ async def test_model_without_a_template_continues_texts_and_says_so(make_app, mo
         await ui.send(pilot, "/system You are Gandalf.")
         assert "needs a model with a chat template" in ui.notices(app)
         prompt_of(app).clear()
-        await pilot.press("f6")
+        await pilot.click("#reply-mode")
         ui.set_field(app, "max_tokens", "30")
         for _ in range(3):
             await ui.reply_to(pilot, "Hello there")

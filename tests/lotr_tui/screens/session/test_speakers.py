@@ -1,15 +1,16 @@
 """Conversations with a model that knows speakers: lines and answers, roles, scenes, names and colours."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from lotr_tui.screens.session.conversation.transcript import Transcript
-from lotr_tui.screens.session.roles_screen import parse_scene
-from lotr_tui.screens.session.who_answers_bars import WhoAnswersBars
+from lotr_tui.screens.session.roles import parse_scene
+from lotr_tui.screens.session.side import WhoAnswersBars
+from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.transcript import Note
 from lotr_tui.widgets.key_footer import KeyFooter
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.prompt import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support import pilot as ui
 from tests.support.dialogues import CAST, dialogue_session_model
@@ -37,6 +38,8 @@ async def test_an_answer_stands_below_the_line_under_the_name_of_its_speaker(mak
         assert lines[said + 1].split()[0] == reply.speaker.capitalize()
         assert f"{reply.speaker.capitalize()} by the model" in ui.exchange_text(app)
         assert "best of 8" in ui.exchange_text(app)
+        assert re.search("‹ [1-8]/8 ›", ui.transcript_text(app))
+        assert "seed" not in ui.transcript_text(app)  # until the reply is selected
         for number, key in enumerate(("ctrl+n", "enter"), 2):
             await pilot.press(key)
             await until_turns(pilot, number)
@@ -47,7 +50,7 @@ async def test_an_answer_stands_below_the_line_under_the_name_of_its_speaker(mak
 async def test_roles_that_are_chosen_speak_and_answer(make_app):
     app = make_speaking_app(make_app)
     async with app.run_test(size=SIZE) as pilot:
-        await run(pilot, "/best 1")
+        await run(pilot, "/set answers 1")
         await run(pilot, "/as frodo")
         await run(pilot, "/to Gollum")
         assert labels(app)[:2] == ["as Frodo", "to Gollum"]
@@ -65,7 +68,7 @@ async def test_roles_that_are_chosen_speak_and_answer(make_app):
         await run(pilot, "/to anyone")
         assert labels(app)[:2] == ["as a stranger", "to anyone"]
         second = await say(pilot, "where is frodo")
-        await pilot.press("ctrl+x")
+        await pilot.press("escape", "e")
         assert app.screen.query_one(PromptInput).value == "where is frodo"
         await say(pilot, "where is bilbo")
         assert ui.latest_reply(app).turn is second.turn
@@ -78,7 +81,7 @@ async def test_bad_arguments_are_explained_and_change_nothing_and_names_are_comp
         before, prompt = labels(app), app.screen.query_one(PromptInput)
         for command, message in [
             ("/as ...", "is not a name"), ("/scene 0", "use 1 to 100"), ("/scene 3 Sauron", "not in the cast"),
-            ("/best 65", "out of range"), ("/best many", "is no number of answers"),
+            ("/set answers 65", "out of range"), ("/set answers many", "is no number of answers"),
         ]:  # fmt: skip
             app.clear_notifications()
             await run(pilot, command)
@@ -113,7 +116,7 @@ async def test_a_scene_goes_on_for_its_turns_with_its_speakers_and_a_reader_stay
 async def test_again_answers_as_the_same_speaker_or_as_another_one(make_app):
     app = make_speaking_app(make_app)
     async with app.run_test(size=SIZE) as pilot:
-        await run(pilot, "/best 1")
+        await run(pilot, "/set answers 1")
         first = await say(pilot)
         ui.set_field(app, "seed", "8")
         await pilot.press("ctrl+r")
@@ -121,18 +124,20 @@ async def test_again_answers_as_the_same_speaker_or_as_another_one(make_app):
         await ui.until_reply_ended(pilot)
         assert ui.latest_reply(app).speaker == first.speaker
         other = next(name for name in CAST[:3] if name != first.speaker)
-        await run(pilot, f"/again {other.lower()}")
+        await pilot.press("escape", "w", *other.lower(), "ctrl+r")
+        await ui.until(pilot, lambda: len(first.turn.replies) == 3)
+        await ui.until_reply_ended(pilot)
         assert ui.latest_reply(app).speaker == other
         assert other.capitalize() in ui.transcript_text(app)
-        await pilot.press("ctrl+d", *first.speaker.lower(), "ctrl+r")
+        await pilot.press("w", *first.speaker.lower(), "ctrl+r")
         await ui.until(pilot, lambda: len(first.turn.replies) == 4)
         await ui.until_reply_ended(pilot)
         assert ui.latest_reply(app).speaker == first.speaker
         assert labels(app)[1] == "to anyone"
-        await pilot.press("ctrl+g", "c")
+        await pilot.press("z")
         await ui.until(pilot, lambda: f"branch 1 of 4, {first.speaker.capitalize()}:" in ui.transcript_text(app))
         await pilot.press("escape")
-        await run(pilot, "/best 3")
+        await run(pilot, "/set answers 3")
         assert labels(app)[-1] == "best of 3"
         assert len((await say(pilot)).turn.replies) == 3
         assert "best of 3" in ui.exchange_text(app)
@@ -180,9 +185,9 @@ async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_co
     app = make_app()
     async with app.run_test(size=SIZE) as pilot:
         await ui.until(pilot, lambda: labels(app) == ["continue"])
-        await pilot.press("ctrl+d")
+        await ui.press_letter(pilot, "w")
         assert ui.screen_name(app) == "SessionScreen"
-        await pilot.press("f6", "f6")
+        await run(pilot, "/set mode reply")
         app.screen.set_session_model(dialogue_session_model())
         await ui.until(pilot, lambda: "conversation" in labels(app))  # plain models do not end conversations
         assert "Say hello to Gandalf." in ui.entries(app, Note)[0]
@@ -194,10 +199,11 @@ async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_co
         app.screen.set_session_model(dialogue_session_model())
         await ui.until(pilot, lambda: labels(app)[1] == "to Gollum")
         assert app.screen.query_one(SamplerPanel).settings().temperature == 1.2
-        assert "f6 continue" in ui.lines_of(app.screen.query_one(KeyFooter))
-        await pilot.press("f6")
+        assert (
+            "^n go on" in ui.lines_of(app.screen.query_one(KeyFooter)) or ui.conversation_of(app).current_reply is None
+        )
+        await run(pilot, "/set mode continue")
         assert app.settings_store.current.reply_mode == "continue"
-        await ui.until(pilot, lambda: "f6 talk" in ui.lines_of(app.screen.query_one(KeyFooter)))
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,13 @@ from engine.generation.generate import TokenEvent, generate
 from engine.generation.sampling import TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache
-from lotr_tui.screens.session.conversation.search_bar import SearchBar
-from lotr_tui.screens.session.conversation.transcript import Transcript
+from lotr_tui.screens.session.transcript import SearchBar, Transcript
 from lotr_tui.session import conversation as conversation_module
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.transcript import Note
-from lotr_tui.widgets.prompt.prompt_input import PromptInput
+from lotr_tui.widgets.prompt import PromptInput
 from lotr_tui.widgets.status_bar import StatusBar
 from tests.support import pilot as ui
 from tests.support.app import VOCABULARY, FakeJob, make_decoder, training_events
@@ -38,7 +37,7 @@ async def test_typed_prompt_is_continued_with_the_seed_and_the_controls_by_a_mix
     async with app.run_test(size=WIDE) as pilot:
         ui.set_field(app, "seed", "7")
         ui.set_field(app, "top_k", "5")
-        await pilot.press("f8", *"Bilbo", "space", *"is", "enter")
+        await pilot.press("ctrl+up", *"Bilbo", "space", *"is", "enter")
         await ui.until_reply_ended(pilot)
         shown = ui.exchange_text(app)
         assert f"top-k 5: 5 of {len(VOCABULARY)} words can be sampled" in ui.bars_text(app)
@@ -51,9 +50,9 @@ async def test_typed_prompt_is_continued_with_the_seed_and_the_controls_by_a_mix
 async def test_bars_follow_the_typed_words_and_the_slider_which_consumes_no_randomness(make_app, loaded):
     async with make_app().run_test(size=WIDE) as pilot:
         app = pilot.app
-        await pilot.press(*"the lamp", "f8", "f8")
+        await pilot.press(*"the lamp", "ctrl+up", "ctrl+up")
         ids = VOCABULARY.encode("the lamp").tolist()
-        for temperature, key in ((0.9, "f7"), (0.85, "f7"), (0.8, "f7")):
+        for temperature, key in ((0.9, "ctrl+down"), (0.85, "ctrl+down"), (0.8, "ctrl+down")):
             await pilot.pause()
             lines = ui.bars_text(app).splitlines()
             assert lines[0].startswith('NEXT WORD  after "lamp"')
@@ -66,7 +65,7 @@ async def test_bars_follow_the_typed_words_and_the_slider_which_consumes_no_rand
             await pilot.press(key)
         prompt_of(app).clear()
         first = await ui.reply_to(pilot, seed="3")
-        await pilot.press(*["f8", "f7"] * 3)
+        await pilot.press(*["ctrl+up", "ctrl+down"] * 3)
         second = await ui.reply_to(pilot, seed="3")
         assert [token.id for token in second.tokens] == [token.id for token in first.tokens]
 
@@ -74,7 +73,7 @@ async def test_bars_follow_the_typed_words_and_the_slider_which_consumes_no_rand
 async def test_unusual_prompts_are_plain_text_and_unreadable_ones_are_refused_and_kept(make_app):
     async with make_app().run_test(size=(100, 40)) as pilot:
         app = pilot.app
-        await pilot.press("ctrl+g", "ctrl+r", "ctrl+n", "ctrl+x")  # there is no reply yet
+        await pilot.press("ctrl+g", "ctrl+r", "ctrl+n")  # there is no reply yet
         assert app.screen.focused is prompt_of(app)
         for prompt in ("", "   ", "xylophone"):
             app.clear_notifications()
@@ -169,7 +168,7 @@ async def test_full_conversation_is_saved_and_a_new_one_begins(make_app, monkeyp
         app = pilot.app
         first = ui.conversation_of(app)
         await ui.reply_to(pilot)
-        await pilot.press("ctrl+x")  # an edit is in progress when the session becomes full
+        await pilot.press("escape", "e")  # an edit is in progress when the session becomes full
         while ui.conversation_of(app) is first:
             await ui.send(pilot, "the lamp")
             await ui.until(pilot, lambda: first.active_reply is None)
@@ -241,7 +240,8 @@ async def test_search_finds_and_cycles_through_matches_and_keeps_what_is_typed(m
         await ui.until(pilot, lambda: ui.text_of(matches) == "no match")
         await pilot.press("escape")
         await ui.until(
-            pilot, lambda: app.screen.focused is prompt_of(app) and not app.screen.query_one(SearchBar).is_open
+            pilot,
+            lambda: app.screen.focused is prompt_of(app) and not app.screen.query_one(SearchBar).has_class("-open"),
         )
 
 

@@ -1,6 +1,6 @@
 """Completion of the prompt: grey text after the cursor that tab inserts."""
 
-from lotr_tui.widgets.prompt.completion import Completion
+from lotr_tui.widgets.prompt import Completion
 from tests.support.prompt import PromptPilot, type_text, visible_lines
 
 

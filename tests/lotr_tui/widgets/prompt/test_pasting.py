@@ -2,7 +2,7 @@
 
 import base64
 
-from lotr_tui.widgets.prompt.prompt_input import MAX_PROMPT_CHARACTERS
+from lotr_tui.widgets.prompt import MAX_PROMPT_CHARACTERS
 from tests.support.prompt import PromptPilot, paste, type_text
 
 

@@ -1,6 +1,6 @@
 """Prompt without the rest of the session: editing, unknown words and sending."""
 
-from lotr_tui.widgets.prompt import prompt_input as module
+from lotr_tui.widgets import prompt as module
 from tests.support.pilot import until
 from tests.support.prompt import WHITESPACE_VOCABULARY, PromptPilot, paste, type_text, underlined
 

@@ -1,1 +1,0 @@
-"""The conversation of the session: transcript, cursor, token inspector and search."""

@@ -1,0 +1,514 @@
+"""Transcript of a conversation, painted line by line, with a cursor on its words and a search."""
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, pairwise, takewhile
+from typing import ClassVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.geometry import Offset, Region, Size
+from textual.message import Message
+from textual.strip import Strip
+from textual.widgets import Input, Label
+
+from lotr_tui.formatting import truncate
+from lotr_tui.session.cast import MIN_NAME_WIDTH
+from lotr_tui.session.reply import Reply
+from lotr_tui.session.transcript import (
+    Block,
+    Entry,
+    Note,
+    Span,
+    SpeakerLabel,
+    entry_blocks,
+    reply_figures,
+    token_index_at,
+    token_span,
+    wrap,
+)
+from lotr_tui.widgets.line_input import LineInput
+from lotr_tui.widgets.line_list import LineScrollView
+from lotr_tui.widgets.speaker_styles import speaker_classes, speaker_css
+
+MAX_LINE_WIDTH = 100  # cells, since longer lines are hard to read
+FIGURES_INDENT = 2
+MARK_WIDTH = 2  # of the mark before the name of a speaker
+NAME_GAP = 2
+MIN_TEXT_WIDTH = 36  # of the text, below which the column of names becomes narrower
+MAX_QUERY_CHARACTERS = 200
+MOUSE_HELP = "Click a word to see why it was picked; a double click branches to another word"
+
+
+class Transcript(LineScrollView, can_focus=True, inherit_bindings=False):
+    """Prompts, replies and notes, the latest last; the view follows the end unless the reader has scrolled away.
+
+    A text that grows twenty times per second must not lay out the whole screen each time, so the entries are painted
+    instead of composed of widgets. The height of every entry is known, but its lines are built only while visible. An
+    empty line follows each entry. It shows the number of answers, or the figures of a reply under the cursor, so
+    nothing moves when they appear.
+    """
+
+    FOCUS_ON_CLICK = False
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        f"transcript--{name}"
+        for name in (
+            "text", "prompt", "accent", "muted", "warning", "branch", "cursor", "hover", "match", "current-match"
+        )
+    } | speaker_classes("transcript")  # fmt: skip
+    DEFAULT_CSS = f"""
+    Transcript {{
+        padding: 1 0 0 2;
+        .transcript--prompt {{ text-style: bold; }}
+        .transcript--accent {{ color: $accent; text-style: bold; }}
+        .transcript--muted {{ color: $muted; text-style: $muted-style; }}
+        .transcript--warning {{ color: $warning; }}
+        .transcript--branch {{ color: $accent; text-style: underline; }}
+        .transcript--cursor {{ text-style: reverse; }}
+        .transcript--hover {{ text-style: underline; }}
+        .transcript--match {{ text-style: underline bold; }}
+        .transcript--current-match {{ color: $accent; text-style: reverse bold; }}
+        {speaker_css("transcript")}
+    }}
+    """
+
+    class CursorMoved(Message):
+        """Posted when the cursor moves to another word."""
+
+        def __init__(self, reply: Reply, token_index: int) -> None:
+            super().__init__()
+            self.reply, self.token_index = reply, token_index
+
+    class TokenActivated(Message):
+        """Posted after a double click on a word, which is then under the cursor."""
+
+    class AnswerRequested(Message):
+        """Posted after a click on the arrows beside the number of answers."""
+
+        def __init__(self, reply: Reply, offset: int) -> None:
+            super().__init__()
+            self.reply, self.offset = reply, offset
+
+    def __init__(self, welcome: str, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.entries: list[Entry] = [Note(welcome)]
+        self.cursor: tuple[int, int] | None = None  # indices of the entry and of its token
+        self._heights: list[int] = []
+        self._end_lines: list[int] = []  # line after each entry
+        self._min_height = 0  # kept when a reply is replaced by a shorter one, so that nothing moves
+        self._strips: dict[int, list[Strip]] = {}
+        self._style_cache: dict[str, Style] = {}
+        self._name_width = MIN_NAME_WIDTH
+        self._layout_size = Size(0, 0)  # that the lines are wrapped for
+        self._hovered: tuple[int, int] | None = None  # like the cursor
+        self._query = ""
+        self._current_match: tuple[int, int, int] | None = None  # entry, block, character
+
+    def get_help_line(self) -> str:
+        return MOUSE_HELP if self.cursor is None and self._reply_indices() else ""
+
+    # Content
+
+    def append(self, entry: Entry, *, follow: bool | None = None) -> None:
+        """Append an entry, and scroll to it if `follow`.
+
+        By default, the view scrolls to a reply; a note does not move a reader who has scrolled away.
+        """
+        if follow is None:
+            follow = isinstance(entry, Reply) or self.is_vertical_scroll_end
+        self.entries.append(entry)
+        self._min_height = 0
+        self._update_layout(follow=follow)
+
+    def refresh_entry(self, index: int) -> None:
+        """Repaint an entry after a change."""
+        follow = self.is_vertical_scroll_end and index == max(self._reply_indices(empty=True), default=-1)
+        start = self._end_lines[index] - self._heights[index]
+        before = self._strips.pop(index, [])
+        self._heights[index] = self._measure(index)
+        unchanged = sum(
+            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, self._lines(index), strict=False))
+        )
+        self._update_layout(follow=follow, changed_from=start + unchanged)
+
+    def replace_entries(self, start: int, entries: Sequence[Entry]) -> None:
+        """Replace all entries from index `start` on; a cursor on one of them is removed."""
+        self._hovered = None
+        if self.cursor is not None and self.cursor[0] >= start:
+            self.cursor = None
+        shown = self.scroll_offset.y + self.scrollable_content_region.height
+        self._min_height = min(self.virtual_size.height, shown) if start else 0
+        self.entries[start:] = entries
+        del self._heights[start:]
+        self._strips = {index: strips for index, strips in self._strips.items() if index < start}
+        self._update_layout(follow=False)
+
+    def set_name_width(self, width: int) -> None:
+        """Set the width in cells of the column with the names of speakers."""
+        if width != self._name_width:
+            self._name_width = width
+            self._forget_lines()
+            self._update_layout(follow=self.is_vertical_scroll_end)
+
+    # Layout
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Wrap the lines for the new width, and keep the end or the cursor in view if it was."""
+        before, self._layout_size = self._layout_size, self.scrollable_content_region.size
+        follow = not self._end_lines or self.scroll_offset.y >= self._end_lines[-1] - before.height
+        if self._layout_size.width != before.width:
+            self._forget_lines()
+        self._min_height = 0
+        self._update_layout(follow=follow)
+        self._scroll_to_cursor()
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._strips.clear()
+        self._style_cache.clear()
+
+    def _forget_lines(self) -> None:
+        self._strips.clear()
+        self._heights.clear()
+
+    @property
+    def _shown_name_width(self) -> int:
+        """Width in cells of the names, which are cut on a narrow terminal."""
+        room = self._layout_size.width - 1 - MARK_WIDTH - NAME_GAP - MIN_TEXT_WIDTH
+        return min(self._name_width, max(MIN_NAME_WIDTH, room))
+
+    def _indent(self, block: Block) -> int:
+        return block.indent + (MARK_WIDTH + self._shown_name_width + NAME_GAP if block.is_beside_names else 0)
+
+    def _wrap(self, block: Block) -> list[tuple[int, int]]:
+        """Return the start and end character of each line of a block."""
+        return wrap(block.text, max(1, min(MAX_LINE_WIDTH, self._layout_size.width - 1 - self._indent(block))))
+
+    def _measure(self, index: int) -> int:
+        return 1 + sum(len(self._wrap(block)) for block in entry_blocks(self.entries[index]))
+
+    def _update_layout(self, *, follow: bool, changed_from: int = 0) -> None:
+        """Measure new entries, scroll to the end if `follow`, and repaint from the line `changed_from` on."""
+        self._heights += [self._measure(index) for index in range(len(self._heights), len(self.entries))]
+        self._end_lines = list(accumulate(self._heights))
+        top = self.scroll_offset.y
+        height = max(self._min_height, self._end_lines[-1] if self._end_lines else 0)
+        self.virtual_size = Size(self.size.width, height)
+        if follow:
+            self.scroll_end(animate=False, immediate=True, x_axis=False)
+        if self.scroll_offset.y == top and changed_from:
+            self.refresh(Region(0, changed_from - top, self.size.width, self.size.height))
+        else:
+            self.refresh()
+
+    def _scroll_to_character(self, index: int, block_index: int, character: int) -> None:
+        """Scroll the shortest distance that brings a character into view, and figures directly below it."""
+        blocks = entry_blocks(self.entries[index])
+        above = sum(len(self._wrap(block)) for block in blocks[:block_index])
+        starts = [start for start, _ in self._wrap(blocks[block_index])]
+        line = self._end_lines[index] - self._heights[index] + above + bisect_right(starts, character) - 1
+        figures_line = self._end_lines[index] - 1
+        bottom = figures_line if line == figures_line - 1 else line
+        top, height = self.scroll_offset.y, self.scrollable_content_region.height
+        if line < top:
+            self.scroll_to(y=line, animate=False, immediate=True)
+        elif bottom >= top + height:
+            self.scroll_to(y=bottom - height + 1, animate=False, immediate=True)
+
+    # Painting
+
+    def render_line(self, y: int) -> Strip:
+        width, line = self.size.width, y + self.scroll_offset.y
+        index = bisect_right(self._end_lines, line)
+        if index == len(self._end_lines):
+            return Strip.blank(width, self.rich_style)
+        strips, line_in_entry = self._lines(index), line - self._end_lines[index] + self._heights[index]
+        if line_in_entry < len(strips):
+            strip = strips[line_in_entry]
+        elif line_in_entry == self._heights[index] - 1 and (figures := self._figures(index)):
+            strip = Strip([Segment(" " * self._figures_indent(index)), Segment(figures, self._text_style("muted"))])
+        else:
+            strip = Strip([])
+        return strip.adjust_cell_length(width, self.rich_style)
+
+    def _lines(self, index: int) -> list[Strip]:
+        """Return the lines of an entry, cached until the entry changes."""
+        strips = self._strips.get(index)
+        if strips is None:
+            strips = self._strips[index] = []
+            for block_index, block in enumerate(entry_blocks(self.entries[index])):
+                spans = [*block.spans, *self._highlights(index, block_index, block)]
+                lines = self._wrap(block)
+                strips += [self._line(block, spans, *line, is_first=line is lines[0]) for line in lines]
+        return strips
+
+    def _line(self, block: Block, spans: Sequence[Span], start: int, end: int, *, is_first: bool) -> Strip:
+        line_spans = [span for span in spans if span[0] < end and span[1] > start]
+        cuts = sorted({start, end, *(min(max(at, start), end) for span in line_spans for at in span[:2])})
+        label = block.label if is_first else None
+        blank = Segment(" " * self._indent(block), self.rich_style)
+        segments = [blank] if label is None else self._label_segments(label)
+        for left, right in pairwise(cuts):
+            style = self._text_style(block.style)
+            for span_start, span_end, name in line_spans:
+                if span_start <= left < span_end:
+                    style += self._text_style(name)
+            segments.append(Segment(block.text[left:right], style))
+        return Strip(segments)
+
+    def _label_segments(self, label: SpeakerLabel) -> list[Segment]:
+        """Return the mark and the name before a line, and the gap after them."""
+        width = self._shown_name_width
+        name = set_cell_size(truncate(label.text, width), width + NAME_GAP)
+        mark = Segment(label.mark.ljust(MARK_WIDTH), self._text_style("accent"))
+        return [mark, Segment(name, self._text_style(label.style))]
+
+    def _highlights(self, index: int, block_index: int, block: Block) -> list[Span]:
+        """Return the spans of the matches, of the cursor and of the token under the mouse in a block."""
+        spans: list[Span] = []
+        for start in _find_matches(block.text, self._query):
+            is_current = (index, block_index, start) == self._current_match
+            spans.append((start, start + len(self._query), "current-match" if is_current else "match"))
+        entry = self.entries[index]
+        if block.is_reply and isinstance(entry, Reply):
+            for position, style in ((self._hovered, "hover"), (self.cursor, "cursor")):
+                if position is not None and position[0] == index and position[1] < len(entry.tokens):
+                    spans.append((*token_span(entry, position[1]), style))
+        return spans
+
+    def _figures(self, index: int) -> str:
+        """Return the figures of the reply under the cursor, or the number of answers; an ellipsis ends a cut line."""
+        entry = self.entries[index]
+        if not isinstance(entry, Reply):
+            return ""
+        if self.cursor is None or self.cursor[0] != index:
+            answers = entry.turn.replies
+            return f"‹ {answers.index(entry) + 1}/{len(answers)} ›" if len(answers) > 1 and entry in answers else ""
+        text, width = reply_figures(entry), max(1, self._layout_size.width - 1 - self._figures_indent(index))
+        if cell_len(text) <= width:
+            return text
+        return f"{set_cell_size(text, width - 1).rpartition(' ')[0].rstrip(' ·→')} …"  # without half of a number
+
+    def _figures_indent(self, index: int) -> int:
+        blocks = entry_blocks(self.entries[index])
+        return self._indent(Block("", is_beside_names=True)) if blocks[0].is_beside_names else FIGURES_INDENT
+
+    def _text_style(self, name: str) -> Style:
+        if name not in self._style_cache:
+            self._style_cache[name] = self.get_component_rich_style(f"transcript--{name}")
+        return self._style_cache[name]
+
+    def _repaint_entry(self, index: int) -> None:
+        """Repaint an entry whose highlights have changed; its height stays the same."""
+        self._strips.pop(index, None)
+        top = self._end_lines[index] - self._heights[index] - self.scroll_offset.y
+        self.refresh(Region(0, top, self.size.width, self._heights[index]))
+
+    # Cursor
+
+    def put_cursor(self, index: int | None = None, token_index: int = -1) -> bool:
+        """Put the cursor on a token of an entry, by default on the last one of the latest reply, and take the focus.
+
+        Returns:
+            True if there is a reply to put the cursor on.
+        """
+        replies = self._reply_indices()
+        if replies:
+            self._move_cursor(replies[-1] if index is None else index, token_index)
+        self.screen.set_focus(self, scroll_visible=False)  # at once, because the next keys are for the cursor
+        return bool(replies)
+
+    def remove_cursor(self) -> None:
+        if self.cursor is not None:
+            index, self.cursor = self.cursor[0], None
+            self._repaint_entry(index)
+
+    def step(self, offset: int) -> None:
+        """Move the cursor by one token, at the end of a reply to the next reply."""
+        if self.cursor is None:
+            return
+        index, token_index = self.cursor
+        entry = self.entries[index]
+        if isinstance(entry, Reply) and 0 <= token_index + offset < len(entry.tokens):
+            self._move_cursor(index, token_index + offset)
+        else:
+            self.step_reply(offset, -1 if offset < 0 else 0)
+
+    def step_reply(self, offset: int, token_index: int = 0) -> None:
+        """Move the cursor to a token of the next or previous reply."""
+        if self.cursor is not None:
+            others = [other for other in self._reply_indices() if (other - self.cursor[0]) * offset > 0]
+            if others:
+                self._move_cursor(others[0] if offset > 0 else others[-1], token_index)
+
+    def go_to_token(self, token_index: int) -> None:
+        """Move the cursor to a token of the same reply; -1 is the last one."""
+        if self.cursor is not None:
+            self._move_cursor(self.cursor[0], token_index)
+
+    def _reply_indices(self, *, empty: bool = False) -> list[int]:
+        """Return the indices of the replies, of those with tokens unless `empty`."""
+        return [i for i, entry in enumerate(self.entries) if isinstance(entry, Reply) and (empty or entry.tokens)]
+
+    def _move_cursor(self, index: int, token_index: int) -> None:
+        reply = self.entries[index]
+        assert isinstance(reply, Reply)
+        before, self.cursor = self.cursor, (index, token_index % len(reply.tokens))
+        if before is not None and before[0] != index:
+            self._repaint_entry(before[0])
+        self._repaint_entry(index)
+        self._scroll_to_cursor()
+        self.post_message(self.CursorMoved(reply, self.cursor[1]))
+
+    def _scroll_to_cursor(self) -> None:
+        reply = None if self.cursor is None else self.entries[self.cursor[0]]
+        if self.cursor is not None and isinstance(reply, Reply):
+            index, token_index = self.cursor
+            block_index = next(i for i, block in enumerate(entry_blocks(reply)) if block.is_reply)
+            self._scroll_to_character(index, block_index, token_span(reply, token_index)[0])
+
+    # Mouse
+
+    def on_click(self, event: events.Click) -> None:
+        """Put the cursor on the clicked token, or on the first one after a clicked prompt, or show another answer."""
+        offset = event.get_content_offset(self)
+        if event.chain == 2 and self.cursor is not None:  # the first click may have moved the words under the mouse
+            self.post_message(self.TokenActivated())
+        elif (position := self._token_at(offset)) is not None:
+            self.put_cursor(*position)
+        elif offset is not None:
+            line = offset.y + self.scroll_offset.y
+            index = bisect_right(self._end_lines, line)
+            entry = self.entries[index] if index < len(self.entries) else None
+            figures = self._figures(index) if entry is not None and line == self._end_lines[index] - 1 else ""
+            at = offset.x - self._figures_indent(index) if figures.startswith("‹") else -1
+            if isinstance(entry, Reply) and 0 <= at < len(figures):
+                self.post_message(self.AnswerRequested(entry, -1 if at < len(figures) // 2 else 1))
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Underline the token that a click would put the cursor on."""
+        self._hover(self._token_at(event.get_content_offset(self)))
+
+    def on_leave(self) -> None:
+        self._hover(None)
+
+    def _hover(self, position: tuple[int, int] | None) -> None:
+        before, self._hovered = self._hovered, position
+        if position != before:
+            for index in {each[0] for each in (before, position) if each is not None}:
+                self._repaint_entry(index)
+
+    def _token_at(self, offset: Offset | None) -> tuple[int, int] | None:
+        """Return the indices of the entry and of its token at an offset; a prompt counts as the first token."""
+        if offset is None:
+            return None
+        line = offset.y + self.scroll_offset.y
+        index = bisect_right(self._end_lines, line)
+        entry = self.entries[index] if index < len(self.entries) else None
+        if not isinstance(entry, Reply) or not entry.tokens:
+            return None
+        line -= self._end_lines[index] - self._heights[index]
+        for block_index, block in enumerate(entry_blocks(entry)):
+            lines = self._wrap(block)
+            if line >= len(lines):
+                line -= len(lines)
+                continue
+            start, end = lines[line]
+            cells = offset.x - self._indent(block)
+            while start < end and cells >= cell_len(block.text[start]):
+                cells -= cell_len(block.text[start])
+                start += 1
+            if cells < 0 or start == end:
+                return None
+            token_index = token_index_at(entry, start) if block.is_reply else 0 if block_index == 0 else -1
+            return (index, token_index) if token_index >= 0 else None
+        return None
+
+    # Search
+
+    def find(self, query: str, offset: int = 0) -> tuple[int, int]:
+        """Highlight all matches of a query regardless of case (empty: none), and scroll `offset` matches down.
+
+        A new query starts at the last match. Return the number of the current match, counted from 1, and of matches.
+        """
+        if query.lower() != self._query:
+            self._query, self._current_match = query.lower(), None
+            self._strips.clear()
+        matches = [
+            (index, block_index, start)
+            for index, entry in enumerate(self.entries if self._query else [])
+            for block_index, block in enumerate(entry_blocks(entry))
+            for start in _find_matches(block.text, self._query)
+        ]
+        self.refresh()
+        if not matches:
+            self._current_match = None
+            return 0, 0
+        at = len(matches) - 1
+        if self._current_match is not None:
+            at = (bisect_right(matches, self._current_match) - 1 + offset) % len(matches)
+            self._repaint_entry(self._current_match[0])
+        self._current_match = matches[at]
+        self._repaint_entry(self._current_match[0])
+        self._scroll_to_character(*self._current_match)
+        return at + 1, len(matches)
+
+
+def _find_matches(text: str, query: str) -> list[int]:
+    """Return the positions of a lower-case query in a text."""
+    return [match.start() for match in re.finditer(re.escape(query), text.lower())] if query else []
+
+
+class SearchBar(Horizontal):
+    """Input for a query with the number of matches; enter and up go to the previous match, down to the next."""
+
+    DEFAULT_CSS = """
+    SearchBar { height: 1; padding: 0 1 0 2; display: none; }
+    SearchBar.-open { display: block; }
+    SearchBar Label { color: $muted; text-style: $muted-style; margin-right: 1; }
+    SearchBar Input { width: 1fr; padding: 0; background: $panel; }
+    SearchBar #matches { margin: 0 0 0 2; }
+    """
+
+    def __init__(self, transcript: Transcript, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._transcript = transcript
+
+    def compose(self) -> ComposeResult:
+        yield Label("find", markup=False)
+        yield LineInput(id="query", compact=True, max_length=MAX_QUERY_CHARACTERS)
+        yield Label("", id="matches", markup=False)
+
+    def open(self) -> None:
+        self.add_class("-open")
+        self.screen.set_focus(self.query_one(Input))  # at once, because the next keys are for the query
+        self.step_match(0)
+
+    def close(self) -> bool:
+        """Hide the bar and end the search; return True if it was open."""
+        was_open = self.has_class("-open")
+        self.remove_class("-open")
+        self._transcript.find("")
+        return was_open
+
+    def step_match(self, offset: int) -> None:
+        query = self.query_one(Input).value
+        current, total = self._transcript.find(query, offset)
+        text = f"{current} of {total:,}" if total else "no match" if query else ""
+        self.query_one("#matches", Label).update(text)
+
+    @on(Input.Changed)
+    def _query_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        if self.has_class("-open"):
+            self.step_match(0)
+
+    @on(Input.Submitted)
+    def _query_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.step_match(-1)

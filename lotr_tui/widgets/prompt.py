@@ -1,0 +1,443 @@
+"""The prompt: a text area that works as a shell does, with completion, a menu and the recall of earlier prompts."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from rich.text import Text
+from textual import events
+from textual.binding import BindingType
+from textual.content import Content
+from textual.document._document import EditResult, Location
+from textual.document._edit import Edit
+from textual.geometry import Size
+from textual.message import Message
+from textual.timer import Timer
+from textual.widgets import Static, TextArea
+
+from engine.errors import LotrError
+from lotr_tui.session.history import HistoryNavigator, PromptHistory
+from lotr_tui.textual_fixes.widgets import paint
+from lotr_tui.theme import MUTED
+from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.help_line import HelpLine
+
+if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
+    from engine.data.tokenizers.base import Tokenizer
+
+MAX_PROMPT_CHARACTERS = 4000  # about 800 words
+MAX_VISIBLE_LINES = 5  # a low terminal shows fewer
+TYPING_PAUSE_SECONDS = 0.8  # without a key, after which the word at the cursor counts as complete
+TYPING_HINT = "Enter sends the text; tab inserts the grey completion"
+UNKNOWN_HINT = "Underlined words are unknown to this model; tab completes"
+PLACEHOLDER = "Type here; / lists commands"
+JOINERS = "\u200c\u200d"  # zero-width ones, which Persian, Hindi and some emoji need
+_ESCAPE_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]"
+)
+_LINE_BREAK = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+_HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Cn", "Co"}  # controls, marks, lone surrogates, unassigned, private
+_BINDINGS = """
+send            | enter                | send                     | send            | Send the prompt
+new-line        | ctrl+j               | new_line                 | new line        | Start another line
+older           | up                   | step_line(-1)            | older           | A line up, or an older prompt
+newer           | down                 | step_line(1)             | newer           | A line down, or a newer prompt
+left            | left                 | cursor_left              | left            | A character to the left
+right           | right                | cursor_right             | right           | A character to the right
+word-left       | ctrl+left            | cursor_word_left         | word left       | A word to the left
+word-right      | ctrl+right           | cursor_word_right        | word right      | A word to the right
+home            | home,ctrl+a          | cursor_line_start        | line start      | Start of the line
+end             | end,ctrl+e           | cursor_line_end          | line end        | End of the line
+select-left     | shift+left           | cursor_left(True)        | select left     | Select a character to the left
+select-right    | shift+right          | cursor_right(True)       | select right    | Select a character to the right
+select-home     | shift+home           | cursor_line_start(True)  | select to start | Select to the line start
+select-end      | shift+end            | cursor_line_end(True)    | select to end   | Select to the line end
+backspace       | backspace            | delete_left              | delete left     | Delete the character to the left
+delete          | delete,ctrl+d        | delete_right             | delete          | Delete the character to the right
+delete-word     | ctrl+w,alt+backspace | kill('word_left')         | cut word        | Cut the word to the left
+delete-to-start | ctrl+u               | kill('to_start_of_line')  | cut to start    | Cut to the line start
+delete-to-end   | ctrl+k               | kill('to_end_of_line')    | cut to end      | Cut to the line end
+yank            | ctrl+y               | yank                     | put back        | Put back what was cut
+undo            | ctrl+z               | undo                     | undo            | Undo the last change
+redo            | alt+z,ctrl+shift+z   | redo                     | redo            | Redo the change
+paste           | ctrl+v               | paste                    | paste           | Paste the text copied in this app
+complete        | tab                  | complete                 | complete        | Insert the grey completion
+"""
+
+
+class Choice(NamedTuple):
+    """Row of the menu."""
+
+    text: str  # of the whole prompt once it is chosen; a space at its end waits for more
+    label: str
+    help: str = ""
+
+
+class Completion(NamedTuple):
+    """Continuations of a typed text."""
+
+    rest: str = ""  # shown in grey
+    hint: str = ""  # about what can be typed
+    choices: Sequence[Choice] = ()  # for the menu
+    chosen: int = 0  # index in `choices`; -1 for none
+
+
+class PromptMenu(Static):
+    """Choices for the typed text. The menu covers the lines above the prompt, so that nothing moves."""
+
+    DEFAULT_CSS = """
+    PromptMenu {
+        display: none; overlay: screen; width: 100%; height: auto; padding: 0 3; background: $panel;
+        text-wrap: nowrap; text-overflow: ellipsis;
+    }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(markup=False)
+        self.choices: Sequence[Choice] = ()
+        self.chosen = -1
+        self._first = 0  # row at the top
+
+    @property
+    def choice(self) -> Choice | None:
+        return self.choices[self.chosen] if 0 <= self.chosen < len(self.choices) else None
+
+    def show(self, choices: Sequence[Choice], chosen: int) -> None:
+        """Show choices, or hide the menu if there are none."""
+        self.choices, self.chosen, self.display = choices, chosen, bool(choices)
+        if not choices:
+            return
+        height = min(len(choices), max(2, self.screen.size.height // 2))
+        self._first = max(0, min(chosen - height // 2, len(choices) - height))
+        width = max(len(choice.label) for choice in choices)
+        rows = [
+            Content.assemble(
+                (choice.label.ljust(width), "bold reverse" if row == chosen else "bold"), "  ", (choice.help, MUTED)
+            )
+            for row, choice in enumerate(choices[self._first : self._first + height], self._first)
+        ]
+        self.update(Content("\n").join(rows))
+        self.styles.offset = (0, -height)
+
+    def on_click(self, event: events.Click) -> None:
+        prompt = self.screen.query_one(PromptInput)
+        prompt.value = self.choices[self._first + event.y].text
+        prompt.focus()
+
+
+class PromptInput(TextArea, inherit_bindings=False):
+    """Text area for a prompt: enter sends it, up and down recall earlier prompts, unknown words are underlined.
+
+    `completer` completes the text before the cursor: tab inserts the grey text, and arrows choose in the menu. The
+    bindings of `TextArea` are not inherited, because the session uses ctrl+c, ctrl+f and other keys.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"prompt-input--unknown"}
+    DEFAULT_CSS = """
+    PromptInput {
+        width: 1fr;
+        height: auto;
+        padding: 0;
+        background: $background;
+        overflow-x: hidden;
+        scrollbar-size-vertical: 0;  /* it would flash at each new line */
+        .text-area--suggestion { color: $foreground 50%; }
+        &:ansi .text-area--suggestion, &:ansi .text-area--placeholder { text-style: dim; }
+        .prompt-input--unknown { color: $text-warning; text-style: underline; }
+        &:ansi .prompt-input--unknown { color: ansi_yellow; }
+        &:dark .text-area--cursor, &:light .text-area--cursor, &:ansi .text-area--cursor {
+            color: $foreground;
+            background: $background;
+            text-style: reverse;
+        }
+    }
+    """
+    BINDING_GROUP_TITLE = "Prompt"
+    BINDINGS: ClassVar[list[BindingType]] = binding_table("prompt", _BINDINGS)
+
+    class Submitted(Message):
+        """Request to send the prompt. The text stays in the widget until `clear` is called."""
+
+        def __init__(self, prompt_input: "PromptInput", value: str) -> None:
+            super().__init__()
+            self.prompt_input, self.value = prompt_input, value
+
+    class Notice(Message):
+        """Line for the user: pasted text was changed, or the history cannot be saved."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def __init__(
+        self,
+        tokenizer: "Tokenizer | None" = None,
+        history: PromptHistory | None = None,
+        menu: PromptMenu | None = None,
+        *,
+        id: str | None = None,
+    ) -> None:
+        """Create an empty prompt; sent prompts are added to `history`, and None disables recall."""
+        super().__init__(id=id, compact=True, highlight_cursor_line=False, placeholder=PLACEHOLDER, soft_wrap=True)
+        self.set_reactive(TextArea.cursor_blink, False)
+        self.set_reactive(TextArea.match_cursor_bracket, False)
+        self.completer: Callable[[str], Completion] | None = None
+        self.hint = ""  # about the typed text: what completes it, or what its underlined words are
+        self._tokenizer = tokenizer
+        self._history = history
+        self._menu = menu
+        self._cut_text = ""
+        self._deleted_text = ""  # by the last edit
+        self._completion_hint = ""
+        self._recall: HistoryNavigator | None = None
+        self._last_recalled: tuple[str, Location] = ("", (0, 0))  # text, and the cursor location after the recall
+        self._typing_location: Location | None = None  # after the last edit, until the user pauses
+        self._is_full = False
+        self._typing_pause_timer: Timer | None = None
+
+    def on_mount(self) -> None:
+        # The timer runs only after an edit with unknown words.
+        self._typing_pause_timer = self.set_interval(TYPING_PAUSE_SECONDS, self._end_typing, pause=True)
+
+    # Text
+
+    @property
+    def value(self) -> str:
+        """Text of the prompt. A new value is sanitized, and the cursor is placed at its end."""
+        return self.text
+
+    @value.setter
+    def value(self, text: str) -> None:
+        self.load_text(sanitize_prompt(text)[0][:MAX_PROMPT_CHARACTERS])
+        self._typing_location = None
+        self.move_cursor(self.document.end)
+        self.update_suggestion()
+
+    @property
+    def tokenizer(self) -> "Tokenizer | None":
+        """Known words; None means that no word is unknown."""
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: "Tokenizer | None") -> None:
+        self._tokenizer = tokenizer
+        self._refresh_unknown_marks()
+
+    @property
+    def unknown_words(self) -> tuple[str, ...]:
+        """Words outside the vocabulary and characters outside the tokenizer, without duplicates."""
+        if self._tokenizer is None:
+            return ()
+        return tuple(dict.fromkeys(text for _, _, text in self._tokenizer.unknown_spans(self.value)))
+
+    def replace(
+        self, insert: str, start: Location, end: Location, *, maintain_selection_offset: bool = True
+    ) -> EditResult:
+        """Replace a range with sanitized text, cut to the maximum length. All typed and pasted text passes here."""
+        room = MAX_PROMPT_CHARACTERS - len(self.text) + len(self.get_text_range(start, end))
+        text, removed = sanitize_prompt(insert[: 8 * MAX_PROMPT_CHARACTERS])
+        is_cut = len(text) > room or len(insert) > 8 * MAX_PROMPT_CHARACTERS
+        text = text[: max(0, room)]
+        notices = []
+        if is_cut and len(insert) > 1:
+            notices.append(
+                f"pasted {len(text):,} of {len(insert):,} characters: a prompt has at most {MAX_PROMPT_CHARACTERS:,}"
+            )
+        elif is_cut and not self._is_full:
+            notices.append(f"the prompt is full: {MAX_PROMPT_CHARACTERS:,} characters")
+        if removed:
+            notices.append(f"control characters removed: {removed:,}")
+        if notices:
+            self.post_message(self.Notice("; ".join(notices)))
+        self._is_full = is_cut
+        return super().replace(text, start, end, maintain_selection_offset=maintain_selection_offset)
+
+    def edit(self, edit: Edit) -> EditResult:
+        """Apply an edit, and do not mark the word at the cursor until it is complete."""
+        result = super().edit(edit)
+        self._deleted_text = result.replaced_text
+        self._typing_location = self.cursor_location
+        if self._typing_pause_timer is not None and self.unknown_words:
+            self._typing_pause_timer.reset()
+        if self.virtual_size.height > self.size.height:  # TextArea scrolls before the height of a new line is known
+            if self.size.height == self._max_visible_lines:
+                self.scroll_cursor_visible()
+            else:
+                self.call_after_refresh(self.scroll_cursor_visible)
+        paint(self)
+        return result
+
+    async def _on_key(self, event: events.Key) -> None:
+        """Run the prompt's own bindings at once.
+
+        Textual would run a binding after the key has travelled up to the app. Over a slow line, letters that arrive
+        together with the key would then be inserted first.
+        """
+        if event.is_printable:
+            return  # TextArea inserts the character
+        active = self.screen.active_bindings.get(event.key)
+        if active is not None and active.node is self:
+            event.stop()
+            event.prevent_default()
+            await self.run_action(active.binding.action)
+        elif event.key == "enter":
+            event.prevent_default()  # TextArea would insert a newline
+
+    def action_send(self) -> None:
+        """Take the choice of the menu, add the prompt to the history and post `Submitted`."""
+        choice = self._menu.choice if self._menu is not None else None
+        if choice is not None and choice.text.rstrip() != self.value.rstrip():
+            self.value = choice.text
+            if choice.text.endswith(" "):
+                return
+        value = self.value
+        if self._history is not None:
+            try:
+                self._history.add(value)
+            except LotrError as error:
+                self.post_message(self.Notice(str(error)))
+        self._recall = None
+        self.post_message(self.Submitted(self, value))
+
+    def action_new_line(self) -> None:
+        self.replace("\n", *self.selection, maintain_selection_offset=False)
+
+    def action_kill(self, part: str) -> None:
+        self._deleted_text = ""
+        getattr(self, f"action_delete_{part}")()
+        self._cut_text = self._deleted_text or self._cut_text
+
+    def action_yank(self) -> None:
+        self.replace(self._cut_text, *self.selection, maintain_selection_offset=False)
+
+    # Completion and recall
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave the key of the completion to the screen while there is nothing to complete."""
+        return action != "complete" or bool(self.suggestion or (self._menu is not None and self._menu.choices))
+
+    def action_complete(self) -> None:
+        if self._menu is not None and self._menu.choices:
+            self.value = (self._menu.choice or self._menu.choices[0]).text
+        else:
+            self.insert(self.suggestion)
+
+    def update_suggestion(self) -> None:
+        """Show what completes the text, if the cursor is at its end; `TextArea` calls this after each change."""
+        completion = Completion()
+        if self.completer is not None and self.text and self._is_cursor_at_end:
+            completion = self.completer(self.text)
+        self.suggestion, self._completion_hint = completion.rest, completion.hint
+        if self._menu is not None and self._menu.is_attached:
+            self._menu.show(completion.choices, completion.chosen)
+
+    def watch_selection(self) -> None:
+        """Remove the completion when the cursor leaves the end of the text."""
+        if self.suggestion and not self._is_cursor_at_end:
+            self.suggestion = ""
+
+    @property
+    def _is_cursor_at_end(self) -> bool:
+        return self.selection.is_empty and self.cursor_location == self.document.end
+
+    def action_step_line(self, offset: int) -> None:
+        """Move in the menu, or by a line; on the first or last line, or right after a recall, recall another prompt."""
+        if self._menu is not None and self._menu.choices:
+            self._menu.show(self._menu.choices, (self._menu.chosen + offset) % len(self._menu.choices))
+            chosen = self._menu.choices[self._menu.chosen].text
+            self.suggestion = chosen[len(self.text) :] if chosen.startswith(self.text) else ""
+            return
+        is_recalling = self._recall is not None and self.value == self._last_recalled[0]
+        if not (is_recalling and self.cursor_location == self._last_recalled[1]):
+            navigator, at = self.navigator, self.cursor_location
+            is_last = navigator.is_first_wrapped_line(at) if offset < 0 else navigator.is_last_wrapped_line(at)
+            if not is_last:
+                (self.action_cursor_up if offset < 0 else self.action_cursor_down)()
+                return
+        if offset < 0 and not is_recalling and self._history is not None:
+            self._recall = HistoryNavigator(self._history.entries, self.value)
+        if self._recall is None or not (is_recalling or offset < 0):
+            return
+        if (text := self._recall.older() if offset < 0 else self._recall.newer()) is not None:
+            self.value = text
+            self._last_recalled = (self.value, self.cursor_location)
+
+    # Display
+
+    def get_line(self, line_index: int) -> Text:
+        """Return a line in which words outside the vocabulary are underlined."""
+        line = super().get_line(line_index)
+        style = self.get_component_rich_style("prompt-input--unknown", partial=True)
+        for start, end in self._marked_spans(line_index, line.plain):
+            line.stylize(style, start, end)
+        return line
+
+    def _marked_spans(self, line_index: int, line: str) -> list[tuple[int, int]]:
+        """Return the unknown parts of a line, without the one that is being typed."""
+        is_command = line_index == 0 and line.startswith("/") and not line.startswith("//")
+        if self._tokenizer is None or is_command:
+            return []
+        row, column = self.cursor_location
+        is_typing = row == line_index and self._typing_location == (row, column)
+        spans = self._tokenizer.unknown_spans(line)
+        return [(start, end) for start, end, _ in spans if not (is_typing and start <= column <= end)]
+
+    def get_help_line(self) -> str:
+        return self.hint
+
+    def on_text_area_changed(self) -> None:
+        self._update_hint()
+
+    def _update_hint(self) -> None:
+        before, self.hint = self.hint, self._completion_hint
+        if not self.hint and any(self._marked_spans(row, line) for row, line in enumerate(self.document.lines)):
+            self.hint = UNKNOWN_HINT
+        elif not self.hint and self.text:
+            self.hint = TYPING_HINT
+        if self.hint != before:
+            for help_line in self.screen.query(HelpLine):
+                help_line.update_text()
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Return the number of lines, at most 5 and at most a quarter of the terminal's height."""
+        height = super().get_content_height(container, viewport, width)
+        return max(1, min(height, self._max_visible_lines))
+
+    @property
+    def _max_visible_lines(self) -> int:
+        return max(1, min(MAX_VISIBLE_LINES, self.app.size.height // 4))
+
+    def watch_has_focus(self, has_focus: bool) -> None:
+        """Repaint the lines: the line cache of `TextArea` does not depend on the focus, but the cursor does."""
+        super().watch_has_focus(has_focus)
+        self._refresh_unknown_marks()
+
+    def _end_typing(self) -> None:
+        if self._typing_pause_timer is not None:
+            self._typing_pause_timer.pause()
+        self._typing_location = None
+        self._refresh_unknown_marks()
+
+    def _refresh_unknown_marks(self) -> None:
+        self._update_hint()
+        self.notify_style_update()  # clears the line cache of TextArea
+        self.refresh()
+
+
+def sanitize_prompt(text: str) -> tuple[str, int]:
+    """Return the text without escape sequences and control characters, and the number of both that were removed.
+
+    Line breaks become newlines and tabs become spaces. If the text has more than one character, newlines at its end
+    are removed.
+    """
+    text, removed = _ESCAPE_SEQUENCE.subn("", text)
+    text = _LINE_BREAK.sub("\n", text).replace("\t", " ")
+    if len(text) > 1:
+        text = text.rstrip("\n")
+    kept = text if text.isprintable() else "".join(c for c in text if c == "\n" or _is_displayable(c))
+    return kept, removed + len(text) - len(kept)
+
+
+def _is_displayable(character: str) -> bool:
+    return character in JOINERS or unicodedata.category(character) not in _HIDDEN_CATEGORIES

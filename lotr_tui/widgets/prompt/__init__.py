@@ -1,1 +1,0 @@
-"""The prompt input, its key bindings and the cleaning of pasted text."""
