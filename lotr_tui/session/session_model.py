@@ -37,7 +37,8 @@ NUM_SLOW_ANSWERS = 4  # that a slow model draws to choose from by default, which
 NO_LOG_PROBS: LogProbs = np.empty(0, np.float32)
 """Log-probabilities of a state whose own were evicted, or that has read nothing; reading a token computes new ones."""
 EXAMPLE_PROMPTS = ("Bilbo Baggins is", "Where is Frodo", "The lamp")  # suggested if the model knows all their words
-MAX_INTRODUCED_SPEAKERS = 6  # those with most lines in the training text
+MAX_INTRODUCED_SPEAKERS = 3  # the best known, or those with most lines in the training text
+OPENING_NAMES = ("GANDALF", "FRODO", "SAM", "GOLLUM")
 _NAME_SEPARATORS = re.compile(r"[-_. ]")
 
 
@@ -214,7 +215,8 @@ class SessionModel:
             return f"{text}; without a chat template, this model continues texts." if self.is_by_others else f"{text}."
         names = answering_cast(self.cast, "")
         first = first_to_answer(names)
-        others = [display_name(name) for name in names if name != first]
+        best_known = [name for name in OPENING_NAMES if name in names]
+        others = [display_name(name) for name in dict.fromkeys([*best_known, *names]) if name != first]
         text = f"Say hello to {display_name(first)}."
         if others:
             more = " and others" if len(others) > MAX_INTRODUCED_SPEAKERS else ""

@@ -42,7 +42,7 @@ TYPED_KEYS = "#@&~"
 """Keys without a completion, which occur in no word and in no control sequence."""
 LOADING_KEYS = "¡¢£¤¥¦§¨©ª«¬®¯°±²³´µ¶·¸¹º»¼½¾¿×÷ßðþøæåäöü"
 """Keys that are typed once each, so that nothing else that is painted looks like their echo."""
-BACKSPACE, F7, F8 = b"\x7f", b"\x1b[18~", b"\x1b[19~"
+BACKSPACE, COOLER, HOTTER = b"\x7f", b"\x1b[1;5B", b"\x1b[1;5A"
 
 
 def paint_seconds(command, text, home=None):
@@ -135,7 +135,7 @@ def step_temperature(terminal, prompt, count=40):
     terminal.read_until_quiet(1, 5)
     seconds = []
     for step in range(count):
-        seconds.append(terminal.press(F8 if step % 20 < 10 else F7, "%"))
+        seconds.append(terminal.press(HOTTER if step % 20 < 10 else COOLER, "%"))
         terminal.read_until_quiet(0.2, 1)  # a search of words may refine the bars
     return seconds
 

@@ -34,8 +34,8 @@ PADDING, FONT_SIZE, NUM_COLORS = 12, 16, 128
 FIRST_BRAILLE, FIRST_EIGHTH, LAST_EIGHTH = 0x2800, 0x2588, 0x258F
 BRAILLE_DOTS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))
 """Column and row of the dot of each bit of a braille character."""
-CTRL_E, CTRL_N, CTRL_T, ENTER, ESCAPE = b"\x05", b"\x0e", b"\x14", b"\r", b"\x1b"
-DOWN, F8 = b"\x1b[B", b"\x1b[19~"
+CTRL_N, CTRL_T, ENTER, ESCAPE = b"\x0e", b"\x14", b"\r", b"\x1b"
+DOWN, HOTTER = b"\x1b[B", b"\x1b[1;5A"
 
 
 class Recorder:
@@ -164,7 +164,7 @@ def record(recorder):
     recorder.wait_until(INPUT_READY_TEXT)
     recorder.speed = 0
     recorder.wait_until(MODEL_READY_TEXT)
-    recorder.press(b"/seed 5\r", pause=1)
+    recorder.press(b"/set seed 5\r", pause=1)
     recorder.speed = 1
     recorder.wait(0.8)
     for line in ("Hello, Gandalf.", "Where is the Ring?"):
@@ -172,12 +172,13 @@ def record(recorder):
         recorder.press(ENTER, pause=1)
         recorder.wait_until("esc stop", is_shown=False)
         recorder.wait(1.2)
-    recorder.press(F8, times=5, pause=0.3)
+    recorder.press(HOTTER, times=5, pause=0.3)
     recorder.wait(0.8)
     recorder.press(CTRL_N, pause=1)
     recorder.wait_until("esc stop", is_shown=False)
     recorder.wait(1.2)
-    recorder.press(CTRL_E, pause=3)
+    recorder.press(ESCAPE, pause=0.5)  # to the conversation, where letters are keys
+    recorder.press(b"l", pause=3)
     recorder.press(ESCAPE, pause=0.5)
     recorder.press(CTRL_T, pause=1.2)
     recorder.press(DOWN, times=2, pause=0.5)  # past a conversation and `default`, which take longer

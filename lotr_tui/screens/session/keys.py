@@ -21,39 +21,41 @@ pane         | tab       |   | pane(1)                  | pane     | The next pa
 pane-back    | shift+tab |   | pane(-1)                 | back     | The previous pane
 enter        | enter     |   | enter                    | pick     | Pick the marked alternative, or go to the prompt
 words        | ctrl+g    |   | words                    | words    | Why each word was picked, and its alternatives
-again        | ctrl+r    | r | again                    | again    | Answer again with another seed
+again        | ctrl+r    | r | call('view.again')       | again    | Answer again with another seed
 next         | ctrl+n    | n | go_on                    | go on    | The next turn, or more of the reply
-hotter       | ctrl+up   | plus | temperature(1)           | hotter   | Raise the temperature by 0.05
-cooler       | ctrl+down | minus | temperature(-1)          | cooler   | Lower the temperature by 0.05
+hotter       | ctrl+up   | plus | call('sampler.step_temperature', 1) | hotter   | Raise the temperature by 0.05
+cooler       | ctrl+down | minus | call('sampler.step_temperature', -1) | cooler   | Lower the temperature by 0.05
 models       | ctrl+o    |   | choose_model             | models   | Models and runs: use one, compare, delete
 train        | ctrl+t    |   | train                    | train    | Start a training, or watch the running one
-find         | ctrl+f    | slash | view('search_bar.open')  | find     | Find words in the conversation
+find         | ctrl+f    | slash | call('view.search_bar.open')  | find     | Find words in the conversation
 export       | ctrl+s    |   | export_session           | export   | Write this session to a file
 redraw       | ctrl+l    |   | redraw                   | redraw   | Draw the screen again
 talk         |           | p | talk                     | talk     | Talk to the model of the training
 edit         |           | e | edit                     | edit     | Change the prompt and send it again
-copy         |           | y | view('copy_reply')       | copy     | Copy the prompt and its reply
-earlier      |           | left_square_bracket | view('step_answer', -1)  | answer   | The answer before
-later        |           | right_square_bracket | view('step_answer', 1)   | answer   | The next answer
-answers      |           | z | view('toggle_answers')   | all      | All answers, from where they differ
+copy         |           | y | call('view.copy_reply')       | copy     | Copy the prompt and its reply
+earlier      |           | left_square_bracket | call('view.step_answer', -1)  | answer   | The answer before
+later        |           | right_square_bracket | call('view.step_answer', 1)   | answer   | The next answer
+answers      |           | z | call('view.toggle_answers')   | all      | All answers, from where they differ
 who          |           | w | choose_cast              | who      | Who answers and who you are
-options      |           | o | options                  | options  | All sampling controls, or only the main ones
+options      |           | o | call('sampler.toggle_all') | options  | All sampling controls, or only the main ones
 units        |           | u | toggle_units             | units    | Next words whole, or as their tokens
 lens         |           | l | inspect('lens')          | lens     | Surprise per word in any text
 temperatures |           | t | inspect('temperatures')  | temperatures | The prompt at several temperatures
 compare      |           | c | inspect('compare')       | compare  | The prompt with several models
 inside       |           | i | inspect('inside')        | inside   | Gates of an LSTM, or attention of a Transformer
 copied       |           | m | inspect('copied')        | copied   | Which parts are copied from training
-left         |           | left | view('transcript.step', -1) | word     | The previous word
-right        |           | right | view('transcript.step', 1) | word     | The next word
+left         |           | left | call('view.transcript.step', -1) | word     | The previous word
+right        |           | right | call('view.transcript.step', 1) | word     | The next word
 up           |           | up | vertical(-1)             | reply    | The previous reply or match
 down         |           | down | vertical(1)              | reply    | The next reply or match
-home         |           | home | view('transcript.go_to_token', 0) | first word | First word of the reply
-end          |           | end | view('transcript.go_to_token', -1) | last word | Last word of the reply
+home         |           | home | call('view.transcript.go_to_token', 0) | first word | First word of the reply
+end          |           | end | call('view.transcript.go_to_token', -1) | last word | Last word of the reply
 page-up      |           | pageup | scroll_page(-1)          | scroll up | Earlier replies
 page-down    |           | pagedown | scroll_page(1)           | scroll down | Later replies
 """
-_DIGITS = "".join(f"branch-{n} | | {n} | view('branch', {n}) | pick | Branch to alternative {n}\n" for n in range(1, 9))
+_DIGITS = "".join(
+    f"branch-{n} | | {n} | call('view.branch', {n}) | pick | Branch to alternative {n}\n" for n in range(1, 9)
+)
 
 # Footer of each state, the most important key first: names, with a label or `label@keys` where it differs.
 _FOOTERS: Mapping[SessionState, str] = {
@@ -73,7 +75,7 @@ as          | NAME    | choose_cast('speaking-as') | Speak as one of the cast, o
 to          | NAME    | choose_cast('answering') | Choose who answers; anyone: the model chooses
 scene       | TURNS NAMES | go_on(4) | Go on for some turns, such as /scene 6 Frodo, Sam
 system      | TEXT    | choose_cast         | Tell a chat model who it is, such as /system You are Gandalf
-new         |         | view('begin_session') | Begin a new session; this one stays saved
+new         |         | call('view.begin_session') | Begin a new session; this one stays saved
 sessions    |         | choose_session      | Saved sessions: open, rename, delete, export
 export      | PATH    | export_session      | Write this session to a .md, .txt, .json or .svg file
 model       | NAME    | choose_model        | Use the model of a run, hf:FOLDER, hf:owner/name or gguf:FILE

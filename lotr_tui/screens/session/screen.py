@@ -671,9 +671,9 @@ class SessionScreen(AppScreen[None]):
     def on_token_inspector_alternative_selected(self, event: "TokenInspector.AlternativeSelected") -> None:
         self.view.branch(event.number)
 
-    def action_view(self, method: str, *arguments: Any) -> None:
-        """Call a method of the conversation's widget, wherever the focus is."""
-        attrgetter(method)(self.view)(*arguments)
+    def action_call(self, method: str, *arguments: Any) -> None:
+        """Call a method of one of the objects of the session, such as `view.again`."""
+        attrgetter(method)(self)(*arguments)
 
     def action_words(self) -> None:
         if not self.view.transcript.put_cursor():
@@ -689,9 +689,6 @@ class SessionScreen(AppScreen[None]):
     def action_scroll_page(self, pages: int) -> None:
         transcript = self.view.transcript
         (transcript.scroll_page_up if pages < 0 else transcript.scroll_page_down)(animate=False)
-
-    def action_again(self) -> None:
-        self.view.again()
 
     def action_go_on(self, num_turns: int = 1) -> None:
         """Add turns of the conversation, or in the other modes continue the reply."""
@@ -817,12 +814,6 @@ class SessionScreen(AppScreen[None]):
         speaker = self.session_model.label if is_answer else display_name(context.speaker)
         last_text, ends_text = context.last_text(probs.candidate_unit), reads_line_ends(context.model)
         self.side.next.show(probs, last_text, settings.describe_filters(), speaker, ends_text=ends_text)
-
-    def action_temperature(self, steps: int) -> None:
-        self.sampler.step_temperature(steps)
-
-    def action_options(self) -> None:
-        self.sampler.toggle_all()
 
     def on_sampler_panel_changed(self) -> None:
         """Remember the settings, and show what can come next with them."""
