@@ -205,11 +205,11 @@ class ConversationView(Vertical):
         self.conversation.select_reply(new)
         self.transcript.replace_entries(index, [*new.selected_path(), *rest])
 
-    def again(self) -> None:
-        """Draw the reply again with another seed, as the same speaker."""
+    def again(self, speaker: str = "") -> None:
+        """Draw the reply again with another seed, as a chosen speaker, or else as the same one."""
         reply = self.target_reply
         if reply is not None and reply.speaker and reply.reply_mode == "conversation":
-            self.answer_as(reply.speaker)
+            self.answer_as(speaker or reply.speaker)
         elif reply is not None:
             self._branch(reply, 0)
 

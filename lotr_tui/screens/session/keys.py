@@ -21,7 +21,7 @@ pane         | tab       |   | pane(1)                  | pane     | The next pa
 pane-back    | shift+tab |   | pane(-1)                 | back     | The previous pane
 enter        | enter     |   | enter                    | pick     | Pick the marked alternative, or go to the prompt
 words        | ctrl+g    |   | words                    | words    | Why each word was picked, and its alternatives
-again        | ctrl+r    | r | call('view.again')       | again    | Answer again with another seed
+again        | ctrl+r    | r | again       | again    | Answer again with another seed
 next         | ctrl+n    | n | go_on                    | go on    | The next turn, or more of the reply
 hotter       | ctrl+up   | plus | call('sampler.step_temperature', 1) | hotter   | Raise the temperature by 0.05
 cooler       | ctrl+down | minus | call('sampler.step_temperature', -1) | cooler   | Lower the temperature by 0.05

@@ -690,6 +690,9 @@ class SessionScreen(AppScreen[None]):
         transcript = self.view.transcript
         (transcript.scroll_page_up if pages < 0 else transcript.scroll_page_down)(animate=False)
 
+    def action_again(self) -> None:
+        self.view.again(self.roles.speaker)
+
     def action_go_on(self, num_turns: int = 1) -> None:
         """Add turns of the conversation, or in the other modes continue the reply."""
         if self.session_model.knows_speakers and (self.reply_mode == "conversation" or num_turns > 1):

@@ -22,7 +22,7 @@ from tests.support.bindings import (
     scroll_y,
 )
 from tests.support.open_models import bpe_tokenizer, open_model
-from tests.support.pilot import press_letter, screen_name, send, text_of, until
+from tests.support.pilot import screen_name, send, text_of, until
 
 value, selected = of("PromptInput", "value"), of("PromptInput", "selected_text")
 temperature, preset = of("TemperatureSlider", "value"), of("SamplerPanel", "preset")
