@@ -152,8 +152,7 @@ async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_
         await ui.send(pilot, "/system")
         line = app.screen.query_one(Input)
         assert line.value == "You are Gandalf."
-        await pilot.press("tab")
-        assert line.value == EXAMPLE_SYSTEM_PROMPT
+        line.value = EXAMPLE_SYSTEM_PROMPT
         await pilot.press("enter")
         assert app.settings_store.current.system_prompt == EXAMPLE_SYSTEM_PROMPT
     (session,) = list_sessions()
