@@ -22,13 +22,14 @@ from engine.data.dataset import Dataset
 from engine.data.scripts import Turn, script_text, turn_text, utterance_mask
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers.base import EOS_ID, UNK, UNK_ID, TokenIds, Tokenizer
-from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
+from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel, SequenceModel, score_sequence
 from engine.models.spelling import OrthographyModel, spelling_model
 
-TextForm = Literal["original", "words"]  # as written, or lower-case words only; both with single spaces, as a corpus
-TEXT_FORMS: tuple[TextForm, ...] = ("original", "words")
+TextForm = Literal["original", "whitespace", "words"]
+"""original: as written; whitespace: with single spaces and without empty lines; words: lower-case words only."""
+TEXT_FORMS: tuple[TextForm, ...] = ("original", "whitespace", "words")
 MAX_COUNTED_TOKENS = 500_000  # of a validation split whose characters are counted, which takes a few seconds then
 MIN_BLOCK_CHARACTERS = 100  # of the bootstrap, about 20 words; longer texts have more blocks, and longer ones
 MIN_BLOCKS = 10  # fewest blocks for a confidence interval: with fewer, the resampled texts are almost all alike
@@ -74,16 +75,17 @@ def perplexity(mean_nll: float) -> float:
 
 
 def native_form(tokenizer: Tokenizer) -> TextForm:
-    return "words" if tokenizer.name == "words" else "original"
+    return tokenizer.name if isinstance(tokenizer, WordTokenizer) else "original"
 
 
 def convert_text(text: str, form: TextForm, mode: DataMode = "line") -> str:
-    """Return the lines of `text` that have a word in a form, each with a line feed. A script keeps its speakers."""
-    tokenizer: WordTokenizerName = "words" if form == "words" else "whitespace"
+    """Return `text` in a form, with a line feed after each line. A script keeps its speakers."""
+    if form == "original":
+        return text if not text or text.endswith("\n") else f"{text}\n"
     is_script, converted = mode == "dialogue", []
     for line in text.removesuffix("\n").split("\n") if is_script else text.splitlines():
         name, separator, said = line.partition(": ") if is_script and ": " in line else ("", "", line)
-        words = " ".join(split_words(said, tokenizer))
+        words = " ".join(split_words(said, form))
         if words or (is_script and not line):  # an empty line of a script ends a scene
             converted.append(f"{name}{separator}{words}\n")
     return "".join(converted)
@@ -311,19 +313,28 @@ class FormComparison(NamedTuple):
 def compare_models(
     candidates: Sequence[Candidate], text: str, *, is_script: bool = False, only_words: bool = False
 ) -> list[FormComparison]:
-    """Score each model on every form of a text that it can read and that another model needs, the simplest first.
+    """Score all models on the lower-case words if one reads no more, and all others on the text.
 
-    All models account for the same characters. The names of a script are given, not scored. A model of dialogues reads
+    It is the text as written, or with single spaces if one of them needs that: a model of words between spaces, or of
+    dialogues without a script. All models account for the same characters. The names of a script are given, not scored. A model of dialogues reads
     the lines of another text as said by SOMEONE. Characters that a model cannot read raise a CorpusError.
     """
     mode: DataMode = "dialogue" if is_script else "line"
-    words, original = convert_text(text, "words", mode), convert_text(text, "original", mode)
-    able = [item for item in candidates if native_form(item.model.tokenizer) == "original" or words == original]
+    words = convert_text(text, "words", mode)
+    able = [item for item in candidates if native_form(item.model.tokenizer) != "words"]
+    needs_single_spaces = any(
+        native_form(item.model.tokenizer) == "whitespace" or (item.mode == "dialogue" and not is_script)
+        for item in able
+    )
+    form: TextForm = "whitespace" if needs_single_spaces else "original"
+    written = convert_text(text, form, mode)
+    if words == written:  # compared once
+        able = list(candidates)
     comparisons = []
     if only_words or len(able) < len(candidates):
         comparisons.append(_compare_on(words, "words", candidates, is_script=is_script))
     if able and not only_words:
-        comparisons.append(_compare_on(original, "original", able, is_script=is_script))
+        comparisons.append(_compare_on(written, form, able, is_script=is_script))
     return comparisons
 
 

@@ -39,6 +39,7 @@ from lotr_tui.formatting import MISSING, PRETRAINED_NOTE, format_percent, plural
 COMBINATION_KEYS = ("dynamic", "cache", "mixture")  # in the JSON report; each adds something to the one before it
 FORMS: dict[TextForm, str] = {
     "original": "the original text",
+    "whitespace": "the text with single spaces",
     "words": "the lower-case words",
 }
 SPLIT_HELP = "Split to score; of several models, that of the first, without lines that another was trained on."

@@ -27,6 +27,7 @@ REFUSED_COMMANDS = {
     "train --resume scenes": "training needs PyTorch",
     "search --trials 2 --set lr=0.002..0.02": "search needs PyTorch",
     "eval --dynamic": "--dynamic needs PyTorch",
+    "runs export scenes --csv out": "export to CSV needs pandas",
     "generate hi --run hf:other": "hf:other needs torch",
 }
 RUN_COMMANDS = """
@@ -94,7 +95,7 @@ def test_a_command_that_needs_a_missing_package_says_so_in_one_line(run_python, 
     write_dialogue_run(tmp_path / "home" / "runs" / "scenes")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "gpt_neox"}')
-    results = run_python(RUN_COMMANDS, stdin=[["torch"], [], [*REFUSED_COMMANDS, "generate road"]])
+    results = run_python(RUN_COMMANDS, stdin=[["torch", "pandas"], [], [*REFUSED_COMMANDS, "generate road"]])
     *refused, (_, code, output, errors, _) = results
     assert code == 0, errors
     assert output.strip()

@@ -56,7 +56,11 @@ PLACEHOLDER = "Type a text below. Each word is shaded by its surprisal in bits: 
 SURPRISE_THRESHOLDS = (3.0, 6.0, 10.0)
 """Bits that separate the styles of `SURPRISES`: probabilities of 1/8, 1/64 and 1/1024."""
 SURPRISES = ("dim", "usual", "surprising", "strong")
-TEXT_FORM_NAMES: dict[TextForm, str] = {"original": "", "words": " (lower-case words)"}
+TEXT_FORM_NAMES: dict[TextForm, str] = {
+    "original": "",
+    "whitespace": " (words only)",
+    "words": " (lower-case words)",
+}
 
 LensView = Literal["network", "Kneser-Ney", "difference"]
 """Meaning of the shades: the surprisal of one model, or the difference between both."""

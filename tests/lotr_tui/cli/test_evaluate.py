@@ -159,12 +159,12 @@ class TestSeveralModels:
         report = score(*RUNS, "--text", folder / "own.txt")
         assert report["split"] == str(folder / "own.txt")
         texts = {text["text_form"]: text for text in report["texts"]}
-        assert list(texts) == ["words", "original"]
+        assert list(texts) == ["words", "whitespace"]  # one of them reads single spaces only
         assert {row["run"] for row in texts["words"]["models"]} == set(RUNS)
-        assert {row["run"] for row in texts["original"]["models"]} == set(RUNS) - {"words", "stream"}
-        assert texts["original"]["characters"] == sum(
-            len(" ".join(line.split())) + 1 for line in TEXT.split("\n") if line
-        )
+        assert {row["run"] for row in texts["whitespace"]["models"]} == set(RUNS) - {"words", "stream"}
+        assert texts["whitespace"]["characters"] == NUM_CHARACTERS
+        (original,) = score("characters", "bpe", "--text", folder / "own.txt")["texts"]
+        assert (original["text_form"], original["characters"]) == ("original", len(TEXT))
         for text in texts.values():
             figures = [row["bits_per_character"] for row in text["models"]]
             assert figures == sorted(figures)
@@ -212,7 +212,7 @@ class TestSeveralModels:
         )
         assert [row["run"] for row in score("bpe", "whole", *own)["texts"][0]["models"]]
         assert refused("eval", "gone", "gone").endswith("gone.csv does not exist; check the path, or use --text FILE")
-        assert score("gone", *own)["characters"] == NUM_CHARACTERS
+        assert score("gone", *own)["characters"] == len(TEXT)
         report = score("gone", "bpe")
         assert report["text"] == "valid of bpe"
         assert report["notes"] == ["gone: its training text cannot be read, and may have some of the lines"]
@@ -234,9 +234,9 @@ class TestSeveralModels:
 
     def test_a_text_without_names_is_said_by_someone(self, score, folder):
         report = score("dialogue", "bpe", "--text", folder / "own.txt")
-        (original,) = report["texts"]
-        assert original["text_form"] == "original"
-        assert {row["run"] for row in original["models"]} == {"dialogue", "bpe"}
+        (single_spaces,) = report["texts"]
+        assert single_spaces["text_form"] == "whitespace"
+        assert {row["run"] for row in single_spaces["models"]} == {"dialogue", "bpe"}
         assert report["notes"] == ["dialogue: reads every line as said by SOMEONE"]
 
     def test_table_has_a_row_for_each_model_and_the_paired_test(self, lotr, folder):
@@ -246,7 +246,7 @@ class TestSeveralModels:
         assert {line.split()[0] for line in lines[2:4]} == {"words", "bpe"}
         assert "bits/char less than" in lines[4]
         assert "(95 % CI " in lines[4]
-        assert lines[6].endswith(f"the original text, {NUM_CHARACTERS:,} characters")
+        assert lines[6].endswith(f"the original text, {len(TEXT):,} characters")
         assert lines[8].split()[:2] == ["bpe", "bpe"]
         short = lotr("eval", "words", "bpe", "--text", "-", stdin=b"The miller sells.")
         assert "the text is too short for a confidence interval" in short.stdout
