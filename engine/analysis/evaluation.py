@@ -313,11 +313,11 @@ class FormComparison(NamedTuple):
 def compare_models(
     candidates: Sequence[Candidate], text: str, *, is_script: bool = False, only_words: bool = False
 ) -> list[FormComparison]:
-    """Score all models on the lower-case words if one reads no more, and all others on the text.
+    """Score all models on the lower-case words if one reads no more, and all others on the text as written.
 
-    It is the text as written, or with single spaces if one of them needs that: a model of words between spaces, or of
-    dialogues without a script. All models account for the same characters. The names of a script are given, not scored. A model of dialogues reads
-    the lines of another text as said by SOMEONE. Characters that a model cannot read raise a CorpusError.
+    The text has single spaces if one of these needs that: a model of words between spaces, or of dialogues where no
+    script is given. All models account for the same characters. The names of a script are given, not scored. A model
+    of dialogues reads another text as said by SOMEONE. Characters that a model cannot read raise a CorpusError.
     """
     mode: DataMode = "dialogue" if is_script else "line"
     words = convert_text(text, "words", mode)
