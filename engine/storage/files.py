@@ -148,17 +148,26 @@ def check_is_new(path: Path, kind: str = "folder") -> None:
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files by name into a new folder, which appears once it is complete; a failure raises a RunError."""
+    """Write files by name into a new folder, which appears once it is complete, or into an empty one.
+
+    A folder with files, or one that cannot be written, raises a RunError.
+    """
     import shutil  # takes 5 ms, and commands that only read, such as the completion, do not need it
 
-    check_is_new(folder)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if not is_empty:
+        check_is_new(folder)
+    partial = (folder if is_empty else folder.parent) / f".{folder.name}.{os.getpid()}"
     try:
         partial.mkdir(parents=True)
         for name, content in contents.items():
             (partial / name).write_bytes(content)
             fsync_path(partial / name)
-        partial.rename(folder)
+        if is_empty:
+            for name in contents:
+                (partial / name).rename(folder / name)
+        else:
+            partial.rename(folder)
         fsync_path(folder.parent)
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}; choose another folder") from error

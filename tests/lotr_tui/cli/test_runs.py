@@ -228,8 +228,8 @@ class TestExport:
     def test_export_overwrites_no_file(self, refused, make_run, tmp_path):
         make_run("r", EVENTS)
         (tmp_path / "mine.txt").write_text("x")
-        assert "is not empty" in refused("runs", "export", "r", "--csv", ".")
-        assert "File exists" in refused("runs", "export", "r", "--csv", "mine.txt")
+        assert "nothing is overwritten" in refused("runs", "export", "r", "--csv", ".")
+        assert "nothing is overwritten" in refused("runs", "export", "r", "--csv", "mine.txt")
         assert (tmp_path / "mine.txt").read_text() == "x"
 
 
@@ -255,11 +255,11 @@ class TestCompare:
 
     def test_table_has_settings_that_differ_results_and_differences(self, table):
         shown = table("a", "b", "c")
-        assert "different settings a b c\nlr 0.01 0.02 0.02\n\nresults a b c\n" in shown
-        assert "valid ↓ 64.0 48.0* 80.0\n -16.0 -25 % +16.0 +25 %\n" in shown
-        assert "test ↓ 65.0 49.0* -\n" in shown
+        assert "different settings a b c\nlr 0.01 0.02 0.02\n \nresults a b c\n" in shown
+        assert "valid ↓ 64.0 *48.0 80.0\n -16.0 -25 % +16.0 +25 %\n" in shown
+        assert "test ↓ 65.0 *49.0 -\n" in shown
         assert "Choose a run by its validation figures" in shown
-        assert "valid ↓ 64.0 48.0*\n +16.0 +33 %\n" in table("a", "b", "--baseline", "b")
+        assert "valid ↓ 64.0 *48.0\n +16.0 +33 %\n" in table("a", "b", "--baseline", "b")
         assert "results c a b\n" in table("a", "b", "--baseline", "c")
 
     def test_json_has_settings_figures_differences_and_best_runs(self, lotr, home):
