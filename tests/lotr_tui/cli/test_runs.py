@@ -259,7 +259,7 @@ class TestCompare:
         assert "valid ↓ 64.0 *48.0 80.0\n -16.0 -25 % +16.0 +25 %\n" in shown
         assert "test ↓ 65.0 *49.0 -\n" in shown
         assert "Choose a run by its validation figures" in shown
-        assert "valid ↓ 64.0 *48.0\n +16.0 +33 %\n" in table("a", "b", "--baseline", "b")
+        assert "valid ↓ *48.0 64.0\n +16.0 +33 %\n" in table("a", "b", "--baseline", "b")
         assert "results c a b\n" in table("a", "b", "--baseline", "c")
 
     def test_json_has_settings_figures_differences_and_best_runs(self, lotr, home):
