@@ -93,7 +93,7 @@ def measure_memory(options):
     def megabytes(command, ready_text, prompt=None):
         with run_in_terminal(command, ready_text=ready_text) as terminal:
             if prompt:
-                terminal.press(prompt, " · T 0.")  # the figures below a finished reply
+                terminal.press(prompt, "‹ 1/8 ›")  # the answers of a finished reply
                 terminal.read_until_quiet(0.5, 3)
             return proportional_megabytes(terminal.pid)
 

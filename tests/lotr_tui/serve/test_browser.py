@@ -52,7 +52,7 @@ def test_a_prompt_is_answered_the_slider_is_dragged_and_the_window_resized(serve
     tab.page.keyboard.type("Where is Frodo?")
     tab.wait_for("❯ Where is Frodo?")
     tab.page.keyboard.press("Enter")
-    tab.wait_for(" · T 0.70")  # the figures of a finished reply
+    tab.wait_for("‹ 1/8 ›")  # the answers of a finished reply
 
     value = re.search(r"┤ (\d\.\d\d)", tab.screen())
     assert value is not None
