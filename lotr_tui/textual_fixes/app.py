@@ -61,6 +61,12 @@ class TextualFixesApp(App[None]):
                 return False
         return await super().run_action(action, default_namespace, namespaces)
 
+    def _watch_app_focus(self, focus: bool) -> None:
+        """Focus the first widget of a screen that was opened while its page had no focus: keys would miss it."""
+        super()._watch_app_focus(focus)
+        if focus and self.screen_stack and self.screen.focused is None:
+            self.screen._update_auto_focus()
+
     def _handle_exception(self, error: Exception) -> None:
         """Ignore errors of handlers that do not find their widgets while a screen is closed, or the app.
 
