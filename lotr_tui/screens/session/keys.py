@@ -77,7 +77,7 @@ scene       | TURNS NAMES | go_on(4) | Go on for some turns, such as /scene 6 Fr
 system      | TEXT    | choose_cast         | Tell a chat model who it is, such as /system You are Gandalf
 new         |         | call('view.begin_session') | Begin a new session; this one stays saved
 sessions    |         | choose_session      | Saved sessions: open, rename, delete, export
-export      | PATH    | export_session      | Write this session to a .md, .txt, .json or .svg file
+export      | PATH    | export_session      | Write this session to a .md, .txt or .json file
 model       | NAME    | choose_model        | Use the model of a run, hf:FOLDER, hf:owner/name or gguf:FILE
 train       |         | train               | Start a training, or watch the running one
 learn       | CHAPTER | learn               | The class: what a language model is
