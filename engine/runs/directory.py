@@ -37,6 +37,7 @@ RESERVED_RUN_NAMES = (LATEST_RUN, *BUNDLED_FOLDERS, SMOLLM2)
 MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES = 1_000_000, 64_000_000
 """Size limits in bytes; a vocabulary of a million words needs about 15 million."""
 MAX_RUN_NAME_LENGTH = 100
+_UNFINISHED = re.compile(r"\..+\.([0-9a-f]{12}|[0-9]+)")  # a folder of a run that is being written, or was when killed
 
 
 def check_run_name(name: str) -> None:
@@ -120,7 +121,7 @@ def find_run(name: str, runs_dir: Path) -> Path | None:
 def find_run_dirs(runs_dir: Path) -> list[Path]:
     """Return the folders of runs; an empty list if `runs_dir` is missing or unreadable."""
     try:
-        folders = [path for path in runs_dir.iterdir() if not path.name.startswith(".")]  # which are unfinished
+        folders = [path for path in runs_dir.iterdir() if not _UNFINISHED.fullmatch(path.name)]
         return [path for path in folders if started_at(path) is not None]
     except OSError:
         return []
