@@ -93,6 +93,8 @@ def create_run(
 
 def reopen_run(run_dir: Path) -> LockedRun:
     """Lock a run that was stopped or interrupted, to resume its training; any other run raises a RunError."""
+    if name := directory.bundled_run_name(run_dir):
+        raise RunError(f"{name} is part of lotr-tui and cannot be resumed; start from it with --init {name}")
     config, tokenizer = read_config_and_tokenizer(run_dir)
     commands = run_dir / COMMANDS_FILE
     with ExitStack() as on_error:
