@@ -76,7 +76,7 @@ def test_commands_need_nothing_that_only_linux_has_and_use_the_folders_of_macos(
 def test_a_session_needs_nothing_that_only_linux_has(tmp_path):
     with Terminal([sys.executable, "-c", PROGRAM], 100, 30, tmp_path).spawn() as terminal:
         terminal.read_until(MODEL_READY_TEXT)
-        terminal.press(b"Hello, Gandalf.\r", "seed")
+        terminal.press(b"Hello, Gandalf.\r", "‹ 1/8 ›")
         terminal.write(b"\x11")
         terminal.read_until_exit()
         assert terminal.exit_status == 0

@@ -86,7 +86,8 @@ def train_within(preset, values, name, options, seconds):
     dataset = job.dataset
     dataset = replace(dataset, train=dataset.train[ids], train_punctuation=dataset.train_punctuation[ids])
     started = time.perf_counter()
-    for _ in replace(job, dataset=dataset).events(lambda: time.perf_counter() > started + seconds):
+    job.dataset = dataset
+    for _ in job.events(lambda: time.perf_counter() > started + seconds):
         pass
     events = read_current_events(runs_dir / name / "metrics.jsonl", subsample=True)
     start = next(event for event in events if isinstance(event, Started))
