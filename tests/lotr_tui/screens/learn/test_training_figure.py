@@ -98,7 +98,7 @@ async def test_task_is_done_by_trainings_that_are_too_slow_too_fast_and_good(mak
         screen = await open_chapter(pilot, "training")
 
         async def stop():
-            await pilot.click("#train-line")
+            await pilot.press("enter")
             await until(pilot, lambda: not figure_of(pilot).is_training, 30)
 
         for valid, result in (([2247.0, 180.0, 131.0], "131.0, falling"), ([2247.0, 131.0, 133.0], "131.0")):
