@@ -7,8 +7,6 @@ from typing import Any
 
 from textual.app import App
 
-from lotr_tui.textual_fixes.terminal import set_local_clipboard, write_to_terminal
-
 MAX_BASE64_BYTES = 74_994
 """Limit of many terminals on the base64 text; they cut or drop a longer one."""
 MAX_BYTES = MAX_BASE64_BYTES // 4 * 3
@@ -23,7 +21,7 @@ def copy_to_clipboard(app: App[Any], text: str, environ: Mapping[str, str] = os.
     """
     if not text:
         return "nothing to copy"
-    set_local_clipboard(app, text)
+    app._clipboard = text  # what ctrl+v pastes; Textual's way writes OSC 52 too, which tmux and GNU screen may print
     paste_hint = "; ctrl+v pastes the text in the prompt"
     terminal = environ.get("TERM", "")
     if terminal in ("", "dumb", "linux"):
@@ -33,7 +31,8 @@ def copy_to_clipboard(app: App[Any], text: str, environ: Mapping[str, str] = os.
         return f"not copied: {num_bytes:,} bytes, and terminals take at most {MAX_BYTES:,}{paste_hint}"
     if environ.get("TERM_PROGRAM") == "Apple_Terminal" and "SSH_CONNECTION" not in environ and _run_pbcopy(text):
         return f"copied {len(text):,} characters"
-    write_to_terminal(app, osc52_sequence(text, environ))
+    if app._driver is not None:
+        app._driver.write(osc52_sequence(text, environ))
     return f"copied {len(text):,} characters (if your terminal allows it)"
 
 

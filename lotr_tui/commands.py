@@ -20,7 +20,7 @@ from textual.widgets import Input, OptionList
 
 from engine.errors import suggest_nearest
 from lotr_tui.app_base import LotrAppBase
-from lotr_tui.textual_fixes.widgets import RobustCommandPalette
+from lotr_tui.textual_fixes.app import RobustCommandPalette
 from lotr_tui.theme import SHIRE, SHIRE_LIGHT
 from lotr_tui.widgets.line_input import MAX_LINE_CHARACTERS
 

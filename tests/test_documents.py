@@ -28,7 +28,6 @@ from lotr_tui.cli.generate import MAX_PROMPT_BYTES
 from lotr_tui.cli.tokenize import MAX_TEXT_BYTES
 from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.screens.inspect.comparison import NOTEBOOK_TEMPERATURES, WIDE_TEMPERATURES
-from lotr_tui.serve import browser_input
 from tests.support.files import CHECKOUT
 
 ASSETS, README = CHECKOUT / "assets", "../../README.md"
@@ -145,16 +144,6 @@ def limits(_):
     for preset in PRESETS:
         yield "usage.md", f"`{preset}`"
     yield "dialogue.md", f"a conditional logit of {len(FEATURES)} features"
-    yield (
-        "serve.md",
-        (f"{browser_input.KEYS_PER_SECOND:.0f} per second after a burst of {browser_input.BURST_KEYS:.0f}"),
-    )
-    yield "serve.md", f"| a paste | {browser_input.MAX_PASTE_BYTES >> 10} KiB |"
-    yield (
-        "serve.md",
-        f"{browser_input.MAX_KEYS_BYTES >> 10} KiB; a message above {browser_input.MAX_MESSAGE_BYTES >> 20} MiB",
-    )
-    yield "serve.md", f"| {browser_input.MAX_WIDTH} x {browser_input.MAX_HEIGHT} cells |"
     yield "diagnostics.md", f"running median of {2 * diagnoses.NUM_REPORTS} reports"
     yield "diagnostics.md", f"not in the first {diagnoses.NUM_REPORTS} reports"
 

@@ -15,7 +15,6 @@ from engine.models.pretrained.names import BASE_FILE, is_pretrained_name
 from lotr_tui.app import LotrApp
 from lotr_tui.session.model_loading import ModelLoader, check_fetched
 from lotr_tui.textual_fixes import is_served
-from lotr_tui.textual_fixes.terminal import fix_drivers
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.runs.combine import CombinationOptions
@@ -78,7 +77,6 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     Return 0, or 128 plus the number of the signal that ended the app, or 1 if something is not saved, or if the
     training that the app was started with has failed.
     """
-    fix_drivers()
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, _: app.handle_signal(signal.Signals(number)))
     sys.setswitchinterval(THREAD_SWITCH_INTERVAL)

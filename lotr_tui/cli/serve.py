@@ -1,5 +1,6 @@
 """`lotr-tui serve`: the session or the dashboard in a browser."""
 
+import asyncio
 import sys
 from importlib.util import find_spec
 from typing import Annotated
@@ -9,7 +10,6 @@ from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.directory import resolve_run
 from lotr_tui.cli import options
 from lotr_tui.cli.parser import add_command, flag, make_group, number, option
-from lotr_tui.session.settings import SettingsStore
 
 WEB = "Web"
 ATTACH_HELP = "Show the dashboard of a run in place of the session: its name or path, or latest."
@@ -42,15 +42,14 @@ def serve(
         arguments += ["--run", name]
     arguments += [] if runs_dir is None else ["--runs-dir", str(runs_dir)]
     arguments += [] if theme is None else ["--theme", theme]
-    from lotr_tui.serve import server  # imports aiohttp
-    from lotr_tui.serve.access import TOKEN_PARAMETER, AccessGuard, AllowedHosts, bind, url_host
+    from lotr_tui.serve.access import TOKEN_PARAMETER, AccessGuard, bind
+    from lotr_tui.serve.server import BrowserServer  # imports aiohttp
 
-    listening = bind(host, port, public=public)
-    port = listening.getsockname()[1]
-    guard = AccessGuard(AllowedHosts([host, *(allow_host or [])], public=public))
+    listening, address = bind(host, port, public=public)
+    port, guard = listening.getsockname()[1], AccessGuard([host, *(allow_host or [])], public=public)
 
     def print_address() -> None:
-        print(f"http://{url_host(listening)}:{port}/?{TOKEN_PARAMETER}={guard.token}")
+        print(f"{address}?{TOKEN_PARAMETER}={guard.token}")
         if public:
             print("the network can read the token and the session, unless a proxy adds HTTPS; an SSH tunnel is safe")
         else:
@@ -58,18 +57,7 @@ def serve(
         print("ctrl+c ends the server", flush=True)
 
     title = printable("lotr-tui" if attach is None else f"{attach} · lotr-tui")
-    program = server.ServedProgram([sys.executable, "-m", "lotr_tui", *arguments], title, _page_background(theme))
-    web = server.BrowserServer(program, guard, max_browsers, lambda line: print(printable(line), flush=True))
-    return server.serve(web, listening, print_address)
-
-
-def _page_background(theme: str | None) -> str:
-    """Return the background colour of a theme, or of the saved one, for the page before the app is drawn."""
-    from textual.theme import BUILTIN_THEMES
-
-    from lotr_tui.theme import OWN_THEMES, SHIRE
-
-    themes = BUILTIN_THEMES | {own.name: own for own in OWN_THEMES}
-    chosen = themes.get(theme or SettingsStore().current.theme, SHIRE)
-    background = chosen.to_color_system().generate().get("background", "")
-    return background if background.startswith("#") else "#000000"
+    command = [sys.executable, "-m", "lotr_tui", *arguments]
+    server = BrowserServer(command, title, guard, max_browsers, lambda line: print(printable(line), flush=True))
+    with listening:
+        return asyncio.run(server.run(listening, print_address))

@@ -1,1 +1,1 @@
-"""The app in a browser: access, limits and the page around textual-serve, which shows the screen of a process."""
+"""The app in a browser: textual-serve with a token in front of it."""

@@ -1,60 +1,48 @@
-"""The server: its page, one session per browser, and an orderly end of all of them.
+"""The server: one process of the app for each browser, and an orderly end of all of them.
 
-The page of textual-serve 1.1.3 names its files and the websocket by one fixed URL, which is wrong behind an SSH tunnel
-(https://github.com/Textualize/textual-serve/issues/42), loads a font from a server of Google, has scripts in the HTML,
-does not say why a connection was closed, and gives the terminal no focus. This one uses paths and the `Host` header.
+textual-serve 1.1.3 has these defects. The ones without a link are not reported.
+
+- The page names its files and the websocket by one fixed URL, which is wrong behind an SSH tunnel
+  (https://github.com/Textualize/textual-serve/issues/42), loads a font from a server of Google, has scripts in the
+  HTML, does not say why a connection was closed, and gives the terminal no focus.
+- asyncio kills the app when the server ends, also if it continues a training in the background.
+- After the browser has left, nothing reads the output, so that the app blocks in a write and `stop` waits for ever.
+- Standard error is collected without limit, and written to the server's terminal with its control characters.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import socket
+import subprocess
+import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import textual_serve
-from aiohttp import WSMsgType, web
+from aiohttp import web
+from textual_serve.app_service import AppService
+from textual_serve.server import Server
 
+import lotr_tui.serve
+from engine.errors import describe_error, printable
 from lotr_tui.serve.access import WEBSOCKET_PATH, AccessGuard, ErrorLog, is_encrypted
-from lotr_tui.serve.app_process import AppProcess
-from lotr_tui.serve.browser_input import (
-    MAX_HEIGHT,
-    MAX_MESSAGE_BYTES,
-    MAX_WIDTH,
-    InputLimiter,
-    clamp,
-    parse_message,
-)
 
-DEFAULT_FONT_SIZE, MIN_FONT_SIZE, MAX_FONT_SIZE = 16, 6, 48
-"""Size of the font in pixels: without the parameter `fontsize` of the URL, and its range."""
-POLL_INTERVAL = 1.0
-"""Seconds between two looks at apps without a browser, and at connections without a token."""
-ACCEPT_RETRY_INTERVAL = 0.1
-HEARTBEAT = 15.0
-"""Seconds between two pings; a browser that does not answer for half as long has left."""
-CLOSE_TIMEOUT = 2.0
-NOTICE_INTERVAL = 3.0
-"""Minimum seconds between two messages to a user about dropped input."""
-BYTES_PER_SECOND = 256 << 10
-"""Rate at which messages that were refused are received; the rest waits in the browser."""
-TOO_MANY_BROWSERS = 4001
-"""Code with which a websocket is closed when all places are taken."""
-
-_UPSTREAM, _OWN = Path(textual_serve.__file__).parent / "static", Path(__file__).parent / "static"
-_STATIC_FILES = {
-    "xterm.css": _UPSTREAM / "css" / "xterm.css",
-    "textual.js": _UPSTREAM / "js" / "textual.js",
-    "mono.ttf": _UPSTREAM / "fonts" / "RobotoMono-VariableFont_wght.ttf",
-    "mono-italic.ttf": _UPSTREAM / "fonts" / "RobotoMono-Italic-VariableFont_wght.ttf",
-    "page.css": _OWN / "page.css",
-    "page.js": _OWN / "page.js",
-}
-_TYPES = {".css": "text/css", ".js": "text/javascript", ".ttf": "font/ttf"}
+MAX_WIDTH, MAX_HEIGHT = 600, 300  # of a terminal in cells; a layout takes time and memory in proportion
+MAX_MESSAGE_BYTES = 4 << 20  # of a browser; a longer message closes the connection
+EXIT_TIMEOUT = 30.0  # seconds for an app to save and end, or to detach its training; then SIGTERM, and then SIGKILL
+HEARTBEAT = 15.0  # seconds between two pings; a browser that does not answer for half as long has left
+CLOSE_TIMEOUT, POLL_INTERVAL, MAX_ERROR_BYTES = 2.0, 1.0, 16 << 10  # bytes of what an app has printed at its end
+TOO_MANY_BROWSERS = 4001  # code with which a websocket is closed when all places are taken
+# Variables that describe the terminal of the server, and not the page.
+FOREIGN_VARIABLES = ("COLUMNS", "LINES", "TMUX", "TMUX_PANE", "STY", "CI", "TEXTUAL", "TEXTUAL_LOG", "NO_COLOR")
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
     "%3Ccircle cx='8' cy='8' r='5.5' fill='none' stroke='%23d9a648' stroke-width='3'/%3E%3C/svg%3E"
@@ -65,11 +53,10 @@ _PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <title>{title}</title>
 <link rel="icon" href="{icon}">
-<link rel="stylesheet" href="/static/xterm.css">
-<link rel="stylesheet" href="/static/page.css">
-<style>html, body {{ background: {background}; }}</style>
-<script src="/static/page.js"></script>
-<script src="/static/textual.js"></script>
+<link rel="stylesheet" href="/static/css/xterm.css">
+<link rel="stylesheet" href="/own/page.css">
+<script src="/own/page.js"></script>
+<script src="/static/js/textual.js"></script>
 </head>
 <body>
 <div id="notice"><p>{title} is starting …</p><button type="button" hidden>Start again</button></div>
@@ -79,67 +66,111 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
-@dataclass(frozen=True)
-class ServedProgram:
-    """The app that browsers see: program and arguments, title, and the CSS colour of the page until it is drawn."""
+class AppProcess(AppService):
+    """One app in a separate process. Its output goes to a browser, until the browser leaves or the app ends."""
 
-    command: Sequence[str]
-    title: str
-    background: str
+    last_lines = ""  # printed by the app, once it is stopped
+
+    async def _open_app_process(self, width: int = 80, height: int = 24) -> Any:
+        size = {"COLUMNS": str(min(max(width, 1), MAX_WIDTH)), "ROWS": str(min(max(height, 1), MAX_HEIGHT))}
+        inherited = {name: value for name, value in self._build_environment().items() if name not in FOREIGN_VARIABLES}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
+        self.child = await asyncio.to_thread(
+            subprocess.Popen,
+            shlex.split(self.command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=inherited | {"TERM": "xterm-256color", "COLORTERM": "truecolor", **size},
+            start_new_session=True,  # ctrl+c in the terminal of the server must not end all apps at once
+        )
+        loop, output, nothing = asyncio.get_running_loop(), asyncio.StreamReader(), asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(output), self.child.stdout)
+        make_protocol: Any = lambda: asyncio.streams.FlowControlMixin(loop=loop)  # noqa: E731 - has no type
+        transport, protocol = await loop.connect_write_pipe(make_protocol, self.child.stdin)
+        self._stdin = asyncio.StreamWriter(transport, protocol, None, loop)
+        nothing.feed_eof()
+        process: Any = SimpleNamespace(stdout=output, stderr=nothing)
+        self._process = process
+        return process
+
+    async def run(self) -> None:
+        await super().run()
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            await self.remote_close()
+
+    async def on_data(self, payload: bytes) -> None:
+        """Send output while there is a browser, and only read it afterwards, so that the app is never blocked."""
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            await super().on_data(payload)
+
+    async def send_bytes(self, data: bytes) -> bool:
+        async with asyncio.timeout(EXIT_TIMEOUT):  # of an app that hangs, a closed tab would not be noticed
+            return await super().send_bytes(data)
+
+    async def set_terminal_size(self, width: int, height: int) -> None:
+        await super().set_terminal_size(min(max(width, 1), MAX_WIDTH), min(max(height, 1), MAX_HEIGHT))
+
+    async def stop(self) -> None:
+        """Close the tab: let the app save and end, or detach its training, and end it if it hangs."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        self.stdin.close()  # the end of its input is a hang-up
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            await asyncio.wait([task], timeout=EXIT_TIMEOUT)
+            if not task.done():
+                self.child.send_signal(number)
+        await asyncio.wait([task], timeout=EXIT_TIMEOUT)
+        task.cancel()
+        with self._errors as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_ERROR_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+        self.last_lines = "\n".join(printable(line) for line in lines if line.strip())
 
 
-class BrowserServer:
+class BrowserServer(Server):
     """Web server that starts one process of a program for each browser."""
 
     def __init__(
-        self, program: ServedProgram, guard: AccessGuard, max_browsers: int, report: Callable[[str], None]
+        self, command: Sequence[str], title: str, guard: AccessGuard, max_browsers: int, report: Callable[[str], None]
     ) -> None:
-        """Serve `program` to at most `max_browsers` at once; `report` gets one line per event, for the terminal."""
-        self._program = program
-        self._guard = guard
-        self._max_browsers = max_browsers
-        self.report = report
-        self._open: dict[asyncio.Task[None], web.WebSocketResponse] = {}  # also those whose app is still saving
+        """Serve a program to at most `max_browsers` at once; `report` gets one line per event, for the terminal."""
+        super().__init__(shlex.join(command), title=title)
+        self._guard, self._max_browsers, self._report = guard, max_browsers, report
+        self._open: dict[asyncio.Task[None], web.WebSocketResponse] = {}  # also while their apps are saving
         self._num_opened = 0
-        self._ending: list[AppProcess] = []  # without a browser; some continue a training for hours
         self._is_closing = False
 
     def make_application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard.middleware], client_max_size=1)
-        application.add_routes(
-            [
-                web.get("/", self._handle_page),
-                web.get("/static/{name:.*}", self._handle_static),
-                web.get(WEBSOCKET_PATH, self._handle_websocket),
-            ]
-        )
+        application.add_routes([web.get("/", self._handle_page), web.get(WEBSOCKET_PATH, self.handle_websocket)])
+        for path, package in (("/static", textual_serve), ("/own", lotr_tui.serve)):
+            application.router.add_static(path, Path(str(package.__file__)).parent / "static")
         return application
 
     async def run(self, listening: socket.socket, on_ready: Callable[[], None]) -> int:
-        """Serve until a signal arrives, then close all tabs; a second signal does not wait for the apps.
-
-        Returns:
-            The exit code: 128 plus the number of the signal.
-        """
+        """Serve until a signal arrives, close all tabs, and return 128 plus its number; a second one ends at once."""
+        logging.getLogger().addHandler(ErrorLog(self._report))
         loop = asyncio.get_running_loop()
         received: asyncio.Queue[int] = asyncio.Queue()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, received.put_nowait, number.value)
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for each in signals:
+            loop.add_signal_handler(each, received.put_nowait, each.value)
         runner = web.AppRunner(self.make_application(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
-        assert runner.server is not None, "the runner is set up"
-        tasks = [asyncio.create_task(self._accept(listening, runner.server)), asyncio.create_task(self._reap())]
+        await web.SockSite(runner, listening).start()
         on_ready()
-        received_number = await received.get()
-        closing = asyncio.create_task(self.close())
-        second_signal = asyncio.create_task(received.get())
-        await asyncio.wait({closing, second_signal}, return_when=asyncio.FIRST_COMPLETED)
-        if not closing.done():
-            os._exit(128 + received_number)  # the end of their input tells the apps to close
-        for task in (second_signal, *tasks):
-            task.cancel()
+        number = 0
+        while not number:
+            self._guard.close_strangers(runner.server.connections if runner.server else [], time.monotonic())
+            with contextlib.suppress(TimeoutError):
+                number = await asyncio.wait_for(received.get(), POLL_INTERVAL)
+        for each in signals:  # the end of their input tells the apps to close
+            loop.add_signal_handler(each, os._exit, 128 + number)
+        await self.close()
         await runner.cleanup()
-        return 128 + received_number
+        return 128 + number
 
     async def close(self) -> None:
         """Close all tabs: every app saves and ends, or continues its training in the background."""
@@ -148,39 +179,16 @@ class BrowserServer:
         await asyncio.gather(*closing, return_exceptions=True)
         await asyncio.gather(*self._open, return_exceptions=True)
 
-    async def _accept(self, listening: socket.socket, make_protocol: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Accept connections, of which those without the token are limited."""
-        loop = asyncio.get_running_loop()
-        listening.setblocking(False)
-        while True:
-            try:
-                connection, address = await loop.sock_accept(listening)
-                transport, _ = await loop.connect_accepted_socket(make_protocol, connection)
-            except OSError as error:  # there are too many open files, or the connection is gone already
-                logging.getLogger(__name__).error("no connection is accepted: %s", error.strerror)
-                await asyncio.sleep(ACCEPT_RETRY_INTERVAL)
-            else:
-                self._guard.strangers.add(transport, address[0])
-
-    async def _reap(self) -> None:
-        """Collect the exit status of apps without a browser, and close connections that send no token."""
-        while True:
-            self._guard.strangers.expire()
-            self._ending = [process for process in self._ending if not process.has_ended]
-            await asyncio.sleep(POLL_INTERVAL)
-
     async def _handle_page(self, request: web.Request) -> web.StreamResponse:
-        if (refused := self._refusal()) is not None:
+        if refused := self._refusal():
             return web.Response(status=503, text=f"503 unavailable: {refused}\n")
         origin = f"{'wss' if is_encrypted(request) else 'ws'}://{request.headers['Host']}"
         size = request.query.get("fontsize", "")
-        font_size = int(size) if size.isdecimal() and len(size) < 4 else DEFAULT_FONT_SIZE
         text = _PAGE.format(
-            title=escape(self._program.title),
+            title=escape(self.title),
             icon=_ICON,
-            background=self._program.background,
             websocket=escape(f"{origin}{WEBSOCKET_PATH}"),
-            font_size=min(max(font_size, MIN_FONT_SIZE), MAX_FONT_SIZE),
+            font_size=min(max(int(size), 6), 48) if size.isdecimal() and len(size) < 4 else 16,
         )
         response = web.Response(text=text, content_type="text/html")
         response.headers["Content-Security-Policy"] = (
@@ -191,21 +199,11 @@ class BrowserServer:
         self._guard.remember(request, response)
         return response
 
-    async def _handle_static(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"]
-        path = _STATIC_FILES.get(name)
-        if path is None:
-            raise web.HTTPNotFound(text=f"404 not found: {name!r} is no file of this page\n")
-        return web.Response(body=path.read_bytes(), content_type=_TYPES[path.suffix])
-
-    async def _handle_websocket(self, request: web.Request) -> web.StreamResponse:
+    async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
         websocket = web.WebSocketResponse(
-            timeout=CLOSE_TIMEOUT,
-            heartbeat=HEARTBEAT,
-            compress=False,  # it takes longer than it saves at the short distances that the server is made for
-            max_msg_size=MAX_MESSAGE_BYTES,
+            timeout=CLOSE_TIMEOUT, heartbeat=HEARTBEAT, compress=False, max_msg_size=MAX_MESSAGE_BYTES
         )
-        if (refused := self._refusal()) is not None:
+        if refused := self._refusal():
             await websocket.prepare(request)
             await websocket.close(code=TOO_MANY_BROWSERS, message=refused.encode())
             return websocket
@@ -215,74 +213,31 @@ class BrowserServer:
         await asyncio.shield(task)  # a request that is cancelled must not leave its app behind
         return websocket
 
-    def _refusal(self) -> str | None:
-        """Return why no further browser can have a session now, or None."""
+    def _refusal(self) -> str:
+        """Return why no further browser can have a session now, or an empty text."""
         if self._is_closing:
             return "the server is ending"
         if len(self._open) < self._max_browsers:
-            return None
+            return ""
         return f"{self._max_browsers} of {self._max_browsers} sessions are open (--max-browsers); close a tab first"
 
     async def _run_session(self, request: web.Request, websocket: web.WebSocketResponse) -> None:
         """Show the app until the tab is closed or the app ends, and then end both."""
         self._num_opened += 1
         browser = f"browser {self._num_opened}"
-        process = AppProcess(
-            self._program.command,
-            write_bytes=websocket.send_bytes,
-            write_str=websocket.send_str,
-            close=websocket.close,
-        )
+        sends: Any = {"write_bytes": websocket.send_bytes, "write_str": websocket.send_str, "close": websocket.close}
+        process = AppProcess(self.command, download_manager=self.download_manager, **sends)
         try:
             await websocket.prepare(request)
-            width = clamp(request.query.get("width"), 80, MAX_WIDTH)
-            await process.start(width, clamp(request.query.get("height"), 24, MAX_HEIGHT))
-            self.report(f"{browser} has opened the session ({request.remote})")
-            await _forward_input(websocket, process)
-        except OSError as error:  # the browser has left already, or the system starts no process
-            self.report(f"{browser} has got no session: {error.strerror or error}")
-            await websocket.close(message=b"The app did not start; see the terminal of the server.")
+            await process.start(int(request.query.get("width", "80")), int(request.query.get("height", "24")))
+            self._report(f"{browser} has opened the session ({request.remote})")
+            await self._process_messages(websocket, process)
+        except Exception as error:  # the browser has left already or sends nonsense, or the system starts no process
+            self._report(f"{browser} has lost its session: {printable(describe_error(error))}")
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                await websocket.close(message=b"The session has failed; see the terminal of the server.")
         finally:
             await process.stop()
-            self._ending.append(process)
-        self.report(f"{browser} has closed the session")
-        for line in process.error_text.splitlines():
-            self.report(f"  {line}")
-
-
-async def _forward_input(websocket: web.WebSocketResponse, process: AppProcess) -> None:
-    """Forward the messages of the page until the connection is closed."""
-    loop, limiter = asyncio.get_running_loop(), InputLimiter()
-    last_notice = -NOTICE_INTERVAL
-    async for received in websocket:
-        if received.type != WSMsgType.TEXT:
-            continue
-        message, refused = parse_message(received.data), None
-        if message is None:
-            refused = "input dropped: it was too long, or not of this page"
-        elif message.kind == "stdin":
-            refused = limiter.refusal(message.text)
-            if refused is None and not await process.send_bytes(message.text.encode(errors="replace")):
-                refused = ""  # the app is busy, and shows no message
-        elif message.kind == "resize":
-            await process.set_terminal_size(*message.size)
-        elif message.kind == "ping":
-            await websocket.send_json(["pong", message.text[:32]])
-        else:
-            await process.send_meta({"type": message.kind})
-        if refused is None:
-            continue
-        if refused and loop.time() - last_notice >= NOTICE_INTERVAL:
-            last_notice = loop.time()
-            await process.send_meta({"type": "notice", "text": refused})
-        await asyncio.sleep(len(received.data) / BYTES_PER_SECOND)  # a flood waits in its own browser
-
-
-def serve(server: BrowserServer, listening: socket.socket, on_ready: Callable[[], None]) -> int:
-    """Serve until SIGINT, SIGTERM or SIGHUP, and return the exit code; see `BrowserServer.run`.
-
-    Errors that libraries log are reported, too.
-    """
-    logging.getLogger().addHandler(ErrorLog(server.report))
-    with contextlib.closing(listening):
-        return asyncio.run(server.run(listening, on_ready))
+        self._report(f"{browser} has closed the session")
+        for line in process.last_lines.splitlines():
+            self._report(f"  {line}")

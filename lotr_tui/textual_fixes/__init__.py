@@ -1,12 +1,11 @@
-"""Workarounds for defects of Textual 8.2.8; each says what Textual would have to do instead.
+"""Workarounds for defects of Textual 8.2.8. The ones without a link are not reported.
 
 Commands without a screen import this module, so it imports no Textual.
 """
 
 import os
 
-WEB_DRIVER = "textual.drivers.web_driver:WebDriver"
-"""Value of the environment variable `TEXTUAL_DRIVER` in an app that textual-serve starts."""
+WEB_DRIVER = "textual.drivers.web_driver:WebDriver"  # `TEXTUAL_DRIVER` of an app that textual-serve starts
 
 
 def is_served() -> bool:

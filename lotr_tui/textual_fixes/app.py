@@ -1,11 +1,9 @@
-"""Apps and screens that can be closed at any time: keys, errors and sizes that arrive too late are dropped.
-
-No issue reports these defects.
-"""
+"""Apps, screens and lists that can be closed at any time: keys, errors and sizes that arrive too late are dropped."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from textual import command, events, widgets, work
 from textual._context import active_message_pump
 from textual.actions import ActionParseResult
 from textual.app import App
@@ -14,8 +12,9 @@ from textual.css.query import NoMatches
 from textual.dom import DOMNode, NoScreen
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
-from textual.events import Event, InputEvent, Resize
+from textual.errors import NoWidget
 from textual.geometry import Offset
+from textual.theme import Theme
 from textual.widget import Widget
 
 from lotr_tui.textual_fixes import is_served
@@ -33,16 +32,10 @@ class TextualFixesApp(App[None]):
         driver_class = super().get_driver_class()
         return ContinuableLinuxDriver if driver_class is LinuxDriver else driver_class
 
-    async def on_event(self, event: Event) -> None:
-        """Drop queued input once the app is exiting, or has closed its screens (`ScreenStackError`).
-
-        Textual handles it all, with one layout per size, which takes seconds after a burst over a slow connection.
-        """
-        if self._exit:
-            is_late = isinstance(event, (InputEvent, Resize))
-        else:
-            is_late = isinstance(event, InputEvent) and not self.screen_stack
-        if not is_late:
+    async def on_event(self, event: events.Event) -> None:
+        """Drop queued input once the app is exiting: after a burst, its layouts take seconds; or without a screen."""
+        too_late = (events.InputEvent, events.Resize) if self._exit else (events.InputEvent,)
+        if not (isinstance(event, too_late) and (self._exit or not self.screen_stack)):
             await super().on_event(event)
 
     async def run_action(
@@ -51,14 +44,10 @@ class TextualFixesApp(App[None]):
         default_namespace: DOMNode | None = None,
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
-        """Run an action, but not of a widget that is removed or not mounted yet.
-
-        A binding is resolved when its key arrives; `App.run_action` would have to check its target again.
-        """
-        if isinstance(default_namespace, Widget):
-            is_present = default_namespace.is_attached and default_namespace.is_mounted
-            if not is_present or default_namespace._pruning:
-                return False
+        """Run an action, unless its widget was removed since its key arrived, or is not mounted yet."""
+        widget = default_namespace
+        if isinstance(widget, Widget) and (widget._pruning or not (widget.is_attached and widget.is_mounted)):
+            return False
         return await super().run_action(action, default_namespace, namespaces)
 
     def _watch_app_focus(self, focus: bool) -> None:
@@ -68,10 +57,7 @@ class TextualFixesApp(App[None]):
             self.screen._update_auto_focus()
 
     def _handle_exception(self, error: Exception) -> None:
-        """Ignore errors of handlers that do not find their widgets while a screen is closed, or the app.
-
-        `App.exit` and a closed screen would have to cancel handlers that are pending.
-        """
+        """Ignore errors of handlers that do not find their widgets while a screen or the app is closed."""
         node = active_message_pump.get(None)
         is_removed = isinstance(node, Widget) and (node._pruning or not node.is_attached)
         if not self._exit and not (is_removed and isinstance(error, (NoMatches, NoScreen))):
@@ -87,10 +73,7 @@ class TextualFixesScreen:
         call_later: Any
 
     def dismiss(self, result: Any = None) -> AwaitComplete:
-        """Close this screen with a result, once it is mounted, and only while it is on top.
-
-        `Screen.dismiss` pops whichever screen is on top, and before the mount handlers that then fail.
-        """
+        """Close this screen once it is mounted, and only while it is on top: Textual pops any screen that is there."""
         if self.app.screen is not self:  # type: ignore[comparison-overlap]
             return AwaitComplete()
         if not self.is_mounted:
@@ -102,15 +85,87 @@ class TextualFixesScreen:
     def _dismiss_when_mounted(self, result: Any) -> None:
         self.dismiss(result)  # not returned: a screen cannot await its own dismissal
 
-    async def _on_resize(self, event: Resize) -> None:
+    async def _on_resize(self, event: events.Resize) -> None:
         """Ignore a size that the terminal no longer has: two sizes in quick succession alternate for ever."""
         if event.size != self.app.size:
             event.prevent_default()
 
     def get_widget_and_offset_at(self, x: int, y: int) -> tuple[Widget | None, Offset | None]:
-        """Return the widget at a screen coordinate and the offset in its content.
-
-        The compositor finds widgets that are removed until the next layout; selecting text in one fails.
-        """
+        """Return the widget at a coordinate, unless it is removed, which fails when text in it is selected."""
         widget, offset = super().get_widget_and_offset_at(x, y)  # type: ignore[misc]
         return (widget, offset) if widget is None or widget.parent is not None else (None, None)
+
+
+class _OptionListFix:
+    """Option list mixin: clicks on rows that are gone, and page keys while no row is visible, do nothing."""
+
+    if TYPE_CHECKING:
+        option_count: int
+        scrollable_content_region: Any
+
+    async def _on_click(self, event: events.Click) -> None:
+        if event.style.meta.get("option", -1) >= self.option_count:
+            event.prevent_default()
+
+    def _move_page(self, direction: Literal[-1, 1]) -> None:
+        if self.scrollable_content_region:
+            super()._move_page(direction)  # type: ignore[misc]
+
+
+class RobustOptionList(_OptionListFix, widgets.OptionList):
+    pass
+
+
+class _RobustCommandList(_OptionListFix, command.CommandList):
+    pass
+
+
+command.CommandList = _RobustCommandList  # type: ignore[misc]  # `CommandPalette.compose` creates it by name
+
+
+class RobustCommandPalette(TextualFixesScreen, command.CommandPalette):
+    """Command palette that can be closed at any time, and follows the theme.
+
+    Textual's searches for its list after it was closed, keeps its timers running, fails on a click outside a terminal
+    that has become smaller, and is not restyled by a new theme, as `App.refresh_css` updates the screen below.
+    """
+
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, self._restyle)
+
+    def _restyle(self, _: Theme) -> None:
+        self.app.stylesheet.update(self)
+        self.refresh(layout=True)
+
+    def _on_click(self, event: events.Click) -> None:  # type: ignore[override]
+        try:
+            self.get_widget_at(event.screen_x, event.screen_y)
+        except NoWidget:
+            event.prevent_default()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return super().check_action(action, parameters) if self.query(command.CommandList) else False
+
+    def dismiss(self, result: Any = None) -> AwaitComplete:
+        self._cancel_gather_commands()
+        self._stop_no_matches_countdown()
+        self._stop_busy_countdown()
+        return super().dismiss(result)
+
+    @work(exclusive=True, group=command.CommandPalette._GATHER_COMMANDS_GROUP)
+    async def _gather_commands(self, search_value: str) -> None:
+        try:
+            await command.CommandPalette._gather_commands.__wrapped__(self, search_value)  # type: ignore[attr-defined]
+        except NoMatches:
+            if self.query(command.CommandList):
+                raise
+
+
+def paint(widget: Widget) -> None:
+    """Paint a widget at once, before the work of other widgets, unless its screen is hidden or changes as a whole."""
+    screen = widget.screen
+    compositor, waiting = screen._compositor, screen._dirty_widgets.copy()
+    if screen.is_current and not screen.app._batch_count and widget in compositor.visible_widgets:
+        compositor.update_widgets({widget})
+        screen._compositor_refresh()
+        screen._dirty_widgets.update(waiting)  # they may have no place yet

@@ -1,4 +1,4 @@
-"""The driver of a terminal: suspension, invalid input, a closed terminal, signals and the clipboard."""
+"""The driver of a terminal: suspension, invalid input, a closed terminal, and signals."""
 
 import asyncio
 import codecs
@@ -14,65 +14,36 @@ from textual import constants
 from textual.app import App
 from textual.drivers import linux_driver
 from textual.drivers._writer_thread import WriterThread
-from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Resize
 from textual.geometry import Size
 
-from lotr_tui.textual_fixes import is_served
 
-KITTY_FLAGS = (
-    linux_driver.KITTY_DISAMBIGUATE_ESCAPE_CODES
-    | linux_driver.KITTY_REPORT_ALL_KEYS
-    | linux_driver.KITTY_REPORT_ASSOCIATED_TEXT
-)
-
-
-def fix_drivers() -> None:
-    """Let drivers survive a closed terminal, and read bytes that are not UTF-8 as replacement characters.
-
-    The input threads decode strictly, so that one invalid byte ends the app:
-    https://github.com/Textualize/textual/issues/6456.
-    """
-    linux_driver.WriterThread = ResilientWriterThread  # type: ignore[attr-defined]
-    linux_driver.getincrementaldecoder = _get_lenient_decoder  # type: ignore[assignment, attr-defined]
-    if is_served():
-        from textual.drivers import web_driver  # not needed in a terminal
-
-        web_driver.getincrementaldecoder = _get_lenient_decoder  # type: ignore[assignment, attr-defined]
-
-
-def _get_lenient_decoder(encoding: str) -> "partial[codecs.IncrementalDecoder]":
+def get_lenient_decoder(encoding: str) -> "partial[codecs.IncrementalDecoder]":
     return partial(codecs.getincrementaldecoder(encoding), errors="replace")
 
 
 class ResilientWriterThread(WriterThread):
-    """Writer thread that discards its output once the terminal is closed.
-
-    Textual's ends with an exception; its bounded queue then fills, and the app waits in `write` for ever.
-    """
+    """Writer thread that discards its output once the terminal is closed; Textual's ends, and the app waits for it."""
 
     def run(self) -> None:
-        is_closed = False
-        while (text := self._queue.get()) is not None:
-            if is_closed:
-                continue
-            try:
+        text: str | None = ""
+        with suppress(OSError):
+            while (text := self._queue.get()) is not None:
                 self._file.write(text)
                 if not self._queue.qsize():
                     self._file.flush()
-            except OSError:
-                is_closed = True
-        if not is_closed:
-            with suppress(OSError):
-                self._file.flush()
+            self._file.flush()
+        while text is not None:  # the terminal is closed
+            text = self._queue.get()
+
+
+linux_driver.WriterThread = ResilientWriterThread  # type: ignore[attr-defined]
+# Textual decodes strictly: https://github.com/Textualize/textual/issues/6456
+linux_driver.getincrementaldecoder = get_lenient_decoder  # type: ignore[assignment, attr-defined]
 
 
 def wake_loop_at_signals(loop: asyncio.AbstractEventLoop) -> None:
-    """Let every signal that has a handler wake `loop`, until the process ends.
-
-    Python runs handlers in the main thread, which sleeps in the event loop, while the system lets any thread receive a
-    signal. asyncio wakes the loop only for handlers of its own, and Textual's Linux driver installs plain ones.
-    """
+    """Let every signal that has a handler wake `loop`: asyncio does so only for handlers of its own, not Textual's."""
     read_end, write_end = os.pipe()  # open until the process ends
     for end in (read_end, write_end):
         os.set_blocking(end, False)
@@ -80,7 +51,7 @@ def wake_loop_at_signals(loop: asyncio.AbstractEventLoop) -> None:
     loop.add_reader(read_end, os.read, read_end, 4096)
 
 
-class ContinuableLinuxDriver(LinuxDriver):
+class ContinuableLinuxDriver(linux_driver.LinuxDriver):
     """Linux driver that restores the modes of the terminal when its process is continued, on the event loop.
 
     Textual starts application mode at every SIGCONT, also while it is on (after `kill -STOP`) and while the app exits
@@ -88,8 +59,7 @@ class ContinuableLinuxDriver(LinuxDriver):
     waits for ever, and raw modes are restored at the exit. https://github.com/Textualize/textual/issues/6298 is near.
     """
 
-    _application_modes: list[Any] | None = None
-    """Terminal modes of application mode; None outside of application mode."""
+    _application_modes: list[Any] | None = None  # of the terminal; None outside of application mode
     _was_continued = False
 
     def __init__(self, app: App[Any], **options: Any) -> None:
@@ -131,22 +101,22 @@ class ContinuableLinuxDriver(LinuxDriver):
 
     def _continue(self) -> None:
         """Restore application mode, or start it again if `_suspend` has stopped it."""
-        if self._application_modes is not None:
-            self._restore_application_mode(self._application_modes)
-        elif self._must_signal_resume and self._auto_restart:
-            self.resume_application_mode()
-            self._app.call_later(self._app.refresh, layout=True)
-
-    def _restore_application_mode(self, modes: list[Any]) -> None:
-        """Set everything that a shell may have changed, and repaint."""
+        if self._application_modes is None:
+            if self._must_signal_resume and self._auto_restart:
+                self.resume_application_mode()
+                self._app.call_later(self._app.refresh, layout=True)
+            return
+        # Set everything that a shell may have changed, and repaint.
         try:
             # In the background, this stops the process until its next SIGCONT, before it writes to the terminal.
-            termios.tcsetattr(self.fileno, termios.TCSANOW, modes)
+            termios.tcsetattr(self.fileno, termios.TCSANOW, self._application_modes)
         except termios.error:
             return
         self.write("\x1b[?1049h\x1b[?25l\x1b[?1004h")  # alternate screen, no cursor, report the focus
         if not constants.DISABLE_KITTY_KEY:
-            self.write(f"\x1b[<u\x1b[>{KITTY_FLAGS}u")  # replaces the entry on the terminal's stack
+            flags = linux_driver.KITTY_DISAMBIGUATE_ESCAPE_CODES | linux_driver.KITTY_REPORT_ALL_KEYS
+            flags |= linux_driver.KITTY_REPORT_ASSOCIATED_TEXT
+            self.write(f"\x1b[<u\x1b[>{flags}u")  # replaces the entry on the terminal's stack
         self._enable_mouse_support()
         self._enable_bracketed_paste()
         self._disable_line_wrap()
@@ -158,13 +128,3 @@ class ContinuableLinuxDriver(LinuxDriver):
             size = Size(*self._get_terminal_size())
             self.send_message(Resize(size, size))
         self._app.call_later(self._app.refresh, layout=True)
-
-
-def set_local_clipboard(app: App[Any], text: str) -> None:
-    """Set what ctrl+v pastes. `App.copy_to_clipboard` also writes OSC 52, which tmux and GNU screen may print."""
-    app._clipboard = text
-
-
-def write_to_terminal(app: App[Any], sequence: str) -> None:
-    assert app._driver is not None, "the app is not running"
-    app._driver.write(sequence)

@@ -1,27 +1,25 @@
 """The driver of a browser: a closed tab is a hang-up, as in a terminal, and the stream belongs to the driver.
 
-With `WebDriver` of Textual 8.2.8, a closed tab quits the app, which stops a training; a dead server is not noticed; the
-handlers of SIGINT and SIGTERM are replaced; anything that is printed breaks the stream of packets; a lone surrogate
-cannot be written, and an interrupted write loses the rest of its packet. No issue reports these.
+With Textual's, a dead server is not noticed; the handlers of SIGINT and SIGTERM are replaced; anything that is printed
+breaks the stream of packets; a lone surrogate cannot be written, and an interrupted write loses the rest of its packet.
 """
 
 import os
 import signal
 import sys
-from functools import partial
 from typing import Any
 
 from textual.app import App
 from textual.color import Color
-from textual.drivers.web_driver import WebDriver
+from textual.drivers import web_driver
 from textual.theme import Theme
 
-from lotr_tui.textual_fixes.terminal import wake_loop_at_signals
+from lotr_tui.textual_fixes.terminal import get_lenient_decoder, wake_loop_at_signals
 
-NOTICE_SECONDS = 10.0
+web_driver.getincrementaldecoder = get_lenient_decoder  # type: ignore[assignment, attr-defined]
 
 
-class ClosableWebDriver(WebDriver):
+class ClosableWebDriver(web_driver.WebDriver):
     """Web driver that sends SIGHUP to its process when the tab is closed or the server is gone."""
 
     def __init__(self, app: App[Any], **options: Any) -> None:
@@ -54,15 +52,6 @@ class ClosableWebDriver(WebDriver):
         super().run_input_thread()
         if not self.exit_event.is_set():
             self._hang_up()
-
-    def on_meta(self, packet_type: str, payload: dict[str, object]) -> None:
-        if packet_type == "quit":
-            self._hang_up()
-        elif packet_type == "notice":
-            show = partial(self._app.notify, severity="warning", timeout=NOTICE_SECONDS, markup=False)
-            self._app.call_later(show, str(payload.get("text", "")))
-        else:
-            super().on_meta(packet_type, payload)
 
     def _write_bytes(self, data: bytes) -> int:
         """Write all of `data`, or nothing once the server is gone."""

@@ -18,7 +18,7 @@ from textual.widgets import Static, TextArea
 
 from engine.errors import LotrError
 from lotr_tui.session.history import HistoryNavigator, PromptHistory
-from lotr_tui.textual_fixes.widgets import paint
+from lotr_tui.textual_fixes.app import paint
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.help_line import HelpLine

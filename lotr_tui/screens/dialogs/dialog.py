@@ -22,8 +22,7 @@ from textual.widgets.option_list import Option
 
 from engine.errors import LotrError
 from lotr_tui.background_task import is_closed
-from lotr_tui.textual_fixes.app import TextualFixesScreen
-from lotr_tui.textual_fixes.widgets import RobustOptionList
+from lotr_tui.textual_fixes.app import RobustOptionList, TextualFixesScreen
 from lotr_tui.widgets.line_input import MAX_LINE_CHARACTERS, LineInput
 
 if TYPE_CHECKING:

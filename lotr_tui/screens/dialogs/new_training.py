@@ -27,7 +27,7 @@ from lotr_tui.formatting import format_age
 from lotr_tui.screens.dialogs.dialog import Dialog, Field
 from lotr_tui.screens.dialogs.paths import MAX_PATH_LENGTH, PathSuggester
 from lotr_tui.session.training_text import measure_training_seconds
-from lotr_tui.textual_fixes.widgets import RobustOptionList
+from lotr_tui.textual_fixes.app import RobustOptionList
 
 PRESET_DESCRIPTIONS = {
     "tiny": "a small model in a few seconds",

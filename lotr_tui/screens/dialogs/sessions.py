@@ -28,7 +28,7 @@ from lotr_tui.session.session_file import (
     load_session,
     rename_session,
 )
-from lotr_tui.textual_fixes.widgets import RobustOptionList
+from lotr_tui.textual_fixes.app import RobustOptionList
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.key_footer import KeyFooter

@@ -23,8 +23,7 @@ from lotr_tui.formatting import format_model_row, format_percent, format_run_row
 from lotr_tui.screens.dialogs.dialog import KeysLine
 from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS
 from lotr_tui.session.training_text import ModelChoice
-from lotr_tui.textual_fixes.app import TextualFixesScreen
-from lotr_tui.textual_fixes.widgets import RobustOptionList
+from lotr_tui.textual_fixes.app import RobustOptionList, TextualFixesScreen
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.line_input import LineInput
 

@@ -19,8 +19,7 @@ from lotr_tui.learn.chapters import CHAPTERS, Chapter, read_source
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.dialog import KeysLine
 from lotr_tui.screens.dialogs.questions import confirm
-from lotr_tui.textual_fixes.app import TextualFixesScreen
-from lotr_tui.textual_fixes.widgets import RobustOptionList
+from lotr_tui.textual_fixes.app import RobustOptionList, TextualFixesScreen
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.key_footer import KeyFooter

@@ -29,7 +29,7 @@ from lotr_tui.screens.dialogs.paths import ask_to_export
 from lotr_tui.screens.dialogs.questions import NameDialog, confirm
 from lotr_tui.screens.runs.comparison import BASELINE_MARK, CURVE_MARKS, ComparisonPane
 from lotr_tui.session.export import check_export_target
-from lotr_tui.textual_fixes.widgets import RobustOptionList
+from lotr_tui.textual_fixes.app import RobustOptionList
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.key_footer import KeyFooter

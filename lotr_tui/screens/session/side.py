@@ -19,7 +19,7 @@ from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, format_lone_token, truncate
 from lotr_tui.screens.session.preview import MIN_SHOWN_PROB
 from lotr_tui.screens.session.token_inspector import TokenInspector
 from lotr_tui.session.cast import MODEL_CHOOSES
-from lotr_tui.textual_fixes.widgets import paint
+from lotr_tui.textual_fixes.app import paint
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.charts.perplexity_chart import PerplexityChart
 from lotr_tui.widgets.drawing import StripWidget

@@ -1,6 +1,9 @@
 """Requests that are refused: without the token, with a wrong one, of other sites, and of too many browsers."""
 
 import asyncio
+import http.client
+import socket
+from unittest.mock import Mock
 
 import pytest
 
@@ -8,10 +11,11 @@ pytest.importorskip("textual_serve", reason="needs textual-serve; pip install 'l
 
 from aiohttp import WSServerHandshakeError
 
-from lotr_tui.serve.access import AllowedHosts
+from lotr_tui.serve.access import ACCESS_TIMEOUT, MAX_STRANGERS, AccessGuard
+from tests.support.browser import ServeProcess
 from tests.support.serving import connect, echo_command, own_origin, read_until, run_server
 
-ROUTES = ("/", "/ws", "/static/textual.js", "/static/../access.py")
+ROUTES = ("/", "/ws", "/static/js/textual.js", "/own/../access.py")
 
 
 @pytest.fixture
@@ -89,8 +93,8 @@ async def test_a_name_that_is_not_of_this_server_is_refused_with_the_token(recor
     ],
 )
 def test_allowed_hosts(netloc, loopback, public):
-    assert AllowedHosts(["proxy.example"]).allows(netloc) is loopback
-    assert AllowedHosts(["proxy.example"], public=True).allows(netloc) is public
+    assert AccessGuard(["proxy.example"]).allows(netloc) is loopback
+    assert AccessGuard(["proxy.example"], public=True).allows(netloc) is public
 
 
 async def test_more_browsers_than_allowed_are_refused_until_one_is_closed_which_ends_its_app(record):
@@ -107,8 +111,55 @@ async def test_more_browsers_than_allowed_are_refused_until_one_is_closed_which_
         while (await client.get("/")).status != 200:
             await asyncio.sleep(0.02)
         assert "browser 1 has closed the session" in lines
-        assert record.read_text() == "started quit "
+        assert record.read_text() == "started ended "
         third = await connect(client, guard)
         await read_until(third, "size 100x30")
-    assert record.read_text() == "started quit started quit "  # the end of the server ends its apps
+    assert record.read_text() == "started ended started ended "  # the end of the server ends its apps
     assert "closed the session" in lines[-1]
+
+
+def test_connections_without_the_token_are_closed_in_time_and_the_oldest_of_too_many_first():
+    guard = AccessGuard()
+    slow, later = Mock(), Mock()
+    guard.close_strangers([slow], 0.0)
+    guard.close_strangers([slow, later], ACCESS_TIMEOUT)
+    assert slow.force_close.called
+    assert not later.force_close.called
+    many = [Mock() for _ in range(MAX_STRANGERS + 2)]
+    guard.close_strangers(many, 0.0)
+    assert [each.force_close.called for each in many] == [True] * 2 + [False] * MAX_STRANGERS
+
+
+async def test_a_connection_with_the_token_stays_open(record):
+    async with run_server(echo_command(record)) as (client, guard, _):
+        websocket = await connect(client, guard)
+        connections = client.server.runner.server.connections
+        for now in (0.0, ACCESS_TIMEOUT):
+            guard.close_strangers(connections, now)
+        await read_until(websocket, "size 100x30")
+
+
+MALFORMED = (
+    b"GET\r\n\r\n",
+    b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+    b"\x16\x03\x01\x1b[2J\r\n\r\n",
+    b"GET http://[::1 HTTP/1.1\r\n\r\n",
+)
+
+
+def test_the_page_opens_during_a_flood_of_connections_and_errors_are_one_line_a_second(tmp_path):
+    with ServeProcess(tmp_path) as server:
+        port, path = int(server.url.split(":")[2].split("/")[0]), "/" + server.url.split("/")[3]
+        flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(64)]
+        for number, connection in enumerate(flood):
+            connection.sendall(MALFORMED[number % 8] if number % 8 < len(MALFORMED) else b"GET / HTTP/1.1\r\nHost: a")
+        owner = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        owner.request("GET", path)
+        assert owner.getresponse().status == 200
+        _, output = server.stop()
+        for connection in flood:
+            connection.close()
+    errors = [line for line in output.splitlines() if "400" in line]
+    assert 1 <= len(errors) <= 3
+    assert all(line.startswith("error: ") and line.isprintable() for line in errors)
+    assert "Traceback" not in output

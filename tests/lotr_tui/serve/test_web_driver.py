@@ -1,6 +1,5 @@
 """The app under Textual's web driver, without a server: its stream, closed tabs, signals, and a server that dies."""
 
-import json
 import os
 import signal
 import struct
@@ -76,7 +75,7 @@ def test_a_closed_tab_saves_the_conversation_and_ends_the_app(app, tmp_path):
     app.send(b"D", b"\xff\xfe")  # no UTF-8; the input goes on
     app.send(b"D", b"Where is Frodo?\r")
     app.read_until("‹ 1/8 ›")  # the answers of a finished reply
-    app.send(b"M", json.dumps({"type": "quit"}).encode())
+    app.process.stdin.close()
     assert app.end()[0] == 129
     (session,) = (path for path in (tmp_path / "home" / "sessions").iterdir() if path.suffix == ".jsonl")
     assert "Where is Frodo?" in session.read_text()
@@ -103,5 +102,5 @@ def test_what_a_library_prints_does_not_break_the_stream(app):
         app.send(b"D", b"lamp ")
         time.sleep(0.1)
     app.read_until("lamp lamp")
-    app.send(b"M", b'{"type": "quit"}')
+    app.process.stdin.close()
     assert b"printed by a library" in app.end()[1]

@@ -16,8 +16,13 @@ from textual.screen import Screen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets._toast import Toast
 
-from lotr_tui.textual_fixes.app import TextualFixesApp, TextualFixesScreen
-from lotr_tui.textual_fixes.widgets import RobustCommandPalette, RobustOptionList, paint
+from lotr_tui.textual_fixes.app import (
+    RobustCommandPalette,
+    RobustOptionList,
+    TextualFixesApp,
+    TextualFixesScreen,
+    paint,
+)
 from tests.support.pilot import until
 
 OLD_SIZE, NEW_SIZE = Size(80, 24), Size(100, 30)

@@ -34,7 +34,7 @@ from lotr_tui.learn.material import ClassModel, Material
 from lotr_tui.screens.inspect.heat_strip import SHADES, THRESHOLDS, StripColumns, named_columns, shade_levels
 from lotr_tui.screens.learn.figure import ChapterFigure, Drawing, LineBar
 from lotr_tui.session.session_model import find_cast, is_slow, reads_line_ends
-from lotr_tui.textual_fixes.widgets import RobustOptionList
+from lotr_tui.textual_fixes.app import RobustOptionList
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bindings import binding_table
 
