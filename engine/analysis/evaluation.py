@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import compress
 from typing import Literal, NamedTuple
 
@@ -25,7 +25,7 @@ from engine.data.tokenizers.base import EOS_ID, UNK, UNK_ID, TokenIds, Tokenizer
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel, SequenceModel, score_sequence
-from engine.models.spelling import OrthographyModel, spelling_model
+from engine.models.ngram import OrthographyModel, SpellingModel
 
 TextForm = Literal["original", "whitespace", "words"]
 """original: as written; whitespace: with single spaces and without empty lines; words: lower-case words only."""
@@ -36,6 +36,7 @@ MIN_BLOCKS = 10  # fewest blocks for a confidence interval: with fewer, the resa
 NUM_RESAMPLES = 2000
 BLOCK_TOKENS = 20  # of the interval of a perplexity
 MAX_EXP_ARGUMENT = math.log(sys.float_info.max)
+_spelling_model = lru_cache(maxsize=4)(SpellingModel)  # of the words of a closed vocabulary
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,8 @@ def spelling_bits(tokenizer: Tokenizer, unknown_words: Iterable[str]) -> Float64
     bits = np.zeros(len(words))
     if is_spelled.any():
         spelled = list(compress(words, is_spelled))
-        bits[is_spelled] = -spelling_model(tokenizer).unknown_log_probs(spelled) / math.log(2)
+        model = _spelling_model(tuple(tokenizer.tokens[EOS_ID + 1 :]))
+        bits[is_spelled] = -(model.log_probs(spelled) - model.unknown_log_prob) / math.log(2)
     return bits
 
 

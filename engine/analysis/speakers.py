@@ -17,8 +17,7 @@ from engine.errors import CorpusError
 from engine.generation.prompt import DecoderState, prefill
 from engine.generation.turns import SpeakerProb
 from engine.models.base import LanguageModel, advance_batch, predict_tokens
-from engine.models.dialogue import DialogueModel
-from engine.models.speakers import cast_index
+from engine.models.dialogue import DialogueModel, cast_index
 
 MAX_STEPS = 32  # tokens at the end of a text whose states are kept, so that the end can be edited at no cost
 MAX_STEP_ELEMENTS = 6_000_000  # log-probabilities in the states that are kept
@@ -105,11 +104,6 @@ class SpeakerGuess:
         """Return the speakers with their probabilities, likeliest first."""
         order = np.argsort(-self.posterior, kind="stable").tolist()
         return [SpeakerProb(self.cast[index], float(self.posterior[index])) for index in order]
-
-    def explain(self, speaker: str, other: str) -> list[tuple[str, float]]:
-        """Return each word with its change of the natural-log odds of `speaker` against `other`."""
-        first, second = self.cast.index(speaker), self.cast.index(other)
-        return [(word.word, float(word.evidence[first] - word.evidence[second])) for word in self.words]
 
 
 def explain_guess(cast: tuple[str, ...], words: Sequence[str], joint: Sequence[Float64Array]) -> SpeakerGuess:

@@ -1,13 +1,13 @@
 """The language model protocol, and optional protocols for models with faster or richer abilities."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.arrays import Float32Array, Float64Array
+from engine.data.arrays import Float32Array, Float64Array, iter_slices
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
 
 LogProbs = npt.NDArray[np.float32]  # natural-log probabilities `[vocabulary]` of the next token
@@ -74,29 +74,19 @@ def score_sequence(model: LanguageModel | SequenceModel, ids: TokenIds) -> Float
     if isinstance(model, SequenceModel):
         return np.concatenate([np.empty(0), *(output.log_probs for output in model.score_chunks(ids))])
     scores, state, inputs = np.empty(len(ids)), model.start(), [EOS_ID, *ids[:-1].tolist()]
-    for start in range(0, len(ids), SCORING_CHUNK):
-        chunk = slice(start, start + SCORING_CHUNK)
+    for chunk in iter_slices(len(ids), SCORING_CHUNK):
         rows, state = predict_tokens(model, state, inputs[chunk])
         scores[chunk] = rows[np.arange(len(rows)), ids[chunk]]
     return scores
 
 
 def forward_sequence(model: LanguageModel | SequenceModel, ids: TokenIds) -> SequenceOutput:
-    """Score the tokens of `ids` and keep their hidden vectors, in the model's fastest way."""
-    if isinstance(model, SequenceModel):
-        outputs = list(model.score_chunks(ids))
-        scores, hidden = [output.log_probs for output in outputs], [output.hidden_states for output in outputs]
-        return SequenceOutput(
-            np.concatenate(scores or [np.empty(0)]), np.concatenate(hidden or [np.empty((0, 0), np.float32)])
-        )
-    get_hidden_vector = hidden_vector_function(model)
-    log_probs, state = model.advance(model.start(), EOS_ID)
-    score, vectors = np.empty(len(ids)), []
-    for position, token in enumerate(ids.tolist()):
-        score[position] = log_probs[token]
-        vectors.append(get_hidden_vector(state))
-        log_probs, state = model.advance(state, token)
-    return SequenceOutput(score, np.stack(vectors) if vectors else np.empty((0, 0), np.float32))
+    """Score the tokens of `ids`, with their hidden vectors if the model scores whole texts."""
+    if not isinstance(model, SequenceModel) or not len(ids):
+        return SequenceOutput(score_sequence(model, ids), np.empty((len(ids), 0), np.float32))
+    outputs = list(model.score_chunks(ids))
+    log_probs, hidden = [output.log_probs for output in outputs], [output.hidden_states for output in outputs]
+    return SequenceOutput(np.concatenate(log_probs), np.concatenate(hidden))
 
 
 def advance_batch(
@@ -132,12 +122,12 @@ def predict_one_by_one(
 
 def advance_tokens(model: LanguageModel, state: ModelState, tokens: Sequence[int]) -> tuple[LogProbs, ModelState]:
     """Read at least one token of a text; return the distribution after the last one, and the state there."""
+    if len(tokens) == 1:
+        return model.advance(state, tokens[0])
     rows, state = predict_tokens(model, state, tokens, last_only=True)
     return rows[0], state
 
 
-def hidden_vector_function(model: LanguageModel) -> Callable[[ModelState], HiddenVector]:
-    """Return the function from a state to its hidden vector: a check at every token would take long."""
-    if isinstance(model, HiddenVectorModel):
-        return model.hidden_vector
-    return lambda state: np.empty(0, np.float32)
+def hidden_vector(model: LanguageModel, state: ModelState) -> HiddenVector:
+    """Return the hidden vector that the token after `state` is predicted from; empty if the model has none."""
+    return model.hidden_vector(state) if isinstance(model, HiddenVectorModel) else np.empty(0, np.float32)

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from engine.data.arrays import Float32Array, Float64Array
+from engine.data.arrays import Float32Array, Float64Array, iter_slices
 from engine.data.tokenizers.base import TokenIds
 from engine.errors import InvalidInputError
 from engine.models import base
 from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, SequenceOutput
 
 BLOCK_ROWS = 64  # hidden vectors that are stored together, so that a state costs one vector and not the whole cache
-SCORING_CHUNK = 256  # tokens whose cache probabilities are computed at once when a text is scored
 THETA_GRID = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5)
 WEIGHT_GRID = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
 
@@ -27,31 +26,17 @@ class Mixture:
         self.models, self.weights, self.tokenizer = tuple(models), tuple(weights), models[0].tokenizer
         with np.errstate(divide="ignore"):
             self._log_weights = np.log(np.asarray(weights))
-        self._first_hidden_vector = base.hidden_vector_function(models[0])
 
     def start(self) -> MixtureState:
         return tuple(model.start() for model in self.models)
 
     def advance(self, state: MixtureState, token: int) -> tuple[LogProbs, MixtureState]:
-        return self._combine([model.advance(each, token) for model, each in zip(self.models, state, strict=True)])
-
-    def predict_tokens(
-        self, state: MixtureState, tokens: Sequence[int], *, last_only: bool = False
-    ) -> tuple[Float32Array, MixtureState]:
-        models = zip(self.models, state, strict=True)
-        return self._combine([base.predict_tokens(model, each, tokens, last_only=last_only) for model, each in models])
-
-    def advance_batch(
-        self, states: Sequence[MixtureState], tokens: Sequence[int]
-    ) -> list[tuple[LogProbs, MixtureState]]:
-        outputs_by_model = [
-            base.advance_batch(model, model_states, tokens)
-            for model, model_states in zip(self.models, zip(*states, strict=True), strict=True)
-        ]
-        return [self._combine(outputs) for outputs in zip(*outputs_by_model, strict=True)]
+        outputs = [model.advance(each, token) for model, each in zip(self.models, state, strict=True)]
+        mixed = self._mix([log_probs for log_probs, _ in outputs]).astype(np.float32)
+        return mixed, tuple(state for _, state in outputs)
 
     def hidden_vector(self, state: MixtureState) -> HiddenVector:
-        return self._first_hidden_vector(state[0])
+        return base.hidden_vector(self.models[0], state[0])
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         yield self.mix_outputs([base.forward_sequence(model, ids) for model in self.models])
@@ -59,10 +44,6 @@ class Mixture:
     def mix_outputs(self, outputs: Sequence[SequenceOutput]) -> SequenceOutput:
         """Combine the outputs of the models, one per model and all for the same text."""
         return SequenceOutput(self._mix([output.log_probs for output in outputs]), outputs[0].hidden_states)
-
-    def _combine(self, outputs: Sequence[tuple[Float32Array, ModelState]]) -> tuple[Float32Array, MixtureState]:
-        mixed = self._mix([log_probs for log_probs, _ in outputs]).astype(np.float32)
-        return mixed, tuple(state for _, state in outputs)
 
     def _mix(self, log_probs: Sequence[npt.NDArray[np.floating]]) -> Float64Array:
         weighted = np.stack(log_probs) + self._log_weights.reshape(-1, *[1] * log_probs[0].ndim)
@@ -116,25 +97,13 @@ class NeuralCache:
 
     def __init__(self, model: LanguageModel, settings: CacheSettings) -> None:
         self.model, self.settings, self.tokenizer = model, settings, model.tokenizer
-        self._model_hidden_vector = base.hidden_vector_function(model)
 
     def start(self) -> CacheState:
         return CacheState(self.model.start())
 
     def advance(self, state: CacheState, token: int) -> tuple[LogProbs, CacheState]:
-        return self.advance_batch([state], [token])[0]
-
-    predict_tokens = base.predict_one_by_one
-
-    def advance_batch(self, states: Sequence[CacheState], tokens: Sequence[int]) -> list[tuple[LogProbs, CacheState]]:
-        outputs = base.advance_batch(self.model, [state.model_state for state in states], tokens)
-        return list(map(self._apply_cache, states, tokens, outputs))
-
-    def _apply_cache(
-        self, state: CacheState, token: int, output: tuple[LogProbs, ModelState]
-    ) -> tuple[LogProbs, CacheState]:
-        (log_probs, model_state), token_ids = output, state.token_ids
-        hidden, blocks, vectors = self._model_hidden_vector(model_state), state.blocks, state.vectors
+        (log_probs, model_state), token_ids = self.model.advance(state.model_state, token), state.token_ids
+        hidden, blocks, vectors = base.hidden_vector(self.model, model_state), state.blocks, state.vectors
         if state.hidden_vector is not None:
             vectors = (*vectors, state.hidden_vector)
             token_ids = np.append(token_ids, np.int32(token))[-self.settings.window :]
@@ -154,7 +123,7 @@ class NeuralCache:
         return log_probs, CacheState(model_state, hidden, blocks, vectors, token_ids)
 
     def hidden_vector(self, state: CacheState) -> HiddenVector:
-        return self._model_hidden_vector(state.model_state)
+        return base.hidden_vector(self.model, state.model_state)
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         output = base.forward_sequence(self.model, ids)
@@ -165,20 +134,19 @@ class NeuralCache:
 def cache_probs(hidden_states: HiddenVector, ids: TokenIds, window: int, thetas: Sequence[float]) -> Float64Array:
     """Return the probability `[thetas, time]` of each token, predicted from `hidden_states`, under the cache alone."""
     probs = np.zeros((len(thetas), len(ids)))
-    for begin in range(0, len(ids), SCORING_CHUNK):
-        end = min(begin + SCORING_CHUNK, len(ids))
-        oldest = max(0, begin - window)
-        current, cached = np.arange(begin, end)[:, None], np.arange(oldest, end)[None, :]
+    for chunk in iter_slices(len(ids), base.SCORING_CHUNK):
+        oldest, end = max(0, chunk.start - window), chunk.stop
+        current, cached = np.arange(chunk.start, end)[:, None], np.arange(oldest, end)[None, :]
         in_window = (cached < current) & (cached >= current - window)
-        is_same = ids[begin:end, None] == ids[None, oldest:end]
-        products = hidden_states[begin:end] @ hidden_states[oldest:end].T
+        is_same = ids[chunk, None] == ids[None, oldest:end]
+        products = hidden_states[chunk] @ hidden_states[oldest:end].T
         has_cache = in_window.any(axis=1)
         for i, theta in enumerate(thetas):
             similarity = np.where(in_window, theta * products, -np.inf)
             similarity[has_cache] -= similarity[has_cache].max(axis=1, keepdims=True)
             weights = np.exp(similarity)
             totals = weights.sum(axis=1)
-            probs[i, begin:end] = (weights * is_same).sum(axis=1) / np.where(totals > 0, totals, 1)
+            probs[i, chunk] = (weights * is_same).sum(axis=1) / np.where(totals > 0, totals, 1)
     return probs
 
 

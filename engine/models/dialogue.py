@@ -1,20 +1,409 @@
-"""Dialogue model: a language model that reads and writes a script, with the models of its speakers."""
+"""Dialogue models: a language model that reads and writes a script, and models of who speaks next and who says a text.
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+The turn model is a conditional logit (McFadden 1974): a softmax over the cast, each of whom is described by features.
+The text model is naive Bayes on words and a softmax regression on groups of letters.
+"""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
+from msgspec import Meta
 
-from engine.data.arrays import Float32Array, Float64Array
+from engine.data.arrays import Float32Array, Float64Array, Int64Array
 from engine.data.scripts import encode_speaker, parse_line
+from engine.data.speakers import find_member
 from engine.data.tokenizers.base import TokenIds
 from engine.errors import InvalidInputError
 from engine.models import base
-from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, SequenceOutput
-from engine.models.speakers import SpeakerTextModel, SpokenLine, TurnModel, TurnState, cast_index
+from engine.models.base import LanguageModel, LogProbs, ModelState, SequenceOutput
 
+FEATURES = (
+    "frequency",  # log frequency of the speaker
+    "frequency_seen",  # the same if the speaker has spoken in the scene
+    "new",  # log of 1 + the number of lines so far, if the speaker has not spoken
+    "succession",  # log ratio of the frequency after the last speaker to the frequency
+    "succession_of_last_but_one",  # the same, for the last speaker but one only
+    "second_succession",  # log ratio of the frequency two lines after the last speaker but one to the frequency
+    "second_succession_of_last_but_one",  # the same, for the last speaker but one only
+    "company",  # mean log ratio of the frequency near each speaker of the scene, of whom the latest count most
+    "third_last",  # 1 for the speaker of the third last line
+    "alternation",  # 1 for B after the speakers A, B, A
+    "named",  # 1 if the last line names the speaker, who does not say it
+    "addressed_before",  # 1 if the line before it addresses the speaker, who does not say the last line
+)
 MAX_LINE_TOKENS = 256  # of a line that are read for the names in it; only the first ones of a longer line
+MAX_POSITION = 20  # number of lines of a scene from which a longer one counts the same
+NEARBY_LINES = 4  # distance within which two speakers of a scene keep company
+COMPANY_DECAY = 0.6  # factor by which the company of a speaker counts less for each line since the speaker's last one
+# Imaginary lines, spread like all lines, that smooth the counts of each kind of pair of speakers.
+PRIOR_LINES = {"succession": 30.0, "second_succession": 10.0, "company": 20.0}
+TURN_L2 = 2.0  # weight of half the sum of squared coefficients in the loss of the logit
+MAX_DESIGN_ELEMENTS = 20_000_000  # of the matrix of features; a larger training split is thinned out evenly
+MIN_NAME_LETTERS = 3  # that a name and its variant share; in a shorter variant also half of the name
+MAX_ADDED_LETTERS = 4  # by which a variant is longer than the name, as in Samwise
+MAX_CHARACTERS = 2000  # at the end of a text that are read for names and as evidence
+WORD_WEIGHT, LETTER_WEIGHT = 0.4, 1.3  # of the two kinds of evidence, which overlap
+PRIOR_WORDS = 3000.0  # imaginary words, spread like all words, that smooth the frequencies of a speaker's words
+GROUP_SIZES = range(2, 5)  # characters in a group of letters; a space is one of them, and starts and ends a word
+MIN_GROUP_LINES, MAX_GROUPS = 5, 8192  # lines of the training split that a group of letters occurs in, and groups
+TEXT_L2, NUM_TEXT_STEPS = 20.0, 50  # of the loss of the regression, as `TURN_L2`, and steps that minimize it
+MAX_REGRESSION_SPEAKERS = 100  # a larger cast is recognized by its words alone
+MAX_REGRESSION_LINES = 4000  # a larger training split is thinned out evenly
+MAX_POWER = 10
+_TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.!?,;:'\"-]+")
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
+
+Count = Annotated[int, Meta(ge=0)]  # or an index
+Triples = tuple[tuple[Count, Count, Count], ...]  # of pairs of speakers: first, second, count
+Power = Annotated[float, Meta(ge=0, le=MAX_POWER)]
+
+
+class SpokenLine(NamedTuple):
+    """A line of a scene, with the index of its speaker in the cast."""
+
+    speaker: int
+    text: str
+
+
+def cast_index(speaker: str, cast: Sequence[str]) -> int:
+    """Return the index in `cast` of a speaker with a canonical name; for others the last one, SOMEONE's."""
+    member = find_member(speaker, cast)
+    return len(cast) - 1 if member is None else cast.index(member)
+
+
+@dataclass(frozen=True)
+class TurnState:
+    """The scene so far, as far as the next speaker depends on it; its size does not grow with the scene."""
+
+    speakers: tuple[int, ...] = ()  # of the last three lines, latest first
+    last_lines: tuple[tuple[int, int], ...] = ()  # speakers, latest first, with the lines since, up to `MAX_POSITION`
+    num_lines: int = 0  # up to `MAX_POSITION`
+    named: frozenset[int] = frozenset()  # in the last line
+    addressed: frozenset[int] = frozenset()  # in the last line
+    addressed_before: frozenset[int] = frozenset()  # in the line before the last one
+
+    def after(self, line: SpokenLine, cast: Sequence[str]) -> "TurnState":
+        speaker = line.speaker
+        older = [(other, min(lines + 1, MAX_POSITION)) for other, lines in self.last_lines if other != speaker]
+        return TurnState(
+            (speaker, *self.speakers)[:3],
+            ((speaker, 0), *older),
+            min(self.num_lines + 1, MAX_POSITION),
+            *find_mentions(line.text, cast),
+            self.addressed,
+        )
+
+
+class TurnCounts:
+    def __init__(self, num_speakers: int, scenes: Iterable[Sequence[SpokenLine]] = ()) -> None:
+        self.lines = np.zeros(num_speakers)
+        self.pairs = {kind: Counter[tuple[int, int]]() for kind in PRIOR_LINES}
+        for scene in scenes:
+            self.add(scene, 1)
+
+    def add(self, scene: Sequence[SpokenLine], sign: int) -> None:
+        # `sign` is -1 to subtract the counts of a scene
+        speakers, (succession, second_succession, company) = [line.speaker for line in scene], self.pairs.values()
+        for position, speaker in enumerate(speakers):
+            self.lines[speaker] += sign
+            for lag, other in enumerate(reversed(speakers[max(0, position - NEARBY_LINES) : position]), start=1):
+                if lag <= 2:
+                    (succession if lag == 1 else second_succession)[other, speaker] += sign
+                if other != speaker:
+                    company[other, speaker] += sign
+                    company[speaker, other] += sign
+
+    def features(self, state: TurnState) -> Float64Array:
+        # `[cast, features]` of each possible next speaker
+        size = len(self.lines)
+        frequencies = (self.lines + 1) / (self.lines.sum() + size)  # with one imaginary line each
+
+        def is_in(speakers: Iterable[int]) -> Float64Array:
+            return np.bincount(list(speakers), minlength=size).astype(np.float64)
+
+        def log_ratio(kind: str, first: int) -> Float64Array:
+            counts, prior = np.array([self.pairs[kind][first, other] for other in range(size)]), PRIOR_LINES[kind]
+            return np.asarray(np.log((counts / frequencies + prior) / (counts.sum() + prior)))
+
+        rows = dict.fromkeys(FEATURES, np.zeros(size))
+        rows["frequency"] = np.log(frequencies)
+        is_seen = is_in(speaker for speaker, _ in state.last_lines)
+        rows["frequency_seen"] = is_seen * rows["frequency"]
+        rows["new"] = (1 - is_seen) * np.log1p(state.num_lines)
+        last, last_but_one, third_last = (*state.speakers, None, None, None)[:3]
+        if last is not None:
+            rows["succession"] = log_ratio("succession", last)
+            total = np.zeros(size)
+            for speaker, lines in state.last_lines:
+                ratio = log_ratio("company", speaker)
+                ratio[speaker] = 0
+                total += COMPANY_DECAY**lines * ratio
+            rows["company"] = total / sum(COMPANY_DECAY**lines for _, lines in state.last_lines)
+            rows["named"], rows["addressed_before"] = (
+                is_in(state.named - {last}),
+                is_in(state.addressed_before - {last}),
+            )
+        if last_but_one is not None:
+            rows["second_succession"] = log_ratio("second_succession", last_but_one)
+            for name in ("succession", "second_succession"):
+                rows[f"{name}_of_last_but_one"] = rows[name] * is_in([last_but_one])
+            if third_last is not None:
+                rows["third_last"] = is_in([third_last])
+                if last == third_last != last_but_one:
+                    rows["alternation"] = is_in([last_but_one])
+        return np.stack([rows[name] for name in FEATURES], axis=1)
+
+
+@dataclass(frozen=True)
+class TurnModel:
+    """Model of P(next speaker | scene so far), as small as a page of JSON."""
+
+    cast: tuple[str, ...]  # names; the last one, SOMEONE, collects all who speak seldom
+    weights: dict[str, float]  # coefficient of each of `FEATURES`
+    lines: tuple[Count, ...]  # number of lines `[cast]` in the training split
+    successions: Triples
+    second_successions: Triples
+    company: Triples
+
+    @classmethod
+    def fit(cls, cast: Sequence[str], scenes: Sequence[Sequence[SpokenLine]]) -> Self:
+        """Fit the model to scenes, each with the counts of the others, as for a new scene."""
+        counts = TurnCounts(len(cast), scenes)
+        step = max(1, -(-sum(map(len, scenes)) * len(cast) * len(FEATURES) // MAX_DESIGN_ELEMENTS))
+        rows, chosen, position = [], [], 0
+        for scene in scenes:
+            counts.add(scene, -1)
+            state = TurnState()
+            for line in scene:
+                if position % step == 0:
+                    rows.append(counts.features(state))
+                    chosen.append(line.speaker)
+                state = state.after(line, cast)
+                position += 1
+            counts.add(scene, 1)
+        design = np.stack(rows) if rows else np.zeros((0, len(cast), len(FEATURES)))
+        weights = fit_conditional_logit(design, np.array(chosen, np.int64), TURN_L2)
+        triples = (tuple((*pair, n) for pair, n in sorted(table.items()) if n) for table in counts.pairs.values())
+        named = dict(zip(FEATURES, weights.tolist(), strict=True))
+        return cls(tuple(cast), named, tuple(counts.lines.astype(int).tolist()), *triples)
+
+    def log_probs(self, state: TurnState) -> Float64Array:
+        """Return the natural-log probabilities `[cast]` of the next speaker."""
+        logits = self._counts.features(state) @ np.array([self.weights[name] for name in FEATURES])
+        return np.asarray(logits - np.logaddexp.reduce(logits))
+
+    @cached_property
+    def log_frequencies(self) -> Float64Array:
+        return self._counts.features(TurnState())[:, FEATURES.index("frequency")]
+
+    @cached_property
+    def _counts(self) -> TurnCounts:
+        counts = TurnCounts(len(self.cast))
+        counts.lines += self.lines
+        tables = (self.successions, self.second_successions, self.company)
+        for table, triples in zip(counts.pairs.values(), tables, strict=True):
+            table.update({(first, second): count for first, second, count in triples})
+        return counts
+
+
+def fit_conditional_logit(features: Float64Array, chosen: Int64Array, l2: float) -> Float64Array:
+    """Return the coefficients `[features]` that make choices likeliest, less `l2` / 2 times their squares; Newton's."""
+    events, size = np.arange(len(chosen)), features.shape[2]
+
+    def loss(weights: Float64Array) -> tuple[float, Float64Array]:
+        logits = features @ weights
+        highest = logits.max(axis=1, keepdims=True)
+        log_probs = logits - highest - np.log(np.exp(logits - highest).sum(axis=1, keepdims=True))
+        return float(0.5 * l2 * weights @ weights - log_probs[events, chosen].sum()), np.exp(log_probs)
+
+    weights = np.zeros(size)
+    value, probs = loss(weights)
+    for _ in range(25 if len(chosen) else 0):
+        means = np.matmul(probs[:, None], features)[:, 0]
+        gradient = (means - features[events, chosen]).sum(axis=0) + l2 * weights
+        scaled = (features * np.sqrt(probs)[:, :, None]).reshape(-1, size)
+        hessian = scaled.T @ scaled - means.T @ means + l2 * np.eye(size)
+        direction, length = np.linalg.solve(hessian, gradient), 1.0
+        while (new := loss(weights - length * direction))[0] > value and length > 1e-3:
+            length /= 2
+        if value - new[0] <= 1e-8 * abs(value):
+            break
+        weights, value, probs = weights - length * direction, *new
+    return weights
+
+
+def find_mentions(text: str, cast: Sequence[str]) -> tuple[frozenset[int], frozenset[int]]:
+    """Return the speakers that `text` names, not in the possessive, and of these the addressed: "Run, Frodo!".
+
+    A variant such as Pip for Pippin or Samwise for Sam counts with a capital letter. The last of the cast has no name.
+    """
+    text = text[-MAX_CHARACTERS:]
+    by_first_word, by_prefix = _index_names(tuple(cast))
+    matches = list(_WORD.finditer(text))
+    words = [match[0].lower() for match in matches]
+    named, addressed = set(), set()
+    for position, (match, word) in enumerate(zip(matches, words, strict=True)):
+        found = {
+            (speaker, position + len(parts) - 1)
+            for parts, speaker in by_first_word.get(word, ())
+            if tuple(words[position : position + len(parts)]) == parts
+        }
+        if not found and len(word) >= MIN_NAME_LETTERS and match[0][0].isupper() and not _POSSESSIVE.search(word):
+            speakers = set(by_prefix.get(word, ()))
+            for length in range(max(MIN_NAME_LETTERS, len(word) - MAX_ADDED_LETTERS), len(word)):
+                speakers |= {who for parts, who in by_first_word.get(word[:length], ()) if len(parts) == 1}
+            found = {(speaker, position) for speaker in speakers}
+        for speaker, last in found:
+            named.add(speaker)
+            if text[matches[last].end() :].lstrip()[:1] in ("", ",", ".", ";", ":", "!", "?"):
+                addressed.add(speaker)
+    return frozenset(named), frozenset(addressed)
+
+
+@lru_cache(maxsize=8)
+def _index_names(cast: tuple[str, ...]) -> tuple[dict[str, list[tuple[tuple[str, ...], int]]], dict[str, set[int]]]:
+    # Names and speakers by first word in lower case, and speakers by beginnings that are long enough.
+    by_first_word: defaultdict[str, list[tuple[tuple[str, ...], int]]] = defaultdict(list)
+    by_prefix: defaultdict[str, set[int]] = defaultdict(set)
+    for speaker, name in enumerate(cast[:-1]):
+        if parts := tuple(_WORD.findall(name.lower())):
+            by_first_word[parts[0]].append((parts, speaker))
+        if len(parts) == 1:
+            for length in range(max(MIN_NAME_LETTERS, (len(name) + 1) // 2), len(name)):
+                by_prefix[name[:length].lower()].add(speaker)
+    return dict(by_first_word), dict(by_prefix)
+
+
+@dataclass(frozen=True)
+class EvidencePowers:
+    """Powers of the evidence on who says a text, with which the probabilities come true on validation lines."""
+
+    prior: Power = 1.0
+    text: Power = 1.0
+
+
+@dataclass(frozen=True)
+class SpeakerTextModel:
+    """Evidence that the words and letters of a text give on its speaker, without a language model."""
+
+    words: tuple[str, ...]  # words and punctuation marks of the training split, in lower case
+    word_counts: tuple[tuple[tuple[Count, Count], ...], ...]  # per speaker: word, lines with it
+    groups: tuple[str, ...]  # groups of letters that the regression knows; none for a large cast
+    group_lines: tuple[Count, ...]  # number of lines of the training split that each group occurs in
+    num_lines: Count  # of the training split
+    weights: bytes  # `[groups, cast]` of the regression, in half precision
+    # For a text of an unknown scene, and after the lines of a scene.
+    powers: tuple[EvidencePowers, EvidencePowers] = (EvidencePowers(), EvidencePowers())
+
+    def __post_init__(self) -> None:
+        if (
+            any(word >= len(self.words) for pairs in self.word_counts for word, _ in pairs)
+            or len(self.group_lines) != len(self.groups)
+            or len(self.weights) != 2 * len(self.groups) * len(self.word_counts)
+            or not np.isfinite(np.frombuffer(self.weights, np.float16)).all()
+        ):
+            raise InvalidInputError("text model: the words, groups of letters and weights do not fit")
+
+    @classmethod
+    def fit(cls, num_speakers: int, scenes: Iterable[Sequence[SpokenLine]]) -> Self:
+        spoken = [(line.speaker, split_words(line.text)) for scene in scenes for line in scene]
+        lines = [(speaker, words) for speaker, words in spoken if words]
+        vocabulary = {word: index for index, word in enumerate(sorted({word for _, words in lines for word in words}))}
+        counts: list[Counter[int]] = [Counter() for _ in range(num_speakers)]
+        for speaker, words in lines:
+            counts[speaker].update(vocabulary[word] for word in set(words))
+        found = Counter(group for _, words in lines for group in set(_letter_groups(words)))
+        groups = sorted((-count, group) for group, count in found.items() if count >= MIN_GROUP_LINES)
+        groups = groups[: MAX_GROUPS if num_speakers <= MAX_REGRESSION_SPEAKERS else 0]
+        model = cls(
+            tuple(vocabulary),
+            tuple(tuple(sorted(counter.items())) for counter in counts),
+            tuple(group for _, group in groups),
+            tuple(-count for count, _ in groups),
+            len(lines),
+            bytes(2 * len(groups) * num_speakers),
+        )
+        if not groups:
+            return model
+        chosen = lines[:: max(1, -(-len(lines) // MAX_REGRESSION_LINES))]
+        features = np.zeros((len(chosen), len(groups)), np.float32)
+        for row, (_, words) in zip(features, chosen, strict=True):
+            positions, values = model._letter_features(words)
+            row[positions] = values
+        labels = np.array([speaker for speaker, _ in chosen], np.int64)
+        weights = fit_softmax_regression(features, labels, num_speakers, TEXT_L2)
+        return replace(model, weights=weights.astype(np.float16).tobytes())
+
+    def scores(self, text: str) -> Float64Array:
+        """Return the log-likelihood ratio `[cast]` of the end of a text for each speaker, relative to all speakers."""
+        words, (users_by_word, num_words) = split_words(text[-MAX_CHARACTERS:]), self._users
+        unused_word, scores = -np.log1p(num_words / PRIOR_WORDS), np.zeros(len(num_words))
+        for word in dict.fromkeys(words):
+            if users := users_by_word.get(word):
+                frequency = (sum(users.values()) + 0.5) / (num_words.sum() + 0.5 * len(users_by_word))
+                scores += unused_word
+                scores[list(users)] += [math.log1p(count / (frequency * PRIOR_WORDS)) for count in users.values()]
+        positions, values = self._letter_features(words)
+        weights = np.frombuffer(self.weights, np.float16).reshape(-1, len(scores))[positions].astype(np.float32)
+        return np.asarray(scores * WORD_WEIGHT + LETTER_WEIGHT * (values @ weights))
+
+    @cached_property
+    def _users(self) -> tuple[dict[str, dict[int, int]], Float64Array]:
+        # Lines of each speaker with each word, and their sums `[cast]`.
+        users: dict[str, dict[int, int]] = {word: {} for word in self.words}
+        for speaker, pairs in enumerate(self.word_counts):
+            for word, count in pairs:
+                users[self.words[word]][speaker] = count
+        return users, np.array([sum(count for _, count in pairs) for pairs in self.word_counts], np.float64)
+
+    @cached_property
+    def _rarity(self) -> tuple[dict[str, int], Float32Array]:
+        # Position of each group of letters, and the logarithm `[groups]` of all lines divided by the lines with it.
+        rarity = np.log((self.num_lines + 1) / (np.array(self.group_lines, np.float64) + 1))
+        return {group: position for position, group in enumerate(self.groups)}, rarity.astype(np.float32)
+
+    def _letter_features(self, words: Sequence[str]) -> tuple[list[int], Float32Array]:
+        # Positions of groups of letters; their log counts times rarity, divided by the root of their norm.
+        index, rarity = self._rarity
+        counts = Counter(position for group in _letter_groups(words) if (position := index.get(group)) is not None)
+        positions = list(counts)
+        values: Float32Array = np.log1p(np.array(list(counts.values()), np.float32)) * rarity[positions]
+        return positions, values / max(float(np.sqrt(np.linalg.norm(values))), 1e-3)
+
+
+def split_words(text: str) -> list[str]:
+    return _TOKEN.findall(text.lower())
+
+
+def _letter_groups(words: Sequence[str]) -> list[str]:
+    text = f" {' '.join(words)} "
+    return [text[start : start + size] for size in GROUP_SIZES for start in range(len(text) - size + 1)]
+
+
+def fit_softmax_regression(features: Float32Array, labels: Int64Array, num_classes: int, l2: float) -> Float32Array:
+    """Return the weights `[features, classes]` that make labels likeliest, less `l2` / 2 times their squares.
+
+    They are sums of the `features` `[events, features]`, so each step works on events: Newton with an upper bound of
+    the Hessian (Boehning 1992).
+    """
+    is_label = np.eye(num_classes, dtype=np.float32)[labels]
+    constants = np.log((is_label.sum(axis=0) + 1) / len(labels))
+    products = features @ features.T
+    inverse = np.linalg.inv(products / 2 + l2 * np.eye(len(labels), dtype=np.float32))
+    sums = np.zeros_like(is_label)
+    for _ in range(NUM_TEXT_STEPS):
+        logits = constants + products @ sums
+        probs = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probs /= probs.sum(axis=1, keepdims=True)
+        sums -= inverse @ (probs - is_label + l2 * sums)
+    return np.asarray(features.T @ sums)
 
 
 @dataclass(frozen=True)
@@ -36,26 +425,27 @@ class DialogueModel:
         model: LanguageModel,
         cast: Sequence[str],
         turn_model: TurnModel | None = None,
-        load_text_model: Callable[[], SpeakerTextModel] | None = None,
+        load_text_model: Callable[[], SpeakerTextModel | None] = lambda: None,
     ) -> None:
         """Wrap `model`; `cast` has the canonical names of who can be chosen to speak, in all parts."""
         if not cast:
             raise InvalidInputError("the model knows no speakers; use a model that was trained with --mode dialogue")
-        if turn_model is not None and turn_model.cast != tuple(cast):
-            raise InvalidInputError("the turn model has another cast than the model; use the files of one run")
         self.model, self.cast, self.turn_model = model, tuple(cast), turn_model
+        if turn_model is not None:
+            pairs = (*turn_model.successions, *turn_model.second_successions, *turn_model.company)
+            is_within = all(max(first, second) < len(cast) for first, second, _ in pairs)
+            sizes = turn_model.cast, len(turn_model.lines), set(turn_model.weights)
+            if not is_within or sizes != (self.cast, len(cast), set(FEATURES)):
+                raise InvalidInputError("the turn model does not fit the cast of the model; use the files of one run")
         self.tokenizer = model.tokenizer
         self._load_text_model = load_text_model
         self._line_end_ids = frozenset(model.tokenizer.line_end_ids.tolist())
-        self._model_hidden_vector = base.hidden_vector_function(model)
 
     @cached_property
     def text_model(self) -> SpeakerTextModel | None:
         """Model of who says a text, which is large and loaded when it is first used; None if there is none."""
-        if self._load_text_model is None:
-            return None
         text_model = self._load_text_model()
-        if text_model.num_speakers != len(self.cast):
+        if text_model is not None and len(text_model.word_counts) != len(self.cast):
             raise InvalidInputError("the text model has another cast than the model; use the files of one run")
         return text_model
 
@@ -63,7 +453,8 @@ class DialogueModel:
         return DialogueState(self.model.start())
 
     def advance(self, state: DialogueState, token: int) -> tuple[LogProbs, DialogueState]:
-        return self.advance_batch([state], [token])[0]
+        log_probs, model_state = self.model.advance(state.model_state, token)
+        return log_probs, self._follow(state, (token,), model_state)
 
     def advance_batch(
         self, states: Sequence[DialogueState], tokens: Sequence[int]
@@ -79,9 +470,6 @@ class DialogueModel:
     ) -> tuple[Float32Array, DialogueState]:
         rows, model_state = base.predict_tokens(self.model, state.model_state, tokens, last_only=last_only)
         return rows, self._follow(state, tokens, model_state)
-
-    def hidden_vector(self, state: DialogueState) -> HiddenVector:
-        return self._model_hidden_vector(state.model_state)
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         if isinstance(self.model, base.SequenceModel):

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from copy import copy, deepcopy
+from copy import deepcopy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from engine.data.dataset import batchify
 from engine.data.tokenizers.base import EOS_ID, TokenIds
@@ -38,12 +38,20 @@ class DynamicEvaluation:
         self.tokenizer, self.lr, self.segment_length = base_model.tokenizer, lr, segment_length
         self._model = LSTMModel(base_model.config, len(base_model.tokenizer), torch.Generator())
         self._model.load_weights(base_model.weights)
-        self._gradient_rms = _gradient_rms(self._model, training_ids)
-
-    def with_lr(self, lr: float) -> "DynamicEvaluation":
-        other = copy(self)
-        other.lr = lr
-        return other
+        columns = torch.from_numpy(batchify(training_ids, BATCH_SIZE)).long()
+        parameters = list(self._model.parameters())
+        squares = [torch.zeros_like(parameter) for parameter in parameters]
+        states, starts = self._model.initial_state(BATCH_SIZE), range(0, len(columns) - 1, BPTT)
+        for start in starts:
+            window = columns[start : start + BPTT + 1]
+            logits, states, _, _ = self._model(window[:-1], _detach(states))
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), window[1:].flatten())
+            gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+            for square, gradient in zip(squares, gradients, strict=True):
+                square.add_(gradient**2)
+        all_rms = [(square / len(starts)).sqrt() for square in squares]
+        mean = sum(float(rms.sum()) for rms in all_rms) / sum(rms.numel() for rms in all_rms)
+        self._gradient_rms = [rms + MIN_GRADIENT_FRACTION * mean for rms in all_rms]
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         model = deepcopy(self._model)
@@ -60,33 +68,16 @@ class DynamicEvaluation:
                     parameter.addcdiv_(gradient, rms, value=-self.lr)
             yield SequenceOutput(log_probs.detach().double().numpy(), raw.detach()[:, 0].numpy())
 
-
-def tune_dynamic_lr(model: DynamicEvaluation, ids: TokenIds, lr_grid: Sequence[float] = LR_GRID) -> float:
-    """Return the learning rate that makes `ids` `[time]` likeliest; a RunError if the model diverges at each."""
-    likelihoods = {lr: float(score_sequence(model.with_lr(lr), ids).sum()) for lr in lr_grid}
-    finite = {lr: likelihood for lr, likelihood in likelihoods.items() if math.isfinite(likelihood)}
-    if not finite:
-        raise RunError("dynamic evaluation diverges at every learning rate; leave out --dynamic, or use another run")
-    return max(finite, key=finite.__getitem__)
-
-
-def _gradient_rms(model: LSTMModel, ids: TokenIds) -> list[Tensor]:
-    # The root mean square of each parameter's gradients on a text, plus a fraction of the mean of all.
-    columns = torch.from_numpy(batchify(ids, BATCH_SIZE)).long()
-    parameters = list(model.parameters())
-    squares = [torch.zeros_like(parameter) for parameter in parameters]
-    states, starts = model.initial_state(BATCH_SIZE), range(0, len(columns) - 1, BPTT)
-    for start in starts:
-        window = columns[start : start + BPTT + 1]
-        logits, states, _, _ = model(window[:-1], _detach(states))
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), window[1:].flatten())
-        for square, gradient in zip(
-            squares, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True
-        ):
-            square.add_(gradient**2)
-    all_rms = [(square / len(starts)).sqrt() for square in squares]
-    mean = sum(float(rms.sum()) for rms in all_rms) / sum(rms.numel() for rms in all_rms)
-    return [rms + MIN_GRADIENT_FRACTION * mean for rms in all_rms]
+    def tune_lr(self, ids: TokenIds, lr_grid: Sequence[float] = LR_GRID) -> None:
+        """Set the learning rate that makes `ids` `[time]` likeliest; a RunError if the model diverges at each."""
+        likelihoods = dict[float, float]()
+        for lr in lr_grid:
+            self.lr = lr
+            likelihoods[lr] = float(score_sequence(self, ids).sum())
+        finite = {lr: likelihood for lr, likelihood in likelihoods.items() if math.isfinite(likelihood)}
+        if not finite:
+            raise RunError("dynamic evaluation diverges at all learning rates; leave out --dynamic, or use another run")
+        self.lr = max(finite, key=finite.__getitem__)
 
 
 def _detach(states: RecurrentState) -> RecurrentState:

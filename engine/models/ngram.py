@@ -1,6 +1,8 @@
-"""Count-based models: unigram, and interpolated modified Kneser-Ney. They are the baselines of the LSTM."""
+"""Models that count: unigram and Kneser-Ney, the baselines of the LSTM, and models of what known words do not say."""
 
-from collections.abc import Iterator
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,10 +10,15 @@ import numpy as np
 
 from engine.data.arrays import Float64Array, Int32Array, Int64Array, chunked_bincount, iter_slices
 from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.data.tokenizers.bytes import CharacterTokenizer
+from engine.data.tokenizers.words import WordTokenizerName, word_spans
 from engine.errors import CorpusError
-from engine.models.base import LogProbs, SequenceOutput
+from engine.models.base import LogProbs, SequenceOutput, score_sequence
 
 MAX_KNESER_NEY_TOKENS = 3_000_000  # in the training text: a token takes about 200 bytes of memory
+MAX_SPELLING_BYTES = 2_000_000  # of the words that a spelling model learns from; later words change little
+NUM_BYTE_SYMBOLS = 257  # the values of a byte, and the end of a string
+END_BYTE = 0xFF  # a byte that no UTF-8 text contains, in the place of the end of a word
 
 
 class Unigram:
@@ -38,31 +45,18 @@ class BackoffLevel:
 
     context: tuple[int, ...]  # ids of the tokens before
     context_count: int  # sum of the counts of all tokens after this context; 0 for an unseen context
-    count: int  # of the token after this context
-    counts_tokens_before: bool  # True if an n-gram counts the different tokens seen before it; False: as it occurs
+    count: int  # of the token after this context: as it occurs, or before the longest context tokens before the n-gram
     discounted_prob: float  # (count - discount) / context_count; 0 for an unseen token or context
     backoff_weight: float  # of the next shorter context's probability; 1 for an unseen context
 
 
-@dataclass(frozen=True)
-class Backoff:
+class Backoff(NamedTuple):
     """Probability of a token as the sum of the parts of its contexts, the longest context first."""
 
     levels: tuple[BackoffLevel, ...]
+    parts: tuple[float, ...]  # of each level in the probability, and last of the uniform distribution
     uniform_prob: float  # at the end of the chain, the same for every token of the vocabulary
-
-    @property
-    def parts(self) -> tuple[float, ...]:
-        """Part of each level in the probability, and last the part of the uniform distribution."""
-        parts, weight = [], 1.0
-        for level in self.levels:
-            parts.append(weight * level.discounted_prob)
-            weight *= level.backoff_weight
-        return (*parts, weight * self.uniform_prob)
-
-    @property
-    def prob(self) -> float:
-        return sum(self.parts)
+    prob: float
 
 
 class _Level(NamedTuple):
@@ -75,6 +69,11 @@ class _Level(NamedTuple):
     discounted_probs: Float64Array  # (count - discount) / total count of the context: needs no backoff
     backoff_weights: Float64Array  # weight `[contexts]` of the next shorter context's distribution
 
+    def find(self, keys: Int64Array) -> Int64Array:
+        # The positions of `keys`, -1 if unseen; the key after an unseen context (-1) is less than all others.
+        positions = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[positions] == keys, positions, -1)
+
 
 class KneserNey:
     """Interpolated modified Kneser-Ney (Chen and Goodman 1999, section 3); a state is the last `order - 1` tokens."""
@@ -86,7 +85,36 @@ class KneserNey:
                 "so leave it out"
             )
         self.tokenizer, self.order, self._size = tokenizer, order, len(tokenizer)
-        self._levels = _count_ngrams(np.concatenate([[EOS_ID], ids]).astype(np.int64), self._size, order)
+        text = np.concatenate([[EOS_ID], ids]).astype(np.int64)
+        # node[i] is the index, on its level, of the n-gram that ends at position i. The empty n-gram is the root, 0.
+        node = np.zeros(len(text), dtype=np.int64)
+        counted: list[tuple[Int64Array, Int64Array, Int64Array, Int64Array]] = []
+        for n in range(1, order + 1):
+            ends = np.arange(n - 1, len(text))
+            keys, first, inverse, counts = np.unique(
+                node[ends - 1] * self._size + text[ends], return_index=True, return_inverse=True, return_counts=True
+            )
+            node = np.empty_like(node)  # the first n - 1 elements stay undefined and are never read
+            node[ends] = inverse
+            counted.append((keys, counts, ends[first], node))
+        self._levels: list[_Level] = []
+        num_contexts = 1
+        for n, (keys, counts, _, node) in enumerate(counted, start=1):
+            if n < order:
+                # Replace the count by the number of different tokens before the n-gram: one per (n+1)-gram that ends
+                # in it.
+                counts = np.bincount(node[counted[n][2]], minlength=len(keys))
+            contexts = keys // self._size
+            discounts = _estimate_discounts(counts)[np.minimum(counts, 3)]
+            totals = np.bincount(contexts, weights=counts, minlength=num_contexts)
+            discounted_mass = np.bincount(contexts, weights=discounts, minlength=num_contexts)
+            divisors = np.maximum(totals, 1)
+            # If all continuations of a context have count zero, the shorter context gets the whole probability.
+            backoff_weights = np.where(totals > 0, discounted_mass / divisors, 1.0)
+            discounted_probs = (counts - discounts) / divisors[contexts]
+            last_tokens, small_counts = keys % self._size, counts.astype(np.int32)
+            self._levels.append(_Level(keys, last_tokens, small_counts, discounted_probs, backoff_weights))
+            num_contexts = len(keys)
 
     def start(self) -> tuple[int, ...]:
         return ()
@@ -106,52 +134,43 @@ class KneserNey:
 
     def explain_backoff(self, state: tuple[int, ...], token: int) -> Backoff:
         """Return the parts of the probability that `advance` gives to `token` together with the new state `state`."""
-        levels = []
+        levels, parts, weight = [], [], 1.0
         for start in range(len(state) + 1):
             context, level = state[start:], self._levels[len(state) - start]
-            counts_tokens_before, found = len(context) + 1 < self.order, self._find(context)
-            if found is None:
-                levels.append(BackoffLevel(context, 0, 0, counts_tokens_before, 0.0, 1.0))
-                continue
-            node, first, last = found
-            position = first + int(np.searchsorted(level.last_tokens[first:last], token))
-            is_seen = position < last and level.last_tokens[position] == token
-            count, prob = (level.counts[position], level.discounted_probs[position]) if is_seen else (0, 0)
-            total, weight = int(level.counts[first:last].sum()), float(level.backoff_weights[node])
-            levels.append(BackoffLevel(context, total, int(count), counts_tokens_before, float(prob), weight))
-        return Backoff(tuple(levels), 1.0 / self._size)
+            explained = BackoffLevel(context, 0, 0, 0.0, 1.0)
+            if found := self._find(context):
+                node, first, last = found
+                position = first + int(np.searchsorted(level.last_tokens[first:last], token))
+                is_seen = position < last and level.last_tokens[position] == token
+                count, prob = (level.counts[position], level.discounted_probs[position]) if is_seen else (0, 0)
+                total, rest = int(level.counts[first:last].sum()), float(level.backoff_weights[node])
+                explained = BackoffLevel(context, total, int(count), float(prob), rest)
+            levels.append(explained)
+            parts.append(weight * explained.discounted_prob)
+            weight *= explained.backoff_weight
+        parts.append(weight * (1.0 / self._size))
+        return Backoff(tuple(levels), tuple(parts), 1.0 / self._size, sum(parts))
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         text = np.concatenate([[EOS_ID], ids]).astype(np.int64)
         for chunk in iter_slices(len(ids)):
             start = max(0, chunk.start - self.order)  # before the context of the chunk's first token
-            probs = self._token_probs(text[start : chunk.stop + 1])[chunk.start - start :]
-            log_probs = np.log(probs).astype(np.float32).astype(np.float64)
-            yield SequenceOutput(log_probs, np.empty((len(probs), 0), np.float32))
-
-    def _token_probs(self, ids: Int64Array) -> Float64Array:
-        # Of each token in `ids` `[time]` after the first, as `advance` does.
-        previous, targets = ids[:-1], ids[1:]
-        probs = np.full(len(targets), 1.0 / self._size)
-        contexts = np.zeros(len(targets), np.int64)  # index of the context before each target; at first the empty one
-
-        def look_up(level: _Level, contexts: Int64Array, last_tokens: Int64Array) -> Int64Array:
-            wanted = contexts * self._size + last_tokens  # less than every key if the context is unseen (-1)
-            positions = np.minimum(np.searchsorted(level.keys, wanted), len(level.keys) - 1)
-            return np.where(level.keys[positions] == wanted, positions, -1)
-
-        for length, level in enumerate(self._levels):
-            if not len(level.keys):
-                break  # the training text is shorter than the n-grams of this level
-            if length:
-                shorter_contexts = np.append(-1 if length > 1 else 0, contexts[:-1])
-                contexts = look_up(self._levels[length - 1], shorter_contexts, previous)
-            seen = contexts >= 0
-            probs[seen] *= level.backoff_weights[contexts[seen]]
-            ngrams = look_up(level, contexts, targets)
-            seen = ngrams >= 0
-            probs[seen] += level.discounted_probs[ngrams[seen]]
-        return probs
+            previous, targets = text[start : chunk.stop], text[start + 1 : chunk.stop + 1]
+            probs = np.full(len(targets), 1.0 / self._size)
+            contexts = np.zeros(len(targets), np.int64)  # index of the context before each target; first the empty one
+            for length, level in enumerate(self._levels):
+                if not len(level.keys):
+                    break  # the training text is shorter than the n-grams of this level
+                if length:
+                    shorter_contexts = np.append(-1 if length > 1 else 0, contexts[:-1])
+                    contexts = self._levels[length - 1].find(shorter_contexts * self._size + previous)
+                seen = contexts >= 0
+                probs[seen] *= level.backoff_weights[contexts[seen]]
+                ngrams = level.find(contexts * self._size + targets)
+                seen = ngrams >= 0
+                probs[seen] += level.discounted_probs[ngrams[seen]]
+            log_probs = np.log(probs[chunk.start - start :]).astype(np.float32).astype(np.float64)
+            yield SequenceOutput(log_probs, np.empty((len(log_probs), 0), np.float32))
 
     def _find(self, context: tuple[int, ...]) -> tuple[int, int, int] | None:
         # The index of a context, and the first and the end of its continuations on the next level, if any.
@@ -166,38 +185,6 @@ class KneserNey:
         return None if first == end else (node, first, end)
 
 
-def _count_ngrams(ids: Int64Array, vocabulary_size: int, order: int) -> list[_Level]:
-    # node[i] is the index, on its level, of the n-gram that ends at position i. The empty n-gram is the root, 0.
-    node = np.zeros(len(ids), dtype=np.int64)
-    counted: list[tuple[Int64Array, Int64Array, Int64Array, Int64Array]] = []
-    for n in range(1, order + 1):
-        ends = np.arange(n - 1, len(ids))
-        keys, first, inverse, counts = np.unique(
-            node[ends - 1] * vocabulary_size + ids[ends], return_index=True, return_inverse=True, return_counts=True
-        )
-        node = np.empty_like(node)  # the first n - 1 elements stay undefined and are never read
-        node[ends] = inverse
-        counted.append((keys, counts, ends[first], node))
-
-    levels, num_contexts = [], 1
-    for n, (keys, counts, _, node) in enumerate(counted, start=1):
-        if n < order:
-            # Replace the count by the number of different tokens before the n-gram: one per (n+1)-gram that ends in it.
-            longer_ends = counted[n][2]
-            counts = np.bincount(node[longer_ends], minlength=len(keys))
-        contexts = keys // vocabulary_size
-        discounts = _estimate_discounts(counts)[np.minimum(counts, 3)]
-        totals = np.bincount(contexts, weights=counts, minlength=num_contexts)
-        discounted_mass = np.bincount(contexts, weights=discounts, minlength=num_contexts)
-        divisors = np.maximum(totals, 1)
-        # If all continuations of a context have count zero, the shorter context gets the whole probability.
-        backoff_weights = np.where(totals > 0, discounted_mass / divisors, 1.0)
-        discounted_probs = (counts - discounts) / divisors[contexts]
-        levels.append(_Level(keys, keys % vocabulary_size, counts.astype(np.int32), discounted_probs, backoff_weights))
-        num_contexts = len(keys)
-    return levels
-
-
 def _estimate_discounts(counts: Int64Array) -> Float64Array:
     # Of counts 0, 1, 2, and 3 or more (Chen and Goodman 1999, equation 26).
     n1, n2, n3, n4 = (int(np.sum(counts == k)) for k in (1, 2, 3, 4))
@@ -207,3 +194,73 @@ def _estimate_discounts(counts: Int64Array) -> Float64Array:
         if (estimates[1:] > 0).all():  # a discount of zero would make unseen tokens impossible
             return estimates
     return np.array([0.0, 0.5, 1.0, 1.5])  # the text is too short or too irregular to estimate discounts
+
+
+class SpellingModel:
+    """Probability of every possible word: Kneser-Ney on the bytes of known ones (Mielke and Eisner 2019)."""
+
+    def __init__(self, words: Sequence[str], order: int = 5) -> None:
+        self._order = order
+        sizes = np.cumsum([len(word.encode(errors="surrogatepass")) + order - 1 for word in words])
+        known = words[: int(np.searchsorted(sizes, MAX_SPELLING_BYTES))]
+        # Kneser-Ney reads one end before the text by itself.
+        self._model = KneserNey(self._join(known)[1:], CharacterTokenizer([]), order)
+        self.unknown_log_prob = float(np.log1p(-np.exp(self.log_probs(known)).sum()))  # of all words but the known ones
+
+    def log_probs(self, words: Sequence[str]) -> Float64Array:
+        """Return the natural-log probability `[words]` that a word, known or not, is spelled like each of `words`."""
+        ids = self._join(words)
+        cumulative = np.cumsum(score_sequence(self._model, ids))
+        ends = np.flatnonzero(ids == EOS_ID).reshape(-1, self._order - 1)
+        return cumulative[ends[1:, 0]] - cumulative[ends[:-1, -1]]
+
+    def _join(self, words: Sequence[str]) -> TokenIds:
+        # As ids, with enough ends in between that no word is the context of another.
+        padding = bytes([END_BYTE] * (self._order - 1))
+        joined = padding.join([b"", *(word.encode(errors="surrogatepass") for word in words), b""])
+        ids = np.frombuffer(joined, np.uint8).astype(np.int32)
+        return np.where(ids == END_BYTE, EOS_ID, ids + (ids >= EOS_ID)).astype(np.int32)
+
+
+class OrthographyModel:
+    """Probability of a line as it is written, given its words as a tokenizer of words reads them.
+
+    Counts of the training text are interpolated from the general to the specific context (Witten and Bell 1991); a
+    string that is new has 257 equally likely symbols per byte.
+    """
+
+    def __init__(self, lines: Iterable[str], tokenizer_name: WordTokenizerName) -> None:
+        self._tokenizer_name = tokenizer_name
+        self._counts: dict[Hashable, Counter[str]] = {}
+        for line in lines:
+            for value, contexts in self._choices(line):
+                for context in contexts:
+                    self._counts.setdefault(context, Counter())[value] += 1
+        self._totals = {context: counts.total() for context, counts in self._counts.items()}
+
+    def bits(self, line: str) -> float:
+        """Return the bits that a line needs, given its words."""
+        return -sum(math.log2(self.prob(*choice)) for choice in self._choices(line))
+
+    def prob(self, value: str, contexts: Iterable[Hashable]) -> float:
+        # Each context comes after more general ones.
+        prob = math.exp(-math.log(NUM_BYTE_SYMBOLS) * min(100, len(value.encode(errors="surrogatepass")) + 1))
+        for context in contexts:
+            if counts := self._counts.get(context):
+                prob = (counts[value] + len(counts) * prob) / (self._totals[context] + len(counts))
+        return prob
+
+    def _choices(self, line: str) -> Iterator[tuple[str, Sequence[Hashable]]]:
+        # Characters between words, and the form of each word, with their contexts.
+        previous, position = None, 0
+        for start, end, word in [*word_spans(line, self._tokenizer_name), (len(line), len(line), None)]:
+            separator, written, is_last = line[position:start], line[start:end], word is None
+            kind, place = ("separator",), ("separator", previous is None, is_last)
+            between = ("between", previous, word)
+            yield separator, (kind, place, ("before", word), ("after", previous, is_last), between)
+            if word is not None:
+                starts_sentence = previous is None or any(mark in separator for mark in ".!?…")
+                forms = {word.capitalize(): "Capital", word.upper(): "UPPER", word: "lower"}
+                contexts = (("form",), ("form", starts_sentence), ("form", starts_sentence, word))
+                yield forms.get(written, written), contexts
+            previous, position = word, end

@@ -117,14 +117,16 @@ class ModelCombiner:
     @cached_property
     def _dynamic_models(self) -> list[Any]:  # models that score whole texts only
         require_package("torch", "--dynamic")
-        from engine.models.dynamic_evaluation import DynamicEvaluation, tune_dynamic_lr
+        from engine.models.dynamic_evaluation import DynamicEvaluation
 
         lstms = [run.decoder for run in self.runs if isinstance(run.decoder, NumpyLSTM) and not run.decoder.int8]
         if len(lstms) < len(self.runs):
             remedy = "leave out --dynamic or --precision, or choose other runs"
             raise InvalidInputError(f"--dynamic trains LSTMs in single precision, and not all models are; {remedy}")
         models = [DynamicEvaluation(lstm, self.dataset.train) for lstm in lstms]
-        return [model.with_lr(tune_dynamic_lr(model, self.dataset.valid)) for model in models]
+        for model in models:
+            model.tune_lr(self.dataset.valid)
+        return models
 
 
 def load_run_dataset(run: LoadedModel) -> Dataset:

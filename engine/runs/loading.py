@@ -20,9 +20,8 @@ from engine.events import Evaluated, RecordedEvent, Started
 from engine.models.adapter import adapter_shapes, check_adapter, lora_targets
 from engine.models.base import LanguageModel
 from engine.models.decoders import NumpyDecoder, build_decoder, weight_shapes
-from engine.models.dialogue import DialogueModel
+from engine.models.dialogue import DialogueModel, SpeakerTextModel, TurnModel
 from engine.models.pretrained.names import BASE_FILE, HF_PREFIX, SMOLLM2, is_pretrained_name, parse_pretrained_name
-from engine.models.speakers import SpeakerTextModel, TurnModel
 from engine.runs import directory
 from engine.runs.directory import find_run, needs_base, read_config, resolve_run
 from engine.runs.metrics import drop_superseded, read_current_events, read_events

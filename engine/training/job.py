@@ -1,10 +1,10 @@
 """Training jobs: checked input and a locked run directory, for a new run or for one to resume."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from engine.config import Config
@@ -15,7 +15,7 @@ from engine.data.dataset import Dataset, load_dataset
 from engine.data.speakers import CAST_FILE, SOMEONE, cast_to_json
 from engine.errors import ConfigError, RunError
 from engine.events import Preparing, Started, TrainingEvent, Warned
-from engine.models import speakers
+from engine.models import dialogue
 from engine.models.transformer_layout import check_transformer_config
 from engine.runs.directory import DIALOGUE_FILE, METRICS_FILE, WHO_FILE, resolve_run
 from engine.runs.loading import base_files, read_config_and_tokenizer
@@ -162,27 +162,26 @@ def _check_settings(config: Config) -> None:
 def fit_dialogue_parts(train: Lines, valid: Lines, cast: Sequence[str]) -> dict[str, bytes]:
     """Fit the models of the speakers to training lines, and their powers to validation lines; return their files."""
     scenes = spoken_scenes(train, cast)
-    turn_model, text_model = speakers.TurnModel.fit(cast, scenes), speakers.SpeakerTextModel.fit(len(cast), scenes)
+    turn_model, text_model = dialogue.TurnModel.fit(cast, scenes), dialogue.SpeakerTextModel.fit(len(cast), scenes)
     evidence: list[tuple[Float64Array, Float64Array, Float64Array]] = []
     indices: list[int] = []
-    max_lines = min(MAX_POWER_LINES, 1 + speakers.MAX_DESIGN_ELEMENTS // (3 * len(cast)))
+    max_lines = min(MAX_POWER_LINES, 1 + dialogue.MAX_DESIGN_ELEMENTS // (3 * len(cast)))
     for scene in spoken_scenes(valid, cast):
-        state = speakers.TurnState()
+        state = dialogue.TurnState()
         for line in scene[: max_lines - len(indices)]:
             evidence.append((turn_model.log_frequencies, turn_model.log_probs(state), text_model.scores(line.text)))
             indices.append(line.speaker)
             state = state.after(line, turn_model.cast)
     if indices:  # the powers make the speakers of lines without and with a scene likeliest
         features, chosen = np.array(evidence).transpose(0, 2, 1), np.array(indices)  # [lines, cast, evidence]
-        fits = [speakers.fit_conditional_logit(features[:, :, [prior, 2]], chosen, POWER_L2) for prior in (0, 1)]
-        without, after = (speakers.EvidencePowers(*np.clip(fit, 0, speakers.MAX_POWER).tolist()) for fit in fits)
+        fits = [dialogue.fit_conditional_logit(features[:, :, [prior, 2]], chosen, POWER_L2) for prior in (0, 1)]
+        without, after = (dialogue.EvidencePowers(*np.clip(fit, 0, dialogue.MAX_POWER).tolist()) for fit in fits)
         text_model = replace(text_model, powers=(without, after))
-    parts = {DIALOGUE_FILE: asdict(turn_model), WHO_FILE: asdict(text_model)}
-    files = {name: json.dumps(part).encode() for name, part in parts.items()}
+    files = {DIALOGUE_FILE: msgspec.json.encode(turn_model), WHO_FILE: msgspec.json.encode(text_model)}
     return {CAST_FILE: cast_to_json(cast).encode(), **files}
 
 
-def spoken_scenes(lines: Lines, cast: Sequence[str]) -> list[list[speakers.SpokenLine]]:
+def spoken_scenes(lines: Lines, cast: Sequence[str]) -> list[list[dialogue.SpokenLine]]:
     """Return the scenes of lines in file order, with the speakers as indices in the cast."""
-    indices = {name: speakers.cast_index(name, cast) for name in (SOMEONE, *lines.speaker_names)}
-    return [[speakers.SpokenLine(indices[turn.speaker], turn.text) for turn in scene] for scene in lines.scenes()]
+    indices = {name: dialogue.cast_index(name, cast) for name in (SOMEONE, *lines.speaker_names)}
+    return [[dialogue.SpokenLine(indices[turn.speaker], turn.text) for turn in scene] for scene in lines.scenes()]

@@ -11,8 +11,8 @@ from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import CorpusError, describe_error
 from engine.models.base import LanguageModel
+from engine.models.ngram import OrthographyModel
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
-from engine.models.spelling import OrthographyModel
 from engine.runs.directory import read_config
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir

@@ -16,7 +16,7 @@ from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs
 from engine.models.base import predict_tokens
-from engine.models.speakers import cast_index
+from engine.models.dialogue import cast_index
 from engine.runs.combine import load_run_dataset
 from engine.runs.loading import load_model_by_name
 from lotr_tui.session.session_model import default_num_answers

@@ -7,9 +7,8 @@ from engine.data.scripts import Turn, encode_speaker, encode_turn
 from engine.generation.generate import generate
 from engine.generation.prompt import prefill
 from engine.generation.turns import begin_turn
-from engine.models.dialogue import DialogueModel
+from engine.models.dialogue import DialogueModel, SpokenLine, TurnModel
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.speakers import SpokenLine, TurnModel
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.session_model import SessionModel
 from tests.support.conversations import SETTINGS, finish_reply

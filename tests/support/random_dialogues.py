@@ -10,9 +10,9 @@ from engine.config import Config, ModelConfig
 from engine.data.corpus import make_lines
 from engine.data.scripts import SCENE_END, Turn, encode_turns, script_text, turn_text
 from engine.data.tokenizers.bpe import BPETokenizer
+from engine.models.dialogue import SpokenLine, TurnModel
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.speakers import SpokenLine, TurnModel
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
 from engine.training.job import fit_dialogue_parts

@@ -33,9 +33,8 @@ from engine.data.tokenizers.bpe import BPETokenizer
 from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import ConfigError, CorpusError
-from engine.models.ngram import KneserNey, Unigram
+from engine.models.ngram import KneserNey, OrthographyModel, SpellingModel, Unigram
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
-from engine.models.spelling import OrthographyModel, SpellingModel
 from tests.support.dialogues import dialogue_model
 from tests.support.files import sentences, write_csv
 from tests.support.models import UniformModel, naive_bits, text_bits_per_character
@@ -59,7 +58,8 @@ def open_tokenizers():
 
 def test_uniform_word_model_spells_its_unknown_words():
     """The king, the <unk> <eos>: five tokens of two bits, and the letters of `fool`."""
-    spelled = -SpellingModel(["the", "king"]).unknown_log_probs(["fool"])[0] / math.log(2)
+    spelling = SpellingModel(["the", "king"])
+    spelled = (spelling.unknown_log_prob - spelling.log_probs(["fool"])[0]) / math.log(2)
     expected = (5 * 2 + spelled) / len("the king the fool\n")
     assert text_bits_per_character(UniformModel(WORDS), "The king -- the FOOL!\n", "line") == pytest.approx(expected)
     assert spelled > 4 * 4  # letters that the vocabulary has not are expensive
@@ -240,7 +240,8 @@ def test_model_of_words_pays_for_spelling_and_writing():
     result = measure_written_bits(model, "line", LINES, orthography)
     read = [id for line in LINES for id in [*tokenizer.encode(line).tolist(), EOS_ID]]
     spelling = SpellingModel(tokenizer.tokens[2:])
-    expected = naive_bits(model, read) - spelling.unknown_log_probs(["mine", "of", "moria"]).sum() / math.log(2)
+    spelled = spelling.log_probs(["mine", "of", "moria"]) - spelling.unknown_log_prob
+    expected = naive_bits(model, read) - spelled.sum() / math.log(2)
     assert result.token_bits == pytest.approx(expected, rel=1e-5)
     assert result.orthography_bits == pytest.approx(sum(orthography.bits(line) for line in LINES))
     assert result.num_characters == sum(map(len, LINES)) + 2

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
-from engine.models.base import SequenceOutput, forward_sequence, hidden_vector_function
+from engine.models.base import SCORING_CHUNK, SequenceOutput, forward_sequence, hidden_vector
 from engine.models.combinations import (
-    SCORING_CHUNK,
     THETA_GRID,
     WEIGHT_GRID,
     CacheSettings,
@@ -142,9 +141,9 @@ def reference_distributions(model, ids, cache_settings):
     rows = [[math.exp(value) for value in log_probs.tolist()]]
     weight = cache_settings.weight
     for token in ids:
-        cached.append((hidden_vector_function(model)(state).tolist(), int(token)))
+        cached.append((hidden_vector(model, state).tolist(), int(token)))
         log_probs, state = model.advance(state, int(token))
-        cache_probs = reference_cache_probs(cached, hidden_vector_function(model)(state).tolist(), cache_settings.theta)
+        cache_probs = reference_cache_probs(cached, hidden_vector(model, state).tolist(), cache_settings.theta)
         model_probs = [math.exp(value) for value in log_probs.tolist()]
         rows.append([(1 - weight) * p + weight * c for p, c in zip(model_probs, cache_probs, strict=True)])
     return rows

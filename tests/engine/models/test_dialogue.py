@@ -11,8 +11,7 @@ from engine.errors import InvalidInputError
 from engine.generation.prompt import prefill
 from engine.models import base
 from engine.models.base import advance_tokens, score_sequence
-from engine.models.dialogue import MAX_LINE_TOKENS, DialogueModel
-from engine.models.speakers import SpeakerTextModel, TurnModel, TurnState
+from engine.models.dialogue import MAX_LINE_TOKENS, DialogueModel, SpeakerTextModel, TurnModel, TurnState
 from tests.support.models import distributions
 from tests.support.random_dialogues import (
     CAST,
@@ -100,7 +99,7 @@ def test_a_state_does_not_grow_with_the_line():
 def test_parts_of_another_cast_are_refused():
     with pytest.raises(InvalidInputError, match="knows no speakers"):
         DialogueModel(LSTM, ())
-    with pytest.raises(InvalidInputError, match="another cast"):
+    with pytest.raises(InvalidInputError, match="does not fit the cast"):
         DialogueModel(LSTM, CAST, TurnModel.fit((*CAST[:-1], "NOBODY"), spoken(random_scenes(3))))
     text_model = SpeakerTextModel.fit(2, [])
     with pytest.raises(InvalidInputError, match="another cast"):

@@ -7,9 +7,8 @@ import torch
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, RunError
-from engine.models import dynamic_evaluation
 from engine.models.base import forward_sequence
-from engine.models.dynamic_evaluation import DynamicEvaluation, tune_dynamic_lr
+from engine.models.dynamic_evaluation import LR_GRID, DynamicEvaluation
 from tests.support.models import make_tokenizer, random_lstm
 
 SIZE = 11
@@ -121,15 +120,20 @@ def test_scores_of_a_text_match_the_reference(lstm, segment_length):
     assert scores[:segment_length] == pytest.approx(static_scores[:segment_length], abs=1e-4)  # after the segment
 
 
+def tuned_lr(model, ids, lr_grid=LR_GRID):
+    model.tune_lr(ids, lr_grid)
+    return model.lr
+
+
 def test_the_tuned_learning_rate_is_the_best_of_the_grid(lstm, model):
     ids = make_ids(50, seed=7)
     lr_grid = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     totals = {lr: sum(ReferenceLSTM(lstm).score(ids, lr, segment_length=5)) for lr in lr_grid[:4]}
     best = max(totals, key=totals.__getitem__)
-    assert tune_dynamic_lr(model, ids, lr_grid) == best
-    assert tune_dynamic_lr(model, ids, lr_grid[::-1]) == best
-    assert tune_dynamic_lr(model, ids, (best / 1e6, best)) == best
-    assert tune_dynamic_lr(model, ids) in dynamic_evaluation.LR_GRID
+    assert tuned_lr(model, ids, lr_grid) == best
+    assert tuned_lr(model, ids, lr_grid[::-1]) == best
+    assert tuned_lr(model, ids, (best / 1e6, best)) == best
+    assert tuned_lr(model, ids) in LR_GRID
 
 
 def test_tokens_without_gradients_in_training_take_no_huge_steps():
@@ -148,6 +152,6 @@ def test_too_short_training_texts_are_rejected():
 def test_a_model_that_diverges_at_every_learning_rate_is_refused():
     lstm = make_lstm("tied")
     model = DynamicEvaluation(lstm, TRAINING_IDS)
-    with pytest.raises(RunError, match="diverges at every learning rate"):
-        tune_dynamic_lr(model, make_ids(40), lr_grid=(1e38, 2e38))
-    assert tune_dynamic_lr(model, make_ids(40), lr_grid=(1e38, 1e-4)) == 1e-4
+    with pytest.raises(RunError, match="diverges at all learning rates"):
+        model.tune_lr(make_ids(40), lr_grid=(1e38, 2e38))
+    assert tuned_lr(model, make_ids(40), (1e38, 1e-4)) == 1e-4

@@ -11,7 +11,7 @@ from engine.models.base import (
     advance_batch,
     advance_tokens,
     forward_sequence,
-    hidden_vector_function,
+    hidden_vector,
     predict_tokens,
     score_sequence,
 )
@@ -83,7 +83,9 @@ def test_a_whole_text_is_scored_as_token_by_token(model, ids):
     assert score_sequence(model, array) == pytest.approx(expected, abs=tolerance)
     output = forward_sequence(model, array)
     assert output.log_probs == pytest.approx(expected, abs=tolerance)
-    vectors = np.stack([hidden_vector_function(model)(state) for state in states[:-1]])
+    vectors = np.stack([hidden_vector(model, state) for state in states[:-1]])
+    if isinstance(model, DialogueModel):  # of the language model inside
+        vectors = np.stack([hidden_vector(model.model, state.model_state) for state in states[:-1]])
     assert output.hidden_states == pytest.approx(vectors, abs=tolerance)
     assert score_sequence(TokenByTokenModel(model), array) == pytest.approx(expected, abs=1e-9)
 

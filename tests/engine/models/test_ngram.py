@@ -159,7 +159,6 @@ def test_counts_are_those_of_the_training_text(train, text, order):
             assert [level.context for level in backoff.levels] == [state[i:] for i in range(len(state) + 1)]
             for level in backoff.levels:
                 is_highest = len(level.context) == order - 1
-                assert level.counts_tokens_before is (not is_highest)
                 count = occurrences if is_highest else tokens_before
                 counts = [count(padded, (*level.context, each)) for each in range(SIZE)]
                 assert level.count == counts[target]
@@ -177,10 +176,10 @@ def test_parts_match_a_hand_calculation():
     backoff = model.explain_backoff((a,), b)
     after_a, anywhere = backoff.levels
     # b follows a twice in two occurrences, minus a discount of 1; the half that remains goes to the unigrams.
-    assert (after_a.context_count, after_a.count, after_a.counts_tokens_before) == (2, 2, False)
+    assert (after_a.context_count, after_a.count) == (2, 2)
     assert (after_a.discounted_prob, after_a.backoff_weight) == (0.5, 0.5)
     # The n-grams with different tokens before: a has two, b and <eos> one each; b keeps 1 - .5 of 4.
-    assert (anywhere.context_count, anywhere.count, anywhere.counts_tokens_before) == (4, 1, True)
+    assert (anywhere.context_count, anywhere.count) == (4, 1)
     assert (anywhere.discounted_prob, anywhere.backoff_weight) == (0.125, 0.5)
     assert backoff.parts == pytest.approx((0.5, 0.5 * 0.125, 0.5 * 0.5 * 0.25))
     assert backoff.prob == pytest.approx(0.625)

@@ -5,14 +5,15 @@ import json
 import math
 from dataclasses import asdict
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidInputError
-from engine.models import speakers
-from engine.models.speakers import (
+from engine.models import dialogue
+from engine.models.dialogue import (
     COMPANY_DECAY,
     FEATURES,
     MAX_POSITION,
@@ -20,6 +21,7 @@ from engine.models.speakers import (
     PRIOR_WORDS,
     TURN_L2,
     WORD_WEIGHT,
+    DialogueModel,
     SpeakerTextModel,
     SpokenLine,
     TurnCounts,
@@ -30,7 +32,7 @@ from engine.models.speakers import (
     fit_softmax_regression,
 )
 from engine.storage.schema import decode_json
-from tests.support.random_dialogues import CAST, TRAIN_SCENES, TURN_MODEL
+from tests.support.random_dialogues import CAST, LSTM, TRAIN_SCENES, TURN_MODEL
 from tests.support.random_dialogues import spoken as spoken_scenes
 
 A, B, C, OTHER = range(4)
@@ -58,14 +60,11 @@ def test_counts_of_a_small_scene_match_a_count_by_hand():
     counts = TurnCounts(4, [spoken(A, B, A, C)])
     assert counts.lines.tolist() == [2, 1, 1, 0]
 
-    def pairs(kind):
-        return {(a, b): n for a, row in counts.pairs[kind].items() for b, n in row.items()}
-
-    assert pairs("succession") == {(A, B): 1, (B, A): 1, (A, C): 1}
-    assert pairs("second_succession") == {(A, A): 1, (B, C): 1}
-    assert pairs("company") == {(A, B): 2, (B, A): 2, (A, C): 2, (C, A): 2, (B, C): 1, (C, B): 1}
+    assert counts.pairs["succession"] == {(A, B): 1, (B, A): 1, (A, C): 1}
+    assert counts.pairs["second_succession"] == {(A, A): 1, (B, C): 1}
+    assert counts.pairs["company"] == {(A, B): 2, (B, A): 2, (A, C): 2, (C, A): 2, (B, C): 1, (C, B): 1}
     far = TurnCounts(4, [spoken(A, B, B, B, C), spoken(A, B, B, B, B, C)])
-    assert far.pairs["company"][A][C] == far.pairs["company"][C][A] == 1  # company reaches four lines
+    assert far.pairs["company"][A, C] == far.pairs["company"][C, A] == 1  # company reaches four lines
 
 
 def test_features_match_a_computation_by_hand():
@@ -186,10 +185,10 @@ def test_a_text_without_successions_still_gives_a_model(scenes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": {"frequency": 1.0}}, "do not fit"), ({"weights": dict.fromkeys(FEATURES, 1e400)}, "JSON"),
-        ({"lines": [1, 2]}, "do not fit"), ({"cast": [], "lines": []}, "do not fit"),
-        ({"lines": [1, 2, 3, -4]}, "do not fit"), ({"successions": [[0, 4, 1]]}, "do not fit"),
-        ({"company": [[-1, 0, 1]]}, "do not fit"), ({"second_successions": [[0, 1, -1]]}, "do not fit"),
+        ({"weights": {"frequency": 1.0}}, "does not fit"), ({"weights": dict.fromkeys(FEATURES, 1e400)}, "JSON"),
+        ({"lines": [1, 2]}, "does not fit"), ({"cast": [], "lines": []}, "does not fit"),
+        ({"lines": [1, 2, 3, -4]}, "lines"), ({"successions": [[0, 4, 1]]}, "does not fit"),
+        ({"company": [[-1, 0, 1]]}, "company"), ({"second_successions": [[0, 1, -1]]}, "second_successions"),
         ({"company": [[0, 1]]}, "company"), ({"lines": "many"}, "lines"),
         ({"colour": "red"}, "unknown field 'colour'"),
     ],
@@ -197,7 +196,7 @@ def test_a_text_without_successions_still_gives_a_model(scenes):
 )  # fmt: skip
 def test_a_damaged_file_is_refused_in_one_line(changes, message):
     with pytest.raises(InvalidInputError, match=message) as caught:
-        decode_json(TurnModel, json.dumps(asdict(TURN_MODEL) | changes))
+        DialogueModel(LSTM, CAST, decode_json(TurnModel, json.dumps(asdict(TURN_MODEL) | changes)))
     assert str(caught.value).isprintable()
 
 
@@ -226,7 +225,7 @@ MODEL = SpeakerTextModel.fit(4, SCENES)
 
 
 def test_scores_of_words_match_a_hand_calculation(monkeypatch):
-    monkeypatch.setattr(speakers, "MAX_REGRESSION_SPEAKERS", 1)
+    monkeypatch.setattr(dialogue, "MAX_REGRESSION_SPEAKERS", 1)
     model = SpeakerTextModel.fit(2, [[SpokenLine(0, "a b a"), SpokenLine(0, "a"), SpokenLine(1, "b")]])
     assert model.groups == ()
     # Lines with each word: a 2 and 0, b 1 and 1; frequencies (2 + 0.5) / 5 each.
@@ -256,17 +255,17 @@ def test_a_text_with_hardly_a_line_gives_no_evidence(scenes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": "not base64"}, "do not fit"),
+        ({"weights": "not base64"}, "base64"),
         ({"weights": base64.b64encode(bytes(6)).decode()}, "do not fit"),
         ({"weights": base64.b64encode(bytes(3)).decode()}, "do not fit"),
-        ({"weights": MODEL.weights[:-8] + base64.b64encode(b"\0\0\0\x7c\0\x7e").decode()}, "do not fit"),
-        ({"group_lines": [1]}, "do not fit"), ({"num_lines": 0}, "do not fit"),
-        ({"words": []}, "do not fit"), ({"word_counts": [[[0, -1]]]}, "do not fit"),
+        ({"weights": base64.b64encode(MODEL.weights[:-2] + b"\0\x7e").decode()}, "do not fit"),
+        ({"group_lines": [1]}, "do not fit"), ({"num_lines": -1}, "num_lines"),
+        ({"words": []}, "do not fit"), ({"word_counts": [[[0, -1]]]}, "word_counts"),
         ({"word_counts": []}, "do not fit"), ({"groups": 3}, "groups"),
     ],
     ids=str,
 )  # fmt: skip
 def test_a_damaged_model_is_refused_in_one_line(changes, message):
     with pytest.raises(InvalidInputError, match=message) as caught:
-        decode_json(SpeakerTextModel, json.dumps(asdict(MODEL) | changes))
+        decode_json(SpeakerTextModel, json.dumps(json.loads(msgspec.json.encode(MODEL)) | changes))
     assert str(caught.value).isprintable()

@@ -15,7 +15,7 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import CorpusError, InvalidInputError
 from engine.models.base import forward_sequence
 from engine.models.combinations import Mixture, NeuralCache, tune_cache
-from engine.models.dynamic_evaluation import LR_GRID, DynamicEvaluation, tune_dynamic_lr
+from engine.models.dynamic_evaluation import LR_GRID, DynamicEvaluation
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.combine import CombinationOptions, ModelCombiner, load_run_dataset
@@ -136,11 +136,12 @@ def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs, dataset):
     combiner = ModelCombiner(runs[:2])
     combined = combiner.combine(CombinationOptions(dynamic=True))
     dynamic_models = [DynamicEvaluation(run.decoder, dataset.train) for run in runs[:2]]
-    rates = tuple(tune_dynamic_lr(model, dataset.valid) for model in dynamic_models)
+    for model in dynamic_models:
+        model.tune_lr(dataset.valid)
+    rates = [model.lr for model in dynamic_models]
     assert combined.description.endswith(f", dynamic evaluation at lr {rates[0]:g}, {rates[1]:g}")
     assert set(rates) <= set(LR_GRID)
-    parts = [model.with_lr(rate) for model, rate in zip(dynamic_models, rates, strict=True)]
-    models = combined.model, Mixture(parts, [0.5, 0.5])
+    models = combined.model, Mixture(dynamic_models, [0.5, 0.5])
     scores, expected = (forward_sequence(model, dataset.valid).log_probs for model in models)
     assert np.array_equal(scores, expected)
     with pytest.raises(InvalidInputError, match="--dynamic trains a model on a whole text"):

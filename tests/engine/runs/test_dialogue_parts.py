@@ -82,7 +82,7 @@ def test_damaged_files_are_refused_in_one_line(run, file, damage):
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"words": 1}', b"\x00" * 50, b'"prior": 99'])
 def test_a_damaged_model_of_who_speaks_is_refused_when_it_is_used(run, damage):
     if damage.startswith(b'"prior"'):  # a power beyond all that are fitted
-        damage = re.sub(rb'"prior": [\d.]+', damage, (run / WHO_FILE).read_bytes())
+        damage = re.sub(rb'"prior":[\d.]+', damage, (run / WHO_FILE).read_bytes())
     (run / WHO_FILE).write_bytes(damage)
     model = load_model(run).model
     with pytest.raises(RunError, match=r"who\.json is damaged: .*; train a new run$"):

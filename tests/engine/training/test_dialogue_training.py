@@ -14,7 +14,7 @@ from engine.events import Evaluated, Finished, Started
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.base import predict_tokens, score_sequence
-from engine.models.speakers import TurnState
+from engine.models.dialogue import TurnState
 from engine.runs.loading import load_model, read_dialogue_parts
 from engine.training.initial_run import configure
 from engine.training.job import POWER_L2, prepare_job, spoken_scenes

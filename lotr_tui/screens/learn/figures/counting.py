@@ -238,7 +238,7 @@ def backoff_table(word: str, contexts: list[str], backoff: Backoff, order: int, 
     lines += [Content("")] * (NUM_ROWS - 3 - order)  # a row does not move with the order
     lines += [Content.styled("too near the start", MUTED)] * (order - len(backoff.levels))
     for level, context, part in zip(backoff.levels, contexts, backoff.parts, strict=False):
-        mark, rest = "‹" if level.counts_tokens_before else "×", format_percent(level.backoff_weight)
+        mark, rest = "‹" if len(level.context) < order - 1 else "×", format_percent(level.backoff_weight)
         own, adds = format_percent(level.discounted_prob), format_percent(part)
         if not level.count:
             own = adds = MISSING
