@@ -50,11 +50,12 @@ class _WeightOfSteps(torch.autograd.Function):
 def _step_linear(weight: Tensor, start: Tensor) -> Callable[[Tensor], Tensor]:
     # A linear layer with the bias `start` `[time, batch, outputs]` that is called once per time step.
     inputs: list[Tensor] = []
-    starts = iter(_WeightOfSteps.apply(weight, start, inputs).unbind())  # type: ignore[no-untyped-call]
-    transposed = weight.detach().t()
+    window: Tensor = _WeightOfSteps.apply(weight, start, inputs)  # type: ignore[no-untyped-call]
+    is_trained, starts, transposed = window.requires_grad, iter(window.unbind()), weight.detach().t()
 
     def step(vectors: Tensor) -> Tensor:
-        inputs.append(vectors.detach())
+        if is_trained:
+            inputs.append(vectors.detach())
         return torch.addmm(next(starts), vectors, transposed)
 
     return step
@@ -73,22 +74,24 @@ def run_mogrifier(
     with torch.autocast(device, enabled=False):
         bias = (weights[2] + weights[3]).to(dtype)
         vectors, hidden, weight_ih, weight_hh = (each.to(dtype) for each in (vectors, hidden, *weights[:2]))
-        gates_of = _step_linear(torch.cat([weight_ih, weight_hh], dim=1), bias.expand(*vectors.shape[:2], -1))
-        zero = vectors.new_zeros(())
-        rounds = [
-            [_step_linear(matrix.to(dtype), zero.expand(*vectors.shape[:2], len(matrix))) for matrix in pair]
-            for pair in zip(mogrifier.down, mogrifier.up, strict=True)
-        ]
+        # A round multiplies by 2 sigmoid(x). The weights that read the product contain the 2.
+        num_rounds = len(mogrifier.down)
+        joined = torch.cat([weight_ih * 2 ** ((num_rounds + 1) // 2), weight_hh * 2 ** (num_rounds // 2)], dim=1)
+        gates_of = _step_linear(joined, bias.expand(*vectors.shape[:2], -1))
+        zero, rounds = vectors.new_zeros(()), []
+        for index, (down, up) in enumerate(zip(mogrifier.down, mogrifier.up, strict=True)):
+            matrices = (down.to(dtype) * 2 ** ((index + 1) // 2), up.to(dtype))
+            rounds.append([_step_linear(each, zero.expand(*vectors.shape[:2], len(each))) for each in matrices])
         outputs = []
         for inputs in vectors.unbind():
             for index, (down, up) in enumerate(rounds):
                 if index % 2 == 0:
-                    inputs = torch.sigmoid(up(down(hidden))) * 2 * inputs
+                    inputs = torch.sigmoid(up(down(hidden))) * inputs
                 else:
-                    hidden = torch.sigmoid(up(down(inputs))) * 2 * hidden
+                    hidden = torch.sigmoid(up(down(inputs))) * hidden
             gates = gates_of(torch.cat([inputs, hidden], dim=1)).to(wide)
             input_, forget, candidate, output = gates.chunk(4, dim=1)
-            cell = torch.sigmoid(forget) * cell + torch.sigmoid(input_) * torch.tanh(candidate)
+            cell = torch.addcmul(torch.sigmoid(forget) * cell, torch.sigmoid(input_), torch.tanh(candidate))
             hidden = (torch.sigmoid(output) * torch.tanh(cell)).to(dtype)
             outputs.append(hidden)
         return torch.stack(outputs), hidden[None], cell[None]
