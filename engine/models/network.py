@@ -1,6 +1,7 @@
 """The networks by architecture, with their initial weights."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -8,9 +9,11 @@ from engine.config import Config
 from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset
 from engine.models.lstm import LSTMModel, build_subword_matrix
-from engine.models.pretrained.base import Base
 from engine.models.transformer import TransformerModel
 from engine.storage.tensor_file import to_float32
+
+if TYPE_CHECKING:  # most trainings need no tokenizers by others
+    from engine.models.pretrained.base import Base
 
 Network = LSTMModel | TransformerModel
 
@@ -19,7 +22,7 @@ def build_network(
     config: Config,
     dataset: Dataset,
     initial_weights: Mapping[str, Float32Array] | None = None,
-    base: Base | None = None,
+    base: "Base | None" = None,
     dtype: torch.dtype = torch.float32,
 ) -> Network:
     """Build the configured network for the vocabulary of `dataset`; impossible sizes raise a ConfigError.

@@ -24,8 +24,7 @@ from engine.models import transformer_layout as layout
 from engine.models.numpy_transformer import pair_units
 from engine.models.pretrained.base import VOCABULARY_TENSORS, UnsupportedModelError
 from engine.models.pretrained.chat import script_chat_template
-from engine.models.pretrained.gguf_file import PERMUTED_ARCHITECTURE, ROPE_FACTORS, SETTINGS
-from engine.models.pretrained.gguf_vocabulary import vocabulary_metadata
+from engine.models.pretrained.gguf_file import PERMUTED_ARCHITECTURE, ROPE_FACTORS, SETTINGS, vocabulary_metadata
 from engine.models.pretrained.names import BASE_FILE
 from engine.runs import directory, loading
 from engine.runs.metrics import read_events

@@ -134,9 +134,8 @@ def find_model(name: str | None, runs_dir: Path | None = None) -> tuple[Path, in
 
 def _load_pretrained(name: str, precision: InferencePrecision, on_progress: "ProgressCallback | None") -> LoadedModel:
     # Imported here: Hugging Face's tokenizers, which models of words do not need.
-    from engine.models.pretrained.base import UnsupportedModelError
+    from engine.models.pretrained.base import UnsupportedModelError, read_base
     from engine.models.pretrained.chat import find_script_cast
-    from engine.models.pretrained.store import read_base
 
     source = parse_pretrained_name(name)
     try:
@@ -290,7 +289,7 @@ def read_reference(run_dir: Path) -> BaseReference:
 
 def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
     """Read the pre-trained model that a run starts from, which must not have changed since, for texts of a mode."""
-    from engine.models.pretrained.store import read_base  # loads Hugging Face's tokenizers
+    from engine.models.pretrained.base import read_base  # loads Hugging Face's tokenizers
 
     reference = read_reference(run_dir)
     try:

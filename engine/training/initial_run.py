@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from engine.data.dataset import Dataset, load_dataset
 from engine.data.tokenizers.base import Tokenizer, is_open_vocabulary
 from engine.errors import ConfigError
 from engine.models.adapter import lora_targets
-from engine.models.pretrained.base import Base
 from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
 from engine.models.transformer_layout import TRANSFORMER_VALUES, largest_num_heads
 from engine.runs.directory import BUNDLED_FOLDERS, epoch_model_name, needs_base, read_config
@@ -20,13 +19,16 @@ from engine.runs.loading import find_model, find_weights, load_model, read_adapt
 from engine.storage.files import absolute_path, default_runs_dir
 from engine.storage.tensor_file import to_float32
 
+if TYPE_CHECKING:  # `train --help` needs no tokenizers by others
+    from engine.models.pretrained.base import Base
+
 
 class TrainingInput(NamedTuple):
     """Data that a training reads before its first step."""
 
     dataset: Dataset
     initial_weights: Mapping[str, Float32Array] | None = None  # None for random weights, or the weights of `base`
-    base: Base | None = None  # pre-trained model by others that the training starts from
+    base: "Base | None" = None  # pre-trained model by others that the training starts from
 
 
 INHERITED_SETTINGS = (
@@ -186,13 +188,13 @@ def _read_initial_config(init: str, runs_dir: Path | None) -> Config:
     return _base_config(_read_base(init)) if is_pretrained_name(init) else read_config(find_model(init, runs_dir)[0])
 
 
-def _read_base(name: str) -> Base:
-    from engine.models.pretrained.store import read_base  # loads tokenizers, which `train --help` does not need
+def _read_base(name: str) -> "Base":
+    from engine.models.pretrained.base import read_base
 
     return read_base(name)
 
 
-def _base_config(base: Base) -> Config:
+def _base_config(base: "Base") -> Config:
     return Config(data=DataConfig(tokenizer="pretrained", mode="stream"), model=base.config)
 
 

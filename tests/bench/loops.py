@@ -17,7 +17,7 @@ from engine.data.corpus import read_corpus
 from engine.data.dataset import batchify, load_dataset
 from engine.data.encoding import TokenIndexer, encode_open, train_tokenizer
 from engine.models.adapter import lora_targets
-from engine.models.pretrained.store import read_base
+from engine.models.pretrained.base import read_base
 from engine.models.torch_ops import linear
 from engine.presets import get_preset
 from engine.runs.export import hugging_face_files

@@ -34,7 +34,7 @@ from engine.models.base import advance_tokens, score_sequence
 from engine.models.decoders import build_decoder, weight_shapes
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.pretrained.store import read_base
+from engine.models.pretrained.base import read_base
 from engine.presets import get_preset
 from engine.runs.directory import resolve_run
 from engine.runs.export import export_hugging_face

@@ -4,9 +4,7 @@ import json
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from engine.models.pretrained.chat import JinjaTemplate
-from engine.models.pretrained.special_tokens import TokenizerFiles
-from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
+from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens, TokenizerFiles
 
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}"
@@ -109,14 +107,8 @@ def save_model(folder, family, **options):
 def tokenizer_files_of(hf_tokenizer):
     """Return what a tokenizer of transformers says about itself."""
     texts = {key: text for key, text in hf_tokenizer.special_tokens_map.items() if isinstance(text, str)}
-    ids, template = hf_tokenizer("a")["input_ids"], hf_tokenizer.chat_template
-    return TokenizerFiles(
-        hf_tokenizer.backend_tokenizer.to_str(),
-        bos_id=hf_tokenizer.bos_token_id,
-        eos_id=hf_tokenizer.eos_token_id,
-        first_id=int(ids[0]) if len(ids) else None,
-        template=JinjaTemplate(template, texts) if template else None,
-    )
+    first_id = next(iter(hf_tokenizer("a")["input_ids"]), None)
+    return TokenizerFiles(hf_tokenizer.backend_tokenizer.to_str(), texts, first_id, hf_tokenizer.chat_template)
 
 
 def load_gguf(path):
@@ -124,29 +116,31 @@ def load_gguf(path):
     import torch
     import transformers
 
-    from engine.models.pretrained.loading import adapt
+    from engine.models.pretrained.model import PretrainedModel
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     auto = transformers.AutoModelForCausalLM
     module = auto.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    return adapt(module.eval().requires_grad_(False), tokenizer_files_of(tokenizer), f"gguf:{path}")
+    return PretrainedModel(module.eval().requires_grad_(False), tokenizer_files_of(tokenizer), f"gguf:{path}")
 
 
 def save_llama(folder):
     import numpy as np
     from safetensors.numpy import save_file
 
-    from engine.models.pretrained.base import new_config
+    from engine.models.pretrained.folder import read_config
     from engine.models.transformer_layout import transformer_weight_shapes
 
-    settings = {"embedding_size": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "feed_forward_size": 16}
-    shapes = transformer_weight_shapes(new_config("llama", CONTEXT_SIZE, settings), VOCABULARY_SIZE)
+    config = {
+        "model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "intermediate_size": 16, "tie_word_embeddings": True,
+        "max_position_embeddings": CONTEXT_SIZE,
+    }  # fmt: skip
+    shapes = transformer_weight_shapes(read_config(config, "llama"), VOCABULARY_SIZE)
     rng = np.random.default_rng(0)
     folder.mkdir()
     save_file({name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}, folder / WEIGHTS)
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
-    config = dict(zip(names, settings.values(), strict=True)) | {"model_type": "llama", "tie_word_embeddings": True}
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": CONTEXT_SIZE}))
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text(new_backend().to_str())
     texts = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "chat_template": CHAT_TEMPLATE}
     (folder / "tokenizer_config.json").write_text(json.dumps(texts))

@@ -1,30 +1,40 @@
-"""Pre-trained models that are played and adapted without PyTorch: what their files contain, in our form."""
+"""Pre-trained models that are played and adapted without PyTorch: read by name, and stored in 8 bits to be mapped."""
 
+import errno
 import hashlib
 import math
+import os
+import shutil
 from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
+
+import msgspec
+import numpy.typing as npt
 
 from engine.config import ModelConfig
-from engine.errors import ConfigError, InvalidInputError, printable
+from engine.errors import InvalidInputError, RunError, describe_error
 from engine.models.adapter import MergedWeights
 from engine.models.matrices import check_weights
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer
-from engine.models.transformer_layout import TRANSFORMER_VALUES, check_transformer_config, transformer_weight_shapes
-from engine.storage.tensor_file import StoredTensor
+from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
+from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder, parse_pretrained_name
+from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
+from engine.models.transformer_layout import transformer_weight_shapes
+from engine.runtime.process import silence_descriptors
+from engine.storage.files import fsync_path, read_limited
+from engine.storage.schema import decode_json
+from engine.storage.tensor_file import SCALE_SUFFIX, Int8Rows, StoredTensor, TensorFile, check_tensors
 
-if TYPE_CHECKING:  # commands that only mention bases need no tokenizers
-    from engine.models.pretrained.chat import ChatTemplate
-    from engine.models.pretrained.tokenizer import PretrainedTokenizer
-
-MAX_CONTEXT_SIZE = 65_536  # of the setting; a larger context is used up to there
 VOCABULARY_TENSORS = ("model.embed_tokens.weight", "lm_head.weight")  # with one row per token
 INT8_FACTOR, FP32_FACTOR = 2.5, 9.0  # peak memory in bytes of loading one weight, in 8 bits and in single precision
+TOKENIZER_FILE, WEIGHTS_FILE = "tokenizer.json", "model.safetensors"
+MAX_FILE_BYTES = 64_000_000  # of the files without the weights
 
 
 @dataclass(frozen=True)
@@ -62,9 +72,9 @@ class Base:
     family: str  # architecture and size, such as "SmolLM2 135M"
     files: tuple[Path, ...]  # of the weights
     config: ModelConfig
-    tokenizer: "PretrainedTokenizer"
+    tokenizer: PretrainedTokenizer
     weights: LazyTensors  # as `transformer_weight_shapes` lists them; rows of the vocabulary are in our order
-    chat: "ChatTemplate | None"
+    chat: ChatTemplate | None
     stored_sha256: str = ""  # if it is known without reading the files
 
     @cached_property
@@ -72,13 +82,14 @@ class Base:
         """SHA-256 of the content of the files of the weights, one after the other; of a stored model, of its source."""
         return self.stored_sha256 or hash_files(self.files)
 
-    @property
-    def num_parameters(self) -> int:
-        return sum(map(math.prod, transformer_weight_shapes(self.config, len(self.tokenizer)).values()))
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return transformer_weight_shapes(self.config, len(self.tokenizer))
 
     @property
     def description(self) -> str:
-        return describe_model(self.family, self.config.num_layers, self.config.embedding_size, self.num_parameters)
+        num_parameters = sum(map(math.prod, self.shapes.values()))
+        return describe_model(self.family, self.config.num_layers, self.config.embedding_size, num_parameters)
 
     def for_scripts(self) -> "Base":
         """Return the same model as one that reads and writes scripts, and has no chat template."""
@@ -96,7 +107,7 @@ class Base:
 
         Damaged weights, or too many for the free memory, raise an InvalidInputError.
         """
-        required = int((INT8_FACTOR if int8 else FP32_FACTOR) * self.num_parameters)
+        required = int((INT8_FACTOR if int8 else FP32_FACTOR) * sum(map(math.prod, self.shapes.values())))
         check_memory(self.name, required)
         if on_progress is not None:
             text = f"merging the adapter into {self.family}" if adapter else "reading the weights"
@@ -111,8 +122,7 @@ class Base:
     def check_weights(self) -> None:
         """Raise an InvalidInputError if a weight is not finite, or huge. This reads all of them."""
         with self._refuse_damage():
-            shapes = transformer_weight_shapes(self.config, len(self.tokenizer))
-            check_weights(self.weights, shapes, MAX_TRANSFORMER_WEIGHT)
+            check_weights(self.weights, self.shapes, MAX_TRANSFORMER_WEIGHT)
 
     @contextmanager
     def _refuse_damage(self) -> Iterator[None]:
@@ -125,40 +135,31 @@ class Base:
             raise InvalidInputError(f"{self.name}: {reason}; fetch it again") from error
 
 
+def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
+    """Return the pre-trained model `smollm2`, `gguf:FILE`, `hf:FOLDER` or `hf:owner/name`, without PyTorch.
+
+    Its weights are read when they are needed. A model that only transformers can load raises an UnsupportedModelError,
+    a missing or damaged one an InvalidInputError: one line that names it and the remedy.
+    """
+    if name == SMOLLM2:
+        return read_stored_base(name)
+    source = parse_pretrained_name(name)
+    silence_descriptors()
+    if source.kind == "gguf":  # what a kind of files needs is imported when one is read
+        from engine.models.pretrained.gguf_file import read_gguf_base
+
+        return read_gguf_base(source.path, name)
+    from engine.models.pretrained.folder import find_folder, read_folder_base
+
+    return read_folder_base(find_folder(source, on_progress or (lambda progress: None)), name)
+
+
 def hash_files(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
-
-
-def new_config(name: str, context_size: int, settings: Mapping[str, Any]) -> ModelConfig:
-    # Without dropout.
-    dropouts = ("embedding_dropout", "input_dropout", "hidden_dropout", "output_dropout")
-    values = {**TRANSFORMER_VALUES, **dict.fromkeys(dropouts, 0.0), "unigram_bias": False, **settings}
-    try:
-        config = ModelConfig(architecture="transformer", context_size=min(context_size, MAX_CONTEXT_SIZE), **values)
-        check_transformer_config(config)
-    except ConfigError as error:
-        raise UnsupportedModelError(f"{name} has a setting out of range: {error}") from error
-    return config
-
-
-def check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, num_tokens: int) -> None:
-    """Raise an InvalidInputError unless tensors have the shapes of a configuration, or more rows than tokens."""
-    expected = transformer_weight_shapes(config, num_tokens)
-    if missing := sorted(expected.keys() - shapes.keys()):
-        shown = f"{len(missing)} of its tensors, such as {printable(missing[0])}"
-        raise InvalidInputError(f"{name} lacks {shown}; it is damaged, or another kind of model")
-    if unknown := sorted(shapes.keys() - expected.keys()):
-        shown = printable(unknown[0][:100])
-        raise UnsupportedModelError(f"{name} has tensors of another kind of model, such as {shown}")
-    for tensor, shape in expected.items():
-        actual = shapes[tensor]
-        has_more_rows = tensor in VOCABULARY_TENSORS and actual[1:] == shape[1:] and actual[0] > num_tokens
-        if actual != shape and not has_more_rows:
-            raise InvalidInputError(f"{name}: {tensor} is {list(actual)}, not {list(shape)}; fetch the model again")
 
 
 def check_memory(name: str, required: int) -> None:
@@ -184,3 +185,83 @@ def describe_model(family: str, num_layers: int | None, width: int | None, num_p
     if millions >= 10:
         size = f"{millions / 1000:.1f} B" if millions >= 1000 else f"{millions:.0f} M"
     return f"{family}{layers} · {size} parameters"
+
+
+@dataclass(frozen=True)
+class StoredBase:  # content of the file that describes a stored model
+    version: Literal[1]
+    name: str
+    family: str
+    config: ModelConfig
+    sha256: str  # of the file that the model was converted from
+    source: str  # of that file, in words
+    num_tokens: int
+    specials: SpecialTokens
+    template: JinjaTemplate | None
+    weights_bytes: int
+    weights_sha256: str  # of the converted weights
+
+
+def store_base(base: Base, name: str, sha256: str, source: str) -> None:
+    """Convert a model to 8 bits and store it as `name`, in place of a damaged one, while no other process does.
+
+    `sha256` is that of the model's file, and `source` says where it comes from.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    target = base_folder(name)
+    folder = target.with_name(f".{name}-new")
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+    in_int8 = MergedWeights(base.config, base.weights, {}, int8=True)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        weights = dict(zip(in_int8, threads.map(in_int8.__getitem__, in_int8), strict=True))
+    check_weights(weights, base.shapes, MAX_TRANSFORMER_WEIGHT)
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for tensor, part in weights.items():
+        if isinstance(part, Int8Rows):
+            tensors[tensor], tensors[tensor + SCALE_SUFFIX] = part
+        else:
+            tensors[tensor] = part
+    try:
+        folder.mkdir()
+        save_file(tensors, file := folder / WEIGHTS_FILE)
+        (folder / TOKENIZER_FILE).write_text(base.tokenizer.to_json(), "utf-8")
+        num_tokens, template = len(base.tokenizer), base.chat.template if base.chat else None
+        facts = name, base.family, base.config, sha256, source, num_tokens, base.tokenizer.specials, template
+        stored = StoredBase(1, *facts, file.stat().st_size, hash_files([file]))
+        (folder / BASE_FILE).write_bytes(msgspec.json.encode(stored))
+        for path in (*folder.iterdir(), folder):
+            fsync_path(path)
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
+        fsync_path(target.parent)
+    except SafetensorError as error:  # the library's name for a full disk, too
+        raise OSError(errno.EIO, str(error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_stored_base(name: str, *, check_bytes: bool = False) -> Base:
+    # Its size, names and shapes are checked, or with `check_bytes` all bytes.
+    folder = base_folder(name)
+    try:
+        stored = decode_json(StoredBase, read_limited(folder / BASE_FILE, MAX_FILE_BYTES))
+        content = read_limited(folder / TOKENIZER_FILE, MAX_FILE_BYTES).decode()
+        tokenizer = PretrainedTokenizer(content, stored.num_tokens, stored.specials)
+        file = TensorFile(folder / WEIGHTS_FILE)
+        if (size := file.path.stat().st_size) != stored.weights_bytes:
+            raise RunError(f"{WEIGHTS_FILE} has {size:,} bytes, not {stored.weights_bytes:,}")
+        if check_bytes and hash_files([file.path]) != stored.weights_sha256:
+            raise RunError(f"{WEIGHTS_FILE} has changed")
+        shapes = transformer_weight_shapes(stored.config, stored.num_tokens)
+        check_tensors(file.tensors, shapes)
+    except Exception as error:  # tokenizers raise `Exception` itself
+        reason = (
+            f"is damaged ({describe_error(error).removesuffix('.')})" if folder.exists() else "has not been fetched"
+        )
+        raise InvalidInputError(f"{name} {reason}; run `lotr-tui fetch {name}`") from error
+    readers = {tensor: partial(file.read_weight, tensor) for tensor in shapes}
+    weights = LazyTensors(readers, file.release_pages)
+    chat = ChatTemplate(replace(stored.template, is_trusted=True), tokenizer) if stored.template else None
+    return Base(name, stored.family, (file.path,), stored.config, tokenizer, weights, chat, stored.sha256)

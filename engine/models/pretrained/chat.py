@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # this module imports tokenizers, which a session with a mode
 
 MAX_TEMPLATE_CHARACTERS = 100_000  # of a template by others, and of the text that it adds to the messages
 # Tries the tokenizers of models by others, and runs their chat templates.
-SANDBOX = Sandbox("engine.models.pretrained.special_tokens", "jinja2.ext", "jinja2.sandbox", max_cpu_seconds=5)
+SANDBOX = Sandbox("engine.models.pretrained.tokenizer", "jinja2.ext", "jinja2.sandbox", max_cpu_seconds=5)
 _MARK = "MESSAGE0X"
 _CAST_START, _CAST_END = "{%- set cast = ", " -%}"
 
@@ -38,9 +38,17 @@ class ChatTemplate:
     """
 
     def __init__(self, template: "JinjaTemplate", tokenizer: "PretrainedTokenizer") -> None:
-        self.template = template
-        self.problem = ""  # reason why no conversation can be written, as far as that is known
-        self._tokenizer = tokenizer
+        self.template, self._tokenizer = template, tokenizer
+
+    @cached_property
+    def problem(self) -> str:
+        """Reason why no conversation can be written, as far as that is known; "" for a trusted template."""
+        try:
+            if not self.template.is_trusted:
+                self.encode([ChatMessage("user", "x")])
+        except InvalidInputError as error:
+            return str(error)
+        return ""
 
     def encode(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         """Return the token ids of `messages`, from the start of the text to the start of the assistant's next reply."""
@@ -49,8 +57,8 @@ class ChatTemplate:
         if not self.accepts_system:
             prompts = [message.text for message in messages if message.role == "system" and message.text.strip()]
             messages = [message for message in messages if message.role != "system"]
-            first = next((index for index, message in enumerate(messages) if message.role == "user"), None)
-            if first is not None:
+            users = [index for index, message in enumerate(messages) if message.role == "user"]
+            for first in users[:1]:
                 messages[first] = replace(messages[first], text="\n\n".join([*prompts, messages[first].text]))
         cuts = self._tokenizer.special_cuts
         plain = [replace(message, text=cuts.sub(" ", message.text)) for message in messages]

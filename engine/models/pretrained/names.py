@@ -19,16 +19,12 @@ _HUB_ID_PATTERN = re.compile(r"(?!.*\.\.)(?=.{1,96}$)[A-Za-z0-9][\w.-]*(?:/[A-Za
 class PretrainedSource:
     name: str  # as the user gave it, with its prefix
     kind: Literal["folder", "hub", "gguf", "stored"]
-    target: str  # path of the folder or file, identifier on the Hub, or name of a stored model
-
-    @property
-    def path(self) -> Path:
-        return base_folder(self.target) if self.kind == "stored" else Path(self.target).expanduser()
+    path: Path  # of the folder or file; on the Hub the model's identifier
 
     @property
     def short_name(self) -> str:
         """Name of the model without folders or the end `.gguf`, for titles."""
-        return self.path.name.removesuffix(".gguf") or self.path.resolve().name or self.target
+        return self.path.name.removesuffix(".gguf") or self.path.resolve().name or self.name
 
 
 def base_folder(name: str) -> Path:
@@ -52,21 +48,21 @@ def parse_pretrained_name(name: str) -> PretrainedSource:
     An `hf:` name that is a folder on this machine is that folder, and otherwise a model on the Hub.
     """
     if name == SMOLLM2:
-        return PretrainedSource(name, "stored", name)
-    prefix, _, target = name.partition(":")
-    form = "gguf:FILE" if prefix == "gguf" else "hf:FOLDER or hf:owner/name"
+        return PretrainedSource(name, "stored", base_folder(name))
+    is_gguf, target = name.startswith(GGUF_PREFIX), name.partition(":")[2]
+    form, kind = ("gguf:FILE", "file") if is_gguf else ("hf:FOLDER or hf:owner/name", "folder")
     if not target:
         raise InvalidInputError(f"{name} names no model; write {form}")
-    source = PretrainedSource(name, "gguf" if prefix == "gguf" else "folder", target)
     try:
-        exists, is_folder = source.path.exists(), source.path.is_dir()
+        path = Path(target).expanduser()
+        exists, is_folder = path.exists(), path.is_dir()
     except (OSError, RuntimeError, ValueError):  # too long, an unknown ~user, or with a zero byte
         exists = is_folder = False
-    if exists and is_folder == (source.kind == "folder"):
-        return source
+    if exists and is_folder != is_gguf:
+        return PretrainedSource(name, "gguf" if is_gguf else "folder", path)
     if exists:
-        kind = "a folder" if is_folder else "a file, not a folder"
-        raise InvalidInputError(f"{name} is {kind}; write {form if is_folder else f'{GGUF_PREFIX}{target}'}")
-    if source.kind == "folder" and _HUB_ID_PATTERN.fullmatch(target):
-        return PretrainedSource(name, "hub", target)
-    raise InvalidInputError(f"{name}: there is no such {'file' if source.kind == 'gguf' else 'folder'}; write {form}")
+        actual = "a folder" if is_folder else "a file, not a folder"
+        raise InvalidInputError(f"{name} is {actual}; write {form if is_gguf else f'{GGUF_PREFIX}{target}'}")
+    if not is_gguf and _HUB_ID_PATTERN.fullmatch(target):
+        return PretrainedSource(name, "hub", Path(target))
+    raise InvalidInputError(f"{name}: there is no such {kind}; write {form}")

@@ -1,29 +1,38 @@
-"""Tokenizer of a model by others, as a tokenizer of the house."""
+"""Tokenizers of models by others as tokenizers of the house, and what the files of a model say about its tokens."""
 
+import json
 import re
 import threading
 from collections import UserList
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import tokenizers
 from msgspec import Raw
 from msgspec.json import decode, encode
-from tokenizers import Encoding, models
-from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from engine.data.arrays import Int64Array
 from engine.data.tokenizers.base import EOS_ID, PieceDecoder, TokenIds
 from engine.data.tokenizers.bytes import ByteDecoder, ByteTokenizer, byte_characters, check_unicode
-from engine.errors import InvalidInputError
+from engine.errors import InvalidInputError, describe_error
+from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
 
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"  # of SentencePiece
 BYTE_PATTERN = re.compile(r"<0x([0-9A-F]{2})>")  # of single bytes in vocabularies of SentencePiece
+# Of replies and texts in well-known models.
+END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
+TEXT_START_TOKEN = "<|endoftext|>"
+CLOSED_VOCABULARIES = ("WordLevel", "WordPiece")  # they lose the spaces or the unknown words of a text
+TRIED_TEXTS = ("", " ", "Where is the Ring?\nIt's safe, for 12 days. \u65e5\u672c \U0001f600", "a" * 1000, "a b " * 500)
+# As vocabularies write them; the second in byte-level ones.
+_LINE_FEEDS = ("\n", "\N{LATIN CAPITAL LETTER C WITH DOT ABOVE}", "<0x0A>")
 
 
 @dataclass(frozen=True)
@@ -47,12 +56,18 @@ class PretrainedTokenizer(ByteTokenizer):
 
     def __init__(self, backend_json: str, size: int, specials: SpecialTokens) -> None:
         """Read a `tokenizer.json`, without the tokens from `size` on, of which the model has no logits."""
-        self.specials = specials
-        self.end_id = specials.end_id  # the model's id of the token that is `<eos>` here
-        special_ids = set(specials.special_ids)
-        self._lock = threading.Lock()
+        self.specials, special_ids = specials, set(specials.special_ids)
+        self._lock, self._is_for_scripts = threading.Lock(), False
+        content = decode(backend_json, type=dict[str, Raw])
+        listed = decode(content.get("added_tokens", b"null")) or []
+        kept = [{**token, "special": token["id"] in special_ids} for token in listed if token["id"] < size]
+        if kept != listed:
+            content["added_tokens"] = Raw(encode(kept))
+            backend_json = encode(content).decode()
+        added = {token["id"]: token["content"] for token in kept}
         with convert_panics():
-            self._json, self._backend, vocabulary, added = _read_backend(backend_json, size, special_ids)
+            self._backend, vocabulary = _read_backend(content, backend_json, added)
+        self._json = backend_json
         names: list[str | None] = [None] * size
         for name, id in vocabulary.items():
             if id < size:
@@ -64,23 +79,20 @@ class PretrainedTokenizer(ByteTokenizer):
         spelled = _decode_vocabulary(names, added | self.special_texts, is_byte_level=is_byte_level)
         # The model's id of each of our ids, and our id of each of the model's.
         self.swapped_ids = np.arange(size, dtype=np.int32)
-        self.swapped_ids[[EOS_ID, self.end_id]] = [self.end_id, EOS_ID]
-        spelled[self.end_id] = spelled[EOS_ID]
+        self.swapped_ids[[EOS_ID, specials.end_id]] = [specials.end_id, EOS_ID]
+        spelled[specials.end_id] = spelled[EOS_ID]
         super().__init__([*spelled[:EOS_ID], *spelled[EOS_ID + 1 :]])
-        self._is_for_scripts = False
         ids = self._encode_plain("a").ids
         token_bytes = b"".join(self.token_bytes[id] for id in self._swap_known(ids).tolist())
         self._adds_space = token_bytes == b" a" and self._backend.decode(ids) == "a"
         self.start_id = int(self.swapped_ids[specials.start_id])
-        self.other_end_ids = tuple(int(self.swapped_ids[id]) for id in specials.end_ids if id != self.end_id)
+        self.other_end_ids = tuple(int(self.swapped_ids[id]) for id in specials.end_ids if id != specials.end_id)
 
     @cached_property
     def special_cuts(self) -> re.Pattern[str]:
         # Places after the first character of each special token in a text.
-        rests: dict[str, list[str]] = {}
-        for text in filter(None, self.special_texts.values()):
-            rests.setdefault(re.escape(text[0]), []).append(re.escape(text[1:]))
-        return re.compile("|".join(f"(?<={first})(?={'|'.join(rests[first])})" for first in rests) or "(?!)")
+        escaped = [(re.escape(text[0]), re.escape(text[1:])) for text in self.special_texts.values() if text]
+        return re.compile("|".join(f"(?<={first})(?={rest})" for first, rest in escaped) or "(?!)")
 
     def for_scripts(self) -> Self:
         if not self._adds_space and not any(self.token_bytes[id].strip() for id in self.line_end_ids):
@@ -98,7 +110,7 @@ class PretrainedTokenizer(ByteTokenizer):
         ids = [self._to_our_ids(text, self._encode_plain(text).ids)[num_before:] for text in texts]
         return np.concatenate([np.empty(0, np.int32), *ids])
 
-    def _encode_plain(self, text: str) -> Encoding:
+    def _encode_plain(self, text: str) -> tokenizers.Encoding:
         with self._lock, convert_panics():
             return self._backend.encode(text, add_special_tokens=False)
 
@@ -137,8 +149,7 @@ class PretrainedTokenizer(ByteTokenizer):
         if b"".join(self.token_bytes[id] for id in ids.tolist()) == text.encode():
             return super().end_offsets(text, ids)
         # It normalizes the text or adds a space before it, so its own offsets are used.
-        encoding = self._encode_plain(text)
-        ends = np.array([end for _, end in encoding.offsets], np.int64)
+        ends = np.array([end for _, end in self._encode_plain(text).offsets], np.int64)
         if len(ends) != len(ids):
             ends = np.minimum(np.cumsum(self._num_bytes[ids]), len(text))
         ends = np.maximum.accumulate(ends)
@@ -150,10 +161,8 @@ class PretrainedTokenizer(ByteTokenizer):
         return _SpaceStrippingDecoder(self.token_bytes) if strips_space else super().piece_decoder()
 
     def ids_with_prefix(self, prefix: bytes) -> npt.NDArray[np.intp]:
-        is_plain = np.ones(len(self), np.bool_)
-        is_plain[self.swapped_ids[list(self.special_texts)]] = False
         ids = super().ids_with_prefix(prefix)
-        return ids[is_plain[ids]]
+        return ids[~np.isin(ids, self.swapped_ids[list(self.special_texts)])]
 
     def to_json(self) -> str:
         return self._json
@@ -176,21 +185,43 @@ class _SpaceStrippingDecoder(ByteDecoder):
 
     def decode(self, id: int) -> str:
         piece = super().decode(id)
-        if not piece or not self._is_at_start:
-            return piece
-        self._is_at_start = False
-        return piece.removeprefix(" ")
+        if piece and self._is_at_start:
+            self._is_at_start, piece = False, piece.removeprefix(" ")
+        return piece
+
+
+def _read_backend(
+    content: Mapping[str, Raw], backend_json: str, added: Mapping[int, str]
+) -> tuple[tokenizers.Tokenizer, dict[str, int]]:
+    # The tokenizer of a `tokenizer.json`, and its vocabulary without the added tokens.
+    model = decode(content["model"], type=dict[str, Raw])
+    if decode(model.pop("type", b"null")) == "BPE":  # `from_str` takes twice as long, and stops other threads
+        vocabulary, pairs = decode(model.pop("vocab"), type=dict[str, int]), model.pop("merges")
+        merges: Any = [
+            tuple(merge.split(" ", 1)) if isinstance(merge, str) else merge
+            for merge in decode(pairs, type=list[str | tuple[str, str]])
+        ]
+        options: Any = {key: option for key, raw in model.items() if key != "dropout" and (option := decode(raw))}
+        # The added tokens find their ids in a vocabulary of their own.
+        small = {"type": "BPE", "vocab": {text: id for id, text in added.items()}, "merges": []}
+        backend = tokenizers.Tokenizer.from_str(encode({**content, "model": small}).decode())
+        # `UserList` is read in Python, with other threads.
+        backend.model = tokenizers.models.BPE(vocabulary, UserList(merges), **options)
+    else:
+        backend = tokenizers.Tokenizer.from_str(backend_json)
+        vocabulary = backend.get_vocab(with_added_tokens=False)
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return backend, vocabulary
 
 
 def _decode_vocabulary(
     names: Sequence[str | None], added_tokens: Mapping[int, str], *, is_byte_level: bool
 ) -> list[bytes]:
     # The bytes of each token, given its name in a vocabulary, which is byte-level or else of SentencePiece; None for an
-    # id without a token. Added tokens are plain text. Each character becomes the one with the number of its byte;
-    # others below 256 become one beyond, which fails.
-    translation = dict.fromkeys(range(256), chr(256)) | {
-        ord(char): chr(byte) for char, byte in byte_characters().items()
-    }
+    # id without a token. Added tokens are plain text.
+    translation = {ord(char): chr(byte) for char, byte in byte_characters().items()}
     tokens = []
     for id, name in enumerate(names):
         if id in added_tokens or name is None:
@@ -208,33 +239,83 @@ def _decode_vocabulary(
     return tokens
 
 
-def _read_backend(
-    backend_json: str, size: int, special_ids: Collection[int]
-) -> tuple[str, HuggingFaceTokenizer, dict[str, int], dict[int, str]]:
-    # The content of a `tokenizer.json`, its tokenizer, its vocabulary, and the tokens added to that by id: without
-    # those from `size` on, and with exactly `special_ids` marked as special.
-    content = decode(backend_json, type=dict[str, Raw])
-    added = decode(content.get("added_tokens", b"null")) or []
-    kept = [{**token, "special": token["id"] in special_ids} for token in added if token["id"] < size]
-    if kept != added:
-        content["added_tokens"] = Raw(encode(kept))
-        backend_json = encode(content).decode()
-    model = decode(content["model"], type=dict[str, Raw])
-    if decode(model.pop("type", b"null")) == "BPE":  # `from_str` takes twice as long, and stops other threads
-        vocabulary, pairs = decode(model.pop("vocab"), type=dict[str, int]), model.pop("merges")
-        merges: Any = [
-            tuple(merge.split(" ", 1)) if isinstance(merge, str) else merge
-            for merge in decode(pairs, type=list[str | tuple[str, str]])
-        ]
-        options: Any = {key: option for key, raw in model.items() if key != "dropout" and (option := decode(raw))}
-        # The added tokens find their ids in a vocabulary of their own.
-        small = {"type": "BPE", "vocab": {token["content"]: token["id"] for token in kept}, "merges": []}
-        backend = HuggingFaceTokenizer.from_str(encode({**content, "model": small}).decode())
-        backend.model = models.BPE(vocabulary, UserList(merges), **options)  # read in Python, with other threads
-    else:
-        backend = HuggingFaceTokenizer.from_str(backend_json)
-        vocabulary = backend.get_vocab(with_added_tokens=False)
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
-    return backend_json, backend, vocabulary, {token["id"]: token["content"] for token in kept}
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """What the files of a model say about its tokenizer. Ids are the model's."""
+
+    backend_json: str  # content of `tokenizer.json`
+    texts: dict[str, str | None]  # of special tokens, by names such as "bos_token"
+    first_id: int | None = None  # token that the tokenizer puts before a text
+    template: str | None = None  # in Jinja2; it may fail for any conversation
+
+    @cached_property
+    def _content(self) -> Any:
+        return json.loads(self.backend_json)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        vocabulary, added = self._content["model"]["vocab"], self._content.get("added_tokens") or []
+        if not isinstance(vocabulary, dict):  # pairs with scores
+            vocabulary = {token: id for id, (token, _) in enumerate(vocabulary)}
+        return vocabulary | {token["content"]: token["id"] for token in added}
+
+    @property
+    def num_tokens(self) -> int:
+        return 1 + max(self._ids.values(), default=-1)
+
+    def read(self, name: str, end_ids: Sequence[int], size: int) -> tuple[PretrainedTokenizer, ChatTemplate | None]:
+        """Return a tokenizer with `size` tokens, and the chat template if there is one.
+
+        A tokenizer that cannot spell every text or end one raises an InvalidInputError. `end_ids` are other tokens that
+        the model's files name as ends of a text.
+        """
+        if (kind := self._content["model"].get("type")) in CLOSED_VOCABULARIES:
+            raise InvalidInputError(
+                f"{name} has a {kind} tokenizer, which cannot spell every text; play the run that it was exported "
+                "from, or a model of byte pairs"
+            )
+        specials = self._find_special_tokens(name, end_ids, size)
+        try:
+            tokenizer = PretrainedTokenizer(self.backend_json, size, specials)
+        except Exception as error:  # the library raises `Exception` itself
+            raise InvalidInputError(f"{name} has a damaged tokenizer: {describe_error(error)[:200]}") from error
+        chat = None if self.template is None else ChatTemplate(JinjaTemplate(self.template, self.texts), tokenizer)
+        return tokenizer, chat
+
+    def _find_special_tokens(self, name: str, model_end_ids: Sequence[int], size: int) -> SpecialTokens:
+        added = [token for token in self._content.get("added_tokens") or [] if token["id"] < size]
+        added_ids = {token["content"]: token["id"] for token in added}
+        bos_id, eos_id = (self._ids.get(self.texts.get(key) or "") for key in ("bos_token", "eos_token"))
+        known_ends = {text: added_ids[text] for text in END_TOKENS if text in added_ids}
+        turn_ends = [id for text, id in known_ends.items() if text in (self.template or "")]
+        # Tokens with a line feed, which end the replies of models of scripts, are text.
+        named = [token for token, id in self._ids.items() if id in model_end_ids]
+        line_ends = {self._ids[token] for token in named if any(mark in token for mark in _LINE_FEEDS)}
+        others = [id for id in model_end_ids if id not in line_ends]
+        candidates = [*turn_ends[:1], eos_id, *others, *known_ends.values()]
+        end_ids = tuple(dict.fromkeys(id for id in candidates if id is not None and 0 <= id < size))
+        if not end_ids:
+            raise InvalidInputError(f"{name} has no token that ends a text (eos_token), so it cannot be played")
+        special_ids = {*end_ids, *(token["id"] for token in added if token["special"])}
+        # Chat models often name the start of a message as bos, which starts no text and is not put before one.
+        candidates = [added_ids.get(TEXT_START_TOKEN), bos_id, end_ids[0]]
+        if self.first_id in {*special_ids, bos_id}:
+            candidates.insert(0, self.first_id)
+        start_id = next(id for id in candidates if id is not None and id < size)
+        return SpecialTokens(start_id, end_ids[0], end_ids, tuple(sorted({*special_ids, start_id})))
+
+
+def try_tokenizer(path: str, name: str, texts: dict[str, str | None], end_ids: Sequence[int]) -> int | None:
+    """Return the token that the tokenizer in a `tokenizer.json` puts before a text.
+
+    Call this in a sandbox: it encodes some texts, and the library may crash.
+    """
+    content = Path(path).read_text("utf-8")
+    first = tokenizers.Tokenizer.from_str(content).encode("a").ids
+    files = TokenizerFiles(content, texts, first[0] if first else None)
+    tokenizer, _ = files.read(name, end_ids, files.num_tokens)
+    for text, encoded in zip(TRIED_TEXTS, tokenizer.encode_lines(TRIED_TEXTS), strict=True):
+        tokenizer.decode(encoded)
+        tokenizer.end_offsets(text, encoded)
+        tokenizer.encode_with_special_tokens(text)
+    return files.first_id

@@ -13,8 +13,8 @@ from engine.data.speakers import display_name
 from engine.errors import ConfigError, InvalidInputError
 from engine.events import Evaluated, Finished, Sampled, Started
 from engine.models.base import score_sequence
+from engine.models.pretrained.base import read_base
 from engine.models.pretrained.names import BASE_FILE
-from engine.models.pretrained.store import read_base
 from engine.presets import get_preset
 from engine.runs.directory import ADAPTER_FILE, INITIAL_FILE, MODEL_FILE
 from engine.runs.export import export_gguf, export_hugging_face, write_compact_copy

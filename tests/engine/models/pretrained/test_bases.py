@@ -17,11 +17,10 @@ from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.numpy_transformer import NumpyTransformer
-from engine.models.pretrained.base import UnsupportedModelError
+from engine.models.pretrained.base import UnsupportedModelError, read_base
 from engine.models.pretrained.chat import ChatMessage
-from engine.models.pretrained.gguf_vocabulary import vocabulary_metadata
+from engine.models.pretrained.gguf_file import vocabulary_metadata
 from engine.models.pretrained.loading import load_pretrained
-from engine.models.pretrained.store import read_base
 from engine.models.transformer_layout import rotary_frequencies
 from engine.runs.loading import load_model_by_name
 from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, load_gguf, save_model, write_gguf
@@ -313,9 +312,9 @@ def test_a_token_beyond_the_weights_is_read_as_the_first(folder):
 
 
 @pytest.mark.parametrize(("template", "reason"), HOSTILE_TEMPLATES.items())
-def test_a_chat_template_without_end_is_refused(template, reason, folder):
+def test_a_chat_template_without_end_is_not_used(template, reason, folder):
     (folder / "chat_template.jinja").write_text(template)
-    assert refused(f"hf:{folder}").endswith(f"has a chat template that cannot be used: {reason}")
+    assert read_base(f"hf:{folder}").chat.problem.endswith(f"cannot write this conversation: {reason}")
 
 
 def test_damaged_gguf_files_are_refused_before_much_is_read(folders, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from engine.errors import InvalidInputError, install_command
 from engine.models.pretrained import base as bases
 from engine.models.pretrained.loading import load_pretrained
-from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, save_tokenizer
+from tests.support.pretrained import HOSTILE_TOKENIZERS, save_tokenizer
 
 
 def edit_json(path, **changes):
@@ -127,7 +127,6 @@ def without_end_of_text(folder):
         ([file("adapter_config.json", '{"base_model_name_or_path": "/"}')], ["is an adapter (LoRA)"]),
         ([lambda folder: os.truncate(folder / "generation_config.json", 60 * 10**9)], ["config.json cannot be read"]),
         ([of_panics], ["has a damaged tokenizer: tokenizer.json: PanicException"]),
-        *(([file("chat_template.jinja", source)], [reason]) for source, reason in HOSTILE_TEMPLATES.items()),
     ],
 )  # fmt: skip
 def test_a_damaged_or_other_model_is_refused_in_one_line(damages, parts, folder):
@@ -171,14 +170,14 @@ def test_a_tokenizer_without_chat_template_has_no_chat(folder):
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     model = load_pretrained(f"hf:{folder}")
     assert model.chat is None
-    assert model.tokenizer.end_id == 2
+    assert model.tokenizer.specials.end_id == 2
 
 
 def test_the_end_of_a_turn_is_eos_even_if_the_tokenizer_names_another(folder):
     save_tokenizer(folder, eos_token="<|endoftext|>", bos_token=None)
     edit_json(folder / "generation_config.json", eos_token_id=[0, 7])
     model = load_pretrained(f"hf:{folder}")
-    assert model.tokenizer.end_id == 2
+    assert model.tokenizer.specials.end_id == 2
     assert set(model.tokenizer.specials.end_ids) == {0, 2, 7}
     assert model.tokenizer.specials.start_id == 0
 
@@ -192,10 +191,6 @@ def test_bos_starts_a_text_where_the_tokenizer_adds_it(folder):
         "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
     }
     edit_json(folder / "tokenizer.json", post_processor=processor)
-    # The template writes this token before each message, so it starts no text if there is a better one.
-    assert load_pretrained(f"hf:{folder}").tokenizer.specials.start_id == 0
-    (folder / "chat_template.jinja").unlink(missing_ok=True)
-    edit_json(folder / "tokenizer_config.json", chat_template=None)
     assert load_pretrained(f"hf:{folder}").tokenizer.specials.start_id == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated
-from engine.models.pretrained.loading import LoadingProgress
+from engine.models.pretrained.base import LoadingProgress
 from engine.runs.directory import MODEL_FILE
 from engine.runs.loading import load_model
 from lotr_tui.screens.session.conversation_view import ConversationView
