@@ -343,10 +343,12 @@ def vocabulary_metadata(
     Tokens from `num_tokens` on are left out, and those that `tokenizer.json` lacks are called `[PAD…]`.
     """
     content, backend = json.loads(tokenizer_json), tokenizers.Tokenizer.from_str(tokenizer_json)
-    model, pre_tokenizer = content["model"], content["pre_tokenizer"]
-    parts = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
-    known = [name for name, known_parts in PRE_TOKENIZERS.items() if known_parts == parts]
-    if model["type"] != "BPE" or not known:
+    model, pieces = content["model"], backend.pre_tokenizer and backend.pre_tokenizer.pre_tokenize_str(_SAMPLE_TEXT)
+    for known in PRE_TOKENIZERS:
+        other = tokenizers.Tokenizer.from_str(json.dumps({**_byte_pairs({}, [], known), "added_tokens": []}))
+        if other.pre_tokenizer.pre_tokenize_str(_SAMPLE_TEXT) == pieces and model["type"] == "BPE":
+            break
+    else:
         raise UnsupportedModelError(f"{name} has a tokenizer for which llama.cpp has no name")
     tokens, types = [f"[PAD{id}]" for id in range(num_tokens)], np.full(num_tokens, _UNUSED, np.int32)
     for token, id in model["vocab"].items():
@@ -360,7 +362,7 @@ def vocabulary_metadata(
         _PREFIX + "token_type": types,
         _PREFIX + "model": "gpt2",
         _PREFIX + "merges": [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]],
-        _PREFIX + "pre": known[0],
+        _PREFIX + "pre": known,
     }
     read = tokenizers.Tokenizer.from_str(read_vocabulary(metadata, name).backend_json)
     if read.encode(_SAMPLE_TEXT).ids != backend.encode(_SAMPLE_TEXT, add_special_tokens=False).ids:
