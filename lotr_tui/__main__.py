@@ -22,66 +22,64 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-def main() -> NoReturn:
-    """Run the command line. Every error becomes one line on stderr and an exit code."""
-    _prepare_streams()
-    try:
-        _exit_process(run())
-    except BrokenPipeError:
-        _discard_output()
-        sys.exit(0)
-    except KeyboardInterrupt:
-        _exit_process(130)
+class _Output(io.FileIO):
+    """Standard output on which a failure is an `OutputError`, apart from a broken pipe; standard error loses a text."""
 
-
-class _StandardOutput(io.FileIO):
-    """Standard output on which a failure, apart from a broken pipe, is an `OutputError`."""
+    loses_text = False
 
     def write(self, data: "ReadableBuffer") -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
-            raise
         except OSError as error:
+            if self.loses_text:
+                return memoryview(data).nbytes
+            if isinstance(error, BrokenPipeError):
+                raise
             raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
-class _StandardError(io.FileIO):
-    """Standard error on which a failure loses the message, because there is nowhere to report the failure."""
-
-    def write(self, data: "ReadableBuffer") -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return memoryview(data).nbytes
-
-
-def _prepare_streams() -> None:
-    """Replace the standard streams by ones whose failures are handled; a stream without a file stays.
-
-    A closed one becomes the null device, in place of which another file would be opened. They get descriptors of their
-    own, so that `silence_descriptors` can take 1 and 2 from libraries.
-    """
+def main() -> NoReturn:
+    """Run the command line. Every error becomes one line on stderr and an exit code."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
+        if getattr(sys, name) is None:  # it is closed, and another file would be opened in its place
             file = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - takes the lowest free number
             os.set_inheritable(file.fileno(), True)
             setattr(sys, name, file)
             setattr(sys, f"__{name}__", file)
-    for name, raw_type, errors in (
-        ("stdout", _StandardOutput, "replace"),  # file names need not be valid text
-        ("stderr", _StandardError, "backslashreplace"),
-    ):
+    # Descriptors of their own, so that `silence_descriptors` can take 1 and 2 from libraries.
+    for name, errors in (("stdout", "replace"), ("stderr", "backslashreplace")):  # file names need not be valid text
         stream = getattr(sys, name)
-        try:
+        with suppress(OSError, ValueError):  # a stream without a file stays
             fd = os.dup(stream.fileno())
-        except (OSError, ValueError):
-            continue
-        by_line = getattr(stream, "line_buffering", False) or getattr(stream, "write_through", False)
-        for target, kind, on_error in ((f"__{name}__", io.FileIO, stream.errors), (name, raw_type, errors)):
-            raw = io.BufferedWriter(kind(fd, "w", closefd=False))
-            wrapper = io.TextIOWrapper(raw, encoding=stream.encoding, errors=on_error, line_buffering=by_line)
-            setattr(sys, target, wrapper)
+            by_line = getattr(stream, "line_buffering", False) or getattr(stream, "write_through", False)
+            raw = _Output(fd, "w", closefd=False)
+            raw.loses_text = name == "stderr"
+            for target, file, on_error in (
+                (f"__{name}__", io.FileIO(fd, "w", closefd=False), stream.errors),
+                (name, raw, errors),
+            ):
+                buffer = io.BufferedWriter(file)
+                text = io.TextIOWrapper(buffer, encoding=stream.encoding, errors=on_error, line_buffering=by_line)
+                setattr(sys, target, text)
+    try:
+        exit_code = run()
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(0)
+    except KeyboardInterrupt:
+        exit_code = 130
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, OutputError):  # the terminal is gone, or the failure was reported
+        _discard_output()
+    # Everything important is saved, and a thread may read a large file for long.
+    threading = sys.modules.get("threading")  # without this module there are no threads
+    if threading and threading.active_count() > 1:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        # A normal exit can abort the process if a thread is still importing PyTorch.
+        os._exit(exit_code)
+    sys.exit(exit_code)
 
 
 def _discard_output() -> None:
@@ -116,7 +114,7 @@ def run() -> int:
     except Exception as error:
         # Errors of the command-line parser, such as an unknown option, carry their own exit code.
         if hasattr(error, "format_message"):
-            from lotr_tui.cli.parser import describe_usage_error
+            from lotr_tui.cli.main import describe_usage_error
 
             return _report_error(describe_usage_error(error), getattr(error, "exit_code", 2))
         return _report_error(_describe_failure(error), 1)
@@ -132,21 +130,6 @@ def _describe_failure(error: Exception) -> str:
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # as PyTorch says it
         return "the memory is full; close other programs, or use a smaller model"
     return f"{describe_error(error)}; LOTR_TUI_DEBUG=1 shows the traceback"
-
-
-def _exit_process(exit_code: int) -> NoReturn:
-    """Exit without waiting for threads: everything important is saved, and a thread may read a large file for long."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError, OutputError):  # the terminal is gone, or the failure was reported
-        _discard_output()
-    threading = sys.modules.get("threading")  # without this module there are no threads
-    if threading and threading.active_count() > 1:
-        with suppress(OSError, ValueError):
-            sys.stderr.flush()
-        # A normal exit can abort the process if a thread is still importing PyTorch.
-        os._exit(exit_code)
-    sys.exit(exit_code)
 
 
 def _report_error(message: str, exit_code: int) -> int:

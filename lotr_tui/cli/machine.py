@@ -1,30 +1,122 @@
-"""`lotr-tui doctor`, `locate` and `completion`: the machine, the installation and the shell."""
+"""`lotr-tui serve`, `learn`, `doctor`, `locate` and `completion`: the app in a browser, the class, and this machine."""
 
-from dataclasses import asdict
+import asyncio
+import sys
+from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
-from engine.errors import printable
-from engine.models.pretrained.names import SMOLLM2, base_folder
-from engine.storage.files import app_home, assets_dir, default_runs_dir
+from engine.config import DataConfig
+from engine.errors import InvalidInputError, install_command, printable
+from engine.models.pretrained.names import SMOLLM2, base_folder, is_pretrained_name
+from engine.runs.directory import resolve_run
+from engine.storage.files import absolute_path, app_home, assets_dir, default_runs_dir
 from lotr_tui import completion as completion_package
+from lotr_tui.cli import main as cli
 from lotr_tui.cli.console import make_console, print_json, terminal_width
-from lotr_tui.cli.options import JsonOption
-from lotr_tui.cli.parser import add_command, argument, make_group
+from lotr_tui.cli.main import option
 from lotr_tui.doctor.checks import run_checks
 from lotr_tui.formatting import plural
-from lotr_tui.learn.progress import progress_file
+from lotr_tui.learn.chapters import CHAPTERS, find_chapter
+from lotr_tui.learn.progress import ProgressStore, progress_file
 from lotr_tui.session import history, session_file, settings
 
+WEB = "Web"
+ATTACH_HELP = "Show the dashboard of a run in place of the session: its name or path, or latest."
+ALLOW_HELP = "Name under which browsers reach this server, such as that of a reverse proxy; repeatable."
+CHAPTER_HELP = "Number or name of a chapter. Default: the first one whose task is not done."
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-commands = make_group()
+commands = typer.Typer(**cli.FORM)
 
 
-@add_command(commands, "doctor", "lotr-tui doctor", "lotr-tui doctor --json > report.json")
-def doctor(as_json: JsonOption = False) -> int:
+@commands.command("serve", cls=cli.Command, epilog="lotr-tui serve --run latest\nlotr-tui serve --attach latest")
+def serve(
+    run: cli.RunsOption = None,
+    attach: Annotated[str | None, option("--attach RUN", ATTACH_HELP, cli.MODEL)] = None,
+    runs_dir: cli.RunsDirOption = None,
+    theme: cli.ThemeOption = None,
+    host: Annotated[str, option("--host HOST", "Address to listen on.", WEB)] = "127.0.0.1",
+    port: Annotated[int, option("--port N", "Port; 0 takes any free one.", WEB, min=0, max=65535)] = 8000,
+    public: Annotated[bool, option("--public", "Allow a host that other machines can reach.", WEB)] = False,
+    allow_host: Annotated[list[str] | None, option("--allow-host NAME", ALLOW_HELP, WEB)] = None,
+    max_browsers: Annotated[int, option("--max-browsers N", "Browsers at once.", WEB, min=1, max=100)] = 8,
+) -> int:
+    """Show the session, or the dashboard of a run, in a browser."""
+    if any(find_spec(name) is None for name in ("textual_serve", "aiohttp")):
+        raise InvalidInputError(f"serve needs textual-serve; {install_command('serve')}")
+    if attach is not None and run:
+        raise InvalidInputError("--run and --attach exclude each other; --attach shows the dashboard of one run")
+    arguments = [] if attach is None else ["attach", str(resolve_run(attach, runs_dir).absolute())]
+    for name in run or []:
+        if not is_pretrained_name(name):
+            resolve_run(name.rpartition("@")[0] or name, runs_dir)
+        arguments += ["--run", name]
+    arguments += [] if runs_dir is None else ["--runs-dir", str(runs_dir)]
+    arguments += [] if theme is None else ["--theme", theme]
+    from lotr_tui.serve.access import TOKEN_PARAMETER, AccessGuard, bind
+    from lotr_tui.serve.server import BrowserServer  # imports aiohttp
+
+    listening, address = bind(host, port, public=public)
+    port, guard = listening.getsockname()[1], AccessGuard([host, *(allow_host or [])], public=public)
+
+    def print_address() -> None:
+        print(f"{address}?{TOKEN_PARAMETER}={guard.token}")
+        if public:
+            print("the network can read the token and the session, unless a proxy adds HTTPS; an SSH tunnel is safe")
+        else:
+            print(f"from another machine: ssh -L {port}:localhost:{port} USER@THIS-MACHINE; then open the URL there")
+        print("ctrl+c ends the server", flush=True)
+
+    title = printable("lotr-tui" if attach is None else f"{attach} · lotr-tui")
+    command = [sys.executable, "-m", "lotr_tui", *arguments]
+    server = BrowserServer(command, title, guard, max_browsers, lambda line: print(printable(line), flush=True))
+    with listening:
+        return asyncio.run(server.run(listening, print_address))
+
+
+@commands.command("learn", cls=cli.Command, epilog="lotr-tui learn perplexity\nlotr-tui learn --csv dialogues.csv")
+def learn(
+    chapter: Annotated[str | None, option("CHAPTER", CHAPTER_HELP)] = None,
+    run: cli.RunOption = None,
+    csv: cli.CsvOption = None,
+    text: cli.TextOption = None,
+    text_column: cli.TextColumnOption = None,
+    runs_dir: cli.RunsDirOption = None,
+    list_chapters: Annotated[bool, option("--list", "Print the chapters, and which tasks are done, and exit.")] = False,
+    theme: cli.ThemeOption = None,
+    no_mouse: cli.NoMouseOption = False,
+) -> int:
+    """Learn what a language model is: eight short chapters with something to move."""
+    index = None if chapter is None else find_chapter(chapter)
+    if list_chapters:
+        store = ProgressStore()
+        for number, each in enumerate(CHAPTERS, 1):
+            print(f"{number}  {'done' if each.name in store.current.done else '    '}  {each.name:12}  {each.title}")
+        if store.notice:
+            print(f"lotr-tui: {store.notice}", file=sys.stderr)
+        return 0
+    if sum(given is not None for given in (run, csv, text)) > 1:
+        raise InvalidInputError("--run, --csv and --text exclude one another; a run brings its own corpus")
+    from lotr_tui.cli.launch import open_class  # imports Textual
+    from lotr_tui.learn.material import Material
+    from lotr_tui.session.session_model import load_session_model
+
+    material = Material.from_session(load_session_model([run], runs_dir)) if run is not None else None
+    if path := csv or text:
+        data = DataConfig(corpus=str(absolute_path(path)), corpus_format="csv" if csv else "text")
+        material = Material(data if text_column is None else replace(data, text_column=text_column))
+        for _ in material.words():  # a corpus that cannot be used is reported before the screen is drawn
+            pass
+    return open_class(index, material, theme, mouse=not no_mouse)
+
+
+@commands.command("doctor", cls=cli.Command, epilog="lotr-tui doctor\nlotr-tui doctor --json > report.json")
+def doctor(as_json: cli.JsonOption = False) -> int:
     """Show what works on this machine and what to do about the rest, on one screen for a bug report."""
     findings = list(run_checks())
     states = [finding.state for finding in findings]
@@ -44,7 +136,7 @@ def doctor(as_json: JsonOption = False) -> int:
     return 1 if problems else 0
 
 
-@add_command(commands, "locate")
+@commands.command("locate", cls=cli.Command)
 def locate() -> None:
     """Print the paths of runs, models, settings, history, sessions, the progress in the class, and bundled files."""
     paths = {
@@ -61,8 +153,8 @@ def locate() -> None:
         print(f"{name:8}  {path}")
 
 
-@add_command(commands, "completion", 'eval "$(lotr-tui completion bash)"')
-def completion(shell: Annotated[Literal["bash", "zsh", "fish"], argument("SHELL", "bash, zsh or fish.")]) -> None:
+@commands.command("completion", cls=cli.Command, epilog='eval "$(lotr-tui completion bash)"')
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], option("SHELL", "bash, zsh or fish.")]) -> None:
     """Print the completion for a shell: commands, options, runs, presets, settings and speakers.
 
     bash: add `eval "$(lotr-tui completion bash)"` to ~/.bashrc. zsh: add `eval "$(lotr-tui completion zsh)"` to

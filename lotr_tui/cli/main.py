@@ -1,35 +1,52 @@
-"""The table of commands, and the command without a name, which opens the session.
+"""The command line: the form of options, help and errors on top of Typer, shared options, and the table of commands.
 
 A command's module is imported when the command is called: this is where numpy, rich and the engine are loaded. Modules
 of commands import PyTorch and Textual only where a training or a screen begins.
 """
 
+import difflib
 import os
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module
-from typing import Annotated, Any
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 from typer.completion import get_completion_inspect_parameters
+from typer.core import TyperCommand, TyperGroup
 
-from lotr_tui.cli import options
-from lotr_tui.cli.parser import Command, CommandGroup, expand_options, flag, make_group, number
+from engine.config import TEACHER_SEPARATOR, Config, describe_settings, setting_type
+from engine.errors import InvalidInputError, suggest_nearest
+from engine.presets import PRESETS, get_preset
+from engine.storage.files import absolute_path
 from lotr_tui.completion import COMPLETE_VARIABLE
+from lotr_tui.completion.values import VALUES
+from lotr_tui.textual_fixes import is_served
+
+if TYPE_CHECKING:  # imports numpy
+    from engine.runs.combine import CombinationOptions
 
 COMMANDS = {
     "train": ("train", "Train a model from scratch, in a live dashboard or with plain lines."),
     "finetune": ("train", "Teach SmolLM2 to converse like the speakers of a corpus."),
-    "attach": ("watch", "Show the dashboard of a running or finished run."),
-    "status": ("watch", "Print the progress of a run on one screen of text."),
-    "stop": ("watch", "Ask a running training to save and stop."),
+    "attach": ("runs", "Show the dashboard of a running or finished run."),
+    "status": ("runs", "Print the progress of a run on one screen of text."),
+    "stop": ("runs", "Ask a running training to save and stop."),
     "generate": ("generate", "Continue or answer a prompt, or write a scene."),
     "eval": ("evaluate", "Print the perplexity and bits per character of models on a text."),
-    "who": ("who", "Show which speaker would say a text, and which words gave the speaker away."),
-    "serve": ("serve", "Show the session, or the dashboard of a run, in a browser."),
-    "learn": ("learn", "Learn what a language model is: eight short chapters with something to move."),
+    "who": ("text", "Show which speaker would say a text, and which words gave the speaker away."),
+    "serve": ("machine", "Show the session, or the dashboard of a run, in a browser."),
+    "learn": ("machine", "Learn what a language model is: eight short chapters with something to move."),
     "runs": ("runs", "List or compare runs, or show, rename, delete, export or copy one."),
     "data": ("data", "Describe a corpus, or find the speech in it."),
-    "fetch": ("fetch", "Download files that are too large to be included: a model, dialogues, or books."),
-    "tokenize": ("tokenize", "Show how a text is split into tokens."),
+    "fetch": ("data", "Download files that are too large to be included: a model, dialogues, or books."),
+    "tokenize": ("text", "Show how a text is split into tokens."),
     "ablate": ("train", "Measure the effect of each technique of a training."),
     "search": ("search", "Search hyperparameters within a budget."),
     "locate": ("machine", "Print where runs, models, settings and bundled files are."),
@@ -37,33 +54,339 @@ COMMANDS = {
     "doctor": ("machine", "Show what works on this machine, and what to do about the rest."),
 }
 """Module and summary of each command, in the order of the help."""
+MAX_HELP_WIDTH, MAX_TERM_WIDTH = 100, 30
+SIMILARITY = 0.7  # of a suggested command or option, as difflib measures it
+INVALID = r"Invalid value for '([^']*)': "
+REWORDED = (
+    (r"Missing (?:argument|option) '([^']*)'.*", r"\1 is missing"),
+    (r"Option '([^']*)' requires .*", r"\1 needs a value"),
+    (r"Option '([^']*)' does not take a value", r"\1 takes no value"),
+    (r"No such option:? '?([^\s']+).*", r"unknown option \1"),
+    (r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", r"unexpected argument '\1'"),
+    (INVALID + r"\w+ '(.*)' is a file", r"\1 \2 is a file; name a folder"),
+)
+"""Errors of the parser, and how we say them."""
 
 
-class RootGroup(CommandGroup):
-    """Group of all commands, which imports the module of the one that is called."""
+def option(usage: str, help: str = "", panel: str | None = None, **more: Any) -> Any:
+    """Return an option such as "--run NAME", a flag such as "--json", or an argument such as "RUN".
+
+    Without a help text, it is a setting of `Config`, which has its description and its choices.
+    """
+    name, _, metavar = usage.partition(" ")
+    complete = VALUES.get(name) or VALUES.get(metavar)
+    if not help:
+        kind, meta = setting_type(name.removeprefix("--").replace("-", "_"))
+        help, choices = str(meta.description), get_args(kind)
+        if choices:
+            metavar, complete = "|".join(choices), lambda: list(choices)
+        else:
+            metavar, help = "N" if kind is int else "NAME", f"{help[:1].upper()}{help[1:]}."
+    if not name.startswith("-"):
+        return typer.Argument(metavar=name, help=help, autocompletion=complete, **more)
+    flags = {"metavar": metavar or None, "help": help, "rich_help_panel": panel, "autocompletion": complete}
+    return typer.Option(name, **(flags | more))
+
+
+def expand(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function with the fields of dataclasses in place of the parameters of these classes."""
+    given = signature(function).parameters
+    classes: dict[str, Callable[..., Any]] = {
+        name: each.annotation for name, each in given.items() if hasattr(each.annotation, "__dataclass_fields__")
+    }
+    fields = {name: signature(options).parameters for name, options in classes.items()}
+
+    @wraps(function)
+    def run_command(**arguments: Any) -> Any:
+        for name, options in classes.items():
+            arguments[name] = options(**{field: arguments.pop(field) for field in fields[name]})
+        return function(**arguments)
+
+    options = [each for name, own in given.items() for each in fields.get(name, {name: own}).values()]
+    options = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in options]
+    run_command.__signature__ = Signature(options)  # type: ignore[attr-defined]
+    run_command.__annotations__ = {each.name: each.annotation for each in options}
+    return run_command
+
+
+class Form:
+    """Form of a command: its help in sections with examples as they are typed. Errors know their command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta["arguments"] = list(args)
+        try:
+            rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        except Exception as error:
+            if getattr(error, "ctx", ctx) is None:  # so that the message names the command
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
+        if ctx.params.get("as_json") and ctx.params.get("jsonl"):
+            raise InvalidInputError("--json and --jsonl exclude each other; give one of them")
+        return rest
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        pieces = ["[OPTIONS]"]
+        for param in self.get_params(ctx):  # type: ignore[attr-defined]
+            if param.param_type_name == "argument":
+                name = param.metavar + ("..." if param.nargs != 1 else "")
+                pieces.append(name if param.required else f"[{name}]")
+        return [*pieces, *(["[COMMAND]"] if hasattr(self, "commands") else [])]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Commands": []}
+        for name, command in getattr(self, "commands", {}).items():
+            sections["Commands"].append((name, command.get_short_help_str(limit=MAX_HELP_WIDTH)))
+        for param in self.get_params(ctx):  # type: ignore[attr-defined]
+            if param.param_type_name == "argument":
+                sections["Arguments"].append((param.metavar, param.help or ""))
+            else:
+                title = getattr(param, "rich_help_panel", None) or "Options"
+                sections.setdefault(title, []).append(param.get_help_record(ctx))
+        sections["Options"] = sections.pop("Options")  # the general ones come last
+        for title, rows in sections.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_max=MAX_TERM_WIDTH)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        if examples := self.epilog:  # type: ignore[attr-defined]
+            formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in examples.splitlines()))
+
+
+class Command(Form, TyperCommand):
+    pass
+
+
+class Group(Form, TyperGroup):
+    """Group of commands. Options before a command are passed on to it, which refuses those that it does not have."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name, _, arguments = super().resolve_command(ctx, args)
-        group = typer.main.get_group(import_module(f"lotr_tui.cli.{COMMANDS[name][0]}").commands)
-        return name, group if group.name == name else group.commands[name], arguments
+        if args[0] not in self.commands:
+            raise InvalidInputError(_describe_unknown_command(args[0], list(self.commands), ctx.command_path))
+        before = ctx.meta["arguments"][: -len(args)]
+        options = before[:-1] if before[-1:] == ["--"] else before
+        name, command, arguments = super().resolve_command(ctx, [args[0], *options, *args[1:]])
+        if ctx.parent is None:
+            module = import_module(f"lotr_tui.cli.{COMMANDS[args[0]][0]}")
+            command = typer.main.get_group(module.commands).commands[args[0]]
+        return name, command, arguments
 
 
-app = make_group("lotr-tui --run latest", 'lotr-tui generate "Where is Frodo"', cls=RootGroup)
+FORM: dict[str, Any] = {
+    "cls": Group,
+    "add_completion": False,
+    "invoke_without_command": True,
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": MAX_HELP_WIDTH},
+}
+"""Arguments of every `typer.Typer`."""
+
+
+def describe_usage_error(error: Any) -> str:
+    """Return the message of an error of the parser in our words, with the command whose help explains it."""
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "lotr-tui"
+    for pattern, words in REWORDED:
+        if re.fullmatch(pattern, message, re.DOTALL):
+            message = re.sub(pattern, words, message, flags=re.DOTALL)
+            break
+    if message.startswith("unknown option") and error.ctx:
+        names = [name for param in error.ctx.command.get_params(error.ctx) for name in param.opts]
+        near = difflib.get_close_matches(message.split()[-1], names, 1, SIMILARITY)
+        message += f"; did you mean {near[0]}?" if near else ""
+    elif message.startswith("unexpected argument") and command.endswith(" generate"):
+        message += "; put a prompt of several words in quotes"
+    elif match := re.fullmatch(INVALID + "'(.*)' is not one of (.*)", message, re.DOTALL):
+        choices = re.findall(r"'([^']*)'", match[3])
+        message = f"{match[1]} {match[2]} is not one of {', '.join(choices)}{suggest_nearest(match[2], choices)}"
+    elif match := re.fullmatch(INVALID + "Input should be ([^,]*).*", message, re.DOTALL):
+        message = f"{match[1]} {error.__cause__.errors()[0]['input']} must be {match[2]}"
+    message = message.removesuffix(".")
+    return f"{message} See `{command} --help`" if message.endswith("?") else f"{message}; see `{command} --help`"
+
+
+def _describe_unknown_command(name: str, names: list[str], group: str) -> str:
+    near = [f"--{name}"] if name in ("help", "version") else []
+    near += [command for command in names if len(name) > 1 and (command.startswith(name) or name.startswith(command))]
+    near += difflib.get_close_matches(name, names, cutoff=SIMILARITY)
+    if near:
+        return f"unknown command {name!r}; did you mean `{group} {near[0]}`?"
+    if " " in name.strip():
+        return f"unknown command {name!r}; to continue a text, use: lotr-tui generate {shlex.quote(name)}"
+    return f"unknown command {name!r}; the commands are {', '.join(names)}. See `{group} --help`"
+
+
+# Options of several commands
+
+
+def _check_theme(name: str) -> str:
+    from lotr_tui.theme import check_theme_name  # imports Textual
+
+    check_theme_name(name)
+    return name
+
+
+DATA, MODEL, SCREEN, TRAINING = "Data", "Model", "Screen", "Training"
+MODEL_NAMES = "Name or path of a run, latest, RUN@EPOCH, hf:FOLDER, hf:owner/name or gguf:FILE"
+DEFAULT_MODEL = "Default: bundled where SmolLM2 was fetched, else lstm."
+RUNS = f"{MODEL_NAMES}; repeat it for an ensemble of runs. {DEFAULT_MODEL}"
+JsonOption = Annotated[bool, option("--json", "Print JSON.")]
+JsonLinesOption = Annotated[bool, option("--jsonl", "Print one JSON object per token.")]
+RunArgument = Annotated[str, option("RUN", "Name or path of a run, or latest.")]
+RunsOption = Annotated[list[str] | None, option("--run RUN", RUNS, MODEL)]
+RunOption = Annotated[str | None, option("--run RUN", f"{MODEL_NAMES}. {DEFAULT_MODEL}", MODEL)]
+RunsDirOption = Annotated[Path | None, option("--runs-dir DIR", "Folder of the runs.", file_okay=False)]
+THEME = "shire, shire-light or any Textual theme."
+ThemeOption = Annotated[str | None, option("--theme NAME", THEME, SCREEN, parser=_check_theme)]
+NO_MOUSE = "Leave the mouse to the terminal, to select text with it."
+NoMouseOption = Annotated[bool, option("--no-mouse", NO_MOUSE, SCREEN)]
+PRECISION = "int8 is faster for large models, and less exact; auto computes as the model is stored."
+PrecisionOption = Annotated[Literal["auto", "fp32", "int8"], option("--precision auto|fp32|int8", PRECISION, MODEL)]
+TokenizerOption = Annotated[str | None, option("--tokenizer", panel=DATA)]
+VocabularySizeOption = Annotated[int | None, option("--vocabulary-size", panel=DATA)]
+TextColumnOption = Annotated[str | None, option("--text-column", panel=DATA)]
+SpeakerColumnOption = Annotated[str | None, option("--speaker-column", panel=DATA)]
+ModeOption = Annotated[str | None, option("--mode", panel=DATA)]
+SplitOption = Annotated[str | None, option("--split", panel=DATA)]
+SplitSeedOption = Annotated[int | None, option("--split-seed", panel=DATA)]
+SETTING = "Change any setting; repeatable. See `lotr-tui train --list-settings`."
+SetOption = Annotated[list[str] | None, option("--set KEY=VALUE", SETTING, TRAINING)]
+CSV = "Corpus: a CSV, one utterance per row. Default: the bundled dialogues."
+CsvOption = Annotated[Path | None, option("--csv FILE", CSV, DATA)]
+TextOption = Annotated[Path | None, option("--text FILE", "Corpus: plain text, one utterance per line.", DATA)]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Options that combine models."""
+
+    mixture: Annotated[bool, option("--mixture", "Mix with a Kneser-Ney model, tuned on validation.", MODEL)] = False
+    cache: Annotated[bool, option("--cache", "Make recently used words more likely (continuous cache).", MODEL)] = False
+    dynamic: Annotated[bool, option("--dynamic", "For eval: keep training while reading.", MODEL)] = False
+    weights: Annotated[str | None, option("--weights W,W,...", "Of the models; Kneser-Ney is last.", MODEL)] = None
+    cache_window: Annotated[int | None, option("--cache-window N", "Words. Default: 500.", MODEL, min=1, max=10**7)] = (
+        None
+    )
+
+    def parse(self) -> "CombinationOptions":
+        """Return the options of the engine; without any option, they combine several runs in equal shares."""
+        from engine.runs.combine import CombinationOptions
+
+        if self.cache_window is not None and not self.cache:
+            raise InvalidInputError(f"--cache-window {self.cache_window} has no effect without --cache; give both")
+        try:
+            weights = tuple(map(float, self.weights.split(","))) if self.weights is not None else ()
+        except ValueError:
+            form = "must be numbers separated by commas, such as 0.8,0.2"
+            raise InvalidInputError(f"--weights {self.weights} {form}") from None
+        window = {} if self.cache_window is None else {"cache_window": self.cache_window}
+        return CombinationOptions(self.mixture, self.cache, self.dynamic, weights, **window)
+
+
+INIT_HELP = (
+    "Fine-tune: start from a run or RUN@EPOCH, from base (the pre-trained LSTM that is included), or with an adapter "
+    "from smollm2, gguf:FILE, hf:FOLDER or hf:owner/name."
+)
+TEACHER_HELP = "Distil: also learn the averaged predictions of this run; repeat it for an ensemble."
+PRESET_HELP = (
+    f"Settings to start from: {', '.join(PRESETS)}. Default: default; with --init finetune, or dialogue with --mode "
+    "dialogue, or lora for a model by others."
+)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Options that describe a training. A field that is called like a setting of `Config` changes it, unless None."""
+
+    preset: Annotated[str | None, option("--preset NAME", PRESET_HELP, TRAINING)] = None
+    init: Annotated[str | None, option("--init RUN", INIT_HELP, TRAINING)] = None
+    teacher: Annotated[list[str] | None, option("--teacher RUN", TEACHER_HELP, TRAINING)] = None
+    csv: CsvOption = None
+    text: TextOption = None
+    valid: Annotated[Path | None, option("--valid FILE", "Validation text, if the corpus is split.", DATA)] = None
+    test: Annotated[Path | None, option("--test FILE", "Test text, if the corpus is split.", DATA)] = None
+    text_column: TextColumnOption = None
+    speaker_column: SpeakerColumnOption = None
+    tokenizer: TokenizerOption = None
+    mode: ModeOption = None
+    split: SplitOption = None
+    split_seed: SplitSeedOption = None
+    seed: Annotated[int | None, option("--seed", panel=TRAINING)] = None
+    epochs: Annotated[int | None, option("--epochs", panel=TRAINING)] = None
+    device: Annotated[str | None, option("--device", panel=TRAINING)] = None
+    threads: Annotated[int | None, option("--threads", panel=TRAINING)] = None
+    precision: Annotated[str | None, option("--precision", panel=TRAINING)] = None
+    assignments: SetOption = None
+
+    def configure(self, runs_dir: Path | None = None) -> Config:
+        """Return the preset, changed by these options, or raise an InvalidInputError."""
+        from engine.training.initial_run import configure, default_preset  # imports numpy
+
+        if self.init is not None and not self.init.strip():  # an unset variable must not train from random weights
+            raise InvalidInputError("--init names no run; give one, or omit the option; see `lotr-tui runs`")
+        name = default_preset(self.init or "", self.mode, runs_dir) if self.preset is None else self.preset
+        return configure(get_preset(name), self.apply, runs_dir)
+
+    def apply(self, config: Config) -> Config:
+        """Return `config` with the changes that these options make, or raise an InvalidInputError."""
+        if self.csv and self.text:
+            raise InvalidInputError("--csv and --text exclude each other; give one corpus")
+        if self.text and (self.text_column or self.speaker_column):
+            raise InvalidInputError(
+                f"--text {self.text} reads lines without columns; for a file with columns, use --csv"
+            )
+        settings = describe_settings()
+        values = {name: value for name, value in vars(self).items() if name in settings and value is not None}
+        if self.teacher:
+            values["teachers"] = TEACHER_SEPARATOR.join(self.teacher)
+        if path := self.csv or self.text:
+            values |= {"corpus": str(absolute_path(path)), "corpus_format": "csv" if self.csv else "text"}
+        config = config.with_values(**values)
+        if self.valid or self.test:
+            if not (self.valid and self.test and path):
+                raise InvalidInputError("--valid and --test need each other, and --text or --csv for the training text")
+            # The files are lines and tokens already, and all of them count.
+            is_closed = config.data.tokenizer in ("words", "whitespace")
+            if is_closed and self.tokenizer is None and not config.training.init:
+                config = config.with_values(tokenizer="whitespace")
+            if config.data.tokenizer == "whitespace":
+                config = config.with_values(min_count=1)
+            config = config.with_values(min_characters=0 if is_closed else -1)
+            config = config.with_values(valid_corpus=str(self.valid), test_corpus=str(self.test))
+        return config.with_overrides(list(self.assignments or ()))
+
+
+def check_vocabulary_size(vocabulary_size: int | None, tokenizer: str | None) -> None:
+    if vocabulary_size is not None and tokenizer != "bpe":
+        raise InvalidInputError("--vocabulary-size belongs to --tokenizer bpe; add that option")
+
+
+def has_terminal() -> bool:
+    """Return True if a screen can be drawn: in a browser, or on a terminal that is not dumb while CI is not set."""
+    is_plain = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("CI", "") not in ("", "0", "false")
+    # The screen is drawn on standard error.
+    return is_served() or (not is_plain and all(each.isatty() for each in (sys.stdin, sys.stdout, sys.stderr)))
+
+
+# The command without a name, and all others
+
+
+app = typer.Typer(epilog='lotr-tui --run latest\nlotr-tui generate "Where is Frodo"', **FORM)
 PACE = "Words per second on the screen; 0: no delay. Default: the last one used."
 
 
 @app.callback()
-@expand_options
+@expand
 def session(
     context: typer.Context,
     *,
-    run: options.RunsOption = None,
-    combination: options.Combination,
-    runs_dir: options.RunsDirOption = None,
-    pace: Annotated[float | None, number("--pace", float, PACE, options.SCREEN)] = None,
-    theme: options.ThemeOption = None,
-    no_mouse: options.NoMouseOption = False,
-    version: Annotated[bool, flag("--version", "Print the versions that matter.")] = False,
+    run: RunsOption = None,
+    combination: Combination,
+    runs_dir: RunsDirOption = None,
+    pace: Annotated[float | None, option("--pace X", PACE, SCREEN)] = None,
+    theme: ThemeOption = None,
+    no_mouse: NoMouseOption = False,
+    version: Annotated[bool, option("--version", "Print the versions that matter.")] = False,
 ) -> int:
     """Train, play with and understand small language models in a terminal.
 
@@ -81,14 +404,14 @@ def session(
         from lotr_tui.session.settings import check_pace
 
         check_pace(pace)
-    options.check_theme(theme)
     from lotr_tui.cli.launch import open_session  # imports Textual
 
-    return open_session(run or [], runs_dir, combination.parse(), pace, theme, mouse=not no_mouse)
+    combined = None if combination == Combination() else combination.parse()
+    return open_session(run or [], runs_dir, combined, pace, theme, mouse=not no_mouse)
 
 
 def run_command(arguments: list[str] | None = None) -> int:
-    """Run the command that `arguments`, by default those of the process, name, and return its exit code."""
+    """Run the command that `arguments`, by default the arguments of the process, name, and return its exit code."""
     if COMPLETE_VARIABLE in os.environ:
         get_completion_inspect_parameters()  # also registers the shells
     root = typer.main.get_group(app)

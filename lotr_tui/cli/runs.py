@@ -1,6 +1,7 @@
-"""`lotr-tui runs`: a list of runs, a comparison, and what is done with one of them."""
+"""`lotr-tui attach`, `status`, `stop` and `runs`: a training in another process, a list of runs, and one of them."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -10,22 +11,25 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from engine.errors import InvalidInputError, LotrError, describe_error, printable
+from engine.control import ControlCommand
+from engine.errors import InvalidInputError, LotrError, describe_error, printable, shell_word
 from engine.events import Evaluated
 from engine.runs import directory, loading, locked_run, metrics, summary
-from engine.runs.directory import resolve_run, run_word
+from engine.runs.directory import is_locked, resolve_run, run_word
 from engine.storage.files import default_runs_dir
 from lotr_tui import formatting
+from lotr_tui.cli import main as cli
 from lotr_tui.cli.console import make_console, print_json, print_table
-from lotr_tui.cli.options import JsonOption, RunsDirOption
-from lotr_tui.cli.parser import add_command, argument, flag, make_group, number, option
+from lotr_tui.cli.main import option
 from lotr_tui.monitor.comparison import RunComparison, compare_runs, read_compared_run
 from lotr_tui.monitor.comparison_table import Role, comparison_tables
+from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.trackers import libraries
 from lotr_tui.trackers.follower import send_run
 from lotr_tui.trackers.libraries import TrackerName
 from lotr_tui.trackers.tensorboard_import import import_tensorboard
 
+STOP_TIMEOUT, STOP_POLL_INTERVAL = 20.0, 0.1  # seconds to wait for the training to obey
 STYLES: dict[Role, str] = {
     "heading": "bold",
     "best": "bold green",
@@ -33,18 +37,158 @@ STYLES: dict[Role, str] = {
     "worse": "red",
     "muted": "dim",
 }
-RunArgument = Annotated[str, argument("RUN", "Name or path of a run, or latest.")]
 HF_HELP = "Write a Transformer, with its adapter merged, into a new folder for transformers, with the same logits."
 GGUF_HELP = "Write a Transformer into a new file for llama.cpp and Ollama, with a Modelfile if it converses."
 TYPE_HELP = "Type of the matrices in FILE: q8_0 is half the size and less exact. Default: f16."
 LOG_HELP = "Send to an experiment tracker what it misses of the run."
 CURVE_HELP = "Values of the curves: perplexities, or losses in nats. Default: by the name of the tag."
 PRECISION_HELP = "Weight matrices: int8 is a quarter of the size and less exact, fp16 half the size."
-commands = make_group("lotr-tui runs compare my-run other-run", "lotr-tui runs export my-run --csv tables", name="runs")
+EXAMPLES = "lotr-tui runs compare my-run other-run\nlotr-tui runs export my-run --csv tables"
+commands, run_commands = typer.Typer(**cli.FORM), typer.Typer(epilog=EXAMPLES, **cli.FORM)
+commands.add_typer(run_commands, name="runs")
 
 
-@commands.callback()
-def runs(context: typer.Context, runs_dir: RunsDirOption = None, as_json: JsonOption = False) -> None:
+@commands.command("attach", cls=cli.Command)
+def attach(
+    run: cli.RunArgument = "latest",
+    runs_dir: cli.RunsDirOption = None,
+    theme: cli.ThemeOption = None,
+    no_mouse: cli.NoMouseOption = False,
+) -> int:
+    """Show the dashboard of a running or finished run. Closing it does not stop the training."""
+    path = resolve_run(run, runs_dir).absolute()
+    if not cli.has_terminal():
+        raise InvalidInputError(f"attach needs a terminal; use `lotr-tui status {shell_word(run)}` instead")
+    from lotr_tui.cli.launch import AttachApp, run_app  # imports Textual
+
+    return run_app(AttachApp(path, theme=theme), mouse=not no_mouse)
+
+
+@commands.command("status", cls=cli.Command)
+def status(
+    run: cli.RunArgument = "latest", runs_dir: cli.RunsDirOption = None, as_json: cli.JsonOption = False
+) -> None:
+    """Print the progress of a run on one screen of text."""
+    print_status(resolve_run(run, runs_dir).absolute(), as_json=as_json)
+
+
+def print_status(path: Path, *, as_json: bool) -> None:
+    """Print the progress of the run in `path`; one whose configuration cannot be read raises a RunError."""
+    state, word = summary.summarize_run(path).state, run_word(path)
+    view, writer = TrainingView.from_run(path, subsample=True), directory.lock_owner(path) if state == "running" else ""
+    try:
+        saved_seconds_ago = max(
+            0.0, time.time() - (path / directory.RESUME_FILE).stat().st_mtime
+        )  # the clock may be set back
+    except OSError:
+        saved_seconds_ago = None
+    if as_json:
+        facts = {"run": printable(path.name), "path": str(path), "state": state, "writer": writer or None}
+        print_json({**facts, "saved_seconds_ago": saved_seconds_ago, **_status_record(view, state)})
+        return
+    print(f"{printable(path.name)}  {state}{f', by {writer}' if writer else ''}")
+    rows = _status_rows(view, state)
+    if saved_seconds_ago is not None:
+        rows.append(("saved", f"{formatting.format_age(saved_seconds_ago)} ago"))
+    for label, value in rows:
+        print(f"{label:15}{printable(value)}")
+    hints = [("watch" if state == "running" else "view", f"attach {word}")]
+    if state == "running":
+        hints.append(("stop", f"stop {word}"))
+    elif any((path / name).is_file() for name in directory.WEIGHT_FILES):
+        hints.append(("play", f"--run {word}"))
+    if state not in (*summary.COMPLETE, "running"):
+        hints.append(("resume", f"train --resume {word}"))
+    for label, command in hints:
+        print(f"{label + ':':10}lotr-tui {command}")
+
+
+def _status_record(view: TrainingView, state: str) -> dict[str, Any]:
+    step, best, started, finished = view.steps.last, view.best, view.started, view.finished
+    return {
+        "epoch": view.epoch,
+        "epochs": view.epochs or None,
+        **{name: getattr(step, name, None) for name in ("step", "train_perplexity", "lr", "tokens_per_second")},
+        "valid_perplexity": view.evaluations[-1].valid_perplexity if view.evaluations else None,
+        "best_valid_perplexity": best.valid_perplexity if best else None,
+        "best_epoch": best.epoch if best else None,
+        "test_perplexity": finished.test_perplexity if finished else None,
+        **{name: getattr(started, name, None) for name in ("unigram_perplexity", "kneser_ney_perplexity")},
+        "seconds": getattr(finished or step, "seconds", None),
+        "eta_seconds": step.eta_seconds if step and state == "running" else None,
+        "sample": asdict(view.samples[-1]) if view.samples else None,
+        "failure": view.failure or None,
+        "diagnoses": [asdict(event) for event in view.current_diagnoses],
+    }
+
+
+def _status_rows(view: TrainingView, state: str) -> list[tuple[str, str]]:
+    step, best, started, finished, unit = view.steps.last, view.best, view.started, view.finished, view.unit
+    progress = f"{view.epoch:.1f} of {view.epochs}" if view.epochs else "not started yet"
+    if state == "imported":
+        progress = f"{view.epoch:.1f}"
+    rows = [("epoch", progress + (f", step {step.step:,}" if step else "")), ("failed", view.failure)]
+    if step:
+        rows.append(("train", unit.format(step.train_perplexity)))
+    if view.evaluations and best:
+        valid = unit.format(view.evaluations[-1].valid_perplexity)
+        rows.append(("valid", f"{valid}, best {unit.format(best.valid_perplexity)} at epoch {best.epoch:.1f}"))
+    if finished and math.isfinite(finished.test_perplexity):
+        rows.append(("test", unit.format(finished.test_perplexity)))
+    if started:
+        unigram, kneser_ney = unit.format(started.unigram_perplexity), unit.format(started.kneser_ney_perplexity)
+        rows.append(("baselines", f"unigram {unigram}, Kneser-Ney {kneser_ney}"))
+        rows.append(("figures", "" if unit.is_perplexity else unit.title))
+    if step:
+        rows.append(("learning rate", f"{step.lr:.5f}, {formatting.format_count(step.tokens_per_second)} tokens/s"))
+        remaining = f", {formatting.format_duration(step.eta_seconds)} left" if state == "running" else ""
+        rows.append(("time", formatting.format_duration(finished.seconds if finished else step.seconds) + remaining))
+    for diagnosis in view.current_diagnoses:
+        rows += [("diagnosis", diagnosis.message), ("remedy", diagnosis.remedy)]
+    if view.samples:
+        sample = view.samples[-1]
+        rows.append(("sample", f'epoch {sample.epoch:.1f}: "{sample.prompt}" {sample.text}'))
+    return [(label, value) for label, value in rows if value]
+
+
+@commands.command("stop", cls=cli.Command)
+def stop(
+    run: cli.RunArgument = "latest",
+    checkpoint: Annotated[bool, option("--checkpoint", "Save and continue, instead of stopping.")] = False,
+    no_wait: Annotated[bool, option("--no-wait", "Return without waiting for the training.")] = False,
+    runs_dir: cli.RunsDirOption = None,
+) -> None:
+    """Ask a running training to save and stop."""
+    path = resolve_run(run, runs_dir).absolute()
+    before = _saved_file(path)
+    locked_run.send_command(path, ControlCommand("checkpoint" if checkpoint else "stop"))
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while not no_wait and is_locked(path) and not (checkpoint and _saved_file(path) != before):
+        if time.monotonic() > deadline:
+            raise LotrError(
+                f"run {path.name} has not {'saved' if checkpoint else 'stopped'} within {STOP_TIMEOUT:.0f} s; it does "
+                f"so between two steps. Check again with `lotr-tui status {run_word(path)}`"
+            )
+        time.sleep(STOP_POLL_INTERVAL)
+    message = "has stopped" + (f"; resume it: lotr-tui train --resume {run_word(path)}" if _saved_file(path) else "")
+    if no_wait:
+        message = f"was asked to save{'' if checkpoint else ' and stop'}"
+    elif checkpoint:
+        message = "is saved" if is_locked(path) else "has ended"
+    print(printable(f"run {path.name} {message}"))
+
+
+def _saved_file(path: Path) -> tuple[int, int] | None:
+    """Return inode and modification time of the checkpoint file, which change with every save."""
+    try:
+        status = (path / directory.RESUME_FILE).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+@run_commands.callback()
+def runs(context: typer.Context, runs_dir: cli.RunsDirOption = None, as_json: cli.JsonOption = False) -> None:
     """List or compare runs, or show, rename, delete, export or copy one. Without a command, list them, latest first."""
     if context.invoked_subcommand is not None:
         return
@@ -73,8 +217,8 @@ def runs(context: typer.Context, runs_dir: RunsDirOption = None, as_json: JsonOp
         print(formatting.PRETRAINED_MARK_NOTE)
 
 
-@add_command(commands, "show")
-def runs_show(run: RunArgument, runs_dir: RunsDirOption = None) -> None:
+@run_commands.command("show", cls=cli.Command)
+def runs_show(run: cli.RunArgument, runs_dir: cli.RunsDirOption = None) -> None:
     """Print the settings, evaluations and saved epochs of a run as JSON."""
     path = resolve_run(run, runs_dir)
     events = metrics.read_current_events(path / directory.METRICS_FILE, subsample=True)
@@ -89,12 +233,12 @@ def runs_show(run: RunArgument, runs_dir: RunsDirOption = None) -> None:
     print_json(record, indent=2)
 
 
-@add_command(commands, "compare", "lotr-tui runs compare my-run other-run", "lotr-tui runs compare a b c --baseline b")
+@run_commands.command("compare", cls=cli.Command, epilog="lotr-tui runs compare first second --baseline second")
 def runs_compare(
-    runs: Annotated[list[str], argument("RUN", "Names or paths of runs, or latest.")],
-    baseline: Annotated[str | None, option("--baseline", "RUN", "Run to compare with. Default: the first.")] = None,
-    runs_dir: RunsDirOption = None,
-    as_json: JsonOption = False,
+    runs: Annotated[list[str], option("RUN", "Names or paths of runs, or latest.")],
+    baseline: Annotated[str | None, option("--baseline RUN", "Run to compare with. Default: the first.")] = None,
+    runs_dir: cli.RunsDirOption = None,
+    as_json: cli.JsonOption = False,
 ) -> None:
     """Print the settings that differ between runs, their results, and the differences to a baseline."""
     paths = list(dict.fromkeys(resolve_run(run, runs_dir).absolute() for run in runs))
@@ -141,16 +285,16 @@ def _comparison_record(comparison: RunComparison, names: Sequence[str]) -> dict[
     }
 
 
-@add_command(commands, "import")
+@run_commands.command("import", cls=cli.Command)
 def runs_import(
-    tensorboard: Annotated[Path, option("--tensorboard", "DIR", "Folder with event files, one run per folder in it.")],
-    run: Annotated[str | None, option("--run", "NAME", "Name of the new run. Default: that of the folder.")] = None,
-    tag: Annotated[str | None, option("--tag", "TAG", "Curve of the validation. Default: the first of them.")] = None,
-    as_perplexity: Annotated[bool | None, flag("--perplexity/--loss", CURVE_HELP)] = None,
+    tensorboard: Annotated[Path, option("--tensorboard DIR", "Folder with event files, one run per folder in it.")],
+    run: Annotated[str | None, option("--run NAME", "Name of the new run. Default: that of the folder.")] = None,
+    tag: Annotated[str | None, option("--tag TAG", "Curve of the validation. Default: the first of them.")] = None,
+    as_perplexity: Annotated[bool | None, option("--perplexity/--loss", CURVE_HELP)] = None,
     steps_per_epoch: Annotated[
-        int | None, number("--steps-per-epoch", int, "Default: the curve called epoch.", None, 1, 1e9)
+        int | None, option("--steps-per-epoch N", "Default: the curve called epoch.", min=1, max=1e9)
     ] = None,
-    runs_dir: RunsDirOption = None,
+    runs_dir: cli.RunsDirOption = None,
 ) -> None:
     """Import the curves of trainings by other programs, to compare them in the list of runs."""
     imported = import_tensorboard(tensorboard, runs_dir or default_runs_dir(), run, tag, steps_per_epoch, as_perplexity)
@@ -164,10 +308,10 @@ def runs_import(
         print("the logs have no epochs, so each evaluation counts as one; give --steps-per-epoch N", file=sys.stderr)
 
 
-@add_command(commands, "rm")
+@run_commands.command("rm", cls=cli.Command)
 def runs_rm(
-    run: RunArgument,
-    runs_dir: RunsDirOption = None,
+    run: cli.RunArgument,
+    runs_dir: cli.RunsDirOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete a run with its model, and print its name and path."""
@@ -183,26 +327,26 @@ def runs_rm(
     print(printable(f"deleted run {path.name}: {path}"))
 
 
-@add_command(commands, "rename")
+@run_commands.command("rename", cls=cli.Command)
 def runs_rename(
-    old: Annotated[str, argument("OLD", "Name of a run, or latest.")],
-    new: Annotated[str, argument("NEW", "New name of the run.")],
-    runs_dir: RunsDirOption = None,
+    old: Annotated[str, option("OLD", "Name of a run, or latest.")],
+    new: Annotated[str, option("NEW", "New name of the run.")],
+    runs_dir: cli.RunsDirOption = None,
 ) -> None:
     """Rename a run."""
     print(printable(locked_run.rename_run(old, new, runs_dir)))
 
 
-@add_command(commands, "export")
+@run_commands.command("export", cls=cli.Command)
 def runs_export(
-    run: RunArgument,
-    csv: Annotated[Path | None, option("--csv", "DIR", "Write one CSV table per kind of event.")] = None,
-    tensorboard: Annotated[Path | None, option("--tensorboard", "DIR", "Write logs for TensorBoard.")] = None,
-    hugging_face: Annotated[Path | None, option("--hf", "DIR", HF_HELP)] = None,
-    gguf: Annotated[Path | None, option("--gguf", "FILE", GGUF_HELP)] = None,
-    gguf_type: Annotated[Literal["f16", "q8_0"] | None, option("--type", "f16|q8_0", TYPE_HELP)] = None,
-    tracker: Annotated[TrackerName | None, option("--log", "tensorboard|wandb|mlflow|trackio", LOG_HELP)] = None,
-    runs_dir: RunsDirOption = None,
+    run: cli.RunArgument,
+    csv: Annotated[Path | None, option("--csv DIR", "Write one CSV table per kind of event.")] = None,
+    tensorboard: Annotated[Path | None, option("--tensorboard DIR", "Write logs for TensorBoard.")] = None,
+    hugging_face: Annotated[Path | None, option("--hf DIR", HF_HELP)] = None,
+    gguf: Annotated[Path | None, option("--gguf FILE", GGUF_HELP)] = None,
+    gguf_type: Annotated[Literal["f16", "q8_0"] | None, option("--type f16|q8_0", TYPE_HELP)] = None,
+    tracker: Annotated[TrackerName | None, option("--log tensorboard|wandb|mlflow|trackio", LOG_HELP)] = None,
+    runs_dir: cli.RunsDirOption = None,
 ) -> None:
     """Export the metrics or the model of a run for other programs."""
     path = resolve_run(run, runs_dir).absolute()
@@ -244,16 +388,16 @@ def _send_to_tracker(run_dir: Path, name: TrackerName) -> None:
         printable(f"{name} has everything of run {run_dir.name}; see it with: {libraries.view_command(name, run_dir)}")
     )
     if not state.is_complete:
-        rest = "is going on" if directory.is_locked(run_dir) else "can be resumed"
+        rest = "is going on" if is_locked(run_dir) else "can be resumed"
         print(printable(f"the training {rest}; the same command sends what is added"), file=sys.stderr)
 
 
-@add_command(commands, "compact")
+@run_commands.command("compact", cls=cli.Command)
 def runs_compact(
-    run: RunArgument,
-    folder: Annotated[Path, argument("DIR", "Folder of the copy, which must not exist.")],
-    precision: Annotated[Literal["fp16", "int8"], option("--precision", "fp16|int8", PRECISION_HELP)] = "int8",
-    runs_dir: RunsDirOption = None,
+    run: cli.RunArgument,
+    folder: Annotated[Path, option("DIR", "Folder of the copy, which must not exist.")],
+    precision: Annotated[Literal["fp16", "int8"], option("--precision fp16|int8", PRECISION_HELP)] = "int8",
+    runs_dir: cli.RunsDirOption = None,
 ) -> None:
     """Write a small copy of a run, to play and evaluate, and print the sizes."""
     from engine.runs.export import write_compact_copy

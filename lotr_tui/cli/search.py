@@ -10,6 +10,8 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from engine.config import BUNDLED, Config
 from engine.errors import InvalidInputError, TrainingError, printable, shell_word
 from engine.presets import PRESETS
@@ -17,9 +19,9 @@ from engine.runtime.process import require_package
 from engine.runtime.worker import Cancellation
 from engine.storage.files import default_runs_dir
 from engine.training.initial_run import configure
-from lotr_tui.cli import options
+from lotr_tui.cli import main as cli
 from lotr_tui.cli.console import print_json, print_table
-from lotr_tui.cli.parser import add_command, flag, make_group, number, option
+from lotr_tui.cli.main import option
 from lotr_tui.formatting import format_duration, format_percent, plural
 from lotr_tui.monitor.background import detach_from_terminal, install_signal_handlers
 
@@ -34,20 +36,21 @@ NAME_HELP = "Name of the search; its runs are NAME-000, NAME-001 and so on. Defa
 END_REASONS = {"budget": "the time is used", "trials": "all trials are done", "interrupted": "interrupted"}
 END_REASONS |= {"exhausted": "all combinations were tried", "failures": "too many trials failed in a row"}
 DECISIVE_SETTINGS = ("init", "tokenizer", "mode", "architecture")  # on which the defaults of others depend
-commands = make_group()
+commands = typer.Typer(**cli.FORM)
 
 
-@add_command(commands, "search", "lotr-tui search --minutes 20 --set lr=0.002..0.02 --set optimizer=adamw,sgd")
+@commands.command("search", cls=cli.Command, epilog="lotr-tui search --minutes 20 --set lr=0.002..0.02")
+@cli.expand
 def search(
     *,
-    minutes: Annotated[float | None, number("--minutes", float, "Time; unfinished trials are saved.", SEARCH)] = None,
-    trials: Annotated[int | None, number("--trials", int, "Trials to start, at most.", SEARCH, 1)] = None,
-    jobs: Annotated[int | None, number("--jobs", int, JOBS_HELP, SEARCH, 1, 1000)] = None,
-    name: Annotated[str | None, option("--name", "NAME", NAME_HELP, SEARCH)] = None,
-    resume: Annotated[str | None, option("--resume", "NAME", "Continue a search with another budget.", SEARCH)] = None,
-    as_json: Annotated[bool, flag("--json", "Print one JSON object per trial, and a summary.", SEARCH)] = False,
-    training: options.TrainingOptions,
-    runs_dir: options.RunsDirOption = None,
+    minutes: Annotated[float | None, option("--minutes X", "Time; unfinished trials are saved.", SEARCH)] = None,
+    trials: Annotated[int | None, option("--trials N", "Trials to start, at most.", SEARCH, min=1, max=1000000)] = None,
+    jobs: Annotated[int | None, option("--jobs N", JOBS_HELP, SEARCH, min=1, max=1000)] = None,
+    name: Annotated[str | None, option("--name NAME", NAME_HELP, SEARCH)] = None,
+    resume: Annotated[str | None, option("--resume NAME", "Continue a search with another budget.", SEARCH)] = None,
+    as_json: Annotated[bool, option("--json", "Print one JSON object per trial, and a summary.", SEARCH)] = False,
+    training: cli.TrainingOptions,
+    runs_dir: cli.RunsDirOption = None,
 ) -> int:
     """Search hyperparameters: train with different settings and keep the best ones by validation perplexity.
 
@@ -64,7 +67,7 @@ def search(
     from engine.training.search import Budget, Search, default_num_jobs, make_plan, split_space  # imports optuna
 
     if resume is not None:
-        if training != options.TrainingOptions() or name is not None:
+        if training != cli.TrainingOptions() or name is not None:
             raise InvalidInputError(f"--resume {resume} keeps the settings of that search; omit all others")
         found = Search.open(resume, runs_dir)
     else:

@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial, wraps
 from typing import Annotated, Any
+
+import typer
 
 from engine import events
 from engine.config import describe_settings
@@ -22,9 +24,9 @@ from engine.runtime.process import get_process_info, limit_openmp_spinning
 from engine.runtime.worker import Cancellation
 from engine.training.ablation import Trial, run_ablation, select_variants, summarize_trials
 from engine.training.job import TrainingJob, prepare_job, resume_job
-from lotr_tui.cli import options
-from lotr_tui.cli.console import discard_output, print_json, print_table, to_json
-from lotr_tui.cli.parser import add_command, flag, make_group, number, option
+from lotr_tui.cli import main as cli
+from lotr_tui.cli.console import discard_output, print_json, print_table
+from lotr_tui.cli.main import option
 from lotr_tui.formatting import PRETRAINED_NOTE, displayable, format_duration
 from lotr_tui.monitor import background
 from lotr_tui.monitor.training_log import PERPLEXITY, LossUnit
@@ -37,31 +39,31 @@ TRACKERS = "|".join(TRACKER_NAMES)
 PROGRESS_INTERVAL = 5.0  # fewest seconds between two lines of progress
 MAX_TRACKER_WAIT = 60.0  # seconds to wait at the end of a training until its trackers have received everything
 TRACKER_REPORT_DELAY = 2.0  # seconds of waiting after which a line says so
-commands = make_group()
+commands = typer.Typer(**cli.FORM)
 
 
-@add_command(commands, "train", "lotr-tui train --text novel.txt --run novel", "lotr-tui train --resume novel")
+@commands.command("train", cls=cli.Command, epilog="lotr-tui train --text novel.txt --run novel")
+@cli.expand
 def train(
     *,
-    training: options.TrainingOptions,
-    list_settings: Annotated[bool, flag("--list-settings", "List the settings of --set.", options.TRAINING)] = False,
-    run: Annotated[str | None, option("--run", "NAME", "Name of the new run. Default: preset and time.", RUN)] = None,
-    runs_dir: options.RunsDirOption = None,
-    resume: Annotated[str | None, option("--resume", "RUN", "Resume a run that ended early, exactly.", RUN)] = None,
-    detach: Annotated[bool, flag("--detach", "Train in the background; see `lotr-tui attach`.", OUTPUT)] = False,
-    no_tui: Annotated[bool, flag("--no-tui", "Print lines instead of drawing the dashboard.", OUTPUT)] = False,
-    as_json: Annotated[bool, flag("--json", "Print one JSON object per event; implies --no-tui.", OUTPUT)] = False,
+    training: cli.TrainingOptions,
+    list_settings: Annotated[bool, option("--list-settings", "List the settings of --set.", cli.TRAINING)] = False,
+    run: Annotated[str | None, option("--run NAME", "Name of the new run. Default: preset and time.", RUN)] = None,
+    runs_dir: cli.RunsDirOption = None,
+    resume: Annotated[str | None, option("--resume RUN", "Resume a run that ended early, exactly.", RUN)] = None,
+    detach: Annotated[bool, option("--detach", "Train in the background; see `lotr-tui attach`.", OUTPUT)] = False,
+    no_tui: Annotated[bool, option("--no-tui", "Print lines instead of drawing the dashboard.", OUTPUT)] = False,
+    as_json: Annotated[bool, option("--json", "Print one JSON object per event; implies --no-tui.", OUTPUT)] = False,
     trackers: Annotated[
-        list[str] | None, option("--log", TRACKERS, "Send it to a tracker; repeatable.", OUTPUT)
+        list[str] | None, option(f"--log {TRACKERS}", "Send it to a tracker; repeatable.", OUTPUT)
     ] = None,
-    theme: options.ThemeOption = None,
-    no_mouse: options.NoMouseOption = False,
+    theme: cli.ThemeOption = None,
+    no_mouse: cli.NoMouseOption = False,
 ) -> int:
     """Train a model from scratch and watch it in a live dashboard, or print lines where there is no terminal.
 
     `lotr-tui finetune` makes a model that converses.
     """
-    options.check_theme(theme)
     process = get_process_info()
     if process.rank:
         return 0 if detach else _train_worker_rank()
@@ -89,7 +91,7 @@ def train(
         job.run.lock.release()
         print(background.resume_in_background(job.run.path))
         return 0
-    if no_tui or as_json or process.world_size > 1 or not options.has_terminal():
+    if no_tui or as_json or process.world_size > 1 or not cli.has_terminal():
         return train_on_console(job, as_json=as_json)
     from lotr_tui.app import LotrApp  # imports Textual
     from lotr_tui.cli.launch import run_app
@@ -99,12 +101,12 @@ def train(
     return run_app(LotrApp(job=job, runs_dir=runs_dir, theme=theme), mouse=not no_mouse)
 
 
-@add_command(commands, "finetune", "lotr-tui finetune --csv dialogues.csv", "lotr-tui finetune --init gguf:a.gguf")
+@commands.command("finetune", cls=cli.Command, epilog="lotr-tui finetune --csv dialogues.csv")
 @wraps(train, assigned=("__annotations__",))  # it has the options of `train`
-def finetune(*, training: options.TrainingOptions, **others: Any) -> int:
+def finetune(**options: Any) -> int:
     """Teach SmolLM2 to converse like the speakers of a corpus: short for `train --init smollm2 --mode dialogue`."""
-    training = replace(training, init=training.init or SMOLLM2, mode=training.mode or "dialogue")
-    code: int = train(training=training, **others)
+    options |= {"init": options["init"] or SMOLLM2, "mode": options["mode"] or "dialogue"}
+    code: int = train(**options)
     return code
 
 
@@ -143,15 +145,15 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
     trackers = TrackerSupervisor(job.run.path) if (job.run.path / TRACKERS_FOLDER).is_dir() else None
     for event in job.events(cancellation, trackers.take_problems) if trackers else job.events(cancellation):
         is_detached = isinstance(event, events.Finished) and event.reason == "detached"
-        if as_json:
-            is_end = isinstance(event, (events.Started, events.Finished))
-            line = to_json(events.event_to_dict(event) | ({"run": str(job.run.path)} if is_end else {}))
-        else:
-            line = lines.format(event)
-        if not line or broken_pipe:
+        line = "" if as_json else lines.format(event)
+        if broken_pipe or not (as_json or line):
             continue
         try:
-            print(line, flush=True)
+            if as_json:
+                is_end = isinstance(event, (events.Started, events.Finished))
+                print_json(events.event_to_dict(event) | ({"run": str(job.run.path)} if is_end else {}))
+            else:
+                print(line, flush=True)
             background.rotate_console_log(job.run.path)
         except BrokenPipeError as error:
             broken_pipe = error
@@ -208,13 +210,13 @@ class ProgressFormatter:
 
     def format(self, event: events.TrainingEvent) -> str:
         """Return the line to print for `event`, or ""; the event of a failed training raises a TrainingError."""
-        options, unit = self._job.config.training, self._unit
+        settings, unit = self._job.config.training, self._unit
         match event:
             case events.Preparing():
                 return f"{event.message} ..."
             case events.Started():
                 self._started, self._unit = event, (unit := LossUnit.of(event))
-                origin = f", from run {options.init}" if options.init else ""
+                origin = f", from run {settings.init}" if settings.init else ""
                 tokens = "tokens" if self._job.dataset.tokenizer.is_open else "words"
                 return (
                     f"{printable(f'run {event.run} in {self._job.run.path}{origin}')}\n"
@@ -224,7 +226,7 @@ class ProgressFormatter:
                     f"Kneser-Ney {unit.format(event.kneser_ney_perplexity)}"
                 )
             case events.Step() | events.Evaluated():
-                line = f"epoch {event.epoch:5.1f}/{options.epochs + options.fine_tune_epochs}"
+                line = f"epoch {event.epoch:5.1f}/{settings.epochs + settings.fine_tune_epochs}"
                 if isinstance(event, events.Step):
                     self._last_step = event
                     if time.perf_counter() - self._last_line_time < PROGRESS_INTERVAL:
@@ -269,14 +271,15 @@ def _notebook_figure(event: events.Evaluated | events.Finished) -> str:
     return "" if math.isnan(perplexity) else f" (the notebook prints {perplexity:.3f})"
 
 
-@add_command(commands, "ablate", "lotr-tui ablate --only weight_drop --epochs 20 --seeds 2")
+@commands.command("ablate", cls=cli.Command, epilog="lotr-tui ablate --only weight_drop --epochs 20 --seeds 2")
+@cli.expand
 def ablate(
     *,
-    training: options.TrainingOptions,
-    seeds: Annotated[int, number("--seeds", int, "Trainings per variant, with seeds from 0.", None, 1, 1000)] = 3,
-    jobs: Annotated[int | None, number("--jobs", int, "Trainings at once. Default: all cores.", None, 1, 1000)] = None,
-    only: Annotated[list[str] | None, option("--only", "VARIANT", "Train only this variant; repeatable.")] = None,
-    as_json: Annotated[bool, flag("--json", "Print one JSON object per training.")] = False,
+    training: cli.TrainingOptions,
+    seeds: Annotated[int, option("--seeds N", "Trainings per variant, with seeds from 0.", min=1, max=1000)] = 3,
+    jobs: Annotated[int | None, option("--jobs N", "Trainings at once. Default: all cores.", min=1, max=1000)] = None,
+    only: Annotated[list[str] | None, option("--only VARIANT", "Train only this variant; repeatable.")] = None,
+    as_json: Annotated[bool, option("--json", "Print one JSON object per training.")] = False,
 ) -> None:
     """Measure the effect of each technique: train with one removed or added at a time, with several seeds."""
     config = training.configure()

@@ -41,7 +41,7 @@ from engine.training.search import Search
 from engine.training.state import ResumeCheckpoint
 from engine.training.trainer import train
 from lotr_tui.cli.data import print_data_summary
-from lotr_tui.cli.watch import print_status
+from lotr_tui.cli.runs import print_status
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.monitor.comparison import compare_runs, read_compared_run
 from lotr_tui.monitor.comparison_table import Role, comparison_tables

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lotr_tui.cli import options as cli_options
-from lotr_tui.cli.console import to_json
+from lotr_tui.cli import main as cli
+from lotr_tui.cli.console import print_json
 from tests.support.commands import refusal
 from tests.support.files import KNOWN_WORDS, sentences, write_run
 from tests.support.random_dialogues import write_dialogue_run
@@ -190,12 +190,13 @@ class TestWidth:
         assert "".join(line.split()[0] for line in lines[1:]) == LONG_NAME
 
 
-def test_lone_surrogates_and_infinite_numbers_are_replaced_in_json():
-    value = {"a\udcff": ["\ud83d\ude00", float("nan"), (float("inf"), 1.5)], "b": None}
-    text = to_json(value)
+def test_lone_surrogates_and_infinite_numbers_are_replaced_in_json(capsys):
+    print_json({"a\udcff": ["\ud83d\ude00", float("nan"), (float("inf"), 1.5)], "b": None})
+    print_json("😀 \\udcff é")
+    text, other = capsys.readouterr().out.splitlines()
     assert text.isascii()
     assert json.loads(text) == {"a\ufffd": ["\ufffd\ufffd", None, [None, 1.5]], "b": None}
-    assert json.loads(to_json("😀 \\udcff é")) == "😀 \\udcff é"
+    assert json.loads(other) == "😀 \\udcff é"
 
 
 @pytest.mark.parametrize(
@@ -216,6 +217,6 @@ def test_screen_is_drawn_only_in_an_interactive_terminal(closed, variables, expe
         monkeypatch.setenv(name, value)
     for name in ("stdin", "stdout", "stderr"):
         monkeypatch.setattr(f"sys.{name}", SimpleNamespace(isatty=lambda name=name: name != closed))
-    result = cli_options.has_terminal()
+    result = cli.has_terminal()
     monkeypatch.undo()
     assert result == expected

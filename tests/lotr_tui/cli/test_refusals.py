@@ -27,7 +27,7 @@ OPTIONS = [
     ("runs --json show r", "unknown option --json; see `lotr-tui runs show --help`"),
     # Numbers and choices.
     ("finetune --csv small.csv", "smollm2 has not been fetched; run `lotr-tui fetch smollm2`"),
-    ("--pace fast", "--pace fast is not a number"),
+    ("--pace fast", "--pace fast must be a valid number"),
     ("generate the --seed 9223372036854775807 --count 2", "is out of range"),
     ("generate the --top-p 0", "top-p 0.0 is out of range; use a number above 0, at most 1"),
     ("generate the --run missing --top-k -1", "top-k -1 is out of range; use a number from 0 to 1,000,000"),

@@ -21,12 +21,12 @@ from tests.support.browser import ServeProcess
             for host in ("0.0.0.0", "::", "")
         ),
         (["--host", "no such host"], "is not an address of this machine"),
-        (["--port", "70000"], "--port 70000 is not a whole number from 0 to 65,535"),
+        (["--port", "70000"], "--port 70000 must be less than or equal to 65535"),
         (["--attach", "missing"], "run 'missing' is neither in"),
         (["--run", "missing"], "run 'missing' is neither in"),
         (["--run", "a", "--attach", "b"], "--run and --attach exclude each other"),
         (["--theme", "missing"], "missing"),
-        (["--max-browsers", "0"], "--max-browsers 0 is not a whole number from 1 to 100"),
+        (["--max-browsers", "0"], "--max-browsers 0 must be greater than or equal to 1"),
     ],
 )
 def test_bad_options_are_refused_before_anything_starts(refused, arguments, message):

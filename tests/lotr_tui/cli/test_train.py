@@ -10,7 +10,7 @@ from engine.config import Config, describe_settings
 from engine.data.tokenizers.words import WordTokenizer
 from engine.presets import get_preset
 from engine.runs.summary import list_runs
-from lotr_tui.cli.options import TrainingOptions
+from lotr_tui.cli.main import TrainingOptions
 from lotr_tui.cli.search import format_train_command
 from tests.support.commands import json_output
 from tests.support.files import no_file_longer_than, sentences

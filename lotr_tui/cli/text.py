@@ -1,11 +1,16 @@
-"""`lotr-tui who`: which speaker would say a text, as bars and the evidence of each word, or as JSON."""
+"""`lotr-tui who` and `tokenize`: which speaker would say a text, and how a text is split, as a table or as JSON."""
 
 import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
+import typer
+from rich.text import Text
+
 from engine.analysis.speakers import SpeakerGuess, SpeakerPosterior, guess_written_speaker
+from engine.config import Config
+from engine.data.dataset import load_dataset
 from engine.data.scripts import Turn, detect_style, read_scenes, turn_text
 from engine.data.speakers import SOMEONE, normalize_speaker
 from engine.errors import InvalidInputError, printable, shell_word
@@ -13,15 +18,17 @@ from engine.generation.prompt import encode_prompt
 from engine.generation.turns import read_turns
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import is_pretrained_name
-from engine.runs.loading import load_model_by_name
+from engine.runs.directory import resolve_run
+from engine.runs.loading import load_model_by_name, read_config_and_tokenizer
 from engine.storage.files import read_text_file
-from lotr_tui.cli import console, options
-from lotr_tui.cli.parser import add_command, argument, make_group, option
-from lotr_tui.cli.scripts import parse_script
-from lotr_tui.formatting import format_percent, plural, truncate
+from lotr_tui.cli import console
+from lotr_tui.cli import main as cli
+from lotr_tui.cli.generate import parse_script
+from lotr_tui.cli.main import option
+from lotr_tui.formatting import displayable, format_percent, plural, truncate
 from lotr_tui.widgets.bars import bar
 
-MAX_TEXT_BYTES = 10_000  # the model reads the text as every speaker
+MAX_WHO_BYTES = 10_000  # the model reads the text as every speaker
 MIN_SPEAKERS, MAX_SPEAKERS = 2, 64  # of a cast that a person names
 MAX_LISTED_SPEAKERS, MAX_JSON_SPEAKERS, MAX_LISTED_WORDS = 8, 10, 24
 MAX_NAME_WIDTH, MAX_WORD_WIDTH, MAX_LEADER_WIDTH = 24, 20, 16
@@ -33,19 +40,21 @@ BY_HELP = (
     "Judge of the text: the run's text model, or the language model itself, by Bayes' rule: prior times likelihood, "
     "which is not calibrated. Default: text, or lm without a text model."
 )
-commands = make_group()
+MAX_TEXT_BYTES = 1_000_000  # of standard input
+TOKEN_STYLES = ("reverse", "underline")  # of neighbouring tokens, which show their borders without colour
+commands = typer.Typer(**cli.FORM)
 
 
-@add_command(commands, "who", 'lotr-tui who "we wants it"', "lotr-tui who --context scene.txt < line.txt")
+@commands.command("who", cls=cli.Command, epilog='lotr-tui who "we wants it" --context scene.txt')
 def who(
-    text: Annotated[str | None, argument("TEXT", "Text; - or nothing: standard input.")] = None,
-    run: options.RunOption = None,
-    runs_dir: options.RunsDirOption = None,
-    precision: options.PrecisionOption = "auto",
-    context: Annotated[Path | None, option("--context", "FILE", "Lines before the text, each as NAME: text.")] = None,
-    cast: Annotated[str | None, option("--cast", "A,B,...", CAST_HELP)] = None,
-    by: Annotated[Literal["text", "lm"] | None, option("--by", "text|lm", BY_HELP)] = None,
-    as_json: options.JsonOption = False,
+    text: Annotated[str | None, option("TEXT", "Text; - or nothing: standard input.")] = None,
+    run: cli.RunOption = None,
+    runs_dir: cli.RunsDirOption = None,
+    precision: cli.PrecisionOption = "auto",
+    context: Annotated[Path | None, option("--context FILE", "Lines before the text, each as NAME: text.")] = None,
+    cast: Annotated[str | None, option("--cast A,B,...", CAST_HELP)] = None,
+    by: Annotated[Literal["text", "lm"] | None, option("--by text|lm", BY_HELP)] = None,
+    as_json: cli.JsonOption = False,
 ) -> None:
     """Show which speaker would say a text, and which words gave the speaker away.
 
@@ -53,11 +62,11 @@ def who(
     often the speaker speaks), times the likelihood of the words and letters by the run's text model, each to a power
     that was fitted on validation lines, so that about 60 % of the guesses with 60 % are right.
     """
-    content = console.read_text(text, "TEXT", 'lotr-tui who "we wants it"', MAX_TEXT_BYTES)
+    content = console.read_text(text, "TEXT", 'lotr-tui who "we wants it"', MAX_WHO_BYTES)
     if not content.strip():
         raise InvalidInputError("the text is empty; give at least one word")
-    if (size := len(content.encode(errors="surrogateescape"))) > MAX_TEXT_BYTES:
-        raise InvalidInputError(f"the text has {size:,} bytes; use at most {MAX_TEXT_BYTES:,} of it")
+    if (size := len(content.encode(errors="surrogateescape"))) > MAX_WHO_BYTES:
+        raise InvalidInputError(f"the text has {size:,} bytes; use at most {MAX_WHO_BYTES:,} of it")
     script = "" if context is None else read_text_file(context)
     loaded = load_model_by_name(run, runs_dir, precision)
     model, name = loaded.model, shell_word(loaded.name)
@@ -170,3 +179,64 @@ def _format_factor(gain: float) -> str:
     """Return the factor by which the odds change, as "× 12" or "÷ 3.4"."""
     factor = math.exp(min(abs(gain), math.log(1e6)))
     return f"{'×' if gain >= 0 else '÷'} {factor:,.{0 if factor >= 10 else 1}f}"
+
+
+@commands.command("tokenize", cls=cli.Command, epilog='lotr-tui tokenize "my precious" --tokenizer bpe')
+def tokenize(
+    text: Annotated[str | None, option("TEXT", "Text; - or nothing: standard input.")] = None,
+    run: cli.RunOption = None,
+    runs_dir: cli.RunsDirOption = None,
+    tokenizer: cli.TokenizerOption = None,
+    vocabulary_size: cli.VocabularySizeOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Show how a text is split: by the tokenizer of a run, or by one that is learned from the bundled dialogues."""
+    if run is not None and tokenizer is not None:
+        raise InvalidInputError("--run has its own tokenizer; leave out --run or --tokenizer")
+    cli.check_vocabulary_size(vocabulary_size, tokenizer)
+    content = console.read_text(text, "TEXT", 'lotr-tui tokenize "Where is Frodo"', MAX_TEXT_BYTES).removesuffix("\n")
+    if not content:
+        raise InvalidInputError("the text is empty; give at least one character")
+    if tokenizer is not None:
+        values = {"tokenizer": tokenizer} | ({} if vocabulary_size is None else {"vocabulary_size": vocabulary_size})
+        splitter = load_dataset(Config().with_values(**values).data).tokenizer
+        source = "learned from the bundled dialogues"
+    elif is_pretrained_name(run):
+        loaded = load_model_by_name(run, runs_dir)
+        splitter, (source,) = loaded.decoder.tokenizer, console.report_names([loaded.name])
+    else:
+        splitter = read_config_and_tokenizer(resolve_run(run, runs_dir))[1]
+        source = f"run {run or 'bundled'}"
+    spans, unknown = splitter.spans(content), [span.text for span in splitter.unknown_spans(content)]
+    if as_json:
+        tokens = [
+            {
+                "id": span.id,
+                "token": splitter.tokens[span.id],
+                "text": content[span.start : span.end],
+                "start": span.start,
+            }
+            for span in spans
+        ]
+        facts = {"tokenizer": splitter.name, "vocabulary_size": len(splitter), "characters": len(content)}
+        console.print_json({**facts, "unknown": unknown, "tokens": tokens})
+        return
+    marked, end = Text(), 0
+    for index, span in enumerate(spans):
+        marked.append(_visible(content[end : span.start]), "dim")
+        marked.append(_visible(content[span.start : span.end]), TOKEN_STYLES[index % 2])
+        end = max(end, span.end)
+    marked.append(_visible(content[end:]), "dim")
+    parts = [plural(len(spans), "token"), plural(len(content), "character")]
+    parts += [f"{len(content) / len(spans):.1f} characters per token"] if spans else []
+    parts += [f"unknown: {', '.join(map(printable, unknown))}"] if unknown else []
+    parts.append(f"{splitter.name}, {len(splitter):,} tokens, {source}")
+    output = console.make_console()
+    output.print(marked, soft_wrap=True)
+    output.print(" ".join(f"{_visible(splitter.tokens[span.id])}:{span.id}" for span in spans), soft_wrap=True)
+    output.print(" · ".join(parts), soft_wrap=True)
+
+
+def _visible(text: str) -> str:
+    """Return text on one line in which line feeds can be seen, and without other control characters."""
+    return displayable(text).replace("\n", "⏎")
