@@ -16,8 +16,6 @@ BLOCK_ROWS = 64  # hidden vectors that are stored together, so that a state cost
 THETA_GRID = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5)
 WEIGHT_GRID = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
 
-MixtureState = tuple[ModelState, ...]
-
 
 class Mixture:
     """Weighted mean of the distributions of models of one vocabulary, with the hidden vector of the first model."""
@@ -27,15 +25,15 @@ class Mixture:
         with np.errstate(divide="ignore"):
             self._log_weights = np.log(np.asarray(weights))
 
-    def start(self) -> MixtureState:
+    def start(self) -> tuple[ModelState, ...]:
         return tuple(model.start() for model in self.models)
 
-    def advance(self, state: MixtureState, token: int) -> tuple[LogProbs, MixtureState]:
+    def advance(self, state: tuple[ModelState, ...], token: int) -> tuple[LogProbs, tuple[ModelState, ...]]:
         outputs = [model.advance(each, token) for model, each in zip(self.models, state, strict=True)]
         mixed = self._mix([log_probs for log_probs, _ in outputs]).astype(np.float32)
         return mixed, tuple(state for _, state in outputs)
 
-    def hidden_vector(self, state: MixtureState) -> HiddenVector:
+    def hidden_vector(self, state: tuple[ModelState, ...]) -> HiddenVector:
         return base.hidden_vector(self.models[0], state[0])
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
@@ -78,10 +76,6 @@ class CacheSettings:
     theta: float = 1.0  # sharpness of the similarity between contexts; at 0, all tokens in the cache count the same
     weight: float = 0.1  # of the cache beside the model, called lambda in the paper
 
-    def __post_init__(self) -> None:
-        if self.window < 1:
-            raise InvalidInputError(f"cache window {self.window} is out of range; use a whole number, for example 500")
-
 
 @dataclass(frozen=True)
 class CacheState:
@@ -121,9 +115,6 @@ class NeuralCache:
             probs = (1 - weight) * np.exp(log_probs.astype(np.float64)) + weight * cached
             log_probs = np.log(probs).astype(np.float32)
         return log_probs, CacheState(model_state, hidden, blocks, vectors, token_ids)
-
-    def hidden_vector(self, state: CacheState) -> HiddenVector:
-        return base.hidden_vector(self.model, state.model_state)
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         output = base.forward_sequence(self.model, ids)

@@ -7,8 +7,8 @@ The text model is naive Bayes on words and a softmax regression on groups of let
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Annotated, NamedTuple, Self
 
@@ -18,10 +18,9 @@ from msgspec import Meta
 from engine.data.arrays import Float32Array, Float64Array, Int64Array
 from engine.data.scripts import encode_speaker, parse_line
 from engine.data.speakers import find_member
-from engine.data.tokenizers.base import TokenIds
 from engine.errors import InvalidInputError
 from engine.models import base
-from engine.models.base import LanguageModel, LogProbs, ModelState, SequenceOutput
+from engine.models.base import LanguageModel, LogProbs, ModelState
 
 FEATURES = (
     "frequency",  # log frequency of the speaker
@@ -53,12 +52,11 @@ PRIOR_WORDS = 3000.0  # imaginary words, spread like all words, that smooth the 
 GROUP_SIZES = range(2, 5)  # characters in a group of letters; a space is one of them, and starts and ends a word
 MIN_GROUP_LINES, MAX_GROUPS = 5, 8192  # lines of the training split that a group of letters occurs in, and groups
 TEXT_L2, NUM_TEXT_STEPS = 20.0, 50  # of the loss of the regression, as `TURN_L2`, and steps that minimize it
-MAX_REGRESSION_SPEAKERS = 100  # a larger cast is recognized by its words alone
-MAX_REGRESSION_LINES = 4000  # a larger training split is thinned out evenly
+MAX_REGRESSION_SPEAKERS, MAX_REGRESSION_LINES = 100, 4000  # a larger cast has no regression; more lines are thinned out
 MAX_POWER = 10
 _TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.!?,;:'\"-]+")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-_POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
+_POSSESSIVE, _ADDRESS_END = re.compile(r"['’]s$", re.IGNORECASE), re.compile(r"\s*(?:[,.;:!?]|\Z)")
 
 Count = Annotated[int, Meta(ge=0)]  # or an index
 Triples = tuple[tuple[Count, Count, Count], ...]  # of pairs of speakers: first, second, count
@@ -66,9 +64,7 @@ Power = Annotated[float, Meta(ge=0, le=MAX_POWER)]
 
 
 class SpokenLine(NamedTuple):
-    """A line of a scene, with the index of its speaker in the cast."""
-
-    speaker: int
+    speaker: int  # index in the cast
     text: str
 
 
@@ -90,11 +86,10 @@ class TurnState:
     addressed_before: frozenset[int] = frozenset()  # in the line before the last one
 
     def after(self, line: SpokenLine, cast: Sequence[str]) -> "TurnState":
-        speaker = line.speaker
-        older = [(other, min(lines + 1, MAX_POSITION)) for other, lines in self.last_lines if other != speaker]
+        older = [(other, min(lines + 1, MAX_POSITION)) for other, lines in self.last_lines if other != line.speaker]
         return TurnState(
-            (speaker, *self.speakers)[:3],
-            ((speaker, 0), *older),
+            (line.speaker, *self.speakers)[:3],
+            ((line.speaker, 0), *older),
             min(self.num_lines + 1, MAX_POSITION),
             *find_mentions(line.text, cast),
             self.addressed,
@@ -102,14 +97,12 @@ class TurnState:
 
 
 class TurnCounts:
-    def __init__(self, num_speakers: int, scenes: Iterable[Sequence[SpokenLine]] = ()) -> None:
-        self.lines = np.zeros(num_speakers)
-        self.pairs = {kind: Counter[tuple[int, int]]() for kind in PRIOR_LINES}
-        for scene in scenes:
-            self.add(scene, 1)
+    def __init__(self, lines: Sequence[int], *tables: Triples) -> None:
+        self.lines, self.pairs = np.array(lines, np.float64), dict[str, Counter[tuple[int, int]]]()
+        for kind, triples in zip(PRIOR_LINES, tables, strict=True):
+            self.pairs[kind] = Counter({(first, second): count for first, second, count in triples})
 
-    def add(self, scene: Sequence[SpokenLine], sign: int) -> None:
-        # `sign` is -1 to subtract the counts of a scene
+    def add(self, scene: Sequence[SpokenLine], sign: int = 1) -> None:
         speakers, (succession, second_succession, company) = [line.speaker for line in scene], self.pairs.values()
         for position, speaker in enumerate(speakers):
             self.lines[speaker] += sign
@@ -175,11 +168,13 @@ class TurnModel:
     @classmethod
     def fit(cls, cast: Sequence[str], scenes: Sequence[Sequence[SpokenLine]]) -> Self:
         """Fit the model to scenes, each with the counts of the others, as for a new scene."""
-        counts = TurnCounts(len(cast), scenes)
+        counts = TurnCounts([0] * len(cast), (), (), ())
+        for scene in scenes:
+            counts.add(scene)
         step = max(1, -(-sum(map(len, scenes)) * len(cast) * len(FEATURES) // MAX_DESIGN_ELEMENTS))
         rows, chosen, position = [], [], 0
         for scene in scenes:
-            counts.add(scene, -1)
+            counts.add(scene, sign=-1)
             state = TurnState()
             for line in scene:
                 if position % step == 0:
@@ -187,12 +182,12 @@ class TurnModel:
                     chosen.append(line.speaker)
                 state = state.after(line, cast)
                 position += 1
-            counts.add(scene, 1)
+            counts.add(scene)
         design = np.stack(rows) if rows else np.zeros((0, len(cast), len(FEATURES)))
         weights = fit_conditional_logit(design, np.array(chosen, np.int64), TURN_L2)
         triples = (tuple((*pair, n) for pair, n in sorted(table.items()) if n) for table in counts.pairs.values())
-        named = dict(zip(FEATURES, weights.tolist(), strict=True))
-        return cls(tuple(cast), named, tuple(counts.lines.astype(int).tolist()), *triples)
+        named, lines = dict(zip(FEATURES, weights.tolist(), strict=True)), counts.lines.astype(int).tolist()
+        return cls(tuple(cast), named, tuple(lines), *triples)
 
     def log_probs(self, state: TurnState) -> Float64Array:
         """Return the natural-log probabilities `[cast]` of the next speaker."""
@@ -205,12 +200,7 @@ class TurnModel:
 
     @cached_property
     def _counts(self) -> TurnCounts:
-        counts = TurnCounts(len(self.cast))
-        counts.lines += self.lines
-        tables = (self.successions, self.second_successions, self.company)
-        for table, triples in zip(counts.pairs.values(), tables, strict=True):
-            table.update({(first, second): count for first, second, count in triples})
-        return counts
+        return TurnCounts(self.lines, self.successions, self.second_successions, self.company)
 
 
 def fit_conditional_logit(features: Float64Array, chosen: Int64Array, l2: float) -> Float64Array:
@@ -248,7 +238,7 @@ def find_mentions(text: str, cast: Sequence[str]) -> tuple[frozenset[int], froze
     by_first_word, by_prefix = _index_names(tuple(cast))
     matches = list(_WORD.finditer(text))
     words = [match[0].lower() for match in matches]
-    named, addressed = set(), set()
+    named, addressed = set[int](), set[int]()
     for position, (match, word) in enumerate(zip(matches, words, strict=True)):
         found = {
             (speaker, position + len(parts) - 1)
@@ -260,31 +250,26 @@ def find_mentions(text: str, cast: Sequence[str]) -> tuple[frozenset[int], froze
             for length in range(max(MIN_NAME_LETTERS, len(word) - MAX_ADDED_LETTERS), len(word)):
                 speakers |= {who for parts, who in by_first_word.get(word[:length], ()) if len(parts) == 1}
             found = {(speaker, position) for speaker in speakers}
-        for speaker, last in found:
-            named.add(speaker)
-            if text[matches[last].end() :].lstrip()[:1] in ("", ",", ".", ";", ":", "!", "?"):
-                addressed.add(speaker)
+        named |= {speaker for speaker, _ in found}
+        addressed |= {speaker for speaker, last in found if _ADDRESS_END.match(text, matches[last].end())}
     return frozenset(named), frozenset(addressed)
 
 
 @lru_cache(maxsize=8)
 def _index_names(cast: tuple[str, ...]) -> tuple[dict[str, list[tuple[tuple[str, ...], int]]], dict[str, set[int]]]:
     # Names and speakers by first word in lower case, and speakers by beginnings that are long enough.
-    by_first_word: defaultdict[str, list[tuple[tuple[str, ...], int]]] = defaultdict(list)
-    by_prefix: defaultdict[str, set[int]] = defaultdict(set)
+    by_first_word = defaultdict[str, list[tuple[tuple[str, ...], int]]](list)
+    by_prefix = defaultdict[str, set[int]](set)
     for speaker, name in enumerate(cast[:-1]):
-        if parts := tuple(_WORD.findall(name.lower())):
-            by_first_word[parts[0]].append((parts, speaker))
-        if len(parts) == 1:
-            for length in range(max(MIN_NAME_LETTERS, (len(name) + 1) // 2), len(name)):
-                by_prefix[name[:length].lower()].add(speaker)
-    return dict(by_first_word), dict(by_prefix)
+        parts = tuple(_WORD.findall(name.lower()))
+        by_first_word["".join(parts[:1])].append((parts, speaker))
+        for length in range(max(MIN_NAME_LETTERS, (len(name) + 1) // 2), len(name) if len(parts) == 1 else 0):
+            by_prefix[name[:length].lower()].add(speaker)
+    return by_first_word, by_prefix
 
 
 @dataclass(frozen=True)
-class EvidencePowers:
-    """Powers of the evidence on who says a text, with which the probabilities come true on validation lines."""
-
+class EvidencePowers:  # of the evidence on who says a text, with which the probabilities come true on validation lines
     prior: Power = 1.0
     text: Power = 1.0
 
@@ -299,8 +284,7 @@ class SpeakerTextModel:
     group_lines: tuple[Count, ...]  # number of lines of the training split that each group occurs in
     num_lines: Count  # of the training split
     weights: bytes  # `[groups, cast]` of the regression, in half precision
-    # For a text of an unknown scene, and after the lines of a scene.
-    powers: tuple[EvidencePowers, EvidencePowers] = (EvidencePowers(), EvidencePowers())
+    powers: tuple[EvidencePowers, EvidencePowers] = (EvidencePowers(), EvidencePowers())  # without and with a scene
 
     def __post_init__(self) -> None:
         if (
@@ -313,8 +297,8 @@ class SpeakerTextModel:
 
     @classmethod
     def fit(cls, num_speakers: int, scenes: Iterable[Sequence[SpokenLine]]) -> Self:
-        spoken = [(line.speaker, split_words(line.text)) for scene in scenes for line in scene]
-        lines = [(speaker, words) for speaker, words in spoken if words]
+        lines = [(line.speaker, _TOKEN.findall(line.text.lower())) for scene in scenes for line in scene]
+        lines = [(speaker, words) for speaker, words in lines if words]
         vocabulary = {word: index for index, word in enumerate(sorted({word for _, words in lines for word in words}))}
         counts: list[Counter[int]] = [Counter() for _ in range(num_speakers)]
         for speaker, words in lines:
@@ -322,14 +306,10 @@ class SpeakerTextModel:
         found = Counter(group for _, words in lines for group in set(_letter_groups(words)))
         groups = sorted((-count, group) for group, count in found.items() if count >= MIN_GROUP_LINES)
         groups = groups[: MAX_GROUPS if num_speakers <= MAX_REGRESSION_SPEAKERS else 0]
-        model = cls(
-            tuple(vocabulary),
-            tuple(tuple(sorted(counter.items())) for counter in counts),
-            tuple(group for _, group in groups),
-            tuple(-count for count, _ in groups),
-            len(lines),
-            bytes(2 * len(groups) * num_speakers),
-        )
+        word_counts = tuple(tuple(sorted(counter.items())) for counter in counts)
+        names, group_lines = tuple(group for _, group in groups), tuple(-count for count, _ in groups)
+        no_weights = bytes(2 * len(groups) * num_speakers)
+        model = cls(tuple(vocabulary), word_counts, names, group_lines, len(lines), no_weights)
         if not groups:
             return model
         chosen = lines[:: max(1, -(-len(lines) // MAX_REGRESSION_LINES))]
@@ -337,13 +317,12 @@ class SpeakerTextModel:
         for row, (_, words) in zip(features, chosen, strict=True):
             positions, values = model._letter_features(words)
             row[positions] = values
-        labels = np.array([speaker for speaker, _ in chosen], np.int64)
-        weights = fit_softmax_regression(features, labels, num_speakers, TEXT_L2)
+        weights = fit_softmax_regression(features, [speaker for speaker, _ in chosen], num_speakers, TEXT_L2)
         return replace(model, weights=weights.astype(np.float16).tobytes())
 
     def scores(self, text: str) -> Float64Array:
         """Return the log-likelihood ratio `[cast]` of the end of a text for each speaker, relative to all speakers."""
-        words, (users_by_word, num_words) = split_words(text[-MAX_CHARACTERS:]), self._users
+        words, (users_by_word, num_words) = _TOKEN.findall(text[-MAX_CHARACTERS:].lower()), self._users
         unused_word, scores = -np.log1p(num_words / PRIOR_WORDS), np.zeros(len(num_words))
         for word in dict.fromkeys(words):
             if users := users_by_word.get(word):
@@ -378,22 +357,16 @@ class SpeakerTextModel:
         return positions, values / max(float(np.sqrt(np.linalg.norm(values))), 1e-3)
 
 
-def split_words(text: str) -> list[str]:
-    return _TOKEN.findall(text.lower())
-
-
 def _letter_groups(words: Sequence[str]) -> list[str]:
     text = f" {' '.join(words)} "
     return [text[start : start + size] for size in GROUP_SIZES for start in range(len(text) - size + 1)]
 
 
-def fit_softmax_regression(features: Float32Array, labels: Int64Array, num_classes: int, l2: float) -> Float32Array:
-    """Return the weights `[features, classes]` that make labels likeliest, less `l2` / 2 times their squares.
-
-    They are sums of the `features` `[events, features]`, so each step works on events: Newton with an upper bound of
-    the Hessian (Boehning 1992).
-    """
-    is_label = np.eye(num_classes, dtype=np.float32)[labels]
+def fit_softmax_regression(features: Float32Array, labels: Sequence[int], num_classes: int, l2: float) -> Float32Array:
+    """Return the weights `[features, classes]` that make labels likeliest, less `l2` / 2 times their squares."""
+    # They are sums of the `features` `[events, features]`, so each of Newton's steps works on events, with an upper
+    # bound of the Hessian (Boehning 1992).
+    is_label = np.eye(num_classes, dtype=np.float32)[list(labels)]
     constants = np.log((is_label.sum(axis=0) + 1) / len(labels))
     products = features @ features.T
     inverse = np.linalg.inv(products / 2 + l2 * np.eye(len(labels), dtype=np.float32))
@@ -409,7 +382,7 @@ def fit_softmax_regression(features: Float32Array, labels: Int64Array, num_class
 @dataclass(frozen=True)
 class DialogueState:
     model_state: ModelState
-    turns: TurnState = field(default_factory=TurnState)  # the scene's lines before the current one
+    turns: TurnState = TurnState()  # the scene's lines before the current one
     line: tuple[int, ...] = ()  # first tokens of the current line
 
 
@@ -431,14 +404,10 @@ class DialogueModel:
         if not cast:
             raise InvalidInputError("the model knows no speakers; use a model that was trained with --mode dialogue")
         self.model, self.cast, self.turn_model = model, tuple(cast), turn_model
-        if turn_model is not None:
-            pairs = (*turn_model.successions, *turn_model.second_successions, *turn_model.company)
-            is_within = all(max(first, second) < len(cast) for first, second, _ in pairs)
-            sizes = turn_model.cast, len(turn_model.lines), set(turn_model.weights)
-            if not is_within or sizes != (self.cast, len(cast), set(FEATURES)):
-                raise InvalidInputError("the turn model does not fit the cast of the model; use the files of one run")
-        self.tokenizer = model.tokenizer
-        self._load_text_model = load_text_model
+        fitting = self.cast, len(cast), set(FEATURES)
+        if turn_model and (turn_model.cast, len(turn_model.lines), set(turn_model.weights)) != fitting:
+            raise InvalidInputError("the turn model does not fit the cast of the model; use the files of one run")
+        self.tokenizer, self._load_text_model = model.tokenizer, load_text_model
         self._line_end_ids = frozenset(model.tokenizer.line_end_ids.tolist())
 
     @cached_property
@@ -470,11 +439,6 @@ class DialogueModel:
     ) -> tuple[Float32Array, DialogueState]:
         rows, model_state = base.predict_tokens(self.model, state.model_state, tokens, last_only=last_only)
         return rows, self._follow(state, tokens, model_state)
-
-    def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
-        if isinstance(self.model, base.SequenceModel):
-            return self.model.score_chunks(ids)
-        return iter([base.forward_sequence(self.model, ids)])
 
     def next_speaker_log_probs(self, state: DialogueState, log_probs: LogProbs) -> Float64Array:
         """Return the natural-log probabilities `[cast]` of who says the next line, after the end of a line."""

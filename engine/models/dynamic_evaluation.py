@@ -7,6 +7,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from engine.data.arrays import iter_slices
 from engine.data.dataset import batchify
 from engine.data.tokenizers.base import EOS_ID, TokenIds
 from engine.errors import InvalidInputError, RunError
@@ -27,15 +28,13 @@ class DynamicEvaluation:
     The step of each weight is divided by the root mean square of its gradients on the training text.
     """
 
-    def __init__(
-        self, base_model: NumpyLSTM, training_ids: TokenIds, lr: float = 6e-5, segment_length: int = SEGMENT_LENGTH
-    ) -> None:
+    def __init__(self, base_model: NumpyLSTM, training_ids: TokenIds, lr: float = 6e-5) -> None:
         """Measure the gradients of `base_model` on its training text; a too short one raises an InvalidInputError."""
         if len(training_ids) < 2 * BATCH_SIZE:
             raise InvalidInputError(
                 f"the training text has {len(training_ids)} tokens; dynamic evaluation needs at least {2 * BATCH_SIZE}"
             )
-        self.tokenizer, self.lr, self.segment_length = base_model.tokenizer, lr, segment_length
+        self.tokenizer, self.lr = base_model.tokenizer, lr
         self._model = LSTMModel(base_model.config, len(base_model.tokenizer), torch.Generator())
         self._model.load_weights(base_model.weights)
         columns = torch.from_numpy(batchify(training_ids, BATCH_SIZE)).long()
@@ -58,8 +57,7 @@ class DynamicEvaluation:
         inputs = torch.tensor([EOS_ID, *ids[:-1].tolist()])[:, None]
         targets = torch.tensor(ids.tolist())[:, None]
         states, parameters = model.initial_state(1), list(model.parameters())
-        for start in range(0, len(ids), self.segment_length):
-            segment = slice(start, start + self.segment_length)
+        for segment in iter_slices(len(ids), SEGMENT_LENGTH):
             logits, states, raw, _ = model(inputs[segment], _detach(states))
             log_probs = torch.log_softmax(logits, dim=-1).gather(-1, targets[segment, :, None]).flatten()
             gradients = torch.autograd.grad(-log_probs.mean(), parameters)

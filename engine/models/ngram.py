@@ -48,15 +48,7 @@ class BackoffLevel:
     count: int  # of the token after this context: as it occurs, or before the longest context tokens before the n-gram
     discounted_prob: float  # (count - discount) / context_count; 0 for an unseen token or context
     backoff_weight: float  # of the next shorter context's probability; 1 for an unseen context
-
-
-class Backoff(NamedTuple):
-    """Probability of a token as the sum of the parts of its contexts, the longest context first."""
-
-    levels: tuple[BackoffLevel, ...]
-    parts: tuple[float, ...]  # of each level in the probability, and last of the uniform distribution
-    uniform_prob: float  # at the end of the chain, the same for every token of the vocabulary
-    prob: float
+    part: float  # `discounted_prob` times the backoff weights of all longer contexts
 
 
 class _Level(NamedTuple):
@@ -101,11 +93,18 @@ class KneserNey:
         num_contexts = 1
         for n, (keys, counts, _, node) in enumerate(counted, start=1):
             if n < order:
-                # Replace the count by the number of different tokens before the n-gram: one per (n+1)-gram that ends
-                # in it.
+                # The number of different tokens before the n-gram: one per (n+1)-gram that ends in it.
                 counts = np.bincount(node[counted[n][2]], minlength=len(keys))
             contexts = keys // self._size
-            discounts = _estimate_discounts(counts)[np.minimum(counts, 3)]
+            # Of counts 0, 1, 2, and 3 or more; the text may be too short or too irregular to estimate discounts.
+            by_count = np.array([0.0, 0.5, 1.0, 1.5])
+            n1, n2, n3, n4 = (int(np.sum(counts == k)) for k in (1, 2, 3, 4))
+            if n1 and n2 and n3 and n4:  # Chen and Goodman 1999, equation 26
+                y = n1 / (n1 + 2 * n2)
+                estimates = np.array([0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
+                if (estimates[1:] > 0).all():  # a discount of zero would make unseen tokens impossible
+                    by_count = estimates
+            discounts = by_count[np.minimum(counts, 3)]
             totals = np.bincount(contexts, weights=counts, minlength=num_contexts)
             discounted_mass = np.bincount(contexts, weights=discounts, minlength=num_contexts)
             divisors = np.maximum(totals, 1)
@@ -132,24 +131,22 @@ class KneserNey:
             probs[level.last_tokens[first:last]] += level.discounted_probs[first:last]
         return np.log(probs).astype(np.float32), state
 
-    def explain_backoff(self, state: tuple[int, ...], token: int) -> Backoff:
-        """Return the parts of the probability that `advance` gives to `token` together with the new state `state`."""
-        levels, parts, weight = [], [], 1.0
+    def explain_backoff(self, state: tuple[int, ...], token: int) -> list[BackoffLevel]:
+        """Return the parts of a probability: of each context, the longest first, and last of no text at all."""
+        levels, weight = list[BackoffLevel](), 1.0
         for start in range(len(state) + 1):
             context, level = state[start:], self._levels[len(state) - start]
-            explained = BackoffLevel(context, 0, 0, 0.0, 1.0)
+            total, count, prob, rest = 0, 0, 0.0, 1.0
             if found := self._find(context):
                 node, first, last = found
                 position = first + int(np.searchsorted(level.last_tokens[first:last], token))
-                is_seen = position < last and level.last_tokens[position] == token
-                count, prob = (level.counts[position], level.discounted_probs[position]) if is_seen else (0, 0)
+                if position < last and level.last_tokens[position] == token:
+                    count, prob = int(level.counts[position]), float(level.discounted_probs[position])
                 total, rest = int(level.counts[first:last].sum()), float(level.backoff_weights[node])
-                explained = BackoffLevel(context, total, int(count), float(prob), rest)
-            levels.append(explained)
-            parts.append(weight * explained.discounted_prob)
-            weight *= explained.backoff_weight
-        parts.append(weight * (1.0 / self._size))
-        return Backoff(tuple(levels), tuple(parts), 1.0 / self._size, sum(parts))
+            levels.append(BackoffLevel(context, total, count, prob, rest, weight * prob))
+            weight *= rest
+        uniform_prob = 1.0 / self._size
+        return [*levels, BackoffLevel((), 0, 0, uniform_prob, 0.0, weight * uniform_prob)]
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         text = np.concatenate([[EOS_ID], ids]).astype(np.int64)
@@ -183,17 +180,6 @@ class KneserNey:
         first_key = node * self._size
         first, end = np.searchsorted(self._levels[len(context)].keys, (first_key, first_key + self._size)).tolist()
         return None if first == end else (node, first, end)
-
-
-def _estimate_discounts(counts: Int64Array) -> Float64Array:
-    # Of counts 0, 1, 2, and 3 or more (Chen and Goodman 1999, equation 26).
-    n1, n2, n3, n4 = (int(np.sum(counts == k)) for k in (1, 2, 3, 4))
-    if n1 and n2 and n3 and n4:
-        y = n1 / (n1 + 2 * n2)
-        estimates = np.array([0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
-        if (estimates[1:] > 0).all():  # a discount of zero would make unseen tokens impossible
-            return estimates
-    return np.array([0.0, 0.5, 1.0, 1.5])  # the text is too short or too irregular to estimate discounts
 
 
 class SpellingModel:

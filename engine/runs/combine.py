@@ -39,9 +39,6 @@ class CombinationOptions:
     """Mixture weights of the runs, then of Kneser-Ney; empty for equal or tuned weights."""
     cache_window: int = CacheSettings.window
 
-    def __post_init__(self) -> None:
-        CacheSettings(window=self.cache_window)  # raises an error for an invalid window
-
 
 class CombinedModel(NamedTuple):
     model: LanguageModel

@@ -7,8 +7,9 @@ import torch
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.errors import InvalidInputError, RunError
+from engine.models import dynamic_evaluation
 from engine.models.base import forward_sequence
-from engine.models.dynamic_evaluation import LR_GRID, DynamicEvaluation
+from engine.models.dynamic_evaluation import LR_GRID, SEGMENT_LENGTH, DynamicEvaluation
 from tests.support.models import make_tokenizer, random_lstm
 
 SIZE = 11
@@ -107,13 +108,14 @@ def lstm(request):
 
 @pytest.fixture(scope="module")
 def model(lstm):
-    return DynamicEvaluation(lstm, TRAINING_IDS, LR, segment_length=5)
+    return DynamicEvaluation(lstm, TRAINING_IDS, LR)
 
 
 @pytest.mark.parametrize("segment_length", [1, 3, 5])
-def test_scores_of_a_text_match_the_reference(lstm, segment_length):
+def test_scores_of_a_text_match_the_reference(lstm, segment_length, monkeypatch):
+    monkeypatch.setattr(dynamic_evaluation, "SEGMENT_LENGTH", segment_length)
     ids = make_ids(38, seed=1)
-    scores = forward_sequence(DynamicEvaluation(lstm, TRAINING_IDS, LR, segment_length), ids).log_probs
+    scores = forward_sequence(DynamicEvaluation(lstm, TRAINING_IDS, LR), ids).log_probs
     static_scores = forward_sequence(lstm, ids).log_probs
     assert scores == pytest.approx(ReferenceLSTM(lstm).score(ids, LR, segment_length), abs=1e-3)
     assert np.abs(scores - static_scores).max() > 0.05  # the updates matter
@@ -128,7 +130,7 @@ def tuned_lr(model, ids, lr_grid=LR_GRID):
 def test_the_tuned_learning_rate_is_the_best_of_the_grid(lstm, model):
     ids = make_ids(50, seed=7)
     lr_grid = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    totals = {lr: sum(ReferenceLSTM(lstm).score(ids, lr, segment_length=5)) for lr in lr_grid[:4]}
+    totals = {lr: sum(ReferenceLSTM(lstm).score(ids, lr, SEGMENT_LENGTH)) for lr in lr_grid[:4]}
     best = max(totals, key=totals.__getitem__)
     assert tuned_lr(model, ids, lr_grid) == best
     assert tuned_lr(model, ids, lr_grid[::-1]) == best

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from engine.config import ModelConfig
 from engine.data.tokenizers.base import EOS_ID
 from engine.models.base import (
+    HiddenVectorModel,
     advance_batch,
     advance_tokens,
     forward_sequence,
-    hidden_vector,
     predict_tokens,
     score_sequence,
 )
@@ -83,10 +83,9 @@ def test_a_whole_text_is_scored_as_token_by_token(model, ids):
     assert score_sequence(model, array) == pytest.approx(expected, abs=tolerance)
     output = forward_sequence(model, array)
     assert output.log_probs == pytest.approx(expected, abs=tolerance)
-    vectors = np.stack([hidden_vector(model, state) for state in states[:-1]])
-    if isinstance(model, DialogueModel):  # of the language model inside
-        vectors = np.stack([hidden_vector(model.model, state.model_state) for state in states[:-1]])
-    assert output.hidden_states == pytest.approx(vectors, abs=tolerance)
+    if isinstance(model, HiddenVectorModel):
+        vectors = np.stack([model.hidden_vector(state) for state in states[:-1]])
+        assert output.hidden_states == pytest.approx(vectors, abs=tolerance)
     assert score_sequence(TokenByTokenModel(model), array) == pytest.approx(expected, abs=1e-9)
 
 

@@ -155,9 +155,9 @@ def test_counts_are_those_of_the_training_text(train, text, order):
     for token in (EOS_ID, *text):
         log_probs, state = model.advance(state, token)
         for target in range(SIZE):
-            backoff = model.explain_backoff(state, target)
-            assert [level.context for level in backoff.levels] == [state[i:] for i in range(len(state) + 1)]
-            for level in backoff.levels:
+            *levels, uniform = model.explain_backoff(state, target)
+            assert [level.context for level in levels] == [state[i:] for i in range(len(state) + 1)]
+            for level in levels:
                 is_highest = len(level.context) == order - 1
                 count = occurrences if is_highest else tokens_before
                 counts = [count(padded, (*level.context, each)) for each in range(SIZE)]
@@ -165,24 +165,23 @@ def test_counts_are_those_of_the_training_text(train, text, order):
                 assert level.context_count == sum(counts)
                 assert level.count > 0 or level.discounted_prob == 0
                 assert level.context_count > 0 or level.backoff_weight == 1
-            assert backoff.prob == pytest.approx(math.exp(log_probs[target]), rel=1e-5)
-            assert len(backoff.parts) == len(backoff.levels) + 1
+            parts = [level.part for level in (*levels, uniform)]
+            assert sum(parts) == pytest.approx(math.exp(log_probs[target]), rel=1e-5)
 
 
 def test_parts_match_a_hand_calculation():
     """The text and the counts of `test_kneser_ney_matches_a_hand_calculation`."""
     a, b = 2, 3
     model = KneserNey(to_ids(a, b, a, b, EOS_ID), make_tokenizer(4), order=2)
-    backoff = model.explain_backoff((a,), b)
-    after_a, anywhere = backoff.levels
+    after_a, anywhere, uniform = model.explain_backoff((a,), b)
     # b follows a twice in two occurrences, minus a discount of 1; the half that remains goes to the unigrams.
     assert (after_a.context_count, after_a.count) == (2, 2)
     assert (after_a.discounted_prob, after_a.backoff_weight) == (0.5, 0.5)
     # The n-grams with different tokens before: a has two, b and <eos> one each; b keeps 1 - .5 of 4.
     assert (anywhere.context_count, anywhere.count) == (4, 1)
     assert (anywhere.discounted_prob, anywhere.backoff_weight) == (0.125, 0.5)
-    assert backoff.parts == pytest.approx((0.5, 0.5 * 0.125, 0.5 * 0.5 * 0.25))
-    assert backoff.prob == pytest.approx(0.625)
+    parts = [level.part for level in (after_a, anywhere, uniform)]
+    assert parts == pytest.approx([0.5, 0.5 * 0.125, 0.5 * 0.5 * 0.25])
     unseen = model.explain_backoff((0,), b)
-    assert (unseen.levels[0].context_count, unseen.levels[0].backoff_weight) == (0, 1.0)
-    assert unseen.prob == pytest.approx(0.125 + 0.5 * 0.25)
+    assert (unseen[0].context_count, unseen[0].backoff_weight) == (0, 1.0)
+    assert sum(level.part for level in unseen) == pytest.approx(0.125 + 0.5 * 0.25)

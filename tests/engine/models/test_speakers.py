@@ -49,6 +49,13 @@ def state_after(lines):
     return state
 
 
+def count_turns(*scenes):
+    counts = TurnCounts([0] * 4, (), (), ())
+    for scene in scenes:
+        counts.add(scene)
+    return counts
+
+
 def feature(counts, state, name):
     return counts.features(state)[:, FEATURES.index(name)].tolist()
 
@@ -57,18 +64,18 @@ def feature(counts, state, name):
 
 
 def test_counts_of_a_small_scene_match_a_count_by_hand():
-    counts = TurnCounts(4, [spoken(A, B, A, C)])
+    counts = count_turns(spoken(A, B, A, C))
     assert counts.lines.tolist() == [2, 1, 1, 0]
 
     assert counts.pairs["succession"] == {(A, B): 1, (B, A): 1, (A, C): 1}
     assert counts.pairs["second_succession"] == {(A, A): 1, (B, C): 1}
     assert counts.pairs["company"] == {(A, B): 2, (B, A): 2, (A, C): 2, (C, A): 2, (B, C): 1, (C, B): 1}
-    far = TurnCounts(4, [spoken(A, B, B, B, C), spoken(A, B, B, B, B, C)])
+    far = count_turns(spoken(A, B, B, B, C), spoken(A, B, B, B, B, C))
     assert far.pairs["company"][A, C] == far.pairs["company"][C, A] == 1  # company reaches four lines
 
 
 def test_features_match_a_computation_by_hand():
-    counts = TurnCounts(4, [spoken(A, B, A, C), spoken(B, C, B)])
+    counts = count_turns(spoken(A, B, A, C), spoken(B, C, B))
     assert CAST[:3] == ("FRODO", "SAM", "GOLLUM")
     state = state_after([SpokenLine(A, ""), SpokenLine(B, "Gollum, Frodo!"), SpokenLine(A, "Sam and Frodo went")])
     frequencies = [3 / 11, 4 / 11, 3 / 11, 1 / 11]  # 2, 3, 2 and 0 lines of 7, with one more for each of the cast
@@ -155,9 +162,7 @@ def test_probabilities_of_the_next_speaker_sum_to_one(lines):
     log_probs = TURN_MODEL.log_probs(state)
     assert log_probs.shape == (4,)
     assert np.exp(log_probs).sum() == pytest.approx(1)
-    logits = TurnCounts(4, spoken_scenes(TRAIN_SCENES)).features(state) @ [
-        TURN_MODEL.weights[name] for name in FEATURES
-    ]
+    logits = count_turns(*spoken_scenes(TRAIN_SCENES)).features(state) @ [TURN_MODEL.weights[name] for name in FEATURES]
     assert log_probs - log_probs[0] == pytest.approx(logits - logits[0])
 
 
@@ -166,7 +171,7 @@ def test_the_fit_is_the_maximum_of_the_penalized_likelihood_without_the_scene_it
     weights = np.array([TurnModel.fit(CAST, scenes).weights[name] for name in FEATURES])
     gradient = -TURN_L2 * weights
     for index, scene in enumerate(scenes):
-        counts = TurnCounts(4, scenes[:index] + scenes[index + 1 :])
+        counts = count_turns(*scenes[:index], *scenes[index + 1 :])
         state = TurnState()
         for line in scene:
             features = counts.features(state)
@@ -187,7 +192,7 @@ def test_a_text_without_successions_still_gives_a_model(scenes):
     [
         ({"weights": {"frequency": 1.0}}, "does not fit"), ({"weights": dict.fromkeys(FEATURES, 1e400)}, "JSON"),
         ({"lines": [1, 2]}, "does not fit"), ({"cast": [], "lines": []}, "does not fit"),
-        ({"lines": [1, 2, 3, -4]}, "lines"), ({"successions": [[0, 4, 1]]}, "does not fit"),
+        ({"lines": [1, 2, 3, -4]}, "lines"), ({"successions": [[0, 1]]}, "successions"),
         ({"company": [[-1, 0, 1]]}, "company"), ({"second_successions": [[0, 1, -1]]}, "second_successions"),
         ({"company": [[0, 1]]}, "company"), ({"lines": "many"}, "lines"),
         ({"colour": "red"}, "unknown field 'colour'"),
@@ -204,7 +209,7 @@ def test_a_damaged_file_is_refused_in_one_line(changes, message):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 40), st.floats(0.1, 20))
+@given(st.integers(0, 10_000), st.integers(1, 40), st.floats(2, 20))
 def test_the_gradient_of_the_penalized_likelihood_of_the_letters_is_zero(seed, num_events, l2):
     rng = np.random.default_rng(seed)
     features, labels = rng.normal(0, 1, (num_events, 5)), rng.integers(0, 3, num_events)

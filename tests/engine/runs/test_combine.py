@@ -156,7 +156,6 @@ def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs, dataset):
         (3, {"weights": (0.5, 0.5)}, "2 weights for 3 models"),
         (3, {"weights": (0.5, 0.3, 0.2), "mixture": True}, "3 weights for 4 models"),
         (3, {"weights": (0.5, 0.5, 0.5)}, "sum to 1.5"),
-        (3, {"cache_window": 0}, "window 0 "),
     ],
 )
 def test_invalid_options_are_refused(alone, combiner, num_runs, options, message):

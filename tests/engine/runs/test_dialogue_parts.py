@@ -63,7 +63,7 @@ DAMAGE = {
     (DIALOGUE_FILE, "an unknown field"): changed("colour", "red"),
     (DIALOGUE_FILE, "a turn model of other speakers"): changed("cast", ["A", "B", "C", "D", "E"]),
     (DIALOGUE_FILE, "a negative count"): changed("lines", [3, 4, 5, -1, 2]),
-    (DIALOGUE_FILE, "a speaker beyond the cast"): changed("successions", [[9, 0, 1]]),
+    (DIALOGUE_FILE, "a speaker below the cast"): changed("successions", [[-9, 0, 1]]),
 }
 
 

@@ -15,7 +15,7 @@ from textual.content import Content
 from engine.data.tokenizers.base import EOS_ID, UNK, UNK_ID, Tokenizer
 from engine.generation.prompt import prefill
 from engine.generation.settings import SamplerSettings
-from engine.models.ngram import Backoff, KneserNey
+from engine.models.ngram import BackoffLevel, KneserNey
 from engine.runtime.worker import Cancellation
 from lotr_tui.formatting import MISSING, format_percent, truncate
 from lotr_tui.learn.lines import continue_text, find_example
@@ -157,12 +157,10 @@ class CountingFigure(ChapterFigure[CountModels]):
         probs = np.exp(log_probs.astype(np.float64))
         likeliest = np.argsort(-probs, kind="stable")[:MAX_BARS].tolist()
         token = likeliest[0] if at is None else at.id
-        backoff, word = models[order].explain_backoff(state, token), next_token_name(tokenizer, token)
-        contexts = [_words(tokenizer, level.context) for level in backoff.levels]
-        self.query_one("#backoff", Drawing).show(lambda width, _: backoff_table(word, contexts, backoff, order, width))
-        plain = [
-            models[len(each.context) + 1].explain_backoff(each.context, token).levels[0] for each in backoff.levels
-        ]
+        levels, word = models[order].explain_backoff(state, token), next_token_name(tokenizer, token)
+        contexts = [_words(tokenizer, level.context) for level in levels[:-1]]
+        self.query_one("#backoff", Drawing).show(lambda width, _: backoff_table(word, contexts, levels, order, width))
+        plain = [models[len(each.context) + 1].explain_backoff(each.context, token)[0] for each in levels[:-1]]
         counted = next(
             (level for level in plain if level.context_count), plain[-1]
         )  # the longest context that was seen
@@ -181,7 +179,7 @@ class CountingFigure(ChapterFigure[CountModels]):
             place, name = "word at the cursor: ", f"{written}→{UNK}" if at.id == UNK_ID else written
         self.query_one("#place", Drawing).show(lambda *_: Content.assemble((place, MUTED), (name, "bold $accent")))
         if self._view != self._first_view:
-            self._check_task(ids, token, backoff.prob)
+            self._check_task(ids, token, sum(level.part for level in levels))
         self._sample()
 
     def _check_task(self, ids: tuple[int, ...], token: int, prob: float) -> None:
@@ -192,8 +190,8 @@ class CountingFigure(ChapterFigure[CountModels]):
         if self.order == 1 and (*ids, token) in self._likely_places:
             self.finish_part(1)
         if self.order == ORDERS[-1] and len(ids) >= 2:
-            trigram = self.data.models[3].explain_backoff(ids[-2:], token)
-            if not trigram.levels[0].context_count:
+            trigram = self.data.models[3].explain_backoff(ids[-2:], token)[0]
+            if not trigram.context_count:
                 self.finish_part(2)
 
     def _sample(self) -> None:
@@ -222,7 +220,7 @@ def _words(tokenizer: Tokenizer, context: tuple[int, ...]) -> str:
     return " ".join("start" if id == EOS_ID else tokenizer.tokens[id] for id in context)
 
 
-def backoff_table(word: str, contexts: list[str], backoff: Backoff, order: int, width: int) -> Content:
+def backoff_table(word: str, contexts: list[str], levels: list[BackoffLevel], order: int, width: int) -> Content:
     """Return a row for each context of a word, the longest first, and its probability as their sum."""
     narrow = COUNT_WIDTH + OWN_WIDTH + REST_WIDTH + ADDS_WIDTH
     heading = truncate(f"+{word}", max(COUNT_WIDTH - 1, min(14, width - narrow - 20)))
@@ -236,18 +234,19 @@ def backoff_table(word: str, contexts: list[str], backoff: Backoff, order: int, 
 
     lines = [row("after", "seen", heading, "own", "rest", "adds", style=MUTED)]
     lines += [Content("")] * (NUM_ROWS - 3 - order)  # a row does not move with the order
-    lines += [Content.styled("too near the start", MUTED)] * (order - len(backoff.levels))
-    for level, context, part in zip(backoff.levels, contexts, backoff.parts, strict=False):
+    lines += [Content.styled("too near the start", MUTED)] * (order - len(contexts))
+    for level, context in zip(levels[:-1], contexts, strict=True):
         mark, rest = "‹" if len(level.context) < order - 1 else "×", format_percent(level.backoff_weight)
-        own, adds = format_percent(level.discounted_prob), format_percent(part)
+        own, adds = format_percent(level.discounted_prob), format_percent(level.part)
         if not level.count:
             own = adds = MISSING
         if level.context_count:
             lines.append(row(context, f"{level.context_count:,}{mark}", f"{level.count:,}{mark}", own, rest, adds))
         else:
             lines.append(row(context, "never", MISSING, MISSING, rest, MISSING, style=MUTED))
-    lines.append(row("any word", "", "", format_percent(backoff.uniform_prob), "", format_percent(backoff.parts[-1])))
-    label, total = f"= P({truncate(word, 14)})", format_percent(backoff.prob).rjust(ADDS_WIDTH)
+    uniform = levels[-1]
+    lines.append(row("any word", "", "", format_percent(uniform.discounted_prob), "", format_percent(uniform.part)))
+    label, total = f"= P({truncate(word, 14)})", format_percent(sum(level.part for level in levels)).rjust(ADDS_WIDTH)
     room, legend = max(0, width - cell_len(label) - ADDS_WIDTH - 1), f"{LEGEND}  adds = own × the rests above"
     legend = legend if cell_len(legend) <= room else truncate(LEGEND, room)
     gap = " " * (width - cell_len(legend) - cell_len(label) - ADDS_WIDTH)
