@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type
 import msgspec
 
 from engine.errors import ConfigError, InvalidInputError, suggest_nearest
-from engine.storage.schema import decode
+from engine.storage.files import decode
 
 BUNDLED = "bundled"  # value of `DataConfig.corpus` that stands for the dialogues shipped with lotr-tui
 LSTM, BASE = "lstm", "base"  # the small LSTM and the pre-trained one shipped with lotr-tui, in place of a run's name

@@ -10,7 +10,7 @@ from engine.errors import printable
 if TYPE_CHECKING:  # these modules import numpy, which the first paint must not load
     from engine.data.tokenizers.base import Tokenizer
     from engine.generation.generate import Done
-    from engine.runs.summary import RunSummary
+    from engine.runs.directory import RunSummary
 
 MISSING = "-"
 """Text for a figure that is unknown or not finite."""

@@ -1,6 +1,5 @@
 """Tests of macOS by simulation: its folders, file names, flushes and clipboard, and what only Linux has."""
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -9,7 +8,6 @@ import pytest
 
 from engine.errors import RunError
 from engine.runs.locked_run import rename_run
-from engine.storage import files
 from tests.support.files import CHECKOUT
 from tests.support.random_dialogues import write_dialogue_run
 from tests.support.terminal import MODEL_READY_TEXT, Terminal
@@ -80,23 +78,6 @@ def test_a_session_needs_nothing_that_only_linux_has(tmp_path):
         terminal.write(b"\x11")
         terminal.read_until_exit()
         assert terminal.exit_status == 0
-
-
-@pytest.mark.parametrize("is_supported", [True, False])
-def test_files_are_flushed_from_the_memory_of_the_disk(tmp_path, monkeypatch, is_supported):
-    calls = []
-
-    def control(fd, command):
-        calls.append(command)
-        if not is_supported:
-            raise OSError(45, "Operation not supported")
-
-    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
-    monkeypatch.setattr(fcntl, "fcntl", control)
-    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("fsync"))
-    files.write_atomically(tmp_path / "model", b"12345")
-    assert calls == ([51, 51] if is_supported else [51, "fsync", 51, "fsync"])  # the file, then its folder
-    assert (tmp_path / "model").read_bytes() == b"12345"
 
 
 @pytest.mark.usefixtures("ignore_case")

@@ -192,14 +192,14 @@ class TextFile(NamedTuple):
     sha256: str
 
     @classmethod
-    def read(cls, path: Path) -> "TextFile":
+    def read(cls, path: Path, max_bytes: int = MAX_CORPUS_BYTES) -> "TextFile":
         """Read a file and detect its encoding, or raise a CorpusError if it is not a text."""
         try:
-            content = read_limited(path, MAX_CORPUS_BYTES)
+            content = read_limited(path, max_bytes)
         except FileNotFoundError as error:
             raise CorpusError(f"{path} does not exist; check the path") from error
-        except OSError as error:  # for example missing permissions, or a name that is too long
-            raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # missing permissions, a name that is too long or has a zero byte
+            raise CorpusError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
         if not content.removeprefix(b"\xef\xbb\xbf").strip():
             raise CorpusError(f"{path} is empty; use a file with text")
         if b"\0" in content or (len(content) - len(content.translate(None, _CONTROL_BYTES))) * 100 > len(content):
@@ -214,9 +214,9 @@ class TextFile(NamedTuple):
         return io.TextIOWrapper(io.BytesIO(self.content), CODECS[self.encoding], newline=newline)
 
 
-def read_whole_text(path: Path) -> str:
+def read_whole_text(path: Path, max_bytes: int = MAX_CORPUS_BYTES) -> str:
     """Return a text file as written, with a line feed for each line end, or raise a CorpusError if it is not text."""
-    text = TextFile.read(path).open().read()
+    text = TextFile.read(path, max_bytes).open().read()
     check_line_lengths(text.split("\n"), str(path))
     return text
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from engine.errors import InvalidInputError, RunError, suggest_nearest
-from engine.storage.schema import decode_json
+from engine.storage.files import decode, parse_json
 
 MAX_NAME_CHARACTERS, MAX_WRITTEN_CHARACTERS = 40, 500  # of a name, and of a name as written with the marks beside it
 CAST_FILE = "cast.json"
@@ -142,7 +142,7 @@ def cast_to_json(cast: Sequence[str]) -> str:
 def cast_from_json(text: str, source: str) -> tuple[str, ...]:
     """Return the cast that `cast_to_json` wrote to the file `source`; damage raises a RunError."""
     try:
-        cast = decode_json(_CastFile, text).cast
+        cast = decode(_CastFile, parse_json(text)).cast
     except InvalidInputError as error:
         raise RunError(f"{source} is not the cast of a run: {str(error).removesuffix('.')}; train a new run") from error
     if len(set(cast)) != len(cast) or not all(name.isprintable() and name == " ".join(name.split()) for name in cast):

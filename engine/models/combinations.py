@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from engine.data.arrays import Float32Array, Float64Array, iter_slices
 from engine.data.tokenizers.base import TokenIds
-from engine.errors import InvalidInputError
 from engine.models import base
 from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, SequenceOutput
 
@@ -47,15 +46,6 @@ class Mixture:
         weighted = np.stack(log_probs) + self._log_weights.reshape(-1, *[1] * log_probs[0].ndim)
         highest = weighted.max(axis=0)
         return np.asarray(highest + np.log(np.exp(weighted - highest).sum(axis=0)))
-
-
-def validate_mixture_weights(weights: Sequence[float], num_models: int) -> None:
-    """Raise an InvalidInputError unless `weights` are one per model, not negative, and sum to 1."""
-    if len(weights) != num_models:
-        raise InvalidInputError(f"{len(weights)} weights for {num_models} models; use one weight per model")
-    if not all(weight >= 0 for weight in weights) or abs(sum(weights) - 1) > 1e-6:  # NaN fails the first test
-        listed = ",".join(f"{weight:g}" for weight in weights)
-        raise InvalidInputError(f"weights {listed} sum to {sum(weights):g}; they must be 0 or more and sum to 1")
 
 
 def tune_mixture_weights(log_probs: Float64Array, num_iterations: int = 200) -> tuple[float, ...]:

@@ -9,15 +9,8 @@ import numpy as np
 
 from engine.data.dataset import Dataset, load_dataset
 from engine.errors import ConfigError, CorpusError, InvalidInputError
+from engine.models import combinations
 from engine.models.base import LanguageModel, SequenceOutput, forward_sequence
-from engine.models.combinations import (
-    CacheSettings,
-    Mixture,
-    NeuralCache,
-    tune_cache,
-    tune_mixture_weights,
-    validate_mixture_weights,
-)
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runs.directory import CONFIG_FILE
@@ -27,23 +20,16 @@ from engine.runtime.process import require_package
 
 @dataclass(frozen=True)
 class CombinationOptions:
-    """Options of `ModelCombiner.combine`. By default, several runs become an ensemble of equal weights."""
+    """What `ModelCombiner.combine` adds to the runs, tuned on validation. Several runs are an ensemble in any case."""
 
-    mixture: bool = False
-    """True to mix with a Kneser-Ney model; without `weights`, the weights are tuned on validation."""
-    cache: bool = False
-    """True to add a neural cache, its theta and weight tuned on validation."""
-    dynamic: bool = False
-    """True for dynamic evaluation: the LSTMs keep training while reading, at a learning rate tuned on validation."""
-    weights: tuple[float, ...] = ()
-    """Mixture weights of the runs, then of Kneser-Ney; empty for equal or tuned weights."""
-    cache_window: int = CacheSettings.window
+    mixture: bool = False  # a Kneser-Ney model beside the runs
+    cache: bool = False  # a neural cache
+    dynamic: bool = False  # dynamic evaluation: the LSTMs keep training while reading
 
 
 class CombinedModel(NamedTuple):
     model: LanguageModel
-    description: str
-    """The weights and the tuned parameters; empty for a single model."""
+    description: str  # the weights and the tuned parameters; empty for a single model
 
 
 class ModelCombiner:
@@ -68,43 +54,38 @@ class ModelCombiner:
         return KneserNey(self.dataset.train, self.dataset.tokenizer)
 
     def combine(self, options: CombinationOptions) -> CombinedModel:
-        """Combine the runs, tuning on the validation split all parameters that `options` leave open."""
-        names = [*(run.name for run in self.runs), *(["Kneser-Ney"] if options.mixture else [])]
-        weights, descriptions = options.weights, []
-        if weights and len(names) == 1:
-            raise InvalidInputError("--weights needs several models; add --mixture or another --run")
-        if weights:
-            validate_mixture_weights(weights, len(names))  # before anything slow
-        models: list[LanguageModel] = [run.decoder for run in self.runs]
+        """Combine the runs, which weigh the same unless there is a mixture, and tune the rest on validation."""
+        models, descriptions = [run.decoder for run in self.runs], list[str]()
         if options.dynamic:
             models = [*self._dynamic_models]
-            rates = ", ".join(f"{model.lr:g}" for model in self._dynamic_models)
-            descriptions.append(f"dynamic evaluation at lr {rates}")
+            descriptions = [f"dynamic evaluation at lr {', '.join(f'{model.lr:g}' for model in self._dynamic_models)}"]
+        weights = tuple(1 / len(models) for _ in models)
         if options.mixture:
             models.append(self.kneser_ney)
+            log_probs = np.stack([self._validation_output(each).log_probs for each in models])
+            weights = combinations.tune_mixture_weights(log_probs)
         model = models[0]
         if len(models) > 1:
-            if options.mixture and not weights:
-                weights = tune_mixture_weights(np.stack([self._validation_output(each).log_probs for each in models]))
-            weights = weights or tuple(1 / len(models) for _ in models)
-            model = Mixture(models, weights)
-            shares = [f"{weight:.2f} {name}" for weight, name in zip(weights, names, strict=True)]
-            descriptions.insert(0, " + ".join(shares))
+            model, names = combinations.Mixture(models, weights), [*(run.name for run in self.runs), "Kneser-Ney"]
+            descriptions.insert(
+                0, " + ".join(f"{weight:.2f} {name}" for weight, name in zip(weights, names, strict=False))
+            )
         if options.cache:
-            cache = tune_cache(self._validation_output(model), self.dataset.valid, options.cache_window)
-            model = NeuralCache(model, cache)
+            cache = combinations.tune_cache(self._validation_output(model), self.dataset.valid)
+            model = combinations.NeuralCache(model, cache)
             parameters = f"cache {cache.weight:g} (window {cache.window}, theta {cache.theta:g})"
             descriptions.append(parameters if cache.weight else "no cache, which did not help on validation")
         return CombinedModel(model, ", ".join(descriptions))
 
     def combine_to_play(self, options: CombinationOptions) -> CombinedModel:
+        """Combine the runs into a model that speaks for the cast of the first one."""
         if options.dynamic:
             raise InvalidInputError("--dynamic trains a model on a whole text, for `lotr-tui eval` only; leave it out")
-        (model, description), parts = self.combine(options), self.runs[0].dialogue_parts
-        return CombinedModel(model if parts is None else parts.wrap(model), description)
+        model, description = self.combine(options)
+        return CombinedModel(self.runs[0].with_cast(model), description)
 
     def _validation_output(self, model: LanguageModel) -> SequenceOutput:
-        if isinstance(model, Mixture):
+        if isinstance(model, combinations.Mixture):
             return model.mix_outputs([self._validation_output(part) for part in model.models])
         # The combiner keeps every part alive, so an id is never used for another model.
         if id(model) not in self._validation_outputs:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,30 +23,18 @@ from engine.models.decoders import NumpyDecoder, build_decoder, weight_shapes
 from engine.models.dialogue import DialogueModel, SpeakerTextModel, TurnModel
 from engine.models.pretrained.names import BASE_FILE, HF_PREFIX, SMOLLM2, is_pretrained_name, parse_pretrained_name
 from engine.runs import directory
-from engine.runs.directory import find_run, needs_base, read_config, resolve_run
-from engine.runs.metrics import drop_superseded, read_current_events, read_events
-from engine.runs.summary import finite_or_none, saved_perplexity
+from engine.runs.metrics import drop_superseded, read_events
 from engine.storage.files import default_runs_dir
-from engine.storage.schema import read_run_json, read_run_text
 from engine.storage.tensor_file import UNSEALED, StoredTensor, open_weights, serialize_weights, to_float32
 
 if TYPE_CHECKING:  # runs without a base need none of the modules that read one
     from engine.models.pretrained.base import Base, ProgressCallback
 
 InferencePrecision = Literal["auto", "fp32", "int8"]
+# Of a model by others, whose line ends are characters.
 PRETRAINED_CONFIG = Config("pretrained", data=DataConfig(corpus="", tokenizer="pretrained", mode="stream"))
-"""Configuration of a model by others, of which only the data matter: line ends are characters."""
 PEFT_PREFIX, BASE_HASH = "base_model.model.", "base_sha256"  # of the names of tensors, and in the metadata
 HUB_IDS = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}  # of bases that are called otherwise here
-MAX_REFERENCE_BYTES, MAX_FILE_BYTES = 1_000_000, 64_000_000  # a vocabulary of a million words needs about 15 million
-
-
-@dataclass(frozen=True)
-class EpochCheckpoint:
-    """Weights that a run keeps after a whole epoch, whether they are the best or not."""
-
-    epoch: int
-    valid_perplexity: float | None
 
 
 @dataclass(frozen=True)
@@ -56,51 +44,42 @@ class BaseReference:
 
 
 @dataclass(frozen=True)
-class DialogueParts:
-    """Everything that a played dialogue model has besides its network."""
-
-    run_dir: Path
-    cast: tuple[str, ...]  # canonical names of the speakers that can be chosen to speak; the last is SOMEONE
-    turn_model: TurnModel | None = None  # of who speaks next; None for a model that was exported without its parts
-
-    def wrap(self, model: LanguageModel) -> DialogueModel:
-        """Return `model` with all parts of the run; parts of another cast raise an InvalidInputError."""
-        if self.turn_model is None:
-            return DialogueModel(model, self.cast)
-        read_text_model = partial(read_run_json, SpeakerTextModel, self.run_dir / directory.WHO_FILE, MAX_FILE_BYTES)
-        return DialogueModel(model, self.cast, self.turn_model, read_text_model)
-
-
-@dataclass(frozen=True)
 class LoadedModel:
-    """Model ready for inference, and facts about its training."""
+    """Model ready for inference, with the facts about its training, which are read when they are used."""
 
     name: str  # of the run; RUN@EPOCH for the weights of an epoch
     path: Path  # run directory; of a model by others its folder or file
     config: Config
     decoder: LanguageModel  # network of the run, or the model by others
-    valid_perplexity: float | None = None
-    started: Started | None = None  # None if the metrics have none
     epoch: int | None = None
     description: str = ""  # family of the pre-trained model, with layers and size where it has no adapter
-    dialogue_parts: DialogueParts | None = None  # None in other modes
+    with_cast: Callable[[LanguageModel], LanguageModel] = lambda network: network  # adds the parts of a dialogue model
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The model that people play with: a dialogue model in dialogue mode, and otherwise the network itself."""
-        return self.decoder if self.dialogue_parts is None else self.dialogue_parts.wrap(self.decoder)
+        """The model that people play with; parts of another cast raise an InvalidInputError."""
+        return self.with_cast(self.decoder)
+
+    @cached_property
+    def _events(self) -> list[RecordedEvent]:
+        return list(read_events(self.path / directory.METRICS_FILE, subsample=True))
 
     @property
-    def cast(self) -> tuple[str, ...]:
-        """Speakers that can be chosen to speak; none except in dialogue mode."""
-        return () if self.dialogue_parts is None else self.dialogue_parts.cast
+    def started(self) -> Started | None:
+        return next((event for event in self._events if isinstance(event, Started)), None)
+
+    @property
+    def valid_perplexity(self) -> float | None:
+        if self.epoch is None:
+            return directory.saved_perplexity(self._events)
+        return _epoch_perplexities(self._events).get(self.epoch)
 
     @property
     def bits_per_character(self) -> float | None:
         """Bits per character of the validation split; None if the metrics do not tell."""
         if self.started is None or self.valid_perplexity is None:
             return None
-        return finite_or_none(self.started.bits_per_character(self.valid_perplexity))
+        return directory.finite_or_none(self.started.bits_per_character(self.valid_perplexity))
 
 
 @dataclass(frozen=True)
@@ -116,23 +95,11 @@ def load_model_by_name(
 ) -> LoadedModel:
     """Load the best model of a run, the model RUN@EPOCH of an epoch, or a model by others, or raise InvalidInputError.
 
-    A run is named as `resolve_run` accepts it, a model by others as `is_pretrained_name` does. `on_progress` is called
-    while a model by others, or an adapter of one, is being loaded. The precision "auto" multiplies in 8 bits the
-    weights that are stored in 8 bits, and those of models by others that need no transformers; "int8" all large ones.
+    The precision "auto" multiplies in 8 bits the weights that are stored in 8 bits, and those of models by others that
+    need no transformers; "int8" all large ones.
     """
-    if name is not None and is_pretrained_name(name):
-        return _load_pretrained(name, precision, on_progress)
-    return load_model(*find_model(name, runs_dir), precision, on_progress)
-
-
-def find_model(name: str | None, runs_dir: Path | None = None) -> tuple[Path, int | None]:
-    """Return the run directory of a run or of RUN@EPOCH, and the epoch."""
-    is_run = name is not None and find_run(name, runs_dir or default_runs_dir()) is not None  # its name may have an "@"
-    match = None if is_run else re.fullmatch(r"(.+)@([0-9]{1,9})", name or "", re.DOTALL)
-    return resolve_run(match[1] if match else name, runs_dir), int(match[2]) if match else None
-
-
-def _load_pretrained(name: str, precision: InferencePrecision, on_progress: "ProgressCallback | None") -> LoadedModel:
+    if name is None or not is_pretrained_name(name):
+        return load_model(*find_model(name, runs_dir), precision, on_progress)
     # Imported here: Hugging Face's tokenizers, which models of words do not need.
     from engine.models.pretrained.base import UnsupportedModelError, read_base
     from engine.models.pretrained.chat import find_script_cast
@@ -150,12 +117,20 @@ def _load_pretrained(name: str, precision: InferencePrecision, on_progress: "Pro
 
         model = load_pretrained(name, on_progress)
         return LoadedModel(name, source.path, PRETRAINED_CONFIG, model, description=model.description)
-    config, parts = replace(PRETRAINED_CONFIG, model=base.config), None
+    config, parts = replace(PRETRAINED_CONFIG, model=base.config), dict[str, Any]()
     if cast := find_script_cast(base.chat, name):
         config, base = config.with_values(mode="dialogue"), base.for_scripts()
-        parts = DialogueParts(source.path, cast)
+        parts = {"with_cast": partial(DialogueModel, cast=cast)}
     decoder = base.decoder(int8=precision != "fp32", on_progress=on_progress)
-    return LoadedModel(name, source.path, config, decoder, description=base.description, dialogue_parts=parts)
+    return LoadedModel(name, source.path, config, decoder, description=base.description, **parts)
+
+
+def find_model(name: str | None, runs_dir: Path | None = None) -> tuple[Path, int | None]:
+    """Return the run directory of a run or of RUN@EPOCH, and the epoch."""
+    match = re.fullmatch(r"(.+)@([0-9]{1,9})", name or "", re.DOTALL)
+    if match is None or directory.find_run(match[0], runs_dir or default_runs_dir()):  # its name may have an "@"
+        return directory.resolve_run(name, runs_dir), None
+    return directory.resolve_run(match[1], runs_dir), int(match[2])
 
 
 def load_model(
@@ -164,17 +139,10 @@ def load_model(
     precision: InferencePrecision = "auto",
     on_progress: "ProgressCallback | None" = None,
 ) -> LoadedRun:
-    """Load the best weights of a run, or the weights that it kept after `epoch`, or raise an InvalidInputError.
-
-    An adapter is merged into its base, which takes a second, calls `on_progress`, and gives 8 bits or "fp32".
-    """
-    config = read_config(run_dir)
-    all_events = list(read_events(run_dir / directory.METRICS_FILE, subsample=True))
-    events = drop_superseded(all_events)
+    """Load the best weights of a run, or those after `epoch`; an adapter is merged into its base, in about a second."""
+    config = directory.read_config(run_dir)
     name = directory.bundled_run_name(run_dir) or run_dir.name
-    file, perplexity = find_weights(run_dir, config, epoch), saved_perplexity(all_events)
-    if epoch is not None:
-        perplexity, name = _perplexity_at_epoch(events, epoch), directory.epoch_model_name(name, epoch)
+    file, description = find_weights(run_dir, config, epoch), ""
     decoder: NumpyDecoder
     if config.model.lora_rank:
         base, adapter = read_run_base(run_dir, config.data.mode), read_adapter(run_dir, config.model, file)
@@ -184,32 +152,27 @@ def load_model(
         except InvalidInputError as error:
             raise RunError(f"run {run_dir.name!r} with its base {error}, or train a new run") from error
     else:
-        decoder, description = _read_decoder(file, *read_config_and_tokenizer(run_dir), precision), ""
-    started = next((event for event in events if isinstance(event, Started)), None)
-    parts = read_dialogue_parts(run_dir) if config.data.mode == "dialogue" else None
-    return LoadedRun(name, run_dir, config, decoder, perplexity, started, epoch, description, parts)
+        decoder = _read_decoder(file, *read_config_and_tokenizer(run_dir), precision)
+    loaded = LoadedRun(name if epoch is None else f"{name}@{epoch}", run_dir, config, decoder, epoch, description)
+    return replace(loaded, with_cast=read_dialogue_parts(run_dir)) if config.data.mode == "dialogue" else loaded
 
 
 def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
     """Read the configuration and the tokenizer of a run, which may be that of a pre-trained model."""
-    config = read_config(run_dir)
-    if needs_base(config):
+    config = directory.read_config(run_dir)
+    if directory.needs_base(config):
         return config, read_run_base(run_dir, config.data.mode).tokenizer
     file = run_dir / tokenizer_file_name(config.data.tokenizer)
-    return config, tokenizer_from_json(read_run_text(file, MAX_FILE_BYTES), str(file), config.data.tokenizer)
+    return config, tokenizer_from_json(directory.read_text(file), str(file), config.data.tokenizer)
 
 
-def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """Return name and content of the file of a tokenizer; there is none for one of a pre-trained model by others."""
-    is_stored = tokenizer.name != "pretrained"
-    return {tokenizer_file_name(tokenizer.name): tokenizer.to_json().encode()} if is_stored else {}
-
-
-def read_dialogue_parts(run_dir: Path) -> DialogueParts:
-    """Read the files of a run in dialogue mode; a missing or damaged file raises a RunError."""
+def read_dialogue_parts(run_dir: Path) -> Callable[[LanguageModel], DialogueModel]:
+    """Return what makes a dialogue model of a network; a missing or damaged file of the run raises a RunError."""
     file = run_dir / CAST_FILE
-    cast = cast_from_json(read_run_text(file, MAX_FILE_BYTES), str(file))
-    return DialogueParts(run_dir, cast, read_run_json(TurnModel, run_dir / directory.DIALOGUE_FILE, MAX_FILE_BYTES))
+    cast = cast_from_json(directory.read_text(file), str(file))
+    turn_model = directory.read_json(TurnModel, run_dir / directory.DIALOGUE_FILE)
+    read_text_model = partial(directory.read_json, SpeakerTextModel, run_dir / directory.WHO_FILE)
+    return partial(DialogueModel, cast=cast, turn_model=turn_model, load_text_model=read_text_model)
 
 
 def read_initial_weights(run_dir: Path, config: Config, tokenizer: Tokenizer) -> dict[str, Float32Array] | None:
@@ -237,30 +200,30 @@ def _read_decoder(
         tensors.release_pages()  # products have copies of the matrices
 
 
-def list_epoch_checkpoints(run_dir: Path) -> list[EpochCheckpoint]:
-    """Return the epochs whose weights a run keeps, in ascending order; an empty list if there are none."""
+def list_epoch_checkpoints(run_dir: Path) -> dict[int, float | None]:
+    """Return the validation perplexity of each epoch whose weights a run keeps, in ascending order; None if unknown."""
     files = (run_dir / directory.EPOCHS_DIR).glob("*.safetensors")
-    epochs = [int(file.stem) for file in files if re.fullmatch("[1-9][0-9]*", file.stem)]
-    events = read_current_events(run_dir / directory.METRICS_FILE, subsample=True) if epochs else []
-    return [EpochCheckpoint(epoch, _perplexity_at_epoch(events, epoch)) for epoch in sorted(epochs)]
+    epochs = sorted(int(file.stem) for file in files if re.fullmatch("[1-9][0-9]*", file.stem))
+    events = read_events(run_dir / directory.METRICS_FILE, subsample=True) if epochs else []
+    perplexities = _epoch_perplexities(events)
+    return {epoch: perplexities.get(epoch) for epoch in epochs}
 
 
-def _perplexity_at_epoch(events: Sequence[RecordedEvent], epoch: int) -> float | None:
-    """Return the validation perplexity of the latest evaluation after `epoch` whole epochs."""
-    evaluations = [event for event in events if isinstance(event, Evaluated) and event.epoch == epoch]
-    return finite_or_none(evaluations[-1].valid_perplexity) if evaluations else None
+def _epoch_perplexities(events: Iterable[RecordedEvent]) -> dict[float, float | None]:
+    evaluations = [event for event in drop_superseded(events) if isinstance(event, Evaluated)]
+    return {event.epoch: directory.finite_or_none(event.valid_perplexity) for event in evaluations}
 
 
 def find_weights(run_dir: Path, config: Config, epoch: int | None = None) -> Path:
     """Return the file of the best weights of a run, or of those of an epoch, if the run kept it."""
     if epoch is None:
         return run_dir / (directory.ADAPTER_FILE if config.model.lora_rank else directory.MODEL_FILE)
-    kept = [str(item.epoch) for item in list_epoch_checkpoints(run_dir)]
-    if str(epoch) not in kept:
+    kept = list_epoch_checkpoints(run_dir)
+    if epoch not in kept:
         run_name = directory.bundled_run_name(run_dir) or run_dir.name
-        others = f"{', '.join(kept)}, and the best model" if kept else "only the best model"
+        others = f"{', '.join(map(str, kept))}, and the best model" if kept else "only the best model"
         raise RunError(f"run {run_name!r} did not keep epoch {epoch}; it kept {others}")
-    return directory.epoch_weights_path(run_dir, epoch)
+    return run_dir / directory.EPOCHS_DIR / f"{epoch}.safetensors"
 
 
 def base_files(base: "Base", config: ModelConfig) -> dict[str, bytes]:
@@ -284,7 +247,7 @@ def base_files(base: "Base", config: ModelConfig) -> dict[str, bytes]:
 
 def read_reference(run_dir: Path) -> BaseReference:
     """Read which pre-trained model a run starts from, or raise a RunError."""
-    return read_run_json(BaseReference, run_dir / BASE_FILE, MAX_REFERENCE_BYTES)
+    return directory.read_json(BaseReference, run_dir / BASE_FILE)
 
 
 def read_run_base(run_dir: Path, mode: DataMode) -> "Base":
@@ -310,11 +273,11 @@ def serialize_adapter(tensors: Mapping[str, npt.NDArray[Any]], base_sha256: str)
     return serialize_weights(named, {**UNSEALED, "format": "pt", BASE_HASH: base_sha256})
 
 
-def read_adapter(run_dir: Path, config: ModelConfig, file: Path | None = None) -> Mapping[str, StoredTensor]:
-    """Open the best adapter of a run, or that in `file`; its matrices are read at every access."""
+def read_adapter(run_dir: Path, config: ModelConfig, file: Path) -> Mapping[str, StoredTensor]:
+    """Open an adapter of a run; its matrices are read at every access."""
     from engine.models.pretrained.base import LazyTensors
 
-    file, shapes = file or run_dir / directory.ADAPTER_FILE, adapter_shapes(config)
+    shapes = adapter_shapes(config)
     mapped = open_weights(file, {f"{PEFT_PREFIX}{name}": shape for name, shape in shapes.items()})
     expected = read_reference(run_dir).sha256
     if (sha256 := mapped.metadata.get(BASE_HASH, expected)) != expected:

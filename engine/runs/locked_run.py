@@ -6,12 +6,14 @@ import math
 import os
 import platform
 import shutil
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -20,17 +22,18 @@ from engine.config import Config
 from engine.control import ControlCommand
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers.base import Tokenizer
+from engine.data.tokenizers.loading import tokenizer_file_name
 from engine.errors import InvalidInputError, LotrError, RunError, describe_error
 from engine.events import TrainingEvent
 from engine.models.decoders import NumpyDecoder
-from engine.runs import directory
-from engine.runs.directory import COMMANDS_FILE, CONFIG_FILE, EPOCHS_DIR, INITIAL_FILE, LOCK_FILE, RESUME_FILE
-from engine.runs.loading import read_config_and_tokenizer, read_reference, serialize_adapter, tokenizer_files
-from engine.runs.summary import is_finished
-from engine.storage.files import FileLock, JsonLinesAppender, default_runs_dir, open_regular_file, write_atomically
+from engine.runs import directory, loading
+from engine.runs.directory import COMMANDS_FILE, CONFIG_FILE, EPOCHS_DIR, INITIAL_FILE, RESUME_FILE
+from engine.runs.metrics import read_current_events
+from engine.storage.files import JsonLinesAppender, default_runs_dir, lock_file, open_regular_file, write_atomically
 from engine.storage.tensor_file import serialize_weights
 
 LOCK_TIMEOUT = 0.2  # seconds; other processes hold a lock for a moment to check it
+ABANDONED_SECONDS = 3600  # since the last change of a run that is being created, which takes a second
 MAX_COMMAND_BYTES = 100_000  # per read; a longer line without an end is skipped
 
 
@@ -41,7 +44,7 @@ class LockedRun:
     path: Path
     config: Config
     tokenizer: Tokenizer
-    lock: FileLock  # held until `record_events` releases it at the end of the training
+    lock: IO[bytes]  # held until `record_events` closes it at the end of the training
     commands_offset: int = 0  # bytes of the commands file that are for an earlier training
 
 
@@ -63,14 +66,18 @@ def create_run(
         directory.check_run_name(name)
     stem = name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
     names = [stem] if name else [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
-    contents = {**tokenizer_files(tokenizer), **(files or {}), CONFIG_FILE: config.to_json().encode()}
+    contents = {**(files or {}), CONFIG_FILE: config.to_json().encode()}
+    if not directory.needs_base(config):
+        contents[tokenizer_file_name(tokenizer.name)] = tokenizer.to_json().encode()
     if initial_weights is not None:
         contents[INITIAL_FILE] = serialize_weights(initial_weights)
     unfinished = runs_dir / f".{stem}.{os.urandom(6).hex()}"  # gets its name once it is complete and locked
     try:
         unfinished.mkdir(parents=True)
         lock = _take_lock(unfinished)
-        assert lock is not None
+        for other in runs_dir.glob(".*"):
+            if directory.UNFINISHED.fullmatch(other.name) and time.time() - other.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)  # of a killed process
         for file_name, content in contents.items():
             write_atomically(unfinished / file_name, content)
         if config.training.keep_epoch_checkpoints:
@@ -95,18 +102,17 @@ def reopen_run(run_dir: Path) -> LockedRun:
     """Lock a run that was stopped or interrupted, to resume its training; any other run raises a RunError."""
     if name := directory.bundled_run_name(run_dir):
         raise RunError(f"{name} is part of lotr-tui and cannot be resumed; start from it with --init {name}")
-    config, tokenizer = read_config_and_tokenizer(run_dir)
-    commands = run_dir / COMMANDS_FILE
+    (config, tokenizer), commands = loading.read_config_and_tokenizer(run_dir), run_dir / COMMANDS_FILE
     with ExitStack() as on_error:
         try:
             # Before the lock is taken: from then on, commands are for us.
             offset = commands.stat().st_size if commands.exists() else 0
-            if (lock := _take_lock(run_dir)) is None:
-                owner = directory.lock_owner(run_dir) or "another process"
-                attach = f"lotr-tui attach {directory.run_word(run_dir)}"
-                raise RunError(f"run {run_dir.name!r} is being trained by {owner}; `{attach}` shows it")
-            on_error.callback(lock.release)
-            if is_finished(run_dir):  # checked with the lock held: its last owner may have finished the run
+            lock = on_error.enter_context(_take_lock(run_dir))
+            # Checked with the lock held: its last owner may have finished the run.
+            if (
+                directory.end_state(read_current_events(run_dir / directory.METRICS_FILE, subsample=True))
+                in directory.COMPLETE
+            ):
                 raise RunError(f"run {run_dir.name!r} is finished; start a new one with `lotr-tui train`")
             if (run_dir / EPOCHS_DIR).is_symlink():
                 raise RunError(f"{run_dir / EPOCHS_DIR} is a link out of the run; replace it by a folder")
@@ -115,6 +121,10 @@ def reopen_run(run_dir: Path) -> LockedRun:
             for folder in (run_dir, run_dir / EPOCHS_DIR):
                 for temporary in folder.glob(".*.safetensors.*"):  # of a killed process
                     temporary.unlink(missing_ok=True)
+        except BlockingIOError as error:
+            owner = directory.lock_owner(run_dir) or "another process"
+            attach = f"lotr-tui attach {directory.run_word(run_dir)}"
+            raise RunError(f"run {run_dir.name!r} is being trained by {owner}; `{attach}` shows it") from error
         except OSError as error:
             reason = f"{error.strerror}; only its owner can resume it"
             raise RunError(f"run {run_dir} cannot be written: {reason}") from error
@@ -122,12 +132,11 @@ def reopen_run(run_dir: Path) -> LockedRun:
     return LockedRun(run_dir, config, tokenizer, lock, offset)
 
 
-def _take_lock(run_dir: Path) -> FileLock | None:
-    """Take the lock of a run and write this process into it; return None if another process holds it."""
-    lock = FileLock(run_dir / LOCK_FILE, LOCK_TIMEOUT)
-    if not lock.acquire():
-        return None
-    lock.path.write_text(f"process {os.getpid()} on {platform.node()}\n", errors="replace")
+def _take_lock(run_dir: Path) -> IO[bytes]:
+    """Take the lock of a run and write this process into it; a BlockingIOError is raised if another one holds it."""
+    lock = lock_file(run_dir / directory.LOCK_FILE, LOCK_TIMEOUT)
+    lock.truncate()
+    lock.write(f"process {os.getpid()} on {platform.node()}\n".encode(errors="replace"))
     return lock
 
 
@@ -138,13 +147,10 @@ def delete_run(run_dir: Path, runs_dir: Path | None = None) -> None:
         raise RunError(f"the bundled model {name!r} is part of lotr-tui and cannot be deleted")
     if run_dir.is_symlink() or run_dir.parent.resolve() != runs_dir.resolve():
         raise RunError(f"run {str(run_dir)!r} is not in {runs_dir}; only runs of that folder can be deleted")
-    if not directory.is_run(run_dir):
+    if directory.started_at(run_dir) is None:
         raise RunError(f"{run_dir} has no {CONFIG_FILE}, so it is not a run and is not deleted")
-    try:
-        with _hold_lock(run_dir):
-            shutil.rmtree(run_dir)
-    except OSError as error:
-        raise RunError(f"run {run_dir} cannot be deleted: {error.strerror}") from error
+    with _change(run_dir, "deleted"):
+        shutil.rmtree(run_dir)
 
 
 def rename_run(run: str, new_name: str, runs_dir: Path | None = None) -> str:
@@ -155,26 +161,26 @@ def rename_run(run: str, new_name: str, runs_dir: Path | None = None) -> str:
         raise RunError(f"run {run!r} is not in {runs_dir}; only runs of that folder can be renamed")
     directory.check_run_name(new_name)
     new_path = runs_dir / new_name
-    try:
-        with _hold_lock(path):
-            # On a file system that ignores case, the same name in other letters is the run itself.
-            is_same = new_name.casefold() == path.name.casefold() != new_name and new_path.exists()
-            if (new_path.exists() or new_path.is_symlink()) and not (is_same and new_path.samefile(path)):
-                raise RunError(f"run {new_name!r} exists in {runs_dir}; choose another name")
-            path.rename(new_path)
-    except OSError as error:
-        raise RunError(f"run {path.name!r} cannot be renamed: {error.strerror}") from error
+    with _change(path, "renamed"):
+        # On a file system that ignores case, the same name in other letters is the run itself.
+        is_same = new_name != path.name and new_path.exists() and new_path.samefile(path)
+        if os.path.lexists(new_path) and not is_same:
+            raise RunError(f"run {new_name!r} exists in {runs_dir}; choose another name")
+        path.rename(new_path)
     return f"run {path.name} is now {new_name}"
 
 
 @contextmanager
-def _hold_lock(run_dir: Path) -> Iterator[None]:
+def _change(run_dir: Path, action: str) -> Iterator[None]:
+    """Hold the lock of a run, and raise a RunError for a failure of the block."""
     try:
-        with FileLock(run_dir / LOCK_FILE, LOCK_TIMEOUT):
+        with lock_file(run_dir / directory.LOCK_FILE, LOCK_TIMEOUT):
             yield
     except BlockingIOError as error:
         stop = f"lotr-tui stop {directory.run_word(run_dir)}"
         raise RunError(f"run {run_dir.name!r} is being trained; stop it first: {stop}") from error
+    except OSError as error:
+        raise RunError(f"run {run_dir} cannot be {action}: {error.strerror}") from error
 
 
 def send_command(run_dir: Path, command: ControlCommand) -> None:
@@ -224,14 +230,10 @@ def record_events(run: LockedRun, training: Iterator[TrainingEvent]) -> Iterator
     some still cannot be written at the end, a LotrError is raised in place of the event `Finished`. An exception of the
     training is recorded as a `Failed` row with its traceback, and raised again.
     """
-    with ExitStack() as stack:
-        stack.callback(run.lock.release)
-        writer = stack.enter_context(closing(_RunWriter(run)))
+    with run.lock, closing(_RunWriter(run)) as writer:
         try:
             for event in training:
-                for recorded in writer.write_event(event):
-                    yield from writer.drain_warnings()
-                    yield recorded
+                yield from writer.record(event)
         except Exception as error:
             writer.write_row(events.Failed(describe_error(error), traceback.format_exc()))
             raise
@@ -245,51 +247,28 @@ class _RunWriter:
             self._samples = JsonLinesAppender(run.path / directory.SAMPLES_FILE)
         except OSError as error:
             raise RunError(f"run {run.path} cannot be written: {error.strerror}") from error
-        self._pending_files: dict[Path, tuple[int, bytes]] = {}  # step and content of what is still to be written
+        self._pending_files: dict[str, tuple[int, bytes]] = {}  # step and content of what is still to be written
         self._problem = self._reported_problem = ""
 
-    def write_event(self, event: TrainingEvent) -> list[TrainingEvent]:
-        """Record `event`, and return the events to yield in its place."""
-        resume_path = self._run.path / RESUME_FILE
-        match event:
-            case events.Snapshot():
-                self._pending_files[resume_path] = (event.step, event.content)
-                return self._flush_pending_files()
-            case events.Finished():
-                is_complete = event.reason in ("done", "patience", "pruned")
-                if is_complete:
-                    self._pending_files.pop(resume_path, None)
-                checkpoints = self._flush_pending_files()
-                if not self._problem:  # a training with unwritten files must stay resumable
-                    self.write_row(event)
-                self._metrics.flush()
-                if problem := self._metrics.problem or self._problem:
-                    raise LotrError(f"{problem}; the end of the training is not saved")
-                if is_complete:  # not earlier: the checkpoints are the only copy until the model is written
-                    for name in (directory.PREVIOUS_RESUME_FILE, RESUME_FILE, INITIAL_FILE):
-                        with suppress(OSError):
-                            (self._run.path / name).unlink(missing_ok=True)
-                return [*checkpoints, event]
-        self.write_row(event)
-        if isinstance(event, events.Evaluated):
-            self._add_weights(event)
-            return [event, *self._flush_pending_files()]
-        return [event]
-
-    def drain_warnings(self) -> list[TrainingEvent]:
-        """Return a warning if there is a problem that has not been reported since it began."""
+    def record(self, event: TrainingEvent) -> list[TrainingEvent]:
+        """Record `event`, and return the events to yield in its place, with a warning when a problem begins."""
+        written: list[TrainingEvent] = [event]
+        if isinstance(event, events.Snapshot):
+            self._pending_files[RESUME_FILE] = (event.step, event.content)
+            written = self._write_pending_files()
+        elif isinstance(event, events.Finished):
+            written = [*self._finish(event), event]
+        else:
+            self.write_row(event)
+            if isinstance(event, events.Evaluated):
+                self._add_weights(event)
+                written += self._write_pending_files()
         problem = self._metrics.problem or self._samples.problem or self._problem
         is_new, self._reported_problem = problem != self._reported_problem, problem
-        if not problem or not is_new:
-            return []
-        warning = events.Warned(f"{problem}; the training continues and tries again")
-        self.write_row(warning)
-        return [warning]
-
-    def close(self) -> None:
-        self._flush_pending_files()
-        self._metrics.close()
-        self._samples.close()
+        if problem and is_new:
+            written.insert(0, events.Warned(f"{problem}; the training continues and tries again"))
+            self.write_row(written[0])
+        return written
 
     def write_row(self, event: TrainingEvent) -> None:
         row = events.event_to_dict(event)
@@ -298,34 +277,53 @@ class _RunWriter:
         if isinstance(event, (events.Sampled, events.Resume)):  # a reader of the samples alone must know of a resume
             self._samples.append(row)
 
-    def _flush_pending_files(self) -> list[TrainingEvent]:
+    def close(self) -> None:
+        self._write_pending_files()
+        self._metrics.close()
+        self._samples.close()
+
+    def _finish(self, event: events.Finished) -> list[TrainingEvent]:
+        is_complete = event.reason in ("done", "patience", "pruned")
+        if is_complete:
+            self._pending_files.pop(RESUME_FILE, None)
+        checkpoints = self._write_pending_files()
+        if not self._problem:  # a training with unwritten files must stay resumable
+            self.write_row(event)
+        if problem := self._metrics.problem or self._problem:
+            raise LotrError(f"{problem}; the end of the training is not saved")
+        if is_complete:  # not earlier: the checkpoints are the only copy until the model is written
+            for name in (directory.PREVIOUS_RESUME_FILE, RESUME_FILE, INITIAL_FILE):
+                with suppress(OSError):
+                    (self._run.path / name).unlink(missing_ok=True)
+        return checkpoints
+
+    def _write_pending_files(self) -> list[TrainingEvent]:
         """Try to write all pending files. Return a `Checkpointed` event for each written file."""
         checkpoints: list[TrainingEvent] = []
         self._problem = ""
-        for path, (step, content) in list(self._pending_files.items()):
-            backup = path.with_name(directory.PREVIOUS_RESUME_FILE) if path.name == RESUME_FILE else None
+        for name, (step, content) in list(self._pending_files.items()):
+            backup = self._run.path / directory.PREVIOUS_RESUME_FILE if name == RESUME_FILE else None
             try:
-                write_atomically(path, content, backup)
+                write_atomically(self._run.path / name, content, backup)
             except RunError as error:
                 self._problem = self._problem or str(error)  # the oldest problem, so that it is reported once
             else:
-                del self._pending_files[path]
-                checkpoints.append(events.Checkpointed(step, path.relative_to(self._run.path).as_posix()))
+                del self._pending_files[name]
+                checkpoints.append(events.Checkpointed(step, name))
                 self.write_row(checkpoints[-1])
         return checkpoints
 
     def _add_weights(self, event: events.Evaluated) -> None:
-        run, epoch = self._run, event.epoch
-        best_file = directory.MODEL_FILE if event.adapter is None else directory.ADAPTER_FILE
-        paths = [run.path / best_file] if event.is_best else []
+        config, epoch = self._run.config, event.epoch
+        names = [directory.MODEL_FILE if event.adapter is None else directory.ADAPTER_FILE] if event.is_best else []
         # Epochs 1, 2, 4, 8, …: early ones change the most, and a long training keeps few models.
-        if run.config.training.keep_epoch_checkpoints and epoch >= 1 and math.log2(epoch).is_integer():
-            paths.append(directory.epoch_weights_path(run.path, int(epoch)))
-        if paths and event.adapter is not None:
+        if config.training.keep_epoch_checkpoints and epoch >= 1 and math.log2(epoch).is_integer():
+            names.append(f"{EPOCHS_DIR}/{int(epoch)}.safetensors")
+        if names and event.adapter is not None:
             halves = {name: weight.astype(np.float16) for name, weight in event.adapter.items()}
-            content = serialize_adapter(halves, read_reference(run.path).sha256)
-        elif paths and isinstance(event.model, NumpyDecoder):
+            content = loading.serialize_adapter(halves, loading.read_reference(self._run.path).sha256)
+        elif names and isinstance(event.model, NumpyDecoder):
             content = serialize_weights(event.model.weights)
         else:
             return
-        self._pending_files |= dict.fromkeys(paths, (event.step, content))
+        self._pending_files |= dict.fromkeys(names, (event.step, content))

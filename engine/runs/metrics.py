@@ -1,4 +1,4 @@
-"""Reading of `metrics.jsonl` and `samples.jsonl`: the events in the lines that were added, whatever the files hold."""
+"""Events in `metrics.jsonl` and `samples.jsonl`: the lines that were added, whatever the files hold."""
 
 import os
 import time
@@ -8,7 +8,8 @@ from typing import Annotated
 
 import msgspec
 
-from engine.events import Failed, Finished, RecordedEvent, Resume, Step, event_from_dict
+from engine import events
+from engine.events import RecordedEvent
 from engine.storage.files import open_regular_file
 
 READ_CHUNK_BYTES = 1 << 16  # larger buffers are returned to the system after each read, which makes reading slower
@@ -19,27 +20,22 @@ _STEP_PREFIX = b'{"event": "step"'
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 # Nested values are refused: empty lists take 30 times their size in the file as memory.
 _decode_row = msgspec.json.Decoder(dict[str, _Integer | float | str | bool | None]).decode
-_decode_step = msgspec.json.Decoder(Step).decode
+_decode_step = msgspec.json.Decoder(events.Step).decode
 
 
 class RecordFollower:
-    """Incremental reader of a file of events that another process may be writing.
+    """Incremental reader of a file of events that another process may be writing, whatever the file contains.
 
-    Only lines that end in a newline count. Lines that are not an event of this version are skipped, and no content of
-    the file raises an exception. With `subsample`, only the last of consecutive steps is returned.
+    Lines that are not an event are skipped. With `subsample`, only the last of consecutive steps is returned.
     """
 
     def __init__(self, path: Path, *, subsample: bool = False) -> None:
-        self.path = path
-        self.at_end = False
-        """True if the last call read to the end of the file."""
+        self.path, self._subsample = path, subsample
+        self.at_end = False  # True if the last call read to the end of the file
+        # True if the last call found another file: its events are from the start, and earlier ones are obsolete.
         self.is_replaced = False
-        """True if the last call found another file: its events are from the start, and earlier ones are obsolete."""
-        self.fraction_read = 0.0
-        self.file_size = 0
-        self.problem = ""
-        """Reason why the file cannot be read; empty if it can."""
-        self._subsample = subsample
+        self.fraction_read, self.file_size = 0.0, 0
+        self.problem = ""  # reason why the file cannot be read
         self._identity: tuple[int, int] | None = None  # device and inode
         self._offset = self._num_others = 0
         self._start_of_line = b""
@@ -47,7 +43,7 @@ class RecordFollower:
     def read(self, max_seconds: float) -> list[RecordedEvent]:
         """Read the events that were added for about `max_seconds`, but at least one chunk."""
         deadline = time.perf_counter() + max_seconds
-        events: list[RecordedEvent] = []
+        added: list[RecordedEvent] = []
         self.is_replaced, self.at_end, self.problem = False, True, ""
         try:
             with os.fdopen(open_regular_file(self.path), "rb") as file:
@@ -68,8 +64,13 @@ class RecordFollower:
                     *lines, rest = (rest + chunk).split(b"\n")
                     if len(rest) > MAX_LINE_BYTES:
                         rest = b"\0"  # with which no line is valid
-                    events += self._parse_lines(lines)
-                    if (lines or rest[:1] == b"\0") and time.perf_counter() >= deadline:  # each call makes progress
+                    is_step = [line.startswith(_STEP_PREFIX) and line.endswith(b"}") for line in lines]
+                    self._num_others += len(lines) - sum(is_step)
+                    if self._subsample:
+                        precedes_step = zip(lines, is_step, [*is_step[1:], False], strict=False)
+                        lines = [line for line, step, next_is_step in precedes_step if not (step and next_is_step)]
+                    added += [event for line in lines if (event := parse_line(line)) is not None]
+                    if (is_step or rest[:1] == b"\0") and time.perf_counter() >= deadline:  # each call makes progress
                         break
                 # An unfinished line is read again, since the next writer may remove it.
                 self._start_of_line = rest if rest[:1] == b"\0" else b""
@@ -77,15 +78,7 @@ class RecordFollower:
                 self.fraction_read = min(1.0, self._offset / max(1, self.file_size))
         except OSError as error:
             self.problem, self._identity = error.strerror or type(error).__name__, None
-        return events
-
-    def _parse_lines(self, lines: list[bytes]) -> list[RecordedEvent]:
-        is_step = [line.startswith(_STEP_PREFIX) and line.endswith(b"}") for line in lines]
-        self._num_others += len(lines) - sum(is_step)
-        if self._subsample:
-            precedes_step = zip(lines, is_step, [*is_step[1:], False], strict=False)
-            lines = [line for line, step, next_is_step in precedes_step if not (step and next_is_step)]
-        return [event for line in lines if (event := parse_line(line)) is not None]
+        return added
 
 
 def parse_line(line: bytes) -> RecordedEvent | None:
@@ -95,7 +88,7 @@ def parse_line(line: bytes) -> RecordedEvent | None:
         except (msgspec.DecodeError, ValueError):  # null for a number that is not finite
             pass
     try:
-        return event_from_dict(_decode_row(line))
+        return events.event_from_dict(_decode_row(line))
     except (msgspec.DecodeError, ValueError):  # also NaN and numbers beyond the range of a float
         return None
 
@@ -112,15 +105,12 @@ def read_current_events(path: Path, *, subsample: bool = False) -> list[Recorded
     return drop_superseded(read_events(path, subsample=subsample))
 
 
-def drop_superseded(events: Iterable[RecordedEvent]) -> list[RecordedEvent]:
+def drop_superseded(recorded: Iterable[RecordedEvent]) -> list[RecordedEvent]:
     """Drop the steps that a resumed training repeats, from the step of its `Resume`, and the earlier end."""
     kept: list[RecordedEvent] = []
-    for event in events:
-        if isinstance(event, Resume):
-            kept = [
-                earlier
-                for earlier in kept
-                if not isinstance(earlier, (Finished, Failed)) and getattr(earlier, "step", -1) < event.step
-            ]
+    for event in recorded:
+        if isinstance(event, events.Resume):
+            ends = events.Finished, events.Failed
+            kept = [each for each in kept if not isinstance(each, ends) and getattr(each, "step", -1) < event.step]
         kept.append(event)
     return kept

@@ -1,31 +1,32 @@
-"""Files on disk: folders of the application, bounded reads, atomic writes, locks and files of appended lines."""
+"""Files on disk: folders of the application, bounded reads, JSON, atomic writes, locks and files of appended lines."""
 
 import errno
 import fcntl
 import json
-import mmap
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from engine.errors import CorpusError, InvalidInputError, RunError
+import msgspec
 
-MAX_TEXT_FILE_BYTES = 4_000_000  # about 800,000 words; a model reads them in a minute or two
-MAX_TORN_LINE_BYTES = 20_000_000  # of an unfinished line that is removed; a longer one is ended
+from engine.errors import InvalidInputError, RunError, suggest_nearest
+
+MAX_TORN_LINE_BYTES = 1_000_000  # of an unfinished line that is removed; a longer one is ended
 LOCK_POLL_INTERVAL = 0.01  # seconds
+
+T = TypeVar("T")
 
 
 def app_home() -> Path:
     """Return the folder of runs, settings and history: `LOTR_TUI_HOME`, or the platform's data folder."""
     if chosen := os.environ.get("LOTR_TUI_HOME"):
-        try:
-            return Path(chosen).expanduser()
-        except RuntimeError as error:
-            raise RunError(f"LOTR_TUI_HOME={chosen} names an unknown user; set it to a folder") from error
+        return absolute_path(Path(chosen))
     from platformdirs import user_data_path
 
     return user_data_path("lotr-tui", appauthor=False)
@@ -52,14 +53,8 @@ def absolute_path(path: Path) -> Path:
 
 def open_regular_file(path: Path, flags: int = os.O_RDONLY) -> int:
     """Return the descriptor of a regular file, or raise an OSError. Links are followed for reading only."""
-    if flags != os.O_RDONLY:
-        flags |= os.O_NOFOLLOW
-    try:
-        fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)  # opening a pipe may block otherwise
-    except OSError as error:
-        if error.errno == errno.ELOOP and flags & os.O_NOFOLLOW:
-            raise OSError(errno.ELOOP, "symbolic links are not followed for writing", str(path)) from error
-        raise
+    follow = 0 if flags == os.O_RDONLY else os.O_NOFOLLOW
+    fd = os.open(path, flags | follow | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)  # opening a pipe may block otherwise
     if not stat.S_ISREG(mode := os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "it is a folder" if stat.S_ISDIR(mode) else "not a regular file", str(path))
@@ -75,19 +70,37 @@ def read_limited(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-def read_text_file(path: Path) -> str:
-    """Return the text of a UTF-8 file, with or without byte order mark, or raise a CorpusError."""
+def parse_json(content: bytes | str) -> Any:
+    """Parse JSON without NaN and infinity; other content raises an InvalidInputError."""
     try:
-        text = read_limited(path.expanduser(), MAX_TEXT_FILE_BYTES).decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise CorpusError(f"{path} does not exist; check the path") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except (OSError, RuntimeError, ValueError) as error:  # ValueError: NUL in the path; RuntimeError: unknown ~user
-        raise CorpusError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if "\0" in text:
-        raise CorpusError(f"{path} contains NUL bytes, so it is not text; name a text file")
-    return text
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInputError("not valid JSON") from error
+
+
+def decode(type_: type[T], data: object) -> T:
+    """Build a `type_` (a dataclass, or a container of dataclasses) from parsed JSON.
+
+    A field that is missing, unknown, of another type or out of range raises an InvalidInputError.
+    """
+    try:
+        built = msgspec.convert(data, type_, strict=True)
+    except msgspec.ValidationError as error:
+        # "Expected `int`, got `str` - at `$.top_k`" becomes "top_k: expected int, got str"
+        message, _, where = str(error).replace("`", "").partition(" - at ")
+        field = re.sub(r"^(key in )?\$\.?", "", where)
+        message = message[:1].lower() + message[1:]
+        raise InvalidInputError(f"{field}: {message}" if field else message) from error
+    # msgspec ignores keys that are no fields of a dataclass, and a typo or an old name must be seen.
+    nested: list[tuple[str, Any, Any]] = [("", built, data)]
+    for path, record, values in nested:
+        if is_dataclass(record):
+            names = [field.name for field in fields(record)]
+            for name in values:
+                if name not in names:
+                    raise InvalidInputError(f"unknown field {path + name!r}{suggest_nearest(name, names)}")
+                nested.append((f"{path}{name}.", getattr(record, name), values[name]))
+    return built
 
 
 @contextmanager
@@ -101,7 +114,7 @@ def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = 
         with temporary.open("xb") as file:
             yield file
             file.flush()
-            fsync(file.fileno())
+            os.fsync(file.fileno())
         if exclusive:
             path.touch(exist_ok=False)
         if backup is not None:
@@ -114,20 +127,12 @@ def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = 
     fsync_path(path.parent)
 
 
-def fsync(fd: int) -> None:
-    if (full_fsync := getattr(fcntl, "F_FULLFSYNC", None)) is not None:  # `os.fsync` leaves it in a Mac's disk's memory
-        with suppress(OSError):  # network disks and others do not support it
-            fcntl.fcntl(fd, full_fsync)
-            return
-    os.fsync(fd)
-
-
 def fsync_path(path: Path) -> None:
     """Flush a file, or the names in a folder, to the disk if the file system supports it."""
     with suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fsync(fd)
+            os.fsync(fd)
         finally:
             os.close(fd)
 
@@ -141,93 +146,40 @@ def write_atomically(path: Path, content: bytes, backup: Path | None = None, opt
         raise RunError(f"cannot write {path}: {error.strerror}; free some space or choose another {option}") from error
 
 
-def check_is_new(path: Path, kind: str = "folder") -> None:
-    """Raise a RunError if `path`, which should become a new folder or another kind of file, exists."""
-    if path.exists() or path.is_symlink():
-        raise RunError(f"{path} exists, and nothing is overwritten; choose a new {kind}")
-
-
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files by name into a new folder, which appears once it is complete, or into an empty one.
-
-    A folder with files, or one that cannot be written, raises a RunError.
-    """
-    import shutil  # takes 5 ms, and commands that only read, such as the completion, do not need it
-
-    is_empty = folder.is_dir() and not any(folder.iterdir())
-    if not is_empty:
-        check_is_new(folder)
-    partial = (folder if is_empty else folder.parent) / f".{folder.name}.{os.getpid()}"
+    """Write files by name into a new or an empty folder, and none of them after a failure, which raises a RunError."""
     try:
-        partial.mkdir(parents=True)
-        for name, content in contents.items():
-            (partial / name).write_bytes(content)
-            fsync_path(partial / name)
-        if is_empty:
-            for name in contents:
-                (partial / name).rename(folder / name)
-        else:
-            partial.rename(folder)
-        fsync_path(folder.parent)
+        if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+            raise RunError(f"{folder} exists, and nothing is overwritten; choose a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def check_output(output: Path) -> None:
-    """Raise an InvalidInputError if a file that a command would write is a folder or in a folder that is missing."""
-    if output.exists() and not output.is_file():
-        raise InvalidInputError(f"--output {output} is not a file; name a file that ends in .txt")
-    if not output.parent.is_dir():
-        raise InvalidInputError(f"--output {output} is in a folder that does not exist; create {output.parent}")
-
-
-class FileLock:
-    """Exclusive `flock` on a file; entering it raises `BlockingIOError` if it is held for `timeout` seconds."""
-
-    # The library filelock takes 30 ms to import, and its fallback for `flock` leaves a lock behind a killed process.
-
-    def __init__(self, path: Path, timeout: float = 0.0) -> None:
-        self.path, self._timeout = path, timeout
-        self._file: IO[bytes] | None = None  # the garbage collector closes it if the lock is dropped
-
-    def acquire(self) -> bool:
-        """Take the lock, retrying for the timeout; return False if another process keeps holding it."""
-        file = os.fdopen(open_regular_file(self.path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
-        deadline = time.monotonic() + self._timeout
-        while True:
-            with suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._file = file
-                return True
-            if time.monotonic() >= deadline:
-                file.close()
-                return False
-            time.sleep(LOCK_POLL_INTERVAL)
-
-    def release(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def __enter__(self) -> "FileLock":
-        if not self.acquire():
-            raise BlockingIOError(f"{self.path} is locked by another process")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-def is_locked(path: Path) -> bool:
-    """Return True if a process holds the lock on `path`. A missing or unreadable file is not locked."""
     try:
-        with os.fdopen(open_regular_file(path), "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return isinstance(error, BlockingIOError)
-    return False
+        for name, content in contents.items():
+            write_atomically(folder / name, content, option="folder")
+    except BaseException:
+        for name in contents:
+            (folder / name).unlink(missing_ok=True)
+        raise
+
+
+def lock_file(path: Path, timeout: float = 0.0) -> IO[bytes]:
+    """Open a file with an exclusive `flock`, which it holds until it is closed or the process dies.
+
+    A file that is locked for `timeout` seconds raises a BlockingIOError, and one that is no file another OSError.
+    """
+    # The library filelock takes 30 ms to import, and its fallback for `flock` leaves a lock behind a killed process.
+    file = os.fdopen(open_regular_file(path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except OSError as error:
+            if not isinstance(error, BlockingIOError) or time.monotonic() >= deadline:
+                file.close()
+                raise
+            time.sleep(LOCK_POLL_INTERVAL)
 
 
 class JsonLinesAppender:
@@ -239,15 +191,14 @@ class JsonLinesAppender:
     def __init__(self, path: Path, max_buffered_bytes: int = 10_000_000) -> None:
         self.path, self._max_buffered_bytes = path, max_buffered_bytes
         self.problem = ""  # reason why lines are waiting in memory
-        self._waiting = bytearray()
+        self._waiting = b""
         self._fd = open_regular_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-        if size := os.fstat(self._fd).st_size:
-            with mmap.mmap(self._fd, size, access=mmap.ACCESS_READ) as content:
-                end = content.rfind(b"\n", max(0, size - MAX_TORN_LINE_BYTES)) + 1
-            if end or size <= MAX_TORN_LINE_BYTES:
-                os.truncate(self._fd, end)
-            else:
-                self._waiting += b"\n"
+        start = max(0, os.fstat(self._fd).st_size - MAX_TORN_LINE_BYTES)
+        end = os.pread(self._fd, MAX_TORN_LINE_BYTES, start).rfind(b"\n") + 1
+        if end or not start:
+            os.truncate(self._fd, start + end)
+        else:
+            self._waiting = b"\n"
 
     @property
     def is_deleted(self) -> bool:
@@ -271,7 +222,7 @@ class JsonLinesAppender:
             with suppress(OSError):
                 os.truncate(self._fd, size)  # leave no part of a line behind
                 written = 0
-        del self._waiting[:written]
+        self._waiting = self._waiting[written:]
 
     def close(self) -> None:
         self.flush()

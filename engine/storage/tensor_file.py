@@ -18,7 +18,6 @@ import numpy.typing as npt
 from engine.errors import RunError, printable
 from engine.storage.files import open_regular_file
 
-MAX_HEADER_BYTES = 8_000_000  # a resume checkpoint stores the validation perplexities of 100,000 epochs in less
 MEMORY_CHECK_THRESHOLD = 100_000_000  # bytes of weights from which the free memory is checked before loading
 MEMORY_FACTOR = 3  # peak memory of loading divided by the size of the weights: the file's copy, ours, and a temporary
 SCALE_SUFFIX = ".scale"  # of the name of the tensor that contains the scale of each row of an 8-bit matrix
@@ -36,10 +35,6 @@ class Int8Rows(NamedTuple):
     values: npt.NDArray[np.int8]
     scales: npt.NDArray[np.float32]
 
-    def to_float32(self) -> npt.NDArray[np.float32]:
-        matrix: npt.NDArray[np.float32] = self.values * self.scales[:, None]
-        return matrix
-
 
 StoredTensor = npt.NDArray[np.float32] | Int8Rows  # as it is used: half precision becomes single precision
 
@@ -49,14 +44,15 @@ def quantize_rows(matrix: npt.NDArray[np.float32]) -> Int8Rows:
     peaks = np.abs(matrix).max(axis=1)
     np.maximum(peaks, MIN_PEAK, out=peaks)
     scaled = matrix * (np.float32(MAX_INT8) / peaks)[:, None]
-    values = np.rint(scaled, out=scaled).astype(np.int8)
-    peaks *= np.float32(1 / MAX_INT8)
-    return Int8Rows(values, peaks)
+    return Int8Rows(np.rint(scaled, out=scaled).astype(np.int8), peaks * np.float32(1 / MAX_INT8))
 
 
 def to_float32(tensor: StoredTensor) -> npt.NDArray[np.float32]:
     """Return a tensor in single precision, without a copy if it is stored so."""
-    return tensor.to_float32() if isinstance(tensor, Int8Rows) else tensor
+    if isinstance(tensor, Int8Rows):
+        matrix: npt.NDArray[np.float32] = tensor.values * tensor.scales[:, None]
+        return matrix
+    return tensor
 
 
 def to_int8(tensor: StoredTensor) -> StoredTensor:
@@ -70,68 +66,54 @@ def to_int8(tensor: StoredTensor) -> StoredTensor:
 class TensorFile:
     """A mapped safetensors file: unused tensors are never read, and processes share the others.
 
-    A missing file raises a FileNotFoundError, and one with a header that the library safetensors refuses a RunError.
+    A file that cannot be opened raises an OSError, and one that the library safetensors refuses a RunError.
     """
 
     def __init__(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
         self.path = path
-        try:
-            with os.fdopen(open_regular_file(path), "rb") as file:
-                if (length := int.from_bytes(file.read(8), "little")) > MAX_HEADER_BYTES:
-                    raise ValueError(f"the header is larger than {MAX_HEADER_BYTES:,} bytes")
-                content = file.read(length)
-            with safe_open(path, "numpy"):
-                entries: dict[str, Any] = json.loads(content)
-            self.metadata: dict[str, str] = entries.pop("__metadata__", None) or {}
-            # Dtype, such as "float32", and shape by name.
-            self.tensors = {name: (DTYPES[each["dtype"]], tuple(each["shape"])) for name, each in entries.items()}
-        except FileNotFoundError:
-            raise
-        except KeyError as error:
-            raise RunError(f"{path} has a tensor of the dtype {error.args[0]}, which is not supported") from error
-        except (OSError, ValueError, MemoryError, SafetensorError) as error:  # a sparse file may have any size
-            reason = str(getattr(error, "strerror", None) or error).removeprefix("Error while deserializing header: ")
-            raise RunError(f"{path} is not a valid safetensors file: {printable(reason[:100])}") from error
-        self._offsets = {name: 8 + length + each["data_offsets"][0] for name, each in entries.items()}
-        self.tensor_bytes = max((each["data_offsets"][1] for each in entries.values()), default=0)
+        with os.fdopen(open_regular_file(path), "rb") as file:
+            try:
+                with safe_open(path, "numpy"):
+                    length = int.from_bytes(file.read(8), "little")
+                self._entries: dict[str, Any] = json.loads(file.read(length))
+            except (OSError, ValueError, MemoryError, SafetensorError) as error:  # a sparse file may have any size
+                reason = str(error).removeprefix("Error while deserializing header: ")[:100]
+                raise RunError(f"{path} is not a valid safetensors file: {printable(reason)}") from error
+        self._start = 8 + length
+        self.metadata: dict[str, str] = self._entries.pop("__metadata__", None) or {}
+        # Dtype, such as "float32", and shape by name.
+        dtypes = {name: DTYPES.get(each["dtype"], each["dtype"]) for name, each in self._entries.items()}
+        self.tensors = {name: (dtypes[name], tuple(each["shape"])) for name, each in self._entries.items()}
+        self.tensor_bytes = max((each["data_offsets"][1] for each in self._entries.values()), default=0)
 
     @cached_property
     def _content(self) -> mmap.mmap:
         try:
             with os.fdopen(open_regular_file(self.path), "rb") as file:
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError) as error:  # larger than the memory, or emptied meanwhile
             raise RunError(f"{self.path} cannot be read: {error}") from error
 
     def check_bytes(self) -> None:
         """Read the whole file, and raise a RunError unless it has the checksum that `seal` gave it."""
-        match = _CHECKSUM.search(self._content, 0, len(self._content) - self.tensor_bytes)
+        match = _CHECKSUM.search(self._content, 0, self._start)
         if match is None or match[1] != _compute_checksum(self._content, match):
             raise RunError(f"{self.path} has changed since it was written; the run is damaged")
 
-    def read(self, name: str) -> npt.NDArray[Any]:
-        """Return a tensor as it is stored, numbers of bfloat16 as their bits; changes stay in memory."""
+    def read_weight(self, name: str, rows: npt.NDArray[np.intp] | None = None) -> StoredTensor:
+        """Return all or some rows of a tensor of a model as it is used: a part of the file, or a copy in float32."""
         dtype, shape = self.tensors[name]
         numpy_dtype = "uint16" if dtype == "bfloat16" else dtype
-        return np.frombuffer(self._content, numpy_dtype, math.prod(shape), self._offsets[name]).reshape(shape)
-
-    def read_weight(self, name: str) -> StoredTensor:
-        """Return a tensor of a model as it is used: a part of the file, but a copy of one in half precision."""
-        tensor = self.read(name)
-        if tensor.dtype == np.int8:
-            return Int8Rows(tensor, self.read(name + SCALE_SUFFIX).astype(np.float32, copy=False))
-        return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
-
-    def read_float32(self, name: str, rows: npt.NDArray[np.intp] | None = None) -> npt.NDArray[np.float32]:
-        """Return a copy of a tensor of floating-point numbers in single precision: all of it, or some rows in order."""
-        stored = self.read(name)
-        stored = stored if rows is None else stored[rows]
-        if self.tensors[name][0] == "bfloat16":
-            widened: npt.NDArray[np.float32] = (stored.astype(np.uint32) << 16).view(np.float32)
-            return widened
-        return stored.astype(np.float32)
+        offset = self._start + self._entries[name]["data_offsets"][0]
+        tensor = np.frombuffer(self._content, numpy_dtype, math.prod(shape), offset).reshape(shape)
+        tensor = tensor if rows is None else tensor[rows]
+        if dtype == "int8":
+            return Int8Rows(tensor, to_float32(self.read_weight(name + SCALE_SUFFIX, rows)))
+        if dtype == "bfloat16":
+            tensor = (tensor.astype(np.uint32) << 16).view(np.float32)
+        return tensor.astype(np.float32, copy=False)
 
     def release_pages(self) -> None:
         """Give the memory of what was read back; it is read again when it is used. Changes of tensors are lost."""
@@ -162,21 +144,18 @@ def open_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> 
     """Open the file of a model; one that is missing, damaged, of another model or too large raises a RunError."""
     try:
         file = TensorFile(path)
+        check_tensors(file.tensors, expected_shapes, ("float32", "float16"), f"{path}: ")
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing; the run has not saved a model yet") from error
-    try:
-        check_tensors(file.tensors, expected_shapes, ("float32", "float16"))
-    except RunError as error:
-        raise RunError(f"{path}: {error}") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}; the run is damaged") from error
     num_bytes = 4 * sum(map(math.prod, expected_shapes.values()))
     if num_bytes >= MEMORY_CHECK_THRESHOLD:  # a sparse file can have any size
         import psutil
 
         needed, free = MEMORY_FACTOR * num_bytes / 1e9, psutil.virtual_memory().available / 1e9
         if needed > free:
-            raise RunError(
-                f"{path} needs {needed:,.1f} GB of memory, and {free:,.1f} GB are free; use a larger machine"
-            )
+            raise RunError(f"{path} needs {needed:,.1f} GB of memory and {free:,.1f} are free; use a larger machine")
     if "crc32" in file.metadata:  # files of other programs have none
         file.check_bytes()
     return file
@@ -186,25 +165,23 @@ def check_tensors(
     actual: Mapping[str, tuple[str, tuple[int, ...]]],
     expected_shapes: Mapping[str, tuple[int, ...]],
     float_dtypes: Sequence[str] = ("float32",),
+    where: str = "",
 ) -> None:
     """Raise a RunError unless dtypes and shapes match; a matrix may be "int8", with a tensor `NAME.scale` `[rows]`."""
     expected = dict(expected_shapes)
     for name, shape in expected_shapes.items():
         if len(shape) == 2 and actual.get(name, ("",))[0] == "int8":
             expected[name + SCALE_SUFFIX] = shape[:1]
-    check_names(actual, expected)
+    check_names(actual, expected, where)
     for name, shape in expected.items():
         dtype, actual_shape = actual[name]
         dtypes = [*float_dtypes, "int8"] if len(shape) == 2 else float_dtypes
         if dtype not in dtypes or actual_shape != shape:
             wanted = f"{' or '.join(dtypes)} {list(shape)}"
-            raise RunError(f"{name} is {dtype} {list(actual_shape)[:9]}, not {wanted}; the run is damaged")
+            raise RunError(f"{where}{name} is {dtype} {list(actual_shape)[:9]}, not {wanted}; the run is damaged")
 
 
-def check_names(actual: Iterable[str], expected: Iterable[str]) -> None:
-    names, wanted = set(actual), set(expected)
-    if missing := sorted(wanted - names):
-        raise RunError(f"the model lacks {', '.join(missing[:3])}; it does not match the configuration")
-    if unknown := sorted(names - wanted):
-        shown = ", ".join(name[:40] for name in unknown[:3])
-        raise RunError(f"the model has unknown tensors {shown}; it does not match the configuration")
+def check_names(actual: Iterable[str], expected: Iterable[str], where: str = "") -> None:
+    if different := sorted(set(actual) ^ set(expected)):
+        shown = ", ".join(name[:40] for name in different[:3])
+        raise RunError(f"{where}the tensors do not match the configuration ({shown}); use the files of one model")

@@ -14,7 +14,7 @@ from engine.errors import ConfigError
 from engine.models.adapter import lora_targets
 from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
 from engine.models.transformer_layout import TRANSFORMER_VALUES, largest_num_heads
-from engine.runs.directory import BUNDLED_FOLDERS, epoch_model_name, needs_base, read_config
+from engine.runs.directory import BUNDLED_FOLDERS, needs_base, read_config
 from engine.runs.loading import find_model, find_weights, load_model, read_adapter, read_run_base
 from engine.storage.files import absolute_path, default_runs_dir
 from engine.storage.tensor_file import to_float32
@@ -181,7 +181,7 @@ def canonical_name(model: str, runs_dir: Path | None = None, *, keep_name: bool 
     run_dir, epoch = find_model(model, runs_dir)
     is_name = keep_name and run_dir.parent == (runs_dir or default_runs_dir())
     name = run_dir.name if is_name else str(absolute_path(run_dir))
-    return name if epoch is None else epoch_model_name(name, epoch)
+    return name if epoch is None else f"{name}@{epoch}"
 
 
 def _read_initial_config(init: str, runs_dir: Path | None) -> Config:

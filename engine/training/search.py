@@ -27,11 +27,17 @@ from engine.config import Config, describe_settings, parse_setting, setting_type
 from engine.control import ControlCommand
 from engine.errors import ConfigError, InvalidInputError, RunError, TrainingError, describe_error, suggest_nearest
 from engine.events import Evaluated, Finished, Warned
-from engine.runs.directory import MAX_CONFIG_BYTES, MAX_RUN_NAME_LENGTH, check_run_name, find_run, find_run_dirs
-from engine.runs.summary import COMPLETE, summarize_run
+from engine.runs.directory import (
+    COMPLETE,
+    MAX_FILE_BYTES,
+    MAX_RUN_NAME_LENGTH,
+    check_run_name,
+    find_run,
+    find_run_dirs,
+    summarize_run,
+)
 from engine.runtime.process import limit_openmp_spinning
-from engine.storage.files import FileLock, default_runs_dir, open_regular_file, read_limited, write_atomically
-from engine.storage.schema import decode
+from engine.storage.files import decode, default_runs_dir, lock_file, open_regular_file, read_limited, write_atomically
 from engine.training.initial_run import INHERITED_SETTINGS, canonical_config, load_training_input
 from engine.training.job import prepare_job, resume_job
 
@@ -111,14 +117,15 @@ class Search:
     """A search in its folder, locked by this process until `close`."""
 
     def __init__(self, path: Path, plan: SearchPlan) -> None:
-        self.path, self.plan, self._lock = path, plan, FileLock(path / LOCK_FILE)
+        self.path, self.plan = path, plan
         try:
-            if not self._lock.acquire():
-                raise RunError(f"another process runs the search in {path}; wait until it ends, or stop it")
+            self._lock = lock_file(path / LOCK_FILE)
             # A killed process or a full disk left the last line incomplete, to which optuna would append.
             trials = path / TRIALS_FILE
             with suppress(FileNotFoundError), os.fdopen(open_regular_file(trials, os.O_RDWR), "r+b") as lines:
                 lines.truncate(lines.read().rfind(b"\n") + 1)
+        except BlockingIOError as error:
+            raise RunError(f"another process runs the search in {path}; wait until it ends, or stop it") from error
         except OSError as error:
             raise RunError(f"{error.filename or path} cannot be written: {error.strerror}") from error
         self._study = open_study(path, plan, plan.config.training.seed)
@@ -155,7 +162,7 @@ class Search:
             raise RunError(f"there is no search {name!r} in {runs_dir}{suggest_nearest(name, names)}")
         try:
             # Unlike msgspec, json reads the surrogates of a path that is not UTF-8.
-            plan = decode(SearchPlan, json.loads(read_limited(path / SEARCH_FILE, MAX_CONFIG_BYTES)))
+            plan = decode(SearchPlan, json.loads(read_limited(path / SEARCH_FILE, MAX_FILE_BYTES)))
             if not plan.distributions:
                 raise ConfigError("no range")
         except (InvalidInputError, OSError, ValueError, RecursionError) as error:
@@ -170,7 +177,7 @@ class Search:
         return cls(path, plan)
 
     def close(self) -> None:
-        self._lock.release()
+        self._lock.close()
 
     def records(self) -> list[TrialRecord]:
         return read_records(self._study)

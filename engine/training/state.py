@@ -25,7 +25,7 @@ from engine.models.torch_ops import RecurrentState
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.runtime.process import get_process_info
-from engine.storage.schema import decode
+from engine.storage.files import decode
 from engine.storage.tensor_file import UNSEALED, TensorFile, seal
 from engine.training import optim
 from engine.training.initial_run import TrainingInput

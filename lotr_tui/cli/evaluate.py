@@ -177,7 +177,7 @@ def _words_of(text: str) -> str:
 
 def _list_models(combiner: ModelCombiner, combination: CombinationOptions, *, baselines: bool) -> list[Scored]:
     """Return the runs alone, then each requested combination, added to the ones before it, and the baselines."""
-    plain = replace(combination, mixture=False, cache=False, dynamic=False, weights=())
+    plain = CombinationOptions()
     is_ensemble = len(combiner.runs) > 1
     names = report_names([run.name for run in combiner.runs])
     combinations = [("perplexity", "ensemble" if is_ensemble else names[0], plain)]
@@ -185,7 +185,7 @@ def _list_models(combiner: ModelCombiner, combination: CombinationOptions, *, ba
         combinations.append(("dynamic", "with dynamic evaluation", replace(plain, dynamic=True)))
     if combination.cache:
         combinations.append(("cache", "with a cache", replace(plain, dynamic=combination.dynamic, cache=True)))
-    if combination.mixture or combination.weights:
+    if combination.mixture:
         combinations.append(("mixture", "mixture", combination))
     combined = [(key, name, combiner.combine(each)) for key, name, each in combinations]
     models = [Scored(key, name, each.model, each.description) for key, name, each in combined]

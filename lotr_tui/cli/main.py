@@ -263,24 +263,12 @@ class Combination:
     mixture: Annotated[bool, option("--mixture", "Mix with a Kneser-Ney model, tuned on validation.", MODEL)] = False
     cache: Annotated[bool, option("--cache", "Make recently used words more likely (continuous cache).", MODEL)] = False
     dynamic: Annotated[bool, option("--dynamic", "For eval: keep training while reading.", MODEL)] = False
-    weights: Annotated[str | None, option("--weights W,W,...", "Of the models; Kneser-Ney is last.", MODEL)] = None
-    cache_window: Annotated[int | None, option("--cache-window N", "Words. Default: 500.", MODEL, min=1, max=10**7)] = (
-        None
-    )
 
     def parse(self) -> "CombinationOptions":
         """Return the options of the engine; without any option, they combine several runs in equal shares."""
         from engine.runs.combine import CombinationOptions
 
-        if self.cache_window is not None and not self.cache:
-            raise InvalidInputError(f"--cache-window {self.cache_window} has no effect without --cache; give both")
-        try:
-            weights = tuple(map(float, self.weights.split(","))) if self.weights is not None else ()
-        except ValueError:
-            form = "must be numbers separated by commas, such as 0.8,0.2"
-            raise InvalidInputError(f"--weights {self.weights} {form}") from None
-        window = {} if self.cache_window is None else {"cache_window": self.cache_window}
-        return CombinationOptions(self.mixture, self.cache, self.dynamic, weights, **window)
+        return CombinationOptions(self.mixture, self.cache, self.dynamic)
 
 
 INIT_HELP = (

@@ -14,7 +14,7 @@ import typer
 from engine.control import ControlCommand
 from engine.errors import InvalidInputError, LotrError, describe_error, printable, shell_word
 from engine.events import Evaluated
-from engine.runs import directory, loading, locked_run, metrics, summary
+from engine.runs import directory, loading, locked_run, metrics
 from engine.runs.directory import is_locked, resolve_run, run_word
 from engine.storage.files import default_runs_dir
 from lotr_tui import formatting
@@ -38,11 +38,10 @@ STYLES: dict[Role, str] = {
     "muted": "dim",
 }
 HF_HELP = "Write a Transformer, with its adapter merged, into a new folder for transformers, with the same logits."
-GGUF_HELP = "Write a Transformer into a new file for llama.cpp and Ollama, with a Modelfile if it converses."
+GGUF_HELP = "Write a Transformer, with its adapter merged, into a new file for llama.cpp and Ollama."
 TYPE_HELP = "Type of the matrices in FILE: q8_0 is half the size and less exact. Default: f16."
 LOG_HELP = "Send to an experiment tracker what it misses of the run."
 CURVE_HELP = "Values of the curves: perplexities, or losses in nats. Default: by the name of the tag."
-PRECISION_HELP = "Weight matrices: int8 is a quarter of the size and less exact, fp16 half the size."
 EXAMPLES = "lotr-tui runs compare my-run other-run\nlotr-tui runs export my-run --csv tables"
 commands, run_commands = typer.Typer(**cli.FORM), typer.Typer(epilog=EXAMPLES, **cli.FORM)
 commands.add_typer(run_commands, name="runs")
@@ -74,7 +73,7 @@ def status(
 
 def print_status(path: Path, *, as_json: bool) -> None:
     """Print the progress of the run in `path`; one whose configuration cannot be read raises a RunError."""
-    state, word = summary.summarize_run(path).state, run_word(path)
+    state, word = directory.summarize_run(path).state, run_word(path)
     view, writer = TrainingView.from_run(path, subsample=True), directory.lock_owner(path) if state == "running" else ""
     try:
         saved_seconds_ago = max(
@@ -97,7 +96,7 @@ def print_status(path: Path, *, as_json: bool) -> None:
         hints.append(("stop", f"stop {word}"))
     elif any((path / name).is_file() for name in directory.WEIGHT_FILES):
         hints.append(("play", f"--run {word}"))
-    if state not in (*summary.COMPLETE, "running"):
+    if state not in (*directory.COMPLETE, "running"):
         hints.append(("resume", f"train --resume {word}"))
     for label, command in hints:
         print(f"{label + ':':10}lotr-tui {command}")
@@ -189,10 +188,10 @@ def _saved_file(path: Path) -> tuple[int, int] | None:
 
 @run_commands.callback()
 def runs(context: typer.Context, runs_dir: cli.RunsDirOption = None, as_json: cli.JsonOption = False) -> None:
-    """List or compare runs, or show, rename, delete, export or copy one. Without a command, list them, latest first."""
+    """List or compare runs, or show, rename, delete or export one. Without a command, list them, latest first."""
     if context.invoked_subcommand is not None:
         return
-    summaries = summary.list_runs(runs_dir)
+    summaries = directory.list_runs(runs_dir)
     if as_json:
         print_json([{**asdict(run), "path": str(run.path)} for run in summaries])
         return
@@ -223,11 +222,12 @@ def runs_show(run: cli.RunArgument, runs_dir: cli.RunsDirOption = None) -> None:
     path = resolve_run(run, runs_dir)
     events = metrics.read_current_events(path / directory.METRICS_FILE, subsample=True)
     evaluations = [event for event in events if isinstance(event, Evaluated)]
+    epochs = loading.list_epoch_checkpoints(path)
     record = {
-        **asdict(summary.summarize_run(path)),
+        **asdict(directory.summarize_run(path)),
         "path": str(path),
         "config": json.loads(directory.read_config(path).to_json()),
-        "saved_epochs": [asdict(checkpoint) for checkpoint in loading.list_epoch_checkpoints(path)],
+        "saved_epochs": [{"epoch": epoch, "valid_perplexity": valid} for epoch, valid in epochs.items()],
         "evaluations": [[event.step, event.epoch, event.valid_perplexity] for event in evaluations],
     }
     print_json(record, indent=2)
@@ -363,7 +363,7 @@ def runs_export(
     elif hugging_face is not None:
         export.export_hugging_face(path, hugging_face.absolute())
     elif gguf is not None:
-        targets = export.export_gguf(path, gguf, gguf_type or "f16")
+        export.export_gguf(path, gguf, gguf_type or "f16")
     elif csv is not None:
         export_csv(path, csv)
     else:
@@ -390,18 +390,3 @@ def _send_to_tracker(run_dir: Path, name: TrackerName) -> None:
     if not state.is_complete:
         rest = "is going on" if is_locked(run_dir) else "can be resumed"
         print(printable(f"the training {rest}; the same command sends what is added"), file=sys.stderr)
-
-
-@run_commands.command("compact", cls=cli.Command)
-def runs_compact(
-    run: cli.RunArgument,
-    folder: Annotated[Path, option("DIR", "Folder of the copy, which must not exist.")],
-    precision: Annotated[Literal["fp16", "int8"], option("--precision fp16|int8", PRECISION_HELP)] = "int8",
-    runs_dir: cli.RunsDirOption = None,
-) -> None:
-    """Write a small copy of a run, to play and evaluate, and print the sizes."""
-    from engine.runs.export import write_compact_copy
-
-    sizes = write_compact_copy(resolve_run(run, runs_dir).absolute(), folder.absolute(), precision)
-    before, after, total = map(formatting.format_bytes, sizes)
-    print(printable(f"{folder}: {directory.MODEL_FILE} {before} → {after} ({precision}), {total} with all files"))

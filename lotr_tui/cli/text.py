@@ -10,6 +10,7 @@ from rich.text import Text
 
 from engine.analysis.speakers import SpeakerGuess, SpeakerPosterior, guess_written_speaker
 from engine.config import Config
+from engine.data.corpus import read_whole_text
 from engine.data.dataset import load_dataset
 from engine.data.scripts import Turn, detect_style, read_scenes, turn_text
 from engine.data.speakers import SOMEONE, normalize_speaker
@@ -20,7 +21,6 @@ from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import is_pretrained_name
 from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model_by_name, read_config_and_tokenizer
-from engine.storage.files import read_text_file
 from lotr_tui.cli import console
 from lotr_tui.cli import main as cli
 from lotr_tui.cli.generate import parse_script
@@ -29,6 +29,7 @@ from lotr_tui.formatting import displayable, format_percent, plural, truncate
 from lotr_tui.widgets.bars import bar
 
 MAX_WHO_BYTES = 10_000  # the model reads the text as every speaker
+MAX_CONTEXT_BYTES = 4_000_000  # which take a minute or two
 MIN_SPEAKERS, MAX_SPEAKERS = 2, 64  # of a cast that a person names
 MAX_LISTED_SPEAKERS, MAX_JSON_SPEAKERS, MAX_LISTED_WORDS = 8, 10, 24
 MAX_NAME_WIDTH, MAX_WORD_WIDTH, MAX_LEADER_WIDTH = 24, 20, 16
@@ -67,7 +68,7 @@ def who(
         raise InvalidInputError("the text is empty; give at least one word")
     if (size := len(content.encode(errors="surrogateescape"))) > MAX_WHO_BYTES:
         raise InvalidInputError(f"the text has {size:,} bytes; use at most {MAX_WHO_BYTES:,} of it")
-    script = "" if context is None else read_text_file(context)
+    script = "" if context is None else read_whole_text(context.expanduser(), MAX_CONTEXT_BYTES)
     loaded = load_model_by_name(run, runs_dir, precision)
     model, name = loaded.model, shell_word(loaded.name)
     if by == "text" and not (isinstance(model, DialogueModel) and model.text_model is not None):

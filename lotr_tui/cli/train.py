@@ -88,7 +88,7 @@ def train(
     if tracker_names:
         choose_trackers(job.run.path, tracker_names)
     if detach:
-        job.run.lock.release()
+        job.run.lock.close()
         print(background.resume_in_background(job.run.path))
         return 0
     if no_tui or as_json or process.world_size > 1 or not cli.has_terminal():

@@ -34,14 +34,14 @@ def offer_settings(incomplete: str) -> list[str]:
 def offer_speakers(context: typer.Context, incomplete: str) -> list[str]:
     """Return the speakers of a run, also after the ones that are typed, with commas between them."""
     from engine.data.speakers import CAST_FILE, cast_from_json
-    from engine.runs.directory import MAX_CONFIG_BYTES, resolve_run
+    from engine.runs.directory import MAX_FILE_BYTES, resolve_run
     from engine.storage.files import read_limited
 
     runs = context.params.get("run") or [None]
     before, comma, name = incomplete.rpartition(",")
     try:
         file = resolve_run(runs if isinstance(runs, str) else runs[-1], context.params.get("runs_dir")) / CAST_FILE
-        cast = cast_from_json(read_limited(file, MAX_CONFIG_BYTES).decode(), str(file))
+        cast = cast_from_json(read_limited(file, MAX_FILE_BYTES).decode(), str(file))
     except (LotrError, OSError, ValueError):  # a message would break the line that is typed
         return []
     others = [each for each in cast if each not in before.split(",") and each == printable(each)]

@@ -9,8 +9,7 @@ from functools import reduce
 from pathlib import Path
 
 from engine.errors import InvalidInputError, RunError
-from engine.storage.files import FileLock, app_home, read_limited, write_atomically
-from engine.storage.schema import decode, parse_json
+from engine.storage.files import app_home, decode, lock_file, parse_json, read_limited, write_atomically
 from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
 
 VERSION = 1
@@ -98,7 +97,7 @@ class ProgressStore:
                 return ""
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with FileLock(self.path.with_name(f".{self.path.name}.lock"), LOCK_TIMEOUT):
+                with lock_file(self.path.with_name(f".{self.path.name}.lock"), LOCK_TIMEOUT):
                     notice, problem = self._merge()
             except BlockingIOError:  # the other session may have been suspended
                 notice, problem = "", "another session is writing the file"

@@ -16,9 +16,16 @@ from engine.data.tokenizers.base import is_open_vocabulary
 from engine.data.tokenizers.loading import tokenizer_file_name
 from engine.errors import InvalidInputError
 from engine.events import Evaluated, Finished, Started, Step
-from engine.runs.directory import MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES, METRICS_FILE, read_config
+from engine.runs.directory import (
+    MAX_FILE_BYTES,
+    METRICS_FILE,
+    RunState,
+    directory_size,
+    read_config,
+    run_state,
+    saved_perplexity,
+)
 from engine.runs.metrics import drop_superseded, read_events
-from engine.runs.summary import RunState, directory_size, run_state, saved_perplexity
 from engine.storage.files import read_limited
 from lotr_tui.formatting import PRETRAINED_NOTE, format_bytes, format_count, format_duration, format_perplexity
 
@@ -158,15 +165,15 @@ def _scored_text(path: Path, config: Config, started: Started | None) -> ScoredT
         [data.valid_corpus, data.test_corpus] if data.valid_corpus else [data.split, data.split_seed, data.held_out]
     )
     scenes: list[object] = []
-    files = [(tokenizer_file_name(data.tokenizer), MAX_VOCABULARY_BYTES)]
+    files = [tokenizer_file_name(data.tokenizer)]
     if data.mode == "dialogue":
         scenes = [data.speaker_column, data.scene_column, data.scene_lines, data.min_speaker_lines]
-        files.append((CAST_FILE, MAX_CONFIG_BYTES))
+        files.append(CAST_FILE)
     vocabulary = hashlib.sha256(data.tokenizer.encode())
     has_files = True
-    for name, max_bytes in files:
+    for name in files:
         try:
-            vocabulary.update(read_limited(path / name, max_bytes))
+            vocabulary.update(read_limited(path / name, MAX_FILE_BYTES))
         except OSError:
             has_files = False
     form = "original" if is_open_vocabulary(data.tokenizer) else data.tokenizer

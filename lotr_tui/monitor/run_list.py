@@ -13,9 +13,8 @@ import numpy as np
 from engine.data.arrays import Float64Array
 from engine.errors import InvalidInputError
 from engine.events import Evaluated
-from engine.runs.directory import METRICS_FILE, bundled_run_names, resolve_run
+from engine.runs.directory import METRICS_FILE, RunSummary, bundled_run_names, list_runs, resolve_run, summarize_run
 from engine.runs.metrics import read_current_events
-from engine.runs.summary import RunSummary, list_runs, summarize_run
 from lotr_tui.formatting import format_age, format_bytes, format_run_perplexity
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import LotrError, RunError
-from engine.storage.files import FileLock, JsonLinesAppender, app_home, open_regular_file, write_atomically
+from engine.storage.files import JsonLinesAppender, app_home, lock_file, open_regular_file, write_atomically
 from lotr_tui.session.json_store import FailureReporter, os_error_reason
 
 MAX_PROMPTS = 1000
@@ -47,7 +47,7 @@ class PromptHistory:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # The lock is a separate file, since the history itself is replaced when it is shortened.
-            with FileLock(self.path.with_suffix(".lock"), LOCK_TIMEOUT):
+            with lock_file(self.path.with_suffix(".lock"), LOCK_TIMEOUT):
                 problem = self._flush()
         except BlockingIOError:  # the other session may have been suspended
             problem = f"{self.path} is locked by another session"

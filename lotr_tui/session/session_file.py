@@ -16,12 +16,20 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from engine.data.speakers import display_name
 from engine.errors import InvalidInputError, LotrError, printable
-from engine.storage.files import FileLock, JsonLinesAppender, app_home, atomic_replace, open_regular_file, read_limited
-from engine.storage.schema import decode, parse_json
+from engine.storage.files import (
+    JsonLinesAppender,
+    app_home,
+    atomic_replace,
+    decode,
+    lock_file,
+    open_regular_file,
+    parse_json,
+    read_limited,
+)
 from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
 from lotr_tui.session.reply import Figure, Reply
 
@@ -151,7 +159,7 @@ class SessionFile:
         self.session = session
         self.problem = ""  # why a part of the session is not saved; empty if all of it is, or if it was deleted
         self._folder = folder or sessions_folder()
-        self._open_file: tuple[FileLock, JsonLinesAppender] | None = None
+        self._open_file: tuple[IO[bytes], JsonLinesAppender] | None = None
         self._is_deleted = False
         self._failures = FailureReporter()
 
@@ -164,7 +172,7 @@ class SessionFile:
                 file = cls(_read_session_file(path), path.parent)
                 file._open(lock)
             except BaseException:
-                lock.release()
+                lock.close()
                 raise
         return file
 
@@ -206,8 +214,8 @@ class SessionFile:
     def rename(self, name: str) -> None:
         """Rename the session and its file; an invalid or taken name, and a failure, raise a SessionError."""
         path = rename_session(self.path, name, is_locked=self._open_file is not None)
-        for file in self._open_file or ():
-            file.path = path
+        if self._open_file is not None:
+            self._open_file[1].path = path
         self.session.name = name
 
     def delete(self) -> None:
@@ -222,10 +230,10 @@ class SessionFile:
         if self._open_file is not None:
             lock, appender = self._open_file
             appender.close()
-            lock.release()
+            lock.close()
             self._open_file = None
 
-    def _open(self, lock: FileLock) -> None:
+    def _open(self, lock: IO[bytes]) -> None:
         self._open_file = lock, JsonLinesAppender(self.path, max_buffered_bytes=MAX_SESSION_BYTES)
 
     def _create_file(self) -> None:
@@ -373,26 +381,23 @@ def _describe_failure(path: Path, action: str) -> Iterator[None]:
 
 @contextmanager
 def _hold_lock(path: Path) -> Iterator[None]:
-    lock = _lock_existing(path)
-    try:
+    with _lock_existing(path):
         yield
-    finally:
-        lock.release()
 
 
-def _lock_existing(path: Path) -> FileLock:
+def _lock_existing(path: Path) -> IO[bytes]:
     """Lock the file of a session; a missing file raises FileNotFoundError and is not created."""
     before = path.stat()
     lock = _lock(path)
     if not os.path.samestat(before, path.stat()):  # renamed by another window meanwhile, and created again by the lock
         path.unlink()
-        lock.release()
+        lock.close()
         raise FileNotFoundError(path)
     return lock
 
 
-def _lock(path: Path) -> FileLock:
-    lock = FileLock(path)
-    if not lock.acquire():
-        raise SessionError(f"session {path.stem!r} is open in another window; close it there first")
-    return lock
+def _lock(path: Path) -> IO[bytes]:
+    try:
+        return lock_file(path)
+    except BlockingIOError as error:
+        raise SessionError(f"session {path.stem!r} is open in another window; close it there first") from error

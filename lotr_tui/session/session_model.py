@@ -154,7 +154,7 @@ class SessionModel:
         if not (run / CONFIG_FILE).is_file():
             return cls(view.started.run, description, event.model)
         mode = read_config(run).data.mode
-        model = read_dialogue_parts(run).wrap(event.model) if mode == "dialogue" else event.model
+        model = read_dialogue_parts(run)(event.model) if mode == "dialogue" else event.model
         return cls(view.started.run, description, model, run=run, predicts_eos=mode == "line")
 
     @property

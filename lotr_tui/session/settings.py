@@ -11,8 +11,7 @@ from typing import Any, Literal, get_args
 from engine.data.speakers import MAX_NAME_CHARACTERS
 from engine.errors import InvalidInputError, RunError
 from engine.generation.settings import SamplerSettings
-from engine.storage.files import app_home, read_limited, write_atomically
-from engine.storage.schema import decode, parse_json
+from engine.storage.files import app_home, decode, parse_json, read_limited, write_atomically
 from lotr_tui.session.json_store import FailureReporter, check_version, os_error_reason, quarantine_file
 
 VERSION = 4  # of the format; earlier ones had the settings of the models in common

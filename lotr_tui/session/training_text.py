@@ -23,9 +23,8 @@ from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs.combine import CombinationOptions, ModelCombiner, load_run_dataset
-from engine.runs.directory import epoch_model_name, resolve_run
+from engine.runs.directory import resolve_run, summarize_run
 from engine.runs.loading import load_model
-from engine.runs.summary import summarize_run
 from engine.runtime.process import limit_openmp_spinning, preload_torch
 from engine.runtime.worker import Cancellation
 from lotr_tui.session.model_loading import ModelLoader
@@ -121,7 +120,7 @@ class ModelChoice:
         if is_pretrained_name(self.run):
             return printable(parse_pretrained_name(self.run).short_name)
         run = printable(Path(self.run).name)
-        model = run if self.epoch is None else epoch_model_name(run, self.epoch)
+        model = run if self.epoch is None else f"{run}@{self.epoch}"
         return {"run": model, "kneser-ney": "Kneser-Ney", "mixture": f"{run} + Kneser-Ney"}[self.kind]
 
     @property
@@ -155,9 +154,7 @@ def load_model_choice(choice: ModelChoice, runs_dir: Path | None) -> SessionMode
         description = f"{model.order}-gram counts"
     if not math.isfinite(valid):
         valid = evaluate(model, combiner.dataset.valid).perplexity
-    if loaded.dialogue_parts is not None:
-        model = loaded.dialogue_parts.wrap(model)
-    corpus = loaded.config.data.corpus
+    model, corpus = loaded.with_cast(model), loaded.config.data.corpus
     return SessionModel(choice.name, f"{description} · valid {valid:.1f}", model, corpus, loaded.path)
 
 

@@ -22,8 +22,7 @@ from engine.errors import InvalidInputError, RunError, describe_error, printable
 from engine.events import Evaluated, Failed, Finished, Resume, Sampled, Started, Step, event_name
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE, is_locked, read_config
 from engine.runs.metrics import RecordFollower
-from engine.storage.files import FileLock, read_limited, write_atomically
-from engine.storage.schema import decode_json
+from engine.storage.files import decode, lock_file, parse_json, read_limited, write_atomically
 from lotr_tui.trackers.libraries import TRACKER_NAMES, Point, Settings, TensorBoardTracker, TrackerName, open_tracker
 
 STEP_METRICS = ("train_perplexity", "lr", "gradient_norm", "tokens_per_second", "epoch", "seconds")
@@ -59,7 +58,7 @@ def read_state(run_dir: Path, name: TrackerName) -> SendState:
     """Read the state of a tracker; a damaged file raises a RunError."""
     path = state_file(run_dir, name)
     try:
-        return decode_json(SendState, read_limited(path, MAX_STATE_BYTES))
+        return decode(SendState, parse_json(read_limited(path, MAX_STATE_BYTES)))
     except FileNotFoundError:
         return SendState()
     except (OSError, InvalidInputError) as error:
@@ -195,7 +194,7 @@ def send_run(
     # A run without a configuration, or with a damaged state, is refused before a file is written into its folder.
     config, state = read_config(run_dir), read_state(run_dir, name)
     state_file(run_dir, name).parent.mkdir(exist_ok=True)
-    with FileLock(state_file(run_dir, name, ".lock"), LOCK_TIMEOUT):
+    with lock_file(state_file(run_dir, name, ".lock"), LOCK_TIMEOUT):
         state = read_state(run_dir, name)
         stream, tracker = RunStream(run_dir, state.last_steps), None
         while not state.is_complete:

@@ -16,9 +16,8 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, is_locked
+from engine.runs.directory import CONFIG_FILE, METRICS_FILE, MODEL_FILE, is_locked, summarize_run
 from engine.runs.loading import load_model
-from engine.runs.summary import summarize_run
 from tests.faults.trainings import TIMEOUT, ReferenceTraining
 from tests.support.terminal import Terminal, TerminalError
 

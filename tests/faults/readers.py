@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import Config
 from engine.control import CommandQueue
-from engine.data.corpus import CODECS, read_corpus
+from engine.data.corpus import CODECS, read_corpus, read_whole_text
 from engine.data.dataset import concatenate_lines, load_dataset
 from engine.data.speakers import normalize_speaker
 from engine.data.summary import summarize_dataset
@@ -24,7 +24,7 @@ from engine.data.tokenizers.base import EOS, UNK
 from engine.data.tokenizers.words import WordTokenizer, split_words
 from engine.errors import printable
 from engine.events import Step
-from engine.runs.directory import RESUME_FILE, check_run_name, is_locked, lock_owner
+from engine.runs.directory import RESUME_FILE, check_run_name, is_locked, list_runs, lock_owner, summarize_run
 from engine.runs.loading import (
     list_epoch_checkpoints,
     load_model,
@@ -34,8 +34,6 @@ from engine.runs.loading import (
 )
 from engine.runs.locked_run import CommandFileReader
 from engine.runs.metrics import read_current_events, read_events
-from engine.runs.summary import list_runs, summarize_run
-from engine.storage.files import read_text_file
 from engine.training.initial_run import TrainingInput
 from engine.training.search import Search
 from engine.training.state import ResumeCheckpoint
@@ -118,7 +116,7 @@ def _read_text(home, path):
 
 
 def _read_lens_text(home, path):
-    text = read_text_file(path)
+    text = read_whole_text(path)
     tokens = tokenize_with_offsets(text, VOCABULARY)
     assert tokens.ids.tolist() == VOCABULARY.encode(text).tolist()
     line = newlines_to_marks(text)
@@ -128,7 +126,7 @@ def _read_lens_text(home, path):
 
 
 def _read_prompt(home, path):
-    text, _ = sanitize_prompt(read_text_file(path)[:10_000])
+    text, _ = sanitize_prompt(read_whole_text(path)[:10_000])
     _assert_printable(text.replace("\u200c", "").replace("\u200d", "").replace("\u3000", " ").split("\n"))
     for width in (1, 7, 40):
         lines = [text[start:end] for start, end in wrap(text, width)]
@@ -137,12 +135,12 @@ def _read_prompt(home, path):
 
 
 def _read_overrides(home, path):
-    config = Config().with_overrides(read_text_file(path).split("\n"))
+    config = Config().with_overrides(read_whole_text(path).split("\n"))
     assert Config.from_json(config.to_json(), "round trip") == config
 
 
 def _read_run_name(home, path):
-    name = read_text_file(path)
+    name = read_whole_text(path)
     check_run_name(name)
     load_model_by_name(name)
 

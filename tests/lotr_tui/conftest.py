@@ -10,13 +10,15 @@ from textual.cache import LRUCache
 from textual.css.stylesheet import Stylesheet
 
 from engine.config import Config
-from engine.events import Started
+from engine.events import Checkpointed, Evaluated, Started
 from engine.generation.settings import SamplerSettings
+from engine.runs.directory import MODEL_FILE
 from engine.runs.loading import LoadedModel
 from lotr_tui.app import LotrApp
 from lotr_tui.session import settings
 from lotr_tui.session.session_model import SessionModel
 from tests.support.app import Host, make_decoder
+from tests.support.runs import append_events
 
 # After each key a pilot waits twice until the app was idle for 20 ms, so that the next frame, at most 17 ms away, is
 # painted. Shorter times speed up the tests; they wait with `until` for everything that takes longer than a frame.
@@ -66,7 +68,8 @@ def decoder():
 @pytest.fixture
 def loaded(decoder, tmp_path):
     started = Started("bundled", "tiny", 99, 5, 100, 10, 40, "cpu", "", 151.0, 94.1)
-    return LoadedModel("bundled", tmp_path, Config(), decoder, 74.9, started)
+    append_events(tmp_path, [started, Evaluated(1, 1.0, 74.9, True, 1.0), Checkpointed(1, MODEL_FILE)])
+    return LoadedModel("bundled", tmp_path, Config(), decoder)
 
 
 @pytest.fixture

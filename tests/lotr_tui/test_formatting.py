@@ -9,7 +9,7 @@ import pytest
 
 from engine.data.tokenizers.base import EOS, UNK
 from engine.generation.generate import Done
-from engine.runs.summary import RunSummary
+from engine.runs.directory import RunSummary
 from lotr_tui import formatting
 from tests.support.open_models import bpe_tokenizer
 

@@ -61,7 +61,7 @@ def write_open_run(path, tokenizer):
     config = Config(model=MODEL_CONFIG)
     config = replace(config, data=replace(config.data, tokenizer=tokenizer.name, mode="line"))
     run = create_run(config, tokenizer, path.name, path.parent)
-    run.lock.release()
+    run.lock.close()
     save_file(_weights(tokenizer, 0), path / MODEL_FILE)
     return path
 
@@ -69,7 +69,7 @@ def write_open_run(path, tokenizer):
 def write_transformer_run(path, tokenizer, **values):
     """Write a run of a Transformer with random weights that are exact in half precision, and return its directory."""
     config = Config("gpt-tiny").with_values(**TRANSFORMER | values, tokenizer=tokenizer.name)
-    create_run(config, tokenizer, path.name, path.parent).lock.release()
+    create_run(config, tokenizer, path.name, path.parent).lock.close()
     rng = np.random.default_rng(len(tokenizer))
     shapes = transformer_weight_shapes(config.model, len(tokenizer))
     weights = {name: rng.normal(0, 0.2, shape).astype(np.float16) for name, shape in shapes.items()}

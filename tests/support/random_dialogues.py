@@ -89,7 +89,7 @@ def write_dialogue_run(path):
     settings = {"embedding_size": 8, "hidden_size": 8, "mode": "dialogue", "tokenizer": "bpe", "punctuation": False}
     config = Config("tiny").with_values(**settings)
     files = fit_dialogue_parts(lines, lines, RUN_CAST)
-    create_run(config, tokenizer, path.name, path.parent, None, files).lock.release()
+    create_run(config, tokenizer, path.name, path.parent, None, files).lock.close()
     save_file(scripted_lstm(tokenizer, "".join([*words, "\n"]), 8, scale=0.3).weights, path / MODEL_FILE)
     return path
 

@@ -13,10 +13,8 @@ from engine.data.corpus import Line
 from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Finished, Warned
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.runs.directory import MODEL_FILE
-from engine.runs.loading import EpochCheckpoint
+from engine.runs.directory import MODEL_FILE, directory_size
 from engine.runs.locked_run import create_run
-from engine.runs.summary import directory_size
 from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.screens.dialogs.questions import FirstModelDialog, QuitDialog
@@ -282,7 +280,7 @@ def write_recorded_runs(runs_dir):
         if name != "active":
             append_events(path, [Finished("done", name, float(epochs), best, best + 2, 9.0)])
         if name == "shire":
-            lock.release()
+            lock.close()
         set_age(path / "config.json", minutes=number)
         size = 4_200_000 - directory_size(path)
         (path / "padding").touch()
@@ -377,5 +375,5 @@ def write_runs(app):
 async def model_dialog(pilot):
     write_runs(pilot.app)
     await ladder(pilot)
-    kept = [EpochCheckpoint(1, 140.25), EpochCheckpoint(2, 99.5), EpochCheckpoint(4, None)]
+    kept = {1: 140.25, 2: 99.5, 4: None}
     await _open(pilot, ModelChoiceDialog("runs/first", kept, pilot.app.runs_dir))

@@ -108,6 +108,6 @@ def write_initial_run(path, tokenizer, weights=None, **values):
     config = make_config(**values)
     config = replace(config, data=replace(config.data, tokenizer=tokenizer.name))
     run = create_run(config, tokenizer, path.name, path.parent)
-    run.lock.release()
+    run.lock.close()
     save_file(random_weights(config.model, tokenizer) if weights is None else weights, path / MODEL_FILE)
     return config

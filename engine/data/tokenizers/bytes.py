@@ -16,7 +16,7 @@ from msgspec import Meta
 from engine.data.arrays import Int64Array
 from engine.data.tokenizers.base import EOS, EOS_ID, MAX_VOCABULARY_SIZE, PieceDecoder, TokenIds, Tokenizer, TokenSpan
 from engine.errors import InvalidInputError, RunError
-from engine.storage.schema import decode_json
+from engine.storage.files import decode, parse_json
 
 EOS_BYTES = b"\n"  # bytes that `<eos>` is decoded to
 
@@ -186,7 +186,7 @@ class CharacterTokenizer(ByteTokenizer):
     def from_json(cls, text: str, source: str) -> "CharacterTokenizer":
         """Parse the output of `to_json`, which was read from the file `source`; another form raises a RunError."""
         try:
-            characters = decode_json(_CharactersFile, text).characters
+            characters = decode(_CharactersFile, parse_json(text)).characters
         except InvalidInputError as error:
             problem = str(error).removesuffix(".")
             raise RunError(f"{source} is not a tokenizer of characters ({problem}); train a new run") from error

@@ -27,8 +27,7 @@ from engine.models.pretrained.names import BASE_FILE, SMOLLM2, base_folder, pars
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from engine.models.transformer_layout import transformer_weight_shapes
 from engine.runtime.process import silence_descriptors
-from engine.storage.files import fsync_path, read_limited
-from engine.storage.schema import decode_json
+from engine.storage.files import decode, fsync_path, parse_json, read_limited
 from engine.storage.tensor_file import SCALE_SUFFIX, Int8Rows, StoredTensor, TensorFile, check_tensors
 
 VOCABULARY_TENSORS = ("model.embed_tokens.weight", "lm_head.weight")  # with one row per token
@@ -246,7 +245,7 @@ def read_stored_base(name: str, *, check_bytes: bool = False) -> Base:
     # Its size, names and shapes are checked, or with `check_bytes` all bytes.
     folder = base_folder(name)
     try:
-        stored = decode_json(StoredBase, read_limited(folder / BASE_FILE, MAX_FILE_BYTES))
+        stored = decode(StoredBase, parse_json(read_limited(folder / BASE_FILE, MAX_FILE_BYTES)))
         content = read_limited(folder / TOKENIZER_FILE, MAX_FILE_BYTES).decode()
         tokenizer = PretrainedTokenizer(content, stored.num_tokens, stored.specials)
         file = TensorFile(folder / WEIGHTS_FILE)

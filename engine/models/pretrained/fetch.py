@@ -18,7 +18,7 @@ from typing import Any
 from engine.errors import InvalidInputError, LotrError
 from engine.models.pretrained.names import SMOLLM2, base_folder
 from engine.runtime.download import download
-from engine.storage.files import FileLock
+from engine.storage.files import lock_file
 
 SOURCE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_BYTES = 98_362_432
@@ -70,7 +70,7 @@ def fetch_smollm2(
     downloads = folder / "downloads"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):
+        with lock_file(folder / "lock"):
             report(FetchProgress("looking for SmolLM2"))
             with suppress(InvalidInputError):
                 bases.read_stored_base(SMOLLM2, check_bytes=True)

@@ -21,9 +21,8 @@ from engine.models.pretrained.chat import SANDBOX
 from engine.models.pretrained.names import PretrainedSource
 from engine.models.pretrained.tokenizer import TokenizerFiles, try_tokenizer
 from engine.runtime.sandbox import SandboxError
-from engine.storage.files import read_limited
-from engine.storage.schema import decode, parse_json
-from engine.storage.tensor_file import TensorFile
+from engine.storage.files import decode, parse_json, read_limited
+from engine.storage.tensor_file import TensorFile, to_float32
 
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}  # by values of `model_type`
 FLOAT_DTYPES = ("float32", "float16", "bfloat16")
@@ -240,7 +239,7 @@ def read_folder_base(folder: Path, name: str) -> bases.Base:
     family = FAMILIES[settings["model_type"]]
 
     def read(tensor: str, rows: npt.NDArray[np.intp] | None) -> Float32Array:
-        return files[tensor].read_float32(tensor, rows)
+        return to_float32(files[tensor].read_weight(tensor, rows))
 
     return new_base(name, family, tuple(paths), config, tokenizer_files, end_ids, shapes, read, num_tokens)
 

@@ -9,8 +9,9 @@ from typing import Any
 from textual.suggester import Suggester
 from textual.widgets import Input
 
+from engine.data.corpus import read_whole_text
 from engine.errors import CorpusError, InvalidInputError, LotrError, printable
-from engine.storage.files import read_text_file
+from engine.storage.files import absolute_path
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.dialog import Dialog, Field
@@ -19,6 +20,7 @@ from lotr_tui.session.export import ExportTarget, abbreviate_home, current_folde
 from lotr_tui.session.json_store import os_error_reason
 
 MAX_PATH_LENGTH = 4096
+MAX_TEXT_BYTES = 4_000_000  # about 800,000 words; a model reads them in a minute or two
 """Characters of a path that can be typed, the limit of Linux."""
 MAX_FOLDER_ENTRIES = 5_000
 """Entries of a folder that are read for completion."""
@@ -79,7 +81,7 @@ class OpenTextDialog(Dialog[tuple[str, str]]):
         """Close the dialog with the path and the text of its file, which is read in a thread."""
         if not (path := texts["path"].strip()):
             raise CorpusError("type the path of a text file, or press esc")
-        self.dismiss((path, await run_in_thread(read_text_file, Path(path))))
+        self.dismiss((path, await run_in_thread(read_whole_text, absolute_path(Path(path)), MAX_TEXT_BYTES)))
 
 
 class ExportDialog(Dialog[Path]):

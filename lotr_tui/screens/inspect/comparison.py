@@ -602,7 +602,7 @@ class SideBySideScreen(ColumnsScreen):
 
     def _choose_column(self, use: Callable[[ColumnChoice | None], None]) -> None:
         run = self.session_model.run
-        saved_epochs = list_epoch_checkpoints(run) if run is not None else []
+        saved_epochs = list_epoch_checkpoints(run) if run is not None else {}
         ranked = {speaker.name for speaker in self._ranking}
         others = (SpeakerProb(name, 0.0) for name in self.session_model.cast if name not in ranked)
         speakers = [*self._ranking, *others] if self.session_model.knows_speakers else ()

@@ -1,6 +1,6 @@
 """Dialog that chooses a column to compare with: another model, or a speaker of the session's model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,9 +16,7 @@ from engine.data.speakers import display_name
 from engine.errors import InvalidInputError, printable
 from engine.generation.turns import SpeakerProb
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
-from engine.runs.directory import bundled_run_names
-from engine.runs.loading import EpochCheckpoint
-from engine.runs.summary import list_runs
+from engine.runs.directory import bundled_run_names, list_runs
 from lotr_tui.formatting import format_model_row, format_percent, format_run_row
 from lotr_tui.screens.dialogs.dialog import KeysLine
 from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS
@@ -51,7 +49,7 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
     def __init__(
         self,
         base_run: str,
-        saved_epochs: Sequence[EpochCheckpoint],
+        saved_epochs: Mapping[int, float | None],
         runs_dir: Path | None,
         speakers: Sequence[SpeakerProb] = (),
         models_by_others: Sequence[str] = (),
@@ -59,16 +57,13 @@ class ModelChoiceDialog(TextualFixesScreen, ModalScreen[ColumnChoice | None]):
         super().__init__()
         baseline = f"Kneser-Ney, counted on the training text of {printable(Path(base_run).name)}"
         mixture = ModelChoice("mixture", base_run)
-        epochs = [(ModelChoice("run", base_run, checkpoint.epoch), checkpoint) for checkpoint in saved_epochs]
+        epochs = [(ModelChoice("run", base_run, epoch), valid) for epoch, valid in saved_epochs.items()]
         self._has_speakers = bool(speakers)
         self._rows: list[tuple[ColumnChoice, str]] = [
             *((speaker, _format_speaker_row(speaker)) for speaker in speakers),
             (ModelChoice("kneser-ney", base_run), baseline),
             (mixture, f"{mixture.name}, weights chosen on validation"),
-            *(
-                (choice, format_model_row(choice.name, f"epoch {choice.epoch}", saved.valid_perplexity))
-                for choice, saved in epochs
-            ),
+            *((choice, format_model_row(choice.name, f"epoch {choice.epoch}", valid)) for choice, valid in epochs),
             *((ModelChoice("run", name), name) for name in bundled_run_names()),
             *(
                 (ModelChoice("run", str(run.path)), format_run_row(run))

@@ -14,7 +14,7 @@ from textual.strip import Strip
 from textual.widgets import Static
 
 from engine.errors import printable
-from engine.runs.summary import RunSummary
+from engine.runs.directory import RunSummary
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import format_perplexity
 from lotr_tui.monitor.comparison import ComparedRun, RunComparison, compare_runs, read_compared_run

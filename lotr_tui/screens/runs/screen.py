@@ -15,10 +15,9 @@ from textual.widgets import Input, OptionList, Rule, Static
 from textual.widgets.option_list import Option
 
 from engine.errors import LotrError, printable
-from engine.runs.directory import MAX_RUN_NAME_LENGTH, bundled_run_name
+from engine.runs.directory import MAX_RUN_NAME_LENGTH, RunSummary, bundled_run_name
 from engine.runs.loading import LoadedModel
 from engine.runs.locked_run import delete_run, rename_run
-from engine.runs.summary import RunSummary
 from engine.storage.files import default_runs_dir
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import PRETRAINED_MARK_NOTE, format_bytes, truncate

@@ -133,7 +133,7 @@ def test_posteriors_follow_from_bayes_rule(model, context, words, is_complete, b
 @pytest.mark.parametrize("is_known_scene", [False, True])
 def test_probabilities_of_the_included_model_come_true_on_held_out_lines(is_known_scene):
     folder = assets_dir() / "model"
-    model = read_dialogue_parts(folder).wrap(LSTM)
+    model = read_dialogue_parts(folder)(LSTM)
     test = load_dataset(read_config(folder).with_values(tokenizer="characters").data).splits.test
     confidences, hits = [], []
     for scene in spoken_scenes(test, model.cast):

@@ -19,7 +19,7 @@ from engine.models.matrices import MAX_WEIGHT, Int8Matrix
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model
-from engine.storage.tensor_file import Int8Rows, quantize_rows
+from engine.storage.tensor_file import Int8Rows, quantize_rows, to_float32
 from tests.support.models import make_tokenizer, random_ids
 
 VOCABULARY_SIZE = 37
@@ -151,8 +151,8 @@ def make_tensors(config):
     return tensors
 
 
-def to_float32(tensors):
-    return {name: tensor.to_float32() if isinstance(tensor, Int8Rows) else tensor for name, tensor in tensors.items()}
+def all_to_float32(tensors):
+    return {name: to_float32(tensor) for name, tensor in tensors.items()}
 
 
 def test_stored_weights_are_kept_as_they_are():
@@ -160,7 +160,7 @@ def test_stored_weights_are_kept_as_they_are():
     tensors = make_tensors(config)
     lstm = NumpyLSTM(config, VOCABULARY, tensors)
     assert lstm.tensors == tensors
-    assert all(np.array_equal(lstm.weights[name], value) for name, value in to_float32(tensors).items())
+    assert all(np.array_equal(lstm.weights[name], value) for name, value in all_to_float32(tensors).items())
     assert (lstm.has_int8_weights, lstm.int8) == (True, False)
     assert not NumpyLSTM(config, VOCABULARY, lstm.weights).has_int8_weights
 
@@ -169,10 +169,10 @@ def test_stored_weights_are_kept_as_they_are():
 def test_matrices_in_8_bits_alone_and_together_predict_what_those_in_single_precision_predict(name):
     config, ids = CONFIGS[name], random_ids(9, VOCABULARY_SIZE)
     tensors = make_tensors(config)
-    exact = score_sequence(NumpyLSTM(config, VOCABULARY, to_float32(tensors)), ids)
+    exact = score_sequence(NumpyLSTM(config, VOCABULARY, all_to_float32(tensors)), ids)
     assert score_sequence(NumpyLSTM(config, VOCABULARY, tensors), ids) == pytest.approx(exact, abs=0.1)
     for matrix in (each for each in tensors if isinstance(tensors[each], Int8Rows)):
-        mixed = NumpyLSTM(config, VOCABULARY, {**to_float32(tensors), matrix: tensors[matrix]})
+        mixed = NumpyLSTM(config, VOCABULARY, {**all_to_float32(tensors), matrix: tensors[matrix]})
         assert score_sequence(mixed, ids) == pytest.approx(exact, abs=0.1), matrix
 
 

@@ -31,7 +31,7 @@ from engine.models.dialogue import (
     fit_conditional_logit,
     fit_softmax_regression,
 )
-from engine.storage.schema import decode_json
+from engine.storage.files import decode, parse_json
 from tests.support.random_dialogues import CAST, LSTM, TRAIN_SCENES, TURN_MODEL
 from tests.support.random_dialogues import spoken as spoken_scenes
 
@@ -201,7 +201,7 @@ def test_a_text_without_successions_still_gives_a_model(scenes):
 )  # fmt: skip
 def test_a_damaged_file_is_refused_in_one_line(changes, message):
     with pytest.raises(InvalidInputError, match=message) as caught:
-        DialogueModel(LSTM, CAST, decode_json(TurnModel, json.dumps(asdict(TURN_MODEL) | changes)))
+        DialogueModel(LSTM, CAST, decode(TurnModel, parse_json(json.dumps(asdict(TURN_MODEL) | changes))))
     assert str(caught.value).isprintable()
 
 
@@ -272,5 +272,5 @@ def test_a_text_with_hardly_a_line_gives_no_evidence(scenes):
 )  # fmt: skip
 def test_a_damaged_model_is_refused_in_one_line(changes, message):
     with pytest.raises(InvalidInputError, match=message) as caught:
-        decode_json(SpeakerTextModel, json.dumps(json.loads(msgspec.json.encode(MODEL)) | changes))
+        decode(SpeakerTextModel, parse_json(json.dumps(json.loads(msgspec.json.encode(MODEL)) | changes)))
     assert str(caught.value).isprintable()

@@ -193,7 +193,7 @@ def test_damaged_missing_and_unknown_tensors_are_refused():
     with pytest.raises(RunError, match=r"lm_head\.weight"):
         NumpyTransformer(config, VOCABULARY, weights | {"lm_head.weight": norm})
     del weights["model.norm.weight"]
-    with pytest.raises(RunError, match=r"lacks model\.norm\.weight"):
+    with pytest.raises(RunError, match=r"do not match the configuration \(model\.norm\.weight\)"):
         NumpyTransformer(config, VOCABULARY, weights)
     with pytest.raises(ConfigError, match="num_heads=5"):
         NumpyTransformer(transformer_config(num_heads=5), VOCABULARY, weights)

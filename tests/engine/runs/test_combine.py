@@ -2,6 +2,7 @@
 
 import math
 import random
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from engine.models.dynamic_evaluation import LR_GRID, DynamicEvaluation
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
 from engine.runs.combine import CombinationOptions, ModelCombiner, load_run_dataset
+from engine.runs.directory import METRICS_FILE
 from engine.runs.loading import LoadedModel
 from tests.support.files import sentences, write_csv
-from tests.support.runs import make_events
+from tests.support.runs import append_events, make_events
 
 
 def shuffled_sentences(count):
@@ -53,8 +55,14 @@ def make_run(dataset, name, seed, tokenizer=None):
     weights = {part: rng.normal(0, 0.4, shape).astype(np.float32) for part, shape in shapes.items()}
     weights["output.bias"] = np.log(np.bincount(dataset.train, minlength=len(tokenizer)) + 1).astype(np.float32)
     decoder = NumpyLSTM(config.model, tokenizer, weights)
-    started = replace(make_events()[1], corpus_sha256=dataset.corpus.sha256)
-    return LoadedModel(name, Path(name), config, decoder, started=started)
+    path = Path(tempfile.mkdtemp(dir=Path(dataset.corpus.source).parent))
+    record_start(path, dataset.corpus.sha256)
+    return LoadedModel(name, path, config, decoder)
+
+
+def record_start(path, sha256):
+    (path / METRICS_FILE).unlink(missing_ok=True)
+    append_events(path, [replace(make_events()[1], corpus_sha256=sha256)])
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +101,9 @@ def test_several_runs_are_averaged(combiner, alone, runs, dataset):
 
 def test_a_combination_without_tuning_needs_no_corpus(runs, tmp_path):
     runs_without_corpus = [
-        replace(run, config=run.config.with_values(corpus=str(tmp_path / "gone.csv")), started=None) for run in runs
+        replace(run, config=run.config.with_values(corpus=str(tmp_path / "gone.csv"))) for run in runs
     ]
-    combined = ModelCombiner(runs_without_corpus).combine(CombinationOptions(weights=(0.1, 0.1, 0.8)))
-    assert combined.model.weights[2] == 0.8
+    assert ModelCombiner(runs_without_corpus).combine(CombinationOptions()).model.weights == (1 / 3, 1 / 3, 1 / 3)
     for options in (CombinationOptions(mixture=True), CombinationOptions(cache=True), CombinationOptions(dynamic=True)):
         with pytest.raises(CorpusError, match=r"gone\.csv does not exist"):
             ModelCombiner(runs_without_corpus).combine(options)
@@ -111,14 +118,6 @@ def test_the_weight_of_kneser_ney_is_tuned_on_validation(alone, runs, dataset):
     assert combined.description == f"{combined.model.weights[0]:.2f} first + {combined.model.weights[1]:.2f} Kneser-Ney"
     assert 0.005 < best < 0.995  # otherwise the corpus could not distinguish the models
     assert_same(combined.model, Mixture(models, combined.model.weights), dataset)
-
-
-def test_given_weights_are_used_with_kneser_ney_last(combiner, runs, dataset):
-    combined = combiner.combine(CombinationOptions(mixture=True, weights=(0.4, 0.3, 0.2, 0.1)))
-    assert combined.description == "0.40 first + 0.30 second + 0.20 third + 0.10 Kneser-Ney"
-    counts = KneserNey(dataset.train, dataset.tokenizer)
-    expected = Mixture([*(run.decoder for run in runs), counts], [0.4, 0.3, 0.2, 0.1])
-    assert_same(combined.model, expected, dataset)
 
 
 def test_the_cache_is_added_to_the_whole_mixture(combiner, dataset):
@@ -149,21 +148,6 @@ def test_the_learning_rate_of_each_run_is_tuned_on_validation(runs, dataset):
     assert combiner.combine(CombinationOptions()).model.models == tuple(run.decoder for run in runs[:2])
 
 
-@pytest.mark.parametrize(
-    ("num_runs", "options", "message"),
-    [
-        (1, {"weights": (1.0,)}, "--weights.*--mixture"),
-        (3, {"weights": (0.5, 0.5)}, "2 weights for 3 models"),
-        (3, {"weights": (0.5, 0.3, 0.2), "mixture": True}, "3 weights for 4 models"),
-        (3, {"weights": (0.5, 0.5, 0.5)}, "sum to 1.5"),
-    ],
-)
-def test_invalid_options_are_refused(alone, combiner, num_runs, options, message):
-    with pytest.raises(InvalidInputError, match=message) as error:
-        (alone if num_runs == 1 else combiner).combine(CombinationOptions(**options))
-    assert str(error.value).isprintable()
-
-
 def test_dynamic_evaluation_of_int8_weights_is_refused(runs):
     exact = runs[1].decoder
     quantized = replace(runs[1], decoder=NumpyLSTM(exact.config, exact.tokenizer, exact.weights, int8=True))
@@ -186,7 +170,9 @@ def test_a_changed_corpus_is_refused(dataset, tmp_path):
     run = make_run(load_dataset(Config("tiny").with_values(corpus=str(path)).data), "mine", 0)
     assert np.array_equal(load_run_dataset(run).valid, dataset.valid)
     write_csv(path, [*TEXTS[:-1], "the miller carries the green barrels before dawn"])  # nearly the same words
-    for loaded in (run, replace(run, started=replace(run.started, corpus_sha256="0" * 64))):
+    other = replace(run, path=tmp_path)
+    record_start(tmp_path, "0" * 64)
+    for loaded in (run, other):
         with pytest.raises(CorpusError, match=r"changing\.csv has changed since run mine") as error:
             ModelCombiner([loaded]).combine(CombinationOptions(mixture=True))
         assert str(error.value).isprintable()

@@ -12,7 +12,7 @@ import pytest
 
 from engine.control import CommandQueue, ControlCommand
 from engine.errors import InvalidInputError, RunError
-from engine.events import Checkpointed, Evaluated, Failed, Finished, Warned
+from engine.events import Checkpointed, Evaluated, Failed, Finished, Resume, Warned
 from engine.runs.directory import (
     COMMANDS_FILE,
     EPOCHS_DIR,
@@ -22,10 +22,9 @@ from engine.runs.directory import (
     SAMPLES_FILE,
     is_locked,
     lock_owner,
+    summarize_run,
 )
 from engine.runs.locked_run import CommandFileReader, delete_run, record_events, rename_run, reopen_run, send_command
-from engine.runs.summary import is_finished, summarize_run
-from engine.storage.files import FileLock
 from tests.support.files import no_file_longer_than
 from tests.support.runs import (
     CONFIG_WITH_EPOCHS,
@@ -67,7 +66,7 @@ def test_a_run_is_running_while_another_process_holds_it_and_crashed_after_sigki
                 change()
         other.send_signal(signal.SIGKILL)
     assert summarize_run(path).state == "crashed"
-    reopen_run(path).lock.release()
+    reopen_run(path).lock.close()
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,7 @@ def test_a_run_is_running_while_another_process_holds_it_and_crashed_after_sigki
         ([], "crashed"), ([EVALUATED], "crashed"), ([finished("done")], "finished"),
         ([finished("patience")], "finished"),
         ([finished("stopped")], "stopped"), ([finished("detached")], "stopped"), ([finished("pruned")], "pruned"),
-        ([Failed("x")], "failed"), ([Failed("x"), EVALUATED], "crashed"),
+        ([Failed("x")], "failed"), ([Failed("x"), Resume(1), EVALUATED], "crashed"),
         ([finished("done"), Warned("w"), SAVED], "finished"), ([SAVED, Failed("x"), SAVED, Warned("w")], "failed"),
     ],
 )  # fmt: skip
@@ -84,16 +83,15 @@ def test_the_state_depends_on_the_last_event_about_the_training(tmp_path, events
     run = new_run(tmp_path)
     append_events(run.path, events)
     assert summarize_run(run.path).state == "running"
-    run.lock.release()
+    run.lock.close()
     summary = summarize_run(run.path)
     is_done = bool(events) and isinstance(events[0], Finished)
     assert (summary.state, summary.test_perplexity) == (state, 8.0 if is_done else None)
-    assert is_finished(run.path) == (state in ("finished", "pruned"))
-    if is_finished(run.path):
+    if state in ("finished", "pruned"):
         with pytest.raises(RunError, match="'r' is finished; start a new one"):
             reopen_run(run.path)
     else:
-        reopen_run(run.path).lock.release()
+        reopen_run(run.path).lock.close()
 
 
 @pytest.mark.parametrize("how", ["create", "reopen"])
@@ -114,7 +112,7 @@ def test_one_of_many_simultaneous_writers_gets_the_lock(tmp_path, how):
     assert lock_owner(tmp_path / "r").startswith(f"process {os.getpid()} on ")
     assert lock_owner(tmp_path) == ""
     assert is_locked(tmp_path / "r")
-    won.lock.release()
+    won.lock.close()
     assert not is_locked(tmp_path / "r")
 
 
@@ -136,7 +134,7 @@ def test_a_lock_file_that_no_process_holds_is_only_a_text(stopped, text, owner):
     assert not (stopped / COMMANDS_FILE).exists()
     run = reopen_run(stopped)
     assert f"process {os.getpid()} " in (stopped / LOCK_FILE).read_text()
-    run.lock.release()
+    run.lock.close()
 
 
 def test_commands_arrive_once_and_in_order(stopped):
@@ -176,7 +174,7 @@ def test_a_command_on_a_full_disk_does_not_damage_the_next_one(stopped):
         send_command(stopped, ControlCommand("prompt", "the road"))
     send_command(stopped, ControlCommand("stop"))
     assert CommandFileReader(stopped)() == [ControlCommand("stop")]
-    run.lock.release()
+    run.lock.close()
 
 
 def test_a_run_is_deleted_and_nothing_else(tmp_path):
@@ -194,12 +192,11 @@ def test_a_run_is_deleted_and_nothing_else(tmp_path):
 def test_a_missing_epochs_folder_is_created_and_a_file_or_a_link_in_its_place_refused(tmp_path):
     path = new_run(tmp_path, config=CONFIG_WITH_EPOCHS).path
     epochs, outside = path / EPOCHS_DIR, tmp_path / "outside"
-    FileLock(path / LOCK_FILE).release()
     epochs.rmdir()
-    reopen_run(path).lock.release()
+    reopen_run(path).lock.close()
     assert epochs.is_dir()
     (epochs / ".2.safetensors.x7").write_bytes(b"hal")  # of a killed process
-    reopen_run(path).lock.release()
+    reopen_run(path).lock.close()
     assert list(epochs.iterdir()) == []
     epochs.rmdir()
     epochs.touch()
@@ -225,7 +222,7 @@ def test_nothing_is_written_through_a_link(tmp_path, stopped, name):
         run = reopen_run(stopped)
         with pytest.raises(RunError, match="cannot write"):
             send_command(stopped, ControlCommand("stop"))
-        run.lock.release()
+        run.lock.close()
     else:
         with pytest.raises(RunError, match="cannot"):
             list(record_events(reopen_run(stopped), iter([make_step(1)])))

@@ -8,8 +8,8 @@ from engine.analysis.evaluation import evaluate
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated
 from engine.presets import get_preset
-from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, MODEL_FILE, epoch_weights_path
-from engine.runs.loading import EpochCheckpoint, list_epoch_checkpoints, load_model, load_model_by_name
+from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, MODEL_FILE
+from engine.runs.loading import list_epoch_checkpoints, load_model, load_model_by_name
 from engine.runs.locked_run import create_run, record_events
 from engine.storage import files
 from engine.training.job import prepare_job
@@ -48,7 +48,7 @@ def same_weights(model, other):
 def test_weights_are_kept_after_epochs_that_are_powers_of_two(tmp_path, epochs, kept):
     path, _ = record_epochs(tmp_path, epochs)
     assert {file.name for file in (path / EPOCHS_DIR).iterdir()} == {f"{epoch}.safetensors" for epoch in kept}
-    assert list_epoch_checkpoints(path) == [EpochCheckpoint(epoch, 100.0 - epoch) for epoch in kept]
+    assert list_epoch_checkpoints(path) == {epoch: 100.0 - epoch for epoch in kept}
     for epoch in kept:
         assert same_weights(load_model(path, epoch).decoder, make_decoder(100 * epoch))
     assert same_weights(load_model(path).decoder, make_decoder(int(100 * epochs[0])))
@@ -58,7 +58,7 @@ def test_without_the_setting_only_the_best_weights_are_kept(tmp_path):
     path, events = record_epochs(tmp_path, [0.0, 1.0, 2.0], CONFIG)
     assert not (path / EPOCHS_DIR).exists()
     assert [event.file for event in events if isinstance(event, Checkpointed)] == [MODEL_FILE]
-    assert list_epoch_checkpoints(path) == []
+    assert list_epoch_checkpoints(path) == {}
 
 
 def test_a_training_keeps_the_models_of_its_evaluations(tmp_path, one_thread):
@@ -67,12 +67,12 @@ def test_a_training_keeps_the_models_of_its_evaluations(tmp_path, one_thread):
     job = prepare_job(config.with_values(eval_every_epochs=2), "mine", tmp_path / "runs")
     evaluations = [event for event in job.events(lambda: False) if isinstance(event, Evaluated)]
     kept = list_epoch_checkpoints(job.run.path)
-    assert [item.epoch for item in kept] == [2, 4]
-    for item in kept:
-        event = next(event for event in evaluations if event.epoch == item.epoch)
-        loaded = load_model(job.run.path, item.epoch)
+    assert list(kept) == [2, 4]
+    for epoch, perplexity in kept.items():
+        event = next(event for event in evaluations if event.epoch == epoch)
+        loaded = load_model(job.run.path, epoch)
         assert same_weights(loaded.decoder, event.model)
-        assert loaded.valid_perplexity == item.valid_perplexity == event.valid_perplexity
+        assert loaded.valid_perplexity == perplexity == event.valid_perplexity
         assert loaded.bits_per_character > 0
         measured = evaluate(loaded.decoder, job.dataset.valid).perplexity
         assert measured == pytest.approx(event.valid_perplexity, rel=1e-4)
@@ -126,7 +126,7 @@ def test_the_error_for_an_invalid_epoch_is_one_printable_line(tmp_path, name):
 
 def test_a_damaged_epoch_is_refused_by_name_and_the_others_are_loaded(tmp_path):
     path, _ = record_epochs(tmp_path, [0.0, 1.0, 2.0])
-    file = epoch_weights_path(path, 2)
+    file = path / EPOCHS_DIR / "2.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(RunError, match=r"epochs/2\.safetensors"):
         load_model(path, 2)

@@ -24,11 +24,18 @@ from engine.events import (
     event_from_dict,
 )
 from engine.models.ngram import Unigram
-from engine.runs.directory import METRICS_FILE, MODEL_FILE, PREVIOUS_RESUME_FILE, RESUME_FILE, SAMPLES_FILE, is_locked
+from engine.runs.directory import (
+    METRICS_FILE,
+    MODEL_FILE,
+    PREVIOUS_RESUME_FILE,
+    RESUME_FILE,
+    SAMPLES_FILE,
+    is_locked,
+    summarize_run,
+)
 from engine.runs.loading import load_model, read_config_and_tokenizer
 from engine.runs.locked_run import create_run, record_events, reopen_run
 from engine.runs.metrics import read_current_events, read_events
-from engine.runs.summary import is_finished, summarize_run
 from tests.support.runs import CONFIG, VOCABULARY, make_decoder, make_events, make_step, read_strict_rows, record_run
 
 
@@ -259,9 +266,9 @@ def test_a_training_without_its_model_is_not_finished_and_can_be_resumed(run, di
         recorded.extend(record_events(run, events()))
     assert failure.value.exit_code == 1
     assert isinstance(recorded[-1], Evaluated)  # nobody is told that the training is done
-    assert not is_finished(run.path)
+    assert summarize_run(run.path).state != "finished"
     assert (run.path / RESUME_FILE).read_bytes() == b"two"
-    reopen_run(run.path).lock.release()
+    reopen_run(run.path).lock.close()
 
 
 @pytest.mark.parametrize("deleted", ["r", "r/metrics.jsonl"])

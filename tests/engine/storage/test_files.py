@@ -1,4 +1,4 @@
-"""Folders of the application, files that are written completely or not at all, and text files of the user."""
+"""Folders of the application, files that are written completely or not at all."""
 
 import contextlib
 import errno
@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import CorpusError, RunError
+from engine.errors import RunError
 from engine.storage.files import (
-    MAX_TEXT_FILE_BYTES,
     absolute_path,
     app_home,
     atomic_replace,
     default_runs_dir,
-    read_text_file,
     write_atomically,
+    write_folder,
 )
 from tests.support.files import no_file_longer_than
 
@@ -33,9 +32,6 @@ class TestHome:
             assert (app_home(), default_runs_dir()) == (path, path / "runs")
         monkeypatch.setenv("LOTR_TUI_HOME", "")
         assert (app_home().name, app_home().is_absolute()) == ("lotr-tui", True)
-        monkeypatch.setenv("LOTR_TUI_HOME", "~nobody-there/x")
-        with pytest.raises(RunError, match="LOTR_TUI_HOME=~nobody-there/x names an unknown user"):
-            app_home()
 
     def test_a_path_becomes_absolute(self, monkeypatch, tmp_path):
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -103,28 +99,17 @@ class TestAtomicWrite:
         assert contents(tmp_path) == {"a": b"one"}
 
 
-class TestTextFiles:
-    def test_a_byte_order_mark_is_not_part_of_the_text(self, tmp_path):
-        for content, text in (("Frodo, œuvre\r\n".encode("utf-8-sig"), "Frodo, œuvre\r\n"), (b"", "")):
-            (tmp_path / "a.txt").write_bytes(content)
-            assert read_text_file(tmp_path / "a.txt") == text
+class TestFolders:
+    def test_files_are_written_into_a_new_or_an_empty_folder(self, tmp_path):
+        for folder in (tmp_path / "new" / "folder", tmp_path / "empty"):
+            write_folder(folder, {"a": b"one", "b": b"two"})
+            assert contents(folder) == {"a": b"one", "b": b"two"}
+            (tmp_path / "empty").mkdir(exist_ok=True)
+        for path in (tmp_path / "empty", tmp_path / "empty" / "a"):
+            with pytest.raises(RunError, match="exists, and nothing is overwritten"):
+                write_folder(path, {"c": b"three"})
 
-    @pytest.mark.parametrize(
-        ("name", "content", "reason"),
-        [
-            ("nul\0.txt", None, "embedded null byte"), ("", None, "is a folder"), ("x" * 300, None, "cannot be read"),
-            ("/dev/null", None, "not a regular file"), ("binary", b"a\0b", "NUL bytes"),
-            ("latin.txt", "Königin".encode("latin-1"), "not UTF-8 (byte 1)"),
-            ("long.txt", b"a" * (MAX_TEXT_FILE_BYTES + 1), "larger than the limit of 4,000,000 bytes"),
-        ],
-        ids=lambda value: ascii(value)[:30],
-    )  # fmt: skip
-    def test_files_that_are_not_text_are_refused_in_one_line(self, tmp_path, name, content, reason):
-        if content is not None:
-            (tmp_path / name).write_bytes(content)
-        with pytest.raises(CorpusError) as error:
-            read_text_file(tmp_path / name)
-        assert reason in str(error.value)
-        assert "\n" not in str(error.value)
-        with pytest.raises(CorpusError, match="cannot be read"):
-            read_text_file(Path("~nobody-of-that-name/x.txt"))
+    def test_a_failure_leaves_no_file(self, tmp_path):
+        with no_file_longer_than(3), pytest.raises(RunError, match=r"cannot write .*/b: File too large"):
+            write_folder(tmp_path / "r", {"a": b"one", "b": b"longer"})
+        assert contents(tmp_path / "r") == {}

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
-from engine.storage.tensor_file import quantize_rows
+from engine.storage.tensor_file import quantize_rows, to_float32
 
 MATRICES = hypothesis_numpy.arrays(
     np.float32,
@@ -20,7 +20,7 @@ def test_each_number_is_restored_within_half_a_step_of_its_row_and_rounded_to_th
     rows = quantize_rows(matrix)
     assert rows.values.dtype == np.int8
     assert rows.values.min() >= -127
-    restored = rows.to_float32()
+    restored = to_float32(rows)
     steps = np.abs(matrix.astype(np.float64)).max(axis=1, keepdims=True) / 127
     assert (np.abs(restored - matrix.astype(np.float64)) <= steps * (0.5 + 1e-4)).all()
     again = quantize_rows(restored)

@@ -18,7 +18,7 @@ from engine.models.pretrained.base import read_base
 from engine.models.pretrained.names import BASE_FILE
 from engine.presets import get_preset
 from engine.runs.directory import ADAPTER_FILE, INITIAL_FILE, MODEL_FILE
-from engine.runs.export import export_gguf, export_hugging_face, write_compact_copy
+from engine.runs.export import export_gguf, export_hugging_face
 from engine.runs.loading import load_model, load_model_by_name
 from engine.training.initial_run import WHOLE_MODEL_LR, TrainingInput, configure, default_preset
 from engine.training.job import prepare_job, resume_job
@@ -68,7 +68,7 @@ def trained(base, corpus, tmp_path_factory):
 
 def test_training_changes_only_the_adapter(base, corpus, tmp_path):
     job, source = prepare(tmp_path, corpus, f"hf:{base}"), read_base(f"hf:{base}")
-    job.run.lock.release()
+    job.run.lock.close()
     trainer = Trainer(job.config, TrainingInput(job.dataset, base=source), torch.device("cpu"))
     network = trainer.state.network
     trained, frozen = (
@@ -136,7 +136,7 @@ def test_transformers_loads_the_exported_run_and_its_script(trained, tmp_path):
     export_hugging_face(trained[0], tmp_path / "exported")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
     check_log_probs(trained[0], model)
-    assert load_model_by_name(f"hf:{tmp_path / 'exported'}").model.cast == load_model(trained[0]).cast
+    assert load_model_by_name(f"hf:{tmp_path / 'exported'}").model.cast == load_model(trained[0]).model.cast
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "exported")
     name = display_name(load_model(trained[0]).model.cast[0])
     start = "<|endoftext|>Stranger: Where is it?\n"
@@ -157,29 +157,23 @@ def test_a_gguf_file_of_the_run_is_read_with_its_tokens_and_its_script(kind, tra
     if kind != "llama":
         save_model(tmp_path / "base", kind)
         run, _ = train(tmp_path, corpus, f"hf:{tmp_path / 'base'}", epochs=1)
-    files = export_gguf(run, tmp_path / "my run.gguf")
-    assert [file.name for file in files] == ["my run.gguf", "my run.Modelfile"]
-    decoder, base = load_model(run, precision="fp32").decoder, read_base(f"gguf:{files[0]}")
+    export_gguf(run, tmp_path / "my run.gguf")
+    decoder, base = load_model(run, precision="fp32").decoder, read_base(f"gguf:{tmp_path / 'my run.gguf'}")
     assert base.tokenizer == decoder.tokenizer
     assert base.tokenizer.specials == decoder.tokenizer.specials
     ids = decoder.tokenizer.encode("Sam: Where is the Ring?\nMerry: It is safe, for tonight.\n")
     scores = score_sequence(base.decoder(int8=False), ids)
     np.testing.assert_allclose(scores, score_sequence(decoder, ids), atol=2e-2)
-    name = display_name(load_model(run).cast[0])
+    name = display_name(load_model(run).model.cast[0])
     assert base.chat.template(MESSAGES).endswith(f"is it?\n{name}: Here.\nSam: Why?\n{name}:")
-    recipe = files[1].read_text()
-    assert recipe.startswith('FROM ./my run.gguf\nTEMPLATE """')
-    assert f':= "{name}"' in recipe
-    assert '\nPARAMETER stop """\n"""\n' in recipe
-    loaded = load_model_by_name(f"gguf:{files[0]}")
-    assert (loaded.cast, loaded.model.cast) == (load_model(run).cast, loaded.cast)
+    assert load_model_by_name(f"gguf:{tmp_path / 'my run.gguf'}").model.cast == load_model(run).model.cast
 
 
 @pytest.mark.parametrize("steps_before", [-1, 0, 5])
 def test_a_stopped_run_resumes_exactly(trained, base, corpus, tmp_path, steps_before):
     whole, job, first = trained[1], prepare(tmp_path, corpus, f"hf:{base}"), []
     if steps_before < 0:
-        job.run.lock.release()
+        job.run.lock.close()
     else:
         first += job.events(lambda: bool(first) and getattr(first[-1], "step", 0) >= steps_before)
     resumed = list(resume_job("tuned", tmp_path).events(lambda: False))
@@ -210,15 +204,6 @@ def test_with_rank_0_all_weights_are_trained(base, corpus, tmp_path):
     before, after = weights_of(events_of(Evaluated, events)[0]), load_model(path).decoder.weights
     assert before.keys() == after.keys()
     assert not any(np.array_equal(before[name], after[name]) for name in before)
-
-
-@pytest.mark.parametrize("precision", ["int8", "fp16"])
-def test_a_compact_copy_predicts_nearly_the_same(run, precision):
-    write_compact_copy(run, run.parent / "small", precision)
-    assert load_file(run.parent / "small" / ADAPTER_FILE).keys() >= load_file(run / ADAPTER_FILE).keys()
-    exact, compact = (load_model_by_name(str(path), precision="fp32").decoder for path in (run, run.parent / "small"))
-    ids = exact.tokenizer.encode("Frodo has the precious.")
-    np.testing.assert_allclose(score_sequence(compact, ids), score_sequence(exact, ids), atol=0.2)
 
 
 def change_tensor(run, change):
@@ -261,7 +246,7 @@ def change_config(run, **values):
         ),
         (lambda run: change_reference(run, name=3), r"base\.json is damaged: name: expected str, got int"),
         (lambda run: change_config(run, lora_rank=8), r"adapter_model\.safetensors: .*the run is damaged$"),
-        (lambda run: change_config(run, lora_targets="q_proj"), r"adapter_model\.safetensors: .*unknown tensors"),
+        (lambda run: change_config(run, lora_targets="q_proj"), r"adapter_model\.safetensors: .*tensors do not match"),
         (lambda run: change_tensor(run, set_nan), r"adapter_model\.safetensors: .* not finite .*the run is damaged$"),
         (
             lambda run: change_tensor(run, lambda tensor: tensor[1:]),

@@ -99,7 +99,7 @@ def test_the_perplexity_and_the_bits_are_those_of_the_utterances(tmp_path):
 
 def test_the_powers_of_the_evidence_make_the_speakers_of_validation_lines_likeliest(tmp_path):
     job = prepare_job(dialogue_config(tmp_path, 400), "run", tmp_path)
-    model = read_dialogue_parts(job.run.path).wrap(LSTM)
+    model = read_dialogue_parts(job.run.path)(LSTM)
     priors, scores, speakers = ([], []), [], []
     for scene in spoken_scenes(job.dataset.splits.valid, model.cast):
         state = TurnState()

@@ -11,7 +11,7 @@ from engine.data.tokenizers.bytes import CharacterTokenizer
 from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import ConfigError, RunError
 from engine.events import Evaluated, Warned
-from engine.runs.directory import INITIAL_FILE, epoch_weights_path
+from engine.runs.directory import EPOCHS_DIR, INITIAL_FILE
 from engine.runs.loading import load_model, read_config_and_tokenizer
 from engine.training.initial_run import DEFAULT_PATIENCE, configure, map_to_vocabulary
 from engine.training.job import prepare_job, resume_job
@@ -118,7 +118,7 @@ def test_words_get_the_vocabulary_of_the_corpus_and_mapped_weights(runs_dir, cor
 
 def test_the_weights_of_an_epoch_are_a_start_and_the_name_of_the_run_stays_valid(runs_dir, corpus, monkeypatch):
     (runs_dir / "letters" / "epochs").mkdir(exist_ok=True)
-    shutil.copy(runs_dir / "letters" / "model.safetensors", epoch_weights_path(runs_dir / "letters", 2))
+    shutil.copy(runs_dir / "letters" / "model.safetensors", runs_dir / "letters" / EPOCHS_DIR / "2.safetensors")
     assert prepare(runs_dir, corpus, "letters@2").config.training.init == "letters@2"
     with pytest.raises(RunError, match="did not keep epoch 3"):
         prepare(runs_dir, corpus, "letters@3")
@@ -143,7 +143,7 @@ def test_resume_needs_no_initial_run(runs_dir, corpus, init, steps_before):
     shutil.rmtree(runs_dir / "new")
     job, first = prepare(runs_dir, corpus, init, **settings), []
     if steps_before < 0:
-        job.run.lock.release()
+        job.run.lock.close()
     else:
         first += job.events(lambda: bool(first) and getattr(first[-1], "step", 0) >= steps_before)
     shutil.rmtree(runs_dir / init)

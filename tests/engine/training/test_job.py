@@ -11,8 +11,8 @@ from engine.data.tokenizers.words import WordTokenizer
 from engine.errors import ConfigError, CorpusError, RunError, TrainingError
 from engine.events import Checkpointed, Evaluated, Finished, Preparing, Sampled, Started, Step, event_name
 from engine.presets import get_preset
+from engine.runs.directory import summarize_run
 from engine.runs.loading import load_model
-from engine.runs.summary import summarize_run
 from engine.training.job import prepare_job, resume_job
 
 
@@ -31,7 +31,7 @@ def test_a_new_run_has_the_configuration_and_the_vocabulary_and_is_locked(small_
     assert Config.from_json((job.run.path / "config.json").read_text(), "") == job.config
     assert WordTokenizer.from_json((job.run.path / "vocabulary.json").read_text(), "") == job.dataset.tokenizer
     assert summarize_run(job.run.path).state == "running"
-    job.run.lock.release()
+    job.run.lock.close()
     assert summarize_run(job.run.path).state == "crashed"
 
 

@@ -12,8 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from engine.data.dataset import load_dataset
 from engine.errors import ConfigError, RunError
-from engine.runs.directory import read_config
-from engine.runs.summary import summarize_run
+from engine.runs.directory import read_config, summarize_run
 from engine.training.search import (
     TRIALS_FILE,
     Budget,

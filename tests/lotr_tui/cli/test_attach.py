@@ -23,7 +23,7 @@ def app(tmp_path, monkeypatch):
     monkeypatch.setattr(run_follower, "POLL_INTERVAL", 0.01)
     run = create_run(CONFIG, VOCABULARY, "r", tmp_path / "runs")
     yield AttachApp(run.path)
-    run.lock.release()
+    run.lock.close()
 
 
 async def test_dashboard_follows_the_record_past_damaged_lines_and_sends_commands_except_for_quitting(app, tmp_path):

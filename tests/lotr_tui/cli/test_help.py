@@ -17,7 +17,6 @@ COMMANDS = [
         ("runs", "rm"),
         ("runs", "rename"),
         ("runs", "export"),
-        ("runs", "compact"),
     ),
 ]
 CONTRACT = {

@@ -16,7 +16,7 @@ COMMANDS = [
     ["attach", "--", "NAME"], ["status", "--", "NAME"], ["stop", "--", "NAME"], ["runs", "show", "--", "NAME"],
     ["runs", "compare", "--", "r", "NAME"], ["runs", "rm", "--yes", "--", "NAME"],
     ["runs", "rename", "--", "NAME", "new"], ["runs", "rename", "--", "r", "NAME"],
-    ["runs", "export", "--csv", "out", "--", "NAME"], ["runs", "compact", "--", "NAME", "out"],
+    ["runs", "export", "--csv", "out", "--", "NAME"],
     ["generate", "--run=NAME", "the"], ["train", "--no-tui", "--resume=NAME"],
     ["train", "--no-tui", "--csv=small.csv", "--run=NAME"], ["eval", "--", "NAME"],
 ]  # fmt: skip

@@ -37,7 +37,7 @@ def make_run(home):
         run = create_run(CONFIG.with_values(**settings), VOCABULARY, name, home / "runs")
         append_events(run.path, list(events))
         if not lock:
-            run.lock.release()
+            run.lock.close()
             return run.path
         return run
 
@@ -198,17 +198,6 @@ class TestRemoveAndRename:
         assert "only runs of that folder can be renamed" in refused("runs", "rename", untrained_run, "new")
         _locked_run = make_run("held", lock=True)
         assert "being trained; stop it first" in refused("runs", "rename", "held", "new")
-
-
-class TestCompact:
-    def test_copy_plays_like_the_run_and_the_sizes_are_printed(self, lotr, untrained_run):
-        done = lotr("runs", "compact", untrained_run, "small")
-        assert (done.returncode, done.stderr) == (0, "")
-        assert re.fullmatch(
-            r"small: model\.safetensors \d+ (k?B) → \d+ k?B \(int8\), \d+ k?B with all files\n", done.stdout
-        )
-        texts = [lotr("generate", "bilbo", "--run", run, "--seed", "3").stdout for run in (untrained_run, "./small")]
-        assert texts[0] == texts[1] != ""
 
 
 class TestExport:

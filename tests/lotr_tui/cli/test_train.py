@@ -9,7 +9,7 @@ import pytest
 from engine.config import Config, describe_settings
 from engine.data.tokenizers.words import WordTokenizer
 from engine.presets import get_preset
-from engine.runs.summary import list_runs
+from engine.runs.directory import list_runs
 from lotr_tui.cli.main import TrainingOptions
 from lotr_tui.cli.search import format_train_command
 from tests.support.commands import json_output

@@ -36,7 +36,7 @@ def write_runs(folder, *names):
 
 def test_commands_options_and_values(complete):
     assert complete("run") == ["runs"]
-    assert set(complete("runs ")) >= {"show", "rm", "rename", "export", "compact"}
+    assert set(complete("runs ")) >= {"show", "rm", "rename", "export"}
     assert complete("train --tok") == ["--tokenizer"]
     assert "--set" in complete("train --seed 1 --set lr=1 --")
     assert complete("train --preset noteb") == ["notebook"]

@@ -70,7 +70,7 @@ def test_bits_and_speed_of_a_finished_run_and_the_text_that_it_shares_with_other
     def text(name, sha256="ab", **changes):
         run = create_run(CONFIG.with_values(**changes), VOCABULARY, name, tmp_path)
         write_metrics(run.path, 64.0, 1.0, sha256=sha256)
-        run.lock.release()
+        run.lock.close()
         return read_compared_run(run.path).text
 
     plain = text("a")

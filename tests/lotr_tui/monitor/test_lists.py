@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.events import Finished, Snapshot, Step
 from engine.runs import directory
-from engine.runs.summary import RunSummary
+from engine.runs.directory import RunSummary
 from engine.runtime.process import GpuStats, MachineStats
 from lotr_tui.monitor.hardware_history import WINDOW_SECONDS, MachineHistory, MetricTile
 from lotr_tui.monitor.run_list import RUN_COLUMNS, filter_and_sort_runs, list_selectable_runs

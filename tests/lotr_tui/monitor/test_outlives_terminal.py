@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.presets import get_preset
-from engine.runs.directory import METRICS_FILE, MODEL_FILE, RESUME_FILE, is_locked
-from engine.runs.summary import summarize_run
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, RESUME_FILE, is_locked, summarize_run
 from engine.storage.files import default_runs_dir
 from engine.training.job import prepare_job
 from lotr_tui.monitor.background import attach_hint, dies_with_terminal

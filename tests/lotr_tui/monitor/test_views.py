@@ -131,7 +131,7 @@ def test_the_notice_describes_the_followed_run(tmp_path):
     assert followed.view.notice == ""
     append_events(run.path, [events.Resume(13)])
     follow_until(followed, lambda: followed.view.is_active)
-    run.lock.release()
+    run.lock.close()
     follow_until(followed, lambda: "no process is training it" in followed.view.notice)
     assert f"train --resume {followed.path}" in followed.view.notice
     run.path.rename(tmp_path / "elsewhere")

@@ -6,9 +6,8 @@ import time
 import pytest
 
 from engine.events import Step
-from engine.runs.directory import METRICS_FILE, MODEL_FILE, is_locked
+from engine.runs.directory import METRICS_FILE, MODEL_FILE, is_locked, summarize_run
 from engine.runs.metrics import read_current_events
-from engine.runs.summary import summarize_run
 from tests.support.browser import ServeProcess, missing_for_browser, open_tab, run_chromium
 from tests.support.terminal import MODEL_READY_TEXT
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from engine.runs.summary import summarize_run
+from engine.runs.directory import summarize_run
 from lotr_tui.monitor.run_list import read_validation_curve
 from tests.support.app import training_events
 from tests.support.commands import refusal

@@ -19,7 +19,7 @@ from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.fetch import FetchCancelledError, fetch_smollm2
 from engine.models.pretrained.names import base_folder, is_base_stored
 from engine.runs.loading import load_model_by_name
-from engine.storage.files import FileLock
+from engine.storage.files import lock_file
 from engine.storage.tensor_file import Int8Rows, quantize_rows
 from tests.support.pretrained import write_gguf
 from tests.support.tales import serve_books
@@ -200,7 +200,7 @@ def test_a_complete_download_is_used_after_an_interruption(monkeypatch, server):
 def test_two_processes_do_not_fetch_at_once():
     folder = base_folder("smollm2").parent
     folder.mkdir(parents=True)
-    with FileLock(folder / "lock"):
+    with lock_file(folder / "lock"):
         assert "another process fetches a model" in refusal()
     fetch_smollm2()
 

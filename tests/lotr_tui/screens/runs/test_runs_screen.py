@@ -20,7 +20,7 @@ def runs_dir(tmp_path):
     """Directory with three runs, latest first: ring (with a model), shire, and active (locked as if training)."""
     lock = write_recorded_runs(tmp_path / "runs")
     yield tmp_path / "runs"
-    lock.release()
+    lock.close()
 
 
 async def show(pilot, runs_dir):

@@ -7,7 +7,7 @@ from engine.config import Config
 from engine.errors import RunError
 from engine.events import Evaluated
 from engine.presets import PRESETS
-from engine.runs.directory import epoch_weights_path
+from engine.runs.directory import EPOCHS_DIR
 from engine.runs.loading import list_epoch_checkpoints
 from engine.runs.locked_run import create_run, record_events
 from lotr_tui.monitor.training_view import TrainingView
@@ -160,7 +160,7 @@ async def test_epochs_of_a_running_training_are_offered_as_they_are_saved(make_a
         await ui.until(pilot, lambda: len(list_epoch_checkpoints(job.recorded.path)) == 3)
         rows = await offered_models(pilot)
         assert [row.split()[0] for row in rows if "@" in row] == ["tiny-test@1", "tiny-test@2", "tiny-test@4"]
-        epoch_weights_path(job.recorded.path, 1).unlink()
+        (job.recorded.path / EPOCHS_DIR / "1.safetensors").unlink()
         await pilot.press("down", "down", "enter")
         await ui.until(pilot, lambda: "did not keep epoch 1; it kept 2, 4" in note_text(screen))
         assert len(screen.slots) == 1
