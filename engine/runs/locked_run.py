@@ -164,7 +164,7 @@ def rename_run(run: str, new_name: str, runs_dir: Path | None = None) -> str:
     with _change(path, "renamed"):
         # On a file system that ignores case, the same name in other letters is the run itself.
         is_same = new_name != path.name and new_path.exists() and new_path.samefile(path)
-        if os.path.lexists(new_path) and not is_same:
+        if (new_path.exists() or new_path.is_symlink()) and not is_same:
             raise RunError(f"run {new_name!r} exists in {runs_dir}; choose another name")
         path.rename(new_path)
     return f"run {path.name} is now {new_name}"

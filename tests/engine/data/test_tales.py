@@ -358,7 +358,7 @@ def test_bad_files_are_refused(tmp_path):
         (silent, tmp_path / "out.txt", "contains no speech of 4 words"),
         (tmp_path / "nowhere.txt", text, "does not exist"),
         (text, text, "is the text itself"),
-        (text, tmp_path / "no" / "out.txt", "folder that does not exist"),
+        (text, tmp_path / "no" / "out.txt", "No such file or directory; free some space or choose another --output"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             write_speech(source, output)

@@ -135,5 +135,5 @@ def test_fine_tuning_on_a_dialogue_keeps_the_vocabulary(tmp_path):
     assert after.decoder.tokenizer == before.decoder.tokenizer
     embeddings = (each.decoder.weights["embedding.weight"] for each in (after, before))
     assert next(embeddings) == pytest.approx(next(embeddings), abs=1e-6)
-    assert sorted(after.cast[:-1]) == ["FRODO", "GOLLUM", "SAM"]
+    assert sorted(after.model.cast[:-1]) == ["FRODO", "GOLLUM", "SAM"]
     assert after.config.data.split == "scenes"
