@@ -2,8 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
-from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_origin
 
 import msgspec
 
@@ -20,45 +19,29 @@ MAX_SHOWN_VALUE = 200  # maximum characters of an invalid value in an error
 
 def setting(default: Any, description: str, minimum: float | None = None, maximum: float | None = None) -> Any:
     """Return a dataclass field with a default, a description for users and an inclusive range."""
-    meta = msgspec.Meta(description=description, ge=minimum, le=maximum)
-    return field(default=default, metadata={"meta": meta})
+    return field(default=default, metadata={"meta": msgspec.Meta(description=description, ge=minimum, le=maximum)})
 
 
-@cache
-def _field_types(config_class: type) -> dict[str, Any]:
-    """Return the type of each field, annotated with its `msgspec.Meta`."""
-    hints = get_type_hints(config_class)
-    return {item.name: Annotated[hints[item.name], item.metadata["meta"]] for item in fields(config_class)}
-
-
-def _convert(name: str, value: Any, field_type: Any, *, strict: bool = True) -> Any:
-    """Return `value` as `field_type`, or raise a ConfigError. `strict=False` also parses text."""
-    plain_type, meta = get_args(field_type)
-    if plain_type is bool and not strict:
-        value = {"yes": "true", "no": "false"}.get(value.lower(), value)
-    try:
-        return msgspec.convert(value, field_type, strict=strict)
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter for an argument that is not UTF-8
-        shown = text if len(text := str(value)) <= MAX_SHOWN_VALUE else f"{text[:MAX_SHOWN_VALUE]}..."
-        if get_origin(plain_type) is Literal:
-            choices = get_args(plain_type)
-            nearest = suggest_nearest(shown, choices)
-            raise ConfigError(f"{name}={shown} is not one of {', '.join(choices)}{nearest}") from error
-        expected = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[plain_type]
-        allowed = "" if meta.ge is None else f" from {meta.ge} to {meta.le}"
-        raise ConfigError(f"{name}={shown} is not {expected}{allowed}") from error
-
-
-class _ValidatedConfig:
-    """Base of the configuration dataclasses: checks the type and range of every field on construction."""
+class _Section:
+    """Base of the configuration dataclasses, which checks all settings on construction."""
 
     def __post_init__(self) -> None:
-        for name, field_type in _field_types(type(self)).items():  # type: ignore[arg-type]
-            _convert(name, getattr(self, name), field_type)
+        values = vars(self)
+        try:
+            msgspec.convert(values, _SCHEMAS[type(self)])
+        except (msgspec.ValidationError, UnicodeEncodeError):
+            for name, value in values.items():
+                read_setting(name, value)
+        for other in ("label_smoothing", "teachers"):
+            if values.get("softmax_samples") and values[other]:
+                raise ConfigError(f"softmax_samples and {other} cannot be combined; use --set softmax_samples=0")
+        prompt = values.get("sample_prompt", "")
+        if prompt.encode(errors="replace").decode() != prompt:
+            raise ConfigError(f"sample_prompt={prompt} is not UTF-8 text; type another prompt")
 
 
 @dataclass(frozen=True)
-class DataConfig(_ValidatedConfig):
+class DataConfig(_Section):
     """Settings that say which text to use and how to turn it into tokens."""
 
     corpus: str = setting(BUNDLED, "path of the training text; 'bundled' is the dialogues shipped with lotr-tui")
@@ -88,7 +71,7 @@ class DataConfig(_ValidatedConfig):
 
 
 @dataclass(frozen=True)
-class ModelConfig(_ValidatedConfig):
+class ModelConfig(_Section):
     """Architecture and regularization; section numbers are of AWD-LSTM (Merity et al. 2017, arXiv 1708.02182)."""
 
     architecture: Literal["lstm", "transformer"] = setting("lstm", "transformer: self-attention in the layout of Llama")
@@ -136,7 +119,7 @@ class ModelConfig(_ValidatedConfig):
 
 
 @dataclass(frozen=True)
-class TrainingConfig(_ValidatedConfig):
+class TrainingConfig(_Section):
     """Settings of the optimization, the evaluations and the hardware."""
 
     init: str = setting("", "run, base, smollm2, gguf:FILE or hf:FOLDER to start from; empty: random weights")
@@ -189,18 +172,54 @@ class TrainingConfig(_ValidatedConfig):
     sample_seed: int = setting(0, "seed of the sample at every evaluation", 0, 2**63 - 1)
     sample_temperature: float = setting(0.7, "temperature of the sample at every evaluation", 0, 2)
 
-    @property
-    def teacher_names(self) -> tuple[str, ...]:
-        return tuple(name.strip() for name in self.teachers.split(TEACHER_SEPARATOR) if name.strip())
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.softmax_samples and self.label_smoothing:
-            raise ConfigError("softmax_samples and label_smoothing cannot be combined; set one of them to 0")
-        if self.softmax_samples and self.teachers:
-            raise ConfigError("a sampled softmax cannot learn from teachers; use --set softmax_samples=0")
-        if self.sample_prompt.encode(errors="replace").decode() != self.sample_prompt:
-            raise ConfigError(f"sample_prompt={self.sample_prompt} is not UTF-8 text; type another prompt")
+class Setting(NamedTuple):
+    section: str  # attribute of `Config`
+    type: Any  # a `Literal`, bool, int, float or str
+    meta: msgspec.Meta  # description and range
+
+
+class _Settings(dict[str, Setting]):
+    def __missing__(self, name: str) -> Setting:
+        raise ConfigError(f"unknown setting {name!r}{suggest_nearest(name, self)} See `lotr-tui train --list-settings`")
+
+
+_SECTIONS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+SETTINGS = _Settings(
+    (item.name, Setting(section, item.type, item.metadata["meta"]))
+    for section, kind in _SECTIONS.items()
+    for item in fields(kind)
+)
+"""All settings by name; an unknown name raises a ConfigError."""
+_SCHEMAS: dict[type, Any] = {
+    kind: msgspec.defstruct(section, [(item.name, Annotated[SETTINGS[item.name][1:]]) for item in fields(kind)])
+    for section, kind in _SECTIONS.items()
+}
+
+
+def split_assignment(assignment: str) -> tuple[str, str]:
+    """Return the name and the text of "key=value"; another form raises a ConfigError."""
+    name, equals, text = assignment.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {assignment!r} is not of the form key=value")
+    return name.strip(), text.strip()
+
+
+def read_setting(name: str, value: Any, *, is_text: bool = False) -> Any:
+    """Return the value of a setting, with `is_text` from text; an invalid name or value raises a ConfigError."""
+    _, kind, meta = SETTINGS[name]
+    if is_text and kind is bool:
+        value = {"yes": "true", "no": "false"}.get(value.lower(), value)
+    try:
+        return msgspec.convert(value, Annotated[kind, meta], strict=not is_text)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter for an argument that is not UTF-8
+        shown = text if len(text := str(value)) <= MAX_SHOWN_VALUE else f"{text[:MAX_SHOWN_VALUE]}..."
+        if get_origin(kind) is Literal:
+            nearest = suggest_nearest(shown, get_args(kind))
+            raise ConfigError(f"{name}={shown} is not one of {', '.join(get_args(kind))}{nearest}") from error
+        expected = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+        allowed = "" if meta.ge is None else f" from {meta.ge} to {meta.le}"
+        raise ConfigError(f"{name}={shown} is not {expected}{allowed}") from error
 
 
 @dataclass(frozen=True)
@@ -222,17 +241,18 @@ class Config:
         pairs = ((name, value, values[name]) for name, value in self.settings().items())
         return next((pair for pair in pairs if pair[1] != pair[2]), None)
 
-    def with_values(self, **values: Any) -> Self:
-        """Return a copy with some settings replaced, or raise a ConfigError. Names are unique over the sections."""
+    def with_values(self, *assignments: str, **values: Any) -> Self:
+        """Return a copy with other settings, also of the form "key=value" as `--set` takes them.
+
+        An invalid name or value raises a ConfigError.
+        """
+        for name, text in map(split_assignment, assignments):
+            values[name] = read_setting(name, text, is_text=True)
         changes: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
-            changes.setdefault(_section_of(name), {})[name] = value
+            changes.setdefault(SETTINGS[name].section, {})[name] = value
         # All changes of a section at once, since the validity of one value can depend on another.
         return replace(self, **{section: replace(getattr(self, section), **new) for section, new in changes.items()})
-
-    def with_overrides(self, overrides: list[str]) -> Self:
-        """Return a copy changed by texts of the form "key=value", as `--set` takes them, or raise a ConfigError."""
-        return self.with_values(**{name: parse_setting(name, text) for name, text in map(split_assignment, overrides)})
 
     def to_json(self) -> str:
         """Return the configuration as JSON: one object per section."""
@@ -251,43 +271,3 @@ class Config:
             raise ConfigError(f"{source} is not a valid configuration: {error}") from error
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{source} is not a valid configuration: not valid JSON") from error
-
-
-_SECTIONS: dict[str, Any] = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
-
-
-@cache
-def describe_settings() -> dict[str, tuple[str, str]]:
-    """Return the section and the description of every setting."""
-    return {
-        name: (section, get_args(field_type)[1].description)
-        for section, config_class in _SECTIONS.items()
-        for name, field_type in _field_types(config_class).items()
-    }
-
-
-def split_assignment(assignment: str) -> tuple[str, str]:
-    """Return the name and the text of "key=value"; another form raises a ConfigError."""
-    name, equals, text = assignment.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {assignment!r} is not of the form key=value")
-    return name.strip(), text.strip()
-
-
-def parse_setting(name: str, text: str) -> Any:
-    """Return the value of a setting from text, as `--set` takes it; an invalid name or value raises a ConfigError."""
-    return _convert(name, text, _field_types(_SECTIONS[_section_of(name)])[name], strict=False)
-
-
-def setting_type(name: str) -> tuple[Any, msgspec.Meta]:
-    """Return the type of a setting, and its description and range; an unknown name raises a ConfigError."""
-    plain_type, meta = get_args(_field_types(_SECTIONS[_section_of(name)])[name])
-    return plain_type, meta
-
-
-def _section_of(name: str) -> str:
-    settings = describe_settings()
-    if name not in settings:
-        nearest = suggest_nearest(name, settings)
-        raise ConfigError(f"unknown setting {name!r}{nearest} See `lotr-tui train --list-settings`")
-    return settings[name][0]

@@ -8,7 +8,7 @@ from rich.cells import cell_len, set_cell_size
 from engine.errors import printable
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint must not load
-    from engine.data.tokenizers.base import Tokenizer
+    from engine.data.tokenizers import Tokenizer
     from engine.generation.generate import Done
     from engine.runs.directory import RunSummary
 

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from engine.data.arrays import Float32Array, Float64Array, Int64Array
-from engine.data.tokenizers.base import EOS_ID, TokenIds
-from engine.generation.sampling import entropy_bits, top_tokens
+from engine.data.tokenizers import EOS_ID, TokenIds
+from engine.generation.generate import entropy_bits, top_tokens
 from engine.models.attention import AttentionModel, AttentionRecord
 from engine.models.base import LanguageModel, LogProbs
 from engine.models.combinations import Mixture, NeuralCache

@@ -21,8 +21,7 @@ from engine.data.corpus import Lines
 from engine.data.dataset import Dataset
 from engine.data.scripts import Turn, script_text, turn_text, utterance_mask
 from engine.data.speakers import SOMEONE
-from engine.data.tokenizers.base import EOS_ID, UNK, UNK_ID, TokenIds, Tokenizer
-from engine.data.tokenizers.words import WordTokenizer, split_words
+from engine.data.tokenizers import EOS_ID, UNK, UNK_ID, TokenIds, Tokenizer, WordTokenizer, split_words
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel, SequenceModel, score_sequence
 from engine.models.ngram import OrthographyModel, SpellingModel

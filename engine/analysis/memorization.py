@@ -10,7 +10,7 @@ from engine.analysis.tokenized_text import WRITTEN_WORD, TokenizedText
 from engine.data.arrays import Int32Array
 from engine.data.corpus import Line
 from engine.data.dataset import Dataset, concatenate_lines
-from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds, Tokenizer
+from engine.data.tokenizers import EOS_ID, UNK_ID, TokenIds, Tokenizer
 from engine.errors import CorpusError
 
 MIN_PASSAGE_LENGTH = 4  # words without punctuation; three in a row often occur in both texts by chance

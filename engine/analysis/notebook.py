@@ -13,8 +13,7 @@ import numpy as np
 
 from engine.analysis.evaluation import perplexity
 from engine.data.arrays import Float64Array
-from engine.data.tokenizers.base import EOS, UNK, TokenIds
-from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName, split_words
+from engine.data.tokenizers import EOS, UNK, TokenIds, WordTokenizer, WordTokenizerName, split_words
 from engine.models.base import LanguageModel, advance_batch
 
 NUM_ROWS, ROW_LENGTH = 64, 36  # of the validation text in the notebook: its batch size, and the tokens per row

@@ -12,9 +12,9 @@ import numpy as np
 from engine.analysis.evaluation import perplexity
 from engine.data.arrays import Float64Array
 from engine.data.scripts import SCENE_END, Turn, encode_speaker, encode_turn
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.errors import CorpusError
-from engine.generation.prompt import DecoderState, prefill
+from engine.generation.generate import DecoderState, prefill
 from engine.generation.turns import SpeakerProb
 from engine.models.base import LanguageModel, advance_batch, predict_tokens
 from engine.models.dialogue import DialogueModel, cast_index

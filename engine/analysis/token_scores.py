@@ -10,7 +10,7 @@ import numpy.typing as npt
 from engine.analysis.evaluation import count_characters
 from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float64Array
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
+from engine.data.tokenizers import EOS_ID, Tokenizer
 from engine.generation.generate import NUM_TOP_TOKENS
 from engine.models.base import BatchModel, LanguageModel, LogProbs, predict_tokens
 from engine.models.dialogue import DialogueModel

@@ -13,9 +13,7 @@ import numpy.typing as npt
 from engine.data.arrays import Int32Array
 from engine.data.scripts import MAX_HEAD_CHARACTERS, SCENE_END, NameCase, encode_speaker, split_name
 from engine.data.speakers import SOMEONE, find_member, normalize_speaker
-from engine.data.tokenizers.base import EOS_ID, UNK_ID, TokenIds, Tokenizer
-from engine.data.tokenizers.bytes import ByteTokenizer
-from engine.data.tokenizers.words import WordTokenizer, skipped_spans
+from engine.data.tokenizers import EOS_ID, UNK_ID, ByteTokenizer, TokenIds, Tokenizer, WordTokenizer, skipped_spans
 
 LINE_END_PATTERN = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 LINE_END = re.compile(LINE_END_PATTERN)  # line ends as in `str.splitlines`

@@ -26,8 +26,8 @@ def iter_slices(size: int, chunk_size: int = CHUNK_SIZE) -> Iterator[slice]:
 def chunked_bincount(ids: npt.NDArray[Any], minlength: int) -> Int64Array:
     """Count each of the ids 0 to `minlength` - 1, as `np.bincount` does, which converts all ids to 64 bits."""
     counts = np.zeros(minlength, np.int64)
-    for chunk in iter_slices(len(ids)):
-        counts += np.bincount(ids[chunk], minlength=minlength)
+    for start in range(0, len(ids), CHUNK_SIZE):
+        counts += np.bincount(ids[start : start + CHUNK_SIZE], minlength=minlength)
     return counts
 
 
@@ -36,7 +36,8 @@ def permute_lines(array: npt.NDArray[T], offsets: Int64Array, order: npt.NDArray
     order, offsets = np.append(order, len(offsets) - 1), np.append(offsets, len(array))
     starts, lengths = offsets[order], offsets[order + 1] - offsets[order]
     permuted, end = np.empty_like(array), 0
-    for part in iter_slices(len(order), LINE_BLOCK):
+    for first in range(0, len(order), LINE_BLOCK):
+        part = slice(first, first + LINE_BLOCK)
         num_before = np.cumsum(lengths[part]) - lengths[part]
         places = np.repeat(starts[part] - num_before, lengths[part]) + np.arange(int(lengths[part].sum()))
         begin, end = end, end + len(places)

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from engine.config import BUNDLED, DataConfig
 from engine.data.arrays import Int32Array
 from engine.data.scripts import Row, Turn, detect_style, read_utterances
-from engine.data.speakers import SOMEONE, merge_key, normalize_speaker
-from engine.data.tokenizers.base import is_open_vocabulary
+from engine.data.speakers import JOINED, SOMEONE, normalize_speaker
+from engine.data.tokenizers import OPEN_VOCABULARIES
 from engine.errors import ConfigError, CorpusError
 from engine.storage.files import assets_dir, read_limited
 
@@ -76,7 +76,7 @@ def make_lines(texts: list[str], speakers: Sequence[str] = (), scene_ids: Sequen
     """Return lines of clean texts; names that are equal up to spaces and hyphens become the most frequent of them."""
     spellings = {"": Counter([""])}
     for name, num_lines in Counter(speakers).items():
-        spellings.setdefault(merge_key(name), Counter())[name] += num_lines
+        spellings.setdefault(name.translate(JOINED), Counter())[name] += num_lines
     ids = {name: id for id, counts in enumerate(spellings.values()) for name in counts}
     return Lines(
         texts,
@@ -121,9 +121,9 @@ def read_corpus(config: DataConfig) -> Corpus:
             options = replace(
                 config, corpus_format="csv", text_column="dialog", speaker_column="char", scene_column="movie"
             )
-        repairs = options.corpus_format == "csv" and is_open_vocabulary(config.tokenizer)
+        repairs = options.corpus_format == "csv" and config.tokenizer in OPEN_VOCABULARIES
         file = TextFile.read(path)
-        separator, rows = _read_rows(file, options)
+        separator, rows = _read_rows(file, str(path), options)
         section, length, rows_before = -1, 0, num_rows
         for raw_text, raw_speaker, row_section in rows:
             num_rows += 1
@@ -186,7 +186,7 @@ def repair_dialogue(line: str) -> str:
 class TextFile(NamedTuple):
     """A text file that the user names."""
 
-    path: Path
+    stream: io.TextIOWrapper  # decoded, with line ends as written
     content: bytes
     encoding: str  # a key of `CODECS`
     sha256: str
@@ -207,16 +207,14 @@ class TextFile(NamedTuple):
         for encoding, codec in CODECS.items():
             with suppress(UnicodeDecodeError):
                 content.decode(codec)
-                return cls(path, content, encoding, hashlib.sha256(content).hexdigest())
+                stream = io.TextIOWrapper(io.BytesIO(content), codec, newline="")
+                return cls(stream, content, encoding, hashlib.sha256(content).hexdigest())
         raise CorpusError(f"{path} is not UTF-8, Latin-1 or Windows-1252; save it as UTF-8")
-
-    def open(self, newline: str | None = None) -> io.TextIOWrapper:
-        return io.TextIOWrapper(io.BytesIO(self.content), CODECS[self.encoding], newline=newline)
 
 
 def read_whole_text(path: Path, max_bytes: int = MAX_CORPUS_BYTES) -> str:
     """Return a text file as written, with a line feed for each line end, or raise a CorpusError if it is not text."""
-    text = TextFile.read(path, max_bytes).open().read()
+    text = TextFile.read(path, max_bytes).stream.read().replace("\r\n", "\n").replace("\r", "\n")
     check_line_lengths(text.split("\n"), str(path))
     return text
 
@@ -228,64 +226,58 @@ def check_line_lengths(lines: Iterable[str], source: str) -> None:
         raise CorpusError(f"{source} has {problem}")
 
 
-def _read_rows(file: TextFile, config: DataConfig) -> tuple[str, Iterator[Row]]:
-    """Return the name of the separator, and the rows before the clean-up."""
+def _read_rows(file: TextFile, path: str, config: DataConfig) -> tuple[str, Iterator[Row]]:
+    # The name of the separator, and the rows before the clean-up.
     if config.corpus_format == "csv":
         csv.field_size_limit(MAX_LINE_CHARACTERS)  # of the whole process; the default is 131,072
-        first = next((line for line in file.open(newline="") if line.strip()), "")[:MAX_LINE_CHARACTERS]
+        first = next((line for line in file.stream if line.strip()), "")[:MAX_LINE_CHARACTERS]
+        file.stream.seek(0)
         headers = {separator: next(csv.reader([first], delimiter=separator), []) for separator in SEPARATORS}
         separator = max(SEPARATORS, key=lambda each: (config.text_column in headers[each], len(headers[each])))
-        return SEPARATORS[separator], _read_table(_read_csv(file, separator), str(file.path), config)
-    lines = (line for block in file.open() for line in block.splitlines())
+        return SEPARATORS[separator], _read_table(file, path, separator, config)
+    lines = (line for block in file.stream for line in block.splitlines())
     if config.mode == "dialogue":
-        return "none", read_utterances(lines, str(file.path))
+        return "none", read_utterances(lines, path)
     texts, others = tee(lines)
     return "none", zip(texts, repeat(""), accumulate(not line.strip() for line in others))
 
 
-def _read_csv(file: TextFile, separator: str) -> Iterator[list[str]]:
+def _read_table(file: TextFile, path: str, separator: str, config: DataConfig) -> Iterator[Row]:
     # After an ordinary backslash, a quote ends a field or is doubled, so a quote, a separator or a line end follows.
     has_escapes = re.search(rb'\\"[^"\r\n' + separator.encode() + rb"]", file.content) is not None
-    reader = csv.reader(
-        file.open(newline=""), delimiter=separator, escapechar="\\" if has_escapes else None, strict=True
-    )
-    num_columns, line = 0, 1  # first line of the row
+    reader = csv.reader(file.stream, delimiter=separator, escapechar="\\" if has_escapes else None, strict=True)
+    text_column, speaker_column, line = config.text_column, config.speaker_column, 1
     try:
+        header = next((row for row in reader if len(row) > 1 or "".join(row).strip()), [])
+        columns = ", ".join([name[:40] for name in header if name][:20]) or "none"
+        if not text_column or text_column not in header:
+            raise CorpusError(
+                f"{path} has no column {text_column!r}; its columns: {columns}. Name one with --text-column"
+            )
+        has_speakers = speaker_column in header and speaker_column not in ("", text_column)
+        if config.mode == "dialogue" and not has_speakers:
+            raise CorpusError(
+                f"{path} has no column {speaker_column!r} of speakers beside that of the texts, which dialogue mode "
+                f"needs; its columns: {columns}; name another one with --speaker-column, or use --mode line"
+            )
+        text, speaker = header.index(text_column), header.index(speaker_column) if has_speakers else None
+        scene = header.index(config.scene_column) if config.scene_column in filter(None, header) else None
+        line, section, scene_before = reader.line_num + 1, 0, ""  # the first line of the row
         for row in reader:
             if len(row) > 1 or "".join(row).strip():
-                num_columns = num_columns or len(row)
-                if len(row) != num_columns:
+                if len(row) != len(header):
                     raise CorpusError(
-                        f"{file.path} is not a regular CSV: line {line} has {len(row)} fields, but the header has "
-                        f"{num_columns}; put quotes around a text that contains a {SEPARATORS[separator]} or a line "
+                        f"{path} is not a regular CSV: line {line} has {len(row)} fields, but the header has "
+                        f"{len(header)}; put quotes around a text that contains a {SEPARATORS[separator]} or a line "
                         "end, or use --text"
                     )
-                yield row
+                if scene is not None and (name := row[scene].strip()) != scene_before:
+                    section, scene_before = section + 1, name
+                yield row[text], "" if speaker is None else row[speaker], section
             line = reader.line_num + 1
     except csv.Error as error:
         problem = f"is not a regular CSV: the row on line {line}: {error}; close its quotes, or shorten its text"
-        raise CorpusError(f"{file.path} {problem}") from error
-
-
-def _read_table(rows: Iterator[list[str]], path: str, config: DataConfig) -> Iterator[Row]:
-    header = next(rows, [])
-    text_column, speaker_column = config.text_column, config.speaker_column
-    columns = ", ".join([name[:40] for name in header if name][:20]) or "none"
-    if not text_column or text_column not in header:
-        raise CorpusError(f"{path} has no column {text_column!r}; its columns: {columns}. Name one with --text-column")
-    has_speakers = speaker_column in header and speaker_column not in ("", text_column)
-    if config.mode == "dialogue" and not has_speakers:
-        raise CorpusError(
-            f"{path} has no column {speaker_column!r} of speakers beside that of the texts, which dialogue mode needs; "
-            f"its columns: {columns}; name another one with --speaker-column, or use --mode line"
-        )
-    text, speaker = header.index(text_column), header.index(speaker_column) if has_speakers else None
-    scene = header.index(config.scene_column) if config.scene_column in filter(None, header) else None
-    section, scene_before = 0, ""
-    for row in rows:
-        if scene is not None and (name := row[scene].strip()) != scene_before:
-            section, scene_before = section + 1, name
-        yield row[text], "" if speaker is None else row[speaker], section
+        raise CorpusError(f"{path} {problem}") from error
 
 
 def split_indices(num_lines: int, seed: int, split: str = "lines", held_out: float = 0.1) -> Sequence[Int32Array]:

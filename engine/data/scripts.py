@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from engine.data.arrays import Int64Array
 from engine.data.speakers import SMALL_WORDS, SOMEONE, display_name, normalize_speaker
-from engine.data.tokenizers.base import TokenIds, Tokenizer
+from engine.data.tokenizers import TokenIds, Tokenizer
 from engine.errors import CorpusError
 
 SCENE_END = "\n"  # the empty line after a scene
@@ -47,10 +47,6 @@ class Turn:
     text: str
 
 
-def speaker_head(name: str) -> str:
-    return f"{display_name(name)}:"
-
-
 def said_text(text: str) -> str:
     """Return the rest of a line after its head: a space, the text with single spaces, and a line feed."""
     words = " ".join(text.split())
@@ -58,7 +54,7 @@ def said_text(text: str) -> str:
 
 
 def turn_text(turn: Turn) -> str:
-    return speaker_head(turn.speaker) + said_text(turn.text)
+    return f"{display_name(turn.speaker)}:{said_text(turn.text)}"
 
 
 def script_text(scenes: Iterable[Sequence[Turn]]) -> str:
@@ -73,8 +69,8 @@ def parse_line(line: str) -> Turn | None:
 
 
 def encode_speaker(tokenizer: Tokenizer, name: str) -> tuple[int, ...]:
-    """Return the token ids of the head of a line, by the canonical name of its speaker."""
-    return tuple(tokenizer.encode(speaker_head(name)).tolist())
+    """Return the token ids of the head of a line, such as "Gandalf:", by the canonical name of its speaker."""
+    return tuple(tokenizer.encode(f"{display_name(name)}:").tolist())
 
 
 def encode_turn(tokenizer: Tokenizer, turn: Turn) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}")
 _ROMAN_NUMBER = re.compile(r"[IVX]{2,}")
 _CAPITALS = re.compile(r"^\w'\w|(?:^|(?<=[-/&]))\w")
 """Letters of a word that are capitals: the first one, also of a part, and two in words such as "O'Brien"."""
+JOINED = str.maketrans("", "", " -")  # translates canonical names that are equal up to spaces and hyphens to one text
 _APOSTROPHES = str.maketrans("’‘ʼ`´", "'''''")
 _MARKS = {
     *("VOICE OVER", "VOICEOVER", "VO", "V O", "VOICE", "CONTINUED", "CONTINUING", "CONT'D", "CONTD", "CONT D", "CONT"),
@@ -51,15 +52,16 @@ def normalize_speaker(raw: str) -> str:
     text = " ".join(_TAG.sub(" ", _ESCAPE_SEQUENCE.sub(" ", raw)).split())
     # If there are only brackets or a tag, they hold the name.
     words = _clean(_BRACKETS.sub(" ", text)).split() or _clean(_ESCAPE_SEQUENCE.sub(" ", raw)).split()
-    while num_words := _count_mark_words(words):
-        words = _clean(" ".join(words[:-num_words])).split()
+    num_words = min(2, len(words) - 1)  # of the mark at the end of several words
+    while num_words > 0:
+        mark = re.sub("[-/ ]+", " ", " ".join(words[-num_words:])).strip()
+        if mark in _MARKS and not (mark == "VOICE" and _VOICE_OF_NO_NAME.fullmatch(words[-2])):
+            words = _clean(" ".join(words[:-num_words])).split()
+            num_words = min(2, len(words) - 1)
+        else:
+            num_words -= 1
     name = " ".join(words)
     return name if len(name) <= MAX_NAME_CHARACTERS else ""
-
-
-def merge_key(name: str) -> str:
-    """Return a text that is the same for all canonical names that are equal up to spaces and hyphens."""
-    return name.replace(" ", "").replace("-", "")
 
 
 def display_name(name: str) -> str:
@@ -83,8 +85,8 @@ def find_member(canonical: str, cast: Sequence[str]) -> str | None:
     """Return the member of `cast` with a canonical name, up to spaces and hyphens; None if there is none."""
     if canonical in cast:
         return canonical
-    key = merge_key(canonical)
-    return next((member for member in cast if merge_key(member) == key), None)
+    key = canonical.translate(JOINED)
+    return next((member for member in cast if member.translate(JOINED) == key), None)
 
 
 def find_speaker(name: str, cast: Sequence[str]) -> str:
@@ -114,15 +116,6 @@ def _clean(text: str) -> str:
             kept += " "
     words = [word if word == "&" else word.strip("-/&'") for word in kept.split()]
     return " ".join(filter(None, words)).strip("& ")
-
-
-def _count_mark_words(words: Sequence[str]) -> int:
-    """Return the number of words, one or two, of the mark that ends a name of several words; 0 if it has none."""
-    for num_words in range(min(2, len(words) - 1), 0, -1):
-        mark = re.sub("[-/ ]+", " ", " ".join(words[-num_words:])).strip()
-        if mark in _MARKS and not (mark == "VOICE" and _VOICE_OF_NO_NAME.fullmatch(words[-2])):
-            return num_words
-    return 0
 
 
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)]

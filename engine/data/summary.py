@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.data.corpus import Line, Lines
 from engine.data.dataset import CorpusSplits, Dataset
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 
 MAX_PAIRS = 20  # number of pairs of speakers in a summary
 MAX_NEXT_SPEAKERS = 3  # number of next speakers that a summary names for a speaker

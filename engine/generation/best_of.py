@@ -8,11 +8,9 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from engine.data.scripts import utterance_mask
-from engine.data.tokenizers.base import TokenIds, Tokenizer
+from engine.data.tokenizers import TokenIds, Tokenizer
 from engine.errors import InvalidInputError
-from engine.generation.generate import Done, TokenEvent, generate_batch
-from engine.generation.prompt import DecoderState, prefill
-from engine.generation.sampling import TextInProgress
+from engine.generation.generate import DecoderState, Done, TextInProgress, TokenEvent, generate_batch, prefill
 from engine.generation.settings import MAX_SEED
 from engine.models.base import LanguageModel, LogProbs, advance_batch, predict_one_by_one
 

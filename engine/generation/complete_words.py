@@ -1,17 +1,25 @@
 """The likeliest complete words after a text, for models whose tokens are parts of words."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import NamedTuple
 
 import numpy as np
 
-from engine.data.tokenizers.base import EOS, EOS_ID, Tokenizer
-from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
-from engine.generation.prompt import DecoderState, last_word_start
-from engine.generation.sampling import Candidate, NextTokenProbs, TextInProgress, next_token_probs, sampling_probs
+from engine.data.tokenizers import EOS, EOS_ID, WORD_CHARACTER, ByteTokenizer, Tokenizer
+from engine.generation.generate import (
+    Candidate,
+    DecoderState,
+    NextTokenProbs,
+    TextInProgress,
+    last_word_start,
+    next_token_probs,
+    sampling_probs,
+)
 from engine.generation.settings import SamplerSettings
 from engine.models.base import EXCLUDED_LOG_PROB, advance_batch
 
@@ -19,6 +27,7 @@ BATCH_SIZE = 16  # beginnings of words that the model reads together
 MAX_STEPS = 512  # beginnings that it reads after one text
 MAX_CACHE_ELEMENTS = 8_000_000  # log-probabilities that are kept, which limits the steps with a large vocabulary
 MAX_WORD_TOKENS = 32  # a greedy model may repeat a letter forever
+OPEN_WORD = re.compile(rf"(?:{WORD_CHARACTER.pattern}|[\udc80-\udcff])+\Z")  # with the bytes of a part of a character
 FLOOR_STEP, LOWEST_FLOOR = 0.1, 1e-6  # the search lowers its minimum probability where it finds too few words
 
 
@@ -49,7 +58,7 @@ class _Frontier:
         return tuple(sorted(words, key=lambda word: (-word.sampling_prob, -word.model_prob, word.text)))
 
     def expand(self, word: _Spelling, text: TextInProgress) -> None:
-        log_probs, probs = text.state.log_probs, sampling_probs(text)
+        log_probs, probs = text.state.log_probs, sampling_probs([text])[0]
         min_log_prob = math.log(self.floor / word.model_prob) if word.model_prob else math.inf
         is_likely = (log_probs >= min_log_prob) | (probs * word.sampling_prob >= self.floor)
         if not _is_blank(self.tokenizer, word.ids):
@@ -98,7 +107,7 @@ class CompleteWordSearch:
         they are fewer than `min_words`. Without `runs_model`, the only result is what is known from earlier.
         """
         root = _Spelling(-1.0, (), 1.0, 1.0)
-        open_before = open_word(self._tokenizer, self._text.history)
+        open_before = open_word(self._tokenizer, self._text.ids)
         result = replace(next_token_probs(self._after(root, settings), 0), candidate_unit="word", is_final=False)
         floor, num_needed = min_prob, max_words
         while True:
@@ -126,18 +135,17 @@ class CompleteWordSearch:
         yield replace(result, candidates=frontier.likeliest_words(max_words), is_final=runs_model or not is_exhausted)
 
     def _after(self, word: _Spelling, settings: SamplerSettings) -> TextInProgress:
-        text, ids, state = self._text, [*self._text.history, *word.ids], self._states[word.ids]
-        is_first_token = text.is_first_token and not word.ids
-        return TextInProgress(text.model, ids, settings, 0, state, is_first_token=is_first_token, end_ids=text.end_ids)
+        text = copy(self._text)
+        text.ids, text.state, text.settings = [*text.ids, *word.ids], self._states[word.ids], settings
+        text.is_first_token = text.is_first_token and not word.ids
+        return text
 
 
 def open_word(tokenizer: ByteTokenizer, ids: Sequence[int]) -> bytes:
     first = last_word_start(tokenizer, ids)
     text = b"".join(tokenizer.token_bytes[id] for id in ids[first:]).decode(errors="surrogateescape")
-    start = len(text)
-    while start and (is_word_character(text[start - 1]) or "\udc80" <= text[start - 1] <= "\udcff"):
-        start -= 1
-    return text[start:].encode(errors="surrogateescape")
+    match = OPEN_WORD.search(text)
+    return match[0].encode(errors="surrogateescape") if match else b""
 
 
 def word_around(tokenizer: Tokenizer, ids: Sequence[int], index: int) -> str:

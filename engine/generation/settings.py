@@ -35,19 +35,16 @@ class SamplerSettings:
                 name = name.replace("_", "-")
                 raise InvalidInputError(f"{name} {value} is out of range; use a number {allowed}; {hint}")
 
-    def describe(self) -> str:
-        """Return the active stages in the order they apply, for people to read."""
-        penalty = f"penalty {self.repetition_penalty:g}" if self.repetition_penalty != 1 else ""
+    def describe(self, *, only_filters: bool = False) -> str:
+        """Return the active stages in the order they apply, or those that remove tokens, for people to read."""
         temperature = f"temperature {self.temperature:.2f}" if self.temperature else "greedy (temperature 0)"
-        return " → ".join(filter(None, [penalty, temperature, *self._filters()]))
-
-    def describe_filters(self) -> str:
-        """Return the active stages that remove tokens, for people to read; "" if there are none."""
-        return " → ".join(filter(None, ["" if self.temperature else "greedy", *self._filters()]))
-
-    def _filters(self) -> list[str]:
-        top_k = f"top-k {self.top_k}" if self.top_k else ""
-        return [top_k, f"top-p {self.top_p:g}" if self.top_p < 1 else "", f"min-p {self.min_p:g}" if self.min_p else ""]
+        stages = [f"penalty {self.repetition_penalty:g}" if self.repetition_penalty != 1 else "", temperature]
+        if only_filters:
+            stages = ["" if self.temperature else "greedy"]
+        stages.append(f"top-k {self.top_k}" if self.top_k else "")
+        stages.append(f"top-p {self.top_p:g}" if self.top_p < 1 else "")
+        stages.append(f"min-p {self.min_p:g}" if self.min_p else "")
+        return " → ".join(filter(None, stages))
 
 
 def random_seed() -> int:

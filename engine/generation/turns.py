@@ -9,10 +9,8 @@ from engine.data.arrays import Float64Array
 from engine.data.scripts import Turn, encode_speaker, encode_turns, parse_line
 from engine.data.speakers import find_speaker
 from engine.errors import InvalidInputError
-from engine.generation.generate import Done, TokenEvent, generate
-from engine.generation.prompt import DecoderState, prefill
-from engine.generation.sampling import TextInProgress
-from engine.generation.settings import SamplerSettings, check_seed
+from engine.generation.generate import DecoderState, Done, TextInProgress, TokenEvent, generate, prefill
+from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
 
@@ -70,7 +68,6 @@ def scene_candidates(names: Sequence[str], spoken: Sequence[str], num_left: int)
 
 def sample_speaker(probs: Sequence[SpeakerProb], cast: Sequence[str], temperature: float, seed: int) -> SpeakerProb:
     """Sample a speaker from `probs` with the noise of the whole `cast`, so that choices among a part are comparable."""
-    check_seed(seed)
     if temperature < 1e-3:  # as for words
         return max(probs, key=lambda speaker: speaker.prob)
     noise = np.random.default_rng((seed, SPEAKER_STREAM)).gumbel(size=len(cast))
@@ -116,9 +113,8 @@ def generate_scene(
 
     The speakers are of `cast` (None: of all, none of them twice in a row), see `scene_candidates`. A scene goes on from
     `state` after a line end, whose tokens are `history`, or begins. `cancelled` is called before each turn and each
-    token; True ends the scene. A seed out of range, or a name outside the model's cast, raises an InvalidInputError.
+    token; True ends the scene. A name outside the model's cast raises an InvalidInputError.
     """
-    check_seed(seed)
     state = state or prefill(model, [])
     history = history[-MAX_HISTORY_TOKENS:]
     names = model.cast if cast is None else tuple(find_speaker(name, model.cast) for name in cast)

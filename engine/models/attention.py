@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, Int64Array
-from engine.data.tokenizers.base import TokenIds
+from engine.data.tokenizers import TokenIds
 from engine.models.base import LanguageModel
 from engine.models.transformer_layout import head_size, num_kv_heads, rotary_frequencies
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Float32Array, Float64Array, iter_slices
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer
 
 LogProbs = npt.NDArray[np.float32]  # natural-log probabilities `[vocabulary]` of the next token
 # `[hidden]`, which the next token is predicted from; empty if the model has none

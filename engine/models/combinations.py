@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Float32Array, Float64Array, iter_slices
-from engine.data.tokenizers.base import TokenIds
+from engine.data.tokenizers import TokenIds
 from engine.models import base
 from engine.models.base import HiddenVector, LanguageModel, LogProbs, ModelState, SequenceOutput
 

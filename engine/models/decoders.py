@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import Tokenizer
+from engine.data.tokenizers import Tokenizer
 from engine.models import numpy_lstm
 from engine.models.adapter import MergedWeights, adapter_shapes
 from engine.models.numpy_lstm import NumpyLSTM

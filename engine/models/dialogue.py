@@ -408,7 +408,7 @@ class DialogueModel:
         if turn_model and (turn_model.cast, len(turn_model.lines), set(turn_model.weights)) != fitting:
             raise InvalidInputError("the turn model does not fit the cast of the model; use the files of one run")
         self.tokenizer, self._load_text_model = model.tokenizer, load_text_model
-        self._line_end_ids = frozenset(model.tokenizer.line_end_ids.tolist())
+        self.end_ids = frozenset(model.tokenizer.line_end_ids.tolist())
 
     @cached_property
     def text_model(self) -> SpeakerTextModel | None:
@@ -451,7 +451,7 @@ class DialogueModel:
     def _follow(self, state: DialogueState, tokens: Sequence[int], model_state: ModelState) -> DialogueState:
         turns, line = state.turns, state.line
         for token in tokens:
-            if token not in self._line_end_ids:
+            if token not in self.end_ids:
                 line = (*line, token) if len(line) < MAX_LINE_TOKENS else line
                 continue
             for text in self.tokenizer.decode((*line, token)).split("\n")[:-1]:

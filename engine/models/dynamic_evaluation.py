@@ -9,7 +9,7 @@ from torch import nn
 
 from engine.data.arrays import iter_slices
 from engine.data.dataset import batchify
-from engine.data.tokenizers.base import EOS_ID, TokenIds
+from engine.data.tokenizers import EOS_ID, TokenIds
 from engine.errors import InvalidInputError, RunError
 from engine.models.base import SequenceOutput, score_sequence
 from engine.models.lstm import LSTMModel

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array, chunked_bincount
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.data.tokenizers.words import Punctuation
+from engine.data.tokenizers import EOS_ID, Punctuation, TokenIds, Tokenizer
 from engine.models import torch_ops as ops
 from engine.models.base import SequenceOutput
 from engine.models.numpy_lstm import NumpyLSTM

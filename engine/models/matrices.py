@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import TokenIds
+from engine.data.tokenizers import TokenIds
 from engine.errors import InvalidInputError, RunError
 from engine.storage.tensor_file import (
     MAX_INT8,

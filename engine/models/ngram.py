@@ -9,9 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.data.arrays import Float64Array, Int32Array, Int64Array, chunked_bincount, iter_slices
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.data.tokenizers.bytes import CharacterTokenizer
-from engine.data.tokenizers.words import WordTokenizerName, word_spans
+from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer, WordTokenizer, WordTokenizerName, word_spans
 from engine.errors import CorpusError
 from engine.models.base import LogProbs, SequenceOutput, score_sequence
 
@@ -190,7 +188,8 @@ class SpellingModel:
         sizes = np.cumsum([len(word.encode(errors="surrogatepass")) + order - 1 for word in words])
         known = words[: int(np.searchsorted(sizes, MAX_SPELLING_BYTES))]
         # Kneser-Ney reads one end before the text by itself.
-        self._model = KneserNey(self._join(known)[1:], CharacterTokenizer([]), order)
+        symbols = WordTokenizer([str(symbol) for symbol in range(NUM_BYTE_SYMBOLS)])
+        self._model = KneserNey(self._join(known)[1:], symbols, order)
         self.unknown_log_prob = float(np.log1p(-np.exp(self.log_probs(known)).sum()))  # of all words but the known ones
 
     def log_probs(self, words: Sequence[str]) -> Float64Array:

@@ -8,8 +8,7 @@ import numpy as np
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
-from engine.data.tokenizers.words import Punctuation
+from engine.data.tokenizers import EOS_ID, Punctuation, TokenIds, Tokenizer
 from engine.models.base import LogProbs, SequenceOutput
 from engine.models.matrices import (
     Float32Matrix,

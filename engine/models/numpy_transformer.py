@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError
 from engine.models import attention
 from engine.models import transformer_layout as layout

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import EOS_ID, TokenIds, Tokenizer
+from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer
 from engine.models import torch_ops as ops
 from engine.models import transformer_layout as layout
 from engine.models.adapter import MergedWeights, lora_targets

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK, Tokenizer
+from engine.data.tokenizers import EOS, EOS_ID, UNK, Tokenizer
 from engine.errors import RunError
 from engine.models import transformer_layout as layout
 from engine.models.dialogue import DialogueModel
@@ -31,7 +31,7 @@ class _Vocabulary:
     """Tokens as other programs know them. Ids are of the pre-trained model, or else of `Tokenizer.encode`."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        from engine.data.tokenizers.bpe import to_hugging_face
+        from engine.data.bpe import to_hugging_face
         from engine.models.pretrained.tokenizer import PretrainedTokenizer
 
         line_ends: list[int] = []

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from engine.config import Config, DataConfig, DataMode, ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.speakers import CAST_FILE, cast_from_json
-from engine.data.tokenizers.base import Tokenizer
-from engine.data.tokenizers.loading import tokenizer_file_name, tokenizer_from_json
+from engine.data.tokenizers import TOKENIZER_FILES, Tokenizer, tokenizer_from_json
 from engine.errors import InvalidInputError, RunError
 from engine.events import Evaluated, RecordedEvent, Started
 from engine.models.adapter import adapter_shapes, check_adapter, lora_targets
@@ -162,7 +161,7 @@ def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
     config = directory.read_config(run_dir)
     if directory.needs_base(config):
         return config, read_run_base(run_dir, config.data.mode).tokenizer
-    file = run_dir / tokenizer_file_name(config.data.tokenizer)
+    file = run_dir / TOKENIZER_FILES[config.data.tokenizer]
     return config, tokenizer_from_json(directory.read_text(file), str(file), config.data.tokenizer)
 
 

@@ -21,8 +21,7 @@ from engine import events
 from engine.config import Config
 from engine.control import ControlCommand
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import Tokenizer
-from engine.data.tokenizers.loading import tokenizer_file_name
+from engine.data.tokenizers import TOKENIZER_FILES, Tokenizer
 from engine.errors import InvalidInputError, LotrError, RunError, describe_error
 from engine.events import TrainingEvent
 from engine.models.decoders import NumpyDecoder
@@ -68,7 +67,7 @@ def create_run(
     names = [stem] if name else [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
     contents = {**(files or {}), CONFIG_FILE: config.to_json().encode()}
     if not directory.needs_base(config):
-        contents[tokenizer_file_name(tokenizer.name)] = tokenizer.to_json().encode()
+        contents[TOKENIZER_FILES[tokenizer.name]] = tokenizer.to_json().encode()
     if initial_weights is not None:
         contents[INITIAL_FILE] = serialize_weights(initial_weights)
     unfinished = runs_dir / f".{stem}.{os.urandom(6).hex()}"  # gets its name once it is complete and locked

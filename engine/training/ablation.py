@@ -105,7 +105,7 @@ def list_variants(config: Config) -> dict[str, list[str]]:
     for word, techniques in (("without", REMOVALS), ("with", additions)):
         for name, text in techniques.items():
             overrides = text.split(" ")
-            if name not in present and config.with_overrides(overrides) != config:
+            if name not in present and config.with_values(*overrides) != config:
                 present.add(name)  # what can be removed cannot be added
                 if not fixed & {override.partition("=")[0] for override in overrides}:
                     variants[f"{word} {name}"] = overrides
@@ -130,7 +130,7 @@ def run_ablation(config: Config, variants: Mapping[str, list[str]], seeds: Seque
     # Spawned, not forked: torch's threads do not survive a fork.
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         futures = [
-            pool.submit(_run_trial, config.with_values(seed=seed).with_overrides(overrides), name, overrides)
+            pool.submit(_run_trial, config.with_values(*overrides, seed=seed), name, overrides)
             for name, overrides in variants.items()
             for seed in seeds
         ]

@@ -9,7 +9,7 @@ import numpy as np
 from engine.config import BUNDLED, TEACHER_SEPARATOR, Config, DataConfig
 from engine.data.arrays import Float32Array
 from engine.data.dataset import Dataset, load_dataset
-from engine.data.tokenizers.base import Tokenizer, is_open_vocabulary
+from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
 from engine.errors import ConfigError
 from engine.models.adapter import lora_targets
 from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
@@ -74,7 +74,7 @@ def configure(preset: Config, apply_options: Callable[[Config], Config], runs_di
                 defaults["lr"] = WHOLE_MODEL_LR
     if config.data.mode == "dialogue":
         defaults = DIALOGUE_DEFAULTS | defaults
-    if is_open_vocabulary(defaults.get("tokenizer", config.data.tokenizer)):
+    if defaults.get("tokenizer", config.data.tokenizer) in OPEN_VOCABULARIES:
         defaults = WITHOUT_WORDS | defaults
     is_transformer = defaults.get("architecture", config.model.architecture) == "transformer"
     if is_transformer and preset.model.architecture != "transformer":
@@ -117,8 +117,8 @@ def load_training_input(config: Config, runs_dir: Path | None = None) -> Trainin
             "add --init smollm2, or use --set lora_rank=0"
         )
     if initial is None:
-        if (teachers := config.training.teacher_names) and is_open_vocabulary(config.data.tokenizer):
-            teacher = load_model(*find_model(teachers[0], runs_dir)).decoder.tokenizer
+        if (teachers := config.training.teachers) and config.data.tokenizer in OPEN_VOCABULARIES:
+            teacher = load_model(*find_model(teachers.split(TEACHER_SEPARATOR)[0], runs_dir)).decoder.tokenizer
             tokenizer = teacher if teacher.name == config.data.tokenizer else None
         if config.data.tokenizer == "pretrained" and tokenizer is None:
             raise ConfigError("tokenizer=pretrained is that of a pre-trained model; add --init smollm2, or use another")
@@ -156,7 +156,7 @@ def canonical_config(config: Config, runs_dir: Path | None = None) -> Config:
     data, training = config.data, config.training
     paths = {"corpus": data.corpus, "valid_corpus": data.valid_corpus, "test_corpus": data.test_corpus}
     teachers: list[str] = []
-    for name in training.teacher_names:
+    for name in filter(None, map(str.strip, training.teachers.split(TEACHER_SEPARATOR))):
         teacher = canonical_name(name, runs_dir, keep_name=False)
         if TEACHER_SEPARATOR in teacher:
             raise ConfigError(f"--teacher {name} has a comma in its path; rename the run or its folder")

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from engine.config import Config
+from engine.config import TEACHER_SEPARATOR, Config
 from engine.control import CommandQueue
 from engine.data.arrays import Float64Array
 from engine.data.corpus import Lines
@@ -66,8 +66,8 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
     if config.training.teachers:
         from engine.training.windows import load_teachers  # loads PyTorch
 
-        init = config.training.init
-        if init and canonical_name(init, runs_dir, keep_name=False) in config.training.teacher_names:
+        init, teachers = config.training.init, config.training.teachers.split(TEACHER_SEPARATOR)
+        if init and canonical_name(init, runs_dir, keep_name=False) in teachers:
             raise ConfigError(
                 f"run {init} is a teacher and the initial model, so the student starts with all that it could learn; "
                 "use another --teacher, or omit --init"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from engine.config import TrainingConfig
 from engine.data.arrays import chunked_bincount
-from engine.data.tokenizers.base import TokenIds
+from engine.data.tokenizers import TokenIds
 from engine.models.network import Network
 from engine.models.torch_ops import RecurrentState, linear_cross_entropy
 from engine.models.transformer import TransformerModel

@@ -23,7 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState as StudyState
 
-from engine.config import Config, describe_settings, parse_setting, setting_type, split_assignment
+from engine.config import SETTINGS, Config, read_setting, split_assignment
 from engine.control import ControlCommand
 from engine.errors import ConfigError, InvalidInputError, RunError, TrainingError, describe_error, suggest_nearest
 from engine.events import Evaluated, Finished, Warned
@@ -278,7 +278,7 @@ def split_space(assignments: Sequence[str]) -> tuple[list[str], list[str]]:
     searched: list[str] = []
     for name, assignment in {split_assignment(assignment)[0]: assignment for assignment in assignments}.items():
         text = split_assignment(assignment)[1]
-        is_searched = setting_type(name)[0] is not str and (".." in text or "," in text)
+        is_searched = SETTINGS[name].type is not str and (".." in text or "," in text)
         (searched if is_searched else fixed).append(assignment)
     return fixed, searched
 
@@ -291,8 +291,8 @@ def parse_space(assignments: Sequence[str]) -> dict[str, BaseDistribution]:
     distributions: dict[str, BaseDistribution] = {}
     for assignment in assignments:
         name, text = split_assignment(assignment)
-        plain_type, meta = setting_type(name)
-        if describe_settings()[name][0] == "data" or name in NOT_COMPARABLE:
+        section, plain_type, meta = SETTINGS[name]
+        if section == "data" or name in NOT_COMPARABLE:
             raise ConfigError(
                 f"{assignment} cannot be searched: it changes the text that is scored, or how, and such perplexities "
                 f"do not compare; give {name} one value"
@@ -302,7 +302,7 @@ def parse_space(assignments: Sequence[str]) -> dict[str, BaseDistribution]:
         if ".." in text:
             distributions[name] = _parse_range(name, text, plain_type, meta)
             continue
-        values = [parse_setting(name, value.strip()) for value in text.split(",")]
+        values = [read_setting(name, value.strip(), is_text=True) for value in text.split(",")]
         if len(set(values)) < len(values):
             raise ConfigError(f"{name}={text} has a value twice; give each value once")
         distributions[name] = CategoricalDistribution(values)
@@ -324,7 +324,7 @@ def _parse_range(name: str, text: str, plain_type: Any, meta: Meta) -> BaseDistr
     if scale and scale not in SCALES:
         raise ConfigError(f"{name}={text} has the scale {scale!r}; use log or linear, or leave it out")
     first, _, last = (part.strip() for part in numbers.partition(".."))
-    low, high = parse_setting(name, first), parse_setting(name, last)
+    low, high = (read_setting(name, end, is_text=True) for end in (first, last))
     if low > high:
         raise ConfigError(f"{name}={text} is reversed; use {name}={last}..{first}")
     if low == high:

@@ -17,13 +17,12 @@ from engine.analysis.notebook import printed_perplexity, window_starts
 from engine.config import Config
 from engine.control import CommandKind, CommandQueue
 from engine.data.dataset import Dataset, batchify, load_dataset
-from engine.data.scripts import Turn, parse_line, speaker_head, turn_text
-from engine.data.speakers import STRANGER, first_to_answer
-from engine.data.tokenizers.base import TokenIds
+from engine.data.scripts import Turn, parse_line, turn_text
+from engine.data.speakers import STRANGER, display_name, first_to_answer
+from engine.data.tokenizers import TokenIds
 from engine.errors import TrainingError
 from engine.events import StopReason, TrainingEvent
-from engine.generation.generate import TokenEvent, generate
-from engine.generation.sampling import TextInProgress
+from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, read_turns
 from engine.models.base import LanguageModel
@@ -280,7 +279,7 @@ def _sample(model: LanguageModel, state: TrainerState) -> events.Sampled:
     if is_dialogue:
         said = parse_line(prompt) or Turn(STRANGER, prompt)
         speaker = next(name for name in (first_to_answer(cast), *cast) if name != said.speaker)
-        prompt = f"{turn_text(said)}{speaker_head(speaker)}"
+        prompt = f"{turn_text(said)}{display_name(speaker)}:"
         text = begin_turn(model, read_turns(model, [said]), speaker, settings, options.sample_seed)
     else:
         tokenizer = model.tokenizer

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.config import Config, TrainingConfig
+from engine.config import TEACHER_SEPARATOR, Config, TrainingConfig
 from engine.data.arrays import permute_lines
 from engine.data.dataset import Dataset, batchify
-from engine.data.tokenizers.base import EOS_ID, TokenIds
-from engine.data.tokenizers.words import PunctuationIds
+from engine.data.tokenizers import EOS_ID, PunctuationIds, TokenIds
 from engine.errors import ConfigError
 from engine.models.lstm import LSTMModel
 from engine.models.network import Network, build_network
@@ -146,7 +145,7 @@ def sample_bptt_length(options: TrainingConfig, rng: random.Random) -> int:
 def load_teachers(config: Config, dataset: Dataset) -> list[LoadedRun]:
     """Load the runs that the setting `teachers` names; one that cannot teach the student raises a ConfigError."""
     loaded = []
-    for name in config.training.teacher_names:
+    for name in config.training.teachers.split(TEACHER_SEPARATOR):
         teacher = load_model(*find_model(name))
         tokenizer, kind, own_kind = teacher.decoder.tokenizer, teacher.config.data.tokenizer, config.data.tokenizer
         model, punctuation = teacher.config.model, str(teacher.config.model.punctuation).lower()

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.data.tokenizers.base import Tokenizer
+from engine.data.tokenizers import Tokenizer
 from engine.errors import InvalidInputError, printable
-from engine.generation.prompt import EncodedPrompt, list_shortened
+from engine.generation.generate import EncodedPrompt, list_shortened
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 
 MIN_TERMINAL_WIDTH = 60  # cells; a narrower terminal wraps the lines itself

@@ -70,7 +70,7 @@ def data_info(
     is_text = plain or (path.suffix == ".txt" and not has_columns)
     # An absolute path, so that no file name means the bundled corpus.
     values |= {"corpus": str(absolute_path(path)), "corpus_format": "text" if is_text else "csv"}
-    config = configure(Config(), lambda config: config.with_values(**values).with_overrides(assignments or []))
+    config = configure(Config(), lambda config: config.with_values(*assignments or [], **values))
     print_data_summary(config.data, as_json=as_json)
 
 

@@ -23,7 +23,7 @@ from engine.data.corpus import check_line_lengths, read_whole_text
 from engine.data.dataset import Dataset
 from engine.data.scripts import detect_style, parse_line, read_scenes, script_text
 from engine.data.speakers import SOMEONE
-from engine.data.tokenizers.words import split_words
+from engine.data.tokenizers import split_words
 from engine.errors import CorpusError, InvalidInputError, printable
 from engine.models.base import LanguageModel
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS, Unigram

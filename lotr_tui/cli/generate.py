@@ -16,16 +16,14 @@ import typer
 
 from engine.analysis.tokenized_text import read_label
 from engine.config import LSTM
-from engine.data.scripts import Turn, encode_speaker, encode_turns, speaker_head, turn_text
-from engine.data.speakers import SOMEONE, STRANGER, find_speaker
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.scripts import Turn, encode_speaker, encode_turns, turn_text
+from engine.data.speakers import SOMEONE, STRANGER, display_name, find_speaker
+from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, PromptError, printable, shell_word
-from engine.generation import prompt as prompts
+from engine.generation import generate as generation
 from engine.generation import turns as conversation
 from engine.generation.best_of import MAX_ANSWERS, Answer, stream_answers
-from engine.generation.generate import Done, TokenEvent, generate_batch
-from engine.generation.generate import generate as generate_one
-from engine.generation.sampling import TextInProgress
+from engine.generation.generate import Done, TextInProgress, TokenEvent, generate_batch
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
 from engine.models.base import LanguageModel
 from engine.models.dialogue import DialogueModel
@@ -161,7 +159,7 @@ def generate(
 def print_text(
     request: Request,
     events: Events,
-    prompt: prompts.EncodedPrompt,
+    prompt: generation.EncodedPrompt,
     label: Callable[[], str] = str,
     details: Callable[[], Mapping[str, object]] = dict,
     *,
@@ -207,7 +205,7 @@ def print_text(
 
 
 def generate_texts(
-    request: Request, state: prompts.DecoderState, ids: Sequence[int], context: Sequence[int] = ()
+    request: Request, state: generation.DecoderState, ids: Sequence[int], context: Sequence[int] = ()
 ) -> Iterator[Events]:
     """Yield the events of the text of each seed, which continues `ids` from `state`. Several texts share batches.
 
@@ -219,7 +217,7 @@ def generate_texts(
             TextInProgress(request.model, ids, request.settings, seed, state, noise_context=context) for seed in seeds
         ]
         if len(texts) == 1:  # its tokens are printed as they come
-            yield generate_one(texts[0])
+            yield generation.generate(texts[0])
             continue
         events: list[list[TokenEvent | Done]] = [[] for _ in texts]
         for index, event in chain.from_iterable(generate_batch(texts)):
@@ -239,13 +237,13 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
     problem = getattr(getattr(model, "chat", None), "problem", "") or f"{short_name} has no chat template"
     if system and chat is None:
         raise InvalidInputError(f"--system needs a chat template: {problem}; leave it out")
-    prompt = prompts.encode_prompt(text, tokenizer)
+    prompt = generation.encode_prompt(text, tokenizer)
     if prompt.unknown_tokens:
         report_unknown_text(prompt, tokenizer)
     if reply and chat is not None:
         messages = [ChatMessage("system", system.strip()), ChatMessage("user", text.strip())]
         ids = [*chat.encode([message for message in messages if message.text])]
-        state = prompts.prefill(model, ids, chat_start(model))
+        state = generation.prefill(model, ids, chat_start(model))
     else:
         if isinstance(model, DialogueModel):
             *before, last = parse_script(prompt.text, model.cast)
@@ -267,7 +265,7 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
                 note = "this model was trained without line ends, so it rarely answers, or stops"
             if not (request.as_json or request.jsonl):
                 print(f"note: {note}", file=sys.stderr)
-        state = prompts.prefill_prompt(model, ids)
+        state = generation.prefill_prompt(model, ids)
     context_size = getattr(model, "context_size", math.inf)
     for events in generate_texts(request, state, ids):
         num_tokens = len(ids) + 1 + print_text(request, events, prompt)  # with the token that starts a text
@@ -307,12 +305,12 @@ def check_has_cast(model: LanguageModel, run: str, use: str) -> DialogueModel:
     )
 
 
-def _read_prompt(text: str | None, model: DialogueModel, speaker: str) -> tuple[list[Turn], prompts.EncodedPrompt]:
+def _read_prompt(text: str | None, model: DialogueModel, speaker: str) -> tuple[list[Turn], generation.EncodedPrompt]:
     """Return the lines of a prompt and its tokens; a prompt of None has none. `speaker` says a line without a name."""
     if text is None:
-        return [], prompts.EncodedPrompt("", (), ())
+        return [], generation.EncodedPrompt("", (), ())
     turns = parse_script(text, model.cast, speaker)
-    encoded = prompts.encode_prompt(" ".join(turn.text for turn in turns), model.tokenizer)
+    encoded = generation.encode_prompt(" ".join(turn.text for turn in turns), model.tokenizer)
     return turns, replace(encoded, text=text)
 
 
@@ -371,7 +369,7 @@ def answer(
 
     if num_answers == 1:
         head = encode_speaker(model.tokenizer, name)
-        texts = generate_texts(request, prompts.prefill(model, head, state), (*history, *head), history)
+        texts = generate_texts(request, generation.prefill(model, head, state), (*history, *head), history)
     else:
         texts = (best_answer(request.seeds[0] + index * num_answers) for index in range(len(request.seeds)))
     for events in texts:
@@ -405,7 +403,7 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
             ):
                 if isinstance(event, conversation.TurnStart):
                     start, tokens = event, []
-                    piece, before = before + speaker_head(event.speaker), ""
+                    piece, before = before + f"{display_name(event.speaker)}:", ""
                 elif isinstance(event, TokenEvent):
                     tokens.append(event)
                     seconds += event.seconds

@@ -21,7 +21,7 @@ import typer
 from typer.completion import get_completion_inspect_parameters
 from typer.core import TyperCommand, TyperGroup
 
-from engine.config import TEACHER_SEPARATOR, Config, describe_settings, setting_type
+from engine.config import SETTINGS, TEACHER_SEPARATOR, Config
 from engine.errors import InvalidInputError, suggest_nearest
 from engine.presets import PRESETS, get_preset
 from engine.storage.files import absolute_path
@@ -76,7 +76,7 @@ def option(usage: str, help: str = "", panel: str | None = None, **more: Any) ->
     name, _, metavar = usage.partition(" ")
     complete = VALUES.get(name) or VALUES.get(metavar)
     if not help:
-        kind, meta = setting_type(name.removeprefix("--").replace("-", "_"))
+        _, kind, meta = SETTINGS[name.removeprefix("--").replace("-", "_")]
         help, choices = str(meta.description), get_args(kind)
         if choices:
             metavar, complete = "|".join(choices), lambda: list(choices)
@@ -323,8 +323,7 @@ class TrainingOptions:
             raise InvalidInputError(
                 f"--text {self.text} reads lines without columns; for a file with columns, use --csv"
             )
-        settings = describe_settings()
-        values = {name: value for name, value in vars(self).items() if name in settings and value is not None}
+        values = {name: value for name, value in vars(self).items() if name in SETTINGS and value is not None}
         if self.teacher:
             values["teachers"] = TEACHER_SEPARATOR.join(self.teacher)
         if path := self.csv or self.text:
@@ -341,7 +340,7 @@ class TrainingOptions:
                 config = config.with_values(min_count=1)
             config = config.with_values(min_characters=0 if is_closed else -1)
             config = config.with_values(valid_corpus=str(self.valid), test_corpus=str(self.test))
-        return config.with_overrides(list(self.assignments or ()))
+        return config.with_values(*self.assignments or ())
 
 
 def check_vocabulary_size(vocabulary_size: int | None, tokenizer: str | None) -> None:

@@ -15,7 +15,7 @@ from engine.data.dataset import load_dataset
 from engine.data.scripts import Turn, detect_style, read_scenes, turn_text
 from engine.data.speakers import SOMEONE, normalize_speaker
 from engine.errors import InvalidInputError, printable, shell_word
-from engine.generation.prompt import encode_prompt
+from engine.generation.generate import encode_prompt
 from engine.generation.turns import read_turns
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import is_pretrained_name

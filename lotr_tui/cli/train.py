@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from engine import events
-from engine.config import describe_settings
+from engine.config import SETTINGS
 from engine.control import ControlCommand
 from engine.errors import InvalidInputError, OutputError, TrainingError, printable, shell_word
 from engine.models.pretrained.names import SMOLLM2
@@ -69,8 +69,8 @@ def train(
         return 0 if detach else _train_worker_rank()
     if list_settings:
         config = training.configure(runs_dir)
-        for name, (section, description) in describe_settings().items():
-            print(f"{f'{name}={getattr(getattr(config, section), name)}':34} {description}")
+        for name, (section, _, meta) in SETTINGS.items():
+            print(f"{f'{name}={getattr(getattr(config, section), name)}':34} {meta.description}")
         return 0
     tracker_names = parse_tracker_names(trackers) if trackers else []
     if tracker_names:

@@ -22,12 +22,12 @@ def offer_runs(context: typer.Context) -> list[str]:
 
 
 def offer_settings(incomplete: str) -> list[str]:
-    from engine.config import describe_settings, setting_type
+    from engine.config import SETTINGS
 
     name, equals, _ = incomplete.partition("=")
-    if not equals or name not in describe_settings():
-        return [] if equals else [f"{name}=" for name in describe_settings()]
-    value_type, _ = setting_type(name)
+    if not equals or name not in SETTINGS:
+        return [] if equals else [f"{name}=" for name in SETTINGS]
+    value_type = SETTINGS[name].type
     return [f"{name}={value}" for value in (("true", "false") if value_type is bool else get_args(value_type))]
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from engine.analysis.evaluation import WrittenBits, measure_written_bits
 from engine.config import BUNDLED, DataConfig, DataMode
 from engine.data.dataset import Dataset, load_dataset
-from engine.data.tokenizers.words import WordTokenizer, split_words
+from engine.data.tokenizers import WordTokenizer, split_words
 from engine.errors import CorpusError, describe_error
 from engine.models.base import LanguageModel
 from engine.models.ngram import OrthographyModel

@@ -5,10 +5,8 @@ from itertools import chain, islice
 
 from engine.data.scripts import encode_speaker
 from engine.data.speakers import SOMEONE
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
-from engine.generation.generate import TokenEvent, force_token, generate
-from engine.generation.prompt import DecoderState
-from engine.generation.sampling import END_OF_TEXT, TextInProgress
+from engine.data.tokenizers import EOS_ID, Tokenizer
+from engine.generation.generate import END_OF_TEXT, DecoderState, TextInProgress, TokenEvent, force_token, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from lotr_tui.formatting import LINE_END_MARK, displayable

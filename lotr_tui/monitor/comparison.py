@@ -12,8 +12,7 @@ from typing import Literal
 
 from engine.config import Config
 from engine.data.speakers import CAST_FILE
-from engine.data.tokenizers.base import is_open_vocabulary
-from engine.data.tokenizers.loading import tokenizer_file_name
+from engine.data.tokenizers import OPEN_VOCABULARIES, TOKENIZER_FILES
 from engine.errors import InvalidInputError
 from engine.events import Evaluated, Finished, Started, Step
 from engine.runs.directory import (
@@ -165,7 +164,7 @@ def _scored_text(path: Path, config: Config, started: Started | None) -> ScoredT
         [data.valid_corpus, data.test_corpus] if data.valid_corpus else [data.split, data.split_seed, data.held_out]
     )
     scenes: list[object] = []
-    files = [tokenizer_file_name(data.tokenizer)]
+    files = [TOKENIZER_FILES[data.tokenizer]]
     if data.mode == "dialogue":
         scenes = [data.speaker_column, data.scene_column, data.scene_lines, data.min_speaker_lines]
         files.append(CAST_FILE)
@@ -176,7 +175,7 @@ def _scored_text(path: Path, config: Config, started: Started | None) -> ScoredT
             vocabulary.update(read_limited(path / name, MAX_FILE_BYTES))
         except OSError:
             has_files = False
-    form = "original" if is_open_vocabulary(data.tokenizer) else data.tokenizer
+    form = "original" if data.tokenizer in OPEN_VOCABULARIES else data.tokenizer
     return ScoredText(
         corpus=join([(started.corpus_sha256 if started else "") or data.corpus, *columns]),
         split=join([*held_out, data.min_characters, config.training.max_eval_tokens]),

@@ -8,12 +8,12 @@ from typing import NamedTuple
 from rich.cells import cell_len
 
 from engine.data.speakers import (
+    JOINED,
     SOMEONE,
     STRANGER,
     display_name,
     find_member,
     find_speaker,
-    merge_key,
     normalize_speaker,
 )
 from engine.errors import suggest_nearest
@@ -60,8 +60,8 @@ def answering_cast(cast: Sequence[str], speaking_as: str, line: str = "") -> tup
     """Return whom a line of the user calls by name, or else all but the user, a stranger and the last member."""
     others = tuple(name for name in cast[:-1] if name not in (speaking_as, STRANGER)) or tuple(cast)
     called = _called_pattern(others).findall(line) if line else []
-    keys = {merge_key(" ".join(name.upper().split())) for name in called}
-    return tuple(name for name in others if merge_key(name) in keys) or others
+    keys = {" ".join(name.upper().split()).translate(JOINED) for name in called}
+    return tuple(name for name in others if name.translate(JOINED) in keys) or others
 
 
 def named_speaker(cast: Sequence[str], text: str) -> str:

@@ -8,18 +8,21 @@ from itertools import takewhile
 
 from engine.data.scripts import encode_speaker
 from engine.data.speakers import SOMEONE, display_name
-from engine.data.tokenizers.base import EOS
+from engine.data.tokenizers import EOS
 from engine.errors import PromptError
-from engine.generation.generate import Done, IndexedEvent, TokenEvent, generate_batch
-from engine.generation.prompt import (
+from engine.generation.generate import (
     DecoderState,
+    Done,
     EncodedPrompt,
+    IndexedEvent,
+    TextInProgress,
+    TokenEvent,
     encode_prompt,
+    generate_batch,
     last_word_start,
     prefill,
     prefill_prompt,
 )
-from engine.generation.sampling import TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation, throttle

@@ -6,13 +6,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK_ID, is_open_vocabulary
+from engine.data.tokenizers import EOS, EOS_ID, OPEN_VOCABULARIES, UNK_ID
 from engine.errors import InvalidInputError, describe_error, printable
 from engine.generation.best_of import Answer, AnswerChosen, stream_answers
 from engine.generation.complete_words import end_word
-from engine.generation.generate import Done, TokenEvent, force_token, generate
-from engine.generation.prompt import DecoderState, EncodedPrompt, encode_prompt, prefill, prefill_prompt
-from engine.generation.sampling import TextInProgress
+from engine.generation.generate import (
+    DecoderState,
+    Done,
+    EncodedPrompt,
+    TextInProgress,
+    TokenEvent,
+    encode_prompt,
+    force_token,
+    generate,
+    prefill,
+    prefill_prompt,
+)
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import (
     MAX_HISTORY_TOKENS,
@@ -561,7 +570,7 @@ def _restore(reply: Reply, session_model: SessionModel) -> None:
         if id is None:
             unknown.add(token.text)
         reply.ids.append(id if id is not None else EOS_ID if token.text == EOS else UNK_ID)
-    is_open = is_open_vocabulary(reply.tokenizer)
+    is_open = reply.tokenizer in OPEN_VOCABULARIES
     if (is_open or tokenizer.is_open) and (unknown or is_open != tokenizer.is_open):
         problems.append(f"{session_model.name} splits text into other tokens and cannot continue from here")
     elif unknown:

@@ -7,11 +7,9 @@ import numpy as np
 
 from engine.data.scripts import encode_speaker
 from engine.data.speakers import STRANGER
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.bytes import ByteTokenizer, is_word_character
+from engine.data.tokenizers import EOS_ID, WORD_CHARACTER, ByteTokenizer
 from engine.generation.complete_words import CompleteWordSearch, open_word
-from engine.generation.prompt import DecoderState, prefill
-from engine.generation.sampling import NextTokenProbs, TextInProgress, next_token_probs
+from engine.generation.generate import DecoderState, NextTokenProbs, TextInProgress, next_token_probs, prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import SpeakerProb, next_speaker_probs, without_last_speaker
 from engine.models.base import LanguageModel
@@ -177,7 +175,7 @@ class WordCompleter:
     def _complete_by_tokens(
         self, model: LanguageModel, tokenizer: ByteTokenizer, text: str, cancelled: Callable[[], bool]
     ) -> str:
-        if not all(map(is_word_character, text[-MIN_LETTERS:].rjust(MIN_LETTERS))):
+        if not all(map(WORD_CHARACTER.match, text[-MIN_LETTERS:].rjust(MIN_LETTERS))):
             return ""
         line = to_prompt_line(text)
         head, line = (encode_speaker(tokenizer, STRANGER), f" {line}") if find_cast(model) else ((), line)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from engine.data.scripts import Turn as SpokenLine
 from engine.data.scripts import encode_speaker, encode_turn
 from engine.data.speakers import SOMEONE, STRANGER
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
-from engine.generation.prompt import DecoderState, last_word_start, prefill, reopen_last_word
+from engine.data.tokenizers import EOS_ID, Tokenizer
+from engine.generation.generate import DecoderState, last_word_start, prefill, reopen_last_word
 from engine.models.base import LanguageModel, advance_tokens
 from lotr_tui.session.cast import NO_ROLES, Roles
 from lotr_tui.session.reply import Reply, chat_messages, encode_lines, encode_said

@@ -10,13 +10,11 @@ from msgspec import Meta
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import TokenizerName
 from engine.data.scripts import Turn as SpokenLine
-from engine.data.scripts import encode_speaker, encode_turns, speaker_head, turn_text
-from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, STRANGER
-from engine.data.tokenizers.base import Tokenizer, is_open_vocabulary
+from engine.data.scripts import encode_speaker, encode_turns, turn_text
+from engine.data.speakers import MAX_NAME_CHARACTERS, SOMEONE, STRANGER, display_name
+from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
 from engine.generation.best_of import MAX_ANSWERS, Answer, answer_score
-from engine.generation.generate import FinishReason, TokenEvent
-from engine.generation.prompt import DecoderState
-from engine.generation.sampling import model_end_ids
+from engine.generation.generate import END_OF_TEXT, DecoderState, FinishReason, TokenEvent
 from engine.generation.settings import MAX_SEED, SamplerSettings
 from engine.models.base import LanguageModel
 from engine.models.pretrained.chat import ChatMessage
@@ -189,7 +187,7 @@ class Reply:
 
     @property
     def noun(self) -> str:
-        return "token" if is_open_vocabulary(self.tokenizer) else "word"
+        return "token" if self.tokenizer in OPEN_VOCABULARIES else "word"
 
     # Token ids
 
@@ -232,7 +230,7 @@ class Reply:
 
     def starts_line(self, index: int) -> bool:
         """Return True if the token at `index` is the first of the reply or of a later line, so that it ends neither."""
-        return index == 0 or self.ids[index - 1] in model_end_ids(self.session_model.model)
+        return index == 0 or self.ids[index - 1] in getattr(self.session_model.model, "end_ids", END_OF_TEXT)
 
     def decoder_state(self, index: int) -> DecoderState | None:
         """Return the decoder state before a token, or None if it or its log-probabilities were evicted."""
@@ -252,11 +250,11 @@ class Reply:
     def _context_text(self) -> str:
         prompt = self.prompt or ""
         if self.reply_mode == "continue":
-            return (f"{speaker_head(self.speaker or SOMEONE)} " if self.session_model.cast else "") + prompt
+            return (f"{display_name(self.speaker or SOMEONE)}: " if self.session_model.cast else "") + prompt
         if self.reply_mode == "reply" or self.is_chat:
             return f"{prompt}\n" if prompt or not self.is_chat else ""
         said = turn_text(SpokenLine(self.speaking_as or STRANGER, prompt)) if prompt else ""
-        return said + (speaker_head(self.speaker) if self.speaker else "")
+        return said + (f"{display_name(self.speaker)}:" if self.speaker else "")
 
     def full_text(self, end: int | None = None) -> str:
         """Return the text that the model has read and written before the token `end`, from the first turn on.

@@ -14,9 +14,8 @@ from engine.analysis.tokenized_text import TokenizedText
 from engine.config import Config
 from engine.data.corpus import Line
 from engine.data.dataset import Dataset
-from engine.data.scripts import speaker_head
-from engine.data.speakers import SOMEONE
-from engine.data.tokenizers.base import Tokenizer
+from engine.data.speakers import SOMEONE, display_name
+from engine.data.tokenizers import Tokenizer
 from engine.errors import LotrError, RunError, printable
 from engine.models.base import LanguageModel
 from engine.models.ngram import KneserNey
@@ -86,7 +85,7 @@ class UnitSearch:
     def line_text(self, line_index: int) -> str:
         """Return a searched line as written in the corpus, in dialogue mode with the name of its speaker."""
         line = self._source_lines[line_index]
-        return f"{speaker_head(line.speaker or SOMEONE)} {line.text}" if self._has_speakers else line.text
+        return f"{display_name(line.speaker or SOMEONE)}: {line.text}" if self._has_speakers else line.text
 
     def results(self, cancellation: Cancellation) -> Iterator[TopActivations]:
         """Load the text, search it in a thread until a cancellation, and yield the one result, or raise a LotrError."""

@@ -24,7 +24,7 @@ from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.help_line import HelpLine
 
 if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
-    from engine.data.tokenizers.base import Tokenizer
+    from engine.data.tokenizers import Tokenizer
 
 MAX_PROMPT_CHARACTERS = 4000  # about 800 words
 MAX_VISIBLE_LINES = 5  # a low terminal shows fewer

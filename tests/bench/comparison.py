@@ -61,7 +61,7 @@ def train_within(preset, values, name, options, seconds):
     values = values | COMMON
 
     def apply(config):
-        return config.with_values(**values).with_overrides(options.set)
+        return config.with_values(*options.set, **values)
 
     config = configure(get_preset(preset), apply, runs_dir)
     set_num_threads(config.training)

@@ -14,8 +14,7 @@ from torch import nn
 from engine.analysis.evaluation import evaluate
 from engine.config import DataConfig
 from engine.data.corpus import read_corpus
-from engine.data.dataset import batchify, load_dataset
-from engine.data.encoding import TokenIndexer, encode_open, train_tokenizer
+from engine.data.dataset import TokenIndexer, batchify, encode_open, load_dataset, train_tokenizer
 from engine.models.adapter import lora_targets
 from engine.models.pretrained.base import read_base
 from engine.models.torch_ops import linear

@@ -19,16 +19,17 @@ from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import LSTM, DataConfig, ModelConfig
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS, EOS_ID, UNK, WordTokenizer
 from engine.generation.generate import (
+    TextInProgress,
     TokenEvent,
+    encode_prompt,
     force_token,
     generate,
     generate_batch,
+    next_token_probs,
+    prefill,
 )
-from engine.generation.prompt import encode_prompt, prefill
-from engine.generation.sampling import TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.decoders import build_decoder, weight_shapes

@@ -29,7 +29,7 @@ def value_of(config, name):
 
 def refusal(*assignments):
     with pytest.raises(ConfigError) as caught:
-        Config().with_overrides(list(assignments))
+        Config().with_values(*assignments)
     return str(caught.value)
 
 
@@ -95,7 +95,7 @@ class TestSettings:
     def test_overrides_set_values_and_the_last_one_wins(self):
         overrides = ["epochs=3", "lr=0.5", "epochs=1e3", "tie_weights=0", "sample_prompt=a = b"]
         values = {"lr": 0.5, "epochs": 1000, "tie_weights": False, "sample_prompt": "a = b"}
-        assert Config().with_overrides(overrides) == Config().with_values(**values)
+        assert Config().with_values(*overrides) == Config().with_values(**values)
 
     @pytest.mark.parametrize(
         ("assignment", "message"),
@@ -115,7 +115,7 @@ class TestSettings:
     @pytest.mark.parametrize(("name", "kind", "low", "high"), [field[1:] for field in NUMBERS])
     def test_limits_of_a_range_are_accepted_and_nothing_beyond(self, name, kind, low, high):
         for end in (low, high):
-            assert value_of(Config().with_overrides([f"{name}={end}"]), name) == end
+            assert value_of(Config().with_values(f"{name}={end}"), name) == end
         below, above = low - 1, high + 1
         if kind is float:
             below, above = math.nextafter(low, -math.inf), math.nextafter(high, math.inf)
@@ -126,7 +126,7 @@ class TestSettings:
     def test_every_valid_value_can_be_set_from_text(self, field, data):
         _, name, kind, low, high = field
         value = data.draw(values_for(kind, low, high))
-        actual = value_of(Config().with_overrides([f" {name} = {value} "]), name)
+        actual = value_of(Config().with_values(f" {name} = {value} "), name)
         assert actual == (value.strip() if kind is str else value)
         assert type(actual) is type(value)
 

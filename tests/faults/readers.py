@@ -20,8 +20,7 @@ from engine.data.corpus import CODECS, read_corpus, read_whole_text
 from engine.data.dataset import concatenate_lines, load_dataset
 from engine.data.speakers import normalize_speaker
 from engine.data.summary import summarize_dataset
-from engine.data.tokenizers.base import EOS, UNK
-from engine.data.tokenizers.words import WordTokenizer, split_words
+from engine.data.tokenizers import EOS, UNK, WordTokenizer, split_words
 from engine.errors import printable
 from engine.events import Step
 from engine.runs.directory import RESUME_FILE, check_run_name, is_locked, list_runs, lock_owner, summarize_run
@@ -135,7 +134,7 @@ def _read_prompt(home, path):
 
 
 def _read_overrides(home, path):
-    config = Config().with_overrides(read_whole_text(path).split("\n"))
+    config = Config().with_values(*read_whole_text(path).split("\n"))
     assert Config.from_json(config.to_json(), "round trip") == config
 
 

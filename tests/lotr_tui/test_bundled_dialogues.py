@@ -9,7 +9,7 @@ from engine.analysis.evaluation import evaluate
 from engine.config import DataConfig
 from engine.data.corpus import read_corpus
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers.words import split_words
+from engine.data.tokenizers import split_words
 from engine.models.ngram import KneserNey
 from engine.storage.files import assets_dir
 

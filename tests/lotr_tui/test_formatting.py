@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers import EOS, UNK
 from engine.generation.generate import Done
 from engine.runs.directory import RunSummary
 from lotr_tui import formatting

@@ -9,8 +9,7 @@ from textual.screen import Screen
 
 from engine.config import ModelConfig
 from engine.control import CommandQueue, ControlCommand
-from engine.data.tokenizers.base import EOS, UNK
-from engine.data.tokenizers.words import WordTokenizer, split_words
+from engine.data.tokenizers import EOS, UNK, WordTokenizer, split_words
 from engine.events import (
     Checkpointed,
     CommandApplied,

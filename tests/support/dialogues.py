@@ -4,8 +4,7 @@ import time
 
 from engine.config import ModelConfig
 from engine.data.scripts import Turn, encode_speaker, encode_turn
-from engine.generation.generate import generate
-from engine.generation.prompt import prefill
+from engine.generation.generate import generate, prefill
 from engine.generation.turns import begin_turn
 from engine.models.dialogue import DialogueModel, SpokenLine, TurnModel
 from engine.models.numpy_lstm import NumpyLSTM

@@ -13,8 +13,7 @@ from safetensors.numpy import save
 
 from engine.config import Config, DataConfig
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers.loading import tokenizer_file_name
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import TOKENIZER_FILES, WordTokenizer
 from tests.support.models import random_weights
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -50,7 +49,7 @@ def write_run(folder):
 def write_random_run(folder, config, tokenizer):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json())
-    (folder / tokenizer_file_name(config.data.tokenizer)).write_text(tokenizer.to_json())
+    (folder / TOKENIZER_FILES[config.data.tokenizer]).write_text(tokenizer.to_json())
     (folder / "model.safetensors").write_bytes(save(random_weights(config.model, tokenizer)))
     return folder
 

@@ -5,8 +5,7 @@ import math
 import numpy as np
 
 from engine.analysis.evaluation import EncodedText, convert_text, native_form
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.models.base import predict_one_by_one, score_sequence
 from engine.models.decoders import weight_shapes
 from engine.models.numpy_lstm import NumpyLSTM

@@ -7,9 +7,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from engine.config import Config, ModelConfig
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.bpe import BPETokenizer
-from engine.data.tokenizers.bytes import CharacterTokenizer
+from engine.data.bpe import BPETokenizer
+from engine.data.tokenizers import EOS_ID, CharacterTokenizer
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.transformer_layout import TRANSFORMER_VALUES, transformer_weight_shapes
 from engine.runs.directory import MODEL_FILE

@@ -5,8 +5,7 @@ from textual.app import App
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from engine.data.tokenizers.base import EOS, UNK
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS, UNK, WordTokenizer
 from lotr_tui.widgets.prompt import PromptInput
 
 WORD_VOCABULARY = WordTokenizer((UNK, EOS, "bilbo", "baggins", "is", "a", "friend", "the", "lamp", "don't"))

@@ -4,8 +4,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS, EOS_ID, UNK, WordTokenizer
 from engine.storage.tensor_file import Int8Rows
 
 

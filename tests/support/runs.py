@@ -5,7 +5,7 @@ import math
 import os
 
 from engine.config import Config, ModelConfig, TrainingConfig
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import WordTokenizer
 from engine.events import Evaluated, Finished, Preparing, Resume, Sampled, Started, Step, event_to_dict
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE
 from engine.runs.locked_run import create_run, record_events

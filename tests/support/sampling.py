@@ -7,11 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from engine.data.scripts import Turn
-from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.data.tokenizers.words import WordTokenizer
-from engine.generation.generate import Done, TokenEvent, generate
-from engine.generation.prompt import DecoderState
-from engine.generation.sampling import TextInProgress
+from engine.data.tokenizers import EOS_ID, UNK_ID, WordTokenizer
+from engine.generation.generate import DecoderState, Done, TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import TurnStart
 

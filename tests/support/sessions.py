@@ -4,7 +4,7 @@ import json
 
 from hypothesis import strategies as st
 
-from engine.data.tokenizers.base import EOS
+from engine.data.tokenizers import EOS
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.reply import AnswerScore, Reply, Token
 from lotr_tui.session.session_file import Session, SessionFile, encode_session

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.base import ModelState
 from engine.models.pretrained.chat import ChatMessage, ChatTemplate

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.data.tokenizers.loading import tokenizer_file_name
+from engine.data.tokenizers import TOKENIZER_FILES
 from engine.events import Checkpointed, Sampled, Step, event_to_dict
 from engine.models.pretrained.names import BASE_FILE
 from engine.runs import directory, loading
@@ -25,7 +25,7 @@ MAX_EVENTS = {Step: 200, Sampled: 50}
 def write_compact_copy(run_dir, folder):
     config = directory.read_config(run_dir)
     names = (directory.CONFIG_FILE, BASE_FILE, directory.ADAPTER_CONFIG_FILE, *directory.DIALOGUE_FILES)
-    names = (*names, tokenizer_file_name(config.data.tokenizer))
+    names = (*names, TOKENIZER_FILES[config.data.tokenizer])
     contents = {name: file.read_bytes() for name in names if (file := run_dir / name).is_file()}
     contents |= {name: thin_events(run_dir / name) for name in (directory.METRICS_FILE, directory.SAMPLES_FILE)}
     if config.model.lora_rank:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
 from engine.data import speakers
-from engine.data.tokenizers.bytes import check_unicode
+from engine.data.tokenizers import check_unicode
 from engine.errors import InvalidInputError, describe_error
 from engine.runtime.sandbox import Sandbox
 

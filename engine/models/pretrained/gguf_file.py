@@ -19,7 +19,7 @@ import tokenizers
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import MAX_TOKEN_CHARACTERS, MAX_VOCABULARY_SIZE
+from engine.data.tokenizers import MAX_TOKEN_CHARACTERS, MAX_VOCABULARY_SIZE
 from engine.errors import InvalidInputError, printable
 from engine.models.pretrained.base import Base, UnsupportedModelError
 from engine.models.pretrained.folder import new_base, read_config

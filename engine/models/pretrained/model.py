@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import EOS_ID, TokenIds
+from engine.data.tokenizers import EOS_ID, TokenIds
 from engine.models.base import HiddenVector, LogProbs
 from engine.models.numpy_transformer import merge_ends
 from engine.models.pretrained.base import describe_model

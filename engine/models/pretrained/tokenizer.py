@@ -19,8 +19,7 @@ from msgspec import Raw
 from msgspec.json import decode, encode
 
 from engine.data.arrays import Int64Array
-from engine.data.tokenizers.base import EOS_ID, PieceDecoder, TokenIds
-from engine.data.tokenizers.bytes import ByteDecoder, ByteTokenizer, byte_characters, check_unicode
+from engine.data.tokenizers import BYTE_CHARACTERS, EOS_ID, ByteTokenizer, TokenIds, check_unicode
 from engine.errors import InvalidInputError, describe_error
 from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
 
@@ -84,7 +83,7 @@ class PretrainedTokenizer(ByteTokenizer):
         super().__init__([*spelled[:EOS_ID], *spelled[EOS_ID + 1 :]])
         ids = self._encode_plain("a").ids
         token_bytes = b"".join(self.token_bytes[id] for id in self._swap_known(ids).tolist())
-        self._adds_space = token_bytes == b" a" and self._backend.decode(ids) == "a"
+        self._adds_space = self.strips_space = token_bytes == b" a" and self._backend.decode(ids) == "a"
         self.start_id = int(self.swapped_ids[specials.start_id])
         self.other_end_ids = tuple(int(self.swapped_ids[id]) for id in specials.end_ids if id != specials.end_id)
 
@@ -98,10 +97,11 @@ class PretrainedTokenizer(ByteTokenizer):
         if not self._adds_space and not any(self.token_bytes[id].strip() for id in self.line_end_ids):
             return self
         tokenizer = copy(self)
-        tokenizer._is_for_scripts = True
+        tokenizer._is_for_scripts, tokenizer.strips_space = True, False
         return tokenizer
 
-    def _encode(self, text: str) -> TokenIds:
+    def encode(self, text: str) -> TokenIds:
+        check_unicode(text)
         if not self._is_for_scripts:
             return self._to_our_ids(text, self._encode_plain(text).ids)
         before = "\n" if self._adds_space else ""  # a space is added only at the start of a text
@@ -126,10 +126,10 @@ class PretrainedTokenizer(ByteTokenizer):
         return self._swap_known(ids)
 
     def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
+        if self._is_for_scripts:
+            return [self.encode(line) for line in lines]
         for line in lines:
             check_unicode(line)
-        if self._is_for_scripts:
-            return [self._encode(line) for line in lines]
         with self._lock, convert_panics():
             encodings = self._backend.encode_batch(list(lines), add_special_tokens=False)
         return [self._to_our_ids(line, encoding.ids) for line, encoding in zip(lines, encodings, strict=True)]
@@ -156,10 +156,6 @@ class PretrainedTokenizer(ByteTokenizer):
         ends[-1:] = len(text)
         return ends
 
-    def piece_decoder(self) -> PieceDecoder:
-        strips_space = self._adds_space and not self._is_for_scripts
-        return _SpaceStrippingDecoder(self.token_bytes) if strips_space else super().piece_decoder()
-
     def ids_with_prefix(self, prefix: bytes) -> npt.NDArray[np.intp]:
         ids = super().ids_with_prefix(prefix)
         return ids[~np.isin(ids, self.swapped_ids[list(self.special_texts)])]
@@ -177,17 +173,6 @@ def convert_panics() -> Iterator[None]:
         if type(error).__name__ != "PanicException":
             raise
         raise InvalidInputError(f"the tokenizer fails: {error}") from error
-
-
-class _SpaceStrippingDecoder(ByteDecoder):
-    # Leaves out the space that some tokenizers add before a text.
-    _is_at_start = True
-
-    def decode(self, id: int) -> str:
-        piece = super().decode(id)
-        if piece and self._is_at_start:
-            self._is_at_start, piece = False, piece.removeprefix(" ")
-        return piece
 
 
 def _read_backend(
@@ -221,7 +206,7 @@ def _decode_vocabulary(
 ) -> list[bytes]:
     # The bytes of each token, given its name in a vocabulary, which is byte-level or else of SentencePiece; None for an
     # id without a token. Added tokens are plain text.
-    translation = {ord(char): chr(byte) for char, byte in byte_characters().items()}
+    translation = {ord(char): chr(byte) for char, byte in BYTE_CHARACTERS.items()}
     tokens = []
     for id, name in enumerate(names):
         if id in added_tokens or name is None:

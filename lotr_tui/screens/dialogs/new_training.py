@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import get_args
 
 from textual import on, work
 from textual.content import Content
@@ -15,7 +15,7 @@ from textual.suggester import Suggester
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from engine.config import BUNDLED, Config, describe_settings
+from engine.config import BUNDLED, SETTINGS, Config
 from engine.errors import ConfigError, InvalidInputError
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
 from engine.presets import PRESETS, get_preset
@@ -84,7 +84,7 @@ class SettingsSuggester(Suggester):
     async def get_suggestion(self, value: str) -> str | None:
         head, space, word = value.rpartition(" ")
         name, equals, _ = word.partition("=")
-        choices = [f"{setting}=" for setting in describe_settings()]
+        choices = [f"{setting}=" for setting in SETTINGS]
         if equals:
             choices = [f"{name}={choice}" for choice in setting_choices(name)]
         if not word or word in choices:
@@ -94,10 +94,9 @@ class SettingsSuggester(Suggester):
 
 def setting_choices(name: str) -> Sequence[str]:
     """Return the values of a setting with fixed values, and none for a number or a text."""
-    if name not in describe_settings():
+    if name not in SETTINGS:
         return ()
-    section, _ = describe_settings()[name]
-    value_type = get_type_hints(type(getattr(Config(), section)))[name]
+    value_type = SETTINGS[name].type
     return ("true", "false") if value_type is bool else tuple(map(str, get_args(value_type)))
 
 
@@ -240,11 +239,11 @@ class NewTrainingDialog(Dialog[NewTraining]):
         hint = Content(HINTS.get(name, ""))
         if isinstance(focused, Input) and name == "settings":
             setting = focused.value.rpartition(" ")[2].partition("=")[0]
-            if setting in describe_settings():
-                section, description = describe_settings()[setting]
+            if setting in SETTINGS:
+                section, _, meta = SETTINGS[setting]
                 value = getattr(getattr(self._preset, section), setting)
                 choices = " or ".join(setting_choices(setting))
-                hint = Content.assemble((setting, "bold"), f" ({choices or value}): {description}")
+                hint = Content.assemble((setting, "bold"), f" ({choices or value}): {meta.description}")
         self.query_one(".dialog-text", Static).update(hint)
 
     @on(Input.Changed)
@@ -294,7 +293,7 @@ def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> Ne
                 raise ConfigError(f"run {run_name!r} exists already; choose another name")
         name = "epochs"
         if epochs := texts["epochs"]:
-            config = config.with_overrides([f"epochs={epochs}"])
+            config = config.with_values(f"epochs={epochs}")
         name = "settings"
         try:
             settings = shlex.split(texts["settings"])
@@ -305,7 +304,7 @@ def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> Ne
                 raise ConfigError(f"{setting!r} has no value; write name=value, such as seed=3")
             if epochs and setting.startswith("epochs="):
                 raise ConfigError("epochs are set twice; clear one of them")
-        return config.with_overrides(settings)
+        return config.with_values(*settings)
 
     try:
         config = configure(preset, apply_fields, runs_dir)

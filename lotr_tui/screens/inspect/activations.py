@@ -23,7 +23,7 @@ from engine.analysis.activations import (
 )
 from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers.base import UNK
+from engine.data.tokenizers import UNK
 from engine.errors import describe_error
 from lotr_tui.background_task import BackgroundTask, is_closed
 from lotr_tui.formatting import LINE_END_MARK, token_noun

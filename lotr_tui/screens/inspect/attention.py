@@ -17,7 +17,7 @@ from textual.widgets import Rule
 from engine.analysis.activations import LayerPrediction, attention_rollouts, find_attention_model, logit_lens
 from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float32Array, Int64Array
-from engine.data.tokenizers.base import Tokenizer
+from engine.data.tokenizers import Tokenizer
 from engine.errors import describe_error, printable
 from engine.models.attention import AttentionModel, AttentionRecord
 from lotr_tui.background_task import BackgroundTask

@@ -12,7 +12,7 @@ from textual.widgets import Rule, Static
 
 from engine.analysis.memorization import MIN_PASSAGE_LENGTH, MemorizationReport, Occurrence, Passage, occurrence_span
 from engine.analysis.tokenized_text import TokenizedText
-from engine.data.tokenizers.base import Tokenizer
+from engine.data.tokenizers import Tokenizer
 from lotr_tui.formatting import format_percent, plural
 from lotr_tui.screens.inspect.page import Page, sanitize_text
 from lotr_tui.screens.inspect.text_screen import Metric, MetricsBar, TextInputBar, TextScreen, unreadable_metric

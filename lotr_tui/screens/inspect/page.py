@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from engine.analysis.tokenized_text import LINE_END, TokenizedText
 from engine.data.arrays import Int32Array, Int64Array
-from engine.data.tokenizers.base import UNK, Tokenizer
+from engine.data.tokenizers import UNK, Tokenizer
 from lotr_tui.formatting import LINE_END_MARK, SPACE_MARK, format_lone_token
 
 UNKNOWN_MARKS = ("‹", "›")

@@ -14,7 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Label
 
 from engine.analysis.tokenized_text import TokenizedText, tokenize_with_offsets
-from engine.data.tokenizers.base import EOS
+from engine.data.tokenizers import EOS
 from engine.errors import describe_error
 from engine.models.dialogue import DialogueModel
 from lotr_tui.background_task import BackgroundTask, is_closed

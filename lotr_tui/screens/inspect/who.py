@@ -18,7 +18,7 @@ from engine.analysis.speakers import SpeakerGuess, SpeakerPosterior
 from engine.analysis.tokenized_text import labelled_lines
 from engine.data.scripts import Turn
 from engine.errors import describe_error
-from engine.generation.prompt import DecoderState
+from engine.generation.generate import DecoderState
 from engine.generation.turns import SpeakerProb, read_turns
 from engine.models.dialogue import DialogueModel
 from engine.runtime.worker import Cancellation

@@ -10,10 +10,9 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.timer import Timer
 
-from engine.data.tokenizers.base import EOS, UNK
+from engine.data.tokenizers import EOS, UNK
 from engine.errors import LotrError
-from engine.generation.generate import NUM_TOP_TOKENS
-from engine.generation.sampling import NextTokenProbs
+from engine.generation.generate import NUM_TOP_TOKENS, NextTokenProbs
 from engine.generation.settings import SamplerSettings
 from lotr_tui.clipboard import copy_to_clipboard
 from lotr_tui.formatting import format_lone_token

@@ -8,7 +8,7 @@ from textual.timer import Timer
 
 from engine.errors import describe_error
 from engine.generation.complete_words import CompleteWordSearch
-from engine.generation.sampling import NextTokenProbs
+from engine.generation.generate import NextTokenProbs
 from engine.generation.settings import SamplerSettings
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask, is_closed

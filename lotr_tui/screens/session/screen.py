@@ -53,7 +53,7 @@ from lotr_tui.widgets.status_bar import StatusBar
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.config import Config
-    from engine.generation.sampling import NextTokenProbs
+    from engine.generation.generate import NextTokenProbs
     from engine.generation.settings import SamplerSettings
     from engine.generation.turns import SpeakerProb
     from engine.runs.loading import LoadedModel
@@ -816,7 +816,7 @@ class SessionScreen(AppScreen[None]):
         is_answer = context.is_chat and context.is_first_token
         speaker = self.session_model.label if is_answer else display_name(context.speaker)
         last_text, ends_text = context.last_text(probs.candidate_unit), reads_line_ends(context.model)
-        self.side.next.show(probs, last_text, settings.describe_filters(), speaker, ends_text=ends_text)
+        self.side.next.show(probs, last_text, settings.describe(only_filters=True), speaker, ends_text=ends_text)
 
     def on_sampler_panel_changed(self) -> None:
         """Remember the settings, and show what can come next with them."""

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from engine.data.speakers import display_name
-from engine.generation.sampling import Candidate, NextTokenProbs
+from engine.generation.generate import Candidate, NextTokenProbs
 from engine.generation.turns import SpeakerProb
 from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, format_lone_token, truncate
 from lotr_tui.screens.session.preview import MIN_SHOWN_PROB

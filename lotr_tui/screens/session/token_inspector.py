@@ -11,8 +11,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from engine.generation.complete_words import word_around
-from engine.generation.generate import NUM_TOP_TOKENS
-from engine.generation.sampling import Candidate, NextTokenProbs
+from engine.generation.generate import NUM_TOP_TOKENS, Candidate, NextTokenProbs
 from lotr_tui.formatting import SPECIAL_TOKEN_NAMES, format_lone_token, format_percent, truncate
 from lotr_tui.session.reply import Reply, Token
 from lotr_tui.session.session_model import reads_line_ends

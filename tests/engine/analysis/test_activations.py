@@ -15,7 +15,7 @@ from engine.analysis.activations import (
     record_activations,
 )
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.models.ngram import KneserNey

@@ -26,12 +26,11 @@ from engine.analysis.evaluation import (
     written_text,
 )
 from engine.config import DataConfig
+from engine.data.bpe import BPETokenizer
 from engine.data.dataset import load_dataset
-from engine.data.scripts import Turn, script_text, speaker_head
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.bpe import BPETokenizer
-from engine.data.tokenizers.bytes import CharacterTokenizer
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.scripts import Turn, script_text
+from engine.data.speakers import display_name
+from engine.data.tokenizers import EOS_ID, CharacterTokenizer, WordTokenizer
 from engine.errors import ConfigError, CorpusError
 from engine.models.ngram import KneserNey, OrthographyModel, SpellingModel, Unigram
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
@@ -182,7 +181,7 @@ def test_bits_of_a_dialogue_in_double_precision():
     for number, scene in enumerate(scenes):
         ids += model.tokenizer.encode("\n").tolist() if number else []
         for turn in scene:
-            ids += model.tokenizer.encode(speaker_head(turn.speaker)).tolist()
+            ids += model.tokenizer.encode(f"{display_name(turn.speaker)}:").tolist()
             for id in model.tokenizer.encode(f" {turn.text}\n").tolist():
                 expected -= np.log2(plain_next_probs(model.model, ids)[id])
                 ids.append(id)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.analysis.memorization import MAX_OCCURRENCES, MIN_PASSAGE_LENGTH, TrainingIndex, occurrence_span
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.corpus import Line
-from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.data.tokenizers import EOS_ID, UNK_ID
 from tests.support.files import load_rows
 from tests.support.open_models import bpe_tokenizer, character_tokenizer
 

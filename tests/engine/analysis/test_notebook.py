@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from engine.analysis.notebook import evaluate_windows, score_rows
 from engine.config import ModelConfig
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import WordTokenizer
 from engine.models.ngram import KneserNey
 from tests.support.models import random_ids, random_lstm
 

@@ -9,8 +9,7 @@ import torch
 
 from engine.analysis.evaluation import evaluate, perplexity, summarize_log_probs
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS_ID, UNK_ID, WordTokenizer
 from engine.errors import CorpusError
 from engine.models.base import score_sequence
 from engine.models.lstm import LSTMModel

@@ -14,10 +14,9 @@ from engine.analysis.speakers import SpeakerPosterior, evaluate_by_speaker, gues
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
 from engine.data.scripts import Turn, encode_speaker, encode_turns
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.bytes import CharacterTokenizer
+from engine.data.tokenizers import EOS_ID, CharacterTokenizer
 from engine.errors import CorpusError
-from engine.generation.prompt import DecoderState, prefill
+from engine.generation.generate import DecoderState, prefill
 from engine.generation.turns import next_speaker_probs, read_turns
 from engine.models.base import score_sequence
 from engine.models.dialogue import DialogueModel, DialogueState, EvidencePowers, SpeakerTextModel, TurnState

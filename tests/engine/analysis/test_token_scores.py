@@ -11,9 +11,8 @@ from engine.analysis.evaluation import evaluate, summarize_log_probs
 from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import LINE_END, tokenize_with_offsets
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID
-from engine.generation.generate import TokenEvent, generate
-from engine.generation.sampling import TextInProgress
+from engine.data.tokenizers import EOS_ID
+from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.base import score_sequence
 from engine.models.ngram import KneserNey

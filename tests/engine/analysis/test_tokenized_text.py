@@ -14,7 +14,7 @@ from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import LINE_END, read_label, tokenize_with_offsets
 from engine.data.dataset import concatenate_lines
 from engine.data.scripts import Turn, encode_turns, utterance_mask
-from engine.data.tokenizers.words import WordTokenizer, split_words
+from engine.data.tokenizers import WordTokenizer, split_words
 from engine.models.base import score_sequence
 from tests.support.app import VOCABULARY
 from tests.support.dialogues import CAST, dialogue_model

@@ -6,8 +6,7 @@ import pytest
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.summary import summarize_dataset
-from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.data.tokenizers.words import split_words
+from engine.data.tokenizers import EOS_ID, UNK_ID, split_words
 from engine.errors import ConfigError, CorpusError
 from tests.support.references import word_tokenizer
 

@@ -12,7 +12,7 @@ from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.speakers import SOMEONE
 from engine.data.summary import summarize_dataset
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.errors import ConfigError, CorpusError
 
 Row = tuple[str, str, str]

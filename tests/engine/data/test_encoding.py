@@ -5,8 +5,8 @@ import re
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.data.encoding import HASH_SLOTS, TokenIndexer
-from engine.data.tokenizers.words import WORD_PATTERN, Punctuation, split_words
+from engine.data.dataset import HASH_SLOTS, TokenIndexer
+from engine.data.tokenizers import WORD_PATTERN, Punctuation, split_words
 
 SIGNS = st.sampled_from("aZ09'-.,!?… \t\u2028\u00a0\u200bKKİẞΣσßéÉ“”\x1c\x85ﬁǅ日")
 LINES = st.lists(
@@ -37,7 +37,7 @@ def naive_punctuation(line, tokenizer):
 def check(lines, tokenizer, indexer):
     block = indexer.index_block(join_lines(lines))
     words = [split_words(line, tokenizer) for line in lines]
-    tokens = indexer.tokens
+    tokens = [token.decode() for token in indexer.ids]
     assert [tokens[id] for id in block.ids] == [word for line_words in words for word in line_words]
     assert block.line_lengths.tolist() == [len(line_words) for line_words in words]
     assert block.punctuation.tolist() == [mark for line in lines for mark in naive_punctuation(line, tokenizer)]
@@ -51,7 +51,8 @@ def test_any_text_is_tokenized_like_the_plain_tokenizer(blocks, tokenizer):
     for lines in blocks:
         check(lines, tokenizer, indexer)
     words = [word for lines in blocks for line in lines for word in split_words(line, tokenizer)]
-    assert indexer.tokens == list(dict.fromkeys(["<unk>", "<eos>", *words])), "ids are in order of first appearance"
+    tokens = [token.decode() for token in indexer.ids]
+    assert tokens == list(dict.fromkeys(["<unk>", "<eos>", *words])), "ids are in order of first appearance"
 
 
 def test_words_in_the_same_hash_slot_have_different_ids():

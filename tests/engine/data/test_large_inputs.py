@@ -8,8 +8,7 @@ import torch
 
 from engine.analysis.evaluation import evaluate
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.events import Evaluated, Preparing, Started
 from engine.models.base import forward_sequence, score_sequence
 from engine.models.lstm import LSTMModel

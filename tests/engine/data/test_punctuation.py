@@ -9,8 +9,7 @@ import torch
 
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import Punctuation, WordTokenizer
+from engine.data.tokenizers import EOS_ID, Punctuation, WordTokenizer
 from engine.events import Evaluated
 from engine.models.base import forward_sequence
 from engine.models.lstm import LSTMModel, PunctuationSoftmax

@@ -11,6 +11,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from engine.config import DataConfig
+from engine.data.bpe import BPETokenizer
 from engine.data.corpus import MAX_LINE_CHARACTERS, Line, make_lines, read_corpus
 from engine.data.scripts import (
     NameCase,
@@ -25,9 +26,7 @@ from engine.data.scripts import (
     turn_text,
     utterance_mask,
 )
-from engine.data.tokenizers.base import EOS_ID, Tokenizer
-from engine.data.tokenizers.bpe import BPETokenizer
-from engine.data.tokenizers.bytes import CharacterTokenizer
+from engine.data.tokenizers import EOS_ID, CharacterTokenizer, Tokenizer
 from engine.errors import CorpusError
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens
 from tests.support.pretrained import new_sentencepiece

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.data.corpus import make_lines
 from engine.data.summary import count_pairs, summarize_speakers
-from engine.data.tokenizers.words import split_words
+from engine.data.tokenizers import split_words
 
 ROWS = st.lists(
     st.tuples(

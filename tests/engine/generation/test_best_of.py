@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from engine.data.scripts import Turn, encode_speaker, encode_turn, encode_turns
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError
 from engine.generation.best_of import MAX_ANSWERS, NUM_SCORED_TOKENS, stream_answers
-from engine.generation.generate import Done, TokenEvent, generate
-from engine.generation.prompt import prefill
+from engine.generation.generate import Done, TokenEvent, generate, prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, read_turns
 from engine.models.base import LanguageModel, score_sequence
@@ -148,5 +147,3 @@ def test_invalid_requests_are_refused_in_one_line():
     for number in (0, -1, MAX_ANSWERS + 1):
         with pytest.raises(InvalidInputError, match="best of"):
             answers(MODELS[0], num_answers=number)
-    with pytest.raises(InvalidInputError, match="seed"):
-        answers(MODELS[0], seed=-1)

@@ -8,13 +8,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine.data.tokenizers.base import EOS, EOS_ID
-from engine.data.tokenizers.bytes import ByteTokenizer
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS, EOS_ID, ByteTokenizer, WordTokenizer
 from engine.generation import complete_words
 from engine.generation.complete_words import CompleteWordSearch, end_word, open_word, word_around
-from engine.generation.prompt import prefill
-from engine.generation.sampling import TextInProgress, sampling_probs
+from engine.generation.generate import TextInProgress, prefill, sampling_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LogProbs
 from tests.support.models import UniformModel
@@ -32,7 +29,7 @@ class TinyTokenizer(ByteTokenizer):
 
     name = "characters"
 
-    def _encode(self, text):
+    def encode(self, text):
         raise NotImplementedError
 
     def to_json(self):
@@ -83,9 +80,8 @@ def enumerate_words(model, sampler, history, *, is_first_token=False):
             unfinished[1] += sampling_prob
         else:
             is_first = is_first_token and not ids
-            probs = sampling_probs(
-                TextInProgress(model, [*history, *ids], sampler, state=state, is_first_token=is_first)
-            )
+            whole = TextInProgress(model, [*history, *ids], sampler, state=state, is_first_token=is_first)
+            probs = sampling_probs([whole])[0]
             for id, log_prob in enumerate(state.log_probs.tolist()):
                 after = prefill(model, [id], state)
                 extend(after, [*ids, id], text + spelled[id], model_prob * np.exp(log_prob), sampling_prob * probs[id])

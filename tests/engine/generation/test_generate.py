@@ -15,12 +15,21 @@ from hypothesis import strategies as st
 
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError
-from engine.generation.generate import Done, TokenEvent, force_token, generate, generate_batch
-from engine.generation.prompt import prefill, prefill_prompt
-from engine.generation.sampling import NUM_NOISE_TOKENS, TextInProgress, sampling_probs
-from engine.generation.settings import MAX_SEED, SamplerSettings
+from engine.generation.generate import (
+    NUM_NOISE_TOKENS,
+    Done,
+    TextInProgress,
+    TokenEvent,
+    force_token,
+    generate,
+    generate_batch,
+    prefill,
+    prefill_prompt,
+    sampling_probs,
+)
+from engine.generation.settings import MAX_SEED, SamplerSettings, check_seed
 from engine.models.base import advance_batch, predict_one_by_one, score_sequence
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from engine.models.ngram import KneserNey
@@ -96,7 +105,7 @@ class TestInputs:
     @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
     def test_a_seed_out_of_range_is_refused(self, seed):
         with pytest.raises(InvalidInputError, match=f"seed {seed}"):
-            text_of(seed=seed)
+            check_seed(seed)
 
 
 class TestEnd:
@@ -116,7 +125,7 @@ class TestEnd:
             assert set(ids_of(words)) <= {1, 2}
             assert len(words) >= 1
             assert done.reason == "eos"
-        probs = sampling_probs(text_of(model, [3, 4], settings, end_ids=ends, is_first_token=False))
+        probs = sampling_probs([text_of(model, [3, 4], settings, end_ids=ends, is_first_token=False)])[0]
         assert probs[3] == pytest.approx(0.35 / 0.9)
 
     def test_eos_is_never_the_first_token_and_unk_is_never_sampled(self):
@@ -179,7 +188,7 @@ class TestFigures:
     @pytest.mark.parametrize("first", [True, False])
     def test_a_forced_token_has_the_figures_of_its_position(self, first):
         kept = prefill(MODEL, [5, 6])
-        chain = sampling_probs(text_of(is_first_token=first))
+        chain = sampling_probs([text_of(is_first_token=first)])[0]
         for token in (9, EOS_ID):  # a first <eos> could not be sampled
             text = text_of(is_first_token=first)
             event = force_token(text, token)

@@ -6,14 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.data.tokenizers.bpe import BPETokenizer
-from engine.data.tokenizers.bytes import CharacterTokenizer
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.bpe import BPETokenizer
+from engine.data.tokenizers import EOS_ID, UNK_ID, CharacterTokenizer, WordTokenizer
 from engine.errors import PromptError
-from engine.generation.generate import TokenEvent, force_token, generate
-from engine.generation.prompt import MAX_REREAD_TOKENS, encode_prompt, last_word_start, prefill, prefill_prompt
-from engine.generation.sampling import TextInProgress
+from engine.generation.generate import (
+    MAX_REREAD_TOKENS,
+    TextInProgress,
+    TokenEvent,
+    encode_prompt,
+    force_token,
+    generate,
+    last_word_start,
+    prefill,
+    prefill_prompt,
+)
 from engine.generation.settings import SamplerSettings
 from tests.support.models import random_lstm
 from tests.support.sampling import id_vocabulary
@@ -145,10 +151,10 @@ def test_a_probable_longer_token_continues_the_prompt_inside_the_word(likely, pi
     state = prefill_prompt(model, ids)
     assert state.num_reread_tokens == num_reread
     text = TextInProgress(model, ids, SETTINGS)
-    assert text.history == [*ids[:-num_reread]]
+    assert text.ids == [*ids[:-num_reread]]
     first = next(generate(text))
     assert (first.text, first.piece) == (likely[-1], piece)
-    assert text.history == [*ids[:-num_reread], first.id]
+    assert text.ids == [*ids[:-num_reread], first.id]
 
 
 @settings(max_examples=10)

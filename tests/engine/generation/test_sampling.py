@@ -8,16 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID
+from engine.data.tokenizers import EOS, EOS_ID, UNK, UNK_ID
 from engine.errors import InvalidInputError, RunError
-from engine.generation.generate import generate
-from engine.generation.sampling import (
+from engine.generation.generate import (
     TextInProgress,
-    apply_min_p,
-    apply_repetition_penalty,
-    apply_temperature,
-    apply_top_k,
-    apply_top_p,
+    apply_chain,
+    generate,
     next_token_probs,
     sampling_probs,
     top_tokens,
@@ -48,6 +44,7 @@ def kept_ids(logits):
 
 SEEDS = range(8)
 VOCABULARY = id_vocabulary(40)
+PLAIN = SamplerSettings(temperature=1.0)
 
 
 class TestStages:
@@ -55,10 +52,13 @@ class TestStages:
     def test_filters_keep_the_tokens_of_naive_filters_unchanged(self, seed):
         logits = random_logits(seed)
         ranked, ratios = naive_order(logits), np.exp(logits - logits.max())
-        filtered = [(apply_top_k(logits, k), set(ranked[:k])) for k in (1, 2, 7, 39)]
-        filtered += [(apply_top_p(logits, p), naive_top_p(logits, p)) for p in (1e-6, 0.1, 0.5, 0.9, 0.999999)]
+        filtered = [(apply_chain(logits, replace(PLAIN, top_k=k)), set(ranked[:k])) for k in (1, 2, 7, 39)]
         filtered += [
-            (apply_min_p(logits, p), {*np.flatnonzero(ratios >= p * (1 - 1e-12)).tolist()})
+            (apply_chain(logits, replace(PLAIN, top_p=p)), naive_top_p(logits, p))
+            for p in (1e-6, 0.1, 0.5, 0.9, 0.999999)
+        ]
+        filtered += [
+            (apply_chain(logits, replace(PLAIN, min_p=p)), {*np.flatnonzero(ratios >= p * (1 - 1e-12)).tolist()})
             for p in (1e-6, 0.05, 0.3, 1)
         ]
         for actual, expected in filtered:
@@ -68,23 +68,23 @@ class TestStages:
     def test_top_p_keeps_the_token_that_reaches_the_threshold(self):
         logits = np.log([0.05, 0.5, 0.15, 0.3])
         for p, kept in ((0.49, {1}), (0.51, {1, 3}), (0.79, {1, 3}), (0.81, {1, 3, 2}), (0.99, {0, 1, 2, 3})):
-            assert kept_ids(apply_top_p(logits, p)) == kept
+            assert kept_ids(apply_chain(logits, replace(PLAIN, top_p=p))) == kept
         filtered = np.array([-np.inf, math.log(0.3), math.log(0.2), math.log(0.1)])  # renormalized: 1/2, 1/3, 1/6
         for p, kept in ((0.45, {1}), (0.55, {1, 2}), (0.9, {1, 2, 3})):
-            assert kept_ids(apply_top_p(filtered, p)) == kept
+            assert kept_ids(apply_chain(filtered, replace(PLAIN, top_p=p))) == kept
 
     def test_repetition_penalty_makes_seen_tokens_less_likely(self):
         logits = np.array([-1.0, 2.0, -0.5, 3.0, -np.inf, 0.0, 0.5])
-        actual = apply_repetition_penalty(logits, {1, 2, 4, 5, 6}, 2.0)
+        actual = apply_chain(logits, replace(PLAIN, repetition_penalty=2.0), frozenset([1, 2, 4, 5, 6]))
         assert actual.tolist() == [-1.0, 1.0, -1.0, 3.0, -np.inf, 0.0, 0.25]
         assert logits.tolist() == [-1.0, 2.0, -0.5, 3.0, -np.inf, 0.0, 0.5]
-        assert apply_repetition_penalty(logits, set(), 2.0).tolist() == logits.tolist()
+        assert apply_chain(logits, replace(PLAIN, repetition_penalty=2.0)).tolist() == logits.tolist()
 
     def test_temperatures_below_0_001_keep_only_the_likeliest_token(self):
         logits = random_logits(4)
-        assert np.array_equal(apply_temperature(logits, 0.001), logits / 0.001)
+        assert np.array_equal(apply_chain(logits, SamplerSettings(temperature=0.001)), logits / 0.001)
         for temperature in (0.0009, 0.0, 1e-300):
-            greedy = apply_temperature(logits, temperature)
+            greedy = apply_chain(logits, SamplerSettings(temperature=temperature))
             assert kept_ids(greedy) == {int(np.argmax(logits))}
             assert greedy.max() == 0
 
@@ -105,7 +105,7 @@ class TestChain:
             kept = log_probs.copy()
             history = np.random.default_rng(seed).integers(0, 40, 10).tolist()
             expected = naive_chain(log_probs, sampler, history, first)
-            actual = sampling_probs(text_after(log_probs, sampler, history, VOCABULARY, is_first_token=first))
+            actual = sampling_probs([text_after(log_probs, sampler, history, VOCABULARY, is_first_token=first)])[0]
             assert actual == pytest.approx(expected, abs=1e-9)
             assert [p > 0 for p in actual] == [p > 0 for p in expected]
             assert np.array_equal(log_probs, kept)
@@ -113,7 +113,7 @@ class TestChain:
     def test_probabilities_sum_to_one_at_very_low_temperatures(self):
         """The logits would underflow if they were not shifted."""
         even, cold = np.full(40, -math.log(40), np.float32), SamplerSettings(temperature=0.002)
-        actual = sampling_probs(text_after(even, cold, [], VOCABULARY, is_first_token=True))
+        actual = sampling_probs([text_after(even, cold, [], VOCABULARY, is_first_token=True)])[0]
         assert actual[2:] == pytest.approx(np.full(38, 1 / 38))
 
     @given(st.lists(st.floats(1e-9, 1), min_size=3, max_size=12), st.data(), SAMPLERS, st.integers(0, 2**63 - 1))
@@ -124,7 +124,7 @@ class TestChain:
         shorter = generate(TextInProgress(model, ids, replace(sampler, max_tokens=1), seed))
         assert without_times(shorter)[0] == without_times(events)[0]
         for event in events[:-1]:
-            chain = sampling_probs(TextInProgress(model, ids, sampler, is_first_token=event.index == 0))
+            chain = sampling_probs([TextInProgress(model, ids, sampler, is_first_token=event.index == 0)])[0]
             assert chain.sum() == pytest.approx(1)
             assert chain[UNK_ID] == 0
             assert chain[EOS_ID] == 0 or event.index
@@ -145,7 +145,7 @@ class TestChain:
         log_probs = np.log(np.array([0.1, 0.3, 0.4, 0.2], np.float32))
         sampler = SamplerSettings(repetition_penalty=3)
         texts = [text_after(log_probs, sampler, ids, id_vocabulary(4)) for ids in ([2], [EOS_ID, 2, EOS_ID])]
-        without_ends, with_ends = map(sampling_probs, texts)
+        without_ends, with_ends = sampling_probs(texts)
         assert with_ends.tolist() == without_ends.tolist()
         assert next_token_probs(texts[1], 4).candidates[0].text == EOS
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.base import SCORING_CHUNK, SequenceOutput, forward_sequence, hidden_vector
 from engine.models.combinations import (

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.scripts import SCENE_END, script_text
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError
-from engine.generation.prompt import prefill
+from engine.generation.generate import prefill
 from engine.models import base
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.dialogue import MAX_LINE_TOKENS, DialogueModel, SpeakerTextModel, TurnModel, TurnState

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, RunError
 from engine.models import dynamic_evaluation
 from engine.models.base import forward_sequence

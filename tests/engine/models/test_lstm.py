@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS_ID, UNK_ID, WordTokenizer
 from engine.models.lstm import LSTMModel, Mogrifier, build_subword_matrix, run_mogrifier
 from engine.models.torch_ops import dropout_mask, linear
 from engine.presets import get_preset

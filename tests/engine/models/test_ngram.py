@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.analysis.evaluation import evaluate
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.errors import CorpusError
 from engine.models.base import forward_sequence
 from engine.models.ngram import KneserNey, Unigram
@@ -124,7 +124,7 @@ def test_scores_of_a_long_text_do_not_depend_on_the_chunks_it_is_read_in(monkeyp
             log_probs, state = model.advance(state, token)
         assert forward_sequence(model, text).log_probs.tolist() == scores
         with monkeypatch.context() as context:
-            context.setattr("engine.data.arrays.CHUNK_SIZE", 7)
+            context.setattr("engine.models.ngram.SCORING_CHUNK", 7)
             assert forward_sequence(model, text).log_probs.tolist() == scores
 
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.errors import InvalidInputError, RunError
 from engine.models.base import forward_sequence, score_sequence
 from engine.models.lstm import LSTMModel

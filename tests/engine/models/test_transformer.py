@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.errors import ConfigError, InvalidInputError, RunError
 from engine.models.base import forward_sequence, score_sequence
 from engine.models.decoders import build_decoder

@@ -11,8 +11,7 @@ import pytest
 
 from engine.config import Config
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.errors import CorpusError, InvalidInputError
 from engine.models.base import forward_sequence
 from engine.models.combinations import Mixture, NeuralCache, tune_cache

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import WordTokenizer
 from engine.errors import RunError
 from engine.models.base import score_sequence
 from engine.runs.export import export_gguf

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.errors import RunError
 from engine.models.base import predict_tokens
 from engine.runs.export import export_hugging_face

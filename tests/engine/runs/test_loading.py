@@ -13,8 +13,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
-from engine.data.tokenizers.bytes import CharacterTokenizer
-from engine.data.tokenizers.loading import VOCABULARY_FILE
+from engine.data.tokenizers import CharacterTokenizer
 from engine.errors import ConfigError, CorpusError, RunError
 from engine.runs.combine import load_run_dataset
 from engine.runs.directory import (
@@ -120,7 +119,7 @@ def test_weights_that_are_not_finite_or_huge_are_refused(path, name, value):
     )
 
 
-@pytest.mark.parametrize("name", [CONFIG_FILE, VOCABULARY_FILE, MODEL_FILE])
+@pytest.mark.parametrize("name", [CONFIG_FILE, "vocabulary.json", MODEL_FILE])
 def test_a_missing_file_is_named(path, name):
     (path / name).unlink()
     with pytest.raises(RunError, match=rf"{name} is missing; the run (is not complete|has not saved a model yet)"):
@@ -128,7 +127,7 @@ def test_a_missing_file_is_named(path, name):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"preset": 3}', "[" * 100_000, "\udcff"], ids=range(7))
-@pytest.mark.parametrize("name", [CONFIG_FILE, VOCABULARY_FILE])
+@pytest.mark.parametrize("name", [CONFIG_FILE, "vocabulary.json"])
 def test_damaged_json_is_named(path, name, content):
     (path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
     message = "cannot be read: not UTF-8; the run is damaged" if content == "\udcff" else ""
@@ -159,9 +158,9 @@ def test_a_damaged_training_text_is_named_with_the_configuration(path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["<unk>", "<eos>"], VOCABULARY_FILE),
-        (["a", "b", "c"], VOCABULARY_FILE),
-        (["<unk>", "<eos>", "a", "a", "b"], VOCABULARY_FILE),
+        (["<unk>", "<eos>"], "vocabulary.json"),
+        (["a", "b", "c"], "vocabulary.json"),
+        (["<unk>", "<eos>", "a", "a", "b"], "vocabulary.json"),
         ([*VOCABULARY.tokens, "more"], r"embedding\.weight"),
         *(
             (["<unk>", "<eos>", "a", "b", word], "not a vocabulary")
@@ -175,7 +174,7 @@ def test_a_damaged_training_text_is_named_with_the_configuration(path):
     ids=range(12),
 )
 def test_a_list_that_is_not_the_vocabulary_never_reaches_a_terminal(path, words, message):
-    (path / VOCABULARY_FILE).write_text(json.dumps(words))
+    (path / "vocabulary.json").write_text(json.dumps(words))
     with pytest.raises(RunError, match=message):
         load_model(path)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import WordTokenizer
 from engine.errors import LotrError
 from engine.events import (
     Checkpointed,

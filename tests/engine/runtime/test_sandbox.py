@@ -21,7 +21,7 @@ def sandbox():
         ("'x' * 10**8", SandboxLimitError, "it crashes the library that reads it"),
         ("1 / 0", SandboxError, "ZeroDivisionError: division by zero"),
         ("__import__('sys').exit()", SandboxError, "SystemExit"),
-        ("__import__('engine.config').config.Config().with_overrides(['x'])", InvalidInputError, "--set 'x' is not"),
+        ("__import__('engine.config').config.Config().with_values('x')", InvalidInputError, "--set 'x' is not"),
     ],
 )
 def test_a_call_that_fails_is_one_line_and_harms_no_other_call(code, error, message, sandbox):

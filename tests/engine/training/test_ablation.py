@@ -16,7 +16,7 @@ from tests.support.training import train_with, write_initial_run
 
 
 def changed(config, overrides):
-    before, after = (asdict(each) for each in (config, config.with_overrides(overrides)))
+    before, after = (asdict(each) for each in (config, config.with_values(*overrides)))
     parts = ("data", "model", "training")
     return {name: new for part in parts for name, new in after[part].items() if new != before[part][name]}
 
@@ -30,7 +30,7 @@ def test_the_preset_comes_first_and_every_variant_changes_only_its_settings(name
     for variant, overrides in others:
         assert changed(config, overrides), f"{variant} changes nothing"
         assert changed(config, overrides).keys() <= {setting.partition("=")[0] for setting in overrides}
-    results = {config.with_overrides(overrides).to_json() for _, overrides in others}
+    results = {config.with_values(*overrides).to_json() for _, overrides in others}
     assert len(results) == len(others), "two variants are the same training"
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.errors import ConfigError, InvalidInputError
 from engine.events import Snapshot
 from engine.models.decoders import build_decoder

@@ -7,8 +7,7 @@ import pytest
 
 from engine.analysis.evaluation import evaluate
 from engine.config import BASE
-from engine.data.tokenizers.bytes import CharacterTokenizer
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import CharacterTokenizer, WordTokenizer
 from engine.errors import ConfigError, RunError
 from engine.events import Evaluated, Warned
 from engine.runs.directory import EPOCHS_DIR, INITIAL_FILE

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.config import Config
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import WordTokenizer
 from engine.errors import ConfigError, CorpusError, RunError, TrainingError
 from engine.events import Checkpointed, Evaluated, Finished, Preparing, Sampled, Started, Step, event_name
 from engine.presets import get_preset

@@ -8,7 +8,7 @@ import torch
 
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import WordTokenizer
 from engine.events import Evaluated, Finished, Started, Step
 from engine.models.lstm import LSTMModel
 from engine.presets import get_preset

@@ -11,7 +11,7 @@ import torch
 from engine.analysis.evaluation import evaluate
 from engine.config import TrainingConfig
 from engine.data.dataset import batchify
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.events import Evaluated, Step
 from engine.models.lstm import LSTMModel
 from engine.training.optim import scheduled_lr

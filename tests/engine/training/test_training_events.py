@@ -11,8 +11,7 @@ from engine.analysis.evaluation import evaluate
 from engine.data.dataset import load_dataset
 from engine.errors import TrainingError
 from engine.events import Evaluated, Finished, Preparing, Sampled, Started, Step
-from engine.generation.generate import TokenEvent, generate
-from engine.generation.sampling import TextInProgress
+from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey, Unigram
 from engine.presets import get_preset

@@ -8,8 +8,7 @@ from engine.analysis.evaluation import evaluate
 from engine.config import Config
 from engine.errors import ConfigError
 from engine.events import Evaluated
-from engine.generation.generate import TokenEvent, generate
-from engine.generation.sampling import TextInProgress
+from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer import TransformerModel

@@ -7,8 +7,7 @@ import pytest
 
 from engine.analysis.speakers import SpeakerPosterior
 from engine.data.scripts import Turn, encode_speaker, encode_turns, turn_text
-from engine.generation.generate import Done, generate
-from engine.generation.sampling import TextInProgress
+from engine.generation.generate import Done, TextInProgress, generate
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import TurnStart, begin_turn, generate_scene, next_speaker_probs, read_turns
 from engine.runs.loading import load_model

@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
     texts = list(dict.fromkeys(sentences(200)))
     corpus, other = write_csv(folder / "one.csv", texts), write_csv(folder / "two.csv", sentences(60, seed=3))
     for name, changes in {**RUNS, **OTHER_SPLITS}.items():
-        config = get_preset("tiny").with_overrides(["embedding_size=8", "hidden_size=8", *changes])
+        config = get_preset("tiny").with_values("embedding_size=8", "hidden_size=8", *changes)
         config = config.with_values(corpus=str(corpus if name != "other" else other))
         if name == "whole":
             config = config.with_values(valid_corpus=str(other), test_corpus=str(other))

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.pretrained.chat import ChatMessage
 

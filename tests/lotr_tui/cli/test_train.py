@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
-from engine.config import Config, describe_settings
-from engine.data.tokenizers.words import WordTokenizer
+from engine.config import SETTINGS, Config
+from engine.data.tokenizers import WordTokenizer
 from engine.presets import get_preset
 from engine.runs.directory import list_runs
 from lotr_tui.cli.main import TrainingOptions
@@ -36,7 +36,7 @@ def settings_of(lotr):
         process = lotr("train", "--list-settings", *options)
         assert process.returncode == 0, process.stderr
         rows = (line.partition("=") for line in process.stdout.splitlines())
-        return {name: rest.removesuffix(describe_settings()[name][1]).rstrip() for name, _, rest in rows}
+        return {name: rest.removesuffix(SETTINGS[name].meta.description).rstrip() for name, _, rest in rows}
 
     return read
 

@@ -5,8 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS_ID, UNK_ID, WordTokenizer
 from engine.runs.loading import load_model
 from engine.runtime.worker import Cancellation
 from engine.storage.files import assets_dir

@@ -89,7 +89,7 @@ for number in range(200):
 
 def test_a_stopped_run_is_resumed_to_its_end_with_its_own_configuration_and_corpus_only(home, small_csv):
     run = home / "runs" / "r"
-    config = get_preset("tiny").with_overrides(["epochs=3", *SETTINGS]).with_values(corpus=str(small_csv))
+    config = get_preset("tiny").with_values("epochs=3", *SETTINGS, corpus=str(small_csv))
     events = prepare_job(config, "r", run.parent).events(
         lambda: (run / RESUME_FILE).exists() or (run / MODEL_FILE).exists()
     )

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.tokenizers.base import EOS, EOS_ID
-from engine.generation.generate import Done, TokenEvent, generate
-from engine.generation.sampling import TextInProgress
+from engine.data.tokenizers import EOS, EOS_ID
+from engine.generation.generate import Done, TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.runtime.worker import Cancellation
 from lotr_tui.session import columns as comparison

@@ -2,10 +2,8 @@
 
 import pytest
 
-from engine.data.tokenizers.base import EOS_ID
-from engine.generation.generate import TokenEvent, generate
-from engine.generation.prompt import prefill
-from engine.generation.sampling import TextInProgress
+from engine.data.tokenizers import EOS_ID
+from engine.generation.generate import TextInProgress, TokenEvent, generate, prefill
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session import read_text
 from lotr_tui.session.session_file import load_session

@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.bytes import ByteTokenizer
+from engine.data.tokenizers import EOS_ID, ByteTokenizer
 from engine.generation.settings import SamplerSettings
 from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.session_file import SessionFile, parse_session

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from engine.data.scripts import Turn, encode_speaker
-from engine.data.tokenizers.base import EOS, UNK
-from engine.data.tokenizers.words import WordTokenizer
-from engine.generation.prompt import prefill, prefill_prompt
+from engine.data.tokenizers import EOS, UNK, WordTokenizer
+from engine.generation.generate import prefill, prefill_prompt
 from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS, EOS_ID, UNK, WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_lstm import NumpyLSTM, weight_shapes

@@ -5,7 +5,7 @@ import pytest
 from engine.data.scripts import Turn, encode_speaker, encode_turns
 from engine.errors import InvalidInputError, PromptError
 from engine.generation.best_of import stream_answers
-from engine.generation.prompt import prefill
+from engine.generation.generate import prefill
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import (
     TurnStart,

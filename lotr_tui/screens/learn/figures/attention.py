@@ -19,9 +19,8 @@ from textual.widgets.option_list import Option
 from engine.analysis.activations import find_attention_model
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.arrays import Float32Array, Int32Array
-from engine.data.tokenizers.words import WordTokenizer
-from engine.generation.prompt import prefill_prompt
-from engine.generation.sampling import top_tokens
+from engine.data.tokenizers import WordTokenizer
+from engine.generation.generate import prefill_prompt, top_tokens
 from engine.generation.settings import SamplerSettings
 from engine.models.attention import AttentionModel
 from engine.models.base import LanguageModel

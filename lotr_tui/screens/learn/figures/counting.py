@@ -12,8 +12,8 @@ from textual.binding import BindingType
 from textual.containers import Container
 from textual.content import Content
 
-from engine.data.tokenizers.base import EOS_ID, UNK, UNK_ID, Tokenizer
-from engine.generation.prompt import prefill
+from engine.data.tokenizers import EOS_ID, UNK, UNK_ID, Tokenizer
+from engine.generation.generate import prefill
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import BackoffLevel, KneserNey
 from engine.runtime.worker import Cancellation

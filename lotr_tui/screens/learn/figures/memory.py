@@ -25,7 +25,7 @@ from engine.analysis.activations import (
 )
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.data.arrays import Float32Array, Int32Array
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK, Tokenizer
+from engine.data.tokenizers import EOS, EOS_ID, UNK, Tokenizer
 from engine.models.base import LogProbs
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.runtime.worker import Cancellation

@@ -17,7 +17,7 @@ from textual.content import Content
 from engine.analysis.evaluation import evaluate, perplexity
 from engine.analysis.token_scores import TokenScores
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.data.tokenizers.base import UNK
+from engine.data.tokenizers import UNK
 from engine.errors import CorpusError
 from engine.models.base import LanguageModel
 from engine.models.ngram import Unigram

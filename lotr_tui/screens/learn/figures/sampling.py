@@ -14,8 +14,14 @@ from textual.content import Content
 from textual.widgets import Input
 
 from engine.errors import CorpusError
-from engine.generation.prompt import DecoderState, prefill_prompt
-from engine.generation.sampling import END_OF_TEXT, TextInProgress, next_token_probs, sampling_probs
+from engine.generation.generate import (
+    END_OF_TEXT,
+    DecoderState,
+    TextInProgress,
+    next_token_probs,
+    prefill_prompt,
+    sampling_probs,
+)
 from engine.generation.settings import SamplerSettings
 from engine.models.base import LanguageModel
 from engine.runtime.worker import Cancellation
@@ -212,10 +218,10 @@ class SamplingFigure(ChapterFigure[SampledModel]):
             TextInProgress(model, read.ids, chain, state=read.state, is_first_token=False, end_ids=END_OF_TEXT)
             for chain in (settings, replace(settings, temperature=1.0))
         )
-        preview, probs = next_token_probs(text, MAX_BARS), sampling_probs(text)
+        preview, probs = next_token_probs(text, MAX_BARS), sampling_probs([text])[0]
         likeliest, positive = int(np.argmax(probs)), probs[probs > 0]
         entropy = max(0.0, float(-np.vecdot(positive, np.log2(positive))))
-        prob_at_one = float(sampling_probs(at_one)[likeliest])
+        prob_at_one = float(sampling_probs([at_one])[0][likeliest])
         ratio, name = float(probs[likeliest]) / prob_at_one, next_token_name(tokenizer, likeliest)
         bars = [
             WordBar(

@@ -12,9 +12,7 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from engine.analysis.notebook import VocabularyCutoffs
-from engine.data.tokenizers.base import EOS, UNK, Tokenizer
-from engine.data.tokenizers.bytes import CharacterTokenizer
-from engine.data.tokenizers.words import WordTokenizer, WordTokenizerName
+from engine.data.tokenizers import EOS, UNK, CharacterTokenizer, Tokenizer, WordTokenizer, WordTokenizerName
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import Debounce
 from lotr_tui.formatting import format_lone_token, plural
@@ -72,7 +70,7 @@ class TokensFigure(ChapterFigure[Tokenizers]):
         yield f"learning the byte pairs of {self.material.corpus_name} …"
         train = [line.text for line in islice(dataset.splits.train, MAX_LINES)]
         held_out = [line.text for line in islice(dataset.splits.valid, MAX_LINES)]
-        from engine.data.tokenizers.bpe import BPETokenizer  # loads Hugging Face's tokenizers
+        from engine.data.bpe import BPETokenizer  # loads Hugging Face's tokenizers
 
         name = cast(WordTokenizerName, self.material.data.tokenizer)  # the class reads corpora as words
         bpe, own = BPETokenizer.train(train, BPE_VOCABULARY_SIZE), self.material.session_model

@@ -18,7 +18,7 @@ from engine.analysis.evaluation import evaluate
 from engine.config import Config, DataConfig, ModelConfig, TrainingConfig
 from engine.control import ControlCommand
 from engine.data.dataset import Dataset
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.events import Sampled
 from engine.models.ngram import KneserNey, Unigram
 from engine.runtime.worker import Cancellation

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.numpy_transformer import NumpyTransformer

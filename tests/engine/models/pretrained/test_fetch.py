@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.pretrained import fetch
 from engine.models.pretrained.base import read_base

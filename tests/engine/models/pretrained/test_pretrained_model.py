@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.models.base import advance_tokens, score_sequence
 from engine.models.pretrained.loading import load_pretrained
 from tests.support.pretrained import CONTEXT_SIZE, VOCABULARY_SIZE, save_model

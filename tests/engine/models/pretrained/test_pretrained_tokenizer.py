@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.data.tokenizers.base import EOS, EOS_ID
+from engine.data.tokenizers import EOS, EOS_ID
 from engine.errors import InvalidInputError
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.tokenizer import PretrainedTokenizer

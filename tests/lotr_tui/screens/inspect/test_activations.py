@@ -7,7 +7,7 @@ from textual.widgets import Input
 from engine.analysis.activations import record_activations
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import UNK_ID
+from engine.data.tokenizers import UNK_ID
 from engine.models.combinations import CacheSettings, NeuralCache
 from lotr_tui.screens.inspect.activations import MAX_TOKENS, ActivationsScreen, mogrifier_line
 from lotr_tui.screens.inspect.heat_strip import HeatStrips

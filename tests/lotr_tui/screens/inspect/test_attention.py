@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.generation.prompt import prefill
+from engine.generation.generate import prefill
 from engine.models.combinations import CacheSettings, NeuralCache
 from engine.models.dialogue import DialogueModel
 from lotr_tui.formatting import format_percent

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from textual.widgets import Input
 
 from engine.analysis.memorization import MIN_PASSAGE_LENGTH
-from engine.data.tokenizers.base import UNK_ID
-from engine.data.tokenizers.words import split_words
+from engine.data.tokenizers import UNK_ID, split_words
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.inspect.copied import CopiedScreen
 from lotr_tui.screens.inspect.page import sanitize_text

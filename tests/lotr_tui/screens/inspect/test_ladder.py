@@ -7,8 +7,7 @@ import pytest
 from textual.widgets import Input
 
 from engine.errors import InvalidInputError
-from engine.generation.generate import TokenEvent, generate
-from engine.generation.sampling import TextInProgress
+from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.inspect.columns import DIFFERENCE_MARK, GenerationColumns
 from lotr_tui.screens.inspect.comparison import (

@@ -9,7 +9,7 @@ from textual.widgets import Input
 
 from engine.analysis.evaluation import evaluate
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.data.tokenizers.base import EOS_ID, UNK_ID
+from engine.data.tokenizers import EOS_ID, UNK_ID
 from engine.models.base import score_sequence
 from engine.runs.combine import ModelCombiner
 from engine.runs.loading import load_model

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import WordTokenizer, skipped_spans, split_words
+from engine.data.tokenizers import EOS_ID, WordTokenizer, skipped_spans, split_words
 from lotr_tui.screens.inspect.page import Page, break_lines, sanitize_text
 from lotr_tui.screens.inspect.text_view import TextView
 from tests.support.analysis import painted_lines

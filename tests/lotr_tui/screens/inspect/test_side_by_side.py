@@ -8,11 +8,8 @@ from textual.widgets import Input
 from engine.analysis.evaluation import evaluate
 from engine.config import Config
 from engine.data.dataset import load_dataset
-from engine.data.tokenizers.base import EOS, UNK
-from engine.data.tokenizers.words import WordTokenizer
-from engine.generation.generate import Done, TokenEvent, generate
-from engine.generation.prompt import encode_prompt
-from engine.generation.sampling import TextInProgress
+from engine.data.tokenizers import EOS, UNK, WordTokenizer
+from engine.generation.generate import Done, TextInProgress, TokenEvent, encode_prompt, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey
 from engine.runs.combine import CombinationOptions, ModelCombiner

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from textual.widgets import Input
 
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from lotr_tui.learn.compared_models import Comparison, load_comparison
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figures.attention import NUM_HEADING_LINES, AttentionFigure

@@ -8,8 +8,7 @@ from textual.widgets import Input
 
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
-from engine.generation.generate import TokenEvent, generate
-from engine.generation.sampling import TextInProgress
+from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.ngram import KneserNey
 from lotr_tui.formatting import format_percent

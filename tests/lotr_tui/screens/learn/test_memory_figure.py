@@ -7,8 +7,7 @@ import pytest
 from textual.widgets import Input, Static
 
 from engine.config import ModelConfig
-from engine.data.tokenizers.base import EOS_ID
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.storage.files import assets_dir
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figures.memory import EXAMPLE, MAX_CHARACTERS, MemoryFigure

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from textual.widgets import Input
 
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figures.perplexity import PerplexityData
 from lotr_tui.session.session_model import SessionModel

@@ -5,9 +5,8 @@ import re
 
 import numpy as np
 
-from engine.data.tokenizers.base import EOS_ID, UNK_ID
-from engine.generation.generate import TokenEvent, generate
-from engine.generation.sampling import TextInProgress
+from engine.data.tokenizers import EOS_ID, UNK_ID
+from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.runs.loading import load_model
 from engine.storage.files import assets_dir

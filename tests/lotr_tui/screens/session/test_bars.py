@@ -9,11 +9,9 @@ import pytest
 from rich.cells import cell_len
 from rich.style import Style
 
-from engine.data.tokenizers.base import EOS, UNK
-from engine.data.tokenizers.words import WordTokenizer
+from engine.data.tokenizers import EOS, UNK, WordTokenizer
 from engine.generation.complete_words import CompleteWordSearch
-from engine.generation.generate import NUM_TOP_TOKENS
-from engine.generation.sampling import Candidate, NextTokenProbs, TextInProgress, next_token_probs
+from engine.generation.generate import NUM_TOP_TOKENS, Candidate, NextTokenProbs, TextInProgress, next_token_probs
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.session.side import NextTokenBars
 from lotr_tui.session.session_model import SessionModel
@@ -64,7 +62,7 @@ async def test_bars_match_probabilities_computed_by_hand_and_follow_every_temper
     """Top-k 3 of the six words that can be sampled: 0.4, 0.2 and 0.1 of 0.7."""
     settings = SamplerSettings(temperature=1.0, top_k=3)
     preview = next_token_probs(text_after(LOG_PROBS, settings, [], VOCABULARY, is_first_token=True), 40)
-    lines = await drawn(preview, filters=settings.describe_filters())
+    lines = await drawn(preview, filters=settings.describe(only_filters=True))
     assert lines[0].strip() == 'NEXT WORD  after "is"'
     assert lines[1].split() == ["entropy", "2.5", "bits", "after", "sampling", "raw"]
     assert first_words(lines[2:5]) == ["a", "not", "the"]

@@ -2,9 +2,8 @@
 
 import re
 
-from engine.data.tokenizers.base import EOS_ID
-from engine.generation.generate import TokenEvent, generate
-from engine.generation.sampling import TextInProgress, next_token_probs
+from engine.data.tokenizers import EOS_ID
+from engine.generation.generate import TextInProgress, TokenEvent, generate, next_token_probs
 from engine.generation.settings import SamplerSettings
 from lotr_tui.formatting import format_percent
 from lotr_tui.screens.session.side import NextTokenBars

@@ -8,7 +8,7 @@ from textual.widgets import Input
 
 from engine.analysis.activations import find_lstm, record_activations
 from engine.data.scripts import utterance_mask
-from engine.data.tokenizers.base import EOS_ID
+from engine.data.tokenizers import EOS_ID
 from engine.generation.settings import SamplerSettings
 from lotr_tui.screens.inspect import comparison, lens
 from lotr_tui.session.session_model import SessionModel

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from textual.widgets import Input
 
-from engine.generation.sampling import TextInProgress, next_token_probs
+from engine.generation.generate import TextInProgress, next_token_probs
 from lotr_tui.session.session_file import list_sessions
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.settings import CHAT_SAMPLER, EXAMPLE_SYSTEM_PROMPT

@@ -3,8 +3,7 @@
 import threading
 import time
 
-from engine.generation.generate import TokenEvent, generate
-from engine.generation.sampling import TextInProgress, next_token_probs
+from engine.generation.generate import TextInProgress, TokenEvent, generate, next_token_probs
 from engine.generation.settings import SamplerSettings
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from lotr_tui.screens.session.transcript import SearchBar, Transcript

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.tokenizers.base import EOS, EOS_ID
-from engine.data.tokenizers.bpe import BPETokenizer
-from engine.data.tokenizers.bytes import CharacterTokenizer
+from engine.data.bpe import BPETokenizer
+from engine.data.tokenizers import EOS, EOS_ID, CharacterTokenizer
 from engine.errors import InvalidInputError, RunError
 
 LINES = [

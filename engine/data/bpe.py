@@ -8,13 +8,29 @@ import numpy as np
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK, TokenIds, Tokenizer
-from engine.data.tokenizers.bytes import ByteTokenizer, CharacterTokenizer, byte_characters, check_unicode
-from engine.data.tokenizers.words import WORD_PATTERN, WordTokenizer
+from engine.data.tokenizers import (
+    BYTE_CHARACTERS,
+    EOS,
+    EOS_ID,
+    UNK,
+    WORD_PATTERN,
+    ByteTokenizer,
+    CharacterTokenizer,
+    TokenIds,
+    Tokenizer,
+    WordTokenizer,
+    check_unicode,
+)
 from engine.errors import RunError
 
 CHUNK_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}{1,64}| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]{1,64}|\s+(?!\S)|\s+"
 """Parts of a text that tokens never cross, as in GPT-2; the limits keep a text without spaces fast."""
+PRE_TOKENIZER = pre_tokenizers.Sequence(
+    [
+        pre_tokenizers.Split(Regex(CHUNK_PATTERN), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+)
 MAX_LEARNED_TOKEN_LENGTH = 24  # characters, so that rows of dashes do not take up the vocabulary
 
 
@@ -26,22 +42,23 @@ class BPETokenizer(ByteTokenizer):
     def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
         """Create a tokenizer of the bytes and the results of `merges`, which are written as in Hugging Face's files."""
         self.merges = tuple(merges)
-        byte_of = byte_characters()
-        names = dict.fromkeys(sorted(byte_of))
+        names = dict.fromkeys(sorted(BYTE_CHARACTERS))
         for left, right in merges:
             if left not in names or right not in names or left + right in names:
                 raise ValueError(f"impossible merge of {left!r} and {right!r}")
             names[left + right] = None
-        super().__init__([bytes(map(byte_of.__getitem__, name)) for name in names])
+        super().__init__([bytes(map(BYTE_CHARACTERS.__getitem__, name)) for name in names])
         ordered = [*names]
         ordered.insert(EOS_ID, EOS)
         vocabulary = {name: id for id, name in enumerate(ordered)}
-        self._backend = _new_backend(models.BPE(vocab=vocabulary, merges=list(self.merges)))
+        self._backend = HuggingFaceTokenizer(models.BPE(vocab=vocabulary, merges=list(self.merges)))
+        self._backend.pre_tokenizer = PRE_TOKENIZER
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int) -> "BPETokenizer":
         """Learn the merges of `texts`, fewer if they have fewer pairs that occur twice."""
-        backend = _new_backend(models.BPE())
+        backend = HuggingFaceTokenizer(models.BPE())
+        backend.pre_tokenizer = PRE_TOKENIZER
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary_size - 1,  # without <eos>
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -52,7 +69,9 @@ class BPETokenizer(ByteTokenizer):
         backend.train_from_iterator(texts, trainer)
         return cls([(left, right) for left, right in json.loads(backend.to_str())["model"]["merges"]])
 
-    def _encode(self, text: str) -> TokenIds:
+    def encode(self, text: str) -> TokenIds:
+        if not text.isascii():
+            check_unicode(text)
         return np.array(self._backend.encode(text).ids, np.int32)
 
     def encode_lines(self, lines: Sequence[str]) -> list[TokenIds]:
@@ -72,19 +91,12 @@ class BPETokenizer(ByteTokenizer):
             content["vocabulary"] = content["model"].get("vocab")
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise RunError(f"{source} is not a tokenizer of byte pairs ({error}); the run is damaged") from error
-        expected = json.loads(tokenizer.to_json())
+        expected = json.loads(tokenizer._backend.to_str())
         expected["vocabulary"] = expected["model"]["vocab"]
         for key in ("version", "normalizer", "pre_tokenizer", "vocabulary"):
             if content.get(key) != expected[key]:
                 raise RunError(f"{source} is damaged, or of another program: its {key} differs; train a new run")
         return tokenizer
-
-
-def _new_backend(model: models.BPE) -> HuggingFaceTokenizer:
-    backend = HuggingFaceTokenizer(model)
-    split, byte_level = pre_tokenizers.Split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([split(Regex(CHUNK_PATTERN), "isolated"), byte_level])
-    return backend
 
 
 def to_hugging_face(tokenizer: Tokenizer) -> HuggingFaceTokenizer:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.tokenizers.base import EOS, EOS_ID, UNK, UNK_ID
-from engine.data.tokenizers.words import WordTokenizer, split_words
+from engine.data.tokenizers import EOS, EOS_ID, UNK, UNK_ID, WordTokenizer, split_words
 from engine.errors import RunError
 from tests.support.references import word_tokenizer
 
