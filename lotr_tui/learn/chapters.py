@@ -40,7 +40,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         "it until the percentage below it passes 10.0 %.",
         "A higher cut-off makes a smaller vocabulary and an easier task: a model that may say <unk> looks better than "
         "it is.",
-        "engine/data/tokenizers/words.py",
+        "engine/data/tokenizers.py",
         "WordTokenizer",
     ),
     Chapter(
@@ -137,8 +137,8 @@ CHAPTERS: tuple[Chapter, ...] = (
         "Move the sliders with ← and →; tab leads to the next one. At temperature 1, lower top-k or top-p, or raise "
         "min-p. r draws other texts.",
         "A low temperature makes the model more confident, a high one less; the cuts remove what should never be said.",
-        "engine/generation/sampling.py",
-        "apply_temperature",
+        "engine/generation/generate.py",
+        "apply_chain",
     ),
     Chapter(
         "attention",
