@@ -22,7 +22,7 @@ from engine.errors import suggest_nearest
 from lotr_tui.app_base import LotrAppBase
 from lotr_tui.textual_fixes.app import RobustCommandPalette
 from lotr_tui.theme import SHIRE, SHIRE_LIGHT
-from lotr_tui.widgets.line_input import MAX_LINE_CHARACTERS
+from lotr_tui.widgets.inputs import MAX_LINE_CHARACTERS
 
 MAX_WIDTH = 100
 """Maximum width of the palette, so that the eye finds the key of a command."""

@@ -4,17 +4,13 @@ import math
 from collections.abc import Sequence
 
 BLOCK_HEIGHTS = "▁▂▃▄▅▆▇█"
-"""Block characters from the lowest to the full height of a cell."""
-CONSTANT = "─"
-"""Character of a sparkline for values that do not change."""
-_EIGHTHS: tuple[str, ...] = ("", *"▏▎▍▌▋▊▉")
 
 
 def bar(fraction: float, width: int) -> str:
     """Return a bar over `fraction` (0 to 1) of `width` cells, precise to an eighth of a cell."""
     eighths: int = round(max(0.0, min(fraction, 1.0)) * width * 8)
     full_cells, remainder = divmod(eighths, 8)
-    return "█" * full_cells + _EIGHTHS[remainder]
+    return "█" * full_cells + " ▏▎▍▌▋▊▉"[remainder].strip()
 
 
 def signed_bar(fraction: float, half_width: int) -> str:
@@ -34,16 +30,10 @@ def sparkline(values: Sequence[float], max_value: float | None = None) -> str:
     Without `max_value`, the largest finite value has the full height, and values that all have the same height are a
     line, because their height means nothing.
     """
-    scale = max_value
-    if scale is None:
-        scale = max((value for value in values if math.isfinite(value)), default=0.0)
-    blocks = "".join(_block(value, scale) for value in values)
+    scale = max((value for value in values if math.isfinite(value)), default=0.0) if max_value is None else max_value
+    blocks = ""
+    for value in values:
+        fraction = max(0.0, min(value / scale, 1.0)) if scale > 0 and math.isfinite(value) else 0.0
+        blocks += BLOCK_HEIGHTS[min(7, int(fraction * 8))] if math.isfinite(value) else " "
     heights = set(blocks) - {" "}
-    return blocks.replace(heights.pop(), CONSTANT) if max_value is None and len(heights) == 1 else blocks
-
-
-def _block(value: float, max_value: float) -> str:
-    if not math.isfinite(value):
-        return " "
-    fraction = max(0.0, min(value / max_value, 1.0)) if max_value > 0 else 0.0
-    return BLOCK_HEIGHTS[min(len(BLOCK_HEIGHTS) - 1, int(fraction * len(BLOCK_HEIGHTS)))]
+    return blocks.replace(heights.pop(), "─") if max_value is None and len(heights) == 1 else blocks

@@ -40,7 +40,7 @@ class StripWidget(Widget):
         self._draw_lines()
         blank = Strip.blank(self.size.width, self.rich_style)
         pairs = enumerate(zip_longest(before, self._lines, fillvalue=blank))
-        if changed := [Region(0, y, width, 1) for y, (old, new) in pairs if (width := changed_width(old, new))]:
+        if changed := [Region(0, y, width, 1) for y, (old, new) in pairs if (width := _changed_width(old, new))]:
             self.refresh(*changed)
 
     def component_styles(self) -> dict[str, Style]:
@@ -48,12 +48,10 @@ class StripWidget(Widget):
         return {name: self.get_component_rich_style(name) for name in self.COMPONENT_CLASSES} | {"": self.rich_style}
 
     def notify_style_update(self) -> None:
-        """Drop the cached lines when the styles have changed."""
         super().notify_style_update()
         self._lines = []
 
     def render_line(self, y: int) -> Strip:
-        """Return line `y`, and draw all lines first if none of this size are cached."""
         if not self._lines or self._drawn_size != self.size:
             self._draw_lines()
         return self._lines[y] if y < len(self._lines) else Strip.blank(self.size.width, self.rich_style)
@@ -91,19 +89,15 @@ def pointer_line(label: str, cell: int, width: int) -> str:
     return f"{' ' * cell}▲ {label}" if fits_right else f"{label} ▲".rjust(cell + 1)
 
 
-def changed_width(old: Strip, new: Strip) -> int:
+def _changed_width(old: Strip, new: Strip) -> int:
     """Return the number of cells up to the last one in which two lines differ; 0 if they are equal.
 
     The first difference does not matter, because Textual sends a line from the left edge of its widget.
     """
     if old == new:
         return 0
-    old_cells, new_cells = _cells(old), _cells(new)
+    old_cells, new_cells = ([(cell, part.style) for part in line for cell in part.text] for line in (old, new))
     if not len(old_cells) == len(new_cells) == old.cell_length == new.cell_length:
         return max(old.cell_length, new.cell_length)  # some characters take no cell, or two
     pairs = enumerate(zip(old_cells, new_cells, strict=True), 1)
     return max((x for x, (before, after) in pairs if before != after), default=0)  # 0: only the segments differ
-
-
-def _cells(line: Strip) -> list[tuple[str, Style | None]]:
-    return [(character, segment.style) for segment in line for character in segment.text]

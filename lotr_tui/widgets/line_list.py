@@ -9,16 +9,16 @@ from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.keys import binding_table
 
 
-def line_bindings(id_prefix: str, *, up: str = "up", down: str = "down") -> list[BindingType]:
+def line_bindings(id_prefix: str) -> list[BindingType]:
     """Return the keys that move the cursor of a `LineList`, with binding ids that start with `id_prefix`."""
     return binding_table(
         id_prefix,
-        f"""
-        up        | {up}     | step(-1) | line up    | The line above
-        down      | {down}   | step(1)  | line down  | The line below
+        """
+        up        | up       | step(-1) | line up    | The line above
+        down      | down     | step(1)  | line down  | The line below
         page-up   | pageup   | page(-1) | page up    | A page up
         page-down | pagedown | page(1)  | page down  | A page down
         first     | home     | first    | first line | The first line
@@ -32,12 +32,8 @@ class LineScrollView(ScrollView):
 
     DEFAULT_CSS = """
     LineScrollView {
-        padding: 0 1;
-        overflow-x: hidden;
-        overflow-y: scroll;
-        scrollbar-size-vertical: 1;
-        scrollbar-background: $background;
-        scrollbar-color: $border;
+        padding: 0 1; overflow-x: hidden; overflow-y: scroll;
+        scrollbar-size-vertical: 1; scrollbar-background: $background; scrollbar-color: $border;
     }
     """
     ALLOW_SELECT = False
@@ -64,7 +60,6 @@ class LineList(LineScrollView, can_focus=True):
     _blank_style: Style | None = None  # Textual computes `rich_style` at each access
 
     def line_count(self) -> int:
-        """Return the number of lines."""
         raise NotImplementedError
 
     def line_segments(self, line: int) -> list[Segment]:
@@ -84,7 +79,6 @@ class LineList(LineScrollView, can_focus=True):
         self.select_line(line)
 
     def render_line(self, y: int) -> Strip:
-        """Return the line at row `y` of the view."""
         line = y + self.scroll_offset.y
         segments = self.line_segments(line) if line < self.line_count() else []
         if self._blank_style is None:
@@ -92,7 +86,6 @@ class LineList(LineScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(self.size.width, self._blank_style)
 
     def notify_style_update(self) -> None:
-        """Drop the cached style after a change of theme or focus."""
         super().notify_style_update()
         self._blank_style = None
 
@@ -102,22 +95,18 @@ class LineList(LineScrollView, can_focus=True):
             self.select_line(max(0, min(line + offset, self.line_count() - 1)))
 
     def action_page(self, pages: int) -> None:
-        """Move the cursor down by `pages` pages, or up if `pages` is negative."""
         self.action_step(pages * max(1, self.size.height - 1))
 
-    def on_click(self, event: events.Click) -> None:
-        """Find the clicked line."""
-        offset = event.get_content_offset(self)
-        if offset is not None and (line := offset.y + self.scroll_offset.y) < self.line_count():
-            self.click_line(line)
-
     def action_first(self) -> None:
-        """Move the cursor to the first line."""
         self.action_step(-self.line_count())
 
     def action_last(self) -> None:
-        """Move the cursor to the last line."""
         self.action_step(self.line_count())
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is not None and (line := offset.y + self.scroll_offset.y) < self.line_count():
+            self.click_line(line)
 
     def update_virtual_size(self) -> None:
         """Adjust the scrollable size after a change of the lines or of the widget's size."""

@@ -13,15 +13,16 @@ from textual.document._document import EditResult, Location
 from textual.document._edit import Edit
 from textual.geometry import Size
 from textual.message import Message
-from textual.timer import Timer
+from textual.reactive import reactive
 from textual.widgets import Static, TextArea
 
 from engine.errors import LotrError
+from lotr_tui.background_task import Debounce
 from lotr_tui.session.history import HistoryNavigator, PromptHistory
 from lotr_tui.textual_fixes.app import paint
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.help_line import HelpLine
+from lotr_tui.widgets.keys import binding_table
+from lotr_tui.widgets.screen_lines import HelpLine
 
 if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
     from engine.data.tokenizers import Tokenizer
@@ -32,7 +33,7 @@ TYPING_PAUSE_SECONDS = 0.8  # without a key, after which the word at the cursor 
 TYPING_HINT = "Enter sends the text; tab inserts the grey completion"
 UNKNOWN_HINT = "Underlined words are unknown to this model; tab completes"
 PLACEHOLDER = "Type here; / lists commands"
-JOINERS = "\u200c\u200d"  # zero-width ones, which Persian, Hindi and some emoji need
+SAFE_CHARACTERS = "\n\u200c\u200d"  # the zero-width joiners, which Persian, Hindi and some emoji need, too
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]"
 )
@@ -111,12 +112,10 @@ class PromptMenu(Static):
         height = min(len(choices), max(2, self.screen.size.height // 2))
         self._first = max(0, min(chosen - height // 2, len(choices) - height))
         width = max(len(choice.label) for choice in choices)
-        rows = [
-            Content.assemble(
-                (choice.label.ljust(width), "bold reverse" if row == chosen else "bold"), "  ", (choice.help, MUTED)
-            )
-            for row, choice in enumerate(choices[self._first : self._first + height], self._first)
-        ]
+        rows = []
+        for row, choice in enumerate(choices[self._first : self._first + height], self._first):
+            label = choice.label.ljust(width), "bold reverse" if row == chosen else "bold"
+            rows.append(Content.assemble(label, "  ", (choice.help, MUTED)))
         self.update(Content("\n").join(rows))
         self.styles.offset = (0, -height)
 
@@ -156,6 +155,9 @@ class PromptInput(TextArea, inherit_bindings=False):
     BINDING_GROUP_TITLE = "Prompt"
     BINDINGS: ClassVar[list[BindingType]] = binding_table("prompt", _BINDINGS)
 
+    tokenizer: "reactive[Tokenizer | None]" = reactive(None, init=False)
+    """Known words; None means that no word is unknown."""
+
     class Submitted(Message):
         """Request to send the prompt. The text stays in the widget until `clear` is called."""
 
@@ -182,23 +184,17 @@ class PromptInput(TextArea, inherit_bindings=False):
         super().__init__(id=id, compact=True, highlight_cursor_line=False, placeholder=PLACEHOLDER, soft_wrap=True)
         self.set_reactive(TextArea.cursor_blink, False)
         self.set_reactive(TextArea.match_cursor_bracket, False)
+        self.set_reactive(PromptInput.tokenizer, tokenizer)
         self.completer: Callable[[str], Completion] | None = None
         self.hint = ""  # about the typed text: what completes it, or what its underlined words are
-        self._tokenizer = tokenizer
-        self._history = history
-        self._menu = menu
-        self._cut_text = ""
-        self._deleted_text = ""  # by the last edit
+        self._history, self._menu = history, menu or PromptMenu()
+        self._cut_text = self._deleted_text = ""  # the latter by the last edit
         self._completion_hint = ""
         self._recall: HistoryNavigator | None = None
         self._last_recalled: tuple[str, Location] = ("", (0, 0))  # text, and the cursor location after the recall
-        self._typing_location: Location | None = None  # after the last edit, until the user pauses
         self._is_full = False
-        self._typing_pause_timer: Timer | None = None
-
-    def on_mount(self) -> None:
-        # The timer runs only after an edit with unknown words.
-        self._typing_pause_timer = self.set_interval(TYPING_PAUSE_SECONDS, self._end_typing, pause=True)
+        # Until the user pauses, the word at the cursor is not complete, and is not marked.
+        self._typing = Debounce(self, TYPING_PAUSE_SECONDS, self.watch_tokenizer)
 
     # Text
 
@@ -210,56 +206,37 @@ class PromptInput(TextArea, inherit_bindings=False):
     @value.setter
     def value(self, text: str) -> None:
         self.load_text(sanitize_prompt(text)[0][:MAX_PROMPT_CHARACTERS])
-        self._typing_location = None
+        self._typing.cancel()
         self.move_cursor(self.document.end)
         self.update_suggestion()
 
     @property
-    def tokenizer(self) -> "Tokenizer | None":
-        """Known words; None means that no word is unknown."""
-        return self._tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: "Tokenizer | None") -> None:
-        self._tokenizer = tokenizer
-        self._refresh_unknown_marks()
-
-    @property
     def unknown_words(self) -> tuple[str, ...]:
         """Words outside the vocabulary and characters outside the tokenizer, without duplicates."""
-        if self._tokenizer is None:
-            return ()
-        return tuple(dict.fromkeys(text for _, _, text in self._tokenizer.unknown_spans(self.value)))
+        spans = self.tokenizer.unknown_spans(self.value) if self.tokenizer is not None else ()
+        return tuple(dict.fromkeys(text for _, _, text in spans))
 
     def replace(
         self, insert: str, start: Location, end: Location, *, maintain_selection_offset: bool = True
     ) -> EditResult:
         """Replace a range with sanitized text, cut to the maximum length. All typed and pasted text passes here."""
-        room = MAX_PROMPT_CHARACTERS - len(self.text) + len(self.get_text_range(start, end))
-        text, removed = sanitize_prompt(insert[: 8 * MAX_PROMPT_CHARACTERS])
-        is_cut = len(text) > room or len(insert) > 8 * MAX_PROMPT_CHARACTERS
-        text = text[: max(0, room)]
-        notices = []
-        if is_cut and len(insert) > 1:
-            notices.append(
-                f"pasted {len(text):,} of {len(insert):,} characters: a prompt has at most {MAX_PROMPT_CHARACTERS:,}"
-            )
-        elif is_cut and not self._is_full:
-            notices.append(f"the prompt is full: {MAX_PROMPT_CHARACTERS:,} characters")
-        if removed:
-            notices.append(f"control characters removed: {removed:,}")
-        if notices:
-            self.post_message(self.Notice("; ".join(notices)))
-        self._is_full = is_cut
+        room = max(0, MAX_PROMPT_CHARACTERS - len(self.text) + len(self.get_text_range(start, end)))
+        sanitized, removed = sanitize_prompt(insert[: 8 * MAX_PROMPT_CHARACTERS])
+        text, before = sanitized[:room], self._is_full
+        self._is_full = len(sanitized) > room or len(insert) > 8 * MAX_PROMPT_CHARACTERS
+        pasted = f"pasted {len(text):,} of {len(insert):,} characters: a prompt has at most {MAX_PROMPT_CHARACTERS:,}"
+        full = "" if before else f"the prompt is full: {MAX_PROMPT_CHARACTERS:,} characters"
+        notices = [pasted if len(insert) > 1 else full] if self._is_full else []
+        notices += [f"control characters removed: {removed:,}"] if removed else []
+        if any(notices):
+            self.post_message(self.Notice("; ".join(filter(None, notices))))
         return super().replace(text, start, end, maintain_selection_offset=maintain_selection_offset)
 
     def edit(self, edit: Edit) -> EditResult:
-        """Apply an edit, and do not mark the word at the cursor until it is complete."""
         result = super().edit(edit)
         self._deleted_text = result.replaced_text
-        self._typing_location = self.cursor_location
-        if self._typing_pause_timer is not None and self.unknown_words:
-            self._typing_pause_timer.reset()
+        if self.unknown_words:
+            self._typing.request()
         if self.virtual_size.height > self.size.height:  # TextArea scrolls before the height of a new line is known
             if self.size.height == self._max_visible_lines:
                 self.scroll_cursor_visible()
@@ -286,7 +263,7 @@ class PromptInput(TextArea, inherit_bindings=False):
 
     def action_send(self) -> None:
         """Take the choice of the menu, add the prompt to the history and post `Submitted`."""
-        choice = self._menu.choice if self._menu is not None else None
+        choice = self._menu.choice
         if choice is not None and choice.text.rstrip() != self.value.rstrip():
             self.value = choice.text
             if choice.text.endswith(" "):
@@ -315,10 +292,10 @@ class PromptInput(TextArea, inherit_bindings=False):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leave the key of the completion to the screen while there is nothing to complete."""
-        return action != "complete" or bool(self.suggestion or (self._menu is not None and self._menu.choices))
+        return action != "complete" or bool(self.suggestion or self._menu.choices)
 
     def action_complete(self) -> None:
-        if self._menu is not None and self._menu.choices:
+        if self._menu.choices:
             self.value = (self._menu.choice or self._menu.choices[0]).text
         else:
             self.insert(self.suggestion)
@@ -329,7 +306,7 @@ class PromptInput(TextArea, inherit_bindings=False):
         if self.completer is not None and self.text and self._is_cursor_at_end:
             completion = self.completer(self.text)
         self.suggestion, self._completion_hint = completion.rest, completion.hint
-        if self._menu is not None and self._menu.is_attached:
+        if self._menu.is_attached:
             self._menu.show(completion.choices, completion.chosen)
 
     def watch_selection(self) -> None:
@@ -343,23 +320,22 @@ class PromptInput(TextArea, inherit_bindings=False):
 
     def action_step_line(self, offset: int) -> None:
         """Move in the menu, or by a line; on the first or last line, or right after a recall, recall another prompt."""
-        if self._menu is not None and self._menu.choices:
+        if self._menu.choices:
             self._menu.show(self._menu.choices, (self._menu.chosen + offset) % len(self._menu.choices))
             chosen = self._menu.choices[self._menu.chosen].text
             self.suggestion = chosen[len(self.text) :] if chosen.startswith(self.text) else ""
             return
+        at, wrapped, is_up = self.cursor_location, self.navigator, offset < 0
         is_recalling = self._recall is not None and self.value == self._last_recalled[0]
-        if not (is_recalling and self.cursor_location == self._last_recalled[1]):
-            navigator, at = self.navigator, self.cursor_location
-            is_last = navigator.is_first_wrapped_line(at) if offset < 0 else navigator.is_last_wrapped_line(at)
-            if not is_last:
-                (self.action_cursor_up if offset < 0 else self.action_cursor_down)()
-                return
-        if offset < 0 and not is_recalling and self._history is not None:
-            self._recall = HistoryNavigator(self._history.entries, self.value)
-        if self._recall is None or not (is_recalling or offset < 0):
+        is_edge = wrapped.is_first_wrapped_line(at) if is_up else wrapped.is_last_wrapped_line(at)
+        if not is_edge and not (is_recalling and at == self._last_recalled[1]):
+            (self.action_cursor_up if is_up else self.action_cursor_down)()
             return
-        if (text := self._recall.older() if offset < 0 else self._recall.newer()) is not None:
+        if is_up and not is_recalling and self._history is not None:
+            self._recall = HistoryNavigator(self._history.entries, self.value)
+        if self._recall is None or not (is_recalling or is_up):
+            return
+        if (text := self._recall.older() if is_up else self._recall.newer()) is not None:
             self.value = text
             self._last_recalled = (self.value, self.cursor_location)
 
@@ -376,20 +352,17 @@ class PromptInput(TextArea, inherit_bindings=False):
     def _marked_spans(self, line_index: int, line: str) -> list[tuple[int, int]]:
         """Return the unknown parts of a line, without the one that is being typed."""
         is_command = line_index == 0 and line.startswith("/") and not line.startswith("//")
-        if self._tokenizer is None or is_command:
+        if self.tokenizer is None or is_command:
             return []
         row, column = self.cursor_location
-        is_typing = row == line_index and self._typing_location == (row, column)
-        spans = self._tokenizer.unknown_spans(line)
+        is_typing = row == line_index and self._typing.is_waiting
+        spans = self.tokenizer.unknown_spans(line)
         return [(start, end) for start, end, _ in spans if not (is_typing and start <= column <= end)]
 
     def get_help_line(self) -> str:
         return self.hint
 
     def on_text_area_changed(self) -> None:
-        self._update_hint()
-
-    def _update_hint(self) -> None:
         before, self.hint = self.hint, self._completion_hint
         if not self.hint and any(self._marked_spans(row, line) for row, line in enumerate(self.document.lines)):
             self.hint = UNKNOWN_HINT
@@ -411,16 +384,11 @@ class PromptInput(TextArea, inherit_bindings=False):
     def watch_has_focus(self, has_focus: bool) -> None:
         """Repaint the lines: the line cache of `TextArea` does not depend on the focus, but the cursor does."""
         super().watch_has_focus(has_focus)
-        self._refresh_unknown_marks()
+        self.watch_tokenizer()
 
-    def _end_typing(self) -> None:
-        if self._typing_pause_timer is not None:
-            self._typing_pause_timer.pause()
-        self._typing_location = None
-        self._refresh_unknown_marks()
-
-    def _refresh_unknown_marks(self) -> None:
-        self._update_hint()
+    def watch_tokenizer(self) -> None:
+        """Mark the unknown words."""
+        self.on_text_area_changed()
         self.notify_style_update()  # clears the line cache of TextArea
         self.refresh()
 
@@ -433,11 +401,10 @@ def sanitize_prompt(text: str) -> tuple[str, int]:
     """
     text, removed = _ESCAPE_SEQUENCE.subn("", text)
     text = _LINE_BREAK.sub("\n", text).replace("\t", " ")
-    if len(text) > 1:
-        text = text.rstrip("\n")
-    kept = text if text.isprintable() else "".join(c for c in text if c == "\n" or _is_displayable(c))
+    text = text.rstrip("\n") if len(text) > 1 else text
+    kept = "".join(
+        character
+        for character in text
+        if character in SAFE_CHARACTERS or unicodedata.category(character) not in _HIDDEN_CATEGORIES
+    )
     return kept, removed + len(text) - len(kept)
-
-
-def _is_displayable(character: str) -> bool:
-    return character in JOINERS or unicodedata.category(character) not in _HIDDEN_CATEGORIES

@@ -11,109 +11,31 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.keys import binding_table
 
 MIN_TRACK_WIDTH = 5
+MAX_TEMPERATURE = 2.0
 
 
-class Track(Widget, can_focus=True):
-    """Track with a knob at a fraction of its width. A subclass defines what the fraction means."""
+class Slider(Widget, can_focus=True):
+    """`label ├────●────┤ value` over a list of values, given by their texts. Posts `Changed` for another value."""
 
     DEFAULT_CSS = """
-    Track { height: 1; width: 1fr; min-width: 20; max-width: 60; }
-    Track:focus { background: $panel; }
+    Slider { height: 1; width: 1fr; min-width: 20; max-width: 60; }
+    Slider:focus { background: $panel; }
     """
-
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._is_dragging = False
-
-    # Parts that a subclass implements
-
-    @property
-    def label(self) -> str:
-        """Text before the track, for the current width."""
-        raise NotImplementedError
-
-    @property
-    def shown_value(self) -> str:
-        """Text after the track; it is as wide for every value."""
-        raise NotImplementedError
-
-    @property
-    def fraction(self) -> float:
-        """Place of the knob, from 0 to 1."""
-        raise NotImplementedError
-
-    def move_to(self, fraction: float) -> None:
-        """Move the knob to a place near `fraction`, which may be out of range."""
-        raise NotImplementedError
-
-    def action_step(self, steps: int) -> None:
-        """Move the knob by a number of steps."""
-        raise NotImplementedError
-
-    @property
-    def _track_width(self) -> int:
-        """Width of the track in columns."""
-        return max(MIN_TRACK_WIDTH, self.size.width - len(f"{self.label} ├┤ {self.shown_value}"))
-
-    def render(self) -> Content:
-        """Return `label ├────●────┤ value`."""
-        width = self._track_width
-        knob = round(self.fraction * (width - 1))
-        return Content.assemble(
-            (f"{self.label} ├", MUTED),
-            ("─" * knob, "$accent"),
-            ("●", "bold $accent"),
-            ("─" * (width - 1 - knob), MUTED),
-            ("┤ ", MUTED),
-            (self.shown_value, "bold" if self.has_focus else ""),
-        )
-
-    def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Start to drag the knob."""
-        self._is_dragging = True
-        self.capture_mouse()
-        self._set_from_mouse(event)
-
-    def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Drag the knob."""
-        if self._is_dragging:
-            self._set_from_mouse(event)
-
-    def on_mouse_up(self) -> None:
-        """Stop dragging the knob."""
-        self._is_dragging = False
-        self.release_mouse()
-
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        """Move the knob to the right."""
-        event.stop()
-        self.action_step(1)
-
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        """Move the knob to the left."""
-        event.stop()
-        self.action_step(-1)
-
-    def _set_from_mouse(self, event: events.MouseEvent) -> None:
-        self.move_to((event.x - len(self.label) - 2) / (self._track_width - 1))
-
-
-class Slider(Track):
-    """Slider over a list of values, such as numbers with their texts. Posts `Changed` when another one is chosen."""
-
     BINDING_GROUP_TITLE = "Slider"
     BINDINGS: ClassVar[list[BindingType]] = binding_table(
         "slider",
         """
-        lower   | left,down | step(-1)  | lower   | The value to the left
-        higher  | right,up  | step(1)   | higher  | The value to the right
-        lowest  | home      | move_to(0) | lowest | The value at the left end
+        lower   | left,down | step(-1)   | lower   | The value to the left
+        higher  | right,up  | step(1)    | higher  | The value to the right
+        lowest  | home      | move_to(0) | lowest  | The value at the left end
         highest | end       | move_to(1) | highest | The value at the right end
         """,
     )
+    STEP: ClassVar[int] = 1
+    """Values from which a key moves to the next one."""
 
     index: reactive[int] = reactive(0)
 
@@ -130,14 +52,10 @@ class Slider(Track):
             return self.slider
 
     def __init__(self, label: str, texts: Sequence[str], index: int = 0, *, help_line: str = "", id: str) -> None:
-        """Create a slider over the values that `texts` describe, at the value `index`."""
         super().__init__(id=id)
-        self._label, self._texts, self._help_line = label, tuple(texts), help_line
+        self.label, self._texts, self.HELP_LINE = label, tuple(texts), help_line
+        self._is_dragging = False
         self.set_reactive(Slider.index, index)
-
-    def get_help_line(self) -> str:
-        """Return the line that explains the value."""
-        return self._help_line
 
     def set_values(self, texts: Sequence[str], index: int = 0) -> None:
         """Replace the values by others, without `Changed`."""
@@ -145,37 +63,99 @@ class Slider(Track):
         self.set_reactive(Slider.index, index)
         self.refresh()
 
-    @property
-    def label(self) -> str:
-        """Text before the track."""
-        return self._label
+    def _track(self) -> tuple[int, int]:
+        """Return the first column of the track, and its width."""
+        value_width = max(map(len, self._texts))
+        start = len(self.label) + 2
+        return start, max(MIN_TRACK_WIDTH, self.size.width - start - value_width - 2)
 
-    @property
-    def shown_value(self) -> str:
-        """Text of the value, as wide as the longest one."""
-        return self._texts[self.index].rjust(max(map(len, self._texts)))
-
-    @property
-    def fraction(self) -> float:
-        """Place of the knob, from 0 to 1."""
-        return self.index / max(1, len(self._texts) - 1)
+    def render(self) -> Content:
+        _, width = self._track()
+        knob = round(self.index / max(1, len(self._texts) - 1) * (width - 1))
+        return Content.assemble(
+            (f"{self.label} ├", MUTED),
+            ("─" * knob, "$accent"),
+            ("●", "bold $accent"),
+            ("─" * (width - 1 - knob), MUTED),
+            ("┤ ", MUTED),
+            (self._texts[self.index].rjust(max(map(len, self._texts))), "bold" if self.has_focus else ""),
+        )
 
     def validate_index(self, index: int) -> int:
-        """Return the nearest index in range."""
         return max(0, min(index, len(self._texts) - 1))
 
     def watch_index(self) -> None:
-        """Post `Changed`."""
         self.post_message(self.Changed(self))
-
-    def move_to(self, fraction: float) -> None:
-        """Choose the value nearest to a place from 0 to 1."""
-        self.index = round(fraction * (len(self._texts) - 1))
 
     def action_step(self, steps: int) -> None:
         """Choose the value some steps to the right."""
-        self.index += steps
+        self.index = (round(self.index / self.STEP) + steps) * self.STEP
 
     def action_move_to(self, fraction: float) -> None:
-        """Choose the value at a place from 0 to 1."""
-        self.move_to(fraction)
+        """Choose the value nearest to a place from 0 to 1."""
+        self.index = round(fraction * (len(self._texts) - 1))
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        self._is_dragging = True
+        self.capture_mouse()
+        self.on_mouse_move(event)
+
+    def on_mouse_move(self, event: events.MouseEvent) -> None:
+        if self._is_dragging:
+            start, width = self._track()
+            self.action_move_to((event.x - start) / (width - 1))
+
+    def on_mouse_up(self) -> None:
+        self._is_dragging = False
+        self.release_mouse()
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.action_step(1)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.action_step(-1)
+
+
+class TemperatureSlider(Slider):
+    """Temperature from 0 to 2 in steps of 0.05; typed digits set it, too: "7" is 0.7, "1.2" is 1.2."""
+
+    BINDING_GROUP_TITLE = "Temperature"
+    STEP = 5
+
+    def __init__(self, value: float, *, id: str | None = None) -> None:
+        texts = [f"{hundredths / 100:.2f}" for hundredths in range(round(MAX_TEMPERATURE * 100) + 1)]
+        help_line = "Low: safe words, high: surprising ones; ← → set it"
+        super().__init__("temperature", texts, round(value * 100), help_line=help_line, id=id or "temperature")
+        self._typed_digits = ""
+
+    @property
+    def value(self) -> float:
+        return self.index / 100
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self.index = round(value * 100)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.label = "temperature" if event.size.width >= 40 else "temp"
+
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        return character is not None and character in "0123456789."
+
+    def on_key(self, event: events.Key) -> None:
+        """Append a typed digit or point to the number; another key begins a new one."""
+        if event.character is None or not self.check_consume_key(event.key, event.character):
+            self._typed_digits = ""
+            return
+        event.stop()
+        digits = self._typed_digits + event.character
+        if digits.count(".") > 1 or len(digits) > 4:
+            digits = event.character
+        self._typed_digits = digits
+        value = float(digits) if digits.strip(".") else 0.0
+        self.value = value if "." in digits or value <= MAX_TEMPERATURE else float(f"0.{digits}")
+
+    def on_blur(self) -> None:
+        self._typed_digits = ""

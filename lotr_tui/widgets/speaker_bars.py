@@ -1,22 +1,30 @@
-"""Base class for widgets with a bar for each of several speakers."""
+"""Names of speakers in their colours, and bars for several speakers."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from rich.cells import set_cell_size
 from rich.segment import Segment
 from textual import events
 from textual.strip import Strip
 
 from engine.generation.turns import SpeakerProb
-from lotr_tui.formatting import format_percent, truncate
-from lotr_tui.session.cast import name_column_width, shown_name, speaker_style
+from lotr_tui.formatting import fit_cells, format_percent, truncate
+from lotr_tui.session.cast import SPEAKER_STYLES, UNCAST_STYLE, name_column_width, shown_name, speaker_style
 from lotr_tui.widgets.bars import bar
 from lotr_tui.widgets.drawing import StripWidget
-from lotr_tui.widgets.speaker_styles import speaker_classes, speaker_css
 
-PERCENT_WIDTH = 8
-"""Width in cells of a probability."""
+PERCENT_WIDTH = 8  # cells of a probability
+
+
+def speaker_classes(prefix: str) -> set[str]:
+    """Return the component classes of all styles of speakers, such as `prefix--speaker-0`."""
+    return {f"{prefix}--{style}" for style in (UNCAST_STYLE, *SPEAKER_STYLES)}
+
+
+def speaker_css(prefix: str) -> str:
+    """Return the rules of these classes, for the style sheet of the widget: bold names in the colours of the theme."""
+    colors = "".join(f".{prefix}--{style} {{ color: ${style}; }}" for style in SPEAKER_STYLES)
+    return "".join(f".{name} {{ text-style: bold; }}" for name in sorted(speaker_classes(prefix))) + colors
 
 
 class SpeakerBars(StripWidget):
@@ -35,12 +43,10 @@ class SpeakerBars(StripWidget):
     } | speaker_classes("speaker-bars")
     TITLE: ClassVar[str]
     MARK_STYLE: ClassVar[str] = "speaker-bars--bar"
-    """Component class of the marks."""
 
     def __init__(self, cast: Sequence[str] = (), *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._rows: Sequence[SpeakerProb] = ()
-        """Speakers that are shown, from the top."""
+        self._rows: Sequence[SpeakerProb] = ()  # that are shown, from the top
         self.set_cast(cast)
 
     def set_cast(self, cast: Sequence[str]) -> None:
@@ -50,43 +56,32 @@ class SpeakerBars(StripWidget):
     def clicked_speaker(self, event: events.Click) -> str | None:
         """Return the name of the speaker in the clicked row, or None outside the rows."""
         offset = event.get_content_offset(self)
-        is_row = offset is not None and 1 <= offset.y <= len(self._rows)
-        return self._rows[offset.y - 1].name if offset is not None and is_row else None
+        return self._rows[offset.y - 1].name if offset is not None and 1 <= offset.y <= len(self._rows) else None
 
     def draw_rows(
         self, note: str, rows: Sequence[SpeakerProb], marks: Mapping[str, str], highest: float, width: int
     ) -> list[Strip]:
         """Return the title with a note, and a line for each speaker.
 
-        Args:
-            note: Text after the title.
-            rows: Speakers from the top.
-            marks: Marks before the names of some speakers.
-            highest: Probability that a full bar stands for.
-            width: Width in cells.
+        `marks` are shown before the names of some speakers; `highest` is the probability that a full bar stands for.
         """
         self._rows = rows
         styles = self.component_styles()
         name_width = max(1, min(self._name_width, width // 3))
         room = max(1, width - name_width - 3 - PERCENT_WIDTH)
-        lines = [
-            Strip(
-                [
-                    Segment(f"{self.TITLE}  ", styles["speaker-bars--title"]),
-                    Segment(truncate(note, max(0, width - len(self.TITLE) - 2)), styles["speaker-bars--muted"]),
-                ]
-            )
+        note = truncate(note, max(0, width - len(self.TITLE) - 2))
+        title = Segment(f"{self.TITLE}  ", styles["speaker-bars--title"])
+        lines = [[title, Segment(note, styles["speaker-bars--muted"])]]
+        lines += [
+            [
+                Segment(f"{marks.get(speaker.name, ' ')} ", styles[self.MARK_STYLE]),
+                Segment(
+                    fit_cells(shown_name(speaker.name), name_width),
+                    styles[f"speaker-bars--{speaker_style(speaker.name, self._cast)}"],
+                ),
+                Segment(f" {bar(speaker.prob / highest, room):{room}}", styles["speaker-bars--bar"]),
+                Segment(f"{format_percent(speaker.prob):>{PERCENT_WIDTH}}", styles[""]),
+            ]
+            for speaker in rows
         ]
-        for speaker in rows:
-            name = set_cell_size(truncate(shown_name(speaker.name), name_width), name_width)
-            lines.append(
-                Strip(
-                    [
-                        Segment(f"{marks.get(speaker.name, ' ')} ", styles[self.MARK_STYLE]),
-                        Segment(name, styles[f"speaker-bars--{speaker_style(speaker.name, self._cast)}"]),
-                        Segment(f" {bar(speaker.prob / highest, room):{room}}", styles["speaker-bars--bar"]),
-                        Segment(f"{format_percent(speaker.prob):>{PERCENT_WIDTH}}", styles[""]),
-                    ]
-                )
-            )
-        return lines
+        return [Strip(line) for line in lines]

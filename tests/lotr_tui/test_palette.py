@@ -12,7 +12,7 @@ from textual.widgets import Input
 from lotr_tui.commands import check_keymap, collect_bindings, iter_binding_commands
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.session.settings import SettingsStore
-from lotr_tui.widgets.temperature_slider import TemperatureSlider
+from lotr_tui.widgets.slider import TemperatureSlider
 from tests.support.pilot import notices, screen_name, until
 
 SIZE = (80, 24)

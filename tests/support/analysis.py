@@ -10,7 +10,7 @@ from lotr_tui.screens.inspect.copied import CopiedScreen
 from lotr_tui.screens.inspect.heat_strip import HeatStrips
 from lotr_tui.screens.inspect.lens import LensScreen
 from lotr_tui.screens.inspect.text_screen import InspectorScreen
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.screen_lines import StatusBar
 from tests.support.app import VOCABULARY
 from tests.support.models import random_lstm
 from tests.support.pilot import lines_of, text_of, until

@@ -2,7 +2,7 @@
 
 from lotr_tui.screens.dashboard.panes import TrainingMetrics
 from lotr_tui.screens.dashboard.tiles import MetricTiles
-from lotr_tui.widgets.charts.perplexity_chart import PerplexityChart
+from lotr_tui.widgets.charts import PerplexityChart
 from tests.support.pilot import text_of
 
 

@@ -9,7 +9,7 @@ from lotr_tui.learn.material import Material
 from lotr_tui.learn.progress import ProgressStore
 from lotr_tui.screens.learn.figures.training import LiveTrainingFigure
 from lotr_tui.screens.learn.screen import ChapterScreen
-from lotr_tui.widgets.key_footer import KeyFooter
+from lotr_tui.widgets.keys import KeyFooter
 from tests.support.pilot import lines_of, text_of, until
 
 

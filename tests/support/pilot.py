@@ -3,8 +3,6 @@
 import re
 import time
 
-from textual.widgets import Input
-
 from lotr_tui.screens.session.conversation_view import ConversationView
 from lotr_tui.screens.session.side import NextTokenBars
 from lotr_tui.screens.session.token_inspector import TokenInspector
@@ -12,6 +10,7 @@ from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.transcript import entry_blocks, reply_figures
 from lotr_tui.widgets.prompt import PromptInput
+from lotr_tui.widgets.sampler_panel import SamplerPanel
 
 
 async def until(pilot, condition, seconds=10):
@@ -87,7 +86,7 @@ def alternative_to(app, token):
 
 
 def set_field(app, field, value):
-    app.screen.query_one(f"#{field} Input", Input).value = value
+    app.screen.query_one(SamplerPanel).set_texts({field: value})
 
 
 async def press_letter(pilot, letter):

@@ -152,11 +152,8 @@ async def search(pilot):
 
 async def controls(pilot):
     """All sampling controls, one of them out of range."""
-    await _session_after(pilot, "shift+tab", "o")
-    await pilot.press(*"40")
-    pilot.app.screen.query_one("#top_p Input").focus()
-    await pilot.press(*"1.5")
-    await pilot.pause()
+    await _session_after(pilot, "shift+tab", "o", *"40", "tab", *"1.5", "enter")
+    await until(pilot, lambda: "out of range" in text_of(pilot.app.screen.query_one("#problem")))
 
 
 # Columns

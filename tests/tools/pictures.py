@@ -9,8 +9,6 @@ import os
 import tempfile
 from pathlib import Path
 
-from textual.widgets import Input
-
 from engine.config import BUNDLED
 from engine.models.pretrained.names import SMOLLM2
 from engine.presets import get_preset
@@ -22,6 +20,7 @@ from lotr_tui.screens.inspect.attention import AttentionScreen
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.widgets.prompt import PromptInput
+from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support.files import CHECKOUT
 from tests.support.terminal import link_fetched_models
 
@@ -55,7 +54,7 @@ async def picture_session(runs_dir):
     async with app.run_test(size=(130, 36)) as pilot:
         app.start_training(get_preset("tiny").with_values(epochs=20))
         for line, seed in (("Hello, Gandalf.", "3"), ("Where is the Ring?", "60"), ("/to Gollum", "40"), ("", "40")):
-            app.screen.query_one("#seed Input", Input).value = seed
+            app.screen.query_one(SamplerPanel).set_texts({"seed": seed})
             app.screen.query_one("#prompt", PromptInput).value = line
             await pilot.press("enter")
             await pilot.pause(2)

@@ -1,7 +1,7 @@
 """Perplexity chart of the dashboard, with zoom and a cursor."""
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
 
 import numpy as np
 from rich.segment import Segment
@@ -11,10 +11,14 @@ from textual.strip import Strip
 
 from engine.errors import printable
 from lotr_tui.formatting import format_duration
-from lotr_tui.widgets.charts.canvas import Canvas
-from lotr_tui.widgets.charts.frame import Y_LABEL_WIDTH, LogCurve, perplexity_bounds
-from lotr_tui.widgets.charts.perplexity_chart import PerplexityChart
-from lotr_tui.widgets.charts.plotting import BrailleCells, column_at
+from lotr_tui.widgets.charts import (
+    Y_LABEL_WIDTH,
+    BrailleCells,
+    LogCurve,
+    PerplexityChart,
+    Plot,
+    perplexity_bounds,
+)
 
 MIN_VISIBLE_STEPS = 8
 """Approximate number of steps in the smallest visible range."""
@@ -34,20 +38,16 @@ class TrainingChart(PerplexityChart):
     """Update at the cursor; None follows the latest update without a cursor line."""
 
     def set_cursor(self, step: int | None) -> None:
-        """Move the cursor to an update and make it visible; None follows the latest update."""
+        """Move the cursor to an update; None follows the latest update."""
         self.cursor_step = step
-        if step is not None:
-            self.axes = self.axes.scrolled_to(self._x_of_step(step), self.x_end, self.x_latest)
         self.redraw_changes()
 
     def zoom(self, factor: float) -> None:
         """Multiply the visible width by `factor`; 0.5 zooms in, and 0 shows the whole curve."""
-        if factor:
-            min_width = self.x_end * MIN_VISIBLE_STEPS / max(MIN_VISIBLE_STEPS, len(self._view.steps))
-            anchor = None if self.cursor_step is None else self._x_of_step(self.cursor_step)
-            self.axes = self.axes.zoomed(factor, anchor, self.x_end, self.x_latest, min_width)
-        else:
-            self.axes = replace(self.axes, width=None, right=None)
+        left, right = self.x_range
+        smallest = self.x_end * min(1, MIN_VISIBLE_STEPS / max(1, len(self._view.steps)))
+        width = max((right - left) * factor, smallest)
+        self.visible_epochs = width if factor and width < self.x_end else None
         self.redraw_changes()
 
     def step_at_column_offset(self, columns: int) -> int | None:
@@ -72,18 +72,16 @@ class TrainingChart(PerplexityChart):
         index = int(np.searchsorted(self._view.steps.column("epoch"), x))
         self.post_message(self.CursorMoved(int(steps[index]) if index < len(steps) else None))
 
-    def _x_of_step(self, step: int) -> float:
-        steps, epochs = self._view.steps.column("step"), self._view.steps.column("epoch")
-        if not len(steps):
-            return 0.0
-        if step < steps[0]:
-            return float(epochs[0] * step / steps[0])
-        return float(np.interp(step, steps, epochs))
+    def _cursor_epoch(self) -> float | None:
+        step, steps, epochs = self.cursor_step, self._view.steps.column("step"), self._view.steps.column("epoch")
+        if step is None or not len(steps):
+            return None
+        return float(epochs[0] * step / steps[0] if step < steps[0] else np.interp(step, steps, epochs))
 
-    def _y_range(self, curves: dict[str, LogCurve]) -> tuple[float, float]:
+    def _y_range(self, curves: Mapping[str, LogCurve]) -> tuple[float, float]:
         """Return the range, rounded outwards so that it changes rarely; after a zoom, all visible values fit."""
         visible = [bound for curve in curves.values() for bound in perplexity_bounds(curve)]
-        if self.axes.width is None or not visible:
+        if self.visible_epochs is None or not visible:
             low, high, steps_per_decade = *super()._y_range(curves), 40
         else:
             low, high, steps_per_decade = min(visible), max(visible), 200
@@ -100,11 +98,7 @@ class TrainingChart(PerplexityChart):
         )
         return [Strip([]), Strip([Segment(text, self.get_component_rich_style("chart--axis"))])]
 
-    def _draw_cursor(self, canvas: Canvas, x_range: tuple[float, float]) -> None:
-        if self.cursor_step is not None and x_range[0] <= (x := self._x_of_step(self.cursor_step)) <= x_range[1]:
-            canvas.draw_vertical_line(column_at(x, x_range, canvas.columns), "chart--cursor")
-
-    def _label_curves(self, canvas: Canvas, cells_by_style: dict[str, BrailleCells]) -> None:
+    def _label_curves(self, plot: Plot, cells_by_style: Mapping[str, BrailleCells]) -> None:
         """Draw the name of each curve near its end, for terminals without colour."""
         for style, name in (("chart--valid", "valid"), ("chart--train", "train")):
             columns = np.flatnonzero(cells_by_style[style].any(axis=0))
@@ -114,14 +108,14 @@ class TrainingChart(PerplexityChart):
             row = int(np.flatnonzero(cells_by_style[style][:, column])[0])
             after, before = column + 2, column - len(name) + 1
             for row_offset, start in ((0, after), (-1, before), (1, before), (-2, before), (2, before)):
-                if canvas.is_free(row + row_offset, start - 1, len(name) + 1):
-                    canvas.draw_text(row + row_offset, start, name, style)
+                if plot.is_free(row + row_offset, start - 1, len(name) + 1):
+                    plot.draw_text(row + row_offset, start, name, style)
                     break
 
-    def _legend_entries(self) -> list[tuple[str, str, str]]:
+    def _legend(self) -> list[tuple[str, str, str]]:
         """Return the figures at the cursor, or the latest figures without a cursor."""
         if self.cursor_step is None:
-            return super()._legend_entries()
+            return super()._legend()
         view, step, unit = self._view, self.cursor_step, self._view.unit
         count = int(np.searchsorted(view.steps.column("step"), step, "right"))
         evaluation = next((event for event in reversed(view.evaluations) if event.step <= step), None)

@@ -20,7 +20,7 @@ from engine.errors import LotrError, printable
 from engine.events import Checkpointed, CommandApplied, DiagnosisKind, Evaluated, Sampled, Step, TrainingEvent
 from engine.runs.loading import LoadedModel
 from lotr_tui.formatting import PRETRAINED_NOTE
-from lotr_tui.messages import PaneSelected, TrainingChanged
+from lotr_tui.messages import TrainingChanged
 from lotr_tui.monitor.export import export_csv
 from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.training_view import TrainingView
@@ -34,10 +34,8 @@ from lotr_tui.screens.runs.open_run import choose_run, load_run
 from lotr_tui.session.export import check_export_target
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.key_footer import KeyFooter
-from lotr_tui.widgets.pane_tabs import PaneTabs
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.keys import KeyFooter, binding_table
+from lotr_tui.widgets.screen_lines import PaneTabs, StatusBar
 
 DASHBOARD_PANES = {"chart": "curve", "samples": "samples", "tiles": "metrics", "log": "log"}
 """Ids and labels of the panes, of which a narrow terminal shows one at a time."""
@@ -160,7 +158,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        self._show_pane(next(iter(DASHBOARD_PANES)))
+        self.action_show_pane(next(iter(DASHBOARD_PANES)))
         self.show_view(self._view)
         if self._follower is not None:
             self.set_interval(FOLLOW_INTERVAL, self._poll_follower)
@@ -309,12 +307,9 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def action_next_pane(self, offset: int) -> None:
         panes = list(DASHBOARD_PANES)
-        self._show_pane(panes[(panes.index(self.query_one(PaneTabs).pane) + offset) % len(panes)])
+        self.action_show_pane(panes[(panes.index(self.query_one(PaneTabs).pane) + offset) % len(panes)])
 
-    def on_pane_selected(self, message: PaneSelected) -> None:
-        self._show_pane(message.pane)
-
-    def _show_pane(self, pane: str) -> None:
+    def action_show_pane(self, pane: str) -> None:
         self.query_one(PaneTabs).pane = pane
         for name in DASHBOARD_PANES:
             self.set_class(name == pane, f"-pane-{name}")

@@ -23,7 +23,7 @@ from textual.widgets.option_list import Option
 from engine.errors import LotrError
 from lotr_tui.background_task import is_closed
 from lotr_tui.textual_fixes.app import RobustOptionList, TextualFixesScreen
-from lotr_tui.widgets.line_input import MAX_LINE_CHARACTERS, LineInput
+from lotr_tui.widgets.inputs import MAX_LINE_CHARACTERS, LineInput
 
 if TYPE_CHECKING:
     from lotr_tui.commands import PaletteCommand  # not needed for the first paint

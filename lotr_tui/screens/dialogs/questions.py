@@ -105,6 +105,22 @@ class SamplePromptDialog(Dialog[ControlCommand]):
         )
 
 
+class SamplerDialog(Dialog[None]):
+    """Dialog for the sampling controls, by name; `use` sets them, or raises a LotrError. Empty fields are defaults."""
+
+    def __init__(self, texts: Mapping[str, str], use: Callable[[Mapping[str, str]], None]) -> None:
+        labels = {
+            "top_k": ("top-k   ", "all: only this many of the most likely words"),
+            "top_p": ("top-p   ", "1: only the most likely words with this total probability"),
+            "min_p": ("min-p   ", "0: only words this fraction as likely as the first"),
+            "repetition_penalty": ("penalty ", "1; above, words that were used become less likely"),
+            "max_tokens": ("length  ", "30: maximum number of words of a reply"),
+            "seed": ("seed    ", "random; the same seed gives the same reply"),
+        }
+        fields = [Field(name, texts[name], hint, label, 20) for name, (label, hint) in labels.items()]
+        super().__init__("Sampling controls", fields=fields, submit=use, verb="use")
+
+
 class SystemPromptDialog(Dialog[str]):
     """Dialog for the system prompt; an empty line is the `default` of the model's chat template."""
 

@@ -30,9 +30,8 @@ from lotr_tui.session.session_file import (
 )
 from lotr_tui.textual_fixes.app import RobustOptionList
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.key_footer import KeyFooter
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.keys import KeyFooter, binding_table
+from lotr_tui.widgets.screen_lines import StatusBar
 
 SessionChoice = Path | Literal["new"]
 """File of the session to open, or "new" for a session without replies."""

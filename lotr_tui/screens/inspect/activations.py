@@ -43,10 +43,8 @@ from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import UnitId, UnitSearch
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import BLOCK_HEIGHTS, bar
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.help_line import HelpLine
-from lotr_tui.widgets.key_footer import KeyFooter
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.keys import KeyFooter, binding_table
+from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 
 MAX_TOKENS = 1000
 """Maximum length of a text; the activations of 1,000 tokens in three layers of 1,150 units take 83 MB."""

@@ -38,11 +38,9 @@ from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import bar
-from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.drawing import SEPARATOR
-from lotr_tui.widgets.help_line import HelpLine
-from lotr_tui.widgets.key_footer import KeyFooter
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.keys import KeyFooter, binding_table
+from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 
 MAX_RECORD_BYTES = 280_000_000
 """Memory for the attention weights of a text: 508 positions of a model of 30 layers with 9 heads."""

@@ -30,8 +30,8 @@ from lotr_tui.session.columns import (
     generate_columns,
     mean_surprisal,
 )
-from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.drawing import StripWidget
+from lotr_tui.widgets.keys import binding_table
 
 DIFFERENCE_MARK = "▸"
 """Mark before the first word that differs; that word is also underlined."""

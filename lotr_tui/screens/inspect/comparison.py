@@ -42,13 +42,10 @@ from lotr_tui.session.read_text import TextReader, to_prompt_line
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import ModelChoice, load_model_choice
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.help_line import HelpLine
-from lotr_tui.widgets.key_footer import KeyFooter
-from lotr_tui.widgets.line_input import LineInput
-from lotr_tui.widgets.number_field import NumberField
+from lotr_tui.widgets.inputs import LineInput, NumberField
+from lotr_tui.widgets.keys import KeyFooter, binding_table
 from lotr_tui.widgets.prompt import MAX_PROMPT_CHARACTERS
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 
 FINDING_SPEAKER = "finding out who is likely to answer …"
 """Text of a column whose speaker is not known yet."""
@@ -298,9 +295,9 @@ class ColumnsScreen(AppScreen[None]):
         prompt = self.query_one("#prompt", Input).value
         if not prompt.strip() and not self.prompt_context.is_next_turn:
             raise InvalidInputError("type a prompt first")
-        typed_max_tokens = self.query_one("#max_tokens", NumberField).parse_int()
+        typed_max_tokens = self.query_one("#max_tokens", NumberField).number()
         limits = SamplerSettings() if typed_max_tokens is None else SamplerSettings(max_tokens=typed_max_tokens)
-        typed_seed = self.query_one("#seed", NumberField).parse_int()
+        typed_seed = self.query_one("#seed", NumberField).number()
         seed = random_seed() if typed_seed is None else typed_seed
         check_seed(seed)
         self.apply_controls()
@@ -554,7 +551,7 @@ class SideBySideScreen(ColumnsScreen):
 
     def compose_controls(self) -> Iterable[Widget]:
         temperature = format_temperature(self.settings.temperature)
-        yield NumberField("temperature", temperature, id="temperature", width=4, placeholder="0.8", decimal=True)
+        yield NumberField("temperature", temperature, id="temperature", width=4, placeholder="0.8", number_type=float)
 
     def title_parts(self) -> tuple[str, str]:
         return "", self.settings.describe()  # the columns have the names
@@ -586,7 +583,7 @@ class SideBySideScreen(ColumnsScreen):
             self.action_generate()
 
     def _read_temperature(self) -> float:
-        typed = self.query_one("#temperature", NumberField).parse_float()
+        typed = self.query_one("#temperature", NumberField).number()
         return SamplerSettings().temperature if typed is None else SamplerSettings(temperature=typed).temperature
 
     def action_add_column(self) -> None:

@@ -19,10 +19,8 @@ from lotr_tui.screens.inspect.text_screen import Metric, MetricsBar, TextInputBa
 from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.session.training_text import find_memorized_passages
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.help_line import HelpLine
-from lotr_tui.widgets.key_footer import KeyFooter
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.keys import KeyFooter, binding_table
+from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 
 PLACEHOLDER = f"Type a text below. Passages of {MIN_PASSAGE_LENGTH} words or more from the training text are marked."
 

@@ -20,8 +20,8 @@ from textual.strip import Strip
 from engine.data.arrays import Float32Array, Int64Array
 from lotr_tui.formatting import fit_cells, format_percent
 from lotr_tui.widgets.bars import BLOCK_HEIGHTS
-from lotr_tui.widgets.bindings import binding_table
 from lotr_tui.widgets.drawing import StripWidget, join_fitting, pointer_line
+from lotr_tui.widgets.keys import binding_table
 
 MAX_NAME_WIDTH = 12
 """Maximum width in cells of the name of an item."""

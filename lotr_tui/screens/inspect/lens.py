@@ -38,10 +38,8 @@ from lotr_tui.screens.inspect.word_details import WordDetails
 from lotr_tui.session.session_model import SessionModel, find_cast
 from lotr_tui.session.training_text import is_line_mode, load_kneser_ney
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.help_line import HelpLine
-from lotr_tui.widgets.key_footer import KeyFooter
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.keys import KeyFooter, binding_table
+from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 
 TYPING_DEBOUNCE = 0.25
 """Seconds between the last key and the scoring of the typed text."""

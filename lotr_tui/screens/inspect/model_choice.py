@@ -22,8 +22,8 @@ from lotr_tui.screens.dialogs.dialog import KeysLine
 from lotr_tui.session.settings import MAX_MODEL_NAME_CHARACTERS
 from lotr_tui.session.training_text import ModelChoice
 from lotr_tui.textual_fixes.app import RobustOptionList, TextualFixesScreen
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.line_input import LineInput
+from lotr_tui.widgets.inputs import LineInput
+from lotr_tui.widgets.keys import binding_table
 
 ColumnChoice = ModelChoice | SpeakerProb
 SPEAKER_WIDTH = 24

@@ -26,9 +26,9 @@ from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.session.export import check_export_target, write_export
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.line_input import LineInput
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.inputs import LineInput
+from lotr_tui.widgets.keys import binding_table
+from lotr_tui.widgets.screen_lines import StatusBar
 
 MAX_TEXT_CHARACTERS = 20_000
 """Maximum length of a text, about 4,000 words."""

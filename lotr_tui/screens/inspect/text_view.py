@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from lotr_tui.screens.inspect.page import Page, break_lines
-from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.line_list import LineScrollView
 
 StyleOf = Callable[[int], Sequence[str]]

@@ -29,8 +29,8 @@ from lotr_tui.screens.inspect.text_screen import Metric, MetricsBar
 from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.session.cast import shown_name
 from lotr_tui.theme import MUTED
+from lotr_tui.widgets.screen_lines import StatusBar
 from lotr_tui.widgets.speaker_bars import SpeakerBars
-from lotr_tui.widgets.status_bar import StatusBar
 
 MAX_WORDS = 300
 """Maximum number of words of a line that are read."""

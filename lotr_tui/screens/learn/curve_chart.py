@@ -10,9 +10,7 @@ from textual.strip import Strip
 
 from lotr_tui.formatting import format_perplexity
 from lotr_tui.monitor.steps import log10_or_nan
-from lotr_tui.widgets.charts.canvas import Canvas
-from lotr_tui.widgets.charts.frame import Y_LABEL_WIDTH, YAxis, format_x_axis, frame_lines
-from lotr_tui.widgets.charts.plotting import BrailleCells
+from lotr_tui.widgets.charts import Y_LABEL_WIDTH, LogCurve, Plot
 from lotr_tui.widgets.drawing import StripWidget
 
 LABEL_WIDTH, MIN_PLOT_COLUMNS = 23, 16
@@ -69,41 +67,28 @@ class CurveChart(StripWidget):
 
     def draw(self, width: int, height: int) -> list[Strip]:
         """Return the rows with the curves, and the x axis."""
-        data, rows, columns = self._data, height - 1, width - Y_LABEL_WIDTH
-        label_width = LABEL_WIDTH if columns - LABEL_WIDTH >= MIN_PLOT_COLUMNS else 0
-        if data is None or rows < 2 or columns < MIN_PLOT_COLUMNS:
+        data, columns = self._data, width - Y_LABEL_WIDTH
+        if data is None or height < 3 or columns < MIN_PLOT_COLUMNS:
             return []
-        plot_columns = columns - label_width
-        x_range, y_axis = (0.0, data.num_epochs), YAxis(*data.y_range, rows)
-        cells: dict[str, BrailleCells] = {}
+        margin = LABEL_WIDTH if columns - LABEL_WIDTH >= MIN_PLOT_COLUMNS else 0
+        plot = Plot(width, height, (0.0, data.num_epochs), data.y_range, margin=margin)
+        curves: dict[str, LogCurve] = {}
         for curve in data.curves:
             clipped = np.clip(np.array(curve.perplexities, float), *data.y_range)
-            points = (np.array(curve.epochs, float), log10_or_nan(clipped))
-            cells[curve.style] = np.pad(y_axis.plot(points, x_range, plot_columns), ((0, 0), (0, label_width)))
-        canvas, occupied = Canvas(rows, columns), np.zeros((rows, columns), bool)
-        for plotted in cells.values():
-            occupied |= plotted > 0
-        for name, perplexity in data.baselines:
-            if y_axis.low <= perplexity <= y_axis.high:
-                row = y_axis.row_at(perplexity)
-                label = f"{name} {format_perplexity(perplexity)}"
-                canvas.draw_horizontal_line(row, label, "chart--baseline", occupied[row])
-        canvas.draw_curves(cells)
-        if label_width:
-            self._draw_labels(canvas, y_axis, data, plot_columns + 1)
-        styles = self.component_styles()
-        return frame_lines(
-            canvas, y_axis, format_x_axis(x_range, plot_columns, "epochs"), styles, styles["chart--axis"]
-        )
+            curves[curve.style] = np.array(curve.epochs, float), log10_or_nan(clipped)
+        plot.draw(curves, [(f"{name} {format_perplexity(value)}", value) for name, value in data.baselines])
+        if margin:
+            self._draw_labels(plot, data, columns - margin + 1)
+        return plot.lines(self.component_styles())
 
-    def _draw_labels(self, canvas: Canvas, y_axis: YAxis, data: ChartData, column: int) -> None:
+    def _draw_labels(self, plot: Plot, data: ChartData, column: int) -> None:
         ends = [(curve.perplexities[-1], curve) for curve in data.curves]
         ends = sorted((end for end in ends if not math.isnan(end[0])), key=lambda end: -end[0])
-        free_row, rows = 0, canvas.rows
+        free_row = 0
         for place, (perplexity, curve) in enumerate(ends):
-            row = y_axis.row_at(min(max(perplexity, y_axis.low), y_axis.high))
-            row = min(max(row, free_row), rows - (len(ends) - place))
+            row = plot.row_at(min(max(perplexity, data.y_range[0]), data.y_range[1]))
+            row = min(max(row, free_row), plot.rows - (len(ends) - place))
             if row >= free_row:
                 text = f"{curve.name} {format_perplexity(perplexity)}"
-                canvas.draw_text(row, column, text.ljust(LABEL_WIDTH - 1), curve.style)
+                plot.draw_text(row, column, text.ljust(LABEL_WIDTH - 1), curve.style)
                 free_row = row + 1

@@ -21,9 +21,8 @@ from lotr_tui.screens.dialogs.dialog import KeysLine
 from lotr_tui.screens.dialogs.questions import confirm
 from lotr_tui.textual_fixes.app import RobustOptionList, TextualFixesScreen
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.key_footer import KeyFooter
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.keys import KeyFooter, binding_table
+from lotr_tui.widgets.screen_lines import StatusBar
 
 BEGIN_AGAIN = -1
 """Result of the list of chapters if the progress is to be forgotten."""

@@ -19,8 +19,8 @@ from lotr_tui.background_task import BackgroundTask
 from lotr_tui.learn.material import Material
 from lotr_tui.messages import ChapterFigureReady, TaskPartDone
 from lotr_tui.screens.inspect.text_screen import TextInputBar
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.help_line import HelpLine
+from lotr_tui.widgets.keys import binding_table
+from lotr_tui.widgets.screen_lines import HelpLine
 
 DataT = TypeVar("DataT")
 Painter = Callable[[int, int], Content]

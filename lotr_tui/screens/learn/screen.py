@@ -21,10 +21,8 @@ from lotr_tui.messages import ChapterFigureReady, TaskPartDone
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.questions import confirm
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.help_line import HelpLine
-from lotr_tui.widgets.key_footer import FooterKey, KeyFooter
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.keys import FooterKey, KeyFooter, binding_table
+from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from lotr_tui.learn.material import Material

@@ -20,10 +20,7 @@ from lotr_tui.formatting import format_perplexity
 from lotr_tui.monitor.comparison import ComparedRun, RunComparison, compare_runs, read_compared_run
 from lotr_tui.monitor.comparison_table import comparison_tables
 from lotr_tui.monitor.run_list import ValidationCurve, read_validation_curve
-from lotr_tui.widgets.charts.canvas import Canvas
-from lotr_tui.widgets.charts.frame import Y_LABEL_WIDTH, LogCurve, YAxis, format_x_axis, frame_lines, perplexity_bounds
-from lotr_tui.widgets.charts.perplexity_chart import MAX_PERPLEXITY_RATIO
-from lotr_tui.widgets.charts.plotting import column_at, decimate
+from lotr_tui.widgets.charts import MAX_PERPLEXITY_RATIO, Y_LABEL_WIDTH, LogCurve, Plot, perplexity_bounds
 from lotr_tui.widgets.drawing import StripWidget, fit_groups
 
 CURVE_MARKS = "123456789"
@@ -44,12 +41,12 @@ class OverlayChart(StripWidget):
     OverlayChart > .overlay-chart--3 { color: $foreground; }
     OverlayChart > .overlay-chart--4 { color: $secondary; }
     OverlayChart > .overlay-chart--baseline { color: $muted; }
-    OverlayChart > .overlay-chart--axis { color: $muted; text-style: $muted-style; }
+    OverlayChart > .chart--axis { color: $muted; text-style: $muted-style; }
     """
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *(f"overlay-chart--{number}" for number in range(NUM_CURVE_STYLES)),
         "overlay-chart--baseline",
-        "overlay-chart--axis",
+        "chart--axis",
     }
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -69,7 +66,7 @@ class OverlayChart(StripWidget):
         if not self._curves:
             return []
         styles = self.component_styles()
-        axis_style = styles["overlay-chart--axis"]
+        axis_style = styles["chart--axis"]
         legend = [[Segment("validation perplexity", axis_style)]]
         all_bounds = []
         for mark, name, curve in self._curves:
@@ -78,24 +75,20 @@ class OverlayChart(StripWidget):
             best = f" {format_perplexity(bounds[0])}" if bounds else ""
             legend.append([Segment(f"{mark} {printable(name)}{best}", styles[_style_name(mark)])])
         legend_line = fit_groups(legend, width, self.rich_style)
-        rows, columns = height - 2, width - Y_LABEL_WIDTH
-        if rows < 2 or columns < 10 or not all_bounds:
+        if height < 4 or width < Y_LABEL_WIDTH + 10 or not all_bounds:
             return [legend_line, Strip([Segment("" if all_bounds else "no evaluation yet", axis_style)])]
         lowest = min(low for low, _ in all_bounds)
         highest = min(max(high for _, high in all_bounds), MAX_PERPLEXITY_RATIO * lowest)
-        y_axis = YAxis(lowest * 0.97, highest * 1.03, rows)
-        x_range = (0.0, max(1.0, *(float(epochs[-1]) for _, _, (epochs, _) in self._curves if len(epochs))))
-        canvas = Canvas(rows, columns)
+        last_epoch = max(1.0, *(float(epochs[-1]) for _, _, (epochs, _) in self._curves if len(epochs)))
+        plot = Plot(width, height - 1, (0.0, last_epoch), (lowest * 0.97, highest * 1.03))
         from_below = sorted(self._curves, key=lambda curve: curve[0], reverse=True)  # "b" comes after the digits
-        for mark, _, (epochs, log_perplexities) in from_below:
+        for mark, _, curve in from_below:
+            epochs, log_perplexities = curve
             if len(epochs):
-                points = decimate(epochs, log_perplexities, x_range, 2 * columns)
-                canvas.draw_curves({_style_name(mark): y_axis.plot(points, x_range, columns)})
-                row = y_axis.row_at(10.0 ** float(log_perplexities[-1]))
-                if 0 <= row < rows and epochs[-1] >= x_range[0]:  # damaged metrics have negative epochs
-                    canvas.draw_text(row, column_at(float(epochs[-1]), x_range, columns), mark, _style_name(mark))
-        x_axis = format_x_axis(x_range, columns, "epochs")
-        return [legend_line, *frame_lines(canvas, y_axis, x_axis, styles, axis_style)]
+                plot.draw({_style_name(mark): curve}, ())
+                row, column = plot.row_at(10.0 ** float(log_perplexities[-1])), plot.column_at(float(epochs[-1]))
+                plot.draw_text(row, column, mark, _style_name(mark))
+        return [legend_line, *plot.lines(styles)]
 
 
 def _style_name(mark: str) -> str:

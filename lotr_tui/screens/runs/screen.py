@@ -30,10 +30,9 @@ from lotr_tui.screens.runs.comparison import BASELINE_MARK, CURVE_MARKS, Compari
 from lotr_tui.session.export import check_export_target
 from lotr_tui.textual_fixes.app import RobustOptionList
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.key_footer import KeyFooter
-from lotr_tui.widgets.line_input import LineInput
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.inputs import LineInput
+from lotr_tui.widgets.keys import KeyFooter, binding_table
+from lotr_tui.widgets.screen_lines import StatusBar
 
 ROW_MARGIN = 4
 """Columns beside a row: the mark before it and the scroll bar after it."""

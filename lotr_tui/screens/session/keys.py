@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from textual.binding import Binding, BindingType
 
 from engine.errors import InvalidInputError, printable, suggest_nearest
-from lotr_tui.widgets.key_footer import FooterKey
+from lotr_tui.widgets.keys import FooterKey
 from lotr_tui.widgets.prompt import Choice, Completion
 
 SessionState = Literal["start", "idle", "writing", "words", "panes", "search", "controls"]
@@ -37,7 +37,7 @@ earlier      |           | left_square_bracket | call('view.step_answer', -1)  |
 later        |           | right_square_bracket | call('view.step_answer', 1)   | answer   | The next answer
 answers      |           | z | call('view.toggle_answers')   | all      | All answers, from where they differ
 who          |           | w | choose_cast              | who      | Who answers and who you are
-options      |           | o | call('sampler.toggle_all') | options  | All sampling controls, or only the main ones
+options      |           | o | options                  | options  | All sampling controls and the seed
 units        |           | u | toggle_units             | units    | Next words whole, or as their tokens
 lens         |           | l | inspect('lens')          | lens     | Surprise per word in any text
 temperatures |           | t | inspect('temperatures')  | temperatures | The prompt at several temperatures
@@ -66,7 +66,7 @@ _FOOTERS: Mapping[SessionState, str] = {
     "later=answer@[_] edit copy who find-letter lens temperatures compare inside copied answers units options",
     "panes": "stop=prompt pane who options temperatures lens compare inside copied units hotter-letter=temperature@+-",
     "search": "up=earlier@↑ down=later@↓ stop=close",
-    "controls": "temperature.down=change@←→ preset.previous=preset@←→ stop=prompt options who",
+    "controls": "slider.lower=change@←→ stop=prompt options who",
 }
 
 # Name, argument, action without one (empty if it is needed), help.

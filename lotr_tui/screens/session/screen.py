@@ -25,7 +25,7 @@ from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import format_duration, token_noun
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.progress import progress_file
-from lotr_tui.messages import ModelFetchChanged, PaneSelected, TrainingChanged
+from lotr_tui.messages import ModelFetchChanged, TrainingChanged
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.runs.open_run import choose_run
 from lotr_tui.screens.session import keys
@@ -44,12 +44,10 @@ from lotr_tui.session.settings import (
     check_system_prompt,
 )
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.help_line import HelpLine, find_help_line
-from lotr_tui.widgets.key_footer import FooterKey, KeyFooter
-from lotr_tui.widgets.pane_tabs import PaneTabs
-from lotr_tui.widgets.preset_picker import SAMPLER_PRESETS
+from lotr_tui.widgets.keys import FooterKey, KeyFooter
 from lotr_tui.widgets.prompt import PLACEHOLDER, Completion, PromptInput, PromptMenu
-from lotr_tui.widgets.status_bar import StatusBar
+from lotr_tui.widgets.sampler_panel import SAMPLER_PRESETS
+from lotr_tui.widgets.screen_lines import HelpLine, PaneTabs, StatusBar, find_help_line
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from engine.config import Config
@@ -77,7 +75,7 @@ MODEL_FREE_ACTIONS = ("choose_model", "train", "learn", "stop", "interrupt", "re
 PAUSE = 0.02  # seconds between two parts of the work when a model arrives, in which a key is shown
 PREVIEW_INTERVAL = 0.2  # least seconds between two updates of the bars while words are written
 BEST_OF_CHOICES = (0, 1, 8, 16)  # that a click steps through; 0 is automatic
-SAMPLER_SETTINGS = {"top-k": "top_k", "top-p": "top_p", "min-p": "min_p", "length": "max_tokens"}
+SAMPLER_SETTINGS = {"top-k": "top_k", "top-p": "top_p", "min-p": "min_p", "length": "max_tokens", "seed": "seed"}
 CLASS_HINT = "New to language models? /learn opens a short class"
 
 
@@ -483,17 +481,14 @@ class SessionScreen(AppScreen[None]):
         at = next((index for index, pane in enumerate(panes) if pane in focused), 0)
         pane = panes[(at + offset) % len(panes)]
         if pane in PANES:
-            self._show_pane(pane)
+            self.action_show_pane(pane)
         if pane == "transcript":
             self.view.transcript.put_cursor()
         else:
             self.set_focus(self.query_one(f"#{pane}"))
         self.update_keys()
 
-    def on_pane_selected(self, message: PaneSelected) -> None:
-        self._show_pane(message.pane)
-
-    def _show_pane(self, pane: str) -> None:
+    def action_show_pane(self, pane: str) -> None:
         self.query_one("#panes", PaneTabs).pane = pane
         for name in PANES:
             self.set_class(name == pane, f"-pane-{name}")
@@ -590,8 +585,8 @@ class SessionScreen(AppScreen[None]):
         return previous if self.reply_mode != "continue" and previous.reply_mode == self.reply_mode else None
 
     def _draw_settings(self) -> "tuple[SamplerSettings, int]":
-        """Return the settings and the seed of the next reply; a control out of range raises an InvalidInputError."""
-        return self.sampler.settings(), self.sampler.draw_seed()
+        """Return the settings and the seed of the next reply."""
+        return self.sampler.settings, self.sampler.draw_seed()
 
     def on_prompt_input_notice(self, event: PromptInput.Notice) -> None:
         self.notify(event.text, severity="warning", markup=False)
@@ -793,8 +788,7 @@ class SessionScreen(AppScreen[None]):
 
         self._preview_updated_at = time.monotonic()
         conversation, text = self.view.conversation, None
-        with suppress(LotrError):  # a prompt or a number that cannot be read is reported when the prompt is sent
-            settings = self.sampler.settings()
+        with suppress(LotrError):  # a prompt that cannot be read is reported when it is sent
             text = find_unread_text(
                 self.session_model, conversation, self._draft, self.reply_mode, self._previous_reply(), self.roles
             )
@@ -803,7 +797,7 @@ class SessionScreen(AppScreen[None]):
             self.side.next.clear()
         else:
             is_idle = conversation.active_reply is None
-            self.preview.request(text, settings, self.preview_unit, self._draft, may_read=is_idle)
+            self.preview.request(text, self.sampler.settings, self.preview_unit, self._draft, may_read=is_idle)
 
     def _show_candidates(
         self, context: "NextTokenContext", settings: "SamplerSettings", probs: "NextTokenProbs"
@@ -820,10 +814,14 @@ class SessionScreen(AppScreen[None]):
 
     def on_sampler_panel_changed(self) -> None:
         """Remember the settings, and show what can come next with them."""
-        with suppress(LotrError):  # an incomplete number is reported when the prompt is sent
-            settings = self.sampler.settings()
-            self.change_model_settings(sampler=settings)
-            self.preview.update(settings, self.preview_unit)
+        self.change_model_settings(sampler=self.sampler.settings)
+        self.preview.update(self.sampler.settings, self.preview_unit)
+
+    def action_options(self) -> None:
+        """Ask for all sampling controls but the temperature."""
+        from lotr_tui.screens.dialogs.questions import SamplerDialog
+
+        self.app.push_screen(SamplerDialog(self.sampler.texts(), self.sampler.set_texts))
 
     # Roles
 
@@ -981,9 +979,9 @@ class SessionScreen(AppScreen[None]):
             case "preset":
                 self.sampler.apply_preset(argument)
             case "temperature":
-                self.sampler.set_value("temperature", argument)
+                self.sampler.set_texts({"temperature": argument})
             case "penalty":
-                self.sampler.set_value("repetition_penalty", argument)
+                self.sampler.set_texts({"repetition_penalty": argument})
             case "set":
                 self._set(*argument.partition(" ")[::2])
 
@@ -992,8 +990,6 @@ class SessionScreen(AppScreen[None]):
         if not value:
             raise InvalidInputError(f"type /set {name} VALUE: {keys.SETTINGS[name]}")
         match name:
-            case "seed":
-                self.sampler.set_seed(value)
             case "answers":
                 self._set_best_of(parse_best_of(value))
             case "mode":
@@ -1005,7 +1001,7 @@ class SessionScreen(AppScreen[None]):
                     return
                 raise InvalidInputError(f"{value!r} is not a number")
             case _:
-                self.sampler.set_value(SAMPLER_SETTINGS[name], value)
+                self.sampler.set_texts({SAMPLER_SETTINGS[name]: value})
 
     def _read_role(self, argument: str, nobody: Sequence[str]) -> str:
         """Return the speaker that an argument names, in the cast or not, or "" for one of the words for `nobody`."""
@@ -1047,11 +1043,7 @@ class SessionScreen(AppScreen[None]):
         from lotr_tui.session.read_text import to_prompt_line
 
         reply, prompt, roles = self.view.target_reply, self._draft, self.roles
-        try:
-            settings, seed = self.sampler.settings(), self.sampler.seed()
-        except LotrError as error:
-            self.notify(str(error), severity="warning", markup=False)
-            return
+        settings, seed = self.sampler.settings, self.sampler.seed
         if not roles.speaker and self.reply_mode == "conversation" and self._speaker_probs:
             roles = roles._replace(speaker=self._speaker_probs[0].name)
         prompt_context = PromptContext(self.reply_mode, self._previous_reply(), roles)

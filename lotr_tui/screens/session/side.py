@@ -21,7 +21,7 @@ from lotr_tui.screens.session.token_inspector import TokenInspector
 from lotr_tui.session.cast import MODEL_CHOOSES
 from lotr_tui.textual_fixes.app import paint
 from lotr_tui.widgets.bars import bar
-from lotr_tui.widgets.charts.perplexity_chart import PerplexityChart
+from lotr_tui.widgets.charts import PerplexityChart
 from lotr_tui.widgets.drawing import StripWidget
 from lotr_tui.widgets.speaker_bars import SpeakerBars
 

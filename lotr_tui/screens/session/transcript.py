@@ -32,9 +32,9 @@ from lotr_tui.session.transcript import (
     token_span,
     wrap,
 )
-from lotr_tui.widgets.line_input import LineInput
+from lotr_tui.widgets.inputs import LineInput
 from lotr_tui.widgets.line_list import LineScrollView
-from lotr_tui.widgets.speaker_styles import speaker_classes, speaker_css
+from lotr_tui.widgets.speaker_bars import speaker_classes, speaker_css
 
 MAX_LINE_WIDTH = 100  # cells, since longer lines are hard to read
 FIGURES_INDENT = 2

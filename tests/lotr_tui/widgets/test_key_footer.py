@@ -5,7 +5,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
-from lotr_tui.widgets.key_footer import KEY_GAP, FooterKey, KeyFooter
+from lotr_tui.widgets.keys import KEY_GAP, FooterKey, KeyFooter
 from tests.support.app import ThemedApp
 from tests.support.pilot import text_of, until
 

@@ -114,14 +114,11 @@ MEMORY = Stage(
         Row("learn-memory.find", of("MemoryFigure", "unit"), changes, ("up",)),
     ],
 )
-CHOICE = Stage(
-    chapter("memory", "ChoiceBar"), keys("choice-bar", of("ChoiceBar", "index"), next=moves(1), previous=moves(-1))
-)
 TRAINING = Stage(live_training, keys("learn-live", of("OverfittingFigure", "is_training"), train=becomes(True)))
 
 LEARN_APPS = {
     "first chapter": [CHAPTER, SLIDER, CONTENTS, SMALL_CHAPTER],
-    "chapters on counts, sampling and memory": [COUNTING, SAMPLING, MEMORY, CHOICE],
+    "chapters on counts, sampling and memory": [COUNTING, SAMPLING, MEMORY],
     "chapter on attention": [HEADS],
     "chapter on overfitting": [TRAINING],
 }

@@ -25,7 +25,7 @@ from tests.support.open_models import bpe_tokenizer, open_model
 from tests.support.pilot import screen_name, send, text_of, until
 
 value, selected = of("PromptInput", "value"), of("PromptInput", "selected_text")
-temperature, preset = of("TemperatureSlider", "value"), of("SamplerPanel", "preset")
+temperature = of("TemperatureSlider", "value")
 
 
 def view(app):
@@ -114,11 +114,6 @@ PROMPT = Stage(
     ],
 )
 SEARCH = Stage(scenes.search, keys("session", current_match, up=moves(-1), down=moves(1)))
-SLIDER = Stage(
-    focus_on("TemperatureSlider"),
-    keys("temperature", temperature, down=becomes(0.75), up=becomes(0.8), greedy=becomes(0.0), highest=becomes(2.0)),
-)
-PRESETS = Stage(focus_on("PresetPicker"), keys("preset", preset, next=changes, previous=becomes("notebook 0.8")))
 OPEN_VOCABULARY = Stage(
     use_open_model,
     [
@@ -191,7 +186,7 @@ LETTERS = Stage(
         *keys("session", lambda app: len(reply(app).tokens), next_letter=increases),
         *keys("session", lambda app: reply(app).id, earlier=changes, later=changes),
         Row("session.answers", lambda app: reply(app).shows_branches, becomes(True)),
-        *keys("session", lambda app: app.screen.query_one("SamplerPanel").has_class("-all"), options=becomes(True)),
+        *opens("session", options=("SamplerDialog", "dialog.cancel")),
         Row("session.enter", focused, becomes("PromptInput")),
         Row(
             "session.find-letter",
@@ -225,7 +220,7 @@ CURSOR_MODE = Stage(
 )
 
 SESSION_APPS = {
-    "prompt, search and controls": [PROMPT, PRESETS, SLIDER, SYSTEM_PROMPT, SEARCH],
+    "prompt, search and controls": [PROMPT, SYSTEM_PROMPT, SEARCH],
     "session": [SESSION, LETTERS],
     "screens of commands": CLOSED,
     "cast and conversation": [CONVERSATION],

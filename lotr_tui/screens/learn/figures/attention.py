@@ -35,7 +35,7 @@ from lotr_tui.screens.learn.figure import ChapterFigure, Drawing, LineBar
 from lotr_tui.session.session_model import find_cast, is_slow, reads_line_ends
 from lotr_tui.textual_fixes.app import RobustOptionList
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.keys import binding_table
 
 EXAMPLE = "Frodo has the Ring, and Sam has the"
 GOAL = 0.5  # weight that the head which a student looks for exceeds

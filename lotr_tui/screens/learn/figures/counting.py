@@ -24,7 +24,7 @@ from lotr_tui.screens.inspect.page import next_token_name
 from lotr_tui.screens.learn.figure import ChapterFigure, Drawing, LineBar
 from lotr_tui.screens.learn.rows import Sample, WordBar, sample_rows, word_bars
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import Slider
 
 EXAMPLE = "What should I do? Bilbo, I am afraid of the"

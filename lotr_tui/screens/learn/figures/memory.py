@@ -37,8 +37,7 @@ from lotr_tui.screens.learn.figure import ChapterFigure, Drawing, LineBar
 from lotr_tui.session.session_model import find_cast
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.bars import bar, signed_bar
-from lotr_tui.widgets.bindings import binding_table
-from lotr_tui.widgets.choice_bar import ChoiceBar
+from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import Slider
 
 EXAMPLE = "They are taking the hobbits to"
@@ -148,7 +147,7 @@ class MemoryFigure(ChapterFigure[Memory]):
                 "↑↓ unit", ["0"], help_line="↑ ↓ change the unit; /: the one that changes most here", id="unit"
             )
             help_line = "What is known at the last word; space keeps or resets it"
-            yield ChoiceBar("state", ["kept", "reset before the last word"], help_line=help_line, id="state")
+            yield Slider("state", ["kept", "reset"], help_line=help_line, id="state")
         yield Drawing(
             "embedding", "Numbers by which the network knows the word, and the words with the most alike ones"
         )
@@ -203,7 +202,7 @@ class MemoryFigure(ChapterFigure[Memory]):
     @property
     def is_reset(self) -> bool:
         """True if the state is reset before the last word."""
-        return self.query_one(ChoiceBar).index == 1
+        return self.query_one("#state", Slider).index == 1
 
     @on(Input.Changed)
     def _read_line(self) -> None:
@@ -213,7 +212,7 @@ class MemoryFigure(ChapterFigure[Memory]):
             self._show_step()
             self._show_next_tokens()
 
-    @on(ChoiceBar.Changed)
+    @on(Slider.Changed, "#state")
     def _change_state(self) -> None:
         if self.data is not None:
             if self.is_reset:
@@ -229,7 +228,7 @@ class MemoryFigure(ChapterFigure[Memory]):
         cursor = int(np.searchsorted(reading.starts, self.line.input.cursor_position, side="left")) - 1
         return steps, num_forgotten, max(0, min(cursor, len(steps) - 1))
 
-    @on(Slider.Changed)
+    @on(Slider.Changed, "#unit")
     def _show_step(self) -> None:
         if self.data is None or self._reading is None:
             return
@@ -263,7 +262,8 @@ class MemoryFigure(ChapterFigure[Memory]):
             self.finish_part(1)
 
     def action_toggle_reset(self) -> None:
-        self.query_one(ChoiceBar).action_step(1)
+        state = self.query_one("#state", Slider)
+        state.index = 1 - state.index
 
     def action_step_unit(self, steps: int) -> None:
         self.query_one(Slider).action_step(steps)

@@ -33,7 +33,7 @@ from lotr_tui.screens.learn.figure import ChapterFigure, Drawing, LineBar
 from lotr_tui.screens.learn.rows import Sample, WordBar, sample_rows, word_bars
 from lotr_tui.session.session_model import is_slow
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import Slider
 
 EXAMPLE = "It is a long time since"

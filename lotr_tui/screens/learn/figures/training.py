@@ -42,7 +42,7 @@ from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.screens.learn.curve_chart import OTHER_TRAIN, OTHER_VALID, TRAIN, VALID, ChartData, Curve, CurveChart
 from lotr_tui.screens.learn.figure import ChapterFigure, Drawing
 from lotr_tui.theme import MUTED
-from lotr_tui.widgets.bindings import binding_table
+from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.slider import Slider
 
 DataT = TypeVar("DataT")

@@ -12,7 +12,7 @@ from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.screens.dashboard.tiles import MetricTiles
 from lotr_tui.screens.dialogs.questions import ConfirmDialog, SamplePromptDialog
 from lotr_tui.screens.session.screen import SessionScreen
-from lotr_tui.widgets.key_footer import KeyFooter
+from lotr_tui.widgets.keys import KeyFooter
 from tests.support.app import FakeJob, finished, make_decoder, training_events
 from tests.support.dashboard import dashboard_text
 from tests.support.pilot import lines_of, notices, text_of, until

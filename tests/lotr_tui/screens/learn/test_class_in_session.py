@@ -5,8 +5,8 @@ import pytest
 from lotr_tui.learn.chapters import CHAPTERS
 from lotr_tui.screens.learn.screen import ChapterScreen
 from lotr_tui.screens.session.screen import CLASS_HINT, SessionScreen
-from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt import PromptInput
+from lotr_tui.widgets.screen_lines import HelpLine
 from tests.support.learn import chapter_screen
 from tests.support.pilot import conversation_of, notices, reply_to, send, text_of, until
 

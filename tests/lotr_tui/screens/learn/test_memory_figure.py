@@ -13,7 +13,6 @@ from lotr_tui.learn.material import Material
 from lotr_tui.screens.learn.figures.memory import EXAMPLE, MAX_CHARACTERS, MemoryFigure
 from lotr_tui.session.session_model import SessionModel, load_session_model
 from lotr_tui.widgets.bars import bar, signed_bar
-from lotr_tui.widgets.choice_bar import ChoiceBar
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter, until_done
 from tests.support.models import random_lstm
@@ -77,7 +76,7 @@ async def test_equations_and_next_words_are_those_of_a_plain_lstm(make_host):
                 await pilot.pause()
                 expected = expected_numbers(rows[word][layer], unit)
                 assert equation_numbers(pilot) == pytest.approx(expected, abs=6e-4)
-                assert slider.shown_value == f"{layer + 1}·{unit}"
+                assert text_of(slider).endswith(f" {layer + 1}·{unit}")
             await pilot.press("e", "ctrl+left", "ctrl+left")
 
         await type_line(pilot, "frodo go")
@@ -118,7 +117,11 @@ async def test_equations_and_next_words_are_those_of_a_plain_lstm(make_host):
 async def test_bundled_model_shows_its_weights_and_the_task_is_done(make_host):
     async with make_host().run_test(size=(160, 45)) as pilot:
         screen = await open_chapter(pilot, "memory")
-        figure, choice, table = screen.query_one(MemoryFigure), screen.query_one(ChoiceBar), screen.query_one("#steps")
+        figure, choice, table = (
+            screen.query_one(MemoryFigure),
+            screen.query_one("#state", Slider),
+            screen.query_one("#steps"),
+        )
         lstm = figure.data.lstm
         rows = plain_cells(lstm, [EOS_ID, *lstm.tokenizer.encode(EXAMPLE).tolist()])
         changes = np.abs(rows[-1][0]["cell"] - rows[-1][0]["cell_before"])
@@ -137,12 +140,12 @@ async def test_bundled_model_shows_its_weights_and_the_task_is_done(make_host):
         assert not screen.finished_parts  # without a reset
         await type_line(pilot, EXAMPLE)
         assert "reset" not in shown_rows(pilot)[0]
-        await pilot.click(choice, offset=(text_of(choice).index("reset before"), 0))
+        await pilot.click(choice, offset=(text_of(choice).index("┤") - 1, 0))
         assert choice.index == 1
         await pilot.pause()
         assert screen.finished_parts == {0}
         assert "both expect “the”" in shown_rows(pilot)
-        await pilot.click(choice, offset=(text_of(choice).index("kept"), 0))
+        await pilot.click(choice, offset=(text_of(choice).index("├") + 1, 0))
         await pilot.pause()
         assert choice.index == 0
         assert "reset" in shown_rows(pilot)[0]  # both predictions stay

@@ -9,7 +9,7 @@ from engine.data.dataset import load_dataset
 from lotr_tui.learn.class_models import bundled_data_config
 from lotr_tui.screens.learn.figure import REST_SECONDS
 from lotr_tui.screens.learn.figures.tokens import CUTOFFS
-from lotr_tui.widgets.help_line import HelpLine
+from lotr_tui.widgets.screen_lines import HelpLine
 from lotr_tui.widgets.slider import Slider
 from tests.support.learn import open_chapter, until_done
 from tests.support.pilot import text_of

@@ -15,7 +15,7 @@ from lotr_tui.session.session_model import SessionModel, load_session_model
 from lotr_tui.session.settings import SettingsStore
 from lotr_tui.session.transcript import Note
 from lotr_tui.widgets.prompt import PromptInput
-from lotr_tui.widgets.temperature_slider import TemperatureSlider
+from lotr_tui.widgets.slider import TemperatureSlider
 from tests.support import pilot as ui
 from tests.support.files import write_run
 from tests.support.prompt import type_text

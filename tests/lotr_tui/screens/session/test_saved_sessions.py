@@ -4,8 +4,8 @@ from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import load_session
 from lotr_tui.session.session_model import SessionModel
-from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt import PromptInput
+from lotr_tui.widgets.screen_lines import HelpLine
 from tests.support import pilot as ui
 from tests.support.conversations import finish_reply, only_session
 from tests.support.learn import open_class_before
@@ -117,7 +117,7 @@ async def test_reply_is_prose_that_continues_the_word_of_the_prompt_and_no_word_
     async with make_open_app(make_app, RecitingModel(tokenizer, LINE)).run_test(size=(120, 35)) as pilot:
         app = pilot.app
         assert f"to open ({len(tokenizer)} word pieces, any text)" in ui.lines_of(app.screen.query_one(HelpLine))
-        assert ui.text_of(app.screen.query_one("#max_tokens Label")) == "tokens"
+        assert ui.text_of(app.screen.query_one("#run")).endswith(" tokens")
         ui.set_field(app, "max_tokens", "90")
         reply = await ui.reply_to(pilot, "The wiz")
         assert reply.full_text() == LINE

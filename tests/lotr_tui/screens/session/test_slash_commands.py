@@ -6,9 +6,9 @@ from engine.errors import InvalidInputError
 from lotr_tui.screens.session import keys
 from lotr_tui.session.reply import Reply
 from lotr_tui.session.session_file import list_sessions
-from lotr_tui.widgets.help_line import HelpLine
 from lotr_tui.widgets.prompt import PromptInput, PromptMenu
 from lotr_tui.widgets.sampler_panel import SamplerPanel
+from lotr_tui.widgets.screen_lines import HelpLine
 from tests.support import pilot as ui
 from tests.support.files import write_run
 from tests.support.prompt import type_text, visible_lines
@@ -82,19 +82,19 @@ async def test_mistakes_are_explained_and_values_set_the_controls(make_app):
         assert not ui.entries(pilot.app, Reply)
         panel = pilot.app.screen.query_one(SamplerPanel)
         await run(pilot, "/preset chat")
-        assert (panel.preset, panel.settings().min_p) == ("chat", 0.05)
+        assert (panel.preset, panel.settings.min_p) == ("chat", 0.05)
         for command in (
             "/temperature 0.9", "/set top-k 40", "/set top-p .9", "/set min-p 0.1", "/set length 12", "/penalty 1.1",
             "/set seed 7", "/set pace 100",
         ):  # fmt: skip
             await run(pilot, command)
             assert prompt_of(pilot).value == ""
-        settings = panel.settings()
+        settings = panel.settings
         assert (settings.temperature, settings.top_k, settings.top_p, settings.min_p) == (0.9, 40, 0.9, 0.1)
-        assert (settings.max_tokens, settings.repetition_penalty, panel.seed()) == (12, 1.1, 7)
+        assert (settings.max_tokens, settings.repetition_penalty, panel.seed) == (12, 1.1, 7)
         assert ui.conversation_of(pilot.app).pace == 100
         await run(pilot, "/set seed random")
-        assert panel.seed() is None
+        assert panel.seed is None
 
 
 async def test_commands_act_on_the_conversation_and_are_no_prompts(make_app, tmp_path):

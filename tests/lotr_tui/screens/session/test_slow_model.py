@@ -140,7 +140,7 @@ async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_
     async with open_session(make_app, model) as pilot:
         app = pilot.app
         sampler = app.screen.query_one(SamplerPanel)
-        assert sampler.settings() == CHAT_SAMPLER
+        assert sampler.settings == CHAT_SAMPLER
         assert "You help." in ui.text_of(app.screen.query_one("#system"))
         await ui.send(pilot, "/system You are Gandalf.")
         assert "You are Gandalf." in ui.text_of(app.screen.query_one("#system"))

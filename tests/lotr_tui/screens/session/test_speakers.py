@@ -9,7 +9,7 @@ from lotr_tui.screens.session.roles import parse_scene
 from lotr_tui.screens.session.side import WhoAnswersBars
 from lotr_tui.screens.session.transcript import Transcript
 from lotr_tui.session.transcript import Note
-from lotr_tui.widgets.key_footer import KeyFooter
+from lotr_tui.widgets.keys import KeyFooter
 from lotr_tui.widgets.prompt import PromptInput
 from lotr_tui.widgets.sampler_panel import SamplerPanel
 from tests.support import pilot as ui
@@ -197,10 +197,10 @@ async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_co
         await run(pilot, "/temperature 1.2")
         app.screen.set_session_model(replace(dialogue_session_model(("FRODO", "SAM", "SOMEONE")), name="others"))
         await ui.until(pilot, lambda: labels(app)[1] == "to anyone")
-        assert app.screen.query_one(SamplerPanel).settings().temperature == 0.8
+        assert app.screen.query_one(SamplerPanel).settings.temperature == 0.8
         app.screen.set_session_model(dialogue_session_model())
         await ui.until(pilot, lambda: labels(app)[1] == "to Gollum")
-        assert app.screen.query_one(SamplerPanel).settings().temperature == 1.2
+        assert app.screen.query_one(SamplerPanel).settings.temperature == 1.2
         assert (
             "^n go on" in ui.lines_of(app.screen.query_one(KeyFooter)) or ui.conversation_of(app).current_reply is None
         )

@@ -15,8 +15,8 @@ from lotr_tui.screens.inspect.comparison import SideBySideScreen
 from lotr_tui.session.session_model import load_session_model
 from lotr_tui.session.training_text import ModelChoice, load_model_choice
 from lotr_tui.session.transcript import Note
-from lotr_tui.widgets.charts.perplexity_chart import PerplexityChart
-from lotr_tui.widgets.help_line import HelpLine
+from lotr_tui.widgets.charts import PerplexityChart
+from lotr_tui.widgets.screen_lines import HelpLine
 from tests.support import pilot as ui
 from tests.support.app import VOCABULARY, FakeJob, finished, make_decoder, training_events
 from tests.support.columns import note_text, until_columns_ended

@@ -1,1 +1,0 @@
-"""Line charts drawn with braille dots: plotting functions, canvas, axes and the perplexity chart."""

@@ -1,0 +1,125 @@
+"""Lines of a screen: its status at the top, the names of its panes, and the help at the bottom."""
+
+from collections.abc import Mapping
+
+from textual.content import Content
+from textual.dom import DOMNode
+from textual.reactive import reactive
+from textual.style import Style
+from textual.widget import Widget
+
+from lotr_tui.theme import MUTED
+
+
+class StatusBar(Widget):
+    """One line with a left and a right part.
+
+    If both do not fit, the left part loses its last items, which begin with ` · ` or ` (`, and then its last letters.
+    """
+
+    DEFAULT_CSS = "StatusBar { height: 1; padding: 0 1; }"
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._left, self._right = Content(""), Content("")
+
+    def show(self, left: Content | None = None, right: Content | None = None) -> None:
+        """Replace one part or both, and repaint only if the text has changed."""
+        left = self._left if left is None else left
+        right = self._right if right is None else right
+        changed = not (left.is_same(self._left) and right.is_same(self._right))
+        self._left, self._right = left, right
+        if changed:
+            self.refresh()
+
+    def render(self) -> Content:
+        width = self.content_size.width
+        right = self._right.truncate(width, ellipsis=True)
+        left, room = self._left, max(0, width - right.cell_length - (2 if right else 0))
+        if left.cell_length > room:
+            while left.cell_length > room - 2 and (end := max(left.plain.rfind(" · "), left.plain.rfind(" ("))) > 0:
+                left = left[:end]
+            is_short = left.cell_length <= room - 2
+            left = Content.assemble(left, (" …", MUTED)) if is_short else left.truncate(room, ellipsis=True)
+        return Content.assemble(left, " " * max(0, width - left.cell_length - right.cell_length), right)
+
+
+class PaneTabs(Widget):
+    """Names of the panes, of which a narrow terminal shows one, in brackets; a click shows another one.
+
+    The screen has the action `show_pane`.
+    """
+
+    HELP_LINE = "A click or tab shows another pane"
+    DEFAULT_CSS = "PaneTabs { height: 1; padding: 0 1; }"
+    auto_links = False
+
+    pane: reactive[str] = reactive("")
+
+    def __init__(self, panes: Mapping[str, str], *, id: str | None = None) -> None:
+        """Show the first pane of `panes`, which maps the id of each pane to its label."""
+        super().__init__(id=id)
+        self._panes = panes
+        self.set_reactive(PaneTabs.pane, next(iter(panes)))
+
+    def render(self) -> Content:
+        tabs = []
+        for pane, label in self._panes.items():  # the brackets mark the pane on terminals without colour, too
+            text = (f"[{label}]", "bold $accent") if pane == self.pane else (f" {label} ", MUTED)
+            click = Style.from_meta({"@click": f"screen.show_pane({pane!r})"})
+            tabs.append(Content.assemble(text).stylize(click))
+        return Content("  ").join(tabs).truncate(self.content_size.width, ellipsis=True)
+
+
+def find_help_line(widget: DOMNode | None, *, below: DOMNode | None = None) -> str:
+    """Return the help line of a widget, or else of its nearest ancestor (below `below`) with one; "" if there is none.
+
+    A widget or screen has a class attribute `HELP_LINE`, or a method `get_help_line` for a text that depends on its
+    state. An empty text counts as none.
+    """
+    for node in () if widget is None else widget.ancestors_with_self:
+        if node is below:
+            break
+        get_help_line = getattr(node, "get_help_line", None)
+        if text := getattr(node, "HELP_LINE", "") if get_help_line is None else get_help_line():
+            return str(text)
+    return ""
+
+
+class HelpLine(Widget, can_focus=False):
+    """Dim line with the help of the widget under the pointer, or else of the focused widget; a long text is cut.
+
+    The line has a fixed height, so that nothing moves when its text changes.
+    """
+
+    ALLOW_SELECT = False
+    DEFAULT_CSS = """
+    HelpLine {
+        height: 1; padding: 0 1; color: $muted; text-style: $muted-style; text-wrap: nowrap; text-overflow: ellipsis;
+    }
+    """
+    _pointed_at: DOMNode | None = None
+    _text = ""
+
+    def on_mount(self) -> None:
+        self.watch(self.screen, "focused", self.update_text)
+
+    def render(self) -> Content:
+        return Content(self._text)
+
+    def point_at(self, node: DOMNode | None) -> None:
+        """Show the help of the widget under the pointer, if there is one, until the focus or a text changes."""
+        self._pointed_at = node
+        text = find_help_line(node, below=self.screen) or find_help_line(self.screen.focused or self.screen)
+        if text != self._text:
+            self._text = text
+            self.refresh()
+
+    def leave(self, node: DOMNode) -> None:
+        """Show the help of the focused widget when the pointer has left `node`, if it is not on another widget yet."""
+        if self._pointed_at is node:
+            self.update_text()
+
+    def update_text(self) -> None:
+        """Show the help of the focused widget as it is now, wherever the pointer is."""
+        self.point_at(None)
