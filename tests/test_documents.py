@@ -12,7 +12,6 @@ import pytest
 from safetensors import safe_open
 
 from engine.analysis.memorization import MAX_INDEXED_WORDS
-from engine.analysis.notebook import NUM_ROWS, ROW_LENGTH
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.tales import BOOKS
@@ -64,8 +63,8 @@ def bundled_dialogues(_):
 def film_dialogues(request):
     path = request.getfixturevalue("lotr_csv")
     notebook = load_dataset(get_preset("notebook").with_values(corpus=str(path)).data)
-    row_length = len(notebook.valid) // NUM_ROWS
-    yield "notebook.md", f"its {NUM_ROWS} rows have {ROW_LENGTH} words, or {row_length} with our split"
+    num_rows = get_preset("notebook").training.batch_size
+    yield "notebook.md", f"its {num_rows} rows have 36 words, or {len(notebook.valid) // num_rows} with our split"
     for document in ("perplexity.md", "results.md"):
         yield document, f"A split has about {round(len(notebook.test), -2):,} tokens"
     yield "perplexity.md", f"The training split has {len(notebook.train):,} words"

@@ -1,4 +1,4 @@
-"""How well a model predicts a text: perplexity, and bits per character, which compare models of other vocabularies.
+"""Scores of a model on a text: perplexity, and bits per character, which compare models of other vocabularies.
 
 The bits of a token count for the characters that it stands for, line ends included. A closed vocabulary also counts
 what its tokens leave out: the spelling of unknown words and, in stream mode, the ends of lines.
@@ -72,6 +72,20 @@ def summarize_log_probs(log_probs: Float64Array, ids: TokenIds, unk_id: int | No
 def perplexity(mean_nll: float) -> float:
     """Return the exponential of the mean negative log-probability; infinity where a float overflows, or for NaN."""
     return math.exp(mean_nll) if mean_nll <= MAX_EXP_ARGUMENT else math.inf
+
+
+def window_starts(row_length: int, window: int) -> range:
+    """Return the first token of each window that the notebook scores: rows are trimmed to whole windows and a token."""
+    return range(0, max(1, row_length) - window, window)
+
+
+def printed_perplexity(mean_nlls: Iterable[float], row_length: int, window: int) -> float:
+    """Return the perplexity that the notebook prints, given the mean negative log-probability of each window.
+
+    It divides by the trimmed width of the rows. With rows shorter than a window, it scores nothing and prints 1.000.
+    """
+    total = sum(mean_nll * window for mean_nll in mean_nlls)
+    return perplexity(total / (len(window_starts(row_length, window)) * window + 1))
 
 
 def native_form(tokenizer: Tokenizer) -> TextForm:
@@ -190,7 +204,7 @@ class EncodedText:
         return np.diff(self._block_edges).astype(np.float64)
 
     def block_bits(self, log_probs: Float64Array) -> Float64Array:
-        """Return the bits `[blocks]`; those of a token are spread evenly over its characters."""
+        """Return the bits `[blocks]`; the bits of a token are spread evenly over its characters."""
         cumulative = np.concatenate([[0.0], np.cumsum(self.token_bits(log_probs))])
         ends = np.concatenate([[0], self.end_offsets])
         is_last_at_offset = np.append(np.diff(ends) > 0, True)
@@ -203,9 +217,11 @@ def count_validation_characters(dataset: Dataset) -> tuple[int, float]:
     """Return the characters of the validation split, and the bits of what its tokens leave out; 0 if too long."""
     if len(dataset.valid) > MAX_COUNTED_TOKENS:
         return 0, 0.0
-    text = convert_text(written_text(dataset.splits.valid, dataset.mode), native_form(dataset.tokenizer), dataset.mode)
+    text, tokenizer = written_text(dataset.splits.valid, dataset.mode), dataset.tokenizer
+    if isinstance(tokenizer, WordTokenizer):
+        text = convert_text(text, tokenizer.name, dataset.mode)
     try:
-        encoded = EncodedText(text, dataset.tokenizer, dataset.mode)
+        encoded = EncodedText(text, tokenizer, dataset.mode)
     except CorpusError:
         return 0, 0.0
     return encoded.num_characters, float(encoded.untokenized_bits.sum())

@@ -1,4 +1,4 @@
-"""Who speaks: the scores of a dialogue model by speaker, and the posterior over the cast after each word of a text."""
+"""Speakers: the scores of a dialogue model by speaker, and the posterior over the cast after each word of a text."""
 
 import math
 import re

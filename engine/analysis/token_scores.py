@@ -98,7 +98,7 @@ class TokenScores:
 
     @property
     def bits_per_character(self) -> float:
-        """Of the tokens scored so far; NaN if they have no character."""
+        """Mean over the tokens scored so far; NaN if they have no character."""
         scored = self._records[: self.num_scored]
         num_characters = int(scored["num_characters"].sum())
         bits = -float(scored["log_prob"].sum()) / math.log(2) + float(scored["spelling_bits"].sum())

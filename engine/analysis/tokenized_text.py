@@ -1,7 +1,8 @@
 """Texts that are typed or shown: their tokens, the words and sentences that these form, and the speakers of lines."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
@@ -13,7 +14,19 @@ import numpy.typing as npt
 from engine.data.arrays import Int32Array
 from engine.data.scripts import MAX_HEAD_CHARACTERS, SCENE_END, NameCase, encode_speaker, split_name
 from engine.data.speakers import SOMEONE, find_member, normalize_speaker
-from engine.data.tokenizers import EOS_ID, UNK_ID, ByteTokenizer, TokenIds, Tokenizer, WordTokenizer, skipped_spans
+from engine.data.tokenizers import (
+    EOS,
+    EOS_ID,
+    UNK,
+    UNK_ID,
+    ByteTokenizer,
+    TokenIds,
+    Tokenizer,
+    WordTokenizer,
+    WordTokenizerName,
+    skipped_spans,
+    split_words,
+)
 
 LINE_END_PATTERN = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 LINE_END = re.compile(LINE_END_PATTERN)  # line ends as in `str.splitlines`
@@ -293,3 +306,27 @@ def read_label(line: str, cast: Sequence[str]) -> tuple[str, int]:
         return member, length
     named = split_name(" ".join(line[:length].split()))
     return (name, length) if named is not None and named.case == NameCase.UPPER else ("", 0)
+
+
+class VocabularyCutoffs:
+    """Vocabularies of a training text by cut-off: the occurrences that a word of the vocabulary has at least."""
+
+    def __init__(self, train: Iterable[str], held_out: Iterable[str], name: WordTokenizerName = "words") -> None:
+        self._name = name
+        self._counts = Counter(word for line in train for word in split_words(line, name))
+        held_out_counts = [self._counts[word] for line in held_out for word in split_words(line, name)]
+        self._sorted_held_out_counts = np.sort(np.array(held_out_counts, np.int64))
+        self._sorted_counts = np.sort(np.array(list(self._counts.values()), np.int64))
+        self.num_held_out_words = len(held_out_counts)
+
+    def vocabulary_size(self, cutoff: int) -> int:
+        return len(self._sorted_counts) - int(np.searchsorted(self._sorted_counts, cutoff))
+
+    def unknown_rate(self, cutoff: int) -> float:
+        """Return the fraction of the held-out words that are unknown; 0 for an empty text."""
+        return int(np.searchsorted(self._sorted_held_out_counts, cutoff)) / max(1, self.num_held_out_words)
+
+    def tokenizer(self, cutoff: int) -> WordTokenizer:
+        """Return the tokenizer of a vocabulary, with its words in order of first appearance."""
+        words = (word for word, count in self._counts.items() if count >= cutoff and word not in (UNK, EOS))
+        return WordTokenizer((UNK, EOS, *words), self._name)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import events
-from engine.analysis.evaluation import count_validation_characters, evaluate
-from engine.analysis.notebook import printed_perplexity, window_starts
+from engine.analysis.evaluation import count_validation_characters, evaluate, printed_perplexity, window_starts
 from engine.config import Config
 from engine.control import CommandKind, CommandQueue
 from engine.data.dataset import Dataset, batchify, load_dataset
@@ -295,7 +294,7 @@ def _sample(model: LanguageModel, state: TrainerState) -> events.Sampled:
 
 @torch.no_grad()
 def notebook_perplexity(network: Network, ids: TokenIds, batch_size: int, bptt: int) -> float:
-    """Return the perplexity of `ids` by the formula of the notebook, see `engine.analysis.notebook`."""
+    """Return the perplexity of `ids` by the formula of the notebook, see `printed_perplexity`."""
     columns = torch.from_numpy(batchify(ids, batch_size)).to(network.device).long()
     state, losses = network.initial_state(batch_size), []
     for begin in window_starts(len(columns), bptt):

@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from engine.analysis.notebook import evaluate_windows, score_rows
-from engine.config import ModelConfig
-from engine.data.tokenizers import WordTokenizer
-from engine.models.ngram import KneserNey
-from tests.support.models import random_ids, random_lstm
+from engine.analysis.evaluation import printed_perplexity, window_starts
 
-VOCABULARY = WordTokenizer(("<unk>", "<eos>", *"abcdefgh"))
+
+def printed(losses, window):
+    """Return the starts of windows, and what the notebook prints, for losses `[rows, width - 1]`."""
+    width = losses.shape[1] + 1
+    starts = window_starts(width, window)
+    means = (float(losses[:, start : start + window].mean()) for start in starts)
+    return starts, printed_perplexity(means, width, window)
 
 
 def loop_of_the_notebook(losses, seq):
@@ -41,16 +43,11 @@ def loop_of_the_notebook(losses, seq):
 def test_windows_agree_with_a_loop_over_tokens(data, rows, targets, window):
     row = st.lists(st.floats(0, 15), min_size=targets, max_size=targets)
     losses = data.draw(st.lists(row, min_size=rows, max_size=rows))
-    result = evaluate_windows(-np.array(losses), window)
-    printed, read = loop_of_the_notebook(losses, window)
-    assert result.printed == pytest.approx(printed, rel=1e-9)
-    assert result.num_scored == len(read)
-    if read:
-        assert result.perplexity == pytest.approx(math.exp(sum(read) / len(read)), rel=1e-9)
-        assert result.printed == pytest.approx(2 ** (result.mean_bits * (result.divisor - 1) / result.divisor))
-    else:
-        assert result.printed == 1.0
-        assert result.perplexity is None
+    starts, result = printed(np.array(losses), window)
+    expected, read = loop_of_the_notebook(losses, window)
+    assert result == pytest.approx(expected, rel=1e-9)
+    assert rows * len(starts) * window == len(read)
+    assert read or result == 1.0
 
 
 @pytest.fixture(scope="module")
@@ -73,27 +70,10 @@ def test_notebook_itself_prints_the_same(notebook, window):
     model = notebook.Notebook(10, width=8)
     data = notebook.columns(torch.randint(0, 10, (4 * 36 + 3,)), 4)
     with torch.no_grad():
-        printed, seen = notebook.run_epoch(model, data, window)
+        expected, seen = notebook.run_epoch(model, data, window)
         logits, _ = model(data[:, :-1])
         losses = functional.cross_entropy(logits.flatten(0, 1), data[:, 1:].flatten(), reduction="none")
-    result = evaluate_windows(-losses.view(4, 35).double().numpy(), window)
-    assert result.printed == pytest.approx(printed, rel=1e-5)
-    assert result.num_scored == seen
-    assert result.divisor == notebook.usable(data, window)[1]
-
-
-LSTM = random_lstm(ModelConfig(embedding_size=5, hidden_size=6, num_layers=2), VOCABULARY)
-KNESER_NEY = KneserNey(random_ids(300, 10), VOCABULARY, 3)
-
-
-@pytest.mark.parametrize("model", [LSTM, KNESER_NEY], ids=["LSTM", "Kneser-Ney"])
-def test_rows_are_scored_from_an_empty_state(model):
-    rows = np.random.default_rng(3).integers(0, 10, (4, 9)).astype(np.int32)
-    expected = np.zeros((4, 8))
-    for row, ids in enumerate(rows.tolist()):
-        state = model.start()
-        for time in range(8):
-            log_probs, state = model.advance(state, ids[time])
-            expected[row, time] = log_probs[ids[time + 1]]
-    np.testing.assert_allclose(score_rows(model, rows), expected, rtol=1e-4)
-    assert score_rows(model, rows[:, :1]).shape == (4, 0)
+    starts, result = printed(losses.view(4, 35).double().numpy(), window)
+    assert result == pytest.approx(expected, rel=1e-5)
+    assert 4 * len(starts) * window == seen
+    assert len(starts) * window + 1 == notebook.usable(data, window)[1]

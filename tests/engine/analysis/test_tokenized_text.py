@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from engine.analysis.activations import find_lstm, record_activations
 from engine.analysis.memorization import TrainingIndex
-from engine.analysis.notebook import VocabularyCutoffs
 from engine.analysis.token_scores import TokenScores
-from engine.analysis.tokenized_text import LINE_END, read_label, tokenize_with_offsets
+from engine.analysis.tokenized_text import LINE_END, VocabularyCutoffs, read_label, tokenize_with_offsets
 from engine.data.dataset import concatenate_lines
 from engine.data.scripts import Turn, encode_turns, utterance_mask
 from engine.data.tokenizers import WordTokenizer, split_words

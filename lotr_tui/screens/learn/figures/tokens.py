@@ -11,7 +11,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from engine.analysis.notebook import VocabularyCutoffs
+from engine.analysis.tokenized_text import VocabularyCutoffs
 from engine.data.tokenizers import EOS, UNK, CharacterTokenizer, Tokenizer, WordTokenizer, WordTokenizerName
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import Debounce
