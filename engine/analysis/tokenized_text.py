@@ -11,22 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from engine.data import tokenizers
 from engine.data.arrays import Int32Array
 from engine.data.scripts import MAX_HEAD_CHARACTERS, SCENE_END, NameCase, encode_speaker, split_name
 from engine.data.speakers import SOMEONE, find_member, normalize_speaker
-from engine.data.tokenizers import (
-    EOS,
-    EOS_ID,
-    UNK,
-    UNK_ID,
-    ByteTokenizer,
-    TokenIds,
-    Tokenizer,
-    WordTokenizer,
-    WordTokenizerName,
-    skipped_spans,
-    split_words,
-)
+from engine.data.tokenizers import EOS_ID, UNK_ID, ByteTokenizer, TokenIds, Tokenizer, WordTokenizer, skipped_spans
 
 LINE_END_PATTERN = "\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 LINE_END = re.compile(LINE_END_PATTERN)  # line ends as in `str.splitlines`
@@ -311,10 +300,12 @@ def read_label(line: str, cast: Sequence[str]) -> tuple[str, int]:
 class VocabularyCutoffs:
     """Vocabularies of a training text by cut-off: the occurrences that a word of the vocabulary has at least."""
 
-    def __init__(self, train: Iterable[str], held_out: Iterable[str], name: WordTokenizerName = "words") -> None:
+    def __init__(
+        self, train: Iterable[str], held_out: Iterable[str], name: tokenizers.WordTokenizerName = "words"
+    ) -> None:
         self._name = name
-        self._counts = Counter(word for line in train for word in split_words(line, name))
-        held_out_counts = [self._counts[word] for line in held_out for word in split_words(line, name)]
+        self._counts = Counter(word for line in train for word in tokenizers.split_words(line, name))
+        held_out_counts = [self._counts[word] for line in held_out for word in tokenizers.split_words(line, name)]
         self._sorted_held_out_counts = np.sort(np.array(held_out_counts, np.int64))
         self._sorted_counts = np.sort(np.array(list(self._counts.values()), np.int64))
         self.num_held_out_words = len(held_out_counts)
@@ -328,5 +319,9 @@ class VocabularyCutoffs:
 
     def tokenizer(self, cutoff: int) -> WordTokenizer:
         """Return the tokenizer of a vocabulary, with its words in order of first appearance."""
-        words = (word for word, count in self._counts.items() if count >= cutoff and word not in (UNK, EOS))
-        return WordTokenizer((UNK, EOS, *words), self._name)
+        words = (
+            word
+            for word, count in self._counts.items()
+            if count >= cutoff and word not in (tokenizers.UNK, tokenizers.EOS)
+        )
+        return WordTokenizer((tokenizers.UNK, tokenizers.EOS, *words), self._name)
