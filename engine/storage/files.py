@@ -94,7 +94,9 @@ def decode(type_: type[T], data: object) -> T:
     # msgspec ignores keys that are no fields of a dataclass, and a typo or an old name must be seen.
     nested: list[tuple[str, Any, Any]] = [("", built, data)]
     for path, record, values in nested:
-        if is_dataclass(record):
+        if isinstance(record, dict):
+            nested += [(f"{path}{name}.", each, values[name]) for name, each in record.items() if is_dataclass(each)]
+        elif is_dataclass(record):
             names = [field.name for field in fields(record)]
             for name in values:
                 if name not in names:
