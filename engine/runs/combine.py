@@ -20,7 +20,7 @@ from engine.runtime.process import require_package
 
 @dataclass(frozen=True)
 class CombinationOptions:
-    """What `ModelCombiner.combine` adds to the runs, tuned on validation. Several runs are an ensemble in any case."""
+    """Additions of `ModelCombiner.combine` to the runs, tuned on validation. Several runs are always an ensemble."""
 
     mixture: bool = False  # a Kneser-Ney model beside the runs
     cache: bool = False  # a neural cache

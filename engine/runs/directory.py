@@ -161,7 +161,7 @@ def read_config(run_dir: Path) -> Config:
 
 
 def needs_base(config: Config) -> bool:
-    """Return True for a run whose tokenizer, and for an adapter also the weights, are those of a pre-trained model."""
+    """Return True for a run that needs the tokenizer, or as an adapter also the weights, of a pre-trained model."""
     return config.data.tokenizer == "pretrained"
 
 
@@ -248,7 +248,7 @@ def run_state(run_dir: Path, events: Sequence[RecordedEvent]) -> RunState:
 
 
 def end_state(events: Sequence[RecordedEvent]) -> RunState:
-    """Return how a training ended that no process goes on with; events about files can follow its end."""
+    """Return how a training ended that no process continues; events about files can follow its end."""
     end = next((event for event in reversed(events) if isinstance(event, (Finished, Failed))), None)
     if isinstance(end, Finished):
         states: dict[str, RunState] = {"pruned": "pruned", "stopped": "stopped", "detached": "stopped"}

@@ -66,11 +66,9 @@ def _load_transformer(run_dir: Path, option: str, program: str) -> tuple[loading
 
 
 def export_hugging_face(run_dir: Path, folder: Path) -> None:
-    """Write the best model of a run in the layout of Hugging Face's transformers, into a new or an empty folder.
+    """Write the best model of a run, its adapter merged, into a new or an empty folder for transformers.
 
-    `AutoModelForCausalLM` and `AutoTokenizer` load it without remote code. The logits equal those of the run for texts
-    of at most `context_size` tokens; transformers has no counterpart of the sliding window. An adapter is merged into
-    its base. Token ids are those of the base, or else of `Tokenizer.encode`, after `<eos>`, which starts a text.
+    The logits are equal for texts of at most `context_size` tokens; transformers has no such sliding window.
     """
     loaded, template = _load_transformer(run_dir, "--hf", "transformers")
     decoder = loaded.decoder
@@ -151,10 +149,9 @@ def _network_settings(config: ModelConfig, vocabulary_size: int) -> dict[str, An
 
 
 def export_gguf(run_dir: Path, file: Path, matrix_type: GGUFType = "f16") -> None:
-    """Write the best model of a run into a new file for llama.cpp and Ollama; an adapter is merged into its base.
+    """Write the best model of a run, its adapter merged, into a new file for llama.cpp and Ollama.
 
-    A model of scripts gets their form as its chat template, and the line feed as the token that ends a reply. Matrices
-    whose rows are no whole blocks are in half precision.
+    A model of scripts gets their form as its chat template. Matrices whose rows are no whole blocks stay in f16.
     """
     if os.path.lexists(file):
         raise RunError(f"{file} exists, and nothing is overwritten; choose a new file")

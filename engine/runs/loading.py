@@ -92,10 +92,9 @@ def load_model_by_name(
     precision: InferencePrecision = "auto",
     on_progress: "ProgressCallback | None" = None,
 ) -> LoadedModel:
-    """Load the best model of a run, the model RUN@EPOCH of an epoch, or a model by others, or raise InvalidInputError.
+    """Load the best model of a run, RUN@EPOCH, or a model by others, or raise an InvalidInputError.
 
-    The precision "auto" multiplies in 8 bits the weights that are stored in 8 bits, and those of models by others that
-    need no transformers; "int8" all large ones.
+    "auto" multiplies in 8 bits the weights that are stored so, and models by others without transformers.
     """
     if name is None or not is_pretrained_name(name):
         return load_model(*find_model(name, runs_dir), precision, on_progress)
@@ -157,7 +156,7 @@ def load_model(
 
 
 def read_config_and_tokenizer(run_dir: Path) -> tuple[Config, Tokenizer]:
-    """Read the configuration and the tokenizer of a run, which may be that of a pre-trained model."""
+    """Read the configuration of a run and its tokenizer, or the one of its base."""
     config = directory.read_config(run_dir)
     if directory.needs_base(config):
         return config, read_run_base(run_dir, config.data.mode).tokenizer
@@ -214,7 +213,7 @@ def _epoch_perplexities(events: Iterable[RecordedEvent]) -> dict[float, float | 
 
 
 def find_weights(run_dir: Path, config: Config, epoch: int | None = None) -> Path:
-    """Return the file of the best weights of a run, or of those of an epoch, if the run kept it."""
+    """Return the file of the best weights of a run, or of an epoch that it kept."""
     if epoch is None:
         return run_dir / (directory.ADAPTER_FILE if config.model.lora_rank else directory.MODEL_FILE)
     kept = list_epoch_checkpoints(run_dir)

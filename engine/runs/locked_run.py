@@ -55,10 +55,9 @@ def create_run(
     initial_weights: Mapping[str, Float32Array] | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> LockedRun:
-    """Create and lock a run directory, or raise a RunError. The default name consists of the preset and the time.
+    """Create and lock a run directory, with other files by name, or raise a RunError.
 
-    `initial_weights` are those that the training starts from; None for random ones, or those of a pre-trained model.
-    `files` are others by name, such as those that `fit_dialogue_parts` and `base_files` return.
+    The default name consists of the preset and the time. Random weights, or a base, need no initial weights.
     """
     runs_dir = runs_dir or default_runs_dir()
     if name is not None:
@@ -107,11 +106,8 @@ def reopen_run(run_dir: Path) -> LockedRun:
             # Before the lock is taken: from then on, commands are for us.
             offset = commands.stat().st_size if commands.exists() else 0
             lock = on_error.enter_context(_take_lock(run_dir))
-            # Checked with the lock held: its last owner may have finished the run.
-            if (
-                directory.end_state(read_current_events(run_dir / directory.METRICS_FILE, subsample=True))
-                in directory.COMPLETE
-            ):
+            recorded = read_current_events(run_dir / directory.METRICS_FILE, subsample=True)
+            if directory.end_state(recorded) in directory.COMPLETE:  # its last owner may have finished it meanwhile
                 raise RunError(f"run {run_dir.name!r} is finished; start a new one with `lotr-tui train`")
             if (run_dir / EPOCHS_DIR).is_symlink():
                 raise RunError(f"{run_dir / EPOCHS_DIR} is a link out of the run; replace it by a folder")
@@ -225,9 +221,7 @@ class CommandFileReader:
 def record_events(run: LockedRun, training: Iterator[TrainingEvent]) -> Iterator[TrainingEvent]:
     """Write the events of `training` to the run directory and yield them, with events about the files written.
 
-    Data that cannot be written, as on a full disk, is kept and written later; a `Warned` event reports the problem. If
-    some still cannot be written at the end, a LotrError is raised in place of the event `Finished`. An exception of the
-    training is recorded as a `Failed` row with its traceback, and raised again.
+    On a full disk, data is kept and written later, with a `Warned` event; a LotrError at the end, if that is too late.
     """
     with run.lock, closing(_RunWriter(run)) as writer:
         try:
@@ -246,22 +240,33 @@ class _RunWriter:
             self._samples = JsonLinesAppender(run.path / directory.SAMPLES_FILE)
         except OSError as error:
             raise RunError(f"run {run.path} cannot be written: {error.strerror}") from error
-        self._pending_files: dict[str, tuple[int, bytes]] = {}  # step and content of what is still to be written
+        self._pending_files: dict[str, tuple[int, bytes]] = {}  # step and content by name, still to be written
         self._problem = self._reported_problem = ""
 
     def record(self, event: TrainingEvent) -> list[TrainingEvent]:
         """Record `event`, and return the events to yield in its place, with a warning when a problem begins."""
         written: list[TrainingEvent] = [event]
+        is_complete = isinstance(event, events.Finished) and event.reason in ("done", "patience", "pruned")
         if isinstance(event, events.Snapshot):
             self._pending_files[RESUME_FILE] = (event.step, event.content)
             written = self._write_pending_files()
         elif isinstance(event, events.Finished):
-            written = [*self._finish(event), event]
+            if is_complete:
+                self._pending_files.pop(RESUME_FILE, None)
+            written = [*self._write_pending_files(), event]
+            if not self._problem:  # a training with unwritten files must stay resumable
+                self.write_row(event)
+            if problem := self._metrics.problem or self._problem:
+                raise LotrError(f"{problem}; the end of the training is not saved")
         else:
             self.write_row(event)
             if isinstance(event, events.Evaluated):
                 self._add_weights(event)
                 written += self._write_pending_files()
+        if is_complete:  # not earlier: the checkpoints are the only copy until the model is written
+            for name in (directory.PREVIOUS_RESUME_FILE, RESUME_FILE, INITIAL_FILE):
+                with suppress(OSError):
+                    (self._run.path / name).unlink(missing_ok=True)
         problem = self._metrics.problem or self._samples.problem or self._problem
         is_new, self._reported_problem = problem != self._reported_problem, problem
         if problem and is_new:
@@ -280,21 +285,6 @@ class _RunWriter:
         self._write_pending_files()
         self._metrics.close()
         self._samples.close()
-
-    def _finish(self, event: events.Finished) -> list[TrainingEvent]:
-        is_complete = event.reason in ("done", "patience", "pruned")
-        if is_complete:
-            self._pending_files.pop(RESUME_FILE, None)
-        checkpoints = self._write_pending_files()
-        if not self._problem:  # a training with unwritten files must stay resumable
-            self.write_row(event)
-        if problem := self._metrics.problem or self._problem:
-            raise LotrError(f"{problem}; the end of the training is not saved")
-        if is_complete:  # not earlier: the checkpoints are the only copy until the model is written
-            for name in (directory.PREVIOUS_RESUME_FILE, RESUME_FILE, INITIAL_FILE):
-                with suppress(OSError):
-                    (self._run.path / name).unlink(missing_ok=True)
-        return checkpoints
 
     def _write_pending_files(self) -> list[TrainingEvent]:
         """Try to write all pending files. Return a `Checkpointed` event for each written file."""

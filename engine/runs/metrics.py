@@ -101,7 +101,7 @@ def read_events(path: Path, *, subsample: bool = False) -> Iterator[RecordedEven
 
 
 def read_current_events(path: Path, *, subsample: bool = False) -> list[RecordedEvent]:
-    """Return the events of a file as `read_events` does, without those that a resumed training has superseded."""
+    """Return the events of a file as `read_events` does, without the ones that a resumed training has superseded."""
     return drop_superseded(read_events(path, subsample=subsample))
 
 

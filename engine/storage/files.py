@@ -18,8 +18,6 @@ import msgspec
 from engine.errors import InvalidInputError, RunError, suggest_nearest
 
 MAX_TORN_LINE_BYTES = 1_000_000  # of an unfinished line that is removed; a longer one is ended
-LOCK_POLL_INTERVAL = 0.01  # seconds
-
 T = TypeVar("T")
 
 
@@ -79,10 +77,7 @@ def parse_json(content: bytes | str) -> Any:
 
 
 def decode(type_: type[T], data: object) -> T:
-    """Build a `type_` (a dataclass, or a container of dataclasses) from parsed JSON.
-
-    A field that is missing, unknown, of another type or out of range raises an InvalidInputError.
-    """
+    """Build a dataclass, or a container of some, from JSON; a missing or wrong field raises an InvalidInputError."""
     try:
         built = msgspec.convert(data, type_, strict=True)
     except msgspec.ValidationError as error:
@@ -107,10 +102,7 @@ def decode(type_: type[T], data: object) -> T:
 
 @contextmanager
 def atomic_replace(path: Path, *, backup: Path | None = None, exclusive: bool = False) -> Iterator[IO[bytes]]:
-    """Open a temporary file that replaces `path` as a whole when the block ends without an exception.
-
-    An old file is renamed to `backup`, if that is given; with `exclusive` it raises a FileExistsError.
-    """
+    """Open a temporary file that replaces `path` when the block ends; with `exclusive`, an old file is an error."""
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
         with temporary.open("xb") as file:
@@ -166,10 +158,7 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def lock_file(path: Path, timeout: float = 0.0) -> IO[bytes]:
-    """Open a file with an exclusive `flock`, which it holds until it is closed or the process dies.
-
-    A file that is locked for `timeout` seconds raises a BlockingIOError, and one that is no file another OSError.
-    """
+    """Open a file with an exclusive `flock` until it is closed, or raise a BlockingIOError after `timeout` seconds."""
     # The library filelock takes 30 ms to import, and its fallback for `flock` leaves a lock behind a killed process.
     file = os.fdopen(open_regular_file(path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0)
     deadline = time.monotonic() + timeout
@@ -181,14 +170,11 @@ def lock_file(path: Path, timeout: float = 0.0) -> IO[bytes]:
             if not isinstance(error, BlockingIOError) or time.monotonic() >= deadline:
                 file.close()
                 raise
-            time.sleep(LOCK_POLL_INTERVAL)
+            time.sleep(0.01)
 
 
 class JsonLinesAppender:
-    """Appender of lines to a file that no other process writes; a torn last line is removed.
-
-    What a full disk refuses waits in memory, up to `max_buffered_bytes`, and is written before the next line.
-    """
+    """Appender of lines to a file without a torn last one; what a full disk refuses waits in memory for the next."""
 
     def __init__(self, path: Path, max_buffered_bytes: int = 10_000_000) -> None:
         self.path, self._max_buffered_bytes = path, max_buffered_bytes
@@ -202,10 +188,6 @@ class JsonLinesAppender:
         else:
             self._waiting = b"\n"
 
-    @property
-    def is_deleted(self) -> bool:
-        return not os.fstat(self._fd).st_nlink
-
     def append(self, record: Any) -> None:
         """Append `record` as one line of JSON. A failure is reported in `problem`, not raised."""
         line = json.dumps(record).encode() + b"\n"
@@ -218,7 +200,7 @@ class JsonLinesAppender:
         try:
             while written < len(self._waiting):
                 written += os.write(self._fd, self._waiting[written:])
-            self.problem = f"{self.path} was deleted" if self.is_deleted else ""
+            self.problem = "" if os.fstat(self._fd).st_nlink else f"{self.path} was deleted"
         except OSError as error:
             self.problem = f"cannot write {self.path}: {error.strerror}"
             with suppress(OSError):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from engine.errors import RunError, printable
 from engine.storage.files import open_regular_file
 
-MEMORY_CHECK_THRESHOLD = 100_000_000  # bytes of weights from which the free memory is checked before loading
+MEMORY_CHECK_THRESHOLD = 300_000_000  # bytes for loading from which the free memory is checked before
 MEMORY_FACTOR = 3  # peak memory of loading divided by the size of the weights: the file's copy, ours, and a temporary
 SCALE_SUFFIX = ".scale"  # of the name of the tensor that contains the scale of each row of an 8-bit matrix
 MAX_INT8 = 127
@@ -50,8 +50,7 @@ def quantize_rows(matrix: npt.NDArray[np.float32]) -> Int8Rows:
 def to_float32(tensor: StoredTensor) -> npt.NDArray[np.float32]:
     """Return a tensor in single precision, without a copy if it is stored so."""
     if isinstance(tensor, Int8Rows):
-        matrix: npt.NDArray[np.float32] = tensor.values * tensor.scales[:, None]
-        return matrix
+        return np.asarray(tensor.values * tensor.scales[:, None])
     return tensor
 
 
@@ -64,10 +63,7 @@ def to_int8(tensor: StoredTensor) -> StoredTensor:
 
 
 class TensorFile:
-    """A mapped safetensors file: unused tensors are never read, and processes share the others.
-
-    A file that cannot be opened raises an OSError, and one that the library safetensors refuses a RunError.
-    """
+    """A mapped safetensors file: unused tensors are never read, and processes share the others."""
 
     def __init__(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open
@@ -90,11 +86,11 @@ class TensorFile:
 
     @cached_property
     def _content(self) -> mmap.mmap:
-        try:
-            with os.fdopen(open_regular_file(self.path), "rb") as file:
+        with os.fdopen(open_regular_file(self.path), "rb") as file:
+            try:
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        except (OSError, ValueError) as error:  # larger than the memory, or emptied meanwhile
-            raise RunError(f"{self.path} cannot be read: {error}") from error
+            except (OSError, ValueError) as error:  # larger than the memory, or emptied meanwhile
+                raise RunError(f"{self.path} cannot be read: {error}") from error
 
     def check_bytes(self) -> None:
         """Read the whole file, and raise a RunError unless it has the checksum that `seal` gave it."""
@@ -105,10 +101,9 @@ class TensorFile:
     def read_weight(self, name: str, rows: npt.NDArray[np.intp] | None = None) -> StoredTensor:
         """Return all or some rows of a tensor of a model as it is used: a part of the file, or a copy in float32."""
         dtype, shape = self.tensors[name]
-        numpy_dtype = "uint16" if dtype == "bfloat16" else dtype
-        offset = self._start + self._entries[name]["data_offsets"][0]
-        tensor = np.frombuffer(self._content, numpy_dtype, math.prod(shape), offset).reshape(shape)
-        tensor = tensor if rows is None else tensor[rows]
+        offset, count = self._start + self._entries[name]["data_offsets"][0], math.prod(shape)
+        stored = np.frombuffer(self._content, "uint16" if dtype == "bfloat16" else dtype, count, offset)
+        tensor = stored.reshape(shape)[... if rows is None else rows]
         if dtype == "int8":
             return Int8Rows(tensor, to_float32(self.read_weight(name + SCALE_SUFFIX, rows)))
         if dtype == "bfloat16":
@@ -116,7 +111,7 @@ class TensorFile:
         return tensor.astype(np.float32, copy=False)
 
     def release_pages(self) -> None:
-        """Give the memory of what was read back; it is read again when it is used. Changes of tensors are lost."""
+        """Give the memory of tensors back; they are read again when they are used, and changes of them are lost."""
         with suppress(OSError, AttributeError):  # not all systems can
             self._content.madvise(mmap.MADV_DONTNEED)
 
@@ -135,8 +130,7 @@ def seal(content: bytes) -> bytes:
 
 
 def _compute_checksum(content: bytes | mmap.mmap, item: re.Match[bytes]) -> bytes:
-    # The CRC-32 of everything but the item that has it.
-    view = memoryview(content)
+    view = memoryview(content)  # the CRC-32 is of everything but the item that has it
     return b"%08x" % zlib.crc32(view[item.end() :], zlib.crc32(view[: item.start()]))
 
 
@@ -145,17 +139,17 @@ def open_weights(path: Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> 
     try:
         file = TensorFile(path)
         check_tensors(file.tensors, expected_shapes, ("float32", "float16"), f"{path}: ")
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is missing; the run has not saved a model yet") from error
     except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}; the run is damaged") from error
-    num_bytes = 4 * sum(map(math.prod, expected_shapes.values()))
-    if num_bytes >= MEMORY_CHECK_THRESHOLD:  # a sparse file can have any size
+        is_missing = isinstance(error, FileNotFoundError)
+        reason = "is missing; the run has not saved a model yet" if is_missing else f"cannot be read: {error.strerror}"
+        raise RunError(f"{path} {reason}") from error
+    needed = MEMORY_FACTOR * 4 * sum(map(math.prod, expected_shapes.values()))
+    if needed >= MEMORY_CHECK_THRESHOLD:  # a sparse file can have any size
         import psutil
 
-        needed, free = MEMORY_FACTOR * num_bytes / 1e9, psutil.virtual_memory().available / 1e9
-        if needed > free:
-            raise RunError(f"{path} needs {needed:,.1f} GB of memory and {free:,.1f} are free; use a larger machine")
+        if needed > (free := psutil.virtual_memory().available):
+            sizes = f"needs {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free"
+            raise RunError(f"{path} {sizes}; use a larger machine")
     if "crc32" in file.metadata:  # files of other programs have none
         file.check_bytes()
     return file

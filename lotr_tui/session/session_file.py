@@ -197,7 +197,7 @@ class SessionFile:
         if self._is_deleted:
             return ""
         try:
-            if self._open_file is not None and self._open_file[1].is_deleted:
+            if self._open_file is not None and not self.path.exists():
                 self.close()
             if self._open_file is None:  # no file yet, or another program has deleted it
                 self._create_file()
