@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from textual.dom import NoScreen
@@ -15,8 +16,7 @@ from engine.runtime.worker import EventSource, GeneratorThread
 
 T = TypeVar("T")
 
-POLL_INTERVAL = 0.05
-"""Seconds between two reads of the items that a thread has produced."""
+POLL_INTERVAL = 0.05  # seconds between two reads of the items that a thread has produced
 
 
 async def run_in_thread(function: Callable[..., T], *args: object) -> T:
@@ -28,32 +28,21 @@ async def run_in_thread(function: Callable[..., T], *args: object) -> T:
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 
-    def resolve(result: T | None, error: BaseException | None) -> None:
-        if outcome.done():  # the caller was cancelled
-            return
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)  # type: ignore[arg-type]
-
     def run() -> None:
-        result, failure = None, None
         try:
             result = function(*args)
+            resolve = partial(outcome.set_result, result)
         except BaseException as error:
-            failure = error
+            resolve = partial(outcome.set_exception, error)
         with suppress(RuntimeError):  # the event loop is closed: the app has exited
-            loop.call_soon_threadsafe(resolve, result, failure)
+            loop.call_soon_threadsafe(lambda: outcome.done() or resolve())  # done: the caller was cancelled
 
     threading.Thread(target=run, name="run-in-thread", daemon=True).start()
     return await outcome
 
 
 def is_closed(node: MessagePump) -> bool:
-    """Return True if the screen or the app of a widget is closed.
-
-    Its parts may be gone while its timers and tasks still run.
-    """
+    """Return True if the screen or the app of a widget is closed, while its timers and tasks still run."""
     try:
         return isinstance(node, Widget) and (not node.app.is_running or node.screen not in node.app.screen_stack)
     except NoScreen:
@@ -63,8 +52,7 @@ def is_closed(node: MessagePump) -> bool:
 class BackgroundTask(Generic[T]):
     """Generator in a thread whose items are delivered to a widget on Textual's event loop.
 
-    The task owns the thread, the polling timer and the failure. The timer runs only while the thread does. Call
-    `cancel` in the widget's `on_unmount`.
+    Call `cancel` in the widget's `on_unmount`.
     """
 
     def __init__(
@@ -84,13 +72,8 @@ class BackgroundTask(Generic[T]):
         After the last items, it calls `on_error` with the exception that ended the generator, or else `on_finished`.
         Other options, such as `max_pending`, are passed on to `GeneratorThread`.
         """
-        self._owner = owner
-        self._name = name
-        self._on_items = on_items
-        self._on_error = on_error
-        self._on_finished = on_finished
-        self._interval = interval
-        self._thread_options = thread_options
+        self._owner, self._name, self._interval, self._thread_options = owner, name, interval, thread_options
+        self._on_items, self._on_error, self._on_finished = on_items, on_error, on_finished
         self._thread: GeneratorThread[T] | None = None
         self._timer: Timer | None = None
 
@@ -112,16 +95,15 @@ class BackgroundTask(Generic[T]):
 
     def cancel(self) -> None:
         """Ask the generator to stop, and deliver nothing more."""
-        if self._thread is not None:
-            self._thread.cancel()
-        self._stop()
+        self.stop()
+        self._thread = None
+        if self._timer is not None:
+            self._timer.stop()
 
     def poll(self) -> None:
         """Deliver the items produced so far, and the end of the generator. Called by the timer."""
         thread = self._thread
-        if thread is None:
-            return
-        if is_closed(self._owner):
+        if thread is None or is_closed(self._owner):
             self.cancel()
             return
         is_running = thread.is_running  # read before the items: what comes later is delivered by the next poll
@@ -129,17 +111,11 @@ class BackgroundTask(Generic[T]):
             self._on_items(items)
         if is_running or self._thread is not thread:
             return
-        self._stop()
+        self.cancel()
         if thread.exception is not None:
             self._on_error(thread.exception)
         else:
             self._on_finished()
-
-    def _stop(self) -> None:
-        self._thread = None
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer = None
 
 
 class Debounce:

@@ -7,11 +7,8 @@ from typing import Any
 
 from textual.app import App
 
-MAX_BASE64_BYTES = 74_994
-"""Limit of many terminals on the base64 text; they cut or drop a longer one."""
-MAX_BYTES = MAX_BASE64_BYTES // 4 * 3
-SCREEN_CHUNK_SIZE = 200
-"""Bytes per device control string; GNU screen passes on about 250, and prints a longer one on the screen."""
+MAX_BYTES = 74_994 // 4 * 3  # many terminals cut or drop a base64 text of more than 74,994 bytes
+SCREEN_CHUNK_SIZE = 200  # bytes of a control string; GNU screen passes on about 250, and prints a longer one
 
 
 def copy_to_clipboard(app: App[Any], text: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -23,27 +20,22 @@ def copy_to_clipboard(app: App[Any], text: str, environ: Mapping[str, str] = os.
         return "nothing to copy"
     app._clipboard = text  # what ctrl+v pastes; Textual's way writes OSC 52 too, which tmux and GNU screen may print
     paste_hint = "; ctrl+v pastes the text in the prompt"
-    terminal = environ.get("TERM", "")
+    terminal, data = environ.get("TERM", ""), _encode(text)
     if terminal in ("", "dumb", "linux"):
         return f"not copied: this terminal ({terminal or 'unnamed'}) has no clipboard{paste_hint}"
-    num_bytes = len(_encode(text))
-    if num_bytes > MAX_BYTES:
-        return f"not copied: {num_bytes:,} bytes, and terminals take at most {MAX_BYTES:,}{paste_hint}"
-    if environ.get("TERM_PROGRAM") == "Apple_Terminal" and "SSH_CONNECTION" not in environ and _run_pbcopy(text):
-        return f"copied {len(text):,} characters"
+    if len(data) > MAX_BYTES:
+        return f"not copied: {len(data):,} bytes, and terminals take at most {MAX_BYTES:,}{paste_hint}"
+    if environ.get("TERM_PROGRAM") == "Apple_Terminal" and "SSH_CONNECTION" not in environ:  # it ignores the sequence
+        import subprocess  # only there
+
+        try:
+            if subprocess.run(["pbcopy"], input=data, timeout=2, check=False).returncode == 0:
+                return f"copied {len(text):,} characters"
+        except (OSError, subprocess.TimeoutExpired):
+            pass
     if app._driver is not None:
         app._driver.write(osc52_sequence(text, environ))
     return f"copied {len(text):,} characters (if your terminal allows it)"
-
-
-def _run_pbcopy(text: str) -> bool:
-    """Copy `text` by the program of macOS, whose own terminal ignores the sequence. Return True on success."""
-    import subprocess
-
-    try:
-        return subprocess.run(["pbcopy"], input=_encode(text), timeout=2, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
 
 
 def osc52_sequence(text: str, environ: Mapping[str, str]) -> str:

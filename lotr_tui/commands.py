@@ -6,28 +6,24 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
-from textual import on
 from textual.actions import parse
-from textual.await_complete import AwaitComplete
+from textual.app import App
 from textual.binding import Binding
 from textual.command import Command, CommandList, DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 from textual.dom import DOMNode
 from textual.screen import Screen
-from textual.widgets import Input, OptionList
+from textual.widgets import Input
 
 from engine.errors import suggest_nearest
-from lotr_tui.app_base import LotrAppBase
 from lotr_tui.textual_fixes.app import RobustCommandPalette
 from lotr_tui.theme import SHIRE, SHIRE_LIGHT
 from lotr_tui.widgets.inputs import MAX_LINE_CHARACTERS
 
-MAX_WIDTH = 100
-"""Maximum width of the palette, so that the eye finds the key of a command."""
+MAX_WIDTH = 100  # of the palette, so that the eye finds the key of a command
 BINDING_PACKAGES = ("lotr_tui.screens", "lotr_tui.widgets")
-"""Packages whose screens and widgets define bindings."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +31,10 @@ class PaletteCommand:
     """Command of the palette and line of the help."""
 
     name: str
-    help: str
-    """Keys of the command, or a remark."""
+    help: str  # keys of the command, or a remark
     run: Callable[[], Any]
-    action: str = ""
-    """Action string of the binding; empty for a theme."""
-    group: str = ""
-    """Heading in the help."""
+    action: str = ""  # of the binding; empty for a theme
+    group: str = ""  # heading in the help
 
     @property
     def explanation(self) -> str:
@@ -49,20 +42,8 @@ class PaletteCommand:
         return self.name.partition(": ")[2] or self.name
 
 
-@dataclass(frozen=True)
-class ChooseTheme:
-    """Function that uses a theme from now on."""
-
-    app: LotrAppBase
-    theme: str
-
-    def __call__(self) -> None:
-        """Use the theme."""
-        self.app.choose_theme(self.theme)
-
-
 class AppCommandPalette(RobustCommandPalette):
-    """Command palette with one line per command, which shows a theme while the cursor is on it."""
+    """Command palette with one line per command, its key at the right edge."""
 
     DEFAULT_CSS = f"""
     AppCommandPalette {{
@@ -79,13 +60,10 @@ class AppCommandPalette(RobustCommandPalette):
 
     def __init__(self) -> None:
         super().__init__(placeholder="Search for a command, a key or a theme")
-        self._theme = self.app.theme
-        self._is_cursor_moved = False
         self._row_width = 0
 
     def on_mount(self) -> None:
-        """Configure the input; there is none if the palette was closed at once."""
-        for search_input in self.query(Input):
+        for search_input in self.query(Input):  # none if the palette was closed at once
             search_input.cursor_blink = False
             search_input.max_length = MAX_LINE_CHARACTERS
 
@@ -102,39 +80,13 @@ class AppCommandPalette(RobustCommandPalette):
 
     def _refresh_command_list(self, command_list: CommandList, commands: list[Command], clear_current: bool) -> None:
         self._row_width = self._available_width
-        rows = [Command(_format_row(each.hit, self._row_width), each.hit, each.id) for each in commands]
+        rows = []
+        for command in commands:
+            prompt, key = command.hit.prompt, Content.styled(command.hit.help or "", "dim")
+            name = prompt if isinstance(prompt, Content) else Content(str(prompt))
+            name = name.truncate(max(1, self._row_width - key.cell_length - 2), ellipsis=True, pad=True)
+            rows.append(Command(Content.assemble(name, "  ", key), command.hit, command.id))
         super()._refresh_command_list(command_list, rows, clear_current)
-
-    # Preview of themes
-
-    @on(Input.Changed)
-    def _on_typed(self) -> None:
-        self._is_cursor_moved = False  # the best match of a typed word may be a theme
-        self.app.theme = self._theme
-
-    def _action_command_list(self, action: str) -> None:
-        self._is_cursor_moved = True
-        super()._action_command_list(action)
-
-    @on(OptionList.OptionHighlighted)
-    def _preview_theme(self, event: OptionList.OptionHighlighted) -> None:
-        command = event.option.hit.command if isinstance(event.option, Command) else None
-        self.app.theme = command.theme if isinstance(command, ChooseTheme) and self._is_cursor_moved else self._theme
-
-    def dismiss(self, result: Any = None) -> AwaitComplete:
-        """Close the palette, and restore the theme unless another one was chosen."""
-        chosen = self._selected_command.command if self._selected_command is not None else None
-        if not isinstance(chosen, ChooseTheme):
-            self.app.theme = self._theme
-        return super().dismiss(result)
-
-
-def _format_row(hit: DiscoveryHit | Hit, width: int) -> Content:
-    """Return a line with the name of a command at the left and its key at the right edge."""
-    name = hit.prompt if isinstance(hit.prompt, Content) else Content(str(hit.prompt))
-    key = Content.styled(hit.help or "", "dim")
-    left_width = max(1, width - key.cell_length - 2)
-    return Content.assemble(name.truncate(left_width, ellipsis=True, pad=True), "  ", key)
 
 
 class PaletteCommandProvider(Provider):
@@ -145,12 +97,13 @@ class PaletteCommandProvider(Provider):
 
     @property
     def commands(self) -> list[PaletteCommand]:
-        """All commands."""
-        app = cast(LotrAppBase, self.app)
-        actions = [
-            command for command in iter_binding_commands(app, self.screen) if command.action != "command_palette"
-        ]
-        return [*actions, *iter_theme_commands(app)]
+        """All commands; the app's own themes come first."""
+        app, own = self.app, [theme.name for theme in (SHIRE, SHIRE_LIGHT)]
+        commands = [each for each in iter_binding_commands(app, self.screen) if each.action != "command_palette"]
+        for name in [*own, *sorted(set(app.available_themes) - set(own))]:
+            choose = partial(app.run_action, f"choose_theme({name!r})", app)
+            commands.append(PaletteCommand(f"theme: {name}", "in use" if name == app.theme else "", choose))
+        return commands
 
     async def discover(self) -> Hits:
         """Yield all commands while nothing is typed."""
@@ -166,7 +119,7 @@ class PaletteCommandProvider(Provider):
                 yield Hit(score, matcher.highlight(command.name), command.run, help=command.help)
 
 
-def iter_binding_commands(app: LotrAppBase, screen: Screen[Any]) -> Iterator[PaletteCommand]:
+def iter_binding_commands(app: App[Any], screen: Screen[Any]) -> Iterator[PaletteCommand]:
     """Yield the actions of a screen, of its widgets from the focused one on, and of the app."""
     focused = [node for node in screen.focused.ancestors_with_self if node is not screen] if screen.focused else []
     nodes: list[DOMNode] = [screen, *focused, *screen.query("*"), app]
@@ -177,20 +130,12 @@ def iter_binding_commands(app: LotrAppBase, screen: Screen[Any]) -> Iterator[Pal
             if node.check_action(name, parameters) is not False:
                 # Several widgets of a class, and several bindings of an action, make one command.
                 _, _, keys = available.setdefault((type(node), binding.action), (node, binding, {}))
-                keys.update(dict.fromkeys(app.format_binding_keys(binding).split()))
+                keys.update(dict.fromkeys(app.get_key_display(binding).split()))
     for node, binding, keys in available.values():
         name = f"{binding.description}: {binding.tooltip}" if binding.tooltip else binding.description
         group = "This screen" if node is screen else "Everywhere" if node is app else str(node.BINDING_GROUP_TITLE)
         run = partial(app.run_action, binding.action, node)
         yield PaletteCommand(name, " ".join(keys), run, binding.action, group)
-
-
-def iter_theme_commands(app: LotrAppBase) -> Iterator[PaletteCommand]:
-    """Yield a command for each theme, the app's own first; the app saves the chosen one."""
-    own = [theme.name for theme in (SHIRE, SHIRE_LIGHT)]
-    for name in [*own, *sorted(set(app.available_themes) - set(own))]:
-        remark = "in use" if name == app.theme else ""
-        yield PaletteCommand(f"theme: {name}", remark, ChooseTheme(app, name))
 
 
 def collect_bindings(node_type: type[DOMNode]) -> list[Binding]:
@@ -205,36 +150,32 @@ def collect_bindings(node_type: type[DOMNode]) -> list[Binding]:
     return list(bindings.values())
 
 
-def check_keymap(keymap: Mapping[str, str]) -> list[str]:
+def check_keymap(keymap: Mapping[str, str], app_type: type[App[Any]]) -> list[str]:
     """Return the problems of a keymap, one line each: unknown actions and keys bound twice.
 
     Textual reports a clash only with bindings without an id. Imports all screens and widgets.
     """
-    tables = [bindings for _, bindings in iter_binding_tables()]
+    tables = [bindings for _, bindings in iter_binding_tables(app_type)]
     known_ids = {str(binding.id) for table in tables for binding in table}
     problems = [f"unknown action {id!r}{suggest_nearest(id, known_ids)}" for id in keymap if id not in known_ids]
     for table in tables:
         bindings_by_key: dict[str, list[Binding]] = {}
         for binding in table:
-            for key in _split_keys(keymap.get(str(binding.id), binding.key)):
+            for key in keymap.get(str(binding.id), binding.key).replace(" ", "").split(","):
                 bindings_by_key.setdefault(key, []).append(binding)
         for key, bindings in bindings_by_key.items():
-            is_changed = any(binding.id in keymap and key not in _split_keys(binding.key) for binding in bindings)
+            is_changed = any(binding.id in keymap and key not in binding.key.split(",") for binding in bindings)
             if is_changed and len(bindings) > 1:
                 ids = " and ".join(str(binding.id) for binding in bindings)
                 problems.append(f"key {key} is bound to {ids}; choose another key for one of them")
     return list(dict.fromkeys(problems))
 
 
-def iter_binding_tables() -> Iterator[tuple[type[DOMNode], list[Binding]]]:
+def iter_binding_tables(app_type: type[App[Any]]) -> Iterator[tuple[type[DOMNode], list[Binding]]]:
     """Yield each screen and widget class with its bindings and the bindings of the app, which apply on every screen."""
-    app_bindings = collect_bindings(LotrAppBase)
+    app_bindings = collect_bindings(app_type)
     for package in map(import_module, BINDING_PACKAGES):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             for _, node_type in inspect.getmembers(import_module(module.name), inspect.isclass):
                 if issubclass(node_type, DOMNode) and node_type.__module__ == module.name:
                     yield node_type, [*collect_bindings(node_type), *app_bindings]
-
-
-def _split_keys(keys: str) -> list[str]:
-    return [key.strip() for key in keys.split(",")]

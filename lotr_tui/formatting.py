@@ -107,13 +107,8 @@ def token_noun(tokenizer: "Tokenizer") -> str:
     return "token" if tokenizer.is_open else "word"
 
 
-def format_token(text: str) -> str:
-    """Return a token as readers see it: the special tokens as "end of line" and "rare word", others unchanged."""
-    return SPECIAL_TOKEN_NAMES.get(text, text)
-
-
 def format_lone_token(text: str, *, ends_text: bool = False) -> str:
-    """Return a token that stands alone as readers see it: as `format_token` does, with visible spaces.
+    """Return a token that stands alone as readers see it: special tokens by their names, others with visible spaces.
 
     With `ends_text`, `<eos>` ends a whole text instead of a line, as in models by others.
     """
@@ -154,14 +149,13 @@ def describe_finish_reason(done: "Done", noun: str = "word") -> str:
 
 
 def format_run_row(run: "RunSummary") -> str:
-    """Return the row of a trained run in a list of models."""
-    if run.pretrained_on_other_text:  # perplexities of different tokens do not compare
-        return f"{format_model_row(run.name, run.state, None)} {PRETRAINED_NOTE}"
+    """Return the row of a trained run in a list of models; perplexities of different tokens do not compare."""
+    if run.pretrained_on_other_text:
+        return f"{format_model_row(run.name, run.state)} {PRETRAINED_NOTE}"
     return format_model_row(run.name, run.state, run.valid_perplexity)
 
 
-def format_model_row(name: str, description: str, valid_perplexity: float | None) -> str:
+def format_model_row(name: str, description: str, valid_perplexity: float | None = None) -> str:
     """Return the row of a model in a list: name, description and validation perplexity in aligned columns."""
-    name = truncate(printable(name), NAME_WIDTH)
     valid = "" if valid_perplexity is None else f" valid {valid_perplexity:6.1f}"
-    return f"{set_cell_size(name, NAME_WIDTH)} {description:9}{valid}"
+    return f"{fit_cells(printable(name), NAME_WIDTH)} {description:9}{valid}"

@@ -83,19 +83,21 @@ def run_app(app: LotrApp, *, mouse: bool) -> int:
     app.run(mouse=mouse)
     from lotr_tui.monitor import background  # not needed for the first paint
 
+    state = app.state
     if app.terminal_closed:
-        if is_served() and app.is_training and app.run_path is not None:
-            print(background.describe_background_run(app.run_path, os.getpid()), file=sys.stderr)  # the server shows it
+        if is_served() and state.is_training and state.run_path is not None:
+            line = background.describe_background_run(state.run_path, os.getpid())
+            print(line, file=sys.stderr)  # the server shows it
         background.detach_from_terminal()
-    app.finish_training()
-    if app.detached_run is not None:
-        print(background.resume_in_background(app.detached_run))
-    elif app.job is not None or app.is_training:  # a training that ended in the session was shown there
+    state.finish_training(waits=app.terminal_closed)
+    if state.detached_run is not None:
+        print(background.resume_in_background(state.detached_run))
+    elif state.job is not None or state.is_training:  # a training that ended in the session was shown there
         _print_run(app)
-    for line in app.tracker_lines():
+    for line in state.tracker_lines():
         print(line)
-    failure = app.training_view.failure if app.job is not None and app.training_view is not None else ""
-    problems = list(filter(None, (app.exit_message, failure)))
+    failure = state.training_view.failure if state.job is not None and state.training_view is not None else ""
+    problems = list(filter(None, (state.exit_message, failure)))
     for problem in problems:
         print(f"lotr-tui: {printable(problem)}", file=sys.stderr)
     return app.exit_code or int(bool(problems))
@@ -123,7 +125,7 @@ def _print_run(app: LotrApp) -> None:
     """Print where the run of the app's training is, and how to play with it and to resume it."""
     from engine.runs.directory import WEIGHT_FILES, run_word
 
-    path, view = app.run_path, app.training_view
+    path, view = app.state.run_path, app.state.training_view
     if path is None:
         print("the training was stopped before it had started; there is nothing to resume")
         return

@@ -1,10 +1,10 @@
-"""Base class of the screens that use the app: its settings, training and navigation."""
+"""Base class of the screens of the app."""
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from textual.screen import Screen
 
-from lotr_tui.app_base import LotrAppBase
+from lotr_tui.app_state import AppState
 from lotr_tui.textual_fixes.app import TextualFixesScreen
 
 ResultT = TypeVar("ResultT")
@@ -13,11 +13,11 @@ ResultT = TypeVar("ResultT")
 class AppScreen(TextualFixesScreen, Screen[ResultT]):
     """Screen of `LotrApp`, dismissed with a result of type `ResultT`."""
 
-    if TYPE_CHECKING:
-
-        @property
-        def app(self) -> LotrAppBase:  # type: ignore[override]
-            """Return the app."""
+    @property
+    def state(self) -> AppState:
+        """What the screens share."""
+        state: AppState = self.app.state  # type: ignore[attr-defined]  # `LotrApp` imports the screens
+        return state
 
     def save_again(self) -> str:
         """Try to save what could not be saved. Return the reason why it would be lost, or an empty text."""

@@ -54,7 +54,7 @@ def overwrite(site):
         (overwrite, "v8 and lotr-tui both install a package engine in {site}/engine"),
         (
             lambda site: (site / "engine" / "errors.py").unlink(),
-            "{site}/engine/errors.py is missing or was changed after the installation of lotr-tui; pip install --force",
+            "{site}/engine/errors.py is missing; pip install --force",
         ),
         (
             lambda site: shutil.rmtree(site / "engine"),

@@ -31,7 +31,7 @@ from tests.support.open_models import bpe_tokenizer
         (partial(formatting.plural, noun="reply", plural_noun="replies"), {0: "0 replies", 1: "1 reply"}),
         (formatting.format_bytes, {0: "0 B", 12_300: "12 kB", 999_940_000: "999.9 MB", 999_960_000: "1.0 GB"}),
         (formatting.format_count, {0: "0", 1234.4: "1,234", math.inf: "-"}),
-        (formatting.format_token, {EOS: "end of line", UNK: "rare word", "ring": "ring", "<ring>": "<ring>"}),
+        (formatting.format_lone_token, {EOS: "end of line", UNK: "rare word", "ring": "ring", "<ring>": "<ring>"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -9,6 +9,7 @@ from textual.command import CommandList
 from textual.geometry import Region
 from textual.widgets import Input
 
+from lotr_tui.app import LotrApp
 from lotr_tui.commands import check_keymap, collect_bindings, iter_binding_commands
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.session.settings import SettingsStore
@@ -73,7 +74,7 @@ async def test_palette_and_help_offer_every_action_of_a_screen_once_with_its_key
                 for binding in collect_bindings(type(node)):
                     keys = [command.help.split() for command in commands if command.action == binding.action]
                     assert len(keys) == (node.check_action(*parse(binding.action)[1:]) is not False), binding
-                    assert not keys or set(app.format_binding_keys(binding).split()) <= set(keys[0])
+                    assert not keys or set(app.get_key_display(binding).split()) <= set(keys[0])
             if key:
                 app.pop_screen()
                 await until(pilot, lambda: app.screen is session)
@@ -117,26 +118,10 @@ async def test_palette_runs_actions_and_its_rows_fit_each_terminal(make_app):
             await until(pilot, lambda expected=expected: screen_name(app) == expected)
 
 
-async def test_a_theme_is_shown_while_the_cursor_is_on_it_and_saved_when_it_is_chosen(make_app):
+async def test_a_chosen_theme_is_saved(make_app):
     async with make_app().run_test(size=SIZE) as pilot:
-        app = pilot.app
-        for leave in ("escape", "another command"):
-            palette = await open_palette(pilot)
-            await pilot.press(*"theme")
-            await until(pilot, lambda palette=palette: palette_lines(palette)[0].startswith("theme: "))
-            assert app.theme == "shire"  # typing alone changes nothing
-            await pilot.press("down", "down")
-            options = palette.query_one(CommandList)
-            shown = str(options.get_option_at_index(options.highlighted).prompt).split()[1]
-            await until(pilot, lambda shown=shown: app.theme == shown != "shire")
-            if leave != "escape":
-                palette.query_one(Input).value = "ladder"
-                await until(pilot, lambda: app.theme == "shire")
-            await pilot.press("escape")
-            await until(pilot, lambda: app.theme == "shire" and screen_name(app) == "SessionScreen")
-        assert not SettingsStore().path.exists()
         await run_command(pilot, "theme: nord")
-        await until(pilot, lambda: app.theme == "nord")
+        await until(pilot, lambda: pilot.app.theme == "nord")
     assert SettingsStore().current.theme == "nord"
 
 
@@ -147,9 +132,9 @@ async def test_theme_option_is_not_saved_and_changes_of_settings_are_written_tog
     async with app.run_test(size=SIZE) as pilot:
         assert app.theme == "ansi-dark"
         for pace in range(1, 21):  # as a slider does
-            app.update_settings(pace=float(pace))
+            app.state.update_settings(pace=float(pace))
         assert path.read_bytes() == before
-        await until(pilot, lambda: not app.settings_store.has_unsaved_changes, seconds=5)
+        await until(pilot, lambda: not app.state.settings.has_unsaved_changes, seconds=5)
         assert (SettingsStore().current.theme, SettingsStore().current.pace) == ("nord", 20)
 
 
@@ -179,17 +164,17 @@ async def test_problems_of_the_settings_file_are_reported_once(make_app, tmp_pat
 async def test_unwritable_settings_are_reported_once(make_app, tmp_path):
     app = make_app()
     async with app.run_test(size=SIZE):
-        app.update_settings(pace=3.0)
+        app.state.update_settings(pace=3.0)
         (tmp_path / "settings.json").mkdir()
-    assert "settings.json" in app.exit_message
+    assert "settings.json" in app.state.exit_message
     app = make_app()
     async with app.run_test(size=SIZE) as pilot:
         app.clear_notifications()
         await run_command(pilot, "theme: gruvbox")
         assert app.theme == "gruvbox"
         await until(pilot, lambda: "cannot be" in notices(app))
-        app.update_settings(pace=3.0)
-    assert app.exit_message == ""
+        app.state.update_settings(pace=3.0)
+    assert app.state.exit_message == ""
 
 
 @pytest.mark.parametrize(
@@ -203,7 +188,7 @@ async def test_unwritable_settings_are_reported_once(make_app, tmp_path):
     ],
 )
 def test_check_keymap_reports_clashes(keymap, expected):
-    lines = check_keymap(keymap)
+    lines = check_keymap(keymap, LotrApp)
     assert bool(lines) == bool(expected)
     assert all(any(part in line for line in lines) for part in expected)
 

@@ -58,7 +58,7 @@ async def test_quitting_asks_on_every_screen_and_a_cancel_changes_nothing(make_t
             if key != "ctrl+t":
                 await pilot.press("escape")
                 await until(pilot, lambda: isinstance(app.screen, SessionScreen))
-        assert app.is_training
+        assert app.state.is_training
         assert not app.fake_job.stopped.is_set()
         await pilot.press("space")  # pauses the training on its dashboard
         await ask_to_quit(pilot)
@@ -87,7 +87,7 @@ async def test_no_question_without_a_training(make_training_app):
     async with app.run_test(size=(80, 24)) as pilot:
         app.screen.start_training(PRESETS["tiny"])
         job.release()
-        await until(pilot, lambda: not app.is_training)
+        await until(pilot, lambda: not app.state.is_training)
         await pilot.press(*"bilbo", "enter")
         await until(pilot, lambda: conversation_of(app).current_reply is not None)
         await pilot.press("ctrl+q")
@@ -110,7 +110,7 @@ async def test_a_training_that_fails_before_it_is_detached_ends_the_app(make_tra
         await until(pilot, lambda: "then lotr-tui quits" in notices(app))
         app.fake_job.release()
         await until_ended(pilot)
-    assert app.detached_run is None
+    assert app.state.detached_run is None
 
 
 def test_a_command_during_the_preparation_is_applied_after_it():
@@ -164,7 +164,7 @@ def test_quitting_a_session_prints_how_the_training_goes_on(
 
     async def drive(pilot):
         app.screen.start_training(PRESETS["tiny"])
-        await until(pilot, lambda: app.training_view is not None and app.training_view.started)
+        await until(pilot, lambda: app.state.training_view is not None and app.state.training_view.started)
         await ask_to_quit(pilot)
         await pilot.press(key)
 
@@ -180,7 +180,7 @@ def test_the_command_of_a_training_that_fails_exits_with_1_and_names_no_model(ma
     app = make_app(job=FakeJob(training_events(), LotrError(problem)).release())
 
     async def drive(pilot):
-        await until(pilot, lambda: app.training_view.failure)
+        await until(pilot, lambda: app.state.training_view.failure)
         await pilot.press("ctrl+q")
 
     assert run_headless(app, drive) == 1
@@ -217,7 +217,7 @@ async def test_quitting_saves_a_conversation_once_there_is_room(make_app, tmp_pa
         assert not list(tmp_path.glob("sessions/*"))
         await pilot.press("ctrl+q")
         await until_ended(pilot)
-    assert pilot.app.exit_message == ""
+    assert pilot.app.state.exit_message == ""
     (path,) = tmp_path.glob("sessions/*")
     assert len(load_session(path).replies) == 1
 
@@ -225,7 +225,7 @@ async def test_quitting_saves_a_conversation_once_there_is_room(make_app, tmp_pa
 async def test_a_training_that_outlives_its_terminal_ends_with_exit_code_0(make_app):
     app = make_app(job=FakeJob(training_events()).release(5))
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.is_training)
+        await until(pilot, lambda: app.state.is_training)
         app.handle_signal(signal.SIGHUP)
         assert app.exit_code == 0
         app.handle_signal(signal.SIGTERM)  # later

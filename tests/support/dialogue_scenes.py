@@ -92,6 +92,6 @@ async def speakers_side_by_side(pilot):
     settings = SamplerSettings(top_k=20, max_tokens=20)
     context = PromptContext("conversation", roles=Roles("", "GOLLUM"))
     screen = SideBySideScreen(
-        dialogue_session_model(), pilot.app.runs_dir, "where is the ranger", settings, 3, 0, context
+        dialogue_session_model(), pilot.app.state.runs_dir, "where is the ranger", settings, 3, 0, context
     )
     await open_columns(pilot, screen)

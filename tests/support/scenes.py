@@ -177,7 +177,7 @@ async def ladder(pilot):
 async def side_by_side_models(pilot):
     app = pilot.app
     prompt = "the wizard of the tower"
-    await open_columns(pilot, SideBySideScreen(session_model_of(app), app.runs_dir, prompt, TOP_K, 3, 0))
+    await open_columns(pilot, SideBySideScreen(session_model_of(app), app.state.runs_dir, prompt, TOP_K, 3, 0))
 
 
 # Inspectors
@@ -197,7 +197,7 @@ def confident_model(app):
     model = make_decoder()
     weights = {name: 3 * value for name, value in model.weights.items()}
     sure = NumpyLSTM(model.config, VOCABULARY, weights)
-    return SessionModel("sure", "1 layer of 12 · valid 74.9", sure, run=app.runs_dir)
+    return SessionModel("sure", "1 layer of 12 · valid 74.9", sure, run=app.state.runs_dir)
 
 
 async def lens_text(pilot):
@@ -212,7 +212,7 @@ async def memorization(pilot):
 
 def large_model(app):
     description = "2 layers of 200 · valid 74.9 (Kneser-Ney 94.1)"
-    return SessionModel("two", description, make_random_lstm(200), run=app.runs_dir)
+    return SessionModel("two", description, make_random_lstm(200), run=app.state.runs_dir)
 
 
 async def activations(pilot):
@@ -288,8 +288,8 @@ def write_recorded_runs(runs_dir):
 async def compared_runs(pilot):
     """A baseline and another run, with their curves and differences."""
     app = pilot.app
-    app.lock_of_active_run = write_recorded_runs(app.runs_dir)
-    await _open(pilot, RunsScreen(app.runs_dir))
+    app.lock_of_active_run = write_recorded_runs(app.state.runs_dir)
+    await _open(pilot, RunsScreen(app.state.runs_dir))
     await until(pilot, lambda: app.screen.query_one("#runs", OptionList).option_count >= 5)
     await pilot.press("slash", *"tiny", "enter")
     await until(pilot, lambda: app.screen.query_one("#runs", OptionList).option_count == 3)
@@ -364,7 +364,7 @@ async def new_training_dialog(pilot):
 def write_runs(app):
     """Write two runs, the second with a name that is too long for its column."""
     for number, name in enumerate(("first", "a-run-whose-name-is-longer-than-its-column-is")):
-        run = write_run(app.runs_dir / name)
+        run = write_run(app.state.runs_dir / name)
         append_events(run, [Evaluated(1, 1.0, 70.5, True, 1.0), Checkpointed(1, MODEL_FILE)])
         set_age(run / "config.json", minutes=number)
 
@@ -373,4 +373,4 @@ async def model_dialog(pilot):
     write_runs(pilot.app)
     await ladder(pilot)
     kept = {1: 140.25, 2: 99.5, 4: None}
-    await _open(pilot, ModelChoiceDialog("runs/first", kept, pilot.app.runs_dir))
+    await _open(pilot, ModelChoiceDialog("runs/first", kept, pilot.app.state.runs_dir))

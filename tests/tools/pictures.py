@@ -45,21 +45,21 @@ def save(app, name):
 
 async def stop_training(app, pilot):
     app.stop_training()
-    await wait_for(pilot, lambda: not app.is_training)
+    await wait_for(pilot, lambda: not app.state.is_training)
 
 
 async def picture_session(runs_dir):
     """A conversation, who answers, next words, and a training that goes on."""
     app = LotrApp(session_model=load_session_model([BUNDLED], None), runs_dir=runs_dir, pace=0)
     async with app.run_test(size=(130, 36)) as pilot:
-        app.start_training(get_preset("tiny").with_values(epochs=20))
+        app.state.start_training(get_preset("tiny").with_values(epochs=20))
         for line, seed in (("Hello, Gandalf.", "3"), ("Where is the Ring?", "60"), ("/to Gollum", "40"), ("", "40")):
             app.screen.query_one(SamplerPanel).set_texts({"seed": seed})
             app.screen.query_one("#prompt", PromptInput).value = line
             await pilot.press("enter")
             await pilot.pause(2)
         app.screen.query_one("#prompt", PromptInput).value = "Who are you"
-        await wait_for(pilot, lambda: app.training_view is not None and app.training_view.epoch > 5.5)
+        await wait_for(pilot, lambda: app.state.training_view is not None and app.state.training_view.epoch > 5.5)
         save(app, "session.svg")
         await stop_training(app, pilot)
 
@@ -67,7 +67,7 @@ async def picture_session(runs_dir):
 async def picture_dashboard(runs_dir):
     app = LotrApp(job=prepare_job(get_preset("tiny").with_values(epochs=8), "tiny", runs_dir), runs_dir=runs_dir)
     async with app.run_test(size=(130, 36)) as pilot:
-        await wait_for(pilot, lambda: app.training_view is not None and app.training_view.epoch > 6.5)
+        await wait_for(pilot, lambda: app.state.training_view is not None and app.state.training_view.epoch > 6.5)
         save(app, "dashboard.svg")
         await stop_training(app, pilot)
 

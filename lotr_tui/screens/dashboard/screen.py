@@ -19,8 +19,8 @@ from engine.control import CommandKind, ControlCommand
 from engine.errors import LotrError, printable
 from engine.events import Checkpointed, CommandApplied, DiagnosisKind, Evaluated, Sampled, Step, TrainingEvent
 from engine.runs.loading import LoadedModel
+from lotr_tui.app_state import OpenSession, TrainingChanged
 from lotr_tui.formatting import PRETRAINED_NOTE
-from lotr_tui.messages import TrainingChanged
 from lotr_tui.monitor.export import export_csv
 from lotr_tui.monitor.run_follower import RunFollower
 from lotr_tui.monitor.training_view import TrainingView
@@ -281,7 +281,7 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
         remedy = REMEDIES.get(latest.kind) if self._view.is_active else None
         for binding in self.BINDINGS:
             if isinstance(binding, Binding) and binding.id in (remedy, "dashboard.dismiss"):
-                keys = self.app.format_binding_keys(binding)
+                keys = self.app.get_key_display(binding)
                 parts += ["  ", (keys, "bold $accent"), (f" {binding.description}", MUTED)]
         if len(diagnoses) > 1:
             parts.append((f"  {len(diagnoses) - 1} more", MUTED))
@@ -402,7 +402,9 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
             name = self._view.started.run if self._follower is None else str(self._follower.path)
             load_run(self, name, self._use_model)
         elif self._exit_on_close:
-            self.app.open_training_session(self._view)
+            view = self._view
+            events = [view.finished] if view.finished else view.evaluations[-1:]
+            self.post_message(OpenSession(SessionModel.from_training(view, events, self.state.runs_dir)))
         else:
             self.dismiss()
 
@@ -411,12 +413,12 @@ class DashboardScreen(AppScreen[LoadedModel | None]):
 
     def _use_model(self, loaded: LoadedModel) -> None:
         if self._exit_on_close:
-            self.app.open_session(SessionModel.from_loaded(loaded))
+            self.post_message(OpenSession(SessionModel.from_loaded(loaded)))
         else:
             self.dismiss(loaded)
 
     def action_export(self) -> None:
-        path = self.app.run_path if self._follower is None else self._follower.path
+        path = self.state.run_path if self._follower is None else self._follower.path
         if path is None or not self._view.started:
             self.notify("Nothing to export yet.")
             return

@@ -184,9 +184,9 @@ def ask_to_export(
     def exported(path: Path | None) -> None:
         if path is not None:
             if str(path).isprintable():
-                screen.app.update_settings(export_folder=str(path.parent))
+                screen.state.update_settings(export_folder=str(path.parent))
             on_exported(f"Exported to {printable(str(path))}")
 
-    last_folder = screen.app.settings_store.current.export_folder
+    last_folder = screen.state.settings.current.export_folder
     folder = Path(last_folder) if last_folder else current_folder()
     screen.app.push_screen(ExportDialog(title, folder / name, check, write), exported)

@@ -21,7 +21,6 @@ from engine.generation.turns import SpeakerProb
 from engine.models.base import LanguageModel
 from engine.runs.directory import bundled_run_name, default_run_name
 from engine.runs.loading import list_epoch_checkpoints
-from lotr_tui.app_base import LotrAppBase
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import format_percent, plural, token_noun
 from lotr_tui.screens.base import AppScreen
@@ -603,7 +602,7 @@ class SideBySideScreen(ColumnsScreen):
         ranked = {speaker.name for speaker in self._ranking}
         others = (SpeakerProb(name, 0.0) for name in self.session_model.cast if name not in ranked)
         speakers = [*self._ranking, *others] if self.session_model.knows_speakers else ()
-        recent = self.app.settings_store.current.recent_models if isinstance(self.app, LotrAppBase) else ()
+        recent = self.state.settings.current.recent_models
         names = known_model_names(recent)
         self.app.push_screen(ModelChoiceDialog(self._base_run, saved_epochs, self._runs_dir, speakers, names), use)
 

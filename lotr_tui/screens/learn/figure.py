@@ -17,7 +17,6 @@ from engine.errors import describe_error
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.learn.material import Material
-from lotr_tui.messages import ChapterFigureReady, TaskPartDone
 from lotr_tui.screens.inspect.text_screen import TextInputBar
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.screen_lines import HelpLine
@@ -114,6 +113,18 @@ class LineBar(TextInputBar):
 @dataclass(frozen=True)
 class _Loaded(Generic[DataT]):
     data: DataT
+
+
+class TaskPartDone(Message):
+    """Posted by the figure of a chapter when a part of its task, an index, is done."""
+
+    def __init__(self, figure: Widget, part: int) -> None:
+        super().__init__()
+        self.figure, self.part = figure, part
+
+
+class ChapterFigureReady(Message):
+    """Posted by the figure of a chapter when it shows its data for the first time."""
 
 
 class ChapterFigure(Vertical, Generic[DataT]):

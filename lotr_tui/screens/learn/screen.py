@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import events, on
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -17,7 +17,6 @@ from engine.errors import describe_error
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.learn.chapters import CHAPTERS, Chapter, first_open_chapter
 from lotr_tui.learn.progress import ProgressStore
-from lotr_tui.messages import ChapterFigureReady, TaskPartDone
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.dialogs.questions import confirm
 from lotr_tui.theme import MUTED
@@ -26,7 +25,7 @@ from lotr_tui.widgets.screen_lines import HelpLine, StatusBar
 
 if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
     from lotr_tui.learn.material import Material
-    from lotr_tui.screens.learn.figure import ChapterFigure
+    from lotr_tui.screens.learn.figure import ChapterFigure, TaskPartDone
 
 LAYOUT_SIZES = {"-stacked": (70, 22), "-beside": (110, 16)}
 """Minimum columns and rows for text and figure at the same time, one above or beside the other."""
@@ -112,7 +111,7 @@ class ChapterScreen(AppScreen[None]):
 
     def _key(self, name: str) -> str:
         binding = next(each for each in self.BINDINGS if isinstance(each, Binding) and each.id == f"learn.{name}")
-        return self.app.format_binding_keys(binding)
+        return self.app.get_key_display(binding)
 
     def compose(self) -> ComposeResult:
         yield StatusBar(id="status")
@@ -135,7 +134,7 @@ class ChapterScreen(AppScreen[None]):
 
     def on_unmount(self) -> None:
         if self.progress_store.has_unsaved_changes:
-            self.app.exit_message = self.progress_store.save() or self.app.exit_message
+            self.state.exit_message = self.progress_store.save() or self.state.exit_message
 
     def on_resize(self) -> None:
         """Lay out text and figure for the new size; Textual also calls the method of the base class."""
@@ -143,7 +142,7 @@ class ChapterScreen(AppScreen[None]):
         for name, (columns, rows) in LAYOUT_SIZES.items():
             self.set_class(width >= columns and height >= rows, name)
         self.set_class(width < MIN_COLUMNS or height < MIN_ROWS, "-too-small")
-        self.call_after_refresh(self._focus_figure)
+        self.call_after_refresh(self.on_chapter_figure_ready)
 
     # Text
 
@@ -175,8 +174,7 @@ class ChapterScreen(AppScreen[None]):
         self.query_one("#task", Static).update(task)
         self.refresh_bindings()
 
-    @on(TaskPartDone)
-    def _finish_part(self, message: TaskPartDone) -> None:
+    def on_task_part_done(self, message: "TaskPartDone") -> None:
         if message.figure is not self._figure:  # the figure of a chapter that was left
             return
         self.progress_store.add(parts={self.chapter.name: (message.part,)})
@@ -241,8 +239,7 @@ class ChapterScreen(AppScreen[None]):
     def _panes(self) -> list[Widget]:
         return [] if self._figure is None else [each for each in self._figure.query("*") if each.can_focus]
 
-    @on(ChapterFigureReady)
-    def _focus_figure(self) -> None:
+    def on_chapter_figure_ready(self) -> None:
         if self.focused is None and self.query_one("#figure-place").display and self.is_current:
             panes = [each for each in self._panes if each.focusable]
             self.set_focus(next((each for each in panes if not isinstance(each, Input)), None))

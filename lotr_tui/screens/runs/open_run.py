@@ -21,7 +21,7 @@ def choose_run(screen: AppScreen[Any], on_chosen: Callable[[str], object]) -> No
         if name is not None:
             on_chosen(name)
 
-    screen.app.push_screen(RunsScreen(screen.app.runs_dir), choose)
+    screen.app.push_screen(RunsScreen(screen.state.runs_dir), choose)
 
 
 def load_run(screen: AppScreen[Any], name: str, on_loaded: OnModelLoaded) -> None:
@@ -36,7 +36,7 @@ async def _load_run(screen: AppScreen[Any], name: str, on_loaded: OnModelLoaded)
     from engine.runs.loading import load_model_by_name  # imports numpy
 
     try:
-        loaded = await run_in_thread(load_model_by_name, name, screen.app.runs_dir)
+        loaded = await run_in_thread(load_model_by_name, name, screen.state.runs_dir)
     except LotrError as error:
         screen.notify(str(error), severity="error", markup=False)
         return

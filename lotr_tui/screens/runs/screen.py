@@ -19,6 +19,7 @@ from engine.runs.directory import MAX_RUN_NAME_LENGTH, RunSummary, bundled_run_n
 from engine.runs.loading import LoadedModel
 from engine.runs.locked_run import delete_run, rename_run
 from engine.storage.files import default_runs_dir
+from lotr_tui.app_state import WatchRun
 from lotr_tui.background_task import run_in_thread
 from lotr_tui.formatting import PRETRAINED_MARK_NOTE, format_bytes, truncate
 from lotr_tui.monitor.export import export_csv
@@ -109,7 +110,7 @@ class RunsScreen(AppScreen[str | None]):
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        if baseline := self.app.settings_store.current.baseline_run:
+        if baseline := self.state.settings.current.baseline_run:
             self._baseline = Path(baseline)
         self._reload("")
         self.set_interval(POLL_INTERVAL, self._refresh_if_training)
@@ -229,7 +230,7 @@ class RunsScreen(AppScreen[str | None]):
             if loaded is not None:
                 self.dismiss(bundled_run_name(loaded.path) or str(loaded.path))
 
-        self.app.watch_run(run.path, closed)
+        self.post_message(WatchRun(run.path, closed))
 
     def action_back(self) -> None:
         filter_input = self.query_one("#filter", Input)
@@ -277,7 +278,7 @@ class RunsScreen(AppScreen[str | None]):
         """Keep the baseline for the next session."""
         self._baseline = path
         text = str(path.absolute()) if path else ""
-        self.app.update_settings(baseline_run=text if text.isprintable() else "")
+        self.state.update_settings(baseline_run=text if text.isprintable() else "")
 
     def action_sort(self) -> None:
         self._sort_column = (self._sort_column + 1) % len(RUN_COLUMNS)

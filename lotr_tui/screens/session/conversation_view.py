@@ -89,7 +89,7 @@ class ConversationView(Vertical):
     def on_unmount(self) -> None:
         self._inspection.cancel()
         if problem := self.conversation.close():
-            self.app.exit_message = f"the session is not saved: {problem}"  # type: ignore[attr-defined]
+            self.app.state.exit_message = f"the session is not saved: {problem}"  # type: ignore[attr-defined]
 
     @property
     def target_reply(self) -> Reply | None:

@@ -31,7 +31,7 @@ class ModelSlot:
         """What is loaded or fetched, and how far; empty if nothing is."""
         if self._loader is not None:
             return self._loader.describe_briefly()
-        fetch = self._screen.app.model_fetch
+        fetch = self._screen.state.model_fetch
         return fetch.describe() if fetch is not None and fetch.is_running else ""
 
     def load(self, name: str) -> None:
@@ -46,7 +46,7 @@ class ModelSlot:
     async def _load(self, name: str) -> None:
         loader = None
         try:
-            loader = ModelLoader([name], self._screen.app.runs_dir)
+            loader = ModelLoader([name], self._screen.state.runs_dir)
             self._show(loader)
             session_model = await run_in_thread(loader)
         except Exception as error:  # libraries for models raise errors of many types
@@ -69,7 +69,7 @@ class ModelSlot:
 
     def ask_at_first_start(self) -> None:
         """Ask once whether to fetch SmolLM2."""
-        choice = self._screen.app.settings_store.current.first_model
+        choice = self._screen.state.settings.current.first_model
         if is_base_stored(SMOLLM2):
             return
         if not choice:
@@ -80,14 +80,14 @@ class ModelSlot:
     def ask_to_fetch(self) -> None:
         from lotr_tui.screens.dialogs.questions import FirstModelDialog  # not needed for the first paint
 
-        app = self._screen.app
+        state = self._screen.state
 
         def choose(wants_smollm2: bool | None) -> None:
-            app.update_settings(first_model="smollm2" if wants_smollm2 else "lstm")
+            state.update_settings(first_model="smollm2" if wants_smollm2 else "lstm")
             if wants_smollm2:
-                app.fetch_model()
+                state.fetch_model()
 
-        if app.model_fetch is not None and app.model_fetch.is_running:
-            self._screen.notify(app.model_fetch.describe(), markup=False)
+        if state.model_fetch is not None and state.model_fetch.is_running:
+            self._screen.notify(state.model_fetch.describe(), markup=False)
         else:
-            app.push_screen(FirstModelDialog(), choose)
+            self._screen.app.push_screen(FirstModelDialog(), choose)

@@ -21,11 +21,11 @@ from textual.widgets import Label, Rule, TextArea
 from engine.data.speakers import SOMEONE, STRANGER, display_name
 from engine.errors import InvalidInputError, LotrError, describe_error, printable, suggest_nearest
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
+from lotr_tui.app_state import ModelFetchChanged, TrainingChanged
 from lotr_tui.background_task import is_closed, run_in_thread
 from lotr_tui.formatting import format_duration, token_noun
 from lotr_tui.learn.chapters import CHAPTERS, find_chapter
 from lotr_tui.learn.progress import progress_file
-from lotr_tui.messages import ModelFetchChanged, TrainingChanged
 from lotr_tui.screens.base import AppScreen
 from lotr_tui.screens.runs.open_run import choose_run
 from lotr_tui.screens.session import keys
@@ -221,11 +221,11 @@ class SessionScreen(AppScreen[None]):
             await asyncio.sleep(pause)
         self.is_ready = True
         self.refresh_bindings()
-        self.reply_mode = self.session_model.reply_mode_at_start(self.app.settings_store.current.reply_mode)
+        self.reply_mode = self.session_model.reply_mode_at_start(self.state.settings.current.reply_mode)
         self._adapt_to_model()
         self.call_after_refresh(self.show_preview)
-        if self.app.training_view is not None:
-            self.show_training(self.app.training_view)
+        if self.state.training_view is not None:
+            self.show_training(self.state.training_view)
         if self._pending is not None:
             self.submit_prompt(self._pending)
         for pane in reversed(panes):
@@ -244,14 +244,14 @@ class SessionScreen(AppScreen[None]):
     @property
     def model_settings(self) -> ModelSettings:
         """Settings by which the model answers: the user's, or else its defaults."""
-        models = self.app.settings_store.current.models
+        models = self.state.settings.current.models
         return models.get(self.session_model.settings_name) or self.session_model.default_settings
 
     def change_model_settings(self, **changes: Any) -> None:
         """Change some settings of the model, here and in later sessions; out of range raises an InvalidInputError."""
         changed = replace(self.model_settings, **changes)
         if changed != self.model_settings:
-            self.app.update_settings(models={self.session_model.settings_name: changed})
+            self.state.update_settings(models={self.session_model.settings_name: changed})
 
     def use_model(self, session_model: "SessionModel") -> None:
         """Use another model from the next line on, and say so."""
@@ -267,7 +267,7 @@ class SessionScreen(AppScreen[None]):
         self.preview.cancel()
         self._slow_unit = "token"
         if (old.reply_modes, old.knows_speakers) != (session_model.reply_modes, session_model.knows_speakers):
-            self.reply_mode = session_model.reply_mode_at_start(self.app.settings_store.current.reply_mode)
+            self.reply_mode = session_model.reply_mode_at_start(self.state.settings.current.reply_mode)
         if session_model.settings_name != old.settings_name:
             self.sampler.apply(self.model_settings.sampler)
         self._adapt_to_model()
@@ -275,8 +275,8 @@ class SessionScreen(AppScreen[None]):
     def _adapt_to_model(self) -> None:
         model = self.session_model
         if model.source:
-            recent = self.app.settings_store.current.recent_models
-            self.app.update_settings(recent_models=add_recent_model(model.source, recent))
+            recent = self.state.settings.current.recent_models
+            self.state.update_settings(recent_models=add_recent_model(model.source, recent))
         self._corpus = model.corpus or self._corpus
         self.prompt.tokenizer = model.model.tokenizer
         self.sampler.set_token_noun(token_noun(model.model.tokenizer))
@@ -313,7 +313,7 @@ class SessionScreen(AppScreen[None]):
         if self.is_ready:
             model = self.session_model
             left = Content.assemble(left, "  ", (model.name, "bold"), (f" · {model.description}", MUTED))
-        view, text = self.app.training_view, self.slot.activity
+        view, text = self.state.training_view, self.slot.activity
         if not text and view is not None and view.is_active:
             text = f"training: {view.activity}"
             if view.started and view.evaluations:
@@ -327,9 +327,11 @@ class SessionScreen(AppScreen[None]):
 
     def action_train(self) -> None:
         """Show the dashboard of the running training, or ask for a new one."""
-        view = self.app.training_view
-        if self.app.is_training and view is not None:
-            self.app.open_dashboard(view, self._use_run)
+        view = self.state.training_view
+        if self.state.is_training and view is not None:
+            from lotr_tui.screens.dashboard.screen import DashboardScreen
+
+            self.app.push_screen(DashboardScreen(view, self.state.send_command), self._use_run)
             return
         from engine.config import BUNDLED, DataConfig
         from engine.data.corpus import names_speakers
@@ -370,7 +372,7 @@ class SessionScreen(AppScreen[None]):
     def start_training(self, config: "Config", run_name: str | None = None) -> None:
         """Start a training beside the conversation, which keeps its model."""
         self._corpus = config.data.corpus
-        self.app.start_training(config, run_name)
+        self.state.start_training(config, run_name)
         self._note(f"training {run_name or config.preset}; ctrl+t watches it")
 
     def on_training_changed(self, message: TrainingChanged) -> None:
@@ -762,7 +764,7 @@ class SessionScreen(AppScreen[None]):
     @property
     def preview_unit(self) -> PreviewUnit:
         """Unit of what can come next: the saved one, or for a slow model tokens until the user asks for words."""
-        return self._slow_unit if self.session_model.is_slow else self.app.settings_store.current.preview_unit
+        return self._slow_unit if self.session_model.is_slow else self.state.settings.current.preview_unit
 
     def action_toggle_units(self) -> None:
         """Show the tokens that can come next, or whole words again."""
@@ -770,7 +772,7 @@ class SessionScreen(AppScreen[None]):
         if self.session_model.is_slow:
             self._slow_unit = unit
         else:
-            self.app.update_settings(preview_unit=unit)
+            self.state.update_settings(preview_unit=unit)
         self.view.set_preview_unit(unit)
         self.show_preview()
 
@@ -829,7 +831,7 @@ class SessionScreen(AppScreen[None]):
     def roles(self) -> Roles:
         """Saved roles of the user and of the model."""
         settings = self.model_settings
-        return Roles(settings.speaking_as, settings.answering, self.app.settings_store.current.system_prompt)
+        return Roles(settings.speaking_as, settings.answering, self.state.settings.current.system_prompt)
 
     def set_roles(self, roles: Roles) -> None:
         """Use other roles from the next line on."""
@@ -859,7 +861,7 @@ class SessionScreen(AppScreen[None]):
 
         cast, chat = self.session_model.cast, self.session_model.chat
         if chat is not None:
-            current = self.app.settings_store.current.system_prompt
+            current = self.state.settings.current.system_prompt
             self.app.push_screen(SystemPromptDialog(current, chat.default_system_prompt), self._set_system_prompt)
             return
 
@@ -874,7 +876,7 @@ class SessionScreen(AppScreen[None]):
     def _set_system_prompt(self, text: str | None) -> None:
         """Use a system prompt from the next line on; None keeps the current one."""
         if text is not None:
-            self.app.update_settings(system_prompt=text)
+            self.state.update_settings(system_prompt=text)
             self.show_roles()
 
     def on_who_answers_bars_speaker_selected(self, event: "WhoAnswersBars.SpeakerSelected") -> None:
@@ -893,7 +895,7 @@ class SessionScreen(AppScreen[None]):
             raise InvalidInputError(f"{self.session_model.name} has no mode {mode!r}; use {' or '.join(modes)}")
         self.reply_mode = mode
         # The first mode of a model without speakers must not keep the next session from being a conversation.
-        self.app.update_settings(reply_mode="conversation" if mode == modes[0] else mode)
+        self.state.update_settings(reply_mode="conversation" if mode == modes[0] else mode)
         self.show_roles()
         if mode == "reply":
             self._explain_reply_mode()
@@ -948,7 +950,7 @@ class SessionScreen(AppScreen[None]):
                 from engine.storage.files import default_runs_dir
 
                 names = [printable(path.name) for path in find_run_dirs(self._runs_dir or default_runs_dir())]
-                known = known_model_names(self.app.settings_store.current.recent_models)
+                known = known_model_names(self.state.settings.current.recent_models)
                 return [*sorted(names), *bundled_run_names(), *known]
         return ()
 
@@ -996,7 +998,7 @@ class SessionScreen(AppScreen[None]):
                 self.set_reply_mode(value)  # type: ignore[arg-type]
             case "pace":
                 with suppress(ValueError):
-                    self.app.update_settings(pace=float(value))
+                    self.state.update_settings(pace=float(value))
                     self._pace = self.view.conversation.pace = float(value)
                     return
                 raise InvalidInputError(f"{value!r} is not a number")

@@ -124,7 +124,7 @@ async def test_a_hang_up_continues_the_training_and_a_termination_stops_it(make_
     job = FakeJob([*training_events(), finished(make_decoder())]).release(20)
     app = make_app(job=job)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.training_view is not None and app.training_view.evaluations)
+        await until(pilot, lambda: app.state.training_view is not None and app.state.training_view.evaluations)
         app.handle_signal(signal_number)
         await until(pilot, lambda: app.return_code is not None)
     assert app.terminal_closed == continues
@@ -132,22 +132,22 @@ async def test_a_hang_up_continues_the_training_and_a_termination_stops_it(make_
     job.release(100)
     if continues:
         job.ends = True
-    app.finish_training()
-    assert app.training_view is not None
-    assert (app.training_view.finished is not None) == continues
+    app.state.finish_training()
+    assert app.state.training_view is not None
+    assert (app.state.training_view.finished is not None) == continues
 
 
 async def test_a_user_signal_requests_a_checkpoint_and_a_key_moves_the_training_into_the_background(make_app):
     job = FakeJob(training_events()).release(8)
     app = make_app(job=job)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: app.training_view is not None and app.training_view.started)
+        await until(pilot, lambda: app.state.training_view is not None and app.state.training_view.started)
         app.handle_signal(signal.SIGUSR1)
         assert [command.kind for command in job.command_queue.drain()] == ["checkpoint"]
-        assert app.is_training
+        assert app.state.is_training
         await pilot.press("d")
         await until(pilot, lambda: app.return_code is not None)
-    assert app.detached_run == job.run.path
+    assert app.state.detached_run == job.run.path
 
 
 def test_outside_tmux_there_is_a_hint_to_attach(monkeypatch):

@@ -67,7 +67,7 @@ async def runs(pilot):
     scenes.write_runs(app)
     events = [event for event in training_events(1) if isinstance(event, (Step, Evaluated))]
     lines = [json.dumps(event_to_dict(event)) for event in (*events, Checkpointed(0, MODEL_FILE))]
-    (app.runs_dir / "first" / METRICS_FILE).write_text("\n".join([*lines, ""]))
+    (app.state.runs_dir / "first" / METRICS_FILE).write_text("\n".join([*lines, ""]))
     await scenes.session(pilot)
     await pilot.press("ctrl+o")
     await until(pilot, lambda: screen_name(app) == "RunsScreen" and listed(app) == 5)
@@ -109,13 +109,13 @@ def sample_epoch(app):
 
 def of_view(name):
     """Return a function that reads an attribute of the training view."""
-    return lambda app: getattr(app.training_view, name)
+    return lambda app: getattr(app.state.training_view, name)
 
 
 def commands(app):
     """Return the commands that were sent if all of them are reported as applied."""
-    applied = [(event.kind, event.value) for event in app.training_view.applied_commands]
-    return applied if applied == [(command.kind, command.value) for command in app.job.commands] else []
+    applied = [(event.kind, event.value) for event in app.state.training_view.applied_commands]
+    return applied if applied == [(command.kind, command.value) for command in app.state.job.commands] else []
 
 
 def sends(kind, value=""):
@@ -124,7 +124,7 @@ def sends(kind, value=""):
 
 async def train(pilot):
     app = pilot.app
-    await until(pilot, lambda: app.training_view is not None and len(app.training_view.samples) == 13)
+    await until(pilot, lambda: app.state.training_view is not None and len(app.state.training_view.samples) == 13)
     await until(pilot, lambda: visible_range(app) == (0, 12) and sample_epoch(app) == 12)
 
 
@@ -142,8 +142,8 @@ async def show_samples(pilot):
 async def diagnosis(pilot):
     await train(pilot)
     app = pilot.app
-    app.training_view.apply(Diagnosed(123, 12.0, "loss_spike", "training perplexity jumped", "--set lr=0.001"))
-    app.screen.show_view(app.training_view)
+    app.state.training_view.apply(Diagnosed(123, 12.0, "loss_spike", "training perplexity jumped", "--set lr=0.001"))
+    app.screen.show_view(app.state.training_view)
 
 
 PROBLEM = Stage(

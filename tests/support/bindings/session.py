@@ -119,7 +119,7 @@ OPEN_VOCABULARY = Stage(
     [
         Row(
             "session.units",
-            lambda app: app.settings_store.current.preview_unit,
+            lambda app: app.state.settings.current.preview_unit,
             becomes("token"),
             prepare=lambda app: app.screen.query_one("TemperatureSlider").focus(),
         )

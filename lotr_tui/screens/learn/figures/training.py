@@ -22,7 +22,6 @@ from engine.data.tokenizers import EOS_ID
 from engine.events import Sampled
 from engine.models.ngram import KneserNey, Unigram
 from engine.runtime.worker import Cancellation
-from lotr_tui.app_base import LotrAppBase
 from lotr_tui.formatting import LINE_END_MARK, displayable, format_perplexity, truncate
 from lotr_tui.learn.live_training import (
     MAX_TRAIN_TOKENS,
@@ -113,7 +112,8 @@ class LiveTrainingFigure(ChapterFigure[DataT]):
 
     @property
     def _session_trains(self) -> bool:
-        return isinstance(self.app, LotrAppBase) and self.app.is_training
+        is_training: bool = self.app.state.is_training  # type: ignore[attr-defined]
+        return is_training
 
     @property
     def work_in_progress(self) -> str:

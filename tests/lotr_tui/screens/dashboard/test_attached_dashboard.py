@@ -7,7 +7,7 @@ import pytest
 from engine.control import ControlCommand
 from engine.errors import RunError
 from engine.events import Checkpointed, CommandApplied, Diagnosed, Evaluated, Resume, Warned
-from lotr_tui.messages import TrainingChanged
+from lotr_tui.app_state import TrainingChanged
 from lotr_tui.screens.dashboard.chart import TrainingChart
 from lotr_tui.screens.dashboard.panes import LogPane, SampleTimeline
 from lotr_tui.screens.dashboard.screen import DashboardScreen

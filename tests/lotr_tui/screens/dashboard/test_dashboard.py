@@ -83,7 +83,7 @@ async def test_a_failure_is_shown_as_text(make_app):
     app = make_app(job=FakeJob(training_events()[:9], failure=RuntimeError("no room [left]")).release())
     async with app.run_test(size=(160, 45)) as pilot:
         await until(pilot, lambda: "failed: RuntimeError: no room [left]" in dashboard_text(app))
-        assert not app.is_training
+        assert not app.state.is_training
 
 
 async def test_each_control_key_sends_its_command(make_app):
@@ -131,7 +131,7 @@ async def test_a_problem_is_shown_with_its_remedy_until_dismissed_and_stop_asks_
             widget = app.screen.query_one("#diagnosis")
             return text_of(widget) if widget.display else ""
 
-        await until(pilot, lambda: app.training_view is not None and len(app.training_view.samples) == 4)
+        await until(pilot, lambda: app.state.training_view is not None and len(app.state.training_view.samples) == 4)
         assert banner() == ""
         job.release()
         await until(pilot, lambda: banner() == "! a problem → a remedy  h lower lr  x dismiss")
@@ -139,7 +139,7 @@ async def test_a_problem_is_shown_with_its_remedy_until_dismissed_and_stop_asks_
         await until(pilot, lambda: job.commands == [ControlCommand("lr", "0.5")])
         await pilot.press("x")
         await until(pilot, lambda: banner() == "")
-        assert [line.kind for line in app.training_view.log if line.text == "a problem; a remedy"] == ["warning"]
+        assert [line.kind for line in app.state.training_view.log if line.text == "a problem; a remedy"] == ["warning"]
         await pilot.press("ctrl+c")
         await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("y")

@@ -146,8 +146,8 @@ async def test_training_that_cannot_be_prepared_is_asked_for_again_with_the_same
             await pilot.press("up")
             fill(pilot, corpus=str(corpus), run="mine", settings="seed=7")
             await pilot.press("enter")
-            await until(pilot, lambda: app.training_view is not None and app.training_view.failure)
-            await until(pilot, lambda: not app.is_training)
+            await until(pilot, lambda: app.state.training_view is not None and app.state.training_view.failure)
+            await until(pilot, lambda: not app.state.is_training)
             assert isinstance(app.screen, SessionScreen)
         texts = {name: app.screen.query_one(f"#{name}", Input).value for name in FIELDS}
         assert texts == {"corpus": str(corpus), "run": "mine", "epochs": "", "settings": "seed=7"}

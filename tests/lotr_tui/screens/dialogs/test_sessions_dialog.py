@@ -205,4 +205,4 @@ async def test_export_asks_for_a_path_and_suggests_the_last_folder(make_host, se
             assert message(pilot) == f"Exported to {folder}/mine.{kind}"
             assert "newer" in (folder / f"mine.{kind}").read_text()
         assert json.loads((folder / "mine.json").read_text())["replies"][0]["prompt"] == "a newer prompt"
-        assert app.settings_store.current.export_folder == str(folder)
+        assert app.state.settings.current.export_folder == str(folder)

@@ -33,7 +33,7 @@ async def test_a_fast_column_does_not_wait_for_a_slow_one_and_models_are_added_b
     file = tmp_path / "small.gguf"
     file.write_bytes(b"GGUF")
     app = make_host()
-    app.settings_store.change(recent_models=("hf:owner/used-last",))
+    app.state.settings.change(recent_models=("hf:owner/used-last",))
     async with app.run_test(size=(120, 35)) as pilot:
         model.hold()
         screen = SideBySideScreen(slow_session_model(model), None, "bilbo is", SETTINGS, 7, 0, CONTEXT)

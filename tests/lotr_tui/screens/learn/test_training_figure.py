@@ -120,7 +120,7 @@ async def test_task_is_done_by_trainings_that_are_too_slow_too_fast_and_good(mak
             await until(pilot, lambda: not figure_of(pilot).is_training)
             assert train_line(pilot) == f"▶ enter trains again · {result}"
         await until_done(pilot)
-        app.is_training = True  # the session trains too
+        app.state.is_training = True  # the session trains too
         await train(pilot, use_job, GOOD[:2])
         assert figure_of(pilot).training.config.training.threads == 0
         assert "both are slower" in text_of(figure_of(pilot).query_one("#figure-message", Static))

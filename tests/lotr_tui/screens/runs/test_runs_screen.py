@@ -181,7 +181,7 @@ async def test_runs_are_renamed_deleted_and_exported_unless_they_are_active_or_b
             await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
         await until(pilot, lambda: "deleted a-run" in message(pilot))
         assert not (runs_dir / long_name).exists()
-        assert pilot.app.settings_store.current.baseline_run == ""
+        assert pilot.app.state.settings.current.baseline_run == ""
 
         for name in ("bundled", "base"):
             await highlight(pilot, name)

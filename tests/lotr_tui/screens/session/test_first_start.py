@@ -147,8 +147,8 @@ async def test_quitting_while_it_is_fetched_is_quick_and_the_next_start_says_how
         await pilot.press("enter")
         await ready(pilot)
         await pilot.press("ctrl+q")
-    assert app.model_fetch is not None
-    assert not app.model_fetch.is_running
+    assert app.state.model_fetch is not None
+    assert not app.state.model_fetch.is_running
     assert SettingsStore().current.first_model == "smollm2"
     app = start()
     async with app.run_test(size=(120, 30)) as pilot:

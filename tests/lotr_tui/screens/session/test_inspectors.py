@@ -117,7 +117,7 @@ def assert_column_is_reply(screen, reply):
 )
 async def test_a_column_repeats_the_reply_and_is_the_next_one(make_app, mode, key, name):
     app = make_app()
-    app.update_settings(models={"bundled": ModelSettings(SamplerSettings(repetition_penalty=1.3, top_k=20))})
+    app.state.update_settings(models={"bundled": ModelSettings(SamplerSettings(repetition_penalty=1.3, top_k=20))})
     async with app.run_test(size=SIZE) as pilot:
         reply = await converse(pilot, mode, num_turns=2)
         ui.set_field(app, "seed", "")  # the columns take the seed of the reply

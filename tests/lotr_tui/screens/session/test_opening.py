@@ -208,5 +208,5 @@ async def test_session_continues_while_another_model_is_loaded_and_a_chosen_run_
         await ui.until(pilot, lambda: "Slowpoke-1B-Instruct" in status(app))
         assert "loading" not in status(app)
         assert (await ui.reply_to(pilot, "Hello there")).is_chat
-        assert app.settings_store.current.recent_models == ("gguf:/models/Slowpoke-1B-Instruct.gguf",)
+        assert app.state.settings.current.recent_models == ("gguf:/models/Slowpoke-1B-Instruct.gguf",)
         assert not app.screen.query_one("#training").display

@@ -154,7 +154,7 @@ async def test_system_prompt_is_shown_edited_and_saved_and_a_saved_conversation_
         assert line.value == "You are Gandalf."
         line.value = EXAMPLE_SYSTEM_PROMPT
         await pilot.press("enter")
-        assert app.settings_store.current.system_prompt == EXAMPLE_SYSTEM_PROMPT
+        assert app.state.settings.current.system_prompt == EXAMPLE_SYSTEM_PROMPT
     (session,) = list_sessions()
     assert '"system_prompt": "You are Gandalf."' in session.path.read_text()
     async with open_session(make_app, model) as pilot:

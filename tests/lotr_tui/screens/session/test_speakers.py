@@ -205,7 +205,7 @@ async def test_roles_and_mode_are_kept_and_a_model_without_speakers_offers_no_co
             "^n go on" in ui.lines_of(app.screen.query_one(KeyFooter)) or ui.conversation_of(app).current_reply is None
         )
         await run(pilot, "/set mode continue")
-        assert app.settings_store.current.reply_mode == "continue"
+        assert app.state.settings.current.reply_mode == "continue"
 
 
 @pytest.mark.parametrize(

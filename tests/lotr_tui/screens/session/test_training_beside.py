@@ -89,7 +89,7 @@ async def test_failed_training_is_reported_and_the_session_and_its_chart_stay(ma
         await pilot.pause()
         app.screen.start_training(PRESETS["tiny"])
         await ui.until(pilot, lambda: noted(app, "out of [memory]"))
-        assert not app.is_training
+        assert not app.state.is_training
         assert "valid 72.5" in app.screen.query_one(PerplexityChart).render_line(0).text
         assert (await ui.reply_to(pilot)).tokens
 
@@ -164,7 +164,7 @@ async def test_epochs_of_a_running_training_are_offered_as_they_are_saved(make_a
         await pilot.press("down", "down", "enter")
         await ui.until(pilot, lambda: "did not keep epoch 1; it kept 2, 4" in note_text(screen))
         assert len(screen.slots) == 1
-        assert pilot.app.is_training
+        assert pilot.app.state.is_training
 
 
 def test_chosen_epoch_loads_its_weights_and_several_form_an_ensemble(folder, trained):

@@ -150,7 +150,7 @@ async def test_quitting_while_a_reply_is_written_and_a_model_is_trained_leaves_n
     job = use_job(FakeJob(training_events()).release(5))
     async with make_app(pace=2).run_test() as pilot:
         await pilot.press("ctrl+t", "enter")
-        await ui.until(pilot, lambda: pilot.app.is_training)
+        await ui.until(pilot, lambda: pilot.app.state.is_training)
         await ui.send(pilot, "bilbo is")
         await ui.until(pilot, lambda: ui.conversation_of(pilot.app).active_reply)
         await pilot.press("ctrl+q", "s")

@@ -1,0 +1,202 @@
+"""What screens share: the settings, the training in a thread of this process, and the fetching of SmolLM2."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textual.app import App
+from textual.message import Message
+from textual.timer import Timer
+
+from engine.control import ControlCommand
+from engine.errors import InvalidInputError, describe_error
+from lotr_tui.background_task import run_in_thread
+from lotr_tui.session.settings import SettingsStore
+
+if TYPE_CHECKING:  # these modules import numpy, which the first paint does not need
+    from engine.config import Config
+    from engine.events import TrainingEvent
+    from engine.runs.loading import LoadedModel
+    from engine.training.job import TrainingJob
+    from lotr_tui.monitor.local_training import LocalTraining
+    from lotr_tui.monitor.training_view import TrainingView
+    from lotr_tui.session.model_loading import Fetch, ModelFetch
+    from lotr_tui.session.session_model import SessionModel
+
+SAVE_DELAY = 0.5  # seconds between the first change of a setting and the writing of all changes until then
+POLL_INTERVAL = 0.5  # seconds between two looks at the events of the training
+SAVE_TIMEOUT = 20.0  # seconds to wait for the training to save once the screen is closed
+TRACKER_WAIT = 5.0  # seconds to wait, once the screen is closed, until trackers have received the end of the training
+
+
+@dataclass
+class TrainingChanged(Message, bubble=False):
+    """Posted to every screen when the training has reported events, which come oldest first."""
+
+    view: "TrainingView"
+    events: "Sequence[TrainingEvent]"
+
+
+@dataclass
+class ModelFetchChanged(Message, bubble=False):
+    """Posted to every screen while SmolLM2 is being fetched, and once when that has ended."""
+
+    fetch: "ModelFetch"
+    has_ended: bool
+
+
+@dataclass
+class OpenSession(Message):
+    """Request of a screen to show a session with a model above it."""
+
+    session_model: "SessionModel | None"  # None loads the default one
+
+
+@dataclass
+class WatchRun(Message):
+    """Request of a screen to show the dashboard of a run; `on_close` gets the run that was chosen there, or None."""
+
+    path: Path
+    on_close: "Callable[[LoadedModel | None], None]"
+
+
+class AppState:
+    """State of the app that its screens read and change."""
+
+    def __init__(self, app: App[None], runs_dir: Path | None, settings: SettingsStore) -> None:
+        self.runs_dir, self.settings = runs_dir, settings
+        self.job: TrainingJob | None = None  # that the app was started with
+        self.training: LocalTraining | None = None  # the latest of this process, which may have ended
+        self.is_training = False
+        self.model_fetch: ModelFetch | None = None  # the latest attempt
+        self.exit_message = ""  # line for standard error after the screen is closed
+        self.quits_when_training_ends = False
+        self.detached_run: Path | None = None  # of a training that another process resumes once the app has ended
+        self.fetch: Fetch | None = None  # fetches SmolLM2; None uses the network
+        self._app = app
+        self._save_timer: Timer | None = None
+        self._poll_timer: Timer | None = None
+        self._fetch_timer: Timer | None = None
+
+    # Settings
+
+    def update_settings(self, **changes: Any) -> None:
+        """Change settings at once, and write them soon; a value out of range raises an InvalidInputError."""
+        self.settings.change(**changes)
+        if self._app.is_running and self.settings.has_unsaved_changes and self._save_timer is None:
+            self._save_timer = self._app.set_timer(SAVE_DELAY, self._save_settings)
+
+    async def _save_settings(self) -> None:
+        self._save_timer = None
+        if notice := await asyncio.to_thread(self.settings.save):  # a slow disk must not stop the screen
+            self._app.notify(notice, severity="warning", markup=False)
+
+    # Training
+
+    @property
+    def training_view(self) -> "TrainingView | None":
+        return None if self.training is None else self.training.view
+
+    @property
+    def run_path(self) -> Path | None:
+        """Run directory of the latest training of this process, or None before it is prepared."""
+        if self.training is not None:
+            return self.training.path
+        return None if self.job is None else self.job.run.path
+
+    def start_training(self, config: "Config", run_name: str | None = None) -> None:
+        """Train in a thread and post `TrainingChanged`. Without a name, preset and time name the run."""
+
+        def prepare() -> "TrainingJob":
+            from engine.training.job import prepare_job  # imports PyTorch, which takes seconds
+
+            return prepare_job(config, run_name=run_name, runs_dir=self.runs_dir)
+
+        self.launch(prepare)
+
+    def launch(self, prepare: "Callable[[], TrainingJob]", resumed_run: Path | None = None) -> None:
+        from lotr_tui.monitor.local_training import LocalTraining
+
+        self.training, self.is_training = LocalTraining(prepare, resumed_run), True
+        self._poll_timer = self._app.set_interval(POLL_INTERVAL, self._poll_training)
+        self._poll_training()
+
+    def send_command(self, command: ControlCommand) -> None:
+        """Send a control command to the training; an InvalidInputError says that there is none."""
+        if self.training is None or not self.is_training:
+            raise InvalidInputError("no training is running; press ctrl+t in the session to start one")
+        self.training.send_command(command)
+
+    def _poll_training(self) -> None:
+        """Forward new events to all screens, and hand a detached training over to another process."""
+        if self.training is None or not self.is_training:
+            return
+        events, has_ended = self.training.poll()
+        view, path = self.training.view, self.training.path
+        if has_ended and self._poll_timer is not None:
+            self.is_training = False
+            self._poll_timer.stop()
+        if events:
+            for screen in self._app.screen_stack:
+                screen.post_message(TrainingChanged(view, events))
+        is_detached = view.finished is not None and view.finished.reason == "detached" and path is not None
+        if has_ended and (self.quits_when_training_ends or (is_detached and self.job is not None)):
+            self.detached_run = path if is_detached else None  # resumed once the screen is closed
+            self._app.exit()
+        elif has_ended and is_detached:
+            self._app.run_worker(self._resume_in_background(path), group="detach")
+
+    async def _resume_in_background(self, path: Path | None) -> None:
+        from lotr_tui.monitor.background import resume_in_background
+
+        try:
+            self._app.notify(await run_in_thread(resume_in_background, path), timeout=15, markup=False)
+        except Exception as error:
+            self._app.notify(describe_error(error), severity="error", markup=False)
+
+    def finish_training(self, *, waits: bool) -> None:
+        """Wait, after the app has ended, until the training has saved, or if it `waits`, until it has finished."""
+        if self.training is None:
+            return
+        if waits:
+            self.training.wait_until_finished()
+        elif self.training.has_unsaved_progress and not self.training.join(SAVE_TIMEOUT):
+            self.exit_message = "the training did not stop in time; resume it from its last checkpoint"
+        self.training.poll()
+        finished = self.training.view.finished
+        if waits and finished is not None and finished.reason == "detached":
+            self.detached_run = self.training.path  # requested by `lotr-tui attach`
+
+    def tracker_lines(self) -> list[str]:
+        """Return lines about the experiment trackers, to print once the screen is closed."""
+        trackers = None if self.training is None else self.training.trackers
+        if trackers is None:
+            return []
+        trackers.wait(TRACKER_WAIT)
+        return trackers.closing_lines()
+
+    # Fetching of SmolLM2
+
+    def fetch_model(self) -> None:
+        """Fetch SmolLM2 in a thread, unless that is going on, and post `ModelFetchChanged`."""
+        from engine.models.pretrained.fetch import fetch_smollm2
+        from lotr_tui.session.model_loading import ModelFetch
+
+        if self.model_fetch is None or not self.model_fetch.is_running:
+            self.model_fetch = ModelFetch(self.fetch or fetch_smollm2)
+        if self._fetch_timer is None:
+            self._fetch_timer = self._app.set_interval(POLL_INTERVAL, self._poll_fetch)
+        self._poll_fetch()
+
+    def _poll_fetch(self) -> None:
+        fetch, timer = self.model_fetch, self._fetch_timer
+        if fetch is None or timer is None:
+            return
+        has_ended = not fetch.is_running
+        if has_ended:
+            timer.stop()
+            self._fetch_timer = None
+        for screen in self._app.screen_stack:
+            screen.post_message(ModelFetchChanged(fetch, has_ended=has_ended))
