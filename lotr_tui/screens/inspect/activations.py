@@ -26,7 +26,7 @@ from engine.data.arrays import Float32Array
 from engine.data.tokenizers import UNK
 from engine.errors import describe_error
 from lotr_tui.background_task import BackgroundTask, is_closed
-from lotr_tui.formatting import LINE_END_MARK, token_noun
+from lotr_tui.formatting import LINE_END_MARK
 from lotr_tui.screens.inspect.heat_strip import (
     NEGATIVE_CHARS,
     POSITIVE_CHARS,
@@ -35,9 +35,10 @@ from lotr_tui.screens.inspect.heat_strip import (
     StripRow,
     number_range,
 )
+from lotr_tui.screens.inspect.layers import LayerScreen
 from lotr_tui.screens.inspect.page import Page, describe_word_around, sanitize_text, token_names, visible_part
 from lotr_tui.screens.inspect.row_list import Row, RowList
-from lotr_tui.screens.inspect.text_screen import TextInputBar, TextScreen
+from lotr_tui.screens.inspect.text_screen import TextInputBar
 from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.session.training_text import UnitId, UnitSearch
@@ -105,57 +106,34 @@ def mogrifier_line(factors: Sequence[Float32Array], width: int) -> tuple[str, st
     return form, MOGRIFIER_NOTE if form is forms[0] and cell_len(form) + len(MOGRIFIER_NOTE) + 3 <= width else ""
 
 
-class ActivationsScreen(TextScreen[tuple[LayerActivations, ...]]):
+class ActivationsScreen(LayerScreen[tuple[LayerActivations, ...]]):
     """Activations of the LSTM inside the session's model while it reads a text."""
 
-    AUTO_FOCUS = "#strips"
     HEADING = "activations: inside the LSTM"
-    BUSY_MESSAGE = "reading the text …"
     FAILURE_MESSAGE = "cannot compute the activations"
     PANES = ("text", "strips", "along", "search", "line")
     TAKING_TURNS = ("along", "search")
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-high")]  # noqa: RUF012
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *binding_table(
-            "activations",
-            """
-            layer | right_square_bracket | step_layer(1) | layer | The next layer | [ ]
-            pin   | space                | toggle_pin    | pin   | Keep showing this unit along the text
-            find  | slash                | toggle_search | find  | Search for what activates this unit most
-            """,
-            show=True,
-        ),
-        *binding_table(
-            "activations",
-            """
-            previous-layer | left_square_bracket | step_layer(-1) | previous layer | The previous layer
-            """,
-        ),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "activations",
+        "find | slash | toggle_search | find | Search for what activates this unit most",
+        show=True,
+    )
 
     def __init__(self, session_model: SessionModel, text: str = "") -> None:
         super().__init__(session_model, text)
         self._lstm = self.inspected_part = find_lstm(session_model.model)
-        self._noun = token_noun(session_model.model.tokenizer)
         self.layer_activations: tuple[LayerActivations, ...] = ()
         """Activations of each layer on the text; empty while they are computed."""
         self._names: list[str] = []
-        self.layer_index = 0
-        self.pinned_unit: UnitId | None = None
-        """Unit that stays shown along the text, if any."""
-        self._is_first_result = True
+        self.num_layers = 1 if self._lstm is None else self._lstm.config.num_layers
         self._search: UnitSearch | None = None
         self._stopped_early = False
         self.examples: tuple[ActivationExample, ...] = ()
         """Results of the last search: the highest activations and then the lowest."""
         self._marks: tuple[str, ...] = ()  # of the examples
-        self._search_task: BackgroundTask[TopActivations] = BackgroundTask(
+        self.side_task: BackgroundTask[TopActivations] = BackgroundTask(
             self, "unit-search", self._show_examples, self._show_search_failure
         )
-
-    @property
-    def is_idle(self) -> bool:
-        return super().is_idle and not self._search_task.is_running
 
     def compose(self) -> ComposeResult:
         noun = self._noun
@@ -185,10 +163,6 @@ class ActivationsScreen(TextScreen[tuple[LayerActivations, ...]]):
         hint = f"/ searches the training text for the {self._noun}s that activate this unit most"
         self.show_line("#search-heading", (hint, MUTED))
 
-    def on_unmount(self) -> None:
-        super().on_unmount()
-        self._search_task.cancel()
-
     # Analysis
 
     def tokenize(self, text: str) -> TokenizedText:
@@ -213,8 +187,7 @@ class ActivationsScreen(TextScreen[tuple[LayerActivations, ...]]):
     def show_page(self, page: Page, cursor: int | None) -> None:
         self.layer_activations = ()
         self._names = token_names(page, self.session_model.model.tokenizer)
-        self.query_one(TextView).show(page, len(page.tokens) - 1 if cursor is None else cursor)
-        self._update_view()
+        super().show_page(page, cursor)
 
     def compute(self, tokens: TokenizedText) -> tuple[LayerActivations, ...]:
         assert self._lstm is not None, "checked by find_problem"
@@ -228,10 +201,7 @@ class ActivationsScreen(TextScreen[tuple[LayerActivations, ...]]):
             strips, position = self.query_one(HeatStrips), self.query_one(TextView).cursor
             strips.row = ACTIVATION_NAMES.index("cell")
             strips.item = int(np.abs(result[self.layer_index].cell[position]).argmax())
-        self._update_view()
-
-    def show_message(self, message: str) -> None:
-        self.query_one(HeatStrips).show_message(message)
+        self.update_view()
 
     # View
 
@@ -240,9 +210,7 @@ class ActivationsScreen(TextScreen[tuple[LayerActivations, ...]]):
         """The activation under the cursor of the strips."""
         return ACTIVATION_NAMES[self.query_one(HeatStrips).row]
 
-    @on(TextView.CursorMoved)
-    @on(HeatStrips.CursorMoved)
-    def _update_view(self) -> None:
+    def update_view(self) -> None:
         strips, along = self.query_one(HeatStrips), self.query_one("#along", RowList)
         mogrifier, legend = self.query_one("#mogrifier", StatusBar), self.query_one("#legend", StatusBar)
         if not self.layer_activations:
@@ -265,7 +233,7 @@ class ActivationsScreen(TextScreen[tuple[LayerActivations, ...]]):
         num_shown = int(strips.columns().sizes.sum())
         texts = strips_legend(num_shown, strips.num_cells, self.size.width - 2)
         legend.show(*(Content.styled(text, MUTED) for text in texts))
-        unit_id = self._current_unit()
+        unit_id: UnitId = self.pinned or self.find_selected()
         values = self.layer_activations[unit_id[0]].get(unit_id[2])[:, unit_id[1]].tolist()
         scale = value_scale(self.layer_activations[unit_id[0]], unit_id[2])
         is_signed = unit_id[2] not in SIGMOID_GATES
@@ -274,7 +242,7 @@ class ActivationsScreen(TextScreen[tuple[LayerActivations, ...]]):
             lambda index, width: _draw_value(self._names[index], values[index], scale, width, is_signed=is_signed),
             position,
         )
-        pinned = (" · pinned" if self.pinned_unit else "", "$accent")
+        pinned = (" · pinned" if self.pinned else "", "$accent")
         self.show_line("#along-heading", (self.unit_label(unit_id), "bold"), (" along the text", MUTED), pinned)
 
     def _strip_row(self, layer: LayerActivations, gate: ActivationName, position: int) -> StripRow:
@@ -291,19 +259,14 @@ class ActivationsScreen(TextScreen[tuple[LayerActivations, ...]]):
         label = f"unit {unit} {activation}"
         return label if len(self.layer_activations) == 1 else f"layer {layer + 1} {label}"
 
-    def _current_unit(self) -> UnitId:
-        """Return the pinned unit, or the one under the cursor."""
-        return self.pinned_unit or (self.layer_index, self.query_one(HeatStrips).item, self.gate)
-
-    @on(RowList.Selected, "#along")
-    def _move_to_token(self, message: RowList.Selected) -> None:
-        self.query_one(TextView).move_cursor(message.index)
+    def find_selected(self) -> UnitId:
+        return self.layer_index, self.query_one(HeatStrips).item, self.gate
 
     # Search
 
     def action_toggle_search(self) -> None:
         """Search the training text for the top activations of the current unit, or stop the running search."""
-        if self._search_task.is_running:
+        if self.side_task.is_running:
             self._stop_search()
         elif self._lstm is None or not self.layer_activations:
             self.notify("There is no unit to search for.", markup=False)
@@ -311,17 +274,17 @@ class ActivationsScreen(TextScreen[tuple[LayerActivations, ...]]):
             self.notify("No training text to search: this model has no run.", markup=False)
         else:
             self.set_class(True, "-search")
-            self._search = UnitSearch(self.session_model.run, self._lstm, self._current_unit())
+            self._search = UnitSearch(self.session_model.run, self._lstm, self.pinned or self.find_selected())
             self._stopped_early, self.examples = False, ()
             self.query_one("#search", RowList).clear()
             self._show_progress()
             self._progress_timer.resume()
-            self._search_task.start(self._search.results)
+            self.side_task.start(self._search.results)
 
     def _stop_search(self) -> None:
         """End the search early, and show the results so far."""
         self._stopped_early = True
-        self._search_task.stop()
+        self.side_task.stop()
 
     def _show_progress(self) -> None:
         if is_closed(self):
@@ -385,22 +348,8 @@ class ActivationsScreen(TextScreen[tuple[LayerActivations, ...]]):
 
     # Keys
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hide the layer keys if there is only one layer."""
-        return action != "step_layer" or (self._lstm is not None and self._lstm.config.num_layers > 1)
-
-    def action_step_layer(self, offset: int) -> None:
-        if self.layer_activations:
-            self.layer_index = (self.layer_index + offset) % len(self.layer_activations)
-            self._update_view()
-
-    def action_toggle_pin(self) -> None:
-        if self.layer_activations:
-            self.pinned_unit = self._current_unit() if self.pinned_unit is None else None
-            self._update_view()
-
     def action_close(self) -> None:
-        if self._search_task.is_running:
+        if self.side_task.is_running:
             self._stop_search()
         else:
             super().action_close()

@@ -27,13 +27,13 @@ from lotr_tui.formatting import (
     format_lone_token,
     format_percent,
     plural,
-    token_noun,
     truncate,
 )
 from lotr_tui.screens.inspect.heat_strip import SHADES, THRESHOLDS, HeatStrips, StripRow, shade_levels
+from lotr_tui.screens.inspect.layers import LayerScreen
 from lotr_tui.screens.inspect.page import Page, describe_word_around, token_names
 from lotr_tui.screens.inspect.row_list import Row, RowList
-from lotr_tui.screens.inspect.text_screen import TextInputBar, TextScreen
+from lotr_tui.screens.inspect.text_screen import TextInputBar
 from lotr_tui.screens.inspect.text_view import TextView
 from lotr_tui.session.session_model import SessionModel
 from lotr_tui.theme import MUTED
@@ -173,47 +173,27 @@ def _find_start(tokens: TokenizedText, max_tokens: int) -> int:
     return int(tokens.word_spans[0][word] if word < tokens.num_words else tokens.start_offsets[first])
 
 
-class AttentionScreen(TextScreen[AttentionReading]):
+class AttentionScreen(LayerScreen[AttentionReading]):
     """Attention and layer predictions of the Transformer inside the session's model while it reads a text."""
 
-    AUTO_FOCUS = "#strips"
     HEADING = "attention: inside the Transformer"
-    BUSY_MESSAGE = "reading the text …"
     FAILURE_MESSAGE = "cannot compute the attention"
     PANES = ("text", "strips", "attended", "along", "lens", "line")
     TAKING_TURNS = ("strips", "attended", "along", "lens")
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (150, "-very-wide")]  # noqa: RUF012
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-high")]  # noqa: RUF012
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *binding_table(
-            "attention",
-            """
-            layer | right_square_bracket | step_layer(1) | layer | The next layer | [ ]
-            pin   | space                | toggle_pin    | pin   | Keep showing this head along the text
-            start | 0                    | toggle_start  | start | Leave out the start, which many heads attend to
-            """,
-            show=True,
-        ),
-        *binding_table(
-            "attention",
-            """
-            previous-layer | left_square_bracket | step_layer(-1) | previous layer | The previous layer
-            """,
-        ),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = binding_table(
+        "attention",
+        "start | 0 | toggle_start | start | Leave out the start, which many heads attend to",
+        show=True,
+    )
 
     def __init__(self, session_model: SessionModel, text: str = "") -> None:
         super().__init__(session_model, text)
         self._model = self.inspected_part = find_attention_model(session_model.model)
         self._tokenizer = session_model.model.tokenizer
-        self._noun = token_noun(self._tokenizer)
         self.reading: AttentionReading | None = None
         """Attention on the text; None while it is computed."""
-        self.layer_index = 0
-        self.pinned_head: HeadId | None = None
-        """Head that stays shown along the text, if any."""
         self.is_without_start = False
-        self._is_first_result = True
         self._max_tokens = 0  # that can be recorded; 0 if unknown
         self._levels = np.empty(0, np.intp)  # shades of the tokens before the one that is predicted
         self._attended: tuple[list[int], list[float]] = [], []  # positions and their weights, the largest first
@@ -221,13 +201,9 @@ class AttentionScreen(TextScreen[AttentionReading]):
         self._targets_of: tuple[AttentionReading | None, HeadId | None] = None, None
         self._is_on_input = False  # the cursor of the layers is on the embedding
         self._predictions: dict[int, tuple[LayerPrediction, ...]] = {}  # of the layers, by token
-        self._prediction_task: BackgroundTask[tuple[int, tuple[LayerPrediction, ...]]] = BackgroundTask(
+        self.side_task: BackgroundTask[tuple[int, tuple[LayerPrediction, ...]]] = BackgroundTask(
             self, "logit-lens", self._store_predictions, self._show_lens_failure, interval=POLL_INTERVAL
         )
-
-    @property
-    def is_idle(self) -> bool:
-        return super().is_idle and not self._prediction_task.is_running
 
     def compose(self) -> ComposeResult:
         yield StatusBar(id="status")
@@ -257,10 +233,6 @@ class AttentionScreen(TextScreen[AttentionReading]):
         yield HelpLine()
         yield KeyFooter(descriptions={"inspect.next": self._noun})
 
-    def on_unmount(self) -> None:
-        super().on_unmount()
-        self._prediction_task.cancel()
-
     # Analysis
 
     def find_problem(self) -> str:
@@ -268,9 +240,8 @@ class AttentionScreen(TextScreen[AttentionReading]):
 
     def show_page(self, page: Page, cursor: int | None) -> None:
         self.reading, self._predictions, self._levels = None, {}, np.empty(0, np.intp)
-        self._prediction_task.cancel()
-        self.query_one(TextView).show(page, len(page.tokens) - 1 if cursor is None else cursor)
-        self._update_view()
+        self.side_task.cancel()
+        super().show_page(page, cursor)
 
     def compute(self, tokens: TokenizedText) -> AttentionReading:
         """Record the attention on a text, or on its end if the record would be too large."""
@@ -287,7 +258,7 @@ class AttentionScreen(TextScreen[AttentionReading]):
             num_dropped = len(self.page.tokens) - len(result.page.tokens)
             self.text, self.page = result.page.tokens.text, result.page
             text.show(result.page, max(0, text.cursor - num_dropped))
-        self.reading = result
+        self.reading, self.num_layers = result, result.num_layers
         self.layer_index = min(self.layer_index, result.num_layers - 1)
         if self._is_first_result:
             self._is_first_result = False
@@ -296,16 +267,11 @@ class AttentionScreen(TextScreen[AttentionReading]):
             strips = self.query_one(HeatStrips)
             strips.row, strips.item = 1, int(np.argmax(mean))
             self.refresh_bindings()
-        self._update_view()
-
-    def show_message(self, message: str) -> None:
-        self.query_one(HeatStrips).show_message(message)
+        self.update_view()
 
     # View
 
-    @property
-    def head_id(self) -> HeadId:
-        """The head under the cursor of the strips."""
+    def find_selected(self) -> HeadId:
         row = self.query_one(HeatStrips).row
         return ROLLOUT if row == 0 else HeadId(self.layer_index, None if row == 1 else row - 2)
 
@@ -321,9 +287,7 @@ class AttentionScreen(TextScreen[AttentionReading]):
         """Return the index in `SHADES` of a token of the text, 0 for one that the model had not read."""
         return int(self._levels[token]) if token < len(self._levels) else 0
 
-    @on(TextView.CursorMoved)
-    @on(HeatStrips.CursorMoved)
-    def _update_view(self) -> None:
+    def update_view(self) -> None:
         reading, strips, text = self.reading, self.query_one(HeatStrips), self.query_one(TextView)
         if reading is None:
             for name in (
@@ -350,14 +314,14 @@ class AttentionScreen(TextScreen[AttentionReading]):
             StripRow(
                 _row_label(head),
                 reading.attended(head, token, without_start=self.is_without_start),
-                is_marked=head == self.pinned_head,
+                is_marked=head == self.pinned,
             )
             for head in heads
         ]
         strips.show(rows, heading, reading.names[:-1])
         self.query_one(HelpLine).update_text()
         self._show_legend(strips)
-        head_id = self.pinned_head or self.head_id
+        head_id = self.pinned or self.find_selected()
         weights = reading.attended(head_id, token, without_start=self.is_without_start)
         levels = shade_levels(weights[reading.token_positions[:token]])
         if not np.array_equal(levels, self._levels):
@@ -365,8 +329,8 @@ class AttentionScreen(TextScreen[AttentionReading]):
             text.refresh()
         name = _row_label(head_id) if head_id.layer is None else f"layer {head_id.layer + 1} {_row_label(head_id)}"
         title, pinned = (name.replace("all layers", "attention rollout"), "bold"), (" · pinned", "$accent")
-        self.show_line("#attended-heading", title, (" looks most at", MUTED), *[pinned] * bool(self.pinned_head))
-        self.show_line("#along-heading", title, (" along the text", MUTED), *[pinned] * bool(self.pinned_head))
+        self.show_line("#attended-heading", title, (" looks most at", MUTED), *[pinned] * bool(self.pinned))
+        self.show_line("#along-heading", title, (" along the text", MUTED), *[pinned] * bool(self.pinned))
         self.show_line("#along-columns", (ALONG_HEADER, MUTED))
         self._show_attended(weights, strips.item)
         self._show_along(reading, head_id, token)
@@ -387,7 +351,7 @@ class AttentionScreen(TextScreen[AttentionReading]):
     def _strips_help(self) -> str:
         if self.reading is None:
             return ""
-        head_id = self.head_id
+        head_id = self.find_selected()
         kind = "where this head looks" if head_id.head is not None else "mean of the heads"
         if head_id == ROLLOUT:
             kind = "attention rollout"
@@ -461,10 +425,10 @@ class AttentionScreen(TextScreen[AttentionReading]):
         self.show_line("#lens-columns", (LENS_HEADER, MUTED))
         if token not in self._predictions:
             # Until the predictions are there, those of the token before stay.
-            if not self._prediction_task.is_running:  # otherwise `_store_predictions` asks for the token then
+            if not self.side_task.is_running:  # otherwise `_store_predictions` asks for the token then
                 target = int(reading.page.tokens.ids[token])
                 query = reading.query_position(token)
-                self._prediction_task.start(
+                self.side_task.start(
                     lambda _: iter([(token, logit_lens(model, reading.record, query, target, NUM_PREDICTIONS))])
                 )
             return
@@ -500,7 +464,7 @@ class AttentionScreen(TextScreen[AttentionReading]):
 
     def _store_predictions(self, results: list[tuple[int, tuple[LayerPrediction, ...]]]) -> None:
         self._predictions.update(results)
-        self._prediction_task.cancel()  # it has delivered its only item
+        self.side_task.cancel()  # it has delivered its only item
         if self.reading is not None:
             self._show_lens()
 
@@ -513,34 +477,20 @@ class AttentionScreen(TextScreen[AttentionReading]):
         strips = self.query_one(HeatStrips)
         strips.move_cursor(strips.row, self._attended[0][message.index])
 
-    @on(RowList.Selected, "#along")
-    def _move_to_token(self, message: RowList.Selected) -> None:
-        self.query_one(TextView).move_cursor(message.index)
-
     @on(RowList.Selected, "#lens")
     def _move_to_layer(self, message: RowList.Selected) -> None:
         self.layer_index, self._is_on_input = max(0, message.index - 1), message.index == 0
-        self._update_view()
+        self.update_view()
 
     # Keys
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Hide the layer keys if there is only one layer."""
-        return action != "step_layer" or self.reading is None or self.reading.num_layers > 1
-
     def action_step_layer(self, offset: int) -> None:
-        if self.reading is not None:
-            self.layer_index, self._is_on_input = (self.layer_index + offset) % self.reading.num_layers, False
-            self._update_view()
-
-    def action_toggle_pin(self) -> None:
-        if self.reading is not None:
-            self.pinned_head = self.head_id if self.pinned_head is None else None
-            self._update_view()
+        self._is_on_input = False
+        super().action_step_layer(offset)
 
     def action_toggle_start(self) -> None:
         self.is_without_start = not self.is_without_start
-        self._update_view()
+        self.update_view()
 
 
 def _row_label(head_id: HeadId) -> str:

@@ -223,8 +223,8 @@ ACTIVATIONS = Stage(
         *keys("heat-strips", strip_row, up=moves(-1), down=moves(1)),
         *keys("heat-strips", item, largest=changes),
         *keys("heat-strips", lambda app: app.screen.query_one("#strips").columns().sizes.max(), zoom=becomes(1)),
-        *keys("activations", lambda app: app.screen.pinned_unit is None, pin=becomes(False)),
-        *keys("activations", of_screen("layer_index"), layer=becomes(1), previous_layer=becomes(0)),
+        *keys("layers", lambda app: app.screen.pinned is None, pin=becomes(False)),
+        *keys("layers", of_screen("layer_index"), layer=becomes(1), previous=becomes(0)),
         *keys("activations", of_screen("examples"), find=changes),
     ],
 )
@@ -238,8 +238,8 @@ TOP_ACTIVATIONS = Stage(
 ATTENTION = Stage(
     attention,
     [
-        *keys("attention", of_screen("layer_index"), layer=becomes(0), previous_layer=becomes(23)),
-        *keys("attention", lambda app: app.screen.pinned_head is None, pin=becomes(False)),
+        *keys("layers", of_screen("layer_index"), layer=becomes(0), previous=becomes(23)),
+        *keys("layers", lambda app: app.screen.pinned is None, pin=becomes(False)),
         *keys("attention", of_screen("is_without_start"), start=becomes(True)),
     ],
 )

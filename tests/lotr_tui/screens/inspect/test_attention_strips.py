@@ -80,7 +80,7 @@ async def test_the_cursor_moves_over_heads_and_positions_and_follows_the_text(ma
         ]:
             await pilot.press(*keys)
             await pilot.pause()
-            assert (strips.row, strips.item, screen.head_id) == (row, position, head_id), keys
+            assert (strips.row, strips.item, screen.find_selected()) == (row, position, head_id), keys
         assert strips.selected_value == pytest.approx(float(weights[2, 3, 13, 13]), rel=1e-5)
         await pilot.click(HeatStrips, offset=(1 + 12 + 7, 2 + 2))  # below "Bilbo", first head
         await pilot.pause()
