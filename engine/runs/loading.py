@@ -146,7 +146,7 @@ def load_model(
         base, adapter = read_run_base(run_dir, config.data.mode), read_adapter(run_dir, config.model, file)
         description, is_int8 = f"{base.family} + adapter", precision != "fp32"
         try:
-            decoder = base.decoder(int8=is_int8, on_progress=on_progress, config=config.model, adapter=adapter)
+            decoder = base.decoder(int8=is_int8, on_progress=on_progress, adapter=(config.model, adapter))
         except InvalidInputError as error:
             raise RunError(f"run {run_dir.name!r} with its base {error}, or train a new run") from error
     else:

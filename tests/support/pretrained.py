@@ -1,10 +1,11 @@
 """Tiny random models of transformers with a tiny tokenizer, saved as folders and as GGUF files."""
 
 import json
+from functools import partial
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens, TokenizerFiles
+from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens, read_tokens
 
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}"
@@ -104,11 +105,11 @@ def save_model(folder, family, **options):
     return model.eval()
 
 
-def tokenizer_files_of(hf_tokenizer):
-    """Return what a tokenizer of transformers says about itself."""
+def token_reader(hf_tokenizer):
+    """Return a function that makes a tokenizer of ours from one of transformers."""
     texts = {key: text for key, text in hf_tokenizer.special_tokens_map.items() if isinstance(text, str)}
     first_id = next(iter(hf_tokenizer("a")["input_ids"]), None)
-    return TokenizerFiles(hf_tokenizer.backend_tokenizer.to_str(), texts, first_id, hf_tokenizer.chat_template)
+    return partial(read_tokens, hf_tokenizer.backend_tokenizer.to_str(), texts, first_id, hf_tokenizer.chat_template)
 
 
 def load_gguf(path):
@@ -116,19 +117,19 @@ def load_gguf(path):
     import torch
     import transformers
 
-    from engine.models.pretrained.model import PretrainedModel
+    from engine.models.pretrained.loading import PretrainedModel
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     auto = transformers.AutoModelForCausalLM
     module = auto.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    return PretrainedModel(module.eval().requires_grad_(False), tokenizer_files_of(tokenizer), f"gguf:{path}")
+    return PretrainedModel(module.eval().requires_grad_(False), token_reader(tokenizer), f"gguf:{path}")
 
 
 def save_llama(folder):
     import numpy as np
     from safetensors.numpy import save_file
 
-    from engine.models.pretrained.folder import read_config
+    from engine.models.pretrained.base import read_config
     from engine.models.transformer_layout import transformer_weight_shapes
 
     config = {
@@ -136,7 +137,7 @@ def save_llama(folder):
         "num_key_value_heads": 1, "intermediate_size": 16, "tie_word_embeddings": True,
         "max_position_embeddings": CONTEXT_SIZE,
     }  # fmt: skip
-    shapes = transformer_weight_shapes(read_config(config, "llama"), VOCABULARY_SIZE)
+    shapes = transformer_weight_shapes(read_config(config), VOCABULARY_SIZE)
     rng = np.random.default_rng(0)
     folder.mkdir()
     save_file({name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}, folder / WEIGHTS)

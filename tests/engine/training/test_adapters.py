@@ -278,7 +278,9 @@ def test_a_base_with_nan_is_refused_before_a_run_is_created(base, corpus, tmp_pa
     tensors = load_file(tmp_path / "base" / MODEL_FILE)
     tensors["model.norm.weight"][3] = np.nan
     save_file(tensors, tmp_path / "base" / MODEL_FILE)
-    with pytest.raises(InvalidInputError, match=r"base: model\.norm\.weight holds values .*; fetch it again$"):
+    with pytest.raises(
+        InvalidInputError, match=r"base is damaged \(model\.norm\.weight holds values .*\); fetch it again$"
+    ):
         prepare(tmp_path, corpus, f"hf:{tmp_path / 'base'}")
     assert not (tmp_path / "tuned").exists()
 

@@ -128,8 +128,8 @@ REFUSALS = [
     ("generate the --run NAME --as FRODO", "--as needs a model that knows speakers"),
     ("generate the --run NAME --run NAME", "cannot be combined"),
     ("generate the --run NAME --system x", "add --reply, or leave out --system"),
-    ("generate the --run hf:empty", "hf:empty has no config.json"),
-    ("generate the --run gguf:bad.gguf", "damaged GGUF file"),
+    ("generate the --run hf:empty", "hf:empty: it has no config.json"),
+    ("generate the --run gguf:bad.gguf", "is damaged"),
 ]
 
 

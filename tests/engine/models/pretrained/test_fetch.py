@@ -1,9 +1,7 @@
 """Fetching of SmolLM2 and its place on the disk: sources, interruptions, full disks, wrong bytes and repairs."""
 
 import contextlib
-import errno
 import hashlib
-import os
 import subprocess
 import sys
 import zipfile
@@ -21,6 +19,7 @@ from engine.models.pretrained.names import base_folder, is_base_stored
 from engine.runs.loading import load_model_by_name
 from engine.storage.files import lock_file
 from engine.storage.tensor_file import Int8Rows, quantize_rows
+from tests.support.files import no_file_longer_than
 from tests.support.pretrained import write_gguf
 from tests.support.tales import serve_books
 
@@ -205,12 +204,9 @@ def test_two_processes_do_not_fetch_at_once():
     fetch_smollm2()
 
 
-def test_writing_that_fails_is_one_line_and_leaves_the_download(monkeypatch, tmp_path):
-    def fail(*arguments):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("safetensors.numpy.save_file", fail)
-    assert "No space left on device; free some space, or set LOTR_TUI_HOME" in refusal()
+def test_writing_that_fails_is_one_line_and_leaves_no_model(source):
+    with no_file_longer_than(1000):
+        assert "cannot write" in refusal(given=source)
     assert files_left() == {"downloads"}
 
 

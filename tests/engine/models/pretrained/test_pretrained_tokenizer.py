@@ -20,7 +20,7 @@ from tests.support.pretrained import (
     VOCABULARY_SIZE,
     new_backend,
     new_sentencepiece,
-    tokenizer_files_of,
+    token_reader,
 )
 
 transformers = pytest.importorskip("transformers")
@@ -137,7 +137,7 @@ def new_template(template=CHAT_TEMPLATE):
     hf_tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=new_backend(), bos_token="<|im_start|>", eos_token="<|im_end|>", chat_template=template
     )
-    return hf_tokenizer, tokenizer_files_of(hf_tokenizer).read("tiny", [], VOCABULARY_SIZE)[1]
+    return hf_tokenizer, token_reader(hf_tokenizer)([], VOCABULARY_SIZE)[1]
 
 
 def reference(hf_tokenizer, messages):
