@@ -132,7 +132,6 @@ class LotrApp(TextualFixesApp):
             self.notify(notice, severity="warning", markup=False)
         if keymap := self.state.settings.current.keymap:
             self.set_keymap(dict(keymap))
-            self.call_after_refresh(self._check_keymap)
         self._event_loop = asyncio.get_running_loop()
         job = self.state.job
         if job is not None and (self.terminal_closed or not self._exit_requested):
@@ -236,18 +235,11 @@ class LotrApp(TextualFixesApp):
         return " ".join(display(binding.with_key(key.strip(), None)) for key in (keys or binding.key).split(","))
 
     def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:
+        """Report once each action whose key the user's keymap has taken; Textual repeats a clash at every key."""
         for binding in clashed_bindings:
             action = binding.description or binding.action
-            self._notify_keymap_problems([f"key {binding.key} no longer triggers {action!r}; choose another key"])
-
-    def _check_keymap(self) -> None:
-        from lotr_tui.commands import check_keymap
-
-        self._notify_keymap_problems(check_keymap(self.state.settings.current.keymap, type(self)))
-
-    def _notify_keymap_problems(self, problems: Sequence[str]) -> None:
-        for problem in problems:
-            if problem not in self._keymap_problems:  # Textual repeats a clash at every key
+            problem = f"key {binding.key} no longer triggers {action!r}; choose another key"
+            if problem not in self._keymap_problems:
                 self._keymap_problems.add(problem)
                 self.notify(f"{self.state.settings.path.name}: {problem}", severity="warning", markup=False)
 

@@ -1,11 +1,8 @@
 """The command palette and its commands, made from the tables of bindings, and a check of the user's keymap."""
 
-import inspect
-import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from textual.actions import parse
@@ -17,13 +14,11 @@ from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widgets import Input
 
-from engine.errors import suggest_nearest
 from lotr_tui.textual_fixes.app import RobustCommandPalette
 from lotr_tui.theme import SHIRE, SHIRE_LIGHT
 from lotr_tui.widgets.inputs import MAX_LINE_CHARACTERS
 
 MAX_WIDTH = 100  # of the palette, so that the eye finds the key of a command
-BINDING_PACKAGES = ("lotr_tui.screens", "lotr_tui.widgets")
 
 
 @dataclass(frozen=True)
@@ -148,34 +143,3 @@ def collect_bindings(node_type: type[DOMNode]) -> list[Binding]:
         if not base.__dict__.get("_inherit_bindings", True):
             break
     return list(bindings.values())
-
-
-def check_keymap(keymap: Mapping[str, str], app_type: type[App[Any]]) -> list[str]:
-    """Return the problems of a keymap, one line each: unknown actions and keys bound twice.
-
-    Textual reports a clash only with bindings without an id. Imports all screens and widgets.
-    """
-    tables = [bindings for _, bindings in iter_binding_tables(app_type)]
-    known_ids = {str(binding.id) for table in tables for binding in table}
-    problems = [f"unknown action {id!r}{suggest_nearest(id, known_ids)}" for id in keymap if id not in known_ids]
-    for table in tables:
-        bindings_by_key: dict[str, list[Binding]] = {}
-        for binding in table:
-            for key in keymap.get(str(binding.id), binding.key).replace(" ", "").split(","):
-                bindings_by_key.setdefault(key, []).append(binding)
-        for key, bindings in bindings_by_key.items():
-            is_changed = any(binding.id in keymap and key not in binding.key.split(",") for binding in bindings)
-            if is_changed and len(bindings) > 1:
-                ids = " and ".join(str(binding.id) for binding in bindings)
-                problems.append(f"key {key} is bound to {ids}; choose another key for one of them")
-    return list(dict.fromkeys(problems))
-
-
-def iter_binding_tables(app_type: type[App[Any]]) -> Iterator[tuple[type[DOMNode], list[Binding]]]:
-    """Yield each screen and widget class with its bindings and the bindings of the app, which apply on every screen."""
-    app_bindings = collect_bindings(app_type)
-    for package in map(import_module, BINDING_PACKAGES):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            for _, node_type in inspect.getmembers(import_module(module.name), inspect.isclass):
-                if issubclass(node_type, DOMNode) and node_type.__module__ == module.name:
-                    yield node_type, [*collect_bindings(node_type), *app_bindings]

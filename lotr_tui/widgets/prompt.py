@@ -3,9 +3,8 @@
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-from rich.text import Text
 from textual import events
 from textual.binding import BindingType
 from textual.content import Content
@@ -13,25 +12,18 @@ from textual.document._document import EditResult, Location
 from textual.document._edit import Edit
 from textual.geometry import Size
 from textual.message import Message
-from textual.reactive import reactive
 from textual.widgets import Static, TextArea
 
 from engine.errors import LotrError
-from lotr_tui.background_task import Debounce
 from lotr_tui.session.history import HistoryNavigator, PromptHistory
 from lotr_tui.textual_fixes.app import paint
 from lotr_tui.theme import MUTED
 from lotr_tui.widgets.keys import binding_table
 from lotr_tui.widgets.screen_lines import HelpLine
 
-if TYPE_CHECKING:  # this module imports numpy, which the first paint does not need
-    from engine.data.tokenizers import Tokenizer
-
 MAX_PROMPT_CHARACTERS = 4000  # about 800 words
 MAX_VISIBLE_LINES = 5  # a low terminal shows fewer
-TYPING_PAUSE_SECONDS = 0.8  # without a key, after which the word at the cursor counts as complete
 TYPING_HINT = "Enter sends the text; tab inserts the grey completion"
-UNKNOWN_HINT = "Underlined words are unknown to this model; tab completes"
 PLACEHOLDER = "Type here; / lists commands"
 SAFE_CHARACTERS = "\n\u200c\u200d"  # the zero-width joiners, which Persian, Hindi and some emoji need, too
 _ESCAPE_SEQUENCE = re.compile(
@@ -126,13 +118,12 @@ class PromptMenu(Static):
 
 
 class PromptInput(TextArea, inherit_bindings=False):
-    """Text area for a prompt: enter sends it, up and down recall earlier prompts, unknown words are underlined.
+    """Text area for a prompt: enter sends it, up and down recall earlier prompts.
 
     `completer` completes the text before the cursor: tab inserts the grey text, and arrows choose in the menu. The
     bindings of `TextArea` are not inherited, because the session uses ctrl+c, ctrl+f and other keys.
     """
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"prompt-input--unknown"}
     DEFAULT_CSS = """
     PromptInput {
         width: 1fr;
@@ -143,8 +134,6 @@ class PromptInput(TextArea, inherit_bindings=False):
         scrollbar-size-vertical: 0;  /* it would flash at each new line */
         .text-area--suggestion { color: $foreground 50%; }
         &:ansi .text-area--suggestion, &:ansi .text-area--placeholder { text-style: dim; }
-        .prompt-input--unknown { color: $text-warning; text-style: underline; }
-        &:ansi .prompt-input--unknown { color: ansi_yellow; }
         &:dark .text-area--cursor, &:light .text-area--cursor, &:ansi .text-area--cursor {
             color: $foreground;
             background: $background;
@@ -154,9 +143,6 @@ class PromptInput(TextArea, inherit_bindings=False):
     """
     BINDING_GROUP_TITLE = "Prompt"
     BINDINGS: ClassVar[list[BindingType]] = binding_table("prompt", _BINDINGS)
-
-    tokenizer: "reactive[Tokenizer | None]" = reactive(None, init=False)
-    """Known words; None means that no word is unknown."""
 
     class Submitted(Message):
         """Request to send the prompt. The text stays in the widget until `clear` is called."""
@@ -173,28 +159,20 @@ class PromptInput(TextArea, inherit_bindings=False):
             self.text = text
 
     def __init__(
-        self,
-        tokenizer: "Tokenizer | None" = None,
-        history: PromptHistory | None = None,
-        menu: PromptMenu | None = None,
-        *,
-        id: str | None = None,
+        self, history: PromptHistory | None = None, menu: PromptMenu | None = None, *, id: str | None = None
     ) -> None:
         """Create an empty prompt; sent prompts are added to `history`, and None disables recall."""
         super().__init__(id=id, compact=True, highlight_cursor_line=False, placeholder=PLACEHOLDER, soft_wrap=True)
         self.set_reactive(TextArea.cursor_blink, False)
         self.set_reactive(TextArea.match_cursor_bracket, False)
-        self.set_reactive(PromptInput.tokenizer, tokenizer)
         self.completer: Callable[[str], Completion] | None = None
-        self.hint = ""  # about the typed text: what completes it, or what its underlined words are
+        self.hint = ""  # about the typed text
         self._history, self._menu = history, menu or PromptMenu()
         self._cut_text = self._deleted_text = ""  # the latter by the last edit
         self._completion_hint = ""
         self._recall: HistoryNavigator | None = None
         self._last_recalled: tuple[str, Location] = ("", (0, 0))  # text, and the cursor location after the recall
         self._is_full = False
-        # Until the user pauses, the word at the cursor is not complete, and is not marked.
-        self._typing = Debounce(self, TYPING_PAUSE_SECONDS, self.watch_tokenizer)
 
     # Text
 
@@ -206,15 +184,8 @@ class PromptInput(TextArea, inherit_bindings=False):
     @value.setter
     def value(self, text: str) -> None:
         self.load_text(sanitize_prompt(text)[0][:MAX_PROMPT_CHARACTERS])
-        self._typing.cancel()
         self.move_cursor(self.document.end)
         self.update_suggestion()
-
-    @property
-    def unknown_words(self) -> tuple[str, ...]:
-        """Words outside the vocabulary and characters outside the tokenizer, without duplicates."""
-        spans = self.tokenizer.unknown_spans(self.value) if self.tokenizer is not None else ()
-        return tuple(dict.fromkeys(text for _, _, text in spans))
 
     def replace(
         self, insert: str, start: Location, end: Location, *, maintain_selection_offset: bool = True
@@ -235,8 +206,6 @@ class PromptInput(TextArea, inherit_bindings=False):
     def edit(self, edit: Edit) -> EditResult:
         result = super().edit(edit)
         self._deleted_text = result.replaced_text
-        if self.unknown_words:
-            self._typing.request()
         if self.virtual_size.height > self.size.height:  # TextArea scrolls before the height of a new line is known
             if self.size.height == self._max_visible_lines:
                 self.scroll_cursor_visible()
@@ -341,33 +310,11 @@ class PromptInput(TextArea, inherit_bindings=False):
 
     # Display
 
-    def get_line(self, line_index: int) -> Text:
-        """Return a line in which words outside the vocabulary are underlined."""
-        line = super().get_line(line_index)
-        style = self.get_component_rich_style("prompt-input--unknown", partial=True)
-        for start, end in self._marked_spans(line_index, line.plain):
-            line.stylize(style, start, end)
-        return line
-
-    def _marked_spans(self, line_index: int, line: str) -> list[tuple[int, int]]:
-        """Return the unknown parts of a line, without the one that is being typed."""
-        is_command = line_index == 0 and line.startswith("/") and not line.startswith("//")
-        if self.tokenizer is None or is_command:
-            return []
-        row, column = self.cursor_location
-        is_typing = row == line_index and self._typing.is_waiting
-        spans = self.tokenizer.unknown_spans(line)
-        return [(start, end) for start, end, _ in spans if not (is_typing and start <= column <= end)]
-
     def get_help_line(self) -> str:
         return self.hint
 
     def on_text_area_changed(self) -> None:
-        before, self.hint = self.hint, self._completion_hint
-        if not self.hint and any(self._marked_spans(row, line) for row, line in enumerate(self.document.lines)):
-            self.hint = UNKNOWN_HINT
-        elif not self.hint and self.text:
-            self.hint = TYPING_HINT
+        before, self.hint = self.hint, self._completion_hint or (TYPING_HINT if self.text else "")
         if self.hint != before:
             for help_line in self.screen.query(HelpLine):
                 help_line.update_text()
@@ -384,12 +331,7 @@ class PromptInput(TextArea, inherit_bindings=False):
     def watch_has_focus(self, has_focus: bool) -> None:
         """Repaint the lines: the line cache of `TextArea` does not depend on the focus, but the cursor does."""
         super().watch_has_focus(has_focus)
-        self.watch_tokenizer()
-
-    def watch_tokenizer(self) -> None:
-        """Mark the unknown words."""
-        self.on_text_area_changed()
-        self.notify_style_update()  # clears the line cache of TextArea
+        self.notify_style_update()
         self.refresh()
 
 

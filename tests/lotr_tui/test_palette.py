@@ -9,8 +9,7 @@ from textual.command import CommandList
 from textual.geometry import Region
 from textual.widgets import Input
 
-from lotr_tui.app import LotrApp
-from lotr_tui.commands import check_keymap, collect_bindings, iter_binding_commands
+from lotr_tui.commands import collect_bindings, iter_binding_commands
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.session.settings import SettingsStore
 from lotr_tui.widgets.slider import TemperatureSlider
@@ -138,25 +137,15 @@ async def test_theme_option_is_not_saved_and_changes_of_settings_are_written_tog
         assert (SettingsStore().current.theme, SettingsStore().current.pace) == ("nord", 20)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"version": 4, "theme": "mordor"}', "unknown theme 'mordor' in "),
-        (
-            '{"version": 4, "keymap": {"session.temperatures": "l"}}',
-            "key l is bound to session.lens and session.temperatures",
-        ),
-    ],
-)
-async def test_problems_of_the_settings_file_are_reported_once(make_app, tmp_path, content, message):
-    (tmp_path / "settings.json").write_text(content)
+async def test_problems_of_the_settings_file_are_reported_once(make_app, tmp_path):
+    (tmp_path / "settings.json").write_text('{"version": 4, "theme": "mordor"}')
     async with make_app().run_test(size=SIZE) as pilot:
         app = pilot.app
         await until(pilot, lambda: notices(app))
         app.handle_bindings_clash({Binding("f9", "sing", "sing [red]")}, app.screen)
         app.handle_bindings_clash({Binding("f9", "sing", "sing [red]")}, app.screen)
         await until(pilot, lambda: "key f9 no longer triggers 'sing [red]'; choose another key" in notices(app))
-        assert notices(app).count(message) == 1
+        assert notices(app).count("unknown theme 'mordor' in ") == 1
         assert notices(app).count("sing [red]") == 1
         assert app.theme == "shire"
 
@@ -175,22 +164,6 @@ async def test_unwritable_settings_are_reported_once(make_app, tmp_path):
         await until(pilot, lambda: "cannot be" in notices(app))
         app.state.update_settings(pace=3.0)
     assert app.state.exit_message == ""
-
-
-@pytest.mark.parametrize(
-    ("keymap", "expected"),
-    [
-        ({"session.temperatures": "t"}, []),
-        ({"session.temperatures": "l", "session.lens": "t"}, []),  # a swap
-        ({"session.lens": "f9, ctrl+q"}, ["ctrl+q is bound to session.lens and app.quit"]),
-        ({"app.help": "ctrl+t"}, ["ctrl+t is bound to session.train and app.help"]),
-        ({"sing": "f9"}, ["unknown action 'sing'"]),
-    ],
-)
-def test_check_keymap_reports_clashes(keymap, expected):
-    lines = check_keymap(keymap, LotrApp)
-    assert bool(lines) == bool(expected)
-    assert all(any(part in line for line in lines) for part in expected)
 
 
 # Without colour

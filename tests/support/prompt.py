@@ -5,27 +5,22 @@ from textual.app import App
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from engine.data.tokenizers import EOS, UNK, WordTokenizer
 from lotr_tui.widgets.prompt import PromptInput
-
-WORD_VOCABULARY = WordTokenizer((UNK, EOS, "bilbo", "baggins", "is", "a", "friend", "the", "lamp", "don't"))
-WHITESPACE_VOCABULARY = WordTokenizer((UNK, EOS, "Bilbo", "is", "3.5", "the"), "whitespace")
 
 
 class PromptApp(App[None]):
     CSS = "#rest { height: 1fr; } PromptInput { height: auto; }"
 
-    def __init__(self, history=None, tokenizer=WORD_VOCABULARY):
+    def __init__(self, history=None):
         super().__init__()
         self.history = history
-        self.tokenizer = tokenizer
         self.sent: list[str] = []
         self.notices: list[str] = []
 
     def compose(self):
         with Vertical():
             yield Static(id="rest")
-            yield PromptInput(self.tokenizer, self.history, id="prompt")
+            yield PromptInput(self.history, id="prompt")
 
     def on_prompt_input_submitted(self, message):
         self.sent.append(message.value)
@@ -38,8 +33,8 @@ class PromptApp(App[None]):
 class PromptPilot:
     """Context manager that runs a `PromptApp` and returns the pilot, the app and the prompt."""
 
-    def __init__(self, history=None, tokenizer=WORD_VOCABULARY):
-        self._app = PromptApp(history, tokenizer)
+    def __init__(self, history=None):
+        self._app = PromptApp(history)
 
     async def __aenter__(self):
         self._context = self._app.run_test(size=(60, 20))
@@ -63,18 +58,3 @@ async def paste(pilot, text):
 
 def visible_lines(prompt):
     return ["".join(s.text for s in prompt.render_line(y)).rstrip() for y in range(prompt.size.height)]
-
-
-def underlined(prompt):
-    """Return the runs of underlined characters, in order."""
-    runs: list[str] = []
-    for y in range(prompt.size.height):
-        was_underlined = False
-        for segment in prompt.render_line(y):
-            is_underlined = bool(segment.style and segment.style.underline)
-            if is_underlined and was_underlined:
-                runs[-1] += segment.text
-            elif is_underlined:
-                runs.append(segment.text)
-            was_underlined = is_underlined
-    return runs

@@ -278,7 +278,6 @@ class SessionScreen(AppScreen[None]):
             recent = self.state.settings.current.recent_models
             self.state.update_settings(recent_models=add_recent_model(model.source, recent))
         self._corpus = model.corpus or self._corpus
-        self.prompt.tokenizer = model.model.tokenizer
         self.sampler.set_token_noun(token_noun(model.model.tokenizer))
         self.view.set_names(model.cast, "" if model.chat is None else model.label)
         self.view.set_welcome(model.welcome_text())
