@@ -99,7 +99,6 @@ class LotrApp(TextualFixesApp):
         self.theme = chosen
 
     def get_default_screen(self) -> Screen[Any]:
-        """Return the dashboard if the app was started with a job, or the class, or else the session."""
         if self._make_class_screen is not None:
             return self._make_class_screen()
         if self.state.job is not None:
@@ -127,7 +126,6 @@ class LotrApp(TextualFixesApp):
         self.push_screen(watched, message.on_close)
 
     def on_mount(self) -> None:
-        """Report problems with the settings, and start the training if the app was started with a job."""
         for notice in filter(None, self._startup_notices):
             self.notify(notice, severity="warning", markup=False)
         if keymap := self.state.settings.current.keymap:
@@ -213,7 +211,6 @@ class LotrApp(TextualFixesApp):
             self.push_screen(AppCommandPalette())
 
     def action_toggle_help(self) -> None:
-        """Show or hide all keys."""
         from lotr_tui.commands import iter_binding_commands
         from lotr_tui.screens.dialogs.dialog import HelpScreen
         from lotr_tui.screens.session.keys import SLASH_COMMANDS
@@ -227,7 +224,6 @@ class LotrApp(TextualFixesApp):
             self.push_screen(HelpScreen(commands, [(command.usage, command.help) for command in typed]))
 
     def get_key_display(self, binding: Binding) -> str:
-        """Return the keys of a binding for display, with the user's keymap applied."""
         keys = self.state.settings.current.keymap.get(binding.id or "")
         if keys is None and binding.key_display:
             return binding.key_display
@@ -246,19 +242,16 @@ class LotrApp(TextualFixesApp):
     # Themes
 
     def action_choose_theme(self, name: str) -> None:
-        """Use a theme, in this session and in later ones."""
         self.theme = name
         self.state.update_settings(theme=name)
 
     def get_css_variables(self) -> dict[str, str]:
-        """Return the variables of the theme, with those for secondary text and speakers where it defines none."""
         variables = super().get_css_variables()
         defaults = muted_variables(variables["foreground"]) | speaker_variables(dark=self.current_theme.dark)
         self.theme_variables = {**defaults, **variables}
         return self.theme_variables
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """Return the line filters of Textual, or `ColorlessFilter` for NO_COLOR with an ANSI theme."""
         if self.no_color and self.native_ansi_color:
             return self._monochrome_filters
         return super().get_line_filters()

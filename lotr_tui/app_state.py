@@ -101,7 +101,6 @@ class AppState:
 
     @property
     def run_path(self) -> Path | None:
-        """Run directory of the latest training of this process, or None before it is prepared."""
         if self.training is not None:
             return self.training.path
         return None if self.job is None else self.job.run.path
@@ -124,13 +123,11 @@ class AppState:
         self._poll_training()
 
     def send_command(self, command: ControlCommand) -> None:
-        """Send a control command to the training; an InvalidInputError says that there is none."""
         if self.training is None or not self.is_training:
             raise InvalidInputError("no training is running; press ctrl+t in the session to start one")
         self.training.send_command(command)
 
     def _poll_training(self) -> None:
-        """Forward new events to all screens, and hand a detached training over to another process."""
         if self.training is None or not self.is_training:
             return
         events, has_ended = self.training.poll()
@@ -170,7 +167,6 @@ class AppState:
             self.detached_run = self.training.path  # requested by `lotr-tui attach`
 
     def tracker_lines(self) -> list[str]:
-        """Return lines about the experiment trackers, to print once the screen is closed."""
         trackers = None if self.training is None else self.training.trackers
         if trackers is None:
             return []

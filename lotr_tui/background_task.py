@@ -15,7 +15,6 @@ from textual.widget import Widget
 from engine.runtime.worker import EventSource, GeneratorThread
 
 T = TypeVar("T")
-
 POLL_INTERVAL = 0.05  # seconds between two reads of the items that a thread has produced
 
 
@@ -30,8 +29,7 @@ async def run_in_thread(function: Callable[..., T], *args: object) -> T:
 
     def run() -> None:
         try:
-            result = function(*args)
-            resolve = partial(outcome.set_result, result)
+            resolve = partial(outcome.set_result, function(*args))
         except BaseException as error:
             resolve = partial(outcome.set_exception, error)
         with suppress(RuntimeError):  # the event loop is closed: the app has exited
@@ -52,7 +50,9 @@ def is_closed(node: MessagePump) -> bool:
 class BackgroundTask(Generic[T]):
     """Generator in a thread whose items are delivered to a widget on Textual's event loop.
 
-    Call `cancel` in the widget's `on_unmount`.
+    A timer of `owner` calls `on_items` with the new items, oldest first, if there are any. After the last items, it
+    calls `on_error` with the exception that ended the generator, or else `on_finished`. Call `cancel` in the widget's
+    `on_unmount`. Other options, such as `max_pending`, are those of `GeneratorThread`.
     """
 
     def __init__(
@@ -66,12 +66,6 @@ class BackgroundTask(Generic[T]):
         interval: float = POLL_INTERVAL,
         **thread_options: Any,
     ) -> None:
-        """Prepare a task, which `start` runs in a thread named `name`.
-
-        A timer of `owner` calls `on_items` every `interval` seconds with the new items, oldest first, if there are any.
-        After the last items, it calls `on_error` with the exception that ended the generator, or else `on_finished`.
-        Other options, such as `max_pending`, are passed on to `GeneratorThread`.
-        """
         self._owner, self._name, self._interval, self._thread_options = owner, name, interval, thread_options
         self._on_items, self._on_error, self._on_finished = on_items, on_error, on_finished
         self._thread: GeneratorThread[T] | None = None
@@ -119,25 +113,21 @@ class BackgroundTask(Generic[T]):
 
 
 class Debounce:
-    """Call that is made once it was not requested again for some time."""
+    """Call of `callback`, `delay` seconds after the last `request`, if `owner` is still open."""
 
     def __init__(self, owner: MessagePump, delay: float, callback: Callable[[], object]) -> None:
-        """Prepare to call `callback` on Textual's event loop, `delay` seconds after the last `request`."""
         self._owner, self._delay, self._callback = owner, delay, callback
         self._timer: Timer | None = None
 
     @property
     def is_waiting(self) -> bool:
-        """True from a request until the call, or until `cancel`."""
         return self._timer is not None
 
     def request(self) -> None:
-        """Make the call after the delay; an earlier request is dropped."""
         self.cancel()
         self._timer = self._owner.set_timer(self._delay, self._call)
 
     def cancel(self) -> None:
-        """Drop the request."""
         if self._timer is not None:
             self._timer.stop()
             self._timer = None

@@ -63,14 +63,12 @@ class AppCommandPalette(RobustCommandPalette):
             search_input.max_length = MAX_LINE_CHARACTERS
 
     def on_resize(self) -> None:
-        """Format the rows for the new width."""
         for search_input in self.query(Input):
             if self._row_width not in (0, self._available_width):
                 self._gather_commands(search_input.value.strip())
 
     @property
     def _available_width(self) -> int:
-        """Width of a row without its padding and the scroll bar of the list."""
         return max(1, min(MAX_WIDTH, self.app.size.width) - 5)
 
     def _refresh_command_list(self, command_list: CommandList, commands: list[Command], clear_current: bool) -> None:
@@ -92,7 +90,6 @@ class PaletteCommandProvider(Provider):
 
     @property
     def commands(self) -> list[PaletteCommand]:
-        """All commands; the app's own themes come first."""
         app, own = self.app, [theme.name for theme in (SHIRE, SHIRE_LIGHT)]
         commands = [each for each in iter_binding_commands(app, self.screen) if each.action != "command_palette"]
         for name in [*own, *sorted(set(app.available_themes) - set(own))]:
@@ -101,12 +98,10 @@ class PaletteCommandProvider(Provider):
         return commands
 
     async def discover(self) -> Hits:
-        """Yield all commands while nothing is typed."""
         for command in self.commands:
             yield DiscoveryHit(command.name, command.run, help=command.help)
 
     async def search(self, query: str) -> Hits:
-        """Yield the commands whose name or key matches the query."""
         matcher = self.matcher(query)
         for command in self.commands:
             score = max(matcher.match(command.name), matcher.match(command.help))

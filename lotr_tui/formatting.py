@@ -12,25 +12,16 @@ if TYPE_CHECKING:  # these modules import numpy, which the first paint must not 
     from engine.generation.generate import Done
     from engine.runs.directory import RunSummary
 
-MISSING = "-"
-"""Text for a figure that is unknown or not finite."""
-PRETRAINED_NOTE = "pre-trained on other text"
-"""Words beside each figure of a model that starts from a model by others."""
-PRETRAINED_MARK_NOTE = f"* {PRETRAINED_NOTE}"
-"""Line below a list of runs with marked figures."""
-NAME_WIDTH = 24
-"""Width in cells of the name in a model row; the row then fits a dialog of 60 columns."""
-
-LINE_END_MARK = "¶"
-"""Mark of an `<eos>` at the place where it ends a line."""
+MISSING = "-"  # a figure that is unknown or not finite
+PRETRAINED_NOTE = "pre-trained on other text"  # beside each figure of a model that starts from a model by others
+PRETRAINED_MARK_NOTE = f"* {PRETRAINED_NOTE}"  # below a list of runs with marked figures
+NAME_WIDTH = 24  # cells of the name in a model row; the row then fits a dialog of 60 columns
+LINE_END_MARK = "¶"  # an `<eos>` at the place where it ends a line
 SPECIAL_TOKEN_NAMES = {"<eos>": "end of line", "<unk>": "rare word", "<0x0A>": "new line"}
 """Names of the special tokens in the interface; files and JSON keep the tokens themselves."""
-END_OF_TEXT = "end of text"
-"""Name of `<eos>` where line breaks are ordinary tokens."""
-SPACE_MARK = "·"
-"""Mark of a space in a token that stands alone."""
-SELECTED_MARK = "▸"
-"""Mark of the selected row or column."""
+END_OF_TEXT = "end of text"  # `<eos>` where line breaks are ordinary tokens
+SPACE_MARK = "·"  # a space in a token that stands alone
+SELECTED_MARK = "▸"  # the selected row or column
 
 
 def format_duration(seconds: float) -> str:
@@ -138,7 +129,6 @@ def displayable(text: str) -> str:
 
 
 def describe_finish_reason(done: "Done", noun: str = "word") -> str:
-    """Return why a generated text ended."""
     return {
         "eos": "end of line",
         "length": f"stopped at {plural(done.tokens, noun)}",

@@ -89,13 +89,11 @@ def _make_ansi_theme(name: str) -> Theme:
 
 
 def muted_variables(foreground: str) -> dict[str, str]:
-    """Return the variables of secondary text for a theme that does not define them."""
     # `Content` ignores a percentage in the value of a variable, so the colour has the opacity in it.
     return {"muted": Color.parse(foreground).with_alpha(0.6).hex, "muted-style": "not dim"}
 
 
 def speaker_variables(*, dark: bool) -> dict[str, str]:
-    """Return the variables of the colours of speakers for a dark or a light theme that does not define them."""
     return {f"speaker-{index}": color for index, color in enumerate(_SPEAKER_COLORS[0 if dark else 1].split())}
 
 
@@ -106,7 +104,6 @@ OWN_THEMES = (SHIRE, SHIRE_LIGHT, *map(_make_ansi_theme, _ANSI_COLORS))
 
 
 def theme_names() -> list[str]:
-    """Return the names of all themes, ours first."""
     return [SHIRE.name, SHIRE_LIGHT.name, *BUILTIN_THEMES]
 
 

@@ -53,7 +53,6 @@ class Plot:
         self._cells = [[(" ", "")] * self.columns for _ in range(self.rows)]
 
     def row_at(self, perplexity: float) -> int:
-        """Return the row of a perplexity; outside the axis, a row that has no cells."""
         low, high = self._log_range
         return round((high - math.log10(perplexity)) / (high - low) * (4 * self.rows - 1)) // 4
 
@@ -95,7 +94,6 @@ class Plot:
                 row[self.column_at(epoch)] = ("│", style)
 
     def draw_text(self, row: int, column: int, text: str, style: str) -> None:
-        """Draw text from a cell to the right, if the cell exists."""
         if 0 <= row < self.rows and column >= 0:
             for x, character in enumerate(text[: self.columns - column], column):
                 self._cells[row][x] = (character, style)
@@ -106,7 +104,6 @@ class Plot:
         return is_inside and all(character == " " for character, _ in self._cells[row][column : column + width])
 
     def lines(self, styles: Mapping[str, Style]) -> list[Strip]:
-        """Return the rows with the y axis, and the x axis."""
         choose_ticks = log_ticks if self._unit.is_perplexity else linear_ticks
         low, high = map(self._unit.value, self.y_range)
         ticks = choose_ticks(low, high, max(MIN_TICKS, self.rows // 3))
@@ -145,7 +142,6 @@ class Plot:
 
 
 def perplexity_bounds(curve: LogCurve) -> list[float]:
-    """Return the lowest and the highest perplexity of a curve, or an empty list if no value is finite."""
     finite = curve[1][np.isfinite(curve[1])]
     return [10.0 ** float(finite.min()), 10.0 ** float(finite.max())] if len(finite) else []
 
@@ -207,7 +203,6 @@ def _insert_column_crossings(x: Float64Array, y: Float64Array, columns: int) -> 
 
 
 def around(x: Float64Array, y: Float64Array, x_range: tuple[float, float]) -> LogCurve:
-    """Return the points in a range, and one beyond each end."""
     part = slice(max(0, np.searchsorted(x, x_range[0]) - 1), np.searchsorted(x, x_range[1], "right") + 1)
     return x[part], y[part]
 
@@ -253,7 +248,6 @@ def log_ticks(low: float, high: float, max_ticks: int) -> list[float]:
 
 
 def _choose_ticks(choices: Sequence[list[float]], max_ticks: int) -> list[float]:
-    """Return the last of the choices, which are longer and longer, that fits, or else the first with three ticks."""
     fitting = [ticks for ticks in choices if len(ticks) <= max_ticks]
     if fitting and len(fitting[-1]) >= MIN_TICKS:
         return fitting[-1]
@@ -283,7 +277,6 @@ class PerplexityChart(StripWidget):
         self._smoothed_train = SmoothedPerplexity(SMOOTHING)
 
     def update_smoothing(self, view: TrainingView) -> None:
-        """Smooth the new steps without drawing; a long run has many of them."""
         self._smoothed_train.compute(view.steps)
 
     def show(self, view: TrainingView) -> None:
@@ -326,7 +319,6 @@ class PerplexityChart(StripWidget):
 
     @property
     def x_end(self) -> float:
-        """End of the complete x axis: the planned end, or the latest epoch."""
         return float(max(1, self._view.epochs if self._view.is_active else math.ceil(self._view.epoch)))
 
     @property
@@ -341,7 +333,6 @@ class PerplexityChart(StripWidget):
         return right - width, right
 
     def _y_range(self, curves: Mapping[str, LogCurve]) -> tuple[float, float]:
-        """Return the bottom and the top of the y axis, with a margin around curves and baselines."""
         baselines = [perplexity for _, perplexity in self._baselines()]
         valid, train = perplexity_bounds(curves["chart--valid"]), perplexity_bounds(curves["chart--train"])
         lowest = min([*baselines, *valid, *train], default=1.0)
@@ -356,7 +347,6 @@ class PerplexityChart(StripWidget):
         return [(name, perplexity) for name, perplexity in both if 0 < perplexity < MAX_PERPLEXITY]
 
     def _legend(self) -> list[tuple[str, str, str]]:
-        """Return style, name and value of the latest figures, the most important first."""
         view, unit = self._view, self._view.unit
         entries = [("chart--axis", unit.name, "")] if unit.is_perplexity else []
         if view.evaluations and (best := view.best) is not None:
@@ -373,10 +363,9 @@ class PerplexityChart(StripWidget):
     # The dashboard's chart adds to these
 
     def _empty_lines(self) -> list[Strip]:
-        """Return the lines below the legend while there is no curve."""
         return []
 
     def _cursor_epoch(self) -> float | None:
-        """Return the place of the cursor; None if there is none."""
+        return None
 
     def _label_curves(self, plot: Plot, cells_by_style: Mapping[str, BrailleCells]) -> None: ...

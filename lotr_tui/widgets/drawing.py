@@ -23,11 +23,9 @@ class StripWidget(Widget):
         self._drawn_size = Size(0, 0)
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        """Return the lines from the top, at most `height`; missing lines are blank."""
         raise NotImplementedError
 
     def redraw(self) -> None:
-        """Drop the cached lines and repaint the whole widget."""
         self._lines = []
         self.refresh()
 

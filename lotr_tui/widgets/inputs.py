@@ -15,7 +15,6 @@ class LineInput(Input):
     """Input with a maximum length and a steady cursor: a blinking one would send bytes over SSH all the time."""
 
     def __init__(self, *args: Any, max_length: int = MAX_LINE_CHARACTERS, **kwargs: Any) -> None:
-        """Create the input with the arguments of `Input`."""
         super().__init__(*args, max_length=max_length, **kwargs)
         self.cursor_blink = False
 
@@ -65,5 +64,4 @@ class NumberField(Horizontal):
         yield self.input
 
     def number(self) -> Any:
-        """Return the number, or None if the input has no digit."""
         return self._number_type(self.input.value) if re.search(r"\d", self.input.value) else None

@@ -50,7 +50,6 @@ class KeyHint(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Columns, with the gap to the next key."""
         return cell_len(f"{self.key_display} {self.description}") + KEY_GAP
 
 
@@ -119,7 +118,6 @@ class KeyFooter(Widget, can_focus=False):
         return [*left, *right]
 
     def _fitting(self) -> tuple[list[KeyHint], list[KeyHint]]:
-        """Return the keys that fit, for the state of the screen and at the right edge."""
         by_id: dict[str, ActiveBinding] = {}
         by_action: dict[str, ActiveBinding] = {}
         for active in self.screen.active_bindings.values():

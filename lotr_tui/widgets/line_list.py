@@ -42,7 +42,6 @@ class LineScrollView(ScrollView):
     virtual_size: Reactive[Size] = Reactive(Size(0, 0))
 
     def watch_virtual_size(self, size: Size) -> None:
-        """Adjust the scroll bar to the number of lines."""
         if self.styles.overflow_y == "auto":
             self.show_vertical_scrollbar = size.height > self.container_size.height > 0
         self.vertical_scrollbar.window_virtual_size = size.height
@@ -63,7 +62,6 @@ class LineList(LineScrollView, can_focus=True):
         raise NotImplementedError
 
     def line_segments(self, line: int) -> list[Segment]:
-        """Return the segments of `line`, which is below `line_count`."""
         raise NotImplementedError
 
     @property
@@ -71,8 +69,7 @@ class LineList(LineScrollView, can_focus=True):
         """Line that has the cursor; None if there is no cursor or no line."""
         return None
 
-    def select_line(self, line: int) -> None:
-        """Move the cursor to an existing `line`."""
+    def select_line(self, line: int) -> None: ...
 
     def click_line(self, line: int) -> None:
         """React to a click on an existing `line`; by default, move the cursor there."""
@@ -90,7 +87,6 @@ class LineList(LineScrollView, can_focus=True):
         self._blank_style = None
 
     def action_step(self, offset: int) -> None:
-        """Move the cursor down by `offset` lines, or up if `offset` is negative."""
         if (line := self.cursor_line) is not None:
             self.select_line(max(0, min(line + offset, self.line_count() - 1)))
 
@@ -109,11 +105,9 @@ class LineList(LineScrollView, can_focus=True):
             self.click_line(line)
 
     def update_virtual_size(self) -> None:
-        """Adjust the scrollable size after a change of the lines or of the widget's size."""
         self.virtual_size = Size(self.size.width, self.line_count())
 
     def on_resize(self) -> None:
-        """Keep the cursor in view when the size has changed."""
         self.update_virtual_size()
         if (line := self.cursor_line) is not None:
             self.scroll_to_line(line)

@@ -97,7 +97,6 @@ class PromptMenu(Static):
         return self.choices[self.chosen] if 0 <= self.chosen < len(self.choices) else None
 
     def show(self, choices: Sequence[Choice], chosen: int) -> None:
-        """Show choices, or hide the menu if there are none."""
         self.choices, self.chosen, self.display = choices, chosen, bool(choices)
         if not choices:
             return
@@ -151,13 +150,6 @@ class PromptInput(TextArea, inherit_bindings=False):
             super().__init__()
             self.prompt_input, self.value = prompt_input, value
 
-    class Notice(Message):
-        """Line for the user: pasted text was changed, or the history cannot be saved."""
-
-        def __init__(self, text: str) -> None:
-            super().__init__()
-            self.text = text
-
     def __init__(
         self, history: PromptHistory | None = None, menu: PromptMenu | None = None, *, id: str | None = None
     ) -> None:
@@ -200,7 +192,7 @@ class PromptInput(TextArea, inherit_bindings=False):
         notices = [pasted if len(insert) > 1 else full] if self._is_full else []
         notices += [f"control characters removed: {removed:,}"] if removed else []
         if any(notices):
-            self.post_message(self.Notice("; ".join(filter(None, notices))))
+            self.notify("; ".join(filter(None, notices)), severity="warning", markup=False)
         return super().replace(text, start, end, maintain_selection_offset=maintain_selection_offset)
 
     def edit(self, edit: Edit) -> EditResult:
@@ -231,7 +223,6 @@ class PromptInput(TextArea, inherit_bindings=False):
             event.prevent_default()  # TextArea would insert a newline
 
     def action_send(self) -> None:
-        """Take the choice of the menu, add the prompt to the history and post `Submitted`."""
         choice = self._menu.choice
         if choice is not None and choice.text.rstrip() != self.value.rstrip():
             self.value = choice.text
@@ -242,7 +233,7 @@ class PromptInput(TextArea, inherit_bindings=False):
             try:
                 self._history.add(value)
             except LotrError as error:
-                self.post_message(self.Notice(str(error)))
+                self.notify(str(error), severity="warning", markup=False)
         self._recall = None
         self.post_message(self.Submitted(self, value))
 
@@ -279,7 +270,6 @@ class PromptInput(TextArea, inherit_bindings=False):
             self._menu.show(completion.choices, completion.chosen)
 
     def watch_selection(self) -> None:
-        """Remove the completion when the cursor leaves the end of the text."""
         if self.suggestion and not self._is_cursor_at_end:
             self.suggestion = ""
 
@@ -320,7 +310,6 @@ class PromptInput(TextArea, inherit_bindings=False):
                 help_line.update_text()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """Return the number of lines, at most 5 and at most a quarter of the terminal's height."""
         height = super().get_content_height(container, viewport, width)
         return max(1, min(height, self._max_visible_lines))
 
@@ -329,7 +318,6 @@ class PromptInput(TextArea, inherit_bindings=False):
         return max(1, min(MAX_VISIBLE_LINES, self.app.size.height // 4))
 
     def watch_has_focus(self, has_focus: bool) -> None:
-        """Repaint the lines: the line cache of `TextArea` does not depend on the focus, but the cursor does."""
         super().watch_has_focus(has_focus)
         self.notify_style_update()
         self.refresh()

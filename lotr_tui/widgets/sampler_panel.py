@@ -74,7 +74,6 @@ class SamplerPanel(Vertical):
         self.set_class(event.size.width < NARROW_WIDTH, "-narrow")
 
     def set_token_noun(self, noun: str) -> None:
-        """Name the maximum length after what the interface calls a token of the model."""
         self._noun = noun
         self._show()
 
@@ -137,7 +136,6 @@ class SamplerPanel(Vertical):
         self.apply(replace(SAMPLER_PRESETS[name], max_tokens=self.settings.max_tokens))
 
     def step_temperature(self, steps: int) -> None:
-        """Raise or lower the temperature by a number of steps of 0.05."""
         self._slider.action_step(steps)
 
     @on(Slider.Changed)

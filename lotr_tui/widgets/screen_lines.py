@@ -116,10 +116,8 @@ class HelpLine(Widget, can_focus=False):
             self.refresh()
 
     def leave(self, node: DOMNode) -> None:
-        """Show the help of the focused widget when the pointer has left `node`, if it is not on another widget yet."""
-        if self._pointed_at is node:
+        if self._pointed_at is node:  # the pointer is not on another widget yet
             self.update_text()
 
     def update_text(self) -> None:
-        """Show the help of the focused widget as it is now, wherever the pointer is."""
         self.point_at(None)

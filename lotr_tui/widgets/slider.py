@@ -1,4 +1,4 @@
-"""Sliders: a track with a knob, moved by keys, a click, a drag or the wheel."""
+"""Sliders: a track with a knob, moved by keys, a click or a drag."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -48,7 +48,6 @@ class Slider(Widget, can_focus=True):
 
         @property
         def control(self) -> "Slider":
-            """The slider, for `on` with a selector."""
             return self.slider
 
     def __init__(self, label: str, texts: Sequence[str], index: int = 0, *, help_line: str = "", id: str) -> None:
@@ -64,7 +63,6 @@ class Slider(Widget, can_focus=True):
         self.refresh()
 
     def _track(self) -> tuple[int, int]:
-        """Return the first column of the track, and its width."""
         value_width = max(map(len, self._texts))
         start = len(self.label) + 2
         return start, max(MIN_TRACK_WIDTH, self.size.width - start - value_width - 2)
@@ -88,11 +86,9 @@ class Slider(Widget, can_focus=True):
         self.post_message(self.Changed(self))
 
     def action_step(self, steps: int) -> None:
-        """Choose the value some steps to the right."""
         self.index = (round(self.index / self.STEP) + steps) * self.STEP
 
     def action_move_to(self, fraction: float) -> None:
-        """Choose the value nearest to a place from 0 to 1."""
         self.index = round(fraction * (len(self._texts) - 1))
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
@@ -108,14 +104,6 @@ class Slider(Widget, can_focus=True):
     def on_mouse_up(self) -> None:
         self._is_dragging = False
         self.release_mouse()
-
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        event.stop()
-        self.action_step(1)
-
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        event.stop()
-        self.action_step(-1)
 
 
 class TemperatureSlider(Slider):

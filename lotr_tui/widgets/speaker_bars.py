@@ -50,11 +50,9 @@ class SpeakerBars(StripWidget):
         self.set_cast(cast)
 
     def set_cast(self, cast: Sequence[str]) -> None:
-        """Use the colours of a cast, and make room for its names."""
         self._cast, self._name_width = cast, name_column_width(cast)
 
     def clicked_speaker(self, event: events.Click) -> str | None:
-        """Return the name of the speaker in the clicked row, or None outside the rows."""
         offset = event.get_content_offset(self)
         return self._rows[offset.y - 1].name if offset is not None and 1 <= offset.y <= len(self._rows) else None
 

@@ -26,8 +26,8 @@ class PromptApp(App[None]):
         self.sent.append(message.value)
         message.prompt_input.clear()
 
-    def on_prompt_input_notice(self, message):
-        self.notices.append(message.text)
+    def notify(self, message, **options):
+        self.notices.append(message)
 
 
 class PromptPilot:

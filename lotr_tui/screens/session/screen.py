@@ -589,9 +589,6 @@ class SessionScreen(AppScreen[None]):
         """Return the settings and the seed of the next reply."""
         return self.sampler.settings, self.sampler.draw_seed()
 
-    def on_prompt_input_notice(self, event: PromptInput.Notice) -> None:
-        self.notify(event.text, severity="warning", markup=False)
-
     def action_edit(self) -> None:
         """Put the prompt of the reply into the prompt input."""
         if (reply := self.view.target_reply) is not None:

@@ -84,7 +84,7 @@ async def test_prompt_sent_before_the_model_is_loaded_waits_and_typed_text_stays
 
 async def test_keys_and_commands_that_need_a_model_do_nothing_before_it_is_loaded(opening, loader):
     SettingsStore().update(reply_mode="reply")
-    opening.settings_store = SettingsStore()
+    opening.state.settings = SettingsStore()
     async with opening.run_test(size=(80, 24)) as pilot:
         app = pilot.app
         keys = {binding.key for binding in app.screen.BINDINGS if binding.key.startswith("ctrl+")}
