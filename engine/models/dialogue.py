@@ -51,7 +51,7 @@ WORD_WEIGHT, LETTER_WEIGHT = 0.4, 1.3  # of the two kinds of evidence, which ove
 PRIOR_WORDS = 3000.0  # imaginary words, spread like all words, that smooth the frequencies of a speaker's words
 GROUP_SIZES = range(2, 5)  # characters in a group of letters; a space is one of them, and starts and ends a word
 MIN_GROUP_LINES, MAX_GROUPS = 5, 8192  # lines of the training split that a group of letters occurs in, and groups
-TEXT_L2, NUM_TEXT_STEPS = 20.0, 50  # of the loss of the regression, as `TURN_L2`, and steps that minimize it
+TEXT_L2, NUM_TEXT_STEPS = 20.0, 30  # of the loss of the regression, as `TURN_L2`, and steps that minimize it
 MAX_REGRESSION_SPEAKERS, MAX_REGRESSION_LINES = 100, 4000  # a larger cast has no regression; more lines are thinned out
 MAX_POWER = 10
 _TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[.!?,;:'\"-]+")
@@ -98,9 +98,11 @@ class TurnState:
 
 class TurnCounts:
     def __init__(self, lines: Sequence[int], *tables: Triples) -> None:
-        self.lines, self.pairs = np.array(lines, np.float64), dict[str, Counter[tuple[int, int]]]()
-        for kind, triples in zip(PRIOR_LINES, tables, strict=True):
-            self.pairs[kind] = Counter({(first, second): count for first, second, count in triples})
+        self.lines = np.array(lines, np.float64)
+        self.pairs = {kind: defaultdict[int, Counter[int]](Counter) for kind in PRIOR_LINES}
+        for table, triples in zip(self.pairs.values(), tables, strict=True):
+            for first, second, count in triples:
+                table[first][second] = count
 
     def add(self, scene: Sequence[SpokenLine], sign: int = 1) -> None:
         speakers, (succession, second_succession, company) = [line.speaker for line in scene], self.pairs.values()
@@ -108,10 +110,10 @@ class TurnCounts:
             self.lines[speaker] += sign
             for lag, other in enumerate(reversed(speakers[max(0, position - NEARBY_LINES) : position]), start=1):
                 if lag <= 2:
-                    (succession if lag == 1 else second_succession)[other, speaker] += sign
+                    (succession if lag == 1 else second_succession)[other][speaker] += sign
                 if other != speaker:
-                    company[other, speaker] += sign
-                    company[speaker, other] += sign
+                    company[other][speaker] += sign
+                    company[speaker][other] += sign
 
     def features(self, state: TurnState) -> Float64Array:
         # `[cast, features]` of each possible next speaker
@@ -122,7 +124,8 @@ class TurnCounts:
             return np.bincount(list(speakers), minlength=size).astype(np.float64)
 
         def log_ratio(kind: str, first: int) -> Float64Array:
-            counts, prior = np.array([self.pairs[kind][first, other] for other in range(size)]), PRIOR_LINES[kind]
+            counts, prior, row = np.zeros(size), PRIOR_LINES[kind], self.pairs[kind][first]
+            counts[list(row)] = list(row.values())
             return np.asarray(np.log((counts / frequencies + prior) / (counts.sum() + prior)))
 
         rows = dict.fromkeys(FEATURES, np.zeros(size))
@@ -185,7 +188,10 @@ class TurnModel:
             counts.add(scene)
         design = np.stack(rows) if rows else np.zeros((0, len(cast), len(FEATURES)))
         weights = fit_conditional_logit(design, np.array(chosen, np.int64), TURN_L2)
-        triples = (tuple((*pair, n) for pair, n in sorted(table.items()) if n) for table in counts.pairs.values())
+        triples = (
+            tuple((first, second, n) for first, row in sorted(table.items()) for second, n in sorted(row.items()) if n)
+            for table in counts.pairs.values()
+        )
         named, lines = dict(zip(FEATURES, weights.tolist(), strict=True)), counts.lines.astype(int).tolist()
         return cls(tuple(cast), named, tuple(lines), *triples)
 

@@ -67,11 +67,11 @@ def test_counts_of_a_small_scene_match_a_count_by_hand():
     counts = count_turns(spoken(A, B, A, C))
     assert counts.lines.tolist() == [2, 1, 1, 0]
 
-    assert counts.pairs["succession"] == {(A, B): 1, (B, A): 1, (A, C): 1}
-    assert counts.pairs["second_succession"] == {(A, A): 1, (B, C): 1}
-    assert counts.pairs["company"] == {(A, B): 2, (B, A): 2, (A, C): 2, (C, A): 2, (B, C): 1, (C, B): 1}
+    assert counts.pairs["succession"] == {A: {B: 1, C: 1}, B: {A: 1}}
+    assert counts.pairs["second_succession"] == {A: {A: 1}, B: {C: 1}}
+    assert counts.pairs["company"] == {A: {B: 2, C: 2}, B: {A: 2, C: 1}, C: {A: 2, B: 1}}
     far = count_turns(spoken(A, B, B, B, C), spoken(A, B, B, B, B, C))
-    assert far.pairs["company"][A, C] == far.pairs["company"][C, A] == 1  # company reaches four lines
+    assert far.pairs["company"][A][C] == far.pairs["company"][C][A] == 1  # company reaches four lines
 
 
 def test_features_match_a_computation_by_hand():
