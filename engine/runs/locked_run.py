@@ -9,7 +9,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -192,24 +192,25 @@ def send_command(run_dir: Path, command: ControlCommand) -> None:
         raise RunError(f"cannot write {path}: {error.strerror}; the command was not sent") from error
 
 
+@dataclass
 class CommandFileReader:
     """Reader of the commands that other processes add after the first `offset` bytes, a source of a `CommandQueue`."""
 
-    def __init__(self, run_dir: Path, offset: int = 0) -> None:
-        self._path, self._offset = run_dir / COMMANDS_FILE, offset
+    run_dir: Path
+    offset: int = 0
 
     def __call__(self) -> list[ControlCommand]:
         """Return the commands since the last call. Invalid lines are skipped."""
         try:
-            with os.fdopen(open_regular_file(self._path), "rb") as file:
-                self._offset = min(self._offset, os.fstat(file.fileno()).st_size)  # smaller if it was truncated
-                file.seek(self._offset)
+            with os.fdopen(open_regular_file(self.run_dir / COMMANDS_FILE), "rb") as file:
+                self.offset = min(self.offset, os.fstat(file.fileno()).st_size)  # smaller if it was truncated
+                file.seek(self.offset)
                 content = file.read(MAX_COMMAND_BYTES)
         except OSError:
-            self._offset = 0
+            self.offset = 0
             return []
         end = content.rfind(b"\n") + 1 or (len(content) if len(content) == MAX_COMMAND_BYTES else 0)
-        self._offset += end
+        self.offset += end
         commands = []
         for line in content[:end].splitlines():
             with suppress(ValueError, KeyError, TypeError, RecursionError, InvalidInputError):
@@ -223,21 +224,26 @@ def record_events(run: LockedRun, training: Iterator[TrainingEvent]) -> Iterator
 
     On a full disk, data is kept and written later, with a `Warned` event; a LotrError at the end, if that is too late.
     """
-    with run.lock, closing(_RunWriter(run)) as writer:
+    with run.lock:
+        writer = _RunWriter(run)
         try:
             for event in training:
                 yield from writer.record(event)
         except Exception as error:
             writer.write_row(events.Failed(describe_error(error), traceback.format_exc()))
             raise
+        finally:
+            writer.write_pending_files()
+            writer.metrics.close()
+            writer.samples.close()
 
 
 class _RunWriter:
     def __init__(self, run: LockedRun) -> None:
         self._run = run
         try:
-            self._metrics = JsonLinesAppender(run.path / directory.METRICS_FILE)
-            self._samples = JsonLinesAppender(run.path / directory.SAMPLES_FILE)
+            self.metrics = JsonLinesAppender(run.path / directory.METRICS_FILE)
+            self.samples = JsonLinesAppender(run.path / directory.SAMPLES_FILE)
         except OSError as error:
             raise RunError(f"run {run.path} cannot be written: {error.strerror}") from error
         self._pending_files: dict[str, tuple[int, bytes]] = {}  # step and content by name, still to be written
@@ -249,25 +255,36 @@ class _RunWriter:
         is_complete = isinstance(event, events.Finished) and event.reason in ("done", "patience", "pruned")
         if isinstance(event, events.Snapshot):
             self._pending_files[RESUME_FILE] = (event.step, event.content)
-            written = self._write_pending_files()
+            written = self.write_pending_files()
         elif isinstance(event, events.Finished):
             if is_complete:
                 self._pending_files.pop(RESUME_FILE, None)
-            written = [*self._write_pending_files(), event]
+            written = [*self.write_pending_files(), event]
             if not self._problem:  # a training with unwritten files must stay resumable
                 self.write_row(event)
-            if problem := self._metrics.problem or self._problem:
+            if problem := self.metrics.problem or self._problem:
                 raise LotrError(f"{problem}; the end of the training is not saved")
         else:
             self.write_row(event)
             if isinstance(event, events.Evaluated):
-                self._add_weights(event)
-                written += self._write_pending_files()
+                config, epoch, content = self._run.config, event.epoch, b""
+                best_file = directory.MODEL_FILE if event.adapter is None else directory.ADAPTER_FILE
+                names = [best_file] if event.is_best else []
+                # Epochs 1, 2, 4, 8, …: early ones change the most, and a long training keeps few models.
+                if config.training.keep_epoch_checkpoints and epoch >= 1 and math.log2(epoch).is_integer():
+                    names.append(f"{EPOCHS_DIR}/{int(epoch)}.safetensors")
+                if names and event.adapter is not None:
+                    halves = {name: weight.astype(np.float16) for name, weight in event.adapter.items()}
+                    content = loading.serialize_adapter(halves, loading.read_reference(self._run.path).sha256)
+                elif names and isinstance(event.model, NumpyDecoder):
+                    content = serialize_weights(event.model.weights)
+                self._pending_files |= {name: (event.step, content) for name in names if content}
+                written += self.write_pending_files()
         if is_complete:  # not earlier: the checkpoints are the only copy until the model is written
             for name in (directory.PREVIOUS_RESUME_FILE, RESUME_FILE, INITIAL_FILE):
                 with suppress(OSError):
                     (self._run.path / name).unlink(missing_ok=True)
-        problem = self._metrics.problem or self._samples.problem or self._problem
+        problem = self.metrics.problem or self.samples.problem or self._problem
         is_new, self._reported_problem = problem != self._reported_problem, problem
         if problem and is_new:
             written.insert(0, events.Warned(f"{problem}; the training continues and tries again"))
@@ -277,16 +294,11 @@ class _RunWriter:
     def write_row(self, event: TrainingEvent) -> None:
         row = events.event_to_dict(event)
         if not isinstance(event, events.Sampled):
-            self._metrics.append(row)
+            self.metrics.append(row)
         if isinstance(event, (events.Sampled, events.Resume)):  # a reader of the samples alone must know of a resume
-            self._samples.append(row)
+            self.samples.append(row)
 
-    def close(self) -> None:
-        self._write_pending_files()
-        self._metrics.close()
-        self._samples.close()
-
-    def _write_pending_files(self) -> list[TrainingEvent]:
+    def write_pending_files(self) -> list[TrainingEvent]:
         """Try to write all pending files. Return a `Checkpointed` event for each written file."""
         checkpoints: list[TrainingEvent] = []
         self._problem = ""
@@ -301,18 +313,3 @@ class _RunWriter:
                 checkpoints.append(events.Checkpointed(step, name))
                 self.write_row(checkpoints[-1])
         return checkpoints
-
-    def _add_weights(self, event: events.Evaluated) -> None:
-        config, epoch = self._run.config, event.epoch
-        names = [directory.MODEL_FILE if event.adapter is None else directory.ADAPTER_FILE] if event.is_best else []
-        # Epochs 1, 2, 4, 8, …: early ones change the most, and a long training keeps few models.
-        if config.training.keep_epoch_checkpoints and epoch >= 1 and math.log2(epoch).is_integer():
-            names.append(f"{EPOCHS_DIR}/{int(epoch)}.safetensors")
-        if names and event.adapter is not None:
-            halves = {name: weight.astype(np.float16) for name, weight in event.adapter.items()}
-            content = loading.serialize_adapter(halves, loading.read_reference(self._run.path).sha256)
-        elif names and isinstance(event.model, NumpyDecoder):
-            content = serialize_weights(event.model.weights)
-        else:
-            return
-        self._pending_files |= dict.fromkeys(names, (event.step, content))
