@@ -33,7 +33,6 @@ InferencePrecision = Literal["auto", "fp32", "int8"]
 # Of a model by others, whose line ends are characters.
 PRETRAINED_CONFIG = Config("pretrained", data=DataConfig(corpus="", tokenizer="pretrained", mode="stream"))
 PEFT_PREFIX, BASE_HASH = "base_model.model.", "base_sha256"  # of the names of tensors, and in the metadata
-HUB_IDS = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}  # of bases that are called otherwise here
 
 
 @dataclass(frozen=True)
@@ -228,11 +227,11 @@ def base_files(base: "Base", config: ModelConfig) -> dict[str, bytes]:
     """Return name and content of the files of a new run that starts from `base`."""
     contents: dict[str, Any] = {BASE_FILE: asdict(BaseReference(base.name, base.sha256))}
     if config.lora_rank:
-        alpha = float(config.lora_alpha)
+        alpha, hub_id = float(config.lora_alpha), "HuggingFaceTB/SmolLM2-135M-Instruct"
         contents[directory.ADAPTER_CONFIG_FILE] = {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": HUB_IDS.get(base.name, base.name.removeprefix(HF_PREFIX)),
+            "base_model_name_or_path": hub_id if base.name == SMOLLM2 else base.name.removeprefix(HF_PREFIX),
             "r": config.lora_rank,
             "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
             "lora_dropout": config.lora_dropout,

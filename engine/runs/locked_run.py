@@ -23,11 +23,8 @@ from engine.control import ControlCommand
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers import TOKENIZER_FILES, Tokenizer
 from engine.errors import InvalidInputError, LotrError, RunError, describe_error
-from engine.events import TrainingEvent
 from engine.models.decoders import NumpyDecoder
-from engine.runs import directory, loading
-from engine.runs.directory import COMMANDS_FILE, CONFIG_FILE, EPOCHS_DIR, INITIAL_FILE, RESUME_FILE
-from engine.runs.metrics import read_current_events
+from engine.runs import directory, loading, metrics
 from engine.storage.files import JsonLinesAppender, default_runs_dir, lock_file, open_regular_file, write_atomically
 from engine.storage.tensor_file import serialize_weights
 
@@ -64,11 +61,11 @@ def create_run(
         directory.check_run_name(name)
     stem = name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
     names = [stem] if name else [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
-    contents = {**(files or {}), CONFIG_FILE: config.to_json().encode()}
+    contents = {**(files or {}), directory.CONFIG_FILE: config.to_json().encode()}
     if not directory.needs_base(config):
         contents[TOKENIZER_FILES[tokenizer.name]] = tokenizer.to_json().encode()
     if initial_weights is not None:
-        contents[INITIAL_FILE] = serialize_weights(initial_weights)
+        contents[directory.INITIAL_FILE] = serialize_weights(initial_weights)
     unfinished = runs_dir / f".{stem}.{os.urandom(6).hex()}"  # gets its name once it is complete and locked
     try:
         unfinished.mkdir(parents=True)
@@ -79,7 +76,7 @@ def create_run(
         for file_name, content in contents.items():
             write_atomically(unfinished / file_name, content)
         if config.training.keep_epoch_checkpoints:
-            (unfinished / EPOCHS_DIR).mkdir()
+            (unfinished / directory.EPOCHS_DIR).mkdir()
         for path in map(runs_dir.joinpath, names):
             try:
                 unfinished.rename(path)
@@ -100,20 +97,20 @@ def reopen_run(run_dir: Path) -> LockedRun:
     """Lock a run that was stopped or interrupted, to resume its training; any other run raises a RunError."""
     if name := directory.bundled_run_name(run_dir):
         raise RunError(f"{name} is part of lotr-tui and cannot be resumed; start from it with --init {name}")
-    (config, tokenizer), commands = loading.read_config_and_tokenizer(run_dir), run_dir / COMMANDS_FILE
+    (config, tokenizer), commands = loading.read_config_and_tokenizer(run_dir), run_dir / directory.COMMANDS_FILE
     with ExitStack() as on_error:
         try:
             # Before the lock is taken: from then on, commands are for us.
             offset = commands.stat().st_size if commands.exists() else 0
             lock = on_error.enter_context(_take_lock(run_dir))
-            recorded = read_current_events(run_dir / directory.METRICS_FILE, subsample=True)
+            recorded = metrics.read_current_events(run_dir / directory.METRICS_FILE, subsample=True)
             if directory.end_state(recorded) in directory.COMPLETE:  # its last owner may have finished it meanwhile
                 raise RunError(f"run {run_dir.name!r} is finished; start a new one with `lotr-tui train`")
-            if (run_dir / EPOCHS_DIR).is_symlink():
-                raise RunError(f"{run_dir / EPOCHS_DIR} is a link out of the run; replace it by a folder")
+            if (run_dir / directory.EPOCHS_DIR).is_symlink():
+                raise RunError(f"{run_dir / directory.EPOCHS_DIR} is a link out of the run; replace it by a folder")
             if config.training.keep_epoch_checkpoints:
-                (run_dir / EPOCHS_DIR).mkdir(exist_ok=True)
-            for folder in (run_dir, run_dir / EPOCHS_DIR):
+                (run_dir / directory.EPOCHS_DIR).mkdir(exist_ok=True)
+            for folder in (run_dir, run_dir / directory.EPOCHS_DIR):
                 for temporary in folder.glob(".*.safetensors.*"):  # of a killed process
                     temporary.unlink(missing_ok=True)
         except BlockingIOError as error:
@@ -143,7 +140,7 @@ def delete_run(run_dir: Path, runs_dir: Path | None = None) -> None:
     if run_dir.is_symlink() or run_dir.parent.resolve() != runs_dir.resolve():
         raise RunError(f"run {str(run_dir)!r} is not in {runs_dir}; only runs of that folder can be deleted")
     if directory.started_at(run_dir) is None:
-        raise RunError(f"{run_dir} has no {CONFIG_FILE}, so it is not a run and is not deleted")
+        raise RunError(f"{run_dir} has no {directory.CONFIG_FILE}, so it is not a run and is not deleted")
     with _change(run_dir, "deleted"):
         shutil.rmtree(run_dir)
 
@@ -182,7 +179,7 @@ def send_command(run_dir: Path, command: ControlCommand) -> None:
     """Send a command to the process that trains a run; a RunError is raised if there is none."""
     if not directory.is_locked(run_dir):
         raise RunError(f"run {run_dir.name!r} is not being trained, so there is nothing to {command.kind}")
-    path = run_dir / COMMANDS_FILE
+    path = run_dir / directory.COMMANDS_FILE
     # The first newline ends what another process may have left unfinished.
     line = f"\n{json.dumps({'kind': command.kind, 'value': command.value})}\n".encode()
     try:
@@ -202,7 +199,7 @@ class CommandFileReader:
     def __call__(self) -> list[ControlCommand]:
         """Return the commands since the last call. Invalid lines are skipped."""
         try:
-            with os.fdopen(open_regular_file(self.run_dir / COMMANDS_FILE), "rb") as file:
+            with os.fdopen(open_regular_file(self.run_dir / directory.COMMANDS_FILE), "rb") as file:
                 self.offset = min(self.offset, os.fstat(file.fileno()).st_size)  # smaller if it was truncated
                 file.seek(self.offset)
                 content = file.read(MAX_COMMAND_BYTES)
@@ -219,7 +216,7 @@ class CommandFileReader:
         return commands
 
 
-def record_events(run: LockedRun, training: Iterator[TrainingEvent]) -> Iterator[TrainingEvent]:
+def record_events(run: LockedRun, training: Iterator[events.TrainingEvent]) -> Iterator[events.TrainingEvent]:
     """Write the events of `training` to the run directory and yield them, with events about the files written.
 
     On a full disk, data is kept and written later, with a `Warned` event; a LotrError at the end, if that is too late.
@@ -249,16 +246,16 @@ class _RunWriter:
         self._pending_files: dict[str, tuple[int, bytes]] = {}  # step and content by name, still to be written
         self._problem = self._reported_problem = ""
 
-    def record(self, event: TrainingEvent) -> list[TrainingEvent]:
+    def record(self, event: events.TrainingEvent) -> list[events.TrainingEvent]:
         """Record `event`, and return the events to yield in its place, with a warning when a problem begins."""
-        written: list[TrainingEvent] = [event]
+        written: list[events.TrainingEvent] = [event]
         is_complete = isinstance(event, events.Finished) and event.reason in ("done", "patience", "pruned")
         if isinstance(event, events.Snapshot):
-            self._pending_files[RESUME_FILE] = (event.step, event.content)
+            self._pending_files[directory.RESUME_FILE] = (event.step, event.content)
             written = self.write_pending_files()
         elif isinstance(event, events.Finished):
             if is_complete:
-                self._pending_files.pop(RESUME_FILE, None)
+                self._pending_files.pop(directory.RESUME_FILE, None)
             written = [*self.write_pending_files(), event]
             if not self._problem:  # a training with unwritten files must stay resumable
                 self.write_row(event)
@@ -272,7 +269,7 @@ class _RunWriter:
                 names = [best_file] if event.is_best else []
                 # Epochs 1, 2, 4, 8, …: early ones change the most, and a long training keeps few models.
                 if config.training.keep_epoch_checkpoints and epoch >= 1 and math.log2(epoch).is_integer():
-                    names.append(f"{EPOCHS_DIR}/{int(epoch)}.safetensors")
+                    names.append(f"{directory.EPOCHS_DIR}/{int(epoch)}.safetensors")
                 if names and event.adapter is not None:
                     halves = {name: weight.astype(np.float16) for name, weight in event.adapter.items()}
                     content = loading.serialize_adapter(halves, loading.read_reference(self._run.path).sha256)
@@ -281,7 +278,7 @@ class _RunWriter:
                 self._pending_files |= {name: (event.step, content) for name in names if content}
                 written += self.write_pending_files()
         if is_complete:  # not earlier: the checkpoints are the only copy until the model is written
-            for name in (directory.PREVIOUS_RESUME_FILE, RESUME_FILE, INITIAL_FILE):
+            for name in (directory.PREVIOUS_RESUME_FILE, directory.RESUME_FILE, directory.INITIAL_FILE):
                 with suppress(OSError):
                     (self._run.path / name).unlink(missing_ok=True)
         problem = self.metrics.problem or self.samples.problem or self._problem
@@ -291,19 +288,19 @@ class _RunWriter:
             self.write_row(written[0])
         return written
 
-    def write_row(self, event: TrainingEvent) -> None:
+    def write_row(self, event: events.TrainingEvent) -> None:
         row = events.event_to_dict(event)
         if not isinstance(event, events.Sampled):
             self.metrics.append(row)
         if isinstance(event, (events.Sampled, events.Resume)):  # a reader of the samples alone must know of a resume
             self.samples.append(row)
 
-    def write_pending_files(self) -> list[TrainingEvent]:
+    def write_pending_files(self) -> list[events.TrainingEvent]:
         """Try to write all pending files. Return a `Checkpointed` event for each written file."""
-        checkpoints: list[TrainingEvent] = []
+        checkpoints: list[events.TrainingEvent] = []
         self._problem = ""
         for name, (step, content) in list(self._pending_files.items()):
-            backup = self._run.path / directory.PREVIOUS_RESUME_FILE if name == RESUME_FILE else None
+            backup = self._run.path / directory.PREVIOUS_RESUME_FILE if name == directory.RESUME_FILE else None
             try:
                 write_atomically(self._run.path / name, content, backup)
             except RunError as error:
