@@ -79,13 +79,13 @@ class BackgroundTask(Generic[T]):
     def start(self, source: EventSource[T]) -> None:
         """Run the generator `source` in a new thread; a generator that is still running is cancelled first."""
         self.cancel()
-        self._thread = GeneratorThread(self._name, source, **self._thread_options).start()
+        self._thread = GeneratorThread(self._name, source, **self._thread_options)
         self._timer = self._owner.set_interval(self._interval, self.poll)
 
     def stop(self) -> None:
         """Ask the generator to stop; the items until then and its end are still delivered."""
         if self._thread is not None:
-            self._thread.cancel()
+            self._thread.cancellation.set()
 
     def cancel(self) -> None:
         """Ask the generator to stop, and deliver nothing more."""
@@ -100,7 +100,7 @@ class BackgroundTask(Generic[T]):
         if thread is None or is_closed(self._owner):
             self.cancel()
             return
-        is_running = thread.is_running  # read before the items: what comes later is delivered by the next poll
+        is_running = thread.is_alive()  # read before the items: what comes later is delivered by the next poll
         if items := thread.drain():
             self._on_items(items)
         if is_running or self._thread is not thread:

@@ -1,10 +1,27 @@
-"""A generator that runs in a thread and is read by polling: bounded and cancellable."""
+"""Work beside the caller: a generator in a thread, and functions in a process with limits on time and memory."""
 
+import importlib
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from engine.errors import InvalidInputError, LotrError, describe_error
+
+MAX_SECONDS = 60  # of a call in a sandbox, also if it waits or other processes delay it
+MAX_MEMORY_BYTES = 1 << 30  # that a call may take beyond the memory of the imported modules, where Linux limits it
+MAX_ANSWER_BYTES = 50_000_000
+CANCEL_INTERVAL = 0.1  # seconds between two looks at the cancellation of a thread that waits for room
+_CODE = "import sys; sys.path[:] = sys.argv[3:]; from engine.runtime.worker import serve; serve(*sys.argv[1:3])"
 
 T = TypeVar("T")
 
@@ -17,54 +34,36 @@ class Cancellation(threading.Event):
     __call__ = threading.Event.is_set
 
 
-class GeneratorThread(Generic[T]):
-    """A thread that runs a generator and buffers at most `max_pending` of its events until `drain` is called.
+class GeneratorThread(threading.Thread, Generic[T]):
+    """A thread that runs a generator, from now on, and buffers at most `max_pending` of its events until `drain`.
 
     The generator receives a `Cancellation`, which it should check regularly.
     """
 
     def __init__(self, name: str, source: EventSource[T], max_pending: int = 4096) -> None:
+        super().__init__(name=name, daemon=True)
         self.cancellation = Cancellation()
-        self.exception: BaseException | None = None  # that ended the generator; valid once `is_running` is False
-        self._source, self._max_pending = source, max_pending
+        self.exception: BaseException | None = None  # that ended the generator; valid once the thread has ended
+        self._source = source
         self._pending: deque[T] = deque()
-        self._not_full = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._room = threading.Semaphore(max_pending)
+        self.start()
 
-    def start(self) -> "GeneratorThread[T]":
-        self._thread.start()
-        return self
-
-    def cancel(self) -> None:
-        self.cancellation.set()
-        with self._not_full:
-            self._not_full.notify_all()
-
-    def join(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds for the end of the thread, and return True if it has ended."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
+    def run(self) -> None:
+        try:
+            for event in self._source(self.cancellation):
+                while not self._room.acquire(timeout=CANCEL_INTERVAL) and not self.cancellation():
+                    pass
+                self._pending.append(event)
+        except BaseException as error:
+            self.exception = error
 
     def drain(self) -> list[T]:
         """Return all buffered events, oldest first, without waiting."""
-        with self._not_full:
-            events = list(self._pending)
-            self._pending.clear()
-            self._not_full.notify_all()
+        events = [self._pending.popleft() for _ in range(len(self._pending))]
+        if events:
+            self._room.release(len(events))
         return events
-
-    def _run(self) -> None:
-        try:
-            for event in self._source(self.cancellation):
-                with self._not_full:
-                    self._not_full.wait_for(lambda: len(self._pending) < self._max_pending or self.cancellation())
-                    self._pending.append(event)
-        except BaseException as error:
-            self.exception = error
 
 
 def throttle(events: Iterator[T], max_per_second: float, cancellation: Cancellation) -> Iterator[T]:
@@ -76,3 +75,107 @@ def throttle(events: Iterator[T], max_per_second: float, cancellation: Cancellat
             due = max(due + interval, time.perf_counter() - interval)
             cancellation.wait(max(0.0, due - time.perf_counter()))
         yield event
+
+
+class SandboxError(LotrError):
+    """Error of a library in a sandbox."""
+
+
+class SandboxLimitError(SandboxError):
+    """Error of a call in a sandbox that exceeds a limit, or crashes."""
+
+
+class Sandbox:
+    """A process that imports modules once and forks for each call, so that no call harms this process or a later one.
+
+    It starts with the first call, and ends with `stop` or this process. Threads may share it.
+    """
+
+    def __init__(self, *modules: str, max_cpu_seconds: int) -> None:
+        self._arguments = [" ".join(modules), str(max_cpu_seconds)]
+        self._process: Any = None
+        self._lock = threading.RLock()
+
+    def start(self) -> None:
+        with self._lock:
+            if self._process is None:
+                from subprocess import DEVNULL, PIPE, Popen  # takes 5 ms, and most sessions need no sandbox
+
+                # Without -P, modules would also be looked for in the working directory: it may be the folder of a model
+                command = [sys.executable, "-P", "-c", _CODE, *self._arguments, *map(os.path.abspath, sys.path)]
+                self._process = Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True)
+
+    def stop(self) -> None:
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+                self._process.communicate()
+                self._process = None
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return the result of a function of a module in the process. Arguments and result are values of JSON.
+
+        An InvalidInputError of the function is raised as it is, and another one as a SandboxError.
+        """
+        request = json.dumps([function.__module__, function.__qualname__, arguments]).encode() + b"\n"
+        with self._lock:
+            self.start()
+            answer = b""
+            try:
+                with suppress(BrokenPipeError):
+                    self._process.stdin.write(request)
+                    self._process.stdin.flush()
+                    answer = self._process.stdout.readline()
+            finally:
+                if not answer:  # also after an interruption: the next answer would be the one to this request
+                    self.stop()
+        kind, value = json.loads(answer or '["limit", "the process that reads it has ended; try again"]')
+        if kind == "result":
+            return value
+        raise {"input": InvalidInputError, "limit": SandboxLimitError}.get(kind, SandboxError)(value)
+
+
+def serve(modules: str, max_cpu_seconds: str) -> None:
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what libraries print is dropped
+    for module in modules.split():
+        importlib.import_module(module)
+    context = multiprocessing.get_context("fork")
+    for request in sys.stdin.buffer:
+        receiver, sender = context.Pipe(duplex=False)
+        child = multiprocessing.get_context("fork").Process(
+            target=_answer, args=(request, int(max_cpu_seconds), sender)
+        )
+        child.start()
+        sender.close()
+        try:
+            answer = receiver.recv_bytes(MAX_ANSWER_BYTES)
+        except (EOFError, OSError):  # no answer, or one that is too long
+            child.kill()
+            child.join()
+            is_slow = child.exitcode in (-signal.SIGXCPU, -signal.SIGALRM)
+            problem = "crashes the library that reads it, or needs too much memory"
+            problem = f"takes more than {max_cpu_seconds} seconds" if is_slow else problem
+            answer = json.dumps(["limit", f"it {problem}"]).encode()
+        receiver.close()
+        child.join()
+        answers.write(answer + b"\n")
+
+
+def _answer(request: bytes, max_cpu_seconds: int, sender: Any) -> None:
+    # Signals end the process also inside of libraries.
+    resource.setrlimit(resource.RLIMIT_CPU, (max_cpu_seconds, max_cpu_seconds + 1))
+    signal.alarm(MAX_SECONDS)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # macOS has no such file and no such limit
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + MAX_MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    module, name, arguments = json.loads(request)
+    try:
+        answer = ["result", getattr(importlib.import_module(module), name)(*arguments)]
+    except MemoryError:
+        answer = ["limit", f"it needs more than {MAX_MEMORY_BYTES >> 30} GB of memory"]
+    except BaseException as error:  # a panic of tokenizers is no `Exception`
+        answer = ["input" if isinstance(error, InvalidInputError) else "library", describe_error(error)]
+    sender.send_bytes(json.dumps(answer).encode())

@@ -11,7 +11,7 @@ from engine.config import Config
 from engine.errors import ConfigError, suggest_nearest
 from engine.events import Finished
 from engine.models.transformer_layout import TRANSFORMER_VALUES
-from engine.runtime.process import limit_openmp_spinning, require_package
+from engine.runtime.process import require_package
 from engine.training.initial_run import INHERITED_SETTINGS, load_training_input
 
 # Overrides of the form "setting=value" that remove or add a technique; of a preset, those that change something.
@@ -144,7 +144,6 @@ def run_ablation(config: Config, variants: Mapping[str, list[str]], seeds: Seque
 
 def _run_trial(config: Config, variant: str, overrides: list[str]) -> Trial:
     """Train one variant, in a worker process of the pool."""
-    limit_openmp_spinning()
     from engine.training.trainer import train
 
     start_time = time.perf_counter()

@@ -21,7 +21,7 @@ from engine.runs.directory import DIALOGUE_FILE, METRICS_FILE, WHO_FILE, resolve
 from engine.runs.loading import base_files, read_config_and_tokenizer
 from engine.runs.locked_run import CommandFileReader, LockedRun, create_run, record_events, reopen_run
 from engine.runs.metrics import read_current_events
-from engine.runtime.process import get_process_info, limit_openmp_spinning, require_package
+from engine.runtime.process import get_process_info, require_package
 from engine.training.diagnoses import diagnose
 from engine.training.initial_run import canonical_config, canonical_name, load_training_input
 
@@ -42,7 +42,6 @@ class TrainingJob:
 
         def train() -> Iterator[TrainingEvent]:
             yield Preparing("loading PyTorch")
-            limit_openmp_spinning()
             from engine.training.trainer import train_run
 
             training = train_run(self.config, self.dataset, self.run.path, self.command_queue, is_resume=self.is_resume)
@@ -59,7 +58,6 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
     Unusable input, or a missing PyTorch, raises an InvalidInputError; nothing is written then.
     """
     require_package("torch")
-    limit_openmp_spinning()
     _check_settings(config)
     config = canonical_config(config, runs_dir)
     dataset, initial_weights, base = load_training_input(config, runs_dir)

@@ -36,7 +36,6 @@ from engine.runs.directory import (
     find_run_dirs,
     summarize_run,
 )
-from engine.runtime.process import limit_openmp_spinning
 from engine.storage.files import decode, default_runs_dir, lock_file, open_regular_file, read_limited, write_atomically
 from engine.training.initial_run import INHERITED_SETTINGS, canonical_config, load_training_input
 from engine.training.job import prepare_job, resume_job
@@ -416,7 +415,6 @@ def propose(
 def run_worker(path: Path, plan: SearchPlan, budget: Budget, index: int, stop: Event, lock: Lock) -> None:
     for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_number, signal.SIG_IGN)  # the process of the search handles signals
-    limit_openmp_spinning()
     search = multiprocessing.parent_process()
 
     def is_stopped() -> bool:

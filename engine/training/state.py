@@ -194,7 +194,7 @@ class TrainerState:
     def serialize(self) -> bytes | None:
         """Return the content of `resume.safetensors`; None except in the main process."""
         state_dict = self.state_dict()
-        if not self.distributed.process.is_main_process:
+        if self.distributed.process.rank != 0:
             return None
         # Tied weights are one tensor with two names; safetensors wants a copy for each name.
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state_dict.items() if isinstance(v, Tensor)}

@@ -30,7 +30,6 @@ from engine.models.ngram import MAX_KNESER_NEY_TOKENS, KneserNey, Unigram
 from engine.runs.directory import needs_base
 from engine.runs.loading import read_config_and_tokenizer, read_initial_weights, read_run_base
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
-from engine.runtime.process import disable_heap_trimming
 from engine.training import optim
 from engine.training.initial_run import TrainingInput, load_training_input
 from engine.training.state import ResumeCheckpoint, TrainerState, choose_device, load_latest_checkpoint, set_num_threads
@@ -66,8 +65,7 @@ class Trainer:
         self.state = TrainerState(config, source, device, distributed, start_time)
         dataset = source.dataset
         self.objective = optim.Objective(config.training, dataset.train, len(dataset.tokenizer), device)
-        loss_module = optim.LossModule(self.state.network, self.objective, self.state.dtype, distributed)
-        self.loss_module = distributed.wrap_ddp(loss_module)
+        self.loss_module = optim.LossModule(self.state.network, self.objective, self.state.dtype, distributed)
 
     def fit(self, commands: CommandQueue) -> Generator[TrainingEvent, None, StopReason]:
         """Train all epochs, then fine-tune, starting from the current state. Return the reason for the end."""
@@ -122,9 +120,12 @@ class Trainer:
         objective.backward()
         if options.unfreeze_epochs:  # gradual unfreezing (Howard and Ruder 2018, section 3.3)
             for group in state.network.layer_groups()[1 + state.progress.epoch_index // options.unfreeze_epochs :]:
-                for parameter in group.values():  # frozen, but `DistributedDataParallel` expects a gradient of each
+                for parameter in group.values():
                     parameter.grad = None
-        loss = self.distributed.average_loss(loss.detach())
+        loss = loss.detach()
+        if self.distributed.process.world_size > 1:
+            gradients = [each.grad for each in state.network.parameters() if each.grad is not None]
+            self.distributed.average([loss, *gradients])
         gradient_norm = nn.utils.clip_grad_norm_(state.network.parameters(), options.clip or math.inf)
         state.optimizer.step()
         if state.weight_average is not None:
@@ -137,7 +138,7 @@ class Trainer:
             return
         results, start = self._results, self._report_start
         self._results, self._report_start = [], self.state.seconds
-        if not self.distributed.process.is_main_process:
+        if self.distributed.process.rank != 0:
             return
         progress, seconds = self.state.progress, self._report_start
         losses, gradient_norms, tokens, lrs = zip(*results, strict=True)
@@ -240,7 +241,7 @@ def validate(state: TrainerState) -> Iterator[TrainingEvent]:
         if triggered and state.weight_average is None and options.averaging == "nt_asgd":
             state.weight_average = optim.WeightAverage(state.network)
     progress.evaluation_due = False
-    if state.distributed.process.is_main_process:
+    if state.distributed.process.rank == 0:
         model = network.to_decoder(dataset.tokenizer, weights)
         yield events.Evaluated(
             step=progress.step,
@@ -322,7 +323,6 @@ def train(
     start_time = time.perf_counter()
     options, dataset = config.training, source.dataset
     set_num_threads(options)
-    disable_heap_trimming()
     device = choose_device(options)
     if options.max_eval_tokens:
         dataset = replace(dataset, valid=dataset.valid[: options.max_eval_tokens])
@@ -369,7 +369,7 @@ def train(
     state.network.load_weights(state.best_weights)
     ended_early = reason in STOP_REASONS.values()
     initial, best = state.progress.initial_perplexity, state.progress.best_perplexity
-    if options.init and not ended_early and best >= initial and distributed.process.is_main_process:
+    if options.init and not ended_early and best >= initial and distributed.process.rank == 0:
         yield events.Warned(
             f"fine-tuning has not improved validation perplexity, which was {initial:.1f} before it; the run keeps the "
             "weights it started from; use a lower learning rate, such as "

@@ -20,7 +20,7 @@ from engine.control import ControlCommand
 from engine.errors import InvalidInputError, OutputError, TrainingError, printable, shell_word
 from engine.models.pretrained.names import SMOLLM2
 from engine.runs.directory import run_word
-from engine.runtime.process import get_process_info, limit_openmp_spinning
+from engine.runtime.process import get_process_info
 from engine.runtime.worker import Cancellation
 from engine.training.ablation import Trial, run_ablation, select_variants, summarize_trials
 from engine.training.job import TrainingJob, prepare_job, resume_job
@@ -184,7 +184,6 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
 
 def _train_worker_rank() -> int:
     """Train as a process other than the main one, which prints, saves and decides when to stop."""
-    limit_openmp_spinning()
     from engine.runtime.distributed import PeerLostError, distributed_context  # imports PyTorch
     from engine.training.trainer import train_as_worker_rank
 

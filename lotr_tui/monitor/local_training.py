@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from engine.control import ControlCommand
 from engine.errors import describe_error
 from engine.events import Failed, Preparing, TrainingEvent
-from engine.runtime.process import disable_heap_trimming, trim_heap
 from engine.runtime.worker import Cancellation, GeneratorThread
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.trackers.supervisor import TrackerSupervisor
@@ -33,12 +32,11 @@ class LocalTraining:
         self._job: TrainingJob | None = None
         self._early_commands: list[ControlCommand] = []
         self._job_lock = threading.Lock()  # of the job and the commands that wait for it
-        disable_heap_trimming()
-        self._worker: GeneratorThread[TrainingUpdate] = GeneratorThread("training", self._generate_updates).start()
+        self._worker: GeneratorThread[TrainingUpdate] = GeneratorThread("training", self._generate_updates)
 
     def poll(self) -> tuple[list[TrainingEvent], bool]:
         """Apply new events to the view. Return the events, and True if they are the last ones."""
-        has_ended = not self._worker.is_running  # checked before draining, so that no last event is missed
+        has_ended = not self._worker.is_alive()  # checked before draining, so that no last event is missed
         updates = self._worker.drain()
         if has_ended and self._worker.exception is not None:
             updates = [*updates, Failed(describe_error(self._worker.exception))]
@@ -63,22 +61,24 @@ class LocalTraining:
 
     def stop(self) -> None:
         """Request the training to save and stop after the current step."""
-        self._worker.cancel()
+        self._worker.cancellation.set()
 
     def join(self, timeout: float) -> bool:
         """Wait for the end of the thread for at most `timeout` seconds. Return True if it has ended."""
-        return self._worker.join(timeout)
+        self._worker.join(timeout)
+        return not self._worker.is_alive()
 
     def wait_until_finished(self) -> None:
         """Wait for the end of the thread and discard its events, which are in the run directory."""
-        while not self._worker.join(0.5):
+        while self._worker.is_alive():
+            self._worker.join(0.5)
             self._worker.drain()
 
     @property
     def has_unsaved_progress(self) -> bool:
         """True if the training is running and past its preparation, so that a stop must be waited for."""
         self.poll()
-        return self._worker.is_running and self.view.started is not None
+        return self._worker.is_alive() and self.view.started is not None
 
     @property
     def path(self) -> Path | None:
@@ -95,7 +95,4 @@ class LocalTraining:
             for command in self._early_commands:
                 job.command_queue.send(command)
         trackers = self.trackers = TrackerSupervisor(job.run.path)
-        try:
-            yield from job.events(cancellation, trackers.take_problems)
-        finally:
-            trim_heap()  # the screens do not need the memory of the training
+        yield from job.events(cancellation, trackers.take_problems)

@@ -52,7 +52,7 @@ class RunFollower:
         self._queued_chunks: deque[_Chunk] = deque()
         self._worker: GeneratorThread[_Chunk] = GeneratorThread(
             "follow", self._read_chunks, max_pending=MAX_QUEUED_CHUNKS
-        ).start()
+        )
 
     def poll(self) -> bool:
         """Apply new rows to the view. Return True if there were any."""
@@ -83,7 +83,7 @@ class RunFollower:
 
     def stop(self) -> None:
         """Stop to follow the run."""
-        self._worker.cancel()
+        self._worker.cancellation.set()
 
     def _read_chunks(self, cancellation: Cancellation) -> Iterator[_Chunk]:
         previous_status: tuple[object, ...] = ()

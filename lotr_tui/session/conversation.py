@@ -159,7 +159,8 @@ class Conversation:
     def close(self) -> str:
         """Stop, save, and release the file to other windows. Return the reason why a part is not saved, or ""."""
         self.stop()
-        if self._worker is not None and self._worker.join(STOP_TIMEOUT):
+        if self._worker is not None:
+            self._worker.join(STOP_TIMEOUT)
             self.poll()
         if self.active_reply is not None:
             self._end_reply(self.active_reply)
@@ -234,7 +235,7 @@ class Conversation:
         reply.is_generating = True
         self.active_reply = self.current_reply = reply
         self._other_answers = []
-        self._worker = GeneratorThread("generation", partial(events, reply, self.pace, *arguments)).start()
+        self._worker = GeneratorThread("generation", partial(events, reply, self.pace, *arguments))
         return reply
 
     def _check_writable(self, reply: Reply | None = None) -> None:
@@ -396,14 +397,14 @@ class Conversation:
         """Ask the active generation to stop, and its scene with it; the tokens generated so far stay."""
         self._scene = None
         if self._worker is not None:
-            self._worker.cancel()
+            self._worker.cancellation.set()
 
     def poll(self) -> Reply | None:
         """Collect new events, and start the next turn of a scene. Return the reply that has changed, or None."""
         worker, reply = self._worker, self.active_reply
         if worker is None or reply is None:
             return None
-        has_ended = not worker.is_running  # read before draining, so that no last event is missed
+        has_ended = not worker.is_alive()  # read before draining, so that no last event is missed
         events = worker.drain()
         for event in events:
             self._add_event(reply, event)

@@ -61,7 +61,6 @@ class ModelLoader:
 
     def __call__(self) -> "SessionModel":
         # Importing numpy takes half as long as everything else before the first paint.
-        from engine.runtime.process import trim_heap
         from lotr_tui.session.session_model import load_session_model
 
         self._started_at = time.monotonic()
@@ -71,7 +70,6 @@ class ModelLoader:
         finally:
             gc.freeze()
             gc.enable()
-        trim_heap()  # loading SmolLM2 leaves 11 MB of freed memory behind
         return session_model
 
     def _report(self, progress: "LoadingProgress") -> None:

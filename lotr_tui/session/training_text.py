@@ -24,7 +24,6 @@ from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_
 from engine.runs.combine import CombinationOptions, ModelCombiner, load_run_dataset
 from engine.runs.directory import resolve_run, summarize_run
 from engine.runs.loading import load_model
-from engine.runtime.process import limit_openmp_spinning, preload_torch
 from engine.runtime.worker import Cancellation
 from lotr_tui.session.model_loading import ModelLoader
 from lotr_tui.session.session_model import SessionModel
@@ -165,8 +164,6 @@ def measure_training_seconds(config: Config, runs_dir: Path | None, cancelled: C
     """Return about how many seconds a training takes on this machine now; NaN if that is cancelled."""
     key = config, runs_dir
     if key not in _measured:
-        limit_openmp_spinning()
-        preload_torch()
         from engine.training.trainer import estimate_training_seconds  # loads PyTorch
 
         seconds = estimate_training_seconds(config, runs_dir, cancelled)

@@ -28,7 +28,7 @@ class TrackerSupervisor:
         """Start one process for each tracker of a run. A failure is a problem, and never an exception."""
         self._run_dir = run_dir
         self._problems: list[str] = []
-        self._names: list[TrackerName] = chosen_trackers(run_dir) if get_process_info().is_main_process else []
+        self._names: list[TrackerName] = chosen_trackers(run_dir) if get_process_info().rank == 0 else []
         self._processes: dict[TrackerName, subprocess.Popen[bytes]] = {}
         for name in list(self._names):
             try:

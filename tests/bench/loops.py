@@ -20,7 +20,6 @@ from engine.models.pretrained.base import read_base
 from engine.models.torch_ops import linear
 from engine.presets import get_preset
 from engine.runs.export import hugging_face_files
-from engine.runtime.process import disable_heap_trimming
 from engine.storage.tensor_file import to_float32
 from engine.training.initial_run import configure, load_training_input
 from engine.training.trainer import Trainer
@@ -85,7 +84,6 @@ def play_notebook():
 
 def train_steps(preset, values, warmup=3, steps=18, device="cpu", scored_tokens=0):
     """Train complete windows with our loop, since the notebook's drops the rest; return speeds and memory."""
-    disable_heap_trimming()
     config = configure(get_preset(preset), lambda config: config.with_values(**values))
     source = load_training_input(config)
     dataset, trainer = source.dataset, Trainer(config, source, torch.device(device))
@@ -117,7 +115,6 @@ def train_peft(warmup, steps):
     import peft
     import transformers
 
-    disable_heap_trimming()
     base = read_base("smollm2")
     weights = {name: to_float32(tensor) for name, tensor in base.weights.items()}
     with tempfile.TemporaryDirectory() as folder:

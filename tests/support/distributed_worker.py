@@ -60,13 +60,13 @@ def main(folder):
             whole = train_and_summarize(config, dataset, distributed)
             middle = distributed.broadcast_object(lambda whole=whole: len(whole["steps"]) // 2)
             first = train_and_summarize(config, dataset, distributed, stop_after=middle)
-            if distributed.process.is_main_process:
+            if distributed.process.rank == 0:
                 (folder / "resume").write_bytes(first.pop("snapshot"))
             distributed.broadcast_object(lambda: "the checkpoint is written")
             rest = train_and_summarize(config, dataset, distributed, checkpoint=folder / "resume")
             results.append({"whole": whole, "first": first, "rest": rest})
             step_counts.append(len(whole["steps"]))
-        if distributed.process.is_main_process:
+        if distributed.process.rank == 0:
             (folder / "results.json").write_text(json.dumps(results))
         else:
             (folder / f"steps-{distributed.process.rank}.json").write_text(json.dumps(step_counts))

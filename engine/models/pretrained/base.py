@@ -25,7 +25,7 @@ from engine.models.pretrained.chat import SANDBOX, ChatTemplate, JinjaTemplate
 from engine.models.pretrained.names import BASE_FILE, SMOLLM2, PretrainedSource, base_folder, parse_pretrained_name
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens, Tokens, read_tokens, try_tokenizer
 from engine.runtime.process import silence_descriptors
-from engine.runtime.sandbox import SandboxError
+from engine.runtime.worker import SandboxError
 from engine.storage.files import read_limited, write_folder
 from engine.storage.tensor_file import SCALE_SUFFIX, Int8Rows, StoredTensor, TensorFile, check_tensors
 

@@ -25,7 +25,7 @@ from engine.models.pretrained import base as bases
 from engine.models.pretrained.names import parse_pretrained_name
 from engine.models.transformer_layout import num_kept_tokens
 from engine.runtime import process
-from engine.runtime.sandbox import Sandbox
+from engine.runtime.worker import Sandbox
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -52,8 +52,6 @@ def load_pretrained(name: str, on_progress: bases.ProgressCallback | None = None
     with bases.refuse_in_one_line(name, "cannot be loaded with transformers"):
         report(bases.LoadingProgress("importing torch and transformers"))
         SANDBOX.start()
-        process.limit_openmp_spinning()
-        process.preload_torch()
         silence_libraries()
         process.silence_descriptors()
         folder = bases.find_folder(source, report)
@@ -63,6 +61,7 @@ def load_pretrained(name: str, on_progress: bases.ProgressCallback | None = None
         stored = sum(file.stat().st_size for file in bases.find_weight_files(folder))
         read_tokens = bases.read_tokenizer_files(folder, [0])
         required = SANDBOX.call(try_config, str(folder.absolute()))
+        SANDBOX.stop()  # its imports need memory
         import torch
         import transformers
 

@@ -1,7 +1,5 @@
-"""The allocator, imports in a thread, and readings of the machine."""
+"""Huge pages, and readings of the machine."""
 
-import platform
-import subprocess
 import sys
 import time
 from types import ModuleType, SimpleNamespace
@@ -12,44 +10,6 @@ import pytest
 from engine.runtime import process
 from engine.runtime.process import GpuStats, poll_machine_stats, use_huge_pages
 from engine.runtime.worker import Cancellation
-
-MEMORY_PROGRAM = """
-import resource, threading
-import numpy as np
-from pathlib import Path
-from engine.runtime.process import disable_heap_trimming, trim_heap
-megabytes = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-def window():
-    arrays = [np.full(size, 1, np.uint8) for size in (26_000_000, 3_000_000, 70_000_000, 40_000_000)]
-def work():
-    window()
-    before = faults()
-    window()
-    print(faults() - before)
-for prepare in (lambda: None, disable_heap_trimming):
-    prepare()
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-trim_heap()
-before = megabytes()
-arrays = [np.full(3_000_000 + 1000 * number, 1, np.uint8) for number in range(60)]
-del arrays[::2]  # leaves holes between blocks in use
-print(megabytes() - before)
-trim_heap()
-print(megabytes() - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this system's C library is not glibc")
-def test_without_heap_trimming_freed_memory_is_reused_and_trim_heap_returns_it():
-    completed = subprocess.run([sys.executable, "-c", MEMORY_PROGRAM], capture_output=True, check=True, text=True)
-    faults_before, faults, full, trimmed = map(float, completed.stdout.split())
-    assert faults < faults_before / 3
-    assert faults_before > 1_000  # otherwise the assertion above proves nothing
-    assert full > 170
-    assert trimmed < 110
 
 
 def fake_pynvml(power=1, error=None):

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.errors import InvalidInputError
-from engine.runtime.sandbox import Sandbox, SandboxError, SandboxLimitError
+from engine.runtime.worker import Sandbox, SandboxError, SandboxLimitError
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ def wait_until(condition):
 
 def drain_all(worker):
     events, end = [], time.monotonic() + DEADLINE
-    while worker.is_running and time.monotonic() < end:
+    while worker.is_alive() and time.monotonic() < end:
         events += worker.drain()
         time.sleep(0.001)
-    assert not worker.is_running
+    assert not worker.is_alive()
     return events + worker.drain()
 
 
@@ -37,7 +37,7 @@ def count_until(cancelled):
 
 @pytest.mark.parametrize(("number", "max_pending"), [(40, 1), (5000, 64)])
 def test_all_events_arrive_in_order_through_any_buffer(number, max_pending):
-    worker = GeneratorThread("count", lambda cancelled: iter(range(number)), max_pending=max_pending).start()
+    worker = GeneratorThread("count", lambda cancelled: iter(range(number)), max_pending=max_pending)
     assert drain_all(worker) == list(range(number))
     assert worker.exception is None
 
@@ -50,19 +50,20 @@ def test_the_generator_runs_in_a_named_thread_and_waits_while_the_buffer_is_full
             produced.append(threading.current_thread().name)
             yield number
 
-    worker = GeneratorThread("painter", source, max_pending=8).start()
+    worker = GeneratorThread("painter", source, max_pending=8)
     wait_until(lambda: len(produced) == 9)  # eight are buffered, the ninth waits for room
     time.sleep(0.05)
     assert produced == ["painter"] * 9
-    assert worker.is_running
+    assert worker.is_alive()
     assert drain_all(worker) == list(range(100))
 
 
 def test_cancel_ends_a_generator_within_a_second_also_if_it_waits_for_room():
-    worker = GeneratorThread("endless", count_until, max_pending=4).start()
+    worker = GeneratorThread("endless", count_until, max_pending=4)
     time.sleep(0.05)
-    worker.cancel()
-    assert worker.join(1.0)
+    worker.cancellation.set()
+    worker.join(1.0)
+    assert not worker.is_alive()
     assert worker.exception is None
     events = worker.drain()
     assert events[-1] == -1
@@ -73,9 +74,10 @@ def test_cancel_ends_a_wait():
     def source(cancelled):
         yield cancelled.wait(60)
 
-    worker = GeneratorThread("sleeper", source).start()
-    worker.cancel()
-    assert worker.join(1.0)
+    worker = GeneratorThread("sleeper", source)
+    worker.cancellation.set()
+    worker.join(1.0)
+    assert not worker.is_alive()
     assert worker.drain() == [True]
 
 
@@ -84,8 +86,9 @@ def test_an_exception_is_kept_with_the_events_before_it():
         yield 1
         raise ValueError("broken on purpose")
 
-    worker = GeneratorThread("breaks", source).start()
-    assert worker.join(DEADLINE)
+    worker = GeneratorThread("breaks", source)
+    worker.join(DEADLINE)
+    assert not worker.is_alive()
     assert worker.drain() == [1]
     assert repr(worker.exception) == "ValueError('broken on purpose')"
 
