@@ -1,18 +1,25 @@
-"""Events of a training: one stream, read by the dashboard, the console and the run directory."""
+"""Events of a training: one stream, read by the dashboard, the console and the run directory; and commands to it."""
 
 import math
 import re
-from collections.abc import Mapping
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import msgspec
 
 from engine.data.arrays import Float32Array
+from engine.errors import InvalidInputError, printable, suggest_nearest
 from engine.models.base import LanguageModel
 
 StopReason = Literal["done", "stopped", "detached", "patience", "pruned"]  # the last by a hyperparameter search
 NOT_RECORDED = ("model", "adapter")  # fields of events that records leave out
+CommandKind = Literal["pause", "resume", "checkpoint", "stop", "detach", "prune", "prompt", "lr"]
+POLL_INTERVAL = 0.2  # seconds between two looks for commands from other processes
+MAX_SAMPLE_PROMPT_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -174,24 +181,25 @@ RecordedEvent = LifecycleEvent | Step | Evaluated | Sampled | CommandApplied | C
 TrainingEvent = RecordedEvent | Snapshot
 
 
-def event_name(event_type: type[TrainingEvent]) -> str:
-    """Return the name of an event type in records: the class name in snake case."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", event_type.__name__).lower()
-
-
-_EVENT_TYPES: dict[str, type[RecordedEvent]] = {event_name(type_): type_ for type_ in get_args(RecordedEvent)}
+# Names in records: the class name in snake case.
+EVENT_NAMES: dict[type[TrainingEvent], str] = {
+    event_type: re.sub(r"(?<!^)(?=[A-Z])", "_", event_type.__name__).lower() for event_type in get_args(TrainingEvent)
+}
+_RECORDED_TYPES: dict[str, type[RecordedEvent]] = {
+    EVENT_NAMES[event_type]: event_type for event_type in get_args(RecordedEvent)
+}
 
 
 def event_to_dict(event: TrainingEvent) -> dict[str, Any]:
     """Return an event as a JSON object: its name under "event", and its fields; null for NaN and infinity."""
     values = {item.name: getattr(event, item.name) for item in fields(event) if item.name not in NOT_RECORDED}
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-    return {"event": event_name(type(event)), **finite}
+    return {"event": EVENT_NAMES[type(event)], **finite}
 
 
 def event_from_dict(row: dict[str, Any]) -> RecordedEvent | None:
     """Return the event that `event_to_dict` turned into `row`; None if the row is not a valid event."""
-    event_type = _EVENT_TYPES.get(str(row.get("event")))
+    event_type = _RECORDED_TYPES.get(str(row.get("event")))
     if event_type is None:
         return None
     values = {name: math.nan if value is None else value for name, value in row.items() if name not in NOT_RECORDED}
@@ -199,3 +207,61 @@ def event_from_dict(row: dict[str, Any]) -> RecordedEvent | None:
         return msgspec.convert(values, event_type)
     except msgspec.ValidationError:
         return None
+
+
+@dataclass(frozen=True)
+class ControlCommand:
+    """A command that a training applies between two optimizer steps.
+
+    "checkpoint" saves now; "stop" saves and ends; "detach" saves and ends here, for another process to resume; "prune"
+    ends without a checkpoint; "prompt" changes the sample prompt; "lr" scales the scheduled learning rate.
+    """
+
+    kind: CommandKind
+    value: str = ""  # the new prompt, or the factor of the learning rate, above 0 and at most 1; otherwise empty
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(CommandKind):
+            kind = str(self.kind)
+            raise InvalidInputError(f"unknown command {kind!r}{suggest_nearest(kind, get_args(CommandKind))}")
+        if not isinstance(self.value, str) or (self.value and self.kind not in ("prompt", "lr")):
+            raise InvalidInputError(f"{self.value!r} is no value of {self.kind}")
+        is_line = self.value == printable(self.value) and 0 < len(self.value) <= MAX_SAMPLE_PROMPT_LENGTH
+        if self.kind == "prompt" and not is_line:
+            raise InvalidInputError(f"a sample prompt must be one line of 1 to {MAX_SAMPLE_PROMPT_LENGTH} characters")
+        if self.kind == "lr" and not 0 < self.lr_scale <= 1:
+            raise InvalidInputError(f"lr {self.value!r} is out of range; use a number above 0 and at most 1")
+
+    @property
+    def lr_scale(self) -> float:
+        try:
+            return float(self.value) if self.value == printable(self.value) else math.nan
+        except ValueError:
+            return math.nan
+
+
+@dataclass(eq=False)
+class CommandQueue:
+    """Thread-safe queue of commands that a training has not applied yet."""
+
+    poll: Callable[[], list[ControlCommand]] = list  # returns new commands of other processes
+    cancelled: Callable[[], bool] = lambda: False  # is called between steps; True once to save and stop
+    pending: deque[ControlCommand] = field(default_factory=deque, init=False)
+    has_commands: threading.Event = field(default_factory=threading.Event, init=False)
+    last_poll_time: float = field(default=-math.inf, init=False)
+
+    def send(self, command: ControlCommand) -> None:
+        self.pending.append(command)
+        self.has_commands.set()
+
+    def drain(self) -> list[ControlCommand]:
+        """Remove and return all pending commands, oldest first, polling at most every `POLL_INTERVAL`."""
+        now = time.monotonic()
+        if now - self.last_poll_time >= POLL_INTERVAL:
+            self.last_poll_time = now
+            self.pending.extend(self.poll())
+        self.has_commands.clear()
+        return [self.pending.popleft() for _ in range(len(self.pending))]
+
+    def wait(self, timeout: float) -> None:
+        self.has_commands.wait(timeout)

@@ -1,6 +1,7 @@
 """Named configurations: LSTMs from `default` to `ptb`, the Transformers `gpt-tiny` and `gpt`, the adapter `lora`."""
 
 from dataclasses import replace
+from typing import NoReturn
 
 from engine.config import BASE, Config, DataConfig, ModelConfig, TrainingConfig
 from engine.errors import ConfigError, suggest_nearest
@@ -14,7 +15,15 @@ _FINE_TUNED = ModelConfig(punctuation=True, embedding_dropout=0.0, input_dropout
                           weight_drop=0.0)  # fmt: skip
 _BOOKS = DataConfig(tokenizer="bpe", split="scenes", held_out=0.003, min_characters=1)
 
-PRESETS: dict[str, Config] = {config.preset: config for config in (
+
+class Presets(dict[str, Config]):
+    """Presets by name; an unknown name raises a ConfigError."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise ConfigError(f"unknown preset {name!r}{suggest_nearest(name, self)} The presets: {', '.join(self)}")
+
+
+PRESETS = Presets({config.preset: config for config in (
     # A mogrifier learns faster than a plain LSTM, and memorizes faster: fewer epochs, and more dropout.
     Config(
         "default",
@@ -111,11 +120,4 @@ PRESETS: dict[str, Config] = {config.preset: config for config in (
         training=TrainingConfig(epochs=32, batch_size=40, bptt=35, shuffle_lines=False, softmax_samples=2000, lr=0.005,
                                 warmup_fraction=0.2, weight_decay=0.02, clip=0.5, ema_decay=0.999, eval_every_epochs=2),
     ),
-)}  # fmt: skip
-
-
-def get_preset(name: str) -> Config:
-    """Return the preset called `name`; an unknown name raises a ConfigError."""
-    if name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}{suggest_nearest(name, PRESETS)} The presets: {', '.join(PRESETS)}")
-    return PRESETS[name]
+)})  # fmt: skip

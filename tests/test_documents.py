@@ -19,7 +19,7 @@ from engine.models.decoders import weight_shapes
 from engine.models.dialogue import FEATURES
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS
 from engine.models.pretrained.fetch import SOURCE_BYTES
-from engine.presets import PRESETS, get_preset
+from engine.presets import PRESETS
 from engine.runs.directory import read_config
 from engine.runs.loading import read_config_and_tokenizer
 from engine.training import diagnoses
@@ -62,13 +62,13 @@ def bundled_dialogues(_):
 
 def film_dialogues(request):
     path = request.getfixturevalue("lotr_csv")
-    notebook = load_dataset(get_preset("notebook").with_values(corpus=str(path)).data)
-    num_rows = get_preset("notebook").training.batch_size
+    notebook = load_dataset(PRESETS["notebook"].with_values(corpus=str(path)).data)
+    num_rows = PRESETS["notebook"].training.batch_size
     yield "notebook.md", f"its {num_rows} rows have 36 words, or {len(notebook.valid) // num_rows} with our split"
     for document in ("perplexity.md", "results.md"):
         yield document, f"A split has about {round(len(notebook.test), -2):,} tokens"
     yield "perplexity.md", f"The training split has {len(notebook.train):,} words"
-    dialogue = load_dataset(get_preset("dialogue").with_values(corpus=str(path), tokenizer="characters").data)
+    dialogue = load_dataset(PRESETS["dialogue"].with_values(corpus=str(path), tokenizer="characters").data)
     counts = Counter(line.speaker for line in dialogue.corpus.lines)
     frequent = [name for name in dialogue.cast if counts[name] >= 20]
     yield "dialogue.md", f"the {len(frequent)} speakers with 20 lines or more that are in the cast"
@@ -99,7 +99,7 @@ def models(_):
         "bundled-model.md",
         f"`lora_alpha` is {adapter.lora_alpha} in both configurations instead of {2 * adapter.lora_rank}",
     )
-    gpt, tiny, size = get_preset("gpt").model, get_preset("gpt-tiny").model, get_preset("gpt").data.vocabulary_size
+    gpt, tiny, size = PRESETS["gpt"].model, PRESETS["gpt-tiny"].model, PRESETS["gpt"].data.vocabulary_size
     yield (
         "transformers.md",
         f"`gpt` has {gpt.num_layers} layers of {gpt.embedding_size} units with {gpt.num_heads} heads, a context of "
@@ -108,7 +108,7 @@ def models(_):
     )
 
     for preset in ("ptb", "paper"):  # on the 10,000 words of the Penn Treebank
-        shapes = weight_shapes(get_preset(preset).model, 10_000).values()
+        shapes = weight_shapes(PRESETS[preset].model, 10_000).values()
         yield "penn-treebank.md", f"{sum(int(np.prod(shape)) for shape in shapes):,}"
 
 

@@ -24,10 +24,6 @@ PEER_LOST_MESSAGES = ("Connection closed", "Connection reset", "Broken pipe")
 T = TypeVar("T")
 
 
-class PeerLostError(TrainingError):
-    """Error raised when another process of the training has ended."""
-
-
 @dataclass(frozen=True)
 class DistributedContext:
     """The processes of a training as seen by one of them."""
@@ -71,7 +67,7 @@ SINGLE_PROCESS = DistributedContext(ProcessInfo())
 
 @contextmanager
 def distributed_context() -> Iterator[DistributedContext]:
-    """Connect the processes that `torchrun` started during the block; the end of one raises a PeerLostError."""
+    """Connect the processes that `torchrun` started during the block; the end of one raises a TrainingError."""
     if (process := get_process_info()).world_size == 1:
         yield SINGLE_PROCESS
         return
@@ -83,7 +79,7 @@ def distributed_context() -> Iterator[DistributedContext]:
         yield DistributedContext(process, distributed.new_group(timeout=TIMEOUT, backend="gloo"))
     except RuntimeError as error:
         if any(message in str(error) for message in PEER_LOST_MESSAGES):
-            raise PeerLostError("another process of this training has ended; see its error message") from error
+            raise TrainingError("another process of this training has ended; see its error message") from error
         raise
     finally:
         distributed.destroy_process_group()  # all groups

@@ -78,11 +78,7 @@ def throttle(events: Iterator[T], max_per_second: float, cancellation: Cancellat
 
 
 class SandboxError(LotrError):
-    """Error of a library in a sandbox."""
-
-
-class SandboxLimitError(SandboxError):
-    """Error of a call in a sandbox that exceeds a limit, or crashes."""
+    """Error of a library in a sandbox, or of a call that exceeds a limit or crashes."""
 
 
 class Sandbox:
@@ -129,10 +125,10 @@ class Sandbox:
             finally:
                 if not answer:  # also after an interruption: the next answer would be the one to this request
                     self.stop()
-        kind, value = json.loads(answer or '["limit", "the process that reads it has ended; try again"]')
+        kind, value = json.loads(answer or '["error", "the process that reads it has ended; try again"]')
         if kind == "result":
             return value
-        raise {"input": InvalidInputError, "limit": SandboxLimitError}.get(kind, SandboxError)(value)
+        raise InvalidInputError(value) if kind == "input" else SandboxError(value)
 
 
 def serve(modules: str, max_cpu_seconds: str) -> None:
@@ -156,7 +152,7 @@ def serve(modules: str, max_cpu_seconds: str) -> None:
             is_slow = child.exitcode in (-signal.SIGXCPU, -signal.SIGALRM)
             problem = "crashes the library that reads it, or needs too much memory"
             problem = f"takes more than {max_cpu_seconds} seconds" if is_slow else problem
-            answer = json.dumps(["limit", f"it {problem}"]).encode()
+            answer = json.dumps(["error", f"it {problem}"]).encode()
         receiver.close()
         child.join()
         answers.write(answer + b"\n")
@@ -175,7 +171,7 @@ def _answer(request: bytes, max_cpu_seconds: int, sender: Any) -> None:
     try:
         answer = ["result", getattr(importlib.import_module(module), name)(*arguments)]
     except MemoryError:
-        answer = ["limit", f"it needs more than {MAX_MEMORY_BYTES >> 30} GB of memory"]
+        answer = ["error", f"it needs more than {MAX_MEMORY_BYTES >> 30} GB of memory"]
     except BaseException as error:  # a panic of tokenizers is no `Exception`
-        answer = ["input" if isinstance(error, InvalidInputError) else "library", describe_error(error)]
+        answer = ["input" if isinstance(error, InvalidInputError) else "error", describe_error(error)]
     sender.send_bytes(json.dumps(answer).encode())

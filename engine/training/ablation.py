@@ -12,7 +12,7 @@ from engine.errors import ConfigError, suggest_nearest
 from engine.events import Finished
 from engine.models.transformer_layout import TRANSFORMER_VALUES
 from engine.runtime.process import require_package
-from engine.training.initial_run import INHERITED_SETTINGS, load_training_input
+from engine.training.job import INHERITED_SETTINGS, load_training_input
 
 # Overrides of the form "setting=value" that remove or add a technique; of a preset, those that change something.
 # ULMFiT: Howard and Ruder 2018.

@@ -3,12 +3,12 @@
 A false alarm is worse than a miss: the thresholds, see `assets/docs/diagnostics.md`, are above what the presets show.
 """
 
-import contextlib
 import math
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
@@ -27,14 +27,6 @@ DISK_INTERVAL, GPU_INTERVAL = 10.0, 1.0  # seconds between two readings; checkpo
 NUM_GPU_READINGS = 120  # a validation or a checkpoint is a small part of two minutes
 
 
-class DiskReading(NamedTuple):
-    free_bytes: int  # where the run is kept
-
-
-class GpuReading(NamedTuple):
-    utilization: float  # fraction of the last second
-
-
 class Finding(NamedTuple):
     message: str
     remedy: str
@@ -47,67 +39,67 @@ class Evaluation(NamedTuple):
     train_perplexity: float  # since the evaluation before; NaN if unknown
 
 
+@dataclass
 class History:
     """What the diagnoses know of a training, and the kinds of problems that were reported."""
 
-    def __init__(self, config: Config, run: str) -> None:
-        self.config, self.options, self.run = config, config.training, run
-        self.reported: set[str] = set()
-        self.step, self.epoch = 0, 0.0
-        self.unigram_perplexity = math.nan
-        self.steps: deque[events.Step] = deque(maxlen=2 * NUM_REPORTS + 2)
-        self.early_norms: list[float] = []
-        self.lr = self.max_lr = 0.0
-        self.evaluations: list[Evaluation] = []
-        self.checkpoint_bytes = self.free_bytes = self.train_tokens = 0
-        self.gpu_readings: list[float] = []
-        self._losses: list[float] = []  # of the reports since the last evaluation
+    config: Config
+    run_dir: Path
+    reported: set[str] = field(default_factory=set)
+    device: str = ""
+    step: int = 0
+    epoch: float = 0.0
+    unigram_perplexity: float = math.nan
+    steps: deque[events.Step] = field(default_factory=lambda: deque(maxlen=2 * NUM_REPORTS + 2))
+    early_norms: list[float] = field(default_factory=list)
+    lr: float = 0.0
+    max_lr: float = 0.0
+    evaluations: list[Evaluation] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # of the reports since the last evaluation
+    train_tokens: int = 0
+    checkpoint_bytes: int = 0
+    gpu_utilizations: list[float] = field(default_factory=list)
+    disk_read_at: float = -math.inf  # on the clock `time.monotonic`, as the next
+    gpu_read_at: float = -math.inf
 
-    def observe(self, observation: TrainingEvent | DiskReading | GpuReading) -> list[Diagnosed]:
-        match observation:
+    def observe(self, event: TrainingEvent) -> list[Diagnosed]:
+        """Add an event of the training, and return the problems that it shows, once per training and kind."""
+        options = self.config.training
+        match event:
             case events.Started():
-                self.unigram_perplexity = observation.unigram_perplexity
-                self.train_tokens = observation.train_tokens
+                self.device, self.train_tokens = event.device, event.train_tokens
+                self.unigram_perplexity = event.unigram_perplexity
                 # Network, best model, two moments of Adam, moving average: a guess until the first checkpoint.
-                copies = 2 + 2 * (self.options.optimizer != "sgd") + (self.options.averaging == "ema")
-                self.checkpoint_bytes = 4 * observation.parameters * copies
-            case events.Step() if observation.train_perplexity >= 1 and not math.isnan(observation.gradient_norm):
-                self.step, self.epoch = observation.step, observation.epoch
-                self.lr, self.max_lr = observation.lr, max(self.max_lr, observation.lr)
-                self._losses.append(math.log(observation.train_perplexity))
-                self.steps.append(observation)
+                copies = 2 + 2 * (options.optimizer != "sgd") + (options.averaging == "ema")
+                self.checkpoint_bytes = 4 * event.parameters * copies
+            case events.Resume():  # its training continues after the recorded events, except steps
+                recorded = drop_superseded([*read_events(self.run_dir / METRICS_FILE, subsample=True), event])
+                for earlier in recorded:
+                    if isinstance(earlier, events.Evaluated):
+                        self.observe(earlier)
+                self.reported = {earlier.kind for earlier in recorded if isinstance(earlier, Diagnosed)}
+            case events.Step() if event.train_perplexity >= 1 and not math.isnan(event.gradient_norm):
+                self.step, self.epoch = event.step, event.epoch
+                self.lr, self.max_lr = event.lr, max(self.max_lr, event.lr)
+                self.losses.append(math.log(event.train_perplexity))
+                self.steps.append(event)
                 if len(self.early_norms) < NUM_REPORTS:
-                    self.early_norms.append(observation.gradient_norm)
-            case events.Evaluated() if math.isfinite(observation.valid_perplexity):
-                self.step, self.epoch = observation.step, observation.epoch
-                train = math.exp(mean(self._losses)) if self._losses else math.nan
-                self.evaluations.append(Evaluation(self.step, self.epoch, observation.valid_perplexity, train))
-                self._losses = []
+                    self.early_norms.append(event.gradient_norm)
+            case events.Evaluated() if math.isfinite(event.valid_perplexity):
+                self.step, self.epoch = event.step, event.epoch
+                train = math.exp(mean(self.losses)) if self.losses else math.nan
+                self.evaluations.append(Evaluation(self.step, self.epoch, event.valid_perplexity, train))
+                self.losses = []
             case events.Snapshot():
-                self.checkpoint_bytes = len(observation.content)
-            case DiskReading():
-                self.free_bytes = observation.free_bytes
-            case GpuReading():
-                self.gpu_readings.append(observation.utilization)
+                self.checkpoint_bytes = len(event.content)
             case _:
                 return []
         diagnoses = []
-        for kind, (type_, find) in DIAGNOSES.items():
-            if isinstance(observation, type_) and (finding := find(self)) and kind not in self.reported:
+        for kind, (types, find) in DIAGNOSES.items():
+            if isinstance(event, types) and (finding := find(self)) and kind not in self.reported:
                 self.reported.add(kind)
                 diagnoses.append(Diagnosed(self.step, self.epoch, kind, *finding))
         return diagnoses
-
-    def restore(self, run_dir: Path, resume_step: int) -> None:
-        """Continue after the recorded events before a step, except steps, without reporting their problems again."""
-        recorded = read_events(run_dir / METRICS_FILE, subsample=True)
-        reported: set[str] = set()
-        for event in drop_superseded([*recorded, events.Resume(resume_step)]):
-            if isinstance(event, Diagnosed):
-                reported.add(event.kind)
-            elif isinstance(event, (events.Started, events.Evaluated)):
-                self.observe(event)
-        self.reported = reported
 
 
 def _lower_lr(options: TrainingConfig) -> str:
@@ -126,7 +118,7 @@ def _format(perplexity: float) -> str:
 
 def rising_validation(history: History) -> Finding | None:
     """Find that the latest evaluation is the worst since a best one that is long enough ago."""
-    options, evaluations = history.options, [each for each in history.evaluations if each.step]
+    options, evaluations = history.config.training, [each for each in history.evaluations if each.step]
     best = min(evaluations, key=lambda each: each.perplexity, default=None)
     if best is None or options.patience:  # with patience, a training stops by itself
         return None
@@ -143,7 +135,7 @@ def rising_validation(history: History) -> Finding | None:
         if history.config.model.output_dropout <= 0.3:
             change = " --set input_dropout=0.5 --set output_dropout=0.5"
     is_over = latest.epoch >= options.epochs + options.fine_tune_epochs
-    now = "the best model is kept" if is_over else f"lotr-tui stop {history.run} keeps the best model"
+    now = "the best model is kept" if is_over else f"lotr-tui stop {run_word(history.run_dir)} keeps the best model"
     return Finding(
         f"validation perplexity rose from its best, {_format(best.perplexity)} at epoch {best.epoch:.1f}, to "
         f"{_format(latest.perplexity)} in {len(worse)} evaluations; {reason}",
@@ -162,17 +154,17 @@ def loss_spike(history: History) -> Finding | None:
     # Twice the perplexity, and noise of small batches excluded.
     if min(latest) <= level + max(math.log(2), 6 * deviation):
         return None
-    step, clip = history.steps[-1], "" if history.options.clip else "--set clip=1, or "
+    step, clip = history.steps[-1], "" if history.config.training.clip else "--set clip=1, or "
     return Finding(
         f"training perplexity jumped from about {_format(math.exp(level))} to {_format(step.train_perplexity)} at step "
         f"{step.step:,}",
-        f"if it does not fall back soon, train again with {clip}{_lower_lr(history.options)}",
+        f"if it does not fall back soon, train again with {clip}{_lower_lr(history.config.training)}",
     )
 
 
 def forgetting(history: History) -> Finding | None:
     """Find that fine-tuning destroys what the initial model has learned; a later rise is for `rising_validation`."""
-    options = history.options
+    options = history.config.training
     if not options.init or len(history.evaluations) < 2 or history.evaluations[0].step:
         return None
     first, *others = history.evaluations
@@ -191,7 +183,7 @@ def forgetting(history: History) -> Finding | None:
 
 def vanishing_gradients(history: History) -> Finding | None:
     """Find that the norm of all gradients has been tiny for long, although there is something left to learn."""
-    options, num_layers = history.options, history.config.model.num_layers
+    options, num_layers = history.config.training, history.config.model.num_layers
     latest, level = list(history.steps)[-NUM_REPORTS:], median(history.early_norms)
     # A healthy norm changes by a factor of 0.5 to 4; numbers of 32 bits around 1 are rounded to 1e-7.
     limit = max(1e-7, 1e-3 * level)
@@ -215,16 +207,16 @@ def vanishing_gradients(history: History) -> Finding | None:
 
 def exploding_gradients(history: History) -> Finding | None:
     """Find that nearly all recent gradients were clipped to less than a twentieth; the presets stay below 4."""
-    clip, norms = history.options.clip, [step.gradient_norm for step in history.steps][-40:]
+    clip, norms = history.config.training.clip, [step.gradient_norm for step in history.steps][-40:]
     if not clip or norms[-1] <= 20 * clip or sum(norm > 20 * clip for norm in norms) < 36:
         return None
     message = f"the gradients explode: nearly every step is clipped, now from {norms[-1]:.3g} to {clip:g}"
-    return Finding(message, f"train again with {_lower_lr(history.options)}")
+    return Finding(message, f"train again with {_lower_lr(history.config.training)}")
 
 
 def unigram_model(history: History) -> Finding | None:
     """Find that an evaluation after an epoch is as bad as the unigram model, and not getting better."""
-    options, latest, unigram = history.options, history.evaluations[-1], history.unigram_perplexity
+    options, latest, unigram = history.config.training, history.evaluations[-1], history.unigram_perplexity
     # A short text has too few steps per epoch to learn much; at a tenth of the learning rate, the model learns no more.
     min_steps = 1 if history.lr <= 0.1 * history.max_lr else 100
     earlier = [
@@ -265,13 +257,20 @@ def unigram_model(history: History) -> Finding | None:
 
 def disk_space(history: History) -> Finding | None:
     """Find that there is no room for the next checkpoint, which is written beside the old one and then replaces it."""
+    if time.monotonic() < history.disk_read_at + DISK_INTERVAL:
+        return None
+    history.disk_read_at = time.monotonic()
+    try:
+        free = shutil.disk_usage(history.run_dir).free
+    except OSError:  # the folder was deleted, or its file system reports no space
+        return None
     needed = 1.1 * history.checkpoint_bytes  # the metrics and the model grow too
-    if history.free_bytes >= 2 * needed:  # not at every change
+    if free >= 2 * needed:  # not at every change
         history.reported.discard("disk_space")
-    if history.free_bytes >= needed:
+    if free >= needed:
         return None
     return Finding(
-        f"no space for the next checkpoint: it needs {needed / 1e6:,.1f} MB, and {history.free_bytes / 1e6:,.1f} MB "
+        f"no space for the next checkpoint: it needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB "
         "are free where the run is kept",
         "delete files there, such as runs you do not need (lotr-tui runs rm RUN); the training continues",
     )
@@ -279,10 +278,20 @@ def disk_space(history: History) -> Finding | None:
 
 def idle_gpu(history: History) -> Finding | None:
     """Find that the GPU computes less than half of some minutes of training."""
-    if len(history.gpu_readings) < NUM_GPU_READINGS:
+    # "cuda" is the name of AMD's GPUs too.
+    if not history.device.startswith("cuda") or time.monotonic() < history.gpu_read_at + GPU_INTERVAL:
         return None
-    utilization, options = mean(history.gpu_readings), history.options
-    history.gpu_readings.clear()
+    history.gpu_read_at = time.monotonic()
+    import torch  # the training has imported it
+
+    try:
+        history.gpu_utilizations.append(torch.cuda.utilization(torch.device(history.device)) / 100)
+    except Exception:  # a missing package, driver, permission or feature, each with an error of its own
+        history.gpu_read_at = math.inf
+    if len(history.gpu_utilizations) < NUM_GPU_READINGS:
+        return None
+    utilization, options = mean(history.gpu_utilizations), history.config.training
+    history.gpu_utilizations.clear()
     if utilization >= 0.5:
         return None
     batch_size = options.batch_size * (2 if utilization >= 0.25 else 4)
@@ -292,49 +301,14 @@ def idle_gpu(history: History) -> Finding | None:
     return Finding(f"the GPU was idle {1 - utilization:.0%} of the last two minutes: the model is small", remedy)
 
 
-# The observation after which each kind of problem is looked for, and the function that finds it.
-DIAGNOSES: dict[DiagnosisKind, tuple[type, Callable[[History], Finding | None]]] = {
+# The events after which each kind of problem is looked for, and the function that finds it.
+DIAGNOSES: dict[DiagnosisKind, tuple[type | tuple[type, ...], Callable[[History], Finding | None]]] = {
     "rising_validation": (events.Evaluated, rising_validation),
     "loss_spike": (events.Step, loss_spike),
     "forgetting": (events.Evaluated, forgetting),
     "vanishing_gradients": (events.Step, vanishing_gradients),
     "exploding_gradients": (events.Step, exploding_gradients),
     "unigram_model": (events.Evaluated, unigram_model),
-    "disk_space": (DiskReading, disk_space),
-    "idle_gpu": (GpuReading, idle_gpu),
+    "disk_space": ((events.Started, events.Step, events.Evaluated), disk_space),
+    "idle_gpu": (events.Step, idle_gpu),
 }
-
-
-def diagnose(training: Iterator[TrainingEvent], config: Config, run_dir: Path) -> Iterator[TrainingEvent]:
-    """Yield the events of `training`, and after each of them the problems that it shows, once per training and kind."""
-    history = History(config, run_word(run_dir))
-    started: events.Started | None = None
-    device = ""
-    disk_read_at = gpu_read_at = -math.inf
-    for event in training:
-        if isinstance(event, events.Started):
-            started, device = event, event.device
-        elif isinstance(event, events.Resume):
-            history = History(config, run_word(run_dir))
-            history.restore(run_dir, event.step)
-            if started is not None:  # its row may be unwritten, as on a full disk
-                history.observe(started)
-        yield event
-        yield from history.observe(event)
-        is_running = isinstance(event, (events.Started, events.Step, events.Evaluated))
-        if is_running and time.monotonic() - disk_read_at >= DISK_INTERVAL:
-            disk_read_at = time.monotonic()
-            with contextlib.suppress(OSError):  # the folder was deleted, or its file system reports no space
-                yield from history.observe(DiskReading(shutil.disk_usage(run_dir).free))
-        # "cuda" is the name of AMD's GPUs too. A paused training takes no steps.
-        is_step_on_gpu = device.startswith("cuda") and isinstance(event, events.Step)
-        if is_step_on_gpu and time.monotonic() - gpu_read_at >= GPU_INTERVAL:
-            gpu_read_at = time.monotonic()
-            import torch  # the training has imported it
-
-            try:
-                utilization = torch.cuda.utilization(torch.device(device)) / 100
-            except Exception:  # a missing package, driver, permission or feature, each with an error of its own
-                gpu_read_at = math.inf
-            else:
-                yield from history.observe(GpuReading(utilization))

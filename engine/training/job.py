@@ -1,38 +1,241 @@
-"""Training jobs: checked input and a locked run directory, for a new run or for one to resume."""
+"""Training jobs: what a training starts from, with checked settings, and the run directory that it writes."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from engine.config import TEACHER_SEPARATOR, Config
-from engine.control import CommandQueue
-from engine.data.arrays import Float64Array
+from engine import events
+from engine.config import BUNDLED, TEACHER_SEPARATOR, Config, DataConfig
+from engine.data.arrays import Float32Array, Float64Array
 from engine.data.corpus import Lines
 from engine.data.dataset import Dataset, load_dataset
 from engine.data.speakers import CAST_FILE, SOMEONE, cast_to_json
+from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
 from engine.errors import ConfigError, RunError
-from engine.events import Preparing, Started, TrainingEvent, Warned
+from engine.events import CommandQueue, TrainingEvent
 from engine.models import dialogue
-from engine.models.transformer_layout import check_transformer_config
-from engine.runs.directory import DIALOGUE_FILE, METRICS_FILE, WHO_FILE, resolve_run
-from engine.runs.loading import base_files, read_config_and_tokenizer
+from engine.models.adapter import lora_targets
+from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
+from engine.models.transformer_layout import TRANSFORMER_VALUES, check_transformer_config, largest_num_heads
+from engine.runs import directory, loading
 from engine.runs.locked_run import CommandFileReader, LockedRun, create_run, record_events, reopen_run
 from engine.runs.metrics import read_current_events
 from engine.runtime.process import get_process_info, require_package
-from engine.training.diagnoses import diagnose
-from engine.training.initial_run import canonical_config, canonical_name, load_training_input
+from engine.storage.files import absolute_path, default_runs_dir
+from engine.storage.tensor_file import to_float32
+from engine.training import TrainingInput
+from engine.training.diagnoses import History
+
+if TYPE_CHECKING:  # `train --help` needs no tokenizers by others
+    from engine.models.pretrained.base import Base
 
 POWER_L2 = 5.0  # of 2, 5, 10 and 20 the best on validation lines of other splits of the film dialogues
 MAX_POWER_LINES = 4000  # that the powers are fitted to, fewer for a large cast; of a longer split, the first ones
+INHERITED_SETTINGS = (
+    "tokenizer", "vocabulary_size", "architecture", "embedding_size", "hidden_size", "num_layers", "num_heads",
+    "num_kv_heads", "head_size", "feed_forward_size", "context_size", "norm_eps", "rope_base", "rope_scaling",
+    "rope_factor", "rope_original_context", "qkv_bias", "tie_weights", "punctuation",
+    "mogrifier_rounds", "mogrifier_rank",
+)  # fmt: skip
+"""Settings that must equal the settings of the initial run, because its weights or its tokenizer depend on them."""
+LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_targets")  # the same, where the initial run is an adapter
+# Of a script: a vocabulary that spells it, lines in order and together, and a line to answer.
+DIALOGUE_DEFAULTS = {
+    "tokenizer": "bpe", "split": "scenes", "min_characters": -1, "shuffle_lines": True,
+    "sample_prompt": "Where are you going?",
+}  # fmt: skip
+WITHOUT_WORDS = {"punctuation": False, "subword_embeddings": False}  # of a model whose tokens are not words
+# Of a Transformer where the preset is for an LSTM.
+TRANSFORMER_DEFAULTS: dict[str, Any] = TRANSFORMER_VALUES | {
+    "tie_weights": True, "unigram_bias": False, "embedding_dropout": 0.0, "variational_dropout": False,
+}  # fmt: skip
+DEFAULT_PATIENCE = 4  # from an initial run, unless the preset has one: a small corpus is soon overfitted
+MAX_ADAPTED_CONTEXT = 1024  # of a pre-trained model: scenes are shorter, and twice as much predicts no better
+WHOLE_MODEL_LR = 5e-5  # where a preset for adapters trains all weights of a pre-trained model instead
+# Axis of the vocabulary in each tensor that has one.
+VOCABULARY_AXES = {
+    "embedding.weight": 0, "output.weight": 0, "output.bias": 0, "punctuation_softmax.bias": 1,
+    "model.embed_tokens.weight": 0,
+}  # fmt: skip
 
 
+def configure(preset: Config, apply_options: Callable[[Config], Config], runs_dir: Path | None = None) -> Config:
+    """Return `preset` changed by `apply_options`, with defaults that depend on the tokenizer and the initial run."""
+    config = apply_options(preset)
+    defaults: dict[str, Any] = {}
+    if init := config.training.init:
+        initial = _read_initial_config(init, runs_dir)
+        defaults |= _inherited_settings(initial)
+        defaults["patience"] = preset.training.patience or DEFAULT_PATIENCE
+        if is_pretrained_name(init):
+            defaults["context_size"] = min(initial.model.context_size, MAX_ADAPTED_CONTEXT)
+            defaults["bptt"] = min(preset.training.bptt, defaults["context_size"])
+            if preset.model.lora_rank and not config.model.lora_rank:
+                defaults["lr"] = WHOLE_MODEL_LR
+    if config.data.mode == "dialogue":
+        defaults = DIALOGUE_DEFAULTS | defaults
+    if defaults.get("tokenizer", config.data.tokenizer) in OPEN_VOCABULARIES:
+        defaults = WITHOUT_WORDS | defaults
+    is_transformer = defaults.get("architecture", config.model.architecture) == "transformer"
+    if is_transformer and preset.model.architecture != "transformer":
+        sizes = {
+            # Windows that are shorter than the context would leave its later positions untrained.
+            "bptt": defaults.get("context_size", config.model.context_size),
+            "num_heads": largest_num_heads(config.model.embedding_size, config.model.num_heads),
+        }
+        defaults = TRANSFORMER_DEFAULTS | sizes | defaults
+    return apply_options(preset.with_values(**defaults))
+
+
+def default_preset(init: str, mode: str | None, runs_dir: Path | None = None) -> str:
+    """Return the name of the preset for a training from the run or pre-trained model `init`; "" for random weights."""
+    if not init:
+        return "default"
+    if is_pretrained_name(init) or directory.needs_base(_read_initial_config(init, runs_dir)):
+        return "lora"
+    return "dialogue" if mode == "dialogue" else "finetune"
+
+
+def load_training_input(config: Config, runs_dir: Path | None = None) -> TrainingInput:
+    """Load the dataset of `config`, and what the training starts from; an unusable model raises an InvalidInputError.
+
+    An open vocabulary is that of the initial model, or of the first teacher. The weights are mapped to a closed one.
+    """
+    init, mode, tokenizer = config.training.init, config.data.mode, None
+    if is_pretrained_name(init):
+        base = _read_base(init)
+        _check_settings(config, _base_config(base), init)
+        if config.model.lora_rank:
+            lora_targets(config.model)
+        base.check_weights()
+        base = base.for_scripts() if mode == "dialogue" else base
+        return TrainingInput(load_dataset(config.data, base.tokenizer), None, base)
+    initial = _read_initial_config(init, runs_dir) if init else None
+    if config.model.lora_rank and not (initial and initial.model.lora_rank):
+        raise ConfigError(
+            f"lora_rank={config.model.lora_rank} changes a pre-trained model, and {init or 'no --init'} is none; "
+            "add --init smollm2, or use --set lora_rank=0"
+        )
+    if initial is None:
+        if (teachers := config.training.teachers) and config.data.tokenizer in OPEN_VOCABULARIES:
+            teacher = loading.load_model(
+                *loading.find_model(teachers.split(TEACHER_SEPARATOR)[0], runs_dir)
+            ).decoder.tokenizer
+            tokenizer = teacher if teacher.name == config.data.tokenizer else None
+        if config.data.tokenizer == "pretrained" and tokenizer is None:
+            raise ConfigError("tokenizer=pretrained is that of a pre-trained model; add --init smollm2, or use another")
+        return TrainingInput(load_dataset(config.data, tokenizer))
+    _check_settings(config, initial, init)
+    run_dir, epoch = loading.find_model(init, runs_dir)
+    if directory.needs_base(initial):
+        base = loading.read_run_base(run_dir, mode)
+        dataset = load_dataset(config.data, base.tokenizer)
+        if initial.model.lora_rank:
+            adapter = loading.read_adapter(run_dir, initial.model, loading.find_weights(run_dir, initial, epoch))
+            return TrainingInput(dataset, {name: to_float32(tensor) for name, tensor in adapter.items()}, base)
+        return TrainingInput(dataset, loading.load_model(run_dir, epoch).decoder.weights, base)
+    decoder = loading.load_model(run_dir, epoch).decoder
+    dataset = load_dataset(config.data, decoder.tokenizer if decoder.tokenizer.is_open else None)
+    return TrainingInput(dataset, map_to_vocabulary(decoder.weights, decoder.tokenizer, dataset.tokenizer))
+
+
+def map_to_vocabulary(weights: Mapping[str, Float32Array], old: Tokenizer, new: Tokenizer) -> dict[str, Float32Array]:
+    """Return `weights` for another vocabulary: a new token gets the mean over all (Howard and Ruder 2018, 3.2)."""
+    if old.tokens == new.tokens:
+        return dict(weights)
+    old_ids = np.array([old.token_to_id.get(token, -1) for token in new.tokens])
+    mapped = dict(weights)
+    for name, axis in VOCABULARY_AXES.items():
+        if name in weights:
+            mean = weights[name].mean(axis, keepdims=True)
+            is_known = np.expand_dims(old_ids >= 0, [i for i in range(mean.ndim) if i != axis])
+            mapped[name] = np.where(is_known, weights[name].take(old_ids, axis), mean)
+    return mapped
+
+
+def canonical_config(config: Config, runs_dir: Path | None = None) -> Config:
+    """Return `config` with names that mean the same later and from any directory: absolute paths and no "latest"."""
+    data, training = config.data, config.training
+    paths = {"corpus": data.corpus, "valid_corpus": data.valid_corpus, "test_corpus": data.test_corpus}
+    teachers: list[str] = []
+    for name in filter(None, map(str.strip, training.teachers.split(TEACHER_SEPARATOR))):
+        teacher = canonical_name(name, runs_dir, keep_name=False)
+        if TEACHER_SEPARATOR in teacher:
+            raise ConfigError(f"--teacher {name} has a comma in its path; rename the run or its folder")
+        if teacher in teachers:
+            raise ConfigError(f"--teacher {name} is given twice; give each teacher once")
+        teachers.append(teacher)
+    return config.with_values(
+        **{name: str(absolute_path(Path(path))) for name, path in paths.items() if path not in ("", BUNDLED)},
+        init=canonical_name(training.init, runs_dir) if training.init else "",
+        teachers=TEACHER_SEPARATOR.join(teachers),
+    )
+
+
+def canonical_name(model: str, runs_dir: Path | None = None, *, keep_name: bool = True) -> str:
+    """Return the name of a model in a configuration: an absolute path, or a run's name if `keep_name` allows it."""
+    if model in directory.BUNDLED_FOLDERS:
+        return model
+    if is_pretrained_name(model):
+        source = parse_pretrained_name(model)
+        prefix = {"gguf": GGUF_PREFIX, "folder": HF_PREFIX}.get(source.kind)
+        return f"{prefix}{absolute_path(source.path)}" if prefix else model
+    run_dir, epoch = loading.find_model(model, runs_dir)
+    is_name = keep_name and run_dir.parent == (runs_dir or default_runs_dir())
+    name = run_dir.name if is_name else str(absolute_path(run_dir))
+    return name if epoch is None else f"{name}@{epoch}"
+
+
+def _read_initial_config(init: str, runs_dir: Path | None) -> Config:
+    if is_pretrained_name(init):
+        return _base_config(_read_base(init))
+    return directory.read_config(loading.find_model(init, runs_dir)[0])
+
+
+def _read_base(name: str) -> "Base":
+    from engine.models.pretrained.base import read_base
+
+    return read_base(name)
+
+
+def _base_config(base: "Base") -> Config:
+    return Config(data=DataConfig(tokenizer="pretrained", mode="stream"), model=base.config)
+
+
+def _inherited_settings(initial: Config) -> dict[str, Any]:
+    names, settings = (*INHERITED_SETTINGS, *(LORA_SETTINGS if initial.model.lora_rank else ())), initial.settings()
+    return {name: settings[name] for name in names}
+
+
+def _check_settings(config: Config, initial: Config, init: str) -> None:
+    """Raise a ConfigError that lists the settings in which `config` differs from the initial run."""
+    actual = config.settings()
+    expected = {name: value for name, value in _inherited_settings(initial).items() if value != actual[name]}
+    if directory.needs_base(initial) and config.model.context_size <= initial.model.context_size:  # it has read more
+        expected.pop("context_size", None)
+    if expected:
+        have = ", ".join(f"{name}={str(actual[name]).lower()}" for name in expected)
+        needed = "".join(f" --set {name}={str(value).lower()}" for name, value in expected.items())
+        source = init if is_pretrained_name(init) else f"run {init!r}"
+        raise ConfigError(
+            f"a model with {have} cannot start from the weights of {source}; "
+            f"use{needed.replace('--set tokenizer=', '--tokenizer ')}, or omit these settings"
+        )
+
+
+@dataclass
 class TrainingJob:
-    def __init__(self, config: Config, dataset: Dataset, run: LockedRun, *, is_resume: bool = False) -> None:
-        self.config, self.dataset, self.run, self.is_resume = config, dataset, run, is_resume
-        self.command_queue = CommandQueue(CommandFileReader(run.path, run.commands_offset))
+    """A training that is ready to start: checked input, and a run directory that this process has locked."""
+
+    config: Config
+    dataset: Dataset
+    run: LockedRun
+    command_queue: CommandQueue
+    is_resume: bool = False
 
     def events(
         self, cancelled: Callable[[], bool], take_problems: Callable[[], Sequence[str]] = lambda: ()
@@ -41,13 +244,14 @@ class TrainingJob:
         self.command_queue.cancelled = cancelled
 
         def train() -> Iterator[TrainingEvent]:
-            yield Preparing("loading PyTorch")
+            yield events.Preparing("loading PyTorch")
             from engine.training.trainer import train_run
 
-            training = train_run(self.config, self.dataset, self.run.path, self.command_queue, is_resume=self.is_resume)
-            for event in diagnose(training, self.config, self.run.path):
-                yield from map(Warned, take_problems())
+            history = History(self.config, self.run.path)
+            for event in train_run(self.config, self.dataset, self.run.path, self.command_queue, self.is_resume):
+                yield from map(events.Warned, take_problems())
                 yield event
+                yield from history.observe(event)
 
         return record_events(self.run, train())
 
@@ -58,78 +262,6 @@ def prepare_job(config: Config, run_name: str | None = None, runs_dir: Path | No
     Unusable input, or a missing PyTorch, raises an InvalidInputError; nothing is written then.
     """
     require_package("torch")
-    _check_settings(config)
-    config = canonical_config(config, runs_dir)
-    dataset, initial_weights, base = load_training_input(config, runs_dir)
-    if config.training.teachers:
-        from engine.training.windows import load_teachers  # loads PyTorch
-
-        init, teachers = config.training.init, config.training.teachers.split(TEACHER_SEPARATOR)
-        if init and canonical_name(init, runs_dir, keep_name=False) in teachers:
-            raise ConfigError(
-                f"run {init} is a teacher and the initial model, so the student starts with all that it could learn; "
-                "use another --teacher, or omit --init"
-            )
-        load_teachers(config, dataset)
-    if (num_tokens := len(dataset.train)) < 2 * config.training.batch_size:
-        raise ConfigError(
-            f"batch_size={config.training.batch_size} is too large: {num_tokens:,} training tokens "
-            f"fill at most {num_tokens // 2:,} columns; use --set batch_size=N or more text"
-        )
-    if config.training.device not in ("auto", "cpu"):
-        from engine.training.state import choose_device  # loads PyTorch early: a missing device is reported now
-
-        choose_device(config.training)
-    files = {} if base is None else base_files(base, config.model)
-    if dataset.cast:
-        files |= fit_dialogue_parts(dataset.splits.train, dataset.splits.valid, dataset.cast)
-    run = create_run(config, dataset.tokenizer, run_name, runs_dir, initial_weights, files)
-    return TrainingJob(config, dataset, run)
-
-
-def resume_job(
-    run: str, runs_dir: Path | None = None, apply_options: Callable[[Config], Config] = lambda config: config
-) -> TrainingJob:
-    """Prepare to resume a run; one that cannot be resumed exactly raises an InvalidInputError.
-
-    `apply_options` applies command-line options, to check that they do not change the run's configuration.
-    """
-    require_package("torch")
-    run_dir = resolve_run(run, runs_dir)
-    config, tokenizer = read_config_and_tokenizer(run_dir)
-    if change := config.difference(apply_options(config)):
-        name, before, now = change
-        raise RunError(
-            f"run {run_dir.name!r} was started with {name}={before} and cannot be resumed with {name}={now}; "
-            "omit that option, or train a new run"
-        )
-    dataset = load_dataset(config.data, tokenizer)
-    recorded = read_current_events(run_dir / METRICS_FILE, subsample=True)
-    started = next((event for event in recorded if isinstance(event, Started)), None)
-    sha256 = started.corpus_sha256 if started else dataset.corpus.sha256
-    if sha256 != dataset.corpus.sha256:
-        raise RunError(
-            f"{config.data.corpus} has changed since run {run_dir.name!r} was started: its SHA-256 was "
-            f"{str(sha256)[:12]}… and is now {dataset.corpus.sha256[:12]}…; restore the file, or train a new run"
-        )
-    if tokenizer.tokens != dataset.tokenizer.tokens:  # a closed vocabulary is built from the corpus again
-        raise RunError(
-            f"the vocabulary of {config.data.corpus} has changed since the run was started; restore the corpus, or "
-            "train a new run"
-        )
-    actual = get_process_info().world_size
-    expected = started.world_size if started else actual
-    if expected != actual:  # sums would be rounded differently
-        launcher = "lotr-tui" if expected == 1 else f"torchrun --nproc-per-node {expected} -m lotr_tui"
-        raise RunError(
-            f"run {run_dir.name!r} was trained by {expected} process{'es' if expected > 1 else ''} and cannot be "
-            f"resumed by {actual}; use {launcher} train --resume {run_dir.name}"
-        )
-    return TrainingJob(config, dataset, reopen_run(run_dir), is_resume=True)
-
-
-def _check_settings(config: Config) -> None:
-    """Raise a ConfigError if settings do not fit together, or the batch cannot be divided among the processes."""
     training, context, processes = config.training, config.model.context_size, get_process_info().world_size
     is_transformer = config.model.architecture == "transformer"
     if is_transformer:
@@ -155,6 +287,75 @@ def _check_settings(config: Config) -> None:
     ]  # fmt: skip
     if problem := next((text for is_wrong, text in checks if is_wrong), ""):
         raise ConfigError(problem)
+    config = canonical_config(config, runs_dir)
+    dataset, initial_weights, base = load_training_input(config, runs_dir)
+    if config.training.teachers:
+        from engine.training.teachers import load_teachers  # loads PyTorch
+
+        init, teachers = config.training.init, config.training.teachers.split(TEACHER_SEPARATOR)
+        if init and canonical_name(init, runs_dir, keep_name=False) in teachers:
+            raise ConfigError(
+                f"run {init} is a teacher and the initial model, so the student starts with all that it could learn; "
+                "use another --teacher, or omit --init"
+            )
+        load_teachers(config, dataset)
+    if (num_tokens := len(dataset.train)) < 2 * config.training.batch_size:
+        raise ConfigError(
+            f"batch_size={config.training.batch_size} is too large: {num_tokens:,} training tokens "
+            f"fill at most {num_tokens // 2:,} columns; use --set batch_size=N or more text"
+        )
+    if config.training.device not in ("auto", "cpu"):
+        from engine.training.state import prepare_device  # loads PyTorch early: a missing device is reported now
+
+        prepare_device(config.training)
+    files = {} if base is None else loading.base_files(base, config.model)
+    if dataset.cast:
+        files |= fit_dialogue_parts(dataset.splits.train, dataset.splits.valid, dataset.cast)
+    run = create_run(config, dataset.tokenizer, run_name, runs_dir, initial_weights, files)
+    return TrainingJob(config, dataset, run, CommandQueue(CommandFileReader(run.path, run.commands_offset)))
+
+
+def resume_job(
+    run: str, runs_dir: Path | None = None, apply_options: Callable[[Config], Config] = lambda config: config
+) -> TrainingJob:
+    """Prepare to resume a run; one that cannot be resumed exactly raises an InvalidInputError.
+
+    `apply_options` applies command-line options, to check that they do not change the run's configuration.
+    """
+    require_package("torch")
+    run_dir = directory.resolve_run(run, runs_dir)
+    config, tokenizer = loading.read_config_and_tokenizer(run_dir)
+    if change := config.difference(apply_options(config)):
+        name, before, now = change
+        raise RunError(
+            f"run {run_dir.name!r} was started with {name}={before} and cannot be resumed with {name}={now}; "
+            "omit that option, or train a new run"
+        )
+    dataset = load_dataset(config.data, tokenizer)
+    recorded = read_current_events(run_dir / directory.METRICS_FILE, subsample=True)
+    started = next((event for event in recorded if isinstance(event, events.Started)), None)
+    sha256 = started.corpus_sha256 if started else dataset.corpus.sha256
+    if sha256 != dataset.corpus.sha256:
+        raise RunError(
+            f"{config.data.corpus} has changed since run {run_dir.name!r} was started: its SHA-256 was "
+            f"{str(sha256)[:12]}… and is now {dataset.corpus.sha256[:12]}…; restore the file, or train a new run"
+        )
+    if tokenizer.tokens != dataset.tokenizer.tokens:  # a closed vocabulary is built from the corpus again
+        raise RunError(
+            f"the vocabulary of {config.data.corpus} has changed since the run was started; restore the corpus, or "
+            "train a new run"
+        )
+    actual = get_process_info().world_size
+    expected = started.world_size if started else actual
+    if expected != actual:  # sums would be rounded differently
+        launcher = "lotr-tui" if expected == 1 else f"torchrun --nproc-per-node {expected} -m lotr_tui"
+        raise RunError(
+            f"run {run_dir.name!r} was trained by {expected} process{'es' if expected > 1 else ''} and cannot be "
+            f"resumed by {actual}; use {launcher} train --resume {run_dir.name}"
+        )
+    locked = reopen_run(run_dir)
+    commands = CommandQueue(CommandFileReader(locked.path, locked.commands_offset))
+    return TrainingJob(config, dataset, locked, commands, is_resume=True)
 
 
 def fit_dialogue_parts(train: Lines, valid: Lines, cast: Sequence[str]) -> dict[str, bytes]:
@@ -175,7 +376,10 @@ def fit_dialogue_parts(train: Lines, valid: Lines, cast: Sequence[str]) -> dict[
         fits = [dialogue.fit_conditional_logit(features[:, :, [prior, 2]], chosen, POWER_L2) for prior in (0, 1)]
         without, after = (dialogue.EvidencePowers(*np.clip(fit, 0, dialogue.MAX_POWER).tolist()) for fit in fits)
         text_model = replace(text_model, powers=(without, after))
-    files = {DIALOGUE_FILE: msgspec.json.encode(turn_model), WHO_FILE: msgspec.json.encode(text_model)}
+    files = {
+        directory.DIALOGUE_FILE: msgspec.json.encode(turn_model),
+        directory.WHO_FILE: msgspec.json.encode(text_model),
+    }
     return {CAST_FILE: cast_to_json(cast).encode(), **files}
 
 

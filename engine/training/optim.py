@@ -1,9 +1,9 @@
-"""What a training minimizes, and how it changes the weights: loss, optimizers, learning rates, averages of weights."""
+"""What a training minimizes, and how it changes the weights: loss, learning rates, optimizers, averages of weights."""
 
-import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,19 +16,58 @@ from engine.data.tokenizers import TokenIds
 from engine.models.network import Network
 from engine.models.torch_ops import RecurrentState, linear_cross_entropy
 from engine.models.transformer import TransformerModel
-from engine.runtime.distributed import DistributedContext
-from engine.training.windows import SoftTargets, Window
+from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
-LARGE_VOCABULARY = 8192  # tokens from which the logits of a window take much more memory than everything else
+MANY_TOKENS = 8192  # tokens from which the logits of a window take much more memory than everything else
 ADAM_STATE_KEYS = {"step", "exp_avg", "exp_avg_sq"}  # of each parameter; SGD without momentum has no state
 SLANTED_TRIANGULAR_RATIO = 32  # highest divided by lowest learning rate (Howard and Ruder 2018, section 3.2)
+
+
+@dataclass(frozen=True)
+class Window:
+    """One BPTT window of the training split; all tensors are `[time, batch]`."""
+
+    inputs: Tensor
+    targets: Tensor  # each the successor of the input at the same position
+    punctuation: Tensor | None = None  # class after each input, if the model learns punctuation
+    target_weights: Tensor | None = None  # factors of the losses, 1 on average over all columns; None for 1 everywhere
+    start: float = 0.0  # fraction of the epoch read before this window
+    end: float = 0.0  # the same after this window; 1 for the last one of an epoch
+
+    def shard(self, distributed: DistributedContext) -> "Window":
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        shards: dict[str, Any] = {name: distributed.shard_batch(tensor) for name, tensor in tensors.items()}
+        return replace(self, **shards)
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """Distributions of the teachers over the targets of a window."""
+
+    tokens: Tensor  # [time, batch, vocabulary], given the punctuation before the target if the model learns it
+    punctuation: Tensor | None  # [time, batch, classes], of the punctuation before the target
+    weights: Tensor  # [batch], the fraction of a column's loss that compares with predictions instead of the text
+    num_corpus_columns: int  # the teachers wrote the text of the columns after them
+
+    def mix_losses(self, losses: Tensor, log_probs: Tensor, probs: Tensor) -> Tensor:
+        """Mix losses `[time, batch]` with the cross-entropies of the teachers' `probs` `[time, batch, classes]`."""
+        cross_entropies = -(probs * log_probs).sum(dim=-1)
+        return (1 - self.weights) * losses + self.weights * cross_entropies
 
 
 class Objective:
     """The configured loss of a BPTT window."""
 
-    def __init__(self, options: TrainingConfig, ids: TokenIds, vocabulary_size: int, device: torch.device) -> None:
-        self.options = options
+    def __init__(
+        self,
+        options: TrainingConfig,
+        ids: TokenIds,
+        vocabulary_size: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        distributed: DistributedContext = SINGLE_PROCESS,
+    ) -> None:
+        self.options, self._dtype, self._distributed = options, dtype, distributed
         frequencies = chunked_bincount(ids, vocabulary_size) / len(ids)
         self._frequencies = torch.from_numpy(frequencies.astype(np.float32)).to(device)
         self._sample_probability = min(1.0, options.softmax_samples / vocabulary_size)
@@ -37,10 +76,8 @@ class Objective:
         log_inclusion_probs = np.log(np.maximum(1 - excluded, 1e-30))
         self._log_inclusion_probs = torch.from_numpy(log_inclusion_probs.astype(np.float32)).to(device)
 
-    def sample_softmax_classes(self, targets: Tensor, generator: torch.Generator) -> Tensor | None:
+    def sample_classes(self, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Return the sorted token ids of a sampled softmax: all targets and random others."""
-        if not self.options.softmax_samples:
-            return None
         random_values = torch.rand(self._frequencies.shape, device=targets.device, generator=generator)
         included = random_values < self._sample_probability
         included[targets.flatten()] = True
@@ -48,96 +85,61 @@ class Objective:
 
     def __call__(
         self,
-        logits: Tensor,
-        targets: Tensor,
-        sampled_classes: Tensor | None,
-        raw: Tensor,
-        dropped: Tensor,
-        soft_targets: SoftTargets | None = None,
-        target_weights: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the cross-entropy of the columns of the corpus, and the objective to minimize, with all penalties.
-
-        `logits` `[time, batch, classes]` are of the `sampled_classes` or the vocabulary; `raw` and `dropped`
-        `[time, batch, hidden]` are the outputs of the last layer before and after dropout.
-        """
-        smoothing = self.options.label_smoothing
-        logits, classes = logits.float().flatten(0, 1), targets.flatten()
-        if sampled_classes is not None:
-            # A sampled softmax estimates the full one (Jean et al. 2015, section 3) if the exponential of each class is
-            # divided by the probability that the class was included, since it represents classes that were not. The
-            # target of a position is always included and keeps its logit.
-            log_inclusion_probs = self._log_inclusion_probs[sampled_classes]
-            classes = torch.searchsorted(sampled_classes, classes)
-            kept = log_inclusion_probs[classes][:, None]
-            logits = (logits - log_inclusion_probs).scatter_add(1, classes[:, None], kept)
-        log_probs = torch.log_softmax(logits, dim=-1)
-        losses = nn.functional.nll_loss(log_probs, classes, reduction="none").view_as(targets)
-        weights = torch.ones_like(losses) if target_weights is None else target_weights
-        num_columns = None if soft_targets is None else soft_targets.num_corpus_columns
-        loss = (losses * weights)[:, :num_columns].mean()
-        if smoothing:
-            losses = (1 - smoothing) * losses + smoothing * -(log_probs @ self._frequencies).view_as(targets)
-        if soft_targets is not None:
-            losses = soft_targets.mix_losses(losses, log_probs.view(*targets.shape, -1), soft_targets.tokens)
-        return loss, self.regularize((losses * weights).mean(), raw, dropped)
-
-    def regularize(self, objective: Tensor, raw: Tensor, dropped: Tensor) -> Tensor:
-        """Add the penalties of large and of changing outputs: AR and TAR (Merity et al. 2017, section 4.6)."""
-        if self.options.ar:
-            objective = objective + self.options.ar * dropped.float().pow(2).mean()
-        if self.options.tar and len(raw) > 1:
-            objective = objective + self.options.tar * (raw[1:] - raw[:-1]).float().pow(2).mean()
-        return objective
-
-
-class LossModule(nn.Module):
-    """A network and its objective as one module, so that `DistributedDataParallel` can wrap both."""
-
-    def __init__(
-        self, network: Network, objective: Objective, dtype: torch.dtype, distributed: DistributedContext
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self._objective, self._dtype, self._distributed = objective, dtype, distributed
-
-    def forward(
-        self,
+        network: Network,
         window: Window,
-        sampled_classes: Tensor | None,
         state: RecurrentState,
         generator: torch.Generator,
-        soft_targets: SoftTargets | None,
+        sampled_classes: Tensor | None = None,
+        soft_targets: SoftTargets | None = None,
     ) -> tuple[Tensor, Tensor, RecurrentState]:
-        autocast: Any = contextlib.nullcontext()
-        if self._dtype != torch.float32 and self.network.base is None:  # a base has the type already
-            autocast = torch.autocast(window.inputs.device.type, self._dtype)
-        network, options = self.network, self._objective.options
-        targets, weights, punctuation = window.targets, window.target_weights, window.punctuation
+        """Read a window; return its cross-entropy, the objective to minimize with all penalties, and the next state.
+
+        The cross-entropy is the one of the columns of the corpus. Logits are only of the `sampled_classes`, if any.
+        """
+        options, targets, distributed = self.options, window.targets, self._distributed
+        is_mixed = self._dtype != torch.float32 and network.base is None  # a base has the type of the products already
         needs_logits = options.label_smoothing or options.softmax_samples or soft_targets is not None
-        if isinstance(network, TransformerModel) and network.vocabulary_size >= LARGE_VOCABULARY and not needs_logits:
+        autocast = torch.autocast(targets.device.type, self._dtype if is_mixed else None, enabled=is_mixed)
+        if isinstance(network, TransformerModel) and not needs_logits and network.vocabulary_size >= MANY_TOKENS:
             with autocast:
-                raw, dropped = network.read_window(window.inputs, generator, self._distributed)
-                loss = linear_cross_entropy(dropped, network.output_weight, targets, weights)
-            return loss, self._objective.regularize(loss, raw, dropped), state
-        with autocast:
-            logits, state, raw, dropped = network(
-                window.inputs, state, generator, sampled_classes, punctuation, distributed=self._distributed
-            )
-        loss, objective = self._objective(logits, targets, sampled_classes, raw, dropped, soft_targets, weights)
-        if network.punctuation_softmax is not None and punctuation is not None:
+                raw, dropped = network.read_window(window.inputs, generator, distributed)
+                loss = objective = linear_cross_entropy(dropped, network.output_weight, targets, window.target_weights)
+        else:
+            with autocast:
+                logits, state, raw, dropped = network(
+                    window.inputs, state, generator, sampled_classes, window.punctuation, distributed=distributed
+                )
+            logits, classes = logits.float().flatten(0, 1), targets.flatten()
+            if sampled_classes is not None:
+                # A sampled softmax estimates the full one (Jean et al. 2015, section 3) if the exponential of each
+                # class is divided by the probability that the class was included, since it represents classes that were
+                # not. The target of a position is always included and keeps its logit.
+                log_inclusion_probs = self._log_inclusion_probs[sampled_classes]
+                classes = torch.searchsorted(sampled_classes, classes)
+                kept = log_inclusion_probs[classes][:, None]
+                logits = (logits - log_inclusion_probs).scatter_add(1, classes[:, None], kept)
+            log_probs = torch.log_softmax(logits, dim=-1)
+            losses = nn.functional.nll_loss(log_probs, classes, reduction="none").view_as(targets)
+            weights = torch.ones_like(losses) if window.target_weights is None else window.target_weights
+            loss = (losses * weights)[:, : None if soft_targets is None else soft_targets.num_corpus_columns].mean()
+            if smoothing := options.label_smoothing:
+                losses = (1 - smoothing) * losses + smoothing * -(log_probs @ self._frequencies).view_as(targets)
+            if soft_targets is not None:
+                losses = soft_targets.mix_losses(losses, log_probs.view(*targets.shape, -1), soft_targets.tokens)
+            objective = (losses * weights).mean()
+        # Penalties of large and of changing outputs: AR and TAR (Merity et al. 2017, section 4.6).
+        if options.ar:
+            objective = objective + options.ar * dropped.float().pow(2).mean()
+        if options.tar and len(raw) > 1:
+            objective = objective + options.tar * (raw[1:] - raw[:-1]).float().pow(2).mean()
+        if network.punctuation_softmax is not None and window.punctuation is not None:
             log_probs = network.punctuation_softmax.gate_log_probs(dropped)
-            objective = objective + punctuation_loss(log_probs, punctuation, soft_targets)
+            losses = nn.functional.nll_loss(log_probs.flatten(0, 1), window.punctuation.flatten(), reduction="none")
+            losses = losses.view_as(targets)
+            if soft_targets is not None and soft_targets.punctuation is not None:
+                losses = soft_targets.mix_losses(losses, log_probs, soft_targets.punctuation)
+            objective = objective + losses.mean()
         return loss, objective, state
-
-
-def punctuation_loss(log_probs: Tensor, punctuation: Tensor, soft_targets: SoftTargets | None = None) -> Tensor:
-    """Return the mean loss of the log-probabilities `[time, batch, classes]` of `punctuation` `[time, batch]`."""
-    losses = nn.functional.nll_loss(log_probs.flatten(0, -2), punctuation.flatten(), reduction="none")
-    losses = losses.view_as(punctuation)
-    if soft_targets is not None and soft_targets.punctuation is not None:
-        losses = soft_targets.mix_losses(losses, log_probs, soft_targets.punctuation)
-    return losses.mean()
 
 
 def scheduled_lr(options: TrainingConfig, progress: float, plateau_factor: float) -> float:
@@ -220,3 +222,21 @@ class WeightAverage:
 def nonmonotone_trigger(history: Sequence[float], perplexity: float, interval: int) -> bool:
     """Return True where NT-ASGD starts to average (Merity et al. 2017, algorithm 1)."""
     return len(history) > interval and perplexity > min(history[:-interval])
+
+
+def recurrent_tensors(state: RecurrentState) -> dict[str, Tensor]:
+    parts = ("hidden", "cell")
+    return {f"{layer}.{parts[index]}": pair[index] for layer, pair in enumerate(state) for index in (0, 1)}
+
+
+def load_recurrent_state(
+    tensors: Mapping[str, Tensor], prefix: str, like: RecurrentState, shard: Callable[[Tensor], Tensor]
+) -> RecurrentState:
+    """Load what `recurrent_tensors` returned; a tensor of another shape or type than in `like` raises a ValueError."""
+    loaded = []
+    for name, expected in recurrent_tensors(like).items():
+        tensor = shard(tensors[f"{prefix}{name}"])
+        if tensor.shape != expected.shape or not tensor.is_floating_point():
+            raise ValueError(f"unexpected shape or type of {prefix}{name}")
+        loaded.append(tensor.to(expected.device))
+    return list(zip(loaded[::2], loaded[1::2], strict=True))

@@ -24,24 +24,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState as StudyState
 
 from engine.config import SETTINGS, Config, read_setting, split_assignment
-from engine.control import ControlCommand
 from engine.errors import ConfigError, InvalidInputError, RunError, TrainingError, describe_error, suggest_nearest
-from engine.events import Evaluated, Finished, Warned
-from engine.runs.directory import (
-    COMPLETE,
-    MAX_FILE_BYTES,
-    MAX_RUN_NAME_LENGTH,
-    check_run_name,
-    find_run,
-    find_run_dirs,
-    summarize_run,
-)
+from engine.events import ControlCommand, Evaluated, Finished, Warned
+from engine.runs import directory
 from engine.storage.files import decode, default_runs_dir, lock_file, open_regular_file, read_limited, write_atomically
-from engine.training.initial_run import INHERITED_SETTINGS, canonical_config, load_training_input
-from engine.training.job import prepare_job, resume_job
+from engine.training.job import INHERITED_SETTINGS, canonical_config, load_training_input, prepare_job, resume_job
 
 SEARCH_FILE, TRIALS_FILE, LOCK_FILE = "search.json", "trials.log", "lock"
-MAX_NAME_LENGTH = MAX_RUN_NAME_LENGTH - 8  # the names of its runs add a number
+MAX_NAME_LENGTH = directory.MAX_RUN_NAME_LENGTH - 8  # the names of its runs add a number
 POLL_INTERVAL = 0.2  # maximum seconds between two looks at the clock and at the trials
 EXIT_TIMEOUT = 10.0  # seconds that a worker has to save and stop its trial before it is killed
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
@@ -135,10 +125,10 @@ class Search:
         """Create the folder of a new search beside its runs; a name that is invalid or taken raises a RunError."""
         runs_dir = runs_dir or default_runs_dir()
         path, trial_name = runs_dir / name, re.compile(rf"{re.escape(name)}-\d{{3,}}")
-        check_run_name(name)
+        directory.check_run_name(name)
         if len(name) > MAX_NAME_LENGTH:
             raise RunError(f"--name {name} is too long for the names of its runs; use {MAX_NAME_LENGTH} characters")
-        if path.exists() or any(trial_name.fullmatch(run.name) for run in find_run_dirs(runs_dir)):
+        if path.exists() or any(trial_name.fullmatch(run.name) for run in directory.find_run_dirs(runs_dir)):
             raise RunError(
                 f"{runs_dir} has a search or runs named {name}; continue it with --resume, or choose another --name"
             )
@@ -161,7 +151,7 @@ class Search:
             raise RunError(f"there is no search {name!r} in {runs_dir}{suggest_nearest(name, names)}")
         try:
             # Unlike msgspec, json reads the surrogates of a path that is not UTF-8.
-            plan = decode(SearchPlan, json.loads(read_limited(path / SEARCH_FILE, MAX_FILE_BYTES)))
+            plan = decode(SearchPlan, json.loads(read_limited(path / SEARCH_FILE, directory.MAX_FILE_BYTES)))
             if not plan.distributions:
                 raise ConfigError("no range")
         except (InvalidInputError, OSError, ValueError, RecursionError) as error:
@@ -448,7 +438,7 @@ def train_trial(
         trial.set_user_attr(RECORD, asdict(record))
 
     try:
-        run_dir = find_run(record.run, runs_dir)
+        run_dir = directory.find_run(record.run, runs_dir)
         if run_dir is None:
             training = plan.config.training
             config = plan.config.with_values(
@@ -456,9 +446,9 @@ def train_trial(
             )
             job, best = prepare_job(config, record.run, runs_dir), math.inf
         else:  # of an earlier budget
-            summary = summarize_run(run_dir)
+            summary = directory.summarize_run(run_dir)
             best = summary.valid_perplexity or math.inf
-            if summary.state in COMPLETE:
+            if summary.state in directory.COMPLETE:
                 save(state="pruned" if summary.state == "pruned" else "complete", valid_perplexity=best, fraction=1.0)
                 return record
             job = resume_job(record.run, runs_dir)

@@ -1,14 +1,18 @@
 """The mutable state of a training as one object, its device, and the file `resume.safetensors` that stores it."""
 
+import array
 import json
 import math
 import os
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from operator import index
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import torch
 from msgspec import Meta
 from safetensors import SafetensorError, safe_open
@@ -16,7 +20,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from engine.config import Config, TrainingConfig
-from engine.data.arrays import Float32Array
+from engine.data.arrays import Float32Array, permute_lines
+from engine.data.dataset import Dataset, batchify
 from engine.errors import ConfigError, InvalidInputError, RunError
 from engine.models.decoders import trained_shapes
 from engine.models.matrices import check_weights
@@ -27,9 +32,9 @@ from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.runtime.process import get_process_info
 from engine.storage.files import decode
 from engine.storage.tensor_file import UNSEALED, TensorFile, seal
-from engine.training import optim
-from engine.training.initial_run import TrainingInput
-from engine.training.windows import Teachers, Window, WindowReader, load_recurrent_state, recurrent_tensors
+from engine.training import TrainingInput, optim
+from engine.training.optim import Window
+from engine.training.teachers import Teachers
 
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Amount = Annotated[float, Meta(ge=0, lt=2.0**53)]
@@ -45,9 +50,13 @@ CORRUPT_FILE_ERRORS = (
 )  # fmt: skip
 
 
-def choose_device(config: TrainingConfig) -> torch.device:
-    """Return the configured device, of several processes an own GPU for each; a missing one raises a ConfigError."""
+def prepare_device(config: TrainingConfig) -> torch.device:
+    """Set the number of PyTorch's threads, and return the configured device; a missing one raises a ConfigError.
+
+    Several processes share all cores unless the number is configured, and have a GPU each.
+    """
     process = get_process_info()
+    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // process.local_world_size))
     is_single_process = process.world_size == 1
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     available = {
@@ -78,9 +87,96 @@ def choose_dtype(config: Config, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def set_num_threads(config: TrainingConfig) -> None:
-    """Set the number of PyTorch's threads. Without a configured number, the processes share all cores."""
-    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // get_process_info().local_world_size))
+class Epoch(NamedTuple):
+    columns: Tensor  # tokens `[time, batch]`
+    punctuation: Tensor | None  # `[time, batch]` as in `Window`
+    is_scored: Tensor | None  # `[time, batch]`, False for names in a script; None if all targets weigh the same
+    rng_state: tuple[Any, ...]  # of the generator before the epoch was drawn
+
+
+@dataclass
+class WindowReader:
+    """Endless reader of the training split, window after window.
+
+    A checkpoint stores the state of its generator before the epoch, from which the same epoch is built again.
+    """
+
+    dataset: Dataset
+    options: TrainingConfig
+    device: torch.device
+    with_punctuation: bool
+    rng: random.Random
+    position: int = 0  # in the epoch
+    epoch: Epoch | None = None  # that has windows left
+
+    def next_window(self) -> Window:
+        """Return the next window, the first of a new epoch if the current epoch has been read."""
+        epoch = self.epoch = self.epoch or self.begin_epoch()
+        begin, num_targets, length = self.position, len(epoch.columns) - 1, self.options.bptt
+        if self.options.variable_bptt:
+            length = sample_bptt_length(length, self.rng)
+        end = min(begin + length, num_targets)
+        target_weights = None
+        if epoch.is_scored is not None:
+            weights = torch.where(epoch.is_scored[begin + 1 : end + 1], 1.0, self.options.name_weight)
+            target_weights = weights / weights.mean().clamp_min(1e-9)
+        self.position = end
+        if end == num_targets:
+            self.epoch = None
+        return Window(
+            inputs=epoch.columns[begin:end].long(),
+            targets=epoch.columns[begin + 1 : end + 1].long(),
+            punctuation=None if epoch.punctuation is None else epoch.punctuation[begin:end].long(),
+            target_weights=target_weights,
+            start=begin / num_targets,
+            end=end / num_targets,
+        )
+
+    def begin_epoch(self) -> Epoch:
+        """Return the training tokens in the order of a new epoch, with what is learned beside them."""
+        data, rng_state, self.position = self.dataset, self.rng.getstate(), 0
+        tokens, punctuation = data.train, data.train_punctuation if self.with_punctuation else None
+        if self.options.shuffle_lines:
+            offsets = data.train_scene_offsets if data.mode == "dialogue" else data.train_offsets
+            shuffled = array.array("i", range(len(offsets) - 1))  # a list needs nine times the memory
+            self.rng.shuffle(shuffled)
+            # Rotating the text moves the column borders, so the same tokens do not lose their context in every epoch.
+            first, order = self.rng.randrange(len(tokens)), np.array(shuffled)
+            tokens = permute_lines(tokens, offsets, order, first)
+            punctuation = None if punctuation is None else permute_lines(punctuation, offsets, order, first)
+        is_weighted = data.mode == "dialogue" and self.options.name_weight != 1
+        columns = [
+            None if text is None else torch.from_numpy(batchify(text, self.options.batch_size)).to(self.device)
+            for text in (tokens, punctuation, data.scored_mask(tokens) if is_weighted else None)
+        ]
+        assert columns[0] is not None
+        return Epoch(columns[0], columns[1], columns[2], rng_state)
+
+    def state_dict(self) -> dict[str, Any]:
+        epoch_rng_state = None if self.epoch is None else self.epoch.rng_state
+        return {"position": self.position, "rng_state": self.rng.getstate(), "epoch_rng_state": epoch_rng_state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; damaged values raise an error of `CORRUPT_FILE_ERRORS`."""
+
+        def set_rng_state(name: str) -> None:
+            version, numbers, gauss = state_dict[name]  # JSON has no tuples
+            self.rng.setstate((version, tuple(numbers), gauss))
+
+        position = index(state_dict["position"])
+        self.epoch = None
+        if state_dict["epoch_rng_state"] is not None:
+            set_rng_state("epoch_rng_state")
+            self.epoch = self.begin_epoch()
+            if not 0 <= position < len(self.epoch.columns):
+                raise ValueError(f"position {position} is outside of the epoch")
+        self.position = position
+        set_rng_state("rng_state")
+
+
+def sample_bptt_length(bptt: int, rng: random.Random) -> int:
+    """Return the time steps of a window of variable length (Merity et al. 2017, section 4.1)."""
+    return max(5, int(rng.gauss(bptt if rng.random() < 0.95 else bptt / 2, 5)))
 
 
 @dataclass
@@ -121,40 +217,20 @@ class TrainerState:
         self.dtype = choose_dtype(config, device)
         network = build_network(config, dataset, source.initial_weights, source.base, self.dtype)
         self.network: Network = network.to(device)
-        self._num_columns = options.batch_size // distributed.process.world_size
-        self.teachers = Teachers(config, dataset, device, self._num_columns) if options.teachers else None
+        num_columns = options.batch_size // distributed.process.world_size
+        self.num_columns = num_columns + options.teacher_columns  # of this process
+        self.teachers = Teachers(config, dataset, device, num_columns) if options.teachers else None
         self.optimizer = optim.build_optimizer(self.network, options)
         self.weight_average: optim.WeightAverage | None = None
         if options.averaging == "ema":
             self.weight_average = optim.WeightAverage(self.network, options.ema_decay, is_pretrained=bool(options.init))
         self.best_weights: dict[str, Float32Array] | None = None  # None before the first validation
-        self.windows = WindowReader(dataset, options, device, with_punctuation=config.model.punctuation)
+        self.windows = WindowReader(dataset, options, device, config.model.punctuation, random.Random(options.seed))
         self.recurrent_state: RecurrentState = []  # after the latest window, for the columns of this process
         self.dropout_generator = torch.Generator(device).manual_seed(options.seed)
         self.progress = TrainingProgress(end_epoch=options.epochs, sample_prompt=options.sample_prompt)
         # On the clock `time.perf_counter`, moved by pauses and by the time between two processes.
         self.start_time = time.perf_counter() if start_time is None else start_time
-
-    @property
-    def seconds(self) -> float:  # without pauses
-        return time.perf_counter() - self.start_time
-
-    def initial_recurrent_state(self) -> RecurrentState:
-        return self.network.initial_state(self._num_columns + self.config.training.teacher_columns)
-
-    def finish_step(self, window: Window) -> None:
-        """Count the optimizer step on `window`, and decide if validation comes next."""
-        options, progress = self.config.training, self.progress
-        epoch_done = window.end == 1
-        progress.step += 1
-        progress.epoch = progress.epoch_index + window.end
-        progress.epoch_index += epoch_done
-        if epoch_done and progress.epoch_index == progress.end_epoch:
-            progress.evaluation_due = True
-        elif options.eval_every_steps:
-            progress.evaluation_due = progress.step % options.eval_every_steps == 0
-        else:
-            progress.evaluation_due = epoch_done and progress.epoch_index % options.eval_every_epochs == 0
 
     def start_fine_tuning(self) -> None:
         """Go on with averaged SGD from the best weights (Merity et al. 2017, section 5)."""
@@ -179,14 +255,14 @@ class TrainerState:
             "best_model": {name: torch.from_numpy(weight) for name, weight in (self.best_weights or {}).items()},
         }
         if self.windows.epoch is not None:
-            tensors = recurrent_tensors(self.recurrent_state)
+            tensors = optim.recurrent_tensors(self.recurrent_state)
             parts["lstm_state"] = {name: gather(tensor) for name, tensor in tensors.items()}
             if self.teachers is not None:
                 parts["teachers"] = self.teachers.state_dict(gather)
         return {
             "windows": self.windows.state_dict(),
             "averaged_updates": None if average is None else average.updates,
-            "progress": asdict(replace(self.progress, seconds=self.seconds)),
+            "progress": asdict(replace(self.progress, seconds=time.perf_counter() - self.start_time)),
             "dropout_generator": self.dropout_generator.get_state(),
             **{f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()},
         }
@@ -226,8 +302,8 @@ class TrainerState:
         self.dropout_generator.set_state(state["dropout_generator"])
         self.windows.load_state_dict(state["windows"])
         if self.windows.epoch is not None:
-            like, shard = self.initial_recurrent_state(), self.distributed.shard_batch
-            self.recurrent_state = load_recurrent_state(state, "lstm_state.", like, shard)
+            like, shard = self.network.initial_state(self.num_columns), self.distributed.shard_batch
+            self.recurrent_state = optim.load_recurrent_state(state, "lstm_state.", like, shard)
             if self.teachers is not None:
                 self.teachers.load_state_dict(part("teachers"), shard)
 

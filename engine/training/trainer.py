@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from engine import events
 from engine.analysis.evaluation import count_validation_characters, evaluate, printed_perplexity, window_starts
 from engine.config import Config
-from engine.control import CommandKind, CommandQueue
 from engine.data.dataset import Dataset, batchify, load_dataset
 from engine.data.scripts import Turn, parse_line, turn_text
 from engine.data.speakers import STRANGER, display_name, first_to_answer
 from engine.data.tokenizers import TokenIds
 from engine.errors import TrainingError
-from engine.events import StopReason, TrainingEvent
+from engine.events import CommandQueue, StopReason, TrainingEvent
 from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, read_turns
@@ -30,9 +29,8 @@ from engine.models.ngram import MAX_KNESER_NEY_TOKENS, KneserNey, Unigram
 from engine.runs.directory import needs_base
 from engine.runs.loading import read_config_and_tokenizer, read_initial_weights, read_run_base
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
-from engine.training import optim
-from engine.training.initial_run import TrainingInput, load_training_input
-from engine.training.state import ResumeCheckpoint, TrainerState, choose_device, load_latest_checkpoint, set_num_threads
+from engine.training import TrainingInput, optim
+from engine.training.state import ResumeCheckpoint, TrainerState, load_latest_checkpoint, prepare_device
 
 REPORT_INTERVAL = 0.25  # seconds; reading a loss makes a GPU wait, so losses are not read at every step
 PAUSE_POLL_INTERVAL = 0.1  # seconds
@@ -63,15 +61,14 @@ class Trainer:
     ) -> None:
         self.options, self.distributed = config.training, distributed
         self.state = TrainerState(config, source, device, distributed, start_time)
-        dataset = source.dataset
-        self.objective = optim.Objective(config.training, dataset.train, len(dataset.tokenizer), device)
-        self.loss_module = optim.LossModule(self.state.network, self.objective, self.state.dtype, distributed)
+        tokens, size = source.dataset.train, len(source.dataset.tokenizer)
+        self.objective = optim.Objective(config.training, tokens, size, device, self.state.dtype, distributed)
 
     def fit(self, commands: CommandQueue) -> Generator[TrainingEvent, None, StopReason]:
         """Train all epochs, then fine-tune, starting from the current state. Return the reason for the end."""
         state, progress = self.state, self.state.progress
         self._results: list[StepResult] = []  # since the last report
-        self._report_start, self._saved_at = state.seconds, time.perf_counter()
+        self._reported_at = self._saved_at = time.perf_counter()
         if state.best_weights is None:  # a training that is stopped early still has a model
             yield from validate(state)
         while True:
@@ -85,7 +82,7 @@ class Trainer:
             elif progress.epoch_index < progress.end_epoch and not progress.early_stopped:
                 self._results.append(self.train_step())
                 is_due = state.windows.epoch is None or progress.evaluation_due
-                if is_due or state.seconds - self._report_start >= REPORT_INTERVAL:
+                if is_due or time.perf_counter() - self._reported_at >= REPORT_INTERVAL:
                     yield from self._report()
             elif self.options.fine_tune_epochs and not progress.fine_tuning:
                 state.start_fine_tuning()
@@ -94,57 +91,68 @@ class Trainer:
 
     def train_step(self) -> StepResult:
         """Train on the next BPTT window: forward, loss, backward, clip, step."""
-        state, options = self.state, self.options
-        window = state.windows.next_window()
+        state, options, progress = self.state, self.options, self.state.progress
+        window, is_distributed = state.windows.next_window(), self.distributed.process.world_size > 1
         if window.start == 0:
-            state.recurrent_state = state.initial_recurrent_state()
+            state.recurrent_state = state.network.initial_state(state.num_columns)
         lr = options.fine_tune_lr
-        if not state.progress.fine_tuning:
-            epoch = state.progress.epoch_index + window.start
-            lr = optim.scheduled_lr(options, epoch / options.epochs, state.progress.plateau_factor)
-        lr *= state.progress.lr_scale
+        if not progress.fine_tuning:
+            done = (progress.epoch_index + window.start) / options.epochs
+            lr = optim.scheduled_lr(options, done, progress.plateau_factor)
+        lr *= progress.lr_scale
         if options.variable_bptt:
             lr *= len(window.inputs) / options.bptt
         for group in state.optimizer.param_groups:
             group["lr"] = lr * group["lr_factor"]
         # Back-propagation is truncated at the start of the window.
         recurrent_state = [(hidden.detach(), cell.detach()) for hidden, cell in state.recurrent_state]
-        sampled_classes = self.objective.sample_softmax_classes(window.targets, state.dropout_generator)
-        shard, soft_targets = window.shard(self.distributed), None
+        shard, sampled_classes, soft_targets = window, None, None
+        if options.softmax_samples:
+            sampled_classes = self.objective.sample_classes(window.targets, state.dropout_generator)
+        if is_distributed:
+            shard = window.shard(self.distributed)
         if state.teachers is not None:
             shard, soft_targets = state.teachers.teach(shard, state.dropout_generator)
-        loss, objective, state.recurrent_state = self.loss_module(
-            shard, sampled_classes, recurrent_state, state.dropout_generator, soft_targets
+        loss, objective, state.recurrent_state = self.objective(
+            state.network, shard, recurrent_state, state.dropout_generator, sampled_classes, soft_targets
         )
         state.optimizer.zero_grad(set_to_none=True)
-        objective.backward()
+        objective.backward()  # type: ignore[no-untyped-call]
         if options.unfreeze_epochs:  # gradual unfreezing (Howard and Ruder 2018, section 3.3)
-            for group in state.network.layer_groups()[1 + state.progress.epoch_index // options.unfreeze_epochs :]:
+            for group in state.network.layer_groups()[1 + progress.epoch_index // options.unfreeze_epochs :]:
                 for parameter in group.values():
                     parameter.grad = None
         loss = loss.detach()
-        if self.distributed.process.world_size > 1:
+        if is_distributed:
             gradients = [each.grad for each in state.network.parameters() if each.grad is not None]
             self.distributed.average([loss, *gradients])
         gradient_norm = nn.utils.clip_grad_norm_(state.network.parameters(), options.clip or math.inf)
         state.optimizer.step()
         if state.weight_average is not None:
             state.weight_average.update(state.network)
-        state.finish_step(window)
+        progress.step += 1
+        progress.epoch = progress.epoch_index + window.end
+        epoch_done = window.end == 1
+        progress.epoch_index += epoch_done
+        is_due = epoch_done and progress.epoch_index % options.eval_every_epochs == 0
+        if options.eval_every_steps:
+            is_due = progress.step % options.eval_every_steps == 0
+        progress.evaluation_due = is_due or (epoch_done and progress.epoch_index == progress.end_epoch)
         return StepResult(loss, gradient_norm.detach(), window.targets.numel(), lr)
 
     def _report(self) -> Iterator[events.Step]:
         if not self._results:
             return
-        results, start = self._results, self._report_start
-        self._results, self._report_start = [], self.state.seconds
+        results, duration = self._results, time.perf_counter() - self._reported_at
+        self._results, self._reported_at = [], time.perf_counter()
         if self.distributed.process.rank != 0:
             return
-        progress, seconds = self.state.progress, self._report_start
+        progress, seconds = self.state.progress, self._reported_at - self.state.start_time
         losses, gradient_norms, tokens, lrs = zip(*results, strict=True)
         num_tokens = sum(tokens)
         loss = float(sum(loss * number for loss, number in zip(losses, tokens, strict=True))) / num_tokens
-        check_finite(loss, self.state)
+        if not math.isfinite(loss):
+            raise divergence_error(loss, self.state)
         epochs_left = self.options.epochs + self.options.fine_tune_epochs - progress.epoch
         yield events.Step(
             step=progress.step,
@@ -152,7 +160,7 @@ class Trainer:
             train_perplexity=math.exp(min(loss, 700)),
             lr=lrs[-1],
             gradient_norm=float(sum(gradient_norms)) / len(gradient_norms),
-            tokens_per_second=num_tokens / (seconds - start),
+            tokens_per_second=num_tokens / duration,
             seconds=seconds,
             eta_seconds=seconds * epochs_left / progress.epoch,
         )
@@ -161,15 +169,14 @@ class Trainer:
         """Apply commands, wait while paused, and save a checkpoint that is due; return the reason to stop, or None."""
         state, progress, interval = self.state, self.state.progress, self.options.checkpoint_seconds
         paused_at: float | None = None
-
-        def poll() -> tuple[list[tuple[CommandKind, str]], bool, bool]:
-            pending = [(command.kind, command.value) for command in commands.drain()]
-            # Commands save a checkpoint themselves.
-            save_due = interval > 0 and not pending and time.perf_counter() - self._saved_at >= interval
-            return pending, commands.cancelled(), save_due
-
         while True:
-            pending, cancelled, save_due = self.distributed.broadcast_object(poll)
+            pending, cancelled, since_save = self.distributed.broadcast_object(
+                lambda: (
+                    [(command.kind, command.value) for command in commands.drain()],
+                    commands.cancelled(),
+                    time.perf_counter() - self._saved_at,
+                )
+            )
             for kind, value in pending:
                 yield events.CommandApplied(progress.step, progress.epoch, kind, value)
                 if kind in STOP_REASONS:
@@ -178,8 +185,9 @@ class Trainer:
                     case "pause" if paused_at is None:
                         paused_at = time.perf_counter()
                     case "resume" if paused_at is not None:
-                        state.start_time += time.perf_counter() - paused_at
-                        paused_at = None
+                        pause, paused_at = time.perf_counter() - paused_at, None
+                        state.start_time += pause
+                        self._reported_at += pause
                     case "prompt":
                         progress.sample_prompt = value
                     case "lr":
@@ -189,7 +197,7 @@ class Trainer:
             if cancelled:
                 return "stopped"
             if paused_at is None:
-                if save_due:
+                if not pending and 0 < interval <= since_save:  # commands save a checkpoint themselves
                     yield from self._validate_and_save()
                 return None
             commands.wait(PAUSE_POLL_INTERVAL)
@@ -213,14 +221,16 @@ def validate(state: TrainerState) -> Iterator[TrainingEvent]:
     network = state.network if state.weight_average is None else state.weight_average.network
     follows_notebook = options.validation_metric == "notebook"
 
-    def score() -> tuple[float, float]:
-        perplexity = evaluate(network, dataset.valid, dataset.scored_mask(dataset.valid)).perplexity
-        check_finite(perplexity, state)
-        if not follows_notebook:
-            return perplexity, math.nan
-        return perplexity, notebook_perplexity(network, dataset.valid, options.batch_size, options.bptt)
-
-    perplexity, progress.notebook_perplexity = state.distributed.broadcast_object(score)
+    perplexity, progress.notebook_perplexity = state.distributed.broadcast_object(
+        lambda: (
+            evaluate(network, dataset.valid, dataset.scored_mask(dataset.valid)).perplexity,
+            notebook_perplexity(network, dataset.valid, options.batch_size, options.bptt)
+            if follows_notebook
+            else math.nan,
+        )
+    )
+    if not math.isfinite(perplexity):
+        raise divergence_error(perplexity, state)
     weights = network.export_weights()
     # The notebook's formula returns a constant, so the notebook always saves the latest weights.
     is_best = perplexity < progress.best_perplexity or follows_notebook
@@ -233,7 +243,9 @@ def validate(state: TrainerState) -> Iterator[TrainingEvent]:
         followed = progress.notebook_perplexity if follows_notebook else perplexity
         if followed >= min(progress.valid_perplexities, default=math.inf):
             progress.plateau_factor *= 0.5
-        triggered = optim.nonmonotone_trigger(progress.valid_perplexities, followed, options.nonmonotone_interval)
+        triggered = (options.averaging == "nt_asgd" or progress.fine_tuning) and optim.nonmonotone_trigger(
+            progress.valid_perplexities, followed, options.nonmonotone_interval
+        )
         progress.valid_perplexities.append(followed)
         out_of_patience = 0 < options.patience <= progress.evaluations_since_best
         if out_of_patience or (progress.fine_tuning and triggered):
@@ -248,7 +260,7 @@ def validate(state: TrainerState) -> Iterator[TrainingEvent]:
             epoch=progress.epoch,
             valid_perplexity=perplexity,
             is_best=is_best,
-            seconds=state.seconds,
+            seconds=time.perf_counter() - state.start_time,
             model=model,
             adapter=None if network.base is None else weights,
             notebook_perplexity=progress.notebook_perplexity,
@@ -256,10 +268,8 @@ def validate(state: TrainerState) -> Iterator[TrainingEvent]:
         yield _sample(model, state)
 
 
-def check_finite(loss: float, state: TrainerState) -> None:
-    """Raise a TrainingError unless a loss is finite. The message names a likely cause, a remedy and the best model."""
-    if math.isfinite(loss):
-        return
+def divergence_error(loss: float, state: TrainerState) -> TrainingError:
+    """Return the error of a loss that is not finite; it names a likely cause, a remedy and the best model."""
     options = state.config.training
     cause, remedy = "the learning rate is too high", f"--set lr={options.lr / 3:.2g}"
     if not options.clip:
@@ -267,7 +277,8 @@ def check_finite(loss: float, state: TrainerState) -> None:
     elif state.dtype != torch.float32:
         cause, remedy = f"the learning rate is too high or {state.dtype} too coarse", f"{remedy} or --precision fp32"
     best = f"; the best model (perplexity {state.progress.best_perplexity:.1f}) is saved" if state.best_weights else ""
-    raise TrainingError(f"the loss is {loss} at step {state.progress.step}, likely because {cause}; try {remedy}{best}")
+    step = state.progress.step
+    return TrainingError(f"the loss is {loss} at step {step}, likely because {cause}; try {remedy}{best}")
 
 
 def _sample(model: LanguageModel, state: TrainerState) -> events.Sampled:
@@ -322,8 +333,7 @@ def train(
     """
     start_time = time.perf_counter()
     options, dataset = config.training, source.dataset
-    set_num_threads(options)
-    device = choose_device(options)
+    device = prepare_device(options)
     if options.max_eval_tokens:
         dataset = replace(dataset, valid=dataset.valid[: options.max_eval_tokens])
         source = source._replace(dataset=dataset)
@@ -386,14 +396,14 @@ def train(
         epochs=state.progress.epoch,
         valid_perplexity=best,
         test_perplexity=test_perplexity,
-        seconds=state.seconds,
+        seconds=time.perf_counter() - state.start_time,
         model=state.network.to_decoder(dataset.tokenizer, state.best_weights),
         notebook_perplexity=state.progress.notebook_perplexity,
     )
 
 
 def train_run(
-    config: Config, dataset: Dataset, run_dir: Path, commands: CommandQueue, *, is_resume: bool = False
+    config: Config, dataset: Dataset, run_dir: Path, commands: CommandQueue, is_resume: bool
 ) -> Iterator[TrainingEvent]:
     """Train the run in `run_dir` as the main process, while the worker ranks call `train_as_worker_rank`."""
     checkpoint, warning = load_latest_checkpoint(run_dir) if is_resume else (None, "")
@@ -401,36 +411,30 @@ def train_run(
         yield events.Warned(warning)
     with distributed_context() as context:
         context.broadcast_object(lambda: (str(run_dir), str(checkpoint.path) if checkpoint else "", is_resume))
-        source = _read_input(config, dataset, run_dir, checkpoint)
+        weights = None if checkpoint else read_initial_weights(run_dir, config, dataset.tokenizer)
+        base = read_run_base(run_dir, config.data.mode) if needs_base(config) else None
+        source = TrainingInput(dataset, weights, base)
         yield from train(config, source, run_dir.name, commands, checkpoint, is_resume=is_resume, distributed=context)
 
 
 def train_as_worker_rank(context: DistributedContext) -> None:
     """Train the run that the main process broadcasts, from the same checkpoint or initial weights."""
     name, checkpoint_path, is_resume = context.broadcast_object(lambda: ("", "", False))
-    config, tokenizer = read_config_and_tokenizer(Path(name))
+    config, tokenizer = read_config_and_tokenizer(run_dir := Path(name))
     checkpoint = ResumeCheckpoint(Path(checkpoint_path)) if checkpoint_path else None
-    source = _read_input(config, load_dataset(config.data, tokenizer), Path(name), checkpoint)
+    weights = None if checkpoint else read_initial_weights(run_dir, config, tokenizer)
+    base = read_run_base(run_dir, config.data.mode) if needs_base(config) else None
+    source = TrainingInput(load_dataset(config.data, tokenizer), weights, base)
     for _ in train(config, source, checkpoint=checkpoint, is_resume=is_resume, distributed=context):
         pass
 
 
-def _read_input(config: Config, dataset: Dataset, run_dir: Path, checkpoint: ResumeCheckpoint | None) -> TrainingInput:
-    initial_weights = None if checkpoint else read_initial_weights(run_dir, config, dataset.tokenizer)
-    base = read_run_base(run_dir, config.data.mode) if needs_base(config) else None
-    return TrainingInput(dataset, initial_weights, base)
-
-
-def estimate_training_seconds(
-    config: Config, runs_dir: Path | None = None, cancelled: Callable[[], bool] = lambda: False
-) -> float:
+def estimate_training_seconds(config: Config, source: TrainingInput, cancelled: Callable[[], bool]) -> float:
     """Measure a few steps, and return about how many seconds all epochs take; NaN if that is cancelled.
 
     Further layers of a Transformer take as long as those measured; the time of a token hardly depends on the columns.
     """
-    source = load_training_input(config, runs_dir)._replace(initial_weights=None)
-    set_num_threads(config.training)
-    device = choose_device(config.training)
+    source, device = source._replace(initial_weights=None), prepare_device(config.training)
 
     def seconds_per_token(**values: int) -> float:
         """Return the median time of a token in the first steps after the first one, which allocates memory."""

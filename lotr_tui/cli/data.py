@@ -20,7 +20,7 @@ from engine.errors import InvalidInputError, LotrError, install_command, printab
 from engine.models.pretrained import fetch as pretrained_fetch
 from engine.models.pretrained.names import SMOLLM2, base_folder
 from engine.storage.files import absolute_path
-from engine.training.initial_run import configure
+from engine.training.job import configure
 from lotr_tui.cli import main as cli
 from lotr_tui.cli.console import print_json, print_table
 from lotr_tui.cli.main import option

@@ -23,7 +23,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from engine.config import SETTINGS, TEACHER_SEPARATOR, Config
 from engine.errors import InvalidInputError, suggest_nearest
-from engine.presets import PRESETS, get_preset
+from engine.presets import PRESETS
 from engine.storage.files import absolute_path
 from lotr_tui.completion import COMPLETE_VARIABLE
 from lotr_tui.completion.values import VALUES
@@ -308,12 +308,12 @@ class TrainingOptions:
 
     def configure(self, runs_dir: Path | None = None) -> Config:
         """Return the preset, changed by these options, or raise an InvalidInputError."""
-        from engine.training.initial_run import configure, default_preset  # imports numpy
+        from engine.training.job import configure, default_preset  # imports numpy
 
         if self.init is not None and not self.init.strip():  # an unset variable must not train from random weights
             raise InvalidInputError("--init names no run; give one, or omit the option; see `lotr-tui runs`")
         name = default_preset(self.init or "", self.mode, runs_dir) if self.preset is None else self.preset
-        return configure(get_preset(name), self.apply, runs_dir)
+        return configure(PRESETS[name], self.apply, runs_dir)
 
     def apply(self, config: Config) -> Config:
         """Return `config` with the changes that these options make, or raise an InvalidInputError."""

@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from engine.control import ControlCommand
 from engine.errors import InvalidInputError, LotrError, describe_error, printable, shell_word
-from engine.events import Evaluated
+from engine.events import ControlCommand, Evaluated
 from engine.runs import directory, loading, locked_run, metrics
 from engine.runs.directory import is_locked, resolve_run, run_word
 from engine.storage.files import default_runs_dir

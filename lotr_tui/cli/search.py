@@ -18,7 +18,7 @@ from engine.presets import PRESETS
 from engine.runtime.process import require_package
 from engine.runtime.worker import Cancellation
 from engine.storage.files import default_runs_dir
-from engine.training.initial_run import configure
+from engine.training.job import configure
 from lotr_tui.cli import main as cli
 from lotr_tui.cli.console import print_json, print_table
 from lotr_tui.cli.main import option

@@ -16,8 +16,8 @@ import typer
 
 from engine import events
 from engine.config import SETTINGS
-from engine.control import ControlCommand
 from engine.errors import InvalidInputError, OutputError, TrainingError, printable, shell_word
+from engine.events import ControlCommand
 from engine.models.pretrained.names import SMOLLM2
 from engine.runs.directory import run_word
 from engine.runtime.process import get_process_info
@@ -184,7 +184,7 @@ def train_on_console(job: TrainingJob, *, as_json: bool) -> int:
 
 def _train_worker_rank() -> int:
     """Train as a process other than the main one, which prints, saves and decides when to stop."""
-    from engine.runtime.distributed import PeerLostError, distributed_context  # imports PyTorch
+    from engine.runtime.distributed import distributed_context  # imports PyTorch
     from engine.training.trainer import train_as_worker_rank
 
     try:
@@ -192,7 +192,7 @@ def _train_worker_rank() -> int:
             signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
             background.install_signal_handlers(dict.fromkeys(signals, lambda: None))  # the main process handles signals
             train_as_worker_rank(context)
-    except PeerLostError:  # the process that ended first has printed the reason
+    except TrainingError:  # the main process, or the one that ended first, prints the reason
         return 1
     return 0
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from engine.config import LSTM, Config, DataConfig
 from engine.errors import RunError
 from engine.events import Evaluated, Finished, Preparing, Step
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runs.directory import read_config, resolve_run
 from engine.storage.files import app_home, assets_dir
 from lotr_tui.formatting import format_perplexity
@@ -39,7 +39,7 @@ def bundled_data_config() -> DataConfig:
 
 
 def class_model_config(name: ClassModelName, data: DataConfig) -> Config:
-    config = get_preset("tiny").with_values(epochs=10) if name == "lstm" else get_preset("gpt-tiny")
+    config = PRESETS["tiny"].with_values(epochs=10) if name == "lstm" else PRESETS["gpt-tiny"]
     if name == "transformer":
         config = config.with_values(embedding_size=96, num_layers=3, context_size=32, bptt=32, epochs=30)
     return replace(config, preset=f"class-{name}", data=data)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import printable
-from engine.events import Sampled, Step, TrainingEvent, event_name, event_to_dict
+from engine.events import EVENT_NAMES, Sampled, Step, TrainingEvent, event_to_dict
 from engine.runs.directory import METRICS_FILE, SAMPLES_FILE
 from engine.runs.metrics import read_current_events
 from engine.runtime.process import require_package
@@ -32,8 +32,8 @@ def export_csv(run: Path, folder: Path) -> list[Path]:
     events_by_type: dict[str, list[TrainingEvent]] = {}
     metrics, samples = (read_current_events(run / name, subsample=True) for name in (METRICS_FILE, SAMPLES_FILE))
     for event in (*metrics, *(sample for sample in samples if isinstance(sample, Sampled))):
-        events_by_type.setdefault(event_name(type(event)), []).append(event)
-    events_by_type.pop(event_name(Step), None)
+        events_by_type.setdefault(EVENT_NAMES[type(event)], []).append(event)
+    events_by_type.pop(EVENT_NAMES[Step], None)
     steps = TrainingView.from_run(run).steps  # not subsampled
     tables = {}
     for record_type, events in events_by_type.items():

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.control import ControlCommand
 from engine.errors import describe_error
-from engine.events import Failed, Preparing, TrainingEvent
+from engine.events import ControlCommand, Failed, Preparing, TrainingEvent
 from engine.runtime.worker import Cancellation, GeneratorThread
 from lotr_tui.monitor.training_view import TrainingView
 from lotr_tui.trackers.supervisor import TrackerSupervisor
@@ -71,8 +70,8 @@ class LocalTraining:
     def wait_until_finished(self) -> None:
         """Wait for the end of the thread and discard its events, which are in the run directory."""
         while self._worker.is_alive():
-            self._worker.join(0.5)
             self._worker.drain()
+            self._worker.join(0.5)
 
     @property
     def has_unsaved_progress(self) -> bool:

@@ -164,9 +164,10 @@ def measure_training_seconds(config: Config, runs_dir: Path | None, cancelled: C
     """Return about how many seconds a training takes on this machine now; NaN if that is cancelled."""
     key = config, runs_dir
     if key not in _measured:
+        from engine.training.job import load_training_input
         from engine.training.trainer import estimate_training_seconds  # loads PyTorch
 
-        seconds = estimate_training_seconds(config, runs_dir, cancelled)
+        seconds = estimate_training_seconds(config, load_training_input(config, runs_dir), cancelled)
         if math.isnan(seconds):
             return seconds
         _measured[key] = seconds

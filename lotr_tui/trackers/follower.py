@@ -19,7 +19,7 @@ from typing import cast
 
 from engine.config import Config
 from engine.errors import InvalidInputError, RunError, describe_error, printable
-from engine.events import Evaluated, Failed, Finished, Resume, Sampled, Started, Step, event_name
+from engine.events import EVENT_NAMES, Evaluated, Failed, Finished, Resume, Sampled, Started, Step
 from engine.runs.directory import CONFIG_FILE, METRICS_FILE, SAMPLES_FILE, is_locked, read_config
 from engine.runs.metrics import RecordFollower
 from engine.storage.files import decode, lock_file, parse_json, read_limited, write_atomically
@@ -151,7 +151,7 @@ class RunStream:
 
     def _is_new(self, event: Step | Evaluated | Sampled) -> bool:
         """Return True, and remember the step, if no event of this kind had this step or a later one."""
-        name = event_name(type(event))
+        name = EVENT_NAMES[type(event)]
         is_new = event.step > self.last_steps.get(name, -1)
         self.last_steps[name] = max(event.step, self.last_steps.get(name, -1))
         return is_new

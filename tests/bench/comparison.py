@@ -17,11 +17,10 @@ from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.events import Started
 from engine.models.base import score_sequence
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runs.metrics import read_current_events
-from engine.training.initial_run import configure, load_training_input
-from engine.training.job import prepare_job
-from engine.training.state import set_num_threads
+from engine.training.job import configure, load_training_input, prepare_job
+from engine.training.state import prepare_device
 from engine.training.trainer import Trainer
 from tests.bench.measuring import Skip, call
 from tests.bench.speeds import load_playable
@@ -63,8 +62,8 @@ def train_within(preset, values, name, options, seconds):
     def apply(config):
         return config.with_values(*options.set, **values)
 
-    config = configure(get_preset(preset), apply, runs_dir)
-    set_num_threads(config.training)
+    config = configure(PRESETS[preset], apply, runs_dir)
+    prepare_device(config.training)
     source = load_training_input(config, runs_dir)
     trainer = Trainer(config, source, torch.device("cpu"))
     trainer.train_step()  # not counted: it allocates memory

@@ -9,7 +9,7 @@ from engine.data.dataset import load_dataset
 from engine.models.base import score_sequence
 from engine.models.decoders import build_decoder
 from engine.models.network import build_network
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runtime.distributed import SINGLE_PROCESS
 from tests.bench.measuring import Figure, Skip
 from tests.support.distributed_worker import train_and_summarize
@@ -27,7 +27,7 @@ def measure_gpu(_):
 def check_device(preset, device, num_steps=6):
     """Compare predictions, gradients and a resumed training on a device with the CPU and an uninterrupted one."""
     torch.backends.cudnn.allow_tf32 = False
-    config = get_preset(preset).with_values(epochs=1, device=device, precision="fp32", checkpoint_seconds=0.0)
+    config = PRESETS[preset].with_values(epochs=1, device=device, precision="fp32", checkpoint_seconds=0.0)
     dataset = load_dataset(config.data)
     network = build_network(config, dataset).to(device)
     decoder = build_decoder(config.model, dataset.tokenizer, network.export_weights())

@@ -18,10 +18,10 @@ from engine.data.dataset import TokenIndexer, batchify, encode_open, load_datase
 from engine.models.adapter import lora_targets
 from engine.models.pretrained.base import read_base
 from engine.models.torch_ops import linear
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runs.export import hugging_face_files
 from engine.storage.tensor_file import to_float32
-from engine.training.initial_run import configure, load_training_input
+from engine.training.job import configure, load_training_input
 from engine.training.trainer import Trainer
 from tests.bench.measuring import seconds_of, tokens_per_second
 
@@ -46,7 +46,7 @@ class NotebookLSTM(nn.Module):
 
 def train_notebook(corpus, epochs):
     """Train by the notebook's loop; return the tokens of an epoch's complete windows, and the seconds of each epoch."""
-    dataset = load_dataset(get_preset("notebook").with_values(**corpus).data)
+    dataset = load_dataset(PRESETS["notebook"].with_values(**corpus).data)
     ids = torch.from_numpy(batchify(dataset.train, BATCH_SIZE).T.copy()).long()  # [batch, time]
     model = NotebookLSTM(len(dataset.tokenizer))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -84,7 +84,7 @@ def play_notebook():
 
 def train_steps(preset, values, warmup=3, steps=18, device="cpu", scored_tokens=0):
     """Train complete windows with our loop, since the notebook's drops the rest; return speeds and memory."""
-    config = configure(get_preset(preset), lambda config: config.with_values(**values))
+    config = configure(PRESETS[preset], lambda config: config.with_values(**values))
     source = load_training_input(config)
     dataset, trainer = source.dataset, Trainer(config, source, torch.device(device))
     window = config.training.bptt * config.training.batch_size
@@ -121,7 +121,7 @@ def train_peft(warmup, steps):
         for name, content in hugging_face_files(base.config, base.tokenizer, weights).items():
             Path(folder, name).write_bytes(content)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder)
-    settings, training = get_preset("lora").model, get_preset("lora").training
+    settings, training = PRESETS["lora"].model, PRESETS["lora"].training
     options = {"r": settings.lora_rank, "lora_alpha": settings.lora_alpha, "lora_dropout": settings.lora_dropout}
     model = peft.get_peft_model(model, peft.LoraConfig(target_modules=list(lora_targets(settings)), **options))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -36,7 +36,7 @@ from engine.models.decoders import build_decoder, weight_shapes
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.pretrained.base import read_base
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runs.directory import resolve_run
 from engine.runs.export import export_hugging_face
 from engine.runs.loading import load_model
@@ -75,7 +75,7 @@ def lstm(name):
         ids = encode_prompt("Bilbo Baggins is", tokenizer).ids
     else:
         large = ModelConfig(embedding_size=512, hidden_size=512, num_layers=2, tie_weights=False)
-        configs = {"large": large, "words": ModelConfig(punctuation=True), "default": get_preset("default").model}
+        configs = {"large": large, "words": ModelConfig(punctuation=True), "default": PRESETS["default"].model}
         config, tokenizer, rng, ids = configs[name], _word_tokenizer(NUM_WORDS), np.random.default_rng(0), (2, 3, 4)
         shapes = weight_shapes(config, NUM_WORDS)
         tensors = {name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes.items()}
@@ -165,7 +165,7 @@ def _generate(module, ids, num_tokens, pad_id, temperature=1.0):
 
 def write_random_gpt(path):
     """Write an untrained run of the preset `gpt`, for which `<eos>` is about as improbable as any token."""
-    config = get_preset("gpt").with_values(tokenizer="words", context_size=512)
+    config = PRESETS["gpt"].with_values(tokenizer="words", context_size=512)
     tokenizer, rng = _word_tokenizer(2048), np.random.default_rng(0)
     shapes = weight_shapes(config.model, len(tokenizer))
     weights = {name: rng.normal(len(shape) == 1, 0.02, shape).astype(np.float32) for name, shape in shapes.items()}

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from tests.bench.measuring import Figure, Skip, all_cores, alternate, call, compare, run
 from tests.support.terminal import SESSION_COMMAND, Terminal
 
@@ -53,7 +53,7 @@ def measure_train(options, precisions=("fp32", "bf16"), num_steps=18, num_epochs
 
 def measure_adapter(options):
     """Training speed of an adapter of SmolLM2 on one core, in CPU time, beside PEFT and transformers."""
-    training = get_preset("lora").training
+    training = PRESETS["lora"].training
     num_tokens = training.batch_size * training.bptt
     if not is_base_stored(SMOLLM2) or not importlib.util.find_spec("peft"):
         raise Skip("it needs `lotr-tui fetch smollm2` and peft")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import Config, DataConfig, ModelConfig, TrainingConfig
-from engine.control import ControlCommand
 from engine.errors import ConfigError, InvalidInputError
-from engine.presets import PRESETS, get_preset
+from engine.events import ControlCommand
+from engine.presets import PRESETS
 
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
 FIELDS = [
@@ -172,15 +172,15 @@ class TestJson:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_found_by_its_name_and_survives_a_round_trip(name):
-    config = get_preset(name)
+    config = PRESETS[name]
     assert config.preset == name
     with pytest.raises(ConfigError, match=rf"'{name}x'; did you mean .*\? The presets: .*notebook"):
-        get_preset(name + "x")
+        PRESETS[name + "x"]
     assert Config.from_json(config.to_json(), "here") == config
 
 
 def test_presets_have_the_layers_of_the_notebook_and_of_awd_lstm():
-    config = get_preset("notebook")
+    config = PRESETS["notebook"]
     assert config.data.mode == "stream"
     assert config.model.layer_sizes() == [(512, 512), (512, 512)]
     tied = ModelConfig(embedding_size=400, hidden_size=1150, tie_weights=True, num_layers=3)

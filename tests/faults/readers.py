@@ -15,14 +15,13 @@ from rich.cells import cell_len
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.config import Config
-from engine.control import CommandQueue
 from engine.data.corpus import CODECS, read_corpus, read_whole_text
 from engine.data.dataset import concatenate_lines, load_dataset
 from engine.data.speakers import normalize_speaker
 from engine.data.summary import summarize_dataset
 from engine.data.tokenizers import EOS, UNK, WordTokenizer, split_words
 from engine.errors import printable
-from engine.events import Step
+from engine.events import CommandQueue, Step
 from engine.runs.directory import RESUME_FILE, check_run_name, is_locked, list_runs, lock_owner, summarize_run
 from engine.runs.loading import (
     list_epoch_checkpoints,
@@ -33,7 +32,7 @@ from engine.runs.loading import (
 )
 from engine.runs.locked_run import CommandFileReader
 from engine.runs.metrics import read_current_events, read_events
-from engine.training.initial_run import TrainingInput
+from engine.training import TrainingInput
 from engine.training.search import Search
 from engine.training.state import ResumeCheckpoint
 from engine.training.trainer import train

@@ -12,12 +12,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 from engine.config import Config
-from engine.control import CommandQueue
 from engine.data.dataset import load_dataset
-from engine.events import Evaluated, Finished, Snapshot, Step
+from engine.events import CommandQueue, Evaluated, Finished, Snapshot, Step
 from engine.runtime.distributed import distributed_context
-from engine.training import trainer
-from engine.training.initial_run import TrainingInput
+from engine.training import TrainingInput, trainer
 from engine.training.state import ResumeCheckpoint
 from engine.training.trainer import train
 from tests.support.networks import random_base

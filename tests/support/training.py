@@ -9,12 +9,12 @@ import torch
 from safetensors.numpy import save_file
 
 from engine.config import Config
-from engine.control import CommandQueue
 from engine.data.dataset import load_dataset
+from engine.events import CommandQueue
 from engine.models.decoders import NumpyDecoder
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
-from engine.training.initial_run import TrainingInput
+from engine.training import TrainingInput
 from engine.training.trainer import Trainer, train
 from tests.support.files import sentences
 from tests.support.models import random_weights

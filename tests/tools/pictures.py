@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.config import BUNDLED
 from engine.models.pretrained.names import SMOLLM2
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.training.job import prepare_job
 from lotr_tui.app import LotrApp
 from lotr_tui.learn.chapters import find_chapter
@@ -52,7 +52,7 @@ async def picture_session(runs_dir):
     """A conversation, who answers, next words, and a training that goes on."""
     app = LotrApp(session_model=load_session_model([BUNDLED], None), runs_dir=runs_dir, pace=0)
     async with app.run_test(size=(130, 36)) as pilot:
-        app.state.start_training(get_preset("tiny").with_values(epochs=20))
+        app.state.start_training(PRESETS["tiny"].with_values(epochs=20))
         for line, seed in (("Hello, Gandalf.", "3"), ("Where is the Ring?", "60"), ("/to Gollum", "40"), ("", "40")):
             app.screen.query_one(SamplerPanel).set_texts({"seed": seed})
             app.screen.query_one("#prompt", PromptInput).value = line
@@ -65,7 +65,7 @@ async def picture_session(runs_dir):
 
 
 async def picture_dashboard(runs_dir):
-    app = LotrApp(job=prepare_job(get_preset("tiny").with_values(epochs=8), "tiny", runs_dir), runs_dir=runs_dir)
+    app = LotrApp(job=prepare_job(PRESETS["tiny"].with_values(epochs=8), "tiny", runs_dir), runs_dir=runs_dir)
     async with app.run_test(size=(130, 36)) as pilot:
         await wait_for(pilot, lambda: app.state.training_view is not None and app.state.training_view.epoch > 6.5)
         save(app, "dashboard.svg")

@@ -18,7 +18,7 @@ from textual.widgets.option_list import Option
 from engine.config import BUNDLED, SETTINGS, Config
 from engine.errors import ConfigError, InvalidInputError
 from engine.models.pretrained.names import SMOLLM2, is_base_stored
-from engine.presets import PRESETS, get_preset
+from engine.presets import PRESETS
 from engine.runs.directory import MAX_RUN_NAME_LENGTH, check_run_name
 from engine.runtime.worker import Cancellation
 from engine.storage.files import default_runs_dir
@@ -269,13 +269,13 @@ class NewTrainingDialog(Dialog[NewTraining]):
 
 def _get_preset(name: str) -> Config:
     """Return a preset; a conversation is trained in script form."""
-    preset = get_preset(name)
+    preset = PRESETS[name]
     return preset.with_values(mode="dialogue") if name == CONVERSATION else preset
 
 
 def _read_fields(preset: Config, texts: Mapping[str, str], runs_dir: Path) -> NewTraining:
     """Return the training that the texts of the fields describe, or raise a _FieldError."""
-    from engine.training.initial_run import configure  # imports numpy
+    from engine.training.job import configure  # imports numpy
 
     name = "corpus"
 

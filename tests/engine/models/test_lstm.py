@@ -14,7 +14,7 @@ from engine.config import ModelConfig
 from engine.data.tokenizers import EOS_ID, UNK_ID, WordTokenizer
 from engine.models.lstm import LSTMModel, Mogrifier, build_subword_matrix, run_mogrifier
 from engine.models.torch_ops import dropout_mask, linear
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from tests.support.networks import VOCABULARY_SIZE, make_model, make_window, seeded
 from tests.support.training import NO_DROPOUT
 
@@ -25,7 +25,7 @@ def test_models_have_as_many_parameters_as_the_notebook_and_the_paper():
     """Merity et al. 2017 on the Penn Treebank: 400-1150-1150-400, tied weights, 10,000 words."""
     paper = ModelConfig(embedding_size=400, hidden_size=1150, num_layers=3, tie_weights=True)
     for config, vocabulary_size, expected in (
-        (get_preset("notebook").model, 884, 5_108_596),
+        (PRESETS["notebook"].model, 884, 5_108_596),
         (paper, 10_000, 24_221_600),
     ):
         model = LSTMModel(config, vocabulary_size, seeded(0))

@@ -7,7 +7,7 @@ import pytest
 from engine.analysis.evaluation import evaluate
 from engine.errors import RunError
 from engine.events import Checkpointed, Evaluated
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runs.directory import CONFIG_FILE, EPOCHS_DIR, MODEL_FILE
 from engine.runs.loading import list_epoch_checkpoints, load_model, load_model_by_name
 from engine.runs.locked_run import create_run, record_events
@@ -63,7 +63,7 @@ def test_without_the_setting_only_the_best_weights_are_kept(tmp_path):
 
 def test_a_training_keeps_the_models_of_its_evaluations(tmp_path, one_thread):
     corpus = write_csv(tmp_path / "small.csv", sentences(120))
-    config = get_preset("tiny").with_values(corpus=str(corpus), embedding_size=8, epochs=5, threads=1)
+    config = PRESETS["tiny"].with_values(corpus=str(corpus), embedding_size=8, epochs=5, threads=1)
     job = prepare_job(config.with_values(eval_every_epochs=2), "mine", tmp_path / "runs")
     evaluations = [event for event in job.events(lambda: False) if isinstance(event, Evaluated)]
     kept = list_epoch_checkpoints(job.run.path)

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.errors import InvalidInputError
-from engine.runtime.worker import Sandbox, SandboxError, SandboxLimitError
+from engine.runtime.worker import Sandbox, SandboxError
 
 
 @pytest.fixture(scope="module")
@@ -14,11 +14,11 @@ def sandbox():
 @pytest.mark.parametrize(
     ("code", "error", "message"),
     [
-        ("sum(range(10**12))", SandboxLimitError, "it takes more than 1 seconds"),
-        ("10**10**10", SandboxLimitError, "it takes more than 1 seconds"),
-        ("[0] * 10**10", SandboxLimitError, "it needs more than 1 GB of memory"),
-        ("__import__('os').abort()", SandboxLimitError, "it crashes the library that reads it"),
-        ("'x' * 10**8", SandboxLimitError, "it crashes the library that reads it"),
+        ("sum(range(10**12))", SandboxError, "it takes more than 1 seconds"),
+        ("10**10**10", SandboxError, "it takes more than 1 seconds"),
+        ("[0] * 10**10", SandboxError, "it needs more than 1 GB of memory"),
+        ("__import__('os').abort()", SandboxError, "it crashes the library that reads it"),
+        ("'x' * 10**8", SandboxError, "it crashes the library that reads it"),
         ("1 / 0", SandboxError, "ZeroDivisionError: division by zero"),
         ("__import__('sys').exit()", SandboxError, "SystemExit"),
         ("__import__('engine.config').config.Config().with_values('x')", InvalidInputError, "--set 'x' is not"),

@@ -8,7 +8,7 @@ import pytest
 from engine.config import Config
 from engine.data.dataset import load_dataset
 from engine.errors import ConfigError
-from engine.presets import PRESETS, get_preset
+from engine.presets import PRESETS
 from engine.training.ablation import Trial, list_variants, run_ablation, select_variants, summarize_trials
 from tests.support.files import sentences
 from tests.support.models import random_weights
@@ -23,7 +23,7 @@ def changed(config, overrides):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_preset_comes_first_and_every_variant_changes_only_its_settings(name):
-    config = get_preset(name)
+    config = PRESETS[name]
     first, *others = list_variants(config).items()
     assert first == (name, [])
     assert len(others) >= 5
@@ -42,16 +42,16 @@ def test_techniques_in_use_are_removed_and_others_added():
     assert names >= {"without weight drop", "without AR and TAR", "with variable BPTT", "with a second layer"}
     assert not names & {"without dropout between layers", "without gradient clipping", "without variable BPTT"}
     lstm_only = {"weight_drop", "subword_embeddings", "punctuation", "variable_bptt", "mogrifier_rounds"}
-    gpt, fine_tuning = get_preset("gpt"), list_variants(get_preset("finetune"))
+    gpt, fine_tuning = PRESETS["gpt"], list_variants(PRESETS["finetune"])
     assert not any(lstm_only & changed(gpt, overrides).keys() for overrides in list_variants(gpt).values())
     ulmfit = {"layer_lr_decay": 2.6, "unfreeze_epochs": 1, "schedule": "slanted_triangular", "warmup_fraction": 0.1}
-    assert changed(get_preset("finetune"), fine_tuning["with all three techniques of ULMFiT"]) == ulmfit
+    assert changed(PRESETS["finetune"], fine_tuning["with all three techniques of ULMFiT"]) == ulmfit
 
 
 def test_an_unknown_variant_is_refused_with_the_nearest_name():
     with pytest.raises(ConfigError, match="'without weight drip'; did you mean without weight drop"):
-        select_variants(get_preset("default"), ["default", "without weight drip"])
-    assert select_variants(get_preset("default"), []) == list_variants(get_preset("default"))
+        select_variants(PRESETS["default"], ["default", "without weight drip"])
+    assert select_variants(PRESETS["default"], []) == list_variants(PRESETS["default"])
 
 
 def test_summaries_are_means_and_ranges():
@@ -69,7 +69,7 @@ def config(tmp_path):
     path = tmp_path / "lines.txt"
     path.write_text("\n".join(sentences(60)))
     values = {"embedding_size": 8, "hidden_size": 8, "epochs": 1, "batch_size": 4, "threads": 1, "device": "cpu"}
-    return get_preset("tiny").with_values(corpus=str(path), corpus_format="text", **values)
+    return PRESETS["tiny"].with_values(corpus=str(path), corpus_format="text", **values)
 
 
 def train_alone(config, initial_weights=None):

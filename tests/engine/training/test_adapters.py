@@ -16,12 +16,11 @@ from engine.events import Evaluated, Finished, Sampled, Started
 from engine.models.base import score_sequence
 from engine.models.pretrained.base import read_base
 from engine.models.pretrained.names import BASE_FILE
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runs.directory import ADAPTER_FILE, INITIAL_FILE, MODEL_FILE
 from engine.runs.export import export_gguf, export_hugging_face
 from engine.runs.loading import load_model, load_model_by_name
-from engine.training.initial_run import WHOLE_MODEL_LR, TrainingInput, configure, default_preset
-from engine.training.job import prepare_job, resume_job
+from engine.training.job import WHOLE_MODEL_LR, TrainingInput, configure, default_preset, prepare_job, resume_job
 from engine.training.trainer import Trainer
 from tests.support.pretrained import CONTEXT_SIZE, save_model
 from tests.support.random_dialogues import write_distinct_dialogues
@@ -50,7 +49,7 @@ def corpus(tmp_path_factory):
 
 def prepare(runs_dir, corpus, init, name="tuned", **values):
     options = SHORT | {"corpus": str(corpus), "init": init} | values
-    preset = get_preset(default_preset(init, "dialogue", runs_dir))
+    preset = PRESETS[default_preset(init, "dialogue", runs_dir)]
     return prepare_job(configure(preset, lambda config: config.with_values(**options), runs_dir), name, runs_dir)
 
 
@@ -197,7 +196,7 @@ def test_an_adapter_is_trained_further_from_its_weights(run, corpus):
 
 
 def test_with_rank_0_all_weights_are_trained(base, corpus, tmp_path):
-    config = configure(get_preset("lora"), lambda config: config.with_values(init=f"hf:{base}", lora_rank=0))
+    config = configure(PRESETS["lora"], lambda config: config.with_values(init=f"hf:{base}", lora_rank=0))
     assert config.training.lr == WHOLE_MODEL_LR
     assert config.model.context_size == config.training.bptt == CONTEXT_SIZE
     path, events = train(tmp_path, corpus, f"hf:{base}", lora_rank=0, epochs=1, lr=1e-3)

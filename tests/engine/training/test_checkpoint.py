@@ -13,13 +13,24 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from engine.config import Config
-from engine.control import CommandQueue, ControlCommand
 from engine.errors import RunError
-from engine.events import CommandApplied, Evaluated, Finished, Resume, Sampled, Snapshot, Started, Step, Warned
+from engine.events import (
+    CommandApplied,
+    CommandQueue,
+    ControlCommand,
+    Evaluated,
+    Finished,
+    Resume,
+    Sampled,
+    Snapshot,
+    Started,
+    Step,
+    Warned,
+)
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runs.metrics import read_current_events
 from engine.storage.tensor_file import seal
-from engine.training.initial_run import TrainingInput
+from engine.training import TrainingInput
 from engine.training.job import prepare_job, resume_job
 from engine.training.state import ResumeCheckpoint
 from engine.training.trainer import train
@@ -82,7 +93,7 @@ def write_checkpoint(snapshot, path):
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_resume_from_any_step_is_bit_exact(dataset, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.training.optim.LARGE_VOCABULARY", 1)
+    monkeypatch.setattr("engine.training.optim.MANY_TOKENS", 1)
     config = make_config(**({"epochs": 2, "bptt": 24} | REPORT_EACH_STEP | SETTINGS[settings]))
     whole = run(config, dataset)
     snapshots = [index for index, event in enumerate(whole) if isinstance(event, Snapshot)]

@@ -2,23 +2,25 @@
 
 import math
 import shutil
-from itertools import chain
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.config import Config
 from engine.events import Diagnosed, Evaluated, Started, Step
 from engine.runs.directory import METRICS_FILE
 from engine.runs.metrics import read_current_events
-from engine.training.diagnoses import NUM_GPU_READINGS, DiskReading, GpuReading, History, diagnose
-from engine.training.initial_run import TrainingInput
+from engine.training import TrainingInput
+from engine.training import diagnoses as module
+from engine.training.diagnoses import NUM_GPU_READINGS, History
 from engine.training.job import prepare_job, resume_job
 from engine.training.trainer import train
 from tests.support.files import sentences, write_csv
-from tests.support.runs import append_events
 from tests.support.training import NO_DROPOUT, events_of, make_config, run_training, weights_equal, weights_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,7 +50,7 @@ def evaluations(*perplexities):
 
 def diagnoses(observations, **values):
     """Return the diagnoses of a training of 100 epochs, each with the index of the observation that shows it."""
-    history = History(Config().with_values(epochs=100, **values), "r")
+    history = History(Config().with_values(epochs=100, **values), Path("r"))
     return [(index, each) for index, observation in enumerate(observations) for each in history.observe(observation)]
 
 
@@ -63,8 +65,15 @@ def unigram(*perplexities, lr=0.01):
     return [STARTED, step(1, 200, lr=lr), *evaluations(*perplexities)]
 
 
-def gpu(utilization):
-    return [STARTED, step(1), *[GpuReading(utilization)] * NUM_GPU_READINGS]
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """Machine that is read after each event: its free space on the disk, and the utilization of its GPU in percent."""
+    machine = SimpleNamespace(free=10**12, utilization=80)
+    monkeypatch.setattr(module, "DISK_INTERVAL", 0.0)
+    monkeypatch.setattr(module, "GPU_INTERVAL", 0.0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: machine)
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: machine.utilization)
+    return machine
 
 
 NOTEBOOK = {"validation_metric": "notebook", "schedule": "plateau"}
@@ -78,7 +87,7 @@ EARLY = [0.3] * 20
         (
             *("rising_validation", evaluations(200, 80, 60, 61, 62, 62.9, 63.1), {}, 6),
             "from its best, 60.0 at epoch 2.0, to 63.1 in 4 evaluations; the model overfits",
-            "lotr-tui stop r keeps the best model; next time --set patience=4",
+            "r keeps the best model; next time --set patience=4",
         ),
         ("loss_spike", steps(*LEVEL, 170, 175), {}, 31, "jumped from about 80", "--set lr=0.0033"),
         ("loss_spike", steps(*LEVEL, 170, 175), {"clip": 0.0}, 31, "", "--set clip=1"),
@@ -92,8 +101,6 @@ EARLY = [0.3] * 20
         ("unigram_model", unigram(151, 150.5), {}, 3, "", "--epochs 300, since 100 steps are few"),
         ("unigram_model", unigram(151, 150), {**NOTEBOOK, "lr": 0.01}, 3, "", "validation_metric=perplexity"),
         ("unigram_model", unigram(151, 150, lr=1.0), {"lr": 1.0, "weight_decay": 0.0}, 3, "", "--set lr=0.003"),
-        ("idle_gpu", gpu(0.49), {"batch_size": 10, "bptt": 25}, NUM_GPU_READINGS + 1, "", "--set batch_size=20"),
-        ("idle_gpu", gpu(0.4), {"batch_size": 60, "bptt": 100}, NUM_GPU_READINGS + 1, "", "--device cpu"),  # short text
     ],
 )
 def test_a_problem_is_found_with_its_numbers_and_a_remedy(kind, observations, values, index, message, remedy):
@@ -102,6 +109,22 @@ def test_a_problem_is_found_with_its_numbers_and_a_remedy(kind, observations, va
     assert found[0] == index
     assert message in found[1].message
     assert remedy in found[1].remedy
+
+
+@pytest.mark.parametrize(
+    ("utilization", "values", "remedy"),
+    [
+        (49, {"batch_size": 10, "bptt": 25}, "--set batch_size=20"),
+        (40, {"batch_size": 60, "bptt": 100}, "--device cpu"),  # a short text
+    ],
+)
+def test_a_gpu_that_is_idle_for_two_minutes_is_found(machine, utilization, values, remedy):
+    machine.utilization = utilization
+    observations = [replace(STARTED, device="cuda:0"), *steps(*[80] * NUM_GPU_READINGS)]
+    found = first_diagnosis("idle_gpu", observations, **values)
+    assert found[0] == NUM_GPU_READINGS
+    assert remedy in found[1].remedy
+    assert first_diagnosis("idle_gpu", [STARTED, *observations[1:]], **values) is None  # on a CPU
 
 
 @pytest.mark.parametrize(
@@ -120,7 +143,7 @@ def test_what_is_no_problem_is_not_reported(kind, observations, values):
     assert first_diagnosis(kind, observations, **values) is None
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     noise=st.lists(st.lists(st.floats(-1, 1), min_size=8, max_size=8), min_size=3, max_size=30),
     start=st.floats(140, 5000),
@@ -130,38 +153,25 @@ def test_what_is_no_problem_is_not_reported(kind, observations, values):
 )
 def test_healthy_decreasing_noisy_curve_never_alarms(noise, start, end, norm, init):
     """Losses fall exponentially with 20 % noise in each report, 1 % in each evaluation, and norms within a factor 4."""
-    observations, number = [STARTED, Evaluated(0, 0.0, start, True, 0.0)], 0
+    observations, number = [replace(STARTED, device="cuda:0"), Evaluated(0, 0.0, start, True, 0.0)], 0
     for epoch, values in enumerate(noise, 1):
         level = end + (start - end) * math.exp(-epoch)
         for value in values:
             number += 1
             observations.append(step(number, level * (1 + 0.2 * value), norm * 2**value))
         observations.append(Evaluated(number, float(epoch), level * (1 + 0.01 * values[0]), True, 0.0))
-    readings = (GpuReading(0.8), DiskReading(10**9))
-    assert diagnoses(chain.from_iterable((each, *readings) for each in observations), init=init) == []
+    assert diagnoses(observations, init=init) == []
 
 
-CONFIG = Config().with_values(epochs=100)
-
-
-def diagnosed(training, run_dir):
-    """Return the diagnoses of a stream, whose events and diagnoses are recorded in the run directory."""
-    found = []
-    for event in diagnose(iter(training), CONFIG, run_dir):
-        append_events(run_dir, [event])
-        if isinstance(event, Diagnosed):
-            found.append(event)
-    return found
-
-
-def test_every_kind_is_reported_once():
+def test_every_kind_is_reported_once(machine):
+    machine.free = 10
     falling = [float(200 - number) for number in range(30)]
     observations = [
-        *(STARTED, DiskReading(10), *steps(*falling), *steps(500, 500, 500, 500)),
+        *(STARTED, *steps(*falling), *steps(500, 500, 500, 500)),
         *norms(*[0.3] * 20, *[1e-9] * 30, *[99.0] * 50),
         *(step(1, 150), *evaluations(140, 160, 150, 150, 150)),
         *evaluations(140, 139, 150, 150, 160, 170),
-        *(DiskReading(10), *steps(500, 500)),
+        *steps(500, 500),
     ]
     kinds = [diagnosis.kind for _, diagnosis in diagnoses(observations, init="base")]
     assert len(kinds) == len(set(kinds))
@@ -171,10 +181,10 @@ def test_every_kind_is_reported_once():
     }
 
 
-def test_missing_space_is_reported_before_the_first_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
-    (found,) = diagnosed([STARTED, *steps(80, 79, 78)], tmp_path)
-    assert (found.kind, found.step) == ("disk_space", 0)
+def test_missing_space_is_reported_before_the_first_checkpoint(machine):
+    machine.free = 5_000_000
+    ((index, found),) = diagnoses([STARTED, *steps(80, 79, 78)])
+    assert (index, found.kind, found.step) == (0, "disk_space", 0)
     assert "it needs 22.0 MB, and 5.0 MB are free" in found.message
 
 
@@ -187,8 +197,8 @@ OVERFITTED = {
 
 def test_healthy_training_has_no_diagnosis_and_its_bits_do_not_change(dataset, tmp_path):
     config = make_config(**SETTINGS, epochs=6)
-    events = list(diagnose(train(config, TrainingInput(dataset)), config, tmp_path))
-    assert not events_of(Diagnosed, events)
+    history, events = History(config, tmp_path), list(train(config, TrainingInput(dataset)))
+    assert not [found for event in events for found in history.observe(event)]
     assert weights_equal(weights_of(events[-1]), weights_of(run_training(dataset, **SETTINGS, epochs=6)[-1]))
 
 

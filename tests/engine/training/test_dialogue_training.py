@@ -1,6 +1,7 @@
 """Trainings in dialogue mode: whole scenes in a new order, exact resume, utterances that count, and fine-tuning."""
 
 import math
+import random
 from collections import Counter
 
 import numpy as np
@@ -16,9 +17,8 @@ from engine.generation.turns import begin_turn, next_speaker_probs, read_turns
 from engine.models.base import predict_tokens, score_sequence
 from engine.models.dialogue import TurnState
 from engine.runs.loading import load_model, read_dialogue_parts
-from engine.training.initial_run import configure
-from engine.training.job import POWER_L2, prepare_job, spoken_scenes
-from engine.training.windows import WindowReader
+from engine.training.job import POWER_L2, configure, prepare_job, spoken_scenes
+from engine.training.state import WindowReader
 from tests.support.random_dialogues import LSTM, write_distinct_dialogues
 from tests.support.training import NO_DROPOUT, make_config
 
@@ -42,8 +42,9 @@ def train(config, folder, name="run"):
 
 def test_scenes_stay_whole_when_they_are_shuffled(tmp_path):
     dataset = load_dataset(dialogue_config(tmp_path).data)
-    reader = WindowReader(dataset, make_config().training, torch.device("cpu"), with_punctuation=False)
-    epochs = [reader.draw_epoch()[0] for _ in range(2)]
+    options = make_config(batch_size=1).training
+    reader = WindowReader(dataset, options, torch.device("cpu"), with_punctuation=False, rng=random.Random(0))
+    epochs = [reader.begin_epoch().columns.flatten().numpy() for _ in range(2)]
     assert not np.array_equal(*epochs)
 
     def scenes(ids):
@@ -59,10 +60,10 @@ def test_scenes_stay_whole_when_they_are_shuffled(tmp_path):
 def test_names_count_as_much_in_the_loss_as_is_configured(tmp_path, name_weight):
     config = dialogue_config(tmp_path, name_weight=name_weight, batch_size=3, bptt=20, variable_bptt=False)
     dataset = load_dataset(config.data)
-    text = WindowReader(dataset, config.training, torch.device("cpu"), with_punctuation=False).draw_epoch()[0]
-    is_said = dataset.scored_mask(text)
-    columns = is_said[: len(text) // 3 * 3].reshape(3, -1)
-    window = WindowReader(dataset, config.training, torch.device("cpu"), with_punctuation=False).next_window()
+    reader = WindowReader(dataset, config.training, torch.device("cpu"), with_punctuation=False, rng=random.Random(0))
+    window = reader.next_window()
+    text = reader.epoch.columns.T.flatten().numpy()
+    columns = dataset.scored_mask(text).reshape(3, -1)
     expected = np.where(columns[:, 1:21].T, 1, name_weight)
     assert window.target_weights.numpy() == pytest.approx(expected / expected.mean())
 

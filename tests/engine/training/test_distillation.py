@@ -8,10 +8,9 @@ from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.errors import ConfigError, InvalidInputError
 from engine.events import Snapshot
 from engine.models.decoders import build_decoder
-from engine.training.initial_run import canonical_config
-from engine.training.job import prepare_job
+from engine.training.job import canonical_config, prepare_job
 from engine.training.state import ResumeCheckpoint
-from engine.training.windows import load_teachers
+from engine.training.teachers import load_teachers
 from tests.support.models import random_weights
 from tests.support.networks import TRANSFORMER
 from tests.support.training import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.data.dataset import load_dataset
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runtime.distributed import SINGLE_PROCESS
 from tests.support.distributed_worker import train_and_summarize
 from tests.support.networks import TRANSFORMER
@@ -35,7 +35,7 @@ SETTINGS = {
 def make_config(dataset, settings):
     small = {"embedding_size": 16, "hidden_size": 16, "epochs": 1, "batch_size": 4, "bptt": 12, "threads": 1}
     corpus = {"corpus": dataset.corpus.source, "corpus_format": "text", "device": "cpu", "precision": "fp32"}
-    return get_preset("default").with_values(**(small | corpus | SETTINGS[settings]))
+    return PRESETS["default"].with_values(**(small | corpus | SETTINGS[settings]))
 
 
 @pytest.fixture(scope="module")

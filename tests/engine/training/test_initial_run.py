@@ -12,8 +12,7 @@ from engine.errors import ConfigError, RunError
 from engine.events import Evaluated, Warned
 from engine.runs.directory import EPOCHS_DIR, INITIAL_FILE
 from engine.runs.loading import load_model, read_config_and_tokenizer
-from engine.training.initial_run import DEFAULT_PATIENCE, configure, map_to_vocabulary
-from engine.training.job import prepare_job, resume_job
+from engine.training.job import DEFAULT_PATIENCE, configure, map_to_vocabulary, prepare_job, resume_job
 from tests.support.files import sentences, write_csv
 from tests.support.open_models import bpe_tokenizer
 from tests.support.training import (

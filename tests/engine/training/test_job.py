@@ -9,8 +9,8 @@ import pytest
 from engine.config import Config
 from engine.data.tokenizers import WordTokenizer
 from engine.errors import ConfigError, CorpusError, RunError, TrainingError
-from engine.events import Checkpointed, Evaluated, Finished, Preparing, Sampled, Started, Step, event_name
-from engine.presets import get_preset
+from engine.events import EVENT_NAMES, Checkpointed, Evaluated, Finished, Preparing, Sampled, Started, Step
+from engine.presets import PRESETS
 from engine.runs.directory import summarize_run
 from engine.runs.loading import load_model
 from engine.training.job import prepare_job, resume_job
@@ -82,7 +82,7 @@ def test_all_events_are_yielded_and_recorded(small_csv, tmp_path):
     assert {Started, Step, Evaluated, Sampled, Checkpointed} <= set(event_types)
 
     metrics, samples = read_rows(job.run.path / "metrics.jsonl"), read_rows(job.run.path / "samples.jsonl")
-    recorded = [event_name(event_type) for event_type in event_types]
+    recorded = [EVENT_NAMES[event_type] for event_type in event_types]
     assert sorted([row["event"] for row in metrics + samples]) == sorted(recorded)
     assert metrics[-1]["valid_perplexity"] == events[-1].valid_perplexity
     model = load_model(job.run.path)
@@ -138,7 +138,7 @@ def test_a_changed_training_is_not_resumed(small_csv, tmp_path, change, message)
 
 @pytest.mark.slow
 def test_the_tiny_preset_beats_kneser_ney_on_the_real_dialogues(lotr_csv, tmp_path):
-    config = get_preset("tiny").with_values(corpus=str(lotr_csv), mode="stream", threads=1)
+    config = PRESETS["tiny"].with_values(corpus=str(lotr_csv), mode="stream", threads=1)
     events = list(prepare_job(config, None, tmp_path).events(lambda: False))
     started = next(event for event in events if isinstance(event, Started))
     assert events[-1].valid_perplexity < 88 < started.kneser_ney_perplexity

@@ -1,13 +1,15 @@
 """The training objective and softmax regression against formulas in plain Python."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from engine.config import ModelConfig, TrainingConfig
 from engine.models.lstm import LSTMModel
-from engine.training.optim import Objective
-from engine.training.windows import SoftTargets
+from engine.models.torch_ops import NetworkOutput
+from engine.training.optim import Objective, SoftTargets, Window
 from tests.support.training import NO_DROPOUT
 
 VOCABULARY_SIZE = 12
@@ -21,6 +23,25 @@ def seeded(seed):
 
 def objective_of(size=VOCABULARY_SIZE, text=TEXT, **values):
     return Objective(TrainingConfig(**({"label_smoothing": 0.0} | values)), text, size, torch.device("cpu"))
+
+
+class FixedNetwork:
+    """A network with the same logits and outputs for every window."""
+
+    base = None
+
+    def __init__(self, logits, raw, dropped, gate_log_probs=None):
+        self.output = NetworkOutput(logits, [], raw, dropped)
+        self.punctuation_softmax = gate_log_probs and SimpleNamespace(gate_log_probs=lambda dropped: gate_log_probs())
+
+    def __call__(self, *arguments, **options):
+        return self.output
+
+
+def losses_of(objective, logits, targets, raw, dropped, classes=None, soft_targets=None):
+    """Return the loss and the objective of a window with these outputs."""
+    window, network = Window(targets, targets), FixedNetwork(logits, raw, dropped)
+    return objective(network, window, [], seeded(0), classes, soft_targets)[:2]
 
 
 def make_window():
@@ -47,20 +68,20 @@ def cross_entropy(logits, targets):
 def test_ar_and_tar_follow_the_paper_and_do_not_change_the_loss(ar, tar):
     """Merity et al. 2017, section 4.6: AR penalizes squared dropped outputs, TAR squared changes of raw outputs."""
     logits, targets, raw, dropped = make_window()
-    loss, objective = objective_of(ar=ar, tar=tar)(logits, targets, None, raw, dropped)
+    loss, objective = losses_of(objective_of(ar=ar, tar=tar), logits, targets, raw, dropped)
     assert float(loss) == pytest.approx(cross_entropy(logits, targets), rel=1e-6)
     sizes = [value**2 for value in dropped.flatten().tolist()]
     changes = [(b - a) ** 2 for t in range(4) for a, b in zip(raw[t].flatten(), raw[t + 1].flatten(), strict=True)]
     expected = ar * sum(sizes) / len(sizes) + tar * float(sum(changes)) / len(changes)
     assert float(objective - loss) == pytest.approx(expected, rel=1e-5)
-    one_step = objective_of(tar=5.0)(*(each[:1] for each in (logits, targets)), None, raw[:1], dropped[:1])
+    one_step = losses_of(objective_of(tar=5.0), *(each[:1] for each in (logits, targets, raw, dropped)))
     assert float(one_step[0]) == float(one_step[1])  # without a change there is no penalty of changes
 
 
 def test_label_smoothing_spreads_a_part_of_each_target_over_the_token_frequencies():
     smoothing = 0.4
     logits, targets, raw, dropped = make_window()
-    loss, objective = objective_of(label_smoothing=smoothing)(logits, targets, None, raw, dropped)
+    loss, objective = losses_of(objective_of(label_smoothing=smoothing), logits, targets, raw, dropped)
     log_probs, total = log_probs_of(logits), 0.0
     for t in range(5):
         for b in range(3):
@@ -79,7 +100,7 @@ def test_teachers_replace_a_part_of_the_targets(weight):
     objective = objective_of(ar=0.0, tar=0.0)
     weights = torch.full((targets.shape[1],), weight)
     soft_targets = SoftTargets(teacher, None, weights, targets.shape[1])
-    loss, distilled = objective(logits, targets, None, raw, dropped, soft_targets)
+    loss, distilled = losses_of(objective, logits, targets, raw, dropped, soft_targets=soft_targets)
     expected = -float((teacher.double().numpy() * log_probs_of(logits)).sum(-1).mean())
     assert float(loss) == pytest.approx(cross_entropy(logits, targets), rel=1e-6)
     assert float(distilled) == pytest.approx((1 - weight) * float(loss) + weight * expected, rel=1e-5)
@@ -94,10 +115,9 @@ def test_with_as_many_samples_as_tokens_the_softmax_is_full(samples, tied):
     for number in (0, samples):
         network = LSTMModel(config, VOCABULARY_SIZE, seeded(0))
         objective = objective_of(softmax_samples=number, ar=1.0, tar=1.0)
-        classes = objective.sample_softmax_classes(targets, seeded(5))
-        assert (classes is None) == (number == 0)
+        classes = objective.sample_classes(targets, seeded(5)) if number else None
         logits, _, raw, dropped = network(inputs, network.initial_state(3), None, classes)
-        loss, total = objective(logits, targets, classes, raw, dropped)
+        loss, total = losses_of(objective, logits, targets, raw, dropped, classes)
         total.backward()
         results.append((loss.detach(), {name: parameter.grad for name, parameter in network.named_parameters()}))
     (full, gradients), (some, others) = results
@@ -106,3 +126,13 @@ def test_with_as_many_samples_as_tokens_the_softmax_is_full(samples, tied):
         assert gradient is not None
         assert gradient.abs().max() > 0
         torch.testing.assert_close(others[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_the_punctuation_after_each_token_is_a_part_of_the_objective():
+    logits, targets, raw, dropped = make_window()
+    log_probs = torch.log_softmax(torch.randn(*targets.shape, 3, generator=seeded(6)), -1)
+    punctuation = torch.randint(3, targets.shape, generator=seeded(7))
+    network = FixedNetwork(logits, raw, dropped, lambda: log_probs)
+    loss, objective, _ = objective_of(ar=0.0, tar=0.0)(network, Window(targets, targets, punctuation), [], seeded(0))
+    expected = -sum(log_probs[t, b, punctuation[t, b]] for t in range(5) for b in range(3)) / 15
+    assert float(objective - loss) == pytest.approx(float(expected), rel=1e-5)

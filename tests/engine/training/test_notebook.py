@@ -11,7 +11,7 @@ from engine.data.dataset import load_dataset
 from engine.data.tokenizers import WordTokenizer
 from engine.events import Evaluated, Finished, Started, Step
 from engine.models.lstm import LSTMModel
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.training.trainer import notebook_perplexity
 from tests.support import training
 from tests.support.training import events_of
@@ -28,7 +28,7 @@ def learning_rates_by_epoch(events):
 
 
 VOCABULARY = WordTokenizer(("<unk>", "<eos>", *"abcdefgh"))
-NOTEBOOK = get_preset("notebook")
+NOTEBOOK = PRESETS["notebook"]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

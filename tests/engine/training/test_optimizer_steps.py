@@ -15,7 +15,7 @@ from engine.data.tokenizers import EOS_ID
 from engine.events import Evaluated, Step
 from engine.models.lstm import LSTMModel
 from engine.training.optim import scheduled_lr
-from engine.training.windows import sample_bptt_length
+from engine.training.state import sample_bptt_length
 from tests.support.training import (
     NO_DROPOUT,
     REPORT_EACH_STEP,
@@ -32,17 +32,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_variable_window_lengths_vary_around_bptt_and_half_of_it():
     rng = random.Random(0)
-    lengths = [sample_bptt_length(TrainingConfig(bptt=70, variable_bptt=True), rng) for _ in range(5000)]
+    lengths = [sample_bptt_length(70, rng) for _ in range(5000)]
     short = [length for length in lengths if length < 52]
     assert len(short) / len(lengths) == pytest.approx(0.05, abs=0.015)
     assert np.mean(short) == pytest.approx(34.5, abs=1.5)  # lengths are rounded down
     assert np.mean([length for length in lengths if length >= 52]) == pytest.approx(69.5, abs=0.5)
     for bptt in (1, 5, 8):
-        options = TrainingConfig(bptt=bptt, variable_bptt=True)
-        assert min(sample_bptt_length(options, rng) for _ in range(300)) == 5
-    before = rng.getstate()
-    assert sample_bptt_length(TrainingConfig(bptt=33, variable_bptt=False), rng) == 33
-    assert rng.getstate() == before
+        assert min(sample_bptt_length(bptt, rng) for _ in range(300)) == 5
 
 
 def test_batchify_cuts_the_text_into_columns():
@@ -79,13 +75,14 @@ def lines_in(text):
 
 def test_shuffling_changes_only_the_order_of_the_lines(dataset):
     before = dataset.train.copy()
-    reader = make_trainer(dataset, shuffle_lines=True).state.windows
-    texts = [reader.draw_epoch()[0] for _ in range(2)]
+    reader = make_trainer(dataset, shuffle_lines=True, batch_size=1).state.windows
+    texts = [reader.begin_epoch().columns.flatten().numpy() for _ in range(2)]
     for text in texts:
         assert lines_in(text) == lines_in(dataset.train)
         assert not np.array_equal(text, dataset.train)
     assert not np.array_equal(*texts)
-    assert np.array_equal(make_trainer(dataset, shuffle_lines=True).state.windows.draw_epoch()[0], texts[0])
+    again = make_trainer(dataset, shuffle_lines=True, batch_size=1).state.windows.begin_epoch()
+    assert np.array_equal(again.columns.flatten().numpy(), texts[0])
     assert np.array_equal(dataset.train, before)
 
 
@@ -129,7 +126,7 @@ def test_each_step_uses_the_schedule_and_the_length_of_its_window(dataset, varia
     for epoch in range(2):
         position = 0
         while position < last:
-            length = min(sample_bptt_length(options, rng), last - position)
+            length = min(sample_bptt_length(20, rng) if variable_bptt else 20, last - position)
             lr = scheduled_lr(options, (epoch + position / last) / 2, 1.0)
             expected.append(lr * length / 20 if variable_bptt else lr)
             position += length

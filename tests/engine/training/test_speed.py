@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from engine.training import trainer as training
-from engine.training.initial_run import load_training_input
+from engine.training.job import load_training_input
 from engine.training.trainer import estimate_training_seconds
 from tests.support.training import make_config
 
@@ -56,13 +56,14 @@ def test_the_time_follows_from_the_tokens_the_epochs_and_all_layers(
     small_csv, trainers, settings, measured_layers, seconds_of_a_step
 ):
     config = make_config(corpus=str(small_csv), epochs=5, **settings)
-    dataset = load_training_input(config).dataset
-    expected = 5 * (len(dataset.train) + len(dataset.valid) / 3) * seconds_of_a_step
-    assert estimate_training_seconds(config) == pytest.approx(expected)
+    source = load_training_input(config)
+    expected = 5 * (len(source.dataset.train) + len(source.dataset.valid) / 3) * seconds_of_a_step
+    assert estimate_training_seconds(config, source, lambda: False) == pytest.approx(expected)
     assert [trainer.state.config.model.num_layers for trainer in trainers] == measured_layers
 
 
 def test_a_cancelled_estimate_is_not_a_number_and_trains_no_further(small_csv, trainers):
     calls = count()
-    assert math.isnan(estimate_training_seconds(make_config(corpus=str(small_csv)), cancelled=lambda: next(calls) >= 1))
+    config = make_config(corpus=str(small_csv))
+    assert math.isnan(estimate_training_seconds(config, load_training_input(config), lambda: next(calls) >= 1))
     assert trainers[0].state.progress.step == 1

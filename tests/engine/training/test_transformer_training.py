@@ -12,10 +12,9 @@ from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer import TransformerModel
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runs.loading import load_model
-from engine.training.initial_run import configure
-from engine.training.job import prepare_job
+from engine.training.job import configure, prepare_job
 from tests.support.files import sentences, write_csv
 from tests.support.networks import TRANSFORMER
 from tests.support.training import events_of, make_trainer, run_training, take_step
@@ -63,7 +62,7 @@ def test_another_corpus_fine_tunes_it_and_words_of_both_keep_their_vectors(corpu
     list(first.events(lambda: False))
     other = write_csv(tmp_path / "other.csv", [f"{line} besides" for line in sentences(60)])
     config = configure(
-        get_preset("finetune"),
+        PRESETS["finetune"],
         lambda preset: preset.with_values(init="first", corpus=str(other), batch_size=4, threads=1, epochs=1),
         runs_dir,
     )
@@ -80,7 +79,7 @@ def test_another_corpus_fine_tunes_it_and_words_of_both_keep_their_vectors(corpu
 
 
 def test_a_preset_of_an_lstm_becomes_a_transformer_without_what_only_lstms_have():
-    config = configure(get_preset("default"), lambda preset: preset.with_values(architecture="transformer"))
+    config = configure(PRESETS["default"], lambda preset: preset.with_values(architecture="transformer"))
     model = config.model
     assert (model.punctuation, model.subword_embeddings, model.weight_drop) == (False, False, 0.0)
     TransformerModel(model, 100, torch.Generator())  # refuses impossible settings

@@ -2,8 +2,7 @@
 
 import pytest
 
-from engine.control import ControlCommand
-from engine.events import CommandApplied, Finished
+from engine.events import CommandApplied, ControlCommand, Finished
 from engine.runs.directory import METRICS_FILE
 from engine.runs.locked_run import CommandFileReader, create_run
 from lotr_tui.cli.launch import AttachApp

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.data.dataset import load_dataset
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runs.directory import read_config
 from tests.support.commands import json_output, run_here
 from tests.support.files import sentences, write_csv, write_random_run
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
     texts = list(dict.fromkeys(sentences(200)))
     corpus, other = write_csv(folder / "one.csv", texts), write_csv(folder / "two.csv", sentences(60, seed=3))
     for name, changes in {**RUNS, **OTHER_SPLITS}.items():
-        config = get_preset("tiny").with_values("embedding_size=8", "hidden_size=8", *changes)
+        config = PRESETS["tiny"].with_values("embedding_size=8", "hidden_size=8", *changes)
         config = config.with_values(corpus=str(corpus if name != "other" else other))
         if name == "whole":
             config = config.with_values(valid_corpus=str(other), test_corpus=str(other))

@@ -8,7 +8,7 @@ import pytest
 
 from engine.config import SETTINGS, Config
 from engine.data.tokenizers import WordTokenizer
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runs.directory import list_runs
 from lotr_tui.cli.main import TrainingOptions
 from lotr_tui.cli.search import format_train_command
@@ -88,7 +88,7 @@ def test_options_and_settings_reach_the_configuration(settings_of):
         "--preset", "tiny", "--set", "lr=0.5", "--mode", "stream", "--seed", "7", "--split-seed", "8"
     )
     names = ("lr", "mode", "seed", "split_seed", "embedding_size")
-    expected = ("0.5", "stream", "7", "8", str(get_preset("tiny").model.embedding_size))
+    expected = ("0.5", "stream", "7", "8", str(PRESETS["tiny"].model.embedding_size))
     assert tuple(settings[name] for name in names) == expected
     for options in (("--tokenizer", "bpe"), ("--split", "scenes"), ("--epochs", "3"), ("--precision", "bf16")):
         name = options[0].removeprefix("--")

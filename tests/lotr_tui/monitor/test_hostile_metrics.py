@@ -35,7 +35,7 @@ def rows_of_any_type():
     event_types = (events.Started, events.Step, events.Evaluated, events.Sampled, events.CommandApplied)
     return to_lines(
         *(
-            {"event": events.event_name(event_type)} | {item.name: value for item in fields(event_type)}
+            {"event": events.EVENT_NAMES[event_type]} | {item.name: value for item in fields(event_type)}
             for event_type in (*event_types, events.Finished, events.Failed)
             for value in VALUES
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runs.directory import METRICS_FILE, MODEL_FILE, RESUME_FILE, is_locked, summarize_run
 from engine.storage.files import default_runs_dir
 from engine.training.job import prepare_job
@@ -89,7 +89,7 @@ for number in range(200):
 
 def test_a_stopped_run_is_resumed_to_its_end_with_its_own_configuration_and_corpus_only(home, small_csv):
     run = home / "runs" / "r"
-    config = get_preset("tiny").with_values("epochs=3", *SETTINGS, corpus=str(small_csv))
+    config = PRESETS["tiny"].with_values("epochs=3", *SETTINGS, corpus=str(small_csv))
     events = prepare_job(config, "r", run.parent).events(
         lambda: (run / RESUME_FILE).exists() or (run / MODEL_FILE).exists()
     )

@@ -6,7 +6,7 @@ import pytest
 
 from engine.errors import InvalidInputError
 from engine.events import Evaluated, Finished, Warned
-from engine.presets import get_preset
+from engine.presets import PRESETS
 from engine.runs.directory import METRICS_FILE
 from engine.training.job import prepare_job
 from lotr_tui.trackers import supervisor
@@ -40,7 +40,7 @@ def train(tmp_path, name, trackers=()):
     """Train a small model. Return its events, the problems after its end, and the run directory."""
     data = write_corpus(tmp_path / "lines.csv")
     settings = {"epochs": 3, "hidden_size": 8, "embedding_size": 8, "batch_size": 4, "device": "cpu", "threads": 1}
-    job = prepare_job(get_preset("tiny").with_values(corpus=data.corpus, **settings), name)
+    job = prepare_job(PRESETS["tiny"].with_values(corpus=data.corpus, **settings), name)
     choose_trackers(job.run.path, trackers)
     processes = supervisor.TrackerSupervisor(job.run.path)
     events = []
