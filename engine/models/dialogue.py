@@ -275,7 +275,9 @@ def _index_names(cast: tuple[str, ...]) -> tuple[dict[str, list[tuple[tuple[str,
 
 
 @dataclass(frozen=True)
-class EvidencePowers:  # of the evidence on who says a text, with which the probabilities come true on validation lines
+class EvidencePowers:
+    """Powers of the evidence on who says a text, with which the probabilities come true on validation lines."""
+
     prior: Power = 1.0
     text: Power = 1.0
 
@@ -349,14 +351,14 @@ class SpeakerTextModel:
         return users, np.array([sum(count for _, count in pairs) for pairs in self.word_counts], np.float64)
 
     @cached_property
-    def _rarity(self) -> tuple[dict[str, int], Float32Array]:
+    def _groups(self) -> tuple[dict[str, int], Float32Array]:
         # Position of each group of letters, and the logarithm `[groups]` of all lines divided by the lines with it.
         rarity = np.log((self.num_lines + 1) / (np.array(self.group_lines, np.float64) + 1))
         return {group: position for position, group in enumerate(self.groups)}, rarity.astype(np.float32)
 
     def _letter_features(self, words: Sequence[str]) -> tuple[list[int], Float32Array]:
         # Positions of groups of letters; their log counts times rarity, divided by the root of their norm.
-        index, rarity = self._rarity
+        index, rarity = self._groups
         counts = Counter(position for group in _letter_groups(words) if (position := index.get(group)) is not None)
         positions = list(counts)
         values: Float32Array = np.log1p(np.array(list(counts.values()), np.float32)) * rarity[positions]
