@@ -15,10 +15,10 @@ from engine.analysis.memorization import MAX_INDEXED_WORDS
 from engine.config import DataConfig
 from engine.data.dataset import load_dataset
 from engine.data.tales import BOOKS
-from engine.models.decoders import weight_shapes
 from engine.models.dialogue import FEATURES
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS
 from engine.models.pretrained.fetch import SOURCE_BYTES
+from engine.models.weights import weight_shapes
 from engine.presets import PRESETS
 from engine.runs.directory import read_config
 from engine.runs.loading import read_config_and_tokenizer

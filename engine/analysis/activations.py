@@ -4,25 +4,25 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from engine.data.arrays import Float32Array, Float64Array, Int64Array
 from engine.data.tokenizers import EOS_ID, TokenIds
 from engine.generation.generate import entropy_bits, top_tokens
-from engine.models.attention import AttentionModel, AttentionRecord
 from engine.models.base import LanguageModel, LogProbs
 from engine.models.combinations import Mixture, NeuralCache
 from engine.models.dialogue import DialogueModel
 from engine.models.numpy_lstm import LSTMState, NumpyLSTM
+from engine.models.numpy_transformer import AttentionRecord, NumpyTransformer
 
 ActivationName = Literal["input", "forget", "output", "candidate", "cell", "hidden"]
 ACTIVATION_NAMES: tuple[ActivationName, ...] = get_args(ActivationName)
 BATCH_SIZE = 64  # lines read at once when a corpus is searched
 
 
-def iter_parts(model: LanguageModel) -> Iterator[LanguageModel]:
+def iter_parts(model: LanguageModel) -> Iterator[Any]:
     yield model
     if isinstance(model, (NeuralCache, DialogueModel)):
         yield from iter_parts(model.model)
@@ -31,9 +31,9 @@ def iter_parts(model: LanguageModel) -> Iterator[LanguageModel]:
             yield from iter_parts(part)
 
 
-def find_attention_model(model: LanguageModel) -> AttentionModel | None:
+def find_attention_model(model: LanguageModel) -> NumpyTransformer | None:
     """Return the model with attention inside `model`, the first one of a mixture; None if there is none."""
-    return next((part for part in iter_parts(model) if isinstance(part, AttentionModel)), None)
+    return next((part for part in iter_parts(model) if hasattr(part, "record_attention")), None)
 
 
 def attention_rollouts(weights: Float32Array) -> Float32Array:
@@ -57,7 +57,7 @@ class LayerPrediction(NamedTuple):
 
 
 def logit_lens(
-    model: AttentionModel, record: AttentionRecord, position: int, target_id: int, top_n: int
+    model: NumpyTransformer, record: AttentionRecord, position: int, target_id: int, top_n: int
 ) -> tuple[LayerPrediction, ...]:
     """Return the predictions of the embedding and of each layer at a position, as if it were the last layer.
 

@@ -1,15 +1,17 @@
 """The LSTM language model in PyTorch; the notebook's and the paper's models are two configurations of it."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.config import ModelConfig
+from engine.config import Config, ModelConfig
 from engine.data.arrays import Float32Array, chunked_bincount
+from engine.data.dataset import Dataset
 from engine.data.tokenizers import EOS_ID, Punctuation, TokenIds, Tokenizer
 from engine.models import torch_ops as ops
 from engine.models.base import SequenceOutput
@@ -136,10 +138,10 @@ class PunctuationSoftmax(nn.Module):
     def gate_log_probs(self, hidden: Tensor) -> Tensor:
         """Return the log-probabilities `[..., classes]` of the punctuation that follows the words read."""
         hidden = hidden.to(self.gate_weight.dtype)  # bfloat16 after a forward pass with autocast
-        return _log_softmax(ops.linear(hidden, self.gate_weight, self.gate_bias))
+        return ops.linear(hidden, self.gate_weight, self.gate_bias).log_softmax(-1)
 
     def conditional_logits(
-        self, hidden: Tensor, punctuation: Tensor, weight: Tensor, bias: Tensor, class_ids: Tensor | None
+        self, hidden: Tensor, punctuation: Tensor | int, weight: Tensor, bias: Tensor, class_ids: Tensor | None = None
     ) -> Tensor:
         """Return the logits `[time, batch, words]` of the words `class_ids`, given the punctuation before them."""
         hidden = hidden * (1 + self.scale[punctuation]) + self.shift[punctuation]
@@ -149,15 +151,11 @@ class PunctuationSoftmax(nn.Module):
     def marginal_log_probs(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the log-probabilities `[..., vocabulary]` of the next words, summed over the punctuation classes."""
         gates = self.gate_log_probs(hidden)
-        components = []
-        for index in range(len(Punctuation)):
-            logits = ops.linear(hidden * (1 + self.scale[index]) + self.shift[index], weight, bias)
-            components.append(_log_softmax(logits + self.bias[index]) + gates[..., index, None])
+        components = [
+            self.conditional_logits(hidden, index, weight, bias).log_softmax(-1) + gates[..., index, None]
+            for index in range(len(Punctuation))
+        ]
         return torch.logsumexp(torch.stack(components), dim=0)
-
-
-def _log_softmax(logits: Tensor) -> Tensor:
-    return torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
 class LSTMModel(nn.Module):
@@ -185,11 +183,7 @@ class LSTMModel(nn.Module):
         if config.tie_weights:
             self.output.weight = self.embedding.weight
         self.punctuation_softmax = PunctuationSoftmax(sizes[-1][1], vocabulary_size) if config.punctuation else None
-        self._init_weights(generator)
-
-    @torch.no_grad()
-    def _init_weights(self, generator: torch.Generator) -> None:
-        notebook = self.config.initialization == "notebook"
+        notebook = config.initialization == "notebook"
         # Subword embeddings draw last, so that the other weights do not depend on whether they exist.
         for name, parameter in sorted(self.named_parameters(), key=lambda item: item[0] == "subword_embedding"):
             if name.startswith("punctuation_softmax."):
@@ -210,14 +204,22 @@ class LSTMModel(nn.Module):
                 fan = parameter.shape[0] // 4 if is_gate else parameter.shape[1]
                 nn.init.uniform_(parameter, -(fan**-0.5), fan**-0.5, generator=generator)
 
+    @classmethod
+    def build(cls, config: Config, dataset: Dataset, weights: ops.Weights | None = None, *base: Any) -> Self:
+        """Build the configured network with `weights` or random ones; an LSTM has no `base`."""
+        generator, tokenizer = torch.Generator().manual_seed(config.training.seed), dataset.tokenizer
+        subwords = build_subword_matrix(tokenizer) if config.model.subword_embeddings else None
+        network = cls(config.model, len(tokenizer), generator, subwords)
+        if weights is not None:
+            network.load_weights(weights)
+        elif config.model.unigram_bias:
+            network.init_output_bias(dataset.train)
+        return network
+
     @torch.no_grad()
     def init_output_bias(self, ids: TokenIds) -> None:
         counts = chunked_bincount(ids, self.output.out_features) + 1.0  # add-one smoothing
         self.output.bias.copy_(torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32)))
-
-    @property
-    def device(self) -> torch.device:
-        return self.output.bias.device
 
     def initial_state(self, batch_size: int) -> ops.RecurrentState:
         sizes = [(1, batch_size, hidden_size) for _, hidden_size in self.config.layer_sizes()]
@@ -227,7 +229,7 @@ class LSTMModel(nn.Module):
         self,
         ids: Tensor,
         state: ops.RecurrentState,
-        dropout_generator: torch.Generator | None = None,
+        generator: torch.Generator | None = None,
         class_ids: Tensor | None = None,
         punctuation: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
@@ -238,11 +240,10 @@ class LSTMModel(nn.Module):
         model with a punctuation softmax returns log-probabilities summed over the classes. Each process of a
         `distributed` training draws the masks of the whole batch and uses its own columns.
         """
-        config, generator = self.config, dropout_generator
-
-        def drop(vectors: Tensor, p: float) -> Tensor:
-            return ops.dropout(vectors, p, generator, distributed, variational=config.variational_dropout)
-
+        config = self.config
+        drop = partial(
+            ops.dropout, generator=generator, distributed=distributed, variational=config.variational_dropout
+        )
         embeddings = self._embedding_weight()
         vectors = nn.functional.embedding(ids, ops.drop_tokens(embeddings, config.embedding_dropout, generator))
         vectors = raw = drop(vectors, config.input_dropout)
@@ -289,39 +290,25 @@ class LSTMModel(nn.Module):
         chunk_size = min(SCORING_CHUNK, max(1, MAX_SCORING_LOGITS // (self.output.out_features * num_softmaxes)))
         for start in range(0, len(ids), chunk_size):
             chunk = np.append(previous, ids[start : start + chunk_size])
-            previous, tokens = chunk[-1], torch.from_numpy(chunk.astype(np.int64)).to(self.device)[:, None]
+            previous, tokens = chunk[-1], torch.from_numpy(chunk.astype(np.int64)).to(self.output.bias.device)[:, None]
             logits, states, raw, _ = self(tokens[:-1], states)
-            log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-            scores = log_probs.gather(-1, tokens[1:, :, None]).flatten()
+            scores = logits.log_softmax(-1).gather(-1, tokens[1:, :, None]).flatten()
             yield SequenceOutput(scores.double().cpu().numpy(), raw[:, 0].float().cpu().numpy())
-
-    def layer_groups(self) -> list[ops.LayerGroup]:
-        """Return the layer groups from top to bottom: output layer with a tied embedding, layers, embedding."""
-        num_layers = len(self.layers)
-        groups: list[ops.LayerGroup] = [{} for _ in range(num_layers + 2)]
-        for name, parameter in self.named_parameters():
-            if name.startswith(("layers.", "mogrifiers.")):
-                groups[num_layers - int(name.split(".")[1])][name] = parameter
-            elif "embedding" in name and not self.config.tie_weights:
-                groups[-1][name] = parameter
-            else:
-                groups[0][name] = parameter
-        return [group for group in groups if group]
 
     @torch.no_grad()
     def export_weights(self) -> dict[str, Float32Array]:
-        """Return copies of all trained tensors by name, as `trained_shapes` lists them."""
+        """Return copies of all trained tensors by name, as `weight_shapes` lists them."""
         tensors: dict[str, Tensor] = {**dict(self.named_parameters()), "embedding.weight": self._embedding_weight()}
         tensors.pop("subword_embedding", None)
         return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in tensors.items()}
 
     @torch.no_grad()
-    def load_weights(self, weights: Mapping[str, Float32Array]) -> None:
+    def load_weights(self, weights: ops.Weights) -> None:
         for name, parameter in self.named_parameters():
             if name == "subword_embedding":
                 parameter.zero_()  # exported embeddings already include the subword vectors
             else:
                 parameter.copy_(torch.from_numpy(weights[name]))
 
-    def to_decoder(self, tokenizer: Tokenizer, weights: Mapping[str, Float32Array] | None = None) -> NumpyLSTM:
+    def to_decoder(self, tokenizer: Tokenizer, weights: ops.Weights | None = None) -> NumpyLSTM:
         return NumpyLSTM(self.config, tokenizer, self.export_weights() if weights is None else weights)

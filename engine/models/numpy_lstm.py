@@ -8,17 +8,10 @@ import numpy as np
 
 from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
-from engine.data.tokenizers import EOS_ID, Punctuation, TokenIds, Tokenizer
+from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer
+from engine.models import weights as layout
 from engine.models.base import LogProbs, SequenceOutput
-from engine.models.matrices import (
-    Float32Matrix,
-    Int8Matrix,
-    Matrix,
-    check_weights,
-    embed,
-    make_matrix,
-    normalize_logits,
-)
+from engine.models.weights import Float32Matrix, Int8Matrix, Matrix, embed, make_matrix
 from engine.storage.tensor_file import Int8Rows, StoredTensor, to_float32
 
 # Hidden and cell state of every layer, each `[hidden]` or `[batch, hidden]`.
@@ -28,28 +21,6 @@ MIN_PROB = np.finfo(np.float32).tiny  # of a token, so that its logarithm is fin
 MAX_GATE_WEIGHT = 1e6  # of a mogrifier, whose products of two matrices would overflow; a training comes nowhere near it
 MAX_TABLE_SIZE = 2**22  # of a table of input gates; a larger one takes longer than the products of a long text
 NUM_CACHED_TOKENS = 128  # whose gates are kept without a table: two thirds of a text are among the last 128 others
-
-
-def weight_shapes(config: ModelConfig, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every tensor in `model.safetensors`; PyTorch uses the same names."""
-    sizes = config.layer_sizes()
-    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary_size, config.embedding_size)}
-    for i, (input_size, hidden_size) in enumerate(sizes):
-        shapes[f"layers.{i}.weight_ih_l0"] = (4 * hidden_size, input_size)
-        shapes[f"layers.{i}.weight_hh_l0"] = (4 * hidden_size, hidden_size)
-        shapes[f"layers.{i}.bias_ih_l0"] = shapes[f"layers.{i}.bias_hh_l0"] = (4 * hidden_size,)
-        for index in range(config.mogrifier_rounds):
-            source, target = (hidden_size, input_size) if index % 2 == 0 else (input_size, hidden_size)
-            shapes[f"mogrifiers.{i}.down.{index}"] = (config.mogrifier_rank, source)
-            shapes[f"mogrifiers.{i}.up.{index}"] = (target, config.mogrifier_rank)
-    if not config.tie_weights:
-        shapes["output.weight"] = (vocabulary_size, config.hidden_size)
-    shapes["output.bias"] = (vocabulary_size,)
-    if config.punctuation:
-        rows: dict[str, tuple[int, ...]] = dict.fromkeys(("gate_weight", "scale", "shift"), (sizes[-1][1],))
-        rows |= {"gate_bias": (), "bias": (vocabulary_size,)}
-        shapes |= {f"punctuation_softmax.{name}": (len(Punctuation), *row) for name, row in rows.items()}
-    return shapes
 
 
 class _Layer(NamedTuple):
@@ -94,7 +65,7 @@ class NumpyLSTM:
         Matrices that are stored in 8 bits are multiplied in 8 bits. With `int8`, all others are quantized too, except
         the embedding and the first layer's input weights.
         """
-        check_weights(weights, weight_shapes(config, len(tokenizer)))
+        layout.check_weights(weights, layout.weight_shapes(config, len(tokenizer)))
         self.tokenizer, self.config, self.int8, self.tensors = tokenizer, config, int8, dict(weights)
         self.has_int8_weights = any(isinstance(tensor, Int8Rows) for tensor in weights.values())
         self._sizes = [hidden_size for _, hidden_size in config.layer_sizes()]
@@ -109,27 +80,26 @@ class NumpyLSTM:
             gate_weight, gate_bias, scale, shift, bias = parts
             bias = bias + self._output_bias + shift @ to_float32(output).T
             self._punctuation = _PunctuationSoftmax(np.ascontiguousarray(gate_weight.T), gate_bias, 1 + scale, bias)
-        self._layers = [self._make_layer(index) for index in range(len(self._sizes))]
+        self._layers: list[_Layer] = []
+        for index in range(len(self._sizes)):
+            weight_ih, weight_hh, bias_ih, bias_hh = (
+                _to_sigmoids_first_order(weights[f"layers.{index}.{name}_l0"])
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            rounds: list[tuple[Matrix, Matrix]] = []
+            for number in range(config.mogrifier_rounds):
+                down, up = (
+                    to_float32(weights[f"mogrifiers.{index}.{name}.{number}"]).clip(-MAX_GATE_WEIGHT, MAX_GATE_WEIGHT)
+                    for name in ("down", "up")
+                )
+                rounds.append((Float32Matrix(down), Float32Matrix(up * np.float32(0.5))))
+            input_matrix = make_matrix(weight_ih, quantize=int8 and index > 0, by_columns=True)
+            hidden_matrix = make_matrix(weight_hh, quantize=int8, by_columns=True)
+            self._layers.append(_Layer(input_matrix, hidden_matrix, to_float32(bias_ih) + to_float32(bias_hh), rounds))
         first = self._layers[0]
         if not first.mogrifier and first.weight_ih is not None:
             self._input_gates = _input_gates(first.weight_ih, first.bias, self._embedding)
             self._layers[0] = first._replace(weight_ih=None)
-
-    def _make_layer(self, index: int) -> _Layer:
-        weight_ih, weight_hh, bias_ih, bias_hh = (
-            _to_sigmoids_first_order(self.tensors[f"layers.{index}.{name}_l0"])
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        rounds: list[tuple[Matrix, Matrix]] = []
-        for number in range(self.config.mogrifier_rounds):
-            down, up = (
-                to_float32(self.tensors[f"mogrifiers.{index}.{name}.{number}"]).clip(-MAX_GATE_WEIGHT, MAX_GATE_WEIGHT)
-                for name in ("down", "up")
-            )
-            rounds.append((Float32Matrix(down), Float32Matrix(up * np.float32(0.5))))
-        input_matrix = make_matrix(weight_ih, quantize=self.int8 and index > 0, by_columns=True)
-        hidden_matrix = make_matrix(weight_hh, quantize=self.int8, by_columns=True)
-        return _Layer(input_matrix, hidden_matrix, to_float32(bias_ih) + to_float32(bias_hh), rounds)
 
     @property
     def weights(self) -> dict[str, Float32Array]:
@@ -182,7 +152,7 @@ class NumpyLSTM:
         if self._punctuation is None:
             logits = self._output.matmul(hidden)
             logits += self._output_bias
-            return normalize_logits(logits)
+            return layout.normalize_logits(logits)
         softmax = self._punctuation
         probs = self._output.matmul(hidden[:, None] * softmax.scale)  # [time, classes, vocabulary]
         probs += softmax.bias
@@ -250,7 +220,7 @@ def _input_gates(
         if isinstance(weight_ih, Int8Matrix) and isinstance(embedding, Int8Rows):  # not quantized again
             rows = np.atleast_1d(tokens)
             gates = weight_ih.matmul_rows(Int8Rows(embedding.values[rows], embedding.scales[rows]))
-            gates = gates if isinstance(tokens, np.ndarray) else gates[0]
+            gates = gates.reshape(*np.shape(tokens), -1)
         else:
             gates = weight_ih.matmul(embed(embedding, tokens))
         gates += bias

@@ -1,24 +1,29 @@
-"""The Transformer language model in numpy, for inference without torch."""
+"""The Transformer language model in numpy, for inference without torch.
+
+A state lists segments of keys and values, each the first rows of a buffer. A text that is continued appends to its last
+buffer in place. A text that branches off earlier keeps the rows before the branch and appends to a new buffer.
+"""
 
 import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.config import ModelConfig
-from engine.data.arrays import Float32Array
+from engine.data.arrays import Float32Array, Int64Array
 from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer
 from engine.errors import InvalidInputError
-from engine.models import attention
-from engine.models import transformer_layout as layout
+from engine.models import weights as layout
 from engine.models.base import EXCLUDED_LOG_PROB, LogProbs, SequenceOutput
-from engine.models.matrices import Int8Matrix, Matrix, check_weights, embed, make_matrix, normalize_logits
+from engine.models.weights import Int8Matrix, Matrix, embed, make_matrix
 from engine.runtime.process import use_huge_pages
 from engine.storage.tensor_file import Int8Rows, StoredTensor, check_names, to_float32
 
@@ -31,8 +36,139 @@ READ_TOKENS = 128  # at once: the arrays of more tokens do not fit into the proc
 MAX_SCORES = 2**23  # attention scores of a layer at once
 HUGE_PAGES_DELAY = 1.0  # seconds: who needs new memory during the move is delayed, so the first prompt is read before
 SAMPLE_TOKENS, SAMPLE_STRIDE = 16, 7919  # of the text that shows which units are large
-MIN_SUM, MAX_SUM = 1e-30, 1e30  # sums of exponentials that single precision represents well
+MIN_CAPACITY = 32  # free rows of a new buffer, unless the context is smaller
+MAX_COPIED_ROWS = 32  # a branch shares longer segments: products with short ones take longer than a copy
+MAX_SEGMENTS = 4  # of a state; a branch that would need more copies the rows of the last segment
 _ONE = np.array(1, np.float32)  # numpy adds an array faster than a number
+
+
+@dataclass(frozen=True)
+class AttentionRecord:
+    """Attention and layer outputs of a text. Position 0 is the start of the text; position `i + 1` is token `i`."""
+
+    # `[layers, heads, positions, positions]`: weight of each earlier position (last axis) for each position
+    weights: Float32Array
+    layer_outputs: Float32Array  # `[layers + 1, positions, width]`: before the first layer and after each layer
+
+
+class CacheBuffer:
+    # Rows for tokens with their keys and values, written in order. States and threads share a buffer: a row is claimed
+    # before it is written, and never changes once a state includes it.
+    def __init__(self, config: ModelConfig, capacity: int) -> None:
+        # One array, since numpy asks the system for huge pages from 4 MB on, which are read faster.
+        shape = (config.num_layers, 2, layout.num_kv_heads(config), capacity, layout.head_size(config))
+        self.layers = tuple(np.empty(shape, np.float32))  # each [keys or values, heads, capacity, head size]
+        self.tokens: TokenIds = np.empty(capacity, np.int32)
+        self.num_claimed = 0  # more than all rows once a text has continued in a larger buffer
+        self.lock = threading.Lock()
+
+
+# Consecutive parts of a text, oldest first: each the first rows of a buffer, and their number.
+Segments = tuple[tuple[CacheBuffer, int], ...]
+
+
+def extend_segments(
+    config: ModelConfig, segments: Segments, num_positions: int, tokens: Sequence[int] | TokenIds
+) -> Segments:
+    """Return segments that continue a text with rows for `tokens`, all in the last segment; `segments` stay valid."""
+    count, num_copied, shared = len(tokens), 0, segments
+    if segments:
+        buffer, length = segments[-1]
+        with buffer.lock:
+            is_newest, is_full = length == buffer.num_claimed, length + count > len(buffer.tokens)
+            if is_newest:  # after a move to a larger buffer, the next text that continues these rows is a branch
+                buffer.num_claimed = len(buffer.tokens) + 1 if is_full else length + count
+        if is_newest and not is_full:
+            buffer.tokens[length : length + count] = tokens
+            return (*segments[:-1], (buffer, length + count))
+        # A full buffer grows by a copy, so that a text without branches has one segment.
+        if is_newest or length <= MAX_COPIED_ROWS or len(segments) == MAX_SEGMENTS:
+            num_copied, shared = length, segments[:-1]
+    length = num_copied + count
+    room = config.context_size - num_positions + num_copied
+    new = CacheBuffer(config, min(room, length + max(MIN_CAPACITY, length // 2)))
+    new.num_claimed = length
+    if num_copied:
+        new.tokens[:num_copied] = buffer.tokens[:num_copied]
+        for rows, copied_rows in zip(new.layers, buffer.layers, strict=True):
+            rows[:, :, :num_copied] = copied_rows[:, :, :num_copied]
+    new.tokens[num_copied:length] = tokens
+    return (*shared, (new, length))
+
+
+def segment_tokens(segments: Segments) -> TokenIds:
+    return np.concatenate([np.empty(0, np.int32), *(buffer.tokens[:length] for buffer, length in segments)])
+
+
+def attend_one(queries: Float32Array, layer: int, segments: Segments) -> Float32Array:
+    """Return the attention `[units]` of one token; `queries` are `[key heads, queries per key head, head size, 1]`."""
+    num_kv_heads, group, size, _ = queries.shape
+    # One product per query: BLAS multiplies a matrix by a vector faster than by the few queries of a key head.
+    parts = [np.matmul(buffer.layers[layer][0][:, None, :length], queries) for buffer, length in segments]
+    weights = (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)).reshape(num_kv_heads * group, -1)
+    weights -= np.maximum.reduce(weights, axis=1, keepdims=True)
+    np.exp(weights, out=weights)
+    sums = np.add.reduce(weights, axis=1)
+    weights, start, parts = weights.reshape(num_kv_heads, group, 1, -1), 0, []
+    for buffer, length in segments:
+        parts.append(np.matmul(weights[..., start : start + length], buffer.layers[layer][1][:, None, :length]))
+        start += length
+    output: Float32Array = (parts[0] if len(parts) == 1 else np.add.reduce(parts)).reshape(num_kv_heads * group, size)
+    output /= sums[:, None]
+    return output.reshape(-1)
+
+
+class BatchAttention:
+    """Attention of the last tokens of several texts; rows that consecutive texts share are read once for them."""
+
+    def __init__(self, texts: Sequence[Segments], counts: Sequence[int]) -> None:
+        # Each of `texts` includes the rows of its last `counts` tokens.
+        spans: dict[tuple[int, int, int], tuple[CacheBuffer, int, int, slice]] = {}
+        positions, row = list[Int64Array](), 0
+        for segments, count in zip(texts, counts, strict=True):
+            start = 0
+            for buffer, length in segments:
+                key, first = (id(buffer), start, length), row
+                if key in spans and spans[key][3].stop == row:
+                    first = spans[key][3].start
+                elif key in spans:
+                    key = (id(buffer), start, -row)  # texts in between do not share the rows
+                spans[key] = buffer, start, length, slice(first, row + count)
+                start += length
+            positions.append(np.arange(start - count, start))
+            row += count
+        self.positions = np.concatenate(positions)  # [rows]
+        self._spans, self._all = list(spans.values()), slice(0, row)
+        self._first_hidden = int(self.positions.min()) + 1
+        self._num_positions = int(self.positions.max()) + 1
+        self._is_hidden = np.arange(self._first_hidden, self._num_positions) > self.positions[:, None]
+
+    def attend(self, heads: Float32Array, layer: int, record: Float32Array | None = None) -> Float32Array:
+        # Queries are `[rows, key heads, queries per key head, head size]`; `record` `[heads, rows, positions]` gets the
+        # weights.
+        num_rows, num_kv_heads, group, _ = heads.shape
+        queries = np.ascontiguousarray(heads.transpose(1, 2, 0, 3))
+        weights = np.empty((num_kv_heads, group, num_rows, self._num_positions), np.float32)
+        output = np.zeros_like(queries)
+
+        def of_texts(rows: slice, array: Float32Array) -> Float32Array:
+            # A view [key heads, 1 or queries, rows, n]: if the texts share all rows, a key head needs one product.
+            return array.reshape(num_kv_heads, 1, group * num_rows, -1) if rows == self._all else array[:, :, rows]
+
+        for buffer, start, length, rows in self._spans:
+            keys = buffer.layers[layer][0, :, None, :length].swapaxes(-1, -2)
+            np.matmul(of_texts(rows, queries), keys, out=of_texts(rows, weights)[..., start : start + length])
+        np.copyto(weights[..., self._first_hidden :], -np.inf, where=self._is_hidden)
+        weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
+        np.exp(weights, out=weights)
+        sums: Float32Array = np.add.reduce(weights, axis=-1, keepdims=True)
+        for buffer, start, length, rows in self._spans:
+            values, own = buffer.layers[layer][1, :, None, :length], of_texts(rows, output)
+            own += np.matmul(of_texts(rows, weights)[..., start : start + length], values)
+        output /= sums
+        if record is not None:
+            np.divide(weights, sums, out=record.reshape(weights.shape))
+        return output.transpose(2, 0, 1, 3).reshape(num_rows, -1)
 
 
 class TransformerLayer(NamedTuple):
@@ -47,7 +183,7 @@ class TransformerLayer(NamedTuple):
 
 
 class TransformerState(NamedTuple):
-    segments: attention.Segments  # tokens of the window with their keys and values; states share them
+    segments: Segments  # tokens of the window with their keys and values; states share them
     num_positions: int  # tokens in the window
     has_slid: bool  # True if the first tokens of the text are no longer in the window
     hidden: Float32Array  # vector `[width]` that the next token is predicted from; zeros before the first token
@@ -66,19 +202,26 @@ class NumpyTransformer:
         tokenizer: Tokenizer,
         weights: Mapping[str, StoredTensor],
         *,
+        int8: bool = False,
         chat: "ChatTemplate | None" = None,
     ) -> None:
-        """Prepare the weights, named as in `transformer_weight_shapes`; each tensor is read once, in threads.
+        """Prepare the weights, named as in `weight_shapes`, with `int8` all in 8 bits; each is read once, in threads.
 
         Tensors of another shape, with NaN or huge values raise a RunError, impossible settings a ConfigError.
         """
         layout.check_transformer_config(config)
-        self.tokenizer, self.config, self.chat, self.tensors = tokenizer, config, chat, weights
-        self.context_size, self._num_kept = config.context_size, layout.num_kept_tokens(config.context_size)
-        self._num_heads, self._num_kv_heads = config.num_heads, layout.num_kv_heads(config)
-        self._head_size = layout.head_size(config)
+        self.tensors = layout.MergedWeights(config, weights, {}, int8=True) if int8 else weights
+        self.tokenizer, self.config, self.chat = tokenizer, config, chat
+        self.context_size, self._num_heads = config.context_size, config.num_heads
+        self._num_kv_heads, self._head_size = layout.num_kv_heads(config), layout.head_size(config)
+        self._num_each = np.array([self._num_heads, self._num_kv_heads])
+        # Of the positions, for queries and keys. Queries are also divided by the root of the head size, so that their
+        # products with keys are the scores.
+        angles = np.multiply.outer(np.arange(config.context_size), layout.rotary_frequencies(config))
+        scales = np.array([[1 / math.sqrt(self._head_size)], [1]])
+        self._rotations = (np.exp(1j * angles)[:, None] * scales).astype(np.complex64)
         self.has_int8_weights = False  # True if a matrix was stored in 8 bits
-        self._shapes = layout.transformer_weight_shapes(config, len(tokenizer))
+        self._shapes = layout.weight_shapes(config, len(tokenizer))
         check_names(weights, self._shapes)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             embedding = threads.submit(self._read, "model.embed_tokens.weight")
@@ -87,11 +230,12 @@ class NumpyTransformer:
             self._layers = list(threads.map(self._read_layer, range(config.num_layers)))
             self._final_norm = to_float32(self._read("model.norm.weight"))
             self._embedding, self._output = embedding.result(), output.result()
-        self._rotary = attention.RotaryEmbedding(config)
         if isinstance(self._output, Int8Matrix):
             self._multiply_large_inputs_exactly()
         if self.has_int8_weights:
-            timer = threading.Timer(HUGE_PAGES_DELAY, self._use_huge_pages)
+            parts = (*chain(*self._layers), self._output)
+            blocks = (matrix.memory() for matrix in parts if isinstance(matrix, Int8Matrix))
+            timer = threading.Timer(HUGE_PAGES_DELAY, use_huge_pages, (blocks,))  # a product is then an eighth faster
             timer.daemon = True
             timer.start()
 
@@ -99,7 +243,7 @@ class NumpyTransformer:
         tensor = self.tensors[name]
         if isinstance(tensor, Int8Rows):
             self.has_int8_weights = True
-        check_weights({name: tensor}, {name: self._shapes[name]}, MAX_TRANSFORMER_WEIGHT)
+        layout.check_weights({name: tensor}, {name: self._shapes[name]}, MAX_TRANSFORMER_WEIGHT)
         return tensor
 
     def _read_layer(self, index: int) -> TransformerLayer:
@@ -129,11 +273,6 @@ class NumpyTransformer:
                 squares = np.square(self._normalize(rows, norm)).sum(axis=0)
                 matrix.multiply_exactly(*np.argsort(squares)[-2:].tolist())
 
-    def _use_huge_pages(self) -> None:
-        # A product is about an eighth faster.
-        weights = [weight for layer in self._layers for weight in layer]
-        use_huge_pages(matrix.memory for matrix in (*weights, self._output) if isinstance(matrix, Int8Matrix))
-
     @property
     def weights(self) -> dict[str, Float32Array]:
         return {name: to_float32(tensor) for name, tensor in self.tensors.items()}
@@ -152,58 +291,36 @@ class NumpyTransformer:
     def has_slid(self, state: TransformerState) -> bool:
         return state.has_slid
 
-    def num_positions(self, state: TransformerState) -> int:
-        return state.num_positions
-
-    def state_memory(self, state: TransformerState) -> tuple[int, int]:
-        """Return the identity of the memory that `state` shares with others of its text, and its size in bytes."""
-        buffer = state.segments[-1].buffer if state.segments else None
-        return id(buffer), 0 if buffer is None else sum(layer.nbytes for layer in buffer.layers)
-
     def advance(self, state: TransformerState, token: int) -> tuple[LogProbs, TransformerState]:
-        state = self._make_room(state)
-        position = state.num_positions
+        # As `_read_chunks`, with fewer operations, whose overhead takes much time.
+        if state.num_positions == self.context_size:
+            rows, state = self.predict_tokens(state, (token,))
+            return rows[0], state
+        position, size, row_shape = state.num_positions, self._head_size, (2, self._num_kv_heads, self._head_size)
         if token == EOS_ID and not position:
             token = self.tokenizer.start_id
-        segments = attention.extend_segments(self.config, state.segments, position, (token,))
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            sums = np.empty((len(self._layers), self._num_heads), np.float32)
-            hidden = self._read_token(token, position, segments, sums)
-            if not MIN_SUM < sums.min() <= sums.max() < MAX_SUM:  # NaN fails the comparison
-                hidden = self._read_token(token, position, segments, None)
-            log_probs = self._output.matmul_vector(hidden)
-            total = np.add.reduce(np.exp(log_probs))
-            if not MIN_SUM < total < MAX_SUM:
-                log_probs -= np.maximum.reduce(log_probs)
-                total = np.add.reduce(np.exp(log_probs))
-        log_probs -= math.log(total)
-        state = TransformerState(segments, position + 1, state.has_slid, hidden)
-        return merge_ends(log_probs[None], self.tokenizer)[0], state
-
-    def _read_token(
-        self, token: int, position: int, segments: attention.Segments, sums: Float32Array | None
-    ) -> Float32Array:
-        # As `_read_chunks`, with fewer operations, whose overhead takes much time. For `sums`, see `attend_one`.
-        num_units, size = self._num_heads * self._head_size, self._head_size
-        num_rotated = num_units + self._num_kv_heads * size
-        query_shape, row_shape = (self._num_kv_heads, -1, size, 1), (2, self._num_kv_heads, size)
-        rotations = self._rotary.rotations(position).reshape(-1)
+        segments = extend_segments(self.config, state.segments, position, (token,))
         buffer, length = segments[-1]
-        row = length - 1
-        vector = embed(self._embedding, token)
+        num_units, num_rotated = self._num_heads * size, (self._num_heads + self._num_kv_heads) * size
+        rotations, vector = (
+            self._rotations[position].repeat(self._num_each, axis=0).reshape(-1),
+            embed(self._embedding, token),
+        )
         for index, layer in enumerate(self._layers):
             # A norm divides by a number, which is left to the product.
             qkv = layer.qkv.matmul_vector(vector * layer.attention_norm, self._norm_factor(vector), layer.qkv_bias)
             pairs = qkv[:num_rotated].view(np.complex64)
             pairs *= rotations
-            buffer.layers[index][:, :, row] = qkv[num_units:].reshape(row_shape)
-            queries = qkv[:num_units].reshape(query_shape)
-            attended = attention.attend_one(queries, index, segments, None if sums is None else sums[index])
+            buffer.layers[index][:, :, length - 1] = qkv[num_units:].reshape(row_shape)
+            attended = attend_one(qkv[:num_units].reshape(self._num_kv_heads, -1, size, 1), index, segments)
             vector = layer.output.matmul_vector(attended, plus=vector)
             gate_up = layer.gate_up.matmul_vector(vector * layer.feed_forward_norm, self._norm_factor(vector))
             vector = layer.down.matmul_vector(_swiglu(gate_up), plus=vector)
         vector *= self._final_norm * np.float32(self._norm_factor(vector))
-        return vector
+        log_probs = layout.normalize_logits(self._output.matmul_vector(vector)[None])
+        return merge_ends(log_probs, self.tokenizer)[0], TransformerState(
+            segments, position + 1, state.has_slid, vector
+        )
 
     def _norm_factor(self, vector: Float32Array) -> float:
         return 1 / math.sqrt(vector.dot(vector) / len(vector) + self.config.norm_eps)
@@ -211,94 +328,68 @@ class NumpyTransformer:
     def advance_batch(
         self, states: Sequence[TransformerState], tokens: Sequence[int]
     ) -> list[tuple[LogProbs, TransformerState]]:
-        read = self._read_chunks([self._make_room(state) for state in states], [(token,) for token in tokens])
+        if any(state.num_positions == self.context_size for state in states):
+            return [self.advance(state, token) for state, token in zip(states, tokens, strict=True)]
+        read = self._read_chunks(states, [(token,) for token in tokens])
         log_probs = self._log_probs(np.concatenate([hidden for hidden, _ in read]))
         return [(row, state) for row, (_, state) in zip(log_probs, read, strict=True)]
 
     def predict_tokens(
         self, state: TransformerState, tokens: Sequence[int], *, last_only: bool = False
     ) -> tuple[Float32Array, TransformerState]:
-        # With `last_only`, no windows that the last token does not depend on.
-        if last_only:
-            text = np.concatenate([attention.segment_tokens(state.segments), np.asarray(tokens, np.int32)])
-            stride = self.context_size - self._num_kept
-            num_slides = max(0, -(-(len(text) - self.context_size) // stride))
-            if num_slides:
-                state, tokens = self._slid_start(), text[num_slides * stride :].tolist()
-            *_, (_, state) = self._read_text(state, tokens)
-            return self._log_probs(state.hidden[None]), state
         rows = []
-        for hidden, last_state in self._read_text(state, tokens):  # noqa: B007
-            rows.append(self._log_probs(hidden))
-        return np.concatenate(rows), last_state
+        for hidden, new_state in self._read_text(state, tokens):
+            state = new_state
+            rows += [] if last_only else [self._log_probs(hidden)]
+        return self._log_probs(state.hidden[None]) if last_only else np.concatenate(rows), state
 
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
-        inputs, start = np.append(np.int32(EOS_ID), ids[:-1]), 0
-        is_short = self.context_size <= READ_TOKENS
-        parts = self._read_windows(inputs) if is_short else (it for it, _ in self._read_text(self.start(), inputs))
-        for hidden in parts if len(ids) else ():
+        start = 0
+        for hidden, _ in self._read_text(self.start(), np.append(np.int32(EOS_ID), ids)[: len(ids)]):
             targets = ids[start : start + len(hidden)]
             log_probs = self._log_probs(hidden)[np.arange(len(hidden)), targets]
             yield SequenceOutput(log_probs.astype(np.float64), hidden)
             start += len(hidden)
 
-    def _read_windows(self, inputs: TokenIds) -> Iterator[Float32Array]:
-        # As `_read_text`, but several windows at once.
-        context, num_kept = self.context_size, self._num_kept
-        # Each window after the first one reads `num_kept` tokens again, and then new ones.
-        starts = [0, *range(context - num_kept, len(inputs) - num_kept, context - num_kept)]
-        per_pass = max(1, READ_TOKENS // context)
-        for group in (starts[first : first + per_pass] for first in range(0, len(starts), per_pass)):
-            states = [self._slid_start() if start else self.start() for start in group]
-            read = self._read_chunks(states, [inputs[start : start + context] for start in group])
-            parts = [hidden[num_kept if start else 0 :] for start, (hidden, _) in zip(group, read, strict=True)]
-            yield np.concatenate(parts)
-
     def _read_text(
         self, state: TransformerState, tokens: Sequence[int] | TokenIds
     ) -> Iterator[tuple[Float32Array, TransformerState]]:
         # Yields the vectors `[tokens, width]` of consecutive tokens of a text, and the state after them.
+        num_kept = 0  # tokens before the next ones that are read again
         while len(tokens):
-            state = self._make_room(state)
+            if state.num_positions == self.context_size:
+                num_kept = layout.num_kept_tokens(self.context_size)
+                tokens = np.concatenate([segment_tokens(state.segments)[-num_kept:], tokens])
+                state = self.start()._replace(has_slid=True)
             room = self.context_size - state.num_positions
             max_positions = min(self.context_size, state.num_positions + READ_TOKENS)
             count = max(1, min(room, READ_TOKENS, MAX_SCORES // (self._num_heads * max_positions)))
             ((hidden, state),) = self._read_chunks([state], [tokens[:count]])
-            tokens = tokens[count:]
-            yield hidden, state
-
-    def _make_room(self, state: TransformerState) -> TransformerState:
-        # The state with its last tokens in a new window if the window was full.
-        if state.num_positions < self.context_size:
-            return state
-        kept = attention.segment_tokens(state.segments)[-self._num_kept :]
-        *_, (_, restarted) = self._read_text(self._slid_start(), kept)
-        return restarted
-
-    def _slid_start(self) -> TransformerState:
-        return self.start()._replace(has_slid=True)
+            tokens, hidden, num_kept = tokens[count:], hidden[num_kept:], max(0, num_kept - len(hidden))
+            if len(hidden):
+                yield hidden, state
 
     def _read_chunks(
         self,
         states: Sequence[TransformerState],
         chunks: Sequence[Sequence[int] | TokenIds],
-        record: attention.AttentionRecord | None = None,
+        record: AttentionRecord | None = None,
     ) -> list[tuple[Float32Array, TransformerState]]:
         # Reads the next tokens of several texts, for which their windows have room, with one product per matrix.
         # Returns the vectors `[tokens, width]` that the tokens after those of each chunk are predicted from, and its
         # state.
         tokens = np.concatenate(chunks).astype(np.int32)
         counts, ends = list(map(len, chunks)), np.cumsum(list(map(len, chunks))).tolist()
-        texts, new_rows = list[attention.Segments](), list[tuple[attention.CacheBuffer, slice, slice]]()
+        texts, new_rows = list[Segments](), list[tuple[CacheBuffer, slice, slice]]()
         for state, count, end in zip(states, counts, ends, strict=True):
             rows = slice(end - count, end)
             if tokens[rows.start] == EOS_ID and not state.num_positions and not state.has_slid:
                 tokens[rows.start] = self.tokenizer.start_id
-            texts.append(attention.extend_segments(self.config, state.segments, state.num_positions, tokens[rows]))
+            texts.append(extend_segments(self.config, state.segments, state.num_positions, tokens[rows]))
             buffer, length = texts[-1][-1]
             new_rows.append((buffer, slice(length - count, length), rows))
-        batch = attention.BatchAttention(texts, counts)
-        rotations = self._rotary.rotations(batch.positions)
+        batch = BatchAttention(texts, counts)
+        rotations = self._rotations[batch.positions].repeat(self._num_each, axis=1)
         num_rotated, size = self._num_heads + self._num_kv_heads, self._head_size
         vectors = embed(self._embedding, tokens)
         for index, layer in enumerate(self._layers):
@@ -334,17 +425,17 @@ class NumpyTransformer:
         normalized /= np.sqrt(mean_squares + np.float32(self.config.norm_eps))[:, None]
         return normalized
 
-    def record_attention(self, ids: TokenIds) -> attention.AttentionRecord:
+    def record_attention(self, ids: TokenIds) -> AttentionRecord:
         if len(ids) >= self.context_size:
             needed = f"a text of {len(ids)} tokens and its start do not fit into the context of {self.context_size}"
             raise InvalidInputError(f"{needed}; use a shorter text")
         return self._record(np.append(np.int32(EOS_ID), ids))
 
-    def _record(self, tokens: TokenIds) -> attention.AttentionRecord:
+    def _record(self, tokens: TokenIds) -> AttentionRecord:
         time, num_layers = len(tokens), len(self._layers)
         weights = np.empty((num_layers, self._num_heads, time, time), np.float32)
         outputs = np.empty((num_layers + 1, time, self.config.embedding_size), np.float32)
-        record = attention.AttentionRecord(weights, outputs)
+        record = AttentionRecord(weights, outputs)
         self._read_chunks([self.start()], [tokens], record)
         return record
 
@@ -352,7 +443,7 @@ class NumpyTransformer:
         return self._log_probs(self._normalize(layer_outputs, self._final_norm))
 
     def _log_probs(self, hidden: Float32Array) -> Float32Array:
-        return merge_ends(normalize_logits(self._output.matmul(hidden)), self.tokenizer)
+        return merge_ends(layout.normalize_logits(self._output.matmul(hidden)), self.tokenizer)
 
 
 def merge_ends(log_probs: Float32Array, tokenizer: Tokenizer) -> Float32Array:

@@ -3,14 +3,15 @@
 Figures in comments are of two cores, for 8 windows of 256 tokens, 576 units and bfloat16.
 """
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engine.data.arrays import Float32Array
 from engine.runtime.distributed import DistributedContext
 
 # The operator that torch.compile replaces `linear` by is private and may disappear.
@@ -21,7 +22,7 @@ CROSS_ENTROPY_ROWS = 512  # whose logits over a large vocabulary are in memory a
 
 # Hidden and cell of every LSTM layer, each `[1, batch, hidden]`; none of a Transformer.
 RecurrentState = Sequence[tuple[Tensor, Tensor]]
-LayerGroup = dict[str, nn.Parameter]
+Weights = Mapping[str, Float32Array]  # by name, as `weight_shapes` or `adapter_shapes` lists them
 
 
 class NetworkOutput(NamedTuple):
@@ -29,6 +30,18 @@ class NetworkOutput(NamedTuple):
     state: RecurrentState  # after the window
     raw: Tensor  # output of the last layer [time, batch, width] before dropout
     dropped: Tensor  # and after dropout
+
+
+def layer_groups(network: nn.Module) -> list[dict[str, nn.Parameter]]:
+    """Return parameters by layer from top to bottom: output layer with a tied embedding, layers, another embedding."""
+    config: Any = network.config
+    groups: list[dict[str, nn.Parameter]] = [{} for _ in range(config.num_layers + 2)]
+    for name, parameter in network.named_parameters():
+        index = -1 if "embed" in name and not config.tie_weights else 0
+        if layer := re.search(r"(layers|mogrifiers)\.(\d+)\.", name):
+            index = config.num_layers - int(layer[2])
+        groups[index][name] = parameter
+    return [group for group in groups if group]
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -99,77 +112,10 @@ def drop_tokens(embeddings: Tensor, p: float, generator: torch.Generator | None)
     return embeddings * dropout_mask(embeddings, (embeddings.shape[0], 1), p, generator)
 
 
-class _RmsNorm(torch.autograd.Function):
-    # 1 ms forward and backward, where the same of PyTorch takes 11
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, weight: Tensor, eps: float) -> Tensor:
-        norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True, dtype=torch.float32)
-        inverse = norms.square_().div_(vectors.shape[-1]).add_(eps).rsqrt_().to(vectors.dtype)
-        normalized = vectors * inverse
-        ctx.save_for_backward(normalized, inverse, weight)
-        scaled: Tensor = normalized * weight
-        return scaled
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        normalized, inverse, weight = ctx.saved_tensors
-        grad_weight = (gradients[0] * normalized).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
-        gradient = gradients[0] * weight
-        mean = (gradient * normalized).mean(-1, keepdim=True)
-        return gradient.addcmul_(normalized, mean, value=-1).mul_(inverse), grad_weight, None
-
-
-# Divides vectors `[..., width]` by their root mean square and multiplies them by a weight `[width]`.
-rms_norm: Callable[[Tensor, Tensor, float], Tensor] = _RmsNorm.apply
-
-
-class _SwiGlu(torch.autograd.Function):
-    # Keeps its input only.
-    @staticmethod
-    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate_up)
-        gates, values = gate_up.chunk(2, -1)
-        activated: Tensor = functional.silu(gates).mul_(values)
-        return activated
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (gate_up,) = ctx.saved_tensors
-        gates, values = gate_up.chunk(2, -1)
-        gradient = torch.empty_like(gate_up)
-        grad_gates, grad_values = gradient.chunk(2, -1)
-        torch.mul(gradients[0], functional.silu(gates), out=grad_values)
-        grad_gates.copy_(torch.ops.aten.silu_backward(gradients[0] * values, gates))
-        return gradient
-
-
-# Returns silu(gates) · values `[..., inner]` for gates and values `[..., 2 inner]` (Shazeer 2020).
-swiglu: Callable[[Tensor], Tensor] = _SwiGlu.apply
-
-
-def rotate(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate queries or keys `[batch, time, heads, head size]` by `cosine` and `sine` `[time, 1, head size / 2]`."""
-    cosine, sine = cosine.to(vectors.dtype), sine.to(vectors.dtype)
-    rotated: Tensor = _Rotate.apply(vectors, cosine, sine)  # type: ignore[no-untyped-call]
-    return rotated
-
-
-class _Rotate(torch.autograd.Function):
-    # Keeps no vectors: the gradient is rotated back.
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        ctx.save_for_backward(cosine, sine)
-        first, second = vectors.chunk(2, dim=-1)
-        rotated = torch.empty(vectors.shape, dtype=vectors.dtype, device=vectors.device)
-        first_out, second_out = rotated.chunk(2, dim=-1)
-        torch.mul(first, cosine, out=first_out).addcmul_(second, sine, value=-1)
-        torch.mul(second, cosine, out=second_out).addcmul_(first, sine)
-        return rotated
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        cosine, sine = ctx.saved_tensors
-        return rotate(gradients[0], cosine, -sine), None, None
+def swiglu(gate_up: Tensor) -> Tensor:
+    """Return silu(gates) · values `[..., inner]` for gates and values `[..., 2 inner]` (Shazeer 2020)."""
+    gates, values = gate_up.chunk(2, dim=-1)
+    return functional.silu(gates) * values
 
 
 def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -186,13 +132,9 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     group = num_heads // num_kv_heads
     rows = (queries * size**-0.5).transpose(1, 2).reshape(batch * num_kv_heads, group * time, size)
     keys, values = (each.transpose(1, 2).reshape(batch * num_kv_heads, time, size) for each in (keys, values))
-    weights = torch.softmax(torch.baddbmm(_causal_mask(time, group, rows.dtype), rows, keys.mT), -1)
+    mask = torch.full((time, time), -torch.inf, dtype=rows.dtype).triu_(1).repeat(group, 1)
+    weights = torch.softmax(torch.baddbmm(mask, rows, keys.mT), -1)
     return torch.bmm(weights, values).view(batch, num_heads, time, size).transpose(1, 2).flatten(2)
-
-
-@lru_cache(maxsize=4)
-def _causal_mask(time: int, group: int, dtype: torch.dtype) -> Tensor:
-    return torch.full((time, time), -torch.inf, dtype=dtype).triu_(1).repeat(group, 1)
 
 
 def linear_cross_entropy(vectors: Tensor, weight: Tensor, targets: Tensor, target_weights: Tensor | None) -> Tensor:
@@ -211,10 +153,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     # Computes the gradients with the loss, so that the logits of a few rows are needed only once.
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, weight: Tensor, targets: Tensor, all_factors: Tensor) -> Tensor:
-        needs_vectors, needs_weight = ctx.needs_input_grad[:2]
-        loss = torch.zeros((), device=vectors.device)
-        grad_vectors = torch.empty_like(vectors) if needs_vectors else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        loss, grad_vectors = torch.zeros((), device=vectors.device), torch.empty_like(vectors)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         for start in range(0, len(vectors), CROSS_ENTROPY_ROWS):
             chunk = slice(start, start + CROSS_ENTROPY_ROWS)
             classes, factors = targets[chunk, None], all_factors[chunk, None]
@@ -222,8 +162,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             picked = probs.gather(1, classes)
             loss -= (picked.float().clamp_min(1e-30).log() * factors).sum()
             probs.scatter_(1, classes, picked - 1)
-            if grad_vectors is not None:
-                grad_vectors[chunk] = (probs @ weight).mul_(factors)
+            grad_vectors[chunk] = (probs @ weight).mul_(factors)
             if grad_weight is not None:
                 grad_weight += probs.t() @ (vectors[chunk] * factors).to(probs.dtype)
         ctx.save_for_backward(grad_vectors, grad_weight)

@@ -3,22 +3,26 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.config import ModelConfig
+from engine.config import Config, ModelConfig
 from engine.data.arrays import Float32Array
+from engine.data.dataset import Dataset
 from engine.data.tokenizers import EOS_ID, TokenIds, Tokenizer
 from engine.models import torch_ops as ops
-from engine.models import transformer_layout as layout
-from engine.models.adapter import MergedWeights, lora_targets
+from engine.models import weights as layout
 from engine.models.base import SequenceOutput
 from engine.models.numpy_transformer import NumpyTransformer
+from engine.models.weights import MergedWeights, lora_targets
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.storage.tensor_file import StoredTensor, to_float32
+
+if TYPE_CHECKING:  # most trainings need no tokenizers by others
+    from engine.models.pretrained.base import Base
 
 Drop = Callable[[Tensor], Tensor]  # of vectors `[batch, time, width]`
 INIT_STD = 0.02  # as in GPT-2
@@ -79,46 +83,32 @@ class Linears(nn.Module):
         return torch.addmm(outputs.flatten(0, -2), low_rank, second.t().to(vectors.dtype)).view_as(outputs)
 
 
-class _Attention(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.num_heads, self.num_kv_heads = config.num_heads, layout.num_kv_heads(config)
-        units, kv_units = self.num_heads * layout.head_size(config), self.num_kv_heads * layout.head_size(config)
-        sizes = {"q_proj": units, "k_proj": kv_units, "v_proj": kv_units}
-        self.qkv = Linears(config.embedding_size, sizes, has_bias=config.qkv_bias)
-        self.output = Linears(units, {"o_proj": config.embedding_size})
-
-    def forward(self, vectors: Tensor, rotation: tuple[Tensor, Tensor], drop: Drop) -> Tensor:
-        num_rotated = self.num_heads + self.num_kv_heads
-        heads = self.qkv(vectors, drop).unflatten(-1, (num_rotated + self.num_kv_heads, -1))
-        rotated, values = ops.rotate(heads[:, :, :num_rotated], *rotation), heads[:, :, num_rotated:]
-        attended = ops.causal_attention(rotated[:, :, : self.num_heads], rotated[:, :, self.num_heads :], values)
-        return cast(Tensor, self.output(attended, drop))
-
-
-class _FeedForward(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        width, inner = config.embedding_size, layout.inner_size(config)
-        self.gate_up = Linears(width, {"gate_proj": inner, "up_proj": inner})
-        self.down = Linears(inner, {"down_proj": width})
-
-    def forward(self, vectors: Tensor, drop: Drop) -> Tensor:
-        return cast(Tensor, self.down(ops.swiglu(self.gate_up(vectors, drop)), drop))
-
-
-class _Norm(nn.RMSNorm):
-    def forward(self, vectors: Tensor) -> Tensor:
-        return ops.rms_norm(vectors, self.weight, cast(float, self.eps))
-
-
 class _Layer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.input_layernorm = _Norm(config.embedding_size, config.norm_eps)
-        self.self_attn = _Attention(config)
-        self.post_attention_layernorm = _Norm(config.embedding_size, config.norm_eps)
-        self.mlp = _FeedForward(config)
+        width, inner, size = config.embedding_size, layout.inner_size(config), layout.head_size(config)
+        self.num_heads, self.num_kv_heads = config.num_heads, layout.num_kv_heads(config)
+        units, kv_units = self.num_heads * size, self.num_kv_heads * size
+        qkv = Linears(width, {"q_proj": units, "k_proj": kv_units, "v_proj": kv_units}, has_bias=config.qkv_bias)
+        self.input_layernorm = nn.RMSNorm(width, config.norm_eps)
+        self.self_attn = nn.ModuleDict({"qkv": qkv, "output": Linears(units, {"o_proj": width})})
+        self.post_attention_layernorm = nn.RMSNorm(width, config.norm_eps)
+        gate_up = Linears(width, {"gate_proj": inner, "up_proj": inner})
+        self.mlp = nn.ModuleDict({"gate_up": gate_up, "down": Linears(inner, {"down_proj": width})})
+
+    def forward(self, vectors: Tensor, rotation: tuple[Tensor, Tensor], drop: Drop, drop_adapted: Drop) -> Tensor:
+        # Vectors are `[batch, time, width]`. Dropout is of what the layer adds, and of what adapters read.
+        num_rotated = self.num_heads + self.num_kv_heads
+        heads = self.self_attn["qkv"](self.input_layernorm(vectors), drop_adapted)
+        heads = heads.unflatten(-1, (num_rotated + self.num_kv_heads, -1))
+        cosine, sine = (table.to(heads.dtype) for table in rotation)
+        first, second = heads[:, :, :num_rotated].chunk(2, dim=-1)
+        rotated = torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+        queries, keys = rotated.tensor_split([self.num_heads], dim=2)
+        attended = ops.causal_attention(queries, keys, heads[:, :, num_rotated:])
+        vectors = vectors + drop(self.self_attn["output"](attended, drop_adapted))
+        gate_up = self.mlp["gate_up"](self.post_attention_layernorm(vectors), drop_adapted)
+        return vectors + drop(self.mlp["down"](ops.swiglu(gate_up), drop_adapted))
 
 
 class _Body(nn.Module):
@@ -126,13 +116,13 @@ class _Body(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(vocabulary_size, config.embedding_size)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
-        self.norm = _Norm(config.embedding_size, config.norm_eps)
+        self.norm = nn.RMSNorm(config.embedding_size, config.norm_eps)
 
 
 class TransformerModel(nn.Module):
     """A Transformer that reads windows of at most `context_size` tokens, each independent of the window before.
 
-    With a base, all weights are frozen, and the parameters are low-rank changes of the matrices (see `adapter`).
+    With a base, all weights are frozen, and the parameters are low-rank changes of the matrices (see `MergedWeights`).
     """
 
     rotation_cosine: Tensor
@@ -148,9 +138,7 @@ class TransformerModel(nn.Module):
     ) -> None:
         """Draw the weights from `generator`; `base` is stored and multiplied in `base_dtype`."""
         super().__init__()
-        self.punctuation_softmax = None
-        layout.check_transformer_config(config)
-        self.config, self.vocabulary_size, self.base = config, vocabulary_size, base
+        self.config, self.vocabulary_size, self.base, self.punctuation_softmax = config, vocabulary_size, base, None
         self.start_id = EOS_ID  # token before the first one of a text that is scored
         with torch.device("cpu" if base is None else "meta"):
             self.model = _Body(config, vocabulary_size)
@@ -158,21 +146,37 @@ class TransformerModel(nn.Module):
         angles = np.arange(config.context_size)[:, None, None] * layout.rotary_frequencies(config)
         for name, table in (("rotation_cosine", np.cos(angles)), ("rotation_sine", np.sin(angles))):
             self.register_buffer(name, torch.from_numpy(table.astype(np.float32)), persistent=False)
-        if base is None:
-            self._init_weights(generator)
-        else:
+        if base is not None:
             self._freeze(base, base_dtype, generator)
-
-    @torch.no_grad()
-    def _init_weights(self, generator: torch.Generator) -> None:
+            return
         # As in GPT-2: projections to the residual stream are smaller in models with more layers.
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
                 is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-                std = INIT_STD / math.sqrt(2 * self.config.num_layers) if is_residual else INIT_STD
+                std = INIT_STD / math.sqrt(2 * config.num_layers) if is_residual else INIT_STD
                 nn.init.normal_(parameter, std=std, generator=generator)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
+
+    @classmethod
+    def build(
+        cls,
+        config: Config,
+        dataset: Dataset,
+        weights: ops.Weights | None = None,
+        base: "Base | None" = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Build the network with `weights`, those of `base`, which an adapter reads in `dtype`, or random ones."""
+        generator = torch.Generator().manual_seed(config.training.seed)
+        frozen = base.weights if base is not None and config.model.lora_rank else None
+        network = cls(config.model, len(dataset.tokenizer), generator, frozen, dtype)
+        network.start_id = dataset.tokenizer.start_id
+        if base is not None and frozen is None and weights is None:
+            weights = {name: to_float32(tensor) for name, tensor in base.weights.items()}
+        if weights is not None:
+            network.load_weights(weights)
+        return network
 
     def _freeze(self, base: Mapping[str, StoredTensor], dtype: torch.dtype, generator: torch.Generator) -> None:
         def load(*names: str) -> Tensor:
@@ -189,10 +193,6 @@ class TransformerModel(nn.Module):
                 del module.weight
                 module.register_buffer("weight", load(f"{path}.weight"), persistent=False)
 
-    @property
-    def device(self) -> torch.device:
-        return self.output_weight.device
-
     def initial_state(self, batch_size: int) -> ops.RecurrentState:
         return []  # every window is read on its own
 
@@ -200,12 +200,12 @@ class TransformerModel(nn.Module):
         self,
         ids: Tensor,
         state: ops.RecurrentState,
-        dropout_generator: torch.Generator | None = None,
+        generator: torch.Generator | None = None,
         class_ids: Tensor | None = None,
         punctuation: Tensor | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> ops.NetworkOutput:
-        raw, dropped = self.read_window(ids, dropout_generator, distributed)
+        raw, dropped = self.read_window(ids, generator, distributed)
         weight = self.output_weight
         logits = ops.linear(dropped, weight if class_ids is None else weight[class_ids])
         return ops.NetworkOutput(logits, [], raw, dropped)
@@ -218,56 +218,44 @@ class TransformerModel(nn.Module):
         self, ids: Tensor, generator: torch.Generator | None, distributed: DistributedContext
     ) -> tuple[Tensor, Tensor]:
         """Return the output `[time, batch, width]` of the last layer before and after dropout, without any logits."""
-        config, has_dropout = self.config, generator is not None
+        config = self.config
+        drop = partial(
+            ops.dropout, generator=generator, distributed=distributed, variational=config.variational_dropout
+        )
 
-        def drop(p: float, vectors: Tensor) -> Tensor:
-            return ops.dropout(vectors, p, generator, distributed, variational=config.variational_dropout)
-
-        def drop_batch(p: float, vectors: Tensor) -> Tensor:
-            return drop(p, vectors.transpose(0, 1)).transpose(0, 1) if has_dropout and p else vectors
+        def drop_batch(vectors: Tensor, p: float) -> Tensor:
+            return drop(vectors.transpose(0, 1), p).transpose(0, 1)
 
         embeddings = ops.drop_tokens(self.model.embed_tokens.weight, config.embedding_dropout, generator)
         # Attention needs the batch first; dropout masks have the time first, as in the LSTM.
-        vectors = drop(config.input_dropout, nn.functional.embedding(ids, embeddings)).transpose(0, 1).contiguous()
+        vectors = drop(nn.functional.embedding(ids, embeddings), config.input_dropout).transpose(0, 1).contiguous()
         rotation = self.rotation_cosine[: len(ids)], self.rotation_sine[: len(ids)]
-        drop_added, drop_adapted = partial(drop_batch, config.hidden_dropout), partial(drop_batch, config.lora_dropout)
+        drop_added, drop_adapted = (partial(drop_batch, p=p) for p in (config.hidden_dropout, config.lora_dropout))
         for layer in self.model.layers:
-            assert isinstance(layer, _Layer)
-            attended = layer.self_attn(layer.input_layernorm(vectors), rotation, drop_adapted)
-            vectors = vectors + drop_added(attended)
-            vectors = vectors + drop_added(layer.mlp(layer.post_attention_layernorm(vectors), drop_adapted))
+            vectors = layer(vectors, rotation, drop_added, drop_adapted)
         raw = self.model.norm(vectors.transpose(0, 1).contiguous())
-        return raw, drop(config.output_dropout, raw)
+        return raw, drop(raw, config.output_dropout)
 
     @torch.no_grad()
     def score_chunks(self, ids: TokenIds) -> Iterator[SequenceOutput]:
         """Score a whole text, several windows at once; each repeats the last `num_kept_tokens` of the one before."""
-        context, num_kept = self.config.context_size, layout.num_kept_tokens(self.config.context_size)
+        context, device = self.config.context_size, self.rotation_cosine.device
+        num_kept = layout.num_kept_tokens(context)
         tokens = torch.from_numpy(np.append(np.int32(self.start_id), ids).astype(np.int64))
         starts = [0, *range(context - num_kept, len(ids) - num_kept, context - num_kept)] if len(ids) else []
         num_windows = max(1, MAX_SCORING_LOGITS // (context * self.vocabulary_size))
         num_rows = max(1, MAX_SCORING_LOGITS // self.vocabulary_size)
         for group in (starts[first : first + num_windows] for first in range(0, len(starts), num_windows)):
             windows = nn.utils.rnn.pad_sequence([tokens[:-1][start : start + context] for start in group])
-            raw, _ = self.read_window(windows.to(self.device), None, SINGLE_PROCESS)
+            raw, _ = self.read_window(windows.to(device), None, SINGLE_PROCESS)
             for column, start in enumerate(group):
                 first = num_kept if start else 0
-                targets = tokens[start + first + 1 : start + context + 1].to(self.device)
+                targets = tokens[start + first + 1 : start + context + 1].to(device)
                 hidden = raw[first : first + len(targets), column]
-                scores = [
-                    torch.log_softmax(ops.linear(rows, self.output_weight).float(), dim=-1).gather(-1, classes[:, None])
-                    for rows, classes in zip(torch.split(hidden, num_rows), torch.split(targets, num_rows), strict=True)
-                ]
-                log_probs = torch.cat(scores).flatten().double().cpu().numpy()
-                yield SequenceOutput(log_probs, hidden.float().cpu().numpy())
-
-    def layer_groups(self) -> list[ops.LayerGroup]:
-        num_layers = self.config.num_layers
-        groups: list[ops.LayerGroup] = [{} for _ in range(num_layers + 1)]
-        for name, parameter in self.named_parameters():
-            parts = name.split(".")
-            groups[num_layers - int(parts[2]) if parts[1] == "layers" else 0][name] = parameter
-        return [group for group in groups if group]
+                for rows, classes in zip(torch.split(hidden, num_rows), torch.split(targets, num_rows), strict=True):
+                    log_probs = ops.linear(rows, self.output_weight).float().log_softmax(-1)
+                    scores = log_probs.gather(-1, classes[:, None]).flatten()
+                    yield SequenceOutput(scores.double().cpu().numpy(), rows.float().cpu().numpy())
 
     def _named_tensors(self) -> Iterator[tuple[str, nn.Parameter]]:
         # As in Llama, without the `Linears` that compute several matrices as one.
@@ -280,11 +268,11 @@ class TransformerModel(nn.Module):
         return {name: each.detach().float().cpu().numpy().copy() for name, each in self._named_tensors()}
 
     @torch.no_grad()
-    def load_weights(self, weights: Mapping[str, Float32Array]) -> None:
+    def load_weights(self, weights: ops.Weights) -> None:
         for name, parameter in self._named_tensors():
             parameter.copy_(torch.from_numpy(weights[name]))
 
-    def to_decoder(self, tokenizer: Tokenizer, weights: Mapping[str, Float32Array] | None = None) -> NumpyTransformer:
+    def to_decoder(self, tokenizer: Tokenizer, weights: ops.Weights | None = None) -> NumpyTransformer:
         tensors: Mapping[str, StoredTensor] = self.export_weights() if weights is None else weights
         if self.base is not None:
             tensors = MergedWeights(self.config, self.base, tensors, int8=True)

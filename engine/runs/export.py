@@ -14,12 +14,13 @@ from engine.config import ModelConfig
 from engine.data.arrays import Float32Array
 from engine.data.tokenizers import EOS, EOS_ID, UNK, Tokenizer
 from engine.errors import RunError
-from engine.models import transformer_layout as layout
+from engine.models import weights as layout
 from engine.models.dialogue import DialogueModel
 from engine.models.numpy_transformer import pair_units
 from engine.models.pretrained.base import VOCABULARY_TENSORS, UnsupportedModelError
 from engine.models.pretrained.chat import script_chat_template
 from engine.models.pretrained.gguf_file import PERMUTED_ARCHITECTURE, ROPE_FACTORS, SETTINGS, vocabulary_metadata
+from engine.models.weights import weight_shapes
 from engine.runs import directory, loading
 from engine.storage.files import atomic_replace, write_folder
 from engine.storage.tensor_file import to_float32
@@ -194,7 +195,7 @@ def export_gguf(run_dir: Path, file: Path, matrix_type: GGUFType = "f16") -> Non
                     writer.add_array(key, value if isinstance(value, list) else value.tolist())
                 else:
                     writer.add_key_value(key, value, value_types[type(value)])
-            for name, shape in layout.transformer_weight_shapes(config, num_tokens).items():
+            for name, shape in weight_shapes(config, num_tokens).items():
                 tensor = to_float32(loaded.decoder.tensors[name])
                 if name in VOCABULARY_TENSORS:
                     tensor = tensor[vocabulary.rows]

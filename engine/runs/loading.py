@@ -16,11 +16,12 @@ from engine.data.speakers import CAST_FILE, cast_from_json
 from engine.data.tokenizers import TOKENIZER_FILES, Tokenizer, tokenizer_from_json
 from engine.errors import InvalidInputError, RunError
 from engine.events import Evaluated, RecordedEvent, Started
-from engine.models.adapter import adapter_shapes, check_adapter, lora_targets
 from engine.models.base import LanguageModel
-from engine.models.decoders import NumpyDecoder, build_decoder, weight_shapes
 from engine.models.dialogue import DialogueModel, SpeakerTextModel, TurnModel
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.pretrained.names import BASE_FILE, HF_PREFIX, SMOLLM2, is_pretrained_name, parse_pretrained_name
+from engine.models.weights import MAX_ADAPTER_WEIGHT, adapter_shapes, check_weights, lora_targets, weight_shapes
 from engine.runs import directory
 from engine.runs.metrics import drop_superseded, read_events
 from engine.storage.files import default_runs_dir
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # runs without a base need none of the modules that read one
     from engine.models.pretrained.base import Base, ProgressCallback
 
 InferencePrecision = Literal["auto", "fp32", "int8"]
+NumpyDecoder = NumpyLSTM | NumpyTransformer
 # Of a model by others, whose line ends are characters.
 PRETRAINED_CONFIG = Config("pretrained", data=DataConfig(corpus="", tokenizer="pretrained", mode="stream"))
 PEFT_PREFIX, BASE_HASH = "base_model.model.", "base_sha256"  # of the names of tensors, and in the metadata
@@ -190,7 +192,8 @@ def _read_decoder(
     if precision == "fp32":
         weights = {name: to_float32(weight) for name, weight in weights.items()}
     try:
-        return build_decoder(config.model, tokenizer, weights, int8=precision == "int8")
+        network = NumpyTransformer if config.model.architecture == "transformer" else NumpyLSTM
+        return network(config.model, tokenizer, weights, int8=precision == "int8")
     except RunError as error:
         raise RunError(f"{file}: {error}") from error
     finally:
@@ -284,7 +287,7 @@ def read_adapter(run_dir: Path, config: ModelConfig, file: Path) -> Mapping[str,
         )
     adapter = LazyTensors({name: partial(mapped.read_weight, f"{PEFT_PREFIX}{name}") for name in shapes})
     try:
-        check_adapter(config, adapter)
+        check_weights(adapter, shapes, MAX_ADAPTER_WEIGHT)
     except RunError as error:
         raise RunError(f"{file}: {error}") from error
     return adapter

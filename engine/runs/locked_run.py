@@ -23,8 +23,8 @@ from engine.data.arrays import Float32Array
 from engine.data.tokenizers import TOKENIZER_FILES, Tokenizer
 from engine.errors import InvalidInputError, LotrError, RunError, describe_error
 from engine.events import ControlCommand
-from engine.models.decoders import NumpyDecoder
 from engine.runs import directory, loading, metrics
+from engine.runs.loading import NumpyDecoder
 from engine.storage.files import JsonLinesAppender, default_runs_dir, lock_file, open_regular_file, write_atomically
 from engine.storage.tensor_file import serialize_weights
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from engine.config import Config
 from engine.errors import ConfigError, suggest_nearest
 from engine.events import Finished
-from engine.models.transformer_layout import TRANSFORMER_VALUES
+from engine.models.weights import TRANSFORMER_VALUES
 from engine.runtime.process import require_package
 from engine.training.job import INHERITED_SETTINGS, load_training_input
 

@@ -18,9 +18,8 @@ from engine.data.tokenizers import OPEN_VOCABULARIES, Tokenizer
 from engine.errors import ConfigError, RunError
 from engine.events import CommandQueue, TrainingEvent
 from engine.models import dialogue
-from engine.models.adapter import lora_targets
 from engine.models.pretrained.names import GGUF_PREFIX, HF_PREFIX, is_pretrained_name, parse_pretrained_name
-from engine.models.transformer_layout import TRANSFORMER_VALUES, check_transformer_config, largest_num_heads
+from engine.models.weights import TRANSFORMER_VALUES, check_transformer_config, largest_num_heads, lora_targets
 from engine.runs import directory, loading
 from engine.runs.locked_run import CommandFileReader, LockedRun, create_run, record_events, reopen_run
 from engine.runs.metrics import read_current_events

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from engine.config import TrainingConfig
 from engine.data.arrays import chunked_bincount
 from engine.data.tokenizers import TokenIds
-from engine.models.network import Network
-from engine.models.torch_ops import RecurrentState, linear_cross_entropy
+from engine.models.lstm import LSTMModel
+from engine.models.torch_ops import RecurrentState, layer_groups, linear_cross_entropy
 from engine.models.transformer import TransformerModel
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
+Network = LSTMModel | TransformerModel
+NETWORKS: dict[str, Any] = {"lstm": LSTMModel, "transformer": TransformerModel}  # by architecture
 MANY_TOKENS = 8192  # tokens from which the logits of a window take much more memory than everything else
 ADAM_STATE_KEYS = {"step", "exp_avg", "exp_avg_sq"}  # of each parameter; SGD without momentum has no state
 SLANTED_TRIANGULAR_RATIO = 32  # highest divided by lowest learning rate (Howard and Ruder 2018, section 3.2)
@@ -162,7 +164,7 @@ def build_optimizer(network: Network, options: TrainingConfig, *, fine_tuning: b
     `lr_factor` falls by `layer_lr_decay` with each lower layer group (Howard and Ruder 2018, section 3.2).
     """
     is_sgd = fine_tuning or options.optimizer == "sgd"
-    layers = network.layer_groups() if options.layer_lr_decay != 1 else [dict(network.named_parameters())]
+    layers = layer_groups(network) if options.layer_lr_decay != 1 else [dict(network.named_parameters())]
     groups: list[dict[str, Any]] = []
     for depth, layer in enumerate(layers):
         # Adam and AdamW decay neither biases nor the scales of norms.

@@ -23,10 +23,8 @@ from engine.config import Config, TrainingConfig
 from engine.data.arrays import Float32Array, permute_lines
 from engine.data.dataset import Dataset, batchify
 from engine.errors import ConfigError, InvalidInputError, RunError
-from engine.models.decoders import trained_shapes
-from engine.models.matrices import check_weights
-from engine.models.network import Network, build_network
 from engine.models.torch_ops import RecurrentState
+from engine.models.weights import adapter_shapes, check_weights, weight_shapes
 from engine.runs.directory import PREVIOUS_RESUME_FILE, RESUME_FILE
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from engine.runtime.process import get_process_info
@@ -215,8 +213,8 @@ class TrainerState:
         options, dataset = config.training, source.dataset
         self.config, self.dataset, self.distributed = config, dataset, distributed
         self.dtype = choose_dtype(config, device)
-        network = build_network(config, dataset, source.initial_weights, source.base, self.dtype)
-        self.network: Network = network.to(device)
+        build, weights = optim.NETWORKS[config.model.architecture].build, source.initial_weights
+        self.network: optim.Network = build(config, dataset, weights, source.base, self.dtype).to(device)
         num_columns = options.batch_size // distributed.process.world_size
         self.num_columns = num_columns + options.teacher_columns  # of this process
         self.teachers = Teachers(config, dataset, device, num_columns) if options.teachers else None
@@ -288,7 +286,8 @@ class TrainerState:
         self.start_time -= progress.seconds
         _load_parameters(self.network, part("network"))
         self.best_weights = {name: tensor.numpy() for name, tensor in part("best_model").items()}
-        check_weights(self.best_weights, trained_shapes(self.config.model, len(self.dataset.tokenizer)))
+        model, num_tokens = self.config.model, len(self.dataset.tokenizer)
+        check_weights(self.best_weights, adapter_shapes(model) if model.lora_rank else weight_shapes(model, num_tokens))
         if progress.fine_tuning:
             self.optimizer = optim.build_optimizer(self.network, options, fine_tuning=True)
         optim.load_optimizer_tensors(self.optimizer, part("optimizer"))

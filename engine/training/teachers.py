@@ -15,10 +15,9 @@ from engine.data.dataset import Dataset
 from engine.data.tokenizers import EOS_ID
 from engine.errors import ConfigError
 from engine.models.lstm import LSTMModel
-from engine.models.network import Network, build_network
 from engine.models.torch_ops import NetworkOutput
 from engine.runs.loading import LoadedRun, find_model, load_model
-from engine.training.optim import SoftTargets, Window, load_recurrent_state, recurrent_tensors
+from engine.training.optim import NETWORKS, Network, SoftTargets, Window, load_recurrent_state, recurrent_tensors
 
 
 def load_teachers(config: Config, dataset: Dataset) -> list[LoadedRun]:
@@ -53,7 +52,7 @@ class Teachers:
         for run in load_teachers(config, dataset):
             # Exported embeddings include the vectors of subwords.
             teacher_config = run.config.with_values(subword_embeddings=False, init="")
-            network = build_network(teacher_config, dataset, run.decoder.weights)
+            network = NETWORKS[teacher_config.model.architecture].build(teacher_config, dataset, run.decoder.weights)
             self.networks.append(network.to(device).requires_grad_(False))
         softmaxes = [network.punctuation_softmax for network in self.networks]
         self._softmaxes = [softmax for softmax in softmaxes if softmax is not None]  # of all teachers, or of none

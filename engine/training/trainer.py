@@ -24,8 +24,8 @@ from engine.generation.generate import TextInProgress, TokenEvent, generate
 from engine.generation.settings import SamplerSettings
 from engine.generation.turns import begin_turn, read_turns
 from engine.models.base import LanguageModel
-from engine.models.network import Network
 from engine.models.ngram import MAX_KNESER_NEY_TOKENS, KneserNey, Unigram
+from engine.models.torch_ops import layer_groups
 from engine.runs.directory import needs_base
 from engine.runs.loading import read_config_and_tokenizer, read_initial_weights, read_run_base
 from engine.runtime.distributed import SINGLE_PROCESS, DistributedContext, distributed_context
@@ -119,7 +119,7 @@ class Trainer:
         state.optimizer.zero_grad(set_to_none=True)
         objective.backward()  # type: ignore[no-untyped-call]
         if options.unfreeze_epochs:  # gradual unfreezing (Howard and Ruder 2018, section 3.3)
-            for group in state.network.layer_groups()[1 + progress.epoch_index // options.unfreeze_epochs :]:
+            for group in layer_groups(state.network)[1 + progress.epoch_index // options.unfreeze_epochs :]:
                 for parameter in group.values():
                     parameter.grad = None
         loss = loss.detach()
@@ -305,9 +305,9 @@ def _sample(model: LanguageModel, state: TrainerState) -> events.Sampled:
 
 
 @torch.no_grad()
-def notebook_perplexity(network: Network, ids: TokenIds, batch_size: int, bptt: int) -> float:
+def notebook_perplexity(network: optim.Network, ids: TokenIds, batch_size: int, bptt: int) -> float:
     """Return the perplexity of `ids` by the formula of the notebook, see `printed_perplexity`."""
-    columns = torch.from_numpy(batchify(ids, batch_size)).to(network.device).long()
+    columns = torch.from_numpy(batchify(ids, batch_size)).to(next(network.parameters()).device).long()
     state, losses = network.initial_state(batch_size), []
     for begin in window_starts(len(columns), bptt):
         logits, state, _, _ = network(columns[begin : begin + bptt], state)

@@ -7,10 +7,9 @@ import torch
 
 from engine.data.dataset import load_dataset
 from engine.models.base import score_sequence
-from engine.models.decoders import build_decoder
-from engine.models.network import build_network
 from engine.presets import PRESETS
 from engine.runtime.distributed import SINGLE_PROCESS
+from engine.training.optim import NETWORKS
 from tests.bench.measuring import Figure, Skip
 from tests.support.distributed_worker import train_and_summarize
 from tests.support.training import NO_DROPOUT
@@ -29,8 +28,8 @@ def check_device(preset, device, num_steps=6):
     torch.backends.cudnn.allow_tf32 = False
     config = PRESETS[preset].with_values(epochs=1, device=device, precision="fp32", checkpoint_seconds=0.0)
     dataset = load_dataset(config.data)
-    network = build_network(config, dataset).to(device)
-    decoder = build_decoder(config.model, dataset.tokenizer, network.export_weights())
+    network = NETWORKS[config.model.architecture].build(config, dataset).to(device)
+    decoder = network.to_decoder(dataset.tokenizer)
     ids = dataset.valid[:500]
     difference = abs(score_sequence(network, ids) - score_sequence(decoder, ids)).max()
     yield Figure(f"{preset}, log-probabilities, difference from numpy", "nats", (difference,))

@@ -32,10 +32,10 @@ from engine.generation.generate import (
 )
 from engine.generation.settings import SamplerSettings
 from engine.models.base import advance_tokens, score_sequence
-from engine.models.decoders import build_decoder, weight_shapes
 from engine.models.ngram import KneserNey
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.pretrained.base import read_base
+from engine.models.weights import weight_shapes
 from engine.presets import PRESETS
 from engine.runs.directory import resolve_run
 from engine.runs.export import export_hugging_face
@@ -134,7 +134,7 @@ def transformer_speeds():
     text = np.random.default_rng(0).integers(2, len(decoder.tokenizer), 500).astype(np.int32)
     scores, speeds = {}, {}
     for name in ("fp32", "int8"):
-        model = build_decoder(decoder.config, decoder.tokenizer, decoder.weights, int8=name == "int8")
+        model = type(decoder)(decoder.config, decoder.tokenizer, decoder.weights, int8=name == "int8")
         speeds |= {f"{name}_{key}": value for key, value in play_speeds(model, (2, 3)).items()}
         scores[name], states = score_sequence(model, text), [model.advance(model.start(), EOS_ID)[1]]
         for token in range(2, 302):

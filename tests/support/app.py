@@ -22,7 +22,8 @@ from engine.events import (
     Step,
     TrainingEvent,
 )
-from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.weights import weight_shapes
 from lotr_tui.app import LotrApp
 from lotr_tui.theme import SHIRE
 

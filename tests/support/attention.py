@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.analysis.tokenized_text import tokenize_with_offsets
 from engine.errors import InvalidInputError
-from engine.models.attention import AttentionRecord
+from engine.models.numpy_transformer import AttentionRecord
 from lotr_tui.screens.inspect.attention import AttentionScreen
 from lotr_tui.screens.inspect.heat_strip import HeatStrips
 from lotr_tui.session.session_model import SessionModel

@@ -7,8 +7,8 @@ import numpy as np
 from engine.analysis.evaluation import EncodedText, convert_text, native_form
 from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.models.base import predict_one_by_one, score_sequence
-from engine.models.decoders import weight_shapes
 from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.weights import weight_shapes
 
 
 def make_tokenizer(size):

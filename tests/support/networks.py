@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from engine.config import ModelConfig
-from engine.models.decoders import build_decoder
 from engine.models.lstm import LSTMModel
+from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.transformer import TransformerModel
-from engine.models.transformer_layout import TRANSFORMER_VALUES
+from engine.models.weights import TRANSFORMER_VALUES
 from tests.support.models import make_tokenizer, random_weights
 from tests.support.training import NO_DROPOUT
 
@@ -57,7 +57,7 @@ def transformer_config(name="two layers", **values):
 def random_transformer(tokenizer=VOCABULARY, name="two layers", *, int8=False, **values):
     """Create a numpy Transformer with one of `CONFIGS`; `values` are settings of the model."""
     config = transformer_config(name, **values)
-    return build_decoder(config, tokenizer, random_weights(config, tokenizer), int8=int8)
+    return NumpyTransformer(config, tokenizer, random_weights(config, tokenizer), int8=int8)
 
 
 def random_base(config, tokenizer):

@@ -10,7 +10,7 @@ from engine.config import Config, ModelConfig
 from engine.data.bpe import BPETokenizer
 from engine.data.tokenizers import EOS_ID, CharacterTokenizer
 from engine.models.numpy_lstm import NumpyLSTM
-from engine.models.transformer_layout import TRANSFORMER_VALUES, transformer_weight_shapes
+from engine.models.weights import TRANSFORMER_VALUES, weight_shapes
 from engine.runs.directory import MODEL_FILE
 from engine.runs.locked_run import create_run
 from tests.support.models import random_weights
@@ -70,7 +70,7 @@ def write_transformer_run(path, tokenizer, **values):
     config = Config("gpt-tiny").with_values(**TRANSFORMER | values, tokenizer=tokenizer.name)
     create_run(config, tokenizer, path.name, path.parent).lock.close()
     rng = np.random.default_rng(len(tokenizer))
-    shapes = transformer_weight_shapes(config.model, len(tokenizer))
+    shapes = weight_shapes(config.model, len(tokenizer))
     weights = {name: rng.normal(0, 0.2, shape).astype(np.float16) for name, shape in shapes.items()}
     save_file({name: weight.astype(np.float32) for name, weight in weights.items()}, path / MODEL_FILE)
     return path

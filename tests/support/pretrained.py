@@ -130,14 +130,14 @@ def save_llama(folder):
     from safetensors.numpy import save_file
 
     from engine.models.pretrained.base import read_config
-    from engine.models.transformer_layout import transformer_weight_shapes
+    from engine.models.weights import weight_shapes
 
     config = {
         "model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
         "num_key_value_heads": 1, "intermediate_size": 16, "tie_word_embeddings": True,
         "max_position_embeddings": CONTEXT_SIZE,
     }  # fmt: skip
-    shapes = transformer_weight_shapes(read_config(config), VOCABULARY_SIZE)
+    shapes = weight_shapes(read_config(config), VOCABULARY_SIZE)
     rng = np.random.default_rng(0)
     folder.mkdir()
     save_file({name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}, folder / WEIGHTS)

@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 from engine.config import Config
 from engine.data.dataset import load_dataset
 from engine.events import CommandQueue
-from engine.models.decoders import NumpyDecoder
 from engine.runs.directory import MODEL_FILE
+from engine.runs.loading import NumpyDecoder
 from engine.runs.locked_run import create_run
 from engine.training import TrainingInput
 from engine.training.trainer import Trainer, train

@@ -18,9 +18,8 @@ import numpy as np
 
 from engine.config import ModelConfig
 from engine.errors import ConfigError, InvalidInputError, RunError, describe_error, install_command, printable
-from engine.models import matrices, numpy_transformer
-from engine.models import transformer_layout as layout
-from engine.models.adapter import MergedWeights
+from engine.models import numpy_transformer
+from engine.models import weights as layout
 from engine.models.pretrained.chat import SANDBOX, ChatTemplate, JinjaTemplate
 from engine.models.pretrained.names import BASE_FILE, SMOLLM2, PretrainedSource, base_folder, parse_pretrained_name
 from engine.models.pretrained.tokenizer import PretrainedTokenizer, SpecialTokens, Tokens, read_tokens, try_tokenizer
@@ -95,7 +94,7 @@ class Base:
     files: tuple[Path, ...]  # of the weights
     config: ModelConfig
     tokenizer: PretrainedTokenizer
-    weights: LazyTensors  # as `transformer_weight_shapes` lists them; rows of the vocabulary are in our order
+    weights: LazyTensors  # as `weight_shapes` lists them; rows of the vocabulary are in our order
     chat: ChatTemplate | None
     stored_sha256: str = ""  # if it is known without reading the files
     release_pages: Callable[[], None] = lambda: None  # gives the memory of mapped files back
@@ -107,7 +106,7 @@ class Base:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return layout.transformer_weight_shapes(self.config, len(self.tokenizer))
+        return layout.weight_shapes(self.config, len(self.tokenizer))
 
     @property
     def description(self) -> str:
@@ -132,7 +131,7 @@ class Base:
                 text = f"merging the adapter into {self.family}" if adapter else "reading the weights"
                 on_progress(LoadingProgress(text, required))
             config, tensors = adapter or (self.config, {})
-            weights = MergedWeights(config, self.weights, tensors, int8=int8)
+            weights = layout.MergedWeights(config, self.weights, tensors, int8=int8)
             decoder = numpy_transformer.NumpyTransformer(config, self.tokenizer, weights, chat=self.chat)
         self.release_pages()
         return decoder
@@ -140,7 +139,7 @@ class Base:
     def check_weights(self) -> None:
         """Raise an InvalidInputError if a weight is not finite, or huge. This reads all of them."""
         with refuse_in_one_line(self.name):
-            matrices.check_weights(self.weights, self.shapes, MAX_WEIGHT)
+            layout.check_weights(self.weights, self.shapes, MAX_WEIGHT)
 
 
 def read_base(name: str, on_progress: ProgressCallback | None = None) -> Base:
@@ -269,7 +268,7 @@ def make_base(
 
     Their shapes are checked when they are read, but those of the vocabulary may have more rows than tokens.
     """
-    if unknown := sorted(readers.keys() - layout.transformer_weight_shapes(config, 0).keys()):
+    if unknown := sorted(readers.keys() - layout.weight_shapes(config, 0).keys()):
         raise UnsupportedModelError(f"it has tensors of another kind of model, such as {unknown[0][:100]}")
     our_rows = tokens[0].swapped_ids.astype(np.intp)
     rows = {tensor: our_rows if tensor in VOCABULARY_TENSORS else None for tensor in readers}
@@ -414,8 +413,8 @@ def store_base(base: Base, name: str, folder: Path, sha256: str, source: str) ->
     """
     from safetensors.numpy import save
 
-    weights = dict(MergedWeights(base.config, base.weights, {}, int8=True))
-    matrices.check_weights(weights, base.shapes, MAX_WEIGHT)
+    weights = dict(layout.MergedWeights(base.config, base.weights, {}, int8=True))
+    layout.check_weights(weights, base.shapes, MAX_WEIGHT)
     tensors = {tensor: part.values if isinstance(part, Int8Rows) else part for tensor, part in weights.items()}
     tensors |= {tensor + SCALE_SUFFIX: part.scales for tensor, part in weights.items() if isinstance(part, Int8Rows)}
     content = save(tensors)
@@ -440,7 +439,7 @@ def read_stored_base(name: str, *, check_bytes: bool = False) -> Base:
             raise RunError(f"{WEIGHTS_FILE} has {size:,} bytes, not {stored.weights_bytes:,}")
         if check_bytes and hash_files([file.path]) != stored.weights_sha256:
             raise RunError(f"{WEIGHTS_FILE} has changed")
-        check_tensors(file.tensors, shapes := layout.transformer_weight_shapes(stored.config, stored.num_tokens))
+        check_tensors(file.tensors, shapes := layout.weight_shapes(stored.config, stored.num_tokens))
     weights = LazyTensors({tensor: partial(file.read_weight, tensor) for tensor in shapes})
     chat = ChatTemplate(replace(stored.template, is_trusted=True), tokenizer) if stored.template else None
     origin = stored.sha256, file.release_pages

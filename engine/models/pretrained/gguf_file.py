@@ -24,7 +24,7 @@ from engine.data.tokenizers import MAX_TOKEN_CHARACTERS
 from engine.errors import InvalidInputError, printable
 from engine.models.pretrained.base import Base, UnsupportedModelError, make_base, read_config
 from engine.models.pretrained.tokenizer import SPACE_MARK, read_tokens
-from engine.models.transformer_layout import rotary_frequencies
+from engine.models.weights import rotary_frequencies
 from engine.storage.files import open_regular_file
 
 FAMILIES = {"llama": "Llama", "qwen2": "Qwen2"}  # architectures of llama.cpp; Mistral's files are "llama" too

@@ -23,7 +23,7 @@ from engine.models.base import HiddenVector, LogProbs
 from engine.models.numpy_transformer import merge_ends
 from engine.models.pretrained import base as bases
 from engine.models.pretrained.names import parse_pretrained_name
-from engine.models.transformer_layout import num_kept_tokens
+from engine.models.weights import num_kept_tokens
 from engine.runtime import process
 from engine.runtime.worker import Sandbox
 

@@ -19,7 +19,7 @@ from engine.analysis.tokenized_text import TokenizedText
 from engine.data.arrays import Float32Array, Int64Array
 from engine.data.tokenizers import Tokenizer
 from engine.errors import describe_error, printable
-from engine.models.attention import AttentionModel, AttentionRecord
+from engine.models.numpy_transformer import AttentionRecord, NumpyTransformer
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import (
     LINE_END_MARK,
@@ -126,14 +126,14 @@ class AttentionReading:
         return others
 
 
-def max_recorded_tokens(model: AttentionModel) -> int:
+def max_recorded_tokens(model: NumpyTransformer) -> int:
     """Return how many tokens can be recorded after the start of a text, given the memory and the model's context."""
     num_layers, num_heads, *_ = model.record_attention(np.empty(0, np.int32)).weights.shape
     max_positions = math.isqrt(MAX_RECORD_BYTES // (np.dtype(np.float32).itemsize * num_layers * num_heads))
     return max(1, min(max_positions, model.context_size) - 1)
 
 
-def read_attention(model: AttentionModel, tokenizer: Tokenizer, tokens: TokenizedText) -> AttentionReading:
+def read_attention(model: NumpyTransformer, tokenizer: Tokenizer, tokens: TokenizedText) -> AttentionReading:
     """Record the attention of a model on the start of a text and its tokens.
 
     Raises:

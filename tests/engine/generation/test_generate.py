@@ -33,7 +33,8 @@ from engine.generation.settings import MAX_SEED, SamplerSettings, check_seed
 from engine.models.base import advance_batch, predict_one_by_one, score_sequence
 from engine.models.combinations import CacheSettings, Mixture, NeuralCache
 from engine.models.ngram import KneserNey
-from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.weights import weight_shapes
 from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model
 from tests.support import sampling

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from engine.errors import ConfigError
-from engine.models.adapter import MergedWeights, adapter_shapes, lora_targets
 from engine.models.numpy_transformer import NumpyTransformer
 from engine.models.torch_ops import causal_attention, linear_cross_entropy
 from engine.models.transformer import TransformerModel
+from engine.models.weights import MergedWeights, adapter_shapes, lora_targets
 from engine.runtime.distributed import SINGLE_PROCESS
 from engine.storage.tensor_file import Int8Rows, quantize_rows
 from tests.support.models import random_weights

@@ -1,7 +1,5 @@
 """The numpy LSTM against the PyTorch LSTM with the same weights, in 32 and in 8 bits, and its matrix products."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -11,11 +9,11 @@ from hypothesis import strategies as st
 from engine.config import ModelConfig
 from engine.data.dataset import load_dataset
 from engine.data.tokenizers import EOS_ID, WordTokenizer
-from engine.errors import InvalidInputError, RunError
+from engine.errors import RunError
 from engine.models.base import forward_sequence, score_sequence
 from engine.models.lstm import LSTMModel
-from engine.models.matrices import MAX_WEIGHT, Int8Matrix
-from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.weights import MAX_WEIGHT, Int8Matrix, weight_shapes
 from engine.runs.directory import resolve_run
 from engine.runs.loading import load_model
 from engine.storage.tensor_file import Int8Rows, quantize_rows, to_float32
@@ -202,9 +200,3 @@ def test_int8_error_is_bounded_by_the_rounding(shape, batch, seed):
     vector_peaks, row_peaks = np.abs(vectors).max(axis=-1, keepdims=True), np.abs(matrix).max(axis=1)
     bound = shape[1] * vector_peaks * row_peaks * (1 / 127 + 1 / 254**2) + 1e-5
     assert (np.abs(products - exact) <= bound).all()
-
-
-def test_int8_without_numkong_is_an_error_that_names_the_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "numkong", None)
-    with pytest.raises(InvalidInputError, match="pip install numkong"):
-        Int8Matrix(quantize_rows(np.ones((2, 2), np.float32)))

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from engine.config import ModelConfig
 from engine.data.tokenizers import EOS_ID
 from engine.errors import ConfigError, InvalidInputError, RunError
 from engine.models.base import forward_sequence, score_sequence
-from engine.models.decoders import build_decoder
 from engine.models.numpy_transformer import MAX_TRANSFORMER_WEIGHT, NumpyTransformer
-from engine.models.transformer_layout import inner_size
+from engine.models.torch_ops import layer_groups
+from engine.models.weights import check_transformer_config, inner_size
 from engine.storage.tensor_file import quantize_rows
 from tests.support.models import random_ids, random_weights
 from tests.support.networks import (
     CONFIGS,
+    TRANSFORMER,
     VOCABULARY,
     VOCABULARY_SIZE,
     make_transformer,
@@ -26,6 +28,7 @@ from tests.support.networks import (
     transformer_config,
 )
 from tests.support.references import reference_layers, reference_log_probs, reference_logits
+from tests.support.training import NO_DROPOUT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,7 +112,7 @@ def test_a_full_window_starts_again_with_its_last_half(context_size):
         window.append(token)
         outputs, _ = reference_layers(model, np.array(window))
         assert row == pytest.approx(reference_log_probs(model, outputs[-1, -1:])[0], abs=1e-4)
-    assert model.num_positions(state) == len(window)
+    assert state.num_positions == len(window)
     assert model.has_slid(state)
     assert not model.has_slid(token_by_token(model, tokens[:context_size])[1])
 
@@ -173,7 +176,7 @@ def test_8_bits_are_close_to_single_precision_even_if_a_unit_is_large(is_stored,
     tensors = {
         name: quantize_rows(value) if is_stored and value.ndim == 2 else value for name, value in weights.items()
     }
-    int8 = build_decoder(config, VOCABULARY, tensors, int8=not is_stored)
+    int8 = NumpyTransformer(config, VOCABULARY, tensors, int8=not is_stored)
     assert int8.has_int8_weights
     ids = random_ids(100, VOCABULARY_SIZE)
     difference = score_sequence(int8, ids) - score_sequence(exact, ids)
@@ -280,12 +283,12 @@ def test_scores_of_a_text_equal_those_of_the_decoder_token_by_token(context_size
 )
 def test_settings_that_a_transformer_cannot_have_are_refused(values, message):
     with pytest.raises(ConfigError) as error:
-        make_transformer(**values)
+        check_transformer_config(ModelConfig(**(TRANSFORMER | NO_DROPOUT | values)))
     assert message in str(error.value)
 
 
 def test_layer_groups_go_from_the_output_down():
-    groups = make_transformer().layer_groups()
+    groups = layer_groups(make_transformer())
     assert set(groups[0]) == {"model.embed_tokens.weight", "model.norm.weight"}
     assert all(name.startswith("model.layers.1.") for name in groups[1])
     assert all(name.startswith("model.layers.0.") for name in groups[2])

@@ -17,7 +17,8 @@ from engine.models.base import forward_sequence
 from engine.models.combinations import Mixture, NeuralCache, tune_cache
 from engine.models.dynamic_evaluation import LR_GRID, DynamicEvaluation
 from engine.models.ngram import KneserNey
-from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.weights import weight_shapes
 from engine.runs.combine import CombinationOptions, ModelCombiner, load_run_dataset
 from engine.runs.directory import METRICS_FILE
 from engine.runs.loading import LoadedModel

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from engine.config import Config
 from engine.errors import RunError
-from engine.models.numpy_lstm import weight_shapes
+from engine.models.weights import weight_shapes
 from engine.runs.loading import load_model
 from engine.storage.tensor_file import UNSEALED, TensorFile, open_weights, serialize_weights
 from tests.support.files import KNOWN_WORDS, write_run

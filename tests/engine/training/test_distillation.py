@@ -7,7 +7,7 @@ import torch
 from engine.data.tokenizers import EOS_ID, WordTokenizer
 from engine.errors import ConfigError, InvalidInputError
 from engine.events import Snapshot
-from engine.models.decoders import build_decoder
+from engine.models.numpy_lstm import NumpyLSTM
 from engine.training.job import canonical_config, prepare_job
 from engine.training.state import ResumeCheckpoint
 from engine.training.teachers import load_teachers
@@ -35,7 +35,7 @@ def make_decoders(tokenizer, number, scale=2.5, **values):
     config, decoders = make_config(**values), []
     for seed in range(number):
         weights = {name: scale * tensor for name, tensor in random_weights(config.model, tokenizer, seed).items()}
-        decoders.append(build_decoder(config.model, tokenizer, weights))
+        decoders.append(NumpyLSTM(config.model, tokenizer, weights))
     return decoders
 
 

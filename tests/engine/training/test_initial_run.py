@@ -10,6 +10,7 @@ from engine.config import BASE
 from engine.data.tokenizers import CharacterTokenizer, WordTokenizer
 from engine.errors import ConfigError, RunError
 from engine.events import Evaluated, Warned
+from engine.models.torch_ops import layer_groups
 from engine.runs.directory import EPOCHS_DIR, INITIAL_FILE
 from engine.runs.loading import load_model, read_config_and_tokenizer
 from engine.training.job import DEFAULT_PATIENCE, configure, map_to_vocabulary, prepare_job, resume_job
@@ -168,7 +169,7 @@ ONE_STEP = {"optimizer": "sgd", "lr": 0.5, "schedule": "constant", "clip": 0.0, 
 
 
 def names(dataset, **values):
-    return [set(group) for group in make_trainer(dataset, **values).state.network.layer_groups()]
+    return [set(group) for group in layer_groups(make_trainer(dataset, **values).state.network)]
 
 
 def lstm_parameters(layer):

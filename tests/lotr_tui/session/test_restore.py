@@ -11,7 +11,8 @@ from engine.config import ModelConfig
 from engine.data.tokenizers import EOS, EOS_ID, UNK, WordTokenizer
 from engine.errors import InvalidInputError
 from engine.generation.settings import SamplerSettings
-from engine.models.numpy_lstm import NumpyLSTM, weight_shapes
+from engine.models.numpy_lstm import NumpyLSTM
+from engine.models.weights import weight_shapes
 from lotr_tui.session.cast import Roles
 from lotr_tui.session.conversation import Conversation
 from lotr_tui.session.reply import encode_lines

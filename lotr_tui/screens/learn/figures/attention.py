@@ -22,8 +22,8 @@ from engine.data.arrays import Float32Array, Int32Array
 from engine.data.tokenizers import WordTokenizer
 from engine.generation.generate import prefill_prompt, top_tokens
 from engine.generation.settings import SamplerSettings
-from engine.models.attention import AttentionModel
 from engine.models.base import LanguageModel
+from engine.models.numpy_transformer import NumpyTransformer
 from engine.runtime.worker import Cancellation
 from lotr_tui.background_task import BackgroundTask
 from lotr_tui.formatting import MISSING, SELECTED_MARK, fit_cells, format_lone_token, format_percent, truncate
@@ -63,7 +63,7 @@ class AttentionData:
     """The Transformer whose heads are shown, and the models that are compared."""
 
     transformer: ClassModel
-    attention_model: AttentionModel
+    attention_model: NumpyTransformer
     eos_per_line: bool
     comparison: Comparison
     example: str

@@ -21,7 +21,7 @@ from engine.models.pretrained.base import UnsupportedModelError, read_base
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.gguf_file import vocabulary_metadata
 from engine.models.pretrained.loading import load_pretrained
-from engine.models.transformer_layout import rotary_frequencies
+from engine.models.weights import rotary_frequencies
 from engine.runs.loading import load_model_by_name
 from tests.support.pretrained import HOSTILE_TEMPLATES, HOSTILE_TOKENIZERS, load_gguf, save_model, write_gguf
 
