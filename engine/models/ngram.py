@@ -59,11 +59,6 @@ class _Level(NamedTuple):
     discounted_probs: Float64Array  # (count - discount) / total count of the context: needs no backoff
     backoff_weights: Float64Array  # weight `[contexts]` of the next shorter context's distribution
 
-    def find(self, keys: Int64Array) -> Int64Array:
-        # The positions of `keys`, -1 if unseen; the key after an unseen context (-1) is less than all others.
-        positions = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[positions] == keys, positions, -1)
-
 
 class KneserNey:
     """Interpolated modified Kneser-Ney (Chen and Goodman 1999, section 3); a state is the last `order - 1` tokens."""
@@ -150,21 +145,21 @@ class KneserNey:
         text = np.concatenate([[EOS_ID], ids]).astype(np.int64)
         for chunk in iter_slices(len(ids)):
             start = max(0, chunk.start - self.order)  # before the context of the chunk's first token
-            previous, targets = text[start : chunk.stop], text[start + 1 : chunk.stop + 1]
-            probs = np.full(len(targets), 1.0 / self._size)
-            contexts = np.zeros(len(targets), np.int64)  # index of the context before each target; first the empty one
-            for length, level in enumerate(self._levels):
+            tokens = text[start : chunk.stop + 1]
+            probs = np.full(len(tokens), 1.0 / self._size)
+            contexts = np.zeros(len(tokens), np.int64)  # index of the context before each token; first the empty one
+            for level in self._levels:
                 if not len(level.keys):
                     break  # the training text is shorter than the n-grams of this level
-                if length:
-                    shorter_contexts = np.append(-1 if length > 1 else 0, contexts[:-1])
-                    contexts = self._levels[length - 1].find(shorter_contexts * self._size + previous)
                 seen = contexts >= 0
                 probs[seen] *= level.backoff_weights[contexts[seen]]
-                ngrams = level.find(contexts * self._size + targets)
+                wanted = contexts * self._size + tokens  # less than every key if the context is unseen (-1)
+                positions = np.minimum(np.searchsorted(level.keys, wanted), len(level.keys) - 1)
+                ngrams = np.where(level.keys[positions] == wanted, positions, -1)
                 seen = ngrams >= 0
                 probs[seen] += level.discounted_probs[ngrams[seen]]
-            log_probs = np.log(probs[chunk.start - start :]).astype(np.float32).astype(np.float64)
+                contexts = np.append(-1, ngrams[:-1])  # an n-gram is the context of the next token
+            log_probs = np.log(probs[chunk.start - start + 1 :]).astype(np.float32).astype(np.float64)
             yield SequenceOutput(log_probs, np.empty((len(log_probs), 0), np.float32))
 
     def _find(self, context: tuple[int, ...]) -> tuple[int, int, int] | None:
