@@ -424,7 +424,7 @@ class AttentionScreen(LayerScreen[AttentionReading]):
         self.show_line("#lens-heading", ("logit lens", "bold"), (heading, MUTED))
         self.show_line("#lens-columns", (LENS_HEADER, MUTED))
         if token not in self._predictions:
-            # Until the predictions are there, those of the token before stay.
+            # Until the predictions are there, the ones before stay.
             if not self.side_task.is_running:  # otherwise `_store_predictions` asks for the token then
                 target = int(reading.page.tokens.ids[token])
                 query = reading.query_position(token)

@@ -1,4 +1,4 @@
-"""What the inspectors of a network share: strips of one layer at a time, and a line of them that stays pinned."""
+"""Inspectors of a network: strips of one layer at a time, and a unit or head that stays pinned along the text."""
 
 from typing import Any, ClassVar
 
@@ -41,11 +41,11 @@ class LayerScreen(TextScreen[ResultT]):
         self.num_layers = 0
         """Layers of the network; 0 while they are unknown."""
         self.pinned: Any = None
-        """What stays shown along the text, if anything."""
+        """Unit or head that stays shown along the text, if any."""
         self._is_first_result = True
 
     def find_selected(self) -> Any:
-        """Return what is under the cursor of the strips."""
+        """Return the unit or head under the cursor of the strips."""
         raise NotImplementedError
 
     def update_view(self) -> None:
