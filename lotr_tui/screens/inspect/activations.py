@@ -88,7 +88,7 @@ def strips_legend(num_units: int, num_cells: int, width: int) -> tuple[str, str]
 def mogrifier_line(factors: Sequence[Float32Array], width: int) -> tuple[str, str]:
     """Return the most detailed description of `factors` that fits `width` cells, and an explanation if it fits too.
 
-    `factors` has an array `[size]` for each round, by which the layer's input and its hidden values before the token are
+    `factors` has an array `[size]` per round, by which the layer's input and its hidden values before the token are
     multiplied in turn. A description that does not fit leaves out the ranges, and then the rounds: the factors of the
     same target are multiplied.
     """
