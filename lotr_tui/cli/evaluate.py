@@ -6,46 +6,30 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-import typer
 
-from engine.analysis.evaluation import (
-    Candidate,
-    FormComparison,
-    TextForm,
-    compare_models,
-    convert_text,
-    native_form,
-    perplexity_confidence_interval,
-    written_text,
-)
+from engine.analysis import evaluation as scoring
 from engine.analysis.speakers import evaluate_by_speaker
-from engine.data.corpus import check_line_lengths, read_whole_text
-from engine.data.dataset import Dataset
-from engine.data.scripts import detect_style, parse_line, read_scenes, script_text
+from engine.data import corpus, dataset, scripts
 from engine.data.speakers import SOMEONE
 from engine.data.tokenizers import split_words
 from engine.errors import CorpusError, InvalidInputError, printable
-from engine.models.base import LanguageModel
-from engine.models.ngram import MAX_KNESER_NEY_TOKENS, Unigram
+from engine.models import base, ngram
 from engine.models.pretrained.names import is_pretrained_name
-from engine.runs.combine import CombinationOptions, ModelCombiner
-from engine.runs.directory import needs_base
-from engine.runs.loading import LoadedModel, load_model_by_name
-from lotr_tui.cli import main as cli
-from lotr_tui.cli.console import print_json, print_table, read_text, report_names
+from engine.runs import combine, directory, loading
+from lotr_tui.cli import console, main
 from lotr_tui.cli.generate import check_has_cast
 from lotr_tui.cli.main import option
 from lotr_tui.formatting import MISSING, PRETRAINED_NOTE, format_percent, plural
 
 COMBINATION_KEYS = ("dynamic", "cache", "mixture")  # in the JSON report; each adds something to the one before it
-FORMS: dict[TextForm, str] = {
+FORMS: dict[scoring.TextForm, str] = {
     "original": "the original text",
     "whitespace": "the text with single spaces",
     "words": "the lower-case words",
 }
 SPLIT_HELP = "Split to score; of several models, that of the first, without lines that another was trained on."
 SplitName = Literal["valid", "test", "train"]
-commands = typer.Typer(**cli.FORM)
+commands = main.Commands()
 
 
 class Scored(NamedTuple):
@@ -53,26 +37,26 @@ class Scored(NamedTuple):
 
     key: str  # of its perplexity in the JSON report of one model
     name: str
-    model: LanguageModel
+    model: base.LanguageModel
     note: str = ""  # about the chosen weights, cache and learning rate
 
 
-@commands.command("eval", cls=cli.Command, epilog="lotr-tui eval first second\nlotr-tui eval --text my.txt")
-@cli.expand
+@commands.command("eval", cls=main.Command, epilog="lotr-tui eval first second\nlotr-tui eval --text my.txt")
+@main.expand
 def evaluate(
     *,
-    run: Annotated[list[str] | None, option("RUN", f"{cli.RUNS} Several are compared.")] = None,
-    more_runs: cli.RunsOption = None,
-    runs_dir: cli.RunsDirOption = None,
-    precision: cli.PrecisionOption = "auto",
+    run: Annotated[list[str] | None, option("RUN", f"{main.RUNS} Several are compared.")] = None,
+    more_runs: main.RunsOption = None,
+    runs_dir: main.RunsDirOption = None,
+    precision: main.PrecisionOption = "auto",
     split: Annotated[SplitName, option("--split valid|test|train", SPLIT_HELP)] = "valid",
     text: Annotated[str | None, option("--text FILE", "Score this text instead; -: standard input.")] = None,
     normalized: Annotated[bool, option("--normalized", "Score only the lower-case words of the text.")] = False,
     baselines: Annotated[bool, option("--baselines", "Add a unigram and a Kneser-Ney model of the same data.")] = False,
     by_speaker: Annotated[bool, option("--by-speaker", "Score what each speaker says, and who speaks next.")] = False,
-    combination: cli.Combination,
-    as_json: cli.JsonOption = False,
-    jsonl: cli.JsonLinesOption = False,
+    combination: main.Combination,
+    as_json: main.JsonOption = False,
+    jsonl: main.JsonLinesOption = False,
 ) -> None:
     """Print the perplexity and bits per character of a model on a text, or compare several models on it."""
     is_comparison = len(run or []) > 1
@@ -87,12 +71,12 @@ def evaluate(
     if text is None and names and all(map(is_pretrained_name, names)):  # before anything slow
         other = "" if is_comparison else ", or add a RUN to compare with it on the split of that run"
         raise InvalidInputError(f"{names[0]} is a model by others and has no split to score; use --text FILE{other}")
-    runs = [load_model_by_name(name, runs_dir, precision) for name in names or [None]]
-    combiners = [ModelCombiner([each]) for each in runs] if is_comparison else [ModelCombiner(runs)]
-    combined, split_or_path = combination.parse(), split if text is None else text
+    runs = [loading.load_model_by_name(name, runs_dir, precision) for name in names or [None]]
+    combiners = [combine.ModelCombiner([each]) for each in runs] if is_comparison else [combine.ModelCombiner(runs)]
+    combined, split_or_path = combine.CombinationOptions(**vars(combination)), split if text is None else text
     content, is_script, source, notes = _read_common_text(combiners, split, text)
     if by_speaker:
-        script = content if is_script else script_text(read_scenes(content))
+        script = content if is_script else scripts.script_text(scripts.read_scenes(content))
         _print_by_speaker(combiners[0], combined, script, split_or_path, as_json=as_json)
         return
     if is_comparison:
@@ -103,13 +87,13 @@ def evaluate(
     else:
         models = _list_models(combiners[0], combined, baselines=baselines or (text is None and not as_json))
     modes = [each.config.data.mode for each in runs] if is_comparison else [runs[0].config.data.mode] * len(models)
-    candidates = [Candidate(each.name, each.model, mode) for each, mode in zip(models, modes, strict=True)]
-    comparisons = compare_models(candidates, content, is_script=is_script, only_words=normalized)
+    candidates = [scoring.Candidate(each.name, each.model, mode) for each, mode in zip(models, modes, strict=True)]
+    comparisons = scoring.compare_models(candidates, content, is_script=is_script, only_words=normalized)
     if jsonl or (as_json and not is_comparison):
         _print_json_of_one_model(models, comparisons[0], runs, split_or_path, jsonl=jsonl)
         return
     for loaded in runs:
-        about = [PRETRAINED_NOTE if needs_base(loaded.config) else ""]
+        about = [PRETRAINED_NOTE if directory.needs_base(loaded.config) else ""]
         if is_script and not loaded.decoder.tokenizer.is_open:
             about.append("reads the texts without the names, which it cannot spell")
         elif not is_script and loaded.config.data.mode == "dialogue":
@@ -118,7 +102,7 @@ def evaluate(
     notes += [f"{each.name}: {each.note}" for each in models if each.note]
     if as_json:
         texts = [_comparison_record(each) for each in comparisons]
-        print_json({"split": split_or_path, "text": source, "texts": texts, "notes": notes})
+        console.print_json({"split": split_or_path, "text": source, "texts": texts, "notes": notes})
         return
     for index, comparison in enumerate(comparisons):
         given = " of the utterances, given the names" if is_script else ""
@@ -130,7 +114,7 @@ def evaluate(
 
 
 def _read_common_text(
-    combiners: Sequence[ModelCombiner], split: SplitName, path: str | None
+    combiners: Sequence[combine.ModelCombiner], split: SplitName, path: str | None
 ) -> tuple[str, bool, str, list[str]]:
     """Return the text to score, whether it is a script, whose names all models get, its name and remarks.
 
@@ -139,14 +123,19 @@ def _read_common_text(
     """
     if path is not None:
         if path == "-":
-            text = read_text(path, "--text", "", -1).removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-            check_line_lengths(text.split("\n"), "standard input")
+            text = (
+                console.read_text("-", "--text", "", -1)
+                .removeprefix("\ufeff")
+                .replace("\r\n", "\n")
+                .replace("\r", "\n")
+            )
+            corpus.check_line_lengths(text.split("\n"), "standard input")
         else:
-            text = read_whole_text(Path(path))
+            text = corpus.read_whole_text(Path(path))
         has_dialogue = any(combiner.runs[0].config.data.mode == "dialogue" for combiner in combiners)
-        is_script = has_dialogue and detect_style(text.splitlines()) is not None
-        return script_text(read_scenes(text)) if is_script else text, is_script, path, []
-    datasets, notes, failure = list[tuple[str, Dataset]](), list[str](), CorpusError("no run has a split")
+        is_script = has_dialogue and scripts.detect_style(text.splitlines()) is not None
+        return scripts.script_text(scripts.read_scenes(text)) if is_script else text, is_script, path, []
+    datasets, notes, failure = list[tuple[str, dataset.Dataset]](), list[str](), CorpusError("no run has a split")
     for combiner in sorted(combiners, key=lambda each: not each.runs[0].decoder.tokenizer.is_open):
         run = combiner.runs[0]
         if not run.config.data.corpus:  # a model by others
@@ -158,28 +147,30 @@ def _read_common_text(
             failure = error
     if not datasets:
         raise failure
-    (owner, dataset), *others = datasets
+    (owner, chosen), *others = datasets
     left_out = {_words_of(line.text) for _, other in others for line in other.splits.train}
-    left_out -= {_words_of(line.text) for line in dataset.splits.train} if others else set()
-    lines = getattr(dataset.splits, split)
+    left_out -= {_words_of(line.text) for line in chosen.splits.train} if others else set()
+    lines = getattr(chosen.splits, split)
     kept = [index for index, line in enumerate(lines) if not others or _words_of(line.text) not in left_out]
     name = f"{split} of {owner}"
     if not kept:
         raise CorpusError(f"every line of {name} is in the training text of another run; use --text FILE")
     if len(kept) < len(lines):
         notes.append(f"left out: {len(lines) - len(kept):,} of {len(lines):,} lines, which another run was trained on")
-    return written_text(lines.take(np.array(kept)), dataset.mode), dataset.mode == "dialogue", name, notes
+    return scoring.written_text(lines.take(np.array(kept)), chosen.mode), chosen.mode == "dialogue", name, notes
 
 
 def _words_of(text: str) -> str:
     return " ".join(split_words(text))
 
 
-def _list_models(combiner: ModelCombiner, combination: CombinationOptions, *, baselines: bool) -> list[Scored]:
+def _list_models(
+    combiner: combine.ModelCombiner, combination: combine.CombinationOptions, *, baselines: bool
+) -> list[Scored]:
     """Return the runs alone, then each requested combination, added to the ones before it, and the baselines."""
-    plain = CombinationOptions()
+    plain = combine.CombinationOptions()
     is_ensemble = len(combiner.runs) > 1
-    names = report_names([run.name for run in combiner.runs])
+    names = console.report_names([run.name for run in combiner.runs])
     combinations = [("perplexity", "ensemble" if is_ensemble else names[0], plain)]
     if combination.dynamic:
         combinations.append(("dynamic", "with dynamic evaluation", replace(plain, dynamic=True)))
@@ -192,16 +183,16 @@ def _list_models(combiner: ModelCombiner, combination: CombinationOptions, *, ba
     if is_ensemble:
         models += [Scored("run", name, run.decoder) for name, run in zip(names, combiner.runs, strict=True)]
     if baselines:
-        dataset = combiner.dataset
-        models.append(Scored("unigram", "unigram", Unigram(dataset.train, dataset.tokenizer)))
-        if len(dataset.train) <= MAX_KNESER_NEY_TOKENS:
+        data = combiner.dataset
+        models.append(Scored("unigram", "unigram", ngram.Unigram(data.train, data.tokenizer)))
+        if len(data.train) <= ngram.MAX_KNESER_NEY_TOKENS:
             models.append(Scored("kneser_ney_5", "Kneser-Ney 5", combiner.kneser_ney))
     return models
 
 
-def _print_comparison(comparison: FormComparison) -> None:
+def _print_comparison(comparison: scoring.FormComparison) -> None:
     """Print the scores of models on one text, best first, and whether the best is better than the second."""
-    names = report_names([scores.candidate.name for scores in comparison.scores])
+    names = console.report_names([scores.candidate.name for scores in comparison.scores])
     rows = []
     for name, scores in zip(names, comparison.scores, strict=True):
         tokenizer, mode = scores.candidate.model.tokenizer, scores.candidate.mode
@@ -213,7 +204,7 @@ def _print_comparison(comparison: FormComparison) -> None:
         figures = f"{scores.bits_per_character:.3f}", bounds, f"{evaluation.perplexity:.2f}"
         rows.append([*row, *figures, f"{evaluation.tokens:,}", rare])
     # The most important figures come first: a narrow terminal has no room for the last ones.
-    print_table(["run", "tokenizer"], ["bits/char", "95 % CI", "perplexity", "tokens", "rare"], rows)
+    console.print_table(["run", "tokenizer"], ["bits/char", "95 % CI", "perplexity", "tokens", "rare"], rows)
     if (best_two := comparison.best_two) is not None:
         interval = best_two.confidence_interval
         result = f"{names[0]} needs {0 - best_two.difference:.3f} bits/char less than {names[1]}"  # "0 -": never -0.000
@@ -223,7 +214,7 @@ def _print_comparison(comparison: FormComparison) -> None:
         print(printable(result + reliability))
 
 
-def _comparison_record(comparison: FormComparison) -> dict[str, object]:
+def _comparison_record(comparison: scoring.FormComparison) -> dict[str, object]:
     models = [
         {
             "run": scores.candidate.name,
@@ -244,7 +235,12 @@ def _comparison_record(comparison: FormComparison) -> dict[str, object]:
 
 
 def _print_json_of_one_model(
-    models: Sequence[Scored], comparison: FormComparison, runs: Sequence[LoadedModel], source: str, *, jsonl: bool
+    models: Sequence[Scored],
+    comparison: scoring.FormComparison,
+    runs: Sequence[loading.LoadedModel],
+    source: str,
+    *,
+    jsonl: bool,
 ) -> None:
     """Print the tokens or the figures of the complete combination, and the perplexities of all others."""
     scores_of = {id(scores.candidate.model): scores for scores in comparison.scores}  # a run may be called "mixture"
@@ -254,16 +250,16 @@ def _print_json_of_one_model(
     if jsonl:
         tokens = scores.candidate.model.tokenizer.tokens
         for token, score in zip(scores.text.ids[scores.text.is_scored].tolist(), scored.tolist(), strict=True):
-            print_json({"id": token, "text": tokens[token], "logprob": score})
+            console.print_json({"id": token, "text": tokens[token], "logprob": score})
         return
     perplexities = {each.key: scores_of[id(each.model)].evaluation.perplexity for each in models}
     record: dict[str, object] = {
         "run": "+".join(run.name for run in runs),
         "split": source,
         "mode": runs[0].config.data.mode,
-        "pretrained_on_other_text": any(needs_base(run.config) for run in runs),
+        "pretrained_on_other_text": any(directory.needs_base(run.config) for run in runs),
         **asdict(scores.evaluation),
-        "confidence_interval": perplexity_confidence_interval(scored),
+        "confidence_interval": scoring.perplexity_confidence_interval(scored),
         "text_form": comparison.form,
         "characters": comparison.num_characters,
         "bits_per_character": scores.bits_per_character,
@@ -275,28 +271,28 @@ def _print_json_of_one_model(
         record["plain"] = perplexities["perplexity"]
     for each in combinations:
         record |= {each.key: perplexities[each.key], f"{each.key}_description": each.note}
-    print_json(record)
+    console.print_json(record)
 
 
 def _print_by_speaker(
-    combiner: ModelCombiner, combination: CombinationOptions, script: str, source: str, *, as_json: bool
+    combiner: combine.ModelCombiner, combination: combine.CombinationOptions, script: str, source: str, *, as_json: bool
 ) -> None:
     """Print how well the runs predict the texts of each speaker, and the next speaker."""
     run = "+".join(loaded.name for loaded in combiner.runs)
     model = check_has_cast(combiner.combine_to_play(combination).model, run, "--by-speaker")
-    script = convert_text(script, native_form(model.tokenizer), "dialogue")
-    scenes = [[turn for turn in map(parse_line, scene.split("\n")) if turn] for scene in script.split("\n\n")]
+    script = scoring.convert_text(script, scoring.native_form(model.tokenizer), "dialogue")
+    scenes = [[turn for turn in map(scripts.parse_line, scene.split("\n")) if turn] for scene in script.split("\n\n")]
     evaluation = evaluate_by_speaker(model, list(filter(None, scenes)))
-    is_pretrained = any(needs_base(loaded.config) for loaded in combiner.runs)
+    is_pretrained = any(directory.needs_base(loaded.config) for loaded in combiner.runs)
     if as_json:
         facts = {"run": run, "split": source, "mode": "dialogue", "pretrained_on_other_text": is_pretrained}
-        print_json({**facts, **asdict(evaluation)})
+        console.print_json({**facts, **asdict(evaluation)})
         return
     rows = []
     for each in evaluation.speakers:
         figures = f"{each.perplexity:.2f}", f"{each.bits_per_character:.3f}", f"{each.tokens:,}", f"{each.lines:,}"
         rows.append([each.speaker, *figures])
-    print_table(["speaker"], ["perplexity", "bits/char", "tokens", "lines"], rows)
+    console.print_table(["speaker"], ["perplexity", "bits/char", "tokens", "lines"], rows)
     turns, note = evaluation.next_speaker, f"; {PRETRAINED_NOTE}" if is_pretrained else ""
     accuracy = f"{format_percent(turns.accuracy)} of {plural(turns.turns, 'turn')}"
     print(f"who speaks next: {turns.bits_per_turn:.2f} bits per turn, top-1 accuracy {accuracy}")

@@ -8,31 +8,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain
 from types import FrameType
 from typing import Annotated, Any
 
-import typer
-
 from engine.analysis.tokenized_text import read_label
 from engine.config import LSTM
-from engine.data.scripts import Turn, encode_speaker, encode_turns, turn_text
-from engine.data.speakers import SOMEONE, STRANGER, display_name, find_speaker
+from engine.data import scripts, speakers
 from engine.data.tokenizers import EOS_ID
 from engine.errors import InvalidInputError, PromptError, printable, shell_word
 from engine.generation import generate as generation
 from engine.generation import turns as conversation
 from engine.generation.best_of import MAX_ANSWERS, Answer, stream_answers
-from engine.generation.generate import Done, TextInProgress, TokenEvent, generate_batch
 from engine.generation.settings import SamplerSettings, check_seed, random_seed
-from engine.models.base import LanguageModel
-from engine.models.dialogue import DialogueModel
+from engine.models import base, dialogue
 from engine.models.pretrained.chat import ChatMessage
 from engine.models.pretrained.names import is_pretrained_name, parse_pretrained_name
 from engine.runs.loading import load_model_by_name
 from lotr_tui import STARTED, formatting
-from lotr_tui.cli import main as cli
-from lotr_tui.cli.console import print_json, read_text, report_unknown_text
+from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
 from lotr_tui.session.cast import answering_cast, describe_unknown_name, read_name
 from lotr_tui.session.session_model import chat_start, default_num_answers, find_chat_template
@@ -48,8 +43,8 @@ PENALTY_HELP = "Above 1: words already used become less likely."
 CHAT_HELP = "Answer the prompt; a model by others uses its chat template if it has one."
 BEST_OF_HELP = "Draw N answers, print the one that the prompt makes most likely. Default: 8, with a large model 4."
 _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
-Events = Iterator[TokenEvent | Done]
-commands = typer.Typer(**cli.FORM)
+Events = Iterator[generation.TokenEvent | generation.Done]
+commands = main.Commands()
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ class Request:
     """Texts to generate, and the form in which they are printed: text, an object per text, or one per token."""
 
     name: str
-    model: LanguageModel
+    model: base.LanguageModel
     settings: SamplerSettings
     seeds: Sequence[int]
     predicts_eos: bool = True  # the training text has `<eos>` after each line: the model can answer without a cast
@@ -77,15 +72,15 @@ class Request:
     jsonl: bool = False
 
 
-@commands.command("generate", cls=cli.Command, epilog='lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF')
-@cli.expand
+@commands.command("generate", cls=main.Command, epilog='lotr-tui generate "Where is the Ring?" --as FRODO --to GANDALF')
+@main.expand
 def generate(
     *,
     prompt: Annotated[str | None, option("PROMPT", "Text to continue; - or nothing: standard input.")] = None,
-    run: cli.RunsOption = None,
-    runs_dir: cli.RunsDirOption = None,
-    combination: cli.Combination,
-    precision: cli.PrecisionOption = "auto",
+    run: main.RunsOption = None,
+    runs_dir: main.RunsDirOption = None,
+    combination: main.Combination,
+    precision: main.PrecisionOption = "auto",
     sampling: SamplingOptions,
     seed: Annotated[int | None, option("--seed N", "Default: a new one, which is printed.", SAMPLING)] = None,
     count: Annotated[int, option("--count N", "Number of texts, with consecutive seeds.", min=1, max=MAX_COUNT)] = 1,
@@ -100,7 +95,7 @@ def generate(
         int | None, option("--turns N", "Of the scene. Default: 8.", DIALOGUE, min=1, max=MAX_TURNS)
     ] = None,
     as_json: Annotated[bool, option("--json", "Print one JSON object per text.")] = False,
-    jsonl: cli.JsonLinesOption = False,
+    jsonl: main.JsonLinesOption = False,
 ) -> None:
     """Continue or answer a prompt, or write a scene. The text goes to stdout, everything else to stderr."""
     given: dict[str, Any] = {name: value for name, value in vars(sampling).items() if value is not None}
@@ -120,21 +115,20 @@ def generate(
     is_conversation = scene or use not in ("", "--reply")
     text = None
     if prompt is not None or not is_conversation:  # a speaker opens a conversation or a scene without a prompt
-        text = read_text(prompt, "PROMPT", 'lotr-tui generate "Where is Frodo"', MAX_PROMPT_BYTES)
+        text = console.read_text(prompt, "PROMPT", 'lotr-tui generate "Where is Frodo"', MAX_PROMPT_BYTES)
 
-    is_combined = combination != cli.Combination() or len(run or []) > 1
+    is_combined = combination != main.Combination() or len(run or []) > 1
     if is_combined and (pretrained := next(filter(is_pretrained_name, run or []), None)):
         remedy = "leave out other runs, --mixture and --cache"
         raise InvalidInputError(f"{pretrained} is a model by others and cannot be combined; {remedy}")
-    combined = combination.parse() if is_combined else None
     loaded = [load_model_by_name(name, runs_dir, precision) for name in run or (None,)]
     if not run and loaded[0].name == LSTM:
         print("note: this is the small LSTM; `lotr-tui fetch smollm2` brings a model that understands", file=sys.stderr)
     model = loaded[0].model
-    if combined is not None:
-        from engine.runs.combine import ModelCombiner  # most calls do not need it
+    if is_combined:
+        from engine.runs.combine import CombinationOptions, ModelCombiner  # most calls do not need them
 
-        model = ModelCombiner(loaded).combine_to_play(combined).model
+        model = ModelCombiner(loaded).combine_to_play(CombinationOptions(**vars(combination))).model
     is_pretrained, is_chat = model.tokenizer.name == "pretrained", find_chat_template(model) is not None
     defaults = default_model_settings(is_pretrained=is_pretrained, is_chat=is_chat).sampler
     request = Request(
@@ -150,7 +144,7 @@ def generate(
         text = text.encode(errors="surrogateescape").decode(errors="replace")
     if scene:
         write_scene(request, text, cast, turns or 8)
-    elif is_conversation or (reply and isinstance(model, DialogueModel)):
+    elif is_conversation or (reply and isinstance(model, dialogue.DialogueModel)):
         answer(request, text, use, as_, to, best_of)
     else:
         continue_text(request, text or "", reply=reply, system=system or "")
@@ -175,7 +169,7 @@ def print_text(
     first_token_seconds: float | None = None
     is_terminal = sys.stdout.isatty()
     for event in events:
-        if isinstance(event, TokenEvent):
+        if isinstance(event, generation.TokenEvent):
             first_token_seconds = first_token_seconds or time.perf_counter() - STARTED
             if is_plain:
                 piece = event.piece.removeprefix(" ") if event.index == 0 else event.piece
@@ -183,9 +177,9 @@ def print_text(
                 continue
             tokens.append({name: getattr(event, name) for name in (*FIGURES, "piece")})
             if request.jsonl:
-                print_json({"event": "token", **tokens.pop()})
+                console.print_json({"event": "token", **tokens.pop()})
         elif request.jsonl:
-            print_json({"event": "done", **asdict(event), **details()})
+            console.print_json({"event": "done", **asdict(event), **details()})
         elif request.as_json:
             text = "".join(token["piece"] for token in tokens)
             facts: dict[str, Any] = {"prompt": prompt.text}
@@ -193,14 +187,14 @@ def print_text(
             facts |= {**details(), "tokens": tokens, "unknown": prompt.unknown_tokens, "seed": event.seed}
             facts |= {**asdict(request.settings), "run": request.name, "reason": event.reason}
             speeds = {"tokens_per_second": event.tokens_per_second, "first_token_seconds": first_token_seconds}
-            print_json({**facts, **speeds})
+            console.print_json({**facts, **speeds})
         else:
             print(flush=True)
             noun = formatting.token_noun(tokenizer)
             parts = [label(), f"seed {event.seed}", request.settings.describe()]
             parts += [f"{event.tokens_per_second:,.0f} {noun}s/s", formatting.describe_finish_reason(event, noun)]
             print(" · ".join(filter(None, parts)), file=sys.stderr)
-        num_tokens = event.tokens if isinstance(event, Done) else 0
+        num_tokens = event.tokens if isinstance(event, generation.Done) else 0
     return num_tokens
 
 
@@ -213,14 +207,13 @@ def generate_texts(
     """
     for start in range(0, len(request.seeds), MAX_BATCH_SIZE):
         seeds = request.seeds[start : start + MAX_BATCH_SIZE]
-        texts = [
-            TextInProgress(request.model, ids, request.settings, seed, state, noise_context=context) for seed in seeds
-        ]
+        begin = partial(generation.TextInProgress, request.model, ids, request.settings)
+        texts = [begin(seed, state, noise_context=context) for seed in seeds]
         if len(texts) == 1:  # its tokens are printed as they come
             yield generation.generate(texts[0])
             continue
-        events: list[list[TokenEvent | Done]] = [[] for _ in texts]
-        for index, event in chain.from_iterable(generate_batch(texts)):
+        events: list[list[generation.TokenEvent | generation.Done]] = [[] for _ in texts]
+        for index, event in chain.from_iterable(generation.generate_batch(texts)):
             events[index].append(event)
         yield from map(iter, events)
 
@@ -239,16 +232,16 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
         raise InvalidInputError(f"--system needs a chat template: {problem}; leave it out")
     prompt = generation.encode_prompt(text, tokenizer)
     if prompt.unknown_tokens:
-        report_unknown_text(prompt, tokenizer)
+        console.report_unknown_text(prompt, tokenizer)
     if reply and chat is not None:
         messages = [ChatMessage("system", system.strip()), ChatMessage("user", text.strip())]
         ids = [*chat.encode([message for message in messages if message.text])]
         state = generation.prefill(model, ids, chat_start(model))
     else:
-        if isinstance(model, DialogueModel):
+        if isinstance(model, dialogue.DialogueModel):
             *before, last = parse_script(prompt.text, model.cast)
-            head, rest = encode_speaker(tokenizer, last.speaker), tokenizer.encode(f" {last.text}").tolist()
-            ids = [*encode_turns(tokenizer, before), *head, *rest]
+            head, rest = scripts.encode_speaker(tokenizer, last.speaker), tokenizer.encode(f" {last.text}").tolist()
+            ids = [*scripts.encode_turns(tokenizer, before), *head, *rest]
         elif not tokenizer.is_open:
             ids = [*prompt.ids]
         elif request.predicts_eos:  # it reads line feeds as `<eos>`; the one at the end of a file is not of the prompt
@@ -274,30 +267,30 @@ def continue_text(request: Request, text: str, *, reply: bool = False, system: s
             print(f"note: {note}", file=sys.stderr)
 
 
-def parse_script(text: str, cast: Sequence[str], speaker: str = SOMEONE) -> list[Turn]:
+def parse_script(text: str, cast: Sequence[str], speaker: str = speakers.SOMEONE) -> list[scripts.Turn]:
     """Return the turns of a script, whose lines have the form "NAME: text"; a name without a text is a PromptError.
 
     A name is of `cast`, in any case, or any name in capitals. A line without a name continues the line before it;
     `speaker` says the first line if it has no name. Empty lines are left out.
     """
-    turns: list[Turn] = []
+    turns: list[scripts.Turn] = []
     for line in (" ".join(line.split()) for line in text.splitlines()):
         name, length = read_label(line, cast)
         if name:
-            turns.append(Turn(name, line[length:].strip()))
+            turns.append(scripts.Turn(name, line[length:].strip()))
         elif turns:
-            turns[-1] = Turn(turns[-1].speaker, f"{turns[-1].text} {line}".strip())
+            turns[-1] = scripts.Turn(turns[-1].speaker, f"{turns[-1].text} {line}".strip())
         elif line:
-            turns.append(Turn(speaker, line))
+            turns.append(scripts.Turn(speaker, line))
     for turn in turns:
         if not turn.text:
             raise PromptError(f"the line of {turn.speaker} is empty; write a text after {turn.speaker}:")
     return turns
 
 
-def check_has_cast(model: LanguageModel, run: str, use: str) -> DialogueModel:
+def check_has_cast(model: base.LanguageModel, run: str, use: str) -> dialogue.DialogueModel:
     """Return a model that knows speakers, which the option `use` needs; another one raises an InvalidInputError."""
-    if isinstance(model, DialogueModel):
+    if isinstance(model, dialogue.DialogueModel):
         return model
     raise InvalidInputError(
         f"{use} needs a model that knows speakers, and {shell_word(run)} does not; "
@@ -305,7 +298,9 @@ def check_has_cast(model: LanguageModel, run: str, use: str) -> DialogueModel:
     )
 
 
-def _read_prompt(text: str | None, model: DialogueModel, speaker: str) -> tuple[list[Turn], generation.EncodedPrompt]:
+def _read_prompt(
+    text: str | None, model: dialogue.DialogueModel, speaker: str
+) -> tuple[list[scripts.Turn], generation.EncodedPrompt]:
     """Return the lines of a prompt and its tokens; a prompt of None has none. `speaker` says a line without a name."""
     if text is None:
         return [], generation.EncodedPrompt("", (), ())
@@ -326,7 +321,7 @@ def answer(
     listener, name = (None if typed is None else read_name(typed, model.cast) for typed in (speaking_as, to))
     if name is not None and name == listener:
         raise InvalidInputError(f"--as and --to are both {name}; name two speakers")
-    turns, prompt = _read_prompt(text, model, listener or STRANGER)
+    turns, prompt = _read_prompt(text, model, listener or speakers.STRANGER)
     if not turns and (best_of or 1) > 1:
         raise InvalidInputError(f"--best-of {best_of} compares answers to a PROMPT; give one")
     num_answers = best_of or default_num_answers(model) if turns else 1
@@ -337,19 +332,19 @@ def answer(
         names = answering_cast(model.cast, listener or "", turns[-1].text if turns else "")
         name = next(each.name for each in likeliest if each.name in names)
     share = next((each.prob for each in likeliest if each.name == name), None)
-    history = encode_turns(model.tokenizer, turns)[-conversation.MAX_HISTORY_TOKENS :]
+    history = scripts.encode_turns(model.tokenizer, turns)[-conversation.MAX_HISTORY_TOKENS :]
     if not (request.as_json or request.jsonl):
         if to is None and share is not None:
             print(f"{name} answers, the likeliest speaker ({formatting.format_percent(share)})", file=sys.stderr)
         for each in (listener, name):
-            if each != STRANGER and (note := describe_unknown_name(each or "", model.cast)):
+            if each != speakers.STRANGER and (note := describe_unknown_name(each or "", model.cast)):
                 print(f"note: {note}", file=sys.stderr)
     candidates: list[Answer] = []
 
     def best_answer(seed: int) -> Events:
         line = conversation.begin_turn(model, state, name, request.settings, seed, history)
         for event in stream_answers(line, num_answers):
-            if isinstance(event, TokenEvent):
+            if isinstance(event, generation.TokenEvent):
                 yield event
             elif isinstance(event, list):
                 candidates[:] = event
@@ -368,7 +363,7 @@ def answer(
         return {**facts, "score": candidates[0].score if candidates else None, "candidates": rows}
 
     if num_answers == 1:
-        head = encode_speaker(model.tokenizer, name)
+        head = scripts.encode_speaker(model.tokenizer, name)
         texts = generate_texts(request, generation.prefill(model, head, state), (*history, *head), history)
     else:
         texts = (best_answer(request.seeds[0] + index * num_answers) for index in range(len(request.seeds)))
@@ -384,27 +379,27 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
     model = check_has_cast(request.model, request.name, "--scene")
     members = None
     if cast is not None:
-        members = tuple(find_speaker(name.strip(), model.cast) for name in cast.split(","))
+        members = tuple(speakers.find_speaker(name.strip(), model.cast) for name in cast.split(","))
         if twice := next((member for member in members if members.count(member) > 1), ""):
             raise InvalidInputError(f"--cast names {twice} twice; name every speaker once")
         if len(members) < 2:
             raise InvalidInputError(f"--cast has only {members[0]}, but a scene needs two speakers; add one")
-    given, encoded = _read_prompt(prompt, model, STRANGER)
-    state, history = conversation.read_turns(model, given), encode_turns(model.tokenizer, given)
+    given, encoded = _read_prompt(prompt, model, speakers.STRANGER)
+    state, history = conversation.read_turns(model, given), scripts.encode_turns(model.tokenizer, given)
     is_plain, is_terminal = not (request.as_json or request.jsonl), sys.stdout.isatty()
     for number, seed in enumerate(request.seeds):
         turns: list[dict[str, Any]] = []
-        tokens: list[TokenEvent] = []
+        tokens: list[generation.TokenEvent] = []
         seconds = 0.0
-        before = ("\n" if number else "") + "".join(map(turn_text, given))
+        before = ("\n" if number else "") + "".join(map(scripts.turn_text, given))
         with _defer_interrupt() as is_interrupted:
             for event in conversation.generate_scene(
                 model, members, num_turns, request.settings, seed, state, is_interrupted, history=history
             ):
                 if isinstance(event, conversation.TurnStart):
                     start, tokens = event, []
-                    piece, before = before + f"{display_name(event.speaker)}:", ""
-                elif isinstance(event, TokenEvent):
+                    piece, before = before + f"{speakers.display_name(event.speaker)}:", ""
+                elif isinstance(event, generation.TokenEvent):
                     tokens.append(event)
                     seconds += event.seconds
                     piece = _LINE_BREAK.sub(" ", event.piece)
@@ -412,7 +407,7 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
                     piece = "\n"
                     turns.append(_turn_record(len(turns), start, tokens, event))
                     if request.jsonl:
-                        print_json({"scene": number, **turns[-1]})
+                        console.print_json({"scene": number, **turns[-1]})
                 if is_plain:
                     print(formatting.displayable(piece) if is_terminal else piece, end="", flush=True)
             speed = sum(turn["tokens"] for turn in turns) / seconds if seconds else 0.0
@@ -420,7 +415,7 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
                 facts: dict[str, Any] = {"prompt": encoded.text, "given": [asdict(turn) for turn in given]}
                 facts |= {"turns": turns, "seed": seed, **asdict(request.settings), "run": request.name}
                 reason = "cancelled" if is_interrupted() else "length"
-                print_json({**facts, "tokens_per_second": speed, "reason": reason})
+                console.print_json({**facts, "tokens_per_second": speed, "reason": reason})
             elif is_plain:
                 noun = formatting.token_noun(model.tokenizer)
                 parts = [f"seed {seed}", request.settings.describe(), f"{speed:,.0f} {noun}s/s"]
@@ -428,7 +423,7 @@ def write_scene(request: Request, prompt: str | None, cast: str | None, num_turn
 
 
 def _turn_record(
-    number: int, start: conversation.TurnStart, tokens: Sequence[TokenEvent], done: Done
+    number: int, start: conversation.TurnStart, tokens: Sequence[generation.TokenEvent], done: generation.Done
 ) -> dict[str, Any]:
     return {
         "turn": number,

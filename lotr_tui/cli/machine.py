@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -17,8 +16,7 @@ from engine.models.pretrained.names import SMOLLM2, base_folder, is_pretrained_n
 from engine.runs.directory import resolve_run
 from engine.storage.files import absolute_path, app_home, assets_dir, default_runs_dir
 from lotr_tui import completion as completion_package
-from lotr_tui.cli import main as cli
-from lotr_tui.cli.console import make_console, print_json, terminal_width
+from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
 from lotr_tui.doctor.checks import run_checks
 from lotr_tui.formatting import plural
@@ -31,15 +29,15 @@ ATTACH_HELP = "Show the dashboard of a run in place of the session: its name or 
 ALLOW_HELP = "Name under which browsers reach this server, such as that of a reverse proxy; repeatable."
 CHAPTER_HELP = "Number or name of a chapter. Default: the first one whose task is not done."
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-commands = typer.Typer(**cli.FORM)
+commands = main.Commands()
 
 
-@commands.command("serve", cls=cli.Command, epilog="lotr-tui serve --run latest\nlotr-tui serve --attach latest")
+@commands.command("serve", cls=main.Command, epilog="lotr-tui serve --run latest\nlotr-tui serve --attach latest")
 def serve(
-    run: cli.RunsOption = None,
-    attach: Annotated[str | None, option("--attach RUN", ATTACH_HELP, cli.MODEL)] = None,
-    runs_dir: cli.RunsDirOption = None,
-    theme: cli.ThemeOption = None,
+    run: main.RunsOption = None,
+    attach: Annotated[str | None, option("--attach RUN", ATTACH_HELP, main.MODEL)] = None,
+    runs_dir: main.RunsDirOption = None,
+    theme: main.ThemeOption = None,
     host: Annotated[str, option("--host HOST", "Address to listen on.", WEB)] = "127.0.0.1",
     port: Annotated[int, option("--port N", "Port; 0 takes any free one.", WEB, min=0, max=65535)] = 8000,
     public: Annotated[bool, option("--public", "Allow a host that other machines can reach.", WEB)] = False,
@@ -79,17 +77,17 @@ def serve(
         return asyncio.run(server.run(listening, print_address))
 
 
-@commands.command("learn", cls=cli.Command, epilog="lotr-tui learn perplexity\nlotr-tui learn --csv dialogues.csv")
+@commands.command("learn", cls=main.Command, epilog="lotr-tui learn perplexity\nlotr-tui learn --csv dialogues.csv")
 def learn(
     chapter: Annotated[str | None, option("CHAPTER", CHAPTER_HELP)] = None,
-    run: cli.RunOption = None,
-    csv: cli.CsvOption = None,
-    text: cli.TextOption = None,
-    text_column: cli.TextColumnOption = None,
-    runs_dir: cli.RunsDirOption = None,
+    run: main.RunOption = None,
+    csv: main.CsvOption = None,
+    text: main.TextOption = None,
+    text_column: main.TextColumnOption = None,
+    runs_dir: main.RunsDirOption = None,
     list_chapters: Annotated[bool, option("--list", "Print the chapters, and which tasks are done, and exit.")] = False,
-    theme: cli.ThemeOption = None,
-    no_mouse: cli.NoMouseOption = False,
+    theme: main.ThemeOption = None,
+    no_mouse: main.NoMouseOption = False,
 ) -> int:
     """Learn what a language model is: eight short chapters with something to move."""
     index = None if chapter is None else find_chapter(chapter)
@@ -115,28 +113,28 @@ def learn(
     return open_class(index, material, theme, mouse=not no_mouse)
 
 
-@commands.command("doctor", cls=cli.Command, epilog="lotr-tui doctor\nlotr-tui doctor --json > report.json")
-def doctor(as_json: cli.JsonOption = False) -> int:
+@commands.command("doctor", cls=main.Command, epilog="lotr-tui doctor\nlotr-tui doctor --json > report.json")
+def doctor(as_json: main.JsonOption = False) -> int:
     """Show what works on this machine and what to do about the rest, on one screen for a bug report."""
     findings = list(run_checks())
     states = [finding.state for finding in findings]
     problems, warnings = states.count("problem"), states.count("warning")
     if as_json:
-        print_json({"ok": not problems, "findings": [asdict(finding) for finding in findings]}, indent=2)
+        console.print_json({"ok": not problems, "findings": [asdict(finding) for finding in findings]}, indent=2)
         return 1 if problems else 0
     table = Table.grid(padding=(0, 1))
     for finding in findings:
         advice = f"\n→ {finding.advice}" if finding.advice else ""
         text = Text(printable(finding.summary) + advice)
         table.add_row(Text(finding.state, STYLES[finding.state]), Text(finding.name), text)
-    console = make_console()
-    console.print(table, width=min(terminal_width(), 100))
+    output = console.make_console()
+    output.print(table, width=min(console.terminal_width(), 100))
     counts = f"{plural(problems, 'problem')}, {plural(warnings, 'warning')}"
-    console.print(f"{len(findings)} checks: {counts}".replace(" 0 ", " no "))
+    output.print(f"{len(findings)} checks: {counts}".replace(" 0 ", " no "))
     return 1 if problems else 0
 
 
-@commands.command("locate", cls=cli.Command)
+@commands.command("locate", cls=main.Command)
 def locate() -> None:
     """Print the paths of runs, models, settings, history, sessions, the progress in the class, and bundled files."""
     paths = {
@@ -153,7 +151,7 @@ def locate() -> None:
         print(f"{name:8}  {path}")
 
 
-@commands.command("completion", cls=cli.Command, epilog='eval "$(lotr-tui completion bash)"')
+@commands.command("completion", cls=main.Command, epilog='eval "$(lotr-tui completion bash)"')
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], option("SHELL", "bash, zsh or fish.")]) -> None:
     """Print the completion for a shell: commands, options, runs, presets, settings and speakers.
 

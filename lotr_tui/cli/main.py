@@ -11,11 +11,11 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 from typer.completion import get_completion_inspect_parameters
@@ -28,9 +28,6 @@ from engine.storage.files import absolute_path
 from lotr_tui.completion import COMPLETE_VARIABLE
 from lotr_tui.completion.values import VALUES
 from lotr_tui.textual_fixes import is_served
-
-if TYPE_CHECKING:  # imports numpy
-    from engine.runs.combine import CombinationOptions
 
 COMMANDS = {
     "train": ("train", "Train a model from scratch, in a live dashboard or with plain lines."),
@@ -48,7 +45,7 @@ COMMANDS = {
     "fetch": ("data", "Download files that are too large to be included: a model, dialogues, or books."),
     "tokenize": ("text", "Show how a text is split into tokens."),
     "ablate": ("train", "Measure the effect of each technique of a training."),
-    "search": ("search", "Search hyperparameters within a budget."),
+    "search": ("train", "Search hyperparameters within a budget."),
     "locate": ("machine", "Print where runs, models, settings and bundled files are."),
     "completion": ("machine", "Print the completion for bash, zsh or fish."),
     "doctor": ("machine", "Show what works on this machine, and what to do about the rest."),
@@ -122,6 +119,8 @@ class Form:
             raise
         if ctx.params.get("as_json") and ctx.params.get("jsonl"):
             raise InvalidInputError("--json and --jsonl exclude each other; give one of them")
+        if ctx.params.get("vocabulary_size") is not None and ctx.params["tokenizer"] != "bpe":
+            raise InvalidInputError("--vocabulary-size belongs to --tokenizer bpe; add that option")
         return rest
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -158,7 +157,7 @@ class Command(Form, TyperCommand):
 
 
 class Group(Form, TyperGroup):
-    """Group of commands. Options before a command are passed on to it, which refuses those that it does not have."""
+    """Group of commands. Options before a command are passed on to it, which refuses all that it does not have."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in self.commands:
@@ -172,14 +171,14 @@ class Group(Form, TyperGroup):
         return name, command, arguments
 
 
-FORM: dict[str, Any] = {
-    "cls": Group,
-    "add_completion": False,
-    "invoke_without_command": True,
-    "rich_markup_mode": None,
-    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": MAX_HELP_WIDTH},
-}
-"""Arguments of every `typer.Typer`."""
+Commands = partial(
+    typer.Typer,
+    cls=Group,
+    add_completion=False,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": MAX_HELP_WIDTH},
+)
 
 
 def describe_usage_error(error: Any) -> str:
@@ -236,10 +235,8 @@ RunArgument = Annotated[str, option("RUN", "Name or path of a run, or latest.")]
 RunsOption = Annotated[list[str] | None, option("--run RUN", RUNS, MODEL)]
 RunOption = Annotated[str | None, option("--run RUN", f"{MODEL_NAMES}. {DEFAULT_MODEL}", MODEL)]
 RunsDirOption = Annotated[Path | None, option("--runs-dir DIR", "Folder of the runs.", file_okay=False)]
-THEME = "shire, shire-light or any Textual theme."
-ThemeOption = Annotated[str | None, option("--theme NAME", THEME, SCREEN, parser=_check_theme)]
-NO_MOUSE = "Leave the mouse to the terminal, to select text with it."
-NoMouseOption = Annotated[bool, option("--no-mouse", NO_MOUSE, SCREEN)]
+ThemeOption = Annotated[str | None, option("--theme NAME", "shire or any Textual theme.", SCREEN, parser=_check_theme)]
+NoMouseOption = Annotated[bool, option("--no-mouse", "Leave the mouse to the terminal, to select text.", SCREEN)]
 PRECISION = "int8 is faster for large models, and less exact; auto computes as the model is stored."
 PrecisionOption = Annotated[Literal["auto", "fp32", "int8"], option("--precision auto|fp32|int8", PRECISION, MODEL)]
 TokenizerOption = Annotated[str | None, option("--tokenizer", panel=DATA)]
@@ -249,26 +246,18 @@ SpeakerColumnOption = Annotated[str | None, option("--speaker-column", panel=DAT
 ModeOption = Annotated[str | None, option("--mode", panel=DATA)]
 SplitOption = Annotated[str | None, option("--split", panel=DATA)]
 SplitSeedOption = Annotated[int | None, option("--split-seed", panel=DATA)]
-SETTING = "Change any setting; repeatable. See `lotr-tui train --list-settings`."
-SetOption = Annotated[list[str] | None, option("--set KEY=VALUE", SETTING, TRAINING)]
-CSV = "Corpus: a CSV, one utterance per row. Default: the bundled dialogues."
-CsvOption = Annotated[Path | None, option("--csv FILE", CSV, DATA)]
+SetOption = Annotated[list[str] | None, option("--set KEY=VALUE", "A setting; see train --list-settings.", TRAINING)]
+CsvOption = Annotated[Path | None, option("--csv FILE", "Corpus: an utterance per row. Default: bundled.", DATA)]
 TextOption = Annotated[Path | None, option("--text FILE", "Corpus: plain text, one utterance per line.", DATA)]
 
 
 @dataclass(frozen=True)
 class Combination:
-    """Options that combine models."""
+    """Options that combine models, as `engine.runs.combine` has them."""
 
     mixture: Annotated[bool, option("--mixture", "Mix with a Kneser-Ney model, tuned on validation.", MODEL)] = False
     cache: Annotated[bool, option("--cache", "Make recently used words more likely (continuous cache).", MODEL)] = False
     dynamic: Annotated[bool, option("--dynamic", "For eval: keep training while reading.", MODEL)] = False
-
-    def parse(self) -> "CombinationOptions":
-        """Return the options of the engine; without any option, they combine several runs in equal shares."""
-        from engine.runs.combine import CombinationOptions
-
-        return CombinationOptions(self.mixture, self.cache, self.dynamic)
 
 
 INIT_HELP = (
@@ -320,9 +309,7 @@ class TrainingOptions:
         if self.csv and self.text:
             raise InvalidInputError("--csv and --text exclude each other; give one corpus")
         if self.text and (self.text_column or self.speaker_column):
-            raise InvalidInputError(
-                f"--text {self.text} reads lines without columns; for a file with columns, use --csv"
-            )
+            raise InvalidInputError(f"--text {self.text} reads lines without columns; for columns, use --csv")
         values = {name: value for name, value in vars(self).items() if name in SETTINGS and value is not None}
         if self.teacher:
             values["teachers"] = TEACHER_SEPARATOR.join(self.teacher)
@@ -343,11 +330,6 @@ class TrainingOptions:
         return config.with_values(*self.assignments or ())
 
 
-def check_vocabulary_size(vocabulary_size: int | None, tokenizer: str | None) -> None:
-    if vocabulary_size is not None and tokenizer != "bpe":
-        raise InvalidInputError("--vocabulary-size belongs to --tokenizer bpe; add that option")
-
-
 def has_terminal() -> bool:
     """Return True if a screen can be drawn: in a browser, or on a terminal that is not dumb while CI is not set."""
     is_plain = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("CI", "") not in ("", "0", "false")
@@ -358,7 +340,7 @@ def has_terminal() -> bool:
 # The command without a name, and all others
 
 
-app = typer.Typer(epilog='lotr-tui --run latest\nlotr-tui generate "Where is Frodo"', **FORM)
+app = Commands(epilog='lotr-tui --run latest\nlotr-tui generate "Where is Frodo"')
 PACE = "Words per second on the screen; 0: no delay. Default: the last one used."
 
 
@@ -393,7 +375,11 @@ def session(
         check_pace(pace)
     from lotr_tui.cli.launch import open_session  # imports Textual
 
-    combined = None if combination == Combination() else combination.parse()
+    if combination == Combination():
+        return open_session(run or [], runs_dir, None, pace, theme, mouse=not no_mouse)
+    from engine.runs.combine import CombinationOptions  # imports numpy
+
+    combined = CombinationOptions(**vars(combination))
     return open_session(run or [], runs_dir, combined, pace, theme, mouse=not no_mouse)
 
 

@@ -11,60 +11,48 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from engine import events
 from engine.errors import InvalidInputError, LotrError, describe_error, printable, shell_word
-from engine.events import ControlCommand, Evaluated
 from engine.runs import directory, loading, locked_run, metrics
 from engine.runs.directory import is_locked, resolve_run, run_word
 from engine.storage.files import default_runs_dir
 from lotr_tui import formatting
-from lotr_tui.cli import main as cli
-from lotr_tui.cli.console import make_console, print_json, print_table
+from lotr_tui.cli import console, main
 from lotr_tui.cli.main import option
+from lotr_tui.monitor import comparison_table, training_view
 from lotr_tui.monitor.comparison import RunComparison, compare_runs, read_compared_run
-from lotr_tui.monitor.comparison_table import Role, comparison_tables
-from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.trackers import libraries
-from lotr_tui.trackers.follower import send_run
-from lotr_tui.trackers.libraries import TrackerName
-from lotr_tui.trackers.tensorboard_import import import_tensorboard
+from lotr_tui.trackers import follower, libraries, tensorboard_import
 
 STOP_TIMEOUT, STOP_POLL_INTERVAL = 20.0, 0.1  # seconds to wait for the training to obey
-STYLES: dict[Role, str] = {
-    "heading": "bold",
-    "best": "bold green",
-    "better": "green",
-    "worse": "red",
-    "muted": "dim",
-}
+STYLES: dict[comparison_table.Role, str] = {"heading": "bold", "best": "bold green", "better": "green"}
+STYLES |= {"worse": "red", "muted": "dim"}
 HF_HELP = "Write a Transformer, with its adapter merged, into a new folder for transformers, with the same logits."
 GGUF_HELP = "Write a Transformer, with its adapter merged, into a new file for llama.cpp and Ollama."
 TYPE_HELP = "Type of the matrices in FILE: q8_0 is half the size and less exact. Default: f16."
-LOG_HELP = "Send to an experiment tracker what it misses of the run."
-CURVE_HELP = "Values of the curves: perplexities, or losses in nats. Default: by the name of the tag."
 EXAMPLES = "lotr-tui runs compare my-run other-run\nlotr-tui runs export my-run --csv tables"
-commands, run_commands = typer.Typer(**cli.FORM), typer.Typer(epilog=EXAMPLES, **cli.FORM)
+commands, run_commands = main.Commands(), main.Commands(epilog=EXAMPLES)
 commands.add_typer(run_commands, name="runs")
 
 
-@commands.command("attach", cls=cli.Command)
+@commands.command("attach", cls=main.Command)
 def attach(
-    run: cli.RunArgument = "latest",
-    runs_dir: cli.RunsDirOption = None,
-    theme: cli.ThemeOption = None,
-    no_mouse: cli.NoMouseOption = False,
+    run: main.RunArgument = "latest",
+    runs_dir: main.RunsDirOption = None,
+    theme: main.ThemeOption = None,
+    no_mouse: main.NoMouseOption = False,
 ) -> int:
     """Show the dashboard of a running or finished run. Closing it does not stop the training."""
     path = resolve_run(run, runs_dir).absolute()
-    if not cli.has_terminal():
+    if not main.has_terminal():
         raise InvalidInputError(f"attach needs a terminal; use `lotr-tui status {shell_word(run)}` instead")
     from lotr_tui.cli.launch import AttachApp, run_app  # imports Textual
 
     return run_app(AttachApp(path, theme=theme), mouse=not no_mouse)
 
 
-@commands.command("status", cls=cli.Command)
+@commands.command("status", cls=main.Command)
 def status(
-    run: cli.RunArgument = "latest", runs_dir: cli.RunsDirOption = None, as_json: cli.JsonOption = False
+    run: main.RunArgument = "latest", runs_dir: main.RunsDirOption = None, as_json: main.JsonOption = False
 ) -> None:
     """Print the progress of a run on one screen of text."""
     print_status(resolve_run(run, runs_dir).absolute(), as_json=as_json)
@@ -73,16 +61,13 @@ def status(
 def print_status(path: Path, *, as_json: bool) -> None:
     """Print the progress of the run in `path`; one whose configuration cannot be read raises a RunError."""
     state, word = directory.summarize_run(path).state, run_word(path)
-    view, writer = TrainingView.from_run(path, subsample=True), directory.lock_owner(path) if state == "running" else ""
-    try:
-        saved_seconds_ago = max(
-            0.0, time.time() - (path / directory.RESUME_FILE).stat().st_mtime
-        )  # the clock may be set back
-    except OSError:
-        saved_seconds_ago = None
+    view = training_view.TrainingView.from_run(path, subsample=True)
+    writer = directory.lock_owner(path) if state == "running" else ""
+    saved = _saved_file(path)
+    saved_seconds_ago = saved and max(0.0, time.time() - saved[1] / 1e9)  # the clock may be set back
     if as_json:
         facts = {"run": printable(path.name), "path": str(path), "state": state, "writer": writer or None}
-        print_json({**facts, "saved_seconds_ago": saved_seconds_ago, **_status_record(view, state)})
+        console.print_json({**facts, "saved_seconds_ago": saved_seconds_ago, **_status_record(view, state)})
         return
     print(f"{printable(path.name)}  {state}{f', by {writer}' if writer else ''}")
     rows = _status_rows(view, state)
@@ -101,7 +86,7 @@ def print_status(path: Path, *, as_json: bool) -> None:
         print(f"{label + ':':10}lotr-tui {command}")
 
 
-def _status_record(view: TrainingView, state: str) -> dict[str, Any]:
+def _status_record(view: training_view.TrainingView, state: str) -> dict[str, Any]:
     step, best, started, finished = view.steps.last, view.best, view.started, view.finished
     return {
         "epoch": view.epoch,
@@ -120,7 +105,7 @@ def _status_record(view: TrainingView, state: str) -> dict[str, Any]:
     }
 
 
-def _status_rows(view: TrainingView, state: str) -> list[tuple[str, str]]:
+def _status_rows(view: training_view.TrainingView, state: str) -> list[tuple[str, str]]:
     step, best, started, finished, unit = view.steps.last, view.best, view.started, view.finished, view.unit
     progress = f"{view.epoch:.1f} of {view.epochs}" if view.epochs else "not started yet"
     if state == "imported":
@@ -149,17 +134,17 @@ def _status_rows(view: TrainingView, state: str) -> list[tuple[str, str]]:
     return [(label, value) for label, value in rows if value]
 
 
-@commands.command("stop", cls=cli.Command)
+@commands.command("stop", cls=main.Command)
 def stop(
-    run: cli.RunArgument = "latest",
+    run: main.RunArgument = "latest",
     checkpoint: Annotated[bool, option("--checkpoint", "Save and continue, instead of stopping.")] = False,
     no_wait: Annotated[bool, option("--no-wait", "Return without waiting for the training.")] = False,
-    runs_dir: cli.RunsDirOption = None,
+    runs_dir: main.RunsDirOption = None,
 ) -> None:
     """Ask a running training to save and stop."""
     path = resolve_run(run, runs_dir).absolute()
     before = _saved_file(path)
-    locked_run.send_command(path, ControlCommand("checkpoint" if checkpoint else "stop"))
+    locked_run.send_command(path, events.ControlCommand("checkpoint" if checkpoint else "stop"))
     deadline = time.monotonic() + STOP_TIMEOUT
     while not no_wait and is_locked(path) and not (checkpoint and _saved_file(path) != before):
         if time.monotonic() > deadline:
@@ -186,13 +171,13 @@ def _saved_file(path: Path) -> tuple[int, int] | None:
 
 
 @run_commands.callback()
-def runs(context: typer.Context, runs_dir: cli.RunsDirOption = None, as_json: cli.JsonOption = False) -> None:
+def runs(context: typer.Context, runs_dir: main.RunsDirOption = None, as_json: main.JsonOption = False) -> None:
     """List or compare runs, or show, rename, delete or export one. Without a command, list them, latest first."""
     if context.invoked_subcommand is not None:
         return
     summaries = directory.list_runs(runs_dir)
     if as_json:
-        print_json([{**asdict(run), "path": str(run.path)} for run in summaries])
+        console.print_json([{**asdict(run), "path": str(run.path)} for run in summaries])
         return
     for path in sorted(set(directory.find_run_dirs(runs_dir or default_runs_dir())) - {run.path for run in summaries}):
         print(printable(f"run {path.name} cannot be read; see `lotr-tui runs show {run_word(path)}`"), file=sys.stderr)
@@ -210,17 +195,17 @@ def runs(context: typer.Context, runs_dir: cli.RunsDirOption = None, as_json: cl
         ]
         for run in summaries
     ]
-    print_table(["run", "state", "preset", "model", "mode"], ["epochs", "valid", "test", "age", "MB"], rows)
+    console.print_table(["run", "state", "preset", "model", "mode"], ["epochs", "valid", "test", "age", "MB"], rows)
     if any(run.pretrained_on_other_text for run in summaries):
         print(formatting.PRETRAINED_MARK_NOTE)
 
 
-@run_commands.command("show", cls=cli.Command)
-def runs_show(run: cli.RunArgument, runs_dir: cli.RunsDirOption = None) -> None:
+@run_commands.command("show", cls=main.Command)
+def runs_show(run: main.RunArgument, runs_dir: main.RunsDirOption = None) -> None:
     """Print the settings, evaluations and saved epochs of a run as JSON."""
     path = resolve_run(run, runs_dir)
-    events = metrics.read_current_events(path / directory.METRICS_FILE, subsample=True)
-    evaluations = [event for event in events if isinstance(event, Evaluated)]
+    rows = metrics.read_current_events(path / directory.METRICS_FILE, subsample=True)
+    evaluations = [event for event in rows if isinstance(event, events.Evaluated)]
     epochs = loading.list_epoch_checkpoints(path)
     record = {
         **asdict(directory.summarize_run(path)),
@@ -229,15 +214,15 @@ def runs_show(run: cli.RunArgument, runs_dir: cli.RunsDirOption = None) -> None:
         "saved_epochs": [{"epoch": epoch, "valid_perplexity": valid} for epoch, valid in epochs.items()],
         "evaluations": [[event.step, event.epoch, event.valid_perplexity] for event in evaluations],
     }
-    print_json(record, indent=2)
+    console.print_json(record, indent=2)
 
 
-@run_commands.command("compare", cls=cli.Command, epilog="lotr-tui runs compare first second --baseline second")
+@run_commands.command("compare", cls=main.Command, epilog="lotr-tui runs compare first second --baseline second")
 def runs_compare(
     runs: Annotated[list[str], option("RUN", "Names or paths of runs, or latest.")],
     baseline: Annotated[str | None, option("--baseline RUN", "Run to compare with. Default: the first.")] = None,
-    runs_dir: cli.RunsDirOption = None,
-    as_json: cli.JsonOption = False,
+    runs_dir: main.RunsDirOption = None,
+    as_json: main.JsonOption = False,
 ) -> None:
     """Print the settings that differ between runs, their results, and the differences to a baseline."""
     paths = list(dict.fromkeys(resolve_run(run, runs_dir).absolute() for run in runs))
@@ -245,19 +230,18 @@ def runs_compare(
     if baseline_path not in paths:
         paths.insert(0, baseline_path)
     if len(paths) < 2:
-        raise InvalidInputError(
-            f"runs compare needs two different runs, and got only {runs[0]}; name another one, see `lotr-tui runs`"
-        )
+        problem = f"runs compare needs two different runs, and got only {runs[0]}"
+        raise InvalidInputError(f"{problem}; name another one, see `lotr-tui runs`")
     names = [directory.bundled_run_name(path) or path.name for path in paths]
     names = [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
     compared = [read_compared_run(path, name) for path, name in zip(paths, names, strict=True)]
     comparison = compare_runs(compared, paths.index(baseline_path))
     if as_json:
-        print_json(_comparison_record(comparison, names), indent=2)
+        console.print_json(_comparison_record(comparison, names), indent=2)
         return
-    console = make_console()
-    for part in comparison_tables(comparison, names, console.width, STYLES):
-        console.print(part)
+    output = console.make_console()
+    for part in comparison_table.comparison_tables(comparison, names, output.width, STYLES):
+        output.print(part)
 
 
 def _comparison_record(comparison: RunComparison, names: Sequence[str]) -> dict[str, Any]:
@@ -284,33 +268,22 @@ def _comparison_record(comparison: RunComparison, names: Sequence[str]) -> dict[
     }
 
 
-@run_commands.command("import", cls=cli.Command)
+@run_commands.command("import", cls=main.Command)
 def runs_import(
     tensorboard: Annotated[Path, option("--tensorboard DIR", "Folder with event files, one run per folder in it.")],
     run: Annotated[str | None, option("--run NAME", "Name of the new run. Default: that of the folder.")] = None,
-    tag: Annotated[str | None, option("--tag TAG", "Curve of the validation. Default: the first of them.")] = None,
-    as_perplexity: Annotated[bool | None, option("--perplexity/--loss", CURVE_HELP)] = None,
-    steps_per_epoch: Annotated[
-        int | None, option("--steps-per-epoch N", "Default: the curve called epoch.", min=1, max=1e9)
-    ] = None,
-    runs_dir: cli.RunsDirOption = None,
+    tag: Annotated[str | None, option("--tag TAG", "Curve of the validation. Default: by the names.")] = None,
+    runs_dir: main.RunsDirOption = None,
 ) -> None:
     """Import the curves of trainings by other programs, to compare them in the list of runs."""
-    imported = import_tensorboard(tensorboard, runs_dir or default_runs_dir(), run, tag, steps_per_epoch, as_perplexity)
-    for each in imported:
-        print(
-            printable(
-                f"{each.path.name}: {each.curve}, best perplexity {formatting.format_perplexity(each.best_perplexity)}"
-            )
-        )
-    if not all(each.has_epochs for each in imported):
-        print("the logs have no epochs, so each evaluation counts as one; give --steps-per-epoch N", file=sys.stderr)
+    for line in tensorboard_import.import_tensorboard(tensorboard, runs_dir or default_runs_dir(), run, tag):
+        print(printable(line))
 
 
-@run_commands.command("rm", cls=cli.Command)
+@run_commands.command("rm", cls=main.Command)
 def runs_rm(
-    run: cli.RunArgument,
-    runs_dir: cli.RunsDirOption = None,
+    run: main.RunArgument,
+    runs_dir: main.RunsDirOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete a run with its model, and print its name and path."""
@@ -326,26 +299,28 @@ def runs_rm(
     print(printable(f"deleted run {path.name}: {path}"))
 
 
-@run_commands.command("rename", cls=cli.Command)
+@run_commands.command("rename", cls=main.Command)
 def runs_rename(
     old: Annotated[str, option("OLD", "Name of a run, or latest.")],
     new: Annotated[str, option("NEW", "New name of the run.")],
-    runs_dir: cli.RunsDirOption = None,
+    runs_dir: main.RunsDirOption = None,
 ) -> None:
     """Rename a run."""
     print(printable(locked_run.rename_run(old, new, runs_dir)))
 
 
-@run_commands.command("export", cls=cli.Command)
+@run_commands.command("export", cls=main.Command)
 def runs_export(
-    run: cli.RunArgument,
+    run: main.RunArgument,
     csv: Annotated[Path | None, option("--csv DIR", "Write one CSV table per kind of event.")] = None,
     tensorboard: Annotated[Path | None, option("--tensorboard DIR", "Write logs for TensorBoard.")] = None,
     hugging_face: Annotated[Path | None, option("--hf DIR", HF_HELP)] = None,
     gguf: Annotated[Path | None, option("--gguf FILE", GGUF_HELP)] = None,
     gguf_type: Annotated[Literal["f16", "q8_0"] | None, option("--type f16|q8_0", TYPE_HELP)] = None,
-    tracker: Annotated[TrackerName | None, option("--log tensorboard|wandb|mlflow|trackio", LOG_HELP)] = None,
-    runs_dir: cli.RunsDirOption = None,
+    tracker: Annotated[
+        libraries.TrackerName | None, option("--log TRACKER", "Send a tracker what it misses of the run.")
+    ] = None,
+    runs_dir: main.RunsDirOption = None,
 ) -> None:
     """Export the metrics or the model of a run for other programs."""
     path = resolve_run(run, runs_dir).absolute()
@@ -371,11 +346,11 @@ def runs_export(
         print(printable(str(target)))
 
 
-def _send_to_tracker(run_dir: Path, name: TrackerName) -> None:
+def _send_to_tracker(run_dir: Path, name: libraries.TrackerName) -> None:
     """Send what a tracker misses of a run, and print how to see it there."""
     libraries.check_installed([name])
     try:
-        state = send_run(run_dir, name)
+        state = follower.send_run(run_dir, name)
     except InvalidInputError:
         raise
     except Exception as error:
@@ -383,9 +358,8 @@ def _send_to_tracker(run_dir: Path, name: TrackerName) -> None:
         raise LotrError(f"{name} failed: {describe_error(error).rstrip('.')}; try again with: {again}") from error
     if not state.tracker_id:
         raise InvalidInputError(f"run {run_dir.name!r} has nothing to send yet")
-    print(
-        printable(f"{name} has everything of run {run_dir.name}; see it with: {libraries.view_command(name, run_dir)}")
-    )
+    view = libraries.view_command(name, run_dir)
+    print(printable(f"{name} has everything of run {run_dir.name}; see it with: {view}"))
     if not state.is_complete:
         rest = "is going on" if is_locked(run_dir) else "can be resumed"
         print(printable(f"the training {rest}; the same command sends what is added"), file=sys.stderr)

@@ -5,25 +5,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
 from rich.text import Text
 
 from engine.analysis.speakers import SpeakerGuess, SpeakerPosterior, guess_written_speaker
 from engine.config import Config
+from engine.data import dataset, scripts
 from engine.data.corpus import read_whole_text
-from engine.data.dataset import load_dataset
-from engine.data.scripts import Turn, detect_style, read_scenes, turn_text
 from engine.data.speakers import SOMEONE, normalize_speaker
 from engine.errors import InvalidInputError, printable, shell_word
 from engine.generation.generate import encode_prompt
 from engine.generation.turns import read_turns
 from engine.models.dialogue import DialogueModel
 from engine.models.pretrained.names import is_pretrained_name
-from engine.runs.directory import resolve_run
-from engine.runs.loading import load_model_by_name, read_config_and_tokenizer
-from lotr_tui.cli import console
-from lotr_tui.cli import main as cli
-from lotr_tui.cli.generate import parse_script
+from engine.runs import directory, loading
+from lotr_tui.cli import console, generate, main
 from lotr_tui.cli.main import option
 from lotr_tui.formatting import displayable, format_percent, plural, truncate
 from lotr_tui.widgets.bars import bar
@@ -43,19 +38,19 @@ BY_HELP = (
 )
 MAX_TEXT_BYTES = 1_000_000  # of standard input
 TOKEN_STYLES = ("reverse", "underline")  # of neighbouring tokens, which show their borders without colour
-commands = typer.Typer(**cli.FORM)
+commands = main.Commands()
 
 
-@commands.command("who", cls=cli.Command, epilog='lotr-tui who "we wants it" --context scene.txt')
+@commands.command("who", cls=main.Command, epilog='lotr-tui who "we wants it" --context scene.txt')
 def who(
     text: Annotated[str | None, option("TEXT", "Text; - or nothing: standard input.")] = None,
-    run: cli.RunOption = None,
-    runs_dir: cli.RunsDirOption = None,
-    precision: cli.PrecisionOption = "auto",
+    run: main.RunOption = None,
+    runs_dir: main.RunsDirOption = None,
+    precision: main.PrecisionOption = "auto",
     context: Annotated[Path | None, option("--context FILE", "Lines before the text, each as NAME: text.")] = None,
     cast: Annotated[str | None, option("--cast A,B,...", CAST_HELP)] = None,
     by: Annotated[Literal["text", "lm"] | None, option("--by text|lm", BY_HELP)] = None,
-    as_json: cli.JsonOption = False,
+    as_json: main.JsonOption = False,
 ) -> None:
     """Show which speaker would say a text, and which words gave the speaker away.
 
@@ -69,7 +64,7 @@ def who(
     if (size := len(content.encode(errors="surrogateescape"))) > MAX_WHO_BYTES:
         raise InvalidInputError(f"the text has {size:,} bytes; use at most {MAX_WHO_BYTES:,} of it")
     script = "" if context is None else read_whole_text(context.expanduser(), MAX_CONTEXT_BYTES)
-    loaded = load_model_by_name(run, runs_dir, precision)
+    loaded = loading.load_model_by_name(run, runs_dir, precision)
     model, name = loaded.model, shell_word(loaded.name)
     if by == "text" and not (isinstance(model, DialogueModel) and model.text_model is not None):
         raise InvalidInputError(f"{name} has no text model; leave out --by text")
@@ -79,7 +74,7 @@ def who(
         if cast is not None:
             remark = f"{name} knows {len(model.cast)}; leave it out"
             raise InvalidInputError(f"--cast is for models without speakers, and {remark}")
-        turns, speakers = parse_script(script, model.cast), model.cast
+        turns, speakers = generate.parse_script(script, model.cast), model.cast
     else:
         turns, speakers = _read_cast(script, cast, f"--context {context}", name)
     encoded = encode_prompt(content, model.tokenizer)
@@ -100,19 +95,19 @@ def who(
         place = f"after {plural(len(turns), 'line')}" if turns else "at the start of a scene"
         print(printable(f"{label}, {place}, by {JUDGES[by or 'lm']}"))
         if turns:
-            print(truncate(printable(turn_text(turns[-1]).rstrip()), console.MIN_TERMINAL_WIDTH))
+            print(truncate(printable(scripts.turn_text(turns[-1]).rstrip()), console.MIN_TERMINAL_WIDTH))
 
 
-def _read_cast(script: str, cast: str | None, source: str, name: str) -> tuple[list[Turn], tuple[str, ...]]:
+def _read_cast(script: str, cast: str | None, source: str, name: str) -> tuple[list[scripts.Turn], tuple[str, ...]]:
     """Return the turns of a script, and the speakers to consider for a model without a cast: `cast`, or those in it."""
     if cast is None and not script.strip():
         raise InvalidInputError(
             f"`lotr-tui who` needs a model that knows speakers, and {name} does not; name them: --cast FRODO,SAM, or "
             "train one: lotr-tui train --mode dialogue"
         )
-    if script.strip() and detect_style(script.splitlines()) is None:
+    if script.strip() and scripts.detect_style(script.splitlines()) is None:
         raise InvalidInputError(f"{source} names no speakers; write its lines as NAME: text")
-    turns = [turn for scene in read_scenes(script) for turn in scene if turn.speaker != SOMEONE]
+    turns = [turn for scene in scripts.read_scenes(script) for turn in scene if turn.speaker != SOMEONE]
     typed = [turn.speaker for turn in turns] if cast is None else cast.split(",")
     speakers = tuple(dict.fromkeys(filter(None, (normalize_speaker(each) for each in typed))))
     if not MIN_SPEAKERS <= len(speakers) <= MAX_SPEAKERS:
@@ -182,31 +177,30 @@ def _format_factor(gain: float) -> str:
     return f"{'×' if gain >= 0 else '÷'} {factor:,.{0 if factor >= 10 else 1}f}"
 
 
-@commands.command("tokenize", cls=cli.Command, epilog='lotr-tui tokenize "my precious" --tokenizer bpe')
+@commands.command("tokenize", cls=main.Command, epilog='lotr-tui tokenize "my precious" --tokenizer bpe')
 def tokenize(
     text: Annotated[str | None, option("TEXT", "Text; - or nothing: standard input.")] = None,
-    run: cli.RunOption = None,
-    runs_dir: cli.RunsDirOption = None,
-    tokenizer: cli.TokenizerOption = None,
-    vocabulary_size: cli.VocabularySizeOption = None,
-    as_json: cli.JsonOption = False,
+    run: main.RunOption = None,
+    runs_dir: main.RunsDirOption = None,
+    tokenizer: main.TokenizerOption = None,
+    vocabulary_size: main.VocabularySizeOption = None,
+    as_json: main.JsonOption = False,
 ) -> None:
     """Show how a text is split: by the tokenizer of a run, or by one that is learned from the bundled dialogues."""
     if run is not None and tokenizer is not None:
         raise InvalidInputError("--run has its own tokenizer; leave out --run or --tokenizer")
-    cli.check_vocabulary_size(vocabulary_size, tokenizer)
     content = console.read_text(text, "TEXT", 'lotr-tui tokenize "Where is Frodo"', MAX_TEXT_BYTES).removesuffix("\n")
     if not content:
         raise InvalidInputError("the text is empty; give at least one character")
     if tokenizer is not None:
         values = {"tokenizer": tokenizer} | ({} if vocabulary_size is None else {"vocabulary_size": vocabulary_size})
-        splitter = load_dataset(Config().with_values(**values).data).tokenizer
+        splitter = dataset.load_dataset(Config().with_values(**values).data).tokenizer
         source = "learned from the bundled dialogues"
     elif is_pretrained_name(run):
-        loaded = load_model_by_name(run, runs_dir)
+        loaded = loading.load_model_by_name(run, runs_dir)
         splitter, (source,) = loaded.decoder.tokenizer, console.report_names([loaded.name])
     else:
-        splitter = read_config_and_tokenizer(resolve_run(run, runs_dir))[1]
+        splitter = loading.read_config_and_tokenizer(directory.resolve_run(run, runs_dir))[1]
         source = f"run {run or 'bundled'}"
     spans, unknown = splitter.spans(content), [span.text for span in splitter.unknown_spans(content)]
     if as_json:

@@ -9,7 +9,7 @@ from engine.errors import describe_error
 from engine.events import ControlCommand, Failed, Preparing, TrainingEvent
 from engine.runtime.worker import Cancellation, GeneratorThread
 from lotr_tui.monitor.training_view import TrainingView
-from lotr_tui.trackers.supervisor import TrackerSupervisor
+from lotr_tui.trackers.follower import TrackerSupervisor
 
 if TYPE_CHECKING:
     from engine.training.job import TrainingJob

@@ -2,7 +2,7 @@
 
 `tracker_id` opens a run again. `log` takes points in the order of their steps; `flush` returns True if all of them
 would survive a kill of this process; after `close`, all of them are stored. Every call may raise any exception and may
-block for long: a tracker runs in a process of its own.
+block for long: each tracker has a process.
 """
 
 import html
@@ -21,8 +21,7 @@ from engine.errors import InvalidInputError, install_command, shell_word
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 TRACKER_NAMES: tuple[TrackerName, ...] = get_args(TrackerName)
 Settings = Mapping[str, str | int | float | bool]
-PROJECT = "lotr-tui"
-"""Project or experiment in trackers that group runs; each tracker's own variable changes it."""
+PROJECT = "lotr-tui"  # or experiment, in trackers that group runs; a variable of each tracker changes it
 MAX_MLFLOW_METRICS, MAX_MLFLOW_SETTING = 1000, 6000  # metrics at once, and characters of a setting
 
 
@@ -31,10 +30,8 @@ class Point:
     """Metrics of one optimizer step, or a text sample of the model."""
 
     step: int
-    time: float
-    """Seconds since 1970."""
-    values: Mapping[str, float]
-    """Finite values by metric."""
+    time: float  # in seconds since 1970
+    values: Mapping[str, float]  # finite ones, by metric
     text: str = ""
 
 
@@ -42,19 +39,20 @@ class TensorBoardTracker:
     """Writer of one event file, without PyTorch or TensorFlow. A resumed training writes another file beside it."""
 
     def __init__(self, run_dir: Path, settings: Settings, tracker_id: str, folder: Path | None = None) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self.tracker_id = str(folder or run_dir / "tensorboard")
-        self._writer, self._value = EventFileWriter(self.tracker_id), Summary.Value
+        self._writer, self._event = EventFileWriter(self.tracker_id), event_pb2.Event
+        self._summary = summary_pb2.Summary
         if not tracker_id:
             # The function returns a message of TensorFlow's class where TensorFlow is installed.
             message = hparams_pb(dict(settings), trial_id=run_dir.name, start_time_secs=time.time())
-            self._write(list(Summary.FromString(message.SerializeToString()).value), 0, time.time())
+            self._write(list(self._summary.FromString(message.SerializeToString()).value), 0, time.time())
 
     def log(self, point: Point) -> None:
-        self._write([self._text(point.text)] if point.text else self._scalars(point.values), point.step, point.time)
+        self._write(self._text(point.text) if point.text else self._scalars(point.values), point.step, point.time)
 
     def flush(self) -> bool:
         self._writer.flush()
@@ -65,21 +63,18 @@ class TensorBoardTracker:
         self._writer.close()
 
     def _scalars(self, values: Mapping[str, float]) -> list[Any]:
-        return [self._value(tag=name, simple_value=value) for name, value in values.items()]
+        return [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
 
-    def _text(self, text: str) -> Any:
+    def _text(self, text: str) -> list[Any]:
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
         from tensorboard.plugins.text.metadata import create_summary_metadata
 
         tensor = TensorProto(dtype="DT_STRING", string_val=[f"    {text}".encode()])  # as code, not as Markdown
         metadata = create_summary_metadata("sample", description="")
-        return self._value(tag="sample/text_summary", metadata=metadata, tensor=tensor)
+        return [self._summary.Value(tag="sample/text_summary", metadata=metadata, tensor=tensor)]
 
     def _write(self, values: list[Any], step: int, wall_time: float) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        self._writer.add_event(Event(wall_time=wall_time, step=step, summary=Summary(value=values)))
+        self._writer.add_event(self._event(wall_time=wall_time, step=step, summary=self._summary(value=values)))
 
 
 class WandbTracker:
@@ -89,8 +84,12 @@ class WandbTracker:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no reports to others about errors of wandb
         import wandb
 
-        if not (os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY") or _has_wandb_login()):
-            os.environ["WANDB_MODE"] = "offline"
+        host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+        has_login = bool(os.environ.get("WANDB_API_KEY"))
+        with suppress(OSError, netrc.NetrcParseError):
+            has_login = has_login or netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+        if not has_login:
+            os.environ["WANDB_MODE"] = os.environ.get("WANDB_MODE") or "offline"
         quiet = {"console": "off", "disable_git": True, "save_code": False, "silent": True}
         self._wandb = wandb
         self._run = wandb.init(
@@ -118,13 +117,6 @@ class WandbTracker:
     def close(self, status: str, results: Mapping[str, float]) -> None:
         self._run.summary.update(dict(results))
         self._run.finish(exit_code=int(status == "failed"))
-
-
-def _has_wandb_login() -> bool:
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
-    with suppress(OSError, netrc.NetrcParseError):
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    return False
 
 
 class MlflowTracker:
@@ -167,8 +159,7 @@ class MlflowTracker:
     def close(self, status: str, results: Mapping[str, float]) -> None:
         self.log(Point(0, time.time(), {f"result_{name}": value for name, value in results.items()}))
         self.flush()
-        names = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
-        self._client.set_terminated(self.tracker_id, status=names[status])
+        self._client.set_terminated(self.tracker_id, status="KILLED" if status == "stopped" else status.upper())
 
 
 def _mlflow_uri(run_dir: Path) -> str:
@@ -208,34 +199,27 @@ class TrackioTracker:
 Tracker = TensorBoardTracker | WandbTracker | MlflowTracker | TrackioTracker
 
 
-def parse_tracker_names(names: Sequence[str]) -> list[TrackerName]:
-    """Return the trackers with these names; an unknown name raises an InvalidInputError."""
-    if unknown := [name for name in names if name not in TRACKER_NAMES]:
-        raise InvalidInputError(f"--log {unknown[0]} is not one of {', '.join(TRACKER_NAMES)}")
-    return [name for name in TRACKER_NAMES if name in names]
-
-
-def check_installed(names: Sequence[TrackerName]) -> None:
-    """Raise an InvalidInputError if the package of a tracker is not installed. No package is imported."""
+def check_installed(names: Sequence[str]) -> None:
+    """Raise an InvalidInputError for a name that is no tracker, or whose package is not installed."""
     for name in names:
+        if name not in TRACKER_NAMES:
+            raise InvalidInputError(f"--log {name} is not one of {', '.join(TRACKER_NAMES)}")
         if importlib.util.find_spec(name) is None:
             raise InvalidInputError(f"{name} is not installed; {install_command(name)}")
 
 
 def open_tracker(name: TrackerName, run_dir: Path, settings: Settings, tracker_id: str) -> Tracker:
     """Open a run in a tracker: a new one, or the one with the identifier `tracker_id`; any exception may be raised."""
-    check_installed([name])
     classes: dict[str, type[Tracker]] = {"wandb": WandbTracker, "mlflow": MlflowTracker, "trackio": TrackioTracker}
     return classes.get(name, TensorBoardTracker)(run_dir, settings, tracker_id)
 
 
 def view_command(name: TrackerName, run_dir: Path) -> str:
     """Return a shell command that shows the runs of a tracker."""
-    if name == "tensorboard":
-        return f"tensorboard --logdir {shell_word(str(run_dir.parent))}"
-    if name == "mlflow":
-        return f"mlflow ui --backend-store-uri {shell_word(_mlflow_uri(run_dir))}"
-    if name == "trackio":
-        return f"trackio show --project {shell_word(os.environ.get('TRACKIO_PROJECT') or PROJECT)}"
     folder = Path(os.environ.get("WANDB_DIR") or run_dir) / "wandb"
-    return f"wandb sync --include-offline {shell_word(str(folder))}/offline-run-*"
+    return {
+        "tensorboard": f"tensorboard --logdir {shell_word(str(run_dir.parent))}",
+        "mlflow": f"mlflow ui --backend-store-uri {shell_word(_mlflow_uri(run_dir))}",
+        "trackio": f"trackio show --project {shell_word(os.environ.get('TRACKIO_PROJECT') or PROJECT)}",
+        "wandb": f"wandb sync --include-offline {shell_word(str(folder))}/offline-run-*",
+    }[name]

@@ -4,9 +4,7 @@ import json
 import math
 import os
 import re
-import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -15,44 +13,23 @@ import numpy as np
 
 from engine.data.arrays import Float64Array
 from engine.errors import InvalidInputError, printable
-from engine.events import Evaluated, Finished, RecordedEvent, Step, event_to_dict
+from engine.events import Evaluated, Finished, RecordedEvent, event_to_dict
 from engine.runs.directory import IMPORT_FILE, METRICS_FILE, RESERVED_RUN_NAMES, check_run_name
 from engine.storage.files import write_folder
+from lotr_tui.formatting import format_perplexity
 from lotr_tui.trackers.libraries import check_installed
 
 MAX_POINTS = 100_000  # per curve; of a longer curve, that many are kept at random
 MAX_EXPONENT = 700.0  # largest loss in nats whose perplexity is a finite number
 _PERPLEXITY, _LOSS = r"perplexity|ppl", r"loss|nll|cross.?entropy"
 _VALIDATION, _TEST, _EPOCH = r"val|eval|dev", r"(^|[/_.-])(test|result)", r"(^|/)epochs?$"
-_LEARNING_RATE, _GRADIENT_NORM = r"(^|[/_])(lr|learning_rate)([/_-].*)?$", r"grad(ient)?_?norm"
 
 
-@dataclass(frozen=True)
-class ImportedCurves:
-    """A run that was made of a log."""
+def import_tensorboard(folder: Path, runs_dir: Path, name: str | None = None, tag: str | None = None) -> list[str]:
+    """Write one run for each folder in `folder` that holds event files, and return a line about each.
 
-    path: Path
-    curve: str
-    """Name of the validation curve."""
-    best_perplexity: float
-    has_epochs: bool
-    """False if each evaluation counts as one epoch, because the log and the user say nothing."""
-
-
-def import_tensorboard(
-    folder: Path,
-    runs_dir: Path,
-    name: str | None = None,
-    tag: str | None = None,
-    steps_per_epoch: int | None = None,
-    is_perplexity: bool | None = None,
-) -> list[ImportedCurves]:
-    """Write one run for each folder in `folder` that holds event files; None chooses by the names of the curves.
-
-    Raises:
-        InvalidInputError: If TensorBoard is not installed, there is no event file, or a log has no validation curve;
-            nothing is written then.
-        RunError: If the name is invalid or taken, or the runs folder cannot be written.
+    Without a tag, the validation is found by the names of the curves. A folder that is no log raises an
+    InvalidInputError before anything is written, and a bad name a RunError.
     """
     check_installed(["tensorboard"])
     if not folder.is_dir():
@@ -62,11 +39,10 @@ def import_tensorboard(
         raise InvalidInputError(f"{folder} has no event files of TensorBoard, whose names contain tfevents")
     if name is not None and len(folders) > 1:
         raise InvalidInputError(f"--run {name} names one run, but {folder} has {len(folders)}; omit --run")
-    imported = []
+    imported = list[str]()
     for log, curves, curve in [(log, *_read_log(log, tag)) for log in folders]:
-        in_perplexities = _matches(_PERPLEXITY, curve) if is_perplexity is None else is_perplexity
         epoch_tag = _first(curves, [_EPOCH])
-        events, started_at = _make_events(curves, curve, epoch_tag, steps_per_epoch, in_perplexities)
+        events, started_at = _make_events(curves, curve, epoch_tag)
         log_name = log.parent.name if log.name == "tensorboard" else log.resolve().name
         path = runs_dir / (name or _free_run_name(log_name, runs_dir))
         check_run_name(path.name)
@@ -75,13 +51,13 @@ def import_tensorboard(
         write_folder(path, {METRICS_FILE: lines.encode(), IMPORT_FILE: json.dumps(source).encode()})
         os.utime(path / IMPORT_FILE, (started_at, started_at))
         best = next(event.valid_perplexity for event in events if isinstance(event, Finished))
-        imported.append(ImportedCurves(path, source["curve"], best, bool(epoch_tag or steps_per_epoch)))
+        note = "" if epoch_tag else "; it has no curve called epoch, so each evaluation counts as one"
+        imported.append(f"{path.name}: {source['curve']}, best perplexity {format_perplexity(best)}{note}")
     return imported
 
 
 def _free_run_name(wanted: str, runs_dir: Path) -> str:
-    plain = unicodedata.normalize("NFKD", wanted).encode("ascii", "ignore").decode()
-    stem = re.sub(r"[^A-Za-z0-9._-]", "-", plain).lstrip("._-")[:90] or "imported"
+    stem = re.sub(r"[^A-Za-z0-9._-]", "-", wanted).lstrip("._-")[:90] or "imported"
     names = (stem, *(f"{stem}-{number}" for number in range(2, 1_000)))
     return next((name for name in names if not (runs_dir / name).exists() and name not in RESERVED_RUN_NAMES), stem)
 
@@ -110,44 +86,27 @@ def _read_log(folder: Path, wanted: str | None) -> tuple[dict[str, Float64Array]
     return curves, tag
 
 
-def _make_events(
-    curves: dict[str, Float64Array], tag: str, epoch_tag: str, steps_per_epoch: int | None, is_perplexity: bool
-) -> tuple[list[RecordedEvent], float]:
+def _make_events(curves: dict[str, Float64Array], tag: str, epoch_tag: str) -> tuple[list[RecordedEvent], float]:
     """Return the events of a training, and its start in seconds since 1970."""
     started_at = float(min(curve[1, 0] for curve in curves.values()))
     last_step = float(max(curve[0, -1] for curve in curves.values()))
     steps, times, values = curves[tag]
     scale = np.array([0.0, *steps]), np.arange(len(steps) + 1, dtype=np.float64)
-    if steps_per_epoch is not None:
-        scale = np.array([0.0, last_step]), np.array([0.0, last_step / steps_per_epoch])
-    elif epoch_tag:
+    if epoch_tag:
         scale = curves[epoch_tag][0], curves[epoch_tag][2]
     events: list[RecordedEvent] = []
     best = math.inf
-    columns = [steps, np.interp(steps, *scale), _to_perplexities(values, is_perplexity), times - started_at]
+    # Losses are in nats.
+    perplexities = values if _matches(_PERPLEXITY, tag) else np.exp(np.minimum(values, MAX_EXPONENT))
+    perplexities = np.where(np.isfinite(perplexities) & (perplexities > 0), perplexities, np.nan)
+    columns = [steps, np.interp(steps, *scale), perplexities, times - started_at]
     for step, epoch, perplexity, seconds in np.array(columns).T.tolist():
         events.append(Evaluated(int(step), epoch, perplexity, perplexity < best, seconds))
         best = min(best, perplexity) if math.isfinite(perplexity) else best
-    rest = [other for other in curves if other != tag and not _matches(f"{_VALIDATION}|{_TEST}", other)]
-    if train_tag := _first(rest, [_PERPLEXITY, _LOSS]):
-        steps, times, values = curves[train_tag]
-        perplexities = _to_perplexities(values, _matches(_PERPLEXITY, train_tag))
-        found = [curves.get(_first(curves, [pattern])) for pattern in (_LEARNING_RATE, _GRADIENT_NORM)]
-        others = [steps * math.nan if each is None else np.interp(steps, each[0], each[2]) for each in found]
-        columns = [steps, np.interp(steps, *scale), perplexities, *others, times - started_at]
-        for step, epoch, perplexity, lr, norm, seconds in np.array(columns).T.tolist():
-            events.append(Step(int(step), epoch, perplexity, lr, norm, math.nan, seconds, 0.0))
-    # At the same step, the report on the training comes first, as in our own runs.
-    events.sort(key=lambda event: (getattr(event, "step", 0), isinstance(event, Evaluated)))
     seconds = float(max(curve[1, -1] for curve in curves.values())) - started_at
     last_epoch = float(np.interp(last_step, *scale))
     best = best if math.isfinite(best) else math.nan
     return [*events, Finished("done", "imported", last_epoch, best, math.nan, seconds)], started_at
-
-
-def _to_perplexities(values: Float64Array, is_perplexity: bool) -> Float64Array:
-    perplexities = values if is_perplexity else np.exp(np.minimum(values, MAX_EXPONENT))
-    return np.where(np.isfinite(perplexities) & (perplexities > 0), perplexities, np.nan)
 
 
 def _matches(pattern: str, tag: str) -> bool:

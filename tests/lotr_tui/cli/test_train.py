@@ -11,7 +11,7 @@ from engine.data.tokenizers import WordTokenizer
 from engine.presets import PRESETS
 from engine.runs.directory import list_runs
 from lotr_tui.cli.main import TrainingOptions
-from lotr_tui.cli.search import format_train_command
+from lotr_tui.cli.train import format_train_command
 from tests.support.commands import json_output
 from tests.support.files import no_file_longer_than, sentences
 from tests.support.open_models import bpe_tokenizer

@@ -9,7 +9,7 @@ from engine.events import Evaluated, Finished, Warned
 from engine.presets import PRESETS
 from engine.runs.directory import METRICS_FILE
 from engine.training.job import prepare_job
-from lotr_tui.trackers import supervisor
+from lotr_tui.trackers import follower
 from lotr_tui.trackers.follower import choose_trackers, read_state
 from lotr_tui.trackers.libraries import TRACKER_NAMES, check_installed
 from tests.support.files import write_corpus
@@ -42,7 +42,7 @@ def train(tmp_path, name, trackers=()):
     settings = {"epochs": 3, "hidden_size": 8, "embedding_size": 8, "batch_size": 4, "device": "cpu", "threads": 1}
     job = prepare_job(PRESETS["tiny"].with_values(corpus=data.corpus, **settings), name)
     choose_trackers(job.run.path, trackers)
-    processes = supervisor.TrackerSupervisor(job.run.path)
+    processes = follower.TrackerSupervisor(job.run.path)
     events = []
     for event in job.events(lambda: False, processes.take_problems):
         events.append(event)
@@ -74,7 +74,7 @@ def check_reported_once(tmp_path, reason):
 @pytest.mark.parametrize("code", HANGING.values(), ids=HANGING)
 def test_hanging_tracker_is_reported_once_and_detached(home, tmp_path, install, monkeypatch, code):
     install(code)
-    monkeypatch.setattr(supervisor, "CALL_TIMEOUT", 1.0)
+    monkeypatch.setattr(follower, "CALL_TIMEOUT", 1.0)
     check_reported_once(tmp_path, "did not answer for 1 s, or its process was killed")
 
 
@@ -95,7 +95,7 @@ def test_package_that_was_removed_before_a_resume_is_a_problem(home, monkeypatch
     run_dir = record_run(home / "runs", "r", make_events())
     choose_trackers(run_dir, ["mlflow"])
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    processes = supervisor.TrackerSupervisor(run_dir)
+    processes = follower.TrackerSupervisor(run_dir)
     assert processes.wait(10)
     assert "mlflow is not installed" in processes.take_problems()[0]
     assert not any(line.startswith("mlflow: ") for line in processes.closing_lines())
