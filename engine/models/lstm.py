@@ -213,13 +213,9 @@ class LSTMModel(nn.Module):
         if weights is not None:
             network.load_weights(weights)
         elif config.model.unigram_bias:
-            network.init_output_bias(dataset.train)
+            counts = chunked_bincount(dataset.train, len(tokenizer)) + 1.0  # add-one smoothing
+            network.output.bias.data.copy_(torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32)))
         return network
-
-    @torch.no_grad()
-    def init_output_bias(self, ids: TokenIds) -> None:
-        counts = chunked_bincount(ids, self.output.out_features) + 1.0  # add-one smoothing
-        self.output.bias.copy_(torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32)))
 
     def initial_state(self, batch_size: int) -> ops.RecurrentState:
         sizes = [(1, batch_size, hidden_size) for _, hidden_size in self.config.layer_sizes()]

@@ -1,7 +1,7 @@
 """The LSTM language model in numpy, for inference without torch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ NUM_CACHED_TOKENS = 128  # whose gates are kept without a table: two thirds of a
 class _Layer(NamedTuple):
     # Gates are in the order input, forget, output, candidate. The weights of the first three are halved: sigmoid(x) =
     # (1 + tanh(x / 2)) / 2, so one tanh computes all gates.
-    weight_ih: Matrix | None  # [4 hidden, input]; None in a first layer whose products are those of `_input_gates`
+    weight_ih: Matrix | None  # [4 hidden, input]; None in a first layer with `_input_gates`
     weight_hh: Matrix  # [4 hidden, hidden]
     bias: Float32Array  # [4 hidden]
     mogrifier: list[tuple[Matrix, Matrix]]  # [rank, source] and half of [target, rank] of each round
@@ -96,10 +96,13 @@ class NumpyLSTM:
             input_matrix = make_matrix(weight_ih, quantize=int8 and index > 0, by_columns=True)
             hidden_matrix = make_matrix(weight_hh, quantize=int8, by_columns=True)
             self._layers.append(_Layer(input_matrix, hidden_matrix, to_float32(bias_ih) + to_float32(bias_hh), rounds))
-        first = self._layers[0]
+        first, self._gate_table = self._layers[0], None
         if not first.mogrifier and first.weight_ih is not None:
-            self._input_gates = _input_gates(first.weight_ih, first.bias, self._embedding)
             self._layers[0] = first._replace(weight_ih=None)
+            if isinstance(first.weight_ih, Float32Matrix) and len(tokenizer) * len(first.bias) <= MAX_TABLE_SIZE:
+                self._gate_table = first.weight_ih.matmul(to_float32(self._embedding)) + first.bias
+            self._input_gates = partial(_input_gates, first.weight_ih, first.bias, self._embedding)
+            self._cached_input_gates = lru_cache(NUM_CACHED_TOKENS)(self._input_gates)
 
     @property
     def weights(self) -> dict[str, Float32Array]:
@@ -178,7 +181,12 @@ class NumpyLSTM:
             size = hidden.shape[-1]
             if layer.weight_ih is None:
                 gates = layer.weight_hh.matmul(hidden)
-                gates += self._input_gates(token)
+                if self._gate_table is not None:
+                    gates += self._gate_table[token]
+                elif isinstance(token, np.ndarray):
+                    gates += self._input_gates(token)
+                else:
+                    gates += self._cached_input_gates(token)
             else:
                 inputs = new_layers[-1][0] if new_layers else embed(self._embedding, token)
                 if layer.mogrifier:
@@ -208,26 +216,14 @@ class NumpyLSTM:
 
 
 def _input_gates(
-    weight_ih: Matrix, bias: Float32Array, embedding: StoredTensor
-) -> Callable[[int | TokenIds], Float32Array]:
-    # What tokens add to the gates `[..., 4 hidden]` of the first layer, not to be changed: from a table of all tokens
-    # if that is small, and otherwise of the last tokens.
-    vocabulary_size = len(embedding.values if isinstance(embedding, Int8Rows) else embedding)
-    if isinstance(weight_ih, Float32Matrix) and vocabulary_size * len(bias) <= MAX_TABLE_SIZE:
-        return (weight_ih.matmul(to_float32(embedding)) + bias).__getitem__
-
-    def compute(tokens: int | TokenIds) -> Float32Array:
-        if isinstance(weight_ih, Int8Matrix) and isinstance(embedding, Int8Rows):  # not quantized again
-            rows = np.atleast_1d(tokens)
-            gates = weight_ih.matmul_rows(Int8Rows(embedding.values[rows], embedding.scales[rows]))
-            gates = gates.reshape(*np.shape(tokens), -1)
-        else:
-            gates = weight_ih.matmul(embed(embedding, tokens))
-        gates += bias
-        return gates
-
-    compute_cached = lru_cache(NUM_CACHED_TOKENS)(compute)
-    return lambda tokens: compute(tokens) if isinstance(tokens, np.ndarray) else compute_cached(tokens)
+    weight_ih: Matrix, bias: Float32Array, embedding: StoredTensor, tokens: int | TokenIds
+) -> Float32Array:
+    # What tokens add to the gates `[..., 4 hidden]` of the first layer, not to be changed.
+    if isinstance(weight_ih, Int8Matrix) and isinstance(embedding, Int8Rows):  # not quantized again
+        rows = np.atleast_1d(tokens)
+        gates = weight_ih.matmul_rows(Int8Rows(embedding.values[rows], embedding.scales[rows]))
+        return gates.reshape(*np.shape(tokens), -1) + bias
+    return weight_ih.matmul(embed(embedding, tokens)) + bias
 
 
 def _to_sigmoids_first_order(tensor: StoredTensor) -> StoredTensor:

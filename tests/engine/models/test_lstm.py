@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from engine.config import ModelConfig
+from engine.config import Config, ModelConfig
 from engine.data.tokenizers import EOS_ID, UNK_ID, WordTokenizer
 from engine.models.lstm import LSTMModel, Mogrifier, build_subword_matrix, run_mogrifier
 from engine.models.torch_ops import dropout_mask, linear
 from engine.presets import PRESETS
+from tests.support.models import make_tokenizer
 from tests.support.networks import VOCABULARY_SIZE, make_model, make_window, seeded
 from tests.support.training import NO_DROPOUT
 
@@ -92,9 +94,8 @@ def test_uniform_initialization_has_the_ranges_of_the_paper():
 
 
 def test_output_bias_starts_at_smoothed_log_frequencies():
-    model = make_model()
-    ids = np.array([2, 2, 2, 3, 1], dtype=np.int32)
-    model.init_output_bias(ids)
+    dataset = SimpleNamespace(tokenizer=make_tokenizer(VOCABULARY_SIZE), train=np.array([2, 2, 2, 3, 1], np.int32))
+    model = LSTMModel.build(Config(model=ModelConfig(subword_embeddings=False)), dataset)
     counts = np.array([1, 2, 4, 2] + [1] * (VOCABULARY_SIZE - 4))
     expected = np.log(counts / counts.sum())
     assert model.output.bias.detach().numpy() == pytest.approx(expected, rel=1e-5)
