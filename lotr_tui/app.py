@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.command import Provider
 from textual.dom import DOMNode
 from textual.filter import LineFilter
 from textual.screen import Screen, SystemModalScreen
@@ -31,12 +30,6 @@ SCREENS_DIR = Path(__file__).parent / "screens"
 QUIT_TIMEOUT = 0.8  # seconds to wait, with the screen still open, for the training to save
 
 
-def _command_provider() -> type[Provider]:
-    from lotr_tui.commands import PaletteCommandProvider  # not needed for the first paint
-
-    return PaletteCommandProvider
-
-
 class LotrApp(TextualFixesApp):
     """The terminal app: a session with a model, or the dashboard of a training, and screens above it."""
 
@@ -46,7 +39,6 @@ class LotrApp(TextualFixesApp):
         *(SCREENS_DIR / name / f"{name}.tcss" for name in ("session", "dashboard", "learn")),
     ]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
-    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_command_provider}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "toggle_help", "help", id="app.help", tooltip="Show all keys", priority=True),
         Binding(

@@ -1,4 +1,4 @@
-"""The command palette and its commands, made from the tables of bindings, and a check of the user's keymap."""
+"""The command palette and its commands, made from the tables of bindings."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class AppCommandPalette(RobustCommandPalette):
     """
 
     def __init__(self) -> None:
-        super().__init__(placeholder="Search for a command, a key or a theme")
+        super().__init__([PaletteCommandProvider], placeholder="Search for a command, a key or a theme")
         self._row_width = 0
 
     def on_mount(self) -> None:

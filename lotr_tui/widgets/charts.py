@@ -307,12 +307,7 @@ class PerplexityChart(StripWidget):
         if (cursor := self._cursor_epoch()) is not None:
             plot.draw_vertical_line(cursor, "chart--cursor")
         cells = plot.draw(curves, self._baselines())
-        best = view.best
-        if (
-            best
-            and plot.y_range[0] <= best.valid_perplexity <= plot.y_range[1]
-            and x_range[0] <= best.epoch <= x_range[1]
-        ):
+        if (best := view.best) is not None and x_range[0] <= best.epoch <= x_range[1]:
             plot.draw_text(plot.row_at(best.valid_perplexity), plot.column_at(best.epoch), "●", "chart--valid")
         self._label_curves(plot, cells)
         return [*legend, *plot.lines(styles)]
@@ -340,25 +335,22 @@ class PerplexityChart(StripWidget):
         return lowest * 0.94, highest * 1.06
 
     def _baselines(self) -> list[tuple[str, float]]:
-        started = self._view.started
-        both = (
-            [("unigram", started.unigram_perplexity), ("Kneser-Ney", started.kneser_ney_perplexity)] if started else []
-        )
+        if (started := self._view.started) is None:
+            return []
+        both = ("unigram", started.unigram_perplexity), ("Kneser-Ney", started.kneser_ney_perplexity)
         return [(name, perplexity) for name, perplexity in both if 0 < perplexity < MAX_PERPLEXITY]
 
     def _legend(self) -> list[tuple[str, str, str]]:
-        view, unit = self._view, self._view.unit
-        entries = [("chart--axis", unit.name, "")] if unit.is_perplexity else []
-        if view.evaluations and (best := view.best) is not None:
-            entries.append(("chart--valid", "━ valid", unit.format(view.evaluations[-1].valid_perplexity)))
-            entries.append(("chart--valid", "● best", unit.format(best.valid_perplexity)))
-        if view.started:
-            entries.append(("chart--baseline", "┄ Kneser-Ney", unit.format(view.started.kneser_ney_perplexity)))
-        if (step := view.steps.last) is not None:
-            entries.append(("chart--train", "━ train", unit.format(step.train_perplexity)))
-        if view.started:
-            entries.append(("chart--baseline", "┄ unigram", unit.format(view.started.unigram_perplexity)))
-        return entries
+        view, unit, started = self._view, self._view.unit, self._view.started
+        figures = [  # the most important first
+            ("chart--valid", "━ valid", view.evaluations[-1].valid_perplexity if view.evaluations else None),
+            ("chart--valid", "● best", view.best.valid_perplexity if view.best else None),
+            ("chart--baseline", "┄ Kneser-Ney", started.kneser_ney_perplexity if started else None),
+            ("chart--train", "━ train", view.steps.last.train_perplexity if view.steps.last else None),
+            ("chart--baseline", "┄ unigram", started.unigram_perplexity if started else None),
+        ]
+        shown = [(style, name, unit.format(value)) for style, name, value in figures if value is not None]
+        return [("chart--axis", unit.name, ""), *shown] if unit.is_perplexity else shown
 
     # The dashboard's chart adds to these
 

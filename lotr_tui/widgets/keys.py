@@ -8,7 +8,6 @@ from typing import ClassVar, NamedTuple
 from rich.cells import cell_len
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.content import Content
-from textual.screen import Screen
 from textual.style import Style
 from textual.widget import Widget
 
@@ -89,11 +88,7 @@ class KeyFooter(Widget, can_focus=False):
         self._get_keys, self._descriptions = get_keys, descriptions
 
     def on_mount(self) -> None:
-        self.screen.bindings_updated_signal.subscribe(self, self._bindings_updated)
-
-    def _bindings_updated(self, screen: Screen[object]) -> None:
-        if screen is self.screen and self.app.app_focus:
-            self.refresh()
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
 
     def render(self) -> Content:
         left, right = self._fitting()

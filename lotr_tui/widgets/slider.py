@@ -107,7 +107,7 @@ class Slider(Widget, can_focus=True):
 
 
 class TemperatureSlider(Slider):
-    """Temperature from 0 to 2 in steps of 0.05; typed digits set it, too: "7" is 0.7, "1.2" is 1.2."""
+    """Temperature from 0 to 2, which keys move in steps of 0.05, and the mouse in steps of 0.01."""
 
     BINDING_GROUP_TITLE = "Temperature"
     STEP = 5
@@ -116,7 +116,6 @@ class TemperatureSlider(Slider):
         texts = [f"{hundredths / 100:.2f}" for hundredths in range(round(MAX_TEMPERATURE * 100) + 1)]
         help_line = "Low: safe words, high: surprising ones; ← → set it"
         super().__init__("temperature", texts, round(value * 100), help_line=help_line, id=id or "temperature")
-        self._typed_digits = ""
 
     @property
     def value(self) -> float:
@@ -128,22 +127,3 @@ class TemperatureSlider(Slider):
 
     def on_resize(self, event: events.Resize) -> None:
         self.label = "temperature" if event.size.width >= 40 else "temp"
-
-    def check_consume_key(self, key: str, character: str | None) -> bool:
-        return character is not None and character in "0123456789."
-
-    def on_key(self, event: events.Key) -> None:
-        """Append a typed digit or point to the number; another key begins a new one."""
-        if event.character is None or not self.check_consume_key(event.key, event.character):
-            self._typed_digits = ""
-            return
-        event.stop()
-        digits = self._typed_digits + event.character
-        if digits.count(".") > 1 or len(digits) > 4:
-            digits = event.character
-        self._typed_digits = digits
-        value = float(digits) if digits.strip(".") else 0.0
-        self.value = value if "." in digits or value <= MAX_TEMPERATURE else float(f"0.{digits}")
-
-    def on_blur(self) -> None:
-        self._typed_digits = ""

@@ -43,15 +43,14 @@ def test_a_bar_is_as_long_as_its_value(value, width):
     assert len(drawn) <= width
 
 
-async def test_keys_digits_clicks_and_drags_set_the_temperature():
+async def test_keys_clicks_and_drags_set_the_temperature():
     async with WidgetsApp().run_test(size=(120, 30)) as pilot:
         slider = pilot.app.query_one(TemperatureSlider)
         slider.focus()
         for keys, value in [
             (["right"], 0.85),
             (["end", "right"], 2.0),
-            (["7"], 0.7),
-            (["home", "1", ".", "2", "5"], 1.25),
+            (["home", "right"], 0.05),
         ]:
             await pilot.press(*keys)
             assert slider.value == pytest.approx(value), keys
