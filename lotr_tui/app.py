@@ -53,14 +53,14 @@ class LotrApp(TextualFixesApp):
         session_model: "SessionModel | None" = None,
         load_session_model: "Callable[[], SessionModel] | None" = None,
         job: "TrainingJob | None" = None,
-        make_class_screen: "Callable[[], Screen[None]] | None" = None,
+        make_screen: "Callable[[], Screen[Any]] | None" = None,
         fetch: "Fetch | None" = None,
         runs_dir: Path | None = None,
         pace: float | None = None,
         theme: str | None = None,
         settings_store: SettingsStore | None = None,
     ) -> None:
-        """Open a session, with `job` the dashboard of a training, or with `make_class_screen` the class.
+        """Open a session, with `job` the dashboard of a training, or the screen that `make_screen` returns.
 
         Without a model, `load_session_model` loads it after the first paint, in a thread. `pace`, in words per second,
         and `theme` are for this session; None takes the saved ones. An unknown theme is a ConfigError.
@@ -71,7 +71,7 @@ class LotrApp(TextualFixesApp):
         self.state.job, self.state.fetch = job, fetch
         self.session_model = session_model
         self.pace = settings.current.pace if pace is None else pace
-        self._load_session_model, self._make_class_screen = load_session_model, make_class_screen
+        self._load_session_model, self._make_screen = load_session_model, make_screen
         self.terminal_closed = False  # the training then continues
         self.exit_code = 0  # or 128 plus the number of the signal that ended the app
         self._exit_requested = False
@@ -91,8 +91,8 @@ class LotrApp(TextualFixesApp):
         self.theme = chosen
 
     def get_default_screen(self) -> Screen[Any]:
-        if self._make_class_screen is not None:
-            return self._make_class_screen()
+        if self._make_screen is not None:
+            return self._make_screen()
         if self.state.job is not None:
             from lotr_tui.monitor.training_view import TrainingView
             from lotr_tui.screens.dashboard.screen import DashboardScreen

@@ -6,9 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from textual.screen import Screen
+from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInputError, printable
 from engine.models.pretrained.names import BASE_FILE, is_pretrained_name
@@ -55,20 +53,15 @@ def open_class(chapter: int | None, material: "Material | None", theme: str | No
         return material or Material()
 
     screen = partial(ChapterScreen, make_material, chapter, exit_on_close=True)
-    return run_app(LotrApp(make_class_screen=screen, theme=theme), mouse=mouse)
+    return run_app(LotrApp(make_screen=screen, theme=theme), mouse=mouse)
 
 
-class AttachApp(LotrApp):
-    """The app as the dashboard of a run directory. Closing it does not stop the training."""
+def open_dashboard(path: Path, theme: str | None, *, mouse: bool) -> int:
+    """Open the dashboard of a run directory, whose training goes on when it is closed; return the exit code."""
+    from lotr_tui.screens.dashboard.screen import DashboardScreen  # not for the session, whose start it would delay
 
-    def __init__(self, path: Path, *, theme: str | None = None) -> None:
-        super().__init__(runs_dir=path.parent, theme=theme)
-        self._path = path
-
-    def get_default_screen(self) -> Screen[Any]:
-        from lotr_tui.screens.dashboard.screen import DashboardScreen  # not for the session, whose start it would delay
-
-        return DashboardScreen.following(self._path, exit_on_close=True)
+    screen = partial(DashboardScreen.following, path, exit_on_close=True)
+    return run_app(LotrApp(make_screen=screen, runs_dir=path.parent, theme=theme), mouse=mouse)
 
 
 def run_app(app: LotrApp, *, mouse: bool) -> int:

@@ -45,9 +45,9 @@ def attach(
     path = resolve_run(run, runs_dir).absolute()
     if not main.has_terminal():
         raise InvalidInputError(f"attach needs a terminal; use `lotr-tui status {shell_word(run)}` instead")
-    from lotr_tui.cli.launch import AttachApp, run_app  # imports Textual
+    from lotr_tui.cli.launch import open_dashboard  # imports Textual
 
-    return run_app(AttachApp(path, theme=theme), mouse=not no_mouse)
+    return open_dashboard(path, theme, mouse=not no_mouse)
 
 
 @commands.command("status", cls=main.Command)

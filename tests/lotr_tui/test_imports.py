@@ -132,7 +132,7 @@ asyncio.run(paint(session_model=SessionModel.from_loaded(load_model(pathlib.Path
 """
 CLASS = """
 from lotr_tui.screens.learn.screen import ChapterScreen
-asyncio.run(paint(make_class_screen=lambda: ChapterScreen(lambda: None, exit_on_close=True)))
+asyncio.run(paint(make_screen=lambda: ChapterScreen(lambda: None, exit_on_close=True)))
 """
 NOT_BEFORE_THE_MODEL = (
     "torch", "pandas", "transformers", "numpy", "safetensors", "tokenizers", "psutil", "pygments", "engine.config",

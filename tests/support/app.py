@@ -1,6 +1,7 @@
 """A small model with random weights, a host app for screens, and a fake training job."""
 
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from engine.events import (
 from engine.models.numpy_lstm import NumpyLSTM
 from engine.models.weights import weight_shapes
 from lotr_tui.app import LotrApp
+from lotr_tui.screens.dashboard.screen import DashboardScreen
 from lotr_tui.theme import SHIRE
 
 WORDS = split_words("""bilbo baggins is a very old friend of mine and i think he knows it where frodo the lamp was lit
@@ -59,6 +61,12 @@ class Host(LotrApp):
 
     def get_default_screen(self):
         return Screen()
+
+
+def attached(path):
+    """Return the app as `lotr-tui attach` opens it."""
+    screen = partial(DashboardScreen.following, path, exit_on_close=True)
+    return LotrApp(make_screen=screen, runs_dir=path.parent)
 
 
 def training_events(epochs=12, models=True):

@@ -74,7 +74,7 @@ async def picture_dashboard(runs_dir):
 
 async def picture_chapter():
     """The chapter on training, whose curve passes the counting models."""
-    app = LotrApp(make_class_screen=lambda: ChapterScreen(Material, find_chapter("training")))
+    app = LotrApp(make_screen=lambda: ChapterScreen(Material, find_chapter("training")))
     async with app.run_test(size=(130, 34)) as pilot:
         await wait_for(pilot, lambda: app.screen.is_idle)
         await pilot.press("right", "right", "enter")  # to a good rate

@@ -5,9 +5,8 @@ import pytest
 from engine.events import CommandApplied, ControlCommand, Finished
 from engine.runs.directory import METRICS_FILE
 from engine.runs.locked_run import CommandFileReader, create_run
-from lotr_tui.cli.launch import AttachApp
 from lotr_tui.monitor import run_follower
-from tests.support.app import training_events
+from tests.support.app import attached, training_events
 from tests.support.dashboard import dashboard_text
 from tests.support.pilot import text_of, until
 from tests.support.runs import CONFIG, VOCABULARY, append_events
@@ -21,7 +20,7 @@ def app(tmp_path, monkeypatch):
     monkeypatch.setenv("LOTR_TUI_HOME", str(tmp_path))
     monkeypatch.setattr(run_follower, "POLL_INTERVAL", 0.01)
     run = create_run(CONFIG, VOCABULARY, "r", tmp_path / "runs")
-    yield AttachApp(run.path)
+    yield attached(run.path)
     run.lock.close()
 
 

@@ -8,9 +8,9 @@ from textual.widgets import OptionList
 
 from engine import events
 from engine.runs.directory import METRICS_FILE
-from lotr_tui.cli.launch import AttachApp
 from lotr_tui.monitor import run_follower
 from lotr_tui.screens.runs.screen import RunsScreen
+from tests.support.app import attached
 from tests.support.files import write_run
 from tests.support.pilot import until
 
@@ -83,7 +83,7 @@ async def test_the_dashboard_and_the_list_show_the_valid_rows(run):
     (run / METRICS_FILE).write_bytes(RECORDS["huge numbers"] + rows_of_any_type())
     for number, kind in enumerate(RECORDS):
         (write_run(run.with_name(f"r{number}")) / METRICS_FILE).write_bytes(RECORDS[kind])
-    app = AttachApp(run)
+    app = attached(run)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: not app.screen.view.is_active or app.screen.view.notice)
         await pilot.press("left_square_bracket", "right_square_bracket", "right", "left", "plus", "z", "home", "end")
