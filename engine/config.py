@@ -59,10 +59,7 @@ class DataConfig(_Section):
     scene_column: str = setting("movie", "CSV column whose changes end a scene; may be missing")
     scene_lines: int = setting(20, "lines after which a scene ends", 1, 1_000_000)
     min_speaker_lines: int = setting(10, "minimum training lines of a speaker in the cast of a dialogue", 1, 1_000_000)
-    mode: DataMode = setting(
-        "line",
-        "line: <eos> ends every line; stream: one <eos> ends each split; dialogue: 'Name: text' on each line",
-    )
+    mode: DataMode = setting("line", "line: <eos> ends lines; stream: only splits; dialogue: lines are 'Name: text'")
     split: Literal["lines", "scenes"] = setting("lines", "lines: shuffled; scenes: blocks of 20 lines, in file order")
     split_seed: int = setting(1234, "seed of the shuffle before the split", 0, 2**63 - 1)
     held_out: float = setting(0.1, "fraction of the text for validation, and for test", 0.0001, 0.4)
@@ -104,9 +101,7 @@ class ModelConfig(_Section):
     weight_drop: float = setting(0.5, "LSTM: DropConnect on the hidden-to-hidden weights (section 2)", 0, 0.99)
     mogrifier_rounds: int = setting(0, "LSTM: rounds of mutual gating of input and state (Melis et al. 2019)", 0, 16)
     mogrifier_rank: int = setting(32, "LSTM: inner size of the mogrifier's matrices", 1, 4096)
-    initialization: Literal["uniform", "notebook"] = setting(
-        "uniform", "uniform: as in the paper; notebook: Xavier input and orthogonal recurrent weights, zero biases"
-    )
+    initialization: Literal["uniform", "notebook"] = setting("uniform", "notebook: Xavier, orthogonal, zero biases")
     subword_embeddings: bool = setting(True, "add embeddings of letter groups, shared by words with the same letters")
     punctuation: bool = setting(False, "learn from the punctuation between words; predictions marginalize over it")
     unigram_bias: bool = setting(True, "start the output bias at the log frequencies of the training tokens")
@@ -136,9 +131,7 @@ class TrainingConfig(_Section):
     optimizer: Literal["adamw", "adam", "sgd"] = setting("adamw", "optimizer of the main training")
     lr: float = setting(0.01, "peak learning rate", 1e-9, 1000)
     schedule: Literal["one_cycle", "slanted_triangular", "plateau", "constant"] = setting(
-        "one_cycle",
-        "after a warm-up, one_cycle: cosine decay to zero; slanted_triangular: linear decay to 1/32 (ULMFiT); "
-        "plateau: halve without progress on validation",
+        "one_cycle", "after a warm-up, cosine decay to 0; slanted_triangular: linear to 1/32; plateau: halve when stuck"
     )
     warmup_fraction: float = setting(0.25, "fraction of one_cycle and slanted_triangular that warms up", 0, 1)
     layer_lr_decay: float = setting(1.0, "divides the learning rate, once more for each lower layer", 1, 100)
@@ -184,17 +177,12 @@ class _Settings(dict[str, Setting]):
         raise ConfigError(f"unknown setting {name!r}{suggest_nearest(name, self)} See `lotr-tui train --list-settings`")
 
 
-_SECTIONS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
-SETTINGS = _Settings(
-    (item.name, Setting(section, item.type, item.metadata["meta"]))
-    for section, kind in _SECTIONS.items()
-    for item in fields(kind)
-)
-"""All settings by name; an unknown name raises a ConfigError."""
-_SCHEMAS: dict[type, Any] = {
-    kind: msgspec.defstruct(section, [(item.name, Annotated[SETTINGS[item.name][1:]]) for item in fields(kind)])
-    for section, kind in _SECTIONS.items()
-}
+SETTINGS = _Settings()  # by name; an unknown one raises a ConfigError
+_SCHEMAS: dict[type, Any] = {}  # by section, which msgspec checks in one call
+for _section, _kind in (("data", DataConfig), ("model", ModelConfig), ("training", TrainingConfig)):
+    _own = {item.name: Setting(_section, item.type, item.metadata["meta"]) for item in fields(_kind)}
+    SETTINGS |= _own
+    _SCHEMAS[_kind] = msgspec.defstruct(_section, [(name, Annotated[each[1:]]) for name, each in _own.items()])
 
 
 def split_assignment(assignment: str) -> tuple[str, str]:
@@ -213,7 +201,7 @@ def read_setting(name: str, value: Any, *, is_text: bool = False) -> Any:
     try:
         return msgspec.convert(value, Annotated[kind, meta], strict=not is_text)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter for an argument that is not UTF-8
-        shown = text if len(text := str(value)) <= MAX_SHOWN_VALUE else f"{text[:MAX_SHOWN_VALUE]}..."
+        shown = str(value)[:MAX_SHOWN_VALUE]
         if get_origin(kind) is Literal:
             nearest = suggest_nearest(shown, get_args(kind))
             raise ConfigError(f"{name}={shown} is not one of {', '.join(get_args(kind))}{nearest}") from error
@@ -238,14 +226,12 @@ class Config:
     def difference(self, other: "Config") -> tuple[str, Any, Any] | None:
         """Return the first setting that differs, and both values; None if at most the presets differ."""
         values = other.settings() | {"preset": self.preset}
-        pairs = ((name, value, values[name]) for name, value in self.settings().items())
-        return next((pair for pair in pairs if pair[1] != pair[2]), None)
+        return next(
+            ((name, mine, values[name]) for name, mine in self.settings().items() if mine != values[name]), None
+        )
 
     def with_values(self, *assignments: str, **values: Any) -> Self:
-        """Return a copy with other settings, also of the form "key=value" as `--set` takes them.
-
-        An invalid name or value raises a ConfigError.
-        """
+        """Return a copy with other settings, also as texts "key=value"; an invalid one raises a ConfigError."""
         for name, text in map(split_assignment, assignments):
             values[name] = read_setting(name, text, is_text=True)
         changes: dict[str, dict[str, Any]] = {}

@@ -108,7 +108,7 @@ def convert_text(text: str, form: TextForm, mode: DataMode = "line") -> str:
 def written_text(lines: Lines, mode: DataMode) -> str:
     if mode == "dialogue":
         return script_text(lines.scenes())
-    return "".join(f"{line.text}\n" for line in lines)
+    return "".join(f"{text}\n" for text in lines.texts)
 
 
 class EncodedText:

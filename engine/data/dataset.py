@@ -226,33 +226,29 @@ class TokenIndexer:
             # The maximum also covers marks before the first token of the next line, but a line end outweighs them.
             classes = np.frombuffer(raw.translate(self._class_of_byte), np.uint8)
             punctuation = np.maximum.reduceat(classes, starts)
+        next_8_bytes = np.ndarray((len(raw) - 7,), np.dtype("<u8"), raw, strides=(1,))  # at every position
         ids, begin = np.empty(len(starts), np.int32), 0
         while begin < len(starts):  # small batches at first, so that repeated new tokens are found in the hash table
             batch = slice(begin, begin + max(MIN_LOOKUP_BATCH, len(self.ids)))
-            ids[batch] = self._look_up(raw, starts[batch], ends[batch])
-            begin = batch.stop
+            lengths = ends[batch] - starts[batch]
+            first = next_8_bytes[starts[batch]] & _BYTE_MASKS[np.minimum(lengths, 8)]
+            second = next_8_bytes[starts[batch] + 8] & _BYTE_MASKS[np.clip(lengths - 8, 0, 8)]
+            hashes = (first * _HASH_MULTIPLIERS[0] ^ second * _HASH_MULTIPLIERS[1]) * _HASH_MULTIPLIERS[0]
+            slots = (hashes >> _HASH_SHIFT).astype(np.int64)
+            is_short = lengths <= _MAX_HASHED_BYTES
+            entries = self._hash_table[slots]
+            found = entries[:, 2].astype(np.int32) - 1
+            is_known = (found >= 0) & (entries[:, 0] == first) & (entries[:, 1] == second) & is_short
+            missing = np.flatnonzero(~is_known)
+            spans = zip(starts[batch][missing].tolist(), ends[batch][missing].tolist(), strict=True)
+            found[missing] = np.fromiter((self.ids[raw[start:end]] for start, end in spans), np.int32, len(missing))
+            new = missing[(entries[missing, 2] == 0) & is_short[missing]]
+            new_slots, first_use = np.unique(slots[new], return_index=True)
+            new = new[first_use]
+            new_ids = found[new].astype(np.uint64) + np.uint64(1)
+            self._hash_table[new_slots] = np.stack([first[new], second[new], new_ids], axis=1)
+            ids[batch], begin = found, batch.stop
         return TokenizedBlock(ids, line_lengths, punctuation)
-
-    def _look_up(self, raw: bytes, starts: Int64Array, ends: Int64Array) -> TokenIds:
-        lengths = ends - starts
-        next_8_bytes = np.ndarray((len(raw) - 7,), np.dtype("<u8"), raw, strides=(1,))  # at every position
-        first = next_8_bytes[starts] & _BYTE_MASKS[np.minimum(lengths, 8)]
-        second = next_8_bytes[starts + 8] & _BYTE_MASKS[np.clip(lengths - 8, 0, 8)]
-        hashes = (first * _HASH_MULTIPLIERS[0] ^ second * _HASH_MULTIPLIERS[1]) * _HASH_MULTIPLIERS[0]
-        slots = (hashes >> _HASH_SHIFT).astype(np.int64)
-        is_short = lengths <= _MAX_HASHED_BYTES
-        entries = self._hash_table[slots]
-        ids: TokenIds = entries[:, 2].astype(np.int32) - 1
-        is_known = (ids >= 0) & (entries[:, 0] == first) & (entries[:, 1] == second) & is_short
-        missing = np.flatnonzero(~is_known)
-        spans = zip(starts[missing].tolist(), ends[missing].tolist(), strict=True)
-        ids[missing] = np.fromiter((self.ids[raw[begin:end]] for begin, end in spans), np.int32, len(missing))
-        new = missing[(entries[missing, 2] == 0) & is_short[missing]]
-        new_slots, first_use = np.unique(slots[new], return_index=True)
-        new = new[first_use]
-        new_ids = ids[new].astype(np.uint64) + np.uint64(1)
-        self._hash_table[new_slots] = np.stack([first[new], second[new], new_ids], axis=1)
-        return ids
 
 
 def _encode_words(

@@ -201,7 +201,7 @@ def read_utterances(lines: Iterator[str], source: str) -> Iterator[Row]:
 
 
 def read_scenes(script: str) -> list[list[Turn]]:
-    """Return the scenes of a script in any style; lines of nobody are SOMEONE's, as all of a text without speakers."""
+    """Return the scenes of a script in any style; SOMEONE says the lines that have no speaker."""
     lines = script.splitlines()
     if detect_style(lines) is None:
         return [[Turn(SOMEONE, text) for line in lines if (text := " ".join(line.split()))]]

@@ -38,7 +38,7 @@ WordTokenizerName = Literal["words", "whitespace"]
 
 WORD_PATTERN = re.compile(r"[a-z0-9']+")  # a word of the `words` tokenizer, in lower-case text
 WORD_CHARACTER = re.compile(r"[^\W_]|['’\N{REPLACEMENT CHARACTER}]")
-"""A letter, a digit or an apostrophe, or what stands for a part of a character, which may be one."""
+"""A letter, a digit or an apostrophe, or the character that replaces a part of one, which may be a letter."""
 _NON_WORD_PATTERN = re.compile(r"[^a-z0-9']+")
 _PRINTABLE_BYTES = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 _OTHER_BYTES = [byte for byte in range(256) if byte not in _PRINTABLE_BYTES]
@@ -85,9 +85,6 @@ class Tokenizer(ABC):
     def __hash__(self) -> int:
         return hash((self.name, len(self)))  # not of all tokens, which may be a million
 
-    def __contains__(self, token: str) -> bool:
-        return token in self.token_to_id
-
     @abstractmethod
     def encode(self, text: str) -> TokenIds:
         """Return the token ids `[time]` of a text, without `<eos>`; a lone surrogate raises an InvalidInputError."""
@@ -123,10 +120,6 @@ class Tokenizer(ABC):
         return self
 
     @cached_property
-    def token_to_id(self) -> dict[str, int]:
-        return {token: id for id, token in enumerate(self.tokens)}
-
-    @cached_property
     @abstractmethod
     def word_starts(self) -> npt.NDArray[np.bool_]:
         """`[vocabulary]`: True for tokens that end the word before them, because they begin with something else."""
@@ -149,7 +142,6 @@ class PieceDecoder:
     tokenizer: Tokenizer
     is_at_start: bool = True  # of the text, or in a closed vocabulary of a line
     utf8: codecs.IncrementalDecoder = field(default_factory=partial(codecs.getincrementaldecoder("utf-8"), "replace"))
-    """It keeps the bytes of an incomplete character."""
 
     def decode(self, id: int) -> str:
         """Return the text that the token adds: never a part of a character, so it can be empty."""
@@ -228,8 +220,8 @@ class WordTokenizer(Tokenizer):
     name: WordTokenizerName
 
     def __init__(self, tokens: Sequence[str], name: WordTokenizerName = "words") -> None:
-        self.tokens = tuple(tokens)
-        self.name = name
+        self.tokens, self.name = tuple(tokens), name
+        self.token_to_id = {token: id for id, token in enumerate(self.tokens)}
 
     def encode(self, text: str) -> TokenIds:
         words = split_words(text, self.name)
@@ -240,7 +232,7 @@ class WordTokenizer(Tokenizer):
         return [TokenSpan(start, end, known.get(word, UNK_ID)) for start, end, word in word_spans(text, self.name)]
 
     def unknown_spans(self, text: str) -> list[UnknownSpan]:
-        unknown = [UnknownSpan(*span) for span in word_spans(text, self.name) if span[2] not in self]
+        unknown = [UnknownSpan(*span) for span in word_spans(text, self.name) if span[2] not in self.token_to_id]
         return sorted([*unknown, *skipped_spans(text, self.name)])
 
     @cached_property

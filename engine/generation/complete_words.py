@@ -11,15 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.data.tokenizers import EOS, EOS_ID, WORD_CHARACTER, ByteTokenizer, Tokenizer
-from engine.generation.generate import (
-    Candidate,
-    DecoderState,
-    NextTokenProbs,
-    TextInProgress,
-    last_word_start,
-    next_token_probs,
-    sampling_probs,
-)
+from engine.generation import generate
+from engine.generation.generate import Candidate, DecoderState, NextTokenProbs, TextInProgress
 from engine.generation.settings import SamplerSettings
 from engine.models.base import EXCLUDED_LOG_PROB, advance_batch
 
@@ -58,7 +51,7 @@ class _Frontier:
         return tuple(sorted(words, key=lambda word: (-word.sampling_prob, -word.model_prob, word.text)))
 
     def expand(self, word: _Spelling, text: TextInProgress) -> None:
-        log_probs, probs = text.state.log_probs, sampling_probs([text])[0]
+        log_probs, probs = text.state.log_probs, generate.sampling_probs([text])[0]
         min_log_prob = math.log(self.floor / word.model_prob) if word.model_prob else math.inf
         is_likely = (log_probs >= min_log_prob) | (probs * word.sampling_prob >= self.floor)
         if not _is_blank(self.tokenizer, word.ids):
@@ -81,8 +74,8 @@ class _Frontier:
 class CompleteWordSearch:
     """Best-first search of the likeliest complete words after one text, which threads may share.
 
-    A word is the tokens up to the next one that starts another word. Its probability is the product of those of its
-    tokens, times the probability that it ends there. Computed distributions are kept for a search with other settings.
+    A word is the tokens up to the next one that starts another word. Its probability is the product of its tokens'
+    probabilities, times the probability that it ends there. Distributions are kept for a search with other settings.
     """
 
     def __init__(self, text: TextInProgress) -> None:
@@ -104,11 +97,13 @@ class CompleteWordSearch:
         """Yield the words found so far after each batch, then the final result, with `is_final`.
 
         It has the `max_words` likeliest words of at least `min_prob`, before or after sampling, and less likely ones if
-        they are fewer than `min_words`. Without `runs_model`, the only result is what is known from earlier.
+        they are fewer than `min_words`. Without `runs_model`, the only result has the words that are known already.
         """
         root = _Spelling(-1.0, (), 1.0, 1.0)
         open_before = open_word(self._tokenizer, self._text.ids)
-        result = replace(next_token_probs(self._after(root, settings), 0), candidate_unit="word", is_final=False)
+        result = replace(
+            generate.next_token_probs(self._after(root, settings), 0), candidate_unit="word", is_final=False
+        )
         floor, num_needed = min_prob, max_words
         while True:
             frontier, is_exhausted = _Frontier(self._tokenizer, open_before, floor), False
@@ -142,7 +137,7 @@ class CompleteWordSearch:
 
 
 def open_word(tokenizer: ByteTokenizer, ids: Sequence[int]) -> bytes:
-    first = last_word_start(tokenizer, ids)
+    first = generate.last_word_start(tokenizer, ids)
     text = b"".join(tokenizer.token_bytes[id] for id in ids[first:]).decode(errors="surrogateescape")
     match = OPEN_WORD.search(text)
     return match[0].encode(errors="surrogateescape") if match else b""

@@ -142,7 +142,7 @@ class TextInProgress:
     ) -> None:
         """Continue the text `ids` from `state`, or after the model has read it as a prompt.
 
-        One of `end_ids`, by default those of the model, ends a reply, but is not its first token. The noise covers the
+        One of `end_ids`, by default the model's, ends a reply, but is not its first token. The noise covers the
         whole vocabulary (Gumbel-max), so texts with different settings stay comparable, and depends on the seed (see
         `check_seed`) and the lines before a line of a conversation, which would else begin alike.
         """

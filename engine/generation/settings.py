@@ -36,7 +36,7 @@ class SamplerSettings:
                 raise InvalidInputError(f"{name} {value} is out of range; use a number {allowed}; {hint}")
 
     def describe(self, *, only_filters: bool = False) -> str:
-        """Return the active stages in the order they apply, or those that remove tokens, for people to read."""
+        """Return the active stages in their order, or only the filters of tokens, for people to read."""
         temperature = f"temperature {self.temperature:.2f}" if self.temperature else "greedy (temperature 0)"
         stages = [f"penalty {self.repetition_penalty:g}" if self.repetition_penalty != 1 else "", temperature]
         if only_filters:

@@ -55,8 +55,8 @@ def without_last_speaker(names: Sequence[str], last: str) -> Sequence[str]:
 def scene_candidates(names: Sequence[str], spoken: Sequence[str], num_left: int) -> Sequence[str]:
     """Return who of the named cast of a scene may speak next, so that all of them do.
 
-    Nobody speaks twice in a row. Who has not spoken for `2 * (len(names) - 1)` turns is next, and so is who has not
-    spoken at all when only as many turns are left. `spoken` are the speakers so far; `num_left` counts the next turn.
+    No speaker has two turns in a row. Who has not spoken for `2 * (len(names) - 1)` turns is next, and so is who has
+    not spoken at all when only as many turns are left. `spoken` are all speakers so far; `num_left` includes this turn.
     """
     max_silence = 2 * (len(names) - 1)
     must = [name for name in names if name not in spoken]
@@ -111,7 +111,7 @@ def generate_scene(
 ) -> Iterator[TurnStart | TokenEvent | Done]:
     """Generate `num_turns` turns: for each a `TurnStart`, its tokens, and a `Done`.
 
-    The speakers are of `cast` (None: of all, none of them twice in a row), see `scene_candidates`. A scene goes on from
+    The speakers are of `cast` (None: of all, none of them twice in a row), see `scene_candidates`. It continues from
     `state` after a line end, whose tokens are `history`, or begins. `cancelled` is called before each turn and each
     token; True ends the scene. A name outside the model's cast raises an InvalidInputError.
     """

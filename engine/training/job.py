@@ -146,7 +146,8 @@ def map_to_vocabulary(weights: Mapping[str, Float32Array], old: Tokenizer, new: 
     """Return `weights` for another vocabulary: a new token gets the mean over all (Howard and Ruder 2018, 3.2)."""
     if old.tokens == new.tokens:
         return dict(weights)
-    old_ids = np.array([old.token_to_id.get(token, -1) for token in new.tokens])
+    id_of_token = {token: id for id, token in enumerate(old.tokens)}
+    old_ids = np.array([id_of_token.get(token, -1) for token in new.tokens])
     mapped = dict(weights)
     for name, axis in VOCABULARY_AXES.items():
         if name in weights:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.data.tokenizers import EOS, EOS_ID, OPEN_VOCABULARIES, UNK_ID
+from engine.data.tokenizers import EOS, EOS_ID, OPEN_VOCABULARIES, UNK_ID, WordTokenizer
 from engine.errors import InvalidInputError, describe_error, printable
 from engine.generation.best_of import Answer, AnswerChosen, stream_answers
 from engine.generation.complete_words import end_word
@@ -567,7 +567,9 @@ def _restore(reply: Reply, session_model: SessionModel) -> None:
     for token in reply.own_tokens:
         is_same = token.id < len(tokenizer) and tokenizer.tokens[token.id] == token.text
         # Tokens of an open vocabulary with the same text may add another text.
-        id = token.id if is_same else None if tokenizer.is_open else tokenizer.token_to_id.get(token.text)
+        id = token.id if is_same else None
+        if id is None and isinstance(tokenizer, WordTokenizer):
+            id = tokenizer.token_to_id.get(token.text)
         if id is None:
             unknown.add(token.text)
         reply.ids.append(id if id is not None else EOS_ID if token.text == EOS else UNK_ID)

@@ -170,7 +170,7 @@ class WordCompleter:
             return ""
         completed = tokenizer.tokens[ids[int(np.argmax(state.log_probs[ids]))]]
         stem = completed.partition("'")[0]  # "bilbo" for "bilbo's": the rest is soon typed, but not soon deleted
-        return (stem if stem in tokenizer and len(stem) >= len(word) else completed)[len(word) :]
+        return (stem if stem in tokenizer.tokens and len(stem) >= len(word) else completed)[len(word) :]
 
     def _complete_by_tokens(
         self, model: LanguageModel, tokenizer: ByteTokenizer, text: str, cancelled: Callable[[], bool]

@@ -106,8 +106,8 @@ def test_an_open_vocabulary_starts_with_the_scores_of_the_initial_model(runs_dir
 def test_words_get_the_vocabulary_of_the_corpus_and_mapped_weights(runs_dir, corpus):
     job = prepare(runs_dir, corpus, "words", subword_embeddings=True)
     tokenizer = job.dataset.tokenizer
-    assert "barrels" in tokenizer
-    assert "dragon" not in tokenizer
+    assert "barrels" in tokenizer.tokens
+    assert "dragon" not in tokenizer.tokens
     first = events_of(Evaluated, list(job.events(lambda: False)))[0]
     initial = load_model(runs_dir / "words").decoder
     assert weights_equal(weights_of(first), map_to_vocabulary(initial.weights, WORDS, tokenizer))

@@ -153,11 +153,11 @@ def test_most_probable_word_after_the_typed_words_is_taken(before):
 def test_word_of_an_open_vocabulary_is_completed_token_by_token(text, rest):
     tokenizer = bpe_tokenizer()
     model = open_model(tokenizer)
-    model.weights["output.bias"][tokenizer.token_to_id[" wizard"]] = 20
+    model.weights["output.bias"][tokenizer.tokens.index(" wizard")] = 20
     assert complete(model, text) == rest
     assert complete(open_model(character_tokenizer()), "the w") == ""
     session_model = dialogue_session_model()
-    session_model.model.model.weights["output.bias"][tokenizer.token_to_id[" wizard"]] = 20
+    session_model.model.model.weights["output.bias"][tokenizer.tokens.index(" wizard")] = 20
     assert complete(session_model.model, text) == rest
 
 
