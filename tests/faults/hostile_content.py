@@ -155,7 +155,9 @@ TEXT_FILES = {
     "texts/latin1.csv": 'dialog\n"il était là, déjà"\nit\x92s a road\n'.encode("latin-1"),
     "texts/escapes.csv": b'"char","dialog"\n"SAM","He said \\"no\\""\n"ROSA","a road; \\\\"\n',
     "texts/plain.txt": "\ufeffThéoden said… <unk>\r\nno\u2028yes\u0085\x0bİK\n\nthe road.\nonce\nmore\n".encode(),
-    "texts/prompt": "the road\r\n\u2028is \x1b[31mred\x1b]0;title\x07 \u202e\u200d漢字 İK <eos> [b]x[/b]\t".encode(),
+    "texts/prompt": (
+        "the road\r\n\u2028is \x1b[31mred\x1b]0;title\x07 \u202e\u200d漢字 İK <eos> [b]x[/b]\t" + 40 * " the road"
+    ).encode(),
     "texts/overrides": b"epochs=3\nlr=1e-2\ntie_weights=false\nmode=stream\nsample_prompt=a = b\noptimizer=sgd",
     "texts/run-name": RUN.encode(),
 }

@@ -114,7 +114,7 @@ def _read_text(home, path):
 
 
 def _read_lens_text(home, path):
-    text = read_whole_text(path)
+    text = read_whole_text(path, 4_000_000)
     tokens = tokenize_with_offsets(text, VOCABULARY)
     assert tokens.ids.tolist() == VOCABULARY.encode(text).tolist()
     line = newlines_to_marks(text)
@@ -124,7 +124,7 @@ def _read_lens_text(home, path):
 
 
 def _read_prompt(home, path):
-    text, _ = sanitize_prompt(read_whole_text(path)[:10_000])
+    text, _ = sanitize_prompt(read_whole_text(path, 4_000_000)[:10_000])
     _assert_printable(text.replace("\u200c", "").replace("\u200d", "").replace("\u3000", " ").split("\n"))
     for width in (1, 7, 40):
         lines = [text[start:end] for start, end in wrap(text, width)]
@@ -133,12 +133,12 @@ def _read_prompt(home, path):
 
 
 def _read_overrides(home, path):
-    config = Config().with_values(*read_whole_text(path).split("\n"))
+    config = Config().with_values(*read_whole_text(path, 4_000_000).split("\n"))
     assert Config.from_json(config.to_json(), "round trip") == config
 
 
 def _read_run_name(home, path):
-    name = read_whole_text(path)
+    name = read_whole_text(path, 4_000_000)
     check_run_name(name)
     load_model_by_name(name)
 

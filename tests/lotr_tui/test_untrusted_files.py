@@ -40,7 +40,7 @@ def test_nothing_is_written_through_a_link(folder):
     run, target = write_run(folder / "r"), folder / "elsewhere"
     target.write_text('"the road"\n')
     (folder / "history.jsonl").symlink_to(target)
-    with pytest.raises(HistoryError, match=r"history\.jsonl: symbolic links are not followed for writing"):
+    with pytest.raises(HistoryError, match=r"history\.jsonl: .*symbolic links"):
         PromptHistory().add("the ring")
     (run / "console.txt").symlink_to(target)
     with pytest.raises(TrainingError, match=r"console\.txt cannot be written"):

@@ -204,7 +204,7 @@ class TestWho:
         )
 
     def test_the_report_fits_80_columns_without_control_characters(self, lotr, run):
-        (run.parent / "scene.txt").write_text("FRODO: [bold]the road[/bold] \u202e\n")
+        (run.parent / "scene.txt").write_text("FRODO: [bold]the\x1b[2J road[/bold] \u202e" + 20 * " the road" + "\n")
         text = "[red]the[/red] \x1b[2Jroad " * 30 + "antidisestablishmentarianism" * 3
         done = lotr("who", text, "--run", run, "--context", "scene.txt")
         assert done.returncode == 0
