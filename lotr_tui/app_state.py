@@ -86,7 +86,10 @@ class AppState:
         """Change settings at once, and write them soon; a value out of range raises an InvalidInputError."""
         self.settings.change(**changes)
         if self._app.is_running and self.settings.has_unsaved_changes and self._save_timer is None:
-            self._save_timer = self._app.set_timer(SAVE_DELAY, self._save_settings)
+            self._save_timer = self._app.set_timer(SAVE_DELAY, self._start_save)
+
+    def _start_save(self) -> None:
+        self._app.run_worker(self._save_settings(), group="settings")  # the timer would block the keys
 
     async def _save_settings(self) -> None:
         self._save_timer = None

@@ -57,7 +57,7 @@ class SamplerPanel(Vertical):
         """Fixed seed; None draws one for each reply."""
         self.preset = CUSTOM_PRESET
         self._last_seed: int | None = None  # a random one
-        self._noun = "word"
+        self._noun, self._run = "word", ""
         self._slider = TemperatureSlider(settings.temperature)
 
     def compose(self) -> ComposeResult:
@@ -148,7 +148,9 @@ class SamplerPanel(Vertical):
         self.preset = _PRESET_NAMES.get(_chain_of(self.settings), CUSTOM_PRESET)
         if self.is_mounted:
             seed = f"seed {self.seed}" if self.seed is not None else f"random seed {self._last_seed or ''}".rstrip()
-            run = Content.assemble((f"{seed}   {self.settings.max_tokens} {self._noun}s", MUTED))
-            self.query_one("#run", Static).update(run)
+            run = f"{seed}   {self.settings.max_tokens} {self._noun}s"
+            if run != self._run:  # the update lays the panel out, which a key that moves the temperature need not do
+                self._run = run
+                self.query_one("#run", Static).update(Content.styled(run, MUTED))
             chain = Content.assemble((self.preset, "$accent"), (f"   {self.settings.describe()}", MUTED))
             self.query_one("#chain", Static).update(chain, layout=False)

@@ -1,6 +1,7 @@
 """The command palette, the keymap, the themes, the settings file of the app, and the help."""
 
 import json
+import threading
 
 import pytest
 from textual.actions import parse
@@ -12,6 +13,7 @@ from textual.widgets import Input
 from lotr_tui.commands import collect_bindings, iter_binding_commands
 from lotr_tui.screens.dialogs.new_training import NewTrainingDialog
 from lotr_tui.session.settings import SettingsStore
+from lotr_tui.widgets.prompt import PromptInput
 from lotr_tui.widgets.slider import TemperatureSlider
 from tests.support.pilot import notices, screen_name, until
 
@@ -148,6 +150,17 @@ async def test_problems_of_the_settings_file_are_reported_once(make_app, tmp_pat
         assert notices(app).count("unknown theme 'mordor' in ") == 1
         assert notices(app).count("sing [red]") == 1
         assert app.theme == "shire"
+
+
+async def test_keys_work_while_a_slow_disk_writes_the_settings(make_app, monkeypatch):
+    async with make_app().run_test(size=SIZE) as pilot:
+        settings, writes, may_end = pilot.app.state.settings, threading.Event(), threading.Event()
+        monkeypatch.setattr(settings, "save", lambda: (writes.set(), may_end.wait(10), "")[2])
+        pilot.app.state.update_settings(pace=3.0)
+        await until(pilot, writes.is_set)
+        await pilot.press("h", "i")
+        assert pilot.app.screen.query_one(PromptInput).value == "hi"
+        may_end.set()
 
 
 async def test_unwritable_settings_are_reported_once(make_app, tmp_path):
